@@ -1,0 +1,38 @@
+# Two commands for a newcomer: `make demo` and `make test`. Everything else is for developers.
+PYTHON ?= python3
+SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint check lock clean
+
+demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
+	$(BIN)/onnuri demo "$(SENTENCE)"
+
+test: .venv/dev  ## what a newcomer and CI run
+	$(BIN)/pytest -n 2 --dist worksteal
+
+test-slow: .venv/dev
+	$(BIN)/pytest -m slow
+
+lint: .venv/dev
+	$(BIN)/ruff check onnuri tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/run: locks/run.lock pyproject.toml | .venv/bin/python
+	$(BIN)/pip install -q --disable-pip-version-check -r locks/run.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/dev: locks/dev.lock .venv/run
+	$(BIN)/pip install -q --disable-pip-version-check -r locks/dev.lock
+	touch $@
+
+lock: .venv/dev  ## write the lock files anew from what pyproject.toml admits
+	$(BIN)/python locks/make.py
+
+clean:
+	rm -rf .venv out runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,33 @@
+"""Onnuri (온누리, "the whole world"): any backbone, any medium: text, image, audio, video and 3D in and out.
+
+    import onnuri
+    model = onnuri.load()
+    model.generate("image", text="작은 빨간 구가 파란 정육면체 왼쪽에 있다")
+
+Shapes in docstrings use one legend: B batch, T tokens or samples, C channels, H height, W width, D depth, F frames,
+K codes of an item, N items.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnuri.model.omni import OmniModel
+
+__version__ = "0.1.0"
+__all__ = ["load"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Weights that ship: `laptop/` (the model and its codecs) and `recogniser/` (the oracle of speech)."""
+
+
+def load(folder: str | Path | None = None) -> OmniModel:
+    """The model in a folder that `train` or `export` wrote; without one, the laptop model that ships.
+
+    Raises WeightsError for a folder without a model, or whose files are not what was written.
+    """
+    from onnuri.model.omni import OmniModel  # here, so that `import onnuri` stays quick
+
+    return OmniModel.load(Path(folder) if folder else WEIGHTS / "laptop")

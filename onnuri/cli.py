@@ -1,0 +1,231 @@
+"""The command line: one small dataclass a verb, no logic. Imports lazily, so that `onnuri --help` is quick.
+
+A user's mistake prints one line on stderr and exits with status 2; a traceback is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from onnuri.errors import OnnuriError
+from onnuri.modality import Language, Medium
+
+Alias = tyro.conf.arg
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How codes are drawn. The defaults are those of the model's folder."""
+
+    seed: int = 0
+    """same seed, same answer"""
+    temperature: float | None = None
+    """0 always takes the likeliest code; 1 draws as the model believes"""
+    top_p: float | None = None
+    """keep the likeliest codes that together have this probability, 0 to 1"""
+    guidance: float | None = None
+    """classifier-free guidance: 1 is none, 2 follows the input more closely"""
+
+    def given(self) -> dict[str, float | int]:
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demo:
+    """One Korean or English sentence to a picture, speech, a video and a 3D model: writes OUT/index.html."""
+
+    sentence: tyro.conf.Positional[str]
+    """what is to be seen, such as "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다" """
+    out: Annotated[Path, Alias(aliases=["-o"])] = Path("out")
+    """folder that is written"""
+    model: Path | None = None
+    """a model's folder; without one, the model that ships"""
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
+
+    def run(self) -> None:
+        from onnuri import demo
+
+        demo.run(self.sentence, self.out, self.model, **self.sampling.given())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Any media in, one medium out: `onnuri generate --to shape --image chair.png -o chair.glb`."""
+
+    to: Medium
+    """the medium that is wanted"""
+    output: Annotated[Path, Alias(aliases=["-o"])]
+    """file that is written; its ending says the format"""
+    image: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """a PNG or JPEG; may be given more than once"""
+    audio: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """a WAV or FLAC"""
+    video: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """an MP4 or GIF"""
+    shape: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """a GLB or OBJ"""
+    text: str | None = None
+    """a sentence: a description, a question about the other inputs, or an instruction to change them"""
+    language: Language | None = None
+    """language of a text or speech answer; without it, that of the text given, else Korean"""
+    model: Path | None = None
+    """a model's folder; without one, the model that ships"""
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
+
+    def run(self) -> None:
+        from onnuri import demo
+
+        files = [(medium, path) for medium in ("image", "audio", "video", "shape") for path in getattr(self, medium)]
+        demo.generate(self.to, self.output, files, self.text, self.language, self.model, **self.sampling.given())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chat:
+    """A conversation in the terminal: text, and /image FILE and so on for other media."""
+
+    model: Path | None = None
+    """a model's folder; without one, the model that ships"""
+    out: Annotated[Path, Alias(aliases=["-o"])] = Path("out/chat")
+    """folder for the media that come back"""
+    sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
+
+    def run(self) -> None:
+        from onnuri import chat
+
+        chat.run(self.out, self.model, **self.sampling.given())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the model as a Hugging Face folder, codecs beside it; plain transformers loads it."""
+
+    folder: tyro.conf.Positional[Path]
+    """folder that is written"""
+    model: Path | None = None
+    """a model's folder; without one, the model that ships"""
+
+    def run(self) -> None:
+        from onnuri import load
+
+        load(self.model).save(self.folder)
+        print(f"wrote {self.folder}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Data, codecs and model, from nothing. Interrupt it when you like: the same command goes on."""
+
+    recipe: tyro.conf.Positional[Literal["laptop"]]
+    """a recipe of onnuri/recipes"""
+    preset: Literal["full", "evening", "smoke"] = "full"
+    """full: at most 6 hours on two cores; evening: 2 hours; smoke: 2 minutes, to see that everything runs"""
+    out: Annotated[Path | None, Alias(aliases=["-o"])] = None
+    """folder of the run; runs/RECIPE-PRESET without it"""
+
+    def run(self) -> None:
+        from onnuri.recipes import laptop
+
+        laptop.train(self.preset, self.out or Path("runs") / f"{self.recipe}-{self.preset}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """The any-to-any matrix: every medium to every medium, judged by oracles that know nothing of the model."""
+
+    items: int = 100
+    """items a cell and split"""
+    json: Path | None = None
+    """file for the figures; the heat map and the page with samples are written beside it"""
+    model: Path | None = None
+    """a model's folder; without one, the model that ships"""
+
+    def run(self) -> None:
+        from onnuri import load
+        from onnuri.evaluation import report
+
+        report.run(load(self.model), self.items, self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Codecs:
+    """Quality of every codec on held-out data: PSNR, SSIM, STOI, IoU and so on."""
+
+    items: int = 100
+    """items a medium and split"""
+    json: Path | None = None
+    """file for the figures"""
+    model: Path | None = None
+    """a model's folder; without one, the model that ships"""
+
+    def run(self) -> None:
+        from onnuri import load
+        from onnuri.evaluation import quality
+
+        quality.run(load(self.model), self.items, self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure a model."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[Matrix, tyro.conf.subcommand("matrix")] | Annotated[Codecs, tyro.conf.subcommand("codecs")]
+    ]
+
+    def run(self) -> None:
+        self.what.run()
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Generate, tyro.conf.subcommand("generate")]
+    | Annotated[Chat, tyro.conf.subcommand("chat")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+)
+
+
+def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Export | Train | Evaluate:
+    """The command that the arguments name. A mistake raises SystemExit(2) after one line on stderr."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(Command, prog="onnuri", args=arguments,  # type: ignore[call-overload, no-any-return]
+                            description="온누리: text, image, audio, video and 3D, each understood and generated.")
+    except SystemExit as stop:
+        if stop.code:
+            print(f"onnuri: {one_line(complaint.getvalue())}", file=sys.stderr)
+        raise
+
+
+def one_line(box: str) -> str:
+    """tyro's boxed complaint as one line: rules between its parts become semicolons, borders go."""
+    parts = [" ".join(re.findall(r"[^│╭╮╰╯\s]+", line.replace("─", ""))) for line in
+             re.sub(r"[╭╰].*[╮╯]|│ ─+ │", "\n;\n", box).splitlines()]
+    return re.sub(r"\s*;(\s*;)*\s*", "; ", " ".join(p for p in parts if p)).strip("; ")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `onnuri` command."""
+    try:
+        parse(arguments).run()
+    except OnnuriError as error:
+        print(f"onnuri: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("onnuri: interrupted; the same command goes on where it can", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

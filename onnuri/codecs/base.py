@@ -1,0 +1,89 @@
+"""The contract of a codec: media <-> codes. A codec knows nothing of language models, vocabularies or the world.
+
+Media as Python values, each with one form:
+
+    text   str
+    image  uint8 [H, W, 3]
+    audio  float32 [T] in [-1, 1] at 16 kHz
+    video  uint8 [F, H, W, 3] at 8 frames a second
+    shape  uint8 [64, 64, 64, 4], axes x, y, z, RGBA; alpha / 255 is the occupancy (surface at one half)
+
+Codes are int64 [K] in [0, num_codes). Where the medium has a grid, K is fixed and position k stays within
+`modality.grid.ranges[k]`. To add a codec, subclass `Codec`, and the contract test covers it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from onnuri.config import Config
+from onnuri.modality import TABLE, Medium, Modality
+
+
+class Codec(nn.Module, ABC):
+    """One medium's encoder and decoder. Shapes: K codes, B batch."""
+
+    medium: ClassVar[Medium]
+
+    class Config(Config):
+        pass
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def modality(self) -> Modality:
+        return TABLE[self.medium]
+
+    @property
+    def num_codes(self) -> int:
+        return self.modality.codes
+
+    @property
+    def codes_shape(self) -> tuple[int, ...] | None:
+        """(K,) where items have a fixed number of codes, else None."""
+        return (self.modality.item_tokens,) if self.modality.item_tokens else None
+
+    @abstractmethod
+    def encode_batch(self, items: list[Any]) -> list[np.ndarray]:
+        """Codes int64 [K] of every item."""
+
+    @abstractmethod
+    def decode_batch(self, codes: list[np.ndarray]) -> list[Any]:
+        """The items again, from any codes that the grid allows."""
+
+    def encode(self, item: Any) -> np.ndarray:
+        return self.encode_batch([item])[0]
+
+    def decode(self, codes: np.ndarray) -> Any:
+        return self.decode_batch([np.asarray(codes)])[0]
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and 16-bit `model.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(self.config.to_json(), indent=2) + "\n", encoding="utf-8")
+        save_file({k: v.half() if v.is_floating_point() else v for k, v in _own(self.state_dict()).items()},
+                  folder / "model.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The codec that `save` wrote, in fp32 and evaluation mode."""
+        config = cls.Config.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        codec = cls(config)
+        state = load_file(folder / "model.safetensors")
+        codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        return codec.eval().requires_grad_(False)
+
+
+def _own(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous copies: safetensors refuses views that share memory."""
+    return {k: v.detach().contiguous().clone() for k, v in state.items()}

@@ -1,0 +1,91 @@
+"""A config is the constructor's argument: a frozen, keyword-only dataclass whose `build()` makes the thing.
+
+Knows nothing of what is built. A subclass is written
+
+    class Config(config.Config):
+        width: int = 256
+
+inside the class it builds (`build()` calls that class with the config), or overrides `build`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from pathlib import Path
+from typing import Any, ClassVar, Self, dataclass_transform
+
+from onnuri.errors import ConfigError
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Config:
+    """Frozen, keyword-only settings. Subclasses become dataclasses by being defined."""
+
+    _owner: ClassVar[type | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict of JSON values; tuples become lists."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The config that `to_json` wrote. Raises ConfigError for an unknown field, with the nearest name."""
+        hints = typing.get_type_hints(cls)
+        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise ConfigError(f"{name!r}", f"is not a field of {cls.__qualname__}",
+                                  f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}")
+        missing = [f.name for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+                   if f.name not in values and f.default is dataclasses.MISSING
+                   and f.default_factory is dataclasses.MISSING]
+        if missing:
+            raise ConfigError(f"{cls.__qualname__}", f"needs {', '.join(missing)}", "add the missing fields")
+        return cls(**{name: _restore(hints[name], value) for name, value in values.items()})
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed; a recipe's variant is its base and two changed fields."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def diff(self, other: Config) -> dict[str, tuple[Any, Any]]:
+        """Fields, by dotted name, in which two configs differ: `{name: (mine, theirs)}`."""
+        mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
+        return {k: (mine.get(k), theirs.get(k)) for k in sorted(mine.keys() | theirs.keys())
+                if mine.get(k) != theirs.get(k)}
+
+
+def _restore(hint: Any, value: Any) -> Any:
+    """JSON has neither tuples nor configs: make them again from the field's type."""
+    if isinstance(hint, type) and issubclass(hint, Config):
+        return hint.from_json(value)
+    args = [a for a in typing.get_args(hint) if a is not type(None)]
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        each = args[0] if args and args[0] is not Ellipsis else Any
+        return tuple(_restore(each, v) for v in value)
+    if typing.get_origin(hint) is dict and isinstance(value, dict) and len(args) == 2:
+        return {k: _restore(args[1], v) for k, v in value.items()}
+    if value is not None and len(args) == 1 and type(None) in typing.get_args(hint):
+        return _restore(args[0], value)
+    return value
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

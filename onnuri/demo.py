@@ -1,0 +1,83 @@
+"""What `onnuri demo` and `onnuri generate` do: files and sentences in, files out, and a page that shows them.
+
+Knows no codec and no network: it asks a model for media and `media.py` to read and write them. The page is offline:
+media are in it as data URIs, and the 3D viewer is a script beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+import shutil
+import string
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from onnuri import load, media
+from onnuri.errors import ConfigError, MediaError
+from onnuri.modality import MEDIA, TABLE, Language, Medium
+
+WEB = Path(__file__).parent / "server" / "web"
+VIEWER = "model-viewer-umd.min.js"
+SHOWN: tuple[Medium, ...] = ("image", "audio", "video", "shape")
+"""what a sentence becomes"""
+
+
+def language_of(sentence: str) -> Language:
+    """Korean if the sentence has any Hangul, else English."""
+    return "ko" if re.search(r"[\uac00-\ud7a3]", sentence) else "en"
+
+
+def check_sentence(sentence: str) -> str:
+    if not sentence.strip():
+        raise MediaError("an empty sentence", "says nothing to show", 'give one such as "a small red sphere"')
+    return sentence.strip()
+
+
+def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -> None:
+    """Write picture, speech, video, 3D model and index.html of one sentence. Raises OnnuriError."""
+    sentence = check_sentence(sentence)
+    console, start = Console(), time.perf_counter()
+    media.make_folder(out)
+    model = load(folder)
+    files: dict[Medium, Path] = {}
+    for medium in SHOWN:
+        began = time.perf_counter()
+        item = model.generate(medium, [("text", sentence)], language=language_of(sentence), **sampling)
+        files[medium] = out / f"{medium}{TABLE[medium].suffixes[0]}"
+        media.write(item, files[medium])
+        console.print(f"  {medium:6} {files[medium]}  {time.perf_counter() - began:.2f} s")
+    shutil.copyfile(WEB / VIEWER, out / VIEWER)
+    media.write(page(sentence, files), out / "index.html")
+    console.print(f"open {out / 'index.html'}  ({time.perf_counter() - start:.1f} s)")
+
+
+def generate(to: Medium, output: Path, files: list[tuple[str, Path]], text: str | None, language: Language | None,
+             folder: Path | None = None, **sampling: Any) -> None:
+    """Write one medium made from any mix of files and a sentence. Raises OnnuriError before anything is written."""
+    media.check_suffix(output, to)
+    inputs: list[tuple[str, Any]] = [(medium, media.read(path, medium)) for medium, path in files]
+    if text is not None:
+        inputs.append(("text", check_sentence(text)))
+    if not inputs:
+        raise ConfigError("no input", "something must be given to start from",
+                          'add --text "…" or a file with --image, --audio, --video or --shape')
+    spoken = language or (language_of(text) if text else "ko")
+    item = load(folder).generate(to, inputs, language=spoken, **sampling)
+    media.write(item, output)
+    print(item if to == "text" else f"wrote {output}")
+
+
+def page(sentence: str, files: dict[Medium, Path]) -> str:
+    """The page's HTML, all media inside."""
+    shown = {medium: _uri(files[medium], medium) for medium in MEDIA if medium in files}
+    template = string.Template((WEB / "demo.html").read_text(encoding="utf-8"))
+    return template.substitute(sentence=html.escape(sentence), viewer=VIEWER, **shown)
+
+
+def _uri(path: Path, medium: Medium) -> str:
+    return f"data:{TABLE[medium].media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"

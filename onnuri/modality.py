@@ -1,0 +1,169 @@
+"""THE table: a frozen row per medium, which codecs, data, decoding, evaluation and the server read.
+
+Knows nothing of networks. An item of a medium is a sequence of codes between its boundary tokens. Media whose
+items have a fixed grid say for every position which codes may stand there (`grid`); the others have a free length.
+Image and video share one codebook (`visual`): a video is its first frame's image codes, then motion codes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Medium = Literal["text", "image", "audio", "video", "shape"]
+MEDIA: tuple[Medium, ...] = ("text", "image", "audio", "video", "shape")
+Attribute = Literal["solid", "color", "size", "relation", "motion"]
+ATTRIBUTES: tuple[Attribute, ...] = ("solid", "color", "size", "relation", "motion")
+Language = Literal["ko", "en"]
+LANGUAGES: tuple[Language, ...] = ("ko", "en")
+LANGUAGE_TOKENS = {"ko": "<|ko|>", "en": "<|en|>"}
+"""The first token inside a text or audio segment says its language."""
+
+OBJECTS = 3
+"""Objects an item's grid has room for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Field:
+    """A run of grid positions that take their codes from one sub-range of the codebook."""
+
+    name: str
+    count: int
+    """positions in a row"""
+    codes: int
+    """codes of the sub-range"""
+    optional: bool = True
+    """whether an extra last code of the sub-range means `absent`"""
+
+    @property
+    def span(self) -> int:
+        """Size of the sub-range in the codebook."""
+        return self.codes + int(self.optional)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Fixed layout of an item: `head` fields once, then `each` fields for every object, `repeat` times over.
+
+    Fields of the same name share one sub-range, so an object is written in the same codes wherever it stands.
+    """
+
+    fields: tuple[Field, ...]
+    """every sub-range, in codebook order"""
+    order: tuple[str, ...]
+    """field names in the order in which an item has them, repeated as often as they occur"""
+
+    def base(self, name: str) -> int:
+        """First code of a field's sub-range."""
+        start = 0
+        for field in self.fields:
+            if field.name == name:
+                return start
+            start += field.span
+        raise KeyError(name)
+
+    def field(self, name: str) -> Field:
+        return next(f for f in self.fields if f.name == name)
+
+    @property
+    def codes(self) -> int:
+        """Codebook size: the sum of the sub-ranges."""
+        return sum(f.span for f in self.fields)
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """For every position the half-open range of codes that may stand there."""
+        return tuple((self.base(n), self.base(n) + self.field(n).span)
+                     for n in self.order for _ in range(self.field(n).count))
+
+
+_VISUAL_FIELDS = (
+    Field(name="background", count=4, codes=512, optional=False),
+    Field(name="color", count=1, codes=512),
+    Field(name="form", count=4, codes=512),
+    Field(name="x", count=1, codes=256),
+    Field(name="y", count=1, codes=256),
+    Field(name="width", count=1, codes=128),
+    Field(name="height", count=1, codes=128),
+    Field(name="motion", count=1, codes=1000),
+)
+_VISUAL_OBJECT = ("form", "color", "x", "y", "width", "height")
+IMAGE_GRID = Grid(fields=_VISUAL_FIELDS, order=("background", *(_VISUAL_OBJECT * OBJECTS)))
+VIDEO_CHUNKS = 4
+"""A video's 17 frames are its first frame and four chunks of four."""
+VIDEO_GRID = Grid(fields=_VISUAL_FIELDS, order=(*IMAGE_GRID.order, *(("motion",) * OBJECTS * VIDEO_CHUNKS)))
+"""The motion code of chunk c and object o stands at 31 + 3 c + o: chunk by chunk, so that frames stream."""
+
+SHAPE_GRID = Grid(
+    fields=(
+        Field(name="color", count=1, codes=512),
+        Field(name="form", count=4, codes=512),
+        Field(name="center", count=3, codes=128),
+        Field(name="extent", count=3, codes=64),
+    ),
+    order=("form", "color", "center", "extent") * OBJECTS,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Modality:
+    """One medium's row."""
+
+    name: Medium
+    codebook: str
+    """which range of the vocabulary its codes come from; text's belongs to the tokenizer"""
+    codes: int
+    """codes in the codebook; 0 for text"""
+    grid: Grid | None
+    """fixed layout of an item; None where the length is free"""
+    tokens_per_second: float | None
+    max_tokens: int
+    """longest item that is generated or read"""
+    suffixes: tuple[str, ...]
+    """file name endings that are read and written, the default first"""
+    media_type: str
+    """the default's media type (RFC 6838)"""
+    carries: frozenset[Attribute]
+    """attributes of a scene that the medium can show"""
+
+    @property
+    def open(self) -> str:
+        return f"<|{self.name}|>"
+
+    @property
+    def close(self) -> str:
+        return f"<|/{self.name}|>"
+
+    @property
+    def item_tokens(self) -> int | None:
+        """Exact codes of an item, or None where the length is free."""
+        return len(self.grid.ranges) if self.grid else None
+
+
+_ALL = frozenset(ATTRIBUTES)
+_STILL = _ALL - {"motion"}
+TABLE: dict[Medium, Modality] = {
+    m.name: m
+    for m in (
+        Modality(name="text", codebook="text", codes=0, grid=None, tokens_per_second=None, max_tokens=160,
+                 suffixes=(".txt",), media_type="text/plain", carries=_ALL),
+        Modality(name="image", codebook="visual", codes=IMAGE_GRID.codes, grid=IMAGE_GRID, tokens_per_second=None,
+                 max_tokens=len(IMAGE_GRID.ranges), suffixes=(".png", ".jpg", ".jpeg"), media_type="image/png",
+                 carries=_STILL),
+        Modality(name="audio", codebook="audio", codes=4096, grid=None, tokens_per_second=25.0, max_tokens=384,
+                 suffixes=(".wav", ".flac"), media_type="audio/wav", carries=_ALL),
+        Modality(name="video", codebook="visual", codes=VIDEO_GRID.codes, grid=VIDEO_GRID, tokens_per_second=None,
+                 max_tokens=len(VIDEO_GRID.ranges), suffixes=(".mp4", ".gif"), media_type="video/mp4", carries=_ALL),
+        Modality(name="shape", codebook="shape", codes=SHAPE_GRID.codes, grid=SHAPE_GRID, tokens_per_second=None,
+                 max_tokens=len(SHAPE_GRID.ranges), suffixes=(".glb", ".obj"), media_type="model/gltf-binary",
+                 carries=_STILL),
+    )
+}
+
+IMAGE_SIZE = 128
+"""pixels, height and width"""
+VIDEO_FRAMES = 17
+VIDEO_FPS = 8
+AUDIO_HZ = 16_000
+VOXELS = 64
+"""voxels a side of a shape's cube, which spans the world's [-1, 1]³"""
