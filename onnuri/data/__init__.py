@@ -1,1 +1,1 @@
-
+"""Data: media into tables of codes, tables into sequences, sequences into batches."""

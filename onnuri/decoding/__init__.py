@@ -1,1 +1,1 @@
-
+"""Decoding: token ids in, token ids out. Knows no media."""
