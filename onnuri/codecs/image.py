@@ -1,0 +1,102 @@
+"""The image codec: any picture to 31 codes and back to 128 × 128. The networks are `visual.py`'s, shared with video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from onnuri import config
+from onnuri.codecs.base import Codec
+from onnuri.codecs.visual import (CROP, Visual, VisualConfig, composite, fields_of, grid_of, peaks, quantize_boxes,
+                                  restore_boxes, visual_features)
+from onnuri.codecs.sprites import crop, place
+from onnuri.modality import IMAGE_SIZE, OBJECTS, Medium
+
+AT_ONCE = 64
+"""pictures that go through the networks together"""
+
+
+def to_tensor(pictures: list[np.ndarray]) -> Tensor:
+    """uint8 [H, W, 3] of any size to float32 [B, 3, 128, 128] in [0, 1]."""
+    sized = [p if p.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE)
+             else np.asarray(Image.fromarray(p).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX))
+             for p in pictures]
+    return torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).float() / 255
+
+
+def to_array(pictures: Tensor) -> np.ndarray:
+    """float32 [B, 3, H, W] to uint8 [B, H, W, 3]."""
+    return (pictures.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def locate(visual: Visual, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Objects of pictures [B, 3, 128, 128]: boxes [B, 3, 4], there [B, 3], foreground [B, 1, 64, 64]."""
+    heat, boxes, mask = visual.finder(pictures)
+    found, there = peaks(heat, boxes, visual.settings.threshold)
+    foreground = torch.sigmoid(mask)
+    flat = found.reshape(-1, 4)
+    flat = visual.refine(cut(pictures, foreground, flat), flat)
+    return flat.view(-1, OBJECTS, 4), there, foreground
+
+
+def cut(pictures: Tensor, foreground: Tensor, boxes: Tensor) -> Tensor:
+    """Crops [B × 3, 4, 40, 40] (RGB and foreground) of boxes [B × 3, 4], three a picture."""
+    def repeat(t: Tensor) -> Tensor:
+        return t.repeat_interleave(OBJECTS, 0)
+
+    return torch.cat([crop(repeat(pictures), boxes, CROP), crop(repeat(foreground), boxes, CROP)], 1)
+
+
+def encode_pictures(visual: Visual, pictures: Tensor) -> Tensor:
+    """Codes int64 [B, 31] of pictures [B, 3, 128, 128]."""
+    boxes, there, foreground = locate(visual, pictures)
+    digits = quantize_boxes(boxes)
+    crops = cut(pictures, foreground, restore_boxes(digits).view(-1, 4))
+    form = visual.form_codes.encode(visual.form(crops)).view(-1, OBJECTS, 4)
+    color = visual.form_codes.encode(visual.color(crops)).view(-1, OBJECTS)
+    background = visual.form_codes.encode(visual.background(pictures, foreground))
+    return grid_of(form, color, digits, there, background)
+
+
+def paint(visual: Visual, codes: Tensor, boxes: Tensor | None = None) -> Iterator[Tensor]:
+    """Pictures float32 [B, 3, 128, 128] of codes [B, 31], one for every set of boxes [F, B, 3, 4] or their own."""
+    form, color, digits, there, background = fields_of(codes)
+    behind = visual.paint_background(visual.form_codes.decode(background))
+    sprites = visual.sprites(visual.form_codes.decode(form).flatten(0, 1), visual.form_codes.decode(color).flatten(0, 1))
+    sprites = sprites * there.flatten().view(-1, 1, 1, 1)
+    for at in boxes if boxes is not None else restore_boxes(digits)[None]:
+        layers = place(sprites, at.reshape(-1, 4))
+        yield composite(behind, layers.view(-1, OBJECTS, 4, IMAGE_SIZE, IMAGE_SIZE))
+
+
+class ImageCodec(Codec):
+    """uint8 [H, W, 3] ↔ 31 codes. Decodes to 128 × 128."""
+
+    medium: ClassVar[Medium] = "image"
+
+    class Config(config.Config):
+        visual: VisualConfig = VisualConfig()
+
+    def __init__(self, settings: Any = None, visual: Visual | None = None) -> None:
+        super().__init__(settings or self.Config())
+        self.visual = visual or Visual(self.config.visual)
+
+    @torch.inference_mode()
+    def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
+        codes = [encode_pictures(self.visual, to_tensor(items[k : k + AT_ONCE])) for k in range(0, len(items), AT_ONCE)]
+        return list(torch.cat(codes).numpy())
+
+    @torch.inference_mode()
+    def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
+        stacked = torch.from_numpy(np.stack(codes)).long()
+        return [p for k in range(0, len(codes), AT_ONCE)
+                for p in to_array(next(paint(self.visual, stacked[k : k + AT_ONCE])))]
+
+    def code_features(self) -> Tensor:
+        """float32 [codes, F]: what every code says, in numbers."""
+        return visual_features(self.visual)

@@ -1,0 +1,116 @@
+"""The video codec: 17 frames to 43 codes and back. Causal: the first frame's image codes, then motion chunk by chunk.
+
+The networks are `visual.py`'s, shared with the image codec: an image is a one-frame video. Every chunk of four frames
+has one code an object: its box's path from where the last chunk left it. Frames stream as chunks arrive, equal to the
+whole. What changes in an object other than place and size is not coded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from onnuri.codecs.image import ImageCodec, encode_pictures, locate, paint, to_array, to_tensor
+from onnuri.codecs.visual import LARGEST, SMALLEST, fields_of, restore_boxes
+from onnuri.modality import IMAGE_GRID, OBJECTS, VIDEO_CHUNKS, VIDEO_FRAMES, VIDEO_GRID, Medium
+
+CHUNK = 4
+"""frames of a chunk"""
+STILL = len(IMAGE_GRID.ranges)
+"""codes of the first frame"""
+_UNITS = torch.tensor([16.0, 16.0, 0.5, 0.5])
+"""pixels, pixels, log, log: what one unit of a path is"""
+
+
+def path_of(boxes: Tensor, start: Tensor) -> Tensor:
+    """Boxes [..., 4 frames, 4] as a path [..., 16] from a starting box [..., 4]."""
+    moved = torch.cat([boxes[..., :2] - start[..., None, :2],
+                       torch.log(boxes[..., 2:] / start[..., None, 2:])], -1)
+    return (moved / _UNITS).flatten(-2)
+
+
+def boxes_of(path: Tensor, start: Tensor) -> Tensor:
+    """The inverse of `path_of`: boxes [..., 4 frames, 4]."""
+    moved = path.unflatten(-1, (CHUNK, 4)) * _UNITS
+    sides = start[..., None, 2:] * torch.exp(moved[..., 2:].clamp(-1.5, 1.5))
+    return torch.cat([start[..., None, :2] + moved[..., :2], sides.clamp(SMALLEST, LARGEST)], -1)
+
+
+def follow(boxes: Tensor, there: Tensor, count: int) -> Tensor:
+    """Paths of the first frame's `count` objects: boxes [F, count, 4] from detections [F, 3, 4], there [F, 3].
+
+    Detections are matched by least distance; an object that is not seen stays where it was.
+    """
+    track = [boxes[0, :count]]
+    for frame in range(1, len(boxes)):
+        now, seen = track[-1].clone(), boxes[frame][there[frame]]
+        if count and len(seen):
+            distance = torch.cdist(now[:, :2], seen[:, :2]).numpy()
+            for a, b in zip(*linear_sum_assignment(distance)):
+                if distance[a, b] < 28:
+                    now[a] = seen[b]
+        track.append(now)
+    return torch.stack(track)
+
+
+class VideoCodec(ImageCodec):
+    """uint8 [F, H, W, 3] ↔ 43 codes; 17 frames: longer videos are cut, shorter ones hold their last frame."""
+
+    medium: ClassVar[Medium] = "video"
+
+    @torch.inference_mode()
+    def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
+        return [self._encode(frames).numpy() for frames in items]
+
+    def _encode(self, frames: np.ndarray) -> Tensor:
+        order = np.minimum(np.arange(VIDEO_FRAMES), len(frames) - 1)
+        unique = to_tensor(list(frames[: order[-1] + 1]))
+        still = encode_pictures(self.visual, unique[:1])
+        boxes, there, _ = locate(self.visual, unique)
+        _, _, digits, present, _ = fields_of(still)
+        count = int(present.sum())
+        track = follow(boxes, there, count)[order]
+        start, codes = restore_boxes(digits[0, :count]), []
+        field = IMAGE_GRID.field("motion")
+        for chunk in range(VIDEO_CHUNKS):
+            path = path_of(track[1 + CHUNK * chunk : 1 + CHUNK * (chunk + 1)].transpose(0, 1), start)
+            motion = self.visual.path_codes.encode(self.visual.path_encoder(path))
+            start = self._chunk(motion, start)[..., -1, :]  # from what was decoded, so that errors do not add up
+            codes.append(torch.cat([motion, motion.new_full((OBJECTS - count,), field.codes)]))
+        return torch.cat([still[0], torch.cat(codes) + VIDEO_GRID.base("motion")])
+
+    def _chunk(self, motion: Tensor, start: Tensor) -> Tensor:
+        """Boxes [..., 4 frames, 4] of motion digits [...] from starting boxes [..., 4]."""
+        return boxes_of(self.visual.path_decoder(self.visual.path_codes.decode(motion)), start)
+
+    @torch.inference_mode()
+    def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
+        videos = [np.concatenate(parts, 1) for k in range(0, len(codes), 16)
+                  if (parts := list(self._stream(torch.from_numpy(np.stack(codes[k : k + 16])).long())))]
+        return [video for batch in videos for video in batch]
+
+    @torch.inference_mode()
+    def decode_stream(self, codes: np.ndarray) -> Iterator[np.ndarray]:
+        """Frames uint8 [1 or 4, H, W, 3] as their codes arrive: the first frame, then chunk by chunk."""
+        for part in self._stream(torch.from_numpy(np.asarray(codes)).long()[None]):
+            yield part[0]
+
+    def _stream(self, codes: Tensor) -> Iterator[np.ndarray]:
+        """[B, 43] to uint8 [B, 1 or 4, H, W, 3], chunk by chunk."""
+        still, motion = codes[:, :STILL], codes[:, STILL:].unflatten(1, (VIDEO_CHUNKS, OBJECTS))
+        at = restore_boxes(fields_of(still)[2])
+        yield to_array(next(paint(self.visual, still)))[:, None]
+        for chunk in range(VIDEO_CHUNKS):
+            digits = motion[:, chunk] - VIDEO_GRID.base("motion")
+            moved = self._chunk(digits.clamp(0, 999), at)
+            moving = ((digits >= 0) & (digits < 1000))[..., None, None]
+            boxes = torch.where(moving, moved, at[..., None, :].expand_as(moved))
+            at = boxes[..., -1, :]
+            yield np.stack([to_array(p) for p in paint(self.visual, still, boxes.permute(2, 0, 1, 3))], 1)
+
+

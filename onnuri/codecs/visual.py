@@ -1,0 +1,244 @@
+"""The visual codec of image and video: find objects, code what each is and where, and what lies behind them.
+
+Knows nothing of the world's solids, colours or words: any picture gets an answer, of three objects at most. Codes are
+few and semantic, as in MPEG-4's video objects and slot tokenizers (Slot-MLLM, 2025): per object four codes of form
+(silhouette and shading, free of colour), one of colour, four of place; four codes of background. A sprite is
+colour × shade + highlight, so that any form goes with any colour. FSQ throughout (see `fsq.py`).
+
+Training uses boxes and masks beside the pictures; encoding does not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onnuri import config
+from onnuri.codecs.fsq import FSQ
+from onnuri.codecs.sprites import crop, place
+from onnuri.modality import IMAGE_GRID, OBJECTS
+
+CROP = 40
+"""pixels of a crop and of a sprite"""
+SMALLEST, LARGEST = 4.0, 110.0
+"""pixels of a box's side; 128 codes between them, evenly in the logarithm"""
+
+
+class VisualConfig(config.Config):
+    """Sizes of the parts."""
+
+    finder_width: int = 24
+    crop_width: int = 32
+    sprite_width: int = 32
+    threshold: float = 0.3
+    """least peak of the heat map that counts as an object"""
+
+
+def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(4, outputs), nn.SiLU())
+
+
+class Finder(nn.Module):
+    """Where objects are: heat map of centres and boxes at stride 4, foreground at stride 2 (Zhou et al. 2019)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fine = block(3, width // 2)
+        self.middle = nn.Sequential(block(width // 2, width, 2), block(width, width))
+        self.coarse = nn.Sequential(block(width, 2 * width, 2), block(2 * width, 2 * width), block(2 * width, 2 * width))
+        self.join = block(3 * width, 2 * width)
+        self.head = nn.Conv2d(2 * width, 5, 1)
+        self.mask = nn.Sequential(block(2 * width + width // 2, width // 2), nn.Conv2d(width // 2, 1, 1))
+        nn.init.constant_(self.head.bias[:1], -3.0)  # type: ignore[index]
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, 3, 128, 128] → heat logits [B, 32, 32], boxes [B, 4, 32, 32] in pixels, mask logits [B, 1, 64, 64]."""
+        fine = self.fine(F.avg_pool2d(pictures, 2) - 0.45)
+        middle = self.middle(fine)
+        joined = self.join(torch.cat([middle, F.interpolate(self.coarse(middle), scale_factor=2.0)], 1))
+        out = self.head(joined)
+        mask = self.mask(torch.cat([F.interpolate(joined, scale_factor=2.0), fine], 1))
+        cells = (torch.arange(32, dtype=out.dtype) + 0.5) * 4
+        x, y = out[:, 1] * 4 + cells, out[:, 2] * 4 + cells[:, None]
+        sides = 24 * torch.exp(out[:, 3:5].clamp(-2.5, 2))
+        return out[:, 0], torch.stack([x, y, sides[:, 0], sides[:, 1]], 1), mask
+
+
+class CropEncoder(nn.Module):
+    """A crop [B, 4, 40, 40] (RGB and foreground) to a vector."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(block(4, width // 2, 2), block(width // 2, width, 2), block(width, width),
+                                    block(width, 2 * width, 2), nn.Flatten(), nn.Linear(50 * width, 128), nn.SiLU(),
+                                    nn.Linear(128, outputs))
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.layers(crops)
+
+
+class SpriteDecoder(nn.Module):
+    """Form [B, 12] to maps [B, 3, 40, 40]: alpha, shade, highlight."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Linear(12, 128), nn.SiLU(), nn.Linear(128, 50 * width), nn.SiLU())
+        self.layers = nn.Sequential(nn.Upsample(scale_factor=2), block(2 * width, 2 * width), nn.Upsample(scale_factor=2),
+                                    block(2 * width, width), nn.Upsample(scale_factor=2), block(width, width // 2),
+                                    nn.Conv2d(width // 2, 3, 3, 1, 1))
+
+    def forward(self, form: Tensor) -> Tensor:
+        maps = self.layers(self.stem(form).view(len(form), -1, 5, 5))
+        return torch.cat([torch.sigmoid(2 * maps[:, :1]), torch.sigmoid(maps[:, 1:2]) * 1.2,
+                          torch.sigmoid(maps[:, 2:] - 3)], 1)
+
+
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
+                         nn.Linear(hidden, outputs))
+
+
+class Visual(nn.Module):
+    """All networks of the visual codec; `ImageCodec` and `VideoCodec` share one. B pictures, N objects."""
+
+    def __init__(self, settings: VisualConfig) -> None:
+        super().__init__()
+        self.settings = settings
+        self.finder = Finder(settings.finder_width)
+        self.refiner = CropEncoder(settings.crop_width // 2, 4)
+        self.form_encoder = CropEncoder(settings.crop_width, 12)
+        self.sprite_decoder = SpriteDecoder(settings.sprite_width)
+        self.color_encoder, self.color_decoder = mlp(6, 64, 3), mlp(3, 64, 3)
+        self.background_encoder, self.background_decoder = mlp(256, 128, 12), mlp(12, 128, 3 * 64)
+        self.path_encoder, self.path_decoder = mlp(16, 128, 3), mlp(3, 128, 16)
+        self.form_codes, self.path_codes = FSQ((8, 8, 8)), FSQ((10, 10, 10))
+        nn.init.zeros_(self.refiner.layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.refiner.layers[-1].bias)  # type: ignore[arg-type]
+
+    def refine(self, crops: Tensor, boxes: Tensor) -> Tensor:
+        """Better boxes [N, 4] from what the given ones show."""
+        shift = self.refiner(crops) * 0.2
+        sides = boxes[:, 2:] * torch.exp(shift[:, 2:].clamp(-1, 1))
+        return torch.cat([boxes[:, :2] + shift[:, :2] * boxes[:, 2:], sides.clamp(SMALLEST, LARGEST)], 1)
+
+    def form(self, crops: Tensor) -> Tensor:
+        """Unquantized form [N, 4, 3]."""
+        return self.form_encoder(crops).view(-1, 4, 3)
+
+    def color(self, crops: Tensor) -> Tensor:
+        """Unquantized colour [N, 3] from the foreground's mean and spread."""
+        weight = crops[:, 3:] ** 2
+        total = weight.sum((2, 3)) + 1e-3
+        mean = (crops[:, :3] * weight).sum((2, 3)) / total
+        spread = (((crops[:, :3] - mean[..., None, None]) ** 2 * weight).sum((2, 3)) / total + 1e-6).sqrt()
+        return self.color_encoder(torch.cat([mean, spread * 3], 1) * 2 - 0.6)
+
+    def background(self, pictures: Tensor, mask: Tensor) -> Tensor:
+        """Unquantized background [B, 4, 3] from what the mask [B, 1, 64, 64] leaves, at 8 × 8."""
+        clear = 1 - F.max_pool2d(mask, 5, 1, 2).clamp(0, 1)
+        weight = F.avg_pool2d(clear, 8)
+        mean = F.avg_pool2d(F.avg_pool2d(pictures, 2) * clear, 8) / (weight + 1e-3)
+        filled = torch.where(weight > 0.05, mean, (mean * weight).sum((2, 3), True) / (weight.sum((2, 3), True) + 1e-3))
+        features = torch.cat([(filled - 0.45) * 5, weight], 1)
+        return self.background_encoder(features.flatten(1)).view(-1, 4, 3)
+
+    def paint_background(self, quantized: Tensor, size: int = 128) -> Tensor:
+        """[B, 4, 3] → [B, 3, size, size]."""
+        low = torch.sigmoid(self.background_decoder(quantized.flatten(1))).view(-1, 3, 8, 8)
+        return F.interpolate(low, (size, size), mode="bilinear", align_corners=True)
+
+    def sprites(self, form: Tensor, color: Tensor) -> Tensor:
+        """Quantized form [N, 4, 3] and colour [N, 3] → premultiplied RGBA [N, 4, 40, 40]."""
+        maps = self.sprite_decoder(form.flatten(1))
+        albedo = torch.sigmoid(self.color_decoder(color))[..., None, None]
+        alpha = maps[:, :1]
+        return torch.cat([(albedo * maps[:, 1:2] + maps[:, 2:]) * alpha, alpha], 1)
+
+
+def composite(behind: Tensor, layers: Tensor) -> Tensor:
+    """Premultiplied layers [B, O, 4, H, W] over a background [B, 3, H, W], the first lowest."""
+    for o in range(layers.shape[1]):
+        behind = behind * (1 - layers[:, o, 3:]) + layers[:, o, :3]
+    return behind
+
+
+def peaks(heat: Tensor, boxes: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Up to three objects a picture, left to right: boxes [B, 3, 4] and whether each is there, bool [B, 3]."""
+    score = torch.sigmoid(heat)
+    score = score * (F.max_pool2d(score[:, None], 3, 1, 1)[:, 0] == score)
+    best, index = score.flatten(1).topk(2 * OBJECTS, 1)
+    found = boxes.flatten(2).transpose(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
+    there = best > threshold
+    for k in range(1, 2 * OBJECTS):  # a second peak within another's box is the same object
+        gap = (found[:, k : k + 1, :2] - found[:, :k, :2]).abs()
+        same = (gap < 0.35 * found[:, :k, 2:]).all(-1) & there[:, :k]
+        there[:, k] &= ~same.any(1)
+    there &= there.cumsum(1) <= OBJECTS
+    order = torch.where(there, found[..., 0], torch.inf).argsort(1)[:, :OBJECTS]
+    return found.gather(1, order[..., None].expand(-1, -1, 4)), there.gather(1, order)
+
+
+def quantize_boxes(boxes: Tensor) -> Tensor:
+    """Boxes [..., 4] to digits int64 [..., 4]: 256 of a half pixel for the centre, 128 of 2.6 % for the sides."""
+    center = (boxes[..., :2] * 2).floor().clamp(0, 255)
+    span = math.log(LARGEST / SMALLEST)
+    sides = (torch.log(boxes[..., 2:].clamp_min(1e-3) / SMALLEST) / span * 127).round().clamp(0, 127)
+    return torch.cat([center, sides], -1).long()
+
+
+def restore_boxes(digits: Tensor) -> Tensor:
+    """Digits [..., 4] back to boxes, float32."""
+    sides = SMALLEST * torch.exp(digits[..., 2:].float() / 127 * math.log(LARGEST / SMALLEST))
+    return torch.cat([(digits[..., :2].float() + 0.5) / 2, sides], -1)
+
+
+def visual_features(visual: Visual) -> Tensor:
+    """A vector for every code of the visual codebook [codes, F]: what it says, in numbers; one block a field."""
+    blocks: dict[str, Tensor] = {}
+    digits = visual.form_codes.decode(torch.arange(512))
+    with torch.no_grad():
+        colors = torch.sigmoid(visual.color_decoder(digits)) * 2 - 1
+        paths = visual.path_decoder(visual.path_codes.decode(torch.arange(1000)))
+    for field in IMAGE_GRID.fields:
+        line = torch.arange(field.codes) / field.codes
+        waves = [f(2 * math.pi * k * line) for k in (0.5, 1, 2, 4) for f in (torch.sin, torch.cos)]
+        blocks[field.name] = {"background": digits, "form": digits, "color": torch.cat([colors, digits], 1),
+                              "motion": paths}.get(field.name, torch.stack([2 * line - 1, *waves], 1))
+    width = sum(b.shape[1] + 1 for b in blocks.values())
+    features, row, column = torch.zeros(IMAGE_GRID.codes, width), 0, 0
+    for field in IMAGE_GRID.fields:
+        values = blocks[field.name]
+        features[row : row + field.codes, column : column + values.shape[1]] = values
+        features[row : row + field.span, column + values.shape[1]] = 1.0
+        if field.optional:
+            features[row + field.codes, column : column + values.shape[1]] = 0
+            features[row + field.codes, column + values.shape[1]] = -1.0
+        row, column = row + field.span, column + values.shape[1] + 1
+    return features
+
+
+def grid_of(form: Tensor, color: Tensor, digits: Tensor, there: Tensor, background: Tensor) -> Tensor:
+    """Fields of an image to its codes int64 [B, 31]; absent objects get every field's last code."""
+    g = IMAGE_GRID
+    parts = [("form", form), ("color", color[..., None])]
+    parts += [(n, digits[..., k : k + 1]) for k, n in enumerate(("x", "y", "width", "height"))]
+    each = torch.cat([torch.where(there[..., None], v, g.field(n).codes) + g.base(n) for n, v in parts], -1)
+    return torch.cat([background + g.base("background"), each.flatten(1)], 1)
+
+
+def fields_of(codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The inverse of `grid_of`: (form [B, 3, 4], colour [B, 3], digits [B, 3, 4], there [B, 3], background [B, 4])."""
+    g = IMAGE_GRID
+    each = codes[:, 4:].view(-1, OBJECTS, 9)
+    bases = torch.tensor([g.base("form")] * 4 + [g.base(n) for n in ("color", "x", "y", "width", "height")])
+    limits = torch.tensor([g.field("form").codes] * 4
+                          + [g.field(n).codes for n in ("color", "x", "y", "width", "height")])
+    values = each - bases
+    there = ((values >= 0) & (values < limits)).all(-1)
+    values = torch.minimum(values.clamp_min(0), limits - 1)
+    return values[..., :4], values[..., 4], values[..., 5:], there, (codes[:, :4] - g.base("background")).clamp(0, 511)
+
+

@@ -1,0 +1,82 @@
+"""A pool: rows of arrays made once by worker processes and read by memory map. Knows nothing of what the rows are.
+
+    folder/<column>.npy   [N, …], one array a column
+    folder/pool.json      how many rows; written last, so a folder with it is whole
+
+Rows are made in order in shards; an interrupted pool goes on after its last whole shard.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.pool import Pool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+Row = dict[str, np.ndarray]
+SHARD = 512
+"""rows a shard"""
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Pool]:
+    """Worker processes with one thread each: the cores are the processes'."""
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=_one_thread) as pool:
+        yield pool
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def build(folder: Path, rows: int, make: Callable[[int], Row], workers: int, name: str, first: int = 0) -> None:
+    """Rows `make(first) … make(first + rows - 1)`, each column stacked along a first axis (rows of rows concatenated).
+
+    A column whose rows have the shape of one item is stacked; `make` is a module's function, for it is sent by name.
+    """
+    done = folder / "pool.json"
+    if done.exists() and json.loads(done.read_text()).get("rows") == rows:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = [(first + start, min(SHARD, rows - start)) for start in range(0, rows, SHARD)]
+    with processes(workers) as pool:
+        jobs = [(folder, make, start, count) for start, count in shards if not (folder / f"{start}.shard.npz").exists()]
+        for _ in track(pool.imap_unordered(_shard, jobs), total=len(jobs), description=name, transient=True):
+            pass
+    merge(folder, [start for start, _ in shards], rows)
+    done.write_text(json.dumps({"rows": rows}))
+
+
+def _shard(job: tuple[Path, Callable[[int], Row], int, int]) -> None:
+    folder, make, start, count = job
+    made = [make(seed) for seed in range(start, start + count)]
+    part = folder / f"{start}.part.npz"
+    np.savez(part, **{n: np.stack([row[n] for row in made]) for n in made[0]})  # type: ignore[arg-type]
+    part.rename(folder / f"{start}.shard.npz")
+
+
+def merge(folder: Path, starts: list[int], rows: int) -> None:
+    """One memory-mapped array a column out of the shards, which go."""
+    out: dict[str, Any] = {}
+    at = 0
+    for start in starts:
+        with np.load(folder / f"{start}.shard.npz") as shard:
+            size = 0
+            for name in shard.files:
+                values = shard[name]
+                if name not in out:
+                    out[name] = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=values.dtype,
+                                                          shape=(rows, *values.shape[1:]))
+                out[name][at : at + len(values)] = values
+                size = len(values)
+            at += size
+    for start in starts:
+        (folder / f"{start}.shard.npz").unlink()

@@ -1,0 +1,143 @@
+"""One training loop for codecs and model. Knows no medium: a task gives batches and a loss.
+
+A batch is a pure function of the step and the random numbers of a step follow from it, so a run that was interrupted
+at any moment ends, with a budget of steps, in exactly the weights of one that was not. A budget of minutes counts the
+time spent training only, over all its sittings.
+
+    out/metrics.jsonl     one line every `log_every` steps: step, seconds, lr, grad_norm, loss and the task's metrics
+    out/checkpoint.pt     written every `checkpoint_seconds` and at an interrupt, whole or not at all
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from onnuri.config import Config
+from onnuri.training.checkpoint import restore, store
+from onnuri.training.metrics import Metrics, Progress
+
+
+class Task(Protocol):
+    """What is trained: a module, its batches and their loss."""
+
+    module: nn.Module
+
+    def batch(self, step: int) -> Any:
+        """A pure function of the step."""
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        """Loss [] and figures for the log."""
+
+
+class LoopConfig(Config):
+    """How long and how fast. Exactly one of `steps` and `minutes` is the budget."""
+
+    steps: int | None = None
+    minutes: float | None = None
+    learning_rate: float = 1e-3
+    warmup: float = 0.02
+    """share of the budget"""
+    decay: float = 0.3
+    """share of the budget at whose end the rate reaches zero: warm-up, stable, decay (Hu et al. 2024, MiniCPM)"""
+    weight_decay: float = 0.05
+    """on matrices only"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    """largest norm of all gradients together"""
+    seed: int = 0
+    log_every: int = 20
+    """steps"""
+    checkpoint_seconds: float = 120.0
+
+
+def rate(progress: float, config: LoopConfig) -> float:
+    """Learning rate at a share of the budget in [0, 1]: warm-up, stable, decay by 1 - sqrt (Hägele et al. 2024)."""
+    if progress < config.warmup:
+        return config.learning_rate * progress / config.warmup
+    left = (progress - (1 - config.decay)) / config.decay if config.decay else 0.0
+    return config.learning_rate * (1 - math.sqrt(min(max(left, 0.0), 1.0)))
+
+
+def optimizer_for(module: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
+    """AdamW; matrices decay, vectors and scalars do not."""
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
+    others = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
+
+
+def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> None:
+    """Train until the budget is spent, going on from `out` where it was left. Raises KeyboardInterrupt when stopped."""
+    out.mkdir(parents=True, exist_ok=True)
+    task.module.train()
+    optimizer = optimizer_for(task.module, config)
+    step, spent = restore(out / "checkpoint.pt", task.module, optimizer)
+    metrics, saved = Metrics(out / "metrics.jsonl", step), time.perf_counter()
+    with _asked_to_stop() as stop, Progress(name) as progress:
+        while (done := share_done(config, step, spent)) < 1:
+            began = time.perf_counter()
+            figures = _step(task, optimizer, config, step, rate(done, config))
+            step, spent = step + 1, spent + time.perf_counter() - began
+            if step % config.log_every == 0:
+                metrics.write(step=step, seconds=round(spent, 3), **figures)
+            progress.show(share_done(config, step, spent), spent, step, figures["loss"])
+            if stop or time.perf_counter() - saved > config.checkpoint_seconds:
+                store(out / "checkpoint.pt", task.module, optimizer, step, spent)
+                saved = time.perf_counter()
+            if stop:
+                raise KeyboardInterrupt
+    store(out / "checkpoint.pt", task.module, optimizer, step, spent)
+    task.module.eval()
+
+
+def share_done(config: LoopConfig, step: int, spent: float) -> float:
+    """Share of the budget that is spent, 0 to 1."""
+    return step / config.steps if config.steps else spent / 60 / (config.minutes or 1e-9)
+
+
+def _step(task: Task, optimizer: torch.optim.Optimizer, config: LoopConfig, step: int, lr: float) -> dict[str, float]:
+    torch.manual_seed(config.seed * 1_000_003 + step)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    loss, figures = task.loss(task.batch(step))
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(task.module.parameters(), config.clip)
+    if torch.isfinite(norm):  # one bad batch must not cost the run
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {"lr": lr, "grad_norm": float(norm), "loss": float(loss.detach()), **figures}
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """A list that fills when SIGINT or SIGTERM arrives, so that a step is finished and stored first."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    try:
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        before = {}
+    try:
+        yield asked
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def read_metrics(out: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

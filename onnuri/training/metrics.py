@@ -1,0 +1,65 @@
+"""A run's figures: JSON lines for programs, a bar with the time left for people. Knows nothing of what is trained."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+
+class Metrics:
+    """Appends one JSON object a line. Lines after `step`, of a sitting whose end was lost, are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def _lines(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def write(self, **figures: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}) + "\n")
+
+
+class Progress:
+    """A bar on a terminal, a line every half minute elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.console = name, Console()
+        self.said = time.perf_counter()
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+                   TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+        self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        self.row = self.bar.add_task(self.name, total=1.0, note="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def show(self, share: float, spent: float, step: int, loss: float) -> None:
+        """`share` of the budget done, `spent` seconds so far."""
+        left = spent * (1 - share) / max(share, 1e-9)
+        note = f"step {step}  loss {loss:.4f}  {_clock(left)} left"
+        self.bar.update(self.row, completed=share, note=note)
+        if not self.console.is_terminal and time.perf_counter() - self.said > 30:
+            self.console.print(f"{self.name} {share:6.1%}  {note}", highlight=False)
+            self.said = time.perf_counter()
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d}:{int(seconds % 60):02d}"
