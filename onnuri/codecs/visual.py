@@ -160,8 +160,9 @@ class Visual(nn.Module):
 
 def composite(behind: Tensor, layers: Tensor) -> Tensor:
     """Premultiplied layers [B, O, 4, H, W] over a background [B, 3, H, W], the first lowest."""
-    for o in range(layers.shape[1]):
-        behind = behind * (1 - layers[:, o, 3:]) + layers[:, o, :3]
+    for layer in layers.unbind(1):  # not indexing: its gradient would be a picture-sized tensor of zeros each time
+        color, alpha = layer.split((3, 1), 1)
+        behind = behind * (1 - alpha) + color
     return behind
 
 

@@ -106,7 +106,7 @@ def visual_loss(visual: Visual, batch: dict[str, Tensor]) -> tuple[Tensor, dict[
     near = F.max_pool2d(inside.float(), 5, 1, 2)
     whole, local = error.mean(), (error * near).sum() / (3 * near.sum() + 1)
     own = torch.stack([masks == k + 1 for k in range(OBJECTS)], 1).float()
-    silhouette = (((layers[:, :, 3] - own) ** 2) * near).sum() / (near.sum() + 1)
+    silhouette = (((layers.split((3, 1), 2)[1][:, :, 0] - own) ** 2) * near).sum() / (near.sum() + 1)
     path = F.smooth_l1_loss(visual.path_decoder(visual.path_codes(visual.path_encoder(batch["paths"]))), batch["paths"],
                             beta=0.05)
     behind_error = (((behind - pictures) ** 2) * (1 - near)).mean()

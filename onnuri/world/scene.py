@@ -192,8 +192,10 @@ def held_out(scene: Scene) -> set[tuple[str, ...]]:
 
 
 def fits(scene: Scene) -> bool:
-    """Whether all stays in view, nothing touches over the whole video, and every relation is clear."""
+    """Whether all stays in view, no two are alike, nothing ever touches, and every relation is clear."""
     boxes = [t.box() for t in scene.things]
+    if len({(t.solid, t.color) for t in scene.things}) < len(boxes):  # "the red sphere" must name one thing
+        return False
     if any(min(b[0], b[1]) < -0.96 or max(b[2], b[3]) > 0.96 for b in boxes):
         return False
     for (i, a), (j, b) in itertools.combinations(enumerate(boxes), 2):
