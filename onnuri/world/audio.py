@@ -1,0 +1,78 @@
+"""A sentence as speech: espeak-ng in several voices, through `espeak.py`. Knows nothing of scenes.
+
+espeak-ng (GPL) is the build-time extra `world`; nothing that ships imports it. Deterministic: a function of sentence,
+language and voice. 16 kHz, a whole number of 40 ms frames, 40 ms of silence around.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import functools
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import soxr
+
+from onnuri.errors import DependencyError
+from onnuri.modality import AUDIO_HZ, Language
+
+VARIANTS = ("", "m3", "f2", "f4")
+"""espeak's voice variants: its default man, a deeper one, two women"""
+FRAME = 640
+"""samples a token"""
+LEVEL = 0.08
+"""root mean square of every utterance"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Voice:
+    variant: str = ""
+    """one of VARIANTS"""
+    rate_wpm: int = 250
+    """words a minute"""
+    pitch: int = 50
+    """espeak's 0 to 100"""
+
+
+def sample_voice(rng: np.random.Generator) -> Voice:
+    """A voice of any variant, brisk, a little higher or lower."""
+    return Voice(variant=str(rng.choice(VARIANTS)), rate_wpm=int(rng.integers(220, 281)),
+                 pitch=int(rng.integers(35, 66)))
+
+
+def speak(text: str, language: Language, voice: Voice) -> np.ndarray:
+    """The sentence as float32 [T] at 16 kHz. Raises DependencyError without the extra `world`."""
+    process, rate = _engine()
+    name = f"{language}+{voice.variant}" if voice.variant else language
+    request = {"text": text, "voice": name, "rate": voice.rate_wpm, "pitch": voice.pitch}
+    to, back = process.stdin, process.stdout
+    assert to and back
+    to.write(json.dumps(request).encode() + b"\n")
+    to.flush()
+    count = int.from_bytes(back.read(4), "little")
+    made = np.frombuffer(back.read(2 * count), np.int16).astype(np.float32) / 32768
+    return _finish(soxr.resample(made, rate, AUDIO_HZ))
+
+
+def _finish(samples: np.ndarray) -> np.ndarray:
+    """Silence trimmed to one frame at both ends, level set, padded to whole frames."""
+    loud = np.flatnonzero(np.abs(samples) > 0.01 * max(float(np.abs(samples).max()), 1e-6))
+    samples = samples[loud[0] : loud[-1] + 1] if len(loud) else samples[:0]
+    level = float(np.sqrt(np.mean(samples**2))) if len(samples) else 1.0
+    samples = np.pad(samples * (LEVEL / max(level, 1e-6)), (FRAME, FRAME + -len(samples) % FRAME))
+    return np.clip(samples, -1, 1).astype(np.float32)
+
+
+@functools.cache
+def _engine() -> tuple[subprocess.Popen[bytes], int]:
+    """One speaking process for each of ours, and its sampling rate. Raises DependencyError."""
+    if importlib.util.find_spec("espeakng_loader") is None:
+        raise DependencyError("espeakng-loader", "speaks the laptop's world", "pip install 'onnuri[world]'")
+    process = subprocess.Popen([sys.executable, "-m", "onnuri.world.espeak"], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+    atexit.register(process.kill)
+    return process, int(process.stdout.readline())  # type: ignore[union-attr]
