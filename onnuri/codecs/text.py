@@ -1,0 +1,89 @@
+"""The text codec: byte-fallback BPE. Any Unicode goes in and comes out unchanged; words of its corpus are one token.
+
+Knows no language. The first 256 codes are bytes; merges never span words. Training is `TextCodec.train`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from onnuri import config
+from onnuri.codecs.base import Codec
+from onnuri.modality import Medium
+
+SPACE = "▁"
+BYTES = [f"<0x{b:02X}>" for b in range(256)]
+
+
+class TextCodec(Codec):
+    """str ↔ codes int64 [K]."""
+
+    medium: ClassVar[Medium] = "text"
+
+    class Config(config.Config):
+        pass
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(self.Config())
+        self.tokenizer = tokenizer
+
+    @property
+    def num_codes(self) -> int:
+        return int(self.tokenizer.get_vocab_size())
+
+    @classmethod
+    def train(cls, texts: Iterable[str], size: int = 1500) -> Self:
+        """A codec of at most `size` codes from a corpus."""
+        learner = Tokenizer(models.BPE())
+        learner.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
+        trainer = trainers.BpeTrainer(vocab_size=size - len(BYTES), show_progress=False)
+        learner.train_from_iterator(texts, trainer)
+        learned = json.loads(learner.to_str())["model"]
+        vocabulary = {token: k for k, token in enumerate(BYTES)}
+        vocabulary |= {t: len(BYTES) + k for k, t in enumerate(sorted(learned["vocab"], key=learned["vocab"].get))}
+        merges = [tuple(m) for m in learned["merges"]]
+        return cls(_tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True)))
+
+    def encode_batch(self, items: list[str]) -> list[np.ndarray]:
+        return [np.array(self._ids(item), dtype=np.int64) for item in items]
+
+    def _ids(self, text: str) -> list[int]:
+        """A literal ▁ goes as its bytes: as a character it would come back as a space."""
+        first, *rest = text.split(SPACE)
+        ids = self.tokenizer.encode(first, add_special_tokens=False).ids
+        for part in rest:
+            ids = ids + list(SPACE.encode()) + self.tokenizer.encode(part, add_special_tokens=False).ids
+        return ids
+
+    def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
+        return [self.tokenizer.decode([int(c) for c in row], skip_special_tokens=False) for row in codes]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+    def code_features(self) -> Any:
+        """None: words are learned from nothing."""
+        return None
+
+
+def _tokenizer(model: models.BPE) -> Tokenizer:
+    made = Tokenizer(model)
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
+    made.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    return made
+
+
+def tokens_per_character(codec: TextCodec, texts: list[str]) -> float:
+    """Codes divided by characters over a corpus."""
+    return sum(len(c) for c in codec.encode_batch(texts)) / sum(len(t) for t in texts)
