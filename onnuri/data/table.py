@@ -1,0 +1,153 @@
+"""The token table: what codecs make of scenes, computed once. Knows codecs by their contract, not the language model.
+
+A table is a folder of columns; a column is `<name>.values.npy` (uint16, end to end) and `<name>.offsets.npy` (int64
+[N + 1]); `table.json` lists them and is written last. An absent entry is empty. Columns:
+
+    image, video, shape               codes of the scene
+    audio_ko, audio_en                codes of caption 0, spoken
+    ko_0 … en_2                       captions; ko_s, en_s captions of the still
+    ask_ko, tell_ko, ask_en, tell_en  a question of what a still shows, and its answer
+    edit_ko, edit_en                  an instruction; edit_image, edit_video, edit_shape what it makes of the scene
+                                      (an edit of motion has only edit_video)
+    still                             one entry [1] where nothing moves, else empty
+    say_ko, say_en                    question as speech (`ask_*` spoken), in some rows
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from onnuri.data.pool import processes
+from onnuri.modality import LANGUAGES
+from onnuri.world import audio, image, shape, video
+from onnuri.world.scene import Scene, generator, sample_edit, sample_scene
+from onnuri.world.tasks import instruction, question
+from onnuri.world.text import caption
+
+Row = dict[str, np.ndarray]
+SHARD = 128
+"""scenes a shard"""
+CAPTIONS = 3
+"""phrasings a language"""
+EDITED = 0.35
+"""share of scenes with an edit"""
+_codecs: dict[str, Any] = {}
+
+
+def make_table(folder: Path, rows: int, load_codecs: Callable[[Path], dict[str, Any]], codecs: Path,
+               workers: int = 2) -> None:
+    """The rows of training seeds 0 … rows - 1; goes on after the last whole shard."""
+    if (folder / "table.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = list(range(0, rows, SHARD))
+    jobs = [(folder, s, min(SHARD, rows - s), load_codecs, codecs) for s in starts
+            if not (folder / f"{s}.shard.npz").exists()]
+    with processes(workers) as pool:
+        for _ in track(pool.imap_unordered(_shard, jobs), total=len(jobs), description="token table", transient=True):
+            pass
+    _merge(folder, starts, rows)
+
+
+def _shard(job: tuple[Path, int, int, Callable[[Path], dict[str, Any]], Path]) -> None:
+    folder, start, count, load_codecs, codecs = job
+    if not _codecs:
+        _codecs.update(load_codecs(codecs))
+    rows = encode_rows([sample_scene(seed) for seed in range(start, start + count)], _codecs)
+    columns: dict[str, np.ndarray] = {}
+    for name in rows[0]:
+        columns[f"{name}.values"] = np.concatenate([r[name] for r in rows]).astype(np.uint16)
+        columns[f"{name}.lengths"] = np.array([len(r[name]) for r in rows])
+    part = folder / f"{start}.part.npz"
+    np.savez(part, **columns)  # type: ignore[arg-type]
+    part.rename(folder / f"{start}.shard.npz")
+
+
+def _merge(folder: Path, starts: list[int], rows: int) -> None:
+    shards = [dict(np.load(folder / f"{s}.shard.npz")) for s in starts]
+    names = sorted(k.removesuffix(".values") for k in shards[0] if k.endswith(".values"))
+    for name in names:
+        np.save(folder / f"{name}.values.npy", np.concatenate([s[f"{name}.values"] for s in shards]))
+        lengths = np.concatenate([s[f"{name}.lengths"] for s in shards])
+        np.save(folder / f"{name}.offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
+    (folder / "table.json").write_text(json.dumps({"rows": rows, "columns": names}, indent=2))
+    for s in starts:
+        (folder / f"{s}.shard.npz").unlink()
+
+
+def encode_rows(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
+    """Everything a table holds of scenes."""
+    rows = [_words(scene, codecs) for scene in scenes]
+    _media(rows, scenes, "", codecs, [True] * len(scenes))
+    edits = [_edit(scene) for scene in scenes]
+    edited = [e.apply(s) if e else None for e, s in zip(edits, scenes)]
+    still = [e is not None and e.attribute != "motion" for e in edits]
+    _media(rows, edited, "edit_", codecs, still)
+    for row, scene, edit in zip(rows, scenes, edits):
+        rng = generator("train", scene.seed)
+        for language in LANGUAGES:
+            said = instruction(scene, edit, language, rng) if edit else ""
+            row[f"edit_{language}"] = codecs["text"].encode(said)
+    return rows
+
+
+def _edit(scene: Scene) -> Any:
+    rng = np.random.default_rng([7, scene.seed])
+    return sample_edit(rng, scene, allow_motion=rng.random() < 0.5) if rng.random() < EDITED else None
+
+
+def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
+    rng, row, text = generator("train", scene.seed), {}, codecs["text"]
+    for language in LANGUAGES:
+        said = [caption(scene, language, rng, full=k < CAPTIONS - 1) for k in range(CAPTIONS)]
+        for k, sentence in enumerate(said):
+            row[f"{language}_{k}"] = text.encode(sentence)
+        row[f"{language}_s"] = text.encode(caption(scene, language, rng, motion=False))
+        asked, told = question(scene, language, rng, motion=False)
+        row[f"ask_{language}"], row[f"tell_{language}"] = text.encode(asked), text.encode(told)
+        voice = audio.sample_voice(rng)
+        row[f"audio_{language}"] = codecs["audio"].encode(audio.speak(said[0], language, voice))
+        row[f"say_{language}"] = codecs["audio"].encode(audio.speak(asked, language, voice)) \
+            if scene.seed % 8 == 0 else np.zeros(0, np.int64)
+    row["still"] = np.ones(int(all(t.motion == "still" for t in scene.things)), np.int64)
+    return row
+
+
+def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, Any], still: list[bool]) -> None:
+    """Image and shape (where `still`) and video of scenes; None leaves the entries empty."""
+    wanted = {"video": [s is not None for s in scenes], "image": still, "shape": still}
+    renderers = {"image": lambda s: image.render(s).image, "video": lambda s: video.render(s).frames,
+                 "shape": shape.voxels}
+    for medium, want in wanted.items():
+        chosen = [k for k, w in enumerate(want) if w and scenes[k] is not None]
+        for at in range(0, len(chosen), 16):
+            part = chosen[at : at + 16]
+            for k, codes in zip(part, codecs[medium].encode_batch([renderers[medium](scenes[k]) for k in part])):
+                rows[k][f"{prefix}{medium}"] = codes
+        for row in rows:
+            row.setdefault(f"{prefix}{medium}", np.zeros(0, np.int64))
+
+
+class Table:
+    """Reads a table by memory map."""
+
+    def __init__(self, folder: Path) -> None:
+        self.about = json.loads((folder / "table.json").read_text())
+        self.rows: int = self.about["rows"]
+        self.values = {n: np.load(folder / f"{n}.values.npy", mmap_mode="r") for n in self.about["columns"]}
+        self.offsets = {n: np.load(folder / f"{n}.offsets.npy") for n in self.about["columns"]}
+
+    def get(self, row: int, column: str) -> np.ndarray:
+        """Codes int64 [K]; empty where there is none."""
+        start, stop = self.offsets[column][row : row + 2]
+        return np.asarray(self.values[column][start:stop], dtype=np.int64)
+
+    def having(self, column: str) -> np.ndarray:
+        """Rows whose entry in a column is not empty."""
+        return np.flatnonzero(np.diff(self.offsets[column]))

@@ -1,0 +1,35 @@
+"""How one id is drawn from logits: allowed range, guidance, temperature, top-p. Knows no media."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from onnuri import config
+
+
+class SamplingConfig(config.Config):
+    """How ids are drawn."""
+
+    temperature: float = 0.7
+    """0 always takes the likeliest"""
+    top_p: float = 0.95
+    guidance: float = 1.0
+    """classifier-free guidance (Ho & Salimans 2022): 1 is none"""
+
+
+def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+    """Logits [B, V] moved away from what would be said without the input."""
+    return unconditional + guidance * (conditional - unconditional)
+
+
+def draw(logits: Tensor, temperature: float, top_p: float, generators: list[torch.Generator]) -> Tensor:
+    """One index a row of logits [B, V], each row from its own random numbers."""
+    if temperature <= 0:
+        return logits.argmax(-1)
+    shares = torch.softmax(logits / temperature, -1)
+    ranked, order = shares.sort(-1, descending=True)
+    ranked = ranked * (ranked.cumsum(-1) - ranked < top_p)
+    threshold = torch.tensor([torch.rand((), generator=g) for g in generators])[:, None] * ranked.sum(-1, keepdim=True)
+    place = (ranked.cumsum(-1) < threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return order.gather(1, place[:, None])[:, 0]

@@ -1,0 +1,96 @@
+"""The stock decoder under everything: the only file that names classes of transformers.
+
+Knows no media. A config answers how large the model is and what a token costs before anything is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from onnuri import config
+
+
+class BackboneConfig(config.Config):
+    """A Llama-class decoder with tied embeddings."""
+
+    vocabulary: int
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    hidden: int = 704
+    """width of the gated feed-forward"""
+    rope_theta: float = 10_000.0
+    longest: int = 2048
+    """positions"""
+
+    def build(self) -> nn.Module:
+        """A LlamaForCausalLM with fresh weights."""
+        from transformers import LlamaForCausalLM
+
+        return LlamaForCausalLM(self.to_transformers())
+
+    def to_transformers(self) -> Any:
+        from transformers import LlamaConfig
+
+        return LlamaConfig(vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
+                           num_attention_heads=self.heads, num_key_value_heads=self.heads,
+                           intermediate_size=self.hidden, max_position_embeddings=self.longest,
+                           tie_word_embeddings=True, rope_parameters={"rope_type": "default",
+                                                                      "rope_theta": self.rope_theta},
+                           rms_norm_eps=1e-5, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None)
+
+    def num_params(self) -> int:
+        """Weights, tied embeddings counted once."""
+        layer = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
+        return self.vocabulary * self.width + self.layers * layer + self.width
+
+    def flops_per_token(self, context: int) -> int:
+        """Forward and backward of one token: 6 a weight in a product, 12 a layer, width and position of attention
+        (Kaplan et al. 2020, arXiv 2001.08361, and PaLM's appendix B, arXiv 2204.02311)."""
+        weights = self.num_params() - (2 * self.layers + 1) * self.width
+        return 6 * weights + 12 * self.layers * self.width * context // 2
+
+
+def load(folder: Path) -> nn.Module:
+    """The stock model of a Hugging Face folder, in fp32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+
+
+def save(model: nn.Module, folder: Path) -> None:
+    """Config and 16-bit safetensors, as `from_pretrained` reads them."""
+    import copy
+
+    copy.deepcopy(model).half().save_pretrained(folder)
+
+
+def hidden_states(model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Last hidden states [B, T, C] of ids [B, T] with positions [B, T] and a mask bool [B, 1, T, T] (True: attend)."""
+    core: Any = model.model
+    return core(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).last_hidden_state
+
+
+def embedding(model: nn.Module) -> torch.Tensor:
+    """The tied embedding [vocabulary, C]."""
+    return model.get_input_embeddings().weight  # type: ignore[operator, no-any-return]
+
+
+def save_tokenizer(tokenizer: Any, specials: tuple[str, ...], folder: Path) -> None:
+    """Tokenizer files that `AutoTokenizer` loads, special tokens behind the text's."""
+    from tokenizers import AddedToken, Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    own = Tokenizer.from_str(tokenizer.to_str())
+    own.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in specials])
+    PreTrainedTokenizerFast(tokenizer_object=own, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
+                            clean_up_tokenization_spaces=False).save_pretrained(folder)
+
+
+def positions(model: nn.Module) -> int:
+    """Longest sequence that the model knows."""
+    return int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]

@@ -1,0 +1,197 @@
+"""The any-to-any model: a stock backbone, its vocabulary and the codecs, in one folder.
+
+    folder/config.json, model.safetensors, tokenizer.json …   a Hugging Face folder of the stock class
+    folder/codecs/{text,visual,audio,shape}/                   the codecs
+    folder/onnuri.json                                         modality table, sampling defaults, hashes of all weights
+
+Knows how media become ids and ids media; what is drawn, the decoding engine decides.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from onnuri.codecs.audio import AudioCodec
+from onnuri.codecs.image import ImageCodec
+from onnuri.codecs.shape import ShapeCodec
+from onnuri.codecs.text import TextCodec
+from onnuri.codecs.video import VideoCodec
+from onnuri.decoding.engine import Engine, Plan
+from onnuri.decoding.sample import SamplingConfig
+from onnuri.errors import ConfigError, WeightsError
+from onnuri.modality import MEDIA, TABLE, Language, Medium
+from onnuri.model import backbone
+from onnuri.model.vocabulary import SPECIALS, Vocabulary
+
+Input = tuple[str, Any]
+"""(medium, item); a text or sound may be (medium, item, language) to say its language"""
+AT_ONCE = 64
+"""rows that are decoded together"""
+SAMPLING: dict[str, SamplingConfig] = {
+    "text": SamplingConfig(temperature=0.0),
+    "image": SamplingConfig(temperature=0.7, guidance=1.5),
+    "audio": SamplingConfig(temperature=0.5, top_p=0.9, guidance=1.3),
+    "video": SamplingConfig(temperature=0.7, guidance=1.5),
+    "shape": SamplingConfig(temperature=0.7, guidance=1.5),
+}
+
+
+def load_codecs(folder: Path) -> dict[str, Any]:
+    """Every medium's codec from a folder `codecs/`; image and video share their networks."""
+    image = ImageCodec.load(folder / "visual")
+    return {"text": TextCodec.load(folder / "text"), "image": image, "audio": AudioCodec.load(folder / "audio"),
+            "video": VideoCodec(image.config, image.visual).eval(), "shape": ShapeCodec.load(folder / "shape")}
+
+
+def save_codecs(codecs: dict[str, Any], folder: Path) -> None:
+    for medium, name in (("text", "text"), ("image", "visual"), ("audio", "audio"), ("shape", "shape")):
+        codecs[medium].save(folder / name)
+
+
+class OmniModel:
+    """Any media in, any medium out."""
+
+    def __init__(self, network: nn.Module, codecs: dict[str, Any],
+                 sampling: dict[str, SamplingConfig] | None = None) -> None:
+        self.network, self.codecs, self.sampling = network.eval(), codecs, sampling or SAMPLING
+        self.vocabulary = Vocabulary(codecs["text"].num_codes)
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        return Engine(self.network)
+
+    def generate(self, to: Medium, inputs: Sequence[Any] = (), *, language: Language = "ko", seed: int = 0,
+                 temperature: float | None = None, top_p: float | None = None, guidance: float | None = None,
+                 **named: Any) -> Any:
+        """One item of a medium from inputs [(medium, item), …], or named ones: `generate("image", text="…")`.
+
+        Raises ConfigError for an unknown medium, a setting out of range or an input that is too long.
+        """
+        given = [*inputs, *named.items()]
+        return self.generate_batch(to, [given], language=[language], seeds=[seed], temperature=temperature,
+                                   top_p=top_p, guidance=guidance)[0]
+
+    def generate_batch(self, to: Medium, inputs: Sequence[Sequence[Any]], *, language: Language | Sequence[Language] = "ko",
+                       seeds: Sequence[int] | None = None, temperature: float | None = None,
+                       top_p: float | None = None, guidance: float | None = None) -> list[Any]:
+        """Items of a medium, one for each list of inputs."""
+        _known(to)
+        sampling = _override(self.sampling[to], temperature, top_p, guidance)
+        languages = [language] * len(inputs) if isinstance(language, str) else list(language)
+        seeds = list(seeds) if seeds is not None else list(range(len(inputs)))
+        prompts = [self.prompt(given, to, lang) for given, lang in zip(inputs, languages)]
+        empty = [self.prompt([], to, lang) for lang in languages]
+        codes: list[np.ndarray] = []
+        for k in range(0, len(prompts), AT_ONCE):
+            part = slice(k, k + AT_ONCE)
+            made = self.engine.generate(prompts[part], self.plan(to), sampling, seeds[part], empty[part])
+            codes += [self.vocabulary.codes(to, np.array(ids, dtype=np.int64)) for ids in made]
+        return self.codecs[to].decode_batch(codes)  # type: ignore[no-any-return]
+
+    def prompt(self, given: Sequence[Any], to: Medium, language: Language) -> list[int]:
+        """`<bos>`, the inputs' segments, and what opens the answer."""
+        ids = [self.vocabulary.special("<bos>")]
+        for medium, item, *spoken in given:
+            _known(medium)
+            ids += self.vocabulary.segment(medium, self.encode(medium, item),
+                                           spoken[0] if spoken else _language(medium, item, language))
+        room = backbone.positions(self.network) - TABLE[to].max_tokens
+        if len(ids) > room:
+            raise ConfigError(f"inputs of {len(ids)} tokens", f"leave no room, {room} at most fit",
+                              "give fewer or shorter inputs")
+        return [*ids, *self.vocabulary.opening(to, language)]
+
+    def encode(self, medium: Medium, item: Any) -> np.ndarray:
+        """Codes of an item; speech and text are cut at the medium's longest."""
+        codes: np.ndarray = self.codecs[medium].encode(item)
+        return codes[: TABLE[medium].max_tokens]
+
+    def plan(self, to: Medium) -> Plan:
+        """What may be generated for a medium."""
+        allowed = self.vocabulary.allowed(to)
+        if allowed:
+            return Plan(ranges=tuple(allowed))
+        lo = self.vocabulary.start(TABLE[to].codebook)
+        hi = self.vocabulary.text_codes if to == "text" else lo + TABLE[to].codes
+        return Plan(free=(lo, hi), end=self.vocabulary.special(TABLE[to].close), longest=TABLE[to].max_tokens)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; whole or not at all."""
+        part = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            backbone.save(self.network, part)
+            backbone.save_tokenizer(self.codecs["text"].tokenizer, SPECIALS, part)
+            save_codecs(self.codecs, part / "codecs")
+            about = {"format": 1, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
+                     "modalities": {m: _row(m) for m in MEDIA}, "sha256": _hashes(part)}
+            (part / "onnuri.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            part.rename(folder)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise ConfigError(str(folder), f"cannot be written ({error.strerror})", "give another folder") from None
+
+    @classmethod
+    def load(cls, folder: Path) -> OmniModel:
+        """The model that `save` wrote. Raises WeightsError where files are missing or are not what was written."""
+        about = check(folder)
+        sampling = {m: SamplingConfig.from_json(s) for m, s in about["sampling"].items()}
+        return cls(backbone.load(folder), load_codecs(folder / "codecs"), sampling)
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """The contents of onnuri.json, after every file's hash was compared."""
+    path = folder / "onnuri.json"
+    if not path.exists():
+        raise WeightsError(str(folder), "has no onnuri.json", "give a folder that `onnuri export` or `train` wrote")
+    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name, expected in about["sha256"].items():
+        file = folder / name
+        if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+            raise WeightsError(str(file), "is missing or is not what was written", "fetch or export the folder again")
+    return about
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted([*folder.rglob("*.safetensors"), *folder.rglob("tokenizer.json")])
+    return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def _row(medium: Medium) -> dict[str, Any]:
+    row = TABLE[medium]
+    return {"codebook": row.codebook, "codes": row.codes, "item_tokens": row.item_tokens,
+            "tokens_per_second": row.tokens_per_second, "media_type": row.media_type, "carries": sorted(row.carries)}
+
+
+def _known(medium: str) -> None:
+    if medium not in TABLE:
+        raise ConfigError(repr(medium), "is not a medium", f"use one of {', '.join(MEDIA)}")
+
+
+def _language(medium: Medium, item: Any, language: Language) -> Language | None:
+    """Text says its own language by its letters; a sound is taken to be in the answer's."""
+    if medium == "text":
+        return "ko" if any("가" <= c <= "힣" for c in item) else "en"
+    return language if medium == "audio" else None
+
+
+def _override(settings: SamplingConfig, temperature: float | None, top_p: float | None,
+              guidance: float | None) -> SamplingConfig:
+    given = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
+    for name, value, low, high in (("temperature", temperature, 0.0, 5.0), ("top_p", top_p, 1e-6, 1.0),
+                                   ("guidance", guidance, 0.0, 20.0)):
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"{name} {value}", f"is outside {low:g} to {high:g}", "give a value within")
+    return settings.replace(**{k: v for k, v in given.items() if v is not None})

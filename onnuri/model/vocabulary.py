@@ -1,0 +1,80 @@
+"""Where every code stands among the model's ids: text first, then special tokens, then one range a codebook.
+
+Knows no network. A sequence is `<bos> <|image|> codes <|/image|> <|text|> <|ko|> ids <|/text|> … <eos>`: any number of
+media in any order. `<|embed|>` is reserved for continuous inputs (an encoder's embeddings), which nothing fills yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnuri.modality import LANGUAGE_TOKENS, MEDIA, TABLE, Language, Medium
+
+SPECIALS = ("<pad>", "<bos>", "<eos>", *(t for m in MEDIA for t in (TABLE[m].open, TABLE[m].close)),
+            *LANGUAGE_TOKENS.values(), "<|embed|>")
+CODEBOOKS = tuple(dict.fromkeys(TABLE[m].codebook for m in MEDIA))
+"""text, visual, audio, shape: image and video share one"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The layout that follows from the size of the text tokenizer."""
+
+    text_codes: int
+
+    @property
+    def size(self) -> int:
+        return self.start("shape") + TABLE["shape"].codes
+
+    def special(self, token: str) -> int:
+        return self.text_codes + SPECIALS.index(token)
+
+    def start(self, codebook: str) -> int:
+        """First id of a codebook."""
+        if codebook == "text":
+            return 0
+        at = self.text_codes + len(SPECIALS)
+        for name in CODEBOOKS[1:]:
+            if name == codebook:
+                return at
+            at += next(m.codes for m in TABLE.values() if m.codebook == name)
+        raise KeyError(codebook)
+
+    def span(self, codebook: str) -> tuple[int, int]:
+        """Ids [first, last) of a codebook; text's holds the special tokens too."""
+        if codebook == "text":
+            return 0, self.text_codes + len(SPECIALS)
+        start = self.start(codebook)
+        return start, start + next(m.codes for m in TABLE.values() if m.codebook == codebook)
+
+    def ids(self, medium: Medium, codes: np.ndarray) -> np.ndarray:
+        """Codes of a medium as ids."""
+        return np.asarray(codes, dtype=np.int64) + self.start(TABLE[medium].codebook)
+
+    def codes(self, medium: Medium, ids: np.ndarray) -> np.ndarray:
+        """The inverse of `ids`."""
+        return np.asarray(ids, dtype=np.int64) - self.start(TABLE[medium].codebook)
+
+    def opening(self, medium: Medium, language: Language | None = None) -> list[int]:
+        """The tokens before an item's codes: its boundary, and a language where it has one."""
+        tagged = [self.special(LANGUAGE_TOKENS[language])] if language and TABLE[medium].grid is None else []
+        return [self.special(TABLE[medium].open), *tagged]
+
+    def segment(self, medium: Medium, codes: np.ndarray, language: Language | None = None) -> list[int]:
+        """An item between its boundaries."""
+        return [*self.opening(medium, language), *self.ids(medium, codes).tolist(),
+                self.special(TABLE[medium].close)]
+
+    def allowed(self, medium: Medium) -> list[tuple[int, int]] | None:
+        """For every position of a grid the ids [lo, hi) that may stand there; None where the length is free."""
+        grid, start = TABLE[medium].grid, self.start(TABLE[medium].codebook)
+        return [(start + lo, start + hi) for lo, hi in grid.ranges] if grid else None
+
+
+def codebook_of(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Index into CODEBOOKS of every id."""
+    edges: Sequence[int] = [vocabulary.span(c)[0] for c in CODEBOOKS]
+    return np.searchsorted(np.asarray(edges), ids, side="right") - 1

@@ -1,0 +1,151 @@
+"""The laptop: from nothing to a served any-to-any model on two CPU cores. README's first link: one file, the whole road.
+
+    world → pools → codecs → token table → model → folder
+
+Every stage goes on where it was left. `full` is what ships, `evening` the same in two hours, `smoke` the same code in
+two minutes. Run: `onnuri train laptop [--preset …]`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from onnuri import config
+from onnuri.codecs.audio import AudioCodec
+from onnuri.codecs.image import ImageCodec
+from onnuri.codecs.shape import ShapeCodec
+from onnuri.codecs.text import TextCodec
+from onnuri.data import audio, shape, visual
+from onnuri.data.mix import MixConfig, Mixer
+from onnuri.data.table import Table, make_table
+from onnuri.model.backbone import BackboneConfig
+from onnuri.model.objective import OmniTask, start_from_features
+from onnuri.model.omni import OmniModel, load_codecs, save_codecs
+from onnuri.model.vocabulary import Vocabulary
+from onnuri.training.loop import LoopConfig, fit
+from onnuri.world.scene import sample_scene
+from onnuri.world.tasks import corpus
+
+
+class LaptopConfig(config.Config):
+    """Everything a run needs; written to `run.json`, which reruns it."""
+
+    pictures: int = 16_000
+    """scenes that the visual codec learns from"""
+    utterances: int = 4_000
+    """rows of four seconds that the audio codec learns from"""
+    crops: int = 16_000
+    """components that the shape codec learns from"""
+    scenes: int = 60_000
+    """rows of the token table"""
+    text_codes: int = 1500
+    visual: LoopConfig = LoopConfig(minutes=35, learning_rate=2e-3)
+    audio: LoopConfig = LoopConfig(minutes=35, learning_rate=1.5e-3, weight_decay=0.01)
+    shape: LoopConfig = LoopConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
+    model: LoopConfig = LoopConfig(minutes=210, learning_rate=1.5e-3, clip=1.0)
+    mix: MixConfig = MixConfig()
+    width: int = 256
+    layers: int = 8
+    heads: int = 4
+    hidden: int = 704
+    rows: int = 8
+    """packed rows a step"""
+    length: int = 512
+    """tokens a row"""
+    workers: int = 2
+    seed: int = 0
+
+
+def full() -> LaptopConfig:
+    return LaptopConfig()
+
+
+def evening() -> LaptopConfig:
+    """Two hours: fewer scenes, a narrower model, a third of the time."""
+    base = full()
+    return base.replace(pictures=8_192, utterances=2_500, crops=10_000, scenes=20_000, width=192, layers=6, hidden=576,
+                        heads=3, visual=base.visual.replace(minutes=16), audio=base.audio.replace(minutes=14),
+                        shape=base.shape.replace(minutes=4), model=base.model.replace(minutes=65))
+
+
+def smoke() -> LaptopConfig:
+    """Two minutes: every stage runs, nothing is learned."""
+    few = LoopConfig(steps=4, log_every=1)
+    return full().replace(pictures=32, utterances=8, crops=32, scenes=48, text_codes=600, visual=few, audio=few,
+                          shape=few, model=few, width=64, layers=2, heads=2, hidden=128, rows=2)
+
+
+PRESETS = {"full": full, "evening": evening, "smoke": smoke}
+
+
+def train(preset: str, out: Path) -> None:
+    """Run or go on with a preset in a folder; the model ends in OUT/model."""
+    settings, console, began = PRESETS[preset](), Console(), time.time()
+    torch.set_num_threads(settings.workers)
+    out.mkdir(parents=True, exist_ok=True)
+    settings.save(out / "run.json")
+    for stage in (pools, codecs, table, model):
+        start = time.time()
+        stage(settings, out)
+        _note(out, stage.__name__, time.time() - start)
+        console.print(f"{stage.__name__}: {(time.time() - start) / 60:.1f} min")
+    console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")
+
+
+def pools(settings: LaptopConfig, out: Path) -> None:
+    """Render what the codecs learn from."""
+    visual.make_pool(out / "pool/visual", settings.pictures, settings.workers)
+    audio.make_pool(out / "pool/audio", settings.utterances, settings.workers)
+    shape.make_pool(out / "pool/shape", settings.crops, settings.workers)
+
+
+def codecs(settings: LaptopConfig, out: Path) -> None:
+    """Train text, visual, audio and shape codecs and save them in OUT/codecs."""
+    if (out / "codecs/shape/config.json").exists():
+        return
+    torch.manual_seed(settings.seed)
+    image, sound, solid = ImageCodec(), AudioCodec(), ShapeCodec()
+    fit(visual.VisualTask(image.visual, out / "pool/visual"), settings.visual, out / "visual", "visual codec")
+    fit(audio.AudioTask(sound, out / "pool/audio"), settings.audio, out / "audio", "audio codec")
+    fit(shape.ShapeTask(solid, out / "pool/shape"), settings.shape, out / "shape", "shape codec")
+    text = TextCodec.train(corpus([sample_scene(seed) for seed in range(1500)]), settings.text_codes)
+    save_codecs({"text": text, "image": image, "audio": sound, "shape": solid}, out / "codecs")
+
+
+def table(settings: LaptopConfig, out: Path) -> None:
+    """Compute every token once."""
+    make_table(out / "table", settings.scenes, load_codecs, out / "codecs", settings.workers)
+
+
+def model(settings: LaptopConfig, out: Path) -> None:
+    """Train the language model and write the folder that ships."""
+    made = load_codecs(out / "codecs")
+    vocabulary = Vocabulary(made["text"].num_codes)
+    torch.manual_seed(settings.seed)
+    network = backbone_config(settings, vocabulary).build()
+    start_from_features(network, vocabulary, made, settings.seed)
+    mixer = Mixer(settings.mix, Table(out / "table"))
+    task = OmniTask(network, vocabulary, mixer, settings.rows, settings.length, settings.seed)
+    fit(task, settings.model, out / "lm", "model")
+    OmniModel(network, made).save(out / "model")
+
+
+def backbone_config(settings: LaptopConfig, vocabulary: Vocabulary) -> BackboneConfig:
+    return BackboneConfig(vocabulary=vocabulary.size, width=settings.width, layers=settings.layers,
+                          heads=settings.heads, hidden=settings.hidden)
+
+
+def _note(out: Path, stage: str, seconds: float) -> None:
+    """Adds a stage's time in this sitting to OUT/times.json."""
+    path = out / "times.json"
+    times: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    times[stage] = round(times.get(stage, 0.0) + seconds, 1)
+    path.write_text(json.dumps(times, indent=2) + "\n", encoding="utf-8")
+
+
