@@ -1,0 +1,26 @@
+import numpy as np
+
+from onnuri.world.audio import FRAME, VARIANTS, Voice, sample_voice, speak
+
+
+def test_speech_is_the_same_every_time_whatever_was_said_before():
+    first = speak("A small red sphere circles.", "en", Voice())
+    speak("큰 파란 별이 튄다", "ko", Voice(variant="f2", pitch=60))
+    assert (speak("A small red sphere circles.", "en", Voice()) == first).all()
+
+
+def test_speech_has_whole_frames_a_set_level_and_no_clipping():
+    sound = speak("큰 파란 별이 튄다", "ko", Voice())
+    assert sound.dtype == np.float32 and len(sound) % FRAME == 0 and 0.02 < np.sqrt((sound**2).mean()) < 0.2
+    assert np.abs(sound).max() <= 1
+
+
+def test_voices_rates_and_pitches_differ():
+    assert len(VARIANTS) >= 3
+    drawn = {sample_voice(np.random.default_rng(k)) for k in range(60)}
+    assert len({v.variant for v in drawn}) == len(VARIANTS)
+    slow, fast = (speak("큰 파란 별이 튄다", "ko", Voice(rate_wpm=r)) for r in (220, 280))
+    assert len(slow) > len(fast)
+    sounds = [speak("큰 파란 별이 튄다", "ko", Voice(variant=v)) for v in VARIANTS]
+    spectra = [np.abs(np.fft.rfft(s, 65536)) for s in sounds]
+    assert min(np.corrcoef(a, b)[0, 1] < 0.95 for i, a in enumerate(spectra) for b in spectra[:i])
