@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -35,7 +35,7 @@ class Sampling:
     guidance: float | None = None
     """classifier-free guidance: 1 is none, 2 follows the input more closely"""
 
-    def given(self) -> dict[str, float | int]:
+    def given(self) -> dict[str, Any]:
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 

@@ -196,7 +196,7 @@ def _square(frame: np.ndarray) -> np.ndarray:
 def _read_shape(path: Path) -> np.ndarray:
     """uint8 [64, 64, 64, 4] of a mesh; y up in the file, z up in the array."""
     try:
-        mesh = trimesh.load(path, force="mesh", process=False)
+        mesh: Any = trimesh.load(path, force="mesh", process=False)
     except Exception as error:  # trimesh raises whatever its parsers meet
         raise _broken(path, "a mesh", error) from None
     check_mesh(mesh, str(path))
@@ -256,13 +256,13 @@ def voxels_of(mesh: trimesh.Trimesh) -> np.ndarray:
 
         centers = (solid + 0.5) * 2 / VOXELS - 1
         near = cKDTree(mesh.vertices).query(centers)[1]
-        grid[tuple(solid.T) + (slice(0, 3),)] = _vertex_colors(mesh)[near]
+        grid[(*tuple(solid.T), slice(0, 3))] = _vertex_colors(mesh)[near]
     return grid
 
 
 def _vertex_colors(mesh: trimesh.Trimesh) -> np.ndarray:
     """uint8 [V, 3]; material and texture colours become vertex colours."""
-    visual = mesh.visual
+    visual: Any = mesh.visual
     try:
         colors = visual.vertex_colors if visual.kind in ("vertex", "face") else visual.to_color().vertex_colors
         if len(colors) == len(mesh.vertices):

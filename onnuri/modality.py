@@ -99,7 +99,7 @@ SHAPE_GRID = Grid(
         Field(name="color", count=1, codes=512),
         Field(name="form", count=4, codes=512),
         Field(name="center", count=3, codes=128),
-        Field(name="extent", count=3, codes=64),
+        Field(name="extent", count=3, codes=128),
     ),
     order=("form", "color", "center", "extent") * OBJECTS,
 )

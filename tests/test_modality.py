@@ -1,3 +1,5 @@
+import itertools
+
 from onnuri.modality import ATTRIBUTES, IMAGE_GRID, MEDIA, OBJECTS, TABLE, VIDEO_CHUNKS
 
 
@@ -6,7 +8,7 @@ def test_grids_stay_within_their_codebook_and_fields_do_not_overlap():
         if row.grid:
             assert all(0 <= lo < hi <= row.codes for lo, hi in row.grid.ranges)
             spans = sorted((row.grid.base(f.name), row.grid.base(f.name) + f.span) for f in row.grid.fields)
-            assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False)) and spans[-1][1] == row.codes
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(spans)) and spans[-1][1] == row.codes
 
 
 def test_tokens_per_item_keep_to_the_issue():

@@ -107,6 +107,7 @@ class AudioCodec(Codec):
         self.fine_decoder = nn.Sequential(*(Block(c.fine, c.kernel, 0) for _ in range(c.fine_blocks)))
         self.norm = nn.LayerNorm(c.fine)
         self.head = nn.Linear(c.fine, 2 * (WINDOW // 2 + 1))
+        self.window: Tensor
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
     @property

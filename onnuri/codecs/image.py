@@ -12,9 +12,19 @@ from torch import Tensor
 
 from onnuri import config
 from onnuri.codecs.base import Codec
-from onnuri.codecs.visual import (CROP, Visual, VisualConfig, composite, fields_of, grid_of, peaks, quantize_boxes,
-                                  restore_boxes, visual_features)
 from onnuri.codecs.sprites import crop, place
+from onnuri.codecs.visual import (
+    CROP,
+    Visual,
+    VisualConfig,
+    composite,
+    fields_of,
+    grid_of,
+    peaks,
+    quantize_boxes,
+    restore_boxes,
+    visual_features,
+)
 from onnuri.modality import IMAGE_SIZE, OBJECTS, Medium
 
 AT_ONCE = 64

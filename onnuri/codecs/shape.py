@@ -27,7 +27,7 @@ CROP = 24
 MARGIN = 1.15
 """a crop shows this many times the box"""
 SMALLEST, LARGEST = 0.06, 2.0
-"""world units of a box's side; 64 codes between them, evenly in the logarithm"""
+"""world units of a box's side; 128 codes between them, evenly in the logarithm"""
 SPECK = 8
 """components of fewer voxels are dust"""
 
@@ -167,7 +167,7 @@ class ShapeCodec(Codec):
             waves = torch.stack([2 * line - 1] + [f(2 * math.pi * m * line) for m in (0.5, 1, 2, 4)
                                                   for f in (torch.sin, torch.cos)], 1)
             values = self.fsq.decode(torch.arange(field.codes)) if field.codes == 512 else waves
-            column = {"form": 0, "color": 3}.get(field.name, 5 if field.name == "center" else 5)
+            column = {"form": 0, "color": 3}.get(field.name, 5)
             features[row : row + field.codes, column : column + values.shape[1]] = values
             features[row : row + field.span, 14 + k] = 1.0
             features[row + field.codes, :14] = 0
@@ -182,13 +182,13 @@ def _row(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
     for k in range(OBJECTS):
         if k < len(parts):
             form, box, rgb = parts[k]
-            color = (rgb * 7).round().clip(0, 7).astype(int) @ np.array([1, 8, 64])
+            color = np.asarray((rgb * 7).round().clip(0, 7).astype(int) @ np.array([1, 8, 64]))
             center = ((box[:3] + 1) * 64).astype(int).clip(0, 127)
             span = math.log(LARGEST / SMALLEST)
-            extent = (np.log(box[3:] / SMALLEST) / span * 63).round().clip(0, 63)
-            values = [("form", form), ("color", [color]), ("center", center), ("extent", extent)]
+            extent = (np.log(box[3:] / SMALLEST) / span * 127).round().clip(0, 127)
+            values = [("form", form), ("color", color[None]), ("center", center), ("extent", extent)]
         else:
-            values = [(n, [g.field(n).codes] * c) for n, c in (("form", 4), ("color", 1), ("center", 3), ("extent", 3))]
+            values = [(n, np.full(c, g.field(n).codes)) for n, c in (("form", 4), ("color", 1), ("center", 3), ("extent", 3))]
         row += [int(v) + g.base(n) for n, vs in values for v in vs]
     return np.array(row, dtype=np.int64)
 
@@ -197,11 +197,11 @@ def _parts(row: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The inverse of `_row`, without absent components."""
     g, parts = SHAPE_GRID, []
     bases = np.array([g.base("form")] * 4 + [g.base("color")] + [g.base("center")] * 3 + [g.base("extent")] * 3)
-    limits = np.array([512] * 5 + [128] * 3 + [64] * 3)
+    limits = np.array([512] * 5 + [128] * 6)
     for values in row.reshape(OBJECTS, 11) - bases:
         if ((values >= 0) & (values < limits)).all():
             rgb = np.array([values[4] % 8, values[4] // 8 % 8, values[4] // 64]) / 7
-            extent = SMALLEST * np.exp(values[8:] / 63 * math.log(LARGEST / SMALLEST))
+            extent = SMALLEST * np.exp(values[8:] / 127 * math.log(LARGEST / SMALLEST))
             parts.append((values[:4], np.concatenate([(values[5:8] + 0.5) / 64 - 1, extent]).astype(np.float32),
                           rgb.astype(np.float32)))
     return parts

@@ -1,6 +1,6 @@
 """The text codec: byte-fallback BPE. Any Unicode goes in and comes out unchanged; words of its corpus are one token.
 
-Knows no language. The first 256 codes are bytes; merges never span words. Training is `TextCodec.train`.
+Knows no language. The first 256 codes are bytes; merges never span words. Training is `TextCodec.learn`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TextCodec(Codec):
         return int(self.tokenizer.get_vocab_size())
 
     @classmethod
-    def train(cls, texts: Iterable[str], size: int = 1500) -> Self:
+    def learn(cls, texts: Iterable[str], size: int = 1500) -> Self:
         """A codec of at most `size` codes from a corpus."""
         learner = Tokenizer(models.BPE())
         learner.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")

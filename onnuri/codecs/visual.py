@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from onnuri import config
 from onnuri.codecs.fsq import FSQ
-from onnuri.codecs.sprites import crop, place
 from onnuri.modality import IMAGE_GRID, OBJECTS
 
 CROP = 40

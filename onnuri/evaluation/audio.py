@@ -178,7 +178,7 @@ def train(out: Path, minutes: float, rows: int = 6000) -> Recogniser:
 
 def accuracy(model: Recogniser, split: str, items: int) -> dict[str, float]:
     """Share of utterances of unseen scenes whose description is read exactly, by language."""
-    right: dict[str, list[bool]] = {l: [] for l in LANGUAGES}
+    right: dict[str, list[bool]] = {language: [] for language in LANGUAGES}
     for seed in range(items):
         scene, rng = sample_scene(seed, split), generator("seen", seed)  # type: ignore[arg-type]
         language = LANGUAGES[seed % 2]

@@ -232,7 +232,7 @@ def _add(total: list[int], more: tuple[int, int]) -> None:
 def _total(scores: list[Score]) -> tuple[float, dict[str, float]]:
     """Share right over all attributes, and by attribute."""
     right, asked = sum(s.attributes[0] for s in scores), sum(s.attributes[1] for s in scores)
-    by = {a: sum(s.right[a] for s in scores) / n for a in ATTRIBUTES
+    by: dict[str, float] = {str(a): sum(s.right[a] for s in scores) / n for a in ATTRIBUTES
           if scores and a in scores[0].asked and (n := sum(s.asked[a] for s in scores))}
     return right / max(asked, 1), by
 

@@ -46,7 +46,8 @@ def measure(codecs: dict[str, Any], items: int) -> dict[str, Any]:
     """`{medium: {split: {figure: mean}}}`, with codes in use over all of a medium's items."""
     cards: dict[str, Any] = {"items": items}
     for medium, one in (("image", _image), ("video", _video), ("audio", _audio), ("shape", _shape), ("text", _text)):
-        cards[medium], used = {}, set()
+        used: set[int] = set()
+        cards[medium] = {}
         for split in SPLITS:
             rows = []
             for seed in track(range(items), description=f"{medium} {split}", transient=True):

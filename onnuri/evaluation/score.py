@@ -42,7 +42,8 @@ def score(expected: Description, seen: Description | None, attributes: frozenset
     `stated`: the relations asked for, one way round. Without it the target chooses which to state, as a sentence does:
     one for every object after the first is asked for, and counted right if it is true.
     """
-    asked, right = {a: 0 for a in ATTRIBUTES if a in attributes}, {a: 0 for a in ATTRIBUTES if a in attributes}
+    asked: dict[str, int] = {a: 0 for a in ATTRIBUTES if a in attributes}
+    right = dict(asked)
     of_thing = [a for a in OF_THING if a in attributes]
     for thing in expected.things:
         for a in of_thing:

@@ -41,7 +41,8 @@ class BackboneConfig(config.Config):
                            intermediate_size=self.hidden, max_position_embeddings=self.longest,
                            tie_word_embeddings=True, rope_parameters={"rope_type": "default",
                                                                       "rope_theta": self.rope_theta},
-                           rms_norm_eps=1e-5, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None)
+                           rms_norm_eps=1e-5, bos_token_id=None, eos_token_id=None,
+                           attn_implementation="sdpa")  # type: ignore[call-arg]
 
     def num_params(self) -> int:
         """Weights, tied embeddings counted once."""
@@ -77,7 +78,9 @@ def hidden_states(model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, 
 
 def embedding(model: nn.Module) -> torch.Tensor:
     """The tied embedding [vocabulary, C]."""
-    return model.get_input_embeddings().weight  # type: ignore[operator, no-any-return]
+    core: Any = model
+    weight: torch.Tensor = core.get_input_embeddings().weight
+    return weight
 
 
 def save_tokenizer(tokenizer: Any, specials: tuple[str, ...], folder: Path) -> None:

@@ -114,7 +114,7 @@ def codecs(settings: LaptopConfig, out: Path) -> None:
     fit(visual.VisualTask(image.visual, out / "pool/visual"), settings.visual, out / "visual", "visual codec")
     fit(audio.AudioTask(sound, out / "pool/audio"), settings.audio, out / "audio", "audio codec")
     fit(shape.ShapeTask(solid, out / "pool/shape"), settings.shape, out / "shape", "shape codec")
-    text = TextCodec.train(corpus([sample_scene(seed) for seed in range(1500)]), settings.text_codes)
+    text = TextCodec.learn(corpus([sample_scene(seed) for seed in range(1500)]), settings.text_codes)
     save_codecs({"text": text, "image": image, "audio": sound, "shape": solid}, out / "codecs")
 
 

@@ -31,7 +31,10 @@ from onnuri.training.metrics import Metrics, Progress
 class Task(Protocol):
     """What is trained: a module, its batches and their loss."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+
 
     def batch(self, step: int) -> Any:
         """A pure function of the step."""

@@ -122,7 +122,7 @@ class Edit:
 
     def apply(self, scene: Scene) -> Scene:
         things = list(scene.things)
-        things[self.index] = dataclasses.replace(things[self.index], **{self.attribute: self.value})
+        things[self.index] = dataclasses.replace(things[self.index], **{self.attribute: self.value})  # type: ignore[arg-type]
         return dataclasses.replace(scene, things=tuple(things))
 
 
