@@ -256,7 +256,7 @@ def voxels_of(mesh: trimesh.Trimesh) -> np.ndarray:
 
         centers = (solid + 0.5) * 2 / VOXELS - 1
         near = cKDTree(mesh.vertices).query(centers)[1]
-        grid[(*tuple(solid.T), slice(0, 3))] = _vertex_colors(mesh)[near]
+        grid[..., :3][alpha > 0] = _vertex_colors(mesh)[near]
     return grid
 
 

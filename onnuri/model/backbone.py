@@ -67,7 +67,8 @@ def save(model: nn.Module, folder: Path) -> None:
     """Config and 16-bit safetensors, as `from_pretrained` reads them."""
     import copy
 
-    copy.deepcopy(model).half().save_pretrained(folder)
+    half: Any = copy.deepcopy(model).half()
+    half.save_pretrained(folder)
 
 
 def hidden_states(model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

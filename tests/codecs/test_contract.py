@@ -1,0 +1,108 @@
+"""One contract, all codecs: shapes, ranges, whole = streamed, save = load, any legal codes decode."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from onnuri.codecs.audio import AHEAD, FRAME
+from onnuri.codecs.text import TextCodec
+from onnuri.modality import MEDIA, TABLE
+from onnuri.world import audio, image, shape, video
+from onnuri.world.scene import sample_scene
+from onnuri.world.text import caption
+
+FORMS = {"image": ((128, 128, 3), np.uint8), "video": ((17, 128, 128, 3), np.uint8), "shape": ((64, 64, 64, 4), np.uint8)}
+
+
+def item(medium: str, seed: int = 3):
+    scene, rng = sample_scene(seed, "seen"), np.random.default_rng(seed)
+    sentence = caption(scene, "ko", rng)
+    return {"text": lambda: sentence, "image": lambda: image.render(scene).image, "video": lambda: video.render(scene).frames,
+            "shape": lambda: shape.voxels(scene), "audio": lambda: audio.speak(sentence, "ko", audio.Voice())}[medium]()
+
+
+@pytest.mark.parametrize("medium", MEDIA)
+def test_codes_are_as_the_table_says(codecs, medium):
+    codes = codecs[medium].encode(item(medium))
+    assert codes.dtype == np.int64 and codes.min() >= 0 and codes.max() < codecs[medium].num_codes
+    grid = TABLE[medium].grid
+    if grid:
+        assert codecs[medium].codes_shape == codes.shape == (len(grid.ranges),)
+        assert all(lo <= c < hi for c, (lo, hi) in zip(codes, grid.ranges, strict=True))
+
+
+@pytest.mark.parametrize("medium", MEDIA)
+def test_a_batch_is_its_items(codecs, medium):
+    items = [item(medium, s) for s in (3, 4)]
+    together = codecs[medium].encode_batch(items)
+    assert all((a == codecs[medium].encode(x)).all() for a, x in zip(together, items, strict=True))
+
+
+@pytest.mark.parametrize("medium", [m for m in MEDIA if TABLE[m].grid])
+def test_any_legal_codes_decode(codecs, medium):
+    rng, ranges = np.random.default_rng(0), TABLE[medium].grid.ranges
+    rows = [np.array([rng.integers(lo, hi) for lo, hi in ranges]) for _ in range(3)]
+    rows += [np.array([hi - 1 for _, hi in ranges]), np.array([lo for lo, _ in ranges])]
+    form, kind = FORMS[medium]
+    assert all(x.shape == form and x.dtype == kind for x in codecs[medium].decode_batch(rows))
+
+
+@pytest.mark.parametrize("medium", ["image", "audio", "shape", "text"])
+def test_what_is_saved_is_loaded(codecs, medium, tmp_path):
+    codecs[medium].save(tmp_path)
+    again = type(codecs[medium]).load(tmp_path)
+    assert (again.encode(item(medium)) == codecs[medium].encode(item(medium))).all()
+
+
+@pytest.mark.parametrize("medium", ["image", "audio", "video", "shape"])
+def test_every_code_has_features(codecs, medium):
+    features = codecs[medium].code_features()
+    assert features.shape[0] == TABLE[medium].codes and bool(features.isfinite().all())
+
+
+def test_sound_streams_as_the_whole_with_little_look_ahead(codecs):
+    codes = codecs["audio"].encode(item("audio"))
+    assert AHEAD * FRAME / 16_000 <= 0.1
+    parts = list(codecs["audio"].decode_stream(iter(codes.tolist())))
+    assert max(len(p) for p in parts) <= (AHEAD + 1) * FRAME
+    np.testing.assert_allclose(np.concatenate(parts), codecs["audio"].decode(codes), atol=1e-4)
+
+
+def test_sound_up_to_now_does_not_depend_on_what_comes_later(codecs):
+    codes = codecs["audio"].encode(item("audio"))[:40]
+    changed = np.concatenate([codes[:30], (codes[30:] + 7) % 4096])
+    a, b = codecs["audio"].decode(codes), codecs["audio"].decode(changed)
+    np.testing.assert_allclose(a[: (30 - AHEAD) * FRAME], b[: (30 - AHEAD) * FRAME], atol=1e-5)
+
+
+def test_video_streams_as_the_whole_and_is_causal(codecs):
+    codes = codecs["video"].encode(item("video"))
+    whole = codecs["video"].decode(codes)
+    assert (np.concatenate(list(codecs["video"].decode_stream(codes))) == whole).all()
+    assert (codecs["image"].decode(codes[:31]) == whole[0]).all()
+    other = codes.copy()
+    other[-3:] = TABLE["video"].grid.ranges[-1][0]
+    assert (codecs["video"].decode(other)[:13] == whole[:13]).all()
+
+
+def test_pictures_of_any_size_and_empty_pictures_have_codes(codecs):
+    rng = np.random.default_rng(0)
+    for size in ((1, 1, 3), (600, 40, 3), (128, 128, 3)):
+        picture = rng.integers(0, 255, size).astype(np.uint8)
+        assert codecs["image"].decode(codecs["image"].encode(picture)).shape == (128, 128, 3)
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_text_comes_back_unchanged(codecs, text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # lone surrogates are not text
+        return
+    assert codecs["text"].decode(codecs["text"].encode(text)) == text
+
+
+def test_words_are_single_codes():
+    codec = TextCodec.learn(["작은 빨간 구가 돈다", "a small red sphere"] * 5, 400)
+    assert len(codec.encode("작은 빨간 구가 돈다")) == 4

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from onnuri.decoding.engine import Engine, Plan
+from onnuri.decoding.sample import SamplingConfig, draw
+from onnuri.model.backbone import BackboneConfig
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(3)
+    model = BackboneConfig(vocabulary=120, width=48, layers=3, heads=3, hidden=96).build().eval()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(20)  # far from uniform, so that the likeliest id is clear
+    return model
+
+
+def greedy(network, prompt, steps, ranges):
+    ids = list(prompt)
+    for k in range(steps):
+        logits = network(input_ids=torch.tensor([ids])).logits[0, -1]
+        lo, hi = ranges[k]
+        ids.append(lo + int(logits[lo:hi].argmax()))
+    return ids[len(prompt):]
+
+
+def test_cached_batched_padded_decoding_is_transformers_greedy(network):
+    prompts = [[1, 2, 3, 4, 5, 6, 7], [9, 8], [40, 41, 42, 43]]
+    ranges = ((0, 120), (30, 60), (0, 50), (70, 71), (100, 120)) * 2
+    made = Engine(network).generate(prompts, Plan(ranges=ranges), SamplingConfig(temperature=0), [0, 0, 0])
+    assert made == [greedy(network, p, len(ranges), ranges) for p in prompts]
+
+
+def test_guidance_moves_away_from_the_prompt_without_input(network):
+    plan, prompt, bare = Plan(ranges=((0, 120),)), [1, 2, 3, 4], [1]
+    made = Engine(network).generate([prompt], plan, SamplingConfig(temperature=0, guidance=3.0), [0], [bare])
+    with torch.no_grad():
+        a, b = (network(input_ids=torch.tensor([p])).logits[0, -1] for p in (prompt, bare))
+    assert made == [[int((b + 3 * (a - b)).argmax())]]
+
+
+def test_rows_of_free_length_end_at_their_end(network):
+    plan = Plan(free=(0, 60), end=90, longest=30)
+    made = Engine(network).generate([[1], [2], [3]], plan, SamplingConfig(temperature=3.0, top_p=1.0), [0, 1, 2])
+    assert all(0 <= t < 60 for row in made for t in row) and all(len(row) <= 30 for row in made)
+
+
+def test_a_seed_gives_the_same_row_whatever_else_is_in_the_batch(network):
+    plan, sampling = Plan(ranges=((0, 120),) * 8), SamplingConfig(temperature=1.0, top_p=0.9)
+    alone = Engine(network).generate([[5, 6]], plan, sampling, [7])
+    together = Engine(network).generate([[1, 2, 3], [5, 6]], plan, sampling, [1, 7])
+    assert together[1] == alone[0]
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_it():
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+    drawn = {int(draw(logits, 1.0, 0.7, [torch.Generator().manual_seed(s)])) for s in range(200)}
+    assert drawn == {0, 1}
+
+
+def test_temperature_one_draws_as_the_shares_say():
+    logits = torch.log(torch.tensor([[0.6, 0.3, 0.1]])).expand(4000, 3)
+    drawn = draw(logits, 1.0, 1.0, [torch.Generator().manual_seed(s) for s in range(4000)])
+    shares = torch.bincount(drawn, minlength=3) / 4000
+    assert torch.allclose(shares, torch.tensor([0.6, 0.3, 0.1]), atol=0.03)

@@ -1,0 +1,93 @@
+"""Resumed = uninterrupted, bit for bit, also after a kill; the schedule; nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from onnuri.errors import WeightsError
+from onnuri.training.loop import LoopConfig, fit, rate, read_metrics
+
+PROGRAM = textwrap.dedent("""
+    import sys, time, torch
+    from pathlib import Path
+    from torch import nn
+    from onnuri.training.loop import LoopConfig, fit
+
+    class Task:
+        def __init__(self, pause):
+            torch.manual_seed(0)
+            self.pause, self.module = pause, nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+        def batch(self, step):
+            return torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        def loss(self, batch):
+            time.sleep(self.pause)
+            return (self.module(batch) - batch.sum(1, keepdim=True)).pow(2).mean(), {}
+
+    if __name__ == "__main__":
+        out, pause = Path(sys.argv[1]), float(sys.argv[2])
+        task = Task(pause)
+        fit(task, LoopConfig(steps=60, checkpoint_seconds=0.2, log_every=5), out)
+        torch.save(task.module.state_dict(), out / "final.pt")
+""")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    path = tmp_path_factory.mktemp("program") / "train_small.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+@pytest.fixture(scope="module")
+def straight(program, tmp_path_factory):
+    out = tmp_path_factory.mktemp("straight")
+    subprocess.run([sys.executable, program, out, "0"], check=True)
+    return torch.load(out / "final.pt")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(program, straight, tmp_path, how):
+    first = subprocess.Popen([sys.executable, program, tmp_path, "0.03"], stderr=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while not (tmp_path / "checkpoint.pt").exists() and time.time() < deadline:
+        time.sleep(0.02)
+    os.kill(first.pid, how)
+    assert first.wait() != 0 and not (tmp_path / "final.pt").exists()
+    subprocess.run([sys.executable, program, tmp_path, "0"], check=True)
+    resumed = torch.load(tmp_path / "final.pt")
+    assert all((resumed[k] == straight[k]).all() for k in straight)
+    steps = [m["step"] for m in read_metrics(tmp_path)]
+    assert steps == sorted(set(steps)) == list(range(5, 61, 5))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_schedule_warms_up_stays_and_decays():
+    config = LoopConfig(steps=100, learning_rate=1.0, warmup=0.1, decay=0.3)
+    assert rate(0.05, config) == pytest.approx(0.5)
+    assert rate(0.1, config) == rate(0.69, config) == 1.0
+    assert 0 < rate(0.9, config) < rate(0.8, config) < 1
+    assert rate(1.0, config) == pytest.approx(0.0)
+
+
+def test_a_checkpoint_that_is_not_one_is_one_line(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"nonsense")
+
+    class Task:
+        module = nn.Linear(1, 1)
+
+    with pytest.raises(WeightsError, match="delete the run's folder"):
+        fit(Task(), LoopConfig(steps=1), tmp_path)
+
+
+def test_metrics_are_json_lines(program, tmp_path):
+    subprocess.run([sys.executable, program, tmp_path, "0"], check=True)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"step", "seconds", "lr", "grad_norm", "loss"} <= set(line)
