@@ -320,7 +320,7 @@ def _mp4_bytes(frames: np.ndarray) -> bytes:
     import av
 
     out = io.BytesIO()
-    with av.open(out, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(out, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=VIDEO_FPS, options={"crf": "16", "preset": "veryfast"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:

@@ -32,6 +32,8 @@ class Field:
     """positions in a row"""
     codes: int
     """codes of the sub-range"""
+    weight: float = 1.0
+    """of a position in the language model's loss: what no input explains (pose, place, light) counts less"""
     optional: bool = True
     """whether an extra last code of the sub-range means `absent`"""
 
@@ -66,6 +68,11 @@ class Grid:
         return next(f for f in self.fields if f.name == name)
 
     @property
+    def weights(self) -> tuple[float, ...]:
+        """For every position its weight in the loss."""
+        return tuple(self.field(n).weight for n in self.order for _ in range(self.field(n).count))
+
+    @property
     def codes(self) -> int:
         """Codebook size: the sum of the sub-ranges."""
         return sum(f.span for f in self.fields)
@@ -78,11 +85,11 @@ class Grid:
 
 
 _VISUAL_FIELDS = (
-    Field(name="background", count=4, codes=512, optional=False),
-    Field(name="color", count=1, codes=512),
-    Field(name="form", count=4, codes=512),
-    Field(name="x", count=1, codes=256),
-    Field(name="y", count=1, codes=256),
+    Field(name="background", count=4, codes=512, weight=0.2, optional=False),
+    Field(name="color", count=1, codes=512, weight=3.0),
+    Field(name="form", count=4, codes=512, weight=0.7),
+    Field(name="x", count=1, codes=256, weight=0.7),
+    Field(name="y", count=1, codes=256, weight=0.7),
     Field(name="width", count=1, codes=128),
     Field(name="height", count=1, codes=128),
     Field(name="motion", count=1, codes=1000),
@@ -96,9 +103,9 @@ VIDEO_GRID = Grid(fields=_VISUAL_FIELDS, order=(*IMAGE_GRID.order, *(("motion",)
 
 SHAPE_GRID = Grid(
     fields=(
-        Field(name="color", count=1, codes=512),
-        Field(name="form", count=4, codes=512),
-        Field(name="center", count=3, codes=128),
+        Field(name="color", count=1, codes=512, weight=3.0),
+        Field(name="form", count=4, codes=512, weight=0.7),
+        Field(name="center", count=3, codes=128, weight=0.7),
         Field(name="extent", count=3, codes=128),
     ),
     order=("form", "color", "center", "extent") * OBJECTS,

@@ -8,6 +8,7 @@ codes. Decoder: causal ConvNeXt blocks, then magnitude and phase of a short-time
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
@@ -26,6 +27,8 @@ FRAME = 640
 """samples a code"""
 HOP, WINDOW = 160, 640
 """samples; of the spectra that are read and written"""
+EDGE = (WINDOW - HOP) // 2
+"""samples by which a spectrum's window reaches beyond its hop, on either side"""
 MELS = 80
 LEVEL = 0.08
 """root mean square to which every sound is set before it is coded"""
@@ -37,11 +40,12 @@ AHEAD = 2
 def mel_filters(bins: int = MELS, window: int = WINDOW) -> Tensor:
     """Triangles [bins, window / 2 + 1], evenly spaced on the HTK mel scale, 0 to 8 kHz (Young et al., The HTK Book)."""
     top = 2595 * math.log10(1 + AUDIO_HZ / 2 / 700)
-    corners = 700 * (10 ** (torch.linspace(0, top, bins + 2) / 2595) - 1)
-    hz = torch.linspace(0, AUDIO_HZ / 2, window // 2 + 1)
-    rising = (hz - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
-    falling = (corners[2:, None] - hz) / (corners[2:] - corners[1:-1])[:, None]
-    return torch.minimum(rising, falling).clamp_min(0)
+    with torch.inference_mode(False):  # what encoding caches must serve training too
+        corners = 700 * (10 ** (torch.linspace(0, top, bins + 2) / 2595) - 1)
+        hz = torch.linspace(0, AUDIO_HZ / 2, window // 2 + 1)
+        rising = (hz - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
+        falling = (corners[2:, None] - hz) / (corners[2:] - corners[1:-1])[:, None]
+        return torch.minimum(rising, falling).clamp_min(0)
 
 
 def spectrum(samples: Tensor, window: int = WINDOW, hop: int = HOP) -> Tensor:
@@ -62,6 +66,10 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     return mels(torch.from_numpy(samples)[None])[0].numpy()
 
 
+Memory = dict[nn.Module, Tensor]
+"""the last inputs of every causal block, between two chunks of a stream"""
+
+
 class Block(nn.Module):
     """ConvNeXt block in one dimension (Liu et al. 2022) on [B, C, T]; `ahead` of its kernel's taps look forward."""
 
@@ -73,8 +81,14 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.depthwise(F.pad(x, self.pad)).transpose(1, 2))
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        """With a memory (causal blocks only), x goes on where the last call ended; without, silence surrounds it."""
+        padded = F.pad(x, self.pad)
+        if memory is not None:
+            before = self.pad[0]
+            padded[..., :before] = memory.get(self, padded[..., :before])
+            memory[self] = padded[..., padded.shape[-1] - before :].clone()
+        y = self.norm(self.depthwise(padded).transpose(1, 2))
         return x + (self.scale * self.down(F.gelu(self.up(y)))).transpose(1, 2)
 
 
@@ -110,12 +124,6 @@ class AudioCodec(Codec):
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
-    @property
-    def context(self) -> int:
-        """Codes before a code that its sound can depend on."""
-        c = self.config
-        return 2 + (c.kernel - 1) * c.coarse_blocks + math.ceil((c.kernel - 1) * c.fine_blocks / 4) + 2
-
     def latent(self, samples: Tensor) -> Tensor:
         """Unquantized [B, T / 640, 4] of samples [B, T]."""
         x = self.fine_encoder(self.enter(mels(samples) * 0.5 + 1))
@@ -123,21 +131,26 @@ class AudioCodec(Codec):
 
     def render(self, values: Tensor) -> Tensor:
         """Samples [B, 640 K] of quantized values [B, K, 4]."""
-        x = self.from_codes(F.pad(values.transpose(1, 2), (1, 1)))  # one code before, one ahead
-        x = self.grow(self.coarse_decoder(x).transpose(1, 2))
-        x = self.fine_decoder(x.reshape(len(x), -1, self.config.fine).transpose(1, 2))
-        size, phase = self.head(self.norm(x.transpose(1, 2))).transpose(1, 2).chunk(2, 1)
-        return self.inverse(torch.polar(torch.exp(size.clamp(max=6)), phase))
+        added = self.overlap(self.spectra(F.pad(values, (0, 0, 1, 1))))[..., EDGE:-EDGE]
+        return added[0] / added[1].clamp_min(0.5)
 
-    def inverse(self, made: Tensor) -> Tensor:
-        """Overlap-add of spectra [B, 321, T] into samples [B, 160 T]; every frame is centred in its hop."""
-        frames = torch.fft.irfft(made.transpose(1, 2), n=WINDOW) * self.window
-        length = made.shape[-1] * HOP
-        pad = (WINDOW - HOP) // 2
-        shape = dict(output_size=(1, length + 2 * pad), kernel_size=(1, WINDOW), stride=(1, HOP))
-        added = F.fold(frames.transpose(1, 2), **shape)[:, 0, 0, pad : pad + length]
-        weight = (self.window**2).expand(1, made.shape[-1], WINDOW).transpose(1, 2)
-        return added / F.fold(weight, **shape)[:, 0, 0, pad : pad + length].clamp_min(0.5)
+    def spectra(self, values: Tensor, memory: Memory | None = None) -> Tensor:
+        """Complex spectra [B, 321, 4 K] of values [B, K + 2, 4]: the first and the last are only neighbours."""
+        x = self.from_codes(values.transpose(1, 2))
+        for block in self.coarse_decoder:
+            x = block(x, memory)
+        x = self.grow(x.transpose(1, 2)).reshape(len(x), -1, self.config.fine).transpose(1, 2)
+        for block in self.fine_decoder:
+            x = block(x, memory)
+        size, phase = self.head(self.norm(x.transpose(1, 2))).transpose(1, 2).chunk(2, 1)
+        return torch.polar(torch.exp(size.clamp(max=6)), phase)
+
+    def overlap(self, spectra: Tensor) -> Tensor:
+        """[2, B, 160 T + 480] of spectra [B, 321, T]: the sum of the frames, and the weight that it is divided by."""
+        frames = torch.fft.irfft(spectra.transpose(1, 2), n=WINDOW) * self.window
+        both = torch.stack([frames, (self.window**2).expand_as(frames)]).flatten(0, 1).transpose(1, 2)
+        length = (spectra.shape[-1] - 1) * HOP + WINDOW
+        return F.fold(both, (1, length), (1, WINDOW), stride=(1, HOP)).view(2, len(spectra), length)
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
@@ -152,22 +165,28 @@ class AudioCodec(Codec):
         return self.render(self.fsq.decode(torch.from_numpy(np.asarray(codes)).long()[None]))[0].clamp(-1, 1).numpy()
 
     @torch.inference_mode()
-    def decode_stream(self, codes: Iterable[int]) -> Iterator[np.ndarray]:
-        """Samples as codes arrive, 640 at a time, equal to the whole; each waits for `AHEAD` codes after its own."""
-        arrived: list[int] = []
-        played = 0
-        for code in codes:
-            arrived.append(int(code))
-            if len(arrived) - AHEAD > played:
-                yield self._window(arrived, played, len(arrived) - AHEAD)
-                played = len(arrived) - AHEAD
-        if played < len(arrived):
-            yield self._window(arrived, played, len(arrived))
+    def decode_stream(self, codes: Iterable[int], chunk: int = 1) -> Iterator[np.ndarray]:
+        """Samples as codes arrive, equal to the whole in sum; after every `chunk` codes, what is certain by then."""
+        memory: Memory = {}
+        none = torch.zeros(1, 1, 4)
+        held, tail, arrived = none, torch.zeros(2, 1, 0), iter(codes)
+        cut = EDGE  # the first samples to come precede the sound
+        while group := list(itertools.islice(arrived, chunk)):
+            held = torch.cat([held, self.fsq.decode(torch.tensor(group))[None]], 1)
+            if held.shape[1] > 2:
+                ready, tail = self._go_on(tail, self.spectra(held, memory))
+                held = held[:, -2:]
+                yield _sound(ready[..., cut:])
+                cut = 0
+        if held.shape[1] > 1:
+            ready, tail = self._go_on(tail, self.spectra(torch.cat([held, none], 1), memory))
+            yield _sound(torch.cat([ready, tail], -1)[..., cut:-EDGE])
 
-    def _window(self, arrived: list[int], start: int, stop: int) -> np.ndarray:
-        first = max(0, start - self.context)
-        made = self._decode(np.array(arrived[first:]))
-        return made[(start - first) * FRAME : (stop - first) * FRAME]
+    def _go_on(self, tail: Tensor, spectra: Tensor) -> tuple[Tensor, Tensor]:
+        """New frames added to the tail [2, 1, 480] of those before: what no later frame reaches, and the new tail."""
+        added = self.overlap(spectra)
+        added[..., : tail.shape[-1]] += tail
+        return added[..., : -2 * EDGE], added[..., -2 * EDGE :]
 
     def training_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Spectra at three resolutions, linear and logarithmic, and log-mel; {"audio": [B, T]}."""
@@ -184,6 +203,11 @@ class AudioCodec(Codec):
     def code_features(self) -> Tensor:
         """float32 [4096, 4]: the quantized values."""
         return self.fsq.decode(torch.arange(self.num_codes))
+
+
+def _sound(added: Tensor) -> np.ndarray:
+    """float32 [T] of sum and weight [2, 1, T]."""
+    return (added[0, 0] / added[1, 0].clamp_min(0.5)).clamp(-1, 1).numpy()
 
 
 def prepare(samples: np.ndarray) -> np.ndarray:

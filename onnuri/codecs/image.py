@@ -56,10 +56,8 @@ def locate(visual: Visual, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def cut(pictures: Tensor, foreground: Tensor, boxes: Tensor) -> Tensor:
     """Crops [B × 3, 4, 40, 40] (RGB and foreground) of boxes [B × 3, 4], three a picture."""
-    def repeat(t: Tensor) -> Tensor:
-        return t.repeat_interleave(OBJECTS, 0)
-
-    return torch.cat([crop(repeat(pictures), boxes, CROP), crop(repeat(foreground), boxes, CROP)], 1)
+    each = boxes.view(len(pictures), OBJECTS, 4)
+    return torch.cat([crop(pictures, each, CROP), crop(foreground, each, CROP)], 2).flatten(0, 1)
 
 
 def encode_pictures(visual: Visual, pictures: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ def hat(positions: Tensor, size: int) -> Tensor:
 
 
 def crop(pictures: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """What boxes [B, 4] show of pictures [B, C, H, W], as [B, C, size, size]; outside the picture, zeros."""
+    """What boxes [B, N, 4] show of pictures [B, C, H, W], as [B, N, C, size, size]; outside the picture, zeros."""
     scale = pictures.shape[-1] / 128
     steps = (torch.arange(size, dtype=boxes.dtype) + 0.5) / size - 0.5
-    x = (boxes[:, 0:1] + steps * boxes[:, 2:3] * MARGIN) * scale - 0.5
-    y = (boxes[:, 1:2] + steps * boxes[:, 3:4] * MARGIN) * scale - 0.5
+    x = (boxes[..., 0:1] + steps * boxes[..., 2:3] * MARGIN) * scale - 0.5
+    y = (boxes[..., 1:2] + steps * boxes[..., 3:4] * MARGIN) * scale - 0.5
     across, down = hat(x, pictures.shape[-1]), hat(y, pictures.shape[-2])
-    return torch.einsum("byh,bchx->bcyx", down, torch.einsum("bchw,bxw->bchx", pictures, across))
+    return torch.einsum("bnyh,bnchx->bncyx", down, torch.einsum("bchw,bnxw->bnchx", pictures, across))
 
 
 def place(sprites: Tensor, boxes: Tensor, size: int = 128) -> Tensor:

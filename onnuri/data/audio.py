@@ -48,7 +48,7 @@ class AudioTask:
         rng = np.random.default_rng([self.seed, step])
         rows = rng.integers(len(self.samples), size=self.size)
         starts = rng.integers(ROW - self.length, size=self.size)
-        crops = np.stack([self.samples[r, s : s + self.length] for r, s in zip(rows, starts)])
+        crops = np.stack([self.samples[r, s : s + self.length] for r, s in zip(rows, starts, strict=True)])
         return {"audio": torch.from_numpy(crops.astype(np.float32) / 32767)}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:

@@ -1,7 +1,9 @@
 """Which sequences are made of a scene: pairs, chains, translations, questions, edits, by weight. Knows no network.
 
-A sequence is a list of segments, each with a weight in the loss; what a still medium opens goes on with what a still
-can know: a moving scene's picture is never followed by its motion.
+A sequence is a list of segments, each with a weight in the loss. What a still medium opens goes on with what a still
+can know: a moving scene's picture is never followed by its motion. Speech stands beside its words: a given sound, whose
+language nothing tells, is followed by its transcript, and a wanted one follows the sentence that it speaks. So all that
+a model must learn of sound is to hear and to speak; the rest of its knowledge is of words.
 """
 
 from __future__ import annotations
@@ -49,6 +51,12 @@ class MixConfig(config.Config):
     target_audio: float = 1.0
     target_video: float = 1.2
     target_shape: float = 1.2
+    loss_text: float = 1.0
+    """weight in the loss of a medium's items, wanted or given; text is also what answers and instructions are in"""
+    loss_image: float = 1.0
+    loss_audio: float = 1.0
+    loss_video: float = 1.0
+    loss_shape: float = 1.0
     source_loss: float = 0.15
     """weight in the loss of what is given"""
 
@@ -68,7 +76,8 @@ class Mixer:
     def draw(self, rng: np.random.Generator) -> list[Segment]:
         """One sequence's segments."""
         kind = str(rng.choice(self.kinds[0], p=self.kinds[1]))
-        return getattr(self, f"_{kind}")(rng)  # type: ignore[no-any-return]
+        made: list[Segment] = getattr(self, f"_{kind}")(rng)
+        return [dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.medium}")) for s in made]
 
     def _pair(self, rng: np.random.Generator) -> list[Segment]:
         source = int(rng.choice(len(MEDIA), p=self.sources))
@@ -76,8 +85,8 @@ class Mixer:
         return self._of(rng, [MEDIA[source], MEDIA[int(rng.choice(len(MEDIA), p=_shares(list(weights))))]])
 
     def _chain(self, rng: np.random.Generator) -> list[Segment]:
-        count = int(rng.integers(3, len(MEDIA) + 1))
-        return self._of(rng, [MEDIA[int(k)] for k in rng.permutation(len(MEDIA))[:count]])
+        silent = [m for m in MEDIA if m != "audio"]
+        return self._of(rng, [silent[int(k)] for k in rng.permutation(len(silent))[: int(rng.integers(3, 5))]])
 
     def _alone(self, rng: np.random.Generator) -> list[Segment]:
         medium = MEDIA[int(rng.integers(len(MEDIA)))]
@@ -89,13 +98,32 @@ class Mixer:
         unknown = from_still and any(m in ("audio", "video") for m in media)
         row = int(rng.choice(self.still_rows)) if unknown else int(rng.integers(self.table.rows))
         language: Language = LANGUAGES[int(rng.integers(2))]
-        made = []
+        made: list[Segment] = []
         for k, medium in enumerate(media):
             own = language if rng.random() < 0.75 else LANGUAGES[int(rng.integers(2))]
-            paired = "text" in media and "audio" in media and own == language
-            made.append(self._item(rng, row, medium, own, from_still, 1.0 if k else self.settings.source_loss,
-                                   sentence=0 if paired else None, given=k == 0))
+            read_aloud = "audio" in media[k + 1 :]
+            weight = 1.0 if k else self.settings.source_loss
+            if medium == "audio":
+                made = [*made, *self._heard(row, own)] if k == 0 else self._spoken(made, row, own)
+            elif medium == "text" and made and made[-1].medium == "text" and made[-1].language == own:
+                continue  # the transcript is the sentence
+            else:
+                made.append(self._item(rng, row, medium, own, from_still, weight, sentence=0 if read_aloud else None,
+                                       given=k == 0))
         return made
+
+    def _heard(self, row: int, language: Language, what: str = "audio") -> list[Segment]:
+        """A given sound and its transcript."""
+        words = f"{language}_0" if what == "audio" else f"ask_{language}"
+        return [Segment("audio", self.table.get(row, f"{what}_{language}"), None, self.settings.source_loss),
+                Segment("text", self.table.get(row, words), language, 1.0)]
+
+    def _spoken(self, before: list[Segment], row: int, language: Language) -> list[Segment]:
+        """What came before, the sentence unless it stands there, and its sound."""
+        sentence = Segment("text", self.table.get(row, f"{language}_0"), language, 1.0)
+        stands = before and before[-1].medium == "text" and before[-1].language == language
+        return [*before, *([] if stands else [sentence]),
+                Segment("audio", self.table.get(row, f"audio_{language}"), language, 1.0)]
 
     def _item(self, rng: np.random.Generator, row: int, medium: Medium, language: Language | None, still: bool,
               weight: float, sentence: int | None = None, given: bool = False) -> Segment:
@@ -109,15 +137,13 @@ class Mixer:
         return Segment(medium, self.table.get(row, f"{language}_{'s' if still else which}"), language, weight)
 
     def _translate_text(self, rng: np.random.Generator) -> list[Segment]:
-        return self._translate(rng, "text")
+        row, first = int(rng.integers(self.table.rows)), int(rng.integers(2))
+        return [self._item(rng, row, "text", LANGUAGES[first], False, self.settings.source_loss),
+                self._item(rng, row, "text", LANGUAGES[1 - first], False, 1.0)]
 
     def _translate_audio(self, rng: np.random.Generator) -> list[Segment]:
-        return self._translate(rng, "audio")
-
-    def _translate(self, rng: np.random.Generator, medium: Medium) -> list[Segment]:
         row, first = int(rng.integers(self.table.rows)), int(rng.integers(2))
-        return [self._item(rng, row, medium, LANGUAGES[first], False, self.settings.source_loss),
-                self._item(rng, row, medium, LANGUAGES[1 - first], False, 1.0)]
+        return self._spoken(self._heard(row, LANGUAGES[first]), row, LANGUAGES[1 - first])
 
     def _ask(self, rng: np.random.Generator) -> list[Segment]:
         """Something of a scene, a question in text or speech, the answer."""
@@ -126,10 +152,11 @@ class Mixer:
         row = int(rng.choice(self.spoken)) if aloud else int(rng.integers(self.table.rows))
         language: Language = LANGUAGES[int(rng.integers(2))]
         given = self.settings.source_loss
-        asked = Segment("audio", self.table.get(row, f"say_{language}"), language, given) if aloud else \
-            Segment("text", self.table.get(row, f"ask_{language}"), language, given)
-        about = self._item(rng, row, context, language, False, given, sentence=0)
-        return [about, asked, Segment("text", self.table.get(row, f"tell_{language}"), language, 1.0)]
+        about = self._heard(row, language) if context == "audio" else \
+            [self._item(rng, row, context, language, False, given, sentence=0)]
+        asked = self._heard(row, language, "say") if aloud else \
+            [Segment("text", self.table.get(row, f"ask_{language}"), language, given)]
+        return [*about, *asked, Segment("text", self.table.get(row, f"tell_{language}"), language, 1.0)]
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
         """A medium, an instruction, the medium as it then is."""

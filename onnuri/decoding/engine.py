@@ -24,12 +24,20 @@ class Plan:
 
     ranges: tuple[tuple[int, int], ...] | None = None
     """for every position the ids [lo, hi)"""
+    first: tuple[int, int] | None = None
+    """ids [lo, hi) of the first of a row of free length, if it has others than the rest"""
     free: tuple[int, int] = (0, 0)
     """ids [lo, hi) of any position where the length is free"""
     end: int = -1
     """id that ends a row of free length"""
     longest: int = 0
     """most ids of a row of free length"""
+
+    def at(self, step: int) -> tuple[int, int, bool]:
+        """Ids [lo, hi) that may stand at a step, and whether the row may end instead."""
+        if self.ranges:
+            return *self.ranges[step], False
+        return (*self.first, False) if self.first and step == 0 else (*self.free, True)
 
 
 class Engine:
@@ -75,8 +83,12 @@ class Engine:
 
     @torch.inference_mode()
     def generate(self, prompts: list[list[int]], plan: Plan, sampling: SamplingConfig, seeds: list[int],
-                 without: list[list[int]] | None = None, on_step: Callable[[int], None] | None = None) -> list[list[int]]:
-        """Ids that follow each prompt. `without`: the prompts of guidance, which lack the input."""
+                 without: list[list[int]] | None = None,
+                 on_step: Callable[[int, list[int]], None] | None = None) -> list[list[int]]:
+        """Ids that follow each prompt. `without`: the prompts of guidance, which lack the input.
+
+        `on_step(step, ids)` gets one id a row as it is drawn; a row that has ended repeats whatever it draws.
+        """
         rows, pair = len(prompts), without is not None and sampling.guidance != 1.0
         every = prompts + (without or []) if pair else prompts
         ids, positions, present = _pad_left(every)
@@ -92,8 +104,8 @@ class Engine:
         out: list[list[int]] = [[] for _ in range(rows)]
         ended = [False] * rows
         for step in range(steps):
-            lo, hi = plan.ranges[step] if plan.ranges else plan.free
-            logits = self._score(last, lo, hi, plan)
+            lo, hi, may_end = plan.at(step)
+            logits = self._score(last, lo, hi, plan.end if may_end else None)
             if pair:
                 logits = guided(logits[:rows], logits[rows:], sampling.guidance)
             chosen = draw(logits, sampling.temperature, sampling.top_p, generators)
@@ -103,7 +115,7 @@ class Engine:
                 if not ended[r]:
                     out[r].append(token)
             if on_step:
-                on_step(step)
+                on_step(step, picked.tolist())
             if all(ended) or step == steps - 1:
                 return out
             following = torch.cat([picked, picked]) if pair else picked
@@ -112,11 +124,11 @@ class Engine:
             position = position + 1
         return out
 
-    def _score(self, hidden: Tensor, lo: int, hi: int, plan: Plan) -> Tensor:
-        """Logits [B, hi - lo], and one more for the end where the length is free."""
+    def _score(self, hidden: Tensor, lo: int, hi: int, end: int | None) -> Tensor:
+        """Logits [B, hi - lo], and one more for the end where there may be one."""
         logits = hidden @ self.embedding[lo:hi].T
-        if plan.ranges is None and not lo <= plan.end < hi:
-            logits = torch.cat([logits, hidden @ self.embedding[plan.end][:, None]], 1)
+        if end is not None:
+            logits = torch.cat([logits, hidden @ self.embedding[end][:, None]], 1)
         return logits
 
 

@@ -140,10 +140,10 @@ def _across(model: Model, stock: Items, source: Medium, target: Medium, samples:
     count = len(stock.scenes)
     speak: list[Language] = [stock.language(k) for k in range(count)]
     ask = speak if source != target else [LANGUAGES[1 - LANGUAGES.index(s)] for s in speak]
-    given = [_given(source, stock.media(source, k), speak[k]) for k in range(count)]
+    given = [(source, stock.media(source, k)) for k in range(count)]
     made = model.generate_batch(target, [[g] for g in given], language=ask, seeds=list(range(count)))
     if samples is not None:
-        samples[f"{source}-{target}-{stock.split}"] = [(given[k][:2], made[k]) for k in range(min(2, count))]
+        samples[f"{source}-{target}-{stock.split}"] = [(given[k], made[k]) for k in range(min(2, count))]
     attributes = counted(source, target)
     outcomes, top = [], []
     for k, item in enumerate(made):
@@ -156,10 +156,6 @@ def _across(model: Model, stock: Items, source: Medium, target: Medium, samples:
         true = stock.scenes[k].description()
         top.append(score(true, stock.ceilings[target][k], attributes, asked if asked is None else stated))
     return {"outcomes": outcomes, "ceiling": _total(top)}
-
-
-def _given(medium: Medium, item: Any, language: Language) -> tuple[Any, ...]:
-    return (medium, item, language) if medium in SPOKEN else (medium, item)
 
 
 def _ask(model: Model, stock: Items, source: Medium, target: Medium, samples: dict[str, Any] | None) -> dict[str, Any]:

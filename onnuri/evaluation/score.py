@@ -18,6 +18,10 @@ from onnuri.world.scene import INVERSE, Description, Traits
 OF_THING: tuple[Attribute, ...] = ("solid", "color", "size", "motion")
 
 
+_TIES = {"solid": 0.01, "color": 0.02}
+"""what decides between assignments that are equally good, also where these attributes are not asked for"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Score:
     """Attributes right and asked, by name."""
@@ -63,11 +67,11 @@ def score(expected: Description, seen: Description | None, attributes: frozenset
 
 
 def match(expected: tuple[Traits, ...], found: list[Traits], attributes: list[Attribute]) -> dict[int, int]:
-    """Expected index → found index, with most attributes equal in all; solid and colour decide ties."""
+    """Expected index → found index, with most attributes equal in all; colour and solid decide ties."""
     if not found or not expected:
         return {}
-    weight = {"solid": 1.01, "color": 1.02}
-    gain = np.array([[sum(weight.get(a, 1.0) for a in attributes if getattr(e, a) == getattr(f, a)) for f in found]
+    gain = np.array([[sum(getattr(e, a) == getattr(f, a) for a in attributes)
+                      + sum(tie for a, tie in _TIES.items() if getattr(e, a) == getattr(f, a)) for f in found]
                      for e in expected])
     return {int(i): int(j) for i, j in zip(*linear_sum_assignment(-gain))}
 

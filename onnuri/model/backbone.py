@@ -5,6 +5,8 @@ Knows no media. A config answers how large the model is and what a token costs b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +62,35 @@ def load(folder: Path) -> nn.Module:
     """The stock model of a Hugging Face folder, in fp32."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    with _no_bars():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
 
 
-def save(model: nn.Module, folder: Path) -> None:
-    """Config and 16-bit safetensors, as `from_pretrained` reads them."""
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the bars that transformers draws for every file: ours are read in a tenth of a second."""
+    from transformers.utils import logging
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
+
+
+def save(model: nn.Module, folder: Path, begin: int, end: int, pad: int) -> None:
+    """Config and 16-bit safetensors, as `from_pretrained` reads them, with the ids that begin, end and pad."""
     import copy
 
     half: Any = copy.deepcopy(model).half()
-    half.save_pretrained(folder)
+    # servers stop at these; the config's own pad stays unset, for it would freeze that row of the embedding
+    half.config.bos_token_id, half.config.eos_token_id = begin, end
+    settings = half.generation_config
+    settings.bos_token_id, settings.eos_token_id, settings.pad_token_id = begin, end, pad
+    with _no_bars():
+        half.save_pretrained(folder)
 
 
 def hidden_states(model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

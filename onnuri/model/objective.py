@@ -1,7 +1,7 @@
-"""The one loss: next token, every target scored among the codes of its own codebook only.
+"""The one loss: next token, every target scored only among the ids that generation would choose from.
 
-Generation never leaves a medium's codes, so the head need not score the others: a softmax over a slice of the tied
-embedding is cheaper and is the loss of a medium at the same time. Boundary tokens belong to text's slice.
+Generation never leaves a grid's field or a medium's codes, so the head need not score the others: a softmax over a
+slice of the tied embedding is cheaper, and is the loss of a medium at the same time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from onnuri.data.mix import Mixer, Segment
 from onnuri.data.pack import attention_mask, pack
+from onnuri.modality import TABLE
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.vocabulary import CODEBOOKS, Vocabulary
 
@@ -23,10 +24,12 @@ def sequence_ids(segments: list[Segment], vocabulary: Vocabulary) -> tuple[list[
     """`<bos> … <eos>` of segments, and the weight in the loss of predicting each id."""
     ids, weights = [vocabulary.special("<bos>")], [0.0]
     for s in segments:
-        piece = vocabulary.segment(s.medium, s.codes, s.language)
-        opening = len(vocabulary.opening(s.medium, s.language))
+        grid, piece = TABLE[s.medium].grid, vocabulary.segment(s.medium, s.codes, s.language)
+        opening = vocabulary.opening(s.medium, s.language)
         ids += piece
-        weights += [0.05] * opening + [s.weight] * (len(piece) - opening)
+        weights += [0.05, s.weight][: len(opening)]  # the language is told apart with the item
+        weights += [s.weight * w for w in grid.weights] if grid else [s.weight] * len(s.codes)
+        weights += [0.05 if grid else s.weight]
     return [*ids, vocabulary.special("<eos>")], [*weights, 0.05]
 
 
@@ -36,17 +39,29 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
     hidden = hidden_states(model, ids, batch["positions"], attention_mask(segments))[:, :-1]
     targets = ids[:, 1:]
     weights = batch["weights"][:, 1:] * (segments[:, 1:] == segments[:, :-1]) * (segments[:, 1:] >= 0)
-    table, total, figures = embedding(model), hidden.new_zeros(()), {}
-    for codebook in CODEBOOKS:
-        lo, hi = vocabulary.span(codebook)
-        chosen = (targets >= lo) & (targets < hi) & (weights > 0)
+    table, total = embedding(model), hidden.new_zeros(())
+    sums, shares = dict.fromkeys(CODEBOOKS, 0.0), dict.fromkeys(CODEBOOKS, 0.0)
+    choices = vocabulary.choices()
+    extras = [c.extra for c in choices if c.extra is not None]
+    for choice in choices:
+        chosen = (targets >= choice.lo) & (targets < choice.hi) & (weights > 0)
+        for extra in extras:
+            chosen = chosen & (targets != extra)
+        if choice.extra is not None:
+            chosen = chosen | ((targets == choice.extra) & (weights > 0))
         if not chosen.any():
             continue
-        losses = F.cross_entropy(hidden[chosen] @ table[lo:hi].T, targets[chosen] - lo, reduction="none")
-        weight = weights[chosen]
-        total = total + (losses * weight).sum()
-        figures[f"loss_{codebook}"] = float((losses.detach() * weight).sum() / weight.sum())
-    return total / weights.sum(), figures
+        states, wanted, weight = hidden[chosen], targets[chosen] - choice.lo, weights[chosen]
+        logits = states @ table[choice.lo : choice.hi].T
+        if choice.extra is not None:
+            logits = torch.cat([logits, states @ table[choice.extra][:, None]], 1)
+            wanted = torch.where(targets[chosen] == choice.extra, choice.hi - choice.lo, wanted)
+        losses = F.cross_entropy(logits, wanted, reduction="none")
+        loss = (losses * weight).sum()
+        total = total + loss
+        sums[choice.codebook] += float(loss.detach())
+        shares[choice.codebook] += float(weight.sum())
+    return total / weights.sum(), {f"loss_{c}": sums[c] / shares[c] for c in CODEBOOKS if shares[c]}
 
 
 class OmniTask:

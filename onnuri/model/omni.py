@@ -4,11 +4,13 @@
     folder/codecs/{text,visual,audio,shape}/                   the codecs
     folder/onnuri.json                                         modality table, sampling defaults, hashes of all weights
 
-Knows how media become ids and ids media; what is drawn, the decoding engine decides.
+Knows how media become ids and ids media; what is drawn, the decoding engine decides. Speech goes with its words, as in
+training (`data/mix.py`): the model first writes down what it hears, and writes what it is going to speak.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -28,12 +30,14 @@ from onnuri.codecs.video import VideoCodec
 from onnuri.decoding.engine import Engine, Plan
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError, WeightsError
-from onnuri.modality import MEDIA, TABLE, Language, Medium
+from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium
 from onnuri.model import backbone
 from onnuri.model.vocabulary import SPECIALS, Vocabulary
 
 Input = tuple[str, Any]
-"""(medium, item); a text or sound may be (medium, item, language) to say its language"""
+"""(medium, item); a text may be (medium, item, language) to say its language"""
+HEARING = SamplingConfig(temperature=0.0)
+"""how a sound's words are drawn"""
 AT_ONCE = 64
 """rows that are decoded together"""
 SAMPLING: dict[str, SamplingConfig] = {
@@ -55,6 +59,27 @@ def load_codecs(folder: Path) -> dict[str, Any]:
 def save_codecs(codecs: dict[str, Any], folder: Path) -> None:
     for medium, name in (("text", "text"), ("image", "visual"), ("audio", "audio"), ("shape", "shape")):
         codecs[medium].save(folder / name)
+
+
+@dataclasses.dataclass
+class _Context:
+    """What one row has been given, as ids."""
+
+    ids: list[int]
+    count: int
+    """inputs"""
+    language: Language | None = None
+    """of the last segment, if that is text"""
+    heard: Language | None = None
+    """of the last sound"""
+    words: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    """codes of the last text"""
+
+    def add(self, vocabulary: Vocabulary, medium: Medium, codes: np.ndarray, language: Language | None) -> None:
+        self.ids = self.ids + vocabulary.segment(medium, codes, language)
+        self.language = language if medium == "text" else None
+        if medium == "text":
+            self.words = codes
 
 
 class OmniModel:
@@ -88,27 +113,79 @@ class OmniModel:
         sampling = _override(self.sampling[to], temperature, top_p, guidance)
         languages = [language] * len(inputs) if isinstance(language, str) else list(language)
         seeds = list(seeds) if seeds is not None else list(range(len(inputs)))
-        prompts = [self.prompt(given, to, lang) for given, lang in zip(inputs, languages)]
-        empty = [self.prompt([], to, lang) for lang in languages]
-        codes: list[np.ndarray] = []
-        for k in range(0, len(prompts), AT_ONCE):
-            part = slice(k, k + AT_ONCE)
-            made = self.engine.generate(prompts[part], self.plan(to), sampling, seeds[part], empty[part])
-            codes += [self.vocabulary.codes(to, np.array(ids, dtype=np.int64)) for ids in made]
-        return self.codecs[to].decode_batch(codes)  # type: ignore[no-any-return]
+        contexts = self._contexts(inputs, languages)
+        if to == "audio":
+            contexts = self._worded(contexts, languages, seeds)
+        made: list[np.ndarray | None] = [_said(c, lang) if to == "text" else None for c, lang in zip(contexts, languages)]
+        rest = [k for k, codes in enumerate(made) if codes is None]
+        prompts = [contexts[k].ids + self.vocabulary.opening(to, languages[k]) for k in rest]
+        empty = [[self.vocabulary.special("<bos>"), *self.vocabulary.opening(to, languages[k])] for k in rest]
+        for k, ids in zip(rest, self._draw(prompts, self.plan(to), sampling, [seeds[k] for k in rest], empty)):
+            made[k] = self.vocabulary.codes(to, np.array(ids, dtype=np.int64))
+        return self.codecs[to].decode_batch(made)  # type: ignore[no-any-return]
+
+    def transcribe(self, sounds: Sequence[Any]) -> list[tuple[Language, str]]:
+        """The language and the words of every sound."""
+        contexts = self._contexts([[("audio", sound)] for sound in sounds], ["ko"] * len(sounds))
+        return [(c.heard, self.codecs["text"].decode(c.words)) for c in contexts]  # type: ignore[misc]
+
+    def _contexts(self, inputs: Sequence[Sequence[Any]], languages: Sequence[Language]) -> list[_Context]:
+        """What every row gives, as ids: inputs in their order, each sound followed by what the model hears in it."""
+        contexts = [_Context([self.vocabulary.special("<bos>")], len(given)) for given in inputs]
+        for at in range(max(map(len, inputs), default=0)):
+            hearing = []
+            for context, given in zip(contexts, inputs):
+                if at < len(given):
+                    medium, item = given[at][:2]
+                    _known(medium)
+                    codes = self.encode(medium, item)
+                    tongue = given[at][2] if len(given[at]) > 2 else _language(item) if medium == "text" else None
+                    context.add(self.vocabulary, medium, codes, None if medium == "audio" else tongue)
+                    hearing += [context] if medium == "audio" else []
+            self._transcribe(hearing)
+        for context in contexts:
+            room = backbone.positions(self.network) - 2 * max(TABLE[m].max_tokens for m in MEDIA)
+            if len(context.ids) > room:
+                raise ConfigError(f"inputs of {len(context.ids)} tokens", f"leave no room, {room} at most fit",
+                                  "give fewer or shorter inputs")
+        return contexts
+
+    def _transcribe(self, contexts: list[_Context]) -> None:
+        """Adds to every context, which ends in a sound, its language and words."""
+        v = self.vocabulary
+        prompts = [[*c.ids, v.special(TABLE["text"].open)] for c in contexts]
+        plan = dataclasses.replace(self.plan("text"), first=v.languages)
+        for context, ids in zip(contexts, self._draw(prompts, plan, HEARING, list(range(len(contexts))))):
+            language = next(x for x in LANGUAGES if v.special(LANGUAGE_TOKENS[x]) == ids[0])
+            context.add(v, "text", v.codes("text", np.array(ids[1:], dtype=np.int64)), language)
+            context.heard = language
+
+    def _worded(self, contexts: list[_Context], languages: Sequence[Language], seeds: Sequence[int]) -> list[_Context]:
+        """Contexts that end in the sentence that is to be spoken: the one that was given, or else one made of it all."""
+        silent = [k for k, (c, lang) in enumerate(zip(contexts, languages)) if c.count != 1 or c.language != lang]
+        prompts = [contexts[k].ids + self.vocabulary.opening("text", languages[k]) for k in silent]
+        made = self._draw(prompts, self.plan("text"), self.sampling["text"], [seeds[k] for k in silent],
+                          [[self.vocabulary.special("<bos>"), *self.vocabulary.opening("text", languages[k])] for k in silent])
+        for k, ids in zip(silent, made):
+            contexts[k].add(self.vocabulary, "text", self.vocabulary.codes("text", np.array(ids, dtype=np.int64)), languages[k])
+        return contexts
+
+    def _draw(self, prompts: list[list[int]], plan: Plan, sampling: SamplingConfig, seeds: list[int],
+              without: list[list[int]] | None = None) -> list[list[int]]:
+        """The engine's answers, some rows at a time, those of like length together."""
+        made: list[list[int]] = [[] for _ in prompts]
+        order = sorted(range(len(prompts)), key=lambda k: len(prompts[k]))
+        for at in range(0, len(order), AT_ONCE):
+            part = order[at : at + AT_ONCE]
+            answers = self.engine.generate([prompts[k] for k in part], plan, sampling, [seeds[k] for k in part],
+                                           [without[k] for k in part] if without else None)
+            for k, ids in zip(part, answers):
+                made[k] = ids
+        return made
 
     def prompt(self, given: Sequence[Any], to: Medium, language: Language) -> list[int]:
         """`<bos>`, the inputs' segments, and what opens the answer."""
-        ids = [self.vocabulary.special("<bos>")]
-        for medium, item, *spoken in given:
-            _known(medium)
-            ids += self.vocabulary.segment(medium, self.encode(medium, item),
-                                           spoken[0] if spoken else _language(medium, item, language))
-        room = backbone.positions(self.network) - TABLE[to].max_tokens
-        if len(ids) > room:
-            raise ConfigError(f"inputs of {len(ids)} tokens", f"leave no room, {room} at most fit",
-                              "give fewer or shorter inputs")
-        return [*ids, *self.vocabulary.opening(to, language)]
+        return self._contexts([given], [language])[0].ids + self.vocabulary.opening(to, language)
 
     def encode(self, medium: Medium, item: Any) -> np.ndarray:
         """Codes of an item; speech and text are cut at the medium's longest."""
@@ -120,8 +197,7 @@ class OmniModel:
         allowed = self.vocabulary.allowed(to)
         if allowed:
             return Plan(ranges=tuple(allowed))
-        lo = self.vocabulary.start(TABLE[to].codebook)
-        hi = self.vocabulary.text_codes if to == "text" else lo + TABLE[to].codes
+        lo, hi = self.vocabulary.own(to)
         return Plan(free=(lo, hi), end=self.vocabulary.special(TABLE[to].close), longest=TABLE[to].max_tokens)
 
     def save(self, folder: Path) -> None:
@@ -130,7 +206,7 @@ class OmniModel:
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir(parents=True)
-            backbone.save(self.network, part)
+            backbone.save(self.network, part, *(self.vocabulary.special(t) for t in ("<bos>", "<eos>", "<pad>")))
             backbone.save_tokenizer(self.codecs["text"].tokenizer, SPECIALS, part)
             save_codecs(self.codecs, part / "codecs")
             about = {"format": 1, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
@@ -180,11 +256,14 @@ def _known(medium: str) -> None:
         raise ConfigError(repr(medium), "is not a medium", f"use one of {', '.join(MEDIA)}")
 
 
-def _language(medium: Medium, item: Any, language: Language) -> Language | None:
-    """Text says its own language by its letters; a sound is taken to be in the answer's."""
-    if medium == "text":
-        return "ko" if any("가" <= c <= "힣" for c in item) else "en"
-    return language if medium == "audio" else None
+def _language(sentence: str) -> Language:
+    """Of a text, by its letters."""
+    return "ko" if any("가" <= c <= "힣" for c in sentence) else "en"
+
+
+def _said(context: _Context, language: Language) -> np.ndarray | None:
+    """The words of a lone sound in the language that is asked for: they are the answer."""
+    return context.words if context.count == 1 and context.heard == language else None
 
 
 def _override(settings: SamplingConfig, temperature: float | None, top_p: float | None,

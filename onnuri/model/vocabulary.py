@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -17,6 +18,16 @@ SPECIALS = ("<pad>", "<bos>", "<eos>", *(t for m in MEDIA for t in (TABLE[m].ope
             *LANGUAGE_TOKENS.values(), "<|embed|>")
 CODEBOOKS = tuple(dict.fromkeys(TABLE[m].codebook for m in MEDIA))
 """text, visual, audio, shape: image and video share one"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Ids [lo, hi) and perhaps one more, among which a target is scored."""
+
+    codebook: str
+    lo: int
+    hi: int
+    extra: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +61,10 @@ class Vocabulary:
         start = self.start(codebook)
         return start, start + next(m.codes for m in TABLE.values() if m.codebook == codebook)
 
+    def own(self, medium: Medium) -> tuple[int, int]:
+        """Ids [first, last) of a medium's codes; text's without the special tokens."""
+        return (0, self.text_codes) if medium == "text" else self.span(TABLE[medium].codebook)
+
     def ids(self, medium: Medium, codes: np.ndarray) -> np.ndarray:
         """Codes of a medium as ids."""
         return np.asarray(codes, dtype=np.int64) + self.start(TABLE[medium].codebook)
@@ -63,6 +78,12 @@ class Vocabulary:
         tagged = [self.special(LANGUAGE_TOKENS[language])] if language and TABLE[medium].grid is None else []
         return [self.special(TABLE[medium].open), *tagged]
 
+    @property
+    def languages(self) -> tuple[int, int]:
+        """Ids [lo, hi) of the tokens that name a language."""
+        tokens = [self.special(t) for t in LANGUAGE_TOKENS.values()]
+        return min(tokens), max(tokens) + 1
+
     def segment(self, medium: Medium, codes: np.ndarray, language: Language | None = None) -> list[int]:
         """An item between its boundaries."""
         return [*self.opening(medium, language), *self.ids(medium, codes).tolist(),
@@ -72,6 +93,41 @@ class Vocabulary:
         """For every position of a grid the ids [lo, hi) that may stand there; None where the length is free."""
         grid, start = TABLE[medium].grid, self.start(TABLE[medium].codebook)
         return [(start + lo, start + hi) for lo, hi in grid.ranges] if grid else None
+
+    def choices(self) -> list[Choice]:
+        """The sets of ids among which a target is scored; every id is in exactly one.
+
+        A grid's codes compete within their field, as in generation; a sound's codes with the token that closes it;
+        text with all other special tokens.
+        """
+        close = self.special(TABLE["audio"].close)
+        found = [Choice("text", 0, self.span("text")[1]), Choice("audio", *self.span("audio"), extra=close)]
+        for codebook, grid in {TABLE[m].codebook: TABLE[m].grid for m in MEDIA}.items():
+            for field in grid.fields if grid else ():
+                lo = self.start(codebook) + grid.base(field.name)  # type: ignore[union-attr]
+                found.append(Choice(codebook, lo, lo + field.span))
+        return found
+
+    def segments(self, ids: Sequence[int]) -> list[tuple[Medium, Language | None, np.ndarray]]:
+        """(medium, language, codes int64 [K]) of every item that is opened in a sequence; the inverse of `segment`.
+
+        An item that is not closed goes on to the end of the sequence; ids outside items are passed over.
+        """
+        opens = {self.special(TABLE[m].open): m for m in MEDIA}
+        tags = {self.special(t): cast(Language, language) for language, t in LANGUAGE_TOKENS.items()}
+        found: list[tuple[Medium, Language | None, np.ndarray]] = []
+        at = 0
+        while at < len(ids):
+            medium, at = opens.get(ids[at]), at + 1
+            if medium is None:
+                continue
+            language = tags.get(ids[at]) if at < len(ids) else None
+            at += language is not None
+            lo, hi = self.own(medium)
+            stop = next((k for k in range(at, len(ids)) if not lo <= ids[k] < hi), len(ids))
+            found.append((medium, language, self.codes(medium, np.array(ids[at:stop], dtype=np.int64))))
+            at = stop
+        return found
 
 
 def codebook_of(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -15,7 +16,15 @@ from torch import nn
 from onnuri.errors import WeightsError
 
 
-def store(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, spent: float) -> None:
+class Stateful(Protocol):
+    """An optimizer, or several."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def store(path: Path, module: nn.Module, optimizer: Stateful, step: int, spent: float) -> None:
     """Write under a temporary name, then rename."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
@@ -26,7 +35,7 @@ def store(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step:
     os.replace(part, path)
 
 
-def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def restore(path: Path, module: nn.Module, optimizer: Stateful) -> tuple[int, float]:
     """(step, seconds spent) of the file, put into module and optimizer; (0, 0.0) where there is none."""
     if not path.exists():
         return 0, 0.0

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class LoopConfig(Config):
 
     steps: int | None = None
     minutes: float | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: orthogonalised momentum for the matrices inside (Jordan et al. 2024), AdamW for embeddings and vectors"""
     learning_rate: float = 1e-3
     warmup: float = 0.02
     """share of the budget"""
@@ -72,19 +74,41 @@ def rate(progress: float, config: LoopConfig) -> float:
     return config.learning_rate * (1 - math.sqrt(min(max(left, 0.0), 1.0)))
 
 
-def optimizer_for(module: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
-    """AdamW; matrices decay, vectors and scalars do not."""
-    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
-    others = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
+class Optimizers:
+    """One optimizer for every kind of weight, stepped together."""
+
+    def __init__(self, module: nn.Module, config: LoopConfig) -> None:
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        inner = [p for n, p in named if p.ndim == 2 and "embed" not in n] if config.optimizer == "muon" else []
+        taken = {id(p) for p in inner}
+        matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in taken]
+        vectors = [p for _, p in named if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.each: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)]
+        if inner:  # at the size of AdamW's updates, so that one learning rate serves both (Liu et al. 2025, 2502.16982)
+            self.each.append(torch.optim.Muon(inner, lr=config.learning_rate, weight_decay=config.weight_decay,
+                                              adjust_lr_fn="match_rms_adamw"))
+
+    def step(self, rate: float) -> None:
+        for optimizer in self.each:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {str(k): o.state_dict() for k, o in enumerate(self.each)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for k, optimizer in enumerate(self.each):
+            optimizer.load_state_dict(state[str(k)])
 
 
 def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> None:
     """Train until the budget is spent, going on from `out` where it was left. Raises KeyboardInterrupt when stopped."""
     out.mkdir(parents=True, exist_ok=True)
     task.module.train()
-    optimizer = optimizer_for(task.module, config)
+    optimizer = Optimizers(task.module, config)
     step, spent = restore(out / "checkpoint.pt", task.module, optimizer)
     metrics, saved = Metrics(out / "metrics.jsonl", step), time.perf_counter()
     with _asked_to_stop() as stop, Progress(name) as progress:
@@ -109,16 +133,14 @@ def share_done(config: LoopConfig, step: int, spent: float) -> float:
     return step / config.steps if config.steps else spent / 60 / (config.minutes or 1e-9)
 
 
-def _step(task: Task, optimizer: torch.optim.Optimizer, config: LoopConfig, step: int, lr: float) -> dict[str, float]:
+def _step(task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: float) -> dict[str, float]:
     torch.manual_seed(config.seed * 1_000_003 + step)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
     loss, figures = task.loss(task.batch(step))
     loss.backward()
     norm = nn.utils.clip_grad_norm_(task.module.parameters(), config.clip)
     if torch.isfinite(norm):  # one bad batch must not cost the run
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+        optimizer.step(lr)
+    task.module.zero_grad(set_to_none=True)
     return {"lr": lr, "grad_norm": float(norm), "loss": float(loss.detach()), **figures}
 
 

@@ -63,3 +63,24 @@ def test_temperature_one_draws_as_the_shares_say():
     drawn = draw(logits, 1.0, 1.0, [torch.Generator().manual_seed(s) for s in range(4000)])
     shares = torch.bincount(drawn, minlength=3) / 4000
     assert torch.allclose(shares, torch.tensor([0.6, 0.3, 0.1]), atol=0.03)
+
+
+def test_our_forward_is_transformers(network):
+    ids = torch.randint(0, 120, (3, 25), generator=torch.Generator().manual_seed(4))
+    engine = Engine(network)
+    cache = torch.zeros(engine.layers, 2, 3, engine.heads, 25, engine.size)
+    positions, causal = torch.arange(25).expand(3, -1), torch.ones(3, 1, 25, 25, dtype=torch.bool).tril()
+    with torch.no_grad():
+        whole = engine.hidden(ids[:, :20], positions[:, :20], cache, 0, causal[..., :20, :20])
+        parts = [engine.hidden(ids[:, k : k + 1], positions[:, k : k + 1], cache, k, causal[..., k : k + 1, : k + 1])
+                 for k in range(20, 25)]
+        ours = torch.cat([whole, *parts], 1) @ engine.embedding.T
+        assert torch.allclose(ours, network(input_ids=ids).logits, atol=1e-4)
+
+
+def test_ids_are_told_as_they_are_drawn(network):
+    told = []
+    made = Engine(network).generate([[1, 2], [3]], Plan(ranges=((0, 120),) * 5), SamplingConfig(), [1, 2],
+                                    on_step=lambda step, ids: told.append((step, ids)))
+    assert [step for step, _ in told] == list(range(5))
+    assert [list(row) for row in zip(*(ids for _, ids in told), strict=True)] == made

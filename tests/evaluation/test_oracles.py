@@ -1,0 +1,56 @@
+"""Oracles are at least 99 % right on ground truth that nobody trained on, seen and held-out compositions alike."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from onnuri.evaluation import audio as hear
+from onnuri.evaluation import image as see
+from onnuri.evaluation import shape as touch
+from onnuri.evaluation import video as watch
+from onnuri.evaluation.score import score
+from onnuri.modality import LANGUAGES, TABLE
+from onnuri.world import audio, image, shape, video
+from onnuri.world.scene import generator, sample_scene
+from onnuri.world.text import caption
+
+
+def spoken(scene, seed):
+    language, rng = LANGUAGES[seed % 2], generator("seen", seed)
+    return audio.speak(caption(scene, language, rng), language, audio.sample_voice(rng))
+
+
+CASES = {"image": (40, lambda s, k: image.render(s).image, see.observe), "shape": (40, lambda s, k: shape.voxels(s), touch.observe),
+         "video": (12, lambda s, k: video.render(s).frames, watch.observe), "audio": (60, spoken, hear.observe)}
+
+
+def accuracy(medium, count, start=500):
+    _, make, observe = CASES[medium]
+    right, asked = collections.Counter(), collections.Counter()
+    for k in range(start, start + count):
+        scene = sample_scene(k, "seen" if k % 4 < 2 else "held_out")
+        got = score(scene.description(), observe(make(scene, k)), TABLE[medium].carries, frozenset(scene.stated))
+        right.update(got.right)
+        asked.update(got.asked)
+    return sum(right.values()) / sum(asked.values())
+
+
+@pytest.mark.parametrize("medium", CASES)
+def test_ground_truth_is_read(medium):
+    # few items here, so a single lost scene may cost more than the hundredth that the slow test holds
+    assert accuracy(medium, CASES[medium][0]) >= (0.97 if medium == "audio" else 0.99)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("medium", CASES)
+def test_ground_truth_is_read_by_the_hundred(medium):
+    assert accuracy(medium, 400 if medium != "video" else 120, start=2000) >= 0.99
+
+
+def test_noise_pictures_and_silence_are_not_scenes():
+    rng = np.random.default_rng(0)
+    see.observe(rng.integers(0, 255, (128, 128, 3)).astype(np.uint8))
+    assert see.observe(np.full((128, 128, 3), 120, np.uint8)).things == ()
+    assert touch.observe(np.zeros((64, 64, 64, 4), np.uint8)).things == ()
+    assert hear.observe(np.zeros(16_000, np.float32)) is None and hear.observe(np.zeros(0, np.float32)) is None
