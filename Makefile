@@ -3,7 +3,7 @@ PYTHON ?= python3
 SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint check lock clean
+.PHONY: demo test test-slow lint check lock clean figures bench-speed bench-matrix bench-codecs
 
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
@@ -33,6 +33,18 @@ lint: .venv/dev
 
 lock: .venv/dev  ## write the lock files anew from what pyproject.toml admits
 	$(BIN)/python locks/make.py
+
+figures:  ## write README's and docs' figures from benchmarks/results
+	$(BIN)/python benchmarks/figures.py
+
+bench-speed: .venv/dev  ## seconds a generated item, items rendered a second
+	$(BIN)/python benchmarks/speed.py
+
+bench-matrix: .venv/dev  ## the matrix that README shows
+	$(BIN)/onnuri evaluate matrix --items 100 --json benchmarks/results/matrix.json
+
+bench-codecs: .venv/dev  ## the quality cards
+	$(BIN)/onnuri evaluate codecs --items 100 --json benchmarks/results/codecs.json
 
 clean:
 	rm -rf .venv out runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

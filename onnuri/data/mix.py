@@ -3,7 +3,7 @@
 A sequence is a list of segments, each with a weight in the loss. What a still medium opens goes on with what a still
 can know: a moving scene's picture is never followed by its motion. Speech stands beside its words: a given sound, whose
 language nothing tells, is followed by its transcript, and a wanted one follows the sentence that it speaks. So all that
-a model must learn of sound is to hear and to speak; the rest of its knowledge is of words.
+a model must learn of sound is to hear (any voice) and to speak (its own); the rest of its knowledge is of words.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class MixConfig(config.Config):
     loss_shape: float = 1.0
     source_loss: float = 0.15
     """weight in the loss of what is given"""
+    given_sound: float = 0.0
+    """weight in the loss of a given sound: nobody asks for voices other than the model's own"""
 
 
 class Mixer:
@@ -115,7 +117,7 @@ class Mixer:
     def _heard(self, row: int, language: Language, what: str = "audio") -> list[Segment]:
         """A given sound and its transcript."""
         words = f"{language}_0" if what == "audio" else f"ask_{language}"
-        return [Segment("audio", self.table.get(row, f"{what}_{language}"), None, self.settings.source_loss),
+        return [Segment("audio", self.table.get(row, f"{what}_{language}"), None, self.settings.given_sound),
                 Segment("text", self.table.get(row, words), language, 1.0)]
 
     def _spoken(self, before: list[Segment], row: int, language: Language) -> list[Segment]:
@@ -123,7 +125,7 @@ class Mixer:
         sentence = Segment("text", self.table.get(row, f"{language}_0"), language, 1.0)
         stands = before and before[-1].medium == "text" and before[-1].language == language
         return [*before, *([] if stands else [sentence]),
-                Segment("audio", self.table.get(row, f"audio_{language}"), language, 1.0)]
+                Segment("audio", self.table.get(row, f"voice_{language}"), language, 1.0)]
 
     def _item(self, rng: np.random.Generator, row: int, medium: Medium, language: Language | None, still: bool,
               weight: float, sentence: int | None = None, given: bool = False) -> Segment:
@@ -132,7 +134,7 @@ class Mixer:
             return Segment(medium, self.table.get(row, medium), None, weight)
         language = language or LANGUAGES[int(rng.integers(2))]
         if medium == "audio":
-            return Segment(medium, self.table.get(row, f"audio_{language}"), language, weight)
+            return Segment(medium, self.table.get(row, f"voice_{language}"), language, weight)
         which = sentence if sentence is not None else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
         return Segment(medium, self.table.get(row, f"{language}_{'s' if still else which}"), language, weight)
 

@@ -4,7 +4,8 @@ A table is a folder of columns; a column is `<name>.values.npy` (uint16, end to 
 [N + 1]); `table.json` lists them and is written last. An absent entry is empty. Columns:
 
     image, video, shape               codes of the scene
-    audio_ko, audio_en                codes of caption 0, spoken
+    audio_ko, audio_en                codes of caption 0, spoken by any voice
+    voice_ko, voice_en                the same in the model's own voice
     ko_0 … en_2                       captions; ko_s, en_s captions of the still
     ask_ko, tell_ko, ask_en, tell_en  a question of what a still shows, and its answer
     edit_ko, edit_en                  an instruction; edit_image, edit_video, edit_shape what it makes of the scene
@@ -15,6 +16,7 @@ A table is a folder of columns; a column is `<name>.values.npy` (uint16, end to 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +26,10 @@ import numpy as np
 from rich.progress import track
 
 from onnuri.data.pool import processes
-from onnuri.modality import LANGUAGES
-from onnuri.world import audio, image, shape, video
-from onnuri.world.scene import Scene, generator, sample_edit, sample_scene
+from onnuri.errors import ConfigError
+from onnuri.modality import LANGUAGES, TABLE
+from onnuri.world import audio, shape, video
+from onnuri.world.scene import Edit, Scene, generator, sample_edit, sample_scene
 from onnuri.world.tasks import instruction, question
 from onnuri.world.text import caption
 
@@ -42,10 +45,15 @@ _codecs: dict[str, Any] = {}
 
 def make_table(folder: Path, rows: int, load_codecs: Callable[[Path], dict[str, Any]], codecs: Path,
                workers: int = 2) -> None:
-    """The rows of training seeds 0 … rows - 1; goes on after the last whole shard."""
-    if (folder / "table.json").exists():
-        return
+    """The rows of training seeds 0 … rows - 1; goes on after the last whole shard.
+
+    Raises ConfigError where the folder holds a table of other rows, or of other codecs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    _same(folder / "codecs.json", {"sha256": _hash(codecs)}, "made with other codecs")
+    if (folder / "table.json").exists():
+        _same(folder / "table.json", {"rows": rows}, f"not of {rows} rows")
+        return
     starts = list(range(0, rows, SHARD))
     jobs = [(folder, s, min(SHARD, rows - s), load_codecs, codecs) for s in starts
             if not (folder / f"{s}.shard.npz").exists()]
@@ -53,6 +61,23 @@ def make_table(folder: Path, rows: int, load_codecs: Callable[[Path], dict[str, 
         for _ in track(pool.imap_unordered(_shard, jobs), total=len(jobs), description="token table", transient=True):
             pass
     _merge(folder, starts, rows)
+
+
+def _same(path: Path, wanted: dict[str, Any], complaint: str) -> None:
+    """Writes what a folder was made with, or holds it against what is wanted."""
+    if not path.exists():
+        path.write_text(json.dumps(wanted))
+    found = json.loads(path.read_text())
+    if any(found.get(k) != v for k, v in wanted.items()):
+        raise ConfigError(str(path.parent), f"is a token table {complaint}", "delete the folder or give another with --out")
+
+
+def _hash(folder: Path) -> str:
+    """Of all weights in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.rglob("*.safetensors"), *folder.rglob("tokenizer.json")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _shard(job: tuple[Path, int, int, Callable[[Path], dict[str, Any]], Path]) -> None:
@@ -85,7 +110,7 @@ def encode_rows(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
     """Everything a table holds of scenes."""
     rows = [_words(scene, codecs) for scene in scenes]
     _media(rows, scenes, "", codecs, [True] * len(scenes))
-    edits = [_edit(scene) for scene in scenes]
+    edits = [edit_of(scene) for scene in scenes]
     edited = [e.apply(s) if e else None for e, s in zip(edits, scenes)]
     still = [e is not None and e.attribute != "motion" for e in edits]
     _media(rows, edited, "edit_", codecs, still)
@@ -97,7 +122,8 @@ def encode_rows(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def _edit(scene: Scene) -> Any:
+def edit_of(scene: Scene) -> Edit | None:
+    """The edit that a scene's row holds, if any."""
     rng = np.random.default_rng([7, scene.seed])
     return sample_edit(rng, scene, allow_motion=rng.random() < 0.5) if rng.random() < EDITED else None
 
@@ -113,6 +139,7 @@ def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
         row[f"ask_{language}"], row[f"tell_{language}"] = text.encode(asked), text.encode(told)
         voice = audio.sample_voice(rng)
         row[f"audio_{language}"] = codecs["audio"].encode(audio.speak(said[0], language, voice))
+        row[f"voice_{language}"] = codecs["audio"].encode(audio.speak(said[0], language, audio.OWN))
         row[f"say_{language}"] = codecs["audio"].encode(audio.speak(asked, language, voice)) \
             if scene.seed % 8 == 0 else np.zeros(0, np.int64)
     row["still"] = np.ones(int(all(t.motion == "still" for t in scene.things)), np.int64)
@@ -120,10 +147,9 @@ def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
 
 
 def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, Any], still: list[bool]) -> None:
-    """Image and shape (where `still`) and video of scenes; None leaves the entries empty."""
-    wanted = {"video": [s is not None for s in scenes], "image": still, "shape": still}
-    renderers = {"image": lambda s: image.render(s).image, "video": lambda s: video.render(s).frames,
-                 "shape": shape.voxels}
+    """Image and shape (where `still`) and video of scenes; a scene that is None leaves the entries empty."""
+    wanted = {"video": [s is not None for s in scenes], "shape": still}
+    renderers = {"video": lambda s: video.render(s).frames, "shape": shape.voxels}
     for medium, want in wanted.items():
         chosen = [k for k, w in enumerate(want) if w and scenes[k] is not None]
         for at in range(0, len(chosen), 16):
@@ -132,6 +158,9 @@ def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, An
                 rows[k][f"{prefix}{medium}"] = codes
         for row in rows:
             row.setdefault(f"{prefix}{medium}", np.zeros(0, np.int64))
+    first = TABLE["image"].item_tokens
+    for row, is_still in zip(rows, still):  # a video's first frame is the picture, its first codes are the picture's
+        row[f"{prefix}image"] = row[f"{prefix}video"][: first if is_still else 0]
 
 
 class Table:

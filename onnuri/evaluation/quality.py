@@ -20,7 +20,7 @@ from skimage.metrics import structural_similarity
 
 from onnuri import media
 from onnuri.codecs.audio import log_mel
-from onnuri.errors import DependencyError
+from onnuri.errors import ConfigError, DependencyError
 from onnuri.modality import AUDIO_HZ, LANGUAGES, TABLE
 from onnuri.world import audio as world_audio
 from onnuri.world import image as world_image
@@ -35,6 +35,8 @@ Figures = dict[str, float]
 
 def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
     """Measure every codec of a model, print the cards, and write them as JSON."""
+    if items < 1:
+        raise ConfigError(f"--items {items}", "at least one item is needed", "give 1 or more")
     cards = measure(model.codecs, items)
     show(cards)
     if path:

@@ -38,6 +38,10 @@ class Voice:
     """espeak's 0 to 100"""
 
 
+OWN = Voice(variant="f2", rate_wpm=265, pitch=50)
+"""the voice in which the model learns to speak; it learns to hear them all"""
+
+
 def sample_voice(rng: np.random.Generator) -> Voice:
     """A voice of any variant, brisk, a little higher or lower."""
     return Voice(variant=str(rng.choice(VARIANTS)), rate_wpm=int(rng.integers(220, 281)),

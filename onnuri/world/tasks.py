@@ -83,6 +83,17 @@ def answer(description: Description, asked: str) -> str | None:
     return None
 
 
+def relation_asked(asked: str) -> tuple[str, str, str] | None:
+    """(relation, solid, solid) of a question whether one thing is beside another; None for any other sentence."""
+    language = language_of(asked)
+    found = re.match(_PATTERNS["relation"][language == "en"], asked.strip().lower())
+    if not found:
+        return None
+    a, place, b = found.groups() if language == "en" else (found[1], found[3], found[2])
+    solids = {w: s for s, w in SOLID[language].items()}
+    return next(r for r, w in PLACE[language].items() if w == place), solids[a.split()[-1]], solids[b.split()[-1]]
+
+
 def _answer(description: Description, kind: str, groups: list[str], language: Language) -> str | None:
     things = description.things
     if kind == "count":

@@ -11,7 +11,7 @@ from onnuri.modality import LANGUAGES, MEDIA, TABLE
 
 ROWS = 40
 NAMES = ["image", "video", "shape", "edit_image", "edit_video", "edit_shape", "still",
-         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "ask", "tell", "edit", "say")),
+         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "ask", "tell", "edit", "say")),
          *(f"{x}_{k}" for x in LANGUAGES for k in "012s")]
 
 
@@ -51,7 +51,9 @@ def test_every_pair_of_media_occurs_and_a_sequence_is_of_one_scene():
     ends = Counter((s[0].medium, s[-1].medium) for s in sequences)
     assert set(ends) == {(a, b) for a in MEDIA for b in MEDIA if a != b}
     assert all(len({x.row for x in s}) == 1 for s in sequences)
-    assert all(s[0].weight == MixConfig().source_loss and all(x.weight == 1.0 for x in s[1:]) for s in sequences)
+    for first, *rest in sequences:
+        assert first.weight == (0.0 if first.medium == "audio" else MixConfig().source_loss)
+        assert all(x.weight == 1.0 for x in rest)
 
 
 def test_speech_stands_beside_its_words():
@@ -63,7 +65,8 @@ def test_speech_stands_beside_its_words():
             words = sequence[k + 1 if given else k - 1]
             assert words.medium == "text" and s.column.split("_")[1] == words.language
             assert words.column == (f"ask_{words.language}" if s.column.startswith("say") else f"{words.language}_0")
-            assert given == (s.weight < 1)
+            assert s.weight == (0.0 if given else 1.0)
+            assert s.column.startswith("voice") != given
 
 
 @pytest.mark.parametrize("kind", ["pair", "chain"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnuri.data.table import Table, _merge, make_table
+from onnuri.errors import ConfigError
 
 COLUMNS = ("image", "ko_0", "edit_image")
 
@@ -25,7 +26,8 @@ def write_shard(folder, start, rows):
 
 
 @pytest.fixture
-def written(tmp_path):
+def written(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("table")
     shards = {0: rows_of(0, 5), 5: rows_of(5, 5), 10: rows_of(10, 3)}
     for start, rows in shards.items():
         write_shard(tmp_path, start, rows)
@@ -48,9 +50,14 @@ def test_columns_are_memory_mapped(written):
     assert all(isinstance(v, np.memmap) for v in Table(written[0]).values.values())
 
 
-def test_a_table_that_is_whole_is_not_made_again(written):
+def test_a_table_that_is_whole_is_not_made_again(written, tmp_path):
     def never(path):
         raise AssertionError
 
-    make_table(written[0], 13, never, written[0])
+    make_table(written[0], 13, never, tmp_path)
     assert json.loads((written[0] / "table.json").read_text())["rows"] == 13
+    with pytest.raises(ConfigError, match="not of 14 rows; delete"):
+        make_table(written[0], 14, never, tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(ConfigError, match="made with other codecs; delete"):
+        make_table(written[0], 13, never, tmp_path)

@@ -1,0 +1,121 @@
+"""Writes every figure of README and docs from the committed results: `make figures`.
+
+A page says where: what stands between `<!-- name -->` and `<!-- /name -->` is replaced. A test holds the pages against
+the results, so a number cannot be typed in by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from onnuri.evaluation import quality, report
+from onnuri.modality import MEDIA
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md")
+
+
+def read(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(r) + " |" for r in rows)])
+
+
+def square(found: dict[str, Any], split: str, brief: bool = True) -> str:
+    """5 × 5: attributes right, %; in full with interval, ceiling and chance."""
+    def show(c: dict[str, Any]) -> str:
+        value = f"{100 * c['attribute_accuracy']:.0f}"
+        if brief:
+            return value
+        low, high = (100 * v for v in c["interval"])
+        edit = f"; edited {100 * c['edited']:.0f}, kept {100 * c['kept']:.0f}, unchanged copy {100 * c['unchanged_copy']:.0f}" \
+            if "edited" in c else ""
+        task = f" {c['task']}" if c["from"] == c["to"] else ""
+        return f"**{value}**{task} ({low:.0f}–{high:.0f}; ceiling {100 * c['ceiling']:.0f}, chance {100 * c['chance']:.0f}{edit})"
+
+    rows = [[s, *(" · ".join(show(c) for c in report.overall(found, split, s, t)) for t in MEDIA)] for s in MEDIA]
+    return table(["from \\ to", *MEDIA], rows)
+
+
+def summary(found: dict[str, Any], split: str) -> str:
+    by = ", ".join(f"{a} {100 * v:.0f}" for a, v in report.by_attribute(found, split).items())
+    return f"Off the diagonal, mean {100 * report.mean(found, split):.1f} %: {by}."
+
+
+def matrix_brief(name: str) -> str | None:
+    found = read(name)
+    if not found:
+        return None
+    parts = []
+    for split in ("seen", "held_out"):
+        parts += [f"`{split}`, {found['items']} items a cell:", "", square(found, split), "", summary(found, split), ""]
+    return "\n".join(parts).strip()
+
+
+def matrix_full(name: str) -> str | None:
+    found = read(name)
+    if not found:
+        return None
+    parts = []
+    for split in ("seen", "held_out"):
+        parts += [f"### `{split}`", "", square(found, split, brief=False), "", summary(found, split), ""]
+        for language in ("ko", "en"):
+            mean = [c["attribute_accuracy"] for c in found["cells"] if c["split"] == split and c["language"] == language
+                    and c["objects"] == "all" and c["from"] != c["to"]]
+            parts += [f"Cells with {'Korean' if language == 'ko' else 'English'} text or speech, mean: "
+                      f"{100 * sum(mean) / len(mean):.1f} %.", ""]
+        for objects in (1, 2, 3):
+            mean = [c["attribute_accuracy"] for c in found["cells"] if c["split"] == split and c["objects"] == objects
+                    and c["from"] != c["to"]]
+            parts += [f"Scenes of {objects}: {100 * sum(mean) / len(mean):.1f} %.", ""] if mean else []
+    return "\n".join(parts).strip()
+
+
+def codecs() -> str | None:
+    cards = read("codecs")
+    return quality.markdown(cards).strip() if cards else None
+
+
+def speed() -> str | None:
+    found = read("speed")
+    if not found:
+        return None
+    rows = [[name, f"{v['median']:.2f}", f"{v['worst']:.2f}"] for name, v in found["seconds"].items()]
+    items = ", ".join(f"{m} {v:.0f}" for m, v in found["rendered_a_second"].items())
+    return "\n".join([table(["from a sentence (captions: from a picture)", "seconds, median", "worst"], rows), "",
+                      f"Rendered a second on one core: {items}. Machine: {found['machine']}."])
+
+
+BLOCKS: dict[str, Callable[[], str | None]] = {
+    "matrix": lambda: matrix_brief("matrix"), "matrix-evening": lambda: matrix_brief("matrix-evening"),
+    "matrix-full": lambda: matrix_full("matrix"), "codecs": codecs, "speed": speed,
+}
+
+
+def filled(page: Path) -> str:
+    """A page's text with its blocks written anew."""
+    text = page.read_text(encoding="utf-8")
+    for name, make in BLOCKS.items():
+        made = make()
+        if made is not None:
+            text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=made: f"{m[1]}\n{t}\n\n{m[2]}", text,
+                          flags=re.S)
+    return text
+
+
+def main() -> None:
+    for name in PAGES:
+        (ROOT / name).write_text(filled(ROOT / name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Whether a training table keeps to what may be trained on: records, captions and ids, against the held-out compositions.
+
+Knows no model. Records are drawn again from their seeds; text columns are decoded and read; picture and shape codes are
+decoded and seen by the oracles, which may misread a codec's blur, so their finds are told apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from onnuri.data.table import Table, edit_of
+from onnuri.evaluation import image, shape
+from onnuri.modality import LANGUAGES
+from onnuri.world.grammar import language_of, parse
+from onnuri.world.scene import HELD_OUT, compositions, held_out, sample_scene
+from onnuri.world.tasks import relation_asked
+from onnuri.world.words import COLOR, SOLID
+
+TEXTS = tuple(f"{column}_{language}" for column in ("ask", "tell", "edit") for language in LANGUAGES) + tuple(
+    f"{language}_{k}" for language in LANGUAGES for k in "012s")
+
+
+def said(sentence: str) -> set[tuple[str, ...]]:
+    """Compositions that a caption, question or instruction names, whether it says that they are so or not."""
+    language, found = language_of(sentence), set()
+    description = parse(sentence)
+    if description:
+        found |= compositions(description)
+    asked = relation_asked(sentence)
+    if asked:
+        found.add(("relation", *asked))
+    colors, solids = ({w.lower(): k for k, w in words[language].items()} for words in (COLOR, SOLID))
+    words = re.findall(r"[가-힣a-z]+", sentence.lower())
+    for first, second in itertools.pairwise(words):
+        for name, solid in solids.items():
+            if first in colors and (second.startswith(name) if language == "ko" else second == name):
+                found.add(("color", solid, colors[first]))
+    return found
+
+
+def scan(table: Table, codecs: dict[str, Any], rows: Iterable[int] | None = None) -> dict[str, list[str]]:
+    """`{"records": …, "texts": …, "codes": …}`: what was found that should not be there, one line each."""
+    found: dict[str, list[str]] = {"records": [], "texts": [], "codes": []}
+    for row in rows if rows is not None else range(table.rows):
+        scene = sample_scene(row)
+        edit = edit_of(scene)
+        for record in [scene] + ([edit.apply(scene)] if edit else []):
+            found["records"] += [f"row {row}: {c}" for c in held_out(record)]
+        for column in TEXTS:
+            sentence = codecs["text"].decode(table.get(row, column))
+            found["texts"] += [f"row {row}, {column}: {sentence!r}: {c}" for c in said(sentence) & HELD_OUT]
+        for medium, observe in (("image", image.observe), ("shape", shape.observe)):
+            for column in (medium, f"edit_{medium}"):
+                codes = table.get(row, column)
+                seen = observe(codecs[medium].decode(codes)) if len(codes) else None
+                found["codes"] += [f"row {row}, {column}: {c}" for c in (compositions(seen) & HELD_OUT if seen else ())]
+    return found

@@ -1,0 +1,60 @@
+"""Held-out compositions never occur in training: a real table, made with the codecs that ship, is read back."""
+
+import numpy as np
+import pytest
+
+from onnuri.data.table import Table, _merge, encode_rows
+from onnuri.evaluation.scan import said, scan
+from onnuri.modality import LANGUAGES
+from onnuri.world.scene import HELD_OUT, compositions, generator, held_out, sample_edit, sample_scene
+from onnuri.world.tasks import instruction, question
+from onnuri.world.text import caption
+
+
+def write(folder, scenes, codecs):
+    rows = encode_rows(scenes, codecs)
+    columns = {}
+    for name in rows[0]:
+        columns[f"{name}.values"] = np.concatenate([r[name] for r in rows]).astype(np.uint16)
+        columns[f"{name}.lengths"] = np.array([len(r[name]) for r in rows])
+    np.savez(folder / "0.shard.npz", **columns)
+    _merge(folder, [0], len(rows))
+    return Table(folder)
+
+
+def test_a_table_of_training_holds_nothing_held_out(tmp_path, codecs):
+    found = scan(write(tmp_path, [sample_scene(k) for k in range(32)], codecs), codecs)
+    assert found["records"] == found["texts"] == [] and len(found["codes"]) <= 1, found
+
+
+@pytest.mark.slow
+def test_a_larger_table_too(tmp_path, codecs):
+    found = scan(write(tmp_path, [sample_scene(k) for k in range(400)], codecs), codecs)
+    assert found["records"] == found["texts"] == [] and len(found["codes"]) <= 8, found
+
+
+def test_the_scan_finds_what_is_there(tmp_path, codecs):
+    """The same scan on a table of held-out scenes finds them in texts and in codes."""
+    scenes = [sample_scene(k, "held_out") for k in range(6)]
+    found = scan(write(tmp_path, scenes, codecs), codecs)
+    assert len({line.split(",")[0] for line in found["texts"]}) == 6 and len(found["codes"]) >= 4
+
+
+def test_captions_questions_and_instructions_of_training_name_nothing_held_out():
+    for k in range(600):
+        scene, rng = sample_scene(k), generator("train", k)
+        edit = sample_edit(rng, scene, allow_motion=True)
+        assert not held_out(scene) and not (edit and held_out(edit.apply(scene)))
+        for language in LANGUAGES:
+            for sentence in (caption(scene, language, rng), question(scene, language, rng)[0],
+                             instruction(scene, edit, language, rng) if edit else ""):
+                assert not said(sentence) & HELD_OUT, sentence
+
+
+def test_what_is_said_is_what_is_there():
+    for k in range(60):
+        scene = sample_scene(k, "held_out")
+        for language in LANGUAGES:
+            named = said(caption(scene, language, generator("held_out", k)))
+            assert named <= compositions(scene.description())
+            assert {c for c in compositions(scene.description()) if c[0] == "color"} <= named
