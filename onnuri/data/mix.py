@@ -51,10 +51,10 @@ class MixConfig(config.Config):
     target_audio: float = 1.0
     target_video: float = 1.2
     target_shape: float = 1.2
-    loss_text: float = 1.0
+    loss_text: float = 2.0
     """weight in the loss of a medium's items, wanted or given; text is also what answers and instructions are in"""
     loss_image: float = 1.0
-    loss_audio: float = 1.0
+    loss_audio: float = 1.2
     loss_video: float = 1.0
     loss_shape: float = 1.0
     source_loss: float = 0.15

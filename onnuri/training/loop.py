@@ -115,9 +115,11 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
         while (done := share_done(config, step, spent)) < 1:
             began = time.perf_counter()
             figures = _step(task, optimizer, config, step, rate(done, config))
-            step, spent = step + 1, spent + time.perf_counter() - began
+            took = time.perf_counter() - began
+            step, spent = step + 1, spent + took
+            metrics.add(took, figures)
             if step % config.log_every == 0:
-                metrics.write(step=step, seconds=round(spent, 3), **figures)
+                metrics.write(step=step, seconds=round(spent, 3))
             progress.show(share_done(config, step, spent), spent, step, figures["loss"])
             if stop or time.perf_counter() - saved > config.checkpoint_seconds:
                 store(out / "checkpoint.pt", task.module, optimizer, step, spent)

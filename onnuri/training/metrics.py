@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +18,7 @@ class Metrics:
     """Appends one JSON object a line. Lines after `step`, of a sitting whose end was lost, are dropped."""
 
     def __init__(self, path: Path, step: int) -> None:
-        self.path = path
+        self.path, self.since = path, Counter[str]()
         kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
@@ -27,7 +28,18 @@ class Metrics:
         lines = self.path.read_text(encoding="utf-8").splitlines()
         return [line for line in lines if line.startswith("{") and line.endswith("}")]
 
-    def write(self, **figures: Any) -> None:
+    def add(self, seconds: float, figures: dict[str, float]) -> None:
+        """One step's figures, for the means of the next line."""
+        self.since.update(figures)
+        self.since.update({f"{name}/n": 1 for name in figures} | {"/steps": 1, "/seconds": seconds})  # type: ignore[dict-item]
+
+    def write(self, **at: Any) -> None:
+        """A line: where the run is, means of what was added since the last one, steps (and tokens) a second."""
+        means = {n: v / self.since[f"{n}/n"] for n, v in self.since.items() if "/" not in n}
+        pace = self.since["/steps"] / max(self.since["/seconds"], 1e-9)
+        speed = {"steps_per_second": pace} | ({"tokens_per_second": pace * means["tokens"]} if "tokens" in means else {})
+        self.since.clear()
+        figures = {**at, **means, **speed}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}) + "\n")
 

@@ -38,7 +38,7 @@ class Voice:
     """espeak's 0 to 100"""
 
 
-OWN = Voice(variant="f2", rate_wpm=265, pitch=50)
+OWN = Voice(variant="f4", rate_wpm=265, pitch=50)
 """the voice in which the model learns to speak; it learns to hear them all"""
 
 

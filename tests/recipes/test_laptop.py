@@ -1,0 +1,46 @@
+"""`onnuri train laptop --preset smoke`: the whole road as a user runs it, stopped on the way and gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import onnuri
+from onnuri.data.table import Table
+from onnuri.modality import MEDIA
+from onnuri.recipes.laptop import PRESETS, LaptopConfig
+from onnuri.training.loop import read_metrics
+
+
+def command(out):
+    return [sys.executable, "-m", "onnuri.cli", "train", "laptop", "--preset", "smoke", "-o", str(out)]
+
+
+def test_smoke_goes_from_nothing_to_a_model_also_when_interrupted(tmp_path):
+    out = tmp_path / "run"
+    first = subprocess.Popen(command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 240
+    while not (out / "visual/checkpoint.pt").exists() and first.poll() is None and time.time() < deadline:
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGINT)
+    assert first.wait() == 130 and "the same command goes on" in first.communicate()[1]
+    assert not (out / "model").exists()
+    done = subprocess.run(command(out), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert LaptopConfig.load(out / "run.json") == PRESETS["smoke"]()
+    assert Table(out / "table").rows == 48 and set(json.loads((out / "times.json").read_text())) == {
+        "pools", "codecs", "table", "model"}
+    last = read_metrics(out / "lm")[-1]
+    assert {"loss_text", "loss_visual", "loss_audio", "loss_shape", "tokens_per_second", "lr"} <= set(last)
+    model = onnuri.load(out / "model")
+    made = {to: model.generate(to, text="a small red sphere", language="en") for to in MEDIA}
+    assert made["image"].shape == (128, 128, 3) and made["video"].shape[0] == 17
+
+
+def test_presets_fit_their_hours():
+    """The budgets of the stages that are bounded by time; pools and table take what docs/log.md measures."""
+    minutes = {name: sum(getattr(make(), stage).minutes for stage in ("visual", "audio", "shape", "model"))
+               for name, make in PRESETS.items() if name != "smoke"}
+    assert minutes["full"] <= 300 and minutes["evening"] <= 100
