@@ -80,6 +80,15 @@ def matrix_full(name: str) -> str | None:
     return "\n".join(parts).strip()
 
 
+def further() -> str | None:
+    found = read("matrix")
+    if not found:
+        return None
+    rows = [[r["name"], r["from"], r["to"], f"{100 * r['attribute_accuracy']:.0f}",
+             f"{100 * r['interval'][0]:.0f}–{100 * r['interval'][1]:.0f}", f"{100 * r['chance']:.0f}"] for r in found["further"]]
+    return table(["what", "from", "to", "right, %", "interval", "chance"], rows)
+
+
 def codecs() -> str | None:
     cards = read("codecs")
     return quality.markdown(cards).strip() if cards else None
@@ -97,7 +106,7 @@ def speed() -> str | None:
 
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix": lambda: matrix_brief("matrix"), "matrix-evening": lambda: matrix_brief("matrix-evening"),
-    "matrix-full": lambda: matrix_full("matrix"), "codecs": codecs, "speed": speed,
+    "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed,
 }
 
 

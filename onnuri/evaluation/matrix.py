@@ -24,9 +24,9 @@ from onnuri.evaluation import text as read
 from onnuri.evaluation import video as watch
 from onnuri.evaluation.score import Score, score, wilson
 from onnuri.modality import ATTRIBUTES, LANGUAGES, MEDIA, TABLE, Attribute, Language, Medium
-from onnuri.world import audio, image, shape, video
+from onnuri.world import audio, image, other, shape, video
 from onnuri.world.scene import Description, Edit, Scene, Split, generator, sample_edit, sample_scene
-from onnuri.world.tasks import instruction, question
+from onnuri.world.tasks import comparison, instruction, question
 from onnuri.world.text import caption
 
 SPLITS: tuple[Split, ...] = ("seen", "held_out")
@@ -102,7 +102,9 @@ def matrix(model: Model, items: int, splits: Iterable[Split] = SPLITS, samples: 
                     progress.update(row, description=f"{split}: {source} to {target}")
                     cells += cell(model, stock, source, target, samples)
                     progress.advance(row)
-    return {"items": items, "seconds": round(time.time() - began, 1), "cells": cells}
+        progress.update(row, description="second renderer and mixed inputs")
+        more = further(model, items)
+    return {"items": items, "seconds": round(time.time() - began, 1), "cells": cells, "further": more}
 
 
 def cell(model: Model, stock: Items, source: Medium, target: Medium, samples: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -135,12 +137,49 @@ def expectation(scene: Scene, source: Medium) -> tuple[Description, frozenset[tu
     return true, stated
 
 
-def _across(model: Model, stock: Items, source: Medium, target: Medium, samples: dict[str, Any] | None) -> dict[str, Any]:
-    """A scene as one medium in, as another out; of the same medium, in the other language."""
+def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, Any]]:
+    """What the matrix has no cell for: pictures of a renderer that nothing was trained on, and mixed inputs."""
+    stock, rows = Items(split, items, model.codecs), []
+    pictures = [other.render(scene) for scene in stock.scenes]
+    for target in ("text", "shape"):
+        made = _across(model, stock, "image", target, None, pictures)  # type: ignore[arg-type]
+        rows += [{"name": "second renderer", "from": "image", "to": target, **_brief(made["outcomes"])}]
+    asked = [question(scene, stock.language(k), generator(split, k), motion=False) for k, scene in enumerate(stock.scenes)]
+    languages = [stock.language(k) for k in range(items)]
+    spoken = [audio.speak(q, languages[k], audio.sample_voice(generator(split, k))) for k, (q, _) in enumerate(asked)]
+    given: list[list[Any]] = [[("image", stock.media("image", k)), ("audio", spoken[k])] for k in range(items)]
+    for to, hear_it in (("text", str), ("audio", hear.transcribe)):
+        said = [hear_it(x) for x in model.generate_batch(to, given, language=languages, seeds=list(range(items)))]  # type: ignore[operator, arg-type]
+        outcomes = [Outcome(_one(read.same_answer(asked[k][1], said[k])),
+                            _one(read.same_answer(asked[k][1], asked[(k + 14) % items][1])), languages[k], 1)
+                    for k in range(items)]
+        rows.append({"name": "picture and spoken question", "from": "image + audio", "to": to, **_brief(outcomes)})
+    pairs = [(k, (k + 1) % items) for k in range(items)]
+    wanted = [comparison(len(stock.scenes[a].things), len(stock.scenes[b].things), languages[k])
+              for k, (a, b) in enumerate(pairs)]
+    given = [[*(("image", stock.media("image", x)) for x in pair), ("text", wanted[k][0])] for k, pair in enumerate(pairs)]
+    said = model.generate_batch("text", given, language=languages, seeds=list(range(items)))
+    outcomes = [Outcome(_one(read.same_answer(wanted[k][1], said[k])),
+                        _one(read.same_answer(wanted[k][1], wanted[(k + 14) % items][1])), languages[k], 1)
+                for k in range(items)]
+    rows.append({"name": "two pictures: which has more", "from": "image + image + text", "to": "text", **_brief(outcomes)})
+    return rows
+
+
+def _brief(outcomes: list[Outcome]) -> dict[str, Any]:
+    right, asked = (sum(o.score.attributes[k] for o in outcomes) for k in (0, 1))
+    share, by = _total([o.score for o in outcomes])
+    return {"n": len(outcomes), "attribute_accuracy": share, "interval": list(wilson(right, asked)),
+            "chance": _total([o.chance for o in outcomes])[0], "by_attribute": by}
+
+
+def _across(model: Model, stock: Items, source: Medium, target: Medium, samples: dict[str, Any] | None,
+            items: list[Any] | None = None) -> dict[str, Any]:
+    """A scene as one medium in (its own item, or those given), as another out; of one medium, in the other language."""
     count = len(stock.scenes)
     speak: list[Language] = [stock.language(k) for k in range(count)]
     ask = speak if source != target else [LANGUAGES[1 - LANGUAGES.index(s)] for s in speak]
-    given = [(source, stock.media(source, k)) for k in range(count)]
+    given = [(source, items[k] if items else stock.media(source, k)) for k in range(count)]
     made = model.generate_batch(target, [[g] for g in given], language=ask, seeds=list(range(count)))
     if samples is not None:
         samples[f"{source}-{target}-{stock.split}"] = [(given[k], made[k]) for k in range(min(2, count))]

@@ -53,6 +53,8 @@ def show(found: dict[str, Any]) -> None:
         console.print(table)
         console.print(f"off the diagonal: mean {mean(found, split):.1%}; by attribute: " + ", ".join(
             f"{a} {v:.1%}" for a, v in by_attribute(found, split).items()))
+    for row in found["further"]:
+        console.print(f"{row['name']}, {row['from']} to {row['to']}: {row['attribute_accuracy']:.1%} (chance {row['chance']:.0%})")
     console.print(f"{found['items']} items a cell and split, {found['seconds']:.0f} s")
 
 

@@ -8,6 +8,7 @@ below on the screen are those of the world. Colour = albedo × (ambient + diffus
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -43,9 +44,13 @@ def render(scene: Scene, seconds: float = 0.0, size: int = IMAGE_SIZE) -> Render
     return Rendered(image, masks)
 
 
-def sprites(scene: Scene, size: int = IMAGE_SIZE) -> list[np.ndarray]:
+Shader = Callable[[Scene, np.ndarray, np.ndarray, tuple[float, float, float]], np.ndarray]
+"""(scene, points [N, 3] on the unit solid, normals [N, 3] in the world, albedo) to colours [N, 3]"""
+
+
+def sprites(scene: Scene, size: int = IMAGE_SIZE, shader: Shader | None = None) -> list[np.ndarray]:
     """Every thing as it is seen, premultiplied RGBA float32 [n, n, 4] over ± REACH radii, at a still camera."""
-    return [_sprite(scene, thing, size) for thing in scene.things]
+    return [_sprite(scene, thing, size, shader or _shade) for thing in scene.things]
 
 
 def compose(scene: Scene, layers: list[np.ndarray], seconds: float, behind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +94,7 @@ def background(scene: Scene, size: int = IMAGE_SIZE) -> np.ndarray:
     return (top * (1 - blend) + bottom * blend) * np.float32(brightness)
 
 
-def _sprite(scene: Scene, thing: Thing, size: int) -> np.ndarray:
+def _sprite(scene: Scene, thing: Thing, size: int, shader: Shader) -> np.ndarray:
     half = size / 2 * scene.zoom * thing.radius * REACH
     n = int(np.ceil(2 * half * SHARPNESS * IMAGE_SIZE / size))
     axis = ((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1) * np.float32(REACH)
@@ -102,7 +107,7 @@ def _sprite(scene: Scene, thing: Thing, size: int) -> np.ndarray:
     rgba = np.zeros((n * n, 4), dtype=np.float32)
     if hit.any():
         normal = turn_about_vertical(_normal(thing.solid, points), turn)
-        rgba[hit, :3] = np.clip(_shade(scene, normal, COLORS[thing.color]), 0, 1)
+        rgba[hit, :3] = np.clip(shader(scene, points, normal, COLORS[thing.color]), 0, 1)
         rgba[hit, 3] = 1
     return rgba.reshape(n, n, 4)
 
@@ -134,9 +139,13 @@ def _normal(solid: str, points: np.ndarray) -> np.ndarray:
     return slope / np.maximum(np.linalg.norm(slope, axis=-1, keepdims=True), 1e-9)
 
 
-def _shade(scene: Scene, normal: np.ndarray, albedo: tuple[float, float, float]) -> np.ndarray:
-    around, above = scene.light
-    light = np.array([np.sin(around) * np.cos(above), -np.cos(around) * np.cos(above), np.sin(above)])
+def direction(around: float, above: float) -> np.ndarray:
+    """Unit vector towards a light at an azimuth and an elevation in radians."""
+    return np.array([np.sin(around) * np.cos(above), -np.cos(around) * np.cos(above), np.sin(above)])
+
+
+def _shade(scene: Scene, points: np.ndarray, normal: np.ndarray, albedo: tuple[float, float, float]) -> np.ndarray:
+    light = direction(*scene.light)
     viewer = np.array([0, -np.cos(scene.elevation), np.sin(scene.elevation)])
     halfway = (light + viewer) / np.linalg.norm(light + viewer)
     diffuse = np.maximum(normal @ light, 0)[:, None]

@@ -73,6 +73,18 @@ _PATTERNS: dict[str, tuple[str, str]] = {
 }
 
 
+COMPARISONS: dict[Language, tuple[str, tuple[str, str, str]]] = {
+    "ko": ("어느 쪽에 물체가 더 많나요?", ("첫 번째", "두 번째", "같다")),
+    "en": ("Which one has more objects?", ("the first", "the second", "the same"))}
+"""a question about two things that were given, and its answers: the first has more, the second, neither"""
+
+
+def comparison(first: int, second: int, language: Language) -> tuple[str, str]:
+    """The question which of two counts is larger, and its answer."""
+    asked, answers = COMPARISONS[language]
+    return asked, answers[0 if first > second else 1 if second > first else 2]
+
+
 def answer(description: Description, asked: str) -> str | None:
     """The true answer to a question; None where it is not of the grammar or asks about nothing that is there."""
     language = language_of(asked)
@@ -154,7 +166,7 @@ def corpus(scenes: list[Scene]) -> list[str]:
     from onnuri.world.scene import sample_edit
     from onnuri.world.text import caption
 
-    texts = []
+    texts = [words for asked, answers in COMPARISONS.values() for words in (asked, *answers)]
     for scene in scenes:
         rng = np.random.default_rng(scene.seed)
         edit = sample_edit(rng, scene, allow_motion=True)

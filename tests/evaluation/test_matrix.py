@@ -1,5 +1,6 @@
 """The matrix on models whose answers are known: one that always answers with the truth, one with another scene."""
 
+import numpy as np
 import pytest
 
 from onnuri.evaluation import report
@@ -30,7 +31,11 @@ class Known:
         made = []
         for k, given in enumerate(inputs):
             scene = sample_scene(k + self.shift, self.split)
-            if len(given) == 2 and to == "text":
+            if len(given) == 3:
+                made.append("the first")
+            elif given[-1][0] == "audio" and len(given) == 2:
+                made.append("?" if to == "text" else np.zeros(8000, np.float32))
+            elif len(given) == 2 and to == "text":
                 made.append(answer(scene.description(), given[1][1]) or "?")
             else:
                 made.append(render(scene, to, language[k], self.split, k))
@@ -58,6 +63,13 @@ def test_the_truth_is_all_right_where_nothing_moves_unasked(right):
             assert c["chance"] < 1.0 and c["ceiling"] == 1.0
     asked = next(c for c in right["cells"] if c["task"] == "question answering")
     assert asked["attribute_accuracy"] == 1.0
+
+
+def test_the_second_renderer_and_mixed_inputs_are_told_apart(right):
+    rows = {(r["name"], r["to"]): r for r in right["further"]}
+    assert rows["second renderer", "shape"]["attribute_accuracy"] == 1.0
+    assert rows["picture and spoken question", "text"]["attribute_accuracy"] == 0.0
+    assert {"n", "interval", "chance"} <= set(rows["two pictures: which has more", "text"])
 
 
 def test_an_unchanged_copy_keeps_everything_and_edits_nothing(right):
