@@ -41,6 +41,8 @@ class MixConfig(config.Config):
     translate_audio: float = 0.05
     ask: float = 0.04
     edit: float = 0.09
+    compare: float = 0.01
+    """two pictures or shapes and the question which has more objects"""
     source_text: float = 1.0
     source_image: float = 1.0
     source_audio: float = 1.0
@@ -70,7 +72,7 @@ class Mixer:
         self.settings, self.table = settings, table
         self.still_rows, self.edited = table.having("still"), table.having("edit_video")
         self.still_edited, self.spoken = table.having("edit_image"), table.having("say_ko")
-        kinds = ("pair", "chain", "alone", "translate_text", "translate_audio", "ask", "edit")
+        kinds = ("pair", "chain", "alone", "translate_text", "translate_audio", "ask", "edit", "compare")
         self.kinds = kinds, _shares([getattr(settings, k) for k in kinds])
         self.sources = _shares([getattr(settings, f"source_{m}") for m in MEDIA])
         self.targets = np.array([getattr(settings, f"target_{m}") for m in MEDIA])
@@ -158,7 +160,22 @@ class Mixer:
             [self._item(rng, row, context, language, False, given, sentence=0)]
         asked = self._heard(row, language, "say") if aloud else \
             [Segment("text", self.table.get(row, f"ask_{language}"), language, given)]
-        return [*about, *asked, Segment("text", self.table.get(row, f"tell_{language}"), language, 1.0)]
+        told = [Segment("text", self.table.get(row, f"tell_{language}"), language, 1.0)]
+        if aloud and rng.random() < 0.5:
+            told.append(Segment("audio", self.table.get(row, f"reply_{language}"), language, 1.0))
+        return [*about, *asked, *told]
+
+    def _compare(self, rng: np.random.Generator) -> list[Segment]:
+        """Two still media of different scenes, the question which has more objects, the answer."""
+        rows = [int(k) for k in rng.integers(self.table.rows, size=2)]
+        language: Language = LANGUAGES[int(rng.integers(2))]
+        medium: Medium = ("image", "shape")[int(rng.integers(2))]
+        a, b = (int(self.table.get(row, "count")[0]) for row in rows)
+        answer = 0 if a > b else 1 if b > a else 2
+        given = self.settings.source_loss
+        return [*(Segment(medium, self.table.get(row, medium), None, given) for row in rows),
+                Segment("text", self.table.phrase(f"which_{language}"), language, given),
+                Segment("text", self.table.phrase(f"more{answer}_{language}"), language, 1.0)]
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
         """A medium, an instruction, the medium as it then is."""

@@ -11,7 +11,11 @@ A table is a folder of columns; a column is `<name>.values.npy` (uint16, end to 
     edit_ko, edit_en                  an instruction; edit_image, edit_video, edit_shape what it makes of the scene
                                       (an edit of motion has only edit_video)
     still                             one entry [1] where nothing moves, else empty
-    say_ko, say_en                    question as speech (`ask_*` spoken), in some rows
+    say_ko, say_en                    question as speech (`ask_*` spoken by any voice), in some rows
+    reply_ko, reply_en                its answer in the model's own voice (`tell_*` spoken), in the same rows
+    count                             one entry: how many objects there are
+
+`table.json` also has `phrases`: codes of sentences that are the same for all rows.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from onnuri.errors import ConfigError
 from onnuri.modality import LANGUAGES, TABLE
 from onnuri.world import audio, shape, video
 from onnuri.world.scene import Edit, Scene, generator, sample_edit, sample_scene
-from onnuri.world.tasks import instruction, question
+from onnuri.world.tasks import COMPARISONS, instruction, question
 from onnuri.world.text import caption
 
 Row = dict[str, np.ndarray]
@@ -38,6 +42,8 @@ SHARD = 128
 """scenes a shard"""
 CAPTIONS = 3
 """phrasings a language"""
+SPOKEN = 8
+"""one scene in so many has its question spoken"""
 EDITED = 0.35
 """share of scenes with an edit"""
 _codecs: dict[str, Any] = {}
@@ -60,7 +66,7 @@ def make_table(folder: Path, rows: int, load_codecs: Callable[[Path], dict[str, 
     with processes(workers) as pool:
         for _ in track(pool.imap_unordered(_shard, jobs), total=len(jobs), description="token table", transient=True):
             pass
-    _merge(folder, starts, rows)
+    _merge(folder, starts, rows, phrases(load_codecs(codecs)["text"]))
 
 
 def _same(path: Path, wanted: dict[str, Any], complaint: str) -> None:
@@ -94,14 +100,23 @@ def _shard(job: tuple[Path, int, int, Callable[[Path], dict[str, Any]], Path]) -
     part.rename(folder / f"{start}.shard.npz")
 
 
-def _merge(folder: Path, starts: list[int], rows: int) -> None:
+def phrases(text: Any) -> dict[str, list[int]]:
+    """Codes of the sentences that are the same for all rows."""
+    found = {}
+    for language, (asked, answers) in COMPARISONS.items():
+        found[f"which_{language}"] = text.encode(asked).tolist()
+        found |= {f"more{k}_{language}": text.encode(a).tolist() for k, a in enumerate(answers)}
+    return found
+
+
+def _merge(folder: Path, starts: list[int], rows: int, said: dict[str, list[int]]) -> None:
     shards = [dict(np.load(folder / f"{s}.shard.npz")) for s in starts]
     names = sorted(k.removesuffix(".values") for k in shards[0] if k.endswith(".values"))
     for name in names:
         np.save(folder / f"{name}.values.npy", np.concatenate([s[f"{name}.values"] for s in shards]))
         lengths = np.concatenate([s[f"{name}.lengths"] for s in shards])
         np.save(folder / f"{name}.offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
-    (folder / "table.json").write_text(json.dumps({"rows": rows, "columns": names}, indent=2))
+    (folder / "table.json").write_text(json.dumps({"rows": rows, "columns": names, "phrases": said}, indent=2))
     for s in starts:
         (folder / f"{s}.shard.npz").unlink()
 
@@ -140,8 +155,10 @@ def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
         voice = audio.sample_voice(rng)
         row[f"audio_{language}"] = codecs["audio"].encode(audio.speak(said[0], language, voice))
         row[f"voice_{language}"] = codecs["audio"].encode(audio.speak(said[0], language, audio.OWN))
-        row[f"say_{language}"] = codecs["audio"].encode(audio.speak(asked, language, voice)) \
-            if scene.seed % 8 == 0 else np.zeros(0, np.int64)
+        for column, sentence, by in (("say", asked, voice), ("reply", told, audio.OWN)):
+            row[f"{column}_{language}"] = codecs["audio"].encode(audio.speak(sentence, language, by)) \
+                if scene.seed % SPOKEN == 0 else np.zeros(0, np.int64)
+    row["count"] = np.array([len(scene.things)])
     row["still"] = np.ones(int(all(t.motion == "still" for t in scene.things)), np.int64)
     return row
 
@@ -176,6 +193,10 @@ class Table:
         """Codes int64 [K]; empty where there is none."""
         start, stop = self.offsets[column][row : row + 2]
         return np.asarray(self.values[column][start:stop], dtype=np.int64)
+
+    def phrase(self, name: str) -> np.ndarray:
+        """Codes int64 [K] of a sentence that is the same for all rows."""
+        return np.array(self.about["phrases"][name], dtype=np.int64)
 
     def having(self, column: str) -> np.ndarray:
         """Rows whose entry in a column is not empty."""

@@ -10,9 +10,12 @@ from onnuri.data.mix import MixConfig, Mixer
 from onnuri.modality import LANGUAGES, MEDIA, TABLE
 
 ROWS = 40
-NAMES = ["image", "video", "shape", "edit_image", "edit_video", "edit_shape", "still",
-         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "ask", "tell", "edit", "say")),
+NAMES = ["image", "video", "shape", "edit_image", "edit_video", "edit_shape", "still", "phrase", "count",
+         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "ask", "tell", "edit", "say", "reply")),
          *(f"{x}_{k}" for x in LANGUAGES for k in "012s")]
+
+
+PHRASES: list[str] = []
 
 
 class Made:
@@ -22,10 +25,15 @@ class Made:
 
     def get(self, row, column):
         assert row in self.having(column), (row, column)
-        return np.array([NAMES.index(column), row])
+        return np.array([row]) if column == "count" else np.array([NAMES.index(column), row])
+
+    def phrase(self, name):
+        PHRASES.append(name)
+        return np.array([NAMES.index("phrase"), 0])
 
     def having(self, column):
-        step = {"still": 2, "say_ko": 8, "say_en": 8, "edit_video": 3, "edit_image": 6, "edit_shape": 6,
+        step = {"still": 2, "say_ko": 8, "say_en": 8, "reply_ko": 8, "reply_en": 8,
+                "edit_video": 3, "edit_image": 6, "edit_shape": 6,
                 "edit_ko": 3, "edit_en": 3}.get(column, 1)
         return np.arange(0, ROWS, step)
 
@@ -34,7 +42,7 @@ EQUAL = {"loss_text": 1.0, "loss_audio": 1.0}
 
 
 def only(**weights: float) -> MixConfig:
-    kinds = ("pair", "chain", "alone", "translate_text", "translate_audio", "ask", "edit")
+    kinds = ("pair", "chain", "alone", "translate_text", "translate_audio", "ask", "edit", "compare")
     return MixConfig(**(EQUAL | {k: 0.0 for k in kinds} | weights))
 
 
@@ -67,9 +75,10 @@ def test_speech_stands_beside_its_words():
             given = s.language is None
             words = sequence[k + 1 if given else k - 1]
             assert words.medium == "text" and s.column.split("_")[1] == words.language
-            assert words.column == (f"ask_{words.language}" if s.column.startswith("say") else f"{words.language}_0")
+            assert words.column == {"say": f"ask_{words.language}", "reply": f"tell_{words.language}"}.get(
+                s.column.split("_")[0], f"{words.language}_0")
             assert s.weight == (0.0 if given else 1.0)
-            assert s.column.startswith("voice") != given
+            assert s.column.startswith(("voice", "reply")) != given
 
 
 @pytest.mark.parametrize("kind", ["pair", "chain"])
@@ -86,7 +95,7 @@ def test_languages_of_columns_and_tags_agree_and_translations_cross():
     for sequence in drawn(MixConfig(**EQUAL), 1500):
         for s in sequence:
             assert (s.language is None) == (TABLE[s.medium].grid is not None or (s.medium == "audio" and s.weight < 1))
-            assert s.language is None or s.language in s.column.split("_")
+            assert s.language is None or s.column == "phrase" or s.language in s.column.split("_")
     for a, b in drawn(only(translate_text=1.0), 200):
         assert a.language != b.language and a.row == b.row
     for heard, words, said, spoken in drawn(only(translate_audio=1.0), 200):
@@ -101,12 +110,23 @@ def test_chains_are_of_three_or_four_media_without_sound_and_alone_has_one():
 
 
 def test_questions_and_edits_have_their_shape():
-    for *about, asked, told in drawn(only(ask=1.0)):
+    for sequence in drawn(only(ask=1.0)):
+        *about, asked, told = sequence if sequence[-1].medium == "text" else sequence[:-1]
         assert asked.column == f"ask_{asked.language}" and told.column == f"tell_{asked.language}"
         assert len({s.row for s in about} | {asked.row, told.row}) == 1 and told.weight == 1.0
         assert 1 <= len(about) <= 3
     for before, said, after in drawn(only(edit=1.0)):
         assert after.column == f"edit_{before.medium}" and said.column == f"edit_{said.language}"
+
+
+def test_comparisons_say_which_has_more():
+    PHRASES.clear()
+    for k, (first, second, asked, told) in enumerate(drawn(only(compare=1.0), 200)):
+        which, more = PHRASES[2 * k : 2 * k + 2]
+        assert which == f"which_{asked.language}" and told.language == asked.language
+        # `Made` counts as many objects as the row's number
+        expected = 0 if first.row > second.row else 1 if second.row > first.row else 2
+        assert first.medium == second.medium and more == f"more{expected}_{asked.language}"
 
 
 def test_a_medium_s_weight_multiplies_its_own_items_only():

@@ -31,7 +31,7 @@ def written(tmp_path_factory):
     shards = {0: rows_of(0, 5), 5: rows_of(5, 5), 10: rows_of(10, 3)}
     for start, rows in shards.items():
         write_shard(tmp_path, start, rows)
-    _merge(tmp_path, list(shards), 13)
+    _merge(tmp_path, list(shards), 13, {"which_ko": [1, 2]})
     return tmp_path, [r for rows in shards.values() for r in rows]
 
 
@@ -39,6 +39,7 @@ def test_every_entry_comes_back(written):
     folder, rows = written
     table = Table(folder)
     assert table.rows == len(rows) and not list(folder.glob("*.npz"))
+    assert table.phrase("which_ko").tolist() == [1, 2]
     for k, row in enumerate(rows):
         for name in COLUMNS:
             assert table.get(k, name).dtype == np.int64

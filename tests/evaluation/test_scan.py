@@ -18,7 +18,7 @@ def write(folder, scenes, codecs):
         columns[f"{name}.values"] = np.concatenate([r[name] for r in rows]).astype(np.uint16)
         columns[f"{name}.lengths"] = np.array([len(r[name]) for r in rows])
     np.savez(folder / "0.shard.npz", **columns)
-    _merge(folder, [0], len(rows))
+    _merge(folder, [0], len(rows), {})
     return Table(folder)
 
 
