@@ -3,7 +3,7 @@ PYTHON ?= python3
 SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint check lock clean figures bench-speed bench-matrix bench-codecs
+.PHONY: demo test test-slow lint check lock clean figures pictures bench-speed bench-matrix bench-codecs
 
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
@@ -36,6 +36,9 @@ lock: .venv/dev  ## write the lock files anew from what pyproject.toml admits
 
 figures:  ## write README's and docs' figures from benchmarks/results
 	$(BIN)/python benchmarks/figures.py
+
+pictures:  ## README's strips of what the demo makes
+	$(BIN)/python benchmarks/pictures.py
 
 bench-speed: .venv/dev  ## seconds a generated item, items rendered a second
 	$(BIN)/python benchmarks/speed.py

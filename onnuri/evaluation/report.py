@@ -130,14 +130,13 @@ def _show(medium: Medium, item: Any) -> str:
     if medium == "text":
         return html.escape(str(item))
     if medium == "shape":
-        front = _front(item)
-        return f"<img width=128 src='{_uri(media.to_bytes(front, '.png'), 'image/png')}'>"
+        return f"<img width=128 src='{_uri(media.to_bytes(front(item), '.png'), 'image/png')}'>"
     suffix = ".gif" if medium == "video" else TABLE[medium].suffixes[0]
     uri = _uri(media.to_bytes(item, suffix), "image/gif" if medium == "video" else TABLE[medium].media_type)
     return f"<audio controls src='{uri}'></audio>" if medium == "audio" else f"<img width=128 src='{uri}'>"
 
 
-def _front(voxels: Any) -> Any:
+def front(voxels: Any) -> Any:
     """uint8 [64, 64, 3]: the first filled voxel of every line of sight, darker the farther."""
     import numpy as np
 
