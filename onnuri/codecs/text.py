@@ -64,6 +64,11 @@ class TextCodec(Codec):
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
         return [self.tokenizer.decode([int(c) for c in row], skip_special_tokens=False) for row in codes]
 
+    def words(self, codes: np.ndarray) -> list[np.ndarray]:
+        """The codes of each word, white space before it included; end to end they are the whole."""
+        begins = [k for k, c in enumerate(codes) if (self.tokenizer.id_to_token(int(c)) or "").startswith(SPACE)]
+        return [part for part in np.split(codes, begins) if len(part)]
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(str(folder / "tokenizer.json"))

@@ -1,14 +1,15 @@
-"""Which sequences are made of a scene: pairs, chains, translations, questions, edits, by weight. Knows no network.
+"""Which sequences are made of a scene, by weight: pairs, chains, questions, edits, speech. Knows no network.
 
 A sequence is a list of segments, each with a weight in the loss. What a still medium opens goes on with what a still
-can know: a moving scene's picture is never followed by its motion. Speech stands beside its words: a given sound, whose
-language nothing tells, is followed by its transcript, and a wanted one follows the sentence that it speaks. So all that
-a model must learn of sound is to hear (any voice) and to speak (its own); the rest of its knowledge is of words.
+can know: a moving scene's picture is never followed by its motion. Speech meets words only: a given sound is followed by
+its transcript, and the model's own speech follows the sentence that it speaks, with every word before its sound. So all
+that must be learned of sound is to hear (any voice) and to speak (one voice); the rest is knowledge of words.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,18 @@ from onnuri.data.table import CAPTIONS, Table
 from onnuri.modality import LANGUAGES, MEDIA, TABLE, Language, Medium
 
 STILL: tuple[Medium, ...] = tuple(m for m in MEDIA if "motion" not in TABLE[m].carries)
+SIGHTS: tuple[Medium, ...] = tuple(m for m in MEDIA if TABLE[m].grid)
+"""media that are seen"""
+SILENT: tuple[Medium, ...] = tuple(m for m in MEDIA if m != "audio")
+KINDS = ("draw", "describe", "convert", "chain", "alone", "translate", "ask", "edit", "compare", "hear", "speak")
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The sentence that a sound speaks, and how many of the sound's codes each of its words has."""
+
+    codes: np.ndarray
+    beats: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,35 +41,34 @@ class Segment:
     language: Language | None
     weight: float
     """in the loss, of its codes and its closing token"""
+    words: Words | None = None
+    """of the model's own speech"""
 
 
 class MixConfig(config.Config):
     """Weights of the kinds of sequence, and of the media within them."""
 
-    pair: float = 0.60
-    chain: float = 0.14
-    alone: float = 0.06
+    draw: float = 0.33
+    """from words to what is seen"""
+    describe: float = 0.22
+    """from what is seen to words"""
+    convert: float = 0.07
+    """from one thing that is seen to another: learned soonest"""
+    chain: float = 0.05
+    """three or four media of one scene"""
+    alone: float = 0.04
     """a medium without a source: what guidance is measured against"""
-    translate_text: float = 0.02
-    translate_audio: float = 0.05
-    ask: float = 0.04
-    edit: float = 0.09
+    translate: float = 0.05
+    ask: float = 0.06
+    edit: float = 0.08
     compare: float = 0.01
     """two pictures or shapes and the question which has more objects"""
-    source_text: float = 1.0
-    source_image: float = 1.0
-    source_audio: float = 1.0
-    source_video: float = 0.8
-    source_shape: float = 1.0
-    target_text: float = 0.9
-    target_image: float = 1.2
-    target_audio: float = 1.0
-    target_video: float = 1.2
-    target_shape: float = 1.2
+    hear: float = 0.05
+    speak: float = 0.06
     loss_text: float = 2.0
     """weight in the loss of a medium's items, wanted or given; text is also what answers and instructions are in"""
     loss_image: float = 1.0
-    loss_audio: float = 1.2
+    loss_audio: float = 0.8
     loss_video: float = 1.0
     loss_shape: float = 1.0
     source_loss: float = 0.15
@@ -70,106 +82,94 @@ class Mixer:
 
     def __init__(self, settings: MixConfig, table: Table) -> None:
         self.settings, self.table = settings, table
-        self.still_rows, self.edited = table.having("still"), table.having("edit_video")
-        self.still_edited, self.spoken = table.having("edit_image"), table.having("say_ko")
-        kinds = ("pair", "chain", "alone", "translate_text", "translate_audio", "ask", "edit", "compare")
-        self.kinds = kinds, _shares([getattr(settings, k) for k in kinds])
-        self.sources = _shares([getattr(settings, f"source_{m}") for m in MEDIA])
-        self.targets = np.array([getattr(settings, f"target_{m}") for m in MEDIA])
+        every = np.arange(table.rows)
+        self.filmed, self.spoken, self.asked = (table.having(c) for c in ("video", "voice_ko", "say_ko"))
+        self.filmed_still = np.intersect1d(self.filmed, table.having("still"))
+        self.edited = {m: np.intersect1d(table.having(f"edit_{m}"), table.having(m)) for m in SIGHTS}
+        self.rows = {m: self.filmed if m == "video" else every for m in SILENT}
+        self.shares = _shares([getattr(settings, k) for k in KINDS])
 
     def draw(self, rng: np.random.Generator) -> list[Segment]:
         """One sequence's segments."""
-        kind = str(rng.choice(self.kinds[0], p=self.kinds[1]))
+        kind = KINDS[int(rng.choice(len(KINDS), p=self.shares))]
         made: list[Segment] = getattr(self, f"_{kind}")(rng)
         return [dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.medium}")) for s in made]
 
-    def _pair(self, rng: np.random.Generator) -> list[Segment]:
-        source = int(rng.choice(len(MEDIA), p=self.sources))
-        weights = self.targets * (np.arange(len(MEDIA)) != source)
-        return self._of(rng, [MEDIA[source], MEDIA[int(rng.choice(len(MEDIA), p=_shares(list(weights))))]])
+    def _draw(self, rng: np.random.Generator) -> list[Segment]:
+        return self._of(rng, ["text", _one(rng, SIGHTS)])
+
+    def _describe(self, rng: np.random.Generator) -> list[Segment]:
+        return self._of(rng, [_one(rng, SIGHTS), "text"])
+
+    def _convert(self, rng: np.random.Generator) -> list[Segment]:
+        first, second = rng.permutation(len(SIGHTS))[:2]
+        return self._of(rng, [SIGHTS[first], SIGHTS[second]])
 
     def _chain(self, rng: np.random.Generator) -> list[Segment]:
-        silent = [m for m in MEDIA if m != "audio"]
-        return self._of(rng, [silent[int(k)] for k in rng.permutation(len(silent))[: int(rng.integers(3, 5))]])
+        return self._of(rng, [SILENT[int(k)] for k in rng.permutation(len(SILENT))[: int(rng.integers(3, 5))]])
 
     def _alone(self, rng: np.random.Generator) -> list[Segment]:
-        medium = MEDIA[int(rng.integers(len(MEDIA)))]
-        return [self._item(rng, int(rng.integers(self.table.rows)), medium, None, False, 1.0)]
+        return self._of(rng, [_one(rng, SILENT)], given=False)
 
-    def _of(self, rng: np.random.Generator, media: list[Medium]) -> list[Segment]:
+    def _of(self, rng: np.random.Generator, media: list[Medium], given: bool = True) -> list[Segment]:
         """The media of one scene, the first as given and the others as wanted."""
-        from_still = media[0] in STILL
-        unknown = from_still and any(m in ("audio", "video") for m in media)
-        row = int(rng.choice(self.still_rows)) if unknown else int(rng.integers(self.table.rows))
-        language: Language = LANGUAGES[int(rng.integers(2))]
-        made: list[Segment] = []
-        for k, medium in enumerate(media):
-            own = language if rng.random() < 0.75 else LANGUAGES[int(rng.integers(2))]
-            read_aloud = "audio" in media[k + 1 :]
-            weight = 1.0 if k else self.settings.source_loss
-            if medium == "audio":
-                made = [*made, *self._heard(row, own)] if k == 0 else self._spoken(made, row, own)
-            elif medium == "text" and made and made[-1].medium == "text" and made[-1].language == own:
-                continue  # the transcript is the sentence
-            else:
-                made.append(self._item(rng, row, medium, own, from_still, weight, sentence=0 if read_aloud else None,
-                                       given=k == 0))
-        return made
+        still = media[0] in STILL
+        rows = self.rows["text"] if "video" not in media else self.filmed_still if still else self.filmed
+        row = int(rng.choice(rows))
+        return [self._item(rng, row, m, still and k > 0, given and k == 0) for k, m in enumerate(media)]
 
-    def _heard(self, row: int, language: Language, what: str = "audio") -> list[Segment]:
-        """A given sound and its transcript."""
-        words = f"{language}_0" if what == "audio" else f"ask_{language}"
-        return [Segment("audio", self.table.get(row, f"{what}_{language}"), None, self.settings.given_sound),
-                Segment("text", self.table.get(row, words), language, 1.0)]
-
-    def _spoken(self, before: list[Segment], row: int, language: Language) -> list[Segment]:
-        """What came before, the sentence unless it stands there, and its sound."""
-        sentence = Segment("text", self.table.get(row, f"{language}_0"), language, 1.0)
-        stands = before and before[-1].medium == "text" and before[-1].language == language
-        return [*before, *([] if stands else [sentence]),
-                Segment("audio", self.table.get(row, f"voice_{language}"), language, 1.0)]
-
-    def _item(self, rng: np.random.Generator, row: int, medium: Medium, language: Language | None, still: bool,
-              weight: float, sentence: int | None = None, given: bool = False) -> Segment:
+    def _item(self, rng: np.random.Generator, row: int, medium: Medium, still: bool, given: bool) -> Segment:
         """An item of a scene: what is given may leave a size out, what is wanted says all that can be known."""
-        if TABLE[medium].grid:
+        weight = self.settings.source_loss if given else 1.0
+        if medium != "text":
             return Segment(medium, self.table.get(row, medium), None, weight)
-        language = language or LANGUAGES[int(rng.integers(2))]
-        if medium == "audio":
-            return Segment(medium, self.table.get(row, f"voice_{language}"), language, weight)
-        which = sentence if sentence is not None else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
-        return Segment(medium, self.table.get(row, f"{language}_{'s' if still else which}"), language, weight)
+        language: Language = _one(rng, LANGUAGES)
+        which = "s" if still else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
+        return Segment(medium, self.table.get(row, f"{language}_{which}"), language, weight)
 
-    def _translate_text(self, rng: np.random.Generator) -> list[Segment]:
-        row, first = int(rng.integers(self.table.rows)), int(rng.integers(2))
-        return [self._item(rng, row, "text", LANGUAGES[first], False, self.settings.source_loss),
-                self._item(rng, row, "text", LANGUAGES[1 - first], False, 1.0)]
+    def _words(self, row: int, column: str, language: Language, weight: float) -> Segment:
+        return Segment("text", self.table.get(row, column), language, weight)
 
-    def _translate_audio(self, rng: np.random.Generator) -> list[Segment]:
+    def _translate(self, rng: np.random.Generator) -> list[Segment]:
+        """A whole sentence and the same in the other language."""
         row, first = int(rng.integers(self.table.rows)), int(rng.integers(2))
-        return self._spoken(self._heard(row, LANGUAGES[first]), row, LANGUAGES[1 - first])
+        which = [int(rng.integers(CAPTIONS - 1)) for _ in range(2)]
+        one, other = LANGUAGES[first], LANGUAGES[1 - first]
+        return [self._words(row, f"{one}_{which[0]}", one, self.settings.source_loss),
+                self._words(row, f"{other}_{which[1]}", other, 1.0)]
+
+    def _hear(self, rng: np.random.Generator) -> list[Segment]:
+        """A sound in any voice and its transcript, whose language nothing tells."""
+        ask = rng.random() < 0.15
+        row, language = int(rng.choice(self.asked if ask else self.spoken)), _one(rng, LANGUAGES)
+        column, words = ("say", f"ask_{language}") if ask else ("audio", f"{language}_0")
+        return [Segment("audio", self.table.get(row, f"{column}_{language}"), None, self.settings.given_sound),
+                self._words(row, words, language, 1.0)]
+
+    def _speak(self, rng: np.random.Generator) -> list[Segment]:
+        """A sentence and its sound in the model's own voice."""
+        reply = rng.random() < 0.15
+        row, language = int(rng.choice(self.asked if reply else self.spoken)), _one(rng, LANGUAGES)
+        sound, beats, words = ("reply", "tap", f"tell_{language}") if reply else ("voice", "beat", f"{language}_0")
+        sentence = self._words(row, words, language, self.settings.source_loss)
+        return [sentence, Segment("audio", self.table.get(row, f"{sound}_{language}"), language, 1.0,
+                                  Words(sentence.codes, self.table.get(row, f"{beats}_{language}")))]
 
     def _ask(self, rng: np.random.Generator) -> list[Segment]:
-        """Something of a scene, a question in text or speech, the answer."""
-        context = MEDIA[int(rng.integers(len(MEDIA)))]
-        aloud = rng.random() < 0.25
-        row = int(rng.choice(self.spoken)) if aloud else int(rng.integers(self.table.rows))
-        language: Language = LANGUAGES[int(rng.integers(2))]
+        """Something of a scene, a question, the answer."""
+        about = _one(rng, SILENT)
+        row, language = int(rng.choice(self.rows[about])), _one(rng, LANGUAGES)
         given = self.settings.source_loss
-        about = self._heard(row, language) if context == "audio" else \
-            [self._item(rng, row, context, language, False, given, sentence=0)]
-        asked = self._heard(row, language, "say") if aloud else \
-            [Segment("text", self.table.get(row, f"ask_{language}"), language, given)]
-        told = [Segment("text", self.table.get(row, f"tell_{language}"), language, 1.0)]
-        if aloud and rng.random() < 0.5:
-            told.append(Segment("audio", self.table.get(row, f"reply_{language}"), language, 1.0))
-        return [*about, *asked, *told]
+        context = self._words(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}", language, given) if about == "text" \
+            else Segment(about, self.table.get(row, about), None, given)
+        return [context, self._words(row, f"ask_{language}", language, given),
+                self._words(row, f"tell_{language}", language, 1.0)]
 
     def _compare(self, rng: np.random.Generator) -> list[Segment]:
         """Two still media of different scenes, the question which has more objects, the answer."""
         rows = [int(k) for k in rng.integers(self.table.rows, size=2)]
-        language: Language = LANGUAGES[int(rng.integers(2))]
-        medium: Medium = ("image", "shape")[int(rng.integers(2))]
+        language: Language = _one(rng, LANGUAGES)
+        medium: Medium = _one(rng, STILL)
         a, b = (int(self.table.get(row, "count")[0]) for row in rows)
         answer = 0 if a > b else 1 if b > a else 2
         given = self.settings.source_loss
@@ -179,13 +179,16 @@ class Mixer:
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
         """A medium, an instruction, the medium as it then is."""
-        medium: Medium = ("image", "video", "shape")[int(rng.integers(3))]
-        row = int(rng.choice(self.edited if medium == "video" else self.still_edited))
-        language: Language = LANGUAGES[int(rng.integers(2))]
+        medium: Medium = _one(rng, SIGHTS)
+        row, language = int(rng.choice(self.edited[medium])), _one(rng, LANGUAGES)
         given = self.settings.source_loss
         return [Segment(medium, self.table.get(row, medium), None, given),
-                Segment("text", self.table.get(row, f"edit_{language}"), language, given),
+                self._words(row, f"edit_{language}", language, given),
                 Segment(medium, self.table.get(row, f"edit_{medium}"), None, 1.0)]
+
+
+def _one(rng: np.random.Generator, among: tuple[Any, ...]) -> Any:
+    return among[int(rng.integers(len(among)))]
 
 
 def _shares(weights: list[float]) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""Sequences packed into rows of a fixed length, without attention from one to another. Knows ids, not media.
-
-Best fit: a sequence goes into the row that it fills most; the first that fits nowhere ends the batch.
-"""
+"""Sequences packed end to end into one row, without attention from one to another and without padding. Knows ids, not media."""
 
 from __future__ import annotations
 
@@ -15,28 +12,21 @@ Sequence = tuple[list[int], list[float]]
 """ids, and the weight in the loss of predicting each"""
 
 
-def pack(draw: Callable[[], Sequence], rows: int, length: int, pad: int) -> dict[str, Tensor]:
-    """A batch: `ids`, `positions`, `segments` int64 [B, T] (segment -1: padding), `weights` float32 [B, T]."""
-    ids = np.full((rows, length), pad, dtype=np.int64)
-    positions, segments = np.zeros_like(ids), np.full_like(ids, -1)
-    weights, used, count = np.zeros((rows, length), np.float32), np.zeros(rows, dtype=int), 0
+def pack(draw: Callable[[], Sequence], tokens: int) -> dict[str, Tensor]:
+    """A batch of at most `tokens` ids; the first sequence that does not fit ends it. A longer one is cut if it is the first.
+
+    `ids`, `positions` int64 and `weights` float32 [1, T]; `lengths` int64 [N] of the sequences. The first id of a sequence
+    has weight 0: nothing before it foretells it.
+    """
+    ids: list[int] = []
+    weights: list[float] = []
+    lengths: list[int] = []
     while True:
         sequence, weight = draw()
-        sequence, weight = sequence[:length], weight[:length]
-        room = length - used - len(sequence)
-        if (room < 0).all():
-            return {"ids": torch.from_numpy(ids), "positions": torch.from_numpy(positions),
-                    "segments": torch.from_numpy(segments), "weights": torch.from_numpy(weights)}
-        row = int(np.where(room < 0, length + 1, room).argmin())
-        span = slice(used[row], used[row] + len(sequence))
-        ids[row, span], weights[row, span] = sequence, weight
-        positions[row, span], segments[row, span] = np.arange(len(sequence)), count
-        used[row] += len(sequence)
-        count += 1
-
-
-def attention_mask(segments: Tensor) -> Tensor:
-    """bool [B, 1, T, T]: a token sees itself and what comes before it in its own sequence."""
-    same = segments[:, None, :, None] == segments[:, None, None, :]
-    length = segments.shape[1]
-    return same & torch.ones(length, length, dtype=torch.bool).tril()
+        if lengths and len(ids) + len(sequence) > tokens:
+            positions = np.concatenate([np.arange(n) for n in lengths])
+            return {"ids": torch.tensor([ids]), "positions": torch.from_numpy(positions)[None],
+                    "weights": torch.tensor([weights], dtype=torch.float32), "lengths": torch.tensor(lengths)}
+        ids += sequence[:tokens]
+        weights += [0.0, *weight[1:tokens]]
+        lengths.append(min(len(sequence), tokens))

@@ -3,16 +3,19 @@
 A table is a folder of columns; a column is `<name>.values.npy` (uint16, end to end) and `<name>.offsets.npy` (int64
 [N + 1]); `table.json` lists them and is written last. An absent entry is empty. Columns:
 
-    image, video, shape               codes of the scene
-    audio_ko, audio_en                codes of caption 0, spoken by any voice
-    voice_ko, voice_en                the same in the model's own voice
+    image, shape                      codes of the scene
+    video                             likewise, in every second row
+    audio_ko, audio_en                codes of caption 0, spoken by any voice, in every second row
+    voice_ko, voice_en                the same in the model's own voice, words aligned with frames, in the same rows
+    beat_ko, beat_en                  how many of these codes each word has
     ko_0 … en_2                       captions; ko_s, en_s captions of the still
     ask_ko, tell_ko, ask_en, tell_en  a question of what a still shows, and its answer
     edit_ko, edit_en                  an instruction; edit_image, edit_video, edit_shape what it makes of the scene
                                       (an edit of motion has only edit_video)
     still                             one entry [1] where nothing moves, else empty
-    say_ko, say_en                    question as speech (`ask_*` spoken by any voice), in some rows
+    say_ko, say_en                    question as speech (`ask_*` spoken by any voice), in every eighth row
     reply_ko, reply_en                its answer in the model's own voice (`tell_*` spoken), in the same rows
+    tap_ko, tap_en                    how many codes each word of the answer has
     count                             one entry: how many objects there are
 
 `table.json` also has `phrases`: codes of sentences that are the same for all rows.
@@ -20,6 +23,7 @@ A table is a folder of columns; a column is `<name>.values.npy` (uint16, end to 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -29,21 +33,23 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from onnuri.codecs.video import STRIDE
 from onnuri.data.pool import processes
 from onnuri.errors import ConfigError
-from onnuri.modality import LANGUAGES, TABLE
-from onnuri.world import audio, shape, video
+from onnuri.modality import LANGUAGES, TABLE, Language
+from onnuri.world import audio, image, shape, video
 from onnuri.world.scene import Edit, Scene, generator, sample_edit, sample_scene
 from onnuri.world.tasks import COMPARISONS, instruction, question
 from onnuri.world.text import caption
 
 Row = dict[str, np.ndarray]
+NONE = np.zeros(0, np.int64)
 SHARD = 128
 """scenes a shard"""
 CAPTIONS = 3
 """phrasings a language"""
-SPOKEN = 8
-"""one scene in so many has its question spoken"""
+FILMED, SPOKEN, ASKED = 2, 2, 8
+"""one row in so many has a video, speech, a spoken question: what is learned soonest for its cost in time"""
 EDITED = 0.35
 """share of scenes with an edit"""
 _codecs: dict[str, Any] = {}
@@ -124,11 +130,12 @@ def _merge(folder: Path, starts: list[int], rows: int, said: dict[str, list[int]
 def encode_rows(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
     """Everything a table holds of scenes."""
     rows = [_words(scene, codecs) for scene in scenes]
-    _media(rows, scenes, "", codecs, [True] * len(scenes))
+    filmed = [scene.seed % FILMED == 0 for scene in scenes]
+    _media(rows, scenes, "", codecs, filmed, [True] * len(scenes))
     edits = [edit_of(scene) for scene in scenes]
     edited = [e.apply(s) if e else None for e, s in zip(edits, scenes)]
     still = [e is not None and e.attribute != "motion" for e in edits]
-    _media(rows, edited, "edit_", codecs, still)
+    _media(rows, edited, "edit_", codecs, filmed, still)
     for row, scene, edit in zip(rows, scenes, edits):
         rng = generator("train", scene.seed)
         for language in LANGUAGES:
@@ -140,7 +147,8 @@ def encode_rows(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
 def edit_of(scene: Scene) -> Edit | None:
     """The edit that a scene's row holds, if any."""
     rng = np.random.default_rng([7, scene.seed])
-    return sample_edit(rng, scene, allow_motion=rng.random() < 0.5) if rng.random() < EDITED else None
+    return sample_edit(rng, scene, allow_motion=scene.seed % FILMED == 0 and rng.random() < 0.5) \
+        if rng.random() < EDITED else None
 
 
 def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
@@ -153,20 +161,38 @@ def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
         asked, told = question(scene, language, rng, motion=False)
         row[f"ask_{language}"], row[f"tell_{language}"] = text.encode(asked), text.encode(told)
         voice = audio.sample_voice(rng)
-        row[f"audio_{language}"] = codecs["audio"].encode(audio.speak(said[0], language, voice))
-        row[f"voice_{language}"] = codecs["audio"].encode(audio.speak(said[0], language, audio.OWN))
-        for column, sentence, by in (("say", asked, voice), ("reply", told, audio.OWN)):
-            row[f"{column}_{language}"] = codecs["audio"].encode(audio.speak(sentence, language, by)) \
-                if scene.seed % SPOKEN == 0 else np.zeros(0, np.int64)
+        row[f"audio_{language}"] = _heard(codecs, said[0], language, voice) if scene.seed % SPOKEN == 0 else NONE
+        row[f"voice_{language}"], row[f"beat_{language}"] = _spoken(codecs, said[0], language) \
+            if scene.seed % SPOKEN == 0 else (NONE, NONE)
+        row[f"say_{language}"] = _heard(codecs, asked, language, voice) if scene.seed % ASKED == 0 else NONE
+        row[f"reply_{language}"], row[f"tap_{language}"] = _spoken(codecs, told, language) \
+            if scene.seed % ASKED == 0 else (NONE, NONE)
     row["count"] = np.array([len(scene.things)])
     row["still"] = np.ones(int(all(t.motion == "still" for t in scene.things)), np.int64)
     return row
 
 
-def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, Any], still: list[bool]) -> None:
-    """Image and shape (where `still`) and video of scenes; a scene that is None leaves the entries empty."""
-    wanted = {"video": [s is not None for s in scenes], "shape": still}
-    renderers = {"video": lambda s: video.render(s).frames, "shape": shape.voxels}
+def _heard(codecs: dict[str, Any], sentence: str, language: Language, voice: audio.Voice) -> np.ndarray:
+    """Codes of a sentence in any voice."""
+    codes: np.ndarray = codecs["audio"].encode(audio.speak(sentence, language, voice))
+    return codes
+
+
+def _spoken(codecs: dict[str, Any], sentence: str, language: Language) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of a sentence in the model's own voice, and how many each word has."""
+    samples, beats = audio.speak_aligned(sentence, language, audio.OWN)
+    return codecs["audio"].encode(samples), np.array(beats, dtype=np.int64)
+
+
+def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, Any], filmed: list[bool],
+           still: list[bool]) -> None:
+    """Image and shape of scenes where `still`, video where `filmed`; a scene that is None leaves the entries empty."""
+    film = functools.partial(video.render, every=STRIDE)  # the codec looks at no other frames
+    renderers: dict[str, Any] = {"video": lambda s: film(s).frames, "shape": shape.voxels,
+                                 "image": lambda s: image.render(s).image}
+    first = TABLE["image"].item_tokens
+    # a video's first frame is the picture, its first codes are the picture's
+    wanted = {"video": filmed, "shape": still, "image": [s and not f for s, f in zip(still, filmed)]}
     for medium, want in wanted.items():
         chosen = [k for k, w in enumerate(want) if w and scenes[k] is not None]
         for at in range(0, len(chosen), 16):
@@ -174,10 +200,10 @@ def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, An
             for k, codes in zip(part, codecs[medium].encode_batch([renderers[medium](scenes[k]) for k in part])):
                 rows[k][f"{prefix}{medium}"] = codes
         for row in rows:
-            row.setdefault(f"{prefix}{medium}", np.zeros(0, np.int64))
-    first = TABLE["image"].item_tokens
-    for row, is_still in zip(rows, still):  # a video's first frame is the picture, its first codes are the picture's
-        row[f"{prefix}image"] = row[f"{prefix}video"][: first if is_still else 0]
+            row.setdefault(f"{prefix}{medium}", NONE)
+    for row, is_still in zip(rows, still):
+        if is_still and len(row[f"{prefix}video"]):
+            row[f"{prefix}image"] = row[f"{prefix}video"][:first]
 
 
 class Table:

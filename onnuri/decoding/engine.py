@@ -32,12 +32,39 @@ class Plan:
     """id that ends a row of free length"""
     longest: int = 0
     """most ids of a row of free length"""
+    stretch: int = 0
+    """most ids in a row of a script before it goes on; 0: any number"""
 
     def at(self, step: int) -> tuple[int, int, bool]:
         """Ids [lo, hi) that may stand at a step, and whether the row may end instead."""
         if self.ranges:
             return *self.ranges[step], False
         return (*self.first, False) if self.first and step == 0 else (*self.free, True)
+
+
+class _Row:
+    """One row's answer as it grows, and what its script has yet to put in."""
+
+    def __init__(self, plan: Plan, script: list[list[int]]) -> None:
+        self.plan, self.script = plan, [list(run) for run in script]
+        self.put_in = sum(len(run) + 1 for run in script)
+        self.waiting = self.script.pop(0) if self.script else []
+        self.ids: list[int] = []
+        self.over, self.since = False, 0
+
+    def take(self, drawn: int) -> int:
+        """The id that stands next: of the script, or what was drawn."""
+        if self.waiting:
+            return self.waiting.pop(0)
+        self.since += 1
+        if self.plan.stretch and self.since > self.plan.stretch:
+            drawn = self.plan.end
+        if self.plan.ranges is None and drawn == self.plan.end:
+            self.over, self.since = self.over or not self.script, 0
+            self.waiting = self.script.pop(0) if self.script else []
+        elif not self.over:
+            self.ids.append(drawn)
+        return drawn
 
 
 class Engine:
@@ -83,16 +110,19 @@ class Engine:
 
     @torch.inference_mode()
     def generate(self, prompts: list[list[int]], plan: Plan, sampling: SamplingConfig, seeds: list[int],
-                 without: list[list[int]] | None = None,
+                 without: list[list[int]] | None = None, scripts: list[list[list[int]]] | None = None,
                  on_step: Callable[[int, list[int]], None] | None = None) -> list[list[int]]:
         """Ids that follow each prompt. `without`: the prompts of guidance, which lack the input.
 
+        `scripts`: for every row, runs of ids that are put in, the first at once, the next whenever the row draws its end;
+        it is over when it does so after the last. They are not part of the answer.
         `on_step(step, ids)` gets one id a row as it is drawn; a row that has ended repeats whatever it draws.
         """
         rows, pair = len(prompts), without is not None and sampling.guidance != 1.0
         every = prompts + (without or []) if pair else prompts
         ids, positions, present = _pad_left(every)
-        steps = len(plan.ranges) if plan.ranges else plan.longest
+        course = [_Row(plan, script) for script in scripts or [[] for _ in prompts]]
+        steps = len(plan.ranges) if plan.ranges else plan.longest + max(row.put_in for row in course)
         total = ids.shape[1] + steps
         cache = torch.zeros(self.layers, 2, len(every), self.heads, total, self.size)
         seen = torch.cat([present, torch.ones(len(every), steps, dtype=torch.bool)], 1)
@@ -101,28 +131,23 @@ class Engine:
         causal = causal | torch.eye(start, dtype=torch.bool)
         last = self.hidden(ids, positions, cache, 0, causal)[:, -1]
         position, generators = positions[:, -1:] + 1, [torch.Generator().manual_seed(s) for s in seeds]
-        out: list[list[int]] = [[] for _ in range(rows)]
-        ended = [False] * rows
         for step in range(steps):
             lo, hi, may_end = plan.at(step)
             logits = self._score(last, lo, hi, plan.end if may_end else None)
             if pair:
                 logits = guided(logits[:rows], logits[rows:], sampling.guidance)
             chosen = draw(logits, sampling.temperature, sampling.top_p, generators)
-            picked = torch.where(chosen < hi - lo, chosen + lo, plan.end)
-            for r, token in enumerate(picked.tolist()):
-                ended[r] = ended[r] or (plan.ranges is None and token == plan.end)
-                if not ended[r]:
-                    out[r].append(token)
+            drawn = torch.where(chosen < hi - lo, chosen + lo, plan.end).tolist()
+            picked = torch.tensor([row.take(token) for row, token in zip(course, drawn, strict=True)])
             if on_step:
                 on_step(step, picked.tolist())
-            if all(ended) or step == steps - 1:
-                return out
+            if all(row.over for row in course) or step == steps - 1:
+                break
             following = torch.cat([picked, picked]) if pair else picked
             at = start + step
             last = self.hidden(following[:, None], position, cache, at, seen[:, None, None, : at + 1])[:, -1]
             position = position + 1
-        return out
+        return [row.ids for row in course]
 
     def _score(self, hidden: Tensor, lo: int, hi: int, end: int | None) -> Tensor:
         """Logits [B, hi - lo], and one more for the end where there may be one."""

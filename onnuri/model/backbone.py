@@ -5,12 +5,14 @@ Knows no media. A config answers how large the model is and what a token costs b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from onnuri import config
@@ -93,10 +95,36 @@ def save(model: nn.Module, folder: Path, begin: int, end: int, pad: int) -> None
         half.save_pretrained(folder)
 
 
-def hidden_states(model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Last hidden states [B, T, C] of ids [B, T] with positions [B, T] and a mask bool [B, 1, T, T] (True: attend)."""
+def hidden_states(model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Last hidden states [1, T, C] of sequences packed end to end: ids and positions [1, T], lengths [N] that sum to T."""
     core: Any = model.model
-    return core(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).last_hidden_state
+    if core.config._attn_implementation != _PACKED:
+        _register()
+        core.set_attn_implementation(_PACKED)
+    return core(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths.tolist()).last_hidden_state
+
+
+_PACKED = "onnuri_packed"
+
+
+@functools.cache
+def _register() -> None:
+    """Makes `packed_attention` known to transformers under its name; models with other settings are not touched."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(_PACKED, packed_attention)
+
+
+def packed_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None,
+                     scaling: float, lengths: list[int] | None = None, **rest: Any) -> tuple[torch.Tensor, None]:
+    """Causal attention within each of the packed sequences: [1, heads, T, size] to [1, T, heads, size].
+
+    One call a sequence: a mask over the whole row would cost its square, most of it for nothing. Without `lengths` the
+    row is one sequence.
+    """
+    parts = [x.split(lengths or [x.shape[2]], 2) for x in (query, key, value)]
+    seen = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling) for q, k, v in zip(*parts, strict=True)]
+    return torch.cat(seen, 2).transpose(1, 2), None
 
 
 def embedding(model: nn.Module) -> torch.Tensor:

@@ -6,6 +6,7 @@ slice of the tied embedding is cheaper, and is the loss of a medium at the same 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,31 +15,52 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnuri.data.mix import Mixer, Segment
-from onnuri.data.pack import attention_mask, pack
+from onnuri.data.pack import pack
 from onnuri.modality import TABLE
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.vocabulary import CODEBOOKS, Vocabulary
 
+Weighted = tuple[list[int], list[float]]
+"""ids, and the weight in the loss of predicting each"""
+Split = Callable[[np.ndarray], list[np.ndarray]]
+"""text codes to the codes of each word"""
 
-def sequence_ids(segments: list[Segment], vocabulary: Vocabulary) -> tuple[list[int], list[float]]:
+
+def sequence_ids(segments: list[Segment], vocabulary: Vocabulary, split: Split) -> Weighted:
     """`<bos> … <eos>` of segments, and the weight in the loss of predicting each id."""
     ids, weights = [vocabulary.special("<bos>")], [0.0]
     for s in segments:
-        grid, piece = TABLE[s.medium].grid, vocabulary.segment(s.medium, s.codes, s.language)
-        opening = vocabulary.opening(s.medium, s.language)
-        ids += piece
-        weights += [0.05, s.weight][: len(opening)]  # the language is told apart with the item
-        weights += [s.weight * w for w in grid.weights] if grid else [s.weight] * len(s.codes)
-        weights += [0.05 if grid else s.weight]
+        more, counts = _spoken(s, vocabulary, split) if s.words else _item(s, vocabulary)
+        ids += more
+        weights += counts
     return [*ids, vocabulary.special("<eos>")], [*weights, 0.05]
+
+
+def _item(s: Segment, vocabulary: Vocabulary) -> Weighted:
+    """A segment's codes between its boundaries."""
+    grid, opening = TABLE[s.medium].grid, vocabulary.opening(s.medium, s.language)
+    weights = [0.05, s.weight][: len(opening)]  # the language is told apart with the item
+    weights += [s.weight * w for w in grid.weights] if grid else [s.weight] * len(s.codes)
+    return vocabulary.segment(s.medium, s.codes, s.language), [*weights, 0.05 if grid else s.weight]
+
+
+def _spoken(s: Segment, vocabulary: Vocabulary, split: Split) -> Weighted:
+    """The model's own speech: every word before its sound. Words are given; sounds and where they end are foretold."""
+    assert s.words and s.language
+    words, beats = split(s.words.codes), s.words.beats
+    assert len(words) == len(beats), (len(words), len(beats))
+    ids = vocabulary.spoken(words, np.split(s.codes, np.cumsum(beats)[:-1]), s.language)
+    weights = [0.0, 0.0]
+    for word, count in zip(words, beats, strict=True):
+        weights += [0.0] * len(word) + [s.weight] * (int(count) + 1)
+    return ids, [*weights, 0.0]
 
 
 def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
     """Weighted mean over all targets, and the mean loss of each codebook."""
-    ids, segments = batch["ids"], batch["segments"]
-    hidden = hidden_states(model, ids, batch["positions"], attention_mask(segments))[:, :-1]
-    targets = ids[:, 1:]
-    weights = batch["weights"][:, 1:] * (segments[:, 1:] == segments[:, :-1]) * (segments[:, 1:] >= 0)
+    ids = batch["ids"]
+    hidden = hidden_states(model, ids, batch["positions"], batch["lengths"])[:, :-1]
+    targets, weights = ids[:, 1:], batch["weights"][:, 1:]
     table, total = embedding(model), hidden.new_zeros(())
     sums, shares = dict.fromkeys(CODEBOOKS, 0.0), dict.fromkeys(CODEBOOKS, 0.0)
     choices = vocabulary.choices()
@@ -67,19 +89,18 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
 class OmniTask:
     """Trains a backbone on a table's sequences."""
 
-    def __init__(self, module: nn.Module, vocabulary: Vocabulary, mixer: Mixer, rows: int = 8, length: int = 512,
+    def __init__(self, module: nn.Module, vocabulary: Vocabulary, mixer: Mixer, split: Split, tokens: int = 2048,
                  seed: int = 0) -> None:
-        self.module, self.vocabulary, self.mixer = module, vocabulary, mixer
-        self.rows, self.length, self.seed = rows, length, seed
+        self.module, self.vocabulary, self.mixer, self.split = module, vocabulary, mixer, split
+        self.tokens, self.seed = tokens, seed
 
     def batch(self, step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, step])
-        return pack(lambda: sequence_ids(self.mixer.draw(rng), self.vocabulary), self.rows, self.length,
-                    self.vocabulary.special("<pad>"))
+        return pack(lambda: sequence_ids(self.mixer.draw(rng), self.vocabulary, self.split), self.tokens)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         loss, figures = omni_loss(self.module, self.vocabulary, batch)
-        return loss, {**figures, "tokens": int((batch["segments"] >= 0).sum())}
+        return loss, {**figures, "tokens": batch["ids"].numel()}
 
 
 @torch.no_grad()

@@ -4,8 +4,9 @@
     folder/codecs/{text,visual,audio,shape}/                   the codecs
     folder/onnuri.json                                         modality table, sampling defaults, hashes of all weights
 
-Knows how media become ids and ids media; what is drawn, the decoding engine decides. Speech goes with its words, as in
-training (`data/mix.py`): the model first writes down what it hears, and writes what it is going to speak.
+Knows how media become ids and ids media; what is drawn, the decoding engine decides. Speech meets words only, as in
+training (`data/mix.py`): the model first writes down what it hears, and goes on with that; it writes what it is going to
+say, and then speaks it word by word.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ HEARING = SamplingConfig(temperature=0.0)
 """how a sound's words are drawn"""
 AT_ONCE = 64
 """rows that are decoded together"""
+LONGEST_WORD = 75
+"""codes of a spoken word: three seconds"""
 SAMPLING: dict[str, SamplingConfig] = {
     "text": SamplingConfig(temperature=0.0),
     "image": SamplingConfig(temperature=0.7, guidance=1.5),
-    "audio": SamplingConfig(temperature=0.5, top_p=0.9, guidance=1.3),
+    "audio": SamplingConfig(temperature=0.3, top_p=0.9),
     "video": SamplingConfig(temperature=0.7, guidance=1.5),
     "shape": SamplingConfig(temperature=0.7, guidance=1.5),
 }
@@ -63,23 +66,27 @@ def save_codecs(codecs: dict[str, Any], folder: Path) -> None:
 
 @dataclasses.dataclass
 class _Context:
-    """What one row has been given, as ids."""
+    """What one row has been given, as ids, and its last input."""
 
     ids: list[int]
     count: int
     """inputs"""
     language: Language | None = None
-    """of the last segment, if that is text"""
-    heard: Language | None = None
-    """of the last sound"""
+    """of the last input, if that is text or a sound"""
+    heard: bool = False
+    """whether that is a sound"""
     words: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    """codes of the last text"""
+    """its codes of text"""
 
-    def add(self, vocabulary: Vocabulary, medium: Medium, codes: np.ndarray, language: Language | None) -> None:
+    def add(self, vocabulary: Vocabulary, medium: Medium, codes: np.ndarray, language: Language | None,
+            heard: bool = False) -> None:
         self.ids = self.ids + vocabulary.segment(medium, codes, language)
-        self.language = language if medium == "text" else None
-        if medium == "text":
-            self.words = codes
+        self.language, self.heard = language, heard
+        self.words = codes if medium == "text" else self.words[:0]
+
+    def says(self, language: Language) -> bool:
+        """Whether all that was given is a sentence in that language."""
+        return self.count == 1 and self.language == language
 
 
 class OmniModel:
@@ -113,79 +120,101 @@ class OmniModel:
         sampling = _override(self.sampling[to], temperature, top_p, guidance)
         languages = [language] * len(inputs) if isinstance(language, str) else list(language)
         seeds = list(seeds) if seeds is not None else list(range(len(inputs)))
-        contexts = self._contexts(inputs, languages)
+        contexts = self._contexts(inputs)
         if to == "audio":
-            contexts = self._worded(contexts, languages, seeds)
-        made: list[np.ndarray | None] = [_said(c, lang) if to == "text" else None for c, lang in zip(contexts, languages)]
-        rest = [k for k, codes in enumerate(made) if codes is None]
-        prompts = [contexts[k].ids + self.vocabulary.opening(to, languages[k]) for k in rest]
-        empty = [[self.vocabulary.special("<bos>"), *self.vocabulary.opening(to, languages[k])] for k in rest]
-        for k, ids in zip(rest, self._draw(prompts, self.plan(to), sampling, [seeds[k] for k in rest], empty)):
-            made[k] = self.vocabulary.codes(to, np.array(ids, dtype=np.int64))
-        return self.codecs[to].decode_batch(made)  # type: ignore[no-any-return]
+            return self._speak(self._sentences(contexts, languages, seeds), languages, sampling, seeds)
+        if to == "text":
+            sentences = self._sentences(contexts, languages, seeds, sampling, only_heard=True)
+            return self.codecs["text"].decode_batch(sentences)  # type: ignore[no-any-return]
+        opening, bos = self.vocabulary.opening(to), self.vocabulary.special("<bos>")
+        ids = self._draw([c.ids + opening for c in contexts], self.plan(to), sampling, seeds, [[bos, *opening]] * len(inputs))
+        return self.codecs[to].decode_batch(self._codes(to, ids))  # type: ignore[no-any-return]
 
     def transcribe(self, sounds: Sequence[Any]) -> list[tuple[Language, str]]:
         """The language and the words of every sound."""
-        contexts = self._contexts([[("audio", sound)] for sound in sounds], ["ko"] * len(sounds))
-        return [(c.heard, self.codecs["text"].decode(c.words)) for c in contexts]  # type: ignore[misc]
+        heard = self._hear([self.encode("audio", sound) for sound in sounds])
+        return [(language, self.codecs["text"].decode(words)) for language, words in heard]
 
-    def _contexts(self, inputs: Sequence[Sequence[Any]], languages: Sequence[Language]) -> list[_Context]:
-        """What every row gives, as ids: inputs in their order, each sound followed by what the model hears in it."""
+    def _contexts(self, inputs: Sequence[Sequence[Any]]) -> list[_Context]:
+        """What every row gives, as ids: inputs in their order, of a sound what the model hears in it."""
         contexts = [_Context([self.vocabulary.special("<bos>")], len(given)) for given in inputs]
-        for at in range(max(map(len, inputs), default=0)):
-            hearing = []
-            for context, given in zip(contexts, inputs):
-                if at < len(given):
-                    medium, item = given[at][:2]
-                    _known(medium)
-                    codes = self.encode(medium, item)
-                    tongue = given[at][2] if len(given[at]) > 2 else _language(item) if medium == "text" else None
-                    context.add(self.vocabulary, medium, codes, None if medium == "audio" else tongue)
-                    hearing += [context] if medium == "audio" else []
-            self._transcribe(hearing)
-        for context in contexts:
+        for medium in {m for given in inputs for m, *_ in given}:
+            _known(medium)
+        sounds = [(k, at) for k, given in enumerate(inputs) for at, (medium, *_) in enumerate(given) if medium == "audio"]
+        heard = dict(zip(sounds, self._hear([self.encode("audio", inputs[k][at][1]) for k, at in sounds]), strict=True))
+        for k, (context, given) in enumerate(zip(contexts, inputs, strict=True)):
+            for at, (medium, item, *tongue) in enumerate(given):
+                if medium == "audio":
+                    context.add(self.vocabulary, "text", heard[k, at][1], heard[k, at][0], heard=True)
+                elif medium == "text":
+                    context.add(self.vocabulary, medium, self.encode(medium, item), tongue[0] if tongue else _language(item))
+                else:
+                    context.add(self.vocabulary, medium, self.encode(medium, item), None)
             room = backbone.positions(self.network) - 2 * max(TABLE[m].max_tokens for m in MEDIA)
             if len(context.ids) > room:
                 raise ConfigError(f"inputs of {len(context.ids)} tokens", f"leave no room, {room} at most fit",
                                   "give fewer or shorter inputs")
         return contexts
 
-    def _transcribe(self, contexts: list[_Context]) -> None:
-        """Adds to every context, which ends in a sound, its language and words."""
+    def _hear(self, sounds: list[np.ndarray]) -> list[tuple[Language, np.ndarray]]:
+        """Of every sound's codes the language and the text codes that the model hears."""
         v = self.vocabulary
-        prompts = [[*c.ids, v.special(TABLE["text"].open)] for c in contexts]
+        prompts = [[v.special("<bos>"), *v.segment("audio", codes), v.special(TABLE["text"].open)] for codes in sounds]
         plan = dataclasses.replace(self.plan("text"), first=v.languages)
-        for context, ids in zip(contexts, self._draw(prompts, plan, HEARING, list(range(len(contexts))))):
+        found = []
+        for ids in self._draw(prompts, plan, HEARING, [0] * len(prompts)):
             language = next(x for x in LANGUAGES if v.special(LANGUAGE_TOKENS[x]) == ids[0])
-            context.add(v, "text", v.codes("text", np.array(ids[1:], dtype=np.int64)), language)
-            context.heard = language
+            found.append((language, v.codes("text", np.array(ids[1:], dtype=np.int64))))
+        return found
 
-    def _worded(self, contexts: list[_Context], languages: Sequence[Language], seeds: Sequence[int]) -> list[_Context]:
-        """Contexts that end in the sentence that is to be spoken: the one that was given, or else one made of it all."""
-        silent = [k for k, (c, lang) in enumerate(zip(contexts, languages)) if c.count != 1 or c.language != lang]
-        prompts = [contexts[k].ids + self.vocabulary.opening("text", languages[k]) for k in silent]
-        made = self._draw(prompts, self.plan("text"), self.sampling["text"], [seeds[k] for k in silent],
-                          [[self.vocabulary.special("<bos>"), *self.vocabulary.opening("text", languages[k])] for k in silent])
-        for k, ids in zip(silent, made):
-            contexts[k].add(self.vocabulary, "text", self.vocabulary.codes("text", np.array(ids, dtype=np.int64)), languages[k])
-        return contexts
+    def _sentences(self, contexts: list[_Context], languages: Sequence[Language], seeds: Sequence[int],
+                   sampling: SamplingConfig | None = None, only_heard: bool = False) -> list[np.ndarray]:
+        """Text codes that answer each context: of a lone sound its words, of a lone sentence that is to be spoken (not
+        `only_heard`) itself, if it is in the language that is asked for; else what the model writes."""
+        made = {k: c.words for k, (c, lang) in enumerate(zip(contexts, languages, strict=True))
+                if c.says(lang) and (c.heard or not only_heard)}
+        rest = [k for k in range(len(contexts)) if k not in made]
+        openings = [self.vocabulary.opening("text", languages[k]) for k in rest]
+        ids = self._draw([contexts[k].ids + o for k, o in zip(rest, openings, strict=True)], self.plan("text"),
+                         sampling or self.sampling["text"], [seeds[k] for k in rest],
+                         [[self.vocabulary.special("<bos>"), *o] for o in openings])
+        made |= dict(zip(rest, self._codes("text", ids), strict=True))
+        return [made[k] for k in range(len(contexts))]
 
-    def _draw(self, prompts: list[list[int]], plan: Plan, sampling: SamplingConfig, seeds: list[int],
-              without: list[list[int]] | None = None) -> list[list[int]]:
+    def _speak(self, sentences: list[np.ndarray], languages: Sequence[Language], sampling: SamplingConfig,
+               seeds: Sequence[int]) -> list[Any]:
+        """Sentences as sound, every word put in before what it sounds like."""
+        v, made = self.vocabulary, [np.zeros(0, np.int64)] * len(sentences)
+        said = [k for k, s in enumerate(sentences) if len(s)]
+        prompts = [[v.special("<bos>"), *v.segment("text", sentences[k], languages[k]), *v.opening("audio", languages[k])]
+                   for k in said]
+        scripts = [[v.ids("text", word).tolist() for word in self.codecs["text"].words(sentences[k])] for k in said]
+        plan = dataclasses.replace(self.plan("audio"), end=v.special("<|word|>"), stretch=LONGEST_WORD)
+        ids = self._draw(prompts, plan, sampling, [seeds[k] for k in said], scripts=scripts)
+        for k, codes in zip(said, self._codes("audio", ids), strict=True):
+            made[k] = codes
+        return self.codecs["audio"].decode_batch(made)  # type: ignore[no-any-return]
+
+    def _codes(self, medium: Medium, ids: list[list[int]]) -> list[np.ndarray]:
+        return [self.vocabulary.codes(medium, np.array(row, dtype=np.int64)) for row in ids]
+
+    def _draw(self, prompts: list[list[int]], plan: Plan, sampling: SamplingConfig, seeds: Sequence[int],
+              without: list[list[int]] | None = None, scripts: list[list[list[int]]] | None = None) -> list[list[int]]:
         """The engine's answers, some rows at a time, those of like length together."""
         made: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda k: len(prompts[k]))
         for at in range(0, len(order), AT_ONCE):
             part = order[at : at + AT_ONCE]
             answers = self.engine.generate([prompts[k] for k in part], plan, sampling, [seeds[k] for k in part],
-                                           [without[k] for k in part] if without else None)
+                                           [without[k] for k in part] if without else None,
+                                           [scripts[k] for k in part] if scripts else None)
             for k, ids in zip(part, answers):
                 made[k] = ids
         return made
 
     def prompt(self, given: Sequence[Any], to: Medium, language: Language) -> list[int]:
         """`<bos>`, the inputs' segments, and what opens the answer."""
-        return self._contexts([given], [language])[0].ids + self.vocabulary.opening(to, language)
+        return self._contexts([given])[0].ids + self.vocabulary.opening(to, language)
 
     def encode(self, medium: Medium, item: Any) -> np.ndarray:
         """Codes of an item; speech and text are cut at the medium's longest."""
@@ -259,11 +288,6 @@ def _known(medium: str) -> None:
 def _language(sentence: str) -> Language:
     """Of a text, by its letters."""
     return "ko" if any("가" <= c <= "힣" for c in sentence) else "en"
-
-
-def _said(context: _Context, language: Language) -> np.ndarray | None:
-    """The words of a lone sound in the language that is asked for: they are the answer."""
-    return context.words if context.count == 1 and context.heard == language else None
 
 
 def _override(settings: SamplingConfig, temperature: float | None, top_p: float | None,

@@ -1,7 +1,9 @@
 """Where every code stands among the model's ids: text first, then special tokens, then one range a codebook.
 
 Knows no network. A sequence is `<bos> <|image|> codes <|/image|> <|text|> <|ko|> ids <|/text|> … <eos>`: any number of
-media in any order. `<|embed|>` is reserved for continuous inputs (an encoder's embeddings), which nothing fills yet.
+media in any order. Speech that the model makes has its words in it, `<|audio|> <|ko|> word codes <|word|> word codes
+<|word|> <|/audio|>`: what is to be said stands right before its sound (as in Moshi's inner monologue, Défossez et al.
+2024, arXiv 2410.00037). `<|embed|>` is reserved for continuous inputs (an encoder's embeddings), which nothing fills yet.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from onnuri.modality import LANGUAGE_TOKENS, MEDIA, TABLE, Language, Medium
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", *(t for m in MEDIA for t in (TABLE[m].open, TABLE[m].close)),
-            *LANGUAGE_TOKENS.values(), "<|embed|>")
+            *LANGUAGE_TOKENS.values(), "<|embed|>", "<|word|>")
 CODEBOOKS = tuple(dict.fromkeys(TABLE[m].codebook for m in MEDIA))
 """text, visual, audio, shape: image and video share one"""
 
@@ -89,6 +91,13 @@ class Vocabulary:
         return [*self.opening(medium, language), *self.ids(medium, codes).tolist(),
                 self.special(TABLE[medium].close)]
 
+    def spoken(self, words: Sequence[np.ndarray], sounds: Sequence[np.ndarray], language: Language) -> list[int]:
+        """The model's own speech between its boundaries: every word's text codes, its sound's codes and `<|word|>`."""
+        ids = self.opening("audio", language)
+        for word, sound in zip(words, sounds, strict=True):
+            ids += [*self.ids("text", word).tolist(), *self.ids("audio", sound).tolist(), self.special("<|word|>")]
+        return [*ids, self.special(TABLE["audio"].close)]
+
     def allowed(self, medium: Medium) -> list[tuple[int, int]] | None:
         """For every position of a grid the ids [lo, hi) that may stand there; None where the length is free."""
         grid, start = TABLE[medium].grid, self.start(TABLE[medium].codebook)
@@ -97,11 +106,11 @@ class Vocabulary:
     def choices(self) -> list[Choice]:
         """The sets of ids among which a target is scored; every id is in exactly one.
 
-        A grid's codes compete within their field, as in generation; a sound's codes with the token that closes it;
+        A grid's codes compete within their field, as in generation; a sound's codes with the token that ends a word;
         text with all other special tokens.
         """
-        close = self.special(TABLE["audio"].close)
-        found = [Choice("text", 0, self.span("text")[1]), Choice("audio", *self.span("audio"), extra=close)]
+        word = self.special("<|word|>")
+        found = [Choice("text", 0, self.span("text")[1]), Choice("audio", *self.span("audio"), extra=word)]
         for codebook, grid in {TABLE[m].codebook: TABLE[m].grid for m in MEDIA}.items():
             for field in grid.fields if grid else ():
                 lo = self.start(codebook) + grid.base(field.name)  # type: ignore[union-attr]
@@ -111,7 +120,8 @@ class Vocabulary:
     def segments(self, ids: Sequence[int]) -> list[tuple[Medium, Language | None, np.ndarray]]:
         """(medium, language, codes int64 [K]) of every item that is opened in a sequence; the inverse of `segment`.
 
-        An item that is not closed goes on to the end of the sequence; ids outside items are passed over.
+        An item that is not closed goes on to the end of the sequence; ids outside items are passed over, and so are the
+        words within the model's own speech.
         """
         opens = {self.special(TABLE[m].open): m for m in MEDIA}
         tags = {self.special(t): cast(Language, language) for language, t in LANGUAGE_TOKENS.items()}
@@ -124,8 +134,11 @@ class Vocabulary:
             language = tags.get(ids[at]) if at < len(ids) else None
             at += language is not None
             lo, hi = self.own(medium)
-            stop = next((k for k in range(at, len(ids)) if not lo <= ids[k] < hi), len(ids))
-            found.append((medium, language, self.codes(medium, np.array(ids[at:stop], dtype=np.int64))))
+            within = (0, self.text_codes, self.special("<|word|>")) if medium == "audio" else (0, 0, -1)
+            stop = next((k for k in range(at, len(ids)) if not lo <= ids[k] < hi
+                         and not within[0] <= ids[k] < within[1] and ids[k] != within[2]), len(ids))
+            own = [i for i in ids[at:stop] if lo <= i < hi]
+            found.append((medium, language, self.codes(medium, np.array(own, dtype=np.int64))))
             at = stop
         return found
 

@@ -47,17 +47,15 @@ class LaptopConfig(config.Config):
     text_codes: int = 1500
     visual: LoopConfig = LoopConfig(minutes=16, learning_rate=2e-3)
     audio: LoopConfig = LoopConfig(minutes=14, learning_rate=1.5e-3, weight_decay=0.01)
-    shape: LoopConfig = LoopConfig(minutes=20, learning_rate=2e-3, weight_decay=0.01)
+    shape: LoopConfig = LoopConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
     model: LoopConfig = LoopConfig(minutes=235, optimizer="muon", learning_rate=2e-3)
     mix: MixConfig = MixConfig()
     width: int = 192
     layers: int = 6
     heads: int = 3
     hidden: int = 576
-    rows: int = 4
-    """packed rows a step"""
-    length: int = 512
-    """tokens a row"""
+    tokens: int = 2048
+    """a step, of sequences packed end to end"""
     workers: int = 2
     seed: int = 0
 
@@ -76,7 +74,7 @@ def smoke() -> LaptopConfig:
     """Two minutes: every stage runs, nothing is learned."""
     few = LoopConfig(steps=4, log_every=1)
     return full().replace(pictures=32, utterances=8, crops=32, scenes=48, text_codes=600, visual=few, audio=few,
-                          shape=few, model=few, width=64, layers=2, heads=2, hidden=128, rows=2)
+                          shape=few, model=few, width=64, layers=2, heads=2, hidden=128, tokens=1024)
 
 
 PRESETS = {"full": full, "evening": evening, "smoke": smoke}
@@ -129,7 +127,7 @@ def model(settings: LaptopConfig, out: Path) -> None:
     network = backbone_config(settings, vocabulary).build()
     start_from_features(network, vocabulary, made, settings.seed)
     mixer = Mixer(settings.mix, Table(out / "table"))
-    task = OmniTask(network, vocabulary, mixer, settings.rows, settings.length, settings.seed)
+    task = OmniTask(network, vocabulary, mixer, made["text"].words, settings.tokens, settings.seed)
     fit(task, settings.model, out / "lm", "model")
     OmniModel(network, made).save(out / "model")
 

@@ -4,20 +4,36 @@ Run as a module, by `audio.py` only. espeak-ng keeps its voice's flutter and pha
 that a sentence would sound different the second time; a fork starts every sentence from the same state. Knows nothing
 of Onnuri and imports little, so that a fork is cheap.
 
-Request: one JSON line {"text", "voice", "rate", "pitch"}. Answer: 4 bytes (little-endian) count, then int16 samples at
-the rate that the first line, written at the start, gives.
+Request: one JSON line {"text", "voice", "rate", "pitch"}. Answer, all int32, little-endian: how many samples and how many
+words, each word's place in the text (characters from 0) and first sample, then int16 samples at the rate that the first
+line, written at the start, gives. Words that espeak-ng runs together ("of the") are one.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
+import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 _RATE, _PITCH, _SYNCHRONOUS, _UTF8 = 1, 3, 2, 1
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_END, _WORD = 0, 1
+"""types of event"""
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h."""
+
+    _fields_ = (("type", ctypes.c_int), ("identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
+                ("length", ctypes.c_int), ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int),
+                ("user", ctypes.c_void_p), ("what", ctypes.c_char * 8))
+
+
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
 
 
 def main() -> None:
@@ -38,10 +54,14 @@ def main() -> None:
 def _speak(library: ctypes.CDLL, request: dict[str, str]) -> None:
     """In the fork: synthesise, answer, end without any clean-up of the parent's things."""
     parts: list[bytes] = []
+    words: list[int] = []
 
-    def receive(wave: int | None, count: int, events: int | None) -> int:
+    def receive(wave: int | None, count: int, events: Any) -> int:
         if wave and count > 0:
             parts.append(ctypes.string_at(wave, 2 * count))
+        for event in itertools.takewhile(lambda e: e.type != _END, (events[k] for k in itertools.count()) if events else ()):
+            if event.type == _WORD:
+                words.extend((event.text_position - 1, event.sample))
         return 0
 
     callback = _Callback(receive)
@@ -52,7 +72,8 @@ def _speak(library: ctypes.CDLL, request: dict[str, str]) -> None:
     text = request["text"].encode()
     library.espeak_Synth(text, len(text) + 1, 0, 1, 0, _UTF8, None, None)
     samples = b"".join(parts)
-    answer = memoryview((len(samples) // 2).to_bytes(4, "little") + samples)
+    head = [len(samples) // 2, len(words) // 2, *words]
+    answer = memoryview(struct.pack(f"<{len(head)}i", *head) + samples)
     while answer:
         answer = answer[os.write(1, answer) :]
     os._exit(0)

@@ -22,8 +22,9 @@ class RenderedVideo:
     """uint8 [F, H, W]: 0 background, i + 1 where things[i] is"""
 
 
-def render(scene: Scene, size: int = IMAGE_SIZE) -> RenderedVideo:
-    """All frames of a scene."""
+def render(scene: Scene, size: int = IMAGE_SIZE, every: int = 1) -> RenderedVideo:
+    """All frames of a scene; with `every` n, each n-th is drawn and held, for a codec that looks at no others."""
     layers, behind = sprites(scene, size), background(scene, size)
-    made = [compose(scene, layers, k / VIDEO_FPS, behind) for k in range(VIDEO_FRAMES)]
+    drawn = [compose(scene, layers, k / VIDEO_FPS, behind) for k in range(0, VIDEO_FRAMES, every)]
+    made = [drawn[k // every] for k in range(VIDEO_FRAMES)]
     return RenderedVideo(np.stack([m[0] for m in made]), np.stack([m[1] for m in made]))

@@ -6,20 +6,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from onnuri.data.mix import MixConfig, Mixer
+from onnuri.data.mix import KINDS, SIGHTS, MixConfig, Mixer
 from onnuri.modality import LANGUAGES, MEDIA, TABLE
 
-ROWS = 40
+ROWS = 48
 NAMES = ["image", "video", "shape", "edit_image", "edit_video", "edit_shape", "still", "phrase", "count",
-         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "ask", "tell", "edit", "say", "reply")),
+         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "beat", "ask", "tell", "edit", "say", "reply", "tap")),
          *(f"{x}_{k}" for x in LANGUAGES for k in "012s")]
-
-
+STEPS = {"still": 3, "video": 2, "audio": 2, "voice": 2, "beat": 2, "say": 8, "reply": 8, "tap": 8, "edit_ko": 3, "edit_en": 3,
+         "edit_video": 3, "edit_image": 6, "edit_shape": 6}
+"""a column has an entry in one row of so many"""
 PHRASES: list[str] = []
 
 
 class Made:
-    """A table whose entries tell their column and row: [column, row, …]. Even rows are still."""
+    """A table whose entries tell their column and row: [column, row]."""
 
     rows = ROWS
 
@@ -32,63 +33,61 @@ class Made:
         return np.array([NAMES.index("phrase"), 0])
 
     def having(self, column):
-        step = {"still": 2, "say_ko": 8, "say_en": 8, "reply_ko": 8, "reply_en": 8,
-                "edit_video": 3, "edit_image": 6, "edit_shape": 6,
-                "edit_ko": 3, "edit_en": 3}.get(column, 1)
-        return np.arange(0, ROWS, step)
+        return np.arange(0, ROWS, STEPS.get(column, STEPS.get(column.split("_")[0], 1)))
 
 
 EQUAL = {"loss_text": 1.0, "loss_audio": 1.0}
 
 
 def only(**weights: float) -> MixConfig:
-    kinds = ("pair", "chain", "alone", "translate_text", "translate_audio", "ask", "edit", "compare")
-    return MixConfig(**(EQUAL | {k: 0.0 for k in kinds} | weights))
+    return MixConfig(**(EQUAL | {k: 0.0 for k in KINDS} | weights))
 
 
 def drawn(config, count=600, seed=0):
     rng = np.random.default_rng(seed)
     mixer = Mixer(config, Made())
     return [[SimpleNamespace(medium=s.medium, column=NAMES[s.codes[0]], row=int(s.codes[1]), language=s.language,
-                             weight=s.weight) for s in mixer.draw(rng)] for _ in range(count)]
+                             weight=s.weight, words=s.words and [NAMES[x[0]] for x in (s.words.codes, s.words.beats)])
+             for s in mixer.draw(rng)] for _ in range(count)]
 
 
 def test_draws_follow_from_the_random_numbers():
     assert drawn(MixConfig(), 100, 7) == drawn(MixConfig(), 100, 7) != drawn(MixConfig(), 100, 8)
 
 
-def test_every_pair_of_media_occurs_and_a_sequence_is_of_one_scene():
-    sequences = drawn(only(pair=1.0), 2000)
-    ends = Counter((s[0].medium, s[-1].medium) for s in sequences)
-    assert set(ends) == {(a, b) for a in MEDIA for b in MEDIA if a != b}
-    assert all(len({x.row for x in s}) == 1 for s in sequences)
-    for first, *rest in sequences:
-        assert first.weight == (0.0 if first.medium == "audio" else MixConfig().source_loss)
-        assert all(x.weight == 1.0 for x in rest)
+def test_every_pair_of_what_is_read_and_seen_occurs_and_a_sequence_is_of_one_scene():
+    for kind, pairs in {"draw": {("text", m) for m in SIGHTS}, "describe": {(m, "text") for m in SIGHTS},
+                        "convert": {(a, b) for a in SIGHTS for b in SIGHTS if a != b}}.items():
+        sequences = drawn(only(**{kind: 1.0}), 800)
+        assert set(Counter(tuple(x.medium for x in s) for s in sequences)) == pairs
+        for first, second in sequences:
+            assert first.row == second.row
+            assert (first.weight, second.weight) == (MixConfig().source_loss, 1.0)
 
 
-def test_speech_stands_beside_its_words():
-    for sequence in drawn(MixConfig(**EQUAL, alone=0.0), 3000):
-        for k, s in enumerate(sequence):
-            if s.medium != "audio":
-                continue
-            given = s.language is None
-            words = sequence[k + 1 if given else k - 1]
-            assert words.medium == "text" and s.column.split("_")[1] == words.language
-            assert words.column == {"say": f"ask_{words.language}", "reply": f"tell_{words.language}"}.get(
-                s.column.split("_")[0], f"{words.language}_0")
-            assert s.weight == (0.0 if given else 1.0)
-            assert s.column.startswith(("voice", "reply")) != given
+def test_speech_meets_its_words_only():
+    for sequence in drawn(MixConfig(**EQUAL), 3000):
+        assert len(sequence) == 2 or all(s.medium != "audio" for s in sequence)
+    for sound, words in drawn(only(hear=1.0)):
+        assert (sound.medium, sound.language, sound.weight, sound.words) == ("audio", None, 0.0, None)
+        kind, language = sound.column.split("_")
+        assert words.language == language and words.column == {"audio": f"{language}_0", "say": f"ask_{language}"}[kind]
+    for words, sound in drawn(only(speak=1.0)):
+        kind, language = sound.column.split("_")
+        assert words.language == sound.language == language
+        assert words.column == {"voice": f"{language}_0", "reply": f"tell_{language}"}[kind]
+        assert sound.words == [words.column, {"voice": f"beat_{language}", "reply": f"tap_{language}"}[kind]]
+        assert (words.weight, sound.weight) == (MixConfig().source_loss, 1.0)
 
 
-@pytest.mark.parametrize("kind", ["pair", "chain"])
+@pytest.mark.parametrize("kind", ["describe", "convert", "chain"])
 def test_after_a_still_nothing_tells_of_motion(kind):
     for first, *rest in drawn(only(**{kind: 1.0}), 1500):
         if "motion" in TABLE[first.medium].carries:
             continue
-        moving = first.row % 2 == 1
+        moving = first.row % STEPS["still"] != 0
         for s in rest:
-            assert not moving or (s.column.endswith("_s") if s.medium == "text" else s.medium not in ("audio", "video"))
+            assert not moving or (s.column.endswith("_s") if s.medium == "text" else s.medium != "video")
 
 
 def test_languages_of_columns_and_tags_agree_and_translations_cross():
@@ -96,11 +95,8 @@ def test_languages_of_columns_and_tags_agree_and_translations_cross():
         for s in sequence:
             assert (s.language is None) == (TABLE[s.medium].grid is not None or (s.medium == "audio" and s.weight < 1))
             assert s.language is None or s.column == "phrase" or s.language in s.column.split("_")
-    for a, b in drawn(only(translate_text=1.0), 200):
-        assert a.language != b.language and a.row == b.row
-    for heard, words, said, spoken in drawn(only(translate_audio=1.0), 200):
-        assert [s.medium for s in (heard, words, said, spoken)] == ["audio", "text", "text", "audio"]
-        assert words.language != said.language == spoken.language
+    for a, b in drawn(only(translate=1.0), 200):
+        assert a.language != b.language and a.row == b.row and a.medium == b.medium == "text"
 
 
 def test_chains_are_of_three_or_four_media_without_sound_and_alone_has_one():
@@ -110,11 +106,11 @@ def test_chains_are_of_three_or_four_media_without_sound_and_alone_has_one():
 
 
 def test_questions_and_edits_have_their_shape():
-    for sequence in drawn(only(ask=1.0)):
-        *about, asked, told = sequence if sequence[-1].medium == "text" else sequence[:-1]
+    sequences = drawn(only(ask=1.0))
+    assert {s[0].medium for s in sequences} == set(MEDIA) - {"audio"}
+    for about, asked, told in sequences:
         assert asked.column == f"ask_{asked.language}" and told.column == f"tell_{asked.language}"
-        assert len({s.row for s in about} | {asked.row, told.row}) == 1 and told.weight == 1.0
-        assert 1 <= len(about) <= 3
+        assert about.row == asked.row == told.row and told.weight == 1.0
     for before, said, after in drawn(only(edit=1.0)):
         assert after.column == f"edit_{before.medium}" and said.column == f"edit_{said.language}"
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from onnuri.data.pack import attention_mask, pack
+from onnuri.data.pack import pack
 from onnuri.model.backbone import BackboneConfig, hidden_states
 
 
@@ -15,25 +15,37 @@ def sequences(seed: int):
     return draw
 
 
-def test_rows_are_well_filled_and_sequences_whole():
-    batch = pack(sequences(0), 8, 128, 0)
-    assert (batch["segments"] >= 0).float().mean() > 0.85
-    for segment in batch["segments"].unique():
-        if segment >= 0:
-            places = (batch["segments"] == segment).nonzero()
-            assert len(places[:, 0].unique()) == 1
-            assert (batch["positions"][batch["segments"] == segment] == torch.arange(len(places))).all()
+def test_a_row_is_well_filled_without_padding_and_sequences_are_whole():
+    batch, again = pack(sequences(0), 512), sequences(0)
+    assert 512 - 40 < batch["ids"].shape[1] == batch["lengths"].sum() <= 512
+    for ids, positions in zip(batch["ids"][0].split(batch["lengths"].tolist()),
+                              batch["positions"][0].split(batch["lengths"].tolist()), strict=True):
+        assert ids.tolist() == again()[0]
+        assert positions.tolist() == list(range(len(ids)))
+
+
+def test_nothing_foretells_the_first_id_of_a_sequence():
+    batch = pack(sequences(2), 200)
+    assert (batch["weights"] == (batch["positions"] > 0)).all()
+
+
+def test_a_first_sequence_that_is_too_long_is_cut():
+    batch = pack(lambda: (list(range(90)), [1.0] * 90), 64)
+    assert batch["ids"].tolist() == [list(range(64))] and batch["lengths"].tolist() == [64]
 
 
 def test_packed_equals_alone():
     torch.manual_seed(0)
     model = BackboneConfig(vocabulary=50, width=32, layers=2, heads=2, hidden=64).build().eval()
-    batch = pack(sequences(1), 2, 96, 0)
+    stock = BackboneConfig(vocabulary=50, width=32, layers=2, heads=2, hidden=64).build().eval()
+    stock.load_state_dict(model.state_dict())
+    batch = pack(sequences(1), 300)
+    lengths = batch["lengths"].tolist()
     with torch.no_grad():
-        packed = hidden_states(model, batch["ids"], batch["positions"], attention_mask(batch["segments"]))
-        for segment in batch["segments"].unique():
-            chosen = batch["segments"] == segment
-            if segment >= 0:
-                ids = batch["ids"][chosen][None]
-                alone = model.model(input_ids=ids).last_hidden_state[0]
-                assert torch.allclose(packed[chosen], alone, atol=1e-5)
+        packed = hidden_states(model, batch["ids"], batch["positions"], batch["lengths"])
+        for ids, states in zip(batch["ids"][0].split(lengths), packed[0].split(lengths), strict=True):
+            alone = stock.model(input_ids=ids[None]).last_hidden_state[0]
+            assert torch.allclose(states, alone, atol=1e-5)
+        # a model that was trained packed still reads one sequence a row
+        assert torch.allclose(model(input_ids=batch["ids"][:, : lengths[0]]).logits,
+                              stock(input_ids=batch["ids"][:, : lengths[0]]).logits, atol=1e-5)

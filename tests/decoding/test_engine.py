@@ -84,3 +84,29 @@ def test_ids_are_told_as_they_are_drawn(network):
                                     on_step=lambda step, ids: told.append((step, ids)))
     assert [step for step, _ in told] == list(range(5))
     assert [list(row) for row in zip(*(ids for _, ids in told), strict=True)] == made
+
+
+def test_a_script_is_put_in_at_the_start_and_after_every_end(network):
+    """Every id that was fed, in order: forced runs, ids of the free range, ends; the answer has the drawn ones only."""
+    scripts, fed = [[[100, 101], [102]], [[110]], []], []
+    plan = Plan(free=(0, 60), end=90, longest=60, stretch=7)
+    made = Engine(network).generate([[1], [2, 3], [4]], plan, SamplingConfig(temperature=3.0, top_p=1.0), [0, 1, 2],
+                                    scripts=scripts, on_step=lambda step, ids: fed.append(ids))
+    for row, (script, answer) in enumerate(zip(scripts, made, strict=True)):
+        ids = [step[row] for step in fed]
+        runs = script or [[]]
+        for k, run in enumerate(runs):
+            assert ids[: len(run)] == run
+            free = ids[len(run) : ids.index(90, len(run))]
+            assert all(0 <= t < 60 for t in free) and len(free) <= 7
+            assert answer[: len(free)] == free
+            answer, ids = answer[len(free) :], ids[len(run) + len(free) + 1 :]
+        assert answer == []
+
+
+def test_scripted_rows_are_each_as_they_are_alone(network):
+    plan, sampling = Plan(free=(0, 60), end=90, longest=40, stretch=9), SamplingConfig(temperature=2.0)
+    prompts, scripts = [[1], [2, 3, 4]], [[[100], [101], [102]], [[110, 111]]]
+    together = Engine(network).generate(prompts, plan, sampling, [3, 4], scripts=scripts)
+    alone = [Engine(network).generate([p], plan, sampling, [s], scripts=[c])[0] for p, s, c in zip(prompts, (3, 4), scripts)]
+    assert together == alone

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from onnuri.data.mix import Segment
-from onnuri.data.pack import attention_mask, pack
+from onnuri.data.mix import Segment, Words
+from onnuri.data.pack import pack
 from onnuri.modality import MEDIA, TABLE
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import omni_loss, sequence_ids
@@ -40,33 +40,58 @@ def test_codes_and_ids_are_one_to_one(medium):
 def competitors(target):
     """bool [V]: what may stand where `target` stands, from the modality table."""
     allowed = torch.zeros(VOCABULARY.size, dtype=torch.bool)
-    close = VOCABULARY.special(TABLE["audio"].close)
+    word = VOCABULARY.special("<|word|>")
     lo, hi = VOCABULARY.span("audio")
-    if lo <= target < hi or target == close:
-        allowed[lo:hi] = allowed[close] = True
+    if lo <= target < hi or target == word:
+        allowed[lo:hi] = allowed[word] = True
     for medium in MEDIA:
         for lo, hi in VOCABULARY.allowed(medium) or [VOCABULARY.span("text")] * (medium == "text"):
-            if lo <= target < hi and target != close:
+            if lo <= target < hi and target != word:
                 allowed[lo:hi] = True
     return allowed
+
+
+def by_twos(codes):
+    return np.split(codes, range(2, len(codes), 2))
 
 
 def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = BackboneConfig(vocabulary=VOCABULARY.size, width=32, layers=2, heads=2, hidden=64).build()
-    batch = pack(lambda: sequence_ids([segment(m, rng, w) for m, w in zip(rng.permutation(MEDIA)[:2], (0.2, 1.0), strict=True)],
-                                      VOCABULARY), 3, 256, VOCABULARY.special("<pad>"))
+    speech = [segment("text", rng, 0.2), Segment("audio", rng.integers(0, 4096, 9), "ko", 1.0,
+                                                 Words(rng.integers(0, 300, 6), np.array([4, 0, 5])))]
+
+    def draw():
+        made = [segment(m, rng, w) for m, w in zip(rng.permutation(MEDIA)[:2], (0.2, 1.0), strict=True)]
+        return sequence_ids(speech if rng.random() < 0.3 else made, VOCABULARY, by_twos)
+
+    batch = pack(draw, 600)
     loss, figures = omni_loss(model, VOCABULARY, batch)
-    logits = model(input_ids=batch["ids"], position_ids=batch["positions"],
-                   attention_mask=attention_mask(batch["segments"])).logits[:, :-1]
-    targets = batch["ids"][:, 1:]
-    for place, target in np.ndenumerate(targets.numpy()):
-        logits[place][~competitors(int(target))] = -1e9
-    weights = batch["weights"][:, 1:] * (batch["segments"][:, 1:] == batch["segments"][:, :-1]) * (batch["segments"][:, 1:] >= 0)
-    reference = (F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * weights).sum() / weights.sum()
-    assert float(loss) == pytest.approx(float(reference), rel=1e-5)
+    parts = [x[0].split(batch["lengths"].tolist()) for x in (batch["ids"], batch["weights"])]
+    total = weight = 0.0
+    model.set_attn_implementation("sdpa")
+    for ids, weights in zip(*parts, strict=True):  # one by one, by transformers' own head
+        logits = model(input_ids=ids[None]).logits[0, :-1]
+        for place, target in enumerate(ids[1:]):
+            logits[place][~competitors(int(target))] = -1e9
+        total += float((F.cross_entropy(logits, ids[1:], reduction="none") * weights[1:]).sum())
+        weight += float(weights[1:].sum())
+    assert float(loss) == pytest.approx(total / weight, rel=1e-5)
     assert set(figures) <= {f"loss_{c}" for c in CODEBOOKS}
+
+
+def test_the_model_s_own_speech_has_every_word_before_its_sound():
+    said = Segment("audio", np.arange(10, 19), "en", 0.8, Words(np.array([5, 6, 7, 8, 9, 3]), np.array([4, 0, 5])))
+    ids, weights = sequence_ids([said], VOCABULARY, by_twos)
+    word, audio = VOCABULARY.special("<|word|>"), VOCABULARY.start("audio")
+    body = [5, 6, *range(audio + 10, audio + 14), word, 7, 8, word, 9, 3, *range(audio + 14, audio + 19), word]
+    assert ids == [VOCABULARY.special("<bos>"), *VOCABULARY.opening("audio", "en"), *body,
+                   VOCABULARY.special(TABLE["audio"].close), VOCABULARY.special("<eos>")]
+    # sounds and ends of words are foretold, words are given
+    assert [i for i, w in zip(ids, weights, strict=True) if w == 0.8] == [i for i in body if i >= audio or i == word]
+    (medium, language, codes), = VOCABULARY.segments(ids)
+    assert (medium, language, codes.tolist()) == ("audio", "en", list(range(10, 19)))
 
 
 def test_config_counts_its_weights_before_it_is_built():

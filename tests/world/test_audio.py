@@ -1,6 +1,9 @@
 import numpy as np
 
-from onnuri.world.audio import FRAME, VARIANTS, Voice, sample_voice, speak
+from onnuri.modality import LANGUAGES
+from onnuri.world.audio import FRAME, OWN, VARIANTS, Voice, sample_voice, speak, speak_aligned
+from onnuri.world.scene import generator, sample_scene
+from onnuri.world.text import caption
 
 
 def test_speech_is_the_same_every_time_whatever_was_said_before():
@@ -24,3 +27,20 @@ def test_voices_rates_and_pitches_differ():
     sounds = [speak("큰 파란 별이 튄다", "ko", Voice(variant=v)) for v in VARIANTS]
     spectra = [np.abs(np.fft.rfft(s, 65536)) for s in sounds]
     assert min(np.corrcoef(a, b)[0, 1] < 0.95 for i, a in enumerate(spectra) for b in spectra[:i])
+
+
+def test_aligned_speech_gives_every_word_whole_frames_and_lasts_as_long():
+    for seed in range(30):
+        for language in LANGUAGES:
+            said = caption(sample_scene(seed), language, generator("train", seed))
+            sound, beats = speak_aligned(said, language, OWN)
+            assert len(beats) == len(said.split()) and sum(beats) * FRAME == len(sound) and min(beats) >= 0
+            assert abs(len(sound) - len(speak(said, language, OWN))) <= (len(beats) / 2 + 2) * FRAME
+            assert 0.02 < np.sqrt((sound**2).mean()) < 0.2 and np.abs(sound).max() <= 1
+
+
+def test_longer_words_have_more_frames():
+    _, (star, cylinder) = speak_aligned("별 원기둥", "ko", OWN)
+    assert cylinder > star
+    _, beats = speak_aligned("yes", "en", OWN)
+    assert len(beats) == 1 and beats[0] > 4
