@@ -105,8 +105,8 @@ SHAPE_GRID = Grid(
     fields=(
         Field(name="color", count=1, codes=512, weight=3.0),
         Field(name="form", count=4, codes=512, weight=0.7),
-        Field(name="center", count=3, codes=128, weight=0.7),
-        Field(name="extent", count=3, codes=128),
+        Field(name="center", count=3, codes=256, weight=0.7),
+        Field(name="extent", count=3, codes=256),
     ),
     order=("form", "color", "center", "extent") * OBJECTS,
 )

@@ -97,7 +97,7 @@ MISTAKES = [
     ("generate --to image --text hi --top-p 0 -o a.png", "top_p"),
     ("generate --to image --text hi --guidance 99 -o a.png", "guidance"),
     ("generate --to image --text hi --model nowhere -o a.png", "nowhere"),
-    ("generate --to image --text hi -o missing/folder/a.png", "missing"),
+    ("generate --to image --text hi -o /dev/null/folder/a.png", "/dev/null/folder"),
     ("evaluate matrix --items 0", "--items 0"), ("evaluate codecs --items 0", "--items 0"),
 ]
 

@@ -27,9 +27,10 @@ CROP = 24
 MARGIN = 1.15
 """a crop shows this many times the box"""
 SMALLEST, LARGEST = 0.06, 2.0
-"""world units of a box's side; 128 codes between them, evenly in the logarithm"""
+"""world units of a box's side; 256 codes between them, evenly in the logarithm"""
 SPECK = 8
 """components of fewer voxels are dust"""
+PLACES, SIDES = SHAPE_GRID.field("center").codes, SHAPE_GRID.field("extent").codes
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -184,9 +185,9 @@ def _row(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
         if k < len(parts):
             form, box, rgb = parts[k]
             color = np.asarray((rgb * 7).round().clip(0, 7).astype(int) @ np.array([1, 8, 64]))
-            center = ((box[:3] + 1) * 64).astype(int).clip(0, 127)
+            center = ((box[:3] + 1) / 2 * PLACES).astype(int).clip(0, PLACES - 1)
             span = math.log(LARGEST / SMALLEST)
-            extent = (np.log(box[3:] / SMALLEST) / span * 127).round().clip(0, 127)
+            extent = (np.log(box[3:] / SMALLEST) / span * (SIDES - 1)).round().clip(0, SIDES - 1)
             values = [("form", form), ("color", color[None]), ("center", center), ("extent", extent)]
         else:
             values = [(n, np.full(c, g.field(n).codes)) for n, c in (("form", 4), ("color", 1), ("center", 3), ("extent", 3))]
@@ -198,11 +199,11 @@ def _parts(row: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The inverse of `_row`, without absent components."""
     g, parts = SHAPE_GRID, []
     bases = np.array([g.base("form")] * 4 + [g.base("color")] + [g.base("center")] * 3 + [g.base("extent")] * 3)
-    limits = np.array([512] * 5 + [128] * 6)
+    limits = np.array([512] * 5 + [PLACES] * 3 + [SIDES] * 3)
     for values in row.reshape(OBJECTS, 11) - bases:
         if ((values >= 0) & (values < limits)).all():
             rgb = np.array([values[4] % 8, values[4] // 8 % 8, values[4] // 64]) / 7
-            extent = SMALLEST * np.exp(values[8:] / 127 * math.log(LARGEST / SMALLEST))
-            parts.append((values[:4], np.concatenate([(values[5:8] + 0.5) / 64 - 1, extent]).astype(np.float32),
+            extent = SMALLEST * np.exp(values[8:] / (SIDES - 1) * math.log(LARGEST / SMALLEST))
+            parts.append((values[:4], np.concatenate([(values[5:8] + 0.5) * 2 / PLACES - 1, extent]).astype(np.float32),
                           rgb.astype(np.float32)))
     return parts

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnuri.data.mix import Mixer, Segment
-from onnuri.data.pack import pack
-from onnuri.modality import TABLE
+from onnuri.data.pack import Sequence, pack
+from onnuri.modality import MEDIA, TABLE
 from onnuri.model.backbone import embedding, hidden_states
-from onnuri.model.vocabulary import CODEBOOKS, Vocabulary
+from onnuri.model.vocabulary import Vocabulary
 
 Weighted = tuple[list[int], list[float]]
 """ids, and the weight in the loss of predicting each"""
@@ -26,14 +26,15 @@ Split = Callable[[np.ndarray], list[np.ndarray]]
 """text codes to the codes of each word"""
 
 
-def sequence_ids(segments: list[Segment], vocabulary: Vocabulary, split: Split) -> Weighted:
-    """`<bos> … <eos>` of segments, and the weight in the loss of predicting each id."""
-    ids, weights = [vocabulary.special("<bos>")], [0.0]
+def sequence_ids(segments: list[Segment], vocabulary: Vocabulary, split: Split) -> Sequence:
+    """`<bos> … <eos>` of segments, the weight in the loss of predicting each id, and the index of its medium in MEDIA."""
+    ids, weights, media = [vocabulary.special("<bos>")], [0.0], [0]
     for s in segments:
         more, counts = _spoken(s, vocabulary, split) if s.words else _item(s, vocabulary)
         ids += more
         weights += counts
-    return [*ids, vocabulary.special("<eos>")], [*weights, 0.05]
+        media += [MEDIA.index(s.medium)] * len(more)
+    return [*ids, vocabulary.special("<eos>")], [*weights, 0.05], [*media, media[-1]]
 
 
 def _item(s: Segment, vocabulary: Vocabulary) -> Weighted:
@@ -57,12 +58,12 @@ def _spoken(s: Segment, vocabulary: Vocabulary, split: Split) -> Weighted:
 
 
 def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Weighted mean over all targets, and the mean loss of each codebook."""
+    """Weighted mean over all targets, and that of each medium's."""
     ids = batch["ids"]
-    hidden = hidden_states(model, ids, batch["positions"], batch["lengths"])[:, :-1]
-    targets, weights = ids[:, 1:], batch["weights"][:, 1:]
+    hidden = hidden_states(model, ids, batch["positions"], batch["lengths"])[0, :-1]
+    targets, weights, media = ids[0, 1:], batch["weights"][0, 1:], batch["kinds"][0, 1:]
     table, total = embedding(model), hidden.new_zeros(())
-    sums, shares = dict.fromkeys(CODEBOOKS, 0.0), dict.fromkeys(CODEBOOKS, 0.0)
+    sums, shares = hidden.new_zeros(len(MEDIA)), hidden.new_zeros(len(MEDIA))
     choices = vocabulary.choices()
     extras = [c.extra for c in choices if c.extra is not None]
     for choice in choices:
@@ -78,12 +79,11 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
         if choice.extra is not None:
             logits = torch.cat([logits, states @ table[choice.extra][:, None]], 1)
             wanted = torch.where(targets[chosen] == choice.extra, choice.hi - choice.lo, wanted)
-        losses = F.cross_entropy(logits, wanted, reduction="none")
-        loss = (losses * weight).sum()
-        total = total + loss
-        sums[choice.codebook] += float(loss.detach())
-        shares[choice.codebook] += float(weight.sum())
-    return total / weights.sum(), {f"loss_{c}": sums[c] / shares[c] for c in CODEBOOKS if shares[c]}
+        losses = F.cross_entropy(logits, wanted, reduction="none") * weight
+        total = total + losses.sum()
+        sums.index_add_(0, media[chosen], losses.detach())
+        shares.index_add_(0, media[chosen], weight)
+    return total / weights.sum(), {f"loss_{m}": float(sums[k] / shares[k]) for k, m in enumerate(MEDIA) if shares[k] > 0}
 
 
 class OmniTask:

@@ -2,8 +2,8 @@
 
     world → pools → codecs → token table → model → folder
 
-Every stage goes on where it was left. `full` is what ships, `evening` the same in two hours, `smoke` the same code in
-two minutes. Run: `onnuri train laptop [--preset …]`.
+Every stage goes on where it was left. `full` is what ships, `evening` less of it, `smoke` the same code in two minutes.
+Run: `onnuri train laptop [--preset …]`.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class LaptopConfig(config.Config):
     """rows of four seconds that the audio codec learns from"""
     crops: int = 10_000
     """components that the shape codec learns from"""
-    scenes: int = 30_000
+    scenes: int = 16_384
     """rows of the token table"""
     text_codes: int = 1500
     visual: LoopConfig = LoopConfig(minutes=16, learning_rate=2e-3)
     audio: LoopConfig = LoopConfig(minutes=14, learning_rate=1.5e-3, weight_decay=0.01)
     shape: LoopConfig = LoopConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
-    model: LoopConfig = LoopConfig(minutes=235, optimizer="muon", learning_rate=2e-3)
+    model: LoopConfig = LoopConfig(minutes=75, optimizer="muon", learning_rate=2e-3)
     mix: MixConfig = MixConfig()
     width: int = 192
     layers: int = 6
@@ -65,9 +65,9 @@ def full() -> LaptopConfig:
 
 
 def evening() -> LaptopConfig:
-    """Two hours: fewer scenes, a quarter of the model's time."""
+    """Two hours: the same data and codecs, half of the model's time."""
     base = full()
-    return base.replace(scenes=8_192, shape=base.shape.replace(minutes=8), model=base.model.replace(minutes=58))
+    return base.replace(model=base.model.replace(minutes=40))
 
 
 def smoke() -> LaptopConfig:

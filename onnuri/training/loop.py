@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from onnuri.config import Config
 from onnuri.training.checkpoint import restore, store
 from onnuri.training.metrics import Metrics, Progress
+from onnuri.training.optim import Optimizers
 
 
 class Task(Protocol):
@@ -51,8 +52,8 @@ class LoopConfig(Config):
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: orthogonalised momentum for the matrices inside (Jordan et al. 2024), AdamW for embeddings and vectors"""
     learning_rate: float = 1e-3
-    warmup: float = 0.02
-    """share of the budget"""
+    warmup_steps: int = 200
+    """so that runs of different budgets are one and the same until the shorter one's rate decays"""
     decay: float = 0.3
     """share of the budget at whose end the rate reaches zero: warm-up, stable, decay (Hu et al. 2024, MiniCPM)"""
     weight_decay: float = 0.05
@@ -66,55 +67,23 @@ class LoopConfig(Config):
     checkpoint_seconds: float = 120.0
 
 
-def rate(progress: float, config: LoopConfig) -> float:
-    """Learning rate at a share of the budget in [0, 1]: warm-up, stable, decay by 1 - sqrt (Hägele et al. 2024)."""
-    if progress < config.warmup:
-        return config.learning_rate * progress / config.warmup
+def rate(step: int, progress: float, config: LoopConfig) -> float:
+    """Learning rate of a step at a share of the budget in [0, 1]: warm-up, stable, decay by 1 - sqrt (Hägele et al. 2024)."""
     left = (progress - (1 - config.decay)) / config.decay if config.decay else 0.0
-    return config.learning_rate * (1 - math.sqrt(min(max(left, 0.0), 1.0)))
-
-
-class Optimizers:
-    """One optimizer for every kind of weight, stepped together."""
-
-    def __init__(self, module: nn.Module, config: LoopConfig) -> None:
-        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-        inner = [p for n, p in named if p.ndim == 2 and "embed" not in n] if config.optimizer == "muon" else []
-        taken = {id(p) for p in inner}
-        matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in taken]
-        vectors = [p for _, p in named if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.each: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)]
-        if inner:  # at the size of AdamW's updates, so that one learning rate serves both (Liu et al. 2025, 2502.16982)
-            self.each.append(torch.optim.Muon(inner, lr=config.learning_rate, weight_decay=config.weight_decay,
-                                              adjust_lr_fn="match_rms_adamw"))
-
-    def step(self, rate: float) -> None:
-        for optimizer in self.each:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {str(k): o.state_dict() for k, o in enumerate(self.each)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for k, optimizer in enumerate(self.each):
-            optimizer.load_state_dict(state[str(k)])
+    return config.learning_rate * min((step + 1) / (config.warmup_steps + 1), 1.0) * (1 - math.sqrt(min(max(left, 0.0), 1.0)))
 
 
 def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> None:
     """Train until the budget is spent, going on from `out` where it was left. Raises KeyboardInterrupt when stopped."""
     out.mkdir(parents=True, exist_ok=True)
     task.module.train()
-    optimizer = Optimizers(task.module, config)
+    optimizer = Optimizers(task.module, config.optimizer == "muon", config.learning_rate, config.weight_decay, config.betas)
     step, spent = restore(out / "checkpoint.pt", task.module, optimizer)
     metrics, saved = Metrics(out / "metrics.jsonl", step), time.perf_counter()
     with _asked_to_stop() as stop, Progress(name) as progress:
         while (done := share_done(config, step, spent)) < 1:
             began = time.perf_counter()
-            figures = _step(task, optimizer, config, step, rate(done, config))
+            figures = _step(task, optimizer, config, step, rate(step, done, config))
             took = time.perf_counter() - began
             step, spent = step + 1, spent + took
             metrics.add(took, figures)

@@ -10,7 +10,7 @@ def sequences(seed: int):
 
     def draw():
         n = int(rng.integers(3, 40))
-        return rng.integers(1, 50, n).tolist(), [1.0] * n
+        return rng.integers(1, 50, n).tolist(), [1.0] * n, [n] * n
 
     return draw
 
@@ -27,10 +27,11 @@ def test_a_row_is_well_filled_without_padding_and_sequences_are_whole():
 def test_nothing_foretells_the_first_id_of_a_sequence():
     batch = pack(sequences(2), 200)
     assert (batch["weights"] == (batch["positions"] > 0)).all()
+    assert (batch["kinds"][0] == torch.repeat_interleave(batch["lengths"], batch["lengths"])).all()
 
 
 def test_a_first_sequence_that_is_too_long_is_cut():
-    batch = pack(lambda: (list(range(90)), [1.0] * 90), 64)
+    batch = pack(lambda: (list(range(90)), [1.0] * 90, [0] * 90), 64)
     assert batch["ids"].tolist() == [list(range(64))] and batch["lengths"].tolist() == [64]
 
 

@@ -95,7 +95,7 @@ def test_a_script_is_put_in_at_the_start_and_after_every_end(network):
     for row, (script, answer) in enumerate(zip(scripts, made, strict=True)):
         ids = [step[row] for step in fed]
         runs = script or [[]]
-        for k, run in enumerate(runs):
+        for run in runs:
             assert ids[: len(run)] == run
             free = ids[len(run) : ids.index(90, len(run))]
             assert all(0 <= t < 60 for t in free) and len(free) <= 7

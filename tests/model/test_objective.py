@@ -72,24 +72,29 @@ def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked
     total = weight = 0.0
     model.set_attn_implementation("sdpa")
     for ids, weights in zip(*parts, strict=True):  # one by one, by transformers' own head
-        logits = model(input_ids=ids[None]).logits[0, :-1]
+        with torch.no_grad():
+            logits = model(input_ids=ids[None]).logits[0, :-1]
         for place, target in enumerate(ids[1:]):
             logits[place][~competitors(int(target))] = -1e9
         total += float((F.cross_entropy(logits, ids[1:], reduction="none") * weights[1:]).sum())
         weight += float(weights[1:].sum())
-    assert float(loss) == pytest.approx(total / weight, rel=1e-5)
-    assert set(figures) <= {f"loss_{c}" for c in CODEBOOKS}
+    assert float(loss.detach()) == pytest.approx(total / weight, rel=1e-5)
+    assert set(figures) == {f"loss_{m}" for m in MEDIA}
+    shares = torch.zeros(len(MEDIA)).index_add(0, batch["kinds"][0], batch["weights"][0])
+    mean = sum(figures[f"loss_{m}"] * float(s) for m, s in zip(MEDIA, shares, strict=True)) / float(shares.sum())
+    assert mean == pytest.approx(float(loss.detach()), rel=1e-5)
 
 
 def test_the_model_s_own_speech_has_every_word_before_its_sound():
     said = Segment("audio", np.arange(10, 19), "en", 0.8, Words(np.array([5, 6, 7, 8, 9, 3]), np.array([4, 0, 5])))
-    ids, weights = sequence_ids([said], VOCABULARY, by_twos)
+    ids, weights, media = sequence_ids([said], VOCABULARY, by_twos)
     word, audio = VOCABULARY.special("<|word|>"), VOCABULARY.start("audio")
     body = [5, 6, *range(audio + 10, audio + 14), word, 7, 8, word, 9, 3, *range(audio + 14, audio + 19), word]
     assert ids == [VOCABULARY.special("<bos>"), *VOCABULARY.opening("audio", "en"), *body,
                    VOCABULARY.special(TABLE["audio"].close), VOCABULARY.special("<eos>")]
     # sounds and ends of words are foretold, words are given
     assert [i for i, w in zip(ids, weights, strict=True) if w == 0.8] == [i for i in body if i >= audio or i == word]
+    assert set(media[1:]) == {MEDIA.index("audio")}
     (medium, language, codes), = VOCABULARY.segments(ids)
     assert (medium, language, codes.tolist()) == ("audio", "en", list(range(10, 19)))
 

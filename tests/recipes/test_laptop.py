@@ -33,7 +33,7 @@ def test_smoke_goes_from_nothing_to_a_model_also_when_interrupted(tmp_path):
     assert Table(out / "table").rows == 48 and set(json.loads((out / "times.json").read_text())) == {
         "pools", "codecs", "table", "model"}
     last = read_metrics(out / "lm")[-1]
-    assert {"loss_text", "loss_visual", "loss_audio", "loss_shape", "tokens_per_second", "lr"} <= set(last)
+    assert {*(f"loss_{m}" for m in MEDIA), "tokens_per_second", "lr"} <= set(last)
     model = onnuri.load(out / "model")
     made = {to: model.generate(to, text="a small red sphere", language="en") for to in MEDIA}
     assert made["image"].shape == (128, 128, 3) and made["video"].shape[0] == 17

@@ -70,11 +70,17 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(program, straight, tmp_
 
 
 def test_schedule_warms_up_stays_and_decays():
-    config = LoopConfig(steps=100, learning_rate=1.0, warmup=0.1, decay=0.3)
-    assert rate(0.05, config) == pytest.approx(0.5)
-    assert rate(0.1, config) == rate(0.69, config) == 1.0
-    assert 0 < rate(0.9, config) < rate(0.8, config) < 1
-    assert rate(1.0, config) == pytest.approx(0.0)
+    config = LoopConfig(steps=100, learning_rate=1.0, warmup_steps=9, decay=0.3)
+    assert rate(4, 0.04, config) == pytest.approx(0.5)
+    assert rate(9, 0.09, config) == rate(69, 0.69, config) == 1.0
+    assert 0 < rate(90, 0.9, config) < rate(80, 0.8, config) < 1
+    assert rate(99, 1.0, config) == pytest.approx(0.0)
+
+
+def test_a_shorter_run_is_the_longer_one_until_it_decays():
+    """So a preset's model may go on from another's checkpoint."""
+    short, long = LoopConfig(minutes=10), LoopConfig(minutes=30)
+    assert all(rate(50 * m, m / 10, short) == rate(50 * m, m / 30, long) for m in range(7))
 
 
 def test_a_checkpoint_that_is_not_one_is_one_line(tmp_path):

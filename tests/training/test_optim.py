@@ -1,0 +1,48 @@
+"""Muon against PyTorch's own, which iterates in bfloat16, and against what it promises."""
+
+import pytest
+import torch
+from torch import nn
+
+from onnuri.training.optim import Muon, Optimizers, orthogonalise
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 24), (2, 24, 64), (2, 64, 24)])
+def test_orthogonalised_matrices_keep_their_directions_and_have_singular_values_near_one(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    made = orthogonalise(matrices)
+    u, s, v = torch.linalg.svd(matrices, full_matrices=False)
+    assert made.shape == shape
+    values = torch.diagonal(u.transpose(1, 2) @ made @ v.transpose(1, 2), dim1=1, dim2=2)
+    assert ((values > 0.3) & (values < 1.3))[s > 0.1 * s.amax()].all()
+
+
+def test_steps_are_those_of_pytorch():
+    torch.manual_seed(1)
+    ours, theirs = (nn.ParameterList([nn.Parameter(torch.randn(s) * 0.1) for s in ((16, 16), (16, 16), (16, 48), (48, 16))])
+                    for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    start = [p.detach().clone() for p in ours]
+    a = Muon(ours, lr=0.01, weight_decay=0.1)
+    b = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        a.step()
+        b.step()
+    for p, q, before in zip(ours, theirs, start, strict=True):
+        assert (p - q).norm() < 0.03 * (q - before).norm()  # bfloat16's rounding
+
+
+def test_embeddings_and_vectors_go_to_adamw():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed_tokens, self.inner = nn.Embedding(5, 4), nn.Linear(4, 4)
+
+    net = Net()
+    adamw, muon = Optimizers(net, True, 1e-3, 0.1, (0.9, 0.95)).each
+    assert [p for g in muon.param_groups for p in g["params"]] == [net.inner.weight]
+    assert {id(p) for g in adamw.param_groups for p in g["params"]} == {id(net.embed_tokens.weight), id(net.inner.bias)}
+    assert len(Optimizers(net, False, 1e-3, 0.1, (0.9, 0.95)).each) == 1
