@@ -62,11 +62,13 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
     ids = batch["ids"]
     hidden = hidden_states(model, ids, batch["positions"], batch["lengths"])[0, :-1]
     targets, weights, media = ids[0, 1:], batch["weights"][0, 1:], batch["kinds"][0, 1:]
-    table, total = embedding(model), hidden.new_zeros(())
+    total = hidden.new_zeros(())
     sums, shares = hidden.new_zeros(len(MEDIA)), hidden.new_zeros(len(MEDIA))
     choices = vocabulary.choices()
+    # one split, not a slice a choice: the gradient of a slice is a whole table of zeros
+    tables = embedding(model).split([c.hi - c.lo for c in choices])
     extras = [c.extra for c in choices if c.extra is not None]
-    for choice in choices:
+    for choice, table in zip(choices, tables, strict=True):
         chosen = (targets >= choice.lo) & (targets < choice.hi) & (weights > 0)
         for extra in extras:
             chosen = chosen & (targets != extra)
@@ -75,9 +77,9 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
         if not chosen.any():
             continue
         states, wanted, weight = hidden[chosen], targets[chosen] - choice.lo, weights[chosen]
-        logits = states @ table[choice.lo : choice.hi].T
+        logits = states @ table.T
         if choice.extra is not None:
-            logits = torch.cat([logits, states @ table[choice.extra][:, None]], 1)
+            logits = torch.cat([logits, states @ tables[0][choice.extra][:, None]], 1)
             wanted = torch.where(targets[chosen] == choice.extra, choice.hi - choice.lo, wanted)
         losses = F.cross_entropy(logits, wanted, reduction="none") * weight
         total = total + losses.sum()

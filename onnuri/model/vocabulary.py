@@ -104,7 +104,7 @@ class Vocabulary:
         return [(start + lo, start + hi) for lo, hi in grid.ranges] if grid else None
 
     def choices(self) -> list[Choice]:
-        """The sets of ids among which a target is scored; every id is in exactly one.
+        """The sets of ids among which a target is scored, in the vocabulary's order; every id is in exactly one.
 
         A grid's codes compete within their field, as in generation; a sound's codes with the token that ends a word;
         text with all other special tokens.
@@ -115,7 +115,7 @@ class Vocabulary:
             for field in grid.fields if grid else ():
                 lo = self.start(codebook) + grid.base(field.name)  # type: ignore[union-attr]
                 found.append(Choice(codebook, lo, lo + field.span))
-        return found
+        return sorted(found, key=lambda c: c.lo)
 
     def segments(self, ids: Sequence[int]) -> list[tuple[Medium, Language | None, np.ndarray]]:
         """(medium, language, codes int64 [K]) of every item that is opened in a sequence; the inverse of `segment`.

@@ -48,13 +48,13 @@ class LaptopConfig(config.Config):
     visual: LoopConfig = LoopConfig(minutes=16, learning_rate=2e-3)
     audio: LoopConfig = LoopConfig(minutes=14, learning_rate=1.5e-3, weight_decay=0.01)
     shape: LoopConfig = LoopConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
-    model: LoopConfig = LoopConfig(minutes=75, optimizer="muon", learning_rate=2e-3)
+    model: LoopConfig = LoopConfig(minutes=70, optimizer="muon", learning_rate=2e-3)
     mix: MixConfig = MixConfig()
     width: int = 192
     layers: int = 6
     heads: int = 3
     hidden: int = 576
-    tokens: int = 2048
+    tokens: int = 3072
     """a step, of sequences packed end to end"""
     workers: int = 2
     seed: int = 0
@@ -67,7 +67,7 @@ def full() -> LaptopConfig:
 def evening() -> LaptopConfig:
     """Two hours: the same data and codecs, half of the model's time."""
     base = full()
-    return base.replace(model=base.model.replace(minutes=40))
+    return base.replace(model=base.model.replace(minutes=35))
 
 
 def smoke() -> LaptopConfig:
