@@ -8,6 +8,7 @@ too. Weights are in `onnuri/weights/recogniser`. Train: `python -m onnuri.evalua
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 import sys
@@ -17,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from onnuri import WEIGHTS
@@ -68,17 +69,21 @@ class Recogniser(nn.Module):
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"words": self.words}, ensure_ascii=False), encoding="utf-8")
-        save_file({k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()},
-                  folder / "model.safetensors")
+        data = save({k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()})
+        (folder / "model.safetensors").write_bytes(data)
+        about = {"words": self.words, "sha256": hashlib.sha256(data).hexdigest()}
+        (folder / "config.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         if not (folder / "config.json").exists():
             raise WeightsError(str(folder), "has no recogniser", "fetch the repository's weights again")
-        made = cls(json.loads((folder / "config.json").read_text(encoding="utf-8"))["words"])
-        made.load_state_dict({k: v.float() if v.is_floating_point() else v
-                              for k, v in load_file(folder / "model.safetensors").items()})
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        data = (folder / "model.safetensors").read_bytes()
+        if hashlib.sha256(data).hexdigest() != about["sha256"]:
+            raise WeightsError(str(folder), "is not what was written", "fetch the repository's weights again")
+        made = cls(about["words"])
+        made.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load(data).items()})
         return made.eval()
 
 

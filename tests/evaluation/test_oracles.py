@@ -5,10 +5,12 @@ import collections
 import numpy as np
 import pytest
 
+from onnuri.errors import WeightsError
 from onnuri.evaluation import audio as hear
 from onnuri.evaluation import image as see
 from onnuri.evaluation import shape as touch
 from onnuri.evaluation import video as watch
+from onnuri.evaluation.audio import Recogniser
 from onnuri.evaluation.score import score
 from onnuri.modality import LANGUAGES, TABLE
 from onnuri.world import audio, image, shape, video
@@ -54,3 +56,13 @@ def test_noise_pictures_and_silence_are_not_scenes():
     assert see.observe(np.full((128, 128, 3), 120, np.uint8)).things == ()
     assert touch.observe(np.zeros((64, 64, 64, 4), np.uint8)).things == ()
     assert hear.observe(np.zeros(16_000, np.float32)) is None and hear.observe(np.zeros(0, np.float32)) is None
+
+
+def test_a_recogniser_that_is_not_what_was_written_is_one_line(tmp_path):
+    made = Recogniser(["red", "sphere"])
+    made.save(tmp_path)
+    assert Recogniser.load(tmp_path).words == made.words
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(WeightsError, match="is not what was written"):
+        Recogniser.load(tmp_path)
