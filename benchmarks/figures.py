@@ -58,6 +58,7 @@ def matrix_brief(name: str) -> str | None:
     parts = []
     for split in ("seen", "held_out"):
         parts += [f"`{split}`, {found['items']} items a cell:", "", square(found, split), "", summary(found, split), ""]
+    parts.append(f"Measured in {found['seconds'] / 60:.0f} minutes on {found['machine']}.")
     return "\n".join(parts).strip()
 
 

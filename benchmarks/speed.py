@@ -6,7 +6,6 @@ Model loaded, two threads, batch of one, different sentences. Writes benchmarks/
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -16,17 +15,13 @@ from typing import Any
 import torch
 
 import onnuri
+from onnuri.evaluation.report import machine
 from onnuri.modality import MEDIA
 from onnuri.world import audio, image, shape, video
 from onnuri.world.scene import generator, sample_scene
 from onnuri.world.text import caption
 
 ROUNDS = 20
-
-
-def machine() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def timed(call: Callable[[int], Any]) -> dict[str, float]:

@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
     if items < 1:
         raise ConfigError(f"--items {items}", "at least one item a cell is needed", "give 1 or more")
     samples: dict[str, Any] = {}
-    found = matrix(model, items, samples=samples)
+    found = {"machine": machine(), **matrix(model, items, samples=samples)}
     show(found)
     if path:
         picture = heat_map(found)
@@ -36,6 +37,16 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
         media.write_bytes(picture, path.with_suffix(".png"))
         media.write_bytes(page(found, samples, picture).encode(), path.with_suffix(".html"))
     return found
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    import torch
+
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def overall(found: dict[str, Any], split: str, source: str, target: str) -> Cells:
