@@ -21,6 +21,7 @@ from skimage.metrics import structural_similarity
 from onnuri import media
 from onnuri.codecs.audio import log_mel
 from onnuri.errors import ConfigError, DependencyError
+from onnuri.evaluation.report import machine
 from onnuri.modality import AUDIO_HZ, LANGUAGES, TABLE
 from onnuri.world import audio as world_audio
 from onnuri.world import image as world_image
@@ -37,7 +38,7 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
     """Measure every codec of a model, print the cards, and write them as JSON."""
     if items < 1:
         raise ConfigError(f"--items {items}", "at least one item is needed", "give 1 or more")
-    cards = measure(model.codecs, items)
+    cards = {"machine": machine(), **measure(model.codecs, items)}
     show(cards)
     if path:
         media.write_bytes((json.dumps(cards, indent=2) + "\n").encode(), path)
