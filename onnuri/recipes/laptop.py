@@ -50,6 +50,11 @@ class LaptopConfig(config.Config):
     shape: LoopConfig = LoopConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
     model: LoopConfig = LoopConfig(minutes=70, optimizer="muon", learning_rate=2e-3)
     mix: MixConfig = MixConfig()
+    tune: LoopConfig = LoopConfig(minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=100, decay=0.7)
+    """goes on from the model with another mix"""
+    tune_mix: MixConfig = MixConfig(draw=0.28, describe=0.12, convert=0.03, chain=0.03, alone=0.03, translate=0.04, ask=0.05,
+                                    edit=0.07, hear=0.22, speak=0.12)
+    """more of what is learned last: to hear and to speak"""
     width: int = 192
     layers: int = 6
     heads: int = 3
@@ -67,14 +72,14 @@ def full() -> LaptopConfig:
 def evening() -> LaptopConfig:
     """Two hours: the same data and codecs, half of the model's time."""
     base = full()
-    return base.replace(model=base.model.replace(minutes=35))
+    return base.replace(model=base.model.replace(minutes=35), tune=base.tune.replace(minutes=12))
 
 
 def smoke() -> LaptopConfig:
     """Two minutes: every stage runs, nothing is learned."""
     few = LoopConfig(steps=4, log_every=1)
     return full().replace(pictures=32, utterances=8, crops=32, scenes=48, text_codes=600, visual=few, audio=few,
-                          shape=few, model=few, width=64, layers=2, heads=2, hidden=128, tokens=1024)
+                          shape=few, model=few, tune=few, width=64, layers=2, heads=2, hidden=128, tokens=1024)
 
 
 PRESETS = {"full": full, "evening": evening, "smoke": smoke}
@@ -126,9 +131,11 @@ def model(settings: LaptopConfig, out: Path) -> None:
     torch.manual_seed(settings.seed)
     network = backbone_config(settings, vocabulary).build()
     start_from_features(network, vocabulary, made, settings.seed)
-    mixer = Mixer(settings.mix, Table(out / "table"))
-    task = OmniTask(network, vocabulary, mixer, made["text"].words, settings.tokens, settings.seed)
-    fit(task, settings.model, out / "lm", "model")
+    codes = Table(out / "table")
+    stages = ((settings.model, settings.mix, "lm", "model"), (settings.tune, settings.tune_mix, "tune", "model, more speech"))
+    for k, (budget, mix, folder, name) in enumerate(stages):
+        task = OmniTask(network, vocabulary, Mixer(mix, codes), made["text"].words, settings.tokens, settings.seed + k)
+        fit(task, budget, out / folder, name)
     OmniModel(network, made).save(out / "model")
 
 
