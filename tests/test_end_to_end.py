@@ -98,6 +98,7 @@ MISTAKES = [
     ("generate --to image --text hi --guidance 99 -o a.png", "guidance"),
     ("generate --to image --text hi --model nowhere -o a.png", "nowhere"),
     ("generate --to image --text hi -o /dev/null/folder/a.png", "/dev/null/folder"),
+    ("train laptop --preset smoke -o /dev/null/x", "/dev/null/x"),
     ("evaluate matrix --items 0", "--items 0"), ("evaluate codecs --items 0", "--items 0"),
 ]
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from onnuri import config
+from onnuri import config, media
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.image import ImageCodec
 from onnuri.codecs.shape import ShapeCodec
@@ -89,7 +89,7 @@ def train(preset: str, out: Path) -> None:
     """Run or go on with a preset in a folder; the model ends in OUT/model."""
     settings, console, began = PRESETS[preset](), Console(), time.time()
     torch.set_num_threads(settings.workers)
-    out.mkdir(parents=True, exist_ok=True)
+    media.make_folder(out)
     settings.save(out / "run.json")
     for stage in (pools, codecs, table, model):
         start = time.time()
