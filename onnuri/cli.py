@@ -174,11 +174,29 @@ class Codecs:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Scan:
+    """Whether a run's token table holds any held-out composition: records and texts of all rows, codes of some."""
+
+    folder: tyro.conf.Positional[Path]
+    """a run's folder, that `onnuri train` wrote"""
+    every: int = 40
+    """one row in so many has its picture and shape decoded and seen by the oracles"""
+    json: Path | None = None
+    """file for the figures"""
+
+    def run(self) -> None:
+        from onnuri.evaluation import scan
+
+        scan.run(self.folder, self.every, self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure a model."""
+    """Measure a model, its codecs, or what it was trained on."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Matrix, tyro.conf.subcommand("matrix")] | Annotated[Codecs, tyro.conf.subcommand("codecs")]
+        | Annotated[Scan, tyro.conf.subcommand("table")]
     ]
 
     def run(self) -> None:

@@ -34,6 +34,8 @@ class Field:
     """codes of the sub-range"""
     weight: float = 1.0
     """of a position in the language model's loss: what no input explains (pose, place, light) counts less"""
+    spread: float = 0.0
+    """where codes are in order: by how many a target may be off and say nearly the same (a standard deviation)"""
     optional: bool = True
     """whether an extra last code of the sub-range means `absent`"""
 
@@ -83,15 +85,31 @@ class Grid:
         return tuple((self.base(n), self.base(n) + self.field(n).span)
                      for n in self.order for _ in range(self.field(n).count))
 
+    @property
+    def leads(self) -> tuple[int | None, ...]:
+        """For every position the earlier one, its object's first, whose code says whether the object is absent; None for
+        those themselves and outside objects."""
+        firsts: list[int] = []
+        found: list[int | None] = []
+        times: dict[str, int] = {}
+        for name in self.order:
+            field, index = self.field(name), times.get(name, 0) % OBJECTS
+            times[name] = times.get(name, 0) + 1
+            for _ in range(field.count):
+                new = field.optional and index == len(firsts)
+                found.append(None if new or not field.optional else firsts[index])
+                firsts += [len(found) - 1] * new
+        return tuple(found)
+
 
 _VISUAL_FIELDS = (
     Field(name="background", count=4, codes=512, weight=0.2, optional=False),
     Field(name="color", count=1, codes=512, weight=3.0),
     Field(name="form", count=4, codes=512, weight=0.7),
-    Field(name="x", count=1, codes=256, weight=0.7),
-    Field(name="y", count=1, codes=256, weight=0.7),
-    Field(name="width", count=1, codes=128),
-    Field(name="height", count=1, codes=128),
+    Field(name="x", count=1, codes=256, weight=0.7, spread=3.0),
+    Field(name="y", count=1, codes=256, weight=0.7, spread=3.0),
+    Field(name="width", count=1, codes=128, spread=1.5),
+    Field(name="height", count=1, codes=128, spread=1.5),
     Field(name="motion", count=1, codes=1000),
 )
 _VISUAL_OBJECT = ("form", "color", "x", "y", "width", "height")
@@ -105,8 +123,8 @@ SHAPE_GRID = Grid(
     fields=(
         Field(name="color", count=1, codes=512, weight=3.0),
         Field(name="form", count=4, codes=512, weight=0.7),
-        Field(name="center", count=3, codes=256, weight=0.7),
-        Field(name="extent", count=3, codes=256),
+        Field(name="center", count=3, codes=256, weight=0.7, spread=3.0),
+        Field(name="extent", count=3, codes=256, spread=2.0),
     ),
     order=("form", "color", "center", "extent") * OBJECTS,
 )

@@ -73,6 +73,14 @@ class MixConfig(config.Config):
     loss_shape: float = 1.0
     source_loss: float = 0.15
     """weight in the loss of what is given"""
+    soft: bool = False
+    """whether targets whose codes are in order (places, sides) are spread over their neighbours"""
+    loss_place: float = 1.0
+    """weight in the loss of codes that are in order"""
+    single: float = 1.0
+    """share of the scenes of one object that are drawn from: two and three have more to learn"""
+    video: float = 1 / 3
+    """share of video among what is seen"""
     given_sound: float = 0.0
     """weight in the loss of a given sound: nobody asks for voices other than the model's own"""
 
@@ -82,12 +90,14 @@ class Mixer:
 
     def __init__(self, settings: MixConfig, table: Table) -> None:
         self.settings, self.table = settings, table
-        every = np.arange(table.rows)
-        self.filmed, self.spoken, self.asked = (table.having(c) for c in ("video", "voice_ko", "say_ko"))
+        every = _thinned(table, settings.single)
+        self.filmed, self.spoken = (np.intersect1d(table.having(c), every) for c in ("video", "voice_ko"))
+        self.asked = table.having("say_ko")
         self.filmed_still = np.intersect1d(self.filmed, table.having("still"))
-        self.edited = {m: np.intersect1d(table.having(f"edit_{m}"), table.having(m)) for m in SIGHTS}
+        self.edited = {m: np.intersect1d(table.having(f"edit_{m}"), self.filmed if m == "video" else every) for m in SIGHTS}
         self.rows = {m: self.filmed if m == "video" else every for m in SILENT}
         self.shares = _shares([getattr(settings, k) for k in KINDS])
+        self.sights = _shares([settings.video if m == "video" else (1 - settings.video) / (len(SIGHTS) - 1) for m in SIGHTS])
 
     def draw(self, rng: np.random.Generator) -> list[Segment]:
         """One sequence's segments."""
@@ -96,10 +106,13 @@ class Mixer:
         return [dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.medium}")) for s in made]
 
     def _draw(self, rng: np.random.Generator) -> list[Segment]:
-        return self._of(rng, ["text", _one(rng, SIGHTS)])
+        return self._of(rng, ["text", self._sight(rng)])
 
     def _describe(self, rng: np.random.Generator) -> list[Segment]:
-        return self._of(rng, [_one(rng, SIGHTS), "text"])
+        return self._of(rng, [self._sight(rng), "text"])
+
+    def _sight(self, rng: np.random.Generator) -> Medium:
+        return SIGHTS[int(rng.choice(len(SIGHTS), p=self.sights))]
 
     def _convert(self, rng: np.random.Generator) -> list[Segment]:
         first, second = rng.permutation(len(SIGHTS))[:2]
@@ -179,12 +192,18 @@ class Mixer:
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
         """A medium, an instruction, the medium as it then is."""
-        medium: Medium = _one(rng, SIGHTS)
+        medium = self._sight(rng)
         row, language = int(rng.choice(self.edited[medium])), _one(rng, LANGUAGES)
         given = self.settings.source_loss
         return [Segment(medium, self.table.get(row, medium), None, given),
                 self._words(row, f"edit_{language}", language, given),
                 Segment(medium, self.table.get(row, f"edit_{medium}"), None, 1.0)]
+
+
+def _thinned(table: Table, single: float) -> np.ndarray:
+    """Rows, of those with one object only a share, always the same."""
+    rows, counts = np.arange(table.rows), table.column("count")
+    return rows[(counts > 1) | (np.random.default_rng(0).random(table.rows) < single)]
 
 
 def _one(rng: np.random.Generator, among: tuple[Any, ...]) -> Any:

@@ -220,6 +220,10 @@ class Table:
         start, stop = self.offsets[column][row : row + 2]
         return np.asarray(self.values[column][start:stop], dtype=np.int64)
 
+    def column(self, name: str) -> np.ndarray:
+        """A column that has one code in every row, int64 [rows]."""
+        return np.asarray(self.values[name], dtype=np.int64)
+
     def phrase(self, name: str) -> np.ndarray:
         """Codes int64 [K] of a sentence that is the same for all rows."""
         return np.array(self.about["phrases"][name], dtype=np.int64)

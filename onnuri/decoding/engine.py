@@ -24,6 +24,8 @@ class Plan:
 
     ranges: tuple[tuple[int, int], ...] | None = None
     """for every position the ids [lo, hi)"""
+    leads: tuple[int | None, ...] = ()
+    """for every position, if any, the earlier one that it agrees with: both take the last id of their range, or neither"""
     first: tuple[int, int] | None = None
     """ids [lo, hi) of the first of a row of free length, if it has others than the rest"""
     free: tuple[int, int] = (0, 0)
@@ -136,6 +138,8 @@ class Engine:
             logits = self._score(last, lo, hi, plan.end if may_end else None)
             if pair:
                 logits = guided(logits[:rows], logits[rows:], sampling.guidance)
+            if plan.leads and (lead := plan.leads[step]) is not None:
+                logits = _agreeing(logits, [row.ids[lead] == plan.at(lead)[1] - 1 for row in course])
             chosen = draw(logits, sampling.temperature, sampling.top_p, generators)
             drawn = torch.where(chosen < hi - lo, chosen + lo, plan.end).tolist()
             picked = torch.tensor([row.take(token) for row, token in zip(course, drawn, strict=True)])
@@ -155,6 +159,12 @@ class Engine:
         if end is not None:
             logits = torch.cat([logits, hidden @ self.embedding[end][:, None]], 1)
         return logits
+
+
+def _agreeing(logits: Tensor, last: list[bool]) -> Tensor:
+    """Logits [B, V] of which a row may take the last alone, or all but the last."""
+    only = torch.tensor(last)[:, None] == (torch.arange(logits.shape[1]) == logits.shape[1] - 1)
+    return logits.masked_fill(~only, -torch.inf)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -55,11 +55,14 @@ class Outcome:
 
 
 class Items:
-    """The scenes of a split with their media, rendered when first asked for."""
+    """The scenes of a split with their media, rendered when first asked for.
 
-    def __init__(self, split: Split, count: int, codecs: dict[str, Any]) -> None:
+    `first` is the first scene's seed: settings are tried on other scenes than those that are reported (0 …).
+    """
+
+    def __init__(self, split: Split, count: int, codecs: dict[str, Any], first: int = 0) -> None:
         self.split, self.codecs = split, codecs
-        self.scenes = [sample_scene(seed, split) for seed in range(count)]
+        self.scenes = [sample_scene(seed, split) for seed in range(first, first + count)]
         self.media = functools.cache(self._media)
 
     def language(self, index: int) -> Language:
@@ -67,7 +70,7 @@ class Items:
 
     def _media(self, medium: Medium, index: int, language: Language | None = None) -> Any:
         """The scene's item of a medium; text and speech are the same sentence."""
-        return render(self.scenes[index], medium, language or self.language(index), self.split, index)
+        return render(self.scenes[index], medium, language or self.language(index), self.split, self.scenes[index].seed)
 
     @functools.cached_property
     def ceilings(self) -> dict[Medium, list[Description | None]]:
@@ -201,7 +204,7 @@ def _ask(model: Model, stock: Items, source: Medium, target: Medium, samples: di
     """A caption and a question about it in; the answer out."""
     asked = []
     for k, scene in enumerate(stock.scenes):
-        asked.append(question(scene, stock.language(k), generator(stock.split, k)))
+        asked.append(question(scene, stock.language(k), generator(stock.split, scene.seed)))
     given = [[("text", stock.media("text", k)), ("text", q)] for k, (q, _) in enumerate(asked)]
     made = model.generate_batch("text", given, language=[stock.language(k) for k in range(len(asked))],
                                 seeds=list(range(len(asked))))
@@ -224,9 +227,9 @@ def _edit(model: Model, stock: Items, source: Medium, target: Medium, samples: d
     attributes = TABLE[target].carries
     edits: list[tuple[int, Edit]] = []
     for k, scene in enumerate(stock.scenes):
-        edit = sample_edit(generator(stock.split, k), scene, "motion" in attributes, stock.split)
+        edit = sample_edit(generator(stock.split, scene.seed), scene, "motion" in attributes, stock.split)
         edits += [(k, edit)] if edit else []
-    said = [instruction(stock.scenes[k], e, stock.language(k), generator(stock.split, k)) for k, e in edits]
+    said = [instruction(stock.scenes[k], e, stock.language(k), generator(stock.split, stock.scenes[k].seed)) for k, e in edits]
     given = [[(source, stock.media(source, k)), ("text", s)] for (k, _), s in zip(edits, said)]
     made = model.generate_batch(target, given, language=[stock.language(k) for k, _ in edits],
                                 seeds=list(range(len(edits))))

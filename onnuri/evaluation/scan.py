@@ -7,13 +7,20 @@ decoded and seen by the oracles, which may misread a codec's blur, so their find
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from rich.progress import track
+
+from onnuri import media
 from onnuri.data.table import Table, edit_of
+from onnuri.errors import ConfigError
 from onnuri.evaluation import image, shape
-from onnuri.modality import LANGUAGES
+from onnuri.evaluation.report import machine
+from onnuri.modality import LANGUAGES, Medium
+from onnuri.model.omni import load_codecs
 from onnuri.world.grammar import language_of, parse
 from onnuri.world.scene import HELD_OUT, compositions, held_out, sample_scene
 from onnuri.world.tasks import relation_asked
@@ -41,10 +48,14 @@ def said(sentence: str) -> set[tuple[str, ...]]:
     return found
 
 
-def scan(table: Table, codecs: dict[str, Any], rows: Iterable[int] | None = None) -> dict[str, list[str]]:
-    """`{"records": …, "texts": …, "codes": …}`: what was found that should not be there, one line each."""
+def scan(table: Table, codecs: dict[str, Any], every: int = 1) -> dict[str, list[str]]:
+    """`{"records": …, "texts": …, "codes": …}`: what was found that should not be there, one line each.
+
+    Records and texts of all rows; codes, which cost a decoder and an oracle, of one row in `every`.
+    """
+    sights: tuple[tuple[Medium, Any], ...] = (("image", image.observe), ("shape", shape.observe))
     found: dict[str, list[str]] = {"records": [], "texts": [], "codes": []}
-    for row in rows if rows is not None else range(table.rows):
+    for row in track(range(table.rows), description="rows", transient=True):
         scene = sample_scene(row)
         edit = edit_of(scene)
         for record in [scene] + ([edit.apply(scene)] if edit else []):
@@ -52,9 +63,28 @@ def scan(table: Table, codecs: dict[str, Any], rows: Iterable[int] | None = None
         for column in TEXTS:
             sentence = codecs["text"].decode(table.get(row, column))
             found["texts"] += [f"row {row}, {column}: {sentence!r}: {c}" for c in said(sentence) & HELD_OUT]
-        for medium, observe in (("image", image.observe), ("shape", shape.observe)):
+        for medium, observe in sights if row % every == 0 else ():
             for column in (medium, f"edit_{medium}"):
                 codes = table.get(row, column)
                 seen = observe(codecs[medium].decode(codes)) if len(codes) else None
                 found["codes"] += [f"row {row}, {column}: {c}" for c in (compositions(seen) & HELD_OUT if seen else ())]
     return found
+
+
+def run(folder: Path, every: int, path: Path | None) -> dict[str, Any]:
+    """Scan a run's table, print what was found, and write the figures as JSON."""
+    if every < 1:
+        raise ConfigError(f"--every {every}", "at least one row in so many is needed", "give 1 or more")
+    if not (folder / "table/table.json").exists():
+        raise ConfigError(str(folder), "holds no token table", "give a folder that `onnuri train` wrote")
+    table = Table(folder / "table")
+    found = scan(table, load_codecs(folder / "codecs"), every)
+    figures = {"machine": machine(), "rows": table.rows, "rows_seen": len(range(0, table.rows, every)),
+               "held_out_compositions": len(HELD_OUT), **{k: len(v) for k, v in found.items()}}
+    for line in itertools.chain(*found.values()):
+        print(line)
+    print(f"{table.rows} rows: held-out compositions in {figures['records']} records and {figures['texts']} texts; the oracles "
+          f"see {figures['codes']} in the codes of {figures['rows_seen']} rows")
+    if path:
+        media.write_bytes((json.dumps(figures, indent=2) + "\n").encode(), path)
+    return figures

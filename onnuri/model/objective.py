@@ -6,6 +6,7 @@ slice of the tied embedding is cheaper, and is the loss of a medium at the same 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -57,8 +58,23 @@ def _spoken(s: Segment, vocabulary: Vocabulary, split: Split) -> Weighted:
     return ids, [*weights, 0.0]
 
 
-def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Weighted mean over all targets, and that of each medium's."""
+@functools.cache
+def soft_targets(ordered: int, spread: float, size: int) -> Tensor:
+    """Row k: what a target k is as a distribution over `size` codes, a normal one of a width in codes among the first
+    `ordered`; the others stay as they are. float32 [size, size]."""
+    line = torch.arange(ordered, dtype=torch.float64)
+    table = torch.eye(size, dtype=torch.float64)
+    table[:ordered, :ordered] = torch.exp(-0.5 * ((line - line[:, None]) / spread) ** 2)
+    return (table / table.sum(1, keepdim=True)).float()
+
+
+def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor],
+              soft: bool = False, place: float = 1.0) -> tuple[Tensor, dict[str, float]]:
+    """Weighted mean over all targets, and that of each medium's.
+
+    `soft`: a target whose codes are in order (a place, a side) is a distribution over its neighbours too, and its loss
+    the divergence from it, so that what is learned of one code serves those beside it. `place`: such targets' weight.
+    """
     ids = batch["ids"]
     hidden = hidden_states(model, ids, batch["positions"], batch["lengths"])[0, :-1]
     targets, weights, media = ids[0, 1:], batch["weights"][0, 1:], batch["kinds"][0, 1:]
@@ -76,12 +92,17 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
             chosen = chosen | ((targets == choice.extra) & (weights > 0))
         if not chosen.any():
             continue
-        states, wanted, weight = hidden[chosen], targets[chosen] - choice.lo, weights[chosen]
+        states, wanted = hidden[chosen], targets[chosen] - choice.lo
+        weight = weights[chosen] * (place if choice.spread else 1.0)
         logits = states @ table.T
         if choice.extra is not None:
             logits = torch.cat([logits, states @ tables[0][choice.extra][:, None]], 1)
             wanted = torch.where(targets[chosen] == choice.extra, choice.hi - choice.lo, wanted)
-        losses = F.cross_entropy(logits, wanted, reduction="none") * weight
+        if soft and choice.spread:
+            goal = soft_targets(choice.ordered, choice.spread, choice.hi - choice.lo)[wanted]
+            losses = F.kl_div(logits.log_softmax(1), goal, reduction="none").sum(1) * weight
+        else:
+            losses = F.cross_entropy(logits, wanted, reduction="none") * weight
         total = total + losses.sum()
         sums.index_add_(0, media[chosen], losses.detach())
         shares.index_add_(0, media[chosen], weight)
@@ -101,7 +122,8 @@ class OmniTask:
         return pack(lambda: sequence_ids(self.mixer.draw(rng), self.vocabulary, self.split), self.tokens)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        loss, figures = omni_loss(self.module, self.vocabulary, batch)
+        mix = self.mixer.settings
+        loss, figures = omni_loss(self.module, self.vocabulary, batch, mix.soft, mix.loss_place)
         return loss, {**figures, "tokens": batch["ids"].numel()}
 
 

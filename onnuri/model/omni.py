@@ -223,9 +223,9 @@ class OmniModel:
 
     def plan(self, to: Medium) -> Plan:
         """What may be generated for a medium."""
-        allowed = self.vocabulary.allowed(to)
-        if allowed:
-            return Plan(ranges=tuple(allowed))
+        allowed, grid = self.vocabulary.allowed(to), TABLE[to].grid
+        if allowed and grid:
+            return Plan(ranges=tuple(allowed), leads=grid.leads)
         lo, hi = self.vocabulary.own(to)
         return Plan(free=(lo, hi), end=self.vocabulary.special(TABLE[to].close), longest=TABLE[to].max_tokens)
 

@@ -30,6 +30,10 @@ class Choice:
     lo: int
     hi: int
     extra: int | None = None
+    spread: float = 0.0
+    """of a target over its neighbours, if they are in order"""
+    ordered: int = 0
+    """how many ids from lo on are in order"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +118,7 @@ class Vocabulary:
         for codebook, grid in {TABLE[m].codebook: TABLE[m].grid for m in MEDIA}.items():
             for field in grid.fields if grid else ():
                 lo = self.start(codebook) + grid.base(field.name)  # type: ignore[union-attr]
-                found.append(Choice(codebook, lo, lo + field.span))
+                found.append(Choice(codebook, lo, lo + field.span, None, field.spread, field.codes))
         return sorted(found, key=lambda c: c.lo)
 
     def segments(self, ids: Sequence[int]) -> list[tuple[Medium, Language | None, np.ndarray]]:
@@ -141,9 +145,3 @@ class Vocabulary:
             found.append((medium, language, self.codes(medium, np.array(own, dtype=np.int64))))
             at = stop
         return found
-
-
-def codebook_of(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Index into CODEBOOKS of every id."""
-    edges: Sequence[int] = [vocabulary.span(c)[0] for c in CODEBOOKS]
-    return np.searchsorted(np.asarray(edges), ids, side="right") - 1

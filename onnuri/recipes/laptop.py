@@ -33,6 +33,23 @@ from onnuri.world.scene import sample_scene
 from onnuri.world.tasks import corpus
 
 
+class Stage(config.Config):
+    """A part of the language model's training; it goes on with the weights of the one before."""
+
+    name: str
+    """its folder in the run"""
+    loop: LoopConfig
+    mix: MixConfig = MixConfig()
+
+
+SPEECH = MixConfig(draw=0.28, describe=0.12, convert=0.03, chain=0.03, alone=0.03, translate=0.04, ask=0.05, edit=0.07,
+                   hear=0.22, speak=0.12)
+"""more of what is learned last: to hear and to speak"""
+PLACES = MixConfig(draw=0.32, describe=0.18, convert=0.14, chain=0.03, alone=0.03, translate=0.03, ask=0.05, edit=0.06,
+                   hear=0.10, speak=0.08, soft=True, loss_place=2.0, single=0.35, video=0.4)
+"""where things are: soft targets for places and sides, sights from sights, more scenes of several objects"""
+
+
 class LaptopConfig(config.Config):
     """Everything a run needs; written to `run.json`, which reruns it."""
 
@@ -48,13 +65,12 @@ class LaptopConfig(config.Config):
     visual: LoopConfig = LoopConfig(minutes=16, learning_rate=2e-3)
     audio: LoopConfig = LoopConfig(minutes=14, learning_rate=1.5e-3, weight_decay=0.01)
     shape: LoopConfig = LoopConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
-    model: LoopConfig = LoopConfig(minutes=70, optimizer="muon", learning_rate=2e-3)
-    mix: MixConfig = MixConfig()
-    tune: LoopConfig = LoopConfig(minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=100, decay=0.7)
-    """goes on from the model with another mix"""
-    tune_mix: MixConfig = MixConfig(draw=0.28, describe=0.12, convert=0.03, chain=0.03, alone=0.03, translate=0.04, ask=0.05,
-                                    edit=0.07, hear=0.22, speak=0.12)
-    """more of what is learned last: to hear and to speak"""
+    model: tuple[Stage, ...] = (
+        Stage(name="lm", loop=LoopConfig(minutes=70, optimizer="muon", learning_rate=2e-3)),
+        Stage(name="speech", mix=SPEECH,
+              loop=LoopConfig(minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=100, decay=0.7)),
+        Stage(name="places", mix=PLACES,
+              loop=LoopConfig(minutes=75, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.5)))
     width: int = 192
     layers: int = 6
     heads: int = 3
@@ -72,14 +88,18 @@ def full() -> LaptopConfig:
 def evening() -> LaptopConfig:
     """Two hours: the same data and codecs, half of the model's time."""
     base = full()
-    return base.replace(model=base.model.replace(minutes=35), tune=base.tune.replace(minutes=12))
+    first, _, last = base.model
+    return base.replace(model=(
+        first.replace(loop=first.loop.replace(minutes=35)),
+        last.replace(loop=last.loop.replace(minutes=24), mix=last.mix.replace(hear=0.18))))
 
 
 def smoke() -> LaptopConfig:
     """Two minutes: every stage runs, nothing is learned."""
     few = LoopConfig(steps=4, log_every=1)
-    return full().replace(pictures=32, utterances=8, crops=32, scenes=48, text_codes=600, visual=few, audio=few,
-                          shape=few, model=few, tune=few, width=64, layers=2, heads=2, hidden=128, tokens=1024)
+    return full().replace(pictures=32, utterances=8, crops=32, scenes=48, text_codes=600, visual=few, audio=few, shape=few,
+                          model=tuple(s.replace(loop=few) for s in full().model), width=64, layers=2, heads=2, hidden=128,
+                          tokens=1024)
 
 
 PRESETS = {"full": full, "evening": evening, "smoke": smoke}
@@ -132,10 +152,9 @@ def model(settings: LaptopConfig, out: Path) -> None:
     network = backbone_config(settings, vocabulary).build()
     start_from_features(network, vocabulary, made, settings.seed)
     codes = Table(out / "table")
-    stages = ((settings.model, settings.mix, "lm", "model"), (settings.tune, settings.tune_mix, "tune", "model, more speech"))
-    for k, (budget, mix, folder, name) in enumerate(stages):
-        task = OmniTask(network, vocabulary, Mixer(mix, codes), made["text"].words, settings.tokens, settings.seed + k)
-        fit(task, budget, out / folder, name)
+    for k, stage in enumerate(settings.model):
+        task = OmniTask(network, vocabulary, Mixer(stage.mix, codes), made["text"].words, settings.tokens, settings.seed + k)
+        fit(task, stage.loop, out / stage.name, f"model: {stage.name}")
     OmniModel(network, made).save(out / "model")
 
 

@@ -28,6 +28,10 @@ class Made:
         assert row in self.having(column), (row, column)
         return np.array([row]) if column == "count" else np.array([NAMES.index(column), row])
 
+    def column(self, name):
+        assert name == "count"
+        return np.arange(ROWS) % 3 + 1
+
     def phrase(self, name):
         PHRASES.append(name)
         return np.array([NAMES.index("phrase"), 0])
@@ -53,6 +57,15 @@ def drawn(config, count=600, seed=0):
 
 def test_draws_follow_from_the_random_numbers():
     assert drawn(MixConfig(), 100, 7) == drawn(MixConfig(), 100, 7) != drawn(MixConfig(), 100, 8)
+
+
+def test_scenes_of_one_object_are_thinned_and_video_has_its_share():
+    rows = Counter(s[0].row % 3 for s in drawn(only(describe=1.0, single=0.0), 300))
+    assert rows[0] == 0 and rows[1] and rows[2]
+    some = {s[0].row for s in drawn(only(describe=1.0, single=0.5, video=0.0), 2000) if s[0].row % 3 == 0}
+    assert 0 < len(some) < ROWS // 3
+    media = Counter(s[0].medium for s in drawn(only(describe=1.0, video=0.6), 2000))
+    assert abs(media["video"] / 2000 - 0.6) < 0.05 and abs(media["image"] / 2000 - 0.2) < 0.05
 
 
 def test_every_pair_of_what_is_read_and_seen_occurs_and_a_sequence_is_of_one_scene():

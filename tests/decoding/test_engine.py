@@ -45,6 +45,15 @@ def test_rows_of_free_length_end_at_their_end(network):
     assert all(0 <= t < 60 for row in made for t in row) and all(len(row) <= 30 for row in made)
 
 
+def test_positions_agree_with_what_leads_them(network):
+    ranges = ((0, 4), (10, 13), (20, 23), (30, 33))
+    plan, prompts = Plan(ranges=ranges, leads=(None, 0, None, 2)), [[k] for k in range(80)]
+    made = Engine(network).generate(prompts, plan, SamplingConfig(temperature=9.0, top_p=1.0), list(range(80)))
+    last = [[t == hi - 1 for t, (_, hi) in zip(row, ranges, strict=True)] for row in made]
+    assert all(a == b and c == d for a, b, c, d in last)
+    assert {(a, c) for a, _, c, _ in last} == {(False, False), (False, True), (True, False), (True, True)}
+
+
 def test_a_seed_gives_the_same_row_whatever_else_is_in_the_batch(network):
     plan, sampling = Plan(ranges=((0, 120),) * 8), SamplingConfig(temperature=1.0, top_p=0.9)
     alone = Engine(network).generate([[5, 6]], plan, sampling, [7])

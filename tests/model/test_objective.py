@@ -9,8 +9,8 @@ from onnuri.data.mix import Segment, Words
 from onnuri.data.pack import pack
 from onnuri.modality import MEDIA, TABLE
 from onnuri.model.backbone import BackboneConfig
-from onnuri.model.objective import omni_loss, sequence_ids
-from onnuri.model.vocabulary import CODEBOOKS, SPECIALS, Vocabulary, codebook_of
+from onnuri.model.objective import omni_loss, sequence_ids, soft_targets
+from onnuri.model.vocabulary import CODEBOOKS, SPECIALS, Vocabulary
 
 VOCABULARY = Vocabulary(300)
 
@@ -34,7 +34,8 @@ def test_codes_and_ids_are_one_to_one(medium):
     codes = np.arange(TABLE[medium].codes or 300)
     ids = VOCABULARY.ids(medium, codes)
     assert (VOCABULARY.codes(medium, ids) == codes).all()
-    assert (codebook_of(ids, VOCABULARY) == CODEBOOKS.index(TABLE[medium].codebook)).all()
+    lo, hi = VOCABULARY.span(TABLE[medium].codebook)
+    assert ((ids >= lo) & (ids < hi)).all()
 
 
 def competitors(target):
@@ -83,6 +84,41 @@ def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked
     shares = torch.zeros(len(MEDIA)).index_add(0, batch["kinds"][0], batch["weights"][0])
     mean = sum(figures[f"loss_{m}"] * float(s) for m, s in zip(MEDIA, shares, strict=True)) / float(shares.sum())
     assert mean == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+def test_soft_targets_are_distributions_about_the_code_and_leave_absent_alone():
+    table = soft_targets(64, 1.5, 65)
+    assert torch.allclose(table.sum(1), torch.ones(65)) and (table.argmax(1) == torch.arange(65)).all()
+    assert table[64, :64].sum() == 0 and table[:64, 64].sum() == 0
+    line = torch.arange(64.0)
+    assert float(table[30, :64] @ line) == pytest.approx(30, abs=1e-4)
+    assert float(table[30, :64] @ (line - 30) ** 2) == pytest.approx(1.5**2, rel=1e-3)
+
+
+def test_soft_loss_is_the_divergence_from_them():
+    torch.manual_seed(0)
+    model = BackboneConfig(vocabulary=VOCABULARY.size, width=32, layers=2, heads=2, hidden=64).build()
+    model.set_attn_implementation("sdpa")
+    rng = np.random.default_rng(3)
+    batch = pack(lambda: sequence_ids([segment("image", rng)], VOCABULARY, by_twos), 40)
+    ids = batch["ids"][0]
+    with torch.no_grad():
+        logits = model(input_ids=ids[None]).logits[0, :-1]
+    total = weight = 0.0
+    for row, target, share in zip(logits, ids[1:].tolist(), batch["weights"][0, 1:].tolist(), strict=True):
+        choice = next(c for c in VOCABULARY.choices() if c.lo <= target < c.hi)
+        guess = row[choice.lo:choice.hi].log_softmax(0)
+        k = target - choice.lo
+        if choice.spread and k < choice.ordered:
+            goal = torch.distributions.Categorical(
+                logits=-0.5 * ((torch.arange(choice.ordered) - k) / choice.spread) ** 2)
+            guess = guess[: choice.ordered]
+            total += share * float((goal.probs * (goal.logits - guess)).sum())
+        else:
+            total -= share * float(guess[k])
+        weight += share
+    loss, _ = omni_loss(model, VOCABULARY, batch, soft=True)
+    assert float(loss.detach()) == pytest.approx(total / weight, rel=1e-4)
 
 
 def test_the_model_s_own_speech_has_every_word_before_its_sound():
