@@ -87,8 +87,7 @@ class Grid:
 
     @property
     def leads(self) -> tuple[int | None, ...]:
-        """For every position the earlier one, its object's first, whose code says whether the object is absent; None for
-        those themselves and outside objects."""
+        """For every position its object's first, whose code says whether the object is absent; None outside objects."""
         firsts: list[int] = []
         found: list[int | None] = []
         times: dict[str, int] = {}
@@ -97,8 +96,8 @@ class Grid:
             times[name] = times.get(name, 0) + 1
             for _ in range(field.count):
                 new = field.optional and index == len(firsts)
-                found.append(None if new or not field.optional else firsts[index])
-                firsts += [len(found) - 1] * new
+                firsts += [len(found)] * new
+                found.append(firsts[index] if field.optional else None)
         return tuple(found)
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onnuri.decoding.sample import SamplingConfig, draw, guided
+from onnuri.decoding.sample import SamplingConfig, draw, guided, whether_first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class Plan:
     ranges: tuple[tuple[int, int], ...] | None = None
     """for every position the ids [lo, hi)"""
     leads: tuple[int | None, ...] = ()
-    """for every position, if any, the earlier one that it agrees with: both take the last id of their range, or neither"""
+    """for every position the one that it agrees with: both take the last id of their range, or neither. One that leads
+    itself is decided in two steps, whether it is the last, then which of the others"""
     first: tuple[int, int] | None = None
     """ids [lo, hi) of the first of a row of free length, if it has others than the rest"""
     free: tuple[int, int] = (0, 0)
@@ -139,7 +140,8 @@ class Engine:
             if pair:
                 logits = guided(logits[:rows], logits[rows:], sampling.guidance)
             if plan.leads and (lead := plan.leads[step]) is not None:
-                logits = _agreeing(logits, [row.ids[lead] == plan.at(lead)[1] - 1 for row in course])
+                logits = whether_first(logits, sampling.temperature) if lead == step else \
+                    _agreeing(logits, [row.ids[lead] == plan.at(lead)[1] - 1 for row in course])
             chosen = draw(logits, sampling.temperature, sampling.top_p, generators)
             drawn = torch.where(chosen < hi - lo, chosen + lo, plan.end).tolist()
             picked = torch.tensor([row.take(token) for row, token in zip(course, drawn, strict=True)])

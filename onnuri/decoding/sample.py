@@ -23,6 +23,17 @@ def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tenso
     return unconditional + guidance * (conditional - unconditional)
 
 
+def whether_first(logits: Tensor, temperature: float) -> Tensor:
+    """Logits [B, V] such that a draw decides between the last and all others by their sum, then among the others.
+
+    A low temperature, and the likeliest alone, would else prefer one likely id to many that share a greater likelihood.
+    """
+    others = logits[:, :-1]
+    inner = torch.log_softmax(others / temperature, -1) * temperature if temperature > 0 else \
+        others - others.amax(-1, keepdim=True)
+    return torch.cat([inner + others.logsumexp(-1, keepdim=True), logits[:, -1:]], -1)
+
+
 def draw(logits: Tensor, temperature: float, top_p: float, generators: list[torch.Generator]) -> Tensor:
     """One index a row of logits [B, V], each row from its own random numbers."""
     if temperature <= 0:

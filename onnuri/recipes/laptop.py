@@ -91,7 +91,7 @@ def evening() -> LaptopConfig:
     first, _, last = base.model
     return base.replace(model=(
         first.replace(loop=first.loop.replace(minutes=35)),
-        last.replace(loop=last.loop.replace(minutes=24), mix=last.mix.replace(hear=0.18))))
+        last.replace(loop=last.loop.replace(minutes=20), mix=last.mix.replace(hear=0.18))))
 
 
 def smoke() -> LaptopConfig:

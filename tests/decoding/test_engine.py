@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from onnuri.decoding.engine import Engine, Plan
-from onnuri.decoding.sample import SamplingConfig, draw
+from onnuri.decoding.sample import SamplingConfig, draw, whether_first
 from onnuri.model.backbone import BackboneConfig
 
 
@@ -47,11 +47,26 @@ def test_rows_of_free_length_end_at_their_end(network):
 
 def test_positions_agree_with_what_leads_them(network):
     ranges = ((0, 4), (10, 13), (20, 23), (30, 33))
-    plan, prompts = Plan(ranges=ranges, leads=(None, 0, None, 2)), [[k] for k in range(80)]
+    plan, prompts = Plan(ranges=ranges, leads=(0, 0, 2, 2)), [[k] for k in range(80)]
     made = Engine(network).generate(prompts, plan, SamplingConfig(temperature=9.0, top_p=1.0), list(range(80)))
     last = [[t == hi - 1 for t, (_, hi) in zip(row, ranges, strict=True)] for row in made]
     assert all(a == b and c == d for a, b, c, d in last)
     assert {(a, c) for a, _, c, _ in last} == {(False, False), (False, True), (True, False), (True, True)}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+def test_whether_comes_before_which(temperature):
+    shares = torch.tensor([[0.2, 0.15, 0.15, 0.1, 0.4], [0.1, 0.1, 0.05, 0.05, 0.7]])
+    made = whether_first(shares.log(), temperature)
+    drawn = torch.stack([draw(made, temperature, 1.0, [torch.Generator().manual_seed(2 * s + k) for k in range(2)])
+                         for s in range(3000)])
+    power = 1 / temperature if temperature else 50.0
+    for row, odds in enumerate(shares.double()):
+        last, others = odds[-1] ** power, odds[:-1].sum() ** power
+        assert float((drawn[:, row] == 4).double().mean()) == pytest.approx(float(last / (last + others)), abs=0.03)
+        first = float(odds[0] ** power / (odds[:-1] ** power).sum() * others / (last + others))
+        if temperature:
+            assert float((drawn[:, row] == 0).double().mean()) == pytest.approx(first, abs=0.03)
 
 
 def test_a_seed_gives_the_same_row_whatever_else_is_in_the_batch(network):
