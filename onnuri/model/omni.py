@@ -45,10 +45,10 @@ LONGEST_WORD = 75
 """codes of a spoken word: three seconds"""
 SAMPLING: dict[str, SamplingConfig] = {
     "text": SamplingConfig(temperature=0.0),
-    "image": SamplingConfig(temperature=0.6, guidance=2.0),
+    "image": SamplingConfig(temperature=0.6, guidance=1.5),
     "audio": SamplingConfig(temperature=0.2, top_p=0.9),
-    "video": SamplingConfig(temperature=0.6, guidance=2.0),
-    "shape": SamplingConfig(temperature=0.5, guidance=2.0),
+    "video": SamplingConfig(temperature=0.0, guidance=2.0),
+    "shape": SamplingConfig(temperature=0.0),
 }
 
 
