@@ -86,7 +86,7 @@ def full() -> LaptopConfig:
 
 
 def evening() -> LaptopConfig:
-    """Two hours: the same data and codecs, half of the model's time."""
+    """Two hours: the same data and codecs, a third of the model's time."""
     base = full()
     first, _, last = base.model
     return base.replace(model=(
