@@ -96,6 +96,8 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
             if stop:
                 raise KeyboardInterrupt
     store(out / "checkpoint.pt", task.module, optimizer, step, spent)
+    if stop:  # asked for after the last step's own look
+        raise KeyboardInterrupt
     task.module.eval()
 
 
