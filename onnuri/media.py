@@ -70,6 +70,14 @@ def write_bytes(data: bytes, path: Path) -> None:
         raise MediaError(str(path), f"cannot be written ({error.strerror})", "give another place with -o") from None
 
 
+def check_place(path: Path | None) -> None:
+    """Before long work: whether a file, if any, could be written there. Raises MediaError."""
+    if path:
+        make_folder(path.parent)
+        if path.is_dir():
+            raise MediaError(str(path), "is a folder", "give a file's name")
+
+
 def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)

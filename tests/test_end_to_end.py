@@ -99,6 +99,8 @@ MISTAKES = [
     ("generate --to image --text hi --model nowhere -o a.png", "nowhere"),
     ("generate --to image --text hi -o /dev/null/folder/a.png", "/dev/null/folder"),
     ("train laptop --preset smoke -o /dev/null/x", "/dev/null/x"),
+    ("evaluate table nowhere", "nowhere"), ("evaluate table nowhere --every 0", "--every 0"),
+    ("evaluate codecs --json /dev/null/x/a.json", "/dev/null/x"), ("evaluate matrix --json /tmp", "/tmp"),
     ("evaluate matrix --items 0", "--items 0"), ("evaluate codecs --items 0", "--items 0"),
 ]
 

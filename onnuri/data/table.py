@@ -207,13 +207,17 @@ def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, An
 
 
 class Table:
-    """Reads a table by memory map."""
+    """Reads a table by memory map. Raises ConfigError where the folder holds none, or a damaged one."""
 
     def __init__(self, folder: Path) -> None:
-        self.about = json.loads((folder / "table.json").read_text())
-        self.rows: int = self.about["rows"]
-        self.values = {n: np.load(folder / f"{n}.values.npy", mmap_mode="r") for n in self.about["columns"]}
-        self.offsets = {n: np.load(folder / f"{n}.offsets.npy") for n in self.about["columns"]}
+        try:
+            self.about = json.loads((folder / "table.json").read_text())
+            self.rows: int = self.about["rows"]
+            self.values = {n: np.load(folder / f"{n}.values.npy", mmap_mode="r") for n in self.about["columns"]}
+            self.offsets = {n: np.load(folder / f"{n}.offsets.npy") for n in self.about["columns"]}
+        except (OSError, EOFError, ValueError, TypeError, KeyError):
+            raise ConfigError(str(folder), "holds no whole token table", "give one that `onnuri train` wrote, or delete it and "
+                              "train again") from None
 
     def get(self, row: int, column: str) -> np.ndarray:
         """Codes int64 [K]; empty where there is none."""

@@ -70,7 +70,11 @@ class Items:
 
     def _media(self, medium: Medium, index: int, language: Language | None = None) -> Any:
         """The scene's item of a medium; text and speech are the same sentence."""
-        return render(self.scenes[index], medium, language or self.language(index), self.split, self.scenes[index].seed)
+        return render(self.scenes[index], medium, language or self.language(index), self.split)
+
+    def random(self, index: int) -> np.random.Generator:
+        """Random numbers of a scene, the same each time."""
+        return generator(self.split, self.scenes[index].seed)
 
     @functools.cached_property
     def ceilings(self) -> dict[Medium, list[Description | None]]:
@@ -83,10 +87,10 @@ class Items:
         return found
 
 
-def render(scene: Scene, medium: Medium, language: Language, split: Split, index: int) -> Any:
+def render(scene: Scene, medium: Medium, language: Language, split: Split) -> Any:
     """Ground truth of a scene in a medium."""
     if medium in SPOKEN:
-        rng = generator(split, index)
+        rng = generator(split, scene.seed)
         sentence = caption(scene, language, rng)
         return sentence if medium == "text" else audio.speak(sentence, language, audio.sample_voice(rng))
     return {"image": lambda: image.render(scene).image, "video": lambda: video.render(scene).frames,
@@ -147,9 +151,9 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
     for target in ("text", "shape"):
         made = _across(model, stock, "image", target, None, pictures)  # type: ignore[arg-type]
         rows += [{"name": "second renderer", "from": "image", "to": target, **_brief(made["outcomes"])}]
-    asked = [question(scene, stock.language(k), generator(split, k), motion=False) for k, scene in enumerate(stock.scenes)]
+    asked = [question(scene, stock.language(k), stock.random(k), motion=False) for k, scene in enumerate(stock.scenes)]
     languages = [stock.language(k) for k in range(items)]
-    spoken = [audio.speak(q, languages[k], audio.sample_voice(generator(split, k))) for k, (q, _) in enumerate(asked)]
+    spoken = [audio.speak(q, languages[k], audio.sample_voice(stock.random(k))) for k, (q, _) in enumerate(asked)]
     given: list[list[Any]] = [[("image", stock.media("image", k)), ("audio", spoken[k])] for k in range(items)]
     for to, hear_it in (("text", str), ("audio", hear.transcribe)):
         said = [hear_it(x) for x in model.generate_batch(to, given, language=languages, seeds=list(range(items)))]  # type: ignore[operator, arg-type]
@@ -204,7 +208,7 @@ def _ask(model: Model, stock: Items, source: Medium, target: Medium, samples: di
     """A caption and a question about it in; the answer out."""
     asked = []
     for k, scene in enumerate(stock.scenes):
-        asked.append(question(scene, stock.language(k), generator(stock.split, scene.seed)))
+        asked.append(question(scene, stock.language(k), stock.random(k)))
     given = [[("text", stock.media("text", k)), ("text", q)] for k, (q, _) in enumerate(asked)]
     made = model.generate_batch("text", given, language=[stock.language(k) for k in range(len(asked))],
                                 seeds=list(range(len(asked))))
@@ -227,9 +231,9 @@ def _edit(model: Model, stock: Items, source: Medium, target: Medium, samples: d
     attributes = TABLE[target].carries
     edits: list[tuple[int, Edit]] = []
     for k, scene in enumerate(stock.scenes):
-        edit = sample_edit(generator(stock.split, scene.seed), scene, "motion" in attributes, stock.split)
+        edit = sample_edit(stock.random(k), scene, "motion" in attributes, stock.split)
         edits += [(k, edit)] if edit else []
-    said = [instruction(stock.scenes[k], e, stock.language(k), generator(stock.split, stock.scenes[k].seed)) for k, e in edits]
+    said = [instruction(stock.scenes[k], e, stock.language(k), stock.random(k)) for k, e in edits]
     given = [[(source, stock.media(source, k)), ("text", s)] for (k, _), s in zip(edits, said)]
     made = model.generate_batch(target, given, language=[stock.language(k) for k, _ in edits],
                                 seeds=list(range(len(edits))))

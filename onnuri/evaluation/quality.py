@@ -38,6 +38,7 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
     """Measure every codec of a model, print the cards, and write them as JSON."""
     if items < 1:
         raise ConfigError(f"--items {items}", "at least one item is needed", "give 1 or more")
+    media.check_place(path)
     cards = {"machine": machine(), **measure(model.codecs, items)}
     show(cards)
     if path:

@@ -75,8 +75,7 @@ def run(folder: Path, every: int, path: Path | None) -> dict[str, Any]:
     """Scan a run's table, print what was found, and write the figures as JSON."""
     if every < 1:
         raise ConfigError(f"--every {every}", "at least one row in so many is needed", "give 1 or more")
-    if not (folder / "table/table.json").exists():
-        raise ConfigError(str(folder), "holds no token table", "give a folder that `onnuri train` wrote")
+    media.check_place(path)
     table = Table(folder / "table")
     found = scan(table, load_codecs(folder / "codecs"), every)
     figures = {"machine": machine(), "rows": table.rows, "rows_seen": len(range(0, table.rows, every)),

@@ -73,7 +73,8 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
     """Weighted mean over all targets, and that of each medium's.
 
     `soft`: a target whose codes are in order (a place, a side) is a distribution over its neighbours too, and its loss
-    the divergence from it, so that what is learned of one code serves those beside it. `place`: such targets' weight.
+    the divergence from it, so that what is learned of one code serves those beside it. `place`: such targets' weight,
+    which the mean's divisor leaves out.
     """
     ids = batch["ids"]
     hidden = hidden_states(model, ids, batch["positions"], batch["lengths"])[0, :-1]

@@ -30,7 +30,7 @@ from onnuri.codecs.text import TextCodec
 from onnuri.codecs.video import VideoCodec
 from onnuri.decoding.engine import Engine, Plan
 from onnuri.decoding.sample import SamplingConfig
-from onnuri.errors import ConfigError, WeightsError
+from onnuri.errors import ConfigError, OnnuriError, WeightsError
 from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium
 from onnuri.model import backbone
 from onnuri.model.vocabulary import SPECIALS, Vocabulary
@@ -53,10 +53,19 @@ SAMPLING: dict[str, SamplingConfig] = {
 
 
 def load_codecs(folder: Path) -> dict[str, Any]:
-    """Every medium's codec from a folder `codecs/`; image and video share their networks."""
-    image = ImageCodec.load(folder / "visual")
-    return {"text": TextCodec.load(folder / "text"), "image": image, "audio": AudioCodec.load(folder / "audio"),
-            "video": VideoCodec(image.config, image.visual).eval(), "shape": ShapeCodec.load(folder / "shape")}
+    """Every medium's codec from a folder `codecs/`; image and video share their networks.
+
+    Raises WeightsError where one is missing or cannot be read.
+    """
+    try:
+        image = ImageCodec.load(folder / "visual")
+        return {"text": TextCodec.load(folder / "text"), "image": image, "audio": AudioCodec.load(folder / "audio"),
+                "video": VideoCodec(image.config, image.visual).eval(), "shape": ShapeCodec.load(folder / "shape")}
+    except OnnuriError:
+        raise
+    except Exception as error:  # tokenizers and safetensors raise nothing more special
+        raise WeightsError(str(folder), f"holds codecs that cannot be read ({error})",
+                           "give a folder that `onnuri train` or `export` wrote") from error
 
 
 def save_codecs(codecs: dict[str, Any], folder: Path) -> None:

@@ -118,7 +118,7 @@ class Vocabulary:
         for codebook, grid in {TABLE[m].codebook: TABLE[m].grid for m in MEDIA}.items():
             for field in grid.fields if grid else ():
                 lo = self.start(codebook) + grid.base(field.name)  # type: ignore[union-attr]
-                found.append(Choice(codebook, lo, lo + field.span, None, field.spread, field.codes))
+                found.append(Choice(codebook, lo, lo + field.span, spread=field.spread, ordered=field.codes))
         return sorted(found, key=lambda c: c.lo)
 
     def segments(self, ids: Sequence[int]) -> list[tuple[Medium, Language | None, np.ndarray]]:

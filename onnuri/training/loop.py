@@ -81,7 +81,7 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
     step, spent = restore(out / "checkpoint.pt", task.module, optimizer)
     metrics, saved = Metrics(out / "metrics.jsonl", step), time.perf_counter()
     with _asked_to_stop() as stop, Progress(name) as progress:
-        while (done := share_done(config, step, spent)) < 1:
+        while not stop and (done := share_done(config, step, spent)) < 1:
             began = time.perf_counter()
             figures = _step(task, optimizer, config, step, rate(step, done, config))
             took = time.perf_counter() - began
@@ -90,13 +90,11 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
             if step % config.log_every == 0:
                 metrics.write(step=step, seconds=round(spent, 3))
             progress.show(share_done(config, step, spent), spent, step, figures["loss"])
-            if stop or time.perf_counter() - saved > config.checkpoint_seconds:
+            if time.perf_counter() - saved > config.checkpoint_seconds:
                 store(out / "checkpoint.pt", task.module, optimizer, step, spent)
                 saved = time.perf_counter()
-            if stop:
-                raise KeyboardInterrupt
-    store(out / "checkpoint.pt", task.module, optimizer, step, spent)
-    if stop:  # asked for after the last step's own look
+        store(out / "checkpoint.pt", task.module, optimizer, step, spent)
+    if stop:  # only here, so that it is heeded whenever it was asked for
         raise KeyboardInterrupt
     task.module.eval()
 

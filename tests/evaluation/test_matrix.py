@@ -38,7 +38,7 @@ class Known:
             elif len(given) == 2 and to == "text":
                 made.append(answer(scene.description(), given[1][1]) or "?")
             else:
-                made.append(render(scene, to, language[k], self.split, k))
+                made.append(render(scene, to, language[k], self.split))
         return made
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnuri.data.table import Table, _merge, encode_rows
+from onnuri.errors import ConfigError
 from onnuri.evaluation.scan import said, scan
 from onnuri.modality import LANGUAGES
 from onnuri.world.scene import HELD_OUT, compositions, generator, held_out, sample_edit, sample_scene
@@ -31,6 +32,18 @@ def test_a_table_of_training_holds_nothing_held_out(tmp_path, codecs):
 def test_a_larger_table_too(tmp_path, codecs):
     found = scan(write(tmp_path, [sample_scene(k) for k in range(400)], codecs), codecs)
     assert found["records"] == found["texts"] == [] and len(found["codes"]) <= 8, found
+
+
+@pytest.mark.parametrize("broken", ["table.json", "image.values.npy", "image.offsets.npy"])
+@pytest.mark.parametrize("left", [None, 0, 20])
+def test_a_table_that_is_not_whole_is_one_line(tmp_path, codecs, broken, left):
+    write(tmp_path, [sample_scene(0)], codecs)
+    whole = (tmp_path / broken).read_bytes()
+    (tmp_path / broken).unlink()
+    if left is not None:
+        (tmp_path / broken).write_bytes(whole[:left])
+    with pytest.raises(ConfigError, match="no whole token table"):
+        Table(tmp_path)
 
 
 def test_the_scan_finds_what_is_there(tmp_path, codecs):

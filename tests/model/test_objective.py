@@ -113,11 +113,11 @@ def test_soft_loss_is_the_divergence_from_them():
             goal = torch.distributions.Categorical(
                 logits=-0.5 * ((torch.arange(choice.ordered) - k) / choice.spread) ** 2)
             guess = guess[: choice.ordered]
-            total += share * float((goal.probs * (goal.logits - guess)).sum())
+            total += 2 * share * float((goal.probs * (goal.logits - guess)).sum())
         else:
-            total -= share * float(guess[k])
+            total -= (2 if choice.spread else 1) * share * float(guess[k])
         weight += share
-    loss, _ = omni_loss(model, VOCABULARY, batch, soft=True)
+    loss, _ = omni_loss(model, VOCABULARY, batch, soft=True, place=2.0)
     assert float(loss.detach()) == pytest.approx(total / weight, rel=1e-4)
 
 

@@ -16,7 +16,7 @@ from onnuri.errors import ConfigError, WeightsError
 from onnuri.modality import MEDIA, TABLE
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import start_from_features
-from onnuri.model.omni import OmniModel
+from onnuri.model.omni import OmniModel, load_codecs, save_codecs
 from onnuri.model.vocabulary import SPECIALS, Vocabulary
 
 
@@ -77,6 +77,18 @@ def test_weights_that_are_not_what_was_written_are_one_line(made, tmp_path):
     OmniModel.load(path)
     with pytest.raises(WeightsError, match=r"has no onnuri\.json"):
         OmniModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["visual/config.json", "shape/model.safetensors", "text/tokenizer.json"])
+@pytest.mark.parametrize("left", [None, 0, 20])
+def test_codecs_that_cannot_be_read_are_one_line(made, tmp_path, file, left):
+    save_codecs(made.codecs, tmp_path)
+    whole = (tmp_path / file).read_bytes()
+    (tmp_path / file).unlink()
+    if left is not None:
+        (tmp_path / file).write_bytes(whole[:left])
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_codecs(tmp_path)
 
 
 def test_saving_replaces_a_folder_and_leaves_nothing_beside_it(made, tmp_path):

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from onnuri.errors import WeightsError
+from onnuri.training import loop
 from onnuri.training.loop import LoopConfig, fit, rate, read_metrics
 
 PROGRAM = textwrap.dedent("""
@@ -81,6 +82,27 @@ def test_a_shorter_run_is_the_longer_one_until_it_decays():
     """So a preset's model may go on from another's checkpoint."""
     short, long = LoopConfig(minutes=10), LoopConfig(minutes=30)
     assert all(rate(50 * m, m / 10, short) == rate(50 * m, m / 30, long) for m in range(7))
+
+
+def test_a_stop_asked_for_after_the_last_step_is_heeded(tmp_path, monkeypatch):
+    class Late(loop.Progress):
+        def __exit__(self, *error):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().__exit__(*error)
+
+    class Task:
+        module = nn.Linear(1, 1)
+
+        def batch(self, step):
+            return torch.ones(1, 1)
+
+        def loss(self, batch):
+            return self.module(batch).sum(), {}
+
+    monkeypatch.setattr(loop, "Progress", Late)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Task(), LoopConfig(steps=2), tmp_path)
+    assert (tmp_path / "checkpoint.pt").exists()
 
 
 def test_a_checkpoint_that_is_not_one_is_one_line(tmp_path):
