@@ -1,8 +1,8 @@
 """A process that speaks: espeak-ng behind a pipe, every utterance in a fork of the freshly started engine.
 
 Run as a module, by `audio.py` only. espeak-ng keeps its voice's flutter and phase from one utterance to the next, so
-that a sentence would sound different the second time; a fork starts every sentence from the same state. Knows nothing
-of Onnuri and imports little, so that a fork is cheap.
+that a sentence would sound different the second time; a fork starts every sentence from the same state, whose random
+numbers have a fixed seed. Knows nothing of Onnuri and imports little, so that a fork is cheap.
 
 Request: one JSON line {"text", "voice", "rate", "pitch"}. Answer, all int32, little-endian: how many samples and how many
 words, each word's place in the text (characters from 0) and first sample, then int16 samples at the rate that the first
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 _RATE, _PITCH, _SYNCHRONOUS, _UTF8 = 1, 3, 2, 1
+_SEED = 1
 _END, _WORD = 0, 1
 """types of event"""
 
@@ -41,6 +42,7 @@ def main() -> None:
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(Path(espeakng_loader.get_data_path()).parent).encode(), 0)
+    library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))  # else the time of day, of which breath and flutter are made
     out = sys.stdout.buffer
     out.write(f"{rate}\n".encode())
     out.flush()

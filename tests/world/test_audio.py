@@ -1,3 +1,7 @@
+import subprocess
+import sys
+import time
+
 import numpy as np
 
 from onnuri.modality import LANGUAGES
@@ -10,6 +14,20 @@ def test_speech_is_the_same_every_time_whatever_was_said_before():
     first = speak("A small red sphere circles.", "en", Voice())
     speak("큰 파란 별이 튄다", "ko", Voice(variant="f2", pitch=60))
     assert (speak("A small red sphere circles.", "en", Voice()) == first).all()
+
+
+def test_speech_is_the_same_in_every_process():
+    """Started at another second: espeak-ng's random numbers would begin with the time of day."""
+    program = ("import hashlib; from onnuri.world.audio import speak, Voice; from onnuri.world.scene import *; "
+               "from onnuri.world.text import caption\n"
+               "made = [speak(caption(sample_scene(k, 'seen'), x, generator('seen', k)), x, Voice(variant=v)).tobytes()"
+               " for k in range(6) for x in ('ko', 'en') for v in ('', 'f2')]\n"
+               "print(hashlib.sha256(b''.join(made)).hexdigest())")
+    seen = set()
+    for pause in (0, 1.1, 1.1):
+        time.sleep(pause)
+        seen.add(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+    assert len(seen) == 1
 
 
 def test_speech_has_whole_frames_a_set_level_and_no_clipping():
