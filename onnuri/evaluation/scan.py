@@ -1,7 +1,7 @@
 """Whether a training table keeps to what may be trained on: records, captions and ids, against the held-out compositions.
 
-Knows no language model, only codecs. Records are drawn again from their seeds; text columns are decoded and read; picture and shape codes are
-decoded and seen by the oracles, which may misread a codec's blur, so their finds are told apart.
+Knows no language model, only codecs. Records are drawn again from their seeds; text columns are decoded and read; picture
+and shape codes are decoded and seen by the oracles, which may misread a codec's blur, so their finds are told apart.
 """
 
 from __future__ import annotations
