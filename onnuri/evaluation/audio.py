@@ -2,11 +2,12 @@
 
 Shares no weights and no training signal with the model or its codecs: a small convolutional CTC network (Graves et al.
 2006) trained on raw synthetic speech of training scenes, with noise, filtering and blur so that decoded speech is read
-too. Weights are in `onnuri/weights/recogniser`. Train: `python -m onnuri.evaluation.audio OUT MINUTES`.
+too. Weights are in `onnuri/weights/recogniser`. Train: `python -m onnuri.evaluation.audio OUT MINUTES [THREADS]` (28 1).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -27,14 +28,16 @@ from onnuri.data.pool import build
 from onnuri.errors import WeightsError
 from onnuri.modality import LANGUAGES, Language
 from onnuri.training.loop import LoopConfig, fit
-from onnuri.world.audio import sample_voice, speak
+from onnuri.world.audio import sample_voice, speak, speak_aligned
 from onnuri.world.grammar import parse
 from onnuri.world.scene import Description, generator, sample_scene
 from onnuri.world.tasks import question
 from onnuri.world.text import caption
 
-LONGEST, MOST_WORDS = 128_000, 48
-"""samples and words of a training utterance"""
+LONGEST = 128_000
+"""samples of a training utterance"""
+PACE = (190, 291)
+"""words a minute, first and behind the last; wider than what is spoken, so that an odd rhythm is read too"""
 
 
 def words_of(text: str) -> list[str]:
@@ -110,11 +113,13 @@ def observe(samples: np.ndarray) -> Description | None:
 
 
 def render_row(seed: int) -> dict[str, np.ndarray]:
-    """An utterance of a training scene, its words as UTF-8 bytes, its length."""
+    """An utterance of a training scene, its words as UTF-8 bytes, its length. Any pace; half are aligned with frames."""
     rng, scene = generator("train", 2**41 + seed), sample_scene(2**41 + seed)
     language: Language = LANGUAGES[seed % 2]
     said = caption(scene, language, rng) if rng.random() < 0.85 else str(rng.choice(question(scene, language, rng)))
-    sound = speak(said, language, sample_voice(rng))[:LONGEST]
+    voice = dataclasses.replace(sample_voice(rng), rate_wpm=int(rng.integers(*PACE)))
+    aligned = rng.random() < 0.5
+    sound = (speak_aligned(said, language, voice)[0] if aligned else speak(said, language, voice))[:LONGEST]
     text = "\n".join(words_of(said)).encode()[:1024]
     return {"sound": np.pad((sound * 32767).astype(np.int16), (0, LONGEST - len(sound))),
             "length": np.array(len(sound)), "text": np.frombuffer(text.ljust(1024, b"\0"), np.uint8).copy()}
@@ -171,7 +176,7 @@ def augment(mel: Tensor) -> Tensor:
     return mel
 
 
-def train(out: Path, minutes: float, rows: int = 6000) -> Recogniser:
+def train(out: Path, minutes: float, rows: int = 16_000) -> Recogniser:
     """The recogniser from nothing; OUT/recogniser is what ships."""
     build(out / "pool", rows, render_row, 2, "speech")
     torch.manual_seed(0)

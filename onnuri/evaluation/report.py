@@ -28,6 +28,8 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
     """Measure, print, and write PATH, PATH's heat map (.png) and page (.html)."""
     if items < 1:
         raise ConfigError(f"--items {items}", "at least one item a cell is needed", "give 1 or more")
+    if path and path.suffix in (".png", ".html"):
+        raise ConfigError(f"--json {path}", "is where the heat map or the page would be written", "end the name in .json")
     media.check_place(path)
     samples: dict[str, Any] = {}
     found = {"machine": machine(), **matrix(model, items, samples=samples)}

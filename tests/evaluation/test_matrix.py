@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnuri.errors import ConfigError
 from onnuri.evaluation import report
 from onnuri.evaluation.matrix import SPOKEN, Items, matrix, render
 from onnuri.modality import MEDIA
@@ -93,3 +94,9 @@ def test_report_writes_figures_picture_and_page(tmp_path, capsys):
 def test_items_are_rendered_once():
     items = Items("seen", 2, Known.codecs)
     assert items.media("image", 1) is items.media("image", 1)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.html"])
+def test_figures_do_not_lie_where_the_pictures_go(tmp_path, name):
+    with pytest.raises(ConfigError, match="end the name in .json"):
+        report.run(None, 1, tmp_path / name)

@@ -40,8 +40,7 @@ def accuracy(medium, count, start=500):
 
 @pytest.mark.parametrize("medium", CASES)
 def test_ground_truth_is_read(medium):
-    # few items here, so a single lost scene may cost more than the hundredth that the slow test holds
-    assert accuracy(medium, CASES[medium][0]) >= (0.97 if medium == "audio" else 0.99)
+    assert accuracy(medium, CASES[medium][0]) >= 0.99
 
 
 @pytest.mark.slow
