@@ -98,5 +98,5 @@ def test_items_are_rendered_once():
 
 @pytest.mark.parametrize("name", ["a.png", "a.html"])
 def test_figures_do_not_lie_where_the_pictures_go(tmp_path, name):
-    with pytest.raises(ConfigError, match="end the name in .json"):
+    with pytest.raises(ConfigError, match=r"end the name in \.json"):
         report.run(None, 1, tmp_path / name)
