@@ -19,6 +19,12 @@ LANGUAGES: tuple[Language, ...] = ("ko", "en")
 LANGUAGE_TOKENS = {"ko": "<|ko|>", "en": "<|en|>"}
 """The first token inside a text or audio segment says its language."""
 
+
+def language_of(sentence: str) -> Language:
+    """Korean if the sentence has any Hangul syllable, else English."""
+    return "ko" if any("가" <= c <= "힣" for c in sentence) else "en"
+
+
 OBJECTS = 3
 """Objects an item's grid has room for."""
 
