@@ -5,6 +5,8 @@ A row's memory is touched only as far as it is filled, so a cache costs what its
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections import OrderedDict
 
 import numpy as np
@@ -19,8 +21,7 @@ class Cache:
     """`rows` of keys and values, the ones in use first: [2, rows, heads, positions, size] a layer."""
 
     def __init__(self, layers: int, rows: int, heads: int, positions: int, size: int) -> None:
-        # numpy's zeros are not touched before they are written, torch's are
-        self.layers = [torch.from_numpy(np.zeros((2, rows, heads, positions, size), np.float32)) for _ in range(layers)]
+        self.layers = [_untouched(2, rows, heads, positions, size) for _ in range(layers)]
         self.rows = rows
         self.bytes = sum(layer.nbytes for layer in self.layers)
 
@@ -35,6 +36,14 @@ class Cache:
     def paste(self, kept: Tensor, row: int, length: int) -> None:
         for layer, part in zip(self.layers, kept, strict=True):
             layer[:, row, :, :length] = part[:, :, :length]
+
+
+def _untouched(*shape: int) -> Tensor:
+    """float32 zeros that take no memory before they are written, page by page: huge pages would take all of it."""
+    memory = mmap.mmap(-1, 4 * math.prod(shape))
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
 
 
 class Prefixes:
