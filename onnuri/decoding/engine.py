@@ -117,6 +117,16 @@ class Engine:
         self.run(tickets)
         return [ticket.ids for ticket in tickets]
 
+    def reset(self) -> None:
+        """Call off whatever waits or is decoded, and begin anew."""
+        with self._lock:
+            with self._door:
+                gone = [self.queue.pop() for _ in range(len(self.queue))]
+            gone += [a.ticket for a in [*self.active, *([self.reading] if self.reading else [])]]
+            self.active, self.reading, self.rows, self.hidden = [], None, [], self.hidden[:0]
+        for ticket in gone:
+            ticket.close("cancelled")
+
     def step(self) -> None:
         """Read some, draw one id for each, feed them."""
         with self._lock, torch.inference_mode():

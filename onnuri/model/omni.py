@@ -93,7 +93,7 @@ class OmniModel:
                        top_p: float | None = None, guidance: float | None = None) -> list[Any]:
         """Items of a medium, one for each list of inputs."""
         known(to)
-        sampling = {**self.sampling, to: _override(self.sampling[to], temperature, top_p, guidance)}
+        sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         languages = [language] * len(inputs) if isinstance(language, str) else list(language)
         seeds = list(seeds) if seeds is not None else list(range(len(inputs)))
         codes = drive(self.engine, [self.answers.answer(to, given, spoken, sampling, seed)
@@ -168,8 +168,9 @@ def _row(medium: Medium) -> dict[str, Any]:
             "tokens_per_second": row.tokens_per_second, "media_type": row.media_type, "carries": sorted(row.carries)}
 
 
-def _override(settings: SamplingConfig, temperature: float | None, top_p: float | None,
-              guidance: float | None) -> SamplingConfig:
+def override(settings: SamplingConfig, temperature: float | None, top_p: float | None,
+             guidance: float | None) -> SamplingConfig:
+    """Settings with some of them set. Raises ConfigError where one is out of range."""
     given = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
     for name, value, low, high in (("temperature", temperature, 0.0, 5.0), ("top_p", top_p, 1e-6, 1.0),
                                    ("guidance", guidance, 0.0, 20.0)):
