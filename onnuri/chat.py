@@ -13,9 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from onnuri import load, media
-from onnuri.demo import language_of
 from onnuri.errors import ConfigError, OnnuriError
-from onnuri.modality import MEDIA, TABLE, Medium
+from onnuri.modality import MEDIA, TABLE, Medium, language_of
 
 HELP = "sentence · /image /audio /video /shape FILE · /to text|image|audio|video|shape · /new · /quit"
 

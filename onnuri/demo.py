@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import re
 import shutil
 import string
 import time
@@ -19,17 +18,12 @@ from rich.console import Console
 
 from onnuri import load, media
 from onnuri.errors import ConfigError, MediaError
-from onnuri.modality import MEDIA, TABLE, Language, Medium
+from onnuri.modality import MEDIA, TABLE, Language, Medium, language_of
 
 WEB = Path(__file__).parent / "server" / "web"
 VIEWER = "model-viewer-umd.min.js"
 SHOWN: tuple[Medium, ...] = ("image", "audio", "video", "shape")
 """what a sentence becomes"""
-
-
-def language_of(sentence: str) -> Language:
-    """Korean if the sentence has any Hangul, else English."""
-    return "ko" if re.search(r"[\uac00-\ud7a3]", sentence) else "en"
 
 
 def check_sentence(sentence: str) -> str:

@@ -4,7 +4,8 @@
     ├── MediaError        a file or an array that cannot be read as the medium it is given as
     ├── ConfigError       a setting that does not exist or does not hold
     ├── WeightsError      weights that are missing, damaged or of another version
-    └── DependencyError   an optional extra that is not installed
+    ├── DependencyError   an optional extra that is not installed
+    └── BusyError         more is asked for at once than there is room for
 
 A message gives the value, the rule and the repair, in one line. Everything else that is raised is a bug of ours.
 """
@@ -34,3 +35,7 @@ class WeightsError(OnnuriError):
 
 class DependencyError(OnnuriError):
     """An optional extra that is not installed."""
+
+
+class BusyError(OnnuriError):
+    """More is asked for at once than there is room for."""

@@ -1,4 +1,4 @@
-"""The five media as files: PNG, JPEG, WAV, FLAC, MP4, GIF, GLB, OBJ and text, read into and written from arrays.
+"""The five media as files: PNG, JPEG, WebP, WAV, FLAC, MP3, Opus, MP4, GIF, GLB, OBJ, PLY, STL and text, as arrays.
 
 Knows no codec and no model. What is too large, broken or empty raises MediaError before it is decoded; what is written
 has a temporary name until it is whole. The arrays' forms are those of `codecs/base.py`.
@@ -7,6 +7,7 @@ has a temporary name until it is whole. The arrays' forms are those of `codecs/b
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import tempfile
@@ -21,16 +22,26 @@ from skimage.measure import marching_cubes
 from onnuri.errors import MediaError
 from onnuri.modality import AUDIO_HZ, IMAGE_SIZE, TABLE, VIDEO_FPS, VIDEO_FRAMES, VOXELS
 
-LARGEST_SIDE = 8192
-"""pixels of a picture"""
-LARGEST_FILE = 200 * 2**20
-"""bytes"""
-LONGEST_SECONDS = 60.0
-"""of sound and video"""
-MOST_FACES = 500_000
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is read at most; a server's are narrower than a terminal's."""
+
+    file_bytes: int = 200 * 2**20
+    side: int = 8192
+    """pixels of a picture"""
+    pixels: int = 8192**2
+    frame_side: int = 4096
+    """pixels of a video"""
+    seconds: float = 60.0
+    """of sound and video"""
+    faces: int = 500_000
 
 
-def read(path: Path, medium: str) -> Any:
+LIMITS = Limits()
+
+
+def read(path: Path, medium: str, limits: Limits = LIMITS) -> Any:
     """A file as the medium's array. Raises MediaError."""
     reader = {"text": _read_text, "image": _read_image, "audio": _read_audio, "video": _read_video,
               "shape": _read_shape}[medium]
@@ -42,9 +53,49 @@ def read(path: Path, medium: str) -> Any:
     size = path.stat().st_size
     if size == 0:
         raise MediaError(str(path), "is empty", "give a file with content")
-    if size > LARGEST_FILE:
-        raise MediaError(str(path), f"has {size} bytes, at most {LARGEST_FILE} are read", "give a smaller file")
-    return reader(path)
+    if size > limits.file_bytes:
+        raise MediaError(str(path), f"has {size} bytes, at most {limits.file_bytes} are read", "give a smaller file")
+    return reader(path, limits)
+
+
+def from_bytes(data: bytes, medium: str, name: str, limits: Limits = LIMITS) -> Any:
+    """A file's bytes as the medium's array; their own beginning says the format. Raises MediaError, which calls it `name`."""
+    if not data:
+        raise MediaError(name, "is empty", "give a file with content")
+    suffix = suffix_of(data)
+    if suffix not in TABLE[medium].suffixes:  # type: ignore[index]
+        raise MediaError(name, f"is not {medium} of a kind that is read",
+                         f"give one of {', '.join(TABLE[medium].suffixes)}")  # type: ignore[index]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"item{suffix}"
+        path.write_bytes(data)
+        try:
+            return read(path, medium, limits)
+        except MediaError as error:
+            raise MediaError(name, error.rule.replace(str(path), name), error.repair) from None
+
+
+_MAGIC = ((".png", b"\x89PNG"), (".jpg", b"\xff\xd8\xff"), (".flac", b"fLaC"), (".ogg", b"OggS"), (".mp3", b"ID3"),
+          (".gif", b"GIF8"), (".glb", b"glTF"), (".ply", b"ply"))
+"""how a file of a kind begins"""
+
+
+def suffix_of(data: bytes) -> str:
+    """The format of a file by its own beginning, as a name's ending; "" where it is none that is read."""
+    head = data[:64]
+    for suffix, magic in _MAGIC:
+        if head.startswith(magic):
+            return suffix
+    if head[:4] == b"RIFF":
+        return {b"WAVE": ".wav", b"WEBP": ".webp"}.get(head[8:12], "")
+    if head[4:8] == b"ftyp":
+        return ".mp4"
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE6):  # MPEG audio, layer 3
+        return ".mp3"
+    if head.startswith(b"solid") or (len(data) >= 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little")):
+        return ".stl"
+    lines = data[:4096].split(b"\n")
+    return ".obj" if any(line.split()[:1] in ([b"v"], [b"o"], [b"mtllib"]) for line in lines) else ""
 
 
 def write(item: Any, path: Path) -> None:
@@ -96,18 +147,24 @@ def to_bytes(item: Any, suffix: str) -> bytes:
     """The medium's array in the format of a file ending."""
     if isinstance(item, str):
         return (item + "\n").encode()
-    if suffix in (".png", ".jpg", ".jpeg"):
-        return _image_bytes(item, "PNG" if suffix == ".png" else "JPEG")
-    if suffix in (".wav", ".flac"):
-        return _audio_bytes(item, suffix[1:].upper())
+    if suffix in _PICTURES:
+        return _image_bytes(item, _PICTURES[suffix])
+    if suffix in _SOUNDS:
+        return _audio_bytes(item, *_SOUNDS[suffix])
     if suffix == ".mp4":
         return _mp4_bytes(item)
     if suffix == ".gif":
         return _gif_bytes(item)
-    if suffix in (".glb", ".obj"):
+    if suffix in (".glb", ".obj", ".ply", ".stl"):
         return _mesh_bytes(mesh_of(item), suffix[1:])
     raise MediaError(f"{suffix!r}", "is not a format that is written",
                      "use one of " + ", ".join(s for m in TABLE.values() for s in m.suffixes))
+
+
+_PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_SOUNDS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".mp3": ("MP3", "MPEG_LAYER_III"),
+           ".ogg": ("OGG", "OPUS"), ".opus": ("OGG", "OPUS")}
+"""libsndfile's container and coding"""
 
 
 def _broken(path: Path, medium: str, error: Exception) -> MediaError:
@@ -115,7 +172,7 @@ def _broken(path: Path, medium: str, error: Exception) -> MediaError:
     return MediaError(str(path), f"cannot be read as {medium} ({reason})", "give a whole file of that kind")
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, limits: Limits) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
@@ -125,11 +182,14 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _read_image(path: Path) -> np.ndarray:
+def _read_image(path: Path, limits: Limits) -> np.ndarray:
     """uint8 [H, W, 3]; upright, on white."""
     try:
         with Image.open(path) as picture:
-            _check_size(path, *picture.size, LARGEST_SIDE)
+            _check_size(path, *picture.size, limits.side)
+            if picture.width * picture.height > limits.pixels:
+                raise MediaError(str(path), f"has {picture.width * picture.height} pixels, at most {limits.pixels} are read",
+                                 "resize it")
             picture.load()
             upright = ImageOps.exif_transpose(picture).convert("RGBA")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -143,14 +203,14 @@ def _check_size(path: Path, width: int, height: int, most: int) -> None:
         raise MediaError(str(path), f"is {width} × {height} pixels, 1 to {most} a side are read", "resize it")
 
 
-def _read_audio(path: Path) -> np.ndarray:
+def _read_audio(path: Path, limits: Limits) -> np.ndarray:
     """float32 [T] at 16 kHz, one channel."""
     import soundfile
     import soxr
 
     try:
         about = soundfile.info(str(path))
-        check_seconds(path, about.frames / max(about.samplerate, 1))
+        check_seconds(path, about.frames / max(about.samplerate, 1), limits)
         samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise _broken(path, "audio", error) from None
@@ -164,12 +224,12 @@ def _read_audio(path: Path) -> np.ndarray:
     return samples
 
 
-def check_seconds(path: Path, seconds: float) -> None:
-    if seconds > LONGEST_SECONDS:
-        raise MediaError(str(path), f"lasts {seconds:.0f} s, at most {LONGEST_SECONDS:.0f} s are read", "cut it")
+def check_seconds(path: Path, seconds: float, limits: Limits = LIMITS) -> None:
+    if seconds > limits.seconds:
+        raise MediaError(str(path), f"lasts {seconds:.0f} s, at most {limits.seconds:.0f} s are read", "cut it")
 
 
-def _read_video(path: Path) -> np.ndarray:
+def _read_video(path: Path, limits: Limits) -> np.ndarray:
     """uint8 [17, 128, 128, 3]: the first frames at 8 a second, square from the middle; the last is held."""
     import av
 
@@ -179,8 +239,8 @@ def _read_video(path: Path) -> np.ndarray:
             if not container.streams.video:
                 raise MediaError(str(path), "has no video stream", "give a video")
             stream = container.streams.video[0]
-            _check_size(path, stream.width, stream.height, 4096)
-            check_seconds(path, (container.duration or 0) / 1e6)
+            _check_size(path, stream.width, stream.height, limits.frame_side)
+            check_seconds(path, (container.duration or 0) / 1e6, limits)
             for frame in container.decode(stream):
                 time = float(frame.time or 0.0)
                 while len(frames) < VIDEO_FRAMES and time >= len(frames) / VIDEO_FPS - 1e-3:
@@ -201,23 +261,23 @@ def _square(frame: np.ndarray) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _read_shape(path: Path) -> np.ndarray:
+def _read_shape(path: Path, limits: Limits) -> np.ndarray:
     """uint8 [64, 64, 64, 4] of a mesh; y up in the file, z up in the array."""
     try:
         mesh: Any = trimesh.load(path, force="mesh", process=False)
     except Exception as error:  # trimesh raises whatever its parsers meet
         raise _broken(path, "a mesh", error) from None
-    check_mesh(mesh, str(path))
+    check_mesh(mesh, str(path), limits)
     mesh.apply_transform(_Z_UP)
     return voxels_of(mesh)
 
 
-def check_mesh(mesh: Any, name: str) -> None:
+def check_mesh(mesh: Any, name: str, limits: Limits = LIMITS) -> None:
     """Raises MediaError for a mesh without a surface or with values that are not numbers."""
     if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
         raise MediaError(name, "has no face", "give a mesh with a surface")
-    if len(mesh.faces) > MOST_FACES:
-        raise MediaError(name, f"has {len(mesh.faces)} faces, at most {MOST_FACES} are read", "simplify it")
+    if len(mesh.faces) > limits.faces:
+        raise MediaError(name, f"has {len(mesh.faces)} faces, at most {limits.faces} are read", "simplify it")
     if not np.isfinite(mesh.vertices).all():
         raise MediaError(name, "has vertices that are not numbers", "give a mesh without NaN or infinity")
     if mesh.extents is None or float(np.max(mesh.extents)) <= 1e-9:
@@ -316,11 +376,11 @@ def _image_bytes(image: np.ndarray, kind: str) -> bytes:
     return out.getvalue()
 
 
-def _audio_bytes(samples: np.ndarray, kind: str) -> bytes:
+def _audio_bytes(samples: np.ndarray, kind: str, coding: str) -> bytes:
     import soundfile
 
     out = io.BytesIO()
-    soundfile.write(out, samples, AUDIO_HZ, format=kind, subtype="PCM_16")
+    soundfile.write(out, samples, AUDIO_HZ, format=kind, subtype=coding)
     return out.getvalue()
 
 

@@ -19,6 +19,12 @@ LANGUAGES: tuple[Language, ...] = ("ko", "en")
 LANGUAGE_TOKENS = {"ko": "<|ko|>", "en": "<|en|>"}
 """The first token inside a text or audio segment says its language."""
 
+
+def language_of(sentence: str) -> Language:
+    """Korean if the sentence has any Hangul syllable, else English."""
+    return "ko" if any("가" <= c <= "힣" for c in sentence) else "en"
+
+
 OBJECTS = 3
 """Objects an item's grid has room for."""
 
@@ -172,14 +178,14 @@ TABLE: dict[Medium, Modality] = {
         Modality(name="text", codebook="text", codes=0, grid=None, tokens_per_second=None, max_tokens=160,
                  suffixes=(".txt",), media_type="text/plain", carries=_ALL),
         Modality(name="image", codebook="visual", codes=IMAGE_GRID.codes, grid=IMAGE_GRID, tokens_per_second=None,
-                 max_tokens=len(IMAGE_GRID.ranges), suffixes=(".png", ".jpg", ".jpeg"), media_type="image/png",
+                 max_tokens=len(IMAGE_GRID.ranges), suffixes=(".png", ".jpg", ".jpeg", ".webp"), media_type="image/png",
                  carries=_STILL),
         Modality(name="audio", codebook="audio", codes=4096, grid=None, tokens_per_second=25.0, max_tokens=384,
-                 suffixes=(".wav", ".flac"), media_type="audio/wav", carries=_ALL),
+                 suffixes=(".wav", ".flac", ".mp3", ".ogg", ".opus"), media_type="audio/wav", carries=_ALL),
         Modality(name="video", codebook="visual", codes=VIDEO_GRID.codes, grid=VIDEO_GRID, tokens_per_second=None,
                  max_tokens=len(VIDEO_GRID.ranges), suffixes=(".mp4", ".gif"), media_type="video/mp4", carries=_ALL),
         Modality(name="shape", codebook="shape", codes=SHAPE_GRID.codes, grid=SHAPE_GRID, tokens_per_second=None,
-                 max_tokens=len(SHAPE_GRID.ranges), suffixes=(".glb", ".obj"), media_type="model/gltf-binary",
+                 max_tokens=len(SHAPE_GRID.ranges), suffixes=(".glb", ".obj", ".ply", ".stl"), media_type="model/gltf-binary",
                  carries=_STILL),
     )
 }

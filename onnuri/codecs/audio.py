@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -164,29 +164,16 @@ class AudioCodec(Codec):
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         return self.render(self.fsq.decode(torch.from_numpy(np.asarray(codes)).long()[None]))[0].clamp(-1, 1).numpy()
 
-    @torch.inference_mode()
     def decode_stream(self, codes: Iterable[int], chunk: int = 1) -> Iterator[np.ndarray]:
         """Samples as codes arrive, equal to the whole in sum; after every `chunk` codes, what is certain by then."""
-        memory: Memory = {}
-        none = torch.zeros(1, 1, 4)
-        held, tail, arrived = none, torch.zeros(2, 1, 0), iter(codes)
-        cut = EDGE  # the first samples to come precede the sound
+        stream, arrived = self.stream(), iter(codes)
         while group := list(itertools.islice(arrived, chunk)):
-            held = torch.cat([held, self.fsq.decode(torch.tensor(group))[None]], 1)
-            if held.shape[1] > 2:
-                ready, tail = self._go_on(tail, self.spectra(held, memory))
-                held = held[:, -2:]
-                yield _sound(ready[..., cut:])
-                cut = 0
-        if held.shape[1] > 1:
-            ready, tail = self._go_on(tail, self.spectra(torch.cat([held, none], 1), memory))
-            yield _sound(torch.cat([ready, tail], -1)[..., cut:-EDGE])
+            yield from (more for more in [stream.send(group)] if len(more))
+        yield from (more for more in [stream.end()] if len(more))
 
-    def _go_on(self, tail: Tensor, spectra: Tensor) -> tuple[Tensor, Tensor]:
-        """New frames added to the tail [2, 1, 480] of those before: what no later frame reaches, and the new tail."""
-        added = self.overlap(spectra)
-        added[..., : tail.shape[-1]] += tail
-        return added[..., : -2 * EDGE], added[..., -2 * EDGE :]
+    def stream(self) -> Stream:
+        """One sound, to be decoded as its codes arrive."""
+        return Stream(self)
 
     def training_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Spectra at three resolutions, linear and logarithmic, and log-mel; {"audio": [B, T]}."""
@@ -203,6 +190,41 @@ class AudioCodec(Codec):
     def code_features(self) -> Tensor:
         """float32 [4096, 4]: the quantized values."""
         return self.fsq.decode(torch.arange(self.num_codes))
+
+
+class Stream:
+    """A sound under way: codes go in, samples come out as soon as no later code can change them."""
+
+    def __init__(self, codec: AudioCodec) -> None:
+        self.codec, self.memory = codec, cast(Memory, {})
+        self.none = torch.zeros(1, 1, 4)
+        self.held, self.tail = self.none, torch.zeros(2, 1, 0)
+        self.cut = EDGE
+        """the first samples to come precede the sound"""
+
+    @torch.inference_mode()
+    def send(self, codes: list[int]) -> np.ndarray:
+        """float32 [T] at 16 kHz that more codes make certain, 80 ms behind them."""
+        self.held = torch.cat([self.held, self.codec.fsq.decode(torch.tensor(codes))[None]], 1)
+        if self.held.shape[1] <= 2:
+            return np.zeros(0, np.float32)
+        ready, self.tail = self._go_on(self.codec.spectra(self.held, self.memory))
+        self.held, cut, self.cut = self.held[:, -2:], self.cut, 0
+        return _sound(ready[..., cut:])
+
+    @torch.inference_mode()
+    def end(self) -> np.ndarray:
+        """The rest."""
+        if self.held.shape[1] < 2:
+            return np.zeros(0, np.float32)
+        ready, tail = self._go_on(self.codec.spectra(torch.cat([self.held, self.none], 1), self.memory))
+        return _sound(torch.cat([ready, tail], -1)[..., self.cut : -EDGE])
+
+    def _go_on(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
+        """New frames added to the tail [2, 1, 480] of those before: what no later frame reaches, and the new tail."""
+        added = self.codec.overlap(spectra)
+        added[..., : self.tail.shape[-1]] += self.tail
+        return added[..., : -2 * EDGE], added[..., -2 * EDGE :]
 
 
 def _sound(added: Tensor) -> np.ndarray:

@@ -1,166 +1,275 @@
-"""Batched decoding of a Llama-class model with a static cache: ids in, ids out. Knows no media.
+"""Continuous batching: requests of any length come and go between steps; ids in, ids out. Knows no media.
 
-Rows of different prompt lengths are padded on the left. Guidance runs every row twice, with its prompt and with another
-that lacks the input. At every position only the allowed ids are scored: a slice of the tied embedding. The forward pass
-is our own, with fused projections, and a test holds it against transformers'.
+Each `step` reads some of a new prompt (`CHUNK` ids at most, so that nobody waits long for somebody else's), draws one id
+for every row that has been read, and feeds all of them in one pass. Guidance gives a request two rows. At every position
+only the allowed ids are scored: a slice of the tied embedding. Whoever wants answers steps the engine: `run` until its
+own tickets are done, or a thread of its own in a server; a lock lets both happen at once.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onnuri import config
+from onnuri.decoding.cache import Cache, Prefixes
+from onnuri.decoding.forward import Forward
+from onnuri.decoding.queue import Queue
+from onnuri.decoding.request import Course, Plan, Request, Ticket
 from onnuri.decoding.sample import SamplingConfig, draw, guided, whether_first
+from onnuri.errors import BusyError, ConfigError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What may be generated: a range of ids for every position, or one range until `end`."""
+class EngineConfig(config.Config):
+    """How much the engine holds."""
 
-    ranges: tuple[tuple[int, int], ...] | None = None
-    """for every position the ids [lo, hi)"""
-    leads: tuple[int | None, ...] = ()
-    """for every position the one that it agrees with: both take the last id of their range, or neither. One that leads
-    itself is decided in two steps, whether it is the last, then which of the others"""
-    first: tuple[int, int] | None = None
-    """ids [lo, hi) of the first of a row of free length, if it has others than the rest"""
-    free: tuple[int, int] = (0, 0)
-    """ids [lo, hi) of any position where the length is free"""
-    end: int = -1
-    """id that ends a row of free length"""
-    longest: int = 0
-    """most ids of a row of free length"""
-    stretch: int = 0
-    """most ids in a row of a script before it goes on; 0: any number"""
-
-    def at(self, step: int) -> tuple[int, int, bool]:
-        """Ids [lo, hi) that may stand at a step, and whether the row may end instead."""
-        if self.ranges:
-            return *self.ranges[step], False
-        return (*self.first, False) if self.first and step == 0 else (*self.free, True)
+    rows: int = 64
+    """sequences that are decoded together; a request with guidance takes two"""
+    waiting: int = 100_000
+    """requests that may wait; more are refused"""
+    prefix_bytes: int = 64 << 20
+    """of ended sequences, for those that go on from them"""
+    chunk: int = 256
+    """ids of prompts that are read between two steps"""
 
 
 class _Row:
-    """One row's answer as it grows, and what its script has yet to put in."""
+    """One sequence in the cache."""
 
-    def __init__(self, plan: Plan, script: list[list[int]]) -> None:
-        self.plan, self.script = plan, [list(run) for run in script]
-        self.put_in = sum(len(run) + 1 for run in script)
-        self.waiting = self.script.pop(0) if self.script else []
-        self.ids: list[int] = []
-        self.over, self.since = False, 0
+    def __init__(self, prompt: list[int]) -> None:
+        self.ids, self.length = prompt, 0
+        """what it is made of, and how much of that the cache holds"""
+        self.at = -1
+        """its row in the cache"""
 
-    def take(self, drawn: int) -> int:
-        """The id that stands next: of the script, or what was drawn."""
-        if self.waiting:
-            return self.waiting.pop(0)
-        self.since += 1
-        if self.plan.stretch and self.since > self.plan.stretch:
-            drawn = self.plan.end
-        if self.plan.ranges is None and drawn == self.plan.end:
-            self.over, self.since = self.over or not self.script, 0
-            self.waiting = self.script.pop(0) if self.script else []
-        elif not self.over:
-            self.ids.append(drawn)
-        return drawn
+
+class _Active:
+    """A request that has rows."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket, self.request, self.course = ticket, ticket.request, Course(ticket)
+        prompts = [ticket.request.prompt, *([ticket.request.without] if ticket.request.paired else [])]
+        self.rows = [_Row(list(prompt)) for prompt in prompts]  # type: ignore[arg-type]
+        self.generator = torch.Generator().manual_seed(ticket.request.seed)
+        self.hidden: list[Tensor] = []
+        """of each row that has been read, [C]"""
 
 
 class Engine:
-    """The weights of a model, laid out for decoding."""
+    """The weights of a model, and whatever they are decoding."""
 
-    def __init__(self, model: nn.Module) -> None:
-        core: Any = model.model  # type: ignore[assignment]
-        settings: Any = model.config
-        self.heads, self.layers = settings.num_attention_heads, settings.num_hidden_layers
-        self.width, self.epsilon = settings.hidden_size, settings.rms_norm_eps
-        self.size = self.width // self.heads
-        self.embedding, self.final = core.embed_tokens.weight.detach(), core.norm.weight.detach()
-        self.weights = [{"norm1": x.input_layernorm.weight.detach(), "norm2": x.post_attention_layernorm.weight.detach(),
-                         "qkv": torch.cat([x.self_attn.q_proj.weight, x.self_attn.k_proj.weight,
-                                           x.self_attn.v_proj.weight]).detach(),
-                         "out": x.self_attn.o_proj.weight.detach(),
-                         "gate": torch.cat([x.mlp.gate_proj.weight, x.mlp.up_proj.weight]).detach(),
-                         "down": x.mlp.down_proj.weight.detach()} for x in core.layers]
-        theta = settings.rope_parameters["rope_theta"]
-        turns = 1.0 / theta ** (torch.arange(0, self.size, 2).float() / self.size)
-        angles = torch.outer(torch.arange(settings.max_position_embeddings).float(), turns)
-        self.cos, self.sin = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
+    def __init__(self, model: nn.Module, settings: EngineConfig | None = None) -> None:
+        self.settings, self.forward = settings or EngineConfig(), Forward(model)
+        f = self.forward
+        self.cache = Cache(f.layers, self.settings.rows, f.heads, f.positions, f.size)
+        self.prefixes, self.queue = Prefixes(self.settings.prefix_bytes), Queue()
+        self.active: list[_Active] = []
+        """those that draw an id a step; their rows come first in the cache"""
+        self.reading: _Active | None = None
+        self.rows: list[_Row] = []
+        """every row in use, at its place in the cache"""
+        self.hidden = torch.zeros(0, f.width)
+        """of every row that draws, [N, C]"""
+        self.drawn: Counter[str] = Counter()
+        """ids drawn, by kind"""
+        self._lock, self._door = threading.Lock(), threading.Lock()
 
-    def hidden(self, ids: Tensor, positions: Tensor, cache: Tensor, at: int, mask: Tensor) -> Tensor:
-        """Last hidden states [B, T, C] of ids [B, T] that stand at `at` in the cache [layers, 2, B, heads, S, size].
+    def submit(self, request: Request, bounded: bool = True) -> Ticket:
+        """Take a request. Raises ConfigError where it cannot fit, BusyError where too many wait."""
+        return self.enter(Ticket(request), bounded)
 
-        `mask` bool [B, 1, T, at + T] says what each sees.
-        """
-        batch, count = ids.shape
-        x = self.embedding[ids]
-        cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
-        for k, w in enumerate(self.weights):
-            y = F.rms_norm(x, (self.width,), w["norm1"], self.epsilon)
-            q, key, value = F.linear(y, w["qkv"]).view(batch, count, 3, self.heads, self.size).permute(2, 0, 3, 1, 4)
-            cache[k, 0, :, :, at : at + count] = _rotate(key, cos, sin)
-            cache[k, 1, :, :, at : at + count] = value
-            seen = F.scaled_dot_product_attention(_rotate(q, cos, sin), cache[k, 0, :, :, : at + count],
-                                                  cache[k, 1, :, :, : at + count], attn_mask=mask)
-            x = x + F.linear(seen.transpose(1, 2).reshape(batch, count, self.width), w["out"])
-            gate, up = F.linear(F.rms_norm(x, (self.width,), w["norm2"], self.epsilon), w["gate"]).chunk(2, -1)
-            x = x + F.linear(F.silu(gate) * up, w["down"])
-        return F.rms_norm(x, (self.width,), self.final, self.epsilon)
+    def enter(self, ticket: Ticket, bounded: bool = True) -> Ticket:
+        """`submit` for a ticket that was made before."""
+        request = ticket.request
+        total = max(len(request.prompt), len(request.without or [])) + request.steps
+        if total > self.forward.positions:
+            raise ConfigError(f"a prompt of {len(request.prompt)} tokens and {request.steps} more",
+                              f"is longer than the model's {self.forward.positions} positions", "give less")
+        if request.paired and self.settings.rows < 2:
+            raise ConfigError("guidance", "needs two rows", "give the engine more rows")
+        with self._door:
+            if bounded and len(self.queue) >= self.settings.waiting:
+                raise BusyError(f"{len(self.queue)} requests wait", "no more are taken", "try again in a moment")
+            self.queue.push(ticket)
+        return ticket
 
-    @torch.inference_mode()
+    @property
+    def idle(self) -> bool:
+        return not (self.active or self.reading or len(self.queue))
+
+    def run(self, tickets: Iterable[Ticket]) -> None:
+        """Step until all of them have ended."""
+        for ticket in tickets:
+            while not ticket.done:
+                self.step()
+
     def generate(self, prompts: list[list[int]], plan: Plan, sampling: SamplingConfig, seeds: list[int],
-                 without: list[list[int]] | None = None, scripts: list[list[list[int]]] | None = None,
-                 on_step: Callable[[int, list[int]], None] | None = None) -> list[list[int]]:
-        """Ids that follow each prompt. `without`: the prompts of guidance, which lack the input.
+                 without: list[list[int]] | None = None, scripts: list[list[list[int]]] | None = None) -> list[list[int]]:
+        """Ids that follow each prompt, all under one plan."""
+        tickets = [self.submit(Request(prompt=prompt, plan=plan, sampling=sampling, seed=seeds[k],
+                                       without=without[k] if without else None, script=scripts[k] if scripts else []),
+                               bounded=False) for k, prompt in enumerate(prompts)]
+        self.run(tickets)
+        return [ticket.ids for ticket in tickets]
 
-        `scripts`: for every row, runs of ids that are put in, the first at once, the next whenever the row draws its end;
-        it is over when it does so after the last. They are not part of the answer.
-        `on_step(step, ids)` gets one id a row as it is drawn; a row that has ended repeats whatever it draws.
-        """
-        rows, pair = len(prompts), without is not None and sampling.guidance != 1.0
-        every = prompts + (without or []) if pair else prompts
-        ids, positions, present = _pad_left(every)
-        course = [_Row(plan, script) for script in scripts or [[] for _ in prompts]]
-        steps = len(plan.ranges) if plan.ranges else plan.longest + max(row.put_in for row in course)
-        total = ids.shape[1] + steps
-        cache = torch.zeros(self.layers, 2, len(every), self.heads, total, self.size)
-        seen = torch.cat([present, torch.ones(len(every), steps, dtype=torch.bool)], 1)
-        start = ids.shape[1]
-        causal = torch.ones(start, start, dtype=torch.bool).tril() & present[:, None, None, :]
-        causal = causal | torch.eye(start, dtype=torch.bool)
-        last = self.hidden(ids, positions, cache, 0, causal)[:, -1]
-        position, generators = positions[:, -1:] + 1, [torch.Generator().manual_seed(s) for s in seeds]
-        for step in range(steps):
-            lo, hi, may_end = plan.at(step)
-            logits = self._score(last, lo, hi, plan.end if may_end else None)
-            if pair:
-                logits = guided(logits[:rows], logits[rows:], sampling.guidance)
-            if plan.leads and (lead := plan.leads[step]) is not None:
-                logits = whether_first(logits, sampling.temperature) if lead == step else \
-                    _agreeing(logits, [row.ids[lead] == plan.at(lead)[1] - 1 for row in course])
-            chosen = draw(logits, sampling.temperature, sampling.top_p, generators)
-            drawn = torch.where(chosen < hi - lo, chosen + lo, plan.end).tolist()
-            picked = torch.tensor([row.take(token) for row, token in zip(course, drawn, strict=True)])
-            if on_step:
-                on_step(step, picked.tolist())
-            if all(row.over for row in course) or step == steps - 1:
-                break
-            following = torch.cat([picked, picked]) if pair else picked
-            at = start + step
-            last = self.hidden(following[:, None], position, cache, at, seen[:, None, None, : at + 1])[:, -1]
-            position = position + 1
-        return [row.ids for row in course]
+    def reset(self) -> None:
+        """Call off whatever waits or is decoded, and begin anew."""
+        with self._lock:
+            with self._door:
+                gone = [self.queue.pop() for _ in range(len(self.queue))]
+            gone += [a.ticket for a in [*self.active, *([self.reading] if self.reading else [])]]
+            self.active, self.reading, self.rows, self.hidden = [], None, [], self.hidden[:0]
+        for ticket in gone:
+            ticket.close("cancelled")
 
-    def _score(self, hidden: Tensor, lo: int, hi: int, end: int | None) -> Tensor:
-        """Logits [B, hi - lo], and one more for the end where there may be one."""
-        logits = hidden @ self.embedding[lo:hi].T
-        if end is not None:
-            logits = torch.cat([logits, hidden @ self.embedding[end][:, None]], 1)
-        return logits
+    def step(self) -> None:
+        """Read some, draw one id for each, feed them."""
+        with self._lock, torch.inference_mode():
+            self._drop()
+            self._read()
+            if self.active:
+                self._draw()
+                self._feed()
+
+    def _drop(self) -> None:
+        """Let go of what was called off."""
+        with self._door:
+            gone = self.queue.drop()
+        for ticket in gone:
+            ticket.close("cancelled")
+        if self.reading and self.reading.ticket.cancelled:
+            self._release(self.reading)
+            self.reading.ticket.close("cancelled")
+            self.reading = None
+        for active in [a for a in self.active if a.ticket.cancelled]:
+            self._end(active, keep=False)
+            active.ticket.close("cancelled")
+
+    def _read(self) -> None:
+        """Prompts, `chunk` ids of them at most; those that are read draw from this step on."""
+        left = self.settings.chunk
+        while left > 0 and (now := self.reading or self._admit()):
+            row = now.rows[len(now.hidden)]
+            ids = row.ids[row.length : row.length + left]
+            hidden = self.forward.chunk(torch.tensor(ids), row.at, row.length, self.cache)
+            row.length += len(ids)
+            left -= len(ids)
+            if row.length == len(row.ids):
+                now.hidden.append(hidden[-1])
+            if len(now.hidden) == len(now.rows):
+                self.active.append(now)
+                placed = sorted(range(len(now.rows)), key=lambda k: now.rows[k].at)
+                self.hidden = torch.cat([self.hidden, torch.stack([now.hidden[k] for k in placed])])
+                self.reading = None
+
+    def _admit(self) -> _Active | None:
+        """Give the next in turn its rows, if there is room for them."""
+        with self._door:
+            ticket = self.queue.peek()
+            if ticket is None or len(self.rows) + 1 + ticket.request.paired > self.settings.rows:
+                return None
+            self.queue.pop()
+        self.reading = _Active(ticket)
+        for row in self.reading.rows:
+            row.at = len(self.rows)
+            self.rows.append(row)
+            row.length = self.prefixes.reuse(row.ids, self.cache, row.at)
+        return self.reading
+
+    def _draw(self) -> None:
+        """One id more for every active request; those that end with it leave."""
+        chosen: dict[_Active, int] = {}
+        groups: dict[Any, list[_Active]] = {}
+        for active in self.active:
+            if not active.course.forced:
+                groups.setdefault(_alike(active), []).append(active)
+        for members in groups.values():
+            chosen |= zip(members, self._choose(members), strict=True)
+        over = []
+        for active in self.active:
+            token = active.course.take(chosen.get(active))
+            self.drawn[active.request.kind] += 1
+            for row in active.rows:
+                row.ids.append(token)
+            if active.request.on_token:
+                active.request.on_token(token)
+            if active.course.finish:
+                over.append(active)
+        for active in over:
+            self._end(active, keep=True)
+            active.ticket.close(active.course.finish)  # type: ignore[arg-type]
+
+    def _choose(self, members: list[_Active]) -> list[int]:
+        """What requests that choose alike draw."""
+        course, sampling = members[0].course, members[0].request.sampling
+        plan, step = course.plan, course.step
+        lo, hi, may_end = plan.at(step)
+        extra = plan.end if may_end else None
+        logits = self.forward.logits(self.hidden[[a.rows[0].at for a in members]], lo, hi, extra)
+        if members[0].request.paired:
+            bare = self.forward.logits(self.hidden[[a.rows[1].at for a in members]], lo, hi, extra)
+            logits = guided(logits, bare, sampling.guidance)
+        lead = plan.leads[step] if plan.leads else None
+        if lead is not None:
+            logits = whether_first(logits, sampling.temperature) if lead == step else \
+                _agreeing(logits, [a.ticket.ids[lead] == plan.at(lead)[1] - 1 for a in members])
+        found = draw(logits, sampling.temperature, sampling.top_p, [a.generator for a in members]).tolist()
+        return [lo + k if k < hi - lo else plan.end for k in found]
+
+    def _feed(self) -> None:
+        """The last id of every row that goes on."""
+        count = len(self.rows) - (len(self.reading.rows) if self.reading else 0)
+        if not count:
+            self.hidden = self.hidden[:0]
+            return
+        rows = self.rows[:count]
+        lengths = [row.length for row in rows]
+        longest = max(lengths)
+        self.hidden = self.forward.one(torch.tensor([row.ids[-1] for row in rows]), torch.tensor(lengths), self.cache,
+                                       longest, min(lengths) == longest)
+        for row in rows:
+            row.length += 1
+
+    def _end(self, active: _Active, keep: bool) -> None:
+        self.active.remove(active)
+        if keep:
+            self.prefixes.keep(active.rows[0].ids[: active.rows[0].length], self.cache, active.rows[0].at)
+        self._release(active)
+
+    def _release(self, gone: _Active) -> None:
+        """Close the gaps that rows leave: those that draw stay before those that are read."""
+        for row in gone.rows:
+            drawing = len(self.rows) - (len(self.reading.rows) if self.reading else 0)
+            if row.at < drawing:
+                self._fill(row.at, drawing - 1)
+                self._fill(drawing - 1, len(self.rows) - 1)
+                self.hidden = self.hidden[: drawing - 1]
+            else:
+                self._fill(row.at, len(self.rows) - 1)
+            self.rows.pop()
+
+    def _fill(self, gap: int, last: int) -> None:
+        """Move the last row, if that is another, into a gap."""
+        if gap == last:
+            return
+        row = self.rows[last]
+        self.cache.move(last, gap, row.length)
+        if last < len(self.hidden):
+            self.hidden[gap] = self.hidden[last]
+        self.rows[gap], row.at = row, gap
+
+
+def _alike(active: _Active) -> Any:
+    """Requests of one key are scored and drawn in one go."""
+    plan, step = active.course.plan, active.course.step
+    lead = plan.leads[step] if plan.leads else None
+    return plan.at(step), plan.end, active.request.sampling, active.request.paired, lead is not None and (
+        "first" if lead == step else plan.at(lead))
 
 
 def _agreeing(logits: Tensor, last: list[bool]) -> Tensor:
@@ -168,20 +277,3 @@ def _agreeing(logits: Tensor, last: list[bool]) -> Tensor:
     only = torch.tensor(last)[:, None] == (torch.arange(logits.shape[1]) == logits.shape[1] - 1)
     return logits.masked_fill(~only, -torch.inf)
 
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding (Su et al. 2021), halves as in Llama's transformers code."""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat([-second, first], -1) * sin
-
-
-def _pad_left(prompts: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """(ids [B, T], positions [B, T] from 0 at the first real id, present bool [B, T])."""
-    longest = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    positions, present = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
-    for k, prompt in enumerate(prompts):
-        ids[k, longest - len(prompt) :] = torch.tensor(prompt)
-        positions[k, longest - len(prompt) :] = torch.arange(len(prompt))
-        present[k, longest - len(prompt) :] = True
-    return ids, positions, present

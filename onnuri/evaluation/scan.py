@@ -19,9 +19,9 @@ from onnuri.data.table import Table, edit_of
 from onnuri.errors import ConfigError
 from onnuri.evaluation import image, shape
 from onnuri.evaluation.report import machine
-from onnuri.modality import LANGUAGES, Medium
+from onnuri.modality import LANGUAGES, Medium, language_of
 from onnuri.model.omni import load_codecs
-from onnuri.world.grammar import language_of, parse
+from onnuri.world.grammar import parse
 from onnuri.world.scene import HELD_OUT, compositions, held_out, sample_scene
 from onnuri.world.tasks import relation_asked
 from onnuri.world.words import COLOR, SOLID

@@ -9,16 +9,12 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from onnuri.modality import Language
+from onnuri.modality import Language, language_of
 from onnuri.world.scene import INVERSE, Description, Traits
 from onnuri.world.words import COLOR, COLOR_NOUN, PLACE, SIZE, SOLID, SYNONYMS, VERB
 
 Lexeme = tuple[str, str]
 """(class, value): such as ("color", "red")"""
-
-
-def language_of(text: str) -> Language:
-    return "ko" if re.search(r"[\uac00-\ud7a3]", text) else "en"
 
 
 def parse(text: str) -> Description | None:

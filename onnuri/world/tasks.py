@@ -10,8 +10,7 @@ import re
 
 import numpy as np
 
-from onnuri.modality import Language
-from onnuri.world.grammar import language_of
+from onnuri.modality import Language, language_of
 from onnuri.world.scene import HELD_OUT, RELATIONS, Description, Edit, Scene, Traits
 from onnuri.world.words import COLOR, COLOR_NOUN, PLACE, RESULT, SIZE, SOLID, VERB, josa
 

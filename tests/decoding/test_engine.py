@@ -1,8 +1,12 @@
 import pytest
 import torch
 
-from onnuri.decoding.engine import Engine, Plan
+from onnuri.decoding.cache import Cache
+from onnuri.decoding.engine import Engine, EngineConfig
+from onnuri.decoding.forward import Forward
+from onnuri.decoding.request import Plan, Request
 from onnuri.decoding.sample import SamplingConfig, draw, whether_first
+from onnuri.errors import BusyError, ConfigError
 from onnuri.model.backbone import BackboneConfig
 
 
@@ -91,33 +95,42 @@ def test_temperature_one_draws_as_the_shares_say():
 
 def test_our_forward_is_transformers(network):
     ids = torch.randint(0, 120, (3, 25), generator=torch.Generator().manual_seed(4))
-    engine = Engine(network)
-    cache = torch.zeros(engine.layers, 2, 3, engine.heads, 25, engine.size)
-    positions, causal = torch.arange(25).expand(3, -1), torch.ones(3, 1, 25, 25, dtype=torch.bool).tril()
+    forward = Forward(network)
+    cache = Cache(forward.layers, 4, forward.heads, forward.positions, forward.size)
+    states = [[forward.chunk(row[:7], k, 0, cache), forward.chunk(row[7 : 18 + k], k, 7, cache)] for k, row in enumerate(ids)]
+    lengths = torch.tensor([18, 19, 20])
+    for _ in range(5):
+        made = forward.one(ids[torch.arange(3), lengths], lengths, cache, int(lengths.max()), False)
+        for k in range(3):
+            states[k].append(made[k : k + 1])
+        lengths = lengths + 1
     with torch.no_grad():
-        whole = engine.hidden(ids[:, :20], positions[:, :20], cache, 0, causal[..., :20, :20])
-        parts = [engine.hidden(ids[:, k : k + 1], positions[:, k : k + 1], cache, k, causal[..., k : k + 1, : k + 1])
-                 for k in range(20, 25)]
-        ours = torch.cat([whole, *parts], 1) @ engine.embedding.T
-        assert torch.allclose(ours, network(input_ids=ids).logits, atol=1e-4)
+        whole = network(input_ids=ids).logits
+    for k, parts in enumerate(states):
+        ours = forward.logits(torch.cat(parts), 0, 120)
+        assert torch.allclose(ours, whole[k, : len(ours)], atol=1e-4)
 
 
 def test_ids_are_told_as_they_are_drawn(network):
-    told = []
-    made = Engine(network).generate([[1, 2], [3]], Plan(ranges=((0, 120),) * 5), SamplingConfig(), [1, 2],
-                                    on_step=lambda step, ids: told.append((step, ids)))
-    assert [step for step, _ in told] == list(range(5))
-    assert [list(row) for row in zip(*(ids for _, ids in told), strict=True)] == made
+    told = [[], []]
+    engine, plan = Engine(network), Plan(ranges=((0, 120),) * 5)
+    tickets = [engine.submit(Request(prompt=[k + 1], plan=plan, seed=k, on_token=told[k].append)) for k in range(2)]
+    engine.step()
+    assert [len(t) for t in told] == [1, 1] and not tickets[0].done
+    engine.run(tickets)
+    assert told == [t.ids for t in tickets] and {t.finish for t in tickets} == {"stop"}
 
 
 def test_a_script_is_put_in_at_the_start_and_after_every_end(network):
     """Every id that was fed, in order: forced runs, ids of the free range, ends; the answer has the drawn ones only."""
-    scripts, fed = [[[100, 101], [102]], [[110]], []], []
+    scripts = [[[100, 101], [102]], [[110]], []]
+    fed = [[] for _ in scripts]
     plan = Plan(free=(0, 60), end=90, longest=60, stretch=7)
-    made = Engine(network).generate([[1], [2, 3], [4]], plan, SamplingConfig(temperature=3.0, top_p=1.0), [0, 1, 2],
-                                    scripts=scripts, on_step=lambda step, ids: fed.append(ids))
-    for row, (script, answer) in enumerate(zip(scripts, made, strict=True)):
-        ids = [step[row] for step in fed]
+    engine, sampling = Engine(network), SamplingConfig(temperature=3.0, top_p=1.0)
+    tickets = [engine.submit(Request(prompt=p, plan=plan, sampling=sampling, seed=k, script=scripts[k], on_token=fed[k].append))
+               for k, p in enumerate([[1], [2, 3], [4]])]
+    engine.run(tickets)
+    for script, ids, answer in zip(scripts, fed, [t.ids for t in tickets], strict=True):
         runs = script or [[]]
         for run in runs:
             assert ids[: len(run)] == run
@@ -134,3 +147,89 @@ def test_scripted_rows_are_each_as_they_are_alone(network):
     together = Engine(network).generate(prompts, plan, sampling, [3, 4], scripts=scripts)
     alone = [Engine(network).generate([p], plan, sampling, [s], scripts=[c])[0] for p, s, c in zip(prompts, (3, 4), scripts)]
     assert together == alone
+
+
+def mixed(network, seed, count=24):
+    """Requests of all sorts: lengths, plans, guidance, scripts, temperatures."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def number(least, most):
+        return int(torch.randint(least, most, (), generator=rng))
+
+    requests = []
+    for k in range(count):
+        prompt = torch.randint(0, 120, (number(1, 40),), generator=rng).tolist()
+        sampling = SamplingConfig(temperature=(0.0, 1.0)[k % 2], guidance=(1.0, 2.0)[k % 3 == 0])
+        if k % 4 == 0:
+            lead = (0, 0, None)
+            plan, script = Plan(ranges=((0, 50), (50, 70), (0, 120)), leads=lead), []
+        else:
+            plan = Plan(free=(0, 100), end=110, longest=number(1, 30), stretch=5 if k % 4 == 1 else 0)
+            script = [[100, 101], [102]] if k % 4 == 1 else []
+        requests.append(Request(prompt=prompt, plan=plan, sampling=sampling, seed=k, without=[1, 2], script=script,
+                                kind="abc"[k % 3]))
+    return requests
+
+
+@pytest.mark.parametrize("rows,chunk,prefix", [(2, 256, 0), (5, 3, 1 << 20), (64, 16, 1 << 12)])
+def test_whatever_else_is_decoded_an_answer_is_what_it_is_alone(network, rows, chunk, prefix):
+    requests = mixed(network, rows)
+    alone = []
+    for request in requests:
+        engine = Engine(network, EngineConfig(prefix_bytes=0))
+        ticket = engine.submit(request)
+        engine.run([ticket])
+        alone.append((ticket.ids, ticket.finish))
+    engine = Engine(network, EngineConfig(rows=rows, chunk=chunk, prefix_bytes=prefix))
+    tickets = []
+    for request in requests:  # they come while others are under way
+        tickets.append(engine.submit(request))
+        engine.step()
+    engine.run(tickets)
+    assert [(t.ids, t.finish) for t in tickets] == alone
+    assert engine.idle and not engine.rows
+
+
+def test_what_is_called_off_leaves_the_others_as_they_are(network):
+    requests = mixed(network, 9)
+    expected = []
+    for request in requests:
+        engine = Engine(network)
+        ticket = engine.submit(request)
+        engine.run([ticket])
+        expected.append(ticket.ids)
+    engine = Engine(network, EngineConfig(rows=12, chunk=8))
+    tickets = [engine.submit(request) for request in requests]
+    for k, ticket in enumerate(tickets[1::2]):
+        for _ in range(k % 4):
+            engine.step()
+        ticket.cancel()
+    engine.run(tickets)
+    for k, ticket in enumerate(tickets):
+        assert ticket.finish == "cancelled" or ticket.ids == expected[k]
+    assert sum(t.finish == "cancelled" for t in tickets) >= 6 and not engine.rows
+
+
+def test_a_conversation_goes_on_from_what_was_read(network):
+    engine, plan = Engine(network), Plan(free=(0, 100), end=110, longest=20)
+    prompt = [(7 * k) % 100 for k in range(60)]
+    ticket = engine.submit(Request(prompt=prompt, plan=plan, sampling=SamplingConfig(temperature=0)))
+    engine.run([ticket])
+    longer = [*prompt, *ticket.ids, 3, 4, 5]
+    again = engine.submit(Request(prompt=longer, plan=plan, sampling=SamplingConfig(temperature=0)))
+    engine.run([again])
+    fresh = Engine(network, EngineConfig(prefix_bytes=0))
+    expected = fresh.submit(again.request)
+    fresh.run([expected])
+    assert again.ids == expected.ids
+    assert engine.prefixes.reused >= len(prompt) + len(ticket.ids) - 1 and engine.prefixes.bytes <= engine.prefixes.room
+
+
+def test_too_many_and_too_long_are_refused(network):
+    engine, plan = Engine(network, EngineConfig(waiting=2)), Plan(ranges=((0, 120),))
+    for _ in range(2):
+        engine.submit(Request(prompt=[1], plan=plan))
+    with pytest.raises(BusyError, match="2 requests wait"):
+        engine.submit(Request(prompt=[1], plan=plan))
+    with pytest.raises(ConfigError, match="longer than the model"):
+        engine.submit(Request(prompt=[1] * 2048, plan=plan))

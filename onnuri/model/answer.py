@@ -1,0 +1,174 @@
+"""How an answer comes about: what is asked of the engine, in which order. Knows no threads: whoever drives it decides.
+
+Every part is a generator that yields requests and is sent their tickets when they have ended. `drive` runs any number
+of them side by side and waits; a server awaits them one by one. Speech meets words only, as in training
+(`data/mix.py`): the model first writes down what it hears, and goes on with that; it writes what it is going to say,
+and then speaks it word by word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from onnuri.decoding.engine import Engine
+from onnuri.decoding.request import Plan, Request, Ticket
+from onnuri.decoding.sample import SamplingConfig
+from onnuri.errors import ConfigError
+from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium, language_of
+from onnuri.model.vocabulary import Vocabulary
+
+T = TypeVar("T")
+Steps = Generator[Request, Ticket, T]
+"""yields requests, is sent their tickets, returns a T"""
+Given = Sequence[Any]
+"""inputs [(medium, item), …]; a text may be (medium, item, language) to say its language"""
+Listener = Callable[[int], None]
+HEARING = SamplingConfig(temperature=0.0)
+"""how a sound's words are drawn"""
+LONGEST_WORD = 75
+"""codes of a spoken word: three seconds"""
+
+
+@dataclasses.dataclass
+class Context:
+    """What has been given, as ids, and its last input."""
+
+    ids: list[int]
+    count: int
+    """inputs"""
+    language: Language | None = None
+    """of the last input, if that is text or a sound"""
+    heard: bool = False
+    """whether that is a sound"""
+    words: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    """its codes of text"""
+    given: dict[Medium, int] = dataclasses.field(default_factory=dict)
+    """codes of each medium"""
+
+    def says(self, language: Language) -> bool:
+        """Whether all that was given is a sentence in that language."""
+        return self.count == 1 and self.language == language
+
+
+class Answers:
+    """What a vocabulary and codecs make of questions."""
+
+    def __init__(self, vocabulary: Vocabulary, codecs: dict[str, Any], positions: int) -> None:
+        self.vocabulary, self.codecs, self.positions = vocabulary, codecs, positions
+
+    def read(self, given: Given) -> Steps[Context]:
+        """Inputs as ids, in their order; of a sound what the model hears in it. Raises ConfigError."""
+        context = Context([self.vocabulary.special("<bos>")], len(given))
+        for medium, item, *tongue in given:
+            known(medium)
+            codes, language, heard = self.encode(medium, item), None, medium == "audio"
+            context.given[medium] = context.given.get(medium, 0) + len(codes)
+            if heard:
+                language, codes = yield from self.hear(codes)
+            elif medium == "text":
+                language = tongue[0] if tongue else language_of(item)
+            context.ids = context.ids + self.vocabulary.segment("text" if heard else medium, codes, language)
+            context.language, context.heard = language, heard
+            context.words = codes if heard or medium == "text" else context.words[:0]
+        room = self.positions - 2 * max(TABLE[m].max_tokens for m in MEDIA)
+        if len(context.ids) > room:
+            raise ConfigError(f"inputs of {len(context.ids)} tokens", f"leave no room, {room} at most fit",
+                              "give fewer or shorter inputs")
+        return context
+
+    def hear(self, codes: np.ndarray, on_token: Listener | None = None) -> Steps[tuple[Language, np.ndarray]]:
+        """Of a sound's codes the language and the text codes that the model hears."""
+        v = self.vocabulary
+        prompt = [v.special("<bos>"), *v.segment("audio", codes), v.special(TABLE["text"].open)]
+        plan = dataclasses.replace(self.plan("text"), first=v.languages)
+        ids = (yield Request(prompt=prompt, plan=plan, sampling=HEARING, kind="text", on_token=on_token)).ids
+        language = next(x for x in LANGUAGES if v.special(LANGUAGE_TOKENS[x]) == ids[0])
+        return language, v.codes("text", np.array(ids[1:], dtype=np.int64))
+
+    def write(self, context: Context, language: Language, sampling: SamplingConfig, seed: int = 0,
+              only_heard: bool = False, on_token: Listener | None = None) -> Steps[np.ndarray]:
+        """Text codes that answer: of a lone sound its words, of a lone sentence that is to be spoken (not `only_heard`)
+        itself, if it is in the language that is asked for; else what the model writes."""
+        if context.says(language) and (context.heard or not only_heard):
+            return context.words
+        return (yield from self.make("text", context, language, sampling, seed, on_token))
+
+    def speak(self, sentence: np.ndarray, language: Language, sampling: SamplingConfig, seed: int = 0,
+              on_token: Listener | None = None) -> Steps[np.ndarray]:
+        """A sentence's sound, every word put in before what it sounds like."""
+        if not len(sentence):
+            return np.zeros(0, np.int64)
+        v = self.vocabulary
+        prompt = [v.special("<bos>"), *v.segment("text", sentence, language), *v.opening("audio", language)]
+        script = [v.ids("text", word).tolist() for word in self.codecs["text"].words(sentence)]
+        plan = dataclasses.replace(self.plan("audio"), end=v.special("<|word|>"), stretch=LONGEST_WORD)
+        return self._codes("audio", (yield Request(prompt=prompt, plan=plan, sampling=sampling, seed=seed, script=script,
+                                                   kind="audio", on_token=on_token)))
+
+    def make(self, to: Medium, context: Context, language: Language, sampling: SamplingConfig, seed: int = 0,
+             on_token: Listener | None = None) -> Steps[np.ndarray]:
+        """Codes of any medium but sound that follow what was given."""
+        opening = self.vocabulary.opening(to, language)
+        return self._codes(to, (yield Request(
+            prompt=context.ids + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to, on_token=on_token,
+            without=[self.vocabulary.special("<bos>"), *opening])))
+
+    def answer(self, to: Medium, given: Given, language: Language, sampling: dict[str, SamplingConfig],
+               seed: int = 0) -> Steps[np.ndarray]:
+        """Codes of a medium, from inputs: all of the above, as it is needed."""
+        context = yield from self.read(given)
+        if to == "text":
+            return (yield from self.write(context, language, sampling["text"], seed, only_heard=True))
+        if to == "audio":
+            sentence = yield from self.write(context, language, sampling["text"], seed)
+            return (yield from self.speak(sentence, language, sampling["audio"], seed))
+        return (yield from self.make(to, context, language, sampling[to], seed))
+
+    def encode(self, medium: Medium, item: Any) -> np.ndarray:
+        """Codes of an item; speech and text are cut at the medium's longest."""
+        codes: np.ndarray = self.codecs[medium].encode(item)
+        return codes[: TABLE[medium].max_tokens]
+
+    def plan(self, to: Medium) -> Plan:
+        """What may be generated for a medium."""
+        allowed, grid = self.vocabulary.allowed(to), TABLE[to].grid
+        if allowed and grid:
+            return Plan(ranges=tuple(allowed), leads=grid.leads)
+        lo, hi = self.vocabulary.own(to)
+        return Plan(free=(lo, hi), end=self.vocabulary.special(TABLE[to].close), longest=TABLE[to].max_tokens)
+
+    def _codes(self, medium: Medium, ticket: Ticket) -> np.ndarray:
+        return self.vocabulary.codes(medium, np.array(ticket.ids, dtype=np.int64))
+
+
+def drive(engine: Engine, everyone: Sequence[Steps[T]]) -> list[T]:
+    """What each of them returns; their requests are decoded together."""
+    results: dict[int, T] = {}
+    open_: dict[int, Ticket] = {}
+
+    def go_on(k: int, ticket: Ticket | None) -> None:
+        try:
+            open_[k] = engine.submit(everyone[k].send(ticket), bounded=False)  # type: ignore[arg-type]
+        except StopIteration as end:
+            results[k] = end.value
+
+    try:
+        for k in range(len(everyone)):
+            go_on(k, None)
+        while open_:
+            engine.step()
+            for k in [k for k, ticket in open_.items() if ticket.done]:
+                go_on(k, open_.pop(k))
+    finally:
+        for ticket in open_.values():
+            ticket.cancel()
+    return [results[k] for k in range(len(everyone))]
+
+
+def known(medium: str) -> None:
+    if medium not in TABLE:
+        raise ConfigError(repr(medium), "is not a medium", f"use one of {', '.join(MEDIA)}")

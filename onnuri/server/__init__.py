@@ -1,0 +1,1 @@
+"""The model as a service: OpenAI's routes, a page, and what protects them. `onnuri serve` starts it."""

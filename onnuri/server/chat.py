@@ -1,0 +1,314 @@
+"""`/v1/chat/completions`: a conversation in, any media out, whole or streamed.
+
+What the model is asked about is the last user's message; where that has words only, the last thing that was shown in
+the conversation before it goes in too ("make it blue"). A small model knows no more of a conversation than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+
+from onnuri import media
+from onnuri.modality import AUDIO_HZ, LANGUAGES, TABLE, Language, Medium, language_of
+from onnuri.model.answer import Context
+from onnuri.server import intake
+from onnuri.server.problems import Problem, problem_of
+from onnuri.server.schemas import MEDIUM, ChatRequest, Message
+from onnuri.server.service import Item, Picture, Sound, Wish, Words
+from onnuri.server.sound import PCM_HZ, Pcm, encoded
+from onnuri.server.state import Caller, State
+
+SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
+"""a message's fields of media"""
+URL = {"image": "image_url", "video": "video_url", "shape": "mesh_url"}
+EXPIRES = 3600
+"""seconds for which an answer's sound can be referred to by its id"""
+
+
+@dataclasses.dataclass
+class Turn:
+    """What is asked."""
+
+    given: list[Any]
+    language: Language
+    """of the answer"""
+    only_words: bool
+    """whether it is a lone sentence"""
+
+
+@dataclasses.dataclass
+class Reply:
+    """The answer as it grows."""
+
+    id: str
+    content: str | None = None
+    sound_id: str = ""
+    transcript: str = ""
+    finish: str = "stop"
+    items: list[Item] = dataclasses.field(default_factory=list)
+
+
+async def turn_of(request: ChatRequest, state: State) -> Turn:
+    """The inputs of the last user's message, and of what it speaks about. Raises Problem and MediaError."""
+    at = max((k for k, m in enumerate(request.messages) if m.role == "user"), default=None)
+    if at is None:
+        raise Problem(400, "messages: none is the user's; add one with role 'user'", "invalid_value", "messages")
+    given = await _inputs(request.messages[at], f"messages[{at}]", state)
+    words = [item for medium, item in given if medium == "text"]
+    if not given:
+        raise Problem(400, f"messages[{at}]: is empty; say something or attach a file", "invalid_value", "messages")
+    if all(medium == "text" for medium, _ in given):
+        given = [*await _shown_before(request.messages[:at], state), *given]
+    language = request.language or (language_of(words[-1]) if words else None) or LANGUAGES[0]
+    return Turn(given, language, len(given) == 1 and bool(words))
+
+
+async def _inputs(message: Message, name: str, state: State) -> list[Any]:
+    """[(medium, item), …] of a message, media before words: so the model has learned to be asked."""
+    if isinstance(message.content, str):
+        return [("text", message.content)] if message.content.strip() else []
+    words: list[str] = []
+    found: list[Any] = []
+    for k, part in enumerate(message.content or []):
+        here = f"{name}.content[{k}]"
+        if part.get("type") == "text":
+            if not isinstance(part.get("text"), str):
+                raise Problem(400, f"{here}: has no text; give a string", "invalid_value", here)
+            words.append(part["text"])
+        else:
+            found.append(await state.service.aside(intake.load, part, here, state.settings))
+    said = " ".join(" ".join(words).split())
+    return [*found, *([("text", said)] if said else [])]
+
+
+async def _shown_before(messages: list[Message], state: State) -> list[Any]:
+    """The last thing that can be seen in earlier messages, of whichever side."""
+    for k, message in reversed(list(enumerate(messages))):
+        parts = [p for field in SHOWN.values() for p in getattr(message, field) or []]
+        if isinstance(message.content, list):
+            parts += [p for p in message.content if p.get("type") in URL.values()]
+        if parts:
+            return [await state.service.aside(intake.load, parts[-1], f"messages[{k}]", state.settings)]
+    return []
+
+
+def wishes(request: ChatRequest, turn: Turn) -> list[Wish]:
+    """One for each medium that is wanted, words first: what is spoken is what is written."""
+    wanted = list(dict.fromkeys(request.modalities or ["text"]))
+    seed = request.seed if request.seed is not None else secrets.randbits(31)
+    order = sorted((MEDIUM[w] for w in wanted), key=list(MEDIUM.values()).index)
+    return [Wish(to=m, language=turn.language, seed=seed, temperature=request.temperature, top_p=request.top_p,
+                 guidance=request.guidance, partial=(request.partial_images or 0) if request.stream else 0) for m in order]
+
+
+async def events(request: ChatRequest, turn: Turn, context: Context, state: State, reply: Reply) -> AsyncIterator[Any]:
+    """(medium, event) of all that is wanted, side by side, but speech after the text that it speaks."""
+    wanted = wishes(request, turn)
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+    written: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    has_text = wanted[0].to == "text"
+    limit = request.max_completion_tokens or request.max_tokens
+
+    async def one(wish: Wish) -> None:
+        sentence = None
+        if wish.to == "audio" and has_text:
+            sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
+        async with contextlib.aclosing(state.service.answer(context, wish, sentence)) as made:
+            if wish.to == "text":
+                made = _stopped(made, request.stop, limit)  # type: ignore[assignment]
+            async for event in made:
+                if wish.to == "text" and isinstance(event, Item):
+                    written.set_result(event.item)
+                queue.put_nowait((wish.to, event))
+
+    async def all_() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for wish in wanted:
+                    group.create_task(one(wish))
+            queue.put_nowait(None)
+        except* Exception as errors:
+            queue.put_nowait(_first(errors))
+
+    task = asyncio.create_task(all_())
+    try:
+        while (event := await queue.get()) is not None:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> Exception:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error  # type: ignore[return-value]
+
+
+async def _stopped(made: AsyncIterator[Any], stop: str | list[str] | None, limit: int | None) -> AsyncIterator[Any]:
+    """Words until a stop sequence, which is not told, or until there are `limit` of them. Words that may be the beginning
+    of a stop sequence are held back."""
+    stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
+    whole = told = ""
+    pieces = 0
+    async for event in made:
+        if isinstance(event, Words):
+            whole, pieces = whole + event.text, pieces + 1
+            cut = min((at for s in stops if (at := whole.find(s)) >= 0), default=None)
+            if cut is not None or (limit is not None and pieces >= limit):
+                end = whole if cut is None else whole[:cut]
+                if len(end) > len(told):
+                    yield Words(end[len(told) :])
+                yield Item("text", end, pieces, "stop" if cut is not None else "length")
+                return
+            held = max((n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])), default=0)
+            safe = whole[: len(whole) - held]
+            if len(safe) > len(told):
+                yield Words(safe[len(told) :])
+                told = safe
+        elif isinstance(event, Item):
+            if len(whole) > len(told):
+                yield Words(whole[len(told) :])
+            yield event
+
+
+async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[str, Any]:
+    """The whole answer."""
+    turn, context, reply = await _begin(request, state, caller)
+    async with contextlib.aclosing(events(request, turn, context, state, reply)) as made:
+        async for _, event in made:
+            if isinstance(event, Item):
+                _take(reply, event)
+    message: dict[str, Any] = {"role": "assistant", "content": reply.content, "refusal": None}
+    form = request.audio.format if request.audio else "wav"
+    for item in reply.items:
+        if item.medium == "audio":
+            data = await state.service.aside(encoded, item.item, form)
+            message["audio"] = {"id": reply.sound_id, "data": _base64(data), "transcript": item.transcript,
+                                "expires_at": int(time.time()) + EXPIRES}
+        elif item.medium in SHOWN:
+            message[SHOWN[item.medium]] = [await _shown(item.item, item.medium, state)]
+    usage = usage_of(context, reply.items)
+    state.spend(caller, usage["total_tokens"])
+    return {"id": reply.id, "object": "chat.completion", "created": int(time.time()), "model": state.settings.name,
+            "choices": [{"index": 0, "message": message, "finish_reason": reply.finish, "logprobs": None}], "usage": usage}
+
+
+async def stream(request: ChatRequest, state: State, caller: Caller) -> AsyncIterator[dict[str, Any] | None]:
+    """Chunks; the first once inputs are read, so that what is wrong with them is still an error with a status."""
+    turn, context, reply = await _begin(request, state, caller)
+    created, pcm, seen = int(time.time()), Pcm(), 0
+
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        return {"id": reply.id, "object": "chat.completion.chunk", "created": created, "model": state.settings.name,
+                "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]}
+
+    yield chunk({"role": "assistant", "content": None})
+    async with contextlib.aclosing(events(request, turn, context, state, reply)) as made:
+        async for medium, event in made:
+            if isinstance(event, Words):
+                yield chunk({"audio": {"id": reply.sound_id, "transcript": event.text}} if medium == "audio" else
+                            {"content": event.text})
+            elif isinstance(event, Sound):
+                if data := pcm.send(event.samples):
+                    yield chunk({"audio": {"id": reply.sound_id, "data": _base64(data)}})
+            elif isinstance(event, Picture):
+                part = {"index": seen, "partial_image_index": event.index, **await _shown(event.image, "image", state)}
+                yield chunk({"images": [part]})
+                seen += 1
+            else:
+                _take(reply, event)
+                if medium == "audio":
+                    yield chunk({"audio": {"id": reply.sound_id, "data": _base64(pcm.end()),
+                                           "expires_at": int(time.time()) + EXPIRES}})
+                elif medium in SHOWN:
+                    part = {"index": seen if medium == "image" else 0, **await _shown(event.item, medium, state)}
+                    yield chunk({SHOWN[medium]: [part]})
+    yield chunk({}, reply.finish)
+    usage = usage_of(context, reply.items)
+    state.spend(caller, usage["total_tokens"])
+    if request.stream_options and request.stream_options.include_usage:
+        yield {**chunk({}), "choices": [], "usage": usage}
+    yield None
+
+
+async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Turn, Context, Reply]:
+    if request.stream and request.audio and request.audio.format not in ("pcm16", "pcm") and "audio" in (request.modalities or []):
+        raise Problem(400, f"audio.format {request.audio.format!r}: a stream's sound is pcm16, at {PCM_HZ} Hz; give 'pcm16'",
+                      "invalid_value", "audio.format")
+    turn = await turn_of(request, state)
+    context = await state.service.read(turn.given)
+    if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:
+        turn.language = context.language
+    elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
+        turn = dataclasses.replace(turn, language=_answering(turn, request))
+    return turn, context, Reply(f"chatcmpl-{secrets.token_hex(12)}", sound_id=f"audio_{secrets.token_hex(12)}")
+
+
+def _answering(turn: Turn, request: ChatRequest) -> Language:
+    """A lone statement that is to be answered in words alone is translated: there is nothing else to say of it."""
+    said = str(turn.given[0][1])
+    alone = (request.modalities or ["text"]) == ["text"]
+    return next(x for x in LANGUAGES if x != turn.language) if alone and "?" not in said else turn.language
+
+
+def _take(reply: Reply, item: Item) -> None:
+    reply.items.append(item)
+    if item.medium == "text":
+        reply.content = item.item
+    if item.finish == "length":
+        reply.finish = "length"
+
+
+async def _shown(item: Any, medium: Medium, state: State) -> dict[str, Any]:
+    row = TABLE[medium]
+    data = await state.service.aside(media.to_bytes, item, row.suffixes[0])
+    return {"type": URL[medium], URL[medium]: {"url": f"data:{row.media_type};base64,{_base64(data)}"}}
+
+
+def usage_of(context: Context, items: list[Item]) -> dict[str, Any]:
+    """Tokens by medium, in the client's fields; boundaries count as text."""
+    names = {medium: f"{name}_tokens" for name, medium in MEDIUM.items()}
+    given = {names[m]: context.given.get(m, 0) for m in names}
+    given["text_tokens"] += max(0, len(context.ids) - sum(given.values()))
+    made = {name: 0 for name in names.values()}
+    for item in items:
+        made[names[item.medium]] += item.tokens
+    return {"prompt_tokens": sum(given.values()), "completion_tokens": sum(made.values()),
+            "total_tokens": sum(given.values()) + sum(made.values()),
+            "prompt_tokens_details": {"cached_tokens": 0, **given}, "completion_tokens_details": {"reasoning_tokens": 0, **made}}
+
+
+async def sse(chunks: AsyncIterator[dict[str, Any] | None]) -> AsyncIterator[bytes]:
+    """Server-sent events of chunks; what goes wrong on the way is the last of them."""
+    async with contextlib.aclosing(chunks) as made:  # type: ignore[type-var]
+        try:
+            async for chunk in made:
+                yield b"data: [DONE]\n\n" if chunk is None else _event(chunk)
+        except Exception as error:
+            yield _event(problem_of(error).body)
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    named = f"event: {body['type']}\n" if "type" in body else ""
+    return f"{named}data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def seconds_of(samples: np.ndarray) -> float:
+    return len(samples) / AUDIO_HZ

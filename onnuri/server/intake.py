@@ -1,0 +1,139 @@
+"""What a request brings, as the model's inputs: parts of messages, data URIs, uploads, and URLs where they are allowed.
+
+Nothing is fetched unless the server was told so, and then never from an address that is not public, at no redirect.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import socket
+import urllib.parse
+from typing import Any
+
+from onnuri import media
+from onnuri.errors import MediaError
+from onnuri.modality import Medium
+from onnuri.server.problems import Problem
+from onnuri.server.settings import ServeConfig
+
+PARTS: dict[str, Medium] = {"image_url": "image", "audio_url": "audio", "video_url": "video", "mesh_url": "shape",
+                            "input_audio": "audio"}
+"""kinds of a message's parts beside text and file"""
+KINDS: dict[str, Medium] = {".png": "image", ".jpg": "image", ".webp": "image", ".wav": "audio", ".flac": "audio",
+                            ".mp3": "audio", ".ogg": "audio", ".mp4": "video", ".gif": "video", ".glb": "shape",
+                            ".obj": "shape", ".ply": "shape", ".stl": "shape"}
+"""what a file is, by its own beginning"""
+FETCH_SECONDS = 10.0
+REDIRECTS = 3
+
+
+def item(data: bytes, medium: Medium | None, name: str, settings: ServeConfig) -> tuple[Medium, Any]:
+    """A file's bytes as an input; without a medium, their own beginning says which. Raises MediaError."""
+    medium = medium or KINDS.get(media.suffix_of(data))
+    if medium is None:
+        raise MediaError(name, "is of no kind that is read", "give a picture, sound, video or mesh")
+    return medium, media.from_bytes(data, medium, name, settings.limits)
+
+
+def load(part: dict[str, Any], name: str, settings: ServeConfig) -> tuple[Medium, Any]:
+    """The input of a part that is not text. Blocks while it decodes. Raises Problem and MediaError."""
+    kind = part.get("type")
+    if kind == "file":
+        file = _object(part, "file", name)
+        if "file_data" not in file:
+            raise Problem(400, f"{name}: only file_data is read, there is no store of files; give the data", "invalid_value", name)
+        return item(_data(str(file["file_data"]), name, settings), None, name, settings)
+    if kind not in PARTS:
+        raise Problem(400, f"{name}: {kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}", "invalid_value", name)
+    inner = _object(part, str(kind), name)
+    if kind == "input_audio":
+        return item(_decoded(str(inner.get("data", "")), name), "audio", name, settings)
+    return item(_data(str(inner.get("url", "")), name, settings), PARTS[str(kind)], name, settings)
+
+
+def _object(part: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+    inner = part.get(key)
+    if isinstance(inner, str):
+        return {"url": inner}
+    if not isinstance(inner, dict):
+        raise Problem(400, f"{name}: has no {key}; give an object", "invalid_value", name)
+    return inner
+
+
+def _data(url: str, name: str, settings: ServeConfig) -> bytes:
+    """The bytes of a data URI, of plain base64, or of what a URL leads to."""
+    scheme = url[:8].split(":")[0].lower()
+    if scheme == "data":
+        about, comma, body = url.partition(",")
+        if not comma:
+            raise MediaError(name, "is a data URI without data", "give data:TYPE;base64,DATA")
+        return _decoded(body, name) if about.endswith(";base64") else urllib.parse.unquote_to_bytes(body)
+    if scheme in ("http", "https"):
+        if not settings.fetch:
+            raise MediaError(name, "is a URL, and this server fetches none", "give a data: URI, or start it with --fetch")
+        return fetch(url, name, settings.body_bytes)
+    if "://" in url[:40] or scheme == "file":
+        raise MediaError(name, f"is a URL of a kind that is not read ({scheme})", "give a data: URI")
+    return _decoded(url, name)
+
+
+def _decoded(text: str, name: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise MediaError(name, "is not base64", "encode the file as base64") from None
+
+
+def fetch(url: str, name: str, most: int) -> bytes:
+    """What a public URL leads to. Raises MediaError where it is not public, too long, or not to be had.
+
+    Every name is resolved once and the connection made to the address that was checked, so that a name cannot mean
+    another address a moment later.
+    """
+    import httpx
+
+    for _ in range(REDIRECTS + 1):
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise MediaError(name, "leads to no http address", "give the data itself")
+        address = public_address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80), name)
+        direct = parts._replace(netloc=f"[{address}]:{parts.port}" if ":" in address and parts.port else
+                                f"[{address}]" if ":" in address else f"{address}:{parts.port}" if parts.port else address)
+        try:
+            with httpx.Client(timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False) as client, client.stream(
+                    "GET", direct.geturl(), headers={"Host": parts.netloc.rpartition("@")[2]},
+                    extensions={"sni_hostname": parts.hostname}) as answer:
+                if answer.is_redirect:
+                    url = urllib.parse.urljoin(url, answer.headers.get("location", ""))
+                    continue
+                if answer.status_code != 200:
+                    raise MediaError(name, f"was answered with {answer.status_code}", "give the data itself")
+                return _at_most(answer.iter_bytes(), most, name)
+        except httpx.HTTPError as error:
+            raise MediaError(name, f"could not be fetched ({type(error).__name__})", "give the data itself") from None
+    raise MediaError(name, f"leads on more than {REDIRECTS} times", "give the data itself")
+
+
+def _at_most(parts: Any, most: int, name: str) -> bytes:
+    got = bytearray()
+    for part in parts:
+        got += part
+        if len(got) > most:
+            raise MediaError(name, f"is longer than {most} bytes", "give a smaller file")
+    return bytes(got)
+
+
+def public_address(host: str, port: int, name: str) -> str:
+    """The address of a host, all of whose addresses are public. Raises MediaError."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        raise MediaError(name, "leads to a host that is not known", "give the data itself") from None
+    for address in found:
+        ip = ipaddress.ip_address(address.split("%")[0])
+        mapped = getattr(ip, "ipv4_mapped", None)
+        if not (mapped or ip).is_global or ip.is_multicast:
+            raise MediaError(name, "leads to an address that is not public", "give the data itself")
+    return sorted(found)[0]

@@ -1,0 +1,54 @@
+"""`/metrics` for Prometheus: the queue, how long the first token and the first sound took, tokens by medium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from onnuri.decoding.engine import Engine
+
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.6, 1, 2, 4, 8, 16, 32)
+"""seconds"""
+
+
+class Metrics:
+    """One server's figures."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_Engine(engine))
+        self.requests = Counter("onnuri_requests", "answers, by route and status", ["route", "status"], registry=self.registry)
+        self.seconds = Histogram("onnuri_request_seconds", "until the whole answer", ["route"], buckets=BUCKETS,
+                                 registry=self.registry)
+        self.first_token = Histogram("onnuri_first_token_seconds", "from the request to the first token or its picture",
+                                     ["medium"], buckets=BUCKETS, registry=self.registry)
+        self.first_audio = Histogram("onnuri_first_audio_seconds", "from the request to the first samples of sound",
+                                     buckets=BUCKETS, registry=self.registry)
+
+    def page(self) -> bytes:
+        """The text format."""
+        return generate_latest(self.registry)
+
+
+class _Engine:
+    """What the engine counts by itself, read when it is asked for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def collect(self) -> Iterable[Metric]:
+        engine = self.engine
+        for name, text, value in (("onnuri_queue", "requests that wait for the engine", len(engine.queue)),
+                                  ("onnuri_active", "requests that are decoded", len(engine.active)),
+                                  ("onnuri_rows", "sequences in the cache", len(engine.rows)),
+                                  ("onnuri_prefix_bytes", "of kept prefixes", engine.prefixes.bytes)):
+            yield GaugeMetricFamily(name, text, value=value)
+        tokens = CounterMetricFamily("onnuri_tokens", "ids decoded, by medium", labels=["medium"])
+        for kind, count in dict(engine.drawn).items():
+            tokens.add_metric([kind], count)
+        yield tokens
+        reused = CounterMetricFamily("onnuri_prefix_reused_tokens", "ids of prompts that were not read again")
+        reused.add_metric([], engine.prefixes.reused)
+        yield reused

@@ -1,0 +1,91 @@
+"""What clients send, field by field. Unknown fields pass, as newer clients have more of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from onnuri.modality import Language, Medium
+
+Wanted = Literal["text", "image", "audio", "video", "mesh"]
+MEDIUM: dict[str, Medium] = {"text": "text", "image": "image", "audio": "audio", "video": "video", "mesh": "shape"}
+"""the API's names of media"""
+SoundFormat = Literal["wav", "mp3", "flac", "opus", "pcm", "pcm16"]
+Seed = Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)]
+Prompt = Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class Drawing(_Body):
+    """How tokens are drawn; what is not given is the model's own."""
+
+    model: str | None = None
+    seed: Seed = None
+    temperature: Annotated[float | None, Field(ge=0, le=5)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    guidance: Annotated[float | None, Field(ge=0, le=20)] = None
+    """classifier-free guidance: 1 is none"""
+    language: Language | None = None
+    """of text and speech; without it, that of what was said"""
+
+
+class AudioOut(_Body):
+    voice: Any = "default"
+    format: SoundFormat = "wav"
+
+
+class StreamOptions(_Body):
+    include_usage: bool = False
+
+
+class Message(_Body):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+    images: list[dict[str, Any]] | None = None
+    videos: list[dict[str, Any]] | None = None
+    meshes: list[dict[str, Any]] | None = None
+    audio: dict[str, Any] | None = None
+
+
+class ChatRequest(Drawing):
+    messages: Annotated[list[Message], Field(min_length=1, max_length=200)]
+    modalities: Annotated[list[Wanted], Field(min_length=1, max_length=5)] | None = None
+    audio: AudioOut | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    n: Annotated[int | None, Field(ge=1, le=1)] = None
+    partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
+
+
+class ImageRequest(Drawing):
+    prompt: Prompt
+    n: Annotated[int | None, Field(ge=1, le=10)] = 1
+    size: str | None = None
+    response_format: Literal["b64_json", "url"] | None = None
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    stream: bool | None = False
+    partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
+
+
+class SpeechRequest(Drawing):
+    input: Prompt
+    voice: Any = "default"
+    response_format: SoundFormat | None = None
+    stream_format: Literal["sse", "audio"] | None = None
+    speed: Annotated[float | None, Field(ge=0.25, le=4)] = None
+
+
+class MeshRequest(Drawing):
+    """`/v1/meshes`: a sentence, or any media as a message's parts."""
+
+    prompt: Annotated[str | None, Field(max_length=4000)] = None
+    input_reference: str | list[dict[str, Any]] | None = None
+    """a data URI, or parts such as {"type": "image_url", …}"""
+    output_format: Literal["glb", "obj", "ply", "stl"] | None = None

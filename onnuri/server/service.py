@@ -1,0 +1,319 @@
+"""A model that many ask at once: one thread decodes, a few encode and render, coroutines wait. Knows no HTTP.
+
+An answer comes as events: `Words`, `Sound`, `Picture` while its tokens arrive, then `Item` with the whole. Whoever stops
+listening has called it off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from onnuri.decoding.engine import Engine, EngineConfig
+from onnuri.decoding.request import Request, Ticket
+from onnuri.decoding.sample import SamplingConfig
+from onnuri.errors import BusyError
+from onnuri.modality import OBJECTS, TABLE, Language, Medium
+from onnuri.model.answer import Context, Given, Listener, Steps
+from onnuri.model.omni import OmniModel, override
+
+T = TypeVar("T")
+log = logging.getLogger("onnuri")
+CHUNK = 3
+"""codes of sound that are rendered at a time: 120 ms"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """More of a sentence."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """More of a sound, float32 [T] at 16 kHz."""
+
+    samples: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """What a picture is so far, uint8 [H, W, 3]: background, then one object more each."""
+
+    index: int
+    image: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A whole item, in the codec's form."""
+
+    medium: Medium
+    item: Any
+    tokens: int
+    finish: str = "stop"
+    transcript: str = ""
+    """of a sound, what it says"""
+
+
+Event = Words | Sound | Picture | Item
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """One medium that is wanted."""
+
+    to: Medium
+    language: Language = "ko"
+    seed: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    guidance: float | None = None
+    partial: int = 0
+    """pictures that are shown before the last"""
+
+
+class _Returned(Exception):
+    """What a generator returned; StopIteration may not cross a future."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Service:
+    """Decodes in a thread of its own while somebody waits."""
+
+    def __init__(self, model: OmniModel, settings: EngineConfig | None = None, workers: int = 2) -> None:
+        self.model = model
+        self.engine = Engine(model.network, settings or EngineConfig(rows=24, waiting=64))
+        self.pool = ThreadPoolExecutor(workers, "onnuri-media")
+        self.started = time.time()
+        self._work, self._closed = threading.Event(), False
+        self._thread = threading.Thread(target=self._decode, name="onnuri-engine", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the threads; what is under way is called off."""
+        self._closed = True
+        self._work.set()
+        self._thread.join()
+        self.pool.shutdown(cancel_futures=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the engine's thread lives."""
+        return self._thread.is_alive() and not self._closed
+
+    def _decode(self) -> None:
+        while not self._closed:
+            if self.engine.idle:
+                self._work.wait()
+                self._work.clear()
+                continue
+            try:
+                self.engine.step()
+            except Exception:  # a bug of ours must not leave everybody waiting
+                log.exception("the engine failed; what it was decoding is lost")
+                self.engine.reset()
+        self.engine.reset()
+
+    async def aside(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Encoding and rendering, beside the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, call, *arguments)
+
+    async def drive(self, steps: Steps[T], told: Callable[[Ticket], None] | None = None) -> T:
+        """What a part of `model/answer.py` returns. Raises BusyError where too many wait; `told` gets every ticket's end."""
+        loop, ticket = asyncio.get_running_loop(), None
+        try:
+            while True:
+                ticket = Ticket(await self.aside(_next, steps, ticket))
+                ended = loop.create_future()
+
+                ticket.when_done(functools.partial(_ended, loop, ended))
+                self.engine.enter(ticket)
+                self._work.set()
+                await ended
+                if ticket.finish == "cancelled":
+                    raise BusyError("the answer", "was called off by the server", "ask again")
+                if told:
+                    told(ticket)
+        except _Returned as returned:
+            return cast(T, returned.value)
+        finally:
+            if ticket and not ticket.done:
+                ticket.cancel()
+                self._work.set()
+
+    async def read(self, given: Given) -> Context:
+        """Inputs as the model's context."""
+        return await self.drive(self.model.answers.read(given))
+
+    async def answer(self, context: Context, wish: Wish, sentence: np.ndarray | None = None) -> AsyncIterator[Event]:
+        """One medium as events, `Item` last. A sound speaks `sentence` (text codes), or what the model would write."""
+        stream = {"text": self._text, "audio": self._speech, "image": self._image}.get(wish.to, self._whole)
+        async with contextlib.aclosing(stream(context, wish, sentence)) as events:
+            async for event in events:
+                yield event
+
+    async def _text(self, context: Context, wish: Wish, _: Any) -> AsyncIterator[Event]:
+        text, shown = self.model.codecs["text"], ""
+
+        def ask(told: Listener) -> Steps[np.ndarray]:
+            return self.model.answers.write(context, wish.language, self._sampling(wish), wish.seed, only_heard=True,
+                                            on_token=told)
+
+        async with self._tokens(ask) as (ids, made):
+            codes: list[int] = []
+            async for token in ids:
+                if 0 <= token < self.model.vocabulary.text_codes:
+                    codes.append(token)
+                    whole = text.decode(np.array(codes))
+                    if not whole.endswith("\ufffd") and len(whole) > len(shown):  # not within a letter
+                        yield Words(whole[len(shown) :])
+                        shown = whole
+            written = await made
+            whole = text.decode(written)
+            if len(whole) > len(shown):
+                yield Words(whole[len(shown) :])
+            yield Item("text", whole, len(written), ids.finish)
+
+    async def _speech(self, context: Context, wish: Wish, sentence: np.ndarray | None) -> AsyncIterator[Event]:
+        answers, text, audio = self.model.answers, self.model.codecs["text"], self.model.codecs["audio"]
+        if sentence is None:
+            sentence = await self.drive(answers.write(context, wish.language, self.model.sampling["text"], wish.seed))
+        said = text.decode(sentence)
+        yield Words(said)
+        lo, hi = self.model.vocabulary.own("audio")
+        parts: list[np.ndarray] = []
+        def ask(told: Listener) -> Steps[np.ndarray]:
+            return answers.speak(sentence, wish.language, self._sampling(wish), wish.seed, told)
+
+        async with self._tokens(ask) as (ids, made):
+            stream = audio.stream()
+            async for batch in _some(ids, lo, hi, CHUNK):
+                parts.append(await self.aside(stream.send, batch))
+                if len(parts[-1]):
+                    yield Sound(parts[-1])
+            parts.append(await self.aside(stream.end))
+            if len(parts[-1]):
+                yield Sound(parts[-1])
+            yield Item("audio", np.concatenate(parts), len(await made), ids.finish, said)
+
+    async def _image(self, context: Context, wish: Wish, _: Any) -> AsyncIterator[Event]:
+        codec, shown = self.model.codecs["image"], 0
+        grid = TABLE["image"].grid
+        assert grid
+        each = (len(grid.ranges) - grid.field("background").count) // OBJECTS
+        stops = [grid.field("background").count + k * each for k in range(OBJECTS)]
+        async with self._tokens(self._make(context, wish)) as (ids, made):
+            got: list[int] = []
+            async for token in ids:
+                got.append(token)
+                if len(got) in stops[OBJECTS - wish.partial :]:
+                    codes = self._so_far(got)
+                    yield Picture(shown, (await self.aside(codec.decode, codes)))
+                    shown += 1
+            codes = await made
+            yield Item("image", await self.aside(codec.decode, codes), len(codes), ids.finish)
+
+    async def _whole(self, context: Context, wish: Wish, _: Any) -> AsyncIterator[Event]:
+        async with self._tokens(self._make(context, wish)) as (ids, made):
+            codes = await made
+            yield Item(wish.to, await self.aside(self.model.codecs[wish.to].decode, codes), len(codes), ids.finish)
+
+    def _so_far(self, ids: list[int]) -> np.ndarray:
+        """A picture's codes with all that has not come absent."""
+        grid = TABLE["image"].grid
+        assert grid
+        codes = self.model.vocabulary.codes("image", np.array(ids, dtype=np.int64))
+        return np.concatenate([codes, np.array([hi - 1 for _, hi in grid.ranges[len(ids) :]], dtype=np.int64)])
+
+    def _make(self, context: Context, wish: Wish) -> Callable[[Listener], Steps[np.ndarray]]:
+        return lambda told: self.model.answers.make(wish.to, context, wish.language, self._sampling(wish), wish.seed, told)
+
+    def _sampling(self, wish: Wish) -> SamplingConfig:
+        return override(self.model.sampling[wish.to], wish.temperature, wish.top_p, wish.guidance)
+
+    @contextlib.asynccontextmanager
+    async def _tokens(self, ask: Callable[[Listener], Steps[T]]) -> AsyncIterator[tuple[_Ids, asyncio.Task[T]]]:
+        """The ids of an answer as they come, and a task of what it becomes; leaving calls it off."""
+        ids = _Ids(asyncio.get_running_loop())
+        task = asyncio.create_task(cast(Coroutine[Any, Any, T], self.drive(ask(ids.put), ids.ended)))
+        task.add_done_callback(lambda _: ids.close())
+        try:
+            yield ids, task
+        finally:
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            elif not task.cancelled():
+                task.exception()  # seen: whoever awaits it has it, nobody else is told
+
+
+class _Ids:
+    """Ids from the engine's thread to a coroutine."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop, self.queue, self.finish = loop, asyncio.Queue[int | None](), "stop"
+
+    def put(self, token: int) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever listened
+            self.loop.call_soon_threadsafe(self.queue.put_nowait, token)
+
+    def ended(self, ticket: Ticket) -> None:
+        self.finish = ticket.finish or "stop"
+
+    def close(self) -> None:
+        self.queue.put_nowait(None)
+
+    def __aiter__(self) -> _Ids:
+        return self
+
+    async def __anext__(self) -> int:
+        token = await self.queue.get()
+        if token is None:
+            raise StopAsyncIteration
+        return token
+
+
+async def _some(ids: _Ids, lo: int, hi: int, count: int) -> AsyncIterator[list[int]]:
+    """Codes of ids in [lo, hi), `count` at a time, fewer at the end."""
+    got: list[int] = []
+    async for token in ids:
+        if lo <= token < hi:
+            got.append(token - lo)
+            if len(got) == count:
+                yield got
+                got = []
+    if got:
+        yield got
+
+
+def _ended(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], _: Ticket) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+        loop.call_soon_threadsafe(_wake, future)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _next(steps: Generator[Request, Ticket, Any], ticket: Ticket | None) -> Request:
+    try:
+        return steps.send(ticket)  # type: ignore[arg-type]
+    except StopIteration as end:
+        raise _Returned(end.value) from None
+

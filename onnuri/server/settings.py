@@ -1,0 +1,54 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnuri import config
+from onnuri.media import Limits
+
+
+class ServeConfig(config.Config):
+    """Defaults serve one machine's own users, without a key and without a way out."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    data: Path = Path("onnuri-data")
+    """folder of keys, jobs and their files"""
+    database: str = ""
+    """an SQLAlchemy URL; without one, SQLite in `data`"""
+    name: str = "onnuri-laptop"
+    """the model's name in the API"""
+    rows: int = 24
+    """sequences that are decoded together"""
+    waiting: int = 48
+    """requests that may wait for them; more are answered with 429"""
+    open: int = 160
+    """requests that may be under way, with what they read and render; more are answered with 429"""
+    body_bytes: int = 24 * 2**20
+    """of a request"""
+    request_seconds: float = 120.0
+    """for an answer; it is called off then"""
+    drain_seconds: float = 30.0
+    """for what is under way when the server is told to stop"""
+    job_seconds: float = 24 * 3600.0
+    """for which a job's file is kept"""
+    fetch: bool = False
+    """whether media may be given as http(s) URLs; never from private addresses"""
+    origins: tuple[str, ...] = ()
+    """web pages that may call from a browser; none but our own without them"""
+    pixels: int = 16 * 10**6
+    """of a picture"""
+    seconds: float = 30.0
+    """of a sound or video"""
+    faces: int = 100_000
+    """of a mesh"""
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(file_bytes=self.body_bytes, pixels=self.pixels, side=8192, frame_side=2048, seconds=self.seconds,
+                      faces=self.faces)
+
+    @property
+    def url(self) -> str:
+        return self.database or f"sqlite:///{self.data / 'onnuri.db'}"

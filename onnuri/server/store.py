@@ -1,0 +1,220 @@
+"""Keys, what they used, and jobs, in SQLite or PostgreSQL. Knows no HTTP and no model.
+
+A key is kept as its SHA-256 only: keys are 256 random bits, so nothing slower is needed. A job's file lies in a folder
+beside the database, under its id; the row says that it is whole. Times are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Float, Integer, String, create_engine, event, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from onnuri import media
+from onnuri.errors import ConfigError
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class Key(_Base):
+    """Who may ask, and how much."""
+
+    __tablename__ = "keys"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created: Mapped[float] = mapped_column(Float)
+    requests_per_minute: Mapped[int] = mapped_column(Integer)
+    """0: any number"""
+    tokens_per_minute: Mapped[int] = mapped_column(BigInteger)
+    revoked: Mapped[float | None] = mapped_column(Float, default=None)
+
+
+class Usage(_Base):
+    """What a key used in a minute."""
+
+    __tablename__ = "usage"
+    key: Mapped[str] = mapped_column(String(32), primary_key=True)
+    minute: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    requests: Mapped[int] = mapped_column(Integer)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+
+
+class Job(_Base):
+    """Something that takes a while: a video or a mesh."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    key: Mapped[str] = mapped_column(String(32))
+    status: Mapped[str] = mapped_column(String(16))
+    """queued, in_progress, completed or failed"""
+    progress: Mapped[int] = mapped_column(Integer)
+    """per cent"""
+    created: Mapped[float] = mapped_column(Float)
+    completed: Mapped[float | None] = mapped_column(Float, default=None)
+    expires: Mapped[float] = mapped_column(Float)
+    about: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """prompt, size and the like, as they were asked for"""
+    error: Mapped[str | None] = mapped_column(String(500), default=None)
+
+
+class Store:
+    """The database and the folder of files. Raises ConfigError where either cannot be used."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.files = folder / "files"
+        media.make_folder(self.files)
+        try:
+            self.engine = create_engine(url, pool_pre_ping=True)
+            if self.engine.dialect.name == "sqlite":
+                event.listen(self.engine, "connect", _careful)
+            _Base.metadata.create_all(self.engine)
+        except (SQLAlchemyError, ImportError) as error:
+            raise ConfigError(url.split("@")[-1], f"cannot be used as a database ({str(error).splitlines()[0]})",
+                              "give an SQLAlchemy URL such as sqlite:///onnuri.db or postgresql+psycopg://…") from None
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def add_key(self, name: str, requests_per_minute: int = 0, tokens_per_minute: int = 0) -> str:
+        """A new key; it is told once and never again."""
+        secret = f"onnuri-{secrets.token_urlsafe(32)}"
+        with self._session() as session:
+            session.add(Key(id=secrets.token_hex(8), name=name, sha256=_digest(secret), created=time.time(),
+                            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute))
+        return secret
+
+    def keys(self) -> list[Key]:
+        with self._session() as session:
+            return list(session.scalars(select(Key).order_by(Key.created)))
+
+    def revoke(self, id: str) -> bool:
+        """Whether there was such a key that was not revoked."""
+        with self._session() as session:
+            found = session.execute(update(Key).where(Key.id == id, Key.revoked.is_(None)).values(revoked=time.time()))
+            return bool(found.rowcount)  # type: ignore[attr-defined]
+
+    def key_of(self, secret: str) -> Key | None:
+        with self._session() as session:
+            return session.scalar(select(Key).where(Key.sha256 == _digest(secret), Key.revoked.is_(None)))
+
+    def any_key(self) -> bool:
+        with self._session() as session:
+            return session.scalar(select(Key.id).where(Key.revoked.is_(None)).limit(1)) is not None
+
+    def use(self, key: str, requests: int, tokens: int, now: float | None = None) -> tuple[int, int]:
+        """Add to what a key used in this minute; the new sums. One statement, so that no two requests miss each other."""
+        values = {"key": key, "minute": int((now or time.time()) // 60), "requests": requests, "tokens": tokens}
+        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name](Usage)
+        statement = insert.values(values).on_conflict_do_update(
+            index_elements=["key", "minute"],
+            set_={"requests": Usage.requests + requests, "tokens": Usage.tokens + tokens},
+        ).returning(Usage.requests, Usage.tokens)
+        with self._session() as session:
+            row = session.execute(statement).one()
+            return int(row[0]), int(row[1])
+
+    def used(self, key: str) -> list[Usage]:
+        """By minute, the latest first."""
+        with self._session() as session:
+            return list(session.scalars(select(Usage).where(Usage.key == key).order_by(Usage.minute.desc()).limit(1440)))
+
+    def add_job(self, kind: str, key: str, about: dict[str, Any], seconds: float) -> Job:
+        now = time.time()
+        job = Job(id=f"{kind}_{secrets.token_hex(12)}", kind=kind, key=key, status="queued", progress=0, created=now,
+                  expires=now + seconds, about=about)
+        with self._session() as session:
+            session.add(job)
+        return job
+
+    def job(self, id: str, kind: str, key: str) -> Job | None:
+        """A job of that kind which belongs to the key."""
+        with self._session() as session:
+            return session.scalar(select(Job).where(Job.id == id, Job.kind == kind, Job.key == key))
+
+    def jobs(self, kind: str, key: str, limit: int = 20, after: str | None = None, newest: bool = True) -> list[Job]:
+        order = (Job.created.desc(), Job.id.desc()) if newest else (Job.created, Job.id)
+        wanted = select(Job).where(Job.kind == kind, Job.key == key).order_by(*order)
+        with self._session() as session:
+            if after:
+                last = session.get(Job, after)
+                if last is None:
+                    return []
+                wanted = wanted.where(Job.created < last.created if newest else Job.created > last.created)
+            return list(session.scalars(wanted.limit(limit)))
+
+    def update_job(self, id: str, **values: Any) -> None:
+        with self._session() as session:
+            session.execute(update(Job).where(Job.id == id).values(**values))
+
+    def finish_job(self, id: str, data: bytes) -> None:
+        """Its file first, then the row that says so: whoever reads `completed` finds the file."""
+        media.write_bytes(data, self.files / id)
+        self.update_job(id, status="completed", progress=100, completed=time.time())
+
+    def content(self, job: Job) -> bytes | None:
+        path = self.files / job.id
+        return path.read_bytes() if job.status == "completed" and path.exists() else None
+
+    def delete_job(self, id: str) -> None:
+        with self._session() as session:
+            if (job := session.get(Job, id)) is not None:
+                session.delete(job)
+        with contextlib.suppress(FileNotFoundError):
+            (self.files / id).unlink()
+
+    def tidy(self, started: bool = False) -> None:
+        """Forget what has expired. When the server has just `started`: fail what no process works on, and clear away
+        files that no row knows, which a process that was killed left."""
+        now = time.time()
+        with self._session() as session:
+            for job in session.scalars(select(Job).where(Job.expires < now)):
+                session.delete(job)
+            session.flush()
+            for job in session.scalars(select(Job)) if started else ():
+                if job.status in ("queued", "in_progress"):
+                    job.status, job.error = "failed", "the server was stopped; ask again"
+                elif job.status == "completed" and not (self.files / job.id).exists():
+                    job.status, job.error = "failed", "its file is lost; ask again"
+            known = {i for i in session.scalars(select(Job.id))} if started else set()
+            expired = session.scalars(select(Usage).where(Usage.minute < int(now // 60) - 60 * 24 * 40))
+            for usage in expired:
+                session.delete(usage)
+        for path in self.files.iterdir():
+            if started and path.name not in known:
+                path.unlink(missing_ok=True)
+            elif not started and path.stat().st_mtime < now - 60 and not path.name.startswith("."):
+                with self._session() as session:
+                    gone = session.get(Job, path.name) is None
+                if gone:
+                    path.unlink(missing_ok=True)
+
+    def _session(self) -> contextlib.AbstractContextManager[Session]:
+        return _committed(self.engine)
+
+
+@contextlib.contextmanager
+def _committed(engine: Any) -> Any:
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def _careful(connection: Any, _: Any) -> None:
+    """Readers do not wait for writers, and writers wait for each other."""
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
