@@ -18,6 +18,7 @@ import tyro
 
 from onnuri.errors import OnnuriError
 from onnuri.modality import Language, Medium
+from onnuri.server.settings import ServeConfig
 
 Alias = tyro.conf.arg
 
@@ -102,6 +103,64 @@ class Chat:
         from onnuri import chat
 
         chat.run(self.out, self.model, **self.sampling.given())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serve:
+    """OpenAI's API and a page in which anyone can talk in any medium: `onnuri serve`, then open what it says."""
+
+    model: tyro.conf.Positional[Path | None] = None
+    """a model's folder; without one, the model that ships"""
+    settings: tyro.conf.OmitArgPrefixes[ServeConfig] = dataclasses.field(default_factory=ServeConfig)
+
+    def run(self) -> None:
+        from onnuri.server import run
+
+        run.serve(self.settings, self.model)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AddKey:
+    """Make an API key; it is shown once and kept as a hash."""
+
+    name: tyro.conf.Positional[str]
+    """whose it is"""
+    requests_per_minute: int = 0
+    """0: any number"""
+    tokens_per_minute: int = 0
+    """of all media together; 0: any number"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ListKeys:
+    """The keys there are, and what they used in the last hour."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RevokeKey:
+    """Take a key back."""
+
+    id: tyro.conf.Positional[str]
+    """as `onnuri keys list` shows it"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Keys:
+    """API keys of a server. Without any, callers on this machine need none, and others are not served."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[AddKey, tyro.conf.subcommand("add")] | Annotated[ListKeys, tyro.conf.subcommand("list")]
+        | Annotated[RevokeKey, tyro.conf.subcommand("revoke")]
+    ]
+    data: Path = Path("onnuri-data")
+    """the server's folder"""
+    database: str = ""
+    """the server's database, if it has another than that folder's"""
+
+    def run(self) -> None:
+        from onnuri.server import keys
+
+        keys.run(self.what, ServeConfig(data=self.data, database=self.database))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,13 +266,15 @@ Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Chat, tyro.conf.subcommand("chat")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
+    | Annotated[Keys, tyro.conf.subcommand("keys")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
 )
 
 
-def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Export | Train | Evaluate:
+def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate:
     """The command that the arguments name. A mistake raises SystemExit(2) after one line on stderr."""
     complaint = io.StringIO()
     try:

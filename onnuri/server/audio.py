@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 
 from onnuri.errors import MediaError
-from onnuri.modality import AUDIO_HZ, Language, language_of
+from onnuri.modality import AUDIO_HZ, TABLE, Language, language_of
 from onnuri.model.answer import Context
 from onnuri.server import intake
 from onnuri.server.chat import _base64
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import SpeechRequest
-from onnuri.server.service import Item, Sound, Wish
+from onnuri.server.service import Item, Sound, Stream, Wish, Words
 from onnuri.server.sound import TYPES, Pcm, encoded
 from onnuri.server.state import Caller, State
 
@@ -35,11 +34,11 @@ async def speech(request: SpeechRequest, state: State, caller: Caller) -> tuple[
             if isinstance(event, Item):
                 item = event
     assert item
-    state.spend(caller, len(sentence) + item.tokens)
+    await state.spend(caller, len(sentence) + item.tokens)
     return await state.service.aside(encoded, item.item, form), TYPES[form]
 
 
-async def pcm(request: SpeechRequest, state: State, caller: Caller) -> AsyncIterator[bytes]:
+async def pcm(request: SpeechRequest, state: State, caller: Caller) -> Stream[bytes]:
     """Raw samples as they come."""
     samples, sentence = Pcm(), _sentence(request, state)
     async with contextlib.aclosing(_spoken(request, sentence, state)) as made:
@@ -47,11 +46,11 @@ async def pcm(request: SpeechRequest, state: State, caller: Caller) -> AsyncIter
             if isinstance(event, Sound) and (data := samples.send(event.samples)):
                 yield data
             elif isinstance(event, Item):
-                state.spend(caller, len(sentence) + event.tokens)
+                await state.spend(caller, len(sentence) + event.tokens)
                 yield samples.end()
 
 
-async def speech_events(request: SpeechRequest, state: State, caller: Caller) -> AsyncIterator[dict[str, Any] | None]:
+async def speech_events(request: SpeechRequest, state: State, caller: Caller) -> Stream[dict[str, Any] | None]:
     """`speech.audio.delta` with raw samples, then `speech.audio.done`."""
     samples, sentence = Pcm(), _sentence(request, state)
     yield {}
@@ -60,7 +59,7 @@ async def speech_events(request: SpeechRequest, state: State, caller: Caller) ->
             if isinstance(event, Sound) and (data := samples.send(event.samples)):
                 yield {"type": "speech.audio.delta", "audio": _base64(data)}
             elif isinstance(event, Item):
-                state.spend(caller, len(sentence) + event.tokens)
+                await state.spend(caller, len(sentence) + event.tokens)
                 if rest := samples.end():
                     yield {"type": "speech.audio.delta", "audio": _base64(rest)}
                 yield {"type": "speech.audio.done", "usage": {"input_tokens": len(sentence), "output_tokens": event.tokens,
@@ -73,14 +72,14 @@ def _sentence(request: SpeechRequest, state: State) -> np.ndarray:
     if request.speed not in (None, 1):
         raise Problem(400, f"speed {request.speed:g}: this model speaks at its own pace; give 1", "invalid_value", "speed")
     codes: np.ndarray = state.model.codecs["text"].encode(" ".join(request.input.split()))
-    most = state.model.vocabulary_limit
+    most = TABLE["text"].max_tokens
     if len(codes) > most:
         raise Problem(400, f"input of {len(codes)} tokens: at most {most} are spoken at once; send it in parts",
                       "invalid_value", "input")
     return codes
 
 
-async def _spoken(request: SpeechRequest, sentence: np.ndarray, state: State) -> AsyncIterator[Any]:
+async def _spoken(request: SpeechRequest, sentence: np.ndarray, state: State) -> Stream[Any]:
     seed = request.seed if request.seed is not None else secrets.randbits(31)
     wish = Wish(to="audio", language=request.language or language_of(request.input), seed=seed,
                 temperature=request.temperature, top_p=request.top_p)
@@ -94,7 +93,7 @@ async def transcribe(data: bytes, name: str, state: State, caller: Caller) -> tu
     _, samples = await state.service.aside(intake.item, data, "audio", name, state.settings)
     codes = await state.service.aside(state.model.encode, "audio", samples)
     language, words = await state.service.drive(state.model.answers.hear(codes))
-    state.spend(caller, len(codes) + len(words))
+    await state.spend(caller, len(codes) + len(words))
     return language, state.model.codecs["text"].decode(words), len(samples) / AUDIO_HZ, len(words)
 
 
@@ -112,22 +111,21 @@ def transcription(form: str, language: Language, text: str, seconds: float) -> A
 
 
 async def transcription_events(data: bytes, name: str, state: State,
-                               caller: Caller) -> AsyncIterator[dict[str, Any] | None]:
+                               caller: Caller) -> Stream[dict[str, Any] | None]:
     """`transcript.text.delta` word by word, then `transcript.text.done`."""
     if not data:
         raise MediaError(name, "is empty", "give a sound")
     _, samples = await state.service.aside(intake.item, data, "audio", name, state.settings)
     yield {}
     codes = await state.service.aside(state.model.encode, "audio", samples)
-    language, whole, used = None, "", 0
+    whole, used = "", 0
     async with contextlib.aclosing(state.service.listen(codes)) as made:
         async for event in made:
             if isinstance(event, Item):
                 whole, used = event.item, event.tokens
-            else:
+            elif isinstance(event, Words):
                 yield {"type": "transcript.text.delta", "delta": event.text}
-    del language
-    state.spend(caller, len(codes) + used)
+    await state.spend(caller, len(codes) + used)
     yield {"type": "transcript.text.done", "text": whole,
            "usage": {"type": "tokens", "input_tokens": len(codes), "output_tokens": used, "total_tokens": len(codes) + used}}
     yield None

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from onnuri.model.answer import Context
 from onnuri.server import intake
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import MEDIUM, ChatRequest, Message
-from onnuri.server.service import Item, Picture, Sound, Wish, Words
+from onnuri.server.service import Item, Picture, Sound, Stream, Wish, Words
 from onnuri.server.sound import PCM_HZ, Pcm, encoded
 from onnuri.server.state import Caller, State
 
@@ -111,7 +110,7 @@ def wishes(request: ChatRequest, turn: Turn) -> list[Wish]:
                  guidance=request.guidance, partial=(request.partial_images or 0) if request.stream else 0) for m in order]
 
 
-async def events(request: ChatRequest, turn: Turn, context: Context, state: State, reply: Reply) -> AsyncIterator[Any]:
+async def events(request: ChatRequest, turn: Turn, context: Context, state: State, reply: Reply) -> Stream[Any]:
     """(medium, event) of all that is wanted, side by side, but speech after the text that it speaks."""
     wanted = wishes(request, turn)
     queue: asyncio.Queue[Any] = asyncio.Queue()
@@ -157,7 +156,7 @@ def _first(errors: BaseExceptionGroup[Any]) -> Exception:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error  # type: ignore[return-value]
 
 
-async def _stopped(made: AsyncIterator[Any], stop: str | list[str] | None, limit: int | None) -> AsyncIterator[Any]:
+async def _stopped(made: Stream[Any], stop: str | list[str] | None, limit: int | None) -> Stream[Any]:
     """Words until a stop sequence, which is not told, or until there are `limit` of them. Words that may be the beginning
     of a stop sequence are held back."""
     stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
@@ -201,12 +200,12 @@ async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[s
         elif item.medium in SHOWN:
             message[SHOWN[item.medium]] = [await _shown(item.item, item.medium, state)]
     usage = usage_of(context, reply.items)
-    state.spend(caller, usage["total_tokens"])
+    await state.spend(caller, usage["total_tokens"])
     return {"id": reply.id, "object": "chat.completion", "created": int(time.time()), "model": state.settings.name,
             "choices": [{"index": 0, "message": message, "finish_reason": reply.finish, "logprobs": None}], "usage": usage}
 
 
-async def stream(request: ChatRequest, state: State, caller: Caller) -> AsyncIterator[dict[str, Any] | None]:
+async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[dict[str, Any] | None]:
     """Chunks; the first once inputs are read, so that what is wrong with them is still an error with a status."""
     turn, context, reply = await _begin(request, state, caller)
     created, pcm, seen = int(time.time()), Pcm(), 0
@@ -238,7 +237,7 @@ async def stream(request: ChatRequest, state: State, caller: Caller) -> AsyncIte
                     yield chunk({SHOWN[medium]: [part]})
     yield chunk({}, reply.finish)
     usage = usage_of(context, reply.items)
-    state.spend(caller, usage["total_tokens"])
+    await state.spend(caller, usage["total_tokens"])
     if request.stream_options and request.stream_options.include_usage:
         yield {**chunk({}), "choices": [], "usage": usage}
     yield None
@@ -291,9 +290,9 @@ def usage_of(context: Context, items: list[Item]) -> dict[str, Any]:
             "prompt_tokens_details": {"cached_tokens": 0, **given}, "completion_tokens_details": {"reasoning_tokens": 0, **made}}
 
 
-async def sse(chunks: AsyncIterator[dict[str, Any] | None]) -> AsyncIterator[bytes]:
+async def sse(chunks: Stream[dict[str, Any] | None]) -> Stream[bytes]:
     """Server-sent events of chunks; what goes wrong on the way is the last of them."""
-    async with contextlib.aclosing(chunks) as made:  # type: ignore[type-var]
+    async with contextlib.aclosing(chunks) as made:
         try:
             async for chunk in made:
                 yield b"data: [DONE]\n\n" if chunk is None else _event(chunk)

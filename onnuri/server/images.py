@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 from onnuri import media
@@ -15,7 +14,7 @@ from onnuri.model.answer import Context
 from onnuri.server.chat import _base64, usage_of
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import ImageRequest
-from onnuri.server.service import Item, Picture, Wish
+from onnuri.server.service import Item, Picture, Stream, Wish
 from onnuri.server.state import Caller, State
 
 SIZE = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
@@ -28,12 +27,12 @@ async def generate(request: ImageRequest, state: State, caller: Caller) -> dict[
     made = await asyncio.gather(*(_one(context, wish, state) for wish in wanted))
     data = [await _encoded(item.item, request, state) for item in made]
     usage = _usage(context, list(made))
-    state.spend(caller, usage["total_tokens"])
+    await state.spend(caller, usage["total_tokens"])
     return {"created": int(time.time()), "data": [{"b64_json": d} for d in data], "size": SIZE,
             "output_format": request.output_format or "png", "usage": usage}
 
 
-async def stream(request: ImageRequest, state: State, caller: Caller) -> AsyncIterator[dict[str, Any] | None]:
+async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[dict[str, Any] | None]:
     """Events of one picture: partial ones, then the whole."""
     if (request.n or 1) != 1:
         raise Problem(400, f"n {request.n}: a stream has one picture; give 1", "invalid_value", "n")
@@ -48,7 +47,7 @@ async def stream(request: ImageRequest, state: State, caller: Caller) -> AsyncIt
                        "b64_json": await _encoded(event.image, request, state)}
             elif isinstance(event, Item):
                 usage = _usage(context, [event])
-                state.spend(caller, usage["total_tokens"])
+                await state.spend(caller, usage["total_tokens"])
                 yield {"type": "image_generation.completed", **about, "usage": usage,
                        "b64_json": await _encoded(event.item, request, state)}
     yield None

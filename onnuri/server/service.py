@@ -13,7 +13,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
@@ -28,6 +28,7 @@ from onnuri.model.answer import Context, Given, Listener, Steps
 from onnuri.model.omni import OmniModel, override
 
 T = TypeVar("T")
+Stream = AsyncGenerator[T, None]
 log = logging.getLogger("onnuri")
 CHUNK = 3
 """codes of sound that are rendered at a time: 120 ms"""
@@ -108,6 +109,7 @@ class Service:
         self._closed = True
         self._work.set()
         self._thread.join()
+        self.engine.reset()
         self.pool.shutdown(cancel_futures=True)
 
     @property
@@ -126,7 +128,6 @@ class Service:
             except Exception:  # a bug of ours must not leave everybody waiting
                 log.exception("the engine failed; what it was decoding is lost")
                 self.engine.reset()
-        self.engine.reset()
 
     async def aside(self, call: Callable[..., T], *arguments: Any) -> T:
         """Encoding and rendering, beside the loop."""
@@ -141,6 +142,8 @@ class Service:
                 ended = loop.create_future()
 
                 ticket.when_done(functools.partial(_ended, loop, ended))
+                if self._closed:
+                    raise BusyError("the server", "is stopping", "ask again in a moment")
                 self.engine.enter(ticket)
                 self._work.set()
                 await ended
@@ -159,19 +162,34 @@ class Service:
         """Inputs as the model's context."""
         return await self.drive(self.model.answers.read(given))
 
-    async def answer(self, context: Context, wish: Wish, sentence: np.ndarray | None = None) -> AsyncIterator[Event]:
+    async def answer(self, context: Context, wish: Wish, sentence: np.ndarray | None = None) -> Stream[Event]:
         """One medium as events, `Item` last. A sound speaks `sentence` (text codes), or what the model would write."""
         stream = {"text": self._text, "audio": self._speech, "image": self._image}.get(wish.to, self._whole)
         async with contextlib.aclosing(stream(context, wish, sentence)) as events:
             async for event in events:
                 yield event
 
-    async def _text(self, context: Context, wish: Wish, _: Any) -> AsyncIterator[Event]:
-        text, shown = self.model.codecs["text"], ""
-
+    async def _text(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
         def ask(told: Listener) -> Steps[np.ndarray]:
             return self.model.answers.write(context, wish.language, self._sampling(wish), wish.seed, only_heard=True,
                                             on_token=told)
+
+        async with contextlib.aclosing(self._words(ask)) as events:
+            async for event in events:
+                yield event
+
+    async def listen(self, codes: np.ndarray) -> Stream[Event]:
+        """What is heard in a sound's codes, word by word; the language is left out."""
+        def ask(told: Listener) -> Steps[np.ndarray]:
+            _, words = yield from self.model.answers.hear(codes, told)
+            return words
+
+        async with contextlib.aclosing(self._words(ask)) as events:
+            async for event in events:
+                yield event
+
+    async def _words(self, ask: Callable[[Listener], Steps[np.ndarray]]) -> Stream[Event]:
+        text, shown = self.model.codecs["text"], ""
 
         async with self._tokens(ask) as (ids, made):
             codes: list[int] = []
@@ -188,7 +206,7 @@ class Service:
                 yield Words(whole[len(shown) :])
             yield Item("text", whole, len(written), ids.finish)
 
-    async def _speech(self, context: Context, wish: Wish, sentence: np.ndarray | None) -> AsyncIterator[Event]:
+    async def _speech(self, context: Context, wish: Wish, sentence: np.ndarray | None) -> Stream[Event]:
         answers, text, audio = self.model.answers, self.model.codecs["text"], self.model.codecs["audio"]
         if sentence is None:
             sentence = await self.drive(answers.write(context, wish.language, self.model.sampling["text"], wish.seed))
@@ -210,7 +228,7 @@ class Service:
                 yield Sound(parts[-1])
             yield Item("audio", np.concatenate(parts), len(await made), ids.finish, said)
 
-    async def _image(self, context: Context, wish: Wish, _: Any) -> AsyncIterator[Event]:
+    async def _image(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
         codec, shown = self.model.codecs["image"], 0
         grid = TABLE["image"].grid
         assert grid
@@ -227,7 +245,7 @@ class Service:
             codes = await made
             yield Item("image", await self.aside(codec.decode, codes), len(codes), ids.finish)
 
-    async def _whole(self, context: Context, wish: Wish, _: Any) -> AsyncIterator[Event]:
+    async def _whole(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
         async with self._tokens(self._make(context, wish)) as (ids, made):
             codes = await made
             yield Item(wish.to, await self.aside(self.model.codecs[wish.to].decode, codes), len(codes), ids.finish)
@@ -246,7 +264,7 @@ class Service:
         return override(self.model.sampling[wish.to], wish.temperature, wish.top_p, wish.guidance)
 
     @contextlib.asynccontextmanager
-    async def _tokens(self, ask: Callable[[Listener], Steps[T]]) -> AsyncIterator[tuple[_Ids, asyncio.Task[T]]]:
+    async def _tokens(self, ask: Callable[[Listener], Steps[T]]) -> Stream[tuple[_Ids, asyncio.Task[T]]]:
         """The ids of an answer as they come, and a task of what it becomes; leaving calls it off."""
         ids = _Ids(asyncio.get_running_loop())
         task = asyncio.create_task(cast(Coroutine[Any, Any, T], self.drive(ask(ids.put), ids.ended)))
@@ -288,7 +306,7 @@ class _Ids:
         return token
 
 
-async def _some(ids: _Ids, lo: int, hi: int, count: int) -> AsyncIterator[list[int]]:
+async def _some(ids: _Ids, lo: int, hi: int, count: int) -> Stream[list[int]]:
     """Codes of ids in [lo, hi), `count` at a time, fewer at the end."""
     got: list[int] = []
     async for token in ids:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnuri import config
-from onnuri.media import Limits
+
+if TYPE_CHECKING:
+    from onnuri.media import Limits
 
 
 class ServeConfig(config.Config):
@@ -46,6 +49,8 @@ class ServeConfig(config.Config):
 
     @property
     def limits(self) -> Limits:
+        from onnuri.media import Limits  # here, so that `onnuri serve --help` is quick
+
         return Limits(file_bytes=self.body_bytes, pixels=self.pixels, side=8192, frame_side=2048, seconds=self.seconds,
                       faces=self.faces)
 

@@ -34,7 +34,8 @@ class State:
         self.draining = False
         self.open = 0
         """requests under way"""
-        self.jobs: set[asyncio.Task[None]] = set()
+        self.jobs: dict[str, asyncio.Task[None]] = {}
+        """under way, by id"""
 
     @property
     def model(self) -> OmniModel:
@@ -45,8 +46,11 @@ class State:
         if name is not None and name != self.settings.name:
             raise Problem(404, f"model {name!r}: is not served here; use {self.settings.name!r}", "model_not_found", "model")
 
-    def admit(self, secret: str | None, local: bool) -> Caller:
+    async def admit(self, secret: str | None, local: bool) -> Caller:
         """Who a key belongs to, and one request more for it. Raises Problem."""
+        return await asyncio.to_thread(self._admit, secret, local)
+
+    def _admit(self, secret: str | None, local: bool) -> Caller:
         key = self.store.key_of(secret) if secret else None
         if key is None:
             if local and not self.store.any_key():
@@ -60,6 +64,7 @@ class State:
                               "rate_limit_exceeded", retry_after=60 - time.time() % 60)
         return Caller(key.id, key)
 
-    def spend(self, caller: Caller, tokens: int) -> None:
+    async def spend(self, caller: Caller, tokens: int) -> None:
+        """Tokens that were used, towards the key's limit."""
         if caller.key is not None:
-            self.store.use(caller.id, 0, tokens)
+            await asyncio.to_thread(self.store.use, caller.id, 0, tokens)

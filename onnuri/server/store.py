@@ -95,7 +95,7 @@ class Store:
                             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute))
         return secret
 
-    def keys(self) -> list[Key]:
+    def all_keys(self) -> list[Key]:
         with self._session() as session:
             return list(session.scalars(select(Key).order_by(Key.created)))
 

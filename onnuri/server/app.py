@@ -1,0 +1,323 @@
+"""The server: every route, and what binds them. `onnuri serve` runs it; `create` makes it for tests.
+
+Routes are thin: what they answer is in `chat.py`, `images.py`, `audio.py` and `jobs.py`, what stands before them in
+`guard.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import Depends, FastAPI, File, Form, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from onnuri import __version__
+from onnuri.errors import OnnuriError
+from onnuri.modality import MEDIA, TABLE
+from onnuri.server import audio, chat, images, intake, jobs
+from onnuri.server.guard import Guard, client_of, response_of
+from onnuri.server.problems import Problem, problem_of
+from onnuri.server.schemas import ChatRequest, Drawing, ImageRequest, MeshRequest, Seed, SpeechRequest
+from onnuri.server.service import Stream
+from onnuri.server.state import Caller, State
+
+T = TypeVar("T")
+log = logging.getLogger("onnuri")
+WEB = Path(__file__).parent / "web"
+LOCAL = ("127.0.0.1", "::1", "testclient")
+SSE = "text/event-stream"
+TIDY_SECONDS = 60.0
+POLL_SECONDS = 0.25
+_bearer = HTTPBearer(auto_error=False, description="a key that `onnuri keys add` made; none is needed on loopback without keys")
+
+
+def create(state: State) -> FastAPI:
+    """The ASGI application."""
+
+    @contextlib.asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(state.store.tidy, True)
+        tidying = asyncio.create_task(_tidy(state))
+        yield
+        tidying.cancel()
+        for task in list(state.jobs.values()):
+            task.cancel()
+        await asyncio.gather(*state.jobs.values(), return_exceptions=True)
+        await asyncio.to_thread(state.service.close)
+        state.store.close()
+
+    app = FastAPI(title="Onnuri", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+                  description="Text, image, audio, video and 3D, each understood and generated: OpenAI's routes and ours.")
+    app.state.onnuri = state
+    app.add_middleware(Guard, state=state)
+    if state.settings.origins:
+        from starlette.middleware.cors import CORSMiddleware
+
+        app.add_middleware(CORSMiddleware, allow_origins=list(state.settings.origins), allow_methods=["*"], allow_headers=["*"])
+    app.add_exception_handler(Exception, _failed)
+    for kind in (Problem, OnnuriError, TimeoutError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _failed)
+    _conversation(app)
+    _sounds(app)
+    _jobs(app)
+    _rest(app)
+    return app
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Every error in the client's form."""
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(x) for x in first["loc"] if x != "body") or "body"
+        return response_of(Problem(400, f"{where}: {first['msg']}", "invalid_value", where))
+    if isinstance(error, HTTPException):
+        return response_of(Problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}", "not_found"
+                                   if error.status_code == 404 else "http_error"))
+    problem = problem_of(error)
+    if problem.status >= 500 and problem.code == "internal_error":
+        log.error("%s failed", request.state.id, exc_info=error)
+    return response_of(problem)
+
+
+async def _caller(request: Request, bearer: Annotated[Any, Depends(_bearer)]) -> Caller:
+    state: State = request.app.state.onnuri
+    caller = await state.admit(bearer.credentials if bearer else None, client_of(request.scope) in LOCAL)
+    request.state.caller = caller.id
+    return caller
+
+
+Who = Annotated[Caller, Depends(_caller)]
+
+
+def _state(request: Request) -> State:
+    return request.app.state.onnuri  # type: ignore[no-any-return]
+
+
+async def _within(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The work's result, unless it takes too long or the client has gone: then it is called off."""
+    state, task = _state(request), asyncio.create_task(work)
+    deadline = time.monotonic() + state.settings.request_seconds
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=POLL_SECONDS)
+            if not task.done() and time.monotonic() > deadline:
+                raise TimeoutError
+            if not task.done() and await request.is_disconnected():
+                raise Problem(499, "the client has gone", "client_closed_request")
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _streamed(request: Request, chunks: Stream[dict[str, Any] | None], media: str = SSE) -> StreamingResponse:
+    """A stream whose first chunk is there, so that an error before it still has its status."""
+    deadline = time.monotonic() + _state(request).settings.request_seconds
+    first = await _within(request, anext(chunks))  # type: ignore[arg-type]
+
+    async def all_() -> AsyncIterator[bytes]:
+        async with contextlib.aclosing(chat.sse(_go_on(first, chunks, deadline))) as made:
+            async for data in made:
+                yield data
+
+    return StreamingResponse(all_(), media_type=media, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+async def _go_on(first: Any, rest: Stream[Any], deadline: float) -> Stream[Any]:
+    async with contextlib.aclosing(rest):
+        if first:
+            yield first
+        while True:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    chunk = await anext(rest)
+            except StopAsyncIteration:
+                return
+            yield chunk
+
+
+def _conversation(app: FastAPI) -> None:
+    @app.post("/v1/chat/completions", tags=["conversation"])
+    async def chat_completions(body: ChatRequest, request: Request, who: Who) -> Response:
+        """Text, pictures, sounds, videos and meshes in; any of them out, by `modalities`."""
+        state = _state(request)
+        state.check_model(body.model)
+        if body.stream:
+            return await _streamed(request, chat.stream(body, state, who))
+        return JSONResponse(await _within(request, chat.complete(body, state, who)))
+
+    @app.post("/v1/images/generations", tags=["images"])
+    async def images_generations(body: ImageRequest, request: Request, who: Who) -> Response:
+        """A sentence to pictures."""
+        state = _state(request)
+        state.check_model(body.model)
+        if body.stream:
+            return await _streamed(request, images.stream(body, state, who))
+        return JSONResponse(await _within(request, images.generate(body, state, who)))
+
+
+def _sounds(app: FastAPI) -> None:
+    @app.post("/v1/audio/speech", tags=["audio"])
+    async def audio_speech(body: SpeechRequest, request: Request, who: Who) -> Response:
+        """A sentence to speech."""
+        state = _state(request)
+        state.check_model(body.model)
+        if body.stream_format == "sse":
+            return await _streamed(request, audio.speech_events(body, state, who))
+        if body.response_format in ("pcm", "pcm16"):
+            return StreamingResponse(audio.pcm(body, state, who), media_type="audio/pcm")
+        data, kind = await _within(request, audio.speech(body, state, who))
+        return Response(data, media_type=kind)
+
+    @app.post("/v1/audio/transcriptions", tags=["audio"])
+    async def audio_transcriptions(request: Request, who: Who, file: Annotated[UploadFile, File()],
+                                   model: Annotated[str | None, Form()] = None,
+                                   response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json",
+                                   stream: Annotated[bool, Form()] = False) -> Response:
+        """Speech to a sentence."""
+        state, name = _state(request), "file"
+        state.check_model(model)
+        data = await file.read()
+        if stream:
+            return await _streamed(request, audio.transcription_events(data, name, state, who))
+        language, text, seconds, _ = await _within(request, audio.transcribe(data, name, state, who))
+        made = audio.transcription(response_format, language, text, seconds)
+        return PlainTextResponse(made) if isinstance(made, str) else JSONResponse(made)
+
+
+def _jobs(app: FastAPI) -> None:
+    @app.post("/v1/videos", tags=["videos"])
+    async def videos_create(request: Request, who: Who, prompt: Annotated[str, Form(min_length=1, max_length=4000)],
+                            model: Annotated[str | None, Form()] = None, seconds: Annotated[str | None, Form()] = None,
+                            size: Annotated[str | None, Form()] = None, seed: Annotated[Seed, Form()] = None,
+                            input_reference: Annotated[UploadFile | None, File()] = None) -> Response:
+        """A sentence, and perhaps a picture or another thing to begin from, to a video."""
+        state = _state(request)
+        state.check_model(model)
+        for name, value, only in (("seconds", seconds, jobs.SECONDS), ("size", size, jobs.SIZE)):
+            if value not in (None, only):
+                raise Problem(400, f"{name} {value!r}: this model's videos have {only}; give that or nothing", "invalid_value",
+                              name)
+        given: list[Any] = [("text", prompt)]
+        if input_reference is not None:
+            data = await input_reference.read()
+            given.insert(0, await state.service.aside(intake.item, data, None, "input_reference", state.settings))
+        about = {"prompt": prompt, "format": "mp4"}
+        return JSONResponse(await jobs.create("video", Drawing(seed=seed), given, about, state, who))
+
+    @app.post("/v1/meshes", tags=["meshes"])
+    async def meshes_create(body: MeshRequest, request: Request, who: Who) -> Response:
+        """A sentence, or any media, to a 3D model."""
+        state = _state(request)
+        state.check_model(body.model)
+        parts = body.input_reference or []
+        if isinstance(parts, str):
+            parts = [{"type": "file", "file": {"file_data": parts}}]
+        given: list[Any] = [await state.service.aside(intake.load, part, f"input_reference[{k}]", state.settings)
+                            for k, part in enumerate(parts)]
+        given += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
+        if not given:
+            raise Problem(400, "prompt: nothing is given; give a sentence or an input_reference", "invalid_value", "prompt")
+        about = {"prompt": body.prompt, "format": body.output_format or "glb"}
+        return JSONResponse(await jobs.create("mesh", body, given, about, state, who))
+
+    for kind, path in (("video", "/v1/videos"), ("mesh", "/v1/meshes")):
+        _job_routes(app, kind, path)
+
+
+def _job_routes(app: FastAPI, kind: str, path: str) -> None:
+    """What both kinds of jobs have."""
+    tag = path[4:]
+
+    @app.get(path, tags=[tag], operation_id=f"{tag}_list")
+    def listing(request: Request, who: Who, limit: Annotated[int, Query(ge=1, le=100)] = 20,
+                after: str | None = None, order: Literal["asc", "desc"] = "desc") -> dict[str, Any]:
+        """Jobs, the newest first."""
+        return jobs.listing(kind, _state(request), who, limit, after, order)
+
+    @app.get(path + "/{id}", tags=[tag], operation_id=f"{tag}_get")
+    def get(id: str, request: Request, who: Who) -> dict[str, Any]:
+        """How far a job is."""
+        return jobs.show(jobs.find(id, kind, _state(request), who), _state(request))
+
+    @app.get(path + "/{id}/content", tags=[tag], operation_id=f"{tag}_content")
+    def content(id: str, request: Request, who: Who) -> Response:
+        """The file that a job made."""
+        data, media_type = jobs.content(jobs.find(id, kind, _state(request), who), _state(request))
+        return Response(data, media_type=media_type)
+
+    @app.delete(path + "/{id}", tags=[tag], operation_id=f"{tag}_delete")
+    async def delete(id: str, request: Request, who: Who) -> dict[str, Any]:
+        """Call a job off, or forget it."""
+        state = _state(request)
+        job = await asyncio.to_thread(jobs.find, id, kind, state, who)
+        return await jobs.delete(job, state)
+
+
+def _rest(app: FastAPI) -> None:
+    @app.get("/v1/models", tags=["models"])
+    def models(request: Request, who: Who) -> dict[str, Any]:
+        """What is served."""
+        return {"object": "list", "data": [model_of(_state(request))]}
+
+    @app.get("/v1/models/{name}", tags=["models"])
+    def model(name: str, request: Request, who: Who) -> dict[str, Any]:
+        _state(request).check_model(name)
+        return model_of(_state(request))
+
+    @app.get("/health", tags=["operation"])
+    async def health() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/ready", tags=["operation"])
+    async def ready(request: Request) -> Response:
+        """Whether it takes requests."""
+        state = _state(request)
+        fine = state.service.ready and not state.draining
+        return JSONResponse({"status": "ready" if fine else "stopping"}, 200 if fine else 503)
+
+    @app.get("/metrics", tags=["operation"])
+    async def metrics(request: Request) -> Response:
+        """For Prometheus."""
+        return Response(_state(request).metrics.page(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(WEB / "docs.html")
+
+    if (WEB / "index.html").exists():
+        app.mount("/", StaticFiles(directory=WEB, html=True), name="page")
+
+
+def model_of(state: State) -> dict[str, Any]:
+    """The model as `/v1/models` lists it, with what goes in and comes out."""
+    names = ["mesh" if m == "shape" else m for m in MEDIA]
+    return {"id": state.settings.name, "object": "model", "created": int(state.service.started), "owned_by": "onnuri",
+            "input_modalities": names, "output_modalities": names,
+            "tokens": {n: TABLE[m].item_tokens or TABLE[m].max_tokens for n, m in zip(names, MEDIA, strict=True)}}
+
+
+async def _tidy(state: State) -> None:
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        with contextlib.suppress(Exception):
+            await asyncio.to_thread(state.store.tidy)
+
+
+def page(app: FastAPI) -> str:
+    """The OpenAPI description as JSON."""
+    return json.dumps(app.openapi(), indent=1)

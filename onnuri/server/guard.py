@@ -1,0 +1,120 @@
+"""What stands before every route: ids, limits on size and number, who may call, the log. Knows no model.
+
+Callers without a key are taken only from this machine; since a web page that the user visits is on this machine too, a
+request that a browser sends for another page is refused, and so is a name that only pretends to be this machine (DNS
+rebinding).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from onnuri.server.problems import Problem
+from onnuri.server.state import State
+
+log = logging.getLogger("onnuri.access")
+LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+class _TooLong(Exception):
+    """A body that goes on beyond its limit."""
+
+
+class Guard:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self.app, self.state = app, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status, id = time.perf_counter(), 500, f"req_{secrets.token_hex(12)}"
+        headers, scope["state"] = Headers(scope=scope), {"id": id, "began": began}
+        counted = scope["path"].startswith("/v1/")
+        begun = False
+
+        async def told(message: Message) -> None:
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+                message["headers"] = [*message["headers"], (b"x-request-id", id.encode())]
+            await send(message)
+
+        self.state.open += counted
+        try:
+            if problem := self._refused(scope, headers, counted):
+                await _answer(problem, scope, receive, told)
+            else:
+                await self.app(scope, self._bounded(receive), told)
+        except _TooLong:
+            if not begun:
+                await _answer(self._too_long(), scope, receive, told)
+        finally:
+            self.state.open -= counted
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "other")
+            self.state.metrics.requests.labels(route, str(status)).inc()
+            self.state.metrics.seconds.labels(route).observe(seconds)
+            log.info(json.dumps({"id": id, "method": scope["method"], "route": route, "status": status,
+                                 "seconds": round(seconds, 4), "key": scope["state"].get("caller")}))
+
+    def _refused(self, scope: Scope, headers: Headers, counted: bool) -> Problem | None:
+        settings = self.state.settings
+        host = (headers.get("host") or "").rpartition(":")[0] or headers.get("host", "")
+        if settings.host in LOCAL and host.strip("[]") not in (*LOCAL, ""):
+            return Problem(403, f"host {host!r}: this server answers to {', '.join(LOCAL)} only", "host_not_allowed")
+        origin = headers.get("origin")
+        if origin and origin not in settings.origins and origin.partition("://")[2] != headers.get("host"):
+            return Problem(403, f"origin {origin!r}: may not call this server; start it with --origins", "origin_not_allowed")
+        if not counted:
+            return None
+        if self.state.draining:
+            return Problem(503, "the server is stopping; ask again in a moment", "shutting_down", retry_after=5)
+        if self.state.open > settings.open:
+            return Problem(429, f"{self.state.open} requests are under way: no more are taken; try again in a moment",
+                           "server_busy", retry_after=2)
+        length = headers.get("content-length", "0")
+        if not length.isdigit():
+            return Problem(400, "content-length: is no number", "invalid_value")
+        return self._too_long() if int(length) > settings.body_bytes else None
+
+    def _too_long(self) -> Problem:
+        return Problem(413, f"the request's body: at most {self.state.settings.body_bytes} bytes are read; send less",
+                       "body_too_large")
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """A body that does not say how long it is, or lies about it, is cut off too."""
+        got, most = 0, self.state.settings.body_bytes
+
+        async def receive_some() -> Message:
+            nonlocal got
+            message = await receive()
+            got += len(message.get("body", b""))
+            if got > most:
+                raise _TooLong
+            return message
+
+        return receive_some
+
+
+async def _answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    await response_of(problem)(scope, receive, send)
+
+
+def response_of(problem: Problem) -> JSONResponse:
+    return JSONResponse(problem.body, problem.status, problem.headers)
+
+
+def client_of(scope: Any) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""

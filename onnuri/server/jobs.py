@@ -1,0 +1,115 @@
+"""`/v1/videos` and `/v1/meshes`: jobs that are asked for, looked at, and fetched when they are done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from typing import Any
+
+from onnuri import media
+from onnuri.errors import BusyError
+from onnuri.modality import IMAGE_SIZE, TABLE, VIDEO_FPS, VIDEO_FRAMES, Medium, language_of
+from onnuri.model.answer import Context
+from onnuri.server.chat import usage_of
+from onnuri.server.problems import Problem, problem_of
+from onnuri.server.schemas import Drawing
+from onnuri.server.service import Item, Wish
+from onnuri.server.state import Caller, State
+from onnuri.server.store import Job
+
+log = logging.getLogger("onnuri")
+MADE: dict[str, Medium] = {"video": "video", "mesh": "shape"}
+SECONDS = str(VIDEO_FRAMES // VIDEO_FPS)
+SIZE = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
+TYPES = {"glb": "model/gltf-binary", "obj": "model/obj", "ply": "model/ply", "stl": "model/stl", "mp4": "video/mp4"}
+MOST = 64
+"""jobs that may be under way; more are answered with 429"""
+
+
+async def create(kind: str, drawing: Drawing, given: list[Any], about: dict[str, Any], state: State,
+                 caller: Caller) -> dict[str, Any]:
+    """A job under way. Its inputs are read first, so that what is wrong with them is an error at once."""
+    if len(state.jobs) >= MOST:
+        raise BusyError(f"{len(state.jobs)} jobs are under way", "no more are taken", "try again in a moment")
+    context = await state.service.read(given)
+    words = [item for medium, item in given if medium == "text"]
+    seed = drawing.seed if drawing.seed is not None else secrets.randbits(31)
+    wish = Wish(to=MADE[kind], language=drawing.language or (language_of(words[-1]) if words else "ko"), seed=seed,
+                temperature=drawing.temperature, top_p=drawing.top_p, guidance=drawing.guidance)
+    job = state.store.add_job(kind, caller.id, about, state.settings.job_seconds)
+    task = asyncio.create_task(_work(job, context, wish, state, caller))
+    state.jobs[job.id] = task
+    task.add_done_callback(lambda _: state.jobs.pop(job.id, None))
+    return show(job, state)
+
+
+async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Caller) -> None:
+    """Make it and keep it; whatever goes wrong is the job's error."""
+    try:
+        await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
+        async with asyncio.timeout(state.settings.request_seconds), contextlib.aclosing(
+                state.service.answer(context, wish)) as made:
+            async for event in made:
+                if isinstance(event, Item):
+                    data = await state.service.aside(media.to_bytes, event.item, f".{job.about['format']}")
+                    await asyncio.to_thread(state.store.finish_job, job.id, data)
+                    await state.spend(caller, usage_of(context, [event])["total_tokens"])
+    except asyncio.CancelledError:
+        state.store.update_job(job.id, status="failed", error="it was called off")
+        raise
+    except Exception as error:
+        problem = problem_of(error)
+        if problem.status >= 500:
+            log.exception("job %s failed", job.id)
+        await asyncio.to_thread(state.store.update_job, job.id, status="failed", error=problem.message[:500])
+
+
+def show(job: Job, state: State) -> dict[str, Any]:
+    """A job as the client knows it."""
+    common = {"id": job.id, "object": job.kind, "model": state.settings.name, "status": job.status, "progress": job.progress,
+              "created_at": int(job.created), "completed_at": int(job.completed) if job.completed else None,
+              "expires_at": int(job.expires), "prompt": job.about.get("prompt"),
+              "error": {"code": "generation_failed", "message": job.error} if job.error else None}
+    if job.kind == "video":
+        return {**common, "seconds": SECONDS, "size": SIZE, "remixed_from_video_id": None}
+    return {**common, "output_format": job.about["format"]}
+
+
+def find(id: str, kind: str, state: State, caller: Caller) -> Job:
+    """Raises Problem where the caller has no such job."""
+    job = state.store.job(id, kind, caller.id)
+    if job is None:
+        raise Problem(404, f"{kind} {id!r}: there is none; list those there are", "not_found", "id")
+    return job
+
+
+def content(job: Job, state: State) -> tuple[bytes, str]:
+    """The file of a job that is done, and its media type."""
+    data = state.store.content(job)
+    if data is None:
+        raise Problem(404 if job.status == "completed" else 409, f"{job.kind} {job.id!r}: is {job.status}; "
+                      "its file is there when it is completed", "not_ready", "id")
+    return data, TYPES[job.about["format"]]
+
+
+async def delete(job: Job, state: State) -> dict[str, Any]:
+    """Call it off where it is under way, and forget it."""
+    if task := state.jobs.get(job.id):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    state.store.delete_job(job.id)
+    return {"id": job.id, "object": f"{job.kind}.deleted", "deleted": True}
+
+
+def listing(kind: str, state: State, caller: Caller, limit: int, after: str | None, order: str) -> dict[str, Any]:
+    found = state.store.jobs(kind, caller.id, limit + 1, after, order != "asc")
+    shown = [show(job, state) for job in found[:limit]]
+    return {"object": "list", "data": shown, "has_more": len(found) > limit,
+            "first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
+
+
+def suffix_of(medium: Medium, wanted: str | None) -> str:
+    return wanted or TABLE[medium].suffixes[0][1:]

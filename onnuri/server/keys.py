@@ -1,0 +1,44 @@
+"""`onnuri keys`: who may ask a server, from its terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from onnuri.errors import ConfigError
+from onnuri.server.settings import ServeConfig
+from onnuri.server.store import Store
+
+
+def run(what: Any, settings: ServeConfig) -> None:
+    """Add, list or revoke. Raises ConfigError."""
+    store = Store(settings.url, settings.data)
+    {"AddKey": _add, "ListKeys": _list, "RevokeKey": _revoke}[type(what).__name__](what, store)
+    store.close()
+
+
+def _add(what: Any, store: Store) -> None:
+    for name in ("requests_per_minute", "tokens_per_minute"):
+        if getattr(what, name) < 0:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(what, name)}", "must not be negative", "give 0 for any number")
+    print(store.add_key(what.name, what.requests_per_minute, what.tokens_per_minute))
+
+
+def _list(_: Any, store: Store) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table, hour = Table("id", "name", "made", "requests/min", "tokens/min", "last hour", "state"), time.time() // 60 - 60
+    for key in store.all_keys():
+        used = [u for u in store.used(key.id) if u.minute >= hour]
+        table.add_row(key.id, key.name, time.strftime("%Y-%m-%d %H:%M", time.localtime(key.created)),
+                      *(str(n) if n else "any" for n in (key.requests_per_minute, key.tokens_per_minute)),
+                      f"{sum(u.requests for u in used)} requests, {sum(u.tokens for u in used)} tokens",
+                      "revoked" if key.revoked else "good")
+    Console().print(table)
+
+
+def _revoke(what: Any, store: Store) -> None:
+    if not store.revoke(what.id):
+        raise ConfigError(what.id, "is no key that can be revoked", "see `onnuri keys list`")
+    print(f"revoked {what.id}")

@@ -1,0 +1,83 @@
+"""`onnuri serve`: load, say what is served and where, run until told to stop, let what is under way finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from onnuri import load
+from onnuri.decoding.engine import EngineConfig
+from onnuri.errors import ConfigError
+from onnuri.server.app import create
+from onnuri.server.guard import LOCAL
+from onnuri.server.service import Service
+from onnuri.server.settings import ServeConfig
+from onnuri.server.state import State
+from onnuri.server.store import Store
+
+
+def serve(settings: ServeConfig, folder: Path | None = None) -> None:
+    """Until SIGTERM or SIGINT. Raises ConfigError where the port or the database cannot be had."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    listening = _bind(settings)
+    store = Store(settings.url, settings.data)
+    if settings.host not in LOCAL and not store.any_key():
+        raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
+                          "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
+    state = State(Service(load(folder), EngineConfig(rows=settings.rows, waiting=settings.waiting)), store, settings)
+    asyncio.run(_run(state, listening))
+
+
+def _bind(settings: ServeConfig) -> socket.socket:
+    try:
+        info = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(info[0], info[1])
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(info[4])
+        made.listen(512)
+        return made
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"{settings.host}:{settings.port}", f"cannot be listened on ({error})",
+                          "give another --host or --port") from None
+
+
+class _Server(uvicorn.Server):
+    """Takes no more when told to stop; what is under way has `drain_seconds`, then its end is an error event."""
+
+    def __init__(self, settings: uvicorn.Config, state: State) -> None:
+        super().__init__(settings)
+        self.onnuri = state
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.onnuri.draining:  # a second time: at once
+            self.should_exit = self.force_exit = True
+            return
+        self.onnuri.draining = True
+        self.draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        state = self.onnuri
+        for _ in range(round(state.settings.drain_seconds / 0.1)):
+            if not state.open and not state.jobs:
+                break
+            await asyncio.sleep(0.1)
+        await asyncio.to_thread(state.service.close)
+        self.should_exit = True
+
+
+async def _run(state: State, listening: socket.socket) -> None:
+    settings = state.settings
+    host, port = listening.getsockname()[:2]
+    where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    config = uvicorn.Config(create(state), log_level="warning", access_log=False, timeout_graceful_shutdown=5,
+                            server_header=False, h11_max_incomplete_event_size=64 * 1024)
+    keys = "keys needed" if state.store.any_key() else "no key needed from this machine"
+    print(f"{settings.name}: text, image, audio, video and mesh in and out · page {where} · API {where}/v1 · {keys}",
+          flush=True)
+    await _Server(config, state).serve([listening])
