@@ -29,7 +29,7 @@ async def speech(request: SpeechRequest, state: State, caller: Caller) -> tuple[
     """A whole sound as a file, and its media type."""
     form = request.response_format or "mp3"
     item, sentence = None, _sentence(request, state)
-    async with contextlib.aclosing(_spoken(request, sentence, state)) as made:
+    async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
         async for event in made:
             if isinstance(event, Item):
                 item = event
@@ -41,7 +41,7 @@ async def speech(request: SpeechRequest, state: State, caller: Caller) -> tuple[
 async def pcm(request: SpeechRequest, state: State, caller: Caller) -> Stream[bytes]:
     """Raw samples as they come."""
     samples, sentence = Pcm(), _sentence(request, state)
-    async with contextlib.aclosing(_spoken(request, sentence, state)) as made:
+    async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
         async for event in made:
             if isinstance(event, Sound) and (data := samples.send(event.samples)):
                 yield data
@@ -54,7 +54,7 @@ async def speech_events(request: SpeechRequest, state: State, caller: Caller) ->
     """`speech.audio.delta` with raw samples, then `speech.audio.done`."""
     samples, sentence = Pcm(), _sentence(request, state)
     yield {}
-    async with contextlib.aclosing(_spoken(request, sentence, state)) as made:
+    async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
         async for event in made:
             if isinstance(event, Sound) and (data := samples.send(event.samples)):
                 yield {"type": "speech.audio.delta", "audio": _base64(data)}
@@ -79,12 +79,14 @@ def _sentence(request: SpeechRequest, state: State) -> np.ndarray:
     return codes
 
 
-async def _spoken(request: SpeechRequest, sentence: np.ndarray, state: State) -> Stream[Any]:
+async def _spoken(request: SpeechRequest, sentence: np.ndarray, state: State, caller: Caller) -> Stream[Any]:
     seed = request.seed if request.seed is not None else secrets.randbits(31)
     wish = Wish(to="audio", language=request.language or language_of(request.input), seed=seed,
                 temperature=request.temperature, top_p=request.top_p)
+    first = state.metrics.first(caller.began)
     async with contextlib.aclosing(state.service.answer(Context([], 0), wish, sentence)) as made:
         async for event in made:
+            first.see("audio", isinstance(event, Sound))
             yield event
 
 

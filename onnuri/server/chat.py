@@ -208,7 +208,7 @@ async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[s
 async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[dict[str, Any] | None]:
     """Chunks; the first once inputs are read, so that what is wrong with them is still an error with a status."""
     turn, context, reply = await _begin(request, state, caller)
-    created, pcm, seen = int(time.time()), Pcm(), 0
+    created, pcm, seen, first = int(time.time()), Pcm(), 0, state.metrics.first(caller.began)
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
         return {"id": reply.id, "object": "chat.completion.chunk", "created": created, "model": state.settings.name,
@@ -217,6 +217,7 @@ async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[d
     yield chunk({"role": "assistant", "content": None})
     async with contextlib.aclosing(events(request, turn, context, state, reply)) as made:
         async for medium, event in made:
+            first.see(medium, isinstance(event, Sound))
             if isinstance(event, Words):
                 yield chunk({"audio": {"id": reply.sound_id, "transcript": event.text}} if medium == "audio" else
                             {"content": event.text})
@@ -252,15 +253,14 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
     if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:
         turn.language = context.language
     elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
-        turn = dataclasses.replace(turn, language=_answering(turn, request))
+        turn = dataclasses.replace(turn, language=_answering(turn))
     return turn, context, Reply(f"chatcmpl-{secrets.token_hex(12)}", sound_id=f"audio_{secrets.token_hex(12)}")
 
 
-def _answering(turn: Turn, request: ChatRequest) -> Language:
-    """A lone statement that is to be answered in words alone is translated: there is nothing else to say of it."""
+def _answering(turn: Turn) -> Language:
+    """A lone statement is answered in words by its translation: the model knows nothing else to say of it."""
     said = str(turn.given[0][1])
-    alone = (request.modalities or ["text"]) == ["text"]
-    return next(x for x in LANGUAGES if x != turn.language) if alone and "?" not in said else turn.language
+    return turn.language if "?" in said else next(x for x in LANGUAGES if x != turn.language)
 
 
 def _take(reply: Reply, item: Item) -> None:

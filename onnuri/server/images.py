@@ -40,8 +40,10 @@ async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[
     about = {"background": "opaque", "created_at": int(time.time()), "output_format": request.output_format or "png",
              "quality": "auto", "size": SIZE}
     yield {}
+    first = state.metrics.first(caller.began)
     async with contextlib.aclosing(state.service.answer(context, wish)) as made:
         async for event in made:
+            first.see("image")
             if isinstance(event, Picture):
                 yield {"type": "image_generation.partial_image", "partial_image_index": event.index, **about,
                        "b64_json": await _encoded(event.image, request, state)}

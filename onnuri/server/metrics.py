@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -26,6 +27,10 @@ class Metrics:
                                      ["medium"], buckets=BUCKETS, registry=self.registry)
         self.first_audio = Histogram("onnuri_first_audio_seconds", "from the request to the first samples of sound",
                                      buckets=BUCKETS, registry=self.registry)
+
+    def first(self, began: float) -> First:
+        """For one request that began at a time of `time.perf_counter`."""
+        return First(self, began)
 
     def page(self) -> bytes:
         """The text format."""
@@ -52,3 +57,19 @@ class _Engine:
         reused = CounterMetricFamily("onnuri_prefix_reused_tokens", "ids of prompts that were not read again")
         reused.add_metric([], engine.prefixes.reused)
         yield reused
+
+
+class First:
+    """How long one request's first of everything took."""
+
+    def __init__(self, metrics: Metrics, began: float) -> None:
+        self.metrics, self.began, self.seen = metrics, began, set[str]()
+
+    def see(self, medium: str, sound: bool = False) -> None:
+        """Something of a medium is there, and whether it can be heard."""
+        seconds = time.perf_counter() - self.began
+        if medium not in self.seen:
+            self.metrics.first_token.labels(medium).observe(seconds)
+        if sound and "sound" not in self.seen:
+            self.metrics.first_audio.observe(seconds)
+        self.seen |= {medium} | ({"sound"} if sound else set())

@@ -23,6 +23,8 @@ class Caller:
 
     id: str
     key: Key | None = None
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+    """when the request came"""
 
 
 class State:
