@@ -1,0 +1,97 @@
+"""A real server process for the tests of this folder, and clients for it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+from onnuri import media
+from onnuri.world import audio, image, shape, video
+from onnuri.world.scene import generator, sample_scene
+from onnuri.world.text import caption
+
+SCENE = sample_scene(31, "seen")
+
+
+class Server:
+    """`onnuri serve` in a process of its own."""
+
+    def __init__(self, folder, *options, port=None):
+        self.folder, self.port = folder, port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "log"
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "onnuri.cli", "serve", "--port", str(self.port), "--data", str(folder / "data"), *options],
+                stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        self.wait()
+
+    def wait(self, seconds=90):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{self.url}/ready").status_code == 200:
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"not ready in {seconds} s: {self.log.read_text()}")
+
+    def client(self, key="any", **options):
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60, **options)
+
+    def stop(self, how=signal.SIGTERM):
+        """Its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(60)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def new_server(tmp_path_factory):
+    """Start servers; all are stopped at the end."""
+    started = []
+
+    def start(*options, folder=None, port=None):
+        started.append(Server(folder or tmp_path_factory.mktemp("server"), *options, port=port))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def server(new_server):
+    """The one that most tests share."""
+    return new_server()
+
+
+@pytest.fixture
+def http(server):
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def scene():
+    """One scene in every medium, as files' bytes, and its sentences."""
+    rng = generator("seen", 31)
+    said = {language: caption(SCENE, language, rng) for language in ("ko", "en")}
+    sound = audio.speak(said["ko"], "ko", audio.sample_voice(rng))
+    files = {"image": media.to_bytes(image.render(SCENE).image, ".png"), "audio": media.to_bytes(sound, ".wav"),
+             "video": media.to_bytes(video.render(SCENE).frames, ".mp4"), "shape": media.to_bytes(shape.voxels(SCENE), ".glb")}
+    return {**files, **said, "samples": np.asarray(sound)}
