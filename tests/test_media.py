@@ -59,7 +59,7 @@ def test_limits_hold_before_anything_is_decoded():
     narrow = media.Limits(pixels=100, seconds=0.5, faces=3)
     for medium, item in (("image", image.render(SCENE).image), ("audio", np.sin(np.arange(16_000) * 0.1).astype(np.float32)),
                          ("video", video.render(SCENE).frames), ("shape", shape.voxels(SCENE))):
-        with pytest.raises(MediaError, match="the file: .* at most"):
+        with pytest.raises(MediaError, match=r"the file: .* at most"):
             media.from_bytes(media.to_bytes(item, TABLE[medium].suffixes[0]), medium, "the file", narrow)
 
 

@@ -214,10 +214,10 @@ class Engine:
         if members[0].request.paired:
             bare = self.forward.logits(self.hidden[[a.rows[1].at for a in members]], lo, hi, extra)
             logits = guided(logits, bare, sampling.guidance)
-        lead = plan.leads[step] if plan.leads else None
-        if lead is not None:
-            logits = whether_first(logits, sampling.temperature) if lead == step else \
-                _agreeing(logits, [a.ticket.ids[lead] == plan.at(lead)[1] - 1 for a in members])
+        if _leads(members[0]):
+            logits = whether_first(logits, sampling.temperature)
+        elif _led(members[0]):
+            logits = _agreeing(logits, [_follows_last(a) for a in members])
         found = draw(logits, sampling.temperature, sampling.top_p, [a.generator for a in members]).tolist()
         return [lo + k if k < hi - lo else plan.end for k in found]
 
@@ -265,11 +265,30 @@ class Engine:
 
 
 def _alike(active: _Active) -> Any:
-    """Requests of one key are scored and drawn in one go."""
+    """Requests of one key are scored and drawn in one go, wherever in their answers they are."""
     plan, step = active.course.plan, active.course.step
-    lead = plan.leads[step] if plan.leads else None
-    return plan.at(step), plan.end, active.request.sampling, active.request.paired, lead is not None and (
-        "first" if lead == step else plan.at(lead))
+    return plan.at(step), plan.end, active.request.sampling, active.request.paired, _leads(active), _led(active)
+
+
+def _lead(active: _Active) -> int | None:
+    """The position that the next one agrees with."""
+    plan, step = active.course.plan, active.course.step
+    return plan.leads[step] if plan.leads else None
+
+
+def _leads(active: _Active) -> bool:
+    return _lead(active) == active.course.step
+
+
+def _led(active: _Active) -> bool:
+    return _lead(active) not in (None, active.course.step)
+
+
+def _follows_last(active: _Active) -> bool:
+    """Whether what leads the next position took the last id of its range."""
+    lead = _lead(active)
+    assert lead is not None
+    return active.ticket.ids[lead] == active.course.plan.at(lead)[1] - 1
 
 
 def _agreeing(logits: Tensor, last: list[bool]) -> Tensor:

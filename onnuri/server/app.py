@@ -30,13 +30,14 @@ from onnuri.server.guard import Guard, client_of, response_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import ChatRequest, Drawing, ImageRequest, MeshRequest, Seed, SpeechRequest
 from onnuri.server.service import Stream
+from onnuri.server.sound import TYPES
 from onnuri.server.state import Caller, State
 
 T = TypeVar("T")
 log = logging.getLogger("onnuri")
 WEB = Path(__file__).parent / "web"
 LOCAL = ("127.0.0.1", "::1", "testclient")
-SSE = "text/event-stream"
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 TIDY_SECONDS = 60.0
 POLL_SECONDS = 0.25
 _bearer = HTTPBearer(auto_error=False, description="a key that `onnuri keys add` made; none is needed on loopback without keys")
@@ -82,8 +83,10 @@ async def _failed(request: Request, error: Exception) -> Response:
         where = ".".join(str(x) for x in first["loc"] if x != "body") or "body"
         return response_of(Problem(400, f"{where}: {first['msg']}", "invalid_value", where))
     if isinstance(error, HTTPException):
-        return response_of(Problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}", "not_found"
-                                   if error.status_code == 404 else "http_error"))
+        if error.status_code == 413:
+            return response_of(Problem(413, error.detail, "body_too_large"))
+        code = "not_found" if error.status_code == 404 else "http_error"
+        return response_of(Problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code))
     problem = problem_of(error)
     if problem.status >= 500 and problem.code == "internal_error":
         log.error("%s failed", request.state.id, exc_info=error)
@@ -123,7 +126,14 @@ async def _within(request: Request, work: Coroutine[Any, Any, T]) -> T:
                 await task
 
 
-async def _streamed(request: Request, chunks: Stream[dict[str, Any] | None], media: str = SSE) -> StreamingResponse:
+async def _raw(request: Request, parts: Stream[bytes], media_type: str) -> StreamingResponse:
+    """Bytes as they come; the first is there, so that an error before it still has its status."""
+    deadline = time.monotonic() + _state(request).settings.request_seconds
+    first = await _within(request, anext(parts))  # type: ignore[arg-type]
+    return StreamingResponse(_go_on(first, parts, deadline), media_type=media_type, headers=UNBUFFERED)
+
+
+async def _streamed(request: Request, chunks: Stream[dict[str, Any] | None]) -> StreamingResponse:
     """A stream whose first chunk is there, so that an error before it still has its status."""
     deadline = time.monotonic() + _state(request).settings.request_seconds
     first = await _within(request, anext(chunks))  # type: ignore[arg-type]
@@ -133,7 +143,7 @@ async def _streamed(request: Request, chunks: Stream[dict[str, Any] | None], med
             async for data in made:
                 yield data
 
-    return StreamingResponse(all_(), media_type=media, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    return StreamingResponse(all_(), media_type="text/event-stream", headers=UNBUFFERED)
 
 
 async def _go_on(first: Any, rest: Stream[Any], deadline: float) -> Stream[Any]:
@@ -178,7 +188,7 @@ def _sounds(app: FastAPI) -> None:
         if body.stream_format == "sse":
             return await _streamed(request, audio.speech_events(body, state, who))
         if body.response_format in ("pcm", "pcm16"):
-            return StreamingResponse(audio.pcm(body, state, who), media_type="audio/pcm")
+            return await _raw(request, audio.pcm(body, state, who), TYPES["pcm"])
         data, kind = await _within(request, audio.speech(body, state, who))
         return Response(data, media_type=kind)
 

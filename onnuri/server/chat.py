@@ -16,13 +16,14 @@ import time
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from onnuri import media
 from onnuri.modality import AUDIO_HZ, LANGUAGES, TABLE, Language, Medium, language_of
 from onnuri.model.answer import Context
 from onnuri.server import intake
 from onnuri.server.problems import Problem, problem_of
-from onnuri.server.schemas import MEDIUM, ChatRequest, Message
+from onnuri.server.schemas import MEDIUM, ChatRequest, Message, Said
 from onnuri.server.service import Item, Picture, Sound, Stream, Wish, Words
 from onnuri.server.sound import PCM_HZ, Pcm, encoded
 from onnuri.server.state import Caller, State
@@ -81,13 +82,18 @@ async def _inputs(message: Message, name: str, state: State) -> list[Any]:
     for k, part in enumerate(message.content or []):
         here = f"{name}.content[{k}]"
         if part.get("type") == "text":
-            if not isinstance(part.get("text"), str):
-                raise Problem(400, f"{here}: has no text; give a string", "invalid_value", here)
-            words.append(part["text"])
+            words.append(_said(part.get("text"), here))
         else:
             found.append(await state.service.aside(intake.load, part, here, state.settings))
     said = " ".join(" ".join(words).split())
     return [*found, *([("text", said)] if said else [])]
+
+
+def _said(text: Any, name: str) -> str:
+    try:
+        return TypeAdapter(Said).validate_python(text, strict=True)
+    except ValidationError as error:
+        raise Problem(400, f"{name}: {error.errors()[0]['msg']}; give a string", "invalid_value", name) from None
 
 
 async def _shown_before(messages: list[Message], state: State) -> list[Any]:

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,10 +23,6 @@ from onnuri.server.state import State
 
 log = logging.getLogger("onnuri.access")
 LOCAL = ("127.0.0.1", "::1", "localhost")
-
-
-class _TooLong(Exception):
-    """A body that goes on beyond its limit."""
 
 
 class Guard:
@@ -41,12 +38,11 @@ class Guard:
         began, status, id = time.perf_counter(), 500, f"req_{secrets.token_hex(12)}"
         headers, scope["state"] = Headers(scope=scope), {"id": id, "began": began}
         counted = scope["path"].startswith("/v1/")
-        begun = False
 
         async def told(message: Message) -> None:
-            nonlocal status, begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, begun = message["status"], True
+                status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", id.encode())]
             await send(message)
 
@@ -56,13 +52,10 @@ class Guard:
                 await _answer(problem, scope, receive, told)
             else:
                 await self.app(scope, self._bounded(receive), told)
-        except _TooLong:
-            if not begun:
-                await _answer(self._too_long(), scope, receive, told)
         finally:
             self.state.open -= counted
             seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", None) or "other"
             self.state.metrics.requests.labels(route, str(status)).inc()
             self.state.metrics.seconds.labels(route).observe(seconds)
             log.info(json.dumps({"id": id, "method": scope["method"], "route": route, "status": status,
@@ -101,7 +94,7 @@ class Guard:
             message = await receive()
             got += len(message.get("body", b""))
             if got > most:
-                raise _TooLong
+                raise HTTPException(413, self._too_long().message)  # of all exceptions, the one that FastAPI lets through
             return message
 
         return receive_some

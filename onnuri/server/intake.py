@@ -45,12 +45,12 @@ def load(part: dict[str, Any], name: str, settings: ServeConfig) -> tuple[Medium
         if "file_data" not in file:
             raise Problem(400, f"{name}: only file_data is read, there is no store of files; give the data", "invalid_value", name)
         return item(_data(str(file["file_data"]), name, settings), None, name, settings)
-    if kind not in PARTS:
+    if not isinstance(kind, str) or kind not in PARTS:
         raise Problem(400, f"{name}: {kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}", "invalid_value", name)
-    inner = _object(part, str(kind), name)
+    inner = _object(part, kind, name)
     if kind == "input_audio":
         return item(_decoded(str(inner.get("data", "")), name), "audio", name, settings)
-    return item(_data(str(inner.get("url", "")), name, settings), PARTS[str(kind)], name, settings)
+    return item(_data(str(inner.get("url", "")), name, settings), PARTS[kind], name, settings)
 
 
 def _object(part: dict[str, Any], key: str, name: str) -> dict[str, Any]:

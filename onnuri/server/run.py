@@ -35,6 +35,8 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
 
 
 def _bind(settings: ServeConfig) -> socket.socket:
+    if not 0 <= settings.port < 65_536:  # the system would take the rest of a division
+        raise ConfigError(f"--port {settings.port}", "cannot be listened on (0 to 65535)", "give one of these")
     try:
         info = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(info[0], info[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from onnuri.modality import Language, Medium
 
@@ -13,7 +13,17 @@ MEDIUM: dict[str, Medium] = {"text": "text", "image": "image", "audio": "audio",
 """the API's names of media"""
 SoundFormat = Literal["wav", "mp3", "flac", "opus", "pcm", "pcm16"]
 Seed = Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)]
-Prompt = Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+def _writable(text: str) -> str:
+    """Half a letter (a lone surrogate), which JSON can hold, is no text."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("has half a letter in it (a lone surrogate); send whole ones")
+    return text
+
+
+Said = Annotated[str, AfterValidator(_writable)]
+Prompt = Annotated[Said, Field(min_length=1, max_length=4000)]
 
 
 class _Body(BaseModel):
@@ -44,7 +54,7 @@ class StreamOptions(_Body):
 
 class Message(_Body):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[dict[str, Any]] | None = None
+    content: Said | list[dict[str, Any]] | None = None
     images: list[dict[str, Any]] | None = None
     videos: list[dict[str, Any]] | None = None
     meshes: list[dict[str, Any]] | None = None
@@ -85,7 +95,7 @@ class SpeechRequest(Drawing):
 class MeshRequest(Drawing):
     """`/v1/meshes`: a sentence, or any media as a message's parts."""
 
-    prompt: Annotated[str | None, Field(max_length=4000)] = None
-    input_reference: str | list[dict[str, Any]] | None = None
+    prompt: Annotated[Said | None, Field(max_length=4000)] = None
+    input_reference: Said | list[dict[str, Any]] | None = None
     """a data URI, or parts such as {"type": "image_url", …}"""
     output_format: Literal["glb", "obj", "ply", "stl"] | None = None

@@ -161,8 +161,11 @@ def mixed(network, seed, count=24):
         prompt = torch.randint(0, 120, (number(1, 40),), generator=rng).tolist()
         sampling = SamplingConfig(temperature=(0.0, 1.0)[k % 2], guidance=(1.0, 2.0)[k % 3 == 0])
         if k % 4 == 0:
-            lead = (0, 0, None)
-            plan, script = Plan(ranges=((0, 50), (50, 70), (0, 120)), leads=lead), []
+            # things that share ranges, at other places in other plans
+            thing, skipped = ((0, 3), (50, 53)), number(0, 3)
+            plan = Plan(ranges=(*((80, 90),) * skipped, *thing * 3), leads=(*(None,) * skipped, *(
+                skipped + 2 * (j // 2) for j in range(6))))
+            script = []
         else:
             plan = Plan(free=(0, 100), end=110, longest=number(1, 30), stretch=5 if k % 4 == 1 else 0)
             script = [[100, 101], [102]] if k % 4 == 1 else []

@@ -141,8 +141,9 @@ def test_stop_and_lengths(client, scene):
 
 
 def test_a_seed_says_it_all(client):
-    a, b, c = (bytes_of(client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": SENTENCE}], seed=s,
-                                                       modalities=["image"]).choices[0].message.images, "image_url") for s in (5, 5, 6))
+    messages = [{"role": "user", "content": SENTENCE}]
+    made = [client.chat.completions.create(model=MODEL, messages=messages, seed=s, modalities=["image"]) for s in (5, 5, 6)]
+    a, b, c = (bytes_of(m.choices[0].message.images, "image_url") for m in made)
     assert a == b != c
 
 
@@ -210,4 +211,4 @@ def test_mistakes_are_the_clients_errors(client):
                  lambda: client.audio.transcriptions.create(model=MODEL, file=("a.wav", b"RIFFxx"))):
         with pytest.raises(openai.BadRequestError) as error:
             call()
-        assert error.value.type == "invalid_request_error" and ";" in error.value.message or "not" in error.value.message
+        assert (error.value.type == "invalid_request_error" and ";" in error.value.message) or "not" in error.value.message

@@ -1,0 +1,121 @@
+"""Stopped in the middle, killed and started again: what was promised is kept, or said not to be."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+from onnuri.server.settings import ServeConfig
+from onnuri.server.store import Store
+
+EVERYTHING = ["text", "image", "audio", "video", "mesh"]
+SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
+
+
+def stream(server, results, k):
+    """All events of one stream."""
+    body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": EVERYTHING, "stream": True, "seed": k}
+    got = []
+    with httpx.Client(timeout=120) as client, client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                got.append(line[6:])
+                results[k] = (answer.status_code, got)
+
+
+def started(server, count):
+    results = {}
+    threads = [threading.Thread(target=stream, args=(server, results, k)) for k in range(count)]
+    for t in threads:
+        t.start()
+    while len(results) < count // 2:
+        time.sleep(0.005)
+    return results, threads
+
+
+@pytest.mark.parametrize("drain", ["30", "0"])
+def test_sigterm_lets_streams_finish_or_says_so(new_server, drain):
+    server = new_server("--drain-seconds", drain)
+    results, threads = started(server, 12)
+    server.process.send_signal(signal.SIGTERM)
+    for t in threads:
+        t.join(60)
+    assert server.process.wait(60) == 0
+    assert results
+    for status, got in results.values():
+        ended = got[-1] == "[DONE]"
+        assert status == 200 and (ended or "error" in json.loads(got[-1]))
+        assert ended or drain == "0", got[-1]
+
+
+def test_while_stopping_nothing_new_is_taken(new_server):
+    server = new_server()
+    results, threads = started(server, 24)
+    server.process.send_signal(signal.SIGTERM)
+    statuses = set()
+    while server.process.poll() is None:
+        try:
+            statuses.add(httpx.post(f"{server.url}/v1/images/generations", json={"prompt": "a red cube"}).status_code)
+        except httpx.HTTPError:
+            break
+    for t in threads:
+        t.join(60)
+    assert statuses <= {200, 503} and server.process.wait(60) == 0
+
+
+def test_kill_9_and_start_again(new_server):
+    server = new_server()
+    store = Store(ServeConfig(data=server.folder / "data").url, server.folder / "data")
+    secret = store.add_key("ann")
+    with server.client(secret) as client:
+        done = client.post("/v1/meshes", json={"prompt": "a red cube"}).json()["id"]
+        while client.get(f"/v1/meshes/{done}").json()["status"] != "completed":
+            time.sleep(0.02)
+        content = client.get(f"/v1/meshes/{done}/content").content
+        under_way = [client.post("/v1/videos", data={"prompt": SENTENCE}).json()["id"] for _ in range(12)]
+    server.stop(signal.SIGKILL)
+    store.close()
+    again = new_server(folder=server.folder)
+    with again.client(secret) as client:
+        assert client.get(f"/v1/meshes/{done}/content").content == content
+        found = [client.get(f"/v1/videos/{id}").json() for id in under_way]
+        assert {v["status"] for v in found} <= {"completed", "failed"}
+        assert all("stopped" in v["error"]["message"] for v in found if v["status"] == "failed"), found
+        for video in found:
+            status = client.get(f"/v1/videos/{video['id']}/content").status_code
+            assert status == (200 if video["status"] == "completed" else 409)
+        files = {p.name for p in (again.folder / "data" / "files").iterdir()}
+        assert files == {done, *(v["id"] for v in found if v["status"] == "completed")}
+        assert client.post("/v1/images/generations", json={"prompt": "a red cube"}).status_code == 200
+    with again.client("wrong") as client:
+        assert client.get("/v1/models").status_code == 401
+    again.stop()
+
+
+def test_a_client_that_goes_takes_its_work_with_it(server):
+    """Dozens of streams are left; soon the engine decodes nothing."""
+    for k in range(12):
+        body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": EVERYTHING, "stream": True, "seed": k}
+        with httpx.Client() as client, client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
+            next(answer.iter_bytes())
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        page = httpx.get(f"{server.url}/metrics").text
+        if "onnuri_active 0.0" in page and "onnuri_queue 0.0" in page and "onnuri_rows 0.0" in page:
+            return
+        time.sleep(0.05)
+    raise AssertionError(page)
+
+
+@pytest.mark.parametrize("options,message", [
+    (["--port", "99999"], "cannot be listened on"), (["--host", "0.0.0.0"], "there is no key"), (["--port", "x"], "port"),
+    (["/nowhere/model"], "has no onnuri.json"), (["--database", "mysql://x"], "cannot be used as a database")])
+def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path, options, message):
+    command = [sys.executable, "-m", "onnuri.cli", "serve", "--data", str(tmp_path / "d"), "--port", "0", *options]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert made.returncode == 2 and message in made.stderr and len(made.stderr.strip().splitlines()) == 1, made.stderr
