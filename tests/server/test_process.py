@@ -55,7 +55,7 @@ def test_sigterm_lets_streams_finish_or_says_so(new_server, drain):
 
 def test_while_stopping_nothing_new_is_taken(new_server):
     server = new_server()
-    results, threads = started(server, 24)
+    _, threads = started(server, 24)
     server.process.send_signal(signal.SIGTERM)
     statuses = set()
     while server.process.poll() is None:

@@ -1,0 +1,79 @@
+"""The shipped model, decoded by our engine in a mix of all media, against `transformers.generate` one by one."""
+
+import pytest
+import torch
+
+import onnuri
+from onnuri.decoding.engine import Engine, EngineConfig
+from onnuri.decoding.request import Plan, Request
+from onnuri.decoding.sample import SamplingConfig
+from onnuri.modality import MEDIA, TABLE
+from onnuri.world.scene import generator, sample_scene
+from onnuri.world.text import caption
+
+GREEDY = SamplingConfig(temperature=0)
+
+
+def requests_of(model, count):
+    """`count` prompts for every medium: sentences to all, and pictures to text."""
+    v, found = model.vocabulary, []
+    for k in range(count):
+        said = caption(sample_scene(k, "seen"), "ko" if k % 2 else "en", generator("seen", k))
+        for to in MEDIA:
+            plan = model.plan(to)
+            if plan.ranges:
+                plan = Plan(ranges=plan.ranges)  # what agrees with what is ours, not transformers'
+            else:
+                plan = Plan(free=plan.free, end=plan.end, longest=60)
+            words = v.segment("text", model.codecs["text"].encode(said), "ko" if k % 2 else "en")
+            prompt = [v.special("<bos>"), *words, *v.opening(to, "en" if k % 2 else "ko")]
+            found.append(Request(prompt=prompt, plan=plan, sampling=GREEDY, kind=to))
+    return found
+
+
+def reference(network, request):
+    """What transformers generates when it may take the same ids at the same places."""
+    plan, start = request.plan, len(request.prompt)
+
+    def allowed(_, ids):
+        lo, hi, may_end = plan.at(min(len(ids) - start, request.steps - 1))
+        return [*range(lo, hi), *([plan.end] if may_end else [])]
+
+    ids = torch.tensor([request.prompt])
+    made = network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=request.steps,
+                            prefix_allowed_tokens_fn=allowed, eos_token_id=plan.end if plan.end >= 0 else None, pad_token_id=0)
+    ids = made[0, start:].tolist()
+    return ids[: ids.index(plan.end)] if plan.end in ids else ids
+
+
+def gap(network, request, ids):
+    """Between the two likeliest ids that follow, in logits."""
+    lo, hi, may_end = request.plan.at(len(ids))
+    with torch.no_grad():
+        logits = network(input_ids=torch.tensor([request.prompt + ids])).logits[0, -1]
+    first, second = torch.cat([logits[lo:hi], logits[request.plan.end :][: int(may_end)]]).topk(2).values
+    return float(first - second)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows,chunk", [(24, 256), (7, 16)])
+def test_two_hundred_prompts_give_what_transformers_gives(rows, chunk, capsys):
+    model = onnuri.load()
+    requests = requests_of(model, 40 if rows == 24 else 8)
+    engine = Engine(model.network, EngineConfig(rows=rows, chunk=chunk))
+    tickets = []
+    for request in requests:  # they come while others are under way
+        tickets.append(engine.submit(request))
+        engine.step()
+    engine.run(tickets)
+    other, close = [], 0
+    for request, ticket in zip(requests, tickets, strict=True):
+        expected = reference(model.network, request)
+        if ticket.ids != expected:
+            same = next((k for k, (a, b) in enumerate(zip(ticket.ids, expected)) if a != b), min(len(expected), len(ticket.ids)))
+            other.append(gap(model.network, request, expected[:same]))
+            close += other[-1] <= 1e-4
+    with capsys.disabled():
+        print(f"\n{len(requests)} prompts over {len(TABLE)} media: {len(requests) - len(other)} equal, {len(other)} not, "
+              f"of these {close} at a gap of 1e-4 at most")
+    assert close == len(other) and len(other) <= 0.01 * len(requests)
