@@ -67,7 +67,7 @@ class Engine:
         self.settings, self.forward = settings or EngineConfig(), Forward(model)
         f = self.forward
         self.cache = Cache(f.layers, self.settings.rows, f.heads, f.positions, f.size)
-        self.prefixes, self.queue = Prefixes(self.settings.prefix_bytes), Queue()
+        self.prefixes, self.queue = Prefixes(self.settings.prefix_bytes), Queue[Ticket]()
         self.active: list[_Active] = []
         """those that draw an id a step; their rows come first in the cache"""
         self.reading: _Active | None = None
@@ -95,7 +95,7 @@ class Engine:
         with self._door:
             if bounded and len(self.queue) >= self.settings.waiting:
                 raise BusyError(f"{len(self.queue)} requests wait", "no more are taken", "try again in a moment")
-            self.queue.push(ticket)
+            self.queue.push(request.kind, ticket)
         return ticket
 
     @property
@@ -139,7 +139,9 @@ class Engine:
     def _drop(self) -> None:
         """Let go of what was called off."""
         with self._door:
-            gone = self.queue.drop()
+            gone = [ticket for ticket in self.queue.all() if ticket.cancelled]
+            for ticket in gone:
+                self.queue.remove(ticket.request.kind, ticket)
         for ticket in gone:
             ticket.close("cancelled")
         if self.reading and self.reading.ticket.cancelled:
@@ -170,10 +172,10 @@ class Engine:
     def _admit(self) -> _Active | None:
         """Give the next in turn its rows, if there is room for them."""
         with self._door:
-            ticket = self.queue.peek()
-            if ticket is None or len(self.rows) + 1 + ticket.request.paired > self.settings.rows:
+            first = self.queue.peek()
+            if first is None or len(self.rows) + 1 + first[1].request.paired > self.settings.rows:
                 return None
-            self.queue.pop()
+            ticket = self.queue.pop(first[1].request.cost)
         self.reading = _Active(ticket)
         for row in self.reading.rows:
             row.at = len(self.rows)

@@ -22,6 +22,7 @@ from onnuri import media
 from onnuri.modality import AUDIO_HZ, LANGUAGES, TABLE, Language, Medium, language_of
 from onnuri.model.answer import Context
 from onnuri.server import intake
+from onnuri.server.pool import kind
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import MEDIUM, ChatRequest, Message, Said
 from onnuri.server.service import Item, Picture, Sound, Stream, Wish, Words
@@ -254,6 +255,7 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
     if request.stream and request.audio and request.audio.format not in ("pcm16", "pcm") and "audio" in (request.modalities or []):
         raise Problem(400, f"audio.format {request.audio.format!r}: a stream's sound is pcm16, at {PCM_HZ} Hz; give 'pcm16'",
                       "invalid_value", "audio.format")
+    kind.set(max((MEDIUM[w] for w in request.modalities or ["text"]), key=list(MEDIUM.values()).index))
     turn = await turn_of(request, state)
     context = await state.service.read(turn.given)
     if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:

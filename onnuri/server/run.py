@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import torch
 import uvicorn
 
 from onnuri import load
@@ -30,6 +31,7 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     if settings.host not in LOCAL and not store.any_key():
         raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
                           "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
+    torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
     state = State(Service(load(folder), EngineConfig(rows=settings.rows, waiting=settings.waiting)), store, settings)
     asyncio.run(_run(state, listening))
 

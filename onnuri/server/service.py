@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -26,6 +25,7 @@ from onnuri.errors import BusyError
 from onnuri.modality import OBJECTS, TABLE, Language, Medium
 from onnuri.model.answer import Context, Given, Listener, Steps
 from onnuri.model.omni import OmniModel, override
+from onnuri.server.pool import Pool, kind
 
 T = TypeVar("T")
 Stream = AsyncGenerator[T, None]
@@ -98,7 +98,7 @@ class Service:
     def __init__(self, model: OmniModel, settings: EngineConfig | None = None, workers: int = 2) -> None:
         self.model = model
         self.engine = Engine(model.network, settings or EngineConfig(rows=24, waiting=64))
-        self.pool = ThreadPoolExecutor(workers, "onnuri-media")
+        self.pool = Pool(workers)
         self.started = time.time()
         self._work, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._decode, name="onnuri-engine", daemon=True)
@@ -110,7 +110,7 @@ class Service:
         self._work.set()
         self._thread.join()
         self.engine.reset()
-        self.pool.shutdown(cancel_futures=True)
+        self.pool.close()
 
     @property
     def ready(self) -> bool:
@@ -131,7 +131,7 @@ class Service:
 
     async def aside(self, call: Callable[..., T], *arguments: Any) -> T:
         """Encoding and rendering, beside the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, call, *arguments)
+        return await self.pool.run(call, *arguments)
 
     async def drive(self, steps: Steps[T], told: Callable[[Ticket], None] | None = None) -> T:
         """What a part of `model/answer.py` returns. Raises BusyError where too many wait; `told` gets every ticket's end."""
@@ -164,6 +164,7 @@ class Service:
 
     async def answer(self, context: Context, wish: Wish, sentence: np.ndarray | None = None) -> Stream[Event]:
         """One medium as events, `Item` last. A sound speaks `sentence` (text codes), or what the model would write."""
+        kind.set(wish.to)
         stream = {"text": self._text, "audio": self._speech, "image": self._image}.get(wish.to, self._whole)
         async with contextlib.aclosing(stream(context, wish, sentence)) as events:
             async for event in events:
