@@ -175,7 +175,7 @@ class Engine:
             first = self.queue.peek()
             if first is None or len(self.rows) + 1 + first[1].request.paired > self.settings.rows:
                 return None
-            ticket = self.queue.pop(first[1].request.cost)
+            ticket = self.queue.pop(len(first[1].request.prompt) / 8)  # reading an id costs less than drawing one
         self.reading = _Active(ticket)
         for row in self.reading.rows:
             row.at = len(self.rows)
@@ -196,6 +196,7 @@ class Engine:
         for active in self.active:
             token = active.course.take(chosen.get(active))
             self.drawn[active.request.kind] += 1
+            self.queue.charge(active.request.kind, len(active.rows))
             for row in active.rows:
                 row.ids.append(token)
             if active.request.on_token:

@@ -66,11 +66,6 @@ class Request:
         return self.plan.longest + sum(len(run) + 1 for run in self.script)
 
     @property
-    def cost(self) -> float:
-        """In ids that are drawn; reading a prompt is an eighth of the work."""
-        return (len(self.prompt) / 8 + self.steps) * (2 if self.paired else 1)
-
-    @property
     def paired(self) -> bool:
         """Whether guidance runs it twice, with its input and without."""
         return self.without is not None and self.sampling.guidance != 1.0

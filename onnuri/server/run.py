@@ -32,7 +32,7 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
         raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
                           "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
     torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
-    state = State(Service(load(folder), EngineConfig(rows=settings.rows, waiting=settings.waiting)), store, settings)
+    state = State(Service(load(folder), EngineConfig(rows=settings.rows, waiting=8 * settings.open)), store, settings)
     asyncio.run(_run(state, listening))
 
 

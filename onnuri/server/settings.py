@@ -24,10 +24,8 @@ class ServeConfig(config.Config):
     """the model's name in the API"""
     rows: int = 24
     """sequences that are decoded together"""
-    waiting: int = 48
-    """requests that may wait for them; more are answered with 429"""
-    open: int = 160
-    """requests that may be under way, with what they read and render; more are answered with 429"""
+    open: int = 96
+    """requests that may be under way or wait; more are answered with 429"""
     body_bytes: int = 24 * 2**20
     """of a request"""
     request_seconds: float = 120.0

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import collections
+import itertools
 import os
 import time
 
@@ -32,7 +33,8 @@ async def client(url, kind, index, picture, end, told):
             began = time.monotonic()
             answer = await http.post("/v1/chat/completions", json=body_of(kind, k, picture))
             good = answer.status_code == 200 and (k % 2 or answer.text.endswith("data: [DONE]\n\n"))
-            told.append((index, kind, began, time.monotonic() - began, answer.status_code if good or answer.status_code != 200 else 0))
+            status = answer.status_code if good or answer.status_code != 200 else 0  # a stream that broke off
+            told.append((index, kind, began, time.monotonic() - began, status))
             if answer.status_code == 429:
                 await asyncio.sleep(int(answer.headers["Retry-After"]))
             k += CLIENTS
@@ -64,7 +66,7 @@ def test_everybody_is_served_and_nothing_grows(new_server, scene, capsys):
     gaps = {}
     for i in range(CLIENTS):
         times = [start, *sorted(t[2] + t[3] for t in good if t[0] == i), start + 60 * MINUTES]
-        gaps[i] = max(b - a for a, b in zip(times, times[1:]))
+        gaps[i] = max(b - a for a, b in itertools.pairwise(times))
     late = [(t, m) for t, m in memory if t > start + min(60, 20 * MINUTES)]
     slope = float(np.polyfit([t / 60 for t, _ in late], [m for _, m in late], 1)[0])
     with capsys.disabled():
