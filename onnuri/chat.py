@@ -15,6 +15,7 @@ from rich.console import Console
 from onnuri import load, media
 from onnuri.errors import ConfigError, OnnuriError
 from onnuri.modality import MEDIA, TABLE, Medium, language_of
+from onnuri.server.client import Remote
 
 HELP = "sentence · /image /audio /video /shape FILE · /to text|image|audio|video|shape · /new · /quit"
 
@@ -61,10 +62,11 @@ class Conversation:
         return f"→ {path}"
 
 
-def run(out: Path, folder: Path | None = None, lines: Iterable[str] | None = None, **sampling: Any) -> None:
-    """Talk until /quit or the end of the input."""
+def run(out: Path, folder: Path | None = None, lines: Iterable[str] | None = None, server: str | None = None,
+        key: str = "none", **sampling: Any) -> None:
+    """Talk until /quit or the end of the input, with a model that is here or with a server's."""
     console = Console()
-    conversation = Conversation(load(folder), out, sampling)
+    conversation = Conversation(Remote(server, key) if server else load(folder), out, sampling)
     console.print(HELP, style="dim", markup=False)
     for line in lines if lines is not None else _typed(console):
         try:

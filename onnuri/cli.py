@@ -95,6 +95,10 @@ class Chat:
 
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
+    server: str | None = None
+    """a running `onnuri serve`, such as http://127.0.0.1:8000, instead of a model that is here"""
+    key: str = "none"
+    """the server's API key, where it has keys"""
     out: Annotated[Path, Alias(aliases=["-o"])] = Path("out/chat")
     """folder for the media that come back"""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
@@ -102,7 +106,7 @@ class Chat:
     def run(self) -> None:
         from onnuri import chat
 
-        chat.run(self.out, self.model, **self.sampling.given())
+        chat.run(self.out, self.model, server=self.server, key=self.key, **self.sampling.given())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,61 @@
+"""A served model as one that is here: `onnuri chat --server URL` asks it. Knows no codec and no network.
+
+For programs, OpenAI's own client is the way (docs/server.md); this one turns files' arrays into requests and back.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import httpx
+
+from onnuri import media
+from onnuri.errors import ConfigError, OnnuriError
+from onnuri.modality import TABLE, Language, Medium
+from onnuri.server.chat import SHOWN, URL
+
+WANTED = {"text": "text", "image": "image", "audio": "audio", "video": "video", "shape": "mesh"}
+
+
+class Remote:
+    """`generate` as `OmniModel` has it."""
+
+    def __init__(self, url: str, key: str = "none") -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"--server {url}", "is no http address", "give one such as http://127.0.0.1:8000")
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=180)
+
+    def generate(self, to: Medium, inputs: Any, *, language: Language = "ko", **sampling: Any) -> Any:
+        """One item of a medium. Raises OnnuriError where the server cannot be reached or refuses."""
+        content = [_part(medium, item) for medium, item, *_ in inputs]
+        body = {"messages": [{"role": "user", "content": content}], "modalities": [WANTED[to]], "language": language, **sampling}
+        try:
+            answer = self.http.post("/v1/chat/completions", json=body)
+        except httpx.HTTPError as error:
+            raise ConfigError(self.url, f"cannot be reached ({type(error).__name__})", "start it with `onnuri serve`") from None
+        if answer.status_code != 200:
+            raise OnnuriError(self.url, _complaint(answer), "ask otherwise")
+        message = answer.json()["choices"][0]["message"]
+        if to == "text":
+            return message["content"]
+        data = message["audio"]["data"] if to == "audio" else message[SHOWN[to]][0][URL[to]]["url"].partition(",")[2]
+        return media.from_bytes(base64.b64decode(data), to, "the answer")
+
+
+def _part(medium: Medium, item: Any) -> dict[str, Any]:
+    if medium == "text":
+        return {"type": "text", "text": item}
+    row = TABLE[medium]
+    data = base64.b64encode(media.to_bytes(item, row.suffixes[0])).decode()
+    if medium == "audio":
+        return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    return {"type": URL[medium], URL[medium]: {"url": f"data:{row.media_type};base64,{data}"}}
+
+
+def _complaint(answer: httpx.Response) -> str:
+    try:
+        return f"answered {answer.status_code}: {answer.json()['error']['message']}"
+    except (ValueError, KeyError, TypeError):
+        return f"answered {answer.status_code}, which is no answer of this kind of server"
