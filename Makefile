@@ -3,16 +3,24 @@ PYTHON ?= python3
 SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint check lock clean figures pictures bench-speed bench-matrix bench-codecs
+.PHONY: demo test test-slow lint check lock clean figures pictures bench-speed bench-matrix bench-codecs bench-serve debs
 
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
 
-test: .venv/dev  ## what a newcomer and CI run
+test: .venv/dev debs  ## what a newcomer and CI run
 	$(BIN)/pytest -n 2 --dist worksteal
 
-test-slow: .venv/dev
+test-slow: .venv/dev debs
 	$(BIN)/pytest -m slow
+
+debs:  ## Debian's packages that tests need: a browser, PostgreSQL
+	@missing=""; command -v chromium >/dev/null || missing="chromium"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "tests need Debian's $$missing: sudo apt-get install $$missing" >&2; exit 1; fi; fi
 
 lint: .venv/dev
 	$(BIN)/ruff check onnuri tests benchmarks
@@ -42,6 +50,9 @@ pictures:  ## README's strips of what the demo makes
 
 bench-speed: .venv/dev  ## seconds a generated item, items rendered a second
 	$(BIN)/python benchmarks/speed.py
+
+bench-serve: .venv/dev  ## decoding beside transformers and vLLM (VLLM=its Python), first picture and sound
+	$(BIN)/python benchmarks/serve_speed.py $(if $(VLLM),--vllm $(VLLM))
 
 bench-matrix: .venv/dev  ## the matrix that README shows
 	$(BIN)/onnuri evaluate matrix --items 100 --json benchmarks/results/matrix.json
