@@ -17,7 +17,7 @@ from onnuri.modality import MEDIA
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md")
+PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md")
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -105,9 +105,21 @@ def speed() -> str | None:
                       f"Rendered a second on one core: {items}. Machine: {found['machine']}."])
 
 
+def serve() -> str | None:
+    found = read("serve")
+    if not found:
+        return None
+    rows = [[batch, name, f"{speed:.0f}", *(f"{of['ratios'].get(f'{name} / {base}', '–')}" for base in ("transformers.generate", "vLLM"))]
+            for batch, of in found["decoding"].items() for name, speed in of["tokens_a_second"].items()]
+    head = ["", "decoding", "tokens a second", "times transformers.generate", "times vLLM"]
+    first = [[name, f"{v['median'] * 1000:.0f}", f"{v['worst'] * 1000:.0f}"] for name, v in found["seconds"].items()]
+    return "\n".join([table(head, rows), "", table(["over HTTP, from the request", "ms, median", "worst"], first), "",
+                      f"Greedy, {found['tokens']} tokens, taking turns in one run. Machine: {found['machine']}."])
+
+
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix": lambda: matrix_brief("matrix"), "matrix-evening": lambda: matrix_brief("matrix-evening"),
-    "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed,
+    "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed, "serve": serve,
 }
 
 

@@ -1,6 +1,7 @@
 """The examples run as they are, in Python, JavaScript and curl; so does a terminal's chat with a server."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,3 +58,12 @@ def test_chat_with_a_server(server, tmp_path, capsys):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"001.png", "002.wav", "003.glb", "004.mp4"}
     chat.run(tmp_path / "out", lines=["구", "/quit"], server="http://127.0.0.1:9")
     assert "cannot be reached" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
+def test_what_the_readme_says_of_the_server(server, page):
+    text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
+    [block] = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "OpenAI" in b]
+    made = {}
+    exec(block.replace("http://127.0.0.1:8000", server.url), made)
+    assert len(made["answer"].data) == 1
