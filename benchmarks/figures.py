@@ -109,8 +109,11 @@ def serve() -> str | None:
     found = read("serve")
     if not found:
         return None
-    rows = [[batch, name, f"{speed:.0f}", *(f"{of['ratios'].get(f'{name} / {base}', '–')}" for base in ("transformers.generate", "vLLM"))]
-            for batch, of in found["decoding"].items() for name, speed in of["tokens_a_second"].items()]
+    rows = []
+    for batch, of in found["decoding"].items():
+        for name, speed in of["tokens_a_second"].items():
+            ratios = [of["ratios"].get(f"{name} / {base}", "–") for base in ("transformers.generate", "vLLM")]
+            rows.append([batch, name, f"{speed:.0f}", *map(str, ratios)])
     head = ["", "decoding", "tokens a second", "times transformers.generate", "times vLLM"]
     first = [[name, f"{v['median'] * 1000:.0f}", f"{v['worst'] * 1000:.0f}"] for name, v in found["seconds"].items()]
     return "\n".join([table(head, rows), "", table(["over HTTP, from the request", "ms, median", "worst"], first), "",

@@ -16,8 +16,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +171,8 @@ def serving() -> dict[str, Any]:
             for kind in ("image", "audio"):
                 for clients in (1, 4):
                     first(url, kind)
-                    taken: list[float] = []
-                    for _ in range(20 // clients):
-                        threads = [threading.Thread(target=lambda k=kind: taken.append(first(url, k))) for _ in range(clients)]
-                        for t in threads:
-                            t.start()
-                        for t in threads:
-                            t.join()
+                    with ThreadPoolExecutor(clients) as pool:
+                        taken = [s for _ in range(20 // clients) for s in pool.map(first, [url] * clients, [kind] * clients)]
                     found[f"first {kind}, {clients} client{'s' * (clients > 1)}"] = {
                         "median": round(statistics.median(taken), 4), "worst": round(max(taken), 4)}
         finally:
