@@ -22,6 +22,9 @@ from onnuri.server.problems import Problem
 from onnuri.server.state import State
 
 log = logging.getLogger("onnuri.access")
+POLICY = ("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+          "media-src data: blob:; connect-src 'self' data: blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+"""what our pages may do: nothing from elsewhere (3D needs blobs and WebAssembly)"""
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -43,7 +46,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", id.encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", id.encode()), (b"x-content-type-options", b"nosniff")]
+                if any(name == b"content-type" and value.startswith(b"text/html") for name, value in message["headers"]):
+                    message["headers"].append((b"content-security-policy", POLICY.encode()))
             await send(message)
 
         self.state.open += counted

@@ -1,0 +1,124 @@
+/* The server's chat route: a conversation to a request, and its stream to an answer that grows. Knows no element.
+   A turn is {role, text, transcript, media}, an answer's turn has more: see `newAnswer`. */
+
+import { base64Of, bytesOf, endingOf } from "./media.js";
+
+const SENT_TURNS = 6; // a small model knows no more of a conversation than its last sight
+const FIELD = { image: "images", video: "videos", mesh: "meshes" };
+const PART = { image: "image_url", video: "video_url", mesh: "mesh_url" };
+export const OUTPUTS = ["text", "image", "audio", "video", "mesh"];
+
+/** What the server says is wrong, in its words. */
+export class ServerError extends Error {}
+
+/** The stream ended, and nobody had said so. */
+export class CutError extends Error {}
+
+/** The body of a request. What is not set in `settings` is the model's own. */
+export function requestOf(turns, settings) {
+  const chosen = { seed: settings.seed, temperature: settings.temperature, top_p: settings.top_p,
+    guidance: settings.guidance, language: settings.language };
+  const given = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== null && value !== ""));
+  return { messages: messagesOf(turns), modalities: settings.outputs, audio: { voice: "default", format: "pcm16" },
+    partial_images: 3, stream: true, stream_options: { include_usage: true }, ...given };
+}
+
+/** The last turns; of those before the last only the last thing to be seen, which is what the server looks at. A picture
+ *  that was stopped half-way is not what anyone speaks about. */
+function messagesOf(turns) {
+  const recent = turns.slice(-SENT_TURNS);
+  const last = recent.at(-1);
+  const seen = recent.slice(0, -1).flatMap(mediaOf).filter(({ kind, unfinished }) => kind in FIELD && !unfinished).at(-1);
+  return recent.map((turn) => messageOf(turn, turn === last ? turn.media : turn.media.filter((item) => item === seen)));
+}
+
+/** As the server reads them: an answer's by kind, however they arrived. */
+const mediaOf = ({ role, media }) => (role === "user" ? media
+  : Object.keys(FIELD).flatMap((kind) => media.filter((item) => item.kind === kind)));
+
+function messageOf(turn, media) {
+  if (turn.role === "user") return { role: "user", content: [...media.map(partOf), ...wordsOf(turn)] };
+  const message = { role: "assistant", content: turn.text || turn.transcript || null };
+  for (const item of media) (message[FIELD[item.kind]] ??= []).push(partOf(item));
+  return message;
+}
+
+const wordsOf = (turn) => (turn.text ? [{ type: "text", text: turn.text }] : []);
+
+function partOf(item) {
+  if (item.kind === "audio") {
+    return { type: "input_audio", input_audio: { data: base64Of(item.url), format: endingOf(item) } };
+  }
+  return { type: PART[item.kind], [PART[item.kind]]: { url: item.url } };
+}
+
+/** Chunks of the answer. Throws ServerError, CutError, TypeError without a server, AbortError when called off. */
+export async function* ask(body, key, signal) {
+  const headers = { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  const response = await fetch("v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
+  if (!response.ok) throw new ServerError(await messageIn(response));
+  for await (const data of events(response.body)) {
+    if (data === "[DONE]") return;
+    const chunk = JSON.parse(data);
+    if (chunk.error) throw new ServerError(chunk.error.message);
+    yield chunk;
+  }
+  throw new CutError();
+}
+
+async function messageIn(response) {
+  try {
+    return (await response.json()).error.message;
+  } catch {
+    return `${response.status} ${response.statusText}`;
+  }
+}
+
+/** The data of server-sent events. https://html.spec.whatwg.org/multipage/server-sent-events.html */
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const whole = (rest + value).split(/\r?\n\r?\n/);
+    rest = whole.pop();
+    for (const event of whole) {
+      const lines = event.split(/\r?\n/).filter((line) => line.startsWith("data:"));
+      if (lines.length) yield lines.map((line) => line.slice(5).trimStart()).join("\n");
+    }
+  }
+}
+
+/** An answer of which nothing has come yet. It counts as stopped until its end: a reload may come between. */
+export const newAnswer = () => ({ role: "assistant", text: "", transcript: "", media: [], preview: null, usage: null,
+  firstSeconds: null, seconds: null, error: null, stopped: true });
+
+/** Takes a chunk into an answer. Returns the samples Int16Array that came with it, or null. */
+export function take(answer, chunk) {
+  answer.usage = chunk.usage ?? answer.usage;
+  const delta = chunk.choices[0]?.delta ?? {};
+  answer.text += delta.content ?? "";
+  answer.transcript += delta.audio?.transcript ?? "";
+  for (const kind of Object.keys(FIELD)) for (const part of delta[FIELD[kind]] ?? []) takePart(answer, kind, part);
+  return delta.audio?.data ? samplesOf(delta.audio.data) : null;
+}
+
+function takePart(answer, kind, part) {
+  const item = { kind, url: part[PART[kind]].url };
+  item.name = `onnuri-${kind}.${endingOf(item)}`;
+  const partial = "partial_image_index" in part;
+  answer.preview = partial ? item : kind === "image" ? null : answer.preview;
+  if (!partial) answer.media.push(item);
+}
+
+function samplesOf(base64) {
+  const bytes = bytesOf(base64);
+  return new Int16Array(bytes.buffer, 0, bytes.length >> 1);
+}
+
+/** Whether a chunk brings something to be seen or heard. */
+export function brings(chunk) {
+  const { content, audio, images, videos, meshes } = chunk.choices[0]?.delta ?? {};
+  return Boolean(content || audio || images || videos || meshes);
+}

@@ -1,0 +1,298 @@
+"""The page in a real browser, Debian's Chromium, against a real server: what people do there, by mouse and by keyboard."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+ARGS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+        "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
+NAMES = {"image": "scene.png", "audio": "scene.wav", "video": "scene.mp4", "mesh": "scene.glb"}
+REFUSED = "Failed to load resource: the server responded with a status of 4"
+"""what the browser itself logs of a request that the server refuses"""
+POLICY = ("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+          "media-src data: blob:; connect-src 'self' data: blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+"""under which the page works, whether or not the server sends one"""
+AXE = Path(__file__).with_name("axe.min.js")
+
+expect.set_options(timeout=20_000)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        pytest.fail("the page's tests need Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=ARGS)
+
+
+@pytest.fixture
+def open_page(browser, server):
+    """Opens the page in a fresh profile. At the end, nothing may stand in any console but what the server refused."""
+    contexts, wrong = [], []
+
+    def note(message):
+        if message.type == "error" and not message.text.startswith(REFUSED):
+            wrong.append(message.text)
+
+    def open_(path="/", **options):
+        context = browser.new_context(base_url=server.url, **{"locale": "ko-KR", **options})
+        context.add_init_script("localStorage['onnuri-settings'] ??= '{\"seed\": 1}'")  # the same answers each time
+        context.route(re.compile(rf"^{server.url}/(docs)?$"), with_policy)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", note)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(path)
+        if path == "/":
+            expect(page.locator("body[data-ready]")).to_be_attached()
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert not wrong, f"{wrong}\n{server.log.read_text()[-3000:]}"
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
+
+
+def with_policy(route):
+    answer = route.fetch()
+    route.fulfill(response=answer, headers={"content-security-policy": POLICY, **answer.headers})
+
+
+def want(page, *outputs):
+    for button in page.locator("#outputs button").all():
+        if (button.get_attribute("aria-pressed") == "true") != (button.get_attribute("data-kind") in outputs):
+            button.click()
+
+
+def say(page, text):
+    page.get_by_role("textbox", name="메시지").fill(text)
+    page.get_by_role("button", name="보내기").click()
+
+
+def answer(page, state="done", nth=-1):
+    """The bubble of the last answer, once it has ended as expected."""
+    bubble = page.get_by_test_id("answer").nth(nth)
+    expect(bubble).not_to_have_attribute("data-state", "streaming")
+    expect(bubble).to_have_attribute("data-state", state)
+    return bubble
+
+
+def attach(page, name, data):
+    page.locator("#file").set_input_files({"name": name, "mimeType": "", "buffer": data})
+
+
+def body_sent(page, act):
+    """The body of the chat request that `act` makes."""
+    with page.expect_request("**/v1/chat/completions") as request:
+        act()
+    return json.loads(request.value.post_data)
+
+
+def test_a_sentence_is_answered_in_all_media(page):
+    want(page, "text", "image", "audio", "video", "mesh")
+    say(page, SENTENCE)
+    bubble = answer(page)
+    expect(bubble.get_by_test_id("answer-text")).to_contain_text("red sphere")
+    expect(bubble.get_by_test_id("usage")).to_contain_text("동영상")
+    page.wait_for_function("document.querySelector('model-viewer').loaded")
+    page.wait_for_function("document.querySelector('.answer audio').duration > 0.3")
+    page.wait_for_function("document.querySelector('.answer video').currentTime > 0")
+    assert bubble.locator("img").evaluate("image => image.naturalWidth") > 0
+    for kind, ending in (("image", "png"), ("audio", "wav"), ("video", "mp4"), ("mesh", "glb")):
+        with page.expect_download() as download:
+            bubble.get_by_test_id(f"media-{kind}").get_by_role("button", name="내려받기").click()
+        assert download.value.suggested_filename == f"onnuri-{kind}.{ending}" and download.value.path().stat().st_size > 100
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_every_medium_can_be_shown_and_asked_about(page, scene, kind):
+    want(page, "text")
+    attach(page, NAMES[kind], scene["shape" if kind == "mesh" else kind])
+    expect(page.get_by_test_id(f"chip-{kind}")).to_be_visible()
+    say(page, "" if kind == "audio" else "몇 개가 있나요?")
+    expect(page.get_by_test_id("question").get_by_test_id(f"media-{kind}")).to_be_visible()
+    expect(answer(page).get_by_test_id("answer-text")).not_to_be_empty()
+    if kind == "mesh":
+        page.wait_for_function("document.querySelector('.user model-viewer').loaded")
+
+
+def test_files_are_dropped_pasted_taken_from_answers_and_taken_off_again(page, scene):
+    say(page, SENTENCE)
+    answer(page).get_by_test_id("media-image").get_by_role("button", name="붙이기").click()
+    expect(page.get_by_test_id("chip-image")).to_have_count(1)
+    bring = """([bytes, kind]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(bytes)], `${kind}.png`, {type: "image/png"}));
+        const about = {bubbles: true, dataTransfer: transfer, clipboardData: transfer};
+        document.body.dispatchEvent(kind === "drop" ? new DragEvent(kind, about) : new ClipboardEvent(kind, about));
+    }"""
+    for count, kind in ((2, "drop"), (3, "paste")):
+        page.evaluate(bring, [list(scene["image"]), kind])
+        expect(page.get_by_test_id("chip-image")).to_have_count(count)
+    for name in ("drop.png", "paste.png"):
+        page.get_by_role("button", name=f"{name} 빼기").click()
+    expect(page.get_by_test_id("chip-image")).to_have_count(1)
+    attach(page, "notes.txt", b"hello")
+    expect(page.locator("#notice")).to_contain_text("notes.txt: 읽을 수 없는 종류")
+
+
+def test_an_answer_is_stopped_and_the_next_question_works(page):
+    line = page.context.new_cdp_session(page)
+    line.send("Network.enable")
+    slow = {"offline": False, "latency": 0, "downloadThroughput": 8_000, "uploadThroughput": -1}
+    line.send("Network.emulateNetworkConditions", slow)
+    want(page, "text", "image", "audio", "video", "mesh")
+    say(page, SENTENCE)
+    expect(page.get_by_test_id("answer-text")).not_to_be_empty()
+    page.get_by_role("button", name="멈추기").click()
+    bubble = answer(page, "stopped")
+    expect(bubble).to_contain_text("멈췄습니다")
+    expect(bubble.get_by_test_id("answer-text")).not_to_be_empty()
+    line.send("Network.emulateNetworkConditions", {**slow, "downloadThroughput": -1})
+    body = body_sent(page, lambda: say(page, "보라 별이 튄다"))
+    assert not {"images", "videos", "meshes"} & set(body["messages"][1])  # a half-drawn picture is not spoken about
+    expect(answer(page).get_by_test_id("answer-text")).to_contain_text("star")
+
+
+def test_a_conversation_goes_on_after_a_reload(page):
+    want(page, "image", "audio")
+    say(page, SENTENCE)
+    answer(page)
+    page.reload()
+    bubble = answer(page)
+    expect(bubble.get_by_test_id("media-image").locator("img")).to_be_visible()
+    page.wait_for_function("document.querySelector('.answer audio').duration > 0.3")
+    want(page, "text")
+    body = body_sent(page, lambda: say(page, "구는 무슨 색인가요?"))
+    assert [m["role"] for m in body["messages"]] == ["user", "assistant", "user"] and body["modalities"] == ["text"]
+    assert len(body["messages"][1]["images"]) == 1 and "videos" not in body["messages"][1]
+    expect(answer(page).get_by_test_id("answer-text")).not_to_be_empty()
+    page.get_by_role("button", name="새 대화").click()
+    page.reload()
+    expect(page.get_by_role("button", name=SENTENCE)).to_be_visible()
+    expect(page.get_by_test_id("answer")).to_have_count(0)
+
+
+def test_what_the_server_refuses_is_told_in_its_words(page):
+    busy = {"error": {"message": "160 requests are under way; try again in a moment", "type": "rate_limit_error", "code": "busy"}}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=429, json=busy), times=1)
+    say(page, SENTENCE)
+    expect(answer(page, "error").get_by_role("alert")).to_have_text(busy["error"]["message"])
+    page.get_by_role("button", name="다시 묻기").click()
+    answer(page)
+    attach(page, "broken.glb", b"glTF, but no more of it")
+    say(page, "몇 개가 있나요?")
+    expect(answer(page, "error").get_by_role("alert")).to_contain_text("messages[")
+
+
+def test_an_error_in_the_middle_of_an_answer_keeps_what_had_come(page):
+    chunks = [{"choices": [{"delta": {"content": "작은 "}}]}, {"error": {"message": "the answer took too long"}}]
+    stream = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=stream))
+    say(page, SENTENCE)
+    bubble = answer(page, "error")
+    expect(bubble.get_by_role("alert")).to_have_text("the answer took too long")
+    expect(bubble.get_by_test_id("answer-text")).to_have_text("작은")
+
+
+def test_the_microphone_and_the_camera_make_attachments(page):
+    want(page, "text")
+    page.get_by_role("button", name="말 녹음하기").click()
+    page.wait_for_timeout(700)  # of sound
+    page.get_by_role("button", name="녹음 끝내기").click()
+    expect(page.get_by_test_id("chip-audio")).to_be_visible()
+    page.wait_for_function("document.querySelector('.chip audio').duration > 0.3")
+    body = body_sent(page, lambda: page.get_by_role("button", name="보내기").click())
+    assert body["messages"][0]["content"][0]["input_audio"]["format"] == "wav"
+    bubble = page.get_by_test_id("answer")
+    expect(bubble).to_have_attribute("data-state", re.compile("done|error"))
+    expect(bubble.locator("[data-testid=answer-text]:visible, [role=alert], .mark").first).not_to_be_empty()
+    page.get_by_role("button", name="사진 찍기").click()
+    page.get_by_role("button", name="찍기", exact=True).click()
+    expect(page.get_by_test_id("chip-image")).to_be_visible()
+
+
+def test_a_microphone_that_may_not_be_used_is_told(page):
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')); }")
+    page.get_by_role("button", name="말 녹음하기").click()
+    expect(page.locator("#notice")).to_contain_text("마이크를 쓸 수 없습니다")
+
+
+def test_settings_are_sent_and_stay(page):
+    page.get_by_role("button", name="설정").click()
+    page.get_by_label("시드").fill("7")
+    page.get_by_label("답의 언어").select_option("en")
+    page.get_by_label("API 키").fill("any")
+    page.get_by_role("button", name="확인").click()
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    page.reload()
+    page.get_by_role("textbox", name="Message").fill("A purple star bounces")
+    body = body_sent(page, lambda: page.get_by_role("button", name="Send").click())
+    assert (body["seed"], body["language"], body["stream"]) == (7, "en", True) and "temperature" not in body
+    answer(page)
+
+
+def test_by_keyboard_only(page):
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "message":
+            break
+    page.keyboard.type("A purple star")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("bounces")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("question")).to_contain_text("A purple star\nbounces", use_inner_text=True)
+    answer(page)
+    expect(page.locator("#announcer")).to_contain_text("답이 왔습니다")
+    assert page.evaluate("document.activeElement.id") == "message"
+
+
+def test_nothing_moves_for_those_who_want_calm(open_page):
+    page = open_page(reduced_motion="reduce")
+    want(page, "video", "mesh")
+    say(page, SENTENCE)
+    bubble = answer(page)
+    assert bubble.locator("video").evaluate("video => video.paused && !video.autoplay")
+    assert bubble.locator("model-viewer").get_attribute("auto-rotate") is None
+
+
+def test_axe_finds_nothing_serious(open_page):
+    page = open_page(viewport={"width": 1100, "height": 800}, reduced_motion="reduce")
+    page.evaluate(AXE.read_text())
+    assert serious(page) == []
+    want(page, "text", "image", "audio", "video", "mesh")
+    say(page, SENTENCE)
+    answer(page)
+    page.wait_for_function("document.querySelector('model-viewer').loaded")
+    for scheme, width in (("light", 1100), ("dark", 1100), ("dark", 360)):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        page.set_viewport_size({"width": width, "height": 800})
+        assert serious(page) == [], (scheme, width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.get_by_role("button", name="설정").click()
+        assert serious(page) == [], (scheme, width, "settings")
+        page.keyboard.press("Escape")
+
+
+def serious(page):
+    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(result => result.violations)")
+    return [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+
+
+def test_the_api_is_described_without_a_network(open_page):
+    page = open_page("/docs")
+    for route in ("/v1/chat/completions", "/v1/videos/{id}/content", "/v1/meshes"):
+        expect(page.locator(f"[data-path='{route}']").first).to_be_visible()
