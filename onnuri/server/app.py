@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import logging
 import time
@@ -326,6 +327,8 @@ async def _tidy(state: State) -> None:
         await asyncio.sleep(TIDY_SECONDS)
         with contextlib.suppress(Exception):
             await asyncio.to_thread(state.store.tidy)
+        with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
+            await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)  # what is free goes back to the system
 
 
 def page(app: FastAPI) -> str:

@@ -1,7 +1,8 @@
 """`/v1/chat/completions`: a conversation in, any media out, whole or streamed.
 
-What the model is asked about is the last user's message; where that has words only, the last thing that was shown in
-the conversation before it goes in too ("make it blue"). A small model knows no more of a conversation than that.
+What the model is asked about is the last user's message; where that is a question or an instruction in words only, the
+last thing that was shown in the conversation before it goes in too ("make it blue"). A small model knows no more of a
+conversation than that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import contextlib
 import dataclasses
 import json
+import re
 import secrets
 import time
 from typing import Any
@@ -32,6 +34,9 @@ from onnuri.server.state import Caller, State
 SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
 """a message's fields of media"""
 URL = {"image": "image_url", "video": "video_url", "shape": "mesh_url"}
+_INSTRUCTION = re.compile(r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|swap|delete|"
+                          r"describe|translate)\b|(라|해|줘|주세요|십시오|하세요|보세요|세요)$")
+"""how an instruction begins in English and ends in Korean"""
 EXPIRES = 3600
 """seconds for which an answer's sound can be referred to by its id"""
 
@@ -68,10 +73,15 @@ async def turn_of(request: ChatRequest, state: State) -> Turn:
     words = [item for medium, item in given if medium == "text"]
     if not given:
         raise Problem(400, f"messages[{at}]: is empty; say something or attach a file", "invalid_value", "messages")
-    if all(medium == "text" for medium, _ in given):
+    if all(medium == "text" for medium, _ in given) and refers(" ".join(words)):
         given = [*await _shown_before(request.messages[:at], state), *given]
     language = request.language or (language_of(words[-1]) if words else None) or LANGUAGES[0]
     return Turn(given, language, len(given) == 1 and bool(words))
+
+
+def refers(said: str) -> bool:
+    """Whether words speak of what was shown before: a question or an instruction does, a statement says something new."""
+    return bool(re.search(r"[?？]\s*$", said) or _INSTRUCTION.search(said.strip().rstrip(".!。").lower()))
 
 
 async def _inputs(message: Message, name: str, state: State) -> list[Any]:

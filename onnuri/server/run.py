@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import socket
 import sys
@@ -25,6 +27,7 @@ from onnuri.server.store import Store
 
 def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     """Until SIGTERM or SIGINT. Raises ConfigError where the port or the database cannot be had."""
+    few_arenas()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     listening = _bind(settings)
     store = Store(settings.url, settings.data)
@@ -34,6 +37,12 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
     state = State(Service(load(folder), EngineConfig(rows=settings.rows, waiting=8 * settings.open)), store, settings)
     asyncio.run(_run(state, listening))
+
+
+def few_arenas() -> None:
+    """glibc keeps an arena of free memory for every thread, which grow for hours: two are enough (mallopt, M_ARENA_MAX)."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(-8, 2)
 
 
 def _bind(settings: ServeConfig) -> socket.socket:
