@@ -126,7 +126,8 @@ def test_sound_is_what_the_transcript_says(client):
 
 
 @pytest.mark.parametrize("said,kept", [("보라 별이 튄다", 0), ("A purple star bounces.", 0), ("make the cube blue", 31),
-                                       ("몇 개가 있나요?", 31), ("빨간 정육면체를 파란색으로 바꿔라.", 31), ("Turn the red cube into a star.", 31)])
+                                       ("몇 개가 있나요?", 31), ("빨간 정육면체를 파란색으로 바꿔라.", 31),
+                                       ("Turn the red cube into a star.", 31)])
 def test_a_new_sentence_begins_anew_and_an_instruction_goes_on(client, said, kept):
     first = ask(client, "a large red cube", "image").choices[0].message
     messages = [{"role": "user", "content": "a large red cube"}, {"role": "assistant", "content": None, "images": first.images},
