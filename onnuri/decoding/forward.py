@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnuri.decoding.cache import Cache
+from onnuri.errors import ConfigError
 
 
 class Forward:
@@ -22,7 +23,8 @@ class Forward:
         core: Any = model.model  # type: ignore[assignment]
         settings: Any = model.config
         if settings.num_key_value_heads != settings.num_attention_heads:
-            raise NotImplementedError("grouped key and value heads")
+            raise ConfigError(f"{settings.num_key_value_heads} key and value heads for {settings.num_attention_heads}",
+                              "are shared, which this engine does not decode", "serve it with vLLM")
         self.heads, self.layers = settings.num_attention_heads, settings.num_hidden_layers
         self.width, self.positions = settings.hidden_size, settings.max_position_embeddings
         self.size = self.width // self.heads

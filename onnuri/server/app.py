@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -27,7 +26,7 @@ from onnuri import __version__
 from onnuri.errors import OnnuriError
 from onnuri.modality import MEDIA, TABLE
 from onnuri.server import audio, chat, images, intake, jobs
-from onnuri.server.guard import Guard, client_of, response_of
+from onnuri.server.guard import LOCAL, Guard, client_of, response_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import ChatRequest, Drawing, ImageRequest, MeshRequest, Seed, SpeechRequest
 from onnuri.server.service import Stream
@@ -37,7 +36,6 @@ from onnuri.server.state import Caller, State
 T = TypeVar("T")
 log = logging.getLogger("onnuri")
 WEB = Path(__file__).parent / "web"
-LOCAL = ("127.0.0.1", "::1", "testclient")
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 TIDY_SECONDS = 60.0
 POLL_SECONDS = 0.25
@@ -218,7 +216,7 @@ def _jobs(app: FastAPI) -> None:
         """A sentence, and perhaps a picture or another thing to begin from, to a video."""
         state = _state(request)
         state.check_model(model)
-        for name, value, only in (("seconds", seconds, jobs.SECONDS), ("size", size, jobs.SIZE)):
+        for name, value, only in (("seconds", seconds, jobs.SECONDS), ("size", size, images.SIZE)):
             if value not in (None, only):
                 raise Problem(400, f"{name} {value!r}: this model's videos have {only}; give that or nothing", "invalid_value",
                               name)
@@ -329,8 +327,3 @@ async def _tidy(state: State) -> None:
             await asyncio.to_thread(state.store.tidy)
         with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
             await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)  # what is free goes back to the system
-
-
-def page(app: FastAPI) -> str:
-    """The OpenAPI description as JSON."""
-    return json.dumps(app.openapi(), indent=1)

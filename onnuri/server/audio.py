@@ -12,7 +12,7 @@ from onnuri.errors import MediaError
 from onnuri.modality import AUDIO_HZ, TABLE, Language, language_of
 from onnuri.model.answer import Context
 from onnuri.server import intake
-from onnuri.server.chat import _base64
+from onnuri.server.chat import base64_of
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import SpeechRequest
 from onnuri.server.service import Item, Sound, Stream, Wish, Words
@@ -57,11 +57,11 @@ async def speech_events(request: SpeechRequest, state: State, caller: Caller) ->
     async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
         async for event in made:
             if isinstance(event, Sound) and (data := samples.send(event.samples)):
-                yield {"type": "speech.audio.delta", "audio": _base64(data)}
+                yield {"type": "speech.audio.delta", "audio": base64_of(data)}
             elif isinstance(event, Item):
                 await state.spend(caller, len(sentence) + event.tokens)
                 if rest := samples.end():
-                    yield {"type": "speech.audio.delta", "audio": _base64(rest)}
+                    yield {"type": "speech.audio.delta", "audio": base64_of(rest)}
                 yield {"type": "speech.audio.done", "usage": {"input_tokens": len(sentence), "output_tokens": event.tokens,
                                                               "total_tokens": len(sentence) + event.tokens}}
     yield None

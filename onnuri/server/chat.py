@@ -17,11 +17,10 @@ import secrets
 import time
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from onnuri import media
-from onnuri.modality import AUDIO_HZ, LANGUAGES, TABLE, Language, Medium, language_of
+from onnuri.modality import LANGUAGES, TABLE, Language, Medium, language_of
 from onnuri.model.answer import Context
 from onnuri.server import intake
 from onnuri.server.pool import kind
@@ -127,7 +126,7 @@ def wishes(request: ChatRequest, turn: Turn) -> list[Wish]:
                  guidance=request.guidance, partial=(request.partial_images or 0) if request.stream else 0) for m in order]
 
 
-async def events(request: ChatRequest, turn: Turn, context: Context, state: State, reply: Reply) -> Stream[Any]:
+async def events(request: ChatRequest, turn: Turn, context: Context, state: State) -> Stream[Any]:
     """(medium, event) of all that is wanted, side by side, but speech after the text that it speaks."""
     wanted = wishes(request, turn)
     queue: asyncio.Queue[Any] = asyncio.Queue()
@@ -203,7 +202,7 @@ async def _stopped(made: Stream[Any], stop: str | list[str] | None, limit: int |
 async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[str, Any]:
     """The whole answer."""
     turn, context, reply = await _begin(request, state, caller)
-    async with contextlib.aclosing(events(request, turn, context, state, reply)) as made:
+    async with contextlib.aclosing(events(request, turn, context, state)) as made:
         async for _, event in made:
             if isinstance(event, Item):
                 _take(reply, event)
@@ -212,7 +211,7 @@ async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[s
     for item in reply.items:
         if item.medium == "audio":
             data = await state.service.aside(encoded, item.item, form)
-            message["audio"] = {"id": reply.sound_id, "data": _base64(data), "transcript": item.transcript,
+            message["audio"] = {"id": reply.sound_id, "data": base64_of(data), "transcript": item.transcript,
                                 "expires_at": int(time.time()) + EXPIRES}
         elif item.medium in SHOWN:
             message[SHOWN[item.medium]] = [await _shown(item.item, item.medium, state)]
@@ -232,7 +231,7 @@ async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[d
                 "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]}
 
     yield chunk({"role": "assistant", "content": None})
-    async with contextlib.aclosing(events(request, turn, context, state, reply)) as made:
+    async with contextlib.aclosing(events(request, turn, context, state)) as made:
         async for medium, event in made:
             first.see(medium, isinstance(event, Sound))
             if isinstance(event, Words):
@@ -240,7 +239,7 @@ async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[d
                             {"content": event.text})
             elif isinstance(event, Sound):
                 if data := pcm.send(event.samples):
-                    yield chunk({"audio": {"id": reply.sound_id, "data": _base64(data)}})
+                    yield chunk({"audio": {"id": reply.sound_id, "data": base64_of(data)}})
             elif isinstance(event, Picture):
                 part = {"index": seen, "partial_image_index": event.index, **await _shown(event.image, "image", state)}
                 yield chunk({"images": [part]})
@@ -248,7 +247,7 @@ async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[d
             else:
                 _take(reply, event)
                 if medium == "audio":
-                    yield chunk({"audio": {"id": reply.sound_id, "data": _base64(pcm.end()),
+                    yield chunk({"audio": {"id": reply.sound_id, "data": base64_of(pcm.end()),
                                            "expires_at": int(time.time()) + EXPIRES}})
                 elif medium in SHOWN:
                     part = {"index": seen if medium == "image" else 0, **await _shown(event.item, medium, state)}
@@ -271,7 +270,7 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
     if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:
         turn.language = context.language
     elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
-        turn = dataclasses.replace(turn, language=_answering(turn))
+        turn.language = _answering(turn)
     return turn, context, Reply(f"chatcmpl-{secrets.token_hex(12)}", sound_id=f"audio_{secrets.token_hex(12)}")
 
 
@@ -292,7 +291,7 @@ def _take(reply: Reply, item: Item) -> None:
 async def _shown(item: Any, medium: Medium, state: State) -> dict[str, Any]:
     row = TABLE[medium]
     data = await state.service.aside(media.to_bytes, item, row.suffixes[0])
-    return {"type": URL[medium], URL[medium]: {"url": f"data:{row.media_type};base64,{_base64(data)}"}}
+    return {"type": URL[medium], URL[medium]: {"url": f"data:{row.media_type};base64,{base64_of(data)}"}}
 
 
 def usage_of(context: Context, items: list[Item]) -> dict[str, Any]:
@@ -323,9 +322,5 @@ def _event(body: dict[str, Any]) -> bytes:
     return f"{named}data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
 
 
-def _base64(data: bytes) -> str:
+def base64_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def seconds_of(samples: np.ndarray) -> float:
-    return len(samples) / AUDIO_HZ

@@ -14,8 +14,10 @@ from onnuri import media
 from onnuri.errors import ConfigError, OnnuriError
 from onnuri.modality import TABLE, Language, Medium
 from onnuri.server.chat import SHOWN, URL
+from onnuri.server.schemas import MEDIUM
 
-WANTED = {"text": "text", "image": "image", "audio": "audio", "video": "video", "shape": "mesh"}
+WANTED = {medium: name for name, medium in MEDIUM.items()}
+"""the API's names of media"""
 
 
 class Remote:

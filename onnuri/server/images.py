@@ -11,7 +11,7 @@ from typing import Any
 from onnuri import media
 from onnuri.modality import IMAGE_SIZE, language_of
 from onnuri.model.answer import Context
-from onnuri.server.chat import _base64, usage_of
+from onnuri.server.chat import base64_of, usage_of
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import ImageRequest
 from onnuri.server.service import Item, Picture, Stream, Wish
@@ -24,7 +24,7 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 async def generate(request: ImageRequest, state: State, caller: Caller) -> dict[str, Any]:
     """All pictures that were asked for."""
     context, wanted = await _begin(request, state)
-    made = await asyncio.gather(*(_one(context, wish, state) for wish in wanted))
+    made = await asyncio.gather(*(state.service.item(context, wish) for wish in wanted))
     data = [await _encoded(item.item, request, state) for item in made]
     usage = _usage(context, list(made))
     await state.spend(caller, usage["total_tokens"])
@@ -68,16 +68,8 @@ async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[Wis
                           partial=(request.partial_images or 0) if request.stream else 0) for k in range(request.n or 1)]
 
 
-async def _one(context: Context, wish: Wish, state: State) -> Item:
-    async with contextlib.aclosing(state.service.answer(context, wish)) as made:
-        async for event in made:
-            if isinstance(event, Item):
-                return event
-    raise AssertionError("an answer without an item")
-
-
 async def _encoded(image: Any, request: ImageRequest, state: State) -> str:
-    return _base64(await state.service.aside(media.to_bytes, image, SUFFIX[request.output_format or "png"]))
+    return base64_of(await state.service.aside(media.to_bytes, image, SUFFIX[request.output_format or "png"]))
 
 
 def _usage(context: Context, items: list[Item]) -> dict[str, Any]:

@@ -14,16 +14,14 @@ from typing import Any
 
 from onnuri import media
 from onnuri.errors import MediaError
-from onnuri.modality import Medium
+from onnuri.modality import MEDIA, TABLE, Medium
 from onnuri.server.problems import Problem
 from onnuri.server.settings import ServeConfig
 
 PARTS: dict[str, Medium] = {"image_url": "image", "audio_url": "audio", "video_url": "video", "mesh_url": "shape",
                             "input_audio": "audio"}
 """kinds of a message's parts beside text and file"""
-KINDS: dict[str, Medium] = {".png": "image", ".jpg": "image", ".webp": "image", ".wav": "audio", ".flac": "audio",
-                            ".mp3": "audio", ".ogg": "audio", ".mp4": "video", ".gif": "video", ".glb": "shape",
-                            ".obj": "shape", ".ply": "shape", ".stl": "shape"}
+KINDS: dict[str, Medium] = {suffix: medium for medium in MEDIA for suffix in TABLE[medium].suffixes}
 """what a file is, by its own beginning"""
 FETCH_SECONDS = 10.0
 REDIRECTS = 3

@@ -10,19 +10,19 @@ from typing import Any
 
 from onnuri import media
 from onnuri.errors import BusyError
-from onnuri.modality import IMAGE_SIZE, TABLE, VIDEO_FPS, VIDEO_FRAMES, Medium, language_of
+from onnuri.modality import VIDEO_FPS, VIDEO_FRAMES, Medium, language_of
 from onnuri.model.answer import Context
 from onnuri.server.chat import usage_of
+from onnuri.server.images import SIZE
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import Drawing
-from onnuri.server.service import Item, Wish
+from onnuri.server.service import Wish
 from onnuri.server.state import Caller, State
 from onnuri.server.store import Job
 
 log = logging.getLogger("onnuri")
 MADE: dict[str, Medium] = {"video": "video", "mesh": "shape"}
 SECONDS = str(VIDEO_FRAMES // VIDEO_FPS)
-SIZE = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 TYPES = {"glb": "model/gltf-binary", "obj": "model/obj", "ply": "model/ply", "stl": "model/stl", "mp4": "video/mp4"}
 MOST = 64
 """jobs that may be under way; more are answered with 429"""
@@ -49,13 +49,11 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
     """Make it and keep it; whatever goes wrong is the job's error."""
     try:
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
-        async with asyncio.timeout(state.settings.request_seconds), contextlib.aclosing(
-                state.service.answer(context, wish)) as made:
-            async for event in made:
-                if isinstance(event, Item):
-                    data = await state.service.aside(media.to_bytes, event.item, f".{job.about['format']}")
-                    await asyncio.to_thread(state.store.finish_job, job.id, data)
-                    await state.spend(caller, usage_of(context, [event])["total_tokens"])
+        async with asyncio.timeout(state.settings.request_seconds):
+            made = await state.service.item(context, wish)
+            data = await state.service.aside(media.to_bytes, made.item, f".{job.about['format']}")
+            await asyncio.to_thread(state.store.finish_job, job.id, data)
+            await state.spend(caller, usage_of(context, [made])["total_tokens"])
     except asyncio.CancelledError:
         state.store.update_job(job.id, status="failed", error="it was called off")
         raise
@@ -109,7 +107,3 @@ def listing(kind: str, state: State, caller: Caller, limit: int, after: str | No
     shown = [show(job, state) for job in found[:limit]]
     return {"object": "list", "data": shown, "has_more": len(found) > limit,
             "first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
-
-
-def suffix_of(medium: Medium, wanted: str | None) -> str:
-    return wanted or TABLE[medium].suffixes[0][1:]

@@ -27,6 +27,7 @@ from onnuri.server.store import Store
 
 def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     """Until SIGTERM or SIGINT. Raises ConfigError where the port or the database cannot be had."""
+    settings.check()
     few_arenas()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     listening = _bind(settings)

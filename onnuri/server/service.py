@@ -140,7 +140,6 @@ class Service:
             while True:
                 ticket = Ticket(await self.aside(_next, steps, ticket))
                 ended = loop.create_future()
-
                 ticket.when_done(functools.partial(_ended, loop, ended))
                 if self._closed:
                     raise BusyError("the server", "is stopping", "ask again in a moment")
@@ -170,6 +169,14 @@ class Service:
             async for event in events:
                 yield event
 
+    async def item(self, context: Context, wish: Wish) -> Item:
+        """One medium, when it is whole."""
+        async with contextlib.aclosing(self.answer(context, wish)) as made:
+            async for event in made:
+                if isinstance(event, Item):
+                    return event
+        raise AssertionError("an answer without an item")
+
     async def _text(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
         def ask(told: Listener) -> Steps[np.ndarray]:
             return self.model.answers.write(context, wish.language, self._sampling(wish), wish.seed, only_heard=True,
@@ -191,7 +198,6 @@ class Service:
 
     async def _words(self, ask: Callable[[Listener], Steps[np.ndarray]]) -> Stream[Event]:
         text, shown = self.model.codecs["text"], ""
-
         async with self._tokens(ask) as (ids, made):
             codes: list[int] = []
             async for token in ids:
@@ -215,6 +221,7 @@ class Service:
         yield Words(said)
         lo, hi = self.model.vocabulary.own("audio")
         parts: list[np.ndarray] = []
+
         def ask(told: Listener) -> Steps[np.ndarray]:
             return answers.speak(sentence, wish.language, self._sampling(wish), wish.seed, told)
 

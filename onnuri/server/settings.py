@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnuri import config
+from onnuri.errors import ConfigError
 
 if TYPE_CHECKING:
     from onnuri.media import Limits
@@ -44,6 +45,13 @@ class ServeConfig(config.Config):
     """of a sound or video"""
     faces: int = 100_000
     """of a mesh"""
+
+    def check(self) -> None:
+        """Raises ConfigError for a number with which nothing could be served."""
+        for name, least in (("rows", 2), ("open", 1), ("body_bytes", 1), ("request_seconds", 0.1), ("drain_seconds", 0),
+                            ("job_seconds", 1), ("pixels", 1), ("seconds", 0.1), ("faces", 1)):
+            if not getattr(self, name) >= least:  # not a number is refused too
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"is less than {least}", "give more")
 
     @property
     def limits(self) -> Limits:

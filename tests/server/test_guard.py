@@ -3,6 +3,7 @@
 import base64
 import socket
 import threading
+import time
 
 import pytest
 
@@ -91,7 +92,9 @@ def test_every_answer_has_an_id_and_the_log_no_content(server, http):
     sentence = "a very secret red cube"
     answer = http.post("/v1/images/generations", json={"prompt": sentence})
     assert answer.headers["x-request-id"].startswith("req_")
-    log = server.log.read_text()
+    end = time.monotonic() + 10
+    while answer.headers["x-request-id"] not in (log := server.log.read_text()) and time.monotonic() < end:
+        time.sleep(0.01)  # the line is written when the answer has gone
     assert answer.headers["x-request-id"] in log and "secret" not in log
 
 

@@ -114,7 +114,8 @@ def test_a_client_that_goes_takes_its_work_with_it(server):
 
 @pytest.mark.parametrize("options,message", [
     (["--port", "99999"], "cannot be listened on"), (["--host", "0.0.0.0"], "there is no key"), (["--port", "x"], "port"),
-    (["/nowhere/model"], "has no onnuri.json"), (["--database", "mysql://x"], "cannot be used as a database")])
+    (["/nowhere/model"], "has no onnuri.json"), (["--database", "mysql://x"], "cannot be used as a database"),
+    (["--rows", "0"], "is less than 2"), (["--seconds", "nan"], "is less than"), (["--data", "/dev/null"], "cannot be a folder")])
 def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path, options, message):
     command = [sys.executable, "-m", "onnuri.cli", "serve", "--data", str(tmp_path / "d"), "--port", "0", *options]
     made = subprocess.run(command, capture_output=True, text=True, timeout=60)
