@@ -5,16 +5,18 @@ A row's memory is touched only as far as it is filled, so a cache costs what its
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-SHORTEST = 16
-"""ids that a prefix must share to be worth copying"""
+PAGE = 16
+"""ids whose keys and values are kept and shared together"""
 
 
 class Cache:
@@ -29,14 +31,6 @@ class Cache:
         for layer in self.layers:
             layer[:, to, :, :length] = layer[:, row, :, :length]
 
-    def copy(self, row: int, length: int) -> Tensor:
-        """[layers, 2, heads, length, size] of one row."""
-        return torch.stack([layer[:, row, :, :length] for layer in self.layers])
-
-    def paste(self, kept: Tensor, row: int, length: int) -> None:
-        for layer, part in zip(self.layers, kept, strict=True):
-            layer[:, row, :, :length] = part[:, :, :length]
-
 
 def _untouched(*shape: int) -> Tensor:
     """float32 zeros that take no memory before they are written, page by page: huge pages would take all of it."""
@@ -47,51 +41,65 @@ def _untouched(*shape: int) -> Tensor:
 
 
 class Prefixes:
-    """What ended rows held, the least lately used forgotten first."""
+    """Pages of what ended rows held, the least lately used forgotten first.
 
-    def __init__(self, room: int) -> None:
-        self.room, self.bytes = room, 0
-        self.kept: OrderedDict[int, tuple[np.ndarray, Tensor]] = OrderedDict()
-        self.hits = self.reused = self._next = 0
+    A page's key is a hash of all ids up to its end, so that whoever begins alike shares it (vLLM's automatic prefix
+    caching). Pages have their places in one piece of memory: of as many bytes, allocated one by one, the allocator would
+    lose a half to gaps. A page is never forgotten before those behind it.
+    """
+
+    def __init__(self, room: int, cache: Cache) -> None:
+        _, _, heads, _, size = cache.layers[0].shape
+        each = len(cache.layers) * 2 * heads * PAGE * size * 4
+        self.layers = [_untouched(room // each, 2, heads, PAGE, size) for _ in cache.layers] if room >= each else []
+        """[pages, 2, heads, PAGE, size] a layer"""
+        self.free = list(range(room // each))[::-1]
+        self.kept: OrderedDict[bytes, int] = OrderedDict()
+        """places of pages, the least lately used first"""
+        self.page_bytes, self.reused = each, 0
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self.kept) * self.page_bytes
 
     def keep(self, ids: list[int], cache: Cache, row: int) -> None:
-        """The keys and values of a row that holds `ids`; what they go on from is no longer needed by itself."""
-        new = np.asarray(ids, dtype=np.int64)
-        if not self.room or len(new) < SHORTEST:
-            return
-        for key, (old, _) in list(self.kept.items()):
-            shared = _shared(old, new)
-            if shared == len(new):
-                return
-            if shared == len(old):
-                self._forget(key)
-        copied = cache.copy(row, len(new))
-        self.kept[self._next] = (new, copied)
-        self._next += 1
-        self.bytes += copied.nbytes
-        while self.bytes > self.room:
-            self._forget(next(iter(self.kept)))
+        """Whole pages of a row that holds `ids`."""
+        keys = list(_keys(ids))[: len(self.free) + len(self.kept)]
+        old = self._known(keys)
+        self._touch(keys[:old])
+        while len(self.free) < len(keys) - old:
+            self.free.append(self.kept.popitem(last=False)[1])
+        if places := [self.free.pop() for _ in keys[old:]]:
+            for pages, layer in zip(self.layers, cache.layers, strict=True):
+                fresh = layer[:, row, :, PAGE * old : PAGE * len(keys)]
+                pages[places] = fresh.unflatten(2, (-1, PAGE)).permute(2, 0, 1, 3, 4)
+        self.kept.update(zip(keys[old:], places, strict=True))
+        self._touch(keys)
 
     def reuse(self, ids: list[int], cache: Cache, row: int) -> int:
         """Fill a row with the longest kept prefix of `ids`, all but the last at most; its length, 0 for none."""
-        wanted, best, length = np.asarray(ids[:-1], dtype=np.int64), None, SHORTEST - 1
-        for key, (old, _) in self.kept.items():
-            if (shared := _shared(old, wanted)) > length:
-                best, length = key, shared
-        if best is None:
-            return 0
-        self.kept.move_to_end(best)
-        cache.paste(self.kept[best][1], row, length)
-        self.hits += 1
-        self.reused += length
-        return length
+        keys = list(_keys(ids[:-1]))
+        keys = keys[: self._known(keys)]
+        if places := [self.kept[key] for key in keys]:
+            for pages, layer in zip(self.layers, cache.layers, strict=True):
+                layer[:, row, :, : PAGE * len(keys)] = pages[places].permute(1, 2, 0, 3, 4).flatten(2, 3)
+        self._touch(keys)
+        self.reused += PAGE * len(keys)
+        return PAGE * len(keys)
 
-    def _forget(self, key: int) -> None:
-        self.bytes -= self.kept.pop(key)[1].nbytes
+    def _known(self, keys: list[bytes]) -> int:
+        """How many of a sequence's pages are kept."""
+        return next((k for k, key in enumerate(keys) if key not in self.kept), len(keys))
+
+    def _touch(self, keys: list[bytes]) -> None:
+        for key in reversed(keys):  # the first page last
+            self.kept.move_to_end(key)
 
 
-def _shared(a: np.ndarray, b: np.ndarray) -> int:
-    """How many ids two sequences begin with in common."""
-    least = min(len(a), len(b))
-    apart = np.flatnonzero(a[:least] != b[:least])
-    return int(apart[0]) if len(apart) else least
+def _keys(ids: list[int]) -> Iterator[bytes]:
+    """A key for every whole page of a sequence."""
+    page = hashlib.blake2b(digest_size=16)
+    whole = np.asarray(ids[: len(ids) // PAGE * PAGE], dtype=np.int64).reshape(-1, PAGE)
+    for part in whole:
+        page.update(part.tobytes())
+        yield page.digest()

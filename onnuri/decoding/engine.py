@@ -67,7 +67,7 @@ class Engine:
         self.settings, self.forward = settings or EngineConfig(), Forward(model)
         f = self.forward
         self.cache = Cache(f.layers, self.settings.rows, f.heads, f.positions, f.size)
-        self.prefixes, self.queue = Prefixes(self.settings.prefix_bytes), Queue[Ticket]()
+        self.prefixes, self.queue = Prefixes(self.settings.prefix_bytes, self.cache), Queue[Ticket]()
         self.active: list[_Active] = []
         """those that draw an id a step; their rows come first in the cache"""
         self.reading: _Active | None = None

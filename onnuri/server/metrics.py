@@ -48,7 +48,7 @@ class _Engine:
         for name, text, value in (("onnuri_queue", "requests that wait for the engine", len(engine.queue)),
                                   ("onnuri_active", "requests that are decoded", len(engine.active)),
                                   ("onnuri_rows", "sequences in the cache", len(engine.rows)),
-                                  ("onnuri_prefix_bytes", "of kept prefixes", engine.prefixes.bytes)):
+                                  ("onnuri_prefix_bytes", "of kept prefixes", engine.prefixes.held_bytes)):
             yield GaugeMetricFamily(name, text, value=value)
         tokens = CounterMetricFamily("onnuri_tokens", "ids decoded, by medium", labels=["medium"])
         for kind, count in dict(engine.drawn).items():

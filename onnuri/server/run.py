@@ -28,7 +28,7 @@ from onnuri.server.store import Store
 def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     """Until SIGTERM or SIGINT. Raises ConfigError where the port or the database cannot be had."""
     settings.check()
-    few_arenas()
+    settle_malloc()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     listening = _bind(settings)
     store = Store(settings.url, settings.data)
@@ -40,10 +40,13 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     asyncio.run(_run(state, listening))
 
 
-def few_arenas() -> None:
-    """glibc keeps an arena of free memory for every thread, which grow for hours: two are enough (mallopt, M_ARENA_MAX)."""
+def settle_malloc() -> None:
+    """Lets glibc's memory settle: two arenas instead of one a thread, and what is larger than 256 KiB comes from the system
+    and goes back to it, instead of leaving gaps (mallopt, M_ARENA_MAX and M_MMAP_THRESHOLD)."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).mallopt(-8, 2)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-8, 2)
+        libc.mallopt(-3, 256 * 1024)
 
 
 def _bind(settings: ServeConfig) -> socket.socket:

@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
-from onnuri.decoding.cache import Cache
+from onnuri.decoding.cache import PAGE, Cache, Prefixes
 from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.decoding.forward import Forward
 from onnuri.decoding.request import Plan, Request
@@ -225,7 +226,28 @@ def test_a_conversation_goes_on_from_what_was_read(network):
     expected = fresh.submit(again.request)
     fresh.run([expected])
     assert again.ids == expected.ids
-    assert engine.prefixes.reused >= len(prompt) + len(ticket.ids) - 1 and engine.prefixes.bytes <= engine.prefixes.room
+    assert engine.prefixes.reused >= len(prompt) + len(ticket.ids) - PAGE
+
+
+def test_prefixes_hold_what_rows_held_and_forget_the_oldest():
+    """Beside a dict of every prefix that was ever kept: what is reused is right, and as long as room allows."""
+    rng = np.random.default_rng(0)
+    cache = Cache(layers=2, rows=2, heads=2, positions=128, size=4)
+    room = 12
+    prefixes = Prefixes(room * 2 * 2 * 2 * PAGE * 4 * 4, cache)
+    for step in range(300):
+        ids = [*([int(rng.integers(3))] * 20), *rng.integers(0, 2, int(rng.integers(0, 100))).tolist()]
+        held = [torch.from_numpy(np.cumsum(ids)).float() * (layer + 1) for layer in range(2)]  # tells of all ids up to each
+        found = prefixes.reuse(ids, cache, 1)
+        assert found % PAGE == 0 and found < len(ids)
+        for layer, want in zip(cache.layers, held, strict=True):
+            assert torch.equal(layer[:, 1, :, :found], want[:found].view(1, 1, -1, 1).expand(2, 2, found, 4))
+            layer[:, 0, :, : len(ids)] = want.view(1, 1, -1, 1)
+        prefixes.keep(ids, cache, 0)
+        again = prefixes.reuse([*ids, 1], cache, 1)
+        assert again == len(ids) // PAGE * PAGE and len(prefixes.kept) <= room
+        assert sorted([*prefixes.free, *prefixes.kept.values()]) == list(range(room)), step
+    assert len(prefixes.kept) == room and prefixes.held_bytes == room * prefixes.page_bytes
 
 
 def test_too_many_and_too_long_are_refused(network):
