@@ -33,8 +33,10 @@ class Cache:
 
 
 def _untouched(*shape: int) -> Tensor:
-    """float32 zeros that take no memory before they are written, page by page: huge pages would take all of it."""
-    memory = mmap.mmap(-1, 4 * math.prod(shape))
+    """float32 zeros that take no memory before they are written: not when they are read, as shared memory would, and page
+    by page, for huge pages would take all of it."""
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, 4 * math.prod(shape), **private)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.float32).view(shape)

@@ -1,7 +1,8 @@
 """The forward pass of a Llama-class model on a CPU, laid out for decoding: few calls, no copies. Knows no requests.
 
 Beside a stock model's: projections are fused, norms' weights are folded into them, and the two halves that rotary
-embedding turns stand side by side, so that it is one complex product. A test holds it against transformers'.
+embedding turns stand side by side, so that it is one complex product. Weights lie as [inputs, outputs], which MKL multiplies
+with a few rows a third faster than [outputs, inputs]. A test holds it against transformers'.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Forward:
         self.width, self.positions = settings.hidden_size, settings.max_position_embeddings
         self.size = self.width // self.heads
         self.embedding = core.embed_tokens.weight.detach()
-        self.final = core.norm.weight.detach()
+        self.head = (self.embedding * core.norm.weight.detach()).T.contiguous()
+        """[C, vocabulary]"""
         self.epsilon = torch.tensor(settings.rms_norm_eps)
         self.weights = [_laid_out(layer, self.heads, self.size) for layer in core.layers]
         theta = settings.rope_parameters["rope_theta"]
@@ -41,7 +43,7 @@ class Forward:
 
     @torch.inference_mode()
     def one(self, ids: Tensor, lengths: Tensor, cache: Cache, longest: int, even: bool) -> Tensor:
-        """Last hidden states [N, C] of one id [N] a row, for the cache's first N rows, which hold `lengths` [N].
+        """Last hidden states [N, C], normed, of one id [N] a row, for the cache's first N rows, which hold `lengths` [N].
 
         `longest`: the greatest length; `even`: whether all are of that length.
         """
@@ -54,11 +56,11 @@ class Forward:
             keys, values = store[:, :count, :, : longest + 1]
             seen = F.scaled_dot_product_attention(turned[:, 0, :, None], keys, values, attn_mask=mask)
             x = self._rest(x, seen.reshape(count, self.width), w)
-        return self._norm(x) * self.final
+        return self._norm(x)
 
     @torch.inference_mode()
     def chunk(self, ids: Tensor, row: int, at: int, cache: Cache) -> Tensor:
-        """Last hidden states [T, C] of ids [T] that go on in one row of the cache, which holds `at`."""
+        """Last hidden states [T, C], normed, of ids [T] that go on in one row of the cache, which holds `at`."""
         count, end = len(ids), at + len(ids)
         x, turns = self.embedding[ids], self.turns[at:end]
         mask = torch.ones(count, end, dtype=torch.bool).tril(at) if at else None
@@ -69,23 +71,23 @@ class Forward:
             query = turned[:, 0].transpose(0, 1)[None]
             seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=not at)
             x = self._rest(x, seen[0].transpose(0, 1).reshape(count, self.width), w)
-        return self._norm(x) * self.final
+        return self._norm(x)
 
     def logits(self, hidden: Tensor, lo: int, hi: int, extra: int | None = None) -> Tensor:
         """Logits [N, hi - lo] of ids [lo, hi), and one more for an id beyond them."""
-        found = F.linear(hidden, self.embedding[lo:hi])
+        found = hidden @ self.head[:, lo:hi]
         if extra is not None:
-            found = torch.cat([found, F.linear(hidden, self.embedding[extra : extra + 1])], 1)
+            found = torch.cat([found, hidden @ self.head[:, extra : extra + 1]], 1)
         return found
 
     def _project(self, x: Tensor, w: dict[str, Tensor], turns: Tensor) -> Tensor:
         """Query, key and value [N, 3, heads, size], the first two turned (Su et al. 2021)."""
-        y = F.linear(self._norm(x), w["qkv"]).view(len(x), 3, self.heads, self.size // 2, 2)
+        y = (self._norm(x) @ w["qkv"]).view(len(x), 3, self.heads, self.size // 2, 2)
         return torch.view_as_real(torch.view_as_complex(y) * turns).flatten(-2)
 
     def _rest(self, x: Tensor, seen: Tensor, w: dict[str, Tensor]) -> Tensor:
         x = torch.addmm(x, seen, w["out"])
-        gate, up = F.linear(self._norm(x), w["gate_up"]).chunk(2, -1)
+        gate, up = (self._norm(x) @ w["gate_up"]).chunk(2, -1)
         return torch.addmm(x, F.silu(gate).mul_(up), w["down"])
 
     def _norm(self, x: Tensor) -> Tensor:
@@ -99,10 +101,9 @@ def _laid_out(layer: Any, heads: int, size: int) -> dict[str, Tensor]:
     attention, mlp = layer.self_attn, layer.mlp
     before, behind = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
     turned = [_side_by_side(p.weight, heads, size) for p in (attention.q_proj, attention.k_proj)]
-    return {"qkv": (torch.cat([*turned, attention.v_proj.weight]) * before).detach().contiguous(),
-            "out": attention.o_proj.weight.detach().T,
-            "gate_up": (torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * behind).detach().contiguous(),
-            "down": mlp.down_proj.weight.detach().T}
+    fused = {"qkv": torch.cat([*turned, attention.v_proj.weight]) * before, "out": attention.o_proj.weight,
+             "gate_up": torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * behind, "down": mlp.down_proj.weight}
+    return {name: weight.detach().T.contiguous() for name, weight in fused.items()}
 
 
 def _side_by_side(weight: Tensor, heads: int, size: int) -> Tensor:
