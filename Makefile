@@ -14,8 +14,9 @@ test: .venv/dev debs  ## what a newcomer and CI run
 test-slow: .venv/dev debs
 	$(BIN)/pytest -m slow
 
-debs:  ## Debian's packages that tests need: a browser, PostgreSQL
+debs:  ## Debian's packages that tests need: a browser, PostgreSQL, a C compiler
 	@missing=""; command -v chromium >/dev/null || missing="chromium"; \
+	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -10,10 +10,11 @@ import math
 import mmap
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PAGE = 16
 """ids whose keys and values are kept and shared together"""
@@ -26,6 +27,13 @@ class Cache:
         self.layers = [_untouched(2, rows, heads, positions, size) for _ in range(layers)]
         self.rows = rows
         self.bytes = sum(layer.nbytes for layer in self.layers)
+
+    @classmethod
+    def of(cls, model: nn.Module, rows: int) -> Cache:
+        """For a Llama-class model."""
+        c: Any = model.config
+        size = c.hidden_size // c.num_attention_heads
+        return cls(c.num_hidden_layers, rows, c.num_attention_heads, c.max_position_embeddings, size)
 
     def move(self, row: int, to: int, length: int) -> None:
         for layer in self.layers:

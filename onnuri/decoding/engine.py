@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from onnuri import config
 from onnuri.decoding.cache import Cache, Prefixes
-from onnuri.decoding.forward import Forward
+from onnuri.decoding.compiled import fastest
 from onnuri.decoding.queue import Queue
 from onnuri.decoding.request import Course, Plan, Request, Ticket
 from onnuri.decoding.sample import SamplingConfig, draw, guided, whether_first
@@ -36,6 +36,8 @@ class EngineConfig(config.Config):
     """of ended sequences, for those that go on from them"""
     chunk: int = 256
     """ids of prompts that are read between two steps"""
+    compiled: bool = True
+    """whether steps run in a kernel that this machine's C compiler builds, if it has one"""
 
 
 class _Row:
@@ -64,9 +66,9 @@ class Engine:
     """The weights of a model, and whatever they are decoding."""
 
     def __init__(self, model: nn.Module, settings: EngineConfig | None = None) -> None:
-        self.settings, self.forward = settings or EngineConfig(), Forward(model)
-        f = self.forward
-        self.cache = Cache(f.layers, self.settings.rows, f.heads, f.positions, f.size)
+        self.settings = settings or EngineConfig()
+        self.cache = Cache.of(model, self.settings.rows)
+        self.forward = f = fastest(model, self.cache, self.settings.compiled)
         self.prefixes, self.queue = Prefixes(self.settings.prefix_bytes, self.cache), Queue[Ticket]()
         self.active: list[_Active] = []
         """those that draw an id a step; their rows come first in the cache"""

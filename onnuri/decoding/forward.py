@@ -7,6 +7,7 @@ with a few rows a third faster than [outputs, inputs]. A test holds it against t
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -30,8 +31,7 @@ class Forward:
         self.width, self.positions = settings.hidden_size, settings.max_position_embeddings
         self.size = self.width // self.heads
         self.embedding = core.embed_tokens.weight.detach()
-        self.head = (self.embedding * core.norm.weight.detach()).T.contiguous()
-        """[C, vocabulary]"""
+        self.final = core.norm.weight.detach()
         self.epsilon = torch.tensor(settings.rms_norm_eps)
         self.weights = [_laid_out(layer, self.heads, self.size) for layer in core.layers]
         theta = settings.rope_parameters["rope_theta"]
@@ -40,6 +40,11 @@ class Forward:
         turned = torch.polar(torch.ones_like(angles), angles)[:, None]
         self.turns = torch.stack([turned, turned, torch.ones_like(turned)], 1)
         """complex64 [positions, 3, 1, size / 2]: query and key are turned, the value is not"""
+
+    @functools.cached_property
+    def head(self) -> Tensor:
+        """[C, vocabulary]"""
+        return (self.embedding * self.final).T.contiguous()
 
     @torch.inference_mode()
     def one(self, ids: Tensor, lengths: Tensor, cache: Cache, longest: int, even: bool) -> Tensor:
@@ -100,10 +105,15 @@ def _laid_out(layer: Any, heads: int, size: int) -> dict[str, Tensor]:
     """A layer's weights, fused, norms folded in."""
     attention, mlp = layer.self_attn, layer.mlp
     before, behind = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
-    turned = [_side_by_side(p.weight, heads, size) for p in (attention.q_proj, attention.k_proj)]
-    fused = {"qkv": torch.cat([*turned, attention.v_proj.weight]) * before, "out": attention.o_proj.weight,
+    fused = {"qkv": queries_keys_values(attention, heads, size) * before, "out": attention.o_proj.weight,
              "gate_up": torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * behind, "down": mlp.down_proj.weight}
     return {name: weight.detach().T.contiguous() for name, weight in fused.items()}
+
+
+def queries_keys_values(attention: Any, heads: int, size: int) -> Tensor:
+    """[3 C, C], of query and key side by side what rotary embedding turns together."""
+    turned = [_side_by_side(p.weight, heads, size) for p in (attention.q_proj, attention.k_proj)]
+    return torch.cat([*turned, attention.v_proj.weight])
 
 
 def _side_by_side(weight: Tensor, heads: int, size: int) -> Tensor:

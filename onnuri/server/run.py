@@ -15,6 +15,7 @@ import torch
 import uvicorn
 
 from onnuri import load
+from onnuri.decoding.compiled import Compiled
 from onnuri.decoding.engine import EngineConfig
 from onnuri.errors import ConfigError
 from onnuri.server.app import create
@@ -36,7 +37,11 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
         raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
                           "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
     torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
-    state = State(Service(load(folder), EngineConfig(rows=settings.rows, waiting=8 * settings.open)), store, settings)
+    service = Service(load(folder), EngineConfig(rows=settings.rows, waiting=8 * settings.open))
+    if not isinstance(service.engine.forward, Compiled):
+        logging.getLogger("onnuri").warning("no C compiler builds the decoding kernel: PyTorch decodes, several times slower; "
+                                            "install gcc")
+    state = State(service, store, settings)
     asyncio.run(_run(state, listening))
 
 

@@ -1,0 +1,111 @@
+"""The compiled kernel beside the pass in PyTorch, which other tests hold against transformers'."""
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnuri.decoding import compiled
+from onnuri.decoding.cache import Cache
+from onnuri.decoding.engine import Engine, EngineConfig
+from onnuri.decoding.forward import Forward
+from onnuri.decoding.request import Plan, Request
+from onnuri.model.backbone import BackboneConfig
+
+ROWS, POSITIONS, VOCABULARY = 19, 96, 331
+SHAPES = ((48, 3, 96), (64, 4, 100), (96, 3, 72), (128, 2, 37), (128, 1, 200))
+"""width, heads, hidden: heads of 16 to 128, and what fills no panel"""
+
+
+@pytest.fixture(autouse=True)
+def compiler():
+    assert shutil.which("cc"), "a C compiler is needed here: make debs installs it"
+
+
+def model_of(shape, half):
+    torch.manual_seed(sum(shape))
+    width, heads, hidden = shape
+    model = BackboneConfig(vocabulary=VOCABULARY, width=width, heads=heads, hidden=hidden, layers=2, longest=POSITIONS).build().eval()
+    for name, p in model.named_parameters():
+        p.requires_grad_(False)
+        p.copy_(1 + torch.randn_like(p) / 4 if "norm" in name else torch.randn_like(p) / len(p) ** 0.5)
+    return model.half().float() if half else model
+
+
+def pair_of(shape, half, threads):
+    """The kernel and PyTorch with caches of the same random content."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    model = model_of(shape, half)
+    caches = [Cache.of(model, ROWS) for _ in range(2)]
+    for a, b in zip(caches[0].layers, caches[1].layers, strict=True):
+        b.copy_(a.copy_(torch.randn(a.shape)))
+    made = compiled.fastest(model, caches[0])
+    torch.set_num_threads(before)
+    assert isinstance(made, compiled.Compiled) and made.weight == (torch.float16 if half else torch.float32)
+    return (made, caches[0]), (Forward(model), caches[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(SHAPES), st.booleans(), st.sampled_from((1, 2, 3)), st.data())
+def test_the_kernel_is_the_pass_of_pytorch(shape, half, threads, data):
+    (kernel, kept), (eager, other) = pair_of(shape, half, threads)
+    lengths = torch.tensor(data.draw(st.lists(st.integers(0, POSITIONS - 3), min_size=1, max_size=ROWS)))
+    for _ in range(2):
+        ids = torch.randint(0, VOCABULARY, (len(lengths),))
+        longest, even = int(lengths.max()), bool((lengths == lengths[0]).all())
+        ours, theirs = kernel.one(ids, lengths, kept, longest, even), eager.one(ids, lengths, other, longest, even)
+        assert torch.allclose(ours, theirs, atol=2e-4, rtol=1e-3)
+        for a, b in zip(kept.layers, other.layers, strict=True):
+            assert torch.allclose(a, b, atol=2e-4, rtol=1e-3)
+        lo = data.draw(st.integers(0, VOCABULARY - 1))
+        hi = data.draw(st.integers(lo + 1, VOCABULARY))
+        extra = data.draw(st.none() | st.integers(0, VOCABULARY - 1))
+        assert torch.allclose(kernel.logits(theirs, lo, hi, extra), eager.logits(theirs, lo, hi, extra), atol=1e-3, rtol=1e-3)
+        lengths = lengths + 1
+
+
+def test_a_row_is_the_same_to_the_last_bit_whoever_is_beside_it():
+    (kernel, cache), _ = pair_of(SHAPES[1], True, 2)
+    ids, lengths = torch.randint(0, VOCABULARY, (ROWS,)), torch.randint(0, POSITIONS - 1, (ROWS,))
+    whole = kernel.one(ids, lengths, cache, int(lengths.max()), False)
+    for count in range(1, ROWS):
+        assert torch.equal(kernel.one(ids[:count], lengths[:count], cache, int(lengths.max()), False), whole[:count])
+    assert torch.equal(kernel.logits(whole, 5, 300)[:3], kernel.logits(whole[:3], 5, 300))
+
+
+def test_attention_far_beyond_what_an_exponential_holds():
+    (kernel, kept), (eager, other) = pair_of(SHAPES[0], False, 1)
+    for cache in (kept, other):
+        for layer in cache.layers:
+            layer[0] *= 1e4
+    ids, lengths = torch.arange(4), torch.tensor([0, 20, 50, 94])
+    ours, theirs = (f.one(ids, lengths, c, 94, False) for f, c in ((kernel, kept), (eager, other)))
+    assert torch.isfinite(ours).all() and torch.allclose(ours, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("compiler", ["/bin/false", "/no/such/compiler"])
+def test_without_a_compiler_pytorch_decodes(compiler, monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled.build.cache_clear()
+    model = model_of(SHAPES[0], True)
+    engine = Engine(model, EngineConfig(rows=2))
+    compiled.build.cache_clear()
+    assert type(engine.forward) is Forward
+    ticket = engine.submit(Request(prompt=[1, 2], plan=Plan(ranges=((0, 50),) * 4)))
+    engine.run([ticket])
+    assert len(ticket.ids) == 4 and not any(tmp_path.rglob("*.so"))
+
+
+def test_the_kernel_is_built_once_and_a_half_written_one_is_never_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled.build.cache_clear()
+    assert compiled.build("float") is not None
+    [made] = (tmp_path / "onnuri").iterdir()
+    stamp = made.stat().st_mtime_ns
+    compiled.build.cache_clear()
+    assert compiled.build("float") is not None and made.stat().st_mtime_ns == stamp
+    compiled.build.cache_clear()
