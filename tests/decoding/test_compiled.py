@@ -27,7 +27,8 @@ def compiler():
 def model_of(shape, half):
     torch.manual_seed(sum(shape))
     width, heads, hidden = shape
-    model = BackboneConfig(vocabulary=VOCABULARY, width=width, heads=heads, hidden=hidden, layers=2, longest=POSITIONS).build().eval()
+    settings = BackboneConfig(vocabulary=VOCABULARY, width=width, heads=heads, hidden=hidden, layers=2, longest=POSITIONS)
+    model = settings.build().eval()
     for name, p in model.named_parameters():
         p.requires_grad_(False)
         p.copy_(1 + torch.randn_like(p) / 4 if "norm" in name else torch.randn_like(p) / len(p) ** 0.5)
