@@ -5,6 +5,7 @@ Knows no language. The first 256 codes are bytes; merges never span words. Train
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,6 +64,12 @@ class TextCodec(Codec):
 
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
         return [self.tokenizer.decode([int(c) for c in row], skip_special_tokens=False) for row in codes]
+
+    @functools.cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes that each code stands for; a letter may be cut between codes."""
+        names = [str(self.tokenizer.id_to_token(k)) for k in range(len(BYTES), self.num_codes)]
+        return [*(bytes([b]) for b in range(256)), *(name.replace(SPACE, " ").encode() for name in names)]
 
     def words(self, codes: np.ndarray) -> list[np.ndarray]:
         """The codes of each word, white space before it included; end to end they are the whole."""

@@ -20,8 +20,8 @@ from onnuri import config
 from onnuri.decoding.cache import Cache, Prefixes
 from onnuri.decoding.compiled import fastest
 from onnuri.decoding.queue import Queue
-from onnuri.decoding.request import Course, Plan, Request, Ticket
-from onnuri.decoding.sample import SamplingConfig, draw, guided, whether_first
+from onnuri.decoding.request import Course, Plan, Request, Score, Ticket
+from onnuri.decoding.sample import SamplingConfig, draw, guided, likelihood, masked, whether_first
 from onnuri.errors import BusyError, ConfigError
 
 
@@ -223,7 +223,9 @@ class Engine:
             logits = whether_first(logits, sampling.temperature)
         elif _led(members[0]):
             logits = _agreeing(logits, [_follows_last(a) for a in members])
+        logits = _constrained(logits, members)
         found = draw(logits, sampling.temperature, sampling.top_p, [a.generator for a in members]).tolist()
+        found = _settled(logits, found, members, lo, hi)
         return [lo + k if k < hi - lo else plan.end for k in found]
 
     def _feed(self) -> None:
@@ -273,6 +275,26 @@ def _alike(active: _Active) -> Any:
     """Requests of one key are scored and drawn in one go, wherever in their answers they are."""
     plan, step = active.course.plan, active.course.step
     return plan.at(step), plan.end, active.request.sampling, active.request.paired, _leads(active), _led(active)
+
+
+def _constrained(logits: Tensor, members: list[_Active]) -> Tensor:
+    """Logits [B, V] of what each request's own constraint allows."""
+    constraints = [a.request.constraint for a in members]
+    if not any(constraints):
+        return logits
+    return masked(logits, [c.allowed() if c else None for c in constraints], [c.closing() if c else None for c in constraints])
+
+
+def _settled(logits: Tensor, found: list[int], members: list[_Active], lo: int, hi: int) -> list[int]:
+    """What stands of what was drawn from logits [B, V], by each request's constraint; whoever asked is told how likely it was."""
+    settled = []
+    for row, (active, drawn) in enumerate(zip(members, found, strict=True)):
+        request = active.request
+        settled.append(request.constraint.take(drawn) if request.constraint else drawn)
+        if request.on_score:
+            logprob, others = likelihood(logits[row], settled[-1], request.likeliest)
+            request.on_score(Score(logprob, tuple((lo + k if k < hi - lo else request.plan.end, p) for k, p in others)))
+    return settled
 
 
 def _lead(active: _Active) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 from onnuri.decoding.sample import SamplingConfig
 
@@ -40,6 +40,31 @@ class Plan:
         return (*self.first, False) if self.first and step == 0 else (*self.free, True)
 
 
+class Constraint(Protocol):
+    """What may stand in one answer of free length beyond its plan, a grammar for instance.
+
+    Ids are counted from the first of the plan's range; the end comes after the last. Called on the engine's thread.
+    """
+
+    def allowed(self) -> bytes:
+        """A byte for every id of the range and one for the end, 0 where it may not stand now; never all 0."""
+
+    def closing(self) -> int | None:
+        """The id that takes the end's score, where the answer may not end now but something within it may."""
+
+    def take(self, drawn: int) -> int:
+        """The id that stands: the one that was drawn, or another, if after that one there were no room to end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How likely a drawn id was among those that were allowed, before temperature."""
+
+    logprob: float
+    likeliest: tuple[tuple[int, float], ...] = ()
+    """ids and their logprobs, the likeliest first"""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
     """One answer that is wanted."""
@@ -57,6 +82,12 @@ class Request:
     """whose share of the engine it takes: kinds are served in turn"""
     on_token: Callable[[int], None] | None = None
     """is told every id as it stands, put in or drawn, on the engine's thread"""
+    constraint: Constraint | None = None
+    """of this answer alone: it is changed by what is drawn"""
+    on_score: Callable[[Score], None] | None = None
+    """is told how likely a drawn id was, before `on_token`; without it nothing is computed"""
+    likeliest: int = 0
+    """how many a score names"""
 
     @property
     def steps(self) -> int:

@@ -1,4 +1,4 @@
-"""How one id is drawn from logits: allowed range, guidance, temperature, top-p. Knows no media."""
+"""How one id is drawn from logits, and how likely it was: allowed range, guidance, temperature, top-p. Knows no media."""
 
 from __future__ import annotations
 
@@ -35,6 +35,24 @@ def whether_first(logits: Tensor, temperature: float) -> Tensor:
     inner = torch.log_softmax(others / temperature, -1) * temperature if temperature > 0 else \
         others - others.amax(-1, keepdim=True)
     return torch.cat([inner + others.logsumexp(-1, keepdim=True), logits[:, -1:]], -1)
+
+
+def masked(logits: Tensor, allowed: list[bytes | None], closing: list[int | None]) -> Tensor:
+    """Logits [B, V] without what a row may not take; the last, of the end, goes to `closing` where the row has one."""
+    logits = logits.clone()
+    for row, (mask, place) in enumerate(zip(allowed, closing, strict=True)):
+        if place is not None:
+            logits[row, place] = logits[row, -1]
+        if mask is not None:
+            logits[row].masked_fill_(torch.frombuffer(bytearray(mask), dtype=torch.uint8) == 0, -torch.inf)
+    return logits
+
+
+def likelihood(logits: Tensor, drawn: int, count: int) -> tuple[float, list[tuple[int, float]]]:
+    """Of logits [V] the log probability of one index, and the `count` likeliest with theirs."""
+    logprobs = logits.log_softmax(-1)
+    values, places = logprobs.topk(min(count, int(logits.isfinite().sum())))
+    return float(logprobs[drawn]), list(zip(places.tolist(), values.tolist(), strict=True))
 
 
 def draw(logits: Tensor, temperature: float, top_p: float, generators: list[torch.Generator]) -> Tensor:

@@ -90,12 +90,12 @@ class Answers:
         return language, v.codes("text", np.array(ids[1:], dtype=np.int64))
 
     def write(self, context: Context, language: Language, sampling: SamplingConfig, seed: int = 0,
-              only_heard: bool = False, on_token: Listener | None = None) -> Steps[np.ndarray]:
+              only_heard: bool = False, on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
         """Text codes that answer: of a lone sound its words, of a lone sentence that is to be spoken (not `only_heard`)
-        itself, if it is in the language that is asked for; else what the model writes."""
+        itself, if it is in the language that is asked for; else what the model writes, as `make` does."""
         if context.says(language) and (context.heard or not only_heard):
             return context.words
-        return (yield from self.make("text", context, language, sampling, seed, on_token))
+        return (yield from self.make("text", context, language, sampling, seed, on_token, **more))
 
     def speak(self, sentence: np.ndarray, language: Language, sampling: SamplingConfig, seed: int = 0,
               on_token: Listener | None = None) -> Steps[np.ndarray]:
@@ -110,12 +110,12 @@ class Answers:
                                                    kind="audio", on_token=on_token)))
 
     def make(self, to: Medium, context: Context, language: Language, sampling: SamplingConfig, seed: int = 0,
-             on_token: Listener | None = None) -> Steps[np.ndarray]:
-        """Codes of any medium but sound that follow what was given."""
+             on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
+        """Codes of any medium but sound that follow what was given; `more` are other fields of the request."""
         opening = self.vocabulary.opening(to, language)
-        return self._codes(to, (yield Request(
-            prompt=context.ids + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to, on_token=on_token,
-            without=[self.vocabulary.special("<bos>"), *opening])))
+        request = Request(prompt=context.ids + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
+                          on_token=on_token, without=[self.vocabulary.special("<bos>"), *opening])
+        return self._codes(to, (yield dataclasses.replace(request, **more)))
 
     def answer(self, to: Medium, given: Given, language: Language, sampling: dict[str, SamplingConfig],
                seed: int = 0) -> Steps[np.ndarray]:

@@ -23,12 +23,16 @@ from onnuri import media
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium, language_of
 from onnuri.model.answer import Context
 from onnuri.server import intake
+from onnuri.server.beside import beside
+from onnuri.server.logprobs import logprobs_of
 from onnuri.server.pool import kind
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import MEDIUM, ChatRequest, Message, Said
 from onnuri.server.service import Item, Picture, Sound, Stream, Wish, Words
 from onnuri.server.sound import PCM_HZ, Pcm, encoded
 from onnuri.server.state import Caller, State
+from onnuri.server.structure import Structure
+from onnuri.server.tools import Calling, call_of, structure_of
 
 SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
 """a message's fields of media"""
@@ -49,6 +53,13 @@ class Turn:
     """of the answer"""
     only_words: bool
     """whether it is a lone sentence"""
+    structure: Structure | None = None
+    """of the answer's text"""
+
+    @property
+    def calls(self) -> bool:
+        """Whether a tool is called instead of saying something."""
+        return self.structure is not None and self.structure.calls
 
 
 @dataclasses.dataclass
@@ -61,6 +72,12 @@ class Reply:
     transcript: str = ""
     finish: str = "stop"
     items: list[Item] = dataclasses.field(default_factory=list)
+    scores: list[Any] = dataclasses.field(default_factory=list)
+    """of the words, in the client's fields"""
+
+    def again(self) -> Reply:
+        """Another choice of the same answer, with nothing in it yet."""
+        return Reply(self.id, sound_id=f"audio_{secrets.token_hex(12)}")
 
 
 async def turn_of(request: ChatRequest, state: State) -> Turn:
@@ -121,55 +138,47 @@ def wishes(request: ChatRequest, turn: Turn) -> list[Wish]:
     """One for each medium that is wanted, words first: what is spoken is what is written."""
     wanted = list(dict.fromkeys(request.modalities or ["text"]))
     seed = request.seed if request.seed is not None else secrets.randbits(31)
+    likeliest = (request.top_logprobs or 0) if request.logprobs and not turn.calls else None
     order = sorted((MEDIUM[w] for w in wanted), key=list(MEDIUM.values()).index)
     return [Wish(to=m, language=turn.language, seed=seed, temperature=request.temperature, top_p=request.top_p,
-                 guidance=request.guidance, partial=(request.partial_images or 0) if request.stream else 0) for m in order]
+                 guidance=request.guidance, partial=(request.partial_images or 0) if request.stream else 0,
+                 structure=turn.structure, longest=_limit(request), likeliest=likeliest) for m in order]
+
+
+def _limit(request: ChatRequest) -> int | None:
+    return request.max_completion_tokens or request.max_tokens
+
+
+async def choices(request: ChatRequest, turn: Turn, context: Context, state: State) -> Stream[tuple[int, Any]]:
+    """(choice, (medium, event)) of all `n` answers, side by side, each with a seed of its own."""
+    seed = request.seed if request.seed is not None else secrets.randbits(31)
+    async with contextlib.aclosing(beside([events(request.model_copy(update={"seed": seed + k}), turn, context, state)
+                                           for k in range(request.n or 1)])) as made:
+        async for event in made:
+            yield event
 
 
 async def events(request: ChatRequest, turn: Turn, context: Context, state: State) -> Stream[Any]:
     """(medium, event) of all that is wanted, side by side, but speech after the text that it speaks."""
     wanted = wishes(request, turn)
-    queue: asyncio.Queue[Any] = asyncio.Queue()
     written: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     has_text = wanted[0].to == "text"
-    limit = request.max_completion_tokens or request.max_tokens
 
-    async def one(wish: Wish) -> None:
+    async def one(wish: Wish) -> Stream[Any]:
         sentence = None
         if wish.to == "audio" and has_text:
             sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
         async with contextlib.aclosing(state.service.answer(context, wish, sentence)) as made:
-            if wish.to == "text":
-                made = _stopped(made, request.stop, limit)  # type: ignore[assignment]
+            if wish.to == "text" and not turn.structure:
+                made = _stopped(made, request.stop, _limit(request))  # type: ignore[assignment]
             async for event in made:
                 if wish.to == "text" and isinstance(event, Item):
                     written.set_result(event.item)
-                queue.put_nowait((wish.to, event))
+                yield wish.to, event
 
-    async def all_() -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for wish in wanted:
-                    group.create_task(one(wish))
-            queue.put_nowait(None)
-        except* Exception as errors:
-            queue.put_nowait(_first(errors))
-
-    task = asyncio.create_task(all_())
-    try:
-        while (event := await queue.get()) is not None:
-            if isinstance(event, Exception):
-                raise event
+    async with contextlib.aclosing(beside([one(wish) for wish in wanted])) as made:
+        async for _, event in made:
             yield event
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-def _first(errors: BaseExceptionGroup[Any]) -> Exception:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error  # type: ignore[return-value]
 
 
 async def _stopped(made: Stream[Any], stop: str | list[str] | None, limit: int | None) -> Stream[Any]:
@@ -177,87 +186,130 @@ async def _stopped(made: Stream[Any], stop: str | list[str] | None, limit: int |
     of a stop sequence are held back."""
     stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
     whole = told = ""
-    pieces = 0
+    pieces, begins = 0, list[tuple[int, Any]]()
+    """of every score that is not told, where its token begins"""
+
+    def until(end: int) -> Words:
+        scores = [score for begin, score in begins if begin < end]
+        del begins[: len(scores)]
+        return Words(whole[len(told) : end], tuple(scores))
+
     async for event in made:
         if isinstance(event, Words):
+            begins += [(len(whole), score) for score in event.scores]
             whole, pieces = whole + event.text, pieces + 1
             cut = min((at for s in stops if (at := whole.find(s)) >= 0), default=None)
             if cut is not None or (limit is not None and pieces >= limit):
-                end = whole if cut is None else whole[:cut]
-                if len(end) > len(told):
-                    yield Words(end[len(told) :])
-                yield Item("text", end, pieces, "stop" if cut is not None else "length")
+                end = len(whole) if cut is None else cut
+                if end > len(told):
+                    yield until(end)
+                yield Item("text", whole[:end], pieces, "stop" if cut is not None else "length")
                 return
             held = max((n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])), default=0)
-            safe = whole[: len(whole) - held]
-            if len(safe) > len(told):
-                yield Words(safe[len(told) :])
-                told = safe
+            if len(whole) - held > len(told):
+                yield until(len(whole) - held)
+                told = whole[: len(whole) - held]
         elif isinstance(event, Item):
             if len(whole) > len(told):
-                yield Words(whole[len(told) :])
+                yield until(len(whole))
             yield event
 
 
 async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[str, Any]:
     """The whole answer."""
     turn, context, reply = await _begin(request, state, caller)
-    async with contextlib.aclosing(events(request, turn, context, state)) as made:
-        async for _, event in made:
+    replies = [reply.again() for _ in range(request.n or 1)]
+    async with contextlib.aclosing(choices(request, turn, context, state)) as made:
+        async for k, (medium, event) in made:
             if isinstance(event, Item):
-                _take(reply, event)
+                _take(replies[k], event)
+            elif isinstance(event, Words) and medium == "text":
+                replies[k].scores += logprobs_of(event.scores, state.model.codecs["text"])
+    usage = usage_of(context, [item for r in replies for item in r.items])
+    await state.spend(caller, usage["total_tokens"])
+    return {"id": reply.id, "object": "chat.completion", "created": int(time.time()), "model": state.settings.name,
+            "choices": [{"index": k, **await _choice(r, request, turn, state)} for k, r in enumerate(replies)], "usage": usage}
+
+
+async def _choice(reply: Reply, request: ChatRequest, turn: Turn, state: State) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": reply.content, "refusal": None}
     form = request.audio.format if request.audio else "wav"
     for item in reply.items:
-        if item.medium == "audio":
+        if item.medium == "text" and turn.calls:
+            message |= {"content": None, "tool_calls": call_of(item.item) or None}
+        elif item.medium == "audio":
             data = await state.service.aside(encoded, item.item, form)
             message["audio"] = {"id": reply.sound_id, "data": base64_of(data), "transcript": item.transcript,
                                 "expires_at": int(time.time()) + EXPIRES}
         elif item.medium in SHOWN:
             message[SHOWN[item.medium]] = [await _shown(item.item, item.medium, state)]
-    usage = usage_of(context, reply.items)
-    await state.spend(caller, usage["total_tokens"])
-    return {"id": reply.id, "object": "chat.completion", "created": int(time.time()), "model": state.settings.name,
-            "choices": [{"index": 0, "message": message, "finish_reason": reply.finish, "logprobs": None}], "usage": usage}
+    return {"message": message, "finish_reason": _finish(reply, turn), "logprobs": _logprobs(reply.scores)}
 
 
 async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[dict[str, Any] | None]:
     """Chunks; the first once inputs are read, so that what is wrong with them is still an error with a status."""
     turn, context, reply = await _begin(request, state, caller)
-    created, pcm, seen, first = int(time.time()), Pcm(), 0, state.metrics.first(caller.began)
+    created, first = int(time.time()), state.metrics.first(caller.began)
+    telling = [_Telling(reply.again(), turn, state) for _ in range(request.n or 1)]
 
-    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    def chunk(k: int, delta: dict[str, Any], finish: str | None = None, scores: Any = ()) -> dict[str, Any]:
         return {"id": reply.id, "object": "chat.completion.chunk", "created": created, "model": state.settings.name,
-                "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]}
+                "choices": [{"index": k, "delta": delta, "finish_reason": finish, "logprobs": _logprobs(scores)}]}
 
-    yield chunk({"role": "assistant", "content": None})
-    async with contextlib.aclosing(events(request, turn, context, state)) as made:
-        async for medium, event in made:
+    for k in range(len(telling)):
+        yield chunk(k, {"role": "assistant", "content": None})
+    async with contextlib.aclosing(choices(request, turn, context, state)) as made:
+        async for k, (medium, event) in made:
             first.see(medium, isinstance(event, Sound))
-            if isinstance(event, Words):
-                yield chunk({"audio": {"id": reply.sound_id, "transcript": event.text}} if medium == "audio" else
-                            {"content": event.text})
-            elif isinstance(event, Sound):
-                if data := pcm.send(event.samples):
-                    yield chunk({"audio": {"id": reply.sound_id, "data": base64_of(data)}})
-            elif isinstance(event, Picture):
-                part = {"index": seen, "partial_image_index": event.index, **await _shown(event.image, "image", state)}
-                yield chunk({"images": [part]})
-                seen += 1
-            else:
-                _take(reply, event)
-                if medium == "audio":
-                    yield chunk({"audio": {"id": reply.sound_id, "data": base64_of(pcm.end()),
-                                           "expires_at": int(time.time()) + EXPIRES}})
-                elif medium in SHOWN:
-                    part = {"index": seen if medium == "image" else 0, **await _shown(event.item, medium, state)}
-                    yield chunk({SHOWN[medium]: [part]})
-    yield chunk({}, reply.finish)
-    usage = usage_of(context, reply.items)
+            scores = logprobs_of(event.scores, state.model.codecs["text"]) if isinstance(event, Words) else []
+            for delta in await telling[k].deltas(medium, event):
+                yield chunk(k, delta, scores=scores)
+    for k, told in enumerate(telling):
+        yield chunk(k, {}, _finish(told.reply, turn))
+    usage = usage_of(context, [item for told in telling for item in told.reply.items])
     await state.spend(caller, usage["total_tokens"])
     if request.stream_options and request.stream_options.include_usage:
-        yield {**chunk({}), "choices": [], "usage": usage}
+        yield {**chunk(0, {}), "choices": [], "usage": usage}
     yield None
+
+
+class _Telling:
+    """One choice of a stream: what its chunks tell."""
+
+    def __init__(self, reply: Reply, turn: Turn, state: State) -> None:
+        self.reply, self.state, self.pcm, self.seen = reply, state, Pcm(), 0
+        self.calling = Calling() if turn.calls else None
+
+    async def deltas(self, medium: Medium, event: Any) -> list[dict[str, Any]]:
+        """What an event adds."""
+        if isinstance(event, Words):
+            if medium == "audio":
+                return [{"audio": {"id": self.reply.sound_id, "transcript": event.text}}]
+            return [{"tool_calls": [part]} for part in self.calling.send(event.text)] if self.calling else [{"content": event.text}]
+        if isinstance(event, Sound):
+            data = self.pcm.send(event.samples)
+            return [{"audio": {"id": self.reply.sound_id, "data": base64_of(data)}}] if data else []
+        if isinstance(event, Picture):
+            self.seen += 1
+            return [{"images": [{"index": self.seen - 1, "partial_image_index": event.index,
+                                 **await _shown(event.image, "image", self.state)}]}]
+        _take(self.reply, event)
+        if medium == "audio":
+            return [{"audio": {"id": self.reply.sound_id, "data": base64_of(self.pcm.end()),
+                               "expires_at": int(time.time()) + EXPIRES}}]
+        if medium in SHOWN:
+            return [{SHOWN[medium]: [{"index": self.seen if medium == "image" else 0,
+                                      **await _shown(event.item, medium, self.state)}]}]
+        return []
+
+
+def _finish(reply: Reply, turn: Turn) -> str:
+    return "tool_calls" if turn.calls and reply.finish == "stop" else reply.finish
+
+
+def _logprobs(scores: Any) -> dict[str, Any] | None:
+    """Words that were not drawn (a sentence that is said again) have none."""
+    return {"content": list(scores), "refusal": None} if scores else None
 
 
 async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Turn, Context, Reply]:
@@ -266,6 +318,8 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
                       "invalid_value", "audio.format")
     kind.set(max((MEDIUM[w] for w in request.modalities or ["text"]), key=list(MEDIUM.values()).index))
     turn = await turn_of(request, state)
+    if (made := structure_of(request)) is not None:
+        turn.structure = await state.service.aside(lambda: made(state.service.structures))
     context = await state.service.read(turn.given)
     if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:
         turn.language = context.language

@@ -61,6 +61,28 @@ class Message(_Body):
     audio: dict[str, Any] | None = None
 
 
+class JsonSchema(_Body):
+    name: str | None = None
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+
+
+class ResponseFormat(_Body):
+    """Of the text; without it, words."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class Function(_Body):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(_Body):
+    type: Literal["function"]
+    function: Function
+
+
 class ChatRequest(Drawing):
     messages: Annotated[list[Message], Field(min_length=1, max_length=200)]
     modalities: Annotated[list[Wanted], Field(min_length=1, max_length=5)] | None = None
@@ -70,7 +92,12 @@ class ChatRequest(Drawing):
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    n: Annotated[int | None, Field(ge=1, le=1)] = None
+    n: Annotated[int | None, Field(ge=1, le=8)] = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=64)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | Tool | None = None
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
 
 

@@ -13,19 +13,20 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.decoding.request import Request, Ticket
+from onnuri.decoding.request import Request, Score, Ticket
 from onnuri.decoding.sample import SamplingConfig
-from onnuri.errors import BusyError
+from onnuri.errors import BusyError, ConfigError
 from onnuri.modality import OBJECTS, TABLE, Language, Medium
 from onnuri.model.answer import Context, Given, Listener, Steps
 from onnuri.model.omni import OmniModel, override
 from onnuri.server.pool import Pool, kind
+from onnuri.server.structure import LONGEST, Structure, Structures
 
 T = TypeVar("T")
 Stream = AsyncGenerator[T, None]
@@ -39,6 +40,8 @@ class Words:
     """More of a sentence."""
 
     text: str
+    scores: tuple[tuple[int, Score], ...] = ()
+    """of each of its tokens, by code, if they were asked for and drawn"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,12 @@ class Wish:
     guidance: float | None = None
     partial: int = 0
     """pictures that are shown before the last"""
+    structure: Structure | None = None
+    """of a text, which is then as long as it must be"""
+    longest: int | None = None
+    """most tokens of a text that has a structure"""
+    likeliest: int | None = None
+    """how many tokens a score of a text's names; None: no scores"""
 
 
 class _Returned(Exception):
@@ -128,6 +137,11 @@ class Service:
             except Exception:  # a bug of ours must not leave everybody waiting
                 log.exception("the engine failed; what it was decoding is lost")
                 self.engine.reset()
+
+    @functools.cached_property
+    def structures(self) -> Structures:
+        """What makes JSON of the model's tokens."""
+        return Structures(self.model.codecs["text"])
 
     async def aside(self, call: Callable[..., T], *arguments: Any) -> T:
         """Encoding and rendering, beside the loop."""
@@ -178,12 +192,23 @@ class Service:
         raise AssertionError("an answer without an item")
 
     async def _text(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
-        def ask(told: Listener) -> Steps[np.ndarray]:
-            return self.model.answers.write(context, wish.language, self._sampling(wish), wish.seed, only_heard=True,
-                                            on_token=told)
+        answers, scores = self.model.answers, list[Score]()
+        asked: dict[str, Any] = {} if wish.likeliest is None else {"on_score": scores.append, "likeliest": wish.likeliest}
+        bound = None
+        if wish.structure:
+            room = min(wish.longest or LONGEST, LONGEST, answers.positions - len(context.ids) - 2)
+            bound = await self.aside(wish.structure.begin, room)
+            asked |= {"constraint": bound, "plan": dataclasses.replace(answers.plan("text"), longest=room)}
 
-        async with contextlib.aclosing(self._words(ask)) as events:
+        def ask(told: Listener) -> Steps[np.ndarray]:
+            if bound:
+                return answers.make("text", context, wish.language, self._sampling(wish), wish.seed, told, **asked)
+            return answers.write(context, wish.language, self._sampling(wish), wish.seed, only_heard=True, on_token=told, **asked)
+
+        async with contextlib.aclosing(self._words(ask, scores)) as events:
             async for event in events:
+                if bound and bound.broken:
+                    raise ConfigError("the schema", f"cannot be followed to its end ({bound.broken})", "give a simpler one")
                 yield event
 
     async def listen(self, codes: np.ndarray) -> Stream[Event]:
@@ -196,8 +221,9 @@ class Service:
             async for event in events:
                 yield event
 
-    async def _words(self, ask: Callable[[Listener], Steps[np.ndarray]]) -> Stream[Event]:
-        text, shown = self.model.codecs["text"], ""
+    async def _words(self, ask: Callable[[Listener], Steps[np.ndarray]], scores: Sequence[Score] = ()) -> Stream[Event]:
+        """`scores` grows by one before every id that is told, or stays empty."""
+        text, shown, scored = self.model.codecs["text"], "", 0
         async with self._tokens(ask) as (ids, made):
             codes: list[int] = []
             async for token in ids:
@@ -205,12 +231,12 @@ class Service:
                     codes.append(token)
                     whole = text.decode(np.array(codes))
                     if not whole.endswith("\ufffd") and len(whole) > len(shown):  # not within a letter
-                        yield Words(whole[len(shown) :])
-                        shown = whole
+                        yield Words(whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)])))
+                        shown, scored = whole, len(codes)
             written = await made
             whole = text.decode(written)
             if len(whole) > len(shown):
-                yield Words(whole[len(shown) :])
+                yield Words(whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)])))
             yield Item("text", whole, len(written), ids.finish)
 
     async def _speech(self, context: Context, wish: Wish, sentence: np.ndarray | None) -> Stream[Event]:
