@@ -284,6 +284,7 @@ def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Se
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(Command, prog="onnuri", args=arguments,  # type: ignore[call-overload, no-any-return]
+                            config=(tyro.conf.CascadeSubcommandArgs,),  # `keys list --data D` too, not `keys --data D list` alone
                             description="온누리: text, image, audio, video and 3D, each understood and generated.")
     except SystemExit as stop:
         if stop.code:

@@ -76,7 +76,7 @@ def from_bytes(data: bytes, medium: str, name: str, limits: Limits = LIMITS) -> 
 
 
 _MAGIC = ((".png", b"\x89PNG"), (".jpg", b"\xff\xd8\xff"), (".flac", b"fLaC"), (".ogg", b"OggS"), (".mp3", b"ID3"),
-          (".gif", b"GIF8"), (".glb", b"glTF"), (".ply", b"ply"))
+          (".gif", b"GIF8"), (".glb", b"glTF"), (".ply", b"ply"), (".webm", b"\x1a\x45\xdf\xa3"))
 """how a file of a kind begins"""
 
 
@@ -151,8 +151,8 @@ def to_bytes(item: Any, suffix: str) -> bytes:
         return _image_bytes(item, _PICTURES[suffix])
     if suffix in _SOUNDS:
         return _audio_bytes(item, *_SOUNDS[suffix])
-    if suffix == ".mp4":
-        return _mp4_bytes(item)
+    if suffix in _MOVIES:
+        return _movie_bytes(item, suffix[1:], *_MOVIES[suffix])
     if suffix == ".gif":
         return _gif_bytes(item)
     if suffix in (".glb", ".obj", ".ply", ".stl"):
@@ -164,6 +164,9 @@ def to_bytes(item: Any, suffix: str) -> bytes:
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _SOUNDS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".mp3": ("MP3", "MPEG_LAYER_III"),
            ".ogg": ("OGG", "OPUS"), ".opus": ("OGG", "OPUS")}
+_MOVIES = {".mp4": ("libx264", {"crf": "16", "preset": "veryfast"}),
+           ".webm": ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "realtime"})}
+"""encoders and their options: near to lossless, and quick"""
 """libsndfile's container and coding"""
 
 
@@ -384,12 +387,12 @@ def _audio_bytes(samples: np.ndarray, kind: str, coding: str) -> bytes:
     return out.getvalue()
 
 
-def _mp4_bytes(frames: np.ndarray) -> bytes:
+def _movie_bytes(frames: np.ndarray, form: str, encoder: str, options: dict[str, str]) -> bytes:
     import av
 
     out = io.BytesIO()
-    with av.open(out, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=VIDEO_FPS, options={"crf": "16", "preset": "veryfast"})
+    with av.open(out, "w", format=form) as container:
+        stream: Any = container.add_stream(encoder, rate=VIDEO_FPS, options=options)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

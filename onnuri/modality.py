@@ -183,7 +183,7 @@ TABLE: dict[Medium, Modality] = {
         Modality(name="audio", codebook="audio", codes=4096, grid=None, tokens_per_second=25.0, max_tokens=384,
                  suffixes=(".wav", ".flac", ".mp3", ".ogg", ".opus"), media_type="audio/wav", carries=_ALL),
         Modality(name="video", codebook="visual", codes=VIDEO_GRID.codes, grid=VIDEO_GRID, tokens_per_second=None,
-                 max_tokens=len(VIDEO_GRID.ranges), suffixes=(".mp4", ".gif"), media_type="video/mp4", carries=_ALL),
+                 max_tokens=len(VIDEO_GRID.ranges), suffixes=(".mp4", ".webm", ".gif"), media_type="video/mp4", carries=_ALL),
         Modality(name="shape", codebook="shape", codes=SHAPE_GRID.codes, grid=SHAPE_GRID, tokens_per_second=None,
                  max_tokens=len(SHAPE_GRID.ranges), suffixes=(".glb", ".obj", ".ply", ".stl"), media_type="model/gltf-binary",
                  carries=_STILL),

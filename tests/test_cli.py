@@ -36,3 +36,8 @@ def test_help_teaches_every_verb():
     done = run("--help")
     assert done.returncode == 0
     assert all(v in done.stdout for v in ("demo", "generate", "chat", "export", "train", "evaluate"))
+
+
+def test_a_folder_may_be_named_before_or_after_what_is_done_with_it():
+    before, after = parse(["keys", "--data", "d", "list"]), parse(["keys", "list", "--data", "d"])
+    assert before == after and str(before.data) == "d"

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from onnuri import media
+from onnuri.errors import MediaError
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium, language_of
 from onnuri.model.answer import Context
 from onnuri.server import intake
@@ -74,10 +75,12 @@ class Reply:
     items: list[Item] = dataclasses.field(default_factory=list)
     scores: list[Any] = dataclasses.field(default_factory=list)
     """of the words, in the client's fields"""
+    only: bool = True
+    """whether one medium is all that is wanted"""
 
     def again(self) -> Reply:
         """Another choice of the same answer, with nothing in it yet."""
-        return Reply(self.id, sound_id=f"audio_{secrets.token_hex(12)}")
+        return Reply(self.id, sound_id=f"audio_{secrets.token_hex(12)}", only=self.only)
 
 
 async def turn_of(request: ChatRequest, state: State) -> Turn:
@@ -242,7 +245,8 @@ async def _choice(reply: Reply, request: ChatRequest, turn: Turn, state: State) 
             message["audio"] = {"id": reply.sound_id, "data": base64_of(data), "transcript": item.transcript,
                                 "expires_at": int(time.time()) + EXPIRES}
         elif item.medium in SHOWN:
-            message[SHOWN[item.medium]] = [await _shown(item.item, item.medium, state)]
+            field, part = await _shown_or_why_not(item, reply, state)
+            message[field] = [*message.get(field, []), part]
     return {"message": message, "finish_reason": _finish(reply, turn), "logprobs": _logprobs(reply.scores)}
 
 
@@ -298,8 +302,8 @@ class _Telling:
             return [{"audio": {"id": self.reply.sound_id, "data": base64_of(self.pcm.end()),
                                "expires_at": int(time.time()) + EXPIRES}}]
         if medium in SHOWN:
-            return [{SHOWN[medium]: [{"index": self.seen if medium == "image" else 0,
-                                      **await _shown(event.item, medium, self.state)}]}]
+            field, part = await _shown_or_why_not(event, self.reply, self.state)
+            return [{field: [{"index": self.seen if medium == "image" else 0, **part}]}]
         return []
 
 
@@ -325,7 +329,8 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
         turn.language = context.language
     elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
         turn.language = _answering(turn)
-    return turn, context, Reply(f"chatcmpl-{secrets.token_hex(12)}", sound_id=f"audio_{secrets.token_hex(12)}")
+    only = len(set(request.modalities or ["text"])) == 1
+    return turn, context, Reply(f"chatcmpl-{secrets.token_hex(12)}", sound_id=f"audio_{secrets.token_hex(12)}", only=only)
 
 
 def _answering(turn: Turn) -> Language:
@@ -340,6 +345,17 @@ def _take(reply: Reply, item: Item) -> None:
         reply.content = item.item
     if item.finish == "length":
         reply.finish = "length"
+
+
+async def _shown_or_why_not(item: Item, reply: Reply, state: State) -> tuple[str, dict[str, Any]]:
+    """A message's field and what it has more. One medium that came to nothing (a shape without surface) does not take the
+    others with it. Raises MediaError where it was the only one."""
+    try:
+        return SHOWN[item.medium], await _shown(item.item, item.medium, state)
+    except MediaError as error:
+        if reply.only:
+            raise
+        return "failures", {"type": URL[item.medium], "message": str(error)}
 
 
 async def _shown(item: Any, medium: Medium, state: State) -> dict[str, Any]:

@@ -26,9 +26,10 @@ def _add(what: Any, store: Store) -> None:
 
 def _list(_: Any, store: Store) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table, hour = Table("id", "name", "made", "requests/min", "tokens/min", "last hour", "state"), time.time() // 60 - 60
+    hour = time.time() // 60 - 60
+    table = Table(Column("id", no_wrap=True), "name", "made", "requests/min", "tokens/min", "last hour", "state")
     for key in store.all_keys():
         used = [u for u in store.used(key.id) if u.minute >= hour]
         table.add_row(key.id, key.name, time.strftime("%Y-%m-%d %H:%M", time.localtime(key.created)),

@@ -5,7 +5,7 @@
 const ENDINGS = {
   png: ["image", "image/png"], jpg: ["image", "image/jpeg"], jpeg: ["image", "image/jpeg"], webp: ["image", "image/webp"],
   wav: ["audio", "audio/wav"], flac: ["audio", "audio/flac"], mp3: ["audio", "audio/mpeg"], ogg: ["audio", "audio/ogg"],
-  opus: ["audio", "audio/ogg"], mp4: ["video", "video/mp4"], gif: ["video", "image/gif"],
+  opus: ["audio", "audio/ogg"], mp4: ["video", "video/mp4"], webm: ["video", "video/webm"], gif: ["video", "image/gif"],
   glb: ["mesh", "model/gltf-binary"], obj: ["mesh", "model/obj"], ply: ["mesh", "model/ply"], stl: ["mesh", "model/stl"],
 };
 export const MOST_MB = 16; // the server reads 24 MiB a request, and base64 makes four bytes of three

@@ -1,0 +1,45 @@
+"""What a chat answers where a medium comes to nothing."""
+
+import asyncio
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from onnuri.errors import MediaError
+from onnuri.modality import VOXELS
+from onnuri.server import chat
+from onnuri.server.service import Item
+
+EMPTY = Item("shape", np.zeros((VOXELS,) * 3 + (4,), np.uint8), 64)
+PICTURE = Item("image", np.zeros((128, 128, 3), np.uint8), 62)
+
+
+class Aside:
+    async def aside(self, call, *arguments):
+        return call(*arguments)
+
+
+STATE = types.SimpleNamespace(service=Aside())
+TURN = chat.Turn([("text", "아무것도 없다")], "ko", True)
+REQUEST = types.SimpleNamespace(audio=None)
+
+
+def test_a_shape_without_surface_leaves_the_picture_beside_it():
+    reply = chat.Reply("chatcmpl-1", only=False)
+    reply.items += [EMPTY, PICTURE]
+    message = asyncio.run(chat._choice(reply, REQUEST, TURN, STATE))["message"]
+    assert len(message["images"]) == 1 and "meshes" not in message
+    [failure] = message["failures"]
+    assert failure["type"] == "mesh_url" and "no surface" in failure["message"]
+    telling = chat._Telling(dataclasses.replace(reply, items=[]), TURN, STATE)
+    [empty], [picture] = (asyncio.run(telling.deltas(item.medium, item)) for item in (EMPTY, PICTURE))
+    assert "no surface" in empty["failures"][0]["message"] and picture["images"][0]["type"] == "image_url"
+
+
+def test_alone_it_is_an_error():
+    reply = chat.Reply("chatcmpl-1", only=True)
+    reply.items.append(EMPTY)
+    with pytest.raises(MediaError, match="no surface"):
+        asyncio.run(chat._choice(reply, REQUEST, TURN, STATE))
