@@ -28,7 +28,7 @@ from onnuri.modality import MEDIA, TABLE
 from onnuri.server import audio, chat, images, intake, jobs
 from onnuri.server.guard import LOCAL, Guard, client_of, response_of
 from onnuri.server.problems import Problem, problem_of
-from onnuri.server.schemas import ChatRequest, Drawing, ImageRequest, MeshRequest, Seed, SpeechRequest
+from onnuri.server.schemas import ChatRequest, Drawing, EditRequest, ImageRequest, MeshRequest, Seed, SpeechRequest
 from onnuri.server.service import Stream
 from onnuri.server.sound import TYPES
 from onnuri.server.state import Caller, State
@@ -171,11 +171,21 @@ def _conversation(app: FastAPI) -> None:
     @app.post("/v1/images/generations", tags=["images"])
     async def images_generations(body: ImageRequest, request: Request, who: Who) -> Response:
         """A sentence to pictures."""
-        state = _state(request)
-        state.check_model(body.model)
-        if body.stream:
-            return await _streamed(request, images.stream(body, state, who))
-        return JSONResponse(await _within(request, images.generate(body, state, who)))
+        return await _pictures(body, request, who)
+
+    @app.post("/v1/images/edits", tags=["images"])
+    async def images_edits(body: Annotated[EditRequest, Form(media_type="multipart/form-data")], request: Request,
+                           who: Who) -> Response:
+        """Pictures, and a sentence that says what to make of them, to pictures."""
+        return await _pictures(body, request, who)
+
+
+async def _pictures(body: ImageRequest, request: Request, who: Caller) -> Response:
+    state = _state(request)
+    state.check_model(body.model)
+    if body.stream:
+        return await _streamed(request, images.stream(body, state, who))
+    return JSONResponse(await _within(request, images.generate(body, state, who)))
 
 
 def _sounds(app: FastAPI) -> None:

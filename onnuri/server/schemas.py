@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from onnuri.modality import Language, Medium
@@ -101,14 +102,28 @@ class ChatRequest(Drawing):
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
 
 
-class ImageRequest(Drawing):
+class PictureForm(_Body):
+    """How a picture is to be given."""
+
+    size: str | None = None
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
+
+
+class ImageRequest(Drawing, PictureForm):
     prompt: Prompt
     n: Annotated[int | None, Field(ge=1, le=10)] = 1
-    size: str | None = None
     response_format: Literal["b64_json", "url"] | None = None
-    output_format: Literal["png", "jpeg", "webp"] | None = None
     stream: bool | None = False
-    partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
+
+
+class EditRequest(ImageRequest):
+    """A form. Clients name a lone picture `image`, each of several `image[]`."""
+
+    image: Annotated[list[UploadFile], Field(max_length=16)] = []
+    images: Annotated[list[UploadFile], Field(alias="image[]", max_length=16)] = []
+    mask: UploadFile | None = None
+    markup: UploadFile | None = None
 
 
 class SpeechRequest(Drawing):

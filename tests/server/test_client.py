@@ -6,8 +6,15 @@ import io
 import numpy as np
 import openai
 import pytest
-from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent, ImagesResponse, Video
-from openai.types.audio import Transcription, TranscriptionVerbose
+from openai.types import (
+    ImageEditCompletedEvent,
+    ImageEditPartialImageEvent,
+    ImageGenCompletedEvent,
+    ImageGenPartialImageEvent,
+    ImagesResponse,
+    Video,
+)
+from openai.types.audio import Transcription, TranscriptionVerbose, Translation, TranslationVerbose
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from PIL import Image
 
@@ -175,6 +182,30 @@ def test_images(client):
     assert [e.type.split(".")[1] for e in events] == ["partial_image", "partial_image", "completed"]
 
 
+def test_edits(client, scene):
+    def edit(image=scene["image"], **more):
+        return client.images.edit(**{"model": MODEL, "image": image, "prompt": "make it blue", "extra_body": {"seed": 3}, **more})
+
+    made = edit(n=2, output_format="webp", response_format="b64_json", size="auto")
+    strict(made, ImagesResponse)
+    assert {Image.open(io.BytesIO(base64.b64decode(d.b64_json))).format for d in made.data} == {"WEBP"} and len(made.data) == 2
+    assert made.usage.input_tokens_details.image_tokens == 31 and made.usage.output_tokens == 62
+    several = edit([("a.png", scene["image"]), ("b.png", scene["image"])])
+    assert several.usage.input_tokens_details.image_tokens == 62
+    events = list(edit(stream=True, partial_images=2))
+    for event in events[:-1]:
+        strict(event, ImageEditPartialImageEvent)
+    strict(events[-1], ImageEditCompletedEvent)
+    assert [e.type for e in events] == ["image_edit.partial_image"] * 2 + ["image_edit.completed"]
+    assert events[-1].b64_json == edit().data[0].b64_json
+
+
+def test_an_edit_is_what_a_chat_makes_of_a_picture_and_words(client, scene):
+    edited = client.images.edit(model=MODEL, image=scene["image"], prompt="make it blue", extra_body={"seed": 1}).data[0].b64_json
+    asked = ask(client, [part("image", scene["image"]), {"type": "text", "text": "make it blue"}], "image").choices[0].message
+    assert base64.b64decode(edited) == bytes_of(asked.images, "image_url")
+
+
 @pytest.mark.parametrize("form,begin", [("wav", b"RIFF"), ("flac", b"fLaC"), ("opus", b"OggS"), ("mp3", b"\xff")])
 def test_speech_in_every_format(client, form, begin):
     data = client.audio.speech.create(model=MODEL, voice="default", input="작은 빨간 구", response_format=form).content
@@ -229,3 +260,25 @@ def test_mistakes_are_the_clients_errors(client):
         with pytest.raises(openai.BadRequestError) as error:
             call()
         assert (error.value.type == "invalid_request_error" and ";" in error.value.message) or "not" in error.value.message
+
+
+@pytest.mark.parametrize("field,more", [
+    ("mask", {"mask": b"any"}), ("markup", {"markup": b"any"}), ("size", {"size": "1024x1024"}), ("n", {"stream": True, "n": 2}),
+    ("response_format", {"response_format": "url"}), ("image", {"image": []}), ("image[0]", {"image": b"RIFFxx"})])
+def test_an_edit_that_cannot_be_made_says_why_in_a_line(client, scene, field, more):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.images.edit(**{"model": MODEL, "image": scene["image"], "prompt": "make it blue", **more})
+    message = error.value.body["message"]
+    assert message.startswith(field) and ":" in message and ";" in message and "\n" not in message
+
+
+def test_forms_are_checked_field_by_field(client, scene):
+    for field, call in (
+            ("response_format", lambda: client.audio.translations.create(model=MODEL, file=b"a", response_format="vtt")),
+            ("image[]", lambda: client.images.edit(model=MODEL, image=[scene["image"]] * 17, prompt="a")),
+            ("prompt", lambda: client.images.edit(model=MODEL, image=scene["image"], prompt=""))):
+        with pytest.raises(openai.BadRequestError) as error:
+            call()
+        assert error.value.param == field
+    with pytest.raises(openai.BadRequestError, match="file: is not audio .*; give one of"):
+        client.audio.translations.create(model=MODEL, file=("a.wav", b"RIFFxx"))
