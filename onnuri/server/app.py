@@ -213,8 +213,21 @@ def _sounds(app: FastAPI) -> None:
         if stream:
             return await _streamed(request, audio.transcription_events(data, name, state, who))
         language, text, seconds, _ = await _within(request, audio.transcribe(data, name, state, who))
-        made = audio.transcription(response_format, language, text, seconds)
-        return PlainTextResponse(made) if isinstance(made, str) else JSONResponse(made)
+        return _written(audio.transcription(response_format, "transcribe", language, text, seconds))
+
+    @app.post("/v1/audio/translations", tags=["audio"])
+    async def audio_translations(request: Request, who: Who, file: Annotated[UploadFile, File()],
+                                 model: Annotated[str | None, Form()] = None,
+                                 response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json") -> Response:
+        """Speech in any language to a sentence in English."""
+        state = _state(request)
+        state.check_model(model)
+        text, seconds = await _within(request, audio.translate(await file.read(), "file", state, who))
+        return _written(audio.transcription(response_format, "translate", "en", text, seconds))
+
+
+def _written(made: Any) -> Response:
+    return PlainTextResponse(made) if isinstance(made, str) else JSONResponse(made)
 
 
 def _jobs(app: FastAPI) -> None:

@@ -1,10 +1,10 @@
-"""`/v1/audio/speech` and `/v1/audio/transcriptions`: sentences to sound and sound to sentences."""
+"""`/v1/audio/speech`, `/v1/audio/transcriptions` and `/v1/audio/translations`: sentences to sound and sound to sentences."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from onnuri.errors import MediaError
 from onnuri.modality import AUDIO_HZ, TABLE, Language, language_of
 from onnuri.model.answer import Context
 from onnuri.server import intake
-from onnuri.server.chat import base64_of
+from onnuri.server.chat import base64_of, usage_of
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import SpeechRequest
 from onnuri.server.service import Item, Sound, Stream, Wish, Words
@@ -23,6 +23,7 @@ VOICES = ("default",)
 """the model's own; OpenAI's names of voices are taken for it"""
 NAMES = {"ko": "korean", "en": "english"}
 """languages, as a transcription names them"""
+Task = Literal["transcribe", "translate"]
 
 
 async def speech(request: SpeechRequest, state: State, caller: Caller) -> tuple[bytes, str]:
@@ -99,15 +100,24 @@ async def transcribe(data: bytes, name: str, state: State, caller: Caller) -> tu
     return language, state.model.codecs["text"].decode(words), len(samples) / AUDIO_HZ, len(words)
 
 
-def transcription(form: str, language: Language, text: str, seconds: float) -> Any:
-    """An answer in the form that was asked for."""
+async def translate(data: bytes, name: str, state: State, caller: Caller) -> tuple[str, float]:
+    """What a sound says, in English, and its seconds. What is English already is said again."""
+    _, samples = await state.service.aside(intake.item, data, "audio", name, state.settings)
+    context = await state.service.read([("audio", samples)])
+    item = await state.service.item(context, Wish(to="text", language="en"))
+    await state.spend(caller, usage_of(context, [item])["total_tokens"])
+    return item.item, len(samples) / AUDIO_HZ
+
+
+def transcription(form: str, task: Task, language: Language, text: str, seconds: float) -> Any:
+    """An answer in the form that was asked for, in words of the language."""
     usage = {"type": "duration", "seconds": max(1, round(seconds))}
     if form == "text":
         return text + "\n"
     if form == "verbose_json":
         segment = {"id": 0, "seek": 0, "start": 0.0, "end": round(seconds, 3), "text": text, "tokens": [],
                    "temperature": 0.0, "avg_logprob": 0.0, "compression_ratio": 1.0, "no_speech_prob": 0.0}
-        return {"task": "transcribe", "language": NAMES[language], "duration": round(seconds, 3), "text": text,
+        return {"task": task, "language": NAMES[language], "duration": round(seconds, 3), "text": text,
                 "segments": [segment], "words": None, "usage": usage}
     return {"text": text, "usage": usage}
 

@@ -234,6 +234,20 @@ def test_transcriptions(client, scene):
     assert "".join(e.delta for e in events[:-1]) == events[-1].text == plain.text
 
 
+def test_translations(client, scene):
+    def translate_as(data=scene["audio"], **more):
+        return client.audio.translations.create(model=MODEL, file=("a.wav", data), **more)
+
+    plain, verbose = translate_as(), translate_as(response_format="verbose_json")
+    strict(plain, Translation), strict(verbose, TranslationVerbose)
+    assert plain.text.isascii() and parse(plain.text) == parse(scene["ko"])
+    assert verbose.text == plain.text and verbose.language == "english" and verbose.segments[0].text == plain.text
+    assert translate_as(response_format="text").strip() == plain.text
+    english = client.audio.speech.create(model=MODEL, voice="default", input="a small red sphere", response_format="wav").content
+    heard = client.audio.transcriptions.create(model=MODEL, file=("a.wav", english)).text
+    assert heard.isascii() and translate_as(english).text == heard
+
+
 def test_videos(client, scene):
     video = client.videos.create_and_poll(model=MODEL, prompt=SENTENCE, poll_interval_ms=100)
     assert video.status == "completed" and video.seconds == "2"
