@@ -15,6 +15,7 @@ import json
 import re
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -83,17 +84,18 @@ class Reply:
         return Reply(self.id, sound_id=f"audio_{secrets.token_hex(12)}", only=self.only)
 
 
-async def turn_of(request: ChatRequest, state: State) -> Turn:
-    """The inputs of the last user's message, and of what it speaks about. Raises Problem and MediaError."""
+async def turn_of(request: ChatRequest, state: State, field: str = "messages") -> Turn:
+    """The inputs of the last user's message, and of what it speaks about; errors call the messages by their `field`.
+    Raises Problem and MediaError."""
     at = max((k for k, m in enumerate(request.messages) if m.role == "user"), default=None)
     if at is None:
-        raise Problem(400, "messages: none is the user's; add one with role 'user'", "invalid_value", "messages")
-    given = await _inputs(request.messages[at], f"messages[{at}]", state)
+        raise Problem(400, f"{field}: none is the user's; add one with role 'user'", "invalid_value", field)
+    given = await _inputs(request.messages[at], f"{field}[{at}]", state)
     words = [item for medium, item in given if medium == "text"]
     if not given:
-        raise Problem(400, f"messages[{at}]: is empty; say something or attach a file", "invalid_value", "messages")
+        raise Problem(400, f"{field}[{at}]: is empty; say something or attach a file", "invalid_value", field)
     if all(medium == "text" for medium, _ in given) and refers(" ".join(words)):
-        given = [*await _shown_before(request.messages[:at], state), *given]
+        given = [*await _shown_before(request.messages[:at], state, field), *given]
     language = request.language or (language_of(words[-1]) if words else None) or LANGUAGES[0]
     return Turn(given, language, len(given) == 1 and bool(words))
 
@@ -126,14 +128,14 @@ def _said(text: Any, name: str) -> str:
         raise Problem(400, f"{name}: {error.errors()[0]['msg']}; give a string", "invalid_value", name) from None
 
 
-async def _shown_before(messages: list[Message], state: State) -> list[Any]:
+async def _shown_before(messages: list[Message], state: State, field: str) -> list[Any]:
     """The last thing that can be seen in earlier messages, of whichever side."""
     for k, message in reversed(list(enumerate(messages))):
         parts = [p for field in SHOWN.values() for p in getattr(message, field) or []]
         if isinstance(message.content, list):
             parts += [p for p in message.content if p.get("type") in URL.values()]
         if parts:
-            return [await state.service.aside(intake.load, parts[-1], f"messages[{k}]", state.settings)]
+            return [await state.service.aside(intake.load, parts[-1], f"{field}[{k}]", state.settings)]
     return []
 
 
@@ -324,13 +326,19 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
     turn = await turn_of(request, state)
     if (made := structure_of(request)) is not None:
         turn.structure = await state.service.aside(lambda: made(state.service.structures))
+    context = await context_of(request, turn, state)
+    only = len(set(request.modalities or ["text"])) == 1
+    return turn, context, Reply(f"chatcmpl-{secrets.token_hex(12)}", sound_id=f"audio_{secrets.token_hex(12)}", only=only)
+
+
+async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
+    """A turn's inputs, read; the turn's language is then the answer's."""
     context = await state.service.read(turn.given)
     if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:
         turn.language = context.language
     elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
         turn.language = _answering(turn)
-    only = len(set(request.modalities or ["text"])) == 1
-    return turn, context, Reply(f"chatcmpl-{secrets.token_hex(12)}", sound_id=f"audio_{secrets.token_hex(12)}", only=only)
+    return context
 
 
 def _answering(turn: Turn) -> Language:
@@ -377,14 +385,19 @@ def usage_of(context: Context, items: list[Item]) -> dict[str, Any]:
             "prompt_tokens_details": {"cached_tokens": 0, **given}, "completion_tokens_details": {"reasoning_tokens": 0, **made}}
 
 
-async def sse(chunks: Stream[dict[str, Any] | None]) -> Stream[bytes]:
+def error_of(problem: Problem) -> dict[str, Any]:
+    """What goes wrong in a stream, as its last event."""
+    return problem.body
+
+
+async def sse(chunks: Stream[dict[str, Any] | None], failed: Callable[[Problem], dict[str, Any]] = error_of) -> Stream[bytes]:
     """Server-sent events of chunks; what goes wrong on the way is the last of them."""
     async with contextlib.aclosing(chunks) as made:
         try:
             async for chunk in made:
                 yield b"data: [DONE]\n\n" if chunk is None else _event(chunk)
         except Exception as error:
-            yield _event(problem_of(error).body)
+            yield _event(failed(problem_of(error)))
 
 
 def _event(body: dict[str, Any]) -> bytes:
