@@ -1,7 +1,7 @@
 """The server: every route, and what binds them. `onnuri serve` runs it; `create` makes it for tests.
 
-Routes are thin: what they answer is in `chat.py`, `images.py`, `audio.py` and `jobs.py`, what stands before them in
-`guard.py`.
+Routes are thin: what they answer is in `chat.py`, `responses.py`, `images.py`, `audio.py` and `jobs.py`, what stands
+before them in `guard.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,10 +25,19 @@ from starlette.exceptions import HTTPException
 from onnuri import __version__
 from onnuri.errors import OnnuriError
 from onnuri.modality import MEDIA, TABLE
-from onnuri.server import audio, chat, images, intake, jobs
+from onnuri.server import audio, chat, images, intake, jobs, responses
 from onnuri.server.guard import LOCAL, Guard, client_of, response_of
 from onnuri.server.problems import Problem, problem_of
-from onnuri.server.schemas import ChatRequest, Drawing, EditRequest, ImageRequest, MeshRequest, Seed, SpeechRequest
+from onnuri.server.schemas import (
+    ChatRequest,
+    Drawing,
+    EditRequest,
+    ImageRequest,
+    MeshRequest,
+    ResponseRequest,
+    Seed,
+    SpeechRequest,
+)
 from onnuri.server.service import Stream
 from onnuri.server.sound import TYPES
 from onnuri.server.state import Caller, State
@@ -132,13 +141,14 @@ async def _raw(request: Request, parts: Stream[bytes], media_type: str) -> Strea
     return StreamingResponse(_go_on(first, parts, deadline), media_type=media_type, headers=UNBUFFERED)
 
 
-async def _streamed(request: Request, chunks: Stream[dict[str, Any] | None]) -> StreamingResponse:
-    """A stream whose first chunk is there, so that an error before it still has its status."""
+async def _streamed(request: Request, chunks: Stream[dict[str, Any] | None],
+                    failed: Callable[[Problem], dict[str, Any]] = chat.error_of) -> StreamingResponse:
+    """A stream whose first chunk is there, so that an error before it still has its status; `failed` is one after it."""
     deadline = time.monotonic() + _state(request).settings.request_seconds
     first = await _within(request, anext(chunks))  # type: ignore[arg-type]
 
     async def all_() -> AsyncIterator[bytes]:
-        async with contextlib.aclosing(chat.sse(_go_on(first, chunks, deadline))) as made:
+        async with contextlib.aclosing(chat.sse(_go_on(first, chunks, deadline), failed)) as made:
             async for data in made:
                 yield data
 
@@ -167,6 +177,16 @@ def _conversation(app: FastAPI) -> None:
         if body.stream:
             return await _streamed(request, chat.stream(body, state, who))
         return JSONResponse(await _within(request, chat.complete(body, state, who)))
+
+    @app.post("/v1/responses", tags=["conversation"])
+    async def responses_create(body: ResponseRequest, request: Request, who: Who) -> Response:
+        """A conversation in; words out, and pictures where the tool that draws is given."""
+        state = _state(request)
+        state.check_model(body.model)
+        answer = responses.Answer(body, state, who)
+        if body.stream:
+            return await _streamed(request, answer.events(), answer.failed)
+        return JSONResponse(await _within(request, answer.whole()))
 
     @app.post("/v1/images/generations", tags=["images"])
     async def images_generations(body: ImageRequest, request: Request, who: Who) -> Response:

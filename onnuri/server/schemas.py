@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import UploadFile
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from onnuri.modality import Language, Medium
 
@@ -108,6 +108,55 @@ class PictureForm(_Body):
     size: str | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = None
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
+
+
+class ImageTool(PictureForm):
+    """What draws in `/v1/responses`."""
+
+    type: Literal["image_generation"]
+    model: str | None = None
+    input_image_mask: Any = None
+
+
+class ToolChoice(_Body):
+    type: Literal["image_generation"]
+
+
+class TextFormat(_Body):
+    """Of the words of `/v1/responses`; without it, a sentence."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Said | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+
+
+class TextOut(_Body):
+    format: TextFormat | None = None
+
+
+class ResponseRequest(Drawing):
+    input: Said | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200)]
+    instructions: Said | None = None
+    tools: Annotated[list[ImageTool], Field(max_length=1)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    text: TextOut | None = None
+    stream: bool | None = False
+    max_output_tokens: Annotated[int | None, Field(ge=1)] = None
+    metadata: dict[Said, Said] | None = None
+    previous_response_id: Any = None
+    conversation: Any = None
+    prompt: Any = None
+    background: Any = None
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _drawing_only(cls, tools: Any) -> Any:
+        """Says more of another tool than that its type is not this one."""
+        for tool in tools if isinstance(tools, list) else []:
+            if isinstance(tool, dict) and tool.get("type", "image_generation") != "image_generation":
+                raise ValueError(f"{tool['type']!r:.80} is not a tool that is here; give image_generation, or call functions by "
+                                 "/v1/chat/completions")
+        return tools
 
 
 class ImageRequest(Drawing, PictureForm):

@@ -1,0 +1,269 @@
+"""`/v1/responses`: a conversation in OpenAI's newer form, over the turns and events of `chat.py`.
+
+A request becomes one of chat's. What comes back is told as items (a message of words, a call of the tool that draws), in a
+stream by numbered events; the whole is the last event of the same stream. Nothing is stored: what was said before is sent
+again in `input`. `instructions` are taken and given back, but the model, which has learned no system messages, reads none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from typing import Any
+
+from pydantic import ValidationError
+
+from onnuri.modality import Medium
+from onnuri.model.answer import Context
+from onnuri.server import chat, images
+from onnuri.server.pool import kind
+from onnuri.server.problems import Problem
+from onnuri.server.schemas import MEDIUM, ChatRequest, ImageTool, Message, ResponseRequest, Wanted
+from onnuri.server.service import Item, Picture, Stream, Words
+from onnuri.server.state import Caller, State
+from onnuri.server.structure import ANY_OBJECT, Structure
+
+KEPT = {"previous_response_id": "send what was said before in input", "conversation": "send what was said before in input",
+        "prompt": "write it in input", "background": "wait for the answer, or stream it"}
+"""fields that speak of what is stored, and what to do without them"""
+SAME = ("input_audio", "audio_url", "video_url", "mesh_url")
+"""parts that are chat's as they are; all but the first beyond OpenAI's"""
+DATA = {"input_image": ("image_url",), "input_file": ("file_data", "file_url")}
+"""parts with a file, and the fields that may hold it"""
+
+
+class Answer:
+    """One response, from the request to its last event."""
+
+    def __init__(self, request: ResponseRequest, state: State, caller: Caller) -> None:
+        self.request, self.state, self.caller = request, state, caller
+        self.tool = request.tools[0] if request.tools else ImageTool(type="image_generation")
+        self.id, self.created, self.told = _new("resp"), int(time.time()), 0
+        self.items: dict[Medium, _Writing | _Drawing] = {}
+
+    async def whole(self) -> dict[str, Any]:
+        """The response when all of it is there."""
+        async with contextlib.aclosing(self._events()) as made:
+            told = [event async for event in made]
+        response: dict[str, Any] = told[-1]["response"]
+        return response
+
+    async def events(self) -> Stream[dict[str, Any]]:
+        """All that a stream tells; the first once inputs are read, so that what is wrong with them still has a status."""
+        async with contextlib.aclosing(self._events()) as made:
+            async for event in made:
+                yield self._numbered(event)
+
+    def failed(self, problem: Problem) -> dict[str, Any]:
+        """The last event where something went wrong on the way."""
+        code = "rate_limit_exceeded" if problem.status == 429 else "server_error" if problem.status >= 500 else "invalid_prompt"
+        return self._numbered(self._event("failed", error={"code": code, "message": problem.message}))
+
+    async def _begin(self) -> tuple[ChatRequest, chat.Turn, Context]:
+        """The request in chat's form, what is asked, and what was read; the items begin. Raises Problem and MediaError."""
+        self.state.check_model(self.tool.model)
+        asked = asked_of(self.request, self.tool)
+        for k, medium in enumerate(MEDIUM[w] for w in asked.modalities or []):
+            self.items[medium] = _Writing(k) if medium == "text" else _Drawing(k, self.tool, self.state)
+            kind.set(medium)
+        turn = await chat.turn_of(asked, self.state, "input")
+        turn.structure = await self._structure()
+        return asked, turn, await chat.context_of(asked, turn, self.state)
+
+    async def _events(self) -> Stream[dict[str, Any]]:
+        asked, turn, context = await self._begin()
+        for name in ("created", "in_progress"):
+            yield self._event(name, "in_progress")
+        for item in self.items.values():
+            for event in item.begin():
+                yield event
+        first, made = self.state.metrics.first(self.caller.began), list[Item]()
+        async with contextlib.aclosing(chat.events(asked, turn, context, self.state)) as answer:
+            async for medium, event in answer:
+                first.see(medium)
+                for told in await self.items[medium].tell(event):
+                    yield told
+                made += [event] if isinstance(event, Item) else []
+        usage = _usage(context, made)
+        await self.state.spend(self.caller, usage["total_tokens"])
+        if any(item.finish == "length" for item in made):
+            yield self._event("incomplete", usage=usage, incomplete_details={"reason": "max_output_tokens"})
+        else:
+            yield self._event("completed", usage=usage, completed_at=int(time.time()))
+
+    async def _structure(self) -> Structure | None:
+        """What the words must be; None for a sentence."""
+        form = self.request.text.format if self.request.text else None
+        if not form or form.type == "text":
+            return None
+        schema = ANY_OBJECT if form.type == "json_object" else form.schema_
+        if schema is None:
+            raise Problem(400, "text.format 'json_schema': says no schema; give schema too", "invalid_value", "text.format")
+        return await self.state.service.aside(lambda: self.state.service.structures.json(schema, "text.format.schema"))
+
+    def _numbered(self, event: dict[str, Any]) -> dict[str, Any]:
+        self.told += 1
+        return {**event, "sequence_number": self.told - 1}
+
+    def _event(self, name: str, status: str = "", **more: Any) -> dict[str, Any]:
+        """An event that has the response as it is, with only those items that are whole."""
+        return {"type": f"response.{name}", "response": {
+            "id": self.id, "object": "response", "created_at": self.created, "status": status or name, "completed_at": None,
+            "model": self.state.settings.name, "output": [item.item for item in self.items.values() if item.whole],
+            "error": None, "incomplete_details": None, "usage": None, **_given_back(self.request), **more}}
+
+
+class _Writing:
+    """The message of words, as it is told."""
+
+    def __init__(self, place: int) -> None:
+        self.place, self.id, self.whole, self.status = place, _new("msg"), False, "in_progress"
+        self.part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+
+    @property
+    def item(self) -> dict[str, Any]:
+        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status,
+                "content": [self.part] if self.whole else []}
+
+    def begin(self) -> list[dict[str, Any]]:
+        """Its first events."""
+        return [_of_item("added", self), self._event("content_part.added", part=self.part)]
+
+    async def tell(self, event: Words | Item) -> list[dict[str, Any]]:
+        """What an event adds."""
+        if isinstance(event, Words):
+            return [self._event("output_text.delta", delta=event.text, logprobs=[])]
+        self.part = {**self.part, "text": event.item}
+        self.whole, self.status = True, "incomplete" if event.finish == "length" else "completed"
+        return [self._event("output_text.done", text=event.item, logprobs=[]), self._event("content_part.done", part=self.part),
+                _of_item("done", self)]
+
+    def _event(self, name: str, **more: Any) -> dict[str, Any]:
+        return {"type": f"response.{name}", "item_id": self.id, "output_index": self.place, "content_index": 0, **more}
+
+
+class _Drawing:
+    """The call of the tool that draws, as it is told."""
+
+    def __init__(self, place: int, tool: ImageTool, state: State) -> None:
+        self.place, self.id, self.whole, self.status = place, _new("ig"), False, "in_progress"
+        self.tool, self.state = tool, state
+        self.result: str | None = None
+
+    @property
+    def item(self) -> dict[str, Any]:
+        return {"id": self.id, "type": "image_generation_call", "status": self.status, "result": self.result,
+                **images.about(self.tool)}
+
+    def begin(self) -> list[dict[str, Any]]:
+        """Its first events."""
+        return [_of_item("added", self), self._event("in_progress"), self._event("generating")]
+
+    async def tell(self, event: Picture | Item) -> list[dict[str, Any]]:
+        """What an event adds."""
+        if isinstance(event, Picture):
+            return [self._event("partial_image", partial_image_index=event.index, **images.about(self.tool),
+                                partial_image_b64=await images.encoded(event.image, self.tool, self.state))]
+        self.result = await images.encoded(event.item, self.tool, self.state)
+        self.whole, self.status = True, "completed"
+        return [self._event("completed"), _of_item("done", self)]
+
+    def _event(self, name: str, **more: Any) -> dict[str, Any]:
+        return {"type": f"response.image_generation_call.{name}", "item_id": self.id, "output_index": self.place, **more}
+
+
+def _given_back(request: ResponseRequest) -> dict[str, Any]:
+    """What a response repeats of its request: only fields that have been checked."""
+    form, choice = request.text and request.text.format, request.tool_choice or "auto"
+    fields = {"type", "name", "schema_"} if form and form.type == "json_schema" else {"type"}
+    return {"instructions": request.instructions, "max_output_tokens": request.max_output_tokens,
+            "metadata": request.metadata or {}, "parallel_tool_calls": True, "previous_response_id": None, "store": False,
+            "temperature": request.temperature, "top_p": request.top_p, "truncation": "disabled",
+            "text": {"format": form.model_dump(include=fields, by_alias=True) if form else {"type": "text"}},
+            "tool_choice": choice if isinstance(choice, str) else {"type": choice.type},
+            "tools": [tool.model_dump(include=set(ImageTool.model_fields), exclude_unset=True) for tool in request.tools or []]}
+
+
+def _of_item(name: str, item: _Writing | _Drawing) -> dict[str, Any]:
+    return {"type": f"response.output_item.{name}", "output_index": item.place, "item": item.item}
+
+
+def asked_of(request: ResponseRequest, tool: ImageTool) -> ChatRequest:
+    """The same as a request of chat's. Raises Problem."""
+    for name, repair in KEPT.items():
+        if getattr(request, name):
+            raise Problem(400, f"{name}: nothing is stored here; {repair}", "invalid_value", name)
+    images.check_size(tool.size, "tools[0].size")
+    if tool.input_image_mask is not None:
+        raise images.whole_only("tools[0].input_image_mask")
+    given = [{"role": "user", "content": request.input}] if isinstance(request.input, str) else request.input
+    return ChatRequest(messages=[_message(item, f"input[{k}]") for k, item in enumerate(given)], modalities=_wanted(request),
+                       stream=request.stream, max_completion_tokens=request.max_output_tokens,
+                       partial_images=tool.partial_images, seed=request.seed, temperature=request.temperature,
+                       top_p=request.top_p, guidance=request.guidance, language=request.language)
+
+
+def _wanted(request: ResponseRequest) -> list[Wanted]:
+    """A small model does not know when a picture would help: with `auto` it answers by both."""
+    choice = request.tool_choice or "auto"
+    if choice == "none" or (choice == "auto" and not request.tools):
+        return ["text"]
+    if not request.tools:
+        raise Problem(400, "tool_choice: there are no tools to choose from; give tools", "invalid_value", "tool_choice")
+    return ["text", "image"] if choice == "auto" else ["image"]
+
+
+def _message(item: dict[str, Any], name: str) -> Message:
+    """An item of `input` in chat's form. Raises Problem."""
+    what = _type(item) or "message"
+    if what == "image_generation_call":
+        shown = [{"type": "image_url", "image_url": {"url": item["result"]}}] if item.get("result") else None
+        return Message(role="assistant", images=shown)
+    if what != "message":
+        raise Problem(400, f"{name}: {what!r:.80} is not a kind of item that is read; use message or image_generation_call",
+                      "invalid_value", "input")
+    content = item.get("content")
+    if isinstance(content, list):
+        content = [_part(part, f"{name}.content[{k}]") for k, part in enumerate(content)]
+    try:
+        return Message(role=item.get("role"), content=content)  # type: ignore[arg-type]  # this is what checks it
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Problem(400, f"{name}.{first['loc'][0]}: {first['msg']}; give a role and content", "invalid_value", "input") from None
+
+
+def _part(part: Any, name: str) -> dict[str, Any]:
+    """A message's part in chat's form. Raises Problem."""
+    what = _type(part)
+    if what in ("input_text", "output_text"):
+        return {"type": "text", "text": part.get("text")}
+    if what in SAME:
+        return dict(part)
+    if what not in DATA:
+        raise Problem(400, f"{name}: {what!r:.80} is not a kind of part; use input_text, output_text, {', '.join((*DATA, *SAME))}",
+                      "invalid_value", "input")
+    data = next((part[field] for field in DATA[what] if part.get(field)), None)
+    if data is None:
+        raise Problem(400, f"{name}: has no {' or '.join(DATA[what])}, and there is no store of files; give the data",
+                      "invalid_value", "input")
+    return {"type": "image_url", "image_url": data} if what == "input_image" else {"type": "file", "file": {"file_data": data}}
+
+
+def _type(thing: Any) -> str:
+    """What an item or a part says that it is."""
+    said = thing.get("type") if isinstance(thing, dict) else None
+    return said if isinstance(said, str) else ""
+
+
+def _usage(context: Context, items: list[Item]) -> dict[str, Any]:
+    """In the fields of this API."""
+    usage = chat.usage_of(context, items)
+    return {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"],
+            "total_tokens": usage["total_tokens"],
+            "input_tokens_details": {"cache_write_tokens": 0, **usage["prompt_tokens_details"]},
+            "output_tokens_details": usage["completion_tokens_details"]}
+
+
+def _new(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(24)}"
