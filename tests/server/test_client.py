@@ -294,5 +294,5 @@ def test_forms_are_checked_field_by_field(client, scene):
         with pytest.raises(openai.BadRequestError) as error:
             call()
         assert error.value.param == field
-    with pytest.raises(openai.BadRequestError, match="file: is not audio .*; give one of"):
+    with pytest.raises(openai.BadRequestError, match=r"file: is not audio .*; give one of"):
         client.audio.translations.create(model=MODEL, file=("a.wav", b"RIFFxx"))

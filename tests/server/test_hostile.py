@@ -17,6 +17,7 @@ from hypothesis.errors import Unsatisfiable
 from PIL import Image
 
 WANTED = {"image": "image_url", "audio": "audio_url", "video": "video_url", "shape": "mesh_url"}
+SCHEMA = b'{"format":{"type":"json_schema","schema":{"a":%b}}}'
 
 
 def png(width, height, rows=1):
@@ -121,7 +122,12 @@ def test_bad_media_are_refused_and_memory_stays_bounded(server, http, scene):
         except AssertionError as error:
             raise AssertionError(f"{medium}: {name}: {error}") from None
     for data in (b"", b"hello", wav(data=b"\0\0" * 16_000), scene["image"]):
-        refused(http.post("/v1/audio/transcriptions", files={"file": ("../../etc/passwd", data)}))
+        for route in ("transcriptions", "translations"):
+            refused(http.post(f"/v1/audio/{route}", files={"file": ("../../etc/passwd", data)}))
+    for data in (b"", b"hello", png(40_000, 40_000), png(64, 64, 0), scene["audio"]):
+        refused(http.post("/v1/images/edits", data={"prompt": "make it blue"}, files={"image": ("../../etc/passwd", data)}))
+        part = {"type": "input_image", "image_url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}
+        refused(http.post("/v1/responses", json={"input": [{"role": "user", "content": [part]}]}))
     assert process.memory_info().rss - before < 700e6
     assert http.get("/ready").status_code == 200
 
@@ -157,6 +163,12 @@ def test_long_and_odd_words_do_not_hurt(http):
     assert answer.status_code in (200, 400)
     deep = b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}"
     refused(http.post("/v1/chat/completions", content=deep, headers={"Content-Type": "application/json"}))
+    nested = b'[{"type":' * 450 + b"1" + b"}]" * 450  # which JSON's parser still takes, so that what comes after it must too
+    for field, body in (("tools", b"%b"), ("conversation", b"%b"), ("text", SCHEMA)):
+        answer = http.post("/v1/responses", content=b'{"input":"a","%b":%b}' % (field.encode(), body % nested),
+                           headers={"Content-Type": "application/json"})
+        refused(answer)
+        assert answer.json()["error"]["message"].startswith(field)
 
 
 def test_whatever_the_openapi_page_allows_and_forbids_is_answered(server):
