@@ -116,7 +116,10 @@ def serve() -> str | None:
             rows.append([batch, name, f"{speed:.0f}", *map(str, ratios)])
     head = ["", "decoding", "tokens a second", "times transformers.generate", "times vLLM"]
     first = [[name, f"{v['median'] * 1000:.0f}", f"{v['worst'] * 1000:.0f}"] for name, v in found["seconds"].items()]
-    return "\n".join([table(head, rows), "", table(["over HTTP, from the request", "ms, median", "worst"], first), "",
+    t = found.get("transcripts")
+    spoken = (f"The oracle hears in {t['whole'] / t['sentences']:.1%} of {t['sentences']} streamed sounds exactly what the "
+              f"transcript says, and {t['attributes_right'] / t['attributes_asked']:.1%} of its attributes.") if t else ""
+    return "\n".join([table(head, rows), "", table(["over HTTP, from the request", "ms, median", "worst"], first), "", spoken, "",
                       f"Greedy, {found['tokens']} tokens, taking turns in one run. Machine: {found['machine']}."])
 
 

@@ -1,9 +1,10 @@
-"""How fast the engine decodes beside `transformers.generate` and vLLM's CPU build, and how soon the server's first picture
-and sound come: `make bench-serve`. Writes benchmarks/results/serve.json.
+"""How fast the engine decodes beside `transformers.generate` and vLLM's CPU build, how soon the server's first picture and
+sound come, and whether its sound says what its transcript says: `make bench-serve`. Writes benchmarks/results/serve.json.
 
 Decoding is paired: the same prompts, greedy, the same number of tokens, taking turns in one run, the median of rounds.
 vLLM runs in an environment of its own (`--vllm PYTHON`, see docs/server.md) on the exported folder; without it, its part
 is left out. The ratio to `generate` is given with the full head for both, and with our head sliced to a medium.
+Transcripts are read by the oracle of `evaluation/audio.py`, which never sees them.
 """
 
 from __future__ import annotations
@@ -22,18 +23,28 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import soxr
 import torch
 
 import onnuri
+from onnuri.decoding.compiled import Compiled
 from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.decoding.request import Plan, Request
 from onnuri.decoding.sample import SamplingConfig
+from onnuri.evaluation.audio import transcribe
 from onnuri.evaluation.report import machine
+from onnuri.evaluation.score import score
+from onnuri.modality import ATTRIBUTES, AUDIO_HZ, LANGUAGES
+from onnuri.server.sound import PCM_HZ
+from onnuri.world.grammar import parse
 from onnuri.world.scene import generator, sample_scene
 from onnuri.world.text import caption
 
 TOKENS, ROUNDS = 128, 5
 GREEDY = SamplingConfig(temperature=0)
+SPOKEN, FRESH = 400, 7000
+"""sentences that are spoken, and the first of their scenes, in which nothing was chosen"""
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
 
 
@@ -107,7 +118,8 @@ class Vllm:
 def decoding(vllm_python: str | None) -> dict[str, Any]:
     """Tokens a second at batch 1 and 8, and ratios."""
     model = onnuri.load()
-    engine = Engine(model.network, EngineConfig(prefix_bytes=0))
+    engine, plain = (Engine(model.network, EngineConfig(prefix_bytes=0, compiled=compiled)) for compiled in (True, False))
+    assert isinstance(engine.forward, Compiled), "no C compiler here: its figures would be PyTorch's"
     lo, hi = model.vocabulary.own("audio")
     slice_ = model.vocabulary.allowed("image")[4]  # type: ignore[index]
     found: dict[str, Any] = {}
@@ -120,6 +132,7 @@ def decoding(vllm_python: str | None) -> dict[str, Any]:
                 "onnuri, full head": lambda a=asked: ours(engine, a, 0, model.vocabulary.size),
                 "onnuri, head of sound": lambda a=asked: ours(engine, a, lo, hi),
                 "onnuri, head of a picture's field": lambda a=asked: ours(engine, a, *slice_),
+                "onnuri without a compiler, full head": lambda a=asked: ours(plain, a, 0, model.vocabulary.size),
                 "transformers.generate": lambda a=asked: theirs(model.network, a)}
             if vllm:
                 ways["vLLM"] = lambda a=asked: vllm.speed(a)
@@ -153,8 +166,33 @@ def first(url: str, kind: str) -> float:
     raise RuntimeError("nothing came")
 
 
+def said(url: str, k: int) -> tuple[str, np.ndarray]:
+    """Transcript and sound of a streamed answer to the k-th sentence."""
+    sentence = caption(sample_scene(FRESH + k, "seen"), LANGUAGES[k % 2], generator("seen", FRESH + k))
+    body = {"messages": [{"role": "user", "content": sentence}], "modalities": ["audio"], "stream": True, "seed": k}
+    text, sound = "", b""
+    with httpx.Client(timeout=60) as client, client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                audio = (json.loads(line[6:])["choices"] or [{"delta": {}}])[0]["delta"].get("audio", {})
+                text, sound = text + audio.get("transcript", ""), sound + base64.b64decode(audio.get("data", ""))
+    return text, soxr.resample(np.frombuffer(sound, "<i2").astype(np.float32) / 32768, PCM_HZ, AUDIO_HZ)
+
+
+def transcripts(url: str) -> dict[str, Any]:
+    """How many of the streamed sounds say what their transcripts say, as the oracle hears them."""
+    whole = right = asked = 0
+    for k in range(SPOKEN):
+        text, sound = said(url, k)
+        meant, heard = parse(text), parse(transcribe(sound))
+        assert meant
+        got = score(meant, heard, frozenset(ATTRIBUTES)).attributes
+        whole, right, asked = whole + (heard == meant), right + got[0], asked + got[1]
+    return {"sentences": SPOKEN, "whole": whole, "attributes_right": right, "attributes_asked": asked}
+
+
 def serving() -> dict[str, Any]:
-    """Median and worst seconds to the first picture and sound, alone and with four clients at once."""
+    """Median and worst seconds to the first picture and sound, alone and with four clients at once; and transcripts."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen([sys.executable, "-m", "onnuri.cli", "serve", "--port", "8765", "--data", folder],
@@ -175,10 +213,11 @@ def serving() -> dict[str, Any]:
                         taken = [s for _ in range(20 // clients) for s in pool.map(first, [url] * clients, [kind] * clients)]
                     found[f"first {kind}, {clients} client{'s' * (clients > 1)}"] = {
                         "median": round(statistics.median(taken), 4), "worst": round(max(taken), 4)}
+            spoken = transcripts(url)
         finally:
             process.terminate()
             process.wait()
-    return found
+    return {"seconds": found, "transcripts": spoken}
 
 
 def main() -> None:
@@ -186,7 +225,7 @@ def main() -> None:
     parser.add_argument("--vllm", help="the Python of an environment that has vLLM's CPU build")
     asked = parser.parse_args()
     torch.set_num_threads(2)
-    found = {"machine": machine(), "tokens": TOKENS, "decoding": decoding(asked.vllm), "seconds": serving()}
+    found = {"machine": machine(), "tokens": TOKENS, "decoding": decoding(asked.vllm), **serving()}
     path = Path(__file__).parent / "results" / "serve.json"
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))

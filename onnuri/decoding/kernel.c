@@ -270,7 +270,11 @@ void step(const Model *m, const int64_t *ids, const int64_t *lengths, int64_t ro
 #ifdef _OPENMP
     if (m->threads > 1) {
 #pragma omp parallel num_threads(m->threads)
-        step_of(m, omp_get_thread_num(), ids, lengths, rows, y);
+        {
+            Model own = *m;
+            own.threads = omp_get_num_threads(); /* the system may give fewer */
+            step_of(&own, omp_get_thread_num(), ids, lengths, rows, y);
+        }
         return;
     }
 #endif
@@ -305,7 +309,11 @@ void logits(const Model *m, const float *x, int64_t rows, int64_t lo, int64_t hi
 #ifdef _OPENMP
     if (m->threads > 1 && (hi - lo) * m->width > 65536) {
 #pragma omp parallel num_threads(m->threads)
-        logits_of(m, omp_get_thread_num(), x, rows, lo, hi, y, to);
+        {
+            Model own = *m;
+            own.threads = omp_get_num_threads();
+            logits_of(&own, omp_get_thread_num(), x, rows, lo, hi, y, to);
+        }
         return;
     }
 #endif

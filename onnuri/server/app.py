@@ -63,7 +63,7 @@ def create(state: State) -> FastAPI:
         for task in list(state.jobs.values()):
             task.cancel()
         await asyncio.gather(*state.jobs.values(), return_exceptions=True)
-        await asyncio.to_thread(state.service.close)
+        await asyncio.to_thread(state.close)
         state.store.close()
 
     app = FastAPI(title="Onnuri", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
@@ -172,8 +172,7 @@ def _conversation(app: FastAPI) -> None:
     @app.post("/v1/chat/completions", tags=["conversation"])
     async def chat_completions(body: ChatRequest, request: Request, who: Who) -> Response:
         """Text, pictures, sounds, videos and meshes in; any of them out, by `modalities`."""
-        state = _state(request)
-        state.check_model(body.model)
+        state = _state(request).choose(body.model)
         if body.stream:
             return await _streamed(request, chat.stream(body, state, who))
         return JSONResponse(await _within(request, chat.complete(body, state, who)))
@@ -181,8 +180,7 @@ def _conversation(app: FastAPI) -> None:
     @app.post("/v1/responses", tags=["conversation"])
     async def responses_create(body: ResponseRequest, request: Request, who: Who) -> Response:
         """A conversation in; words out, and pictures where the tool that draws is given."""
-        state = _state(request)
-        state.check_model(body.model)
+        state = _state(request).choose(body.model)
         answer = responses.Answer(body, state, who)
         if body.stream:
             return await _streamed(request, answer.events(), answer.failed)
@@ -201,8 +199,7 @@ def _conversation(app: FastAPI) -> None:
 
 
 async def _pictures(body: ImageRequest, request: Request, who: Caller) -> Response:
-    state = _state(request)
-    state.check_model(body.model)
+    state = _state(request).choose(body.model)
     if body.stream:
         return await _streamed(request, images.stream(body, state, who))
     return JSONResponse(await _within(request, images.generate(body, state, who)))
@@ -212,8 +209,7 @@ def _sounds(app: FastAPI) -> None:
     @app.post("/v1/audio/speech", tags=["audio"])
     async def audio_speech(body: SpeechRequest, request: Request, who: Who) -> Response:
         """A sentence to speech."""
-        state = _state(request)
-        state.check_model(body.model)
+        state = _state(request).choose(body.model)
         if body.stream_format == "sse":
             return await _streamed(request, audio.speech_events(body, state, who))
         if body.response_format in ("pcm", "pcm16"):
@@ -227,8 +223,7 @@ def _sounds(app: FastAPI) -> None:
                                    response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json",
                                    stream: Annotated[bool, Form()] = False) -> Response:
         """Speech to a sentence."""
-        state, name = _state(request), "file"
-        state.check_model(model)
+        state, name = _state(request).choose(model), "file"
         data = await file.read()
         if stream:
             return await _streamed(request, audio.transcription_events(data, name, state, who))
@@ -240,8 +235,7 @@ def _sounds(app: FastAPI) -> None:
                                  model: Annotated[str | None, Form()] = None,
                                  response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json") -> Response:
         """Speech in any language to a sentence in English."""
-        state = _state(request)
-        state.check_model(model)
+        state = _state(request).choose(model)
         text, seconds = await _within(request, audio.translate(await file.read(), "file", state, who))
         return _written(audio.transcription(response_format, "translate", "en", text, seconds))
 
@@ -257,8 +251,7 @@ def _jobs(app: FastAPI) -> None:
                             size: Annotated[str | None, Form()] = None, seed: Annotated[Seed, Form()] = None,
                             input_reference: Annotated[UploadFile | None, File()] = None) -> Response:
         """A sentence, and perhaps a picture or another thing to begin from, to a video."""
-        state = _state(request)
-        state.check_model(model)
+        state = _state(request).choose(model)
         for name, value, only in (("seconds", seconds, jobs.SECONDS), ("size", size, images.SIZE)):
             if value not in (None, only):
                 raise Problem(400, f"{name} {value!r}: this model's videos have {only}; give that or nothing", "invalid_value",
@@ -273,8 +266,7 @@ def _jobs(app: FastAPI) -> None:
     @app.post("/v1/meshes", tags=["meshes"])
     async def meshes_create(body: MeshRequest, request: Request, who: Who) -> Response:
         """A sentence, or any media, to a 3D model."""
-        state = _state(request)
-        state.check_model(body.model)
+        state = _state(request).choose(body.model)
         parts = body.input_reference or []
         if isinstance(parts, str):
             parts = [{"type": "file", "file": {"file_data": parts}}]
@@ -323,12 +315,12 @@ def _rest(app: FastAPI) -> None:
     @app.get("/v1/models", tags=["models"])
     def models(request: Request, who: Who) -> dict[str, Any]:
         """What is served."""
-        return {"object": "list", "data": [model_of(_state(request))]}
+        state = _state(request)
+        return {"object": "list", "data": [model_of(state.choose(name)) for name in state.services]}
 
     @app.get("/v1/models/{name}", tags=["models"])
     def model(name: str, request: Request, who: Who) -> dict[str, Any]:
-        _state(request).check_model(name)
-        return model_of(_state(request))
+        return model_of(_state(request).choose(name))
 
     @app.get("/health", tags=["operation"])
     async def health() -> dict[str, str]:
@@ -339,7 +331,7 @@ def _rest(app: FastAPI) -> None:
     async def ready(request: Request) -> Response:
         """Whether it takes requests."""
         state = _state(request)
-        fine = state.service.ready and not state.draining
+        fine = all(service.ready for service in state.services.values()) and not state.traffic.draining
         return JSONResponse({"status": "ready" if fine else "stopping"}, 200 if fine else 503)
 
     @app.get("/metrics", tags=["operation"])

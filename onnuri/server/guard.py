@@ -51,14 +51,14 @@ class Guard:
                     message["headers"].append((b"content-security-policy", POLICY.encode()))
             await send(message)
 
-        self.state.open += counted
+        self.state.traffic.open += counted
         try:
             if problem := self._refused(scope, headers, counted):
                 await _answer(problem, scope, receive, told)
             else:
                 await self.app(scope, self._bounded(receive), told)
         finally:
-            self.state.open -= counted
+            self.state.traffic.open -= counted
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", None) or "other"
             self.state.metrics.requests.labels(route, str(status)).inc()
@@ -76,10 +76,10 @@ class Guard:
             return Problem(403, f"origin {origin!r}: may not call this server; start it with --origins", "origin_not_allowed")
         if not counted:
             return None
-        if self.state.draining:
+        if self.state.traffic.draining:
             return Problem(503, "the server is stopping; ask again in a moment", "shutting_down", retry_after=5)
-        if self.state.open > settings.open:
-            return Problem(429, f"{self.state.open} requests are under way: no more are taken; try again in a moment",
+        if self.state.traffic.open > settings.open:
+            return Problem(429, f"{self.state.traffic.open} requests are under way: no more are taken; try again in a moment",
                            "server_busy", retry_after=2)
         length = headers.get("content-length", "0")
         if not length.isdigit():

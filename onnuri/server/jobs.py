@@ -38,7 +38,7 @@ async def create(kind: str, drawing: Drawing, given: list[Any], about: dict[str,
     seed = drawing.seed if drawing.seed is not None else secrets.randbits(31)
     wish = Wish(to=MADE[kind], language=drawing.language or (language_of(words[-1]) if words else "ko"), seed=seed,
                 temperature=drawing.temperature, top_p=drawing.top_p, guidance=drawing.guidance)
-    job = state.store.add_job(kind, caller.id, about, state.settings.job_seconds)
+    job = state.store.add_job(kind, caller.id, {**about, "model": state.settings.name}, state.settings.job_seconds)
     task = asyncio.create_task(_work(job, context, wish, state, caller))
     state.jobs[job.id] = task
     task.add_done_callback(lambda _: state.jobs.pop(job.id, None))
@@ -66,7 +66,8 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
 
 def show(job: Job, state: State) -> dict[str, Any]:
     """A job as the client knows it."""
-    common = {"id": job.id, "object": job.kind, "model": state.settings.name, "status": job.status, "progress": job.progress,
+    model = job.about.get("model", state.settings.name)  # jobs that an earlier version kept name none
+    common = {"id": job.id, "object": job.kind, "model": model, "status": job.status, "progress": job.progress,
               "created_at": int(job.created), "completed_at": int(job.completed) if job.completed else None,
               "expires_at": int(job.expires), "prompt": job.about.get("prompt"),
               "error": {"code": "generation_failed", "message": job.error} if job.error else None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,11 +15,11 @@ BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.6, 1, 2, 4, 8, 16, 32)
 
 
 class Metrics:
-    """One server's figures."""
+    """One server's figures; those of engines by model."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Engine(engine))
+        self.registry.register(_Engines(engines))
         self.requests = Counter("onnuri_requests", "answers, by route and status", ["route", "status"], registry=self.registry)
         self.seconds = Histogram("onnuri_request_seconds", "until the whole answer", ["route"], buckets=BUCKETS,
                                  registry=self.registry)
@@ -37,26 +37,26 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Engine:
-    """What the engine counts by itself, read when it is asked for."""
+class _Engines:
+    """What engines count by themselves, read when it is asked for."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self.engines = engines
 
     def collect(self) -> Iterable[Metric]:
-        engine = self.engine
-        for name, text, value in (("onnuri_queue", "requests that wait for the engine", len(engine.queue)),
-                                  ("onnuri_active", "requests that are decoded", len(engine.active)),
-                                  ("onnuri_rows", "sequences in the cache", len(engine.rows)),
-                                  ("onnuri_prefix_bytes", "of kept prefixes", engine.prefixes.held_bytes)):
-            yield GaugeMetricFamily(name, text, value=value)
-        tokens = CounterMetricFamily("onnuri_tokens", "ids decoded, by medium", labels=["medium"])
-        for kind, count in dict(engine.drawn).items():
-            tokens.add_metric([kind], count)
-        yield tokens
-        reused = CounterMetricFamily("onnuri_prefix_reused_tokens", "ids of prompts that were not read again")
-        reused.add_metric([], engine.prefixes.reused)
-        yield reused
+        queue = GaugeMetricFamily("onnuri_queue", "requests that wait for the engine", labels=["model"])
+        active = GaugeMetricFamily("onnuri_active", "requests that are decoded", labels=["model"])
+        rows = GaugeMetricFamily("onnuri_rows", "sequences in the cache", labels=["model"])
+        prefixes = GaugeMetricFamily("onnuri_prefix_bytes", "of kept prefixes", labels=["model"])
+        tokens = CounterMetricFamily("onnuri_tokens", "ids decoded, by medium", labels=["model", "medium"])
+        reused = CounterMetricFamily("onnuri_prefix_reused_tokens", "ids of prompts that were not read again", labels=["model"])
+        for model, engine in self.engines.items():
+            for family, value in ((queue, len(engine.queue)), (active, len(engine.active)), (rows, len(engine.rows)),
+                                  (prefixes, engine.prefixes.held_bytes), (reused, engine.prefixes.reused)):
+                family.add_metric([model], value)
+            for medium, count in dict(engine.drawn).items():
+                tokens.add_metric([model, medium], count)
+        return queue, active, rows, prefixes, tokens, reused
 
 
 class First:

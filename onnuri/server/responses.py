@@ -62,7 +62,9 @@ class Answer:
 
     async def _begin(self) -> tuple[ChatRequest, chat.Turn, Context]:
         """The request in chat's form, what is asked, and what was read; the items begin. Raises Problem and MediaError."""
-        self.state.check_model(self.tool.model)
+        if self.tool.model not in (None, self.state.settings.name):
+            raise Problem(400, f"tools[0].model {self.tool.model!r:.80}: the model that answers draws too; leave it out",
+                          "invalid_value", "tools")
         asked = asked_of(self.request, self.tool)
         for k, medium in enumerate(MEDIUM[w] for w in asked.modalities or []):
             self.items[medium] = _Writing(k) if medium == "text" else _Drawing(k, self.tool, self.state)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import re
 import socket
 import sys
 from pathlib import Path
@@ -37,12 +38,24 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
         raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
                           "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
     torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
-    service = Service(load(folder), EngineConfig(rows=settings.rows, waiting=8 * settings.open))
+    service = _service(settings, folder)
+    beside = {name_of(settings): _service(settings, settings.beside)} if settings.beside else {}
     if not isinstance(service.engine.forward, Compiled):
         logging.getLogger("onnuri").warning("no C compiler builds the decoding kernel: PyTorch decodes, several times slower; "
                                             "install gcc")
-    state = State(service, store, settings)
+    state = State(service, store, settings, beside)
     asyncio.run(_run(state, listening))
+
+
+def _service(settings: ServeConfig, folder: Path | None) -> Service:
+    return Service(load(folder), EngineConfig(rows=settings.rows, waiting=8 * settings.open))
+
+
+def name_of(settings: ServeConfig) -> str:
+    """The second model's in the API: as told, else its folder's as far as it can stand in a path, and not the first's."""
+    assert settings.beside
+    name = settings.beside_name or re.sub(r"[^\w.-]+", "-", settings.beside.resolve().name).strip(".-") or "beside"
+    return name if name != settings.name else f"{name}-2"
 
 
 def settle_malloc() -> None:
@@ -77,29 +90,28 @@ class _Server(uvicorn.Server):
         self.onnuri = state
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.onnuri.draining:  # a second time: at once
+        if self.onnuri.traffic.draining:  # a second time: at once
             self.should_exit = self.force_exit = True
             return
-        self.onnuri.draining = True
+        self.onnuri.traffic.draining = True
         self.draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
         state = self.onnuri
         for _ in range(round(state.settings.drain_seconds / 0.1)):
-            if not state.open and not state.jobs:
+            if not state.traffic.open and not state.jobs:
                 break
             await asyncio.sleep(0.1)
-        await asyncio.to_thread(state.service.close)
+        await asyncio.to_thread(state.close)
         self.should_exit = True
 
 
 async def _run(state: State, listening: socket.socket) -> None:
-    settings = state.settings
     host, port = listening.getsockname()[:2]
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     config = uvicorn.Config(create(state), log_level="warning", access_log=False, timeout_graceful_shutdown=5,
                             server_header=False, h11_max_incomplete_event_size=64 * 1024)
     keys = "keys needed" if state.store.any_key() else "no key needed from this machine"
-    print(f"{settings.name}: text, image, audio, video and mesh in and out · page {where} · API {where}/v1 · {keys}",
+    print(f"{' and '.join(state.services)}: text, image, audio, video and mesh in and out · page {where} · API {where}/v1 · {keys}",
           flush=True)
     await _Server(config, state).serve([listening])

@@ -23,6 +23,10 @@ class ServeConfig(config.Config):
     """an SQLAlchemy URL; without one, SQLite in `data`"""
     name: str = "onnuri-laptop"
     """the model's name in the API"""
+    beside: Path | None = None
+    """folder of a second model, so that two can be compared"""
+    beside_name: str = ""
+    """the second model's name in the API; without one, its folder's"""
     rows: int = 24
     """sequences that are decoded together"""
     open: int = 96
@@ -52,6 +56,10 @@ class ServeConfig(config.Config):
                             ("job_seconds", 1), ("pixels", 1), ("seconds", 0.1), ("faces", 1)):
             if not getattr(self, name) >= least:  # not a number is refused too
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"is less than {least}", "give more")
+        if self.beside_name and not self.beside:
+            raise ConfigError(f"--beside-name {self.beside_name}", "names a model that is not given", "give its folder as --beside")
+        if self.beside_name == self.name:
+            raise ConfigError(f"--beside-name {self.beside_name}", "is the first model's name too", "give another")
 
     @property
     def limits(self) -> Limits:

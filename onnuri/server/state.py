@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import time
+from collections.abc import Mapping
 
 from onnuri.model.omni import OmniModel
 from onnuri.server.metrics import Metrics
@@ -27,26 +29,48 @@ class Caller:
     """when the request came"""
 
 
-class State:
-    """One server's."""
+@dataclasses.dataclass
+class Traffic:
+    """Of all models together."""
 
-    def __init__(self, service: Service, store: Store, settings: ServeConfig) -> None:
+    open: int = 0
+    """requests under way"""
+    draining: bool = False
+    """whether the server has been told to stop"""
+
+
+class State:
+    """One server's, as seen by those who ask its first model; `choose` gives it as seen by those who ask another."""
+
+    def __init__(self, service: Service, store: Store, settings: ServeConfig, others: Mapping[str, Service] | None = None) -> None:
         self.service, self.store, self.settings = service, store, settings
-        self.metrics = Metrics(service.engine)
-        self.draining = False
-        self.open = 0
-        """requests under way"""
+        self.traffic = Traffic()
         self.jobs: dict[str, asyncio.Task[None]] = {}
         """under way, by id"""
+        self.services = {settings.name: service, **(others or {})}
+        """of all models, by name"""
+        self.metrics = Metrics({name: each.engine for name, each in self.services.items()})
 
     @property
     def model(self) -> OmniModel:
         return self.service.model
 
-    def check_model(self, name: str | None) -> None:
-        """Raises Problem for a model that is not served."""
-        if name is not None and name != self.settings.name:
-            raise Problem(404, f"model {name!r}: is not served here; use {self.settings.name!r}", "model_not_found", "model")
+    def choose(self, name: str | None) -> State:
+        """The state whose `service` and `settings.name` are that model's, all else shared; without a name, the first's.
+        Raises Problem for a model that is not served."""
+        if name is None or name == self.settings.name:
+            return self
+        if name not in self.services:
+            known = " or ".join(repr(n) for n in self.services)
+            raise Problem(404, f"model {name!r}: is not served here; use {known}", "model_not_found", "model")
+        chosen = copy.copy(self)
+        chosen.service, chosen.settings = self.services[name], dataclasses.replace(self.settings, name=name)
+        return chosen
+
+    def close(self) -> None:
+        """End every model's threads; what is under way is called off."""
+        for service in self.services.values():
+            service.close()
 
     async def admit(self, secret: str | None, local: bool) -> Caller:
         """Who a key belongs to, and one request more for it. Raises Problem."""

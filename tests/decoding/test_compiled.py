@@ -41,9 +41,9 @@ def pair_of(shape, half, threads):
     torch.set_num_threads(threads)
     model = model_of(shape, half)
     caches = [Cache.of(model, ROWS) for _ in range(2)]
+    made = compiled.fastest(model, caches[0])
     for a, b in zip(caches[0].layers, caches[1].layers, strict=True):
         b.copy_(a.copy_(torch.randn(a.shape)))
-    made = compiled.fastest(model, caches[0])
     torch.set_num_threads(before)
     assert isinstance(made, compiled.Compiled) and made.weight == (torch.float16 if half else torch.float32)
     return (made, caches[0]), (Forward(model), caches[1])
@@ -99,6 +99,17 @@ def test_without_a_compiler_pytorch_decodes(compiler, monkeypatch, tmp_path):
     ticket = engine.submit(Request(prompt=[1, 2], plan=Plan(ranges=((0, 50),) * 4)))
     engine.run([ticket])
     assert len(ticket.ids) == 4 and not any(tmp_path.rglob("*.so"))
+
+
+def test_a_kernel_that_does_not_agree_is_not_used(monkeypatch, tmp_path):
+    wrong = tmp_path / "kernel.c"
+    wrong.write_text(compiled.SOURCE.read_text().replace("c - key[k + 1] * s", "c + key[k + 1] * s"))
+    monkeypatch.setattr(compiled, "SOURCE", wrong)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled.build.cache_clear()
+    model = model_of(SHAPES[0], False)
+    assert type(compiled.fastest(model, Cache.of(model, 3))) is Forward and any(tmp_path.rglob("*.so"))
+    compiled.build.cache_clear()
 
 
 def test_the_kernel_is_built_once_and_a_half_written_one_is_never_used(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """A real server process for the tests of this folder, and clients for it."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+import onnuri
 from onnuri import media
 from onnuri.world import audio, image, shape, video
 from onnuri.world.scene import generator, sample_scene
@@ -78,6 +80,21 @@ def new_server(tmp_path_factory):
 def server(new_server):
     """The one that most tests share."""
     return new_server()
+
+
+@pytest.fixture(scope="session")
+def wild(tmp_path_factory):
+    """A folder with the shipped weights whose pictures and words are drawn more freely."""
+    model, folder = onnuri.load(), tmp_path_factory.mktemp("models") / "wild model"
+    model.sampling = {m: dataclasses.replace(s, temperature=1.5, guidance=1.0) for m, s in model.sampling.items()}
+    model.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two(new_server, wild):
+    """A server of the shipped model, and of that one as `wild-model`."""
+    return new_server("--beside", str(wild), "--rows", "8")
 
 
 @pytest.fixture

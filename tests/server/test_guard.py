@@ -127,8 +127,9 @@ def test_metrics_and_the_openapi_page(http):
     http.post("/v1/images/generations", json={"prompt": "a red cube", "stream": True, "partial_images": 1})
     http.post("/v1/audio/speech", json={"input": "a red cube", "response_format": "pcm"})
     page = http.get("/metrics").text
-    for name in ("onnuri_queue ", 'onnuri_first_token_seconds_count{medium="image"}', "onnuri_first_audio_seconds_count ",
-                 'onnuri_tokens_total{medium="audio"}', 'onnuri_requests_total{route="/v1/audio/speech",status="200"}'):
+    for name in ('onnuri_queue{model="onnuri-laptop"} ', 'onnuri_first_token_seconds_count{medium="image"}',
+                 "onnuri_first_audio_seconds_count ", 'onnuri_tokens_total{medium="audio",model="onnuri-laptop"}',
+                 'onnuri_requests_total{route="/v1/audio/speech",status="200"}'):
         assert name in page, name
     paths = http.get("/openapi.json").json()["paths"]
     assert {"/v1/chat/completions", "/v1/images/generations", "/v1/audio/speech", "/v1/audio/transcriptions", "/v1/videos",

@@ -41,10 +41,10 @@ def open_page(browser, server):
         if message.type == "error" and not message.text.startswith(REFUSED):
             wrong.append(message.text)
 
-    def open_(path="/", **options):
-        context = browser.new_context(base_url=server.url, **{"locale": "ko-KR", **options})
+    def open_(path="/", to=server, **options):
+        context = browser.new_context(base_url=to.url, **{"locale": "ko-KR", **options})
         context.add_init_script("localStorage['onnuri-settings'] ??= '{\"seed\": 1}'")  # the same answers each time
-        context.route(re.compile(rf"^{server.url}/(docs)?$"), with_policy)
+        context.route(re.compile(rf"^{to.url}/(docs)?$"), with_policy)
         contexts.append(context)
         page = context.new_page()
         page.on("console", note)
@@ -287,9 +287,151 @@ def test_axe_finds_nothing_serious(open_page):
         page.keyboard.press("Escape")
 
 
+def compare(page):
+    page.get_by_role("button", name="설정").click()
+    page.get_by_role("switch", name="두 모델").check()
+    page.get_by_role("button", name="확인").click()
+
+
+def pictures(page):
+    return [image.get_attribute("src") for image in page.locator(".answer img").all()]
+
+
+def test_two_models_answer_side_by_side_and_go_on_from_their_own_answers(open_page, two):
+    page = open_page(to=two, viewport={"width": 1100, "height": 800})
+    compare(page)
+    want(page, "text", "image", "audio")
+    asked = []
+    page.on("request", lambda request: asked.append(request.post_data_json) if request.url.endswith("completions") else None)
+    say(page, SENTENCE)
+    for nth, model in enumerate(("onnuri-laptop", "wild-model")):
+        answer(page, nth=nth)
+        column = page.get_by_role("region", name=f"답 1, {model}")
+        expect(column.get_by_role("heading", name=model)).to_be_visible()
+        expect(column.get_by_test_id("answer-text")).to_contain_text("red")
+        expect(column.get_by_test_id("usage")).to_contain_text("그림 31")
+        with page.expect_download() as download:
+            column.get_by_test_id("media-audio").get_by_role("button", name="내려받기").click()
+        assert download.value.path().stat().st_size > 10_000
+    left, right = (page.get_by_test_id("answer").nth(k).bounding_box() for k in (0, 1))
+    assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]
+    expect(page.locator("#announcer")).to_contain_text("wild-model, ")
+    page.reload()
+    shown = pictures(page)
+    assert len(set(shown)) == 2
+    say(page, "몇 개가 있나요?")
+    answer(page, nth=2), answer(page, nth=3)
+    assert [body["model"] for body in asked] == ["onnuri-laptop", "wild-model"] * 2 and {body["seed"] for body in asked} == {1}
+    assert [body["messages"][1]["images"][0]["image_url"]["url"] for body in asked[2:]] == shown
+
+
+def test_votes_are_kept_changed_taken_back_and_given_as_a_file(open_page, two):
+    page = open_page(to=two)
+    page.evaluate("localStorage['onnuri-settings'] = '{\"compare\": true, \"outputs\": [\"image\"]}'")
+    page.reload()
+    for said in (SENTENCE, "보라 별이 튄다", "작은 파란 원뿔이 있다"):
+        say(page, said)
+        expect(page.get_by_role("group", name="어느 답이 나은가요?")).to_have_count(page.get_by_test_id("question").count())
+    for nth, choices in enumerate((["왼쪽이 낫다", "오른쪽이 낫다"], ["같다"], ["왼쪽이 낫다", "왼쪽이 낫다"])):
+        for choice in choices:
+            page.get_by_test_id("pair").nth(nth).get_by_role("button", name=choice).press("Enter")
+    page.reload()
+    expect(page.locator(".vote [aria-pressed=true]")).to_have_text(["오른쪽이 낫다", "같다"], use_inner_text=True)
+    page.get_by_role("button", name="새 대화").click()
+    page.get_by_role("button", name="설정").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="투표 내려받기 (2)").click()
+    first, second = json.loads(download.value.path().read_text())["votes"]
+    assert (first["vote"], first["better"], second["vote"], second["better"]) == ("right", "wild-model", "same", None)
+    assert first["question"] == {"text": SENTENCE, "media": []} and first["asked"]["modalities"] == ["image"]
+    assert [a["model"] for a in first["answers"]] == ["onnuri-laptop", "wild-model"] and isinstance(first["asked"]["seed"], int)
+    assert all(a["media"] == ["image"] and a["seconds"] > 0 and a["usage"]["completion_tokens"] == 31 for a in first["answers"])
+
+
+def test_one_stop_ends_both_answers_and_one_error_only_its_own(open_page, two):
+    page = open_page(to=two)
+    compare(page)
+    line = page.context.new_cdp_session(page)
+    line.send("Network.enable")
+    slow = {"offline": False, "latency": 0, "downloadThroughput": 8_000, "uploadThroughput": -1}
+    line.send("Network.emulateNetworkConditions", slow)
+    want(page, "text", "image", "audio", "video", "mesh")
+    say(page, SENTENCE)
+    expect(page.get_by_test_id("answer-text").nth(1)).not_to_be_empty()
+    page.get_by_role("button", name="멈추기").click()
+    answer(page, "stopped", 0), answer(page, "stopped", 1)
+    line.send("Network.emulateNetworkConditions", {**slow, "downloadThroughput": -1})
+    busy = {"error": {"message": "96 requests are under way", "type": "rate_limit_error", "code": "server_busy"}}
+
+    def refuse(route):
+        refused = route.request.post_data_json["model"] == "wild-model"
+        return route.fulfill(status=429, json=busy) if refused else route.continue_()
+
+    page.route("**/v1/chat/completions", refuse)
+    say(page, "보라 별이 튄다")
+    expect(answer(page, "error", 3).get_by_role("alert")).to_have_text(busy["error"]["message"])
+    expect(answer(page, "done", 2).get_by_test_id("answer-text")).to_contain_text("star")
+    expect(page.get_by_role("group", name="어느 답이 나은가요?")).to_have_count(0)  # half of an answer is not compared
+
+
+def test_two_voices_do_not_speak_at_once(page):
+    heard = page.evaluate("""async () => {
+        const { Player } = await import("./player.js");
+        const player = new Player(), heard = [];
+        player.push = (samples) => heard.push(samples);
+        const [left, right] = player.inTurn(2);
+        right.push("right 1"); left.push("left 1"); right.push("right 2"); right.end(); left.push("left 2"); left.end();
+        const [first, second] = player.inTurn(2);
+        second.push("never"); player.stop(); first.end(); second.end();
+        return heard;
+    }""")
+    assert heard == ["left 1", "left 2", "right 1", "right 2"]
+
+
+def test_one_of_two_models_is_chosen_and_of_one_there_is_no_choice(open_page, two):
+    page = open_page(to=two)
+    page.get_by_role("button", name="설정").click()
+    page.get_by_label("답할 모델").select_option("wild-model")
+    page.get_by_role("button", name="확인").click()
+    page.reload()
+    assert body_sent(page, lambda: say(page, SENTENCE))["model"] == "wild-model"
+    expect(answer(page)).to_contain_text("wild-model")
+    expect(page.get_by_test_id("pair")).to_have_count(0)
+    alone = open_page()
+    alone.get_by_role("button", name="설정").click()
+    expect(alone.get_by_label("시드")).to_be_visible()
+    expect(alone.get_by_role("switch")).to_have_count(0)
+
+
+def test_axe_finds_nothing_in_a_comparison(open_page, two):
+    page = open_page(to=two, viewport={"width": 1100, "height": 800}, reduced_motion="reduce")
+    page.evaluate(AXE.read_text())
+    compare(page)
+    want(page, "text", "image", "audio", "video", "mesh")
+    for nth, said in enumerate((SENTENCE, "보라 별이 튄다")):
+        say(page, said)
+        page.get_by_test_id("pair").nth(nth).get_by_role("button", name="같다").click()
+    for scheme, width in (("light", 1100), ("dark", 1100), ("dark", 360)):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        page.set_viewport_size({"width": width, "height": 800})
+        assert violations(page, but="model-viewer") == [], (scheme, width)  # whose regions all have one name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.get_by_role("button", name="설정").click()
+        assert violations(page) == [], (scheme, width, "settings")
+        page.keyboard.press("Escape")
+    upper, lower = (page.get_by_test_id("answer").nth(k).bounding_box() for k in (0, 1))
+    assert upper["x"] == lower["x"] and upper["y"] + upper["height"] < lower["y"]
+    expect(page.get_by_role("button", name="위가 낫다")).to_have_count(2)
+
+
 def serious(page):
-    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(result => result.violations)")
-    return [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+    return [v[:2] for v in violations(page) if v[2] in ("serious", "critical")]
+
+
+def violations(page, but=""):
+    exclude = [but] if but else []
+    found = page.evaluate("exclude => axe.run({exclude}, {resultTypes: ['violations']}).then(result => result.violations)", exclude)
+    return [(v["id"], v["nodes"][0]["html"], v["impact"]) for v in found]
 
 
 def test_the_api_is_described_without_a_network(open_page):

@@ -106,7 +106,7 @@ def test_a_client_that_goes_takes_its_work_with_it(server):
     end = time.monotonic() + 20
     while time.monotonic() < end:
         page = httpx.get(f"{server.url}/metrics").text
-        if "onnuri_active 0.0" in page and "onnuri_queue 0.0" in page and "onnuri_rows 0.0" in page:
+        if all(f'onnuri_{name}{{model="onnuri-laptop"}} 0.0' in page for name in ("active", "queue", "rows")):
             return
         time.sleep(0.05)
     raise AssertionError(page)
@@ -115,7 +115,9 @@ def test_a_client_that_goes_takes_its_work_with_it(server):
 @pytest.mark.parametrize("options,message", [
     (["--port", "99999"], "cannot be listened on"), (["--host", "0.0.0.0"], "there is no key"), (["--port", "x"], "port"),
     (["/nowhere/model"], "has no onnuri.json"), (["--database", "mysql://x"], "cannot be used as a database"),
-    (["--rows", "0"], "is less than 2"), (["--seconds", "nan"], "is less than"), (["--data", "/dev/null"], "cannot be a folder")])
+    (["--beside", "/nowhere/model"], "has no onnuri.json"), (["--beside-name", "b"], "names a model that is not given"),
+    (["--beside", ".", "--beside-name", "onnuri-laptop"], "is the first model's name too"), (["--rows", "0"], "is less than 2"),
+    (["--seconds", "nan"], "is less than"), (["--data", "/dev/null"], "cannot be a folder")])
 def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path, options, message):
     command = [sys.executable, "-m", "onnuri.cli", "serve", "--data", str(tmp_path / "d"), "--port", "0", *options]
     made = subprocess.run(command, capture_output=True, text=True, timeout=60)

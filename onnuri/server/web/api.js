@@ -1,5 +1,6 @@
 /* The server's chat route: a conversation to a request, and its stream to an answer that grows. Knows no element.
-   A turn is {role, text, transcript, media}, an answer's turn has more: see `newAnswer`. */
+   A turn is {role, text, transcript, media}, an answer's turn has more: see `newAnswer`; that of two answers has both:
+   see `newPair`. */
 
 import { base64Of, bytesOf, endingOf } from "./media.js";
 
@@ -14,14 +15,32 @@ export class ServerError extends Error {}
 /** The stream ended, and nobody had said so. */
 export class CutError extends Error {}
 
-/** The body of a request. What is not set in `settings` is the model's own. */
-export function requestOf(turns, settings) {
+/** Names of the models that the server has; none where it does not say. */
+export async function modelsOf(key) {
+  try {
+    const response = await fetch("v1/models", { headers: headersOf(key) });
+    return response.ok ? (await response.json()).data.map(({ id }) => id) : [];
+  } catch {
+    return [];
+  }
+}
+
+/** What a request asks for. What is not set in `settings` is the model's own. */
+export function wishesOf(settings) {
   const chosen = { seed: settings.seed, temperature: settings.temperature, top_p: settings.top_p,
     guidance: settings.guidance, language: settings.language };
   const given = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== null && value !== ""));
-  return { messages: messagesOf(turns), modalities: settings.outputs, audio: { voice: "default", format: "pcm16" },
-    partial_images: 3, stream: true, stream_options: { include_usage: true }, ...given };
+  return { modalities: settings.outputs, ...given };
 }
+
+/** The body of a request to a model; null is the server's only one. */
+export function requestOf(turns, wishes, model) {
+  return { ...(model === null ? {} : { model }), messages: messagesOf(turns.map((turn) => answerBy(model, turn))),
+    audio: { voice: "default", format: "pcm16" }, partial_images: 3, stream: true, stream_options: { include_usage: true }, ...wishes };
+}
+
+/** Of two answers that of the model, which is to go on from its own. */
+const answerBy = (model, turn) => turn.answers?.find((answer) => answer.model === model) ?? turn.answers?.[0] ?? turn;
 
 /** The last turns; of those before the last only the last thing to be seen, which is what the server looks at. A picture
  *  that was stopped half-way is not what anyone speaks about. */
@@ -54,7 +73,7 @@ function partOf(item) {
 
 /** Chunks of the answer. Throws ServerError, CutError, TypeError without a server, AbortError when called off. */
 export async function* ask(body, key, signal) {
-  const headers = { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  const headers = { "Content-Type": "application/json", ...headersOf(key) };
   const response = await fetch("v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
   if (!response.ok) throw new ServerError(await messageIn(response));
   for await (const data of events(response.body)) {
@@ -65,6 +84,8 @@ export async function* ask(body, key, signal) {
   }
   throw new CutError();
 }
+
+const headersOf = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
 
 async function messageIn(response) {
   try {
@@ -91,8 +112,15 @@ async function* events(body) {
 }
 
 /** An answer of which nothing has come yet. It counts as stopped until its end: a reload may come between. */
-export const newAnswer = () => ({ role: "assistant", text: "", transcript: "", media: [], preview: null, usage: null,
+export const newAnswer = (model) => ({ role: "assistant", model, text: "", transcript: "", media: [], preview: null, usage: null,
   firstSeconds: null, seconds: null, error: null, stopped: true });
+
+/** Answers of two models to one question, and what was asked of both. */
+export const newPair = (models, asked) => ({ role: "pair", id: `${Date.now()}-${Math.random().toString(36).slice(2)}`, asked,
+  answers: models.map(newAnswer) });
+
+/** A turn's answers: one or two. */
+export const answersOf = (turn) => turn.answers ?? [turn];
 
 /** Takes a chunk into an answer. Returns the samples Int16Array that came with it, or null. */
 export function take(answer, chunk) {

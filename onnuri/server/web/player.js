@@ -7,6 +7,7 @@ export class Player {
   #context = null;
   #sources = new Set();
   #end = 0;
+  #time = 0; // how often it was stopped
 
   /** Plays samples Int16Array right after those before. */
   push(samples) {
@@ -23,6 +24,23 @@ export class Player {
     for (const source of this.#sources) source.stop();
     this.#sources.clear();
     this.#end = 0;
+    this.#time += 1;
+  }
+
+  /** Voices [{push, end}, …] that play one after another, however their samples arrive; `stop` silences them for good. */
+  inTurn(count) {
+    const time = this.#time;
+    const voices = Array.from({ length: count }, () => ({ held: [], ended: false }));
+    const flow = () => {
+      for (const voice of time === this.#time ? voices : []) {
+        voice.held.splice(0).forEach((samples) => this.push(samples));
+        if (!voice.ended) return;
+      }
+    };
+    return voices.map((voice) => ({
+      push: (samples) => { voice.held.push(samples); flow(); },
+      end: () => { voice.ended = true; flow(); },
+    }));
   }
 
   #sourceOf(samples) {

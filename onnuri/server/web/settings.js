@@ -2,24 +2,41 @@
    others read. */
 
 import { loadSettings, saveSettings } from "./store.js";
-import { icon } from "./view.js";
+import { element, icon } from "./view.js";
 import { current, setLanguage } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const DRAWN = { language: null, seed: null, temperature: null, top_p: null, guidance: null };
-const DEFAULTS = { ...DRAWN, outputs: ["image", "audio"], key: "", autoplay: true, page: "", theme: "" };
+const CHOSEN = { compare: false, model: "" };
+const DEFAULTS = { ...DRAWN, ...CHOSEN, outputs: ["image", "audio"], key: "", autoplay: true, page: "", theme: "" };
 
 export const settings = loadSettings(DEFAULTS);
 export const save = () => saveSettings(settings);
+let served = []; // models, by name
 
-/** Binds the header's switches and the dialog. `on.language` is called where the page's language has changed. */
+/** The models that are to answer: both, one, or null where there is nothing to choose. */
+export function asked() {
+  if (served.length < 2) return [null];
+  return settings.compare ? served : [served.find((name) => name === settings.model) ?? served[0]];
+}
+
+/** Takes the names of the models that the server has; a choice between fewer than two is not shown. */
+export function setServed(names) {
+  served = names.slice(0, 2);
+  $("models").hidden = served.length < 2;
+  $("settings-form").elements.model.replaceChildren(...served.map((name) => element("option", { value: name, textContent: name })));
+  showChoice();
+}
+
+/** Binds the header's switches and the dialog. `on.language` is called where the page's language has changed, `on.key` where
+ *  the key has. */
 export function startSettings(on) {
   $("language-button").onclick = () => { switchLanguage(); on.language(); };
   $("theme-button").onclick = switchTheme;
   $("autoplay-button").onclick = () => { settings.autoplay = !settings.autoplay; save(); show(); on.sound(settings.autoplay); };
   $("settings-button").onclick = () => { fill(); $("settings-dialog").showModal(); };
-  $("settings-form").onchange = read;
-  $("settings-form").onreset = () => { Object.assign(settings, DRAWN, { key: "" }); save(); };
+  $("settings-form").onchange = ({ target }) => { read(target); if (target.name === "key") on.key(); };
+  $("settings-form").onreset = () => { Object.assign(settings, DRAWN, CHOSEN, { key: "" }); save(); showChoice(); on.key(); };
   setLanguage(settings.page || (navigator.language.startsWith("ko") ? "ko" : "en"));
   show();
 }
@@ -44,11 +61,23 @@ function show() {
 }
 
 function fill() {
-  for (const field of $("settings-form").elements) if (field.name) field.value = settings[field.name] ?? "";
+  const { elements } = $("settings-form");
+  for (const field of elements) if (field.name) field.value = settings[field.name] ?? "";
+  showChoice();
 }
 
-function read({ target }) {
-  if (!target.reportValidity()) return;
-  settings[target.name] = target.type === "number" && target.value ? target.valueAsNumber : target.value || null;
+/** With both asked, there is no one to choose. */
+function showChoice() {
+  const { compare, model } = $("settings-form").elements;
+  compare.checked = settings.compare;
+  model.value = served.includes(settings.model) ? settings.model : served[0];
+  $("model-choice").hidden = settings.compare;
+}
+
+function read(field) {
+  if (!field.reportValidity()) return;
+  const value = field.type === "number" && field.value ? field.valueAsNumber : field.value || null;
+  settings[field.name] = field.type === "checkbox" ? field.checked : value;
   save();
+  showChoice();
 }

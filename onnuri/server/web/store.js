@@ -1,8 +1,10 @@
-/* What outlives a reload: settings in localStorage, the conversation's turns in IndexedDB. Knows not what is in them.
+/* What outlives a reload: settings in localStorage, the conversation's turns and votes in IndexedDB, each in a database of
+   its own, as a second store in one would wait for tabs that have the older in use. Knows not what is in them.
    Where the browser keeps nothing (private windows), the page works until it is closed. Two tabs share one
    conversation: of a turn, what was written last stays. */
 
 const SETTINGS = "onnuri-settings";
+const DATABASES = { turns: "onnuri", votes: "onnuri-votes" };
 
 export function loadSettings(defaults) {
   try {
@@ -18,24 +20,27 @@ export function saveSettings(settings) {
   } catch { /* see above */ }
 }
 
-export const loadTurns = () => transact("readonly", (turns) => turns.getAll()).then((found) => found ?? []);
-export const saveTurn = (turn, index) => transact("readwrite", (turns) => turns.put(turn, index));
-export const clearTurns = () => transact("readwrite", (turns) => turns.clear());
+export const loadTurns = () => transact("turns", "readonly", (turns) => turns.getAll()).then((found) => found ?? []);
+export const saveTurn = (turn, index) => transact("turns", "readwrite", (turns) => turns.put(turn, index));
+export const clearTurns = () => transact("turns", "readwrite", (turns) => turns.clear());
+export const loadVotes = () => transact("votes", "readonly", (votes) => votes.getAll()).then((found) => found ?? []);
+export const saveVote = (vote, id) => transact("votes", "readwrite", (votes) => votes.put(vote, id));
+export const dropVote = (id) => transact("votes", "readwrite", (votes) => votes.delete(id));
 
-let opened;
+const opened = {};
 
-async function transact(mode, work) {
+async function transact(name, mode, work) {
   try {
-    const database = await (opened ??= open());
-    return await promised(work(database.transaction("turns", mode).objectStore("turns")));
+    const database = await (opened[name] ??= open(name));
+    return await promised(work(database.transaction(name, mode).objectStore(name)));
   } catch {
     return undefined;
   }
 }
 
-function open() {
-  const request = indexedDB.open("onnuri", 1);
-  request.onupgradeneeded = () => request.result.createObjectStore("turns");
+function open(name) {
+  const request = indexedDB.open(DATABASES[name], 1);
+  request.onupgradeneeded = () => request.result.createObjectStore(name);
   return promised(request);
 }
 

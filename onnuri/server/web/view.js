@@ -37,20 +37,24 @@ function words(text) {
   return element("p", { className: "words", lang: languageOf(text), textContent: text });
 }
 
-/** An answer as it grows: `update` shows what has come, `end` how it ended. */
+/** An answer as it grows: `update` shows what has come, `end` how it ended. One of two is a region, named by its model and
+ *  the `number` of the pair. */
 export class AnswerBubble {
-  #turn; #on; #about;
+  #turn; #on; #about; #head;
   #shown = new Map(); // kind → the url that its tile shows
   #text = element("p", { className: "words", hidden: true });
   #sound = element("div", { hidden: true });
   #tiles = element("div", { className: "tiles" });
   #foot = element("div");
 
-  constructor(turn, about, on) {
+  constructor(turn, about, on, number) {
     [this.#turn, this.#about, this.#on] = [turn, about, on];
     this.#text.dataset.testid = "answer-text";
-    const name = say(element("span", { className: "unseen" }), "answer");
-    this.root = element("li", { className: "turn answer" }, name, this.#text, this.#sound, this.#tiles, this.#foot);
+    this.#head = number ? element("div", { className: "head" }, element("h2", { textContent: turn.model }))
+      : say(element("span", { className: "unseen" }), "answer");
+    this.root = element(number ? "section" : "li", { className: "turn answer" }, this.#head, this.#text, this.#sound, this.#tiles,
+      this.#foot);
+    if (number) label(this.root, "column", { number, model: turn.model });
     this.root.dataset.testid = "answer";
   }
 
@@ -79,8 +83,11 @@ export class AnswerBubble {
     const sound = media.find((item) => item.kind === "audio");
     this.#sound.hidden = !sound;
     if (sound) this.#setSound(soundFigure(sound, transcript === text ? "" : transcript, this.#on));
-    this.#foot.replaceChildren(...this.#marks(), ...this.#again(), ...usageLine(this.#turn));
+    this.#foot.replaceChildren(...this.#marks(), ...this.#again());
+    if (this.#head.matches(".head")) this.#head.append(...usageLine(this.#turn));
+    else this.#foot.append(...modelLine(this.#turn), ...usageLine(this.#turn));
     this.root.dataset.state = error ? "error" : stopped ? "stopped" : "done";
+    this.#on.ended?.();
   }
 
   #marks() {
@@ -188,6 +195,9 @@ function problem(message) {
 }
 
 const mark = (key) => say(element("p", { className: "mark" }), key);
+
+/** Who answered, where it could have been another. */
+const modelLine = ({ model }) => (model ? [element("p", { className: "usage", textContent: model })] : []);
 
 /** Tokens by medium and times; of an answer that was stopped, its time; of one that failed, nothing. */
 function usageLine({ usage, firstSeconds, seconds, error }) {

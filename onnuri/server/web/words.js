@@ -52,6 +52,14 @@ const TABLE = {
   arrived: ["답이 왔습니다. {what}", "The answer is here. {what}"],
   announce_stopped: ["답을 멈췄습니다.", "The answer was stopped."],
 
+  column: ["답 {number}, {model}", "Answer {number}, {model}"],
+  vote: ["어느 답이 나은가요?", "Which answer is better?"],
+  vote_left_wide: ["왼쪽이 낫다", "left is better"],
+  vote_left_narrow: ["위가 낫다", "upper is better"],
+  vote_right_wide: ["오른쪽이 낫다", "right is better"],
+  vote_right_narrow: ["아래가 낫다", "lower is better"],
+  vote_same: ["같다", "same"],
+
   error_network: ["서버에 닿지 않습니다. 서버가 도는지 보고 다시 물어보세요.", "The server cannot be reached. See whether it is running, then ask again."],
   error_cut: ["답이 끝나기 전에 연결이 끊겼습니다. 다시 물어보세요.", "The connection ended before the answer did. Ask again."],
   error_kind: ["{name}: 읽을 수 없는 종류입니다. 그림, 소리, 동영상(MP4, GIF), 3D(GLB, OBJ, PLY, STL)를 주세요.",
@@ -78,6 +86,9 @@ const TABLE = {
   key: ["API 키 (이 브라우저에만 남습니다)", "API key (kept in this browser only)"],
   reset: ["처음 값으로", "Reset"],
   done: ["확인", "Done"],
+  compare: ["두 모델의 답을 나란히 보기", "Compare two models side by side"],
+  model: ["답할 모델", "Model that answers"],
+  votes: ["투표 내려받기 ({count})", "Download votes ({count})"],
   api: ["API 문서", "API documentation"],
 };
 
