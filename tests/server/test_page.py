@@ -404,6 +404,7 @@ def test_one_of_two_models_is_chosen_and_of_one_there_is_no_choice(open_page, tw
     page.get_by_label("답할 모델").select_option("wild-model")
     page.get_by_role("button", name="확인").click()
     page.reload()
+    page.locator("body[data-ready=true]").wait_for()  # whoever speaks sooner is answered by the first
     assert body_sent(page, lambda: say(page, SENTENCE))["model"] == "wild-model"
     expect(answer(page)).to_contain_text("wild-model")
     expect(page.get_by_test_id("pair")).to_have_count(0)
