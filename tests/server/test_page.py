@@ -207,6 +207,16 @@ def test_an_error_in_the_middle_of_an_answer_keeps_what_had_come(page):
     expect(bubble.get_by_test_id("answer-text")).to_have_text("작은")
 
 
+def test_a_medium_that_came_to_nothing_is_told_beside_what_came(page):
+    deltas = [{"content": "없음"}, {"failures": [{"type": "mesh_url", "message": "an empty shape: has no surface to write"}]}]
+    stream = "".join(f"data: {json.dumps({'choices': [{'delta': d}]})}\n\n" for d in deltas) + "data: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=stream))
+    say(page, SENTENCE)
+    bubble = answer(page)
+    expect(bubble.get_by_role("alert")).to_have_text("an empty shape: has no surface to write")
+    expect(bubble.get_by_test_id("answer-text")).to_have_text("없음")
+
+
 def test_the_microphone_and_the_camera_make_attachments(page):
     want(page, "text")
     page.get_by_role("button", name="말 녹음하기").click()
@@ -394,6 +404,7 @@ def test_one_of_two_models_is_chosen_and_of_one_there_is_no_choice(open_page, tw
     page.get_by_label("답할 모델").select_option("wild-model")
     page.get_by_role("button", name="확인").click()
     page.reload()
+    page.locator("body[data-ready=true]").wait_for()  # whoever speaks sooner is answered by the first
     assert body_sent(page, lambda: say(page, SENTENCE))["model"] == "wild-model"
     expect(answer(page)).to_contain_text("wild-model")
     expect(page.get_by_test_id("pair")).to_have_count(0)

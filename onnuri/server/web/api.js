@@ -129,6 +129,7 @@ export function take(answer, chunk) {
   answer.text += delta.content ?? "";
   answer.transcript += delta.audio?.transcript ?? "";
   for (const kind of Object.keys(FIELD)) for (const part of delta[FIELD[kind]] ?? []) takePart(answer, kind, part);
+  for (const { message } of delta.failures ?? []) (answer.failures ??= []).push(message); // the other media still come
   return delta.audio?.data ? samplesOf(delta.audio.data) : null;
 }
 

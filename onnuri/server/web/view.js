@@ -91,9 +91,10 @@ export class AnswerBubble {
   }
 
   #marks() {
-    const { media, stopped, error, text } = this.#turn;
+    const { media, failures = [], stopped, error, text } = this.#turn;
     if (error) return [problem(error)];
     if (stopped) return [mark("stopped")];
+    if (failures.length) return failures.map(problem);
     return text || media.length ? [] : [mark("nothing")];
   }
 
