@@ -1,6 +1,7 @@
 """Two models from one process: every route asks the one that is named, and says which it was."""
 
 import signal
+import time
 import threading
 
 import httpx
@@ -116,6 +117,7 @@ def test_requests_of_both_count_towards_one_limit_and_both_end(new_server, wild)
     server = new_server("--beside", str(wild), "--beside-name", "b", "--open", "1")
     with server.client() as client:
         assert [m["id"] for m in client.get("/v1/models").json()["data"]] == [FIRST, "b"]
+        time.sleep(0.3)  # a request counts until its answer has gone
         with client.stream("POST", "/v1/chat/completions", json=ask(FIRST, n=8, modalities=["audio"], stream=True)) as answer:
             next(answer.iter_bytes())
             assert client.post("/v1/chat/completions", json=ask("b")).status_code == 429
