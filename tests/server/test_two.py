@@ -1,8 +1,8 @@
 """Two models from one process: every route asks the one that is named, and says which it was."""
 
 import signal
-import time
 import threading
+import time
 
 import httpx
 import openai
