@@ -48,6 +48,9 @@ SPEECH = MixConfig(draw=0.28, describe=0.12, convert=0.03, chain=0.03, alone=0.0
 PLACES = MixConfig(draw=0.32, describe=0.18, convert=0.14, chain=0.03, alone=0.03, translate=0.03, ask=0.05, edit=0.06,
                    hear=0.10, speak=0.08, soft=True, loss_place=2.0, single=0.35, video=0.4)
 """where things are: soft targets for places and sides, sights from sights, more scenes of several objects"""
+VOICE = PLACES.replace(draw=0.16, describe=0.10, convert=0.05, chain=0.01, alone=0.02, translate=0.03, edit=0.05, ask=0.03,
+                       hear=0.12, speak=0.43)
+"""to say every word so that it is understood; of all else as much as keeps it"""
 
 
 class LaptopConfig(config.Config):
@@ -70,7 +73,11 @@ class LaptopConfig(config.Config):
         Stage(name="speech", mix=SPEECH,
               loop=LoopConfig(minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=100, decay=0.7)),
         Stage(name="places", mix=PLACES,
-              loop=LoopConfig(minutes=75, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.5)))
+              loop=LoopConfig(minutes=75, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.5)),
+        Stage(name="voice", mix=VOICE,
+              loop=LoopConfig(minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.8)),
+        Stage(name="voice2", mix=VOICE,
+              loop=LoopConfig(minutes=76, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.7)))
     width: int = 192
     layers: int = 6
     heads: int = 3
@@ -88,7 +95,7 @@ def full() -> LaptopConfig:
 def evening() -> LaptopConfig:
     """Two hours: the same data and codecs, a third of the model's time."""
     base = full()
-    first, _, last = base.model
+    first, _, last, *_ = base.model
     return base.replace(model=(
         first.replace(loop=first.loop.replace(minutes=35)),
         last.replace(loop=last.loop.replace(minutes=20), mix=last.mix.replace(hear=0.18))))
