@@ -77,7 +77,7 @@ class LaptopConfig(config.Config):
         Stage(name="voice", mix=VOICE,
               loop=LoopConfig(minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.8)),
         Stage(name="voice2", mix=VOICE,
-              loop=LoopConfig(minutes=76, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.7)))
+              loop=LoopConfig(minutes=45, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.7)))
     width: int = 192
     layers: int = 6
     heads: int = 3
