@@ -124,6 +124,15 @@ class Engine:
         for ticket in gone:
             ticket.close("cancelled")
 
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests: it is here, so it does."""
+        return True
+
+    def close(self) -> None:
+        """`reset`; there is nothing else to end."""
+        self.reset()
+
     def step(self) -> None:
         """Read some, draw one id for each, feed them."""
         with self._lock, torch.inference_mode():

@@ -296,8 +296,8 @@ def _rest(app: FastAPI) -> None:
     async def ready(request: Request) -> Response:
         """Whether it takes requests."""
         state = _state(request)
-        fine = state.service.ready and not state.draining
-        return JSONResponse({"status": "ready" if fine else "stopping"}, 200 if fine else 503)
+        status = "stopping" if state.draining else "ready" if state.service.ready else "away"
+        return JSONResponse({"status": status}, 200 if status == "ready" else 503)
 
     @app.get("/metrics", tags=["operation"])
     async def metrics(request: Request) -> Response:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from onnuri.decoding.engine import Engine
+from onnuri.server.service import Decoder
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.6, 1, 2, 4, 8, 16, 32)
 """seconds"""
@@ -17,7 +17,7 @@ BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.6, 1, 2, 4, 8, 16, 32)
 class Metrics:
     """One server's figures."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Decoder) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Engine(engine))
         self.requests = Counter("onnuri_requests", "answers, by route and status", ["route", "status"], registry=self.registry)
@@ -40,7 +40,7 @@ class Metrics:
 class _Engine:
     """What the engine counts by itself, read when it is asked for."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Decoder) -> None:
         self.engine = engine
 
     def collect(self) -> Iterable[Metric]:

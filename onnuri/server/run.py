@@ -14,16 +14,20 @@ from types import FrameType
 import torch
 import uvicorn
 
-from onnuri import load
+from onnuri import WEIGHTS, load
 from onnuri.decoding.compiled import Compiled
-from onnuri.decoding.engine import EngineConfig
+from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.errors import ConfigError
+from onnuri.model.omni import OmniModel
 from onnuri.server.app import create
 from onnuri.server.guard import LOCAL
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
 from onnuri.server.state import State
 from onnuri.server.store import Store
+from onnuri.server.vllm import Vllm, VllmConfig
+
+log = logging.getLogger("onnuri")
 
 
 def serve(settings: ServeConfig, folder: Path | None = None) -> None:
@@ -37,12 +41,29 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
         raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
                           "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
     torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
-    service = Service(load(folder), EngineConfig(rows=settings.rows, waiting=8 * settings.open))
-    if not isinstance(service.engine.forward, Compiled):
-        logging.getLogger("onnuri").warning("no C compiler builds the decoding kernel: PyTorch decodes, several times slower; "
-                                            "install gcc")
+    service = vllm_service(settings, folder) if settings.backend == "vllm" else own_service(settings, folder)
     state = State(service, store, settings)
     asyncio.run(_run(state, listening))
+
+
+def own_service(settings: ServeConfig, folder: Path | None) -> Service:
+    """Decoding in our own engine."""
+    model = load(folder)
+    engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.open))
+    if not isinstance(engine.forward, Compiled):
+        log.warning("no C compiler builds the decoding kernel: PyTorch decodes, several times slower; install gcc")
+    return Service(model, engine=engine)
+
+
+def vllm_service(settings: ServeConfig, folder: Path | None) -> Service:
+    """Decoding in vLLM, which alone has the weights. Raises ConfigError where it does not start."""
+    folder = folder or WEIGHTS / "laptop"
+    model = OmniModel.load(folder, weights=False)
+    engine = Vllm(VllmConfig(python=settings.vllm_python, folder=folder, home=settings.data / "vllm", rows=settings.rows,
+                             positions=model.answers.positions, waiting=8 * settings.open, arguments=settings.vllm_args))
+    alone = "" if engine.about["alone"] else "; several processes: no response_format, tools and logprobs"
+    log.info("vLLM %(version)s decodes, %(dtype)s on %(device)s; guidance as pairs of sequences" + alone, engine.about)
+    return Service(model, engine=engine)
 
 
 def settle_malloc() -> None:

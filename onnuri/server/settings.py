@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from onnuri import config
 from onnuri.errors import ConfigError
@@ -37,6 +37,12 @@ class ServeConfig(config.Config):
     """for which a job's file is kept"""
     fetch: bool = False
     """whether media may be given as http(s) URLs; never from private addresses"""
+    backend: Literal["onnuri", "vllm"] = "onnuri"
+    """what decodes: our own engine, or vLLM in a process and an environment of its own"""
+    vllm_python: str = ""
+    """the Python of the environment that has vLLM"""
+    vllm_args: str = ""
+    """vLLM's own options, such as "--tensor-parallel-size 2 --dtype bfloat16\""""
     origins: tuple[str, ...] = ()
     """web pages that may call from a browser; none but our own without them"""
     pixels: int = 16 * 10**6
@@ -52,6 +58,10 @@ class ServeConfig(config.Config):
                             ("job_seconds", 1), ("pixels", 1), ("seconds", 0.1), ("faces", 1)):
             if not getattr(self, name) >= least:  # not a number is refused too
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"is less than {least}", "give more")
+
+        if (self.backend == "vllm") != bool(self.vllm_python) or (self.vllm_args and self.backend != "vllm"):
+            raise ConfigError(f"--backend {self.backend}", "and --vllm-python belong together, and --vllm-args to both",
+                              "give both or neither")
 
     @property
     def limits(self) -> Limits:
