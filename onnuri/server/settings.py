@@ -42,7 +42,7 @@ class ServeConfig(config.Config):
     vllm_python: str = ""
     """the Python of the environment that has vLLM"""
     vllm_args: str = ""
-    """vLLM's own options, such as "--tensor-parallel-size 2 --dtype bfloat16\""""
+    """vLLM's own options: --vllm-args="--tensor-parallel-size 2 --dtype bfloat16\""""
     origins: tuple[str, ...] = ()
     """web pages that may call from a browser; none but our own without them"""
     pixels: int = 16 * 10**6

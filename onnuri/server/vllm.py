@@ -91,8 +91,8 @@ class Vllm:
     def enter(self, ticket: Ticket, bounded: bool = True) -> Ticket:
         """Take a request. Raises ConfigError where it cannot be done, BusyError where too many wait, AwayError without a worker."""
         request = ticket.request
-        request.check(self.settings.positions)
-        if (request.constraint or request.on_score) and not self.about.get("alone"):
+        request.check(self.about["positions"])
+        if (request.constraint or request.on_score) and not self.about["alone"]:
             raise ConfigError("response_format, tools and logprobs", "are not to be had of a vLLM of several processes",
                               "leave them out, or serve without tensor and pipeline parallelism")
         with self._door:
@@ -233,10 +233,12 @@ class Vllm:
         while not self._closed.is_set():
             try:
                 self._start()
+                if self._closed.is_set():
+                    self._stop()
                 return
             except ConfigError as error:
-                log.error("%s; tried again in %d s", error, pause)
-                self._closed.wait(pause)
+                if not self._closed.wait(pause):
+                    log.error("%s; it is tried again", error)
                 pause = min(60.0, 2 * pause)
 
     @property
@@ -252,6 +254,8 @@ class Vllm:
         environment = {**DEFAULTS, **os.environ, **ENVIRONMENT}
         for name in ("PYTHONPATH", "PYTHONHOME"):  # of another environment
             environment.pop(name, None)
+        if self._log.exists():
+            self._log.replace(self._log.with_suffix(".before"))  # it may say why the last one ended
         try:
             with self._log.open("w", encoding="utf-8") as out:
                 self._process = subprocess.Popen([python, "-m", "onnuri.server.vllm_worker", json.dumps(told)], text=True,

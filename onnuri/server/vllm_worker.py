@@ -93,14 +93,16 @@ class Worker:
             remote = said["bound"] and wire.Remote(said["bound"], lambda drawn: self._taken(key, drawn))
             self.processor.LINKS[key] = self.processor.Link(remote)
         answer = self.answers[key] = Answer(said, Course(Ticket(request)))
-        try:
-            self._begin(answer)
-        except ValueError as error:  # of vLLM's: longer than --max-model-len, say
-            self._leave(answer)
-            self.say({"refused": [key, " ".join(str(error).split())]})
+        self._begin(answer)
 
     def _begin(self, answer: Answer) -> None:
         """Give vLLM its rows, from where it is."""
+        try:
+            self._add(answer)
+        except Exception as error:  # vLLM's checks raise what they like; the others go on
+            self._refuse(answer, str(error))
+
+    def _add(self, answer: Answer) -> None:
         request, stood = answer.course.request, list(answer.course.stands)
         answer.rows = []
         for bare, prompt in enumerate(request.prompts):
@@ -114,15 +116,21 @@ class Worker:
     def _step(self) -> None:
         """One step of vLLM's, and what came of it."""
         got: dict[str, list[int]] = defaultdict(list)
+        over = set()
         for output in self.engine.step():
             got[output.request_id] += output.outputs[0].token_ids
-        told = []
+            over |= {output.request_id} if output.finished else set()
+        told, cut = [], []
         for answer in list(self.answers.values()):
-            ids = [got[row] for row in answer.rows]
+            rows, ids = answer.rows, [got[row] for row in answer.rows]
             if any(ids):
                 told += self._take(answer, ids)
+            if not answer.course.finish and answer.rows is rows and over.intersection(rows):
+                cut.append(answer)
         if told:
             self.say({"step": told})
+        for answer in cut:
+            self._refuse(answer, "it ended it too soon; the log may say why")
 
     def _take(self, answer: Answer, ids: list[list[int]]) -> list[list[Any]]:
         """[key, id, score] of what its rows got, if all got the same, which is something."""
@@ -148,8 +156,11 @@ class Worker:
         if answer.tries < TRIES:
             self._begin(answer)
             return
+        self._refuse(answer, "guidance needs two sequences in one step, and there is no room for them")
+
+    def _refuse(self, answer: Answer, why: str) -> None:
         self._leave(answer)
-        self.say({"refused": [answer.said["key"], "guidance needs two sequences in one step, and vLLM has no room for them"]})
+        self.say({"refused": [answer.said["key"], " ".join(why.split())]})
 
     def _leave(self, answer: Answer) -> None:
         key = str(answer.said["key"])
@@ -187,7 +198,8 @@ def load(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     engine = LLMEngine.from_engine_args(EngineArgs.from_cli_args(chosen))
     parallel = engine.vllm_config.parallel_config
     ready = {"version": vllm.__version__, "dtype": str(engine.vllm_config.model_config.dtype).removeprefix("torch."),
-             "device": current_platform.device_name or "cpu", "alone": parallel.world_size == 1}
+             "device": current_platform.device_name or "cpu", "alone": parallel.world_size == 1,
+             "positions": engine.vllm_config.model_config.max_model_len}
     return engine, ready
 
 
