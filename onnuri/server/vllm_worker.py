@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from typing import Any
 from onnuri.decoding.request import Course, Ticket
 from onnuri.server import vllm_wire as wire
 
+END_SECONDS = 10.0
+"""for vLLM to put away what it shares between processes"""
 TRIES = 64
 """to get both rows of a pair into one step"""
 PROCESSOR = "onnuri.server.vllm_processor:Processor"
@@ -33,6 +36,7 @@ class Lines:
     def __init__(self) -> None:
         self.asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.stands: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        self.loaded = False
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -42,7 +46,10 @@ class Lines:
                 self.stands.put(said["stands"])
             else:
                 self.asked.put(said)
-        os.killpg(0, signal.SIGKILL)  # vLLM may have processes of its own, and be in the middle of loading
+        if self.loaded:
+            self.asked.put({"end": True})
+            time.sleep(END_SECONDS)
+        os.killpg(0, signal.SIGKILL)  # with whatever processes vLLM has
 
 
 @dataclasses.dataclass
@@ -71,20 +78,22 @@ class Worker:
         self.count = 0
 
     def run(self) -> None:
-        """For ever."""
-        while True:
-            self._listen()
+        """Until nobody asks any more."""
+        while self._listen():
             if self.answers:
                 self._step()
 
-    def _listen(self) -> None:
-        """Take what was asked; wait for it if there is nothing else to do."""
+    def _listen(self) -> bool:
+        """Take what was asked; wait for it if there is nothing else to do. False at the end."""
         while not self.answers or not self.lines.asked.empty():
             said = self.lines.asked.get()
+            if "end" in said:
+                return False
             if "ask" in said:
                 self._enter(said["ask"])
             elif (answer := self.answers.get(said["cancel"])) is not None:
                 self._leave(answer)
+        return True
 
     def _enter(self, said: dict[str, Any]) -> None:
         key = str(said["key"])
@@ -226,8 +235,10 @@ def main() -> None:
         traceback.print_exc()
         say({"fault": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]})
         raise SystemExit(2) from None
+    lines.loaded = True
     say({"ready": ready})
     worker.run()
+    engine.engine_core.shutdown()
 
 
 if __name__ == "__main__":

@@ -421,6 +421,23 @@ def test_the_command_line_ends_with_status_2(tmp_path, options, message):
     assert made.returncode == 2 and message in made.stderr and len(made.stderr.strip().splitlines()) == 1, made.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL, reason="ONNURI_VLLM_PYTHON names no Python that has vLLM")
+def test_tensor_parallelism_draws_the_same(model, own, tmp_path, monkeypatch, capsys):
+    """On a CPU: three heads, three processes. Nothing that they share is left behind."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = set(os.listdir("/dev/shm"))
+    engine = Vllm(VllmConfig(python=REAL, folder=onnuri.WEIGHTS / "laptop", home=tmp_path, positions=2048,
+                             arguments="--tensor-parallel-size 3 --enforce-eager"))
+    try:
+        requests = requests_of(model, 2) + requests_of(model, 2, guidance=1.5, sampling=SamplingConfig(temperature=0.6))
+        assert len(alike(model, engine, own, requests, capsys, "three processes")) <= 1
+    finally:
+        engine.close()
+    assert set(os.listdir("/dev/shm")) <= before
+
+
 def test_several_processes_have_no_constraints_and_say_so(model, standin, tmp_path):
     engine = Vllm(VllmConfig(python=standin, folder=onnuri.WEIGHTS / "laptop", home=tmp_path, positions=2048,
                              arguments="--tensor-parallel-size 2"))

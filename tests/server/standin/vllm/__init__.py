@@ -118,6 +118,7 @@ class LLMEngine:
         self.chosen, self.chance = chosen, random.Random(0)
         self.processor = Processor(None, torch.device("cpu"), False)
         self.waiting, self.batch = [], []
+        self.engine_core = types.SimpleNamespace(shutdown=lambda: None)
         parallel = types.SimpleNamespace(world_size=chosen.tensor_parallel_size)
         shape = types.SimpleNamespace(dtype=torch.float32, max_model_len=chosen.max_model_len)
         self.vllm_config = types.SimpleNamespace(model_config=shape, parallel_config=parallel)
