@@ -5,7 +5,8 @@
     ├── ConfigError       a setting that does not exist or does not hold
     ├── WeightsError      weights that are missing, damaged or of another version
     ├── DependencyError   an optional extra that is not installed
-    └── BusyError         more is asked for at once than there is room for
+    ├── BusyError         more is asked for at once than there is room for
+    └── AwayError         what is to answer is not there for the moment
 
 A message gives the value, the rule and the repair, in one line. Everything else that is raised is a bug of ours.
 """
@@ -39,3 +40,7 @@ class DependencyError(OnnuriError):
 
 class BusyError(OnnuriError):
     """More is asked for at once than there is room for."""
+
+
+class AwayError(OnnuriError):
+    """What is to answer is not there for the moment."""

@@ -11,17 +11,17 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onnuri import config
 from onnuri.decoding.cache import Cache, Prefixes
+from onnuri.decoding.choose import Drawing, choose
 from onnuri.decoding.compiled import fastest
 from onnuri.decoding.queue import Queue
-from onnuri.decoding.request import Course, Plan, Request, Score, Ticket
-from onnuri.decoding.sample import SamplingConfig, draw, guided, likelihood, masked, whether_first
+from onnuri.decoding.request import Plan, Request, Ticket
+from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import BusyError, ConfigError
 
 
@@ -50,14 +50,12 @@ class _Row:
         """its row in the cache"""
 
 
-class _Active:
+class _Active(Drawing):
     """A request that has rows."""
 
     def __init__(self, ticket: Ticket) -> None:
-        self.ticket, self.request, self.course = ticket, ticket.request, Course(ticket)
-        prompts = [ticket.request.prompt, *([ticket.request.without] if ticket.request.paired else [])]
-        self.rows = [_Row(list(prompt)) for prompt in prompts]  # type: ignore[arg-type]
-        self.generator = torch.Generator().manual_seed(ticket.request.seed)
+        super().__init__(ticket)
+        self.rows = [_Row(list(prompt)) for prompt in ticket.request.prompts]
         self.hidden: list[Tensor] = []
         """of each row that has been read, [C]"""
 
@@ -88,10 +86,7 @@ class Engine:
     def enter(self, ticket: Ticket, bounded: bool = True) -> Ticket:
         """`submit` for a ticket that was made before."""
         request = ticket.request
-        total = max(len(request.prompt), len(request.without or [])) + request.steps
-        if total > self.forward.positions:
-            raise ConfigError(f"a prompt of {len(request.prompt)} tokens and {request.steps} more",
-                              f"is longer than the model's {self.forward.positions} positions", "give less")
+        request.check(self.forward.positions)
         if request.paired and self.settings.rows < 2:
             raise ConfigError("guidance", "needs two rows", "give the engine more rows")
         with self._door:
@@ -128,6 +123,15 @@ class Engine:
             self.active, self.reading, self.rows, self.hidden = [], None, [], self.hidden[:0]
         for ticket in gone:
             ticket.close("cancelled")
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests: it is here, so it does."""
+        return True
+
+    def close(self) -> None:
+        """`reset`; there is nothing else to end."""
+        self.reset()
 
     def step(self) -> None:
         """Read some, draw one id for each, feed them."""
@@ -187,14 +191,7 @@ class Engine:
 
     def _draw(self) -> None:
         """One id more for every active request; those that end with it leave."""
-        chosen: dict[_Active, int] = {}
-        groups: dict[Any, list[_Active]] = {}
-        for active in self.active:
-            if not active.course.forced:
-                groups.setdefault(_alike(active), []).append(active)
-        for members in groups.values():
-            chosen |= zip(members, self._choose(members), strict=True)
-        over = []
+        chosen, over = choose(self.active, self._score), []
         for active in self.active:
             token = active.course.take(chosen.get(active))
             self.drawn[active.request.kind] += 1
@@ -209,24 +206,9 @@ class Engine:
             self._end(active, keep=True)
             active.ticket.close(active.course.finish)  # type: ignore[arg-type]
 
-    def _choose(self, members: list[_Active]) -> list[int]:
-        """What requests that choose alike draw."""
-        course, sampling = members[0].course, members[0].request.sampling
-        plan, step = course.plan, course.step
-        lo, hi, may_end = plan.at(step)
-        extra = plan.end if may_end else None
-        logits = self.forward.logits(self.hidden[[a.rows[0].at for a in members]], lo, hi, extra)
-        if members[0].request.paired:
-            bare = self.forward.logits(self.hidden[[a.rows[1].at for a in members]], lo, hi, extra)
-            logits = guided(logits, bare, sampling.guidance)
-        if _leads(members[0]):
-            logits = whether_first(logits, sampling.temperature)
-        elif _led(members[0]):
-            logits = _agreeing(logits, [_follows_last(a) for a in members])
-        logits = _constrained(logits, members)
-        found = draw(logits, sampling.temperature, sampling.top_p, [a.generator for a in members]).tolist()
-        found = _settled(logits, found, members, lo, hi)
-        return [lo + k if k < hi - lo else plan.end for k in found]
+    def _score(self, members: list[_Active], bare: bool, lo: int, hi: int, extra: int | None) -> Tensor:
+        """Logits [N, hi - lo] of each member's row, and one more for an id beyond them."""
+        return self.forward.logits(self.hidden[[a.rows[bare].at for a in members]], lo, hi, extra)
 
     def _feed(self) -> None:
         """The last id of every row that goes on."""
@@ -269,57 +251,3 @@ class Engine:
         if last < len(self.hidden):
             self.hidden[gap] = self.hidden[last]
         self.rows[gap], row.at = row, gap
-
-
-def _alike(active: _Active) -> Any:
-    """Requests of one key are scored and drawn in one go, wherever in their answers they are."""
-    plan, step = active.course.plan, active.course.step
-    return plan.at(step), plan.end, active.request.sampling, active.request.paired, _leads(active), _led(active)
-
-
-def _constrained(logits: Tensor, members: list[_Active]) -> Tensor:
-    """Logits [B, V] of what each request's own constraint allows."""
-    constraints = [a.request.constraint for a in members]
-    if not any(constraints):
-        return logits
-    return masked(logits, [c.allowed() if c else None for c in constraints], [c.closing() if c else None for c in constraints])
-
-
-def _settled(logits: Tensor, found: list[int], members: list[_Active], lo: int, hi: int) -> list[int]:
-    """What stands of what was drawn from logits [B, V], by each request's constraint; whoever asked is told how likely it was."""
-    settled = []
-    for row, (active, drawn) in enumerate(zip(members, found, strict=True)):
-        request = active.request
-        settled.append(request.constraint.take(drawn) if request.constraint else drawn)
-        if request.on_score:
-            logprob, others = likelihood(logits[row], settled[-1], request.likeliest)
-            request.on_score(Score(logprob, tuple((lo + k if k < hi - lo else request.plan.end, p) for k, p in others)))
-    return settled
-
-
-def _lead(active: _Active) -> int | None:
-    """The position that the next one agrees with."""
-    plan, step = active.course.plan, active.course.step
-    return plan.leads[step] if plan.leads else None
-
-
-def _leads(active: _Active) -> bool:
-    return _lead(active) == active.course.step
-
-
-def _led(active: _Active) -> bool:
-    return _lead(active) not in (None, active.course.step)
-
-
-def _follows_last(active: _Active) -> bool:
-    """Whether what leads the next position took the last id of its range."""
-    lead = _lead(active)
-    assert lead is not None
-    return active.ticket.ids[lead] == active.course.plan.at(lead)[1] - 1
-
-
-def _agreeing(logits: Tensor, last: list[bool]) -> Tensor:
-    """Logits [B, V] of which a row may take the last alone, or all but the last."""
-    only = torch.tensor(last)[:, None] == (torch.arange(logits.shape[1]) == logits.shape[1] - 1)
-    return logits.masked_fill(~only, -torch.inf)
-

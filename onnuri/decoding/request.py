@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from onnuri.decoding.sample import SamplingConfig
+from onnuri.errors import ConfigError, OnnuriError
 
 Finish = Literal["stop", "length", "cancelled"]
 """why an answer ended: by itself, for want of room, or since nobody waits for it"""
@@ -101,6 +102,17 @@ class Request:
         """Whether guidance runs it twice, with its input and without."""
         return self.without is not None and self.sampling.guidance != 1.0
 
+    @property
+    def prompts(self) -> list[list[int]]:
+        """Of each of its rows."""
+        return [self.prompt, self.without] if self.paired and self.without is not None else [self.prompt]
+
+    def check(self, positions: int) -> None:
+        """Raises ConfigError where a model of so many positions has no room for it."""
+        if max(len(self.prompt), len(self.without or [])) + self.steps > positions:
+            raise ConfigError(f"a prompt of {len(self.prompt)} tokens and {self.steps} more",
+                              f"is longer than the model's {positions} positions", "give less")
+
 
 class Ticket:
     """A request that was taken: its ids as they come, its end, and a way to call it off."""
@@ -111,6 +123,8 @@ class Ticket:
         """the answer, without what a script put in and without the end"""
         self.finish: Finish | None = None
         self.cancelled = False
+        self.error: OnnuriError | None = None
+        """why it was called off, if not since nobody waits for it"""
         self._done = threading.Event()
         self._waiting: list[Callable[[Ticket], None]] = []
 
@@ -129,6 +143,11 @@ class Ticket:
     def when_done(self, call: Callable[[Ticket], None]) -> None:
         """`call(ticket)` at its end, on the engine's thread; must be given before the request is submitted."""
         self._waiting.append(call)
+
+    def fail(self, error: OnnuriError) -> None:
+        """By the engine: no more will come, for a reason that whoever waits is told."""
+        self.error = error
+        self.close("cancelled")
 
     def close(self, finish: Finish) -> None:
         """By the engine: no more will come."""

@@ -68,6 +68,14 @@ def load(folder: Path) -> nn.Module:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
 
 
+def outline(folder: Path) -> nn.Module:
+    """The same without weights: its shapes and its config, on the meta device."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True)).eval()
+
+
 @contextmanager
 def _no_bars() -> Iterator[None]:
     """Without the bars that transformers draws for every file: ours are read in a tenth of a second."""

@@ -137,11 +137,15 @@ class OmniModel:
             raise ConfigError(str(folder), f"cannot be written ({error.strerror})", "give another folder") from None
 
     @classmethod
-    def load(cls, folder: Path) -> OmniModel:
-        """The model that `save` wrote. Raises WeightsError where files are missing or are not what was written."""
+    def load(cls, folder: Path, weights: bool = True) -> OmniModel:
+        """The model that `save` wrote; without `weights`, all but the backbone's, for whoever decodes elsewhere.
+
+        Raises WeightsError where files are missing or are not what was written.
+        """
         about = check(folder)
         sampling = {m: SamplingConfig.from_json(s) for m, s in about["sampling"].items()}
-        return cls(backbone.load(folder), load_codecs(folder / "codecs"), sampling)
+        network = backbone.load(folder) if weights else backbone.outline(folder)
+        return cls(network, load_codecs(folder / "codecs"), sampling)
 
 
 def check(folder: Path) -> dict[str, Any]:

@@ -331,8 +331,9 @@ def _rest(app: FastAPI) -> None:
     async def ready(request: Request) -> Response:
         """Whether it takes requests."""
         state = _state(request)
-        fine = all(service.ready for service in state.services.values()) and not state.traffic.draining
-        return JSONResponse({"status": "ready" if fine else "stopping"}, 200 if fine else 503)
+        fine = all(service.ready for service in state.services.values())
+        status = "stopping" if state.traffic.draining else "ready" if fine else "away"
+        return JSONResponse({"status": status}, 200 if status == "ready" else 503)
 
     @app.get("/metrics", tags=["operation"])
     async def metrics(request: Request) -> Response:

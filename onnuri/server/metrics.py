@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from onnuri.decoding.engine import Engine
+from onnuri.server.service import Decoder
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.6, 1, 2, 4, 8, 16, 32)
 """seconds"""
@@ -17,7 +17,7 @@ BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.6, 1, 2, 4, 8, 16, 32)
 class Metrics:
     """One server's figures; those of engines by model."""
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
+    def __init__(self, engines: Mapping[str, Decoder]) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Engines(engines))
         self.requests = Counter("onnuri_requests", "answers, by route and status", ["route", "status"], registry=self.registry)
@@ -40,7 +40,7 @@ class Metrics:
 class _Engines:
     """What engines count by themselves, read when it is asked for."""
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
+    def __init__(self, engines: Mapping[str, Decoder]) -> None:
         self.engines = engines
 
     def collect(self) -> Iterable[Metric]:

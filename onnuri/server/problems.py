@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnuri.errors import BusyError, OnnuriError
+from onnuri.errors import AwayError, BusyError, OnnuriError
 
 
 class Problem(Exception):
@@ -35,6 +35,8 @@ def problem_of(error: Exception) -> Problem:
         return error
     if isinstance(error, BusyError):
         return Problem(429, str(error), "server_busy", retry_after=2)
+    if isinstance(error, AwayError):
+        return Problem(503, str(error), "unavailable", retry_after=5)
     if isinstance(error, OnnuriError):
         return Problem(400, str(error), "invalid_value")
     if isinstance(error, TimeoutError):

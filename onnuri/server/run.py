@@ -15,16 +15,20 @@ from types import FrameType
 import torch
 import uvicorn
 
-from onnuri import load
+from onnuri import WEIGHTS, load
 from onnuri.decoding.compiled import Compiled
-from onnuri.decoding.engine import EngineConfig
+from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.errors import ConfigError
+from onnuri.model.omni import OmniModel
 from onnuri.server.app import create
 from onnuri.server.guard import LOCAL
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
 from onnuri.server.state import State
 from onnuri.server.store import Store
+from onnuri.server.vllm import Vllm, VllmConfig
+
+log = logging.getLogger("onnuri")
 
 
 def serve(settings: ServeConfig, folder: Path | None = None) -> None:
@@ -38,24 +42,47 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
         raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
                           "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
     torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
-    service = _service(settings, folder)
-    beside = {name_of(settings): _service(settings, settings.beside)} if settings.beside else {}
-    if not isinstance(service.engine.forward, Compiled):
-        logging.getLogger("onnuri").warning("no C compiler builds the decoding kernel: PyTorch decodes, several times slower; "
-                                            "install gcc")
+    service = _service(settings, folder, settings.name)
+    beside = {name: _service(settings, settings.beside, name) for name in [name_of(settings)]} if settings.beside else {}
     state = State(service, store, settings, beside)
     asyncio.run(_run(state, listening))
 
 
-def _service(settings: ServeConfig, folder: Path | None) -> Service:
-    return Service(load(folder), EngineConfig(rows=settings.rows, waiting=8 * settings.open))
+def _service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
+    return vllm_service(settings, folder, name) if settings.backend == "vllm" else own_service(settings, folder)
+
+
+def own_service(settings: ServeConfig, folder: Path | None) -> Service:
+    """Decoding in our own engine."""
+    model = load(folder)
+    engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.open))
+    if not isinstance(engine.forward, Compiled):
+        log.warning("no C compiler builds the decoding kernel: PyTorch decodes, several times slower; install gcc")
+    return Service(model, engine=engine)
+
+
+def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
+    """Decoding in vLLM, which alone has the weights. Raises ConfigError where it does not start."""
+    folder = folder or WEIGHTS / "laptop"
+    model = OmniModel.load(folder, weights=False)
+    engine = Vllm(VllmConfig(python=settings.vllm_python, folder=folder, home=settings.data / "vllm" / plain(name),
+                             rows=settings.rows, positions=model.answers.positions, waiting=8 * settings.open,
+                             arguments=settings.vllm_args))
+    alone = "" if engine.about["alone"] else "; several processes: no response_format, tools and logprobs"
+    log.info("vLLM %(version)s decodes, %(dtype)s on %(device)s; guidance as pairs of sequences" + alone, engine.about)
+    return Service(model, engine=engine)
 
 
 def name_of(settings: ServeConfig) -> str:
     """The second model's in the API: as told, else its folder's as far as it can stand in a path, and not the first's."""
     assert settings.beside
-    name = settings.beside_name or re.sub(r"[^\w.-]+", "-", settings.beside.resolve().name).strip(".-") or "beside"
+    name = settings.beside_name or plain(settings.beside.resolve().name)
     return name if name != settings.name else f"{name}-2"
+
+
+def plain(name: str) -> str:
+    """A name as far as it can stand in a path."""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "model"
 
 
 def settle_malloc() -> None:

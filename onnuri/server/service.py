@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -94,6 +94,36 @@ class Wish:
     """how many tokens a score of a text's names; None: no scores"""
 
 
+class Decoder(Protocol):
+    """What a service asks of whatever decodes: `decoding.engine.Engine` here, `vllm.Vllm` in another process.
+
+    `queue`, `active`, `rows`, `prefixes` and `drawn` are read by metrics alone.
+    """
+
+    queue: Any
+    prefixes: Any
+    drawn: Any
+
+    @property
+    def active(self) -> Any: ...
+    @property
+    def rows(self) -> Any: ...
+    @property
+    def idle(self) -> bool:
+        """Whether a step would do nothing."""
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests."""
+    def enter(self, ticket: Ticket) -> Ticket:
+        """Take a request. Raises an OnnuriError where it cannot."""
+    def step(self) -> None:
+        """Some ids more, told to tickets on this thread; soon after, those that were called off are closed."""
+    def reset(self) -> None:
+        """Call off whatever waits or is decoded."""
+    def close(self) -> None:
+        """The same, and for good."""
+
+
 class _Returned(Exception):
     """What a generator returned; StopIteration may not cross a future."""
 
@@ -104,9 +134,10 @@ class _Returned(Exception):
 class Service:
     """Decodes in a thread of its own while somebody waits."""
 
-    def __init__(self, model: OmniModel, settings: EngineConfig | None = None, workers: int = 2) -> None:
+    def __init__(self, model: OmniModel, settings: EngineConfig | None = None, workers: int = 2,
+                 engine: Decoder | None = None) -> None:
         self.model = model
-        self.engine = Engine(model.network, settings or EngineConfig(rows=24, waiting=64))
+        self.engine: Decoder = engine or Engine(model.network, settings or EngineConfig(rows=24, waiting=64))
         self.pool = Pool(workers)
         self.started = time.time()
         self._work, self._closed = threading.Event(), False
@@ -118,13 +149,13 @@ class Service:
         self._closed = True
         self._work.set()
         self._thread.join()
-        self.engine.reset()
+        self.engine.close()
         self.pool.close()
 
     @property
     def ready(self) -> bool:
-        """Whether the engine's thread lives."""
-        return self._thread.is_alive() and not self._closed
+        """Whether the engine's thread lives, and the engine."""
+        return self._thread.is_alive() and not self._closed and self.engine.ready
 
     def _decode(self) -> None:
         while not self._closed:
@@ -160,6 +191,8 @@ class Service:
                 self.engine.enter(ticket)
                 self._work.set()
                 await ended
+                if ticket.error:
+                    raise ticket.error
                 if ticket.finish == "cancelled":
                     raise BusyError("the answer", "was called off by the server", "ask again")
                 if told:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from onnuri import config
 from onnuri.errors import ConfigError
@@ -41,6 +41,12 @@ class ServeConfig(config.Config):
     """for which a job's file is kept"""
     fetch: bool = False
     """whether media may be given as http(s) URLs; never from private addresses"""
+    backend: Literal["onnuri", "vllm"] = "onnuri"
+    """what decodes: our own engine, or vLLM in a process and an environment of its own"""
+    vllm_python: str = ""
+    """the Python of the environment that has vLLM"""
+    vllm_args: str = ""
+    """vLLM's own options: --vllm-args="--tensor-parallel-size 2 --dtype bfloat16\""""
     origins: tuple[str, ...] = ()
     """web pages that may call from a browser; none but our own without them"""
     pixels: int = 16 * 10**6
@@ -60,6 +66,10 @@ class ServeConfig(config.Config):
             raise ConfigError(f"--beside-name {self.beside_name}", "names a model that is not given", "give its folder as --beside")
         if self.beside_name == self.name:
             raise ConfigError(f"--beside-name {self.beside_name}", "is the first model's name too", "give another")
+
+        if (self.backend == "vllm") != bool(self.vllm_python) or (self.vllm_args and self.backend != "vllm"):
+            raise ConfigError(f"--backend {self.backend}", "and --vllm-python belong together, and --vllm-args to both",
+                              "give both or neither")
 
     @property
     def limits(self) -> Limits:

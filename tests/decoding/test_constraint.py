@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from onnuri.decoding import engine as engine_module
+from onnuri.decoding import choose as choose_module
 from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan, Request
 from onnuri.decoding.sample import SamplingConfig
@@ -111,6 +111,6 @@ def test_nothing_is_computed_for_those_who_do_not_ask(network, monkeypatch):
 
     expected, scores = run(Engine(network), request(1))[0], []
     assert run(Engine(network), request(1, on_score=scores.append, likeliest=3))[0] == expected and scores
-    monkeypatch.setattr(engine_module, "likelihood", never)
-    monkeypatch.setattr(engine_module, "masked", never)
+    monkeypatch.setattr(choose_module, "likelihood", never)
+    monkeypatch.setattr(choose_module, "masked", never)
     assert run(Engine(network), request(1)) == [expected]
