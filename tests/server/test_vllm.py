@@ -360,7 +360,8 @@ def test_a_client_that_goes_takes_its_work_with_it(served):
 
 def test_a_worker_that_is_killed_under_load_is_an_error_and_then_it_serves_again(served):
     answers = []
-    threads = [threading.Thread(target=lambda k=k: answers.append(asked(served, ["video", "audio"], seed=k))) for k in range(8)]
+    threads = [threading.Thread(target=lambda k=k: answers.extend(asked(served, ["video", "audio"], seed=k) for _ in range(3)))
+               for k in range(8)]
     for thread in threads:
         thread.start()
     until(lambda: "onnuri_active 0.0" not in httpx.get(f"{served.url}/metrics").text)
@@ -381,18 +382,21 @@ def test_a_worker_that_is_killed_under_load_is_an_error_and_then_it_serves_again
 def test_no_worker_is_left_behind(away, how):
     server = away.start("--drain-seconds", "0")
     found = workers(server)
-    thread = threading.Thread(target=_quietly, args=(server,))
-    thread.start()
+    threads = [threading.Thread(target=_until_it_ends, args=(server,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
     until(lambda: "onnuri_active 0.0" not in httpx.get(f"{server.url}/metrics").text)
     status = server.stop(how)
-    thread.join(60)
+    for thread in threads:
+        thread.join(60)
     assert status == (0 if how == signal.SIGTERM else -signal.SIGKILL)
     assert len(found) == 1 and not psutil.wait_procs(found, 10)[1]
 
 
-def _quietly(server):
+def _until_it_ends(server):
     with contextlib.suppress(httpx.HTTPError):
-        asked(server, ["video", "audio", "mesh"])
+        while server.process.poll() is None:
+            asked(server, ["video", "audio", "mesh"])
 
 
 def test_it_says_what_decodes(served):
