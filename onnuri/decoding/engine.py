@@ -187,6 +187,7 @@ class Engine:
             row.at = len(self.rows)
             self.rows.append(row)
             row.length = self.prefixes.reuse(row.ids, self.cache, row.at)
+        ticket.reused = self.reading.rows[0].length
         return self.reading
 
     def _draw(self) -> None:

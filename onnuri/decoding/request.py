@@ -122,6 +122,8 @@ class Ticket:
         self.ids: list[int] = []
         """the answer, without what a script put in and without the end"""
         self.finish: Finish | None = None
+        self.reused = 0
+        """ids of the prompt that were kept from an earlier answer and not read again"""
         self.cancelled = False
         self.error: OnnuriError | None = None
         """why it was called off, if not since nobody waits for it"""

@@ -380,9 +380,11 @@ def usage_of(context: Context, items: list[Item]) -> dict[str, Any]:
     made = {name: 0 for name in names.values()}
     for item in items:
         made[names[item.medium]] += item.tokens
+    reused = min(max((item.reused for item in items), default=0), sum(given.values()))
     return {"prompt_tokens": sum(given.values()), "completion_tokens": sum(made.values()),
             "total_tokens": sum(given.values()) + sum(made.values()),
-            "prompt_tokens_details": {"cached_tokens": 0, **given}, "completion_tokens_details": {"reasoning_tokens": 0, **made}}
+            "prompt_tokens_details": {"cached_tokens": reused, **given},
+            "completion_tokens_details": {"reasoning_tokens": 0, **made}}
 
 
 def error_of(problem: Problem) -> dict[str, Any]:

@@ -69,6 +69,8 @@ class Item:
     finish: str = "stop"
     transcript: str = ""
     """of a sound, what it says"""
+    reused: int = 0
+    """tokens of the inputs that were not read again"""
 
 
 Event = Words | Sound | Picture | Item
@@ -270,7 +272,7 @@ class Service:
             whole = text.decode(written)
             if len(whole) > len(shown):
                 yield Words(whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)])))
-            yield Item("text", whole, len(written), ids.finish)
+            yield Item("text", whole, len(written), ids.finish, reused=ids.reused)
 
     async def _speech(self, context: Context, wish: Wish, sentence: np.ndarray | None) -> Stream[Event]:
         answers, text, audio = self.model.answers, self.model.codecs["text"], self.model.codecs["audio"]
@@ -310,12 +312,13 @@ class Service:
                     yield Picture(shown, (await self.aside(codec.decode, codes)))
                     shown += 1
             codes = await made
-            yield Item("image", await self.aside(codec.decode, codes), len(codes), ids.finish)
+            yield Item("image", await self.aside(codec.decode, codes), len(codes), ids.finish, reused=ids.reused)
 
     async def _whole(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
         async with self._tokens(self._make(context, wish)) as (ids, made):
             codes = await made
-            yield Item(wish.to, await self.aside(self.model.codecs[wish.to].decode, codes), len(codes), ids.finish)
+            item = await self.aside(self.model.codecs[wish.to].decode, codes)
+            yield Item(wish.to, item, len(codes), ids.finish, reused=ids.reused)
 
     def _so_far(self, ids: list[int]) -> np.ndarray:
         """A picture's codes with all that has not come absent."""
@@ -351,14 +354,14 @@ class _Ids:
     """Ids from the engine's thread to a coroutine."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop, self.queue, self.finish = loop, asyncio.Queue[int | None](), "stop"
+        self.loop, self.queue, self.finish, self.reused = loop, asyncio.Queue[int | None](), "stop", 0
 
     def put(self, token: int) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever listened
             self.loop.call_soon_threadsafe(self.queue.put_nowait, token)
 
     def ended(self, ticket: Ticket) -> None:
-        self.finish = ticket.finish or "stop"
+        self.finish, self.reused = ticket.finish or "stop", ticket.reused
 
     def close(self) -> None:
         self.queue.put_nowait(None)

@@ -222,6 +222,13 @@ def test_speech_streams(client):
     assert said and '"speech.audio.done"' in said[-1] and len(b"".join(parts)) > 20_000
 
 
+def test_a_second_question_about_a_picture_reads_it_no_more(client, scene):
+    for question, least in (("What is this?", 0), ("How many objects are there?", 32)):
+        content = [part("image", scene["image"]), {"type": "text", "text": question}]
+        usage = ask(client, content).usage
+        assert least <= usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens
+
+
 def test_transcriptions(client, scene):
     def transcribe_as(**more):
         return client.audio.transcriptions.create(model=MODEL, file=("a.wav", scene["audio"]), **more)
