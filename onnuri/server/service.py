@@ -31,8 +31,8 @@ from onnuri.server.structure import LONGEST, Structure, Structures
 T = TypeVar("T")
 Stream = AsyncGenerator[T, None]
 log = logging.getLogger("onnuri")
-CHUNK = 3
-"""codes of sound that are rendered at a time: 120 ms"""
+CHUNK, MOST = 3, 50
+"""codes of sound that are rendered at a time: 120 ms, up to two seconds where more wait than are rendered"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,14 +377,14 @@ class _Ids:
 
 
 async def _some(ids: _Ids, lo: int, hi: int, count: int) -> Stream[list[int]]:
-    """Codes of ids in [lo, hi), `count` at a time, fewer at the end."""
+    """Codes of ids in [lo, hi): at least `count` at a time and all that have come by then, fewer at the end."""
     got: list[int] = []
     async for token in ids:
         if lo <= token < hi:
             got.append(token - lo)
-            if len(got) == count:
-                yield got
-                got = []
+        if len(got) >= count and (ids.queue.empty() or len(got) >= MOST):
+            yield got
+            got = []
     if got:
         yield got
 
