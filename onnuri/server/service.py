@@ -31,8 +31,8 @@ from onnuri.server.structure import LONGEST, Structure, Structures
 T = TypeVar("T")
 Stream = AsyncGenerator[T, None]
 log = logging.getLogger("onnuri")
-CHUNK, MOST = 3, 50
-"""codes of sound that are rendered at a time: 120 ms, up to two seconds where more wait than are rendered"""
+PARTS = (3, 6, 12, 24, 48)
+"""codes of sound that are rendered at a time, 120 ms to two seconds; few sizes, since the convolutions keep code for each"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,7 +288,7 @@ class Service:
 
         async with self._tokens(ask) as (ids, made):
             stream = audio.stream()
-            async for batch in _some(ids, lo, hi, CHUNK):
+            async for batch in _some(ids, lo, hi):
                 parts.append(await self.aside(stream.send, batch))
                 if len(parts[-1]):
                     yield Sound(parts[-1])
@@ -376,15 +376,16 @@ class _Ids:
         return token
 
 
-async def _some(ids: _Ids, lo: int, hi: int, count: int) -> Stream[list[int]]:
-    """Codes of ids in [lo, hi): at least `count` at a time and all that have come by then, fewer at the end."""
+async def _some(ids: _Ids, lo: int, hi: int) -> Stream[list[int]]:
+    """Codes of ids in [lo, hi): PARTS[0] as soon as they are there, more at a time where more have come, fewer at the end."""
     got: list[int] = []
     async for token in ids:
         if lo <= token < hi:
             got.append(token - lo)
-        if len(got) >= count and (ids.queue.empty() or len(got) >= MOST):
-            yield got
-            got = []
+        while len(got) >= PARTS[0] and (ids.queue.empty() or len(got) >= PARTS[-1]):
+            most = max(part for part in PARTS if part <= len(got))
+            yield got[:most]
+            got = got[most:]
     if got:
         yield got
 
