@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import threading
 import time
@@ -31,8 +32,9 @@ from onnuri.server.structure import LONGEST, Structure, Structures
 T = TypeVar("T")
 Stream = AsyncGenerator[T, None]
 log = logging.getLogger("onnuri")
-PARTS = (3, 6, 12, 24, 48)
-"""codes of sound that are rendered at a time, 120 ms to two seconds; few sizes, since the convolutions keep code for each"""
+PARTS = (3, 3, 6, 12, 24)
+"""codes of sound that are rendered at a time, 120 ms at first, the last again and again: a part lasts no longer than what has
+been sent before it. Not as many as have come by then: a seed would give other last bits every time"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,15 +379,16 @@ class _Ids:
 
 
 async def _some(ids: _Ids, lo: int, hi: int) -> Stream[list[int]]:
-    """Codes of ids in [lo, hi): PARTS[0] as soon as they are there, more at a time where more have come, fewer at the end."""
+    """Codes of ids in [lo, hi), as many at a time as `PARTS` says, fewer at the end."""
     got: list[int] = []
+    parts = itertools.chain(PARTS, itertools.repeat(PARTS[-1]))
+    wanted = next(parts)
     async for token in ids:
         if lo <= token < hi:
             got.append(token - lo)
-        while len(got) >= PARTS[0] and (ids.queue.empty() or len(got) >= PARTS[-1]):
-            most = max(part for part in PARTS if part <= len(got))
-            yield got[:most]
-            got = got[most:]
+        if len(got) == wanted:
+            yield got
+            got, wanted = [], next(parts)
     if got:
         yield got
 

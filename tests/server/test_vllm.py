@@ -343,7 +343,7 @@ def test_jobs_and_figures(served):
     until(lambda: httpx.get(f"{served.url}/v1/videos/{job}").json()["status"] == "completed")
     assert httpx.get(f"{served.url}/v1/videos/{job}/content").content[4:8] == b"ftyp"
     page = httpx.get(f"{served.url}/metrics").text
-    assert 'onnuri_tokens_total{medium="video"}' in page and "onnuri_rows 0.0" in page
+    assert 'onnuri_tokens_total{medium="video",model="onnuri-laptop"}' in page and 'onnuri_rows{model="onnuri-laptop"} 0.0' in page
 
 
 def leave_streams(server, count):
@@ -355,7 +355,8 @@ def leave_streams(server, count):
 
 def test_a_client_that_goes_takes_its_work_with_it(served):
     leave_streams(served, 6)
-    until(lambda: all(f"onnuri_{name} 0.0" in httpx.get(f"{served.url}/metrics").text for name in ("queue", "active", "rows")), 20)
+    counted = [f'onnuri_{name}{{model="onnuri-laptop"}} 0.0' for name in ("queue", "active", "rows")]
+    until(lambda: all(line in httpx.get(f"{served.url}/metrics").text for line in counted), 20)
 
 
 def test_a_worker_that_is_killed_under_load_is_an_error_and_then_it_serves_again(served):
