@@ -379,7 +379,7 @@ class _Ids:
 
 
 async def _some(ids: _Ids, lo: int, hi: int) -> Stream[list[int]]:
-    """Codes of ids in [lo, hi), as many at a time as `PARTS` says, fewer at the end."""
+    """Codes of ids in [lo, hi), as many at a time as `PARTS` says, the rest in parts too."""
     got: list[int] = []
     parts = itertools.chain(PARTS, itertools.repeat(PARTS[-1]))
     wanted = next(parts)
@@ -389,8 +389,10 @@ async def _some(ids: _Ids, lo: int, hi: int) -> Stream[list[int]]:
         if len(got) == wanted:
             yield got
             got, wanted = [], next(parts)
-    if got:
-        yield got
+    for size in sorted({*PARTS, 1}, reverse=True):  # of few sizes: convolutions keep what they compile for each
+        while len(got) >= size:
+            yield got[:size]
+            got = got[size:]
 
 
 def _ended(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], _: Ticket) -> None:
