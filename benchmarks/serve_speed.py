@@ -13,11 +13,13 @@ import argparse
 import base64
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -98,7 +100,8 @@ class Vllm:
     def __init__(self, python: str, folder: Path) -> None:
         environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen([python, "-c", VLLM, str(folder), str(TOKENS), str(ROUNDS)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment)
+                                        stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment,
+                                        start_new_session=True)
         self._until("READY")
 
     def _until(self, word: str) -> str:
@@ -107,6 +110,11 @@ class Vllm:
             if line.startswith(word):
                 return line
         raise RuntimeError("vLLM ended")
+
+    def close(self) -> None:
+        """End it, and the processes that it has started."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def speed(self, asked: list[list[int]]) -> float:
         assert self.process.stdin
@@ -148,34 +156,36 @@ def decoding(vllm_python: str | None) -> dict[str, Any]:
             found[f"batch {batch}"] = {"tokens_a_second": medians, "ratios": ratios,
                                        "spread": {n: [round(min(s), 1), round(max(s), 1)] for n, s in speeds.items()}}
     if vllm:
-        vllm.process.kill()
+        vllm.close()
     return found
+
+
+def deltas(url: str, **asked: Any) -> Iterator[dict[str, Any]]:
+    """What a streamed chat tells, chunk by chunk."""
+    body = {"stream": True, **asked}
+    with httpx.Client(timeout=60) as client, client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                yield from (choice["delta"] for choice in json.loads(line[6:])["choices"])
 
 
 def first(url: str, kind: str) -> float:
     """Seconds to the first picture of a stream, or to its first sound."""
     options = {"image": {"modalities": ["image"], "partial_images": 3}, "audio": {"modalities": ["audio"]}}[kind]
-    body = {"messages": [{"role": "user", "content": SENTENCE}], "stream": True, "seed": 1, **options}
     start = time.perf_counter()
-    with httpx.Client(timeout=60) as client, client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data: {"):
-                delta = (json.loads(line[6:])["choices"] or [{"delta": {}}])[0]["delta"]
-                if delta.get("images") or base64.b64decode(delta.get("audio", {}).get("data", "")):
-                    return time.perf_counter() - start
+    for delta in deltas(url, messages=[{"role": "user", "content": SENTENCE}], seed=1, **options):
+        if delta.get("images") or base64.b64decode(delta.get("audio", {}).get("data", "")):
+            return time.perf_counter() - start
     raise RuntimeError("nothing came")
 
 
 def said(url: str, k: int) -> tuple[str, np.ndarray]:
     """Transcript and sound of a streamed answer to the k-th sentence."""
     sentence = caption(sample_scene(FRESH + k, "seen"), LANGUAGES[k % 2], generator("seen", FRESH + k))
-    body = {"messages": [{"role": "user", "content": sentence}], "modalities": ["audio"], "stream": True, "seed": k}
-    text, sound = "", b""
-    with httpx.Client(timeout=60) as client, client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data: {"):
-                audio = (json.loads(line[6:])["choices"] or [{"delta": {}}])[0]["delta"].get("audio", {})
-                text, sound = text + audio.get("transcript", ""), sound + base64.b64decode(audio.get("data", ""))
+    told = [delta.get("audio", {}) for delta in
+            deltas(url, messages=[{"role": "user", "content": sentence}], modalities=["audio"], seed=k)]
+    text = "".join(part.get("transcript", "") for part in told)
+    sound = b"".join(base64.b64decode(part.get("data", "")) for part in told)
     return text, soxr.resample(np.frombuffer(sound, "<i2").astype(np.float32) / 32768, PCM_HZ, AUDIO_HZ)
 
 

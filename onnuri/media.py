@@ -164,10 +164,10 @@ def to_bytes(item: Any, suffix: str) -> bytes:
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _SOUNDS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".mp3": ("MP3", "MPEG_LAYER_III"),
            ".ogg": ("OGG", "OPUS"), ".opus": ("OGG", "OPUS")}
+"""libsndfile's container and coding"""
 _MOVIES = {".mp4": ("libx264", {"crf": "16", "preset": "veryfast"}),
            ".webm": ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "realtime"})}
 """encoders and their options: near to lossless, and quick"""
-"""libsndfile's container and coding"""
 
 
 def _broken(path: Path, medium: str, error: Exception) -> MediaError:

@@ -34,9 +34,10 @@ SIZES = (1, 2, 4, 8)
 
 def fastest(model: nn.Module, cache: Cache, compiled: bool = True) -> Forward:
     """The forward pass for a model and a cache: compiled, if that is wanted and can be."""
+    if not compiled:
+        return Forward(model)
     exact = all(torch.equal(p.half().float(), p) for p in model.parameters() if p.ndim == 2)
-    library = build("_Float16" if exact else "float") if compiled else None
-    size = cache.layers[0].shape[-1]
+    library, size = build("_Float16" if exact else "float"), cache.layers[0].shape[-1]
     if library is None or size not in [n * library.lanes() for n in SIZES]:
         return Forward(model)
     made = Compiled(model, cache, library, torch.float16 if exact else torch.float32)
@@ -61,12 +62,12 @@ def build(weight: str) -> ctypes.CDLL | None:
     if compiler is None:
         return None
     about = [SOURCE.read_text(encoding="utf-8"), FLAGS, WAYS, weight, compiler, torch.__version__, platform.machine(), _features()]
-    path = _folder() / f"kernel-{hashlib.sha256(repr(about).encode()).hexdigest()[:24]}.so"
     try:
+        path = _folder() / f"kernel-{hashlib.sha256(repr(about).encode()).hexdigest()[:24]}.so"
         if not path.exists():
             _compile(compiler, weight, path)
         library = ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: the user has no home
         return None
     library.lanes.restype = library.scratch_floats.restype = ctypes.c_int64
     integer, pointer = ctypes.c_int64, ctypes.c_void_p
@@ -112,8 +113,8 @@ class _Layer(ctypes.Structure):
 class _Model(ctypes.Structure):
     """As in kernel.c."""
 
-    _fields_ = [*((name, ctypes.c_int64) for name in ("layers", "width", "heads", "size", "hidden", "positions", "vocabulary",
-                                                      "rows", "threads")),
+    _fields_ = [*((name, ctypes.c_int64) for name in ("layers", "width", "heads", "size", "hidden", "positions", "rows",
+                                                      "threads")),
                 ("epsilon", ctypes.c_float),
                 *((name, ctypes.c_void_p) for name in ("embedding", "final", "turns", "head", "layer", "scratch"))]
 
@@ -145,7 +146,7 @@ class Compiled(Forward):
             layers[k].cache = store.data_ptr()
         self._layers = layers
         self._model = _Model(self.layers, self.width, self.heads, self.size, len(core.layers[0].mlp.gate_proj.weight),
-                             self.positions, len(self.embedding), cache.rows, torch.get_num_threads(), float(self.epsilon))
+                             self.positions, cache.rows, torch.get_num_threads(), float(self.epsilon))
         self._model.embedding, self._model.final = keep(self.embedding), keep(self.final)
         self._model.turns = keep(torch.view_as_real(self.turns[:, 0, 0]).flatten(1))
         self._model.head = keep(_panels(self.embedding, panel).to(weight))

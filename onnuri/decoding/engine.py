@@ -19,10 +19,10 @@ from onnuri import config
 from onnuri.decoding.cache import Cache, Prefixes
 from onnuri.decoding.choose import Drawing, choose
 from onnuri.decoding.compiled import fastest
-from onnuri.decoding.queue import Queue
 from onnuri.decoding.request import Plan, Request, Ticket
 from onnuri.decoding.sample import SamplingConfig
-from onnuri.errors import BusyError, ConfigError
+from onnuri.decoding.waiting import Waiting
+from onnuri.errors import ConfigError
 
 
 class EngineConfig(config.Config):
@@ -67,7 +67,7 @@ class Engine:
         self.settings = settings or EngineConfig()
         self.cache = Cache.of(model, self.settings.rows)
         self.forward = f = fastest(model, self.cache, self.settings.compiled)
-        self.prefixes, self.queue = Prefixes(self.settings.prefix_bytes, self.cache), Queue[Ticket]()
+        self.prefixes, self.queue = Prefixes(self.settings.prefix_bytes, self.cache), Waiting(self.settings.waiting)
         self.active: list[_Active] = []
         """those that draw an id a step; their rows come first in the cache"""
         self.reading: _Active | None = None
@@ -77,7 +77,7 @@ class Engine:
         """of every row that draws, [N, C]"""
         self.drawn: Counter[str] = Counter()
         """ids drawn, by kind"""
-        self._lock, self._door = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
 
     def submit(self, request: Request, bounded: bool = True) -> Ticket:
         """Take a request. Raises ConfigError where it cannot fit, BusyError where too many wait."""
@@ -89,11 +89,7 @@ class Engine:
         request.check(self.forward.positions)
         if request.paired and self.settings.rows < 2:
             raise ConfigError("guidance", "needs two rows", "give the engine more rows")
-        with self._door:
-            if bounded and len(self.queue) >= self.settings.waiting:
-                raise BusyError(f"{len(self.queue)} requests wait", "no more are taken", "try again in a moment")
-            self.queue.push(request.kind, ticket)
-        return ticket
+        return self.queue.enter(ticket, bounded)
 
     @property
     def idle(self) -> bool:
@@ -117,8 +113,7 @@ class Engine:
     def reset(self) -> None:
         """Call off whatever waits or is decoded, and begin anew."""
         with self._lock:
-            with self._door:
-                gone = [self.queue.pop() for _ in range(len(self.queue))]
+            gone = self.queue.clear()
             gone += [a.ticket for a in [*self.active, *([self.reading] if self.reading else [])]]
             self.active, self.reading, self.rows, self.hidden = [], None, [], self.hidden[:0]
         for ticket in gone:
@@ -144,11 +139,7 @@ class Engine:
 
     def _drop(self) -> None:
         """Let go of what was called off."""
-        with self._door:
-            gone = [ticket for ticket in self.queue.all() if ticket.cancelled]
-            for ticket in gone:
-                self.queue.remove(ticket.request.kind, ticket)
-        for ticket in gone:
+        for ticket in self.queue.drop():
             ticket.close("cancelled")
         if self.reading and self.reading.ticket.cancelled:
             self._release(self.reading)
@@ -177,11 +168,9 @@ class Engine:
 
     def _admit(self) -> _Active | None:
         """Give the next in turn its rows, if there is room for them."""
-        with self._door:
-            first = self.queue.peek()
-            if first is None or len(self.rows) + 1 + first[1].request.paired > self.settings.rows:
-                return None
-            ticket = self.queue.pop(len(first[1].request.prompt) / 8)  # reading an id costs less than drawing one
+        ticket = self.queue.take(self.settings.rows - len(self.rows))
+        if ticket is None:
+            return None
         self.reading = _Active(ticket)
         for row in self.reading.rows:
             row.at = len(self.rows)
@@ -196,7 +185,7 @@ class Engine:
         for active in self.active:
             token = active.course.take(chosen.get(active))
             self.drawn[active.request.kind] += 1
-            self.queue.charge(active.request.kind, len(active.rows))
+            self.queue.charge(active.ticket)
             for row in active.rows:
                 row.ids.append(token)
             if active.request.on_token:

@@ -40,7 +40,7 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t layers, width, heads, size, hidden, positions, vocabulary, rows, threads;
+    int64_t layers, width, heads, size, hidden, positions, rows, threads;
     float epsilon;
     const float *embedding, *final, *turns; /* [V, C], [C], cosine and sine by turns [P, S] */
     const weight *head;                     /* panels */

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -25,7 +24,7 @@ from starlette.exceptions import HTTPException
 from onnuri import __version__
 from onnuri.errors import OnnuriError
 from onnuri.modality import MEDIA, TABLE
-from onnuri.server import audio, chat, images, intake, jobs, responses
+from onnuri.server import audio, chat, images, intake, jobs, memory, responses
 from onnuri.server.guard import LOCAL, Guard, client_of, response_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import (
@@ -227,7 +226,7 @@ def _sounds(app: FastAPI) -> None:
         data = await file.read()
         if stream:
             return await _streamed(request, audio.transcription_events(data, name, state, who))
-        language, text, seconds, _ = await _within(request, audio.transcribe(data, name, state, who))
+        language, text, seconds = await _within(request, audio.transcribe(data, name, state, who))
         return _written(audio.transcription(response_format, "transcribe", language, text, seconds))
 
     @app.post("/v1/audio/translations", tags=["audio"])
@@ -361,5 +360,4 @@ async def _tidy(state: State) -> None:
         await asyncio.sleep(TIDY_SECONDS)
         with contextlib.suppress(Exception):
             await asyncio.to_thread(state.store.tidy)
-        with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
-            await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)  # what is free goes back to the system
+        await asyncio.to_thread(memory.trim)

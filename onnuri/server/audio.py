@@ -91,13 +91,13 @@ async def _spoken(request: SpeechRequest, sentence: np.ndarray, state: State, ca
             yield event
 
 
-async def transcribe(data: bytes, name: str, state: State, caller: Caller) -> tuple[Language, str, float, int]:
-    """Language, words, seconds and tokens of a sound."""
+async def transcribe(data: bytes, name: str, state: State, caller: Caller) -> tuple[Language, str, float]:
+    """Language, words and seconds of a sound."""
     _, samples = await state.service.aside(intake.item, data, "audio", name, state.settings)
     codes = await state.service.aside(state.model.encode, "audio", samples)
     language, words = await state.service.drive(state.model.answers.hear(codes))
     await state.spend(caller, len(codes) + len(words))
-    return language, state.model.codecs["text"].decode(words), len(samples) / AUDIO_HZ, len(words)
+    return language, state.model.codecs["text"].decode(words), len(samples) / AUDIO_HZ
 
 
 async def translate(data: bytes, name: str, state: State, caller: Caller) -> tuple[str, float]:

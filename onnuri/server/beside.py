@@ -42,6 +42,8 @@ async def beside(streams: Sequence[Stream[T]]) -> Stream[tuple[int, T]]:
             await task
 
 
-def _first(errors: BaseExceptionGroup[Any]) -> Exception:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error  # type: ignore[return-value]
+def _first(error: BaseException) -> BaseException:
+    """The first error within groups of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

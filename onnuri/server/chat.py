@@ -174,9 +174,8 @@ async def events(request: ChatRequest, turn: Turn, context: Context, state: Stat
         if wish.to == "audio" and has_text:
             sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
         async with contextlib.aclosing(state.service.answer(context, wish, sentence)) as made:
-            if wish.to == "text" and not turn.structure:
-                made = _stopped(made, request.stop, _limit(request))  # type: ignore[assignment]
-            async for event in made:
+            words = wish.to == "text" and not turn.structure
+            async for event in _stopped(made, request.stop, _limit(request)) if words else made:
                 if wish.to == "text" and isinstance(event, Item):
                     written.set_result(event.item)
                 yield wish.to, event

@@ -229,7 +229,7 @@ def _message(item: dict[str, Any], name: str) -> Message:
     if isinstance(content, list):
         content = [_part(part, f"{name}.content[{k}]") for k, part in enumerate(content)]
     try:
-        return Message(role=item.get("role"), content=content)  # type: ignore[arg-type]  # this is what checks it
+        return Message.model_validate({"role": item.get("role"), "content": content})
     except ValidationError as error:
         first = error.errors()[0]
         raise Problem(400, f"{name}.{first['loc'][0]}: {first['msg']}; give a role and content", "invalid_value", "input") from None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import logging
 import re
 import socket
@@ -20,6 +18,7 @@ from onnuri.decoding.compiled import Compiled
 from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.errors import ConfigError
 from onnuri.model.omni import OmniModel
+from onnuri.server import memory
 from onnuri.server.app import create
 from onnuri.server.guard import LOCAL
 from onnuri.server.service import Service
@@ -34,7 +33,7 @@ log = logging.getLogger("onnuri")
 def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     """Until SIGTERM or SIGINT. Raises ConfigError where the port or the database cannot be had."""
     settings.check()
-    settle_malloc()
+    memory.settle()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     listening = _bind(settings)
     store = Store(settings.url, settings.data)
@@ -58,7 +57,7 @@ def own_service(settings: ServeConfig, folder: Path | None) -> Service:
     engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.open))
     if not isinstance(engine.forward, Compiled):
         log.warning("no C compiler builds the decoding kernel: PyTorch decodes, several times slower; install gcc")
-    return Service(model, engine=engine)
+    return Service(model, engine)
 
 
 def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
@@ -70,7 +69,7 @@ def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Servi
                              arguments=settings.vllm_args))
     alone = "" if engine.about["alone"] else "; several processes: no response_format, tools and logprobs"
     log.info("vLLM %(version)s decodes, %(dtype)s on %(device)s; guidance as pairs of sequences" + alone, engine.about)
-    return Service(model, engine=engine)
+    return Service(model, engine)
 
 
 def name_of(settings: ServeConfig) -> str:
@@ -83,15 +82,6 @@ def name_of(settings: ServeConfig) -> str:
 def plain(name: str) -> str:
     """A name as far as it can stand in a path."""
     return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "model"
-
-
-def settle_malloc() -> None:
-    """Lets glibc's memory settle: two arenas instead of one a thread, and what is larger than 256 KiB comes from the system
-    and goes back to it, instead of leaving gaps (mallopt, M_ARENA_MAX and M_MMAP_THRESHOLD)."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-8, 2)
-        libc.mallopt(-3, 256 * 1024)
 
 
 def _bind(settings: ServeConfig) -> socket.socket:

@@ -19,7 +19,6 @@ from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
-from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.decoding.request import Request, Score, Ticket
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import BusyError, ConfigError
@@ -138,10 +137,8 @@ class _Returned(Exception):
 class Service:
     """Decodes in a thread of its own while somebody waits."""
 
-    def __init__(self, model: OmniModel, settings: EngineConfig | None = None, workers: int = 2,
-                 engine: Decoder | None = None) -> None:
-        self.model = model
-        self.engine: Decoder = engine or Engine(model.network, settings or EngineConfig(rows=24, waiting=64))
+    def __init__(self, model: OmniModel, engine: Decoder, workers: int = 2) -> None:
+        self.model, self.engine = model, engine
         self.pool = Pool(workers)
         self.started = time.time()
         self._work, self._closed = threading.Event(), False

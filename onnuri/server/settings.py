@@ -66,7 +66,6 @@ class ServeConfig(config.Config):
             raise ConfigError(f"--beside-name {self.beside_name}", "names a model that is not given", "give its folder as --beside")
         if self.beside_name == self.name:
             raise ConfigError(f"--beside-name {self.beside_name}", "is the first model's name too", "give another")
-
         if (self.backend == "vllm") != bool(self.vllm_python) or (self.vllm_args and self.backend != "vllm"):
             raise ConfigError(f"--backend {self.backend}", "and --vllm-python belong together, and --vllm-args to both",
                               "give both or neither")

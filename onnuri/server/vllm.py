@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from onnuri import config
-from onnuri.decoding.queue import Queue
 from onnuri.decoding.request import Course, Ticket
-from onnuri.errors import AwayError, BusyError, ConfigError
+from onnuri.decoding.waiting import Waiting
+from onnuri.errors import AwayError, ConfigError
 from onnuri.server import vllm_wire as wire
 
 log = logging.getLogger("onnuri")
@@ -72,7 +72,7 @@ class Vllm:
 
     def __init__(self, settings: VllmConfig) -> None:
         self.settings, self.arguments = settings, _arguments(settings.arguments)
-        self.queue, self.prefixes = Queue[Ticket](), Kept()
+        self.queue, self.prefixes = Waiting(settings.waiting), Kept()
         self.active: dict[str, Course] = {}
         """those that the worker has, by key"""
         self.drawn: Counter[str] = Counter()
@@ -82,7 +82,7 @@ class Vllm:
         self.ready = False
         """whether there is a worker that decodes"""
         self._inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._door, self._closed, self._count = threading.Lock(), threading.Event(), 0
+        self._closed, self._count = threading.Event(), 0
         self._process: subprocess.Popen[str] | None = None
         self._start()
         self._keeper = threading.Thread(target=self._keep, name="onnuri-vllm", daemon=True)
@@ -95,13 +95,9 @@ class Vllm:
         if (request.constraint or request.on_score) and not self.about["alone"]:
             raise ConfigError("response_format, tools and logprobs", "are not to be had of a vLLM of several processes",
                               "leave them out, or serve without tensor and pipeline parallelism")
-        with self._door:
-            if not self.ready:
-                raise _away()
-            if bounded and len(self.queue) >= self.settings.waiting:
-                raise BusyError(f"{len(self.queue)} requests wait", "no more are taken", "try again in a moment")
-            self.queue.push(request.kind, ticket)
-        return ticket
+        if not self.ready:
+            raise _away()
+        return self.queue.enter(ticket, bounded)
 
     @property
     def idle(self) -> bool:
@@ -136,10 +132,7 @@ class Vllm:
         self._keeper.join()
 
     def _drop(self) -> None:
-        with self._door:
-            gone = [ticket for ticket in self.queue.all() if ticket.cancelled]
-            for ticket in gone:
-                self.queue.remove(ticket.request.kind, ticket)
+        gone = self.queue.drop()
         for key in [key for key, course in self.active.items() if course.ticket.cancelled]:
             self._say({"cancel": key})
             gone.append(self.active.pop(key).ticket)
@@ -147,15 +140,10 @@ class Vllm:
             ticket.close("cancelled")
 
     def _admit(self) -> None:
-        while True:
-            with self._door:
-                first = self.queue.peek()
-                if not self.ready or first is None or len(self.rows) + len(first[1].request.prompts) > self.settings.rows:
-                    return
-                ticket = self.queue.pop(len(first[1].request.prompt) / 8)  # reading an id costs less than drawing one
-                self._count += 1
-                key = str(self._count)
-                self.active[key] = Course(ticket)
+        while self.ready and (ticket := self.queue.take(self.settings.rows - len(self.rows))):
+            self._count += 1
+            key = str(self._count)
+            self.active[key] = Course(ticket)
             self._say({"ask": wire.asked(key, ticket.request)})
 
     def _hear(self, said: dict[str, Any]) -> None:
@@ -176,9 +164,9 @@ class Vllm:
         request = course.request
         course.take(token)
         self.drawn[request.kind] += 1
-        self.queue.charge(request.kind, len(request.prompts))
+        self.queue.charge(course.ticket)
         if request.on_score and score:
-            request.on_score(wire.score_of(score))  # type: ignore[arg-type]
+            request.on_score(wire.score_of(score))
         if request.on_token:
             request.on_token(token)
         if course.finish:
@@ -197,10 +185,8 @@ class Vllm:
             self._say({"stands": [stands, more]})
 
     def _end_all(self, error: AwayError | None) -> None:
-        with self._door:
-            gone = [self.queue.pop() for _ in range(len(self.queue))]
-            gone += [course.ticket for course in self.active.values()]
-            self.active.clear()
+        gone = [*self.queue.clear(), *(course.ticket for course in self.active.values())]
+        self.active.clear()
         for ticket in gone:
             if error:
                 ticket.fail(error)

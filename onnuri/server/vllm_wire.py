@@ -65,9 +65,9 @@ class Remote:
         self.mask, self.place = base64.b64decode(now[0]), now[1]
 
 
-def score_of(said: list[Any] | None) -> Score | None:
+def score_of(said: list[Any]) -> Score:
     """The score that `dataclasses.astuple` and JSON made lists of."""
-    return said and Score(said[0], tuple((token, logprob) for token, logprob in said[1]))  # type: ignore[return-value]
+    return Score(said[0], tuple((token, logprob) for token, logprob in said[1]))
 
 
 def _tuples(value: Any) -> Any:

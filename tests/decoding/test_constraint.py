@@ -7,20 +7,10 @@ from onnuri.decoding import choose as choose_module
 from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan, Request
 from onnuri.decoding.sample import SamplingConfig
-from onnuri.model.backbone import BackboneConfig
 
 PLAN = Plan(free=(10, 60), end=90, longest=12)
 END = 50
 """the end, counted as a constraint does"""
-
-
-@pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(3)
-    model = BackboneConfig(vocabulary=120, width=48, layers=3, heads=3, hidden=96).build().eval()
-    with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(20)  # far from uniform, so that the likeliest id is clear
-    return model
 
 
 class Every:

@@ -8,16 +8,6 @@ from onnuri.decoding.forward import Forward
 from onnuri.decoding.request import Plan, Request
 from onnuri.decoding.sample import SamplingConfig, draw, whether_first
 from onnuri.errors import BusyError, ConfigError
-from onnuri.model.backbone import BackboneConfig
-
-
-@pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(3)
-    model = BackboneConfig(vocabulary=120, width=48, layers=3, heads=3, hidden=96).build().eval()
-    with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(20)  # far from uniform, so that the likeliest id is clear
-    return model
 
 
 def greedy(network, prompt, steps, ranges):

@@ -11,6 +11,7 @@ import time
 
 import httpx
 import numpy as np
+import openai
 import pytest
 
 import onnuri
@@ -48,6 +49,9 @@ class Server:
 
     def client(self, key="any", **options):
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60, **options)
+
+    def openai(self):
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=60)
 
     def stop(self, how=signal.SIGTERM):
         """Its exit status."""
@@ -95,6 +99,13 @@ def wild(tmp_path_factory):
 def two(new_server, wild):
     """A server of the shipped model, and of that one as `wild-model`."""
     return new_server("--beside", str(wild), "--rows", "8")
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    """The unmodified client of that one."""
+    with server.openai() as made:
+        yield made
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import openai
 import pytest
+from contract import strict
 from openai.types import (
     ImageEditCompletedEvent,
     ImageEditPartialImageEvent,
@@ -27,17 +28,6 @@ from onnuri.world.text import caption
 MODEL = "onnuri-laptop"
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
 URLS = {"image": ("image_url", "image/png"), "video": ("video_url", "video/mp4"), "shape": ("mesh_url", "model/gltf-binary")}
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=60) as made:
-        yield made
-
-
-def strict(item, kind):
-    """The item again, checked as the client's class says, which the client itself does not do."""
-    return kind.model_validate(item.model_dump(exclude_unset=True), strict=True)
 
 
 def part(medium, data):

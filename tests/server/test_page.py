@@ -93,6 +93,21 @@ def attach(page, name, data):
     page.locator("#file").set_input_files({"name": name, "mimeType": "", "buffer": data})
 
 
+def say_on_a_slow_line(page):
+    """Asks for everything where it takes its time to arrive; what makes the line quick again."""
+    line = page.context.new_cdp_session(page)
+    line.send("Network.enable")
+
+    def at(speed):
+        line.send("Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": speed,
+                                                       "uploadThroughput": -1})
+
+    at(8_000)
+    want(page, "text", "image", "audio", "video", "mesh")
+    say(page, SENTENCE)
+    return lambda: at(-1)
+
+
 def body_sent(page, act):
     """The body of the chat request that `act` makes."""
     with page.expect_request("**/v1/chat/completions") as request:
@@ -149,18 +164,13 @@ def test_files_are_dropped_pasted_taken_from_answers_and_taken_off_again(page, s
 
 
 def test_an_answer_is_stopped_and_the_next_question_works(page):
-    line = page.context.new_cdp_session(page)
-    line.send("Network.enable")
-    slow = {"offline": False, "latency": 0, "downloadThroughput": 8_000, "uploadThroughput": -1}
-    line.send("Network.emulateNetworkConditions", slow)
-    want(page, "text", "image", "audio", "video", "mesh")
-    say(page, SENTENCE)
+    quicken = say_on_a_slow_line(page)
     expect(page.get_by_test_id("answer-text")).not_to_be_empty()
     page.get_by_role("button", name="멈추기").click()
     bubble = answer(page, "stopped")
     expect(bubble).to_contain_text("멈췄습니다")
     expect(bubble.get_by_test_id("answer-text")).not_to_be_empty()
-    line.send("Network.emulateNetworkConditions", {**slow, "downloadThroughput": -1})
+    quicken()
     body = body_sent(page, lambda: say(page, "보라 별이 튄다"))
     assert not {"images", "videos", "meshes"} & set(body["messages"][1])  # a half-drawn picture is not spoken about
     expect(answer(page).get_by_test_id("answer-text")).to_contain_text("star")
@@ -361,16 +371,11 @@ def test_votes_are_kept_changed_taken_back_and_given_as_a_file(open_page, two):
 def test_one_stop_ends_both_answers_and_one_error_only_its_own(open_page, two):
     page = open_page(to=two)
     compare(page)
-    line = page.context.new_cdp_session(page)
-    line.send("Network.enable")
-    slow = {"offline": False, "latency": 0, "downloadThroughput": 8_000, "uploadThroughput": -1}
-    line.send("Network.emulateNetworkConditions", slow)
-    want(page, "text", "image", "audio", "video", "mesh")
-    say(page, SENTENCE)
+    quicken = say_on_a_slow_line(page)
     expect(page.get_by_test_id("answer-text").nth(1)).not_to_be_empty()
     page.get_by_role("button", name="멈추기").click()
     answer(page, "stopped", 0), answer(page, "stopped", 1)
-    line.send("Network.emulateNetworkConditions", {**slow, "downloadThroughput": -1})
+    quicken()
     busy = {"error": {"message": "96 requests are under way", "type": "rate_limit_error", "code": "server_busy"}}
 
     def refuse(route):

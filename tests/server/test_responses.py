@@ -13,6 +13,7 @@ import httpx
 import openai
 import pydantic
 import pytest
+from contract import strict
 from openai.types.responses import Response, ResponseFailedEvent, ResponseStreamEvent
 from PIL import Image
 
@@ -28,19 +29,8 @@ DRAWS = [{"type": "image_generation"}]
 EVENT = pydantic.TypeAdapter(ResponseStreamEvent)
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=60) as made:
-        yield made
-
-
-def checked(response):
-    """The response, checked as the client's class says, which the client itself does not do."""
-    return Response.model_validate(response.model_dump(exclude_unset=True), strict=True)
-
-
 def ask(client, given, **more):
-    return checked(client.responses.create(model=MODEL, input=given, **{"extra_body": {"seed": 1}, **more}))
+    return strict(client.responses.create(model=MODEL, input=given, **{"extra_body": {"seed": 1}, **more}), Response)
 
 
 def streamed(client, given, **more):

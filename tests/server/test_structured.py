@@ -9,6 +9,7 @@ import jsonschema
 import openai
 import pydantic
 import pytest
+from contract import strict
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from onnuri.world.scene import generator, sample_scene
@@ -19,17 +20,6 @@ SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
 PLACE = {"type": "object", "properties": {"caption": {"type": "string"}, "colour": {"enum": ["red", "파랑"]},
                                           "count": {"type": "integer", "minimum": 0, "maximum": 9}},
          "required": ["caption", "colour", "count"]}
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=60) as made:
-        yield made
-
-
-def strict(item, kind):
-    """The item again, checked as the client's class says, which the client itself does not do."""
-    return kind.model_validate(item.model_dump(exclude_unset=True), strict=True)
 
 
 def ask(client, content, **more):

@@ -16,7 +16,7 @@ NAMES = (None, FIRST, SECOND)
 
 @pytest.fixture(scope="module")
 def client(two):
-    with openai.OpenAI(base_url=f"{two.url}/v1", api_key="any", max_retries=0, timeout=60) as made:
+    with two.openai() as made:
         yield made
 
 
