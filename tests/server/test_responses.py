@@ -87,6 +87,7 @@ def test_every_medium_goes_in(client, scene):
 
 def test_a_stream_is_the_whole_in_numbered_parts(client, scene):
     given = shown(scene, question("How many objects are there?"))
+    ask(client, given)  # so that as much of it is kept for either
     events = streamed(client, given)
     assert [e.type.removeprefix("response.") for e in events if "delta" not in e.type] == [
         "created", "in_progress", "output_item.added", "content_part.added", "output_text.done", "content_part.done",
