@@ -45,7 +45,7 @@ T = TypeVar("T")
 log = logging.getLogger("onnuri")
 WEB = Path(__file__).parent / "web"
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-TIDY_SECONDS = 60.0
+TIDY_SECONDS, TRIM_SECONDS = 60.0, 10.0
 POLL_SECONDS = 0.25
 _bearer = HTTPBearer(auto_error=False, description="a key that `onnuri keys add` made; none is needed on loopback without keys")
 
@@ -56,10 +56,10 @@ def create(state: State) -> FastAPI:
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(state.store.tidy, True)
-        tidying = asyncio.create_task(_tidy(state))
+        regular = [asyncio.create_task(_every(TIDY_SECONDS, state.store.tidy)),
+                   asyncio.create_task(_every(TRIM_SECONDS, memory.trim))]
         yield
-        tidying.cancel()
-        for task in list(state.jobs.values()):
+        for task in [*regular, *state.jobs.values()]:
             task.cancel()
         await asyncio.gather(*state.jobs.values(), return_exceptions=True)
         await asyncio.to_thread(state.close)
@@ -355,9 +355,9 @@ def model_of(state: State) -> dict[str, Any]:
             "tokens": {n: TABLE[m].item_tokens or TABLE[m].max_tokens for n, m in zip(names, MEDIA, strict=True)}}
 
 
-async def _tidy(state: State) -> None:
+async def _every(seconds: float, work: Callable[[], object]) -> None:
+    """Again and again, in a thread; what fails once is tried again."""
     while True:
-        await asyncio.sleep(TIDY_SECONDS)
+        await asyncio.sleep(seconds)
         with contextlib.suppress(Exception):
-            await asyncio.to_thread(state.store.tidy)
-        await asyncio.to_thread(memory.trim)
+            await asyncio.to_thread(work)

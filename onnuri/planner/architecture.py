@@ -1,0 +1,171 @@
+"""A decoder's shape, and what follows from it before anything is built: parameters, FLOPs, bytes of keys and values.
+
+Knows no class of transformers and no hardware. Counts are exact: a test holds them against the model on the meta device.
+"""
+
+from __future__ import annotations
+
+from onnuri.config import Config
+
+
+class Attention(Config):
+    """One layer's attention: grouped queries, or multi-head latent attention (MLA) where `kv_rank` is set."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    """of queries and keys; with MLA its part without positions (`nope`)"""
+    value_dim: int | None = None
+    """of values; without it, `head_dim`"""
+    window: int | None = None
+    """tokens that a query sees; None for all before it"""
+    query_rank: int = 0
+    """MLA: width to which queries are compressed; 0 for none"""
+    kv_rank: int = 0
+    """MLA: width to which keys and values are compressed"""
+    rope_dim: int = 0
+    """MLA: positions' part of queries and keys, shared by the heads on the key's side"""
+    qk_norm: bool = False
+    bias: bool = False
+    """on queries, keys, values and output"""
+    sinks: bool = False
+    """a learned logit a head that takes attention away from all tokens (GPT-OSS)"""
+
+    @property
+    def values(self) -> int:
+        return self.value_dim or self.head_dim
+
+    def projections(self, hidden: int) -> int:
+        """Weights of the matrices."""
+        if not self.kv_rank:
+            return hidden * self.head_dim * (self.heads + self.kv_heads) + hidden * self.values * (self.kv_heads + self.heads)
+        query = self.heads * (self.head_dim + self.rope_dim)
+        asked = hidden * self.query_rank + self.query_rank * query if self.query_rank else hidden * query
+        return (asked + hidden * (self.kv_rank + self.rope_dim) + self.kv_rank * self.heads * (self.head_dim + self.values)
+                + self.heads * self.values * hidden)
+
+    def num_params(self, hidden: int) -> int:
+        vectors = self.query_rank + self.kv_rank + 2 * self.head_dim * self.qk_norm + self.heads * self.sinks
+        if self.bias:
+            vectors += (self.heads + self.kv_heads) * self.head_dim + self.kv_heads * self.values + hidden
+        return self.projections(hidden) + vectors
+
+    def score_flops(self, context: float) -> float:
+        """Forward multiplications and additions of one token's scores and sums over `context` tokens it sees."""
+        return 2 * context * self.heads * (self.head_dim + self.rope_dim + self.values)
+
+    def seen(self, tokens: int, causal: bool = True) -> float:
+        """Mean tokens that a query of a sequence sees; without `causal`, as figures that count it in full do."""
+        if self.window and self.window < tokens:
+            return self.window - self.window * (self.window - 1) / (2 * tokens) if causal else self.window
+        return (tokens + 1) / 2 if causal else tokens
+
+    def kv_values(self) -> int:
+        """Numbers kept for one token while decoding."""
+        return self.kv_rank + self.rope_dim if self.kv_rank else self.kv_heads * (self.head_dim + self.values)
+
+
+class Experts(Config):
+    """A layer's mixture of experts; `shared` ones see every token."""
+
+    routed: int
+    topk: int
+    width: int
+    shared: int = 0
+    shared_width: int | None = None
+    """of one shared expert; without it, `width`"""
+    bias: bool = False
+    """vectors on the experts' matrices and on the router (GPT-OSS)"""
+    router_bias: int = 0
+    """numbers that correct the router's choice without a gradient: buffers, not parameters; 0 or `routed`"""
+
+
+class Block(Config):
+    """`count` layers that are alike."""
+
+    count: int
+    attention: Attention | None = None
+    mixer_params: int = 0
+    """of what stands in attention's place (a state-space layer), counted only"""
+    mlp: int = 0
+    """width of a dense feed-forward; 0 for none"""
+    experts: Experts | None = None
+    gated: bool = True
+    """three matrices a feed-forward instead of two"""
+    norms: int = 2
+    """vectors of the hidden width"""
+    mlp_bias: bool = False
+
+    def mlp_params(self, hidden: int, width: int) -> int:
+        return (2 + self.gated) * hidden * width
+
+    def num_params(self, hidden: int) -> int:
+        """Of one of the layers."""
+        return self.mixer(hidden) + self.feed_forward(hidden) + self.routed(hidden) + self.norms * hidden
+
+    def mixer(self, hidden: int) -> int:
+        return (self.attention.num_params(hidden) if self.attention else 0) + self.mixer_params
+
+    def feed_forward(self, hidden: int) -> int:
+        """What every token passes: dense feed-forward, shared experts and router."""
+        total = self.mlp_params(hidden, self.mlp) + self.mlp_bias * ((1 + self.gated) * self.mlp + hidden) * bool(self.mlp)
+        if e := self.experts:
+            total += e.shared * self.mlp_params(hidden, e.shared_width or e.width) + e.routed * hidden + e.bias * e.routed
+        return total
+
+    def routed(self, hidden: int) -> int:
+        """The routed experts'."""
+        e = self.experts
+        return e.routed * self.expert(hidden) if e else 0
+
+    def expert(self, hidden: int) -> int:
+        """One routed expert's."""
+        e = self.experts
+        return self.mlp_params(hidden, e.width) + e.bias * ((1 + self.gated) * e.width + hidden) if e else 0
+
+
+class Architecture(Config):
+    """A decoder: embedding, blocks, head."""
+
+    name: str
+    vocabulary: int
+    hidden: int
+    blocks: tuple[Block, ...]
+    tied: bool = False
+    """one matrix for embedding and head"""
+    positions: int = 0
+    """learned ones; 0 with RoPE"""
+    mtp: tuple[Block, ...] = ()
+    """layers that predict tokens further on, each with a projection of two hidden states and three norms; not in
+    `num_params` (published totals leave them out), but in training's cost"""
+    context: int = 131_072
+    """longest sequence"""
+
+    @property
+    def layers(self) -> int:
+        return sum(b.count for b in self.blocks)
+
+    def num_params(self) -> int:
+        """Weights of embedding, blocks and head."""
+        return self.embedding() * (2 - self.tied) + self.hidden * (1 + self.positions) + sum(
+            b.count * b.num_params(self.hidden) for b in self.blocks)
+
+    def num_active_params(self) -> int:
+        """Weights that one token passes, embedding and head counted."""
+        idle = sum(b.count * (b.experts.routed - b.experts.topk) * b.expert(self.hidden) for b in self.blocks if b.experts)
+        return self.num_params() - idle
+
+    def embedding(self) -> int:
+        return self.vocabulary * self.hidden
+
+    def flops_per_token(self, tokens: int, causal: bool = True) -> float:
+        """Model FLOPs of forward and backward of one token in sequences of `tokens`: 6 a weight in a product (Kaplan et
+        al. 2020, arXiv 2001.08361), attention's scores thrice their forward pass; without recomputation."""
+        weights = self.num_active_params() - self.embedding() * (1 - self.tied) - self.hidden * (1 + self.positions)
+        weights -= sum(b.count * b.norms * self.hidden for b in self.blocks)
+        scores = sum(b.count * b.attention.score_flops(b.attention.seen(tokens, causal)) for b in self.blocks if b.attention)
+        return 6 * weights + 3 * scores
+
+    def kv_bytes_per_token(self, value_bytes: float = 2.0) -> float:
+        """Keys and values of one token while decoding; layers with a window count too, for short sequences."""
+        return value_bytes * sum(b.count * b.attention.kv_values() for b in self.blocks if b.attention)

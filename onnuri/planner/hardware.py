@@ -1,0 +1,87 @@
+"""GPUs and clusters: one table, `data/hardware.csv`, each row with its source. Knows no model."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import functools
+import re
+from pathlib import Path
+
+from onnuri.config import Config
+from onnuri.errors import ConfigError
+from onnuri.planner.layout import Precision
+
+DATA = Path(__file__).parent / "data"
+
+
+class Gpu(Config):
+    """One row; rates are peaks of dense products and of wires, not what is reached."""
+
+    name: str
+    bf16_tflops: float
+    fp8_tflops: float | None
+    fp4_tflops: float | None
+    memory_gb: float
+    """1e9 bytes"""
+    memory_tb_per_s: float
+    link_gb_per_s: float
+    """one way to GPUs of the same domain, 1e9 bytes"""
+    domain: int
+    """GPUs that the fast links join"""
+    nic_gb_per_s: float
+    """one way to other domains, a GPU"""
+    gemm_share: float | None
+    """of the bf16 peak that large products reach (stas00/ml-engineering)"""
+    power_w: float | None
+    usd_low: float | None
+    """an hour"""
+    usd_high: float | None
+
+    def peak_tflops(self, precision: Precision) -> float:
+        """Of dense products; what a GPU lacks, it computes in the next wider one."""
+        wider = {"bf16": self.bf16_tflops, "fp8": self.fp8_tflops, "mxfp8": self.fp8_tflops,
+                 "nvfp4": self.fp4_tflops or self.fp8_tflops}[precision]
+        return wider or self.bf16_tflops
+
+
+class Cluster(Config):
+    """GPUs of one kind in nodes."""
+
+    gpu: str
+    gpus: int
+    node: int = 8
+    """GPUs a node: what fails together"""
+
+    @property
+    def kind(self) -> Gpu:
+        return gpu(self.gpu)
+
+
+@functools.cache
+def table() -> dict[str, Gpu]:
+    with (DATA / "hardware.csv").open(encoding="utf-8") as file:
+        return {row["gpu"]: _gpu(row) for row in csv.DictReader(file)}
+
+
+def gpu(name: str) -> Gpu:
+    """Raises ConfigError for an unknown one, with the nearest names."""
+    known = {n.lower(): n for n in table()}
+    if name.lower() not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.3) or list(known)
+        raise ConfigError(f"GPU {name!r}", "is not in the hardware table", f"use {', '.join(known[n] for n in near)}")
+    return table()[known[name.lower()]]
+
+
+def _gpu(row: dict[str, str]) -> Gpu:
+    def number(column: str) -> float | None:
+        found = re.match(r"[\d.]+", row[column])
+        return float(found[0]) if found else None
+
+    return Gpu(name=row["gpu"], bf16_tflops=number("peak_bf16_dense_tflops") or 0.0,
+               fp8_tflops=number("peak_fp8_dense_tflops"), fp4_tflops=number("peak_fp4_dense_tflops"),
+               memory_gb=number("hbm_GB") or 0.0, memory_tb_per_s=number("hbm_TBps") or 0.0,
+               link_gb_per_s=number("nvlink_GBps_per_dir") or 0.0, domain=int(number("scaleup_domain_gpus") or 1),
+               nic_gb_per_s=(number("nic_Gbps_per_gpu") or 0.0) / 8, gemm_share=number("gemm_fraction_bf16"),
+               power_w=number("power_W"), usd_low=number("price_usd_per_gpu_hour_low"),
+               usd_high=number("price_usd_per_gpu_hour_high"))

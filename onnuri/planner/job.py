@@ -1,0 +1,31 @@
+"""One training job: a model, a layout, a cluster and a batch. What every estimate of this folder takes."""
+
+from __future__ import annotations
+
+from onnuri.config import Config
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.layout import Layout
+
+
+class Job(Config):
+    """Estimates are functions of a job: `step_time.step_time(job)`, `memory.memory(job)`, `traffic.collectives(job)`."""
+
+    architecture: Architecture
+    layout: Layout
+    cluster: Cluster
+    tokens: int
+    """a sequence"""
+    batch_tokens: int
+    """all ranks and micro-batches of an optimizer step"""
+    release: float | None = None
+    """year of the training software, such as 2025.9; None for unknown"""
+
+    @property
+    def micro_batches(self) -> int:
+        """Passes of a data rank in a step."""
+        return self.batch_tokens // (self.tokens * self.layout.dp * self.layout.micro_batch)
+
+    def check(self) -> None:
+        """Raises ConfigError for a layout that does not divide, or a cluster it does not fill."""
+        self.layout.check(self.architecture, self.cluster.gpus, self.tokens, self.batch_tokens)

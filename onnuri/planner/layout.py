@@ -1,0 +1,79 @@
+"""How a job is laid over GPUs: degrees of parallelism, sharding, schedule, precision. Data only; applied elsewhere.
+
+Rank order, the innermost first: tensor, context, data (expert parallelism takes its ranks from data and context), pipeline.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from onnuri.config import Config
+from onnuri.errors import ConfigError
+from onnuri.planner.architecture import Architecture
+
+Sharding = Literal["ddp", "zero1", "fsdp", "hsdp"]
+"""ddp: nothing; zero1: optimizer over data ranks; fsdp: parameters, gradients and optimizer; hsdp: the same within
+`shard` ranks, copies beyond"""
+Recompute = Literal["none", "selective", "full"]
+Precision = Literal["bf16", "fp8", "mxfp8", "nvfp4"]
+
+
+class Layout(Config):
+    """Degrees multiply to the GPUs: dp · tp · cp · pp; `ep` divides dp · cp."""
+
+    dp: int = 1
+    tp: int = 1
+    """tensor parallel, with sequence parallelism between"""
+    cp: int = 1
+    """context parallel"""
+    pp: int = 1
+    """pipeline stages"""
+    ep: int = 1
+    """expert parallel"""
+    sharding: Sharding = "fsdp"
+    shard: int | None = None
+    """hsdp: ranks that share one copy"""
+    virtual_stages: int = 1
+    """interleaved chunks of layers a pipeline rank"""
+    micro_batch: int = 1
+    """sequences a data rank and pass"""
+    recompute: Recompute = "selective"
+    precision: Precision = "bf16"
+
+    @property
+    def gpus(self) -> int:
+        return self.dp * self.tp * self.cp * self.pp
+
+    @property
+    def engine(self) -> str | None:
+        """None where Onnuri's trainer runs it; else the engine that does."""
+        if self.pp > 1 and self.sharding in ("fsdp", "hsdp"):
+            return "torchtitan"  # measured: DESIGN.md, "PP does not combine with FSDP"
+        if self.pp > 1 or self.cp > 1 or self.precision in ("mxfp8", "nvfp4"):
+            return "Megatron-Core"
+        return None
+
+    def check(self, architecture: Architecture, gpus: int, tokens: int, batch_tokens: int) -> None:
+        """Raises ConfigError for a layout that does not divide."""
+        for name in ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}", "is less than 1", "give a whole number from 1 on")
+        for rule, value, by in self._divisions(architecture, gpus, tokens, batch_tokens):
+            if by < 1 or value % by:
+                raise ConfigError(f"{rule} {value}", f"is not a multiple of {by}", "choose a layout that divides")
+        if self.gpus != gpus:
+            raise ConfigError(f"dp {self.dp} x tp {self.tp} x cp {self.cp} x pp {self.pp} = {self.gpus}",
+                              f"is not {gpus} GPUs", "let the degrees multiply to the GPUs")
+        if self.pp * self.virtual_stages > architecture.layers:
+            raise ConfigError(f"{self.pp * self.virtual_stages} stages", f"are more than {architecture.layers} layers",
+                              "use fewer stages")
+
+    def _divisions(self, a: Architecture, gpus: int, tokens: int, batch_tokens: int) -> list[tuple[str, int, int]]:
+        heads = min(b.attention.heads for b in a.blocks if b.attention)
+        pairs = [("gpus", gpus, self.tp * self.cp * self.pp), ("dp x cp", self.dp * self.cp, self.ep),
+                 ("heads", heads, self.tp), ("sequence", tokens, self.cp * self.tp),
+                 ("batch tokens", batch_tokens, tokens * self.dp * self.micro_batch)]
+        pairs += [("experts", b.experts.routed, self.ep) for b in a.blocks if b.experts]
+        if self.shard:
+            pairs.append(("dp", self.dp, self.shard))
+        return pairs

@@ -1,0 +1,70 @@
+"""What a recipe says: a system's model, media, stages and layout, each value with where it was published.
+
+Knows no recipe: they stand above, one file each, and differ only in what is different.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnuri.config import Config
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.layout import Layout
+
+
+class MediumPlan(Config):
+    """How one medium becomes tokens of the model's vocabulary."""
+
+    medium: str
+    """a name of `modality.MEDIA`"""
+    codec: str
+    codes: int
+    """ids it adds to the vocabulary"""
+    tokens_per_item: float | None = None
+    """of an item of a fixed length"""
+    tokens_per_second: float | None = None
+    encode_flops_per_token: float = 0.0
+    """forward FLOPs of the codec's encoder that one token costs, once"""
+    source: str = "assumed"
+
+
+class TrainingStage(Config):
+    """A part of training: text, alignment, omni, annealing."""
+
+    name: str
+    tokens: float
+    tokens_per_sequence: int
+    batch_tokens: int
+    media_share: dict[str, float] = {}
+    """of its tokens, by medium; the rest is text"""
+    trains: str = "all"
+    """all, or the embeddings of new ids only"""
+    source: str = "assumed"
+
+
+class Recipe(Config):
+    """One system."""
+
+    name: str
+    team: str
+    title: str
+    family: str
+    """a class that `model/backbone.py` knows"""
+    values: dict[str, Any]
+    """the class's configuration"""
+    sources: dict[str, str]
+    """for every one of `values`, where it was published, or `assumed`"""
+    architecture: Architecture
+    media: tuple[MediumPlan, ...]
+    stages: tuple[TrainingStage, ...]
+    layout: Layout
+    """its own plan, runnable here"""
+    gpu: str
+    gpus: int
+    published_total: float | None = None
+    """parameters"""
+    published_active: float | None = None
+
+    @property
+    def tokens(self) -> float:
+        return sum(s.tokens for s in self.stages)
