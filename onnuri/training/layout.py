@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -24,7 +24,7 @@ from onnuri.errors import ConfigError
 from onnuri.planner.layout import Layout
 
 Placement = Literal["even", "first"]
-"""even: the first dimension that the ranks divide; first: dimension 0 always, PyTorch's default, kept to show its cost"""
+"""even: `shard_dim`; first: dimension 0 always, PyTorch's default, kept to show what it costs"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +122,12 @@ def _placer(views: Meshes, ranks: int, layout: Layout, routed: set[int],
     return chosen
 
 
-def shard_dim(shape: Iterable[int], ranks: int) -> int:
-    """The first dimension that `ranks` divide, else 0: dimension 0 of 192 experts over 1,024 ranks would give some ranks
-    a whole expert and most none."""
-    return next((d for d, size in enumerate(shape) if size % ranks == 0), 0)
+def shard_dim(shape: Sequence[int], ranks: int) -> int:
+    """Of experts' weights [experts, out, in] the first dimension that the ranks divide, of others 0. Dimension 0 of 192
+    experts over 1,024 ranks gives some ranks a whole expert and most none; of a matrix it gives a row more or less, and
+    another dimension would cost a copy."""
+    even = [d for d, size in enumerate(shape) if size % ranks == 0]
+    return even[0] if len(shape) > 2 and even else 0
 
 
 def recompute(network: Any, how: Literal["selective", "full"]) -> None:
@@ -136,7 +138,7 @@ def recompute(network: Any, how: Literal["selective", "full"]) -> None:
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if how == "selective":
         settings["context_fn"] = lambda: create_selective_checkpoint_contexts(_policy)
-    network.gradient_checkpointing_enable(settings)
+    network.activation_checkpointing_enable(settings)
 
 
 def _policy(context: Any, operator: Any, *args: Any, **named: Any) -> Any:
@@ -153,10 +155,11 @@ KEPT = {f"aten::{name}" for name in (
 
 
 def _expand(network: nn.Module, plan: dict[str, str]) -> dict[str, str]:
-    """A plan with `*` for the layers' numbers, for the names that the network has."""
+    """A plan with `*` for the layers' numbers, for the names that the network has; in the plan's order, which counts:
+    experts are cut before they are told where tokens come from."""
     names = [n for n, _ in network.named_modules()] + [n for n, _ in network.named_parameters()]
-    wild = {n: re.sub(r"\.\d+(?=\.|$)", ".*", n) for n in names}
-    return {n: plan[w] for n, w in wild.items() if w in plan}
+    wild = [(re.sub(r"\.\d+(?=\.|$)", ".*", n), n) for n in names]
+    return {n: style for rule, style in plan.items() for w, n in wild if w == rule}
 
 
 def local_sizes(parameter: Tensor, views: Meshes) -> Tensor:

@@ -16,6 +16,8 @@ from typing import Any, Literal, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -42,6 +44,8 @@ class Collective(Config):
     """axis of the mesh, where known"""
 
 
+_PASSING = (None, "activations")
+_WRAPPERS = (DTensor, AsyncCollectiveTensor)
 _NAMES = {"allgather": "all_gather", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",
           "allreduce": "all_reduce", "all_reduce": "all_reduce", "alltoall": "all_to_all", "all_to_all": "all_to_all",
           "broadcast": "broadcast"}
@@ -89,6 +93,8 @@ class Trace(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
                            named: dict[str, Any] | None = None) -> Any:
+        if any(issubclass(t, _WRAPPERS) for t in types):
+            return NotImplemented  # what they hold comes by once more
         named = named or {}
         out = function(*args, **named)
         packet, space = function._overloadpacket, function.namespace
@@ -106,9 +112,11 @@ class Trace(TorchDispatchMode):
 
     def _communicated(self, name: str, args: tuple[Any, ...], named: dict[str, Any], out: Any, counted: bool) -> None:
         tensors = [t for t in tree_leaves((args, named, out)) if isinstance(t, Tensor)]
-        for tensor in tensors:
-            self._note(tensor, "gathered", always=tensor.numel() > 0 and self._of(tensor) in (None, "activations"))
         known = next((k for k in _NAMES if k in name), None)
+        for tensor in tensors:
+            # dispatched tokens and reduced activations stay what they are
+            whole = not counted or known in ("allgather", "reduce_scatter")
+            self._note(tensor, "gathered" if whole else "activations", always=whole and self._of(tensor) in _PASSING)
         if counted and known:
             size = max((t.numel() * t.element_size() for t in tensors), default=0)
             group = _group(args)
@@ -134,8 +142,8 @@ class Trace(TorchDispatchMode):
     def _resized(self, storage: torch.UntypedStorage) -> None:
         if known := self._storages.get(storage._cdata):
             self.living[known[2]] -= known[1]
-            self._storages[storage._cdata] = (known[0], storage.nbytes(), known[2])
-            self._grown(known[2], storage.nbytes())
+            self._storages[storage._cdata] = (known[0], storage.nbytes(), "gathered")
+            self._grown("gathered", storage.nbytes())
 
     def _freed(self, key: int) -> None:
         if known := self._storages.pop(key, None):
