@@ -43,9 +43,10 @@ def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: f
         inside += _feed_forward(block, block.mlp, kept) / tp
         working = max(working, 2 * (1 + block.gated) * block.mlp / tp)
     if e := block.experts:
-        inside += e.topk * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed  # and router's scores
+        own = e.topk * wide / a.hidden  # of the rank's own tokens, which are what sequence parallelism leaves it
+        inside += own * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed  # and router's scores
         inside += e.shared * _feed_forward(block, e.shared_width or e.width, kept) / tp
-        working = max(working, 4 * e.topk * a.hidden, 2 * e.topk * (1 + block.gated) * e.width)
+        working = max(working, 4 * own * a.hidden, 2 * own * (1 + block.gated) * e.width)
     return Kept(inside, 2 * wide, working)
 
 

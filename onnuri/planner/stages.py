@@ -95,6 +95,6 @@ def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
 
 
 def shards(layout: Layout) -> tuple[int, int]:
-    """Data ranks that share what is sharded: of dense weights, of experts'."""
-    data = layout.shard or layout.dp if layout.sharding == "hsdp" else layout.dp
-    return data * layout.cp, max(data * layout.cp // layout.ep, 1)
+    """Ranks that share what is sharded: of dense weights, of experts', which tensor-parallel ranks divide no further."""
+    data = (layout.shard or layout.dp if layout.sharding == "hsdp" else layout.dp) * layout.cp
+    return data, max(data * layout.tp // layout.ep, 1)
