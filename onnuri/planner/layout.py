@@ -23,7 +23,9 @@ class Layout(Config):
 
     dp: int = 1
     tp: int = 1
-    """tensor parallel, with sequence parallelism between"""
+    """tensor parallel"""
+    sequence_parallel: bool = True
+    """between tensor-parallel products, tokens are split over the same ranks (Korthikanti et al. 2022, arXiv 2205.05198)"""
     cp: int = 1
     """context parallel"""
     pp: int = 1

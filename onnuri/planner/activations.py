@@ -1,0 +1,95 @@
+"""What a layer keeps for its backward pass, in bytes a token and rank: product by product, as the kernels that run it do.
+
+Knows no pipeline and no batch. Two kinds of kernels: fused ones (Megatron-Core with Transformer Engine), and the
+operators that transformers' model code calls one after another, which is what Onnuri's own trainer runs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from onnuri.planner.architecture import Architecture, Attention, Block
+from onnuri.planner.layout import Layout, Precision
+
+SAVED: dict[Precision, float] = {"bf16": 2.0, "fp8": 1.0, "mxfp8": 1 + 1 / 32, "nvfp4": 0.5 + 1 / 16}
+"""bytes of one number of a product's kept input: payload and block scales"""
+
+
+FLASH = 2022.5
+"""release from which scores are never written (Dao et al. 2022, arXiv 2205.14135)"""
+
+
+class Kept(NamedTuple):
+    """Bytes a token and rank of one layer."""
+
+    inside: float
+    """kept from forward to backward"""
+    border: float
+    """its input alone, which is what remains of a layer that is recomputed"""
+    working: float
+    """on top of what is kept, at the backward pass's fullest moment"""
+
+
+def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: float | None = None) -> Kept:
+    """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written."""
+    wide, tp = a.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
+    kept = SAVED[layout.precision]
+    dropped = bool(a.positions)  # GPT-3's generation, known by learned positions, trained with dropout: a byte a mask
+    inside = 2 * (2 + kept) * wide + 2 * wide * dropped  # both norms' inputs and outputs
+    working = 4.0 * a.hidden if tp > 1 else 2.0 * a.hidden  # gathered input and its gradient
+    if block.attention:
+        inside += _fused_attention(block.attention, layout, tokens, release)
+    if block.mlp:
+        inside += _feed_forward(block, block.mlp, kept) / tp
+        working = max(working, 2 * (1 + block.gated) * block.mlp / tp)
+    if e := block.experts:
+        own = e.topk * wide / a.hidden  # of the rank's own tokens, which are what sequence parallelism leaves it
+        inside += own * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed  # and router's scores
+        inside += e.shared * _feed_forward(block, e.shared_width or e.width, kept) / tp
+        working = max(working, 4 * own * a.hidden, 2 * own * (1 + block.gated) * e.width)
+    return Kept(inside, 2 * wide, working)
+
+
+def _feed_forward(block: Block, width: int, kept: float) -> float:
+    """The activation function's input, in 16 bits, and its output, which is the second product's input."""
+    return (2 * (1 + block.gated) + kept) * width
+
+
+def _fused_attention(at: Attention, layout: Layout, tokens: int, release: float | None) -> float:
+    tp, kept = layout.tp, SAVED[layout.precision]
+    heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
+    out = heads * at.values
+    if at.kv_rank:  # keys and values of every head are written out of the latent
+        inside = 2 * heads * (2 * (at.head_dim + at.rope_dim) + at.values)
+        inside += (2 + kept) * (at.query_rank + at.kv_rank) + 2 * at.rope_dim
+    else:
+        inside = 2 * (heads * at.head_dim + groups * (at.head_dim + at.values))
+    if release is None or release >= FLASH:
+        inside += 4 * heads  # one sum of exponentials a query
+        # its own output for the backward pass, and the next product's input: one tensor in 16 bits, unless heads are
+        # exchanged for tokens in between (context parallelism by all-to-all) or the product keeps another format
+        shared = layout.cp == 1 and layout.precision == "bf16"
+        return inside + (2 if shared else 2 + kept) * out
+    scores = 5 * heads * tokens if layout.recompute == "none" else 0  # softmax in and out, dropout's mask: arXiv 2205.05198
+    return inside + kept * out + scores
+
+
+def matrices(block: Block, hidden: int, layout: Layout) -> set[tuple[float, float]]:
+    """Shapes of a layer's matrices on one rank, queries, keys and values in one, gate and up in one."""
+    tp, at, e = layout.tp, block.attention, block.experts
+    found: set[tuple[float, float]] = set()
+    if at:
+        found.add((hidden, at.heads * at.values / tp))
+        keys = at.heads if at.kv_rank else max(at.kv_heads, tp)
+        if at.kv_rank:
+            found |= {(at.query_rank, hidden), (at.kv_rank + at.rope_dim, hidden),
+                      (at.heads * (at.head_dim + at.rope_dim) / tp, at.query_rank or hidden),
+                      (keys * (at.head_dim + at.values) / tp, at.kv_rank)}
+        else:
+            found.add(((at.heads * at.head_dim + keys * (at.head_dim + at.values)) / tp, hidden))
+    widths = [block.mlp / tp] if block.mlp else []
+    if e:
+        widths += [e.width] + ([(e.shared_width or e.width) * e.shared / tp] if e.shared else [])
+    for width in widths:
+        found |= {((1 + block.gated) * width, hidden), (hidden, width)}
+    return found

@@ -1,0 +1,139 @@
+"""Bytes a GPU needs: parameters, gradients, optimizer, activations and what a step holds for a moment, by part.
+
+The fullest pipeline stage counts, not the mean. Knows no speed. What a layer keeps is in `activations.py`, which layers
+a rank holds in `stages.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from onnuri.config import Config
+from onnuri.planner.activations import SAVED, Kept, fused, matrices
+from onnuri.planner.architecture import Block
+from onnuri.planner.job import Job
+from onnuri.planner.layout import Layout
+from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
+
+GIB = 2**30
+CONSTANTS = {"memory_reserved_ratio": 1.05, "memory_context_gib": 2.0, "memory_spread": 0.04}
+"""reserved over allocated bytes; CUDA's context and NCCL's buffers; deviation of the log of measured over predicted"""
+
+
+class Memory(Config):
+    """Bytes of the fullest GPU at the step's fullest moment."""
+
+    parameters: float
+    gradients: float
+    optimizer: float
+    activations: float
+    """kept for the backward pass by all micro-batches in flight"""
+    logits: float
+    """the head's outputs and what the loss keeps of them"""
+    transient: float
+    """gathered weights, and what one layer's backward pass needs besides"""
+    buffers: float
+    """that live as long as the run: stand-ins for fused weight gradients, 8-bit copies of weights"""
+    runtime: float
+    """not allocated: fragments, CUDA's context, NCCL's buffers"""
+    stage: int
+    """the pipeline rank that it is"""
+
+    @property
+    def allocated(self) -> float:
+        """What `torch.cuda.max_memory_allocated` reports."""
+        return self.total - self.runtime
+
+    @property
+    def total(self) -> float:
+        """What must fit on the GPU."""
+        return (self.parameters + self.gradients + self.optimizer + self.activations + self.logits + self.transient
+                + self.buffers + self.runtime)
+
+    @property
+    def low(self) -> float:
+        """80 % interval of `total`."""
+        return self.total * math.exp(-1.2816 * CONSTANTS["memory_spread"])
+
+    @property
+    def high(self) -> float:
+        return self.total * math.exp(1.2816 * CONSTANTS["memory_spread"])
+
+
+def memory(job: Job) -> Memory:
+    """Of the fullest pipeline stage."""
+    step = _Step(job)
+    return max((step.stage(k) for k in range(job.layout.pp)), key=lambda m: m.allocated)
+
+
+class _Step:
+    """What all stages of a job share, counted once."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.layout, self.a = job, job.layout, job.architecture
+        self.held = [layer_weights(b, self.a.hidden, self.layout) for b in self.a.blocks]
+        self.kept = [self._kept(b) for b in self.a.blocks]
+        self.layers = stage_layers(self.a, self.layout)
+        self.tokens = job.tokens * self.layout.micro_batch / self.layout.cp
+        self.sharded = self.layout.sharding in ("fsdp", "hsdp")
+
+    def _kept(self, block: Block) -> Kept:
+        return fused(block, self.a, self.layout, self.job.tokens, self.job.release)
+
+    def stage(self, k: int) -> Memory:
+        held = ends(self.a, self.layout, k)
+        for index, count in self.layers[k].items():
+            held = held.plus(self.held[index], count)
+        parameters, gradients, optimizer = states(held, self.layout)
+        activations, logits, transient = self._activations(k)
+        buffers = 0.0 if self.sharded else self._buffers(k, held)
+        allocated = parameters + gradients + optimizer + activations + logits + transient + buffers
+        runtime = (CONSTANTS["memory_reserved_ratio"] - 1) * allocated + CONSTANTS["memory_context_gib"] * GIB
+        return Memory(parameters=parameters, gradients=gradients, optimizer=optimizer, activations=activations, logits=logits,
+                      transient=transient, buffers=buffers, runtime=runtime, stage=k)
+
+    def _activations(self, k: int) -> tuple[float, float, float]:
+        """Bytes kept by all micro-batches in flight, of logits, and of the fullest moment on top."""
+        full, last = self.layout.recompute == "full", k == self.layout.pp - 1
+        kept = [(self.kept[index], count) for index, count in self.layers[k].items()]
+        own = sum(count * (each.border if full else each.inside) for each, count in kept)
+        flying = in_flight(self.layout, k, max(self.job.micro_batches, 1)) / self.layout.virtual_stages
+        logits = head = 0.0
+        if last:
+            own += sum(b.count * self._kept(b).inside for b in self.a.mtp) / flying
+            logits, head = self._head()
+        # a layer that is recomputed is whole again for a moment; by then the last stage has freed its logits
+        inner = max((each.working + (each.inside - each.border) * full for each, _ in kept), default=0.0) - logits
+        return self.tokens * flying * own, self.tokens * logits, self.tokens * max(head, inner, 0.0) + self._gathered()
+
+    def _head(self) -> tuple[float, float]:
+        """Bytes a token: logits in 16 bits, which a fused cross-entropy turns into their gradient in place, and the last
+        norm's input and output; on top of them, the gathered input and its gradient."""
+        split = self.layout.tp if self.layout.sequence_parallel else 1
+        depth = 1 + sum(b.count for b in self.a.mtp)
+        logits = depth * 2.0 * self.a.vocabulary / self.layout.tp + 4.0 * self.a.hidden / split
+        return logits, (4.0 if self.layout.tp > 1 else 2.0) * self.a.hidden
+
+    def _gathered(self) -> float:
+        """Fully sharded: two layers' weights in 16 bits, this one's and the next one's, and a gradient in 16 and 32."""
+        return 10.0 * max(sum(held) for held in self.held) if self.sharded else 0.0
+
+    def _buffers(self, k: int, held: Weights) -> float:
+        """Transformer Engine keeps one 16-bit stand-in a shape of weight and hands it to autograd in place of gradients
+        that are summed in 32 bits elsewhere (`get_dummy_wgrad`, from 2.3 on, experts' from 2.10 on); below 16 bits,
+        weights stand also as rows and as columns."""
+        shapes = {s for index in self.layers[k] for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
+        if k == self.layout.pp - 1:
+            shapes.add((self.a.vocabulary / self.layout.tp, self.a.hidden))
+        copies = 0.0 if self.layout.precision == "bf16" else 2 * SAVED[self.layout.precision]
+        return 2 * sum(rows * columns for rows, columns in shapes) + copies * (held.dense + held.routed)
+
+
+def states(held: Weights, layout: Layout) -> tuple[float, float, float]:
+    """Bytes of parameters, gradients and optimizer. Megatron-Core: 2 + 4 + 12 (a copy and two moments in 32 bits), the
+    last divided by data ranks with its distributed optimizer. Fully sharded: 4 + 4 + 8, all divided."""
+    dense, routed = shards(layout)
+    shared, own = held.dense / dense + held.routed / routed, held.dense + held.routed
+    if layout.sharding in ("fsdp", "hsdp"):
+        return 4 * shared, 4 * shared, 8 * shared
+    return 2 * own, 4 * own, 12 * (shared if layout.sharding == "zero1" else own)

@@ -1,0 +1,129 @@
+"""Published measurements of memory, predicted: one row of a CSV with the columns of `data/published_memory.csv` to GiB.
+
+Looks at no column of results. Shapes of the models that those rows name stand in `data/memory_models.json`, each with its
+source; a row of another model brings its own columns (hidden, ffn, heads, kv_heads, vocabulary, experts, topk).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from onnuri.config import Config
+from onnuri.errors import ConfigError
+from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner.hardware import DATA, Cluster
+from onnuri.planner.job import Job
+from onnuri.planner.layout import Layout, Recompute
+from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
+
+REQUIRED = ("model", "gpus", "tp", "pp", "dp")
+
+
+class Prediction(NamedTuple):
+    """GiB, with an 80 % interval."""
+
+    gib: float
+    low: float
+    high: float
+
+
+class MemoryModel(Config):
+    """A model whose memory was published, and of its published configuration what the CSV has no column for."""
+
+    architecture: Architecture
+    source: str
+    micro_batch: int = 1
+    virtual_stages: int = 1
+
+
+def predict_row(row: Mapping[str, str]) -> Prediction | None:
+    """None for a row without a required column, or of a model that is neither listed nor described by its columns."""
+    model = _model(row) if all(row.get(name) for name in REQUIRED) else None
+    if model is None:
+        return None
+    value = _asked(memory(job(row, model)), row.get("note") or "")
+    spread = math.exp(1.2816 * CONSTANTS["memory_spread"])
+    return Prediction(value / GIB, value / spread / GIB, value * spread / GIB)
+
+
+def _asked(m: Memory, note: str) -> float:
+    """What the note says that was measured; without a word, the allocator's peak."""
+    if "optimizer state" in note:
+        return m.parameters + m.gradients + m.optimizer
+    if "activations" in note:
+        return m.activations
+    return m.allocated * (CONSTANTS["memory_reserved_ratio"] if "peak reserved" in note else 1)
+
+
+def job(row: Mapping[str, str], model: MemoryModel) -> Job:
+    """What the row ran, at its words where it has no column."""
+    note = row.get("note") or ""
+    tokens = _whole(row, "seq_len", 4096)
+    micro = _whole(row, "micro_batch", 0) or _number(r"\bMBS (\d+)", note) or model.micro_batch
+    layout = Layout(dp=_whole(row, "dp", 1), tp=_whole(row, "tp", 1), pp=_whole(row, "pp", 1), cp=_whole(row, "cp", 1),
+                    ep=_whole(row, "ep", 1), sequence_parallel="no sequence parallel" not in note, sharding="zero1",
+                    virtual_stages=_whole(row, "vp", 0) or model.virtual_stages, micro_batch=micro, recompute=_recompute(note))
+    batch = tokens * layout.dp * micro * _whole(row, "microbatches", 1024)
+    return Job(architecture=_reduced(model.architecture, _whole(row, "layers", 0)), layout=layout, tokens=tokens,
+               batch_tokens=batch, release=_release(row),
+               cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)))
+
+
+def _recompute(note: str) -> Recompute:
+    found = re.search(r"(no|selective|full) recompute", note)
+    return "none" if not found or found[1] == "no" else "selective" if found[1] == "selective" else "full"
+
+
+def _release(row: Mapping[str, str]) -> float | None:
+    """Of the software: its column, or the month of a paper that is the source."""
+    if row.get("release"):
+        return float(row["release"])
+    found = re.search(r"arXiv:(\d\d)(\d\d)\.", row.get("source") or "")
+    return 2000 + int(found[1]) + (int(found[2]) - 1) / 12 if found else None
+
+
+def _reduced(a: Architecture, layers: int) -> Architecture:
+    """With fewer layers, the leading kinds kept."""
+    if layers in (0, a.layers):
+        return a
+    first = sum(b.count for b in a.blocks[:-1])
+    return a.replace(blocks=(*a.blocks[:-1], a.blocks[-1].replace(count=max(layers - first, 1))))
+
+
+def _model(row: Mapping[str, str]) -> MemoryModel | None:
+    named = models().get(re.sub(r"[^a-z0-9]", "", row["model"].lower()))
+    if named or not all(row.get(name) for name in ("layers", "hidden", "ffn", "heads")):
+        return named
+    heads, hidden, ffn = (_whole(row, name, 1) for name in ("heads", "hidden", "ffn"))
+    attention = Attention(heads=heads, kv_heads=_whole(row, "kv_heads", heads), head_dim=hidden // heads)
+    routed = _whole(row, "experts", 0)
+    experts = Experts(routed=routed, topk=_whole(row, "topk", 1), width=ffn) if routed else None
+    block = Block(count=_whole(row, "layers", 1), attention=attention, mlp=0 if routed else ffn, experts=experts)
+    return MemoryModel(source="the row's columns", architecture=Architecture(
+        name=row["model"], vocabulary=_whole(row, "vocabulary", 128_256), hidden=hidden, blocks=(block,)))
+
+
+@functools.cache
+def models() -> dict[str, MemoryModel]:
+    """By name in small letters and digits."""
+    listed = json.loads((DATA / "memory_models.json").read_text(encoding="utf-8"))
+    return {re.sub(r"[^a-z0-9]", "", name.lower()): MemoryModel.from_json(values) for name, values in listed.items()}
+
+
+def _whole(row: Mapping[str, str], column: str, missing: int) -> int:
+    text = row.get(column) or ""
+    try:
+        return int(float(text)) if text else missing
+    except ValueError:
+        raise ConfigError(f"{column} {text!r} of {row.get('id', 'a row')}", "is not a whole number",
+                          "write one, or leave the cell empty") from None
+
+
+def _number(pattern: str, note: str) -> int:
+    found = re.search(pattern, note)
+    return int(found[1]) if found else 0

@@ -1,0 +1,100 @@
+"""What of a model stands on one rank: layers of its pipeline stage, its share of their weights, micro-batches it holds.
+
+Knows no bytes and no time: numbers of weights only. Memory and traffic both count from here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from onnuri.planner.architecture import Architecture, Block
+from onnuri.planner.layout import Layout
+
+
+class Weights(NamedTuple):
+    """Numbers of weights on a rank before data ranks share them."""
+
+    dense: float = 0.0
+    routed: float = 0.0
+    """of routed experts"""
+
+    def plus(self, other: Weights, times: float = 1.0) -> Weights:
+        return Weights(self.dense + times * other.dense, self.routed + times * other.routed)
+
+
+def layer_weights(block: Block, hidden: int, layout: Layout) -> Weights:
+    """Of one layer: matrices divide by `tp`, latent projections, router and norms do not, experts divide by `ep`
+    (Megatron-Bridge PR 3744)."""
+    tp, at, e = layout.tp, block.attention, block.experts
+    whole = block.norms * hidden + block.mixer_params / tp
+    split = block.mlp_params(hidden, block.mlp)
+    if at:
+        latent = hidden * (at.query_rank + at.kv_rank + at.rope_dim) if at.kv_rank else 0
+        whole += latent + at.num_params(hidden) - at.projections(hidden)
+        split += at.projections(hidden) - latent
+        if not at.kv_rank and at.kv_heads < tp:  # a group of keys and values is not divided: ranks hold copies
+            whole += (1 - at.kv_heads / tp) * hidden * (at.head_dim + at.values)
+    if block.mlp_bias and block.mlp:
+        whole += (1 + block.gated) * block.mlp + hidden
+    if e:
+        whole += e.routed * (hidden + e.bias)
+        split += e.shared * block.mlp_params(hidden, e.shared_width or e.width)
+    return Weights(whole + split / tp, block.routed(hidden) / layout.ep)
+
+
+def chunks(a: Architecture, layout: Layout) -> list[list[tuple[int, int]]]:
+    """Layers of every pipeline chunk as (index of the block, how many), in the model's order. What does not divide goes
+    to the middle, away from embedding and head. Chunk k is on rank k modulo `pp`."""
+    count = layout.pp * layout.virtual_stages
+    sizes = [a.layers // count] * count
+    for k in range(a.layers % count):
+        sizes[(1 + k) % count] += 1
+    kinds = [[index, b.count] for index, b in enumerate(a.blocks)]
+    parts: list[list[tuple[int, int]]] = []
+    for size in sizes:
+        part: list[tuple[int, int]] = []
+        while size and kinds:
+            index, left = kinds[0]
+            taken = min(size, left)
+            part.append((index, taken))
+            size, kinds[0][1] = size - taken, left - taken
+            if not kinds[0][1]:
+                kinds.pop(0)
+        parts.append(part)
+    return parts
+
+
+def stage_layers(a: Architecture, layout: Layout) -> list[dict[int, int]]:
+    """For every pipeline rank: how many layers of each block, by the block's index."""
+    found: list[dict[int, int]] = [{} for _ in range(layout.pp)]
+    for k, part in enumerate(chunks(a, layout)):
+        held = found[k % layout.pp]
+        for index, count in part:
+            held[index] = held.get(index, 0) + count
+    return found
+
+
+def ends(a: Architecture, layout: Layout, stage: int) -> Weights:
+    """Embedding on the first rank of the pipeline; final norm, head and multi-token prediction on its last."""
+    table, last = a.embedding() / layout.tp, layout.pp - 1
+    held = Weights(table + a.positions * a.hidden) if stage == 0 else Weights()
+    if stage == last:
+        held = held.plus(Weights(a.hidden + (0.0 if a.tied and not last else table)))
+        for block in a.mtp:
+            held = held.plus(layer_weights(block, a.hidden, layout).plus(Weights(2 * a.hidden**2 + 3 * a.hidden)), block.count)
+    return held
+
+
+def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
+    """Chunks whose activations a pipeline rank holds at once: 1F1B, interleaved with more than one chunk a rank
+    (Narayanan et al. 2021, arXiv 2104.04473)."""
+    if layout.virtual_stages == 1:
+        return min(layout.pp - stage, micro_batches)
+    warmup = 2 * (layout.pp - stage - 1) + (layout.virtual_stages - 1) * layout.pp
+    return min(warmup + 1, micro_batches * layout.virtual_stages)
+
+
+def shards(layout: Layout) -> tuple[int, int]:
+    """Ranks that share what is sharded: of dense weights, of experts', which tensor-parallel ranks divide no further."""
+    data = (layout.shard or layout.dp if layout.sharding == "hsdp" else layout.dp) * layout.cp
+    return data, max(data * layout.tp // layout.ep, 1)

@@ -1,0 +1,147 @@
+"""What a rank sends and receives in one optimizer step: every collective with its ranks, bytes and calls.
+
+Knows no link and no time. Bytes of a call are of the larger side of it: an all-gather's output, a reduce-scatter's and an
+all-reduce's input, all that a rank puts into an all-to-all with its own share, a message's length.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from onnuri.config import Config
+from onnuri.planner.architecture import Block
+from onnuri.planner.job import Job
+from onnuri.planner.stages import Weights, chunks, ends, layer_weights, shards, stage_layers
+
+Kind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
+Axis = Literal["tp", "cp", "ep", "dp", "expert_dp", "replica", "pp"]
+
+
+class Collective(Config):
+    """Calls that are alike."""
+
+    name: str
+    kind: Kind
+    axis: Axis
+    ranks: int
+    """of the group"""
+    bytes: float
+    """of the larger side of one call"""
+    calls: float
+    """a step"""
+
+    @property
+    def total(self) -> float:
+        return self.bytes * self.calls
+
+
+def collectives(job: Job, stage: int = 0) -> tuple[Collective, ...]:
+    """Of a rank of the given pipeline stage."""
+    found = [*_tensor(job, stage), *_context(job, stage), *_expert(job, stage), *_data(job, stage), *_pipeline(job, stage)]
+    return tuple(c for c in found if c.ranks > 1 and c.total > 0)
+
+
+def _tokens(job: Job) -> float:
+    """Of a rank and micro-batch."""
+    return job.tokens * job.layout.micro_batch / job.layout.cp
+
+
+def _blocks(job: Job, stage: int) -> list[tuple[Block, int]]:
+    a, layout = job.architecture, job.layout
+    held = [(a.blocks[index], count) for index, count in stage_layers(a, layout)[stage].items()]
+    return held + [(b, b.count) for b in a.mtp if stage == layout.pp - 1]
+
+
+def _passes(job: Job) -> int:
+    """Forward passes of a layer in a step and micro-batch."""
+    return 2 if job.layout.recompute == "full" else 1
+
+
+def _tensor(job: Job, stage: int) -> list[Collective]:
+    """Before and after attention and feed-forward; backward, inputs are gathered again for the weights' gradients."""
+    layout, a = job.layout, job.architecture
+    products = sum(count * (bool(b.attention) + bool(b.mlp or (b.experts and b.experts.shared)))
+                   for b, count in _blocks(job, stage))
+    heads = bool(stage == layout.pp - 1) + 0.0
+    tables = bool(stage == 0) + 0.0
+    size, m = 2.0 * a.hidden * _tokens(job), job.micro_batches
+    if not layout.sequence_parallel:
+        return [Collective(name="tensor", kind="all_reduce", axis="tp", ranks=layout.tp, bytes=size,
+                           calls=m * (products * (_passes(job) + 1) + heads + tables))]
+    gathers = products * (_passes(job) + 2) + 2 * heads + tables
+    scatters = products * (_passes(job) + 1) + heads + tables
+    return [Collective(name="tensor, gather", kind="all_gather", axis="tp", ranks=layout.tp, bytes=size, calls=m * gathers),
+            Collective(name="tensor, scatter", kind="reduce_scatter", axis="tp", ranks=layout.tp, bytes=size,
+                       calls=m * scatters)]
+
+
+def _context(job: Job, stage: int) -> list[Collective]:
+    """Keys and values go round the ring, backward with their gradients (Liu et al. 2023, arXiv 2310.01889)."""
+    layout, found = job.layout, []
+    for b, count in _blocks(job, stage):
+        if at := b.attention:
+            heads = at.heads / layout.tp if at.kv_rank else max(at.kv_heads / layout.tp, 1)
+            size = 2.0 * heads * (at.head_dim + at.rope_dim + at.values) * _tokens(job)
+            found.append(Collective(name="context, keys and values", kind="p2p", axis="cp", ranks=layout.cp, bytes=size,
+                                    calls=job.micro_batches * count * (layout.cp - 1) * (_passes(job) + 2)))
+    return found
+
+
+def _expert(job: Job, stage: int) -> list[Collective]:
+    """Tokens to their experts and back, forward and backward."""
+    layout, found = job.layout, []
+    split = layout.tp if layout.sequence_parallel else 1
+    for b, count in _blocks(job, stage):
+        if e := b.experts:
+            size = 2.0 * job.architecture.hidden * e.topk * _tokens(job) / split
+            found.append(Collective(name="experts, dispatch and combine", kind="all_to_all", axis="ep", ranks=layout.ep,
+                                    bytes=size, calls=job.micro_batches * count * 2 * (_passes(job) + 1)))
+    return found
+
+
+def _data(job: Job, stage: int) -> list[Collective]:
+    """Gradients and weights. Fully sharded: a layer at a time, every micro-batch."""
+    a, layout = job.architecture, job.layout
+    layers = [(layer_weights(a.blocks[index], a.hidden, layout), count)
+              for index, count in stage_layers(a, layout)[stage].items()]
+    groups = [*layers, (ends(a, layout, stage), 1)]
+    if layout.sharding in ("fsdp", "hsdp"):
+        return [c for held, count in groups for c in _sharded(job, held, count)]
+    held = Weights()
+    for each, count in groups:
+        held = held.plus(each, count)
+    found = []
+    for axis, ranks, own in _axes(job, held):
+        if layout.sharding == "ddp":
+            found.append(Collective(name="gradients", kind="all_reduce", axis=axis, ranks=ranks, bytes=4 * own, calls=1))
+        else:
+            found += [Collective(name="gradients", kind="reduce_scatter", axis=axis, ranks=ranks, bytes=4 * own, calls=1),
+                      Collective(name="weights", kind="all_gather", axis=axis, ranks=ranks, bytes=2 * own, calls=1)]
+    return found
+
+
+def _axes(job: Job, held: Weights) -> list[tuple[Axis, int, float]]:
+    dense, routed = shards(job.layout)
+    return [("dp", dense, held.dense), ("expert_dp", routed, held.routed)]
+
+
+def _sharded(job: Job, held: Weights, count: int) -> list[Collective]:
+    """Weights in 16 bits before forward and backward, gradients in 32 after; copies add theirs up once a step."""
+    layout, m, found = job.layout, job.micro_batches, []
+    copies = layout.dp // (layout.shard or layout.dp) if layout.sharding == "hsdp" else 1
+    for axis, ranks, own in _axes(job, held):
+        found += [Collective(name="weights", kind="all_gather", axis=axis, ranks=ranks, bytes=2 * own, calls=2 * m * count),
+                  Collective(name="gradients", kind="reduce_scatter", axis=axis, ranks=ranks, bytes=4 * own,
+                             calls=m * count),
+                  Collective(name="gradients of copies", kind="all_reduce", axis="replica", ranks=copies,
+                             bytes=4 * own / ranks, calls=m * count)]
+    return found
+
+
+def _pipeline(job: Job, stage: int) -> list[Collective]:
+    """Hidden states to the next chunk and their gradients back: what a rank sends."""
+    layout, count = job.layout, len(chunks(job.architecture, job.layout))
+    split = layout.tp if layout.sequence_parallel else 1
+    sends = sum((k < count - 1) + (k > 0) for k in range(stage, count, layout.pp))
+    return [Collective(name="pipeline", kind="p2p", axis="pp", ranks=layout.pp,
+                       bytes=2.0 * job.architecture.hidden * _tokens(job) / split, calls=job.micro_batches * sends)]
