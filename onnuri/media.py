@@ -133,7 +133,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MediaError(str(folder), f"cannot be a folder ({error.strerror})", "give another place with -o") from None
+        raise MediaError(str(folder), f"cannot be a folder ({error.strerror})", "give another folder") from None
 
 
 def check_suffix(path: Path, medium: str) -> None:

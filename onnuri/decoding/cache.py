@@ -62,7 +62,9 @@ class Prefixes:
         _, _, heads, _, size = cache.layers[0].shape
         each = len(cache.layers) * 2 * heads * PAGE * size * 4
         self.layers = [_untouched(room // each, 2, heads, PAGE, size) for _ in cache.layers] if room >= each else []
-        """[pages, 2, heads, PAGE, size] a layer"""
+        """[pages, 2, heads, PAGE, size] a layer; all of it taken at once, since it will be: memory shows from the start"""
+        for layer in self.layers:
+            layer.zero_()
         self.free = list(range(room // each))[::-1]
         self.kept: OrderedDict[bytes, int] = OrderedDict()
         """places of pages, the least lately used first"""

@@ -144,7 +144,11 @@ class OmniModel:
         """
         about = check(folder)
         sampling = {m: SamplingConfig.from_json(s) for m, s in about["sampling"].items()}
-        network = backbone.load(folder) if weights else backbone.outline(folder)
+        try:
+            network = backbone.load(folder) if weights else backbone.outline(folder)
+        except Exception as error:  # transformers raises whatever its files make it meet
+            raise WeightsError(str(folder), f"holds no model that can be loaded ({error})",
+                               "fetch or export the folder again") from error
         return cls(network, load_codecs(folder / "codecs"), sampling)
 
 
@@ -153,8 +157,13 @@ def check(folder: Path) -> dict[str, Any]:
     path = folder / "onnuri.json"
     if not path.exists():
         raise WeightsError(str(folder), "has no onnuri.json", "give a folder that `onnuri export` or `train` wrote")
-    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for name, expected in about["sha256"].items():
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        hashes = about["sha256"] | {}
+        about["sampling"] | {}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise WeightsError(str(path), "is not what was written", "fetch or export the folder again") from None
+    for name, expected in hashes.items():
         file = folder / name
         if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
             raise WeightsError(str(file), "is missing or is not what was written", "fetch or export the folder again")

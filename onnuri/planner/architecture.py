@@ -76,6 +76,8 @@ class Experts(Config):
     """of one shared expert; without it, `width`"""
     bias: bool = False
     """vectors on the experts' matrices and on the router (GPT-OSS)"""
+    latent: int = 0
+    """width to which routed experts' tokens are compressed by two more matrices a layer; 0 for none"""
     router_bias: int = 0
     """numbers that correct the router's choice without a gradient: buffers, not parameters; 0 or `routed`"""
 
@@ -86,7 +88,11 @@ class Block(Config):
     count: int
     attention: Attention | None = None
     mixer_params: int = 0
-    """of what stands in attention's place (a state-space layer), counted only"""
+    """of what stands in attention's place (a state-space layer)"""
+    mixer_width: int = 0
+    """its inner width"""
+    mixer_state: int = 0
+    """numbers of state it keeps a unit of that width"""
     mlp: int = 0
     """width of a dense feed-forward; 0 for none"""
     experts: Experts | None = None
@@ -111,6 +117,7 @@ class Block(Config):
         total = self.mlp_params(hidden, self.mlp) + self.mlp_bias * ((1 + self.gated) * self.mlp + hidden) * bool(self.mlp)
         if e := self.experts:
             total += e.shared * self.mlp_params(hidden, e.shared_width or e.width) + e.routed * hidden + e.bias * e.routed
+            total += 2 * hidden * e.latent
         return total
 
     def routed(self, hidden: int) -> int:
@@ -121,7 +128,7 @@ class Block(Config):
     def expert(self, hidden: int) -> int:
         """One routed expert's."""
         e = self.experts
-        return self.mlp_params(hidden, e.width) + e.bias * ((1 + self.gated) * e.width + hidden) if e else 0
+        return self.mlp_params(e.latent or hidden, e.width) + e.bias * ((1 + self.gated) * e.width + hidden) if e else 0
 
 
 class Architecture(Config):

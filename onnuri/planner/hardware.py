@@ -37,6 +37,10 @@ class Gpu(Config):
     usd_low: float | None
     """an hour"""
     usd_high: float | None
+    launched: float
+    """year in which clusters of it began to train"""
+    special_tera_per_s: float
+    """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock"""
 
     def peak_tflops(self, precision: Precision) -> float:
         """Of dense products; what a GPU lacks, it computes in the next wider one."""
@@ -52,6 +56,17 @@ class Cluster(Config):
     gpus: int
     node: int = 8
     """GPUs a node: what fails together"""
+    nic_gb_per_s: float | None = None
+    """one way to other domains, a GPU, where it is not the table's"""
+    power_w: float | None = None
+    """cap of a GPU, where it is not the table's"""
+    memory_tb_per_s: float | None = None
+    """where it is not the table's"""
+
+    @property
+    def nic(self) -> float:
+        """1e9 bytes a second and GPU, one way, to other domains."""
+        return self.nic_gb_per_s or self.kind.nic_gb_per_s or self.kind.link_gb_per_s
 
     @property
     def kind(self) -> Gpu:
@@ -84,4 +99,5 @@ def _gpu(row: dict[str, str]) -> Gpu:
                link_gb_per_s=number("nvlink_GBps_per_dir") or 0.0, domain=int(number("scaleup_domain_gpus") or 1),
                nic_gb_per_s=(number("nic_Gbps_per_gpu") or 0.0) / 8, gemm_share=number("gemm_fraction_bf16"),
                power_w=number("power_W"), usd_low=number("price_usd_per_gpu_hour_low"),
-               usd_high=number("price_usd_per_gpu_hour_high"))
+               usd_high=number("price_usd_per_gpu_hour_high"), launched=number("launched") or 2024.0,
+               special_tera_per_s=number("special_tera_per_s") or 4.0)

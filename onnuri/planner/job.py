@@ -21,10 +21,15 @@ class Job(Config):
     release: float | None = None
     """year of the training software, such as 2025.9; None for unknown"""
 
+    graphs: bool | None = None
+    """kernels replayed from captured graphs instead of launched one by one; None for unknown"""
+    gradient_bytes: float = 4.0
+    """of one number that data ranks sum; 2 where all training is in 16 bit"""
+
     @property
     def micro_batches(self) -> int:
         """Passes of a data rank in a step."""
-        return self.batch_tokens // (self.tokens * self.layout.dp * self.layout.micro_batch)
+        return max(1, self.batch_tokens // (self.tokens * self.layout.dp * self.layout.micro_batch))
 
     def check(self) -> None:
         """Raises ConfigError for a layout that does not divide, or a cluster it does not fill."""

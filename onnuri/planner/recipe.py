@@ -5,11 +5,17 @@ Knows no recipe: they stand above, one file each, and differ only in what is dif
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from onnuri.config import Config
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.layout import Layout
+
+BOUNDARIES = 2
+"""ids that open and close an item of a medium"""
+ALIGNED = 128
+"""rows of an embedding are padded to a multiple of it: tensor cores and every degree of tensor parallelism like it"""
 
 
 class MediumPlan(Config):
@@ -35,7 +41,7 @@ class TrainingStage(Config):
     tokens: float
     tokens_per_sequence: int
     batch_tokens: int
-    media_share: dict[str, float] = {}
+    media_share: dict[str, float] = dataclasses.field(default_factory=dict)
     """of its tokens, by medium; the rest is text"""
     trains: str = "all"
     """all, or the embeddings of new ids only"""
@@ -68,3 +74,9 @@ class Recipe(Config):
     @property
     def tokens(self) -> float:
         return sum(s.tokens for s in self.stages)
+
+    @property
+    def omni(self) -> Architecture:
+        """With the ids that media and boundaries add: what is trained after the text stage."""
+        added = sum(m.codes for m in self.media) + BOUNDARIES * len(self.media)
+        return self.architecture.replace(vocabulary=-(-(self.architecture.vocabulary + added) // ALIGNED) * ALIGNED)

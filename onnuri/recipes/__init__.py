@@ -1,1 +1,38 @@
-"""Recipes: Python functions that return complete configs, one file a system."""
+"""Recipes: Python functions that return complete configs, one file a system.
+
+`find("axk1")` is a system as its team published it, with what it takes to teach it every medium; `nano("axk1")` the same class in
+a few million parameters, which a laptop trains. `laptop` is a road of its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from typing import Any
+
+from onnuri.errors import ConfigError
+from onnuri.planner.recipe import Recipe
+
+NAMES = ("axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni")
+
+
+@functools.cache
+def find(name: str) -> Recipe:
+    """A system by its name. Raises ConfigError for an unknown one, with the nearest names."""
+    recipe: Recipe = _module(name).recipe()
+    return recipe
+
+
+def summary() -> list[dict[str, Any]]:
+    """Of every system what it counts and what its team published; `total_params` without the ids that media add."""
+    return [{"recipe": r.name, "total_params": r.architecture.num_params(), "active_params": r.architecture.num_active_params(),
+             "published_total": r.published_total, "published_active": r.published_active} for r in map(find, NAMES)]
+
+
+def _module(name: str) -> Any:
+    key = name.lower().replace("-", "_").replace(".", "")
+    if key not in NAMES:
+        near = difflib.get_close_matches(key, NAMES, n=3, cutoff=0.4) or NAMES
+        raise ConfigError(f"recipe {name!r}", "is not known", f"use {', '.join(near)}")
+    return importlib.import_module(f"onnuri.recipes.{key}")

@@ -10,11 +10,11 @@ import ctypes
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """of mallopt(3)"""
-ARENAS, LARGE_BYTES = 2, 256 * 1024
+ARENAS, LARGE_BYTES = 1, 256 * 1024
 
 
 def settle() -> None:
-    """Before threads begin: two arenas instead of one for each of them, and what is large comes from the system and goes
+    """Before threads begin: one arena instead of one for each of them, and what is large comes from the system and goes
     back to it, instead of leaving gaps."""
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)

@@ -16,7 +16,7 @@ import uvicorn
 from onnuri import WEIGHTS, load
 from onnuri.decoding.compiled import Compiled
 from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.errors import ConfigError
+from onnuri.errors import ConfigError, OnnuriError
 from onnuri.model.omni import OmniModel
 from onnuri.server import memory
 from onnuri.server.app import create
@@ -41,10 +41,14 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
         raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
                           "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
     torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
-    service = _service(settings, folder, settings.name)
-    beside = {name: _service(settings, settings.beside, name) for name in [name_of(settings)]} if settings.beside else {}
-    state = State(service, store, settings, beside)
-    asyncio.run(_run(state, listening))
+    service, beside = _service(settings, folder, settings.name), {}
+    try:
+        if settings.beside:
+            beside = {name_of(settings): _service(settings, settings.beside, name_of(settings))}
+    except OnnuriError:
+        service.close()  # else Python's end, now and then, waits for its threads for ever
+        raise
+    asyncio.run(_run(State(service, store, settings, beside), listening))
 
 
 def _service(settings: ServeConfig, folder: Path | None, name: str) -> Service:

@@ -79,6 +79,15 @@ def test_weights_that_are_not_what_was_written_are_one_line(made, tmp_path):
         OmniModel.load(tmp_path)
 
 
+@pytest.mark.parametrize("file,left", [("onnuri.json", ""), ("onnuri.json", "{}"), ("onnuri.json", "[1]"),
+                                       ("config.json", ""), ("config.json", '{"model_type": "lla')])
+def test_a_folder_whose_settings_are_damaged_is_one_line(made, tmp_path, file, left):
+    made.save(tmp_path / "model")
+    (tmp_path / "model" / file).write_text(left)
+    with pytest.raises(WeightsError, match=r"is not what was written|holds no model"):
+        OmniModel.load(tmp_path / "model")
+
+
 @pytest.mark.parametrize("file", ["visual/config.json", "shape/model.safetensors", "text/tokenizer.json"])
 @pytest.mark.parametrize("left", [None, 0, 20])
 def test_codecs_that_cannot_be_read_are_one_line(made, tmp_path, file, left):

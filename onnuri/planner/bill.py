@@ -1,0 +1,36 @@
+"""What GPU hours cost: dollars by list prices, energy by rated power. Knows no model."""
+
+from __future__ import annotations
+
+import math
+
+from onnuri.config import Config
+from onnuri.planner.hardware import Gpu
+from onnuri.planner.interval import Interval, spread
+
+DRAW = Interval(low=0.65, mid=0.8, high=0.95)
+"""share of the rated power that training draws: assumed"""
+HOST = Interval(low=1.3, mid=1.5, high=1.8)
+"""a server's power over its GPUs': a DGX H100 is rated 10.2 kW for 8 x 700 W, 1.8 (its data sheet, recalled); less in use"""
+COOLING = Interval(low=1.1, mid=1.25, high=1.5)
+"""power usage effectiveness: assumed, from large clouds' 1.1 to a server room's 1.5"""
+
+
+class Bill(Config):
+    """Of a number of GPU hours; None where the hardware table has neither price nor power."""
+
+    usd: Interval | None
+    energy_mwh: Interval | None
+
+
+def price(gpu: Gpu) -> Interval | None:
+    """Dollars a GPU hour: the table's lowest and highest list price, their geometric mean between."""
+    known = [p for p in (gpu.usd_low, gpu.usd_high) if p]
+    return Interval(low=min(known), mid=math.sqrt(min(known) * max(known)), high=max(known)) if known else None
+
+
+def bill(gpu: Gpu, hours: Interval) -> Bill:
+    usd, watts = price(gpu), gpu.power_w
+    return Bill(usd=spread(lambda h, p: h * p, hours, usd) if usd else None,
+                energy_mwh=spread(lambda h, *shares: h * watts / 1e6 * math.prod(shares), hours, DRAW, HOST, COOLING)
+                if watts else None)

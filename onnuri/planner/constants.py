@@ -1,0 +1,51 @@
+"""The fitted constants of the step's time: value, prior, unit, source; `data/constants.json`, written by `fit`.
+
+Knows no formula. None belongs to a row, a source or a model.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from onnuri.config import Config
+
+FILE = Path(__file__).parent / "data" / "constants.json"
+
+
+class Constant(Config):
+    name: str
+    value: float
+    prior: float
+    """what was believed before the fit"""
+    spread: float
+    """of the prior's logarithm, one standard deviation"""
+    unit: str
+    source: str
+    """of the prior"""
+
+
+@functools.cache
+def load() -> tuple[Constant, ...]:
+    return tuple(Constant.from_json(c) for c in json.loads(FILE.read_text(encoding="utf-8")))
+
+
+@functools.cache
+def values() -> dict[str, float]:
+    return {c.name: c.value for c in load()}
+
+
+def save(fitted: dict[str, float]) -> None:
+    """Write the values of a fit; priors stay."""
+    lines = [json.dumps({**c.to_json(), "value": float(f"{fitted[c.name]:.4g}")}, ensure_ascii=False) for c in load()]
+    FILE.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def table(rows: Iterable[Constant] | None = None) -> str:
+    """What `onnuri plan constants` prints."""
+    rows = tuple(rows or load())
+    head = f"{'constant':<16}{'value':>12}{'prior':>12}  {'spread':>6}  unit; source of the prior"
+    return "\n".join([head, *(f"{c.name:<16}{c.value:>12.4g}{c.prior:>12.4g}  {c.spread:>6.2f}  {c.unit}; {c.source}"
+                              for c in rows)])

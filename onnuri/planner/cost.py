@@ -1,0 +1,250 @@
+"""What one GPU computes, moves and sends for a micro-batch and for a step: FLOPs, bytes, messages, before any speed.
+
+Knows no constant that was fitted and no rate. One `Work` a job; `step_time` makes seconds of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from onnuri.planner.architecture import Architecture, Attention, Block
+from onnuri.planner.job import Job
+
+
+class Work(NamedTuple):
+    """Of one GPU: forward and backward of one micro-batch through its stage, unless a field says a step. A field is a
+    number; the fit stacks many jobs' works, and a field is then an array."""
+
+    proj_flops: float = 0.0
+    """products around attention and in state-space mixers"""
+    proj_bytes: float = 0.0
+    """their operands and results once in 16 bit"""
+    mlp_flops: float = 0.0
+    """dense feed-forwards and shared experts"""
+    mlp_bytes: float = 0.0
+    expert_flops: float = 0.0
+    expert_bytes: float = 0.0
+    head_flops: float = 0.0
+    head_bytes: float = 0.0
+    quant_bytes: float = 0.0
+    """activations and weights that go into products, once in 16 bit: what a narrow format reads to convert"""
+    attention_flops: float = 0.0
+    """scores and sums, the softmax recomputed in backward (FlashAttention, arXiv 2205.14135)"""
+    exponentials: float = 0.0
+    unfused_bytes: float = 0.0
+    """of attention with sinks, which kernels without them handle apart"""
+    elementwise_bytes: float = 0.0
+    """norms, residuals, rotations, activation functions, loss"""
+    permute_bytes: float = 0.0
+    """tokens put in the experts' order and back"""
+    scan_bytes: float = 0.0
+    """state-space mixers' states and gates"""
+    layers: float = 0.0
+    """passes through a layer whose kernels the host launches"""
+    expert_layers: float = 0.0
+    tp_bytes: float = 0.0
+    """sent a GPU, one way"""
+    tp_rate: float = 1.0
+    """bytes a second of the link that carries them"""
+    cp_bytes: float = 0.0
+    cp_rate: float = 1.0
+    ep_link_bytes: float = 0.0
+    """to ranks of the fast links' domain, each once a token"""
+    ep_nic_bytes: float = 0.0
+    """to other domains, each once a token"""
+    ep_messages: float = 0.0
+    pp_bytes: float = 0.0
+    gather_bytes: float = 0.0
+    """parameters and gradients of sharded ranks, a micro-batch"""
+    step_bytes: float = 0.0
+    """parameters and gradients of data ranks, a step"""
+    data_rate: float = 1.0
+    gather_hops: float = 0.0
+    """messages in a row times ranks, a micro-batch"""
+    step_hops: float = 0.0
+    """the same, a step"""
+    optimizer_bytes: float = 0.0
+    """a step"""
+    micro_batches: float = 1.0
+    bubble: float = 0.0
+    """passes' worth of waiting, as a share of a micro-batch's time"""
+    model_flops: float = 0.0
+    """of a step and GPU, causal, nothing recomputed"""
+
+
+def work(job: Job) -> Work:
+    """All of it, from the shapes."""
+    a, layout = job.architecture, job.layout
+    tokens = layout.micro_batch * job.tokens / layout.cp
+    passes = 4.0 if layout.recompute == "full" else 3.0
+    fields = dict.fromkeys(("proj_flops", "proj_bytes", "mlp_flops", "mlp_bytes", "expert_flops", "expert_bytes",
+                            "quant_bytes", "attention_flops", "exponentials", "unfused_bytes", "elementwise_bytes",
+                            "permute_bytes", "scan_bytes", "layers", "expert_layers"), 0.0)
+    for block in (*a.blocks, *a.mtp):
+        for name, value in _block(a, block, job, tokens, passes).items():
+            fields[name] += value * block.count * _stretch(a, layout.pp, layout.virtual_stages) / layout.pp
+    heads = 1 + len(a.mtp)
+    head = _product(tokens, a.hidden, a.vocabulary / layout.tp)
+    fields["head_flops"], fields["head_bytes"] = (3 * heads * x / layout.pp for x in head)
+    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * 14 / layout.tp / layout.pp  # logits, loss, gradient
+    return Work(**fields, **_sent(job, tokens, passes), **_step(job))
+
+
+def _stretch(a: Architecture, stages: int, chunks: int) -> float:
+    """The fullest stage over the mean one; embedding and head stand for a layer each, as engineers place them."""
+    if stages == 1:
+        return 1.0
+    slots = stages * min(chunks, max(1, a.layers // stages))
+    return -(-(a.layers + 2) // slots) * slots / (a.layers + 2)
+
+
+def _product(m: float, k: float, n: float) -> tuple[float, float]:
+    """FLOPs and bytes of one matrix product in 16 bit."""
+    return 2 * m * k * n, 2 * (m * k + k * n + m * n)
+
+
+def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float) -> dict[str, float]:
+    """Of one layer."""
+    tp, h = job.layout.tp, a.hidden
+    out = {"layers": passes / 3}
+    moved = (5.0 * block.norms) * h * tokens / tp  # norm in and out, residual's three
+    if at := block.attention:
+        products = _attention_products(at, h, tp)
+        out |= _products("proj", tokens, products, passes)
+        out |= _scores(at, job, tokens, passes)
+        moved += 2.0 * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
+    elif block.mixer_params:
+        inner = block.mixer_width
+        n = (block.mixer_params - inner * h) / h
+        out |= _products("proj", tokens, [(h, n / tp), (inner / tp, h)], passes)
+        out["scan_bytes"] = 2 * passes * tokens * inner * 8 / tp
+    width = block.mlp + (block.experts.shared * (block.experts.shared_width or block.experts.width) if block.experts else 0)
+    products = [(h, (1 + block.gated) * width / tp), (width / tp, h)] if width else []
+    moved += (2.0 + block.gated) * tokens * width / tp
+    if e := block.experts:
+        if e.latent:
+            products += [(h, e.latent), (e.latent, h)]
+        out |= _experts(e.latent or h, block, job, tokens, passes)
+        moved += (2.0 + block.gated) * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
+    if products:
+        out |= _products("mlp", tokens, products, passes)
+    out["elementwise_bytes"] = 2 * passes * moved
+    out["quant_bytes"] = sum(out.get(f"{k}_bytes", 0.0) for k in ("proj", "mlp", "expert"))
+    return out
+
+
+def _products(name: str, tokens: float, shapes: list[tuple[float, float]], passes: float) -> dict[str, float]:
+    done = [_product(tokens, k, n) for k, n in shapes]
+    return {f"{name}_flops": passes * sum(d[0] for d in done), f"{name}_bytes": passes * sum(d[1] for d in done)}
+
+
+def _attention_products(at: Attention, hidden: int, tp: int) -> list[tuple[float, float]]:
+    if not at.kv_rank:
+        key = max(at.kv_heads / tp, 1.0)
+        return [(hidden, at.heads / tp * at.head_dim + key * (at.head_dim + at.values)), (at.heads / tp * at.values, hidden)]
+    query = at.heads / tp * (at.head_dim + at.rope_dim)
+    asked = [(hidden, at.query_rank), (at.query_rank, query)] if at.query_rank else [(hidden, query)]
+    return [*asked, (hidden, at.kv_rank + at.rope_dim), (at.kv_rank, at.heads / tp * (at.head_dim + at.values)),
+            (at.heads / tp * at.values, hidden)]
+
+
+def _scores(at: Attention, job: Job, tokens: float, passes: float) -> dict[str, float]:
+    """3.5 forward passes: backward is five products to forward's two (FlashAttention-2, arXiv 2307.08691)."""
+    seen, times = at.seen(job.tokens), passes + 0.5
+    return {"attention_flops": times * tokens * at.score_flops(seen) / job.layout.tp,
+            "exponentials": (passes - 1) * tokens * seen * at.heads / job.layout.tp,
+            "unfused_bytes": 2 * passes * tokens * at.heads * at.head_dim / job.layout.tp * at.sinks}
+
+
+def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -> dict[str, float]:
+    """Balanced routing: every local expert sees the same number of tokens."""
+    e, layout = block.experts, job.layout
+    assert e
+    local = e.routed / layout.ep
+    each = tokens / layout.tp * e.topk / local
+    shapes = [(width, (1 + block.gated) * e.width), (e.width, width)]
+    done = [_product(each, k, n) for k, n in shapes]
+    return {"expert_flops": passes * local * sum(d[0] for d in done), "expert_bytes": passes * local * sum(d[1] for d in done),
+            "permute_bytes": 2 * passes * tokens / layout.tp * e.topk * width * 4, "expert_layers": passes / 3}
+
+
+def _sent(job: Job, tokens: float, passes: float) -> dict[str, float]:
+    """A micro-batch's collectives."""
+    a, layout, kind = job.architecture, job.layout, job.cluster.kind
+    link, nic = kind.link_gb_per_s * 1e9, job.cluster.nic * 1e9
+    share = _stretch(a, layout.pp, layout.virtual_stages) / layout.pp
+    out = {"tp_rate": link if layout.tp <= kind.domain else nic, "pp_bytes": 0.0,
+           "cp_rate": link if layout.tp * layout.cp <= kind.domain else nic}
+    attended = sum(b.count for b in a.blocks if b.attention) * share
+    mixed = sum(b.count for b in a.blocks) * share
+    if layout.tp > 1:  # gather and scatter around attention and feed-forward, one gather more in backward (2205.05198)
+        out["tp_bytes"] = (8 + passes - 2) * mixed * tokens * a.hidden * (layout.tp - 1) / layout.tp
+        out["tp_bytes"] *= 2
+    if layout.cp > 1:
+        at = next(b.attention for b in a.blocks if b.attention)
+        out["cp_bytes"] = passes * attended * tokens * 2 * at.kv_heads * (at.head_dim + at.values) / layout.tp * (layout.cp - 1)
+    if layout.pp > 1:
+        out["pp_bytes"] = 4 * tokens * a.hidden / layout.tp * layout.virtual_stages
+    for block in (*a.blocks, *a.mtp):
+        if block.experts and layout.ep > 1:
+            for name, value in _dispatched(a, block, job, tokens).items():
+                out[name] = out.get(name, 0.0) + value * block.count * share
+    return out
+
+
+def _dispatched(a: Architecture, block: Block, job: Job, tokens: float) -> dict[str, float]:
+    """A token goes once to each rank of the domain that has one of its experts, and once to each other domain
+    (DeepEP, github.com/deepseek-ai/DeepEP); there and back, forward and backward."""
+    e, layout, domain = block.experts, job.layout, job.cluster.kind.domain
+    assert e
+    near = min(layout.ep, domain)
+    nodes = layout.ep / near
+    ranks = near * (1 - (1 - 1 / near) ** (e.topk / nodes)) * (1 - 1 / near) * nodes
+    far = nodes * (1 - (1 - 1 / nodes) ** e.topk) * (1 - 1 / nodes)
+    sent = 4 * 2 * tokens / layout.tp * (e.latent or a.hidden)
+    return {"ep_link_bytes": sent * ranks, "ep_nic_bytes": sent * far, "ep_messages": 4.0 * layout.ep}
+
+
+def _step(job: Job) -> dict[str, float]:
+    """What a step needs besides its micro-batches, and what sharded parameters cost."""
+    a, layout = job.architecture, job.layout
+    ranks = layout.dp * layout.cp
+    routed = sum(b.count * b.routed(a.hidden) for b in (*a.blocks, *a.mtp))
+    extra = sum(b.num_params(a.hidden) + 2 * a.hidden**2 for b in a.mtp)
+    dense = (a.num_params() + extra - routed) / (layout.tp * layout.pp)
+    experts = routed / (layout.ep * layout.pp)
+    spare = max(1.0, ranks * layout.tp / layout.ep)  # ranks that hold the same experts
+    shard = _shard(job)
+    local = dense / shard + experts / min(spare, shard)
+    sent = dense * (ranks > 1) + experts * (spare > 1)
+    messages = a.layers / layout.pp
+    out = {"optimizer_bytes": 26.0 * local, "micro_batches": float(job.micro_batches), "gather_bytes": 0.0,
+           "gather_hops": 0.0, "step_bytes": 0.0, "step_hops": 0.0,
+           "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, a.layers // layout.pp)),
+           "model_flops": a.flops_per_token(job.tokens) * job.batch_tokens / layout.gpus,
+           "data_rate": ring_rate(job)}
+    if layout.sharding in ("fsdp", "hsdp"):
+        gathers = 1.0 if layout.pp > 1 else out["micro_batches"]  # with stages, parameters stay gathered for the step
+        out["gather_bytes"] = (2 * 2 + job.gradient_bytes) * sent * gathers / out["micro_batches"]
+        out["gather_hops"] = 3 * messages * min(shard, ranks) * gathers / out["micro_batches"]
+    if layout.sharding not in ("fsdp",):
+        out["step_bytes"] = (job.gradient_bytes + 2) * sent * (1.0 if layout.sharding != "hsdp" else ranks / shard > 1)
+        out["step_hops"] = 2 * messages * (ranks if layout.shard is None else min(shard, ranks))
+    return out
+
+
+def _shard(job: Job) -> int:
+    """Ranks over which the optimizer's state is spread."""
+    ranks = job.layout.dp * job.layout.cp
+    return 1 if job.layout.sharding == "ddp" else job.layout.shard or ranks
+
+
+def ring_rate(job: Job) -> float:
+    """Bytes a second of a ring over the data ranks: inside a domain the links', else the network cards that the domain's
+    members of the group have among them, at most the links'."""
+    layout, kind = job.layout, job.cluster.kind
+    link = kind.link_gb_per_s * 1e9
+    if job.cluster.gpus <= kind.domain or (layout.tp * layout.cp * layout.dp <= kind.domain):
+        return link
+    inside = max(1.0, kind.domain / (layout.tp))
+    return min(link, job.cluster.nic * 1e9 * min(inside, layout.dp * layout.cp))

@@ -1,0 +1,77 @@
+"""Failures, restarts and checkpoints: which share of a cluster's hours is training that lasts.
+
+Knows no model but the bytes of its state. Published rates bound the range; none is fitted here.
+"""
+
+from __future__ import annotations
+
+import math
+
+from onnuri.config import Config
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.interval import Interval, spread
+
+DAY = 86_400.0
+LLAMA3 = 3.8e-3
+"""failures a node-day: 419 unexpected interruptions in 54 days on 2,048 nodes (arXiv 2407.21783)"""
+RSC_LARGE, RSC_SMALL = 6.50e-3, 24 / 7.9 / 128
+"""the same of Meta's RSC-1: fitted to its large jobs, and measured at 1,024 GPUs, a mean time to failure of 7.9 h, 3.7
+times less than the fit says (arXiv 2410.21680; its jobs of 8 GPUs, 47.7 days, fail as often a node)"""
+SMALL_NODES, LARGE_NODES = 128, 2048
+"""nodes of the two"""
+RESTART_SECONDS = Interval(low=300, mid=670, high=1500)
+"""from a failure to training again: MegaScale found faults in less than 10 and caught up in less than 15 minutes (arXiv
+2402.15627); ByteRobust's 97 % on 9,600 GPUs leave less than 8 (arXiv 2509.16293)"""
+WRITE_GB_PER_NODE = Interval(low=0.5, mid=1.0, high=3.4)
+"""to storage, a second: Llama 3's 2 TB/s sustained and 7 TB/s peak over 2,048 nodes (arXiv 2407.21783, section 3.3.1);
+the low end assumed"""
+OTHER_SHARE = Interval(low=0.90, mid=0.95, high=1.0)
+"""what neither failures nor checkpoints explain (evaluation, stalls, slow nodes): Llama 3.1 405B's 30.84M hours hold
+26.4M at its steady speed, 86 %, while more than 90 % of its time was effective"""
+EVIDENCE = ("arXiv 2407.21783: 3.8 failures per 1,000 node-days", "arXiv 2410.21680: 6.5 to 23.7 per 1,000 node-days",
+            "arXiv 2402.15627, 2509.16293: restarts", "Llama 3.1 405B: 86 % of its GPU hours at steady speed")
+
+
+class Goodput(Config):
+    """What of a cluster's time is left for training."""
+
+    share: Interval
+    """of wall-clock time"""
+    mttf_hours: Interval
+    """mean time between failures of the job"""
+    checkpoint_seconds: float
+    """between checkpoints: sqrt(2 · write time · time to failure), unless it was given"""
+    write_seconds: Interval
+    """for which a checkpoint stops training"""
+
+
+def failures_per_node_day(nodes: int) -> Interval:
+    """Small jobs fail more often a node: between the two sizes measured, the upper bound is a power of the nodes."""
+    reach = min(max(math.log(nodes / SMALL_NODES) / math.log(LARGE_NODES / SMALL_NODES), 0.0), 1.0)
+    high = RSC_SMALL * (RSC_LARGE / RSC_SMALL) ** reach
+    return Interval(low=LLAMA3, mid=math.sqrt(LLAMA3 * high), high=high)
+
+
+def share(failures_per_day: float, restart: float, write: float, other: float, every: float) -> float:
+    """Effective training time (arXiv 2410.21680), seconds in, times what else takes time. A failure costs a restart and,
+    on average, half the work since the last checkpoint."""
+    lost = min(failures_per_day * (restart + every / 2) / DAY, 0.99)
+    return (1 - lost) / (1 + write / every) * other
+
+
+def best_checkpoint_seconds(write: float, failures_per_day: float) -> float:
+    """Young 1974, "A first order approximation to the optimum checkpoint interval"."""
+    return math.sqrt(2 * write * DAY / failures_per_day)
+
+
+def goodput(cluster: Cluster, state_bytes: float, checkpoint_seconds: float | None = None) -> Goodput:
+    """Of a job that fills the cluster and whose parameters and optimizer take `state_bytes` in all."""
+    nodes = max(1, math.ceil(cluster.gpus / cluster.node))
+    failures = failures_per_node_day(nodes) * nodes
+    write = spread(lambda rate: state_bytes / (nodes * rate * 1e9), WRITE_GB_PER_NODE)
+    every = checkpoint_seconds or best_checkpoint_seconds(write.mid, failures.mid)
+    # the loss, not the share, is what a log scale suits; a share then cannot exceed 1
+    lost = spread(lambda f, r, w, o: 1 - share(f, r, w, o, every), failures, RESTART_SECONDS, write, OTHER_SHARE)
+    return Goodput(
+        share=Interval(low=max(1 - lost.high, 0.01), mid=1 - lost.mid, high=1 - lost.low),
+        mttf_hours=spread(lambda f: 24 / f, failures), checkpoint_seconds=every, write_seconds=write)

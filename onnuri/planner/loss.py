@@ -1,0 +1,60 @@
+"""The loss to expect of a size and its tokens, as a range: published laws, which differ, and what they leave open.
+
+Knows no data. A law's nats a token hold for its own text and tokenizer: compare sizes with them, not models of others.
+"""
+
+from __future__ import annotations
+
+from onnuri.config import Config
+from onnuri.planner.interval import Interval, spread
+
+
+class Law(Config):
+    """L = floor + a / N^alpha + b / D^beta, N parameters and D tokens, in nats a token."""
+
+    floor: float
+    a: float
+    alpha: float
+    b: float
+    beta: float
+
+    def loss(self, params: float, tokens: float) -> float:
+        return self.floor + self.a / params**self.alpha + self.b / tokens**self.beta
+
+
+HOFFMANN = Law(floor=1.6934, a=406.4, alpha=0.3392, b=410.7, beta=0.2849)
+"""arXiv 2203.15556, approach 3 (recalled from the copy in arXiv 2404.10102, table 1)"""
+EPOCH = Law(floor=1.8172, a=482.01, alpha=0.3478, b=2085.43, beta=0.3658)
+"""arXiv 2404.10102, a refit to the same runs; standard error of the floor 0.03"""
+LAW = Interval(low=0.0, mid=0.5, high=1.0)
+"""how far from Hoffmann's law to Epoch's: neither is known to be right beyond the sizes they were fitted to (16B)"""
+FLOOR = Interval(low=-0.03 * 1.28, mid=0.0, high=0.03 * 1.28)
+"""Epoch's standard error"""
+SPARSITY = Interval(low=0.35, mid=0.5, high=0.65)
+"""A mixture of experts is worth active · (total / active)^x dense parameters. High: 17.5B-A0.855B equalled 6.1B dense at
+the same tokens (arXiv 2507.17702). Middle: the geometric mean, a rule of thumb without a source. Low: assumed, as far
+below. The joint law of arXiv 2502.05172 would be better; its constants were not obtained."""
+MEDIA = Interval(low=0.0, mid=0.5, high=1.0)
+"""how much a token of another medium helps the loss on text, as a share of a text token: assumed, from none to all"""
+INPUTS = (LAW, FLOOR, SPARSITY, MEDIA)
+EVIDENCE = ("arXiv 2203.15556 and 2404.10102: two fits of one law", "arXiv 2507.17702: worth of sparse parameters",
+            "assumed: worth of media tokens for text")
+TOKENS_PER_ACTIVE = {"Llama 3.1 8B": 1900, "Solar Open 100B": 1640, "Kimi K2": 475, "DeepSeek-V3": 400, "A.X K1": 300}
+"""tokens trained a parameter active, of real runs (`facts/scaling.md`), to show beside advice"""
+
+
+def effective_params(total: float, active: float, sparsity: float = SPARSITY.mid) -> float:
+    """Dense parameters that a mixture of experts is worth."""
+    return active * (total / active) ** sparsity
+
+
+def loss_at(total: float, active: float, text: float, media: float, law: float, floor: float, sparsity: float,
+            worth: float) -> float:
+    """Nats a text token, every unknown given; `text` and `media` are tokens trained."""
+    size, tokens = effective_params(total, active, sparsity), max(text + worth * media, 1.0)
+    return floor + HOFFMANN.loss(size, tokens) * (1 - law) + EPOCH.loss(size, tokens) * law
+
+
+def expected_loss(total: float, active: float, text: float, media: float = 0.0) -> Interval:
+    """Range of the loss on text after `text` tokens of text and `media` of other media."""
+    return spread(lambda *unknown: loss_at(total, active, text, media, *unknown), *INPUTS)

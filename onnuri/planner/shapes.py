@@ -1,0 +1,152 @@
+"""Public models' shapes by name, `data/shapes.json`, each with its source; an unlisted one is inferred from what is known.
+
+Knows no speed. What a table's row says of a shape goes before what the list says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from onnuri.errors import ConfigError
+from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+
+DATA = Path(__file__).parent / "data"
+VOCABULARIES = (128_256, 32_000, 51_200, 102_400, 152_064, 200_064, 256_000)
+"""of public models, the commonest first: what an unlisted one is tried with"""
+Spec = dict[str, Any]
+
+
+@functools.cache
+def table() -> dict[str, Spec]:
+    """By name and by alias, letters and digits only."""
+    listed = json.loads((DATA / "shapes.json").read_text(encoding="utf-8"))
+    return {_plain(name): spec for spec in listed for name in (spec["name"], *spec["aliases"])}
+
+
+def names() -> list[str]:
+    return sorted({spec["name"] for spec in table().values()})
+
+
+def listed(name: str) -> Spec | None:
+    """What the list says of a model, its family's traits if only those are known, or None."""
+    plain = _plain(name)
+    if plain in table():
+        return table()[plain]
+    families = [spec for key, spec in table().items() if spec.get("family") and plain.startswith(key) and
+                re.fullmatch(r"[\d.]+[bt]?", plain[len(key):])]
+    return families[0] if families else None
+
+
+def shape(name: str, **known: Any) -> Architecture:
+    """A listed model's architecture, with some values changed. Raises ConfigError for an unknown name."""
+    spec = listed(name)
+    if spec is None:
+        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.3) or names()[:5]
+        raise ConfigError(f"model {name!r}", "is not in the list of shapes", f"use {', '.join(near)}, or give its columns")
+    return build({**spec, **known, "name": name})
+
+
+def infer(name: str, total: float | None, active: float | None, **known: Any) -> Architecture:
+    """A model by its listed shape and `known` columns, or the plain shape that comes nearest to its parameter counts."""
+    known = {k: v for k, v in known.items() if v is not None}
+    if spec := listed(name):
+        merged = {**spec, **known, "name": name}
+        if {"layers", "hidden", "heads"} <= merged.keys() and not (total and spec.get("family")):
+            return build(merged)
+        known = {k: v for k, v in merged.items() if k != "tied"}  # a family's members differ in it
+    elif total is None and "layers" not in known:
+        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.6)
+        if not near:
+            raise ConfigError(f"model {name!r}", "has neither a listed shape nor a parameter count",
+                              "give total_params_B, or layers, hidden and heads")
+        return shape(near[0])
+    return build({**_guess(total, known), "name": name})
+
+
+def _guess(total: float | None, known: Spec) -> Spec:
+    """The traits, among those that public models have, whose count is nearest to `total` parameters."""
+    spec = dict(known)
+    if "hidden" not in spec:  # layers = hidden / 128 and 12 hidden^2 a layer, as GPT-3's family
+        spec["hidden"] = max(1024, round(((total or 1e9) * 128 / 12) ** (1 / 3) / 256) * 256)
+    spec.setdefault("layers", max(8, spec["hidden"] // 128))
+    spec.setdefault("heads", max(8, spec["hidden"] // 128))
+    free: dict[str, tuple[Any, ...]] = {"vocab": VOCABULARIES, "gated": (True, False), "tied": (False, True)}
+    if spec.get("experts"):
+        free = {"vocab": VOCABULARIES[:1], "shared": (0, 1, 2), "dense_layers": (0, 1, 3), "head_dim": (128, None)}
+        spec.setdefault("topk", 8)
+        spec.setdefault("expert_ffn", spec["hidden"] // 4)
+    elif "ffn" not in spec:
+        free["ffn"] = (4 * spec["hidden"], 7 * spec["hidden"] // 2, 8 * spec["hidden"] // 3)
+    free = {k: v for k, v in free.items() if k not in spec}
+    tried = [{**spec, **dict(zip(free, values, strict=True))} for values in itertools.product(*free.values())]
+    return min(tried, key=lambda s: round(abs(build(s).num_params() / total - 1), 2)) if total else tried[0]
+
+
+def build(spec: Spec) -> Architecture:
+    """An architecture from one line of the list."""
+    hidden, layers = spec["hidden"], spec["layers"]
+    gated, experts = spec.get("gated", True), _experts(spec)
+    dense = spec.get("dense_layers", 0) if experts else layers
+    width = spec.get("ffn") or 4 * hidden
+    if "mamba_layers" in spec:
+        blocks = _hybrid(spec, experts)
+    else:
+        blocks = []
+        for attention, share in _attentions(spec):
+            for count, mlp, routed in ((round(dense * share), width, None),
+                                       (round(layers * share) - round(dense * share), 0, experts)):
+                if count:
+                    blocks.append(Block(count=count, attention=attention, mlp=mlp, experts=routed, gated=gated,
+                                        mlp_bias=spec.get("bias", False) and routed is None))
+    mtp = _mtp(spec, experts, width) * int(spec.get("mtp", 0))
+    return Architecture(name=spec.get("name", "unnamed"), vocabulary=spec.get("vocab", 128_256), hidden=hidden,
+                        blocks=tuple(blocks), tied=spec.get("tied", False), mtp=mtp,
+                        positions=spec.get("positions", 2048) if spec.get("learned_positions") else 0)
+
+
+def _attentions(spec: Spec) -> list[tuple[Attention, float]]:
+    """Kinds of attention and the share of layers that have them."""
+    heads = spec["heads"]
+    full = Attention(heads=heads, kv_heads=spec.get("kv_heads") or heads,
+                     head_dim=spec.get("head_dim") or max(1, spec["hidden"] // heads), query_rank=spec.get("query_rank", 0),
+                     kv_rank=spec.get("kv_rank", 0), rope_dim=spec.get("rope_dim", 0), qk_norm=spec.get("qk_norm", False),
+                     bias=spec.get("bias", False), sinks=spec.get("sinks", False))
+    if not spec.get("window"):
+        return [(full, 1.0)]
+    share = 1 / spec["full_every"] if "full_every" in spec else 0.0
+    return [(a, s) for a, s in ((full.replace(window=spec["window"]), 1 - share), (full, share)) if s]
+
+
+def _experts(spec: Spec) -> Experts | None:
+    if not spec.get("experts"):
+        return None
+    return Experts(routed=spec["experts"], topk=spec["topk"], width=spec["expert_ffn"], shared=spec.get("shared", 0),
+                   shared_width=spec.get("shared_ffn"), bias=spec.get("bias", False), latent=spec.get("latent", 0))
+
+
+def _mtp(spec: Spec, experts: Experts | None, width: int) -> tuple[Block, ...]:
+    attention = _attentions(spec)[-1][0]
+    return (Block(count=1, attention=attention, mlp=0 if experts else width, experts=experts, gated=spec.get("gated", True)),)
+
+
+def _hybrid(spec: Spec, experts: Experts | None) -> list[Block]:
+    """Layers that are each attention, a state-space mixer or a feed-forward (Nemotron-H, arXiv 2504.03624)."""
+    hidden, gated = spec["hidden"], spec.get("gated", True)
+    inner, state = spec["mamba_heads"] * spec["mamba_head_dim"], spec["mamba_state"]
+    groups = 2 * spec["mamba_groups"] * state
+    mixer = hidden * (2 * inner + groups + spec["mamba_heads"]) + inner * hidden + 5 * (inner + groups) + inner
+    rest = spec["layers"] - spec["attention_layers"] - spec["mamba_layers"]
+    return [Block(count=spec["attention_layers"], attention=_attentions(spec)[0][0], norms=1),
+            Block(count=spec["mamba_layers"], mixer_params=mixer, mixer_width=inner, mixer_state=state, norms=1),
+            Block(count=rest, mlp=0 if experts else spec["ffn"], experts=experts, gated=gated, norms=1)]
+
+
+def _plain(name: str) -> str:
+    """Letters, digits and points of sizes; a version's hyphen does not count."""
+    return re.sub(r"[^a-z0-9.]", "", name.lower())

@@ -1,0 +1,151 @@
+"""Seconds of a training step by part, tokens a second and GPU, an interval, and the evidence: roofline a class of products.
+
+Knows no row of the published runs; its constants (`constants.py`) were fitted on them by `fit.py`. All of `seconds` is
+arithmetic that holds for numbers and for arrays of them, so the fit runs this very code.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from onnuri.config import Config
+from onnuri.planner import constants
+from onnuri.planner.cost import Work, work
+from onnuri.planner.job import Job
+
+COMMON_YEAR = 2025.5
+"""of training software whose year is unknown"""
+
+
+class Rates(NamedTuple):
+    """What the machine offers, and when."""
+
+    wide: float
+    """FLOP/s of large 16-bit products"""
+    narrow: float
+    """FLOP/s of large products in the job's precision"""
+    fp8: float
+    """1 where the precision is that, else 0"""
+    mxfp8: float
+    nvfp4: float
+    memory: float
+    """bytes a second"""
+    special: float
+    """exponentials a second"""
+    link: float
+    """bytes a second, one way"""
+    nic: float
+    age: float
+    """years between the GPU's launch and the software"""
+    year: float
+    graphs: float
+    """probability that kernels are replayed"""
+    domains: float
+    """doublings from one domain of fast links to the cluster"""
+
+
+class StepTime(Config):
+    """`parts` sum to `total`."""
+
+    parts: dict[str, float]
+    """s a step"""
+    overlapped: dict[str, float]
+    """s of traffic hidden behind computation"""
+    total: float
+    """s"""
+    tokens_per_s_per_gpu: float
+    mfu: float
+    """model FLOPs, causal attention, over the bf16 peak"""
+    low: float
+    """tokens/s/GPU: one of ten runs is slower"""
+    high: float
+    """one of ten is faster"""
+    evidence: tuple[str, ...]
+
+
+def rates(job: Job) -> Rates:
+    kind, cluster = job.cluster.kind, job.cluster
+    share = kind.gemm_share or 0.73
+    if cluster.power_w and kind.power_w:  # clocks fall with about the cube root of the cap, below the board's own
+        share *= min(1.0, cluster.power_w / kind.power_w) ** 0.5
+    year = job.release or max(COMMON_YEAR, kind.launched + 0.5)
+    precision = job.layout.precision
+    return Rates(
+        wide=kind.bf16_tflops * 1e12 * share, narrow=kind.peak_tflops(precision) * 1e12 * share,
+        fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"), nvfp4=float(precision == "nvfp4"),
+        memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
+        link=kind.link_gb_per_s * 1e9, nic=cluster.nic * 1e9, age=max(0.0, year - kind.launched), year=year,
+        graphs=0.5 if job.graphs is None else float(job.graphs),
+        domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
+
+
+def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Exposed parts of a step, and what is hidden."""
+    narrow = r.fp8 + r.mxfp8 + r.nvfp4
+    speed = r.narrow * (1 - narrow + r.fp8 * c["fp8"] + r.mxfp8 * c["mxfp8"] + r.nvfp4 * c["nvfp4"])
+    slow = 1 + c["young"] * math_exp(-r.age / c["years"])
+    memory = r.memory * c["memory"]
+    one = {  # of a micro-batch
+        "projections": slow * (w.proj_flops / (speed * c["projection"]) + w.proj_bytes / memory),
+        "feed_forward": slow * (w.mlp_flops / (speed * c["mlp"]) + w.mlp_bytes / memory),
+        "experts": slow * (w.expert_flops / (speed * c["expert"]) + w.expert_bytes / memory),
+        "head": slow * (w.head_flops / (r.wide * c["head"]) + w.head_bytes / memory),
+        "attention": slow * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])
+                             + c["unfused"] * w.unfused_bytes / memory),
+        "convert": narrow * c["convert"] * w.quant_bytes / memory,
+        "elementwise": c["elementwise"] * w.elementwise_bytes / memory,
+        "permute": c["permute"] * w.permute_bytes / memory,
+        "scan": c["scan"] * w.scan_bytes / memory,
+    }
+    busy = sum(one.values())
+    progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
+    host = (w.layers * c["launch"] + w.expert_layers * c["launch_experts"] * progress) * (1 - r.graphs * (1 - c["graph"]))
+    one["launch"] = (busy**4 + host**4) ** 0.25 - busy  # the slower of the two, with a round corner
+    link, nic = r.link * c["link"], r.nic * c["nic"]
+    sent = {"tp": w.tp_bytes / (w.tp_rate * c["link"]), "cp": w.cp_bytes / (w.cp_rate * c["link"]),
+            "ep": w.ep_link_bytes / link + w.ep_nic_bytes / nic, "pp": w.pp_bytes / nic}
+    one["ep"] = w.ep_messages * c["ep_hop"]
+    for name, time in sent.items():
+        one[name] = one.get(name, 0.0) + time * c[f"{name}_exposed"]
+    pace = sum(one.values())
+    gather = w.gather_bytes / (w.data_rate * c["nic"]) + w.gather_hops * c["hop"]
+    one["gather"] = beyond(gather, c["overlap"] * pace) + c["leak"] * gather
+    step = w.step_bytes / (w.data_rate * c["nic"]) + w.step_hops * c["hop"]
+    parts = {name: time * w.micro_batches for name, time in one.items()}
+    parts["bubble"] = w.bubble * sum(one.values())
+    parts["reduce"] = beyond(step, c["overlap"] * pace) + c["leak"] * step
+    parts["optimizer"] = c["optimizer"] * w.optimizer_bytes / memory + c["pause"]
+    parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
+    hidden = {name: time * (1 - c[f"{name}_exposed"]) * w.micro_batches for name, time in sent.items()}
+    hidden |= {"gather": gather * w.micro_batches + parts["gather"] * -1, "reduce": step - parts["reduce"]}
+    return parts, hidden
+
+
+def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
+    """One prediction. `fitted` are constants to use instead of the package's."""
+    w, r = work(job), rates(job)
+    parts, hidden = seconds(w, r, fitted or constants.values())
+    total = sum(parts.values())
+    speed = job.batch_tokens / job.cluster.gpus / total
+    down, up = spread(job)
+    return StepTime(parts=parts, overlapped={k: max(0.0, v) for k, v in hidden.items()}, total=total,
+                    tokens_per_s_per_gpu=speed, mfu=w.model_flops / total / (job.cluster.kind.bf16_tflops * 1e12),
+                    low=speed * math.exp(-down), high=speed * math.exp(up), evidence=("prior constants",))
+
+
+def spread(job: Job) -> tuple[float, float]:
+    """Logarithms from the prediction to its interval's ends."""
+    moe = any(b.experts for b in job.architecture.blocks)
+    return (0.45, 0.3) if moe else (0.2, 0.2)
+
+
+def beyond(traffic: float, cover: float) -> float:
+    """What of `traffic` is over `cover`, with a round corner; 0 without traffic."""
+    return (((traffic - cover) ** 2 + 0.04 * traffic**2) ** 0.5 + traffic - cover) / 2 - (
+        ((cover**2) ** 0.5 - cover) / 2)
+
+
+def math_exp(x: float) -> float:
+    """e to a number, or to each of an array."""
+    return math.e**x

@@ -1,0 +1,33 @@
+"""Laws of loss, against their papers' own consequences."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnuri.planner import loss
+
+
+def test_epochs_refit_gives_chinchilla_its_own_size():
+    """70B is optimal for Chinchilla's 5.76e23 FLOPs within the refit's errors (arXiv 2404.10102): about 20 tokens each."""
+    best = min((loss.EPOCH.loss(n * 1e9, 5.76e23 / 6 / (n * 1e9)), n) for n in range(20, 200))[1]
+    assert 5.76e23 / 6 / (best * 1e9) / (best * 1e9) == pytest.approx(20, rel=0.4)
+
+
+def test_ling_mini_equals_the_dense_model_it_was_measured_against():
+    assert loss.effective_params(17.5e9, 0.855e9, loss.SPARSITY.high) == pytest.approx(6.1e9, rel=0.02)
+    assert loss.effective_params(8e9, 8e9) == pytest.approx(8e9)
+
+
+@given(st.floats(1e9, 1e12), st.floats(0.02, 1.0), st.floats(1e11, 1e14), st.floats(0, 1e13))
+def test_more_of_anything_is_never_worse_and_the_range_is_in_order(total, share, text, media):
+    here = loss.expected_loss(total, total * share, text, media)
+    assert here.low <= here.mid <= here.high
+    for more in ((total * 2, total * 2 * share, text, media), (total, total * share, text * 2, media),
+                 (total, total * share, text, media + 1e12)):
+        assert loss.expected_loss(*more).mid <= here.mid
+    assert min(loss.HOFFMANN.floor, loss.EPOCH.floor) < here.mid
+
+
+def test_a_token_of_another_medium_is_worth_between_none_and_one_of_text():
+    none, omni, all_ = (loss.expected_loss(8e9, 8e9, 5e12 + more, media) for more, media in ((0, 0), (0, 5e12), (5e12, 0)))
+    assert all_.mid < omni.mid < none.mid and omni.low >= all_.low - 1e-3 and omni.high <= none.high + 1e-3
