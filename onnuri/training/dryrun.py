@@ -9,7 +9,7 @@ and the process group is one rank of many that do not exist. What no CPU can tra
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.model.backbone import stock_model
 from onnuri.planner.layout import Layout
+from onnuri.planner.recipe import Recipe
 from onnuri.training import standins
-from onnuri.training.layout import Meshes, Placement, local_sizes, place, shards
+from onnuri.training.layout import Meshes, Placement, local_sizes, place
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import Trainee, take
 from onnuri.training.trace import Collective, Trace
@@ -97,35 +99,52 @@ def ranks(rank: int, count: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def trace(settings: Any, layout: Layout, *, name: str = "", tokens: int = 4096, rank: int = 0,
-          dtype: torch.dtype | None = torch.bfloat16, placement: Placement = "even") -> DryRun:
-    """Of a causal language model of a configuration of transformers'."""
+def run(recipe: Recipe, gpus: int, layout: Layout | None = None, rank: int = 0, tokens: int | None = None,
+        placement: Placement = "even") -> DryRun:
+    """Of a recipe with the ids that its media add, by its own layout unless another is given.
+
+    Raises ConfigError for a layout that does not divide, needs another engine or has no such rank.
+    """
+    layout = layout or recipe.layout.replace(dp=gpus // (recipe.layout.gpus // recipe.layout.dp))
+    tokens = tokens or recipe.stages[0].tokens_per_sequence
+    layout.check(recipe.omni, gpus, tokens, tokens * layout.dp * layout.micro_batch)
+    values = recipe.values | {"vocab_size": recipe.omni.vocabulary}
+    return trace(lambda: stock_model(recipe.family, values), recipe.name, layout, rank, tokens, placement)
+
+
+def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, tokens: int = 4096,
+          placement: Placement = "even", dtype: torch.dtype | None = torch.bfloat16) -> DryRun:
+    """Of the causal language model of transformers' that `build` makes."""
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from transformers import AutoModelForCausalLM
 
     began = time.perf_counter()
-    standins.register()
     with ranks(rank, layout.gpus):
         with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(settings, attn_implementation=standins.FUSED,
-                                                       experts_implementation="grouped_mm")
+            network = build()
         total = sum(p.numel() for p in network.parameters())
-        trainee = Trainee(network, causal_loss)
+        trainee = ready(network, fused=True)
         views = place(network, layout, trainee, dtype=dtype, dispatch=standins.BALANCED, placement=placement)
         with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
             trainee.to_empty(device="cpu")
-            optimizer = _optimizer(trainee)
-            counted, saved = _step(trainee, optimizer, layout, views, tokens)
+            optimizer = started(trainee)
+            counted, saved = count(trainee, optimizer, layout, views, tokens)
         sizes = sum((local_sizes(p, views) for p in trainee.parameters()), torch.zeros((), dtype=torch.long))
-        held = counted.living
-        return DryRun(name=name or type(network).__name__, gpus=layout.gpus, rank=rank, layout=layout, tokens=tokens,
-                      total_params=total, local_params=int(sizes[rank]),
-                      imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
-                      parameter_bytes=held["parameters"], gradient_bytes=counted.most["gradients"],
-                      optimizer_bytes=held["optimizer"], saved_bytes=saved,
+        return DryRun(name=name, gpus=layout.gpus, rank=rank, layout=layout, tokens=tokens, total_params=total,
+                      local_params=int(sizes[rank]), imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
+                      parameter_bytes=counted.living["parameters"], gradient_bytes=counted.most["gradients"],
+                      optimizer_bytes=counted.living["optimizer"], saved_bytes=saved,
                       activation_bytes=counted.most["activations"], gathered_bytes=counted.most["gathered"],
                       peak_bytes=counted.peak, at_peak=counted.at_peak, flops=counted.flops,
                       collectives=counted.collectives, seconds=round(time.perf_counter() - began, 2))
+
+
+def ready(network: Any, fused: bool) -> Trainee:
+    """A network with its loss, its experts' products grouped and, in a trace, attention that a GPU would fuse."""
+    standins.register()
+    if fused:
+        network.set_attn_implementation(standins.FUSED)
+    network.config._experts_implementation = "grouped_mm"
+    return Trainee(network, causal_loss)
 
 
 def causal_loss(network: Any, batch: Tensor) -> Tensor:
@@ -133,7 +152,7 @@ def causal_loss(network: Any, batch: Tensor) -> Tensor:
     return network(input_ids=batch, labels=batch, use_cache=False).loss  # type: ignore[no-any-return]
 
 
-def _optimizer(module: nn.Module) -> Optimizers:
+def started(module: nn.Module) -> Optimizers:
     """AdamW with its state made: a first step's peak would be without it."""
     optimizer = Optimizers(module, False, 1e-4, 0.1, (0.9, 0.95))
     for p in module.parameters():
@@ -143,7 +162,7 @@ def _optimizer(module: nn.Module) -> Optimizers:
     return optimizer
 
 
-def _step(module: nn.Module, optimizer: Optimizers, layout: Layout, views: Meshes, tokens: int) -> tuple[Trace, int]:
+def count(module: nn.Module, optimizer: Optimizers, layout: Layout, views: Meshes, tokens: int) -> tuple[Trace, int]:
     """(what was counted, bytes of activations kept for the backward pass)"""
     batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
     counted = Trace(axes(views))
