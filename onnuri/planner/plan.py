@@ -126,16 +126,17 @@ class Plan(Config):
 
 def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, tokens: float | None = None,
          days: float | None = None, budget_usd: float | None = None, precisions: tuple[Precision, ...] | None = None,
-         release: float | None = None) -> Plan:
+         release: float | None = None, here: bool = False) -> Plan:
     """A recipe laid out on a cluster. Its stages shrink or grow together to `tokens`, or to what `days` and `budget_usd`
     allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched and the
-    fastest that is runnable here is taken (the recipe's own with "own")."""
+    fastest that is runnable here is taken (the recipe's own with "own"); `here` leaves the others unsearched."""
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"{name} {value:g}", "is not a positive number", "give more than 0")
+    recipe, notes = fitted(recipe, cluster.gpus)
     searched = None
     if layout is None:
-        searched = searched_for(recipe, cluster, precisions or (recipe.layout.precision,), release=release)
+        searched = searched_for(recipe, cluster, precisions or (recipe.layout.precision,), here, release)
         layout = (searched.here or searched.best[0]).layout
     elif isinstance(layout, str):
         layout = recipe.layout if layout == "own" else parse(layout, cluster.gpus)
@@ -145,9 +146,27 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     good = goodputs.goodput(cluster, state)
     share = _scale(recipe, cluster, jobs, speeds, good, tokens, days, budget_usd)
     stages = tuple(_stage(s, j, t, r, good, share) for s, j, t, r in zip(recipe.stages, jobs, speeds, rooms))
-    notes = [_raised(s, j) for s, j in zip(recipe.stages, jobs)] + [_tight(max(rooms, key=lambda m: m.total), cluster)]
+    notes = notes + [_raised(s, j) for s, j in zip(recipe.stages, jobs)] + [_tight(max(rooms, key=lambda m: m.total), cluster)]
     return _assemble(recipe, cluster, layout, stages, speeds, rooms, good, state, [n for n in notes if n], days, budget_usd,
                      searched)
+
+
+def fitted(recipe: Recipe, gpus: int) -> tuple[Recipe, list[str | None]]:
+    """A recipe made for other GPUs: batches become the nearest whole number of sequences a GPU."""
+    stages: list[TrainingStage] = []
+    notes: list[str | None] = []
+    for s in recipe.stages:
+        unit = s.tokens_per_sequence * gpus
+        batch = round(s.batch_tokens / unit) * unit if s.batch_tokens >= unit else s.batch_tokens
+        if batch != s.batch_tokens:
+            notes.append(_other_batch(s, batch, gpus))
+        stages.append(s.replace(batch_tokens=batch))
+    return recipe.replace(stages=tuple(stages)), notes
+
+
+def _other_batch(stage: TrainingStage, batch: int, ranks: int) -> str:
+    return (f"{stage.name}: a batch of {batch / 1e6:.1f}M tokens, not {stage.batch_tokens / 1e6:.1f}M, which {ranks} ranks "
+            f"do not divide")
 
 
 def searched_for(recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], here: bool = False,
@@ -176,16 +195,13 @@ def stage_job(recipe: Recipe, stage: TrainingStage, cluster: Cluster, layout: La
     job = Job(architecture=_model(recipe, stage), layout=layout.replace(micro_batch=fewer), cluster=cluster,
               tokens=stage.tokens_per_sequence, batch_tokens=math.ceil(stage.batch_tokens / unit) * unit, release=release)
     job.check()
-    if layout.recompute == "full" or memory(job).total <= cluster.kind.memory_gb * 1e9:
+    if layout.recompute == "full" or memory(job).high <= cluster.kind.memory_gb * 1e9:
         return job
     return job.replace(layout=job.layout.replace(recompute="full"))
 
 
 def _raised(stage: TrainingStage, job: Job) -> str | None:
-    if job.batch_tokens == stage.batch_tokens:
-        return None
-    return (f"{stage.name}: a batch of {job.batch_tokens / 1e6:.1f}M tokens, not {stage.batch_tokens / 1e6:.1f}M, which "
-            f"{job.layout.dp} data ranks do not divide")
+    return None if job.batch_tokens == stage.batch_tokens else _other_batch(stage, job.batch_tokens, job.layout.dp)
 
 
 def _tight(fullest: Memory, cluster: Cluster) -> str | None:

@@ -55,13 +55,13 @@ def runs(engine: str | None, language: Language) -> str:
 def text(p: Plan, language: Language = "en") -> str:
     """The plan for a terminal."""
     rows = list(lines(p, language))
-    wide = max(_cells(label) for label, _ in rows) + 2
+    wide = max(cells(label) for label, _ in rows) + 2
     title = say("on", language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu)
-    said = (f"  {label}{' ' * (wide - _cells(label))}{value}" for label, value in rows)
+    said = (f"  {label}{' ' * (wide - cells(label))}{value}" for label, value in rows)
     return "\n".join([f"{title}  ({say('ranges', language)})", *said])
 
 
-def _cells(word: str) -> int:
+def cells(word: str) -> int:
     """Hangul takes two columns."""
     return sum(2 if "ᄀ" <= c <= "ᇿ" or "가" <= c <= "힣" else 1 for c in word)
 
@@ -79,7 +79,8 @@ def lines(p: Plan, language: Language) -> Iterator[Line]:
     if hidden:
         yield to("hidden", ", ".join(hidden))
     yield to("speed", f"{between(p.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}, MFU {share(p.mfu)}")
-    yield to("stages", "; ".join(f"{s.name} {number(s.tokens)} × {s.tokens_per_sequence:,}" for s in p.stages))
+    yield to("stages", "; ".join(
+        f"{say(s.name, language)} {number(s.tokens)} × {s.tokens_per_sequence:,}" for s in p.stages))
     good = p.goodput
     yield to("goodput", f"{share(good.share)}; " + say("failures", language, hours=between(good.mttf_hours),
                                                       every=duration(good.checkpoint_seconds)))
@@ -130,7 +131,12 @@ def _searched(p: Plan, language: Language) -> Iterator[Line]:
         yield f"  {n + 1}", _candidate(c, language)
     if found.here and found.here.layout not in [c.layout for c in found.best]:
         yield f"  {say('runnable', language)}", _candidate(found.here, language)
-    yield f"  {say('lost', language)}", ", ".join(f"{reason} {count:,}" for reason, count in found.lost.items())
+    yield f"  {say('lost', language)}", ", ".join(f"{_reason(r, language)} {count:,}" for r, count in found.lost.items())
+
+
+def _reason(key: str, language: Language) -> str:
+    kind, _, part = key.partition(": ")
+    return f"{say(kind, language)}: {say(part, language)}" if part else say(kind, language)
 
 
 def _candidate(c: Candidate, language: Language) -> str:
@@ -165,14 +171,14 @@ def write_recipes(rows: list[dict[str, Any]], json: Path | None = None) -> None:
 # ---- pages
 
 STYLE = """:root{color-scheme:light dark;--line:#8884;--soft:#8881}
-body.onnuri,div.onnuri{font:15px/1.5 system-ui,"Noto Sans KR","Apple SD Gothic Neo","Malgun Gothic",sans-serif;max-width:62rem}
+body.onnuri,div.onnuri{font:15px/1.5 system-ui,"Noto Sans KR","Apple SD Gothic Neo","Malgun Gothic",sans-serif;max-width:70rem}
 body.onnuri{margin:2rem auto;padding:0 1rem}
 .onnuri h1{font-size:1.4rem;margin:0 0 .2rem}.onnuri h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
 .onnuri table{border-collapse:collapse;width:100%}
 .onnuri th,.onnuri td{text-align:left;vertical-align:top;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line)}
 .onnuri th{font-weight:600}.onnuri .wide{overflow-x:auto}.onnuri .note{opacity:.7;font-size:.9em}
-.onnuri svg{max-width:100%;height:auto}.onnuri td{overflow-wrap:anywhere}.onnuri .num td{overflow-wrap:normal}
-.onnuri .rows th{white-space:nowrap}"""
+.onnuri svg{max-width:100%;height:auto}.onnuri .rows td{overflow-wrap:anywhere}
+.onnuri .rows th,.onnuri .range{white-space:nowrap}.onnuri small{opacity:.7}"""
 
 
 def page_of(p: Plan, language: Language = "en", whole: bool = True) -> str:
@@ -201,9 +207,15 @@ def facts(rows: list[Line]) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    cells = "".join("<tr>" + "".join(f"<td>{escapes.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return (f'<div class="wide"><table class="num"><tr>{"".join(f"<th>{escapes.escape(h)}</th>" for h in head)}</tr>{cells}'
-            "</table></div>")
+    """A range stands under its middle."""
+    def cell(said: str) -> str:
+        mid, bracket, ends = said.partition(" (")
+        if bracket and "–" in ends:
+            return f"<td class=range>{escapes.escape(mid)}<br><small>{escapes.escape(ends.rstrip(')'))}</small></td>"
+        return f"<td>{escapes.escape(said)}</td>"
+
+    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{"".join(f"<th>{escapes.escape(h)}</th>" for h in head)}</tr>{body}</table></div>'
 
 
 def page(title: str, body: str, language: Language, whole: bool = True) -> str:
