@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+from pathlib import Path
 from typing import Any
 
 from onnuri.errors import ConfigError
@@ -28,6 +29,11 @@ def summary() -> list[dict[str, Any]]:
     """Of every system what it counts and what its team published; `total_params` without the ids that media add."""
     return [{"recipe": r.name, "total_params": r.architecture.num_params(), "active_params": r.architecture.num_active_params(),
              "published_total": r.published_total, "published_active": r.published_active} for r in map(find, NAMES)]
+
+
+def frozen(name: str) -> Path:
+    """Where the planner's answer for a system's own layout lies."""
+    return Path(__file__).parent / f"{find(name).name}.json"
 
 
 def module(name: str) -> Any:
