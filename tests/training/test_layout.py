@@ -60,12 +60,12 @@ def measured(tmp_path_factory):
     return run(tmp_path_factory.mktemp("ranks"), TWIN)
 
 
-def check_learned(case, found):
+def check_learned(case, found, close=1e-6):
     """Two ranks learn what one does."""
     trainee = ready(two_ranks.built(case), fused=False)
     (loss, norm), (later, last) = two_ranks.steps(trainee, slice(0, 2), 1)
     assert found["losses"][0] == pytest.approx(loss, rel=1e-6)
-    assert found["norms"][0] == pytest.approx(norm, rel=1e-6)
+    assert found["norms"][0] == pytest.approx(norm, rel=close)
     # AdamW's first update is the gradient's sign, whose rounding shows where a gradient is nearly zero
     assert found["losses"][1] == pytest.approx(later, rel=1e-5)
     assert found["norms"][1] == pytest.approx(last, rel=1e-4)
@@ -97,7 +97,10 @@ def test_every_recipes_nano_twin_learns_and_is_counted(tmp_path, recipe):
     twin = cases(recipe, False)
     for rank, found in enumerate(run(tmp_path, twin)):
         for name, case in twin.items():
-            check_learned(case, found[name]) if case["learn"] else check_counted(case, found[name], rank)
+            if case["learn"]:  # PyTorch's norm of 786,432 numbers on a CPU is off by 3e-4, of its halves by less
+                check_learned(case, found[name], 1e-4)
+            else:
+                check_counted(case, found[name], rank)
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=3), st.integers(1, 64))
