@@ -93,7 +93,7 @@ class _Step:
         held = ends(self.a, self.layout, k)
         for index, count in self.layers[k].items():
             held = held.plus(self.held[index], count)
-        parameters, gradients, optimizer = states(held, self.layout)
+        parameters, gradients, optimizer = states(held, self.layout, self.job.gradient_bytes)
         activations, logits, transient = self._activations(k)
         buffers = 0.0 if self.sharded else self._buffers(k, held)
         return _whole(k, parameters=parameters, gradients=gradients, optimizer=optimizer, activations=activations,
@@ -136,14 +136,15 @@ class _Step:
         return 2 * sum(rows * columns for rows, columns in shapes) + copies * (held.dense + held.routed)
 
 
-def states(held: Weights, layout: Layout) -> tuple[float, float, float]:
+def states(held: Weights, layout: Layout, gradient: float = 4.0) -> tuple[float, float, float]:
     """Bytes of parameters, gradients and optimizer. Megatron-Core: 2 + 4 + 12 (a copy and two moments in 32 bits), the
-    last divided by data ranks with its distributed optimizer. Fully sharded: 4 + 4 + 8, all divided."""
+    last divided by data ranks with its distributed optimizer. Fully sharded: 4 + 4 + 8, all divided. `gradient`: bytes of
+    one of its numbers."""
     dense, routed = shards(layout)
     shared, own = held.dense / dense + held.routed / routed, held.dense + held.routed
     if layout.sharding in ("fsdp", "hsdp"):
-        return 4 * shared, 4 * shared, 8 * shared
-    return 2 * own, 4 * own, 12 * (shared if layout.sharding == "zero1" else own)
+        return 4 * shared, gradient * shared, 8 * shared
+    return 2 * own, gradient * own, 12 * (shared if layout.sharding == "zero1" else own)
 
 
 class _OwnStep:
@@ -184,7 +185,8 @@ class _OwnStep:
         """The loss in 32 bits: kept log-probabilities, their gradient and the logits' (`ForCausalLMLoss`); last norm."""
         a, last = self.job.architecture, len(self.groups)
         logits = self.tokens * (12.0 * a.vocabulary + 10.0 * a.hidden)
-        return self._gradients(last), self._kept(last), logits, 2 * self.root.whole + 2 * self.groups[-1].whole
+        late = self.groups[-1].routed or self.groups[-1].dense  # whose gather's buffer none has taken over yet
+        return self._gradients(last), self._kept(last), logits, 2 * self.root.whole + 2 * late
 
     def _recomputed(self, k: int) -> tuple[float, float, float, float]:
         """A layer is whole again, its backward pass begins."""
@@ -196,9 +198,11 @@ class _OwnStep:
 
     def _summed(self, k: int) -> tuple[float, float, float, float]:
         """A layer's backward pass is over, its gradient in 16 bits and copied in 32."""
-        weights = 4 * self.root.whole + 6 * self.groups[k].whole + 2 * (self.groups[k - 1].whole if k else 0.0)
+        weights = 4 * self.root.whole + 6 * self.groups[k].whole + 4 * self.groups[k].kept
+        weights += 2 * self.groups[k - 1].whole if k else 0.0
         return self._gradients(k), self._kept(k), 0.0, weights + self.tokens * self.costs[k].border
 
     def _end(self) -> tuple[float, float, float, float]:
         """The root's gradient last."""
-        return self._gradients(-1), 0.0, 0.0, 6 * self.root.whole + 2 * self.embedding.whole
+        kept = self.root.kept + self.embedding.kept
+        return self._gradients(-1), 0.0, 0.0, 6 * self.root.whole + 2 * self.embedding.whole + 4 * kept

@@ -66,8 +66,10 @@ def layer_shapes(block: Block, hidden: int) -> list[Shape]:
     if block.mixer_params:
         found.append(Shape((block.mixer_params // hidden, hidden), 0))
     if e := block.experts:
-        found += [Shape((e.routed, hidden)), Shape((e.routed, (1 + block.gated) * e.width, hidden), None, True),
-                  Shape((e.routed, hidden, e.width), None, True)]
+        inner = e.latent or hidden
+        found += [Shape((e.routed, hidden)), Shape((e.routed, (1 + block.gated) * e.width, inner), None, True),
+                  Shape((e.routed, inner, e.width), None, True)]
+        found += [Shape((e.latent, hidden)), Shape((hidden, e.latent))] * bool(e.latent)
         if e.shared:
             found += _feed_forward(e.shared * (e.shared_width or e.width), hidden, block.gated)
         if e.bias:
