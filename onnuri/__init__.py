@@ -11,13 +11,16 @@ K codes of an item, N items.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnuri.model.omni import OmniModel
+    from onnuri.planner.hardware import Cluster
+    from onnuri.planner.plan import Plan
+    from onnuri.planner.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["load", "plan"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Weights that ship: `laptop/` (the model and its codecs) and `recogniser/` (the oracle of speech)."""
@@ -31,3 +34,19 @@ def load(folder: str | Path | None = None) -> OmniModel:
     from onnuri.model.omni import OmniModel  # here, so that `import onnuri` stays quick
 
     return OmniModel.load(Path(folder) if folder else WEIGHTS / "laptop")
+
+
+def plan(recipe: Recipe | str, cluster: Cluster | str | None = None, **wanted: Any) -> Plan:
+    """What it takes to train `recipe`, one of `onnuri.recipes` or its name, on a cluster such as "1024xH200"; without one,
+    on the recipe's own. `wanted`: layout, tokens, days, budget_usd and the rest of `planner.plan.plan`'s arguments.
+
+        onnuri.plan("axk1", "1024xH200", days=75)
+    """
+    from onnuri import recipes
+    from onnuri.planner import hardware
+    from onnuri.planner.plan import plan
+
+    asked = recipes.find(recipe) if isinstance(recipe, str) else recipe
+    if not isinstance(cluster, hardware.Cluster):
+        cluster = hardware.parse(cluster or f"{asked.gpus}x{asked.gpu}")
+    return plan(asked, cluster, **wanted)

@@ -18,6 +18,7 @@ import tyro
 
 from onnuri.errors import OnnuriError
 from onnuri.modality import Language, Medium
+from onnuri.planner.layout import Precision
 from onnuri.server.settings import ServeConfig
 
 Alias = tyro.conf.arg
@@ -266,6 +267,178 @@ class Evaluate:
         self.what.run()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanReport:
+    """Where the answer goes."""
+
+    json: Path | None = None
+    """file for the figures"""
+    html: Path | None = None
+    """file for a page with drawings"""
+    language: Language = "en"
+    """of the text and the page"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanRecipe:
+    """What training a recipe takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
+
+    recipe: tyro.conf.Positional[str]
+    """a system of `onnuri plan recipes`"""
+    gpu: str | None = None
+    """such as H200; without it, the recipe's own"""
+    gpus: int | None = None
+    """how many; without it, the recipe's own"""
+    days: float | None = None
+    """train as many tokens as this allows"""
+    tokens: str | None = None
+    """train so many, such as 10T; without it and --days, what the recipe says"""
+    budget_usd: float | None = None
+    """train as many tokens as this allows at list prices"""
+    layout: str | None = None
+    """such as dp=1024,ep=64,fsdp,recompute=full,bf16, or "own" for the recipe's; without it, all are searched"""
+    precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
+    """that the search may use; may be given more than once; without it, the recipe's own"""
+    release: float | None = None
+    """year of the training software, such as 2025.9"""
+    report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
+
+    def run(self) -> None:
+        import onnuri
+        from onnuri import recipes
+        from onnuri.planner import hardware, report, words
+
+        recipe = recipes.find(self.recipe)
+        cluster = hardware.cluster(self.gpu or recipe.gpu, recipe.gpus if self.gpus is None else self.gpus)
+        found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
+                            budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release)
+        report.write(found, **dataclasses.asdict(self.report))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanBudget:
+    """Which size for a budget: the five systems and sizes made by rule, their loss, their odds, and what serving costs."""
+
+    gpu: str
+    """such as B200"""
+    gpus: int
+    """how many"""
+    days: float
+    """until the date"""
+    report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
+
+    def run(self) -> None:
+        from onnuri import recipes
+        from onnuri.planner import budget, budget_report, hardware
+
+        found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus), self.days)
+        budget_report.write(found, **dataclasses.asdict(self.report))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanRecipes:
+    """The systems that are recipes, what they count and what their teams published."""
+
+    json: Path | None = None
+    """file for the figures"""
+
+    def run(self) -> None:
+        from onnuri import recipes
+        from onnuri.planner import report
+
+        report.write_recipes(recipes.summary(), self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanConstants:
+    """The constants of speed and memory, with unit, prior and source."""
+
+    def run(self) -> None:
+        from onnuri.planner import constants
+
+        print(constants.table())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanValidate:
+    """Predict every row of a table of published runs without looking at its value, and compare."""
+
+    runs: tyro.conf.Positional[Path]
+    """a CSV with the columns of published_runs.csv"""
+    memory: bool = False
+    """the table is of measured memory, with the columns of published_memory.csv"""
+    json: Path | None = None
+    """file for the figures"""
+
+    def run(self) -> None:
+        from onnuri.planner import validate
+
+        validate.run(self.runs, self.memory, self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanDryRun:
+    """The real training step at full size without a GPU: one rank's memory, products and messages beside the plan's."""
+
+    recipe: tyro.conf.Positional[str]
+    """a system of `onnuri plan recipes`"""
+    gpus: int | None = None
+    """how many; without it, the recipe's own"""
+    layout: str | None = None
+    """as `onnuri plan` writes it; without it, the recipe's own"""
+    rank: int = 0
+    """whose step is traced"""
+    json: Path | None = None
+    """file for the figures"""
+
+    def run(self) -> None:
+        from onnuri import recipes
+        from onnuri.planner import layout
+        from onnuri.training import dryrun
+
+        recipe = recipes.find(self.recipe)
+        gpus = recipe.gpus if self.gpus is None else self.gpus
+        asked = layout.parse(self.layout, gpus) if self.layout else None
+        found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank)
+        print(found)
+        if self.json:
+            found.save(self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanFreeze:
+    """Write the planner's answer for a recipe's own layout beside the recipe, so that a change of it is seen."""
+
+    recipe: tyro.conf.Positional[str]
+    """a system of `onnuri plan recipes`, or "all" """
+
+    def run(self) -> None:
+        import onnuri
+        from onnuri import recipes
+
+        for name in recipes.NAMES if self.recipe == "all" else (self.recipe,):
+            onnuri.plan(name, layout="own").save(recipes.frozen(name))
+            print(f"wrote {recipes.frozen(name)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a GPU budget can train, how and by when: `onnuri plan axk1 --gpu H200 --gpus 1024 --days 75`."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[PlanRecipe, tyro.conf.subcommand("recipe")] | Annotated[PlanBudget, tyro.conf.subcommand("budget")]
+        | Annotated[PlanRecipes, tyro.conf.subcommand("recipes")]
+        | Annotated[PlanConstants, tyro.conf.subcommand("constants")]
+        | Annotated[PlanValidate, tyro.conf.subcommand("validate")]
+        | Annotated[PlanDryRun, tyro.conf.subcommand("dry-run")] | Annotated[PlanFreeze, tyro.conf.subcommand("freeze")]
+    ]
+
+    def run(self) -> None:
+        self.what.run()
+
+
+PLAN_VERBS = ("recipe", "budget", "recipes", "constants", "validate", "dry-run", "freeze")
+
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Generate, tyro.conf.subcommand("generate")]
@@ -275,15 +448,19 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
 )
 
 
-def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate:
+def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate | Plan:
     """The command that the arguments name. A mistake raises SystemExit(2) after one line on stderr."""
     complaint = io.StringIO()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["plan"] and given[1:] and given[1] not in (*PLAN_VERBS, "--help", "-h"):
+        given.insert(1, "recipe")  # `plan axk1`: a recipe needs no verb
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(Command, prog="onnuri", args=arguments,  # type: ignore[call-overload, no-any-return]
+            return tyro.cli(Command, prog="onnuri", args=given,  # type: ignore[call-overload, no-any-return]
                             config=(tyro.conf.CascadeSubcommandArgs,),  # `keys list --data D` too, not `keys --data D list` alone
                             description="온누리: text, image, audio, video and 3D, each understood and generated.")
     except SystemExit as stop:

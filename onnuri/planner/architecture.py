@@ -5,6 +5,8 @@ Knows no class of transformers and no hardware. Counts are exact: a test holds t
 
 from __future__ import annotations
 
+import functools
+
 from onnuri.config import Config
 
 
@@ -148,7 +150,7 @@ class Architecture(Config):
     context: int = 131_072
     """longest sequence"""
 
-    @property
+    @functools.cached_property
     def layers(self) -> int:
         return sum(b.count for b in self.blocks)
 

@@ -79,13 +79,29 @@ def table() -> dict[str, Gpu]:
         return {row["gpu"]: _gpu(row) for row in csv.DictReader(file)}
 
 
+@functools.cache  # a search asks for it a hundred thousand times
 def gpu(name: str) -> Gpu:
     """Raises ConfigError for an unknown one, with the nearest names."""
     known = {n.lower(): n for n in table()}
     if name.lower() not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.3) or list(known)
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.0)
         raise ConfigError(f"GPU {name!r}", "is not in the hardware table", f"use {', '.join(known[n] for n in near)}")
     return table()[known[name.lower()]]
+
+
+def cluster(name: str, gpus: int) -> Cluster:
+    """Raises ConfigError for an unknown GPU or less than one."""
+    if gpus < 1:
+        raise ConfigError(f"{gpus} GPUs", "are less than 1", "give a whole number from 1 on")
+    return Cluster(gpu=gpu(name).name, gpus=gpus)
+
+
+def parse(text: str) -> Cluster:
+    """`1024xH200`."""
+    count, x, name = text.partition("x")
+    if not x or not count.isdecimal():
+        raise ConfigError(f"cluster {text!r}", "is not a number of GPUs and their name", "write such as 1024xH200")
+    return cluster(name, int(count))
 
 
 def _gpu(row: dict[str, str]) -> Gpu:

@@ -5,7 +5,8 @@ Rank order, the innermost first: tensor, context, data (expert parallelism takes
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal, get_args
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
@@ -79,3 +80,34 @@ class Layout(Config):
         if self.shard:
             pairs.append(("dp", self.dp, self.shard))
         return pairs
+
+
+_DEGREES = ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch")
+
+
+def spelled(layout: Layout) -> str:
+    """A layout as it is typed, `dp=1024,ep=64,hsdp:64,recompute=full,bf16`: degrees of 1 are left out."""
+    said = [f"{name}={getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
+    shard = f":{layout.shard}" if layout.shard else ""
+    return ",".join([*said, f"{layout.sharding}{shard}", f"recompute={layout.recompute}", layout.precision])
+
+
+def parse(text: str, gpus: int) -> Layout:
+    """What `spelled` writes; without `dp`, it fills the GPUs. Raises ConfigError for what is not part of a layout."""
+    found: dict[str, Any] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, value = part.partition("=")
+        sharding, _, shard = part.partition(":")
+        if name in _DEGREES and value.isdecimal():
+            found[name] = int(value)
+        elif name == "recompute" and value in get_args(Recompute):
+            found[name] = value
+        elif part in get_args(Precision):
+            found["precision"] = part
+        elif sharding in get_args(Sharding) and (not shard or shard.isdecimal()):
+            found |= {"sharding": sharding, "shard": int(shard) if shard else None}
+        else:
+            raise ConfigError(f"--layout {part!r}", "is not part of a layout", f"write such as {spelled(Layout(dp=64, ep=8))}")
+    if "dp" not in found:
+        found["dp"] = max(1, gpus // max(1, math.prod(found.get(name, 1) for name in ("tp", "cp", "pp"))))
+    return Layout(**found)

@@ -6,6 +6,8 @@ products take longer. Knows no engine; media count as tokens.
 
 from __future__ import annotations
 
+import functools
+
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture
@@ -38,8 +40,11 @@ EVIDENCE = ("roofline of memory and products", "DeepSeek's inference system over
 class Serving(Config):
     """One model on one kind of GPU, in instances of `gpus`."""
 
+    fewest_gpus: int
+    """that hold weights and one user"""
     gpus: int
-    """fewest that hold weights and one user: an instance"""
+    """an instance: the fewest or up to 8 times as many, the first within a tenth of the most tokens/s/GPU (low end times
+    middle)"""
     weight_gb: float
     kv_bytes_per_token: float
     """at the mean context, windows counted"""
@@ -110,16 +115,19 @@ def serving(a: Architecture, cluster: Cluster, context: int = CONTEXT, weight_by
         raise ConfigError(f"context {context}", "is less than 1 token", "give the mean length of a conversation")
     gpu = cluster.kind
     each = weight_bytes or (1.0 if gpu.fp8_tflops else 2.0)
-    gpus, shares = instance(a, gpu, context, each), (BANDWIDTH, PRODUCTS, LAYER_SECONDS)
-    users = spread(lambda *s: _users(a, gpu, gpus, context, each, *s), *shares)
+    fewest, shares = instance(a, gpu, context, each), (BANDWIDTH, PRODUCTS, LAYER_SECONDS)
 
-    def speed(*s: float) -> float:
+    def speed(gpus: int, *s: float) -> float:
         batch = _users(a, gpu, gpus, context, each, *s)
         generated = step_seconds(a, gpu, gpus, batch, context, each, *s) * gpus / batch
         return 1 / (generated + PROMPT * product_seconds(a, gpu, context, True, each, s[1]))
 
-    rate, usd = spread(speed, *shares), price(gpu)
+    rates = {fewest * k: spread(functools.partial(speed, fewest * k), *shares) for k in (1, 2, 4, 8)}
+    enough = 0.8 * max(r.low * r.mid for r in rates.values())
+    gpus, rate = next((n, r) for n, r in rates.items() if r.low * r.mid >= enough)
+    users, usd = spread(functools.partial(_users, a, gpu, gpus, context, each), *shares), price(gpu)
     return Serving(
-        gpus=gpus, weight_gb=a.num_params() * each / 1e9, kv_bytes_per_token=kv_bytes(a, context) / context, users=users,
+        fewest_gpus=fewest, gpus=gpus, weight_gb=a.num_params() * each / 1e9,
+        kv_bytes_per_token=kv_bytes(a, context) / context, users=users,
         users_per_node=users * (cluster.node / gpus), tokens_per_s_per_gpu=rate,
         usd_per_million_tokens=spread(lambda p, r, b: p / 3600 / (r * b) * 1e6, usd, rate, BUSY) if usd else None)

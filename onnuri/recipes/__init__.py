@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+from pathlib import Path
 from typing import Any
 
 from onnuri.errors import ConfigError
@@ -20,7 +21,7 @@ NAMES = ("axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni")
 @functools.cache
 def find(name: str) -> Recipe:
     """A system by its name. Raises ConfigError for an unknown one, with the nearest names."""
-    recipe: Recipe = _module(name).recipe()
+    recipe: Recipe = module(name).recipe()
     return recipe
 
 
@@ -30,7 +31,12 @@ def summary() -> list[dict[str, Any]]:
              "published_total": r.published_total, "published_active": r.published_active} for r in map(find, NAMES)]
 
 
-def _module(name: str) -> Any:
+def frozen(name: str) -> Path:
+    """Where the planner's answer for a system's own layout lies."""
+    return Path(__file__).parent / f"{find(name).name}.json"
+
+
+def module(name: str) -> Any:
     key = name.lower().replace("-", "_").replace(".", "")
     if key not in NAMES:
         near = difflib.get_close_matches(key, NAMES, n=3, cutoff=0.4) or NAMES

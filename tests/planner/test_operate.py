@@ -23,7 +23,7 @@ def test_deepseeks_own_service_lies_in_the_range():
     226.75 nodes: 1,072 a GPU (its inference system overview, 2025-03)."""
     found = operate.serving(DEEPSEEK, Cluster(gpu="H800", gpus=64), context=4989)
     assert found.tokens_per_s_per_gpu.low <= 168e9 / 86_400 / 226.75 / 8 <= found.tokens_per_s_per_gpu.high
-    assert found.gpus == 16 and found.kv_bytes_per_token == 61 * 576  # 70 KB a token in 16 bits
+    assert found.fewest_gpus == 16 and found.kv_bytes_per_token == 61 * 576  # 70 KB a token in 16 bits
 
 
 def test_a_window_bounds_the_cache():

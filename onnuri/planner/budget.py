@@ -1,0 +1,207 @@
+"""Which size for a budget of GPUs and days: the systems as they are, and dense and sparse sizes made by one rule.
+
+For each: the loss by the date, the odds of finishing, what serving costs. Three aims are ranked by drawing all unknowns
+together. Knows no recipe by name; the loss is of published laws (`loss.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Callable, Sequence
+
+from onnuri.config import Config
+from onnuri.errors import ConfigError
+from onnuri.planner import loss
+from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner.goodput import DAY
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.interval import Interval, spread
+from onnuri.planner.layout import Layout
+from onnuri.planner.operate import Serving
+from onnuri.planner.plan import Plan, media_tokens, plan
+from onnuri.planner.recipe import Recipe, TrainingStage
+
+DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
+"""from 1B to 440B dense, from 1B to 88B active"""
+MOST_TOKENS = 40e12
+"""as many as any published run has trained on: Llama 4 Scout's about 40T (`published_runs.csv`); beyond it, text repeats"""
+ASPECT = 128
+"""hidden width a layer, as of Llama 3's 8B and 405B; heads of 128, 8 groups of keys and values"""
+VOCABULARY = 131_072
+TOKENS = 4_096
+"""a sequence"""
+DRAWS = 4_000
+COMMON = math.sqrt(0.5)
+"""weight of the error that all options share (one cluster, one software, one price): half of the variance, assumed"""
+AIMS = ("loss", "operate", "media")
+
+
+class Option(Config):
+    """One size on the budget."""
+
+    name: str
+    title: str
+    kind: str
+    """system, dense or sparse"""
+    plan: Plan
+    """until the date"""
+    tokens: Interval
+    """trained by the date, `MOST_TOKENS` at most"""
+    text_share: float
+    """of them"""
+    loss: Interval
+    """by the date"""
+    days_needed: Interval
+    """for the tokens of its own plan"""
+    finish: float
+    """probability that they are trained by the date"""
+
+    @property
+    def serving(self) -> Serving:
+        return self.plan.serving
+
+
+class Rank(Config):
+    """A system under one aim."""
+
+    name: str
+    place: int
+    """the same for a tie: its 80 % range and the range of the place's first overlap"""
+    first: float
+    """probability of being the best of all"""
+
+
+class Budget(Config):
+    """All options and how they rank."""
+
+    cluster: Cluster
+    days: float
+    systems: tuple[Option, ...]
+    ladder: tuple[Option, ...]
+    aims: dict[str, tuple[Rank, ...]]
+    left_out: dict[str, str]
+    """what no layout holds, and why"""
+
+
+def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float) -> Budget:
+    """The systems and the ladder, as far as they fit."""
+    if not (days > 0 and math.isfinite(days)):
+        raise ConfigError(f"days {days:g}", "is not a positive number", "give more than 0")
+    found: list[Option] = []
+    left_out: dict[str, str] = {}
+    for recipe, kind in [*((r, "system") for r in recipes), *_ladder(cluster, days)]:
+        try:
+            found.append(option(recipe, kind, cluster, days))
+        except ConfigError as error:
+            left_out[recipe.title] = error.rule
+    systems = tuple(o for o in found if o.kind == "system")
+    return Budget(cluster=cluster, days=days, systems=systems, ladder=tuple(o for o in found if o.kind != "system"),
+                  aims=rank(systems, days) if systems else {}, left_out=left_out)
+
+
+def option(recipe: Recipe, kind: str, cluster: Cluster, days: float) -> Option:
+    """A recipe trained until the date; its own plan is what it says without one."""
+    found = plan(recipe, cluster, days=days, here=True)
+    if found.tokens > MOST_TOKENS:
+        found = plan(recipe, cluster, found.layout, tokens=MOST_TOKENS)
+    whole, text = found.days * (recipe.tokens / found.tokens), 1 - media_tokens(recipe) / recipe.tokens
+    by_then = spread(lambda d: min(recipe.tokens * days / d, MOST_TOKENS), whole)
+    return Option(name=recipe.name, title=recipe.title, kind=kind, plan=found, days_needed=whole, finish=whole.below(days),
+                  tokens=by_then, text_share=text, loss=spread(functools.partial(_loss, found, text), by_then, *loss.INPUTS))
+
+
+def _loss(p: Plan, text: float, tokens: float, *law: float) -> float:
+    return loss.loss_at(p.total_params, p.active_params, tokens * text, tokens * (1 - text), *law)
+
+
+# ---- sizes by rule
+
+
+def dense(layers: int) -> Architecture:
+    """A gated feed-forward of 3.5 times the width, as of Llama 3."""
+    width = ASPECT * layers
+    return Architecture(name=f"dense-{layers}", vocabulary=VOCABULARY, hidden=width,
+                        blocks=(Block(count=layers, attention=_attention(width), mlp=width * 7 // 2),))
+
+
+def sparse(layers: int) -> Architecture:
+    """128 experts of 0.3 times the width, 8 chosen and one shared: between Solar Open, K-EXAONE and A.X K1."""
+    width = ASPECT * layers
+    experts = Experts(routed=128, topk=8, width=round(width * 0.3 / 128) * 128, shared=1)
+    return Architecture(name=f"sparse-{layers}", vocabulary=VOCABULARY, hidden=width,
+                        blocks=(Block(count=layers, attention=_attention(width), experts=experts),))
+
+
+def _attention(width: int) -> Attention:
+    return Attention(heads=width // 128, kv_heads=8, head_dim=128)
+
+
+def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
+    """Text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 · C^0.3271 tokens) for what 40 % of the peak does."""
+    compute = 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
+    batch = max(1, round(0.2920 * compute**0.3271 / (TOKENS * cluster.gpus))) * TOKENS * cluster.gpus
+    made = [(dense(n), "dense") for n in DENSE_LAYERS] + [(sparse(n), "sparse") for n in SPARSE_LAYERS]
+    return [(_made(a, cluster, batch), kind) for a, kind in made]
+
+
+def _made(a: Architecture, cluster: Cluster, batch: int) -> Recipe:
+    active = a.num_active_params()
+    title = f"{a.num_params() / 1e9:.0f}B" + (f"-A{active / 1e9:.0f}B" if active < a.num_params() else "")
+    tokens = 20 * loss.effective_params(a.num_params(), active)
+    stage = TrainingStage(name="text", tokens=tokens, tokens_per_sequence=TOKENS, batch_tokens=batch,
+                          source="20 tokens a parameter it is worth, arXiv 2203.15556")
+    return Recipe(name=a.name, team="", title=title, family="", values={}, sources={}, architecture=a, media=(), stages=(stage,),
+                  layout=Layout(dp=cluster.gpus), gpu=cluster.gpu, gpus=cluster.gpus)
+
+
+# ---- ranking
+
+
+def rank(options: Sequence[Option], days: float) -> dict[str, tuple[Rank, ...]]:
+    """Under every aim: places, ties, and how often each is first when all unknowns are drawn."""
+    first = draw(options, days)
+    return {"loss": _places(options, first["loss"], lambda o: o.loss),
+            "operate": _places(options, first["operate"], cost),
+            "media": _places_by_media(options, first["media"])}
+
+
+def cost(o: Option) -> Interval:
+    """Dollars per million tokens; without a list price, GPU seconds."""
+    return o.serving.usd_per_million_tokens or spread(lambda rate: 1e6 / rate, o.serving.tokens_per_s_per_gpu)
+
+
+def draw(options: Sequence[Option], days: float) -> dict[str, list[float]]:
+    """Probability of every option of being first under each aim. The laws' unknowns are common to all options."""
+    dice, first = random.Random(0), {aim: [0.0] * len(options) for aim in AIMS}
+    for _ in range(DRAWS):
+        law = [i.at(dice.gauss(0, 1)) for i in loss.INPUTS]
+        speed, price = dice.gauss(0, 1), dice.gauss(0, 1)
+        took = [o.days_needed.at(COMMON * (speed + dice.gauss(0, 1))) for o in options]
+        losses = [_loss(o.plan, o.text_share, min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
+                  for o, t in zip(options, took)]
+        costs = [cost(o).at(COMMON * (price + dice.gauss(0, 1))) for o in options]
+        first["loss"][losses.index(min(losses))] += 1 / DRAWS
+        first["operate"][costs.index(min(costs))] += 1 / DRAWS
+        done = [n for n, t in enumerate(took) if t <= days]
+        most = [n for n in done if len(options[n].plan.media) == max(len(options[k].plan.media) for k in done)]
+        for n in most:
+            first["media"][n] += 1 / DRAWS / len(most)
+    return first
+
+
+def _places(options: Sequence[Option], first: list[float], value: Callable[[Option], Interval]) -> tuple[Rank, ...]:
+    ranks: list[Rank] = []
+    leader: Interval | None = None
+    for n in sorted(range(len(options)), key=lambda n: value(options[n]).mid):
+        tied = leader is not None and value(options[n]).overlaps(leader)
+        leader = leader if tied else value(options[n])
+        ranks.append(Rank(name=options[n].name, place=ranks[-1].place if tied else len(ranks) + 1, first=first[n]))
+    return tuple(ranks)
+
+
+def _places_by_media(options: Sequence[Option], first: list[float]) -> tuple[Rank, ...]:
+    counts = [len(o.plan.media) for o in options]
+    order = sorted(range(len(options)), key=lambda n: (-counts[n], -options[n].finish))
+    return tuple(Rank(name=options[n].name, place=1 + sum(c > counts[n] for c in counts), first=first[n]) for n in order)

@@ -1,0 +1,123 @@
+"""A budget as tables for a terminal and as a page, in Korean or English. Knows how figures read; `budget.py` has them."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+
+from onnuri import media
+from onnuri.modality import Language
+from onnuri.planner import loss, plots
+from onnuri.planner.budget import Budget, Option, cost
+from onnuri.planner.layout import spelled
+from onnuri.planner.report import between, cells, number, page, pictures, runs, table
+from onnuri.planner.words import say
+
+TRAINING = ("system", "params", "tokens by then", "tokens per active", "loss", "finish", "days needed", "speed", "cost", "layout")
+SERVING = ("system", "serve gpus", "tokens/s/GPU", "KV", "users a node", "usd a million", "media")
+NARROW = ("system", "tokens by then", "loss", "finish", "days needed", "serve gpus", "users a node", "usd a million")
+"""what a terminal has room for"""
+
+
+def write(b: Budget, json: Path | None = None, html: Path | None = None, language: Language = "en") -> None:
+    """Print it, and write what was asked for."""
+    for path in (json, html):
+        media.check_place(path)
+    print(text(b, language))
+    if json:
+        media.write_bytes((dumps(b.to_json(), indent=1, ensure_ascii=False) + "\n").encode(), json)
+    if html:
+        media.write_bytes(page_of(b, language).encode(), html)
+
+
+def title(b: Budget, language: Language) -> str:
+    return say("budget", language, gpu=b.cluster.gpu, gpus=f"{b.cluster.gpus:,}", days=b.days)
+
+
+def row(o: Option, language: Language) -> dict[str, str]:
+    """One option, column by column."""
+    p, s = o.plan, o.serving
+    return {
+        "system": o.title,
+        "params": number(p.total_params) + (f" / {number(p.active_params)}" if p.active_params < p.total_params else ""),
+        "tokens by then": between(o.tokens), "tokens per active": number(o.tokens.mid / p.active_params),
+        "loss": thousandths(o), "finish": f"{o.finish:.0%}", "days needed": between(o.days_needed),
+        "speed": between(p.tokens_per_s_per_gpu), "cost": between(p.bill.usd, before="$", language=language),
+        "layout": f"{spelled(p.layout).replace(',', ', ')}; {runs(p.engine, language)}",
+        "serve gpus": f"{s.fewest_gpus} – {s.gpus}" if s.gpus > s.fewest_gpus else str(s.gpus),
+        "tokens/s/GPU": between(s.tokens_per_s_per_gpu), "KV": number(s.kv_bytes_per_token),
+        "users a node": between(s.users_per_node),
+        "usd a million": between(s.usd_per_million_tokens, before="$", language=language),
+        "media": ", ".join(say(m, language) for m in p.media)}
+
+
+def rows(options: tuple[Option, ...], columns: tuple[str, ...], language: Language) -> list[list[str]]:
+    """Without columns in which nothing stands."""
+    made = [row(o, language) for o in options]
+    shown = [c for c in columns if any(r[c] for r in made)]
+    return [[say(c, language) for c in shown], *([r[c] for c in shown] for r in made)]
+
+
+def thousandths(o: Option) -> str:
+    return f"{o.loss.mid:.3f} ({o.loss.low:.3f} – {o.loss.high:.3f})"
+
+
+def text(b: Budget, language: Language = "en") -> str:
+    """What a terminal has room for; the page and the JSON have all."""
+    said = [f"{title(b, language)}  ({say('ranges', language)})"]
+    for aim in b.aims:
+        said += ["", say(f"aim {aim}", language), *aligned(_ranks(b, aim, language))]
+    for heading, options in (("budget five", b.systems), ("budget ladder", b.ladder)):
+        said += ["", say(heading, language), *aligned(rows(options, NARROW, language))]
+    said += [f"  {name}: {why}" for name, why in b.left_out.items()]
+    return "\n".join([*said, "", say("budget note", language), say("assumptions", language), _real(language)])
+
+
+def aligned(lines: list[list[str]]) -> list[str]:
+    """Columns under each other."""
+    wide = [max(cells(line[n]) for line in lines) for n in range(len(lines[0]))] if lines else []
+    return ["  " + "  ".join(cell + " " * (w - cells(cell)) for cell, w in zip(line, wide)).rstrip() for line in lines]
+
+
+def _ranks(b: Budget, aim: str, language: Language) -> list[list[str]]:
+    """Place, system, figure, probability."""
+    by, ranks = {o.name: o for o in b.systems}, b.aims[aim]
+    shared = {r.place for r in ranks if sum(other.place == r.place for other in ranks) > 1}
+    found = []
+    for r in ranks:
+        o = by[r.name]
+        figure = {"loss": thousandths(o), "operate": between(cost(o), before="$" * bool(o.serving.usd_per_million_tokens)),
+                  "media": f"{len(o.plan.media)}: " + ", ".join(say(m, language) for m in o.plan.media)}[aim]
+        tie = f" ({say('tie', language)})" if r.place in shared else ""
+        odds = f"{say('done probability', language)} {o.finish:.0%}; " if aim == "media" else ""
+        found.append([f"{r.place}{tie}", o.title, figure, f"{odds}{say('best probability', language)} {r.first:.0%}"])
+    return found
+
+
+def _real(language: Language) -> str:
+    runs = ", ".join(f"{name} {count:,}" for name, count in loss.TOKENS_PER_ACTIVE.items())
+    return f"{say('real runs', language)}: {runs}"
+
+
+def page_of(b: Budget, language: Language = "en") -> str:
+    """One file that needs nothing else."""
+    body = [f'<p class="note">{say("ranges", language)}. {say("budget note", language)} {say("assumptions", language)}</p>']
+    for aim in b.aims:
+        columns = [say(k, language) for k in ("rank", "system", "why", "best probability")]
+        body += [f"<h2>{say(f'aim {aim}', language)}</h2>", table(columns, _ranks(b, aim, language))]
+    for heading, options in (("budget five", b.systems), ("budget ladder", b.ladder)):
+        training = TRAINING if options is b.systems else TRAINING[:-1]  # sizes by rule are not to be copied
+        tables = (table(*_headed(rows(options, columns, language))) for columns in (training, SERVING))
+        body += [f"<h2>{say(heading, language)}</h2>", *tables]
+    body.append("".join(f"<p>{name}: {why}</p>" for name, why in b.left_out.items()))
+    body.append(f'<p class="note">{_real(language)}</p>')
+    ladder = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.ladder]
+    systems = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.systems]
+    body += [f"<h2>{say('size', language)}, {say('loss', language)}</h2>", plots.sizes(ladder, systems, language)]
+    if b.systems:
+        body.append(pictures([o.plan for o in b.systems], language))
+    return page(title(b, language), "".join(body), language)
+
+
+def _headed(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    return lines[0], lines[1:]

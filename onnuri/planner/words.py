@@ -1,0 +1,117 @@
+"""The report's words in Korean and English. Knows no figures."""
+
+from __future__ import annotations
+
+from onnuri.errors import ConfigError
+from onnuri.modality import Language
+
+WORDS: dict[str, tuple[str, str]] = {
+    # a plan
+    "on": ("{title}: {gpus} {gpu}", "{title} on {gpus} {gpu}"),
+    "ranges": ("괄호 안은 80 % 구간", "80 % ranges in brackets"),
+    "layout": ("배치", "layout"),
+    "runnable": ("여기서 바로 실행됨", "runnable here"),
+    "engine": ("필요한 엔진: {engine}", "needs {engine}"),
+    "memory": ("GPU당 메모리", "memory a GPU"),
+    "of capacity": ("/ {capacity} GiB", "of {capacity} GiB"),
+    "too large": ("들어가지 않음", "does not fit"),
+    "step": ("스텝", "step"),
+    "hidden": ("겹쳐서 숨은 시간", "hidden behind it"),
+    "exposed": ("드러난 시간", "exposed"),
+    "speed": ("속도", "speed"),
+    "stages": ("단계", "stages"),
+    "goodput": ("유효 시간", "goodput"),
+    "failures": ("장애 간격 {hours} h, 체크포인트 {every}마다", "a failure every {hours} h, a checkpoint every {every}"),
+    "days": ("일수", "days"),
+    "encoding": ("매체 부호화", "encoding media"),
+    "gpu hours": ("GPU 시간", "GPU hours"),
+    "cost": ("비용", "cost"),
+    "energy": ("전력량", "energy"),
+    "loss": ("예상 손실", "expected loss"),
+    "nats": ("nat/텍스트 토큰", "nats a text token"),
+    "serving": ("서비스", "to serve"),
+    "instance": ("GPU {gpus}장 한 벌에 사용자 {users}명, GPU당 {speed} 토큰/s, KV {kv} KB/토큰, 100만 토큰 {usd}",
+                 "{gpus} GPUs an instance for {users} users, {speed} tokens/s/GPU, KV {kv} KB a token, {usd} a million tokens"),
+    "media": ("매체", "media"),
+    "in time": ("{days}일 안에 끝날 확률", "probability of being done in {days} days"),
+    "in budget": ("${usd} 안에 끝날 확률", "probability of costing at most ${usd}"),
+    "evidence": ("근거", "evidence"),
+    "notes": ("주의", "notes"),
+    "search": ("배치 {layouts}가지를 {seconds:.1f}초에 따짐", "{layouts} layouts judged in {seconds:.1f} s"),
+    "recomputes more than it must": ("필요 없이 더 재계산", "recomputes more than it must"),
+    "products and bubble alone take longer": ("행렬곱과 빈틈만으로도 더 느림", "products and bubble alone take longer"),
+    "slower": ("더 느림", "slower"),
+    "lost": ("나머지가 진 까닭", "why the rest lost"),
+    "slower by": ("{times:.2f}배 느림: {because}", "{times:.2f} times slower: {because}"),
+    "fastest": ("가장 빠름", "fastest"),
+    "fastest here": ("여기서 실행되는 것 중 가장 빠름", "fastest that is runnable here"),
+    "every": ("체크포인트 간격, 분", "minutes between checkpoints"),
+    "none": ("알 수 없음", "unknown"),
+    # a budget
+    "budget": ("{gpu} {gpus}장, {days:g}일", "{gpus} {gpu} for {days:g} days"),
+    "budget five": ("다섯 시스템", "the five systems"),
+    "budget ladder": ("규칙으로 만든 크기들", "sizes made by rule"),
+    "system": ("시스템", "system"),
+    "params": ("전체 / 활성", "total / active"),
+    "tokens by then": ("그때까지 토큰", "tokens by then"),
+    "tokens per active": ("활성당 토큰", "tokens an active"),
+    "finish": ("계획대로 끝날 확률", "finishes its own plan"),
+    "days needed": ("필요한 일수", "days needed"),
+    "serve gpus": ("서비스 GPU", "GPUs to serve"),
+    "users a node": ("노드당 사용자", "users a node"),
+    "tokens/s/GPU": ("토큰/s/GPU", "tokens/s/GPU"),
+    "KV": ("KV 바이트/토큰", "KV bytes a token"),
+    "usd a million": ("$/100만 토큰", "$ a million tokens"),
+    "aim loss": ("손실이 가장 낮은 것", "lowest loss"),
+    "aim operate": ("운영이 가장 싼 것", "cheapest to operate"),
+    "aim media": ("매체가 가장 많은 것", "most media"),
+    "best probability": ("1위일 확률", "probability of being first"),
+    "done probability": ("기한 안에 모두 배울 확률", "probability of having learned them by then"),
+    "tie": ("동률", "tie"),
+    "rank": ("순위", "rank"),
+    "size": ("활성 매개변수, 10억", "active parameters, billions"),
+    "dense": ("조밀", "dense"),
+    "sparse": ("전문가 혼합", "mixture of experts"),
+    "real runs": ("실제 학습의 활성 매개변수당 토큰", "tokens a parameter active, of real runs"),
+    "left out": ("어떤 배치로도 들어가지 않음", "no layout holds"),
+    "why": ("값", "value"),
+    "budget note": ("40T 토큰에서 그친다(공개된 가장 큰 학습). 서비스: 사용자마다 초당 20 토큰, 문맥 8,192. "
+                    "80 % 구간이 겹치면 동률.",
+                    "At most 40T tokens, the longest published run. Serving: 20 tokens/s a user, 8,192 of context. A tie: 80 % "
+                    "ranges that overlap."),
+    "bill": ("비용", "bill"), "recipe": ("레시피", "recipe"),
+    "assumptions": ("손실은 공개 법칙의 범위이며, 크기끼리 견주는 데만 쓴다.",
+                    "Losses are ranges of published laws: compare sizes with them, not other models."),
+    # parts of a step and of memory, media, stages
+    "projections": ("어텐션 투영", "projections"), "feed_forward": ("피드포워드", "feed-forward"), "experts": ("전문가", "experts"),
+    "head": ("출력층", "head"), "attention": ("어텐션", "attention"), "convert": ("형식 변환", "conversion"),
+    "elementwise": ("원소별 연산", "elementwise"), "permute": ("토큰 재배열", "permutation"), "scan": ("상태 공간", "scan"),
+    "launch": ("커널 실행", "launches"), "tp": ("텐서 병렬 통신", "tensor parallel"), "cp": ("문맥 병렬 통신", "context parallel"),
+    "ep": ("전문가 병렬 통신", "expert parallel"), "pp": ("파이프라인 통신", "pipeline sends"),
+    "gather": ("매개변수 모으기", "gathers"),
+    "reduce": ("기울기 합", "gradient sums"), "bubble": ("파이프라인 빈틈", "bubble"),
+    "crowd": ("큰 클러스터의 손실", "large cluster"),
+    "alignment": ("정렬", "alignment"), "omni": ("옴니", "omni"), "annealing": ("어닐링", "annealing"),
+    "parameters": ("매개변수", "parameters"), "gradients": ("기울기", "gradients"), "optimizer": ("옵티마이저", "optimizer"),
+    "activations": ("활성값", "activations"), "logits": ("로짓", "logits"), "transient": ("일시", "transient"),
+    "buffers": ("버퍼", "buffers"), "runtime": ("런타임", "runtime"),
+    "text": ("텍스트", "text"), "image": ("이미지", "image"), "audio": ("소리", "audio"), "video": ("비디오", "video"),
+    "shape": ("3D", "3D"),
+}
+
+
+def say(key: str, language: Language, **values: object) -> str:
+    """The word or sentence; a key without an entry is a name (of a part of a step, an engine) and stays."""
+    ko, en = WORDS.get(key, (key, key))
+    return (ko if language == "ko" else en).format(**values)
+
+
+def count(text: str | None) -> float | None:
+    """`10T`, `500B`, `1e12`: how many. Raises ConfigError for what is no number."""
+    if text is None:
+        return None
+    size = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}.get(text[-1:].upper(), 1.0)
+    try:
+        return float(text if size == 1.0 else text[:-1]) * size
+    except ValueError:
+        raise ConfigError(f"{text!r}", "is not a number of tokens", "write such as 10T or 500B") from None
