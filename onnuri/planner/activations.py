@@ -6,6 +6,7 @@ operators that transformers' model code calls one after another, which is what O
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
@@ -111,10 +112,11 @@ class Eager(NamedTuple):
     """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
 
 
-def eager(block: Block, a: Architecture, layout: Layout) -> Eager:
+@functools.lru_cache(4096)  # layers of a model are mostly alike
+def eager(block: Block, h: int, layout: Layout) -> Eager:
     """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated feed-forward gate,
-    activation, up and their product."""
-    h, tp, wide = a.hidden, layout.tp, 0.0
+    activation, up and their product. `h`: hidden width."""
+    tp = layout.tp
     behind = 6.0 * h + 4  # a norm whose output is added, not multiplied
     border, norms = 2.0 * h, min(block.norms, 2) * (8.0 * h + 4) + max(block.norms - 2, 0) * behind
     inside, products, shared = norms + 8 * block.mixer_width / tp, border + 8 * block.mixer_width / tp, 0.0

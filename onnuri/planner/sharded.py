@@ -7,6 +7,7 @@ along their rows, of which the last ranks get fewer or none, and a gather's buff
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -53,6 +54,12 @@ def group(shapes: list[Shape], layout: Layout) -> Group:
         own = math.prod(dims) // dims[cut] * -(-dims[cut] // ranks)
         kept, dense, routed = kept + own, dense + own * ranks * (not apart), routed + own * ranks * apart
     return Group(kept, dense, routed)
+
+
+@functools.lru_cache(4096)  # layers of a model are mostly alike
+def layer(block: Block, hidden: int, layout: Layout) -> Group:
+    """The group of one layer."""
+    return group(layer_shapes(block, hidden), layout)
 
 
 def layer_shapes(block: Block, hidden: int) -> list[Shape]:

@@ -6,12 +6,13 @@ all-reduce's input, all that a rank puts into an all-to-all with its own share, 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 from onnuri.config import Config
 from onnuri.planner.architecture import Block
 from onnuri.planner.job import Job
-from onnuri.planner.sharded import Group, embedding, group, layer_shapes, root
+from onnuri.planner.sharded import Group, embedding, layer, root
 from onnuri.planner.stages import Weights, chunks, ends, layer_weights, shards, stage_layers
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
@@ -105,8 +106,10 @@ def _groups(job: Job) -> list[Collective]:
     """Onnuri's trainer: a layer's weights before its forward and its backward pass, the embedding's before the forward
     pass only, the root's once and for both; gradients after, every micro-batch."""
     a, layout = job.architecture, job.layout
-    groups = [(root(a, layout), 1, 1), (embedding(a, layout), 1, 1)]
-    groups += [(group(layer_shapes(b, a.hidden), layout), b.count, 2) for b in a.blocks]
+    alike: Counter[Group] = Counter()
+    for b in a.blocks:
+        alike[layer(b, a.hidden, layout)] += b.count
+    groups = [(root(a, layout), 1, 1), (embedding(a, layout), 1, 1), *((held, count, 2) for held, count in alike.items())]
     return [c for held, count, gathers in groups for c in _sharded(job, Weights(held.dense, held.routed), count, gathers)]
 
 
