@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import stock_model
+from onnuri.model.objective import next_token_loss
 from onnuri.planner.layout import Layout
 from onnuri.planner.recipe import Recipe
 from onnuri.training import standins
@@ -145,12 +146,7 @@ def ready(network: Any, fused: bool) -> Trainee:
     if fused:
         network.set_attn_implementation(standins.FUSED)
     network.config._experts_implementation = "grouped_mm"
-    return Trainee(network, causal_loss)
-
-
-def causal_loss(network: Any, batch: Tensor) -> Tensor:
-    """Next token over the whole vocabulary, [B, T] ids to []."""
-    return network(input_ids=batch, labels=batch, use_cache=False).loss  # type: ignore[no-any-return]
+    return Trainee(network, next_token_loss)
 
 
 def started(module: nn.Module) -> Optimizers:

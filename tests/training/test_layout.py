@@ -18,14 +18,14 @@ from onnuri.training.layout import meshes, shard_dim
 from onnuri.training.standins import BALANCED
 
 sys.path.insert(0, str(Path(__file__).parent))
-import two_ranks  # noqa: E402
+import two_ranks
 
 SMALL = {"vocab_size": 64, "hidden_size": 48}
 LAYOUTS = {
     "fsdp": Layout(dp=2, recompute="none"),
     "copies": Layout(dp=2, sharding="hsdp", shard=1, recompute="full"),
     "experts": Layout(dp=2, ep=2, recompute="selective"),
-    "tensors": Layout(tp=2, recompute="none"),
+    "tensors": Layout(tp=2, sequence_parallel=False, recompute="none"),
 }
 
 
@@ -112,7 +112,8 @@ def test_a_dimension_is_one_that_ranks_divide_if_there_is_one(shape, ranks):
         assert shape[dim] % ranks == 0 and all(size % ranks for size in shape[:dim])
 
 
-@pytest.mark.parametrize("layout", [Layout(dp=2, pp=2), Layout(dp=2, precision="fp8"), Layout(dp=2, sharding="zero1")])
+@pytest.mark.parametrize("layout", [Layout(dp=2, pp=2), Layout(tp=2), Layout(dp=2, precision="fp8"),
+                                    Layout(dp=2, sharding="zero1")])
 def test_what_needs_another_engine_says_so(layout):
     with pytest.raises(ConfigError, match="needs"):
         trace(lambda: two_ranks.built(TWIN["fsdp, learned"]), "", layout)
