@@ -13,6 +13,7 @@ from typing import NamedTuple
 from onnuri.config import Config
 from onnuri.planner.activations import SAVED, Kept, eager, fused, matrices
 from onnuri.planner.architecture import Block
+from onnuri.planner.constants import Constant
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
 from onnuri.planner.sharded import embedding, layer, root
@@ -21,21 +22,19 @@ from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shard
 GIB = 2**30
 
 
-class MemoryConstant(NamedTuple):
-    value: float
-    unit: str
-    source: str
+
+def _constant(name: str, value: float, unit: str, source: str) -> Constant:
+    return Constant(name=name, value=value, prior=value, spread=0.0, unit=unit, source=source)
 
 
-CONSTANTS = {
-    "memory_reserved_ratio": MemoryConstant(1.05, "reserved over allocated bytes", "19 runs of MooreThreads/SimuMax@4dcaae5, "
-                                            "docs/b200/b200_release_v1.2_summary.json: 1.03 to 1.09, median 1.05"),
-    "memory_context_gib": MemoryConstant(2.0, "GiB", "CUDA's context and NCCL's buffers; a prior, nothing published was found"),
-    "memory_spread": MemoryConstant(0.04, "deviation of the logarithm", "published rows and dry runs deviate by less than 1 % at "
-                                    "the median, by 11 % at most: a prior between"),
-    "memory_spread_sharded": MemoryConstant(0.15, "deviation of the logarithm", "fully sharded by another engine than Onnuri's "
-                                            "trainer: nine runs of torchtitan, benchmarks/results/planner_memory.json"),
-}
+CONSTANTS = {c.name: c for c in (
+    _constant("memory_reserved", 1.05, "reserved over allocated bytes", "19 runs of MooreThreads/SimuMax@4dcaae5, "
+              "docs/b200/b200_release_v1.2_summary.json: 1.03 to 1.09, median 1.05"),
+    _constant("memory_context", 2.0, "GiB", "CUDA's context and NCCL's buffers; a prior, nothing published was found"),
+    _constant("memory_spread", 0.04, "deviation of the logarithm", "between the median deviation of published rows and dry runs, "
+              "below 1 %, and the largest, 11 %"),
+    _constant("memory_spread_fsdp", 0.15, "deviation of the logarithm", "fully sharded by another engine than Onnuri's trainer: "
+              "nine runs of torchtitan, benchmarks/results/planner_memory.json"))}
 """none is fitted to a row, a source or a model"""
 
 
@@ -110,10 +109,10 @@ def _whole(stage: int, parameters: float, optimizer: float, moments: list[Moment
            spread: str = "memory_spread") -> Memory:
     """At the fullest of the moments, with what the allocator and the libraries take besides."""
     full = max(moments, key=sum)
-    runtime = (CONSTANTS["memory_reserved_ratio"].value - 1) * (parameters + optimizer + sum(full) + buffers)
+    runtime = (CONSTANTS["memory_reserved"].value - 1) * (parameters + optimizer + sum(full) + buffers)
     return Memory(parameters=parameters, gradients=full.gradients, optimizer=optimizer, activations=full.activations,
                   logits=full.logits, transient=full.own + full.gathered, buffers=buffers, stage=stage,
-                  runtime=runtime + CONSTANTS["memory_context_gib"].value * GIB, spread=CONSTANTS[spread].value,
+                  runtime=runtime + CONSTANTS["memory_context"].value * GIB, spread=CONSTANTS[spread].value,
                   peak_activations=max(m.activations + m.logits + m.own for m in moments))
 
 
@@ -144,7 +143,7 @@ class _Step:
         parameters, gradients, optimizer = states(held, self.layout, self.job.gradient_bytes)
         moments = [self._fullest(k, gradients)]
         if self.sharded:
-            return _whole(k, parameters, optimizer, moments, spread="memory_spread_sharded")
+            return _whole(k, parameters, optimizer, moments, spread="memory_spread_fsdp")
         return _whole(k, parameters, optimizer, moments, self._buffers(k, held))
 
     def _fullest(self, k: int, gradients: float) -> Moment:

@@ -58,7 +58,7 @@ def _asked(m: Memory, note: str) -> float:
         return m.parameters + m.gradients + m.optimizer
     if "activations" in note:
         return m.activations
-    return m.allocated * (CONSTANTS["memory_reserved_ratio"].value if "peak reserved" in note else 1)
+    return m.allocated * (CONSTANTS["memory_reserved"].value if "peak reserved" in note else 1)
 
 
 def job(row: Mapping[str, str], model: MemoryModel) -> Job:
