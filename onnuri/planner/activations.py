@@ -110,6 +110,8 @@ class Eager(NamedTuple):
     """its input alone"""
     working: float
     """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
+    late: float = 0.0
+    """when the experts' gradients are there; 0 without experts"""
 
 
 @functools.lru_cache(4096)  # layers of a model are mostly alike
@@ -120,7 +122,7 @@ def eager(block: Block, h: int, layout: Layout) -> Eager:
     behind = 6.0 * h + 4  # a norm whose output is added, not multiplied
     border, norms = 2.0 * h, min(block.norms, 2) * (8.0 * h + 4) + max(block.norms - 2, 0) * behind
     inside, products, shared = norms + 8 * block.mixer_width / tp, border + 8 * block.mixer_width / tp, 0.0
-    working = 12.0 * h
+    working, late = 12.0 * h, 0.0
     if at := block.attention:
         more, kept, same = _eager_attention(at, h, tp)
         inside, products, shared = inside + more, products + kept, shared + same
@@ -130,21 +132,24 @@ def eager(block: Block, h: int, layout: Layout) -> Eager:
         products, shared = products + 2 * parts * wide + 2 * h, shared + 2 * parts * wide
         working = max(working, 4 * wide + 4 * h)
     if e := block.experts:
-        wide = e.shared * (e.shared_width or e.width) / tp
-        rows, moved = float(e.topk), layout.ep > 1
+        latent, moved = bool(block.attention and block.attention.kv_rank), layout.ep > 1
+        wide = e.shared * (e.shared_width or e.width) / (tp if latent else 1)
+        rows, width = e.topk / (tp if moved else 1), e.width / (1 if moved else tp)
         inside += 4 * h + 12 * e.routed + 16 * rows  # the router, in 32 bits
-        inside += rows * (2 * h + 8 * e.width) + rows * 2 * h + 8 * wide
-        products += 4 * e.routed + rows * (4 * e.width + 2 * h) + rows * 4 * h * moved + 4 * wide + 2 * h * bool(wide)
-        shared += 4 * wide + rows * 4 * e.width * (not moved)
+        inside += rows * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
+        products += 4 * e.routed + rows * (4 * width + 2 * h) + rows * 4 * h * moved + 4 * wide + 2 * h * bool(wide)
+        shared += 4 * wide + rows * 4 * width * (not moved)
         # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32 bits; what comes after
         # is not yet there
         after = 8 * wide + (block.norms > 2) * behind
+        late = inside - rows * 2 * h - after + 4 * h
         working = max(working, (10 if moved else 8) * rows * h + 4 * h - after)
-    return Eager(inside, products, inside - shared, border, working)
+    return Eager(inside, products, inside - shared, border, working, late)
 
 
 def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, float]:
     """(kept, kept of products alone, what of those is in both)"""
+    tp = 1 if at.kv_rank else tp  # by the plans of transformers 5.23
     heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
     out = heads * (2 * at.values + 4)
     if at.kv_rank:

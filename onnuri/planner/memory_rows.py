@@ -19,7 +19,7 @@ from onnuri.planner import shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout, Recompute
+from onnuri.planner.layout import Layout, Recompute, Sharding
 from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
 
 REQUIRED = ("model", "gpus", "tp", "pp", "dp")
@@ -47,9 +47,9 @@ def predict_row(row: Mapping[str, str]) -> Prediction | None:
     model = _model(row) if all(row.get(name) for name in REQUIRED) else None
     if model is None:
         return None
-    value = _asked(memory(job(row, model)), row.get("note") or "")
-    spread = math.exp(1.2816 * CONSTANTS["memory_spread"])
-    return Prediction(value / GIB, value / spread / GIB, value * spread / GIB)
+    found = memory(job(row, model), own=False)
+    value, spread = _asked(found, row.get("note") or "") / GIB, math.exp(1.2816 * found.spread)
+    return Prediction(value, value / spread, value * spread)
 
 
 def _asked(m: Memory, note: str) -> float:
@@ -58,7 +58,7 @@ def _asked(m: Memory, note: str) -> float:
         return m.parameters + m.gradients + m.optimizer
     if "activations" in note:
         return m.activations
-    return m.allocated * (CONSTANTS["memory_reserved_ratio"] if "peak reserved" in note else 1)
+    return m.allocated * (CONSTANTS["memory_reserved"].value if "peak reserved" in note else 1)
 
 
 def job(row: Mapping[str, str], model: MemoryModel) -> Job:
@@ -67,17 +67,27 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
     tokens = _whole(row, "seq_len", 4096)
     micro = _whole(row, "micro_batch", 0) or _number(r"\bMBS (\d+)", note) or model.micro_batch
     layout = Layout(dp=_whole(row, "dp", 1), tp=_whole(row, "tp", 1), pp=_whole(row, "pp", 1), cp=_whole(row, "cp", 1),
-                    ep=_whole(row, "ep", 1), sequence_parallel="no sequence parallel" not in note, sharding="zero1",
-                    virtual_stages=_whole(row, "vp", 0) or model.virtual_stages, micro_batch=micro, recompute=_recompute(note))
+                    ep=_whole(row, "ep", 1), sequence_parallel="no sequence parallel" not in note, sharding=_sharding(row),
+                    virtual_stages=_whole(row, "vp", 0) or model.virtual_stages, micro_batch=micro,
+                    recompute=_recompute(f"{row.get('recompute') or ''} recompute", note))
     batch = tokens * layout.dp * micro * _whole(row, "microbatches", 1024)
     return Job(architecture=_reduced(model.architecture, _whole(row, "layers", 0)), layout=layout, tokens=tokens,
                batch_tokens=batch, release=_release(row),
                cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)))
 
 
-def _recompute(note: str) -> Recompute:
-    found = re.search(r"(no|selective|full) recompute", note)
-    return "none" if not found or found[1] == "no" else "selective" if found[1] == "selective" else "full"
+def _recompute(*said: str) -> Recompute:
+    """What a column or a note says; without a word, none."""
+    for text in said:
+        if found := re.search(r"(no|none|selective|full) recompute", text):
+            return "none" if found[1] in ("no", "none") else "selective" if found[1] == "selective" else "full"
+    return "none"
+
+
+def _sharding(row: Mapping[str, str]) -> Sharding:
+    """Megatron-Core's distributed optimizer, unless the row speaks of full sharding or of none."""
+    said = f"{row.get('zero_or_fsdp') or ''} {row.get('note') or ''}".lower()
+    return "fsdp" if re.search(r"fsdp|zero-?3", said) else "ddp" if "ddp" in said else "zero1"
 
 
 def _release(row: Mapping[str, str]) -> float | None:

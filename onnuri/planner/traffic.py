@@ -39,8 +39,10 @@ class Collective(Config):
 
 def collectives(job: Job, stage: int = 0) -> tuple[Collective, ...]:
     """Of a rank of the given pipeline stage."""
-    data = _groups(job) if job.layout.engine is None else _data(job, stage)
-    found = [*_tensor(job, stage), *_context(job, stage), *_expert(job, stage), *data, *_pipeline(job, stage)]
+    if job.layout.engine is None:
+        found = [*_own_tensor(job), *_expert(job, stage), *_groups(job)]
+    else:
+        found = [*_tensor(job, stage), *_context(job, stage), *_expert(job, stage), *_data(job, stage), *_pipeline(job, stage)]
     return tuple(c for c in found if c.ranks > 1 and c.total > 0)
 
 
@@ -76,6 +78,24 @@ def _tensor(job: Job, stage: int) -> list[Collective]:
     return [Collective(name="tensor, gather", kind="all_gather", axis="tp", ranks=layout.tp, bytes=size, calls=m * gathers),
             Collective(name="tensor, scatter", kind="reduce_scatter", axis="tp", ranks=layout.tp, bytes=size,
                        calls=m * scatters)]
+
+
+def _own_tensor(job: Job) -> list[Collective]:
+    """Onnuri's trainer, by the plans of transformers 5.23: whole hidden states on every rank, a sum after each product
+    that is cut along its rows and, backward, before each that is cut along its columns; logits are gathered. Latent
+    attention is not cut, and shared experts only beside it. Recomputation stops at the last tensor that is needed."""
+    a, layout, size = job.architecture, job.layout, 2.0 * job.architecture.hidden * _tokens(job)
+    again, sums, gathers = layout.recompute != "none", 2.0, 0.0  # two: embedding and head
+    for b in a.blocks:
+        split = bool(b.attention and not b.attention.kv_rank)
+        sums += b.count * split * (4 + again)
+        sums += b.count * bool(b.mlp or (b.experts and b.experts.shared and not split)) * (3 + (again and b.norms > 2))
+        gathers += b.count * bool(b.experts and layout.ep > 1) * (2 * (1 + again) + 1)  # outputs in 32 bits, gradients in 16
+    return [Collective(name="tensor", kind="all_reduce", axis="tp", ranks=layout.tp, bytes=size, calls=job.micro_batches * sums),
+            Collective(name="experts' tokens", kind="all_gather", axis="tp", ranks=layout.tp, bytes=size,
+                       calls=job.micro_batches * gathers),
+            Collective(name="logits", kind="all_gather", axis="tp", ranks=layout.tp, bytes=2.0 * a.vocabulary * _tokens(job),
+                       calls=job.micro_batches)]
 
 
 def _context(job: Job, stage: int) -> list[Collective]:
@@ -114,13 +134,15 @@ def _groups(job: Job) -> list[Collective]:
 
 
 def _data(job: Job, stage: int) -> list[Collective]:
-    """Gradients and weights over data ranks. Fully sharded by another engine: a layer at a time, every micro-batch."""
+    """Gradients and weights over data ranks. Fully sharded in a pipeline: a layer at a time, once a step."""
     a, layout = job.architecture, job.layout
     groups = [(layer_weights(a.blocks[index], a.hidden, layout), count)
               for index, count in stage_layers(a, layout)[stage].items()]
     groups.append((ends(a, layout, stage), 1))
     if layout.sharding in ("fsdp", "hsdp"):
-        return [c for held, count in groups for c in _sharded(job, held, count, 2)]
+        once = job.layout.pp > 1
+        return [c for held, count in groups
+                for c in _sharded(job, held, count / job.micro_batches if once else count, 1 if once else 2)]
     held = Weights()
     for each, count in groups:
         held = held.plus(each, count)
@@ -138,7 +160,7 @@ def _once(job: Job, axis: Axis, ranks: int, own: float) -> list[Collective]:
             Collective(name="weights", kind="all_gather", axis=axis, ranks=ranks, bytes=2 * own, calls=1)]
 
 
-def _sharded(job: Job, held: Weights, count: int, gathers: int) -> list[Collective]:
+def _sharded(job: Job, held: Weights, count: float, gathers: int) -> list[Collective]:
     """Weights in 16 bits, gradients in 32; copies add their shards up."""
     layout, calls = job.layout, job.micro_batches * count
     dense, routed = shards(layout)

@@ -88,7 +88,7 @@ def fits(layout: Layout) -> None:
 def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
     fits(layout)
     m = memory(job(MIXTURE, layout))
-    parts = {k: v for k, v in m.to_json().items() if k not in ("stage", "peak_activations")}
+    parts = {k: v for k, v in m.to_json().items() if k not in ("stage", "peak_activations", "spread")}
     assert sum(parts.values()) == pytest.approx(m.total) and min(parts.values()) >= 0
     assert m.allocated + m.runtime == pytest.approx(m.total) and m.low < m.total < m.high
 
@@ -96,6 +96,7 @@ def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
 @given(LAYOUTS, st.sampled_from(["ddp to zero1", "zero1 over more", "fsdp over more", "more experts", "recompute"]))
 @settings(max_examples=300, deadline=None)
 def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
+    """But for the buffers through which tokens reach other ranks' experts."""
     fits(layout)
     split = layout.replace(pp=max(layout.pp, 2))  # one engine runs both
     more = {"ddp to zero1": (split.replace(sharding="ddp"), split.replace(sharding="zero1")),
@@ -104,7 +105,8 @@ def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
             "more experts": (layout.replace(dp=64), layout.replace(dp=64, ep=2 * layout.ep)),
             "recompute": (layout.replace(recompute="none"), layout.replace(recompute="full"))}
     before, after = more[how]
-    assert memory(job(MIXTURE, after)).total <= memory(job(MIXTURE, before)).total * (1 + 1e-9)
+    room = 1.02 if how == "more experts" else 1 + 1e-9
+    assert memory(job(MIXTURE, after)).total <= memory(job(MIXTURE, before)).total * room
 
 
 @given(st.integers(0, 4), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4, 8, 16, 32, 64]))
