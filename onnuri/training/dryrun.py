@@ -139,8 +139,8 @@ def planned(recipe: Recipe, layout: Layout, tokens: int) -> dict[str, float]:
 
 
 def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, tokens: int = 4096,
-          placement: Placement = "even", dtype: torch.dtype | None = torch.bfloat16) -> DryRun:
-    """Of the causal language model of transformers' that `build` makes."""
+          placement: Placement = "even", fused: bool = True) -> DryRun:
+    """Of the causal language model of transformers' that `build` makes; without `fused`, with its attention of a CPU."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     began = time.perf_counter()
@@ -148,8 +148,8 @@ def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, to
         with torch.device("meta"):
             network = build()
         total = sum(p.numel() for p in network.parameters())
-        trainee = ready(network, fused=True)
-        views = place(network, layout, trainee, dtype=dtype, dispatch=standins.BALANCED, placement=placement)
+        trainee = ready(network, fused)
+        views = place(network, layout, trainee, dispatch=standins.BALANCED, placement=placement)
         with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
             trainee.to_empty(device="cpu")
             optimizer = started(trainee)
@@ -186,6 +186,8 @@ def started(module: nn.Module) -> Optimizers:
 
 def count(module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: Layout, views: Meshes) -> tuple[Trace, int]:
     """(what was counted, bytes of activations kept for the backward pass) of a step, on tensors fake or real."""
+    if layout.tp > 1:  # the first time that DTensor meets a product, it runs it once more to learn shapes
+        take(module, module(batch), optimizer, 1e-4, 1.0, layout.dp)
     counted = Trace(axes(views))
     counted.hold(module.parameters(), "parameters")
     counted.hold((t for o in optimizer.each for state in o.state.values() for t in state.values()), "optimizer")

@@ -73,9 +73,12 @@ def check_learned(case, found, close=1e-6):
 
 
 def check_counted(case, found, rank):
-    """A trace counts the collectives of real processes, byte for byte."""
-    traced = trace(lambda: two_ranks.built(case), "", Layout.from_json(case["layout"]), rank, two_ranks.TOKENS)
+    """A trace counts the collectives of real processes, byte for byte, and their FLOPs; the peak within what real kernels
+    keep of a gradient whose strides are not those of its weight."""
+    traced = trace(lambda: two_ranks.built(case), "", Layout.from_json(case["layout"]), rank, two_ranks.TOKENS, fused=False)
     assert [c.to_json() for c in traced.collectives] == found["collectives"]
+    assert traced.flops == found["flops"]
+    assert traced.peak_bytes == pytest.approx(sum(found["at_peak"].values()), rel=0.04)
     assert traced.local_params == found["held"] and traced.parameter_bytes == 4 * found["held"]
 
 

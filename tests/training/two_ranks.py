@@ -68,7 +68,8 @@ def counted(case, layout, rank):
     views = place(trainee.network, layout, trainee, dispatch=case["dispatch"])
     made, _ = count(trainee, started(trainee), batch(slice(0, 1)), layout, views)
     held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in trainee.parameters())
-    return {"collectives": [c.to_json() for c in made.collectives], "held": held}
+    return {"collectives": [c.to_json() for c in made.collectives], "held": held, "at_peak": made.at_peak,
+            "flops": made.flops}
 
 
 def main(rank, folder):
