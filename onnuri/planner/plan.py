@@ -133,6 +133,8 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"{name} {value:g}", "is not a positive number", "give more than 0")
+    if budget_usd is not None and bills.price(cluster.kind) is None:
+        raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
     recipe, notes = fitted(recipe, cluster.gpus)
     searched = None
     if layout is None:
@@ -243,8 +245,7 @@ def _scale(recipe: Recipe, cluster: Cluster, jobs: list[Job], speeds: list[StepT
     shares = [days / whole] if days is not None else []
     if usd is not None:
         price = bills.price(cluster.kind)
-        if price is None:
-            raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
+        assert price
         hours = whole * 24 * cluster.gpus
         encoding = encoding_hours(recipe, cluster, 1.0)
         shares.append(usd / (price.mid * (hours + (encoding.mid if encoding else 0.0))))

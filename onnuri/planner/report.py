@@ -192,11 +192,15 @@ def pictures(plans: list[Plan], language: Language) -> str:
     """Memory, step and checkpoints of one plan or several."""
     one = plans[0]
     label = [(p, p.title if len(plans) > 1 else "") for p in plans]
-    step = [(t, {s.name: s.exposed_seconds for s in p.step}) for p, t in label]
-    if len(plans) == 1:
+    step, unit = [(t, {s.name: s.exposed_seconds for s in p.step}) for p, t in label], "s"
+    if len(plans) > 1:  # steps of different batches
+        unit = say("gpu seconds", language)
+        step = [(t, {n: v / sum(parts.values()) * 1e6 / p.tokens_per_s_per_gpu.mid for n, v in parts.items()})
+                for (t, parts), p in zip(step, plans)]
+    else:
         step = [(say("exposed", language), step[0][1]), (say("hidden", language), {s.name: s.overlapped_seconds for s in one.step})]
     drawn = [("memory", plots.bars([(t, p.memory) for p, t in label], "GiB", language, "memory", one.capacity_gib)),
-             ("step", plots.bars(step, "s", language, "step")),
+             ("step", plots.bars(step, unit, language, "step")),
              ("goodput", plots.checkpoints(one.cluster, one.state_bytes, one.goodput.checkpoint_seconds, language))]
     return "".join(f"<h2>{say(key, language)}</h2>{svg}" for key, svg in drawn)
 

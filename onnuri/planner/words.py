@@ -18,6 +18,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "step": ("스텝", "step"),
     "hidden": ("겹쳐서 숨은 시간", "hidden behind it"),
     "exposed": ("드러난 시간", "exposed"),
+    "gpu seconds": ("GPU 초/100만 토큰", "GPU seconds a million tokens"),
     "speed": ("속도", "speed"),
     "stages": ("단계", "stages"),
     "goodput": ("유효 시간", "goodput"),
