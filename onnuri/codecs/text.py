@@ -51,6 +51,13 @@ class TextCodec(Codec):
         merges = [tuple(m) for m in learned["merges"]]
         return cls(_tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True)))
 
+    def padded(self, size: int) -> Self:
+        """The same with ids that stand for nothing behind its own, `size` in all, where a corpus has no more words."""
+        described = json.loads(self.tokenizer.to_str())
+        vocabulary = described["model"]["vocab"]
+        vocabulary |= {f"<unused {k}>": k for k in range(self.num_codes, size)}
+        return type(self)(Tokenizer.from_str(json.dumps(described)))
+
     def encode_batch(self, items: list[str]) -> list[np.ndarray]:
         return [np.array(self._ids(item), dtype=np.int64) for item in items]
 

@@ -6,6 +6,7 @@ Knows no media. A config answers how large the model is and what a token costs b
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,38 @@ import torch.nn.functional as F
 from torch import nn
 
 from onnuri import config
+from onnuri.errors import ConfigError
+
+FAMILIES = {
+    "llama": "Llama", "hyperclovax": "HyperCLOVAX", "solar_open": "SolarOpen", "exaone_moe": "ExaoneMoe", "axk1": "AXK1",
+    "vaetki": "Vaetki"}
+"""model types, and how their classes' names begin; all but the last are in transformers"""
+
+
+def stock_config(family: str, values: dict[str, Any]) -> Any:
+    """A family's configuration. Raises ConfigError for an unknown family."""
+    if family not in FAMILIES:
+        raise ConfigError(f"family {family!r}", "is not known", f"use one of {', '.join(FAMILIES)}")
+    made = getattr(_classes(family), f"{FAMILIES[family]}Config")(**values)
+    made.bos_token_id = made.eos_token_id = made.pad_token_id = None  # the classes' own are ids of other vocabularies
+    return made
+
+
+def stock_model(family: str, values: dict[str, Any]) -> nn.Module:
+    """A family's causal language model with fresh weights, on the device that is in force (`meta` for its shapes alone)."""
+    model: nn.Module = getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")(stock_config(family, values))
+    return model
+
+
+def _classes(family: str) -> Any:
+    """Where a family's classes are; ours make themselves known to transformers when they are read."""
+    if family == "vaetki":
+        from onnuri.model import vaetki
+
+        return vaetki
+    import transformers
+
+    return transformers
 
 
 class BackboneConfig(config.Config):
@@ -64,6 +97,7 @@ def load(folder: Path) -> nn.Module:
     """The stock model of a Hugging Face folder, in fp32."""
     from transformers import AutoModelForCausalLM
 
+    _known(folder)
     with _no_bars():
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
 
@@ -72,8 +106,18 @@ def outline(folder: Path) -> nn.Module:
     """The same without weights: its shapes and its config, on the meta device."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    _known(folder)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True)).eval()
+
+
+def _known(folder: Path) -> None:
+    """Makes a class of ours that the folder names known to transformers."""
+    named = folder / "config.json"
+    if named.exists():  # else transformers says so
+        family = json.loads(named.read_text(encoding="utf-8")).get("model_type")
+        if family in FAMILIES:
+            _classes(family)
 
 
 @contextmanager
@@ -124,19 +168,38 @@ def _register() -> None:
 
 
 def packed_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None,
-                     scaling: float, lengths: list[int] | None = None, **rest: Any) -> tuple[torch.Tensor, None]:
+                     scaling: float, lengths: list[int] | None = None, sliding_window: int | None = None,
+                     **rest: Any) -> tuple[torch.Tensor, None]:
     """Causal attention within each of the packed sequences: [1, heads, T, size] to [1, T, heads, size].
 
     One call a sequence: a mask over the whole row would cost its square, most of it for nothing. Without `lengths` the
-    row is one sequence.
+    row is one sequence. Keys and values may have fewer heads, and a query may see only `sliding_window` tokens.
     """
-    parts = [x.split(lengths or [x.shape[2]], 2) for x in (query, key, value)]
-    seen = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling) for q, k, v in zip(*parts, strict=True)]
+    grouped = key.shape[1] != query.shape[1]
+    seen = []
+    for q, k, v in zip(*(x.split(lengths or [x.shape[2]], 2) for x in (query, key, value)), strict=True):
+        tokens = q.shape[2]
+        near = _near(tokens, sliding_window, q.device) if sliding_window and tokens > sliding_window else None
+        seen.append(F.scaled_dot_product_attention(q, k, v, attn_mask=near, is_causal=near is None, scale=scaling,
+                                                   enable_gqa=grouped))
     return torch.cat(seen, 2).transpose(1, 2), None
 
 
+@functools.lru_cache(maxsize=256)
+def _near(tokens: int, window: int, device: torch.device) -> torch.Tensor:
+    """Whether a query [T] sees a key [T]: itself and those before it, `window` in all."""
+    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril().triu(1 - window)
+
+
+def head(model: nn.Module) -> torch.Tensor:
+    """What scores ids [vocabulary, C]: the embedding itself, where they are tied."""
+    core: Any = model
+    weight: torch.Tensor = core.get_output_embeddings().weight
+    return weight
+
+
 def embedding(model: nn.Module) -> torch.Tensor:
-    """The tied embedding [vocabulary, C]."""
+    """The embedding [vocabulary, C]."""
     core: Any = model
     weight: torch.Tensor = core.get_input_embeddings().weight
     return weight

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from onnuri.data.mix import Mixer, Segment
 from onnuri.data.pack import Sequence, pack
 from onnuri.modality import MEDIA, TABLE
-from onnuri.model.backbone import embedding, hidden_states
+from onnuri.model.backbone import embedding, head, hidden_states
 from onnuri.model.vocabulary import Vocabulary
 
 Weighted = tuple[list[int], list[float]]
@@ -83,7 +83,7 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
     sums, shares = hidden.new_zeros(len(MEDIA)), hidden.new_zeros(len(MEDIA))
     choices = vocabulary.choices()
     # one split, not a slice a choice: the gradient of a slice is a whole table of zeros
-    tables = embedding(model).split([c.hi - c.lo for c in choices])
+    tables = head(model).split([c.hi - c.lo for c in choices])
     extras = [c.extra for c in choices if c.extra is not None]
     for choice, table in zip(choices, tables, strict=True):
         chosen = (targets >= choice.lo) & (targets < choice.hi) & (weights > 0)

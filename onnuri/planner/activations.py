@@ -93,3 +93,61 @@ def matrices(block: Block, hidden: int, layout: Layout) -> set[tuple[float, floa
     for width in widths:
         found |= {((1 + block.gated) * width, hidden), (hidden, width)}
     return found
+
+
+class Eager(NamedTuple):
+    """Bytes a token and rank of one layer of transformers' model code, operator by operator."""
+
+    inside: float
+    """kept without recomputation"""
+    products: float
+    """kept where only products, attention and dispatched tokens are (`training/layout.py`, KEPT), input counted"""
+    again: float
+    """what recomputing the rest adds to them"""
+    border: float
+    """its input alone"""
+    working: float
+    """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
+
+
+def eager(block: Block, a: Architecture, layout: Layout) -> Eager:
+    """A norm keeps its input in 32 bits and twice in 16; a gated feed-forward keeps gate, activation, up and product."""
+    h, tp = a.hidden, layout.tp
+    border, norms = 2.0 * h, block.norms * (8.0 * h + 4)
+    inside, products, shared = norms, border, 0.0
+    working = 12.0 * h
+    if at := block.attention:
+        more, kept, same = _eager_attention(at, h, tp)
+        inside, products, shared = inside + more, products + kept, shared + same
+    if block.mlp:
+        wide = block.mlp / tp
+        parts = 1 + block.gated
+        inside += 4 * parts * wide
+        products, shared = products + 2 * parts * wide + 2 * h, shared + 2 * parts * wide
+        working = max(working, 4 * wide + 4 * h)
+    if e := block.experts:
+        wide = e.shared * (e.shared_width or e.width) / tp
+        rows, moved = float(e.topk), layout.ep > 1
+        inside += 4 * h + 12 * e.routed + 16 * rows  # the router, in 32 bits
+        inside += rows * (2 * h + 8 * e.width) + rows * 2 * h + 8 * wide
+        products += 4 * e.routed + rows * (4 * e.width + 2 * h) + rows * 4 * h * moved + 4 * wide + 2 * h * bool(wide)
+        shared += 4 * wide + rows * 4 * e.width * (not moved)
+        # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32 bits; what comes after
+        # is not yet there
+        after = 8 * wide + (block.norms > 2) * (8 * h + 4)
+        working = max(working, (10 if moved else 8) * rows * h + 4 * h - after)
+    return Eager(inside, products, inside - shared, border, working)
+
+
+def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, float]:
+    """(kept, kept of products alone, what of those is in both)"""
+    heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
+    out = heads * (2 * at.values + 4)
+    if at.kv_rank:
+        up = 2 * heads * (at.head_dim + at.values)
+        query = 2 * heads * (at.head_dim + at.rope_dim)
+        norms = 8 * (at.query_rank + at.kv_rank) + 4 * bool(at.query_rank) + 4
+        return norms + 2 * query + up + out, 2 * (at.query_rank + at.kv_rank + at.rope_dim) + query + up + out + 2 * h, up + out
+    turned, values = 2 * (heads + groups) * at.head_dim, 2 * groups * at.values
+    norms = (heads + groups) * (6 * at.head_dim + 4) * at.qk_norm
+    return norms + turned + values + out, turned + values + out + 2 * h, values + out

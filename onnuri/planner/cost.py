@@ -58,7 +58,10 @@ class Work(NamedTuple):
     """parameters and gradients of sharded ranks, a micro-batch"""
     step_bytes: float = 0.0
     """parameters and gradients of data ranks, a step"""
+    step_expert_bytes: float = 0.0
+    """of experts, among the ranks that hold the same ones"""
     data_rate: float = 1.0
+    expert_rate: float = 1.0
     gather_hops: float = 0.0
     """messages in a row times ranks, a micro-batch"""
     step_hops: float = 0.0
@@ -94,7 +97,7 @@ def _stretch(a: Architecture, stages: int, chunks: int) -> float:
     """The fullest stage over the mean one; embedding and head stand for a layer each, as engineers place them."""
     if stages == 1:
         return 1.0
-    slots = stages * min(chunks, max(1, a.layers // stages))
+    slots = stages * min(chunks, max(1, (a.layers + 2) // stages))
     return -(-(a.layers + 2) // slots) * slots / (a.layers + 2)
 
 
@@ -216,19 +219,22 @@ def _step(job: Job) -> dict[str, float]:
     spare = max(1.0, ranks * layout.tp / layout.ep)  # ranks that hold the same experts
     shard = _shard(job)
     local = dense / shard + experts / min(spare, shard)
-    sent = dense * (ranks > 1) + experts * (spare > 1)
+    sent, expert_sent = dense * (ranks > 1), experts * (spare > 1)
     messages = a.layers / layout.pp
-    out = {"optimizer_bytes": 26.0 * local, "micro_batches": float(job.micro_batches), "gather_bytes": 0.0,
+    out = {"step_expert_bytes": 0.0, "optimizer_bytes": 26.0 * local, "micro_batches": float(job.micro_batches), "gather_bytes": 0.0,
            "gather_hops": 0.0, "step_bytes": 0.0, "step_hops": 0.0,
            "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, a.layers // layout.pp)),
            "model_flops": a.flops_per_token(job.tokens) * job.batch_tokens / layout.gpus,
-           "data_rate": ring_rate(job)}
+           "data_rate": ring_rate(job, layout.tp, ranks), "expert_rate": ring_rate(job, layout.ep, round(spare))}
     if layout.sharding in ("fsdp", "hsdp"):
         gathers = 1.0 if layout.pp > 1 else out["micro_batches"]  # with stages, parameters stay gathered for the step
-        out["gather_bytes"] = (2 * 2 + job.gradient_bytes) * sent * gathers / out["micro_batches"]
+        scale = out["data_rate"] / out["expert_rate"]  # both in one figure, in the dense ring's time
+        out["gather_bytes"] = (2 * 2 + job.gradient_bytes) * (sent + scale * expert_sent) * gathers / out["micro_batches"]
         out["gather_hops"] = 3 * messages * min(shard, ranks) * gathers / out["micro_batches"]
     if layout.sharding not in ("fsdp",):
-        out["step_bytes"] = (job.gradient_bytes + 2) * sent * (1.0 if layout.sharding != "hsdp" else ranks / shard > 1)
+        beyond = 1.0 if layout.sharding != "hsdp" else float(ranks / shard > 1)
+        out["step_bytes"] = (job.gradient_bytes + 2) * sent * beyond
+        out["step_expert_bytes"] = (job.gradient_bytes + 2) * expert_sent * beyond
         out["step_hops"] = 2 * messages * (ranks if layout.shard is None else min(shard, ranks))
     return out
 
@@ -239,12 +245,11 @@ def _shard(job: Job) -> int:
     return 1 if job.layout.sharding == "ddp" else job.layout.shard or ranks
 
 
-def ring_rate(job: Job) -> float:
-    """Bytes a second of a ring over the data ranks: inside a domain the links', else the network cards that the domain's
-    members of the group have among them, at most the links'."""
-    layout, kind = job.layout, job.cluster.kind
+def ring_rate(job: Job, inner: int, ranks: int) -> float:
+    """Bytes a second of a ring over `ranks` that are `inner` apart: inside a domain the links', else of the network cards
+    that the domain's members of the group have among them, at most the links'."""
+    kind = job.cluster.kind
     link = kind.link_gb_per_s * 1e9
-    if job.cluster.gpus <= kind.domain or (layout.tp * layout.cp * layout.dp <= kind.domain):
+    if inner * ranks <= kind.domain:
         return link
-    inside = max(1.0, kind.domain / (layout.tp))
-    return min(link, job.cluster.nic * 1e9 * min(inside, layout.dp * layout.cp))
+    return min(link, job.cluster.nic * 1e9 * max(1.0, min(kind.domain / inner, ranks)))

@@ -52,7 +52,7 @@ class Layout(Config):
         """None where Onnuri's trainer runs it; else the engine that does."""
         if self.pp > 1 and self.sharding in ("fsdp", "hsdp"):
             return "torchtitan"  # measured: DESIGN.md, "PP does not combine with FSDP"
-        if self.pp > 1 or self.cp > 1 or self.precision in ("mxfp8", "nvfp4"):
+        if self.pp > 1 or self.cp > 1 or self.precision != "bf16" or self.sharding == "zero1":
             return "Megatron-Core"
         return None
 

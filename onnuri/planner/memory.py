@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 
 from onnuri.config import Config
-from onnuri.planner.activations import SAVED, Kept, fused, matrices
+from onnuri.planner.activations import SAVED, Kept, eager, fused, matrices
 from onnuri.planner.architecture import Block
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
+from onnuri.planner.sharded import embedding, group, layer_shapes, root
 from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
 
 GIB = 2**30
@@ -61,9 +62,17 @@ class Memory(Config):
 
 
 def memory(job: Job) -> Memory:
-    """Of the fullest pipeline stage."""
+    """Of the fullest pipeline stage, as the layout's engine runs it: Onnuri's trainer, or Megatron-Core."""
+    if job.layout.engine is None:
+        return _OwnStep(job).fullest()
     step = _Step(job)
     return max((step.stage(k) for k in range(job.layout.pp)), key=lambda m: m.allocated)
+
+
+def _whole(stage: int, **parts: float) -> Memory:
+    """With what the allocator and the libraries take besides."""
+    runtime = (CONSTANTS["memory_reserved_ratio"] - 1) * sum(parts.values()) + CONSTANTS["memory_context_gib"] * GIB
+    return Memory(**parts, runtime=runtime, stage=stage)
 
 
 class _Step:
@@ -87,10 +96,8 @@ class _Step:
         parameters, gradients, optimizer = states(held, self.layout)
         activations, logits, transient = self._activations(k)
         buffers = 0.0 if self.sharded else self._buffers(k, held)
-        allocated = parameters + gradients + optimizer + activations + logits + transient + buffers
-        runtime = (CONSTANTS["memory_reserved_ratio"] - 1) * allocated + CONSTANTS["memory_context_gib"] * GIB
-        return Memory(parameters=parameters, gradients=gradients, optimizer=optimizer, activations=activations, logits=logits,
-                      transient=transient, buffers=buffers, runtime=runtime, stage=k)
+        return _whole(k, parameters=parameters, gradients=gradients, optimizer=optimizer, activations=activations,
+                      logits=logits, transient=transient, buffers=buffers)
 
     def _activations(self, k: int) -> tuple[float, float, float]:
         """Bytes kept by all micro-batches in flight, of logits, and of the fullest moment on top."""
@@ -137,3 +144,61 @@ def states(held: Weights, layout: Layout) -> tuple[float, float, float]:
     if layout.sharding in ("fsdp", "hsdp"):
         return 4 * shared, 4 * shared, 8 * shared
     return 2 * own, 4 * own, 12 * (shared if layout.sharding == "zero1" else own)
+
+
+class _OwnStep:
+    """A step of Onnuri's trainer, moment by moment. The root's group, head and last norm, stays whole from its first use
+    to the end, and so does its gradient; in the backward pass the next layer is gathered ahead, and the sums of the last
+    layer's gradients are on their way."""
+
+    def __init__(self, job: Job) -> None:
+        a, self.job, self.layout = job.architecture, job, job.layout
+        self.tokens = float(job.tokens * self.layout.micro_batch)
+        kinds = [(group(layer_shapes(b, a.hidden), self.layout), eager(b, a, self.layout)) for b in a.blocks]
+        self.groups = [held for (held, _), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
+        self.costs = [cost for (_, cost), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
+        self.root, self.embedding = root(a, self.layout), embedding(a, self.layout)
+        bounds = [sum(b.count for b in a.blocks[:k + 1]) for k in range(len(a.blocks))]
+        self.layers = sorted({k for bound in bounds for k in (bound - 1, bound - 2) if k >= 0})
+        """in which the fullest moment can be: where kinds change, and the last but one, which has sums on their way"""
+
+    def fullest(self) -> Memory:
+        parameters = 4 * (sum(g.kept for g in self.groups) + self.root.kept + self.embedding.kept)
+        moments = [self._head(), self._end(), *(m for k in self.layers for m in (self._recomputed(k), self._summed(k)))]
+        gradients, activations, logits, transient = max(moments, key=sum)
+        return _whole(0, parameters=parameters, gradients=gradients, optimizer=2 * parameters, activations=activations,
+                      logits=logits, transient=transient, buffers=0.0)
+
+    def _kept(self, layers: int) -> float:
+        """Bytes that the first layers keep for their backward pass."""
+        kept = {"none": lambda c: c.inside, "selective": lambda c: c.products, "full": lambda c: c.border}[self.layout.recompute]
+        return self.tokens * sum(kept(c) for c in self.costs[:layers])
+
+    def _gradients(self, layer: int) -> float:
+        """Shards of the layers behind one; all of them from the second micro-batch on."""
+        later = self.groups if self.job.micro_batches > 1 else self.groups[layer + 1:]
+        ends = (self.root.kept + self.embedding.kept) * (self.job.micro_batches > 1)
+        return 4 * (sum(g.kept for g in later) + ends)
+
+    def _head(self) -> tuple[float, float, float, float]:
+        """The loss in 32 bits: kept log-probabilities, their gradient and the logits' (`ForCausalLMLoss`); last norm."""
+        a, last = self.job.architecture, len(self.groups)
+        logits = self.tokens * (12.0 * a.vocabulary + 10.0 * a.hidden)
+        return self._gradients(last), self._kept(last), logits, 2 * self.root.whole + 2 * self.groups[-1].whole
+
+    def _recomputed(self, k: int) -> tuple[float, float, float, float]:
+        """A layer is whole again, its backward pass begins."""
+        cost, sums = self.costs[k], self.groups[k + 1].whole if k + 1 < len(self.groups) else 0.0
+        again = {"none": 0.0, "selective": cost.again, "full": cost.inside}[self.layout.recompute]
+        weights = 4 * self.root.whole + 2 * self.groups[k].whole + 4 * sums + 2 * (self.groups[k - 1].whole if k else 0.0)
+        own = self.tokens * (again + cost.working + cost.border)
+        return self._gradients(k), self._kept(k + 1), 0.0, weights + own
+
+    def _summed(self, k: int) -> tuple[float, float, float, float]:
+        """A layer's backward pass is over, its gradient in 16 bits and copied in 32."""
+        weights = 4 * self.root.whole + 6 * self.groups[k].whole + 2 * (self.groups[k - 1].whole if k else 0.0)
+        return self._gradients(k), self._kept(k), 0.0, weights + self.tokens * self.costs[k].border
+
+    def _end(self) -> tuple[float, float, float, float]:
+        """The root's gradient last."""
+        return self._gradients(-1), 0.0, 0.0, 6 * self.root.whole + 2 * self.embedding.whole

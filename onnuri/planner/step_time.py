@@ -111,7 +111,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     pace = sum(one.values())
     gather = w.gather_bytes / (w.data_rate * c["nic"]) + w.gather_hops * c["hop"]
     one["gather"] = beyond(gather, c["overlap"] * pace) + c["leak"] * gather
-    step = w.step_bytes / (w.data_rate * c["nic"]) + w.step_hops * c["hop"]
+    step = w.step_bytes / (w.data_rate * c["nic"]) + w.step_expert_bytes / (w.expert_rate * c["nic"]) + w.step_hops * c["hop"]
     parts = {name: time * w.micro_batches for name, time in one.items()}
     parts["bubble"] = w.bubble * sum(one.values())
     parts["reduce"] = beyond(step, c["overlap"] * pace) + c["leak"] * step

@@ -21,7 +21,7 @@ NAMES = ("axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni")
 @functools.cache
 def find(name: str) -> Recipe:
     """A system by its name. Raises ConfigError for an unknown one, with the nearest names."""
-    recipe: Recipe = _module(name).recipe()
+    recipe: Recipe = module(name).recipe()
     return recipe
 
 
@@ -36,7 +36,7 @@ def frozen(name: str) -> Path:
     return Path(__file__).parent / f"{find(name).name}.json"
 
 
-def _module(name: str) -> Any:
+def module(name: str) -> Any:
     key = name.lower().replace("-", "_").replace(".", "")
     if key not in NAMES:
         near = difflib.get_close_matches(key, NAMES, n=3, cutoff=0.4) or NAMES

@@ -43,6 +43,13 @@ VALUES = {
     "tie_word_embeddings": (False, CLASS),
     "initializer_range": (0.02, CLASS),
 }
+NANO = {
+    "num_hidden_layers": 6, "mlp_layer_types": layers(1, "dense", 6, "sparse"), "intermediate_size": 576,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "q_lora_rank": 96, "kv_lora_rank": 96, "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 32, "v_head_dim": 48, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 192,
+    "n_group": 4, "topk_group": 2, "rope_parameters": {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0,
+                                                        "original_max_position_embeddings": 512}}
+"""what the laptop's model has otherwise (`nano.py`)"""
 
 
 def recipe() -> Recipe:

@@ -47,6 +47,10 @@ VIDEO = MediumPlan(medium="video", codec="TA-Tok, one frame a second: the image'
                    encode_flops_per_token=IMAGE.encode_flops_per_token, source=ASSUMED)
 AUDIO = MediumPlan(medium="audio", codec="CosyVoice2 FSQ", codes=0, tokens_per_second=25, encode_flops_per_token=0.6e9,
                    source=f"{REPORT}: ids within the published vocabulary; FLOPs: {ASSUMED}")
+NANO = {
+    "num_hidden_layers": 6, "intermediate_size": 576, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32,
+    "attention_multiplier": 32**-0.5, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}
+"""what the laptop's model has otherwise (`nano.py`)"""
 
 
 def recipe() -> Recipe:

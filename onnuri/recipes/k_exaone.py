@@ -39,6 +39,11 @@ VALUES = {
     "tie_word_embeddings": (False, CLASS),
     "initializer_range": (0.02, CLASS),
 }
+NANO = {
+    "num_hidden_layers": 8, "mlp_layer_types": layers(1, "dense", 8, "sparse"), "layer_types": every(4, 8), "sliding_window": 64,
+    "intermediate_size": 576, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32, "num_experts": 8,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 192}
+"""what the laptop's model has otherwise (`nano.py`)"""
 
 
 def recipe() -> Recipe:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from onnuri import config, media
 from onnuri.codecs.audio import AudioCodec
@@ -123,7 +124,7 @@ def train(preset: str, out: Path) -> None:
     for stage in (pools, codecs, table, model):
         start = time.time()
         stage(settings, out)
-        _note(out, stage.__name__, time.time() - start)
+        note(out, stage.__name__, time.time() - start)
         console.print(f"{stage.__name__}: {(time.time() - start) / 60:.1f} min")
     console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")
 
@@ -156,13 +157,18 @@ def table(settings: LaptopConfig, out: Path) -> None:
 def model(settings: LaptopConfig, out: Path) -> None:
     """Train the language model and write the folder that ships."""
     made = load_codecs(out / "codecs")
-    vocabulary = Vocabulary(made["text"].num_codes)
     torch.manual_seed(settings.seed)
-    network = backbone_config(settings, vocabulary).build()
-    start_from_features(network, vocabulary, made, settings.seed)
-    codes = Table(out / "table")
-    for k, stage in enumerate(settings.model):
-        task = OmniTask(network, vocabulary, Mixer(stage.mix, codes), made["text"].words, settings.tokens, settings.seed + k)
+    network = backbone_config(settings, Vocabulary(made["text"].num_codes)).build()
+    learn(network, made, Table(out / "table"), settings.model, settings.tokens, settings.seed, out)
+
+
+def learn(network: nn.Module, made: dict[str, Any], table: Table, stages: tuple[Stage, ...], tokens: int, seed: int,
+          out: Path) -> None:
+    """Train a network with fresh weights on a table, stage by stage, `tokens` a step; the model ends in OUT/model."""
+    vocabulary = Vocabulary(made["text"].num_codes)
+    start_from_features(network, vocabulary, made, seed)
+    for k, stage in enumerate(stages):
+        task = OmniTask(network, vocabulary, Mixer(stage.mix, table), made["text"].words, tokens, seed + k)
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         fit(task, stage.loop, out / stage.name, f"model: {stage.name}")
         if stage.share < 1:
@@ -176,7 +182,7 @@ def backbone_config(settings: LaptopConfig, vocabulary: Vocabulary) -> BackboneC
                           heads=settings.heads, hidden=settings.hidden)
 
 
-def _note(out: Path, stage: str, seconds: float) -> None:
+def note(out: Path, stage: str, seconds: float) -> None:
     """Adds a stage's time in this sitting to OUT/times.json."""
     path = out / "times.json"
     times: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

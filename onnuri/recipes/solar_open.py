@@ -34,6 +34,10 @@ VALUES = {
     "tie_word_embeddings": (False, CLASS),
     "initializer_range": (0.02, CLASS),
 }
+NANO = {
+    "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32, "n_routed_experts": 8,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 192}
+"""what the laptop's model has otherwise (`nano.py`)"""
 
 
 def recipe() -> Recipe:

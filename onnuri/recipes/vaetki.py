@@ -41,6 +41,12 @@ VALUES = {
     "tie_word_embeddings": (False, "inferred: with it the count is what was published"),
     "initializer_range": (0.02, ASSUMED),
 }
+NANO = {
+    "num_hidden_layers": 6, "mlp_layer_types": layers(1, "dense", 6, "sparse"), "layer_types": every(6, 6), "sliding_window": 64,
+    "intermediate_size": 576, "num_attention_heads": 4, "num_key_value_heads": 4, "q_lora_rank": 96, "kv_lora_rank": 96,
+    "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 48, "n_routed_experts": 8, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 192}
+"""what the laptop's model has otherwise (`nano.py`)"""
 
 
 def recipe() -> Recipe:

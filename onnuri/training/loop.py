@@ -27,6 +27,7 @@ from onnuri.config import Config
 from onnuri.training.checkpoint import restore, store
 from onnuri.training.metrics import Metrics, Progress
 from onnuri.training.optim import Optimizers
+from onnuri.training.step import take
 
 
 class Task(Protocol):
@@ -107,11 +108,7 @@ def share_done(config: LoopConfig, step: int, spent: float) -> float:
 def _step(task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: float) -> dict[str, float]:
     torch.manual_seed(config.seed * 1_000_003 + step)
     loss, figures = task.loss(task.batch(step))
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(task.module.parameters(), config.clip)
-    if torch.isfinite(norm):  # one bad batch must not cost the run
-        optimizer.step(lr)
-    task.module.zero_grad(set_to_none=True)
+    norm = take(task.module, loss, optimizer, lr, config.clip)
     return {"lr": lr, "grad_norm": float(norm), "loss": float(loss.detach()), **figures}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 """Newton–Schulz coefficients (Jordan et al. 2024, "Muon")"""
@@ -60,6 +61,14 @@ class Muon(torch.optim.Optimizer):
             p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
 
 
+def _by_mesh(params: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Parameters whose shards lie on the same mesh together: no kernel takes several."""
+    parts: dict[Any, list[nn.Parameter]] = {}
+    for p in params:
+        parts.setdefault(p.device_mesh if isinstance(p, DTensor) else None, []).append(p)
+    return list(parts.values())
+
+
 class Optimizers:
     """One optimizer for every kind of weight, stepped together."""
 
@@ -70,9 +79,12 @@ class Optimizers:
         taken = {id(p) for p in inner}
         matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in taken]
         vectors = [p for _, p in named if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [{"params": same, "weight_decay": decay} for params, decay in ((matrices, weight_decay), (vectors, 0.0))
+                  for same in _by_mesh(params)]
+        # fused where sharded: one kernel a group, and a step count that is never read back
+        sharded = any(isinstance(p, DTensor) for _, p in named) or None
         self.each: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=betas)]
+            torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=sharded)]
         if inner:
             self.each.append(Muon(inner, lr=learning_rate, weight_decay=weight_decay))
 

@@ -84,7 +84,7 @@ def test_weights_that_are_not_what_was_written_are_one_line(made, tmp_path):
 def test_a_folder_whose_settings_are_damaged_is_one_line(made, tmp_path, file, left):
     made.save(tmp_path / "model")
     (tmp_path / "model" / file).write_text(left)
-    with pytest.raises(WeightsError, match="is not what was written|holds no model"):
+    with pytest.raises(WeightsError, match=r"is not what was written|holds no model"):
         OmniModel.load(tmp_path / "model")
 
 

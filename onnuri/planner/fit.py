@@ -1,0 +1,97 @@
+"""Fits the step time's constants to published runs: robust least squares on log error, with priors. Needs scipy.
+
+Run: `python -m onnuri.planner.fit` writes `data/constants.json`. Knows nothing of how runs are split for validation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from onnuri.planner import constants, runs
+from onnuri.planner.cost import Work, work
+from onnuri.planner.step_time import Rates, rates, seconds
+
+SIGMA = 0.08
+"""log error that is expected of one configuration: noise between releases and sources"""
+PUBLISHED = constants.FILE.parent / "published_runs.csv"
+
+
+class Evidence(NamedTuple):
+    """Rows, and their meanings stacked to arrays."""
+
+    rows: list[runs.Row]
+    work: Work
+    rates: Rates
+    per_gpu: np.ndarray
+    """tokens a step and GPU, by meaning"""
+    weight: np.ndarray
+    """of a meaning in its row"""
+    row: np.ndarray
+    """index of a meaning's row"""
+    factor: np.ndarray
+    """of a row: its metric for one token a second and GPU"""
+
+
+def usable(rows: Sequence[runs.Row]) -> list[runs.Row]:
+    """Rows of steady speed that stand on a published page."""
+    return [r for r in rows if r.get("recalled") != "yes" and r["metric"] not in ("gpu_hours", "days")
+            and runs.why_null(r) is None]
+
+
+def stack(rows: Sequence[runs.Row]) -> Evidence:
+    found = [(i, m) for i, row in enumerate(rows) for m in runs.meanings(row)]
+    jobs = [m.job for _, m in found]
+    firsts = [next(m.job for j, m in found if j == i) for i in range(len(rows))]
+    return Evidence(
+        rows=list(rows), work=Work(*(np.array(x, float) for x in zip(*map(work, jobs), strict=True))),
+        rates=Rates(*(np.array(x, float) for x in zip(*map(rates, jobs), strict=True))),
+        per_gpu=np.array([j.batch_tokens / j.cluster.gpus for j in jobs]), weight=np.array([m.weight for _, m in found]),
+        row=np.array([i for i, _ in found]),
+        factor=np.array([runs.in_metric(r, j, 1.0) for r, j in zip(rows, firsts, strict=True)]))
+
+
+def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
+    """Of each row, in tokens a second and GPU: the mean over what it may mean."""
+    parts, _ = seconds(e.work, e.rates, fitted)
+    logs = np.log(e.per_gpu / sum(parts.values()))
+    return np.bincount(e.row, e.weight * logs, len(e.rows))
+
+
+def published(e: Evidence) -> np.ndarray:
+    """Logarithm of each row's value, in tokens a second and GPU."""
+    return np.log(np.array([float(r["value"]) for r in e.rows]) / e.factor)
+
+
+def repeats(rows: Sequence[runs.Row]) -> np.ndarray:
+    """How many rows are the same model, machine and precision: releases repeat them."""
+    keys = [(r["model"], r["gpu"], r["precision"], r["seq_len"]) for r in rows]
+    count = Counter(keys)
+    return np.array([count[k] for k in keys], float)
+
+
+def fit(e: Evidence, held: Any = None) -> dict[str, float]:
+    """Constants from all rows but those `held` out (a mask)."""
+    known = constants.load()
+    prior, spread = np.log([c.prior for c in known]), np.array([c.spread for c in known])
+    use = np.ones(len(e.rows), bool) if held is None else ~held
+    target = published(e)
+    weight = np.where(use, repeats(e.rows) ** -0.25, 0.0)
+
+    def named(x: np.ndarray) -> dict[str, float]:
+        return dict(zip((c.name for c in known), np.exp(prior + spread * x), strict=True))
+
+    def residuals(x: np.ndarray) -> np.ndarray:
+        z = (log_speed(e, named(x)) - target) / SIGMA * weight
+        robust = np.sign(z) * np.sqrt(2 * (np.sqrt(1 + z**2) - 1))  # soft l1 on rows, not on priors
+        return np.concatenate([robust, x])
+
+    return named(least_squares(residuals, np.zeros(len(known)), method="trf", x_scale=1.0, max_nfev=60).x)
+
+
+if __name__ == "__main__":
+    constants.save(fit(stack(usable(runs.read(PUBLISHED)))))

@@ -1,0 +1,223 @@
+"""Published runs as jobs: a CSV's row in, the jobs it may mean with their weights out, and figures in the row's metric.
+
+Knows no constant and never reads `value`. What a row does not say is what an engineer would choose, or several choices.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from onnuri.errors import ConfigError
+from onnuri.planner import hardware, shapes
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.job import Job
+from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
+
+Row = dict[str, str]
+COLUMNS = ("id", "model", "kind", "total_params_B", "active_params_B", "layers", "hidden", "ffn", "experts", "topk", "heads",
+           "kv_heads", "seq_len", "global_batch_tokens", "gpu", "gpus", "precision", "dp", "tp", "pp", "cp", "ep",
+           "zero_or_fsdp", "recompute", "metric", "value")
+"""that a table of runs has; `note`, `source`, `tokens_trained_B` and others may stand beside them"""
+NUMBERS = {"total_params_B", "active_params_B", "layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads", "seq_len",
+           "global_batch_tokens", "gpus", "dp", "tp", "pp", "cp", "ep", "value", "tokens_trained_B"}
+METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", "gpu_hours", "days")
+RULE = ("a row is null only if its model, gpu or metric is empty, its GPU is not listed, nothing tells its model's size, "
+        "or it asks for hours or days without tokens_trained_B; a null counts as 100 % error")
+FULL_SCORES_BEFORE = 2025.0
+"""year to which figures in FLOPs counted attention in full unless they say otherwise (PaLM's and Megatron-LM's formula)"""
+GOODPUT = 0.9
+"""of hours that count restarts too"""
+
+
+class Meaning(NamedTuple):
+    """One of the jobs that a row may mean."""
+
+    job: Job
+    weight: float
+    """of all of a row's meanings 1"""
+
+
+def read(path: Path) -> list[Row]:
+    """Rows of a CSV. Raises ConfigError for missing columns and cells that are no number."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows, header = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(str(path), f"cannot be read as a CSV ({error})", "give a file like published_runs.csv") from None
+    if missing := [c for c in COLUMNS if c not in header]:
+        raise ConfigError(str(path), f"has no column {', '.join(missing)}", f"give the columns {', '.join(COLUMNS)}")
+    for line, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise ConfigError(f"{path} line {line}", f"has not {len(header)} cells", "quote cells with commas")
+        for column in NUMBERS & row.keys():
+            _check(path, line, column, row[column])
+    return rows
+
+
+def _check(path: Path, line: int, column: str, cell: str) -> None:
+    if not cell.strip():
+        return
+    try:
+        positive = float(cell) > 0
+    except ValueError:
+        positive = False
+    if not positive or cell.strip().lower() in ("inf", "infinity"):
+        raise ConfigError(f"{path} line {line}: {column} {cell!r}", "is not a number above 0", "mend or empty the cell")
+
+
+def number(row: Row, column: str) -> float | None:
+    cell = (row.get(column) or "").strip()
+    return float(cell) if cell else None
+
+
+def whole(row: Row, column: str) -> int | None:
+    value = number(row, column)
+    return None if value is None else max(1, round(value))
+
+
+def why_null(row: Row) -> str | None:
+    """The rule by which a row has no prediction, or None."""
+    for column in ("model", "gpu", "metric"):
+        if not row[column].strip():
+            return f"{column} is empty"
+    if row["gpu"].lower() not in {n.lower() for n in hardware.table()}:
+        return f"GPU {row['gpu']!r} is not listed"
+    if row["metric"] not in METRICS:
+        return f"metric {row['metric']!r} is not one of {', '.join(METRICS)}"
+    if row["metric"] in ("gpu_hours", "days") and not number(row, "tokens_trained_B"):
+        return "tokens_trained_B is empty"
+    if row["metric"] == "days" and not number(row, "gpus"):
+        return "gpus is empty"
+    try:
+        architecture(row)
+    except ConfigError:
+        return "nothing tells the model's size"
+    return None
+
+
+def architecture(row: Row) -> Architecture:
+    known: dict[str, int | None] = {c: whole(row, c) for c in ("layers", "hidden", "heads", "kv_heads", "experts", "topk")}
+    known["expert_ffn" if row["kind"] == "moe" else "ffn"] = whole(row, "ffn")
+    if found := re.search(r"vocab(?:ulary)? (\d{4,6})", note(row)):
+        known["vocab"] = int(found[1])
+    if re.search(r"w/o MTP|without MTP|no MTP", note(row)):
+        known["mtp"] = 0
+    total, active = number(row, "total_params_B"), number(row, "active_params_B")
+    return shapes.infer(row["model"], total and total * 1e9, active and active * 1e9, **known)
+
+
+def note(row: Row) -> str:
+    return row.get("note") or ""
+
+
+def meanings(row: Row) -> list[Meaning]:
+    """The jobs a row may mean: what it says, and what it does not say in the ways that engineers choose."""
+    a, tokens = architecture(row), whole(row, "seq_len") or 4096
+    gpus = whole(row, "gpus") or _usual_gpus(a)
+    cluster = _cluster(row, gpus)
+    jobs = []
+    for layout in _layouts(row, a, gpus, tokens):
+        rank = layout.micro_batch * tokens * layout.dp
+        batch = whole(row, "global_batch_tokens") or rank * max(-(-4_194_304 // rank), 4 * layout.pp * (layout.pp > 1))
+        jobs.append(Job(architecture=a, layout=layout, cluster=cluster, tokens=tokens, batch_tokens=max(batch, rank),
+                        release=year(row, a), graphs=True if re.search(r"graph", note(row), re.I) else None,
+                        gradient_bytes=2.0 if re.search(r"pure|PURE", note(row)) else 4.0))
+    return [Meaning(job, 1 / len(jobs)) for job in jobs]
+
+
+def _usual_gpus(a: Architecture) -> int:
+    """A power of two with about a GPU for 200M active parameters."""
+    return max(8, 2 ** round((a.num_active_params() / 2e8)).bit_length())
+
+
+def _cluster(row: Row, gpus: int) -> Cluster:
+    kind, text, nic = hardware.gpu(row["gpu"]), note(row), None
+    if found := re.search(r"([\d.]+) ?Gb/s per GPU", text):
+        nic = float(found[1]) / 8
+    elif found := re.search(r"(\d+)x ?[A-Za-z -]*?(\d+) ?Gb", text):
+        nic = int(found[1]) * float(found[2]) / 8 / 8
+    power = re.search(r"(\d{3,4}) ?W\b", text)
+    memory = re.search(r"([\d.]+) ?TB/s", text)
+    return Cluster(gpu=kind.name, gpus=gpus, nic_gb_per_s=nic, power_w=float(power[1]) if power else None,
+                   memory_tb_per_s=float(memory[1]) if memory else None)
+
+
+def year(row: Row, a: Architecture) -> float | None:
+    """Of the training software: a release in the note or id, a date, the paper's number; else soon after the model."""
+    texts = (note(row), row["id"], row.get("source") or "")
+    for pattern in (r"NeMo (\d\d)\.(\d\d)", r"@(\d\d)\.(\d\d)", r"20(\d\d)[-/.](\d\d)\b", r"arxiv\.org/abs/(\d\d)(\d\d)\.",
+                    r"arXiv:(\d\d)(\d\d)\."):
+        for text in texts:
+            if (found := re.search(pattern, text)) and 1 <= int(found[2]) <= 12:
+                return 2000 + int(found[1]) + (int(found[2]) - 0.5) / 12
+    spec = shapes.listed(row["model"]) or {}
+    return spec["year"] + 0.3 if "year" in spec else None
+
+
+def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
+    given = {c: whole(row, c) for c in ("tp", "pp", "cp", "ep")}
+    tp, cp = given["tp"] or 1, given["cp"] or 1
+    pp = given["pp"] or 1
+    dp = max(1, gpus // (tp * pp * cp))
+    text = row["zero_or_fsdp"].lower()
+    sharding: Sharding = "fsdp" if re.search(r"fsdp|zero-?3", text) else "zero1"
+    within = re.search(r"within (\d+)|fsdp(\d+)", text)
+    shard = int(within[1] or within[2]) if within else None
+    if shard and (shard >= dp * cp or dp * cp % shard):
+        shard = None
+    ep = given["ep"] or (min(8, dp * cp) if any(b.experts for b in a.blocks) else 1)
+    stages = re.search(r"\bVP ?(\d+)", note(row))
+    recompute: Recompute = row["recompute"] if row["recompute"] in ("none", "selective", "full") else "selective"  # type: ignore[assignment]
+    base = Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=shard, recompute=recompute,
+                  virtual_stages=int(stages[1]) if stages else 1, precision=precision(row))
+    chunks = [base.virtual_stages] if stages or pp == 1 else sorted({1, max(1, round(a.layers / pp / 3))})
+    return [base.replace(micro_batch=m, virtual_stages=v) for m in _micro_batches(row, tokens, dp) for v in chunks]
+
+
+def _micro_batches(row: Row, tokens: int, dp: int) -> list[int]:
+    text, batch = note(row), number(row, "global_batch_tokens")
+    if found := re.search(r"(?:MBS|microbatch|micro-batch|micro_bsz|local batch(?: size)?)[ =:]*(\d+)", text, re.I):
+        return [int(found[1])]
+    each = max(1, round(batch / (tokens * dp))) if batch else 0
+    if each and (found := re.search(r"(?:micro_num|grad accum|gradient accumulation|GA)[ =]*(\d+)", text)):
+        return [max(1, each // int(found[1]))]
+    return [m for m in (1, 2, 4) if not each or each % m == 0] or [1]
+
+
+def precision(row: Row) -> Precision:
+    label = re.search(r"label '([A-Za-z0-9-]+)", note(row))
+    text = (label[1] if label else row["precision"]).lower()
+    if "nvfp4" in text or "fp4" in text:
+        return "nvfp4"
+    if re.search(r"mxfp8|fp8-mx", text):
+        return "mxfp8"
+    return "fp8" if "fp8" in text else "bf16"
+
+
+def in_metric(row: Row, job: Job, speed: float) -> float:
+    """Tokens a second and GPU in the row's metric and by its convention."""
+    metric = row["metric"]
+    if metric == "tokens_per_s_per_gpu":
+        return speed
+    if metric in ("gpu_hours", "days"):
+        hours = (number(row, "tokens_trained_B") or 0.0) * 1e9 / speed / 3600 / GOODPUT
+        return hours if metric == "gpu_hours" else hours / 24 / (number(row, "gpus") or 1)
+    flops = flops_per_token(row, job) * speed
+    return flops / 1e12 if metric == "tflops_per_gpu" else 100 * flops / (job.cluster.kind.bf16_tflops * 1e12)
+
+
+def flops_per_token(row: Row, job: Job) -> float:
+    """By the row's convention: hardware FLOPs count a full recomputation; attention in full or causal."""
+    text = note(row).lower()
+    if "causal" in text and "not causal" not in text:
+        causal = True
+    else:
+        causal = "full attention" not in text and "not causal" not in text and (job.release or 2024.0) >= FULL_SCORES_BEFORE
+    flops = job.architecture.flops_per_token(job.tokens, causal)
+    hardware_flops = re.search(r"hardware|incl\. recompute", text) and row["metric"] == "tflops_per_gpu"
+    return flops * 4 / 3 if hardware_flops and job.layout.recompute == "full" else flops

@@ -1,0 +1,107 @@
+"""What PyTorch's `fully_shard` makes of a model: which numbers a rank keeps, and which it holds while a layer runs.
+
+A group a layer, one for the embedding unless it is the head too, and the root's. Knows the shapes of transformers'
+parameters, cut as `training/layout.py` cuts them: experts' along the first dimension that the ranks divide, all others
+along their rows, of which the last ranks get fewer or none, and a gather's buffers are padded.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from onnuri.planner.architecture import Architecture, Attention, Block
+from onnuri.planner.layout import Layout
+from onnuri.planner.stages import shards
+
+
+class Shape(NamedTuple):
+    """A parameter of transformers' classes, before any cut."""
+
+    dims: tuple[int, ...]
+    tensor: int | None = None
+    """dimension that tensor parallelism cuts"""
+    routed: bool = False
+
+
+class Group(NamedTuple):
+    """What is gathered together, in numbers of one rank."""
+
+    kept: float
+    """the fullest rank's shard"""
+    dense: float
+    """whole over the dense ranks, padding counted"""
+    routed: float
+    """whole over the ranks that hold the same experts"""
+
+    @property
+    def whole(self) -> float:
+        return self.dense + self.routed
+
+
+def group(shapes: list[Shape], layout: Layout) -> Group:
+    """Of parameters that are gathered together."""
+    dense_ranks, routed_ranks = shards(layout)
+    kept = dense = routed = 0.0
+    for shape in shapes:
+        dims = [size // layout.tp if k == shape.tensor else size for k, size in enumerate(shape.dims)]
+        apart = shape.routed and layout.ep > 1
+        if apart:
+            dims[0] //= layout.ep
+        ranks = routed_ranks if apart else dense_ranks
+        cut = next((k for k, size in enumerate(dims) if size % ranks == 0), 0) if len(dims) > 2 else 0
+        own = math.prod(dims) // dims[cut] * -(-dims[cut] // ranks)
+        kept, dense, routed = kept + own, dense + own * ranks * (not apart), routed + own * ranks * apart
+    return Group(kept, dense, routed)
+
+
+def layer_shapes(block: Block, hidden: int) -> list[Shape]:
+    """Parameters of one layer."""
+    found = [Shape((hidden,))] * block.norms
+    if block.attention:
+        found += _attention(block.attention, hidden)
+    if block.mlp:
+        found += _feed_forward(block.mlp, hidden, block.gated)
+        found += [Shape((block.mlp,), 0)] * ((1 + block.gated) * block.mlp_bias) + [Shape((hidden,))] * block.mlp_bias
+    if block.mixer_params:
+        found.append(Shape((block.mixer_params // hidden, hidden), 0))
+    if e := block.experts:
+        found += [Shape((e.routed, hidden)), Shape((e.routed, (1 + block.gated) * e.width, hidden), None, True),
+                  Shape((e.routed, hidden, e.width), None, True)]
+        if e.shared:
+            found += _feed_forward(e.shared * (e.shared_width or e.width), hidden, block.gated)
+        if e.bias:
+            found += [Shape((e.routed,)), Shape((e.routed, (1 + block.gated) * e.width), None, True),
+                      Shape((e.routed, hidden), None, True)]
+    return found
+
+
+def _feed_forward(width: int, hidden: int, gated: bool) -> list[Shape]:
+    return [Shape((width, hidden), 0)] * (1 + gated) + [Shape((hidden, width), 1)]
+
+
+def _attention(at: Attention, hidden: int) -> list[Shape]:
+    found = [Shape((hidden, at.heads * at.values), 1)]
+    query = at.heads * (at.head_dim + at.rope_dim)
+    if at.kv_rank:
+        found += [Shape((at.kv_rank + at.rope_dim, hidden)), Shape((at.kv_rank,)),
+                  Shape((at.heads * (at.head_dim + at.values), at.kv_rank), 0)]
+        found += [Shape((at.query_rank, hidden)), Shape((at.query_rank,)), Shape((query, at.query_rank), 0)] * bool(
+            at.query_rank) or [Shape((query, hidden), 0)]
+    else:
+        found += [Shape((rows, hidden), 0) for rows in (query, at.kv_heads * at.head_dim, at.kv_heads * at.values)]
+    if at.bias:
+        found += [Shape((query,), 0), Shape((at.kv_heads * at.head_dim,), 0), Shape((at.kv_heads * at.values,), 0),
+                  Shape((hidden,))]
+    return found + [Shape((at.head_dim,))] * (2 * at.qk_norm) + [Shape((at.heads,), 0)] * at.sinks
+
+
+def embedding(a: Architecture, layout: Layout) -> Group:
+    """The group of the embedding, empty where it is the head too."""
+    return group([] if a.tied else [Shape((a.vocabulary, a.hidden), 0)], layout)
+
+
+def root(a: Architecture, layout: Layout) -> Group:
+    """What no other group took: the head and the last norm."""
+    extra = [Shape((a.positions, a.hidden))] * bool(a.positions)
+    return group([Shape((a.vocabulary, a.hidden), 0), Shape((a.hidden,)), *extra], layout)

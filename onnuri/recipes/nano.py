@@ -1,0 +1,108 @@
+"""The five systems in a few million parameters: same classes, same features, same media, trained by a laptop in twenty minutes.
+
+    shipped codecs → token table (one for all, in DATA) → model → folder
+
+All five get the same table, mix and seeds, and the same budget in FLOPs of the model, which each turns into steps: what differs
+at the end is the architecture. Run: `onnuri train axk1 --preset nano`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import onnuri
+from onnuri import config, media
+from onnuri.data.mix import MixConfig
+from onnuri.data.table import Table, make_table
+from onnuri.model import backbone
+from onnuri.model.omni import load_codecs, save_codecs
+from onnuri.model.vocabulary import Vocabulary
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.stock import architecture
+from onnuri.recipes import find, module
+from onnuri.recipes.laptop import PLACES, Stage, learn, note
+from onnuri.training.loop import LoopConfig
+
+MIX = PLACES.replace(hear=0.14, speak=0.12)
+TEXT_CODES = 4_096
+"""the world's own words are 972; the other ids stand for nothing, as most of a large vocabulary does here"""
+SEQUENCE = 160
+"""tokens of a sequence, in the mean: what attention costs"""
+
+
+class NanoConfig(config.Config):
+    """Everything a run needs; written to `run.json`, which reruns it."""
+
+    recipe: str
+    values: dict[str, Any]
+    """the class's configuration, but for the vocabulary, which follows from the codecs"""
+    flops: float
+    """budget: FLOPs of the model, forward and backward"""
+    loop: LoopConfig = LoopConfig(optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.4)
+    """how fast; its steps follow from the budget"""
+    mix: MixConfig = MIX
+    scenes: int = 8_192
+    """rows of the token table"""
+    tokens: int = 3_072
+    """a step, of sequences packed end to end"""
+    workers: int = 2
+    seed: int = 0
+
+    @property
+    def architecture(self) -> Architecture:
+        values = {**self.values, "vocab_size": Vocabulary(TEXT_CODES).size}
+        return architecture(f"{self.recipe} nano", find(self.recipe).family, values)
+
+    @property
+    def steps(self) -> int:
+        return max(round(self.flops / (self.architecture.flops_per_token(SEQUENCE) * self.tokens)), 1)
+
+
+def nano(name: str) -> NanoConfig:
+    """Twenty minutes of two cores."""
+    return NanoConfig(recipe=name, values={**find(name).values, **module(name).NANO, **SMALL}, flops=BUDGET)
+
+
+def smoke(name: str) -> NanoConfig:
+    """Seconds: every stage runs, nothing is learned."""
+    made = nano(name)
+    return made.replace(scenes=48, tokens=1_024, loop=made.loop.replace(log_every=1),
+                        flops=4 * 1_024 * made.architecture.flops_per_token(SEQUENCE))
+
+
+PRESETS: dict[str, Callable[[str], NanoConfig]] = {"nano": nano, "smoke": smoke}
+BUDGET = 4e13
+SMALL = {"hidden_size": 192, "tie_word_embeddings": True, "max_position_embeddings": 2_048}
+"""what all five have alike: tied embeddings, for most of so small a model would be these twice"""
+
+
+def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
+    """Run or go on with a preset in a folder; the model ends in OUT/model. DATA beside it holds what all five share."""
+    settings, console, began = PRESETS[preset](name), Console(), time.time()
+    torch.set_num_threads(settings.workers)
+    media.make_folder(out)
+    settings.save(out / "run.json")
+    made = prepare(settings, data or out.parent / f"nano-data-{settings.scenes}")
+    console.print(f"{settings.architecture.num_params() / 1e6:.2f}M parameters, {settings.steps} steps")
+    start = time.time()
+    torch.manual_seed(settings.seed)
+    network = backbone.stock_model(find(name).family, {**settings.values, "vocab_size": settings.architecture.vocabulary})
+    stage = Stage(name="lm", loop=settings.loop.replace(steps=settings.steps, seed=settings.seed), mix=settings.mix)
+    learn(network, *made, (stage,), settings.tokens, settings.seed, out)
+    note(out, "model", time.time() - start)
+    console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")
+
+
+def prepare(settings: NanoConfig, data: Path) -> tuple[dict[str, Any], Table]:
+    """The shipped codecs with more text ids, and the table that they make of scenes."""
+    if not (data / "codecs/shape/config.json").exists():
+        shipped = load_codecs(onnuri.WEIGHTS / "laptop" / "codecs")
+        save_codecs({**shipped, "text": shipped["text"].padded(TEXT_CODES)}, data / "codecs")
+    make_table(data / "table", settings.scenes, load_codecs, data / "codecs", settings.workers)
+    return load_codecs(data / "codecs"), Table(data / "table")

@@ -1,0 +1,183 @@
+"""A training step of the real model at full size, on a CPU, in seconds: nothing is computed, everything is counted.
+
+The network, the loss, the parallel plan and the optimizer are those that train; tensors are fake (shapes without values)
+and the process group is one rank of many that do not exist. What no CPU can trace stands in `standins.py`.
+
+    run(recipe, 1024, rank=0) -> DryRun
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from onnuri.config import Config
+from onnuri.errors import ConfigError
+from onnuri.model.backbone import stock_model
+from onnuri.planner.layout import Layout
+from onnuri.planner.recipe import Recipe
+from onnuri.training import standins
+from onnuri.training.layout import Meshes, Placement, local_sizes, place
+from onnuri.training.optim import Optimizers
+from onnuri.training.step import Trainee, take
+from onnuri.training.trace import Collective, Trace
+
+
+class DryRun(Config):
+    """One rank's step: a forward and a backward pass of a micro-batch, and the optimizer's update."""
+
+    name: str
+    gpus: int
+    rank: int
+    layout: Layout
+    tokens: int
+    """a sequence"""
+    total_params: int
+    local_params: int
+    """that this rank holds"""
+    imbalance: float
+    """most parameters that a rank holds over the mean of all ranks"""
+    parameter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    saved_bytes: int
+    """activations that live when the backward pass begins"""
+    activation_bytes: int
+    """most of them at any time, unsharded gradients counted"""
+    gathered_bytes: int
+    """most of whole weights and of what collectives read and write"""
+    peak_bytes: int
+    at_peak: dict[str, int]
+    """what lives at the peak, by kind"""
+    flops: int
+    collectives: tuple[Collective, ...]
+    seconds: float
+    """that the dry run took"""
+
+    @property
+    def collective_bytes(self) -> int:
+        return sum(c.bytes * c.calls for c in self.collectives)
+
+    def __str__(self) -> str:
+        gib = 2**30
+        lines = [f"{self.name} on {self.gpus} GPUs, rank {self.rank}: {_layout(self.layout)}",
+                 f"parameters {self.local_params / 1e6:,.1f}M of {self.total_params / 1e9:,.2f}B, "
+                 f"fullest rank {self.imbalance:.2f}x the mean",
+                 f"peak {self.peak_bytes / gib:,.2f} GiB: " + ", ".join(
+                     f"{kind} {size / gib:,.2f}" for kind, size in self.at_peak.items()),
+                 f"activations {self.activation_bytes / gib:,.2f} GiB at most, {self.saved_bytes / gib:,.2f} kept for the "
+                 f"backward pass", f"{self.flops / 1e12:,.1f} TFLOP"]
+        lines += [f"{c.name:<15} {c.group:<10} {c.ranks:>5} ranks {c.calls:>6} x {c.bytes / 2**20:>10,.2f} MiB"
+                  for c in sorted(self.collectives, key=lambda c: -c.bytes * c.calls) if c.bytes * c.calls > 2**20]
+        return "\n".join([*lines, f"traced in {self.seconds:.1f} s"])
+
+
+def _layout(layout: Layout) -> str:
+    plain = Layout().to_json()
+    return ", ".join(f"{k} {v}" for k, v in layout.to_json().items() if v != plain[k] or k in ("sharding", "recompute"))
+
+
+@contextmanager
+def ranks(rank: int, count: int) -> Iterator[None]:
+    """A process group of ranks that do not exist. Raises ConfigError for a rank outside."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    if not 0 <= rank < count:
+        raise ConfigError(f"rank {rank}", f"is outside 0 to {count - 1}", "give one of the ranks")
+    if dist.is_initialized():
+        raise ConfigError("dry run", "cannot share a process that trains", "run it in a process of its own")
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=count)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def run(recipe: Recipe, gpus: int, layout: Layout | None = None, rank: int = 0, tokens: int | None = None,
+        placement: Placement = "even") -> DryRun:
+    """Of a recipe with the ids that its media add, by its own layout unless another is given.
+
+    Raises ConfigError for a layout that does not divide, needs another engine or has no such rank.
+    """
+    layout = layout or recipe.layout.replace(dp=gpus // (recipe.layout.gpus // recipe.layout.dp))
+    tokens = tokens or recipe.stages[0].tokens_per_sequence
+    layout.check(recipe.omni, gpus, tokens, tokens * layout.dp * layout.micro_batch)
+    values = recipe.values | {"vocab_size": recipe.omni.vocabulary}
+    return trace(lambda: stock_model(recipe.family, values), recipe.name, layout, rank, tokens, placement)
+
+
+def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, tokens: int = 4096,
+          placement: Placement = "even", dtype: torch.dtype | None = torch.bfloat16) -> DryRun:
+    """Of the causal language model of transformers' that `build` makes."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    began = time.perf_counter()
+    with ranks(rank, layout.gpus):
+        with torch.device("meta"):
+            network = build()
+        total = sum(p.numel() for p in network.parameters())
+        trainee = ready(network, fused=True)
+        views = place(network, layout, trainee, dtype=dtype, dispatch=standins.BALANCED, placement=placement)
+        with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
+            trainee.to_empty(device="cpu")
+            optimizer = started(trainee)
+            counted, saved = count(trainee, optimizer, layout, views, tokens)
+        sizes = sum((local_sizes(p, views) for p in trainee.parameters()), torch.zeros((), dtype=torch.long))
+        return DryRun(name=name, gpus=layout.gpus, rank=rank, layout=layout, tokens=tokens, total_params=total,
+                      local_params=int(sizes[rank]), imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
+                      parameter_bytes=counted.living["parameters"], gradient_bytes=counted.most["gradients"],
+                      optimizer_bytes=counted.living["optimizer"], saved_bytes=saved,
+                      activation_bytes=counted.most["activations"], gathered_bytes=counted.most["gathered"],
+                      peak_bytes=counted.peak, at_peak=counted.at_peak, flops=counted.flops,
+                      collectives=counted.collectives, seconds=round(time.perf_counter() - began, 2))
+
+
+def ready(network: Any, fused: bool) -> Trainee:
+    """A network with its loss, its experts' products grouped and, in a trace, attention that a GPU would fuse."""
+    standins.register()
+    if fused:
+        network.set_attn_implementation(standins.FUSED)
+    network.config._experts_implementation = "grouped_mm"
+    return Trainee(network, causal_loss)
+
+
+def causal_loss(network: Any, batch: Tensor) -> Tensor:
+    """Next token over the whole vocabulary, [B, T] ids to []."""
+    return network(input_ids=batch, labels=batch, use_cache=False).loss  # type: ignore[no-any-return]
+
+
+def started(module: nn.Module) -> Optimizers:
+    """AdamW with its state made: a first step's peak would be without it."""
+    optimizer = Optimizers(module, False, 1e-4, 0.1, (0.9, 0.95))
+    for p in module.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step(1e-4)
+    module.zero_grad(set_to_none=True)
+    return optimizer
+
+
+def count(module: nn.Module, optimizer: Optimizers, layout: Layout, views: Meshes, tokens: int) -> tuple[Trace, int]:
+    """(what was counted, bytes of activations kept for the backward pass)"""
+    batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
+    counted = Trace(axes(views))
+    counted.hold(module.parameters(), "parameters")
+    counted.hold((t for o in optimizer.each for state in o.state.values() for t in state.values()), "optimizer")
+    for p in module.parameters():
+        p.register_post_accumulate_grad_hook(lambda p: counted.hold([p.grad], "gradients"))
+    with counted:
+        loss = module(batch)
+        saved = counted.living["activations"]
+        take(module, loss, optimizer, 1e-4, 1.0, layout.dp)
+    return counted, saved
+
+
+def axes(views: Meshes) -> dict[str, str]:
+    """The axis of each process group, by its name."""
+    return {mesh.get_group(axis).group_name: axis for mesh in (views.experts, views.dense)
+            for axis in mesh.mesh_dim_names or ()}

@@ -1,0 +1,132 @@
+"""What a step does that no CPU can trace, replaced by something of equal shapes, bytes and FLOPs.
+
+Two things: which expert a token goes to, known only from values, and the fused attention of a GPU. Both are entered
+where transformers lets others enter (`EPImplementationInterface`, `AttentionInterface`); the model's code stays.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BALANCED = "onnuri_balanced"
+FUSED = "onnuri_fused"
+
+
+@functools.cache
+def register() -> None:
+    """Make both known to transformers under their names."""
+    from transformers import AttentionInterface
+    from transformers.distributed.expert_parallel import EPImplementationInterface
+
+    EPImplementationInterface.register(BALANCED, _balanced())
+    AttentionInterface.register(FUSED, attention)
+
+
+@functools.cache
+def _balanced() -> type:
+    from transformers.distributed.expert_parallel import AllToAllEP, _AllToAllState
+    from torch.distributed import all_to_all_single
+    from torch.distributed._functional_collectives import all_to_all_single_autograd
+    from transformers.distributed.parallel_utils import _WaitTensor
+
+    class Balanced(AllToAllEP):  # type: ignore[misc]
+        """transformers' dispatch where every expert gets as many tokens: its sizes follow from shapes alone.
+
+        Runs on real tensors too, so that a trace can be held against a real run's bytes. Tokens past a multiple of the
+        experts go to the first ones.
+        """
+
+        def _dispatch_tokens(self, hidden: Tensor, index: Tensor, weights: Tensor) -> Any:
+            tokens = hidden.shape[0]
+            if (split := self.tp_mesh.size()) > 1:
+                hidden, index, weights = (self._mine(t) for t in (hidden, index, weights))
+            ranks, topk = self.ep_mesh.size(), index.shape[1]
+            pairs, experts = index.numel(), self.num_local_experts * ranks
+            sent = [len(range(e, pairs, experts)) for e in range(experts)]
+            sizes = [sum(sent[k:k + self.num_local_experts]) for k in range(0, experts, self.num_local_experts)]
+            mine = self.ep_mesh.get_local_rank()
+            order = torch.argsort(torch.arange(pairs, device=hidden.device) % experts)
+            counts = torch.tensor(sent, device=hidden.device).view(ranks, -1)
+            all_to_all_single(torch.empty_like(counts), counts, group=self.ep_mesh.get_group())
+            rows = _WaitTensor.apply(all_to_all_single_autograd(
+                hidden[order // topk], [sizes[mine]] * ranks, sizes, self.ep_mesh.get_group()))
+            own = sent[mine * self.num_local_experts:][:self.num_local_experts]
+            ids = torch.arange(self.num_local_experts, device=hidden.device).repeat_interleave(
+                torch.tensor(own, device=hidden.device), output_size=sum(own)).repeat(ranks)[:, None]
+            assert split >= 1
+            return rows, ids, torch.ones_like(ids, dtype=rows.dtype), _AllToAllState(
+                weights, order, sizes, [sizes[mine]] * ranks, tokens)
+
+        def _mine(self, rows: Tensor) -> Tensor:
+            """This rank's part of rows that the ranks of a tensor-parallel group share, as `AllToAllEP` cuts them."""
+            from torch.distributed.tensor import DTensor, Replicate, Shard
+
+            whole = DTensor.from_local(rows, self.tp_mesh, [Replicate()], run_check=False)
+            return whole.redistribute(self.tp_mesh, [Shard(0)]).to_local()
+
+    return Balanced
+
+
+def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float,
+              sliding_window: int | None = None, **rest: Any) -> tuple[Tensor, None]:
+    """[B, heads, T, size] to [B, T, heads, size] as a fused kernel does it: grouped keys and values are not copied, a
+    window's far scores not computed, and only inputs, output and the scores' log-sums kept."""
+    window = sliding_window or getattr(module, "sliding_window", None) or 0
+    return torch.ops.onnuri.fused_attention(query, key, value, window)[0].transpose(1, 2), None
+
+
+def _seen(tokens: int, window: int) -> int:
+    """Pairs of query and key of a causal sequence, within a window."""
+    window = min(window or tokens, tokens)
+    return tokens * window - window * (window - 1) // 2
+
+
+def _forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    raise NotImplementedError("a stand-in has shapes only")
+
+
+torch.library.custom_op("onnuri::fused_attention", _forward, mutates_args=(),
+                        schema="(Tensor query, Tensor key, Tensor value, int window) -> (Tensor, Tensor)")
+torch.library.custom_op("onnuri::fused_attention_backward", _forward, mutates_args=(),
+                        schema="(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, Tensor sums, int window)"
+                               " -> (Tensor, Tensor, Tensor)")
+
+
+@torch.library.register_fake("onnuri::fused_attention")
+def _(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    # [B, T, heads, size] in memory, as kernels write it: what follows is a view
+    out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
+    return out, query.new_empty(query.shape[:3], dtype=torch.float32)
+
+
+@torch.library.register_fake("onnuri::fused_attention_backward")
+def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, sums: Tensor,
+      window: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:3], *output)
+    ctx.window = inputs[3]
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    return *torch.ops.onnuri.fused_attention_backward(grad, *ctx.saved_tensors, ctx.window), None
+
+
+torch.library.register_autograd("onnuri::fused_attention", _backward, setup_context=_keep)
+
+
+def attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, window: int, *rest: Any, **named: Any) -> int:
+    """Forward: scores and sums over what a query sees, 2 a multiplication and addition."""
+    return 2 * query[0] * query[1] * _seen(query[2], window) * (query[3] + value[3])
+
+
+def attention_backward_flops(grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, out: torch.Size,
+                             sums: torch.Size, window: int, *rest: Any, **named: Any) -> int:
+    """Scores again and four gradients' products (Dao 2023, arXiv 2307.08691, section 3.1: five products to two)."""
+    return 2 * query[0] * query[1] * _seen(query[2], window) * (3 * query[3] + 2 * value[3])

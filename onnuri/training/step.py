@@ -1,0 +1,73 @@
+"""One step of the optimizer: the same code on a laptop, over many ranks, and in a trace on a CPU.
+
+Knows no task and no layout: it sees parameters, whole or sharded, and a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.tensor import DTensor
+
+from onnuri.training.optim import Optimizers
+
+
+class Trainee(nn.Module):
+    """A network with its loss inside: while the outermost sharded module runs, its weights are whole, the head's too."""
+
+    def __init__(self, network: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
+        super().__init__()
+        self.network, self._loss = network, loss
+
+    def forward(self, batch: Any) -> Tensor:
+        return self._loss(self.network, batch)
+
+
+def take(module: nn.Module, loss: Tensor, optimizer: Optimizers, rate: float, clip: float, ranks: int = 1) -> Tensor:
+    """Backward pass, clipping, update. The norm of all gradients before clipping [].
+
+    `ranks`: data ranks, each of whose losses is a mean of its own; gradients are summed over them.
+    """
+    (loss / ranks if ranks > 1 else loss).backward()
+    found = norm(module.parameters())
+    clipped(module.parameters(), found, clip)
+    # one bad batch must not cost the run; a trace has no values to look at
+    if isinstance(found, FakeTensor) or torch.isfinite(found):
+        optimizer.step(rate)
+    module.zero_grad(set_to_none=True)
+    return found
+
+
+def norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Of all gradients together []. PyTorch's own does not mix meshes, and reduces once a parameter: this once a mesh."""
+    parts: dict[Any, list[Tensor]] = {}
+    for gradient in (p.grad for p in parameters if p.grad is not None):
+        where = None
+        if isinstance(gradient, DTensor):
+            axes = tuple(k for k, cut in enumerate(gradient.placements) if not cut.is_replicate())
+            where, gradient = (gradient.device_mesh, axes), gradient.to_local()
+        parts.setdefault(where, []).append(gradient)
+    norms = [_over(nn.utils.get_total_norm(local), where) for where, local in parts.items()]
+    return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+
+
+def _over(local: Tensor, where: Any) -> Tensor:
+    """The norm of what the ranks along some axes of a mesh hold together."""
+    if where is None:
+        return local
+    mesh, axes = where
+    square = local.square()
+    for axis in axes:
+        dist.all_reduce(square, group=mesh.get_group(axis))
+    return square.sqrt()
+
+
+def clipped(parameters: Iterable[nn.Parameter], found: Tensor, most: float) -> None:
+    """Scale gradients in place so that their norm, `found`, is at most `most`, as `clip_grad_norm_` does."""
+    gradients = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in parameters if p.grad is not None]
+    torch._foreach_mul_(gradients, (most / (found + 1e-6)).clamp(max=1.0))

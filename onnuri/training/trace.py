@@ -1,0 +1,199 @@
+"""What a step does, counted while it runs: bytes that live, FLOPs, and every collective. Knows no model and no layout.
+
+Works on fake tensors and on real ones alike, so that one can be held against the other. Bytes are those of storages,
+each counted once, as they are made, resized and freed.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import Counter
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from onnuri.config import Config
+from onnuri.training import standins
+
+Kind = Literal["parameters", "gradients", "optimizer", "gathered", "activations"]
+"""gathered: whole weights and what collectives read and write; activations: all else that lives during a step"""
+KINDS: tuple[Kind, ...] = ("parameters", "gradients", "optimizer", "gathered", "activations")
+
+
+class Collective(Config):
+    """Calls of one kind over groups of one size with equal bytes."""
+
+    name: str
+    """all_gather, reduce_scatter, all_reduce, all_to_all, broadcast"""
+    ranks: int
+    """of the group"""
+    bytes: int
+    """a call: the larger of what a rank gives and gets"""
+    calls: int
+    group: str = ""
+    """axis of the mesh, where known"""
+
+
+_PASSING = (None, "activations")
+_WRAPPERS = (DTensor, AsyncCollectiveTensor)
+_NAMES = {"allgather": "all_gather", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",
+          "allreduce": "all_reduce", "all_reduce": "all_reduce", "alltoall": "all_to_all", "all_to_all": "all_to_all",
+          "broadcast": "broadcast"}
+
+
+class Trace(TorchDispatchMode):
+    """Counts while it is entered."""
+
+    def __init__(self, groups: dict[str, str] | None = None) -> None:
+        """`groups`: axis of each process group, by its name."""
+        super().__init__()
+        self.groups = groups or {}
+        self.flops = 0
+        self.calls: Counter[tuple[str, int, int, str]] = Counter()
+        self.living: Counter[str] = Counter()
+        self.peak, self.at_peak = 0, dict.fromkeys(KINDS, 0)
+        self.most: Counter[str] = Counter()
+        self._storages: dict[int, tuple[weakref.ref[Any], int, Kind]] = {}
+
+    def hold(self, tensors: Iterable[Tensor], kind: Kind) -> None:
+        """Count tensors' storages as of a kind from now on."""
+        for tensor in tensors:
+            self._note(_local(tensor), kind, always=True)
+
+    @property
+    def collectives(self) -> tuple[Collective, ...]:
+        return tuple(Collective(name=name, ranks=ranks, bytes=size, calls=calls, group=group)
+                     for (name, ranks, size, group), calls in sorted(self.calls.items()))
+
+    def __enter__(self) -> Self:
+        self._resize = resize = torch.UntypedStorage.resize_
+
+        def resized(storage: torch.UntypedStorage, size: int) -> Any:
+            found = resize(storage, size)  # fully_shard frees and fills whole weights this way, past all modes
+            self._resized(storage)
+            return found
+
+        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign]
+        return super().__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        super().__exit__(kind, error, trace)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
+                           named: dict[str, Any] | None = None) -> Any:
+        if any(issubclass(t, _WRAPPERS) for t in types):
+            return NotImplemented  # what they hold comes by once more
+        named = named or {}
+        out = function(*args, **named)
+        packet, space = function._overloadpacket, function.namespace
+        if space == "prim" or space == "profiler":
+            return out
+        if space in ("c10d", "_c10d_functional", "fsdp"):
+            self._communicated(packet.__name__, args, named, out, counted=space != "fsdp")
+            return out
+        if formula := FORMULAS.get(packet._qualified_op_name):
+            self.flops += formula(*args, **named, out_val=out)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._note(tensor, "activations")
+        return out
+
+    def _communicated(self, name: str, args: tuple[Any, ...], named: dict[str, Any], out: Any, counted: bool) -> None:
+        tensors = [t for t in tree_leaves((args, named, out)) if isinstance(t, Tensor)]
+        known = next((k for k in _NAMES if k in name), None)
+        for tensor in tensors:
+            # dispatched tokens and reduced activations stay what they are
+            whole = not counted or known in ("allgather", "reduce_scatter")
+            self._note(tensor, "gathered" if whole else "activations", always=whole and self._of(tensor) in _PASSING)
+        if counted and known:
+            size = max((t.numel() * t.element_size() for t in tensors), default=0)
+            group = _group(args)
+            self.calls[_NAMES[known], group.size(), size, self.groups.get(group.group_name, "")] += 1
+
+    def _of(self, tensor: Tensor) -> Kind | None:
+        found = self._storages.get(tensor.untyped_storage()._cdata)
+        return found[2] if found else None
+
+    def _note(self, tensor: Tensor, kind: Kind, always: bool = False) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        size, known = storage.nbytes(), self._storages.get(key)
+        if known and not always and known[1] == size:
+            return
+        if known:
+            self.living[known[2]] -= known[1]
+            kind = kind if always else known[2]
+        reference = known[0] if known else weakref.ref(storage, lambda _, key=key: self._freed(key))  # type: ignore[misc]
+        self._storages[key] = (reference, size, kind)
+        self._grown(kind, size)
+
+    def _resized(self, storage: torch.UntypedStorage) -> None:
+        if known := self._storages.get(storage._cdata):
+            self.living[known[2]] -= known[1]
+            self._storages[storage._cdata] = (known[0], storage.nbytes(), "gathered")
+            self._grown("gathered", storage.nbytes())
+
+    def _freed(self, key: int) -> None:
+        if known := self._storages.pop(key, None):
+            self.living[known[2]] -= known[1]
+
+    def _grown(self, kind: Kind, size: int) -> None:
+        self.living[kind] += size
+        self.most[kind] = max(self.most[kind], self.living[kind])
+        if (total := sum(self.living.values())) > self.peak:
+            self.peak, self.at_peak = total, {k: self.living[k] for k in KINDS}
+
+
+def _local(tensor: Any) -> Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[no-any-return]
+
+
+def _group(args: tuple[Any, ...]) -> dist.ProcessGroup:
+    """The process group of a collective's arguments: an object of c10d's, a name of the functional ones'."""
+    from torch.distributed.distributed_c10d import _resolve_process_group
+
+    for arg in args:
+        if isinstance(arg, torch.ScriptObject):
+            try:
+                return dist.ProcessGroup.unbox(arg)  # type: ignore[attr-defined, no-any-return]
+            except RuntimeError:  # a reduction is such an object too
+                continue
+        if isinstance(arg, str) and arg not in ("sum", "avg", "max", "min", "product"):
+            return _resolve_process_group(arg)
+    raise AssertionError(args)
+
+
+def _grouped(a: Tensor, b: Tensor, *rest: Any, **named: Any) -> int:
+    """Rows [S, K] by one matrix a group [E, K, N], or a matrix a group [E, K, N] from [K, S] and [S, N]: each row is
+    multiplied once either way."""
+    return 2 * math.prod(a.shape) * b.shape[-1]
+
+
+def _shaped(formula: Any) -> Any:
+    """A formula of shapes as one of tensors."""
+    def count(*args: Any, out_val: Any, **named: Any) -> int:
+        return int(formula(*(a.shape if isinstance(a, Tensor) else a for a in args)))
+    return count
+
+
+FORMULAS: dict[str, Any] = {packet._qualified_op_name: formula for packet, formula in flop_registry.items()
+                            if hasattr(packet, "_qualified_op_name")} | {
+    "aten::_grouped_mm": _grouped,
+    "transformers::grouped_mm_fallback": _grouped,
+    "transformers::grouped_mm_fallback_backward": lambda a, b, *rest, **named: 2 * _grouped(a, b),
+    "onnuri::fused_attention": _shaped(standins.attention_flops),
+    "onnuri::fused_attention_backward": _shaped(standins.attention_backward_flops),
+}
+"""PyTorch's, and those it lacks, by an operator's name"""
