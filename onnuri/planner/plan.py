@@ -144,7 +144,7 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
         layout = recipe.layout if layout == "own" else parse(layout, cluster.gpus)
     jobs = [stage_job(recipe, s, cluster, layout, release) for s in recipe.stages]
     speeds, rooms = [step_time(j) for j in jobs], [memory(j) for j in jobs]
-    state = recipe.extended.num_params() * STATE_BYTES
+    state = recipe.omni.num_params() * STATE_BYTES
     good = goodputs.goodput(cluster, state)
     share = _scale(recipe, cluster, jobs, speeds, good, tokens, days, budget_usd)
     stages = tuple(_stage(s, j, t, r, good, share) for s, j, t, r in zip(recipe.stages, jobs, speeds, rooms))
@@ -180,7 +180,7 @@ def searched_for(recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, 
 
 def _model(recipe: Recipe, stage: TrainingStage) -> Architecture:
     """Text alone is trained before the vocabulary grows."""
-    return recipe.extended if stage.media_share else recipe.architecture
+    return recipe.omni if stage.media_share else recipe.architecture
 
 
 STATE_BYTES = 12.0
@@ -267,7 +267,7 @@ def _assemble(recipe: Recipe, cluster: Cluster, layout: Layout, stages: tuple[St
               rooms: list[Memory], good: Goodput, state: float, notes: list[str], days: float | None, usd: float | None,
               search: Search | None) -> Plan:
     main = max(range(len(stages)), key=lambda n: stages[n].tokens)
-    share, a = sum(s.tokens for s in stages) / recipe.tokens, recipe.extended
+    share, a = sum(s.tokens for s in stages) / recipe.tokens, recipe.omni
     plain = recipe.architecture
     took, encoding = total([s.days for s in stages]), encoding_hours(recipe, cluster, share)
     hours = spread(lambda d, e: d * 24 * cluster.gpus + e, took, encoding or exact(0.0))

@@ -84,8 +84,10 @@ def test_media_lengthen_the_bill_and_the_vocabulary():
     cheap, costly = (onnuri.plan(r, layout="own") for r in (recipe, dear))
     assert costly.encoding_gpu_hours.mid == pytest.approx(10 * cheap.encoding_gpu_hours.mid)
     assert costly.gpu_hours.mid > cheap.gpu_hours.mid
-    added = recipe.extended.vocabulary - recipe.architecture.vocabulary
-    assert added == sum(m.codes for m in recipe.media) + 2 * 4  # four media other than text, two boundaries each
+    text, annealing = (plans.stage_job(recipe, s, Cluster(gpu="H200", gpus=recipe.gpus), recipe.layout) for s in
+                       (recipe.stages[0], recipe.stages[-1]))
+    assert text.architecture == recipe.architecture and annealing.architecture == recipe.omni
+    assert recipe.omni.vocabulary - recipe.architecture.vocabulary >= sum(m.codes for m in recipe.media)
 
 
 def test_a_stage_of_longer_sequences_is_slower_a_token_and_one_that_is_frozen_faster():
