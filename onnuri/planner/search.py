@@ -2,7 +2,7 @@
 
 Exact, not greedy: what is left out without being timed needs more memory than a layout that does not fit, recomputes
 more than it must, or is slower than the best by its products alone. Knows how to enumerate; `memory.py` and
-`step_time.py` judge.
+`routing.py` judge.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
 from onnuri.planner.memory import memory
-from onnuri.planner.step_time import StepTime, step_time
+from onnuri.planner.routing import real_step
+from onnuri.planner.step_time import StepTime
 
 MICRO_BATCHES = (1, 2, 4, 8)
 VIRTUAL_STAGES = (1, 2, 4)
@@ -86,7 +87,7 @@ def search(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, pr
             if floor_seconds(job, layout) > limit.seconds:
                 lost["products and bubble alone take longer"] += 1
                 continue
-            found = step_time(job.replace(layout=layout))
+            found = real_step(job.replace(layout=layout))
             limit.see(layout, found.total)
             timed.append((found.total, layout, found, room))
     if not timed:

@@ -91,7 +91,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "ep": ("전문가 병렬 통신", "expert parallel"), "pp": ("파이프라인 통신", "pipeline sends"),
     "gather": ("매개변수 모으기", "gathers"),
     "reduce": ("기울기 합", "gradient sums"), "bubble": ("파이프라인 빈틈", "bubble"),
-    "crowd": ("큰 클러스터의 손실", "large cluster"),
+    "imbalance": ("전문가 쏠림", "router imbalance"), "crowd": ("큰 클러스터의 손실", "large cluster"),
     "alignment": ("정렬", "alignment"), "omni": ("옴니", "omni"), "annealing": ("어닐링", "annealing"),
     "parameters": ("매개변수", "parameters"), "gradients": ("기울기", "gradients"), "optimizer": ("옵티마이저", "optimizer"),
     "activations": ("활성값", "activations"), "logits": ("로짓", "logits"), "transient": ("일시", "transient"),
