@@ -312,7 +312,7 @@ class PlanRecipe:
         cluster = hardware.cluster(self.gpu or recipe.gpu, recipe.gpus if self.gpus is None else self.gpus)
         found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
                             budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release)
-        report.write(found, **dataclasses.asdict(self.report))
+        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

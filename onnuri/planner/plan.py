@@ -79,9 +79,9 @@ class Plan(Config):
     tokens: float
     tokens_of_recipe: float
     memory: dict[str, float]
-    """GiB of the fullest GPU in the largest stage, by part"""
+    """GiB of the fullest GPU in the stage that needs most, by part"""
     memory_gib: Interval
-    """of the stage that needs most"""
+    """their sum"""
     capacity_gib: float
     step: tuple[StepPart, ...]
     """of the largest stage"""
@@ -221,7 +221,7 @@ def _assemble(work: _Work, notes: list[str], days: float | None, usd: float | No
         recipe=recipe.name, title=recipe.title, cluster=cluster, layout=stages[main].layout, engine=stages[main].engine,
         total_params=recipe.architecture.num_params(), active_params=recipe.architecture.num_active_params(),
         tokens=recipe.tokens * work.share, tokens_of_recipe=recipe.tokens,
-        memory={p: getattr(work.rooms[main], p) / GIB for p in MEMORY_PARTS},
+        memory={p: getattr(fullest, p) / GIB for p in MEMORY_PARTS},
         memory_gib=Interval(low=fullest.low / GIB, mid=fullest.total / GIB, high=fullest.high / GIB),
         capacity_gib=cluster.kind.memory_gb * 1e9 / GIB, step=step_parts(found),
         step_seconds=spread(lambda rate: stages[main].batch_tokens / (rate * cluster.gpus), step),

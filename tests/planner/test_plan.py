@@ -22,8 +22,7 @@ def test_parts_add_up(own):
     main = max(own.stages, key=lambda s: s.tokens)
     assert sum(p.exposed_seconds for p in own.step) == pytest.approx(own.step_seconds.mid, rel=0.01)
     assert own.step_seconds.mid * own.tokens_per_s_per_gpu.mid * own.cluster.gpus == pytest.approx(main.batch_tokens)
-    assert sum(own.memory.values()) == pytest.approx(main.memory_gib)
-    assert own.memory_gib.mid == pytest.approx(max(s.memory_gib for s in own.stages))
+    assert sum(own.memory.values()) == pytest.approx(own.memory_gib.mid) == pytest.approx(max(s.memory_gib for s in own.stages))
     assert own.days.mid == pytest.approx(sum(s.days.mid for s in own.stages))
     assert sum(s.tokens for s in own.stages) == pytest.approx(own.tokens) == pytest.approx(recipes.find("axk1").tokens)
     text = own.stages[0]
@@ -141,8 +140,9 @@ def test_the_text_says_everything_in_both_languages(own):
 
 
 def test_a_notebook_shows_a_page_and_a_page_needs_nothing_else(own):
-    part, page = own._repr_html_(), report.page_of(own, "ko")
+    part, page = own._repr_html_(), report.page_of(own, "ko", systems=recipes.summary())
+    assert all(name in page for name in recipes.NAMES)
     assert part.startswith('<div class="onnuri">') and page.startswith("<!doctype html>") and 'lang="ko"' in page
-    assert page.count("<svg") == 3 and "currentColor" in page
+    assert page.count("<svg") == 4 and "currentColor" in page
     for outside in ("src=", "href=\"http", "@import", "url(http"):
         assert outside not in page
