@@ -75,6 +75,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "dense": ("조밀", "dense"),
     "sparse": ("전문가 혼합", "mixture of experts"),
     "same products": ("같은 계산량에서 크기와 손실", "size against loss for the same products"),
+    "optimal": ("{flops} FLOP에 가장 알맞다는 조밀 크기 × 토큰", "dense size × tokens that laws call optimal for {flops} FLOPs"),
     "real runs": ("실제 학습의 활성 매개변수당 토큰", "tokens a parameter active, of real runs"),
     "left out": ("어떤 배치로도 들어가지 않음", "no layout holds"),
     "why": ("값", "value"),
