@@ -136,7 +136,7 @@ def fitting(job: Job, group: Group, lost: collections.Counter[str]) -> Iterator[
                 rest -= len(RECOMPUTE) - tried
                 lost["recomputes more than it must"] += len(RECOMPUTE) - 1 - tried
                 yield layout, room
-    lost["memory"] += rest
+    lost["too much memory"] += rest
 
 
 def _ascending(job: Job, base: Layout, shardings: tuple[tuple[Sharding, int | None], ...],
@@ -184,16 +184,14 @@ class _Limit:
     def see(self, layout: Layout, seconds: float) -> None:
         if seconds < self.best.get(kind(layout), float("inf")):
             self.best[kind(layout)] = seconds
-            if layout.engine is None and len(self.best) >= KEPT:  # something that runs here is among them
-                self.seconds = max(heapq.nsmallest(KEPT, self.best.values())[-1], self.here())
-
-    def here(self) -> float:
-        return min(seconds for k, seconds in self.best.items() if k[0] is None)
+            here = min((s for k, s in self.best.items() if k[0] is None), default=float("inf"))  # what runs here is kept too
+            if len(self.best) >= KEPT:
+                self.seconds = max(heapq.nsmallest(KEPT, self.best.values())[-1], here)
 
 
 def kind(layout: Layout) -> tuple[object, ...]:
     """What makes two layouts worth showing beside each other."""
-    return layout.engine, layout.tp, layout.pp, layout.cp, layout.ep
+    return layout.engine, layout.precision, layout.tp, layout.pp, layout.cp, layout.ep
 
 
 def _report(timed: list[tuple[float, Layout, StepTime, float]], lost: collections.Counter[str], seconds: float) -> Search:

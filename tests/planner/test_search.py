@@ -36,7 +36,7 @@ def test_the_best_of_all_is_found_and_none_is_forgotten(a, cluster, batch):
     times = sorted(((real_step(j).total, j.layout) for j in held), key=lambda t: t[0])
     found = search.search(a, cluster, 4096, batch)
     assert found.layouts == len(jobs) == sum(found.lost.values()) + len(found.best)
-    assert found.lost["memory"] == len(jobs) - len(held)
+    assert found.lost["too much memory"] == len(jobs) - len(held)
     assert found.best[0].layout == times[0][1]
     assert found.here.layout == next(layout for _, layout in times if layout.engine is None)
     assert [c.slower for c in found.best] == sorted(c.slower for c in found.best) and found.best[0].slower == 1
