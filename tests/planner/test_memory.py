@@ -60,8 +60,10 @@ def test_a_row_brings_its_own_model_or_is_refused() -> None:
     named = predict_row({**row, "model": "Llama3 70B", "layers": "12"})
     assert predict_row({**row, **shape}) == named
     assert predict_row({**row, "model": "llama3_70b", "tp": ""}) is None
-    with pytest.raises(ConfigError, match="layers 'many'"):
-        predict_row({**row, "model": "llama3_70b", "layers": "many"})
+    for cell in ("many", "0", "-8", "1.5", "nan"):
+        with pytest.raises(ConfigError, match=f"layers '{cell}'"):
+            predict_row({**row, "model": "llama3_70b", "layers": cell})
+    assert predict_row({**row, "model": "llama3_70b", "dp": ""}) == predict_row({**row, "model": "llama3_70b"})
 
 
 def test_notes_are_read() -> None:
@@ -96,7 +98,7 @@ def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
 @given(LAYOUTS, st.sampled_from(["ddp to zero1", "zero1 over more", "fsdp over more", "more experts", "recompute"]))
 @settings(max_examples=300, deadline=None)
 def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
-    """But for the buffers through which tokens reach other ranks' experts."""
+    """Of more experts' ranks the weights alone: tokens on their way to others take room too."""
     fits(layout)
     split = layout.replace(pp=max(layout.pp, 2))  # one engine runs both
     more = {"ddp to zero1": (split.replace(sharding="ddp"), split.replace(sharding="zero1")),
@@ -105,8 +107,11 @@ def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
             "more experts": (layout.replace(dp=64), layout.replace(dp=64, ep=2 * layout.ep)),
             "recompute": (layout.replace(recompute="none"), layout.replace(recompute="full"))}
     before, after = more[how]
-    room = 1.02 if how == "more experts" else 1 + 1e-9
-    assert memory(job(MIXTURE, after)).total <= memory(job(MIXTURE, before)).total * room
+    less, more_bytes = memory(job(MIXTURE, after)), memory(job(MIXTURE, before))
+    if how == "more experts":
+        assert less.parameters + less.optimizer <= (more_bytes.parameters + more_bytes.optimizer) * (1 + 1e-9)
+    else:
+        assert less.total <= more_bytes.total * (1 + 1e-9)
 
 
 @given(st.integers(0, 4), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4, 8, 16, 32, 64]))
