@@ -152,6 +152,13 @@ def test_few_micro_batches_are_all_in_flight() -> None:
     assert few < many
 
 
+@pytest.mark.parametrize("layout", [Layout(dp=8, ep=8), Layout(dp=8, pp=2, ep=8, sharding="zero1", recompute="none")])
+def test_crowded_experts_take_more(layout: Layout) -> None:
+    """By what their tokens keep, twice as much for twice as many: none of it is the router's or attention's."""
+    even, half, twice = (memory(job(MIXTURE, layout).replace(imbalance=x)).activations for x in (1.0, 1.5, 2.0))
+    assert even < half and twice - even == pytest.approx(2 * (half - even))
+
+
 def test_the_fullest_stage_counts() -> None:
     """A table on the first rank alone makes it the fullest; the mean of all would say less."""
     wide = MIXTURE.replace(vocabulary=1_000_000)
