@@ -6,6 +6,7 @@ operators that transformers' model code calls one after another, which is what O
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
@@ -30,12 +31,15 @@ class Kept(NamedTuple):
     """on top of what is kept, at the backward pass's fullest moment"""
 
 
-def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: float | None = None) -> Kept:
-    """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written."""
+def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: float | None = None,
+          imbalance: float = 1.0) -> Kept:
+    """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written. `imbalance`: of what its
+    experts get, over the mean."""
     wide, tp = a.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
     kept = SAVED[layout.precision]
     dropped = bool(a.positions)  # GPT-3's generation, known by learned positions, trained with dropout: a byte a mask
-    inside = 2 * (2 + kept) * wide + 2 * wide * dropped  # both norms' inputs and outputs
+    inside = min(block.norms, 2) * (2 + kept) * wide + max(block.norms - 2, 0) * 2 * wide  # norms' inputs and outputs
+    inside += 2 * wide * dropped + 8 * block.mixer_width / tp  # a mixer's two projections, convolution and output
     working = 4.0 * a.hidden if tp > 1 else 2.0 * a.hidden  # gathered input and its gradient
     if block.attention:
         inside += _fused_attention(block.attention, layout, tokens, release)
@@ -43,7 +47,7 @@ def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: f
         inside += _feed_forward(block, block.mlp, kept) / tp
         working = max(working, 2 * (1 + block.gated) * block.mlp / tp)
     if e := block.experts:
-        own = e.topk * wide / a.hidden  # of the rank's own tokens, which are what sequence parallelism leaves it
+        own = imbalance * e.topk * wide / a.hidden  # of the rank's own tokens, which are what sequence parallelism leaves it
         inside += own * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed  # and router's scores
         inside += e.shared * _feed_forward(block, e.shared_width or e.width, kept) / tp
         working = max(working, 4 * own * a.hidden, 2 * own * (1 + block.gated) * e.width)
@@ -108,46 +112,55 @@ class Eager(NamedTuple):
     """its input alone"""
     working: float
     """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
+    late: float = 0.0
+    """when the experts' gradients are there; 0 without experts"""
 
 
-def eager(block: Block, a: Architecture, layout: Layout) -> Eager:
-    """A norm keeps its input in 32 bits and twice in 16; a gated feed-forward keeps gate, activation, up and product."""
-    h, tp = a.hidden, layout.tp
-    border, norms = 2.0 * h, block.norms * (8.0 * h + 4)
-    inside, products, shared = norms, border, 0.0
-    working = 12.0 * h
+@functools.lru_cache(4096)  # layers of a model are mostly alike
+def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager:
+    """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated feed-forward gate,
+    activation, up and their product. `h`: hidden width."""
+    tp = layout.tp
+    behind = 6.0 * h + 4  # a norm whose output is added, not multiplied
+    border, norms = 2.0 * h, min(block.norms, 2) * (8.0 * h + 4) + max(block.norms - 2, 0) * behind
+    inside, products, shared = norms + 8 * block.mixer_width / tp, border + 8 * block.mixer_width / tp, 0.0
+    working, late = 12.0 * h, 0.0
     if at := block.attention:
         more, kept, same = _eager_attention(at, h, tp)
         inside, products, shared = inside + more, products + kept, shared + same
     if block.mlp:
-        wide = block.mlp / tp
-        parts = 1 + block.gated
+        wide, parts = block.mlp / tp, 1 + block.gated
         inside += 4 * parts * wide
         products, shared = products + 2 * parts * wide + 2 * h, shared + 2 * parts * wide
         working = max(working, 4 * wide + 4 * h)
     if e := block.experts:
-        wide = e.shared * (e.shared_width or e.width) / tp
-        rows, moved = float(e.topk), layout.ep > 1
+        latent, moved = bool(block.attention and block.attention.kv_rank), layout.ep > 1
+        wide = e.shared * (e.shared_width or e.width) / (tp if latent else 1)
+        rows, width = e.topk / (tp if moved else 1), e.width / (1 if moved else tp)
+        here = rows * (imbalance if moved else 1.0)  # of the rank's own experts
         inside += 4 * h + 12 * e.routed + 16 * rows  # the router, in 32 bits
-        inside += rows * (2 * h + 8 * e.width) + rows * 2 * h + 8 * wide
-        products += 4 * e.routed + rows * (4 * e.width + 2 * h) + rows * 4 * h * moved + 4 * wide + 2 * h * bool(wide)
-        shared += 4 * wide + rows * 4 * e.width * (not moved)
+        inside += here * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
+        products += 4 * e.routed + here * (4 * width + 2 * h) + (here + rows) * 2 * h * moved + 4 * wide + 2 * h * bool(wide)
+        shared += 4 * wide + rows * 4 * width * (not moved)
         # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32 bits; what comes after
         # is not yet there
-        after = 8 * wide + (block.norms > 2) * (8 * h + 4)
-        working = max(working, (10 if moved else 8) * rows * h + 4 * h - after)
-    return Eager(inside, products, inside - shared, border, working)
+        after = 8 * wide + (block.norms > 2) * behind
+        late = inside - rows * 2 * h - after + 4 * h
+        working = max(working, (4 * here + 6 * rows if moved else 8 * rows) * h + 4 * h - after)
+    return Eager(inside, products, inside - shared, border, working, late)
 
 
 def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, float]:
     """(kept, kept of products alone, what of those is in both)"""
+    tp = 1 if at.kv_rank else tp  # by the plans of transformers 5.23
     heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
     out = heads * (2 * at.values + 4)
     if at.kv_rank:
         up = 2 * heads * (at.head_dim + at.values)
         query = 2 * heads * (at.head_dim + at.rope_dim)
-        norms = 8 * (at.query_rank + at.kv_rank) + 4 * bool(at.query_rank) + 4
-        return norms + 2 * query + up + out, 2 * (at.query_rank + at.kv_rank + at.rope_dim) + query + up + out + 2 * h, up + out
+        down = at.query_rank + at.kv_rank
+        inside = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out
+        return inside, 2 * (down + at.rope_dim) + query + up + out + 2 * h, up + out
     turned, values = 2 * (heads + groups) * at.head_dim, 2 * groups * at.values
     norms = (heads + groups) * (6 * at.head_dim + 4) * at.qk_norm
     return norms + turned + values + out, turned + values + out + 2 * h, values + out

@@ -79,6 +79,9 @@ class Layout(Config):
         pairs += [("experts", b.experts.routed, self.ep) for b in a.blocks if b.experts]
         if self.shard:
             pairs.append(("dp", self.dp, self.shard))
+        if self.engine is None:  # Onnuri's trainer holds a copy's experts on the ranks that share the copy
+            copy = {"ddp": 1, "hsdp": self.shard or self.dp}.get(self.sharding, self.dp)
+            pairs.append(("ranks of a copy", copy * self.tp, self.ep))
         return pairs
 
 

@@ -6,19 +6,36 @@ a rank holds in `stages.py`.
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.planner.activations import SAVED, Kept, eager, fused, matrices
 from onnuri.planner.architecture import Block
+from onnuri.planner.constants import Constant
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
-from onnuri.planner.sharded import embedding, group, layer_shapes, root
+from onnuri.planner.sharded import embedding, layer, root
 from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
 
 GIB = 2**30
-CONSTANTS = {"memory_reserved_ratio": 1.05, "memory_context_gib": 2.0, "memory_spread": 0.04}
-"""reserved over allocated bytes; CUDA's context and NCCL's buffers; deviation of the log of measured over predicted"""
+
+
+
+def _constant(name: str, value: float, unit: str, source: str) -> Constant:
+    return Constant(name=name, value=value, prior=value, spread=0.0, unit=unit, source=source)
+
+
+CONSTANTS = {c.name: c for c in (
+    _constant("memory_reserved", 1.05, "reserved over allocated bytes", "19 runs of MooreThreads/SimuMax@4dcaae5, "
+              "docs/b200/b200_release_v1.2_summary.json: 1.03 to 1.09, median 1.05"),
+    _constant("memory_context", 2.0, "GiB", "CUDA's context and NCCL's buffers; a prior, nothing published was found"),
+    _constant("memory_spread", 0.04, "deviation of the logarithm", "between the median deviation of published rows and dry runs, "
+              "below 1 %, and the largest, 11 %"),
+    _constant("memory_spread_fsdp", 0.15, "deviation of the logarithm", "fully sharded by another engine than Onnuri's trainer: "
+              "nine runs of torchtitan, benchmarks/results/planner_memory.json"))}
+"""none is fitted to a row, a source or a model"""
 
 
 class Memory(Config):
@@ -39,6 +56,11 @@ class Memory(Config):
     """not allocated: fragments, CUDA's context, NCCL's buffers"""
     stage: int
     """the pipeline rank that it is"""
+    peak_activations: float
+    """activations, logits and gradients not yet sharded, where they are most: another moment perhaps, no part of a sum"""
+
+    spread: float
+    """deviation of the logarithm of what is measured over `total`"""
 
     @property
     def allocated(self) -> float:
@@ -54,25 +76,44 @@ class Memory(Config):
     @property
     def low(self) -> float:
         """80 % interval of `total`."""
-        return self.total * math.exp(-1.2816 * CONSTANTS["memory_spread"])
+        return self.total * math.exp(-1.2816 * self.spread)
 
     @property
     def high(self) -> float:
-        return self.total * math.exp(1.2816 * CONSTANTS["memory_spread"])
+        return self.total * math.exp(1.2816 * self.spread)
 
 
-def memory(job: Job) -> Memory:
-    """Of the fullest pipeline stage, as the layout's engine runs it: Onnuri's trainer, or Megatron-Core."""
-    if job.layout.engine is None:
+def memory(job: Job, own: bool | None = None) -> Memory:
+    """Of the fullest pipeline stage, as the layout's engine runs it: Onnuri's trainer, or one of fused kernels
+    (Megatron-Core, torchtitan). `own` says which where the layout does not."""
+    if job.layout.engine is None if own is None else own:
         return _OwnStep(job).fullest()
     step = _Step(job)
     return max((step.stage(k) for k in range(job.layout.pp)), key=lambda m: m.allocated)
 
 
-def _whole(stage: int, **parts: float) -> Memory:
-    """With what the allocator and the libraries take besides."""
-    runtime = (CONSTANTS["memory_reserved_ratio"] - 1) * sum(parts.values()) + CONSTANTS["memory_context_gib"] * GIB
-    return Memory(**parts, runtime=runtime, stage=stage)
+class Moment(NamedTuple):
+    """Bytes that live at one point of a step, beside parameters and optimizer."""
+
+    gradients: float = 0.0
+    """sharded"""
+    activations: float = 0.0
+    logits: float = 0.0
+    own: float = 0.0
+    """what a layer's backward pass needs, gradients not yet sharded"""
+    gathered: float = 0.0
+    """whole weights, and what collectives write"""
+
+
+def _whole(stage: int, parameters: float, optimizer: float, moments: list[Moment], buffers: float = 0.0,
+           spread: str = "memory_spread") -> Memory:
+    """At the fullest of the moments, with what the allocator and the libraries take besides."""
+    full = max(moments, key=sum)
+    runtime = (CONSTANTS["memory_reserved"].value - 1) * (parameters + optimizer + sum(full) + buffers)
+    return Memory(parameters=parameters, gradients=full.gradients, optimizer=optimizer, activations=full.activations,
+                  logits=full.logits, transient=full.own + full.gathered, buffers=buffers, stage=stage,
+                  runtime=runtime + CONSTANTS["memory_context"].value * GIB, spread=CONSTANTS[spread].value,
+                  peak_activations=max(m.activations + m.logits + m.own for m in moments))
 
 
 class _Step:
@@ -80,27 +121,33 @@ class _Step:
 
     def __init__(self, job: Job) -> None:
         self.job, self.layout, self.a = job, job.layout, job.architecture
+        self.sharded = self.layout.sharding in ("fsdp", "hsdp")
         self.held = [layer_weights(b, self.a.hidden, self.layout) for b in self.a.blocks]
         self.kept = [self._kept(b) for b in self.a.blocks]
         self.layers = stage_layers(self.a, self.layout)
         self.tokens = job.tokens * self.layout.micro_batch / self.layout.cp
-        self.sharded = self.layout.sharding in ("fsdp", "hsdp")
 
     def _kept(self, block: Block) -> Kept:
-        return fused(block, self.a, self.layout, self.job.tokens, self.job.release)
+        """Of fused kernels; what PyTorch's engines recompute selectively is all but products, as in Onnuri's trainer."""
+        kept = fused(block, self.a, self.layout, self.job.tokens, self.job.release, self.job.imbalance)
+        if not self.sharded or self.layout.recompute != "selective":
+            return kept
+        split = self.layout.tp if self.layout.sequence_parallel else 1
+        inside = min(kept.inside, eager(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance).products / split)
+        return kept._replace(inside=inside, working=kept.working + kept.inside - inside)
 
     def stage(self, k: int) -> Memory:
         held = ends(self.a, self.layout, k)
         for index, count in self.layers[k].items():
             held = held.plus(self.held[index], count)
-        parameters, gradients, optimizer = states(held, self.layout)
-        activations, logits, transient = self._activations(k)
-        buffers = 0.0 if self.sharded else self._buffers(k, held)
-        return _whole(k, parameters=parameters, gradients=gradients, optimizer=optimizer, activations=activations,
-                      logits=logits, transient=transient, buffers=buffers)
+        parameters, gradients, optimizer = states(held, self.layout, self.job.gradient_bytes)
+        moments = [self._fullest(k, gradients)]
+        if self.sharded:
+            return _whole(k, parameters, optimizer, moments, spread="memory_spread_fsdp")
+        return _whole(k, parameters, optimizer, moments, self._buffers(k, held))
 
-    def _activations(self, k: int) -> tuple[float, float, float]:
-        """Bytes kept by all micro-batches in flight, of logits, and of the fullest moment on top."""
+    def _fullest(self, k: int, gradients: float) -> Moment:
+        """All micro-batches in flight kept, the last one at its head or its fullest layer."""
         full, last = self.layout.recompute == "full", k == self.layout.pp - 1
         kept = [(self.kept[index], count) for index, count in self.layers[k].items()]
         own = sum(count * (each.border if full else each.inside) for each, count in kept)
@@ -111,19 +158,27 @@ class _Step:
             logits, head = self._head()
         # a layer that is recomputed is whole again for a moment; by then the last stage has freed its logits
         inner = max((each.working + (each.inside - each.border) * full for each, _ in kept), default=0.0) - logits
-        return self.tokens * flying * own, self.tokens * logits, self.tokens * max(head, inner, 0.0) + self._gathered()
+        return Moment(gradients, self.tokens * flying * own, self.tokens * logits, self.tokens * max(head, inner, 0.0),
+                      self._gathered(k))
 
     def _head(self) -> tuple[float, float]:
         """Bytes a token: logits in 16 bits, which a fused cross-entropy turns into their gradient in place, and the last
         norm's input and output; on top of them, the gathered input and its gradient."""
         split = self.layout.tp if self.layout.sequence_parallel else 1
         depth = 1 + sum(b.count for b in self.a.mtp)
-        logits = depth * 2.0 * self.a.vocabulary / self.layout.tp + 4.0 * self.a.hidden / split
+        each = 12.0 if self.sharded else 2.0  # PyTorch's own cross-entropy: logits, their logarithms and gradients in 32
+        logits = depth * each * self.a.vocabulary / self.layout.tp + 4.0 * self.a.hidden / split
         return logits, (4.0 if self.layout.tp > 1 else 2.0) * self.a.hidden
 
-    def _gathered(self) -> float:
-        """Fully sharded: two layers' weights in 16 bits, this one's and the next one's, and a gradient in 16 and 32."""
-        return 10.0 * max(sum(held) for held in self.held) if self.sharded else 0.0
+    def _gathered(self, k: int) -> float:
+        """Fully sharded: two layers' weights in 16 bits, this one's and the next one's, and a gradient in 16 and 32. In a
+        pipeline all of the stage's, whole from the first micro-batch to the last, gradients in 32 bits: it gathers once."""
+        if not self.sharded:
+            return 0.0
+        if self.layout.pp > 1:
+            return 6.0 * (sum(ends(self.a, self.layout, k))
+                          + sum(n * sum(self.held[index]) for index, n in self.layers[k].items()))
+        return 10.0 * max(sum(held) for held in self.held)
 
     def _buffers(self, k: int, held: Weights) -> float:
         """Transformer Engine keeps one 16-bit stand-in a shape of weight and hands it to autograd in place of gradients
@@ -136,14 +191,15 @@ class _Step:
         return 2 * sum(rows * columns for rows, columns in shapes) + copies * (held.dense + held.routed)
 
 
-def states(held: Weights, layout: Layout) -> tuple[float, float, float]:
+def states(held: Weights, layout: Layout, gradient: float = 4.0) -> tuple[float, float, float]:
     """Bytes of parameters, gradients and optimizer. Megatron-Core: 2 + 4 + 12 (a copy and two moments in 32 bits), the
-    last divided by data ranks with its distributed optimizer. Fully sharded: 4 + 4 + 8, all divided."""
+    last divided by data ranks with its distributed optimizer. Fully sharded: 4 + 4 + 8, all divided. `gradient`: bytes of
+    one of its numbers."""
     dense, routed = shards(layout)
     shared, own = held.dense / dense + held.routed / routed, held.dense + held.routed
     if layout.sharding in ("fsdp", "hsdp"):
-        return 4 * shared, 4 * shared, 8 * shared
-    return 2 * own, 4 * own, 12 * (shared if layout.sharding == "zero1" else own)
+        return 4 * shared, gradient * shared, 8 * shared
+    return 2 * own, gradient * own, 12 * (shared if layout.sharding == "zero1" else own)
 
 
 class _OwnStep:
@@ -154,51 +210,74 @@ class _OwnStep:
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
         self.tokens = float(job.tokens * self.layout.micro_batch)
-        kinds = [(group(layer_shapes(b, a.hidden), self.layout), eager(b, a, self.layout)) for b in a.blocks]
+        kinds = [(layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout, job.imbalance)) for b in a.blocks]
         self.groups = [held for (held, _), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         self.costs = [cost for (_, cost), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
+        divided = self.layout.ep if self.layout.ep > 1 else self.layout.tp
+        self.experts = [b.routed(a.hidden) / divided for b in a.blocks for _ in range(b.count)]
+        """numbers of the experts' weights on this rank"""
         self.root, self.embedding = root(a, self.layout), embedding(a, self.layout)
-        bounds = [sum(b.count for b in a.blocks[:k + 1]) for k in range(len(a.blocks))]
-        self.layers = sorted({k for bound in bounds for k in (bound - 1, bound - 2) if k >= 0})
+        kept = {"none": "inside", "selective": "products", "full": "border"}[self.layout.recompute]
+        self.kept = [0.0, *itertools.accumulate(getattr(c, kept) for c in self.costs)]
+        """bytes a token that the first so many layers keep"""
+        self.shards = [0.0, *itertools.accumulate(g.kept for g in self.groups)]
+        last = len(self.groups) - 1
+        changes = {j for k in range(1, last + 1) if self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
+        self.layers = changes | {last, max(last - 1, 0)}
         """in which the fullest moment can be: where kinds change, and the last but one, which has sums on their way"""
 
     def fullest(self) -> Memory:
-        parameters = 4 * (sum(g.kept for g in self.groups) + self.root.kept + self.embedding.kept)
-        moments = [self._head(), self._end(), *(m for k in self.layers for m in (self._recomputed(k), self._summed(k)))]
-        gradients, activations, logits, transient = max(moments, key=sum)
-        return _whole(0, parameters=parameters, gradients=gradients, optimizer=2 * parameters, activations=activations,
-                      logits=logits, transient=transient, buffers=0.0)
+        parameters = 4 * (self.shards[-1] + self.root.kept + self.embedding.kept)
+        inner = (self._recomputed, self._experts, self._summed)
+        moments = [self._head(), self._end(), *(moment(k) for k in self.layers for moment in inner)]
+        return _whole(0, parameters, 2 * parameters, moments)
 
     def _kept(self, layers: int) -> float:
         """Bytes that the first layers keep for their backward pass."""
-        kept = {"none": lambda c: c.inside, "selective": lambda c: c.products, "full": lambda c: c.border}[self.layout.recompute]
-        return self.tokens * sum(kept(c) for c in self.costs[:layers])
+        return self.tokens * self.kept[layers]
 
     def _gradients(self, layer: int) -> float:
         """Shards of the layers behind one; all of them from the second micro-batch on."""
-        later = self.groups if self.job.micro_batches > 1 else self.groups[layer + 1:]
-        ends = (self.root.kept + self.embedding.kept) * (self.job.micro_batches > 1)
-        return 4 * (sum(g.kept for g in later) + ends)
+        if self.job.micro_batches > 1:
+            return 4 * (self.shards[-1] + self.root.kept + self.embedding.kept)
+        return 4 * (self.shards[-1] - self.shards[layer + 1])
 
-    def _head(self) -> tuple[float, float, float, float]:
+    def _head(self) -> Moment:
         """The loss in 32 bits: kept log-probabilities, their gradient and the logits' (`ForCausalLMLoss`); last norm."""
         a, last = self.job.architecture, len(self.groups)
         logits = self.tokens * (12.0 * a.vocabulary + 10.0 * a.hidden)
-        return self._gradients(last), self._kept(last), logits, 2 * self.root.whole + 2 * self.groups[-1].whole
+        held, alone = self.groups[-1], shards(self.layout)[1] == 1
+        late = held.routed * (not alone) if held.routed else held.dense  # whose gather's buffer none has taken over yet
+        return Moment(self._gradients(last - 1), self._kept(last), logits, 0.0, 2 * self.root.whole + 2 * late)
 
-    def _recomputed(self, k: int) -> tuple[float, float, float, float]:
+    def _recomputed(self, k: int) -> Moment:
         """A layer is whole again, its backward pass begins."""
-        cost, sums = self.costs[k], self.groups[k + 1].whole if k + 1 < len(self.groups) else 0.0
+        cost = self.costs[k]
         again = {"none": 0.0, "selective": cost.again, "full": cost.inside}[self.layout.recompute]
-        weights = 4 * self.root.whole + 2 * self.groups[k].whole + 4 * sums + 2 * (self.groups[k - 1].whole if k else 0.0)
-        own = self.tokens * (again + cost.working + cost.border)
-        return self._gradients(k), self._kept(k + 1), 0.0, weights + own
+        own = self.tokens * (again + cost.working + cost.border) + 2 * self.root.whole
+        return Moment(self._gradients(k), self._kept(k + 1), 0.0, own, self._whole_weights(k) + self._current(k))
 
-    def _summed(self, k: int) -> tuple[float, float, float, float]:
-        """A layer's backward pass is over, its gradient in 16 bits and copied in 32."""
-        weights = 4 * self.root.whole + 6 * self.groups[k].whole + 2 * (self.groups[k - 1].whole if k else 0.0)
-        return self._gradients(k), self._kept(k), 0.0, weights + self.tokens * self.costs[k].border
+    def _experts(self, k: int) -> Moment:
+        """The gradients of a layer's experts are there, whole and in 16 bits, the rest of its backward pass is ahead."""
+        own = self.tokens * self.costs[k].late + 2 * self.experts[k] + 2 * self.root.whole
+        kept = self._kept(k) + self.tokens * self.costs[k].border
+        return Moment(self._gradients(k), kept, 0.0, own, self._whole_weights(k) + self._current(k))
 
-    def _end(self) -> tuple[float, float, float, float]:
+    def _summed(self, k: int) -> Moment:
+        """A layer's backward pass is over, its gradient in 16 bits and copied in 32, and its sum in 32."""
+        held = self.groups[k]
+        own = self.tokens * self.costs[k].border + 2 * self.root.whole + 6 * held.whole
+        return Moment(self._gradients(k), self._kept(k), 0.0, own, self._whole_weights(k) + 4 * held.kept)
+
+    def _whole_weights(self, k: int) -> float:
+        """The root's, and the next layer's with the shard it is gathered from, in 16 bits."""
+        return 2 * self.root.whole + (2 * (self.groups[k - 1].whole + self.groups[k - 1].kept) if k else 0.0)
+
+    def _current(self, k: int) -> float:
+        """The layer's own weights, and the last one's gradients in 32 bits on their way."""
+        return 2 * self.groups[k].whole + 4 * (self.groups[k + 1].whole if k + 1 < len(self.groups) else 0.0)
+
+    def _end(self) -> Moment:
         """The root's gradient last."""
-        return self._gradients(-1), 0.0, 0.0, 6 * self.root.whole + 2 * self.embedding.whole
+        own = 6 * self.root.whole + 2 * self.embedding.whole
+        return Moment(self._gradients(-1), 0.0, 0.0, own, 4 * (self.root.kept + self.embedding.kept))

@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner import shapes
+from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout, Recompute
+from onnuri.planner.layout import Layout, Recompute, Sharding
 from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
 
-REQUIRED = ("model", "gpus", "tp", "pp", "dp")
+REQUIRED = ("model", "gpus", "tp", "pp")
 
 
 class Prediction(NamedTuple):
@@ -46,9 +47,9 @@ def predict_row(row: Mapping[str, str]) -> Prediction | None:
     model = _model(row) if all(row.get(name) for name in REQUIRED) else None
     if model is None:
         return None
-    value = _asked(memory(job(row, model)), row.get("note") or "")
-    spread = math.exp(1.2816 * CONSTANTS["memory_spread"])
-    return Prediction(value / GIB, value / spread / GIB, value * spread / GIB)
+    found = memory(job(row, model), own=False)
+    value, spread = _asked(found, row.get("note") or "") / GIB, math.exp(1.2816 * found.spread)
+    return Prediction(value, value / spread, value * spread)
 
 
 def _asked(m: Memory, note: str) -> float:
@@ -57,7 +58,7 @@ def _asked(m: Memory, note: str) -> float:
         return m.parameters + m.gradients + m.optimizer
     if "activations" in note:
         return m.activations
-    return m.allocated * (CONSTANTS["memory_reserved_ratio"] if "peak reserved" in note else 1)
+    return m.allocated * (CONSTANTS["memory_reserved"].value if "peak reserved" in note else 1)
 
 
 def job(row: Mapping[str, str], model: MemoryModel) -> Job:
@@ -65,18 +66,29 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
     note = row.get("note") or ""
     tokens = _whole(row, "seq_len", 4096)
     micro = _whole(row, "micro_batch", 0) or _number(r"\bMBS (\d+)", note) or model.micro_batch
-    layout = Layout(dp=_whole(row, "dp", 1), tp=_whole(row, "tp", 1), pp=_whole(row, "pp", 1), cp=_whole(row, "cp", 1),
-                    ep=_whole(row, "ep", 1), sequence_parallel="no sequence parallel" not in note, sharding="zero1",
-                    virtual_stages=_whole(row, "vp", 0) or model.virtual_stages, micro_batch=micro, recompute=_recompute(note))
+    tp, pp, cp = (_whole(row, name, 1) for name in ("tp", "pp", "cp"))
+    layout = Layout(dp=_whole(row, "dp", _whole(row, "gpus", 1) // (tp * pp * cp) or 1), tp=tp, pp=pp, cp=cp,
+                    ep=_whole(row, "ep", 1), sequence_parallel="no sequence parallel" not in note, sharding=_sharding(row),
+                    virtual_stages=_whole(row, "vp", 0) or model.virtual_stages, micro_batch=micro,
+                    recompute=_recompute(f"{row.get('recompute') or ''} recompute", note))
     batch = tokens * layout.dp * micro * _whole(row, "microbatches", 1024)
     return Job(architecture=_reduced(model.architecture, _whole(row, "layers", 0)), layout=layout, tokens=tokens,
                batch_tokens=batch, release=_release(row),
                cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)))
 
 
-def _recompute(note: str) -> Recompute:
-    found = re.search(r"(no|selective|full) recompute", note)
-    return "none" if not found or found[1] == "no" else "selective" if found[1] == "selective" else "full"
+def _recompute(*said: str) -> Recompute:
+    """What a column or a note says; without a word, none."""
+    for text in said:
+        if found := re.search(r"(no|none|selective|full) recompute", text):
+            return "none" if found[1] in ("no", "none") else "selective" if found[1] == "selective" else "full"
+    return "none"
+
+
+def _sharding(row: Mapping[str, str]) -> Sharding:
+    """Megatron-Core's distributed optimizer, unless the row speaks of full sharding or of none."""
+    said = f"{row.get('zero_or_fsdp') or ''} {row.get('note') or ''}".lower()
+    return "fsdp" if re.search(r"fsdp|zero-?3", said) else "ddp" if "ddp" in said else "zero1"
 
 
 def _release(row: Mapping[str, str]) -> float | None:
@@ -96,16 +108,20 @@ def _reduced(a: Architecture, layers: int) -> Architecture:
 
 
 def _model(row: Mapping[str, str]) -> MemoryModel | None:
-    named = models().get(re.sub(r"[^a-z0-9]", "", row["model"].lower()))
-    if named or not all(row.get(name) for name in ("layers", "hidden", "ffn", "heads")):
+    """Listed here, listed among all shapes, or of the row's own columns."""
+    name = row["model"]
+    if named := models().get(re.sub(r"[^a-z0-9]", "", name.lower())):
         return named
-    heads, hidden, ffn = (_whole(row, name, 1) for name in ("heads", "hidden", "ffn"))
-    attention = Attention(heads=heads, kv_heads=_whole(row, "kv_heads", heads), head_dim=hidden // heads)
-    routed = _whole(row, "experts", 0)
-    experts = Experts(routed=routed, topk=_whole(row, "topk", 1), width=ffn) if routed else None
-    block = Block(count=_whole(row, "layers", 1), attention=attention, mlp=0 if routed else ffn, experts=experts)
-    return MemoryModel(source="the row's columns", architecture=Architecture(
-        name=row["model"], vocabulary=_whole(row, "vocabulary", 128_256), hidden=hidden, blocks=(block,)))
+    known = {to: _whole(row, column, 0) for column, to in _COLUMNS.items() if row.get(column)}
+    if known.get("experts") and "ffn" in known:  # the column's meaning in rows of mixtures
+        known["expert_ffn"] = known.pop("ffn")
+    if not shapes.listed(name) and not {"layers", "hidden", "heads"} <= known.keys():
+        return None
+    return MemoryModel(architecture=shapes.infer(name, None, None, **known), source="data/shapes.json and the row's columns")
+
+
+_COLUMNS = {c: c for c in ("layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads")} | {"vocabulary": "vocab"}
+"""of a row, and what `shapes.py` calls them"""
 
 
 @functools.cache
@@ -117,11 +133,16 @@ def models() -> dict[str, MemoryModel]:
 
 def _whole(row: Mapping[str, str], column: str, missing: int) -> int:
     text = row.get(column) or ""
+    if not text:
+        return missing
     try:
-        return int(float(text)) if text else missing
+        number = float(text)
     except ValueError:
-        raise ConfigError(f"{column} {text!r} of {row.get('id', 'a row')}", "is not a whole number",
-                          "write one, or leave the cell empty") from None
+        number = 0.0
+    if not (number >= 1 and number.is_integer()):
+        raise ConfigError(f"{column} {text!r} of {row.get('id', 'a row')}", "is not a whole number above zero",
+                          "write one, or leave the cell empty")
+    return int(number)
 
 
 def _number(pattern: str, note: str) -> int:

@@ -7,6 +7,7 @@ along their rows, of which the last ranks get fewer or none, and a gather's buff
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ class Shape(NamedTuple):
 
     dims: tuple[int, ...]
     tensor: int | None = None
-    """dimension that tensor parallelism cuts"""
+    """dimension that tensor parallelism cuts by the plans of transformers 5.23: not of latent attention, of shared
+    experts only beside it, of routed ones only without expert parallelism"""
     routed: bool = False
 
 
@@ -44,8 +46,8 @@ def group(shapes: list[Shape], layout: Layout) -> Group:
     dense_ranks, routed_ranks = shards(layout)
     kept = dense = routed = 0.0
     for shape in shapes:
-        dims = [size // layout.tp if k == shape.tensor else size for k, size in enumerate(shape.dims)]
         apart = shape.routed and layout.ep > 1
+        dims = [size // layout.tp if k == shape.tensor and not apart else size for k, size in enumerate(shape.dims)]
         if apart:
             dims[0] //= layout.ep
         ranks = routed_ranks if apart else dense_ranks
@@ -53,6 +55,12 @@ def group(shapes: list[Shape], layout: Layout) -> Group:
         own = math.prod(dims) // dims[cut] * -(-dims[cut] // ranks)
         kept, dense, routed = kept + own, dense + own * ranks * (not apart), routed + own * ranks * apart
     return Group(kept, dense, routed)
+
+
+@functools.lru_cache(4096)  # layers of a model are mostly alike
+def layer(block: Block, hidden: int, layout: Layout) -> Group:
+    """The group of one layer."""
+    return group(layer_shapes(block, hidden), layout)
 
 
 def layer_shapes(block: Block, hidden: int) -> list[Shape]:
@@ -66,10 +74,14 @@ def layer_shapes(block: Block, hidden: int) -> list[Shape]:
     if block.mixer_params:
         found.append(Shape((block.mixer_params // hidden, hidden), 0))
     if e := block.experts:
-        found += [Shape((e.routed, hidden)), Shape((e.routed, (1 + block.gated) * e.width, hidden), None, True),
-                  Shape((e.routed, hidden, e.width), None, True)]
+        inner = e.latent or hidden
+        found += [Shape((e.routed, hidden)), Shape((e.routed, (1 + block.gated) * e.width, inner), 1, True),
+                  Shape((e.routed, inner, e.width), 2, True)]
+        found += [Shape((e.latent, hidden)), Shape((hidden, e.latent))] * bool(e.latent)
         if e.shared:
-            found += _feed_forward(e.shared * (e.shared_width or e.width), hidden, block.gated)
+            shared = _feed_forward(e.shared * (e.shared_width or e.width), hidden, block.gated)
+            latent = block.attention and block.attention.kv_rank
+            found += shared if latent else [Shape(s.dims) for s in shared]
         if e.bias:
             found += [Shape((e.routed,)), Shape((e.routed, (1 + block.gated) * e.width), None, True),
                       Shape((e.routed, hidden), None, True)]
@@ -84,10 +96,9 @@ def _attention(at: Attention, hidden: int) -> list[Shape]:
     found = [Shape((hidden, at.heads * at.values), 1)]
     query = at.heads * (at.head_dim + at.rope_dim)
     if at.kv_rank:
-        found += [Shape((at.kv_rank + at.rope_dim, hidden)), Shape((at.kv_rank,)),
-                  Shape((at.heads * (at.head_dim + at.values), at.kv_rank), 0)]
-        found += [Shape((at.query_rank, hidden)), Shape((at.query_rank,)), Shape((query, at.query_rank), 0)] * bool(
-            at.query_rank) or [Shape((query, hidden), 0)]
+        found = [Shape((hidden, at.heads * at.values)), Shape((at.kv_rank + at.rope_dim, hidden)), Shape((at.kv_rank,)),
+                 Shape((at.heads * (at.head_dim + at.values), at.kv_rank)), Shape((query, at.query_rank or hidden))]
+        found += [Shape((at.query_rank, hidden)), Shape((at.query_rank,))] * bool(at.query_rank)
     else:
         found += [Shape((rows, hidden), 0) for rows in (query, at.kv_heads * at.head_dim, at.kv_heads * at.values)]
     if at.bias:
