@@ -110,6 +110,14 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
     return total / weights.sum(), {f"loss_{m}": float(sums[k] / shares[k]) for k, m in enumerate(MEDIA) if shares[k] > 0}
 
 
+def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:
+    """Mean over all targets, each scored among the whole vocabulary, text and media alike: [B, T] ids to []. Its shapes
+    do not follow from values, so it can be traced without any."""
+    whole: Any = model
+    loss: Tensor = whole(input_ids=ids, labels=ids, use_cache=False).loss
+    return loss
+
+
 class OmniTask:
     """Trains a backbone on a table's sequences."""
 

@@ -50,9 +50,10 @@ class Layout(Config):
     @property
     def engine(self) -> str | None:
         """None where Onnuri's trainer runs it; else the engine that does."""
-        if self.pp > 1 and self.sharding in ("fsdp", "hsdp"):
+        split = self.tp > 1 and self.sequence_parallel  # the plans that transformers ships reduce whole sequences
+        if (self.pp > 1 or split) and self.sharding in ("fsdp", "hsdp"):
             return "torchtitan"  # measured: DESIGN.md, "PP does not combine with FSDP"
-        if self.pp > 1 or self.cp > 1 or self.precision != "bf16" or self.sharding == "zero1":
+        if self.pp > 1 or self.cp > 1 or split or self.precision != "bf16" or self.sharding == "zero1":
             return "Megatron-Core"
         return None
 

@@ -20,8 +20,13 @@ from torch import Tensor, nn
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import stock_model
+from onnuri.model.objective import next_token_loss
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
+from onnuri.planner.memory import memory
 from onnuri.planner.recipe import Recipe
+from onnuri.planner.traffic import collectives
 from onnuri.training import standins
 from onnuri.training.layout import Meshes, Placement, local_sizes, place
 from onnuri.training.optim import Optimizers
@@ -57,8 +62,16 @@ class DryRun(Config):
     """what lives at the peak, by kind"""
     flops: int
     collectives: tuple[Collective, ...]
+    planned: dict[str, float]
+    """the planner's bytes of what `measured` has"""
     seconds: float
     """that the dry run took"""
+
+    @property
+    def measured(self) -> dict[str, int]:
+        """Bytes that the planner foretells too."""
+        return {"parameters": self.parameter_bytes, "optimizer": self.optimizer_bytes, "activations": self.activation_bytes,
+                "peak": self.peak_bytes, "collectives": self.collective_bytes}
 
     @property
     def collective_bytes(self) -> int:
@@ -75,6 +88,9 @@ class DryRun(Config):
                  f"backward pass", f"{self.flops / 1e12:,.1f} TFLOP"]
         lines += [f"{c.name:<15} {c.group:<10} {c.ranks:>5} ranks {c.calls:>6} x {c.bytes / 2**20:>10,.2f} MiB"
                   for c in sorted(self.collectives, key=lambda c: -c.bytes * c.calls) if c.bytes * c.calls > 2**20]
+        lines += [f"{part:<15} {size / gib:>10,.3f} GiB here {self.planned[part] / gib:>12,.3f} GiB planned "
+                  f"{100 * (self.planned[part] / size - 1):>+7.2f} %" for part, size in self.measured.items()
+                  if part in self.planned and size]
         return "\n".join([*lines, f"traced in {self.seconds:.1f} s"])
 
 
@@ -109,7 +125,17 @@ def run(recipe: Recipe, gpus: int, layout: Layout | None = None, rank: int = 0, 
     tokens = tokens or recipe.stages[0].tokens_per_sequence
     layout.check(recipe.omni, gpus, tokens, tokens * layout.dp * layout.micro_batch)
     values = recipe.values | {"vocab_size": recipe.omni.vocabulary}
-    return trace(lambda: stock_model(recipe.family, values), recipe.name, layout, rank, tokens, placement)
+    found = trace(lambda: stock_model(recipe.family, values), recipe.name, layout, rank, tokens, placement)
+    return found.replace(planned=planned(recipe, layout, tokens)) if placement == "even" else found
+
+
+def planned(recipe: Recipe, layout: Layout, tokens: int) -> dict[str, float]:
+    """What the planner foretells of the same step, in bytes."""
+    job = Job(architecture=recipe.omni, layout=layout, cluster=Cluster(gpu=recipe.gpu, gpus=layout.gpus), tokens=tokens,
+              batch_tokens=tokens * layout.dp * layout.micro_batch)
+    found = memory(job)
+    return {"parameters": found.parameters, "optimizer": found.optimizer, "activations": found.peak_activations,
+            "peak": found.allocated, "collectives": sum(c.total for c in collectives(job))}
 
 
 def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, tokens: int = 4096,
@@ -127,7 +153,8 @@ def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, to
         with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
             trainee.to_empty(device="cpu")
             optimizer = started(trainee)
-            counted, saved = count(trainee, optimizer, layout, views, tokens)
+            batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
+            counted, saved = count(trainee, optimizer, batch, layout, views)
         sizes = sum((local_sizes(p, views) for p in trainee.parameters()), torch.zeros((), dtype=torch.long))
         return DryRun(name=name, gpus=layout.gpus, rank=rank, layout=layout, tokens=tokens, total_params=total,
                       local_params=int(sizes[rank]), imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
@@ -135,7 +162,7 @@ def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, to
                       optimizer_bytes=counted.living["optimizer"], saved_bytes=saved,
                       activation_bytes=counted.most["activations"], gathered_bytes=counted.most["gathered"],
                       peak_bytes=counted.peak, at_peak=counted.at_peak, flops=counted.flops,
-                      collectives=counted.collectives, seconds=round(time.perf_counter() - began, 2))
+                      collectives=counted.collectives, planned={}, seconds=round(time.perf_counter() - began, 2))
 
 
 def ready(network: Any, fused: bool) -> Trainee:
@@ -144,12 +171,7 @@ def ready(network: Any, fused: bool) -> Trainee:
     if fused:
         network.set_attn_implementation(standins.FUSED)
     network.config._experts_implementation = "grouped_mm"
-    return Trainee(network, causal_loss)
-
-
-def causal_loss(network: Any, batch: Tensor) -> Tensor:
-    """Next token over the whole vocabulary, [B, T] ids to []."""
-    return network(input_ids=batch, labels=batch, use_cache=False).loss  # type: ignore[no-any-return]
+    return Trainee(network, next_token_loss)
 
 
 def started(module: nn.Module) -> Optimizers:
@@ -162,9 +184,8 @@ def started(module: nn.Module) -> Optimizers:
     return optimizer
 
 
-def count(module: nn.Module, optimizer: Optimizers, layout: Layout, views: Meshes, tokens: int) -> tuple[Trace, int]:
-    """(what was counted, bytes of activations kept for the backward pass)"""
-    batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
+def count(module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: Layout, views: Meshes) -> tuple[Trace, int]:
+    """(what was counted, bytes of activations kept for the backward pass) of a step, on tensors fake or real."""
     counted = Trace(axes(views))
     counted.hold(module.parameters(), "parameters")
     counted.hold((t for o in optimizer.each for state in o.state.values() for t in state.values()), "optimizer")

@@ -61,12 +61,17 @@ class Muon(torch.optim.Optimizer):
             p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
 
 
+_TOGETHER = 128
+"""shards in one fused update: what DTensor does before it grows with their square, 10 s for the 1,015 of A.X K1"""
+
+
 def _by_mesh(params: list[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Parameters whose shards lie on the same mesh together: no kernel takes several."""
     parts: dict[Any, list[nn.Parameter]] = {}
     for p in params:
         parts.setdefault(p.device_mesh if isinstance(p, DTensor) else None, []).append(p)
-    return list(parts.values())
+    return [same[k:k + _TOGETHER] if mesh else same for mesh, same in parts.items()
+            for k in range(0, len(same), _TOGETHER if mesh else len(same))]
 
 
 class Optimizers:

@@ -28,9 +28,9 @@ def register() -> None:
 
 @functools.cache
 def _balanced() -> type:
-    from transformers.distributed.expert_parallel import AllToAllEP, _AllToAllState
     from torch.distributed import all_to_all_single
     from torch.distributed._functional_collectives import all_to_all_single_autograd
+    from transformers.distributed.expert_parallel import AllToAllEP, _AllToAllState
     from transformers.distributed.parallel_utils import _WaitTensor
 
     class Balanced(AllToAllEP):  # type: ignore[misc]
@@ -41,25 +41,20 @@ def _balanced() -> type:
         """
 
         def _dispatch_tokens(self, hidden: Tensor, index: Tensor, weights: Tensor) -> Any:
-            tokens = hidden.shape[0]
-            if (split := self.tp_mesh.size()) > 1:
+            tokens, group = hidden.shape[0], self.ep_mesh.get_group()
+            if self.tp_mesh.size() > 1:
                 hidden, index, weights = (self._mine(t) for t in (hidden, index, weights))
-            ranks, topk = self.ep_mesh.size(), index.shape[1]
-            pairs, experts = index.numel(), self.num_local_experts * ranks
-            sent = [len(range(e, pairs, experts)) for e in range(experts)]
-            sizes = [sum(sent[k:k + self.num_local_experts]) for k in range(0, experts, self.num_local_experts)]
-            mine = self.ep_mesh.get_local_rank()
-            order = torch.argsort(torch.arange(pairs, device=hidden.device) % experts)
-            counts = torch.tensor(sent, device=hidden.device).view(ranks, -1)
-            all_to_all_single(torch.empty_like(counts), counts, group=self.ep_mesh.get_group())
-            rows = _WaitTensor.apply(all_to_all_single_autograd(
-                hidden[order // topk], [sizes[mine]] * ranks, sizes, self.ep_mesh.get_group()))
-            own = sent[mine * self.num_local_experts:][:self.num_local_experts]
-            ids = torch.arange(self.num_local_experts, device=hidden.device).repeat_interleave(
-                torch.tensor(own, device=hidden.device), output_size=sum(own)).repeat(ranks)[:, None]
-            assert split >= 1
-            return rows, ids, torch.ones_like(ids, dtype=rows.dtype), _AllToAllState(
-                weights, order, sizes, [sizes[mine]] * ranks, tokens)
+            experts, mine = int(self.num_local_experts), self.ep_mesh.get_local_rank()  # type: ignore[arg-type]
+            sent = counts(index.numel(), self.ep_mesh.size(), experts)
+            gives, gets = [sum(each) for each in sent], [sum(sent[mine])] * len(sent)
+            # the real one tells every rank how much comes for which expert
+            told = torch.tensor(sent, device=hidden.device)
+            all_to_all_single(torch.empty_like(told), told, group=group)
+            order = torch.argsort(torch.arange(index.numel(), device=hidden.device) % told.numel())
+            rows = _WaitTensor.apply(all_to_all_single_autograd(hidden[order // index.shape[1]], gets, gives, group))
+            ids = torch.arange(len(sent[mine]), device=hidden.device).repeat_interleave(
+                told[mine], output_size=gets[0]).repeat(len(sent))[:, None]
+            return rows, ids, torch.ones_like(ids, dtype=rows.dtype), _AllToAllState(weights, order, gives, gets, tokens)
 
         def _mine(self, rows: Tensor) -> Tensor:
             """This rank's part of rows that the ranks of a tensor-parallel group share, as `AllToAllEP` cuts them."""
@@ -69,6 +64,12 @@ def _balanced() -> type:
             return whole.redistribute(self.tp_mesh, [Shard(0)]).to_local()
 
     return Balanced
+
+
+def counts(pairs: int, ranks: int, experts: int) -> list[list[int]]:
+    """How many of a rank's pairs of token and expert go to each rank's experts, as equal as numbers allow."""
+    every = [len(range(e, pairs, ranks * experts)) for e in range(ranks * experts)]
+    return [every[k:k + experts] for k in range(0, len(every), experts)]
 
 
 def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float,

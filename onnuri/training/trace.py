@@ -61,7 +61,8 @@ class Trace(TorchDispatchMode):
         self.flops = 0
         self.calls: Counter[tuple[str, int, int, str]] = Counter()
         self.living: Counter[str] = Counter()
-        self.peak, self.at_peak = 0, dict.fromkeys(KINDS, 0)
+        self.peak = 0
+        self.at_peak: dict[str, int] = {}
         self.most: Counter[str] = Counter()
         self._storages: dict[int, tuple[weakref.ref[Any], int, Kind]] = {}
 
@@ -83,7 +84,7 @@ class Trace(TorchDispatchMode):
             self._resized(storage)
             return found
 
-        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign]
+        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign, assignment]
         return super().__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -105,7 +106,7 @@ class Trace(TorchDispatchMode):
             return out
         if formula := FORMULAS.get(packet._qualified_op_name):
             self.flops += formula(*args, **named, out_val=out)
-        for tensor in tree_leaves(out):
+        for tensor in (out,) if isinstance(out, Tensor) else tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._note(tensor, "activations")
         return out
@@ -117,9 +118,8 @@ class Trace(TorchDispatchMode):
             # dispatched tokens and reduced activations stay what they are
             whole = not counted or known in ("allgather", "reduce_scatter")
             self._note(tensor, "gathered" if whole else "activations", always=whole and self._of(tensor) in _PASSING)
-        if counted and known:
+        if counted and known and (group := _group(args)).size() > 1:
             size = max((t.numel() * t.element_size() for t in tensors), default=0)
-            group = _group(args)
             self.calls[_NAMES[known], group.size(), size, self.groups.get(group.group_name, "")] += 1
 
     def _of(self, tensor: Tensor) -> Kind | None:
@@ -171,7 +171,7 @@ def _group(args: tuple[Any, ...]) -> dist.ProcessGroup:
             except RuntimeError:  # a reduction is such an object too
                 continue
         if isinstance(arg, str) and arg not in ("sum", "avg", "max", "min", "product"):
-            return _resolve_process_group(arg)
+            return _resolve_process_group(arg)  # type: ignore[arg-type]
     raise AssertionError(args)
 
 
