@@ -6,6 +6,7 @@ operators that transformers' model code calls one after another, which is what O
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
@@ -35,7 +36,8 @@ def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: f
     wide, tp = a.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
     kept = SAVED[layout.precision]
     dropped = bool(a.positions)  # GPT-3's generation, known by learned positions, trained with dropout: a byte a mask
-    inside = 2 * (2 + kept) * wide + 2 * wide * dropped  # both norms' inputs and outputs
+    inside = min(block.norms, 2) * (2 + kept) * wide + max(block.norms - 2, 0) * 2 * wide  # norms' inputs and outputs
+    inside += 2 * wide * dropped + 8 * block.mixer_width / tp  # a mixer's two projections, convolution and output
     working = 4.0 * a.hidden if tp > 1 else 2.0 * a.hidden  # gathered input and its gradient
     if block.attention:
         inside += _fused_attention(block.attention, layout, tokens, release)
@@ -110,18 +112,20 @@ class Eager(NamedTuple):
     """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
 
 
-def eager(block: Block, a: Architecture, layout: Layout) -> Eager:
-    """A norm keeps its input in 32 bits and twice in 16; a gated feed-forward keeps gate, activation, up and product."""
-    h, tp = a.hidden, layout.tp
-    border, norms = 2.0 * h, block.norms * (8.0 * h + 4)
-    inside, products, shared = norms, border, 0.0
+@functools.lru_cache(4096)  # layers of a model are mostly alike
+def eager(block: Block, h: int, layout: Layout) -> Eager:
+    """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated feed-forward gate,
+    activation, up and their product. `h`: hidden width."""
+    tp = layout.tp
+    behind = 6.0 * h + 4  # a norm whose output is added, not multiplied
+    border, norms = 2.0 * h, min(block.norms, 2) * (8.0 * h + 4) + max(block.norms - 2, 0) * behind
+    inside, products, shared = norms + 8 * block.mixer_width / tp, border + 8 * block.mixer_width / tp, 0.0
     working = 12.0 * h
     if at := block.attention:
         more, kept, same = _eager_attention(at, h, tp)
         inside, products, shared = inside + more, products + kept, shared + same
     if block.mlp:
-        wide = block.mlp / tp
-        parts = 1 + block.gated
+        wide, parts = block.mlp / tp, 1 + block.gated
         inside += 4 * parts * wide
         products, shared = products + 2 * parts * wide + 2 * h, shared + 2 * parts * wide
         working = max(working, 4 * wide + 4 * h)
@@ -134,7 +138,7 @@ def eager(block: Block, a: Architecture, layout: Layout) -> Eager:
         shared += 4 * wide + rows * 4 * e.width * (not moved)
         # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32 bits; what comes after
         # is not yet there
-        after = 8 * wide + (block.norms > 2) * (8 * h + 4)
+        after = 8 * wide + (block.norms > 2) * behind
         working = max(working, (10 if moved else 8) * rows * h + 4 * h - after)
     return Eager(inside, products, inside - shared, border, working)
 
@@ -146,8 +150,9 @@ def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, floa
     if at.kv_rank:
         up = 2 * heads * (at.head_dim + at.values)
         query = 2 * heads * (at.head_dim + at.rope_dim)
-        norms = 8 * (at.query_rank + at.kv_rank) + 4 * bool(at.query_rank) + 4
-        return norms + 2 * query + up + out, 2 * (at.query_rank + at.kv_rank + at.rope_dim) + query + up + out + 2 * h, up + out
+        down = at.query_rank + at.kv_rank
+        inside = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out
+        return inside, 2 * (down + at.rope_dim) + query + up + out + 2 * h, up + out
     turned, values = 2 * (heads + groups) * at.head_dim, 2 * groups * at.values
     norms = (heads + groups) * (6 * at.head_dim + 4) * at.qk_norm
     return norms + turned + values + out, turned + values + out + 2 * h, values + out

@@ -6,14 +6,16 @@ a rank holds in `stages.py`.
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.planner.activations import SAVED, Kept, eager, fused, matrices
 from onnuri.planner.architecture import Block
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
-from onnuri.planner.sharded import embedding, group, layer_shapes, root
+from onnuri.planner.sharded import embedding, layer, root
 from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
 
 GIB = 2**30
@@ -39,6 +41,8 @@ class Memory(Config):
     """not allocated: fragments, CUDA's context, NCCL's buffers"""
     stage: int
     """the pipeline rank that it is"""
+    peak_activations: float
+    """activations, logits and gradients not yet sharded, where they are most: another moment perhaps, no part of a sum"""
 
     @property
     def allocated(self) -> float:
@@ -69,10 +73,27 @@ def memory(job: Job) -> Memory:
     return max((step.stage(k) for k in range(job.layout.pp)), key=lambda m: m.allocated)
 
 
-def _whole(stage: int, **parts: float) -> Memory:
-    """With what the allocator and the libraries take besides."""
-    runtime = (CONSTANTS["memory_reserved_ratio"] - 1) * sum(parts.values()) + CONSTANTS["memory_context_gib"] * GIB
-    return Memory(**parts, runtime=runtime, stage=stage)
+class Moment(NamedTuple):
+    """Bytes that live at one point of a step, beside parameters and optimizer."""
+
+    gradients: float = 0.0
+    """sharded"""
+    activations: float = 0.0
+    logits: float = 0.0
+    own: float = 0.0
+    """what a layer's backward pass needs, gradients not yet sharded"""
+    gathered: float = 0.0
+    """whole weights, and what collectives write"""
+
+
+def _whole(stage: int, parameters: float, optimizer: float, moments: list[Moment], buffers: float = 0.0) -> Memory:
+    """At the fullest of the moments, with what the allocator and the libraries take besides."""
+    full = max(moments, key=sum)
+    runtime = (CONSTANTS["memory_reserved_ratio"] - 1) * (parameters + optimizer + sum(full) + buffers)
+    return Memory(parameters=parameters, gradients=full.gradients, optimizer=optimizer, activations=full.activations,
+                  logits=full.logits, transient=full.own + full.gathered, buffers=buffers, stage=stage,
+                  runtime=runtime + CONSTANTS["memory_context_gib"] * GIB,
+                  peak_activations=max(m.activations + m.logits + m.own for m in moments))
 
 
 class _Step:
@@ -93,14 +114,12 @@ class _Step:
         held = ends(self.a, self.layout, k)
         for index, count in self.layers[k].items():
             held = held.plus(self.held[index], count)
-        parameters, gradients, optimizer = states(held, self.layout)
-        activations, logits, transient = self._activations(k)
+        parameters, gradients, optimizer = states(held, self.layout, self.job.gradient_bytes)
         buffers = 0.0 if self.sharded else self._buffers(k, held)
-        return _whole(k, parameters=parameters, gradients=gradients, optimizer=optimizer, activations=activations,
-                      logits=logits, transient=transient, buffers=buffers)
+        return _whole(k, parameters, optimizer, [self._fullest(k, gradients)], buffers)
 
-    def _activations(self, k: int) -> tuple[float, float, float]:
-        """Bytes kept by all micro-batches in flight, of logits, and of the fullest moment on top."""
+    def _fullest(self, k: int, gradients: float) -> Moment:
+        """All micro-batches in flight kept, the last one at its head or its fullest layer."""
         full, last = self.layout.recompute == "full", k == self.layout.pp - 1
         kept = [(self.kept[index], count) for index, count in self.layers[k].items()]
         own = sum(count * (each.border if full else each.inside) for each, count in kept)
@@ -111,7 +130,8 @@ class _Step:
             logits, head = self._head()
         # a layer that is recomputed is whole again for a moment; by then the last stage has freed its logits
         inner = max((each.working + (each.inside - each.border) * full for each, _ in kept), default=0.0) - logits
-        return self.tokens * flying * own, self.tokens * logits, self.tokens * max(head, inner, 0.0) + self._gathered()
+        return Moment(gradients, self.tokens * flying * own, self.tokens * logits, self.tokens * max(head, inner, 0.0),
+                      self._gathered())
 
     def _head(self) -> tuple[float, float]:
         """Bytes a token: logits in 16 bits, which a fused cross-entropy turns into their gradient in place, and the last
@@ -136,14 +156,15 @@ class _Step:
         return 2 * sum(rows * columns for rows, columns in shapes) + copies * (held.dense + held.routed)
 
 
-def states(held: Weights, layout: Layout) -> tuple[float, float, float]:
+def states(held: Weights, layout: Layout, gradient: float = 4.0) -> tuple[float, float, float]:
     """Bytes of parameters, gradients and optimizer. Megatron-Core: 2 + 4 + 12 (a copy and two moments in 32 bits), the
-    last divided by data ranks with its distributed optimizer. Fully sharded: 4 + 4 + 8, all divided."""
+    last divided by data ranks with its distributed optimizer. Fully sharded: 4 + 4 + 8, all divided. `gradient`: bytes of
+    one of its numbers."""
     dense, routed = shards(layout)
     shared, own = held.dense / dense + held.routed / routed, held.dense + held.routed
     if layout.sharding in ("fsdp", "hsdp"):
-        return 4 * shared, 4 * shared, 8 * shared
-    return 2 * own, 4 * own, 12 * (shared if layout.sharding == "zero1" else own)
+        return 4 * shared, gradient * shared, 8 * shared
+    return 2 * own, gradient * own, 12 * (shared if layout.sharding == "zero1" else own)
 
 
 class _OwnStep:
@@ -154,51 +175,59 @@ class _OwnStep:
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
         self.tokens = float(job.tokens * self.layout.micro_batch)
-        kinds = [(group(layer_shapes(b, a.hidden), self.layout), eager(b, a, self.layout)) for b in a.blocks]
+        kinds = [(layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout)) for b in a.blocks]
         self.groups = [held for (held, _), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         self.costs = [cost for (_, cost), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         self.root, self.embedding = root(a, self.layout), embedding(a, self.layout)
-        bounds = [sum(b.count for b in a.blocks[:k + 1]) for k in range(len(a.blocks))]
-        self.layers = sorted({k for bound in bounds for k in (bound - 1, bound - 2) if k >= 0})
+        kept = {"none": "inside", "selective": "products", "full": "border"}[self.layout.recompute]
+        self.kept = [0.0, *itertools.accumulate(getattr(c, kept) for c in self.costs)]
+        """bytes a token that the first so many layers keep"""
+        self.shards = [0.0, *itertools.accumulate(g.kept for g in self.groups)]
+        last = len(self.groups) - 1
+        changes = {j for k in range(1, last + 1) if self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
+        self.layers = changes | {last, max(last - 1, 0)}
         """in which the fullest moment can be: where kinds change, and the last but one, which has sums on their way"""
 
     def fullest(self) -> Memory:
-        parameters = 4 * (sum(g.kept for g in self.groups) + self.root.kept + self.embedding.kept)
+        parameters = 4 * (self.shards[-1] + self.root.kept + self.embedding.kept)
         moments = [self._head(), self._end(), *(m for k in self.layers for m in (self._recomputed(k), self._summed(k)))]
-        gradients, activations, logits, transient = max(moments, key=sum)
-        return _whole(0, parameters=parameters, gradients=gradients, optimizer=2 * parameters, activations=activations,
-                      logits=logits, transient=transient, buffers=0.0)
+        return _whole(0, parameters, 2 * parameters, moments)
 
     def _kept(self, layers: int) -> float:
         """Bytes that the first layers keep for their backward pass."""
-        kept = {"none": lambda c: c.inside, "selective": lambda c: c.products, "full": lambda c: c.border}[self.layout.recompute]
-        return self.tokens * sum(kept(c) for c in self.costs[:layers])
+        return self.tokens * self.kept[layers]
 
     def _gradients(self, layer: int) -> float:
         """Shards of the layers behind one; all of them from the second micro-batch on."""
-        later = self.groups if self.job.micro_batches > 1 else self.groups[layer + 1:]
-        ends = (self.root.kept + self.embedding.kept) * (self.job.micro_batches > 1)
-        return 4 * (sum(g.kept for g in later) + ends)
+        if self.job.micro_batches > 1:
+            return 4 * (self.shards[-1] + self.root.kept + self.embedding.kept)
+        return 4 * (self.shards[-1] - self.shards[layer + 1])
 
-    def _head(self) -> tuple[float, float, float, float]:
+    def _head(self) -> Moment:
         """The loss in 32 bits: kept log-probabilities, their gradient and the logits' (`ForCausalLMLoss`); last norm."""
         a, last = self.job.architecture, len(self.groups)
         logits = self.tokens * (12.0 * a.vocabulary + 10.0 * a.hidden)
-        return self._gradients(last), self._kept(last), logits, 2 * self.root.whole + 2 * self.groups[-1].whole
+        late = self.groups[-1].routed or self.groups[-1].dense  # whose gather's buffer none has taken over yet
+        return Moment(self._gradients(last - 1), self._kept(last), logits, 0.0, 2 * self.root.whole + 2 * late)
 
-    def _recomputed(self, k: int) -> tuple[float, float, float, float]:
+    def _recomputed(self, k: int) -> Moment:
         """A layer is whole again, its backward pass begins."""
         cost, sums = self.costs[k], self.groups[k + 1].whole if k + 1 < len(self.groups) else 0.0
         again = {"none": 0.0, "selective": cost.again, "full": cost.inside}[self.layout.recompute]
-        weights = 4 * self.root.whole + 2 * self.groups[k].whole + 4 * sums + 2 * (self.groups[k - 1].whole if k else 0.0)
-        own = self.tokens * (again + cost.working + cost.border)
-        return self._gradients(k), self._kept(k + 1), 0.0, weights + own
+        own = self.tokens * (again + cost.working + cost.border) + 2 * self.root.whole
+        return Moment(self._gradients(k), self._kept(k + 1), 0.0, own, self._whole_weights(k) + 2 * self.groups[k].whole + 4 * sums)
 
-    def _summed(self, k: int) -> tuple[float, float, float, float]:
-        """A layer's backward pass is over, its gradient in 16 bits and copied in 32."""
-        weights = 4 * self.root.whole + 6 * self.groups[k].whole + 2 * (self.groups[k - 1].whole if k else 0.0)
-        return self._gradients(k), self._kept(k), 0.0, weights + self.tokens * self.costs[k].border
+    def _summed(self, k: int) -> Moment:
+        """A layer's backward pass is over, its gradient in 16 bits and copied in 32, and its sum in 32."""
+        held = self.groups[k]
+        own = self.tokens * self.costs[k].border + 2 * self.root.whole + 6 * held.whole
+        return Moment(self._gradients(k), self._kept(k), 0.0, own, self._whole_weights(k) + 4 * held.kept)
 
-    def _end(self) -> tuple[float, float, float, float]:
+    def _whole_weights(self, k: int) -> float:
+        """The root's, and the next layer's."""
+        return 2 * self.root.whole + 2 * (self.groups[k - 1].whole if k else 0.0)
+
+    def _end(self) -> Moment:
         """The root's gradient last."""
-        return self._gradients(-1), 0.0, 0.0, 6 * self.root.whole + 2 * self.embedding.whole
+        own = 6 * self.root.whole + 2 * self.embedding.whole
+        return Moment(self._gradients(-1), 0.0, 0.0, own, 4 * (self.root.kept + self.embedding.kept))

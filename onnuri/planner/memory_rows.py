@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner import shapes
+from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Recompute
@@ -96,16 +97,20 @@ def _reduced(a: Architecture, layers: int) -> Architecture:
 
 
 def _model(row: Mapping[str, str]) -> MemoryModel | None:
-    named = models().get(re.sub(r"[^a-z0-9]", "", row["model"].lower()))
-    if named or not all(row.get(name) for name in ("layers", "hidden", "ffn", "heads")):
+    """Listed here, listed among all shapes, or of the row's own columns."""
+    name = row["model"]
+    if named := models().get(re.sub(r"[^a-z0-9]", "", name.lower())):
         return named
-    heads, hidden, ffn = (_whole(row, name, 1) for name in ("heads", "hidden", "ffn"))
-    attention = Attention(heads=heads, kv_heads=_whole(row, "kv_heads", heads), head_dim=hidden // heads)
-    routed = _whole(row, "experts", 0)
-    experts = Experts(routed=routed, topk=_whole(row, "topk", 1), width=ffn) if routed else None
-    block = Block(count=_whole(row, "layers", 1), attention=attention, mlp=0 if routed else ffn, experts=experts)
-    return MemoryModel(source="the row's columns", architecture=Architecture(
-        name=row["model"], vocabulary=_whole(row, "vocabulary", 128_256), hidden=hidden, blocks=(block,)))
+    known = {to: _whole(row, column, 0) for column, to in _COLUMNS.items() if row.get(column)}
+    if known.get("experts") and "ffn" in known:  # the column's meaning in rows of mixtures
+        known["expert_ffn"] = known.pop("ffn")
+    if not shapes.listed(name) and not {"layers", "hidden", "heads"} <= known.keys():
+        return None
+    return MemoryModel(architecture=shapes.infer(name, None, None, **known), source="data/shapes.json and the row's columns")
+
+
+_COLUMNS = {c: c for c in ("layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads")} | {"vocabulary": "vocab"}
+"""of a row, and what `shapes.py` calls them"""
 
 
 @functools.cache

@@ -7,6 +7,7 @@ along their rows, of which the last ranks get fewer or none, and a gather's buff
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -55,6 +56,12 @@ def group(shapes: list[Shape], layout: Layout) -> Group:
     return Group(kept, dense, routed)
 
 
+@functools.lru_cache(4096)  # layers of a model are mostly alike
+def layer(block: Block, hidden: int, layout: Layout) -> Group:
+    """The group of one layer."""
+    return group(layer_shapes(block, hidden), layout)
+
+
 def layer_shapes(block: Block, hidden: int) -> list[Shape]:
     """Parameters of one layer."""
     found = [Shape((hidden,))] * block.norms
@@ -66,8 +73,10 @@ def layer_shapes(block: Block, hidden: int) -> list[Shape]:
     if block.mixer_params:
         found.append(Shape((block.mixer_params // hidden, hidden), 0))
     if e := block.experts:
-        found += [Shape((e.routed, hidden)), Shape((e.routed, (1 + block.gated) * e.width, hidden), None, True),
-                  Shape((e.routed, hidden, e.width), None, True)]
+        inner = e.latent or hidden
+        found += [Shape((e.routed, hidden)), Shape((e.routed, (1 + block.gated) * e.width, inner), None, True),
+                  Shape((e.routed, inner, e.width), None, True)]
+        found += [Shape((e.latent, hidden)), Shape((hidden, e.latent))] * bool(e.latent)
         if e.shared:
             found += _feed_forward(e.shared * (e.shared_width or e.width), hidden, block.gated)
         if e.bias:

@@ -37,7 +37,7 @@ def layer_weights(block: Block, hidden: int, layout: Layout) -> Weights:
     if block.mlp_bias and block.mlp:
         whole += (1 + block.gated) * block.mlp + hidden
     if e:
-        whole += e.routed * (hidden + e.bias)
+        whole += e.routed * (hidden + e.bias) + 2 * hidden * e.latent
         split += e.shared * block.mlp_params(hidden, e.shared_width or e.width)
     return Weights(whole + split / tp, block.routed(hidden) / layout.ep)
 
@@ -96,5 +96,5 @@ def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
 
 def shards(layout: Layout) -> tuple[int, int]:
     """Ranks that share what is sharded: of dense weights, of experts', which tensor-parallel ranks divide no further."""
-    data = (layout.shard or layout.dp if layout.sharding == "hsdp" else layout.dp) * layout.cp
+    data = {"ddp": 1, "hsdp": layout.shard or layout.dp}.get(layout.sharding, layout.dp) * layout.cp
     return data, max(data * layout.tp // layout.ep, 1)

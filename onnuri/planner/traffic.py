@@ -6,11 +6,13 @@ all-reduce's input, all that a rank puts into an all-to-all with its own share, 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 from onnuri.config import Config
 from onnuri.planner.architecture import Block
 from onnuri.planner.job import Job
+from onnuri.planner.sharded import Group, embedding, layer, root
 from onnuri.planner.stages import Weights, chunks, ends, layer_weights, shards, stage_layers
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
@@ -37,7 +39,8 @@ class Collective(Config):
 
 def collectives(job: Job, stage: int = 0) -> tuple[Collective, ...]:
     """Of a rank of the given pipeline stage."""
-    found = [*_tensor(job, stage), *_context(job, stage), *_expert(job, stage), *_data(job, stage), *_pipeline(job, stage)]
+    data = _groups(job) if job.layout.engine is None else _data(job, stage)
+    found = [*_tensor(job, stage), *_context(job, stage), *_expert(job, stage), *data, *_pipeline(job, stage)]
     return tuple(c for c in found if c.ranks > 1 and c.total > 0)
 
 
@@ -99,42 +102,55 @@ def _expert(job: Job, stage: int) -> list[Collective]:
     return found
 
 
-def _data(job: Job, stage: int) -> list[Collective]:
-    """Gradients and weights. Fully sharded: a layer at a time, every micro-batch."""
+def _groups(job: Job) -> list[Collective]:
+    """Onnuri's trainer: a layer's weights before its forward and its backward pass, the embedding's before the forward
+    pass only, the root's once and for both; gradients after, every micro-batch."""
     a, layout = job.architecture, job.layout
-    layers = [(layer_weights(a.blocks[index], a.hidden, layout), count)
+    alike: Counter[Group] = Counter()
+    for b in a.blocks:
+        alike[layer(b, a.hidden, layout)] += b.count
+    groups = [(root(a, layout), 1, 1), (embedding(a, layout), 1, 1), *((held, count, 2) for held, count in alike.items())]
+    return [c for held, count, gathers in groups for c in _sharded(job, Weights(held.dense, held.routed), count, gathers)]
+
+
+def _data(job: Job, stage: int) -> list[Collective]:
+    """Gradients and weights over data ranks. Fully sharded by another engine: a layer at a time, every micro-batch."""
+    a, layout = job.architecture, job.layout
+    groups = [(layer_weights(a.blocks[index], a.hidden, layout), count)
               for index, count in stage_layers(a, layout)[stage].items()]
-    groups = [*layers, (ends(a, layout, stage), 1)]
+    groups.append((ends(a, layout, stage), 1))
     if layout.sharding in ("fsdp", "hsdp"):
-        return [c for held, count in groups for c in _sharded(job, held, count)]
+        return [c for held, count in groups for c in _sharded(job, held, count, 2)]
     held = Weights()
     for each, count in groups:
         held = held.plus(each, count)
-    found = []
-    for axis, ranks, own in _axes(job, held):
-        if layout.sharding == "ddp":
-            found.append(Collective(name="gradients", kind="all_reduce", axis=axis, ranks=ranks, bytes=4 * own, calls=1))
-        else:
-            found += [Collective(name="gradients", kind="reduce_scatter", axis=axis, ranks=ranks, bytes=4 * own, calls=1),
-                      Collective(name="weights", kind="all_gather", axis=axis, ranks=ranks, bytes=2 * own, calls=1)]
-    return found
+    ranks = layout.dp * layout.cp
+    experts = max(ranks * layout.tp // layout.ep, 1)
+    return _once(job, "dp", ranks, held.dense) + _once(job, "expert_dp", experts, held.routed)
 
 
-def _axes(job: Job, held: Weights) -> list[tuple[Axis, int, float]]:
-    dense, routed = shards(job.layout)
-    return [("dp", dense, held.dense), ("expert_dp", routed, held.routed)]
+def _once(job: Job, axis: Axis, ranks: int, own: float) -> list[Collective]:
+    """Gradients of a step, and with a distributed optimizer its new weights in 16 bits."""
+    size = job.gradient_bytes * own
+    if job.layout.sharding == "ddp":
+        return [Collective(name="gradients", kind="all_reduce", axis=axis, ranks=ranks, bytes=size, calls=1)]
+    return [Collective(name="gradients", kind="reduce_scatter", axis=axis, ranks=ranks, bytes=size, calls=1),
+            Collective(name="weights", kind="all_gather", axis=axis, ranks=ranks, bytes=2 * own, calls=1)]
 
 
-def _sharded(job: Job, held: Weights, count: int) -> list[Collective]:
-    """Weights in 16 bits before forward and backward, gradients in 32 after; copies add theirs up once a step."""
-    layout, m, found = job.layout, job.micro_batches, []
-    copies = layout.dp // (layout.shard or layout.dp) if layout.sharding == "hsdp" else 1
-    for axis, ranks, own in _axes(job, held):
-        found += [Collective(name="weights", kind="all_gather", axis=axis, ranks=ranks, bytes=2 * own, calls=2 * m * count),
-                  Collective(name="gradients", kind="reduce_scatter", axis=axis, ranks=ranks, bytes=4 * own,
-                             calls=m * count),
-                  Collective(name="gradients of copies", kind="all_reduce", axis="replica", ranks=copies,
-                             bytes=4 * own / ranks, calls=m * count)]
+def _sharded(job: Job, held: Weights, count: int, gathers: int) -> list[Collective]:
+    """Weights in 16 bits, gradients in 32; copies add their shards up."""
+    layout, calls = job.layout, job.micro_batches * count
+    dense, routed = shards(layout)
+    copies, found = layout.dp * layout.cp // dense, []
+    axes: tuple[tuple[Axis, int, float], ...] = (("dp", dense, held.dense), ("expert_dp", routed, held.routed))
+    for axis, ranks, own in axes:
+        size = job.gradient_bytes * own
+        found += [
+            Collective(name="weights", kind="all_gather", axis=axis, ranks=ranks, bytes=2 * own, calls=gathers * calls),
+            Collective(name="gradients", kind="reduce_scatter", axis=axis, ranks=ranks, bytes=size, calls=calls),
+            Collective(name="gradients of copies", kind="all_reduce", axis="replica", ranks=copies, bytes=size / ranks,
+                       calls=calls)]
     return found
 
 

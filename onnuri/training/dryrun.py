@@ -127,7 +127,8 @@ def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, to
         with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
             trainee.to_empty(device="cpu")
             optimizer = started(trainee)
-            counted, saved = count(trainee, optimizer, layout, views, tokens)
+            batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
+            counted, saved = count(trainee, optimizer, batch, layout, views)
         sizes = sum((local_sizes(p, views) for p in trainee.parameters()), torch.zeros((), dtype=torch.long))
         return DryRun(name=name, gpus=layout.gpus, rank=rank, layout=layout, tokens=tokens, total_params=total,
                       local_params=int(sizes[rank]), imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
@@ -162,9 +163,8 @@ def started(module: nn.Module) -> Optimizers:
     return optimizer
 
 
-def count(module: nn.Module, optimizer: Optimizers, layout: Layout, views: Meshes, tokens: int) -> tuple[Trace, int]:
-    """(what was counted, bytes of activations kept for the backward pass)"""
-    batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
+def count(module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: Layout, views: Meshes) -> tuple[Trace, int]:
+    """(what was counted, bytes of activations kept for the backward pass) of a step, on tensors fake or real."""
     counted = Trace(axes(views))
     counted.hold(module.parameters(), "parameters")
     counted.hold((t for o in optimizer.each for state in o.state.values() for t in state.values()), "optimizer")

@@ -66,18 +66,21 @@ def place(network: Any, layout: Layout, root: nn.Module | None = None, *, device
     from transformers.distributed.expert_parallel import apply_expert_parallelism
     from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
-    views = meshes(layout, device)
-    experts = _expand(network, network.ep_plan)
+    views, tied = meshes(layout, device), _tied(network)
+    experts = _expand(network, network.ep_plan) if layout.ep > 1 else {}
     if layout.tp > 1:
-        split = _expand(network, network.tp_plan)
-        inside = tuple(experts) if layout.ep > 1 else ()
-        apply_tensor_parallelism(network, views.dense["tp"],
-                                 {n: style for n, style in split.items() if not n.startswith(inside or ("\0",))})
-    if layout.ep > 1:
+        split = {n: style for n, style in _expand(network, network.tp_plan).items() if n not in experts}
+        table, head = network.get_input_embeddings(), network.get_output_embeddings()
+        if tied:  # what is shared would be cut once, under one of its names: both are, alike, and joined again
+            head.weight = nn.Parameter(table.weight.detach())
+        apply_tensor_parallelism(network, views.dense["tp"], split)
+        if tied:
+            head.weight = table.weight
+    if experts:
         apply_expert_parallelism(network, views.experts["ep"], views.dense["tp"], experts, ep_implementation=dispatch)
     if layout.recompute != "none":
         recompute(network, layout.recompute)
-    routed = {id(p) for n, p in network.named_parameters() if n in experts} if layout.ep > 1 else set()
+    routed = {id(p) for n, p in network.named_parameters() if n in experts}
     _shard(network, root or network, views, layout, routed, dtype, placement)
     return views
 
@@ -89,8 +92,7 @@ def _shard(network: Any, root: nn.Module, views: Meshes, layout: Layout, routed:
     reduce = torch.float32 if dtype else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduce)
     chosen = _placer(views, dense.size(dense.ndim - 1), layout, routed, placement)
-    embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
-    apart = [embedding] if embedding.weight is not head.weight else []
+    apart = [] if _tied(network) else [network.get_input_embeddings()]
     for module in [*network.model.layers, *apart, root]:
         fully_shard(module, mesh=dense, shard_placement_fn=chosen, mp_policy=policy)
         # a rank's loss is divided before its backward pass (`step.gradients`), so that experts, whose gradients come
@@ -99,6 +101,11 @@ def _shard(network: Any, root: nn.Module, views: Meshes, layout: Layout, routed:
         module.set_force_sum_reduction_for_comms(True)
     for module in apart:
         module.set_unshard_in_backward(False)  # a lookup's gradient does not need its table
+
+
+def _tied(network: Any) -> bool:
+    """One matrix for embedding and head."""
+    return network.get_input_embeddings().weight is network.get_output_embeddings().weight
 
 
 def _placer(views: Meshes, ranks: int, layout: Layout, routed: set[int],
@@ -155,11 +162,21 @@ KEPT = {f"aten::{name}" for name in (
 
 
 def _expand(network: nn.Module, plan: dict[str, str]) -> dict[str, str]:
-    """A plan with `*` for the layers' numbers, for the names that the network has; in the plan's order, which counts:
-    experts are cut before they are told where tokens come from."""
-    names = [n for n, _ in network.named_modules()] + [n for n, _ in network.named_parameters()]
-    wild = [(re.sub(r"\.\d+(?=\.|$)", ".*", n), n) for n in names]
-    return {n: style for rule, style in plan.items() for w, n in wild if w == rule}
+    """A plan with `*` for the layers' numbers and rules for modules, for every name it is about. Of a module its
+    parameters come first: experts are cut before they are told where tokens come from."""
+    found = {}
+    for name, module in network.named_modules():
+        rule = plan.get(_wild(name))
+        for own in (f"{name}.{p}".removeprefix(".") for p, _ in module.named_parameters(recurse=False)):
+            if style := plan.get(_wild(own), rule):
+                found[own] = style
+        if rule:
+            found[name] = rule
+    return found
+
+
+def _wild(name: str) -> str:
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
 
 
 def local_sizes(parameter: Tensor, views: Meshes) -> Tensor:

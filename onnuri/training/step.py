@@ -62,7 +62,7 @@ def _over(local: Tensor, where: Any) -> Tensor:
         return local
     mesh, axes = where
     square = local.square()
-    for axis in axes:
+    for axis in (k for k in axes if mesh.size(k) > 1):
         dist.all_reduce(square, group=mesh.get_group(axis))
     return square.sqrt()
 

@@ -117,9 +117,8 @@ class Trace(TorchDispatchMode):
             # dispatched tokens and reduced activations stay what they are
             whole = not counted or known in ("allgather", "reduce_scatter")
             self._note(tensor, "gathered" if whole else "activations", always=whole and self._of(tensor) in _PASSING)
-        if counted and known:
+        if counted and known and (group := _group(args)).size() > 1:
             size = max((t.numel() * t.element_size() for t in tensors), default=0)
-            group = _group(args)
             self.calls[_NAMES[known], group.size(), size, self.groups.get(group.group_name, "")] += 1
 
     def _of(self, tensor: Tensor) -> Kind | None:

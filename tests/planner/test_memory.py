@@ -88,7 +88,7 @@ def fits(layout: Layout) -> None:
 def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
     fits(layout)
     m = memory(job(MIXTURE, layout))
-    parts = {k: v for k, v in m.to_json().items() if k != "stage"}
+    parts = {k: v for k, v in m.to_json().items() if k not in ("stage", "peak_activations")}
     assert sum(parts.values()) == pytest.approx(m.total) and min(parts.values()) >= 0
     assert m.allocated + m.runtime == pytest.approx(m.total) and m.low < m.total < m.high
 
@@ -97,7 +97,8 @@ def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
 @settings(max_examples=300, deadline=None)
 def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
     fits(layout)
-    more = {"ddp to zero1": (layout.replace(sharding="ddp"), layout.replace(sharding="zero1")),
+    split = layout.replace(pp=max(layout.pp, 2))  # one engine runs both
+    more = {"ddp to zero1": (split.replace(sharding="ddp"), split.replace(sharding="zero1")),
             "zero1 over more": (layout.replace(sharding="zero1"), layout.replace(sharding="zero1", dp=2 * layout.dp)),
             "fsdp over more": (layout.replace(sharding="fsdp"), layout.replace(sharding="fsdp", dp=2 * layout.dp)),
             "more experts": (layout.replace(dp=64), layout.replace(dp=64, ep=2 * layout.ep)),

@@ -1,0 +1,83 @@
+"""One of two real processes over gloo: `python two_ranks.py RANK FOLDER`. Reads cases, writes what each measured.
+
+A case is a family's values, a layout and how tokens reach experts. With "learn" measured are, in 32 bits, loss over all
+ranks and norm of all gradients of two steps, and the weights after them; else every collective of a step in 16 bits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from onnuri.model.backbone import stock_model
+from onnuri.planner.layout import Layout
+from onnuri.training.dryrun import count, ready, started
+from onnuri.training.layout import place
+from onnuri.training.optim import Optimizers
+from onnuri.training.step import take
+
+TOKENS = 24
+
+
+def batch(rows):
+    ids = torch.randint(0, 60, (2, TOKENS), generator=torch.Generator().manual_seed(1))
+    return ids[rows]
+
+
+def steps(trainee, rows, ranks):
+    """Losses and norms of two steps."""
+    optimizer = Optimizers(trainee, False, 1e-2, 0.1, (0.9, 0.95))
+    found = []
+    for _ in range(2):
+        loss = trainee(batch(rows))
+        found.append([float(loss.detach()), float(take(trainee, loss, optimizer, 1e-2, 0.5, ranks))])
+    return found
+
+
+def weights(trainee):
+    """Sums of every parameter's absolute values."""
+    return {n: float((p.full_tensor() if isinstance(p, DTensor) else p).detach().double().abs().sum())
+            for n, p in trainee.named_parameters()}
+
+
+def built(case):
+    torch.manual_seed(0)
+    return stock_model(case["family"], case["values"])
+
+
+def measure(case, rank):
+    return (learned if case["learn"] else counted)(case, Layout.from_json(case["layout"]), rank)
+
+
+def learned(case, layout, rank):
+    trainee = ready(built(case), fused=False)
+    place(trainee.network, layout, trainee, dtype=None, dispatch=case["dispatch"])
+    found = steps(trainee, slice(rank, rank + 1) if layout.dp == 2 else slice(0, 2), layout.dp)
+    losses = torch.tensor([loss for loss, _ in found])
+    dist.all_reduce(losses)
+    return {"losses": (losses / 2).tolist(), "norms": [norm for _, norm in found], "weights": weights(trainee)}
+
+
+def counted(case, layout, rank):
+    trainee = ready(built(case), fused=False)
+    views = place(trainee.network, layout, trainee, dispatch=case["dispatch"])
+    made, _ = count(trainee, started(trainee), batch(slice(0, 1)), layout, views)
+    held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in trainee.parameters())
+    return {"collectives": [c.to_json() for c in made.collectives], "held": held}
+
+
+def main(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found = {name: measure(case, rank) for name, case in json.loads((folder / "cases.json").read_text()).items()}
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
