@@ -394,13 +394,13 @@ class PlanDryRun:
     def run(self) -> None:
         from onnuri import recipes
         from onnuri.planner import layout
-        from onnuri.training import dryrun
+        from onnuri.training import beside, dryrun
 
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
         asked = layout.parse(self.layout, gpus) if self.layout else None
         found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank)
-        print(found)
+        print(f"{found}\n\n{beside.text(beside.pairs(found, recipe.omni, recipe.gpu))}")
         if self.json:
             found.save(self.json)
 
