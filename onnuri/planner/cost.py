@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.job import Job
+from onnuri.planner.layout import Layout
 
 
 class Work(NamedTuple):
@@ -83,22 +84,27 @@ def work(job: Job) -> Work:
     fields = dict.fromkeys(("proj_flops", "proj_bytes", "mlp_flops", "mlp_bytes", "expert_flops", "expert_bytes",
                             "quant_bytes", "attention_flops", "exponentials", "unfused_bytes", "elementwise_bytes",
                             "permute_bytes", "scan_bytes", "layers", "expert_layers"), 0.0)
+    share, last = _stages(a, layout)
     for block in (*a.blocks, *a.mtp):
         for name, value in _block(a, block, job, tokens, passes).items():
-            fields[name] += value * block.count * _stretch(a, layout.pp, layout.virtual_stages) / layout.pp
-    heads = 1 + len(a.mtp)
+            fields[name] += value * block.count * share
+    heads = (1 + len(a.mtp)) * last
     head = _product(tokens, a.hidden, a.vocabulary / layout.tp)
-    fields["head_flops"], fields["head_bytes"] = (3 * heads * x / layout.pp for x in head)
-    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * 14 / layout.tp / layout.pp  # logits, loss, gradient
+    fields["head_flops"], fields["head_bytes"] = (3 * heads * x for x in head)
+    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * 14 / layout.tp  # logits, loss, gradient
     return Work(**fields, **_sent(job, tokens, passes), **_step(job))
 
 
-def _stretch(a: Architecture, stages: int, chunks: int) -> float:
-    """The fullest stage over the mean one; embedding and head stand for a layer each, as engineers place them."""
-    if stages == 1:
-        return 1.0
-    slots = stages * min(chunks, max(1, (a.layers + 2) // stages))
-    return -(-(a.layers + 2) // slots) * slots / (a.layers + 2)
+def _stages(a: Architecture, layout: Layout) -> tuple[float, float]:
+    """The fullest pipeline rank's share of the layers, and of the head beside them. Engineers either give every stage as
+    many layers, or let embedding and head take a layer's place; the better of both counts."""
+    if layout.pp == 1:
+        return 1.0, 1.0
+    slots = layout.pp * min(layout.virtual_stages, max(1, (a.layers + 2) // layout.pp))
+    even, placed = (-(-n // slots) * slots / a.layers for n in (a.layers, a.layers + 2))
+    layer = a.num_active_params() / a.layers
+    alone, within = even + layout.pp * a.embedding() / layer / a.layers, placed + 1e-9
+    return (even / layout.pp, 1.0) if alone <= within else (placed / layout.pp, 0.0)
 
 
 def _product(m: float, k: float, n: float) -> tuple[float, float]:
@@ -175,7 +181,7 @@ def _sent(job: Job, tokens: float, passes: float) -> dict[str, float]:
     """A micro-batch's collectives."""
     a, layout, kind = job.architecture, job.layout, job.cluster.kind
     link, nic = kind.link_gb_per_s * 1e9, job.cluster.nic * 1e9
-    share = _stretch(a, layout.pp, layout.virtual_stages) / layout.pp
+    share, _ = _stages(a, layout)
     out = {"tp_rate": link if layout.tp <= kind.domain else nic, "pp_bytes": 0.0,
            "cp_rate": link if layout.tp * layout.cp <= kind.domain else nic}
     attended = sum(b.count for b in a.blocks if b.attention) * share

@@ -18,6 +18,8 @@ from onnuri.planner.step_time import Rates, rates, seconds
 
 SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
+CHOICE = 10.0
+"""engineers choose among what a row leaves open: odds of a choice go with its speed to this power"""
 PUBLISHED = constants.FILE.parent / "published_runs.csv"
 
 
@@ -56,10 +58,13 @@ def stack(rows: Sequence[runs.Row]) -> Evidence:
 
 
 def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
-    """Of each row, in tokens a second and GPU: the mean over what it may mean."""
+    """Of each row, in tokens a second and GPU: the mean over what it may mean, the faster the likelier."""
     parts, _ = seconds(e.work, e.rates, fitted)
     logs = np.log(e.per_gpu / sum(parts.values()))
-    return np.bincount(e.row, e.weight * logs, len(e.rows))
+    best = np.full(len(e.rows), -np.inf)
+    np.maximum.at(best, e.row, logs)
+    weight = np.exp(CHOICE * (logs - best[e.row]))
+    return np.bincount(e.row, weight * logs, len(e.rows)) / np.bincount(e.row, weight, len(e.rows))
 
 
 def published(e: Evidence) -> np.ndarray:

@@ -175,8 +175,24 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
     recompute: Recompute = row["recompute"] if row["recompute"] in ("none", "selective", "full") else "selective"  # type: ignore[assignment]
     base = Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=shard, recompute=recompute,
                   virtual_stages=int(stages[1]) if stages else 1, precision=precision(row))
-    chunks = [base.virtual_stages] if stages or pp == 1 else sorted({1, max(1, round(a.layers / pp / 3))})
-    return [base.replace(micro_batch=m, virtual_stages=v) for m in _micro_batches(row, tokens, dp) for v in chunks]
+    chunks = [base.virtual_stages] if stages or pp == 1 else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or v * pp <= a.layers / 1.5]
+    options = [base.replace(micro_batch=m, virtual_stages=v) for m in _micro_batches(row, tokens, dp) for v in chunks]
+    if not row["precision"].strip():
+        options = [o.replace(precision=p) for o in options for p in ("bf16", "fp8")]
+    return [o for o in options if fits(a, o, row["gpu"], tokens)] or options[:1]
+
+
+def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
+    """Roughly, whether a GPU holds it: 6 bytes a local parameter and 12 sharded, activations of all passes in flight
+    (arXiv 2205.05198, 34 bytes a token, layer and hidden unit; 2 with full recomputation)."""
+    routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
+    local = (a.num_params() - routed) / layout.tp / layout.pp + routed / layout.ep / layout.pp
+    ranks = layout.shard or layout.dp * layout.cp
+    held = local * (18 / ranks + 6 if layout.sharding == "zero1" else 18 / ranks)
+    each = 2 if layout.recompute == "full" else 34
+    kept = layout.micro_batch * tokens / layout.cp * a.hidden * each * a.layers / layout.tp  # pp passes of a pp-th each
+    logits = layout.micro_batch * tokens / layout.cp * a.vocabulary / layout.tp * 6
+    return held + kept + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
 
 
 def _micro_batches(row: Row, tokens: int, dp: int) -> list[int]:
@@ -186,7 +202,7 @@ def _micro_batches(row: Row, tokens: int, dp: int) -> list[int]:
     each = max(1, round(batch / (tokens * dp))) if batch else 0
     if each and (found := re.search(r"(?:micro_num|grad accum|gradient accumulation|GA)[ =]*(\d+)", text)):
         return [max(1, each // int(found[1]))]
-    return [m for m in (1, 2, 4) if not each or each % m == 0] or [1]
+    return [m for m in (1, 2, 4, 8) if not each or each % m == 0] or [1]
 
 
 def precision(row: Row) -> Precision:

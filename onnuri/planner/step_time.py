@@ -85,13 +85,14 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     narrow = r.fp8 + r.mxfp8 + r.nvfp4
     speed = r.narrow * (1 - narrow + r.fp8 * c["fp8"] + r.mxfp8 * c["mxfp8"] + r.nvfp4 * c["nvfp4"])
     slow = 1 + c["young"] * math_exp(-r.age / c["years"])
+    soft = slow + c["young_attention"] * math_exp(-r.age / c["years"]) + c["old_attention"] * math_exp(2022 - r.year)
     memory = r.memory * c["memory"]
     one = {  # of a micro-batch
         "projections": slow * (w.proj_flops / (speed * c["projection"]) + w.proj_bytes / memory),
         "feed_forward": slow * (w.mlp_flops / (speed * c["mlp"]) + w.mlp_bytes / memory),
         "experts": slow * (w.expert_flops / (speed * c["expert"]) + w.expert_bytes / memory),
         "head": slow * (w.head_flops / (r.wide * c["head"]) + w.head_bytes / memory),
-        "attention": slow * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])
+        "attention": soft * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])
                              + c["unfused"] * w.unfused_bytes / memory),
         "convert": narrow * c["convert"] * w.quant_bytes / memory,
         "elementwise": c["elementwise"] * w.elementwise_bytes / memory,
