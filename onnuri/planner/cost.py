@@ -29,6 +29,7 @@ class Work(NamedTuple):
     head_bytes: float = 0.0
     quant_bytes: float = 0.0
     """activations and weights that go into products, once in 16 bit: what a narrow format reads to convert"""
+    expert_quant_bytes: float = 0.0
     attention_flops: float = 0.0
     """scores and sums, the softmax recomputed in backward (FlashAttention, arXiv 2205.14135)"""
     exponentials: float = 0.0
@@ -70,6 +71,9 @@ class Work(NamedTuple):
     optimizer_bytes: float = 0.0
     """a step"""
     micro_batches: float = 1.0
+    cover: float = 1.0
+    """passes at a step's end and start beside which data ranks can talk: with interleaved chunks of layers, those of the
+    chunks after the first"""
     bubble: float = 0.0
     """passes' worth of waiting, as a share of a micro-batch's time"""
     model_flops: float = 0.0
@@ -82,7 +86,7 @@ def work(job: Job) -> Work:
     tokens = layout.micro_batch * job.tokens / layout.cp
     passes = 4.0 if layout.recompute == "full" else 3.0
     fields = dict.fromkeys(("proj_flops", "proj_bytes", "mlp_flops", "mlp_bytes", "expert_flops", "expert_bytes",
-                            "quant_bytes", "attention_flops", "exponentials", "unfused_bytes", "elementwise_bytes",
+                            "quant_bytes", "expert_quant_bytes", "attention_flops", "exponentials", "unfused_bytes", "elementwise_bytes",
                             "permute_bytes", "scan_bytes", "layers", "expert_layers"), 0.0)
     share, last = _stages(a, layout)
     for block in (*a.blocks, *a.mtp):
@@ -138,7 +142,8 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
     if products:
         out |= _products("mlp", tokens, products, passes)
     out["elementwise_bytes"] = 2 * passes * moved
-    out["quant_bytes"] = sum(out.get(f"{k}_bytes", 0.0) for k in ("proj", "mlp", "expert"))
+    out["quant_bytes"] = out.get("proj_bytes", 0.0) + out.get("mlp_bytes", 0.0)
+    out["expert_quant_bytes"] = out.get("expert_bytes", 0.0)
     return out
 
 
@@ -229,6 +234,7 @@ def _step(job: Job) -> dict[str, float]:
     messages = a.layers / layout.pp
     out = {"step_expert_bytes": 0.0, "optimizer_bytes": 26.0 * local, "micro_batches": float(job.micro_batches), "gather_bytes": 0.0,
            "gather_hops": 0.0, "step_bytes": 0.0, "step_hops": 0.0,
+           "cover": 1 + (layout.virtual_stages > 1) * (1 - 1 / layout.virtual_stages) * (min(layout.pp, job.micro_batches) - 1),
            "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, a.layers // layout.pp)),
            "model_flops": a.flops_per_token(job.tokens) * job.batch_tokens / layout.gpus,
            "data_rate": ring_rate(job, layout.tp, ranks), "expert_rate": ring_rate(job, layout.ep, round(spare))}

@@ -6,6 +6,7 @@ Knows no constant and never reads `value`. What a row does not say is what an en
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -160,26 +161,57 @@ def year(row: Row, a: Architecture) -> float | None:
 
 
 def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
-    given = {c: whole(row, c) for c in ("tp", "pp", "cp", "ep")}
-    tp, cp = given["tp"] or 1, given["cp"] or 1
-    pp = given["pp"] or 1
-    dp = max(1, gpus // (tp * pp * cp))
-    text = row["zero_or_fsdp"].lower()
+    """What the row says, completed in every way that fits; where nothing fits, its plainest completion."""
+    text, moe = row["zero_or_fsdp"].lower(), any(b.experts for b in a.blocks)
     sharding: Sharding = "fsdp" if re.search(r"fsdp|zero-?3", text) else "zero1"
-    within = re.search(r"within (\d+)|fsdp(\d+)", text)
-    shard = int(within[1] or within[2]) if within else None
-    if shard and (shard >= dp * cp or dp * cp % shard):
-        shard = None
-    ep = given["ep"] or (min(8, dp * cp) if any(b.experts for b in a.blocks) else 1)
     stages = re.search(r"\bVP ?(\d+)", note(row))
-    recompute: Recompute = row["recompute"] if row["recompute"] in ("none", "selective", "full") else "selective"  # type: ignore[assignment]
-    base = Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=shard, recompute=recompute,
-                  virtual_stages=int(stages[1]) if stages else 1, precision=precision(row))
-    chunks = [base.virtual_stages] if stages or pp == 1 else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or v * pp <= a.layers / 1.5]
-    options = [base.replace(micro_batch=m, virtual_stages=v) for m in _micro_batches(row, tokens, dp) for v in chunks]
-    if not row["precision"].strip():
-        options = [o.replace(precision=p) for o in options for p in ("bf16", "fp8")]
+    options = []
+    for tp, pp, cp, ep in _degrees(row, a, gpus, moe):
+        dp = max(1, gpus // (tp * pp * cp))
+        chunks = [int(stages[1])] if stages else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or pp > 1 and v * pp <= a.layers / 1.5]
+        for recompute, kind, m, v in itertools.product(_recomputes(row), _precisions(row), _micro_batches(row, tokens, dp), chunks):
+            options.append(Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=_shard(text, dp * cp),
+                                  recompute=recompute, virtual_stages=v, micro_batch=m, precision=kind))
     return [o for o in options if fits(a, o, row["gpu"], tokens)] or options[:1]
+
+
+def _shard(text: str, ranks: int) -> int | None:
+    found = re.search(r"within (\d+)|fsdp(\d+)", text)
+    shard = int(found[1] or found[2]) if found else None
+    return None if not shard or shard >= ranks or ranks % shard else shard
+
+
+def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int, int, int, int]]:
+    """Tensor, pipeline, context and expert parallel degrees: as given, else those that engineers try."""
+    given = {c: whole(row, c) for c in ("dp", "tp", "pp", "cp", "ep")}
+    cp = given["cp"] or 1
+    rest = gpus // cp // (given["dp"] or 1)  # with dp given, tensor and pipeline share what is left
+    tensor = [given["tp"]] if given["tp"] else [t for t in (1, 2, 4, 8) if rest % t == 0]
+    found = []
+    for tp in tensor:
+        if given["pp"]:
+            pipeline = [given["pp"]]
+        elif given["dp"]:
+            pipeline = [max(1, rest // tp)]
+        elif given["tp"] or row["zero_or_fsdp"].lower().startswith("fsdp"):
+            pipeline = [1]
+        else:
+            pipeline = [p for p in (1, 2, 4, 8, 12, 16) if rest % (tp * p) == 0 and p <= a.layers]
+        for pp in pipeline:
+            ranks = max(1, gpus // (tp * pp))
+            routed = next((b.experts.routed for b in a.blocks if b.experts), 1)
+            each = [given["ep"]] if given["ep"] else [e for e in (1, 4, 8, 16, 32, 64) if ranks % e == 0 and routed % e == 0]
+            found += [(tp, pp, cp, e) for e in (each if moe else [1])]
+    return found or [(1, 1, 1, 1)]
+
+
+def _recomputes(row: Row) -> list[Recompute]:
+    known: tuple[Recompute, ...] = ("none", "selective", "full")
+    return [r for r in known if r == row["recompute"].strip()] or ["selective"]
+
+
+def _precisions(row: Row) -> list[Precision]:
+    return [precision(row)] if row["precision"].strip() else ["bf16", "fp8"]
 
 
 def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
@@ -188,7 +220,7 @@ def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
     routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
     local = (a.num_params() - routed) / layout.tp / layout.pp + routed / layout.ep / layout.pp
     ranks = layout.shard or layout.dp * layout.cp
-    held = local * (18 / ranks + 6 if layout.sharding == "zero1" else 18 / ranks)
+    held = local * (6 + 12 / ranks if layout.sharding == "zero1" else 18 / ranks)
     each = 2 if layout.recompute == "full" else 34
     kept = layout.micro_batch * tokens / layout.cp * a.hidden * each * a.layers / layout.tp  # pp passes of a pp-th each
     logits = layout.micro_batch * tokens / layout.cp * a.vocabulary / layout.tp * 6

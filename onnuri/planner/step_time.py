@@ -14,6 +14,8 @@ from onnuri.planner import constants
 from onnuri.planner.cost import Work, work
 from onnuri.planner.job import Job
 
+FUSED_YEAR = 2026.42
+"""Megatron Core 26.06 (github NVIDIA/Megatron-LM issue 4997)"""
 COMMON_YEAR = 2025.5
 """of training software whose year is unknown"""
 
@@ -88,6 +90,8 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     soft = slow + c["young_attention"] * math_exp(-r.age / c["years"]) + c["old_attention"] * math_exp(2022 - r.year)
     memory = r.memory * c["memory"]
     size = 1 - 0.4 * narrow - 0.1 * r.nvfp4  # operands in 8 or 4 bit, results in 16
+    # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
+    fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) / (1 + math_exp((FUSED_YEAR - r.year) * 50))
     one = {  # of a micro-batch
         "projections": slow * corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
         "feed_forward": slow * corner(w.mlp_flops / (speed * c["mlp"]), size * w.mlp_bytes / memory),
@@ -95,14 +99,14 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
         "head": slow * corner(w.head_flops / (r.wide * c["head"]), w.head_bytes / memory),
         "attention": soft * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])
                              + c["unfused"] * w.unfused_bytes / memory),
-        "convert": narrow * c["convert"] * w.quant_bytes / memory,
+        "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
         "elementwise": c["elementwise"] * w.elementwise_bytes / memory,
-        "permute": c["permute"] * w.permute_bytes / memory,
+        "permute": c["permute"] * fused * w.permute_bytes / memory,
         "scan": c["scan"] * w.scan_bytes / memory,
     }
     busy = sum(one.values())
     progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
-    host = (w.layers * c["launch"] + w.expert_layers * c["launch_experts"] * progress) * (1 - r.graphs * (1 - c["graph"]))
+    host = (w.layers * c["launch"] + w.expert_layers * c["launch_experts"] * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
     one["launch"] = (busy**4 + host**4) ** 0.25 - busy  # the slower of the two, with a round corner
     link, nic = r.link * c["link"], r.nic * c["nic"]
     sent = {"tp": w.tp_bytes / (w.tp_rate * c["link"]), "cp": w.cp_bytes / (w.cp_rate * c["link"]),
@@ -116,7 +120,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     step = w.step_bytes / (w.data_rate * c["nic"]) + w.step_expert_bytes / (w.expert_rate * c["nic"]) + w.step_hops * c["hop"]
     parts = {name: time * w.micro_batches for name, time in one.items()}
     parts["bubble"] = w.bubble * sum(one.values())
-    parts["reduce"] = beyond(step, c["overlap"] * pace) + c["leak"] * step
+    parts["reduce"] = beyond(step, c["overlap"] * w.cover * pace) + c["leak"] * step
     parts["optimizer"] = c["optimizer"] * w.optimizer_bytes / memory + c["pause"]
     parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
     hidden = {name: time * (1 - c[f"{name}_exposed"]) * w.micro_batches for name, time in sent.items()}
