@@ -87,7 +87,8 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     narrow = r.fp8 + r.mxfp8 + r.nvfp4
     speed = r.narrow * (1 - narrow + r.fp8 * c["fp8"] + r.mxfp8 * c["mxfp8"] + r.nvfp4 * c["nvfp4"])
     slow = 1 + c["young"] * math_exp(-r.age / c["years"])
-    soft = slow + c["young_attention"] * math_exp(-r.age / c["years"]) + c["old_attention"] * math_exp(2022 - r.year)
+    old = math_exp(2022 - r.year)
+    soft = slow + c["young_attention"] * math_exp(-r.age / c["years"]) + c["old_attention"] * old
     memory = r.memory * c["memory"]
     size = 1 - 0.4 * narrow - 0.1 * r.nvfp4  # operands in 8 or 4 bit, results in 16
     # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
@@ -100,7 +101,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
         "attention": soft * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])
                              + c["unfused"] * w.unfused_bytes / memory),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
-        "elementwise": c["elementwise"] * w.elementwise_bytes / memory,
+        "elementwise": c["elementwise"] * (1 + c["old_elementwise"] * old) * w.elementwise_bytes / memory,
         "permute": c["permute"] * fused * w.permute_bytes / memory,
         "scan": c["scan"] * w.scan_bytes / memory,
     }
