@@ -12,6 +12,10 @@ from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
 
 
+TILE = 256
+"""columns that a kernel's block of threads computes; what a product lacks of it is computed for nothing"""
+
+
 class Work(NamedTuple):
     """Of one GPU: forward and backward of one micro-batch through its stage, unless a field says a step. A field is a
     number; the fit stacks many jobs' works, and a field is then an array."""
@@ -113,7 +117,8 @@ def _stages(a: Architecture, layout: Layout) -> tuple[float, float]:
 
 def _product(m: float, k: float, n: float) -> tuple[float, float]:
     """FLOPs and bytes of one matrix product in 16 bit."""
-    return 2 * m * k * n, 2 * (m * k + k * n + m * n)
+    wide = -(-n // TILE) * TILE
+    return 2 * m * k * wide, 2 * (m * k + k * n + m * n)
 
 
 def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float) -> dict[str, float]:
@@ -138,7 +143,8 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
         if e.latent:
             products += [(h, e.latent), (e.latent, h)]
         out |= _experts(e.latent or h, block, job, tokens, passes)
-        moved += (2.0 + block.gated) * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
+        passed = 2.0 + block.gated + 12 * e.bias  # biases and clamps come as kernels of their own
+        moved += passed * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
     if products:
         out |= _products("mlp", tokens, products, passes)
     out["elementwise_bytes"] = 2 * passes * moved
