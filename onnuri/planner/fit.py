@@ -20,6 +20,8 @@ SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
 CHOICE = 10.0
 """engineers choose among what a row leaves open: odds of a choice go with its speed to this power"""
+INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open")
+"""constants of the interval, which come from errors on what was held out"""
 PUBLISHED = constants.FILE.parent / "published_runs.csv"
 
 
@@ -81,7 +83,7 @@ def repeats(rows: Sequence[runs.Row]) -> np.ndarray:
 
 def fit(e: Evidence, held: Any = None) -> dict[str, float]:
     """Constants from all rows but those `held` out (a mask)."""
-    known = constants.load()
+    known = [c for c in constants.load() if c.name not in INTERVAL]
     prior, spread = np.log([c.prior for c in known]), np.array([c.spread for c in known])
     use = np.ones(len(e.rows), bool) if held is None else ~held
     target = published(e)
