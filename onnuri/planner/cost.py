@@ -11,7 +11,6 @@ from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
 
-
 TILE = 256
 """columns that a kernel's block of threads computes; what a product lacks of it is computed for nothing"""
 
@@ -37,8 +36,6 @@ class Work(NamedTuple):
     attention_flops: float = 0.0
     """scores and sums, the softmax recomputed in backward (FlashAttention, arXiv 2205.14135)"""
     exponentials: float = 0.0
-    unfused_bytes: float = 0.0
-    """of attention with sinks, which kernels without them handle apart"""
     elementwise_bytes: float = 0.0
     """norms, residuals, rotations, activation functions, loss"""
     permute_bytes: float = 0.0
@@ -58,7 +55,6 @@ class Work(NamedTuple):
     """to ranks of the fast links' domain, each once a token"""
     ep_nic_bytes: float = 0.0
     """to other domains, each once a token"""
-    ep_messages: float = 0.0
     pp_bytes: float = 0.0
     gather_bytes: float = 0.0
     """parameters and gradients of sharded ranks, a micro-batch"""
@@ -90,7 +86,7 @@ def work(job: Job) -> Work:
     tokens = layout.micro_batch * job.tokens / layout.cp
     passes = 4.0 if layout.recompute == "full" else 3.0
     fields = dict.fromkeys(("proj_flops", "proj_bytes", "mlp_flops", "mlp_bytes", "expert_flops", "expert_bytes",
-                            "quant_bytes", "expert_quant_bytes", "attention_flops", "exponentials", "unfused_bytes", "elementwise_bytes",
+                            "quant_bytes", "expert_quant_bytes", "attention_flops", "exponentials", "elementwise_bytes",
                             "permute_bytes", "scan_bytes", "layers", "expert_layers"), 0.0)
     share, last = _stages(a, layout)
     for block in (*a.blocks, *a.mtp):
@@ -125,12 +121,13 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
     """Of one layer."""
     tp, h = job.layout.tp, a.hidden
     out = {"layers": passes / 3}
-    moved = (5.0 * block.norms) * h * tokens / tp  # norm in and out, residual's three
+    moved = (5.0 * block.norms) * h * tokens / (tp if job.layout.sequence_parallel else 1)  # norm in and out, residual's three
     if at := block.attention:
         products = _attention_products(at, h, tp)
         out |= _products("proj", tokens, products, passes)
         out |= _scores(at, job, tokens, passes)
-        moved += 2.0 * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
+        around = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
+        moved += around * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
     elif block.mixer_params:
         inner = block.mixer_width
         n = (block.mixer_params - inner * h) / h
@@ -172,8 +169,7 @@ def _scores(at: Attention, job: Job, tokens: float, passes: float) -> dict[str, 
     """3.5 forward passes: backward is five products to forward's two (FlashAttention-2, arXiv 2307.08691)."""
     seen, times = at.seen(job.tokens), passes + 0.5
     return {"attention_flops": times * tokens * at.score_flops(seen) / job.layout.tp,
-            "exponentials": (passes - 1) * tokens * seen * at.heads / job.layout.tp,
-            "unfused_bytes": 2 * passes * tokens * at.heads * at.head_dim / job.layout.tp * at.sinks}
+            "exponentials": (passes - 1) * tokens * seen * at.heads / job.layout.tp}
 
 
 def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -> dict[str, float]:
@@ -222,7 +218,7 @@ def _dispatched(a: Architecture, block: Block, job: Job, tokens: float) -> dict[
     ranks = near * (1 - (1 - 1 / near) ** (e.topk / nodes)) * (1 - 1 / near) * nodes
     far = nodes * (1 - (1 - 1 / nodes) ** e.topk) * (1 - 1 / nodes)
     sent = 4 * 2 * tokens / layout.tp * (e.latent or a.hidden)
-    return {"ep_link_bytes": sent * ranks, "ep_nic_bytes": sent * far, "ep_messages": 4.0 * layout.ep}
+    return {"ep_link_bytes": sent * ranks, "ep_nic_bytes": sent * far}
 
 
 def _step(job: Job) -> dict[str, float]:

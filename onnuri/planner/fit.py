@@ -6,7 +6,7 @@ Run: `python -m onnuri.planner.fit` writes `data/constants.json`. Knows nothing 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,11 +52,14 @@ def stack(rows: Sequence[runs.Row]) -> Evidence:
     jobs = [m.job for _, m in found]
     firsts = [next(m.job for j, m in found if j == i) for i in range(len(rows))]
     return Evidence(
-        rows=list(rows), work=Work(*(np.array(x, float) for x in zip(*map(work, jobs), strict=True))),
-        rates=Rates(*(np.array(x, float) for x in zip(*map(rates, jobs), strict=True))),
+        rows=list(rows), work=Work(*_columns(map(work, jobs))), rates=Rates(*_columns(map(rates, jobs))),
         per_gpu=np.array([j.batch_tokens / j.cluster.gpus for j in jobs]), weight=np.array([m.weight for _, m in found]),
         row=np.array([i for i, _ in found]),
         factor=np.array([runs.in_metric(r, j, 1.0) for r, j in zip(rows, firsts, strict=True)]))
+
+
+def _columns(found: Iterable[tuple[float, ...]]) -> list[Any]:
+    return [np.array(x, float) for x in zip(*found, strict=True)]
 
 
 def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:

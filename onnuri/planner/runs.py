@@ -133,7 +133,7 @@ def meanings(row: Row) -> list[Meaning]:
 
 def _usual_gpus(a: Architecture) -> int:
     """A power of two with about a GPU for 200M active parameters."""
-    return max(8, 2 ** round((a.num_active_params() / 2e8)).bit_length())
+    return max(8, 2 ** round(a.num_active_params() / 2e8).bit_length())
 
 
 def _cluster(row: Row, gpus: int) -> Cluster:
@@ -168,7 +168,7 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
     options = []
     for tp, pp, cp, ep in _degrees(row, a, gpus, moe):
         dp = max(1, gpus // (tp * pp * cp))
-        chunks = [int(stages[1])] if stages else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or pp > 1 and v * pp <= a.layers / 1.5]
+        chunks = [int(stages[1])] if stages else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and v * pp <= a.layers / 1.5)]
         for recompute, kind, m, v in itertools.product(_recomputes(row), _precisions(row), _micro_batches(row, tokens, dp), chunks):
             options.append(Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=_shard(text, dp * cp),
                                   recompute=recompute, virtual_stages=v, micro_batch=m, precision=kind))

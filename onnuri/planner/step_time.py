@@ -98,8 +98,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
         "feed_forward": slow * corner(w.mlp_flops / (speed * c["mlp"]), size * w.mlp_bytes / memory),
         "experts": slow * corner(w.expert_flops / (speed * c["expert"]), size * w.expert_bytes / memory),
         "head": slow * corner(w.head_flops / (r.wide * c["projection"]), w.head_bytes / memory),
-        "attention": soft * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])
-                             + c["unfused"] * w.unfused_bytes / memory),
+        "attention": soft * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
         "elementwise": c["elementwise"] * (1 + c["old_elementwise"] * old) * w.elementwise_bytes / memory,
         "permute": c["permute"] * fused * w.permute_bytes / memory,
@@ -109,21 +108,19 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
     host = (w.layers * c["launch"] + w.expert_layers * c["launch_experts"] * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
     one["launch"] = (busy**4 + host**4) ** 0.25 - busy  # the slower of the two, with a round corner
-    link, nic = r.link * c["link"], r.nic * c["nic"]
+    link, nic = r.link * c["wire"], r.nic * c["wire"]
     shown = {"tp": c["tp_exposed"], "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
-    sent = {"tp": w.tp_bytes / (w.tp_rate * c["link"]), "cp": w.cp_bytes / (w.cp_rate * c["link"]),
+    sent = {"tp": w.tp_bytes / (w.tp_rate * c["wire"]), "cp": w.cp_bytes / (w.cp_rate * c["wire"]),
             "ep": w.ep_link_bytes / link + w.ep_nic_bytes / nic, "pp": w.pp_bytes / nic}
-    one["ep"] = w.ep_messages * c["ep_hop"]
-    for name, time in sent.items():
-        one[name] = one.get(name, 0.0) + time * shown[name]
+    one |= {name: time * shown[name] for name, time in sent.items()}
     pace = sum(one.values())
-    gather = w.gather_bytes / (w.data_rate * c["nic"]) + w.gather_hops * c["hop"]
+    gather = w.gather_bytes / (w.data_rate * c["wire"]) + w.gather_hops * c["hop"]
     one["gather"] = beyond(gather, c["overlap"] * pace) + c["leak"] * gather
-    step = w.step_bytes / (w.data_rate * c["nic"]) + w.step_expert_bytes / (w.expert_rate * c["nic"]) + w.step_hops * c["hop"]
+    step = w.step_bytes / (w.data_rate * c["wire"]) + w.step_expert_bytes / (w.expert_rate * c["wire"]) + w.step_hops * c["hop"]
     parts = {name: time * w.micro_batches for name, time in one.items()}
     parts["bubble"] = w.bubble * sum(one.values())
     parts["reduce"] = beyond(step, c["overlap"] * w.cover * pace) + c["leak"] * step
-    parts["optimizer"] = c["optimizer"] * w.optimizer_bytes / memory + c["pause"]
+    parts["optimizer"] = c["elementwise"] * w.optimizer_bytes / memory
     parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
     hidden = {name: time * (1 - shown[name]) * w.micro_batches for name, time in sent.items()}
     hidden |= {"gather": gather * w.micro_batches + parts["gather"] * -1, "reduce": step - parts["reduce"]}
