@@ -234,7 +234,8 @@ def _step(job: Job) -> dict[str, float]:
     local = dense / shard + experts / min(spare, shard)
     sent, expert_sent = dense * (ranks > 1), experts * (spare > 1)
     messages = a.layers / layout.pp
-    out = {"step_expert_bytes": 0.0, "optimizer_bytes": 26.0 * local, "micro_batches": float(job.micro_batches), "gather_bytes": 0.0,
+    out = {"step_expert_bytes": 0.0, "optimizer_bytes": 26.0 * local,
+           "micro_batches": float(job.micro_batches), "gather_bytes": 0.0,
            "gather_hops": 0.0, "step_bytes": 0.0, "step_hops": 0.0,
            "cover": 1 + (layout.virtual_stages > 1) * (1 - 1 / layout.virtual_stages) * (min(layout.pp, job.micro_batches) - 1),
            "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, a.layers // layout.pp)),

@@ -1,6 +1,6 @@
 """Fits the step time's constants to published runs: robust least squares on log error, with priors. Needs scipy.
 
-Run: `python -m onnuri.planner.fit` writes `data/constants.json`. Knows nothing of how runs are split for validation.
+Knows nothing of how runs are split for validation: `benchmarks/planner_cv.py` does, and writes `data/constants.json`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from scipy.optimize import least_squares
 from onnuri.planner import constants, runs
 from onnuri.planner.cost import Work, work
 from onnuri.planner.step_time import Rates, rates, seconds
+from onnuri.planner.validate import CHOICE
 
-SIGMA = 0.08
+SIGMA = 0.1
 """log error that is expected of one configuration: noise between releases and sources"""
-CHOICE = 10.0
-"""engineers choose among what a row leaves open: odds of a choice go with its speed to this power"""
 INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open")
 """constants of the interval, which come from errors on what was held out"""
 PUBLISHED = constants.FILE.parent / "published_runs.csv"
@@ -103,5 +102,13 @@ def fit(e: Evidence, held: Any = None) -> dict[str, float]:
     return named(least_squares(residuals, np.zeros(len(known)), method="trf", x_scale=1.0, max_nfev=60).x)
 
 
-if __name__ == "__main__":
-    constants.save(fit(stack(usable(runs.read(PUBLISHED)))))
+def interval(errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray) -> dict[str, float]:
+    """The interval's constants from logarithms of published over predicted of rows that were held out: a tenth lies
+    beyond either end. `open` stays at its prior: few rows are open in more than one thing."""
+    wider = next(c.prior for c in constants.load() if c.name == "open")
+    found = {"open": wider}
+    for kind, mask in (("dense", ~moe), ("moe", moe)):
+        scaled = errors[mask] / (1 + wider * doubts[mask])
+        found |= {f"{kind}_below": max(0.02, -float(np.quantile(scaled, 0.1))),
+                  f"{kind}_above": max(0.02, float(np.quantile(scaled, 0.9)))}
+    return found

@@ -24,7 +24,8 @@ COLUMNS = ("id", "model", "kind", "total_params_B", "active_params_B", "layers",
            "zero_or_fsdp", "recompute", "metric", "value")
 """that a table of runs has; `note`, `source`, `tokens_trained_B` and others may stand beside them"""
 NUMBERS = {"total_params_B", "active_params_B", "layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads", "seq_len",
-           "global_batch_tokens", "gpus", "dp", "tp", "pp", "cp", "ep", "value", "tokens_trained_B"}
+           "global_batch_tokens", "gpus", "dp", "tp", "pp", "cp", "ep", "value", "tokens_trained_B", "microbatches",
+           "real_step_ms", "real_mem_GiB"}
 METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", "gpu_hours", "days")
 RULE = ("a row is null only if its model, gpu or metric is empty, its GPU is not listed, nothing tells its model's size, "
         "or it asks for hours or days without tokens_trained_B; a null counts as 100 % error")
@@ -42,16 +43,16 @@ class Meaning(NamedTuple):
     """of all of a row's meanings 1"""
 
 
-def read(path: Path) -> list[Row]:
-    """Rows of a CSV. Raises ConfigError for missing columns and cells that are no number."""
+def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
+    """Rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells that are no number."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             rows, header = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(str(path), f"cannot be read as a CSV ({error})", "give a file like published_runs.csv") from None
-    if missing := [c for c in COLUMNS if c not in header]:
-        raise ConfigError(str(path), f"has no column {', '.join(missing)}", f"give the columns {', '.join(COLUMNS)}")
+    if missing := [c for c in columns if c not in header]:
+        raise ConfigError(str(path), f"has no column {', '.join(missing)}", f"give the columns {', '.join(columns)}")
     for line, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise ConfigError(f"{path} line {line}", f"has not {len(header)} cells", "quote cells with commas")
@@ -110,6 +111,12 @@ def architecture(row: Row) -> Architecture:
         known["mtp"] = 0
     total, active = number(row, "total_params_B"), number(row, "active_params_B")
     return shapes.infer(row["model"], total and total * 1e9, active and active * 1e9, **known)
+
+
+def repository(row: Row) -> str:
+    """A row's source without the file in it."""
+    source = (row.get("source") or "").strip()
+    return source if source.startswith("http") else source.split(":")[0]
 
 
 def note(row: Row) -> str:

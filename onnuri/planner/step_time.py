@@ -6,12 +6,15 @@ arithmetic that holds for numbers and for arrays of them, so the fit runs this v
 
 from __future__ import annotations
 
+import csv
+import functools
 import math
 from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.planner import constants
 from onnuri.planner.cost import Work, work
+from onnuri.planner.hardware import DATA
 from onnuri.planner.job import Job
 
 FUSED_YEAR = 2026.42
@@ -129,20 +132,53 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
 
 def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     """One prediction. `fitted` are constants to use instead of the package's."""
+    c = fitted or constants.values()
     w, r = work(job), rates(job)
-    parts, hidden = seconds(w, r, fitted or constants.values())
+    parts, hidden = seconds(w, r, c)
     total = sum(parts.values())
     speed = job.batch_tokens / job.cluster.gpus / total
-    down, up = spread(job)
+    moe = any(b.experts for b in job.architecture.blocks)
+    down, up = spread(moe, doubts(job), {**constants.values(), **c})
     return StepTime(parts=parts, overlapped={k: max(0.0, v) for k, v in hidden.items()}, total=total,
                     tokens_per_s_per_gpu=speed, mfu=w.model_flops / total / (job.cluster.kind.bf16_tflops * 1e12),
-                    low=speed * math.exp(-down), high=speed * math.exp(up), evidence=("prior constants",))
+                    low=speed * math.exp(-down), high=speed * math.exp(up),
+                    evidence=evidence(job.cluster.gpu, job.layout.precision, moe))
 
 
-def spread(job: Job) -> tuple[float, float]:
-    """Logarithms from the prediction to its interval's ends."""
-    moe = any(b.experts for b in job.architecture.blocks)
-    return (0.45, 0.3) if moe else (0.2, 0.2)
+def doubts(job: Job) -> int:
+    """Things that widen the interval: software of an unknown year; a GPU without a published run; state-space mixers or
+    sinks, which few runs have."""
+    odd = any(b.mixer_params or (b.attention and b.attention.sinks) for b in job.architecture.blocks)
+    return (job.release is None) + (job.cluster.kind.name not in _seen()) + odd
+
+
+def spread(moe: bool, doubt: int, c: dict[str, float]) -> tuple[float, float]:
+    """Logarithms from the prediction to the ends of its 80 % interval."""
+    kind, wider = "moe" if moe else "dense", 1 + c["open"] * doubt
+    return c[f"{kind}_below"] * wider, c[f"{kind}_above"] * wider
+
+
+@functools.cache
+def _published() -> tuple[dict[str, str], ...]:
+    with (DATA / "published_runs.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(r for r in csv.DictReader(file) if r["recalled"] != "yes" and r["metric"] not in ("gpu_hours", "days"))
+
+
+@functools.cache
+def _seen() -> frozenset[str]:
+    return frozenset(r["gpu"] for r in _published())
+
+
+@functools.cache
+def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
+    """How many published runs are alike, and of what."""
+    narrow = {"bf16": ("bf16", "fp16"), "nvfp4": ("fp4",)}.get(precision, ("fp8",))
+    alike = [r for r in _published() if (r["kind"] == "moe") == moe]
+    near = [r for r in alike if r["gpu"] == gpu and r["precision"] in narrow]
+    models = ", ".join(sorted({r["model"] for r in near})[:4]) or "none"
+    kind = "mixture-of-experts" if moe else "dense"
+    return (f"{len(near)} of {len(alike)} published {kind} runs are on {gpu} in {precision}: {models}",
+            f"{len(constants.load())} constants, `onnuri plan constants`")
 
 
 def corner(compute: float, moved: float) -> float:
