@@ -92,6 +92,10 @@ def work(job: Job) -> Work:
     for block in (*a.blocks, *a.mtp):
         for name, value in _block(a, block, job, tokens, passes).items():
             fields[name] += value * block.count * share
+    gpu = job.cluster.kind
+    if layout.precision == "nvfp4" and any(b.mixer_params for b in a.blocks):
+        # Nemotron 3 keeps attention's and mixers' products wider (arXiv 2512.20856, "NVFP4 training")
+        fields["proj_flops"] *= gpu.peak_tflops("nvfp4") / gpu.peak_tflops("mxfp8")
     heads = (1 + len(a.mtp)) * last
     head = _product(tokens, a.hidden, a.vocabulary / layout.tp)
     fields["head_flops"], fields["head_bytes"] = (3 * heads * x for x in head)

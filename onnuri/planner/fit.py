@@ -17,7 +17,7 @@ from onnuri.planner.cost import Work, work
 from onnuri.planner.step_time import Rates, rates, seconds
 from onnuri.planner.validate import CHOICE
 
-SIGMA = 0.1
+SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
 INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open")
 """constants of the interval, which come from errors on what was held out"""
@@ -104,10 +104,12 @@ def fit(e: Evidence, held: Any = None) -> dict[str, float]:
 
 def interval(errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray) -> dict[str, float]:
     """The interval's constants from logarithms of published over predicted of rows that were held out: a tenth lies
-    beyond either end. `open` stays at its prior: few rows are open in more than one thing."""
-    wider = next(c.prior for c in constants.load() if c.name == "open")
-    found = {"open": wider}
+    beyond either end. `open` stays at its prior, and so do the ends of a kind with fewer than ten rows."""
+    found = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
+    wider = found["open"]
     for kind, mask in (("dense", ~moe), ("moe", moe)):
+        if mask.sum() < 10:
+            continue
         scaled = errors[mask] / (1 + wider * doubts[mask])
         found |= {f"{kind}_below": max(0.02, -float(np.quantile(scaled, 0.1))),
                   f"{kind}_above": max(0.02, float(np.quantile(scaled, 0.9)))}
