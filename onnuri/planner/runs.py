@@ -132,7 +132,7 @@ def meanings(row: Row) -> list[Meaning]:
 
 def _usual_gpus(a: Architecture) -> int:
     """A power of two with about a GPU for 200M active parameters."""
-    return max(8, 2 ** round((a.num_active_params() / 2e8)).bit_length())
+    return max(8, 2 ** round(a.num_active_params() / 2e8).bit_length())
 
 
 def _cluster(row: Row, gpus: int) -> Cluster:

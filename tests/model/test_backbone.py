@@ -29,7 +29,8 @@ CHANGES = [
     ("hyperclovax_omni", "residual_multiplier", 0.5), ("hyperclovax_omni", "logits_scaling", 0.5),
 ]
 """values that leave every weight's shape as it is: a checkpoint loads, and is another network"""
-SHAPES = [("axk1", "kv_lora_rank", 64), ("axk1", "q_lora_rank", 64), ("vaetki", "kv_lora_rank", 64), ("axk1", "n_shared_experts", 2),
+SHAPES = [("axk1", "kv_lora_rank", 64), ("axk1", "q_lora_rank", 64), ("vaetki", "kv_lora_rank", 64),
+          ("axk1", "n_shared_experts", 2),
           ("solar_open", "n_shared_experts", 2), ("k_exaone", "num_shared_experts", 2), ("vaetki", "n_shared_experts", 2),
           ("axk1", "qk_rope_head_dim", 32), ("solar_open", "num_key_value_heads", 4), ("hyperclovax_omni", "use_post_norm", False),
           ("axk1", "mlp_layer_types", ["sparse"] * 6), ("axk1", "v_head_dim", 32)]
@@ -80,6 +81,15 @@ def test_a_feature_that_has_weights_does_not_load(models, name, field, value):
         other.load_state_dict(models[name].state_dict())
 
 
+def first_attention(model, ids):
+    """What the first layer's attention gives the last token."""
+    seen = []
+    hook = model.model.layers[0].self_attn.register_forward_hook(lambda m, args, out: seen.append(out[0][0, -1]))
+    logits(model, ids)
+    hook.remove()
+    return seen[0]
+
+
 def test_only_sliding_layers_know_places(ids):
     """K-EXAONE: without them a sequence's order does not matter to what its last token sees; with them it does."""
     everywhere = {"layer_types": ["full_attention"] * 8}
@@ -87,11 +97,7 @@ def test_only_sliding_layers_know_places(ids):
     full = built("k_exaone", **everywhere)
     # attention behind the first layer sees states that saw less; the first layer alone is a set
     for model, same in ((full, True), (built("k_exaone"), False)):
-        seen = []
-        hook = model.model.layers[0].self_attn.register_forward_hook(lambda m, args, out: seen.append(out[0][0, -1]))
-        for order in (ids, turned):
-            logits(model, order)
-        hook.remove()
+        seen = [first_attention(model, order) for order in (ids, turned)]
         assert torch.allclose(*seen, atol=1e-4) is same
 
 

@@ -81,7 +81,8 @@ def naive(model, ids):
     states = [w["model.embed_tokens.weight"][i] for i in ids]
     for k in range(3):
         layer = f"model.layers.{k}"
-        seen = attention([norm(x, f"{layer}.input_layernorm.weight") for x in states], f"{layer}.self_attn", None if k == 2 else WINDOW)
+        normed = [norm(x, f"{layer}.input_layernorm.weight") for x in states]
+        seen = attention(normed, f"{layer}.self_attn", None if k == 2 else WINDOW)
         states = [x + norm(s, f"{layer}.post_attention_layernorm.weight") for x, s in zip(states, seen)]
         for t, x in enumerate(states):
             y = norm(x, f"{layer}.pre_mlp_layernorm.weight")

@@ -22,7 +22,8 @@ def test_smoke_trains_two_systems_on_one_table(tmp_path):
     assert read_metrics(tmp_path / "vaetki/lm")[-1]["step"] == nano.smoke("vaetki").steps == 4
     model = onnuri.load(tmp_path / "vaetki/model")
     assert type(model.network).__name__ == "VaetkiForCausalLM" and isinstance(model.engine.forward, StockForward)
-    assert model.vocabulary.text_codes == 4096 and model.codecs["text"].decode(model.codecs["text"].encode("빨간 구 é")) == "빨간 구 é"
+    text = model.codecs["text"]
+    assert model.vocabulary.text_codes == 4096 and text.decode(text.encode("빨간 구 é")) == "빨간 구 é"
     assert json.loads((tmp_path / "vaetki/model/config.json").read_text())["vocab_size"] == model.vocabulary.size
     made = {to: model.generate(to, text="a small red sphere", language="en") for to in MEDIA if to != "audio"}
     assert made["image"].shape == (128, 128, 3) and made["video"].shape[0] == 17
