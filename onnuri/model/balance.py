@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 STEP = 0.005
 """by which a bias moves; scores are sigmoids"""
-WEIGHT = 0.01
+WEIGHT = 0.05
 """of the loss"""
 
 
