@@ -36,6 +36,11 @@ def frozen(name: str) -> Path:
     return Path(__file__).parent / f"{find(name).name}.json"
 
 
+def matrix(name: str) -> Path:
+    """Where the measured matrix of a system's small twin lies (`make bench-nano`)."""
+    return Path(__file__).parent / f"{find(name).name}.matrix.json"
+
+
 def train(name: str, preset: str | None, out: Path | None) -> None:
     """Run or go on with a preset of a recipe; without one, what it is for. Raises ConfigError for a preset it has not."""
     road = importlib.import_module(f"onnuri.recipes.{'laptop' if name == 'laptop' else 'nano'}")
