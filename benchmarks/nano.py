@@ -20,6 +20,8 @@ from onnuri.training.loop import read_metrics
 
 ITEMS = 50
 RUNS = Path("runs")
+KEPT = ("from", "to", "split", "task", "attribute_accuracy", "chance", "interval")
+"""of a cell of the matrix"""
 
 
 def measured(run: Path) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def measured(run: Path) -> dict[str, Any]:
             "steps": settings.steps, "tokens_a_step": settings.tokens, "loss": last["loss"], "training_seconds": last["seconds"],
             "flops": settings.steps * settings.tokens * architecture.flops_per_token(SEQUENCE), "items": ITEMS,
             "off_diagonal": {split: off_diagonal(cells, split) for split in SPLITS},
-            "cells": [{k: c[k] for k in ("from", "to", "split", "task", "attribute_accuracy", "chance", "interval")} for c in cells]}
+            "cells": [{k: c[k] for k in KEPT} for c in cells]}
 
 
 def off_diagonal(cells: list[dict[str, Any]], split: str) -> dict[str, float]:
