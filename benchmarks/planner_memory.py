@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -56,16 +55,14 @@ def against_dry_run() -> list[dict[str, Any]]:
 
 def _deviations(name: str, run: dict[str, Any]) -> dict[str, Any]:
     job = job_of(name, run)
-    began = time.perf_counter()
     m, calls = memory(job), collectives(job)
-    took = time.perf_counter() - began
     living = run["at_peak"]["activations"] + run["at_peak"]["gathered"]
     pairs = {"parameters": (m.parameters, run["parameter_bytes"]), "optimizer": (m.optimizer, run["optimizer_bytes"]),
              "peak_activations": (m.peak_activations, run["activation_bytes"]),
              "activations_and_gathered_at_the_peak": (m.activations + m.logits + m.transient, living),
              "peak": (m.allocated, run["peak_bytes"]),
              "collective_bytes": (sum(c.total for c in calls), run["collective_bytes"])}
-    return {"recipe": name, "peak_gib": round(run["peak_bytes"] / 2**30, 2), "milliseconds": round(1e3 * took, 3),
+    return {"recipe": name, "peak_gib": round(run["peak_bytes"] / 2**30, 2),
             "deviation_percent": {k: round(100 * (mine / theirs - 1), 3) for k, (mine, theirs) in pairs.items()}}
 
 

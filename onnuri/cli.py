@@ -188,17 +188,18 @@ class Export:
 class Train:
     """Data, codecs and model, from nothing. Interrupt it when you like: the same command goes on."""
 
-    recipe: tyro.conf.Positional[Literal["laptop"]]
+    recipe: tyro.conf.Positional[Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni"]]
     """a recipe of onnuri/recipes"""
-    preset: Literal["full", "evening", "smoke"] = "full"
-    """full: at most 6 hours on two cores; evening: 2 hours; smoke: 2 minutes, to see that everything runs"""
+    preset: Literal["full", "evening", "nano", "smoke"] | None = None
+    """laptop: full, at most 6 hours on two cores (default), or evening, 2 hours; the others: nano, 20 minutes after a table that
+    they share; all: smoke, to see that everything runs"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/RECIPE-PRESET without it"""
 
     def run(self) -> None:
-        from onnuri.recipes import laptop
+        from onnuri import recipes
 
-        laptop.train(self.preset, self.out or Path("runs") / f"{self.recipe}-{self.preset}")
+        recipes.train(self.recipe, self.preset, self.out)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -312,7 +313,7 @@ class PlanRecipe:
         cluster = hardware.cluster(self.gpu or recipe.gpu, recipe.gpus if self.gpus is None else self.gpus)
         found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
                             budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release)
-        report.write(found, **dataclasses.asdict(self.report))
+        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -394,13 +395,13 @@ class PlanDryRun:
     def run(self) -> None:
         from onnuri import recipes
         from onnuri.planner import layout
-        from onnuri.training import dryrun
+        from onnuri.training import beside, dryrun
 
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
         asked = layout.parse(self.layout, gpus) if self.layout else None
         found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank)
-        print(found)
+        print(f"{found}\n\n{beside.text(beside.pairs(found, recipe.omni, recipe.gpu))}")
         if self.json:
             found.save(self.json)
 

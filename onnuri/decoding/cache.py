@@ -30,10 +30,13 @@ class Cache:
 
     @classmethod
     def of(cls, model: nn.Module, rows: int) -> Cache:
-        """For a Llama-class model."""
+        """For a stock model. Of latent attention (MLA) it holds latents, shared by all heads, and the part with positions."""
         c: Any = model.config
-        size = c.hidden_size // c.num_attention_heads
-        return cls(c.num_hidden_layers, rows, c.num_attention_heads, c.max_position_embeddings, size)
+        if rank := getattr(c, "kv_lora_rank", 0):
+            heads, size = 1, max(rank, c.qk_rope_head_dim)
+        else:
+            heads, size = c.num_key_value_heads, getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        return cls(c.num_hidden_layers, rows, heads, c.max_position_embeddings, size)
 
     def move(self, row: int, to: int, length: int) -> None:
         for layer in self.layers:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from onnuri.decoding.cache import Cache
-from onnuri.decoding.forward import Forward, queries_keys_values
+from onnuri.decoding.forward import Forward, knows, queries_keys_values
+from onnuri.decoding.stock import StockForward
 
 SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = ("-O3", "-fPIC", "-shared")
@@ -32,8 +33,10 @@ SIZES = (1, 2, 4, 8)
 """vectors that a head may be long"""
 
 
-def fastest(model: nn.Module, cache: Cache, compiled: bool = True) -> Forward:
-    """The forward pass for a model and a cache: compiled, if that is wanted and can be."""
+def fastest(model: nn.Module, cache: Cache, compiled: bool = True) -> Forward | StockForward:
+    """The forward pass for a model and a cache: ours for the class it knows, compiled, if that is wanted and can be."""
+    if not knows(model):
+        return StockForward(model)
     if not compiled:
         return Forward(model)
     exact = all(torch.equal(p.half().float(), p) for p in model.parameters() if p.ndim == 2)

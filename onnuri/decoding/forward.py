@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnuri.decoding.cache import Cache
-from onnuri.errors import ConfigError
+
+
+def knows(model: nn.Module) -> bool:
+    """Whether `Forward` is this model's pass: a Llama, keys and values of as many heads as queries, tied embeddings."""
+    c: Any = model.config
+    return bool(c.model_type == "llama" and c.num_key_value_heads == c.num_attention_heads and c.tie_word_embeddings
+                and c.head_dim * c.num_attention_heads == c.hidden_size)
 
 
 class Forward:
@@ -24,9 +30,6 @@ class Forward:
     def __init__(self, model: nn.Module) -> None:
         core: Any = model.model  # type: ignore[assignment]
         settings: Any = model.config
-        if settings.num_key_value_heads != settings.num_attention_heads:
-            raise ConfigError(f"{settings.num_key_value_heads} key and value heads for {settings.num_attention_heads}",
-                              "are shared, which this engine does not decode", "serve it with vLLM")
         self.heads, self.layers = settings.num_attention_heads, settings.num_hidden_layers
         self.width, self.positions = settings.hidden_size, settings.max_position_embeddings
         self.size = self.width // self.heads

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from onnuri import config
+from onnuri.decoding import stock
 from onnuri.errors import ConfigError
 
 FAMILIES = {
@@ -36,6 +37,7 @@ def stock_config(family: str, values: dict[str, Any]) -> Any:
 
 def stock_model(family: str, values: dict[str, Any]) -> nn.Module:
     """A family's causal language model with fresh weights, on the device that is in force (`meta` for its shapes alone)."""
+    _register()
     model: nn.Module = getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")(stock_config(family, values))
     return model
 
@@ -68,6 +70,7 @@ class BackboneConfig(config.Config):
         """A LlamaForCausalLM with fresh weights."""
         from transformers import LlamaForCausalLM
 
+        _register()
         return LlamaForCausalLM(self.to_transformers())
 
     def to_transformers(self) -> Any:
@@ -97,6 +100,7 @@ def load(folder: Path) -> nn.Module:
     """The stock model of a Hugging Face folder, in fp32."""
     from transformers import AutoModelForCausalLM
 
+    _register()
     _known(folder)
     with _no_bars():
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
@@ -106,6 +110,7 @@ def outline(folder: Path) -> nn.Module:
     """The same without weights: its shapes and its config, on the meta device."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    _register()
     _known(folder)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True)).eval()
@@ -161,10 +166,11 @@ _PACKED = "onnuri_packed"
 
 @functools.cache
 def _register() -> None:
-    """Makes `packed_attention` known to transformers under its name; models with other settings are not touched."""
+    """Makes our attentions known to transformers under their names; models with other settings are not touched."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(_PACKED, packed_attention)
+    AttentionInterface.register(stock.NAME, stock.rows_attention)
 
 
 def packed_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None,
@@ -195,7 +201,8 @@ def head(model: nn.Module) -> torch.Tensor:
     """What scores ids [vocabulary, C]: the embedding itself, where they are tied."""
     core: Any = model
     weight: torch.Tensor = core.get_output_embeddings().weight
-    return weight
+    scale = getattr(core.config, "logits_scaling", 1.0)  # HyperCLOVA X
+    return weight if scale == 1.0 else weight * scale
 
 
 def embedding(model: nn.Module) -> torch.Tensor:

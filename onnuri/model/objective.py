@@ -19,6 +19,7 @@ from onnuri.data.mix import Mixer, Segment
 from onnuri.data.pack import Sequence, pack
 from onnuri.modality import MEDIA, TABLE
 from onnuri.model.backbone import embedding, head, hidden_states
+from onnuri.model.balance import Balance
 from onnuri.model.vocabulary import Vocabulary
 
 Weighted = tuple[list[int], list[float]]
@@ -132,8 +133,9 @@ class OmniTask:
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         mix = self.mixer.settings
-        loss, figures = omni_loss(self.module, self.vocabulary, batch, mix.soft, mix.loss_place)
-        return loss, {**figures, "tokens": batch["ids"].numel()}
+        with Balance(self.module) as balance:
+            loss, figures = omni_loss(self.module, self.vocabulary, batch, mix.soft, mix.loss_place)
+        return loss + balance.loss(), {**figures, "tokens": batch["ids"].numel()}
 
 
 @torch.no_grad()

@@ -31,8 +31,10 @@ class Kept(NamedTuple):
     """on top of what is kept, at the backward pass's fullest moment"""
 
 
-def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: float | None = None) -> Kept:
-    """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written."""
+def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: float | None = None,
+          imbalance: float = 1.0) -> Kept:
+    """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written. `imbalance`: of what its
+    experts get, over the mean."""
     wide, tp = a.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
     kept = SAVED[layout.precision]
     dropped = bool(a.positions)  # GPT-3's generation, known by learned positions, trained with dropout: a byte a mask
@@ -45,7 +47,7 @@ def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: f
         inside += _feed_forward(block, block.mlp, kept) / tp
         working = max(working, 2 * (1 + block.gated) * block.mlp / tp)
     if e := block.experts:
-        own = e.topk * wide / a.hidden  # of the rank's own tokens, which are what sequence parallelism leaves it
+        own = imbalance * e.topk * wide / a.hidden  # of the rank's own tokens, which are what sequence parallelism leaves it
         inside += own * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed  # and router's scores
         inside += e.shared * _feed_forward(block, e.shared_width or e.width, kept) / tp
         working = max(working, 4 * own * a.hidden, 2 * own * (1 + block.gated) * e.width)
@@ -115,7 +117,7 @@ class Eager(NamedTuple):
 
 
 @functools.lru_cache(4096)  # layers of a model are mostly alike
-def eager(block: Block, h: int, layout: Layout) -> Eager:
+def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager:
     """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated feed-forward gate,
     activation, up and their product. `h`: hidden width."""
     tp = layout.tp
@@ -135,15 +137,16 @@ def eager(block: Block, h: int, layout: Layout) -> Eager:
         latent, moved = bool(block.attention and block.attention.kv_rank), layout.ep > 1
         wide = e.shared * (e.shared_width or e.width) / (tp if latent else 1)
         rows, width = e.topk / (tp if moved else 1), e.width / (1 if moved else tp)
+        here = rows * (imbalance if moved else 1.0)  # of the rank's own experts
         inside += 4 * h + 12 * e.routed + 16 * rows  # the router, in 32 bits
-        inside += rows * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
-        products += 4 * e.routed + rows * (4 * width + 2 * h) + rows * 4 * h * moved + 4 * wide + 2 * h * bool(wide)
+        inside += here * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
+        products += 4 * e.routed + here * (4 * width + 2 * h) + (here + rows) * 2 * h * moved + 4 * wide + 2 * h * bool(wide)
         shared += 4 * wide + rows * 4 * width * (not moved)
         # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32 bits; what comes after
         # is not yet there
         after = 8 * wide + (block.norms > 2) * behind
         late = inside - rows * 2 * h - after + 4 * h
-        working = max(working, (10 if moved else 8) * rows * h + 4 * h - after)
+        working = max(working, (4 * here + 6 * rows if moved else 8 * rows) * h + 4 * h - after)
     return Eager(inside, products, inside - shared, border, working, late)
 
 

@@ -80,6 +80,10 @@ class Budget(Config):
     days: float
     systems: tuple[Option, ...]
     ladder: tuple[Option, ...]
+    flops: float
+    """of the whole budget at 40 % of the bf16 peak"""
+    optimal: dict[str, tuple[float, float]]
+    """dense parameters and tokens that laws call optimal for them"""
     aims: dict[str, tuple[Rank, ...]]
     left_out: dict[str, str]
     """what no layout holds, and why"""
@@ -98,7 +102,13 @@ def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float) -> Budget:
             left_out[recipe.title] = error.rule
     systems = tuple(o for o in found if o.kind == "system")
     return Budget(cluster=cluster, days=days, systems=systems, ladder=tuple(o for o in found if o.kind != "system"),
+                  flops=compute(cluster, days), optimal=loss.optimal_sizes(compute(cluster, days)),
                   aims=rank(systems, days) if systems else {}, left_out=left_out)
+
+
+def compute(cluster: Cluster, days: float) -> float:
+    """FLOPs of a budget, at a share of the peak that good dense runs reach."""
+    return 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
 
 
 def option(recipe: Recipe, kind: str, cluster: Cluster, days: float) -> Option:
@@ -139,9 +149,8 @@ def _attention(width: int) -> Attention:
 
 
 def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
-    """Text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 · C^0.3271 tokens) for what 40 % of the peak does."""
-    compute = 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
-    batch = max(1, round(0.2920 * compute**0.3271 / (TOKENS * cluster.gpus))) * TOKENS * cluster.gpus
+    """Text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 · C^0.3271 tokens)."""
+    batch = max(1, round(0.2920 * compute(cluster, days)**0.3271 / (TOKENS * cluster.gpus))) * TOKENS * cluster.gpus
     made = [(dense(n), "dense") for n in DENSE_LAYERS] + [(sparse(n), "sparse") for n in SPARSE_LAYERS]
     return [(_made(a, cluster, batch), kind) for a, kind in made]
 

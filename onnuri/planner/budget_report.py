@@ -70,7 +70,7 @@ def text(b: Budget, language: Language = "en") -> str:
     for heading, options in (("budget five", b.systems), ("budget ladder", b.ladder)):
         said += ["", say(heading, language), *aligned(rows(options, NARROW, language))]
     said += [f"  {name}: {why}" for name, why in b.left_out.items()]
-    return "\n".join([*said, "", say("budget note", language), say("assumptions", language), _real(language)])
+    return "\n".join([*said, "", say("budget note", language), say("assumptions", language), _advice(b, language), _real(language)])
 
 
 def aligned(lines: list[list[str]]) -> list[str]:
@@ -94,6 +94,11 @@ def _ranks(b: Budget, aim: str, language: Language) -> list[list[str]]:
     return found
 
 
+def _advice(b: Budget, language: Language) -> str:
+    sizes = ", ".join(f"{law} {number(n)} × {number(d)}" for law, (n, d) in b.optimal.items())
+    return f"{say('optimal', language, flops=f'{b.flops:.1e}')}: {sizes}"
+
+
 def _real(language: Language) -> str:
     runs = ", ".join(f"{name} {count:,}" for name, count in loss.TOKENS_PER_ACTIVE.items())
     return f"{say('real runs', language)}: {runs}"
@@ -110,7 +115,7 @@ def page_of(b: Budget, language: Language = "en") -> str:
         tables = (table(*_headed(rows(options, columns, language))) for columns in (training, SERVING))
         body += [f"<h2>{say(heading, language)}</h2>", *tables]
     body.append("".join(f"<p>{name}: {why}</p>" for name, why in b.left_out.items()))
-    body.append(f'<p class="note">{_real(language)}</p>')
+    body.append(f'<p class="note">{_advice(b, language)}<br>{_real(language)}</p>')
     ladder = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.ladder]
     systems = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.systems]
     body += [f"<h2>{say('size', language)}, {say('loss', language)}</h2>", plots.sizes(ladder, systems, language)]

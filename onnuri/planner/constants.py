@@ -38,14 +38,16 @@ def values() -> dict[str, float]:
 
 
 def save(fitted: dict[str, float]) -> None:
-    """Write the values of a fit; priors stay."""
-    lines = [json.dumps({**c.to_json(), "value": float(f"{fitted[c.name]:.4g}")}, ensure_ascii=False) for c in load()]
+    """Write the values of a fit; priors stay, and values that are not given."""
+    lines = [json.dumps({**c.to_json(), "value": float(f"{fitted.get(c.name, c.value):.4g}")}, ensure_ascii=False) for c in load()]
     FILE.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def table(rows: Iterable[Constant] | None = None) -> str:
-    """What `onnuri plan constants` prints."""
-    rows = tuple(rows or load())
-    head = f"{'constant':<16}{'value':>12}{'prior':>12}  {'spread':>6}  unit; source of the prior"
-    return "\n".join([head, *(f"{c.name:<16}{c.value:>12.4g}{c.prior:>12.4g}  {c.spread:>6.2f}  {c.unit}; {c.source}"
-                              for c in rows)])
+    """What `onnuri plan constants` prints: those of speed and of memory."""
+    from onnuri.planner import memory  # which takes `Constant` from here
+
+    shown = tuple(rows or (*load(), *memory.CONSTANTS.values()))
+    head = f"{'constant':<20}{'value':>11}{'prior':>11}{'spread':>8}  unit; source of the prior"
+    return "\n".join([head, *(f"{c.name:<20}{c.value:>11.4g}{c.prior:>11.4g}{c.spread:>8.2f}  {c.unit}; {c.source}"
+                              for c in shown)])

@@ -9,6 +9,10 @@ from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.job import Job
+from onnuri.planner.layout import Layout
+
+TILE = 256
+"""columns that a kernel's block of threads computes; what a product lacks of it is computed for nothing"""
 
 
 class Work(NamedTuple):
@@ -28,11 +32,10 @@ class Work(NamedTuple):
     head_bytes: float = 0.0
     quant_bytes: float = 0.0
     """activations and weights that go into products, once in 16 bit: what a narrow format reads to convert"""
+    expert_quant_bytes: float = 0.0
     attention_flops: float = 0.0
     """scores and sums, the softmax recomputed in backward (FlashAttention, arXiv 2205.14135)"""
     exponentials: float = 0.0
-    unfused_bytes: float = 0.0
-    """of attention with sinks, which kernels without them handle apart"""
     elementwise_bytes: float = 0.0
     """norms, residuals, rotations, activation functions, loss"""
     permute_bytes: float = 0.0
@@ -52,7 +55,6 @@ class Work(NamedTuple):
     """to ranks of the fast links' domain, each once a token"""
     ep_nic_bytes: float = 0.0
     """to other domains, each once a token"""
-    ep_messages: float = 0.0
     pp_bytes: float = 0.0
     gather_bytes: float = 0.0
     """parameters and gradients of sharded ranks, a micro-batch"""
@@ -69,6 +71,9 @@ class Work(NamedTuple):
     optimizer_bytes: float = 0.0
     """a step"""
     micro_batches: float = 1.0
+    cover: float = 1.0
+    """passes at a step's end and start beside which data ranks can talk: with interleaved chunks of layers, those of the
+    chunks after the first"""
     bubble: float = 0.0
     """passes' worth of waiting, as a share of a micro-batch's time"""
     model_flops: float = 0.0
@@ -81,41 +86,52 @@ def work(job: Job) -> Work:
     tokens = layout.micro_batch * job.tokens / layout.cp
     passes = 4.0 if layout.recompute == "full" else 3.0
     fields = dict.fromkeys(("proj_flops", "proj_bytes", "mlp_flops", "mlp_bytes", "expert_flops", "expert_bytes",
-                            "quant_bytes", "attention_flops", "exponentials", "unfused_bytes", "elementwise_bytes",
+                            "quant_bytes", "expert_quant_bytes", "attention_flops", "exponentials", "elementwise_bytes",
                             "permute_bytes", "scan_bytes", "layers", "expert_layers"), 0.0)
+    share, last = _stages(a, layout)
     for block in (*a.blocks, *a.mtp):
         for name, value in _block(a, block, job, tokens, passes).items():
-            fields[name] += value * block.count * _stretch(a, layout.pp, layout.virtual_stages) / layout.pp
-    heads = 1 + len(a.mtp)
+            fields[name] += value * block.count * share
+    gpu = job.cluster.kind
+    if layout.precision == "nvfp4" and any(b.mixer_params for b in a.blocks):
+        # Nemotron 3 keeps attention's and mixers' products wider (arXiv 2512.20856, "NVFP4 training")
+        fields["proj_flops"] *= gpu.peak_tflops("nvfp4") / gpu.peak_tflops("mxfp8")
+    heads = (1 + len(a.mtp)) * last
     head = _product(tokens, a.hidden, a.vocabulary / layout.tp)
-    fields["head_flops"], fields["head_bytes"] = (3 * heads * x / layout.pp for x in head)
-    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * 14 / layout.tp / layout.pp  # logits, loss, gradient
+    fields["head_flops"], fields["head_bytes"] = (3 * heads * x for x in head)
+    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * 14 / layout.tp  # logits, loss, gradient
     return Work(**fields, **_sent(job, tokens, passes), **_step(job))
 
 
-def _stretch(a: Architecture, stages: int, chunks: int) -> float:
-    """The fullest stage over the mean one; embedding and head stand for a layer each, as engineers place them."""
-    if stages == 1:
-        return 1.0
-    slots = stages * min(chunks, max(1, (a.layers + 2) // stages))
-    return -(-(a.layers + 2) // slots) * slots / (a.layers + 2)
+def _stages(a: Architecture, layout: Layout) -> tuple[float, float]:
+    """The fullest pipeline rank's share of the layers, and of the head beside them. Engineers either give every stage as
+    many layers, or let embedding and head take a layer's place; the better of both counts."""
+    if layout.pp == 1:
+        return 1.0, 1.0
+    slots = layout.pp * min(layout.virtual_stages, max(1, (a.layers + 2) // layout.pp))
+    even, placed = (-(-n // slots) * slots / a.layers for n in (a.layers, a.layers + 2))
+    layer = a.num_active_params() / a.layers
+    alone, within = even + layout.pp * a.embedding() / layer / a.layers, placed + 1e-9
+    return (even / layout.pp, 1.0) if alone <= within else (placed / layout.pp, 0.0)
 
 
 def _product(m: float, k: float, n: float) -> tuple[float, float]:
     """FLOPs and bytes of one matrix product in 16 bit."""
-    return 2 * m * k * n, 2 * (m * k + k * n + m * n)
+    wide = -(-n // TILE) * TILE
+    return 2 * m * k * wide, 2 * (m * k + k * n + m * n)
 
 
 def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float) -> dict[str, float]:
     """Of one layer."""
     tp, h = job.layout.tp, a.hidden
     out = {"layers": passes / 3}
-    moved = (5.0 * block.norms) * h * tokens / tp  # norm in and out, residual's three
+    moved = (5.0 * block.norms) * h * tokens / (tp if job.layout.sequence_parallel else 1)  # norm in and out, residual's three
     if at := block.attention:
         products = _attention_products(at, h, tp)
         out |= _products("proj", tokens, products, passes)
         out |= _scores(at, job, tokens, passes)
-        moved += 2.0 * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
+        around = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
+        moved += around * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
     elif block.mixer_params:
         inner = block.mixer_width
         n = (block.mixer_params - inner * h) / h
@@ -128,11 +144,13 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
         if e.latent:
             products += [(h, e.latent), (e.latent, h)]
         out |= _experts(e.latent or h, block, job, tokens, passes)
-        moved += (2.0 + block.gated) * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
+        passed = 2.0 + block.gated + 12 * e.bias  # biases and clamps come as kernels of their own
+        moved += passed * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
     if products:
         out |= _products("mlp", tokens, products, passes)
     out["elementwise_bytes"] = 2 * passes * moved
-    out["quant_bytes"] = sum(out.get(f"{k}_bytes", 0.0) for k in ("proj", "mlp", "expert"))
+    out["quant_bytes"] = out.get("proj_bytes", 0.0) + out.get("mlp_bytes", 0.0)
+    out["expert_quant_bytes"] = out.get("expert_bytes", 0.0)
     return out
 
 
@@ -155,8 +173,7 @@ def _scores(at: Attention, job: Job, tokens: float, passes: float) -> dict[str, 
     """3.5 forward passes: backward is five products to forward's two (FlashAttention-2, arXiv 2307.08691)."""
     seen, times = at.seen(job.tokens), passes + 0.5
     return {"attention_flops": times * tokens * at.score_flops(seen) / job.layout.tp,
-            "exponentials": (passes - 1) * tokens * seen * at.heads / job.layout.tp,
-            "unfused_bytes": 2 * passes * tokens * at.heads * at.head_dim / job.layout.tp * at.sinks}
+            "exponentials": (passes - 1) * tokens * seen * at.heads / job.layout.tp}
 
 
 def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -> dict[str, float]:
@@ -175,7 +192,7 @@ def _sent(job: Job, tokens: float, passes: float) -> dict[str, float]:
     """A micro-batch's collectives."""
     a, layout, kind = job.architecture, job.layout, job.cluster.kind
     link, nic = kind.link_gb_per_s * 1e9, job.cluster.nic * 1e9
-    share = _stretch(a, layout.pp, layout.virtual_stages) / layout.pp
+    share, _ = _stages(a, layout)
     out = {"tp_rate": link if layout.tp <= kind.domain else nic, "pp_bytes": 0.0,
            "cp_rate": link if layout.tp * layout.cp <= kind.domain else nic}
     attended = sum(b.count for b in a.blocks if b.attention) * share
@@ -205,7 +222,7 @@ def _dispatched(a: Architecture, block: Block, job: Job, tokens: float) -> dict[
     ranks = near * (1 - (1 - 1 / near) ** (e.topk / nodes)) * (1 - 1 / near) * nodes
     far = nodes * (1 - (1 - 1 / nodes) ** e.topk) * (1 - 1 / nodes)
     sent = 4 * 2 * tokens / layout.tp * (e.latent or a.hidden)
-    return {"ep_link_bytes": sent * ranks, "ep_nic_bytes": sent * far, "ep_messages": 4.0 * layout.ep}
+    return {"ep_link_bytes": sent * ranks, "ep_nic_bytes": sent * far}
 
 
 def _step(job: Job) -> dict[str, float]:
@@ -221,8 +238,10 @@ def _step(job: Job) -> dict[str, float]:
     local = dense / shard + experts / min(spare, shard)
     sent, expert_sent = dense * (ranks > 1), experts * (spare > 1)
     messages = a.layers / layout.pp
-    out = {"step_expert_bytes": 0.0, "optimizer_bytes": 26.0 * local, "micro_batches": float(job.micro_batches), "gather_bytes": 0.0,
+    out = {"step_expert_bytes": 0.0, "optimizer_bytes": 26.0 * local,
+           "micro_batches": float(job.micro_batches), "gather_bytes": 0.0,
            "gather_hops": 0.0, "step_bytes": 0.0, "step_hops": 0.0,
+           "cover": 1 + (layout.virtual_stages > 1) * (1 - 1 / layout.virtual_stages) * (min(layout.pp, job.micro_batches) - 1),
            "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, a.layers // layout.pp)),
            "model_flops": a.flops_per_token(job.tokens) * job.batch_tokens / layout.gpus,
            "data_rate": ring_rate(job, layout.tp, ranks), "expert_rate": ring_rate(job, layout.ep, round(spare))}

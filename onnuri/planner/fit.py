@@ -1,12 +1,12 @@
 """Fits the step time's constants to published runs: robust least squares on log error, with priors. Needs scipy.
 
-Run: `python -m onnuri.planner.fit` writes `data/constants.json`. Knows nothing of how runs are split for validation.
+Knows nothing of how runs are split for validation: `benchmarks/planner_cv.py` does, and writes `data/constants.json`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +15,12 @@ from scipy.optimize import least_squares
 from onnuri.planner import constants, runs
 from onnuri.planner.cost import Work, work
 from onnuri.planner.step_time import Rates, rates, seconds
+from onnuri.planner.validate import CHOICE
 
 SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
+INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open")
+"""constants of the interval, which come from errors on what was held out"""
 PUBLISHED = constants.FILE.parent / "published_runs.csv"
 
 
@@ -48,18 +51,24 @@ def stack(rows: Sequence[runs.Row]) -> Evidence:
     jobs = [m.job for _, m in found]
     firsts = [next(m.job for j, m in found if j == i) for i in range(len(rows))]
     return Evidence(
-        rows=list(rows), work=Work(*(np.array(x, float) for x in zip(*map(work, jobs), strict=True))),
-        rates=Rates(*(np.array(x, float) for x in zip(*map(rates, jobs), strict=True))),
+        rows=list(rows), work=Work(*_columns(map(work, jobs))), rates=Rates(*_columns(map(rates, jobs))),
         per_gpu=np.array([j.batch_tokens / j.cluster.gpus for j in jobs]), weight=np.array([m.weight for _, m in found]),
         row=np.array([i for i, _ in found]),
         factor=np.array([runs.in_metric(r, j, 1.0) for r, j in zip(rows, firsts, strict=True)]))
 
 
+def _columns(found: Iterable[tuple[float, ...]]) -> list[Any]:
+    return [np.array(x, float) for x in zip(*found, strict=True)]
+
+
 def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
-    """Of each row, in tokens a second and GPU: the mean over what it may mean."""
+    """Of each row, in tokens a second and GPU: the mean over what it may mean, the faster the likelier."""
     parts, _ = seconds(e.work, e.rates, fitted)
     logs = np.log(e.per_gpu / sum(parts.values()))
-    return np.bincount(e.row, e.weight * logs, len(e.rows))
+    best = np.full(len(e.rows), -np.inf)
+    np.maximum.at(best, e.row, logs)
+    weight = np.exp(CHOICE * (logs - best[e.row]))
+    return np.bincount(e.row, weight * logs, len(e.rows)) / np.bincount(e.row, weight, len(e.rows))
 
 
 def published(e: Evidence) -> np.ndarray:
@@ -76,7 +85,7 @@ def repeats(rows: Sequence[runs.Row]) -> np.ndarray:
 
 def fit(e: Evidence, held: Any = None) -> dict[str, float]:
     """Constants from all rows but those `held` out (a mask)."""
-    known = constants.load()
+    known = [c for c in constants.load() if c.name not in INTERVAL]
     prior, spread = np.log([c.prior for c in known]), np.array([c.spread for c in known])
     use = np.ones(len(e.rows), bool) if held is None else ~held
     target = published(e)
@@ -93,5 +102,15 @@ def fit(e: Evidence, held: Any = None) -> dict[str, float]:
     return named(least_squares(residuals, np.zeros(len(known)), method="trf", x_scale=1.0, max_nfev=60).x)
 
 
-if __name__ == "__main__":
-    constants.save(fit(stack(usable(runs.read(PUBLISHED)))))
+def interval(errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray) -> dict[str, float]:
+    """The interval's constants from logarithms of published over predicted of rows that were held out: a tenth lies
+    beyond either end. `open` stays at its prior, and so do the ends of a kind with fewer than ten rows."""
+    found = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
+    wider = found["open"]
+    for kind, mask in (("dense", ~moe), ("moe", moe)):
+        if mask.sum() < 10:
+            continue
+        scaled = errors[mask] / (1 + wider * doubts[mask])
+        found |= {f"{kind}_below": max(0.02, -float(np.quantile(scaled, 0.1))),
+                  f"{kind}_above": max(0.02, float(np.quantile(scaled, 0.9)))}
+    return found

@@ -38,7 +38,7 @@ class Gpu(Config):
     """an hour"""
     usd_high: float | None
     launched: float
-    """year in which clusters of it began to train"""
+    """year in which kernels for its instruction set were first used in training"""
     special_tera_per_s: float
     """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock"""
 

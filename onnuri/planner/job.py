@@ -26,6 +26,9 @@ class Job(Config):
     gradient_bytes: float = 4.0
     """of one number that data ranks sum; 2 where all training is in 16 bit"""
 
+    imbalance: float = 1.0
+    """tokens that the fullest rank's experts get over the mean of all ranks; for memory"""
+
     @property
     def micro_batches(self) -> int:
         """Passes of a data rank in a step."""

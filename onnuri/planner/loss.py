@@ -21,6 +21,12 @@ class Law(Config):
     def loss(self, params: float, tokens: float) -> float:
         return self.floor + self.a / params**self.alpha + self.b / tokens**self.beta
 
+    def optimal(self, flops: float) -> tuple[float, float]:
+        """Parameters and tokens of the least loss for 6 · N · D FLOPs (arXiv 2203.15556, equation 4)."""
+        ratio = (self.alpha * self.a / (self.beta * self.b)) ** (1 / (self.alpha + self.beta))
+        params = ratio * (flops / 6) ** (self.beta / (self.alpha + self.beta))
+        return params, flops / 6 / params
+
 
 HOFFMANN = Law(floor=1.6934, a=406.4, alpha=0.3392, b=410.7, beta=0.2849)
 """arXiv 2203.15556, approach 3 (recalled from the copy in arXiv 2404.10102, table 1)"""
@@ -41,6 +47,13 @@ EVIDENCE = ("arXiv 2203.15556 and 2404.10102: two fits of one law", "arXiv 2507.
             "assumed: worth of media tokens for text")
 TOKENS_PER_ACTIVE = {"Llama 3.1 8B": 1900, "Solar Open 100B": 1640, "Kimi K2": 475, "DeepSeek-V3": 400, "A.X K1": 300}
 """tokens trained a parameter active, of real runs (`facts/scaling.md`), to show beside advice"""
+
+
+def optimal_sizes(flops: float) -> dict[str, tuple[float, float]]:
+    """Dense parameters and tokens by each law that says them. DeepSeek's counts FLOPs a token outside the embedding, 6 a
+    parameter: 0.1715 · C^0.5243 of them on 5.8316 · C^0.4757 tokens (arXiv 2401.02954, recalled)."""
+    return {"Hoffmann": HOFFMANN.optimal(flops), "Epoch": EPOCH.optimal(flops),
+            "DeepSeek": (0.1715 * flops**0.5243 / 6, 5.8316 * flops**0.4757)}
 
 
 def effective_params(total: float, active: float, sparsity: float = SPARSITY.mid) -> float:

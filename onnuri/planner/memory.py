@@ -129,11 +129,11 @@ class _Step:
 
     def _kept(self, block: Block) -> Kept:
         """Of fused kernels; what PyTorch's engines recompute selectively is all but products, as in Onnuri's trainer."""
-        kept = fused(block, self.a, self.layout, self.job.tokens, self.job.release)
+        kept = fused(block, self.a, self.layout, self.job.tokens, self.job.release, self.job.imbalance)
         if not self.sharded or self.layout.recompute != "selective":
             return kept
         split = self.layout.tp if self.layout.sequence_parallel else 1
-        inside = min(kept.inside, eager(block, self.a.hidden, self.layout.replace(tp=1)).products / split)
+        inside = min(kept.inside, eager(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance).products / split)
         return kept._replace(inside=inside, working=kept.working + kept.inside - inside)
 
     def stage(self, k: int) -> Memory:
@@ -210,7 +210,7 @@ class _OwnStep:
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
         self.tokens = float(job.tokens * self.layout.micro_batch)
-        kinds = [(layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout)) for b in a.blocks]
+        kinds = [(layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout, job.imbalance)) for b in a.blocks]
         self.groups = [held for (held, _), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         self.costs = [cost for (_, cost), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         divided = self.layout.ep if self.layout.ep > 1 else self.layout.tp

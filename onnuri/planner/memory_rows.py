@@ -22,7 +22,7 @@ from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Recompute, Sharding
 from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
 
-REQUIRED = ("model", "gpus", "tp", "pp", "dp")
+REQUIRED = ("model", "gpus", "tp", "pp")
 
 
 class Prediction(NamedTuple):
@@ -66,7 +66,8 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
     note = row.get("note") or ""
     tokens = _whole(row, "seq_len", 4096)
     micro = _whole(row, "micro_batch", 0) or _number(r"\bMBS (\d+)", note) or model.micro_batch
-    layout = Layout(dp=_whole(row, "dp", 1), tp=_whole(row, "tp", 1), pp=_whole(row, "pp", 1), cp=_whole(row, "cp", 1),
+    tp, pp, cp = (_whole(row, name, 1) for name in ("tp", "pp", "cp"))
+    layout = Layout(dp=_whole(row, "dp", _whole(row, "gpus", 1) // (tp * pp * cp) or 1), tp=tp, pp=pp, cp=cp,
                     ep=_whole(row, "ep", 1), sequence_parallel="no sequence parallel" not in note, sharding=_sharding(row),
                     virtual_stages=_whole(row, "vp", 0) or model.virtual_stages, micro_batch=micro,
                     recompute=_recompute(f"{row.get('recompute') or ''} recompute", note))
@@ -132,11 +133,16 @@ def models() -> dict[str, MemoryModel]:
 
 def _whole(row: Mapping[str, str], column: str, missing: int) -> int:
     text = row.get(column) or ""
+    if not text:
+        return missing
     try:
-        return int(float(text)) if text else missing
+        number = float(text)
     except ValueError:
-        raise ConfigError(f"{column} {text!r} of {row.get('id', 'a row')}", "is not a whole number",
-                          "write one, or leave the cell empty") from None
+        number = 0.0
+    if not (number >= 1 and number.is_integer()):
+        raise ConfigError(f"{column} {text!r} of {row.get('id', 'a row')}", "is not a whole number above zero",
+                          "write one, or leave the cell empty")
+    return int(number)
 
 
 def _number(pattern: str, note: str) -> int:

@@ -43,8 +43,8 @@ class Serving(Config):
     fewest_gpus: int
     """that hold weights and one user"""
     gpus: int
-    """an instance: the fewest or up to 8 times as many, the first within a tenth of the most tokens/s/GPU (low end times
-    middle)"""
+    """an instance: the fewest, or up to 8 times as many where fast links join them; the first within a tenth of the most
+    tokens/s/GPU (low end times middle)"""
     weight_gb: float
     kv_bytes_per_token: float
     """at the mean context, windows counted"""
@@ -63,50 +63,55 @@ def kv_bytes(a: Architecture, context: int, value_bytes: float = 1.0) -> float:
                              for b in a.blocks if b.attention)
 
 
-def touched(a: Architecture, batch: float) -> float:
-    """Weights that a step of `batch` tokens reads: of routed experts those that at least one token chose, if all are
-    alike; of the embedding a row each."""
-    total = float(a.num_params() - a.embedding() * (1 - a.tied))
-    for b in a.blocks:
-        if e := b.experts:
-            total -= b.count * e.routed * b.expert(a.hidden) * (1 - e.topk / e.routed) ** batch
-    return total
+class Decoder:
+    """One model on GPUs of one kind: what does not change with the batch is counted once."""
 
+    def __init__(self, a: Architecture, gpu: Gpu, context: int, weight_bytes: float) -> None:
+        self.gpu, self.weight_bytes, self.layers = gpu, weight_bytes, a.layers
+        self.total = a.num_params()
+        self.read = float(self.total - a.embedding() * (1 - a.tied))
+        self.routed = [(b.count * b.routed(a.hidden), 1 - b.experts.topk / b.experts.routed) for b in a.blocks if b.experts]
+        self.kv = kv_bytes(a, context)
+        self.peak = gpu.peak_tflops("fp8" if weight_bytes == 1 else "bf16") * 1e12
+        # a third of a training step's products
+        self.generated, self.prompt = (a.flops_per_token(context, causal) / 3 for causal in (False, True))
 
-def step_seconds(a: Architecture, gpu: Gpu, gpus: int, batch: float, context: int, weight_bytes: float,
-                 bandwidth: float, products: float, layer: float) -> float:
-    """One token for each of `batch` users."""
-    read = touched(a, batch) * weight_bytes + batch * kv_bytes(a, context)
-    return max(read / (gpus * gpu.memory_tb_per_s * 1e12 * bandwidth),
-               batch * product_seconds(a, gpu, context, False, weight_bytes, products) / gpus) + a.layers * layer * (gpus > 1)
+    def touched(self, batch: float) -> float:
+        """Weights that a step of `batch` tokens reads: of routed experts those that at least one token chose, if all are
+        alike; of the embedding a row each."""
+        return self.read - sum(weights * idle**batch for weights, idle in self.routed)
 
+    def step_seconds(self, gpus: int, batch: float, bandwidth: float, products: float, layer: float) -> float:
+        """One token for each of `batch` users."""
+        read = self.touched(batch) * self.weight_bytes + batch * self.kv
+        return max(read / (gpus * self.gpu.memory_tb_per_s * 1e12 * bandwidth),
+                   batch * self.generated / (gpus * self.peak * products)) + self.layers * layer * (gpus > 1)
 
-def product_seconds(a: Architecture, gpu: Gpu, context: int, causal: bool, weight_bytes: float, products: float) -> float:
-    """One token's products on one GPU: a third of a training step's."""
-    peak = gpu.peak_tflops("fp8" if weight_bytes == 1 else "bf16")
-    return a.flops_per_token(context, causal) / 3 / (peak * 1e12 * products)
+    def room(self, gpus: int) -> float:
+        """Bytes for keys and values."""
+        return gpus * self.gpu.memory_gb * 1e9 * MEMORY_SHARE - self.total * self.weight_bytes
 
+    def fewest(self) -> int:
+        """GPUs, a power of two, that hold the weights and one user."""
+        gpus = 1
+        while self.room(gpus) < self.kv:
+            gpus *= 2
+        return gpus
 
-def instance(a: Architecture, gpu: Gpu, context: int, weight_bytes: float) -> int:
-    """Fewest GPUs, a power of two, that hold the weights and one user."""
-    gpus, needed = 1, a.num_params() * weight_bytes + kv_bytes(a, context)
-    while gpus * gpu.memory_gb * 1e9 * MEMORY_SHARE < needed:
-        gpus *= 2
-    return gpus
+    def users(self, gpus: int, *shares: float) -> float:
+        """Most that memory holds and that all get their tokens."""
+        low, high, allowed = 1.0, max(self.room(gpus) / max(self.kv, 1.0), 1.0), 1 / TOKENS_PER_S
+        if self.step_seconds(gpus, high, *shares) <= allowed:
+            return high
+        while high > 1.005 * low:
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.step_seconds(gpus, middle, *shares) > allowed else (middle, high)
+        return low
 
-
-def _users(a: Architecture, gpu: Gpu, gpus: int, context: int, weight_bytes: float, *shares: float) -> float:
-    """Most users that memory holds and that all get their tokens."""
-    room = gpus * gpu.memory_gb * 1e9 * MEMORY_SHARE - a.num_params() * weight_bytes
-    high = max(room / max(kv_bytes(a, context), 1.0), 1.0)
-    low, allowed = 1.0, 1 / TOKENS_PER_S
-    if step_seconds(a, gpu, gpus, high, context, weight_bytes, *shares) <= allowed:
-        return high
-    while high - low > 0.5:
-        middle = (low + high) / 2
-        slow = step_seconds(a, gpu, gpus, middle, context, weight_bytes, *shares) > allowed
-        low, high = (low, middle) if slow else (middle, high)
-    return low
+    def speed(self, gpus: int, *shares: float) -> float:
+        """Tokens generated a second and GPU, prompts read between."""
+        batch = self.users(gpus, *shares)
+        return 1 / (self.step_seconds(gpus, batch, *shares) * gpus / batch + PROMPT * self.prompt / (self.peak * shares[1]))
 
 
 def serving(a: Architecture, cluster: Cluster, context: int = CONTEXT, weight_bytes: float | None = None) -> Serving:
@@ -114,20 +119,14 @@ def serving(a: Architecture, cluster: Cluster, context: int = CONTEXT, weight_by
     if context < 1:
         raise ConfigError(f"context {context}", "is less than 1 token", "give the mean length of a conversation")
     gpu = cluster.kind
-    each = weight_bytes or (1.0 if gpu.fp8_tflops else 2.0)
-    fewest, shares = instance(a, gpu, context, each), (BANDWIDTH, PRODUCTS, LAYER_SECONDS)
-
-    def speed(gpus: int, *s: float) -> float:
-        batch = _users(a, gpu, gpus, context, each, *s)
-        generated = step_seconds(a, gpu, gpus, batch, context, each, *s) * gpus / batch
-        return 1 / (generated + PROMPT * product_seconds(a, gpu, context, True, each, s[1]))
-
-    rates = {fewest * k: spread(functools.partial(speed, fewest * k), *shares) for k in (1, 2, 4, 8)}
+    on = Decoder(a, gpu, context, weight_bytes or (1.0 if gpu.fp8_tflops else 2.0))
+    fewest, shares = on.fewest(), (BANDWIDTH, PRODUCTS, LAYER_SECONDS)
+    sizes = [fewest * k for k in (1, 2, 4, 8) if k == 1 or fewest * k <= gpu.domain]
+    rates = {n: spread(functools.partial(on.speed, n), *shares) for n in sizes}
     enough = 0.8 * max(r.low * r.mid for r in rates.values())
     gpus, rate = next((n, r) for n, r in rates.items() if r.low * r.mid >= enough)
-    users, usd = spread(functools.partial(_users, a, gpu, gpus, context, each), *shares), price(gpu)
+    users, usd = spread(functools.partial(on.users, gpus), *shares), price(gpu)
     return Serving(
-        fewest_gpus=fewest, gpus=gpus, weight_gb=a.num_params() * each / 1e9,
-        kv_bytes_per_token=kv_bytes(a, context) / context, users=users,
-        users_per_node=users * (cluster.node / gpus), tokens_per_s_per_gpu=rate,
+        fewest_gpus=fewest, gpus=gpus, weight_gb=on.total * on.weight_bytes / 1e9, kv_bytes_per_token=on.kv / context,
+        users=users, users_per_node=users * (cluster.node / gpus), tokens_per_s_per_gpu=rate,
         usd_per_million_tokens=spread(lambda p, r, b: p / 3600 / (r * b) * 1e6, usd, rate, BUSY) if usd else None)

@@ -1,6 +1,6 @@
 """The planner's answer for one recipe on one cluster: memory, step time, days, dollars, failures, loss, serving.
 
-Every figure has a range and names what it leans on. Knows no recipe by name and runs nothing: `step_time.py`,
+Every figure has a range and names what it leans on. Knows no recipe by name and runs nothing: `routing.py`,
 `memory.py` and the rest estimate, this file puts their answers together for all stages of training.
 """
 
@@ -14,23 +14,25 @@ from onnuri.modality import MEDIA
 from onnuri.planner import bill as bills
 from onnuri.planner import goodput as goodputs
 from onnuri.planner import loss as losses
-from onnuri.planner import operate
-from onnuri.planner.architecture import Architecture
+from onnuri.planner import operate, phases
 from onnuri.planner.bill import Bill
 from onnuri.planner.goodput import DAY, Goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout, Precision, parse
-from onnuri.planner.memory import Memory, memory
+from onnuri.planner.layout import Layout, Precision
+from onnuri.planner.memory import memory
 from onnuri.planner.operate import Serving
 from onnuri.planner.recipe import Recipe, TrainingStage
-from onnuri.planner.search import Search, search
-from onnuri.planner.step_time import StepTime, step_time
+from onnuri.planner.routing import real_step
+from onnuri.planner.search import Search
+from onnuri.planner.step_time import StepTime
 
 GIB = 2**30
 FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
+STATE_BYTES = 12.0
+"""a parameter in a checkpoint: fp32 weights and Adam's two moments"""
 ENCODING = Interval(low=0.1, mid=0.25, high=0.5)
 """share of the bf16 peak that a codec's encoder reaches: assumed"""
 MEMORY_PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "transient", "buffers", "runtime")
@@ -54,6 +56,8 @@ class StagePlan(Config):
     tokens_per_sequence: int
     batch_tokens: int
     layout: Layout
+    engine: str | None
+    """None: runnable here; else the engine that the layout needs"""
     steps: float
     tokens_per_s_per_gpu: Interval
     memory_gib: float
@@ -75,9 +79,9 @@ class Plan(Config):
     tokens: float
     tokens_of_recipe: float
     memory: dict[str, float]
-    """GiB of the fullest GPU in the largest stage, by part"""
+    """GiB of the fullest GPU in the stage that needs most, by part"""
     memory_gib: Interval
-    """of the stage that needs most"""
+    """their sum"""
     capacity_gib: float
     step: tuple[StepPart, ...]
     """of the largest stage"""
@@ -133,91 +137,55 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"{name} {value:g}", "is not a positive number", "give more than 0")
-    recipe, notes = fitted(recipe, cluster.gpus)
-    searched = None
-    if layout is None:
-        searched = searched_for(recipe, cluster, precisions or (recipe.layout.precision,), here, release)
-        layout = (searched.here or searched.best[0]).layout
-    elif isinstance(layout, str):
-        layout = recipe.layout if layout == "own" else parse(layout, cluster.gpus)
-    jobs = [stage_job(recipe, s, cluster, layout, release) for s in recipe.stages]
-    speeds, rooms = [step_time(j) for j in jobs], [memory(j) for j in jobs]
-    state = recipe.extended.num_params() * STATE_BYTES
-    good = goodputs.goodput(cluster, state)
-    share = _scale(recipe, cluster, jobs, speeds, good, tokens, days, budget_usd)
-    stages = tuple(_stage(s, j, t, r, good, share) for s, j, t, r in zip(recipe.stages, jobs, speeds, rooms))
-    notes = notes + [_raised(s, j) for s, j in zip(recipe.stages, jobs)] + [_tight(max(rooms, key=lambda m: m.total), cluster)]
-    return _assemble(recipe, cluster, layout, stages, speeds, rooms, good, state, [n for n in notes if n], days, budget_usd,
-                     searched)
+    if budget_usd is not None and bills.price(cluster.kind) is None:
+        raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
+    recipe, notes = phases.fitted(recipe, cluster.gpus)
+    jobs, searched = phases.jobs(recipe, cluster, layout, precisions or (recipe.layout.precision,), here, release)
+    work = _Work(recipe, cluster, jobs)
+    work.share = _share(work, tokens, days, budget_usd)
+    return _assemble(work, [*notes, *phases.other_batches(zip(recipe.stages, jobs)), *work.tight()], days, budget_usd, searched)
 
 
-def fitted(recipe: Recipe, gpus: int) -> tuple[Recipe, list[str | None]]:
-    """A recipe made for other GPUs: batches become the nearest whole number of sequences a GPU."""
-    stages: list[TrainingStage] = []
-    notes: list[str | None] = []
-    for s in recipe.stages:
-        unit = s.tokens_per_sequence * gpus
-        batch = round(s.batch_tokens / unit) * unit if s.batch_tokens >= unit else s.batch_tokens
-        if batch != s.batch_tokens:
-            notes.append(_other_batch(s, batch, gpus))
-        stages.append(s.replace(batch_tokens=batch))
-    return recipe.replace(stages=tuple(stages)), notes
+class _Work:
+    """What is estimated once: all stages on the cluster."""
+
+    def __init__(self, recipe: Recipe, cluster: Cluster, jobs: list[Job]) -> None:
+        self.recipe, self.cluster, self.jobs, self.share = recipe, cluster, jobs, 1.0
+        self.steps, self.rooms = [real_step(j) for j in jobs], [memory(j) for j in jobs]
+        self.state_bytes = recipe.omni.num_params() * STATE_BYTES
+        self.goodput = goodputs.goodput(cluster, self.state_bytes)
+
+    def stages(self) -> tuple[StagePlan, ...]:
+        return tuple(
+            StagePlan(name=s.name, tokens=s.tokens * self.share, tokens_per_sequence=job.tokens, batch_tokens=job.batch_tokens,
+                      layout=job.layout, engine=job.layout.engine, steps=s.tokens * self.share / job.batch_tokens,
+                      tokens_per_s_per_gpu=speed(step), memory_gib=room.total / GIB, days=self._days(s, step))
+            for s, job, step, room in zip(self.recipe.stages, self.jobs, self.steps, self.rooms))
+
+    def _days(self, stage: TrainingStage, step: StepTime) -> Interval:
+        tokens = stage.tokens * self.share * (FROZEN if stage.trains != "all" else 1.0)
+        return spread(lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY), speed(step), self.goodput.share)
+
+    def encoding_hours(self) -> Interval | None:
+        """GPU hours to turn media into tokens; they are kept, so once."""
+        costs = {m.medium: m.encode_flops_per_token for m in self.recipe.media}
+        flops = self.share * sum(s.tokens * part * costs.get(medium, 0.0) for s in self.recipe.stages
+                                 for medium, part in s.media_share.items())
+        if not flops:
+            return None
+        return spread(lambda reached: flops / (self.cluster.kind.bf16_tflops * 1e12 * reached) / 3600, ENCODING)
+
+    def tight(self) -> list[str]:
+        """Notes on stages that may not fit."""
+        capacity, named = self.cluster.kind.memory_gb * 1e9, list(zip(self.recipe.stages, self.rooms))
+        over = [s.name for s, m in named if m.total > capacity]
+        near = [s.name for s, m in named if m.total <= capacity < m.high]
+        return [f"{', '.join(names)}: {why}" for names, why in (
+            (over, "does not fit the GPU"), (near, "fits the GPU with less than 90 % probability")) if names]
 
 
-def _other_batch(stage: TrainingStage, batch: int, ranks: int) -> str:
-    return (f"{stage.name}: a batch of {batch / 1e6:.1f}M tokens, not {stage.batch_tokens / 1e6:.1f}M, which {ranks} ranks "
-            f"do not divide")
-
-
-def searched_for(recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], here: bool = False,
-                 release: float | None = None) -> Search:
-    """Layouts of the stage that trains the most tokens."""
-    main = max(recipe.stages, key=lambda s: s.tokens)
-    return search(_model(recipe, main), cluster, main.tokens_per_sequence, main.batch_tokens, precisions, here, release)
-
-
-def _model(recipe: Recipe, stage: TrainingStage) -> Architecture:
-    """Text alone is trained before the vocabulary grows."""
-    return recipe.extended if stage.media_share else recipe.architecture
-
-
-STATE_BYTES = 12.0
-"""a parameter in a checkpoint: fp32 weights and Adam's two moments"""
-
-
-def stage_job(recipe: Recipe, stage: TrainingStage, cluster: Cluster, layout: Layout, release: float | None = None) -> Job:
-    """A stage of other sequences than the layout was chosen for: its micro-batch shrinks, its batch grows to the next that
-    divides, and it recomputes all where it would not fit else."""
-    fewer = max(1, min(layout.micro_batch, stage.batch_tokens // max(1, stage.tokens_per_sequence * layout.dp)))
-    while stage.batch_tokens % (stage.tokens_per_sequence * layout.dp * fewer) and fewer > 1:
-        fewer -= 1
-    unit = stage.tokens_per_sequence * layout.dp * fewer
-    job = Job(architecture=_model(recipe, stage), layout=layout.replace(micro_batch=fewer), cluster=cluster,
-              tokens=stage.tokens_per_sequence, batch_tokens=math.ceil(stage.batch_tokens / unit) * unit, release=release)
-    job.check()
-    if layout.recompute == "full" or memory(job).high <= cluster.kind.memory_gb * 1e9:
-        return job
-    return job.replace(layout=job.layout.replace(recompute="full"))
-
-
-def _raised(stage: TrainingStage, job: Job) -> str | None:
-    return None if job.batch_tokens == stage.batch_tokens else _other_batch(stage, job.batch_tokens, job.layout.dp)
-
-
-def _tight(fullest: Memory, cluster: Cluster) -> str | None:
-    capacity = cluster.kind.memory_gb * 1e9
-    if fullest.high <= capacity:
-        return None
-    return "does not fit the GPU" if fullest.total > capacity else "fits the GPU with less than 90 % probability"
-
-
-def speed(found: StepTime) -> Interval:
-    return Interval(low=found.low, mid=found.tokens_per_s_per_gpu, high=found.high)
-
-
-def _days(stage: TrainingStage, job: Job, found: StepTime, good: Goodput, share: float) -> Interval:
-    work = stage.tokens * share * (FROZEN if stage.trains != "all" else 1.0)
-    return spread(lambda rate, kept: work / (rate * kept * job.cluster.gpus * DAY), speed(found), good.share)
+def speed(step: StepTime) -> Interval:
+    return Interval(low=step.low, mid=step.tokens_per_s_per_gpu, high=step.high)
 
 
 def total(parts: list[Interval]) -> Interval:
@@ -225,36 +193,16 @@ def total(parts: list[Interval]) -> Interval:
     return Interval(low=sum(p.low for p in parts), mid=sum(p.mid for p in parts), high=sum(p.high for p in parts))
 
 
-def encoding_hours(recipe: Recipe, cluster: Cluster, share: float) -> Interval | None:
-    """GPU hours to turn media into tokens; they are kept, so once."""
-    costs = {m.medium: m.encode_flops_per_token for m in recipe.media}
-    flops = sum(s.tokens * share * part * costs.get(medium, 0.0) for s in recipe.stages for medium, part in s.media_share.items())
-    if not flops:
-        return None
-    return spread(lambda reached: flops / (cluster.kind.bf16_tflops * 1e12 * reached) / 3600, ENCODING)
-
-
-def _scale(recipe: Recipe, cluster: Cluster, jobs: list[Job], speeds: list[StepTime], good: Goodput, tokens: float | None,
-           days: float | None, usd: float | None) -> float:
-    """Share of the recipe's tokens that is trained."""
+def _share(work: _Work, tokens: float | None, days: float | None, usd: float | None) -> float:
+    """Part of the recipe's tokens that is trained."""
     if tokens is not None:
-        return tokens / recipe.tokens
-    whole = total([_days(s, j, t, good, 1.0) for s, j, t in zip(recipe.stages, jobs, speeds)]).mid
+        return tokens / work.recipe.tokens
+    whole = total([s.days for s in work.stages()]).mid
     shares = [days / whole] if days is not None else []
-    if usd is not None:
-        price = bills.price(cluster.kind)
-        if price is None:
-            raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
-        hours = whole * 24 * cluster.gpus
-        encoding = encoding_hours(recipe, cluster, 1.0)
-        shares.append(usd / (price.mid * (hours + (encoding.mid if encoding else 0.0))))
+    if usd is not None and (price := bills.price(work.cluster.kind)):
+        encoding = work.encoding_hours()
+        shares.append(usd / (price.mid * (whole * 24 * work.cluster.gpus + (encoding.mid if encoding else 0.0))))
     return min(shares, default=1.0)
-
-
-def _stage(stage: TrainingStage, job: Job, found: StepTime, room: Memory, good: Goodput, share: float) -> StagePlan:
-    return StagePlan(name=stage.name, tokens=stage.tokens * share, tokens_per_sequence=job.tokens, batch_tokens=job.batch_tokens,
-                     layout=job.layout, steps=stage.tokens * share / job.batch_tokens, tokens_per_s_per_gpu=speed(found),
-                     memory_gib=room.total / GIB, days=_days(stage, job, found, good, share))
 
 
 def media_tokens(recipe: Recipe) -> float:
@@ -262,28 +210,25 @@ def media_tokens(recipe: Recipe) -> float:
     return sum(s.tokens * part for s in recipe.stages for medium, part in s.media_share.items() if medium != "text")
 
 
-def _assemble(recipe: Recipe, cluster: Cluster, layout: Layout, stages: tuple[StagePlan, ...], speeds: list[StepTime],
-              rooms: list[Memory], good: Goodput, state: float, notes: list[str], days: float | None, usd: float | None,
-              search: Search | None) -> Plan:
+def _assemble(work: _Work, notes: list[str], days: float | None, usd: float | None, search: Search | None) -> Plan:
+    recipe, cluster, stages, omni = work.recipe, work.cluster, work.stages(), work.recipe.omni
     main = max(range(len(stages)), key=lambda n: stages[n].tokens)
-    share, a = sum(s.tokens for s in stages) / recipe.tokens, recipe.extended
-    plain = recipe.architecture
-    took, encoding = total([s.days for s in stages]), encoding_hours(recipe, cluster, share)
+    found, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
+    took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), speed(found)
     hours = spread(lambda d, e: d * 24 * cluster.gpus + e, took, encoding or exact(0.0))
-    cost, other = bills.bill(cluster.kind, hours), media_tokens(recipe) * share
-    fullest, found = max(rooms, key=lambda m: m.total), speeds[main]
-    step = speed(found)
+    cost, other = bills.bill(cluster.kind, hours), media_tokens(recipe) * work.share
     return Plan(
-        recipe=recipe.name, title=recipe.title, cluster=cluster, layout=stages[main].layout, engine=layout.engine,
-        total_params=plain.num_params(), active_params=plain.num_active_params(), tokens=recipe.tokens * share,
-        tokens_of_recipe=recipe.tokens, memory={p: getattr(rooms[main], p) / GIB for p in MEMORY_PARTS},
+        recipe=recipe.name, title=recipe.title, cluster=cluster, layout=stages[main].layout, engine=stages[main].engine,
+        total_params=recipe.architecture.num_params(), active_params=recipe.architecture.num_active_params(),
+        tokens=recipe.tokens * work.share, tokens_of_recipe=recipe.tokens,
+        memory={p: getattr(fullest, p) / GIB for p in MEMORY_PARTS},
         memory_gib=Interval(low=fullest.low / GIB, mid=fullest.total / GIB, high=fullest.high / GIB),
         capacity_gib=cluster.kind.memory_gb * 1e9 / GIB, step=step_parts(found),
         step_seconds=spread(lambda rate: stages[main].batch_tokens / (rate * cluster.gpus), step),
-        mfu=step * (found.mfu / found.tokens_per_s_per_gpu), tokens_per_s_per_gpu=step, stages=stages, goodput=good,
-        state_bytes=state, days=took, encoding_gpu_hours=encoding, gpu_hours=hours, bill=cost,
-        loss=losses.expected_loss(a.num_params(), a.num_active_params(), recipe.tokens * share - other, other),
-        serving=operate.serving(a, cluster), media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
+        mfu=step * (found.mfu / found.tokens_per_s_per_gpu), tokens_per_s_per_gpu=step, stages=stages, goodput=work.goodput,
+        state_bytes=work.state_bytes, days=took, encoding_gpu_hours=encoding, gpu_hours=hours, bill=cost,
+        loss=losses.expected_loss(omni.num_params(), omni.num_active_params(), recipe.tokens * work.share - other, other),
+        serving=operate.serving(omni, cluster), media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
         days_wanted=days, usd_wanted=usd, in_time=took.below(days) if days else None,
         in_budget=cost.usd.below(usd) if usd and cost.usd else None, evidence=_evidence(recipe, found), notes=tuple(notes),
         search=search)

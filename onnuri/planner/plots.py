@@ -95,8 +95,7 @@ def sizes(points: Sequence[Point], marked: Sequence[Point], language: Language) 
             axes.fill_between(x, [i.low for _, i in line], [i.high for _, i in line], color=color, alpha=0.12, linewidth=0)
         for color, (name, active, loss, _) in zip(COLORS[2:], marked):
             axes.errorbar(active / 1e9, loss.mid, yerr=[[loss.mid - loss.low], [loss.high - loss.mid]], color=color, marker="D",
-                          capsize=3, linewidth=1)
-            axes.annotate(name, (active / 1e9, loss.mid), textcoords="offset points", xytext=(7, 4), fontsize=9, color=INK)
+                          capsize=3, linewidth=1, linestyle="none", label=name)  # a legend: names at the marks would overlap
         axes.set_xscale("log")
         axes.set_xlabel(say("size", language))
         axes.set_ylabel(say("nats", language))

@@ -76,12 +76,6 @@ class Recipe(Config):
         return sum(s.tokens for s in self.stages)
 
     @property
-    def extended(self) -> Architecture:
-        """The model once it has its media: their codes, and two boundary tokens each, join the vocabulary."""
-        more = sum(m.codes + 2 for m in self.media if m.medium != "text")
-        return self.architecture.replace(vocabulary=self.architecture.vocabulary + more)
-
-    @property
     def omni(self) -> Architecture:
         """With the ids that media and boundaries add: what is trained after the text stage."""
         added = sum(m.codes for m in self.media) + BOUNDARIES * len(self.media)

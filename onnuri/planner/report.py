@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import html as escapes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any
 
 from onnuri import media
 from onnuri.modality import Language
+from onnuri.planner import loss as losses
 from onnuri.planner import plots
 from onnuri.planner.interval import Interval
 from onnuri.planner.layout import spelled
-from onnuri.planner.plan import Plan
+from onnuri.planner.plan import Plan, StagePlan
 from onnuri.planner.search import Candidate
 from onnuri.planner.words import say
 
@@ -79,8 +80,8 @@ def lines(p: Plan, language: Language) -> Iterator[Line]:
     if hidden:
         yield to("hidden", ", ".join(hidden))
     yield to("speed", f"{between(p.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}, MFU {share(p.mfu)}")
-    yield to("stages", "; ".join(
-        f"{say(s.name, language)} {number(s.tokens)} × {s.tokens_per_sequence:,}" for s in p.stages))
+    for s in p.stages:
+        yield f"{say('stage', language)}: {say(s.name, language)}", _stage(p, s, language)
     good = p.goodput
     yield to("goodput", f"{share(good.share)}; " + say("failures", language, hours=between(good.mttf_hours),
                                                       every=duration(good.checkpoint_seconds)))
@@ -102,6 +103,13 @@ def lines(p: Plan, language: Language) -> Iterator[Line]:
         yield to("notes", "; ".join(p.notes))
     for figure, sources in p.evidence.items():
         yield f"{say('evidence', language)}: {say(figure, language)}", "; ".join(sources)
+
+
+def _stage(p: Plan, s: StagePlan, language: Language) -> str:
+    other = "" if s.layout == p.layout else f"; {spelled(s.layout)}; {runs(s.engine, language)}"
+    return (f"{say('tokens', language, tokens=number(s.tokens), sequence=f'{s.tokens_per_sequence:,}')}, "
+            f"{between(s.days, unit=say('days', language))}, {number(s.tokens_per_s_per_gpu.mid)} {say('tokens/s/GPU', language)}, "
+            f"{number(s.memory_gib)} GiB{other}")
 
 
 def _memory(p: Plan, language: Language) -> str:
@@ -145,15 +153,19 @@ def _candidate(c: Candidate, language: Language) -> str:
             f"{number(c.memory_gib)} GiB; {behind}; {runs(c.engine, language)}")
 
 
-def write(p: Plan, json: Path | None = None, html: Path | None = None, language: Language = "en") -> None:
-    """Print it, and write what was asked for."""
+Counts = Sequence[dict[str, Any]]
+"""systems as `recipes.summary` counts them"""
+
+
+def write(p: Plan, json: Path | None = None, html: Path | None = None, language: Language = "en", systems: Counts = ()) -> None:
+    """Print it, and write what was asked for; `systems` stand beside the plan in the page's drawing of sizes."""
     for path in (json, html):
         media.check_place(path)
     print(text(p, language))
     if json:
         media.write_bytes((dumps(p.to_json(), indent=1, ensure_ascii=False) + "\n").encode(), json)
     if html:
-        media.write_bytes(page_of(p, language).encode(), html)
+        media.write_bytes(page_of(p, language, systems=systems).encode(), html)
 
 
 def write_recipes(rows: list[dict[str, Any]], json: Path | None = None) -> None:
@@ -181,22 +193,38 @@ body.onnuri{margin:2rem auto;padding:0 1rem}
 .onnuri .rows th,.onnuri .range{white-space:nowrap}.onnuri small{opacity:.7}"""
 
 
-def page_of(p: Plan, language: Language = "en", whole: bool = True) -> str:
+def page_of(p: Plan, language: Language = "en", whole: bool = True, systems: Counts = ()) -> str:
     """The plan as a page, or (`whole` False) as a part of a notebook."""
     title = say("on", language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu)
-    return page(title, f'<p class="note">{say("ranges", language)}</p>{facts(list(lines(p, language)))}{pictures([p], language)}',
-                language, whole)
+    return page(title, f'<p class="note">{say("ranges", language)}</p>{facts(list(lines(p, language)))}'
+                + pictures([p], language) + sizes(p, systems, language), language, whole)
+
+
+def sizes(p: Plan, systems: Counts, language: Language) -> str:
+    """Loss of other sizes for the same products: dense ones, mixtures of ten times their active parameters, the systems."""
+    def loss(total: float, active: float) -> Interval:
+        return losses.expected_loss(total, active, p.tokens * p.active_params / active)
+
+    curve = [p.active_params * 2.0**k for k in range(-4, 5)]
+    points = [("", n, loss(n * ratio, n), kind) for kind, ratio in (("dense", 1), ("sparse", 10)) for n in curve]
+    others = [(s["recipe"], s["total_params"], s["active_params"]) for s in systems] or [(p.title, p.total_params, p.active_params)]
+    marked = [(name, active, loss(total, active), "system") for name, total, active in others]
+    return f"<h2>{say('same products', language)}</h2>{plots.sizes(points, marked, language)}"
 
 
 def pictures(plans: list[Plan], language: Language) -> str:
     """Memory, step and checkpoints of one plan or several."""
     one = plans[0]
     label = [(p, p.title if len(plans) > 1 else "") for p in plans]
-    step = [(t, {s.name: s.exposed_seconds for s in p.step}) for p, t in label]
-    if len(plans) == 1:
+    step, unit = [(t, {s.name: s.exposed_seconds for s in p.step}) for p, t in label], "s"
+    if len(plans) > 1:  # steps of different batches
+        unit = say("gpu seconds", language)
+        step = [(t, {n: v / sum(parts.values()) * 1e6 / p.tokens_per_s_per_gpu.mid for n, v in parts.items()})
+                for (t, parts), p in zip(step, plans)]
+    else:
         step = [(say("exposed", language), step[0][1]), (say("hidden", language), {s.name: s.overlapped_seconds for s in one.step})]
     drawn = [("memory", plots.bars([(t, p.memory) for p, t in label], "GiB", language, "memory", one.capacity_gib)),
-             ("step", plots.bars(step, "s", language, "step")),
+             ("step", plots.bars(step, unit, language, "step")),
              ("goodput", plots.checkpoints(one.cluster, one.state_bytes, one.goodput.checkpoint_seconds, language))]
     return "".join(f"<h2>{say(key, language)}</h2>{svg}" for key, svg in drawn)
 

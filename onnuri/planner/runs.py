@@ -6,6 +6,7 @@ Knows no constant and never reads `value`. What a row does not say is what an en
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,8 @@ COLUMNS = ("id", "model", "kind", "total_params_B", "active_params_B", "layers",
            "zero_or_fsdp", "recompute", "metric", "value")
 """that a table of runs has; `note`, `source`, `tokens_trained_B` and others may stand beside them"""
 NUMBERS = {"total_params_B", "active_params_B", "layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads", "seq_len",
-           "global_batch_tokens", "gpus", "dp", "tp", "pp", "cp", "ep", "value", "tokens_trained_B"}
+           "global_batch_tokens", "gpus", "dp", "tp", "pp", "cp", "ep", "value", "tokens_trained_B", "microbatches",
+           "real_step_ms", "real_mem_GiB"}
 METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", "gpu_hours", "days")
 RULE = ("a row is null only if its model, gpu or metric is empty, its GPU is not listed, nothing tells its model's size, "
         "or it asks for hours or days without tokens_trained_B; a null counts as 100 % error")
@@ -41,16 +43,16 @@ class Meaning(NamedTuple):
     """of all of a row's meanings 1"""
 
 
-def read(path: Path) -> list[Row]:
-    """Rows of a CSV. Raises ConfigError for missing columns and cells that are no number."""
+def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
+    """Rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells that are no number."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             rows, header = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(str(path), f"cannot be read as a CSV ({error})", "give a file like published_runs.csv") from None
-    if missing := [c for c in COLUMNS if c not in header]:
-        raise ConfigError(str(path), f"has no column {', '.join(missing)}", f"give the columns {', '.join(COLUMNS)}")
+    if missing := [c for c in columns if c not in header]:
+        raise ConfigError(str(path), f"has no column {', '.join(missing)}", f"give the columns {', '.join(columns)}")
     for line, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise ConfigError(f"{path} line {line}", f"has not {len(header)} cells", "quote cells with commas")
@@ -111,6 +113,12 @@ def architecture(row: Row) -> Architecture:
     return shapes.infer(row["model"], total and total * 1e9, active and active * 1e9, **known)
 
 
+def repository(row: Row) -> str:
+    """A row's source without the file in it."""
+    source = (row.get("source") or "").strip()
+    return source if source.startswith("http") else source.split(":")[0]
+
+
 def note(row: Row) -> str:
     return row.get("note") or ""
 
@@ -132,7 +140,7 @@ def meanings(row: Row) -> list[Meaning]:
 
 def _usual_gpus(a: Architecture) -> int:
     """A power of two with about a GPU for 200M active parameters."""
-    return max(8, 2 ** round((a.num_active_params() / 2e8)).bit_length())
+    return max(8, 2 ** round(a.num_active_params() / 2e8).bit_length())
 
 
 def _cluster(row: Row, gpus: int) -> Cluster:
@@ -160,23 +168,70 @@ def year(row: Row, a: Architecture) -> float | None:
 
 
 def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
-    given = {c: whole(row, c) for c in ("tp", "pp", "cp", "ep")}
-    tp, cp = given["tp"] or 1, given["cp"] or 1
-    pp = given["pp"] or 1
-    dp = max(1, gpus // (tp * pp * cp))
-    text = row["zero_or_fsdp"].lower()
+    """What the row says, completed in every way that fits; where nothing fits, its plainest completion."""
+    text, moe = row["zero_or_fsdp"].lower(), any(b.experts for b in a.blocks)
     sharding: Sharding = "fsdp" if re.search(r"fsdp|zero-?3", text) else "zero1"
-    within = re.search(r"within (\d+)|fsdp(\d+)", text)
-    shard = int(within[1] or within[2]) if within else None
-    if shard and (shard >= dp * cp or dp * cp % shard):
-        shard = None
-    ep = given["ep"] or (min(8, dp * cp) if any(b.experts for b in a.blocks) else 1)
     stages = re.search(r"\bVP ?(\d+)", note(row))
-    recompute: Recompute = row["recompute"] if row["recompute"] in ("none", "selective", "full") else "selective"  # type: ignore[assignment]
-    base = Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=shard, recompute=recompute,
-                  virtual_stages=int(stages[1]) if stages else 1, precision=precision(row))
-    chunks = [base.virtual_stages] if stages or pp == 1 else sorted({1, max(1, round(a.layers / pp / 3))})
-    return [base.replace(micro_batch=m, virtual_stages=v) for m in _micro_batches(row, tokens, dp) for v in chunks]
+    options = []
+    for tp, pp, cp, ep in _degrees(row, a, gpus, moe):
+        dp = max(1, gpus // (tp * pp * cp))
+        chunks = [int(stages[1])] if stages else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and v * pp <= a.layers / 1.5)]
+        for recompute, kind, m, v in itertools.product(_recomputes(row), _precisions(row), _micro_batches(row, tokens, dp), chunks):
+            options.append(Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=_shard(text, dp * cp),
+                                  recompute=recompute, virtual_stages=v, micro_batch=m, precision=kind))
+    return [o for o in options if fits(a, o, row["gpu"], tokens)] or options[:1]
+
+
+def _shard(text: str, ranks: int) -> int | None:
+    found = re.search(r"within (\d+)|fsdp(\d+)", text)
+    shard = int(found[1] or found[2]) if found else None
+    return None if not shard or shard >= ranks or ranks % shard else shard
+
+
+def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int, int, int, int]]:
+    """Tensor, pipeline, context and expert parallel degrees: as given, else those that engineers try."""
+    given = {c: whole(row, c) for c in ("dp", "tp", "pp", "cp", "ep")}
+    cp = given["cp"] or 1
+    rest = gpus // cp // (given["dp"] or 1)  # with dp given, tensor and pipeline share what is left
+    tensor = [given["tp"]] if given["tp"] else [t for t in (1, 2, 4, 8) if rest % t == 0]
+    found = []
+    for tp in tensor:
+        if given["pp"]:
+            pipeline = [given["pp"]]
+        elif given["dp"]:
+            pipeline = [max(1, rest // tp)]
+        elif given["tp"] or row["zero_or_fsdp"].lower().startswith("fsdp"):
+            pipeline = [1]
+        else:
+            pipeline = [p for p in (1, 2, 4, 8, 12, 16) if rest % (tp * p) == 0 and p <= a.layers]
+        for pp in pipeline:
+            ranks = max(1, gpus // (tp * pp))
+            routed = next((b.experts.routed for b in a.blocks if b.experts), 1)
+            each = [given["ep"]] if given["ep"] else [e for e in (1, 4, 8, 16, 32, 64) if ranks % e == 0 and routed % e == 0]
+            found += [(tp, pp, cp, e) for e in (each if moe else [1])]
+    return found or [(1, 1, 1, 1)]
+
+
+def _recomputes(row: Row) -> list[Recompute]:
+    known: tuple[Recompute, ...] = ("none", "selective", "full")
+    return [r for r in known if r == row["recompute"].strip()] or ["selective"]
+
+
+def _precisions(row: Row) -> list[Precision]:
+    return [precision(row)] if row["precision"].strip() else ["bf16", "fp8"]
+
+
+def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
+    """Roughly, whether a GPU holds it: 6 bytes a local parameter and 12 sharded, activations of all passes in flight
+    (arXiv 2205.05198, 34 bytes a token, layer and hidden unit; 2 with full recomputation)."""
+    routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
+    local = (a.num_params() - routed) / layout.tp / layout.pp + routed / layout.ep / layout.pp
+    ranks = layout.shard or layout.dp * layout.cp
+    held = local * (6 + 12 / ranks if layout.sharding == "zero1" else 18 / ranks)
+    each = 2 if layout.recompute == "full" else 34
+    kept = layout.micro_batch * tokens / layout.cp * a.hidden * each * a.layers / layout.tp  # pp passes of a pp-th each
+    logits = layout.micro_batch * tokens / layout.cp * a.vocabulary / layout.tp * 6
+    return held + kept + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
 
 
 def _micro_batches(row: Row, tokens: int, dp: int) -> list[int]:
@@ -186,7 +241,7 @@ def _micro_batches(row: Row, tokens: int, dp: int) -> list[int]:
     each = max(1, round(batch / (tokens * dp))) if batch else 0
     if each and (found := re.search(r"(?:micro_num|grad accum|gradient accumulation|GA)[ =]*(\d+)", text)):
         return [max(1, each // int(found[1]))]
-    return [m for m in (1, 2, 4) if not each or each % m == 0] or [1]
+    return [m for m in (1, 2, 4, 8) if not each or each % m == 0] or [1]
 
 
 def precision(row: Row) -> Precision:

@@ -2,7 +2,7 @@
 
 Exact, not greedy: what is left out without being timed needs more memory than a layout that does not fit, recomputes
 more than it must, or is slower than the best by its products alone. Knows how to enumerate; `memory.py` and
-`step_time.py` judge.
+`routing.py` judge.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
 from onnuri.planner.memory import memory
-from onnuri.planner.step_time import StepTime, step_time
+from onnuri.planner.routing import real_step
+from onnuri.planner.step_time import StepTime
 
 MICRO_BATCHES = (1, 2, 4, 8)
 VIRTUAL_STAGES = (1, 2, 4)
@@ -86,7 +87,7 @@ def search(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, pr
             if floor_seconds(job, layout) > limit.seconds:
                 lost["products and bubble alone take longer"] += 1
                 continue
-            found = step_time(job.replace(layout=layout))
+            found = real_step(job.replace(layout=layout))
             limit.see(layout, found.total)
             timed.append((found.total, layout, found, room))
     if not timed:
@@ -135,7 +136,7 @@ def fitting(job: Job, group: Group, lost: collections.Counter[str]) -> Iterator[
                 rest -= len(RECOMPUTE) - tried
                 lost["recomputes more than it must"] += len(RECOMPUTE) - 1 - tried
                 yield layout, room
-    lost["memory"] += rest
+    lost["too much memory"] += rest
 
 
 def _ascending(job: Job, base: Layout, shardings: tuple[tuple[Sharding, int | None], ...],
@@ -183,16 +184,14 @@ class _Limit:
     def see(self, layout: Layout, seconds: float) -> None:
         if seconds < self.best.get(kind(layout), float("inf")):
             self.best[kind(layout)] = seconds
-            if layout.engine is None and len(self.best) >= KEPT:  # something that runs here is among them
-                self.seconds = max(heapq.nsmallest(KEPT, self.best.values())[-1], self.here())
-
-    def here(self) -> float:
-        return min(seconds for k, seconds in self.best.items() if k[0] is None)
+            here = min((s for k, s in self.best.items() if k[0] is None), default=float("inf"))  # what runs here is kept too
+            if len(self.best) >= KEPT:
+                self.seconds = max(heapq.nsmallest(KEPT, self.best.values())[-1], here)
 
 
 def kind(layout: Layout) -> tuple[object, ...]:
     """What makes two layouts worth showing beside each other."""
-    return layout.engine, layout.tp, layout.pp, layout.cp, layout.ep
+    return layout.engine, layout.precision, layout.tp, layout.pp, layout.cp, layout.ep
 
 
 def _report(timed: list[tuple[float, Layout, StepTime, float]], lost: collections.Counter[str], seconds: float) -> Search:

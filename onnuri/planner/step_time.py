@@ -6,14 +6,19 @@ arithmetic that holds for numbers and for arrays of them, so the fit runs this v
 
 from __future__ import annotations
 
+import csv
+import functools
 import math
 from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.planner import constants
 from onnuri.planner.cost import Work, work
+from onnuri.planner.hardware import DATA
 from onnuri.planner.job import Job
 
+FUSED_YEAR = 2026.42
+"""Megatron Core 26.06 (github NVIDIA/Megatron-LM issue 4997)"""
 COMMON_YEAR = 2025.5
 """of training software whose year is unknown"""
 
@@ -85,59 +90,100 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     narrow = r.fp8 + r.mxfp8 + r.nvfp4
     speed = r.narrow * (1 - narrow + r.fp8 * c["fp8"] + r.mxfp8 * c["mxfp8"] + r.nvfp4 * c["nvfp4"])
     slow = 1 + c["young"] * math_exp(-r.age / c["years"])
+    old = math_exp(2022 - r.year)
+    soft = slow + c["young_attention"] * math_exp(-r.age / c["years"]) + c["old_attention"] * old
     memory = r.memory * c["memory"]
+    size = 1 - 0.4 * narrow - 0.1 * r.nvfp4  # operands in 8 or 4 bit, results in 16
+    # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
+    fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) / (1 + math_exp((FUSED_YEAR - r.year) * 50))
     one = {  # of a micro-batch
-        "projections": slow * (w.proj_flops / (speed * c["projection"]) + w.proj_bytes / memory),
-        "feed_forward": slow * (w.mlp_flops / (speed * c["mlp"]) + w.mlp_bytes / memory),
-        "experts": slow * (w.expert_flops / (speed * c["expert"]) + w.expert_bytes / memory),
-        "head": slow * (w.head_flops / (r.wide * c["head"]) + w.head_bytes / memory),
-        "attention": slow * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])
-                             + c["unfused"] * w.unfused_bytes / memory),
-        "convert": narrow * c["convert"] * w.quant_bytes / memory,
-        "elementwise": c["elementwise"] * w.elementwise_bytes / memory,
-        "permute": c["permute"] * w.permute_bytes / memory,
+        "projections": slow * corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
+        "feed_forward": slow * corner(w.mlp_flops / (speed * c["mlp"]), size * w.mlp_bytes / memory),
+        "experts": slow * corner(w.expert_flops / (speed * c["expert"]), size * w.expert_bytes / memory),
+        "head": slow * corner(w.head_flops / (r.wide * c["projection"]), w.head_bytes / memory),
+        "attention": soft * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])),
+        "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
+        "elementwise": c["elementwise"] * (1 + c["old_elementwise"] * old) * w.elementwise_bytes / memory,
+        "permute": c["permute"] * fused * w.permute_bytes / memory,
         "scan": c["scan"] * w.scan_bytes / memory,
     }
     busy = sum(one.values())
     progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
-    host = (w.layers * c["launch"] + w.expert_layers * c["launch_experts"] * progress) * (1 - r.graphs * (1 - c["graph"]))
+    host = (w.layers * c["launch"] + w.expert_layers * c["launch_experts"] * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
     one["launch"] = (busy**4 + host**4) ** 0.25 - busy  # the slower of the two, with a round corner
-    link, nic = r.link * c["link"], r.nic * c["nic"]
-    sent = {"tp": w.tp_bytes / (w.tp_rate * c["link"]), "cp": w.cp_bytes / (w.cp_rate * c["link"]),
+    link, nic = r.link * c["wire"], r.nic * c["wire"]
+    shown = {"tp": c["tp_exposed"], "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
+    sent = {"tp": w.tp_bytes / (w.tp_rate * c["wire"]), "cp": w.cp_bytes / (w.cp_rate * c["wire"]),
             "ep": w.ep_link_bytes / link + w.ep_nic_bytes / nic, "pp": w.pp_bytes / nic}
-    one["ep"] = w.ep_messages * c["ep_hop"]
-    for name, time in sent.items():
-        one[name] = one.get(name, 0.0) + time * c[f"{name}_exposed"]
+    one |= {name: time * shown[name] for name, time in sent.items()}
     pace = sum(one.values())
-    gather = w.gather_bytes / (w.data_rate * c["nic"]) + w.gather_hops * c["hop"]
+    gather = w.gather_bytes / (w.data_rate * c["wire"]) + w.gather_hops * c["hop"]
     one["gather"] = beyond(gather, c["overlap"] * pace) + c["leak"] * gather
-    step = w.step_bytes / (w.data_rate * c["nic"]) + w.step_expert_bytes / (w.expert_rate * c["nic"]) + w.step_hops * c["hop"]
+    step = w.step_bytes / (w.data_rate * c["wire"]) + w.step_expert_bytes / (w.expert_rate * c["wire"]) + w.step_hops * c["hop"]
     parts = {name: time * w.micro_batches for name, time in one.items()}
     parts["bubble"] = w.bubble * sum(one.values())
-    parts["reduce"] = beyond(step, c["overlap"] * pace) + c["leak"] * step
-    parts["optimizer"] = c["optimizer"] * w.optimizer_bytes / memory + c["pause"]
+    parts["reduce"] = beyond(step, c["overlap"] * w.cover * pace) + c["leak"] * step
+    parts["optimizer"] = c["elementwise"] * w.optimizer_bytes / memory
     parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
-    hidden = {name: time * (1 - c[f"{name}_exposed"]) * w.micro_batches for name, time in sent.items()}
+    hidden = {name: time * (1 - shown[name]) * w.micro_batches for name, time in sent.items()}
     hidden |= {"gather": gather * w.micro_batches + parts["gather"] * -1, "reduce": step - parts["reduce"]}
     return parts, hidden
 
 
 def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     """One prediction. `fitted` are constants to use instead of the package's."""
+    c = fitted or constants.values()
     w, r = work(job), rates(job)
-    parts, hidden = seconds(w, r, fitted or constants.values())
+    parts, hidden = seconds(w, r, c)
     total = sum(parts.values())
     speed = job.batch_tokens / job.cluster.gpus / total
-    down, up = spread(job)
+    moe = any(b.experts for b in job.architecture.blocks)
+    down, up = spread(moe, doubts(job), {**constants.values(), **c})
     return StepTime(parts=parts, overlapped={k: max(0.0, v) for k, v in hidden.items()}, total=total,
                     tokens_per_s_per_gpu=speed, mfu=w.model_flops / total / (job.cluster.kind.bf16_tflops * 1e12),
-                    low=speed * math.exp(-down), high=speed * math.exp(up), evidence=("prior constants",))
+                    low=speed * math.exp(-down), high=speed * math.exp(up),
+                    evidence=evidence(job.cluster.gpu, job.layout.precision, moe))
 
 
-def spread(job: Job) -> tuple[float, float]:
-    """Logarithms from the prediction to its interval's ends."""
-    moe = any(b.experts for b in job.architecture.blocks)
-    return (0.45, 0.3) if moe else (0.2, 0.2)
+def doubts(job: Job) -> int:
+    """Things that widen the interval: software of an unknown year; a GPU without a published run; state-space mixers or
+    sinks, which few runs have."""
+    odd = any(b.mixer_params or (b.attention and b.attention.sinks) for b in job.architecture.blocks)
+    return (job.release is None) + (job.cluster.kind.name not in _seen()) + odd
+
+
+def spread(moe: bool, doubt: int, c: dict[str, float]) -> tuple[float, float]:
+    """Logarithms from the prediction to the ends of its 80 % interval."""
+    kind, wider = "moe" if moe else "dense", 1 + c["open"] * doubt
+    return c[f"{kind}_below"] * wider, c[f"{kind}_above"] * wider
+
+
+@functools.cache
+def _published() -> tuple[dict[str, str], ...]:
+    with (DATA / "published_runs.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(r for r in csv.DictReader(file) if r["recalled"] != "yes" and r["metric"] not in ("gpu_hours", "days"))
+
+
+@functools.cache
+def _seen() -> frozenset[str]:
+    return frozenset(r["gpu"] for r in _published())
+
+
+@functools.cache
+def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
+    """How many published runs are alike, and of what."""
+    narrow = {"bf16": ("bf16", "fp16"), "nvfp4": ("fp4",)}.get(precision, ("fp8",))
+    alike = [r for r in _published() if (r["kind"] == "moe") == moe]
+    near = [r for r in alike if r["gpu"] == gpu and r["precision"] in narrow]
+    models = ", ".join(sorted({r["model"] for r in near})[:4]) or "none"
+    kind = "mixture-of-experts" if moe else "dense"
+    return (f"{len(near)} of {len(alike)} published {kind} runs are on {gpu} in {precision}: {models}",
+            f"{len(constants.load())} constants, `onnuri plan constants`")
+
+
+def corner(compute: float, moved: float) -> float:
+    """A roofline with a round corner."""
+    return (compute**2 + moved**2) ** 0.5
 
 
 def beyond(traffic: float, cover: float) -> float:

@@ -36,7 +36,26 @@ def frozen(name: str) -> Path:
     return Path(__file__).parent / f"{find(name).name}.json"
 
 
+def matrix(name: str) -> Path:
+    """Where the measured matrix of a system's small twin lies (`make bench-nano`)."""
+    return Path(__file__).parent / f"{find(name).name}.matrix.json"
+
+
+def train(name: str, preset: str | None, out: Path | None) -> None:
+    """Run or go on with a preset of a recipe; without one, what it is for. Raises ConfigError for a preset it has not."""
+    road = importlib.import_module(f"onnuri.recipes.{'laptop' if name == 'laptop' else 'nano'}")
+    chosen = preset or next(iter(road.PRESETS))
+    if chosen not in road.PRESETS:
+        raise ConfigError(f"preset {chosen!r}", f"is not one of {name}'s", f"use {', '.join(road.PRESETS)}")
+    folder = out or Path("runs") / f"{name}-{chosen}"
+    if name == "laptop":
+        road.train(chosen, folder)
+    else:
+        road.train(name, chosen, folder)
+
+
 def module(name: str) -> Any:
+    """A system's file. Raises ConfigError for an unknown one."""
     key = name.lower().replace("-", "_").replace(".", "")
     if key not in NAMES:
         near = difflib.get_close_matches(key, NAMES, n=3, cutoff=0.4) or NAMES

@@ -72,7 +72,7 @@ def nano(name: str) -> NanoConfig:
 def smoke(name: str) -> NanoConfig:
     """Seconds: every stage runs, nothing is learned."""
     made = nano(name)
-    return made.replace(scenes=48, tokens=1_024, loop=made.loop.replace(log_every=1),
+    return made.replace(scenes=32, tokens=1_024, workers=1, loop=made.loop.replace(log_every=1),
                         flops=4 * 1_024 * made.architecture.flops_per_token(SEQUENCE))
 
 

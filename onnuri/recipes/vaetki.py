@@ -34,6 +34,7 @@ VALUES = {
     "norm_topk_prob": (True, LLAMA),
     "routed_scaling_factor": (2.5, LLAMA),
     "rope_parameters": ({"rope_type": "default", "rope_theta": 10_000.0}, CARD),
+    "rope_interleave": (True, LLAMA),
     "max_position_embeddings": (131_072, CARD + "; its card says 32k"),
     "rms_norm_eps": (1e-5, ASSUMED),
     "hidden_act": ("silu", ASSUMED),

@@ -31,7 +31,7 @@ log = logging.getLogger("onnuri")
 PACKAGE = Path(__file__).parents[1]
 WAIT_SECONDS = 0.02
 """for the worker's next line, before it is seen who has called off"""
-END_SECONDS = 12.0
+END_SECONDS = 30.0
 """for the worker to end by itself, which takes it no second where it is one process"""
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0", "VLLM_NO_USAGE_STATS": "1",
                "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}

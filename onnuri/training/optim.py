@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for shape, params in shapes.items():
-                self._update(params, group, group["lr"] * 0.2 * math.sqrt(max(shape)))
+                self._update(params, group, group["lr"] * 0.2 * math.sqrt(max(shape[-2:])))
 
     def _update(self, params: list[nn.Parameter], group: dict[str, Any], size: float) -> None:
         """One step of parameters of one shape."""
@@ -57,7 +57,9 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(p)
             momentum: Tensor = state["momentum"].lerp_(gradient, 1 - group["momentum"])
             ahead.append(gradient.lerp(momentum, group["momentum"]))
-        for p, update in zip(params, orthogonalise(torch.stack(ahead)), strict=True):
+        matrices = torch.stack(ahead)
+        updates = orthogonalise(matrices.flatten(0, -3)).view_as(matrices)  # an expert is a matrix of its own
+        for p, update in zip(params, updates, strict=True):
             p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
 
 
@@ -74,13 +76,18 @@ def _by_mesh(params: list[nn.Parameter]) -> list[list[nn.Parameter]]:
             for k in range(0, len(same), _TOGETHER if mesh else len(same))]
 
 
+def _inner(name: str, p: nn.Parameter) -> bool:
+    """Whether a weight is a matrix inside, or several: an embedding is not, a layer's experts are."""
+    return (p.ndim == 2 and "embed" not in name and "lm_head" not in name) or (p.ndim == 3 and "experts" in name)
+
+
 class Optimizers:
     """One optimizer for every kind of weight, stepped together."""
 
     def __init__(self, module: nn.Module, muon: bool, learning_rate: float, weight_decay: float,
                  betas: tuple[float, float]) -> None:
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-        inner = [p for n, p in named if p.ndim == 2 and "embed" not in n] if muon else []
+        inner = [p for n, p in named if _inner(n, p)] if muon else []
         taken = {id(p) for p in inner}
         matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in taken]
         vectors = [p for _, p in named if p.ndim < 2]

@@ -13,6 +13,20 @@ def test_epochs_refit_gives_chinchilla_its_own_size():
     assert 5.76e23 / 6 / (best * 1e9) / (best * 1e9) == pytest.approx(20, rel=0.4)
 
 
+@given(st.floats(1e21, 1e27))
+def test_no_other_size_is_better_than_the_optimal_one(flops):
+    for law in (loss.HOFFMANN, loss.EPOCH):
+        params, tokens = law.optimal(flops)
+        assert 6 * params * tokens == pytest.approx(flops)
+        assert law.loss(params, tokens) <= min(law.loss(params * k, tokens / k) for k in (0.9, 1.1)) + 1e-12
+
+
+def test_deepseeks_law_gives_its_own_budget():
+    """C = M · D; its 67B on 2T tokens is within half of what it calls optimal (arXiv 2401.02954)."""
+    params, tokens = loss.optimal_sizes(6 * 67e9 * 2e12)["DeepSeek"]
+    assert 6 * params * tokens == pytest.approx(6 * 67e9 * 2e12, rel=0.1) and params == pytest.approx(67e9, rel=0.5)
+
+
 def test_ling_mini_equals_the_dense_model_it_was_measured_against():
     assert loss.effective_params(17.5e9, 0.855e9, loss.SPARSITY.high) == pytest.approx(6.1e9, rel=0.02)
     assert loss.effective_params(8e9, 8e9) == pytest.approx(8e9)

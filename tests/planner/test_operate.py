@@ -1,13 +1,13 @@
 """Serving, against DeepSeek's published service and against counting."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onnuri.errors import ConfigError
 from onnuri.planner import operate
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
-from onnuri.planner.hardware import Cluster
+from onnuri.planner.hardware import Cluster, gpu
 
 MLA = Attention(heads=128, kv_heads=128, head_dim=128, value_dim=128, query_rank=1536, kv_rank=512, rope_dim=64)
 DEEPSEEK = Architecture(name="DeepSeek-V3", vocabulary=129_280, hidden=7168, blocks=(
@@ -35,16 +35,24 @@ def test_a_window_bounds_the_cache():
 
 
 def test_one_token_touches_the_active_weights_and_many_all():
-    assert operate.touched(DEEPSEEK, 1) == pytest.approx(DEEPSEEK.num_active_params() - DEEPSEEK.embedding(), rel=1e-6)
-    assert operate.touched(DEEPSEEK, 10_000) == pytest.approx(DEEPSEEK.num_params() - DEEPSEEK.embedding(), rel=1e-6)
+    on = operate.Decoder(DEEPSEEK, gpu("H800"), 4096, 1.0)
+    assert on.touched(1) == pytest.approx(DEEPSEEK.num_active_params() - DEEPSEEK.embedding(), rel=1e-6)
+    assert on.touched(10_000) == pytest.approx(DEEPSEEK.num_params() - DEEPSEEK.embedding(), rel=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.integers(10, 100_000), st.sampled_from(["A100-80", "H100", "B200", "MI300X"]))
-def test_longer_conversations_leave_room_for_fewer(context, gpu):
-    short, long = (operate.serving(LLAMA, Cluster(gpu=gpu, gpus=8), context=c) for c in (context, 2 * context))
-    assert long.users.mid <= short.users.mid and long.tokens_per_s_per_gpu.mid <= short.tokens_per_s_per_gpu.mid
-    assert short.users.low <= short.users.mid <= short.users.high
+@given(st.integers(10, 100_000), st.sampled_from(["A100-80", "H100", "B200", "MI300X"]), st.sampled_from([1, 2, 8]))
+def test_longer_conversations_leave_room_for_fewer_and_all_get_their_tokens(context, kind, gpus):
+    shares = (operate.BANDWIDTH.mid, operate.PRODUCTS.mid, operate.LAYER_SECONDS.mid)
+    short, long = (operate.Decoder(LLAMA, gpu(kind), c, 2.0) for c in (context, 2 * context))
+    users = short.users(gpus, *shares)
+    assert long.users(gpus, *shares) <= users and long.speed(gpus, *shares) <= short.speed(gpus, *shares)
+    assert users * short.kv <= short.room(gpus) and short.step_seconds(gpus, users, *shares) <= 1 / operate.TOKENS_PER_S
+
+
+def test_an_instance_is_as_large_as_it_must_be_or_as_fast_links_allow():
+    small, large = (operate.serving(a, Cluster(gpu="H200", gpus=8)) for a in (LLAMA, DEEPSEEK))
+    assert (small.fewest_gpus, large.fewest_gpus) == (1, 8) and small.gpus <= 8 and large.gpus == 8
+    assert large.users.low <= large.users.mid <= large.users.high
 
 
 def test_no_context_is_a_mistake():

@@ -46,3 +46,25 @@ def test_embeddings_and_vectors_go_to_adamw():
     assert [p for g in muon.param_groups for p in g["params"]] == [net.inner.weight]
     assert {id(p) for g in adamw.param_groups for p in g["params"]} == {id(net.embed_tokens.weight), id(net.inner.bias)}
     assert len(Optimizers(net, False, 1e-3, 0.1, (0.9, 0.95)).each) == 1
+
+
+def test_experts_are_matrices_of_their_own():
+    class Net(nn.Module):
+        def __init__(self, count):
+            super().__init__()
+            self.experts = nn.Module()
+            self.experts.weight = nn.Parameter(torch.randn(count, 6, 4, generator=torch.Generator().manual_seed(1)))
+            self.conv = nn.Conv1d(3, 3, 3)
+
+    net = Net(2)
+    adamw, muon = Optimizers(net, True, 1e-3, 0.1, (0.9, 0.95)).each
+    assert [p.shape for g in muon.param_groups for p in g["params"]] == [(2, 6, 4)]
+    assert {tuple(p.shape) for g in adamw.param_groups for p in g["params"]} == {(3, 3, 3), (3,)}
+    apart = [nn.Parameter(w.detach().clone()) for w in net.experts.weight]
+    gradient = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(2))
+    net.experts.weight.grad = gradient.clone()
+    for p, g in zip(apart, gradient, strict=True):
+        p.grad = g.clone()
+    muon.step()
+    Muon(apart, lr=1e-3, weight_decay=0.1).step()
+    assert torch.allclose(net.experts.weight, torch.stack(apart), atol=1e-6)

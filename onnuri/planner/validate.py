@@ -1,0 +1,132 @@
+"""`onnuri plan validate`: predicts every row of a table of published runs without its value, and sets both side by side.
+
+Knows no command line and fits nothing. Errors are of the prediction over the published value, less one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from onnuri.errors import ConfigError
+from onnuri.planner import constants, memory_rows, runs
+from onnuri.planner.step_time import doubts, spread, step_time
+
+MEMORY_VALUE = "real_mem_GiB"
+MEMORY_COLUMNS = ("id", "model", "layers", "gpu", "gpus", "tp", "pp", "cp", "ep", "dp", "seq_len", "microbatches", MEMORY_VALUE)
+CHOICE = 10.0
+"""engineers choose among what a row leaves open: odds of a choice go with its speed to this power"""
+
+
+class Prediction(NamedTuple):
+    """In the row's metric, with an 80 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def predict(row: runs.Row) -> Prediction | None:
+    """One row of runs; None by `runs.RULE`. Never reads its value."""
+    if runs.why_null(row):
+        return None
+    means = runs.meanings(row)
+    jobs = [m.job for m in means]
+    speeds = [step_time(job).tokens_per_s_per_gpu for job in jobs]
+    best = max(speeds)
+    odds = [(s / best) ** CHOICE for s in speeds]
+    speed = math.exp(sum(o * math.log(s) for o, s in zip(odds, speeds, strict=True)) / sum(odds))
+    moe = any(b.experts for b in jobs[0].architecture.blocks)
+    down, up = spread(moe, row_doubts(jobs), constants.values())
+    ends = [runs.in_metric(row, jobs[0], s) for s in (speed, speed * math.exp(-down), speed * math.exp(up))]
+    return Prediction(ends[0], min(ends[1:]), max(ends[1:]))
+
+
+def row_doubts(jobs: list[Any]) -> int:
+    """A job's own, and one each where the row leaves micro-batch or layout open."""
+    return doubts(jobs[0]) + (len({j.layout.micro_batch for j in jobs}) > 1) + (
+        len({(j.layout.tp, j.layout.pp) for j in jobs}) > 1)
+
+
+def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:
+    """Print every row and the summaries, and write them where `json_file` says. Raises ConfigError for a bad table."""
+    if memory:
+        rows = runs.read(path, MEMORY_COLUMNS)
+        found = compare(rows, MEMORY_VALUE, "real_mem_GiB", _memory)
+    else:
+        rows = runs.read(path)
+        found = compare(rows, "value", None, predict)
+    if not found["rows"]:
+        raise ConfigError(str(path), "has no rows", "give a file like published_runs.csv")
+    print(text(found, memory))
+    if json_file:
+        try:
+            json_file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(str(json_file), f"cannot be written ({error.strerror})", "name another file") from None
+
+
+def _memory(row: runs.Row) -> Prediction | None:
+    found = memory_rows.predict_row(row)
+    return found and Prediction(found.gib, found.low, found.high)
+
+
+def compare(rows: Iterable[runs.Row], value: str, metric: str | None,
+            by: Callable[[runs.Row], Prediction | None]) -> dict[str, Any]:
+    """`rows` as the JSON has them, and `summary`."""
+    out, keys = [], []
+    for row in rows:
+        found, published = by(row), runs.number(row, value)
+        error = found.value / published - 1 if found and published else None
+        out.append({"id": row["id"], "metric": metric or row["metric"], "published": published,
+                    "predicted": found and found.value, "low": found and found.low, "high": found and found.high,
+                    "error": -1.0 if found is None else error})
+        keys.append({"kind": row.get("kind") or "", "gpu": row["gpu"], "metric": metric or row["metric"],
+                     "source": runs.repository(row)})
+    return {"rows": out, "summary": summary(out, keys)}
+
+
+def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str, Any]:
+    """All of them, and by kind, GPU, source and metric."""
+    known = [(r, k) for r, k in zip(rows, keys, strict=True) if r["published"]]
+    out: dict[str, Any] = {"all": figures([r for r, _ in known])}
+    for name in ("kind", "gpu", "source", "metric"):
+        values = sorted({k[name] for _, k in known})
+        out[name] = {v: figures([r for r, k in known if k[name] == v]) for v in values}
+    return out
+
+
+def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
+    """Errors without their sign; coverage of the 80 % intervals among rows that have one."""
+    errors = sorted(abs(r["error"]) for r in rows)
+    inside = [r["low"] <= r["published"] <= r["high"] for r in rows if r["predicted"] is not None]
+    return {"rows": len(rows), "null": sum(r["predicted"] is None for r in rows),
+            "median_error": statistics.median(errors) if errors else None,
+            "p90_error": errors[math.ceil(0.9 * len(errors)) - 1] if errors else None,
+            "coverage": sum(inside) / len(inside) if inside else None}
+
+
+def text(found: Mapping[str, Any], memory: bool = False) -> str:
+    lines = [f"{'id':<58}{'metric':>21}{'published':>12}{'predicted':>12}{'80 % from':>12}{'to':>12}{'error':>8}"]
+    for r in found["rows"]:
+        cells = "".join(f"{_short(r[k]):>12}" for k in ("published", "predicted", "low", "high"))
+        error = "" if r["error"] is None else f"{100 * r['error']:+.1f} %"
+        lines.append(f"{r['id'][:57]:<58}{r['metric']:>21}{cells}{error:>8}")
+    lines.append("")
+    for name, groups in found["summary"].items():
+        for key, f in ({"rows": groups} if name == "all" else groups).items():
+            if f["rows"]:
+                covered = "" if f["coverage"] is None else f", 80 % intervals hold {100 * f['coverage']:.0f} %"
+                lines.append(f"{name} {key}: {f['rows']} rows, {f['null']} null, error {100 * f['median_error']:.1f} % at the "
+                             f"median, {100 * f['p90_error']:.1f} % at the 90th percentile{covered}")
+    if not memory:
+        lines.append(runs.RULE)
+    return "\n".join(lines)
+
+
+def _short(value: float | None) -> str:
+    return "null" if value is None else f"{value:.5g}"

@@ -1,0 +1,37 @@
+"""`onnuri train RECIPE --preset smoke`: the small twins' road, from the shipped codecs to a folder that makes every medium."""
+
+import json
+
+import pytest
+
+import onnuri
+from onnuri.cli import main
+from onnuri.decoding.stock import StockForward
+from onnuri.modality import MEDIA
+from onnuri.recipes import nano
+from onnuri.training.loop import read_metrics
+
+
+def test_smoke_trains_two_systems_on_one_table(tmp_path):
+    for name in ("vaetki", "hyperclovax_omni"):
+        main(["train", name, "--preset", "smoke", "--out", str(tmp_path / name)])
+        if name == "vaetki":
+            table = (tmp_path / "nano-data-32/table/table.json").stat().st_mtime_ns
+    assert (tmp_path / "nano-data-32/table/table.json").stat().st_mtime_ns == table
+    assert nano.NanoConfig.load(tmp_path / "vaetki/run.json") == nano.smoke("vaetki")
+    assert read_metrics(tmp_path / "vaetki/lm")[-1]["step"] == nano.smoke("vaetki").steps == 4
+    model = onnuri.load(tmp_path / "vaetki/model")
+    assert type(model.network).__name__ == "VaetkiForCausalLM" and isinstance(model.engine.forward, StockForward)
+    text = model.codecs["text"]
+    assert model.vocabulary.text_codes == 4096 and text.decode(text.encode("빨간 구 é")) == "빨간 구 é"
+    assert json.loads((tmp_path / "vaetki/model/config.json").read_text())["vocab_size"] == model.vocabulary.size
+    made = {to: model.generate(to, text="a small red sphere", language="en") for to in MEDIA if to != "audio"}
+    assert made["image"].shape == (128, 128, 3) and made["video"].shape[0] == 17
+
+
+@pytest.mark.parametrize("arguments,complaint", [(["laptop", "--preset", "nano"], "full, evening, smoke"),
+                                                 (["axk1", "--preset", "evening"], "nano, smoke")])
+def test_a_preset_that_a_recipe_has_not_is_one_line(arguments, complaint, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments])
+    assert stop.value.code == 2 and complaint in capsys.readouterr().err
