@@ -21,12 +21,8 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import stock_model
 from onnuri.model.objective import next_token_loss
-from onnuri.planner.hardware import Cluster
-from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
-from onnuri.planner.memory import memory
 from onnuri.planner.recipe import Recipe
-from onnuri.planner.traffic import collectives
 from onnuri.training import standins
 from onnuri.training.layout import Meshes, Placement, local_sizes, place
 from onnuri.training.optim import Optimizers
@@ -62,16 +58,8 @@ class DryRun(Config):
     """what lives at the peak, by kind"""
     flops: int
     collectives: tuple[Collective, ...]
-    planned: dict[str, float]
-    """the planner's bytes of what `measured` has"""
     seconds: float
     """that the dry run took"""
-
-    @property
-    def measured(self) -> dict[str, int]:
-        """Bytes that the planner foretells too."""
-        return {"parameters": self.parameter_bytes, "optimizer": self.optimizer_bytes, "activations": self.activation_bytes,
-                "peak": self.peak_bytes, "collectives": self.collective_bytes}
 
     @property
     def collective_bytes(self) -> int:
@@ -88,9 +76,6 @@ class DryRun(Config):
                  f"backward pass", f"{self.flops / 1e12:,.1f} TFLOP"]
         lines += [f"{c.name:<15} {c.group:<10} {c.ranks:>5} ranks {c.calls:>6} x {c.bytes / 2**20:>10,.2f} MiB"
                   for c in sorted(self.collectives, key=lambda c: -c.bytes * c.calls) if c.bytes * c.calls > 2**20]
-        lines += [f"{part:<15} {size / gib:>10,.3f} GiB here {self.planned[part] / gib:>12,.3f} GiB planned "
-                  f"{100 * (self.planned[part] / size - 1):>+7.2f} %" for part, size in self.measured.items()
-                  if part in self.planned and size]
         return "\n".join([*lines, f"traced in {self.seconds:.1f} s"])
 
 
@@ -125,17 +110,7 @@ def run(recipe: Recipe, gpus: int, layout: Layout | None = None, rank: int = 0, 
     tokens = tokens or recipe.stages[0].tokens_per_sequence
     layout.check(recipe.omni, gpus, tokens, tokens * layout.dp * layout.micro_batch)
     values = recipe.values | {"vocab_size": recipe.omni.vocabulary}
-    found = trace(lambda: stock_model(recipe.family, values), recipe.name, layout, rank, tokens, placement)
-    return found.replace(planned=planned(recipe, layout, tokens)) if placement == "even" else found
-
-
-def planned(recipe: Recipe, layout: Layout, tokens: int) -> dict[str, float]:
-    """What the planner foretells of the same step, in bytes."""
-    job = Job(architecture=recipe.omni, layout=layout, cluster=Cluster(gpu=recipe.gpu, gpus=layout.gpus), tokens=tokens,
-              batch_tokens=tokens * layout.dp * layout.micro_batch)
-    found = memory(job)
-    return {"parameters": found.parameters, "optimizer": found.optimizer, "activations": found.peak_activations,
-            "peak": found.allocated, "collectives": sum(c.total for c in collectives(job))}
+    return trace(lambda: stock_model(recipe.family, values), recipe.name, layout, rank, tokens, placement)
 
 
 def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, tokens: int = 4096,
@@ -162,7 +137,7 @@ def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, to
                       optimizer_bytes=counted.living["optimizer"], saved_bytes=saved,
                       activation_bytes=counted.most["activations"], gathered_bytes=counted.most["gathered"],
                       peak_bytes=counted.peak, at_peak=counted.at_peak, flops=counted.flops,
-                      collectives=counted.collectives, planned={}, seconds=round(time.perf_counter() - began, 2))
+                      collectives=counted.collectives, seconds=round(time.perf_counter() - began, 2))
 
 
 def ready(network: Any, fused: bool) -> Trainee:
