@@ -73,12 +73,13 @@ def check_learned(case, found, close=1e-6):
 
 
 def check_counted(case, found, rank):
-    """A trace counts the collectives of real processes, byte for byte, and their FLOPs; the peak within what real kernels
-    keep of a gradient whose strides are not those of its weight."""
+    """A trace counts the collectives of real processes, byte for byte, and their FLOPs; at the peak at most what gloo copies of a
+    reduce-scatter's input is missing."""
     traced = trace(lambda: two_ranks.built(case), "", Layout.from_json(case["layout"]), rank, two_ranks.TOKENS, fused=False)
     assert [c.to_json() for c in traced.collectives] == found["collectives"]
     assert traced.flops == found["flops"]
-    assert traced.peak_bytes == pytest.approx(sum(found["at_peak"].values()), rel=0.04)
+    copied = max((c.bytes for c in traced.collectives if c.name == "reduce_scatter"), default=0)
+    assert traced.peak_bytes * 0.999 < sum(found["at_peak"].values()) < traced.peak_bytes * 1.001 + copied
     assert traced.local_params == found["held"] and traced.parameter_bytes == 4 * found["held"]
 
 
