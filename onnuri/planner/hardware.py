@@ -62,6 +62,8 @@ class Cluster(Config):
     """cap of a GPU, where it is not the table's"""
     memory_tb_per_s: float | None = None
     """where it is not the table's"""
+    gemm_share: float | None = None
+    """of the bf16 peak that large products reach, where it was measured on the machine: boards of one name differ by 1.6"""
 
     @property
     def nic(self) -> float:

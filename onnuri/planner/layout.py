@@ -81,9 +81,13 @@ class Layout(Config):
         if self.shard:
             pairs.append(("dp", self.dp, self.shard))
         if self.engine is None:  # Onnuri's trainer holds a copy's experts on the ranks that share the copy
-            copy = {"ddp": 1, "hsdp": self.shard or self.dp}.get(self.sharding, self.dp)
-            pairs.append(("ranks of a copy", copy * self.tp, self.ep))
+            pairs.append(("ranks of a copy", self.copy_ranks, self.ep))
         return pairs
+
+    @property
+    def copy_ranks(self) -> int:
+        """Ranks of a pipeline stage that hold one copy of its weights."""
+        return {"ddp": 1, "hsdp": self.shard or self.dp}.get(self.sharding, self.dp) * self.tp
 
 
 _DEGREES = ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch")

@@ -176,7 +176,8 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
     for tp, pp, cp, ep in _degrees(row, a, gpus, moe):
         dp = max(1, gpus // (tp * pp * cp))
         chunks = [int(stages[1])] if stages else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and v * pp <= a.layers / 1.5)]
-        for recompute, kind, m, v in itertools.product(_recomputes(row), _precisions(row), _micro_batches(row, tokens, dp), chunks):
+        open_ = itertools.product(_recomputes(row), _precisions(row), _micro_batches(row, tokens, dp, pp), chunks)
+        for recompute, kind, m, v in open_:
             options.append(Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=_shard(text, dp * cp),
                                   recompute=recompute, virtual_stages=v, micro_batch=m, precision=kind))
     return [o for o in options if fits(a, o, row["gpu"], tokens)] or options[:1]
@@ -234,10 +235,12 @@ def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
     return held + kept + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
 
 
-def _micro_batches(row: Row, tokens: int, dp: int) -> list[int]:
+def _micro_batches(row: Row, tokens: int, dp: int, pp: int) -> list[int]:
     text, batch = note(row), number(row, "global_batch_tokens")
-    if found := re.search(r"(?:MBS|microbatch|micro-batch|micro_bsz|local batch(?: size)?)[ =:]*(\d+)", text, re.I):
+    if found := re.search(r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)", text, re.I):
         return [int(found[1])]
+    if found := re.search(r"local batch(?: size)?[ =:]*(\d+)", text, re.I):
+        return [1 if pp > 1 else int(found[1])]  # torchtitan's local batch is all of a step's passes, of one sequence each
     each = max(1, round(batch / (tokens * dp))) if batch else 0
     if each and (found := re.search(r"(?:micro_num|grad accum|gradient accumulation|GA)[ =]*(\d+)", text)):
         return [max(1, each // int(found[1]))]
@@ -251,7 +254,7 @@ def precision(row: Row) -> Precision:
         return "nvfp4"
     if re.search(r"mxfp8|fp8-mx", text):
         return "mxfp8"
-    return "fp8" if "fp8" in text else "bf16"
+    return "fp8" if re.search("fp8|float8", text) else "bf16"
 
 
 def in_metric(row: Row, job: Job, speed: float) -> float:

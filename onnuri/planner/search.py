@@ -113,15 +113,20 @@ def grid(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, prec
         for ep, precision in itertools.product(
                 [e for e in _divisors(dp * cp, of=dp * cp) if e == 1 or (experts and all(n % e == 0 for n in experts))],
                 precisions):
-            yield Group(Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, precision=precision), _shardings(cluster, dp), virtual, micro)
+            base = Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, precision=precision)
+            if shardings := _shardings(cluster, base):
+                yield Group(base, shardings, virtual, micro)
 
 
-def _shardings(cluster: Cluster, dp: int) -> tuple[tuple[Sharding, int | None], ...]:
-    """`ddp` is left out: `zero1` moves as many bytes and holds fewer."""
-    if dp == 1:
-        return (("ddp", None),)
-    inner = [s for s in (16 * cluster.node, 4 * cluster.node, cluster.node) if s < dp and dp % s == 0]
-    return ("fsdp", None), *(("hsdp", s) for s in inner), ("zero1", None)
+def _shardings(cluster: Cluster, base: Layout) -> tuple[tuple[Sharding, int | None], ...]:
+    """`ddp` is left out: `zero1` moves as many bytes and holds fewer; so is what has more experts' ranks than a copy."""
+    dp = base.dp
+    found: list[tuple[Sharding, int | None]] = [("ddp", None)]
+    if dp > 1:
+        inner = [s for s in (16 * cluster.node, 4 * cluster.node, cluster.node) if s < dp and dp % s == 0]
+        found = [("fsdp", None), *(("hsdp", s) for s in inner), ("zero1", None)]
+    layouts = [base.replace(sharding=sharding, shard=shard) for sharding, shard in found]
+    return tuple((x.sharding, x.shard) for x in layouts if x.engine or x.copy_ranks % x.ep == 0)
 
 
 def fitting(job: Job, group: Group, lost: collections.Counter[str]) -> Iterator[tuple[Layout, float]]:

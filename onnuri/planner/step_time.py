@@ -71,7 +71,7 @@ class StepTime(Config):
 
 def rates(job: Job) -> Rates:
     kind, cluster = job.cluster.kind, job.cluster
-    share = kind.gemm_share or 0.73
+    share = cluster.gemm_share or kind.gemm_share or 0.73
     if cluster.power_w and kind.power_w:  # clocks fall with about the cube root of the cap, below the board's own
         share *= min(1.0, cluster.power_w / kind.power_w) ** 0.5
     year = job.release or max(COMMON_YEAR, kind.launched + 0.5)

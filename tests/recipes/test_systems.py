@@ -14,7 +14,7 @@ from onnuri.modality import MEDIA
 from onnuri.model import backbone
 from onnuri.planner import stock
 from onnuri.planner.recipe import Recipe
-from onnuri.recipes.nano import BUDGET, nano
+from onnuri.recipes.nano import BUDGET, SEQUENCE, nano
 
 COUNTED = {"axk1": (518.98e9, 32.7e9), "solar_open": (102.65e9, 12.03e9), "k_exaone": (236.57e9, 23.63e9),
            "vaetki": (112.19e9, 10.25e9)}
@@ -117,7 +117,7 @@ def test_small_twins_have_the_same_budget():
     spent = []
     for name in recipes.NAMES:
         s = nano(name)
-        spent.append(s.steps * s.tokens * s.architecture.flops_per_token(160))
+        spent.append(s.steps * s.tokens * s.architecture.flops_per_token(SEQUENCE))
         assert s.replace(recipe="axk1", values={}, loop=nano("axk1").loop) == nano("axk1").replace(values={})
         assert 2e6 < s.architecture.num_active_params() < 9e6
     assert max(spent) / min(spent) < 1.01 and spent[0] == pytest.approx(BUDGET, rel=0.01)

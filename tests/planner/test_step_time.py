@@ -1,0 +1,106 @@
+"""The step's time: parts sum, directions that physics gives, counts against independent formulas."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnuri.planner import constants, memory, shapes
+from onnuri.planner.cost import work
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.job import Job
+from onnuri.planner.layout import Layout
+from onnuri.planner.step_time import beyond, step_time
+
+
+def job(model: str = "Llama3-8B", gpu: str = "H100", tokens: int = 4096, sequences: int = 4, **layout: object) -> Job:
+    laid = Layout(**{"dp": 8, **layout})  # type: ignore[arg-type]
+    return Job(architecture=shapes.shape(model), layout=laid, cluster=Cluster(gpu=gpu, gpus=laid.gpus), tokens=tokens,
+               batch_tokens=tokens * laid.dp * laid.micro_batch * sequences, release=2025.5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(tp=st.sampled_from([1, 2, 8]), pp=st.sampled_from([1, 2, 8]), dp=st.sampled_from([1, 8, 64]),
+       precision=st.sampled_from(["bf16", "fp8", "mxfp8", "nvfp4"]), sharding=st.sampled_from(["ddp", "zero1", "fsdp"]),
+       recompute=st.sampled_from(["none", "full"]), model=st.sampled_from(["Llama3-70B", "DeepSeek-V3", "Nemotron-3-Nano-30B-A3B"]))
+def test_parts_are_positive_and_sum_to_the_total(tp: int, pp: int, dp: int, precision: str, sharding: str, recompute: str,
+                                                 model: str) -> None:
+    found = step_time(job(model, "GB200", tp=tp, pp=pp, dp=dp, precision=precision, sharding=sharding, recompute=recompute))
+    assert all(t >= 0 for t in (*found.parts.values(), *found.overlapped.values()))
+    assert sum(found.parts.values()) == pytest.approx(found.total)
+    assert found.low < found.tokens_per_s_per_gpu < found.high
+    assert 0 < found.mfu < 2.2  # of the bf16 peak; narrow formats go beyond 1
+
+
+def test_work_counts_six_flops_a_weight_and_token() -> None:
+    """Against Kaplan's rule: products of all weights but the embedding, thrice a forward pass of two."""
+    one, a = job(), shapes.shape("Llama3-8B")
+    w = work(one)
+    weights = a.num_params() - a.embedding() - a.hidden * (1 + 2 * a.layers)
+    assert w.proj_flops + w.mlp_flops + w.head_flops == pytest.approx(6 * weights * one.tokens, rel=0.01)
+    assert w.attention_flops == pytest.approx(3.5 * 2 * one.tokens * (one.tokens + 1) * a.hidden * a.layers, rel=1e-6)
+
+
+def test_experts_work_is_what_active_weights_need() -> None:
+    one, a = job("Qwen3-30B-A3B", ep=8), shapes.shape("Qwen3-30B-A3B")
+    active = a.layers * 8 * 3 * 2048 * 768
+    assert work(one).expert_flops == pytest.approx(6 * active * one.tokens, rel=1e-6)
+
+
+def test_layouts_share_the_same_products() -> None:
+    one = work(job("Llama3-70B", tp=1, dp=8))
+    split = work(job("Llama3-70B", tp=8, dp=1))
+    assert 8 * split.mlp_flops == pytest.approx(one.mlp_flops, rel=0.01)
+
+
+def speed(**changes: object) -> float:
+    return step_time(job(**changes)).tokens_per_s_per_gpu  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("slower", "faster"), [
+    ({"gpu": "A100-80"}, {"gpu": "H100"}), ({"gpu": "H100"}, {"gpu": "B200"}),
+    ({"recompute": "full"}, {"recompute": "none"}), ({"tokens": 32768}, {"tokens": 4096}),
+    ({"precision": "bf16"}, {"precision": "fp8"}), ({"pp": 8}, {"pp": 8, "virtual_stages": 4}),
+    ({"pp": 8, "sequences": 8}, {"pp": 8, "sequences": 64}),
+    ({"model": "Qwen3-30B-A3B", "ep": 8, "micro_batch": 1}, {"model": "Qwen3-30B-A3B", "ep": 8, "micro_batch": 4}),
+    ({"model": "DeepSeek-V3", "dp": 64, "ep": 64}, {"model": "DeepSeek-V3", "dp": 64, "ep": 64, "gpu": "GB200"})])
+def test_directions(slower: dict[str, object], faster: dict[str, object]) -> None:
+    assert speed(**slower) < speed(**faster)
+
+
+def test_slower_wires_and_products_are_slower() -> None:
+    base = job("Llama3-70B", dp=64)
+    for change in ({"nic_gb_per_s": 3.0}, {"gemm_share": 0.4}, {"memory_tb_per_s": 1.0}, {"power_w": 400.0}):
+        assert step_time(base.replace(cluster=base.cluster.replace(**change))).total > step_time(base).total
+
+
+def test_interval_widens_for_what_is_unknown() -> None:
+    known = job()
+    unknown, new = known.replace(release=None), job(gpu="MI300X")
+    ratio = [f.high / f.low for f in map(step_time, (known, unknown, new))]
+    assert ratio[0] < ratio[1] and ratio[0] < ratio[2]
+
+
+def test_traffic_hides_behind_what_covers_it() -> None:
+    assert beyond(0.0, 1.0) == 0
+    assert beyond(1.0, 100.0) < 0.001
+    assert beyond(5.0, 0.0) == pytest.approx(5.0, rel=0.02)
+
+
+def test_at_most_forty_constants_each_with_unit_and_source() -> None:
+    every = [*constants.load(), *memory.CONSTANTS.values()]
+    assert len(every) <= 40
+    assert all(c.unit and c.source and c.value > 0 for c in every)
+    assert all(c.name in constants.table() for c in every)
+
+
+def test_a_prediction_takes_about_a_millisecond() -> None:
+    one = job("DeepSeek-V3", dp=64, ep=64)
+    step_time(one)
+    started = time.perf_counter()
+    for _ in range(50):
+        step_time(one)
+    assert (time.perf_counter() - started) / 50 < 0.01  # 0.3 ms on an idle core
