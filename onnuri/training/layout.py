@@ -112,7 +112,7 @@ def _placer(views: Meshes, ranks: int, layout: Layout, routed: set[int],
             placement: Placement) -> Callable[[nn.Parameter], Any]:
     """Where a parameter is cut, and over which ranks."""
     # not exported, though fully_shard's documentation names them; groups of their own for experts would be gathered
-    # once more under recomputation, for their backward hooks come too late (measured: 3 gathers a step instead of 2)
+    # once more under recomputation, for their backward hooks come too late (read from its hooks: 3 gathers a step instead of 2)
     from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, HSDPMeshInfo, ShardPlacementResult
 
     over = views.experts["replicate", "efsdp"] if layout.dp > shards(layout) else views.experts["efsdp"]
