@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -119,6 +120,11 @@ def write_bytes(data: bytes, path: Path) -> None:
             raise
     except OSError as error:
         raise MediaError(str(path), f"cannot be written ({error.strerror})", "give another place with -o") from None
+
+
+def write_json(value: Any, path: Path, indent: int = 1) -> None:
+    """The same of JSON values."""
+    write_bytes((json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode(), path)
 
 
 def check_place(path: Path | None) -> None:

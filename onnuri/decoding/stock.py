@@ -60,6 +60,14 @@ def rows_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
     return made.transpose(1, 2), None
 
 
+def head(model: nn.Module) -> Tensor:
+    """What scores ids [vocabulary, C]: the embedding itself, where they are tied."""
+    core: Any = model
+    weight: Tensor = core.get_output_embeddings().weight
+    scale = getattr(core.config, "logits_scaling", 1.0)  # HyperCLOVA X
+    return weight if scale == 1.0 else weight * scale
+
+
 class StockForward:
     """`Forward`'s interface over a stock model."""
 
@@ -67,7 +75,7 @@ class StockForward:
         self.model, settings = model, model.config
         self.width, self.positions = int(settings.hidden_size), int(settings.max_position_embeddings)
         self.embedding = model.get_input_embeddings().weight.detach()
-        self.head = model.get_output_embeddings().weight.detach() * getattr(settings, "logits_scaling", 1.0)
+        self.head = head(model).detach()
 
     def one(self, ids: Tensor, lengths: Tensor, cache: Cache, longest: int, even: bool) -> Tensor:
         """As in `Forward`: one id [N] a row, [N, C]."""

@@ -7,7 +7,6 @@ Chamfer distance in world units: mean of both ways' nearest distances between su
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
     cards = {"machine": machine(), **measure(model.codecs, items)}
     show(cards)
     if path:
-        media.write_bytes((json.dumps(cards, indent=2) + "\n").encode(), path)
+        media.write_json(cards, path, indent=2)
     return cards
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
     show(found)
     if path:
         picture = heat_map(found)
-        media.write_bytes((json.dumps(found, indent=1) + "\n").encode(), path)
+        media.write_json(found, path)
         media.write_bytes(picture, path.with_suffix(".png"))
         media.write_bytes(page(found, samples, picture).encode(), path.with_suffix(".html"))
     return found

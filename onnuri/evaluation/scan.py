@@ -7,7 +7,6 @@ and shape codes are decoded and seen by the oracles, which may misread a codec's
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -85,5 +84,5 @@ def run(folder: Path, every: int, path: Path | None) -> dict[str, Any]:
     print(f"{table.rows} rows: held-out compositions in {figures['records']} records and {figures['texts']} texts; the oracles "
           f"see {figures['codes']} in the codes of {figures['rows_seen']} rows")
     if path:
-        media.write_bytes((json.dumps(figures, indent=2) + "\n").encode(), path)
+        media.write_json(figures, path, indent=2)
     return figures

@@ -197,14 +197,6 @@ def _near(tokens: int, window: int, device: torch.device) -> torch.Tensor:
     return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril().triu(1 - window)
 
 
-def head(model: nn.Module) -> torch.Tensor:
-    """What scores ids [vocabulary, C]: the embedding itself, where they are tied."""
-    core: Any = model
-    weight: torch.Tensor = core.get_output_embeddings().weight
-    scale = getattr(core.config, "logits_scaling", 1.0)  # HyperCLOVA X
-    return weight if scale == 1.0 else weight * scale
-
-
 def embedding(model: nn.Module) -> torch.Tensor:
     """The embedding [vocabulary, C]."""
     core: Any = model

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from onnuri.data.mix import Mixer, Segment
 from onnuri.data.pack import Sequence, pack
+from onnuri.decoding.stock import head
 from onnuri.modality import MEDIA, TABLE
-from onnuri.model.backbone import embedding, head, hidden_states
+from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.balance import Balance
 from onnuri.model.vocabulary import Vocabulary
 

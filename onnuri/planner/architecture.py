@@ -174,7 +174,3 @@ class Architecture(Config):
         weights -= sum(b.count * b.norms * self.hidden for b in self.blocks)
         scores = sum(b.count * b.attention.score_flops(b.attention.seen(tokens, causal)) for b in self.blocks if b.attention)
         return 6 * weights + 3 * scores
-
-    def kv_bytes_per_token(self, value_bytes: float = 2.0) -> float:
-        """Keys and values of one token while decoding; layers with a window count too, for short sequences."""
-        return value_bytes * sum(b.count * b.attention.kv_values() for b in self.blocks if b.attention)

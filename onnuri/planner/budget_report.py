@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import dumps
 from pathlib import Path
 
 from onnuri import media
@@ -25,7 +24,7 @@ def write(b: Budget, json: Path | None = None, html: Path | None = None, languag
         media.check_place(path)
     print(text(b, language))
     if json:
-        media.write_bytes((dumps(b.to_json(), indent=1, ensure_ascii=False) + "\n").encode(), json)
+        media.write_json(b.to_json(), json)
     if html:
         media.write_bytes(page_of(b, language).encode(), html)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
 from onnuri.config import Config
+from onnuri.planner.hardware import DATA
 
-FILE = Path(__file__).parent / "data" / "constants.json"
+FILE = DATA / "constants.json"
 
 
 class Constant(Config):

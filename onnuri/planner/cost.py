@@ -83,7 +83,7 @@ class Work(NamedTuple):
 def work(job: Job) -> Work:
     """All of it, from the shapes."""
     a, layout = job.architecture, job.layout
-    tokens = layout.micro_batch * job.tokens / layout.cp
+    tokens = job.pass_tokens
     passes = 4.0 if layout.recompute == "full" else 3.0
     fields = dict.fromkeys(("proj_flops", "proj_bytes", "mlp_flops", "mlp_bytes", "expert_flops", "expert_bytes",
                             "quant_bytes", "expert_quant_bytes", "attention_flops", "exponentials", "elementwise_bytes",
@@ -198,8 +198,7 @@ def _sent(job: Job, tokens: float, passes: float) -> dict[str, float]:
     attended = sum(b.count for b in a.blocks if b.attention) * share
     mixed = sum(b.count for b in a.blocks) * share
     if layout.tp > 1:  # gather and scatter around attention and feed-forward, one gather more in backward (2205.05198)
-        out["tp_bytes"] = (8 + passes - 2) * mixed * tokens * a.hidden * (layout.tp - 1) / layout.tp
-        out["tp_bytes"] *= 2
+        out["tp_bytes"] = 2 * (6 + passes) * mixed * tokens * a.hidden * (layout.tp - 1) / layout.tp
     if layout.cp > 1:
         at = next(b.attention for b in a.blocks if b.attention)
         out["cp_bytes"] = passes * attended * tokens * 2 * at.kv_heads * (at.head_dim + at.values) / layout.tp * (layout.cp - 1)

@@ -21,7 +21,7 @@ SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
 INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open")
 """constants of the interval, which come from errors on what was held out"""
-PUBLISHED = constants.FILE.parent / "published_runs.csv"
+PUBLISHED = runs.PUBLISHED
 
 
 class Evidence(NamedTuple):
@@ -42,8 +42,7 @@ class Evidence(NamedTuple):
 
 def usable(rows: Sequence[runs.Row]) -> list[runs.Row]:
     """Rows of steady speed that stand on a published page."""
-    return [r for r in rows if r.get("recalled") != "yes" and r["metric"] not in ("gpu_hours", "days")
-            and runs.why_null(r) is None]
+    return [r for r in rows if runs.steady(r) and runs.why_null(r) is None]
 
 
 def stack(rows: Sequence[runs.Row]) -> Evidence:

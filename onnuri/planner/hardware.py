@@ -42,6 +42,10 @@ class Gpu(Config):
     special_tera_per_s: float
     """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock"""
 
+    @property
+    def memory_bytes(self) -> float:
+        return self.memory_gb * 1e9
+
     def peak_tflops(self, precision: Precision) -> float:
         """Of dense products; what a GPU lacks, it computes in the next wider one."""
         wider = {"bf16": self.bf16_tflops, "fp8": self.fp8_tflops, "mxfp8": self.fp8_tflops,

@@ -34,6 +34,11 @@ class Job(Config):
         """Passes of a data rank in a step."""
         return max(1, self.batch_tokens // (self.tokens * self.layout.dp * self.layout.micro_batch))
 
+    @property
+    def pass_tokens(self) -> float:
+        """Of a rank and micro-batch."""
+        return self.tokens * self.layout.micro_batch / self.layout.cp
+
     def check(self) -> None:
         """Raises ConfigError for a layout that does not divide, or a cluster it does not fill."""
         self.layout.check(self.architecture, self.cluster.gpus, self.tokens, self.batch_tokens)

@@ -81,13 +81,13 @@ class Layout(Config):
         if self.shard:
             pairs.append(("dp", self.dp, self.shard))
         if self.engine is None:  # Onnuri's trainer holds a copy's experts on the ranks that share the copy
-            pairs.append(("ranks of a copy", self.copy_ranks, self.ep))
+            pairs.append(("ranks of a copy", self.shards * self.tp, self.ep))
         return pairs
 
     @property
-    def copy_ranks(self) -> int:
-        """Ranks of a pipeline stage that hold one copy of its weights."""
-        return {"ddp": 1, "hsdp": self.shard or self.dp}.get(self.sharding, self.dp) * self.tp
+    def shards(self) -> int:
+        """Data ranks that share one copy of the dense weights."""
+        return {"ddp": 1, "hsdp": self.shard or self.dp}.get(self.sharding, self.dp)
 
 
 _DEGREES = ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch")

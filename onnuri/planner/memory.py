@@ -14,13 +14,13 @@ from onnuri.config import Config
 from onnuri.planner.activations import SAVED, Kept, eager, fused, matrices
 from onnuri.planner.architecture import Block
 from onnuri.planner.constants import Constant
+from onnuri.planner.interval import Z80, Interval
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
 from onnuri.planner.sharded import embedding, layer, root
 from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
 
 GIB = 2**30
-
 
 
 def _constant(name: str, value: float, unit: str, source: str) -> Constant:
@@ -74,13 +74,18 @@ class Memory(Config):
                 + self.buffers + self.runtime)
 
     @property
+    def range(self) -> Interval:
+        """`total` and its 80 % interval."""
+        wide = math.exp(Z80 * self.spread)
+        return Interval(low=self.total / wide, mid=self.total, high=self.total * wide)
+
+    @property
     def low(self) -> float:
-        """80 % interval of `total`."""
-        return self.total * math.exp(-1.2816 * self.spread)
+        return self.range.low
 
     @property
     def high(self) -> float:
-        return self.total * math.exp(1.2816 * self.spread)
+        return self.range.high
 
 
 def memory(job: Job, own: bool | None = None) -> Memory:
@@ -125,7 +130,7 @@ class _Step:
         self.held = [layer_weights(b, self.a.hidden, self.layout) for b in self.a.blocks]
         self.kept = [self._kept(b) for b in self.a.blocks]
         self.layers = stage_layers(self.a, self.layout)
-        self.tokens = job.tokens * self.layout.micro_batch / self.layout.cp
+        self.tokens = job.pass_tokens
 
     def _kept(self, block: Block) -> Kept:
         """Of fused kernels; what PyTorch's engines recompute selectively is all but products, as in Onnuri's trainer."""
@@ -209,7 +214,7 @@ class _OwnStep:
 
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
-        self.tokens = float(job.tokens * self.layout.micro_batch)
+        self.tokens = job.pass_tokens
         kinds = [(layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout, job.imbalance)) for b in a.blocks]
         self.groups = [held for (held, _), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         self.costs = [cost for (_, cost), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]

@@ -18,6 +18,7 @@ from onnuri.errors import ConfigError
 from onnuri.planner import shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import DATA, Cluster
+from onnuri.planner.interval import Z80
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Recompute, Sharding
 from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
@@ -48,7 +49,7 @@ def predict_row(row: Mapping[str, str]) -> Prediction | None:
     if model is None:
         return None
     found = memory(job(row, model), own=False)
-    value, spread = _asked(found, row.get("note") or "") / GIB, math.exp(1.2816 * found.spread)
+    value, spread = _asked(found, row.get("note") or "") / GIB, math.exp(Z80 * found.spread)
     return Prediction(value, value / spread, value * spread)
 
 

@@ -89,7 +89,7 @@ class Decoder:
 
     def room(self, gpus: int) -> float:
         """Bytes for keys and values."""
-        return gpus * self.gpu.memory_gb * 1e9 * MEMORY_SHARE - self.total * self.weight_bytes
+        return gpus * self.gpu.memory_bytes * MEMORY_SHARE - self.total * self.weight_bytes
 
     def fewest(self) -> int:
         """GPUs, a power of two, that hold the weights and one user."""

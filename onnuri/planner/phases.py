@@ -79,10 +79,15 @@ def stage_job(recipe: Recipe, stage: TrainingStage, cluster: Cluster, layout: La
     """A stage of other sequences or a larger vocabulary than the layout was chosen for: its batch grows to the next that
     divides; where it would not fit, its micro-batch shrinks, then it recomputes all, then its sequences are cut over more
     tensor ranks, as far as fast links reach."""
-    room = cluster.kind.memory_gb * 1e9
     tried = [_stage_job(recipe, stage, cluster, each, release) for each in _eased(layout, recipe.architecture, cluster)]
     tried[0].check()
-    return next((job for job in tried if memory(job).high <= room), next((j for j in tried if memory(j).total <= room), tried[0]))
+    near, most = None, cluster.kind.memory_bytes
+    for job in tried:
+        room = memory(job)
+        if room.high <= most:
+            return job
+        near = near or (job if room.total <= most else None)
+    return near or tried[0]
 
 
 def _eased(layout: Layout, a: Architecture, cluster: Cluster) -> Iterator[Layout]:

@@ -21,14 +21,13 @@ from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Precision
-from onnuri.planner.memory import memory
+from onnuri.planner.memory import GIB, memory
 from onnuri.planner.operate import Serving
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.routing import real_step
 from onnuri.planner.search import Search
 from onnuri.planner.step_time import StepTime
 
-GIB = 2**30
 FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
 STATE_BYTES = 12.0
@@ -159,12 +158,12 @@ class _Work:
         return tuple(
             StagePlan(name=s.name, tokens=s.tokens * self.share, tokens_per_sequence=job.tokens, batch_tokens=job.batch_tokens,
                       layout=job.layout, engine=job.layout.engine, steps=s.tokens * self.share / job.batch_tokens,
-                      tokens_per_s_per_gpu=speed(step), memory_gib=room.total / GIB, days=self._days(s, step))
+                      tokens_per_s_per_gpu=step.speed, memory_gib=room.total / GIB, days=self._days(s, step))
             for s, job, step, room in zip(self.recipe.stages, self.jobs, self.steps, self.rooms))
 
     def _days(self, stage: TrainingStage, step: StepTime) -> Interval:
         tokens = stage.tokens * self.share * (FROZEN if stage.trains != "all" else 1.0)
-        return spread(lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY), speed(step), self.goodput.share)
+        return spread(lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY), step.speed, self.goodput.share)
 
     def encoding_hours(self) -> Interval | None:
         """GPU hours to turn media into tokens; they are kept, so once."""
@@ -177,15 +176,11 @@ class _Work:
 
     def tight(self) -> list[str]:
         """Notes on stages that may not fit."""
-        capacity, named = self.cluster.kind.memory_gb * 1e9, list(zip(self.recipe.stages, self.rooms))
+        capacity, named = self.cluster.kind.memory_bytes, list(zip(self.recipe.stages, self.rooms))
         over = [s.name for s, m in named if m.total > capacity]
         near = [s.name for s, m in named if m.total <= capacity < m.high]
         return [f"{', '.join(names)}: {why}" for names, why in (
             (over, "does not fit the GPU"), (near, "fits the GPU with less than 90 % probability")) if names]
-
-
-def speed(step: StepTime) -> Interval:
-    return Interval(low=step.low, mid=step.tokens_per_s_per_gpu, high=step.high)
 
 
 def total(parts: list[Interval]) -> Interval:
@@ -214,7 +209,7 @@ def _assemble(work: _Work, notes: list[str], days: float | None, usd: float | No
     recipe, cluster, stages, omni = work.recipe, work.cluster, work.stages(), work.recipe.omni
     main = max(range(len(stages)), key=lambda n: stages[n].tokens)
     found, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
-    took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), speed(found)
+    took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), found.speed
     hours = spread(lambda d, e: d * 24 * cluster.gpus + e, took, encoding or exact(0.0))
     cost, other = bills.bill(cluster.kind, hours), media_tokens(recipe) * work.share
     return Plan(
@@ -222,8 +217,8 @@ def _assemble(work: _Work, notes: list[str], days: float | None, usd: float | No
         total_params=recipe.architecture.num_params(), active_params=recipe.architecture.num_active_params(),
         tokens=recipe.tokens * work.share, tokens_of_recipe=recipe.tokens,
         memory={p: getattr(fullest, p) / GIB for p in MEMORY_PARTS},
-        memory_gib=Interval(low=fullest.low / GIB, mid=fullest.total / GIB, high=fullest.high / GIB),
-        capacity_gib=cluster.kind.memory_gb * 1e9 / GIB, step=step_parts(found),
+        memory_gib=fullest.range * (1 / GIB),
+        capacity_gib=cluster.kind.memory_bytes / GIB, step=step_parts(found),
         step_seconds=spread(lambda rate: stages[main].batch_tokens / (rate * cluster.gpus), step),
         mfu=step * (found.mfu / found.tokens_per_s_per_gpu), tokens_per_s_per_gpu=step, stages=stages, goodput=work.goodput,
         state_bytes=work.state_bytes, days=took, encoding_gpu_hours=encoding, gpu_hours=hours, bill=cost,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html as escapes
 from collections.abc import Iterator, Sequence
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +162,7 @@ def write(p: Plan, json: Path | None = None, html: Path | None = None, language:
         media.check_place(path)
     print(text(p, language))
     if json:
-        media.write_bytes((dumps(p.to_json(), indent=1, ensure_ascii=False) + "\n").encode(), json)
+        media.write_json(p.to_json(), json)
     if html:
         media.write_bytes(page_of(p, language, systems=systems).encode(), html)
 
@@ -177,7 +176,7 @@ def write_recipes(rows: list[dict[str, Any]], json: Path | None = None) -> None:
             f"{number(r[key]) if r[key] else 'unknown':>{wide}}" for key, wide in
             (("total_params", 10), ("active_params", 10), ("published_total", 18), ("published_active", 10))))
     if json:
-        media.write_bytes((dumps(rows, indent=1, ensure_ascii=False) + "\n").encode(), json)
+        media.write_json(rows, json)
 
 
 # ---- pages

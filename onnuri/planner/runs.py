@@ -6,6 +6,7 @@ Knows no constant and never reads `value`. What a row does not say is what an en
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import re
 from pathlib import Path
@@ -26,7 +27,9 @@ COLUMNS = ("id", "model", "kind", "total_params_B", "active_params_B", "layers",
 NUMBERS = {"total_params_B", "active_params_B", "layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads", "seq_len",
            "global_batch_tokens", "gpus", "dp", "tp", "pp", "cp", "ep", "value", "tokens_trained_B", "microbatches",
            "real_step_ms", "real_mem_GiB"}
-METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", "gpu_hours", "days")
+CUMULATIVE = ("gpu_hours", "days")
+METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", *CUMULATIVE)
+PUBLISHED = hardware.DATA / "published_runs.csv"
 RULE = ("a row is null only if its model, gpu or metric is empty, its GPU is not listed, nothing tells its model's size, "
         "or it asks for hours or days without tokens_trained_B; a null counts as 100 % error")
 FULL_SCORES_BEFORE = 2025.0
@@ -61,6 +64,17 @@ def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
     return rows
 
 
+@functools.cache
+def published() -> tuple[Row, ...]:
+    """Rows of steady speed that stand on a published page."""
+    return tuple(r for r in read(PUBLISHED) if steady(r))
+
+
+def steady(row: Row) -> bool:
+    """Whether a row is a speed, and not noted from memory."""
+    return row.get("recalled") != "yes" and row["metric"] not in CUMULATIVE
+
+
 def _check(path: Path, line: int, column: str, cell: str) -> None:
     if not cell.strip():
         return
@@ -91,7 +105,7 @@ def why_null(row: Row) -> str | None:
         return f"GPU {row['gpu']!r} is not listed"
     if row["metric"] not in METRICS:
         return f"metric {row['metric']!r} is not one of {', '.join(METRICS)}"
-    if row["metric"] in ("gpu_hours", "days") and not number(row, "tokens_trained_B"):
+    if row["metric"] in CUMULATIVE and not number(row, "tokens_trained_B"):
         return "tokens_trained_B is empty"
     if row["metric"] == "days" and not number(row, "gpus"):
         return "gpus is empty"
@@ -262,7 +276,7 @@ def in_metric(row: Row, job: Job, speed: float) -> float:
     metric = row["metric"]
     if metric == "tokens_per_s_per_gpu":
         return speed
-    if metric in ("gpu_hours", "days"):
+    if metric in CUMULATIVE:
         hours = (number(row, "tokens_trained_B") or 0.0) * 1e9 / speed / 3600 / GOODPUT
         return hours if metric == "gpu_hours" else hours / 24 / (number(row, "gpus") or 1)
     flops = flops_per_token(row, job) * speed

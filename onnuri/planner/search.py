@@ -21,7 +21,7 @@ from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
-from onnuri.planner.memory import memory
+from onnuri.planner.memory import GIB, memory
 from onnuri.planner.routing import real_step
 from onnuri.planner.step_time import StepTime
 
@@ -84,10 +84,11 @@ def search(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, pr
     for group in grid(a, cluster, tokens, batch_tokens, precisions, here):
         job = Job(architecture=a, layout=group.base, cluster=cluster, tokens=tokens, batch_tokens=batch_tokens, release=release)
         for layout, room in fitting(job, group, lost):
-            if floor_seconds(job, layout) > limit.seconds:
+            laid = job.replace(layout=layout)
+            if floor_seconds(laid) > limit.seconds:
                 lost["products and bubble alone take longer"] += 1
                 continue
-            found = real_step(job.replace(layout=layout))
+            found = real_step(laid)
             limit.see(layout, found.total)
             timed.append((found.total, layout, found, room))
     if not timed:
@@ -126,7 +127,7 @@ def _shardings(cluster: Cluster, base: Layout) -> tuple[tuple[Sharding, int | No
         inner = [s for s in (16 * cluster.node, 4 * cluster.node, cluster.node) if s < dp and dp % s == 0]
         found = [("fsdp", None), *(("hsdp", s) for s in inner), ("zero1", None)]
     layouts = [base.replace(sharding=sharding, shard=shard) for sharding, shard in found]
-    return tuple((x.sharding, x.shard) for x in layouts if x.engine or x.copy_ranks % x.ep == 0)
+    return tuple((x.sharding, x.shard) for x in layouts if x.engine or x.shards * x.tp % x.ep == 0)
 
 
 def fitting(job: Job, group: Group, lost: collections.Counter[str]) -> Iterator[tuple[Layout, float]]:
@@ -164,18 +165,18 @@ def _least(job: Job, base: Layout, start: int) -> tuple[Layout, float, int] | No
     for tried in range(start, len(RECOMPUTE)):
         layout = base.replace(recompute=RECOMPUTE[tried])
         room = memory(job.replace(layout=layout)).high  # a tenth of such plans would not fit
-        if room <= job.cluster.kind.memory_gb * 1e9:
+        if room <= job.cluster.kind.memory_bytes:
             return layout, room, tried
     return None
 
 
-def floor_seconds(job: Job, layout: Layout) -> float:
-    """Less than any step of the layout takes: its products at the peak, and the pipeline's bubble of them (Narayanan et
+def floor_seconds(job: Job) -> float:
+    """Less than any step of the job takes: its products at the peak, and the pipeline's bubble of them (Narayanan et
     al. 2021, arXiv 2104.04473: (pp - 1) / (micro-batches · virtual stages))."""
-    micro_batches = job.batch_tokens // (job.tokens * layout.dp * layout.micro_batch)
+    layout = job.layout
     passes = 4 / 3 if layout.recompute == "full" else 1
     work = job.batch_tokens / layout.gpus * job.architecture.flops_per_token(job.tokens) * passes
-    bubble = (layout.pp - 1) / (micro_batches * layout.virtual_stages)
+    bubble = (layout.pp - 1) / (job.micro_batches * layout.virtual_stages)
     return work * (1 + bubble) / (job.cluster.kind.peak_tflops(layout.precision) * 1e12)
 
 
@@ -221,8 +222,8 @@ def _because(found: StepTime, best: StepTime) -> str:
 
 
 def _candidate(layout: Layout, found: StepTime, room: float, slower: float, because: str) -> Candidate:
-    return Candidate(layout=layout, engine=layout.engine, memory_gib=room / 2**30, slower=slower, because=because,
-                     tokens_per_s_per_gpu=Interval(low=found.low, mid=found.tokens_per_s_per_gpu, high=found.high))
+    return Candidate(layout=layout, engine=layout.engine, memory_gib=room / GIB, slower=slower, because=because,
+                     tokens_per_s_per_gpu=found.speed)
 
 
 def _powers(most: int) -> list[int]:

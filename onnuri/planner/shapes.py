@@ -10,13 +10,12 @@ import functools
 import itertools
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner.hardware import DATA
 
-DATA = Path(__file__).parent / "data"
 VOCABULARIES = (128_256, 32_000, 51_200, 102_400, 152_064, 200_064, 256_000)
 """of public models, the commonest first: what an unlisted one is tried with"""
 Spec = dict[str, Any]

@@ -96,5 +96,5 @@ def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
 
 def shards(layout: Layout) -> tuple[int, int]:
     """Ranks that share what is sharded: of dense weights, of experts', which tensor-parallel ranks divide no further."""
-    data = {"ddp": 1, "hsdp": layout.shard or layout.dp}.get(layout.sharding, layout.dp) * layout.cp
+    data = layout.shards * layout.cp
     return data, max(data * layout.tp // layout.ep, 1)

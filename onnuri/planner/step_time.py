@@ -6,15 +6,14 @@ arithmetic that holds for numbers and for arrays of them, so the fit runs this v
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 from typing import NamedTuple
 
 from onnuri.config import Config
-from onnuri.planner import constants
+from onnuri.planner import constants, runs
 from onnuri.planner.cost import Work, work
-from onnuri.planner.hardware import DATA
+from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
 
 FUSED_YEAR = 2026.42
@@ -68,11 +67,16 @@ class StepTime(Config):
     """one of ten is faster"""
     evidence: tuple[str, ...]
 
+    @property
+    def speed(self) -> Interval:
+        """Tokens a second and GPU."""
+        return Interval(low=self.low, mid=self.tokens_per_s_per_gpu, high=self.high)
+
 
 def rates(job: Job) -> Rates:
     kind, cluster = job.cluster.kind, job.cluster
     share = cluster.gemm_share or kind.gemm_share or 0.73
-    if cluster.power_w and kind.power_w:  # clocks fall with about the cube root of the cap, below the board's own
+    if cluster.power_w and kind.power_w:  # a cap below the board's own: between a clock's cube root and proportion, assumed
         share *= min(1.0, cluster.power_w / kind.power_w) ** 0.5
     year = job.release or max(COMMON_YEAR, kind.launched + 0.5)
     precision = job.layout.precision
@@ -126,7 +130,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     parts["optimizer"] = c["elementwise"] * w.optimizer_bytes / memory
     parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
     hidden = {name: time * (1 - shown[name]) * w.micro_batches for name, time in sent.items()}
-    hidden |= {"gather": gather * w.micro_batches + parts["gather"] * -1, "reduce": step - parts["reduce"]}
+    hidden |= {"gather": gather * w.micro_batches - parts["gather"], "reduce": step - parts["reduce"]}
     return parts, hidden
 
 
@@ -159,21 +163,15 @@ def spread(moe: bool, doubt: int, c: dict[str, float]) -> tuple[float, float]:
 
 
 @functools.cache
-def _published() -> tuple[dict[str, str], ...]:
-    with (DATA / "published_runs.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(r for r in csv.DictReader(file) if r["recalled"] != "yes" and r["metric"] not in ("gpu_hours", "days"))
-
-
-@functools.cache
 def _seen() -> frozenset[str]:
-    return frozenset(r["gpu"] for r in _published())
+    return frozenset(r["gpu"] for r in runs.published())
 
 
 @functools.cache
 def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
     """How many published runs are alike, and of what."""
     narrow = {"bf16": ("bf16", "fp16"), "nvfp4": ("fp4",)}.get(precision, ("fp8",))
-    alike = [r for r in _published() if (r["kind"] == "moe") == moe]
+    alike = [r for r in runs.published() if (r["kind"] == "moe") == moe]
     near = [r for r in alike if r["gpu"] == gpu and r["precision"] in narrow]
     models = ", ".join(sorted({r["model"] for r in near})[:4]) or "none"
     kind = "mixture-of-experts" if moe else "dense"
@@ -188,8 +186,7 @@ def corner(compute: float, moved: float) -> float:
 
 def beyond(traffic: float, cover: float) -> float:
     """What of `traffic` is over `cover`, with a round corner; 0 without traffic."""
-    return (((traffic - cover) ** 2 + 0.04 * traffic**2) ** 0.5 + traffic - cover) / 2 - (
-        ((cover**2) ** 0.5 - cover) / 2)
+    return (((traffic - cover) ** 2 + 0.04 * traffic**2) ** 0.5 + traffic - cover) / 2
 
 
 def math_exp(x: float) -> float:

@@ -46,11 +46,6 @@ def collectives(job: Job, stage: int = 0) -> tuple[Collective, ...]:
     return tuple(c for c in found if c.ranks > 1 and c.total > 0)
 
 
-def _tokens(job: Job) -> float:
-    """Of a rank and micro-batch."""
-    return job.tokens * job.layout.micro_batch / job.layout.cp
-
-
 def _blocks(job: Job, stage: int) -> list[tuple[Block, int]]:
     a, layout = job.architecture, job.layout
     held = [(a.blocks[index], count) for index, count in stage_layers(a, layout)[stage].items()]
@@ -69,7 +64,7 @@ def _tensor(job: Job, stage: int) -> list[Collective]:
                    for b, count in _blocks(job, stage))
     heads = bool(stage == layout.pp - 1) + 0.0
     tables = bool(stage == 0) + 0.0
-    size, m = 2.0 * a.hidden * _tokens(job), job.micro_batches
+    size, m = 2.0 * a.hidden * job.pass_tokens, job.micro_batches
     if not layout.sequence_parallel:
         return [Collective(name="tensor", kind="all_reduce", axis="tp", ranks=layout.tp, bytes=size,
                            calls=m * (products * (_passes(job) + 1) + heads + tables))]
@@ -84,7 +79,7 @@ def _own_tensor(job: Job) -> list[Collective]:
     """Onnuri's trainer, by the plans of transformers 5.23: whole hidden states on every rank, a sum after each product
     that is cut along its rows and, backward, before each that is cut along its columns; logits are gathered. Latent
     attention is not cut, and shared experts only beside it. Recomputation stops at the last tensor that is needed."""
-    a, layout, size = job.architecture, job.layout, 2.0 * job.architecture.hidden * _tokens(job)
+    a, layout, size = job.architecture, job.layout, 2.0 * job.architecture.hidden * job.pass_tokens
     again, sums, gathers = layout.recompute != "none", 2.0, 0.0  # two: embedding and head
     for b in a.blocks:
         split = bool(b.attention and not b.attention.kv_rank)
@@ -94,7 +89,7 @@ def _own_tensor(job: Job) -> list[Collective]:
     return [Collective(name="tensor", kind="all_reduce", axis="tp", ranks=layout.tp, bytes=size, calls=job.micro_batches * sums),
             Collective(name="experts' tokens", kind="all_gather", axis="tp", ranks=layout.tp, bytes=size,
                        calls=job.micro_batches * gathers),
-            Collective(name="logits", kind="all_gather", axis="tp", ranks=layout.tp, bytes=2.0 * a.vocabulary * _tokens(job),
+            Collective(name="logits", kind="all_gather", axis="tp", ranks=layout.tp, bytes=2.0 * a.vocabulary * job.pass_tokens,
                        calls=job.micro_batches)]
 
 
@@ -104,7 +99,7 @@ def _context(job: Job, stage: int) -> list[Collective]:
     for b, count in _blocks(job, stage):
         if at := b.attention:
             heads = at.heads / layout.tp if at.kv_rank else max(at.kv_heads / layout.tp, 1)
-            size = 2.0 * heads * (at.head_dim + at.rope_dim + at.values) * _tokens(job)
+            size = 2.0 * heads * (at.head_dim + at.rope_dim + at.values) * job.pass_tokens
             found.append(Collective(name="context, keys and values", kind="p2p", axis="cp", ranks=layout.cp, bytes=size,
                                     calls=job.micro_batches * count * (layout.cp - 1) * (_passes(job) + 2)))
     return found
@@ -116,7 +111,7 @@ def _expert(job: Job, stage: int) -> list[Collective]:
     split = layout.tp if layout.sequence_parallel else 1
     for b, count in _blocks(job, stage):
         if e := b.experts:
-            size = 2.0 * job.architecture.hidden * e.topk * _tokens(job) / split
+            size = 2.0 * job.architecture.hidden * e.topk * job.pass_tokens / split
             found.append(Collective(name="experts, dispatch and combine", kind="all_to_all", axis="ep", ranks=layout.ep,
                                     bytes=size, calls=job.micro_batches * count * 2 * (_passes(job) + 1)))
     return found
@@ -182,4 +177,4 @@ def _pipeline(job: Job, stage: int) -> list[Collective]:
     split = layout.tp if layout.sequence_parallel else 1
     sends = sum((k < count - 1) + (k > 0) for k in range(stage, count, layout.pp))
     return [Collective(name="pipeline", kind="p2p", axis="pp", ranks=layout.pp,
-                       bytes=2.0 * job.architecture.hidden * _tokens(job) / split, calls=job.micro_batches * sends)]
+                       bytes=2.0 * job.architecture.hidden * job.pass_tokens / split, calls=job.micro_batches * sends)]

@@ -5,13 +5,13 @@ Knows no command line and fits nothing. Errors are of the prediction over the pu
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from onnuri import media
 from onnuri.errors import ConfigError
 from onnuri.planner import constants, memory_rows, runs
 from onnuri.planner.step_time import doubts, spread, step_time
@@ -54,6 +54,7 @@ def row_doubts(jobs: list[Any]) -> int:
 
 def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:
     """Print every row and the summaries, and write them where `json_file` says. Raises ConfigError for a bad table."""
+    media.check_place(json_file)
     if memory:
         rows = runs.read(path, MEMORY_COLUMNS)
         found = compare(rows, MEMORY_VALUE, "real_mem_GiB", _memory)
@@ -64,10 +65,7 @@ def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None
         raise ConfigError(str(path), "has no rows", "give a file like published_runs.csv")
     print(text(found, memory))
     if json_file:
-        try:
-            json_file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(str(json_file), f"cannot be written ({error.strerror})", "name another file") from None
+        media.write_json(found, json_file)
 
 
 def _memory(row: runs.Row) -> Prediction | None:

@@ -21,7 +21,8 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import stock_model
 from onnuri.model.objective import next_token_loss
-from onnuri.planner.layout import Layout
+from onnuri.planner.layout import Layout, spelled
+from onnuri.planner.memory import GIB
 from onnuri.planner.recipe import Recipe
 from onnuri.training import standins
 from onnuri.training.layout import Meshes, Placement, local_sizes, place
@@ -66,22 +67,16 @@ class DryRun(Config):
         return sum(c.bytes * c.calls for c in self.collectives)
 
     def __str__(self) -> str:
-        gib = 2**30
-        lines = [f"{self.name} on {self.gpus} GPUs, rank {self.rank}: {_layout(self.layout)}",
+        lines = [f"{self.name} on {self.gpus} GPUs, rank {self.rank}: {spelled(self.layout)}",
                  f"parameters {self.local_params / 1e6:,.1f}M of {self.total_params / 1e9:,.2f}B, "
                  f"fullest rank {self.imbalance:.2f}x the mean",
-                 f"peak {self.peak_bytes / gib:,.2f} GiB: " + ", ".join(
-                     f"{kind} {size / gib:,.2f}" for kind, size in self.at_peak.items()),
-                 f"activations {self.activation_bytes / gib:,.2f} GiB at most, {self.saved_bytes / gib:,.2f} kept for the "
+                 f"peak {self.peak_bytes / GIB:,.2f} GiB: " + ", ".join(
+                     f"{kind} {size / GIB:,.2f}" for kind, size in self.at_peak.items()),
+                 f"activations {self.activation_bytes / GIB:,.2f} GiB at most, {self.saved_bytes / GIB:,.2f} kept for the "
                  f"backward pass", f"{self.flops / 1e12:,.1f} TFLOP"]
         lines += [f"{c.name:<15} {c.group:<10} {c.ranks:>5} ranks {c.calls:>6} x {c.bytes / 2**20:>10,.2f} MiB"
                   for c in sorted(self.collectives, key=lambda c: -c.bytes * c.calls) if c.bytes * c.calls > 2**20]
         return "\n".join([*lines, f"traced in {self.seconds:.1f} s"])
-
-
-def _layout(layout: Layout) -> str:
-    plain = Layout().to_json()
-    return ", ".join(f"{k} {v}" for k, v in layout.to_json().items() if v != plain[k] or k in ("sharding", "recompute"))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Meshes:
 
 def meshes(layout: Layout, device: str) -> Meshes:
     """Of a process group that is initialised. Raises ConfigError where expert parallelism leaves the copy's ranks."""
-    shard = shards(layout)
+    shard = layout.shards
     copies, within = layout.dp // shard, shard * layout.tp
     if within % layout.ep:
         raise ConfigError(f"ep {layout.ep}", f"does not divide the {within} ranks that share one copy",
@@ -45,11 +45,6 @@ def meshes(layout: Layout, device: str) -> Meshes:
     return Meshes(
         init_device_mesh(device, (copies, shard, layout.tp), mesh_dim_names=("replicate", "fsdp", "tp")),
         init_device_mesh(device, (copies, within // layout.ep, layout.ep), mesh_dim_names=("replicate", "efsdp", "ep")))
-
-
-def shards(layout: Layout) -> int:
-    """Data ranks that share one copy of the dense parameters."""
-    return {"ddp": 1, "hsdp": layout.shard or layout.dp}.get(layout.sharding, layout.dp)
 
 
 def place(network: Any, layout: Layout, root: nn.Module | None = None, *, device: str = "cpu",
@@ -88,7 +83,7 @@ def place(network: Any, layout: Layout, root: nn.Module | None = None, *, device
 def _shard(network: Any, root: nn.Module, views: Meshes, layout: Layout, routed: set[int],
            dtype: torch.dtype | None, placement: Placement) -> None:
     """A group a layer, one for the embedding unless it is the head too, and the root's: what no other took."""
-    dense = views.dense["replicate", "fsdp"] if layout.dp > shards(layout) else views.dense["fsdp"]
+    dense = views.dense["replicate", "fsdp"] if layout.dp > layout.shards else views.dense["fsdp"]
     reduce = torch.float32 if dtype else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduce)
     chosen = _placer(views, dense.size(dense.ndim - 1), layout, routed, placement)
@@ -115,7 +110,7 @@ def _placer(views: Meshes, ranks: int, layout: Layout, routed: set[int],
     # once more under recomputation, for their backward hooks come too late (read from its hooks: 3 gathers a step instead of 2)
     from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, HSDPMeshInfo, ShardPlacementResult
 
-    over = views.experts["replicate", "efsdp"] if layout.dp > shards(layout) else views.experts["efsdp"]
+    over = views.experts["replicate", "efsdp"] if layout.dp > layout.shards else views.experts["efsdp"]
     info = HSDPMeshInfo(over, shard_mesh_dim=1, replicate_mesh_dim=0) if over.ndim == 2 else FSDPMeshInfo(
         over, shard_mesh_dim=0)
 

@@ -59,7 +59,7 @@ def test_what_runs_here_is_a_part_of_the_grid():
 
 def test_no_step_is_faster_than_its_floor():
     for job in list(every(SPARSE, CASES[1][1], 2**20))[::17]:
-        assert search.floor_seconds(job, job.layout) < real_step(job).total
+        assert search.floor_seconds(job) < real_step(job).total
 
 
 def test_one_line_where_nothing_fits_or_divides():
