@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -393,17 +394,18 @@ class PlanDryRun:
     """file for the figures"""
 
     def run(self) -> None:
-        from onnuri import recipes
+        from onnuri import media, recipes
         from onnuri.planner import layout
         from onnuri.training import beside, dryrun
 
+        media.check_place(self.json)
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
         asked = layout.parse(self.layout, gpus) if self.layout else None
         found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank)
         print(f"{found}\n\n{beside.text(beside.pairs(found, recipe.omni, recipe.gpu))}")
         if self.json:
-            found.save(self.json)
+            media.write_json(found.to_json(), self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -484,6 +486,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OnnuriError as error:
         print(f"onnuri: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # whoever read has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except KeyboardInterrupt:
         print("onnuri: interrupted; the same command goes on where it can", file=sys.stderr)
         raise SystemExit(130) from None

@@ -119,7 +119,7 @@ def write_bytes(data: bytes, path: Path) -> None:
                 os.unlink(name)
             raise
     except OSError as error:
-        raise MediaError(str(path), f"cannot be written ({error.strerror})", "give another place with -o") from None
+        raise MediaError(str(path), f"cannot be written ({error.strerror})", "give another place") from None
 
 
 def write_json(value: Any, path: Path, indent: int = 1) -> None:

@@ -53,6 +53,14 @@ class Gpu(Config):
         return wider or self.bf16_tflops
 
 
+    def check(self, *precisions: Precision) -> None:
+        """Raises ConfigError for a precision in which the GPU has no products of its own."""
+        for precision in precisions:
+            if (precision in ("fp8", "mxfp8") and not self.fp8_tflops) or (precision == "nvfp4" and not self.fp4_tflops):
+                raise ConfigError(f"precision {precision}", f"is not what a {self.name} multiplies",
+                                  "leave it out, or take another GPU")
+
+
 class Cluster(Config):
     """GPUs of one kind in nodes."""
 
@@ -90,7 +98,8 @@ def gpu(name: str) -> Gpu:
     """Raises ConfigError for an unknown one, with the nearest names."""
     known = {n.lower(): n for n in table()}
     if name.lower() not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.0)
+        near = [n for n in known if name and n.startswith(name.lower())]
+        near = near or difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.0)
         raise ConfigError(f"GPU {name!r}", "is not in the hardware table", f"use {', '.join(known[n] for n in near)}")
     return table()[known[name.lower()]]
 

@@ -59,9 +59,7 @@ class Layout(Config):
 
     def check(self, architecture: Architecture, gpus: int, tokens: int, batch_tokens: int) -> None:
         """Raises ConfigError for a layout that does not divide."""
-        for name in ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}", "is less than 1", "give a whole number from 1 on")
+        self.check_degrees()
         for rule, value, by in self._divisions(architecture, gpus, tokens, batch_tokens):
             if by < 1 or value % by:
                 raise ConfigError(f"{rule} {value}", f"is not a multiple of {by}", "choose a layout that divides")
@@ -71,6 +69,12 @@ class Layout(Config):
         if self.pp * self.virtual_stages > architecture.layers:
             raise ConfigError(f"{self.pp * self.virtual_stages} stages", f"are more than {architecture.layers} layers",
                               "use fewer stages")
+
+    def check_degrees(self) -> None:
+        """Raises ConfigError for a degree below 1, whatever is laid out."""
+        for name in _DEGREES:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}", "is less than 1", "give a whole number from 1 on")
 
     def _divisions(self, a: Architecture, gpus: int, tokens: int, batch_tokens: int) -> list[tuple[str, int, int]]:
         heads = min(b.attention.heads for b in a.blocks if b.attention)
@@ -103,6 +107,8 @@ def spelled(layout: Layout) -> str:
 def parse(text: str, gpus: int) -> Layout:
     """What `spelled` writes; without `dp`, it fills the GPUs. Raises ConfigError for what is not part of a layout."""
     found: dict[str, Any] = {}
+    if not text.strip():
+        raise ConfigError("--layout ''", "is empty", f"write such as {spelled(Layout(dp=64, ep=8))}, or leave it out")
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
         sharding, _, shard = part.partition(":")
@@ -112,7 +118,7 @@ def parse(text: str, gpus: int) -> Layout:
             found[name] = value
         elif part in get_args(Precision):
             found["precision"] = part
-        elif sharding in get_args(Sharding) and (not shard or shard.isdecimal()):
+        elif part in get_args(Sharding) or (sharding == "hsdp" and shard.isdecimal() and int(shard)):
             found |= {"sharding": sharding, "shard": int(shard) if shard else None}
         else:
             raise ConfigError(f"--layout {part!r}", "is not part of a layout", f"write such as {spelled(Layout(dp=64, ep=8))}")

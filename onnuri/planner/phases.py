@@ -13,7 +13,7 @@ from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout, Precision, parse
+from onnuri.planner.layout import Layout, Precision, parse, spelled
 from onnuri.planner.memory import memory
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.search import Search, search
@@ -35,16 +35,29 @@ def other_batches(changed: Iterable[tuple[TrainingStage, TrainingStage | Job]]) 
     return ["batches that the ranks divide: " + ", ".join(said)] if said else []
 
 
-def jobs(recipe: Recipe, cluster: Cluster, layout: Layout | str | None, precisions: tuple[Precision, ...], here: bool,
+def jobs(recipe: Recipe, cluster: Cluster, layout: Layout | None, precisions: tuple[Precision, ...], here: bool,
          release: float | None) -> tuple[list[Job], Search | None]:
     """Every stage as a job, and how its layout was found, if none was given."""
     if layout is None:
         searched = searched_for(recipe, cluster, precisions, here, release)
         chosen = (searched.here or searched.best[0]).layout
         return [_own_layout(recipe, s, cluster, chosen, precisions, release) for s in recipe.stages], searched
+    return [stage_job(recipe, s, cluster, layout, release) for s in recipe.stages], None
+
+
+def asked(recipe: Recipe, cluster: Cluster, layout: Layout | str | None) -> Layout | None:
+    """A layout that is given, by name, as it is typed, or as it is. Raises ConfigError for what is none."""
     if isinstance(layout, str):
         layout = recipe.layout if layout == "own" else parse(layout, cluster.gpus)
-    return [stage_job(recipe, s, cluster, layout, release) for s in recipe.stages], None
+    if layout:
+        layout.check_degrees()
+    return layout
+
+
+def eased(recipe: Recipe, jobs: Iterable[Job], layout: Layout) -> list[str]:
+    """A note on stages that are laid out otherwise than was asked."""
+    other = [f"{s.name} {spelled(job.layout)}" for s, job in zip(recipe.stages, jobs) if job.layout != layout]
+    return ["laid out so that they divide and fit: " + "; ".join(other)] if other else []
 
 
 def searched_for(recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], here: bool = False,
@@ -104,7 +117,7 @@ def _eased(layout: Layout, a: Architecture, cluster: Cluster) -> Iterator[Layout
 
 
 def _stage_job(recipe: Recipe, stage: TrainingStage, cluster: Cluster, layout: Layout, release: float | None) -> Job:
-    fewer = max(1, min(layout.micro_batch, stage.batch_tokens // max(1, stage.tokens_per_sequence * max(1, layout.dp))))
+    fewer = max(1, min(layout.micro_batch, stage.batch_tokens // (stage.tokens_per_sequence * layout.dp)))
     while stage.batch_tokens % (stage.tokens_per_sequence * layout.dp * fewer) and fewer > 1:
         fewer -= 1
     unit = stage.tokens_per_sequence * layout.dp * fewer

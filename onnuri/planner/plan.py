@@ -32,6 +32,8 @@ FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
 STATE_BYTES = 12.0
 """a parameter in a checkpoint: fp32 weights and Adam's two moments"""
+YEARS = 2018, 2035
+"""in which training software may have been released"""
 ENCODING = Interval(low=0.1, mid=0.25, high=0.5)
 """share of the bf16 peak that a codec's encoder reaches: assumed"""
 MEMORY_PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "transient", "buffers", "runtime")
@@ -136,10 +138,18 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"{name} {value:g}", "is not a positive number", "give more than 0")
+    if release is not None and not YEARS[0] <= release <= YEARS[1]:
+        raise ConfigError(f"release {release:g}", f"is not a year from {YEARS[0]} to {YEARS[1]}", "give such as 2025.9")
+    if layout is not None and precisions:
+        raise ConfigError(f"precision {', '.join(precisions)}", "stands beside a layout, which has its own",
+                          "write it in the layout")
     if budget_usd is not None and bills.price(cluster.kind) is None:
         raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
     recipe, notes = phases.fitted(recipe, cluster.gpus)
-    jobs, searched = phases.jobs(recipe, cluster, layout, precisions or (recipe.layout.precision,), here, release)
+    laid = phases.asked(recipe, cluster, layout)
+    cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
+    jobs, searched = phases.jobs(recipe, cluster, laid, precisions or (recipe.layout.precision,), here, release)
+    notes += phases.eased(recipe, jobs, laid) if laid else []
     work = _Work(recipe, cluster, jobs)
     work.share = _share(work, tokens, days, budget_usd)
     return _assemble(work, [*notes, *phases.other_batches(zip(recipe.stages, jobs)), *work.tight()], days, budget_usd, searched)

@@ -49,7 +49,7 @@ class Meaning(NamedTuple):
 def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
     """Rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells that are no number."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             rows, header = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -58,6 +58,6 @@ def module(name: str) -> Any:
     """A system's file. Raises ConfigError for an unknown one."""
     key = name.lower().replace("-", "_").replace(".", "")
     if key not in NAMES:
-        near = difflib.get_close_matches(key, NAMES, n=3, cutoff=0.4) or NAMES
+        near = [n for n in NAMES if key and n.startswith(key)] or difflib.get_close_matches(key, NAMES, n=3, cutoff=0.4) or NAMES
         raise ConfigError(f"recipe {name!r}", "is not known", f"use {', '.join(near)}")
     return importlib.import_module(f"onnuri.recipes.{key}")

@@ -24,7 +24,8 @@ def test_shards_and_missing_degrees():
     assert parse("hsdp:64,tp=2", 1024) == Layout(dp=512, tp=2, sharding="hsdp", shard=64)
 
 
-@pytest.mark.parametrize("text", ["dp", "dp=x", "dp=-1", "zero9", "recompute=some", "hsdp:x", "fp7", "dq=4"])
+@pytest.mark.parametrize("text", ["dp", "dp=x", "dp=-1", "zero9", "recompute=some", "hsdp:x", "fp7", "dq=4",
+                                  "hsdp:0", "ddp:8", "hsdp:"])
 def test_what_is_no_layout(text):
     with pytest.raises(ConfigError, match="is not part of a layout"):
         parse(text, 8)
