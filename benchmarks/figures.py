@@ -17,7 +17,8 @@ from onnuri.modality import MEDIA
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md")
+PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md",
+         "docs/planner-speed.md")
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -123,9 +124,30 @@ def serve() -> str | None:
                       f"Greedy, {found['tokens']} tokens, taking turns in one run. Machine: {found['machine']}."])
 
 
+def planner() -> str | None:
+    found = read("planner_cv")
+    if not found:
+        return None
+
+    def error(of: dict[str, Any], which: str = "error") -> str:
+        e = of.get(which, of)
+        return f"{100 * e['median']:.1f} / {100 * e['p90']:.1f} %"
+
+    kinds, rows = ("dense", "moe"), []
+    for name, left_out in (("a source (repository)", found["source"]), ("a model", found["model"])):
+        rows.append([name, *(error(left_out[k]) for k in kinds), f"{100 * left_out['coverage']['pooled']:.0f} %",
+                     f"{left_out['ranks']['median']:.2f}"])
+        rows.append(["– median utilisation of the rest", *(error(left_out[k], "utilisation_baseline") for k in kinds), "", ""])
+    rows += [[name, *(error(found[key][k]) for k in kinds), "", ""] for name, key in (
+        ("nothing (in sample)", "fitted"), ("everything (priors alone)", "prior"))]
+    head = ["left out", "dense", "mixture of experts", "80 % intervals hold", "Spearman over layouts, median of models"]
+    return table(head, rows)
+
+
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix": lambda: matrix_brief("matrix"), "matrix-evening": lambda: matrix_brief("matrix-evening"),
     "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed, "serve": serve,
+    "planner": planner,
 }
 
 
