@@ -45,6 +45,9 @@ from onnuri.world.text import caption
 
 TOKENS, ROUNDS = 128, 5
 GREEDY = SamplingConfig(temperature=0)
+SETTLE = 1.5
+"""seconds after vLLM's turn: one of its threads waits for more at full speed for one second after it has answered, on a core
+that is then measured (without the pause whoever comes next is 40 times slower)"""
 SPOKEN, FRESH = 400, 7000
 """sentences that are spoken, and the first of their scenes, in which nothing was chosen"""
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
@@ -120,7 +123,9 @@ class Vllm:
         assert self.process.stdin
         self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
-        return float(self._until("TOOK").split()[1])
+        took = float(self._until("TOOK").split()[1])
+        time.sleep(SETTLE)
+        return took
 
 
 def decoding(vllm_python: str | None) -> dict[str, Any]:
