@@ -337,6 +337,7 @@ def test_two_models_answer_side_by_side_and_go_on_from_their_own_answers(open_pa
     assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]
     expect(page.locator("#announcer")).to_contain_text("wild-model, ")
     page.reload()
+    expect(page.locator(".answer img")).to_have_count(2)  # the conversation comes back from the browser's store
     shown = pictures(page)
     assert len(set(shown)) == 2
     say(page, "몇 개가 있나요?")
