@@ -51,7 +51,7 @@ def open_page(browser, server):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(path)
         if path == "/":
-            expect(page.locator("body[data-ready]")).to_be_attached()
+            wait_until_ready(page)
         return page
 
     yield open_
@@ -68,6 +68,16 @@ def page(open_page):
 def with_policy(route):
     answer = route.fetch()
     route.fulfill(response=answer, headers={"content-security-policy": POLICY, **answer.headers})
+
+
+def wait_until_ready(page):
+    """The conversation is back and the models are known: whoever speaks sooner is answered by the first model only."""
+    expect(page.locator("body[data-ready]")).to_be_attached()
+
+
+def reload(page):
+    page.reload()
+    wait_until_ready(page)
 
 
 def want(page, *outputs):
@@ -180,7 +190,7 @@ def test_a_conversation_goes_on_after_a_reload(page):
     want(page, "image", "audio")
     say(page, SENTENCE)
     answer(page)
-    page.reload()
+    reload(page)
     bubble = answer(page)
     expect(bubble.get_by_test_id("media-image").locator("img")).to_be_visible()
     page.wait_for_function("document.querySelector('.answer audio').duration > 0.3")
@@ -190,7 +200,7 @@ def test_a_conversation_goes_on_after_a_reload(page):
     assert len(body["messages"][1]["images"]) == 1 and "videos" not in body["messages"][1]
     expect(answer(page).get_by_test_id("answer-text")).not_to_be_empty()
     page.get_by_role("button", name="새 대화").click()
-    page.reload()
+    reload(page)
     expect(page.get_by_role("button", name=SENTENCE)).to_be_visible()
     expect(page.get_by_test_id("answer")).to_have_count(0)
 
@@ -258,7 +268,7 @@ def test_settings_are_sent_and_stay(page):
     page.get_by_role("button", name="확인").click()
     page.get_by_role("button", name="English").click()
     expect(page.locator("html")).to_have_attribute("lang", "en")
-    page.reload()
+    reload(page)
     page.get_by_role("textbox", name="Message").fill("A purple star bounces")
     body = body_sent(page, lambda: page.get_by_role("button", name="Send").click())
     assert (body["seed"], body["language"], body["stream"]) == (7, "en", True) and "temperature" not in body
@@ -336,8 +346,7 @@ def test_two_models_answer_side_by_side_and_go_on_from_their_own_answers(open_pa
     left, right = (page.get_by_test_id("answer").nth(k).bounding_box() for k in (0, 1))
     assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]
     expect(page.locator("#announcer")).to_contain_text("wild-model, ")
-    page.reload()
-    expect(page.locator(".answer img")).to_have_count(2)  # the conversation comes back from the browser's store
+    reload(page)
     shown = pictures(page)
     assert len(set(shown)) == 2
     say(page, "몇 개가 있나요?")
@@ -349,14 +358,14 @@ def test_two_models_answer_side_by_side_and_go_on_from_their_own_answers(open_pa
 def test_votes_are_kept_changed_taken_back_and_given_as_a_file(open_page, two):
     page = open_page(to=two)
     page.evaluate("localStorage['onnuri-settings'] = '{\"compare\": true, \"outputs\": [\"image\"]}'")
-    page.reload()
+    reload(page)
     for said in (SENTENCE, "보라 별이 튄다", "작은 파란 원뿔이 있다"):
         say(page, said)
         expect(page.get_by_role("group", name="어느 답이 나은가요?")).to_have_count(page.get_by_test_id("question").count())
     for nth, choices in enumerate((["왼쪽이 낫다", "오른쪽이 낫다"], ["같다"], ["왼쪽이 낫다", "왼쪽이 낫다"])):
         for choice in choices:
             page.get_by_test_id("pair").nth(nth).get_by_role("button", name=choice).press("Enter")
-    page.reload()
+    reload(page)
     expect(page.locator(".vote [aria-pressed=true]")).to_have_text(["오른쪽이 낫다", "같다"], use_inner_text=True)
     page.get_by_role("button", name="새 대화").click()
     page.get_by_role("button", name="설정").click()
@@ -409,8 +418,7 @@ def test_one_of_two_models_is_chosen_and_of_one_there_is_no_choice(open_page, tw
     page.get_by_role("button", name="설정").click()
     page.get_by_label("답할 모델").select_option("wild-model")
     page.get_by_role("button", name="확인").click()
-    page.reload()
-    page.locator("body[data-ready=true]").wait_for()  # whoever speaks sooner is answered by the first
+    reload(page)
     assert body_sent(page, lambda: say(page, SENTENCE))["model"] == "wild-model"
     expect(answer(page)).to_contain_text("wild-model")
     expect(page.get_by_test_id("pair")).to_have_count(0)
