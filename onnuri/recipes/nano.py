@@ -77,8 +77,8 @@ def smoke(name: str) -> NanoConfig:
 
 
 PRESETS: dict[str, Callable[[str], NanoConfig]] = {"nano": nano, "smoke": smoke}
-BUDGET = 1.6e14
-"""about 20 minutes of two quiet cores: 4,350 tokens a second at 32.5 MFLOP each, the whole head counted"""
+BUDGET = 1.45e14
+"""what the slowest of the five (K-EXAONE, 3,290 tokens a second of 38 MFLOP, the whole head counted) does in 20 minutes"""
 SMALL = {"hidden_size": 192, "tie_word_embeddings": True, "max_position_embeddings": 2_048}
 """what all five have alike: tied embeddings, for most of so small a model would be these twice"""
 
