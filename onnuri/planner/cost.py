@@ -1,6 +1,7 @@
-"""What one GPU computes, moves and sends for a micro-batch and for a step: FLOPs, bytes, messages, before any speed.
+"""What one GPU computes and moves for a micro-batch and for a step, and how long its collectives hold the wires.
 
-Knows no constant that was fitted and no rate. One `Work` a job; `step_time` makes seconds of it.
+Knows no constant that was fitted. What is sent is counted in `traffic.py`; here it becomes seconds at the wires' full rate.
+One `Work` a job; `step_time` makes seconds of all of it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ from typing import NamedTuple
 from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
+from onnuri.planner.stages import Weights, ends
+from onnuri.planner.traffic import Axis, Collective, Held, collectives
 
 TILE = 256
 """columns that a kernel's block of threads computes; what a product lacks of it is computed for nothing"""
+LOSS_BYTES = 2 + 4 + 4 + 4
+"""of a logit: read in 16 bits, written in 32, read for the loss, its gradient written"""
+ADAM_BYTES = 2 * (4 + 4 + 4)
+"""of a weight: itself and two moments in 32 bits, read and written (Kingma and Ba 2014, arXiv 1412.6980)"""
 
 
 class Work(NamedTuple):
@@ -45,25 +52,15 @@ class Work(NamedTuple):
     layers: float = 0.0
     """passes through a layer whose kernels the host launches"""
     expert_layers: float = 0.0
-    tp_bytes: float = 0.0
-    """sent a GPU, one way"""
-    tp_rate: float = 1.0
-    """bytes a second of the link that carries them"""
-    cp_bytes: float = 0.0
-    cp_rate: float = 1.0
-    ep_link_bytes: float = 0.0
-    """to ranks of the fast links' domain, each once a token"""
-    ep_nic_bytes: float = 0.0
-    """to other domains, each once a token"""
-    pp_bytes: float = 0.0
-    gather_bytes: float = 0.0
-    """parameters and gradients of sharded ranks, a micro-batch"""
-    step_bytes: float = 0.0
-    """parameters and gradients of data ranks, a step"""
-    step_expert_bytes: float = 0.0
-    """of experts, among the ranks that hold the same ones"""
-    data_rate: float = 1.0
-    expert_rate: float = 1.0
+    tp_wire: float = 0.0
+    """s that tensor parallelism holds its links at their full rate; so all of these"""
+    cp_wire: float = 0.0
+    ep_wire: float = 0.0
+    pp_wire: float = 0.0
+    gather_wire: float = 0.0
+    """parameters and gradients of data ranks, a micro-batch"""
+    step_wire: float = 0.0
+    """the same, once a step"""
     gather_hops: float = 0.0
     """messages in a row times ranks, a micro-batch"""
     step_hops: float = 0.0
@@ -99,8 +96,8 @@ def work(job: Job) -> Work:
     heads = (1 + len(a.mtp)) * last
     head = _product(tokens, a.hidden, a.vocabulary / layout.tp)
     fields["head_flops"], fields["head_bytes"] = (3 * heads * x for x in head)
-    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * 14 / layout.tp  # logits, loss, gradient
-    return Work(**fields, **_sent(job, tokens, passes), **_step(job))
+    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * LOSS_BYTES / layout.tp
+    return Work(**fields, **wires(job), **_step(job))
 
 
 def _stages(a: Architecture, layout: Layout) -> tuple[float, float]:
@@ -188,86 +185,66 @@ def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -
             "permute_bytes": 2 * passes * tokens / layout.tp * e.topk * width * 4, "expert_layers": passes / 3}
 
 
-def _sent(job: Job, tokens: float, passes: float) -> dict[str, float]:
-    """A micro-batch's collectives."""
-    a, layout, kind = job.architecture, job.layout, job.cluster.kind
-    link, nic = kind.link_gb_per_s * 1e9, job.cluster.nic * 1e9
-    share, _ = _stages(a, layout)
-    out = {"tp_rate": link if layout.tp <= kind.domain else nic, "pp_bytes": 0.0,
-           "cp_rate": link if layout.tp * layout.cp <= kind.domain else nic}
-    attended = sum(b.count for b in a.blocks if b.attention) * share
-    mixed = sum(b.count for b in a.blocks) * share
-    if layout.tp > 1:  # gather and scatter around attention and feed-forward, one gather more in backward (2205.05198)
-        out["tp_bytes"] = 2 * (6 + passes) * mixed * tokens * a.hidden * (layout.tp - 1) / layout.tp
-    if layout.cp > 1:
-        at = next(b.attention for b in a.blocks if b.attention)
-        out["cp_bytes"] = passes * attended * tokens * 2 * at.kv_heads * (at.head_dim + at.values) / layout.tp * (layout.cp - 1)
-    if layout.pp > 1:
-        out["pp_bytes"] = 4 * tokens * a.hidden / layout.tp * layout.virtual_stages
-    for block in (*a.blocks, *a.mtp):
-        if block.experts and layout.ep > 1:
-            for name, value in _dispatched(a, block, job, tokens).items():
-                out[name] = out.get(name, 0.0) + value * block.count * share
+def pace(job: Job) -> Held:
+    """The pipeline rank that the others wait for."""
+    a, layout = job.architecture, job.layout
+    share, last = _stages(a, layout)
+    alone, slots = layout.pp == 1, layout.pp * layout.virtual_stages
+    at_end = ends(a, layout, layout.pp - 1) if last else Weights()
+    return Held([(b, b.count * share) for b in a.blocks], [(b, b.count * share) for b in a.mtp], alone, bool(last), at_end,
+                2 * (slots - 1) / layout.pp)
+
+
+def wires(job: Job) -> dict[str, float]:
+    """Seconds and hops of the collectives, by the field of `Work`."""
+    out: dict[str, float] = {}
+    for c in collectives(job, pace(job)):
+        times = c.calls if c.once else c.calls / job.micro_batches
+        name = _PARTS.get(c.axis) or ("step" if c.once else "gather")
+        out[f"{name}_wire"] = out.get(f"{name}_wire", 0.0) + times * _seconds(job, c)
+        if c.axis not in _PARTS:
+            out[f"{name}_hops"] = out.get(f"{name}_hops", 0.0) + times * c.ranks * (1 + (c.kind == "all_reduce"))
     return out
 
 
-def _dispatched(a: Architecture, block: Block, job: Job, tokens: float) -> dict[str, float]:
-    """A token goes once to each rank of the domain that has one of its experts, and once to each other domain
-    (DeepEP, github.com/deepseek-ai/DeepEP); there and back, forward and backward."""
-    e, layout, domain = block.experts, job.layout, job.cluster.kind.domain
-    assert e
-    near = min(layout.ep, domain)
-    nodes = layout.ep / near
-    ranks = near * (1 - (1 - 1 / near) ** (e.topk / nodes)) * (1 - 1 / near) * nodes
-    far = nodes * (1 - (1 - 1 / nodes) ** e.topk) * (1 - 1 / nodes)
-    sent = 4 * 2 * tokens / layout.tp * (e.latent or a.hidden)
-    return {"ep_link_bytes": sent * ranks, "ep_nic_bytes": sent * far}
+_PARTS: dict[Axis, str] = {"tp": "tp", "cp": "cp", "ep": "ep", "domains": "ep", "pp": "pp"}
+"""of a step by the axis that talks; data ranks' depends on when they do"""
+
+
+def _seconds(job: Job, c: Collective) -> float:
+    """Of one call at the wires' full rate: a ring's steps, or an all-to-all's shares within a domain and beyond."""
+    kind, layout, nic = job.cluster.kind, job.layout, job.cluster.nic * 1e9
+    link = kind.link_gb_per_s * 1e9
+    if c.kind == "all_to_all":
+        near = min(c.ranks, kind.domain) if c.axis == "ep" else 1
+        return c.bytes / c.ranks * ((near - 1) / link + (c.ranks - near) / nic)
+    apart = {"tp": 1, "cp": layout.tp, "dp": layout.tp, "expert_dp": layout.ep}.get(c.axis) or layout.gpus // c.ranks
+    if c.kind == "p2p":  # one neighbour, over a card of its own
+        return c.bytes / (link if apart * c.ranks <= kind.domain else nic)
+    return c.bytes * (1 + (c.kind == "all_reduce")) * (c.ranks - 1) / c.ranks / ring_rate(job, apart, c.ranks)
 
 
 def _step(job: Job) -> dict[str, float]:
-    """What a step needs besides its micro-batches, and what sharded parameters cost."""
+    """What a step needs besides its micro-batches."""
     a, layout = job.architecture, job.layout
     ranks = layout.dp * layout.cp
     routed = sum(b.count * b.routed(a.hidden) for b in (*a.blocks, *a.mtp))
     extra = sum(b.num_params(a.hidden) + 2 * a.hidden**2 for b in a.mtp)
-    dense = (a.num_params() + extra - routed) / (layout.tp * layout.pp)
-    experts = routed / (layout.ep * layout.pp)
-    spare = max(1.0, ranks * layout.tp / layout.ep)  # ranks that hold the same experts
-    shard = _shard(job)
-    local = dense / shard + experts / min(spare, shard)
-    sent, expert_sent = dense * (ranks > 1), experts * (spare > 1)
-    messages = a.layers / layout.pp
-    out = {"step_expert_bytes": 0.0, "optimizer_bytes": 26.0 * local,
-           "micro_batches": float(job.micro_batches), "gather_bytes": 0.0,
-           "gather_hops": 0.0, "step_bytes": 0.0, "step_hops": 0.0,
-           "cover": 1 + (layout.virtual_stages > 1) * (1 - 1 / layout.virtual_stages) * (min(layout.pp, job.micro_batches) - 1),
-           "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, a.layers // layout.pp)),
-           "model_flops": a.flops_per_token(job.tokens) * job.batch_tokens / layout.gpus,
-           "data_rate": ring_rate(job, layout.tp, ranks), "expert_rate": ring_rate(job, layout.ep, round(spare))}
-    if layout.sharding in ("fsdp", "hsdp"):
-        gathers = 1.0 if layout.pp > 1 else out["micro_batches"]  # with stages, parameters stay gathered for the step
-        scale = out["data_rate"] / out["expert_rate"]  # both in one figure, in the dense ring's time
-        out["gather_bytes"] = (2 * 2 + job.gradient_bytes) * (sent + scale * expert_sent) * gathers / out["micro_batches"]
-        out["gather_hops"] = 3 * messages * min(shard, ranks) * gathers / out["micro_batches"]
-    if layout.sharding not in ("fsdp",):
-        beyond = 1.0 if layout.sharding != "hsdp" else float(ranks / shard > 1)
-        out["step_bytes"] = (job.gradient_bytes + 2) * sent * beyond
-        out["step_expert_bytes"] = (job.gradient_bytes + 2) * expert_sent * beyond
-        out["step_hops"] = 2 * messages * (ranks if layout.shard is None else min(shard, ranks))
-    return out
+    shard = 1 if layout.sharding == "ddp" else layout.shard or ranks
+    local = (a.num_params() + extra - routed) / (layout.tp * layout.pp * shard)
+    local += routed / (layout.ep * layout.pp * min(max(1.0, ranks * layout.tp / layout.ep), shard))
+    return {"optimizer_bytes": (ADAM_BYTES + job.gradient_bytes + 2 * (not job.ours)) * local,  # others write 16-bit weights
+            "micro_batches": float(job.micro_batches),
+            "cover": 1 + (layout.virtual_stages > 1) * (1 - 1 / layout.virtual_stages) * (min(layout.pp, job.micro_batches) - 1),
+            "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, a.layers // layout.pp)),
+            "model_flops": a.flops_per_token(job.tokens) * job.batch_tokens / layout.gpus}
 
 
-def _shard(job: Job) -> int:
-    """Ranks over which the optimizer's state is spread."""
-    ranks = job.layout.dp * job.layout.cp
-    return 1 if job.layout.sharding == "ddp" else job.layout.shard or ranks
-
-
-def ring_rate(job: Job, inner: int, ranks: int) -> float:
-    """Bytes a second of a ring over `ranks` that are `inner` apart: inside a domain the links', else of the network cards
+def ring_rate(job: Job, apart: int, ranks: int) -> float:
+    """Bytes a second of a ring over `ranks` that are `apart`: inside a domain the links', else of the network cards
     that the domain's members of the group have among them, at most the links'."""
     kind = job.cluster.kind
     link = kind.link_gb_per_s * 1e9
-    if inner * ranks <= kind.domain:
+    if apart * ranks <= kind.domain:
         return link
-    return min(link, job.cluster.nic * 1e9 * max(1.0, min(kind.domain / inner, ranks)))
+    return min(link, job.cluster.nic * 1e9 * max(1.0, min(kind.domain / apart, ranks)))

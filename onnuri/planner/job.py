@@ -26,8 +26,15 @@ class Job(Config):
     gradient_bytes: float = 4.0
     """of one number that data ranks sum; 2 where all training is in 16 bit"""
 
+    elsewhere: bool = False
+    """trained by another group's engine though Onnuri's could: what a published run is"""
     imbalance: float = 1.0
     """tokens that the fullest rank's experts get over the mean of all ranks; for memory"""
+
+    @property
+    def ours(self) -> bool:
+        """Whether the step is that of Onnuri's trainer."""
+        return self.layout.engine is None and not self.elsewhere
 
     @property
     def micro_batches(self) -> int:

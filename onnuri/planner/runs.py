@@ -147,7 +147,7 @@ def meanings(row: Row) -> list[Meaning]:
         rank = layout.micro_batch * tokens * layout.dp
         batch = whole(row, "global_batch_tokens") or rank * max(-(-4_194_304 // rank), 4 * layout.pp * (layout.pp > 1))
         jobs.append(Job(architecture=a, layout=layout, cluster=cluster, tokens=tokens, batch_tokens=max(batch, rank),
-                        release=year(row, a), graphs=True if re.search(r"graph", note(row), re.I) else None,
+                        elsewhere=True, release=year(row, a), graphs=True if re.search(r"graph", note(row), re.I) else None,
                         gradient_bytes=2.0 if re.search(r"pure|PURE", note(row)) else 4.0))
     return [Meaning(job, 1 / len(jobs)) for job in jobs]
 

@@ -37,9 +37,6 @@ class Rates(NamedTuple):
     """bytes a second"""
     special: float
     """exponentials a second"""
-    link: float
-    """bytes a second, one way"""
-    nic: float
     age: float
     """years between the GPU's launch and the software"""
     year: float
@@ -84,7 +81,7 @@ def rates(job: Job) -> Rates:
         wide=kind.bf16_tflops * 1e12 * share, narrow=kind.peak_tflops(precision) * 1e12 * share,
         fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"), nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        link=kind.link_gb_per_s * 1e9, nic=cluster.nic * 1e9, age=max(0.0, year - kind.launched), year=year,
+        age=max(0.0, year - kind.launched), year=year,
         graphs=0.5 if job.graphs is None else float(job.graphs),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 
@@ -115,15 +112,13 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
     host = (w.layers * c["launch"] + w.expert_layers * c["launch_experts"] * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
     one["launch"] = (busy**4 + host**4) ** 0.25 - busy  # the slower of the two, with a round corner
-    link, nic = r.link * c["wire"], r.nic * c["wire"]
     shown = {"tp": c["tp_exposed"], "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
-    sent = {"tp": w.tp_bytes / (w.tp_rate * c["wire"]), "cp": w.cp_bytes / (w.cp_rate * c["wire"]),
-            "ep": w.ep_link_bytes / link + w.ep_nic_bytes / nic, "pp": w.pp_bytes / nic}
+    sent = {"tp": w.tp_wire / c["wire"], "cp": w.cp_wire / c["wire"], "ep": w.ep_wire / c["wire"], "pp": w.pp_wire / c["wire"]}
     one |= {name: time * shown[name] for name, time in sent.items()}
     pace = sum(one.values())
-    gather = w.gather_bytes / (w.data_rate * c["wire"]) + w.gather_hops * c["hop"]
+    gather = w.gather_wire / c["wire"] + w.gather_hops * c["hop"]
     one["gather"] = beyond(gather, c["overlap"] * pace) + c["leak"] * gather
-    step = w.step_bytes / (w.data_rate * c["wire"]) + w.step_expert_bytes / (w.expert_rate * c["wire"]) + w.step_hops * c["hop"]
+    step = w.step_wire / c["wire"] + w.step_hops * c["hop"]
     parts = {name: time * w.micro_batches for name, time in one.items()}
     parts["bubble"] = w.bubble * sum(one.values())
     parts["reduce"] = beyond(step, c["overlap"] * w.cover * pace) + c["leak"] * step

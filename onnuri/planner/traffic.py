@@ -1,25 +1,28 @@
 """What a rank sends and receives in one optimizer step: every collective with its ranks, bytes and calls.
 
-Knows no link and no time. Bytes of a call are of the larger side of it: an all-gather's output, a reduce-scatter's and an
-all-reduce's input, all that a rank puts into an all-to-all with its own share, a message's length.
+Knows no link and no time: `cost.py` makes seconds of it. Bytes of a call are of the larger side of it: an all-gather's
+output, a reduce-scatter's and an all-reduce's input, all that a rank puts into an all-to-all with its own share, a
+message's length. Two engines' rules stand here. Onnuri's trainer (`job.ours`): a copy of a token for each of its experts,
+gradients summed over all data ranks in every micro-batch. Other groups': a token once to each rank of a domain of fast
+links and once to each other domain, sums of copies once a step.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from onnuri.config import Config
-from onnuri.planner.architecture import Block
+from onnuri.planner.architecture import Block, Experts
 from onnuri.planner.job import Job
 from onnuri.planner.sharded import Group, embedding, layer, root
 from onnuri.planner.stages import Weights, chunks, ends, layer_weights, shards, stage_layers
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
-Axis = Literal["tp", "cp", "ep", "dp", "expert_dp", "replica", "pp"]
+Axis = Literal["tp", "cp", "ep", "domains", "dp", "expert_dp", "replica", "pp"]
+"""domains: one rank in each domain of fast links that expert parallelism spans"""
 
 
-class Collective(Config):
+class Collective(NamedTuple):
     """Calls that are alike."""
 
     name: str
@@ -31,25 +34,48 @@ class Collective(Config):
     """of the larger side of one call"""
     calls: float
     """a step"""
+    once: bool = False
+    """at the end of a step, not in every micro-batch"""
 
     @property
     def total(self) -> float:
         return self.bytes * self.calls
 
 
-def collectives(job: Job, stage: int = 0) -> tuple[Collective, ...]:
-    """Of a rank of the given pipeline stage."""
-    if job.layout.engine is None:
-        found = [*_own_tensor(job), *_expert(job, stage), *_groups(job)]
-    else:
-        found = [*_tensor(job, stage), *_context(job, stage), *_expert(job, stage), *_data(job, stage), *_pipeline(job, stage)]
-    return tuple(c for c in found if c.ranks > 1 and c.total > 0)
+class Held(NamedTuple):
+    """What of a model a pipeline rank holds."""
+
+    blocks: list[tuple[Block, float]]
+    """and how many layers of each"""
+    mtp: list[tuple[Block, float]]
+    first: bool
+    """the embedding"""
+    last: bool
+    """the head"""
+    ends: Weights
+    """of what is no layer"""
+    sends: float
+    """messages to other pipeline ranks in a micro-batch"""
 
 
-def _blocks(job: Job, stage: int) -> list[tuple[Block, int]]:
+def held(job: Job, stage: int) -> Held:
+    """By the given pipeline stage."""
     a, layout = job.architecture, job.layout
-    held = [(a.blocks[index], count) for index, count in stage_layers(a, layout)[stage].items()]
-    return held + [(b, b.count) for b in a.mtp if stage == layout.pp - 1]
+    count, last = len(chunks(a, layout)), stage == layout.pp - 1
+    return Held([(a.blocks[index], n) for index, n in stage_layers(a, layout)[stage].items()],
+                [(b, b.count) for b in a.mtp] if last else [], stage == 0, last, ends(a, layout, stage),
+                sum((k < count - 1) + (k > 0) for k in range(stage, count, layout.pp)))
+
+
+def collectives(job: Job, stage: int | Held = 0) -> tuple[Collective, ...]:
+    """Of a rank of the given pipeline stage, or that holds what is given."""
+    if job.ours:
+        found = [*_own_tensor(job), *_expert(job, [(b, b.count) for b in (*job.architecture.blocks, *job.architecture.mtp)]),
+                 *_groups(job)]
+    else:
+        h = held(job, stage) if isinstance(stage, int) else stage
+        found = [*_tensor(job, h), *_context(job, h), *_expert(job, h.blocks + h.mtp), *_data(job, h), *_pipeline(job, h)]
+    return tuple(c for c in found if c.ranks > 1 and c.total > 0)
 
 
 def _passes(job: Job) -> int:
@@ -57,14 +83,12 @@ def _passes(job: Job) -> int:
     return 2 if job.layout.recompute == "full" else 1
 
 
-def _tensor(job: Job, stage: int) -> list[Collective]:
+def _tensor(job: Job, h: Held) -> list[Collective]:
     """Before and after attention and feed-forward; backward, inputs are gathered again for the weights' gradients."""
     layout, a = job.layout, job.architecture
-    products = sum(count * (bool(b.attention) + bool(b.mlp or (b.experts and b.experts.shared)))
-                   for b, count in _blocks(job, stage))
-    heads = bool(stage == layout.pp - 1) + 0.0
-    tables = bool(stage == 0) + 0.0
-    size, m = 2.0 * a.hidden * job.pass_tokens, job.micro_batches
+    products = sum(count * (bool(b.attention or b.mixer_params) + bool(b.mlp or (b.experts and b.experts.shared)))
+                   for b, count in h.blocks + h.mtp)
+    heads, tables, size, m = 1.0 * h.last, 1.0 * h.first, 2.0 * a.hidden * job.pass_tokens, job.micro_batches
     if not layout.sequence_parallel:
         return [Collective(name="tensor", kind="all_reduce", axis="tp", ranks=layout.tp, bytes=size,
                            calls=m * (products * (_passes(job) + 1) + heads + tables))]
@@ -93,10 +117,10 @@ def _own_tensor(job: Job) -> list[Collective]:
                        calls=job.micro_batches)]
 
 
-def _context(job: Job, stage: int) -> list[Collective]:
+def _context(job: Job, h: Held) -> list[Collective]:
     """Keys and values go round the ring, backward with their gradients (Liu et al. 2023, arXiv 2310.01889)."""
     layout, found = job.layout, []
-    for b, count in _blocks(job, stage):
+    for b, count in h.blocks + h.mtp:
         if at := b.attention:
             heads = at.heads / layout.tp if at.kv_rank else max(at.kv_heads / layout.tp, 1)
             size = 2.0 * heads * (at.head_dim + at.rope_dim + at.values) * job.pass_tokens
@@ -105,16 +129,29 @@ def _context(job: Job, stage: int) -> list[Collective]:
     return found
 
 
-def _expert(job: Job, stage: int) -> list[Collective]:
+def _expert(job: Job, layers: list[tuple[Block, float]]) -> list[Collective]:
     """Tokens to their experts and back, forward and backward."""
     layout, found = job.layout, []
     split = layout.tp if layout.sequence_parallel else 1
-    for b, count in _blocks(job, stage):
-        if e := b.experts:
-            size = 2.0 * job.architecture.hidden * e.topk * job.pass_tokens / split
-            found.append(Collective(name="experts, dispatch and combine", kind="all_to_all", axis="ep", ranks=layout.ep,
-                                    bytes=size, calls=job.micro_batches * count * 2 * (_passes(job) + 1)))
+    for b, count in layers:
+        if (e := b.experts) and layout.ep > 1:
+            size, calls = 2.0 * (e.latent or job.architecture.hidden) * job.pass_tokens / split, 2 * (_passes(job) + 1)
+            found += [Collective(name="experts, dispatch and combine", kind="all_to_all", axis=axis, ranks=ranks,
+                                 bytes=size * copies, calls=job.micro_batches * count * calls)
+                      for axis, ranks, copies in _copies(job, e)]
     return found
+
+
+def _copies(job: Job, e: Experts) -> list[tuple[Axis, int, float]]:
+    """Of one token, how many go over which ranks. Others' engines send it once to each other domain that has one of its
+    experts, and there once to each rank that has (DeepEP, github.com/deepseek-ai/DeepEP)."""
+    ep = job.layout.ep
+    if job.ours:
+        return [("ep", ep, e.topk)]
+    domains = -(-ep // job.cluster.kind.domain)
+    ranks = max(1, ep // domains)
+    return [("ep", ranks, domains * ranks * (1 - (1 - 1 / ranks) ** (e.topk / domains))),
+            ("domains", domains, domains * (1 - (1 - 1 / domains) ** e.topk))]
 
 
 def _groups(job: Job) -> list[Collective]:
@@ -124,57 +161,52 @@ def _groups(job: Job) -> list[Collective]:
     alike: Counter[Group] = Counter()
     for b in a.blocks:
         alike[layer(b, a.hidden, layout)] += b.count
-    groups = [(root(a, layout), 1, 1), (embedding(a, layout), 1, 1), *((held, count, 2) for held, count in alike.items())]
-    return [c for held, count, gathers in groups for c in _sharded(job, Weights(held.dense, held.routed), count, gathers)]
+    groups = [(root(a, layout), 1, 1), (embedding(a, layout), 1, 1), *((g, count, 2) for g, count in alike.items())]
+    return [c for g, count, gathers in groups for c in _sharded(job, Weights(g.dense, g.routed), count, gathers)]
 
 
-def _data(job: Job, stage: int) -> list[Collective]:
-    """Gradients and weights over data ranks. Fully sharded in a pipeline: a layer at a time, once a step."""
-    a, layout = job.architecture, job.layout
-    groups = [(layer_weights(a.blocks[index], a.hidden, layout), count)
-              for index, count in stage_layers(a, layout)[stage].items()]
-    groups.append((ends(a, layout, stage), 1))
-    if layout.sharding in ("fsdp", "hsdp"):
-        once = job.layout.pp > 1
-        return [c for held, count in groups
-                for c in _sharded(job, held, count / job.micro_batches if once else count, 1 if once else 2)]
-    held = Weights()
-    for each, count in groups:
-        held = held.plus(each, count)
-    ranks = layout.dp * layout.cp
-    experts = max(ranks * layout.tp // layout.ep, 1)
-    return _once(job, "dp", ranks, held.dense) + _once(job, "expert_dp", experts, held.routed)
+def _data(job: Job, h: Held) -> list[Collective]:
+    """Gradients and weights over data ranks, a layer at a time. Fully sharded in a pipeline: once a step."""
+    groups = [(layer_weights(b, job.architecture.hidden, job.layout), count) for b, count in h.blocks] + [(h.ends, 1)]
+    by = _sharded if job.layout.sharding in ("fsdp", "hsdp") else _whole
+    return [c for weights, count in groups for c in by(job, weights, count)]
 
 
-def _once(job: Job, axis: Axis, ranks: int, own: float) -> list[Collective]:
-    """Gradients of a step, and with a distributed optimizer its new weights in 16 bits."""
-    size = job.gradient_bytes * own
-    if job.layout.sharding == "ddp":
-        return [Collective(name="gradients", kind="all_reduce", axis=axis, ranks=ranks, bytes=size, calls=1)]
-    return [Collective(name="gradients", kind="reduce_scatter", axis=axis, ranks=ranks, bytes=size, calls=1),
-            Collective(name="weights", kind="all_gather", axis=axis, ranks=ranks, bytes=2 * own, calls=1)]
-
-
-def _sharded(job: Job, held: Weights, count: float, gathers: int) -> list[Collective]:
-    """Weights in 16 bits, gradients in 32; copies add their shards up."""
-    layout, calls = job.layout, job.micro_batches * count
-    dense, routed = shards(layout)
-    copies, found = layout.dp * layout.cp // dense, []
-    axes: tuple[tuple[Axis, int, float], ...] = (("dp", dense, held.dense), ("expert_dp", routed, held.routed))
-    for axis, ranks, own in axes:
+def _whole(job: Job, weights: Weights, count: float) -> list[Collective]:
+    """Gradients of a step, and with a distributed optimizer its new weights in 16 bits. An optimizer that is spread over
+    some of the ranks alone has copies."""
+    layout, found = job.layout, []
+    data = layout.dp * layout.cp
+    axes: tuple[tuple[Axis, int, int, float], ...] = (
+        ("dp", data, layout.shard or data, weights.dense),
+        ("expert_dp", (experts := max(data * layout.tp // layout.ep, 1)), experts, weights.routed))
+    for axis, ranks, within, own in axes:
         size = job.gradient_bytes * own
-        found += [
-            Collective(name="weights", kind="all_gather", axis=axis, ranks=ranks, bytes=2 * own, calls=gathers * calls),
-            Collective(name="gradients", kind="reduce_scatter", axis=axis, ranks=ranks, bytes=size, calls=calls),
-            Collective(name="gradients of copies", kind="all_reduce", axis="replica", ranks=copies, bytes=size / ranks,
-                       calls=calls)]
+        if layout.sharding == "ddp":
+            found.append(Collective("gradients", "all_reduce", axis, ranks, size, count, True))
+            continue
+        found += [Collective("gradients", "reduce_scatter", axis, within, size, count, True),
+                  Collective("gradients of copies", "all_reduce", "replica", ranks // within, size / within, count, True),
+                  Collective("weights", "all_gather", axis, within, 2 * own, count, True)]
     return found
 
 
-def _pipeline(job: Job, stage: int) -> list[Collective]:
+def _sharded(job: Job, weights: Weights, count: float, gathers: int = 2) -> list[Collective]:
+    """Weights in 16 bits; copies add their shards up."""
+    layout, m = job.layout, job.micro_batches
+    dense, routed = shards(layout)
+    copies, staged, found = layout.dp * layout.cp // dense, layout.pp > 1, []
+    axes: tuple[tuple[Axis, int, float], ...] = (("dp", dense, weights.dense), ("expert_dp", routed, weights.routed))
+    for axis, ranks, own in axes:
+        size, calls, summed = job.gradient_bytes * own, count * (1 if staged else m), count * (m if job.ours else 1)
+        found += [Collective("weights", "all_gather", axis, ranks, 2 * own, (1 if staged else gathers) * calls, staged),
+                  Collective("gradients", "reduce_scatter", axis, ranks, size, calls, staged),
+                  Collective("gradients of copies", "all_reduce", "replica", copies, size / ranks, summed, not job.ours)]
+    return found
+
+
+def _pipeline(job: Job, h: Held) -> list[Collective]:
     """Hidden states to the next chunk and their gradients back: what a rank sends."""
-    layout, count = job.layout, len(chunks(job.architecture, job.layout))
-    split = layout.tp if layout.sequence_parallel else 1
-    sends = sum((k < count - 1) + (k > 0) for k in range(stage, count, layout.pp))
-    return [Collective(name="pipeline", kind="p2p", axis="pp", ranks=layout.pp,
-                       bytes=2.0 * job.architecture.hidden * job.pass_tokens / split, calls=job.micro_batches * sends)]
+    split = job.layout.tp if job.layout.sequence_parallel else 1
+    return [Collective(name="pipeline", kind="p2p", axis="pp", ranks=job.layout.pp,
+                       bytes=2.0 * job.architecture.hidden * job.pass_tokens / split, calls=job.micro_batches * h.sends)]
