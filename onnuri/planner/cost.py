@@ -6,6 +6,7 @@ One `Work` a job; `step_time` makes seconds of all of it.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
@@ -203,12 +204,17 @@ def wires(job: Job) -> dict[str, float]:
         name = _PARTS.get(c.axis) or ("step" if c.once else "gather")
         out[f"{name}_wire"] = out.get(f"{name}_wire", 0.0) + times * _seconds(job, c)
         if c.axis not in _PARTS:
-            out[f"{name}_hops"] = out.get(f"{name}_hops", 0.0) + times * c.ranks * (1 + (c.kind == "all_reduce"))
+            out[f"{name}_hops"] = out.get(f"{name}_hops", 0.0) + times * _hops(c)
     return out
 
 
 _PARTS: dict[Axis, str] = {"tp": "tp", "cp": "cp", "ep": "ep", "domains": "ep", "pp": "pp"}
 """of a step by the axis that talks; data ranks' depends on when they do"""
+
+
+def _hops(c: Collective) -> float:
+    """Messages in a row of one call: round a ring, or up a tree and down again (NCCL 2.4's double binary trees)."""
+    return 2 * math.log2(c.ranks) if c.kind == "all_reduce" else c.ranks - 1
 
 
 def _seconds(job: Job, c: Collective) -> float:

@@ -148,8 +148,14 @@ def meanings(row: Row) -> list[Meaning]:
         batch = whole(row, "global_batch_tokens") or rank * max(-(-4_194_304 // rank), 4 * layout.pp * (layout.pp > 1))
         jobs.append(Job(architecture=a, layout=layout, cluster=cluster, tokens=tokens, batch_tokens=max(batch, rank),
                         elsewhere=True, release=year(row, a), graphs=True if re.search(r"graph", note(row), re.I) else None,
-                        gradient_bytes=2.0 if re.search(r"pure|PURE", note(row)) else 4.0))
+                        gradient_bytes=_gradient_bytes(row)))
     return [Meaning(job, 1 / len(jobs)) for job in jobs]
+
+
+def _gradient_bytes(row: Row) -> float:
+    """What data ranks sum: 32 bits but where all is 16, or where ZeRO is named, whose optimizers sum gradients as they are
+    (DeepSpeed's communication_data_type; InternLM/InternEvo, hybrid_zero_optim.py)."""
+    return 2.0 if "pure" in note(row).lower() or "zero" in row["zero_or_fsdp"].lower() else 4.0
 
 
 def _usual_gpus(a: Architecture) -> int:

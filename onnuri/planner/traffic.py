@@ -173,21 +173,18 @@ def _data(job: Job, h: Held) -> list[Collective]:
 
 
 def _whole(job: Job, weights: Weights, count: float) -> list[Collective]:
-    """Gradients of a step, and with a distributed optimizer its new weights in 16 bits. An optimizer that is spread over
-    some of the ranks alone has copies."""
+    """Gradients of a step, and with a distributed optimizer its new weights in 16 bits. Where the optimizer is spread over
+    some of the ranks alone, all of them sum gradients first (InternLM/InternEvo, hybrid_zero_optim.py)."""
     layout, found = job.layout, []
     data = layout.dp * layout.cp
+    experts = max(data * layout.tp // layout.ep, 1)
     axes: tuple[tuple[Axis, int, int, float], ...] = (
-        ("dp", data, layout.shard or data, weights.dense),
-        ("expert_dp", (experts := max(data * layout.tp // layout.ep, 1)), experts, weights.routed))
+        ("dp", data, layout.shard or data, weights.dense), ("expert_dp", experts, experts, weights.routed))
     for axis, ranks, within, own in axes:
-        size = job.gradient_bytes * own
-        if layout.sharding == "ddp":
-            found.append(Collective("gradients", "all_reduce", axis, ranks, size, count, True))
-            continue
-        found += [Collective("gradients", "reduce_scatter", axis, within, size, count, True),
-                  Collective("gradients of copies", "all_reduce", "replica", ranks // within, size / within, count, True),
-                  Collective("weights", "all_gather", axis, within, 2 * own, count, True)]
+        kind: Kind = "all_reduce" if layout.sharding == "ddp" or within < ranks else "reduce_scatter"
+        found.append(Collective("gradients", kind, axis, ranks, job.gradient_bytes * own, count, True))
+        if layout.sharding != "ddp":
+            found.append(Collective("weights", "all_gather", axis, within, 2 * own, count, True))
     return found
 
 
