@@ -11,7 +11,6 @@ from pathlib import Path
 
 from onnuri.planner import goodput, runs
 from onnuri.planner.interval import Interval, spread
-from onnuri.planner.plan import STATE_BYTES, speed
 from onnuri.planner.routing import real_step
 
 DATA = Path(__file__).parent.parent / "onnuri" / "planner" / "data" / "published_runs.csv"
@@ -22,9 +21,9 @@ def hours(row: runs.Row) -> Interval:
     """Geometric mean of a row's meanings."""
     found = []
     for job, _ in runs.meanings(row):
-        kept = goodput.goodput(job.cluster, job.architecture.num_params() * STATE_BYTES).share
+        kept = goodput.goodput(job.cluster, job.architecture.num_params() * goodput.STATE_BYTES).share
         tokens = float(row["tokens_trained_B"]) * 1e9
-        found.append(spread(lambda rate, share, tokens=tokens: tokens / (rate * share * 3600), speed(real_step(job)), kept))
+        found.append(spread(lambda rate, share, tokens=tokens: tokens / (rate * share * 3600), real_step(job).speed, kept))
     return Interval(**{end: math.exp(statistics.fmean(math.log(getattr(i, end)) for i in found)) for end in ("low", "mid", "high")})
 
 

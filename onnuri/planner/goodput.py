@@ -12,6 +12,8 @@ from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, spread
 
 DAY = 86_400.0
+STATE_BYTES = 12.0
+"""a parameter in a checkpoint: fp32 weights and Adam's two moments"""
 LLAMA3 = 3.8e-3
 """failures a node-day: 419 unexpected interruptions in 54 days on 2,048 nodes (arXiv 2407.21783)"""
 RSC_LARGE, RSC_SMALL = 6.50e-3, 24 / 7.9 / 128

@@ -6,6 +6,7 @@ import csv
 import difflib
 import functools
 import re
+import statistics
 from pathlib import Path
 
 from onnuri.config import Config
@@ -31,8 +32,8 @@ class Gpu(Config):
     """GPUs that the fast links join"""
     nic_gb_per_s: float
     """one way to other domains, a GPU"""
-    gemm_share: float | None
-    """of the bf16 peak that large products reach (stas00/ml-engineering)"""
+    gemm_share: float
+    """of the bf16 peak that large products reach (stas00/ml-engineering); unmeasured, the median of the table's"""
     power_w: float | None
     usd_low: float | None
     """an hour"""
@@ -40,7 +41,7 @@ class Gpu(Config):
     launched: float
     """year in which kernels for its instruction set were first used in training"""
     special_tera_per_s: float
-    """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock"""
+    """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock; unknown, the median of the table's to the peak"""
 
     @property
     def memory_bytes(self) -> float:
@@ -90,7 +91,11 @@ class Cluster(Config):
 @functools.cache
 def table() -> dict[str, Gpu]:
     with (DATA / "hardware.csv").open(encoding="utf-8") as file:
-        return {row["gpu"]: _gpu(row) for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    share = statistics.median(s for row in rows if (s := _number(row, "gemm_fraction_bf16")))
+    special = statistics.median(s / (_number(row, "peak_bf16_dense_tflops") or 1) for row in rows
+                                if (s := _number(row, "special_tera_per_s")))
+    return {row["gpu"]: _gpu(row, share, special) for row in rows}
 
 
 @functools.cache  # a search asks for it a hundred thousand times
@@ -119,16 +124,20 @@ def parse(text: str) -> Cluster:
     return cluster(name, int(count))
 
 
-def _gpu(row: dict[str, str]) -> Gpu:
-    def number(column: str) -> float | None:
-        found = re.match(r"[\d.]+", row[column])
-        return float(found[0]) if found else None
+def _number(row: dict[str, str], column: str) -> float | None:
+    found = re.match(r"[\d.]+", row[column])
+    return float(found[0]) if found else None
 
-    return Gpu(name=row["gpu"], bf16_tflops=number("peak_bf16_dense_tflops") or 0.0,
-               fp8_tflops=number("peak_fp8_dense_tflops"), fp4_tflops=number("peak_fp4_dense_tflops"),
+
+def _gpu(row: dict[str, str], share: float, special: float) -> Gpu:
+    """A row; what it lacks of these two from all."""
+    number = functools.partial(_number, row)
+    peak = number("peak_bf16_dense_tflops") or 0.0
+    return Gpu(name=row["gpu"], bf16_tflops=peak, fp8_tflops=number("peak_fp8_dense_tflops"),
+               fp4_tflops=number("peak_fp4_dense_tflops"),
                memory_gb=number("hbm_GB") or 0.0, memory_tb_per_s=number("hbm_TBps") or 0.0,
                link_gb_per_s=number("nvlink_GBps_per_dir") or 0.0, domain=int(number("scaleup_domain_gpus") or 1),
-               nic_gb_per_s=(number("nic_Gbps_per_gpu") or 0.0) / 8, gemm_share=number("gemm_fraction_bf16"),
+               nic_gb_per_s=(number("nic_Gbps_per_gpu") or 0.0) / 8, gemm_share=number("gemm_fraction_bf16") or share,
                power_w=number("power_W"), usd_low=number("price_usd_per_gpu_hour_low"),
-               usd_high=number("price_usd_per_gpu_hour_high"), launched=number("launched") or 2024.0,
-               special_tera_per_s=number("special_tera_per_s") or 4.0)
+               usd_high=number("price_usd_per_gpu_hour_high"), launched=float(row["launched"]),
+               special_tera_per_s=number("special_tera_per_s") or special * peak)

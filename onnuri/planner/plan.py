@@ -16,7 +16,7 @@ from onnuri.planner import goodput as goodputs
 from onnuri.planner import loss as losses
 from onnuri.planner import operate, phases
 from onnuri.planner.bill import Bill
-from onnuri.planner.goodput import DAY, Goodput
+from onnuri.planner.goodput import DAY, STATE_BYTES, Goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
 from onnuri.planner.job import Job
@@ -30,8 +30,6 @@ from onnuri.planner.step_time import StepTime
 
 FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
-STATE_BYTES = 12.0
-"""a parameter in a checkpoint: fp32 weights and Adam's two moments"""
 YEARS = 2018, 2035
 """in which training software may have been released"""
 ENCODING = Interval(low=0.1, mid=0.25, high=0.5)

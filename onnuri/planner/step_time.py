@@ -29,6 +29,8 @@ class Rates(NamedTuple):
     """FLOP/s of large 16-bit products"""
     narrow: float
     """FLOP/s of large products in the job's precision"""
+    cap: float
+    """logarithm of the power allowed over the board's own"""
     fp8: float
     """1 where the precision is that, else 0"""
     mxfp8: float
@@ -72,14 +74,14 @@ class StepTime(Config):
 
 def rates(job: Job) -> Rates:
     kind, cluster = job.cluster.kind, job.cluster
-    share = cluster.gemm_share or kind.gemm_share or 0.73
-    if cluster.power_w and kind.power_w:  # a cap below the board's own: between a clock's cube root and proportion, assumed
-        share *= min(1.0, cluster.power_w / kind.power_w) ** 0.5
+    share = cluster.gemm_share or kind.gemm_share
+    capped = cluster.power_w / kind.power_w if cluster.power_w and kind.power_w else 1.0
     year = job.release or max(COMMON_YEAR, kind.launched + 0.5)
     precision = job.layout.precision
     return Rates(
         wide=kind.bf16_tflops * 1e12 * share, narrow=kind.peak_tflops(precision) * 1e12 * share,
-        fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"), nvfp4=float(precision == "nvfp4"),
+        cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
+        nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
         age=max(0.0, year - kind.launched), year=year,
         graphs=0.5 if job.graphs is None else float(job.graphs),
@@ -89,20 +91,23 @@ def rates(job: Job) -> Rates:
 def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
     """Exposed parts of a step, and what is hidden."""
     narrow = r.fp8 + r.mxfp8 + r.nvfp4
-    speed = r.narrow * (1 - narrow + r.fp8 * c["fp8"] + r.mxfp8 * c["mxfp8"] + r.nvfp4 * c["nvfp4"])
+    clock = math_exp(c["power"] * r.cap)
+    wide = r.wide * clock
+    speed = r.narrow * clock * (1 - narrow + (r.fp8 + r.mxfp8) * c["fp8"] + r.nvfp4 * c["nvfp4"])
+    corner = functools.partial(larger, sharp=c["corner"])
     slow = 1 + c["young"] * math_exp(-r.age / c["years"])
     old = math_exp(2022 - r.year)
     soft = slow + c["young_attention"] * math_exp(-r.age / c["years"]) + c["old_attention"] * old
     memory = r.memory * c["memory"]
-    size = 1 - 0.4 * narrow - 0.1 * r.nvfp4  # operands in 8 or 4 bit, results in 16
+    size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
     # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
-    fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) / (1 + math_exp((FUSED_YEAR - r.year) * 50))
+    fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
     one = {  # of a micro-batch
         "projections": slow * corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
         "feed_forward": slow * corner(w.mlp_flops / (speed * c["mlp"]), size * w.mlp_bytes / memory),
         "experts": slow * corner(w.expert_flops / (speed * c["expert"]), size * w.expert_bytes / memory),
-        "head": slow * corner(w.head_flops / (r.wide * c["projection"]), w.head_bytes / memory),
-        "attention": soft * (w.attention_flops / (r.wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])),
+        "head": slow * corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
+        "attention": soft * (w.attention_flops / (wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
         "elementwise": c["elementwise"] * (1 + c["old_elementwise"] * old) * w.elementwise_bytes / memory,
         "permute": c["permute"] * fused * w.permute_bytes / memory,
@@ -111,17 +116,19 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     busy = sum(one.values())
     progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
     host = (w.layers * c["launch"] + w.expert_layers * c["launch_experts"] * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
-    one["launch"] = (busy**4 + host**4) ** 0.25 - busy  # the slower of the two, with a round corner
+    one["launch"] = corner(busy, host) - busy
     shown = {"tp": c["tp_exposed"], "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
     sent = {"tp": w.tp_wire / c["wire"], "cp": w.cp_wire / c["wire"], "ep": w.ep_wire / c["wire"], "pp": w.pp_wire / c["wire"]}
     one |= {name: time * shown[name] for name, time in sent.items()}
     pace = sum(one.values())
     gather = w.gather_wire / c["wire"] + w.gather_hops * c["hop"]
-    one["gather"] = beyond(gather, c["overlap"] * pace) + c["leak"] * gather
+    hides = c["overlap"] * pace
+    one["gather"] = corner(gather, hides) - hides + c["leak"] * gather
     step = w.step_wire / c["wire"] + w.step_hops * c["hop"]
     parts = {name: time * w.micro_batches for name, time in one.items()}
     parts["bubble"] = w.bubble * sum(one.values())
-    parts["reduce"] = beyond(step, c["overlap"] * w.cover * pace) + c["leak"] * step
+    covered = hides * w.cover
+    parts["reduce"] = corner(step, covered) - covered + c["leak"] * step
     parts["optimizer"] = c["elementwise"] * w.optimizer_bytes / memory
     parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
     hidden = {name: time * (1 - shown[name]) * w.micro_batches for name, time in sent.items()}
@@ -174,14 +181,9 @@ def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
             f"{len(constants.load())} constants, `onnuri plan constants`")
 
 
-def corner(compute: float, moved: float) -> float:
-    """A roofline with a round corner."""
-    return (compute**2 + moved**2) ** 0.5
-
-
-def beyond(traffic: float, cover: float) -> float:
-    """What of `traffic` is over `cover`, with a round corner; 0 without traffic."""
-    return (((traffic - cover) ** 2 + 0.04 * traffic**2) ** 0.5 + traffic - cover) / 2
+def larger(a: float, b: float, sharp: float) -> float:
+    """The larger of two, with a round corner: their sum where `sharp` is 1."""
+    return (a**sharp + b**sharp) ** (1 / sharp)
 
 
 def math_exp(x: float) -> float:
