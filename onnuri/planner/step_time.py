@@ -97,19 +97,19 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     corner = functools.partial(larger, sharp=c["corner"])
     slow = 1 + c["young"] * math_exp(-r.age / c["years"])
     old = math_exp(2022 - r.year)
-    soft = slow + c["young_attention"] * math_exp(-r.age / c["years"]) + c["old_attention"] * old
+    soft = slow + c["young_attention"] * math_exp(-r.age / c["years"]) + c["old"] * old
     memory = r.memory * c["memory"]
     size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
     # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
     fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
     one = {  # of a micro-batch
         "projections": slow * corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
-        "feed_forward": slow * corner(w.mlp_flops / (speed * c["mlp"]), size * w.mlp_bytes / memory),
+        "feed_forward": slow * corner(w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory),
         "experts": slow * corner(w.expert_flops / (speed * c["expert"]), size * w.expert_bytes / memory),
         "head": slow * corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
         "attention": soft * (w.attention_flops / (wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
-        "elementwise": c["elementwise"] * (1 + c["old_elementwise"] * old) * w.elementwise_bytes / memory,
+        "elementwise": c["elementwise"] * (1 + c["old"] * old) * w.elementwise_bytes / memory,
         "permute": c["permute"] * fused * w.permute_bytes / memory,
         "scan": c["scan"] * w.scan_bytes / memory,
     }

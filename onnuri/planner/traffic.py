@@ -130,9 +130,9 @@ def _context(job: Job, h: Held) -> list[Collective]:
 
 
 def _expert(job: Job, layers: list[tuple[Block, float]]) -> list[Collective]:
-    """Tokens to their experts and back, forward and backward."""
+    """Tokens to their experts and back, forward and backward; tensor-parallel ranks each send their part of them."""
     layout, found = job.layout, []
-    split = layout.tp if layout.sequence_parallel else 1
+    split = layout.tp if job.ours or layout.sequence_parallel else 1
     for b, count in layers:
         if (e := b.experts) and layout.ep > 1:
             size, calls = 2.0 * (e.latent or job.architecture.hidden) * job.pass_tokens / split, 2 * (_passes(job) + 1)
