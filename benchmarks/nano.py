@@ -30,7 +30,8 @@ def measured(run: Path) -> dict[str, Any]:
     architecture = settings.architecture
     cells = [c for c in matrix(onnuri.load(run / "model"), ITEMS)["cells"] if c["objects"] == c["language"] == "all"]
     return {"machine": machine(), "total_params": architecture.num_params(), "active_params": architecture.num_active_params(),
-            "steps": settings.steps, "tokens_a_step": settings.tokens, "loss": log[-1]["loss"], "training_seconds": settings.steps / median(line["steps_per_second"] for line in log),
+            "steps": settings.steps, "tokens_a_step": settings.tokens, "loss": log[-1]["loss"],
+            "training_seconds": settings.steps / median(line["steps_per_second"] for line in log),
             "flops": settings.steps * settings.tokens * architecture.flops_per_token(SEQUENCE), "items": ITEMS,
             "off_diagonal": {split: off_diagonal(cells, split) for split in SPLITS},
             "cells": [{k: c[k] for k in KEPT} for c in cells]}
