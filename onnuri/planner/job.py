@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from onnuri.config import Config
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.layout import Layout
+
+
+Kernels = Literal["vendor", "compiled", "eager"]
+"""vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; compiled: PyTorch's own, fused by its compiler;
+eager: PyTorch's own, one an operation"""
 
 
 class Job(Config):
@@ -21,6 +28,8 @@ class Job(Config):
     release: float | None = None
     """year of the training software, such as 2025.9; None for unknown"""
 
+    kernels: Kernels = "vendor"
+    """of another group's engine; Onnuri's trainer runs eager ones"""
     graphs: bool | None = None
     """kernels replayed from captured graphs instead of launched one by one; None for unknown"""
     gradient_bytes: float = 4.0

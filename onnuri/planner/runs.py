@@ -16,7 +16,7 @@ from onnuri.errors import ConfigError
 from onnuri.planner import goodput, hardware, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.job import Job
+from onnuri.planner.job import Job, Kernels
 from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
 
 Row = dict[str, str]
@@ -145,9 +145,18 @@ def meanings(row: Row) -> list[Meaning]:
         rank = layout.micro_batch * tokens * layout.dp
         batch = whole(row, "global_batch_tokens") or rank * max(-(-4_194_304 // rank), 4 * layout.pp * (layout.pp > 1))
         jobs.append(Job(architecture=a, layout=layout, cluster=cluster, tokens=tokens, batch_tokens=max(batch, rank),
-                        elsewhere=True, release=year(row, a), graphs=True if re.search(r"graph", note(row), re.I) else None,
+                        elsewhere=True, release=year(row, a), kernels=_kernels(row),
+                        graphs=True if re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU") else None,
                         gradient_bytes=_gradient_bytes(row)))
     return [Meaning(job, 1 / len(jobs)) for job in jobs]
+
+
+def _kernels(row: Row) -> Kernels:
+    """PyTorch's own where a row speaks of its compiler or its attention and not of a vendor's library."""
+    if re.search(r"\beager\b", note(row), re.I):
+        return "eager"
+    own = re.search(r"torch\.?compile|torchtitan|SDPA|FSDP2", note(row), re.I)
+    return "compiled" if own and not re.search(r"\bTE\b|Transformer Engine|Megatron", note(row)) else "vendor"
 
 
 def _gradient_bytes(row: Row) -> float:
@@ -188,15 +197,17 @@ def year(row: Row, a: Architecture) -> float | None:
 def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
     """What the row says, completed in every way that fits; where nothing fits, its plainest completion."""
     text, moe = row["zero_or_fsdp"].lower(), any(b.experts for b in a.blocks)
-    sharding: Sharding = "fsdp" if re.search(r"fsdp|zero-?3", text) else "zero1"
+    full = re.search(r"fsdp|zero-?3", text)
     stages = re.search(r"\bVP ?(\d+)", note(row))
     options = []
     for tp, pp, cp, ep in _degrees(row, a, gpus, moe):
         dp = max(1, gpus // (tp * pp * cp))
         chunks = [int(stages[1])] if stages else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and v * pp <= a.layers / 1.5)]
+        shard = _shard(text, dp * cp)
+        sharding: Sharding = "zero1" if not full else "hsdp" if shard else "fsdp"
         open_ = itertools.product(_recomputes(row), _precisions(row), _micro_batches(row, tokens, dp, pp), chunks)
         for recompute, kind, m, v in open_:
-            options.append(Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=_shard(text, dp * cp),
+            options.append(Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=shard,
                                   recompute=recompute, virtual_stages=v, micro_batch=m, precision=kind))
     return [o for o in options if fits(a, o, row["gpu"], tokens)] or options[:1]
 

@@ -18,6 +18,9 @@ from onnuri.planner.job import Job
 
 FUSED_YEAR = 2026.42
 """Megatron Core 26.06 (github NVIDIA/Megatron-LM issue 4997)"""
+HOPPER = 2023.0
+"""PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since (arXiv 2407.08608: 35 %
+of an H100's peak, against 75 %)"""
 COMMON_YEAR = 2025.5
 """of training software whose year is unknown"""
 
@@ -41,6 +44,10 @@ class Rates(NamedTuple):
     """exponentials a second"""
     age: float
     """years between the GPU's launch and the software"""
+    attention_age: float
+    """the same of attention's kernels"""
+    eager: float
+    """1 where kernels are not fused"""
     year: float
     graphs: float
     """probability that kernels are replayed"""
@@ -77,13 +84,14 @@ def rates(job: Job) -> Rates:
     share = cluster.gemm_share or kind.gemm_share
     capped = cluster.power_w / kind.power_w if cluster.power_w and kind.power_w else 1.0
     year = job.release or max(COMMON_YEAR, kind.launched + 0.5)
-    precision = job.layout.precision
+    precision, age = job.layout.precision, max(0.0, year - kind.launched)
+    kernels = "eager" if job.ours else job.kernels
     return Rates(
         wide=kind.bf16_tflops * 1e12 * share, narrow=kind.peak_tflops(precision) * 1e12 * share,
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        age=max(0.0, year - kind.launched), year=year,
+        age=age, attention_age=0.0 if kernels != "vendor" and kind.launched >= HOPPER else age, eager=float(kernels == "eager"), year=year,
         graphs=0.5 if job.graphs is None else float(job.graphs),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 
@@ -97,7 +105,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     corner = functools.partial(larger, sharp=c["corner"])
     slow = 1 + c["young"] * math_exp(-r.age / c["years"])
     old = math_exp(2022 - r.year)
-    soft = slow + c["young_attention"] * math_exp(-r.age / c["years"]) + c["old"] * old
+    soft = slow + c["young_attention"] * math_exp(-r.attention_age / c["years"]) + c["old"] * old
     memory = r.memory * c["memory"]
     size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
     # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
@@ -109,7 +117,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
         "head": slow * corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
         "attention": soft * (w.attention_flops / (wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
-        "elementwise": c["elementwise"] * (1 + c["old"] * old) * w.elementwise_bytes / memory,
+        "elementwise": c["elementwise"] * (1 + c["old"] * (old + r.eager)) * w.elementwise_bytes / memory,
         "permute": c["permute"] * fused * w.permute_bytes / memory,
         "scan": c["scan"] * w.scan_bytes / memory,
     }

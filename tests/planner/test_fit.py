@@ -1,0 +1,73 @@
+"""The fit against constants that made the rows themselves, and intervals against errors of a known spread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnuri.planner import constants, fit, runs
+
+ROWS = fit.usable(runs.read(fit.PUBLISHED))[::7]
+
+
+@pytest.fixture(scope="module")
+def evidence() -> fit.Evidence:
+    return fit.stack(ROWS)
+
+
+@pytest.fixture(scope="module")
+def made(evidence: fit.Evidence) -> tuple[dict[str, float], fit.Evidence]:
+    """Constants away from their priors, and rows that run at exactly the speed that they give."""
+    draw = np.random.default_rng(0)
+    truth = {c.name: c.prior * float(np.exp(c.spread * draw.uniform(-1.5, 1.5))) for c in constants.load()}
+    values = np.exp(fit.log_speed(evidence, truth)) * evidence.factor
+    return truth, evidence._replace(rows=[{**r, "value": repr(float(v))} for r, v in zip(ROWS, values, strict=True)])
+
+
+def test_a_fit_finds_the_constants_that_made_its_rows(made: tuple[dict[str, float], fit.Evidence]) -> None:
+    """Those that the rows speak of; the rest stay near their priors, and all rows are predicted."""
+    truth, rows = made
+    found, target = fit.fit(rows), fit.published(rows)
+    prior = {c.name: c.prior for c in constants.load()}
+    off = {name: np.abs(fit.log_speed(rows, c) - target) for name, c in (("found", found), ("prior", prior))}
+    assert np.median(off["found"]) < 0.02 < 0.5 * np.median(off["prior"])
+    assert found["projection"] == pytest.approx(truth["projection"], rel=0.1)
+
+
+def test_a_row_that_is_held_out_has_no_say(made: tuple[dict[str, float], fit.Evidence]) -> None:
+    _, rows = made
+    held = np.arange(len(ROWS)) % 4 == 0
+    changed = rows._replace(rows=[{**r, "value": "1"} if out else r for r, out in zip(rows.rows, held, strict=True)])
+    assert fit.fit(rows, held) == fit.fit(changed, held)
+
+
+def test_one_absurd_row_does_not_carry_the_fit(made: tuple[dict[str, float], fit.Evidence]) -> None:
+    _, rows = made
+    absurd = rows._replace(rows=[{**r, "value": repr(100 * float(r["value"]))} if k == 3 else r for k, r in enumerate(rows.rows)])
+    found, target = fit.log_speed(rows, fit.fit(absurd)), fit.published(rows)
+    assert np.median(np.abs(found - target)) < 0.05
+
+
+def test_intervals_leave_a_tenth_on_either_side() -> None:
+    draw = np.random.default_rng(1)
+    moe, doubts = draw.random(4000) < 0.5, draw.integers(0, 3, 4000)
+    open_ = constants.values()["open"]
+    errors = draw.normal(0.0, 0.1, 4000) * (1 + open_ * doubts)
+    found = fit.interval(errors, moe, doubts, [str(k) for k in range(4000)])
+    for kind, mask in (("dense", ~moe), ("moe", moe)):
+        wide = 1 + found["open"] * doubts[mask]
+        below, above = errors[mask] < -found[f"{kind}_below"] * wide, errors[mask] > found[f"{kind}_above"] * wide
+        assert below.mean() == pytest.approx(0.1, abs=0.01) and above.mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_machine_with_many_rows_is_one_machine() -> None:
+    """Half of the machines are 30 % slower than foretold; that they have few rows makes nobody surer."""
+    machines = [f"big {k % 5}" for k in range(1000)] + [f"small {k}" for k in range(5)]
+    errors = np.array([0.0] * 1000 + [-0.36] * 5)
+    found = fit.interval(errors, np.zeros(1005, bool), np.zeros(1005, int), machines)
+    assert found["dense_below"] == pytest.approx(0.36, abs=0.01)
+
+
+def test_repeats_count_what_releases_repeat() -> None:
+    rows = [{"model": m, "gpu": "H100", "precision": "bf16", "seq_len": "4096"} for m in "aab"]
+    assert list(fit.repeats(rows)) == [2, 2, 1]
