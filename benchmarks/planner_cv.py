@@ -1,7 +1,8 @@
 """Cross-validation of the step time on published runs: every source, and every model, left out in turn.
 
 Run: `make bench-planner`. Writes `benchmarks/results/planner_cv.json`, and with `--freeze` the package's constants, fitted
-to all rows. Takes about three minutes on one core.
+to all rows. Both tables of runs are fitted, and what is left out is left out of both; figures are given for each table.
+Takes about three minutes on one core.
 """
 
 from __future__ import annotations
@@ -19,20 +20,29 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from onnuri.planner import constants, hardware, memory_rows, runs
-from onnuri.planner.fit import PUBLISHED, Evidence, fit, interval, log_speed, published, stack, usable
+from onnuri.planner.fit import FURTHER, PUBLISHED, Evidence, fit, interval, log_speed, published, stack, usable
 from onnuri.planner.step_time import spread, step_time
 from onnuri.planner.validate import MEMORY_COLUMNS, row_doubts
 
 RESULT = Path(__file__).parent / "results" / "planner_cv.json"
 
 
-def left_out(e: Evidence, keys: list[str]) -> np.ndarray:
+def left_out(e: Evidence, keys: list[str], start: dict[str, float]) -> np.ndarray:
     """Each row's prediction by a fit to the rows of other keys."""
     out = np.zeros(len(e.rows))
     for key in sorted(set(keys)):
         held = np.array([k == key for k in keys])
-        out[held] = log_speed(e, fit(e, held))[held]
+        out[held] = log_speed(e, fit(e, held, start))[held]
     return out
+
+
+def model(row: runs.Row) -> str:
+    """Its name, one for releases of one shape: Llama 3 and 3.1 differ in what they read."""
+    return re.sub(r"llama-?3\.1", "llama3", row["model"].lower())
+
+
+def machine(row: runs.Row) -> str:
+    return f"{runs.repository(row)} {row['gpu']}"
 
 
 def utilisation(e: Evidence, keys: list[str]) -> np.ndarray:
@@ -63,23 +73,34 @@ def errors(found: np.ndarray, target: np.ndarray) -> dict[str, float]:
     return {"rows": len(off), "median": round(float(np.median(off)), 4), "p90": round(float(np.quantile(off, 0.9)), 4)}
 
 
-def coverage(found: np.ndarray, target: np.ndarray, moe: np.ndarray, doubts: np.ndarray, keys: list[str]) -> dict[str, float]:
-    """Share of rows inside intervals that were made from the errors of other keys."""
-    inside = np.zeros(len(found), bool)
+def coverage(errors: dict[str, np.ndarray], name: str, e: Evidence, doubts: np.ndarray, keys: list[str]) -> np.ndarray:
+    """Which rows lie inside intervals that were made from the errors of other keys: those of a machine that nobody measured
+    where its source is left out, else those of a known one."""
+    inside, moe = np.zeros(len(e.rows), bool), mixtures(e)
     for key in sorted(set(keys)):
-        held = np.array([k == key for k in keys])
-        own = {**constants.values(), **interval((target - found)[~held], moe[~held], doubts[~held])}
-        for i in np.flatnonzero(held):
-            down, up = spread(bool(moe[i]), int(doubts[i]), own)
-            inside[i] = -down <= target[i] - found[i] <= up
-    return {"pooled": round(float(inside.mean()), 3), "dense": round(float(inside[~moe].mean()), 3),
-            "moe": round(float(inside[moe].mean()), 3)}
+        rest = np.array([k != key for k in keys])
+        own = {**constants.values(), **interval(errors["model"][rest], errors["source"][rest], moe[rest], doubts[rest],
+                                                [machine(r) for r, out in zip(e.rows, rest, strict=True) if out])}
+        for i in np.flatnonzero(~rest):
+            down, up = spread(bool(moe[i]), int(doubts[i]), own, measured=name == "model")
+            inside[i] = -down <= errors[name][i] <= up
+    return inside
 
 
-def ranks(e: Evidence, found: np.ndarray) -> dict[str, Any]:
+def covered(inside: np.ndarray, moe: np.ndarray) -> dict[str, float]:
+    shares = {"pooled": inside, "dense": inside[~moe], "moe": inside[moe]}
+    return {name: round(float(each.mean()), 3) for name, each in shares.items()}
+
+
+def mixtures(e: Evidence) -> np.ndarray:
+    return np.array([r["kind"] == "moe" for r in e.rows])
+
+
+def ranks(e: Evidence, found: np.ndarray, among: np.ndarray) -> dict[str, Any]:
     """Spearman's correlation over the layouts of models that have four or more, each layout once: its median speed."""
     layouts: dict[str, dict[tuple[str, ...], list[int]]] = defaultdict(lambda: defaultdict(list))
-    for i, row in enumerate(e.rows):
+    for i in np.flatnonzero(among):
+        row = e.rows[i]
         key = tuple(row[c] for c in ("gpu", "gpus", "precision", "dp", "tp", "pp", "cp", "ep", "zero_or_fsdp", "recompute"))
         layouts[row["model"]][key].append(i)
     target, out = published(e), {}
@@ -109,35 +130,41 @@ def elsewhere() -> dict[str, Any]:
     return out
 
 
+def table(e: Evidence, among: np.ndarray, out: np.ndarray, base: np.ndarray, inside: np.ndarray) -> dict[str, Any]:
+    """Figures of the rows of one table."""
+    target, moe, found = published(e), mixtures(e), {}
+    for kind, mask in (("dense", among & ~moe), ("moe", among & moe)):
+        found[kind] = {"error": errors(out[mask], target[mask]), "utilisation_baseline": errors(base[mask], target[mask])}
+        found[kind]["over_baseline"] = round(found[kind]["error"]["median"] / found[kind]["utilisation_baseline"]["median"], 3)
+    return {**found, "coverage": covered(inside[among], moe[among]), "ranks": ranks(e, out, among)}
+
+
 def main() -> None:
-    e = stack(usable(runs.read(PUBLISHED)))
-    target, moe = published(e), np.array([r["kind"] == "moe" for r in e.rows])
+    first = usable(runs.read(PUBLISHED))
+    e = stack(first + usable(runs.read(FURTHER)))
+    among = {"published": np.arange(len(e.rows)) < len(first), "further": np.arange(len(e.rows)) >= len(first)}
     doubts = np.array([row_doubts([m.job for m in runs.meanings(r)]) for r in e.rows])
-    found: dict[str, Any] = {"rows": len(e.rows)}
-    predicted = {}
-    for name, keys in (("source", [runs.repository(r) for r in e.rows]), ("model", [r["model"] for r in e.rows])):
-        out, base = left_out(e, keys), utilisation(e, keys)
-        predicted[name] = out
-        found[name] = {kind: {"error": errors(out[mask], target[mask]), "utilisation_baseline": errors(base[mask], target[mask])}
-                       for kind, mask in (("dense", ~moe), ("moe", moe))}
-        for kind in found[name].values():
-            kind["over_baseline"] = round(kind["error"]["median"] / kind["utilisation_baseline"]["median"], 3)
-        found[name]["coverage"] = coverage(out, target, moe, doubts, keys)
-        found[name]["ranks"] = ranks(e, out)
-    whole = fit(e)
-    both = np.concatenate([target - predicted["source"], target - predicted["model"]])
-    ends = interval(both, np.tile(moe, 2), np.tile(doubts, 2))
-    fitted = log_speed(e, whole)
-    prior = log_speed(e, {c.name: c.prior for c in constants.load()})
-    for name, out in (("fitted", fitted), ("prior", prior)):
-        found[name] = {kind: errors(out[mask], target[mask]) for kind, mask in (("dense", ~moe), ("moe", moe))}
+    whole, target, moe = fit(e), published(e), mixtures(e)
+    keys = {"source": [runs.repository(r) for r in e.rows], "model": [model(r) for r in e.rows]}
+    out = {name: left_out(e, k, whole) for name, k in keys.items()}
+    base = {name: utilisation(e, k) for name, k in keys.items()}
+    off = {name: target - each for name, each in out.items()}
+    inside = {name: coverage(off, name, e, doubts, k) for name, k in keys.items()}
+    found: dict[str, Any] = {"rows": {name: int(mask.sum()) for name, mask in among.items()}}
+    for title, mask in among.items():
+        figures = {name: table(e, mask, out[name], base[name], inside[name]) for name in keys}
+        for name, c in (("fitted", whole), ("prior", {c.name: c.prior for c in constants.load()})):
+            said = log_speed(e, c)
+            figures[name] = {kind: errors(said[m], target[m]) for kind, m in (("dense", mask & ~moe), ("moe", mask & moe))}
+        found |= figures if title == "published" else {title: figures}
     if "--freeze" in sys.argv:
-        constants.save({**whole, **ends})
+        constants.save({**whole, **interval(off["model"], off["source"], moe, doubts, [machine(r) for r in e.rows])})
         constants.load.cache_clear()
         constants.values.cache_clear()
     found["elsewhere"] = elsewhere()
+    found["held_out"] = {r["id"]: [round(float(off[name][i]), 3) for name in keys] for i, r in enumerate(e.rows)}
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
+    print(json.dumps({k: v for k, v in found.items() if k != "held_out"}, indent=1))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from onnuri.planner.validate import CHOICE
 
 SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
-INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open")
+INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open", "machine")
 """constants of the interval, which come from errors on what was held out"""
-PUBLISHED = runs.PUBLISHED
+PUBLISHED, FURTHER = runs.PUBLISHED, runs.FURTHER
 
 
 class Evidence(NamedTuple):
@@ -82,8 +82,8 @@ def repeats(rows: Sequence[runs.Row]) -> np.ndarray:
     return np.array([count[k] for k in keys], float)
 
 
-def fit(e: Evidence, held: Any = None) -> dict[str, float]:
-    """Constants from all rows but those `held` out (a mask)."""
+def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) -> dict[str, float]:
+    """Constants from all rows but those `held` out (a mask); `start` only saves time."""
     known = [c for c in constants.load() if c.name not in INTERVAL]
     prior, spread = np.log([c.prior for c in known]), np.array([c.spread for c in known])
     use = np.ones(len(e.rows), bool) if held is None else ~held
@@ -98,18 +98,31 @@ def fit(e: Evidence, held: Any = None) -> dict[str, float]:
         robust = np.sign(z) * np.sqrt(2 * (np.sqrt(1 + z**2) - 1))  # soft l1 on rows, not on priors
         return np.concatenate([robust, x])
 
-    return named(least_squares(residuals, np.zeros(len(known)), method="trf", x_scale=1.0, max_nfev=60).x)
+    first = np.zeros(len(known)) if start is None else (np.log([start[c.name] for c in known]) - prior) / spread
+    return named(least_squares(residuals, first, method="trf", x_scale=1.0, max_nfev=60).x)
 
 
-def interval(errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray) -> dict[str, float]:
+def interval(known: np.ndarray, unknown: np.ndarray, moe: np.ndarray, doubts: np.ndarray,
+             machines: Sequence[str]) -> dict[str, float]:
     """The interval's constants from logarithms of published over predicted of rows that were held out: a tenth lies
-    beyond either end. `open` stays at its prior, and so do the ends of a kind with fewer than ten rows."""
+    beyond either end. The ends come from errors on machines of which other rows were `known`, and what a machine that
+    nobody measured adds from errors where its whole source was `unknown`. Rows of one machine err together: it counts as
+    the root of its rows. `open` stays at its prior, and so do the ends of a kind with fewer than ten rows."""
     found = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
-    wider = found["open"]
+    count, wider = Counter(machines), 1 + found["open"] * doubts
+    weight = np.array([count[m] ** -0.5 for m in machines])
     for kind, mask in (("dense", ~moe), ("moe", moe)):
-        if mask.sum() < 10:
-            continue
-        scaled = errors[mask] / (1 + wider * doubts[mask])
-        found |= {f"{kind}_below": max(0.02, -float(np.quantile(scaled, 0.1))),
-                  f"{kind}_above": max(0.02, float(np.quantile(scaled, 0.9)))}
-    return found
+        if mask.sum() >= 10:
+            scaled = known[mask] / wider[mask]
+            found |= {f"{kind}_below": max(0.02, -quantile(scaled, weight[mask], 0.1)),
+                      f"{kind}_above": max(0.02, quantile(scaled, weight[mask], 0.9))}
+    below, above = (np.where(moe, found[f"moe_{end}"], found[f"dense_{end}"]) for end in ("below", "above"))
+    reached = np.maximum(-unknown / below, unknown / above) / wider
+    return found | {"machine": max(1.0, quantile(reached, weight, 0.8))}
+
+
+def quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:
+    """The value below which that share of the weight lies."""
+    order = np.argsort(values)
+    total = np.cumsum(weight[order]) - weight[order] / 2
+    return float(np.interp(share * weight.sum(), total, values[order]))

@@ -29,7 +29,7 @@ NUMBERS = {"total_params_B", "active_params_B", "layers", "hidden", "ffn", "expe
            "real_step_ms", "real_mem_GiB"}
 CUMULATIVE = ("gpu_hours", "days")
 METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", *CUMULATIVE)
-PUBLISHED = hardware.DATA / "published_runs.csv"
+PUBLISHED, FURTHER = hardware.DATA / "published_runs.csv", hardware.DATA / "further_runs.csv"
 RULE = ("a row is null only if its model, gpu or metric is empty, its GPU is not listed, nothing tells its model's size, "
         "or it asks for hours or days without tokens_trained_B; a null counts as 100 % error")
 FULL_SCORES_BEFORE = 2025.0
@@ -64,8 +64,8 @@ def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
 
 @functools.cache
 def published() -> tuple[Row, ...]:
-    """Rows of steady speed that stand on a published page."""
-    return tuple(r for r in read(PUBLISHED) if steady(r))
+    """Rows of steady speed that stand on a published page: what the constants were fitted to."""
+    return tuple(r for path in (PUBLISHED, FURTHER) for r in read(path) if steady(r))
 
 
 def steady(row: Row) -> bool:

@@ -115,7 +115,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
         "feed_forward": slow * corner(w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory),
         "experts": slow * corner(w.expert_flops / (speed * c["expert"]), size * w.expert_bytes / memory),
         "head": slow * corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
-        "attention": soft * (w.attention_flops / (wide * c["attention"]) + w.exponentials / (r.special * c["exponential"])),
+        "attention": soft * corner(w.attention_flops / (wide * c["attention"]), w.exponentials / (r.special * c["exponential"])),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
         "elementwise": c["elementwise"] * (1 + c["old"] * (old + r.eager)) * w.elementwise_bytes / memory,
         "permute": c["permute"] * fused * w.permute_bytes / memory,
@@ -152,7 +152,7 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     total = sum(parts.values())
     speed = job.batch_tokens / job.cluster.gpus / total
     moe = any(b.experts for b in job.architecture.blocks)
-    down, up = spread(moe, doubts(job), {**constants.values(), **c})
+    down, up = spread(moe, doubts(job), {**constants.values(), **c}, measured=job.cluster.gemm_share is not None)
     return StepTime(parts=parts, overlapped={k: max(0.0, v) for k, v in hidden.items()}, total=total,
                     tokens_per_s_per_gpu=speed, mfu=w.model_flops / total / (job.cluster.kind.bf16_tflops * 1e12),
                     low=speed * math.exp(-down), high=speed * math.exp(up),
@@ -166,9 +166,9 @@ def doubts(job: Job) -> int:
     return (job.release is None) + (job.cluster.kind.name not in _seen()) + odd
 
 
-def spread(moe: bool, doubt: int, c: dict[str, float]) -> tuple[float, float]:
-    """Logarithms from the prediction to the ends of its 80 % interval."""
-    kind, wider = "moe" if moe else "dense", 1 + c["open"] * doubt
+def spread(moe: bool, doubt: int, c: dict[str, float], measured: bool = False) -> tuple[float, float]:
+    """Logarithms from the prediction to the ends of its 80 % interval; `measured`: the machine's own rate of products is."""
+    kind, wider = "moe" if moe else "dense", (1 + c["open"] * doubt) * (1.0 if measured else c["machine"])
     return c[f"{kind}_below"] * wider, c[f"{kind}_above"] * wider
 
 

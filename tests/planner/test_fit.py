@@ -49,23 +49,31 @@ def test_one_absurd_row_does_not_carry_the_fit(made: tuple[dict[str, float], fit
 
 
 def test_intervals_leave_a_tenth_on_either_side() -> None:
+    """On machines that are known; on others they hold eight of ten."""
     draw = np.random.default_rng(1)
     moe, doubts = draw.random(4000) < 0.5, draw.integers(0, 3, 4000)
-    open_ = constants.values()["open"]
-    errors = draw.normal(0.0, 0.1, 4000) * (1 + open_ * doubts)
-    found = fit.interval(errors, moe, doubts, [str(k) for k in range(4000)])
+    wide = 1 + constants.values()["open"] * doubts
+    known, unknown = draw.normal(0.0, 0.1, 4000) * wide, draw.normal(0.0, 0.25, 4000) * wide
+    found = fit.interval(known, unknown, moe, doubts, [str(k) for k in range(4000)])
     for kind, mask in (("dense", ~moe), ("moe", moe)):
-        wide = 1 + found["open"] * doubts[mask]
-        below, above = errors[mask] < -found[f"{kind}_below"] * wide, errors[mask] > found[f"{kind}_above"] * wide
+        below, above = known[mask] < -found[f"{kind}_below"] * wide[mask], known[mask] > found[f"{kind}_above"] * wide[mask]
         assert below.mean() == pytest.approx(0.1, abs=0.01) and above.mean() == pytest.approx(0.1, abs=0.01)
+    assert found["machine"] == pytest.approx(2.5, rel=0.05)
 
 
-def test_a_machine_with_many_rows_is_one_machine() -> None:
-    """Half of the machines are 30 % slower than foretold; that they have few rows makes nobody surer."""
-    machines = [f"big {k % 5}" for k in range(1000)] + [f"small {k}" for k in range(5)]
-    errors = np.array([0.0] * 1000 + [-0.36] * 5)
-    found = fit.interval(errors, np.zeros(1005, bool), np.zeros(1005, int), machines)
-    assert found["dense_below"] == pytest.approx(0.36, abs=0.01)
+def test_a_machine_with_many_rows_is_not_many_machines() -> None:
+    """Half of forty machines are 30 % slower than foretold; that they have few rows makes nobody surer."""
+    machines = [f"big {k % 20}" for k in range(2000)] + [f"small {k}" for k in range(20)]
+    errors = np.array([0.01] * 2000 + [-0.36] * 20)
+    rows, alike = len(errors), [f"{k}" for k in range(len(errors))]
+    told = [fit.interval(errors, errors, np.zeros(rows, bool), np.zeros(rows, int), names)["dense_below"] for names in (machines, alike)]
+    assert told[0] > 0.1 > told[1]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_weights_are_repeated_rows(share: float) -> None:
+    values, weight = np.random.default_rng(2).normal(size=400), np.random.default_rng(3).integers(1, 6, 400)
+    assert fit.quantile(values, weight.astype(float), share) == pytest.approx(np.quantile(np.repeat(values, weight), share), abs=0.02)
 
 
 def test_repeats_count_what_releases_repeat() -> None:
