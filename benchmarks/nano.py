@@ -32,6 +32,8 @@ def measured(run: Path) -> dict[str, Any]:
     return {"machine": machine(), "total_params": architecture.num_params(), "active_params": architecture.num_active_params(),
             "steps": settings.steps, "tokens_a_step": settings.tokens, "loss": last["loss"], "training_seconds": last["seconds"],
             "flops": settings.steps * settings.tokens * architecture.flops_per_token(SEQUENCE), "items": ITEMS,
+            **{name: json.loads((run / f"{name}.json").read_text(encoding="utf-8"))["lm"]
+               for name in ("forecast", "outcome") if (run / f"{name}.json").exists()},
             "off_diagonal": {split: off_diagonal(cells, split) for split in SPLITS},
             "cells": [{k: c[k] for k in KEPT} for c in cells]}
 

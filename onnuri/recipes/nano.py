@@ -8,6 +8,7 @@ at the end is the architecture. Run: `onnuri train axk1 --preset nano`.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from onnuri.model.omni import load_codecs, save_codecs
 from onnuri.model.vocabulary import Vocabulary
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.stock import architecture
-from onnuri.recipes import find, module
+from onnuri.recipes import NAMES, find, matrix, module
 from onnuri.recipes.laptop import PLACES, Stage, learn, note
 from onnuri.training.loop import LoopConfig
 
@@ -95,9 +96,15 @@ def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
     torch.manual_seed(settings.seed)
     network = backbone.stock_model(find(name).family, {**settings.values, "vocab_size": settings.architecture.vocabulary})
     stage = Stage(name="lm", loop=settings.loop.replace(steps=settings.steps, seed=settings.seed), mix=settings.mix)
-    learn(network, *made, (stage,), settings.tokens, settings.seed, out)
+    learn(network, *made, (stage,), settings.tokens, settings.seed, out, earlier(name) if settings.flops == BUDGET else {})
     note(out, "model", time.time() - start)
     console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")
+
+
+def earlier(name: str) -> dict[str, float]:
+    """Losses of the other systems' runs that lie beside the recipes: same data, mix and budget."""
+    files = {other: matrix(other) for other in NAMES if other != name}
+    return {other: json.loads(path.read_text(encoding="utf-8"))["loss"] for other, path in files.items() if path.exists()}
 
 
 def prepare(settings: NanoConfig, data: Path) -> tuple[dict[str, Any], Table]:
