@@ -28,7 +28,7 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.stock import architecture
 from onnuri.recipes import NAMES, find, matrix, module
 from onnuri.recipes.laptop import PLACES, Stage, learn, note
-from onnuri.training.loop import LoopConfig
+from onnuri.training.loop import LoopConfig, read_metrics
 
 MIX = PLACES.replace(hear=0.14, speak=0.12)
 TEXT_CODES = 4_096
@@ -96,15 +96,22 @@ def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
     torch.manual_seed(settings.seed)
     network = backbone.stock_model(find(name).family, {**settings.values, "vocab_size": settings.architecture.vocabulary})
     stage = Stage(name="lm", loop=settings.loop.replace(steps=settings.steps, seed=settings.seed), mix=settings.mix)
-    learn(network, *made, (stage,), settings.tokens, settings.seed, out, earlier(name) if settings.flops == BUDGET else {})
+    learn(network, *made, (stage,), settings.tokens, settings.seed, out, earlier(settings, out))
     note(out, "model", time.time() - start)
     console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")
 
 
-def earlier(name: str) -> dict[str, float]:
-    """Losses of the other systems' runs that lie beside the recipes: same data, mix and budget."""
-    files = {other: matrix(other) for other in NAMES if other != name}
-    return {other: json.loads(path.read_text(encoding="utf-8"))["loss"] for other, path in files.items() if path.exists()}
+def earlier(settings: NanoConfig, out: Path) -> dict[str, float]:
+    """Last losses of the other systems' runs on this budget: of those that lie beside this one, else of those kept with the
+    recipes."""
+    found = {}
+    for other in (n for n in NAMES if n != settings.recipe):
+        beside = out.parent / out.name.replace(settings.recipe, other)
+        if (beside / "model").exists() and NanoConfig.load(beside / "run.json").flops == settings.flops:
+            found[other] = read_metrics(beside / "lm")[-1]["loss"]
+        elif settings.flops == BUDGET and matrix(other).exists():
+            found[other] = json.loads(matrix(other).read_text(encoding="utf-8"))["loss"]
+    return found
 
 
 def prepare(settings: NanoConfig, data: Path) -> tuple[dict[str, Any], Table]:

@@ -98,6 +98,7 @@ def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> F
     state, moments = 4 * a.num_params(), sum(4 * p.numel() * (1 if isinstance(o, Muon) else 2) for o in optimizer.each
                                              for group in o.param_groups for p in group["params"])
     kept = machine.WIDE * tokens * sum(b.count * eager(b, a.hidden, machine.ALONE).inside for b in a.blocks)
+    kept += 12 * sum(rows * ids for rows, ids in machine.scored(task, batch))  # logits, their logarithms and gradients
     present, steps = resident("VmRSS"), loop.steps or 0
     return Forecast(
         params=a.num_params(), weight_bytes=state, gradient_bytes=state, optimizer_bytes=moments,
@@ -131,13 +132,13 @@ def score(out: Path, stage: str, module: nn.Module) -> None:
 
 def outcome(folder: Path, module: nn.Module) -> Outcome:
     """Of a stage that ended in this process."""
-    lines = read_metrics(folder)
+    lines, peak = read_metrics(folder), resident("VmHWM")
     steps = [b - a for a, b in itertools.pairwise([0.0, *(line["step"] for line in lines)])]
     state = torch.load(folder / "checkpoint.pt", weights_only=True)["optimizer"]
     moments = [t for o in state.values() for of in o["state"].values() for t in of.values() if t.ndim]  # but for counts of steps
     return Outcome(
         params=sum(p.numel() for p in module.parameters()), weight_bytes=sum(p.nbytes for p in module.parameters()),
-        optimizer_bytes=sum(t.nbytes for t in moments), peak_bytes=resident("VmHWM"), minutes=lines[-1]["seconds"] / 60,
+        optimizer_bytes=sum(t.nbytes for t in moments), peak_bytes=peak, minutes=lines[-1]["seconds"] / 60,
         tokens_per_second=sum(n * line["tokens"] for n, line in zip(steps, lines, strict=True)) / lines[-1]["seconds"],
         loss=lines[-1]["loss"])
 

@@ -36,8 +36,7 @@ def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: 
     pace = copied()
     job = Job(architecture=a, layout=ALONE, cluster=hardware.Cluster(gpu="H100", gpus=1), tokens=tokens, batch_tokens=tokens)
     work = cost.work(job)
-    heads = [(scored, c.hi - c.lo) for c in task.vocabulary.choices()
-             if (scored := int(((batch["ids"] >= c.lo) & (batch["ids"] < c.hi) & (batch["weights"] > 0)).sum()))]
+    heads = scored(task, batch)
     moved = work.elementwise_bytes - 14 * tokens * a.vocabulary + 14 * sum(rows * ids for rows, ids in heads) + work.permute_bytes
     return {
         "products": sum(n * product(*shape) for shape, n in shapes(task, a, tokens).items()),
@@ -47,6 +46,13 @@ def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: 
         "moved": WIDE * moved / pace,
         "optimizer": updates(optimizer) + WIDE * work.optimizer_bytes / pace,
         "batch": quickest(lambda: task.batch(0))}
+
+
+def scored(task: OmniTask, batch: dict[str, Tensor]) -> list[tuple[int, int]]:
+    """(targets, ids among which they are scored)."""
+    ids, counted = batch["ids"], batch["weights"] > 0
+    return [(rows, c.hi - c.lo) for c in task.vocabulary.choices()
+            if (rows := int(((ids >= c.lo) & (ids < c.hi) & counted).sum()))]
 
 
 def shapes(task: OmniTask, a: Architecture, tokens: int) -> Counter[tuple[int, int, int]]:
