@@ -22,7 +22,8 @@ def test_smoke_trains_two_systems_on_one_table(tmp_path):
     assert read_metrics(tmp_path / "vaetki/lm")[-1]["step"] == nano.smoke("vaetki").steps == 4
     told = json.loads((tmp_path / "hyperclovax_omni/forecast.json").read_text())["lm"]
     assert (told["loss"], told["loss_from"]) == (None, [])  # vaetki's smoke run has a budget of its own
-    assert json.loads((tmp_path / "vaetki/outcome.json").read_text())["lm"]["params"] == nano.smoke("vaetki").architecture.num_params()
+    was = json.loads((tmp_path / "vaetki/outcome.json").read_text())["lm"]
+    assert was["params"] == nano.smoke("vaetki").architecture.num_params()
     model = onnuri.load(tmp_path / "vaetki/model")
     assert type(model.network).__name__ == "VaetkiForCausalLM" and isinstance(model.engine.forward, StockForward)
     text = model.codecs["text"]

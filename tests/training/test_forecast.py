@@ -82,8 +82,8 @@ def test_eight_of_ten_more_runs_lie_in_the_range():
 
 def test_a_miss_is_said(task):
     told = forecast.foresee(task, LOOP, {"other": 1.0})
-    was = forecast.Outcome(params=told.params, weight_bytes=told.weight_bytes, optimizer_bytes=told.optimizer_bytes,
-                           peak_bytes=round(told.peak_bytes.mid), tokens_per_second=told.tokens_per_second.mid, minutes=1e9, loss=1.5)
+    was = forecast.Outcome(params=told.params, weight_bytes=told.weight_bytes, optimizer_bytes=told.optimizer_bytes, loss=1.5,
+                           peak_bytes=round(told.peak_bytes.mid), tokens_per_second=told.tokens_per_second.mid, minutes=1e9)
     rows = {row[0]: row[2] for row in forecast.compared(told, was)}
     assert "+50.0%, out of the range" in rows["loss"] and "range" in rows["steps"] and "range" not in rows["speed"]
     assert "no earlier run" in {row[0]: row[1] for row in forecast.compared(told.replace(loss=None), was)}["loss"]
