@@ -33,6 +33,8 @@ def measured(run: Path) -> dict[str, Any]:
             "steps": settings.steps, "tokens_a_step": settings.tokens, "loss": log[-1]["loss"],
             "training_seconds": settings.steps / median(line["steps_per_second"] for line in log),
             "flops": settings.steps * settings.tokens * architecture.flops_per_token(SEQUENCE), "items": ITEMS,
+            **{name: json.loads((run / f"{name}.json").read_text(encoding="utf-8"))["lm"]
+               for name in ("forecast", "outcome") if (run / f"{name}.json").exists()},
             "off_diagonal": {split: off_diagonal(cells, split) for split in SPLITS},
             "cells": [{k: c[k] for k in KEPT} for c in cells]}
 
