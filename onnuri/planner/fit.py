@@ -99,7 +99,7 @@ def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) ->
         return np.concatenate([robust, x])
 
     first = np.zeros(len(known)) if start is None else (np.log([start[c.name] for c in known]) - prior) / spread
-    return named(least_squares(residuals, first, method="trf", x_scale=1.0, max_nfev=60).x)
+    return named(least_squares(residuals, first, method="trf", ftol=1e-5, xtol=1e-4, max_nfev=60).x)
 
 
 def interval(known: np.ndarray, unknown: np.ndarray, moe: np.ndarray, doubts: np.ndarray,
