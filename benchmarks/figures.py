@@ -133,13 +133,21 @@ def planner() -> str | None:
         e = of.get(which, of)
         return f"{100 * e['median']:.1f} / {100 * e['p90']:.1f} %"
 
-    kinds, rows = ("dense", "moe"), []
-    for name, left_out in (("a source (repository)", found["source"]), ("a model", found["model"])):
-        rows.append([name, *(error(left_out[k]) for k in kinds), f"{100 * left_out['coverage']['pooled']:.0f} %",
-                     f"{left_out['ranks']['median']:.2f}"])
-        rows.append(["– median utilisation of the rest", *(error(left_out[k], "utilisation_baseline") for k in kinds), "", ""])
+    def line(name: str, left_out: dict[str, Any]) -> list[str]:
+        return [name, *(error(left_out[k]) for k in kinds), f"{100 * left_out['coverage']['pooled']:.0f} %",
+                f"{left_out['ranks']['median']:.2f}"]
+
+    kinds, rows, more, unseen = ("dense", "moe"), [], found["further"], read("planner_unseen")
+    for name, key in (("a source (repository)", "source"), ("a model", "model")):
+        rows.append(line(name, found[key]))
+        rows.append(["– median utilisation of the rest", *(error(found[key][k], "utilisation_baseline") for k in kinds), "", ""])
     rows += [[name, *(error(found[key][k]) for k in kinds), "", ""] for name, key in (
         ("nothing (in sample)", "fitted"), ("everything (priors alone)", "prior"))]
+    rows += [line("**further table**: a source", more["source"]), line("a model", more["model"])]
+    rows += [["nothing (in sample)", *(error(more["fitted"][k]) for k in kinds), "", ""]]
+    if unseen:
+        rows.append(["all of it: before any constant saw them", *(error(unseen[k]) for k in kinds),
+                     f"{100 * unseen['all']['coverage']:.0f} %", ""])
     head = ["left out", "dense", "mixture of experts", "80 % intervals hold", "Spearman over layouts, median of models"]
     return table(head, rows)
 

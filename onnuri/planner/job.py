@@ -9,7 +9,6 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.layout import Layout
 
-
 Kernels = Literal["vendor", "compiled", "eager"]
 """vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; compiled: PyTorch's own, fused by its compiler;
 eager: PyTorch's own, one an operation"""

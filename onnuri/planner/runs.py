@@ -179,7 +179,8 @@ def _cluster(row: Row, gpus: int) -> Cluster:
     share = re.search(r"GEMM[^;]*?\b(0\.\d+) of the peak", text)
     power = re.search(r"(\d{3,4}) ?W\b", text)
     memory = re.search(r"([\d.]+) ?TB/s", text)
-    return Cluster(gpu=kind.name, gpus=gpus, nic_gb_per_s=nic, gemm_share=float(share[1]) if share else None, power_w=float(power[1]) if power else None,
+    return Cluster(gpu=kind.name, gpus=gpus, nic_gb_per_s=nic, gemm_share=float(share[1]) if share else None,
+                   power_w=float(power[1]) if power else None,
                    memory_tb_per_s=float(memory[1]) if memory else None)
 
 

@@ -91,7 +91,8 @@ def rates(job: Job) -> Rates:
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        age=age, attention_age=0.0 if kernels != "vendor" and kind.launched >= HOPPER else age, eager=float(kernels == "eager"), year=year,
+        age=age, attention_age=0.0 if kernels != "vendor" and kind.launched >= HOPPER else age,
+        eager=float(kernels == "eager"), year=year,
         graphs=0.5 if job.graphs is None else float(job.graphs),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 

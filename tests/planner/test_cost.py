@@ -21,7 +21,8 @@ DRY = json.loads((Path(__file__).parents[2] / "benchmarks/results/dryrun.json").
 LINK = gpu("H100").link_gb_per_s * 1e9
 
 
-def job(model: str = "Qwen3-30B-A3B", sequences: int = 4, nic: float | None = None, elsewhere: bool = False, **layout: object) -> Job:
+def job(model: str = "Qwen3-30B-A3B", sequences: int = 4, nic: float | None = None, elsewhere: bool = False,
+        **layout: object) -> Job:
     laid = Layout(**{"dp": 8, **layout})  # type: ignore[arg-type]
     return Job(architecture=shapes.shape(model), layout=laid, cluster=Cluster(gpu="H100", gpus=laid.gpus, nic_gb_per_s=nic),
                tokens=4096, batch_tokens=4096 * laid.dp * laid.micro_batch * sequences, elsewhere=elsewhere)
@@ -41,7 +42,8 @@ def sent(found: list[Collective] | tuple[Collective, ...]) -> float:
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["ddp", "zero1", "fsdp"]), st.sampled_from([1, 2, 8]), st.sampled_from([1, 2]), st.sampled_from([1, 2]),
        st.sampled_from(["selective", "full"]), st.booleans())
-def test_every_byte_of_traffic_is_on_a_wire_once(sharding: str, ep: int, tp: int, pp: int, recompute: str, elsewhere: bool) -> None:
+def test_every_byte_of_traffic_is_on_a_wire_once(sharding: str, ep: int, tp: int, pp: int, recompute: str,
+                                                 elsewhere: bool) -> None:
     """In one domain all wires have one rate, so their seconds are traffic's bytes over it."""
     one = job(dp=8 // tp // pp, tp=tp, pp=pp, ep=min(ep, 8 // tp // pp), sharding=sharding, recompute=recompute, elsewhere=elsewhere)
     found, m = cost.wires(one), one.micro_batches
