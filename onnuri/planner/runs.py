@@ -152,11 +152,12 @@ def meanings(row: Row) -> list[Meaning]:
 
 
 def _kernels(row: Row) -> Kernels:
-    """PyTorch's own where a row speaks of its compiler or its attention and not of a vendor's library."""
+    """PyTorch's own where a row speaks of its compiler, its attention or its sharding and of no vendor's library."""
     if re.search(r"\beager\b", note(row), re.I):
         return "eager"
-    own = re.search(r"torch\.?compile|torchtitan|SDPA|FSDP2", note(row), re.I)
-    return "compiled" if own and not re.search(r"\bTE\b|Transformer Engine|Megatron", note(row)) else "vendor"
+    own = re.search(r"torch\.?compile|torchtitan|SDPA|FSDP", f"{note(row)} {row['zero_or_fsdp']}", re.I)
+    library = re.search(r"\bTE\b|Transformer Engine|Megatron|NeMo|XLA|JAX|MaxText", note(row)) or row["gpu"].startswith("TPU")
+    return "compiled" if own and not library else "vendor"
 
 
 def _gradient_bytes(row: Row) -> float:

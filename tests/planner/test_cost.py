@@ -45,7 +45,8 @@ def sent(found: list[Collective] | tuple[Collective, ...]) -> float:
 def test_every_byte_of_traffic_is_on_a_wire_once(sharding: str, ep: int, tp: int, pp: int, recompute: str,
                                                  elsewhere: bool) -> None:
     """In one domain all wires have one rate, so their seconds are traffic's bytes over it."""
-    one = job(dp=8 // tp // pp, tp=tp, pp=pp, ep=min(ep, 8 // tp // pp), sharding=sharding, recompute=recompute, elsewhere=elsewhere)
+    dp = 8 // tp // pp
+    one = job(dp=dp, tp=tp, pp=pp, ep=min(ep, dp), sharding=sharding, recompute=recompute, elsewhere=elsewhere)
     found, m = cost.wires(one), one.micro_batches
     seconds = sum(time * (1 if name == "step_wire" else m) for name, time in found.items() if name.endswith("_wire"))
     assert seconds * LINK == pytest.approx(sent(collectives(one, cost.pace(one))), rel=1e-9)
