@@ -21,8 +21,8 @@ from scipy.stats import spearmanr
 
 from onnuri.planner import constants, hardware, runs
 from onnuri.planner.fit import FURTHER, PUBLISHED, Evidence, fit, interval, log_speed, published, stack, usable
+from onnuri.planner.step_time import doubts as unsure
 from onnuri.planner.step_time import spread, step_time
-from onnuri.planner.validate import row_doubts
 
 RARE = 8
 """groups in which rare sources and models are left out"""
@@ -151,7 +151,7 @@ def main() -> None:
     first = usable(runs.read(PUBLISHED))
     e = stack(first + usable(runs.read(FURTHER)))
     among = {"published": np.arange(len(e.rows)) < len(first), "further": np.arange(len(e.rows)) >= len(first)}
-    doubts = np.array([row_doubts([m.job for m in runs.meanings(r)]) for r in e.rows])
+    doubts = np.array([unsure(runs.meanings(r)[0].job) for r in e.rows])
     whole, target, moe = fit(e), published(e), mixtures(e)
     keys = {"source": folds([runs.repository(r) for r in e.rows]), "model": folds([model(r) for r in e.rows])}
     out = {name: left_out(e, k, whole) for name, k in keys.items()}

@@ -107,10 +107,15 @@ def interval(known: np.ndarray, unknown: np.ndarray, moe: np.ndarray, doubts: np
     """The interval's constants from logarithms of published over predicted of rows that were held out: a tenth lies
     beyond either end. The ends come from errors on machines of which other rows were `known`, and what a machine that
     nobody measured adds from errors where its whole source was `unknown`. Rows of one machine err together: it counts as
-    the root of its rows. `open` stays at its prior, and so do the ends of a kind with fewer than ten rows."""
+    the root of its rows. What fewer than ten rows tell stays at its prior."""
     found = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
-    count, wider = Counter(machines), 1 + found["open"] * doubts
+    count = Counter(machines)
     weight = np.array([count[m] ** -0.5 for m in machines])
+    doubtful = doubts > 0
+    if min(doubtful.sum(), (~doubtful).sum()) >= 10:
+        reach = [quantile(np.abs(known[m]), weight[m], 0.8) for m in (doubtful, ~doubtful)]
+        found["open"] = max(0.05, (reach[0] / reach[1] - 1) / float(np.average(doubts[doubtful], weights=weight[doubtful])))
+    wider = 1 + found["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
         if mask.sum() >= 10:
             scaled = known[mask] / wider[mask]

@@ -21,6 +21,8 @@ FUSED_YEAR = 2026.42
 HOPPER = 2023.0
 """PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since (arXiv 2407.08608: 35 %
 of an H100's peak, against 75 %)"""
+LONG, SMALL = 32_768, 2e9
+"""tokens and parameters from and below which errors are larger"""
 COMMON_YEAR = 2025.5
 """of training software whose year is unknown"""
 
@@ -42,10 +44,8 @@ class Rates(NamedTuple):
     """bytes a second"""
     special: float
     """exponentials a second"""
-    age: float
-    """years between the GPU's launch and the software"""
-    attention_age: float
-    """the same of attention's kernels"""
+    plain: float
+    """1 where attention's kernels are older than the GPU"""
     eager: float
     """1 where kernels are not fused"""
     year: float
@@ -84,15 +84,14 @@ def rates(job: Job) -> Rates:
     share = cluster.gemm_share or kind.gemm_share
     capped = cluster.power_w / kind.power_w if cluster.power_w and kind.power_w else 1.0
     year = job.release or max(COMMON_YEAR, kind.launched + 0.5)
-    precision, age = job.layout.precision, max(0.0, year - kind.launched)
+    precision = job.layout.precision
     kernels = "eager" if job.ours else job.kernels
     return Rates(
         wide=kind.bf16_tflops * 1e12 * share, narrow=kind.peak_tflops(precision) * 1e12 * share,
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        age=age, attention_age=0.0 if kernels != "vendor" and kind.launched >= HOPPER else age,
-        eager=float(kernels == "eager"), year=year,
+        plain=float(kernels != "vendor" and kind.launched >= HOPPER), eager=float(kernels == "eager"), year=year,
         graphs=0.5 if job.graphs is None else float(job.graphs),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 
@@ -104,18 +103,17 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     wide = r.wide * clock
     speed = r.narrow * clock * (1 - narrow + (r.fp8 + r.mxfp8) * c["fp8"] + r.nvfp4 * c["nvfp4"])
     corner = functools.partial(larger, sharp=c["corner"])
-    slow = 1 + c["young"] * math_exp(-r.age / c["years"])
     old = math_exp(2022 - r.year)
-    soft = slow + c["young_attention"] * math_exp(-r.attention_age / c["years"]) + c["old"] * old
+    soft = 1 + c["plain_attention"] * r.plain + c["old"] * old
     memory = r.memory * c["memory"]
     size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
     # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
     fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
     one = {  # of a micro-batch
-        "projections": slow * corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
-        "feed_forward": slow * corner(w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory),
-        "experts": slow * corner(w.expert_flops / (speed * c["expert"]), size * w.expert_bytes / memory),
-        "head": slow * corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
+        "projections": corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
+        "feed_forward": corner(w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory),
+        "experts": corner(w.expert_flops / (speed * c["expert"]), size * w.expert_bytes / memory),
+        "head": corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
         "attention": soft * corner(w.attention_flops / (wide * c["attention"]), w.exponentials / (r.special * c["exponential"])),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
         "elementwise": c["elementwise"] * (1 + c["old"] * (old + r.eager)) * w.elementwise_bytes / memory,
@@ -161,10 +159,12 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
 
 
 def doubts(job: Job) -> int:
-    """Things that widen the interval: software of an unknown year; a GPU without a published run; state-space mixers or
-    sinks, which few runs have."""
-    odd = any(b.mixer_params or (b.attention and b.attention.sinks) for b in job.architecture.blocks)
-    return (job.release is None) + (job.cluster.kind.name not in _seen()) + odd
+    """Things that go with larger errors on rows that were held out, each about as much: a GPU without a published run, or
+    launched less than a year before; software before 2023; kernels of PyTorch's own; long sequences; small models."""
+    kind, year = job.cluster.kind, job.release or COMMON_YEAR
+    new = kind.name not in _seen() or year - kind.launched < 1
+    plain = job.ours or job.kernels != "vendor"
+    return new + (year < 2023) + plain + (job.tokens >= LONG) + (job.architecture.num_params() < SMALL)
 
 
 def spread(moe: bool, doubt: int, c: dict[str, float], measured: bool = False) -> tuple[float, float]:

@@ -41,15 +41,9 @@ def predict(row: runs.Row) -> Prediction | None:
     odds = [(s / best) ** CHOICE for s in speeds]
     speed = math.exp(sum(o * math.log(s) for o, s in zip(odds, speeds, strict=True)) / sum(odds))
     moe = any(b.experts for b in jobs[0].architecture.blocks)
-    down, up = spread(moe, row_doubts(jobs), constants.values())
+    down, up = spread(moe, doubts(jobs[0]), constants.values())
     ends = [runs.in_metric(row, jobs[0], s) for s in (speed, speed * math.exp(-down), speed * math.exp(up))]
     return Prediction(ends[0], min(ends[1:]), max(ends[1:]))
-
-
-def row_doubts(jobs: list[Any]) -> int:
-    """A job's own, and one each where the row leaves micro-batch or layout open."""
-    return doubts(jobs[0]) + (len({j.layout.micro_batch for j in jobs}) > 1) + (
-        len({(j.layout.tp, j.layout.pp) for j in jobs}) > 1)
 
 
 def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:

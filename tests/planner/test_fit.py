@@ -52,9 +52,11 @@ def test_intervals_leave_a_tenth_on_either_side() -> None:
     """On machines that are known; on others they hold eight of ten."""
     draw = np.random.default_rng(1)
     moe, doubts = draw.random(4000) < 0.5, draw.integers(0, 3, 4000)
-    wide = 1 + constants.values()["open"] * doubts
+    wide = 1 + 0.4 * doubts
     known, unknown = draw.normal(0.0, 0.1, 4000) * wide, draw.normal(0.0, 0.25, 4000) * wide
     found = fit.interval(known, unknown, moe, doubts, [str(k) for k in range(4000)])
+    assert found["open"] == pytest.approx(0.4, abs=0.1)
+    wide = 1 + found["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
         below, above = known[mask] < -found[f"{kind}_below"] * wide[mask], known[mask] > found[f"{kind}_above"] * wide[mask]
         assert below.mean() == pytest.approx(0.1, abs=0.01) and above.mean() == pytest.approx(0.1, abs=0.01)
