@@ -82,17 +82,21 @@ def errors(found: np.ndarray, target: np.ndarray) -> dict[str, float]:
     return {"rows": len(off), "median": round(float(np.median(off)), 4), "p90": round(float(np.quantile(off, 0.9)), 4)}
 
 
-def coverage(errors: dict[str, np.ndarray], name: str, e: Evidence, doubts: np.ndarray, keys: list[str]) -> np.ndarray:
-    """Which rows lie inside intervals that were made from the errors of other keys: those of a machine that nobody measured
-    where its source is left out, else those of a known one."""
+def ends(off: dict[str, np.ndarray], e: Evidence, doubts: np.ndarray, use: np.ndarray) -> dict[str, float]:
+    """The interval's constants from both ways of leaving out, of some rows."""
+    errors, names = np.concatenate([each[use] for each in off.values()]), [machine(e.rows[i]) for i in np.flatnonzero(use)]
+    return interval(errors, np.tile(mixtures(e)[use], 2), np.tile(doubts[use], 2), 2 * names)
+
+
+def coverage(off: dict[str, np.ndarray], name: str, e: Evidence, doubts: np.ndarray, keys: list[str]) -> np.ndarray:
+    """Which rows lie inside intervals that were made from the errors of other keys."""
     inside, moe = np.zeros(len(e.rows), bool), mixtures(e)
     for key in sorted(set(keys)):
         rest = np.array([k != key for k in keys])
-        own = {**constants.values(), **interval(errors["model"][rest], errors["source"][rest], moe[rest], doubts[rest],
-                                                [machine(r) for r, out in zip(e.rows, rest, strict=True) if out])}
+        own = {**constants.values(), **ends(off, e, doubts, rest)}
         for i in np.flatnonzero(~rest):
-            down, up = spread(bool(moe[i]), int(doubts[i]), own, measured=name == "model")
-            inside[i] = -down <= errors[name][i] <= up
+            down, up = spread(bool(moe[i]), int(doubts[i]), own)
+            inside[i] = -down <= off[name][i] <= up
     return inside
 
 
@@ -124,9 +128,7 @@ def elsewhere(e: Evidence, whole: dict[str, float], off: dict[str, np.ndarray], 
     """A machine whose large products its group measured (SimuMax's B200: 0.488 of the peak, the table says 0.776), its source
     left out: with the table's rate, and with the measured one."""
     held = np.array([runs.meanings(r)[0].job.cluster.gemm_share is not None for r in e.rows])
-    names = [machine(r) for r, out in zip(e.rows, held, strict=True) if not out]
-    ends = interval(off["model"][~held], off["source"][~held], mixtures(e)[~held], doubts[~held], names)
-    c, out = {**constants.values(), **fit(e, held, whole), **ends}, {}
+    c, out = {**constants.values(), **fit(e, held, whole), **ends(off, e, doubts, ~held)}, {}
     for name in ("table", "measured"):
         speeds, inside = [], []
         for i in np.flatnonzero(held):
@@ -166,7 +168,7 @@ def main() -> None:
             figures[name] = {kind: errors(said[m], target[m]) for kind, m in (("dense", mask & ~moe), ("moe", mask & moe))}
         found |= figures if title == "published" else {title: figures}
     if "--freeze" in sys.argv:
-        constants.save({**whole, **interval(off["model"], off["source"], moe, doubts, [machine(r) for r in e.rows])})
+        constants.save({**whole, **ends(off, e, doubts, np.ones(len(e.rows), bool))})
         constants.load.cache_clear()
         constants.values.cache_clear()
     found["elsewhere"] = elsewhere(e, whole, off, doubts)

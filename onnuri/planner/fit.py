@@ -19,7 +19,7 @@ from onnuri.planner.validate import CHOICE
 
 SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
-INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open", "machine")
+INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open")
 """constants of the interval, which come from errors on what was held out"""
 PUBLISHED, FURTHER = runs.PUBLISHED, runs.FURTHER
 
@@ -102,28 +102,22 @@ def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) ->
     return named(least_squares(residuals, first, method="trf", ftol=1e-5, xtol=1e-4, max_nfev=60).x)
 
 
-def interval(known: np.ndarray, unknown: np.ndarray, moe: np.ndarray, doubts: np.ndarray,
-             machines: Sequence[str]) -> dict[str, float]:
+def interval(errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray, machines: Sequence[str]) -> dict[str, float]:
     """The interval's constants from logarithms of published over predicted of rows that were held out: a tenth lies
-    beyond either end. The ends come from errors on machines of which other rows were `known`, and what a machine that
-    nobody measured adds from errors where its whole source was `unknown`. Rows of one machine err together: it counts as
-    the root of its rows. What fewer than ten rows tell stays at its prior."""
+    beyond either end. Rows of one machine err together, so it counts for less than their number. What fewer than ten rows
+    tell stays at its prior."""
     found = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
-    count = Counter(machines)
-    weight = np.array([count[m] ** -0.5 for m in machines])
-    doubtful = doubts > 0
+    count, doubtful = Counter(machines), doubts > 0
+    weight = np.array([count[m] ** -0.25 for m in machines])
     if min(doubtful.sum(), (~doubtful).sum()) >= 10:
-        reach = [quantile(np.abs(known[m]), weight[m], 0.8) for m in (doubtful, ~doubtful)]
+        reach = [quantile(np.abs(errors[m]), weight[m], 0.8) for m in (doubtful, ~doubtful)]
         found["open"] = max(0.05, (reach[0] / reach[1] - 1) / float(np.average(doubts[doubtful], weights=weight[doubtful])))
-    wider = 1 + found["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
         if mask.sum() >= 10:
-            scaled = known[mask] / wider[mask]
+            scaled = errors[mask] / (1 + found["open"] * doubts[mask])
             found |= {f"{kind}_below": max(0.02, -quantile(scaled, weight[mask], 0.1)),
                       f"{kind}_above": max(0.02, quantile(scaled, weight[mask], 0.9))}
-    below, above = (np.where(moe, found[f"moe_{end}"], found[f"dense_{end}"]) for end in ("below", "above"))
-    reached = np.maximum(-unknown / below, unknown / above) / wider
-    return found | {"machine": max(1.0, quantile(reached, weight, 0.8))}
+    return found
 
 
 def quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:

@@ -21,8 +21,8 @@ FUSED_YEAR = 2026.42
 HOPPER = 2023.0
 """PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since (arXiv 2407.08608: 35 %
 of an H100's peak, against 75 %)"""
-LONG, SMALL = 32_768, 2e9
-"""tokens and parameters from and below which errors are larger"""
+SMALL, OTHERS = 2e9, ("TPU", "MI", "Ascend", "Gaudi")
+"""parameters below which, and GPUs on which, errors are larger: three of four rows are on NVIDIA's"""
 COMMON_YEAR = 2025.5
 """of training software whose year is unknown"""
 
@@ -85,13 +85,12 @@ def rates(job: Job) -> Rates:
     capped = cluster.power_w / kind.power_w if cluster.power_w and kind.power_w else 1.0
     year = job.release or max(COMMON_YEAR, kind.launched + 0.5)
     precision = job.layout.precision
-    kernels = "eager" if job.ours else job.kernels
     return Rates(
         wide=kind.bf16_tflops * 1e12 * share, narrow=kind.peak_tflops(precision) * 1e12 * share,
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        plain=float(kernels != "vendor" and kind.launched >= HOPPER), eager=float(kernels == "eager"), year=year,
+        plain=float(_plain(job)), eager=float(job.ours or job.kernels == "eager"), year=year,
         graphs=0.5 if job.graphs is None else float(job.graphs),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 
@@ -151,7 +150,7 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     total = sum(parts.values())
     speed = job.batch_tokens / job.cluster.gpus / total
     moe = any(b.experts for b in job.architecture.blocks)
-    down, up = spread(moe, doubts(job), {**constants.values(), **c}, measured=job.cluster.gemm_share is not None)
+    down, up = spread(moe, doubts(job), {**constants.values(), **c})
     return StepTime(parts=parts, overlapped={k: max(0.0, v) for k, v in hidden.items()}, total=total,
                     tokens_per_s_per_gpu=speed, mfu=w.model_flops / total / (job.cluster.kind.bf16_tflops * 1e12),
                     low=speed * math.exp(-down), high=speed * math.exp(up),
@@ -160,16 +159,21 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
 
 def doubts(job: Job) -> int:
     """Things that go with larger errors on rows that were held out, each about as much: a GPU without a published run, or
-    launched less than a year before; software before 2023; kernels of PyTorch's own; long sequences; small models."""
+    launched less than a year before; one of another vendor; software before 2023; attention older than the GPU; few
+    parameters."""
     kind, year = job.cluster.kind, job.release or COMMON_YEAR
     new = kind.name not in _seen() or year - kind.launched < 1
-    plain = job.ours or job.kernels != "vendor"
-    return new + (year < 2023) + plain + (job.tokens >= LONG) + (job.architecture.num_params() < SMALL)
+    return new + kind.name.startswith(OTHERS) + (year < 2023) + _plain(job) + (job.architecture.num_params() < SMALL)
 
 
-def spread(moe: bool, doubt: int, c: dict[str, float], measured: bool = False) -> tuple[float, float]:
-    """Logarithms from the prediction to the ends of its 80 % interval; `measured`: the machine's own rate of products is."""
-    kind, wider = "moe" if moe else "dense", (1 + c["open"] * doubt) * (1.0 if measured else c["machine"])
+def _plain(job: Job) -> bool:
+    """Whether attention's kernels are older than the GPU."""
+    return (job.ours or job.kernels != "vendor") and job.cluster.kind.launched >= HOPPER
+
+
+def spread(moe: bool, doubt: int, c: dict[str, float]) -> tuple[float, float]:
+    """Logarithms from the prediction to the ends of its 80 % interval."""
+    kind, wider = "moe" if moe else "dense", 1 + c["open"] * doubt
     return c[f"{kind}_below"] * wider, c[f"{kind}_above"] * wider
 
 

@@ -49,27 +49,23 @@ def test_one_absurd_row_does_not_carry_the_fit(made: tuple[dict[str, float], fit
 
 
 def test_intervals_leave_a_tenth_on_either_side() -> None:
-    """On machines that are known; on others they hold eight of ten."""
     draw = np.random.default_rng(1)
     moe, doubts = draw.random(4000) < 0.5, draw.integers(0, 3, 4000)
-    wide = 1 + 0.4 * doubts
-    known, unknown = draw.normal(0.0, 0.1, 4000) * wide, draw.normal(0.0, 0.25, 4000) * wide
-    found = fit.interval(known, unknown, moe, doubts, [str(k) for k in range(4000)])
+    errors = draw.normal(0.0, 0.1, 4000) * (1 + 0.4 * doubts)
+    found = fit.interval(errors, moe, doubts, [str(k) for k in range(4000)])
     assert found["open"] == pytest.approx(0.4, abs=0.1)
-    wide = 1 + found["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
-        below, above = known[mask] < -found[f"{kind}_below"] * wide[mask], known[mask] > found[f"{kind}_above"] * wide[mask]
+        wide = 1 + found["open"] * doubts[mask]
+        below, above = errors[mask] < -found[f"{kind}_below"] * wide, errors[mask] > found[f"{kind}_above"] * wide
         assert below.mean() == pytest.approx(0.1, abs=0.01) and above.mean() == pytest.approx(0.1, abs=0.01)
-    assert found["machine"] == pytest.approx(2.5, rel=0.05)
 
 
 def test_a_machine_with_many_rows_is_not_many_machines() -> None:
-    """Two of three machines are 30 % slower than foretold; that they have few rows makes nobody surer."""
-    machines = [f"big {k % 20}" for k in range(2000)] + [f"small {k}" for k in range(40)]
-    errors = np.array([0.01] * 2000 + [-0.36] * 40)
+    """Nine of ten machines are 30 % slower than foretold; that they have few rows makes nobody surer."""
+    machines = [f"big {k % 20}" for k in range(2000)] + [f"small {k}" for k in range(180)]
+    errors = np.array([0.01] * 2000 + [-0.36] * 180)
     rows, alike = len(errors), [f"{k}" for k in range(len(errors))]
-    told = [fit.interval(errors, errors, np.zeros(rows, bool), np.zeros(rows, int), names)["dense_below"]
-            for names in (machines, alike)]
+    told = [fit.interval(errors, np.zeros(rows, bool), np.zeros(rows, int), names)["dense_below"] for names in (machines, alike)]
     assert told[0] > 0.1 > told[1]
 
 

@@ -79,11 +79,11 @@ def test_slower_wires_and_products_are_slower() -> None:
 
 def test_interval_widens_for_what_is_unknown() -> None:
     known = job().replace(elsewhere=True)
-    others = [job(gpu="GH200"), job(tokens=65536), job("Llama3.2-1B"), job().replace(release=2022.5),
+    others = [job(gpu="GH200"), job(gpu="MI325X"), job("Llama3.2-1B"), job().replace(release=2022.5),
               job().replace(kernels="eager"), job(gpu="B200").replace(release=2025.1)]
     told = [f.high / f.low for f in map(step_time, [known, *(o.replace(elsewhere=True) for o in others)])]
     assert all(told[0] < wider for wider in told[1:])
-    assert step_time(job()).high / step_time(job()).low > told[0]  # our own trainer's kernels are eager
+    assert step_time(job()).high / step_time(job()).low > told[0]  # our own trainer's kernels are older than an H100
 
 
 @given(st.floats(0, 1e3), st.floats(1e-6, 1e3), st.floats(1, 8))
@@ -100,13 +100,6 @@ def test_pytorchs_own_kernels_are_slower_where_the_gpu_is_newer_than_they_are() 
     assert took("vendor", "A100-80") == took("compiled", "A100-80") < took("eager", "A100-80")
     ours = job(tokens=16384)
     assert step_time(ours).parts["attention"] == step_time(ours.replace(elsewhere=True, kernels="eager")).parts["attention"]
-
-
-def test_a_measured_machine_is_surer() -> None:
-    known = job()
-    told = known.replace(cluster=known.cluster.replace(gemm_share=known.cluster.kind.gemm_share))
-    one, other = step_time(known), step_time(told)
-    assert other.total == one.total and one.low < other.low < other.high < one.high
 
 
 def test_a_prediction_takes_about_a_millisecond() -> None:
