@@ -20,15 +20,33 @@ from typing import Any, ClassVar, Self, dataclass_transform
 from onnuri.errors import ConfigError
 
 
+class FrozenDict(dict[Any, Any]):
+    """A dict that stays as it is: a config's are."""
+
+    def _stays(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a config does not change; make another with replace()")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _stays
+
+    def __reduce__(self) -> tuple[type, tuple[dict[Any, Any]]]:
+        return type(self), (dict(self),)
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Config:
     """Frozen, keyword-only settings. Subclasses become dataclasses by being defined."""
 
     _owner: ClassVar[type | None] = None
+    _dicts: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        cls._dicts = tuple(f.name for f in dataclasses.fields(cls) if str(f.type).startswith("dict["))  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        for name in self._dicts:
+            object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict of JSON values; tuples become lists."""

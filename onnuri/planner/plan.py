@@ -30,8 +30,6 @@ from onnuri.planner.step_time import StepTime
 
 FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
-STATE_BYTES = 12.0
-"""a parameter in a checkpoint: fp32 weights and Adam's two moments"""
 YEARS = 2018, 2035
 """in which training software may have been released"""
 ENCODING = Interval(low=0.1, mid=0.25, high=0.5)
@@ -100,15 +98,18 @@ class Plan(Config):
     gpu_hours: Interval
     """training and encoding"""
     bill: Bill
-    loss: Interval
-    """nats a text token by published laws; compare sizes with it, not other models"""
+    loss: Interval | None
+    """nats a text token by published laws; compare sizes with it, not other models; None for fewer tokens than parameters"""
     serving: Serving
     media: tuple[str, ...]
     days_wanted: float | None
     usd_wanted: float | None
+    tokens_wanted: float
+    """what was asked for, or what the recipe says"""
     in_time: float | None
-    """probability of being done by the day that was asked for"""
+    """probability that all of them are trained by the day that was asked for"""
     in_budget: float | None
+    """the same of the dollars"""
     evidence: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]
     search: Search | None
@@ -152,7 +153,7 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     notes += phases.eased(recipe, jobs, laid) if laid else []
     work = _Work(recipe, cluster, jobs)
     work.share = _share(work, tokens, days, budget_usd)
-    return _assemble(work, [*notes, *phases.other_batches(zip(recipe.stages, jobs)), *work.tight()], days, budget_usd, searched)
+    return _assemble(work, [*notes, *phases.other_batches(zip(recipe.stages, jobs)), *work.tight()], tokens, days, budget_usd, searched)
 
 
 class _Work:
@@ -161,7 +162,7 @@ class _Work:
     def __init__(self, recipe: Recipe, cluster: Cluster, jobs: list[Job]) -> None:
         self.recipe, self.cluster, self.jobs, self.share = recipe, cluster, jobs, 1.0
         self.steps, self.rooms = [real_step(j) for j in jobs], [memory(j) for j in jobs]
-        self.state_bytes = recipe.omni.num_params() * STATE_BYTES
+        self.state_bytes = recipe.omni.num_params() * goodputs.STATE_BYTES
         self.goodput = goodputs.goodput(cluster, self.state_bytes)
 
     def stages(self) -> tuple[StagePlan, ...]:
@@ -215,8 +216,11 @@ def media_tokens(recipe: Recipe) -> float:
     return sum(s.tokens * part for s in recipe.stages for medium, part in s.media_share.items() if medium != "text")
 
 
-def _assemble(work: _Work, notes: list[str], days: float | None, usd: float | None, search: Search | None) -> Plan:
+def _assemble(work: _Work, notes: list[str], tokens: float | None, days: float | None, usd: float | None,
+              search: Search | None) -> Plan:
     recipe, cluster, stages, omni = work.recipe, work.cluster, work.stages(), work.recipe.omni
+    wanted = tokens or recipe.tokens
+    more = wanted / (recipe.tokens * work.share)
     main = max(range(len(stages)), key=lambda n: stages[n].tokens)
     found, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
     took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), found.speed
@@ -234,8 +238,8 @@ def _assemble(work: _Work, notes: list[str], days: float | None, usd: float | No
         state_bytes=work.state_bytes, days=took, encoding_gpu_hours=encoding, gpu_hours=hours, bill=cost,
         loss=losses.expected_loss(omni.num_params(), omni.num_active_params(), recipe.tokens * work.share - other, other),
         serving=operate.serving(omni, cluster), media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
-        days_wanted=days, usd_wanted=usd, in_time=took.below(days) if days else None,
-        in_budget=cost.usd.below(usd) if usd and cost.usd else None, evidence=_evidence(recipe, found), notes=tuple(notes),
+        days_wanted=days, usd_wanted=usd, tokens_wanted=wanted, in_time=(took * more).below(days) if days else None,
+        in_budget=(cost.usd * more).below(usd) if usd and cost.usd else None, evidence=_evidence(recipe, found), notes=tuple(notes),
         search=search)
 
 

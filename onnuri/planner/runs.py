@@ -42,8 +42,6 @@ RULE = (f"a row is null only if its model, gpu or metric is empty, its GPU is no
         "without that and gpus; a null counts as 100 % error")
 FULL_SCORES_BEFORE = 2025.0
 """year to which figures in FLOPs counted attention in full unless they say otherwise (PaLM's and Megatron-LM's formula)"""
-GOODPUT = 0.9
-"""of hours that count restarts too"""
 
 
 class Meaning(NamedTuple):
@@ -303,7 +301,7 @@ def in_metric(row: Row, job: Job, speed: float) -> float:
     if metric == "tokens_per_s_per_gpu":
         return speed
     if metric in CUMULATIVE:
-        hours = (number(row, "tokens_trained_B") or 0.0) * 1e9 / speed / 3600 / GOODPUT
+        hours = (number(row, "tokens_trained_B") or 0.0) * 1e9 / speed / 3600
         return hours if metric == "gpu_hours" else hours / 24 / (number(row, "gpus") or 1)
     flops = flops_per_token(row, job) * speed
     return flops / 1e12 if metric == "tflops_per_gpu" else 100 * flops / (job.cluster.kind.bf16_tflops * 1e12)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from onnuri import media
 from onnuri.errors import ConfigError
-from onnuri.planner import constants, memory_rows, runs
-from onnuri.planner.step_time import doubts, spread, step_time
+from onnuri.planner import constants, goodput, memory_rows, routing, runs, step_time
+from onnuri.planner.interval import Interval, spread
+from onnuri.planner.job import Job
 
 MEMORY_VALUE = "real_mem_GiB"
 MEMORY_COLUMNS = ("id", "model", "layers", "gpu", "gpus", "tp", "pp", "cp", "ep", "dp", "seq_len", "microbatches", MEMORY_VALUE)
@@ -38,19 +39,29 @@ def predict(row: runs.Row) -> Prediction | None:
         return None
     means = runs.meanings(row)
     jobs = [m.job for m in means]
-    speeds = [step_time(job).tokens_per_s_per_gpu for job in jobs]
+    speeds = [step_time.step_time(job).tokens_per_s_per_gpu for job in jobs]
     best = max(speeds)
     odds = [(s / best) ** CHOICE for s in speeds]
     speed = math.exp(sum(o * math.log(s) for o, s in zip(odds, speeds, strict=True)) / sum(odds))
     moe = any(b.experts for b in jobs[0].architecture.blocks)
-    down, up = spread(moe, row_doubts(jobs), constants.values())
-    ends = [runs.in_metric(row, jobs[0], s) for s in (speed, speed * math.exp(-down), speed * math.exp(up))]
+    down, up = step_time.spread(moe, row_doubts(jobs), constants.values())
+    known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
+    if row["metric"] in runs.CUMULATIVE:
+        known = lasting(jobs[0], known)
+    ends = [runs.in_metric(row, jobs[0], s) for s in (known.mid, known.low, known.high)]
     return Prediction(ends[0], min(ends[1:]), max(ends[1:]))
 
 
-def row_doubts(jobs: list[Any]) -> int:
+def lasting(job: Job, speed: Interval) -> Interval:
+    """Tokens a second over the hours of a whole training: real routing, failures, and what else takes time."""
+    kept = [goodput.goodput(job.cluster, job.architecture.num_params() * goodput.STATE_BYTES).share]
+    kept += [routing.KEPT] * any(b.experts for b in job.architecture.blocks)
+    return spread(lambda s, *shares: s * math.prod(shares), speed, *kept)
+
+
+def row_doubts(jobs: list[Job]) -> int:
     """A job's own, and one each where the row leaves micro-batch or layout open."""
-    return doubts(jobs[0]) + (len({j.layout.micro_batch for j in jobs}) > 1) + (
+    return step_time.doubts(jobs[0]) + (len({j.layout.micro_batch for j in jobs}) > 1) + (
         len({(j.layout.tp, j.layout.pp) for j in jobs}) > 1)
 
 
