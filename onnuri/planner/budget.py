@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -107,9 +108,9 @@ def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: En
         except ConfigError as error:
             left_out[recipe.title] = error.rule
     if not found:
-        why = ", ".join(f"{rule} ({sum(r == rule for r in left_out.values())})" for rule in dict.fromkeys(left_out.values()))
-        raise ConfigError(f"{cluster.gpus} {cluster.gpu} for {days:g} days", f"is enough for no size: {why}",
-                          "give more GPUs or days")
+        why, times = Counter(left_out.values()).most_common(1)[0]
+        raise ConfigError(f"{cluster.gpus} {cluster.gpu} for {days:g} days",
+                          f"is enough for none of {len(left_out)} sizes; {times} of them: {why}", "give more GPUs or days")
     systems = tuple(o for o in found if o.kind == "system")
     return Budget(cluster=cluster, days=days, engines=engines, systems=systems, left_out=left_out,
                   ladder=tuple(o for o in found if o.kind != "system"), flops=compute(cluster, days),

@@ -32,6 +32,8 @@ FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
 YEARS = 2018, 2035
 """in which training software may have been released"""
+MOST = 1e18
+"""tokens, days or dollars: beyond it, a slip of the keyboard"""
 ENCODING = Interval(low=0.1, mid=0.25, high=0.5)
 """share of the bf16 peak that a codec's encoder reaches: assumed"""
 MEMORY_PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "transient", "buffers", "runtime")
@@ -137,8 +139,8 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched and the
     fastest that is runnable here is taken (the recipe's own with "own"); `here` leaves the others unsearched."""
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ConfigError(f"{name} {value:g}", "is not a positive number", "give more than 0")
+        if value is not None and not 0 < value < MOST:
+            raise ConfigError(f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0")
     if release is not None and not YEARS[0] <= release <= YEARS[1]:
         raise ConfigError(f"release {release:g}", f"is not a year from {YEARS[0]} to {YEARS[1]}", "give such as 2025.9")
     if layout is not None and precisions:
@@ -153,6 +155,8 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     notes += phases.eased(recipe, jobs, laid) if laid else []
     work = _Work(recipe, cluster, jobs)
     work.share = _share(work, tokens, days, budget_usd)
+    if recipe.tokens * work.share < (step := max(j.batch_tokens for j in jobs)):
+        raise ConfigError(f"{recipe.tokens * work.share:.3g} tokens", f"are less than one step of {step:,}", "give more of them")
     return _assemble(work, [*notes, *phases.other_batches(zip(recipe.stages, jobs)), *work.tight()], tokens, days, budget_usd, searched)
 
 
