@@ -13,8 +13,8 @@ from onnuri.planner.report import between, cells, number, page, pictures, runs, 
 from onnuri.planner.words import ours, say
 
 TRAINING = ("system", "params", "tokens by then", "tokens per active", "loss", "finish", "days needed", "trains", "cost", "layout")
-SERVING = ("system", "serve gpus", "tokens/s/GPU", "KV", "users a node", "usd a million", "media")
-NARROW = ("system", "tokens by then", "loss", "finish", "days needed", "serve gpus", "users a node", "usd a million")
+SERVING = ("system", "serve gpus", "tokens/s/GPU", "KV", "users a node", "usd a million", "gpu seconds", "media")
+NARROW = ("system", "tokens by then", "loss", "finish", "days needed", "serve gpus", "users a node", "usd a million", "gpu seconds")
 """what a terminal has room for"""
 
 
@@ -46,7 +46,8 @@ def row(o: Option, language: Language) -> dict[str, str]:
         "serve gpus": f"{s.fewest_gpus} – {s.gpus}" if s.gpus > s.fewest_gpus else str(s.gpus),
         "tokens/s/GPU": between(s.tokens_per_s_per_gpu), "KV": number(s.kv_bytes_per_token),
         "users a node": between(s.users_per_node),
-        "usd a million": between(s.usd_per_million_tokens, before="$", language=language),
+        "usd a million": between(cost(o), before="$") if s.usd_per_million_tokens else "",
+        "gpu seconds": "" if s.usd_per_million_tokens else between(cost(o)),
         "media": ", ".join(say(m, language) for m in p.media)}
 
 
@@ -95,7 +96,8 @@ def _ranks(b: Budget, aim: str, language: Language) -> list[list[str]]:
     shared = {r.place for r in ranks if sum(other.place == r.place for other in ranks) > 1}
     price = ranks and by[ranks[0].name].serving.usd_per_million_tokens
     unit = {"loss": "nats", "operate": "usd a million" if price else "gpu seconds", "media": "media"}[aim]
-    found = [[say(k, language) for k in ("rank", "system", unit, "best probability", "beats", *["done probability"] * (aim == "media"))]]
+    head = ("rank", "system", unit, "best probability", "beats", *["done probability"] * (aim == "media"))
+    found = [[say(k, language) for k in head]]
     for r in ranks:
         o = by[r.name]
         figure = {"loss": thousandths(o), "operate": between(cost(o), before="$" * bool(price)),

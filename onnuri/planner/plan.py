@@ -6,8 +6,6 @@ Every figure has a range and names what it leans on. Knows no recipe by name and
 
 from __future__ import annotations
 
-import math
-
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
@@ -157,7 +155,8 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     work.share = _share(work, tokens, days, budget_usd)
     if recipe.tokens * work.share < (step := max(j.batch_tokens for j in jobs)):
         raise ConfigError(f"{recipe.tokens * work.share:.3g} tokens", f"are less than one step of {step:,}", "give more of them")
-    return _assemble(work, [*notes, *phases.other_batches(zip(recipe.stages, jobs)), *work.tight()], tokens, days, budget_usd, searched)
+    notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
+    return _assemble(work, notes, tokens, days, budget_usd, searched)
 
 
 class _Work:

@@ -201,14 +201,14 @@ def page_of(p: Plan, language: Language = "en", whole: bool = True, systems: Cou
 
 def sizes(p: Plan, systems: Counts, language: Language) -> str:
     """Loss of other sizes for the same products: dense ones, mixtures of ten times their active parameters, the systems."""
-    def loss(total: float, active: float) -> Interval | None:
-        return losses.expected_loss(total, active, p.tokens * p.active_params / active)
+    def points(kind: str, of: Sequence[tuple[str, float, float]]) -> list[plots.Point]:
+        losses_ = ((name, n, losses.expected_loss(total, n, p.tokens * p.active_params / n)) for name, total, n in of)
+        return [(name, n, loss, kind) for name, n, loss in losses_ if loss]
 
     curve = [p.active_params * 2.0**k for k in range(-4, 5)]
-    points = [("", n, found, kind) for kind, ratio in (("dense", 1), ("sparse", 10)) for n in curve if (found := loss(n * ratio, n))]
+    made = [point for kind, ratio in (("dense", 1), ("sparse", 10)) for point in points(kind, [("", n * ratio, n) for n in curve])]
     others = [(s["recipe"], s["total_params"], s["active_params"]) for s in systems] or [(p.title, p.total_params, p.active_params)]
-    marked = [(name, active, found, "system") for name, total, active in others if (found := loss(total, active))]
-    return f"<h2>{say('same products', language)}</h2>{plots.sizes(points, marked, language)}"
+    return f"<h2>{say('same products', language)}</h2>{plots.sizes(made, points('system', others), language)}"
 
 
 def pictures(plans: list[Plan], language: Language) -> str:

@@ -87,8 +87,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "engines any": ("다른 엔진이 필요한 배치까지 견줌 (--engines here: 여기서 실행되는 것만)",
                     "layouts of all engines are compared (--engines here: only those that are runnable here)"),
     "trains": ("학습 토큰/s/GPU", "training tokens/s/GPU"),
-    "budget note": ("{most} 토큰에서 그친다(공개된 가장 큰 학습). 서비스: 사용자마다 초당 {speed} 토큰, 문맥 {context}, 사용자가 오는 "
-                    "시간 {busy}. 80 % 구간이 겹치면 동률. 확률은 모르는 것을 함께 뽑아 셈한다: 손실 법칙, 가격, 사용 시간은 모두에게 같다.",
+    "budget note": ("{most} 토큰에서 그친다(공개된 가장 큰 학습). 서비스: 사용자마다 초당 {speed} 토큰, 문맥 {context}, "
+                    "사용자가 오는 시간 {busy}. 80 % 구간이 겹치면 동률. 확률은 모르는 것을 함께 뽑아 셈한다: "
+                    "손실 법칙, 가격, 사용 시간은 모두에게 같다.",
                     "At most {most} tokens, the longest published run. Serving: {speed} tokens/s a user, {context} of context, "
                     "users in {busy} of the hours. A tie: 80 % ranges that overlap. Probabilities draw all unknowns together: "
                     "laws of loss, prices and hours with users are the same for all."),
@@ -111,10 +112,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "text": ("텍스트", "text"), "image": ("이미지", "image"), "audio": ("소리", "audio"), "video": ("비디오", "video"),
     "shape": ("3D", "3D"),
 }
-
-
 OURS = (
-    ("batches that the ranks divide", "랭크 수로 나뉘게 바꾼 배치"), ("laid out so that they divide and fit", "나뉘고 들어가게 바꾼 배치"),
+    ("batches that the ranks divide", "랭크 수로 나뉘게 바꾼 배치"),
+    ("laid out so that they divide and fit", "나뉘고 들어가게 바꾼 배치"),
     ("does not fit the GPU", "GPU에 들어가지 않음"),
     ("fits the GPU with less than 90 % probability", "GPU에 들어갈 확률이 90 %에 못 미침"),
     (r"none of (\d+) layouts fits", r"배치 \1가지가 모두 들어가지 않음"),
@@ -125,9 +125,11 @@ OURS = (
     ("router imbalance: (.*) to (.*) and (.*) to (.*) TFLOPS", r"전문가 쏠림: \1에서 \2, \3에서 \4 TFLOPS"),
     (r"([\d.]+) failures per 1,000 node-days", r"노드·일 1,000에 장애 \1회"),
     (r"([\d.]+) to ([\d.]+) per 1,000 node-days", r"노드·일 1,000에 \1–\2회"),
-    ("restarts", "재시작"), (r"(\d+ %) of its GPU hours at steady speed; model cards' hours", r"GPU 시간의 \1가 꾸준한 속도; 모델 카드의 시간"),
+    ("restarts", "재시작"),
+    (r"(\d+ %) of its GPU hours at steady speed; model cards' hours", r"GPU 시간의 \1가 꾸준한 속도; 모델 카드의 시간"),
     ("two fits of one law", "한 법칙의 두 맞춤"), ("worth of sparse parameters", "희소 매개변수의 값어치"),
-    ("worth of media tokens for text", "매체 토큰이 텍스트에 주는 값어치"), ("roofline of memory and products", "메모리와 행렬곱의 지붕선"),
+    ("worth of media tokens for text", "매체 토큰이 텍스트에 주는 값어치"),
+    ("roofline of memory and products", "메모리와 행렬곱의 지붕선"),
     ("prompts, speed a user", "프롬프트, 사용자별 속도"),
     ("shares reached, (.*) tokens of context, users in (.*) of the hours", r"닿는 비율, 문맥 \1 토큰, 사용자가 오는 시간 \2"),
     ("list prices and rated power of the hardware table", "하드웨어 표의 정가와 정격 전력"), ("draw, cooling", "실제 전력, 냉각"),

@@ -39,7 +39,8 @@ def test_every_published_row_is_read_and_means_something() -> None:
 
 
 @pytest.mark.parametrize(("changes", "says"), [
-    ({"pp": "33", "layers": "32"}, "pp 33: is more than layers 32"), ({"tp": "8", "pp": "16"}, "tp 8 x pp 16: is more than gpus 64"),
+    ({"pp": "33", "layers": "32"}, "pp 33: is more than layers 32"),
+    ({"tp": "8", "pp": "16"}, "tp 8 x pp 16: is more than gpus 64"),
     ({"dp": "65"}, "dp 65: is more than gpus 64"), ({"ep": "128"}, "ep 128: is more than gpus 64"),
     ({"experts": "8", "topk": "9"}, "topk 9: is more than experts 8"), ({"precision": "fp7"}, "precision 'fp7'"),
     ({"precision": "fp32"}, "precision 'fp32': is not one of 16, 8 or 4 bits"), ({"kind": "sparse"}, "kind 'sparse': is not known"),
@@ -119,7 +120,8 @@ def test_notes_say_wires_boards_and_vocabularies() -> None:
 
 
 @pytest.mark.parametrize(("note", "source", "month"), [
-    ("Megatron-Bridge NeMo 26.06; synthetic", "", "2026-06"), ("measured 2024-03-01", "https://arxiv.org/abs/2407.21783", "2024-03"),
+    ("Megatron-Bridge NeMo 26.06; synthetic", "", "2026-06"),
+    ("measured 2024-03-01", "https://arxiv.org/abs/2407.21783", "2024-03"),
     ("", "https://arxiv.org/abs/2407.21783 Table 4", "2024-07"), ("", "arXiv:2302.13971", "2023-02")])
 def test_the_year_of_the_software(note: str, source: str, month: str) -> None:
     assert job(note=note, source=source).release == pytest.approx(int(month[:4]) + (int(month[5:]) - 0.5) / 12)
