@@ -20,18 +20,6 @@ from typing import Any, ClassVar, Self, dataclass_transform
 from onnuri.errors import ConfigError
 
 
-class FrozenDict(dict[Any, Any]):
-    """A dict that stays as it is: a config's are."""
-
-    def _stays(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("a config does not change; make another with replace()")
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _stays
-
-    def __reduce__(self) -> tuple[type, tuple[dict[Any, Any]]]:
-        return type(self), (dict(self),)
-
-
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Config:
     """Frozen, keyword-only settings. Subclasses become dataclasses by being defined."""
@@ -107,3 +95,15 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+class FrozenDict(dict[Any, Any]):
+    """A dict that stays as it is: a config's are."""
+
+    def _stays(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a config does not change; make another with replace()")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _stays
+
+    def __reduce__(self) -> tuple[type, tuple[dict[Any, Any]]]:
+        return type(self), (dict(self),)
