@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnuri.errors import ConfigError
-from onnuri.planner import runs, shapes, validate
+from onnuri.planner import hardware, runs, shapes, validate
 
 ROWS = runs.read(runs.PUBLISHED)
 BARE = dict.fromkeys(("dp", "tp", "pp", "cp", "ep", "recompute", "zero_or_fsdp", "global_batch_tokens", "note", "source"), "")
@@ -163,3 +163,33 @@ def test_what_is_not_said_is_several_layouts_and_what_is_said_one() -> None:
     open_, said = runs.meanings(row()), runs.meanings(row(tp="2", pp="1", cp="1", dp="32", note="MBS 1"))
     assert len({(m.job.layout.tp, m.job.layout.pp) for m in open_}) > 1 and len(said) == 1
     assert {m.job.layout.gpus for m in (*open_, *said)} == {64}
+
+
+# ---- rows that no constant was fitted to
+
+
+@pytest.fixture(scope="module")
+def further() -> list[runs.Row]:
+    return runs.read(hardware.DATA / "further_runs.csv")
+
+
+def test_further_runs_are_read_in_a_page_and_not_published_twice(further: list[runs.Row]) -> None:
+    ids = [r["id"] for r in (*further, *runs.read(runs.PUBLISHED))]
+    assert len(ids) == len(set(ids))
+    assert all(r["source"] and not r["recalled"] and runs.steady(r) for r in further)
+
+
+def test_degrees_of_further_runs_make_their_gpus_and_divide_their_batch(further: list[runs.Row]) -> None:
+    for row in further:
+        dp, *others = (runs.whole(row, c) for c in ("dp", "tp", "pp", "cp"))
+        if dp is None:
+            continue
+        assert dp * (others[0] or 1) * (others[1] or 1) * (others[2] or 1) == runs.whole(row, "gpus"), row["id"]
+        if batch := runs.whole(row, "global_batch_tokens"):
+            assert batch % (dp * (runs.whole(row, "seq_len") or 1)) == 0, row["id"]
+
+
+def test_every_further_run_has_a_shape_a_gpu_and_a_year(further: list[runs.Row]) -> None:
+    for row in further:
+        assert runs.why_null(row) is None, row["id"]
+        assert runs.year(row, runs.architecture(row)), row["id"]
