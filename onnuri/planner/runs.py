@@ -27,9 +27,9 @@ COLUMNS = ("id", "model", "kind", "total_params_B", "active_params_B", "layers",
            "zero_or_fsdp", "recompute", "metric", "value")
 """that a table of runs has; `note`, `source`, `tokens_trained_B` and others may stand beside them"""
 WHOLE = {"layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads", "seq_len", "gpus", "dp", "tp", "pp", "cp", "ep",
-         "microbatches"}
-NUMBERS = WHOLE | {"total_params_B", "active_params_B", "global_batch_tokens", "value", "tokens_trained_B", "real_step_ms",
-                   "real_mem_GiB"}
+         "microbatches", "micro_batch", "vp", "vocabulary"}
+NUMBERS = WHOLE | {"total_params_B", "active_params_B", "global_batch_tokens", "value", "tokens_trained_B", "release",
+                   "real_step_ms", "real_mem_GiB"}
 SMALLEST, LARGEST = 1e-9, 1e12
 """of any figure of such a table: what is beyond is a slip of the keyboard"""
 KINDS = ("dense", "moe")
