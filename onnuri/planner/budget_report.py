@@ -122,10 +122,10 @@ def page_of(b: Budget, language: Language = "en") -> str:
     """One file that needs nothing else."""
     body = [f'<p>{say(f"engines {b.engines}", language)}</p><p class="note">{say("ranges", language)}. {_note(language)}</p>']
     for aim in b.aims:
-        body += [f"<h2>{say(f'aim {aim}', language)}</h2>", table(*_headed(_ranks(b, aim, language)))]
+        body += [f"<h2>{say(f'aim {aim}', language)}</h2>", table(_ranks(b, aim, language))]
     for heading, options in _tables(b):
         training = TRAINING if options is b.systems else TRAINING[:-1]  # sizes by rule are not to be copied
-        tables = (table(*_headed(rows(options, columns, language))) for columns in (training, SERVING))
+        tables = (table(rows(options, columns, language)) for columns in (training, SERVING))
         body += [f"<h2>{say(heading, language)}</h2>", *tables]
     body.append("".join(f"<p>{name}: {ours(why, language)}</p>" for name, why in b.left_out.items()))
     body.append(f'<p class="note">{_advice(b, language)}<br>{_real(language)}</p>')
@@ -135,7 +135,3 @@ def page_of(b: Budget, language: Language = "en") -> str:
     if b.systems:
         body.append(pictures([o.plan for o in b.systems], language))
     return page(title(b, language), "".join(body), language)
-
-
-def _headed(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    return lines[0], lines[1:]

@@ -233,16 +233,16 @@ def facts(rows: list[Line]) -> str:
     return f'<div class="wide"><table class="rows">{cells}</table></div>'
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A range stands under its middle."""
+def table(lines: list[list[str]]) -> str:
+    """The first line is the head; a range stands under its middle."""
     def cell(said: str) -> str:
         mid, bracket, ends = said.partition(" (")
         if bracket and "–" in ends:
             return f"<td class=range>{escapes.escape(mid)}<br><small>{escapes.escape(ends.rstrip(')'))}</small></td>"
         return f"<td>{escapes.escape(said)}</td>"
 
-    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{"".join(f"<th>{escapes.escape(h)}</th>" for h in head)}</tr>{body}</table></div>'
+    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in lines[1:])
+    return f'<div class="wide"><table><tr>{"".join(f"<th>{escapes.escape(h)}</th>" for h in lines[0])}</tr>{body}</table></div>'
 
 
 def page(title: str, body: str, language: Language, whole: bool = True) -> str:

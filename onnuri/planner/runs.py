@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from onnuri.errors import ConfigError
 from onnuri.planner import hardware, shapes
@@ -204,12 +204,13 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
     text, moe = row["zero_or_fsdp"].lower(), any(b.experts for b in a.blocks)
     sharding: Sharding = "fsdp" if re.search(r"fsdp|zero-?3", text) else "zero1"
     stages = _said(row, r"\bVP ?(\d+)")
+    recomputes: list[Recompute] = [r for r in get_args(Recompute) if r == row["recompute"].strip()] or ["selective"]
+    precisions: list[Precision] = [precision(row)] if row["precision"].strip() else ["bf16", "fp8"]
     options = []
     for tp, pp, cp, ep in _degrees(row, a, gpus, moe):
         dp = max(1, gpus // (tp * pp * cp))
         chunks = [stages] if stages else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and v * pp <= a.layers / 1.5)]
-        open_ = itertools.product(_recomputes(row), _precisions(row), _micro_batches(row, tokens, dp, pp), chunks)
-        for recompute, kind, m, v in open_:
+        for recompute, kind, m, v in itertools.product(recomputes, precisions, _micro_batches(row, tokens, dp, pp), chunks):
             options.append(Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=_shard(text, dp * cp),
                                   recompute=recompute, virtual_stages=v, micro_batch=m, precision=kind))
     return [o for o in options if fits(a, o, row["gpu"], tokens)] or options[:1]
@@ -243,15 +244,6 @@ def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int,
             each = [given["ep"]] if given["ep"] else [e for e in (1, 4, 8, 16, 32, 64) if ranks % e == 0 and routed % e == 0]
             found += [(tp, pp, cp, e) for e in (each if moe else [1])]
     return found or [(1, 1, 1, 1)]
-
-
-def _recomputes(row: Row) -> list[Recompute]:
-    known: tuple[Recompute, ...] = ("none", "selective", "full")
-    return [r for r in known if r == row["recompute"].strip()] or ["selective"]
-
-
-def _precisions(row: Row) -> list[Precision]:
-    return [precision(row)] if row["precision"].strip() else ["bf16", "fp8"]
 
 
 def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:

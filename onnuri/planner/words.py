@@ -51,7 +51,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "lost": ("나머지가 진 까닭", "why the rest lost"),
     "slower by": ("{times:.2f}배 느림: {because}", "{times:.2f} times slower: {because}"),
     "fastest": ("가장 빠름", "fastest"),
-    "fastest here": ("여기서 실행되는 것 중 가장 빠름", "fastest that is runnable here"),
     "every": ("체크포인트 간격, 분", "minutes between checkpoints"),
     "none": ("알 수 없음", "unknown"),
     # a budget
