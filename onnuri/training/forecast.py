@@ -7,7 +7,6 @@ codecs have no forecast.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import resource
@@ -77,6 +76,7 @@ class Outcome(Config):
     peak_bytes: int
     """of the last sitting"""
     tokens_per_second: float
+    """of the median line of the log: other work on the machine shows in the minutes"""
     minutes: float
     loss: float
 
@@ -133,13 +133,12 @@ def score(out: Path, stage: str, module: nn.Module) -> None:
 def outcome(folder: Path, module: nn.Module) -> Outcome:
     """Of a stage that ended in this process."""
     lines, peak = read_metrics(folder), resident("VmHWM")
-    steps = [b - a for a, b in itertools.pairwise([0.0, *(line["step"] for line in lines)])]
     state = torch.load(folder / "checkpoint.pt", weights_only=True)["optimizer"]
     moments = [t for o in state.values() for of in o["state"].values() for t in of.values() if t.ndim]  # but for counts of steps
     return Outcome(
         params=sum(p.numel() for p in module.parameters()), weight_bytes=sum(p.nbytes for p in module.parameters()),
         optimizer_bytes=sum(t.nbytes for t in moments), peak_bytes=peak, minutes=lines[-1]["seconds"] / 60,
-        tokens_per_second=sum(n * line["tokens"] for n, line in zip(steps, lines, strict=True)) / lines[-1]["seconds"],
+        tokens_per_second=statistics.median(line["tokens_per_second"] for line in lines),
         loss=lines[-1]["loss"])
 
 
