@@ -38,6 +38,8 @@ KEPT = Interval(low=0.6, mid=1.0, high=1.4)
 """bytes for the backward pass over the planner's count: assumed"""
 LOSS = 0.08
 """deviation of the loss's logarithm among architectures of one budget: assumed, and weighs as much as one run more"""
+EXACT = 0.001
+"""how near a figure without a range must be: a budget of minutes ends with a step"""
 FORECAST, OUTCOME = "forecast.json", "outcome.json"
 FIGURES = {"params": ("parameters", 1e6, "M"), "weight_bytes": ("weights", 1e6, "MB"), "optimizer_bytes": ("optimizer", 1e6, "MB"),
            "peak_bytes": ("peak memory", 1e6, "MB"), "tokens_per_second": ("speed", 1.0, "tokens/s"),
@@ -152,7 +154,8 @@ def compared(told: Forecast, was: Outcome) -> list[tuple[str, str, str]]:
             continue
         span = given if isinstance(given, Interval) else exact(given)
         ends = f" ({span.low / scale:,.4g} – {span.high / scale:,.4g})" if span.low < span.high else ""
-        missed = "" if span.low <= real <= span.high else f": {real / span.mid - 1:+.1%}, out of the range"
+        near = abs(real / span.mid - 1) < EXACT or span.low <= real <= span.high
+        missed = "" if near else f": {real / span.mid - 1:+.1%}, out of the range"
         rows.append((name, f"{span.mid / scale:,.4g}{ends}", f"{real / scale:,.4g} {unit}{missed}"))
     return rows
 

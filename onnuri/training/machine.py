@@ -34,7 +34,8 @@ def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: 
     """By part of a step."""
     tokens, lengths = batch["ids"].numel(), batch["lengths"]
     pace = copied()
-    job = Job(architecture=a, layout=ALONE, cluster=hardware.Cluster(gpu="H100", gpus=1), tokens=tokens, batch_tokens=tokens)
+    any_one = hardware.Cluster(gpu="H100", gpus=1)  # a job names a GPU; bytes that one of them moves do not depend on it
+    job = Job(architecture=a, layout=ALONE, cluster=any_one, tokens=tokens, batch_tokens=tokens)
     work = cost.work(job)
     heads = scored(task, batch)
     moved = work.elementwise_bytes - 14 * tokens * a.vocabulary + 14 * sum(rows * ids for rows, ids in heads) + work.permute_bytes
