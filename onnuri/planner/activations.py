@@ -162,8 +162,8 @@ def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, floa
         query = 2 * heads * (at.head_dim + at.rope_dim)
         down = at.query_rank + at.kv_rank
         gate = at.gated * heads * at.values
-        query, out, down = query + 2 * gate, out + 8 * gate, down + at.gated * at.query_rank / 2
-        inside = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out
+        query, down = query + 2 * gate, down + at.gated * at.query_rank // 2
+        inside = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out + 8 * gate
         return inside, 2 * (down + at.rope_dim) + query + up + out + 2 * h, up + out
     turned, values = 2 * (heads + groups) * at.head_dim, 2 * groups * at.values
     norms = (heads + groups) * (6 * at.head_dim + 4) * at.qk_norm
