@@ -12,9 +12,11 @@ from onnuri.planner.layout import spelled
 from onnuri.planner.report import between, cells, number, page, pictures, runs, share, table
 from onnuri.planner.words import ours, say
 
-TRAINING = ("system", "params", "tokens by then", "tokens per active", "loss", "finish", "days needed", "trains", "cost", "layout")
+TRAINING = ("system", "params", "tokens by then", "tokens per active", "loss by then", "finish", "days needed", "trains",
+            "cost", "layout")
 SERVING = ("system", "serve gpus", "tokens/s/GPU", "KV", "users a node", "usd a million", "gpu seconds", "media")
-NARROW = ("system", "tokens by then", "loss", "finish", "days needed", "serve gpus", "users a node", "usd a million", "gpu seconds")
+NARROW = ("system", "tokens by then", "loss by then", "finish", "days needed", "serve gpus", "users a node", "usd a million",
+          "gpu seconds")
 """what a terminal has room for"""
 
 
@@ -40,7 +42,7 @@ def row(o: Option, language: Language) -> dict[str, str]:
         "system": o.title,
         "params": number(p.total_params) + (f" / {number(p.active_params)}" if p.active_params < p.total_params else ""),
         "tokens by then": between(o.tokens), "tokens per active": number(o.tokens.mid / p.active_params),
-        "loss": thousandths(o), "finish": f"{o.finish:.0%}", "days needed": between(o.days_needed),
+        "loss by then": thousandths(o), "finish": f"{o.finish:.0%}", "days needed": between(o.days_needed),
         "trains": between(p.tokens_per_s_per_gpu), "cost": between(p.bill.usd, before="$", language=language),
         "layout": f"{spelled(p.layout).replace(',', ', ')}; {runs(p.engine, language)}",
         "serve gpus": f"{s.fewest_gpus} – {s.gpus}" if s.gpus > s.fewest_gpus else str(s.gpus),

@@ -153,8 +153,9 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     notes += phases.eased(recipe, jobs, laid) if laid else []
     work = _Work(recipe, cluster, jobs)
     work.share = _share(work, tokens, days, budget_usd)
-    if recipe.tokens * work.share < (step := max(j.batch_tokens for j in jobs)):
-        raise ConfigError(f"{recipe.tokens * work.share:.3g} tokens", f"are less than one step of {step:,}", "give more of them")
+    trained, step = recipe.tokens * work.share, max(j.batch_tokens for j in jobs)
+    if trained < step:
+        raise ConfigError(f"{trained:.3g} tokens", f"are less than one step of {step:,} tokens", "give more of them")
     notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
     return _assemble(work, notes, tokens, days, budget_usd, searched)
 

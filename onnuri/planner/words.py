@@ -85,7 +85,7 @@ WORDS: dict[str, tuple[str, str]] = {
                      "only layouts that are runnable here are compared (--engines any: all)"),
     "engines any": ("다른 엔진이 필요한 배치까지 견줌 (--engines here: 여기서 실행되는 것만)",
                     "layouts of all engines are compared (--engines here: only those that are runnable here)"),
-    "trains": ("학습 토큰/s/GPU", "training tokens/s/GPU"),
+    "loss by then": ("그때 손실, nat/토큰", "loss by then, nats"), "trains": ("학습 토큰/s/GPU", "training tokens/s/GPU"),
     "budget note": ("{most} 토큰에서 그친다(공개된 가장 큰 학습). 서비스: 사용자마다 초당 {speed} 토큰, 문맥 {context}, "
                     "사용자가 오는 시간 {busy}. 80 % 구간이 겹치면 동률. 확률은 모르는 것을 함께 뽑아 셈한다: "
                     "손실 법칙, 가격, 사용 시간은 모두에게 같다.",
@@ -118,6 +118,7 @@ OURS = (
     ("fits the GPU with less than 90 % probability", "GPU에 들어갈 확률이 90 %에 못 미침"),
     (r"none of (\d+) layouts fits", r"배치 \1가지가 모두 들어가지 않음"),
     (r"no layout divides (\d+) tokens a batch", r"배치당 \1 토큰을 나누는 배치가 없음"),
+    (r"are less than one step of ([\d,]+) tokens", r"\1 토큰인 한 스텝보다 적음"),
     ("trains too few tokens .*", "그때까지 배우는 토큰이 매개변수보다 적어 어느 손실 법칙도 맞지 않음"),
     (r"(\d+) of (\d+) published (.*) runs are on (.*) in (\w+): (.*)", r"공개된 \3 학습 \2개 가운데 \4, \5인 것 \1개: \6"),
     ("mixture-of-experts", "전문가 혼합"), ("\\bdense\\b", "조밀"), (r"(\d+) constants", r"상수 \1개"),
