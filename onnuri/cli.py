@@ -189,7 +189,7 @@ class Export:
 class Train:
     """Data, codecs and model, from nothing. Interrupt it when you like: the same command goes on."""
 
-    recipe: tyro.conf.Positional[Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni"]]
+    recipe: tyro.conf.Positional[Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]]
     """a recipe of onnuri/recipes"""
     preset: Literal["full", "evening", "nano", "smoke"] | None = None
     """laptop: full, at most 6 hours on two cores (default), or evening, 2 hours; the others: nano, 20 minutes after a table that
@@ -327,13 +327,16 @@ class PlanBudget:
     """how many"""
     days: float
     """until the date"""
+    engines: Literal["here", "any"] = "here"
+    """whose layouts are compared: those that run here, or all (slower)"""
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         from onnuri import recipes
         from onnuri.planner import budget, budget_report, hardware
 
-        found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus), self.days)
+        found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus), self.days,
+                              self.engines)
         budget_report.write(found, **dataclasses.asdict(self.report))
 
 

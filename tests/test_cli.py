@@ -26,7 +26,7 @@ def test_a_wrong_command_is_one_line_and_status_2(arguments):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    ("axk2", "axk1"), ("axk1 --gpu H2000", "H200"), ("axk1 --gpus 0", "0 GPUs"), ("axk1 --gpus -8", "-8 GPUs"),
+    ("axk3", "axk1"), ("axk1 --gpu H2000", "H200"), ("axk1 --gpus 0", "0 GPUs"), ("axk1 --gpus -8", "-8 GPUs"),
     ("axk1 --days -1", "days -1"), ("axk1 --days nan", "days nan"), ("axk1 --tokens ten", "'ten'"), ("axk1 --tokens 0", "tokens 0"),
     ("axk1 --budget-usd 0", "budget 0"), ("axk1 --layout dp=3", "is not 1024 GPUs"),
     ("axk1 --layout pp=128", "more than 61 layers"),
@@ -34,7 +34,10 @@ def test_a_wrong_command_is_one_line_and_status_2(arguments):
     ("axk1 --layout own --gpus 64", "is not 64 GPUs"), ("axk1 --layout own --json /dev/null/p.json", "/dev/null"),
     ("axk1 --layout own --html /dev/null/p.html", "/dev/null"),
     ("budget --gpu B20 --gpus 8 --days 3", "B200"), ("budget --gpu B200 --gpus 0 --days 3", "0 GPUs"),
-    ("budget --gpu B200 --gpus 8 --days 0", "days 0"), ("freeze nobody", "nobody"), ("dry-run nobody", "nobody"),
+    ("budget --gpu B200 --gpus 8 --days 0", "days 0"),
+    ("budget --gpu B200 --gpus 8 --days 1e-9", "is enough for none"), ("budget --gpu B200 --gpus 8 --days 1e300", "century"),
+    ("axk1 --layout own --tokens 1e-300", "less than one step"), ("axk1 --tokens 1e300", "below 1e+18"),
+    ("freeze nobody", "nobody"), ("dry-run nobody", "nobody"),
 ])
 def test_a_wrong_plan_is_one_line_and_status_2(arguments, says, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -47,7 +50,7 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
     main(["plan", "solar_open", "--layout", "own", "--days", "60", "--json", str(tmp_path / "p.json"), "--html",
           str(tmp_path / "p.html"), "--language", "ko"])
     said = capsys.readouterr().out
-    assert "Solar Open" in said and "60일 안에 끝날 확률" in said
+    assert "Solar Open" in said and "60일 안에 배울 확률" in said
     written = json.loads((tmp_path / "p.json").read_text())
     assert written["days"]["mid"] == pytest.approx(60) and 'lang="ko"' in (tmp_path / "p.html").read_text()
 
@@ -55,7 +58,7 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
 def test_recipes_are_listed_with_what_they_count(tmp_path, capsys):
     main(["plan", "recipes", "--json", str(tmp_path / "r.json")])
     rows = json.loads((tmp_path / "r.json").read_text())
-    assert [r["recipe"] for r in rows] == ["axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni"]
+    assert [r["recipe"] for r in rows] == ["axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]
     assert all(set(r) == {"recipe", "total_params", "active_params", "published_total", "published_active"} for r in rows)
     said = capsys.readouterr().out
     assert all(r["recipe"] in said for r in rows)
