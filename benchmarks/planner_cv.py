@@ -160,7 +160,8 @@ def main() -> None:
     base = {name: utilisation(e, k) for name, k in keys.items()}
     off = {name: target - each for name, each in out.items()}
     inside = {name: coverage(off, name, e, doubts, k) for name, k in keys.items()}
-    found: dict[str, Any] = {"rows": {name: int(mask.sum()) for name, mask in among.items()}}
+    found: dict[str, Any] = {"rows": {name: int(mask.sum()) for name, mask in among.items()},
+                             "coverage": {name: covered(each, moe) for name, each in inside.items()}}
     for title, mask in among.items():
         figures = {name: table(e, mask, out[name], base[name], inside[name]) for name in keys}
         for name, c in (("fitted", whole), ("prior", {c.name: c.prior for c in constants.load()})):
