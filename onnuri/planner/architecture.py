@@ -102,6 +102,8 @@ class Block(Config):
     """three matrices a feed-forward instead of two"""
     norms: int = 2
     """vectors of the hidden width"""
+    centred: bool = False
+    """norms multiply by 1 + weight, in 32 bits"""
     mlp_bias: bool = False
 
     def mlp_params(self, hidden: int, width: int) -> int:
