@@ -224,7 +224,8 @@ def pictures(plans: list[Plan], language: Language) -> str:
                 for (t, parts), p in zip(step, plans)]
     else:
         step = [(say("exposed", language), step[0][1]), (say("hidden", language), {s.name: s.overlapped_seconds for s in one.step})]
-    drawn = [("memory", plots.bars([(t or say(p.fullest.name, language), p.memory) for p, t in label], "GiB", language, "memory", one.capacity_gib)),
+    memory = [(t or say(p.fullest.name, language), p.memory) for p, t in label]
+    drawn = [("memory", plots.bars(memory, "GiB", language, "memory", one.capacity_gib)),
              ("step", plots.bars(step, unit, language, "step")),
              ("goodput", plots.checkpoints(one.cluster, one.state_bytes, one.goodput.checkpoint_seconds, language))]
     return "".join(f"<h2>{say(key, language)}</h2>{svg}" for key, svg in drawn)

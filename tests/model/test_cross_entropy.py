@@ -52,7 +52,8 @@ def test_sixteen_bits_lose_no_more_than_all_at_once():
     loss = plain(*exact, targets, weights.double())
     wanted = torch.autograd.grad(loss, exact)
     errors = {}
-    for name, made in (("plain", plain(hidden, head, targets, weights)), ("chunks", cross_entropy(hidden, head, targets, weights, 32))):
+    for name, made in (("plain", plain(hidden, head, targets, weights)),
+                       ("chunks", cross_entropy(hidden, head, targets, weights, 32))):
         found = torch.autograd.grad(made, (hidden, head))
         errors[name] = [float((f.double() - w).norm() / w.norm()) for f, w in zip(found, wanted, strict=True)]
         assert made.item() == pytest.approx(loss.item(), rel=1e-3)

@@ -7,7 +7,7 @@ import pytest
 
 from onnuri import recipes
 from onnuri.errors import ConfigError
-from onnuri.planner import phases, search
+from onnuri.planner import search
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.goodput import DAY, goodput
 from onnuri.planner.hardware import Cluster

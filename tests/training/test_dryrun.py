@@ -10,7 +10,10 @@ from torch.distributed.tensor import DTensor
 
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import stock_model
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
+from onnuri.planner.memory import memory
 from onnuri.planner.stock import architecture
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
@@ -99,6 +102,17 @@ def test_default_sharding_of_experts_fills_some_ranks_five_times():
 def test_a_recipes_own_plan_is_balanced(recipe):
     sizes, _, _ = placed(recipe, find(recipe).layout)
     assert sizes.max() / sizes.double().mean() < 1.1
+
+
+@pytest.mark.parametrize("layout", [Layout(dp=2, recompute="full"), Layout(tp=2, sequence_parallel=False, recompute="full")])
+def test_the_planner_foretells_the_loss_of_a_large_vocabulary(layout):
+    """By chunks, or of all logits where tensor parallelism gathers them: the fullest moment of a network so narrow."""
+    family, values = twin("solar_open", vocab_size=65_536)
+    found = dryrun.trace(lambda: stock_model(family, values), "", layout, tokens=4096)
+    planned = memory(Job(architecture=architecture("", family, values), layout=layout, cluster=Cluster(gpu="B200", gpus=2),
+                         tokens=4096, batch_tokens=4096 * layout.dp))
+    assert planned.peak_activations == pytest.approx(found.activation_bytes, rel=0.02)
+    assert planned.allocated == pytest.approx(found.peak_bytes, rel=0.02)
 
 
 @pytest.mark.slow
