@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import onnuri
@@ -25,13 +25,16 @@ KEPT = ("from", "to", "split", "task", "attribute_accuracy", "chance", "interval
 
 
 def measured(run: Path) -> dict[str, Any]:
-    """What a run cost and what it learned."""
-    settings, last = NanoConfig.load(run / "run.json"), read_metrics(run / "lm")[-1]
+    """What a run cost and what it learned. Its seconds are those of the median step: other work beside it does not count."""
+    settings, log = NanoConfig.load(run / "run.json"), read_metrics(run / "lm")
     architecture = settings.architecture
     cells = [c for c in matrix(onnuri.load(run / "model"), ITEMS)["cells"] if c["objects"] == c["language"] == "all"]
     return {"machine": machine(), "total_params": architecture.num_params(), "active_params": architecture.num_active_params(),
-            "steps": settings.steps, "tokens_a_step": settings.tokens, "loss": last["loss"], "training_seconds": last["seconds"],
+            "steps": settings.steps, "tokens_a_step": settings.tokens, "loss": log[-1]["loss"],
+            "training_seconds": settings.steps / median(line["steps_per_second"] for line in log),
             "flops": settings.steps * settings.tokens * architecture.flops_per_token(SEQUENCE), "items": ITEMS,
+            **{name: json.loads((run / f"{name}.json").read_text(encoding="utf-8"))["lm"]
+               for name in ("forecast", "outcome") if (run / f"{name}.json").exists()},
             "off_diagonal": {split: off_diagonal(cells, split) for split in SPLITS},
             "cells": [{k: c[k] for k in KEPT} for c in cells]}
 

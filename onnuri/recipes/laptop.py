@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import OmniTask, start_from_features
 from onnuri.model.omni import OmniModel, load_codecs, save_codecs
 from onnuri.model.vocabulary import Vocabulary
+from onnuri.training import forecast
 from onnuri.training.loop import LoopConfig, fit
 from onnuri.world.scene import sample_scene
 from onnuri.world.tasks import corpus
@@ -163,14 +166,18 @@ def model(settings: LaptopConfig, out: Path) -> None:
 
 
 def learn(network: nn.Module, made: dict[str, Any], table: Table, stages: tuple[Stage, ...], tokens: int, seed: int,
-          out: Path) -> None:
-    """Train a network with fresh weights on a table, stage by stage, `tokens` a step; the model ends in OUT/model."""
+          out: Path, earlier: Mapping[str, float] = MappingProxyType({})) -> None:
+    """Train a network with fresh weights on a table, stage by stage, `tokens` a step; the model ends in OUT/model. `earlier`:
+    losses of runs that the forecast leans on."""
     vocabulary = Vocabulary(made["text"].num_codes)
     start_from_features(network, vocabulary, made, seed)
-    for k, stage in enumerate(stages):
-        task = OmniTask(network, vocabulary, Mixer(stage.mix, table), made["text"].words, tokens, seed + k)
+    tasks = [OmniTask(network, vocabulary, Mixer(stage.mix, table), made["text"].words, tokens, seed + k)
+             for k, stage in enumerate(stages)]
+    forecast.freeze(out, {stage.name: (task, stage.loop) for stage, task in zip(stages, tasks, strict=True)}, earlier)
+    for stage, task in zip(stages, tasks, strict=True):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         fit(task, stage.loop, out / stage.name, f"model: {stage.name}")
+        forecast.score(out, stage.name, network)
         if stage.share < 1:
             network.load_state_dict({name: torch.lerp(before[name], weight, stage.share)
                                      for name, weight in network.state_dict().items()})

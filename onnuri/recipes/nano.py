@@ -8,6 +8,7 @@ at the end is the architecture. Run: `onnuri train axk1 --preset nano`.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +26,9 @@ from onnuri.model.omni import load_codecs, save_codecs
 from onnuri.model.vocabulary import Vocabulary
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.stock import architecture
-from onnuri.recipes import find, module
+from onnuri.recipes import NAMES, find, matrix, module
 from onnuri.recipes.laptop import PLACES, Stage, learn, note
-from onnuri.training.loop import LoopConfig
+from onnuri.training.loop import LoopConfig, read_metrics
 
 MIX = PLACES.replace(hear=0.14, speak=0.12)
 TEXT_CODES = 4_096
@@ -95,9 +96,22 @@ def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
     torch.manual_seed(settings.seed)
     network = backbone.stock_model(find(name).family, {**settings.values, "vocab_size": settings.architecture.vocabulary})
     stage = Stage(name="lm", loop=settings.loop.replace(steps=settings.steps, seed=settings.seed), mix=settings.mix)
-    learn(network, *made, (stage,), settings.tokens, settings.seed, out)
+    learn(network, *made, (stage,), settings.tokens, settings.seed, out, earlier(settings, out))
     note(out, "model", time.time() - start)
     console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")
+
+
+def earlier(settings: NanoConfig, out: Path) -> dict[str, float]:
+    """Last losses of the other systems' runs on this budget: of those that lie beside this one, else of those kept with the
+    recipes."""
+    found = {}
+    for other in (n for n in NAMES if n != settings.recipe):
+        beside = out.parent / out.name.replace(settings.recipe, other)
+        if (beside / "model").exists() and NanoConfig.load(beside / "run.json").flops == settings.flops:
+            found[other] = read_metrics(beside / "lm")[-1]["loss"]
+        elif settings.flops == BUDGET and matrix(other).exists():
+            found[other] = json.loads(matrix(other).read_text(encoding="utf-8"))["loss"]
+    return found
 
 
 def prepare(settings: NanoConfig, data: Path) -> tuple[dict[str, Any], Table]:

@@ -20,6 +20,10 @@ def test_smoke_trains_two_systems_on_one_table(tmp_path):
     assert (tmp_path / "nano-data-32/table/table.json").stat().st_mtime_ns == table
     assert nano.NanoConfig.load(tmp_path / "vaetki/run.json") == nano.smoke("vaetki")
     assert read_metrics(tmp_path / "vaetki/lm")[-1]["step"] == nano.smoke("vaetki").steps == 4
+    told = json.loads((tmp_path / "hyperclovax_omni/forecast.json").read_text())["lm"]
+    assert (told["loss"], told["loss_from"]) == (None, [])  # vaetki's smoke run has a budget of its own
+    was = json.loads((tmp_path / "vaetki/outcome.json").read_text())["lm"]
+    assert was["params"] == nano.smoke("vaetki").architecture.num_params()
     model = onnuri.load(tmp_path / "vaetki/model")
     assert type(model.network).__name__ == "VaetkiForCausalLM" and isinstance(model.engine.forward, StockForward)
     text = model.codecs["text"]
@@ -35,3 +39,15 @@ def test_a_preset_that_a_recipe_has_not_is_one_line(arguments, complaint, capsys
     with pytest.raises(SystemExit) as stop:
         main(["train", *arguments])
     assert stop.value.code == 2 and complaint in capsys.readouterr().err
+
+
+def test_the_loss_is_foretold_from_runs_with_the_same_budget(tmp_path):
+    for name, flops in (("axk1", nano.BUDGET), ("vaetki", nano.BUDGET), ("solar_open", nano.BUDGET / 2)):
+        (tmp_path / f"{name}-nano/lm").mkdir(parents=True)
+        nano.nano(name).replace(flops=flops).save(tmp_path / f"{name}-nano/run.json")
+        (tmp_path / f"{name}-nano/lm/metrics.jsonl").write_text('{"loss": 1.5}\n{"loss": 1.25}\n')
+        if name != "vaetki":  # which is still running
+            (tmp_path / f"{name}-nano/model").mkdir()
+    found = nano.earlier(nano.nano("k_exaone"), tmp_path / "k_exaone-nano")
+    assert found["axk1"] == 1.25 and found.get("solar_open") != 1.25 and found.get("vaetki") != 1.25
+    assert not nano.earlier(nano.smoke("k_exaone"), tmp_path / "k_exaone-nano")
