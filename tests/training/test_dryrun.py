@@ -129,7 +129,7 @@ def test_the_planner_foretells_the_dry_run(recipe):
 
 
 @pytest.mark.parametrize(("gpus", "layout", "rank", "says"), [
-    (1024, None, 1024, "rank 1024"), (1024, None, -1, "rank -1"), (1000, None, 0, "not a multiple"),
+    (1024, None, 1024, "rank 1024"), (1024, None, -1, "rank -1"), (1004, None, 0, "not a multiple"),
     (1024, Layout(dp=512), 0, "is not 1024 GPUs"), (1024, Layout(dp=512, pp=2), 0, "needs"), (0, None, 0, "less than 1")])
 def test_bad_input_is_said_in_one_line(gpus, layout, rank, says):
     with pytest.raises(ConfigError, match=says) as told:
