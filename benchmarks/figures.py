@@ -12,13 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from onnuri import recipes
 from onnuri.evaluation import quality, report
 from onnuri.modality import MEDIA
+from onnuri.training import forecast
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md",
-         "docs/planner-speed.md")
+         "docs/planner-speed.md", "docs/training.md")
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -144,10 +146,22 @@ def planner() -> str | None:
     return table(head, rows)
 
 
+def forecasts() -> str | None:
+    """Of the small twins that had a forecast: what it was, and what came."""
+    rows, shown = [], ("weights", "optimizer", "peak memory", "speed", "steps", "loss")
+    for name in recipes.NAMES:
+        found = json.loads(recipes.matrix(name).read_text(encoding="utf-8")) if recipes.matrix(name).exists() else {}
+        if "forecast" in found:
+            pairs = {figure: f"{told} → {was}" for figure, told, was in forecast.compared(
+                forecast.Forecast.from_json(found["forecast"]), forecast.Outcome.from_json(found["outcome"]))}
+            rows.append([name, *(pairs[figure] for figure in shown)])
+    return table(["twin: forecast (80 % range) → outcome", *shown], rows) if rows else None
+
+
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix": lambda: matrix_brief("matrix"), "matrix-evening": lambda: matrix_brief("matrix-evening"),
     "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed, "serve": serve,
-    "planner": planner,
+    "planner": planner, "forecasts": forecasts,
 }
 
 

@@ -189,7 +189,7 @@ class Export:
 class Train:
     """Data, codecs and model, from nothing. Interrupt it when you like: the same command goes on."""
 
-    recipe: tyro.conf.Positional[Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni"]]
+    recipe: tyro.conf.Positional[Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]]
     """a recipe of onnuri/recipes"""
     preset: Literal["full", "evening", "nano", "smoke"] | None = None
     """laptop: full, at most 6 hours on two cores (default), or evening, 2 hours; the others: nano, 20 minutes after a table that

@@ -26,7 +26,7 @@ def test_a_wrong_command_is_one_line_and_status_2(arguments):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    ("axk2", "axk1"), ("axk1 --gpu H2000", "H200"), ("axk1 --gpus 0", "0 GPUs"), ("axk1 --gpus -8", "-8 GPUs"),
+    ("axk3", "axk1"), ("axk1 --gpu H2000", "H200"), ("axk1 --gpus 0", "0 GPUs"), ("axk1 --gpus -8", "-8 GPUs"),
     ("axk1 --days -1", "days -1"), ("axk1 --days nan", "days nan"), ("axk1 --tokens ten", "'ten'"), ("axk1 --tokens 0", "tokens 0"),
     ("axk1 --budget-usd 0", "budget 0"), ("axk1 --layout dp=3", "is not 1024 GPUs"),
     ("axk1 --layout pp=128", "more than 61 layers"),
@@ -55,7 +55,7 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
 def test_recipes_are_listed_with_what_they_count(tmp_path, capsys):
     main(["plan", "recipes", "--json", str(tmp_path / "r.json")])
     rows = json.loads((tmp_path / "r.json").read_text())
-    assert [r["recipe"] for r in rows] == ["axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni"]
+    assert [r["recipe"] for r in rows] == ["axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]
     assert all(set(r) == {"recipe", "total_params", "active_params", "published_total", "published_active"} for r in rows)
     said = capsys.readouterr().out
     assert all(r["recipe"] in said for r in rows)

@@ -62,7 +62,7 @@ def test_links_lead_somewhere():
 
 
 @pytest.mark.parametrize("path", ["README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md",
-                                  "docs/planner-speed.md"])
+                                  "docs/planner-speed.md", "docs/training.md"])
 def test_figures_come_from_the_committed_results(path):
     written = runpy.run_path(str(ROOT / "benchmarks/figures.py"))
     assert written["filled"](ROOT / path) == (ROOT / path).read_text(encoding="utf-8"), "run `make figures`"

@@ -22,7 +22,7 @@ from onnuri.errors import ConfigError
 
 FAMILIES = {
     "llama": "Llama", "hyperclovax": "HyperCLOVAX", "solar_open": "SolarOpen", "exaone_moe": "ExaoneMoe", "axk1": "AXK1",
-    "vaetki": "Vaetki"}
+    "axk2": "AXK2", "vaetki": "Vaetki"}
 """model types, and how their classes' names begin; all but the last are in transformers"""
 
 
@@ -38,8 +38,32 @@ def stock_config(family: str, values: dict[str, Any]) -> Any:
 def stock_model(family: str, values: dict[str, Any]) -> nn.Module:
     """A family's causal language model with fresh weights, on the device that is in force (`meta` for its shapes alone)."""
     _register()
-    model: nn.Module = getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")(stock_config(family, values))
+    return dense(getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")(stock_config(family, values)))
+
+
+def dense(model: nn.Module) -> nn.Module:
+    """A.X K2 before sparse attention: without the indexers, which are added when sequences get long (arXiv 2608.30181). Where a
+    sequence is no longer than what they choose, the function is the same."""
+    for module in model.modules():
+        if hasattr(module, "indexer"):
+            module.indexer = _All()
+            module.register_forward_pre_hook(_masked, with_kwargs=True)
     return model
+
+
+class _All(nn.Module):
+    """Where an indexer stands: chooses every key."""
+
+    def forward(self, hidden: torch.Tensor, query: torch.Tensor, turns: Any, mask: torch.Tensor, *rest: Any,
+                **named: Any) -> torch.Tensor:
+        """[B, T, keys]"""
+        return torch.arange(mask.shape[-1], device=hidden.device).expand(*hidden.shape[:2], -1)
+
+
+def _masked(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The class slices a mask for its indexer, and our attentions have none."""
+    mask = named["attention_mask"]
+    return given, named | {"attention_mask": torch.zeros(1, 1, 1, 1) if mask is None else mask}
 
 
 def _classes(family: str) -> Any:
@@ -103,7 +127,7 @@ def load(folder: Path) -> nn.Module:
     _register()
     _known(folder)
     with _no_bars():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        return dense(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)).eval()
 
 
 def outline(folder: Path) -> nn.Module:
@@ -113,7 +137,7 @@ def outline(folder: Path) -> nn.Module:
     _register()
     _known(folder)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True)).eval()
+        return dense(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))).eval()
 
 
 def _known(folder: Path) -> None:

@@ -87,7 +87,7 @@ def matrices(block: Block, hidden: int, layout: Layout) -> set[tuple[float, floa
         keys = at.heads if at.kv_rank else max(at.kv_heads, tp)
         if at.kv_rank:
             found |= {(at.query_rank, hidden), (at.kv_rank + at.rope_dim, hidden),
-                      (at.heads * (at.head_dim + at.rope_dim) / tp, at.query_rank or hidden),
+                      (at.asked() / tp, (1 + at.gated) * at.query_rank or hidden),
                       (keys * (at.head_dim + at.values) / tp, at.kv_rank)}
         else:
             found.add(((at.heads * at.head_dim + keys * (at.head_dim + at.values)) / tp, hidden))
@@ -124,6 +124,8 @@ def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager
     behind = (6.0 + 2 * block.centred) * h + 4  # a norm whose output is added, not multiplied
     border, norms = 2.0 * h, block.norms * behind + min(block.norms, 2) * 2.0 * h
     inside, products, shared = norms + 8 * block.mixer_width / tp, border + 8 * block.mixer_width / tp, 0.0
+    inside += block.gated_norms * 6.0 * h  # the gate in 32 bits, and what it lets through
+    products += block.gated_norms * 2.0 * h
     working, late = 12.0 * h, 0.0
     if at := block.attention:
         more, kept, same = _eager_attention(at, h, tp)
@@ -160,7 +162,9 @@ def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, floa
         up = 2 * heads * (at.head_dim + at.values)
         query = 2 * heads * (at.head_dim + at.rope_dim)
         down = at.query_rank + at.kv_rank
-        inside = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out
+        gate = at.gated * heads * at.values
+        query, down = query + 2 * gate, down + at.gated * at.query_rank // 2
+        inside = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out + 8 * gate
         return inside, 2 * (down + at.rope_dim) + query + up + out + 2 * h, up + out
     turned, values = 2 * (heads + groups) * at.head_dim, 2 * groups * at.values
     norms = (heads + groups) * (6 * at.head_dim + 4) * at.qk_norm

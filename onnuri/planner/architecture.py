@@ -27,6 +27,8 @@ class Attention(Config):
     """MLA: width to which keys and values are compressed"""
     rope_dim: int = 0
     """MLA: positions' part of queries and keys, shared by the heads on the key's side"""
+    gated: bool = False
+    """MLA: the output is gated, by one matrix with the queries that takes their compressed form before and behind its norm"""
     qk_norm: bool = False
     bias: bool = False
     """on queries, keys, values and output"""
@@ -41,10 +43,14 @@ class Attention(Config):
         """Weights of the matrices."""
         if not self.kv_rank:
             return hidden * self.head_dim * (self.heads + self.kv_heads) + hidden * self.values * (self.kv_heads + self.heads)
-        query = self.heads * (self.head_dim + self.rope_dim)
-        asked = hidden * self.query_rank + self.query_rank * query if self.query_rank else hidden * query
+        query = self.asked()
+        asked = hidden * self.query_rank + (1 + self.gated) * self.query_rank * query if self.query_rank else hidden * query
         return (asked + hidden * (self.kv_rank + self.rope_dim) + self.kv_rank * self.heads * (self.head_dim + self.values)
                 + self.heads * self.values * hidden)
+
+    def asked(self) -> int:
+        """Numbers that MLA's queries are written out to, gates counted."""
+        return self.heads * (self.head_dim + self.rope_dim + self.gated * self.values)
 
     def num_params(self, hidden: int) -> int:
         vectors = self.query_rank + self.kv_rank + 2 * self.head_dim * self.qk_norm + self.heads * self.sinks
@@ -102,6 +108,10 @@ class Block(Config):
     """three matrices a feed-forward instead of two"""
     norms: int = 2
     """vectors of the hidden width"""
+    gated_norms: int = 0
+    """of them, those whose output passes a gate of two matrices"""
+    gate_rank: int = 0
+    """between these"""
     centred: bool = False
     """norms multiply by 1 + weight, in 32 bits"""
     mlp_bias: bool = False
@@ -114,7 +124,8 @@ class Block(Config):
         return self.mixer(hidden) + self.feed_forward(hidden) + self.routed(hidden) + self.norms * hidden
 
     def mixer(self, hidden: int) -> int:
-        return (self.attention.num_params(hidden) if self.attention else 0) + self.mixer_params
+        gates = 2 * hidden * self.gate_rank * self.gated_norms
+        return (self.attention.num_params(hidden) if self.attention else 0) + self.mixer_params + gates
 
     def feed_forward(self, hidden: int) -> int:
         """What every token passes: dense feed-forward, shared experts and router."""

@@ -125,12 +125,14 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
     """Of one layer."""
     tp, h = job.layout.tp, a.hidden
     out = {"layers": passes / 3}
-    moved = (5.0 * block.norms) * h * tokens / (tp if job.layout.sequence_parallel else 1)  # norm in and out, residual's three
+    whole = h * tokens / (tp if job.layout.sequence_parallel else 1)
+    moved = (5.0 * block.norms + 4.0 * block.gated_norms) * whole  # norm in and out, residual's three; gate's and product's
     if at := block.attention:
         products = _attention_products(at, h, tp)
         out |= _products("proj", tokens, products, passes)
         out |= _scores(at, job, tokens, passes)
         around = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
+        moved += 4.0 * at.gated * tokens * at.heads * at.values / tp
         moved += around * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
     elif block.mixer_params:
         inner = block.mixer_width
@@ -140,6 +142,7 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
     width = block.mlp + (block.experts.shared * (block.experts.shared_width or block.experts.width) if block.experts else 0)
     products = [(h, (1 + block.gated) * width / tp), (width / tp, h)] if width else []
     moved += (2.0 + block.gated) * tokens * width / tp
+    products += [(h, block.gate_rank), (block.gate_rank, h)] * block.gated_norms
     if e := block.experts:
         if e.latent:
             products += [(h, e.latent), (e.latent, h)]
@@ -163,8 +166,8 @@ def _attention_products(at: Attention, hidden: int, tp: int) -> list[tuple[float
     if not at.kv_rank:
         key = max(at.kv_heads / tp, 1.0)
         return [(hidden, at.heads / tp * at.head_dim + key * (at.head_dim + at.values)), (at.heads / tp * at.values, hidden)]
-    query = at.heads / tp * (at.head_dim + at.rope_dim)
-    asked = [(hidden, at.query_rank), (at.query_rank, query)] if at.query_rank else [(hidden, query)]
+    query = at.asked() / tp
+    asked = [(hidden, at.query_rank), ((1 + at.gated) * at.query_rank, query)] if at.query_rank else [(hidden, query)]
     return [*asked, (hidden, at.kv_rank + at.rope_dim), (at.kv_rank, at.heads / tp * (at.head_dim + at.values)),
             (at.heads / tp * at.values, hidden)]
 

@@ -66,6 +66,7 @@ def layer(block: Block, hidden: int, layout: Layout) -> Group:
 def layer_shapes(block: Block, hidden: int) -> list[Shape]:
     """Parameters of one layer."""
     found = [Shape((hidden,))] * block.norms
+    found += [Shape((block.gate_rank, hidden)), Shape((hidden, block.gate_rank))] * block.gated_norms
     if block.attention:
         found += _attention(block.attention, hidden)
     if block.mlp:
@@ -97,7 +98,8 @@ def _attention(at: Attention, hidden: int) -> list[Shape]:
     query = at.heads * (at.head_dim + at.rope_dim)
     if at.kv_rank:
         found = [Shape((hidden, at.heads * at.values)), Shape((at.kv_rank + at.rope_dim, hidden)), Shape((at.kv_rank,)),
-                 Shape((at.heads * (at.head_dim + at.values), at.kv_rank)), Shape((query, at.query_rank or hidden))]
+                 Shape((at.heads * (at.head_dim + at.values), at.kv_rank)),
+                 Shape((at.asked(), (1 + at.gated) * at.query_rank or hidden))]
         found += [Shape((at.query_rank, hidden)), Shape((at.query_rank,))] * bool(at.query_rank)
     else:
         found += [Shape((rows, hidden), 0) for rows in (query, at.kv_heads * at.head_dim, at.kv_heads * at.values)]

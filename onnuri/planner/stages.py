@@ -26,7 +26,7 @@ def layer_weights(block: Block, hidden: int, layout: Layout) -> Weights:
     """Of one layer: matrices divide by `tp`, latent projections, router and norms do not, experts divide by `ep`
     (Megatron-Bridge PR 3744)."""
     tp, at, e = layout.tp, block.attention, block.experts
-    whole = block.norms * hidden + block.mixer_params / tp
+    whole = (block.norms + 2 * block.gate_rank * block.gated_norms) * hidden + block.mixer_params / tp
     split = block.mlp_params(hidden, block.mlp)
     if at:
         latent = hidden * (at.query_rank + at.kv_rank + at.rope_dim) if at.kv_rank else 0

@@ -63,6 +63,13 @@ def _axk1(v: Values, k: int) -> Block:
     return block.replace(norms=2 + bool(block.experts))
 
 
+def _axk2(v: Values, k: int) -> Block:
+    """Attention's output is gated, and so is every norm but the one before a dense feed-forward."""
+    block = _either(v, k, Block(count=1, attention=_latent(v).replace(gated=True), gate_rank=v["gated_norm_rank"]),
+                    _experts(v, v["n_routed_experts"], v["n_shared_experts"], corrected=True))
+    return block.replace(gated_norms=1 + bool(block.experts))
+
+
 def _vaetki(v: Values, k: int) -> Block:
     window = v["sliding_window"] if v["layer_types"][k] == "sliding_attention" else None
     return _either(v, k, Block(count=1, attention=_latent(v, window), norms=4, centred=True),
@@ -71,7 +78,7 @@ def _vaetki(v: Values, k: int) -> Block:
 
 _FAMILIES: dict[str, Callable[[Values, int], Block]] = {
     "llama": _dense, "hyperclovax": _hyperclovax, "solar_open": _solar_open, "exaone_moe": _exaone_moe, "axk1": _axk1,
-    "vaetki": _vaetki}
+    "axk2": _axk2, "vaetki": _vaetki}
 
 
 def _either(v: Values, k: int, block: Block, experts: Experts) -> Block:

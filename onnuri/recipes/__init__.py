@@ -16,6 +16,8 @@ from onnuri.errors import ConfigError
 from onnuri.planner.recipe import Recipe
 
 NAMES = ("axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni")
+LATER = ("axk2",)
+"""of the programme's second stage"""
 
 
 @functools.cache
@@ -26,9 +28,11 @@ def find(name: str) -> Recipe:
 
 
 def summary() -> list[dict[str, Any]]:
-    """Of every system what it counts and what its team published; `total_params` without the ids that media add."""
+    """Of every system, the later ones last, what it counts and what its team published; `total_params` without the
+    ids that media add."""
     return [{"recipe": r.name, "total_params": r.architecture.num_params(), "active_params": r.architecture.num_active_params(),
-             "published_total": r.published_total, "published_active": r.published_active} for r in map(find, NAMES)]
+             "published_total": r.published_total, "published_active": r.published_active}
+            for r in map(find, (*NAMES, *LATER))]
 
 
 def frozen(name: str) -> Path:
@@ -57,7 +61,8 @@ def train(name: str, preset: str | None, out: Path | None) -> None:
 def module(name: str) -> Any:
     """A system's file. Raises ConfigError for an unknown one."""
     key = name.lower().replace("-", "_").replace(".", "")
-    if key not in NAMES:
-        near = [n for n in NAMES if key and n.startswith(key)] or difflib.get_close_matches(key, NAMES, n=3, cutoff=0.4) or NAMES
+    known = (*NAMES, *LATER)
+    if key not in known:
+        near = [n for n in known if key and n.startswith(key)] or difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known
         raise ConfigError(f"recipe {name!r}", "is not known", f"use {', '.join(near)}")
     return importlib.import_module(f"onnuri.recipes.{key}")

@@ -7,7 +7,6 @@ codecs have no forecast.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import resource
@@ -39,6 +38,8 @@ KEPT = Interval(low=0.6, mid=1.0, high=1.4)
 """bytes for the backward pass over the planner's count: assumed"""
 LOSS = 0.08
 """deviation of the loss's logarithm among architectures of one budget: assumed, and weighs as much as one run more"""
+EXACT = 0.001
+"""how near a figure without a range must be: a budget of minutes ends with a step"""
 FORECAST, OUTCOME = "forecast.json", "outcome.json"
 FIGURES = {"params": ("parameters", 1e6, "M"), "weight_bytes": ("weights", 1e6, "MB"), "optimizer_bytes": ("optimizer", 1e6, "MB"),
            "peak_bytes": ("peak memory", 1e6, "MB"), "tokens_per_second": ("speed", 1.0, "tokens/s"),
@@ -77,6 +78,7 @@ class Outcome(Config):
     peak_bytes: int
     """of the last sitting"""
     tokens_per_second: float
+    """of the median line of the log: other work on the machine shows in the minutes"""
     minutes: float
     loss: float
 
@@ -133,13 +135,12 @@ def score(out: Path, stage: str, module: nn.Module) -> None:
 def outcome(folder: Path, module: nn.Module) -> Outcome:
     """Of a stage that ended in this process."""
     lines, peak = read_metrics(folder), resident("VmHWM")
-    steps = [b - a for a, b in itertools.pairwise([0.0, *(line["step"] for line in lines)])]
     state = torch.load(folder / "checkpoint.pt", weights_only=True)["optimizer"]
     moments = [t for o in state.values() for of in o["state"].values() for t in of.values() if t.ndim]  # but for counts of steps
     return Outcome(
         params=sum(p.numel() for p in module.parameters()), weight_bytes=sum(p.nbytes for p in module.parameters()),
         optimizer_bytes=sum(t.nbytes for t in moments), peak_bytes=peak, minutes=lines[-1]["seconds"] / 60,
-        tokens_per_second=sum(n * line["tokens"] for n, line in zip(steps, lines, strict=True)) / lines[-1]["seconds"],
+        tokens_per_second=statistics.median(line["tokens_per_second"] for line in lines),
         loss=lines[-1]["loss"])
 
 
@@ -153,7 +154,8 @@ def compared(told: Forecast, was: Outcome) -> list[tuple[str, str, str]]:
             continue
         span = given if isinstance(given, Interval) else exact(given)
         ends = f" ({span.low / scale:,.4g} – {span.high / scale:,.4g})" if span.low < span.high else ""
-        missed = "" if span.low <= real <= span.high else f": {real / span.mid - 1:+.1%}, out of the range"
+        near = abs(real / span.mid - 1) < EXACT or span.low <= real <= span.high
+        missed = "" if near else f": {real / span.mid - 1:+.1%}, out of the range"
         rows.append((name, f"{span.mid / scale:,.4g}{ends}", f"{real / scale:,.4g} {unit}{missed}"))
     return rows
 

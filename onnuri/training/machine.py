@@ -23,6 +23,8 @@ from onnuri.training.optim import Muon, Optimizers, orthogonalise
 
 WIDE = 2
 """bytes in 32 bits over those in 16, which the planner counts"""
+LOGIT, WEIGHT = 20, 24
+"""bytes read and written of a logit (itself thrice, its gradient twice) and of a weight (itself and two moments, both ways)"""
 SAMPLE = 8
 """matrices that Muon's iteration is timed on at most"""
 LARGE = 2**26
@@ -34,17 +36,17 @@ def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: 
     """By part of a step."""
     tokens, lengths = batch["ids"].numel(), batch["lengths"]
     pace = copied()
-    job = Job(architecture=a, layout=ALONE, cluster=hardware.Cluster(gpu="H100", gpus=1), tokens=tokens, batch_tokens=tokens)
-    work = cost.work(job)
+    any_one = hardware.Cluster(gpu="H100", gpus=1)  # a job names a GPU; bytes that one of them moves do not depend on it
+    work = cost.work(Job(architecture=a.replace(vocabulary=0), layout=ALONE, cluster=any_one, tokens=tokens, batch_tokens=tokens))
     heads = scored(task, batch)
-    moved = work.elementwise_bytes - 14 * tokens * a.vocabulary + 14 * sum(rows * ids for rows, ids in heads) + work.permute_bytes
+    moved = WIDE * (work.elementwise_bytes + work.permute_bytes) + LOGIT * sum(rows * ids for rows, ids in heads)
     return {
         "products": sum(n * product(*shape) for shape, n in shapes(task, a, tokens).items()),
         "head": sum(product(rows, ids, a.hidden) for rows, ids in heads),
         "attention": len(lengths) * sum(b.count * scores(b.attention, round(float(lengths.float().mean())))
                                         for b in a.blocks if b.attention),
-        "moved": WIDE * moved / pace,
-        "optimizer": updates(optimizer) + WIDE * work.optimizer_bytes / pace,
+        "moved": moved / pace,
+        "optimizer": updates(optimizer) + WEIGHT * a.num_params() / pace,
         "batch": quickest(lambda: task.batch(0))}
 
 

@@ -12,8 +12,8 @@ from onnuri.recipes import nano
 from onnuri.training.loop import read_metrics
 
 
-def test_smoke_trains_two_systems_on_one_table(tmp_path):
-    for name in ("vaetki", "hyperclovax_omni"):
+def test_smoke_trains_systems_on_one_table(tmp_path):
+    for name in ("vaetki", "hyperclovax_omni", "axk2"):
         main(["train", name, "--preset", "smoke", "--out", str(tmp_path / name)])
         if name == "vaetki":
             table = (tmp_path / "nano-data-32/table/table.json").stat().st_mtime_ns
@@ -31,6 +31,7 @@ def test_smoke_trains_two_systems_on_one_table(tmp_path):
     assert json.loads((tmp_path / "vaetki/model/config.json").read_text())["vocab_size"] == model.vocabulary.size
     made = {to: model.generate(to, text="a small red sphere", language="en") for to in MEDIA if to != "audio"}
     assert made["image"].shape == (128, 128, 3) and made["video"].shape[0] == 17
+    assert onnuri.load(tmp_path / "axk2/model").generate("image", text="a small red sphere").shape == (128, 128, 3)
 
 
 @pytest.mark.parametrize("arguments,complaint", [(["laptop", "--preset", "nano"], "full, evening, smoke"),
