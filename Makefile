@@ -3,7 +3,7 @@ PYTHON ?= python3
 SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint check lock clean figures pictures bench-speed bench-days bench-matrix bench-nano bench-codecs bench-serve bench-planner debs
+.PHONY: demo test test-slow lint check lock clean figures pictures bench-speed bench-matrix bench-nano bench-codecs bench-serve bench-planner debs
 
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
@@ -60,9 +60,6 @@ bench-planner: .venv/dev  ## the planner's speed, every source and every model o
 
 bench-matrix: .venv/dev  ## the matrix that README shows
 	$(BIN)/onnuri evaluate matrix --items 100 --json benchmarks/results/matrix.json
-
-bench-days: .venv/dev  ## published GPU hours against the planner's
-	$(BIN)/python benchmarks/planner_days.py
 
 bench-nano: .venv/dev  ## the five systems in small: twenty minutes each, then their matrices
 	$(BIN)/python benchmarks/nano.py

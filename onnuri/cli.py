@@ -327,13 +327,16 @@ class PlanBudget:
     """how many"""
     days: float
     """until the date"""
+    engines: Literal["here", "any"] = "here"
+    """whose layouts are compared: those that run here, or all (slower)"""
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         from onnuri import recipes
         from onnuri.planner import budget, budget_report, hardware
 
-        found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus), self.days)
+        found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus), self.days,
+                              self.engines)
         budget_report.write(found, **dataclasses.asdict(self.report))
 
 

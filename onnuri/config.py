@@ -25,10 +25,16 @@ class Config:
     """Frozen, keyword-only settings. Subclasses become dataclasses by being defined."""
 
     _owner: ClassVar[type | None] = None
+    _dicts: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        cls._dicts = tuple(f.name for f in dataclasses.fields(cls) if str(f.type).startswith("dict["))  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        for name in self._dicts:
+            object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict of JSON values; tuples become lists."""
@@ -89,3 +95,15 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+class FrozenDict(dict[Any, Any]):
+    """A dict that stays as it is: a config's are."""
+
+    def _stays(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a config does not change; make another with replace()")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _stays
+
+    def __reduce__(self) -> tuple[type, tuple[dict[Any, Any]]]:
+        return type(self), (dict(self),)

@@ -34,7 +34,10 @@ def test_a_wrong_command_is_one_line_and_status_2(arguments):
     ("axk1 --layout own --gpus 64", "is not 64 GPUs"), ("axk1 --layout own --json /dev/null/p.json", "/dev/null"),
     ("axk1 --layout own --html /dev/null/p.html", "/dev/null"),
     ("budget --gpu B20 --gpus 8 --days 3", "B200"), ("budget --gpu B200 --gpus 0 --days 3", "0 GPUs"),
-    ("budget --gpu B200 --gpus 8 --days 0", "days 0"), ("freeze nobody", "nobody"), ("dry-run nobody", "nobody"),
+    ("budget --gpu B200 --gpus 8 --days 0", "days 0"),
+    ("budget --gpu B200 --gpus 8 --days 1e-9", "is enough for none"), ("budget --gpu B200 --gpus 8 --days 1e300", "century"),
+    ("axk1 --layout own --tokens 1e-300", "less than one step"), ("axk1 --tokens 1e300", "below 1e+18"),
+    ("freeze nobody", "nobody"), ("dry-run nobody", "nobody"),
 ])
 def test_a_wrong_plan_is_one_line_and_status_2(arguments, says, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -47,7 +50,7 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
     main(["plan", "solar_open", "--layout", "own", "--days", "60", "--json", str(tmp_path / "p.json"), "--html",
           str(tmp_path / "p.html"), "--language", "ko"])
     said = capsys.readouterr().out
-    assert "Solar Open" in said and "60일 안에 끝날 확률" in said
+    assert "Solar Open" in said and "60일 안에 배울 확률" in said
     written = json.loads((tmp_path / "p.json").read_text())
     assert written["days"]["mid"] == pytest.approx(60) and 'lang="ko"' in (tmp_path / "p.html").read_text()
 

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 
 from onnuri.config import Config
@@ -36,6 +39,21 @@ def test_configs_are_frozen_and_keyword_only():
         Outer(3)  # type: ignore[misc]
     with pytest.raises(AttributeError):
         Outer(width=3).width = 4  # type: ignore[misc]
+
+
+class Table(Config):
+    counts: dict[str, int]
+
+
+def test_dicts_of_configs_are_frozen_too_and_copy():
+    given = {"a": 1}
+    made = Table(counts=given)
+    given["a"] = 2
+    assert made.counts == {"a": 1} and Table.from_json(made.to_json()) == made
+    for change in (lambda: made.counts.update(a=3), lambda: made.counts.pop("a"), lambda: made.counts.__setitem__("b", 1)):
+        with pytest.raises(TypeError, match="replace"):
+            change()
+    assert copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == made and made.counts | {"b": 2} == {"a": 1, "b": 2}
 
 
 def test_diff_names_nested_fields():

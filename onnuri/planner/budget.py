@@ -9,15 +9,17 @@ from __future__ import annotations
 import functools
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import loss
+from onnuri.planner import loss, phases
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.interval import Interval, spread
+from onnuri.planner.interval import Interval, exact, spread
 from onnuri.planner.layout import Layout
 from onnuri.planner.operate import Serving
 from onnuri.planner.plan import Plan, media_tokens, plan
@@ -32,10 +34,12 @@ ASPECT = 128
 VOCABULARY = 131_072
 TOKENS = 4_096
 """a sequence"""
+MOST_DAYS = 36_525.0
 DRAWS = 4_000
 COMMON = math.sqrt(0.5)
-"""weight of the error that all options share (one cluster, one software, one price): half of the variance, assumed"""
-AIMS = ("loss", "operate", "media")
+"""weight of the error of a speed that all options share (one cluster, one software): half of the variance, assumed"""
+Engines = Literal["here", "any"]
+"""whose layouts are compared: Onnuri's own trainer's, or any engine's"""
 
 
 class Option(Config):
@@ -52,7 +56,7 @@ class Option(Config):
     text_share: float
     """of them"""
     loss: Interval
-    """by the date"""
+    """nats a text token, by the date"""
     days_needed: Interval
     """for the tokens of its own plan"""
     finish: float
@@ -71,6 +75,8 @@ class Rank(Config):
     """the same for a tie: its 80 % range and the range of the place's first overlap"""
     first: float
     """probability of being the best of all"""
+    beats: float | None
+    """probability of being better than the first of the list, what is unknown of both drawn once; None for the first"""
 
 
 class Budget(Config):
@@ -78,6 +84,7 @@ class Budget(Config):
 
     cluster: Cluster
     days: float
+    engines: Engines
     systems: tuple[Option, ...]
     ladder: tuple[Option, ...]
     flops: float
@@ -86,24 +93,28 @@ class Budget(Config):
     """dense parameters and tokens that laws call optimal for them"""
     aims: dict[str, tuple[Rank, ...]]
     left_out: dict[str, str]
-    """what no layout holds, and why"""
+    """what no layout holds or no law reaches, and why"""
 
 
-def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float) -> Budget:
-    """The systems and the ladder, as far as they fit."""
-    if not (days > 0 and math.isfinite(days)):
-        raise ConfigError(f"days {days:g}", "is not a positive number", "give more than 0")
+def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: Engines = "here") -> Budget:
+    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does."""
+    if not 0 < days <= MOST_DAYS:
+        raise ConfigError(f"days {days:g}", "is not a positive number of days within a century", "give such as 120")
     found: list[Option] = []
     left_out: dict[str, str] = {}
     for recipe, kind in [*((r, "system") for r in recipes), *_ladder(cluster, days)]:
         try:
-            found.append(option(recipe, kind, cluster, days))
+            found.append(option(recipe, kind, cluster, days, engines))
         except ConfigError as error:
             left_out[recipe.title] = error.rule
+    if not found:
+        why, times = Counter(left_out.values()).most_common(1)[0]
+        raise ConfigError(f"{cluster.gpus} {cluster.gpu} for {days:g} days",
+                          f"is enough for none of {len(left_out)} sizes; {times} of them: {why}", "give more GPUs or days")
     systems = tuple(o for o in found if o.kind == "system")
-    return Budget(cluster=cluster, days=days, systems=systems, ladder=tuple(o for o in found if o.kind != "system"),
-                  flops=compute(cluster, days), optimal=loss.optimal_sizes(compute(cluster, days)),
-                  aims=rank(systems, days) if systems else {}, left_out=left_out)
+    return Budget(cluster=cluster, days=days, engines=engines, systems=systems, left_out=left_out,
+                  ladder=tuple(o for o in found if o.kind != "system"), flops=compute(cluster, days),
+                  optimal=loss.optimal_sizes(compute(cluster, days)), aims=rank(systems, days) if systems else {})
 
 
 def compute(cluster: Cluster, days: float) -> float:
@@ -111,11 +122,17 @@ def compute(cluster: Cluster, days: float) -> float:
     return 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
 
 
-def option(recipe: Recipe, kind: str, cluster: Cluster, days: float) -> Option:
+def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here") -> Option:
     """A recipe trained until the date; its own plan is what it says without one."""
-    found = plan(recipe, cluster, days=days, here=True)
+    layout = None
+    if engines == "any":
+        layout = phases.searched_for(phases.fitted(recipe, cluster.gpus)[0], cluster, (recipe.layout.precision,)).best[0].layout
+    found = plan(recipe, cluster, layout, days=days, here=True)
     if found.tokens > MOST_TOKENS:
         found = plan(recipe, cluster, found.layout, tokens=MOST_TOKENS)
+    if found.loss is None:
+        raise ConfigError(recipe.title, "trains too few tokens by then for a law of loss to hold: less than one for each "
+                          "parameter it is worth", "give more GPUs or days")
     whole, text = found.days * (recipe.tokens / found.tokens), 1 - media_tokens(recipe) / recipe.tokens
     by_then = spread(lambda d: min(recipe.tokens * days / d, MOST_TOKENS), whole)
     return Option(name=recipe.name, title=recipe.title, kind=kind, plan=found, days_needed=whole, finish=whole.below(days),
@@ -168,12 +185,15 @@ def _made(a: Architecture, cluster: Cluster, batch: int) -> Recipe:
 # ---- ranking
 
 
+Draws = list[list[float]]
+"""of all unknowns: a figure for every option, the lowest is best"""
+
+
 def rank(options: Sequence[Option], days: float) -> dict[str, tuple[Rank, ...]]:
     """Under every aim: places, ties, and how often each is first when all unknowns are drawn."""
-    first = draw(options, days)
-    return {"loss": _places(options, first["loss"], lambda o: o.loss),
-            "operate": _places(options, first["operate"], cost),
-            "media": _places_by_media(options, first["media"])}
+    draws = draw(options, days)
+    return {"loss": _ranks(options, draws["loss"], lambda o: o.loss), "operate": _ranks(options, draws["operate"], cost),
+            "media": _ranks(options, draws["media"], lambda o: exact(-len(o.plan.media)))}
 
 
 def cost(o: Option) -> Interval:
@@ -181,36 +201,34 @@ def cost(o: Option) -> Interval:
     return o.serving.usd_per_million_tokens or spread(lambda rate: 1e6 / rate, o.serving.tokens_per_s_per_gpu)
 
 
-def draw(options: Sequence[Option], days: float) -> dict[str, list[float]]:
-    """Probability of every option of being first under each aim. The laws' unknowns are common to all options."""
-    dice, first = random.Random(0), {aim: [0.0] * len(options) for aim in AIMS}
+def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
+    """Figures of all options under each aim. The laws' unknowns are common to all options; so are the price and the hours
+    with users, which cancel: what serves more tokens a GPU is cheaper. Of media count those learned by the date."""
+    dice, found = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
     for _ in range(DRAWS):
         law = [i.at(dice.gauss(0, 1)) for i in loss.INPUTS]
-        speed, price = dice.gauss(0, 1), dice.gauss(0, 1)
+        speed, served = dice.gauss(0, 1), dice.gauss(0, 1)
         took = [o.days_needed.at(COMMON * (speed + dice.gauss(0, 1))) for o in options]
-        losses = [_loss(o.plan, o.text_share, min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
-                  for o, t in zip(options, took)]
-        costs = [cost(o).at(COMMON * (price + dice.gauss(0, 1))) for o in options]
-        first["loss"][losses.index(min(losses))] += 1 / DRAWS
-        first["operate"][costs.index(min(costs))] += 1 / DRAWS
-        done = [n for n, t in enumerate(took) if t <= days]
-        most = [n for n in done if len(options[n].plan.media) == max(len(options[k].plan.media) for k in done)]
-        for n in most:
-            first["media"][n] += 1 / DRAWS / len(most)
-    return first
+        found["loss"].append([_loss(o.plan, o.text_share, min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
+                              for o, t in zip(options, took)])
+        found["operate"].append([-o.serving.tokens_per_s_per_gpu.at(COMMON * (served + dice.gauss(0, 1))) for o in options])
+        found["media"].append([-len(o.plan.media) * float(t <= days) for o, t in zip(options, took)])
+    return found
 
 
-def _places(options: Sequence[Option], first: list[float], value: Callable[[Option], Interval]) -> tuple[Rank, ...]:
+def _ranks(options: Sequence[Option], draws: Draws, value: Callable[[Option], Interval]) -> tuple[Rank, ...]:
     ranks: list[Rank] = []
-    leader: Interval | None = None
-    for n in sorted(range(len(options)), key=lambda n: value(options[n]).mid):
-        tied = leader is not None and value(options[n]).overlaps(leader)
-        leader = leader if tied else value(options[n])
-        ranks.append(Rank(name=options[n].name, place=ranks[-1].place if tied else len(ranks) + 1, first=first[n]))
+    order = sorted(range(len(options)), key=lambda n: (value(options[n]).mid, -options[n].finish))
+    leader = order[0]
+    for n in order:
+        tied = bool(ranks) and value(options[n]).overlaps(value(options[leader]))
+        leader = leader if tied else n
+        ranks.append(Rank(name=options[n].name, place=ranks[-1].place if tied else len(ranks) + 1,
+                          first=sum((d[n] == min(d)) / d.count(min(d)) for d in draws) / len(draws),
+                          beats=sum(_better(d[n], d[order[0]]) for d in draws) / len(draws) if ranks else None))
     return tuple(ranks)
 
 
-def _places_by_media(options: Sequence[Option], first: list[float]) -> tuple[Rank, ...]:
-    counts = [len(o.plan.media) for o in options]
-    order = sorted(range(len(options)), key=lambda n: (-counts[n], -options[n].finish))
-    return tuple(Rank(name=options[n].name, place=1 + sum(c > counts[n] for c in counts), first=first[n]) for n in order)
+def _better(mine: float, other: float) -> float:
+    """1 or 0; a half for equals."""
+    return 0.5 if mine == other else float(mine < other)

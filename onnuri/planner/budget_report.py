@@ -6,15 +6,17 @@ from pathlib import Path
 
 from onnuri import media
 from onnuri.modality import Language
-from onnuri.planner import loss, plots
-from onnuri.planner.budget import Budget, Option, cost
+from onnuri.planner import loss, operate, plots
+from onnuri.planner.budget import MOST_TOKENS, Budget, Option, cost
 from onnuri.planner.layout import spelled
-from onnuri.planner.report import between, cells, number, page, pictures, runs, table
-from onnuri.planner.words import say
+from onnuri.planner.report import between, cells, number, page, pictures, runs, share, table
+from onnuri.planner.words import ours, say
 
-TRAINING = ("system", "params", "tokens by then", "tokens per active", "loss", "finish", "days needed", "speed", "cost", "layout")
-SERVING = ("system", "serve gpus", "tokens/s/GPU", "KV", "users a node", "usd a million", "media")
-NARROW = ("system", "tokens by then", "loss", "finish", "days needed", "serve gpus", "users a node", "usd a million")
+TRAINING = ("system", "params", "tokens by then", "tokens per active", "loss by then", "finish", "days needed", "trains",
+            "cost", "layout")
+SERVING = ("system", "serve gpus", "tokens/s/GPU", "KV", "users a node", "usd a million", "gpu seconds", "media")
+NARROW = ("system", "tokens by then", "loss by then", "finish", "days needed", "serve gpus", "users a node", "usd a million",
+          "gpu seconds")
 """what a terminal has room for"""
 
 
@@ -40,13 +42,14 @@ def row(o: Option, language: Language) -> dict[str, str]:
         "system": o.title,
         "params": number(p.total_params) + (f" / {number(p.active_params)}" if p.active_params < p.total_params else ""),
         "tokens by then": between(o.tokens), "tokens per active": number(o.tokens.mid / p.active_params),
-        "loss": thousandths(o), "finish": f"{o.finish:.0%}", "days needed": between(o.days_needed),
-        "speed": between(p.tokens_per_s_per_gpu), "cost": between(p.bill.usd, before="$", language=language),
+        "loss by then": thousandths(o), "finish": f"{o.finish:.0%}", "days needed": between(o.days_needed),
+        "trains": between(p.tokens_per_s_per_gpu), "cost": between(p.bill.usd, before="$", language=language),
         "layout": f"{spelled(p.layout).replace(',', ', ')}; {runs(p.engine, language)}",
         "serve gpus": f"{s.fewest_gpus} – {s.gpus}" if s.gpus > s.fewest_gpus else str(s.gpus),
         "tokens/s/GPU": between(s.tokens_per_s_per_gpu), "KV": number(s.kv_bytes_per_token),
         "users a node": between(s.users_per_node),
-        "usd a million": between(s.usd_per_million_tokens, before="$", language=language),
+        "usd a million": between(cost(o), before="$") if s.usd_per_million_tokens else "",
+        "gpu seconds": "" if s.usd_per_million_tokens else between(cost(o)),
         "media": ", ".join(say(m, language) for m in p.media)}
 
 
@@ -63,13 +66,24 @@ def thousandths(o: Option) -> str:
 
 def text(b: Budget, language: Language = "en") -> str:
     """What a terminal has room for; the page and the JSON have all."""
-    said = [f"{title(b, language)}  ({say('ranges', language)})"]
+    said = [f"{title(b, language)}  ({say('ranges', language)})", say(f"engines {b.engines}", language)]
     for aim in b.aims:
         said += ["", say(f"aim {aim}", language), *aligned(_ranks(b, aim, language))]
-    for heading, options in (("budget five", b.systems), ("budget ladder", b.ladder)):
+    for heading, options in _tables(b):
         said += ["", say(heading, language), *aligned(rows(options, NARROW, language))]
-    said += [f"  {name}: {why}" for name, why in b.left_out.items()]
-    return "\n".join([*said, "", say("budget note", language), say("assumptions", language), _advice(b, language), _real(language)])
+    said += [f"  {name}: {ours(why, language)}" for name, why in b.left_out.items()]
+    return "\n".join([*said, "", _note(language), _advice(b, language), _real(language)])
+
+
+def _tables(b: Budget) -> list[tuple[str, tuple[Option, ...]]]:
+    """Headings of tables in which something stands."""
+    return [(h, options) for h, options in (("budget five", b.systems), ("budget ladder", b.ladder)) if options]
+
+
+def _note(language: Language) -> str:
+    """What all figures rest on."""
+    return " ".join((say("budget note", language, most=number(MOST_TOKENS), speed=f"{operate.TOKENS_PER_S:g}",
+                         context=f"{operate.CONTEXT:,}", busy=share(operate.BUSY)), say("assumptions", language)))
 
 
 def aligned(lines: list[list[str]]) -> list[str]:
@@ -79,17 +93,20 @@ def aligned(lines: list[list[str]]) -> list[str]:
 
 
 def _ranks(b: Budget, aim: str, language: Language) -> list[list[str]]:
-    """Place, system, figure, probability."""
+    """A head, and a line a system: place, figure, probabilities."""
     by, ranks = {o.name: o for o in b.systems}, b.aims[aim]
     shared = {r.place for r in ranks if sum(other.place == r.place for other in ranks) > 1}
-    found = []
+    price = ranks and by[ranks[0].name].serving.usd_per_million_tokens
+    unit = {"loss": "nats", "operate": "usd a million" if price else "gpu seconds", "media": "media"}[aim]
+    head = ("rank", "system", unit, "best probability", "beats", *["done probability"] * (aim == "media"))
+    found = [[say(k, language) for k in head]]
     for r in ranks:
         o = by[r.name]
-        figure = {"loss": thousandths(o), "operate": between(cost(o), before="$" * bool(o.serving.usd_per_million_tokens)),
+        figure = {"loss": thousandths(o), "operate": between(cost(o), before="$" * bool(price)),
                   "media": f"{len(o.plan.media)}: " + ", ".join(say(m, language) for m in o.plan.media)}[aim]
         tie = f" ({say('tie', language)})" if r.place in shared else ""
-        odds = f"{say('done probability', language)} {o.finish:.0%}; " if aim == "media" else ""
-        found.append([f"{r.place}{tie}", o.title, figure, f"{odds}{say('best probability', language)} {r.first:.0%}"])
+        found.append([f"{r.place}{tie}", o.title, figure, f"{r.first:.0%}", "" if r.beats is None else f"{r.beats:.0%}",
+                      *[f"{o.finish:.0%}"] * (aim == "media")])
     return found
 
 
@@ -105,15 +122,14 @@ def _real(language: Language) -> str:
 
 def page_of(b: Budget, language: Language = "en") -> str:
     """One file that needs nothing else."""
-    body = [f'<p class="note">{say("ranges", language)}. {say("budget note", language)} {say("assumptions", language)}</p>']
+    body = [f'<p>{say(f"engines {b.engines}", language)}</p><p class="note">{say("ranges", language)}. {_note(language)}</p>']
     for aim in b.aims:
-        columns = [say(k, language) for k in ("rank", "system", "why", "best probability")]
-        body += [f"<h2>{say(f'aim {aim}', language)}</h2>", table(columns, _ranks(b, aim, language))]
-    for heading, options in (("budget five", b.systems), ("budget ladder", b.ladder)):
+        body += [f"<h2>{say(f'aim {aim}', language)}</h2>", table(_ranks(b, aim, language))]
+    for heading, options in _tables(b):
         training = TRAINING if options is b.systems else TRAINING[:-1]  # sizes by rule are not to be copied
-        tables = (table(*_headed(rows(options, columns, language))) for columns in (training, SERVING))
+        tables = (table(rows(options, columns, language)) for columns in (training, SERVING))
         body += [f"<h2>{say(heading, language)}</h2>", *tables]
-    body.append("".join(f"<p>{name}: {why}</p>" for name, why in b.left_out.items()))
+    body.append("".join(f"<p>{name}: {ours(why, language)}</p>" for name, why in b.left_out.items()))
     body.append(f'<p class="note">{_advice(b, language)}<br>{_real(language)}</p>')
     ladder = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.ladder]
     systems = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.systems]
@@ -121,7 +137,3 @@ def page_of(b: Budget, language: Language = "en") -> str:
     if b.systems:
         body.append(pictures([o.plan for o in b.systems], language))
     return page(title(b, language), "".join(body), language)
-
-
-def _headed(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    return lines[0], lines[1:]

@@ -25,10 +25,12 @@ RESTART_SECONDS = Interval(low=300, mid=670, high=1500)
 WRITE_GB_PER_NODE = Interval(low=0.5, mid=1.0, high=3.4)
 """to storage, a second: Llama 3's 2 TB/s sustained and 7 TB/s peak over 2,048 nodes (arXiv 2407.21783, section 3.3.1);
 the low end assumed"""
+STATE_BYTES = 12.0
+"""a parameter in a checkpoint: fp32 weights and Adam's two moments"""
 OTHER_SHARE = Interval(low=0.55, mid=0.8, high=1.0)
 """of a project's hours that neither failures nor checkpoints explain: evaluation, stalls, slow nodes, runs begun again. Llama
 3.1 405B's 30.84M hours hold 26.4M at its own steady speed, which leaves 0.95; hours on model cards, which may count more than
-pretraining, hold 0.4 to all of what `step_time.py` says, three quarters at the median (`benchmarks/planner_days.py`)"""
+pretraining, hold 0.4 to all of what `step_time.py` says, three quarters at the median (`onnuri plan validate`, gpu_hours)"""
 EVIDENCE = ("arXiv 2407.21783: 3.8 failures per 1,000 node-days", "arXiv 2410.21680: 6.5 to 23.7 per 1,000 node-days",
             "arXiv 2402.15627, 2509.16293: restarts", "Llama 3.1 405B: 86 % of its GPU hours at steady speed; model cards' hours")
 

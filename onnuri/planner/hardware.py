@@ -13,6 +13,8 @@ from onnuri.errors import ConfigError
 from onnuri.planner.layout import Precision
 
 DATA = Path(__file__).parent / "data"
+MOST_GPUS = 1_000_000
+"""of a cluster, several times the largest announced"""
 
 
 class Gpu(Config):
@@ -106,8 +108,8 @@ def gpu(name: str) -> Gpu:
 
 def cluster(name: str, gpus: int) -> Cluster:
     """Raises ConfigError for an unknown GPU or less than one."""
-    if gpus < 1:
-        raise ConfigError(f"{gpus} GPUs", "are less than 1", "give a whole number from 1 on")
+    if not 1 <= gpus <= MOST_GPUS:
+        raise ConfigError(f"{gpus} GPUs", f"are not from 1 to {MOST_GPUS:,}", "give a whole number between")
     return Cluster(gpu=gpu(name).name, gpus=gpus)
 
 

@@ -112,6 +112,8 @@ def parse(text: str, gpus: int) -> Layout:
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
         sharding, _, shard = part.partition(":")
+        if name in found:
+            raise ConfigError(f"--layout {part!r}", f"gives {name} again", "leave one of them out")
         if name in _DEGREES and value.isdecimal():
             found[name] = int(value)
         elif name == "recompute" and value in get_args(Recompute):

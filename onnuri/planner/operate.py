@@ -34,7 +34,7 @@ PROMPT = 608e9 * (1 - 0.563) / 168e9
 BUSY = Interval(low=0.3, mid=0.5, high=0.8)
 """share of the hours in which users come: assumed"""
 EVIDENCE = ("roofline of memory and products", "DeepSeek's inference system overview, 2025-03: prompts, speed a user",
-            "assumed: shares reached, 8,192 tokens of context")
+            f"assumed: shares reached, {CONTEXT:,} tokens of context, users in {BUSY.mid:.0%} of the hours")
 
 
 class Serving(Config):

@@ -32,7 +32,7 @@ def fitted(recipe: Recipe, gpus: int, here: bool = False) -> tuple[Recipe, list[
 
 def other_batches(changed: Iterable[tuple[TrainingStage, TrainingStage | Job]]) -> list[str]:
     """A note where batches are not what a recipe says."""
-    said = [f"{s.name} {other.batch_tokens / 1e6:.1f}M tokens, not {s.batch_tokens / 1e6:.1f}M" for s, other in changed
+    said = [f"{s.name} {s.batch_tokens:,} → {other.batch_tokens:,} tokens" for s, other in changed
             if other.batch_tokens != s.batch_tokens]
     return ["batches that the ranks divide: " + ", ".join(said)] if said else []
 

@@ -6,8 +6,6 @@ Every figure has a range and names what it leans on. Knows no recipe by name and
 
 from __future__ import annotations
 
-import math
-
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
@@ -30,10 +28,10 @@ from onnuri.planner.step_time import StepTime
 
 FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
-STATE_BYTES = 12.0
-"""a parameter in a checkpoint: fp32 weights and Adam's two moments"""
 YEARS = 2018, 2035
 """in which training software may have been released"""
+MOST = 1e18
+"""tokens, days or dollars: beyond it, a slip of the keyboard"""
 ENCODING = Interval(low=0.1, mid=0.25, high=0.5)
 """share of the bf16 peak that a codec's encoder reaches: assumed"""
 MEMORY_PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "transient", "buffers", "runtime")
@@ -100,15 +98,18 @@ class Plan(Config):
     gpu_hours: Interval
     """training and encoding"""
     bill: Bill
-    loss: Interval
-    """nats a text token by published laws; compare sizes with it, not other models"""
+    loss: Interval | None
+    """nats a text token by published laws; compare sizes with it, not other models; None for fewer tokens than parameters"""
     serving: Serving
     media: tuple[str, ...]
     days_wanted: float | None
     usd_wanted: float | None
+    tokens_wanted: float
+    """what was asked for, or what the recipe says"""
     in_time: float | None
-    """probability of being done by the day that was asked for"""
+    """probability that all of them are trained by the day that was asked for"""
     in_budget: float | None
+    """the same of the dollars"""
     evidence: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]
     search: Search | None
@@ -146,8 +147,8 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched and the
     fastest that is runnable here is taken (the recipe's own with "own"); `here` leaves the others unsearched."""
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ConfigError(f"{name} {value:g}", "is not a positive number", "give more than 0")
+        if value is not None and not 0 < value < MOST:
+            raise ConfigError(f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0")
     if release is not None and not YEARS[0] <= release <= YEARS[1]:
         raise ConfigError(f"release {release:g}", f"is not a year from {YEARS[0]} to {YEARS[1]}", "give such as 2025.9")
     if layout is not None and precisions:
@@ -162,7 +163,11 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     notes += phases.eased(recipe, jobs, laid) if laid else []
     work = _Work(recipe, cluster, jobs)
     work.share = _share(work, tokens, days, budget_usd)
-    return _assemble(work, [*notes, *phases.other_batches(zip(recipe.stages, jobs)), *work.tight()], days, budget_usd, searched)
+    trained, step = recipe.tokens * work.share, max(j.batch_tokens for j in jobs)
+    if trained < step:
+        raise ConfigError(f"{trained:.3g} tokens", f"are less than one step of {step:,} tokens", "give more of them")
+    notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
+    return _assemble(work, notes, tokens, days, budget_usd, searched)
 
 
 class _Work:
@@ -171,7 +176,7 @@ class _Work:
     def __init__(self, recipe: Recipe, cluster: Cluster, jobs: list[Job]) -> None:
         self.recipe, self.cluster, self.jobs, self.share = recipe, cluster, jobs, 1.0
         self.steps, self.rooms = [real_step(j) for j in jobs], [memory(j) for j in jobs]
-        self.state_bytes = recipe.omni.num_params() * STATE_BYTES
+        self.state_bytes = recipe.omni.num_params() * goodputs.STATE_BYTES
         self.goodput = goodputs.goodput(cluster, self.state_bytes)
 
     def stages(self) -> tuple[StagePlan, ...]:
@@ -225,8 +230,11 @@ def media_tokens(recipe: Recipe) -> float:
     return sum(s.tokens * part for s in recipe.stages for medium, part in s.media_share.items() if medium != "text")
 
 
-def _assemble(work: _Work, notes: list[str], days: float | None, usd: float | None, search: Search | None) -> Plan:
+def _assemble(work: _Work, notes: list[str], tokens: float | None, days: float | None, usd: float | None,
+              search: Search | None) -> Plan:
     recipe, cluster, stages, omni = work.recipe, work.cluster, work.stages(), work.recipe.omni
+    wanted = tokens or recipe.tokens
+    more = wanted / (recipe.tokens * work.share)
     main = max(range(len(stages)), key=lambda n: stages[n].tokens)
     found, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
     took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), found.speed
@@ -244,8 +252,8 @@ def _assemble(work: _Work, notes: list[str], days: float | None, usd: float | No
         state_bytes=work.state_bytes, days=took, encoding_gpu_hours=encoding, gpu_hours=hours, bill=cost,
         loss=losses.expected_loss(omni.num_params(), omni.num_active_params(), recipe.tokens * work.share - other, other),
         serving=operate.serving(omni, cluster), media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
-        days_wanted=days, usd_wanted=usd, in_time=took.below(days) if days else None,
-        in_budget=cost.usd.below(usd) if usd and cost.usd else None, evidence=_evidence(recipe, found), notes=tuple(notes),
+        days_wanted=days, usd_wanted=usd, tokens_wanted=wanted, in_time=(took * more).below(days) if days else None,
+        in_budget=(cost.usd * more).below(usd) if usd and cost.usd else None, evidence=_evidence(recipe, found), notes=tuple(notes),
         search=search)
 
 

@@ -15,7 +15,7 @@ from onnuri.planner.interval import Interval
 from onnuri.planner.layout import spelled
 from onnuri.planner.plan import Plan, StagePlan
 from onnuri.planner.search import Candidate
-from onnuri.planner.words import say
+from onnuri.planner.words import ours, say
 
 Line = tuple[str, str]
 """a label and what stands behind it"""
@@ -88,28 +88,28 @@ def lines(p: Plan, language: Language) -> Iterator[Line]:
                                                       every=duration(good.checkpoint_seconds)))
     yield to("days", between(p.days))
     if p.in_time is not None:
-        yield say("in time", language, days=number(p.days_wanted or 0)), f"{p.in_time:.0%}"
+        yield say("in time", language, tokens=number(p.tokens_wanted), days=number(p.days_wanted or 0)), f"{p.in_time:.0%}"
     if p.encoding_gpu_hours:
         yield to("encoding", between(p.encoding_gpu_hours, unit=say("gpu hours", language)))
     yield to("gpu hours", between(p.gpu_hours))
     yield to("cost", between(p.bill.usd, before="$", language=language))
     if p.in_budget is not None:
-        yield say("in budget", language, usd=number(p.usd_wanted or 0)), f"{p.in_budget:.0%}"
+        yield say("in budget", language, tokens=number(p.tokens_wanted), usd=number(p.usd_wanted or 0)), f"{p.in_budget:.0%}"
     yield to("energy", between(p.bill.energy_mwh, unit="MWh", language=language))
-    yield to("loss", f"{p.loss.mid:.3f} ({p.loss.low:.3f} – {p.loss.high:.3f}) {say('nats', language)}")
+    yield to("loss", f"{p.loss:.3f} {say('nats', language)}" if p.loss else say("no law", language))
     yield to("serving", serving(p, language))
     yield to("media", ", ".join(say(m, language) for m in p.media))
     yield from _searched(p, language)
     if p.notes:
-        yield to("notes", "; ".join(p.notes))
+        yield to("notes", ours("; ".join(p.notes), language))
     for figure, sources in p.evidence.items():
-        yield f"{say('evidence', language)}: {say(figure, language)}", "; ".join(sources)
+        yield f"{say('evidence', language)}: {say(figure, language)}", ours("; ".join(sources), language)
 
 
 def _stage(p: Plan, s: StagePlan, language: Language) -> str:
     other = "" if s.layout == p.layout else f"; {spelled(s.layout)}; {runs(s.engine, language)}"
     return (f"{say('tokens', language, tokens=number(s.tokens), sequence=f'{s.tokens_per_sequence:,}')}, "
-            f"{between(s.days, unit=say('days', language))}, {number(s.tokens_per_s_per_gpu.mid)} {say('tokens/s/GPU', language)}, "
+            f"{between(s.days, unit=say('d', language))}, {number(s.tokens_per_s_per_gpu.mid)} {say('tokens/s/GPU', language)}, "
             f"{number(s.memory_gib)} GiB{other}")
 
 
@@ -151,7 +151,7 @@ def _reason(key: str, language: Language) -> str:
 def _candidate(c: Candidate, language: Language) -> str:
     behind = say("slower by", language, times=c.slower, because=say(c.because, language)) if c.because else say("fastest", language)
     return (f"{spelled(c.layout)}; {between(c.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}; "
-            f"{number(c.memory_gib)} GiB; {behind}; {runs(c.engine, language)}")
+            f"{say('nine in ten', language, gib=number(c.memory_gib))}; {behind}; {runs(c.engine, language)}")
 
 
 Counts = Sequence[dict[str, Any]]
@@ -203,14 +203,14 @@ def page_of(p: Plan, language: Language = "en", whole: bool = True, systems: Cou
 
 def sizes(p: Plan, systems: Counts, language: Language) -> str:
     """Loss of other sizes for the same products: dense ones, mixtures of ten times their active parameters, the systems."""
-    def loss(total: float, active: float) -> Interval:
-        return losses.expected_loss(total, active, p.tokens * p.active_params / active)
+    def points(kind: str, of: Sequence[tuple[str, float, float]]) -> list[plots.Point]:
+        losses_ = ((name, n, losses.expected_loss(total, n, p.tokens * p.active_params / n)) for name, total, n in of)
+        return [(name, n, loss, kind) for name, n, loss in losses_ if loss]
 
     curve = [p.active_params * 2.0**k for k in range(-4, 5)]
-    points = [("", n, loss(n * ratio, n), kind) for kind, ratio in (("dense", 1), ("sparse", 10)) for n in curve]
+    made = [point for kind, ratio in (("dense", 1), ("sparse", 10)) for point in points(kind, [("", n * ratio, n) for n in curve])]
     others = [(s["recipe"], s["total_params"], s["active_params"]) for s in systems] or [(p.title, p.total_params, p.active_params)]
-    marked = [(name, active, loss(total, active), "system") for name, total, active in others]
-    return f"<h2>{say('same products', language)}</h2>{plots.sizes(points, marked, language)}"
+    return f"<h2>{say('same products', language)}</h2>{plots.sizes(made, points('system', others), language)}"
 
 
 def pictures(plans: list[Plan], language: Language) -> str:
@@ -236,16 +236,16 @@ def facts(rows: list[Line]) -> str:
     return f'<div class="wide"><table class="rows">{cells}</table></div>'
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A range stands under its middle."""
+def table(lines: list[list[str]]) -> str:
+    """The first line is the head; a range stands under its middle."""
     def cell(said: str) -> str:
         mid, bracket, ends = said.partition(" (")
         if bracket and "–" in ends:
             return f"<td class=range>{escapes.escape(mid)}<br><small>{escapes.escape(ends.rstrip(')'))}</small></td>"
         return f"<td>{escapes.escape(said)}</td>"
 
-    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{"".join(f"<th>{escapes.escape(h)}</th>" for h in head)}</tr>{body}</table></div>'
+    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in lines[1:])
+    return f'<div class="wide"><table><tr>{"".join(f"<th>{escapes.escape(h)}</th>" for h in lines[0])}</tr>{body}</table></div>'
 
 
 def page(title: str, body: str, language: Language, whole: bool = True) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from onnuri.errors import ConfigError
 from onnuri.planner import hardware, shapes
@@ -24,18 +26,22 @@ COLUMNS = ("id", "model", "kind", "total_params_B", "active_params_B", "layers",
            "kv_heads", "seq_len", "global_batch_tokens", "gpu", "gpus", "precision", "dp", "tp", "pp", "cp", "ep",
            "zero_or_fsdp", "recompute", "metric", "value")
 """that a table of runs has; `note`, `source`, `tokens_trained_B` and others may stand beside them"""
-NUMBERS = {"total_params_B", "active_params_B", "layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads", "seq_len",
-           "global_batch_tokens", "gpus", "dp", "tp", "pp", "cp", "ep", "value", "tokens_trained_B", "microbatches",
-           "real_step_ms", "real_mem_GiB"}
+WHOLE = {"layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads", "seq_len", "gpus", "dp", "tp", "pp", "cp", "ep",
+         "microbatches", "micro_batch", "vp", "vocabulary"}
+NUMBERS = WHOLE | {"total_params_B", "active_params_B", "global_batch_tokens", "value", "tokens_trained_B", "release",
+                   "real_step_ms", "real_mem_GiB"}
+SMALLEST, LARGEST = 1e-9, 1e12
+"""of any figure of such a table: what is beyond is a slip of the keyboard"""
+KINDS = ("dense", "moe")
+PRECISION = re.compile(r"(?<!\d)(?:16|8|4)(?!\d)|half|mixed|amp", re.I)
 CUMULATIVE = ("gpu_hours", "days")
 METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", *CUMULATIVE)
 PUBLISHED = hardware.DATA / "published_runs.csv"
-RULE = ("a row is null only if its model, gpu or metric is empty, its GPU is not listed, nothing tells its model's size, "
-        "or it asks for hours or days without tokens_trained_B; a null counts as 100 % error")
+RULE = (f"a row is null only if its model, gpu or metric is empty, its GPU is not listed, its metric is not one of "
+        f"{', '.join(METRICS)}, nothing tells its model's size, or it asks for hours without tokens_trained_B or for days "
+        "without that and gpus; a null counts as 100 % error")
 FULL_SCORES_BEFORE = 2025.0
 """year to which figures in FLOPs counted attention in full unless they say otherwise (PaLM's and Megatron-LM's formula)"""
-GOODPUT = 0.9
-"""of hours that count restarts too"""
 
 
 class Meaning(NamedTuple):
@@ -47,7 +53,7 @@ class Meaning(NamedTuple):
 
 
 def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
-    """Rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells that are no number."""
+    """Rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells that cannot be."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -59,9 +65,32 @@ def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
     for line, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise ConfigError(f"{path} line {line}", f"has not {len(header)} cells", "quote cells with commas")
-        for column in NUMBERS & row.keys():
-            _check(path, line, column, row[column])
+        for cell, rule, repair in mistakes(row):
+            raise ConfigError(f"{path} line {line} ({row['id']}): {cell}", rule, repair)
     return rows
+
+
+def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
+    """Cells of a row that cannot be: column and value, rule, repair. An empty cell is unknown, not a mistake."""
+    for column in (c for c in row if c in NUMBERS and row[c].strip()):
+        try:
+            value = float(row[column])
+        except ValueError:
+            value = math.nan
+        if not SMALLEST <= value <= LARGEST:
+            yield f"{column} {row[column]!r}", f"is not a number above 0 (at most {LARGEST:g})", "mend or empty the cell"
+            return
+        if column in WHOLE and not value.is_integer():
+            yield f"{column} {row[column]!r}", "is not a whole number", "mend or empty the cell"
+    if row.get("kind", "").strip().lower() not in ("", *KINDS):
+        yield f"kind {row['kind']!r}", "is not known", f"write {' or '.join(KINDS)}, or empty the cell"
+    if row.get("precision", "").strip() and not PRECISION.search(row["precision"]):
+        yield f"precision {row['precision']!r}", "is not one of 16, 8 or 4 bits", "write such as bf16, fp8, mxfp8 or nvfp4"
+    for parts, bound in (("dp", "tp", "pp", "cp"), "gpus"), (("ep",), "gpus"), (("pp",), "layers"), (("topk",), "experts"):
+        product, most = math.prod(whole(row, c) or 1 for c in parts), whole(row, bound)
+        if most and product > most:
+            said = " x ".join(f"{c} {row[c]}" for c in parts if whole(row, c))
+            yield said, f"is more than {bound} {row[bound]}", "mend or empty a cell"
 
 
 @functools.cache
@@ -73,17 +102,6 @@ def published() -> tuple[Row, ...]:
 def steady(row: Row) -> bool:
     """Whether a row is a speed, and not noted from memory."""
     return row.get("recalled") != "yes" and row["metric"] not in CUMULATIVE
-
-
-def _check(path: Path, line: int, column: str, cell: str) -> None:
-    if not cell.strip():
-        return
-    try:
-        positive = float(cell) > 0
-    except ValueError:
-        positive = False
-    if not positive or cell.strip().lower() in ("inf", "infinity"):
-        raise ConfigError(f"{path} line {line}: {column} {cell!r}", "is not a number above 0", "mend or empty the cell")
 
 
 def number(row: Row, column: str) -> float | None:
@@ -118,7 +136,7 @@ def why_null(row: Row) -> str | None:
 
 def architecture(row: Row) -> Architecture:
     known: dict[str, int | None] = {c: whole(row, c) for c in ("layers", "hidden", "heads", "kv_heads", "experts", "topk")}
-    known["expert_ffn" if row["kind"] == "moe" else "ffn"] = whole(row, "ffn")
+    known["expert_ffn" if row["kind"].strip().lower() == "moe" else "ffn"] = whole(row, "ffn")
     if found := re.search(r"vocab(?:ulary)? (\d{4,6})", note(row)):
         known["vocab"] = int(found[1])
     if re.search(r"w/o MTP|without MTP|no MTP", note(row)):
@@ -159,12 +177,12 @@ def _usual_gpus(a: Architecture) -> int:
 
 def _cluster(row: Row, gpus: int) -> Cluster:
     kind, text, nic = hardware.gpu(row["gpu"]), note(row), None
-    if found := re.search(r"([\d.]+) ?Gb/s per GPU", text):
+    if found := re.search(r"(\d+(?:\.\d+)?) ?Gb/s per GPU", text):
         nic = float(found[1]) / 8
     elif found := re.search(r"(\d+)x ?[A-Za-z -]*?(\d+) ?Gb", text):
         nic = int(found[1]) * float(found[2]) / 8 / 8
     power = re.search(r"(\d{3,4}) ?W\b", text)
-    memory = re.search(r"([\d.]+) ?TB/s", text)
+    memory = re.search(r"(\d+(?:\.\d+)?) ?TB/s", text)
     return Cluster(gpu=kind.name, gpus=gpus, nic_gb_per_s=nic, power_w=float(power[1]) if power else None,
                    memory_tb_per_s=float(memory[1]) if memory else None)
 
@@ -185,13 +203,14 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
     """What the row says, completed in every way that fits; where nothing fits, its plainest completion."""
     text, moe = row["zero_or_fsdp"].lower(), any(b.experts for b in a.blocks)
     sharding: Sharding = "fsdp" if re.search(r"fsdp|zero-?3", text) else "zero1"
-    stages = re.search(r"\bVP ?(\d+)", note(row))
+    stages = _said(row, r"\bVP ?(\d+)")
+    recomputes: list[Recompute] = [r for r in get_args(Recompute) if r == row["recompute"].strip()] or ["selective"]
+    precisions: list[Precision] = [precision(row)] if row["precision"].strip() else ["bf16", "fp8"]
     options = []
     for tp, pp, cp, ep in _degrees(row, a, gpus, moe):
         dp = max(1, gpus // (tp * pp * cp))
-        chunks = [int(stages[1])] if stages else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and v * pp <= a.layers / 1.5)]
-        open_ = itertools.product(_recomputes(row), _precisions(row), _micro_batches(row, tokens, dp, pp), chunks)
-        for recompute, kind, m, v in open_:
+        chunks = [stages] if stages else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and v * pp <= a.layers / 1.5)]
+        for recompute, kind, m, v in itertools.product(recomputes, precisions, _micro_batches(row, tokens, dp, pp), chunks):
             options.append(Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, sharding=sharding, shard=_shard(text, dp * cp),
                                   recompute=recompute, virtual_stages=v, micro_batch=m, precision=kind))
     return [o for o in options if fits(a, o, row["gpu"], tokens)] or options[:1]
@@ -227,15 +246,6 @@ def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int,
     return found or [(1, 1, 1, 1)]
 
 
-def _recomputes(row: Row) -> list[Recompute]:
-    known: tuple[Recompute, ...] = ("none", "selective", "full")
-    return [r for r in known if r == row["recompute"].strip()] or ["selective"]
-
-
-def _precisions(row: Row) -> list[Precision]:
-    return [precision(row)] if row["precision"].strip() else ["bf16", "fp8"]
-
-
 def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
     """Roughly, whether a GPU holds it: 6 bytes a local parameter and 12 sharded, activations of all passes in flight
     (arXiv 2205.05198, 34 bytes a token, layer and hidden unit; 2 with full recomputation)."""
@@ -250,15 +260,21 @@ def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
 
 
 def _micro_batches(row: Row, tokens: int, dp: int, pp: int) -> list[int]:
-    text, batch = note(row), number(row, "global_batch_tokens")
-    if found := re.search(r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)", text, re.I):
-        return [int(found[1])]
-    if found := re.search(r"local batch(?: size)?[ =:]*(\d+)", text, re.I):
-        return [1 if pp > 1 else int(found[1])]  # torchtitan's local batch is all of a step's passes, of one sequence each
+    batch = number(row, "global_batch_tokens")
+    if found := _said(row, r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)"):
+        return [found]
+    if found := _said(row, r"local batch(?: size)?[ =:]*(\d+)"):
+        return [1 if pp > 1 else found]  # torchtitan's local batch is all of a step's passes, of one sequence each
     each = max(1, round(batch / (tokens * dp))) if batch else 0
-    if each and (found := re.search(r"(?:micro_num|grad accum|gradient accumulation|GA)[ =]*(\d+)", text)):
-        return [max(1, each // int(found[1]))]
+    if each and (found := _said(row, r"(?:micro_num|grad accum|gradient accumulation|\bGA)[ =]*(\d+)")):
+        return [max(1, each // found)]
     return [m for m in (1, 2, 4, 8) if not each or each % m == 0] or [1]
+
+
+def _said(row: Row, pattern: str) -> int:
+    """A whole number that the note gives; 0 where it gives none."""
+    found = re.search(pattern, note(row), re.I)
+    return int(found[1]) if found else 0
 
 
 def precision(row: Row) -> Precision:
@@ -268,7 +284,7 @@ def precision(row: Row) -> Precision:
         return "nvfp4"
     if re.search(r"mxfp8|fp8-mx", text):
         return "mxfp8"
-    return "fp8" if re.search("fp8|float8", text) else "bf16"
+    return "fp8" if re.search("fp8|float8|int8|e4m3", text) else "bf16"
 
 
 def in_metric(row: Row, job: Job, speed: float) -> float:
@@ -277,7 +293,7 @@ def in_metric(row: Row, job: Job, speed: float) -> float:
     if metric == "tokens_per_s_per_gpu":
         return speed
     if metric in CUMULATIVE:
-        hours = (number(row, "tokens_trained_B") or 0.0) * 1e9 / speed / 3600 / GOODPUT
+        hours = (number(row, "tokens_trained_B") or 0.0) * 1e9 / speed / 3600
         return hours if metric == "gpu_hours" else hours / 24 / (number(row, "gpus") or 1)
     flops = flops_per_token(row, job) * speed
     return flops / 1e12 if metric == "tflops_per_gpu" else 100 * flops / (job.cluster.kind.bf16_tflops * 1e12)

@@ -43,6 +43,7 @@ class Candidate(Config):
     """None: runnable here"""
     tokens_per_s_per_gpu: Interval
     memory_gib: float
+    """that it needs at most, with a probability of 90 %"""
     slower: float = 1.0
     """times the best's step"""
     because: str = ""

@@ -125,7 +125,9 @@ def _attentions(spec: Spec) -> list[tuple[Attention, float]]:
 def _experts(spec: Spec) -> Experts | None:
     if not spec.get("experts"):
         return None
-    return Experts(routed=spec["experts"], topk=spec["topk"], width=spec["expert_ffn"], shared=spec.get("shared", 0),
+    topk = spec.get("topk") or min(8, spec["experts"])  # a row may give experts to a model listed as dense
+    width = spec.get("expert_ffn") or spec.get("ffn") or spec["hidden"] // 4
+    return Experts(routed=spec["experts"], topk=topk, width=width, shared=spec.get("shared", 0),
                    shared_width=spec.get("shared_ffn"), bias=spec.get("bias", False), latent=spec.get("latent", 0))
 
 

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 from onnuri import media
 from onnuri.errors import ConfigError
-from onnuri.planner import constants, memory_rows, runs
-from onnuri.planner.step_time import doubts, spread, step_time
+from onnuri.planner import constants, goodput, memory_rows, routing, runs, step_time
+from onnuri.planner.interval import Interval, spread
+from onnuri.planner.job import Job
 
 MEMORY_VALUE = "real_mem_GiB"
 MEMORY_COLUMNS = ("id", "model", "layers", "gpu", "gpus", "tp", "pp", "cp", "ep", "dp", "seq_len", "microbatches", MEMORY_VALUE)
+IN_SAMPLE = ("{known} of these rows are those that the constants were fitted to: the errors above are in sample; errors on "
+             "what was held out stand in docs/planner-speed.md")
 CHOICE = 10.0
 """engineers choose among what a row leaves open: odds of a choice go with its speed to this power"""
 
@@ -36,36 +39,52 @@ def predict(row: runs.Row) -> Prediction | None:
         return None
     means = runs.meanings(row)
     jobs = [m.job for m in means]
-    speeds = [step_time(job).tokens_per_s_per_gpu for job in jobs]
+    speeds = [step_time.step_time(job).tokens_per_s_per_gpu for job in jobs]
     best = max(speeds)
     odds = [(s / best) ** CHOICE for s in speeds]
     speed = math.exp(sum(o * math.log(s) for o, s in zip(odds, speeds, strict=True)) / sum(odds))
     moe = any(b.experts for b in jobs[0].architecture.blocks)
-    down, up = spread(moe, row_doubts(jobs), constants.values())
-    ends = [runs.in_metric(row, jobs[0], s) for s in (speed, speed * math.exp(-down), speed * math.exp(up))]
+    down, up = step_time.spread(moe, row_doubts(jobs), constants.values())
+    known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
+    if row["metric"] in runs.CUMULATIVE:
+        known = lasting(jobs[0], known)
+    ends = [runs.in_metric(row, jobs[0], s) for s in (known.mid, known.low, known.high)]
     return Prediction(ends[0], min(ends[1:]), max(ends[1:]))
 
 
-def row_doubts(jobs: list[Any]) -> int:
+def lasting(job: Job, speed: Interval) -> Interval:
+    """Tokens a second over the hours of a whole training: real routing, failures, and what else takes time."""
+    kept = [goodput.goodput(job.cluster, job.architecture.num_params() * goodput.STATE_BYTES).share]
+    kept += [routing.KEPT] * any(b.experts for b in job.architecture.blocks)
+    return spread(lambda s, *shares: s * math.prod(shares), speed, *kept)
+
+
+def row_doubts(jobs: list[Job]) -> int:
     """A job's own, and one each where the row leaves micro-batch or layout open."""
-    return doubts(jobs[0]) + (len({j.layout.micro_batch for j in jobs}) > 1) + (
+    return step_time.doubts(jobs[0]) + (len({j.layout.micro_batch for j in jobs}) > 1) + (
         len({(j.layout.tp, j.layout.pp) for j in jobs}) > 1)
 
 
 def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:
     """Print every row and the summaries, and write them where `json_file` says. Raises ConfigError for a bad table."""
     media.check_place(json_file)
-    if memory:
-        rows = runs.read(path, MEMORY_COLUMNS)
-        found = compare(rows, MEMORY_VALUE, "real_mem_GiB", _memory)
-    else:
-        rows = runs.read(path)
-        found = compare(rows, "value", None, predict)
-    if not found["rows"]:
+    rows = runs.read(path, MEMORY_COLUMNS if memory else runs.COLUMNS)
+    if not rows:
         raise ConfigError(str(path), "has no rows", "give a file like published_runs.csv")
+    found = compare(rows, MEMORY_VALUE, MEMORY_VALUE, _memory) if memory else compare(rows, "value", None, predict)
+    found["summary"]["in_sample"] = 0 if memory else in_sample(rows)  # memory's constants are fitted to no row
     print(text(found, memory))
     if json_file:
         media.write_json(found, json_file)
+
+
+def in_sample(rows: Iterable[runs.Row]) -> int:
+    """How many are rows that the constants were fitted to, whatever they are called."""
+    def figures(row: runs.Row) -> tuple[object, ...]:
+        return tuple(runs.number(row, c) if c in runs.NUMBERS else row[c] for c in runs.COLUMNS if c != "id")
+
+    fitted = {figures(row) for row in runs.published()}
+    return sum(figures(row) in fitted for row in rows)
 
 
 def _memory(row: runs.Row) -> Prediction | None:
@@ -116,6 +135,9 @@ def text(found: Mapping[str, Any], memory: bool = False) -> str:
         lines.append(f"{r['id'][:57]:<58}{r['metric']:>21}{cells}{error:>8}")
     lines.append("")
     for name, groups in found["summary"].items():
+        if name == "in_sample":
+            lines += [IN_SAMPLE.format(known=groups)] * bool(groups)
+            continue
         for key, f in ({"rows": groups} if name == "all" else groups).items():
             if f["rows"]:
                 covered = "" if f["coverage"] is None else f", 80 % intervals hold {100 * f['coverage']:.0f} %"

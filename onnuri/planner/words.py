@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from onnuri.errors import ConfigError
 from onnuri.modality import Language
 
@@ -24,19 +26,21 @@ WORDS: dict[str, tuple[str, str]] = {
     "tokens": ("{sequence} 길이로 {tokens} 토큰", "{tokens} tokens in sequences of {sequence}"),
     "goodput": ("유효 시간", "goodput"),
     "failures": ("장애 간격 {hours} h, 체크포인트 {every}마다", "a failure every {hours} h, a checkpoint every {every}"),
-    "days": ("일수", "days"),
+    "days": ("일수", "days"), "d": ("일", "days"),
     "encoding": ("매체 부호화", "encoding media"),
     "gpu hours": ("GPU 시간", "GPU hours"),
     "cost": ("비용", "cost"),
     "energy": ("전력량", "energy"),
     "loss": ("예상 손실", "expected loss"),
     "nats": ("nat/텍스트 토큰", "nats a text token"),
+    "no law": ("매개변수보다 적은 토큰이라 어느 법칙도 맞지 않음", "unknown: no law holds for fewer tokens than parameters"),
+    "nine in ten": ("90 %가 {gib} GiB 이하", "9 in 10 below {gib} GiB"),
     "serving": ("서비스", "to serve"),
     "instance": ("GPU {gpus}장 한 벌에 사용자 {users}명, GPU당 {speed} 토큰/s, KV {kv} KB/토큰, 100만 토큰 {usd}",
                  "{gpus} GPU(s) an instance for {users} users, {speed} tokens/s/GPU, KV {kv} KB a token, {usd} a million tokens"),
     "media": ("매체", "media"),
-    "in time": ("{days}일 안에 끝날 확률", "probability of being done in {days} days"),
-    "in budget": ("${usd} 안에 끝날 확률", "probability of costing at most ${usd}"),
+    "in time": ("{tokens} 토큰을 {days}일 안에 배울 확률", "probability of {tokens} tokens in {days} days"),
+    "in budget": ("{tokens} 토큰이 ${usd} 안에 끝날 확률", "probability of {tokens} tokens for ${usd}"),
     "evidence": ("근거", "evidence"),
     "notes": ("주의", "notes"),
     "search": ("배치 {layouts}가지를 {seconds:.1f}초에 따짐", "{layouts} layouts judged in {seconds:.1f} s"),
@@ -47,7 +51,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "lost": ("나머지가 진 까닭", "why the rest lost"),
     "slower by": ("{times:.2f}배 느림: {because}", "{times:.2f} times slower: {because}"),
     "fastest": ("가장 빠름", "fastest"),
-    "fastest here": ("여기서 실행되는 것 중 가장 빠름", "fastest that is runnable here"),
     "every": ("체크포인트 간격, 분", "minutes between checkpoints"),
     "none": ("알 수 없음", "unknown"),
     # a budget
@@ -68,8 +71,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "aim loss": ("손실이 가장 낮은 것", "lowest loss"),
     "aim operate": ("운영이 가장 싼 것", "cheapest to operate"),
     "aim media": ("매체가 가장 많은 것", "most media"),
-    "best probability": ("1위일 확률", "probability of being first"),
-    "done probability": ("기한 안에 모두 배울 확률", "probability of having learned them by then"),
+    "best probability": ("1위일 확률", "is first"), "beats": ("맨 위를 이길 확률", "beats the top one"),
+    "done probability": ("기한 안에 모두 배울 확률", "learned by then"),
     "tie": ("동률", "tie"),
     "rank": ("순위", "rank"),
     "size": ("활성 매개변수, 10억", "active parameters, billions"),
@@ -78,12 +81,17 @@ WORDS: dict[str, tuple[str, str]] = {
     "same products": ("같은 계산량에서 크기와 손실", "size against loss for the same products"),
     "optimal": ("{flops} FLOP에 가장 알맞다는 조밀 크기 × 토큰", "dense size × tokens that laws call optimal for {flops} FLOPs"),
     "real runs": ("실제 학습의 활성 매개변수당 토큰", "tokens a parameter active, of real runs"),
-    "left out": ("어떤 배치로도 들어가지 않음", "no layout holds"),
-    "why": ("값", "value"),
-    "budget note": ("40T 토큰에서 그친다(공개된 가장 큰 학습). 서비스: 사용자마다 초당 20 토큰, 문맥 8,192. "
-                    "80 % 구간이 겹치면 동률.",
-                    "At most 40T tokens, the longest published run. Serving: 20 tokens/s a user, 8,192 of context. A tie: 80 % "
-                    "ranges that overlap."),
+    "engines here": ("여기서 바로 실행되는 배치만 견줌 (--engines any: 모든 배치)",
+                     "only layouts that are runnable here are compared (--engines any: all)"),
+    "engines any": ("다른 엔진이 필요한 배치까지 견줌 (--engines here: 여기서 실행되는 것만)",
+                    "layouts of all engines are compared (--engines here: only those that are runnable here)"),
+    "loss by then": ("그때 손실, nat/토큰", "loss by then, nats"), "trains": ("학습 토큰/s/GPU", "training tokens/s/GPU"),
+    "budget note": ("{most} 토큰에서 그친다(공개된 가장 큰 학습). 서비스: 사용자마다 초당 {speed} 토큰, 문맥 {context}, "
+                    "사용자가 오는 시간 {busy}. 80 % 구간이 겹치면 동률. 확률은 모르는 것을 함께 뽑아 셈한다: "
+                    "손실 법칙, 가격, 사용 시간은 모두에게 같다.",
+                    "At most {most} tokens, the longest published run. Serving: {speed} tokens/s a user, {context} of context, "
+                    "users in {busy} of the hours. A tie: 80 % ranges that overlap. Probabilities draw all unknowns together: "
+                    "laws of loss, prices and hours with users are the same for all."),
     "bill": ("비용", "bill"), "recipe": ("레시피", "recipe"),
     "assumptions": ("손실은 공개 법칙의 범위이며, 크기끼리 견주는 데만 쓴다.",
                     "Losses are ranges of published laws: compare sizes with them, not other models."),
@@ -103,6 +111,38 @@ WORDS: dict[str, tuple[str, str]] = {
     "text": ("텍스트", "text"), "image": ("이미지", "image"), "audio": ("소리", "audio"), "video": ("비디오", "video"),
     "shape": ("3D", "3D"),
 }
+OURS = (
+    ("batches that the ranks divide", "랭크 수로 나뉘게 바꾼 배치"),
+    ("laid out so that they divide and fit", "나뉘고 들어가게 바꾼 배치"),
+    ("does not fit the GPU", "GPU에 들어가지 않음"),
+    ("fits the GPU with less than 90 % probability", "GPU에 들어갈 확률이 90 %에 못 미침"),
+    (r"none of (\d+) layouts fits", r"배치 \1가지가 모두 들어가지 않음"),
+    (r"no layout divides (\d+) tokens a batch", r"배치당 \1 토큰을 나누는 배치가 없음"),
+    (r"are less than one step of ([\d,]+) tokens", r"\1 토큰인 한 스텝보다 적음"),
+    ("trains too few tokens .*", "그때까지 배우는 토큰이 매개변수보다 적어 어느 손실 법칙도 맞지 않음"),
+    (r"(\d+) of (\d+) published (.*) runs are on (.*) in (\w+): (.*)", r"공개된 \3 학습 \2개 가운데 \4, \5인 것 \1개: \6"),
+    ("mixture-of-experts", "전문가 혼합"), ("\\bdense\\b", "조밀"), (r"(\d+) constants", r"상수 \1개"),
+    ("router imbalance: (.*) to (.*) and (.*) to (.*) TFLOPS", r"전문가 쏠림: \1에서 \2, \3에서 \4 TFLOPS"),
+    (r"([\d.]+) failures per 1,000 node-days", r"노드·일 1,000에 장애 \1회"),
+    (r"([\d.]+) to ([\d.]+) per 1,000 node-days", r"노드·일 1,000에 \1–\2회"),
+    ("restarts", "재시작"),
+    (r"(\d+ %) of its GPU hours at steady speed; model cards' hours", r"GPU 시간의 \1가 꾸준한 속도; 모델 카드의 시간"),
+    ("two fits of one law", "한 법칙의 두 맞춤"), ("worth of sparse parameters", "희소 매개변수의 값어치"),
+    ("worth of media tokens for text", "매체 토큰이 텍스트에 주는 값어치"),
+    ("roofline of memory and products", "메모리와 행렬곱의 지붕선"),
+    ("prompts, speed a user", "프롬프트, 사용자별 속도"),
+    ("shares reached, (.*) tokens of context, users in (.*) of the hours", r"닿는 비율, 문맥 \1 토큰, 사용자가 오는 시간 \2"),
+    ("list prices and rated power of the hardware table", "하드웨어 표의 정가와 정격 전력"), ("draw, cooling", "실제 전력, 냉각"),
+    ("assumed", "가정"), (r": none\b", ": 없음"), (r"\btext\b", "텍스트"), (r"\balignment\b", "정렬"), (r"\bomni\b", "옴니"),
+    (r"\bannealing\b", "어닐링"), (r"(→ [\d,]+) tokens", r"\1 토큰"))
+"""sentences of the planner's notes and evidence as patterns, and the same in Korean; citations stay"""
+
+
+def ours(text: str, language: Language) -> str:
+    """A note or evidence in the reader's language."""
+    for pattern, korean in OURS if language == "ko" else ():
+        text = re.sub(pattern, korean, text)
+    return text
 
 
 def say(key: str, language: Language, **values: object) -> str:
