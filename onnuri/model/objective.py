@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from onnuri.data.mix import Mixer, Segment
 from onnuri.data.pack import Sequence, pack
@@ -21,6 +22,7 @@ from onnuri.decoding.stock import head
 from onnuri.modality import MEDIA, TABLE
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.balance import Balance
+from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.vocabulary import Vocabulary
 
 Weighted = tuple[list[int], list[float]]
@@ -114,10 +116,16 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
 
 def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:
     """Mean over all targets, each scored among the whole vocabulary, text and media alike: [B, T] ids to []. Its shapes
-    do not follow from values, so it can be traced without any."""
+    do not follow from values, so it can be traced without any. A head that tensor parallelism cuts gathers all logits."""
     whole: Any = model
-    loss: Tensor = whole(input_ids=ids, labels=ids, use_cache=False).loss
-    return loss
+    table = head(model)
+    if isinstance(table, DTensor):
+        loss: Tensor = whole(input_ids=ids, labels=ids, use_cache=False).loss
+        return loss
+    hidden = whole.model(input_ids=ids, use_cache=False).last_hidden_state
+    weights = torch.full(ids.shape, 1 / (ids.numel() - len(ids)), device=ids.device)
+    weights[:, -1] = 0.0  # nothing is known to follow
+    return cross_entropy(hidden.flatten(0, 1), table, ids.roll(-1, 1).flatten(), weights.flatten())
 
 
 class OmniTask:

@@ -134,8 +134,9 @@ class VaetkiDecoderLayer(GradientCheckpointingLayer):
         self.post_mlp_layernorm = VaetkiRMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        seen, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
-        hidden_states = hidden_states + self.post_attention_layernorm(seen)
+        # no name for what attention returns: it would live to the end
+        hidden_states = hidden_states + self.post_attention_layernorm(
+            self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)[0])
         return hidden_states + self.post_mlp_layernorm(self.mlp(self.pre_mlp_layernorm(hidden_states)))
 
 

@@ -121,14 +121,15 @@ def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager
     """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated feed-forward gate,
     activation, up and their product. `h`: hidden width."""
     tp = layout.tp
-    behind = 6.0 * h + 4  # a norm whose output is added, not multiplied
-    border, norms = 2.0 * h, min(block.norms, 2) * (8.0 * h + 4) + max(block.norms - 2, 0) * behind
+    behind = (6.0 + 2 * block.centred) * h + 4  # a norm whose output is added, not multiplied
+    border, norms = 2.0 * h, block.norms * behind + min(block.norms, 2) * 2.0 * h
     inside, products, shared = norms + 8 * block.mixer_width / tp, border + 8 * block.mixer_width / tp, 0.0
     inside += block.gated_norms * 6.0 * h  # the gate in 32 bits, and what it lets through
     products += block.gated_norms * 2.0 * h
     working, late = 12.0 * h, 0.0
     if at := block.attention:
         more, kept, same = _eager_attention(at, h, tp)
+        more += 2 * (at.query_rank + at.kv_rank) * block.centred
         inside, products, shared = inside + more, products + kept, shared + same
     if block.mlp:
         wide, parts = block.mlp / tp, 1 + block.gated
@@ -144,11 +145,11 @@ def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager
         inside += here * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
         products += 4 * e.routed + here * (4 * width + 2 * h) + (here + rows) * 2 * h * moved + 4 * wide + 2 * h * bool(wide)
         shared += 4 * wide + rows * 4 * width * (not moved)
-        # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32 bits; what comes after
-        # is not yet there
+        # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32 bits; the layer's state
+        # between its parts, and a last norm's gradient in 32 bits; what comes after is not yet there
         after = 8 * wide + (block.norms > 2) * behind
         late = inside - rows * 2 * h - after + 4 * h
-        working = max(working, (4 * here + 6 * rows if moved else 8 * rows) * h + 4 * h - after)
+        working = max(working, (4 * here + 6 * rows if moved else 8 * rows) * h + (6 + 4 * block.centred) * h - after)
     return Eager(inside, products, inside - shared, border, working, late)
 
 

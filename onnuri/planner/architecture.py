@@ -112,6 +112,8 @@ class Block(Config):
     """of them, those whose output passes a gate of two matrices"""
     gate_rank: int = 0
     """between these"""
+    centred: bool = False
+    """norms multiply by 1 + weight, in 32 bits"""
     mlp_bias: bool = False
 
     def mlp_params(self, hidden: int, width: int) -> int:

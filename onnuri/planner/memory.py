@@ -21,6 +21,8 @@ from onnuri.planner.sharded import embedding, layer, root
 from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
 
 GIB = 2**30
+CHUNK = 1024
+"""tokens whose logits Onnuri's trainer has in memory at once: `model/cross_entropy.py`, ROWS"""
 
 
 def _constant(name: str, value: float, unit: str, source: str) -> Constant:
@@ -248,12 +250,15 @@ class _OwnStep:
         return 4 * (self.shards[-1] - self.shards[layer + 1])
 
     def _head(self) -> Moment:
-        """The loss in 32 bits: kept log-probabilities, their gradient and the logits' (`ForCausalLMLoss`); last norm."""
-        a, last = self.job.architecture, len(self.groups)
-        logits = self.tokens * (12.0 * a.vocabulary + 10.0 * a.hidden)
+        """The loss of the last chunk of tokens (`model/cross_entropy.py`): its logits in 16 and 32 bits, the gradients of
+        all hidden states and of the head; last norm. Tensor parallelism gathers all logits: log-probabilities that are
+        kept, their gradient and the logits' in 32 bits (`ForCausalLMLoss`)."""
+        a, last, whole = self.job.architecture, len(self.groups), self.layout.tp > 1
+        logits = a.vocabulary * (12.0 * self.tokens if whole else 6.0 * min(self.tokens, CHUNK)) + a.hidden * self.tokens * 10.0
+        own = 0.0 if whole else 2 * self.root.whole + 2.0 * a.hidden * self.tokens
         held, alone = self.groups[-1], shards(self.layout)[1] == 1
         late = held.routed * (not alone) if held.routed else held.dense  # whose gather's buffer none has taken over yet
-        return Moment(self._gradients(last - 1), self._kept(last), logits, 0.0, 2 * self.root.whole + 2 * late)
+        return Moment(self._gradients(last - 1), self._kept(last), logits, own, 2 * self.root.whole + 2 * late)
 
     def _recomputed(self, k: int) -> Moment:
         """A layer is whole again, its backward pass begins."""

@@ -116,6 +116,16 @@ class Plan(Config):
     """how the layout was found; None where it was given"""
 
     @property
+    def main(self) -> StagePlan:
+        """The stage that trains the most tokens: layout, step and speed are its."""
+        return max(self.stages, key=lambda s: s.tokens)
+
+    @property
+    def fullest(self) -> StagePlan:
+        """The stage whose memory the plan's is."""
+        return max(self.stages, key=lambda s: s.memory_gib)
+
+    @property
     def fits(self) -> bool:
         return self.memory_gib.mid <= self.capacity_gib
 
@@ -146,7 +156,7 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
                           "write it in the layout")
     if budget_usd is not None and bills.price(cluster.kind) is None:
         raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
-    recipe, notes = phases.fitted(recipe, cluster.gpus)
+    recipe, notes = phases.fitted(recipe, cluster.gpus, here)
     laid = phases.asked(recipe, cluster, layout)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
     jobs, searched = phases.jobs(recipe, cluster, laid, precisions or (recipe.layout.precision,), here, release)

@@ -71,14 +71,16 @@ def lines(p: Plan, language: Language) -> Iterator[Line]:
     def to(key: str, value: str) -> Line:
         return say(key, language), value
 
-    yield to("layout", f"{spelled(p.layout)}; {runs(p.engine, language)}")
-    yield to("memory", _memory(p, language))
-    yield to("step", f"{between(p.step_seconds, unit='s')}: {_step(p, language)}")
+    main, full = (say(s.name, language) for s in (p.main, p.fullest))
+    yield f"{say('layout', language)} ({main})", f"{spelled(p.layout)}; {runs(p.engine, language)}"
+    yield f"{say('memory', language)} ({full})", _memory(p, language)
+    yield f"{say('step', language)} ({main})", f"{between(p.step_seconds, unit='s')}: {_step(p, language)}"
     hidden = [f"{say(s.name, language)} {number(s.overlapped_seconds)} s" for s in p.step
               if s.overlapped_seconds > 0.001 * p.step_seconds.mid]
     if hidden:
         yield to("hidden", ", ".join(hidden))
-    yield to("speed", f"{between(p.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}, MFU {share(p.mfu)}")
+    yield (f"{say('speed', language)} ({main})",
+           f"{between(p.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}, MFU {share(p.mfu)}")
     for s in p.stages:
         yield f"{say('stage', language)}: {say(s.name, language)}", _stage(p, s, language)
     good = p.goodput
@@ -222,7 +224,8 @@ def pictures(plans: list[Plan], language: Language) -> str:
                 for (t, parts), p in zip(step, plans)]
     else:
         step = [(say("exposed", language), step[0][1]), (say("hidden", language), {s.name: s.overlapped_seconds for s in one.step})]
-    drawn = [("memory", plots.bars([(t, p.memory) for p, t in label], "GiB", language, "memory", one.capacity_gib)),
+    memory = [(t or say(p.fullest.name, language), p.memory) for p, t in label]
+    drawn = [("memory", plots.bars(memory, "GiB", language, "memory", one.capacity_gib)),
              ("step", plots.bars(step, unit, language, "step")),
              ("goodput", plots.checkpoints(one.cluster, one.state_bytes, one.goodput.checkpoint_seconds, language))]
     return "".join(f"<h2>{say(key, language)}</h2>{svg}" for key, svg in drawn)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -93,8 +94,11 @@ def search(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, pr
             limit.see(layout, found.total)
             timed.append((found.total, layout, found, room))
     if not timed:
-        why = f"none of {sum(lost.values())} layouts fits" if lost else f"no layout divides {batch_tokens} tokens a batch"
-        raise ConfigError(f"{a.name} on {cluster.gpus} {cluster.gpu}", why, "use more GPUs, or a power of two")
+        room = least_bytes(a, cluster, tokens, batch_tokens, precisions, here) / GIB
+        why = (f"none of {sum(lost.values()):,} layouts fits, the smallest takes {room:,.0f} GiB of "
+               f"{cluster.kind.memory_bytes / GIB:.0f}" if lost else
+               f"no layout divides {batch_tokens // tokens:,} sequences a batch")
+        raise ConfigError(f"{a.name} on {cluster.gpus:,} {cluster.gpu}", why, "use more GPUs, or a power of two")
     return _report(timed, lost, time.perf_counter() - began)
 
 
@@ -105,7 +109,7 @@ def grid(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, prec
     experts = {b.experts.routed for b in a.blocks if b.experts}
     for pp, tp, cp in itertools.product(
             _divisors(1 if here else min(cluster.gpus, a.layers), of=cluster.gpus),
-            [t for t in _powers(min(cluster.kind.domain, 64)) if all(h % t == 0 for h in heads)],
+            [t for t in _powers(1 if here else min(cluster.kind.domain, 64)) if all(h % t == 0 for h in heads)],
             [c for c in _powers(1 if here else MAX_CONTEXT_PARALLEL)]):
         dp, rest = divmod(cluster.gpus, pp * tp * cp)
         if rest or not dp or tokens % (tp * cp) or batch_tokens % (tokens * dp):
@@ -116,11 +120,11 @@ def grid(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, prec
                 [e for e in _divisors(dp * cp, of=dp * cp) if e == 1 or (experts and all(n % e == 0 for n in experts))],
                 precisions):
             base = Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep, precision=precision)
-            if shardings := _shardings(cluster, base):
+            if shardings := _shardings(cluster, base, here):
                 yield Group(base, shardings, virtual, micro)
 
 
-def _shardings(cluster: Cluster, base: Layout) -> tuple[tuple[Sharding, int | None], ...]:
+def _shardings(cluster: Cluster, base: Layout, here: bool) -> tuple[tuple[Sharding, int | None], ...]:
     """`ddp` is left out: `zero1` moves as many bytes and holds fewer; so is what has more experts' ranks than a copy."""
     dp = base.dp
     found: list[tuple[Sharding, int | None]] = [("ddp", None)]
@@ -128,7 +132,7 @@ def _shardings(cluster: Cluster, base: Layout) -> tuple[tuple[Sharding, int | No
         inner = [s for s in (16 * cluster.node, 4 * cluster.node, cluster.node) if s < dp and dp % s == 0]
         found = [("fsdp", None), *(("hsdp", s) for s in inner), ("zero1", None)]
     layouts = [base.replace(sharding=sharding, shard=shard) for sharding, shard in found]
-    return tuple((x.sharding, x.shard) for x in layouts if x.engine or x.shards * x.tp % x.ep == 0)
+    return tuple((x.sharding, x.shard) for x in layouts if (not here if x.engine else x.shards * x.tp % x.ep == 0))
 
 
 def fitting(job: Job, group: Group, lost: collections.Counter[str]) -> Iterator[tuple[Layout, float]]:
@@ -169,6 +173,15 @@ def _least(job: Job, base: Layout, start: int) -> tuple[Layout, float, int] | No
         if room <= job.cluster.kind.memory_bytes:
             return layout, room, tried
     return None
+
+
+def least_bytes(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int,
+                precisions: tuple[Precision, ...] = ("bf16",), here: bool = False) -> float:
+    """Of a GPU, of the layout that needs the least; infinite where none divides."""
+    return min((memory(Job(architecture=a, cluster=cluster, tokens=tokens, batch_tokens=batch_tokens, layout=group.base.replace(
+        sharding=sharding, shard=shard, recompute="full"))).high
+        for group in grid(a, cluster, tokens, batch_tokens, precisions, here) for sharding, shard in group.shardings),
+        default=math.inf)
 
 
 def floor_seconds(job: Job) -> float:

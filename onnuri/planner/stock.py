@@ -72,7 +72,7 @@ def _axk2(v: Values, k: int) -> Block:
 
 def _vaetki(v: Values, k: int) -> Block:
     window = v["sliding_window"] if v["layer_types"][k] == "sliding_attention" else None
-    return _either(v, k, Block(count=1, attention=_latent(v, window), norms=4),
+    return _either(v, k, Block(count=1, attention=_latent(v, window), norms=4, centred=True),
                    _experts(v, v["n_routed_experts"], v["n_shared_experts"], corrected=False))
 
 

@@ -53,8 +53,9 @@ NANO = {key: value for key, value in axk1.NANO.items() if key != "rope_parameter
 
 
 def recipe() -> Recipe:
-    """1,024 B200, assumed: as many as for A.X K1, of a kind that has MXFP8. Experts over 64 ranks, four each, and these over 16."""
+    """1,024 B200, assumed: as many as for A.X K1, of a kind that has MXFP8. Experts over the 8
+    ranks of a node, 32 each, cut over 128 nodes; all sequences of a step in one pass."""
     return system(
         "axk2", "SKT", "A.X K2 688B-A33B before sparse attention", "axk2", VALUES, MEDIA,
         stages(8.5e12, REPORT, 1024, {"image": 0.15, "audio": 0.2, "video": 0.1}),
-        Layout(dp=1024, ep=64, sharding="fsdp", recompute="full"), "B200", 1024, 688e9, 33e9)
+        Layout(dp=1024, ep=8, micro_batch=8, recompute="full"), "B200", 1024, 688e9, 33e9)

@@ -54,8 +54,8 @@ NANO = {
 
 
 def recipe() -> Recipe:
-    """512 B200, as allotted to every team in stage 1: a copy a node."""
+    """512 B200, as allotted to every team in stage 1: a copy a node, all sequences of a step in one pass."""
     return system(
         "hyperclovax_omni", "Naver Cloud", "HyperCLOVA X SEED 8B Omni", "hyperclovax", VALUES, (TEXT, IMAGE, AUDIO, VIDEO, SHAPE),
         stages(10e12, ASSUMED, 512, {"image": 0.2, "audio": 0.2, "video": 0.1, "shape": 0.05}),
-        Layout(dp=512, sharding="hsdp", shard=8, recompute="selective"), "B200", 512, 8e9, 8e9)
+        Layout(dp=512, micro_batch=8, sharding="hsdp", shard=8, recompute="selective"), "B200", 512, 8e9, 8e9)

@@ -47,8 +47,9 @@ NANO = {
 
 
 def recipe() -> Recipe:
-    """512 B200, allotted in stage 1. Experts over 32 ranks, four each, and these over 16 more."""
+    """512 B200, allotted in stage 1. Experts over the 8 ranks of a node, 16 each, cut over 64 nodes; all sequences of a step
+    in one pass, so that weights are gathered once."""
     return system(
         "k_exaone", "LG AI Research", "K-EXAONE 236B-A23B", "exaone_moe", VALUES, MEDIA,
         stages(10e12, ASSUMED, 512, {"image": 0.15, "audio": 0.2, "video": 0.1}),
-        Layout(dp=512, ep=32, sharding="fsdp", recompute="full"), "B200", 512, 236e9, 23e9)
+        Layout(dp=512, ep=8, micro_batch=8, recompute="full"), "B200", 512, 236e9, 23e9)

@@ -41,8 +41,9 @@ NANO = {
 
 
 def recipe() -> Recipe:
-    """480 B200, as published: 15 copies, each over the 32 ranks that share its experts, so no expert is cut."""
+    """480 B200, as published: 15 copies, each over 4 nodes, for the 480 divide no dimension of its experts; these over the 8
+    ranks of a node, 16 each; all sequences of a step in one pass, so that weights are gathered once."""
     return system(
         "solar_open", "Upstage", "Solar Open 102.65B-A12B", "solar_open", VALUES, MEDIA,
         stages(19.7e12, "arXiv 2601.07022", 480, {"image": 0.15, "audio": 0.2, "video": 0.1}),
-        Layout(dp=480, ep=32, sharding="hsdp", shard=32, recompute="full"), "B200", 480, 102.65e9, 12e9)
+        Layout(dp=480, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"), "B200", 480, 102.65e9, 12e9)

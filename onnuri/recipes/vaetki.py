@@ -51,8 +51,9 @@ NANO = {
 
 
 def recipe() -> Recipe:
-    """512 B200, as allotted to every team in stage 1. Experts over 32 ranks, four each, and these over 16 more."""
+    """512 B200, as allotted to every team in stage 1: 16 copies of 4 nodes each. Experts over the 8 ranks of a node, 16 each;
+    all sequences of a step in one pass, so that weights are gathered once."""
     return system(
         "vaetki", "NC AI", "VAETKI 112B-A10B", "vaetki", VALUES, (*MEDIA, SHAPE),
         stages(9.8e12, CARD, 512, {"image": 0.12, "audio": 0.15, "video": 0.08, "shape": 0.1}),
-        Layout(dp=512, ep=32, sharding="fsdp", recompute="full"), "B200", 512, 112.2e9, 10.1e9)
+        Layout(dp=512, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"), "B200", 512, 112.2e9, 10.1e9)

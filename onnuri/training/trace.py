@@ -190,6 +190,7 @@ def _shaped(formula: Any) -> Any:
 
 FORMULAS: dict[str, Any] = {packet._qualified_op_name: formula for packet, formula in flop_registry.items()
                             if hasattr(packet, "_qualified_op_name")} | {
+    "aten::addmm_": flop_registry[torch.ops.aten.addmm],
     "aten::_grouped_mm": _grouped,
     "transformers::grouped_mm_fallback": _grouped,
     "transformers::grouped_mm_fallback_backward": lambda a, b, *rest, **named: 2 * _grouped(a, b),

@@ -14,7 +14,7 @@ from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
-from onnuri.planner.memory import memory
+from onnuri.planner.memory import CHUNK, memory
 from onnuri.planner.memory_rows import models, predict_row
 from onnuri.planner.stages import chunks, ends, in_flight, layer_weights, stage_layers
 
@@ -171,3 +171,9 @@ def test_listed_models_are_as_large_as_their_names_say() -> None:
              "gpt3175b": 175e9, "turing530b": 530e9, "megatron1t": 1008e9}
     assert {name: m.architecture.num_params() / sizes[name] for name, m in models().items()} == {
         name: pytest.approx(1, rel=0.04) for name in sizes}
+
+
+def test_a_chunk_is_as_long_as_the_trainers() -> None:
+    from onnuri.model.cross_entropy import ROWS
+
+    assert CHUNK == ROWS

@@ -1,6 +1,10 @@
 """Plans: sums of their parts, what was asked for, and what cannot be."""
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import onnuri
 from onnuri import recipes
@@ -60,11 +64,38 @@ def test_days_tokens_and_dollars_are_kept(own):
     assert both.tokens == pytest.approx(min(days.tokens, dollars.tokens))
 
 
-def test_layouts_of_recipes_are_runnable_here():
-    for name in recipes.NAMES:
-        found = onnuri.plan(name, layout="own")
-        assert found.engine is None, name
-        assert not [n for n in found.notes if "batches" in n], name
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_own_layouts_run_here_fit_in_every_stage_and_are_near_the_best(name):
+    own, best = onnuri.plan(name, layout="own"), onnuri.plan(name, here=True)
+    assert not [n for n in own.notes if "batches" in n or "fit the" in n]
+    for mine, found in zip(own.stages, best.stages, strict=True):
+        assert mine.engine is None and found.engine is None
+        assert mine.memory_gib <= own.capacity_gib
+        assert mine.tokens_per_s_per_gpu.mid * 1.25 > found.tokens_per_s_per_gpu.mid, (mine.layout, found.layout)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from(recipes.NAMES), st.sampled_from(["H200", "B200", "A100-80"]), st.sampled_from([64, 512, 1000, 4096, 10_240]))
+def test_a_plan_without_a_layout_fits_in_every_stage_or_says_what_would(name, gpu, gpus):
+    def planned(gpus):
+        return onnuri.plan(name, Cluster(gpu=gpu, gpus=gpus), here=True)
+
+    try:
+        found = planned(gpus)
+    except ConfigError as error:
+        if other := re.search(r"use ([\d,]+) GPUs$", str(error)):
+            found = planned(int(other[1].replace(",", "")))
+        else:
+            assert re.search(r"use GPUs of [\d,]+ GiB$", str(error)), error
+            return
+    for s in found.stages:
+        assert s.engine is None and s.memory_gib <= found.capacity_gib
+
+
+def test_a_stage_that_needs_another_engine_gets_one():
+    """One sequence a GPU does not fit, and the recipe's batch has no more of them than GPUs."""
+    found = onnuri.plan("axk1", "1000xH200")
+    assert found.engine is None and found.stages[-1].engine and found.fits
 
 
 def test_a_layout_that_is_not_kept_is_said():
@@ -122,6 +153,8 @@ def test_other_gpus_keep_the_batch_as_near_as_they_can():
     recipe, notes = phases.fitted(recipes.find("solar_open"), 512)
     assert recipe.stages[0].batch_tokens == 16_777_216 and "text 15,728,640 → 16,777,216 tokens" in notes[0]
     assert phases.fitted(recipe, 512) == (recipe, [])
+    many, _ = phases.fitted(recipes.find("axk1"), 100_000)  # more GPUs than sequences: ranks of which each has one
+    assert many.stages[0].batch_tokens == 6_250 * 4096
 
 
 def test_one_prediction_takes_less_than_50_ms():
@@ -157,7 +190,9 @@ def leaves(value, where=""):
     ("0xH200", {}, "0 GPUs"), ("xH200", {}, "cluster 'xH200'"), ("8xH2000", {}, "H200"),
     ("8xB300", {"budget_usd": 1}, "B300: has no list price"),
     ("1024xH200", {"layout": "dp=3"}, "is not 1024 GPUs"), ("1024xH200", {"layout": "pp=128"}, "more than 61 layers"),
-    ("1024xH200", {"layout": "tp=3,dp=1024"}, "is not a multiple of 3"), ("8xH200", {}, "fits"),
+    ("1024xH200", {"layout": "tp=3,dp=1024"}, "is not a multiple of 3"),
+    ("8xH200", {}, r"none of [\d,]+ layouts fits, the smallest takes 1,\d+ GiB of 131; use 128 GPUs$"),
+    ("100003xH200", {}, "no layout divides 8,192 sequences a batch; use 65,536 GPUs$"),
     ("1024xH200", {"layout": "dp=0"}, "dp 0: is less than 1"), ("1024xH200", {"layout": "tp=0"}, "tp 0: is less than 1"),
     ("1024xH200", {"layout": "micro_batch=0"}, "micro_batch 0"), ("1024xH200", {"layout": " "}, "is empty"),
     ("1024xH200", {"release": -1}, "release -1"), ("1024xH200", {"release": float("nan")}, "release nan"),

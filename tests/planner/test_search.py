@@ -7,7 +7,7 @@ import pytest
 
 from onnuri import recipes
 from onnuri.errors import ConfigError
-from onnuri.planner import phases, search
+from onnuri.planner import search
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.goodput import DAY, goodput
 from onnuri.planner.hardware import Cluster
@@ -54,7 +54,12 @@ def test_every_layout_of_the_grid_divides_and_is_there_once(a, cluster, batch):
 
 def test_what_runs_here_is_a_part_of_the_grid():
     all_, here = (list(every(SPARSE, CASES[1][1], 2**20, here)) for here in (False, True))
-    assert {j.layout for j in here} == {j.layout for j in all_ if j.layout.pp == j.layout.cp == 1}
+    assert {j.layout for j in here} == {j.layout for j in all_ if j.layout.engine is None} and here
+
+
+@pytest.mark.parametrize("a, cluster, batch", CASES, ids=["dense", "sparse"])
+def test_the_least_of_all_is_what_no_layout_is_below(a, cluster, batch):
+    assert search.least_bytes(a, cluster, 4096, batch) == min(memory(j).high for j in every(a, cluster, batch))
 
 
 def test_no_step_is_faster_than_its_floor():
@@ -63,7 +68,7 @@ def test_no_step_is_faster_than_its_floor():
 
 
 def test_one_line_where_nothing_fits_or_divides():
-    with pytest.raises(ConfigError, match=r"none of \d+ layouts fits"):
+    with pytest.raises(ConfigError, match=r"none of \d+ layouts fits, the smallest takes 1,\d+ GiB of 37"):
         search.search(DENSE.replace(hidden=32_768), Cluster(gpu="A100-40", gpus=1), 4096, 4096)
     with pytest.raises(ConfigError, match="no layout divides"):
         search.search(DENSE, Cluster(gpu="H100", gpus=37), 4096, 4096)
@@ -72,7 +77,9 @@ def test_one_line_where_nothing_fits_or_divides():
 @pytest.fixture(scope="module")
 def axk1():
     began = time.process_time()  # the machine may be busy with other tests
-    found = phases.searched_for(recipes.find("axk1"), Cluster(gpu="H200", gpus=1024), ("bf16",))
+    text = recipes.find("axk1").stages[0]
+    found = search.search(recipes.find("axk1").architecture, Cluster(gpu="H200", gpus=1024), text.tokens_per_sequence,
+                          text.batch_tokens)
     return found, time.process_time() - began
 
 

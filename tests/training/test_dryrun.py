@@ -10,7 +10,10 @@ from torch.distributed.tensor import DTensor
 
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import stock_model
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
+from onnuri.planner.memory import memory
 from onnuri.planner.stock import architecture
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
@@ -101,6 +104,17 @@ def test_a_recipes_own_plan_is_balanced(recipe):
     assert sizes.max() / sizes.double().mean() < 1.1
 
 
+@pytest.mark.parametrize("layout", [Layout(dp=2, recompute="full"), Layout(tp=2, sequence_parallel=False, recompute="full")])
+def test_the_planner_foretells_the_loss_of_a_large_vocabulary(layout):
+    """By chunks, or of all logits where tensor parallelism gathers them: the fullest moment of a network so narrow."""
+    family, values = twin("solar_open", vocab_size=65_536)
+    found = dryrun.trace(lambda: stock_model(family, values), "", layout, tokens=4096)
+    planned = memory(Job(architecture=architecture("", family, values), layout=layout, cluster=Cluster(gpu="B200", gpus=2),
+                         tokens=4096, batch_tokens=4096 * layout.dp))
+    assert planned.peak_activations == pytest.approx(found.activation_bytes, rel=0.02)
+    assert planned.allocated == pytest.approx(found.peak_bytes, rel=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", NAMES)
 def test_the_planner_foretells_the_dry_run(recipe):
@@ -115,7 +129,7 @@ def test_the_planner_foretells_the_dry_run(recipe):
 
 
 @pytest.mark.parametrize(("gpus", "layout", "rank", "says"), [
-    (1024, None, 1024, "rank 1024"), (1024, None, -1, "rank -1"), (1000, None, 0, "not a multiple"),
+    (1024, None, 1024, "rank 1024"), (1024, None, -1, "rank -1"), (1004, None, 0, "not a multiple"),
     (1024, Layout(dp=512), 0, "is not 1024 GPUs"), (1024, Layout(dp=512, pp=2), 0, "needs"), (0, None, 0, "less than 1")])
 def test_bad_input_is_said_in_one_line(gpus, layout, rank, says):
     with pytest.raises(ConfigError, match=says) as told:
