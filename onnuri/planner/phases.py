@@ -66,6 +66,11 @@ def eased(recipe: Recipe, jobs: Iterable[Job], layout: Layout) -> list[str]:
     return ["laid out so that they divide and fit: " + "; ".join(other)] if other else []
 
 
+def searched_for(recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...]) -> Search:
+    """Layouts of the stage that trains the most tokens. Raises ConfigError, with what would do, where none fits."""
+    return _Ask(recipe, cluster, precisions, None).search(max(recipe.stages, key=lambda s: s.tokens), False)
+
+
 class _Ask:
     """Searches for a recipe's stages on one cluster."""
 
