@@ -21,6 +21,8 @@ SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
 INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open")
 """constants of the interval, which come from errors on what was held out"""
+WIDER = [k / 20 for k in range(1, 40)]
+"""what a doubt may add to an interval, of its width without one"""
 PUBLISHED, FURTHER = runs.PUBLISHED, runs.FURTHER
 
 
@@ -104,20 +106,29 @@ def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) ->
 
 def interval(errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray, machines: Sequence[str]) -> dict[str, float]:
     """The interval's constants from logarithms of published over predicted of rows that were held out: a tenth lies
-    beyond either end. Rows of one machine err together, so it counts for less than their number. What fewer than ten rows
-    tell stays at its prior."""
-    found = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
-    count, doubtful = Counter(machines), doubts > 0
+    beyond either end, and what a doubt adds has the least quantile loss (Gneiting and Raftery 2007, section 6.2). Rows of
+    one machine err together, so it counts for less than their number. What fewer than ten rows tell stays at its prior."""
+    count = Counter(machines)
     weight = np.array([count[m] ** -0.25 for m in machines])
-    if min(doubtful.sum(), (~doubtful).sum()) >= 10:
-        reach = [quantile(np.abs(errors[m]), weight[m], 0.8) for m in (doubtful, ~doubtful)]
-        found["open"] = max(0.05, (reach[0] / reach[1] - 1) / float(np.average(doubts[doubtful], weights=weight[doubtful])))
+    prior = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
+    few = min((doubts > 0).sum(), (doubts == 0).sum()) < 10
+    tried = [_ends(errors, moe, doubts, weight, prior | {"open": x}) for x in ([prior["open"]] if few else WIDER)]
+    return min(tried, key=lambda found: found[0])[1]
+
+
+def _ends(errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray, weight: np.ndarray,
+          found: dict[str, float]) -> tuple[float, dict[str, float]]:
+    """The ends of an interval that a doubt widens as is given, and their quantile loss."""
+    lost, wider = 0.0, 1 + found["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
         if mask.sum() >= 10:
-            scaled = errors[mask] / (1 + found["open"] * doubts[mask])
+            scaled = errors[mask] / wider[mask]
             found |= {f"{kind}_below": max(0.02, -quantile(scaled, weight[mask], 0.1)),
                       f"{kind}_above": max(0.02, quantile(scaled, weight[mask], 0.9))}
-    return found
+        for end, share in ((-found[f"{kind}_below"], 0.1), (found[f"{kind}_above"], 0.9)):
+            beyond = errors[mask] - end * wider[mask]
+            lost += float((weight[mask] * np.maximum(share * beyond, (share - 1) * beyond)).sum())
+    return lost, found
 
 
 def quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:
