@@ -37,7 +37,7 @@ def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: 
     tokens, lengths = batch["ids"].numel(), batch["lengths"]
     pace = copied()
     any_one = hardware.Cluster(gpu="H100", gpus=1)  # a job names a GPU; bytes that one of them moves do not depend on it
-    work = cost.work(Job(architecture=a.replace(vocabulary=0), layout=ALONE, cluster=any_one, tokens=tokens, batch_tokens=tokens))
+    work = cost.work(Job(architecture=a.replace(vocabulary=1), layout=ALONE, cluster=any_one, tokens=tokens, batch_tokens=tokens))
     heads = scored(task, batch)
     moved = WIDE * (work.elementwise_bytes + work.permute_bytes) + LOGIT * sum(rows * ids for rows, ids in heads)
     return {
