@@ -20,7 +20,8 @@ from onnuri.training import forecast
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md",
-         "docs/planner-speed.md", "docs/training.md")
+         "docs/planner-speed.md", "docs/planner-recipes.md", "docs/planner-dryrun.md",
+         "docs/training.md")
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -154,11 +155,31 @@ def planner() -> str | None:
     return table(head, rows)
 
 
+def twin(name: str) -> dict[str, Any]:
+    """What `make bench-nano` found of a system's small twin; nothing where it has not been measured."""
+    path = recipes.matrix(name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def twins() -> str | None:
+    """What the small twins learned on one budget."""
+    rows = []
+    for name, found in ((n, twin(n)) for n in recipes.NAMES):
+        if found:
+            seen, held = found["off_diagonal"]["seen"], found["off_diagonal"]["held_out"]
+            rows.append([name, f"{found['total_params'] / 1e6:.1f}M, {found['active_params'] / 1e6:.1f}M", f"{found['steps']:,}",
+                         f"{found['training_seconds'] / 60:.0f}", f"{found['loss']:.3f}",
+                         *(f"{100 * of['attribute_accuracy']:.0f} ({100 * of['chance']:.0f})" for of in (seen, held)),
+                         f"{100 * min(seen['worst_above_chance'], held['worst_above_chance']):+.0f}"])
+    head = ["twin", "parameters, active", "steps", "minutes of two cores", "loss", "off the diagonal, % (chance)",
+            "held-out compositions", "worst cell, points above chance"]
+    return table(head, rows) if rows else None
+
+
 def forecasts() -> str | None:
-    """Of the small twins that had a forecast: what it was, and what came."""
-    rows, shown = [], ("weights", "optimizer", "peak memory", "speed", "steps", "loss")
-    for name in recipes.NAMES:
-        found = json.loads(recipes.matrix(name).read_text(encoding="utf-8")) if recipes.matrix(name).exists() else {}
+    """Of the small twins that had a forecast: what it was, and what came. Minutes depend on what else a machine does."""
+    rows, shown = [], ("weights", "optimizer", "peak memory", "speed", "loss")
+    for name, found in ((n, twin(n)) for n in recipes.NAMES):
         if "forecast" in found:
             pairs = {figure: f"{told} → {was}" for figure, told, was in forecast.compared(
                 forecast.Forecast.from_json(found["forecast"]), forecast.Outcome.from_json(found["outcome"]))}
@@ -166,10 +187,18 @@ def forecasts() -> str | None:
     return table(["twin: forecast (80 % range) → outcome", *shown], rows) if rows else None
 
 
+def dryrun() -> str | None:
+    """Traces of a step at full size."""
+    found = read("dryrun")
+    return table(["recipe", "GPUs", "peak GiB", "activations GiB at most", "fullest rank over mean", "seconds", "GiB taken"], [
+        [name, f"{r['gpus']:,}", f"{r['peak_bytes'] / 2**30:.1f}", f"{r['activation_bytes'] / 2**30:.1f}", f"{r['imbalance']:.2f}",
+         f"{r['seconds']:.0f}", f"{r['resident_gib']:.2f}"] for name, r in found.items()]) if found else None
+
+
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix": lambda: matrix_brief("matrix"), "matrix-evening": lambda: matrix_brief("matrix-evening"),
     "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed, "serve": serve,
-    "planner": planner, "forecasts": forecasts,
+    "planner": planner, "forecasts": forecasts, "twins": twins, "dryrun": dryrun,
 }
 
 

@@ -49,7 +49,8 @@ def off_diagonal(cells: list[dict[str, Any]], split: str) -> dict[str, float]:
 if __name__ == "__main__":
     for name in sys.argv[1:] or recipes.NAMES:
         run = RUNS / f"{name}-nano"
-        recipes.train(name, "nano", run)
+        if not (run / "model/onnuri.json").exists():
+            recipes.train(name, "nano", run)
         found = measured(run)
         recipes.matrix(name).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(name, json.dumps(found["off_diagonal"]))

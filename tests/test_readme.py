@@ -14,6 +14,7 @@ from onnuri.world.scene import sample_scene
 
 ROOT = Path(onnuri.__file__).parents[1]
 README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")}
+FIGURES = runpy.run_path(str(ROOT / "benchmarks/figures.py"))
 LONG = ("train", "evaluate", "chat", "serve", "keys")
 
 
@@ -61,8 +62,6 @@ def test_links_lead_somewhere():
             assert target.startswith("http") or (ROOT / target).exists(), (name, target)
 
 
-@pytest.mark.parametrize("path", ["README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md",
-                                  "docs/planner-speed.md", "docs/training.md"])
+@pytest.mark.parametrize("path", FIGURES["PAGES"])
 def test_figures_come_from_the_committed_results(path):
-    written = runpy.run_path(str(ROOT / "benchmarks/figures.py"))
-    assert written["filled"](ROOT / path) == (ROOT / path).read_text(encoding="utf-8"), "run `make figures`"
+    assert FIGURES["filled"](ROOT / path) == (ROOT / path).read_text(encoding="utf-8"), "run `make figures`"
