@@ -302,7 +302,7 @@ class PlanRecipe:
     precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
     """that the search may use; may be given more than once; without it, the recipe's own"""
     release: float | None = None
-    """year of the training software, such as 2025.9"""
+    """year of the training software, such as 2025.9; without it, of the newest published run"""
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:

@@ -24,7 +24,7 @@ from onnuri.planner.operate import Serving
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.routing import real_step
 from onnuri.planner.search import Search
-from onnuri.planner.step_time import StepTime
+from onnuri.planner.step_time import StepTime, newest
 
 FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
@@ -145,7 +145,8 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
          release: float | None = None, here: bool = False) -> Plan:
     """A recipe laid out on a cluster. Its stages shrink or grow together to `tokens`, or to what `days` and `budget_usd`
     allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched and the
-    fastest that is runnable here is taken (the recipe's own with "own"); `here` leaves the others unsearched."""
+    fastest that is runnable here is taken (the recipe's own with "own"); `here` leaves the others unsearched. Without a
+    release, software is as new as the newest that was published."""
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
         if value is not None and not 0 < value < MOST:
             raise ConfigError(f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0")
@@ -156,6 +157,7 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
                           "write it in the layout")
     if budget_usd is not None and bills.price(cluster.kind) is None:
         raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
+    release = release or newest()
     recipe, notes = phases.fitted(recipe, cluster.gpus, here)
     laid = phases.asked(recipe, cluster, layout)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
