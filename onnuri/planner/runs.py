@@ -33,13 +33,13 @@ NUMBERS = WHOLE | {"total_params_B", "active_params_B", "global_batch_tokens", "
 SMALLEST, LARGEST = 1e-9, 1e12
 """of any figure of such a table: what is beyond is a slip of the keyboard"""
 KINDS = ("dense", "moe")
-PRECISION = re.compile(r"(?<!\d)(?:16|8|4)(?!\d)|half|mixed|amp", re.I)
+PRECISION = re.compile(r"(?<!\d)(?:32|16|8|4)(?!\d)|half|mixed|amp", re.I)
 CUMULATIVE = ("gpu_hours", "days")
 METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", *CUMULATIVE)
 PUBLISHED, FURTHER = hardware.DATA / "published_runs.csv", hardware.DATA / "further_runs.csv"
 RULE = (f"a row is null only if its model, gpu or metric is empty, its GPU is not listed, its metric is not one of "
         f"{', '.join(METRICS)}, nothing tells its model's size, or it asks for hours without tokens_trained_B or for days "
-        "without that and gpus; a null counts as 100 % error")
+        "without that and gpus; a null counts as 100 % error; 32 bits are predicted as 16")
 FULL_SCORES_BEFORE = 2025.0
 """year to which figures in FLOPs counted attention in full unless they say otherwise (PaLM's and Megatron-LM's formula)"""
 
@@ -85,8 +85,10 @@ def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
     if row.get("kind", "").strip().lower() not in ("", *KINDS):
         yield f"kind {row['kind']!r}", "is not known", f"write {' or '.join(KINDS)}, or empty the cell"
     if row.get("precision", "").strip() and not PRECISION.search(row["precision"]):
-        yield f"precision {row['precision']!r}", "is not one of 16, 8 or 4 bits", "write such as bf16, fp8, mxfp8 or nvfp4"
-    for parts, bound in (("dp", "tp", "pp", "cp"), "gpus"), (("ep",), "gpus"), (("pp",), "layers"), (("topk",), "experts"):
+        yield f"precision {row['precision']!r}", "is not one of 32, 16, 8 or 4 bits", "write such as bf16, fp8, mxfp8 or nvfp4"
+    # data ranks are counted with or without context's, so these are held against the GPUs by themselves
+    bounds = [(("tp", "pp", "cp"), "gpus"), (("dp",), "gpus"), (("ep",), "gpus"), (("pp",), "layers"), (("topk",), "experts")]
+    for parts, bound in bounds:
         product, most = math.prod(whole(row, c) or 1 for c in parts), whole(row, bound)
         if most and product > most:
             said = " x ".join(f"{c} {row[c]}" for c in parts if whole(row, c))

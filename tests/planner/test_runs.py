@@ -41,9 +41,11 @@ def test_every_published_row_is_read_and_means_something() -> None:
 @pytest.mark.parametrize(("changes", "says"), [
     ({"pp": "33", "layers": "32"}, "pp 33: is more than layers 32"),
     ({"tp": "8", "pp": "16"}, "tp 8 x pp 16: is more than gpus 64"),
+    ({"tp": "8", "cp": "16"}, "tp 8 x cp 16: is more than gpus 64"),
     ({"dp": "65"}, "dp 65: is more than gpus 64"), ({"ep": "128"}, "ep 128: is more than gpus 64"),
     ({"experts": "8", "topk": "9"}, "topk 9: is more than experts 8"), ({"precision": "fp7"}, "precision 'fp7'"),
-    ({"precision": "fp32"}, "precision 'fp32': is not one of 16, 8 or 4 bits"), ({"kind": "sparse"}, "kind 'sparse': is not known"),
+    ({"precision": "fp64"}, "precision 'fp64': is not one of 32, 16, 8 or 4 bits"),
+    ({"kind": "sparse"}, "kind 'sparse': is not known"),
     ({"gpus": "many"}, "gpus 'many': is not a number above 0"), ({"layers": "31.5"}, "layers '31.5': is not a whole number"),
     ({"value": "0"}, "value '0'"), ({"seq_len": "-4096"}, "seq_len '-4096'"), ({"hidden": "nan"}, "hidden 'nan'"),
     ({"tokens_trained_B": "inf"}, "tokens_trained_B 'inf'"), ({"value": "1e-300"}, "value '1e-300'"),
