@@ -170,7 +170,7 @@ def twins() -> str | None:
             rows.append([name, f"{found['total_params'] / 1e6:.1f}M, {found['active_params'] / 1e6:.1f}M", f"{found['steps']:,}",
                          f"{found['training_seconds'] / 60:.0f}", f"{found['loss']:.3f}",
                          *(f"{100 * of['attribute_accuracy']:.0f} ({100 * of['chance']:.0f})" for of in (seen, held)),
-                         f"{100 * min(seen['worst_above_chance'], held['worst_above_chance']):+.0f}"])
+                         f"{100 * min(seen['worst_above_chance'], held['worst_above_chance']):+.1f}"])
     head = ["twin", "parameters, active", "steps", "minutes of two cores", "loss", "off the diagonal, % (chance)",
             "held-out compositions", "worst cell, points above chance"]
     return table(head, rows) if rows else None
