@@ -75,7 +75,24 @@ def wait_until_ready(page):
     expect(page.locator("body[data-ready]")).to_be_attached()
 
 
+KEPT = """async () => {
+  for (const { name } of await indexedDB.databases()) await new Promise((done) => {
+    const opening = indexedDB.open(name);
+    opening.onsuccess = () => {
+      const stores = [...opening.result.objectStoreNames];
+      if (!stores.length) return opening.result.close() ?? done();
+      const reading = opening.result.transaction(stores);
+      stores.forEach((store) => reading.objectStore(store).count());
+      reading.oncomplete = () => { opening.result.close(); done(); };
+    };
+  });
+}"""
+"""ends once all that was written before is kept: a reading transaction waits for those that write"""
+
+
 def reload(page):
+    """As people do: not in the same millisecond in which something was said or chosen."""
+    page.evaluate(KEPT)
     page.reload()
     wait_until_ready(page)
 

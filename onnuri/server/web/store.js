@@ -29,10 +29,19 @@ export const dropVote = (id) => transact("votes", "readwrite", (votes) => votes.
 
 const opened = {};
 
+/** One request in a transaction of its own; a write is over when it is kept. */
 async function transact(name, mode, work) {
   try {
     const database = await (opened[name] ??= open(name));
-    return await promised(work(database.transaction(name, mode).objectStore(name)));
+    const transaction = database.transaction(name, mode);
+    const kept = new Promise((resolve, reject) => {
+      transaction.oncomplete = resolve;
+      transaction.onabort = () => reject(transaction.error);
+    });
+    const found = promised(work(transaction.objectStore(name)));
+    transaction.commit(); // at once: a page that is left a moment later takes back what waits for its next turn
+    const [result] = await Promise.all([found, kept]);
+    return result;
   } catch {
     return undefined;
   }
