@@ -1,13 +1,14 @@
 """The search against asking every layout one by one."""
 
 import itertools
+import re
 import time
 
 import pytest
 
 from onnuri import recipes
 from onnuri.errors import ConfigError
-from onnuri.planner import search
+from onnuri.planner import search, words
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.goodput import DAY, goodput
 from onnuri.planner.hardware import Cluster
@@ -68,10 +69,12 @@ def test_no_step_is_faster_than_its_floor():
 
 
 def test_one_line_where_nothing_fits_or_divides():
-    with pytest.raises(ConfigError, match=r"none of \d+ layouts fits, the smallest takes 1,\d+ GiB of 37"):
+    with pytest.raises(ConfigError, match=r"none of \d+ layouts fits, the smallest takes 1,\d+ GiB of 37") as short:
         search.search(DENSE.replace(hidden=32_768), Cluster(gpu="A100-40", gpus=1), 4096, 4096)
-    with pytest.raises(ConfigError, match="no layout divides"):
+    with pytest.raises(ConfigError, match="no layout divides") as odd:
         search.search(DENSE, Cluster(gpu="H100", gpus=37), 4096, 4096)
+    for raised in (short, odd):  # a budget shows them in the reader's language
+        assert set(re.findall("[A-Za-z]+", words.ours(raised.value.rule, "ko"))) <= {"GiB"}
 
 
 @pytest.fixture(scope="module")
