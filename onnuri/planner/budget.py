@@ -24,6 +24,7 @@ from onnuri.planner.layout import Layout
 from onnuri.planner.operate import Serving
 from onnuri.planner.plan import Plan, media_tokens, plan
 from onnuri.planner.recipe import Recipe, TrainingStage
+from onnuri.planner.step_time import newest
 
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
 """from 1B to 440B dense, from 1B to 88B active"""
@@ -126,7 +127,8 @@ def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: En
     """A recipe trained until the date; its own plan is what it says without one."""
     layout = None
     if engines == "any":
-        layout = phases.searched_for(phases.fitted(recipe, cluster.gpus)[0], cluster, (recipe.layout.precision,)).best[0].layout
+        searched = phases.searched_for(phases.fitted(recipe, cluster.gpus)[0], cluster, (recipe.layout.precision,), newest())
+        layout = searched.best[0].layout
     found = plan(recipe, cluster, layout, days=days, here=True)
     if found.tokens > MOST_TOKENS:
         found = plan(recipe, cluster, found.layout, tokens=MOST_TOKENS)

@@ -66,9 +66,9 @@ def eased(recipe: Recipe, jobs: Iterable[Job], layout: Layout) -> list[str]:
     return ["laid out so that they divide and fit: " + "; ".join(other)] if other else []
 
 
-def searched_for(recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...]) -> Search:
+def searched_for(recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], release: float | None = None) -> Search:
     """Layouts of the stage that trains the most tokens. Raises ConfigError, with what would do, where none fits."""
-    return _Ask(recipe, cluster, precisions, None).search(max(recipe.stages, key=lambda s: s.tokens), False)
+    return _Ask(recipe, cluster, precisions, release).search(max(recipe.stages, key=lambda s: s.tokens), False)
 
 
 class _Ask:
