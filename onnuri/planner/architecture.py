@@ -167,6 +167,11 @@ class Architecture(Config):
     def layers(self) -> int:
         return sum(b.count for b in self.blocks)
 
+    @functools.cached_property
+    def mixture(self) -> bool:
+        """Whether a block has experts."""
+        return any(b.experts for b in self.blocks)
+
     def num_params(self) -> int:
         """Weights of embedding, blocks and head."""
         return self.embedding() * (2 - self.tied) + self.hidden * (1 + self.positions) + sum(

@@ -20,7 +20,7 @@ EVIDENCE = "router imbalance: 295 to 237 and 389 to 357 TFLOPS"
 def real_step(job: Job) -> StepTime:
     """A step as training has it, not a benchmark."""
     found = step_time(job)
-    if not any(b.experts for b in job.architecture.blocks):
+    if not job.architecture.mixture:
         return found
     speed, waiting = found.tokens_per_s_per_gpu, found.total * (1 / KEPT.mid - 1)
     down = math.hypot(math.log(found.low / speed), math.log(KEPT.low / KEPT.mid))

@@ -221,7 +221,7 @@ def year(row: Row, a: Architecture) -> float | None:
 
 def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
     """What the row says, completed in every way that fits; where nothing fits, its plainest completion."""
-    text, moe = row["zero_or_fsdp"].lower(), any(b.experts for b in a.blocks)
+    text, moe = row["zero_or_fsdp"].lower(), a.mixture
     full = re.search(r"fsdp|zero-?3", text)
     stages = _said(row, r"\bVP ?(\d+)")
     recomputes: list[Recompute] = [r for r in get_args(Recompute) if r == row["recompute"].strip()] or ["selective"]

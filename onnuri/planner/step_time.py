@@ -83,14 +83,13 @@ def rates(job: Job) -> Rates:
     kind, cluster = job.cluster.kind, job.cluster
     share = cluster.gemm_share or kind.gemm_share
     capped = cluster.power_w / kind.power_w if cluster.power_w and kind.power_w else 1.0
-    year = job.release or max(COMMON_YEAR, kind.launched + 0.5)
     precision = job.layout.precision
     return Rates(
         wide=kind.bf16_tflops * 1e12 * share, narrow=kind.peak_tflops(precision) * 1e12 * share,
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        plain=float(_plain(job)), eager=float(job.ours or job.kernels == "eager"), year=year,
+        plain=float(_plain(job)), eager=float(job.ours or job.kernels == "eager"), year=_year(job),
         graphs=0.5 if job.graphs is None else float(job.graphs),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 
@@ -149,7 +148,7 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     parts, hidden = seconds(w, r, c)
     total = sum(parts.values())
     speed = job.batch_tokens / job.cluster.gpus / total
-    moe = any(b.experts for b in job.architecture.blocks)
+    moe = job.architecture.mixture
     down, up = spread(moe, doubts(job), {**constants.values(), **c})
     return StepTime(parts=parts, overlapped={k: max(0.0, v) for k, v in hidden.items()}, total=total,
                     tokens_per_s_per_gpu=speed, mfu=w.model_flops / total / (job.cluster.kind.bf16_tflops * 1e12),
@@ -161,9 +160,14 @@ def doubts(job: Job) -> int:
     """Things that go with larger errors on rows that were held out, each about as much: a GPU without a published run, or
     launched less than a year before; one of another vendor; software before 2023; attention older than the GPU; few
     parameters."""
-    kind, year = job.cluster.kind, job.release or COMMON_YEAR
+    kind, year = job.cluster.kind, _year(job)
     new = kind.name not in _seen() or year - kind.launched < 1
     return new + kind.name.startswith(OTHERS) + (year < 2023) + _plain(job) + (job.architecture.num_params() < SMALL)
+
+
+def _year(job: Job) -> float:
+    """Of the training software: where it is unknown, the common one, or soon after the GPU."""
+    return job.release or max(COMMON_YEAR, job.cluster.kind.launched + 0.5)
 
 
 def _plain(job: Job) -> bool:

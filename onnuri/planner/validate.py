@@ -43,8 +43,7 @@ def predict(row: runs.Row) -> Prediction | None:
     best = max(speeds)
     odds = [(s / best) ** CHOICE for s in speeds]
     speed = math.exp(sum(o * math.log(s) for o, s in zip(odds, speeds, strict=True)) / sum(odds))
-    moe = any(b.experts for b in jobs[0].architecture.blocks)
-    down, up = step_time.spread(moe, step_time.doubts(jobs[0]), constants.values())
+    down, up = step_time.spread(jobs[0].architecture.mixture, step_time.doubts(jobs[0]), constants.values())
     known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
     if row["metric"] in runs.CUMULATIVE:
         known = lasting(jobs[0], known)
@@ -55,7 +54,7 @@ def predict(row: runs.Row) -> Prediction | None:
 def lasting(job: Job, speed: Interval) -> Interval:
     """Tokens a second over the hours of a whole training: real routing, failures, and what else takes time."""
     kept = [goodput.goodput(job.cluster, job.architecture.num_params() * goodput.STATE_BYTES).share]
-    kept += [routing.KEPT] * any(b.experts for b in job.architecture.blocks)
+    kept += [routing.KEPT] * job.architecture.mixture
     return spread(lambda s, *shares: s * math.prod(shares), speed, *kept)
 
 

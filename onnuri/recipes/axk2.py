@@ -47,8 +47,7 @@ VALUES = {
     "tie_word_embeddings": (False, PORT),
     "initializer_range": (0.02, PORT),
 }
-NANO = {key: value for key, value in axk1.NANO.items() if key != "rope_parameters"} | {
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}, "gated_norm_rank": 8}
+NANO = axk1.NANO | {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}, "gated_norm_rank": 8}
 """what the laptop's model has otherwise (`nano.py`)"""
 
 

@@ -23,8 +23,8 @@ from onnuri.training.optim import Muon, Optimizers, orthogonalise
 
 WIDE = 2
 """bytes in 32 bits over those in 16, which the planner counts"""
-LOGIT, WEIGHT = 20, 24
-"""bytes read and written of a logit (itself thrice, its gradient twice) and of a weight (itself and two moments, both ways)"""
+LOGIT = 20
+"""bytes read and written of a logit: itself thrice, its gradient twice"""
 SAMPLE = 8
 """matrices that Muon's iteration is timed on at most"""
 LARGE = 2**26
@@ -46,7 +46,7 @@ def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: 
         "attention": len(lengths) * sum(b.count * scores(b.attention, round(float(lengths.float().mean())))
                                         for b in a.blocks if b.attention),
         "moved": moved / pace,
-        "optimizer": updates(optimizer) + WEIGHT * a.num_params() / pace,
+        "optimizer": updates(optimizer) + cost.ADAM_BYTES * a.num_params() / pace,
         "batch": quickest(lambda: task.batch(0))}
 
 

@@ -89,7 +89,6 @@ KEPT = """async () => {
     const opening = indexedDB.open(name);
     opening.onsuccess = () => {
       const stores = [...opening.result.objectStoreNames];
-      if (!stores.length) return opening.result.close() ?? done();
       const reading = opening.result.transaction(stores);
       stores.forEach((store) => reading.objectStore(store).count());
       reading.oncomplete = () => { opening.result.close(); done(); };
