@@ -2,15 +2,15 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
+from processes import run_onnuri
 
 from onnuri.cli import main, one_line, parse
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "onnuri.cli", *arguments], capture_output=True, text=True)
+    return run_onnuri(*arguments)
 
 
 @pytest.mark.parametrize("arguments", [

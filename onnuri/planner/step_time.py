@@ -101,6 +101,11 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     wide = r.wide * clock
     speed = r.narrow * clock * (1 - narrow + (r.fp8 + r.mxfp8) * c["fp8"] + r.nvfp4 * c["nvfp4"])
     corner = functools.partial(larger, sharp=c["corner"])
+
+    def beyond(time: float, cover: float) -> float:
+        """Return the seconds of `time` that `cover` does not hide; rounding can make the difference -1e-15."""
+        return max(0.0, corner(time, cover) - cover)
+
     old = math_exp(2022 - r.year)
     soft = 1 + c["plain_attention"] * r.plain + c["old"] * old
     memory = r.memory * c["memory"]
@@ -121,19 +126,19 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     busy = sum(one.values())
     progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
     host = (w.layers * c["launch"] + w.expert_layers * c["launch_experts"] * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
-    one["launch"] = corner(busy, host) - busy
+    one["launch"] = beyond(host, busy)
     shown = {"tp": c["tp_exposed"], "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
     sent = {"tp": w.tp_wire / c["wire"], "cp": w.cp_wire / c["wire"], "ep": w.ep_wire / c["wire"], "pp": w.pp_wire / c["wire"]}
     one |= {name: time * shown[name] for name, time in sent.items()}
     pace = sum(one.values())
     gather = w.gather_wire / c["wire"] + w.gather_hops * c["hop"]
     hides = c["overlap"] * pace
-    one["gather"] = corner(gather, hides) - hides + c["leak"] * gather
+    one["gather"] = beyond(gather, hides) + c["leak"] * gather
     step = w.step_wire / c["wire"] + w.step_hops * c["hop"]
     parts = {name: time * w.micro_batches for name, time in one.items()}
     parts["bubble"] = w.bubble * sum(one.values())
     covered = hides * w.cover
-    parts["reduce"] = corner(step, covered) - covered + c["leak"] * step
+    parts["reduce"] = beyond(step, covered) + c["leak"] * step
     parts["optimizer"] = c["elementwise"] * w.optimizer_bytes / memory
     parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
     hidden = {name: time * (1 - shown[name]) * w.micro_batches for name, time in sent.items()}

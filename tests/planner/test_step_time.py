@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,12 +98,3 @@ def test_pytorchs_own_kernels_are_slower_where_the_gpu_is_newer_than_they_are() 
     assert took("vendor", "A100-80") == took("compiled", "A100-80") < took("eager", "A100-80")
     ours = job(tokens=16384)
     assert step_time(ours).parts["attention"] == step_time(ours.replace(elsewhere=True, kernels="eager")).parts["attention"]
-
-
-def test_a_prediction_takes_about_a_millisecond() -> None:
-    one = job("DeepSeek-V3", dp=64, ep=64)
-    step_time(one)
-    started = time.perf_counter()
-    for _ in range(50):
-        step_time(one)
-    assert (time.perf_counter() - started) / 50 < 0.01  # 0.3 ms on an idle core
