@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnuri.planner import shapes
+from onnuri.planner import constants, shapes
 from onnuri.planner.cost import work
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
@@ -98,3 +98,13 @@ def test_pytorchs_own_kernels_are_slower_where_the_gpu_is_newer_than_they_are() 
     assert took("vendor", "A100-80") == took("compiled", "A100-80") < took("eager", "A100-80")
     ours = job(tokens=16384)
     assert step_time(ours).parts["attention"] == step_time(ours.replace(elsewhere=True, kernels="eager")).parts["attention"]
+
+
+@pytest.mark.parametrize("gpus, doublings", [(8, 0.0), (64, 3.0), (1024, 7.0)])
+def test_a_large_cluster_loses_a_share_of_the_step_per_doubling(gpus: int, doublings: float) -> None:
+    """H100s have eight to a node; what jitter costs grows with the logarithm of the nodes."""
+    found = step_time(job(dp=gpus))
+    share = constants.values()["crowd"]
+    rest = sum(time for name, time in found.parts.items() if name not in ("crowd", "optimizer", "imbalance"))
+    rest += found.parts["optimizer"]
+    assert share > 0 and found.parts["crowd"] == pytest.approx(share * doublings * rest)
