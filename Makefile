@@ -3,7 +3,7 @@ PYTHON ?= python3
 SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint check lock clean figures pictures bench-speed bench-matrix bench-nano bench-codecs bench-serve bench-planner debs
+.PHONY: demo test test-slow lint check lock clean figures pictures gallery bench-demo bench-speed bench-matrix bench-nano bench-codecs bench-serve bench-planner debs
 
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
@@ -45,6 +45,12 @@ lock: .venv/dev  ## write the lock files anew from what pyproject.toml admits
 
 figures:  ## write README's and docs' figures from benchmarks/results
 	$(BIN)/python benchmarks/figures.py
+
+gallery:  ## twelve random outputs for README
+	$(BIN)/python benchmarks/gallery.py
+
+bench-demo: .venv/dev  ## what `make demo` costs once installed
+	$(BIN)/python benchmarks/demo.py
 
 pictures:  ## README's strips of what the demo makes
 	$(BIN)/python benchmarks/pictures.py
