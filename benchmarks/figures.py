@@ -108,8 +108,8 @@ def matrix_readme(korean: bool = False) -> str | None:
         said = (f"대각선 밖 평균, 물체 수별 (속성 / 장면 전체): {', '.join(by_objects)}. 속성의 우연 수준 {chance:.0f}. "
                 f"칸마다 {found['items']}개, {found['seconds'] / 60:.0f}분, {found['machine']}.")
     else:
-        said = (f"Off the diagonal by number of objects (attributes / whole scenes): {', '.join(by_objects)}. Chance for attributes: "
-                f"{chance:.0f}. {found['items']} items a cell, {found['seconds'] / 60:.0f} minutes on {found['machine']}.")
+        said = (f"Off the diagonal by number of objects (attributes / whole scenes): {', '.join(by_objects)}. "
+                f"Chance for attributes: {chance:.0f}. {found['items']} items a cell, {found['seconds'] / 60:.0f} minutes on {found['machine']}.")
     return "\n".join([table(["보낸 것 \\ 받은 것" if korean else "from \\ to", *names.values()], rows), "", said])
 
 
@@ -134,8 +134,8 @@ def demo(korean: bool = False) -> str | None:
         return None
     seconds, params = sorted(found["demo_seconds"])[1], found["params"] / 1e6
     if korean:
-        return (f"모델은 매개변수 {params:.1f}M개({found['layers']}층, 폭 {found['width']}), 코덱을 포함한 가중치 {found['weights_mb']:.0f} MB, "
-                f"설치 {found['installed_mb'] / 1000:.1f} GB, 설치한 뒤 데모 {seconds:.0f}초({found['machine']}).")
+        return (f"모델은 매개변수 {params:.1f}M개({found['layers']}층, 폭 {found['width']}), 코덱을 포함한 가중치 "
+                f"{found['weights_mb']:.0f} MB, 설치 {found['installed_mb'] / 1000:.1f} GB, 설치한 뒤 데모 {seconds:.0f}초({found['machine']}).")
     return (f"The model has {params:.1f}M parameters ({found['layers']} layers of {found['width']}); weights with codecs take "
             f"{found['weights_mb']:.0f} MB, the installation {found['installed_mb'] / 1000:.1f} GB, the demo {seconds:.0f} seconds "
             f"once installed ({found['machine']}).")
@@ -275,7 +275,8 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed, "serve": serve,
     "matrix-readme": matrix_readme, "matrix-readme-ko": lambda: matrix_readme(True), "planner-line": planner_line,
     "planner-line-ko": lambda: planner_line(True), "demo": demo, "demo-ko": lambda: demo(True), "gallery": gallery,
-    "gallery-line": gallery_line, "gallery-line-ko": lambda: gallery_line(True), "planner": planner, "forecasts": forecasts, "twins": twins, "dryrun": dryrun,
+    "gallery-line": gallery_line, "gallery-line-ko": lambda: gallery_line(True),
+    "planner": planner, "forecasts": forecasts, "twins": twins, "dryrun": dryrun,
 }
 
 
