@@ -11,12 +11,12 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import loss, phases
+from onnuri.planner import loss
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner.counts import Engines
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
@@ -24,7 +24,6 @@ from onnuri.planner.layout import Layout
 from onnuri.planner.operate import Serving
 from onnuri.planner.plan import Plan, media_tokens, plan
 from onnuri.planner.recipe import Recipe, TrainingStage
-from onnuri.planner.step_time import newest
 
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
 """from 1B to 440B dense, from 1B to 88B active"""
@@ -39,8 +38,6 @@ MOST_DAYS = 36_525.0
 DRAWS = 4_000
 COMMON = math.sqrt(0.5)
 """weight of the error of a speed that all options share (one cluster, one software): half of the variance, assumed"""
-Engines = Literal["here", "any"]
-"""whose layouts are compared: Onnuri's own trainer's, or any engine's"""
 
 
 class Option(Config):
@@ -125,13 +122,9 @@ def compute(cluster: Cluster, days: float) -> float:
 
 def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here") -> Option:
     """A recipe trained until the date; its own plan is what it says without one."""
-    layout = None
-    if engines == "any":
-        searched = phases.searched_for(phases.fitted(recipe, cluster.gpus)[0], cluster, (recipe.layout.precision,), newest())
-        layout = searched.best[0].layout
-    found = plan(recipe, cluster, layout, days=days, here=True)
+    found = plan(recipe, cluster, days=days, here=engines == "here", engines=engines)
     if found.tokens > MOST_TOKENS:
-        found = plan(recipe, cluster, found.layout, tokens=MOST_TOKENS)
+        found = plan(recipe, found.cluster, found.layout, tokens=MOST_TOKENS)
     if found.loss is None:
         raise ConfigError(recipe.title, "trains too few tokens by then for a law of loss to hold: less than one for each "
                           "parameter it is worth", "give more GPUs or days")

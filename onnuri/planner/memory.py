@@ -96,7 +96,7 @@ def memory(job: Job, own: bool | None = None) -> Memory:
     if job.layout.engine is None if own is None else own:
         return _OwnStep(job).fullest()
     step = _Step(job)
-    return max((step.stage(k) for k in range(job.layout.pp)), key=lambda m: m.allocated)
+    return max((step.stage(k) for k in step.unlike()), key=lambda m: m.allocated)
 
 
 class Moment(NamedTuple):
@@ -129,8 +129,10 @@ class _Step:
     def __init__(self, job: Job) -> None:
         self.job, self.layout, self.a = job, job.layout, job.architecture
         self.sharded = self.layout.sharding in ("fsdp", "hsdp")
-        self.held = [layer_weights(b, self.a.hidden, self.layout) for b in self.a.blocks]
-        self.kept = [self._kept(b) for b in self.a.blocks]
+        alike = self.a.alike  # blocks of one kind are counted once
+        held = {k: layer_weights(self.a.blocks[k], self.a.hidden, self.layout) for k in set(alike)}
+        kept = {k: self._kept(self.a.blocks[k]) for k in set(alike)}
+        self.held, self.kept = [held[k] for k in alike], [kept[k] for k in alike]
         self.layers = stage_layers(self.a, self.layout)
         self.tokens = job.pass_tokens
 
@@ -142,6 +144,12 @@ class _Step:
         split = self.layout.tp if self.layout.sequence_parallel else 1
         inside = min(kept.inside, eager(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance).products / split)
         return kept._replace(inside=inside, working=kept.working + kept.inside - inside)
+
+    def unlike(self) -> list[int]:
+        """The stages of which one is the fullest: of inner ones that hold the same layers, a later one has no more
+        micro-batches in flight."""
+        layers, last = self.layers, self.layout.pp - 1
+        return [k for k in range(last + 1) if not 1 < k < last or layers[k] != layers[k - 1]]
 
     def stage(self, k: int) -> Memory:
         held = ends(self.a, self.layout, k)
@@ -191,7 +199,7 @@ class _Step:
         """Transformer Engine keeps one 16-bit stand-in a shape of weight and hands it to autograd in place of gradients
         that are summed in 32 bits elsewhere (`get_dummy_wgrad`, from 2.3 on, experts' from 2.10 on); below 16 bits,
         weights stand also as rows and as columns."""
-        shapes = {s for index in self.layers[k] for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
+        shapes = {s for index in {self.a.alike[n] for n in self.layers[k]} for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
         if k == self.layout.pp - 1:
             shapes.add((self.a.vocabulary / self.layout.tp, self.a.hidden))
         copies = 0.0 if self.layout.precision == "bf16" else 2 * SAVED[self.layout.precision]

@@ -5,12 +5,12 @@ Knows no figure of a plan; `search.py` finds layouts, `memory.py` says what fits
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable
 
 from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture
+from onnuri.planner.counts import Counts, Engines, sequences_on
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Precision, parse, spelled
@@ -24,9 +24,7 @@ def fitted(recipe: Recipe, gpus: int, here: bool = False) -> tuple[Recipe, list[
     than there are GPUs becomes one a GPU where all is to run `here`, else one a rank, of the most ranks that divide the GPUs."""
     stages: list[TrainingStage] = []
     for s in recipe.stages:
-        most = gpus if here else max(1, min(gpus, s.batch_tokens // s.tokens_per_sequence))
-        unit = s.tokens_per_sequence * next(n for n in range(most, 0, -1) if gpus % n == 0)
-        stages.append(s.replace(batch_tokens=max(1, round(s.batch_tokens / unit)) * unit))
+        stages.append(s.replace(batch_tokens=sequences_on(s, gpus, here) * s.tokens_per_sequence))
     return recipe.replace(stages=tuple(stages)), other_batches(zip(recipe.stages, stages))
 
 
@@ -38,17 +36,18 @@ def other_batches(changed: Iterable[tuple[TrainingStage, TrainingStage | Job]]) 
 
 
 def jobs(recipe: Recipe, cluster: Cluster, layout: Layout | None, precisions: tuple[Precision, ...], here: bool,
-         release: float | None) -> tuple[list[Job], Search | None]:
+         release: float | None, counts: Counts, engines: Engines = "here") -> tuple[list[Job], Search | None]:
     """Every stage as a job, and how the layout of the one that trains most was found, if none was given. Raises ConfigError
     where a stage fits in no layout."""
     if layout:
         return [stage_job(recipe, s, cluster, layout, release) for s in recipe.stages], None
-    ask = _Ask(recipe, cluster, precisions, release)
+    ask = _Ask(recipe, cluster, precisions, release, counts)
     main = max(recipe.stages, key=lambda s: s.tokens)
     searched = ask.search(main, here)
-    chosen = (searched.here or searched.best[0]).layout
+    chosen = ((searched.here if engines == "here" else None) or searched.best[0]).layout
+    own = engines == "here" and chosen.engine is None
     return [stage_job(recipe, s, cluster, chosen, release) if _shape(recipe, s) == _shape(recipe, main)
-            else ask.job(s, chosen.engine is None, here) for s in recipe.stages], searched
+            else ask.job(s, own, here) for s in recipe.stages], searched
 
 
 def asked(recipe: Recipe, cluster: Cluster, layout: Layout | str | None) -> Layout | None:
@@ -60,42 +59,46 @@ def asked(recipe: Recipe, cluster: Cluster, layout: Layout | str | None) -> Layo
     return layout
 
 
+def undivided(a: Architecture) -> list[str]:
+    """A note where a model's layers divide into no common pipeline."""
+    if any(a.layers % pp == 0 for pp in (2, 3, 4, 5, 6, 8)):
+        return []
+    return [f"{a.layers} layers divide into no pipeline of 2 to 8 stages; uneven ones, which engines run only with stages "
+            "written out by hand, are not searched: --layout takes them"]
+
+
 def eased(recipe: Recipe, jobs: Iterable[Job], layout: Layout) -> list[str]:
     """A note on stages that are laid out otherwise than was asked."""
     other = [f"{s.name} {spelled(job.layout)}" for s, job in zip(recipe.stages, jobs) if job.layout != layout]
     return ["laid out so that they divide and fit: " + "; ".join(other)] if other else []
 
 
-def searched_for(recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], release: float | None = None) -> Search:
-    """Layouts of the stage that trains the most tokens. Raises ConfigError, with what would do, where none fits."""
-    return _Ask(recipe, cluster, precisions, release).search(max(recipe.stages, key=lambda s: s.tokens), False)
-
-
 class _Ask:
     """Searches for a recipe's stages on one cluster."""
 
-    def __init__(self, recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], release: float | None) -> None:
+    def __init__(self, recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], release: float | None,
+                 counts: Counts) -> None:
         self.recipe, self.cluster, self.precisions, self.release = recipe, cluster, precisions, release
+        self.counts = counts
 
     def search(self, stage: TrainingStage, here: bool) -> Search:
         """Layouts of one stage. Raises ConfigError, with what would do, where none fits."""
+        a = _model(self.recipe, stage)
         try:
-            return search(_model(self.recipe, stage), self.cluster, stage.tokens_per_sequence, stage.batch_tokens, self.precisions,
-                          here, self.release)
+            return search(a, self.cluster, stage.tokens_per_sequence, stage.batch_tokens, self.precisions,
+                          here, self.release, self.counts.timer(a, stage.tokens_per_sequence))
         except ConfigError as error:
             raise ConfigError(f"{self.recipe.name} on {self.cluster.gpus:,} {self.cluster.gpu}", f"{stage.name}: {error.rule}",
                               self._repair(here)) from None
 
     def job(self, stage: TrainingStage, own: bool, here: bool) -> Job:
-        """A stage in its own best layout, for a checkpoint is laid out anew where a stage begins: with `own` one that is
-        runnable here, with a sequence a GPU if its batch has fewer; else, unless all must be `here`, any."""
-        alone = fitted(self.recipe.replace(stages=(stage,)), self.cluster.gpus, True)[0].stages[0]
-        tries = [(alone, True)] * own + [(stage, False)] * (not here)
-        for n, (tried, only) in enumerate(tries, 1):
-            with contextlib.suppress(*(ConfigError,) * (n < len(tries))):
-                found = self.search(tried, only)
-                return _stage_job(self.recipe, tried, self.cluster, (found.here or found.best[0]).layout, self.release)
-        raise AssertionError(tries)
+        """A stage in its own best layout, for a checkpoint is laid out anew where a stage begins."""
+        laid = self.counts.stage(stage, self.cluster.gpus, own, here)
+        if laid is None:
+            self.search(stage, here)  # says why
+            raise AssertionError(stage)
+        alone = stage.replace(batch_tokens=laid.sequences * stage.tokens_per_sequence)
+        return _stage_job(self.recipe, alone, self.cluster, laid.fit.layout, self.release)
 
     def _repair(self, here: bool) -> str:
         """The next power of two of GPUs on which all stages fit: more, where memory is short, fewer, where nothing divides."""

@@ -6,6 +6,7 @@ are the very functions that `step_time` calls. A test holds the sums against `ro
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from onnuri.planner import constants
@@ -35,6 +36,7 @@ class Timer:
 
     def __init__(self, a: Architecture, cluster: Cluster, tokens: int, release: float | None = None) -> None:
         self.a, self.tokens, self.release, self.one = a, tokens, release, cluster.replace(gpus=1)
+        self._merged = a.merged()
         self.slowdown = slowdown(a)
         self._clusters: dict[int, Cluster] = {}
         self._inside: dict[Key, dict[str, float]] = {}
@@ -42,24 +44,33 @@ class Timer:
         self._rates: dict[Key, Rates] = {}
         self._paces: dict[Key, Pace] = {}
         self._crowd: dict[int, float] = {}
+        self._alone: dict[Key, float] = {}
         self._bytes: dict[Key, float] = {}
         self.calls = 0
         """layouts timed, for tests and reports: work is counted, not seconds"""
 
     def job(self, layout: Layout, batch_tokens: int) -> Job:
         """A layout as a job that fills its GPUs."""
+        return self._job(layout, batch_tokens, self.a)
+
+    def _job(self, layout: Layout, batch_tokens: int, a: Architecture) -> Job:
         gpus = layout.gpus
         cluster = self._clusters.get(gpus)
         if cluster is None:
             cluster = self._clusters[gpus] = self.one.replace(gpus=gpus)
-        return Job(architecture=self.a, layout=layout, cluster=cluster, tokens=self.tokens, batch_tokens=batch_tokens,
+        return Job(architecture=a, layout=layout, cluster=cluster, tokens=self.tokens, batch_tokens=batch_tokens,
                    release=self.release)
+
+    @functools.cached_property
+    def bare(self) -> Timer:
+        """A timer of the layers alone, without embedding and head."""
+        return Timer(self.a.replace(vocabulary=0), self.one, self.tokens, self.release)
 
     def pace(self, layout: Layout) -> Pace:
         """Of a layout's copy of the model. Less than what any number of data ranks takes, however they share weights."""
         key = self._copy(layout)
         if key not in self._paces:
-            job = self.job(layout, self.tokens * layout.dp * layout.micro_batch)
+            job = self._job(layout, self.tokens * layout.dp * layout.micro_batch, self._merged)
             parts, _ = seconds(Work(**self._inside_of(job)), self._rates_of(job, 1), constants.values())
             self._paces[key] = Pace(sum(parts.values()) * self.slowdown, schedule(job)["bubble"])
         return self._paces[key]
@@ -75,7 +86,7 @@ class Timer:
     def parts(self, layout: Layout, batch_tokens: int) -> dict[str, float]:
         """Seconds of a step by part, a balanced router assumed."""
         self.calls += 1
-        job = self.job(layout, batch_tokens)
+        job = self._job(layout, batch_tokens, self._merged)
         key = (layout.pp, layout.tp, layout.cp, layout.ep, layout.precision, layout.virtual_stages, layout.sharding,
                layout.shard, layout.dp)
         if key not in self._between:
@@ -86,6 +97,15 @@ class Timer:
     def seconds(self, layout: Layout, batch_tokens: int) -> float:
         """What `routing.real_step` says of a step in all, up to rounding."""
         return sum(self.parts(layout, batch_tokens).values()) * self.slowdown
+
+    def copy_seconds(self, layout: Layout, batch_tokens: int) -> float:
+        """Of a step if one copy of a `hsdp` layout stood alone: less than with others, whose gradients it must add."""
+        alone = layout.replace(dp=layout.shards, sharding="fsdp", shard=None)
+        passes = batch_tokens // (self.tokens * layout.dp * layout.micro_batch)
+        key = (*self._copy(alone), layout.shards, passes)
+        if key not in self._alone:
+            self._alone[key] = self.seconds(alone, self.tokens * alone.dp * alone.micro_batch * passes)
+        return self._alone[key] * self.crowd(layout.gpus) / self.crowd(alone.gpus)
 
     def room(self, layout: Layout, batch_tokens: int) -> float:
         """Bytes that a GPU needs at most, with a probability of 90 %."""
