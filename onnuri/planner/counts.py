@@ -25,6 +25,8 @@ Engines = Literal["here", "any"]
 EVERY, NODES = 4_096, 32_768
 """GPUs up to which every count is tried, and up to which whole nodes are; beyond, eight nodes at a time. What is not tried
 is less than 0.2 % larger than what is"""
+OTHER_BATCH = 0.1
+"""of a recipe's batch that another may be larger or smaller, where it is not the nearest that divides"""
 WINDOW = 64
 """counts that are bounded together"""
 Report = Callable[[str], None]
@@ -44,10 +46,29 @@ def admissible(most: int, node: int) -> list[int]:
 def sequences_on(stage: TrainingStage, gpus: int, here: bool) -> int:
     """Sequences a batch of a stage on so many GPUs: the nearest whole number a GPU. A batch with fewer sequences than there
     are GPUs gets one a GPU where all is to run `here`, else one a rank, of the most ranks that divide the GPUs."""
+    return batches(stage, gpus, here)[0]
+
+
+def batches(stage: TrainingStage, gpus: int, here: bool) -> list[int]:
+    """Sequences a batch that a search may take: the nearest, and the next on the other side unless it is more than
+    `OTHER_BATCH` from what the recipe says. Nine sequences a GPU do not divide as eight do."""
     wanted = stage.batch_tokens / stage.tokens_per_sequence
     most = gpus if here else max(1, min(gpus, stage.batch_tokens // stage.tokens_per_sequence))
     unit = next(n for n in range(most, 0, -1) if gpus % n == 0)
-    return max(1, round(wanted / unit)) * unit
+    nearest = max(1, round(wanted / unit))
+    other = nearest + (1 if nearest * unit < wanted else -1)
+    near = other > 0 and nearest * unit != wanted and abs(other * unit / wanted - 1) <= OTHER_BATCH
+    return [nearest * unit, other * unit] if near else [nearest * unit]
+
+
+class Choice(NamedTuple):
+    """GPUs that are used."""
+
+    score: float
+    """what they reach, by the aim; 0 where nothing is known"""
+    gpus: int
+    sequences: int
+    """a batch of the largest stage"""
 
 
 class Laid(NamedTuple):
@@ -116,6 +137,11 @@ class Counts:
         """Text alone is trained before the vocabulary grows."""
         return self.recipe.omni if stage.media_share else self.recipe.architecture
 
+    def with_batch(self, sequences: int) -> Recipe:
+        """The recipe with such a batch in its largest stage, and in those that are trained in its layout."""
+        return self.recipe.replace(stages=tuple(
+            s.replace(batch_tokens=sequences * s.tokens_per_sequence) if self.like_main(s) else s for s in self.recipe.stages))
+
     def problem(self, stage: TrainingStage, here: bool) -> Problem:
         """A stage's search."""
         return Problem(self.timer(self.model(stage), stage.tokens_per_sequence), self.precisions, here)
@@ -126,44 +152,43 @@ class Counts:
         fastest_on(problem, gpus, sequences, Stream(problem, [(gpus, sequences)]), board)
         return board.best
 
-    def choose(self, aim: Aim, engines: Engines, here: bool) -> int:
-        """The count that reaches most, and all GPUs where none holds the recipe. With `engines` "here", counts on which
-        Onnuri's trainer holds the largest stage come first; any engine's are taken where none does, and where a cluster too
-        small for Onnuri's trainer reaches more."""
-        counts = admissible(self.cluster.gpus, self.cluster.node)
+    def choose(self, aim: Aim, engines: Engines, here: bool, exact: bool = False) -> Choice:
+        """The count that reaches most, and all GPUs where none holds the recipe (or `exact` asks for them). With `engines`
+        "here", counts on which Onnuri's trainer holds the largest stage come first; any engine's are taken where none
+        does, and where a cluster too small for Onnuri's trainer reaches more."""
+        most = self.cluster.gpus
+        counts = [most] if exact else admissible(most, self.cluster.node)
         own = here or engines == "here"
-        best = self._best(counts, aim, own, here, (0.0, self.cluster.gpus))
+        best = self._best(counts, aim, own, here, Choice(0.0, most, sequences_on(self.main, most, here)))
         if own and not here:
-            if best[0] > 0:
-                counts = self._too_few(counts, aim, best)
+            if best.score > 0:
+                counts = [] if exact else self._too_few(counts, aim, best)
             best = self._best(counts, aim, False, False, best)
-        return best[1]
+        return best
 
-    def _best(self, counts: list[int], aim: Aim, own: bool, here: bool, best: tuple[float, int]) -> tuple[float, int]:
-        """The best score and count, those that are known counted. A smaller count is searched only if its bound is
-        better than the best so far, and only for what is better."""
+    def _best(self, counts: list[int], aim: Aim, own: bool, here: bool, best: Choice) -> Choice:
+        """The best choice, the one that is known counted. A smaller count is searched only if its bound is better than
+        the best so far, and only for what is better."""
         problem = self.problem(self.main, own)
-        sized = [(n, sequences_on(self.main, n, here)) for n in counts]
-        for first in range(0, len(sized), WINDOW):  # bounds are finer on counts that are alike
-            window = sized[first:first + WINDOW]
+        for first in range(0, len(counts), WINDOW):  # bounds are finer on counts that are alike
+            window = [(n, sequences) for n in counts[first:first + WINDOW] for sequences in batches(self.main, n, here)]
             if not self._could(window, aim, problem, best):
                 continue
             stream = Stream(problem, window)
             for gpus, sequences in window:
-                limit = self._limit(gpus, aim, best[0], self._least(stream))
-                board = Board(1, limit)
+                board = Board(1, self._limit(gpus, aim, best.score, self._least(stream)))
                 fastest_on(problem, gpus, sequences, stream, board)
                 if board.best:
                     days = self._days(gpus, board.best, sequences, own, here)
-                    self.days[gpus] = days
-                    best = max(best, (aim.score(gpus, days), gpus)) if days else best
+                    self.days[gpus] = min(self.days.get(gpus, math.inf), days or math.inf)
+                    best = max(best, Choice(aim.score(gpus, days), gpus, sequences)) if days else best
                 self.report(f"{gpus:,} GPUs")
         return best
 
-    def _could(self, window: list[tuple[int, int]], aim: Aim, problem: Problem, best: tuple[float, int]) -> bool:
+    def _could(self, window: list[tuple[int, int]], aim: Aim, problem: Problem, best: Choice) -> bool:
         """Whether a count of a window could be better than the best, with the fastest layers there are."""
         least = self._floor(problem.here)
-        return any(self._limit(gpus, aim, best[0], least) >= least * problem.timer.crowd(gpus) for gpus, _ in window)
+        return any(self._limit(gpus, aim, best.score, least) >= least for gpus, _ in window)
 
     def _floor(self, here: bool) -> float:
         """Less than the pace of the largest stage on any number of GPUs."""
@@ -171,17 +196,18 @@ class Counts:
             self._floors[here] = Stream(self.problem(self.main, here), [(1, 1)]).floor
         return self._floors[here]
 
-    def _too_few(self, counts: list[int], aim: Aim, best: tuple[float, int]) -> list[int]:
+    def _too_few(self, counts: list[int], aim: Aim, best: Choice) -> list[int]:
         """Counts too small for Onnuri's trainer on which another engine's could be better than the best."""
         least = self._floor(False)
-        could = [n for n in counts if self._limit(n, aim, best[0], least) >= least]
+        could = [n for n in counts if self._limit(n, aim, best.score, least) >= least]
         held = functools.partial(self.fastest, self.main, here=True)
         if not could:
             return []
         below = sorted(range(1, could[-1]), key=lambda n: (n % 64 > 0, n % 8 > 0, -n))  # the likeliest first
-        if any(held(n, sequences_on(self.main, n, False)) for n in below):
+        if any(held(n, sequences) for n in below for sequences in batches(self.main, n, False)):
             return []
-        smallest = next((n for n in reversed(could) if held(n, sequences_on(self.main, n, False))), could[0] + 1)
+        smallest = next((n for n in reversed(could) for sequences in batches(self.main, n, False)
+                         if held(n, sequences)), could[0] + 1)
         return [n for n in could if n < smallest]
 
     def _least(self, stream: Stream) -> float:
@@ -201,8 +227,7 @@ class Counts:
         """Days of the whole recipe, 0 where a stage fits in no layout."""
         total = 0.0
         for s in self.recipe.stages:
-            if self.model(s) == self.model(self.main) and s.tokens_per_sequence == self.main.tokens_per_sequence and (
-                    sequences_on(s, gpus, here) == sequences):
+            if self.like_main(s):
                 pace = main.pace
             elif laid := self.stage(s, gpus, own and main.layout.engine is None, here):
                 pace = laid.fit.pace
@@ -216,8 +241,17 @@ class Counts:
         batch has fewer; else, unless all must be `here`, any."""
         key = (s.name, gpus, own, here)
         if key not in self._stages:
-            tries = [(sequences_on(s, gpus, True), True)] if own or here else []
-            tries += [] if here else [(sequences_on(s, gpus, False), False)]
-            fits = ((self.fastest(s, gpus, sequences, only), sequences) for sequences, only in tries)
-            self._stages[key] = next((Laid(fit, sequences) for fit, sequences in fits if fit), None)
+            tries = [True] * (own or here) + [False] * (not here)
+            self._stages[key] = next(filter(None, (self._any_batch(s, gpus, only) for only in tries)), None)
         return self._stages[key]
+
+    def _any_batch(self, s: TrainingStage, gpus: int, here: bool) -> Laid | None:
+        """The fastest layout with the best of the batches that divide."""
+        fits = [Laid(fit, sequences) for sequences in batches(s, gpus, here)
+                if (fit := self.fastest(s, gpus, sequences, here))]
+        return min(fits, key=lambda laid: laid.fit.pace, default=None)
+
+    def like_main(self, s: TrainingStage) -> bool:
+        """Whether a stage trains the same model in the same batches as the largest, and so in its layout."""
+        return (s.tokens_per_sequence, s.batch_tokens) == (self.main.tokens_per_sequence, self.main.batch_tokens) and (
+            self.model(s) == self.model(self.main))

@@ -225,11 +225,12 @@ class _OwnStep:
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
         self.tokens = job.pass_tokens
-        kinds = [(layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout, job.imbalance)) for b in a.blocks]
-        self.groups = [held for (held, _), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
-        self.costs = [cost for (_, cost), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         divided = self.layout.ep if self.layout.ep > 1 else self.layout.tp
-        self.experts = [b.routed(a.hidden) / divided for b in a.blocks for _ in range(b.count)]
+        kinds = {k: (layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout, job.imbalance),
+                     b.routed(a.hidden) / divided) for k in set(a.alike) for b in (a.blocks[k],)}
+        each = [kinds[k] for k, b in zip(a.alike, a.blocks, strict=True) for _ in range(b.count)]
+        self.groups, self.costs = [held for held, _, _ in each], [cost for _, cost, _ in each]
+        self.experts = [routed for _, _, routed in each]
         """numbers of the experts' weights on this rank"""
         self.root, self.embedding = root(a, self.layout), embedding(a, self.layout)
         kept = {"none": "inside", "selective": "products", "full": "border"}[self.layout.recompute]
@@ -237,7 +238,8 @@ class _OwnStep:
         """bytes a token that the first so many layers keep"""
         self.shards = [0.0, *itertools.accumulate(g.kept for g in self.groups)]
         last = len(self.groups) - 1
-        changes = {j for k in range(1, last + 1) if self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
+        changes = {j for k in range(1, last + 1) if self.groups[k] is not self.groups[k - 1]
+                   and self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
         self.layers = changes | {last, max(last - 1, 0)}
         """in which the fullest moment can be: where kinds change, and the last but one, which has sums on their way"""
 

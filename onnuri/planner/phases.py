@@ -19,13 +19,13 @@ from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.search import Search, least_bytes, search
 
 
-def fitted(recipe: Recipe, gpus: int, here: bool = False) -> tuple[Recipe, list[str]]:
+def fitted(recipe: Recipe, gpus: int, here: bool = False, asked: Recipe | None = None) -> tuple[Recipe, list[str]]:
     """A recipe made for other GPUs: batches become the nearest whole number of sequences a GPU. One that has fewer sequences
     than there are GPUs becomes one a GPU where all is to run `here`, else one a rank, of the most ranks that divide the GPUs."""
     stages: list[TrainingStage] = []
     for s in recipe.stages:
         stages.append(s.replace(batch_tokens=sequences_on(s, gpus, here) * s.tokens_per_sequence))
-    return recipe.replace(stages=tuple(stages)), other_batches(zip(recipe.stages, stages))
+    return recipe.replace(stages=tuple(stages)), other_batches(zip((asked or recipe).stages, stages))
 
 
 def other_batches(changed: Iterable[tuple[TrainingStage, TrainingStage | Job]]) -> list[str]:

@@ -7,6 +7,7 @@ Every figure has a range and names what it leans on. Knows no recipe by name and
 from __future__ import annotations
 
 import functools
+import math
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
@@ -177,12 +178,14 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
     given, used = cluster.gpus, precisions or (recipe.layout.precision,)
     counts = Counts(recipe, cluster, used, release, functools.partial(_kept, recipe, cluster), FROZEN, report)
-    if not laid and not exact_gpus:
+    asked = recipe
+    if not laid:
         price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
         aim = Aim(days=days, usd=budget_usd, usd_per_hour=price.mid if price else 0.0,
                   encoding_hours=encoding.mid if encoding else 0.0)
-        cluster = cluster.replace(gpus=counts.choose(aim, engines, here))
-    recipe, notes = phases.fitted(recipe, cluster.gpus, here)
+        chosen = counts.choose(aim, engines, here, exact_gpus)
+        cluster, asked = cluster.replace(gpus=chosen.gpus), counts.with_batch(chosen.sequences)
+    recipe, notes = phases.fitted(asked, cluster.gpus, here, asked=recipe)
     jobs, searched = phases.jobs(recipe, cluster, laid, used, here, release, counts, engines)
     notes += phases.eased(recipe, jobs, laid) if laid else []
     work = _Work(recipe, cluster, jobs)
@@ -197,7 +200,13 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
 
 def _kept(recipe: Recipe, cluster: Cluster, gpus: int) -> float:
     """Share of the time of so many GPUs that trains, at the middle."""
-    return goodputs.goodput(cluster.replace(gpus=gpus), recipe.omni.num_params() * goodputs.STATE_BYTES).share.mid
+    nodes = math.ceil(gpus / cluster.node)
+    return _kept_on(recipe.omni.num_params(), cluster.replace(gpus=nodes * cluster.node))
+
+
+@functools.lru_cache(4096)
+def _kept_on(params: int, cluster: Cluster) -> float:
+    return goodputs.goodput(cluster, params * goodputs.STATE_BYTES).share.mid
 
 
 def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Interval | None:

@@ -19,6 +19,8 @@ from onnuri.planner.memory import memory
 from onnuri.planner.routing import slowdown
 from onnuri.planner.step_time import Rates, rates, seconds
 
+MANY = 64
+"""micro-batches with which a copy that stands alone is bounded, so that one count serves many batches"""
 Key = tuple[object, ...]
 
 
@@ -102,10 +104,11 @@ class Timer:
         """Of a step if one copy of a `hsdp` layout stood alone: less than with others, whose gradients it must add."""
         alone = layout.replace(dp=layout.shards, sharding="fsdp", shard=None)
         passes = batch_tokens // (self.tokens * layout.dp * layout.micro_batch)
-        key = (*self._copy(alone), layout.shards, passes)
+        many = max(passes, MANY) if layout.pp == 1 else passes  # what a step takes once weighs less in more of them
+        key = (*self._copy(alone), layout.shards, many)
         if key not in self._alone:
-            self._alone[key] = self.seconds(alone, self.tokens * alone.dp * alone.micro_batch * passes)
-        return self._alone[key] * self.crowd(layout.gpus) / self.crowd(alone.gpus)
+            self._alone[key] = self.seconds(alone, self.tokens * alone.dp * alone.micro_batch * many)
+        return self._alone[key] * passes / many * self.crowd(layout.gpus) / self.crowd(alone.gpus)
 
     def room(self, layout: Layout, batch_tokens: int) -> float:
         """Bytes that a GPU needs at most, with a probability of 90 %."""
