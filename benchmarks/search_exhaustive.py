@@ -1,6 +1,7 @@
 """The search against asking every layout of the grid one by one, on the systems that are recipes: slow, minutes each.
 
-    python benchmarks/search_exhaustive.py --gpus 600 960 992 1000 1008 1024 1100 2000 --json benchmarks/results/search_exhaustive.json
+    python benchmarks/search_exhaustive.py --gpus 600 960 992 1000 1008 1024 1100 2000 \
+        --json benchmarks/results/search_exhaustive.json
 
 Every layout that divides is given to `memory.memory` and `routing.real_step`, and the fastest that fits is compared with what
 `search.search` finds, for what runs here and for any engine. `--every` asks one layout in so many, of which none may be

@@ -11,12 +11,13 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.planner import loss
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
-from onnuri.planner.counts import Engines
+from onnuri.planner.counts import Engines, Report, quiet
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
@@ -94,15 +95,17 @@ class Budget(Config):
     """what no layout holds or no law reaches, and why"""
 
 
-def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: Engines = "here") -> Budget:
-    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does."""
+def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
+           cache: Path | None = None) -> Budget:
+    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does. `report` is told how far the
+    searches are, `cache` is a folder in which their answers are kept."""
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(f"days {days:g}", "is not a positive number of days within a century", "give such as 120")
     found: list[Option] = []
     left_out: dict[str, str] = {}
     for recipe, kind in [*((r, "system") for r in recipes), *_ladder(cluster, days)]:
         try:
-            found.append(option(recipe, kind, cluster, days, engines))
+            found.append(option(recipe, kind, cluster, days, engines, report, cache))
         except ConfigError as error:
             left_out[recipe.title] = error.rule
     if not found:
@@ -120,9 +123,10 @@ def compute(cluster: Cluster, days: float) -> float:
     return 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
 
 
-def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here") -> Option:
+def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
+           cache: Path | None = None) -> Option:
     """A recipe trained until the date; its own plan is what it says without one."""
-    found = plan(recipe, cluster, days=days, here=engines == "here", engines=engines)
+    found = plan(recipe, cluster, days=days, here=engines == "here", engines=engines, report=report, cache=cache)
     if found.tokens > MOST_TOKENS:
         found = plan(recipe, found.cluster, found.layout, tokens=MOST_TOKENS)
     if found.loss is None:

@@ -29,11 +29,11 @@ OTHER_BATCH = 0.1
 """of a recipe's batch that another may be larger or smaller, where it is not the nearest that divides"""
 WINDOW = 64
 """counts that are bounded together"""
-Report = Callable[[str], None]
-"""takes a line that says how far the search is"""
+Report = Callable[[int, int], None]
+"""is told how far the search is: the GPUs that are tried, and the best count so far"""
 
 
-def quiet(_: str) -> None:
+def quiet(gpus: int, best: int) -> None:
     """Say nothing."""
 
 
@@ -93,6 +93,12 @@ class Aim:
         if self.days is None:
             return 1 / days
         return min(self.days / days, self._affordable(gpus, days))
+
+    def layouts_depend_on(self) -> list[float] | None:
+        """What of the aim the best layouts depend on: nothing, unless a date and dollars limit together."""
+        if self.days is None or self.usd is None:
+            return None
+        return [self.days, self.usd, self.usd_per_hour, self.encoding_hours]
 
     def most_days(self, gpus: int, score: float) -> float:
         """Days of the whole recipe beyond which the score is not reached."""
@@ -182,7 +188,7 @@ class Counts:
                     days = self._days(gpus, board.best, sequences, own, here)
                     self.days[gpus] = min(self.days.get(gpus, math.inf), days or math.inf)
                     best = max(best, Choice(aim.score(gpus, days), gpus, sequences)) if days else best
-                self.report(f"{gpus:,} GPUs")
+                self.report(gpus, best.gpus)
         return best
 
     def _could(self, window: list[tuple[int, int]], aim: Aim, problem: Problem, best: Choice) -> bool:

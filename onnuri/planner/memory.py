@@ -199,7 +199,8 @@ class _Step:
         """Transformer Engine keeps one 16-bit stand-in a shape of weight and hands it to autograd in place of gradients
         that are summed in 32 bits elsewhere (`get_dummy_wgrad`, from 2.3 on, experts' from 2.10 on); below 16 bits,
         weights stand also as rows and as columns."""
-        shapes = {s for index in {self.a.alike[n] for n in self.layers[k]} for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
+        kinds = {self.a.alike[index] for index in self.layers[k]}
+        shapes = {s for index in kinds for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
         if k == self.layout.pp - 1:
             shapes.add((self.a.vocabulary / self.layout.tp, self.a.hidden))
         copies = 0.0 if self.layout.precision == "bf16" else 2 * SAVED[self.layout.precision]

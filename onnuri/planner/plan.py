@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from pathlib import Path
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
@@ -27,6 +28,7 @@ from onnuri.planner.memory import GIB, memory
 from onnuri.planner.operate import Serving
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.routing import real_step
+from onnuri.planner.saved import Saved
 from onnuri.planner.search import Candidate, Search
 from onnuri.planner.step_time import StepTime, newest
 
@@ -155,12 +157,13 @@ class Plan(Config):
 def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, tokens: float | None = None,
          days: float | None = None, budget_usd: float | None = None, precisions: tuple[Precision, ...] | None = None,
          release: float | None = None, here: bool = False, engines: Engines = "here", exact_gpus: bool = False,
-         report: Report = quiet) -> Plan:
+         report: Report = quiet, cache: Path | None = None) -> Plan:
     """A recipe laid out on a cluster. Its stages shrink or grow together to `tokens`, or to what `days` and `budget_usd`
     allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched, on as
     many GPUs as train fastest (on all with `exact_gpus`), and the fastest that is runnable here is taken, or with `engines`
     "any" the fastest of all (the recipe's own with "own"); `here` leaves the others unsearched. Without a release, software
-    is as new as the newest that was published. `report` takes lines on how far the search is."""
+    is as new as the newest that was published. `report` is told how far the search is; `cache` is a folder in
+    which answers of searches are kept."""
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
         if value is not None and not 0 < value < MOST:
             raise ConfigError(f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0")
@@ -178,15 +181,14 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
     given, used = cluster.gpus, precisions or (recipe.layout.precision,)
     counts = Counts(recipe, cluster, used, release, functools.partial(_kept, recipe, cluster), FROZEN, report)
-    asked = recipe
-    if not laid:
-        price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
-        aim = Aim(days=days, usd=budget_usd, usd_per_hour=price.mid if price else 0.0,
-                  encoding_hours=encoding.mid if encoding else 0.0)
-        chosen = counts.choose(aim, engines, here, exact_gpus)
-        cluster, asked = cluster.replace(gpus=chosen.gpus), counts.with_batch(chosen.sequences)
-    recipe, notes = phases.fitted(asked, cluster.gpus, here, asked=recipe)
-    jobs, searched = phases.jobs(recipe, cluster, laid, used, here, release, counts, engines)
+    price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
+    aim = Aim(days=days, usd=budget_usd, usd_per_hour=price.mid if price else 0.0,
+              encoding_hours=encoding.mid if encoding else 0.0)
+    question = phases.Question(recipe=recipe, cluster=cluster, precisions=used, release=release, engines=engines, here=here,
+                               exact_gpus=exact_gpus)
+    laid_out = phases.given(question, laid) if laid else phases.found(question, aim, counts, Saved(cache))
+    cluster, recipe, jobs, searched = laid_out.cluster, laid_out.recipe, laid_out.jobs, laid_out.search
+    notes = phases.other_batches(zip(question.recipe.stages, recipe.stages))
     notes += phases.eased(recipe, jobs, laid) if laid else []
     work = _Work(recipe, cluster, jobs)
     work.share = _share(work, tokens, days, budget_usd)
@@ -195,7 +197,7 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
         raise ConfigError(f"{trained:.3g} tokens", f"are less than one step of {step:,} tokens", "give more of them")
     notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
     notes += phases.undivided(recipe.architecture) if searched and not here else []
-    return _assemble(work, notes, tokens, days, budget_usd, searched, given, counts.days.get(given))
+    return _assemble(work, notes, tokens, days, budget_usd, searched, given, laid_out.days_on_all)
 
 
 def _kept(recipe: Recipe, cluster: Cluster, gpus: int) -> float:
@@ -313,9 +315,11 @@ def _fewer(work: _Work, given: int, on_all: float | None, days: float | None, to
         return [f"use {used:,} of {given:,} GPUs: no layout is better on more of them"]
     gain = on_all * work.share / took
     if days is not None and gain > 0:
-        trained = work.recipe.tokens * work.share
-        return [f"use {used:,} of {given:,} GPUs: they train {trained / 1e12:.3g}T tokens, all would train {trained / gain / 1e12:.3g}T"]
-    return [f"use {used:,} of {given:,} GPUs: they need {took:.3g} days, all would need {took * gain:.3g}"]
+        trained = work.recipe.tokens * work.share / 1e12
+        why = f"they train {trained:.3g}T tokens, all would train {trained / gain:.3g}T"
+    else:
+        why = f"they need {took:.3g} days, all would need {took * gain:.3g}"
+    return [f"use {used:,} of {given:,} GPUs: {why}"]
 
 
 def _engines(stages: tuple[StagePlan, ...]) -> list[str]:

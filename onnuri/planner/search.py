@@ -21,9 +21,8 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.grid import MICRO_BATCHES, RECOMPUTE, Cell, Degrees, degrees, grid, pipelines
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval
-from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Precision, Sharding
-from onnuri.planner.memory import GIB, memory
+from onnuri.planner.memory import GIB
 from onnuri.planner.routing import real_step
 from onnuri.planner.step_time import StepTime
 from onnuri.planner.timing import Timer
@@ -59,7 +58,8 @@ class Search(Config):
     here: Candidate | None
     """the fastest that is runnable here"""
     lost: dict[str, int]
-    """why the others lost, and how many"""
+    """why the others lost, and how many; what was not judged one by one is slower before its data ranks talk, or needs more
+    memory than a layout of the same degrees that does not fit"""
     layouts: int
     seconds: float
 
@@ -115,7 +115,8 @@ class Board:
         self.fits: dict[tuple[object, ...], Fit] = {}
         self.timed: list[tuple[float, Layout]] = []
         """paces of layouts that were timed, whether they fit or not"""
-        self.lost = collections.Counter[str]()
+        self.large: set[Layout] = set()
+        """layouts that need too much memory"""
 
     def see(self, fit: Fit) -> None:
         """Keep a layout that fits if it is the best of its kind."""
@@ -300,7 +301,7 @@ def _fit_fastest(problem: Problem, cell: Cell, dp: int, sequences: int, recomput
         if pace > board.limit * ROUNDING:
             break
         if timer.room(layout, batch) > problem.capacity:
-            board.lost["too much memory"] += 1
+            board.large.add(layout)
             left.append((layout.sharding, layout.shard))
         else:
             board.see(Fit(pace, layout))
@@ -337,13 +338,15 @@ def _report(timer: Timer, batch_tokens: int, all_: Board, own: Board, layouts: i
     first = real_step(timer.job(fits[0].layout, batch_tokens))
     best = tuple(_candidate(timer, fit.layout, batch_tokens, first) for fit in fits)
     here = own.best
-    lost = all_.lost
+    lost = collections.Counter({"too much memory": len(all_.large)})
     shown = {fit.layout for fit in fits}
     for _, layout in all_.timed:
-        if layout not in shown:
+        if layout not in shown and layout not in all_.large:
             parts = timer.parts(layout, batch_tokens)
             lost[f"slower: {max(parts, key=lambda name: parts[name] - first.parts.get(name, 0.0))}"] += 1
-    lost["too much memory"] = 0 + lost["too much memory"]
+    rest = layouts - sum(lost.values()) - len(best)
+    if rest > 0:
+        lost["slower before data ranks talk"] = rest
     return Search(best=best, here=_candidate(timer, here.layout, batch_tokens, first) if here else None,
                   lost=dict(lost.most_common()), layouts=layouts, seconds=time.perf_counter() - began)
 

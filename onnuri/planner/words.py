@@ -10,6 +10,7 @@ from onnuri.modality import Language
 WORDS: dict[str, tuple[str, str]] = {
     # a plan
     "on": ("{title}: {gpus} {gpu}", "{title} on {gpus} {gpu}"),
+    "on fewer": ("{title}: {gpu} {given}장 가운데 {gpus}장", "{title} on {gpus} of {given} {gpu}"),
     "ranges": ("괄호 안은 80 % 구간", "80 % ranges in brackets"),
     "layout": ("배치", "layout"),
     "runnable": ("여기서 바로 실행됨", "runnable here"),
@@ -44,8 +45,15 @@ WORDS: dict[str, tuple[str, str]] = {
     "evidence": ("근거", "evidence"),
     "notes": ("주의", "notes"),
     "search": ("배치 {layouts}가지를 {seconds:.1f}초에 따짐", "{layouts} layouts judged in {seconds:.1f} s"),
+    "searching": ("병렬화 구성 탐색 중", "searching layouts"),
+    "searching on": ("병렬화 구성 탐색 중: GPU {gpus}장, 지금까지 가장 좋은 것 {best}장",
+                     "searching layouts: {gpus} GPUs, best so far {best}"),
+    "first": ("먼저", "first"),
+    "side here": ("여기서 실행", "runnable here"), "side other": ("{engine} 사용", "with {engine}"),
+    "side": ("{speed}, MFU {mfu}, {stage} 단계 {days}, 메모리 {gib} GiB; {layout}",
+             "{speed}, MFU {mfu}, {stage} in {days}, {gib} GiB; {layout}"),
     "recomputes more than it must": ("필요 없이 더 재계산", "recomputes more than it must"),
-    "products and bubble alone take longer": ("행렬곱과 빈틈만으로도 더 느림", "products and bubble alone take longer"),
+    "slower before data ranks talk": ("데이터 병렬 통신 전에 이미 더 느림", "slower before data ranks talk"),
     "too much memory": ("메모리 부족", "too much memory"),
     "slower": ("더 느림", "slower"),
     "lost": ("나머지가 진 까닭", "why the rest lost"),
@@ -112,6 +120,20 @@ WORDS: dict[str, tuple[str, str]] = {
     "shape": ("3D", "3D"),
 }
 OURS = (
+    (r"use ([\d,]+) of ([\d,]+) GPUs: they train ([\d.]+T) tokens, all would train ([\d.]+T)",
+     r"GPU \2장 가운데 \1장만 쓰세요: \1장은 \3 토큰을, 전부는 \4 토큰을 배웁니다"),
+    (r"use ([\d,]+) of ([\d,]+) GPUs: they need (\S+) days, all would need (\S+)",
+     r"GPU \2장 가운데 \1장만 쓰세요: \1장은 \3일, 전부는 \4일이 걸립니다"),
+    (r"use ([\d,]+) of ([\d,]+) GPUs: no layout is better on more of them",
+     r"GPU \2장 가운데 \1장만 쓰세요: 더 써도 나아지는 병렬화 구성이 없습니다"),
+    (r"(\S+) trains (\S+) (\S+) times faster than what is runnable here: --engines any plans with it",
+     r"\1: \2 단계가 여기서 실행되는 구성보다 \3배 빠름 (--engines any로 그 구성을 계획)"),
+    ("stages need different engines: ", "단계마다 필요한 엔진이 다름: "), (r"([\w, ]+?) with (\S+?)(;|$)", r"\1: \2\3"),
+    (r"([\w, ]+?) here(;|$)", r"\1: 여기서 실행\2"),
+    (r"(\d+) layers divide into no pipeline of 2 to 8 stages; uneven ones, which engines run only with stages written out by hand, "
+     "are not searched: --layout takes them",
+     r"\1개 층은 2–8단 파이프라인으로 나뉘지 않음. 단마다 층을 손으로 적어야 하는 불균등 파이프라인은 "
+     "탐색하지 않음 (--layout으로 지정)"),
     ("batches that the ranks divide", "랭크 수로 나뉘게 바꾼 배치"),
     ("laid out so that they divide and fit", "나뉘고 들어가게 바꾼 배치"),
     ("does not fit the GPU", "GPU에 들어가지 않음"),
