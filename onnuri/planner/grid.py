@@ -1,9 +1,10 @@
 """Which layouts divide: the one list that the search, its bounds and the tests' brute force take them from.
 
-Knows no time and no memory. Left out is what no engine runs as it is: pipelines whose chunks are not all of as many layers
-(Megatron-Core and torchtitan hold such only with stages written out by hand: `--pipeline-model-parallel-layout`,
-`--decoder-first-pipeline-num-layers`, `module_fqns_per_model_part`), and interleaved ones whose micro-batches the pipeline
-ranks do not divide (`megatron/core/pipeline_parallel/schedules.py`). A layout that is given may still be one of these.
+Knows no time and no memory. Left out is what no engine runs: interleaved pipelines whose micro-batches the pipeline ranks do
+not divide (`megatron/core/pipeline_parallel/schedules.py`) or whose chunks are not all of as many layers, and pipelines of an
+odd number of stages that does not divide the layers. Uneven ones of a power of two of stages stay, as 61 layers over 8: such
+models are trained so, with the stages written out (`UNEVEN`), if no stage is empty when all others are full. A layout that
+is given may be any.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ MICRO_BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
 VIRTUAL_STAGES = (1, 2, 4)
 RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
 """the fastest and fullest first"""
+UNEVEN = {"Megatron-Core": "--pipeline-model-parallel-layout", "torchtitan": "module_fqns_per_model_part"}
+"""the option with which an engine takes stages of unlike numbers of layers, by their documentation"""
 MAX_TENSOR_PARALLEL = 64
 MAX_CONTEXT_PARALLEL = 16
 
@@ -113,11 +116,11 @@ def degrees(a: Architecture, cluster: Cluster, tokens: int, precisions: Iterable
 
 
 def pipelines(a: Architecture, own: bool) -> list[tuple[int, int]]:
-    """Stages and chunks of layers a stage: all chunks have as many layers."""
+    """Stages, and chunks of layers a stage."""
     if own:
         return [(1, 1)]
-    return [(pp, v) for pp in divisors(a.layers) for v in VIRTUAL_STAGES
-            if (v == 1 or pp > 1) and a.layers % (pp * v) == 0]
+    even = [(pp, v) for pp in divisors(a.layers) for v in VIRTUAL_STAGES if (v == 1 or pp > 1) and a.layers % (pp * v) == 0]
+    return even + [(pp, 1) for pp in _powers(a.layers) if a.layers % pp and -(-a.layers // pp) * (pp - 1) < a.layers]
 
 
 def cells(a: Architecture, cluster: Cluster, tokens: int, precisions: Iterable[Precision] = ("bf16",),

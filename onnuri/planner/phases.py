@@ -13,6 +13,7 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.counts import Aim, Counts, Engines, sequences_on
+from onnuri.planner.grid import UNEVEN
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Precision, parse, spelled
@@ -121,12 +122,11 @@ def asked(recipe: Recipe, cluster: Cluster, layout: Layout | str | None) -> Layo
     return layout
 
 
-def undivided(a: Architecture) -> list[str]:
-    """A note where a model's layers divide into no common pipeline."""
-    if any(a.layers % pp == 0 for pp in (2, 3, 4, 5, 6, 8)):
-        return []
-    return [f"{a.layers} layers divide into no pipeline of 2 to 8 stages; uneven ones, which engines run only with stages "
-            "written out by hand, are not searched: --layout takes them"]
+def uneven(layers: int, layouts: Iterable[Layout]) -> list[str]:
+    """A note on what an engine needs for pipelines whose stages do not divide the layers."""
+    stages = sorted({(x.pp, x.engine or "") for x in layouts if layers % x.pp})
+    return [f"{layers} layers over {pp} stages are uneven: {engine} needs {UNEVEN.get(engine, 'its stages written out')}"
+            for pp, engine in stages]
 
 
 def eased(recipe: Recipe, jobs: Iterable[Job], layout: Layout) -> list[str]:

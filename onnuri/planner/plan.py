@@ -196,7 +196,8 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     if trained < step:
         raise ConfigError(f"{trained:.3g} tokens", f"are less than one step of {step:,} tokens", "give more of them")
     notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
-    notes += phases.undivided(recipe.architecture) if searched and not here else []
+    shown = [c.layout for c in searched.best] if searched else []
+    notes += phases.uneven(recipe.architecture.layers, [*shown, *(j.layout for j in jobs)])
     return _assemble(work, notes, tokens, days, budget_usd, searched, given, laid_out.days_on_all)
 
 

@@ -130,10 +130,10 @@ OURS = (
      r"\1: \2 단계가 여기서 실행되는 구성보다 \3배 빠름 (--engines any로 그 구성을 계획)"),
     ("stages need different engines: ", "단계마다 필요한 엔진이 다름: "), (r"([\w, ]+?) with (\S+?)(;|$)", r"\1: \2\3"),
     (r"([\w, ]+?) here(;|$)", r"\1: 여기서 실행\2"),
-    (r"(\d+) layers divide into no pipeline of 2 to 8 stages; uneven ones, which engines run only with stages written out by hand, "
-     "are not searched: --layout takes them",
-     r"\1개 층은 2–8단 파이프라인으로 나뉘지 않음. 단마다 층을 손으로 적어야 하는 불균등 파이프라인은 "
-     "탐색하지 않음 (--layout으로 지정)"),
+    (r"(\d+) layers over (\d+) stages are uneven: (\S+) needs its stages written out",
+     r"\1개 층을 \2단으로 나누면 고르지 않음: \3에 단마다 층을 적어 줘야 함"),
+    (r"(\d+) layers over (\d+) stages are uneven: (\S+) needs (\S+)",
+     r"\1개 층을 \2단으로 나누면 고르지 않음: \3에 \4 필요"),
     ("batches that the ranks divide", "랭크 수로 나뉘게 바꾼 배치"),
     ("laid out so that they divide and fit", "나뉘고 들어가게 바꾼 배치"),
     ("does not fit the GPU", "GPU에 들어가지 않음"),
