@@ -338,6 +338,8 @@ class PlanBudget:
     """until the date"""
     engines: Literal["here", "any"] = "here"
     """whose layouts are compared: those that run here, or all (slower)"""
+    exact_gpus: bool = False
+    """use all GPUs for every size, also where fewer train more"""
     cache: bool = True
     """keep what was searched, and take it from there when nothing changes that layouts depend on"""
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
@@ -348,7 +350,7 @@ class PlanBudget:
 
         with progress.Progress(self.report.language) as shown:
             found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus),
-                                  self.days, self.engines, shown, saved.folder() if self.cache else None)
+                                  self.days, self.engines, shown, saved.folder() if self.cache else None, self.exact_gpus)
         budget_report.write(found, **dataclasses.asdict(self.report))
 
 

@@ -96,16 +96,16 @@ class Budget(Config):
 
 
 def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
-           cache: Path | None = None) -> Budget:
+           cache: Path | None = None, exact_gpus: bool = False) -> Budget:
     """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does. `report` is told how far the
-    searches are, `cache` is a folder in which their answers are kept."""
+    searches are, `cache` is a folder in which their answers are kept; with `exact_gpus` no size uses fewer GPUs."""
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(f"days {days:g}", "is not a positive number of days within a century", "give such as 120")
     found: list[Option] = []
     left_out: dict[str, str] = {}
     for recipe, kind in [*((r, "system") for r in recipes), *_ladder(cluster, days)]:
         try:
-            found.append(option(recipe, kind, cluster, days, engines, report, cache))
+            found.append(option(recipe, kind, cluster, days, engines, report, cache, exact_gpus))
         except ConfigError as error:
             left_out[recipe.title] = error.rule
     if not found:
@@ -124,9 +124,10 @@ def compute(cluster: Cluster, days: float) -> float:
 
 
 def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
-           cache: Path | None = None) -> Option:
+           cache: Path | None = None, exact_gpus: bool = False) -> Option:
     """A recipe trained until the date; its own plan is what it says without one."""
-    found = plan(recipe, cluster, days=days, here=engines == "here", engines=engines, report=report, cache=cache)
+    found = plan(recipe, cluster, days=days, here=engines == "here", engines=engines, report=report, cache=cache,
+                 exact_gpus=exact_gpus)
     if found.tokens > MOST_TOKENS:
         found = plan(recipe, found.cluster, found.layout, tokens=MOST_TOKENS)
     if found.loss is None:
