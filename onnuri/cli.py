@@ -303,17 +303,26 @@ class PlanRecipe:
     """that the search may use; may be given more than once; without it, the recipe's own"""
     release: float | None = None
     """year of the training software, such as 2025.9; without it, of the newest published run"""
+    engines: Literal["here", "any"] = "here"
+    """whose layouts are planned: those that run here where there is one, or the fastest of any engine"""
+    exact_gpus: bool = False
+    """use all GPUs, also where fewer train more"""
+    cache: bool = True
+    """keep what was searched, and take it from there when only days, tokens or dollars change"""
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         import onnuri
         from onnuri import recipes
-        from onnuri.planner import hardware, report, words
+        from onnuri.planner import hardware, progress, report, saved, words
 
         recipe = recipes.find(self.recipe)
         cluster = hardware.cluster(self.gpu or recipe.gpu, recipe.gpus if self.gpus is None else self.gpus)
-        found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
-                            budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release)
+        with progress.Progress(self.report.language) as shown:
+            found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
+                                budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release,
+                                engines=self.engines, exact_gpus=self.exact_gpus, report=shown,
+                                cache=saved.folder() if self.cache else None)
         report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else ())
 
 
@@ -329,14 +338,19 @@ class PlanBudget:
     """until the date"""
     engines: Literal["here", "any"] = "here"
     """whose layouts are compared: those that run here, or all (slower)"""
+    exact_gpus: bool = False
+    """use all GPUs for every size, also where fewer train more"""
+    cache: bool = True
+    """keep what was searched, and take it from there when nothing changes that layouts depend on"""
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         from onnuri import recipes
-        from onnuri.planner import budget, budget_report, hardware
+        from onnuri.planner import budget, budget_report, hardware, progress, saved
 
-        found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus), self.days,
-                              self.engines)
+        with progress.Progress(self.report.language) as shown:
+            found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus),
+                                  self.days, self.engines, shown, saved.folder() if self.cache else None, self.exact_gpus)
         budget_report.write(found, **dataclasses.asdict(self.report))
 
 
@@ -397,18 +411,18 @@ class PlanDryRun:
     """file for the figures"""
 
     def run(self) -> None:
-        from onnuri import media, recipes
+        from onnuri import files, recipes
         from onnuri.planner import layout
         from onnuri.training import beside, dryrun
 
-        media.check_place(self.json)
+        files.check_place(self.json)
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
         asked = layout.parse(self.layout, gpus) if self.layout else None
         found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank)
         print(f"{found}\n\n{beside.text(beside.pairs(found, recipe.omni, recipe.gpu))}")
         if self.json:
-            media.write_json(found.to_json(), self.json)
+            files.write_json(found.to_json(), self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

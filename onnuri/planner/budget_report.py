@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnuri import media
+from onnuri import files
 from onnuri.modality import Language
 from onnuri.planner import loss, operate, plots
 from onnuri.planner.budget import MOST_TOKENS, Budget, Option, cost
@@ -23,12 +23,12 @@ NARROW = ("system", "tokens by then", "loss by then", "finish", "days needed", "
 def write(b: Budget, json: Path | None = None, html: Path | None = None, language: Language = "en") -> None:
     """Print it, and write what was asked for."""
     for path in (json, html):
-        media.check_place(path)
+        files.check_place(path)
     print(text(b, language))
     if json:
-        media.write_json(b.to_json(), json)
+        files.write_json(b.to_json(), json)
     if html:
-        media.write_bytes(page_of(b, language).encode(), html)
+        files.write_bytes(page_of(b, language).encode(), html)
 
 
 def title(b: Budget, language: Language) -> str:

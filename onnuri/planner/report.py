@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnuri import media
+from onnuri import files
 from onnuri.modality import Language
 from onnuri.planner import loss as losses
 from onnuri.planner import plots
@@ -56,9 +56,15 @@ def text(p: Plan, language: Language = "en") -> str:
     """The plan for a terminal."""
     rows = list(lines(p, language))
     wide = max(cells(label) for label, _ in rows) + 2
-    title = say("on", language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu)
+    title = titled(p, language)
     said = (f"  {label}{' ' * (wide - cells(label))}{value}" for label, value in rows)
     return "\n".join([f"{title}  ({say('ranges', language)})", *said])
+
+
+def titled(p: Plan, language: Language) -> str:
+    """The model and the GPUs that are used."""
+    key = "on" if p.cluster.gpus == p.gpus_given else "on fewer"
+    return say(key, language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu, given=f"{p.gpus_given:,}")
 
 
 def cells(word: str) -> int:
@@ -72,6 +78,9 @@ def lines(p: Plan, language: Language) -> Iterator[Line]:
         return say(key, language), value
 
     main, full = (say(s.name, language) for s in (p.main, p.fullest))
+    for warning in p.warnings:
+        yield to("first", ours(warning, language))
+    yield from _beside(p, language)
     yield f"{say('layout', language)} ({main})", f"{spelled(p.layout)}; {runs(p.engine, language)}"
     yield f"{say('memory', language)} ({full})", _memory(p, language)
     yield f"{say('step', language)} ({main})", f"{between(p.step_seconds, unit='s')}: {_step(p, language)}"
@@ -104,6 +113,21 @@ def lines(p: Plan, language: Language) -> Iterator[Line]:
         yield to("notes", ours("; ".join(p.notes), language))
     for figure, sources in p.evidence.items():
         yield f"{say('evidence', language)}: {say(figure, language)}", ours("; ".join(sources), language)
+
+
+def _beside(p: Plan, language: Language) -> Iterator[Line]:
+    """What runs here and the fastest of another engine, one under the other, where the second is much faster."""
+    if p.faster is None:
+        return
+    fast, main = p.faster, p.main
+    gain = fast.tokens_per_s_per_gpu.mid / main.tokens_per_s_per_gpu.mid
+    for label, layout, speed, times, gib in (
+            (say("side here", language), main.layout, main.tokens_per_s_per_gpu, 1.0, main.memory_gib),
+            (say("side other", language, engine=fast.engine), fast.layout, fast.tokens_per_s_per_gpu, gain, fast.memory_gib)):
+        days = f"{number(main.days.mid / times)} {say('d', language)}"
+        mfu = f"{p.mfu.mid * times:.0%}"
+        yield f"  {label}", say("side", language, speed=between(speed, unit=say("tokens/s/GPU", language)), mfu=mfu,
+                                stage=say(main.name, language), days=days, gib=number(gib), layout=spelled(layout))
 
 
 def _stage(p: Plan, s: StagePlan, language: Language) -> str:
@@ -161,24 +185,24 @@ Counts = Sequence[dict[str, Any]]
 def write(p: Plan, json: Path | None = None, html: Path | None = None, language: Language = "en", systems: Counts = ()) -> None:
     """Print it, and write what was asked for; `systems` stand beside the plan in the page's drawing of sizes."""
     for path in (json, html):
-        media.check_place(path)
+        files.check_place(path)
     print(text(p, language))
     if json:
-        media.write_json(p.to_json(), json)
+        files.write_json(p.to_json(), json)
     if html:
-        media.write_bytes(page_of(p, language, systems=systems).encode(), html)
+        files.write_bytes(page_of(p, language, systems=systems).encode(), html)
 
 
 def write_recipes(rows: list[dict[str, Any]], json: Path | None = None) -> None:
     """The systems' counts beside what their teams published."""
-    media.check_place(json)
+    files.check_place(json)
     print(f"{'recipe':<18}{'total':>10}{'active':>10}{'published total':>18}{'active':>10}")
     for r in rows:
         print(f"{r['recipe']:<18}" + "".join(
             f"{number(r[key]) if r[key] else 'unknown':>{wide}}" for key, wide in
             (("total_params", 10), ("active_params", 10), ("published_total", 18), ("published_active", 10))))
     if json:
-        media.write_json(rows, json)
+        files.write_json(rows, json)
 
 
 # ---- pages
@@ -196,7 +220,7 @@ body.onnuri{margin:2rem auto;padding:0 1rem}
 
 def page_of(p: Plan, language: Language = "en", whole: bool = True, systems: Counts = ()) -> str:
     """The plan as a page, or (`whole` False) as a part of a notebook."""
-    title = say("on", language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu)
+    title = titled(p, language)
     return page(title, f'<p class="note">{say("ranges", language)}</p>{facts(list(lines(p, language)))}'
                 + pictures([p], language) + sizes(p, systems, language), language, whole)
 
