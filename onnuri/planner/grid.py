@@ -2,8 +2,8 @@
 
 Knows no time and no memory. Left out is what no engine runs: interleaved pipelines whose micro-batches the pipeline ranks do
 not divide (`megatron/core/pipeline_parallel/schedules.py`) or whose chunks are not all of as many layers, and pipelines of an
-odd number of stages that does not divide the layers. Uneven ones of a power of two of stages stay, as 61 layers over 8: such
-models are trained so, with the stages written out (`UNEVEN`), if no stage is empty when all others are full. A layout that
+odd number of stages that does not divide the layers. Uneven ones of a power of two of stages stay, if no stage is empty when all
+others are full: Megatron-Core's manual lays out DeepSeek-V3's 61 layers over 16 stages, each written out (`UNEVEN`). A layout that
 is given may be any.
 """
 
