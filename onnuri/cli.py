@@ -6,10 +6,12 @@ A user's mistake prints one line on stderr and exits with status 2; a traceback 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +26,12 @@ from onnuri.server.settings import ServeConfig
 
 if TYPE_CHECKING:
     from onnuri.planner.hardware import Cluster
+    from onnuri.planner.latency import Demand
+    from onnuri.planner.recipe import Recipe
 
 Alias = tyro.conf.arg
+TYPED: contextvars.ContextVar[str] = contextvars.ContextVar("typed", default="")
+"""the command as it was typed, which a page shows"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,6 +330,28 @@ class OwnClusterFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ServingFlags:
+    """Serving within limits of latency."""
+
+    isl: int | None = None
+    """tokens of a prompt (input sequence length)"""
+    osl: int | None = None
+    """tokens of an answer (output sequence length)"""
+    ttft: str | None = None
+    """time to the first token, at most: 500 or 500ms, or 2s"""
+    tpot: str | None = None
+    """time between tokens after it, at most: 30 or 30ms"""
+    prompts_per_token: float | None = None
+    """prompt tokens read anew for each token of an answer, where prefixes are cached; without it isl / osl"""
+
+    def made(self) -> Demand | None:
+        """What is demanded; None where nothing is."""
+        from onnuri.planner import latency
+
+        return latency.demand(self.isl, self.osl, self.ttft, self.tpot, self.prompts_per_token)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRecipe:
     """What training a recipe takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
 
@@ -345,7 +373,10 @@ class PlanRecipe:
     """that the search may use; may be given more than once; without it, the recipe's own"""
     release: float | None = None
     """year of the training software, such as 2025.9; without it, of the newest published run"""
+    gpus_for: str | None = None
+    """find the fewest GPUs that train all tokens in this time: 30d, 6w or 72h (in place of --gpus)"""
     own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
+    serve: tyro.conf.OmitArgPrefixes[ServingFlags] = dataclasses.field(default_factory=ServingFlags)
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
@@ -354,10 +385,29 @@ class PlanRecipe:
         from onnuri.planner import report, words
 
         recipe = recipes.find(self.recipe)
-        cluster = self.own.made(self.gpu, self.gpus, (recipe.gpu, recipe.gpus))
+        cluster, demand = self.own.made(self.gpu, self.gpus, (recipe.gpu, recipe.gpus)), self.serve.made()
+        if self.gpus_for:
+            self._fewest(recipe, cluster, demand)
+            return
         found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
-                            budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release)
-        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else ())
+                            budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release, serve=demand)
+        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else (),
+                     command=TYPED.get())
+
+    def _fewest(self, recipe: Recipe, cluster: Cluster, demand: Demand | None) -> None:
+        """Answer how many GPUs."""
+        from onnuri import recipes
+        from onnuri.errors import ConfigError
+        from onnuri.planner import inverse, report, words
+
+        beside = {"--gpus": self.gpus, "--days": self.days, "--budget-usd": self.budget_usd, "--layout": self.layout}
+        for flag, value in beside.items():
+            if value is not None:
+                raise ConfigError(f"{flag} {value}", "stands beside --gpus-for, which finds the number of GPUs", "leave one out")
+        found = inverse.fewest(recipe, cluster, inverse.duration("gpus-for", self.gpus_for or ""), words.count(self.tokens),
+                               precisions=self.precision or None, release=self.release, serve=demand)
+        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else (),
+                     command=TYPED.get())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -368,8 +418,12 @@ class PlanBudget:
     """such as B200; without it, the cluster file's"""
     gpus: int | None = None
     """how many; without it, the cluster file's"""
-    days: float
+    days: float | None = None
     """until the date"""
+    largest_for: str | None = None
+    """find the largest models that are trained fully in this time: 75d, 6w or 72h (in place of --days)"""
+    tokens: str | None = None
+    """with --largest-for: of every size, such as 10T; without it, as many as are optimal, and of a system its own"""
     engines: Literal["here", "any"] = "here"
     """whose layouts are compared: those that run here, or all (slower)"""
     own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
@@ -377,11 +431,24 @@ class PlanBudget:
 
     def run(self) -> None:
         from onnuri import recipes
-        from onnuri.planner import budget, budget_report
+        from onnuri.errors import ConfigError
+        from onnuri.planner import budget, budget_report, inverse, inverse_report, words
 
-        found = budget.budget([recipes.find(name) for name in recipes.NAMES], self.own.made(self.gpu, self.gpus), self.days,
-                              self.engines)
-        budget_report.write(found, **dataclasses.asdict(self.report))
+        systems, cluster = [recipes.find(name) for name in recipes.NAMES], self.own.made(self.gpu, self.gpus)
+        if (self.days is None) == (self.largest_for is None):
+            said = "--days and --largest-for" if self.days is not None else "budget"
+            raise ConfigError(said, "needs one of --days and --largest-for", "give such as --days 75, or --largest-for 75d")
+        if self.largest_for:
+            if self.engines == "any":
+                raise ConfigError("--engines any", "stands beside --largest-for, which asks what runs here", "leave it out")
+            days = inverse.duration("largest-for", self.largest_for)
+            largest = inverse.largest(systems, cluster, days, words.count(self.tokens))
+            inverse_report.write(largest, **dataclasses.asdict(self.report), command=TYPED.get())
+            return
+        if self.tokens is not None:
+            raise ConfigError(f"--tokens {self.tokens}", "stands beside --days, which says how many", "give --largest-for instead")
+        found = budget.budget(systems, cluster, self.days or 0.0, self.engines)
+        budget_report.write(found, **dataclasses.asdict(self.report), command=TYPED.get())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -507,7 +574,8 @@ def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Se
     complaint = io.StringIO()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["plan"] and given[1:] and given[1] not in (*PLAN_VERBS, "--help", "-h"):
-        given.insert(1, "recipe")  # `plan axk1`: a recipe needs no verb
+        asks = any(a.split("=")[0] == "--largest-for" for a in given)  # which asks for a model, so names none
+        given.insert(1, "budget" if asks else "recipe")  # `plan axk1`: a recipe needs no verb
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(Command, prog="onnuri", args=given,  # type: ignore[call-overload, no-any-return]
@@ -528,6 +596,7 @@ def one_line(box: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `onnuri` command."""
+    TYPED.set(shlex.join(["onnuri", *(sys.argv[1:] if arguments is None else arguments)]))
     try:
         parse(arguments).run()
     except OnnuriError as error:

@@ -105,7 +105,8 @@ def test_a_file_with_a_gpu_of_ones_own(tmp_path, capsys):
     assert mine.bill.usd.mid == pytest.approx(1.5 * mine.gpu_hours.mid, rel=1e-6)
     assert mine.cluster.kind.gemm_share == 700 / 989
     assert onnuri.plan("hyperclovax_omni", str(file), layout="fsdp,recompute=full,bf16").days == mine.days
-    main(["plan", "hyperclovax_omni", "--cluster", str(file), "--gpus", "128", "--price-usd", "3", "--layout", "fsdp,recompute=full,bf16"])
+    main(["plan", "hyperclovax_omni", "--cluster", str(file), "--gpus", "128", "--price-usd", "3", "--layout",
+          "fsdp,recompute=full,bf16"])
     said = capsys.readouterr().out
     assert "128 Zeta1" in said and "yours, 3 dollars" in said and "special_tera_per_s" in said  # flags before the file
     assert type(mine).from_json(mine.to_json()) == mine
