@@ -594,13 +594,24 @@ def one_line(box: str) -> str:
     return re.sub(r"\s*;(\s*;)*\s*", "; ", " ".join(p for p in parts if p)).strip("; ")
 
 
+def said(error: OnnuriError, command: object) -> str:
+    """The one line of an error, in the language of the report that was asked for."""
+    report = getattr(getattr(command, "what", None), "report", None)
+    if not isinstance(report, PlanReport):
+        return str(error)
+    from onnuri.planner import complaints
+
+    return complaints.complaint(error, report.language)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `onnuri` command."""
     TYPED.set(shlex.join(["onnuri", *(sys.argv[1:] if arguments is None else arguments)]))
+    command = parse(arguments)
     try:
-        parse(arguments).run()
+        command.run()
     except OnnuriError as error:
-        print(f"onnuri: {error}", file=sys.stderr)
+        print(f"onnuri: {said(error, command)}", file=sys.stderr)
         raise SystemExit(2) from None
     except BrokenPipeError:  # whoever read has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
