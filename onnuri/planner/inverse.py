@@ -120,9 +120,9 @@ def _bracket(counts: _Counts, start: int, days: float) -> tuple[int, int]:
             high //= 2
         return high // 2, high
     low = high
-    while counts(high := 2 * low) > days:
+    while counts(high := min(2 * low, MOST_GPUS)) > days:
         low = high
-        if 2 * high > MOST_GPUS:
+        if high == MOST_GPUS:
             best = min(counts.days, key=lambda n: counts.days[n])
             if not math.isfinite(counts.days[best]) and counts.why:
                 raise counts.why

@@ -27,6 +27,7 @@ body.onnuri{margin:2rem auto;padding:0 1rem}
 .onnuri .rows th{white-space:nowrap}.onnuri .range{white-space:nowrap}
 .onnuri .verdict{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.6rem;margin:.8rem 0}
 .onnuri .verdict div{background:var(--soft);border-radius:.5rem;padding:.5rem .8rem}
+.onnuri .verdict .long{grid-column:1/-1}
 .onnuri .verdict dt{font-size:.85em;opacity:.75}.onnuri .verdict dd{margin:0;font-size:1.05rem}
 .onnuri details{border-top:1px solid var(--line);padding:.4rem 0}.onnuri summary{cursor:pointer;font-weight:600;padding:.2rem 0}
 .onnuri .command{display:flex;gap:.6rem;align-items:start;background:var(--soft);border-radius:.5rem;padding:.5rem .8rem;
@@ -46,8 +47,9 @@ getSelection().selectAllChildren(code);document.execCommand('copy')}b.textConten
 
 
 def verdict(rows: list[Line]) -> str:
-    """What to decide by, as cards."""
-    cards = "".join(f"<div><dt>{escapes.escape(k)}</dt><dd>{escapes.escape(v)}</dd></div>" for k, v in rows)
+    """What to decide by, as cards; one of many words has a row of its own."""
+    cards = "".join(f"<div{' class=long' if len(v) > 90 else ''}><dt>{escapes.escape(k)}</dt><dd>{escapes.escape(v)}</dd></div>"
+                    for k, v in rows)
     return f'<dl class="verdict">{cards}</dl>'
 
 
