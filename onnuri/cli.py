@@ -373,6 +373,12 @@ class PlanRecipe:
     """that the search may use; may be given more than once; without it, the recipe's own"""
     release: float | None = None
     """year of the training software, such as 2025.9; without it, of the newest published run"""
+    engines: Literal["here", "any"] = "here"
+    """whose layouts are planned: those that run here where there is one, or the fastest of any engine"""
+    exact_gpus: bool = False
+    """use all GPUs, also where fewer train more"""
+    cache: bool = True
+    """keep what was searched, and take it from there when only days, tokens or dollars change"""
     gpus_for: str | None = None
     """find the fewest GPUs that train all tokens in this time: 30d, 6w or 72h (in place of --gpus)"""
     own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
@@ -382,15 +388,18 @@ class PlanRecipe:
     def run(self) -> None:
         import onnuri
         from onnuri import recipes
-        from onnuri.planner import report, words
+        from onnuri.planner import progress, report, saved, words
 
         recipe = recipes.find(self.recipe)
         cluster, demand = self.own.made(self.gpu, self.gpus, (recipe.gpu, recipe.gpus)), self.serve.made()
         if self.gpus_for:
             self._fewest(recipe, cluster, demand)
             return
-        found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
-                            budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release, serve=demand)
+        with progress.Progress(self.report.language) as shown:
+            found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
+                                budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release,
+                                engines=self.engines, exact_gpus=self.exact_gpus, report=shown,
+                                cache=saved.folder() if self.cache else None, serve=demand)
         report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else (),
                      command=TYPED.get())
 
@@ -398,14 +407,17 @@ class PlanRecipe:
         """Answer how many GPUs."""
         from onnuri import recipes
         from onnuri.errors import ConfigError
-        from onnuri.planner import inverse, report, words
+        from onnuri.planner import inverse, progress, report, saved, words
 
         beside = {"--gpus": self.gpus, "--days": self.days, "--budget-usd": self.budget_usd, "--layout": self.layout}
         for flag, value in beside.items():
             if value is not None:
                 raise ConfigError(f"{flag} {value}", "stands beside --gpus-for, which finds the number of GPUs", "leave one out")
-        found = inverse.fewest(recipe, cluster, inverse.duration("gpus-for", self.gpus_for or ""), words.count(self.tokens),
-                               precisions=self.precision or None, release=self.release, serve=demand)
+        days, tokens = inverse.duration("gpus-for", self.gpus_for or ""), words.count(self.tokens)
+        with progress.Progress(self.report.language) as shown:
+            found = inverse.fewest(recipe, cluster, days, tokens, precisions=self.precision or None, release=self.release,
+                                   engines=self.engines, exact_gpus=self.exact_gpus, report=shown,
+                                   cache=saved.folder() if self.cache else None, serve=demand)
         report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else (),
                      command=TYPED.get())
 
@@ -426,13 +438,15 @@ class PlanBudget:
     """with --largest-for: of every size, such as 10T; without it, as many as are optimal, and of a system its own"""
     engines: Literal["here", "any"] = "here"
     """whose layouts are compared: those that run here, or all (slower)"""
+    cache: bool = True
+    """keep what was searched, and take it from there when nothing changes that layouts depend on"""
     own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         from onnuri import recipes
         from onnuri.errors import ConfigError
-        from onnuri.planner import budget, budget_report, inverse, inverse_report, words
+        from onnuri.planner import budget, budget_report, inverse, inverse_report, progress, saved, words
 
         systems, cluster = [recipes.find(name) for name in recipes.NAMES], self.own.made(self.gpu, self.gpus)
         if (self.days is None) == (self.largest_for is None):
@@ -442,12 +456,15 @@ class PlanBudget:
             if self.engines == "any":
                 raise ConfigError("--engines any", "stands beside --largest-for, which asks what runs here", "leave it out")
             days = inverse.duration("largest-for", self.largest_for)
-            largest = inverse.largest(systems, cluster, days, words.count(self.tokens))
+            with progress.Progress(self.report.language) as shown:
+                largest = inverse.largest(systems, cluster, days, words.count(self.tokens), report=shown,
+                                          cache=saved.folder() if self.cache else None)
             inverse_report.write(largest, **dataclasses.asdict(self.report), command=TYPED.get())
             return
         if self.tokens is not None:
             raise ConfigError(f"--tokens {self.tokens}", "stands beside --days, which says how many", "give --largest-for instead")
-        found = budget.budget(systems, cluster, self.days or 0.0, self.engines)
+        with progress.Progress(self.report.language) as shown:
+            found = budget.budget(systems, cluster, self.days or 0.0, self.engines, shown, saved.folder() if self.cache else None)
         budget_report.write(found, **dataclasses.asdict(self.report), command=TYPED.get())
 
 
@@ -508,18 +525,18 @@ class PlanDryRun:
     """file for the figures"""
 
     def run(self) -> None:
-        from onnuri import media, recipes
+        from onnuri import files, recipes
         from onnuri.planner import layout
         from onnuri.training import beside, dryrun
 
-        media.check_place(self.json)
+        files.check_place(self.json)
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
         asked = layout.parse(self.layout, gpus) if self.layout else None
         found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank)
         print(f"{found}\n\n{beside.text(beside.pairs(found, recipe.omni, recipe.gpu))}")
         if self.json:
-            media.write_json(found.to_json(), self.json)
+            files.write_json(found.to_json(), self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,8 @@ has a temporary name until it is whole. The arrays' forms are those of `codecs/b
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from skimage.measure import marching_cubes
 
 from onnuri.errors import MediaError
+from onnuri.files import check_place as check_place
+from onnuri.files import make_folder as make_folder
+from onnuri.files import write_bytes as write_bytes
+from onnuri.files import write_json as write_json
 from onnuri.modality import AUDIO_HZ, IMAGE_SIZE, TABLE, VIDEO_FPS, VIDEO_FRAMES, VOXELS
 
 
@@ -102,44 +103,6 @@ def suffix_of(data: bytes) -> str:
 def write(item: Any, path: Path) -> None:
     """The medium's array as a file; its ending says the format. Raises MediaError."""
     write_bytes(to_bytes(item, path.suffix.lower()), path)
-
-
-def write_bytes(data: bytes, path: Path) -> None:
-    """Under a temporary name in the same folder, then renamed: whole or not at all."""
-    make_folder(path.parent)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-    except OSError as error:
-        raise MediaError(str(path), f"cannot be written ({error.strerror})", "give another place") from None
-
-
-def write_json(value: Any, path: Path, indent: int = 1) -> None:
-    """The same of JSON values."""
-    write_bytes((json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode(), path)
-
-
-def check_place(path: Path | None) -> None:
-    """Before long work: whether a file, if any, could be written there. Raises MediaError."""
-    if path:
-        make_folder(path.parent)
-        if path.is_dir():
-            raise MediaError(str(path), "is a folder", "give a file's name")
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MediaError(str(folder), f"cannot be a folder ({error.strerror})", "give another folder") from None
 
 
 def check_suffix(path: Path, medium: str) -> None:

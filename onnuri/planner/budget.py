@@ -10,12 +10,13 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from pathlib import Path
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import loss, phases
+from onnuri.planner import loss
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner.counts import Engines, Report, quiet
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
@@ -23,7 +24,6 @@ from onnuri.planner.layout import Layout
 from onnuri.planner.operate import Serving
 from onnuri.planner.plan import Plan, media_tokens, plan
 from onnuri.planner.recipe import Recipe, TrainingStage
-from onnuri.planner.step_time import newest
 
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
 """from 1B to 440B dense, from 1B to 88B active"""
@@ -38,8 +38,6 @@ MOST_DAYS = 36_525.0
 DRAWS = 4_000
 COMMON = math.sqrt(0.5)
 """weight of the error of a speed that all options share (one cluster, one software): half of the variance, assumed"""
-Engines = Literal["here", "any"]
-"""whose layouts are compared: Onnuri's own trainer's, or any engine's"""
 
 
 class Option(Config):
@@ -102,15 +100,17 @@ class Budget(Config):
     """what no layout holds or no law reaches, and why"""
 
 
-def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: Engines = "here") -> Budget:
-    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does."""
+def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
+           cache: Path | None = None) -> Budget:
+    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does. `report` is told how far the
+    searches are, `cache` is a folder in which their answers are kept."""
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(f"days {days:g}", "is not a positive number of days within a century", "give such as 120")
     found: list[Option] = []
     left_out: dict[str, str] = {}
     for recipe, kind in [*((r, "system") for r in recipes), *_ladder(cluster, days)]:
         try:
-            found.append(option(recipe, kind, cluster, days, engines))
+            found.append(option(recipe, kind, cluster, days, engines, report, cache))
         except ConfigError as error:
             left_out[recipe.title] = error.rule
     if not found:
@@ -128,15 +128,12 @@ def compute(cluster: Cluster, days: float) -> float:
     return 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
 
 
-def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here") -> Option:
+def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
+           cache: Path | None = None) -> Option:
     """A recipe trained until the date; its own plan is what it says without one."""
-    layout = None
-    if engines == "any":
-        searched = phases.searched_for(phases.fitted(recipe, cluster.gpus)[0], cluster, (recipe.layout.precision,), newest())
-        layout = searched.best[0].layout
-    found = plan(recipe, cluster, layout, days=days, here=True)
+    found = plan(recipe, cluster, days=days, here=engines == "here", engines=engines, report=report, cache=cache)
     if found.tokens > MOST_TOKENS:
-        found = plan(recipe, cluster, found.layout, tokens=MOST_TOKENS)
+        found = plan(recipe, found.cluster, found.layout, tokens=MOST_TOKENS)
     if found.loss is None:
         raise ConfigError(recipe.title, "trains too few tokens by then for a law of loss to hold: less than one for each "
                           "parameter it is worth", "give more GPUs or days")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from onnuri import media
+from onnuri import files
 from onnuri.modality import Language
 from onnuri.planner import loss, operate, page, plots
 from onnuri.planner.bill import bill
@@ -26,12 +26,12 @@ NARROW = ("system", "tokens by then", "loss by then", "finish", "days needed", "
 def write(b: Budget, json: Path | None = None, html: Path | None = None, language: Language = "en", command: str = "") -> None:
     """Print it, and write what was asked for; `command` is the one that makes the page anew."""
     for path in (json, html):
-        media.check_place(path)
+        files.check_place(path)
     print(text(b, language))
     if json:
-        media.write_json({"verdict": decided(b), **b.to_json()}, json)
+        files.write_json({"verdict": decided(b), **b.to_json()}, json)
     if html:
-        media.write_bytes(page_of(b, language, command).encode(), html)
+        files.write_bytes(page_of(b, language, command).encode(), html)
 
 
 def title(b: Budget, language: Language) -> str:

@@ -84,7 +84,7 @@ def fewest(recipe: Recipe, cluster: Cluster, days: float, tokens: float | None =
     whole_of = {"tokens": recipe.tokens if tokens is None else tokens, **wanted}
 
     def quick(gpus: int) -> Plan:
-        return plan(recipe, cluster.replace(gpus=gpus), here=True, **whole_of)
+        return plan(recipe, cluster.replace(gpus=gpus), **{**whole_of, "here": wanted.get("engines", "here") == "here"})
 
     def whole(gpus: int) -> Plan:
         return plan(recipe, cluster.replace(gpus=gpus), days=days, **whole_of)
@@ -192,9 +192,9 @@ class _Rung(NamedTuple):
     why: str = ""
 
 
-def largest(recipes: Sequence[Recipe], cluster: Cluster, days: float, tokens: float | None = None) -> Largest:
+def largest(recipes: Sequence[Recipe], cluster: Cluster, days: float, tokens: float | None = None, **wanted: Any) -> Largest:
     """Return the largest dense model, the largest mixture of experts and the systems that are trained fully in `days`, in
-    layouts that are runnable here. Raises ConfigError where none is."""
+    layouts that are runnable here. `wanted`: the rest of `plan.plan`'s arguments. Raises ConfigError where none is."""
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(f"days {days:g}", "is not above 0 and within a century", "write such as 30d, 6w or 72h")
     if tokens is not None and not 0 < tokens < MOST:
@@ -202,9 +202,9 @@ def largest(recipes: Sequence[Recipe], cluster: Cluster, days: float, tokens: fl
     sizes: list[Size] = []
     left_out: dict[str, str] = {}
     for kind, shape in (("dense", budget.dense), ("sparse", budget.sparse)):
-        sizes += _by_rule(kind, shape, cluster, days, tokens)
+        sizes += _by_rule(kind, shape, cluster, days, tokens, wanted)
     for recipe in sorted(recipes, key=lambda r: -r.architecture.num_params()):
-        rung = _rung(recipe, "system", cluster, days, tokens)
+        rung = _rung(recipe, "system", cluster, days, tokens, wanted)
         if rung.size:
             sizes.append(rung.size)
         else:
@@ -216,13 +216,14 @@ def largest(recipes: Sequence[Recipe], cluster: Cluster, days: float, tokens: fl
     return Largest(cluster=cluster, days=days, tokens=tokens, sizes=tuple(sizes), left_out=left_out)
 
 
-def _by_rule(kind: str, shape: Callable[[int], Architecture], cluster: Cluster, days: float, tokens: float | None) -> list[Size]:
+def _by_rule(kind: str, shape: Callable[[int], Architecture], cluster: Cluster, days: float, tokens: float | None,
+             wanted: dict[str, Any]) -> list[Size]:
     """Return the largest size that is done and the next larger, by bisection over layers."""
     rungs: dict[int, _Rung] = {}
 
     def done(layers: int) -> bool:
         made = budget.by_rule(shape(layers), cluster, days)
-        rungs[layers] = _rung(made, kind, cluster, days, tokens)
+        rungs[layers] = _rung(made, kind, cluster, days, tokens, wanted)
         size = rungs[layers].size
         return size is not None and size.done
 
@@ -234,13 +235,13 @@ def _by_rule(kind: str, shape: Callable[[int], Architecture], cluster: Cluster, 
     return [size for size in ends if size]
 
 
-def _rung(recipe: Recipe, kind: str, cluster: Cluster, days: float, tokens: float | None) -> _Rung:
-    wanted = tokens or recipe.tokens
+def _rung(recipe: Recipe, kind: str, cluster: Cluster, days: float, tokens: float | None, wanted: dict[str, Any]) -> _Rung:
+    whole = tokens or recipe.tokens
     try:
-        found = plan(recipe, cluster, tokens=wanted, days=days, here=True)
+        found = plan(recipe, cluster, tokens=whole, days=days, here=True, **wanted)
     except ConfigError as error:
         return _Rung(None, error.rule)
-    if not loss.holds(found.total_params, found.active_params, wanted):
+    if not loss.holds(found.total_params, found.active_params, whole):
         return _Rung(None, "trains too few tokens by then for a law of loss to hold: less than one for each parameter it is worth")
     return _Rung(Size(name=recipe.name, title=recipe.title, kind=kind, plan=found, done=found.days.mid <= days,
                       likely=found.days.below(days)))

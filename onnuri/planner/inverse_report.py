@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnuri import media
+from onnuri import files
 from onnuri.modality import Language
 from onnuri.planner import page
 from onnuri.planner.budget_report import aligned
@@ -21,12 +21,12 @@ NARROW = COLUMNS[:-1]
 def write(found: Largest, json: Path | None = None, html: Path | None = None, language: Language = "en", command: str = "") -> None:
     """Print it, and write what was asked for; `command` is the one that makes the page anew."""
     for path in (json, html):
-        media.check_place(path)
+        files.check_place(path)
     print(text(found, language))
     if json:
-        media.write_json({"verdict": {kind: s.name for kind, s in found.best.items()}, **found.to_json()}, json)
+        files.write_json({"verdict": {kind: s.name for kind, s in found.best.items()}, **found.to_json()}, json)
     if html:
-        media.write_bytes(page_of(found, language, command).encode(), html)
+        files.write_bytes(page_of(found, language, command).encode(), html)
 
 
 def title(found: Largest, language: Language) -> str:

@@ -96,7 +96,7 @@ def memory(job: Job, own: bool | None = None) -> Memory:
     if job.layout.engine is None if own is None else own:
         return _OwnStep(job).fullest()
     step = _Step(job)
-    return max((step.stage(k) for k in range(job.layout.pp)), key=lambda m: m.allocated)
+    return max((step.stage(k) for k in step.unlike()), key=lambda m: m.allocated)
 
 
 class Moment(NamedTuple):
@@ -129,8 +129,10 @@ class _Step:
     def __init__(self, job: Job) -> None:
         self.job, self.layout, self.a = job, job.layout, job.architecture
         self.sharded = self.layout.sharding in ("fsdp", "hsdp")
-        self.held = [layer_weights(b, self.a.hidden, self.layout) for b in self.a.blocks]
-        self.kept = [self._kept(b) for b in self.a.blocks]
+        alike = self.a.alike  # blocks of one kind are counted once
+        held = {k: layer_weights(self.a.blocks[k], self.a.hidden, self.layout) for k in set(alike)}
+        kept = {k: self._kept(self.a.blocks[k]) for k in set(alike)}
+        self.held, self.kept = [held[k] for k in alike], [kept[k] for k in alike]
         self.layers = stage_layers(self.a, self.layout)
         self.tokens = job.pass_tokens
 
@@ -142,6 +144,12 @@ class _Step:
         split = self.layout.tp if self.layout.sequence_parallel else 1
         inside = min(kept.inside, eager(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance).products / split)
         return kept._replace(inside=inside, working=kept.working + kept.inside - inside)
+
+    def unlike(self) -> list[int]:
+        """The stages of which one is the fullest: of inner ones that hold the same layers, a later one has no more
+        micro-batches in flight."""
+        layers, last = self.layers, self.layout.pp - 1
+        return [k for k in range(last + 1) if not 1 < k < last or layers[k] != layers[k - 1]]
 
     def stage(self, k: int) -> Memory:
         held = ends(self.a, self.layout, k)
@@ -191,7 +199,8 @@ class _Step:
         """Transformer Engine keeps one 16-bit stand-in a shape of weight and hands it to autograd in place of gradients
         that are summed in 32 bits elsewhere (`get_dummy_wgrad`, from 2.3 on, experts' from 2.10 on); below 16 bits,
         weights stand also as rows and as columns."""
-        shapes = {s for index in self.layers[k] for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
+        kinds = {self.a.alike[index] for index in self.layers[k]}
+        shapes = {s for index in kinds for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
         if k == self.layout.pp - 1:
             shapes.add((self.a.vocabulary / self.layout.tp, self.a.hidden))
         copies = 0.0 if self.layout.precision == "bf16" else 2 * SAVED[self.layout.precision]
@@ -217,11 +226,12 @@ class _OwnStep:
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
         self.tokens = job.pass_tokens
-        kinds = [(layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout, job.imbalance)) for b in a.blocks]
-        self.groups = [held for (held, _), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
-        self.costs = [cost for (_, cost), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         divided = self.layout.ep if self.layout.ep > 1 else self.layout.tp
-        self.experts = [b.routed(a.hidden) / divided for b in a.blocks for _ in range(b.count)]
+        kinds = {k: (layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout, job.imbalance),
+                     b.routed(a.hidden) / divided) for k in set(a.alike) for b in (a.blocks[k],)}
+        each = [kinds[k] for k, b in zip(a.alike, a.blocks, strict=True) for _ in range(b.count)]
+        self.groups, self.costs = [held for held, _, _ in each], [cost for _, cost, _ in each]
+        self.experts = [routed for _, _, routed in each]
         """numbers of the experts' weights on this rank"""
         self.root, self.embedding = root(a, self.layout), embedding(a, self.layout)
         kept = {"none": "inside", "selective": "products", "full": "border"}[self.layout.recompute]
@@ -229,7 +239,8 @@ class _OwnStep:
         """bytes a token that the first so many layers keep"""
         self.shards = [0.0, *itertools.accumulate(g.kept for g in self.groups)]
         last = len(self.groups) - 1
-        changes = {j for k in range(1, last + 1) if self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
+        changes = {j for k in range(1, last + 1) if self.groups[k] is not self.groups[k - 1]
+                   and self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
         self.layers = changes | {last, max(last - 1, 0)}
         """in which the fullest moment can be: where kinds change, and the last but one, which has sums on their way"""
 

@@ -6,6 +6,10 @@ Every figure has a range and names what it leans on. Knows no recipe by name and
 
 from __future__ import annotations
 
+import functools
+import math
+from pathlib import Path
+
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
@@ -15,6 +19,7 @@ from onnuri.planner import loss as losses
 from onnuri.planner import operate, phases
 from onnuri.planner import verdict as verdicts
 from onnuri.planner.bill import Bill
+from onnuri.planner.counts import Aim, Counts, Engines, Report, quiet
 from onnuri.planner.goodput import DAY, Goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
@@ -25,10 +30,13 @@ from onnuri.planner.memory import GIB, memory
 from onnuri.planner.operate import Serving
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.routing import real_step
-from onnuri.planner.search import Search
+from onnuri.planner.saved import Saved
+from onnuri.planner.search import Candidate, Search
 from onnuri.planner.step_time import StepTime, newest
 from onnuri.planner.verdict import Edge, Verdict
 
+FASTER = 1.3
+"""times faster than the best layout that runs here, from which another engine's stands beside it"""
 FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
 YEARS = 2018, 2035
@@ -136,6 +144,12 @@ class Plan(Config):
     notes: tuple[str, ...]
     search: Search | None
     """how the layout was found; None where it was given"""
+    gpus_given: int
+    """of which the cluster is what the plan uses"""
+    warnings: tuple[str, ...]
+    """what a reader must know before any figure"""
+    faster: Candidate | None
+    """the fastest layout of another engine for the largest stage, where what runs here is more than `FASTER` times slower"""
     fewest: Fewest | None = None
     """how the number of GPUs was found; None where it was given"""
     limited: Limited | None = None
@@ -168,11 +182,14 @@ class Plan(Config):
 
 def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, tokens: float | None = None,
          days: float | None = None, budget_usd: float | None = None, precisions: tuple[Precision, ...] | None = None,
-         release: float | None = None, here: bool = False, serve: Demand | None = None) -> Plan:
+         release: float | None = None, here: bool = False, engines: Engines = "here", exact_gpus: bool = False,
+         report: Report = quiet, cache: Path | None = None, serve: Demand | None = None) -> Plan:
     """A recipe laid out on a cluster. Its stages shrink or grow together to `tokens`, or to what `days` and `budget_usd`
-    allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched and the
-    fastest that is runnable here is taken (the recipe's own with "own"); `here` leaves the others unsearched. Without a
-    release, software is as new as the newest that was published. With `serve`, its serving is also planned within limits."""
+    allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched, on as
+    many GPUs as train fastest (on all with `exact_gpus`), and the fastest that is runnable here is taken, or with `engines`
+    "any" the fastest of all (the recipe's own with "own"); `here` leaves the others unsearched. Without a release, software
+    is as new as the newest that was published. `report` is told how far the search is; `cache` is a folder in
+    which answers of searches are kept. With `serve`, its serving is also planned within limits."""
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
         if value is not None and not 0 < value < MOST:
             raise ConfigError(f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0")
@@ -181,13 +198,23 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     if layout is not None and precisions:
         raise ConfigError(f"precision {', '.join(precisions)}", "stands beside a layout, which has its own",
                           "write it in the layout")
+    if layout is not None and engines != "here":
+        raise ConfigError(f"engines {engines}", "stands beside a layout, which says what runs it", "leave one of them out")
     if budget_usd is not None and bills.price(cluster.kind) is None:
         raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
     release = release or newest()
-    recipe, notes = phases.fitted(recipe, cluster.gpus, here)
     laid = phases.asked(recipe, cluster, layout)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
-    jobs, searched = phases.jobs(recipe, cluster, laid, precisions or (recipe.layout.precision,), here, release)
+    given, used = cluster.gpus, precisions or (recipe.layout.precision,)
+    counts = Counts(recipe, cluster, used, release, functools.partial(_kept, recipe, cluster), FROZEN, report)
+    price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
+    aim = Aim(days=days, usd=budget_usd, usd_per_hour=price.mid if price else 0.0,
+              encoding_hours=encoding.mid if encoding else 0.0)
+    question = phases.Question(recipe=recipe, cluster=cluster, precisions=used, release=release, engines=engines, here=here,
+                               exact_gpus=exact_gpus)
+    laid_out = phases.given(question, laid) if laid else phases.found(question, aim, counts, Saved(cache))
+    cluster, recipe, jobs, searched = laid_out.cluster, laid_out.recipe, laid_out.jobs, laid_out.search
+    notes = phases.other_batches(zip(question.recipe.stages, recipe.stages))
     notes += phases.eased(recipe, jobs, laid) if laid else []
     work = _Work(recipe, cluster, jobs)
     work.share, edge = _share(work, tokens, days, budget_usd)
@@ -195,8 +222,31 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     if trained < step:
         raise ConfigError(f"{trained:.3g} tokens", f"are less than one step of {step:,} tokens", "give more of them")
     notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
-    made = _assemble(work, edge, notes, tokens, days, budget_usd, searched)
+    shown = [c.layout for c in searched.best] if searched else []
+    notes += phases.uneven(recipe.architecture.layers, [*shown, *(j.layout for j in jobs)])
+    made = _assemble(work, edge, notes, tokens, days, budget_usd, searched, given, laid_out.days_on_all)
     return made.replace(limited=limited(recipe.omni, cluster, serve)) if serve else made
+
+
+def _kept(recipe: Recipe, cluster: Cluster, gpus: int) -> float:
+    """Share of the time of so many GPUs that trains, at the middle."""
+    nodes = math.ceil(gpus / cluster.node)
+    return _kept_on(recipe.omni.num_params(), cluster.replace(gpus=nodes * cluster.node))
+
+
+@functools.lru_cache(4096)
+def _kept_on(params: int, cluster: Cluster) -> float:
+    return goodputs.goodput(cluster, params * goodputs.STATE_BYTES).share.mid
+
+
+def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Interval | None:
+    """GPU hours to turn a share of a recipe's media into tokens; they are kept, so once. None where there is nothing."""
+    costs = {m.medium: m.encode_flops_per_token for m in recipe.media}
+    flops = share * sum(s.tokens * part * costs.get(medium, 0.0) for s in recipe.stages
+                        for medium, part in s.media_share.items())
+    if not flops:
+        return None
+    return spread(lambda reached: flops / (cluster.kind.bf16_tflops * 1e12 * reached) / 3600, ENCODING)
 
 
 class _Work:
@@ -220,13 +270,8 @@ class _Work:
         return spread(lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY), step.speed, self.goodput.share)
 
     def encoding_hours(self) -> Interval | None:
-        """GPU hours to turn media into tokens; they are kept, so once."""
-        costs = {m.medium: m.encode_flops_per_token for m in self.recipe.media}
-        flops = self.share * sum(s.tokens * part * costs.get(medium, 0.0) for s in self.recipe.stages
-                                 for medium, part in s.media_share.items())
-        if not flops:
-            return None
-        return spread(lambda reached: flops / (self.cluster.kind.bf16_tflops * 1e12 * reached) / 3600, ENCODING)
+        """Of the part of the recipe that is trained."""
+        return encoding_hours(self.recipe, self.cluster, self.share)
 
     def tight(self) -> list[str]:
         """Notes on stages that may not fit."""
@@ -261,11 +306,12 @@ def media_tokens(recipe: Recipe) -> float:
 
 
 def _assemble(work: _Work, edge: Edge, notes: list[str], tokens: float | None, days: float | None, usd: float | None,
-              search: Search | None) -> Plan:
+              search: Search | None, given: int, days_on_all: float | None) -> Plan:
     recipe, cluster, stages, omni = work.recipe, work.cluster, work.stages(), work.recipe.omni
     wanted, trained = tokens or recipe.tokens, recipe.tokens * work.share
     more = wanted / trained
     main = max(range(len(stages)), key=lambda n: stages[n].tokens)
+    faster = _faster(search, stages[main].engine)
     found, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
     took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), found.speed
     whole = bills.bill(cluster.kind, _hours(cluster, took, encoding), cluster.power_w)  # of all the tokens that are trained
@@ -296,7 +342,51 @@ def _assemble(work: _Work, edge: Edge, notes: list[str], tokens: float | None, d
         state_bytes=work.state_bytes, days=took, encoding_gpu_hours=encoding, gpu_hours=hours, bill=cost, loss=expected,
         serving=operate.serving(omni, cluster), media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
         days_wanted=days, usd_wanted=usd, tokens_wanted=wanted, in_time=in_time, in_budget=in_budget,
-        evidence=_evidence(recipe, cluster, found), notes=tuple(notes), search=search)
+        evidence=_evidence(recipe, cluster, found), notes=tuple(notes), search=search, gpus_given=given, faster=faster,
+        warnings=(*_fewer(work, given, days_on_all, days if tokens is None else None, took.mid), *_engines(stages),
+                  *_slower(stages[main], faster)))
+
+
+def _fewer(work: _Work, given: int, on_all: float | None, days: float | None, took: float) -> list[str]:
+    """What using fewer GPUs than there are gains. `on_all`: days of the whole recipe on all of them."""
+    used = work.cluster.gpus
+    if used == given:
+        return []
+    if on_all is None:
+        return [f"use {used:,} of {given:,} GPUs: no layout is better on more of them"]
+    gain = on_all * work.share / took
+    if days is not None and gain > 0:
+        trained = work.recipe.tokens * work.share / 1e12
+        why = f"they train {trained:.3g}T tokens, all would train {trained / gain:.3g}T"
+    else:
+        why = f"they need {took:.3g} days, all would need {took * gain:.3g}"
+    return [f"use {used:,} of {given:,} GPUs: {why}"]
+
+
+def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
+    """Which stage needs which engine, where it is not the same for all."""
+    by: dict[str | None, list[str]] = {}
+    for s in stages:
+        by.setdefault(s.engine, []).append(s.name)
+    if len(by) < 2:
+        return []
+    said = (", ".join(names) + (f" with {engine}" if engine else " here") for engine, names in by.items())
+    return ["stages need different engines: " + "; ".join(said)]
+
+
+def _faster(search: Search | None, engine: str | None) -> Candidate | None:
+    """The best of another engine, where it is much faster than the best that runs here."""
+    if engine is not None or search is None or search.here is None:
+        return None
+    best = search.best[0]
+    return best if best.engine and search.here.slower > FASTER else None
+
+
+def _slower(main: StagePlan, faster: Candidate | None) -> list[str]:
+    if faster is None:
+        return []
+    times = faster.tokens_per_s_per_gpu.mid / main.tokens_per_s_per_gpu.mid
+    return [f"{faster.engine} trains {main.name} {times:.2g} times faster than what is runnable here: --engines any plans with it"]
 
 
 def _hours(cluster: Cluster, days: Interval, encoding: Interval | None) -> Interval:

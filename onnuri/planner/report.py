@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnuri import media
+from onnuri import files
 from onnuri.modality import Language
 from onnuri.planner import loss as losses
 from onnuri.planner import page as pages
@@ -64,7 +64,7 @@ def text(p: Plan, language: Language = "en") -> str:
     """The plan for a terminal: the verdict, then every figure."""
     first, rest = verdict(p, language), [line for _, rows in sections(p, language) for line in rows]
     wide = max(cells(label) for label, _ in (*first, *rest)) + 2
-    head = f"{title(p, language)}  ({say('ranges', language)})"
+    head = f"{titled(p, language)}  ({say('ranges', language)})"
     return "\n\n".join([head, *(labelled(rows, wide) for rows in (first, rest))])
 
 
@@ -73,8 +73,10 @@ def labelled(rows: list[Line], wide: int) -> str:
     return "\n".join(f"  {label}{' ' * (wide - cells(label))}{value}".rstrip() for label, value in rows)
 
 
-def title(p: Plan, language: Language) -> str:
-    return say("on", language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu)
+def titled(p: Plan, language: Language) -> str:
+    """The model and the GPUs that are used."""
+    key = "on" if p.cluster.gpus == p.gpus_given else "on fewer"
+    return say(key, language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu, given=f"{p.gpus_given:,}")
 
 
 def cells(word: str) -> int:
@@ -100,7 +102,8 @@ def verdict(p: Plan, language: Language) -> list[Line]:
              ("limited by", _limit(p, language))]
     if p.limited:
         rows.append(("limits of latency", limited(p.limited, language)))
-    return [(say(key, language), value) for key, value in rows]
+    warned = [(say("first", language), ours(warning, language)) for warning in p.warnings]
+    return [*warned, *((say(key, language), value) for key, value in rows), *_beside(p, language)]
 
 
 def percent(odds: float) -> str:
@@ -162,8 +165,8 @@ def _laid(p: Plan, language: Language) -> list[Line]:
     """Layout, memory, step and speed of the largest stage."""
     main, full = (say(s.name, language) for s in (p.main, p.fullest))
     rows = [(f"{say('layout', language)} ({main})", f"{spelled(p.layout)}; {runs(p.engine, language)}"),
-            (f"{say('memory', language)} ({full})", _memory(p, language)),
-            (f"{say('step', language)} ({main})", f"{between(p.step_seconds, unit='s')}: {_step(p, language)}")]
+             (f"{say('memory', language)} ({full})", _memory(p, language)),
+             (f"{say('step', language)} ({main})", f"{between(p.step_seconds, unit='s')}: {_step(p, language)}")]
     hidden = [f"{say(s.name, language)} {number(s.overlapped_seconds)} s" for s in p.step
               if s.overlapped_seconds > 0.001 * p.step_seconds.mid]
     if hidden:
@@ -193,6 +196,21 @@ def _evidence(p: Plan, language: Language) -> list[Line]:
     rows = [(say("notes", language), ours("; ".join(p.notes), language))] if p.notes else []
     return rows + [(f"{say('evidence', language)}: {say(figure, language)}", ours("; ".join(sources), language))
                    for figure, sources in p.evidence.items()]
+
+
+def _beside(p: Plan, language: Language) -> Iterator[Line]:
+    """What runs here and the fastest of another engine, one under the other, where the second is much faster."""
+    if p.faster is None:
+        return
+    fast, main = p.faster, p.main
+    gain = fast.tokens_per_s_per_gpu.mid / main.tokens_per_s_per_gpu.mid
+    for label, layout, speed, times, gib in (
+            (say("side here", language), main.layout, main.tokens_per_s_per_gpu, 1.0, main.memory_gib),
+            (say("side other", language, engine=fast.engine), fast.layout, fast.tokens_per_s_per_gpu, gain, fast.memory_gib)):
+        days = f"{number(main.days.mid / times)} {say('d', language)}"
+        mfu = f"{p.mfu.mid * times:.0%}"
+        yield f"  {label}", say("side", language, speed=between(speed, unit=say("tokens/s/GPU", language)), mfu=mfu,
+                                stage=say(main.name, language), days=days, gib=number(gib), layout=spelled(layout))
 
 
 def _stage(p: Plan, s: StagePlan, language: Language) -> str:
@@ -256,24 +274,24 @@ def write(p: Plan, json: Path | None = None, html: Path | None = None, language:
     """Print it, and write what was asked for; `systems` stand beside the plan in the page's drawing of sizes, `command` is
     the one that makes the page anew."""
     for path in (json, html):
-        media.check_place(path)
+        files.check_place(path)
     print(text(p, language))
     if json:
-        media.write_json(p.to_json(), json)
+        files.write_json(p.to_json(), json)
     if html:
-        media.write_bytes(page_of(p, language, systems=systems, command=command).encode(), html)
+        files.write_bytes(page_of(p, language, systems=systems, command=command).encode(), html)
 
 
 def write_recipes(rows: list[dict[str, Any]], json: Path | None = None) -> None:
     """The systems' counts beside what their teams published."""
-    media.check_place(json)
+    files.check_place(json)
     print(f"{'recipe':<18}{'total':>10}{'active':>10}{'published total':>18}{'active':>10}")
     for r in rows:
         print(f"{r['recipe']:<18}" + "".join(
             f"{number(r[key]) if r[key] else 'unknown':>{wide}}" for key, wide in
             (("total_params", 10), ("active_params", 10), ("published_total", 18), ("published_active", 10))))
     if json:
-        media.write_json(rows, json)
+        files.write_json(rows, json)
 
 
 # ---- pages
@@ -283,7 +301,7 @@ def page_of(p: Plan, language: Language = "en", whole: bool = True, systems: Cou
     body = [f'<p class="note">{say("ranges", language)}</p>', pages.verdict(verdict(p, language)), pages.command(command, language)]
     body += [pages.folded(heading, pages.facts(rows), opened=n == 0) for n, (heading, rows) in enumerate(sections(p, language))]
     body += [pictures([p], language), sizes(p, systems, language)]
-    return pages.page(title(p, language), "".join(body), language, whole)
+    return pages.page(titled(p, language), "".join(body), language, whole)
 
 
 def sizes(p: Plan, systems: Counts, language: Language) -> str:

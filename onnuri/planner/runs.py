@@ -207,7 +207,7 @@ def _cluster(row: Row, gpus: int) -> Cluster:
                    memory_tb_per_s=float(memory[1]) if memory else None)
 
 
-def year(row: Row, a: Architecture) -> float | None:
+def year(row: Row, a: Architecture | None = None) -> float | None:
     """Of the training software: a release in the note or id, a date, the paper's number; else soon after the model."""
     texts = (note(row), row["id"], row.get("source") or "")
     for pattern in (r"NeMo (\d\d)\.(\d\d)", r"@(\d\d)\.(\d\d)", r"20(\d\d)[-/.](\d\d)\b", r"arxiv\.org/abs/(\d\d)(\d\d)\.",

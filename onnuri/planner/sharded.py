@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
@@ -41,26 +42,53 @@ class Group(NamedTuple):
         return self.dense + self.routed
 
 
-def group(shapes: list[Shape], layout: Layout) -> Group:
+class Cut(NamedTuple):
+    """What of a layout cuts parameters."""
+
+    tp: int
+    ep: int
+    dense_ranks: int
+    routed_ranks: int
+
+
+def cut_of(layout: Layout) -> Cut:
+    """Layouts of one cut have the same groups."""
+    return Cut(layout.tp, layout.ep, *shards(layout))
+
+
+def group(shapes: Iterable[Shape], layout: Layout) -> Group:
     """Of parameters that are gathered together."""
-    dense_ranks, routed_ranks = shards(layout)
+    return _group(shapes, cut_of(layout))
+
+
+def _group(shapes: Iterable[Shape], cut: Cut) -> Group:
+    tp, ep, dense_ranks, routed_ranks = cut
     kept = dense = routed = 0.0
     for shape in shapes:
-        apart = shape.routed and layout.ep > 1
-        dims = [size // layout.tp if k == shape.tensor and not apart else size for k, size in enumerate(shape.dims)]
+        apart = shape.routed and ep > 1
+        dims = [size // tp if k == shape.tensor and not apart else size for k, size in enumerate(shape.dims)]
         if apart:
-            dims[0] //= layout.ep
+            dims[0] //= ep
         ranks = routed_ranks if apart else dense_ranks
-        cut = next((k for k, size in enumerate(dims) if size % ranks == 0), 0) if len(dims) > 2 else 0
-        own = math.prod(dims) // dims[cut] * -(-dims[cut] // ranks)
+        at = next((k for k, size in enumerate(dims) if size % ranks == 0), 0) if len(dims) > 2 else 0
+        own = math.prod(dims) // dims[at] * -(-dims[at] // ranks)
         kept, dense, routed = kept + own, dense + own * ranks * (not apart), routed + own * ranks * apart
     return Group(kept, dense, routed)
 
 
-@functools.lru_cache(4096)  # layers of a model are mostly alike
 def layer(block: Block, hidden: int, layout: Layout) -> Group:
     """The group of one layer."""
-    return group(layer_shapes(block, hidden), layout)
+    return _layer(block, hidden, cut_of(layout))
+
+
+@functools.lru_cache(16_384)  # layers of a model are mostly alike, and so are the cuts of a search
+def _layer(block: Block, hidden: int, cut: Cut) -> Group:
+    return _group(_shapes(block, hidden), cut)
+
+
+@functools.lru_cache(1024)
+def _shapes(block: Block, hidden: int) -> tuple[Shape, ...]:
+    return tuple(layer_shapes(block, hidden))
 
 
 def layer_shapes(block: Block, hidden: int) -> list[Shape]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnuri import media
+from onnuri import files
 from onnuri.errors import ConfigError
 from onnuri.planner import constants, goodput, memory_rows, routing, runs, step_time
 from onnuri.planner.interval import Interval, spread
@@ -60,7 +60,7 @@ def lasting(job: Job, speed: Interval) -> Interval:
 
 def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:
     """Print every row and the summaries, and write them where `json_file` says. Raises ConfigError for a bad table."""
-    media.check_place(json_file)
+    files.check_place(json_file)
     rows = runs.read(path, MEMORY_COLUMNS if memory else runs.COLUMNS)
     if not rows:
         raise ConfigError(str(path), "has no rows", "give a file like published_runs.csv")
@@ -68,7 +68,7 @@ def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None
     found["summary"]["in_sample"] = 0 if memory else in_sample(rows)  # memory's constants are fitted to no row
     print(text(found, memory))
     if json_file:
-        media.write_json(found, json_file)
+        files.write_json(found, json_file)
 
 
 def in_sample(rows: Iterable[runs.Row]) -> int:
