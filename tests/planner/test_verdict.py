@@ -55,6 +55,10 @@ def test_hours_sum_to_one_and_the_first_limits():
     step = {p.name: p.exposed_seconds for p in found.step}
     networked = sum(step.get(n, 0) for n in ("tp", "cp", "ep", "pp", "gather", "reduce")) / sum(step.values())
     assert shares["network"] == pytest.approx(networked * found.goodput.share.mid, rel=1e-3)
+    layers = sum(step.get(n, 0) for n in ("projections", "feed_forward", "experts", "attention")) / sum(step.values())
+    # three passes of four are forward and backward, one is done again for lack of memory
+    assert found.layout.recompute == "full"
+    assert shares["recomputation"] == pytest.approx(layers / 4 * found.goodput.share.mid, rel=1e-3)
     slow = onnuri.plan("axk1", {"gpu": "H200", "gpus": 1024, "nic_gbps": 5}, layout="own")
     assert found.verdict.limit == "compute" and slow.verdict.limit == "network"
     bubbly = onnuri.plan("hyperclovax_omni", "4096xH200", layout="dp=128,pp=32,micro_batch=4,zero1,recompute=none,bf16")
