@@ -150,7 +150,7 @@ class Counts:
 
     def problem(self, stage: TrainingStage, here: bool) -> Problem:
         """A stage's search."""
-        return Problem(self.timer(self.model(stage), stage.tokens_per_sequence), self.precisions, here)
+        return Problem(self.timer(self.model(stage), stage.tokens_per_sequence), self.precisions, here, self.cluster.gpus)
 
     def fastest(self, stage: TrainingStage, gpus: int, sequences: int, here: bool) -> Fit | None:
         """The fastest layout of a stage on so many GPUs."""

@@ -148,7 +148,7 @@ class _Ask:
         a = _model(self.recipe, stage)
         try:
             return search(a, self.cluster, stage.tokens_per_sequence, stage.batch_tokens, self.precisions,
-                          here, self.release, self.counts.timer(a, stage.tokens_per_sequence))
+                          here, self.release, self.counts.timer(a, stage.tokens_per_sequence), self.counts.cluster.gpus)
         except ConfigError as error:
             raise ConfigError(f"{self.recipe.name} on {self.cluster.gpus:,} {self.cluster.gpu}", f"{stage.name}: {error.rule}",
                               self._repair(here)) from None

@@ -71,6 +71,8 @@ class Problem(NamedTuple):
     precisions: tuple[Precision, ...]
     here: bool
     """only layouts that Onnuri's trainer runs"""
+    most_gpus: int = 0
+    """of all counts that are tried: what could fit is bounded on them once for all; 0 for one count alone"""
 
     @property
     def capacity(self) -> float:
@@ -79,15 +81,15 @@ class Problem(NamedTuple):
 
 
 def search(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, precisions: tuple[Precision, ...] = ("bf16",),
-           here: bool = False, release: float | None = None, timer: Timer | None = None) -> Search:
+           here: bool = False, release: float | None = None, timer: Timer | None = None, most_gpus: int = 0) -> Search:
     """Every layout; with `here`, those alone that Onnuri's trainer runs. Raises ConfigError where none fits. A timer that is
-    given has counted for the same model, GPU, sequences and release."""
+    given has counted for the same model, GPU, sequences and release, on counts up to `most_gpus`."""
     began = time.perf_counter()
     timer = timer or Timer(a, cluster, tokens, release)
     sequences = batch_tokens // tokens if batch_tokens % tokens == 0 else 0
     all_, own = (Board(KEPT if not only else 1) for only in (False, True))
     for only, board in ((False, all_), (True, own)) if not here else ((True, all_),):
-        problem = Problem(timer, precisions, only)
+        problem = Problem(timer, precisions, only, most_gpus)
         fastest_on(problem, cluster.gpus, sequences, Stream(problem, [(cluster.gpus, sequences)]), board)
         if only and here:
             own = board
@@ -158,7 +160,7 @@ class Stream:
     def __init__(self, problem: Problem, counts: Sequence[Count]) -> None:
         self.problem, self.timer = problem, problem.timer
         self.counts = counts
-        self.most_gpus = max(gpus for gpus, _ in counts)
+        self.most_gpus = max(problem.most_gpus, max(gpus for gpus, _ in counts))
         self.share = max(sequences / gpus for gpus, sequences in counts)
         """most sequences a GPU"""
         self.done: list[Bounded] = []
@@ -244,7 +246,7 @@ class Stream:
             dp -= 1
         if not dp:
             return False
-        many, slack, shared = len(self.counts) > 1, 1.0, cell.shardings(dp)
+        many, slack, shared = self.problem.most_gpus > 0 or len(self.counts) > 1, 1.0, cell.shardings(dp)
         if cell.degrees.own and many:
             # fully sharded parameters are padded to whole rows: over a power of two of ranks hardly ever, so that such a
             # number, not below the most ranks, bounds all the others

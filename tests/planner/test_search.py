@@ -21,7 +21,8 @@ DENSE = Architecture(name="dense", vocabulary=128_256, hidden=4096, blocks=(Bloc
 SPARSE = Architecture(name="sparse", vocabulary=128_256, hidden=4096, blocks=(
     Block(count=24, attention=GROUPED, experts=Experts(routed=64, topk=8, width=1408, shared=1)),))
 ODD = Architecture(name="odd", vocabulary=50_257, hidden=2560, blocks=(
-    Block(count=1, attention=GROUPED, mlp=9_728), Block(count=23, attention=GROUPED, experts=Experts(routed=48, topk=4, width=1728))))
+    Block(count=1, attention=GROUPED, mlp=9_728),
+    Block(count=23, attention=GROUPED, experts=Experts(routed=48, topk=4, width=1728))))
 CASES = [(DENSE, Cluster(gpu="H100", gpus=16), 2**19), (SPARSE, Cluster(gpu="A100-80", gpus=32), 2**20),
          (ODD, Cluster(gpu="A100-40", gpus=36), 36 * 6 * 4096)]
 NAMES = ["dense", "sparse", "odd"]
@@ -31,8 +32,8 @@ def every(a, cluster, batch, here=False):
     """All layouts by loops of their own: the numbers that divide, from 1 on."""
     sequences, layers = batch // 4096, a.layers
     for tp, cp, pp in itertools.product((1, 2, 4, 8), (1, 2, 4, 8, 16), range(1, layers + 1)):
-        uneven = layers % pp
-        if cluster.gpus % (tp * cp * pp) or (uneven and (pp & (pp - 1) or -(-layers // pp) * (pp - 1) >= layers)) or (here and (tp, cp, pp) != (1, 1, 1)):
+        odd = layers % pp and (pp & (pp - 1) or -(-layers // pp) * (pp - 1) >= layers)
+        if cluster.gpus % (tp * cp * pp) or odd or (here and (tp, cp, pp) != (1, 1, 1)):
             continue
         dp = cluster.gpus // (tp * cp * pp)
         shardings = [("ddp", None), ("zero1", None), ("fsdp", None), *(("hsdp", s) for s in range(2, dp) if dp % s == 0)]
