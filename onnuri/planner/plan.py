@@ -182,7 +182,8 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
         raise ConfigError(f"precision {', '.join(precisions)}", "stands beside a layout, which has its own",
                           "write it in the layout")
     if budget_usd is not None and bills.price(cluster.kind) is None:
-        raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
+        raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table",
+                          "give your own, --price-usd, or leave the budget out")
     release = release or newest()
     recipe, notes = phases.fitted(recipe, cluster.gpus, here)
     laid = phases.asked(recipe, cluster, layout)
