@@ -600,14 +600,26 @@ def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Se
                             description="온누리: text, image, audio, video and 3D, each understood and generated.")
     except SystemExit as stop:
         if stop.code:
-            print(f"onnuri: {one_line(complaint.getvalue())}", file=sys.stderr)
+            print(f"onnuri: {misused(one_line(complaint.getvalue()), given)}", file=sys.stderr)
         raise
+
+
+def misused(line: str, given: list[str]) -> str:
+    """The parser's complaint as a value, a rule and a repair, in Korean where that was asked for; else as it is."""
+    from onnuri import usage
+
+    error = usage.mistake(line)
+    if error is None or given[:1] != ["plan"] or usage.language(given) != "ko":
+        return str(error or line)
+    from onnuri.planner import complaints
+
+    return complaints.complaint(error, "ko")
 
 
 def one_line(box: str) -> str:
     """tyro's boxed complaint as one line: rules between its parts become semicolons, borders go."""
     parts = [" ".join(re.findall(r"[^│╭╮╰╯\s]+", line.replace("─", ""))) for line in
-             re.sub(r"[╭╰].*[╮╯]|│ ─+ │", "\n;\n", box).splitlines()]
+             re.sub(r"[╭╰].*[╮╯]|│ ─+ │|-{8,}", "\n;\n", box).splitlines()]
     return re.sub(r"\s*;(\s*;)*\s*", "; ", " ".join(p for p in parts if p)).strip("; ")
 
 

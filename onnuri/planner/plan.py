@@ -201,7 +201,8 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     if layout is not None and engines != "here":
         raise ConfigError(f"engines {engines}", "stands beside a layout, which says what runs it", "leave one of them out")
     if budget_usd is not None and bills.price(cluster.kind) is None:
-        raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
+        raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table",
+                          "give your own, --price-usd, or leave the budget out")
     release = release or newest()
     laid = phases.asked(recipe, cluster, layout)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
