@@ -6,7 +6,6 @@ together. Knows no recipe by name; the loss is of published laws (`loss.py`).
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 from collections import Counter
@@ -60,6 +59,12 @@ class Option(Config):
     """for the tokens of its own plan"""
     finish: float
     """probability that they are trained by the date"""
+    trained_params: tuple[float, float]
+    """all and active, with the ids that media add: what the laws of loss are asked with"""
+
+    def loss_after(self, tokens: float, *law: float) -> float:
+        """Return nats a text token, every unknown of the laws given."""
+        return loss.loss_at(*self.trained_params, tokens * self.text_share, tokens * (1 - self.text_share), *law)
 
     @property
     def serving(self) -> Serving:
@@ -135,12 +140,12 @@ def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: En
                           "parameter it is worth", "give more GPUs or days")
     whole, text = found.days * (recipe.tokens / found.tokens), 1 - media_tokens(recipe) / recipe.tokens
     by_then = spread(lambda d: min(recipe.tokens * days / d, MOST_TOKENS), whole)
+    omni = recipe.omni
+    sizes = omni.num_params(), omni.num_active_params()
+    expected = loss.by_tokens(*sizes, by_then, 1 - text)
+    assert expected, "the plan of these tokens has one"
     return Option(name=recipe.name, title=recipe.title, kind=kind, plan=found, days_needed=whole, finish=whole.below(days),
-                  tokens=by_then, text_share=text, loss=spread(functools.partial(_loss, found, text), by_then, *loss.INPUTS))
-
-
-def _loss(p: Plan, text: float, tokens: float, *law: float) -> float:
-    return loss.loss_at(p.total_params, p.active_params, tokens * text, tokens * (1 - text), *law)
+                  tokens=by_then, text_share=text, loss=expected, trained_params=sizes)
 
 
 # ---- sizes by rule
@@ -166,13 +171,13 @@ def _attention(width: int) -> Attention:
 
 
 def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
-    """Text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 · C^0.3271 tokens)."""
-    batch = max(1, round(0.2920 * compute(cluster, days)**0.3271 / (TOKENS * cluster.gpus))) * TOKENS * cluster.gpus
     made = [(dense(n), "dense") for n in DENSE_LAYERS] + [(sparse(n), "sparse") for n in SPARSE_LAYERS]
-    return [(_made(a, cluster, batch), kind) for a, kind in made]
+    return [(by_rule(a, cluster, days), kind) for a, kind in made]
 
 
-def _made(a: Architecture, cluster: Cluster, batch: int) -> Recipe:
+def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
+    """A size as a recipe: text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 · C^0.3271 tokens)."""
+    batch = max(1, round(0.2920 * compute(cluster, days)**0.3271 / (TOKENS * cluster.gpus))) * TOKENS * cluster.gpus
     active = a.num_active_params()
     title = f"{a.num_params() / 1e9:.0f}B" + (f"-A{active / 1e9:.0f}B" if active < a.num_params() else "")
     tokens = 20 * loss.effective_params(a.num_params(), active)
@@ -209,7 +214,7 @@ def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
         law = [i.at(dice.gauss(0, 1)) for i in loss.INPUTS]
         speed, served = dice.gauss(0, 1), dice.gauss(0, 1)
         took = [o.days_needed.at(COMMON * (speed + dice.gauss(0, 1))) for o in options]
-        found["loss"].append([_loss(o.plan, o.text_share, min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
+        found["loss"].append([o.loss_after(min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
                               for o, t in zip(options, took)])
         found["operate"].append([-o.serving.tokens_per_s_per_gpu.at(COMMON * (served + dice.gauss(0, 1))) for o in options])
         found["media"].append([-len(o.plan.media) * float(t <= days) for o, t in zip(options, took)])

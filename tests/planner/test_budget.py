@@ -109,7 +109,8 @@ def test_whose_layouts_what_is_assumed_and_units_are_said(b200):
     assert "--engines any" in said and f"{operate.BUSY.mid:.0%} (30 – 80) of the hours" in said and "beats the top one" in said
     unpriced = b200.systems[0].replace(plan=b200.systems[0].plan.replace(
         serving=b200.systems[0].serving.replace(usd_per_million_tokens=None)))
-    other = b200.replace(systems=(unpriced,), aims=budget.rank([unpriced], 120))
+    free = b200.cluster.replace(own=b200.cluster.kind.replace(usd_low=None, usd_high=None))
+    other = b200.replace(systems=(unpriced,), aims=budget.rank([unpriced], 120), cluster=free)
     assert "GPU seconds a million tokens" in budget_report.text(other) and "$" not in budget_report.text(other.replace(ladder=()))
     assert "training tokens/s/GPU" in budget_report.page_of(b200)
 
