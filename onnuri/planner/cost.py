@@ -21,6 +21,13 @@ LOSS_BYTES = 2 + 4 + 4 + 4
 """of a logit: read in 16 bits, written in 32, read for the loss, its gradient written"""
 ADAM_BYTES = 2 * (4 + 4 + 4)
 """of a weight: itself and two moments in 32 bits, read and written (Kingma and Ba 2014, arXiv 1412.6980)"""
+CLIP_BYTES = 4 + 8
+"""of a weight whose gradient is clipped by kernels of its own: read for the norm, read and written (`training/step.py`)"""
+COPY_BYTES = 2 * (2 + 2) + (2 + 4)
+"""of a weight and micro-batch: out of two gathers in 16 bits, its gradient into a 32-bit sum (`fully_shard`'s copies in and
+out, torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py)"""
+FUSED_YEAR = 2026.42
+"""Megatron Core 26.06 (github NVIDIA/Megatron-LM issue 4997): experts' biases, clamps and activations in one kernel"""
 
 
 class Work(NamedTuple):
@@ -66,6 +73,8 @@ class Work(NamedTuple):
     """messages in a row times ranks, a micro-batch"""
     step_hops: float = 0.0
     """the same, a step"""
+    copy_bytes: float = 0.0
+    """whole weights and gradients that fully sharded PyTorch copies to and from its collectives' buffers"""
     optimizer_bytes: float = 0.0
     """a step"""
     micro_batches: float = 1.0
@@ -82,7 +91,7 @@ def work(job: Job) -> Work:
     """All of it, from the shapes."""
     a, layout = job.architecture, job.layout
     tokens = job.pass_tokens
-    passes = 4.0 if layout.recompute == "full" else 3.0
+    passes = forward_passes(job)
     fields = dict.fromkeys(("proj_flops", "proj_bytes", "mlp_flops", "mlp_bytes", "expert_flops", "expert_bytes",
                             "quant_bytes", "expert_quant_bytes", "attention_flops", "exponentials", "elementwise_bytes",
                             "permute_bytes", "scan_bytes", "layers", "expert_layers"), 0.0)
@@ -138,21 +147,45 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
         out |= _products("proj", tokens, [(h, n / tp), (inner / tp, h)], passes)
         out["scan_bytes"] = 2 * passes * tokens * inner * 8 / tp
     width = block.mlp + (block.experts.shared * (block.experts.shared_width or block.experts.width) if block.experts else 0)
-    products = [(h, (1 + block.gated) * width / tp), (width / tp, h)] if width else []
+    products = [(h, (1 + block.gated) * width / tp)] if width else []
+    down = [(width / tp, h)] if width else []
     moved += (2.0 + block.gated) * tokens * width / tp
     products += [(h, block.gate_rank), (block.gate_rank, h)] * block.gated_norms
     if e := block.experts:
         if e.latent:
             products += [(h, e.latent), (e.latent, h)]
         out |= _experts(e.latent or h, block, job, tokens, passes)
-        passed = 2.0 + block.gated + 12 * e.bias  # biases and clamps come as kernels of their own
+        apart = e.bias and not (job.release or 0.0) >= FUSED_YEAR
+        passed = 2.0 + block.gated + 12 * apart  # biases and clamps came as kernels of their own
         moved += passed * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
+    # PyTorch stops a layer's recomputation at the last tensor that is needed: a dense feed-forward's last product is not
+    stopped = block.mlp and block.norms <= 2 and not block.experts and job.kernels_of_pytorch
+    parts = [_products("mlp", tokens, products, passes), _products("mlp", tokens, down, 3.0 if stopped else passes)]
     if products:
-        out |= _products("mlp", tokens, products, passes)
-    out["elementwise_bytes"] = 2 * passes * moved
+        out |= {name: sum(part[name] for part in parts) for name in parts[0]}
+    again = 4.0 if forgets(job) else passes
+    out["elementwise_bytes"] = 2 * again * moved
+    if forgets(job):
+        out["layers"] = again / 3
+        if block.experts:
+            out |= {"permute_bytes": out["permute_bytes"] * again / passes, "expert_layers": again / 3}
     out["quant_bytes"] = out.get("proj_bytes", 0.0) + out.get("mlp_bytes", 0.0)
     out["expert_quant_bytes"] = out.get("expert_bytes", 0.0)
     return out
+
+
+def forward_passes(job: Job) -> float:
+    """Return a layer's passes through its products, in forward passes: one, two of the backward pass, and what is computed
+    again. PyTorch's engines that recompute selectively do every second product, or every second layer, once more
+    (torchtitan, `distributed/activation_checkpoint.py`)."""
+    half = job.layout.recompute == "selective" and not job.ours and job.kernels != "vendor"
+    return 4.0 if job.layout.recompute == "full" else 3.5 if half else 3.0
+
+
+def forgets(job: Job) -> bool:
+    """Return whether all that stands between products is computed again in the backward pass: PyTorch's selective
+    checkpointing keeps products and attention alone (`training/layout.py`, KEPT)."""
+    return job.layout.recompute == "selective" and job.ours
 
 
 def _products(name: str, tokens: float, shapes: list[tuple[float, float]], passes: float) -> dict[str, float]:
@@ -242,7 +275,10 @@ def _step(job: Job) -> dict[str, float]:
     shard = 1 if layout.sharding == "ddp" else layout.shard or ranks
     local = (a.num_params() + extra - routed) / (layout.tp * layout.pp * shard)
     local += routed / (layout.ep * layout.pp * min(max(1.0, ranks * layout.tp / layout.ep), shard))
-    return {"optimizer_bytes": (ADAM_BYTES + job.gradient_bytes + 2 * (not job.ours)) * local,  # others write 16-bit weights
+    beside = CLIP_BYTES if job.ours else 2  # others write 16-bit weights
+    whole = (a.num_params() + extra - routed) / layout.tp + routed / layout.ep
+    copied = whole / layout.pp * COPY_BYTES if layout.sharding in ("fsdp", "hsdp") and job.kernels_of_pytorch else 0.0
+    return {"copy_bytes": copied, "optimizer_bytes": (ADAM_BYTES + job.gradient_bytes + beside) * local,
             "micro_batches": float(job.micro_batches),
             "cover": 1 + (layout.virtual_stages > 1) * (1 - 1 / layout.virtual_stages) * (min(layout.pp, job.micro_batches) - 1),
             "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, a.layers // layout.pp)),

@@ -45,6 +45,11 @@ class Job(Config):
         return self.layout.engine is None and not self.elsewhere
 
     @property
+    def kernels_of_pytorch(self) -> bool:
+        """Whether PyTorch's own kernels run, compiled or not."""
+        return self.ours or self.kernels != "vendor"
+
+    @property
     def micro_batches(self) -> int:
         """Passes of a data rank in a step."""
         return max(1, self.batch_tokens // (self.tokens * self.layout.dp * self.layout.micro_batch))

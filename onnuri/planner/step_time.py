@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.planner import constants, runs
-from onnuri.planner.cost import Work, work
+from onnuri.planner.cost import FUSED_YEAR, Work, work
 from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
 
-FUSED_YEAR = 2026.42
-"""Megatron Core 26.06 (github NVIDIA/Megatron-LM issue 4997)"""
 HOPPER = 2023.0
 """PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since (arXiv 2407.08608: 35 %
 of an H100's peak, against 75 %)"""
@@ -48,6 +46,8 @@ class Rates(NamedTuple):
     """1 where attention's kernels are older than the GPU"""
     eager: float
     """1 where kernels are not fused"""
+    compiled: float
+    """1 where PyTorch's compiler fused them"""
     year: float
     graphs: float
     """probability that kernels are replayed"""
@@ -89,9 +89,19 @@ def rates(job: Job) -> Rates:
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        plain=float(_plain(job)), eager=float(job.ours or job.kernels == "eager"), year=_year(job),
+        plain=float(_plain(job)), eager=float(_eager(job)), compiled=float(_compiled(job)), year=_year(job),
         graphs=0.5 if job.graphs is None else float(job.graphs),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
+
+
+def _eager(job: Job) -> bool:
+    """Return whether kernels around the products are not fused."""
+    return job.kernels == "eager" or (job.ours and not job.cluster.compiled)
+
+
+def _compiled(job: Job) -> bool:
+    """Return whether PyTorch's compiler fused the kernels around the products."""
+    return job.cluster.compiled if job.ours else job.kernels == "compiled"
 
 
 def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
@@ -107,6 +117,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
     # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
     fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
+    around = 1 + (c["eager"] - 1) * r.eager + (c["compiled"] - 1) * r.compiled
     one = {  # of a micro-batch
         "projections": corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
         "feed_forward": corner(w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory),
@@ -114,7 +125,8 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
         "head": corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
         "attention": soft * corner(w.attention_flops / (wide * c["attention"]), w.exponentials / (r.special * c["exponential"])),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
-        "elementwise": c["elementwise"] * (1 + c["old"] * (old + r.eager)) * w.elementwise_bytes / memory,
+        "elementwise": c["elementwise"] * (1 + c["old"] * old) * around * w.elementwise_bytes / memory,
+        "copies": w.copy_bytes / memory,
         "permute": c["permute"] * fused * w.permute_bytes / memory,
         "scan": c["scan"] * w.scan_bytes / memory,
     }
@@ -134,7 +146,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     parts["bubble"] = w.bubble * sum(one.values())
     covered = hides * w.cover
     parts["reduce"] = corner(step, covered) - covered + c["leak"] * step
-    parts["optimizer"] = c["elementwise"] * w.optimizer_bytes / memory
+    parts["optimizer"] = w.optimizer_bytes / memory
     parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
     hidden = {name: time * (1 - shown[name]) * w.micro_batches for name, time in sent.items()}
     hidden |= {"gather": gather * w.micro_batches - parts["gather"], "reduce": step - parts["reduce"]}
@@ -172,7 +184,7 @@ def _year(job: Job) -> float:
 
 def _plain(job: Job) -> bool:
     """Whether attention's kernels are older than the GPU."""
-    return (job.ours or job.kernels != "vendor") and job.cluster.kind.launched >= HOPPER
+    return job.kernels_of_pytorch and job.cluster.kind.launched >= HOPPER
 
 
 def spread(moe: bool, doubt: int, c: dict[str, float]) -> tuple[float, float]:
