@@ -168,6 +168,13 @@ class Architecture(Config):
         return sum(b.count for b in self.blocks)
 
     @functools.cached_property
+    def alike(self) -> tuple[int, ...]:
+        """For every block, the index of the first one that differs in nothing but the number of layers: costs are
+        counted once for all of them."""
+        shapes = [b.replace(count=1) for b in self.blocks]
+        return tuple(map(shapes.index, shapes))
+
+    @functools.cached_property
     def mixture(self) -> bool:
         """Whether a block has experts."""
         return any(b.experts for b in self.blocks)

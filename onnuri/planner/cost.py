@@ -13,7 +13,7 @@ from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
 from onnuri.planner.stages import Weights, ends
-from onnuri.planner.traffic import Axis, Collective, Held, collectives
+from onnuri.planner.traffic import Axis, Collective, Held, Part, collectives
 
 TILE = 256
 """columns that a kernel's block of threads computes; what a product lacks of it is computed for nothing"""
@@ -89,6 +89,13 @@ class Work(NamedTuple):
 
 def work(job: Job) -> Work:
     """All of it, from the shapes."""
+    return Work(**inside(job), **between(job), **schedule(job),
+                model_flops=job.architecture.flops_per_token(job.tokens) * job.batch_tokens / job.layout.gpus)
+
+
+def inside(job: Job) -> dict[str, float]:
+    """Fields of `Work` that one copy of the model needs for a micro-batch: products, and what tensor, context, expert and
+    pipeline ranks send. How data ranks share weights, and how many there are, changes none of them."""
     a, layout = job.architecture, job.layout
     tokens = job.pass_tokens
     passes = forward_passes(job)
@@ -96,8 +103,10 @@ def work(job: Job) -> Work:
                             "quant_bytes", "expert_quant_bytes", "attention_flops", "exponentials", "elementwise_bytes",
                             "permute_bytes", "scan_bytes", "layers", "expert_layers"), 0.0)
     share, last = _stages(a, layout)
-    for block in (*a.blocks, *a.mtp):
-        for name, value in _block(a, block, job, tokens, passes).items():
+    kinds = [_block(a, a.blocks[k], job, tokens, passes) if k == n else {} for n, k in enumerate(a.alike)]
+    of_mtp = [_block(a, block, job, tokens, passes) for block in a.mtp]
+    for block, each in zip((*a.blocks, *a.mtp), (*(kinds[k] for k in a.alike), *of_mtp), strict=True):
+        for name, value in each.items():
             fields[name] += value * block.count * share
     gpu = job.cluster.kind
     if layout.precision == "nvfp4" and any(b.mixer_params for b in a.blocks):
@@ -107,7 +116,13 @@ def work(job: Job) -> Work:
     head = _product(tokens, a.hidden, a.vocabulary / layout.tp)
     fields["head_flops"], fields["head_bytes"] = (3 * heads * x for x in head)
     fields["elementwise_bytes"] += heads * tokens * a.vocabulary * LOSS_BYTES / layout.tp
-    return Work(**fields, **wires(job), **_step(job))
+    return fields | wires(job, "inside")
+
+
+def between(job: Job) -> dict[str, float]:
+    """Fields of `Work` that depend on how data ranks share weights; the micro-batch, its count and what is recomputed
+    change none of them."""
+    return wires(job, "data") | {"optimizer_bytes": _optimizer_bytes(job), "copy_bytes": _copy_bytes(job)}
 
 
 def _stages(a: Architecture, layout: Layout) -> tuple[float, float]:
@@ -232,10 +247,10 @@ def pace(job: Job) -> Held:
                 2 * (slots - 1) / layout.pp)
 
 
-def wires(job: Job) -> dict[str, float]:
+def wires(job: Job, part: Part = "all") -> dict[str, float]:
     """Seconds and hops of the collectives, by the field of `Work`."""
     out: dict[str, float] = {}
-    for c in collectives(job, pace(job)):
+    for c in collectives(job, pace(job), part):
         times = c.calls if c.once else c.calls / job.micro_batches
         name = _PARTS.get(c.axis) or ("step" if c.once else "gather")
         out[f"{name}_wire"] = out.get(f"{name}_wire", 0.0) + times * _seconds(job, c)
@@ -266,8 +281,8 @@ def _seconds(job: Job, c: Collective) -> float:
     return c.bytes * (1 + (c.kind == "all_reduce")) * (c.ranks - 1) / c.ranks / ring_rate(job, apart, c.ranks)
 
 
-def _step(job: Job) -> dict[str, float]:
-    """What a step needs besides its micro-batches."""
+def _optimizer_bytes(job: Job) -> float:
+    """Bytes that the optimizer of one rank reads and writes in a step."""
     a, layout = job.architecture, job.layout
     ranks = layout.dp * layout.cp
     routed = sum(b.count * b.routed(a.hidden) for b in (*a.blocks, *a.mtp))
@@ -276,13 +291,24 @@ def _step(job: Job) -> dict[str, float]:
     local = (a.num_params() + extra - routed) / (layout.tp * layout.pp * shard)
     local += routed / (layout.ep * layout.pp * min(max(1.0, ranks * layout.tp / layout.ep), shard))
     beside = CLIP_BYTES if job.ours else 2  # others write 16-bit weights
-    whole = (a.num_params() + extra - routed) / layout.tp + routed / layout.ep
-    copied = whole / layout.pp * COPY_BYTES if layout.sharding in ("fsdp", "hsdp") and job.kernels_of_pytorch else 0.0
-    return {"copy_bytes": copied, "optimizer_bytes": (ADAM_BYTES + job.gradient_bytes + beside) * local,
-            "micro_batches": float(job.micro_batches),
+    return (ADAM_BYTES + job.gradient_bytes + beside) * local
+
+
+def _copy_bytes(job: Job) -> float:
+    """Bytes of a micro-batch that fully sharded PyTorch copies to and from its collectives' buffers, on one rank."""
+    a, layout = job.architecture, job.layout
+    if layout.sharding not in ("fsdp", "hsdp") or not job.kernels_of_pytorch:
+        return 0.0
+    routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
+    return COPY_BYTES * ((a.num_params() - routed) / layout.tp + routed / layout.ep) / layout.pp
+
+
+def schedule(job: Job) -> dict[str, float]:
+    """Fields of `Work` that follow from the number of micro-batches and the pipeline."""
+    layout = job.layout
+    return {"micro_batches": float(job.micro_batches),
             "cover": 1 + (layout.virtual_stages > 1) * (1 - 1 / layout.virtual_stages) * (min(layout.pp, job.micro_batches) - 1),
-            "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, a.layers // layout.pp)),
-            "model_flops": a.flops_per_token(job.tokens) * job.batch_tokens / layout.gpus}
+            "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, job.architecture.layers // layout.pp))}
 
 
 def ring_rate(job: Job, apart: int, ranks: int) -> float:
