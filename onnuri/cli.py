@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -21,6 +21,9 @@ from onnuri.errors import OnnuriError
 from onnuri.modality import Language, Medium
 from onnuri.planner.layout import Precision
 from onnuri.server.settings import ServeConfig
+
+if TYPE_CHECKING:
+    from onnuri.planner.hardware import Cluster
 
 Alias = tyro.conf.arg
 
@@ -282,6 +285,45 @@ class PlanReport:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnClusterFlags:
+    """Your cluster, where it is not the hardware table's. Flags count before the file."""
+
+    cluster: Path | None = None
+    """a TOML file: gpu, gpus and the keys below with _ for -; or a table [gpu] with a GPU of your own (docs/planner-plan.md)"""
+    price_usd: float | None = None
+    """what a GPU hour costs you, in dollars"""
+    nic_gbps: float | None = None
+    """network of a GPU to other nodes, one way, in gigabits a second, such as 400"""
+    nvlink_gbps: float | None = None
+    """fast links of a GPU, one way, in gigabytes a second: 450 for an H100, of whose 900 data sheets speak"""
+    gemm_tflops: float | None = None
+    """what large bf16 products reach when you measure them"""
+    gemm_fp8_tflops: float | None = None
+    """the same of fp8 products"""
+    gpus_per_node: int | None = None
+    """they fail together and fast links join them"""
+    nvlink_domain: int | None = None
+    """GPUs that fast links join, where that is not a node, such as 72"""
+    power_w: float | None = None
+    """of a GPU; below the table's it is a cap, and products slow down"""
+    memory_gib: float | None = None
+    """of a GPU, as it says itself, such as 79.1"""
+    memory_tb_per_s: float | None = None
+    """of a GPU's memory, 1e12 bytes a second"""
+    compiled: bool = False
+    """Onnuri's own step runs the kernels that PyTorch's compiler fuses"""
+
+    def made(self, gpu: str | None, gpus: int | None, default: tuple[str, int] | None = None) -> Cluster:
+        """The cluster of these flags, the file and the table."""
+        from onnuri.planner import own_cluster
+
+        said = {**dataclasses.asdict(self), "compiled": self.compiled or None}
+        path = said.pop("cluster")
+        below = own_cluster.read(path) if path else own_cluster.Own()
+        return below.beneath(own_cluster.Own(gpu=gpu, gpus=gpus, **said)).cluster(*(default or ()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRecipe:
     """What training a recipe takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
 
@@ -303,15 +345,16 @@ class PlanRecipe:
     """that the search may use; may be given more than once; without it, the recipe's own"""
     release: float | None = None
     """year of the training software, such as 2025.9; without it, of the newest published run"""
+    own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         import onnuri
         from onnuri import recipes
-        from onnuri.planner import hardware, report, words
+        from onnuri.planner import report, words
 
         recipe = recipes.find(self.recipe)
-        cluster = hardware.cluster(self.gpu or recipe.gpu, recipe.gpus if self.gpus is None else self.gpus)
+        cluster = self.own.made(self.gpu, self.gpus, (recipe.gpu, recipe.gpus))
         found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
                             budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release)
         report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else ())
@@ -321,21 +364,22 @@ class PlanRecipe:
 class PlanBudget:
     """Which size for a budget: the five systems and sizes made by rule, their loss, their odds, and what serving costs."""
 
-    gpu: str
-    """such as B200"""
-    gpus: int
-    """how many"""
+    gpu: str | None = None
+    """such as B200; without it, the cluster file's"""
+    gpus: int | None = None
+    """how many; without it, the cluster file's"""
     days: float
     """until the date"""
     engines: Literal["here", "any"] = "here"
     """whose layouts are compared: those that run here, or all (slower)"""
+    own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         from onnuri import recipes
-        from onnuri.planner import budget, budget_report, hardware
+        from onnuri.planner import budget, budget_report
 
-        found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus), self.days,
+        found = budget.budget([recipes.find(name) for name in recipes.NAMES], self.own.made(self.gpu, self.gpus), self.days,
                               self.engines)
         budget_report.write(found, **dataclasses.asdict(self.report))
 

@@ -34,8 +34,9 @@ def price(gpu: Gpu) -> Interval | None:
     return Interval(low=low, mid=mid, high=high)
 
 
-def bill(gpu: Gpu, hours: Interval) -> Bill:
-    usd, watts = price(gpu), gpu.power_w
+def bill(gpu: Gpu, hours: Interval, power_w: float | None = None) -> Bill:
+    """Return dollars and energy of these GPU hours; `power_w` is a GPU's, where it is not the table's."""
+    usd, watts = price(gpu), power_w or gpu.power_w
     return Bill(usd=spread(lambda h, p: h * p, hours, usd) if usd else None,
                 energy_mwh=spread(lambda h, *shares: h * watts / 1e6 * math.prod(shares), hours, DRAW, HOST, COOLING)
                 if watts else None)

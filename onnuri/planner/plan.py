@@ -241,7 +241,7 @@ def _assemble(work: _Work, notes: list[str], tokens: float | None, days: float |
     found, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
     took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), found.speed
     hours = spread(lambda d, e: d * 24 * cluster.gpus + e, took, encoding or exact(0.0))
-    cost, other = bills.bill(cluster.kind, hours), media_tokens(recipe) * work.share
+    cost, other = bills.bill(cluster.kind, hours, cluster.power_w), media_tokens(recipe) * work.share
     return Plan(
         recipe=recipe.name, title=recipe.title, cluster=cluster, layout=stages[main].layout, engine=stages[main].engine,
         total_params=recipe.architecture.num_params(), active_params=recipe.architecture.num_active_params(),
@@ -255,15 +255,24 @@ def _assemble(work: _Work, notes: list[str], tokens: float | None, days: float |
         loss=losses.expected_loss(omni.num_params(), omni.num_active_params(), recipe.tokens * work.share - other, other),
         serving=operate.serving(omni, cluster), media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
         days_wanted=days, usd_wanted=usd, tokens_wanted=wanted, in_time=(took * more).below(days) if days else None,
-        in_budget=(cost.usd * more).below(usd) if usd and cost.usd else None, evidence=_evidence(recipe, found), notes=tuple(notes),
-        search=search)
+        in_budget=(cost.usd * more).below(usd) if usd and cost.usd else None,
+        evidence=_evidence(recipe, cluster, found), notes=tuple(notes), search=search)
 
 
-def _evidence(recipe: Recipe, found: StepTime) -> dict[str, tuple[str, ...]]:
+def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tuple[str, ...]]:
     assumed = sorted(k for k, source in recipe.sources.items() if source == "assumed")
-    known = {"step": found.evidence, "goodput": goodputs.EVIDENCE, "loss": losses.EVIDENCE, "serving": operate.EVIDENCE,
-             "bill": ("list prices and rated power of the hardware table", "assumed: draw, cooling")}
+    yours = {"cluster": cluster.yours} if cluster.yours else {}
+    known = yours | {"step": found.evidence, "goodput": goodputs.EVIDENCE, "loss": losses.EVIDENCE, "serving": operate.EVIDENCE,
+             "bill": (_billed(cluster), "assumed: draw, cooling")}
     return known | ({"recipe": ("assumed: " + ", ".join(assumed),)} if assumed else {})
+
+
+def _billed(cluster: Cluster) -> str:
+    """Return what dollars and energy lean on."""
+    said = {line.partition(":")[0] for line in cluster.yours}
+    price = "your price" if "price" in said else "list prices of the hardware table"
+    power = "your power" if "power" in said else "rated power"
+    return f"{price}, {power}"
 
 
 def step_parts(found: StepTime) -> tuple[StepPart, ...]:

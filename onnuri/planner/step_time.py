@@ -85,13 +85,19 @@ def rates(job: Job) -> Rates:
     capped = cluster.power_w / kind.power_w if cluster.power_w and kind.power_w else 1.0
     precision = job.layout.precision
     return Rates(
-        wide=kind.bf16_tflops * 1e12 * share, narrow=kind.peak_tflops(precision) * 1e12 * share,
+        wide=kind.bf16_tflops * 1e12 * share, narrow=_narrow(job, share),
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
         plain=float(_plain(job)), eager=float(_eager(job)), compiled=float(_compiled(job)), year=_year(job),
         graphs=0.5 if job.graphs is None else float(job.graphs),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
+
+
+def _narrow(job: Job, share: float) -> float:
+    """Return FLOP/s of large products in the job's precision; fp8 products that were measured on the machine scale it."""
+    gain = job.cluster.fp8_gain if job.layout.precision in ("fp8", "mxfp8") else 1.0
+    return job.cluster.kind.peak_tflops(job.layout.precision) * 1e12 * share * gain
 
 
 def _eager(job: Job) -> bool:
