@@ -26,6 +26,16 @@ CLIP_BYTES = 4 + 8
 COPY_BYTES = 2 * (2 + 2) + (2 + 4)
 """of a weight and micro-batch: out of two gathers in 16 bits, its gradient into a 32-bit sum (`fully_shard`'s copies in and
 out, torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py)"""
+OPERATORS_NORM, OPERATORS_RESIDUAL, OPERATORS_ROTATED, OPERATORS_LATENT, OPERATORS_GATED = 135.0, 24.0, 50.0, 150.0, 31.0
+"""bytes that operators of transformers 5.23 read and write, forward and backward, a number of a norm's input, of a layer's
+state, of rotated queries and keys, of latent queries, of a gated feed-forward's width: what a dispatch mode counts in
+`onnuri/training/trace.py`'s way, products and attention left out"""
+OPERATORS_ROUTED = 90.0
+"""the same of a number that goes to an expert and back, the router's work with it"""
+FORWARD = 0.3
+"""of those bytes in the forward pass"""
+OPERATORS_LOSS = 46.0
+"""of a logit: `model/cross_entropy.py`"""
 FUSED_YEAR = 2026.42
 """Megatron Core 26.06 (github NVIDIA/Megatron-LM issue 4997): experts' biases, clamps and activations in one kernel"""
 
@@ -115,7 +125,8 @@ def inside(job: Job) -> dict[str, float]:
     heads = (1 + len(a.mtp)) * last
     head = _product(tokens, a.hidden, a.vocabulary / layout.tp)
     fields["head_flops"], fields["head_bytes"] = (3 * heads * x for x in head)
-    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * LOSS_BYTES / layout.tp
+    loss = OPERATORS_LOSS if job.ours else LOSS_BYTES
+    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * loss / layout.tp
     return fields | wires(job, "inside")
 
 
@@ -180,13 +191,35 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
         out |= {name: sum(part[name] for part in parts) for name in parts[0]}
     again = 4.0 if forgets(job) else passes
     out["elementwise_bytes"] = 2 * again * moved
+    if job.ours and not job.cluster.compiled:
+        out["elementwise_bytes"] = (1 + FORWARD * (again - 3)) * tokens * operator_bytes(block, h, job.layout)
+        if e := block.experts:
+            out["permute_bytes"] = OPERATORS_ROUTED * tokens / tp * e.topk * h
     if forgets(job):
         out["layers"] = again / 3
         if block.experts:
-            out |= {"permute_bytes": out["permute_bytes"] * again / passes, "expert_layers": again / 3}
+            out |= {"permute_bytes": out["permute_bytes"] * (1 + FORWARD * (again - 3)), "expert_layers": again / 3}
+    if job.ours and block.experts:
+        # transformers' `grouped_mm` waits for no count of tokens and launches about as many kernels as two layers more
+        out |= {"layers": 3 * out["layers"], "expert_layers": 0.0}
     out["quant_bytes"] = out.get("proj_bytes", 0.0) + out.get("mlp_bytes", 0.0)
     out["expert_quant_bytes"] = out.get("expert_bytes", 0.0)
     return out
+
+
+def operator_bytes(block: Block, h: int, layout: Layout) -> float:
+    """Return the bytes a token that transformers' operators between a layer's products read and write, forward and
+    backward, one operator after another: by its sizes, as counted in a trace of Llama, Solar Open and A.X K1."""
+    tp, at, e = layout.tp, block.attention, block.experts
+    moved = OPERATORS_NORM * (block.norms + block.centred * 0.2) * h + OPERATORS_RESIDUAL * h
+    moved += 30.0 * block.gated_norms * h
+    if at and at.kv_rank:
+        moved += OPERATORS_LATENT * at.heads * (at.head_dim + at.rope_dim)
+    elif at:
+        each = OPERATORS_ROTATED + OPERATORS_NORM * at.qk_norm
+        moved += (each * (at.heads + at.kv_heads) * at.head_dim + 10.0 * at.gated * at.heads * at.values) / tp
+    width = block.mlp + (e.shared * (e.shared_width or e.width) + e.topk * e.width if e else 0)
+    return moved + OPERATORS_GATED * width / tp * (0.5 + 0.5 * block.gated)
 
 
 def forward_passes(job: Job) -> float:

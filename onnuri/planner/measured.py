@@ -16,6 +16,8 @@ from onnuri.planner.layout import Layout
 
 Row = dict[str, str]
 FILE = DATA / "measured_gpu.csv"
+RELEASE = 2026.2
+"""of PyTorch 2.11"""
 SOURCE = "onnuri, own step"
 
 
@@ -39,7 +41,7 @@ def job(row: Row) -> Job:
                     recompute=row["recompute"])  # type: ignore[arg-type]
     cluster = Cluster(gpu=row["gpu"], gpus=gpus, compiled="layers compiled" in row["note"])
     return Job(architecture=shapes()[row["model"]], layout=layout, cluster=cluster, tokens=tokens, batch_tokens=batch,
-               graphs=False)
+               graphs=False, release=RELEASE)
 
 
 def peak_gib(row: Row) -> float:

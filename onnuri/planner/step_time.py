@@ -44,10 +44,8 @@ class Rates(NamedTuple):
     """exponentials a second"""
     plain: float
     """1 where attention's kernels are older than the GPU"""
-    eager: float
-    """1 where kernels are not fused"""
-    compiled: float
-    """1 where PyTorch's compiler fused them"""
+    own: float
+    """1 for Onnuri's trainer, whose bytes between products are counted operator by operator"""
     year: float
     graphs: float
     """probability that kernels are replayed"""
@@ -89,7 +87,7 @@ def rates(job: Job) -> Rates:
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        plain=float(_plain(job)), eager=float(_eager(job)), compiled=float(_compiled(job)), year=_year(job),
+        plain=float(_plain(job)), own=float(job.ours), year=_year(job),
         graphs=0.5 if job.graphs is None else float(job.graphs),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 
@@ -100,16 +98,6 @@ def _narrow(job: Job, share: float) -> float:
     return job.cluster.kind.peak_tflops(job.layout.precision) * 1e12 * share * gain
 
 
-def _eager(job: Job) -> bool:
-    """Return whether kernels around the products are not fused."""
-    return job.kernels == "eager" or (job.ours and not job.cluster.compiled)
-
-
-def _compiled(job: Job) -> bool:
-    """Return whether PyTorch's compiler fused the kernels around the products."""
-    return job.cluster.compiled if job.ours else job.kernels == "compiled"
-
-
 def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
     """Exposed parts of a step, and what is hidden."""
     narrow = r.fp8 + r.mxfp8 + r.nvfp4
@@ -118,12 +106,14 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     speed = r.narrow * clock * (1 - narrow + (r.fp8 + r.mxfp8) * c["fp8"] + r.nvfp4 * c["nvfp4"])
     corner = functools.partial(larger, sharp=c["corner"])
     old = math_exp(2022 - r.year)
-    soft = 1 + c["plain_attention"] * r.plain + c["old"] * old
+    # PyTorch's own attention comes nearer to the vendors' year by year
+    behind = c["plain_attention"] * r.plain * math_exp(-c["attention_progress"] * (r.year - HOPPER))
+    soft = 1 + behind + c["old"] * old
     memory = r.memory * c["memory"]
     size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
     # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
     fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
-    around = 1 + (c["eager"] - 1) * r.eager + (c["compiled"] - 1) * r.compiled
+    between = c["elementwise"] * (1 + c["old"] * old) * (1 - r.own) + c["operators"] * r.own
     one = {  # of a micro-batch
         "projections": corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
         "feed_forward": corner(w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory),
@@ -131,9 +121,9 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
         "head": corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
         "attention": soft * corner(w.attention_flops / (wide * c["attention"]), w.exponentials / (r.special * c["exponential"])),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
-        "elementwise": c["elementwise"] * (1 + c["old"] * old) * around * w.elementwise_bytes / memory,
+        "elementwise": between * w.elementwise_bytes / memory,
         "copies": w.copy_bytes / memory,
-        "permute": c["permute"] * fused * w.permute_bytes / memory,
+        "permute": (c["permute"] * fused * (1 - r.own) + c["operators"] * r.own) * w.permute_bytes / memory,
         "scan": c["scan"] * w.scan_bytes / memory,
     }
     busy = sum(one.values())
