@@ -70,6 +70,8 @@ class Work(NamedTuple):
     layers: float = 0.0
     """passes through a layer whose kernels the host launches"""
     expert_layers: float = 0.0
+    expert_groups: float = 0.0
+    """experts of a rank in those layers, each with kernels of its own"""
     tp_wire: float = 0.0
     """s that tensor parallelism holds its links at their full rate; so all of these"""
     cp_wire: float = 0.0
@@ -111,7 +113,7 @@ def inside(job: Job) -> dict[str, float]:
     passes = forward_passes(job)
     fields = dict.fromkeys(("proj_flops", "proj_bytes", "mlp_flops", "mlp_bytes", "expert_flops", "expert_bytes",
                             "quant_bytes", "expert_quant_bytes", "attention_flops", "exponentials", "elementwise_bytes",
-                            "permute_bytes", "scan_bytes", "layers", "expert_layers"), 0.0)
+                            "permute_bytes", "scan_bytes", "layers", "expert_layers", "expert_groups"), 0.0)
     share, last = _stages(a, layout)
     kinds = [_block(a, a.blocks[k], job, tokens, passes) if k == n else {} for n, k in enumerate(a.alike)]
     of_mtp = [_block(a, block, job, tokens, passes) for block in a.mtp]
@@ -201,7 +203,7 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
             out |= {"permute_bytes": out["permute_bytes"] * (1 + FORWARD * (again - 3)), "expert_layers": again / 3}
     if job.ours and block.experts:
         # transformers' `grouped_mm` waits for no count of tokens and launches about as many kernels as two layers more
-        out |= {"layers": 3 * out["layers"], "expert_layers": 0.0}
+        out |= {"layers": 3 * out["layers"], "expert_layers": 0.0, "expert_groups": 0.0}
     out["quant_bytes"] = out.get("proj_bytes", 0.0) + out.get("mlp_bytes", 0.0)
     out["expert_quant_bytes"] = out.get("expert_bytes", 0.0)
     return out
@@ -265,9 +267,9 @@ def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -
     local = e.routed / layout.ep
     each = tokens / layout.tp * e.topk / local
     shapes = [(width, (1 + block.gated) * e.width), (e.width, width)]
-    done = [_product(each, k, n) for k, n in shapes]
+    done = [_product(each + TILE / 2, k, n) for k, n in shapes]  # groups end in the middle of a tile
     return {"expert_flops": passes * local * sum(d[0] for d in done), "expert_bytes": passes * local * sum(d[1] for d in done),
-            "permute_bytes": 2 * passes * tokens / layout.tp * e.topk * width * 4, "expert_layers": passes / 3}
+            "permute_bytes": 2 * passes * tokens / layout.tp * e.topk * width * 4, "expert_layers": passes / 3, "expert_groups": local * passes / 3}
 
 
 def pace(job: Job) -> Held:
