@@ -178,14 +178,14 @@ def meanings(row: Row) -> list[Meaning]:
 
 
 def _kernels(row: Row) -> Kernels:
-    """PyTorch's own where a row speaks of its compiler, its attention or its sharding and of no vendor's library; of them
-    its compiler's where the row says so."""
+    """PyTorch's own where a row speaks of its compiler, its attention, its sharding or an engine made of it, and of no vendor's
+    library; unfused where the row says so."""
     said = f"{note(row)} {row['zero_or_fsdp']}"
-    own = re.search(r"torch\.?compile|torchtitan|SDPA|FSDP|\beager\b", said, re.I)
+    own = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|FSDP|\beager\b", said, re.I)
     library = re.search(r"\bTE\b|Transformer Engine|Megatron|NeMo|XLA|JAX|MaxText", note(row)) or row["gpu"].startswith("TPU")
     if not own or library:
         return "vendor"
-    return "compiled" if re.search(r"compile", said, re.I) else "eager"
+    return "eager" if re.search(r"\beager\b", said, re.I) else "compiled"
 
 
 def _gradient_bytes(row: Row) -> float:

@@ -19,6 +19,9 @@ from onnuri.planner.job import Job
 HOPPER = 2023.0
 """PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since (arXiv 2407.08608: 35 %
 of an H100's peak, against 75 %)"""
+UNFUSED = 0.4
+"""more bytes that eager operators move than the vendors' kernels: 944 KB a token and layer of a Llama of width 2,048 in a trace,
+against 270 KB counted once, times the fitted `elementwise`"""
 SMALL, OTHERS = 2e9, ("TPU", "MI", "Ascend", "Gaudi")
 """parameters below which, and GPUs on which, errors are larger: three of four rows are on NVIDIA's"""
 COMMON_YEAR = 2025.5
@@ -44,6 +47,10 @@ class Rates(NamedTuple):
     """exponentials a second"""
     plain: float
     """1 where attention's kernels are older than the GPU"""
+    pytorch: float
+    """1 where PyTorch's own engines run, whose tensor parallelism waits for its collectives"""
+    eager: float
+    """1 where another group's kernels are not fused"""
     own: float
     """1 for Onnuri's trainer, whose bytes between products are counted operator by operator"""
     year: float
@@ -87,8 +94,9 @@ def rates(job: Job) -> Rates:
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        plain=float(_plain(job)), own=float(job.ours), year=_year(job),
-        graphs=0.5 if job.graphs is None else float(job.graphs),
+        plain=float(_plain(job)), own=float(job.ours),
+        pytorch=float(job.kernels_of_pytorch), eager=float(job.kernels == "eager"), year=_year(job),
+        graphs=_graphs(job),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 
 
@@ -113,7 +121,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
     # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
     fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
-    between = c["elementwise"] * (1 + c["old"] * old) * (1 - r.own) + c["operators"] * r.own
+    between = c["elementwise"] * (1 + c["old"] * old) * (1 + UNFUSED * r.eager) * (1 - r.own) + c["operators"] * r.own
     one = {  # of a micro-batch
         "projections": corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
         "feed_forward": corner(w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory),
@@ -130,7 +138,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
     host = (w.layers * c["launch"] + (w.expert_layers * c["launch_experts"] + w.expert_groups * c["launch_group"]) * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
     one["launch"] = corner(busy, host) - busy
-    shown = {"tp": c["tp_exposed"], "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
+    shown = {"tp": r.pytorch + (1 - r.pytorch) * c["tp_exposed"], "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
     sent = {"tp": w.tp_wire / c["wire"], "cp": w.cp_wire / c["wire"], "ep": w.ep_wire / c["wire"], "pp": w.pp_wire / c["wire"]}
     one |= {name: time * shown[name] for name, time in sent.items()}
     pace = sum(one.values())
@@ -176,6 +184,14 @@ def doubts(job: Job) -> int:
 def _year(job: Job) -> float:
     """Of the training software: where it is unknown, the common one, or soon after the GPU."""
     return job.release or max(COMMON_YEAR, job.cluster.kind.launched + 0.5)
+
+
+def _graphs(job: Job) -> float:
+    """Return the probability that kernels are replayed from captured graphs: a half where it is not said, and none in
+    Onnuri's trainer."""
+    if job.graphs is not None:
+        return float(job.graphs)
+    return 0.0 if job.ours else 0.5
 
 
 def _plain(job: Job) -> bool:
