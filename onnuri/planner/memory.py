@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from onnuri.config import Config
-from onnuri.planner.activations import SAVED, Kept, eager, fused, matrices
+from onnuri.planner.activations import SAVED, Kept, compiled, eager, fused, matrices
 from onnuri.planner.architecture import Block
 from onnuri.planner.constants import Constant
 from onnuri.planner.interval import Z80, Interval
@@ -217,7 +217,8 @@ class _OwnStep:
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
         self.tokens = job.pass_tokens
-        kinds = [(layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout, job.imbalance)) for b in a.blocks]
+        costs = compiled if job.cluster.compiled else eager
+        kinds = [(layer(b, a.hidden, self.layout), costs(b, a.hidden, self.layout, job.imbalance)) for b in a.blocks]
         self.groups = [held for (held, _), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         self.costs = [cost for (_, cost), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
         divided = self.layout.ep if self.layout.ep > 1 else self.layout.tp
@@ -232,6 +233,9 @@ class _OwnStep:
         changes = {j for k in range(1, last + 1) if self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
         self.layers = changes | {last, max(last - 1, 0)}
         """in which the fullest moment can be: where kinds change, and the last but one, which has sums on their way"""
+        if job.micro_batches == 1 and self.tokens * self.kept[-1] < 4 * self.shards[-1]:
+            # gradients grow faster than what is kept shrinks, so the first layers can be fullest
+            self.layers |= {0, min(1, last)}
 
     def fullest(self) -> Memory:
         parameters = 4 * (self.shards[-1] + self.root.kept + self.embedding.kept)
