@@ -85,6 +85,9 @@ class Work(NamedTuple):
     """messages in a row times ranks, a micro-batch"""
     step_hops: float = 0.0
     """the same, a step"""
+    tp_copy_bytes: float = 0.0
+    """what PyTorch's tensor parallelism lays out anew around its collectives: they cut the first dimension, and tokens are
+    the second (torch/distributed/_functional_collectives.py: `torch.cat(torch.chunk(...))`)"""
     copy_bytes: float = 0.0
     """whole weights and gradients that fully sharded PyTorch copies to and from its collectives' buffers"""
     optimizer_bytes: float = 0.0
@@ -129,6 +132,7 @@ def inside(job: Job) -> dict[str, float]:
     fields["head_flops"], fields["head_bytes"] = (3 * heads * x for x in head)
     loss = OPERATORS_LOSS if job.ours else LOSS_BYTES
     fields["elementwise_bytes"] += heads * tokens * a.vocabulary * loss / layout.tp
+    fields["tp_copy_bytes"] = _layout_bytes(job)
     return fields | wires(job, "inside")
 
 
@@ -344,6 +348,14 @@ def schedule(job: Job) -> dict[str, float]:
     return {"micro_batches": float(job.micro_batches),
             "cover": 1 + (layout.virtual_stages > 1) * (1 - 1 / layout.virtual_stages) * (min(layout.pp, job.micro_batches) - 1),
             "bubble": (layout.pp - 1) / min(layout.virtual_stages, max(1, job.architecture.layers // layout.pp))}
+
+
+def _layout_bytes(job: Job) -> float:
+    """Bytes of a micro-batch that PyTorch's tensor parallelism reads and writes to lay tokens out anew."""
+    if job.layout.tp == 1 or not job.layout.sequence_parallel or not job.kernels_of_pytorch or job.async_tp:
+        return 0.0
+    moved = sum(c.total for c in collectives(job, pace(job), "inside") if c.axis == "tp")
+    return 2 * moved / job.micro_batches
 
 
 def ring_rate(job: Job, apart: int, ranks: int) -> float:

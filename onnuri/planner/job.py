@@ -9,9 +9,9 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.layout import Layout
 
-Kernels = Literal["vendor", "compiled", "eager"]
-"""vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; compiled: PyTorch's own, fused by its compiler;
-eager: PyTorch's own, one an operation"""
+Kernels = Literal["vendor", "torch", "compiled", "eager"]
+"""vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; torch: PyTorch's own,
+fused by hand; compiled: fused by its compiler; eager: one an operation"""
 
 
 class Job(Config):
@@ -29,6 +29,8 @@ class Job(Config):
 
     kernels: Kernels = "vendor"
     """of another group's engine; Onnuri's trainer runs eager ones"""
+    async_tp: bool = False
+    """PyTorch's tensor parallelism sends pieces beside its products (asynchronous tensor parallelism) instead of waiting"""
     graphs: bool | None = None
     """kernels replayed from captured graphs instead of launched one by one; None for unknown"""
     gradient_bytes: float = 4.0

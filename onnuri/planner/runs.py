@@ -173,19 +173,23 @@ def meanings(row: Row) -> list[Meaning]:
         jobs.append(Job(architecture=a, layout=layout, cluster=cluster, tokens=tokens, batch_tokens=max(batch, rank),
                         elsewhere=True, release=year(row, a), kernels=_kernels(row),
                         graphs=True if re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU") else None,
-                        gradient_bytes=_gradient_bytes(row)))
+                        gradient_bytes=_gradient_bytes(row), async_tp=bool(re.search(r"async-? ?TP", note(row), re.I))))
     return [Meaning(job, 1 / len(jobs)) for job in jobs]
 
 
 def _kernels(row: Row) -> Kernels:
-    """PyTorch's own where a row speaks of its compiler, its attention, its sharding or an engine made of it, and of no vendor's
-    library; unfused where the row says so."""
+    """PyTorch's own where a row speaks of its compiler, its attention or an engine made of it, or of its sharding alone, and of
+    no vendor's library; unfused where the row says so."""
     said = f"{note(row)} {row['zero_or_fsdp']}"
-    own = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|FSDP|\beager\b", said, re.I)
+    own = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", said, re.I)
+    alone = all((whole(row, c) or 1) == 1 for c in ("tp", "pp", "cp"))  # beside other degrees it is a group's own engine
+    own = own or (alone and re.search("FSDP", said, re.I))
     library = re.search(r"\bTE\b|Transformer Engine|Megatron|NeMo|XLA|JAX|MaxText", note(row)) or row["gpu"].startswith("TPU")
     if not own or library:
         return "vendor"
-    return "eager" if re.search(r"\beager\b", said, re.I) else "compiled"
+    if re.search(r"\beager\b", said, re.I):
+        return "eager"
+    return "compiled" if re.search("compile", said, re.I) else "torch"
 
 
 def _gradient_bytes(row: Row) -> float:

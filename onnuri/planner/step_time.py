@@ -56,6 +56,8 @@ class Rates(NamedTuple):
     """1 where PyTorch's own engines run, whose tensor parallelism waits for its collectives"""
     eager: float
     """1 where another group's kernels are not fused"""
+    compiled: float
+    """1 where PyTorch's compiler fused another group's"""
     own: float
     """1 for Onnuri's trainer, whose bytes between products are counted operator by operator"""
     year: float
@@ -99,8 +101,8 @@ def rates(job: Job) -> Rates:
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        plain=float(_plain(job)), own=float(job.ours),
-        pytorch=float(job.kernels_of_pytorch), eager=float(job.kernels == "eager"), year=_year(job),
+        plain=float(_plain(job)), own=float(job.ours), compiled=float(job.kernels == "compiled" and not job.ours),
+        pytorch=float(job.kernels_of_pytorch and not job.async_tp), eager=float(job.kernels == "eager"), year=_year(job),
         graphs=_graphs(job),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 
@@ -126,7 +128,8 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
     # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
     fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
-    between = c["elementwise"] * (1 + c["old"] * old) * (1 + UNFUSED * r.eager) * (1 - r.own) + c["operators"] * r.own
+    others = (1 + UNFUSED * r.eager) * (1 - (1 - c["compiled"]) * r.compiled)
+    between = c["elementwise"] * (1 + c["old"] * old) * others * (1 - r.own) + c["operators"] * r.own
     one = {  # of a micro-batch
         "projections": corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
         "feed_forward": corner(w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory),
@@ -135,7 +138,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
         "attention": soft * corner(w.attention_flops / (wide * c["attention"]), w.exponentials / (r.special * c["exponential"])),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
         "elementwise": between * w.elementwise_bytes / memory,
-        "copies": w.copy_bytes / memory,
+        "copies": (w.copy_bytes + w.tp_copy_bytes) / memory,
         "permute": (c["permute"] * fused * (1 - r.own) + c["operators"] * r.own) * w.permute_bytes / memory,
         "scan": c["scan"] * w.scan_bytes / memory,
     }
