@@ -232,7 +232,7 @@ def forward_passes(job: Job) -> float:
     """Return a layer's passes through its products, in forward passes: one, two of the backward pass, and what is computed
     again. PyTorch's engines that recompute selectively do every second product, or every second layer, once more
     (torchtitan, `distributed/activation_checkpoint.py`)."""
-    half = job.layout.recompute == "selective" and not job.ours and job.kernels != "vendor"
+    half = job.layout.recompute == "selective" and not job.ours and job.runs_kernels != "vendor"
     return 4.0 if job.layout.recompute == "full" else 3.5 if half else 3.0
 
 

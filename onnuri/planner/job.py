@@ -49,7 +49,13 @@ class Job(Config):
     @property
     def kernels_of_pytorch(self) -> bool:
         """Whether PyTorch's own kernels run, compiled or not."""
-        return self.ours or self.kernels != "vendor"
+        return self.ours or self.runs_kernels != "vendor"
+
+    @property
+    def runs_kernels(self) -> Kernels:
+        """Whose kernels run: a plan that needs torchtitan runs PyTorch's, a published run what it says."""
+        planned = self.layout.engine == "torchtitan" and not self.elsewhere and self.kernels == "vendor"
+        return "torch" if planned else self.kernels
 
     @property
     def micro_batches(self) -> int:

@@ -101,8 +101,8 @@ def rates(job: Job) -> Rates:
         cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        plain=float(_plain(job)), own=float(job.ours), compiled=float(job.kernels == "compiled" and not job.ours),
-        pytorch=float(job.kernels_of_pytorch and not job.async_tp), eager=float(job.kernels == "eager"), year=_year(job),
+        plain=float(_plain(job)), own=float(job.ours), compiled=float(job.runs_kernels == "compiled" and not job.ours),
+        pytorch=float(job.kernels_of_pytorch and not job.async_tp), eager=float(job.runs_kernels == "eager"), year=_year(job),
         graphs=_graphs(job),
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
 
