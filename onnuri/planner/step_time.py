@@ -19,6 +19,9 @@ from onnuri.planner.job import Job
 HOPPER = 2023.0
 """PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since (arXiv 2407.08608: 35 %
 of an H100's peak, against 75 %)"""
+NEARER = 0.1
+"""of log, a year: PyTorch's own attention comes nearer to the vendors' (cuDNN's and later FlashAttention's kernels enter
+`scaled_dot_product_attention`, PyTorch 2.5 to 2.11); assumed, a fit moves it to 0.07"""
 UNFUSED = 0.4
 """more bytes that eager operators move than the vendors' kernels: 944 KB a token and layer of a Llama of width 2,048 in a trace,
 against 270 KB counted once, times the fitted `elementwise`"""
@@ -121,8 +124,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     speed = r.narrow * clock * (1 - narrow + (r.fp8 + r.mxfp8) * c["fp8"] + r.nvfp4 * c["nvfp4"])
     corner = functools.partial(larger, sharp=c["corner"])
     old = math_exp(2022 - r.year)
-    # PyTorch's own attention comes nearer to the vendors' year by year
-    behind = c["plain_attention"] * r.plain * math_exp(-c["attention_progress"] * (r.year - HOPPER))
+    behind = c["plain_attention"] * r.plain * math_exp(-NEARER * (r.year - HOPPER))
     soft = 1 + behind + c["old"] * old
     memory = r.memory * c["memory"]
     size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
@@ -151,13 +153,13 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     one |= {name: time * shown[name] for name, time in sent.items()}
     pace = sum(one.values())
     gather = w.gather_wire / c["wire"] + w.gather_hops * c["hop"]
-    hides = c["overlap"] * pace
-    one["gather"] = corner(gather, hides) - hides + c["leak"] * gather
+    hides = min(c["overlap"], 1.0) * pace
+    one["gather"] = beyond(gather, hides, c["corner"]) + c["leak"] * gather
     step = w.step_wire / c["wire"] + w.step_hops * c["hop"]
     parts = {name: time * w.micro_batches for name, time in one.items()}
     parts["bubble"] = w.bubble * sum(one.values())
     covered = hides * w.cover
-    parts["reduce"] = corner(step, covered) - covered + c["leak"] * step
+    parts["reduce"] = beyond(step, covered, c["corner"]) + c["leak"] * step
     parts["optimizer"] = w.optimizer_bytes / memory
     parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
     hidden = {name: time * (1 - shown[name]) * w.micro_batches for name, time in sent.items()}
@@ -249,6 +251,11 @@ def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
 def larger(a: float, b: float, sharp: float) -> float:
     """The larger of two, with a round corner: their sum where `sharp` is 1."""
     return (a**sharp + b**sharp) ** (1 / sharp)
+
+
+def beyond(a: float, b: float, sharp: float) -> float:
+    """Return what `larger` of the two is more than the second: none where the first is 0, whatever rounding does."""
+    return b * ((1 + (a / b) ** sharp) ** (1 / sharp) - 1)  # type: ignore[no-any-return]
 
 
 def math_exp(x: float) -> float:
