@@ -197,17 +197,17 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
         out |= {name: sum(part[name] for part in parts) for name in parts[0]}
     again = 4.0 if forgets(job) else passes
     out["elementwise_bytes"] = 2 * again * moved
-    if job.ours and not job.cluster.compiled:
-        out["elementwise_bytes"] = (1 + FORWARD * (again - 3)) * tokens * operator_bytes(block, h, job.layout)
-        if e := block.experts:
-            out["permute_bytes"] = OPERATORS_ROUTED * tokens / tp * e.topk * h
     if forgets(job):
         out["layers"] = again / 3
-        if block.experts:
-            out |= {"permute_bytes": out["permute_bytes"] * (1 + FORWARD * (again - 3)), "expert_layers": again / 3}
-    if job.ours and block.experts:
+    if job.ours and (e := block.experts):
         # transformers' `grouped_mm` waits for no count of tokens and launches about as many kernels as two layers more
-        out |= {"layers": 3 * out["layers"], "expert_layers": 0.0, "expert_groups": 0.0}
+        out |= {"layers": 3 * out["layers"], "expert_layers": 0.0, "expert_groups": 0.0,
+                "permute_bytes": out["permute_bytes"] * again / passes}
+    if job.ours and not job.cluster.compiled:
+        grown = 1 + FORWARD * (again - 3)
+        out["elementwise_bytes"] = grown * tokens * operator_bytes(block, h, job.layout)
+        if e := block.experts:
+            out["permute_bytes"] = grown * OPERATORS_ROUTED * tokens / tp * e.topk * h
     out["quant_bytes"] = out.get("proj_bytes", 0.0) + out.get("mlp_bytes", 0.0)
     out["expert_quant_bytes"] = out.get("expert_bytes", 0.0)
     return out
