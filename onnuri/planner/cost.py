@@ -179,8 +179,8 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
         out |= _products("proj", tokens, [(h, n / tp), (inner / tp, h)], passes)
         out["scan_bytes"] = 2 * passes * tokens * inner * 8 / tp
     width = block.mlp + (block.experts.shared * (block.experts.shared_width or block.experts.width) if block.experts else 0)
-    products = [(h, (1 + block.gated) * width / tp)] if width else []
-    down = [(width / tp, h)] if width else []
+    products: list[tuple[float, float]] = [(h, (1 + block.gated) * width / tp)] if width else []
+    down: list[tuple[float, float]] = [(width / tp, h)] if width else []
     moved += (2.0 + block.gated) * tokens * width / tp
     products += [(h, block.gate_rank), (block.gate_rank, h)] * block.gated_norms
     if e := block.experts:
@@ -273,7 +273,8 @@ def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -
     shapes = [(width, (1 + block.gated) * e.width), (e.width, width)]
     done = [_product(each + TILE / 2, k, n) for k, n in shapes]  # groups end in the middle of a tile
     return {"expert_flops": passes * local * sum(d[0] for d in done), "expert_bytes": passes * local * sum(d[1] for d in done),
-            "permute_bytes": 2 * passes * tokens / layout.tp * e.topk * width * 4, "expert_layers": passes / 3, "expert_groups": local * passes / 3}
+            "permute_bytes": 2 * passes * tokens / layout.tp * e.topk * width * 4,
+            "expert_layers": passes / 3, "expert_groups": local * passes / 3}
 
 
 def pace(job: Job) -> Held:

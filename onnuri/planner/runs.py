@@ -181,11 +181,10 @@ def _kernels(row: Row) -> Kernels:
     """PyTorch's own where a row speaks of its compiler, its attention or an engine made of it, or of its sharding alone, and of
     no vendor's library; unfused where the row says so."""
     said = f"{note(row)} {row['zero_or_fsdp']}"
-    own = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", said, re.I)
+    named = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", said, re.I)
     alone = all((whole(row, c) or 1) == 1 for c in ("tp", "pp", "cp"))  # beside other degrees it is a group's own engine
-    own = own or (alone and re.search("FSDP", said, re.I))
     library = re.search(r"\bTE\b|Transformer Engine|Megatron|NeMo|XLA|JAX|MaxText", note(row)) or row["gpu"].startswith("TPU")
-    if not own or library:
+    if library or not (named or (alone and re.search("FSDP", said, re.I))):
         return "vendor"
     if re.search(r"\beager\b", said, re.I):
         return "eager"

@@ -146,9 +146,11 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     }
     busy = sum(one.values())
     progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
-    host = (w.layers * c["launch"] + (w.expert_layers * c["launch_experts"] + w.expert_groups * c["launch_group"]) * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
+    of_experts = w.expert_layers * c["launch_experts"] + w.expert_groups * c["launch_group"]
+    host = (w.layers * c["launch"] + of_experts * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
     one["launch"] = corner(busy, host) - busy
-    shown = {"tp": r.pytorch + (1 - r.pytorch) * c["tp_exposed"], "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
+    waits = r.pytorch + (1 - r.pytorch) * c["tp_exposed"]
+    shown = {"tp": waits, "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
     sent = {"tp": w.tp_wire / c["wire"], "cp": w.cp_wire / c["wire"], "ep": w.ep_wire / c["wire"], "pp": w.pp_wire / c["wire"]}
     one |= {name: time * shown[name] for name, time in sent.items()}
     pace = sum(one.values())
