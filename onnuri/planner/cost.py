@@ -179,21 +179,21 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
         out |= _products("proj", tokens, [(h, n / tp), (inner / tp, h)], passes)
         out["scan_bytes"] = 2 * passes * tokens * inner * 8 / tp
     width = block.mlp + (block.experts.shared * (block.experts.shared_width or block.experts.width) if block.experts else 0)
-    products: list[tuple[float, float]] = [(h, (1 + block.gated) * width / tp)] if width else []
+    wide: list[tuple[float, float]] = [(h, (1 + block.gated) * width / tp)] if width else []
     down: list[tuple[float, float]] = [(width / tp, h)] if width else []
     moved += (2.0 + block.gated) * tokens * width / tp
-    products += [(h, block.gate_rank), (block.gate_rank, h)] * block.gated_norms
+    wide += [(h, block.gate_rank), (block.gate_rank, h)] * block.gated_norms
     if e := block.experts:
         if e.latent:
-            products += [(h, e.latent), (e.latent, h)]
+            wide += [(h, e.latent), (e.latent, h)]
         out |= _experts(e.latent or h, block, job, tokens, passes)
         apart = e.bias and not (job.release or 0.0) >= FUSED_YEAR
         passed = 2.0 + block.gated + 12 * apart  # biases and clamps came as kernels of their own
         moved += passed * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
     # PyTorch stops a layer's recomputation at the last tensor that is needed: a dense feed-forward's last product is not
     stopped = block.mlp and block.norms <= 2 and not block.experts and job.kernels_of_pytorch
-    parts = [_products("mlp", tokens, products, passes), _products("mlp", tokens, down, 3.0 if stopped else passes)]
-    if products:
+    parts = [_products("mlp", tokens, wide, passes), _products("mlp", tokens, down, 3.0 if stopped else passes)]
+    if wide:
         out |= {name: sum(part[name] for part in parts) for name in parts[0]}
     again = 4.0 if forgets(job) else passes
     out["elementwise_bytes"] = 2 * again * moved
