@@ -86,6 +86,8 @@ def test_interval_widens_for_what_is_unknown() -> None:
     assert all(told[0] < wider for wider in told[1:])
     ours, unmeasured = step_time(job()), step_time(job(gpu="B200"))  # our own step was measured on an H200
     assert ours.high / ours.low == pytest.approx(told[0]) and unmeasured.high / unmeasured.low > told[0]
+    many = step_time(job(dp=64))  # nor has it ever been timed over a network
+    assert many.high / many.low > told[0]
     old, new = (step_time(job("Mixtral-8x7B").replace(elsewhere=True, release=year)) for year in (2024.5, 2026.0))
     assert old.high / old.low > new.high / new.low
 
