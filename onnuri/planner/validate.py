@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from onnuri import media
 from onnuri.errors import ConfigError
-from onnuri.planner import constants, goodput, memory_rows, routing, runs, step_time
+from onnuri.planner import constants, goodput, measured, memory_rows, routing, runs, step_time
 from onnuri.planner.interval import Interval, spread
 from onnuri.planner.job import Job
 
@@ -77,7 +77,7 @@ def in_sample(rows: Iterable[runs.Row]) -> int:
     def figures(row: runs.Row) -> tuple[object, ...]:
         return tuple(runs.number(row, c) if c in runs.NUMBERS else row[c] for c in runs.COLUMNS if c != "id")
 
-    fitted = {figures(row) for row in runs.published()}
+    fitted = {figures(row) for row in (*runs.published(), *runs.read(measured.FILE))}
     return sum(figures(row) in fitted for row in rows)
 
 

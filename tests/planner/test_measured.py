@@ -21,6 +21,7 @@ from onnuri.planner.layout import Layout
 from onnuri.planner.memory import GIB, memory
 from onnuri.planner.step_time import step_time
 from onnuri.planner.stock import architecture
+from onnuri.planner.validate import in_sample
 from onnuri.training import standins
 
 ROWS = runs.read(measured.FILE)
@@ -44,7 +45,7 @@ def test_what_a_case_left_over_is_the_last_ones_weights() -> None:
 
 
 def test_measured_rows_are_evidence_of_the_fit() -> None:
-    assert usable(ROWS) == ROWS
+    assert usable(ROWS) == ROWS and in_sample(ROWS) == len(ROWS)
     e = stack(ROWS)
     assert e.per_gpu == pytest.approx([int(row["global_batch_tokens"]) for row in ROWS])
     assert published(e) == pytest.approx([math.log(float(row["value"])) for row in ROWS])
