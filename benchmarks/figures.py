@@ -109,7 +109,8 @@ def matrix_readme(korean: bool = False) -> str | None:
                 f"칸마다 {found['items']}개, {found['seconds'] / 60:.0f}분, {found['machine']}.")
     else:
         said = (f"Off the diagonal by number of objects (attributes / whole scenes): {', '.join(by_objects)}. "
-                f"Chance for attributes: {chance:.0f}. {found['items']} items a cell, {found['seconds'] / 60:.0f} minutes on {found['machine']}.")
+                f"Chance for attributes: {chance:.0f}. {found['items']} items a cell, "
+                f"{found['seconds'] / 60:.0f} minutes on {found['machine']}.")
     return "\n".join([table(["보낸 것 \\ 받은 것" if korean else "from \\ to", *names.values()], rows), "", said])
 
 
@@ -135,7 +136,8 @@ def demo(korean: bool = False) -> str | None:
     seconds, params = sorted(found["demo_seconds"])[1], found["params"] / 1e6
     if korean:
         return (f"모델은 매개변수 {params:.1f}M개({found['layers']}층, 폭 {found['width']}), 코덱을 포함한 가중치 "
-                f"{found['weights_mb']:.0f} MB, 설치 {found['installed_mb'] / 1000:.1f} GB, 설치한 뒤 데모 {seconds:.0f}초({found['machine']}).")
+                f"{found['weights_mb']:.0f} MB, 설치 {found['installed_mb'] / 1000:.1f} GB, "
+                f"설치한 뒤 데모 {seconds:.0f}초({found['machine']}).")
     return (f"The model has {params:.1f}M parameters ({found['layers']} layers of {found['width']}); weights with codecs take "
             f"{found['weights_mb']:.0f} MB, the installation {found['installed_mb'] / 1000:.1f} GB, the demo {seconds:.0f} seconds "
             f"once installed ({found['machine']}).")

@@ -24,9 +24,14 @@ class Bill(Config):
 
 
 def price(gpu: Gpu) -> Interval | None:
-    """Dollars a GPU hour: the table's lowest and highest list price, their geometric mean between."""
+    """Dollars a GPU hour: the table's lowest and highest list price, and between them the median of sellers where one was
+    published, else their geometric mean."""
     known = [p for p in (gpu.usd_low, gpu.usd_high) if p]
-    return Interval(low=min(known), mid=math.sqrt(min(known) * max(known)), high=max(known)) if known else None
+    if not known:
+        return None
+    low, high, median = min(known), max(known), gpu.usd_median
+    mid = median if median and low <= median <= high else math.sqrt(low * high)
+    return Interval(low=low, mid=mid, high=high)
 
 
 def bill(gpu: Gpu, hours: Interval, power_w: float | None = None) -> Bill:

@@ -26,7 +26,7 @@ class Gpu(Config):
     fp8_tflops: float | None
     fp4_tflops: float | None
     memory_gb: float
-    """1e9 bytes"""
+    """1e9 bytes that programs can allocate, as the card's driver reports them: an "80 GB" H100 has 84.9 (79.1 GiB)"""
     memory_tb_per_s: float
     link_gb_per_s: float
     """one way to GPUs of the same domain, 1e9 bytes"""
@@ -44,6 +44,8 @@ class Gpu(Config):
     """year in which kernels for its instruction set were first used in training"""
     special_tera_per_s: float
     """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock; unknown, the median of the table's to the peak"""
+    usd_median: float | None = None
+    """of many sellers' list prices, where one was published"""
     gemm_fp8_share: float = 0.0
     """of the fp8 peak that large products reach; unmeasured, the bf16 share times the table's median of the two's ratio"""
 
@@ -175,10 +177,11 @@ def _gpu(row: dict[str, str], share: float, special: float, narrow: float) -> Gp
     peak = number("peak_bf16_dense_tflops") or 0.0
     return Gpu(name=row["gpu"], bf16_tflops=peak, fp8_tflops=number("peak_fp8_dense_tflops"),
                fp4_tflops=number("peak_fp4_dense_tflops"),
-               memory_gb=number("hbm_GB") or 0.0, memory_tb_per_s=number("hbm_TBps") or 0.0,
+               memory_gb=(number("memory_gib") or 0.0) * 2**30 / 1e9, memory_tb_per_s=number("hbm_TBps") or 0.0,
                link_gb_per_s=number("nvlink_GBps_per_dir") or 0.0, domain=int(number("scaleup_domain_gpus") or 1),
                nic_gb_per_s=(number("nic_Gbps_per_gpu") or 0.0) / 8, gemm_share=gemm,
                gemm_fp8_share=number("gemm_fraction_fp8") or gemm * narrow,
                power_w=number("power_W"), usd_low=number("price_usd_per_gpu_hour_low"),
-               usd_high=number("price_usd_per_gpu_hour_high"), launched=float(row["launched"]),
+               usd_high=number("price_usd_per_gpu_hour_high"), usd_median=number("price_usd_per_gpu_hour_median"),
+               launched=float(row["launched"]),
                special_tera_per_s=number("special_tera_per_s") or special * peak)

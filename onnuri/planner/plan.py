@@ -257,7 +257,13 @@ class _Work:
         self.recipe, self.cluster, self.jobs, self.share = recipe, cluster, jobs, 1.0
         self.steps, self.rooms = [real_step(j) for j in jobs], [memory(j) for j in jobs]
         self.state_bytes = recipe.omni.num_params() * goodputs.STATE_BYTES
-        self.goodput = goodputs.goodput(cluster, self.state_bytes)
+
+    @property
+    def goodput(self) -> Goodput:
+        """Of the part of the recipe that is trained: a short project loses less."""
+        tokens = [s.tokens * self.share * (FROZEN if s.trains != "all" else 1.0) for s in self.recipe.stages]
+        seconds = sum(n / (step.speed.mid * self.cluster.gpus) for n, step in zip(tokens, self.steps, strict=True))
+        return goodputs.goodput(self.cluster, self.state_bytes, hours=seconds / 3600)
 
     def stages(self) -> tuple[StagePlan, ...]:
         return tuple(

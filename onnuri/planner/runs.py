@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from onnuri.errors import ConfigError
-from onnuri.planner import hardware, shapes
+from onnuri.planner import hardware, measured, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job, Kernels
@@ -137,6 +137,8 @@ def why_null(row: Row) -> str | None:
 
 
 def architecture(row: Row) -> Architecture:
+    if measured.is_own(row):
+        return measured.shapes()[row["model"]]
     known: dict[str, int | None] = {c: whole(row, c) for c in ("layers", "hidden", "heads", "kv_heads", "experts", "topk")}
     known["expert_ffn" if row["kind"].strip().lower() == "moe" else "ffn"] = whole(row, "ffn")
     if found := re.search(r"vocab(?:ulary)? (\d{4,6})", note(row)):
@@ -159,6 +161,8 @@ def note(row: Row) -> str:
 
 def meanings(row: Row) -> list[Meaning]:
     """The jobs a row may mean: what it says, and what it does not say in the ways that engineers choose."""
+    if measured.is_own(row):
+        return [Meaning(measured.job(row), 1.0)]
     a, tokens = architecture(row), whole(row, "seq_len") or 4096
     gpus = whole(row, "gpus") or _usual_gpus(a)
     cluster = _cluster(row, gpus)
@@ -169,17 +173,22 @@ def meanings(row: Row) -> list[Meaning]:
         jobs.append(Job(architecture=a, layout=layout, cluster=cluster, tokens=tokens, batch_tokens=max(batch, rank),
                         elsewhere=True, release=year(row, a), kernels=_kernels(row),
                         graphs=True if re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU") else None,
-                        gradient_bytes=_gradient_bytes(row)))
+                        gradient_bytes=_gradient_bytes(row), async_tp=bool(re.search(r"async-? ?TP", note(row), re.I))))
     return [Meaning(job, 1 / len(jobs)) for job in jobs]
 
 
 def _kernels(row: Row) -> Kernels:
-    """PyTorch's own where a row speaks of its compiler, its attention or its sharding and of no vendor's library."""
-    if re.search(r"\beager\b", note(row), re.I):
-        return "eager"
-    own = re.search(r"torch\.?compile|torchtitan|SDPA|FSDP", f"{note(row)} {row['zero_or_fsdp']}", re.I)
+    """PyTorch's own where a row speaks of its compiler, its attention or an engine made of it, or of its sharding alone, and of
+    no vendor's library; unfused where the row says so."""
+    said = f"{note(row)} {row['zero_or_fsdp']}"
+    named = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", said, re.I)
+    alone = all((whole(row, c) or 1) == 1 for c in ("tp", "pp", "cp"))  # beside other degrees it is a group's own engine
     library = re.search(r"\bTE\b|Transformer Engine|Megatron|NeMo|XLA|JAX|MaxText", note(row)) or row["gpu"].startswith("TPU")
-    return "compiled" if own and not library else "vendor"
+    if library or not (named or (alone and re.search("FSDP", said, re.I))):
+        return "vendor"
+    if re.search(r"\beager\b", said, re.I):
+        return "eager"
+    return "compiled" if re.search("compile", said, re.I) else "torch"
 
 
 def _gradient_bytes(row: Row) -> float:

@@ -123,7 +123,7 @@ class Timer:
         """What the cost of one copy of the model depends on."""
         near = layout.pp > 1 and layout.gpus <= self.one.kind.domain  # a pipeline inside one domain of fast links
         return (layout.pp, layout.tp, layout.cp, layout.ep, layout.precision, layout.virtual_stages, layout.micro_batch,
-                layout.recompute, layout.engine is None, near)
+                layout.recompute, layout.engine, near)
 
     def _inside_of(self, job: Job) -> dict[str, float]:
         key = self._copy(job.layout)
@@ -132,7 +132,7 @@ class Timer:
         return self._inside[key]
 
     def _rates_of(self, job: Job, gpus: int) -> Rates:
-        key = (gpus, job.layout.precision, job.ours)
+        key = (gpus, job.layout.precision, job.layout.engine)
         if key not in self._rates:
             self._rates[key] = rates(job.replace(cluster=self.one.replace(gpus=gpus)))
         return self._rates[key]

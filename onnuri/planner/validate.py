@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from onnuri import files
 from onnuri.errors import ConfigError
-from onnuri.planner import constants, goodput, memory_rows, routing, runs, step_time
+from onnuri.planner import constants, goodput, measured, memory_rows, routing, runs, step_time
 from onnuri.planner.interval import Interval, spread
 from onnuri.planner.job import Job
 
@@ -46,14 +46,15 @@ def predict(row: runs.Row) -> Prediction | None:
     down, up = step_time.spread(jobs[0].architecture.mixture, step_time.doubts(jobs[0]), constants.values())
     known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
     if row["metric"] in runs.CUMULATIVE:
-        known = lasting(jobs[0], known)
+        known = lasting(jobs[0], known, (runs.number(row, "tokens_trained_B") or 0.0) * 1e9)
     ends = [runs.in_metric(row, jobs[0], s) for s in (known.mid, known.low, known.high)]
     return Prediction(ends[0], min(ends[1:]), max(ends[1:]))
 
 
-def lasting(job: Job, speed: Interval) -> Interval:
-    """Tokens a second over the hours of a whole training: real routing, failures, and what else takes time."""
-    kept = [goodput.goodput(job.cluster, job.architecture.num_params() * goodput.STATE_BYTES).share]
+def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
+    """Tokens a second over the hours in which that many tokens are trained: real routing, failures, and what else takes time."""
+    hours = tokens / (speed.mid * job.cluster.gpus) / 3600
+    kept = [goodput.goodput(job.cluster, job.architecture.num_params() * goodput.STATE_BYTES, hours=hours).share]
     kept += [routing.KEPT] * job.architecture.mixture
     return spread(lambda s, *shares: s * math.prod(shares), speed, *kept)
 
@@ -76,7 +77,7 @@ def in_sample(rows: Iterable[runs.Row]) -> int:
     def figures(row: runs.Row) -> tuple[object, ...]:
         return tuple(runs.number(row, c) if c in runs.NUMBERS else row[c] for c in runs.COLUMNS if c != "id")
 
-    fitted = {figures(row) for row in runs.published()}
+    fitted = {figures(row) for row in (*runs.published(), *runs.read(measured.FILE))}
     return sum(figures(row) in fitted for row in rows)
 
 

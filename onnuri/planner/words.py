@@ -167,7 +167,8 @@ WORDS: dict[str, tuple[str, str]] = {
     # parts of a step and of memory, media, stages
     "projections": ("어텐션 투영", "projections"), "feed_forward": ("피드포워드", "feed-forward"), "experts": ("전문가", "experts"),
     "head": ("출력층", "head"), "attention": ("어텐션", "attention"), "convert": ("형식 변환", "conversion"),
-    "elementwise": ("원소별 연산", "elementwise"), "permute": ("토큰 재배열", "permutation"), "scan": ("상태 공간", "scan"),
+    "elementwise": ("원소별 연산", "elementwise"), "permute": ("토큰 재배열", "permutation"),
+    "copies": ("통신 버퍼 복사", "copies to and from collectives"), "scan": ("상태 공간", "scan"),
     "launch": ("커널 실행", "launches"), "tp": ("텐서 병렬 통신", "tensor parallel"), "cp": ("문맥 병렬 통신", "context parallel"),
     "ep": ("전문가 병렬 통신", "expert parallel"), "pp": ("파이프라인 통신", "pipeline sends"),
     "gather": ("매개변수 모으기", "gathers"),

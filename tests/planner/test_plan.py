@@ -191,7 +191,7 @@ def leaves(value, where=""):
     ("8xB300", {"budget_usd": 1}, "B300: has no list price"),
     ("1024xH200", {"layout": "dp=3"}, "is not 1024 GPUs"), ("1024xH200", {"layout": "pp=128"}, "more than 61 layers"),
     ("1024xH200", {"layout": "tp=3,dp=1024"}, "is not a multiple of 3"),
-    ("8xH200", {}, r"none of [\d,]+ layouts fits, the smallest takes 1,\d+ GiB of 131; use 128 GPUs$"),
+    ("8xH200", {}, r"none of [\d,]+ layouts fits, the smallest takes 1,\d+ GiB of 140; use 128 GPUs$"),
     ("100003xH200", {"exact_gpus": True}, "no layout divides 8,192 sequences a batch; use 65,536 GPUs$"),
     ("1024xH200", {"layout": "dp=0"}, "dp 0: is less than 1"), ("1024xH200", {"layout": "tp=0"}, "tp 0: is less than 1"),
     ("1024xH200", {"layout": "micro_batch=0"}, "micro_batch 0"), ("1024xH200", {"layout": " "}, "is empty"),

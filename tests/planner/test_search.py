@@ -135,7 +135,7 @@ def test_no_odd_uneven_pipeline_is_offered():
 
 
 def test_one_line_where_nothing_fits_or_divides():
-    with pytest.raises(ConfigError, match=r"none of \d+ layouts fits, the smallest takes 1,\d+ GiB of 37") as short:
+    with pytest.raises(ConfigError, match=r"none of \d+ layouts fits, the smallest takes 1,\d+ GiB of 39") as short:
         search.search(DENSE.replace(hidden=32_768), Cluster(gpu="A100-40", gpus=1), 4096, 4096)
     with pytest.raises(ConfigError, match="no layout divides") as odd:
         search.search(DENSE, Cluster(gpu="H100", gpus=37), 4096, 4096)
