@@ -37,8 +37,9 @@ def load(folder: str | Path | None = None) -> OmniModel:
 
 
 def plan(recipe: Recipe | str, cluster: Cluster | str | None = None, **wanted: Any) -> Plan:
-    """What it takes to train `recipe`, one of `onnuri.recipes` or its name, on a cluster such as "1024xH200"; without one,
-    on the recipe's own. `wanted`: layout, tokens, days, budget_usd and the rest of `planner.plan.plan`'s arguments.
+    """What it takes to train `recipe`, one of `onnuri.recipes`, its name or any other model's (a config.json, ORG/NAME, a
+    listed shape, a size such as "70B"), on a cluster such as "1024xH200"; without one, on the recipe's own. `wanted`:
+    layout, tokens, days, budget_usd and the rest of `planner.plan.plan`'s arguments.
 
         onnuri.plan("axk1", "1024xH200", days=75)
     """
@@ -46,7 +47,9 @@ def plan(recipe: Recipe | str, cluster: Cluster | str | None = None, **wanted: A
     from onnuri.planner import hardware
     from onnuri.planner.plan import plan
 
-    asked = recipes.find(recipe) if isinstance(recipe, str) else recipe
-    if not isinstance(cluster, hardware.Cluster):
-        cluster = hardware.parse(cluster or f"{asked.gpus}x{asked.gpu}")
+    if isinstance(cluster, str):
+        cluster = hardware.parse(cluster)
+    on = {"gpu": cluster.gpu, "gpus": cluster.gpus} if cluster else {}
+    asked = recipes.resolve(recipe, **on) if isinstance(recipe, str) else recipe
+    cluster = cluster or hardware.cluster(asked.gpu, asked.gpus)
     return plan(asked, cluster, **wanted)

@@ -283,10 +283,11 @@ class PlanReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRecipe:
-    """What training a recipe takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
+    """What training a model takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
 
     recipe: tyro.conf.Positional[str]
-    """a system of `onnuri plan recipes`"""
+    """a system of `onnuri plan recipes`; a config.json of Hugging Face, its folder or ORG/NAME; a listed shape such as
+    llama3-70b; or a size such as 70B or 300B-A15B"""
     gpu: str | None = None
     """such as H200; without it, the recipe's own"""
     gpus: int | None = None
@@ -297,6 +298,10 @@ class PlanRecipe:
     """train so many, such as 10T; without it and --days, what the recipe says"""
     budget_usd: float | None = None
     """train as many tokens as this allows at list prices"""
+    seq_len: int | None = None
+    """tokens of a training sequence; without it, the recipe's own, or 4,096 at most"""
+    batch_tokens: int | None = None
+    """tokens of an optimizer step, all ranks together; without it, the recipe's own, or by a law"""
     layout: str | None = None
     """such as dp=1024,ep=64,fsdp,recompute=full,bf16, or "own" for the recipe's; without it, all are searched"""
     precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
@@ -310,7 +315,9 @@ class PlanRecipe:
         from onnuri import recipes
         from onnuri.planner import hardware, report, words
 
-        recipe = recipes.find(self.recipe)
+        if self.gpu is not None:
+            hardware.gpu(self.gpu)
+        recipe = recipes.resolve(self.recipe, self.gpu, self.gpus, self.seq_len, self.batch_tokens)
         cluster = hardware.cluster(self.gpu or recipe.gpu, recipe.gpus if self.gpus is None else self.gpus)
         found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
                             budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release)

@@ -163,6 +163,7 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
     jobs, searched = phases.jobs(recipe, cluster, laid, precisions or (recipe.layout.precision,), here, release)
     notes += phases.eased(recipe, jobs, laid) if laid else []
+    notes += recipe.notes
     work = _Work(recipe, cluster, jobs)
     work.share = _share(work, tokens, days, budget_usd)
     trained, step = recipe.tokens * work.share, max(j.batch_tokens for j in jobs)

@@ -98,7 +98,7 @@ def lines(p: Plan, language: Language) -> Iterator[Line]:
     yield to("energy", between(p.bill.energy_mwh, unit="MWh", language=language))
     yield to("loss", f"{p.loss:.3f} {say('nats', language)}" if p.loss else say("no law", language))
     yield to("serving", serving(p, language))
-    yield to("media", ", ".join(say(m, language) for m in p.media))
+    yield to("media", ", ".join(say(m, language) for m in p.media) or say("text", language))
     yield from _searched(p, language)
     if p.notes:
         yield to("notes", ours("; ".join(p.notes), language))

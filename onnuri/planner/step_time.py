@@ -23,6 +23,8 @@ HOPPER = 2023.0
 of an H100's peak, against 75 %)"""
 SMALL, OTHERS = 2e9, ("TPU", "MI", "Ascend", "Gaudi")
 """parameters below which, and GPUs on which, errors are larger: three of four rows are on NVIDIA's"""
+UNSURE = 2.0
+"""doubts that a shape which is wholly assumed is worth: assumed"""
 COMMON_YEAR = 2025.5
 """of training software whose year is unknown"""
 
@@ -156,13 +158,14 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
                     evidence=evidence(job.cluster.gpu, job.layout.precision, moe))
 
 
-def doubts(job: Job) -> int:
+def doubts(job: Job) -> float:
     """Things that go with larger errors on rows that were held out, each about as much: a GPU without a published run, or
     launched less than a year before; one of another vendor; software before 2023; attention older than the GPU; few
-    parameters."""
+    parameters; a shape that the formulas do not hold whole, or that is assumed."""
     kind, year = job.cluster.kind, _year(job)
     new = kind.name not in _seen() or year - kind.launched < 1
-    return new + kind.name.startswith(OTHERS) + (year < 2023) + _plain(job) + (job.architecture.num_params() < SMALL)
+    small = job.architecture.num_params() < SMALL
+    return new + kind.name.startswith(OTHERS) + (year < 2023) + _plain(job) + small + UNSURE * job.architecture.unsure
 
 
 def _year(job: Job) -> float:
@@ -175,7 +178,7 @@ def _plain(job: Job) -> bool:
     return (job.ours or job.kernels != "vendor") and job.cluster.kind.launched >= HOPPER
 
 
-def spread(moe: bool, doubt: int, c: dict[str, float]) -> tuple[float, float]:
+def spread(moe: bool, doubt: float, c: dict[str, float]) -> tuple[float, float]:
     """Logarithms from the prediction to the ends of its 80 % interval."""
     kind, wider = "moe" if moe else "dense", 1 + c["open"] * doubt
     return c[f"{kind}_below"] * wider, c[f"{kind}_above"] * wider
