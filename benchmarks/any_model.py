@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any
 
 RESULT = Path(__file__).parent / "results" / "any_model.json"
+INDEXER = {"indexer_n_heads": 16, "indexer_kv_heads": 1, "indexer_head_dim": 256, "indexer_budget": 2048,
+           "indexer_compress_ratio": 4}
+ROPE = {"rope_type": "default", "rope_theta": 50_000.0}
 COMPLETED: dict[str, dict[str, Any]] = {
+    "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
+    "dbrx": {"attn_config": {"kv_n_heads": 8, "rope_theta": 500_000.0},
+             "ffn_config": {"ffn_hidden_size": 10_752, "moe_num_experts": 16, "moe_top_k": 4}, "d_model": 6144,
+             "n_heads": 48, "n_layers": 40, "vocab_size": 100_352},
+    "gemma4_assistant": {"text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0,
+                                         "vocab_size_per_layer_input": 0}},
+    "qwen4_exp": {"text_config": {"model_type": "qwen4_exp_text", **INDEXER}},
+    "qwen4_exp_text": INDEXER,
     "deepseek_v2": {"num_experts_per_tok": 6},
     "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1},
     "hunyuan_v1_dense": {"head_dim": 128},

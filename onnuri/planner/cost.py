@@ -126,7 +126,7 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
     out = {"layers": passes / 3}
     whole = h * tokens / (tp if job.layout.sequence_parallel else 1)
     moved = (5.0 * block.norms + 4.0 * block.gated_norms) * whole  # norm in and out, residual's three; gate's and product's
-    around = [(h, max(0, block.other_params) / h)] * bool(block.other_params)
+    around: list[tuple[float, float]] = [(h, max(0, block.other_params) / h)] * bool(block.other_params)
     if at := block.attention:
         around += _attention_products(at, h, tp)
         out |= _scores(at, job, tokens, passes)

@@ -19,7 +19,7 @@ from onnuri.errors import ConfigError
 from onnuri.planner import meta_flops
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
-TOWER = re.compile(r"vision|visual|audio|image|speech|video|(^|[._])(vit|sam|vq|vqmodel|tower|whisper)([._]|$)", re.I)
+TOWER = re.compile(r"vision|visual|multi_?modal|audio|image|speech|video|(^|[._])(vit|sam|vq|vqmodel|tower|whisper)([._]|$)", re.I)
 """paths of what turns other modalities into hidden states"""
 NOT_MULTIPLIED = re.compile(r"(^|[._])(a_log|d|bias|position_bias|seg_embed|time_mix_\w+|scale|static_weight|rel_pos_\w|"
                             r"r_r_bias|r_s_bias|r_w_bias|input_gate_bias|recurrent_gate_bias|dt_proj_bias|\w+_bias)$", re.I)
@@ -98,14 +98,14 @@ def build(config: Any) -> Any:
 
     A config of several modalities that has no causal class itself is its text's, or the class that reads images and text.
     """
-    text = config.get_text_config(decoder=True)
-    errors = []
-    for tried in (config,) if text is config else (config, text):
-        try:
-            if (model := _build(tried)) is not None:
-                return model
-        except Exception as error:
-            errors.append(error)
+    errors: list[Exception] = []
+    for part in _parts(config):
+        for made in dict.fromkeys((_class(part), _class(config))):
+            try:
+                if made is not None:
+                    return _on_meta(made, part)
+            except Exception as error:  # noqa: BLE001 (of any class of transformers: whatever a config lacks)
+                errors.append(error)
     if not errors:
         raise ConfigError(f"model type {config.model_type!r}", "has no causal language model in transformers",
                           "give a decoder's config")
@@ -114,18 +114,32 @@ def build(config: Any) -> Any:
                       "complete the config")
 
 
-def _build(config: Any) -> Any:
-    """A model of a config that transformers has a class for, or None."""
-    import torch
+def _parts(config: Any) -> list[Any]:
+    """A config, and what it holds of a decoder of text where it holds several."""
+    found = [config]
+    for part in (config.get_text_config(decoder=True), getattr(config, "decoder", None)):
+        if hasattr(part, "model_type") and all(part is not f for f in found):
+            found.append(part)
+    return found
+
+
+def _class(config: Any) -> Any:
+    """The class of transformers that a config builds, causal ones first, or None."""
     from transformers.models.auto import modeling_auto
 
     for mapping in ("MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_MULTIMODAL_LM_MAPPING", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING"):
         known = getattr(modeling_auto, mapping, {})
         if type(config) in known:
             made = known[type(config)]
-            with torch.device("meta"):
-                return (made[0] if isinstance(made, (tuple, list)) else made)._from_config(config)
+            return made[0] if isinstance(made, (tuple, list)) else made
     return None
+
+
+def _on_meta(made: Any, config: Any) -> Any:
+    import torch
+
+    with torch.device("meta"):
+        return made._from_config(config)
 
 
 class _Reader:
@@ -343,7 +357,7 @@ class _Reader:
         if mixture and w.matrix and re.search(r"(^|[._])(router|gate|classifier)([._]|$)", path) and not re.search(
                 r"att", path):
             return "router"
-        if re.search(r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|norm", path):
+        if re.search(r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|norm[^.]*(\.mlp\..*|\.\w+)?$", path):
             return "other"
         if MIXER.search(path):
             return "mixer"
@@ -387,13 +401,15 @@ class _Reader:
                    and (EXPERTS.search(w.path) or w.shape[0] in routers)]
         if stacked:
             return min(stacked)
+        if len(routers) == 1 and any(re.search(r"experts\.(?!\d)", w.path) and w.matrix for w in weights):
+            return min(routers)  # all experts' rows in one matrix (DBRX)
         return len({m[1] for w in weights if not SHARED.search(w.path) and (m := re.search(r"experts\.(\d+)\.", w.path))})
 
     def _experts(self, index: int, parts: dict[str, list[_Weight]], gated: bool | None) -> tuple[Experts, bool] | None:
         count = self.routed
         if not count or not parts["experts"]:
             return None
-        matrices = [w for w in parts["experts"] if w.matrix and (w.stacked or re.search(r"experts\.\d+\.", w.path))]
+        matrices = [w for w in parts["experts"] if w.matrix]
         downs = [w for w in matrices if DOWN.search(w.path)]
         size = sum(w.size for w in matrices)
         down = sum(w.size for w in downs)
@@ -414,17 +430,18 @@ class _Reader:
         return experts, three
 
     def _topk(self, index: int) -> int:
-        for name in TOPK:
-            value = getattr(self.config, name, None)
-            if isinstance(value, (list, tuple)) and value:
-                value = value[min(index, len(value) - 1)]
-            if isinstance(value, int) and value > 0:
-                return value
-        for path, module in self.modules.items():
-            if re.search(r"mlp|moe|router|gate|feed_forward", path) and path.startswith(self.main):
-                for name in TOPK:
-                    if isinstance(value := getattr(module, name, None), int) and value > 0:
-                        return value
+        """Experts a token: of the config, one of its parts, or the module that chooses them."""
+        inner = [v for v in vars(self.config).values() if hasattr(v, "model_type") and hasattr(v, "to_dict")]
+        modules = [m for p, m in self.modules.items()
+                   if p.startswith(self.main) and re.search(r"mlp|moe|router|gate|feed_forward|ffn|experts|mixer", p)]
+        for owner in (self.config, *inner, *modules):
+            for name in TOPK:
+                value = getattr(owner, name, None)
+                if isinstance(value, (list, tuple)) and value:
+                    value = value[min(index, len(value) - 1)]
+                # generation's own top_k is 50 in every old config and no number of experts
+                if isinstance(value, int) and 0 < value <= self.routed:
+                    return value
         self.assumed[f"{ASSUMED_TOPK} experts a token"] = None
         return ASSUMED_TOPK
 
@@ -561,7 +578,9 @@ def parts(reading: Reading) -> Iterable[tuple[str, int]]:
 
 
 def unplaced_share(reading: Reading) -> float:
-    """Return the share of the weights that the model of cost cannot place, mixers counted."""
+    """Return the share of the weights that the model of cost cannot place, mixers counted; 1 where experts are assumed."""
+    if any("experts a token" in value for value in reading.assumed):
+        return 1.0
     return (sum(reading.unplaced.values()) + reading.recurrent) / max(reading.architecture.num_params(), 1)
 
 
