@@ -59,7 +59,8 @@ def main() -> None:
     if asked.only:
         print(json.dumps(classes, indent=1))
         return
-    found = {"torch": torch.__version__, "transformers": importlib.metadata.version("transformers"),
+    found: dict[str, Any] = {
+        "torch": torch.__version__, "transformers": importlib.metadata.version("transformers"),
              "summary": summary(classes), "classes": classes, "shapes": shapes(asked.gpus)}
     found["summary"]["shapes_planned"] = sum("days" in s for s in found["shapes"].values())
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

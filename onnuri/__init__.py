@@ -49,7 +49,7 @@ def plan(recipe: Recipe | str, cluster: Cluster | str | None = None, **wanted: A
 
     if isinstance(cluster, str):
         cluster = hardware.parse(cluster)
-    on = {"gpu": cluster.gpu, "gpus": cluster.gpus} if cluster else {}
-    asked = recipes.resolve(recipe, **on) if isinstance(recipe, str) else recipe
+    gpu, gpus = (cluster.gpu, cluster.gpus) if cluster else (None, None)
+    asked = recipes.resolve(recipe, gpu, gpus) if isinstance(recipe, str) else recipe
     cluster = cluster or hardware.cluster(asked.gpu, asked.gpus)
     return plan(asked, cluster, **wanted)

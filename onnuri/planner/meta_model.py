@@ -69,6 +69,7 @@ class Reading(Config):
     context: int | None
     """longest sequence that the config names"""
     model_class: str
+    model_type: str
 
 
 class _Weight(NamedTuple):
@@ -104,7 +105,7 @@ def build(config: Any) -> Any:
             try:
                 if made is not None:
                     return _on_meta(made, part)
-            except Exception as error:  # noqa: BLE001 (of any class of transformers: whatever a config lacks)
+            except Exception as error:
                 errors.append(error)
     if not errors:
         raise ConfigError(f"model type {config.model_type!r}", "has no causal language model in transformers",
@@ -169,7 +170,7 @@ class _Reader:
     def reading(self) -> Reading:
         lists = self._lists()
         layers, outside = self._split(lists)
-        left_out = {}
+        left_out: dict[str, int] = {}
         for path in [p for p in outside if TOWER.search(p) and self._apart(p)]:
             tower = self._tower(path)
             left_out[tower] = left_out.get(tower, 0) + self._own(path)
@@ -189,7 +190,8 @@ class _Reader:
         return Reading(
             architecture=architecture, total=total, left_out=left_out, run_again=again, assumed=tuple(self.assumed),
             unplaced={k: v for k, v in self.unplaced.items() if v}, recurrent=self.recurrent,
-            context=context if isinstance(context, int) else None, model_class=type(self.model).__name__)
+            context=context if isinstance(context, int) else None, model_class=type(self.model).__name__,
+            model_type=str(getattr(self.model.config, "model_type", "")))
 
     def _counted(self, architecture: Architecture) -> tuple[float | None, float]:
         """The share by which torch counts other FLOPs than the formulas, and their difference a token where it matters.

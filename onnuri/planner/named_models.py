@@ -11,7 +11,7 @@ import re
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import shapes, sizes
+from onnuri.planner import shapes, sizes, stock
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.layout import Layout
@@ -29,6 +29,10 @@ MOST_TOKENS = 10**12
 """of a sequence or batch: a slip of the keyboard beyond"""
 
 
+LAYOUT_ALONE = f"runnable here is said of the layout alone: Onnuri's trainer builds {', '.join(stock.FAMILIES)}"
+"""of models that it does not build"""
+
+
 class Named(Config):
     """A model that is no recipe."""
 
@@ -43,7 +47,8 @@ def find(what: str, recipes: tuple[str, ...] = ()) -> Named:
     if size := sizes.parse(name):
         made = sizes.of(*size)
         return Named(architecture=made.replace(unsure=0.5), notes=(
-            f"{made.name} is a size, no model: {made.layers} layers of {made.hidden} by the rule of `onnuri plan budget`",))
+            f"{made.name} is a size, no model: {made.layers} layers of {made.hidden} by the rule of `onnuri plan budget`",
+            *_untrained(made)))
     if shapes.listed(name):
         return listed(name)
     from onnuri.planner import hf_config
@@ -69,12 +74,18 @@ def listed(name: str) -> Named:
     spec = shapes.listed(name) or {}
     source = f"shape from {spec['source']}"
     if not spec.get("family"):
-        return Named(architecture=shapes.shape(name), notes=(source,))
+        return Named(architecture=shapes.shape(name), notes=(source, *_untrained(shapes.shape(name))))
     size = sizes.in_name(name) or (7e9, None)
     said = "" if sizes.in_name(name) else "; 7B assumed, for the name says no size"
     a = shapes.infer(name, size[0], None)
     return Named(architecture=a.replace(unsure=0.5), notes=(
         f"{spec['name']} is a family: {a.layers} layers of {a.hidden} with its traits ({spec['source']}){said}",))
+
+
+def _untrained(a: Architecture) -> tuple[str, ...]:
+    """A note on shapes that are no Llama's, which any plain dense one is near enough to."""
+    plain = all(b.attention and not b.attention.kv_rank and not b.experts and b.gated for b in a.blocks)
+    return () if plain else (LAYOUT_ALONE,)
 
 
 def _read(name: str) -> Named:
@@ -83,8 +94,9 @@ def _read(name: str) -> Named:
     reading = hf_config.read(name)
     share = meta_model.unplaced_share(reading) + abs(reading.run_again or 0.0)
     a = reading.architecture.replace(unsure=0.0 if share < 0.02 else round(min(1.0, 2 * share), 3))
+    trained = () if reading.model_type in stock.FAMILIES else (LAYOUT_ALONE,)
     return Named(architecture=a, notes=(
-        f"shapes of {reading.model_class} as transformers builds it from the config", *meta_model.notes(reading)))
+        f"shapes of {reading.model_class} as transformers builds it from the config", *meta_model.notes(reading), *trained))
 
 
 # ---- how it is trained

@@ -144,8 +144,8 @@ def test_tower_is_left_out_and_named() -> None:
 
 
 def test_experts_that_no_config_names_are_assumed_aloud() -> None:
-    values = {k: v for k, v in LATENT.items() if k != "num_experts_per_tok"}
-    reading = meta_model.read(small("deepseek_v2", **{**values, "num_experts_per_tok": None}), "unsaid")
+    values: dict[str, Any] = {**LATENT, "num_experts_per_tok": None}
+    reading = meta_model.read(small("deepseek_v2", **values), "unsaid")
     assert any("experts a token" in note for note in meta_model.notes(reading))
     assert meta_model.unplaced_share(reading) == 1.0
 
