@@ -57,6 +57,11 @@ def test_mixture_without_experts_is_a_mixture_of_its_counts(columns: dict[str, s
     assert "experts" in (validate.assumed(one) or "")
 
 
+def test_depth_alone_gives_the_width_by_the_rule() -> None:
+    a = runs.architecture(row(model="Zork", layers="48"))
+    assert (a.hidden, a.unsure) == (48 * 128, 1.0)
+
+
 def test_what_is_assumed_has_a_wider_range() -> None:
     def width(one: runs.Row) -> float:
         found = validate.predict(one)
