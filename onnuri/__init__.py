@@ -39,9 +39,10 @@ def load(folder: str | Path | None = None) -> OmniModel:
 
 
 def plan(recipe: Recipe | str, cluster: Cluster | Mapping[str, Any] | Path | str | None = None, **wanted: Any) -> Plan:
-    """What it takes to train `recipe`, one of `onnuri.recipes` or its name, on a cluster such as "1024xH200"; without one,
-    on the recipe's own. A cluster of one's own is a dict or a TOML file (`planner/own_cluster.py`). `wanted`: layout,
-    tokens, days, budget_usd and the rest of `planner.plan.plan`'s arguments.
+    """What it takes to train `recipe`, one of `onnuri.recipes`, its name or any other model's (a config.json, ORG/NAME, a
+    listed shape, a size such as "70B"), on a cluster such as "1024xH200"; without one, on the recipe's own. A cluster of
+    one's own is a dict or a TOML file (`planner/own_cluster.py`). `wanted`: layout, tokens, days, budget_usd and the rest
+    of `planner.plan.plan`'s arguments.
 
         onnuri.plan("axk1", "1024xH200", days=75)
         onnuri.plan("axk1", {"gpu": "H100", "gpus": 512, "price_usd": 2.1}, days=75)
@@ -50,6 +51,6 @@ def plan(recipe: Recipe | str, cluster: Cluster | Mapping[str, Any] | Path | str
     from onnuri.planner import own_cluster
     from onnuri.planner.plan import plan
 
-    asked = recipes.find(recipe) if isinstance(recipe, str) else recipe
+    asked = recipes.resolve(recipe, *own_cluster.named(cluster)) if isinstance(recipe, str) else recipe
     place = own_cluster.cluster({} if cluster is None else cluster, asked.gpu, asked.gpus)
     return plan(asked, place, **wanted)

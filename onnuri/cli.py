@@ -27,6 +27,7 @@ from onnuri.server.settings import ServeConfig
 if TYPE_CHECKING:
     from onnuri.planner.hardware import Cluster
     from onnuri.planner.latency import Demand
+    from onnuri.planner.own_cluster import Own
     from onnuri.planner.recipe import Recipe
 
 Alias = tyro.conf.arg
@@ -319,14 +320,14 @@ class OwnClusterFlags:
     compiled: bool = False
     """Onnuri's own step runs the kernels that PyTorch's compiler fuses"""
 
-    def made(self, gpu: str | None, gpus: int | None, default: tuple[str, int] | None = None) -> Cluster:
-        """The cluster of these flags, the file and the table."""
+    def said(self, gpu: str | None, gpus: int | None) -> Own:
+        """What these flags and the file say."""
         from onnuri.planner import own_cluster
 
         said = {**dataclasses.asdict(self), "compiled": self.compiled or None}
         path = said.pop("cluster")
         below = own_cluster.read(path) if path else own_cluster.Own()
-        return below.beneath(own_cluster.Own(gpu=gpu, gpus=gpus, **said)).cluster(*(default or ()))
+        return below.beneath(own_cluster.Own(gpu=gpu, gpus=gpus, **said))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -353,10 +354,11 @@ class ServingFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRecipe:
-    """What training a recipe takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
+    """What training a model takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
 
     recipe: tyro.conf.Positional[str]
-    """a system of `onnuri plan recipes`"""
+    """a system of `onnuri plan recipes`; a config.json of Hugging Face, its folder or ORG/NAME; a listed shape such as
+    llama3-70b; or a size such as 70B or 300B-A15B"""
     gpu: str | None = None
     """such as H200; without it, the recipe's own"""
     gpus: int | None = None
@@ -367,6 +369,10 @@ class PlanRecipe:
     """train so many, such as 10T; without it and --days, what the recipe says"""
     budget_usd: float | None = None
     """train as many tokens as this allows at list prices"""
+    seq_len: int | None = None
+    """tokens of a training sequence; without it, the recipe's own, or 4,096 at most"""
+    batch_tokens: int | None = None
+    """tokens of an optimizer step, all ranks together; without it, the recipe's own, or by a law"""
     layout: str | None = None
     """such as dp=1024,ep=64,fsdp,recompute=full,bf16, or "own" for the recipe's; without it, all are searched"""
     precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
@@ -390,8 +396,9 @@ class PlanRecipe:
         from onnuri import recipes
         from onnuri.planner import progress, report, saved, words
 
-        recipe = recipes.find(self.recipe)
-        cluster, demand = self.own.made(self.gpu, self.gpus, (recipe.gpu, recipe.gpus)), self.serve.made()
+        own, demand = self.own.said(self.gpu, self.gpus), self.serve.made()
+        recipe = recipes.resolve(self.recipe, own.kind(), own.gpus, self.seq_len, self.batch_tokens)
+        cluster = own.cluster(recipe.gpu, recipe.gpus)
         if self.gpus_for:
             self._fewest(recipe, cluster, demand)
             return
@@ -450,7 +457,7 @@ class PlanBudget:
         from onnuri.errors import ConfigError
         from onnuri.planner import budget, budget_report, inverse, inverse_report, progress, saved, words
 
-        systems, cluster = [recipes.find(name) for name in recipes.NAMES], self.own.made(self.gpu, self.gpus)
+        systems, cluster = [recipes.find(name) for name in recipes.NAMES], self.own.said(self.gpu, self.gpus).cluster()
         if (self.days is None) == (self.largest_for is None):
             said = "--days and --largest-for" if self.days is not None else "budget"
             raise ConfigError(said, "needs one of --days and --largest-for", "give such as --days 75, or --largest-for 75d")

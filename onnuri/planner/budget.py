@@ -15,7 +15,7 @@ from pathlib import Path
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.planner import loss
-from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner.architecture import Architecture
 from onnuri.planner.counts import Engines, Report, quiet
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
@@ -24,14 +24,12 @@ from onnuri.planner.layout import Layout
 from onnuri.planner.operate import Serving
 from onnuri.planner.plan import Plan, media_tokens, plan
 from onnuri.planner.recipe import Recipe, TrainingStage
+from onnuri.planner.sizes import dense, sparse
 
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
 """from 1B to 440B dense, from 1B to 88B active"""
 MOST_TOKENS = 40e12
 """as many as any published run has trained on: Llama 4 Scout's about 40T (`published_runs.csv`); beyond it, text repeats"""
-ASPECT = 128
-"""hidden width a layer, as of Llama 3's 8B and 405B; heads of 128, 8 groups of keys and values"""
-VOCABULARY = 131_072
 TOKENS = 4_096
 """a sequence"""
 MOST_DAYS = 36_525.0
@@ -149,25 +147,6 @@ def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: En
 
 
 # ---- sizes by rule
-
-
-def dense(layers: int) -> Architecture:
-    """A gated feed-forward of 3.5 times the width, as of Llama 3."""
-    width = ASPECT * layers
-    return Architecture(name=f"dense-{layers}", vocabulary=VOCABULARY, hidden=width,
-                        blocks=(Block(count=layers, attention=_attention(width), mlp=width * 7 // 2),))
-
-
-def sparse(layers: int) -> Architecture:
-    """128 experts of 0.3 times the width, 8 chosen and one shared: between Solar Open, K-EXAONE and A.X K1."""
-    width = ASPECT * layers
-    experts = Experts(routed=128, topk=8, width=round(width * 0.3 / 128) * 128, shared=1)
-    return Architecture(name=f"sparse-{layers}", vocabulary=VOCABULARY, hidden=width,
-                        blocks=(Block(count=layers, attention=_attention(width), experts=experts),))
-
-
-def _attention(width: int) -> Attention:
-    return Attention(heads=width // 128, kv_heads=8, head_dim=128)
 
 
 def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:

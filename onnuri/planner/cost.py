@@ -123,6 +123,7 @@ def inside(job: Job) -> dict[str, float]:
     for block, each in zip((*a.blocks, *a.mtp), (*(kinds[k] for k in a.alike), *of_mtp), strict=True):
         for name, value in each.items():
             fields[name] += value * block.count * share
+    fields["proj_flops"] += passes * tokens * max(0.0, a.extra_flops) * share / layout.tp
     gpu = job.cluster.kind
     if layout.precision == "nvfp4" and any(b.mixer_params for b in a.blocks):
         # Nemotron 3 keeps attention's and mixers' products wider (arXiv 2512.20856, "NVFP4 training")
@@ -166,18 +167,20 @@ def _block(a: Architecture, block: Block, job: Job, tokens: float, passes: float
     out = {"layers": passes / 3}
     whole = h * tokens / (tp if job.layout.sequence_parallel else 1)
     moved = (5.0 * block.norms + 4.0 * block.gated_norms) * whole  # norm in and out, residual's three; gate's and product's
+    around: list[tuple[float, float]] = [(h, max(0, block.other_params) / h)] * bool(block.other_params)
     if at := block.attention:
-        products = _attention_products(at, h, tp)
-        out |= _products("proj", tokens, products, passes)
+        around += _attention_products(at, h, tp)
         out |= _scores(at, job, tokens, passes)
-        around = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
+        beside = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
         moved += 4.0 * at.gated * tokens * at.heads * at.values / tp
-        moved += around * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
-    elif block.mixer_params:
+        moved += beside * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
+    if block.mixer_params:
         inner = block.mixer_width
         n = (block.mixer_params - inner * h) / h
-        out |= _products("proj", tokens, [(h, n / tp), (inner / tp, h)], passes)
+        around += [(h, n / tp), (inner / tp, h)]
         out["scan_bytes"] = 2 * passes * tokens * inner * 8 / tp
+    if around:
+        out |= _products("proj", tokens, around, passes)
     width = block.mlp + (block.experts.shared * (block.experts.shared_width or block.experts.width) if block.experts else 0)
     wide: list[tuple[float, float]] = [(h, (1 + block.gated) * width / tp)] if width else []
     down: list[tuple[float, float]] = [(width / tp, h)] if width else []

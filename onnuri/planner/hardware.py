@@ -63,7 +63,9 @@ class Gpu(Config):
     def check(self, *precisions: Precision) -> None:
         """Raises ConfigError for a precision in which the GPU has no products of its own."""
         for precision in precisions:
-            if (precision in ("fp8", "mxfp8") and not self.fp8_tflops) or (precision == "nvfp4" and not self.fp4_tflops):
+            # products of blocks with scales of their own, 8-bit ones too, came with 4-bit ones: Blackwell, CDNA 4
+            block = precision in ("mxfp8", "nvfp4") and not self.fp4_tflops
+            if block or (precision == "fp8" and not self.fp8_tflops):
                 raise ConfigError(f"precision {precision}", f"is not what a {self.name} multiplies",
                                   "leave it out, or take another GPU")
 

@@ -21,6 +21,8 @@ from onnuri.planner.sharded import embedding, layer, root
 from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
 
 GIB = 2**30
+UNSURE = 0.15
+"""deviation of the logarithm that a wholly assumed shape adds: assumed"""
 CHUNK = 1024
 """tokens whose logits Onnuri's trainer has in memory at once: `model/cross_entropy.py`, ROWS"""
 
@@ -94,9 +96,12 @@ def memory(job: Job, own: bool | None = None) -> Memory:
     """Of the fullest pipeline stage, as the layout's engine runs it: Onnuri's trainer, or one of fused kernels
     (Megatron-Core, torchtitan). `own` says which where the layout does not."""
     if job.layout.engine is None if own is None else own:
-        return _OwnStep(job).fullest()
-    step = _Step(job)
-    return max((step.stage(k) for k in step.unlike()), key=lambda m: m.allocated)
+        found = _OwnStep(job).fullest()
+    else:
+        step = _Step(job)
+        found = max((step.stage(k) for k in step.unlike()), key=lambda m: m.allocated)
+    unsure = job.architecture.unsure
+    return found.replace(spread=found.spread + UNSURE * unsure) if unsure else found
 
 
 class Moment(NamedTuple):

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
@@ -128,7 +128,7 @@ def _model(row: Mapping[str, str]) -> MemoryModel | None:
     name = row["model"]
     if named := models().get(re.sub(r"[^a-z0-9]", "", name.lower())):
         return named
-    known = {to: _whole(row, column, 0) for column, to in _COLUMNS.items() if row.get(column)}
+    known: dict[str, Any] = {to: _whole(row, column, 0) for column, to in _COLUMNS.items() if row.get(column)}
     if known.get("experts") and "ffn" in known:  # the column's meaning in rows of mixtures
         known["expert_ffn"] = known.pop("ffn")
     if not shapes.listed(name) and not {"layers", "hidden", "heads"} <= known.keys():

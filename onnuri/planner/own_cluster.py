@@ -151,6 +151,10 @@ class Own(Config):
             said.pop("gpu", None)
         return self.replace(**said)
 
+    def kind(self) -> Gpu | None:
+        """Return the GPU that is named, from the table or of one's own; None where none is."""
+        return self.row.row() if self.row else hardware.gpu(self.gpu) if self.gpu else None
+
     def cluster(self, gpu: str | None = None, gpus: int | None = None) -> Cluster:
         """Return the cluster; `gpu` and `gpus` are those of who says neither. Raises ConfigError for what cannot be."""
         check(dataclasses.asdict(self))
@@ -310,3 +314,17 @@ def cluster(asked: Cluster | Mapping[str, Any] | Path | str, gpu: str | None = N
     if isinstance(asked, Path) or asked.endswith(".toml"):
         return read(Path(asked)).cluster(gpu, gpus)
     return hardware.parse(asked)
+
+
+def named(asked: Cluster | Mapping[str, Any] | Path | str | None) -> tuple[Gpu | None, int | None]:
+    """Return the GPU and the number of them that `cluster`'s argument says; None for what it leaves open."""
+    if asked is None:
+        return None, None
+    if isinstance(asked, Mapping):
+        own = of(asked)
+    elif isinstance(asked, Path) or (isinstance(asked, str) and asked.endswith(".toml")):
+        own = read(Path(asked))
+    else:
+        made = cluster(asked)
+        return made.kind, made.gpus
+    return own.kind(), own.gpus

@@ -115,6 +115,8 @@ def jobs(recipe: Recipe, cluster: Cluster, q: Question, counts: Counts) -> tuple
 
 def asked(recipe: Recipe, cluster: Cluster, layout: Layout | str | None) -> Layout | None:
     """A layout that is given, by name, as it is typed, or as it is. Raises ConfigError for what is none."""
+    if layout == "own" and not recipe.own_layout:
+        raise ConfigError("--layout own", f"is a recipe's, and {recipe.name} is none", "leave it out, or write one")
     if isinstance(layout, str):
         layout = recipe.layout if layout == "own" else parse(layout, cluster.gpus)
     if layout:

@@ -217,6 +217,7 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     cluster, recipe, jobs, searched = laid_out.cluster, laid_out.recipe, laid_out.jobs, laid_out.search
     notes = phases.other_batches(zip(question.recipe.stages, recipe.stages))
     notes += phases.eased(recipe, jobs, laid) if laid else []
+    notes += recipe.notes
     work = _Work(recipe, cluster, jobs)
     work.share, edge = _share(work, tokens, days, budget_usd)
     trained, step = recipe.tokens * work.share, max(j.batch_tokens for j in jobs)

@@ -156,7 +156,7 @@ def sections(p: Plan, language: Language) -> list[Section]:
     """Every figure, in the order of a decision, under the headings of the page."""
     parts = (("layout", _laid(p, language)), ("stages", _stages(p, language)), ("hours and energy", _hours(p, language)),
              ("serving", [(say("serving", language), serving(p, language)),
-                          (say("media", language), ", ".join(say(m, language) for m in p.media))]),
+                          (say("media", language), ", ".join(say(m, language) for m in p.media) or say("text", language))]),
              ("searched", list(_searched(p, language))), ("evidence and notes", _evidence(p, language)))
     return [(say(key, language), rows) for key, rows in parts if rows]
 

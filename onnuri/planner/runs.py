@@ -131,8 +131,8 @@ def why_null(row: Row) -> str | None:
         return "gpus is empty"
     try:
         architecture(row)
-    except ConfigError:
-        return "nothing tells the model's size"
+    except ConfigError as error:
+        return f"nothing tells the model's size: {error.value} {error.rule}"
     return None
 
 
@@ -146,7 +146,8 @@ def architecture(row: Row) -> Architecture:
     if re.search(r"w/o MTP|without MTP|no MTP", note(row)):
         known["mtp"] = 0
     total, active = number(row, "total_params_B"), number(row, "active_params_B")
-    return shapes.infer(row["model"], total and total * 1e9, active and active * 1e9, **known)
+    return shapes.infer(row["model"], total and total * 1e9, active and active * 1e9,
+                        mixture=row["kind"].strip().lower() == "moe", **known)
 
 
 def repository(row: Row) -> str:

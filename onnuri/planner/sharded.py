@@ -102,6 +102,8 @@ def layer_shapes(block: Block, hidden: int) -> list[Shape]:
         found += [Shape((block.mlp,), 0)] * ((1 + block.gated) * block.mlp_bias) + [Shape((hidden,))] * block.mlp_bias
     if block.mixer_params:
         found.append(Shape((block.mixer_params // hidden, hidden), 0))
+    rest = block.other_params + block.vector_params + block.idle_params - block.repeated_params
+    found += [Shape((-(-rest // hidden), hidden))] * (rest > 0)
     if e := block.experts:
         inner = e.latent or hidden
         found += [Shape((e.routed, hidden)), Shape((e.routed, (1 + block.gated) * e.width, inner), 1, True),
@@ -139,10 +141,12 @@ def _attention(at: Attention, hidden: int) -> list[Shape]:
 
 def embedding(a: Architecture, layout: Layout) -> Group:
     """The group of the embedding, empty where it is the head too."""
-    return group([] if a.tied else [Shape((a.vocabulary, a.hidden), 0)], layout)
+    return group([] if a.tied else [Shape((a.vocabulary, a.embedding_width or a.hidden), 0)], layout)
 
 
 def root(a: Architecture, layout: Layout) -> Group:
     """What no other group took: the head and the last norm."""
     extra = [Shape((a.positions, a.hidden))] * bool(a.positions)
-    return group([Shape((a.vocabulary, a.hidden), 0), Shape((a.hidden,)), *extra], layout)
+    rest = a.other_params + a.table_params
+    extra += [Shape((-(-rest // a.hidden), a.hidden))] * (rest > 0)
+    return group([Shape((a.vocabulary, a.embedding_width or a.hidden), 0), Shape((a.hidden,)), *extra], layout)

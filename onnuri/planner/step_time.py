@@ -32,6 +32,8 @@ MIXED_YEAR = 2025.6
 products and their conversions became the default; before it, published steps of one model differ 2 times"""
 FEW = 0.25
 """of what a strange stack widens an interval, for each smaller doubt; of 0.1 to 1 the least quantile loss on held-out rows"""
+UNSURE = 2.0
+"""strange stacks that a shape which is wholly assumed is worth: assumed"""
 COMMON_YEAR = 2025.5
 """of training software whose year is unknown"""
 
@@ -186,10 +188,12 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
 
 def doubts(job: Job) -> float:
     """Return how doubtful a prediction is: 1 for a stack that is strange, and a part of it for each lesser reason: a GPU
-    without a published run or launched less than a year before, and few parameters."""
+    without a published run or launched less than a year before, few parameters, and
+    a shape that the formulas do not hold whole, or that is assumed."""
     kind = job.cluster.kind
     new = kind.name not in _seen() or _year(job) - kind.launched < 1
-    return strange(job) + FEW * (new + (job.architecture.num_params() < SMALL))
+    small = job.architecture.num_params() < SMALL
+    return strange(job) + FEW * (new + small) + UNSURE * job.architecture.unsure
 
 
 def strange(job: Job) -> bool:

@@ -65,7 +65,7 @@ def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None
     rows = runs.read(path, MEMORY_COLUMNS if memory else runs.COLUMNS)
     if not rows:
         raise ConfigError(str(path), "has no rows", "give a file like published_runs.csv")
-    found = compare(rows, MEMORY_VALUE, MEMORY_VALUE, _memory) if memory else compare(rows, "value", None, predict)
+    found = compare(rows, MEMORY_VALUE, MEMORY_VALUE, _memory) if memory else compare(rows, "value", None, predict, runs.why_null)
     found["summary"]["in_sample"] = 0 if memory else in_sample(rows)  # memory's constants are fitted to no row
     print(text(found, memory))
     if json_file:
@@ -87,18 +87,30 @@ def _memory(row: runs.Row) -> Prediction | None:
 
 
 def compare(rows: Iterable[runs.Row], value: str, metric: str | None,
-            by: Callable[[runs.Row], Prediction | None]) -> dict[str, Any]:
-    """`rows` as the JSON has them, and `summary`."""
+            by: Callable[[runs.Row], Prediction | None],
+            why: Callable[[runs.Row], str | None] | None = None) -> dict[str, Any]:
+    """`rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no prediction."""
     out, keys = [], []
     for row in rows:
         found, published = by(row), runs.number(row, value)
         error = found.value / published - 1 if found and published else None
         out.append({"id": row["id"], "metric": metric or row["metric"], "published": published,
                     "predicted": found and found.value, "low": found and found.low, "high": found and found.high,
-                    "error": -1.0 if found is None else error})
+                    "error": -1.0 if found is None else error, "why_null": why(row) if why and not found else None,
+                    "assumed": assumed(row) if why and found else None})
         keys.append({"kind": row.get("kind") or "", "gpu": row["gpu"], "metric": metric or row["metric"],
                      "source": runs.repository(row)})
     return {"rows": out, "summary": summary(out, keys)}
+
+
+def assumed(row: runs.Row) -> str | None:
+    """Return what of a row's model is assumed, or None where the list or its columns tell it."""
+    a = runs.architecture(row)
+    if not a.unsure:
+        return None
+    experts = next((b.experts for b in a.blocks if b.experts), None)
+    mixed = f", {experts.topk} of {experts.routed} experts" if experts else ""
+    return f"{a.layers} layers of {a.hidden}{mixed}: {a.num_params() / 1e9:.3g}B by rule"
 
 
 def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str, Any]:
@@ -126,7 +138,8 @@ def text(found: Mapping[str, Any], memory: bool = False) -> str:
     for r in found["rows"]:
         cells = "".join(f"{_short(r[k]):>12}" for k in ("published", "predicted", "low", "high"))
         error = "" if r["error"] is None else f"{100 * r['error']:+.1f} %"
-        lines.append(f"{r['id'][:57]:<58}{r['metric']:>21}{cells}{error:>8}")
+        said = r.get("why_null") or (r.get("assumed") and f"assumed: {r['assumed']}")
+        lines.append(f"{r['id'][:57]:<58}{r['metric']:>21}{cells}{error:>8}" + (f"  {said}" if said else ""))
     lines.append("")
     for name, groups in found["summary"].items():
         if name == "in_sample":

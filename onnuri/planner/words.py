@@ -237,11 +237,42 @@ OURS = (
     ("assumed", "가정"), (r": none\b", ": 없음"), (r"\btext\b", "텍스트"), (r"\balignment\b", "정렬"), (r"\bomni\b", "옴니"),
     (r"\bannealing\b", "어닐링"), (r"(→ [\d,]+) tokens", r"\1 토큰"))
 """sentences of the planner's notes and evidence as patterns, and the same in Korean; citations stay"""
+MODELS = (
+    (r"(\S+) is a size, no model: (\d+) layers of (\d+) by the rule of `onnuri plan budget`",
+     r"\1은(는) 모델이 아니라 크기: `onnuri plan budget`의 규칙으로 만든 \2층, 폭 \3"),
+    (r"(\S+) is a family: (\d+) layers of (\d+) with its traits", r"\1은(는) 계열 이름: 그 특성을 따른 \2층, 폭 \3"),
+    ("7B assumed, for the name says no size", "이름에 크기가 없어 7B로 가정"),
+    ("\\bshape from ", "구조의 출처: "),
+    (r"shapes of (\w+) as transformers builds it from the config", r"transformers가 config로 만드는 \1의 구조"),
+    (r"(\S+) \(([\d.]+B) parameters\) is left out: the plan trains the language model alone",
+     r"\1(매개변수 \2) 제외: 언어 모델만 학습하는 계획"),
+    (r"state-space or linear-attention layers hold ([\d.]+%) of the parameters; their cost is rough, so the ranges of speed and "
+     "memory are wider", r"상태 공간 또는 선형 어텐션 층이 매개변수의 \1; 비용이 대략이라 속도와 메모리의 구간이 더 넓음"),
+    ("counted as plain products or tables, for the model of cost has no formula for them",
+     "비용 모델에 식이 없어 보통 행렬곱이나 표로 계산"),
+    (r"torch counts ([\d.]+) times the FLOPs that the weights explain \(recurrences, layers that run again, or parts that text "
+     r"does not use\); the plan takes torch's count",
+     r"torch가 세는 FLOPs는 가중치로 설명되는 것의 \1배(순환, 되풀이되는 층, 텍스트가 쓰지 않는 부분); 계획은 torch의 값을 씀"),
+    ("layers that share one set of weights are computed as often as they run and counted once",
+     "가중치를 나누어 쓰는 층은 실행 횟수만큼 계산하고 매개변수는 한 번만 셈"),
+    ("assumed, for the config does not say", "config에 없어 가정"),
+    ("the chosen experts alone, though transformers' own code computes all of them",
+     "선택된 전문가만 계산(transformers의 코드는 모두 계산)"),
+    (r"(\d+) experts a token", r"토큰당 전문가 \1개"),
+    ("assumed, for it is no recipe", "레시피가 아니라서 가정"),
+    (r"sequences of ([\d,]+) tokens \(--seq-len\)", r"시퀀스 \1 토큰(--seq-len)"),
+    (r"batches of ([\d,]+) tokens \(--batch-tokens\)", r"배치 \1 토큰(--batch-tokens)"),
+    (r"(\S+) tokens of text in all, 20 for each dense parameter it is worth \(--tokens\)",
+     r"텍스트 모두 \1 토큰, 조밀 매개변수로 친 값마다 20(--tokens)"),
+    ("runnable here is said of the layout alone: Onnuri's trainer builds",
+     "여기서 바로 실행됨은 병렬화 구성만을 뜻함, 온누리 학습기가 만드는 모델"),
+    ("all stages have the sequences and batches that were asked for", "모든 단계의 시퀀스와 배치를 요청대로 바꿈"))
+"""the same of models that are no recipes"""
 
 
 def ours(text: str, language: Language) -> str:
     """A note or evidence in the reader's language."""
-    for pattern, korean in OURS if language == "ko" else ():
+    for pattern, korean in (*MODELS, *OURS) if language == "ko" else ():
         text = re.sub(pattern, korean, text)
     return text
 
