@@ -33,6 +33,10 @@ def test_limits_are_kept_one_more_user_breaks_them_and_littles_law_holds(isl, os
     assert ttft is None or found.ttft.mid <= ttft
     assert tpot is None or found.tpot.mid <= tpot
     assert on.over(found.gpus, found.users + 1) == found.bound
+    kept = operate.kv_bytes(LLAMA, max(1, isl + osl // 2))
+    most = (found.gpus * gpu("H100").memory_bytes * operate.MEMORY_SHARE - LLAMA.num_params()) / kept  # weights in 8 bits
+    assert found.users <= max(1, most) and (found.bound != "memory" or found.users + 1 > most)
+    assert found.bound == "memory" or ttft or tpot
     # users at once = requests a second x seconds that each writes for (Little 1961)
     assert found.users == pytest.approx(found.requests_per_s.mid * osl * found.tpot.mid)
     assert found.tokens_per_s_per_gpu.mid == pytest.approx(found.requests_per_s.mid * osl / found.gpus)
