@@ -69,13 +69,13 @@ class Generate:
     output: Annotated[Path, Alias(aliases=["-o"])]
     """file that is written; its ending says the format"""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a PNG or JPEG; may be given more than once"""
+    """a PNG, JPEG or any picture of `formats.py`; may be given more than once"""
     audio: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a WAV or FLAC"""
+    """a WAV, MP3, M4A or any sound of `formats.py`"""
     video: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """an MP4 or GIF"""
+    """an MP4, WebM, GIF or any video of `formats.py`"""
     shape: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a GLB or OBJ"""
+    """a GLB, OBJ, PLY or STL; an OBJ's materials are read from beside it"""
     text: str | None = None
     """a sentence: a description, a question about the other inputs, or an instruction to change them"""
     language: Language | None = None
@@ -87,7 +87,8 @@ class Generate:
     def run(self) -> None:
         from onnuri import demo
 
-        files = [(medium, path) for medium in ("image", "audio", "video", "shape") for path in getattr(self, medium)]
+        kinds: tuple[Medium, ...] = ("image", "audio", "video", "shape")
+        files = [(medium, path) for medium in kinds for path in getattr(self, medium)]
         demo.generate(self.to, self.output, files, self.text, self.language, self.model, **self.sampling.given())
 
 

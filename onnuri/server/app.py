@@ -258,7 +258,7 @@ def _jobs(app: FastAPI) -> None:
         given: list[Any] = [("text", prompt)]
         if input_reference is not None:
             data = await input_reference.read()
-            given.insert(0, await state.service.aside(intake.item, data, None, "input_reference", state.settings))
+            given.insert(0, await state.service.decoded(intake.item, data, None, "input_reference", state.settings))
         about = {"prompt": prompt, "format": "mp4"}
         return JSONResponse(await jobs.create("video", Drawing(seed=seed), given, about, state, who))
 
@@ -269,7 +269,8 @@ def _jobs(app: FastAPI) -> None:
         parts = body.input_reference or []
         if isinstance(parts, str):
             parts = [{"type": "file", "file": {"file_data": parts}}]
-        given: list[Any] = [await state.service.aside(intake.load, part, f"input_reference[{k}]", state.settings)
+        intake.check_count(parts, state.model.answers.room, "input_reference")
+        given: list[Any] = [await state.service.decoded(intake.load, part, f"input_reference[{k}]", state.settings)
                             for k, part in enumerate(parts)]
         given += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
         if not given:

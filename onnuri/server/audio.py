@@ -93,7 +93,7 @@ async def _spoken(request: SpeechRequest, sentence: np.ndarray, state: State, ca
 
 async def transcribe(data: bytes, name: str, state: State, caller: Caller) -> tuple[Language, str, float]:
     """Language, words and seconds of a sound."""
-    _, samples = await state.service.aside(intake.item, data, "audio", name, state.settings)
+    _, samples = await state.service.decoded(intake.item, data, "audio", name, state.settings)
     codes = await state.service.aside(state.model.encode, "audio", samples)
     language, words = await state.service.drive(state.model.answers.hear(codes))
     await state.spend(caller, len(codes) + len(words))
@@ -102,7 +102,7 @@ async def transcribe(data: bytes, name: str, state: State, caller: Caller) -> tu
 
 async def translate(data: bytes, name: str, state: State, caller: Caller) -> tuple[str, float]:
     """What a sound says, in English, and its seconds. What is English already is said again."""
-    _, samples = await state.service.aside(intake.item, data, "audio", name, state.settings)
+    _, samples = await state.service.decoded(intake.item, data, "audio", name, state.settings)
     context = await state.service.read([("audio", samples)])
     item = await state.service.item(context, Wish(to="text", language="en"))
     await state.spend(caller, usage_of(context, [item])["total_tokens"])
@@ -127,7 +127,7 @@ async def transcription_events(data: bytes, name: str, state: State,
     """`transcript.text.delta` word by word, then `transcript.text.done`."""
     if not data:
         raise MediaError(name, "is empty", "give a sound")
-    _, samples = await state.service.aside(intake.item, data, "audio", name, state.settings)
+    _, samples = await state.service.decoded(intake.item, data, "audio", name, state.settings)
     yield {}
     codes = await state.service.aside(state.model.encode, "audio", samples)
     whole, used = "", 0

@@ -111,12 +111,13 @@ async def _inputs(message: Message, name: str, state: State) -> list[Any]:
         return [("text", message.content)] if message.content.strip() else []
     words: list[str] = []
     found: list[Any] = []
+    intake.check_count(message.content or [], state.model.answers.room, f"{name}.content")
     for k, part in enumerate(message.content or []):
         here = f"{name}.content[{k}]"
         if part.get("type") == "text":
             words.append(_said(part.get("text"), here))
         else:
-            found.append(await state.service.aside(intake.load, part, here, state.settings))
+            found.append(await state.service.decoded(intake.load, part, here, state.settings))
     said = " ".join(" ".join(words).split())
     return [*found, *([("text", said)] if said else [])]
 
@@ -135,7 +136,7 @@ async def _shown_before(messages: list[Message], state: State, field: str) -> li
         if isinstance(message.content, list):
             parts += [p for p in message.content if p.get("type") in URL.values()]
         if parts:
-            return [await state.service.aside(intake.load, parts[-1], f"{field}[{k}]", state.settings)]
+            return [await state.service.decoded(intake.load, parts[-1], f"{field}[{k}]", state.settings)]
     return []
 
 

@@ -80,7 +80,7 @@ async def _given(request: ImageRequest, state: State) -> list[Any]:
     files = [*request.image, *request.images]
     if not files:
         raise Problem(400, "image: nothing is given; give a picture, or several as image[]", "invalid_value", "image")
-    return [await state.service.aside(intake.item, await file.read(), "image", f"image[{k}]", state.settings)
+    return [await state.service.decoded(intake.item, await file.read(), "image", f"image[{k}]", state.settings)
             for k, file in enumerate(files)]
 
 

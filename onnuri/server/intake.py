@@ -10,29 +10,39 @@ import binascii
 import ipaddress
 import socket
 import urllib.parse
+from collections.abc import Sequence
 from typing import Any
 
 from onnuri import media
-from onnuri.errors import MediaError
-from onnuri.modality import MEDIA, TABLE, Medium
+from onnuri.errors import ConfigError, MediaError
+from onnuri.modality import TABLE, Medium
 from onnuri.server.problems import Problem
 from onnuri.server.settings import ServeConfig
 
 PARTS: dict[str, Medium] = {"image_url": "image", "audio_url": "audio", "video_url": "video", "mesh_url": "shape",
                             "input_audio": "audio"}
 """kinds of a message's parts beside text and file"""
-KINDS: dict[str, Medium] = {suffix: medium for medium in MEDIA for suffix in TABLE[medium].suffixes}
-"""what a file is, by its own beginning"""
 FETCH_SECONDS = 10.0
 REDIRECTS = 3
 
 
 def item(data: bytes, medium: Medium | None, name: str, settings: ServeConfig) -> tuple[Medium, Any]:
-    """A file's bytes as an input; without a medium, their own beginning says which. Raises MediaError."""
-    medium = medium or KINDS.get(media.suffix_of(data))
-    if medium is None:
-        raise MediaError(name, "is of no kind that is read", "give a picture, sound, video or mesh")
-    return medium, media.from_bytes(data, medium, name, settings.limits)
+    """A file's bytes as an input, which must be of a medium where one is declared. Raises MediaError."""
+    return media.take(data, medium, name, settings.limits)
+
+
+def check_count(parts: Sequence[dict[str, Any]], room: int, name: str) -> None:
+    """Raises ConfigError where so many parts cannot fit into `room` tokens, before any of them is decoded."""
+    fewest = {"image_url": TABLE["image"], "video_url": TABLE["image"], "mesh_url": TABLE["shape"]}
+    least = sum((fewest[p["type"]].item_tokens or 1) + 2 if _type_of(p) in fewest else 3 for p in parts if _type_of(p) != "text")
+    if least > room:
+        raise ConfigError(f"{name}: {len(parts)} parts", f"need {least} tokens or more, {room} at most fit", "give fewer",
+                          code="too_many_tokens", most=room)
+
+
+def _type_of(part: dict[str, Any]) -> str:
+    said = part.get("type")
+    return said if isinstance(said, str) else ""
 
 
 def load(part: dict[str, Any], name: str, settings: ServeConfig) -> tuple[Medium, Any]:

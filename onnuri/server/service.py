@@ -21,7 +21,7 @@ import numpy as np
 
 from onnuri.decoding.request import Request, Score, Ticket
 from onnuri.decoding.sample import SamplingConfig
-from onnuri.errors import BusyError, ConfigError
+from onnuri.errors import AwayError, ConfigError
 from onnuri.modality import OBJECTS, TABLE, Language, Medium
 from onnuri.model.answer import Context, Given, Listener, Steps
 from onnuri.model.omni import OmniModel, override
@@ -179,8 +179,13 @@ class Service:
         """Encoding and rendering, beside the loop."""
         return await self.pool.run(call, *arguments)
 
+    async def decoded(self, call: Callable[..., T], *arguments: Any) -> T:
+        """The same of what somebody sent, which may be as much as is read: others' words do not wait for it."""
+        return await self.pool.run(call, *arguments, heavy=True)
+
     async def drive(self, steps: Steps[T], told: Callable[[Ticket], None] | None = None) -> T:
-        """What a part of `model/answer.py` returns. Raises BusyError where too many wait; `told` gets every ticket's end."""
+        """What a part of `model/answer.py` returns. `told` gets every ticket's end.
+        Raises BusyError where too many wait, AwayError where the server stops."""
         loop, ticket = asyncio.get_running_loop(), None
         try:
             while True:
@@ -188,14 +193,14 @@ class Service:
                 ended = loop.create_future()
                 ticket.when_done(functools.partial(_ended, loop, ended))
                 if self._closed:
-                    raise BusyError("the server", "is stopping", "ask again in a moment")
+                    raise AwayError("the server", "is stopping", "ask again in a moment", code="shutting_down")
                 self.engine.enter(ticket)
                 self._work.set()
                 await ended
                 if ticket.error:
                     raise ticket.error
                 if ticket.finish == "cancelled":
-                    raise BusyError("the answer", "was called off by the server", "ask again")
+                    raise AwayError("the answer", "was called off, as the server is stopping or failed", "ask again")
                 if told:
                     told(ticket)
         except _Returned as returned:
