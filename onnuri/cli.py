@@ -147,13 +147,13 @@ class ListKeys:
 class RevokeKey:
     """Take a key back."""
 
-    id: tyro.conf.Positional[str]
-    """as `onnuri keys list` shows it"""
+    key: tyro.conf.Positional[str]
+    """its id or its name, as `onnuri keys list` shows them"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Keys:
-    """API keys of a server. Without any, callers on this machine need none, and others are not served."""
+    """API keys of a server. Until one is made, callers on this machine need none, and others are not served."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[AddKey, tyro.conf.subcommand("add")] | Annotated[ListKeys, tyro.conf.subcommand("list")]

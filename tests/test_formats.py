@@ -173,7 +173,7 @@ def test_sounds_of_every_coding_ring(form, coding):
 
 
 @pytest.mark.parametrize("form,codec", [("mp4", "aac"), ("ipod", "aac"), ("webm", "libopus"), ("adts", "aac"), ("mov", "alac"),
-                                        ("ogg", "libopus"), ("mpegts", "aac"), ("asf", "wmav2"), ("avi", "libmp3lame")])
+                                        ("ogg", "libopus"), ("mpegts", "aac"), ("avi", "libmp3lame")])
 def test_what_recorders_and_phones_make_rings(form, codec):
     for declared in (None, "audio"):
         rings(track(form, codec), declared)

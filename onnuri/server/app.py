@@ -7,6 +7,7 @@ before them in `guard.py`.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 import time
@@ -20,12 +21,14 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onnuri import __version__
+from onnuri import __version__, formats
 from onnuri.errors import OnnuriError
 from onnuri.modality import MEDIA, TABLE
 from onnuri.server import audio, chat, images, intake, jobs, memory, responses
-from onnuri.server.guard import LOCAL, Guard, client_of, response_of
+from onnuri.server.complaints import complaint
+from onnuri.server.guard import LOCAL, Guard, client_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import (
     ChatRequest,
@@ -40,6 +43,7 @@ from onnuri.server.schemas import (
 from onnuri.server.service import Stream
 from onnuri.server.sound import TYPES
 from onnuri.server.state import Caller, State
+from onnuri.server.words import with_words
 
 T = TypeVar("T")
 log = logging.getLogger("onnuri")
@@ -65,7 +69,7 @@ def create(state: State) -> FastAPI:
         await asyncio.to_thread(state.close)
         state.store.close()
 
-    app = FastAPI(title="Onnuri", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+    app = FastAPI(title="Onnuri", version=__version__, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None,
                   description="Text, image, audio, video and 3D, each understood and generated: OpenAI's routes and ours.")
     app.state.onnuri = state
     app.add_middleware(Guard, state=state)
@@ -86,28 +90,51 @@ def create(state: State) -> FastAPI:
 async def _failed(request: Request, error: Exception) -> Response:
     """Every error in the client's form."""
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(x) for x in first["loc"] if x != "body") or "body"
-        return response_of(Problem(400, f"{where}: {first['msg']}", "invalid_value", where))
-    if isinstance(error, HTTPException):
-        if error.status_code == 413:
-            return response_of(Problem(413, error.detail, "body_too_large"))
-        code = "not_found" if error.status_code == 404 else "http_error"
-        return response_of(Problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code))
-    problem = problem_of(error)
+        problem = complaint(error.errors(), error.body, request.headers.get("content-type", ""))
+    elif isinstance(error, HTTPException):
+        problem = _refusal(request, error)
+    else:
+        problem = problem_of(error)
     if problem.status >= 500 and problem.code == "internal_error":
         log.error("%s failed", request.state.id, exc_info=error)
-    return response_of(problem)
+    return JSONResponse(with_words(problem, request.headers.get("accept-language", "")), problem.status, problem.headers)
+
+
+def _refusal(request: Request, error: HTTPException) -> Problem:
+    """What the framework refuses, in our words."""
+    asked = f"{request.method} {request.url.path:.100}"
+    if error.status_code == 404:
+        return Problem(404, f"{asked}: there is no such route; see /docs", "not_found")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return Problem(405, f"{asked}: this route takes {allowed}; use that", "method_not_allowed", more={"Allow": allowed})
+    code = {413: "body_too_large", 408: "request_timeout"}.get(error.status_code, "invalid_request")
+    return Problem(error.status_code, error.detail if error.status_code in (408, 413) else f"{asked}: {error.detail}", code,
+                   more=error.headers)
 
 
 async def _caller(request: Request, bearer: Annotated[Any, Depends(_bearer)]) -> Caller:
     state: State = request.app.state.onnuri
     caller = await state.admit(bearer.credentials if bearer else None, client_of(request.scope) in LOCAL)
-    request.state.caller = caller.id
+    request.state.caller, request.state.limits = caller.id, [(k.encode(), v.encode()) for k, v in caller.limits.items()]
     return caller
 
 
+async def _reader(request: Request) -> None:
+    """Whoever reads what an operator reads needs a key where callers do; a browser sends one as a password."""
+    kind, _, sent = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            sent = base64.b64decode(sent).decode().rpartition(":")[2]
+    try:
+        await _state(request).admit(sent, client_of(request.scope) in LOCAL, counts=False)
+    except Problem as problem:
+        problem.more = {"WWW-Authenticate": 'Basic realm="Onnuri", charset="UTF-8"'}
+        raise
+
+
 Who = Annotated[Caller, Depends(_caller)]
+Reader = [Depends(_reader)]
 
 
 def _state(request: Request) -> State:
@@ -141,9 +168,11 @@ async def _raw(request: Request, parts: Stream[bytes], media_type: str) -> Strea
 
 
 async def _streamed(request: Request, chunks: Stream[dict[str, Any] | None],
-                    failed: Callable[[Problem], dict[str, Any]] = chat.error_of) -> StreamingResponse:
+                    failed: Callable[[Problem], dict[str, Any]] | None = None) -> StreamingResponse:
     """A stream whose first chunk is there, so that an error before it still has its status; `failed` is one after it."""
     deadline = time.monotonic() + _state(request).settings.request_seconds
+    accepted = request.headers.get("accept-language", "")
+    failed = failed or (lambda problem: with_words(problem, accepted))
     first = await _within(request, anext(chunks))  # type: ignore[arg-type]
 
     async def all_() -> AsyncIterator[bytes]:
@@ -335,17 +364,41 @@ def _rest(app: FastAPI) -> None:
         status = "stopping" if state.traffic.draining else "ready" if fine else "away"
         return JSONResponse({"status": status}, 200 if status == "ready" else 503)
 
-    @app.get("/metrics", tags=["operation"])
+    @app.get("/metrics", tags=["operation"], dependencies=Reader)
     async def metrics(request: Request) -> Response:
         """For Prometheus."""
         return Response(_state(request).metrics.page(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/docs", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False, dependencies=Reader)
     async def docs() -> Response:
         return FileResponse(WEB / "docs.html")
 
-    if (WEB / "index.html").exists():
-        app.mount("/", StaticFiles(directory=WEB, html=True), name="page")
+    @app.get("/openapi.json", include_in_schema=False, dependencies=Reader)
+    async def openapi() -> Response:
+        return JSONResponse(app.openapi())
+
+    @app.get("/v1/formats", tags=["operation"])
+    def all_formats(who: Who) -> dict[str, Any]:
+        """The formats of files that are read, whichever way they come."""
+        return {"object": "list", "data": [intake.about(form) for form in formats.table()]}
+
+    @app.post("/v1/inspect", tags=["operation"])
+    async def inspect(request: Request, who: Who, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
+        """What a file would be read as, or why it is not: the verdict that it gets by every other way."""
+        state = _state(request)
+        return await _within(request, state.service.decoded(intake.inspect, await file.read(), "file", state.settings))
+
+    app.router.default = _page(StaticFiles(directory=WEB, html=True))
+
+
+def _page(files: StaticFiles) -> ASGIApp:
+    """The page's files behind all routes, so that what is no route is 404 and a route's other methods are 405."""
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD") or scope["path"].startswith("/v1/"):
+            raise HTTPException(404)
+        await files(scope, receive, send)
+
+    return answer
 
 
 def model_of(state: State) -> dict[str, Any]:

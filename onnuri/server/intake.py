@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
-from onnuri import media
+from onnuri import formats, media
 from onnuri.errors import ConfigError, MediaError
 from onnuri.modality import TABLE, Medium
 from onnuri.server.problems import Problem
@@ -29,6 +29,21 @@ REDIRECTS = 3
 def item(data: bytes, medium: Medium | None, name: str, settings: ServeConfig) -> tuple[Medium, Any]:
     """A file's bytes as an input, which must be of a medium where one is declared. Raises MediaError."""
     return media.take(data, medium, name, settings.limits)
+
+
+def inspect(data: bytes, name: str, settings: ServeConfig) -> dict[str, Any]:
+    """What a file would be read as. Raises MediaError where it would not be."""
+    medium, _ = item(data, None, name, settings)
+    form = formats.sniff(data)
+    assert isinstance(form, formats.Format)
+    kind = "mesh" if medium == "shape" else medium
+    return {"object": "file.inspection", "kind": kind, **about(form), "bytes": len(data)}
+
+
+def about(form: formats.Format) -> dict[str, Any]:
+    """A format as the API tells it."""
+    kinds = ["mesh" if medium == "shape" else medium for medium in formats.MEDIA_OF[form.family]]
+    return {"format": form.name, "kinds": kinds, "suffixes": list(form.suffixes), "media_types": list(form.media_types)}
 
 
 def check_count(parts: Sequence[dict[str, Any]], room: int, name: str) -> None:
