@@ -12,6 +12,8 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +173,13 @@ def to_bytes(item: Any, suffix: str) -> bytes:
     if isinstance(item, str):
         return (item + "\n").encode()
     if suffix in _PICTURES:
-        return _image_bytes(item, _PICTURES[suffix])
+        return picture_bytes(item, suffix)
+    if suffix == ".aac":
+        return _aac_bytes(item)
     if suffix in _SOUNDS:
         return _audio_bytes(item, *_SOUNDS[suffix])
     if suffix in _MOVIES:
-        return _movie_bytes(item, suffix[1:], *_MOVIES[suffix])
+        return movie_bytes(item, suffix)
     if suffix == ".gif":
         return _gif_bytes(item)
     if suffix in (".glb", ".obj", ".ply", ".stl"):
@@ -371,9 +375,10 @@ def _square(frame: np.ndarray) -> np.ndarray:
     return pictures.square(Image.fromarray(frame))
 
 
-def _image_bytes(image: np.ndarray, kind: str) -> bytes:
+def picture_bytes(image: np.ndarray, suffix: str, quality: int = 95) -> bytes:
+    """A picture uint8 [H, W, 3] in the format of a file ending; quality 0 to 100 of those that are lossy."""
     out = io.BytesIO()
-    Image.fromarray(image).save(out, kind, quality=95)
+    Image.fromarray(image).save(out, _PICTURES[suffix], quality=quality)
     return out.getvalue()
 
 
@@ -385,14 +390,31 @@ def _audio_bytes(samples: np.ndarray, kind: str, coding: str) -> bytes:
     return out.getvalue()
 
 
-def _movie_bytes(frames: np.ndarray, form: str, encoder: str, options: dict[str, str]) -> bytes:
+def _aac_bytes(samples: np.ndarray) -> bytes:
+    """AAC in ADTS, which libsndfile does not write."""
     import av
 
     out = io.BytesIO()
-    with av.open(out, "w", format=form) as container:
-        stream: Any = container.add_stream(encoder, rate=VIDEO_FPS, options=options)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        for frame in frames:
+    with av.open(out, "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=AUDIO_HZ, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
+        frame.rate = AUDIO_HZ
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def movie_bytes(frames: Iterable[np.ndarray], suffix: str, fps: Fraction | int = VIDEO_FPS) -> bytes:
+    """Frames uint8 [H, W, 3] of one size as a movie, in the format of a file ending."""
+    import av
+
+    out = io.BytesIO()
+    encoder, options = _MOVIES[suffix]
+    with av.open(out, "w", format=suffix[1:]) as container:
+        stream: Any = container.add_stream(encoder, rate=fps, options=options)
+        for k, frame in enumerate(frames):
+            if k == 0:
+                stream.height, stream.width, stream.pix_fmt = frame.shape[0], frame.shape[1], "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return out.getvalue()

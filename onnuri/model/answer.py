@@ -121,6 +121,15 @@ class Answers:
                           on_token=on_token, without=[self.vocabulary.special("<bos>"), *opening])
         return self._codes(to, (yield dataclasses.replace(request, **more)))
 
+    def go_on(self, codes: np.ndarray, language: Language, sampling: SamplingConfig, seed: int, longest: int,
+              on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
+        """Text codes that go on within a text that begins with `codes`; `more` are other fields of the request."""
+        v = self.vocabulary
+        prompt = [v.special("<bos>"), *v.opening("text", language), *v.ids("text", codes).tolist()]
+        plan = dataclasses.replace(self.plan("text"), longest=longest)
+        return self._codes("text", (yield Request(prompt=prompt, plan=plan, sampling=sampling, seed=seed, kind="text",
+                                                  on_token=on_token, **more)))
+
     def answer(self, to: Medium, given: Given, language: Language, sampling: dict[str, SamplingConfig],
                seed: int = 0) -> Steps[np.ndarray]:
         """Codes of a medium, from inputs: all of the above, as it is needed."""

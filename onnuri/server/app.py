@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import Depends, FastAPI, File, Form, Query, Request, UploadFile
+from fastapi import Depends, FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
@@ -25,22 +25,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onnuri import __version__, formats
 from onnuri.errors import OnnuriError
-from onnuri.modality import MEDIA, TABLE
-from onnuri.server import audio, chat, images, intake, jobs, memory, responses
+from onnuri.modality import MEDIA, TABLE, Medium
+from onnuri.server import audio, chat, completions, images, intake, jobs, memory, responses
+from onnuri.server.bodies import documented, either
 from onnuri.server.complaints import complaint
 from onnuri.server.guard import LOCAL, Guard, client_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import (
     ChatRequest,
-    Drawing,
+    CompletionRequest,
     EditRequest,
     ImageRequest,
     MeshRequest,
     ResponseRequest,
-    Seed,
     SpeechRequest,
+    TranscriptionRequest,
+    VideoRequest,
 )
 from onnuri.server.service import Stream
+from onnuri.server.sizes import seconds_of, size_of
 from onnuri.server.sound import TYPES
 from onnuri.server.state import Caller, State
 from onnuri.server.words import with_words
@@ -219,11 +222,18 @@ def _conversation(app: FastAPI) -> None:
         """A sentence to pictures."""
         return await _pictures(body, request, who)
 
-    @app.post("/v1/images/edits", tags=["images"])
-    async def images_edits(body: Annotated[EditRequest, Form(media_type="multipart/form-data")], request: Request,
-                           who: Who) -> Response:
-        """Pictures, and a sentence that says what to make of them, to pictures."""
-        return await _pictures(body, request, who)
+    @app.post("/v1/images/edits", tags=["images"], openapi_extra=documented(EditRequest, ("image", "image[]")))
+    async def images_edits(request: Request, who: Who) -> Response:
+        """Pictures, and a sentence that says what to make of them, to pictures. A form, or JSON."""
+        return await _pictures(await either(request, EditRequest), request, who)
+
+    @app.post("/v1/completions", tags=["conversation"])
+    async def text_completions(body: CompletionRequest, request: Request, who: Who) -> Response:
+        """Text that goes on from text, and how likely every token of it is."""
+        state = _state(request).choose(body.model)
+        if body.stream:
+            return await _streamed(request, completions.stream(body, state, who))
+        return JSONResponse(await _within(request, completions.complete(body, state, who)))
 
 
 async def _pictures(body: ImageRequest, request: Request, who: Caller) -> Response:
@@ -245,27 +255,31 @@ def _sounds(app: FastAPI) -> None:
         data, kind = await _within(request, audio.speech(body, state, who))
         return Response(data, media_type=kind)
 
-    @app.post("/v1/audio/transcriptions", tags=["audio"])
-    async def audio_transcriptions(request: Request, who: Who, file: Annotated[UploadFile, File()],
-                                   model: Annotated[str | None, Form()] = None,
-                                   response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json",
-                                   stream: Annotated[bool, Form()] = False) -> Response:
-        """Speech to a sentence."""
-        state, name = _state(request).choose(model), "file"
-        data = await file.read()
-        if stream:
-            return await _streamed(request, audio.transcription_events(data, name, state, who))
-        language, text, seconds = await _within(request, audio.transcribe(data, name, state, who))
-        return _written(audio.transcription(response_format, "transcribe", language, text, seconds))
+    @app.post("/v1/audio/transcriptions", tags=["audio"], openapi_extra=documented(TranscriptionRequest, ("file",)))
+    async def audio_transcriptions(request: Request, who: Who) -> Response:
+        """Speech to a sentence. A form, or JSON."""
+        state, body, (_, samples) = await _heard(request)
+        if body.stream:
+            return await _streamed(request, audio.transcription_events(samples, state, who))
+        language, text, seconds = await _within(request, audio.transcribe(samples, state, who))
+        return _written(audio.transcription(body.response_format, "transcribe", language, text, seconds))
 
-    @app.post("/v1/audio/translations", tags=["audio"])
-    async def audio_translations(request: Request, who: Who, file: Annotated[UploadFile, File()],
-                                 model: Annotated[str | None, Form()] = None,
-                                 response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json") -> Response:
-        """Speech in any language to a sentence in English."""
-        state = _state(request).choose(model)
-        text, seconds = await _within(request, audio.translate(await file.read(), "file", state, who))
-        return _written(audio.transcription(response_format, "translate", "en", text, seconds))
+    @app.post("/v1/audio/translations", tags=["audio"], openapi_extra=documented(TranscriptionRequest, ("file",)))
+    async def audio_translations(request: Request, who: Who) -> Response:
+        """Speech in any language to a sentence in English. A form, or JSON."""
+        state, body, (_, samples) = await _heard(request)
+        if body.stream:
+            raise Problem(400, "stream: a translation comes as a whole; leave it out", "unsupported_value", "stream")
+        text, seconds = await _within(request, audio.translate(samples, state, who))
+        return _written(audio.transcription(body.response_format, "translate", "en", text, seconds))
+
+
+async def _heard(request: Request) -> tuple[State, TranscriptionRequest, tuple[Medium, Any]]:
+    """What is asked of a sound, and the sound. Raises Problem and MediaError."""
+    body = await either(request, TranscriptionRequest)
+    audio.check_transcription({**body.model_dump(), **(body.model_extra or {})})
+    state = _state(request).choose(body.model)
+    return state, body, await images.given(body.file, "audio", "file", state)
 
 
 def _written(made: Any) -> Response:
@@ -273,23 +287,18 @@ def _written(made: Any) -> Response:
 
 
 def _jobs(app: FastAPI) -> None:
-    @app.post("/v1/videos", tags=["videos"])
-    async def videos_create(request: Request, who: Who, prompt: Annotated[str, Form(min_length=1, max_length=4000)],
-                            model: Annotated[str | None, Form()] = None, seconds: Annotated[str | None, Form()] = None,
-                            size: Annotated[str | None, Form()] = None, seed: Annotated[Seed, Form()] = None,
-                            input_reference: Annotated[UploadFile | None, File()] = None) -> Response:
-        """A sentence, and perhaps a picture or another thing to begin from, to a video."""
-        state = _state(request).choose(model)
-        for name, value, only in (("seconds", seconds, jobs.SECONDS), ("size", size, images.SIZE)):
-            if value not in (None, only):
-                raise Problem(400, f"{name} {value!r}: this model's videos have {only}; give that or nothing", "invalid_value",
-                              name)
-        given: list[Any] = [("text", prompt)]
-        if input_reference is not None:
-            data = await input_reference.read()
-            given.insert(0, await state.service.decoded(intake.item, data, None, "input_reference", state.settings))
-        about = {"prompt": prompt, "format": "mp4"}
-        return JSONResponse(await jobs.create("video", Drawing(seed=seed), given, about, state, who))
+    @app.post("/v1/videos", tags=["videos"], openapi_extra=documented(VideoRequest, ("input_reference",)))
+    async def videos_create(request: Request, who: Who) -> Response:
+        """A sentence, and perhaps a picture or another thing to begin from, to a video. A form, or JSON."""
+        body = await either(request, VideoRequest)
+        state = _state(request).choose(body.model)
+        width, height = size_of(body.size, "size", even=True)
+        seconds = f"{seconds_of(body.seconds, 'seconds'):g}"
+        given: list[Any] = [("text", body.prompt)]
+        if body.input_reference not in (None, ""):
+            given.insert(0, await images.given(body.input_reference, None, "input_reference", state))
+        about = {"prompt": body.prompt, "format": "mp4", "size": f"{width}x{height}", "seconds": seconds}
+        return JSONResponse(await jobs.create("video", body, given, about, state, who))
 
     @app.post("/v1/meshes", tags=["meshes"])
     async def meshes_create(body: MeshRequest, request: Request, who: Who) -> Response:
@@ -327,10 +336,10 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
         return jobs.show(jobs.find(id, kind, _state(request), who), _state(request))
 
     @app.get(path + "/{id}/content", tags=[tag], operation_id=f"{tag}_content")
-    def content(id: str, request: Request, who: Who) -> Response:
-        """The file that a job made."""
-        data, media_type = jobs.content(jobs.find(id, kind, _state(request), who), _state(request))
-        return Response(data, media_type=media_type)
+    def content(id: str, request: Request, who: Who, variant: str | None = None) -> Response:
+        """The file that a job made, or a part of it by `Range`; of a video its `thumbnail` too."""
+        made, media_type = jobs.content(jobs.find(id, kind, _state(request), who), _state(request), variant)
+        return Response(made, media_type=media_type) if isinstance(made, bytes) else FileResponse(made, media_type=media_type)
 
     @app.delete(path + "/{id}", tags=[tag], operation_id=f"{tag}_delete")
     async def delete(id: str, request: Request, who: Who) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from onnuri import media
 from onnuri.errors import MediaError
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium, language_of
 from onnuri.model.answer import Context
-from onnuri.server import intake
+from onnuri.server import intake, unheeded
 from onnuri.server.beside import beside
 from onnuri.server.logprobs import logprobs_of
 from onnuri.server.pool import kind
@@ -176,7 +176,7 @@ async def events(request: ChatRequest, turn: Turn, context: Context, state: Stat
             sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
         async with contextlib.aclosing(state.service.answer(context, wish, sentence)) as made:
             words = wish.to == "text" and not turn.structure
-            async for event in _stopped(made, request.stop, _limit(request)) if words else made:
+            async for event in stopped(made, request.stop, _limit(request)) if words else made:
                 if wish.to == "text" and isinstance(event, Item):
                     written.set_result(event.item)
                 yield wish.to, event
@@ -186,7 +186,7 @@ async def events(request: ChatRequest, turn: Turn, context: Context, state: Stat
             yield event
 
 
-async def _stopped(made: Stream[Any], stop: str | list[str] | None, limit: int | None) -> Stream[Any]:
+async def stopped(made: Stream[Any], stop: str | list[str] | None, limit: int | None) -> Stream[Any]:
     """Words until a stop sequence, which is not told, or until there are `limit` of them. Words that may be the beginning
     of a stop sequence are held back."""
     stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
@@ -323,6 +323,7 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
         raise Problem(400, f"audio.format {request.audio.format!r}: a stream's sound is pcm16, at {PCM_HZ} Hz; give 'pcm16'",
                       "invalid_value", "audio.format")
     kind.set(max((MEDIUM[w] for w in request.modalities or ["text"]), key=list(MEDIUM.values()).index))
+    unheeded.refuse(request.model_extra, unheeded.CHAT)
     turn = await turn_of(request, state)
     if (made := structure_of(request)) is not None:
         turn.structure = await state.service.aside(lambda: made(state.service.structures))

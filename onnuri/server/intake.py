@@ -60,14 +60,15 @@ def _type_of(part: dict[str, Any]) -> str:
     return said if isinstance(said, str) else ""
 
 
-def load(part: dict[str, Any], name: str, settings: ServeConfig) -> tuple[Medium, Any]:
-    """The input of a part that is not text. Blocks while it decodes. Raises Problem and MediaError."""
+def load(part: dict[str, Any], name: str, settings: ServeConfig, medium: Medium | None = None) -> tuple[Medium, Any]:
+    """The input of a part that is not text; of a file that must be of a `medium` where one is declared. Blocks while it
+    decodes. Raises Problem and MediaError."""
     kind = part.get("type")
     if kind == "file":
         file = _object(part, "file", name)
         if "file_data" not in file:
             raise Problem(400, f"{name}: only file_data is read, there is no store of files; give the data", "invalid_value", name)
-        return item(_data(str(file["file_data"]), name, settings), None, name, settings)
+        return item(_data(str(file["file_data"]), name, settings), medium, name, settings)
     if not isinstance(kind, str) or kind not in PARTS:
         raise Problem(400, f"{name}: {kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}", "invalid_value", name)
     inner = _object(part, kind, name)

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from onnuri.modality import Medium
 from onnuri.model.answer import Context
-from onnuri.server import chat, images
+from onnuri.server import chat, images, unheeded
 from onnuri.server.pool import kind
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import MEDIUM, ChatRequest, ImageTool, Message, ResponseRequest, Wanted
 from onnuri.server.service import Item, Picture, Stream, Words
+from onnuri.server.sizes import size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.structure import ANY_OBJECT, Structure
 
@@ -196,7 +197,8 @@ def asked_of(request: ResponseRequest, tool: ImageTool) -> ChatRequest:
     for name, repair in KEPT.items():
         if getattr(request, name):
             raise Problem(400, f"{name}: nothing is stored here; {repair}", "invalid_value", name)
-    images.check_size(tool.size, "tools[0].size")
+    size_of(tool.size, "tools[0].size")
+    unheeded.refuse(request.model_extra, unheeded.RESPONSE)
     if tool.input_image_mask is not None:
         raise images.whole_only("tools[0].input_image_mask")
     given = [{"role": "user", "content": request.input}] if isinstance(request.input, str) else request.input

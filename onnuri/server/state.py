@@ -34,7 +34,8 @@ class Caller:
 
 def _limits(key: Key, requests: int, tokens: int) -> dict[str, str]:
     """What is left of a key's minute, in OpenAI's headers; of what has no limit nothing is said."""
-    told, reset = {}, f"{60 - time.time() % 60:.0f}s"
+    told: dict[str, str] = {}
+    reset = f"{60 - time.time() % 60:.0f}s"
     for name, most, used in (("requests", key.requests_per_minute, requests), ("tokens", key.tokens_per_minute, tokens)):
         if most:
             told |= {f"x-ratelimit-limit-{name}": str(most), f"x-ratelimit-remaining-{name}": str(max(0, most - used)),
