@@ -8,6 +8,7 @@ it is whole. Sounds and movies are here, pictures in `pictures.py`, meshes in `m
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -25,6 +26,9 @@ from onnuri.errors import MediaError
 from onnuri.meshes import mesh_of
 from onnuri.modality import AUDIO_HZ, TABLE, VIDEO_FPS, VIDEO_FRAMES, Medium
 from onnuri.pictures import LIMITS, Limits
+
+HEARD_SECONDS = TABLE["audio"].max_tokens / (TABLE["audio"].tokens_per_second or 1)
+"""of a sound: the model hears no more, and half of a sentence is not what was said"""
 
 
 def read(path: Path, medium: str, limits: Limits = LIMITS) -> Any:
@@ -228,7 +232,7 @@ def _check_sound(seconds: float, rate: int, channels: int, name: str, limits: Li
     if not 1_000 <= rate <= 1_000_000 or not 1 <= channels <= 64:
         raise MediaError(name, f"says that it has {channels} channels at {rate} Hz",
                          "give a sound of 1 to 64 channels and 1 to 1,000 kHz", code="odd_sound")
-    check_seconds(name, seconds, limits)
+    check_seconds(name, seconds, dataclasses.replace(limits, seconds=min(limits.seconds, HEARD_SECONDS)))
 
 
 def _heard(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
@@ -259,7 +263,7 @@ def is_silent(samples: np.ndarray) -> bool:
 
 def check_seconds(name: str | Path, seconds: float, limits: Limits = LIMITS) -> None:
     if seconds > limits.seconds:
-        raise MediaError(str(name), f"lasts {seconds:.0f} s, at most {limits.seconds:.0f} s are read", "cut it", code="too_long",
+        raise MediaError(str(name), f"lasts {seconds:.1f} s, at most {limits.seconds:.1f} s are read", "cut it", code="too_long",
                          most=int(limits.seconds))
 
 
@@ -308,7 +312,7 @@ def _read_track(data: bytes, form: formats.Format, demuxer: str, name: str, limi
                 for part in as_float.resample(frame):
                     parts.append(part.to_ndarray().T)
                     count += len(parts[-1])
-                check_seconds(name, count / rate, limits)  # recorders' files do not say how long they are
+                _check_sound(count / rate, rate, stream.channels, name, limits)  # recorders' files do not say how long they are
     except (av.FFmpegError, OSError, ValueError, IndexError, AttributeError):
         raise meshes.damaged(form, name) from None
     if not parts:

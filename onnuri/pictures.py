@@ -27,17 +27,17 @@ SRGB_GAMMA = 1 / 2.2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is read at most; a server's are narrower than a terminal's."""
+    """What is read at most. A server's are the same unless it is told others, but that a request has a length."""
 
     file_bytes: int = 200 * 2**20
     side: int = 8192
     """pixels of a picture"""
-    pixels: int = 8192**2
-    frame_side: int = 4096
+    pixels: int = 16 * 10**6
+    frame_side: int = 2048
     """pixels of a video"""
-    seconds: float = 60.0
-    """of sound and video"""
-    faces: int = 500_000
+    seconds: float = 30.0
+    """of a video; a sound's are `HEARD_SECONDS`, if that is less"""
+    faces: int = 100_000
 
 
 LIMITS = Limits()

@@ -19,7 +19,7 @@ const TABLE = {
   attach: ["파일 붙이기", "Attach files"],
   record: ["말 녹음하기", "Record sound"],
   record_stop: ["녹음 끝내기", "Stop recording"],
-  recording: ["녹음 중: 다시 누르면 끝납니다 (30초까지)", "Recording: press again to end it (30 seconds at most)"],
+  recording: ["녹음 중: 다시 누르면 끝납니다 (15초까지)", "Recording: press again to end it (15 seconds at most)"],
   camera: ["사진 찍기", "Take a picture"],
   camera_title: ["사진 찍기", "Take a picture"],
   shoot: ["찍기", "Shoot"],
