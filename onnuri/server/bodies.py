@@ -47,7 +47,7 @@ async def _form(request: Request, kind: type[BaseModel]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         plain = name.removesuffix("[]")
-        if plain in lists:
+        if plain in lists or plain != name:
             fields.setdefault(plain, []).append(value)
         else:
             fields[name] = value
