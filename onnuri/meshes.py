@@ -123,9 +123,14 @@ def _check_materials(data: bytes, name: str, beside: Path | None) -> None:
     files = [line.split(None, 1)[1].strip().decode(errors="replace") for line in _lines(data, b"mtllib ")]
     if not used or not files or _vertices_have_colors(data):
         return
-    if beside is None or not any((beside / file).is_file() for file in files):
+    if beside is None or not any(_is_within(Path(file), beside) for file in files):
         raise MediaError(name, f"has its colours in another file ({files[0]:.60}), which did not come with it",
                          "give a GLB, which has them in it, or an OBJ without mtllib", code="other_file")
+
+
+def _is_within(file: Path, folder: Path) -> bool:
+    """Whether a file that another one names lies in that one's folder, or below it: no other is read."""
+    return not file.is_absolute() and ".." not in file.parts and (folder / file).is_file()
 
 
 def _lines(data: bytes, begin: bytes) -> list[bytes]:

@@ -20,8 +20,9 @@ MOVING = ("GIF", "PNG", "WEBP", "AVIF")
 """Pillow's formats whose further pictures are frames; others' are pages, sizes or thumbnails, of which the first counts"""
 FRAME_SECONDS = 0.1
 """of a frame that says 0, as browsers show it"""
-PLAIN = 6
-"""of 255: a picture whose colours differ by no more, at the size that the model sees, shows nothing"""
+EDGE = 3
+"""of 255: a picture in which no two pixels side by side differ by more, at the size that the model sees, shows nothing. What the
+world draws has edges of 70 and more, its backgrounds alone of 1"""
 SRGB_GAMMA = 1 / 2.2
 
 
@@ -75,15 +76,16 @@ def check_size(name: str, width: int, height: int, most: int) -> None:
 def check_frames(frames: np.ndarray, name: str) -> np.ndarray:
     """The frames [F, H, W, 3]. Raises MediaError where nothing is to be seen in any of them."""
     if all(is_plain(frame) for frame in frames[::4]):
-        raise MediaError(name, "shows nothing: every frame is one plain colour", "give a video of something", code="blank")
+        raise MediaError(name, "shows nothing: no frame has more than a plain colour", "give a video of something", code="blank")
     return frames
 
 
 def is_plain(picture: np.ndarray) -> bool:
-    """Whether a picture uint8 [H, W, 3] is of one colour."""
+    """Whether a picture uint8 [H, W, 3] is of one colour, or of colours that fade into each other: nothing stands out."""
     small = picture if max(picture.shape[:2]) <= IMAGE_SIZE else np.asarray(
         Image.fromarray(picture).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX))
-    return int(np.ptp(small.reshape(-1, 3), axis=0).max()) <= PLAIN
+    steps = [np.abs(np.diff(small.astype(np.int16), axis=axis)) for axis in (0, 1)]
+    return max(int(step.max(initial=0)) for step in steps) <= EDGE
 
 
 def square(picture: Image.Image) -> np.ndarray:
@@ -100,7 +102,7 @@ def _seen(picture: Image.Image, name: str) -> np.ndarray:
     if is_plain(shown) and alpha is not None:  # white on nothing can be seen on black
         shown = _on(colors, alpha, 0)
     if is_plain(shown):
-        raise MediaError(name, "shows nothing: it is one plain colour", "give a picture of something", code="blank")
+        raise MediaError(name, "shows nothing: it has no more than a plain colour", "give a picture of something", code="blank")
     return shown
 
 

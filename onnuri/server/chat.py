@@ -42,6 +42,7 @@ URL = {"image": "image_url", "video": "video_url", "shape": "mesh_url"}
 _INSTRUCTION = re.compile(r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|swap|delete|"
                           r"describe|translate)\b|(라|해|줘|주세요|십시오|하세요|보세요|세요)$")
 """how an instruction begins in English and ends in Korean"""
+SILENT = {"type": "audio", "message": "the answer (audio): has nothing to be heard in it; ask for something else"}
 EXPIRES = 3600
 """seconds for which an answer's sound can be referred to by its id"""
 
@@ -243,6 +244,9 @@ async def _choice(reply: Reply, request: ChatRequest, turn: Turn, state: State) 
         if item.medium == "text" and turn.calls:
             message |= {"content": None, "tool_calls": call_of(item.item) or None}
         elif item.medium == "audio":
+            if media.is_silent(item.item):
+                message["failures"] = [*message.get("failures", []), SILENT]
+                continue
             data = await state.service.aside(encoded, item.item, form)
             message["audio"] = {"id": reply.sound_id, "data": base64_of(data), "transcript": item.transcript,
                                 "expires_at": int(time.time()) + EXPIRES}
@@ -360,6 +364,7 @@ async def _shown_or_why_not(item: Item, reply: Reply, state: State) -> tuple[str
     """A message's field and what it has more. One medium that came to nothing (a shape without surface) does not take the
     others with it. Raises MediaError where it was the only one."""
     try:
+        await state.service.aside(media.check_answer, item.item, item.medium)
         return SHOWN[item.medium], await _shown(item.item, item.medium, state)
     except MediaError as error:
         if reply.only:

@@ -51,7 +51,7 @@ async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[
             first.see("image")
             if isinstance(event, Picture):
                 yield {"type": f"{name}.partial_image", "partial_image_index": event.index, **all_have,
-                       "b64_json": await encoded(event.image, request, state)}
+                       "b64_json": await encoded(event.image, request, state, whole=False)}
             elif isinstance(event, Item):
                 usage = _usage(context, [event])
                 await state.spend(caller, usage["total_tokens"])
@@ -109,10 +109,11 @@ def about(form: PictureForm) -> dict[str, Any]:
     return {"background": "opaque", "output_format": form.output_format or "png", "size": f"{width}x{height}", **scaled}
 
 
-async def encoded(image: Any, form: PictureForm, state: State) -> str:
-    """A picture's file in base64."""
+async def encoded(image: Any, form: PictureForm, state: State, whole: bool = True) -> str:
+    """A picture's file in base64. Raises MediaError where nothing is in one that is `whole`."""
     def made() -> bytes:
-        media.check_answer(image, "image")
+        if whole:
+            media.check_answer(image, "image")
         quality = 95 if form.output_compression is None else form.output_compression
         return media.picture_bytes(fitted(image, size_of(form.size, "size")), SUFFIX[form.output_format or "png"], quality)
 

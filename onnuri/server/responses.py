@@ -167,7 +167,7 @@ class _Drawing:
         """What an event adds."""
         if isinstance(event, Picture):
             return [self._event("partial_image", partial_image_index=event.index, **images.about(self.tool),
-                                partial_image_b64=await images.encoded(event.image, self.tool, self.state))]
+                                partial_image_b64=await images.encoded(event.image, self.tool, self.state, whole=False))]
         self.result = await images.encoded(event.item, self.tool, self.state)
         self.whole, self.status = True, "completed"
         return [self._event("completed"), _of_item("done", self)]

@@ -110,7 +110,8 @@ def _bind(settings: ServeConfig) -> socket.socket:
         made.listen(512)
         return made
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"{settings.host}:{settings.port}", f"cannot be listened on ({error})",
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{settings.host}:{settings.port}", f"cannot be listened on ({why})",
                           "give another --host or --port") from None
 
 

@@ -52,7 +52,7 @@ WORDS: dict[str, Words] = {
     "no_extent": ("3D의 크기가 0입니다.", "The 3D model has no size."),
     "nothing_inside": ("속이 찬 3D가 아니어서 아무것도 보이지 않습니다. 닫힌 입체를 주세요.",
                        "Nothing was seen: the 3D model is flat or open. Give a closed solid."),
-    "blank": ("한 가지 색뿐이라 아무것도 보이지 않습니다.", "Nothing was seen: it is one plain colour."),
+    "blank": ("밋밋한 색뿐이라 아무것도 보이지 않습니다.", "Nothing was seen: there is only a plain colour."),
     "silent": ("아무 소리도 들리지 않습니다.", "Nothing was heard: the sound is silent."),
     "odd_sound": ("읽을 수 없는 소리입니다.", "This sound cannot be read."),
     "no_stream": ("파일에 그림도 소리도 없습니다.", "There are neither pictures nor sound in the file."),

@@ -104,7 +104,7 @@ def test_a_body_of_the_wrong_kind_is_told_which_is_read(http):
 
 
 def test_errors_are_in_peoples_words_for_who_says_their_language(http):
-    for language, words in (("ko-KR,ko;q=0.9", "한 가지 색뿐이라"), ("en", "it is one plain colour")):
+    for language, words in (("ko-KR,ko;q=0.9", "밋밋한 색뿐이라"), ("en", "only a plain colour")):
         out = io.BytesIO()
         Image.new("RGB", (50, 50), "red").save(out, "PNG")
         answer = http.post("/v1/inspect", files={"file": ("a", out.getvalue())}, headers={"Accept-Language": language})
