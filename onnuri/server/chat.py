@@ -26,6 +26,7 @@ from onnuri.modality import LANGUAGES, TABLE, Language, Medium, language_of
 from onnuri.model.answer import Context
 from onnuri.server import intake, unheeded
 from onnuri.server.beside import beside
+from onnuri.server.complaints import rule_of
 from onnuri.server.logprobs import logprobs_of
 from onnuri.server.pool import kind
 from onnuri.server.problems import Problem, problem_of
@@ -127,7 +128,8 @@ def _said(text: Any, name: str) -> str:
     try:
         return TypeAdapter(Said).validate_python(text, strict=True)
     except ValidationError as error:
-        raise Problem(400, f"{name}: {error.errors()[0]['msg']}; give a string", "invalid_value", name) from None
+        rule, repair = rule_of(error.errors())
+        raise Problem(400, f"{name}: {rule}; {repair or 'give a string'}", "invalid_value", name) from None
 
 
 async def _shown_before(messages: list[Message], state: State, field: str) -> list[Any]:

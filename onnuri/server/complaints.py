@@ -48,7 +48,7 @@ def complaint(errors: Sequence[Any], body: Any, content_type: str = "application
     chosen = next(k for k, (d, *_) in enumerate(places) if d == depth)
     _, where, value = places[chosen]
     there = [error for error, place in zip(errors, places, strict=True) if place[1] == where]
-    rule, repair = _said(there)
+    rule, repair = rule_of(there)
     shown = f" {value!r:.60}" if isinstance(value, (str, int, float)) and there[0]["type"] != "missing" else ""
     return Problem(400, " ".join(f"{where}{shown}: {rule}{f'; {repair}' if repair else ''}".split()), "invalid_value", where)
 
@@ -68,7 +68,7 @@ def _place(error: Any, body: Any) -> tuple[int, str, Any]:
     return depth, path.lstrip(".") or "the request's body", value
 
 
-def _said(errors: Sequence[Any]) -> tuple[str, str]:
+def rule_of(errors: Sequence[Any]) -> tuple[str, str]:
     """Rule and repair of what is wrong at one place; of a union, all that it could be."""
     kinds = list(dict.fromkeys(error["type"] for error in errors))
     nouns = {"string_type": "a string", "list_type": "a list", **dict.fromkeys(OBJECTS, "an object")}

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from onnuri.modality import Medium
 from onnuri.model.answer import Context
 from onnuri.server import chat, images, unheeded
+from onnuri.server.complaints import rule_of
 from onnuri.server.pool import kind
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import MEDIUM, ChatRequest, ImageTool, Message, ResponseRequest, Wanted
@@ -233,8 +234,9 @@ def _message(item: dict[str, Any], name: str) -> Message:
     try:
         return Message.model_validate({"role": item.get("role"), "content": content})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise Problem(400, f"{name}.{first['loc'][0]}: {first['msg']}; give a role and content", "invalid_value", "input") from None
+        field = error.errors()[0]["loc"][0]
+        rule, repair = rule_of([each for each in error.errors() if each["loc"][0] == field])
+        raise Problem(400, f"{name}.{field}: {rule}; {repair or 'give another'}", "invalid_value", "input") from None
 
 
 def _part(part: Any, name: str) -> dict[str, Any]:
