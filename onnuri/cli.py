@@ -79,13 +79,13 @@ class Generate:
     output: Annotated[Path, Alias(aliases=["-o"])]
     """file that is written; its ending says the format"""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a PNG or JPEG; may be given more than once"""
+    """a PNG, JPEG or any picture of `formats.py`; may be given more than once"""
     audio: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a WAV or FLAC"""
+    """a WAV, MP3, M4A or any sound of `formats.py`"""
     video: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """an MP4 or GIF"""
+    """an MP4, WebM, GIF or any video of `formats.py`"""
     shape: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a GLB or OBJ"""
+    """a GLB, OBJ, PLY or STL; an OBJ's materials are read from beside it"""
     text: str | None = None
     """a sentence: a description, a question about the other inputs, or an instruction to change them"""
     language: Language | None = None
@@ -97,7 +97,8 @@ class Generate:
     def run(self) -> None:
         from onnuri import demo
 
-        files = [(medium, path) for medium in ("image", "audio", "video", "shape") for path in getattr(self, medium)]
+        kinds: tuple[Medium, ...] = ("image", "audio", "video", "shape")
+        files = [(medium, path) for medium in kinds for path in getattr(self, medium)]
         demo.generate(self.to, self.output, files, self.text, self.language, self.model, **self.sampling.given())
 
 
@@ -156,13 +157,13 @@ class ListKeys:
 class RevokeKey:
     """Take a key back."""
 
-    id: tyro.conf.Positional[str]
-    """as `onnuri keys list` shows it"""
+    key: tyro.conf.Positional[str]
+    """its id or its name, as `onnuri keys list` shows them"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Keys:
-    """API keys of a server. Without any, callers on this machine need none, and others are not served."""
+    """API keys of a server. Until one is made, callers on this machine need none, and others are not served."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[AddKey, tyro.conf.subcommand("add")] | Annotated[ListKeys, tyro.conf.subcommand("list")]

@@ -1,4 +1,4 @@
-"""How far a search is, on stderr: a line that moves on a terminal, a plain line every few seconds elsewhere."""
+"""How far a search is, on stderr: a line that moves on a terminal, a plain line every half minute elsewhere."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Self, TextIO
 from onnuri.modality import Language
 from onnuri.planner.words import say
 
-EVERY_SECONDS = 3.0
-"""between plain lines; a search that is over before says nothing"""
+EVERY_SECONDS = 30.0
+"""between plain lines, so that an error after a shorter search is the only line of a log"""
 
 
 class Progress:
