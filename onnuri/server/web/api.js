@@ -4,13 +4,29 @@
 
 import { base64Of, bytesOf, endingOf } from "./media.js";
 
+const FORMATS = "v1/formats";
+const INSPECT = "v1/inspect";
 const SENT_TURNS = 6; // a small model knows no more of a conversation than its last sight
 const FIELD = { image: "images", video: "videos", mesh: "meshes" };
 const PART = { image: "image_url", video: "video_url", mesh: "mesh_url" };
 export const OUTPUTS = ["text", "image", "audio", "video", "mesh"];
 
-/** What the server says is wrong, in its words. */
-export class ServerError extends Error {}
+/** What is wrong where the server says no words for people (an older one, or a proxy before it), as keys of ours. */
+const BY_CODE = { invalid_api_key: "error_key", rate_limit_exceeded: "error_minute", server_busy: "error_busy", busy: "error_busy",
+  shutting_down: "error_away", unavailable: "error_away", timeout: "error_slow", body_too_large: "error_body",
+  internal_error: "error_server" };
+const BY_STATUS = { 401: "error_key", 413: "error_body", 429: "error_busy", 503: "error_away", 504: "error_slow" };
+
+/** What the server says is wrong: `message` for programmers and, of a newer server, `words` for people. */
+export class ServerError extends Error {
+  constructor({ message, words, code }, status) {
+    super(message);
+    const key = BY_CODE[code] ?? BY_STATUS[status] ?? (status >= 500 ? "error_server" : "error_other");
+    this.problem = { words, key, message, needsKey: key === "error_key" };
+    this.code = code;
+    this.status = status;
+  }
+}
 
 /** The stream ended, and nobody had said so. */
 export class CutError extends Error {}
@@ -23,6 +39,27 @@ export async function modelsOf(key) {
   } catch {
     return [];
   }
+}
+
+/** Endings of the files that the server reads, as `accept` of a file input has them; without its word, those of `known`. */
+export async function endingsRead(key, known) {
+  try {
+    const response = await fetch(FORMATS, { headers: headersOf(key) });
+    return response.ok ? (await response.json()).data.flatMap(({ suffixes }) => suffixes) : known;
+  } catch {
+    return known;
+  }
+}
+
+/** What the server would read a file as, {kind, media_types}; null of a server that does not say. Throws ServerError where
+ *  it would not read it. */
+export async function inspect(blob, key) {
+  const body = new FormData();
+  body.append("file", blob);
+  const response = await fetch(INSPECT, { method: "POST", headers: headersOf(key), body });
+  if ([404, 405].includes(response.status)) return null;
+  if (!response.ok) throw await errorIn(response);
+  return response.json();
 }
 
 /** What a request asks for. What is not set in `settings` is the model's own. */
@@ -75,24 +112,22 @@ function partOf(item) {
 export async function* ask(body, key, signal) {
   const headers = { "Content-Type": "application/json", ...headersOf(key) };
   const response = await fetch("v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
-  if (!response.ok) throw new ServerError(await messageIn(response));
+  if (!response.ok) throw await errorIn(response);
   for await (const data of events(response.body)) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
-    if (chunk.error) throw new ServerError(chunk.error.message);
+    if (chunk.error) throw new ServerError(chunk.error);
     yield chunk;
   }
   throw new CutError();
 }
 
-const headersOf = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
+/** Of every request: the key, and the page's language, in which the server says what is wrong. */
+const headersOf = (key) => ({ "Accept-Language": document.documentElement.lang, ...(key ? { Authorization: `Bearer ${key}` } : {}) });
 
-async function messageIn(response) {
-  try {
-    return (await response.json()).error.message;
-  } catch {
-    return `${response.status} ${response.statusText}`;
-  }
+async function errorIn(response) {
+  const said = await response.json().catch(() => null);
+  return new ServerError(said?.error ?? { message: `${response.status} ${response.statusText}` }, response.status);
 }
 
 /** The data of server-sent events. https://html.spec.whatwg.org/multipage/server-sent-events.html */
@@ -129,8 +164,18 @@ export function take(answer, chunk) {
   answer.text += delta.content ?? "";
   answer.transcript += delta.audio?.transcript ?? "";
   for (const kind of Object.keys(FIELD)) for (const part of delta[FIELD[kind]] ?? []) takePart(answer, kind, part);
-  for (const { message } of delta.failures ?? []) (answer.failures ??= []).push(message); // the other media still come
+  answer.notice = noticeOf(chunk) ?? answer.notice;
+  for (const failure of delta.failures ?? []) (answer.failures ??= []).push(problemOf(failure)); // the other media still come
   return delta.audio?.data ? samplesOf(delta.audio.data) : null;
+}
+
+/** What the server says of its own answer, {code, message} in the asker's language: the one place that knows the field. */
+const noticeOf = (chunk) => [chunk, chunk.choices[0], chunk.choices[0]?.delta].map((part) => part?.onnuri?.notice).find(Boolean);
+
+/** A medium that came to nothing, as a problem to show. */
+function problemOf({ type, message, words }) {
+  const kind = Object.keys(PART).find((k) => PART[k] === type);
+  return { words, key: kind ? "failed" : "error_other", values: { kind: `@${kind}` }, message };
 }
 
 function takePart(answer, kind, part) {
