@@ -248,6 +248,13 @@ def answer_with(page, *deltas, **more):
 BUSY = {"message": "160 requests are under way; try again in a moment", "type": "rate_limit_error", "code": "server_busy"}
 
 
+READING_ABOVE = """() => {
+    const real = window.fetch;
+    window.fetch = async (...asked) => { const said = await real(...asked); scrollTo({top: 0, behavior: "instant"}); return said; };
+}"""
+"""when the server answers, the user has scrolled away"""
+
+
 def test_what_the_server_refuses_is_told_in_the_words_of_people(page):
     with_words = {"message": "messages[0].content[0]: has 20000000 pixels; resize it", "words": "그림이 너무 큽니다."}
     unknown = {"message": "temperature: is no number", "code": "invalid_value"}
@@ -255,31 +262,37 @@ def test_what_the_server_refuses_is_told_in_the_words_of_people(page):
     told = ["지금 묻는 사람이 너무 많습니다. 잠시 뒤에 다시 물어보세요.", with_words["words"],
             "서버가 이 물음을 받지 못했습니다. 붙인 파일이나 설정을 바꾸어 다시 물어보세요."]
     page.set_viewport_size({"width": 390, "height": 560})
+    page.evaluate(READING_ABOVE)
     for (status, error), words in zip(refused, told, strict=True):
         page.route("**/v1/chat/completions", lambda route: route.fulfill(status=status, json={"error": error}), times=1)  # noqa: B023
         say(page, SENTENCE)
-        alert = answer(page, "error").get_by_role("alert")
-        expect(alert).to_have_text(words)
-        expect(answer(page, "error").get_by_text(error["message"])).to_be_hidden()  # until it is asked for
-        answer(page, "error").get_by_text("서버가 한 말").click()
-        expect(answer(page, "error").get_by_text(error["message"])).to_be_visible()
+        bubble = answer(page, "error")
+        expect(bubble.get_by_role("alert")).to_have_text(words)
         wait_for(page, """() => {
-            const [told, composer] = [[...document.querySelectorAll("[role=alert]")].at(-1), document.querySelector("#composer")];
+            const [told, composer] = [[...document.querySelectorAll(".problem")].at(-1), document.querySelector("#composer")];
             return told.getBoundingClientRect().bottom <= composer.getBoundingClientRect().top;
         }""")
+        expect(bubble.get_by_text(error["message"])).to_be_hidden()  # until it is asked for
+        bubble.get_by_text("서버가 한 말").click()
+        expect(bubble.get_by_text(error["message"])).to_be_visible()
     answer_with(page)
     page.get_by_role("button", name="다시 묻기").click()
     answer(page)
     expect(page.get_by_test_id("question")).to_have_count(3)  # the question was asked again, not once more
     attach(page, "broken.glb", b"glTF, but no more of it")
     page.unroute("**/v1/chat/completions")
-    say(page, "몇 개가 있나요?")
-    expect(page.locator("[role=alert], #notice").last).not_to_contain_text("messages[")
+    if page.get_by_test_id("chip-mesh").count():  # a server that is not asked what a file is refuses it when it is sent
+        say(page, "몇 개가 있나요?")
+        expect(answer(page, "error").get_by_role("alert")).not_to_contain_text("messages[")
+
+
+def refuse_key(page, **times):
+    refusal = {"error": {"message": "the API key is missing or not known", "code": "invalid_api_key"}}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=401, json=refusal), **times)
 
 
 def test_where_a_key_is_asked_for_there_is_a_box_for_it(page):
-    refusal = {"error": {"message": "the API key is missing or not known", "code": "invalid_api_key"}}
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=401, json=refusal), times=1)
+    refuse_key(page, times=1)
     say(page, SENTENCE)
     answer(page, "error").get_by_label("API 키").fill("sk-ours")
     answer_with(page)
@@ -308,8 +321,9 @@ def test_a_medium_that_came_to_nothing_is_told_beside_what_came(page):
 
 
 def test_what_the_server_says_of_its_own_answer_stands_above_it_and_stays(page):
-    notice = {"code": "outside_the_world", "message": "저는 색칠한 입체의 세계만 압니다."}
-    answer_with(page, {"content": "안녕"}, {"onnuri": {"notice": notice}})
+    notice = {"code": "outside", "message": "저는 작은 세계만 압니다.", "details": []}
+    last = f"data: {json.dumps({'choices': [], 'onnuri': {'notices': [notice]}})}\n\ndata: [DONE]\n\n"
+    answer_with(page, {"content": "안녕"}, end=last)
     say(page, "안녕? 너는 뭘 할 수 있어?")
     answer(page)
     reload(page)
@@ -496,10 +510,15 @@ def test_axe_finds_nothing_serious(open_page):
     page = open_page(viewport={"width": 1100, "height": 800}, reduced_motion="reduce")
     page.evaluate(AXE.read_text())
     assert serious(page) == []
-    want(page, "text", "image", "audio", "video", "mesh")
+    refuse_key(page, times=1)
     say(page, SENTENCE)
+    answer(page, "error")
+    assert serious(page) == []
+    want(page, "text", "image", "audio", "video", "mesh")
+    page.get_by_role("button", name="다시 묻기", exact=True).click()
     answer(page)
     wait_for(page, "document.querySelector('model-viewer').loaded")
+    page.locator(".talk summary").click()
     for scheme, width in (("light", 1100), ("dark", 1100), ("dark", 360)):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         page.set_viewport_size({"width": width, "height": 800})

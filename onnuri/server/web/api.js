@@ -164,13 +164,17 @@ export function take(answer, chunk) {
   answer.text += delta.content ?? "";
   answer.transcript += delta.audio?.transcript ?? "";
   for (const kind of Object.keys(FIELD)) for (const part of delta[FIELD[kind]] ?? []) takePart(answer, kind, part);
-  answer.notice = noticeOf(chunk) ?? answer.notice;
+  for (const notice of noticesOf(chunk)) if (!answer.notices?.some(({ message }) => message === notice.message)) {
+    (answer.notices ??= []).push(notice);
+  }
   for (const failure of delta.failures ?? []) (answer.failures ??= []).push(problemOf(failure)); // the other media still come
   return delta.audio?.data ? samplesOf(delta.audio.data) : null;
 }
 
-/** What the server says of its own answer, {code, message} in the asker's language: the one place that knows the field. */
-const noticeOf = (chunk) => [chunk, chunk.choices[0], chunk.choices[0]?.delta].map((part) => part?.onnuri?.notice).find(Boolean);
+/** What the server says of its own answer, {code, message} in the asker's language. The one place that knows the field: of a
+ *  chunk, its choice or its delta, `onnuri.notices` (a list) or `onnuri.notice`. */
+const noticesOf = (chunk) => [chunk, chunk.choices[0], chunk.choices[0]?.delta].flatMap((part) => part?.onnuri?.notices
+  ?? part?.onnuri?.notice ?? []);
 
 /** A medium that came to nothing, as a problem to show. */
 function problemOf({ type, message, words }) {

@@ -218,8 +218,8 @@ function announce(answers) {
   say($("announcer"), stopped ? "announce_stopped" : "arrived", { what: came.map(inWords).join(". ") });
 }
 
-const inWords = ({ model, notice: said, text, transcript, media }) =>
-  [model, said?.message, text || transcript, ...media.map(({ kind }) => word(kind))].filter(Boolean).join(", ");
+const inWords = ({ model, notices = [], text, transcript, media }) =>
+  [model, ...notices.map(({ message }) => message), text || transcript, ...media.map(({ kind }) => word(kind))].filter(Boolean).join(", ");
 
 function showVotes() {
   say($("votes-button"), "votes", { count: countVotes() }).hidden = !countVotes();

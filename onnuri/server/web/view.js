@@ -64,6 +64,12 @@ function editor(text, send, stop) {
   return form;
 }
 
+function noticeLine(message) {
+  const line = element("p", { className: "heads-up", lang: languageOf(message), textContent: message });
+  line.dataset.testid = "notice";
+  return line;
+}
+
 function words(text) {
   return element("p", { className: "words", lang: languageOf(text), textContent: text });
 }
@@ -73,7 +79,7 @@ function words(text) {
 export class AnswerBubble {
   #turn; #on; #about; #head;
   #shown = new Map(); // kind → the url that its tile shows
-  #notice = element("p", { className: "heads-up", hidden: true });
+  #notices = element("div");
   #text = element("p", { className: "words", hidden: true });
   #sound = element("div", { hidden: true });
   #tiles = element("div", { className: "tiles" });
@@ -84,9 +90,8 @@ export class AnswerBubble {
     this.#text.dataset.testid = "answer-text";
     this.#head = number ? element("div", { className: "head" }, element("h2", { textContent: turn.model }))
       : say(element("span", { className: "unseen" }), "answer");
-    this.root = element(number ? "section" : "li", { className: "turn answer" }, this.#head, this.#notice, this.#text,
+    this.root = element(number ? "section" : "li", { className: "turn answer" }, this.#head, this.#notices, this.#text,
       this.#sound, this.#tiles, this.#foot);
-    this.#notice.dataset.testid = "notice";
     if (number) label(this.root, "column", { number, model: turn.model });
     this.root.dataset.testid = "answer";
   }
@@ -99,7 +104,7 @@ export class AnswerBubble {
   }
 
   update() {
-    this.#setNotice();
+    this.#setNotices();
     this.#setText();
     const { media, preview } = this.#turn;
     for (const item of [...(preview ? [preview] : []), ...media.filter((m) => DRAWN.includes(m.kind))]) this.#show(item);
@@ -144,10 +149,9 @@ export class AnswerBubble {
     return row;
   }
 
-  #setNotice() {
-    const { notice } = this.#turn;
-    if (!notice || !this.#notice.hidden) return;
-    Object.assign(this.#notice, { textContent: notice.message, lang: languageOf(notice.message), hidden: false });
+  #setNotices() {
+    const { notices = [] } = this.#turn;
+    this.#notices.append(...notices.slice(this.#notices.childElementCount).map(({ message }) => noticeLine(message)));
   }
 
   #setText() {

@@ -24,7 +24,7 @@ const TABLE = {
   send: ["보내기", "Send"],
   stop: ["멈추기", "Stop"],
   attach: ["파일 붙이기", "Attach files"],
-  record: ["말 녹음하기", "Record sound"],
+  record: ["녹음: 말 녹음하기", "Record sound"],
   record_stop: ["녹음 끝내기", "Stop recording"],
   recording: ["녹음 중: 다시 누르면 끝납니다 (15초까지)", "Recording: press again to end it (15 seconds at most)"],
   camera: ["사진 찍기", "Take a photo"],
