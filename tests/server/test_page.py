@@ -527,6 +527,11 @@ def test_axe_finds_nothing_serious(open_page):
         page.get_by_role("button", name="설정").click()
         assert serious(page) == [], (scheme, width, "settings")
         page.keyboard.press("Escape")
+    page.evaluate("scrollTo(0, 200)")
+    page.get_by_role("button", name="대화 목록").press("Enter")
+    assert serious(page) == []
+    page.keyboard.press("Escape")
+    assert page.evaluate("scrollY") == 200  # the focus in the header, which is in sight, scrolls nothing
 
 
 def compare(page):
