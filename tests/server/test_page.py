@@ -424,7 +424,9 @@ def test_pictures_are_enlarged_and_closed_by_keyboard(page):
 
 def test_a_photograph_that_is_too_large_is_made_smaller_by_the_page(page):
     photograph = io.BytesIO()
-    Image.new("RGB", (5000, 4000), (200, 40, 40)).save(photograph, "JPEG")
+    picture = Image.new("RGB", (5000, 4000), (200, 40, 40))
+    picture.paste((20, 60, 200), (1000, 1000, 3000, 3000))  # one plain colour would be nothing to look at
+    picture.save(photograph, "JPEG")
     answer_with(page)
     attach(page, "photo.jpg", photograph.getvalue())
     expect(page.get_by_test_id("chip-image")).to_be_visible()
