@@ -238,7 +238,8 @@ def main(count: int = 40, seed: int = 1, folders: tuple[str, ...] = ("training",
                 continue
             began = time.time()
             killer = killed_by(mutant, folder, limit_seconds, only is not None)
-            rows.append({"path": mutant.path, "line": mutant.line, "before": mutant.before, "after": mutant.after, "killer": killer})
+            rows.append({"path": mutant.path, "line": mutant.line, "before": mutant.before, "after": mutant.after,
+                         "killer": killer})
             print(f"{k:3} {'killed  ' if killer else 'SURVIVES'} {mutant.path}:{mutant.line} {time.time() - began:.0f} s\n"
                   f"      - {mutant.before}\n      + {mutant.after}\n      {killer or ''}", flush=True)
     dead = sum(r["killer"] is not None for r in rows)

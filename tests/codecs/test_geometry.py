@@ -9,7 +9,16 @@ from scipy.interpolate import CubicSpline
 
 from onnuri.codecs import shape, video, visual
 from onnuri.codecs.image import to_array, to_tensor
-from onnuri.codecs.visual import Visual, VisualConfig, composite, fields_of, grid_of, peaks, quantize_boxes, restore_boxes
+from onnuri.codecs.visual import (
+    Visual,
+    VisualConfig,
+    composite,
+    fields_of,
+    grid_of,
+    peaks,
+    quantize_boxes,
+    restore_boxes,
+)
 from onnuri.modality import IMAGE_GRID, SHAPE_GRID
 
 
