@@ -119,7 +119,7 @@ def test_all_gpus_are_used_if_asked(fewer):
 
 
 def test_a_much_faster_engine_stands_beside():
-    r, cluster = recipe(DENSE), Cluster(gpu="H100", gpus=16)
+    r, cluster = recipe(SPARSE), Cluster(gpu="H100", gpus=16)
     found = plan(r, cluster, days=75, exact_gpus=True)
     assert found.engine is None and found.faster and found.faster.engine
     times = found.faster.tokens_per_s_per_gpu.mid / found.tokens_per_s_per_gpu.mid
