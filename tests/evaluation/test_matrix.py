@@ -86,6 +86,7 @@ def test_another_scene_is_no_better_than_chance():
     assert report.mean(wrong, "seen") < 0.75
 
 
+@pytest.mark.slow
 def test_report_writes_figures_picture_and_page(tmp_path, capsys):
     report.run(Known("seen", 0), 1, tmp_path / "m.json")
     assert {p.name for p in tmp_path.iterdir()} == {"m.json", "m.png", "m.html"}

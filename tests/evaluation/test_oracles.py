@@ -23,8 +23,8 @@ def spoken(scene, seed):
     return audio.speak(caption(scene, language, rng), language, audio.sample_voice(rng))
 
 
-CASES = {"image": (40, lambda s, k: image.render(s).image, see.observe), "shape": (40, lambda s, k: shape.voxels(s), touch.observe),
-         "video": (12, lambda s, k: video.render(s).frames, watch.observe), "audio": (60, spoken, hear.observe)}
+CASES = {"image": (16, lambda s, k: image.render(s).image, see.observe), "shape": (16, lambda s, k: shape.voxels(s), touch.observe),
+         "video": (5, lambda s, k: video.render(s).frames, watch.observe), "audio": (40, spoken, hear.observe)}
 
 
 def accuracy(medium, count, start=500):

@@ -84,6 +84,7 @@ def test_tokens_by_then_turn_a_range_of_days_round():
     assert found == Interval(low=2.5, mid=10, high=20)
 
 
+@pytest.mark.slow
 def test_a_budget_and_a_plan_name_one_loss():
     cluster = hardware.cluster("H200", 1024)
     for name in recipes.NAMES:

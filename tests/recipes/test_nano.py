@@ -12,6 +12,7 @@ from onnuri.recipes import nano
 from onnuri.training.loop import read_metrics
 
 
+@pytest.mark.slow
 def test_smoke_trains_systems_on_one_table(tmp_path):
     for name in ("vaetki", "hyperclovax_omni", "axk2"):
         main(["train", name, "--preset", "smoke", "--out", str(tmp_path / name)])

@@ -505,6 +505,7 @@ def turned(page, angle, note):
     expect(page.locator(".tile .side")).to_contain_text(note)
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_serious(open_page):
     page = open_page(viewport={"width": 1100, "height": 800}, reduced_motion="reduce")
     page.evaluate(AXE.read_text())

@@ -88,7 +88,8 @@ def test_two_ranks_learn_what_one_does(measured, name):
         check_learned(TWIN[name], found[name])
 
 
-@pytest.mark.parametrize("name", [n for n in TWIN if "counted" in n])
+@pytest.mark.parametrize("name", [
+    pytest.param(n, marks=[pytest.mark.slow] * (n.split(",")[0] in ("copies", "experts"))) for n in TWIN if "counted" in n])
 def test_a_trace_counts_the_collectives_of_real_processes_byte_for_byte(measured, name):
     for rank, found in enumerate(measured):
         check_counted(TWIN[name], found[name], rank)
