@@ -191,8 +191,9 @@ class Train:
 
     recipe: tyro.conf.Positional[Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]]
     """a recipe of onnuri/recipes"""
-    preset: Literal["full", "evening", "nano", "smoke"] | None = None
-    """laptop: full, at most 6 hours on two cores (default), or evening, 2 hours; the others: nano, 20 minutes after a table that
+    preset: Literal["full", "evening", "words", "nano", "smoke", "words-smoke"] | None = None
+    """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which goes on from the weights that ship
+    with the wordings of people; the others: nano, 20 minutes after a table that
     they share; all: smoke, to see that everything runs"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/RECIPE-PRESET without it"""

@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from onnuri.codecs.spelling import Reading, plain
 from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan, Request, Ticket
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError
-from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium, language_of
+from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium
+from onnuri.model.asking import language_spoken, task_of, wish_of
 from onnuri.model.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -48,6 +50,12 @@ class Context:
     """its codes of text"""
     given: dict[Medium, int] = dataclasses.field(default_factory=dict)
     """codes of each medium"""
+    inputs: list[tuple[Medium, str]] = dataclasses.field(default_factory=list)
+    """media in their order, with the words of a text or a sound"""
+    readings: list[Reading] = dataclasses.field(default_factory=list)
+    """every text as the model reads it"""
+    seen: list[tuple[Medium, Any, np.ndarray]] = dataclasses.field(default_factory=list)
+    """(medium, item, codes) of what is to be seen"""
 
     def says(self, language: Language) -> bool:
         """Whether all that was given is a sentence in that language."""
@@ -67,11 +75,20 @@ class Answers:
             known(medium)
             codes, language, heard = self.encode(medium, item), None, medium == "audio"
             context.given[medium] = context.given.get(medium, 0) + len(codes)
+            read = codes
+            words = ""
             if heard:
                 language, codes = yield from self.hear(codes)
+                words = self.codecs["text"].decode(codes)
+                read = self._read(words, context)
             elif medium == "text":
-                language = tongue[0] if tongue else language_of(item)
-            context.ids = context.ids + self.vocabulary.segment("text" if heard else medium, codes, language)
+                words = wish_of(item)[1] or item
+                language = tongue[0] if tongue else language_spoken(words)
+                read = self._read(words, context)
+            else:
+                context.seen.append((medium, item, codes))
+            context.inputs.append((medium, words))
+            context.ids = context.ids + self.vocabulary.segment("text" if heard else medium, read, language)
             context.language, context.heard = language, heard
             context.words = codes if heard or medium == "text" else context.words[:0]
         room = self.positions - 2 * max(TABLE[m].max_tokens for m in MEDIA)
@@ -80,10 +97,16 @@ class Answers:
                               "give fewer or shorter inputs")
         return context
 
+    def _read(self, words: str, context: Context) -> np.ndarray:
+        """Return the codes of words as the text front end leaves them."""
+        reading = self.codecs["text"].read(words)
+        context.readings.append(reading)
+        return self.encode("text", reading.text)
+
     def hear(self, codes: np.ndarray, on_token: Listener | None = None) -> Steps[tuple[Language, np.ndarray]]:
         """Of a sound's codes the language and the text codes that the model hears."""
         v = self.vocabulary
-        prompt = [v.special("<bos>"), *v.segment("audio", codes), v.special(TABLE["text"].open)]
+        prompt = [v.special("<bos>"), *v.segment("audio", codes), *v.task("transcribe"), v.special(TABLE["text"].open)]
         plan = dataclasses.replace(self.plan("text"), first=v.languages)
         ids = (yield Request(prompt=prompt, plan=plan, sampling=HEARING, kind="text", on_token=on_token)).ids
         language = next(x for x in LANGUAGES if v.special(LANGUAGE_TOKENS[x]) == ids[0])
@@ -103,6 +126,10 @@ class Answers:
         if not len(sentence):
             return np.zeros(0, np.int64)
         v = self.vocabulary
+        if self.codecs["text"].spelling is not None:  # case and a full stop are not spoken
+            sentence = self.encode("text", plain(self.codecs["text"].decode(sentence)))
+        if not len(sentence):
+            return np.zeros(0, np.int64)
         prompt = [v.special("<bos>"), *v.segment("text", sentence, language), *v.opening("audio", language)]
         script = [v.ids("text", word).tolist() for word in self.codecs["text"].words(sentence)]
         plan = dataclasses.replace(self.plan("audio"), end=v.special("<|word|>"), stretch=LONGEST_WORD)
@@ -113,7 +140,8 @@ class Answers:
              on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
         """Codes of any medium but sound that follow what was given; `more` are other fields of the request."""
         opening = self.vocabulary.opening(to, language)
-        request = Request(prompt=context.ids + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
+        asked = self.vocabulary.task(task_of(to, context.inputs))
+        request = Request(prompt=context.ids + asked + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
                           on_token=on_token, without=[self.vocabulary.special("<bos>"), *opening])
         return self._codes(to, (yield dataclasses.replace(request, **more)))
 

@@ -32,7 +32,8 @@ from onnuri.errors import ConfigError, OnnuriError, WeightsError
 from onnuri.modality import MEDIA, TABLE, Language, Medium
 from onnuri.model import backbone
 from onnuri.model.answer import Answers, Given, drive, known
-from onnuri.model.vocabulary import SPECIALS, Vocabulary
+from onnuri.model.asking import task_of
+from onnuri.model.vocabulary import Vocabulary
 
 SAMPLING: dict[str, SamplingConfig] = {
     "text": SamplingConfig(temperature=0.0),
@@ -68,9 +69,9 @@ class OmniModel:
     """Any media in, any medium out."""
 
     def __init__(self, network: nn.Module, codecs: dict[str, Any],
-                 sampling: dict[str, SamplingConfig] | None = None) -> None:
+                 sampling: dict[str, SamplingConfig] | None = None, tasks: bool = False) -> None:
         self.network, self.codecs, self.sampling = network.eval(), codecs, sampling or SAMPLING
-        self.vocabulary = Vocabulary(codecs["text"].num_codes)
+        self.vocabulary = Vocabulary(codecs["text"].num_codes, tasks)
         self.answers = Answers(self.vocabulary, codecs, backbone.positions(network))
 
     @functools.cached_property
@@ -107,7 +108,8 @@ class OmniModel:
 
     def prompt(self, given: Given, to: Medium, language: Language) -> list[int]:
         """`<bos>`, the inputs' segments, and what opens the answer."""
-        return drive(self.engine, [self.answers.read(given)])[0].ids + self.vocabulary.opening(to, language)
+        context = drive(self.engine, [self.answers.read(given)])[0]
+        return context.ids + self.vocabulary.task(task_of(to, context.inputs)) + self.vocabulary.opening(to, language)
 
     def encode(self, medium: Medium, item: Any) -> np.ndarray:
         """Codes of an item; speech and text are cut at the medium's longest."""
@@ -124,9 +126,9 @@ class OmniModel:
         try:
             part.mkdir(parents=True)
             backbone.save(self.network, part, *(self.vocabulary.special(t) for t in ("<bos>", "<eos>", "<pad>")))
-            backbone.save_tokenizer(self.codecs["text"].tokenizer, SPECIALS, part)
+            backbone.save_tokenizer(self.codecs["text"].tokenizer, self.vocabulary.specials, part)
             save_codecs(self.codecs, part / "codecs")
-            about = {"format": 1, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
+            about = {"format": 1, "tasks": self.vocabulary.tasks, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
                      "modalities": {m: _row(m) for m in MEDIA}, "sha256": _hashes(part)}
             (part / "onnuri.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
             if folder.exists():
@@ -149,7 +151,7 @@ class OmniModel:
         except Exception as error:  # transformers raises whatever its files make it meet
             raise WeightsError(str(folder), f"holds no model that can be loaded ({error})",
                                "fetch or export the folder again") from error
-        return cls(network, load_codecs(folder / "codecs"), sampling)
+        return cls(network, load_codecs(folder / "codecs"), sampling, bool(about.get("tasks", False)))
 
 
 def check(folder: Path) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def check(folder: Path) -> dict[str, Any]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted([*folder.rglob("*.safetensors"), *folder.rglob("tokenizer.json")])
+    files = sorted(f for name in ("*.safetensors", "tokenizer.json", "words.json") for f in folder.rglob(name))
     return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
