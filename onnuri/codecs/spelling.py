@@ -17,9 +17,38 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-PARTICLES = ("이에요", "예요", "에서는", "에서", "에는", "으로", "이랑", "이다", "은", "는", "이", "가", "을", "를", "와", "과", "의", "에",
-             "로", "도", "만", "랑", "하고", "다", "야", "고", "요")
+PARTICLES = (
+    "이에요",
+    "예요",
+    "에서는",
+    "에서",
+    "에는",
+    "으로",
+    "이랑",
+    "이다",
+    "은",
+    "는",
+    "이",
+    "가",
+    "을",
+    "를",
+    "와",
+    "과",
+    "의",
+    "에",
+    "로",
+    "도",
+    "만",
+    "랑",
+    "하고",
+    "다",
+    "야",
+    "고",
+    "요",
+)
 """what may follow a Korean noun without a space"""
+COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
+"""words of any sentence: never taken for a slip of a word of the world, and nothing to be ignorant of"""
 _EDGE = ",.;:!?()[]\"'~…。·"
 LONGEST = 24
 """letters of a run-together piece that is looked up"""
@@ -103,13 +132,15 @@ class Spelling:
     @functools.lru_cache(maxsize=4096)  # noqa: B019 (one list a process)
     def word(self, core: str) -> str | None:
         """Return what a word is read as: itself, words that were run together, or the one word that is a slip away."""
-        if self.knows(core):
+        if self.knows(core) or core in COMMON:
             return core
         return self._apart(core) or self._slip(core)
 
     def knows(self, word: str) -> bool:
         """Whether a word is of the list, alone or before a Korean particle, or a number."""
-        return word in self.counts or self._stem(word) is not None or re.fullmatch(r"\d{1,2}", word) is not None
+        return (
+            word in self.counts or self._stem(word) is not None or re.fullmatch(r"\d{1,2}", word) is not None
+        )
 
     def _stem(self, word: str) -> str | None:
         for particle in PARTICLES:
@@ -121,8 +152,12 @@ class Spelling:
         """Join neighbours that are a word only together, such as a name with a space within."""
         found: list[str] = []
         for token in tokens:
-            if found and not self.knows(found[-1].strip(_EDGE)) and not self.knows(token.strip(_EDGE)) \
-                    and (found[-1] + token).strip(_EDGE) in self.counts:
+            if (
+                found
+                and not self.knows(found[-1].strip(_EDGE))
+                and not self.knows(token.strip(_EDGE))
+                and (found[-1] + token).strip(_EDGE) in self.counts
+            ):
                 found[-1] += token
             else:
                 found.append(token)
@@ -149,13 +184,22 @@ class Spelling:
                     best[end] = whole, [*before[1], piece]
         last = best[-1]
         # many short pieces are no sentence: "information" is not "in for mat i on"
-        return " ".join(last[1]) if last and len(last[1]) > 1 and len(core) / len(last[1]) >= (2.6 if core.isascii() else 1.6) else None
+        return (
+            " ".join(last[1])
+            if last and len(last[1]) > 1 and len(core) / len(last[1]) >= (2.6 if core.isascii() else 1.6)
+            else None
+        )
 
     def _slip(self, core: str) -> str | None:
         """Return the one word that is a slip of the keyboard away: a letter more, less, other or swapped with its neighbour."""
         letters = jamo(core)
         if len(letters) < 4:
-            return None
+            swapped = [
+                w
+                for w in self.counts
+                if len(w) == 3 and core.isascii() and w != core and sorted(w) == sorted(core)
+            ]
+            return swapped[0] if len(core) == 3 and len(swapped) == 1 else None
         near: set[str] = set()
         for short in {letters, *_shorter(letters)}:
             near |= self._deletions.get(short, set())
@@ -166,7 +210,12 @@ class Spelling:
             return max((self._by_jamo[n] for n in near), key=lambda w: self.counts[w])
         for particle in PARTICLES:
             stem = core[: -len(particle)]
-            if "가" <= core[0] <= "힣" and core.endswith(particle) and len(stem) >= 2 and (whole := self._slip(stem)):
+            if (
+                "가" <= core[0] <= "힣"
+                and core.endswith(particle)
+                and len(stem) >= 2
+                and (whole := self._slip(stem))
+            ):
                 return whole + particle
         return None
 

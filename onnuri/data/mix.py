@@ -1,10 +1,11 @@
 """Which sequences are made of a scene, by weight: pairs, chains, questions, edits, speech. Knows no network.
 
-A sequence is a list of segments, each with a weight in the loss. With `people`, what is given is said as people say it,
-in words that are drawn anew from the scene's record each time, and what is answered is said as the world says it. What a still medium opens goes on with what a still
-can know: a moving scene's picture is never followed by its motion. Speech meets words only: a given sound is followed by
-its transcript, and the model's own speech follows the sentence that it speaks, with every word before its sound. So all
-that must be learned of sound is to hear (any voice) and to speak (one voice); the rest is knowledge of words.
+A sequence is a list of segments, each with a weight in the loss. With `people`, what is given is said as people say
+it, in words that are drawn anew from the scene's record each time, and what is answered is said as the world says it.
+What a still medium opens goes on with what a still can know: a moving scene's picture is never followed by its
+motion. Speech meets words only: a given sound is followed by its transcript, and the model's own speech follows the
+sentence that it speaks, with every word before its sound. So all that must be learned of sound is to hear (any voice)
+and to speak (one voice); the rest is knowledge of words.
 """
 
 from __future__ import annotations
@@ -189,11 +190,14 @@ class Mixer:
         return sentence[:at] + _one(rng, (b, a + a + b, b + a)) + sentence[at + 2 :]
 
     def _translate(self, rng: np.random.Generator) -> list[Segment]:
-        """A whole sentence and the same in the other language."""
+        """A whole sentence and the same in the other language; of people's, sometimes as the world says it in their own."""
         row, first = int(rng.integers(self.table.rows)), int(rng.integers(2))
         which = [int(rng.integers(CAPTIONS - 1)) for _ in range(2)]
         one, other = LANGUAGES[first], LANGUAGES[1 - first]
-        source = wordings.say(self._scene(row), one, rng) if self._people(rng) else self.table.text(row, f"{one}_{which[0]}")
+        people = self._people(rng)
+        source = wordings.say(self._scene(row), one, rng) if people else self.table.text(row, f"{one}_{which[0]}")
+        if people and rng.random() < 0.35:
+            return [self._given(source, one), self._wanted(self.table.text(row, f"{one}_{which[1]}"), one, "describe")]
         return [self._given(source, one), self._wanted(self.table.text(row, f"{other}_{which[1]}"), other, "translate")]
 
     def _hear(self, rng: np.random.Generator) -> list[Segment]:

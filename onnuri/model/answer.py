@@ -21,6 +21,7 @@ from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError
 from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium
 from onnuri.model.asking import language_spoken, task_of, wish_of
+from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of
 from onnuri.model.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -99,9 +100,8 @@ class Answers:
 
     def _read(self, words: str, context: Context) -> np.ndarray:
         """Return the codes of words as the text front end leaves them."""
-        reading = self.codecs["text"].read(words)
-        context.readings.append(reading)
-        return self.encode("text", reading.text)
+        context.readings.append(reading_of(words, self.codecs["text"]))
+        return self.encode("text", self.codecs["text"].read(words).text)
 
     def hear(self, codes: np.ndarray, on_token: Listener | None = None) -> Steps[tuple[Language, np.ndarray]]:
         """Of a sound's codes the language and the text codes that the model hears."""
@@ -115,10 +115,26 @@ class Answers:
     def write(self, context: Context, language: Language, sampling: SamplingConfig, seed: int = 0,
               only_heard: bool = False, on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
         """Text codes that answer: of a lone sound its words, of a lone sentence that is to be spoken (not `only_heard`)
-        itself, if it is in the language that is asked for; else what the model writes, as `make` does."""
+        itself, if it is in the language that is asked for; to a greeting or a question about nothing that was shown what
+        can be done; else what the model writes, as `make` does."""
+        if only_heard and not context.heard and self.outside(context):
+            text: np.ndarray = self.codecs["text"].encode(CAN_DO[language])
+            return text
         if context.says(language) and (context.heard or not only_heard):
             return context.words
         return (yield from self.make("text", context, language, sampling, seed, on_token, **more))
+
+    def outside(self, context: Context) -> bool:
+        """Whether what was given asks for nothing that the model can do."""
+        alone = context.count == 1 and bool(context.readings)
+        return alone and outside(context.inputs[0][1], context.readings[0], alone)
+
+    def notices(self, context: Context, to: Medium, language: Language) -> list[Notice]:
+        """Return what is not known of what was given, in the language of the answer."""
+        found = notices(context.readings, context.seen, self.codecs, language)
+        if self.outside(context):
+            found.append(Notice("outside", CAN_DO[language]))
+        return found
 
     def speak(self, sentence: np.ndarray, language: Language, sampling: SamplingConfig, seed: int = 0,
               on_token: Listener | None = None) -> Steps[np.ndarray]:
@@ -140,15 +156,17 @@ class Answers:
              on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
         """Codes of any medium but sound that follow what was given; `more` are other fields of the request."""
         opening = self.vocabulary.opening(to, language)
-        asked = self.vocabulary.task(task_of(to, context.inputs))
+        asked = self.vocabulary.task(task_of(to, context.inputs, context.says(language)))
         request = Request(prompt=context.ids + asked + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
                           on_token=on_token, without=[self.vocabulary.special("<bos>"), *opening])
         return self._codes(to, (yield dataclasses.replace(request, **more)))
 
     def answer(self, to: Medium, given: Given, language: Language, sampling: dict[str, SamplingConfig],
-               seed: int = 0) -> Steps[np.ndarray]:
-        """Codes of a medium, from inputs: all of the above, as it is needed."""
+               seed: int = 0, listen: Callable[[Context], None] | None = None) -> Steps[np.ndarray]:
+        """Codes of a medium, from inputs: all of the above, as it is needed. `listen` is told what was given, as read."""
         context = yield from self.read(given)
+        if listen:
+            listen(context)
         if to == "text":
             return (yield from self.write(context, language, sampling["text"], seed, only_heard=True))
         if to == "audio":

@@ -19,9 +19,12 @@ from onnuri.model.vocabulary import CODEBOOKS, Vocabulary
 def graft(old: OmniModel, network: nn.Module, vocabulary: Vocabulary, text: object, seed: int = 0) -> None:
     """Fill a fresh network with the weights of an old model; `text` is the new text codec."""
     source, target = embedding(old.network), embedding(network)
-    state = {name: weight for name, weight in old.network.state_dict().items()
-             if weight.data_ptr() != source.data_ptr()}
-    missing, unexpected = network.load_state_dict(state, strict=False)
+    state = {
+        name: weight
+        for name, weight in old.network.state_dict().items()
+        if weight.data_ptr() != source.data_ptr()
+    }
+    _, unexpected = network.load_state_dict(state, strict=False)
     assert not unexpected, unexpected
     draw = torch.Generator().manual_seed(seed)
     source = source.float()
@@ -29,7 +32,9 @@ def graft(old: OmniModel, network: nn.Module, vocabulary: Vocabulary, text: obje
     for token in old.vocabulary.specials:
         rows[vocabulary.special(token)] = source[old.vocabulary.special(token)]
     for token in vocabulary.specials[len(old.vocabulary.specials) :]:
-        rows[vocabulary.special(token)] += source[old.vocabulary.special("<|text|>")]  # where an answer begins
+        rows[vocabulary.special(token)] += source[
+            old.vocabulary.special("<|text|>")
+        ]  # where an answer begins
     for codebook in CODEBOOKS[1:]:
         lo, hi = vocabulary.span(codebook)
         rows[lo:hi] = source[slice(*old.vocabulary.span(codebook))]

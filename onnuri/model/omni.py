@@ -9,6 +9,7 @@ Knows the files and the codecs; how an answer comes about is in `answer.py`, wha
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -31,8 +32,9 @@ from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError, OnnuriError, WeightsError
 from onnuri.modality import MEDIA, TABLE, Language, Medium
 from onnuri.model import backbone
-from onnuri.model.answer import Answers, Given, drive, known
-from onnuri.model.asking import task_of
+from onnuri.model.answer import Answers, Context, Given, drive, known
+from onnuri.model.asking import language_asked, task_of
+from onnuri.model.notice import Notice
 from onnuri.model.vocabulary import Vocabulary
 
 SAMPLING: dict[str, SamplingConfig] = {
@@ -42,6 +44,15 @@ SAMPLING: dict[str, SamplingConfig] = {
     "video": SamplingConfig(temperature=0.0, guidance=2.0),
     "shape": SamplingConfig(temperature=0.0),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """An answer, and what the model did not know of what it was given."""
+
+    item: Any
+    language: Language
+    notices: tuple[Notice, ...] = ()
 
 
 def load_codecs(folder: Path) -> dict[str, Any]:
@@ -101,6 +112,21 @@ class OmniModel:
                                     for given, spoken, seed in zip(inputs, languages, seeds, strict=True)])
         return self.codecs[to].decode_batch(codes)  # type: ignore[no-any-return]
 
+    def reply(self, to: Medium, inputs: Given = (), *, language: Language | None = None, seed: int = 0,
+              temperature: float | None = None, top_p: float | None = None, guidance: float | None = None, **named: Any) -> Reply:
+        """Return an item of a medium with what the model does not know of the inputs (`Reply.notices`).
+
+        Without `language`, the answer is in the asker's own, or in the one that the words ask for ("in English", "한국어로").
+        """
+        known(to)
+        given = [*inputs, *named.items()]
+        words = [item for medium, item, *_ in given if medium == "text"]
+        spoken = language or (language_asked(words[-1]) if words else "ko")
+        sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
+        contexts: list[Context] = []
+        codes = drive(self.engine, [self.answers.answer(to, given, spoken, sampling, seed, contexts.append)])[0]
+        return Reply(self.codecs[to].decode(codes), spoken, tuple(self.answers.notices(contexts[0], to, spoken)))
+
     def transcribe(self, sounds: Sequence[Any]) -> list[tuple[Language, str]]:
         """The language and the words of every sound."""
         heard = drive(self.engine, [self.answers.hear(self.encode("audio", sound)) for sound in sounds])
@@ -109,7 +135,8 @@ class OmniModel:
     def prompt(self, given: Given, to: Medium, language: Language) -> list[int]:
         """`<bos>`, the inputs' segments, and what opens the answer."""
         context = drive(self.engine, [self.answers.read(given)])[0]
-        return context.ids + self.vocabulary.task(task_of(to, context.inputs)) + self.vocabulary.opening(to, language)
+        asked = self.vocabulary.task(task_of(to, context.inputs, context.says(language)))
+        return context.ids + asked + self.vocabulary.opening(to, language)
 
     def encode(self, medium: Medium, item: Any) -> np.ndarray:
         """Codes of an item; speech and text are cut at the medium's longest."""

@@ -1,10 +1,11 @@
 """Where every code stands among the model's ids: text first, then special tokens, then one range a codebook.
 
-Knows no network. A sequence is `<bos> <|image|> codes <|/image|> <|text|> <|ko|> ids <|/text|> … <eos>`: any number of
-media in any order. Before the answer may stand what is asked, `<|describe|>` and so on (`tasks`): a picture and a sentence
-are followed by an answer, a description or an edited picture, and a caption is never a question. Speech that the model makes has its words in it, `<|audio|> <|ko|> word codes <|word|> word codes
-<|word|> <|/audio|>`: what is to be said stands right before its sound (as in Moshi's inner monologue, Défossez et al.
-2024, arXiv 2410.00037). `<|embed|>` is reserved for continuous inputs (an encoder's embeddings), which nothing fills yet.
+Knows no network. A sequence is `<bos> <|image|> codes <|/image|> <|text|> <|ko|> ids <|/text|> … <eos>`: any number
+of media in any order. Before the answer may stand what is asked, `<|describe|>` and so on (`tasks`): a picture and a
+sentence are followed by an answer, a description or an edited picture, and a caption is never a question. Speech that
+the model makes has its words in it, `<|audio|> <|ko|> word codes <|word|> word codes <|word|> <|/audio|>`: what is to
+be said stands right before its sound (as in Moshi's inner monologue, Défossez et al. 2024, arXiv 2410.00037).
+`<|embed|>` is reserved for continuous inputs (an encoder's embeddings), which nothing fills yet.
 """
 
 from __future__ import annotations

@@ -212,8 +212,9 @@ def learn_text(size: int, scenes: int = 4_000) -> TextCodec:
         for language in LANGUAGES:
             own = [caption(scene, language, rng), *question(scene, language, rng)]
             people = [wordings.say(scene, language, rng) for _ in range(4)]
-            people += [wordings.doubled(scene, language, rng), wordings.look(language, rng),
-                       wordings.inquire(scene, language, rng)[0], *((wordings.instruct(scene, edit, language, rng),) if edit else ())]
+            people += [wordings.doubled(scene, language, rng), wordings.look(language, rng)]
+            people += [wordings.inquire(scene, language, rng)[0]]
+            people += [wordings.instruct(scene, edit, language, rng)] if edit else []
             sentences += [*own, *(plain(s) for s in (*own, *people))]
     made = TextCodec.learn(sentences, size)
     return TextCodec(made.tokenizer, Spelling.learn(sentences))

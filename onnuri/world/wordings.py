@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,65 +22,93 @@ from onnuri.world.scene import HELD_OUT, INVERSE, Edit, Scene, Thing
 from onnuri.world.synonyms import COLORS, EN_MOTIONS, KO_MOTIONS, PLACES, SIZES, SOLIDS, Motion
 from onnuri.world.words import COLOR, COLOR_NOUN, RESULT, SIZE, SOLID, VERB, josa
 
-FRAMES: dict[Language, dict[str, tuple[str, ...]]] = {
-    "en": {
-        # around a noun phrase
-        "noun": ("{}", "please draw {}", "draw {}", "draw me {}", "draw {} please", "can you draw {}?", "could you draw {} for me?",
-                 "i want {}", "i want a picture of {}", "i'd like {}", "i would like to see {}", "a picture of {}",
-                 "an image of {}", "a photo of {}", "a drawing of {}", "picture of {}", "show me {}", "show {}", "let me see {}",
-                 "make {}", "make me {}", "make a picture of {}", "create {}", "create an image of {}", "generate {}",
-                 "generate a picture of {}", "give me {}", "i see {}", "i can see {}", "we see {}", "you can see {}",
-                 "there is {}", "there's {}", "here is {}", "imagine {}", "paint {}", "sketch {}", "render {}", "please make {}",
-                 "please show me {}", "a scene with {}", "a scene showing {}", "how about {}", "i need {}", "just {}",
-                 "would you draw {}?", "it shows {}", "this is {}", "have {}", "put {} in the picture"),
-        # around a sentence
-        "clause": ("{}", "i see that {}", "draw a picture where {}", "an image in which {}", "imagine that {}", "a scene where {}",
-                   "in the picture {}", "picture this: {}", "please draw a scene where {}", "make it so that {}",
-                   "show me a picture in which {}", "here {}", "i think {}", "let's say {}")},
-    "ko": {
-        "noun": ("{}", "{을} 그려줘", "{} 그려줘", "{을} 그려 주세요", "{} 그려 주세요", "{} 좀 그려줘", "{을} 그려봐", "{} 하나 그려줘",
-                 "{을} 보여줘", "{을} 보여 주세요", "{} 보여줘", "{을} 만들어줘", "{을} 만들어 주세요", "{} 만들어줘", "{을} 보고 싶어요",
-                 "{} 그림", "{} 사진", "{} 그림을 그려줘", "{} 그림 그려 주세요", "{의} 그림을 보여줘", "{이} 있다", "{이} 있어요",
-                 "{이} 보여요", "{이} 보인다", "{이} 있습니다", "{이} 보입니다", "{이} 있음", "{이} 있는 그림", "{이} 있는 그림을 그려줘",
-                 "{이} 나오는 그림 그려줘", "{을} 그려라", "{을} 그려줄래?", "{을} 그려 주실래요?", "{을} 부탁해요", "{을} 원해요",
-                 "나는 {을} 보고 있다", "{을} 생성해줘", "{을} 생성해 주세요", "{을} 그리고 싶어", "{을} 상상해 봐", "여기 {이} 있어",
-                 "{이에요}", "{이다}", "{을} 하나 만들어 봐", "{} 이미지", "{} 이미지를 만들어줘", "화면에 {이} 있다", "{이} 있네요",
-                 "{이} 있지", "{을} 그려주면 좋겠어"),
-        # endings and frames around a sentence
-        "clause": ("plain", "formal", "casual", "noun", "{} 그림", "{} 그림을 그려줘", "{} 장면을 보여줘", "{} 모습을 그려 주세요",
-                   "{} 모습", "{} 걸 그려줘", "{} 것을 보여줘", "{} 장면")},
+_TABLES: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+FRAMES: dict[Language, dict[str, list[str]]] = _TABLES["frames"]
+"""around a noun phrase or a clause, by language; of a Korean clause also its ending"""
+BODIES: dict[Language, dict[str, list[str]]] = _TABLES["bodies"]
+"""A stands beside B: `r` and `p` are places, `its` one of B's, `sa` and `sb` sides of the picture"""
+LOOK: dict[Language, list[str]] = _TABLES["look"]
+"""requests to describe what is shown"""
+_QUESTIONS: dict[Language, dict[str, list[str]]] = _TABLES["questions"]
+_EDITS: dict[Language, dict[str, list[str]]] = _TABLES["edits"]
+SINGLE: dict[Language, tuple[str, ...]] = {
+    "en": ("{A} {verb}", "there is {A}"),
+    "ko": ("{A이} {v}", "{A은} {v}"),
 }
-BODIES: dict[Language, dict[str, tuple[str, ...]]] = {
-    "en": {"noun": ("{A} {r} {B}", "{A} that is {r} {B}", "{A} sitting {r} {B}", "{A} placed {r} {B}", "{B} with {A} {its}",
-                    "{A} {sa} and {B} {sb}", "{B} {sb} and {A} {sa}", "{A} and {B}, the first {r} the second",
-                    "{B} and {A} {r} it", "{A} which is {r} {B}", "{A} located {r} {B}", "{n}: {A} {r} {B}"),
-           "clause": ("{A} is {r} {B}", "there is {A} {r} {B}", "{r} {B} there is {A}", "{r} {B} is {A}", "{B} has {A} {its}",
-                      "{A} sits {r} {B}", "{r} {B} you can find {A}", "there are {A} and {B}, {a} is {r} {b}",
-                      "{A} stands {r} {B}", "there is {B}. {A} is {r} it", "{B} is here and {A} is {r} it")},
-    "ko": {"noun": ("{B} {p}에 있는 {A}", "{B}의 {p}에 있는 {A}", "{B의} {p}의 {A}", "{sa}에 {A}, {sb}에 {B}", "{sb}에는 {B}, {sa}에는 {A}",
-                    "{B와} 그 {p}의 {A}", "{B와} 그 {p}에 있는 {A}", "{B}보다 {p}에 있는 {A}", "{A와} {B}, {a이} {p}", "{n}, {B} {p}에 {A}"),
-           "clause": ("{B} {p}에 {A이} {v}", "{A이} {B} {p}에 {v}", "{B}의 {p}에는 {A이} {v}", "{A은} {B}의 {p}에 {v}",
-                      "{A와} {B이} 있는데 {a은} {b} {p}에 {v}", "{sa}에 {A이} 있고 {sb}에 {B이} {v}", "{B} 바로 {p}에 {A이} {v}",
-                      "{p}에 {A이} 있고 그 {q}에 {B이} {v}", "{A이} {p}에, {B이} {q}에 {v}", "{B이} 있고 그 {p}에 {A이} {v}")},
-}
-SINGLE: dict[Language, tuple[str, ...]] = {"en": ("{A} {verb}", "there is {A}"), "ko": ("{A이} {v}", "{A은} {v}")}
 """bodies of a sentence about one thing"""
 _SIDES: dict[Language, dict[str, tuple[str, ...]]] = {
-    "en": {"left_of": ("on the left", "at the left", "on the left side"), "right_of": ("on the right", "at the right",
-           "on the right side"), "above": ("on top", "at the top", "above"), "below": ("at the bottom", "on the bottom", "below")},
-    "ko": {"left_of": ("왼쪽", "왼편", "좌측"), "right_of": ("오른쪽", "오른편", "우측"), "above": ("위", "위쪽", "윗쪽"),
-           "below": ("아래", "아래쪽", "밑")}}
-_ITS = {"left_of": ("to its left", "on its left"), "right_of": ("to its right", "on its right"), "above": ("above it", "over it",
-        "on top of it"), "below": ("below it", "under it", "beneath it")}
+    "en": {
+        "left_of": ("on the left", "at the left", "on the left side"),
+        "right_of": ("on the right", "at the right", "on the right side"),
+        "above": ("on top", "at the top", "above"),
+        "below": ("at the bottom", "on the bottom", "below"),
+    },
+    "ko": {
+        "left_of": ("왼쪽", "왼편", "좌측"),
+        "right_of": ("오른쪽", "오른편", "우측"),
+        "above": ("위", "위쪽", "윗쪽"),
+        "below": ("아래", "아래쪽", "밑"),
+    },
+}
+_ITS = {
+    "left_of": ("to its left", "on its left"),
+    "right_of": ("to its right", "on its right"),
+    "above": ("above it", "over it", "on top of it"),
+    "below": ("below it", "under it", "beneath it"),
+}
 _JOINS = (" and ", ", ", ", and ", ". ", "; ", " while ")
-_VERY: dict[Language, tuple[str, ...]] = {"en": ("very", "really", "quite", "so"), "ko": ("아주", "매우", "정말", "되게", "무척")}
+_VERY: dict[Language, tuple[str, ...]] = {
+    "en": ("very", "really", "quite", "so"),
+    "ko": ("아주", "매우", "정말", "되게", "무척"),
+}
 _COUNTS: dict[Language, dict[int, tuple[str, ...]]] = {
-    "en": {2: ("two objects", "two things", "2 things", "two shapes"), 3: ("three objects", "three things", "3 things", "three shapes")},
-    "ko": {2: ("물체 두 개", "두 개의 물체", "도형 두 개", "물체 2개"), 3: ("물체 세 개", "세 개의 물체", "도형 세 개", "물체 3개")}}
+    "en": {
+        2: ("two objects", "two things", "2 things", "two shapes"),
+        3: ("three objects", "three things", "3 things", "three shapes"),
+    },
+    "ko": {
+        2: ("물체 두 개", "두 개의 물체", "도형 두 개", "물체 2개"),
+        3: ("물체 세 개", "세 개의 물체", "도형 세 개", "물체 3개"),
+    },
+}
 _FILLERS: dict[Language, tuple[str, ...]] = {
-    "en": ("hi", "hello", "hey", "ok", "now", "well", "thanks", "thank you", "for me", "please", "if you can", "in the middle of nothing",
-           "with nothing else", "in a simple scene", "as you like", "right now", "my friend", "of course"),
-    "ko": ("음", "저기", "혹시", "안녕", "그냥", "부탁해", "고마워", "제발", "지금", "자", "오늘은", "이번에는", "있잖아", "가능하면")}
+    "en": (
+        "hi",
+        "hello",
+        "hey",
+        "ok",
+        "now",
+        "well",
+        "thanks",
+        "thank you",
+        "for me",
+        "please",
+        "if you can",
+        "in the middle of nothing",
+        "with nothing else",
+        "in a simple scene",
+        "as you like",
+        "right now",
+        "my friend",
+        "of course",
+    ),
+    "ko": (
+        "음",
+        "저기",
+        "혹시",
+        "안녕",
+        "그냥",
+        "부탁해",
+        "고마워",
+        "제발",
+        "지금",
+        "자",
+        "오늘은",
+        "이번에는",
+        "있잖아",
+        "가능하면",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -106,14 +136,32 @@ def _lowest(names: list[tuple[Language, str]], share: float) -> frozenset[tuple[
     return frozenset(sorted(names, key=lambda n: _rank("|".join(n)))[: round(share * len(names))])
 
 
-_HELD_FRAMES = _lowest([(lang, f) for lang, kinds in FRAMES.items() for frames in kinds.values() for f in frames if f != "{}"], 0.12)
-_HELD_BODIES = _lowest([(lang, b) for lang, kinds in BODIES.items() for bodies in kinds.values() for b in bodies], 0.1)
-WORDINGS: tuple[Wording, ...] = tuple(Wording(language, kind, frame, body) for language, kinds in FRAMES.items()
-                                      for kind, frames in kinds.items() for frame in frames for body in BODIES[language][kind])
+_HELD_FRAMES = _lowest(
+    [(lang, f) for lang, kinds in FRAMES.items() for frames in kinds.values() for f in frames if f != "{}"],
+    0.12,
+)
+_HELD_BODIES = _lowest(
+    [(lang, b) for lang, kinds in BODIES.items() for bodies in kinds.values() for b in bodies], 0.1
+)
+WORDINGS: tuple[Wording, ...] = tuple(
+    Wording(language, kind, frame, body)
+    for language, kinds in FRAMES.items()
+    for kind, frames in kinds.items()
+    for frame in frames
+    for body in BODIES[language][kind]
+)
 
 
-def say(scene: Scene, language: Language, rng: np.random.Generator, *, held_out: bool = False, held_names: bool = False,
-        full: bool = True, motion: bool = True) -> str:
+def say(
+    scene: Scene,
+    language: Language,
+    rng: np.random.Generator,
+    *,
+    held_out: bool = False,
+    held_names: bool = False,
+    full: bool = True,
+    motion: bool = True,
+) -> str:
     """Return a sentence of people that states the scene.
 
     `held_out`: in a wording that training never uses. `held_names`: with one name that training never uses.
@@ -138,7 +186,9 @@ class _Speaker:
 
     language: Language
 
-    def __init__(self, scene: Scene, rng: np.random.Generator, full: bool, motion: bool, held_names: bool) -> None:
+    def __init__(
+        self, scene: Scene, rng: np.random.Generator, full: bool, motion: bool, held_names: bool
+    ) -> None:
         self.scene, self.rng, self.motion, self.held_names = scene, rng, motion, held_names
         self.sized = [full or rng.random() < 0.6 for _ in scene.things]
         self.named: set[int] = set()
@@ -160,7 +210,11 @@ class _Speaker:
     def _call(self, index: int, what: str) -> str:
         key = getattr(self.scene.things[index], what)
         names = {"solid": SOLIDS, "color": COLORS, "size": SIZES}[what][self.language][key]
-        if self.held_names and index == self.held_at and what == ("solid", "color", "size")[self.scene.seed % 3]:
+        if (
+            self.held_names
+            and index == self.held_at
+            and what == ("solid", "color", "size")[self.scene.seed % 3]
+        ):
             return str(self.one(names.held))
         own = {"solid": SOLID, "color": COLOR, "size": SIZE}[what][self.language][key]
         return own if self.own or self.rng.random() < 0.3 else str(self.one(names.known))
@@ -178,7 +232,9 @@ class _Speaker:
         bodies = [b for b in BODIES[self.language][kind]]
         while True:
             wording = Wording(self.language, kind, str(self.one(frames)), str(self.one(bodies)))
-            plain = len(self.scene.things) == 1 and kind == "noun"  # its body is a name: only the frame is a wording
+            plain = (
+                len(self.scene.things) == 1 and kind == "noun"
+            )  # its body is a name: only the frame is a wording
             is_held = (self.language, wording.frame) in _HELD_FRAMES if plain else wording.held_out
             if is_held == held_out:
                 return wording
@@ -209,7 +265,11 @@ class _English(_Speaker):
         if i in self.named and j not in self.named and self.rng.random() < 0.5 and body.startswith("{A} "):
             i, j, relation = j, i, INVERSE[relation]  # what is new comes first
         later = body.find("{A}") > body.find("{B}") >= 0
-        verb = self.moving(i) != "still" and body in ("{A} sits {r} {B}", "{A} stands {r} {B}", "{A} is {r} {B}") and i not in self.named
+        verb = (
+            self.moving(i) != "still"
+            and body in ("{A} sits {r} {B}", "{A} stands {r} {B}", "{A} is {r} {B}")
+            and i not in self.named
+        )
         if later:
             names = {"B": self.thing(j, True)}
             names["A"] = self.thing(i, True)
@@ -219,14 +279,23 @@ class _English(_Speaker):
         if verb:
             body = "{A} {verb} {r} {B}"
             names["verb"] = self.verb(i)
-        return body.format(**names, r=self.place(relation), its=self.one(_ITS[relation]), a=self.again(i), b=self.again(j),
-                           sa=self.one(_SIDES["en"][relation]), sb=self.one(_SIDES["en"][INVERSE[relation]]),
-                           n=self.one(_COUNTS["en"][len(self.scene.things)]))
+        return body.format(
+            **names,
+            r=self.place(relation),
+            its=self.one(_ITS[relation]),
+            a=self.again(i),
+            b=self.again(j),
+            sa=self.one(_SIDES["en"][relation]),
+            sb=self.one(_SIDES["en"][INVERSE[relation]]),
+            n=self.one(_COUNTS["en"][len(self.scene.things)]),
+        )
 
     def verb(self, index: int) -> str:
-        known, held = EN_MOTIONS[self.moving(index)]
+        known, _ = EN_MOTIONS[self.moving(index)]
         if self.moving(index) == "still":
-            return str(self.one(("is here", "stands still", "is standing still", "rests", "sits there", "is there")))
+            return str(
+                self.one(("is here", "stands still", "is standing still", "rests", "sits there", "is there"))
+            )
         present, participle = known[0] if self.own else self.one(known)
         return f"is {participle}" if self.rng.random() < 0.4 else str(present)
 
@@ -242,8 +311,15 @@ class _English(_Speaker):
         order = [color, size] if self.rng.random() < 0.1 else [size, color]
         name = " ".join(w for w in (*order, solid) if w)
         if self.rng.random() < 0.1:
-            name = self.one((f"{size} {solid} that is {color}", f"{size} {solid} in {color}", f"{color} {solid}, {size}".rstrip(", "),
-                             f"{size} {solid} colored {color}", f"{size} {color} colored {solid}"))
+            name = self.one(
+                (
+                    f"{size} {solid} that is {color}",
+                    f"{size} {solid} in {color}",
+                    f"{color} {solid}, {size}".rstrip(", "),
+                    f"{size} {solid} colored {color}",
+                    f"{size} {color} colored {solid}",
+                )
+            )
             name = " ".join(name.split())
         negated = ""
         if self.rng.random() < 0.06:
@@ -255,7 +331,9 @@ class _English(_Speaker):
             if self.rng.random() < 0.15 and " " not in participle:
                 name = f"{participle} {name}"
             else:
-                motion = self.one((f" {participle}", f" that is {participle}", f" that {present}", f" which {present}"))
+                motion = self.one(
+                    (f" {participle}", f" that is {participle}", f" that {present}", f" which {present}")
+                )
         article = {"a": "an" if name[0] in "aeiou" else "a"}.get(self.article, self.article)
         return f"{article} {name}{negated}{motion}".strip()
 
@@ -264,15 +342,36 @@ class _English(_Speaker):
         thing = self.scene.things[index]
         if self.rng.random() < 0.5:
             other = self.one([COLOR["en"][k] for k in other_colors(thing)])
-            return self.one(((f"{size} not {other} but {color} {solid}".strip(), ""), (name, f", not {other}"),
-                             (name, f", not a {other} one"), (f"{size} {solid} that is not {other} but {color}".strip(), "")))
+            return self.one(
+                (
+                    (f"{size} not {other} but {color} {solid}".strip(), ""),
+                    (name, f", not {other}"),
+                    (name, f", not a {other} one"),
+                    (f"{size} {solid} that is not {other} but {color}".strip(), ""),
+                )
+            )
         other = self.one([s for k, s in SOLID["en"].items() if k != thing.solid])
-        return self.one(((name, f", not a {other}"), (name, f" and no {other}"), (name, f" instead of a {other}"), (name, f", no {other}")))
+        return self.one(
+            (
+                (name, f", not a {other}"),
+                (name, f" and no {other}"),
+                (name, f" instead of a {other}"),
+                (name, f", no {other}"),
+            )
+        )
 
     def again(self, index: int) -> str:
         self.named.add(index)
         color, solid = self.call(index, "color"), self.call(index, "solid")
-        return str(self.one((f"the {color} {solid}", f"the {color} {solid}", f"the {solid}" if self.alone(index) else f"the {color} {solid}")))
+        return str(
+            self.one(
+                (
+                    f"the {color} {solid}",
+                    f"the {color} {solid}",
+                    f"the {solid}" if self.alone(index) else f"the {color} {solid}",
+                )
+            )
+        )
 
     def alone(self, index: int) -> bool:
         return sum(t.solid == self.scene.things[index].solid for t in self.scene.things) == 1
@@ -280,10 +379,23 @@ class _English(_Speaker):
     def alike(self) -> str:
         size = self.call(0, "size")
         color, solid = self.call(0, "color"), self.call(0, "solid")
-        many = {"box": "boxes", "cross": "crosses", "torus": "tori", "dice": "dice", "square box": "square boxes", "arch": "arches",
-                "plus": "pluses", "octahedron": "octahedra", "starfish": "starfish"}.get(solid, f"{solid}s")
+        many = {
+            "box": "boxes",
+            "cross": "crosses",
+            "torus": "tori",
+            "dice": "dice",
+            "square box": "square boxes",
+            "arch": "arches",
+            "plus": "pluses",
+            "octahedron": "octahedra",
+            "starfish": "starfish",
+        }.get(solid, f"{solid}s")
         name = f"{self.one(('two', '2', 'a pair of', 'two identical', 'a couple of'))} {size} {color} {many}"
-        frames = [f for f in FRAMES["en"]["noun"] if ("en", f) not in _HELD_FRAMES and f not in ("this is {}", "there is {}", "there's {}")]
+        frames = [
+            f
+            for f in FRAMES["en"]["noun"]
+            if ("en", f) not in _HELD_FRAMES and f not in ("this is {}", "there is {}", "there's {}")
+        ]
         return " ".join(str(self.one([*frames, "there are {}"])).format(name).split())
 
 
@@ -303,16 +415,30 @@ class _Korean(_Speaker):
         if wording.kind == "noun":
             phrase = self.filled(wording.body, *stated[0], "")
             for clause in rest:
-                body = self.one([b for b in BODIES["ko"]["noun"][:3] if ("ko", b) not in _HELD_BODIES] or ["{B} {p}에 있는 {A}"])
-                phrase = f"{josa(phrase, '와/과')} {self.filled(body, *clause, '')}" if _hangul(phrase) else f"{phrase}, {self.filled(body, *clause, '')}"
+                body = self.one(
+                    [b for b in BODIES["ko"]["noun"][:3] if ("ko", b) not in _HELD_BODIES]
+                    or ["{B} {p}에 있는 {A}"]
+                )
+                phrase = (
+                    f"{josa(phrase, '와/과')} {self.filled(body, *clause, '')}"
+                    if _hangul(phrase)
+                    else f"{phrase}, {self.filled(body, *clause, '')}"
+                )
             return _framed(wording.frame, phrase)
         clauses = [(wording.body, stated[0]), *((str(self.one(bodies)), c) for c in rest)]
-        return " ".join(self.ended(body, wording.frame, clause, k == len(clauses) - 1) for k, (body, clause) in enumerate(clauses))
+        return " ".join(
+            self.ended(body, wording.frame, clause, k == len(clauses) - 1)
+            for k, (body, clause) in enumerate(clauses)
+        )
 
     def ended(self, body: str, frame: str, clause: tuple[int, Any, Any], last: bool) -> str:
         """Return a clause with the ending that its place asks for."""
         i = clause[0]
-        motion = self.moving(i) if i not in self.named and body in ("{B} {p}에 {A이} {v}", "{A이} {B} {p}에 {v}", *SINGLE["ko"]) else "still"
+        motion = (
+            self.moving(i)
+            if i not in self.named and body in ("{B} {p}에 {A이} {v}", "{A이} {B} {p}에 {v}", *SINGLE["ko"])
+            else "still"
+        )
         verb: Motion = self.verb(motion)
         framed = "{}" in frame
         form = "linking" if not last else "modifying" if framed else frame
@@ -329,7 +455,9 @@ class _Korean(_Speaker):
     def filled(self, body: str, i: int, relation: str | None, j: int | None, verb: str) -> str:
         spoken = bool(verb) and getattr(self, "spoken", False)
         self.spoken = False
-        first = [("A", i), ("B", j)] if j is None or body.find("{A") < body.find("{B") else [("B", j), ("A", i)]
+        first = (
+            [("A", i), ("B", j)] if j is None or body.find("{A") < body.find("{B") else [("B", j), ("A", i)]
+        )
         names: dict[str, str] = {}
         for letter, index in first:
             if index is not None:
@@ -337,12 +465,22 @@ class _Korean(_Speaker):
         again = {"a": self.again(i), "b": self.again(j) if j is not None else ""}
         for letter, name in {**names, **again}.items():
             if name:
-                names |= {letter: name, f"{letter}이": josa(name, "이/가"), f"{letter}은": josa(name, "은/는"),
-                          f"{letter}와": josa(name, "와/과"), f"{letter}의": f"{name}의" if self.rng.random() < 0.5 else name}
+                names |= {
+                    letter: name,
+                    f"{letter}이": josa(name, "이/가"),
+                    f"{letter}은": josa(name, "은/는"),
+                    f"{letter}와": josa(name, "와/과"),
+                    f"{letter}의": f"{name}의" if self.rng.random() < 0.5 else name,
+                }
         if relation is not None:
             place = self.place(relation)
-            names |= {"p": place, "q": self.place(INVERSE[relation]), "sa": self.one(_SIDES["ko"][relation]),
-                      "sb": self.one(_SIDES["ko"][INVERSE[relation]]), "n": self.one(_COUNTS["ko"][len(self.scene.things)])}
+            names |= {
+                "p": place,
+                "q": self.place(INVERSE[relation]),
+                "sa": self.one(_SIDES["ko"][relation]),
+                "sb": self.one(_SIDES["ko"][INVERSE[relation]]),
+                "n": self.one(_COUNTS["ko"][len(self.scene.things)]),
+            }
             if "그 {q}" in body or "{q}에 " in body:
                 names["q"] = self.one(_SIDES["ko"][INVERSE[relation]])
         return body.format(**names, v=verb)
@@ -363,10 +501,18 @@ class _Korean(_Speaker):
             thing = self.scene.things[index]
             if self.rng.random() < 0.5:
                 other = self.one([COLOR["ko"][k] for k in other_colors(thing)])
-                name = self.one((f"{other} 것 말고 {name}", f"{other} {josa(solid, '이/가')} 아니라 {name}", f"{other} {solid} 말고 {name}"))
+                name = self.one(
+                    (
+                        f"{other} 것 말고 {name}",
+                        f"{other} {josa(solid, '이/가')} 아니라 {name}",
+                        f"{other} {solid} 말고 {name}",
+                    )
+                )
             else:
                 other = self.one([s for k, s in SOLID["ko"].items() if k != thing.solid])
-                name = self.one((f"{other} 말고 {name}", f"{josa(other, '이/가')} 아니라 {name}", f"{other} 없이 {name}"))
+                name = self.one(
+                    (f"{other} 말고 {name}", f"{josa(other, '이/가')} 아니라 {name}", f"{other} 없이 {name}")
+                )
         if modify and self.moving(index) != "still":
             name = f"{self.verb(self.moving(index)).modifying} {name}"
         return name
@@ -381,8 +527,17 @@ class _Korean(_Speaker):
 
     def alike(self) -> str:
         name = f"{self.call(0, 'size')} {self.call(0, 'color')} {self.call(0, 'solid')}"
-        name = self.one((f"{name} 두 개", f"두 개의 {name}", f"{name} 2개", f"똑같은 {name} 두 개", f"{name} 둘"))
-        return _framed(str(self.one([f for f in FRAMES["ko"]["noun"] if ("ko", f) not in _HELD_FRAMES and "하나" not in f])), name)
+        name = self.one(
+            (f"{name} 두 개", f"두 개의 {name}", f"{name} 2개", f"똑같은 {name} 두 개", f"{name} 둘")
+        )
+        return _framed(
+            str(
+                self.one(
+                    [f for f in FRAMES["ko"]["noun"] if ("ko", f) not in _HELD_FRAMES and "하나" not in f]
+                )
+            ),
+            name,
+        )
 
 
 def other_colors(thing: Thing) -> list[str]:
@@ -400,49 +555,15 @@ def _framed(frame: str, phrase: str) -> str:
         if mark in frame:
             return frame.replace(mark, josa(phrase, pair) if _hangul(phrase) else f"{phrase}를")
     ends = _hangul(phrase) and (ord(phrase[-1]) - 0xAC00) % 28 > 0
-    return (frame.replace("{의}", f"{phrase}의").replace("{이에요}", f"{phrase}이에요" if ends else f"{phrase}예요")
-            .replace("{이다}", f"{phrase}이다" if ends else f"{phrase}다").replace("{}", phrase))
+    return (
+        frame.replace("{의}", f"{phrase}의")
+        .replace("{이에요}", f"{phrase}이에요" if ends else f"{phrase}예요")
+        .replace("{이다}", f"{phrase}이다" if ends else f"{phrase}다")
+        .replace("{}", phrase)
+    )
 
 
-_QUESTIONS: dict[Language, dict[str, tuple[str, ...]]] = {
-    "en": {"count": ("how many objects are there?", "how many things are there?", "how many objects do you see?", "how many things can you see?",
-                     "count the objects", "how many shapes are in it?", "what is the number of objects?", "number of things?"),
-           "color": ("what color is the {0}?", "what colour is the {0}?", "which color does the {0} have?", "the {0} is what color?",
-                     "what's the color of the {0}?", "tell me the color of the {0}"),
-           "solid": ("what is the {0} object?", "what is the {0} thing?", "which shape is {0}?", "what shape is the {0} object?",
-                     "what's the {0} one?", "tell me what the {0} thing is"),
-           "motion": ("how does the {0} move?", "what does the {0} do?", "how is the {0} moving?", "what is the {0} doing?", "where does the {0} go?"),
-           "size": ("what size is the {0}?", "how big is the {0}?", "how large is the {0}?", "what's the size of the {0}?", "is the {0} big or small?"),
-           "relation": ("is the {0} {1} the {2}?", "does the {0} stand {1} the {2}?", "the {0} is {1} the {2}, right?", "can you see the {0} {1} the {2}?",
-                        "is the {0} really {1} the {2}?")},
-    "ko": {"count": ("몇 개가 있나요?", "물체가 몇 개 있어요?", "몇 개야?", "모두 몇 개인가요?", "몇 개 보여?", "물체는 몇 개지?", "물체 개수를 세어줘"),
-           "color": ("{0은} 무슨 색인가요?", "{0은} 무슨 색이야?", "{0} 색깔이 뭐야?", "{0은} 어떤 색이에요?", "{0의} 색은?", "{0} 색을 알려줘"),
-           "solid": ("{0} 물체는 무엇인가요?", "{0} 것은 뭐야?", "{0} 게 뭐예요?", "{0} 물체는 어떤 모양이야?", "{0} 도형은 뭔가요?"),
-           "motion": ("{0은} 어떻게 움직이나요?", "{0은} 뭐 하고 있어?", "{0은} 어떻게 움직여?", "{0은} 어디로 가나요?", "{0이} 어떻게 움직이는지 알려줘"),
-           "size": ("{0은} 얼마나 큰가요?", "{0은} 크기가 어때?", "{0} 크기는?", "{0은} 커 작아?", "{0의} 크기를 알려줘"),
-           "relation": ("{0은} {2} {1}에 있나요?", "{0이} {2} {1}에 있어?", "{0이} {2}의 {1}에 있나요?", "{2} {1}에 {0이} 있나요?", "{0은} {2} {1}에 있는 게 맞아?")}}
-_EDITS: dict[Language, dict[str, tuple[str, ...]]] = {
-    "en": {"color": ("make the {0} {1}", "turn the {0} {1}", "change the {0} to {1}", "paint the {0} {1}", "color the {0} {1}",
-                     "can you make the {0} {1}?", "please make the {0} {1}", "i want the {0} to be {1}", "the {0} should be {1}"),
-           "solid": ("turn the {0} into a {1}", "replace the {0} with a {1}", "change the {0} into a {1}", "make the {0} a {1}",
-                     "please turn the {0} into a {1}", "swap the {0} for a {1}", "the {0} should be a {1}"),
-           "size": ("make the {0} {1}", "change the {0} to {1}", "please make the {0} {1}", "the {0} should be {1}", "turn the {0} {1}",
-                    "i want the {0} to be {1}"),
-           "motion": ("make the {0} {1}", "let the {0} {1}", "please make the {0} {1}", "have the {0} {1}", "the {0} should {1}")},
-    "ko": {"color": ("{0을} {1으로} 바꿔라", "{0을} {1으로} 바꿔줘", "{0을} {1으로} 칠해줘", "{0을} {1으로} 바꿔 주세요", "{0} {1으로} 해줘",
-                     "{0을} {1으로} 만들어줘", "{0의} 색을 {1으로} 바꿔줘"),
-           "solid": ("{0을} {1으로} 바꿔라", "{0을} {1으로} 바꿔줘", "{0을} {1으로} 만들어 주세요", "{0} 대신 {1을} 놓아줘", "{0을} {1으로} 변경해줘"),
-           "size": ("{0을} {1} 해라", "{0을} {1} 해줘", "{0을} {1} 만들어줘", "{0을} {1} 바꿔줘", "{0} {1} 해 주세요"),
-           "motion": ("{0을} {1} 해라", "{0이} {1} 해줘", "{0을} {1} 해 주세요", "{0을} {1} 만들어줘", "{0이} {1} 만들어 주세요")}}
-LOOK: dict[Language, tuple[str, ...]] = {
-    "en": ("what do you see?", "describe this", "describe it", "what is this?", "what's in the picture?", "what is in this?", "tell me what you see",
-           "please describe it", "caption this", "what does it show?", "what is there?", "say what you see"),
-    "ko": ("뭐가 보여?", "무엇이 보이나요?", "설명해줘", "이게 뭐야?", "이것은 무엇인가요?", "뭐가 있어?", "무엇이 있나요?", "묘사해 주세요",
-           "설명해 주세요", "그림을 설명해줘", "뭐가 보이는지 말해줘", "이 그림에는 뭐가 있나요?")}
-"""requests to describe what is shown"""
-
-
-def _training(options: tuple[str, ...], held_out: bool) -> list[str]:
+def _training(options: list[str], held_out: bool) -> list[str]:
     """Return the options of training, or those held out: a fifth by hash, never the first."""
     held = sorted(options[1:], key=_rank)[: max(1, round(0.2 * len(options)))]
     return held if held_out else [o for o in options if o not in held]
@@ -454,12 +575,21 @@ def look(language: Language, rng: np.random.Generator, held_out: bool = False) -
     return options[int(rng.integers(len(options)))]
 
 
-def asked(kind: str, groups: list[str], language: Language, rng: np.random.Generator, held_out: bool = False) -> str:
+def asked(
+    kind: str, groups: list[str], language: Language, rng: np.random.Generator, held_out: bool = False
+) -> str:
     """Return a question of a kind in some wording; `groups` as `tasks.py` reads them from its own question."""
     return _filled(_training(_QUESTIONS[language][kind], held_out), groups, rng)
 
 
-def told_to(attribute: str, name: str, value: str, language: Language, rng: np.random.Generator, held_out: bool = False) -> str:
+def told_to(
+    attribute: str,
+    name: str,
+    value: str,
+    language: Language,
+    rng: np.random.Generator,
+    held_out: bool = False,
+) -> str:
     """Return an instruction in some wording: what is named, and what it becomes."""
     text = _filled(_training(_EDITS[language][attribute], held_out), [name, value], rng)
     return text if language == "ko" else text.replace(" a o", " an o").replace(" a a", " an a")
@@ -475,8 +605,9 @@ def _filled(options: list[str], groups: list[str], rng: np.random.Generator) -> 
     return text
 
 
-def inquire(scene: Scene, language: Language, rng: np.random.Generator, *, motion: bool = True,
-            held_out: bool = False) -> tuple[str, str]:
+def inquire(
+    scene: Scene, language: Language, rng: np.random.Generator, *, motion: bool = True, held_out: bool = False
+) -> tuple[str, str]:
     """Return a question of people about the scene, and its answer as the world gives it."""
     own, told = tasks.question(scene, language, rng, motion)
     kind, groups = tasks.kind_of(own)
@@ -496,21 +627,38 @@ def _renamed(words: str, language: Language, rng: np.random.Generator) -> str:
     return " ".join(found)
 
 
-def instruct(scene: Scene, edit: Edit, language: Language, rng: np.random.Generator, held_out: bool = False) -> str:
+def instruct(
+    scene: Scene, edit: Edit, language: Language, rng: np.random.Generator, held_out: bool = False
+) -> str:
     """Return an instruction of people that makes the edit."""
     speaker = (_Korean if language == "ko" else _English)(scene, rng, False, False, False)
     name = f"{speaker.call(edit.index, 'color')} {speaker.call(edit.index, 'solid')}"
     value = edit.value
     if edit.attribute == "color":
         names = COLORS[language][value].known
-        said = COLOR_NOUN[value] if language == "ko" and rng.random() < 0.6 else value if language == "en" and rng.random() < 0.5 else \
-            names[int(rng.integers(len(names)))]
+        said = (
+            COLOR_NOUN[value]
+            if language == "ko" and rng.random() < 0.6
+            else value
+            if language == "en" and rng.random() < 0.5
+            else names[int(rng.integers(len(names)))]
+        )
     elif edit.attribute == "solid":
         names = SOLIDS[language][value].known
         said = SOLID[language][value] if rng.random() < 0.5 else names[int(rng.integers(len(names)))]
     elif edit.attribute == "size":
-        options = {"ko": {"small": ("작게", "조그맣게"), "medium": ("중간 크기로", "보통 크기로"), "large": ("크게", "커다랗게")},
-                   "en": {"small": ("small", "tiny", "little"), "medium": ("medium", "medium-sized"), "large": ("large", "big", "huge")}}
+        options = {
+            "ko": {
+                "small": ("작게", "조그맣게"),
+                "medium": ("중간 크기로", "보통 크기로"),
+                "large": ("크게", "커다랗게"),
+            },
+            "en": {
+                "small": ("small", "tiny", "little"),
+                "medium": ("medium", "medium-sized"),
+                "large": ("large", "big", "huge"),
+            },
+        }
         said = options[language][value][int(rng.integers(2))]
     else:
         said = RESULT[value] if language == "ko" else VERB[value].bare
@@ -519,7 +667,8 @@ def instruct(scene: Scene, edit: Edit, language: Language, rng: np.random.Genera
 
 def templates() -> tuple[int, int]:
     """Return how many wordings there are in all, and how many of them are held out."""
-    rest = [options for table in (_QUESTIONS, _EDITS) for kinds in table.values() for options in kinds.values()] + list(LOOK.values())
+    rest = [
+        options for table in (_QUESTIONS, _EDITS) for kinds in table.values() for options in kinds.values()
+    ] + list(LOOK.values())
     held = sum(w.held_out for w in WORDINGS) + sum(len(_training(options, True)) for options in rest)
     return len(WORDINGS) + sum(map(len, rest)), held
-

@@ -16,7 +16,8 @@ from onnuri.world.tasks import COMPARISONS
 
 ROWS = 48
 NAMES = ["image", "video", "shape", "edit_image", "edit_video", "edit_shape", "still", "phrase", "people", "count",
-         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "beat", "ask", "tell", "edit", "say", "reply", "tap", "spoken")),
+         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "beat", "ask", "tell", "edit", "say", "reply",
+                                           "tap", "spoken")),
          *(f"{x}_{k}" for x in LANGUAGES for k in "012s")]
 STEPS = {"still": 3, "video": 2, "audio": 2, "voice": 2, "beat": 2, "say": 8, "reply": 8, "tap": 8, "edit_ko": 3, "edit_en": 3,
          "edit_video": 3, "edit_image": 6, "edit_shape": 6}
@@ -169,11 +170,17 @@ def test_a_medium_s_weight_multiplies_its_own_items_only():
 
 
 def test_the_answer_says_what_was_asked():
-    wanted = {"describe": "describe", "translate": "translate", "ask": "answer", "compare": "answer", "edit": "edit", "hear": "transcribe",
+    wanted = {"describe": "describe", "translate": "translate", "ask": "answer", "compare": "answer",
+              "edit": "edit", "hear": "transcribe",
               "draw": None, "convert": None, "speak": None}
     for kind, task in wanted.items():
         for *given, last in drawn(only(**{kind: 1.0}), 60):
             assert last.task == task and all(s.task is None for s in given)
+
+
+def test_people_s_sentences_are_also_said_again_in_their_language():
+    pairs = {(a.language == b.language, b.task) for a, b in drawn(only(translate=1.0, people=1.0), 200)}
+    assert pairs == {(True, "describe"), (False, "translate")}
 
 
 def test_people_are_given_and_never_answered_with():

@@ -16,7 +16,8 @@ COLUMNS = {"sights": ("image", "edit_image"), "words": ("ko_0",), "records": ("r
 def rows_of(start: int, count: int) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(start)
     return [{"image": rng.integers(0, 3000, 31), "ko_0": np.array(list("구가 있다.".encode())[: 3 * int(rng.integers(1, 3))]),
-             "record": records([sample_scene(start)], {})[0]["record"], "edit_image": rng.integers(0, 3000, 31 * int(rng.random() < 0.4))} for _ in range(count)]
+             "record": records([sample_scene(start)], {})[0]["record"],
+             "edit_image": rng.integers(0, 3000, 31 * int(rng.random() < 0.4))} for _ in range(count)]
 
 
 @pytest.fixture
