@@ -223,6 +223,26 @@ class Matrix:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Sentences:
+    """Whole scenes from words: changed in one way each, in wordings that training never used, by relation and by objects."""
+
+    items: int = 100
+    """scenes a row"""
+    to: Medium = "image"
+    """what the words become: image, video or shape"""
+    json: Path | None = None
+    """file for the figures"""
+    model: Path | None = None
+    """a model's folder; without one, the model that ships"""
+
+    def run(self) -> None:
+        from onnuri import load
+        from onnuri.evaluation import words
+
+        words.run(load(self.model), self.items, self.to, self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Codecs:
     """Quality of every codec on held-out data: PSNR, SSIM, STOI, IoU and so on."""
 
@@ -263,7 +283,7 @@ class Evaluate:
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Matrix, tyro.conf.subcommand("matrix")] | Annotated[Codecs, tyro.conf.subcommand("codecs")]
-        | Annotated[Scan, tyro.conf.subcommand("table")]
+        | Annotated[Sentences, tyro.conf.subcommand("words")] | Annotated[Scan, tyro.conf.subcommand("table")]
     ]
 
     def run(self) -> None:

@@ -89,8 +89,8 @@ _SIZES: dict[Language, dict[str, str]] = {
 }
 _PLACES: dict[Language, dict[str, str]] = {
     "en": {
-        "left_of": "to the left of, left of, on the left of, on the left side of, at the left of | leftward of",
-        "right_of": "to the right of, right of, on the right of, on the right side of, at the right of | rightward of",
+        "left_of": "to the left of, left of, to left of, on the left of, on the left side of, at the left of | leftward of",
+        "right_of": "to the right of, right of, to right of, on the right of, on the right side of, at the right of | rightward of",
         "above": "above, over, on top of, higher than, up above | atop",
         "below": "below, under, beneath, underneath, lower than, down below | down from",
     },

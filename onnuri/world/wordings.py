@@ -308,6 +308,8 @@ class _English(_Speaker):
         size = self.call(index, "size") if self.sized[index] else ""
         if size and self.rng.random() < 0.08:
             size = f"{self.one(_VERY['en'])} {size}"
+        if self.rng.random() < 0.05:
+            color = COLOR["ko"][self.scene.things[index].color]
         order = [color, size] if self.rng.random() < 0.1 else [size, color]
         name = " ".join(w for w in (*order, solid) if w)
         if self.rng.random() < 0.1:
