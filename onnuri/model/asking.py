@@ -36,8 +36,8 @@ _DRAWING = re.compile(
     re.IGNORECASE,
 )
 _GREETING = re.compile(
-    r"^(hi|hello|hey|good (morning|afternoon|evening|day)|howdy|yo|greetings|thanks|thank you|bye|goodbye|who are you|"
-    r"what can you do|help|안녕|반가|고마|감사|잘 (가|있어)|누구(야|세요|니)|뭐 할 수 있|무엇을 할 수 있|도와)",
+    r"^(hi|hello|hey|howdy|yo|greetings|thanks|bye|goodbye|help|good (morning|afternoon|evening|day)|thank you|who are you|"
+    r"what can you do)\b|^(안녕|반가|고마|감사|잘 (가|있어)|누구(야|세요|니)|뭐 할 수 있|무엇을 할 수 있|도와)",
     re.IGNORECASE,
 )
 

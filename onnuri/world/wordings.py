@@ -649,7 +649,7 @@ def instruct(
         names = SOLIDS[language][value].known
         said = SOLID[language][value] if rng.random() < 0.5 else names[int(rng.integers(len(names)))]
     elif edit.attribute == "size":
-        options = {
+        options: dict[str, dict[str, tuple[str, ...]]] = {
             "ko": {
                 "small": ("작게", "조그맣게"),
                 "medium": ("중간 크기로", "보통 크기로"),

@@ -46,19 +46,17 @@ def test_distance_is_a_symmetric_count_of_slips(a, b):
     assert distance(a, a + b) == len(b) and abs(len(a) - len(b)) <= distance(a, b) <= max(len(a), len(b))
 
 
-@given(st.sampled_from(sorted(w for w in WORDS.counts if len(jamo(w)) >= 6 and w.isalpha())), st.integers(0, 10**6))
-@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(w for w in WORDS.counts if len(w) >= 6 and w.isascii() and w.isalpha())), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
 def test_a_swap_of_neighbours_in_a_long_word_is_mended_to_a_word_one_slip_away(word, seed):
-    if not word.isascii():
-        return
     at = int(np.random.default_rng(seed).integers(len(word) - 1))
     slipped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
     read = WORDS.word(slipped)
     assert read is not None and (read == slipped or distance(jamo(slipped), jamo(read)) <= 1 or " " in read)
 
 
-@given(st.text(max_size=40))
-@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30))
+@settings(max_examples=50, deadline=None)
 def test_any_text_is_read_and_reading_twice_changes_nothing(text):
     once = plain(text)
     assert plain(once) == once

@@ -6,7 +6,8 @@ from onnuri.model.asking import is_greeting, is_question, language_asked, langua
 
 
 @pytest.mark.parametrize(("said", "language"), [
-    ("draw a red ball", "en"), ("빨간 공을 그려줘", "ko"), ("무엇이 보이나요? in English", "en"), ("what do you see? 한국어로", "ko"),
+    ("draw a red ball", "en"), ("빨간 공을 그려줘", "ko"), ("무엇이 보이나요? in English", "en"),
+    ("what do you see? 한국어로", "ko"),
     ("영어로 설명해줘", "en"), ("please answer in Korean: what is this?", "ko"), ("draw a 빨간 ball please", "en"),
     ("red 공 그려줘", "ko"), ("영어로 된 책", "en"), ("", "en")])
 def test_the_answer_is_in_the_asker_s_language_or_the_one_that_is_wished(said, language):

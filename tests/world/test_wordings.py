@@ -29,12 +29,12 @@ def test_training_never_says_what_is_held_out(language):
     held = {w for w in synonyms.held_out_synonyms(language)}
     frames = [w.frame for w in wordings.WORDINGS if w.language == language and (language, w.frame) in wordings._HELD_FRAMES]
     starts = {f.split("{")[0].strip() for f in frames if len(f.split("{")[0].strip()) > 8 and "{" in f}
-    for seed in range(400):
+    for seed in range(80):
         sentence = wordings.say(sample_scene(seed), language, np.random.default_rng(seed))
         words = set(re.findall(r"[\w가-힣-]+", sentence))
         assert not held & words and not any(sentence.startswith(f"{s} ") for s in starts), sentence
-    some = [wordings.say(sample_scene(s), language, np.random.default_rng(s), held_names=True) for s in range(60)]
-    assert sum(any(h in s for h in held) for s in some) >= 50
+    some = [wordings.say(sample_scene(s), language, np.random.default_rng(s), held_names=True) for s in range(24)]
+    assert sum(any(h in s for h in held) for s in some) >= 18
 
 
 def test_the_same_random_numbers_say_the_same():
@@ -43,7 +43,7 @@ def test_the_same_random_numbers_say_the_same():
 
 
 def test_what_it_is_not_names_no_held_out_color():
-    for seed in range(300):
+    for seed in range(60):
         for thing in sample_scene(seed).things:
             assert all(("color", thing.solid, c) not in HELD_OUT and c != thing.color for c in wordings.other_colors(thing))
 
@@ -51,10 +51,8 @@ def test_what_it_is_not_names_no_held_out_color():
 def test_plain_names_of_one_thing_are_what_the_grammar_reads():
     """Where a wording is nothing but the world's own noun phrase, the oracle's grammar reads the scene in it."""
     read = 0
-    for seed in range(600):
-        scene = sample_scene(seed)
-        if len(scene.things) > 1:
-            continue
+    for seed in range(120):
+        scene = sample_scene(seed, objects=1)
         for language in LANGUAGES:
             found = parse(wordings.say(scene, language, np.random.default_rng(seed), motion=False))
             if found and len(found.things) == 1 and found.things[0].size:
@@ -62,11 +60,11 @@ def test_plain_names_of_one_thing_are_what_the_grammar_reads():
                 thing = scene.things[0]
                 seen = found.things[0]
                 assert (seen.solid, seen.color, seen.size) == (thing.solid, thing.color, thing.size)
-    assert read >= 20
+    assert read >= 10
 
 
 def test_questions_have_the_answer_of_our_own_question():
-    for seed in range(120):
+    for seed in range(40):
         scene = sample_scene(seed)
         for language in LANGUAGES:
             asked, told = wordings.inquire(scene, language, np.random.default_rng(seed))
@@ -77,7 +75,7 @@ def test_questions_have_the_answer_of_our_own_question():
 
 
 def test_instructions_name_the_thing_and_the_value():
-    for seed in range(120):
+    for seed in range(40):
         scene = sample_scene(seed)
         edit = sample_edit(np.random.default_rng(seed), scene, allow_motion=True)
         said = wordings.instruct(scene, edit, "en", np.random.default_rng(seed))
