@@ -3,7 +3,7 @@ PYTHON ?= python3
 SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint check lock clean figures pictures bench-speed bench-matrix bench-nano bench-codecs bench-serve bench-planner debs
+.PHONY: demo test test-slow lint check lock clean figures pictures gallery bench-demo bench-speed bench-matrix bench-nano bench-codecs bench-load bench-serve bench-planner debs
 
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
@@ -12,7 +12,7 @@ test: .venv/dev debs  ## what a newcomer and CI run
 	$(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: .venv/dev debs
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n 2 --dist worksteal
 
 debs:  ## Debian's packages that tests need: a browser, PostgreSQL, a C compiler
 	@missing=""; command -v chromium >/dev/null || missing="chromium"; \
@@ -46,6 +46,12 @@ lock: .venv/dev  ## write the lock files anew from what pyproject.toml admits
 figures:  ## write README's and docs' figures from benchmarks/results
 	$(BIN)/python benchmarks/figures.py
 
+gallery:  ## twelve random outputs for README
+	$(BIN)/python benchmarks/gallery.py
+
+bench-demo: .venv/dev  ## what `make demo` costs once installed
+	$(BIN)/python benchmarks/demo.py
+
 pictures:  ## README's strips of what the demo makes
 	$(BIN)/python benchmarks/pictures.py
 
@@ -63,6 +69,9 @@ bench-matrix: .venv/dev  ## the matrix that README shows
 
 bench-nano: .venv/dev  ## the five systems in small: twenty minutes each, then their matrices
 	$(BIN)/python benchmarks/nano.py
+
+bench-load: .venv/dev  ## sixty-four clients for five minutes, with the bars of waiting and of memory
+	ONNURI_LOAD_MINUTES=5 ONNURI_LOAD_BARS=1 $(BIN)/pytest -m slow tests/server/test_load.py
 
 bench-codecs: .venv/dev  ## the quality cards
 	$(BIN)/onnuri evaluate codecs --items 100 --json benchmarks/results/codecs.json

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md",
          "docs/planner-speed.md", "docs/planner-recipes.md", "docs/planner-dryrun.md",
-         "docs/training.md")
+         "docs/training.md", "docs/model.md", "docs/gallery.md")
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -83,6 +83,83 @@ def matrix_full(name: str) -> str | None:
                     and c["from"] != c["to"]]
             parts += [f"Scenes of {objects}: {100 * sum(mean) / len(mean):.1f} %.", ""] if mean else []
     return "\n".join(parts).strip()
+
+
+def matrix_readme(korean: bool = False) -> str | None:
+    """One table of compositions that training never saw: attributes right and whole scenes right, and both by objects."""
+    found = read("matrix")
+    if not found:
+        return None
+
+    def cell(c: dict[str, Any]) -> str:
+        return f"{100 * c['attribute_accuracy']:.0f} / {100 * c['scene_accuracy']:.0f}"
+
+    split, korean_names = "held_out", dict(zip(MEDIA, ("글", "그림", "소리", "동영상", "3D"), strict=True))
+    names = korean_names if korean else dict(zip(MEDIA, MEDIA, strict=True))
+    rows = [[f"**{names[s]}**", *(" · ".join(cell(c) for c in report.overall(found, split, s, t)) for t in MEDIA)] for s in MEDIA]
+    off = [c for c in found["cells"] if c["split"] == split and c["from"] != c["to"] and c["language"] == "all"]
+    by_objects = []
+    for objects in (1, 2, 3):
+        some = [c for c in off if c["objects"] == objects]
+        attributes, scenes = (100 * sum(c[k] for c in some) / len(some) for k in ("attribute_accuracy", "scene_accuracy"))
+        by_objects.append(f"{objects}: {attributes:.0f} / {scenes:.0f}")
+    chance = 100 * sum(c["chance"] for c in off if c["objects"] == "all") / sum(c["objects"] == "all" for c in off)
+    if korean:
+        said = (f"대각선 밖 평균, 물체 수별 (속성 / 장면 전체): {', '.join(by_objects)}. 속성의 우연 수준 {chance:.0f}. "
+                f"칸마다 {found['items']}개, {found['seconds'] / 60:.0f}분, {found['machine']}.")
+    else:
+        said = (f"Off the diagonal by number of objects (attributes / whole scenes): {', '.join(by_objects)}. "
+                f"Chance for attributes: {chance:.0f}. {found['items']} items a cell, "
+                f"{found['seconds'] / 60:.0f} minutes on {found['machine']}.")
+    return "\n".join([table(["보낸 것 \\ 받은 것" if korean else "from \\ to", *names.values()], rows), "", said])
+
+
+def planner_line(korean: bool = False) -> str | None:
+    """The one figure of the planner: the error of speed where the source of a run was left out of the fit."""
+    found = read("planner_cv")
+    if not found:
+        return None
+    dense, moe = (100 * found["source"][k]["error"]["median"] for k in ("dense", "moe"))
+    runs = sum(found["source"][k]["error"]["rows"] for k in ("dense", "moe"))
+    if korean:
+        return (f"공개된 학습 {runs}건의 속도를, 그 출처를 빼고 맞춘 뒤 예측한 오차의 중앙값: 밀집 모델 **{dense:.1f} %**, "
+                f"전문가 혼합 **{moe:.1f} %**.")
+    return (f"Speed of {runs} published runs, predicted with their source left out of the fit, is off by **{dense:.1f} %** at the "
+            f"median for dense models and **{moe:.1f} %** for mixtures of experts.")
+
+
+def demo(korean: bool = False) -> str | None:
+    """What the first command costs."""
+    found = read("demo")
+    if not found:
+        return None
+    seconds, params = sorted(found["demo_seconds"])[1], found["params"] / 1e6
+    if korean:
+        return (f"모델은 매개변수 {params:.1f}M개({found['layers']}층, 폭 {found['width']}), 코덱을 포함한 가중치 "
+                f"{found['weights_mb']:.0f} MB, 설치 {found['installed_mb'] / 1000:.1f} GB, "
+                f"설치한 뒤 데모 {seconds:.0f}초({found['machine']}).")
+    return (f"The model has {params:.1f}M parameters ({found['layers']} layers of {found['width']}); weights with codecs take "
+            f"{found['weights_mb']:.0f} MB, the installation {found['installed_mb'] / 1000:.1f} GB, the demo {seconds:.0f} seconds "
+            f"once installed ({found['machine']}).")
+
+
+def gallery() -> str | None:
+    """What the twelve sentences of the gallery were, and what the oracle says of each output."""
+    found = read("gallery")
+    return table(["", "sentence", "to", "attributes right"], [
+        [str(k + 1), row["sentence"], row["to"], f"{row['right']} of {row['asked']}"] for k, row in enumerate(found["rows"])]
+    ) if found else None
+
+
+def gallery_line(korean: bool = False) -> str | None:
+    """How many of the gallery's outputs are wholly right."""
+    found = read("gallery")
+    if not found:
+        return None
+    right = sum(r["right"] == r["asked"] for r in found["rows"])
+    if korean:
+        return f"고르지 않은 무작위 출력 {len(found['rows'])}개(그 가운데 {right}개가 모두 맞음, [문장](docs/gallery.md)):"
+    return f"{len(found['rows'])} random outputs, chosen by nobody ({right} wholly right, [their sentences](docs/gallery.md)):"
 
 
 def further() -> str | None:
@@ -198,6 +275,9 @@ def dryrun() -> str | None:
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix": lambda: matrix_brief("matrix"), "matrix-evening": lambda: matrix_brief("matrix-evening"),
     "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed, "serve": serve,
+    "matrix-readme": matrix_readme, "matrix-readme-ko": lambda: matrix_readme(True), "planner-line": planner_line,
+    "planner-line-ko": lambda: planner_line(True), "demo": demo, "demo-ko": lambda: demo(True), "gallery": gallery,
+    "gallery-line": gallery_line, "gallery-line-ko": lambda: gallery_line(True),
     "planner": planner, "forecasts": forecasts, "twins": twins, "dryrun": dryrun,
 }
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from onnuri.planner import constants, hardware, runs
+from onnuri.planner import constants, hardware, measured, runs
 from onnuri.planner.fit import FURTHER, PUBLISHED, Evidence, fit, interval, log_speed, published, stack, usable
 from onnuri.planner.step_time import doubts as unsure
 from onnuri.planner.step_time import spread, step_time
@@ -95,12 +95,13 @@ def coverage(off: dict[str, np.ndarray], name: str, e: Evidence, doubts: np.ndar
         rest = np.array([k != key for k in keys])
         own = {**constants.values(), **ends(off, e, doubts, rest)}
         for i in np.flatnonzero(~rest):
-            down, up = spread(bool(moe[i]), int(doubts[i]), own)
+            down, up = spread(bool(moe[i]), float(doubts[i]), own)
             inside[i] = -down <= off[name][i] <= up
     return inside
 
 
 def covered(inside: np.ndarray, moe: np.ndarray) -> dict[str, float]:
+    """Shares of rows that their intervals hold. No steady row of either table lacks a prediction (`usable` would drop it)."""
     shares = {"pooled": inside, "dense": inside[~moe], "moe": inside[moe]}
     return {name: round(float(each.mean()), 3) for name, each in shares.items()}
 
@@ -151,8 +152,11 @@ def table(e: Evidence, among: np.ndarray, out: np.ndarray, base: np.ndarray, ins
 
 def main() -> None:
     first = usable(runs.read(PUBLISHED))
-    e = stack(first + usable(runs.read(FURTHER)))
-    among = {"published": np.arange(len(e.rows)) < len(first), "further": np.arange(len(e.rows)) >= len(first)}
+    further, own = usable(runs.read(FURTHER)), usable(runs.read(measured.FILE))
+    e = stack(first + further + own)
+    place = np.arange(len(e.rows))
+    among = {"published": place < len(first), "measured": place >= len(first) + len(further)}
+    among["further"] = ~among["published"] & ~among["measured"]
     doubts = np.array([unsure(runs.meanings(r)[0].job) for r in e.rows])
     whole, target, moe = fit(e), published(e), mixtures(e)
     keys = {"source": folds([runs.repository(r) for r in e.rows]), "model": folds([model(r) for r in e.rows])}
@@ -162,7 +166,9 @@ def main() -> None:
     inside = {name: coverage(off, name, e, doubts, k) for name, k in keys.items()}
     found: dict[str, Any] = {"rows": {name: int(mask.sum()) for name, mask in among.items()},
                              "coverage": {name: covered(each, moe) for name, each in inside.items()}}
-    for title, mask in among.items():
+    nulls = {path.name: sum(map(runs.steady, runs.read(path))) - len(usable(runs.read(path))) for path in (PUBLISHED, FURTHER)}
+    assert not any(nulls.values()), nulls  # such a row would count as not held
+    for title, mask in ((name, among[name]) for name in ("published", "further")):
         figures = {name: table(e, mask, out[name], base[name], inside[name]) for name in keys}
         for name, c in (("fitted", whole), ("prior", {c.name: c.prior for c in constants.load()})):
             said = log_speed(e, c)

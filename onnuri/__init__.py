@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from onnuri.model.omni import OmniModel
     from onnuri.planner.hardware import Cluster
     from onnuri.planner.plan import Plan
@@ -36,17 +38,19 @@ def load(folder: str | Path | None = None) -> OmniModel:
     return OmniModel.load(Path(folder) if folder else WEIGHTS / "laptop")
 
 
-def plan(recipe: Recipe | str, cluster: Cluster | str | None = None, **wanted: Any) -> Plan:
-    """What it takes to train `recipe`, one of `onnuri.recipes` or its name, on a cluster such as "1024xH200"; without one,
-    on the recipe's own. `wanted`: layout, tokens, days, budget_usd and the rest of `planner.plan.plan`'s arguments.
+def plan(recipe: Recipe | str, cluster: Cluster | Mapping[str, Any] | Path | str | None = None, **wanted: Any) -> Plan:
+    """What it takes to train `recipe`, one of `onnuri.recipes`, its name or any other model's (a config.json, ORG/NAME, a
+    listed shape, a size such as "70B"), on a cluster such as "1024xH200"; without one, on the recipe's own. A cluster of
+    one's own is a dict or a TOML file (`planner/own_cluster.py`). `wanted`: layout, tokens, days, budget_usd and the rest
+    of `planner.plan.plan`'s arguments.
 
         onnuri.plan("axk1", "1024xH200", days=75)
+        onnuri.plan("axk1", {"gpu": "H100", "gpus": 512, "price_usd": 2.1}, days=75)
     """
     from onnuri import recipes
-    from onnuri.planner import hardware
+    from onnuri.planner import own_cluster
     from onnuri.planner.plan import plan
 
-    asked = recipes.find(recipe) if isinstance(recipe, str) else recipe
-    if not isinstance(cluster, hardware.Cluster):
-        cluster = hardware.parse(cluster or f"{asked.gpus}x{asked.gpu}")
-    return plan(asked, cluster, **wanted)
+    asked = recipes.resolve(recipe, *own_cluster.named(cluster)) if isinstance(recipe, str) else recipe
+    place = own_cluster.cluster({} if cluster is None else cluster, asked.gpu, asked.gpus)
+    return plan(asked, place, **wanted)

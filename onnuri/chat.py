@@ -43,8 +43,8 @@ class Conversation:
             self.to = rest  # type: ignore[assignment]
             return f"answers are {rest} now"
         if command in MEDIA and command != "text":
-            self.given.append((command, media.read(Path(rest).expanduser(), command)))
-            return f"{command} taken; ask, or press Enter for an answer"
+            self.given.append(media.take_file(Path(rest).expanduser(), command))  # type: ignore[arg-type]
+            return f"{self.given[-1][0]} taken; ask, or press Enter for an answer"
         raise ConfigError(f"/{command} {rest}".strip(), "is not a command", HELP)
 
     def _answer(self, sentence: str) -> str:
@@ -54,6 +54,7 @@ class Conversation:
         reply = self.model.reply(self.to, inputs, **self.sampling)
         item = reply.item
         self.given.clear()
+        media.check_answer(item, self.to)
         told = "".join(f"\n({notice.message})" for notice in reply.notices if notice.message != item)
         if self.to == "text":
             return f"{item}{told}"

@@ -6,14 +6,16 @@ A user's mistake prints one line on stderr and exits with status 2; a traceback 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -22,7 +24,15 @@ from onnuri.modality import Language, Medium
 from onnuri.planner.layout import Precision
 from onnuri.server.settings import ServeConfig
 
+if TYPE_CHECKING:
+    from onnuri.planner.hardware import Cluster
+    from onnuri.planner.latency import Demand
+    from onnuri.planner.own_cluster import Own
+    from onnuri.planner.recipe import Recipe
+
 Alias = tyro.conf.arg
+TYPED: contextvars.ContextVar[str] = contextvars.ContextVar("typed", default="")
+"""the command as it was typed, which a page shows"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,13 +79,13 @@ class Generate:
     output: Annotated[Path, Alias(aliases=["-o"])]
     """file that is written; its ending says the format"""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a PNG or JPEG; may be given more than once"""
+    """a PNG, JPEG or any picture of `formats.py`; may be given more than once"""
     audio: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a WAV or FLAC"""
+    """a WAV, MP3, M4A or any sound of `formats.py`"""
     video: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """an MP4 or GIF"""
+    """an MP4, WebM, GIF or any video of `formats.py`"""
     shape: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a GLB or OBJ"""
+    """a GLB, OBJ, PLY or STL; an OBJ's materials are read from beside it"""
     text: str | None = None
     """a sentence: a description, a question about the other inputs, or an instruction to change them"""
     language: Language | None = None
@@ -87,7 +97,8 @@ class Generate:
     def run(self) -> None:
         from onnuri import demo
 
-        files = [(medium, path) for medium in ("image", "audio", "video", "shape") for path in getattr(self, medium)]
+        kinds: tuple[Medium, ...] = ("image", "audio", "video", "shape")
+        files = [(medium, path) for medium in kinds for path in getattr(self, medium)]
         demo.generate(self.to, self.output, files, self.text, self.language, self.model, **self.sampling.given())
 
 
@@ -146,13 +157,13 @@ class ListKeys:
 class RevokeKey:
     """Take a key back."""
 
-    id: tyro.conf.Positional[str]
-    """as `onnuri keys list` shows it"""
+    key: tyro.conf.Positional[str]
+    """its id or its name, as `onnuri keys list` shows them"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Keys:
-    """API keys of a server. Without any, callers on this machine need none, and others are not served."""
+    """API keys of a server. Until one is made, callers on this machine need none, and others are not served."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[AddKey, tyro.conf.subcommand("add")] | Annotated[ListKeys, tyro.conf.subcommand("list")]
@@ -303,11 +314,73 @@ class PlanReport:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnClusterFlags:
+    """Your cluster, where it is not the hardware table's. Flags count before the file."""
+
+    cluster: Path | None = None
+    """a TOML file: gpu, gpus and the keys below with _ for -; or a table [gpu] with a GPU of your own (docs/planner-plan.md)"""
+    price_usd: float | None = None
+    """what a GPU hour costs you, in dollars"""
+    nic_gbps: float | None = None
+    """network of a GPU to other nodes, one way, in gigabits a second, such as 400"""
+    nvlink_gbps: float | None = None
+    """fast links of a GPU, one way, in gigabytes a second: 450 for an H100, of whose 900 data sheets speak"""
+    gemm_tflops: float | None = None
+    """what large bf16 products reach when you measure them"""
+    gemm_fp8_tflops: float | None = None
+    """the same of fp8 products"""
+    gpus_per_node: int | None = None
+    """they fail together and fast links join them"""
+    nvlink_domain: int | None = None
+    """GPUs that fast links join, where that is not a node, such as 72"""
+    power_w: float | None = None
+    """of a GPU; below the table's it is a cap, and products slow down"""
+    memory_gib: float | None = None
+    """of a GPU, as it says itself, such as 79.1"""
+    memory_tb_per_s: float | None = None
+    """of a GPU's memory, 1e12 bytes a second"""
+    compiled: bool = False
+    """Onnuri's own step runs the kernels that PyTorch's compiler fuses"""
+
+    def said(self, gpu: str | None, gpus: int | None) -> Own:
+        """What these flags and the file say."""
+        from onnuri.planner import own_cluster
+
+        said = {**dataclasses.asdict(self), "compiled": self.compiled or None}
+        path = said.pop("cluster")
+        below = own_cluster.read(path) if path else own_cluster.Own()
+        return below.beneath(own_cluster.Own(gpu=gpu, gpus=gpus, **said))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServingFlags:
+    """Serving within limits of latency."""
+
+    isl: int | None = None
+    """tokens of a prompt (input sequence length)"""
+    osl: int | None = None
+    """tokens of an answer (output sequence length)"""
+    ttft: str | None = None
+    """time to the first token, at most: 500 or 500ms, or 2s"""
+    tpot: str | None = None
+    """time between tokens after it, at most: 30 or 30ms"""
+    prompts_per_token: float | None = None
+    """prompt tokens read anew for each token of an answer, where prefixes are cached; without it isl / osl"""
+
+    def made(self) -> Demand | None:
+        """What is demanded; None where nothing is."""
+        from onnuri.planner import latency
+
+        return latency.demand(self.isl, self.osl, self.ttft, self.tpot, self.prompts_per_token)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRecipe:
-    """What training a recipe takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
+    """What training a model takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
 
     recipe: tyro.conf.Positional[str]
-    """a system of `onnuri plan recipes`"""
+    """a system of `onnuri plan recipes`; a config.json of Hugging Face, its folder or ORG/NAME; a listed shape such as
+    llama3-70b; or a size such as 70B or 300B-A15B"""
     gpu: str | None = None
     """such as H200; without it, the recipe's own"""
     gpus: int | None = None
@@ -318,47 +391,113 @@ class PlanRecipe:
     """train so many, such as 10T; without it and --days, what the recipe says"""
     budget_usd: float | None = None
     """train as many tokens as this allows at list prices"""
+    seq_len: int | None = None
+    """tokens of a training sequence; without it, the recipe's own, or 4,096 at most"""
+    batch_tokens: int | None = None
+    """tokens of an optimizer step, all ranks together; without it, the recipe's own, or by a law"""
     layout: str | None = None
     """such as dp=1024,ep=64,fsdp,recompute=full,bf16, or "own" for the recipe's; without it, all are searched"""
     precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
     """that the search may use; may be given more than once; without it, the recipe's own"""
     release: float | None = None
     """year of the training software, such as 2025.9; without it, of the newest published run"""
+    engines: Literal["here", "any"] = "here"
+    """whose layouts are planned: those that run here where there is one, or the fastest of any engine"""
+    exact_gpus: bool = False
+    """use all GPUs, also where fewer train more"""
+    cache: bool = True
+    """keep what was searched, and take it from there when only days, tokens or dollars change"""
+    gpus_for: str | None = None
+    """find the fewest GPUs that train all tokens in this time: 30d, 6w or 72h (in place of --gpus)"""
+    own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
+    serve: tyro.conf.OmitArgPrefixes[ServingFlags] = dataclasses.field(default_factory=ServingFlags)
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         import onnuri
         from onnuri import recipes
-        from onnuri.planner import hardware, report, words
+        from onnuri.planner import progress, report, saved, words
 
-        recipe = recipes.find(self.recipe)
-        cluster = hardware.cluster(self.gpu or recipe.gpu, recipe.gpus if self.gpus is None else self.gpus)
-        found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
-                            budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release)
-        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else ())
+        own, demand = self.own.said(self.gpu, self.gpus), self.serve.made()
+        recipe = recipes.resolve(self.recipe, own.kind(), own.gpus, self.seq_len, self.batch_tokens)
+        cluster = own.cluster(recipe.gpu, recipe.gpus)
+        if self.gpus_for:
+            self._fewest(recipe, cluster, demand)
+            return
+        with progress.Progress(self.report.language) as shown:
+            found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
+                                budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release,
+                                engines=self.engines, exact_gpus=self.exact_gpus, report=shown,
+                                cache=saved.folder() if self.cache else None, serve=demand)
+        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else (),
+                     command=TYPED.get())
+
+    def _fewest(self, recipe: Recipe, cluster: Cluster, demand: Demand | None) -> None:
+        """Answer how many GPUs."""
+        from onnuri import recipes
+        from onnuri.errors import ConfigError
+        from onnuri.planner import inverse, progress, report, saved, words
+
+        beside = {"--gpus": self.gpus, "--days": self.days, "--budget-usd": self.budget_usd, "--layout": self.layout}
+        for flag, value in beside.items():
+            if value is not None:
+                raise ConfigError(f"{flag} {value}", "stands beside --gpus-for, which finds the number of GPUs", "leave one out")
+        days, tokens = inverse.duration("gpus-for", self.gpus_for or ""), words.count(self.tokens)
+        with progress.Progress(self.report.language) as shown:
+            found = inverse.fewest(recipe, cluster, days, tokens, precisions=self.precision or None, release=self.release,
+                                   engines=self.engines, exact_gpus=self.exact_gpus, report=shown,
+                                   cache=saved.folder() if self.cache else None, serve=demand)
+        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else (),
+                     command=TYPED.get())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanBudget:
     """Which size for a budget: the five systems and sizes made by rule, their loss, their odds, and what serving costs."""
 
-    gpu: str
-    """such as B200"""
-    gpus: int
-    """how many"""
-    days: float
+    gpu: str | None = None
+    """such as B200; without it, the cluster file's"""
+    gpus: int | None = None
+    """how many; without it, the cluster file's"""
+    days: float | None = None
     """until the date"""
+    largest_for: str | None = None
+    """find the largest models that are trained fully in this time: 75d, 6w or 72h (in place of --days)"""
+    tokens: str | None = None
+    """with --largest-for: of every size, such as 10T; without it, as many as are optimal, and of a system its own"""
     engines: Literal["here", "any"] = "here"
     """whose layouts are compared: those that run here, or all (slower)"""
+    exact_gpus: bool = False
+    """use all GPUs for every size, also where fewer train more"""
+    cache: bool = True
+    """keep what was searched, and take it from there when nothing changes that layouts depend on"""
+    own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         from onnuri import recipes
-        from onnuri.planner import budget, budget_report, hardware
+        from onnuri.errors import ConfigError
+        from onnuri.planner import budget, budget_report, inverse, inverse_report, progress, saved, words
 
-        found = budget.budget([recipes.find(name) for name in recipes.NAMES], hardware.cluster(self.gpu, self.gpus), self.days,
-                              self.engines)
-        budget_report.write(found, **dataclasses.asdict(self.report))
+        systems, cluster = [recipes.find(name) for name in recipes.NAMES], self.own.said(self.gpu, self.gpus).cluster()
+        if (self.days is None) == (self.largest_for is None):
+            said = "--days and --largest-for" if self.days is not None else "budget"
+            raise ConfigError(said, "needs one of --days and --largest-for", "give such as --days 75, or --largest-for 75d")
+        if self.largest_for:
+            if self.engines == "any":
+                raise ConfigError("--engines any", "stands beside --largest-for, which asks what runs here", "leave it out")
+            days = inverse.duration("largest-for", self.largest_for)
+            with progress.Progress(self.report.language) as shown:
+                largest = inverse.largest(systems, cluster, days, words.count(self.tokens), report=shown,
+                                          cache=saved.folder() if self.cache else None)
+            inverse_report.write(largest, **dataclasses.asdict(self.report), command=TYPED.get())
+            return
+        if self.tokens is not None:
+            raise ConfigError(f"--tokens {self.tokens}", "stands beside --days, which says how many", "give --largest-for instead")
+        with progress.Progress(self.report.language) as shown:
+            found = budget.budget(systems, cluster, self.days or 0.0, self.engines, shown,
+                                  saved.folder() if self.cache else None, self.exact_gpus)
+        budget_report.write(found, **dataclasses.asdict(self.report), command=TYPED.get())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -418,18 +557,18 @@ class PlanDryRun:
     """file for the figures"""
 
     def run(self) -> None:
-        from onnuri import media, recipes
+        from onnuri import files, recipes
         from onnuri.planner import layout
         from onnuri.training import beside, dryrun
 
-        media.check_place(self.json)
+        files.check_place(self.json)
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
         asked = layout.parse(self.layout, gpus) if self.layout else None
         found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank)
         print(f"{found}\n\n{beside.text(beside.pairs(found, recipe.omni, recipe.gpu))}")
         if self.json:
-            media.write_json(found.to_json(), self.json)
+            files.write_json(found.to_json(), self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -484,7 +623,8 @@ def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Se
     complaint = io.StringIO()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["plan"] and given[1:] and given[1] not in (*PLAN_VERBS, "--help", "-h"):
-        given.insert(1, "recipe")  # `plan axk1`: a recipe needs no verb
+        asks = any(a.split("=")[0] == "--largest-for" for a in given)  # which asks for a model, so names none
+        given.insert(1, "budget" if asks else "recipe")  # `plan axk1`: a recipe needs no verb
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(Command, prog="onnuri", args=given,  # type: ignore[call-overload, no-any-return]
@@ -492,23 +632,47 @@ def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Se
                             description="온누리: text, image, audio, video and 3D, each understood and generated.")
     except SystemExit as stop:
         if stop.code:
-            print(f"onnuri: {one_line(complaint.getvalue())}", file=sys.stderr)
+            print(f"onnuri: {misused(one_line(complaint.getvalue()), given)}", file=sys.stderr)
         raise
+
+
+def misused(line: str, given: list[str]) -> str:
+    """The parser's complaint as a value, a rule and a repair, in Korean where that was asked for; else as it is."""
+    from onnuri import usage
+
+    error = usage.mistake(line)
+    if error is None or given[:1] != ["plan"] or usage.language(given) != "ko":
+        return str(error or line)
+    from onnuri.planner import complaints
+
+    return complaints.complaint(error, "ko")
 
 
 def one_line(box: str) -> str:
     """tyro's boxed complaint as one line: rules between its parts become semicolons, borders go."""
     parts = [" ".join(re.findall(r"[^│╭╮╰╯\s]+", line.replace("─", ""))) for line in
-             re.sub(r"[╭╰].*[╮╯]|│ ─+ │", "\n;\n", box).splitlines()]
+             re.sub(r"[╭╰].*[╮╯]|│ ─+ │|-{8,}", "\n;\n", box).splitlines()]
     return re.sub(r"\s*;(\s*;)*\s*", "; ", " ".join(p for p in parts if p)).strip("; ")
+
+
+def said(error: OnnuriError, command: object) -> str:
+    """The one line of an error, in the language of the report that was asked for."""
+    report = getattr(getattr(command, "what", None), "report", None)
+    if not isinstance(report, PlanReport):
+        return str(error)
+    from onnuri.planner import complaints
+
+    return complaints.complaint(error, report.language)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `onnuri` command."""
+    TYPED.set(shlex.join(["onnuri", *(sys.argv[1:] if arguments is None else arguments)]))
+    command = parse(arguments)
     try:
-        parse(arguments).run()
+        command.run()
     except OnnuriError as error:
-        print(f"onnuri: {error}", file=sys.stderr)
+        print(f"onnuri: {said(error, command)}", file=sys.stderr)
         raise SystemExit(2) from None
     except BrokenPipeError:  # whoever read has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

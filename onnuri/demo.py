@@ -45,6 +45,7 @@ def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -
         began = time.perf_counter()
         reply = model.reply(medium, [("text", sentence)], **sampling)
         item = reply.item
+        media.check_answer(item, medium)
         files[medium] = out / f"{medium}{TABLE[medium].suffixes[0]}"
         media.write(item, files[medium])
         console.print(f"  {medium:6} {files[medium]}  {time.perf_counter() - began:.2f} s")
@@ -54,17 +55,18 @@ def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -
     console.print(f"open {out / 'index.html'}  ({time.perf_counter() - start:.1f} s)")
 
 
-def generate(to: Medium, output: Path, files: list[tuple[str, Path]], text: str | None, language: Language | None,
+def generate(to: Medium, output: Path, files: list[tuple[Medium, Path]], text: str | None, language: Language | None,
              folder: Path | None = None, **sampling: Any) -> None:
     """Write one medium made from any mix of files and a sentence. Raises OnnuriError before anything is written."""
     media.check_suffix(output, to)
-    inputs: list[tuple[str, Any]] = [(medium, media.read(path, medium)) for medium, path in files]
+    inputs: list[tuple[str, Any]] = [media.take_file(path, medium) for medium, path in files]
     if text is not None:
         inputs.append(("text", check_sentence(text)))
     if not inputs:
         raise ConfigError("no input", "something must be given to start from",
                           'add --text "…" or a file with --image, --audio, --video or --shape')
     reply = load(folder).reply(to, inputs, language=language, **sampling)
+    media.check_answer(reply.item, to)
     media.write(reply.item, output)
     print(reply.item if to == "text" else f"wrote {output}")
     tell(reply)

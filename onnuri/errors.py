@@ -15,10 +15,13 @@ from __future__ import annotations
 
 
 class OnnuriError(Exception):
-    """A user's mistake: the value, the rule, the repair, in one line."""
+    """A user's mistake: the value, the rule, the repair, in one line.
 
-    def __init__(self, value: str, rule: str, repair: str) -> None:
-        self.value, self.rule, self.repair = value, rule, repair
+    `code` names the kind of mistake, and `about` what it is about, for whoever says it in other words (the page).
+    """
+
+    def __init__(self, value: str, rule: str, repair: str, *, code: str | None = None, **about: object) -> None:
+        self.value, self.rule, self.repair, self.code, self.about = value, rule, repair, code, about
         super().__init__(" ".join(f"{value}: {rule}; {repair}".split()))
 
 

@@ -1,102 +1,114 @@
-"""The five media as files: PNG, JPEG, WebP, WAV, FLAC, MP3, Opus, MP4, GIF, GLB, OBJ, PLY, STL and text, as arrays.
+"""The five media as files, read and written: arrays in the forms of `codecs/base.py`.
 
-Knows no codec and no model. What is too large, broken or empty raises MediaError before it is decoded; what is written
-has a temporary name until it is whole. The arrays' forms are those of `codecs/base.py`.
+What a file is, `formats.py` tells by its bytes; `take` is the one door through which all of them come in. What is too large,
+broken or empty raises MediaError, where that can be told before it is decoded; what is written has a temporary name until
+it is whole. Sounds and movies are here, pictures in `pictures.py`, meshes in `meshes.py`. Knows no codec and no model.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import json
-import os
-import tempfile
+from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trimesh
-from PIL import Image, ImageOps, UnidentifiedImageError
-from skimage.measure import marching_cubes
+from PIL import Image
 
+from onnuri import formats, meshes, pictures
 from onnuri.errors import MediaError
-from onnuri.modality import AUDIO_HZ, IMAGE_SIZE, TABLE, VIDEO_FPS, VIDEO_FRAMES, VOXELS
+from onnuri.files import check_place as check_place
+from onnuri.files import make_folder as make_folder
+from onnuri.files import write_bytes as write_bytes
+from onnuri.files import write_json as write_json
+from onnuri.meshes import mesh_of
+from onnuri.modality import AUDIO_HZ, TABLE, VIDEO_FPS, VIDEO_FRAMES, Medium
+from onnuri.pictures import LIMITS, Limits
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What is read at most; a server's are narrower than a terminal's."""
-
-    file_bytes: int = 200 * 2**20
-    side: int = 8192
-    """pixels of a picture"""
-    pixels: int = 8192**2
-    frame_side: int = 4096
-    """pixels of a video"""
-    seconds: float = 60.0
-    """of sound and video"""
-    faces: int = 500_000
-
-
-LIMITS = Limits()
+HEARD_SECONDS = TABLE["audio"].max_tokens / (TABLE["audio"].tokens_per_second or 1)
+"""of a sound: the model hears no more, and half of a sentence is not what was said"""
 
 
 def read(path: Path, medium: str, limits: Limits = LIMITS) -> Any:
     """A file as the medium's array. Raises MediaError."""
-    reader = {"text": _read_text, "image": _read_image, "audio": _read_audio, "video": _read_video,
-              "shape": _read_shape}[medium]
+    if medium == "text":
+        return _read_text(path, _bytes_of(path, limits))
+    return from_bytes(_bytes_of(path, limits), medium, str(path), limits, path.parent)
+
+
+def from_bytes(data: bytes, medium: str, name: str, limits: Limits = LIMITS, beside: Path | None = None) -> Any:
+    """A file's bytes as the medium's array; their own beginning says the format. Raises MediaError, which calls it `name`."""
+    became, item = take(data, medium, name, limits, beside)  # type: ignore[arg-type]
+    if became == medium:
+        return item
+    if medium == "video" and _form_of(data, name).name == "GIF":  # one frame, held
+        return np.stack([_square(item)] * VIDEO_FRAMES)
+    raise _other(name, medium, became, _form_of(data, name).name)
+
+
+def take_file(path: Path, declared: Medium | None = None, limits: Limits = LIMITS) -> tuple[Medium, Any]:
+    """The same as `take`, of a file. Its name's ending is not asked."""
+    return take(_bytes_of(path, limits), declared, str(path), limits, path.parent)
+
+
+def take(data: bytes, declared: Medium | None, name: str, limits: Limits = LIMITS,
+         beside: Path | None = None) -> tuple[Medium, Any]:
+    """What a file is, by its own bytes, and its array: the verdict of every door. Raises MediaError, which calls it `name`.
+
+    A picture that moves is a video and one that does not is an image, whichever of the two it was `declared`. A movie that
+    was declared sound is its sound. All else that was declared must be so. A mesh's materials may lie in the folder `beside`.
+    """
+    form = _form_of(data, name)
+    if len(data) > limits.file_bytes:
+        raise MediaError(name, f"has {len(data)} bytes, at most {limits.file_bytes} are read", "give a smaller file",
+                         code="file_too_large", most=limits.file_bytes)
+    able = formats.MEDIA_OF[form.family]
+    if declared and declared not in able:
+        raise _other(name, declared, able[0], form.name)
+    if form.family == "picture":
+        return pictures.read(data, form, name, limits)
+    if form.family == "mesh":
+        return "shape", meshes.read(data, form, name, limits.faces, beside)
+    if form.family == "sound":
+        return "audio", _read_sound(data, form, name, limits)
+    return _read_movie(data, form, name, limits, declared)
+
+
+def _form_of(data: bytes, name: str) -> formats.Format:
+    """Raises MediaError for what is of no format that is read."""
+    if not data:
+        raise MediaError(name, "is empty", "give a file with content", code="empty_file")
+    form = formats.sniff(data)
+    if form is None:
+        raise MediaError(name, "is of no format that is read", f"give one of {formats.names()}", code="unknown_format")
+    if isinstance(form, str):
+        raise MediaError(name, f"is {form}, which is not read", f"give one of {formats.names()}", code="unread_format",
+                         format=form)
+    return form
+
+
+def _other(name: str, declared: str, is_: str, form: str) -> MediaError:
+    """What a file is told that was declared to be of another medium."""
+    return MediaError(name, f"is not {declared}: it is {is_} ({form})", f"give it as {is_}", code="other_medium",
+                      declared=declared, medium=is_, format=form)
+
+
+def _bytes_of(path: Path, limits: Limits) -> bytes:
+    """A file's content. Raises MediaError where it cannot be had, or is larger than is read."""
     if not path.exists():
         raise MediaError(str(path), "does not exist", "check the path")
     if not path.is_file():
         raise MediaError(str(path), "is not a file", "give a file")
-    check_suffix(path, medium)
     size = path.stat().st_size
-    if size == 0:
-        raise MediaError(str(path), "is empty", "give a file with content")
     if size > limits.file_bytes:
-        raise MediaError(str(path), f"has {size} bytes, at most {limits.file_bytes} are read", "give a smaller file")
-    return reader(path, limits)
-
-
-def from_bytes(data: bytes, medium: str, name: str, limits: Limits = LIMITS) -> Any:
-    """A file's bytes as the medium's array; their own beginning says the format. Raises MediaError, which calls it `name`."""
-    if not data:
-        raise MediaError(name, "is empty", "give a file with content")
-    suffix = suffix_of(data)
-    if suffix not in TABLE[medium].suffixes:  # type: ignore[index]
-        raise MediaError(name, f"is not {medium} of a kind that is read",
-                         f"give one of {', '.join(TABLE[medium].suffixes)}")  # type: ignore[index]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"item{suffix}"
-        path.write_bytes(data)
-        try:
-            return read(path, medium, limits)
-        except MediaError as error:
-            raise MediaError(name, error.rule.replace(str(path), name), error.repair) from None
-
-
-_MAGIC = ((".png", b"\x89PNG"), (".jpg", b"\xff\xd8\xff"), (".flac", b"fLaC"), (".ogg", b"OggS"), (".mp3", b"ID3"),
-          (".gif", b"GIF8"), (".glb", b"glTF"), (".ply", b"ply"), (".webm", b"\x1a\x45\xdf\xa3"))
-"""how a file of a kind begins"""
-
-
-def suffix_of(data: bytes) -> str:
-    """The format of a file by its own beginning, as a name's ending; "" where it is none that is read."""
-    head = data[:64]
-    for suffix, magic in _MAGIC:
-        if head.startswith(magic):
-            return suffix
-    if head[:4] == b"RIFF":
-        return {b"WAVE": ".wav", b"WEBP": ".webp"}.get(head[8:12], "")
-    if head[4:8] == b"ftyp":
-        return ".mp4"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE6):  # MPEG audio, layer 3
-        return ".mp3"
-    if head.startswith(b"solid") or (len(data) >= 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little")):
-        return ".stl"
-    lines = data[:4096].split(b"\n")
-    return ".obj" if any(line.split()[:1] in ([b"v"], [b"o"], [b"mtllib"]) for line in lines) else ""
+        raise MediaError(str(path), f"has {size} bytes, at most {limits.file_bytes} are read", "give a smaller file",
+                         code="file_too_large", most=limits.file_bytes)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MediaError(str(path), f"cannot be opened ({error.strerror})", "check who may read it") from None
 
 
 def write(item: Any, path: Path) -> None:
@@ -104,42 +116,15 @@ def write(item: Any, path: Path) -> None:
     write_bytes(to_bytes(item, path.suffix.lower()), path)
 
 
-def write_bytes(data: bytes, path: Path) -> None:
-    """Under a temporary name in the same folder, then renamed: whole or not at all."""
-    make_folder(path.parent)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-    except OSError as error:
-        raise MediaError(str(path), f"cannot be written ({error.strerror})", "give another place") from None
-
-
-def write_json(value: Any, path: Path, indent: int = 1) -> None:
-    """The same of JSON values."""
-    write_bytes((json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode(), path)
-
-
-def check_place(path: Path | None) -> None:
-    """Before long work: whether a file, if any, could be written there. Raises MediaError."""
-    if path:
-        make_folder(path.parent)
-        if path.is_dir():
-            raise MediaError(str(path), "is a folder", "give a file's name")
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MediaError(str(folder), f"cannot be a folder ({error.strerror})", "give another folder") from None
+def check_answer(item: Any, medium: str) -> None:
+    """Raises MediaError for an answer in which there is nothing: it is not passed on as something."""
+    nothing = {"text": lambda: not item.strip(), "image": lambda: pictures.is_plain(item), "audio": lambda: is_silent(item),
+               "video": lambda: all(pictures.is_plain(frame) for frame in item[::4]), "shape": lambda: item[..., 3].max() < 128}
+    what = {"text": "no words", "image": "nothing to be seen in it", "audio": "nothing to be heard in it",
+            "video": "nothing to be seen in it", "shape": "no surface"}
+    if nothing[medium]():
+        raise MediaError(f"the answer ({medium})", f"has {what[medium]}", "ask for something else or another --seed",
+                         code="empty_answer", medium=medium)
 
 
 def check_suffix(path: Path, medium: str) -> None:
@@ -154,11 +139,13 @@ def to_bytes(item: Any, suffix: str) -> bytes:
     if isinstance(item, str):
         return (item + "\n").encode()
     if suffix in _PICTURES:
-        return _image_bytes(item, _PICTURES[suffix])
+        return picture_bytes(item, suffix)
+    if suffix == ".aac":
+        return _aac_bytes(item)
     if suffix in _SOUNDS:
         return _audio_bytes(item, *_SOUNDS[suffix])
     if suffix in _MOVIES:
-        return _movie_bytes(item, suffix[1:], *_MOVIES[suffix])
+        return movie_bytes(item, suffix)
     if suffix == ".gif":
         return _gif_bytes(item)
     if suffix in (".glb", ".obj", ".ply", ".stl"):
@@ -176,212 +163,188 @@ _MOVIES = {".mp4": ("libx264", {"crf": "16", "preset": "veryfast"}),
 """encoders and their options: near to lossless, and quick"""
 
 
-def _broken(path: Path, medium: str, error: Exception) -> MediaError:
-    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-    return MediaError(str(path), f"cannot be read as {medium} ({reason})", "give a whole file of that kind")
-
-
-def _read_text(path: Path, limits: Limits) -> str:
+def _read_text(path: Path, data: bytes) -> str:
+    check_suffix(path, "text")
+    if not data:
+        raise MediaError(str(path), "is empty", "give a file with content")
     try:
-        text = path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise _broken(path, "text", error) from None
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise MediaError(str(path), "is not text in UTF-8", "save it as UTF-8") from None
     if not text:
         raise MediaError(str(path), "has no text", "give a file with a sentence")
     return text
 
 
-def _read_image(path: Path, limits: Limits) -> np.ndarray:
-    """uint8 [H, W, 3]; upright, on white."""
-    try:
-        with Image.open(path) as picture:
-            _check_size(path, *picture.size, limits.side)
-            if picture.width * picture.height > limits.pixels:
-                raise MediaError(str(path), f"has {picture.width * picture.height} pixels, at most {limits.pixels} are read",
-                                 "resize it")
-            picture.load()
-            upright = ImageOps.exif_transpose(picture).convert("RGBA")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _broken(path, "an image", error) from None
-    white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
-    return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))
-
-
-def _check_size(path: Path, width: int, height: int, most: int) -> None:
-    if min(width, height) < 1 or max(width, height) > most:
-        raise MediaError(str(path), f"is {width} × {height} pixels, 1 to {most} a side are read", "resize it")
-
-
-def _read_audio(path: Path, limits: Limits) -> np.ndarray:
-    """float32 [T] at 16 kHz, one channel."""
+def _read_sound(data: bytes, form: formats.Format, name: str, limits: Limits) -> np.ndarray:
+    """float32 [T] at 16 kHz, one channel; by libsndfile, and where that does not know a file's coding, by PyAV."""
     import soundfile
+
+    try:
+        about = soundfile.info(io.BytesIO(data))
+        _check_sound(about.frames / max(about.samplerate, 1), about.samplerate, about.channels, name, limits)
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, ValueError, MemoryError):
+        return _read_track(data, form, form.demuxer, name, limits)
+    return _heard(samples, rate, name)
+
+
+def _check_sound(seconds: float, rate: int, channels: int, name: str, limits: Limits) -> None:
+    """Raises MediaError for a sound that is too long, or that says of itself what no sound has."""
+    if not 1_000 <= rate <= 1_000_000 or not 1 <= channels <= 64:
+        raise MediaError(name, f"says that it has {channels} channels at {rate} Hz",
+                         "give a sound of 1 to 64 channels and 1 to 1,000 kHz", code="odd_sound")
+    check_seconds(name, seconds, dataclasses.replace(limits, seconds=min(limits.seconds, HEARD_SECONDS)))
+
+
+def _heard(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
+    """Samples [T, C] of any rate as float32 [T] at 16 kHz. Raises MediaError for what cannot be heard."""
     import soxr
 
-    try:
-        about = soundfile.info(str(path))
-        check_seconds(path, about.frames / max(about.samplerate, 1), limits)
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise _broken(path, "audio", error) from None
-    samples = soxr.resample(samples.mean(1), rate, AUDIO_HZ).astype(np.float32)
     if not np.isfinite(samples).all():
-        raise MediaError(str(path), "has samples that are not numbers", "give a sound without NaN")
-    if len(samples) < AUDIO_HZ // 20:
-        raise MediaError(str(path), f"lasts {len(samples) / AUDIO_HZ:.3f} s, at least 0.05 s is read", "give a longer sound")
-    if np.abs(samples).max() < 1e-4:
-        raise MediaError(str(path), "is silent", "give a sound that can be heard")
-    return samples
+        raise MediaError(name, "has samples that are not numbers", "give a sound without NaN", code="not_numbers")
+    if len(samples) < rate / 20:
+        raise MediaError(name, f"lasts {len(samples) / rate:.3f} s, at least 0.05 s is read", "give a longer sound",
+                         code="too_short")
+    one = samples.mean(1)
+    loudest = samples[:, np.argmax(np.ptp(samples, axis=0))]
+    if np.ptp(one) < 0.05 * np.ptp(loudest):  # channels that cancel each other
+        one = loudest
+    if (peak := float(np.abs(one).max())) > 1:  # floating point goes beyond what can be played
+        one = one / peak
+    heard: np.ndarray = soxr.resample(one, rate, AUDIO_HZ).astype(np.float32)
+    if is_silent(heard):
+        raise MediaError(name, "is silent", "give a sound that can be heard", code="silent")
+    return heard
 
 
-def check_seconds(path: Path, seconds: float, limits: Limits = LIMITS) -> None:
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether nothing can be heard in samples [T]: a constant is as silent as zero."""
+    return not len(samples) or float(np.ptp(samples)) < 2e-4
+
+
+def check_seconds(name: str | Path, seconds: float, limits: Limits = LIMITS) -> None:
     if seconds > limits.seconds:
-        raise MediaError(str(path), f"lasts {seconds:.0f} s, at most {limits.seconds:.0f} s are read", "cut it")
+        raise MediaError(str(name), f"lasts {seconds:.1f} s, at most {limits.seconds:.1f} s are read", "cut it", code="too_long",
+                         most=int(limits.seconds))
 
 
-def _read_video(path: Path, limits: Limits) -> np.ndarray:
-    """uint8 [17, 128, 128, 3]: the first frames at 8 a second, square from the middle; the last is held."""
+def _read_movie(data: bytes, form: formats.Format, name: str, limits: Limits,
+                declared: Medium | None) -> tuple[Medium, np.ndarray]:
+    """The pictures of a movie, or its sound where that is declared or all that there is."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(data), "r", format=form.decoder) as container:
+            shown = any(_moves(stream) for stream in container.streams.video)
+            heard = bool(container.streams.audio)
+    except (av.FFmpegError, OSError, ValueError):
+        raise meshes.damaged(form, name) from None
+    if not shown and not heard:
+        raise MediaError(name, "has neither pictures nor sound", "give a video or a sound", code="no_stream")
+    if declared == "video" and not shown:
+        raise _other(name, "video", "audio", form.name)
+    if declared == "audio" and not heard:
+        raise _other(name, "audio", "video", form.name)
+    if not shown or declared == "audio":
+        return "audio", _read_track(data, form, form.decoder, name, limits)
+    return "video", _read_frames(data, form, name, limits)
+
+
+def _moves(stream: Any) -> bool:
+    """Whether a stream of pictures is more than a sound's cover."""
+    import av
+
+    return not stream.disposition & av.stream.Disposition.attached_pic
+
+
+def _read_track(data: bytes, form: formats.Format, demuxer: str, name: str, limits: Limits) -> np.ndarray:
+    """The sound of anything that PyAV reads, as `_read_sound` gives it."""
+    import av
+
+    parts: list[np.ndarray] = []
+    count, rate = 0, AUDIO_HZ
+    try:
+        with av.open(io.BytesIO(data), "r", format=demuxer) as container:
+            stream = container.streams.audio[0]
+            rate = stream.rate
+            _check_sound((container.duration or 0) / 1e6, rate, stream.channels, name, limits)
+            as_float = av.AudioResampler(format="fltp")
+            for frame in container.decode(stream):
+                for part in as_float.resample(frame):
+                    parts.append(part.to_ndarray().T)
+                    count += len(parts[-1])
+                _check_sound(count / rate, rate, stream.channels, name, limits)  # recorders' files do not say how long they are
+    except (av.FFmpegError, OSError, ValueError, IndexError, AttributeError):
+        raise meshes.damaged(form, name) from None
+    if not parts:
+        raise MediaError(name, "has no sound in it", "give the whole file", code="damaged_file", format=form.name)
+    return _heard(np.concatenate(parts), rate, name)
+
+
+def _read_frames(data: bytes, form: formats.Format, name: str, limits: Limits) -> np.ndarray:
+    """uint8 [17, 128, 128, 3]: the first frames at 8 a second, upright, square from the middle; the last is held."""
     import av
 
     frames: list[np.ndarray] = []
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise MediaError(str(path), "has no video stream", "give a video")
-            stream = container.streams.video[0]
-            _check_size(path, stream.width, stream.height, limits.frame_side)
-            check_seconds(path, (container.duration or 0) / 1e6, limits)
+        with av.open(io.BytesIO(data), "r", format=form.decoder) as container:
+            stream = next(s for s in container.streams.video if _moves(s))
+            pictures.check_size(name, stream.width, stream.height, limits.frame_side)
+            check_seconds(name, (container.duration or 0) / 1e6, limits)
+            begin: float | None = None
             for frame in container.decode(stream):
-                time = float(frame.time or 0.0)
-                while len(frames) < VIDEO_FRAMES and time >= len(frames) / VIDEO_FPS - 1e-3:
-                    frames.append(_square(frame.to_ndarray(format="rgb24")))
+                begin = float(frame.time or 0.0) if begin is None else begin
+                due = float(frame.time or 0.0) - begin >= len(frames) / VIDEO_FPS - 1e-3
+                shown = _square(_upright(frame, stream)) if due else None
+                while shown is not None and len(frames) < VIDEO_FRAMES and (
+                        float(frame.time or 0.0) - begin >= len(frames) / VIDEO_FPS - 1e-3):
+                    frames.append(shown)
                 if len(frames) == VIDEO_FRAMES:
                     break
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise _broken(path, "a video", error) from None
+    except (av.FFmpegError, OSError, ValueError):
+        raise meshes.damaged(form, name) from None
     if not frames:
-        raise MediaError(str(path), "has no frame", "give a video with pictures")
-    return np.stack(frames + [frames[-1]] * (VIDEO_FRAMES - len(frames)))
+        raise MediaError(name, "has no frame", "give a video with pictures", code="no_frame")
+    return pictures.check_frames(np.stack(frames + [frames[-1]] * (VIDEO_FRAMES - len(frames))), name)
+
+
+def _upright(frame: Any, stream: Any) -> np.ndarray:
+    """A frame uint8 [H, W, 3] as it is meant to be seen: on white, of square pixels, turned as its recorder was held."""
+    clear = any(component.is_alpha for component in frame.format.components)
+    ratio = stream.sample_aspect_ratio
+    width = round(frame.width * ratio) if ratio and 0.1 < ratio < 10 else frame.width
+    # swscale takes a movie that does not say for standard television's colours; those of high definition say so
+    space = {"src_colorspace": frame.colorspace} if frame.colorspace in (1, 5, 6, 9) else {}
+    shown = frame.reformat(width=width, height=frame.height, format="rgba" if clear else "rgb24", **space).to_ndarray()
+    if clear:
+        alpha = shown[..., 3:].astype(np.float32) / 255
+        shown = (shown[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    return _turned(shown, frame)
+
+
+def _turned(shown: np.ndarray, frame: Any) -> np.ndarray:
+    """A frame [H, W, 3] by its display matrix [[a, b], [c, d]], which takes (x, y) to (a x + c y, b x + d y), y down."""
+    from av.sidedata.sidedata import Type
+
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return shown
+    a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5] / 65536
+    if abs(b) + abs(c) > abs(a) + abs(d):  # x and y change places
+        shown = shown.transpose(1, 0, 2)
+        a, d = c, b
+    return np.ascontiguousarray(shown[:: 1 if d >= 0 else -1, :: 1 if a >= 0 else -1])
 
 
 def _square(frame: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(frame)
-    if picture.size != (IMAGE_SIZE, IMAGE_SIZE):
-        picture = ImageOps.fit(picture, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
-    return np.asarray(picture)
+    return pictures.square(Image.fromarray(frame))
 
 
-def _read_shape(path: Path, limits: Limits) -> np.ndarray:
-    """uint8 [64, 64, 64, 4] of a mesh; y up in the file, z up in the array."""
-    try:
-        mesh: Any = trimesh.load(path, force="mesh", process=False)
-    except Exception as error:  # trimesh raises whatever its parsers meet
-        raise _broken(path, "a mesh", error) from None
-    check_mesh(mesh, str(path), limits)
-    mesh.apply_transform(_Z_UP)
-    return voxels_of(mesh)
-
-
-def check_mesh(mesh: Any, name: str, limits: Limits = LIMITS) -> None:
-    """Raises MediaError for a mesh without a surface or with values that are not numbers."""
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise MediaError(name, "has no face", "give a mesh with a surface")
-    if len(mesh.faces) > limits.faces:
-        raise MediaError(name, f"has {len(mesh.faces)} faces, at most {limits.faces} are read", "simplify it")
-    if not np.isfinite(mesh.vertices).all():
-        raise MediaError(name, "has vertices that are not numbers", "give a mesh without NaN or infinity")
-    if mesh.extents is None or float(np.max(mesh.extents)) <= 1e-9:
-        raise MediaError(name, "has no extent", "give a mesh that is larger than a point")
-
-
-_Z_UP = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=float)
-"""glTF has y up and z towards the viewer; the world has z up and y away from the viewer"""
-
-
-def mesh_of(voxels: np.ndarray) -> trimesh.Trimesh:
-    """Watertight surface of voxels uint8 [64, 64, 64, 4] with vertex colours, in world units (Lorensen & Cline 1987)."""
-    alpha = np.pad(voxels[..., 3].astype(np.float32) / 255, 1)
-    if alpha.max() <= 0.5:
-        return trimesh.Trimesh()
-    vertices, faces, _, _ = marching_cubes(alpha, 0.5)
-    vertices -= 1
-    cells = vertices.round().astype(int).clip(0, VOXELS - 1)
-    # the fuller of the two cells that a vertex lies between has the colour
-    other = np.where(vertices > cells, cells + 1, cells - 1).clip(0, VOXELS - 1)
-    here, there = voxels[tuple(cells.T)], voxels[tuple(np.where(np.abs(vertices - cells) > 1e-6, other, cells).T)]
-    color = np.where(here[:, 3:] >= there[:, 3:], here[:, :3], there[:, :3])
-    made = trimesh.Trimesh((vertices + 0.5) * 2 / VOXELS - 1, faces[:, ::-1], vertex_colors=color, process=False)
-    if made.volume < 0:
-        made.invert()
-    return made
-
-
-def voxels_of(mesh: trimesh.Trimesh) -> np.ndarray:
-    """Voxels uint8 [64, 64, 64, 4] of a mesh, filled inside; a mesh beyond the world's cube is scaled to fit.
-
-    Three samples a voxel along each of x and y, exact along z (crossings of vertical lines, even-odd rule).
-    """
-    mesh = mesh.copy()
-    if np.abs(mesh.bounds).max() > 1.0:
-        mesh.apply_translation(-mesh.bounds.mean(0))
-        mesh.apply_scale(1.6 / float(np.max(mesh.extents)))
-    alpha = _fill(mesh.triangles.astype(np.float64))
-    grid = np.zeros((VOXELS,) * 3 + (4,), dtype=np.uint8)
-    grid[..., 3] = (alpha * 255).round()
-    solid = np.argwhere(alpha > 0)
-    if len(solid):
-        from scipy.spatial import cKDTree
-
-        centers = (solid + 0.5) * 2 / VOXELS - 1
-        near = cKDTree(mesh.vertices).query(centers)[1]
-        grid[..., :3][alpha > 0] = _vertex_colors(mesh)[near]
-    return grid
-
-
-def _vertex_colors(mesh: trimesh.Trimesh) -> np.ndarray:
-    """uint8 [V, 3]; material and texture colours become vertex colours."""
-    visual: Any = mesh.visual
-    try:
-        colors = visual.vertex_colors if visual.kind in ("vertex", "face") else visual.to_color().vertex_colors
-        if len(colors) == len(mesh.vertices):
-            return np.asarray(colors)[:, :3].astype(np.uint8)
-    except (AttributeError, ValueError, TypeError):
-        pass
-    return np.full((len(mesh.vertices), 3), 160, np.uint8)
-
-
-def _fill(triangles: np.ndarray, samples: int = 3) -> np.ndarray:
-    """Occupancy float32 [64, 64, 64] of closed triangles [N, 3, 3] in the cube [-1, 1]³."""
-    lines = VOXELS * samples
-    scaled = (triangles + 1) * np.array([lines / 2, lines / 2, VOXELS / 2])
-    crossings: dict[tuple[int, int], list[float]] = {}
-    for a, b, c in scaled:
-        low = np.ceil(np.minimum(np.minimum(a, b), c)[:2] - 0.5 - 1e-4).astype(int).clip(0)
-        high = np.floor(np.maximum(np.maximum(a, b), c)[:2] - 0.5 - 1e-4).astype(int).clip(max=lines - 1)
-        if (high < low).any():
-            continue
-        area = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])
-        if abs(area) < 1e-12:
-            continue
-        # a line's own small offset keeps it off edges that two triangles share
-        x = np.arange(low[0], high[0] + 1)[:, None] + 0.5 + 1.37e-4
-        y = np.arange(low[1], high[1] + 1)[None, :] + 0.5 + 0.73e-4
-        u = ((x - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (y - a[1])) / area
-        v = ((b[0] - a[0]) * (y - a[1]) - (x - a[0]) * (b[1] - a[1])) / area
-        for i, j in np.argwhere((u >= 0) & (v >= 0) & (u + v <= 1)):
-            height = a[2] + u[i, j] * (b[2] - a[2]) + v[i, j] * (c[2] - a[2])
-            crossings.setdefault((int(low[0] + i), int(low[1] + j)), []).append(float(height))
-    fill = np.zeros((lines, lines, VOXELS), dtype=np.float32)
-    cells = np.arange(VOXELS)
-    for (i, j), heights in crossings.items():
-        ordered = sorted(heights)
-        for start, stop in zip(ordered[::2], ordered[1::2]):
-            fill[i, j] += np.clip(np.minimum(stop, cells + 1) - np.maximum(start, cells), 0, 1)
-    return fill.reshape(VOXELS, samples, VOXELS, samples, VOXELS).mean((1, 3)).clip(0, 1)
-
-
-def _image_bytes(image: np.ndarray, kind: str) -> bytes:
+def picture_bytes(image: np.ndarray, suffix: str, quality: int = 95) -> bytes:
+    """A picture uint8 [H, W, 3] in the format of a file ending; quality 0 to 100 of those that are lossy."""
     out = io.BytesIO()
-    Image.fromarray(image).save(out, kind, quality=95)
+    Image.fromarray(image).save(out, _PICTURES[suffix], quality=quality)
     return out.getvalue()
 
 
@@ -393,14 +356,31 @@ def _audio_bytes(samples: np.ndarray, kind: str, coding: str) -> bytes:
     return out.getvalue()
 
 
-def _movie_bytes(frames: np.ndarray, form: str, encoder: str, options: dict[str, str]) -> bytes:
+def _aac_bytes(samples: np.ndarray) -> bytes:
+    """AAC in ADTS, which libsndfile does not write."""
     import av
 
     out = io.BytesIO()
-    with av.open(out, "w", format=form) as container:
-        stream: Any = container.add_stream(encoder, rate=VIDEO_FPS, options=options)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        for frame in frames:
+    with av.open(out, "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=AUDIO_HZ, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
+        frame.rate = AUDIO_HZ
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def movie_bytes(frames: Iterable[np.ndarray], suffix: str, fps: Fraction | int = VIDEO_FPS) -> bytes:
+    """Frames uint8 [H, W, 3] of one size as a movie, in the format of a file ending."""
+    import av
+
+    out = io.BytesIO()
+    encoder, options = _MOVIES[suffix]
+    with av.open(out, "w", format=suffix[1:]) as container:
+        stream: Any = container.add_stream(encoder, rate=fps, options=options)
+        for k, frame in enumerate(frames):
+            if k == 0:
+                stream.height, stream.width, stream.pix_fmt = frame.shape[0], frame.shape[1], "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return out.getvalue()
@@ -413,11 +393,11 @@ def _gif_bytes(frames: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _mesh_bytes(mesh: trimesh.Trimesh, kind: str) -> bytes:
+def _mesh_bytes(mesh: Any, kind: str) -> bytes:
     if len(mesh.faces) == 0:
         raise MediaError("an empty shape", "has no surface to write", "ask for something else or another --seed")
     upright = mesh.copy()
-    upright.apply_transform(np.linalg.inv(_Z_UP))
+    upright.apply_transform(np.linalg.inv(meshes.Z_UP))
     data = upright.export(file_type=kind)
     return data.encode() if isinstance(data, str) else bytes(data)
 

@@ -2,15 +2,15 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
+from processes import run_onnuri
 
 from onnuri.cli import main, one_line, parse
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "onnuri.cli", *arguments], capture_output=True, text=True)
+    return run_onnuri(*arguments)
 
 
 @pytest.mark.parametrize("arguments", [
@@ -67,6 +67,26 @@ def test_recipes_are_listed_with_what_they_count(tmp_path, capsys):
 def test_constants_are_listed(capsys):
     main(["plan", "constants"])
     assert capsys.readouterr().out.count("\n") <= 41 + 1  # a head, and at most 40
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ("--gpus many", "--gpus 'many': is not a whole number; write such as --gpus 8"),
+    ("--price-usd cheap", "--price-usd 'cheap': is not a number; write such as --price-usd 2.5"),
+    ("--isl long --osl 8", "--isl 'long': is not a whole number; write such as --isl 8"),
+    ("--gpus", "--gpus: has no value; write one behind it, or leave it out"),
+    ("--precision fp7", "--precision 'fp7': is not known; use 'bf16', 'fp8', 'mxfp8', 'nvfp4'"),
+    ("--price 3", "--price 3: is not an option here; did you mean --price-usd?"),
+    ("--largest-for 75d", "axk1: is not expected here; leave it out, or see onnuri --help"),
+    ("--gpus many --language ko", "--gpus 'many': 정수가 아님; --gpus 8처럼 쓰세요"),
+    ("--price 3 --language=ko", "--price 3: 여기에 없는 옵션임; --price-usd인가요?"),
+    ("--precision fp7 --language ko", "알 수 없는 이름임"),
+    ("--gpu B200 --gpus --language ko", "--gpus: 값이 없음"),
+])
+def test_what_the_parser_complains_of_has_a_value_a_rule_and_a_repair(arguments, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", "axk1", *arguments.split()])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and said.out == "" and said.err.count("\n") == 1 and says in said.err
 
 
 def test_unknown_option_offers_the_nearest(capsys):

@@ -11,6 +11,7 @@ import soundfile
 import torch
 import trimesh
 from PIL import Image
+from processes import run_onnuri
 
 import onnuri
 from onnuri import media
@@ -48,8 +49,7 @@ def run(*arguments: str) -> int:
 
 
 def test_demo_writes_five_media_and_a_page(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "onnuri.cli", "demo", SENTENCE, "-o", tmp_path / "out"],
-                          capture_output=True, text=True)
+    done = run_onnuri("demo", SENTENCE, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
     assert {p.name for p in out.iterdir()} == {"image.png", "audio.wav", "video.mp4", "shape.glb", "index.html",

@@ -15,7 +15,7 @@ from onnuri.world.scene import sample_scene
 ROOT = Path(onnuri.__file__).parents[1]
 README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")}
 FIGURES = runpy.run_path(str(ROOT / "benchmarks/figures.py"))
-LONG = ("train", "evaluate", "chat", "serve", "keys")
+LONG = ("train", "evaluate", "chat", "serve", "keys", "plan")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -40,14 +40,24 @@ def test_commands_run(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     media.write(image.render(sample_scene(4, "seen")).image, tmp_path / "picture.png")
-    ran = 0
     for command in commands(README["README.md"]):
         if command[0] in LONG:
             parse(command)
         else:
             main(command)
-            ran += 1
-    assert ran >= 4 and (tmp_path / "star.glb").exists() and (tmp_path / "my-model/config.json").exists()
+    assert (tmp_path / "star.glb").exists() and (tmp_path / "my-model/config.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", README)
+def test_commands_of_the_planner_run(name, tmp_path, monkeypatch, capsys):
+    """They search tens of thousands of layouts."""
+    monkeypatch.chdir(tmp_path)
+    plans = [command for command in commands(README[name]) if command[0] == "plan"]
+    assert len(plans) == 4
+    for command in plans:
+        main(command)
+        assert capsys.readouterr().out.strip()
 
 
 def test_the_korean_twin_has_the_same_commands():

@@ -29,8 +29,10 @@ FLAGS = ("-O3", "-fPIC", "-shared")
 WAYS = (("-march=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",))
 """what else compilers are told, until one takes it: some have no OpenMP, some their own name for this processor"""
 BUILD_SECONDS = 120.0
-SIZES = (1, 2, 4, 8)
-"""vectors that a head may be long"""
+SIZES = (1, 2, 4, 8, 16)
+"""vectors that a head may be long; 16 vectors of 8 lanes are heads of 128 on AVX2"""
+LANES = "ONNURI_KERNEL_LANES"
+"""environment variable: floats in a vector, 8 or 16, instead of what the compiler finds for this processor"""
 
 
 def fastest(model: nn.Module, cache: Cache, compiled: bool = True) -> Forward | StockForward:
@@ -64,11 +66,13 @@ def build(weight: str) -> ctypes.CDLL | None:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
-    about = [SOURCE.read_text(encoding="utf-8"), FLAGS, WAYS, weight, compiler, torch.__version__, platform.machine(), _features()]
+    lanes = os.environ.get(LANES)
+    chosen = (*FLAGS, f"-DLANES={int(lanes)}") if lanes in ("8", "16") else FLAGS
+    about = [SOURCE.read_text(encoding="utf-8"), chosen, WAYS, weight, compiler, torch.__version__, platform.machine(), _features()]
     try:
         path = _folder() / f"kernel-{hashlib.sha256(repr(about).encode()).hexdigest()[:24]}.so"
         if not path.exists():
-            _compile(compiler, weight, path)
+            _compile(compiler, chosen, weight, path)
         library = ctypes.CDLL(str(path))
     except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: the user has no home
         return None
@@ -79,13 +83,13 @@ def build(weight: str) -> ctypes.CDLL | None:
     return library
 
 
-def _compile(compiler: str, weight: str, path: Path) -> None:
+def _compile(compiler: str, flags: tuple[str, ...], weight: str, path: Path) -> None:
     """With threads by OpenMP, whose library PyTorch has loaded, if the compiler has it. Raises CalledProcessError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "kernel.so"
         for way in WAYS:
-            done = subprocess.run([compiler, *FLAGS, *way, f"-DWEIGHT={weight}", str(SOURCE), "-o", str(made), "-lm"],
+            done = subprocess.run([compiler, *flags, *way, f"-DWEIGHT={weight}", str(SOURCE), "-o", str(made), "-lm"],
                                   capture_output=True, timeout=BUILD_SECONDS)
             if done.returncode == 0:
                 made.rename(path)

@@ -18,11 +18,16 @@
 #include <immintrin.h>
 #endif
 
+#ifndef LANES /* -DLANES=8 builds for AVX2 on a machine that has more */
 #ifdef __AVX512F__
 #define LANES 16
-#define ROWS 8
 #else
 #define LANES 8
+#endif
+#endif
+#if LANES == 16
+#define ROWS 8
+#else
 #define ROWS 4
 #endif
 #define PANEL (2 * LANES)
@@ -72,7 +77,7 @@ INLINE vec load(const float *x) { return *(const vec *)x; }
 INLINE vec widened(const weight *x)
 {
     if (sizeof(weight) == sizeof(float)) return load((const float *)x);
-#if defined __AVX512F__ /* gcc 12 converts a vector one by one */
+#if LANES == 16 && defined __AVX512F__ /* gcc 12 converts a vector one by one */
     return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)x));
 #elif defined __F16C__
     return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const void *)x));
@@ -234,6 +239,7 @@ static void attend_all(const Model *m, int64_t thread, const Layer *l, const flo
         case 2: attend(2, m, from, keys, values, lengths[n], scores, to); break;
         case 4: attend(4, m, from, keys, values, lengths[n], scores, to); break;
         case 8: attend(8, m, from, keys, values, lengths[n], scores, to); break;
+        case 16: attend(16, m, from, keys, values, lengths[n], scores, to); break;
         }
     }
 }

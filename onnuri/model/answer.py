@@ -69,6 +69,11 @@ class Answers:
     def __init__(self, vocabulary: Vocabulary, codecs: dict[str, Any], positions: int) -> None:
         self.vocabulary, self.codecs, self.positions = vocabulary, codecs, positions
 
+    @property
+    def room(self) -> int:
+        """Most tokens of inputs."""
+        return self.positions - 2 * max(TABLE[m].max_tokens for m in MEDIA)
+
     def read(self, given: Given) -> Steps[Context]:
         """Inputs as ids, in their order; of a sound what the model hears in it. Raises ConfigError."""
         context = Context([self.vocabulary.special("<bos>")], len(given))
@@ -92,10 +97,9 @@ class Answers:
             context.ids = context.ids + self.vocabulary.segment("text" if heard else medium, read, language)
             context.language, context.heard = language, heard
             context.words = codes if heard or medium == "text" else context.words[:0]
-        room = self.positions - 2 * max(TABLE[m].max_tokens for m in MEDIA)
-        if len(context.ids) > room:
-            raise ConfigError(f"inputs of {len(context.ids)} tokens", f"leave no room, {room} at most fit",
-                              "give fewer or shorter inputs")
+        if len(context.ids) > self.room:
+            raise ConfigError(f"inputs of {len(context.ids)} tokens", f"leave no room, {self.room} at most fit",
+                              "give fewer or shorter inputs", code="too_many_tokens", most=self.room)
         return context
 
     def _read(self, words: str, context: Context) -> np.ndarray:
@@ -160,6 +164,15 @@ class Answers:
         request = Request(prompt=context.ids + asked + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
                           on_token=on_token, without=[self.vocabulary.special("<bos>"), *opening])
         return self._codes(to, (yield dataclasses.replace(request, **more)))
+
+    def go_on(self, codes: np.ndarray, language: Language, sampling: SamplingConfig, seed: int, longest: int,
+              on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
+        """Text codes that go on within a text that begins with `codes`; `more` are other fields of the request."""
+        v = self.vocabulary
+        prompt = [v.special("<bos>"), *v.opening("text", language), *v.ids("text", codes).tolist()]
+        plan = dataclasses.replace(self.plan("text"), longest=longest)
+        return self._codes("text", (yield Request(prompt=prompt, plan=plan, sampling=sampling, seed=seed, kind="text",
+                                                  on_token=on_token, **more)))
 
     def answer(self, to: Medium, given: Given, language: Language, sampling: dict[str, SamplingConfig],
                seed: int = 0, listen: Callable[[Context], None] | None = None) -> Steps[np.ndarray]:

@@ -153,6 +153,20 @@ def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager
     return Eager(inside, products, inside - shared, border, working, late)
 
 
+@functools.lru_cache(4096)
+def compiled(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager:
+    """Return the same of a layer that PyTorch's compiler fuses: of what products and attention leave, its partitioner keeps
+    what cannot be made again by fused kernels (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`):
+    the states before both parts, not the last product's output, which the next layer's input holds; and the rows that went
+    to the experts, for their product's gradient."""
+    found, e = eager(block, h, layout, imbalance), block.experts
+    alone = layout.ep == 1 if e else False  # with expert parallelism, products count the dispatched rows already
+    inside = found.products - 2.0 * h * bool(block.mlp or (e and e.shared)) + 2.0 * h * (e.topk if e and alone else 0)
+    inside = min(inside, found.inside)
+    return found._replace(inside=inside, again=min(found.again, inside), late=found.late and max(
+        0.0, found.late - (found.inside - inside)))
+
+
 def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, float]:
     """(kept, kept of products alone, what of those is in both)"""
     tp = 1 if at.kv_rank else tp  # by the plans of transformers 5.23

@@ -115,13 +115,37 @@ class Block(Config):
     centred: bool = False
     """norms multiply by 1 + weight, in 32 bits"""
     mlp_bias: bool = False
+    other_params: int = 0
+    """of matrices that every token passes and that no other field holds; negative where two projections share one"""
+    vector_params: int = 0
+    """numbers that no product multiplies and no other field holds: biases, further norms, tables"""
+    idle_params: int = 0
+    """that text alone never passes: attention to an encoder, rows without an expert"""
+    repeated_params: int = 0
+    """of the layer's weights, those that are another layer's own: computed with again, not counted again"""
 
     def mlp_params(self, hidden: int, width: int) -> int:
         return (2 + self.gated) * hidden * width
 
     def num_params(self, hidden: int) -> int:
         """Of one of the layers."""
-        return self.mixer(hidden) + self.feed_forward(hidden) + self.routed(hidden) + self.norms * hidden
+        rest = self.other_params + self.vector_params + self.idle_params - self.repeated_params
+        return self.mixer(hidden) + self.feed_forward(hidden) + self.routed(hidden) + self.norms * hidden + rest
+
+    def matrices(self, hidden: int) -> int:
+        """Return the weights of the matrices that the fields name, all routed experts counted, without `other_params`."""
+        total = 2 * hidden * self.gate_rank * self.gated_norms + self.mixer_params + self.mlp_params(hidden, self.mlp)
+        if self.attention:
+            total += self.attention.projections(hidden)
+        if e := self.experts:
+            total += e.shared * self.mlp_params(hidden, e.shared_width or e.width) + e.routed * hidden
+            total += 2 * hidden * e.latent + e.routed * self.mlp_params(e.latent or hidden, e.width)
+        return total
+
+    def vectors(self, hidden: int) -> int:
+        """Return the numbers that the fields name and that are no matrix's: norms and biases, without `vector_params`."""
+        named = self.mixer(hidden) + self.feed_forward(hidden) + self.routed(hidden) + self.norms * hidden
+        return named - self.matrices(hidden)
 
     def mixer(self, hidden: int) -> int:
         gates = 2 * hidden * self.gate_rank * self.gated_norms
@@ -162,33 +186,67 @@ class Architecture(Config):
     `num_params` (published totals leave them out), but in training's cost"""
     context: int = 131_072
     """longest sequence"""
+    embedding_width: int = 0
+    """of embedding and head where it is not `hidden`"""
+    other_params: int = 0
+    """of matrices outside the layers, embedding and head that every token passes"""
+    table_params: int = 0
+    """numbers outside the layers that no product multiplies: further tables, biases and norms, less one norm"""
+    extra_flops: float = 0.0
+    """forward FLOPs a token that no weight above explains, as torch counts them: recurrences, layers that run again"""
+    unsure: float = 0.0
+    """what widens every range: 0 for a shape that the formulas hold whole, 1 for one that is assumed"""
 
     @functools.cached_property
     def layers(self) -> int:
         return sum(b.count for b in self.blocks)
 
     @functools.cached_property
+    def alike(self) -> tuple[int, ...]:
+        """For every block, the index of the first one that differs in nothing but the number of layers: costs are
+        counted once for all of them."""
+        shapes = [b.replace(count=1) for b in self.blocks]
+        return tuple(map(shapes.index, shapes))
+
+    @functools.cached_property
     def mixture(self) -> bool:
         """Whether a block has experts."""
         return any(b.experts for b in self.blocks)
 
+    def merged(self) -> Architecture:
+        """The same layers with those of one kind side by side: costs that no order changes are counted faster."""
+        counts: dict[int, int] = {}
+        for k, block in zip(self.alike, self.blocks, strict=True):
+            counts[k] = counts.get(k, 0) + block.count
+        return self.replace(blocks=tuple(self.blocks[k].replace(count=count) for k, count in counts.items()))
+
     def num_params(self) -> int:
         """Weights of embedding, blocks and head."""
-        return self.embedding() * (2 - self.tied) + self.hidden * (1 + self.positions) + sum(
+        return self._num_params
+
+    @functools.cached_property
+    def _num_params(self) -> int:
+        outside = self.hidden * (1 + self.positions) + self.other_params + self.table_params
+        return self.embedding() * (2 - self.tied) + outside + sum(
             b.count * b.num_params(self.hidden) for b in self.blocks)
 
     def num_active_params(self) -> int:
         """Weights that one token passes, embedding and head counted."""
+        return self._num_active_params
+
+    @functools.cached_property
+    def _num_active_params(self) -> int:
         idle = sum(b.count * (b.experts.routed - b.experts.topk) * b.expert(self.hidden) for b in self.blocks if b.experts)
-        return self.num_params() - idle
+        return self.num_params() - idle - sum(b.count * b.idle_params for b in self.blocks)
 
     def embedding(self) -> int:
-        return self.vocabulary * self.hidden
+        return self.vocabulary * (self.embedding_width or self.hidden)
 
     def flops_per_token(self, tokens: int, causal: bool = True) -> float:
         """Model FLOPs of forward and backward of one token in sequences of `tokens`: 6 a weight in a product (Kaplan et
         al. 2020, arXiv 2001.08361), attention's scores thrice their forward pass; without recomputation."""
         weights = self.num_active_params() - self.embedding() * (1 - self.tied) - self.hidden * (1 + self.positions)
-        weights -= sum(b.count * b.norms * self.hidden for b in self.blocks)
+        weights -= self.table_params
+        weights -= sum(b.count * (b.norms * self.hidden + b.vector_params - b.repeated_params) for b in self.blocks)
         scores = sum(b.count * b.attention.score_flops(b.attention.seen(tokens, causal)) for b in self.blocks if b.attention)
-        return 6 * weights + 3 * scores
+        return 6 * weights + 3 * scores + 3 * self.extra_flops

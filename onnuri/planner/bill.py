@@ -24,13 +24,19 @@ class Bill(Config):
 
 
 def price(gpu: Gpu) -> Interval | None:
-    """Dollars a GPU hour: the table's lowest and highest list price, their geometric mean between."""
+    """Dollars a GPU hour: the table's lowest and highest list price, and between them the median of sellers where one was
+    published, else their geometric mean."""
     known = [p for p in (gpu.usd_low, gpu.usd_high) if p]
-    return Interval(low=min(known), mid=math.sqrt(min(known) * max(known)), high=max(known)) if known else None
+    if not known:
+        return None
+    low, high, median = min(known), max(known), gpu.usd_median
+    mid = median if median and low <= median <= high else math.sqrt(low * high)
+    return Interval(low=low, mid=mid, high=high)
 
 
-def bill(gpu: Gpu, hours: Interval) -> Bill:
-    usd, watts = price(gpu), gpu.power_w
+def bill(gpu: Gpu, hours: Interval, power_w: float | None = None) -> Bill:
+    """Return dollars and energy of these GPU hours; `power_w` is a GPU's, where it is not the table's."""
+    usd, watts = price(gpu), power_w or gpu.power_w
     return Bill(usd=spread(lambda h, p: h * p, hours, usd) if usd else None,
                 energy_mwh=spread(lambda h, *shares: h * watts / 1e6 * math.prod(shares), hours, DRAW, HOST, COOLING)
                 if watts else None)

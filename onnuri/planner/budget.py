@@ -6,17 +6,17 @@ together. Knows no recipe by name; the loss is of published laws (`loss.py`).
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from pathlib import Path
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import loss, phases
-from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner import loss
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.counts import Engines, Report, quiet
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
@@ -24,23 +24,18 @@ from onnuri.planner.layout import Layout
 from onnuri.planner.operate import Serving
 from onnuri.planner.plan import Plan, media_tokens, plan
 from onnuri.planner.recipe import Recipe, TrainingStage
-from onnuri.planner.step_time import newest
+from onnuri.planner.sizes import dense, sparse
 
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
 """from 1B to 440B dense, from 1B to 88B active"""
 MOST_TOKENS = 40e12
 """as many as any published run has trained on: Llama 4 Scout's about 40T (`published_runs.csv`); beyond it, text repeats"""
-ASPECT = 128
-"""hidden width a layer, as of Llama 3's 8B and 405B; heads of 128, 8 groups of keys and values"""
-VOCABULARY = 131_072
 TOKENS = 4_096
 """a sequence"""
 MOST_DAYS = 36_525.0
 DRAWS = 4_000
 COMMON = math.sqrt(0.5)
 """weight of the error of a speed that all options share (one cluster, one software): half of the variance, assumed"""
-Engines = Literal["here", "any"]
-"""whose layouts are compared: Onnuri's own trainer's, or any engine's"""
 
 
 class Option(Config):
@@ -62,6 +57,12 @@ class Option(Config):
     """for the tokens of its own plan"""
     finish: float
     """probability that they are trained by the date"""
+    trained_params: tuple[float, float]
+    """all and active, with the ids that media add: what the laws of loss are asked with"""
+
+    def loss_after(self, tokens: float, *law: float) -> float:
+        """Return nats a text token, every unknown of the laws given."""
+        return loss.loss_at(*self.trained_params, tokens * self.text_share, tokens * (1 - self.text_share), *law)
 
     @property
     def serving(self) -> Serving:
@@ -97,15 +98,17 @@ class Budget(Config):
     """what no layout holds or no law reaches, and why"""
 
 
-def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: Engines = "here") -> Budget:
-    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does."""
+def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
+           cache: Path | None = None, exact_gpus: bool = False) -> Budget:
+    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does. `report` is told how far the
+    searches are, `cache` is a folder in which their answers are kept; with `exact_gpus` no size uses fewer GPUs."""
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(f"days {days:g}", "is not a positive number of days within a century", "give such as 120")
     found: list[Option] = []
     left_out: dict[str, str] = {}
     for recipe, kind in [*((r, "system") for r in recipes), *_ladder(cluster, days)]:
         try:
-            found.append(option(recipe, kind, cluster, days, engines))
+            found.append(option(recipe, kind, cluster, days, engines, report, cache, exact_gpus))
         except ConfigError as error:
             left_out[recipe.title] = error.rule
     if not found:
@@ -123,58 +126,37 @@ def compute(cluster: Cluster, days: float) -> float:
     return 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
 
 
-def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here") -> Option:
+def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
+           cache: Path | None = None, exact_gpus: bool = False) -> Option:
     """A recipe trained until the date; its own plan is what it says without one."""
-    layout = None
-    if engines == "any":
-        searched = phases.searched_for(phases.fitted(recipe, cluster.gpus)[0], cluster, (recipe.layout.precision,), newest())
-        layout = searched.best[0].layout
-    found = plan(recipe, cluster, layout, days=days, here=True)
+    found = plan(recipe, cluster, days=days, here=engines == "here", engines=engines, report=report, cache=cache,
+                 exact_gpus=exact_gpus)
     if found.tokens > MOST_TOKENS:
-        found = plan(recipe, cluster, found.layout, tokens=MOST_TOKENS)
+        found = plan(recipe, found.cluster, found.layout, tokens=MOST_TOKENS)
     if found.loss is None:
         raise ConfigError(recipe.title, "trains too few tokens by then for a law of loss to hold: less than one for each "
                           "parameter it is worth", "give more GPUs or days")
     whole, text = found.days * (recipe.tokens / found.tokens), 1 - media_tokens(recipe) / recipe.tokens
     by_then = spread(lambda d: min(recipe.tokens * days / d, MOST_TOKENS), whole)
+    omni = recipe.omni
+    sizes = omni.num_params(), omni.num_active_params()
+    expected = loss.by_tokens(*sizes, by_then, 1 - text)
+    assert expected, "the plan of these tokens has one"
     return Option(name=recipe.name, title=recipe.title, kind=kind, plan=found, days_needed=whole, finish=whole.below(days),
-                  tokens=by_then, text_share=text, loss=spread(functools.partial(_loss, found, text), by_then, *loss.INPUTS))
-
-
-def _loss(p: Plan, text: float, tokens: float, *law: float) -> float:
-    return loss.loss_at(p.total_params, p.active_params, tokens * text, tokens * (1 - text), *law)
+                  tokens=by_then, text_share=text, loss=expected, trained_params=sizes)
 
 
 # ---- sizes by rule
 
 
-def dense(layers: int) -> Architecture:
-    """A gated feed-forward of 3.5 times the width, as of Llama 3."""
-    width = ASPECT * layers
-    return Architecture(name=f"dense-{layers}", vocabulary=VOCABULARY, hidden=width,
-                        blocks=(Block(count=layers, attention=_attention(width), mlp=width * 7 // 2),))
-
-
-def sparse(layers: int) -> Architecture:
-    """128 experts of 0.3 times the width, 8 chosen and one shared: between Solar Open, K-EXAONE and A.X K1."""
-    width = ASPECT * layers
-    experts = Experts(routed=128, topk=8, width=round(width * 0.3 / 128) * 128, shared=1)
-    return Architecture(name=f"sparse-{layers}", vocabulary=VOCABULARY, hidden=width,
-                        blocks=(Block(count=layers, attention=_attention(width), experts=experts),))
-
-
-def _attention(width: int) -> Attention:
-    return Attention(heads=width // 128, kv_heads=8, head_dim=128)
-
-
 def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
-    """Text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 · C^0.3271 tokens)."""
-    batch = max(1, round(0.2920 * compute(cluster, days)**0.3271 / (TOKENS * cluster.gpus))) * TOKENS * cluster.gpus
     made = [(dense(n), "dense") for n in DENSE_LAYERS] + [(sparse(n), "sparse") for n in SPARSE_LAYERS]
-    return [(_made(a, cluster, batch), kind) for a, kind in made]
+    return [(by_rule(a, cluster, days), kind) for a, kind in made]
 
 
-def _made(a: Architecture, cluster: Cluster, batch: int) -> Recipe:
+def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
+    """A size as a recipe: text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 · C^0.3271 tokens)."""
+    batch = max(1, round(0.2920 * compute(cluster, days)**0.3271 / (TOKENS * cluster.gpus))) * TOKENS * cluster.gpus
     active = a.num_active_params()
     title = f"{a.num_params() / 1e9:.0f}B" + (f"-A{active / 1e9:.0f}B" if active < a.num_params() else "")
     tokens = 20 * loss.effective_params(a.num_params(), active)
@@ -211,7 +193,7 @@ def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
         law = [i.at(dice.gauss(0, 1)) for i in loss.INPUTS]
         speed, served = dice.gauss(0, 1), dice.gauss(0, 1)
         took = [o.days_needed.at(COMMON * (speed + dice.gauss(0, 1))) for o in options]
-        found["loss"].append([_loss(o.plan, o.text_share, min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
+        found["loss"].append([o.loss_after(min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
                               for o, t in zip(options, took)])
         found["operate"].append([-o.serving.tokens_per_s_per_gpu.at(COMMON * (served + dice.gauss(0, 1))) for o in options])
         found["media"].append([-len(o.plan.media) * float(t <= days) for o, t in zip(options, took)])

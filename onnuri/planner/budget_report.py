@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from onnuri import media
+from onnuri import files
 from onnuri.modality import Language
-from onnuri.planner import loss, operate, plots
+from onnuri.planner import loss, operate, page, plots
+from onnuri.planner.bill import bill
 from onnuri.planner.budget import MOST_TOKENS, Budget, Option, cost
+from onnuri.planner.interval import exact
 from onnuri.planner.layout import spelled
-from onnuri.planner.report import between, cells, number, page, pictures, runs, share, table
+from onnuri.planner.report import between, cells, labelled, number, percent, pictures, runs, share
 from onnuri.planner.words import ours, say
 
 TRAINING = ("system", "params", "tokens by then", "tokens per active", "loss by then", "finish", "days needed", "trains",
@@ -20,19 +23,47 @@ NARROW = ("system", "tokens by then", "loss by then", "finish", "days needed", "
 """what a terminal has room for"""
 
 
-def write(b: Budget, json: Path | None = None, html: Path | None = None, language: Language = "en") -> None:
-    """Print it, and write what was asked for."""
+def write(b: Budget, json: Path | None = None, html: Path | None = None, language: Language = "en", command: str = "") -> None:
+    """Print it, and write what was asked for; `command` is the one that makes the page anew."""
     for path in (json, html):
-        media.check_place(path)
+        files.check_place(path)
     print(text(b, language))
     if json:
-        media.write_json(b.to_json(), json)
+        files.write_json({"verdict": decided(b), **b.to_json()}, json)
     if html:
-        media.write_bytes(page_of(b, language).encode(), html)
+        files.write_bytes(page_of(b, language, command).encode(), html)
 
 
 def title(b: Budget, language: Language) -> str:
     return say("budget", language, gpu=b.cluster.gpu, gpus=f"{b.cluster.gpus:,}", days=b.days)
+
+
+def decided(b: Budget) -> dict[str, Any]:
+    """The verdict in the JSON, in no language."""
+    whole = bill(b.cluster.kind, exact(b.days * 24 * b.cluster.gpus)).usd
+    return {**{aim: ranks[0].name for aim, ranks in b.aims.items()}, "usd": whole.to_json() if whole else None,
+            "finish": {o.name: o.finish for o in b.systems}}
+
+
+def verdict(b: Budget, language: Language) -> list[tuple[str, str]]:
+    """What to decide by: the first under each aim, what finishes its own plan, and what all of it costs."""
+    by, rows = {o.name: o for o in b.systems}, list[tuple[str, str]]()
+    for aim, key in (("loss", "lowest loss"), ("operate", "cheapest"), ("media", "most media")):
+        if ranks := b.aims.get(aim):
+            tied = sum(r.place == ranks[0].place for r in ranks) - 1
+            tie = say("tied with", language, count=tied) if tied else ""
+            o = by[ranks[0].name]
+            figure = {"loss": thousandths(o), "operate": between(cost(o), before="$" * bool(o.serving.usd_per_million_tokens)),
+                      "media": ", ".join(say(m, language) for m in o.plan.media)}[aim]
+            rows.append((say(key, language), say("first of", language, title=o.title, figure=figure, tie=tie,
+                                                 odds=percent(ranks[0].first))))
+    if not b.systems:
+        rows.append((say("system", language), say("not systems", language)))
+    done = ", ".join(f"{o.title} {percent(o.finish)}" for o in b.systems if o.finish >= 0.5)
+    rows.append((say("finished", language), done or say("none of them", language)))
+    hours = exact(b.days * 24 * b.cluster.gpus)
+    rows.append((say("whole budget", language), between(bill(b.cluster.kind, hours).usd, before="$", language=language)))
+    return rows
 
 
 def row(o: Option, language: Language) -> dict[str, str]:
@@ -66,13 +97,16 @@ def thousandths(o: Option) -> str:
 
 def text(b: Budget, language: Language = "en") -> str:
     """What a terminal has room for; the page and the JSON have all."""
-    said = [f"{title(b, language)}  ({say('ranges', language)})", say(f"engines {b.engines}", language)]
+    first = verdict(b, language)
+    said = [f"{title(b, language)}  ({say('ranges', language)})", "", labelled(first, max(cells(k) for k, _ in first) + 2), "",
+            say(f"engines {b.engines}", language)]
     for aim in b.aims:
         said += ["", say(f"aim {aim}", language), *aligned(_ranks(b, aim, language))]
     for heading, options in _tables(b):
         said += ["", say(heading, language), *aligned(rows(options, NARROW, language))]
     said += [f"  {name}: {ours(why, language)}" for name, why in b.left_out.items()]
-    return "\n".join([*said, "", _note(language), _advice(b, language), _real(language)])
+    said += ["", *(f"{say('cluster', language)}: {ours('; '.join(b.cluster.yours), language)}",) * bool(b.cluster.yours)]
+    return "\n".join([*said, _note(language), _advice(b, language), _real(language)])
 
 
 def _tables(b: Budget) -> list[tuple[str, tuple[Option, ...]]]:
@@ -120,20 +154,26 @@ def _real(language: Language) -> str:
     return f"{say('real runs', language)}: {runs}"
 
 
-def page_of(b: Budget, language: Language = "en") -> str:
-    """One file that needs nothing else."""
-    body = [f'<p>{say(f"engines {b.engines}", language)}</p><p class="note">{say("ranges", language)}. {_note(language)}</p>']
+def page_of(b: Budget, language: Language = "en", command: str = "") -> str:
+    """One file that needs nothing else: the verdict, the aims, and the rest folded."""
+    body = [f'<p class="note">{say("ranges", language)}. {say(f"engines {b.engines}", language)}</p>',
+            page.verdict(verdict(b, language)), page.command(command, language)]
     for aim in b.aims:
-        body += [f"<h2>{say(f'aim {aim}', language)}</h2>", table(_ranks(b, aim, language))]
+        body.append(page.folded(say(f"aim {aim}", language), page.table(_ranks(b, aim, language)), opened=aim == "loss"))
     for heading, options in _tables(b):
         training = TRAINING if options is b.systems else TRAINING[:-1]  # sizes by rule are not to be copied
-        tables = (table(rows(options, columns, language)) for columns in (training, SERVING))
-        body += [f"<h2>{say(heading, language)}</h2>", *tables]
-    body.append("".join(f"<p>{name}: {ours(why, language)}</p>" for name, why in b.left_out.items()))
-    body.append(f'<p class="note">{_advice(b, language)}<br>{_real(language)}</p>')
+        tables = (page.table(rows(options, columns, language)) for columns in (training, SERVING))
+        body.append(page.folded(say(heading, language), "".join(tables)))
+    if b.left_out:
+        why = [(name, ours(why, language)) for name, why in b.left_out.items()]
+        body.append(page.folded(say("left out", language), page.facts(why)))
+    yours = [f"{say('cluster', language)}: {ours('; '.join(b.cluster.yours), language)}"] * bool(b.cluster.yours)
+    notes = "<br>".join([_note(language), *yours, _advice(b, language), _real(language)])
+    body.append(page.folded(say("evidence and notes", language), f'<p class="note">{notes}</p>'))
     ladder = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.ladder]
     systems = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.systems]
-    body += [f"<h2>{say('size', language)}, {say('loss', language)}</h2>", plots.sizes(ladder, systems, language)]
+    drawn = page.drawing(plots.sizes(ladder, systems, language))
+    body.append(page.folded(f"{say('size', language)}, {say('loss', language)}", drawn))
     if b.systems:
         body.append(pictures([o.plan for o in b.systems], language))
-    return page(title(b, language), "".join(body), language)
+    return page.page(title(b, language), "".join(body), language)

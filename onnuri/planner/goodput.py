@@ -31,6 +31,10 @@ OTHER_SHARE = Interval(low=0.55, mid=0.8, high=1.0)
 """of a project's hours that neither failures nor checkpoints explain: evaluation, stalls, slow nodes, runs begun again. Llama
 3.1 405B's 30.84M hours hold 26.4M at its own steady speed, which leaves 0.95; hours on model cards, which may count more than
 pretraining, hold 0.4 to all of what `step_time.py` says, three quarters at the median (`onnuri plan validate`, gpu_hours)"""
+SHORT_SHARE = Interval(low=0.9, mid=0.97, high=1.0)
+"""the same of a job of three hours on one node, which is begun once and watched: start-up, compilation, an evaluation; assumed"""
+SHORT_NODE_DAYS, LONG_NODE_DAYS = 1 / 8, 1_000.0
+"""of the two; between them the share is a power of the node-days. Projects whose hours stand on model cards are longer"""
 EVIDENCE = ("arXiv 2407.21783: 3.8 failures per 1,000 node-days", "arXiv 2410.21680: 6.5 to 23.7 per 1,000 node-days",
             "arXiv 2402.15627, 2509.16293: restarts", "Llama 3.1 405B: 86 % of its GPU hours at steady speed; model cards' hours")
 
@@ -55,6 +59,15 @@ def failures_per_node_day(nodes: int) -> Interval:
     return Interval(low=LLAMA3, mid=math.sqrt(LLAMA3 * high), high=high)
 
 
+def other_share(node_days: float) -> Interval:
+    """Return the share of a project's hours that is left by what neither failures nor checkpoints explain."""
+    reach = math.log(max(node_days, SHORT_NODE_DAYS) / SHORT_NODE_DAYS) / math.log(LONG_NODE_DAYS / SHORT_NODE_DAYS)
+    reach = min(reach, 1.0)
+    ends = ((getattr(SHORT_SHARE, n), getattr(OTHER_SHARE, n)) for n in ("low", "mid", "high"))
+    low, mid, high = (short ** (1 - reach) * long**reach for short, long in ends)
+    return Interval(low=low, mid=mid, high=high)
+
+
 def share(failures_per_day: float, restart: float, write: float, other: float, every: float) -> float:
     """Effective training time (arXiv 2410.21680), seconds in, times what else takes time. A failure costs a restart and,
     on average, half the work since the last checkpoint."""
@@ -67,14 +80,17 @@ def best_checkpoint_seconds(write: float, failures_per_day: float) -> float:
     return math.sqrt(2 * write * DAY / failures_per_day)
 
 
-def goodput(cluster: Cluster, state_bytes: float, checkpoint_seconds: float | None = None) -> Goodput:
-    """Of a job that fills the cluster and whose parameters and optimizer take `state_bytes` in all."""
+def goodput(cluster: Cluster, state_bytes: float, checkpoint_seconds: float | None = None,
+            hours: float | None = None) -> Goodput:
+    """Of a job that fills the cluster and whose parameters and optimizer take `state_bytes` in all. `hours`: that it trains
+    at its steady speed; unknown, a long project's."""
     nodes = max(1, math.ceil(cluster.gpus / cluster.node))
     failures = failures_per_node_day(nodes) * nodes
     write = spread(lambda rate: state_bytes / (nodes * rate * 1e9), WRITE_GB_PER_NODE)
     every = checkpoint_seconds or best_checkpoint_seconds(write.mid, failures.mid)
+    other = OTHER_SHARE if hours is None else other_share(hours / 24 * nodes)
     # the loss, not the share, is what a log scale suits; a share then cannot exceed 1
-    lost = spread(lambda f, r, w, o: 1 - share(f, r, w, o, every), failures, RESTART_SECONDS, write, OTHER_SHARE)
+    lost = spread(lambda f, r, w, o: 1 - share(f, r, w, o, every), failures, RESTART_SECONDS, write, other)
     return Goodput(
         share=Interval(low=max(1 - lost.high, 0.01), mid=1 - lost.mid, high=1 - lost.low),
         mttf_hours=spread(lambda f: 24 / f, failures), checkpoint_seconds=every, write_seconds=write)

@@ -26,7 +26,7 @@ class Gpu(Config):
     fp8_tflops: float | None
     fp4_tflops: float | None
     memory_gb: float
-    """1e9 bytes"""
+    """1e9 bytes that programs can allocate, as the card's driver reports them: an "80 GB" H100 has 84.9 (79.1 GiB)"""
     memory_tb_per_s: float
     link_gb_per_s: float
     """one way to GPUs of the same domain, 1e9 bytes"""
@@ -44,6 +44,10 @@ class Gpu(Config):
     """year in which kernels for its instruction set were first used in training"""
     special_tera_per_s: float
     """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock; unknown, the median of the table's to the peak"""
+    usd_median: float | None = None
+    """of many sellers' list prices, where one was published"""
+    gemm_fp8_share: float = 0.0
+    """of the fp8 peak that large products reach; unmeasured, the bf16 share times the table's median of the two's ratio"""
 
     @property
     def memory_bytes(self) -> float:
@@ -59,7 +63,9 @@ class Gpu(Config):
     def check(self, *precisions: Precision) -> None:
         """Raises ConfigError for a precision in which the GPU has no products of its own."""
         for precision in precisions:
-            if (precision in ("fp8", "mxfp8") and not self.fp8_tflops) or (precision == "nvfp4" and not self.fp4_tflops):
+            # products of blocks with scales of their own, 8-bit ones too, came with 4-bit ones: Blackwell, CDNA 4
+            block = precision in ("mxfp8", "nvfp4") and not self.fp4_tflops
+            if block or (precision == "fp8" and not self.fp8_tflops):
                 raise ConfigError(f"precision {precision}", f"is not what a {self.name} multiplies",
                                   "leave it out, or take another GPU")
 
@@ -79,6 +85,14 @@ class Cluster(Config):
     """where it is not the table's"""
     gemm_share: float | None = None
     """of the bf16 peak that large products reach, where it was measured on the machine: boards of one name differ by 1.6"""
+    gemm_fp8_share: float | None = None
+    """of the fp8 peak that large products reach, where it was measured on the machine"""
+    compiled: bool = False
+    """Onnuri's own step runs the kernels that PyTorch's compiler fuses"""
+    own: Gpu | None = None
+    """the GPU that is planned with, where it is not the table's row as it stands"""
+    yours: tuple[str, ...] = ()
+    """what the user said of the machine, sentence by sentence; a plan's evidence"""
 
     @property
     def nic(self) -> float:
@@ -87,7 +101,13 @@ class Cluster(Config):
 
     @property
     def kind(self) -> Gpu:
-        return gpu(self.gpu)
+        return self.own or gpu(self.gpu)
+
+    @property
+    def fp8_gain(self) -> float:
+        """Return the measured rate of fp8 products over the one that the GPU's row stands for; 1 where it is not measured."""
+        row = self.kind.gemm_fp8_share
+        return self.gemm_fp8_share / row if self.gemm_fp8_share and row else 1.0
 
 
 @functools.cache
@@ -97,7 +117,23 @@ def table() -> dict[str, Gpu]:
     share = statistics.median(s for row in rows if (s := _number(row, "gemm_fraction_bf16")))
     special = statistics.median(s / (_number(row, "peak_bf16_dense_tflops") or 1) for row in rows
                                 if (s := _number(row, "special_tera_per_s")))
-    return {row["gpu"]: _gpu(row, share, special) for row in rows}
+    narrow = _fp8_ratio(rows)
+    return {row["gpu"]: _gpu(row, share, special, narrow) for row in rows}
+
+
+def defaults() -> tuple[float, float, float]:
+    """Return what a GPU has that says nothing of it: the share of its bf16 peak that large products reach, exponentials
+    (1e12 a second) per TFLOPS of that peak, and the fp8 share over the bf16 share. They are the table's medians."""
+    rows = table().values()
+    share = statistics.median(g.gemm_share for g in rows)
+    special = statistics.median(g.special_tera_per_s / g.bf16_tflops for g in rows)
+    return share, special, statistics.median(g.gemm_fp8_share / g.gemm_share for g in rows)
+
+
+def _fp8_ratio(rows: list[dict[str, str]]) -> float:
+    """Return the median share of the fp8 peak over the share of the bf16 peak, of GPUs on which both were measured."""
+    pairs = ((_number(row, "gemm_fraction_fp8"), _number(row, "gemm_fraction_bf16")) for row in rows)
+    return statistics.median(fp8 / bf16 for fp8, bf16 in pairs if fp8 and bf16)
 
 
 @functools.cache  # a search asks for it a hundred thousand times
@@ -113,9 +149,14 @@ def gpu(name: str) -> Gpu:
 
 def cluster(name: str, gpus: int) -> Cluster:
     """Raises ConfigError for an unknown GPU or less than one."""
+    check_count(gpus)
+    return Cluster(gpu=gpu(name).name, gpus=gpus)
+
+
+def check_count(gpus: int) -> None:
+    """Raise ConfigError for a number of GPUs that no cluster has."""
     if not 1 <= gpus <= MOST_GPUS:
         raise ConfigError(f"{gpus} GPUs", f"are not from 1 to {MOST_GPUS:,}", "give a whole number between")
-    return Cluster(gpu=gpu(name).name, gpus=gpus)
 
 
 def parse(text: str) -> Cluster:
@@ -131,15 +172,18 @@ def _number(row: dict[str, str], column: str) -> float | None:
     return float(found[0]) if found else None
 
 
-def _gpu(row: dict[str, str], share: float, special: float) -> Gpu:
-    """A row; what it lacks of these two from all."""
+def _gpu(row: dict[str, str], share: float, special: float, narrow: float) -> Gpu:
+    """A row; what it lacks of these three from all."""
     number = functools.partial(_number, row)
+    gemm = number("gemm_fraction_bf16") or share
     peak = number("peak_bf16_dense_tflops") or 0.0
     return Gpu(name=row["gpu"], bf16_tflops=peak, fp8_tflops=number("peak_fp8_dense_tflops"),
                fp4_tflops=number("peak_fp4_dense_tflops"),
-               memory_gb=number("hbm_GB") or 0.0, memory_tb_per_s=number("hbm_TBps") or 0.0,
+               memory_gb=(number("memory_gib") or 0.0) * 2**30 / 1e9, memory_tb_per_s=number("hbm_TBps") or 0.0,
                link_gb_per_s=number("nvlink_GBps_per_dir") or 0.0, domain=int(number("scaleup_domain_gpus") or 1),
-               nic_gb_per_s=(number("nic_Gbps_per_gpu") or 0.0) / 8, gemm_share=number("gemm_fraction_bf16") or share,
+               nic_gb_per_s=(number("nic_Gbps_per_gpu") or 0.0) / 8, gemm_share=gemm,
+               gemm_fp8_share=number("gemm_fraction_fp8") or gemm * narrow,
                power_w=number("power_W"), usd_low=number("price_usd_per_gpu_hour_low"),
-               usd_high=number("price_usd_per_gpu_hour_high"), launched=float(row["launched"]),
+               usd_high=number("price_usd_per_gpu_hour_high"), usd_median=number("price_usd_per_gpu_hour_median"),
+               launched=float(row["launched"]),
                special_tera_per_s=number("special_tera_per_s") or special * peak)

@@ -9,9 +9,9 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.layout import Layout
 
-Kernels = Literal["vendor", "compiled", "eager"]
-"""vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; compiled: PyTorch's own, fused by its compiler;
-eager: PyTorch's own, one an operation"""
+Kernels = Literal["vendor", "torch", "compiled", "eager"]
+"""vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; torch: PyTorch's own,
+fused by hand; compiled: fused by its compiler; eager: one an operation"""
 
 
 class Job(Config):
@@ -29,6 +29,8 @@ class Job(Config):
 
     kernels: Kernels = "vendor"
     """of another group's engine; Onnuri's trainer runs eager ones"""
+    async_tp: bool = False
+    """PyTorch's tensor parallelism sends pieces beside its products (asynchronous tensor parallelism) instead of waiting"""
     graphs: bool | None = None
     """kernels replayed from captured graphs instead of launched one by one; None for unknown"""
     gradient_bytes: float = 4.0
@@ -43,6 +45,17 @@ class Job(Config):
     def ours(self) -> bool:
         """Whether the step is that of Onnuri's trainer."""
         return self.layout.engine is None and not self.elsewhere
+
+    @property
+    def kernels_of_pytorch(self) -> bool:
+        """Whether PyTorch's own kernels run, compiled or not."""
+        return self.ours or self.runs_kernels != "vendor"
+
+    @property
+    def runs_kernels(self) -> Kernels:
+        """Whose kernels run: a plan that needs torchtitan runs PyTorch's, a published run what it says."""
+        planned = self.layout.engine == "torchtitan" and not self.elsewhere and self.kernels == "vendor"
+        return "torch" if planned else self.kernels
 
     @property
     def micro_batches(self) -> int:

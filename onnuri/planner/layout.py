@@ -77,7 +77,7 @@ class Layout(Config):
                 raise ConfigError(f"{name} {getattr(self, name)}", "is less than 1", "give a whole number from 1 on")
 
     def _divisions(self, a: Architecture, gpus: int, tokens: int, batch_tokens: int) -> list[tuple[str, int, int]]:
-        heads = min(b.attention.heads for b in a.blocks if b.attention)
+        heads = min((b.attention.heads for b in a.blocks if b.attention), default=self.tp)  # a state-space model has none
         pairs = [("gpus", gpus, self.tp * self.cp * self.pp), ("dp x cp", self.dp * self.cp, self.ep),
                  ("heads", heads, self.tp), ("sequence", tokens, self.cp * self.tp),
                  ("batch tokens", batch_tokens, tokens * self.dp * self.micro_batch)]

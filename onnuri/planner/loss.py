@@ -83,3 +83,11 @@ def expected_loss(total: float, active: float, text: float, media: float = 0.0) 
     if not holds(total, active, text + media):
         return None
     return spread(lambda *unknown: loss_at(total, active, text, media, *unknown), *INPUTS)
+
+
+def by_tokens(total: float, active: float, tokens: Interval, media: float) -> Interval | None:
+    """Range of the loss on text after `tokens`, of which `media` are of other media, where their number has a range too;
+    None where no law holds at its middle."""
+    if not holds(total, active, tokens.mid):
+        return None
+    return spread(lambda t, *unknown: loss_at(total, active, t * (1 - media), t * media, *unknown), tokens, *INPUTS)

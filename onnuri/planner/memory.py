@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from onnuri.config import Config
-from onnuri.planner.activations import SAVED, Kept, eager, fused, matrices
+from onnuri.planner.activations import SAVED, Kept, compiled, eager, fused, matrices
 from onnuri.planner.architecture import Block
 from onnuri.planner.constants import Constant
 from onnuri.planner.interval import Z80, Interval
@@ -21,6 +21,8 @@ from onnuri.planner.sharded import embedding, layer, root
 from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
 
 GIB = 2**30
+UNSURE = 0.15
+"""deviation of the logarithm that a wholly assumed shape adds: assumed"""
 CHUNK = 1024
 """tokens whose logits Onnuri's trainer has in memory at once: `model/cross_entropy.py`, ROWS"""
 
@@ -94,9 +96,12 @@ def memory(job: Job, own: bool | None = None) -> Memory:
     """Of the fullest pipeline stage, as the layout's engine runs it: Onnuri's trainer, or one of fused kernels
     (Megatron-Core, torchtitan). `own` says which where the layout does not."""
     if job.layout.engine is None if own is None else own:
-        return _OwnStep(job).fullest()
-    step = _Step(job)
-    return max((step.stage(k) for k in range(job.layout.pp)), key=lambda m: m.allocated)
+        found = _OwnStep(job).fullest()
+    else:
+        step = _Step(job)
+        found = max((step.stage(k) for k in step.unlike()), key=lambda m: m.allocated)
+    unsure = job.architecture.unsure
+    return found.replace(spread=found.spread + UNSURE * unsure) if unsure else found
 
 
 class Moment(NamedTuple):
@@ -129,19 +134,34 @@ class _Step:
     def __init__(self, job: Job) -> None:
         self.job, self.layout, self.a = job, job.layout, job.architecture
         self.sharded = self.layout.sharding in ("fsdp", "hsdp")
-        self.held = [layer_weights(b, self.a.hidden, self.layout) for b in self.a.blocks]
-        self.kept = [self._kept(b) for b in self.a.blocks]
+        alike = self.a.alike  # blocks of one kind are counted once
+        held = {k: layer_weights(self.a.blocks[k], self.a.hidden, self.layout) for k in set(alike)}
+        kept = {k: self._kept(self.a.blocks[k]) for k in set(alike)}
+        self.held, self.kept = [held[k] for k in alike], [kept[k] for k in alike]
         self.layers = stage_layers(self.a, self.layout)
         self.tokens = job.pass_tokens
 
     def _kept(self, block: Block) -> Kept:
-        """Of fused kernels; what PyTorch's engines recompute selectively is all but products, as in Onnuri's trainer."""
+        """Of fused kernels. PyTorch's engines that recompute selectively keep attention's output and every second product
+        (torchtitan, `distributed/activation_checkpoint.py`: `not (func == mm and mm_count % 2 == 0)`)."""
         kept = fused(block, self.a, self.layout, self.job.tokens, self.job.release, self.job.imbalance)
-        if not self.sharded or self.layout.recompute != "selective":
+        if not self.sharded:
             return kept
         split = self.layout.tp if self.layout.sequence_parallel else 1
-        inside = min(kept.inside, eager(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance).products / split)
-        return kept._replace(inside=inside, working=kept.working + kept.inside - inside)
+        unfused = eager if self.job.kernels == "eager" else compiled
+        own = unfused(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance)
+        at, whole = block.attention, max(kept.inside, own.inside / split)
+        if self.layout.recompute != "selective":
+            return kept._replace(inside=whole, working=max(kept.working, own.working / split))
+        out = (2.0 * at.values + 4) * at.heads if at else 0.0
+        inside = (own.border + out + (own.products - own.border - out) / 2) / split
+        return kept._replace(inside=inside, working=max(kept.working, own.working / split) + whole - inside)
+
+    def unlike(self) -> list[int]:
+        """The stages of which one is the fullest: of inner ones that hold the same layers, a later one has no more
+        micro-batches in flight."""
+        layers, last = self.layers, self.layout.pp - 1
+        return [k for k in range(last + 1) if not 1 < k < last or layers[k] != layers[k - 1]]
 
     def stage(self, k: int) -> Memory:
         held = ends(self.a, self.layout, k)
@@ -173,25 +193,30 @@ class _Step:
         norm's input and output; on top of them, the gathered input and its gradient."""
         split = self.layout.tp if self.layout.sequence_parallel else 1
         depth = 1 + sum(b.count for b in self.a.mtp)
-        each = 12.0 if self.sharded else 2.0  # PyTorch's own cross-entropy: logits, their logarithms and gradients in 32
+        # PyTorch's own cross-entropy: logits, their logarithms and gradients in 32 bits; over a vocabulary that is cut, one
+        # more of them (torch/distributed/tensor/parallel/loss.py, `_nll_loss_and_log_softmax_backward`)
+        each = (16.0 if self.layout.tp > 1 else 12.0) if self.sharded else 2.0
         logits = depth * each * self.a.vocabulary / self.layout.tp + 4.0 * self.a.hidden / split
         return logits, (4.0 if self.layout.tp > 1 else 2.0) * self.a.hidden
 
     def _gathered(self, k: int) -> float:
-        """Fully sharded: two layers' weights in 16 bits, this one's and the next one's, and a gradient in 16 and 32. In a
+        """Fully sharded: two layers' weights in 16 bits, this one's and the next one's, and a gradient in 16 and 32; the
+        head's, which is whole from its forward to its backward pass, with its gradient on the way in 32. In a
         pipeline all of the stage's, whole from the first micro-batch to the last, gradients in 32 bits: it gathers once."""
         if not self.sharded:
             return 0.0
         if self.layout.pp > 1:
             return 6.0 * (sum(ends(self.a, self.layout, k))
                           + sum(n * sum(self.held[index]) for index, n in self.layers[k].items()))
-        return 10.0 * max(sum(held) for held in self.held)
+        head = self.a.vocabulary * self.a.hidden / self.layout.tp
+        return 10.0 * max(sum(held) for held in self.held) + 6.0 * head
 
     def _buffers(self, k: int, held: Weights) -> float:
         """Transformer Engine keeps one 16-bit stand-in a shape of weight and hands it to autograd in place of gradients
         that are summed in 32 bits elsewhere (`get_dummy_wgrad`, from 2.3 on, experts' from 2.10 on); below 16 bits,
         weights stand also as rows and as columns."""
-        shapes = {s for index in self.layers[k] for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
+        kinds = {self.a.alike[index] for index in self.layers[k]}
+        shapes = {s for index in kinds for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
         if k == self.layout.pp - 1:
             shapes.add((self.a.vocabulary / self.layout.tp, self.a.hidden))
         copies = 0.0 if self.layout.precision == "bf16" else 2 * SAVED[self.layout.precision]
@@ -217,11 +242,13 @@ class _OwnStep:
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
         self.tokens = job.pass_tokens
-        kinds = [(layer(b, a.hidden, self.layout), eager(b, a.hidden, self.layout, job.imbalance)) for b in a.blocks]
-        self.groups = [held for (held, _), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
-        self.costs = [cost for (_, cost), b in zip(kinds, a.blocks, strict=True) for _ in range(b.count)]
+        costs = compiled if job.cluster.compiled else eager
         divided = self.layout.ep if self.layout.ep > 1 else self.layout.tp
-        self.experts = [b.routed(a.hidden) / divided for b in a.blocks for _ in range(b.count)]
+        kinds = {k: (layer(b, a.hidden, self.layout), costs(b, a.hidden, self.layout, job.imbalance),
+                     b.routed(a.hidden) / divided) for k in set(a.alike) for b in (a.blocks[k],)}
+        each = [kinds[k] for k, b in zip(a.alike, a.blocks, strict=True) for _ in range(b.count)]
+        self.groups, self.costs = [held for held, _, _ in each], [cost for _, cost, _ in each]
+        self.experts = [routed for _, _, routed in each]
         """numbers of the experts' weights on this rank"""
         self.root, self.embedding = root(a, self.layout), embedding(a, self.layout)
         kept = {"none": "inside", "selective": "products", "full": "border"}[self.layout.recompute]
@@ -229,9 +256,13 @@ class _OwnStep:
         """bytes a token that the first so many layers keep"""
         self.shards = [0.0, *itertools.accumulate(g.kept for g in self.groups)]
         last = len(self.groups) - 1
-        changes = {j for k in range(1, last + 1) if self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
+        changes = {j for k in range(1, last + 1) if self.groups[k] is not self.groups[k - 1]
+                   and self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
         self.layers = changes | {last, max(last - 1, 0)}
         """in which the fullest moment can be: where kinds change, and the last but one, which has sums on their way"""
+        if job.micro_batches == 1 and self.tokens * self.kept[-1] < 4 * self.shards[-1]:
+            # gradients grow faster than what is kept shrinks, so the first layers can be fullest
+            self.layers |= {0, min(1, last)}
 
     def fullest(self) -> Memory:
         parameters = 4 * (self.shards[-1] + self.root.kept + self.embedding.kept)

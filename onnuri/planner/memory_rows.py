@@ -11,16 +11,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import shapes
+from onnuri.planner import runs, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.interval import Z80
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout, Recompute, Sharding
+from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
 from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
 
 REQUIRED = ("model", "gpus", "tp", "pp")
@@ -59,31 +59,46 @@ def _asked(m: Memory, note: str) -> float:
         return m.parameters + m.gradients + m.optimizer
     if "activations" in note:
         return m.activations
-    return m.allocated * (CONSTANTS["memory_reserved"].value if "peak reserved" in note else 1)
+    return m.allocated * (CONSTANTS["memory_reserved"].value if "reserved" in note else 1)
 
 
 def job(row: Mapping[str, str], model: MemoryModel) -> Job:
     """What the row ran, at its words where it has no column."""
     note = row.get("note") or ""
     tokens = _whole(row, "seq_len", 4096)
-    micro = _whole(row, "micro_batch", 0) or _number(r"\bMBS (\d+)", note) or model.micro_batch
     tp, pp, cp = (_whole(row, name, 1) for name in ("tp", "pp", "cp"))
+    local = _number(r"local batch(?: size)?[ =:]*(\d+)", note)
+    passes = _whole(row, "microbatches", local if local and pp > 1 else 1024)
+    # torchtitan's local batch is all of a step's passes, of one sequence each, where there is a pipeline
+    micro = _whole(row, "micro_batch", 0) or _number(r"\b(?:MBS|micro-?batch(?: size)?)[ =:]*(\d+)", note)
+    micro = micro or (1 if pp > 1 else local) or model.micro_batch
     layout = Layout(dp=_whole(row, "dp", _whole(row, "gpus", 1) // (tp * pp * cp) or 1), tp=tp, pp=pp, cp=cp,
                     ep=_whole(row, "ep", 1), sequence_parallel="no sequence parallel" not in note, sharding=_sharding(row),
                     virtual_stages=_whole(row, "vp", 0) or model.virtual_stages, micro_batch=micro,
-                    recompute=_recompute(f"{row.get('recompute') or ''} recompute", note))
-    batch = tokens * layout.dp * micro * _whole(row, "microbatches", 1024)
+                    recompute=_recompute(f"{row.get('recompute') or ''} recompute", note), precision=_precision(row))
+    batch = tokens * layout.dp * micro * passes
     return Job(architecture=_reduced(model.architecture, _whole(row, "layers", 0)), layout=layout, tokens=tokens,
-               batch_tokens=batch, release=_release(row),
+               batch_tokens=batch, release=_release(row), kernels="eager" if re.search(r"\beager\b", note, re.I) else "vendor",
                cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)))
 
 
 def _recompute(*said: str) -> Recompute:
     """What a column or a note says; without a word, none."""
+    again = r"(?:recompute\w*|recomputation|AC|activation (?:checkpointing|recomputation))"
+    degree = r"(no|none|selective|full)"
     for text in said:
-        if found := re.search(r"(no|none|selective|full) recompute", text):
-            return "none" if found[1] in ("no", "none") else "selective" if found[1] == "selective" else "full"
+        found = re.search(rf"\b{degree}[ -]{again}\b", text, re.I) or re.search(rf"\b{again}[ =:]*{degree}\b", text, re.I)
+        if found:
+            degrees: dict[str, Recompute] = {"selective": "selective", "full": "full"}
+            return degrees.get(found[1].lower(), "none")
     return "none"
+
+
+def _precision(row: Mapping[str, str]) -> Precision:
+    """Return the format of products that the row's column or, without one, its note says; 16 bits without a word."""
+    column = row.get("precision") or ""
+    said = column if column.strip() else " ".join(re.findall(r"\b(?:mxfp8|nvfp4|fp8|float8)\b", row.get("note") or "", re.I))
+    return runs.precision({"precision": said, "note": row.get("note") or ""})
 
 
 def _sharding(row: Mapping[str, str]) -> Sharding:
@@ -113,7 +128,7 @@ def _model(row: Mapping[str, str]) -> MemoryModel | None:
     name = row["model"]
     if named := models().get(re.sub(r"[^a-z0-9]", "", name.lower())):
         return named
-    known = {to: _whole(row, column, 0) for column, to in _COLUMNS.items() if row.get(column)}
+    known: dict[str, Any] = {to: _whole(row, column, 0) for column, to in _COLUMNS.items() if row.get(column)}
     if known.get("experts") and "ffn" in known:  # the column's meaning in rows of mixtures
         known["expert_ffn"] = known.pop("ffn")
     if not shapes.listed(name) and not {"layers", "hidden", "heads"} <= known.keys():

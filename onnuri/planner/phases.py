@@ -5,17 +5,21 @@ Knows no figure of a plan; `search.py` finds layouts, `memory.py` says what fits
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture
+from onnuri.planner.counts import Aim, Counts, Engines, sequences_on
+from onnuri.planner.grid import UNEVEN
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Precision, parse, spelled
 from onnuri.planner.memory import GIB, memory
 from onnuri.planner.recipe import Recipe, TrainingStage
+from onnuri.planner.saved import Saved
 from onnuri.planner.search import Search, least_bytes, search
 
 
@@ -24,9 +28,7 @@ def fitted(recipe: Recipe, gpus: int, here: bool = False) -> tuple[Recipe, list[
     than there are GPUs becomes one a GPU where all is to run `here`, else one a rank, of the most ranks that divide the GPUs."""
     stages: list[TrainingStage] = []
     for s in recipe.stages:
-        most = gpus if here else max(1, min(gpus, s.batch_tokens // s.tokens_per_sequence))
-        unit = s.tokens_per_sequence * next(n for n in range(most, 0, -1) if gpus % n == 0)
-        stages.append(s.replace(batch_tokens=max(1, round(s.batch_tokens / unit)) * unit))
+        stages.append(s.replace(batch_tokens=sequences_on(s, gpus, here) * s.tokens_per_sequence))
     return recipe.replace(stages=tuple(stages)), other_batches(zip(recipe.stages, stages))
 
 
@@ -37,27 +39,96 @@ def other_batches(changed: Iterable[tuple[TrainingStage, TrainingStage | Job]]) 
     return ["batches that the ranks divide: " + ", ".join(said)] if said else []
 
 
-def jobs(recipe: Recipe, cluster: Cluster, layout: Layout | None, precisions: tuple[Precision, ...], here: bool,
-         release: float | None) -> tuple[list[Job], Search | None]:
-    """Every stage as a job, and how the layout of the one that trains most was found, if none was given. Raises ConfigError
-    where a stage fits in no layout."""
-    if layout:
-        return [stage_job(recipe, s, cluster, layout, release) for s in recipe.stages], None
-    ask = _Ask(recipe, cluster, precisions, release)
+class Question(Config):
+    """What the layouts of a plan depend on, days and dollars aside."""
+
+    recipe: Recipe
+    cluster: Cluster
+    """all GPUs that are there"""
+    precisions: tuple[Precision, ...]
+    release: float | None
+    engines: Engines
+    here: bool
+    exact_gpus: bool
+
+
+class Phases(NamedTuple):
+    """A recipe's stages on the GPUs that are used."""
+
+    cluster: Cluster
+    recipe: Recipe
+    """with batches that the GPUs divide"""
+    jobs: list[Job]
+    search: Search | None
+    """how the layout of the stage that trains most was found; None where it was given"""
+    days_on_all: float | None
+    """of the whole recipe on all GPUs that are there, where that was counted"""
+
+
+def given(q: Question, layout: Layout) -> Phases:
+    """Every stage in a layout that is given. Raises ConfigError for one that does not divide."""
+    recipe, _ = fitted(q.recipe, q.cluster.gpus, q.here)
+    return Phases(q.cluster, recipe, [stage_job(recipe, s, q.cluster, layout, q.release) for s in recipe.stages], None, None)
+
+
+def found(q: Question, aim: Aim, counts: Counts, saved: Saved) -> Phases:
+    """Every stage in the best layout, on as many GPUs as are best. Raises ConfigError where a stage fits in no layout."""
+    inputs = {"question": q.to_json(), "gpu": q.cluster.kind.to_json(), "aim": aim.layouts_depend_on()}
+    if (kept := saved.get(inputs)) and (phases := _restored(q, kept)):
+        return phases
+    choice = counts.choose(aim, q.engines, q.here, q.exact_gpus)
+    cluster = q.cluster.replace(gpus=choice.gpus)
+    recipe, _ = fitted(counts.with_batch(choice.sequences), cluster.gpus, q.here)
+    laid, searched = jobs(recipe, cluster, q, counts)
+    phases = Phases(cluster, recipe, laid, searched, counts.days.get(q.cluster.gpus))
+    saved.put(inputs, {"gpus": cluster.gpus, "batches": [s.batch_tokens for s in recipe.stages],
+                       "layouts": [job.layout.to_json() for job in laid], "job_batches": [job.batch_tokens for job in laid],
+                       "search": searched.to_json(), "days_on_all": phases.days_on_all})
+    return phases
+
+
+def _restored(q: Question, kept: dict[str, Any]) -> Phases | None:
+    """What `found` kept, None where it is not whole."""
+    try:
+        cluster = q.cluster.replace(gpus=int(kept["gpus"]))
+        recipe = q.recipe.replace(stages=tuple(
+            s.replace(batch_tokens=int(batch)) for s, batch in zip(q.recipe.stages, kept["batches"], strict=True)))
+        laid = [Job(architecture=_model(recipe, s), layout=Layout.from_json(layout), cluster=cluster,
+                    tokens=s.tokens_per_sequence, batch_tokens=int(batch), release=q.release)
+                for s, layout, batch in zip(recipe.stages, kept["layouts"], kept["job_batches"], strict=True)]
+        return Phases(cluster, recipe, laid, Search.from_json(kept["search"]), kept["days_on_all"])
+    except (ConfigError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def jobs(recipe: Recipe, cluster: Cluster, q: Question, counts: Counts) -> tuple[list[Job], Search]:
+    """Every stage as a job, and how the layout of the one that trains most was found. Raises ConfigError where a stage fits
+    in no layout."""
+    ask = _Ask(recipe, cluster, q.precisions, q.release, counts)
     main = max(recipe.stages, key=lambda s: s.tokens)
-    searched = ask.search(main, here)
-    chosen = (searched.here or searched.best[0]).layout
-    return [stage_job(recipe, s, cluster, chosen, release) if _shape(recipe, s) == _shape(recipe, main)
-            else ask.job(s, chosen.engine is None, here) for s in recipe.stages], searched
+    searched = ask.search(main, q.here)
+    chosen = ((searched.here if q.engines == "here" else None) or searched.best[0]).layout
+    own = q.engines == "here" and chosen.engine is None
+    return [stage_job(recipe, s, cluster, chosen, q.release) if _shape(recipe, s) == _shape(recipe, main)
+            else ask.job(s, own, q.here) for s in recipe.stages], searched
 
 
 def asked(recipe: Recipe, cluster: Cluster, layout: Layout | str | None) -> Layout | None:
     """A layout that is given, by name, as it is typed, or as it is. Raises ConfigError for what is none."""
+    if layout == "own" and not recipe.own_layout:
+        raise ConfigError("--layout own", f"is a recipe's, and {recipe.name} is none", "leave it out, or write one")
     if isinstance(layout, str):
         layout = recipe.layout if layout == "own" else parse(layout, cluster.gpus)
     if layout:
         layout.check_degrees()
     return layout
+
+
+def uneven(layers: int, layouts: Iterable[Layout]) -> list[str]:
+    """A note on what an engine needs for pipelines whose stages do not divide the layers."""
+    stages = sorted({(x.pp, x.engine or "") for x in layouts if layers % x.pp})
+    return [f"{layers} layers over {pp} stages are uneven: {engine} needs {UNEVEN.get(engine, 'its stages written out')}"
+            for pp, engine in stages]
 
 
 def eased(recipe: Recipe, jobs: Iterable[Job], layout: Layout) -> list[str]:
@@ -66,36 +137,32 @@ def eased(recipe: Recipe, jobs: Iterable[Job], layout: Layout) -> list[str]:
     return ["laid out so that they divide and fit: " + "; ".join(other)] if other else []
 
 
-def searched_for(recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], release: float | None = None) -> Search:
-    """Layouts of the stage that trains the most tokens. Raises ConfigError, with what would do, where none fits."""
-    return _Ask(recipe, cluster, precisions, release).search(max(recipe.stages, key=lambda s: s.tokens), False)
-
-
 class _Ask:
     """Searches for a recipe's stages on one cluster."""
 
-    def __init__(self, recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], release: float | None) -> None:
+    def __init__(self, recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], release: float | None,
+                 counts: Counts) -> None:
         self.recipe, self.cluster, self.precisions, self.release = recipe, cluster, precisions, release
+        self.counts = counts
 
     def search(self, stage: TrainingStage, here: bool) -> Search:
         """Layouts of one stage. Raises ConfigError, with what would do, where none fits."""
+        a = _model(self.recipe, stage)
         try:
-            return search(_model(self.recipe, stage), self.cluster, stage.tokens_per_sequence, stage.batch_tokens, self.precisions,
-                          here, self.release)
+            return search(a, self.cluster, stage.tokens_per_sequence, stage.batch_tokens, self.precisions,
+                          here, self.release, self.counts.timer(a, stage.tokens_per_sequence), self.counts.cluster.gpus)
         except ConfigError as error:
             raise ConfigError(f"{self.recipe.name} on {self.cluster.gpus:,} {self.cluster.gpu}", f"{stage.name}: {error.rule}",
                               self._repair(here)) from None
 
     def job(self, stage: TrainingStage, own: bool, here: bool) -> Job:
-        """A stage in its own best layout, for a checkpoint is laid out anew where a stage begins: with `own` one that is
-        runnable here, with a sequence a GPU if its batch has fewer; else, unless all must be `here`, any."""
-        alone = fitted(self.recipe.replace(stages=(stage,)), self.cluster.gpus, True)[0].stages[0]
-        tries = [(alone, True)] * own + [(stage, False)] * (not here)
-        for n, (tried, only) in enumerate(tries, 1):
-            with contextlib.suppress(*(ConfigError,) * (n < len(tries))):
-                found = self.search(tried, only)
-                return _stage_job(self.recipe, tried, self.cluster, (found.here or found.best[0]).layout, self.release)
-        raise AssertionError(tries)
+        """A stage in its own best layout, for a checkpoint is laid out anew where a stage begins."""
+        laid = self.counts.stage(stage, self.cluster.gpus, own, here)
+        if laid is None:
+            self.search(stage, here)  # says why
+            raise AssertionError(stage)
+        alone = stage.replace(batch_tokens=laid.sequences * stage.tokens_per_sequence)
+        return _stage_job(self.recipe, alone, self.cluster, laid.fit.layout, self.release)
 
     def _repair(self, here: bool) -> str:
         """The next power of two of GPUs on which all stages fit: more, where memory is short, fewer, where nothing divides."""

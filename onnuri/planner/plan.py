@@ -6,6 +6,10 @@ Every figure has a range and names what it leans on. Knows no recipe by name and
 
 from __future__ import annotations
 
+import functools
+import math
+from pathlib import Path
+
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
@@ -13,19 +17,26 @@ from onnuri.planner import bill as bills
 from onnuri.planner import goodput as goodputs
 from onnuri.planner import loss as losses
 from onnuri.planner import operate, phases
+from onnuri.planner import verdict as verdicts
 from onnuri.planner.bill import Bill
+from onnuri.planner.counts import Aim, Counts, Engines, Report, quiet
 from onnuri.planner.goodput import DAY, Goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
 from onnuri.planner.job import Job
+from onnuri.planner.latency import Demand, Limited, limited
 from onnuri.planner.layout import Layout, Precision
 from onnuri.planner.memory import GIB, memory
 from onnuri.planner.operate import Serving
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.routing import real_step
-from onnuri.planner.search import Search
+from onnuri.planner.saved import Saved
+from onnuri.planner.search import Candidate, Search
 from onnuri.planner.step_time import StepTime, newest
+from onnuri.planner.verdict import Edge, Verdict
 
+FASTER = 1.3
+"""times faster than the best layout that runs here, from which another engine's stands beside it"""
 FROZEN = 2 / 3
 """of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
 YEARS = 2018, 2035
@@ -64,9 +75,27 @@ class StagePlan(Config):
     """failures counted"""
 
 
+class Fewest(Config):
+    """How the number of GPUs was found, where it was asked for."""
+
+    days: float
+    """in which all tokens are to be trained, at the middle of the range"""
+    gpus: int
+    less: int | None
+    """the next lower count that was tried; None: one GPU is enough"""
+    less_days: float | None
+    """that it takes; None where nothing fits on it"""
+    tried: int
+    """counts for which a plan was made"""
+    monotone: bool
+    """whether more GPUs never took longer, of those"""
+
+
 class Plan(Config):
     """What training a recipe on a cluster takes. Frozen; prints as text and, in a notebook, as a page."""
 
+    verdict: Verdict
+    """what to decide by, before the figures"""
     recipe: str
     title: str
     cluster: Cluster
@@ -93,10 +122,11 @@ class Plan(Config):
     state_bytes: float
     """of a checkpoint"""
     days: Interval
+    """that `tokens` take; where days were asked for, the verdict has the tokens of those days"""
     encoding_gpu_hours: Interval | None
     """media into tokens, once; None where the codecs' cost is unknown"""
     gpu_hours: Interval
-    """training and encoding"""
+    """training and encoding; where days or dollars were asked for, until then"""
     bill: Bill
     loss: Interval | None
     """nats a text token by published laws; compare sizes with it, not other models; None for fewer tokens than parameters"""
@@ -114,6 +144,16 @@ class Plan(Config):
     notes: tuple[str, ...]
     search: Search | None
     """how the layout was found; None where it was given"""
+    gpus_given: int
+    """of which the cluster is what the plan uses"""
+    warnings: tuple[str, ...]
+    """what a reader must know before any figure"""
+    faster: Candidate | None
+    """the fastest layout of another engine for the largest stage, where what runs here is more than `FASTER` times slower"""
+    fewest: Fewest | None = None
+    """how the number of GPUs was found; None where it was given"""
+    limited: Limited | None = None
+    """serving within limits of latency; None where none were given"""
 
     @property
     def main(self) -> StagePlan:
@@ -142,11 +182,14 @@ class Plan(Config):
 
 def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, tokens: float | None = None,
          days: float | None = None, budget_usd: float | None = None, precisions: tuple[Precision, ...] | None = None,
-         release: float | None = None, here: bool = False) -> Plan:
+         release: float | None = None, here: bool = False, engines: Engines = "here", exact_gpus: bool = False,
+         report: Report = quiet, cache: Path | None = None, serve: Demand | None = None) -> Plan:
     """A recipe laid out on a cluster. Its stages shrink or grow together to `tokens`, or to what `days` and `budget_usd`
-    allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched and the
-    fastest that is runnable here is taken (the recipe's own with "own"); `here` leaves the others unsearched. Without a
-    release, software is as new as the newest that was published."""
+    allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched, on as
+    many GPUs as train fastest (on all with `exact_gpus`), and the fastest that is runnable here is taken, or with `engines`
+    "any" the fastest of all (the recipe's own with "own"); `here` leaves the others unsearched. Without a release, software
+    is as new as the newest that was published. `report` is told how far the search is; `cache` is a folder in
+    which answers of searches are kept. With `serve`, its serving is also planned within limits."""
     for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
         if value is not None and not 0 < value < MOST:
             raise ConfigError(f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0")
@@ -155,21 +198,57 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     if layout is not None and precisions:
         raise ConfigError(f"precision {', '.join(precisions)}", "stands beside a layout, which has its own",
                           "write it in the layout")
+    if layout is not None and engines != "here":
+        raise ConfigError(f"engines {engines}", "stands beside a layout, which says what runs it", "leave one of them out")
     if budget_usd is not None and bills.price(cluster.kind) is None:
-        raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table", "leave the budget out")
+        raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table",
+                          "give your own, --price-usd, or leave the budget out")
     release = release or newest()
-    recipe, notes = phases.fitted(recipe, cluster.gpus, here)
     laid = phases.asked(recipe, cluster, layout)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
-    jobs, searched = phases.jobs(recipe, cluster, laid, precisions or (recipe.layout.precision,), here, release)
+    given, used = cluster.gpus, precisions or (recipe.layout.precision,)
+    counts = Counts(recipe, cluster, used, release, functools.partial(_kept, recipe, cluster), FROZEN, report)
+    price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
+    aim = Aim(days=days, usd=budget_usd, usd_per_hour=price.mid if price else 0.0,
+              encoding_hours=encoding.mid if encoding else 0.0)
+    question = phases.Question(recipe=recipe, cluster=cluster, precisions=used, release=release, engines=engines, here=here,
+                               exact_gpus=exact_gpus)
+    laid_out = phases.given(question, laid) if laid else phases.found(question, aim, counts, Saved(cache))
+    cluster, recipe, jobs, searched = laid_out.cluster, laid_out.recipe, laid_out.jobs, laid_out.search
+    notes = phases.other_batches(zip(question.recipe.stages, recipe.stages))
     notes += phases.eased(recipe, jobs, laid) if laid else []
+    notes += recipe.notes
     work = _Work(recipe, cluster, jobs)
-    work.share = _share(work, tokens, days, budget_usd)
+    work.share, edge = _share(work, tokens, days, budget_usd)
     trained, step = recipe.tokens * work.share, max(j.batch_tokens for j in jobs)
     if trained < step:
         raise ConfigError(f"{trained:.3g} tokens", f"are less than one step of {step:,} tokens", "give more of them")
     notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
-    return _assemble(work, notes, tokens, days, budget_usd, searched)
+    shown = [c.layout for c in searched.best] if searched else []
+    notes += phases.uneven(recipe.architecture.layers, [*shown, *(j.layout for j in jobs)])
+    made = _assemble(work, edge, notes, tokens, days, budget_usd, searched, given, laid_out.days_on_all)
+    return made.replace(limited=limited(recipe.omni, cluster, serve)) if serve else made
+
+
+def _kept(recipe: Recipe, cluster: Cluster, gpus: int) -> float:
+    """Share of the time of so many GPUs that trains, at the middle."""
+    nodes = math.ceil(gpus / cluster.node)
+    return _kept_on(recipe.omni.num_params(), cluster.replace(gpus=nodes * cluster.node))
+
+
+@functools.lru_cache(4096)
+def _kept_on(params: int, cluster: Cluster) -> float:
+    return goodputs.goodput(cluster, params * goodputs.STATE_BYTES).share.mid
+
+
+def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Interval | None:
+    """GPU hours to turn a share of a recipe's media into tokens; they are kept, so once. None where there is nothing."""
+    costs = {m.medium: m.encode_flops_per_token for m in recipe.media}
+    flops = share * sum(s.tokens * part * costs.get(medium, 0.0) for s in recipe.stages
+                        for medium, part in s.media_share.items())
+    if not flops:
+        return None
+    return spread(lambda reached: flops / (cluster.kind.bf16_tflops * 1e12 * reached) / 3600, ENCODING)
 
 
 class _Work:
@@ -179,7 +258,13 @@ class _Work:
         self.recipe, self.cluster, self.jobs, self.share = recipe, cluster, jobs, 1.0
         self.steps, self.rooms = [real_step(j) for j in jobs], [memory(j) for j in jobs]
         self.state_bytes = recipe.omni.num_params() * goodputs.STATE_BYTES
-        self.goodput = goodputs.goodput(cluster, self.state_bytes)
+
+    @property
+    def goodput(self) -> Goodput:
+        """Of the part of the recipe that is trained: a short project loses less."""
+        tokens = [s.tokens * self.share * (FROZEN if s.trains != "all" else 1.0) for s in self.recipe.stages]
+        seconds = sum(n / (step.speed.mid * self.cluster.gpus) for n, step in zip(tokens, self.steps, strict=True))
+        return goodputs.goodput(self.cluster, self.state_bytes, hours=seconds / 3600)
 
     def stages(self) -> tuple[StagePlan, ...]:
         return tuple(
@@ -193,13 +278,8 @@ class _Work:
         return spread(lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY), step.speed, self.goodput.share)
 
     def encoding_hours(self) -> Interval | None:
-        """GPU hours to turn media into tokens; they are kept, so once."""
-        costs = {m.medium: m.encode_flops_per_token for m in self.recipe.media}
-        flops = self.share * sum(s.tokens * part * costs.get(medium, 0.0) for s in self.recipe.stages
-                                 for medium, part in s.media_share.items())
-        if not flops:
-            return None
-        return spread(lambda reached: flops / (self.cluster.kind.bf16_tflops * 1e12 * reached) / 3600, ENCODING)
+        """Of the part of the recipe that is trained."""
+        return encoding_hours(self.recipe, self.cluster, self.share)
 
     def tight(self) -> list[str]:
         """Notes on stages that may not fit."""
@@ -215,16 +295,17 @@ def total(parts: list[Interval]) -> Interval:
     return Interval(low=sum(p.low for p in parts), mid=sum(p.mid for p in parts), high=sum(p.high for p in parts))
 
 
-def _share(work: _Work, tokens: float | None, days: float | None, usd: float | None) -> float:
-    """Part of the recipe's tokens that is trained."""
+def _share(work: _Work, tokens: float | None, days: float | None, usd: float | None) -> tuple[float, Edge]:
+    """Part of the recipe's tokens that is trained, and what ends it."""
     if tokens is not None:
-        return tokens / work.recipe.tokens
+        return tokens / work.recipe.tokens, "tokens"
     whole = total([s.days for s in work.stages()]).mid
-    shares = [days / whole] if days is not None else []
+    shares: list[tuple[float, Edge]] = [(days / whole, "days")] if days is not None else []
     if usd is not None and (price := bills.price(work.cluster.kind)):
         encoding = work.encoding_hours()
-        shares.append(usd / (price.mid * (whole * 24 * work.cluster.gpus + (encoding.mid if encoding else 0.0))))
-    return min(shares, default=1.0)
+        hours = whole * 24 * work.cluster.gpus + (encoding.mid if encoding else 0.0)
+        shares.append((usd / (price.mid * hours), "usd"))
+    return min(shares, default=(1.0, "recipe"))
 
 
 def media_tokens(recipe: Recipe) -> float:
@@ -232,38 +313,119 @@ def media_tokens(recipe: Recipe) -> float:
     return sum(s.tokens * part for s in recipe.stages for medium, part in s.media_share.items() if medium != "text")
 
 
-def _assemble(work: _Work, notes: list[str], tokens: float | None, days: float | None, usd: float | None,
-              search: Search | None) -> Plan:
+def _assemble(work: _Work, edge: Edge, notes: list[str], tokens: float | None, days: float | None, usd: float | None,
+              search: Search | None, given: int, days_on_all: float | None) -> Plan:
     recipe, cluster, stages, omni = work.recipe, work.cluster, work.stages(), work.recipe.omni
-    wanted = tokens or recipe.tokens
-    more = wanted / (recipe.tokens * work.share)
+    wanted, trained = tokens or recipe.tokens, recipe.tokens * work.share
+    more = wanted / trained
     main = max(range(len(stages)), key=lambda n: stages[n].tokens)
+    faster = _faster(search, stages[main].engine)
     found, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
     took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), found.speed
-    hours = spread(lambda d, e: d * 24 * cluster.gpus + e, took, encoding or exact(0.0))
-    cost, other = bills.bill(cluster.kind, hours), media_tokens(recipe) * work.share
+    whole = bills.bill(cluster.kind, _hours(cluster, took, encoding), cluster.power_w)  # of all the tokens that are trained
+    until, reached = _edge(edge, cluster, took, whole.usd, trained, days, usd)
+    hours = _hours(cluster, until, encoding)
+    if edge == "usd" and usd and (price := bills.price(cluster.kind)):
+        hours = spread(lambda p: usd / p, price)
+    cost = bills.bill(cluster.kind, hours, cluster.power_w)
+    if edge == "usd" and usd:
+        cost = cost.replace(usd=exact(usd))
+    in_time = (took * more).below(days) if days else None
+    in_budget = (whole.usd * more).below(usd) if usd and whole.usd else None
+    capacity, room, shares = cluster.kind.memory_bytes / GIB, fullest.range * (1 / GIB), verdicts.hours(
+        found.parts, stages[main].layout, work.goodput)
+    expected = losses.by_tokens(omni.num_params(), omni.num_active_params(), reached, media_tokens(recipe) / recipe.tokens)
+    odds = [p for p in (in_time, in_budget) if p is not None]
+    fits = room.mid <= capacity
+    verdict = Verdict(fits=fits, fits_likely=room.below(capacity), edge=edge, tokens=reached, days=until, usd=cost.usd,
+                      likely=min(odds, default=None), loss=expected, limit=verdicts.limit(fits, edge, shares), hours=shares)
     return Plan(
+        verdict=verdict,
         recipe=recipe.name, title=recipe.title, cluster=cluster, layout=stages[main].layout, engine=stages[main].engine,
         total_params=recipe.architecture.num_params(), active_params=recipe.architecture.num_active_params(),
-        tokens=recipe.tokens * work.share, tokens_of_recipe=recipe.tokens,
-        memory={p: getattr(fullest, p) / GIB for p in MEMORY_PARTS},
-        memory_gib=fullest.range * (1 / GIB),
-        capacity_gib=cluster.kind.memory_bytes / GIB, step=step_parts(found),
+        tokens=trained, tokens_of_recipe=recipe.tokens, memory={p: getattr(fullest, p) / GIB for p in MEMORY_PARTS},
+        memory_gib=room, capacity_gib=capacity, step=step_parts(found),
         step_seconds=spread(lambda rate: stages[main].batch_tokens / (rate * cluster.gpus), step),
         mfu=step * (found.mfu / found.tokens_per_s_per_gpu), tokens_per_s_per_gpu=step, stages=stages, goodput=work.goodput,
-        state_bytes=work.state_bytes, days=took, encoding_gpu_hours=encoding, gpu_hours=hours, bill=cost,
-        loss=losses.expected_loss(omni.num_params(), omni.num_active_params(), recipe.tokens * work.share - other, other),
+        state_bytes=work.state_bytes, days=took, encoding_gpu_hours=encoding, gpu_hours=hours, bill=cost, loss=expected,
         serving=operate.serving(omni, cluster), media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
-        days_wanted=days, usd_wanted=usd, tokens_wanted=wanted, in_time=(took * more).below(days) if days else None,
-        in_budget=(cost.usd * more).below(usd) if usd and cost.usd else None, evidence=_evidence(recipe, found), notes=tuple(notes),
-        search=search)
+        days_wanted=days, usd_wanted=usd, tokens_wanted=wanted, in_time=in_time, in_budget=in_budget,
+        evidence=_evidence(recipe, cluster, found), notes=tuple(notes), search=search, gpus_given=given, faster=faster,
+        warnings=(*_fewer(work, given, days_on_all, days if tokens is None else None, took.mid), *_engines(stages),
+                  *_slower(stages[main], faster)))
 
 
-def _evidence(recipe: Recipe, found: StepTime) -> dict[str, tuple[str, ...]]:
+def _fewer(work: _Work, given: int, on_all: float | None, days: float | None, took: float) -> list[str]:
+    """What using fewer GPUs than there are gains. `on_all`: days of the whole recipe on all of them."""
+    used = work.cluster.gpus
+    if used == given:
+        return []
+    if on_all is None:
+        return [f"use {used:,} of {given:,} GPUs: no layout is better on more of them"]
+    gain = on_all * work.share / took
+    if days is not None and gain > 0:
+        trained = work.recipe.tokens * work.share / 1e12
+        why = f"they train {trained:.3g}T tokens, all would train {trained / gain:.3g}T"
+    else:
+        why = f"they need {took:.3g} days, all would need {took * gain:.3g}"
+    return [f"use {used:,} of {given:,} GPUs: {why}"]
+
+
+def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
+    """Which stage needs which engine, where it is not the same for all."""
+    by: dict[str | None, list[str]] = {}
+    for s in stages:
+        by.setdefault(s.engine, []).append(s.name)
+    if len(by) < 2:
+        return []
+    said = (", ".join(names) + (f" with {engine}" if engine else " here") for engine, names in by.items())
+    return ["stages need different engines: " + "; ".join(said)]
+
+
+def _faster(search: Search | None, engine: str | None) -> Candidate | None:
+    """The best of another engine, where it is much faster than the best that runs here."""
+    if engine is not None or search is None or search.here is None:
+        return None
+    best = search.best[0]
+    return best if best.engine and search.here.slower > FASTER else None
+
+
+def _slower(main: StagePlan, faster: Candidate | None) -> list[str]:
+    if faster is None:
+        return []
+    times = faster.tokens_per_s_per_gpu.mid / main.tokens_per_s_per_gpu.mid
+    return [f"{faster.engine} trains {main.name} {times:.2g} times faster than what is runnable here: --engines any plans with it"]
+
+
+def _hours(cluster: Cluster, days: Interval, encoding: Interval | None) -> Interval:
+    """Return GPU hours of training and of encoding."""
+    return spread(lambda d, e: d * 24 * cluster.gpus + e, days, encoding or exact(0.0))
+
+
+def _edge(edge: Edge, cluster: Cluster, took: Interval, cost: Interval | None, trained: float, days: float | None,
+          usd: float | None) -> tuple[Interval, Interval]:
+    """Return days until training ends and tokens by then. What was asked for has no range, the other has."""
+    if edge == "days" and days:
+        return exact(days), verdicts.by_then(trained, took, days)
+    if edge == "usd" and usd and cost and (price := bills.price(cluster.kind)):
+        return spread(lambda p: usd / p / (24 * cluster.gpus), price), verdicts.by_then(trained, cost, usd)
+    return took, exact(trained)
+
+
+def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tuple[str, ...]]:
     assumed = sorted(k for k, source in recipe.sources.items() if source == "assumed")
-    known = {"step": found.evidence, "goodput": goodputs.EVIDENCE, "loss": losses.EVIDENCE, "serving": operate.EVIDENCE,
-             "bill": ("list prices and rated power of the hardware table", "assumed: draw, cooling")}
+    yours = {"cluster": cluster.yours} if cluster.yours else {}
+    known = yours | {"step": found.evidence, "goodput": goodputs.EVIDENCE, "loss": losses.EVIDENCE, "serving": operate.EVIDENCE,
+             "bill": (_billed(cluster), "assumed: draw, cooling")}
     return known | ({"recipe": ("assumed: " + ", ".join(assumed),)} if assumed else {})
+
+
+def _billed(cluster: Cluster) -> str:
+    """Return what dollars and energy lean on."""
+    said = {line.partition(":")[0] for line in cluster.yours}
+    price = "your price" if "price" in said else "list prices of the hardware table"
+    power = "your power" if "power" in said else "rated power"
+    return f"{price}, {power}"
 
 
 def step_parts(found: StepTime) -> tuple[StepPart, ...]:

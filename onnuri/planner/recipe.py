@@ -70,6 +70,10 @@ class Recipe(Config):
     published_total: float | None = None
     """parameters"""
     published_active: float | None = None
+    notes: tuple[str, ...] = ()
+    """for a plan of it: what was assumed"""
+    own_layout: bool = True
+    """whether `layout` is a team's or this project's plan, and not a stand-in"""
 
     @property
     def tokens(self) -> float:
@@ -78,5 +82,7 @@ class Recipe(Config):
     @property
     def omni(self) -> Architecture:
         """With the ids that media and boundaries add: what is trained after the text stage."""
+        if not self.media:
+            return self.architecture
         added = sum(m.codes for m in self.media) + BOUNDARIES * len(self.media)
         return self.architecture.replace(vocabulary=-(-(self.architecture.vocabulary + added) // ALIGNED) * ALIGNED)

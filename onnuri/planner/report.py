@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import html as escapes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnuri import media
+from onnuri import files
 from onnuri.modality import Language
 from onnuri.planner import loss as losses
+from onnuri.planner import page as pages
 from onnuri.planner import plots
-from onnuri.planner.interval import Interval
+from onnuri.planner.interval import Interval, exact
+from onnuri.planner.latency import Limited
 from onnuri.planner.layout import spelled
+from onnuri.planner.page import Line
 from onnuri.planner.plan import Plan, StagePlan
 from onnuri.planner.search import Candidate
 from onnuri.planner.words import ours, say
 
-Line = tuple[str, str]
-"""a label and what stands behind it"""
+Section = tuple[str, list[Line]]
+"""a heading, and lines under it"""
 
 
 def number(x: float) -> str:
@@ -34,6 +36,8 @@ def between(i: Interval | None, scale: float = 1.0, unit: str = "", before: str 
     if i is None:
         return say("none", language)
     low, mid, high = (number(x * scale) for x in (i.low, i.mid, i.high))
+    if low == high:  # what was asked for has no range
+        return f"{before}{mid}{' ' * bool(unit)}{unit}"
     return f"{before}{mid} ({low} – {high}){' ' * bool(unit)}{unit}"
 
 
@@ -41,11 +45,15 @@ def share(i: Interval) -> str:
     return f"{i.mid:.0%} ({i.low * 100:.0f} – {i.high * 100:.0f})"
 
 
-def duration(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+def duration(seconds: float, language: Language) -> str:
+    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+            return say(unit, language, count=f"{seconds / size:.0f}")
+    return say("second", language, count=f"{seconds:.0f}")
+
+
+def milliseconds(i: Interval) -> str:
+    return between(i, scale=1e3, unit="ms")
 
 
 def runs(engine: str | None, language: Language) -> str:
@@ -53,12 +61,22 @@ def runs(engine: str | None, language: Language) -> str:
 
 
 def text(p: Plan, language: Language = "en") -> str:
-    """The plan for a terminal."""
-    rows = list(lines(p, language))
-    wide = max(cells(label) for label, _ in rows) + 2
-    title = say("on", language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu)
-    said = (f"  {label}{' ' * (wide - cells(label))}{value}" for label, value in rows)
-    return "\n".join([f"{title}  ({say('ranges', language)})", *said])
+    """The plan for a terminal: the verdict, then every figure."""
+    first, rest = verdict(p, language), [line for _, rows in sections(p, language) for line in rows]
+    wide = max(cells(label) for label, _ in (*first, *rest)) + 2
+    head = f"{titled(p, language)}  ({say('ranges', language)})"
+    return "\n\n".join([head, *(labelled(rows, wide) for rows in (first, rest))])
+
+
+def labelled(rows: list[Line], wide: int) -> str:
+    """Lines whose values stand under each other."""
+    return "\n".join(f"  {label}{' ' * (wide - cells(label))}{value}".rstrip() for label, value in rows)
+
+
+def titled(p: Plan, language: Language) -> str:
+    """The model and the GPUs that are used."""
+    key = "on" if p.cluster.gpus == p.gpus_given else "on fewer"
+    return say(key, language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu, given=f"{p.gpus_given:,}")
 
 
 def cells(word: str) -> int:
@@ -66,50 +84,140 @@ def cells(word: str) -> int:
     return sum(2 if "ᄀ" <= c <= "ᇿ" or "가" <= c <= "힣" else 1 for c in word)
 
 
-def lines(p: Plan, language: Language) -> Iterator[Line]:
-    """Every figure, in the order of a decision."""
-    def to(key: str, value: str) -> Line:
-        return say(key, language), value
+def verdict(p: Plan, language: Language) -> list[Line]:
+    """What to decide by: fits, tokens, days, dollars, loss, and the one thing that limits."""
+    v = p.verdict
+    held = say("fits" if v.fits else "fits not", language, memory=between(p.memory_gib, unit="GiB"), odds=percent(v.fits_likely),
+               capacity=number(p.capacity_gib))
+    rows = [("fits?", held)]
+    if p.fewest:
+        rows.append(("fewest GPUs", _fewest(p, language)))
+    ends = {"days": say("until day", language, days=number(p.days_wanted or 0)),
+            "usd": say("until usd", language, usd=number(p.usd_wanted or 0))}
+    rows.append(("tokens trained", between(v.tokens) + ends.get(v.edge, "")))
+    if v.likely is not None:
+        rows.append(("how likely", _likely(p, language)))
+    rows += [("days", between(v.days)), ("cost", between(v.usd, before="$", language=language)),
+             ("loss", f"{v.loss:.3f} {say('nats', language)}" if v.loss else say("no law", language)),
+             ("limited by", _limit(p, language))]
+    if p.limited:
+        rows.append(("limits of latency", limited(p.limited, language)))
+    warned = [(say("first", language), ours(warning, language)) for warning in p.warnings]
+    return [*warned, *((say(key, language), value) for key, value in rows), *_beside(p, language)]
 
+
+def percent(odds: float) -> str:
+    """A probability; what is not certain is never called so."""
+    return "> 99 %" if odds > 0.995 else "< 1 %" if odds < 0.005 else f"{odds * 100:.0f} %"
+
+
+def _likely(p: Plan, language: Language) -> str:
+    """Probabilities of all tokens that were wanted, by the day and for the dollars that were given."""
+    edges = {"days": number(p.days_wanted or 0), "usd": number(p.usd_wanted or 0)}
+    asked = (("in time", p.in_time), ("in budget", p.in_budget))
+    return "; ".join(f"{percent(odds)}: {say(key, language, tokens=number(p.tokens_wanted), **edges)}"
+                     for key, odds in asked if odds is not None)
+
+
+def _limit(p: Plan, language: Language) -> str:
+    v = p.verdict
+    shares = ", ".join(f"{say('limit ' + name, language)} {share:.0%}" for name, share in list(v.hours.items())[:4])
+    return say("limit sentence", language, limit=say("limit " + v.limit, language), hours=shares)
+
+
+def _fewest(p: Plan, language: Language) -> str:
+    """The number of GPUs that was asked for, what the next lower would take, and whether the way there was monotone."""
+    f = p.fewest
+    assert f
+    said = say("fewest", language, gpus=f"{f.gpus:,}", gpu=p.cluster.gpu, days=number(f.days))
+    if f.less:
+        took = say("less takes", language, days=number(f.less_days)) if f.less_days else say("less fits not", language)
+        said += say("fewer", language, gpus=f"{f.less:,}", took=took)
+    return said + ("" if f.monotone else say("not monotone", language))
+
+
+def limited(x: Limited, language: Language) -> str:
+    """Serving within limits of latency, or what can be instead."""
+    d = x.demand
+    asked = [say("first token", language, time=f"{number(d.ttft * 1e3)} ms")] if d.ttft else []
+    asked += [say("each token", language, time=f"{number(d.tpot * 1e3)} ms")] if d.tpot else []
+    wanted = say("demand", language, isl=f"{d.isl:,}", osl=f"{d.osl:,}", limits="".join(", " + a for a in asked))
+    usd = "; ".join(say(key, language, usd=between(i, before="$")) for key, i in (
+        ("usd input", x.usd_per_million_input), ("usd output", x.usd_per_million_output)) if i)
+    figures = say("limited", language, gpus=x.gpus, users=f"{x.users:,.0f}", ttft=milliseconds(x.ttft), tpot=milliseconds(x.tpot),
+                  speed=between(x.tokens_per_s_per_gpu), usd="; " * bool(usd) + usd)
+    if not x.met:
+        return f"{wanted}: {say('cannot be met', language, limit=x.bound.upper(), figures=figures)}"
+    odds = say("both met", language, odds=percent(x.likely)) if d.ttft or d.tpot else ""
+    return f"{wanted}: {figures}{odds}"
+
+
+def sections(p: Plan, language: Language) -> list[Section]:
+    """Every figure, in the order of a decision, under the headings of the page."""
+    parts = (("layout", _laid(p, language)), ("stages", _stages(p, language)), ("hours and energy", _hours(p, language)),
+             ("serving", [(say("serving", language), serving(p, language)),
+                          (say("media", language), ", ".join(say(m, language) for m in p.media) or say("text", language))]),
+             ("searched", list(_searched(p, language))), ("evidence and notes", _evidence(p, language)))
+    return [(say(key, language), rows) for key, rows in parts if rows]
+
+
+def _laid(p: Plan, language: Language) -> list[Line]:
+    """Layout, memory, step and speed of the largest stage."""
     main, full = (say(s.name, language) for s in (p.main, p.fullest))
-    yield f"{say('layout', language)} ({main})", f"{spelled(p.layout)}; {runs(p.engine, language)}"
-    yield f"{say('memory', language)} ({full})", _memory(p, language)
-    yield f"{say('step', language)} ({main})", f"{between(p.step_seconds, unit='s')}: {_step(p, language)}"
+    rows = [(f"{say('layout', language)} ({main})", f"{spelled(p.layout)}; {runs(p.engine, language)}"),
+             (f"{say('memory', language)} ({full})", _memory(p, language)),
+             (f"{say('step', language)} ({main})", f"{between(p.step_seconds, unit='s')}: {_step(p, language)}")]
     hidden = [f"{say(s.name, language)} {number(s.overlapped_seconds)} s" for s in p.step
               if s.overlapped_seconds > 0.001 * p.step_seconds.mid]
     if hidden:
-        yield to("hidden", ", ".join(hidden))
-    yield (f"{say('speed', language)} ({main})",
-           f"{between(p.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}, MFU {share(p.mfu)}")
-    for s in p.stages:
-        yield f"{say('stage', language)}: {say(s.name, language)}", _stage(p, s, language)
+        rows.append((say("hidden", language), ", ".join(hidden)))
+    rows.append((f"{say('speed', language)} ({main})",
+                 f"{between(p.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}, MFU {share(p.mfu)}"))
+    return rows
+
+
+def _stages(p: Plan, language: Language) -> list[Line]:
+    return [(f"{say('stage', language)}: {say(s.name, language)}", _stage(p, s, language)) for s in p.stages]
+
+
+def _hours(p: Plan, language: Language) -> list[Line]:
+    """Failures, GPU hours, energy."""
     good = p.goodput
-    yield to("goodput", f"{share(good.share)}; " + say("failures", language, hours=between(good.mttf_hours),
-                                                      every=duration(good.checkpoint_seconds)))
-    yield to("days", between(p.days))
-    if p.in_time is not None:
-        yield say("in time", language, tokens=number(p.tokens_wanted), days=number(p.days_wanted or 0)), f"{p.in_time:.0%}"
+    failing = say("failures", language, hours=between(good.mttf_hours), every=duration(good.checkpoint_seconds, language))
+    rows = [("goodput", f"{share(good.share)}; {failing}")]
     if p.encoding_gpu_hours:
-        yield to("encoding", between(p.encoding_gpu_hours, unit=say("gpu hours", language)))
-    yield to("gpu hours", between(p.gpu_hours))
-    yield to("cost", between(p.bill.usd, before="$", language=language))
-    if p.in_budget is not None:
-        yield say("in budget", language, tokens=number(p.tokens_wanted), usd=number(p.usd_wanted or 0)), f"{p.in_budget:.0%}"
-    yield to("energy", between(p.bill.energy_mwh, unit="MWh", language=language))
-    yield to("loss", f"{p.loss:.3f} {say('nats', language)}" if p.loss else say("no law", language))
-    yield to("serving", serving(p, language))
-    yield to("media", ", ".join(say(m, language) for m in p.media))
-    yield from _searched(p, language)
-    if p.notes:
-        yield to("notes", ours("; ".join(p.notes), language))
-    for figure, sources in p.evidence.items():
-        yield f"{say('evidence', language)}: {say(figure, language)}", ours("; ".join(sources), language)
+        rows.append(("encoding", between(p.encoding_gpu_hours, unit=say("gpu hours", language))))
+    rows += [("gpu hours", between(p.gpu_hours)), ("energy", between(p.bill.energy_mwh, unit="MWh", language=language))]
+    return [(say(key, language), value) for key, value in rows]
+
+
+def _evidence(p: Plan, language: Language) -> list[Line]:
+    """Notes, and what each figure leans on."""
+    rows = [(say("notes", language), ours("; ".join(p.notes), language))] if p.notes else []
+    return rows + [(f"{say('evidence', language)}: {say(figure, language)}", ours("; ".join(sources), language))
+                   for figure, sources in p.evidence.items()]
+
+
+def _beside(p: Plan, language: Language) -> Iterator[Line]:
+    """What runs here and the fastest of another engine, one under the other, where the second is much faster."""
+    if p.faster is None:
+        return
+    fast, main = p.faster, p.main
+    gain = fast.tokens_per_s_per_gpu.mid / main.tokens_per_s_per_gpu.mid
+    for label, layout, speed, times, gib in (
+            (say("side here", language), main.layout, main.tokens_per_s_per_gpu, 1.0, main.memory_gib),
+            (say("side other", language, engine=fast.engine), fast.layout, fast.tokens_per_s_per_gpu, gain, fast.memory_gib)):
+        days = f"{number(main.days.mid / times)} {say('d', language)}"
+        mfu = f"{p.mfu.mid * times:.0%}"
+        yield f"  {label}", say("side", language, speed=between(speed, unit=say("tokens/s/GPU", language)), mfu=mfu,
+                                stage=say(main.name, language), days=days, gib=number(gib), layout=spelled(layout))
 
 
 def _stage(p: Plan, s: StagePlan, language: Language) -> str:
     other = "" if s.layout == p.layout else f"; {spelled(s.layout)}; {runs(s.engine, language)}"
+    took = between(s.days if p.verdict.edge in ("tokens", "recipe") else exact(s.days.mid), unit=say("d", language))
     return (f"{say('tokens', language, tokens=number(s.tokens), sequence=f'{s.tokens_per_sequence:,}')}, "
-            f"{between(s.days, unit=say('d', language))}, {number(s.tokens_per_s_per_gpu.mid)} {say('tokens/s/GPU', language)}, "
+            f"{took}, {number(s.tokens_per_s_per_gpu.mid)} {say('tokens/s/GPU', language)}, "
             f"{number(s.memory_gib)} GiB{other}")
 
 
@@ -149,7 +257,10 @@ def _reason(key: str, language: Language) -> str:
 
 
 def _candidate(c: Candidate, language: Language) -> str:
-    behind = say("slower by", language, times=c.slower, because=say(c.because, language)) if c.because else say("fastest", language)
+    behind = say("fastest", language)
+    if c.because:  # 1.00 times slower says nothing
+        behind = (say("as fast", language) if c.slower < 1.005 else
+                  say("slower by", language, times=c.slower, because=say(c.because, language)))
     return (f"{spelled(c.layout)}; {between(c.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}; "
             f"{say('nine in ten', language, gib=number(c.memory_gib))}; {behind}; {runs(c.engine, language)}")
 
@@ -158,47 +269,39 @@ Counts = Sequence[dict[str, Any]]
 """systems as `recipes.summary` counts them"""
 
 
-def write(p: Plan, json: Path | None = None, html: Path | None = None, language: Language = "en", systems: Counts = ()) -> None:
-    """Print it, and write what was asked for; `systems` stand beside the plan in the page's drawing of sizes."""
+def write(p: Plan, json: Path | None = None, html: Path | None = None, language: Language = "en", systems: Counts = (),
+          command: str = "") -> None:
+    """Print it, and write what was asked for; `systems` stand beside the plan in the page's drawing of sizes, `command` is
+    the one that makes the page anew."""
     for path in (json, html):
-        media.check_place(path)
+        files.check_place(path)
     print(text(p, language))
     if json:
-        media.write_json(p.to_json(), json)
+        files.write_json(p.to_json(), json)
     if html:
-        media.write_bytes(page_of(p, language, systems=systems).encode(), html)
+        files.write_bytes(page_of(p, language, systems=systems, command=command).encode(), html)
 
 
 def write_recipes(rows: list[dict[str, Any]], json: Path | None = None) -> None:
     """The systems' counts beside what their teams published."""
-    media.check_place(json)
+    files.check_place(json)
     print(f"{'recipe':<18}{'total':>10}{'active':>10}{'published total':>18}{'active':>10}")
     for r in rows:
         print(f"{r['recipe']:<18}" + "".join(
             f"{number(r[key]) if r[key] else 'unknown':>{wide}}" for key, wide in
             (("total_params", 10), ("active_params", 10), ("published_total", 18), ("published_active", 10))))
     if json:
-        media.write_json(rows, json)
+        files.write_json(rows, json)
 
 
 # ---- pages
 
-STYLE = """:root{color-scheme:light dark;--line:#8884;--soft:#8881}
-body.onnuri,div.onnuri{font:15px/1.5 system-ui,"Noto Sans KR","Apple SD Gothic Neo","Malgun Gothic",sans-serif;max-width:70rem}
-body.onnuri{margin:2rem auto;padding:0 1rem}
-.onnuri h1{font-size:1.4rem;margin:0 0 .2rem}.onnuri h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
-.onnuri table{border-collapse:collapse;width:100%}
-.onnuri th,.onnuri td{text-align:left;vertical-align:top;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line)}
-.onnuri th{font-weight:600}.onnuri .wide{overflow-x:auto}.onnuri .note{opacity:.7;font-size:.9em}
-.onnuri svg{max-width:100%;height:auto}.onnuri .rows td{overflow-wrap:anywhere}
-.onnuri .rows th,.onnuri .range{white-space:nowrap}.onnuri small{opacity:.7}"""
-
-
-def page_of(p: Plan, language: Language = "en", whole: bool = True, systems: Counts = ()) -> str:
-    """The plan as a page, or (`whole` False) as a part of a notebook."""
-    title = say("on", language, title=p.title, gpus=f"{p.cluster.gpus:,}", gpu=p.cluster.gpu)
-    return page(title, f'<p class="note">{say("ranges", language)}</p>{facts(list(lines(p, language)))}'
-                + pictures([p], language) + sizes(p, systems, language), language, whole)
+def page_of(p: Plan, language: Language = "en", whole: bool = True, systems: Counts = (), command: str = "") -> str:
+    """The plan as a page, or (`whole` False) as a part of a notebook: the verdict, and the rest folded."""
+    body = [f'<p class="note">{say("ranges", language)}</p>', pages.verdict(verdict(p, language)), pages.command(command, language)]
+    body += [pages.folded(heading, pages.facts(rows), opened=n == 0) for n, (heading, rows) in enumerate(sections(p, language))]
+    body += [pictures([p], language), sizes(p, systems, language)]
+    return pages.page(titled(p, language), "".join(body), language, whole)
 
 
 def sizes(p: Plan, systems: Counts, language: Language) -> str:
@@ -210,7 +313,7 @@ def sizes(p: Plan, systems: Counts, language: Language) -> str:
     curve = [p.active_params * 2.0**k for k in range(-4, 5)]
     made = [point for kind, ratio in (("dense", 1), ("sparse", 10)) for point in points(kind, [("", n * ratio, n) for n in curve])]
     others = [(s["recipe"], s["total_params"], s["active_params"]) for s in systems] or [(p.title, p.total_params, p.active_params)]
-    return f"<h2>{say('same products', language)}</h2>{plots.sizes(made, points('system', others), language)}"
+    return pages.folded(say("same products", language), pages.drawing(plots.sizes(made, points("system", others), language)))
 
 
 def pictures(plans: list[Plan], language: Language) -> str:
@@ -228,30 +331,4 @@ def pictures(plans: list[Plan], language: Language) -> str:
     drawn = [("memory", plots.bars(memory, "GiB", language, "memory", one.capacity_gib)),
              ("step", plots.bars(step, unit, language, "step")),
              ("goodput", plots.checkpoints(one.cluster, one.state_bytes, one.goodput.checkpoint_seconds, language))]
-    return "".join(f"<h2>{say(key, language)}</h2>{svg}" for key, svg in drawn)
-
-
-def facts(rows: list[Line]) -> str:
-    cells = "".join(f"<tr><th>{escapes.escape(k)}</th><td>{escapes.escape(v)}</td></tr>" for k, v in rows)
-    return f'<div class="wide"><table class="rows">{cells}</table></div>'
-
-
-def table(lines: list[list[str]]) -> str:
-    """The first line is the head; a range stands under its middle."""
-    def cell(said: str) -> str:
-        mid, bracket, ends = said.partition(" (")
-        if bracket and "–" in ends:
-            return f"<td class=range>{escapes.escape(mid)}<br><small>{escapes.escape(ends.rstrip(')'))}</small></td>"
-        return f"<td>{escapes.escape(said)}</td>"
-
-    body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in lines[1:])
-    return f'<div class="wide"><table><tr>{"".join(f"<th>{escapes.escape(h)}</th>" for h in lines[0])}</tr>{body}</table></div>'
-
-
-def page(title: str, body: str, language: Language, whole: bool = True) -> str:
-    inner = f"<h1>{escapes.escape(title)}</h1>{body}"
-    if not whole:
-        return f'<div class="onnuri"><style>{STYLE}</style>{inner}</div>'
-    return (f'<!doctype html><html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" '
-            f'content="width=device-width,initial-scale=1"><title>{escapes.escape(title)}</title><style>{STYLE}</style></head>'
-            f'<body class="onnuri">{inner}</body></html>\n')
+    return "".join(pages.folded(say("drawing", language, of=say(key, language)), pages.drawing(svg)) for key, svg in drawn)

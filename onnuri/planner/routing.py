@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from onnuri.planner.architecture import Architecture
 from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
 from onnuri.planner.step_time import StepTime, step_time
@@ -17,12 +18,17 @@ KEPT = Interval(low=237 / 295, mid=math.sqrt(237 / 295 * 357 / 389), high=1.0)
 EVIDENCE = "router imbalance: 295 to 237 and 389 to 357 TFLOPS"
 
 
+def slowdown(a: Architecture) -> float:
+    """Times a step with a balanced router that a step of the model takes, at the middle."""
+    return 1 / KEPT.mid if a.mixture else 1.0
+
+
 def real_step(job: Job) -> StepTime:
     """A step as training has it, not a benchmark."""
     found = step_time(job)
     if not job.architecture.mixture:
         return found
-    speed, waiting = found.tokens_per_s_per_gpu, found.total * (1 / KEPT.mid - 1)
+    speed, waiting = found.tokens_per_s_per_gpu, found.total * (slowdown(job.architecture) - 1)
     down = math.hypot(math.log(found.low / speed), math.log(KEPT.low / KEPT.mid))
     up = math.hypot(math.log(found.high / speed), math.log(KEPT.high / KEPT.mid))
     return found.replace(

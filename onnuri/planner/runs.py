@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from onnuri.errors import ConfigError
-from onnuri.planner import hardware, shapes
+from onnuri.planner import hardware, measured, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job, Kernels
@@ -131,12 +131,14 @@ def why_null(row: Row) -> str | None:
         return "gpus is empty"
     try:
         architecture(row)
-    except ConfigError:
-        return "nothing tells the model's size"
+    except ConfigError as error:
+        return f"nothing tells the model's size: {error.value} {error.rule}"
     return None
 
 
 def architecture(row: Row) -> Architecture:
+    if measured.is_own(row):
+        return measured.shapes()[row["model"]]
     known: dict[str, int | None] = {c: whole(row, c) for c in ("layers", "hidden", "heads", "kv_heads", "experts", "topk")}
     known["expert_ffn" if row["kind"].strip().lower() == "moe" else "ffn"] = whole(row, "ffn")
     if found := re.search(r"vocab(?:ulary)? (\d{4,6})", note(row)):
@@ -144,7 +146,8 @@ def architecture(row: Row) -> Architecture:
     if re.search(r"w/o MTP|without MTP|no MTP", note(row)):
         known["mtp"] = 0
     total, active = number(row, "total_params_B"), number(row, "active_params_B")
-    return shapes.infer(row["model"], total and total * 1e9, active and active * 1e9, **known)
+    return shapes.infer(row["model"], total and total * 1e9, active and active * 1e9,
+                        mixture=row["kind"].strip().lower() == "moe", **known)
 
 
 def repository(row: Row) -> str:
@@ -159,6 +162,8 @@ def note(row: Row) -> str:
 
 def meanings(row: Row) -> list[Meaning]:
     """The jobs a row may mean: what it says, and what it does not say in the ways that engineers choose."""
+    if measured.is_own(row):
+        return [Meaning(measured.job(row), 1.0)]
     a, tokens = architecture(row), whole(row, "seq_len") or 4096
     gpus = whole(row, "gpus") or _usual_gpus(a)
     cluster = _cluster(row, gpus)
@@ -169,17 +174,22 @@ def meanings(row: Row) -> list[Meaning]:
         jobs.append(Job(architecture=a, layout=layout, cluster=cluster, tokens=tokens, batch_tokens=max(batch, rank),
                         elsewhere=True, release=year(row, a), kernels=_kernels(row),
                         graphs=True if re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU") else None,
-                        gradient_bytes=_gradient_bytes(row)))
+                        gradient_bytes=_gradient_bytes(row), async_tp=bool(re.search(r"async-? ?TP", note(row), re.I))))
     return [Meaning(job, 1 / len(jobs)) for job in jobs]
 
 
 def _kernels(row: Row) -> Kernels:
-    """PyTorch's own where a row speaks of its compiler, its attention or its sharding and of no vendor's library."""
-    if re.search(r"\beager\b", note(row), re.I):
-        return "eager"
-    own = re.search(r"torch\.?compile|torchtitan|SDPA|FSDP", f"{note(row)} {row['zero_or_fsdp']}", re.I)
+    """PyTorch's own where a row speaks of its compiler, its attention or an engine made of it, or of its sharding alone, and of
+    no vendor's library; unfused where the row says so."""
+    said = f"{note(row)} {row['zero_or_fsdp']}"
+    named = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", said, re.I)
+    alone = all((whole(row, c) or 1) == 1 for c in ("tp", "pp", "cp"))  # beside other degrees it is a group's own engine
     library = re.search(r"\bTE\b|Transformer Engine|Megatron|NeMo|XLA|JAX|MaxText", note(row)) or row["gpu"].startswith("TPU")
-    return "compiled" if own and not library else "vendor"
+    if library or not (named or (alone and re.search("FSDP", said, re.I))):
+        return "vendor"
+    if re.search(r"\beager\b", said, re.I):
+        return "eager"
+    return "compiled" if re.search("compile", said, re.I) else "torch"
 
 
 def _gradient_bytes(row: Row) -> float:
@@ -207,7 +217,7 @@ def _cluster(row: Row, gpus: int) -> Cluster:
                    memory_tb_per_s=float(memory[1]) if memory else None)
 
 
-def year(row: Row, a: Architecture) -> float | None:
+def year(row: Row, a: Architecture | None = None) -> float | None:
     """Of the training software: a release in the note or id, a date, the paper's number; else soon after the model."""
     texts = (note(row), row["id"], row.get("source") or "")
     for pattern in (r"NeMo (\d\d)\.(\d\d)", r"@(\d\d)\.(\d\d)", r"20(\d\d)[-/.](\d\d)\b", r"arxiv\.org/abs/(\d\d)(\d\d)\.",

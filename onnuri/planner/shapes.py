@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from onnuri.errors import ConfigError
+from onnuri.planner import sizes
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import DATA
 
@@ -38,7 +39,7 @@ def listed(name: str) -> Spec | None:
     if plain in table():
         return table()[plain]
     families = [spec for key, spec in table().items() if spec.get("family") and plain.startswith(key) and
-                re.fullmatch(r"[\d.]+[bt]?", plain[len(key):])]
+                re.fullmatch(r"[\d.]+[bt]", plain[len(key):])]
     return families[0] if families else None
 
 
@@ -51,21 +52,48 @@ def shape(name: str, **known: Any) -> Architecture:
     return build({**spec, **known, "name": name})
 
 
-def infer(name: str, total: float | None, active: float | None, **known: Any) -> Architecture:
-    """A model by its listed shape and `known` columns, or the plain shape that comes nearest to its parameter counts."""
+def infer(name: str, total: float | None, active: float | None, mixture: bool = False, **known: Any) -> Architecture:
+    """Return a model by its listed shape and `known` columns, or a plain shape of its parameter counts.
+
+    An unlisted model is what its own columns or the size in its name say, never another model; `unsure` is 1 where most of
+    it is assumed. With `mixture`, experts are assumed where no column names them. Raises ConfigError where nothing tells.
+    """
     known = {k: v for k, v in known.items() if v is not None}
+    unsure = 0.0
     if spec := listed(name):
         merged = {**spec, **known, "name": name}
-        if {"layers", "hidden", "heads"} <= merged.keys() and not (total and spec.get("family")):
+        whole = {"layers", "hidden", "heads"} <= merged.keys() and not (total and spec.get("family"))
+        if whole and (merged.get("experts") or not mixture):
             return build(merged)
         known = {k: v for k, v in merged.items() if k != "tied"}  # a family's members differ in it
-    elif total is None and "layers" not in known:
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.6)
-        if not near:
+    if total is None and not {"layers", "hidden"} <= known.keys():
+        unsure = 1.0
+        if size := sizes.in_name(name):
+            total, active = size[0], active or size[1]
+            mixture = mixture or bool(size[1])
+        elif "layers" in known:
+            known["hidden"] = sizes.ASPECT * known["layers"]
+        else:
             raise ConfigError(f"model {name!r}", "has neither a listed shape nor a parameter count",
                               "give total_params_B, or layers, hidden and heads")
-        return shape(near[0])
-    return build({**_guess(total, known), "name": name})
+    if mixture and not known.get("experts"):
+        return _mixture(total, active, known).replace(name=name, unsure=1.0)
+    return build({**_guess(total, known), "name": name}).replace(unsure=unsure)
+
+
+def _mixture(total: float | None, active: float | None, known: Spec) -> Architecture:
+    """A mixture of which no column names the experts: as many as the counts ask, by the rule of `sizes.py`."""
+    if not {"layers", "hidden"} <= known.keys():
+        if total is None:
+            raise ConfigError("a mixture", "has no parameter count", "give total_params_B")
+        return sizes.of(total, active) if active and active < total else sizes.mixture(total)
+    spec = {"heads": max(1, known["hidden"] // 128), "vocab": VOCABULARIES[0]} | known
+    rest = build({**spec, "ffn": 1}).num_params()
+    width = spec.get("expert_ffn") or max(128, round(0.3 * spec["hidden"] / 128) * 128)
+    layer = spec["layers"] * 3 * spec["hidden"] * width
+    routed = max(2, round((total - rest) / layer)) if total else 128
+    chosen = spec.get("topk") or (max(1, round((active - rest) / layer)) if active else 8)
+    return build({**spec, "experts": max(routed, chosen), "topk": chosen, "expert_ffn": width})
 
 
 def _guess(total: float | None, known: Spec) -> Spec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
@@ -41,26 +42,53 @@ class Group(NamedTuple):
         return self.dense + self.routed
 
 
-def group(shapes: list[Shape], layout: Layout) -> Group:
+class Cut(NamedTuple):
+    """What of a layout cuts parameters."""
+
+    tp: int
+    ep: int
+    dense_ranks: int
+    routed_ranks: int
+
+
+def cut_of(layout: Layout) -> Cut:
+    """Layouts of one cut have the same groups."""
+    return Cut(layout.tp, layout.ep, *shards(layout))
+
+
+def group(shapes: Iterable[Shape], layout: Layout) -> Group:
     """Of parameters that are gathered together."""
-    dense_ranks, routed_ranks = shards(layout)
+    return _group(shapes, cut_of(layout))
+
+
+def _group(shapes: Iterable[Shape], cut: Cut) -> Group:
+    tp, ep, dense_ranks, routed_ranks = cut
     kept = dense = routed = 0.0
     for shape in shapes:
-        apart = shape.routed and layout.ep > 1
-        dims = [size // layout.tp if k == shape.tensor and not apart else size for k, size in enumerate(shape.dims)]
+        apart = shape.routed and ep > 1
+        dims = [size // tp if k == shape.tensor and not apart else size for k, size in enumerate(shape.dims)]
         if apart:
-            dims[0] //= layout.ep
+            dims[0] //= ep
         ranks = routed_ranks if apart else dense_ranks
-        cut = next((k for k, size in enumerate(dims) if size % ranks == 0), 0) if len(dims) > 2 else 0
-        own = math.prod(dims) // dims[cut] * -(-dims[cut] // ranks)
+        at = next((k for k, size in enumerate(dims) if size % ranks == 0), 0) if len(dims) > 2 else 0
+        own = math.prod(dims) // dims[at] * -(-dims[at] // ranks)
         kept, dense, routed = kept + own, dense + own * ranks * (not apart), routed + own * ranks * apart
     return Group(kept, dense, routed)
 
 
-@functools.lru_cache(4096)  # layers of a model are mostly alike
 def layer(block: Block, hidden: int, layout: Layout) -> Group:
     """The group of one layer."""
-    return group(layer_shapes(block, hidden), layout)
+    return _layer(block, hidden, cut_of(layout))
+
+
+@functools.lru_cache(16_384)  # layers of a model are mostly alike, and so are the cuts of a search
+def _layer(block: Block, hidden: int, cut: Cut) -> Group:
+    return _group(_shapes(block, hidden), cut)
+
+
+@functools.lru_cache(1024)
+def _shapes(block: Block, hidden: int) -> tuple[Shape, ...]:
+    return tuple(layer_shapes(block, hidden))
 
 
 def layer_shapes(block: Block, hidden: int) -> list[Shape]:
@@ -74,6 +102,8 @@ def layer_shapes(block: Block, hidden: int) -> list[Shape]:
         found += [Shape((block.mlp,), 0)] * ((1 + block.gated) * block.mlp_bias) + [Shape((hidden,))] * block.mlp_bias
     if block.mixer_params:
         found.append(Shape((block.mixer_params // hidden, hidden), 0))
+    rest = block.other_params + block.vector_params + block.idle_params - block.repeated_params
+    found += [Shape((-(-rest // hidden), hidden))] * (rest > 0)
     if e := block.experts:
         inner = e.latent or hidden
         found += [Shape((e.routed, hidden)), Shape((e.routed, (1 + block.gated) * e.width, inner), 1, True),
@@ -111,10 +141,12 @@ def _attention(at: Attention, hidden: int) -> list[Shape]:
 
 def embedding(a: Architecture, layout: Layout) -> Group:
     """The group of the embedding, empty where it is the head too."""
-    return group([] if a.tied else [Shape((a.vocabulary, a.hidden), 0)], layout)
+    return group([] if a.tied else [Shape((a.vocabulary, a.embedding_width or a.hidden), 0)], layout)
 
 
 def root(a: Architecture, layout: Layout) -> Group:
     """What no other group took: the head and the last norm."""
     extra = [Shape((a.positions, a.hidden))] * bool(a.positions)
-    return group([Shape((a.vocabulary, a.hidden), 0), Shape((a.hidden,)), *extra], layout)
+    rest = a.other_params + a.table_params
+    extra += [Shape((-(-rest // a.hidden), a.hidden))] * (rest > 0)
+    return group([Shape((a.vocabulary, a.embedding_width or a.hidden), 0), Shape((a.hidden,)), *extra], layout)

@@ -27,6 +27,7 @@ def layer_weights(block: Block, hidden: int, layout: Layout) -> Weights:
     (Megatron-Bridge PR 3744)."""
     tp, at, e = layout.tp, block.attention, block.experts
     whole = (block.norms + 2 * block.gate_rank * block.gated_norms) * hidden + block.mixer_params / tp
+    whole += block.other_params + block.vector_params + block.idle_params - block.repeated_params
     split = block.mlp_params(hidden, block.mlp)
     if at:
         latent = hidden * (at.query_rank + at.kv_rank + at.rope_dim) if at.kv_rank else 0
@@ -77,7 +78,8 @@ def stage_layers(a: Architecture, layout: Layout) -> list[dict[int, int]]:
 def ends(a: Architecture, layout: Layout, stage: int) -> Weights:
     """Embedding on the first rank of the pipeline; final norm, head and multi-token prediction on its last."""
     table, last = a.embedding() / layout.tp, layout.pp - 1
-    held = Weights(table + a.positions * a.hidden) if stage == 0 else Weights()
+    first = a.positions * a.hidden + a.other_params + a.table_params
+    held = Weights(table + first) if stage == 0 else Weights()
     if stage == last:
         held = held.plus(Weights(a.hidden + (0.0 if a.tied and not last else table)))
         for block in a.mtp:

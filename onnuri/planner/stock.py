@@ -81,6 +81,10 @@ _FAMILIES: dict[str, Callable[[Values, int], Block]] = {
     "axk2": _axk2, "vaetki": _vaetki}
 
 
+FAMILIES = tuple(_FAMILIES)
+"""that Onnuri's own trainer builds (`model/backbone.py`)"""
+
+
 def _either(v: Values, k: int, block: Block, experts: Experts) -> Block:
     """A block with experts or, where the layer is said to be dense, with a feed-forward."""
     return block.replace(experts=experts) if v["mlp_layer_types"][k] == "sparse" else block.replace(mlp=v["intermediate_size"])

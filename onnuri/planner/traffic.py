@@ -22,6 +22,10 @@ Axis = Literal["tp", "cp", "ep", "domains", "dp", "expert_dp", "replica", "pp"]
 """domains: one rank in each domain of fast links that expert parallelism spans"""
 
 
+Part = Literal["all", "inside", "data"]
+"""of the collectives: those inside one copy of the model, those of the data ranks that share or repeat it, or both"""
+
+
 class Collective(NamedTuple):
     """Calls that are alike."""
 
@@ -67,15 +71,21 @@ def held(job: Job, stage: int) -> Held:
                 sum((k < count - 1) + (k > 0) for k in range(stage, count, layout.pp)))
 
 
-def collectives(job: Job, stage: int | Held = 0) -> tuple[Collective, ...]:
+def collectives(job: Job, stage: int | Held = 0, part: Part = "all") -> tuple[Collective, ...]:
     """Of a rank of the given pipeline stage, or that holds what is given."""
+    copy: list[Collective] = []
+    data: list[Collective] = []
+    last: list[Collective] = []
     if job.ours:
-        found = [*_own_tensor(job), *_expert(job, [(b, b.count) for b in (*job.architecture.blocks, *job.architecture.mtp)]),
-                 *_groups(job)]
+        layers: list[tuple[Block, float]] = [(b, b.count) for b in (*job.architecture.blocks, *job.architecture.mtp)]
+        copy = [*_own_tensor(job), *_expert(job, layers)] if part != "data" else copy
+        data = _groups(job) if part != "inside" else data
     else:
         h = held(job, stage) if isinstance(stage, int) else stage
-        found = [*_tensor(job, h), *_context(job, h), *_expert(job, h.blocks + h.mtp), *_data(job, h), *_pipeline(job, h)]
-    return tuple(c for c in found if c.ranks > 1 and c.total > 0)
+        copy = [*_tensor(job, h), *_context(job, h), *_expert(job, h.blocks + h.mtp)] if part != "data" else copy
+        data = _data(job, h) if part != "inside" else data
+        last = _pipeline(job, h) if part != "data" else last
+    return tuple(c for c in (*copy, *data, *last) if c.ranks > 1 and c.total > 0)
 
 
 def _passes(job: Job) -> int:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnuri import media
+from onnuri import files
 from onnuri.errors import ConfigError
-from onnuri.planner import constants, goodput, memory_rows, routing, runs, step_time
+from onnuri.planner import constants, goodput, measured, memory_rows, routing, runs, step_time
 from onnuri.planner.interval import Interval, spread
 from onnuri.planner.job import Job
 
@@ -46,29 +46,30 @@ def predict(row: runs.Row) -> Prediction | None:
     down, up = step_time.spread(jobs[0].architecture.mixture, step_time.doubts(jobs[0]), constants.values())
     known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
     if row["metric"] in runs.CUMULATIVE:
-        known = lasting(jobs[0], known)
+        known = lasting(jobs[0], known, (runs.number(row, "tokens_trained_B") or 0.0) * 1e9)
     ends = [runs.in_metric(row, jobs[0], s) for s in (known.mid, known.low, known.high)]
     return Prediction(ends[0], min(ends[1:]), max(ends[1:]))
 
 
-def lasting(job: Job, speed: Interval) -> Interval:
-    """Tokens a second over the hours of a whole training: real routing, failures, and what else takes time."""
-    kept = [goodput.goodput(job.cluster, job.architecture.num_params() * goodput.STATE_BYTES).share]
+def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
+    """Tokens a second over the hours in which that many tokens are trained: real routing, failures, and what else takes time."""
+    hours = tokens / (speed.mid * job.cluster.gpus) / 3600
+    kept = [goodput.goodput(job.cluster, job.architecture.num_params() * goodput.STATE_BYTES, hours=hours).share]
     kept += [routing.KEPT] * job.architecture.mixture
     return spread(lambda s, *shares: s * math.prod(shares), speed, *kept)
 
 
 def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:
     """Print every row and the summaries, and write them where `json_file` says. Raises ConfigError for a bad table."""
-    media.check_place(json_file)
+    files.check_place(json_file)
     rows = runs.read(path, MEMORY_COLUMNS if memory else runs.COLUMNS)
     if not rows:
         raise ConfigError(str(path), "has no rows", "give a file like published_runs.csv")
-    found = compare(rows, MEMORY_VALUE, MEMORY_VALUE, _memory) if memory else compare(rows, "value", None, predict)
+    found = compare(rows, MEMORY_VALUE, MEMORY_VALUE, _memory) if memory else compare(rows, "value", None, predict, runs.why_null)
     found["summary"]["in_sample"] = 0 if memory else in_sample(rows)  # memory's constants are fitted to no row
     print(text(found, memory))
     if json_file:
-        media.write_json(found, json_file)
+        files.write_json(found, json_file)
 
 
 def in_sample(rows: Iterable[runs.Row]) -> int:
@@ -76,7 +77,7 @@ def in_sample(rows: Iterable[runs.Row]) -> int:
     def figures(row: runs.Row) -> tuple[object, ...]:
         return tuple(runs.number(row, c) if c in runs.NUMBERS else row[c] for c in runs.COLUMNS if c != "id")
 
-    fitted = {figures(row) for row in runs.published()}
+    fitted = {figures(row) for row in (*runs.published(), *runs.read(measured.FILE))}
     return sum(figures(row) in fitted for row in rows)
 
 
@@ -86,18 +87,30 @@ def _memory(row: runs.Row) -> Prediction | None:
 
 
 def compare(rows: Iterable[runs.Row], value: str, metric: str | None,
-            by: Callable[[runs.Row], Prediction | None]) -> dict[str, Any]:
-    """`rows` as the JSON has them, and `summary`."""
+            by: Callable[[runs.Row], Prediction | None],
+            why: Callable[[runs.Row], str | None] | None = None) -> dict[str, Any]:
+    """`rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no prediction."""
     out, keys = [], []
     for row in rows:
         found, published = by(row), runs.number(row, value)
         error = found.value / published - 1 if found and published else None
         out.append({"id": row["id"], "metric": metric or row["metric"], "published": published,
                     "predicted": found and found.value, "low": found and found.low, "high": found and found.high,
-                    "error": -1.0 if found is None else error})
+                    "error": -1.0 if found is None else error, "why_null": why(row) if why and not found else None,
+                    "assumed": assumed(row) if why and found else None})
         keys.append({"kind": row.get("kind") or "", "gpu": row["gpu"], "metric": metric or row["metric"],
                      "source": runs.repository(row)})
     return {"rows": out, "summary": summary(out, keys)}
+
+
+def assumed(row: runs.Row) -> str | None:
+    """Return what of a row's model is assumed, or None where the list or its columns tell it."""
+    a = runs.architecture(row)
+    if not a.unsure:
+        return None
+    experts = next((b.experts for b in a.blocks if b.experts), None)
+    mixed = f", {experts.topk} of {experts.routed} experts" if experts else ""
+    return f"{a.layers} layers of {a.hidden}{mixed}: {a.num_params() / 1e9:.3g}B by rule"
 
 
 def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str, Any]:
@@ -125,7 +138,8 @@ def text(found: Mapping[str, Any], memory: bool = False) -> str:
     for r in found["rows"]:
         cells = "".join(f"{_short(r[k]):>12}" for k in ("published", "predicted", "low", "high"))
         error = "" if r["error"] is None else f"{100 * r['error']:+.1f} %"
-        lines.append(f"{r['id'][:57]:<58}{r['metric']:>21}{cells}{error:>8}")
+        said = r.get("why_null") or (r.get("assumed") and f"assumed: {r['assumed']}")
+        lines.append(f"{r['id'][:57]:<58}{r['metric']:>21}{cells}{error:>8}" + (f"  {said}" if said else ""))
     lines.append("")
     for name, groups in found["summary"].items():
         if name == "in_sample":

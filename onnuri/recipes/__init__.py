@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from onnuri.errors import ConfigError
+from onnuri.planner import named_models
+from onnuri.planner.hardware import Gpu
 from onnuri.planner.recipe import Recipe
 
 NAMES = ("axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni")
@@ -25,6 +27,24 @@ def find(name: str) -> Recipe:
     """A system by its name. Raises ConfigError for an unknown one, with the nearest names."""
     recipe: Recipe = module(name).recipe()
     return recipe
+
+
+def resolve(what: str, gpu: Gpu | str | None = None, gpus: int | None = None, seq_len: int | None = None,
+            batch_tokens: int | None = None) -> Recipe:
+    """A recipe, or any other model with a training plan that is assumed: a folder or config.json of Hugging Face, ORG/NAME,
+    a listed shape, or a size such as 70B. Raises ConfigError for an unknown one, with the nearest names of all kinds."""
+    if known(what):
+        return named_models.changed(find(what), seq_len, batch_tokens)
+    return named_models.training(named_models.find(what, (*NAMES, *LATER)), gpu, gpus, seq_len, batch_tokens)
+
+
+def known(name: str) -> bool:
+    """Whether a name is a recipe's."""
+    return _key(name) in (*NAMES, *LATER)
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("-", "_").replace(".", "")
 
 
 def summary() -> list[dict[str, Any]]:
@@ -60,9 +80,8 @@ def train(name: str, preset: str | None, out: Path | None) -> None:
 
 def module(name: str) -> Any:
     """A system's file. Raises ConfigError for an unknown one."""
-    key = name.lower().replace("-", "_").replace(".", "")
-    known = (*NAMES, *LATER)
-    if key not in known:
-        near = [n for n in known if key and n.startswith(key)] or difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known
+    key, names = _key(name), (*NAMES, *LATER)
+    if key not in names:
+        near = [n for n in names if key and n.startswith(key)] or difflib.get_close_matches(key, names, n=3, cutoff=0.4) or names
         raise ConfigError(f"recipe {name!r}", "is not known", f"use {', '.join(near)}")
     return importlib.import_module(f"onnuri.recipes.{key}")

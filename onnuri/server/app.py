@@ -7,6 +7,7 @@ before them in `guard.py`.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 import time
@@ -14,32 +15,38 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import Depends, FastAPI, File, Form, Query, Request, UploadFile
+from fastapi import Depends, FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onnuri import __version__
+from onnuri import __version__, formats
 from onnuri.errors import OnnuriError
-from onnuri.modality import MEDIA, TABLE
-from onnuri.server import audio, chat, images, intake, jobs, memory, responses
-from onnuri.server.guard import LOCAL, Guard, client_of, response_of
+from onnuri.modality import MEDIA, TABLE, Medium
+from onnuri.server import audio, chat, completions, images, intake, jobs, memory, responses
+from onnuri.server.bodies import documented, either
+from onnuri.server.complaints import complaint
+from onnuri.server.guard import LOCAL, Guard, client_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import (
     ChatRequest,
-    Drawing,
+    CompletionRequest,
     EditRequest,
     ImageRequest,
     MeshRequest,
     ResponseRequest,
-    Seed,
     SpeechRequest,
+    TranscriptionRequest,
+    VideoRequest,
 )
 from onnuri.server.service import Stream
+from onnuri.server.sizes import seconds_of, size_of
 from onnuri.server.sound import TYPES
 from onnuri.server.state import Caller, State
+from onnuri.server.words import with_words
 
 T = TypeVar("T")
 log = logging.getLogger("onnuri")
@@ -65,7 +72,7 @@ def create(state: State) -> FastAPI:
         await asyncio.to_thread(state.close)
         state.store.close()
 
-    app = FastAPI(title="Onnuri", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+    app = FastAPI(title="Onnuri", version=__version__, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None,
                   description="Text, image, audio, video and 3D, each understood and generated: OpenAI's routes and ours.")
     app.state.onnuri = state
     app.add_middleware(Guard, state=state)
@@ -86,28 +93,51 @@ def create(state: State) -> FastAPI:
 async def _failed(request: Request, error: Exception) -> Response:
     """Every error in the client's form."""
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(x) for x in first["loc"] if x != "body") or "body"
-        return response_of(Problem(400, f"{where}: {first['msg']}", "invalid_value", where))
-    if isinstance(error, HTTPException):
-        if error.status_code == 413:
-            return response_of(Problem(413, error.detail, "body_too_large"))
-        code = "not_found" if error.status_code == 404 else "http_error"
-        return response_of(Problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code))
-    problem = problem_of(error)
+        problem = complaint(error.errors(), error.body, request.headers.get("content-type", ""))
+    elif isinstance(error, HTTPException):
+        problem = _refusal(request, error)
+    else:
+        problem = problem_of(error)
     if problem.status >= 500 and problem.code == "internal_error":
         log.error("%s failed", request.state.id, exc_info=error)
-    return response_of(problem)
+    return JSONResponse(with_words(problem, request.headers.get("accept-language", "")), problem.status, problem.headers)
+
+
+def _refusal(request: Request, error: HTTPException) -> Problem:
+    """What the framework refuses, in our words."""
+    asked = f"{request.method} {request.url.path:.100}"
+    if error.status_code == 404:
+        return Problem(404, f"{asked}: there is no such route; see /docs", "not_found")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return Problem(405, f"{asked}: this route takes {allowed}; use that", "method_not_allowed", more={"Allow": allowed})
+    code = {413: "body_too_large", 408: "request_timeout"}.get(error.status_code, "invalid_request")
+    return Problem(error.status_code, error.detail if error.status_code in (408, 413) else f"{asked}: {error.detail}", code,
+                   more=error.headers)
 
 
 async def _caller(request: Request, bearer: Annotated[Any, Depends(_bearer)]) -> Caller:
     state: State = request.app.state.onnuri
     caller = await state.admit(bearer.credentials if bearer else None, client_of(request.scope) in LOCAL)
-    request.state.caller = caller.id
+    request.state.caller, request.state.limits = caller.id, [(k.encode(), v.encode()) for k, v in caller.limits.items()]
     return caller
 
 
+async def _reader(request: Request) -> None:
+    """Whoever reads what an operator reads needs a key where callers do; a browser sends one as a password."""
+    kind, _, sent = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            sent = base64.b64decode(sent).decode().rpartition(":")[2]
+    try:
+        await _state(request).admit(sent, client_of(request.scope) in LOCAL, counts=False)
+    except Problem as problem:
+        problem.more = {"WWW-Authenticate": 'Basic realm="Onnuri", charset="UTF-8"'}
+        raise
+
+
 Who = Annotated[Caller, Depends(_caller)]
+Reader = [Depends(_reader)]
 
 
 def _state(request: Request) -> State:
@@ -141,9 +171,11 @@ async def _raw(request: Request, parts: Stream[bytes], media_type: str) -> Strea
 
 
 async def _streamed(request: Request, chunks: Stream[dict[str, Any] | None],
-                    failed: Callable[[Problem], dict[str, Any]] = chat.error_of) -> StreamingResponse:
+                    failed: Callable[[Problem], dict[str, Any]] | None = None) -> StreamingResponse:
     """A stream whose first chunk is there, so that an error before it still has its status; `failed` is one after it."""
     deadline = time.monotonic() + _state(request).settings.request_seconds
+    accepted = request.headers.get("accept-language", "")
+    failed = failed or (lambda problem: with_words(problem, accepted))
     first = await _within(request, anext(chunks))  # type: ignore[arg-type]
 
     async def all_() -> AsyncIterator[bytes]:
@@ -190,11 +222,18 @@ def _conversation(app: FastAPI) -> None:
         """A sentence to pictures."""
         return await _pictures(body, request, who)
 
-    @app.post("/v1/images/edits", tags=["images"])
-    async def images_edits(body: Annotated[EditRequest, Form(media_type="multipart/form-data")], request: Request,
-                           who: Who) -> Response:
-        """Pictures, and a sentence that says what to make of them, to pictures."""
-        return await _pictures(body, request, who)
+    @app.post("/v1/images/edits", tags=["images"], openapi_extra=documented(EditRequest, ("image", "image[]")))
+    async def images_edits(request: Request, who: Who) -> Response:
+        """Pictures, and a sentence that says what to make of them, to pictures. A form, or JSON."""
+        return await _pictures(await either(request, EditRequest), request, who)
+
+    @app.post("/v1/completions", tags=["conversation"])
+    async def text_completions(body: CompletionRequest, request: Request, who: Who) -> Response:
+        """Text that goes on from text, and how likely every token of it is."""
+        state = _state(request).choose(body.model)
+        if body.stream:
+            return await _streamed(request, completions.stream(body, state, who))
+        return JSONResponse(await _within(request, completions.complete(body, state, who)))
 
 
 async def _pictures(body: ImageRequest, request: Request, who: Caller) -> Response:
@@ -216,27 +255,31 @@ def _sounds(app: FastAPI) -> None:
         data, kind = await _within(request, audio.speech(body, state, who))
         return Response(data, media_type=kind)
 
-    @app.post("/v1/audio/transcriptions", tags=["audio"])
-    async def audio_transcriptions(request: Request, who: Who, file: Annotated[UploadFile, File()],
-                                   model: Annotated[str | None, Form()] = None,
-                                   response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json",
-                                   stream: Annotated[bool, Form()] = False) -> Response:
-        """Speech to a sentence."""
-        state, name = _state(request).choose(model), "file"
-        data = await file.read()
-        if stream:
-            return await _streamed(request, audio.transcription_events(data, name, state, who))
-        language, text, seconds = await _within(request, audio.transcribe(data, name, state, who))
-        return _written(audio.transcription(response_format, "transcribe", language, text, seconds))
+    @app.post("/v1/audio/transcriptions", tags=["audio"], openapi_extra=documented(TranscriptionRequest, ("file",)))
+    async def audio_transcriptions(request: Request, who: Who) -> Response:
+        """Speech to a sentence. A form, or JSON."""
+        state, body, (_, samples) = await _heard(request)
+        if body.stream:
+            return await _streamed(request, audio.transcription_events(samples, state, who))
+        language, text, seconds = await _within(request, audio.transcribe(samples, state, who))
+        return _written(audio.transcription(body.response_format, "transcribe", language, text, seconds))
 
-    @app.post("/v1/audio/translations", tags=["audio"])
-    async def audio_translations(request: Request, who: Who, file: Annotated[UploadFile, File()],
-                                 model: Annotated[str | None, Form()] = None,
-                                 response_format: Annotated[Literal["json", "text", "verbose_json"], Form()] = "json") -> Response:
-        """Speech in any language to a sentence in English."""
-        state = _state(request).choose(model)
-        text, seconds = await _within(request, audio.translate(await file.read(), "file", state, who))
-        return _written(audio.transcription(response_format, "translate", "en", text, seconds))
+    @app.post("/v1/audio/translations", tags=["audio"], openapi_extra=documented(TranscriptionRequest, ("file",)))
+    async def audio_translations(request: Request, who: Who) -> Response:
+        """Speech in any language to a sentence in English. A form, or JSON."""
+        state, body, (_, samples) = await _heard(request)
+        if body.stream:
+            raise Problem(400, "stream: a translation comes as a whole; leave it out", "unsupported_value", "stream")
+        text, seconds = await _within(request, audio.translate(samples, state, who))
+        return _written(audio.transcription(body.response_format, "translate", "en", text, seconds))
+
+
+async def _heard(request: Request) -> tuple[State, TranscriptionRequest, tuple[Medium, Any]]:
+    """What is asked of a sound, and the sound. Raises Problem and MediaError."""
+    body = await either(request, TranscriptionRequest)
+    audio.check_transcription({**body.model_dump(), **(body.model_extra or {})})
+    state = _state(request).choose(body.model)
+    return state, body, await images.given(body.file, "audio", "file", state)
 
 
 def _written(made: Any) -> Response:
@@ -244,23 +287,18 @@ def _written(made: Any) -> Response:
 
 
 def _jobs(app: FastAPI) -> None:
-    @app.post("/v1/videos", tags=["videos"])
-    async def videos_create(request: Request, who: Who, prompt: Annotated[str, Form(min_length=1, max_length=4000)],
-                            model: Annotated[str | None, Form()] = None, seconds: Annotated[str | None, Form()] = None,
-                            size: Annotated[str | None, Form()] = None, seed: Annotated[Seed, Form()] = None,
-                            input_reference: Annotated[UploadFile | None, File()] = None) -> Response:
-        """A sentence, and perhaps a picture or another thing to begin from, to a video."""
-        state = _state(request).choose(model)
-        for name, value, only in (("seconds", seconds, jobs.SECONDS), ("size", size, images.SIZE)):
-            if value not in (None, only):
-                raise Problem(400, f"{name} {value!r}: this model's videos have {only}; give that or nothing", "invalid_value",
-                              name)
-        given: list[Any] = [("text", prompt)]
-        if input_reference is not None:
-            data = await input_reference.read()
-            given.insert(0, await state.service.aside(intake.item, data, None, "input_reference", state.settings))
-        about = {"prompt": prompt, "format": "mp4"}
-        return JSONResponse(await jobs.create("video", Drawing(seed=seed), given, about, state, who))
+    @app.post("/v1/videos", tags=["videos"], openapi_extra=documented(VideoRequest, ("input_reference",)))
+    async def videos_create(request: Request, who: Who) -> Response:
+        """A sentence, and perhaps a picture or another thing to begin from, to a video. A form, or JSON."""
+        body = await either(request, VideoRequest)
+        state = _state(request).choose(body.model)
+        width, height = size_of(body.size, "size", even=True)
+        seconds = f"{seconds_of(body.seconds, 'seconds'):g}"
+        given: list[Any] = [("text", body.prompt)]
+        if body.input_reference not in (None, ""):
+            given.insert(0, await images.given(body.input_reference, None, "input_reference", state))
+        about = {"prompt": body.prompt, "format": "mp4", "size": f"{width}x{height}", "seconds": seconds}
+        return JSONResponse(await jobs.create("video", body, given, about, state, who))
 
     @app.post("/v1/meshes", tags=["meshes"])
     async def meshes_create(body: MeshRequest, request: Request, who: Who) -> Response:
@@ -269,7 +307,8 @@ def _jobs(app: FastAPI) -> None:
         parts = body.input_reference or []
         if isinstance(parts, str):
             parts = [{"type": "file", "file": {"file_data": parts}}]
-        given: list[Any] = [await state.service.aside(intake.load, part, f"input_reference[{k}]", state.settings)
+        intake.check_count(parts, state.model.answers.room, "input_reference")
+        given: list[Any] = [await state.service.decoded(intake.load, part, f"input_reference[{k}]", state.settings)
                             for k, part in enumerate(parts)]
         given += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
         if not given:
@@ -297,10 +336,10 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
         return jobs.show(jobs.find(id, kind, _state(request), who), _state(request))
 
     @app.get(path + "/{id}/content", tags=[tag], operation_id=f"{tag}_content")
-    def content(id: str, request: Request, who: Who) -> Response:
-        """The file that a job made."""
-        data, media_type = jobs.content(jobs.find(id, kind, _state(request), who), _state(request))
-        return Response(data, media_type=media_type)
+    def content(id: str, request: Request, who: Who, variant: str | None = None) -> Response:
+        """The file that a job made, or a part of it by `Range`; of a video its `thumbnail` too."""
+        made, media_type = jobs.content(jobs.find(id, kind, _state(request), who), _state(request), variant)
+        return Response(made, media_type=media_type) if isinstance(made, bytes) else FileResponse(made, media_type=media_type)
 
     @app.delete(path + "/{id}", tags=[tag], operation_id=f"{tag}_delete")
     async def delete(id: str, request: Request, who: Who) -> dict[str, Any]:
@@ -334,17 +373,41 @@ def _rest(app: FastAPI) -> None:
         status = "stopping" if state.traffic.draining else "ready" if fine else "away"
         return JSONResponse({"status": status}, 200 if status == "ready" else 503)
 
-    @app.get("/metrics", tags=["operation"])
+    @app.get("/metrics", tags=["operation"], dependencies=Reader)
     async def metrics(request: Request) -> Response:
         """For Prometheus."""
         return Response(_state(request).metrics.page(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/docs", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False, dependencies=Reader)
     async def docs() -> Response:
         return FileResponse(WEB / "docs.html")
 
-    if (WEB / "index.html").exists():
-        app.mount("/", StaticFiles(directory=WEB, html=True), name="page")
+    @app.get("/openapi.json", include_in_schema=False, dependencies=Reader)
+    async def openapi() -> Response:
+        return JSONResponse(app.openapi())
+
+    @app.get("/v1/formats", tags=["operation"])
+    def all_formats(who: Who) -> dict[str, Any]:
+        """The formats of files that are read, whichever way they come."""
+        return {"object": "list", "data": [intake.about(form) for form in formats.table()]}
+
+    @app.post("/v1/inspect", tags=["operation"])
+    async def inspect(request: Request, who: Who, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
+        """What a file would be read as, or why it is not: the verdict that it gets by every other way."""
+        state = _state(request)
+        return await _within(request, state.service.decoded(intake.inspect, await file.read(), "file", state.settings))
+
+    app.router.default = _page(StaticFiles(directory=WEB, html=True))
+
+
+def _page(files: StaticFiles) -> ASGIApp:
+    """The page's files behind all routes, so that what is no route is 404 and a route's other methods are 405."""
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD") or scope["path"].startswith("/v1/"):
+            raise HTTPException(404)
+        await files(scope, receive, send)
+
+    return answer
 
 
 def model_of(state: State) -> dict[str, Any]:

@@ -25,8 +25,9 @@ from onnuri.errors import MediaError
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked, wish_of
-from onnuri.server import intake
+from onnuri.server import intake, unheeded
 from onnuri.server.beside import beside
+from onnuri.server.complaints import rule_of
 from onnuri.server.logprobs import logprobs_of
 from onnuri.server.pool import kind
 from onnuri.server.problems import Problem, problem_of
@@ -43,6 +44,7 @@ URL = {"image": "image_url", "video": "video_url", "shape": "mesh_url"}
 _INSTRUCTION = re.compile(r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|swap|delete|"
                           r"describe|translate)\b|(라|해|줘|주세요|십시오|하세요|보세요|세요)$")
 """how an instruction begins in English and ends in Korean"""
+SILENT = {"type": "audio", "message": "the answer (audio): has nothing to be heard in it; ask for something else"}
 EXPIRES = 3600
 """seconds for which an answer's sound can be referred to by its id"""
 
@@ -112,12 +114,13 @@ async def _inputs(message: Message, name: str, state: State) -> list[Any]:
         return [("text", message.content)] if message.content.strip() else []
     words: list[str] = []
     found: list[Any] = []
+    intake.check_count(message.content or [], state.model.answers.room, f"{name}.content")
     for k, part in enumerate(message.content or []):
         here = f"{name}.content[{k}]"
         if part.get("type") == "text":
             words.append(_said(part.get("text"), here))
         else:
-            found.append(await state.service.aside(intake.load, part, here, state.settings))
+            found.append(await state.service.decoded(intake.load, part, here, state.settings))
     said = " ".join(" ".join(words).split())
     return [*found, *([("text", said)] if said else [])]
 
@@ -126,7 +129,8 @@ def _said(text: Any, name: str) -> str:
     try:
         return TypeAdapter(Said).validate_python(text, strict=True)
     except ValidationError as error:
-        raise Problem(400, f"{name}: {error.errors()[0]['msg']}; give a string", "invalid_value", name) from None
+        rule, repair = rule_of(error.errors())
+        raise Problem(400, f"{name}: {rule}; {repair or 'give a string'}", "invalid_value", name) from None
 
 
 async def _shown_before(messages: list[Message], state: State, field: str) -> list[Any]:
@@ -136,7 +140,7 @@ async def _shown_before(messages: list[Message], state: State, field: str) -> li
         if isinstance(message.content, list):
             parts += [p for p in message.content if p.get("type") in URL.values()]
         if parts:
-            return [await state.service.aside(intake.load, parts[-1], f"{field}[{k}]", state.settings)]
+            return [await state.service.decoded(intake.load, parts[-1], f"{field}[{k}]", state.settings)]
     return []
 
 
@@ -176,7 +180,7 @@ async def events(request: ChatRequest, turn: Turn, context: Context, state: Stat
             sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
         async with contextlib.aclosing(state.service.answer(context, wish, sentence)) as made:
             words = wish.to == "text" and not turn.structure
-            async for event in _stopped(made, request.stop, _limit(request)) if words else made:
+            async for event in stopped(made, request.stop, _limit(request)) if words else made:
                 if wish.to == "text" and isinstance(event, Item):
                     written.set_result(event.item)
                 yield wish.to, event
@@ -186,7 +190,7 @@ async def events(request: ChatRequest, turn: Turn, context: Context, state: Stat
             yield event
 
 
-async def _stopped(made: Stream[Any], stop: str | list[str] | None, limit: int | None) -> Stream[Any]:
+async def stopped(made: Stream[Any], stop: str | list[str] | None, limit: int | None) -> Stream[Any]:
     """Words until a stop sequence, which is not told, or until there are `limit` of them. Words that may be the beginning
     of a stop sequence are held back."""
     stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
@@ -250,6 +254,9 @@ async def _choice(reply: Reply, request: ChatRequest, turn: Turn, state: State) 
         if item.medium == "text" and turn.calls:
             message |= {"content": None, "tool_calls": call_of(item.item) or None}
         elif item.medium == "audio":
+            if media.is_silent(item.item):
+                message["failures"] = [*message.get("failures", []), SILENT]
+                continue
             data = await state.service.aside(encoded, item.item, form)
             message["audio"] = {"id": reply.sound_id, "data": base64_of(data), "transcript": item.transcript,
                                 "expires_at": int(time.time()) + EXPIRES}
@@ -331,6 +338,7 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
         raise Problem(400, f"audio.format {request.audio.format!r}: a stream's sound is pcm16, at {PCM_HZ} Hz; give 'pcm16'",
                       "invalid_value", "audio.format")
     kind.set(max((MEDIUM[w] for w in request.modalities or ["text"]), key=list(MEDIUM.values()).index))
+    unheeded.refuse(request.model_extra, unheeded.CHAT)
     turn = await turn_of(request, state)
     if (made := structure_of(request)) is not None:
         turn.structure = await state.service.aside(lambda: made(state.service.structures))
@@ -370,6 +378,7 @@ async def _shown_or_why_not(item: Item, reply: Reply, state: State) -> tuple[str
     """A message's field and what it has more. One medium that came to nothing (a shape without surface) does not take the
     others with it. Raises MediaError where it was the only one."""
     try:
+        await state.service.aside(media.check_answer, item.item, item.medium)
         return SHOWN[item.medium], await _shown(item.item, item.medium, state)
     except MediaError as error:
         if reply.only:

@@ -7,8 +7,10 @@ rebinding).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import re
 import secrets
 import time
 from typing import Any
@@ -40,13 +42,16 @@ class Guard:
             return
         began, status, id = time.perf_counter(), 500, f"req_{secrets.token_hex(12)}"
         headers, scope["state"] = Headers(scope=scope), {"id": id, "began": began}
+        if scope["path"].startswith("/v1/") and scope["path"].endswith("/"):  # as if it were not there, whatever the method
+            scope["path"] = scope["path"].rstrip("/")
         counted = scope["path"].startswith("/v1/")
 
         async def told(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", id.encode()), (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [*message["headers"], (b"x-request-id", id.encode()), (b"x-content-type-options", b"nosniff"),
+                                      *scope["state"].get("limits", ())]
                 if any(name == b"content-type" and value.startswith(b"text/html") for name, value in message["headers"]):
                     message["headers"].append((b"content-security-policy", POLICY.encode()))
             await send(message)
@@ -68,9 +73,11 @@ class Guard:
 
     def _refused(self, scope: Scope, headers: Headers, counted: bool) -> Problem | None:
         settings = self.state.settings
-        host = (headers.get("host") or "").rpartition(":")[0] or headers.get("host", "")
-        if settings.host in LOCAL and host.strip("[]") not in (*LOCAL, ""):
-            return Problem(403, f"host {host!r}: this server answers to {', '.join(LOCAL)} only", "host_not_allowed")
+        host = re.sub(r":\d*$", "", headers.get("host") or "").strip("[]").lower()
+        known = (*LOCAL, *map(str.lower, settings.hosts))
+        if (settings.host in LOCAL or settings.hosts) and host not in (*known, settings.host, ""):
+            return Problem(403, f"host {host!r:.80}: this server answers to {', '.join(known)}; start it with --hosts {host:.80}",
+                           "host_not_allowed")
         origin = headers.get("origin")
         if origin and origin not in settings.origins and origin.partition("://")[2] != headers.get("host"):
             return Problem(403, f"origin {origin!r}: may not call this server; start it with --origins", "origin_not_allowed")
@@ -78,7 +85,7 @@ class Guard:
             return None
         if self.state.traffic.draining:
             return Problem(503, "the server is stopping; ask again in a moment", "shutting_down", retry_after=5)
-        if self.state.traffic.open > settings.open:
+        if self.state.traffic.open > settings.requests:
             return Problem(429, f"{self.state.traffic.open} requests are under way: no more are taken; try again in a moment",
                            "server_busy", retry_after=2)
         length = headers.get("content-length", "0")
@@ -92,11 +99,16 @@ class Guard:
 
     def _bounded(self, receive: Receive) -> Receive:
         """A body that does not say how long it is, or lies about it, is cut off too."""
-        got, most = 0, self.state.settings.body_bytes
+        got, most, more = 0, self.state.settings.body_bytes, True
 
         async def receive_some() -> Message:
-            nonlocal got
-            message = await receive()
+            nonlocal got, more
+            try:
+                async with asyncio.timeout(self.state.settings.header_seconds if more else None):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "the request's body does not come on; send it whole") from None
+            more = bool(message.get("more_body"))
             got += len(message.get("body", b""))
             if got > most:
                 raise HTTPException(413, self._too_long().message)  # of all exceptions, the one that FastAPI lets through

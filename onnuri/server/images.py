@@ -10,18 +10,21 @@ import time
 from typing import Any
 
 from onnuri import media
-from onnuri.modality import IMAGE_SIZE
+from onnuri.modality import IMAGE_SIZE, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
-from onnuri.server import intake
+from onnuri.server import intake, unheeded
+from onnuri.server.bodies import contents
 from onnuri.server.chat import base64_of, unknown, usage_of
 from onnuri.server.pool import kind
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import EditRequest, ImageRequest, PictureForm
 from onnuri.server.service import Item, Picture, Stream, Wish
+from onnuri.server.sizes import SIZE, fitted, size_of
 from onnuri.server.state import Caller, State
 
-SIZE = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
+MOST = 16
+"""pictures that an edit may begin from"""
 SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
@@ -50,7 +53,7 @@ async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[
             first.see("image")
             if isinstance(event, Picture):
                 yield {"type": f"{name}.partial_image", "partial_image_index": event.index, **all_have,
-                       "b64_json": await encoded(event.image, request, state)}
+                       "b64_json": await encoded(event.image, request, state, whole=False)}
             elif isinstance(event, Item):
                 usage = _usage(context, [event])
                 await state.spend(caller, usage["total_tokens"])
@@ -60,7 +63,8 @@ async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[
 
 
 async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[Wish]]:
-    check_size(request.size, "size")
+    size_of(request.size, "size")
+    unheeded.refuse(request.model_extra, unheeded.PICTURE)
     if request.response_format == "url":
         raise Problem(400, "response_format 'url': there is no store of pictures; give 'b64_json'", "invalid_value",
                       "response_format")
@@ -79,11 +83,19 @@ async def _given(request: ImageRequest, state: State) -> list[Any]:
     for name in ("mask", "markup"):
         if getattr(request, name) is not None:
             raise whole_only(name)
-    files = [*request.image, *request.images]
-    if not files:
-        raise Problem(400, "image: nothing is given; give a picture, or several as image[]", "invalid_value", "image")
-    return [await state.service.aside(intake.item, await file.read(), "image", f"image[{k}]", state.settings)
-            for k, file in enumerate(files)]
+    files = [file for field in (request.image, request.images) for file in (field if isinstance(field, list) else [field])
+             if file not in (None, "")]
+    if not 1 <= len(files) <= MOST:
+        raise Problem(400, f"image: {len(files)} are given; give a picture, or up to {MOST} as image[]", "invalid_value", "image")
+    return [await given(file, "image", f"image[{k}]", state) for k, file in enumerate(files)]
+
+
+async def given(value: Any, medium: Medium | None, name: str, state: State) -> tuple[Medium, Any]:
+    """What came with a form or in JSON, as an input. Raises Problem and MediaError."""
+    data, part = await contents(value, name)
+    if part is not None:
+        return await state.service.decoded(intake.load, part, name, state.settings, medium)
+    return await state.service.decoded(intake.item, data, medium, name, state.settings)
 
 
 def whole_only(name: str) -> Problem:
@@ -92,20 +104,22 @@ def whole_only(name: str) -> Problem:
                    "invalid_value", name)
 
 
-def check_size(size: str | None, name: str) -> None:
-    """Raises Problem for a picture's size that this model does not draw; `name` is the field's."""
-    if size not in (None, "auto", SIZE):
-        raise Problem(400, f"{name} {size!r}: this model draws {SIZE}; give that, or 'auto'", "invalid_value", name)
-
-
 def about(form: PictureForm) -> dict[str, Any]:
     """What is said of a picture, beside the picture."""
-    return {"background": "opaque", "output_format": form.output_format or "png", "size": SIZE}
+    width, height = size_of(form.size, "size")
+    scaled = {} if (width, height) == (IMAGE_SIZE, IMAGE_SIZE) else {"drawn_size": SIZE}
+    return {"background": "opaque", "output_format": form.output_format or "png", "size": f"{width}x{height}", **scaled}
 
 
-async def encoded(image: Any, form: PictureForm, state: State) -> str:
-    """A picture's file in base64."""
-    return base64_of(await state.service.aside(media.to_bytes, image, SUFFIX[form.output_format or "png"]))
+async def encoded(image: Any, form: PictureForm, state: State, whole: bool = True) -> str:
+    """A picture's file in base64. Raises MediaError where nothing is in one that is `whole`."""
+    def made() -> bytes:
+        if whole:
+            media.check_answer(image, "image")
+        quality = 95 if form.output_compression is None else form.output_compression
+        return media.picture_bytes(fitted(image, size_of(form.size, "size")), SUFFIX[form.output_format or "png"], quality)
+
+    return base64_of(await state.service.aside(made))
 
 
 def _usage(context: Context, items: list[Item]) -> dict[str, Any]:

@@ -10,39 +10,65 @@ import binascii
 import ipaddress
 import socket
 import urllib.parse
+from collections.abc import Sequence
 from typing import Any
 
-from onnuri import media
-from onnuri.errors import MediaError
-from onnuri.modality import MEDIA, TABLE, Medium
+from onnuri import formats, media
+from onnuri.errors import ConfigError, MediaError
+from onnuri.modality import TABLE, Medium
 from onnuri.server.problems import Problem
 from onnuri.server.settings import ServeConfig
 
 PARTS: dict[str, Medium] = {"image_url": "image", "audio_url": "audio", "video_url": "video", "mesh_url": "shape",
                             "input_audio": "audio"}
 """kinds of a message's parts beside text and file"""
-KINDS: dict[str, Medium] = {suffix: medium for medium in MEDIA for suffix in TABLE[medium].suffixes}
-"""what a file is, by its own beginning"""
 FETCH_SECONDS = 10.0
 REDIRECTS = 3
 
 
 def item(data: bytes, medium: Medium | None, name: str, settings: ServeConfig) -> tuple[Medium, Any]:
-    """A file's bytes as an input; without a medium, their own beginning says which. Raises MediaError."""
-    medium = medium or KINDS.get(media.suffix_of(data))
-    if medium is None:
-        raise MediaError(name, "is of no kind that is read", "give a picture, sound, video or mesh")
-    return medium, media.from_bytes(data, medium, name, settings.limits)
+    """A file's bytes as an input, which must be of a medium where one is declared. Raises MediaError."""
+    return media.take(data, medium, name, settings.limits)
 
 
-def load(part: dict[str, Any], name: str, settings: ServeConfig) -> tuple[Medium, Any]:
-    """The input of a part that is not text. Blocks while it decodes. Raises Problem and MediaError."""
+def inspect(data: bytes, name: str, settings: ServeConfig) -> dict[str, Any]:
+    """What a file would be read as. Raises MediaError where it would not be."""
+    medium, _ = item(data, None, name, settings)
+    form = formats.sniff(data)
+    assert isinstance(form, formats.Format)
+    kind = "mesh" if medium == "shape" else medium
+    return {"object": "file.inspection", "kind": kind, **about(form), "bytes": len(data)}
+
+
+def about(form: formats.Format) -> dict[str, Any]:
+    """A format as the API tells it."""
+    kinds = ["mesh" if medium == "shape" else medium for medium in formats.MEDIA_OF[form.family]]
+    return {"format": form.name, "kinds": kinds, "suffixes": list(form.suffixes), "media_types": list(form.media_types)}
+
+
+def check_count(parts: Sequence[dict[str, Any]], room: int, name: str) -> None:
+    """Raises ConfigError where so many parts cannot fit into `room` tokens, before any of them is decoded."""
+    fewest = {"image_url": TABLE["image"], "video_url": TABLE["image"], "mesh_url": TABLE["shape"]}
+    least = sum((fewest[p["type"]].item_tokens or 1) + 2 if _type_of(p) in fewest else 3 for p in parts if _type_of(p) != "text")
+    if least > room:
+        raise ConfigError(f"{name}: {len(parts)} parts", f"need {least} tokens or more, {room} at most fit", "give fewer",
+                          code="too_many_tokens", most=room)
+
+
+def _type_of(part: dict[str, Any]) -> str:
+    said = part.get("type")
+    return said if isinstance(said, str) else ""
+
+
+def load(part: dict[str, Any], name: str, settings: ServeConfig, medium: Medium | None = None) -> tuple[Medium, Any]:
+    """The input of a part that is not text; of a file that must be of a `medium` where one is declared. Blocks while it
+    decodes. Raises Problem and MediaError."""
     kind = part.get("type")
     if kind == "file":
         file = _object(part, "file", name)
         if "file_data" not in file:
             raise Problem(400, f"{name}: only file_data is read, there is no store of files; give the data", "invalid_value", name)
-        return item(_data(str(file["file_data"]), name, settings), None, name, settings)
+        return item(_data(str(file["file_data"]), name, settings), medium, name, settings)
     if not isinstance(kind, str) or kind not in PARTS:
         raise Problem(400, f"{name}: {kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}", "invalid_value", name)
     inner = _object(part, kind, name)

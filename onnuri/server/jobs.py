@@ -6,24 +6,25 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from onnuri import media
 from onnuri.errors import BusyError
-from onnuri.modality import VIDEO_FPS, VIDEO_FRAMES, Medium
+from onnuri.modality import VIDEO_FPS, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.server.chat import usage_of
-from onnuri.server.images import SIZE
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import Drawing
 from onnuri.server.service import Wish
+from onnuri.server.sizes import SECONDS, SIZE, fitted, seconds_of, size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.store import Job
 
 log = logging.getLogger("onnuri")
 MADE: dict[str, Medium] = {"video": "video", "mesh": "shape"}
-SECONDS = str(VIDEO_FRAMES // VIDEO_FPS)
 TYPES = {"glb": "model/gltf-binary", "obj": "model/obj", "ply": "model/ply", "stl": "model/stl", "mp4": "video/mp4"}
 MOST = 64
 """jobs that may be under way; more are answered with 429"""
@@ -52,7 +53,7 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
         async with asyncio.timeout(state.settings.request_seconds):
             made = await state.service.item(context, wish)
-            data = await state.service.aside(media.to_bytes, made.item, f".{job.about['format']}")
+            data = await state.service.decoded(_file, made.item, job)
             await asyncio.to_thread(state.store.finish_job, job.id, data)
             await state.spend(caller, usage_of(context, [made])["total_tokens"])
     except asyncio.CancelledError:
@@ -65,6 +66,16 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
         await asyncio.to_thread(state.store.update_job, job.id, status="failed", error=problem.message[:500])
 
 
+def _file(item: Any, job: Job) -> bytes:
+    """What was made, as the file that was asked for. Raises MediaError where there is nothing in it."""
+    media.check_answer(item, MADE[job.kind])
+    if job.kind != "video":
+        return media.to_bytes(item, f".{job.about['format']}")
+    size, seconds = size_of(job.about.get("size"), "size"), seconds_of(job.about.get("seconds"), "seconds")
+    slower = Fraction(SECONDS * VIDEO_FPS) / Fraction(seconds).limit_denominator(100)
+    return media.movie_bytes((fitted(frame, size) for frame in item), ".mp4", slower)
+
+
 def show(job: Job, state: State) -> dict[str, Any]:
     """A job as the client knows it."""
     model = job.about.get("model", state.settings.name)  # jobs that an earlier version kept name none
@@ -73,7 +84,10 @@ def show(job: Job, state: State) -> dict[str, Any]:
               "expires_at": int(job.expires), "prompt": job.about.get("prompt"),
               "error": {"code": "generation_failed", "message": job.error} if job.error else None}
     if job.kind == "video":
-        return {**common, "seconds": SECONDS, "size": SIZE, "remixed_from_video_id": None}
+        size, seconds = job.about.get("size") or SIZE, job.about.get("seconds") or str(SECONDS)
+        scaled = {} if size == SIZE else {"drawn_size": SIZE}
+        slowed = {} if seconds == str(SECONDS) else {"drawn_seconds": str(SECONDS)}
+        return {**common, "seconds": seconds, "size": size, **scaled, **slowed, "remixed_from_video_id": None}
     return {**common, "output_format": job.about["format"]}
 
 
@@ -85,13 +99,19 @@ def find(id: str, kind: str, state: State, caller: Caller) -> Job:
     return job
 
 
-def content(job: Job, state: State) -> tuple[bytes, str]:
-    """The file of a job that is done, and its media type."""
-    data = state.store.content(job)
-    if data is None:
+def content(job: Job, state: State, variant: str | None) -> tuple[Path | bytes, str]:
+    """The file of a job that is done, or what is made of it, and its media type."""
+    known = ("video", "thumbnail") if job.kind == "video" else (job.kind,)
+    if variant not in (None, *known):
+        raise Problem(400, f"variant {variant!r:.40}: is not made; give {' or '.join(known)}", "invalid_value", "variant")
+    path = state.store.files / job.id
+    if job.status != "completed" or not path.exists():
         raise Problem(404 if job.status == "completed" else 409, f"{job.kind} {job.id!r}: is {job.status}; "
                       "its file is there when it is completed", "not_ready", "id")
-    return data, TYPES[job.about["format"]]
+    if variant == "thumbnail":
+        frames = media.from_bytes(path.read_bytes(), "video", f"{job.kind} {job.id!r}")
+        return media.to_bytes(frames[0], ".webp"), "image/webp"
+    return path, TYPES[job.about["format"]]
 
 
 async def delete(job: Job, state: State) -> dict[str, Any]:

@@ -29,17 +29,25 @@ def _list(_: Any, store: Store) -> None:
     from rich.table import Column, Table
 
     hour = time.time() // 60 - 60
-    table = Table(Column("id", no_wrap=True), "name", "made", "requests/min", "tokens/min", "last hour", "state")
+    # as wide as it must be, wherever it goes: an id that is cut off cannot be given to `revoke`
+    titles = ("id", "name", "made", "requests/min", "tokens/min", "last hour", "state")
+    table = Table(*(Column(title, no_wrap=True) for title in titles))
     for key in store.all_keys():
         used = [u for u in store.used(key.id) if u.minute >= hour]
         table.add_row(key.id, key.name, time.strftime("%Y-%m-%d %H:%M", time.localtime(key.created)),
                       *(str(n) if n else "any" for n in (key.requests_per_minute, key.tokens_per_minute)),
                       f"{sum(u.requests for u in used)} requests, {sum(u.tokens for u in used)} tokens",
                       "revoked" if key.revoked else "good")
-    Console().print(table)
+    console = Console(width=10_000)
+    console.width = max(80, console.measure(table).maximum)
+    console.print(table)
 
 
 def _revoke(what: Any, store: Store) -> None:
-    if not store.revoke(what.id):
-        raise ConfigError(what.id, "is no key that can be revoked", "see `onnuri keys list`")
-    print(f"revoked {what.id}")
+    found = store.revoke(what.key)
+    if not found:
+        raise ConfigError(what.key, "is no key that can be revoked", "see `onnuri keys list`")
+    if len(found) > 1:
+        raise ConfigError(what.key, f"is the name of {len(found)} keys", f"give an id: {', '.join(key.id for key in found)}")
+    left = "" if store.any_key() else "; no key is left, and none is served without one (but with `serve --open`)"
+    print(f"revoked {found[0].id} ({found[0].name}){left}")

@@ -1,7 +1,8 @@
 """Encoding and rendering beside the event loop: a few threads, whose time the kinds of work share fairly.
 
 A thread pool would serve who comes first, so that a caption's picture waits for everybody's videos. What has been
-called off while it waited is not begun.
+called off while it waited is not begun. Work whose cost is somebody else's to choose (decoding what was sent) is `heavy`:
+the first thread takes none of it, so that words never wait for meshes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import contextlib
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from onnuri.decoding.queue import Queue
-from onnuri.errors import BusyError
+from onnuri.errors import AwayError
 
 T = TypeVar("T")
 Work = tuple[str, asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]
@@ -27,9 +28,12 @@ class Pool:
     """Threads that work for coroutines."""
 
     def __init__(self, workers: int) -> None:
-        self.queue: Queue[Work] = Queue()
+        self.quick: Queue[Work] = Queue()
+        self.heavy: Queue[Work] = Queue()
         self.closed, self.some = False, threading.Condition()
-        self.threads = [threading.Thread(target=self._work, name=f"onnuri-media-{k}", daemon=True) for k in range(workers)]
+        orders = [(self.quick,), *[(self.heavy, self.quick)] * (workers - 1)] if workers > 1 else [(self.quick, self.heavy)]
+        self.threads = [threading.Thread(target=self._work, args=(order,), name=f"onnuri-media-{k}", daemon=True)
+                        for k, order in enumerate(orders)]
         for thread in self.threads:
             thread.start()
 
@@ -40,10 +44,10 @@ class Pool:
             self.some.notify_all()
         for thread in self.threads:
             thread.join()
-        for _, loop, future, _ in self.queue.all():
+        for _, loop, future, _ in [*self.quick.all(), *self.heavy.all()]:
             _told(loop, _set, future, None, _stopping())
 
-    async def run(self, call: Callable[..., T], *arguments: Any) -> T:
+    async def run(self, call: Callable[..., T], *arguments: Any, heavy: bool = False) -> T:
         """What a call gives, made in a thread."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -51,17 +55,19 @@ class Pool:
         with self.some:
             if self.closed:
                 raise _stopping()
-            self.queue.push(work[0], work)
-            self.some.notify()
+            (self.heavy if heavy else self.quick).push(work[0], work)
+            self.some.notify_all()  # one that takes no heavy work may be the one that is woken
         return await future
 
-    def _work(self) -> None:
+    def _work(self, queues: Sequence[Queue[Work]]) -> None:
+        """Serve the first of some queues in which anything waits, again and again."""
         while True:
             with self.some:
-                self.some.wait_for(lambda: self.closed or len(self.queue))
+                self.some.wait_for(lambda: self.closed or any(map(len, queues)))
                 if self.closed:
                     return
-                name, loop, future, call = self.queue.pop()
+                queue = next(q for q in queues if len(q))
+                name, loop, future, call = queue.pop()
             if future.cancelled():
                 continue
             began = time.thread_time()
@@ -72,11 +78,11 @@ class Pool:
             else:
                 _told(loop, _set, future, result, None)
             with self.some:
-                self.queue.charge(name, time.thread_time() - began)
+                queue.charge(name, time.thread_time() - began)
 
 
-def _stopping() -> BusyError:
-    return BusyError("the server", "is stopping", "ask again in a moment")
+def _stopping() -> AwayError:
+    return AwayError("the server", "is stopping", "ask again in a moment", code="shutting_down")
 
 
 def _set(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from onnuri.errors import AwayError, BusyError, OnnuriError
@@ -11,9 +12,12 @@ class Problem(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None,
-                 retry_after: float | None = None) -> None:
+                 retry_after: float | None = None, more: Mapping[str, str] | None = None,
+                 about: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param, self.retry_after = status, message, code, param, retry_after
+        self.more, self.about = more or {}, about or {}
+        """further headers; what the code is about, for `words.py`"""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -21,7 +25,9 @@ class Problem(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
+        wait = {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
+        asked = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        return {**asked, **wait, **self.more}
 
 
 def _type(status: int) -> str:
@@ -34,11 +40,11 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, BusyError):
-        return Problem(429, str(error), "server_busy", retry_after=2)
+        return Problem(429, str(error), error.code or "server_busy", retry_after=2)
     if isinstance(error, AwayError):
-        return Problem(503, str(error), "unavailable", retry_after=5)
+        return Problem(503, str(error), error.code or "unavailable", retry_after=5)
     if isinstance(error, OnnuriError):
-        return Problem(400, str(error), "invalid_value")
+        return Problem(400, str(error), error.code or "invalid_value", about=error.about)
     if isinstance(error, TimeoutError):
         return Problem(504, "the answer took too long: it was called off; ask for less or try again", "timeout")
     return Problem(500, "the server failed: this is a bug of ours; the log has its request id", "internal_error")

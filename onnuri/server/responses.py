@@ -16,11 +16,13 @@ from pydantic import ValidationError
 
 from onnuri.modality import Medium
 from onnuri.model.answer import Context
-from onnuri.server import chat, images
+from onnuri.server import chat, images, unheeded
+from onnuri.server.complaints import rule_of
 from onnuri.server.pool import kind
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import MEDIUM, ChatRequest, ImageTool, Message, ResponseRequest, Wanted
 from onnuri.server.service import Item, Picture, Stream, Words
+from onnuri.server.sizes import size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.structure import ANY_OBJECT, Structure
 
@@ -166,7 +168,7 @@ class _Drawing:
         """What an event adds."""
         if isinstance(event, Picture):
             return [self._event("partial_image", partial_image_index=event.index, **images.about(self.tool),
-                                partial_image_b64=await images.encoded(event.image, self.tool, self.state))]
+                                partial_image_b64=await images.encoded(event.image, self.tool, self.state, whole=False))]
         self.result = await images.encoded(event.item, self.tool, self.state)
         self.whole, self.status = True, "completed"
         return [self._event("completed"), _of_item("done", self)]
@@ -196,7 +198,8 @@ def asked_of(request: ResponseRequest, tool: ImageTool) -> ChatRequest:
     for name, repair in KEPT.items():
         if getattr(request, name):
             raise Problem(400, f"{name}: nothing is stored here; {repair}", "invalid_value", name)
-    images.check_size(tool.size, "tools[0].size")
+    size_of(tool.size, "tools[0].size")
+    unheeded.refuse(request.model_extra, unheeded.RESPONSE)
     if tool.input_image_mask is not None:
         raise images.whole_only("tools[0].input_image_mask")
     given = [{"role": "user", "content": request.input}] if isinstance(request.input, str) else request.input
@@ -231,8 +234,9 @@ def _message(item: dict[str, Any], name: str) -> Message:
     try:
         return Message.model_validate({"role": item.get("role"), "content": content})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise Problem(400, f"{name}.{first['loc'][0]}: {first['msg']}; give a role and content", "invalid_value", "input") from None
+        field = error.errors()[0]["loc"][0]
+        rule, repair = rule_of([each for each in error.errors() if each["loc"][0] == field])
+        raise Problem(400, f"{name}.{field}: {rule}; {repair or 'give another'}", "invalid_value", "input") from None
 
 
 def _part(part: Any, name: str) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import socket
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from onnuri import WEIGHTS, load
 from onnuri.decoding.compiled import Compiled
@@ -37,6 +39,9 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     listening = _bind(settings)
     store = Store(settings.url, settings.data)
+    if settings.host not in LOCAL and settings.open:
+        raise ConfigError(f"--host {settings.host}", "is open to others, and --open lets callers in without a key",
+                          "leave one of them out")
     if settings.host not in LOCAL and not store.any_key():
         raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
                           "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
@@ -48,7 +53,13 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     except OnnuriError:
         service.close()  # else Python's end, now and then, waits for its threads for ever
         raise
-    asyncio.run(_run(State(service, store, settings, beside), listening))
+    try:
+        state = State(service, store, settings, beside)
+    except OnnuriError:
+        for each in (service, *beside.values()):
+            each.close()
+        raise
+    asyncio.run(_run(state, listening))
 
 
 def _service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
@@ -58,7 +69,7 @@ def _service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
 def own_service(settings: ServeConfig, folder: Path | None) -> Service:
     """Decoding in our own engine."""
     model = load(folder)
-    engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.open))
+    engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.requests))
     if not isinstance(engine.forward, Compiled):
         log.warning("no C compiler builds the decoding kernel: PyTorch decodes, several times slower; install gcc")
     return Service(model, engine)
@@ -69,7 +80,7 @@ def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Servi
     folder = folder or WEIGHTS / "laptop"
     model = OmniModel.load(folder, weights=False)
     engine = Vllm(VllmConfig(python=settings.vllm_python, folder=folder, home=settings.data / "vllm" / plain(name),
-                             rows=settings.rows, positions=model.answers.positions, waiting=8 * settings.open,
+                             rows=settings.rows, positions=model.answers.positions, waiting=8 * settings.requests,
                              arguments=settings.vllm_args))
     alone = "" if engine.about["alone"] else "; several processes: no response_format, tools and logprobs"
     log.info("vLLM %(version)s decodes, %(dtype)s on %(device)s; guidance as pairs of sequences" + alone, engine.about)
@@ -99,7 +110,8 @@ def _bind(settings: ServeConfig) -> socket.socket:
         made.listen(512)
         return made
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"{settings.host}:{settings.port}", f"cannot be listened on ({error})",
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{settings.host}:{settings.port}", f"cannot be listened on ({why})",
                           "give another --host or --port") from None
 
 
@@ -127,12 +139,38 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+def prompt_headers(seconds: float) -> type[H11Protocol]:
+    """uvicorn's protocol, but a connection on which a request's headers do not come in time is closed."""
+
+    class Prompt(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.late = self.loop.call_later(seconds, self._close_if_waiting)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.late.cancel()
+            super().connection_lost(exc)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self.transport.is_closing():  # the next request's headers, once they begin, have as long
+                self.late.cancel()
+                self.late = self.loop.call_later(max(seconds, self.timeout_keep_alive), self._close_if_waiting)
+
+        def _close_if_waiting(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+
+    return Prompt
+
+
 async def _run(state: State, listening: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     config = uvicorn.Config(create(state), log_level="warning", access_log=False, timeout_graceful_shutdown=5,
-                            server_header=False, h11_max_incomplete_event_size=64 * 1024)
-    keys = "keys needed" if state.store.any_key() else "no key needed from this machine"
+                            server_header=False, h11_max_incomplete_event_size=64 * 1024,
+                            http=prompt_headers(state.settings.header_seconds))
+    keys = "keys needed" if state.keyed else "no key needed from this machine"
     print(f"{' and '.join(state.services)}: text, image, audio, video and mesh in and out · page {where} · API {where}/v1 · {keys}",
           flush=True)
     await _Server(config, state).serve([listening])

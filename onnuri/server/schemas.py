@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from onnuri.modality import Language, Medium
@@ -12,7 +11,7 @@ from onnuri.modality import Language, Medium
 Wanted = Literal["text", "image", "audio", "video", "mesh"]
 MEDIUM: dict[str, Medium] = {"text": "text", "image": "image", "audio": "audio", "video": "video", "mesh": "shape"}
 """the API's names of media"""
-SoundFormat = Literal["wav", "mp3", "flac", "opus", "pcm", "pcm16"]
+SoundFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm", "pcm16"]
 Seed = Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -102,10 +101,28 @@ class ChatRequest(Drawing):
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
 
 
+class CompletionRequest(Drawing):
+    """`/v1/completions`."""
+
+    prompt: Said | Annotated[list[Said] | list[int] | list[list[int]], Field(min_length=1, max_length=4096)]
+    """a string, a list of them, the ids of one, or a list of such lists"""
+    max_tokens: Annotated[int | None, Field(ge=0)] = None
+    n: Annotated[int | None, Field(ge=1, le=8)] = None
+    best_of: int | None = None
+    echo: bool | None = False
+    logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+
+
 class PictureForm(_Body):
     """How a picture is to be given."""
 
     size: str | None = None
+    background: Literal["auto", "opaque"] | None = None
+    output_compression: Annotated[int | None, Field(ge=0, le=100)] = None
+    """quality of JPEG and WebP"""
     output_format: Literal["png", "jpeg", "webp"] | None = None
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
 
@@ -167,12 +184,22 @@ class ImageRequest(Drawing, PictureForm):
 
 
 class EditRequest(ImageRequest):
-    """A form. Clients name a lone picture `image`, each of several `image[]`."""
+    """A form, or JSON. Clients name a lone picture `image`, each of several `image[]` or, in JSON, `images`."""
 
-    image: Annotated[list[UploadFile], Field(max_length=16)] = []
-    images: Annotated[list[UploadFile], Field(alias="image[]", max_length=16)] = []
-    mask: UploadFile | None = None
-    markup: UploadFile | None = None
+    image: list[Any] | Any = None
+    images: list[Any] | Any = None
+    mask: Any = None
+    markup: Any = None
+
+
+class VideoRequest(Drawing):
+    """`/v1/videos`: a form, or JSON."""
+
+    prompt: Prompt
+    seconds: str | float | None = None
+    size: str | None = None
+    input_reference: Any = None
+    """a picture or another thing to begin from"""
 
 
 class SpeechRequest(Drawing):
@@ -181,6 +208,17 @@ class SpeechRequest(Drawing):
     response_format: SoundFormat | None = None
     stream_format: Literal["sse", "audio"] | None = None
     speed: Annotated[float | None, Field(ge=0.25, le=4)] = None
+
+
+class TranscriptionRequest(_Body):
+    """`/v1/audio/transcriptions` and translations: a form, or JSON with the file in base64."""
+
+    file: Any
+    model: str | None = None
+    response_format: Literal["json", "text", "verbose_json", "srt", "vtt"] = "json"
+    stream: bool | None = False
+    language: str | None = None
+    timestamp_granularities: list[Literal["word", "segment"]] | None = None
 
 
 class MeshRequest(Drawing):

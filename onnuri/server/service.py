@@ -21,7 +21,7 @@ import numpy as np
 
 from onnuri.decoding.request import Request, Score, Ticket
 from onnuri.decoding.sample import SamplingConfig
-from onnuri.errors import BusyError, ConfigError
+from onnuri.errors import AwayError, ConfigError
 from onnuri.modality import OBJECTS, TABLE, Language, Medium
 from onnuri.model.answer import Context, Given, Listener, Steps
 from onnuri.model.omni import OmniModel, override
@@ -127,6 +127,26 @@ class Decoder(Protocol):
         """The same, and for good."""
 
 
+class Dictated:
+    """A constraint under which codes are put in one by one, each scored as if it had been drawn; then all is free."""
+
+    def __init__(self, codes: np.ndarray, count: int) -> None:
+        self.codes, self.at, self.all = codes, 0, b"\1" * (count + 1)
+
+    def allowed(self) -> bytes:
+        """Everything: a text's `count` codes, and its end."""
+        return self.all
+
+    def closing(self) -> int | None:
+        """The end needs no other id's score."""
+        return None
+
+    def take(self, drawn: int) -> int:
+        """The next of the codes, and what was drawn after them."""
+        self.at += 1
+        return int(self.codes[self.at - 1]) if self.at <= len(self.codes) else drawn
+
+
 class _Returned(Exception):
     """What a generator returned; StopIteration may not cross a future."""
 
@@ -179,8 +199,13 @@ class Service:
         """Encoding and rendering, beside the loop."""
         return await self.pool.run(call, *arguments)
 
+    async def decoded(self, call: Callable[..., T], *arguments: Any) -> T:
+        """The same of what somebody sent, which may be as much as is read: others' words do not wait for it."""
+        return await self.pool.run(call, *arguments, heavy=True)
+
     async def drive(self, steps: Steps[T], told: Callable[[Ticket], None] | None = None) -> T:
-        """What a part of `model/answer.py` returns. Raises BusyError where too many wait; `told` gets every ticket's end."""
+        """What a part of `model/answer.py` returns. `told` gets every ticket's end.
+        Raises BusyError where too many wait, AwayError where the server stops."""
         loop, ticket = asyncio.get_running_loop(), None
         try:
             while True:
@@ -188,14 +213,14 @@ class Service:
                 ended = loop.create_future()
                 ticket.when_done(functools.partial(_ended, loop, ended))
                 if self._closed:
-                    raise BusyError("the server", "is stopping", "ask again in a moment")
+                    raise AwayError("the server", "is stopping", "ask again in a moment", code="shutting_down")
                 self.engine.enter(ticket)
                 self._work.set()
                 await ended
                 if ticket.error:
                     raise ticket.error
                 if ticket.finish == "cancelled":
-                    raise BusyError("the answer", "was called off by the server", "ask again")
+                    raise AwayError("the answer", "was called off, as the server is stopping or failed", "ask again")
                 if told:
                     told(ticket)
         except _Returned as returned:
@@ -244,6 +269,39 @@ class Service:
                 if bound and bound.broken:
                     raise ConfigError("the schema", f"cannot be followed to its end ({bound.broken})", "give a simpler one")
                 yield event
+
+    async def going_on(self, codes: np.ndarray, language: Language, seed: int, longest: int, *, echo: bool = False,
+                       scored: list[tuple[int, Score]] | None = None, likeliest: int = 0, temperature: float | None = None,
+                       top_p: float | None = None) -> Stream[Event]:
+        """Words that follow text codes within one text, at most `longest`. `scored` grows by every token that stands and
+        its score, the text's end too where it is drawn; with `echo` by those of `codes` first."""
+        answers, count = self.model.answers, len(codes) if echo else 0
+        if not longest + count:
+            yield Item("text", "", 0, "length")
+            return
+        scores, end = list[Score](), self.model.vocabulary.text_codes
+        asked: dict[str, Any] = {} if scored is None else {"on_score": scores.append, "likeliest": max(likeliest, 1)}
+        if echo:
+            asked["constraint"] = Dictated(codes, end)
+
+        def ask(told: Listener) -> Steps[np.ndarray]:
+            def hear(token: int) -> None:
+                if scored is not None and len(scores) > len(scored):
+                    scored.append((min(token, end), scores[len(scored)]))
+                told(token)
+
+            sampling = override(self.model.sampling["text"], temperature, top_p, None)
+            return answers.go_on(codes[: len(codes) - count], language, sampling, seed, longest + count, hear, **asked)
+
+        dictated, seen = len(self.model.codecs["text"].decode(codes)) if echo else 0, 0
+        async with contextlib.aclosing(self._words(ask)) as events:
+            async for event in events:
+                if isinstance(event, Words):
+                    seen += len(event.text)
+                    if seen > dictated:
+                        yield Words(event.text[-(seen - dictated) :])
+                elif isinstance(event, Item):
+                    yield Item("text", event.item[dictated:], event.tokens - count, event.finish)
 
     async def listen(self, codes: np.ndarray) -> Stream[Event]:
         """What is heard in a sound's codes, word by word; the language is left out."""

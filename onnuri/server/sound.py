@@ -10,7 +10,7 @@ from onnuri.modality import AUDIO_HZ
 
 PCM_HZ = 24_000
 """of raw samples, 16 bit, little-endian, one channel"""
-TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg", "flac": "audio/flac", "opus": "audio/ogg", "pcm": "audio/pcm",
+TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg", "flac": "audio/flac", "opus": "audio/ogg", "aac": "audio/aac", "pcm": "audio/pcm",
          "pcm16": "audio/pcm"}
 
 

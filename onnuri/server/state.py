@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 
+from onnuri.errors import ConfigError
 from onnuri.model.omni import OmniModel
 from onnuri.server.metrics import Metrics
 from onnuri.server.problems import Problem
@@ -27,6 +28,19 @@ class Caller:
     key: Key | None = None
     began: float = dataclasses.field(default_factory=time.perf_counter)
     """when the request came"""
+    limits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """headers that say what is left to it"""
+
+
+def _limits(key: Key, requests: int, tokens: int) -> dict[str, str]:
+    """What is left of a key's minute, in OpenAI's headers; of what has no limit nothing is said."""
+    told: dict[str, str] = {}
+    reset = f"{60 - time.time() % 60:.0f}s"
+    for name, most, used in (("requests", key.requests_per_minute, requests), ("tokens", key.tokens_per_minute, tokens)):
+        if most:
+            told |= {f"x-ratelimit-limit-{name}": str(most), f"x-ratelimit-remaining-{name}": str(max(0, most - used)),
+                     f"x-ratelimit-reset-{name}": reset}
+    return told
 
 
 @dataclasses.dataclass
@@ -49,6 +63,11 @@ class State:
         """under way, by id"""
         self.services = {settings.name: service, **(others or {})}
         """of all models, by name"""
+        self.aliases = settings.aliases
+        for alias, name in self.aliases.items():
+            if alias in self.services or name not in self.services:
+                raise ConfigError(f"--alias {alias}={name}", "names no served model" if name not in self.services else
+                                  "is a served model's own name", f"served are {', '.join(self.services)}")
         self.metrics = Metrics({name: each.engine for name, each in self.services.items()})
 
     @property
@@ -58,37 +77,46 @@ class State:
     def choose(self, name: str | None) -> State:
         """The state whose `service` and `settings.name` are that model's, all else shared; without a name, the first's.
         Raises Problem for a model that is not served."""
+        name = self.aliases.get(name, name) if name else name
         if name is None or name == self.settings.name:
             return self
         if name not in self.services:
-            known = " or ".join(repr(n) for n in self.services)
-            raise Problem(404, f"model {name!r}: is not served here; use {known}", "model_not_found", "model")
+            known = " or ".join(repr(n) for n in (*self.services, *self.aliases))
+            raise Problem(404, f"model {name!r:.80}: is not served here; use {known}", "model_not_found", "model")
         chosen = copy.copy(self)
         chosen.service, chosen.settings = self.services[name], dataclasses.replace(self.settings, name=name)
         return chosen
+
+    @property
+    def keyed(self) -> bool:
+        """Whether callers need a key: once one was made, they do, even after the last was revoked."""
+        return not self.settings.open and self.store.ever_key()
 
     def close(self) -> None:
         """End every model's threads; what is under way is called off."""
         for service in self.services.values():
             service.close()
 
-    async def admit(self, secret: str | None, local: bool) -> Caller:
-        """Who a key belongs to, and one request more for it. Raises Problem."""
-        return await asyncio.to_thread(self._admit, secret, local)
+    async def admit(self, secret: str | None, local: bool, counts: bool = True) -> Caller:
+        """Who a key belongs to, and one request more for it if it `counts`. Raises Problem."""
+        return await asyncio.to_thread(self._admit, secret, local, counts)
 
-    def _admit(self, secret: str | None, local: bool) -> Caller:
+    def _admit(self, secret: str | None, local: bool, counts: bool) -> Caller:
         key = self.store.key_of(secret) if secret else None
         if key is None:
-            if local and not self.store.any_key():
+            if local and not self.keyed:
                 return Caller(NOBODY)
             raise Problem(401, "the API key is missing or not known: give one as 'Authorization: Bearer KEY'; "
                                "`onnuri keys add NAME` makes one", "invalid_api_key")
-        requests, tokens = self.store.use(key.id, 1, 0)
+        requests, tokens = self.store.use(key.id, int(counts), 0)
+        limits = _limits(key, requests, tokens)
+        if not counts:
+            return Caller(key.id, key, limits=limits)
         for used, most, what in ((requests, key.requests_per_minute, "requests"), (tokens, key.tokens_per_minute, "tokens")):
             if most and used > most:
                 raise Problem(429, f"{used} {what} in this minute: the key has {most}; wait for the next minute",
-                              "rate_limit_exceeded", retry_after=60 - time.time() % 60)
-        return Caller(key.id, key)
+                              "rate_limit_exceeded", retry_after=60 - time.time() % 60, more=limits)
+        return Caller(key.id, key, limits=limits)
 
     async def spend(self, caller: Caller, tokens: int) -> None:
         """Tokens that were used, towards the key's limit."""

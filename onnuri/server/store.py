@@ -99,11 +99,14 @@ class Store:
         with self._session() as session:
             return list(session.scalars(select(Key).order_by(Key.created)))
 
-    def revoke(self, id: str) -> bool:
-        """Whether there was such a key that was not revoked."""
+    def revoke(self, which: str) -> list[Key]:
+        """The keys of that id or name which were not revoked; where it is one, it is revoked now."""
         with self._session() as session:
-            found = session.execute(update(Key).where(Key.id == id, Key.revoked.is_(None)).values(revoked=time.time()))
-            return bool(found.rowcount)  # type: ignore[attr-defined]
+            found = list(session.scalars(select(Key).where((Key.id == which) | (Key.name == which), Key.revoked.is_(None))))
+            own = [key for key in found if key.id == which] or found  # an id is never meant as a name
+            if len(own) == 1:
+                own[0].revoked = time.time()
+            return own
 
     def key_of(self, secret: str) -> Key | None:
         with self._session() as session:
@@ -112,6 +115,11 @@ class Store:
     def any_key(self) -> bool:
         with self._session() as session:
             return session.scalar(select(Key.id).where(Key.revoked.is_(None)).limit(1)) is not None
+
+    def ever_key(self) -> bool:
+        """Whether a key was ever made: who made one does not want callers without."""
+        with self._session() as session:
+            return session.scalar(select(Key.id).limit(1)) is not None
 
     def use(self, key: str, requests: int, tokens: int, now: float | None = None) -> tuple[int, int]:
         """Add to what a key used in this minute; the new sums. One statement, so that no two requests miss each other."""

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnuri.decoding import compiled
@@ -49,10 +49,22 @@ def pair_of(shape, half, threads):
     return (made, caches[0]), (Forward(model), caches[1])
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(SHAPES), st.booleans(), st.sampled_from((1, 2, 3)), st.data())
-def test_the_kernel_is_the_pass_of_pytorch(shape, half, threads, data):
+@pytest.fixture(params=[None, "8"], ids=["lanes of this machine", "8 lanes"])
+def lanes(request):
+    """Kernels built for this processor's vectors, and for AVX2's wherever this runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param:
+            patch.setenv(compiled.LANES, request.param)
+        compiled.build.cache_clear()
+        yield request.param
+    compiled.build.cache_clear()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shape=st.sampled_from(SHAPES), half=st.booleans(), threads=st.sampled_from((1, 2, 3)), data=st.data())
+def test_the_kernel_is_the_pass_of_pytorch(lanes, shape, half, threads, data):
     (kernel, kept), (eager, other) = pair_of(shape, half, threads)
+    assert not lanes or kernel.library.lanes() == int(lanes)
     lengths = torch.tensor(data.draw(st.lists(st.integers(0, POSITIONS - 3), min_size=1, max_size=ROWS)))
     for _ in range(2):
         ids = torch.randint(0, VOCABULARY, (len(lengths),))

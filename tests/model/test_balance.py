@@ -28,7 +28,8 @@ def loads(model, ids):
     return torch.stack(seen) / seen[0].sum()
 
 
-@pytest.mark.parametrize("name", ["axk1", "solar_open", "k_exaone", "vaetki"])
+@pytest.mark.parametrize("name", [
+    "axk1", "vaetki", *(pytest.param(name, marks=pytest.mark.slow) for name in ("solar_open", "k_exaone"))])
 def test_watched_routers_come_to_even_loads(name):
     model, ids = built(name), torch.randint(0, 64, (4, 32), generator=torch.Generator().manual_seed(1))
     before = loads(model, ids)

@@ -141,3 +141,14 @@ def test_config_counts_its_weights_before_it_is_built():
         built = config.build()
     assert sum(p.numel() for p in built.parameters()) == config.num_params()
     assert config.flops_per_token(128) > 6 * config.num_params() * 0.9
+
+
+def test_a_grids_fields_weigh_as_the_table_says():
+    """A picture's colours weigh 3, its places 0.7, what lies behind 0.2; boundaries 0.05; all times the segment's weight."""
+    weigh = {"form": 0.7, "color": 3.0, "x": 0.7, "y": 0.7, "width": 1.0, "height": 1.0}
+    body = [0.2] * 4 + 3 * [w for name, w in weigh.items() for _ in range(4 if name == "form" else 1)]
+    ids, weights, _ = sequence_ids([segment("image", np.random.default_rng(0), 0.5)], VOCABULARY, by_twos)
+    assert len(ids) == len(weights) == 1 + 1 + 31 + 1 + 1
+    assert weights == pytest.approx([0.0, 0.05, *(0.5 * w for w in body), 0.05, 0.05])
+    _, told, _ = sequence_ids([segment("text", np.random.default_rng(0), 0.5)], VOCABULARY, by_twos)
+    assert told == pytest.approx([0.0, 0.05, 0.5, *[0.5] * 12, 0.5, 0.05])  # the language and the end are told with the item

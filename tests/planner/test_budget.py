@@ -7,14 +7,14 @@ import pytest
 
 from onnuri import recipes
 from onnuri.errors import ConfigError
-from onnuri.planner import budget, budget_report, hardware, operate, phases
+from onnuri.planner import budget, budget_report, hardware, operate
 from onnuri.planner.budget import Budget
 from onnuri.planner.interval import Z80, Interval
 
 
 @pytest.fixture(scope="module")
 def b200():
-    return budget.budget([recipes.find(n) for n in recipes.NAMES], hardware.cluster("B200", 512), 120)
+    return budget.budget([recipes.find(n) for n in recipes.NAMES], hardware.cluster("B200", 512), 120, exact_gpus=True)
 
 
 def test_rules_give_known_sizes():
@@ -34,7 +34,7 @@ def test_all_are_there_with_odds_and_costs(b200):
 def test_odds_of_finishing_follow_the_days(b200):
     axk1 = b200.systems[0]
     assert axk1.finish == axk1.days_needed.below(120)
-    later = budget.option(recipes.find("axk1"), "system", b200.cluster, 240)
+    later = budget.option(recipes.find("axk1"), "system", b200.cluster, 240, exact_gpus=True)
     assert later.finish > axk1.finish and later.days_needed.mid == pytest.approx(axk1.days_needed.mid)
     assert later.tokens.mid == pytest.approx(2 * axk1.tokens.mid)
 
@@ -100,8 +100,7 @@ def test_text_and_page(b200):
 def test_layouts_of_any_engine_are_compared_if_asked():
     cluster, recipe = hardware.cluster("H100", 64), recipes.find("hyperclovax_omni")
     here, any_ = (budget.option(recipe, "system", cluster, 30, engines) for engines in ("here", "any"))
-    best = phases.searched_for(phases.fitted(recipe, 64)[0], cluster, ("bf16",)).best[0]
-    assert here.plan.engine is None and any_.plan.layout == best.layout
+    assert here.plan.engine is None and any_.plan.layout == any_.plan.search.best[0].layout
     assert any_.plan.tokens_per_s_per_gpu.mid >= here.plan.tokens_per_s_per_gpu.mid
 
 
@@ -110,7 +109,8 @@ def test_whose_layouts_what_is_assumed_and_units_are_said(b200):
     assert "--engines any" in said and f"{operate.BUSY.mid:.0%} (30 – 80) of the hours" in said and "beats the top one" in said
     unpriced = b200.systems[0].replace(plan=b200.systems[0].plan.replace(
         serving=b200.systems[0].serving.replace(usd_per_million_tokens=None)))
-    other = b200.replace(systems=(unpriced,), aims=budget.rank([unpriced], 120))
+    free = b200.cluster.replace(own=b200.cluster.kind.replace(usd_low=None, usd_high=None))
+    other = b200.replace(systems=(unpriced,), aims=budget.rank([unpriced], 120), cluster=free)
     assert "GPU seconds a million tokens" in budget_report.text(other) and "$" not in budget_report.text(other.replace(ladder=()))
     assert "training tokens/s/GPU" in budget_report.page_of(b200)
 

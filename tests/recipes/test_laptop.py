@@ -1,11 +1,10 @@
 """`onnuri train laptop --preset smoke`: the whole road as a user runs it, stopped on the way and gone on with."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
+
+import pytest
+from processes import ForkedProcess, run_onnuri, wait_until
 
 import onnuri
 from onnuri.data.table import Table
@@ -14,20 +13,16 @@ from onnuri.recipes.laptop import PRESETS, LaptopConfig
 from onnuri.training.loop import read_metrics
 
 
-def command(out):
-    return [sys.executable, "-m", "onnuri.cli", "train", "laptop", "--preset", "smoke", "-o", str(out)]
-
-
+@pytest.mark.slow
 def test_smoke_goes_from_nothing_to_a_model_also_when_interrupted(tmp_path):
-    out = tmp_path / "run"
-    first = subprocess.Popen(command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.time() + 240
-    while not (out / "visual/checkpoint.pt").exists() and first.poll() is None and time.time() < deadline:
-        time.sleep(0.05)
-    os.kill(first.pid, signal.SIGINT)
-    assert first.wait() == 130 and "the same command goes on" in first.communicate()[1]
+    out, log = tmp_path / "run", tmp_path / "log"
+    command = ("onnuri", "train", "laptop", "--preset", "smoke", "-o", out)
+    first = ForkedProcess(*command, log=log)
+    wait_until(lambda: (out / "visual/checkpoint.pt").exists() or first.poll() is not None, "a checkpoint")
+    first.send_signal(signal.SIGINT)
+    assert first.wait() == 130 and "the same command goes on" in log.read_text()
     assert not (out / "model").exists()
-    done = subprocess.run(command(out), capture_output=True, text=True)
+    done = run_onnuri(*command[1:])
     assert done.returncode == 0, done.stderr
     assert LaptopConfig.load(out / "run.json") == PRESETS["smoke"]()
     assert Table(out / "table").rows == 48 and set(json.loads((out / "times.json").read_text())) == {

@@ -2,17 +2,14 @@
 
 import contextlib
 import dataclasses
-import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 
 import httpx
 import numpy as np
 import openai
 import pytest
+from processes import LIMIT_SECONDS, ForkedProcess, wait_until
 
 import onnuri
 from onnuri import media
@@ -24,40 +21,35 @@ SCENE = sample_scene(31, "seen")
 
 
 class Server:
-    """`onnuri serve` in a process of its own."""
+    """`onnuri serve` in a process of its own, once it answers that it is ready."""
 
     def __init__(self, folder, *options, port=None):
         self.folder, self.port = folder, port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "onnuri.cli", "serve", "--port", str(self.port), "--data", str(folder / "data"), *options],
-                stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        self.wait()
+        self.process = ForkedProcess("onnuri", "serve", "--port", self.port, "--data", folder / "data", *options, log=self.log)
+        try:
+            wait_until(self.ready, "a server that is ready", pause_seconds=0.05)
+        except BaseException:  # whoever asked for it never learns of it, so nobody else can stop it
+            self.stop(signal.SIGKILL)
+            raise
 
-    def wait(self, seconds=90):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/ready").status_code == 200:
-                    return
-            time.sleep(0.1)
-        raise AssertionError(f"not ready in {seconds} s: {self.log.read_text()}")
+    def ready(self):
+        assert self.process.poll() is None, self.log.read_text()
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/ready").status_code == 200
 
     def client(self, key="any", **options):
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60, **options)
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=LIMIT_SECONDS, **options)
 
     def openai(self):
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=60)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=LIMIT_SECONDS)
 
     def stop(self, how=signal.SIGTERM):
         """Its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        return self.process.wait(60)
+        self.process.send_signal(how)
+        return self.process.wait()
 
 
 def free_port():

@@ -13,7 +13,8 @@ from onnuri.server import chat
 from onnuri.server.service import Item
 
 EMPTY = Item("shape", np.zeros((VOXELS,) * 3 + (4,), np.uint8), 64)
-PICTURE = Item("image", np.zeros((128, 128, 3), np.uint8), 62)
+PICTURE = Item("image", np.pad(np.zeros((64, 64, 3), np.uint8), ((32, 32), (32, 32), (0, 0)), constant_values=255), 62)
+BLANK = Item("image", np.zeros((128, 128, 3), np.uint8), 62)
 
 
 class Aside:
@@ -38,8 +39,9 @@ def test_a_shape_without_surface_leaves_the_picture_beside_it():
     assert "no surface" in empty["failures"][0]["message"] and picture["images"][0]["type"] == "image_url"
 
 
-def test_alone_it_is_an_error():
+@pytest.mark.parametrize("item,words", [(EMPTY, "no surface"), (BLANK, "nothing to be seen")])
+def test_alone_it_is_an_error(item, words):
     reply = chat.Reply("chatcmpl-1", only=True)
-    reply.items.append(EMPTY)
-    with pytest.raises(MediaError, match="no surface"):
+    reply.items.append(item)
+    with pytest.raises(MediaError, match=words):
         asyncio.run(chat._choice(reply, REQUEST, TURN, STATE))

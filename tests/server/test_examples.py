@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run(folder, *command):
-    made = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    made = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
     return made.stdout
 

@@ -2,13 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 import threading
-import time
 
 import httpx
 import pytest
+from processes import LIMIT_SECONDS, run_onnuri, wait_until
 
 from onnuri.server.settings import ServeConfig
 from onnuri.server.store import Store
@@ -21,7 +19,8 @@ def stream(server, results, k):
     """All events of one stream."""
     body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": EVERYTHING, "stream": True, "seed": k}
     got = []
-    with httpx.Client(timeout=120) as client, client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
+    url = f"{server.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, timeout=LIMIT_SECONDS) as answer:
         for line in answer.iter_lines():
             if line.startswith("data: "):
                 got.append(line[6:])
@@ -33,19 +32,18 @@ def started(server, count):
     threads = [threading.Thread(target=stream, args=(server, results, k)) for k in range(count)]
     for t in threads:
         t.start()
-    while len(results) < count // 2:
-        time.sleep(0.005)
+    wait_until(lambda: len(results) >= count // 2, "streams under way", pause_seconds=0.005)
     return results, threads
 
 
 @pytest.mark.parametrize("drain", ["30", "0"])
 def test_sigterm_lets_streams_finish_or_says_so(new_server, drain):
     server = new_server("--drain-seconds", drain)
-    results, threads = started(server, 12)
+    results, threads = started(server, 6)
     server.process.send_signal(signal.SIGTERM)
     for t in threads:
-        t.join(60)
-    assert server.process.wait(60) == 0
+        t.join()
+    assert server.process.wait() == 0
     assert results
     for status, got in results.values():
         ended = got[-1] == "[DONE]"
@@ -55,7 +53,7 @@ def test_sigterm_lets_streams_finish_or_says_so(new_server, drain):
 
 def test_while_stopping_nothing_new_is_taken(new_server):
     server = new_server()
-    _, threads = started(server, 24)
+    _, threads = started(server, 8)
     server.process.send_signal(signal.SIGTERM)
     statuses = set()
     while server.process.poll() is None:
@@ -64,8 +62,8 @@ def test_while_stopping_nothing_new_is_taken(new_server):
         except httpx.HTTPError:
             break
     for t in threads:
-        t.join(60)
-    assert statuses <= {200, 503} and server.process.wait(60) == 0
+        t.join()
+    assert statuses <= {200, 503} and server.process.wait() == 0
 
 
 def test_kill_9_and_start_again(new_server):
@@ -74,8 +72,7 @@ def test_kill_9_and_start_again(new_server):
     secret = store.add_key("ann")
     with server.client(secret) as client:
         done = client.post("/v1/meshes", json={"prompt": "a red cube"}).json()["id"]
-        while client.get(f"/v1/meshes/{done}").json()["status"] != "completed":
-            time.sleep(0.02)
+        wait_until(lambda: client.get(f"/v1/meshes/{done}").json()["status"] == "completed", "a mesh")
         content = client.get(f"/v1/meshes/{done}/content").content
         under_way = [client.post("/v1/videos", data={"prompt": SENTENCE}).json()["id"] for _ in range(12)]
     server.stop(signal.SIGKILL)
@@ -103,13 +100,12 @@ def test_a_client_that_goes_takes_its_work_with_it(server):
         body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": EVERYTHING, "stream": True, "seed": k}
         with httpx.Client() as client, client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
             next(answer.iter_bytes())
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
+
+    def idle():
         page = httpx.get(f"{server.url}/metrics").text
-        if all(f'onnuri_{name}{{model="onnuri-laptop"}} 0.0' in page for name in ("active", "queue", "rows")):
-            return
-        time.sleep(0.05)
-    raise AssertionError(page)
+        return all(f'onnuri_{name}{{model="onnuri-laptop"}} 0.0' in page for name in ("active", "queue", "rows"))
+
+    wait_until(idle, "an engine that decodes nothing")
 
 
 @pytest.mark.parametrize("options,message", [
@@ -119,6 +115,5 @@ def test_a_client_that_goes_takes_its_work_with_it(server):
     (["--beside", ".", "--beside-name", "onnuri-laptop"], "is the first model's name too"), (["--rows", "0"], "is less than 2"),
     (["--seconds", "nan"], "is less than"), (["--data", "/dev/null"], "cannot be a folder")])
 def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path, options, message):
-    command = [sys.executable, "-m", "onnuri.cli", "serve", "--data", str(tmp_path / "d"), "--port", "0", *options]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    made = run_onnuri("serve", "--data", tmp_path / "d", "--port", "0", *options)
     assert made.returncode == 2 and message in made.stderr and len(made.stderr.strip().splitlines()) == 1, made.stderr

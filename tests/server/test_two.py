@@ -114,7 +114,7 @@ def test_both_decode_at_once_and_a_client_that_goes_stops_its_own(two, http):
 
 
 def test_requests_of_both_count_towards_one_limit_and_both_end(new_server, wild):
-    server = new_server("--beside", str(wild), "--beside-name", "b", "--open", "1")
+    server = new_server("--beside", str(wild), "--beside-name", "b", "--requests", "1")
     with server.client() as client:
         assert [m["id"] for m in client.get("/v1/models").json()["data"]] == [FIRST, "b"]
         time.sleep(0.3)  # a request counts until its answer has gone

@@ -9,15 +9,14 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from processes import LIMIT_SECONDS, run_onnuri, wait_until
 
 import onnuri
 from onnuri.decoding.engine import Engine, EngineConfig
@@ -78,9 +77,9 @@ def own(model):
     return Engine(model.network, EngineConfig(rows=24))
 
 
-def run(engine, *requests, seconds=120):
+def run(engine, *requests):
     tickets = [engine.enter(Ticket(request)) for request in requests]
-    until(lambda: all(ticket.done for ticket in tickets), seconds, engine)
+    until(lambda: all(ticket.done for ticket in tickets), engine)
     return tickets
 
 
@@ -90,14 +89,15 @@ def until_done(engine, request):
     return ticket
 
 
-def until(what, seconds=60, engine=None):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        if engine:
+def until(what, engine=None):
+    """Wait until it holds, while the engine steps, if one is given."""
+
+    def stepped():
+        if engine and not what():
             engine.step()
-        else:
-            time.sleep(0.05)
+        return what()
+
+    wait_until(stepped, pause_seconds=0.0 if engine else 0.05)
 
 
 def requests_of(model, count, guidance=None, **more):
@@ -266,7 +266,7 @@ def test_a_worker_that_dies_is_said_and_followed(model, start):
     assert errors == {AwayError} and engine.idle and not engine.ready
     with pytest.raises(AwayError, match="ask again"):
         engine.enter(Ticket(requests[0]))
-    until(lambda: engine.ready, 120)
+    until(lambda: engine.ready)
     assert [ticket.ids for ticket in run(engine, *requests)] == before
 
 
@@ -296,7 +296,7 @@ def workers(server):
 
 def asked(server, modalities, **more):
     body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": modalities, "seed": 3, **more}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
+    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=LIMIT_SECONDS)
 
 
 def test_every_medium_comes_as_from_our_own_engine(served, server):
@@ -310,7 +310,8 @@ def test_every_medium_comes_as_from_our_own_engine(served, server):
 
 
 def test_sounds_are_heard(served, scene):
-    answer = httpx.post(f"{served.url}/v1/audio/transcriptions", files={"file": ("said.wav", scene["audio"])}, timeout=60)
+    files = {"file": ("said.wav", scene["audio"])}
+    answer = httpx.post(f"{served.url}/v1/audio/transcriptions", files=files, timeout=LIMIT_SECONDS)
     assert answer.status_code == 200 and len(answer.json()["text"].split()) > 2
 
 
@@ -318,7 +319,7 @@ def test_it_streams(served):
     kinds = set()
     body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": ["text", "image", "audio"], "stream": True,
             "partial_images": 2}
-    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=60) as answer:
+    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=LIMIT_SECONDS) as answer:
         lines = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
     assert lines.pop() == "[DONE]"
     for line in lines:
@@ -356,7 +357,7 @@ def leave_streams(server, count):
 def test_a_client_that_goes_takes_its_work_with_it(served):
     leave_streams(served, 6)
     counted = [f'onnuri_{name}{{model="onnuri-laptop"}} 0.0' for name in ("queue", "active", "rows")]
-    until(lambda: all(line in httpx.get(f"{served.url}/metrics").text for line in counted), 20)
+    until(lambda: all(line in httpx.get(f"{served.url}/metrics").text for line in counted))
 
 
 def test_a_worker_that_is_killed_under_load_is_an_error_and_then_it_serves_again(served):
@@ -369,17 +370,17 @@ def test_a_worker_that_is_killed_under_load_is_an_error_and_then_it_serves_again
     [worker] = workers(served)
     worker.kill()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     failed = [a for a in answers if a.status_code != 200]
     assert failed and {a.status_code for a in failed} == {503}
     assert all(a.json()["error"]["code"] == "unavailable" and a.headers["retry-after"] for a in failed)
     with contextlib.suppress(AssertionError):  # it may be back by now
         assert httpx.get(f"{served.url}/ready").json() == {"status": "away"}
-    until(lambda: httpx.get(f"{served.url}/ready").status_code == 200, 120)
+    until(lambda: httpx.get(f"{served.url}/ready").status_code == 200)
     assert asked(served, ["image"]).status_code == 200
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_no_worker_is_left_behind(away, how):
     server = away.start("--drain-seconds", "0")
     found = workers(server)
@@ -389,9 +390,9 @@ def test_no_worker_is_left_behind(away, how):
     until(lambda: "onnuri_active 0.0" not in httpx.get(f"{server.url}/metrics").text)
     status = server.stop(how)
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert status == (0 if how == signal.SIGTERM else -signal.SIGKILL)
-    assert len(found) == 1 and not psutil.wait_procs(found, 10)[1]
+    assert len(found) == 1 and not psutil.wait_procs(found, LIMIT_SECONDS)[1]
 
 
 def _until_it_ends(server):
@@ -421,8 +422,7 @@ def test_a_vllm_that_cannot_start_says_why_in_one_line(tmp_path, standin, python
     (["--vllm-python", "/nowhere/python", "--vllm-args=--dtype float32"], "/nowhere/python: cannot be run"),
     ([], "belong together")])
 def test_the_command_line_ends_with_status_2(tmp_path, options, message):
-    command = [sys.executable, "-m", "onnuri.cli", "serve", "--data", str(tmp_path / "d"), "--port", "0", "--backend", "vllm"]
-    made = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
+    made = run_onnuri("serve", "--data", tmp_path / "d", "--port", "0", "--backend", "vllm", *options)
     assert made.returncode == 2 and message in made.stderr and len(made.stderr.strip().splitlines()) == 1, made.stderr
 
 

@@ -24,6 +24,8 @@ from onnuri.training.step import take
 from onnuri.training.trace import Trace
 
 TOKENS = 64
+NAMED = [n if n in ("vaetki", "hyperclovax_omni") else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
+"""two in `make test`, a mixture with sliding windows and a dense one; the others are slow"""
 
 
 def twin(recipe, **changes):
@@ -38,7 +40,7 @@ def sixteen_bits():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("recipe", ["axk1", "k_exaone"])
+@pytest.mark.parametrize("recipe", ["axk1", pytest.param("k_exaone", marks=pytest.mark.slow)])
 def test_bytes_are_those_of_pytorchs_memory_tracker(recipe, sixteen_bits):
     def step(trainee, counted):
         optimizer = dryrun.started(trainee)
@@ -58,7 +60,7 @@ def test_bytes_are_those_of_pytorchs_memory_tracker(recipe, sixteen_bits):
     assert ours.peak == theirs.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
 
 
-@pytest.mark.parametrize("recipe", NAMES)
+@pytest.mark.parametrize("recipe", NAMED)
 def test_flops_are_those_of_the_architecture(recipe):
     """Attention's backward pass is 5 products to the forward's 2; the formula's convention is 4."""
     family, values = twin(recipe)
@@ -92,13 +94,14 @@ def test_sizes_of_all_ranks_follow_from_placements(layout, rank, placement):
         assert int(sizes.sum()) == total * (layout.dp // (layout.shard or layout.dp))
 
 
+@pytest.mark.slow
 def test_default_sharding_of_experts_fills_some_ranks_five_times():
     sizes, _, total = placed("axk1", Layout(dp=1024), placement="first")
     assert sizes.max() / sizes.double().mean() == pytest.approx(5.2, abs=0.05)
     assert int(sizes.sum()) == total
 
 
-@pytest.mark.parametrize("recipe", NAMES)
+@pytest.mark.parametrize("recipe", NAMED)
 def test_a_recipes_own_plan_is_balanced(recipe):
     sizes, _, _ = placed(recipe, find(recipe).layout)
     assert sizes.max() / sizes.double().mean() < 1.1
@@ -125,7 +128,6 @@ def test_the_planner_foretells_the_dry_run(recipe):
         assert foretold == pytest.approx(traced, rel=tolerance), part
     assert dryrun.DryRun.from_json(found.to_json()) == found
     assert f"{recipe} on {find(recipe).gpus:,} GPUs".replace(",", "") in str(found)
-    assert found.seconds < 60
 
 
 @pytest.mark.parametrize(("gpus", "layout", "rank", "says"), [

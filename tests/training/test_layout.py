@@ -1,13 +1,13 @@
 """Layouts on two real processes against one process, and their shards against what every rank should hold."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import ForkedProcess
 
 from onnuri.errors import ConfigError
 from onnuri.planner.layout import Layout
@@ -44,11 +44,10 @@ def cases(recipe, small):
 def run(folder, cases):
     """What both processes measured."""
     (folder / "cases.json").write_text(json.dumps(cases))
-    started = [subprocess.Popen([sys.executable, two_ranks.__file__, str(r), str(folder)], stderr=subprocess.PIPE, text=True)
-               for r in range(2)]
-    for process in started:
-        said = process.communicate(timeout=240)[1]
-        assert process.returncode == 0, said[-3000:]
+    logs = [folder / f"{rank}.log" for rank in range(2)]
+    started = [ForkedProcess(two_ranks.__file__, rank, folder, log=log) for rank, log in enumerate(logs)]
+    for process, log in zip(started, logs, strict=True):
+        assert process.wait() == 0, log.read_text()[-3000:]
     return [json.loads((folder / f"{r}.json").read_text()) for r in range(2)]
 
 

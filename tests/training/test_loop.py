@@ -3,13 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import textwrap
-import time
 
 import pytest
 import torch
+from processes import ForkedProcess, run_program, wait_until
 from torch import nn
 
 from onnuri.errors import WeightsError
@@ -50,19 +48,17 @@ def program(tmp_path_factory):
 @pytest.fixture(scope="module")
 def straight(program, tmp_path_factory):
     out = tmp_path_factory.mktemp("straight")
-    subprocess.run([sys.executable, program, out, "0"], check=True)
+    assert run_program(program, out, "0").returncode == 0
     return torch.load(out / "final.pt")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(program, straight, tmp_path, how):
-    first = subprocess.Popen([sys.executable, program, tmp_path, "0.03"], stderr=subprocess.DEVNULL)
-    deadline = time.time() + 60
-    while not (tmp_path / "checkpoint.pt").exists() and time.time() < deadline:
-        time.sleep(0.02)
-    os.kill(first.pid, how)
+    first = ForkedProcess(program, tmp_path, "0.03", log=tmp_path.with_suffix(".log"))
+    wait_until((tmp_path / "checkpoint.pt").exists, "a checkpoint")
+    first.send_signal(how)
     assert first.wait() != 0 and not (tmp_path / "final.pt").exists()
-    subprocess.run([sys.executable, program, tmp_path, "0"], check=True)
+    assert run_program(program, tmp_path, "0").returncode == 0
     resumed = torch.load(tmp_path / "final.pt")
     assert all((resumed[k] == straight[k]).all() for k in straight)
     steps = [m["step"] for m in read_metrics(tmp_path)]
@@ -116,6 +112,6 @@ def test_a_checkpoint_that_is_not_one_is_one_line(tmp_path):
 
 
 def test_metrics_are_json_lines(program, tmp_path):
-    subprocess.run([sys.executable, program, tmp_path, "0"], check=True)
+    assert run_program(program, tmp_path, "0").returncode == 0
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     assert {"step", "seconds", "lr", "grad_norm", "loss"} <= set(line)

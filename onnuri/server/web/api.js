@@ -9,8 +9,13 @@ const FIELD = { image: "images", video: "videos", mesh: "meshes" };
 const PART = { image: "image_url", video: "video_url", mesh: "mesh_url" };
 export const OUTPUTS = ["text", "image", "audio", "video", "mesh"];
 
-/** What the server says is wrong, in its words. */
-export class ServerError extends Error {}
+/** What the server says is wrong, in the words of people, and the code of it. */
+export class ServerError extends Error {
+  constructor({ words, message, code }) {
+    super(words ?? message);
+    this.code = code;
+  }
+}
 
 /** The stream ended, and nobody had said so. */
 export class CutError extends Error {}
@@ -23,6 +28,15 @@ export async function modelsOf(key) {
   } catch {
     return [];
   }
+}
+
+/** What the server would read a file as: {kind, media_types, …}. Throws ServerError, in people's words, where it would not. */
+export async function inspect(blob, key) {
+  const body = new FormData();
+  body.append("file", blob);
+  const response = await fetch("v1/inspect", { method: "POST", headers: headersOf(key), body });
+  if (!response.ok) throw await errorIn(response);
+  return response.json();
 }
 
 /** What a request asks for. What is not set in `settings` is the model's own. */
@@ -75,23 +89,24 @@ function partOf(item) {
 export async function* ask(body, key, signal) {
   const headers = { "Content-Type": "application/json", ...headersOf(key) };
   const response = await fetch("v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
-  if (!response.ok) throw new ServerError(await messageIn(response));
+  if (!response.ok) throw await errorIn(response);
   for await (const data of events(response.body)) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
-    if (chunk.error) throw new ServerError(chunk.error.message);
+    if (chunk.error) throw new ServerError(chunk.error);
     yield chunk;
   }
   throw new CutError();
 }
 
-const headersOf = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
+/** Of every request: the key, and the page's language, in which the server says what goes wrong. */
+const headersOf = (key) => ({ "Accept-Language": document.documentElement.lang, ...(key ? { Authorization: `Bearer ${key}` } : {}) });
 
-async function messageIn(response) {
+async function errorIn(response) {
   try {
-    return (await response.json()).error.message;
+    return new ServerError((await response.json()).error);
   } catch {
-    return `${response.status} ${response.statusText}`;
+    return new ServerError({ message: `${response.status} ${response.statusText}` });
   }
 }
 

@@ -3,7 +3,7 @@
 
 import { asWav, dataUri, drawn } from "./media.js";
 
-const MOST_SECONDS = 30; // what the server reads
+const MOST_SECONDS = 15; // what the model hears
 
 /** Begins to record; `stop()` ends it and `item` is then the sound. */
 export async function record() {

@@ -1,7 +1,7 @@
 /* What the next message will be: its words, its attachments, what is wanted back. Files come by button, drop, paste,
    microphone and camera. Knows no server and no conversation: `on.send` and `on.stop` are given. */
 
-import { OUTPUTS } from "./api.js";
+import { OUTPUTS, ServerError, inspect } from "./api.js";
 import { close, look, record, shoot } from "./capture.js";
 import { MOST_MB, itemOf, sizeOf } from "./media.js";
 import { element, icon, iconButton, shown } from "./view.js";
@@ -79,11 +79,11 @@ function grow() {
 async function addFiles(files) {
   for (const file of files) {
     try {
-      const item = file.size > MOST_MB * 2 ** 20 ? "error_large" : (await itemOf(file)) ?? "error_kind";
-      if (item.kind) attach(item);
-      else notice(item, { name: file.name, most: MOST_MB });
-    } catch {
-      notice("error_read", { name: file.name });
+      if (file.size > MOST_MB * 2 ** 20) notice("error_large", { name: file.name, most: MOST_MB });
+      else attach(await itemOf(file, (blob) => inspect(blob, settings.key)));
+    } catch (error) {
+      if (error instanceof ServerError) notice("error_file", { name: file.name, words: error.message });
+      else notice(error instanceof TypeError ? "error_network" : "error_read", { name: file.name });
     }
   }
 }

@@ -1,7 +1,7 @@
 /* Media as the page holds them: {kind, url, name}, the url a data URI. From files, to files, and samples to WAV.
    Knows no server beyond the formats that it reads, and no element of the page. */
 
-/** File endings that the server reads, with kind and media type. It takes a GIF for a video. */
+/** Endings of files that are saved, with kind and media type. What is read, the server decides. */
 const ENDINGS = {
   png: ["image", "image/png"], jpg: ["image", "image/jpeg"], jpeg: ["image", "image/jpeg"], webp: ["image", "image/webp"],
   wav: ["audio", "audio/wav"], flac: ["audio", "audio/flac"], mp3: ["audio", "audio/mpeg"], ogg: ["audio", "audio/ogg"],
@@ -10,19 +10,18 @@ const ENDINGS = {
 };
 export const MOST_MB = 16; // the server reads 24 MiB a request, and base64 makes four bytes of three
 const REDRAWN_SIDE = 2048;
-const KEPT_BYTES = 4 * 2 ** 20; // larger pictures are redrawn smaller
 const DECODED_HZ = 24_000;
 
-/** The item that a file is; null for kinds that nobody reads. Rejects where it cannot be decoded. */
-export async function itemOf(file) {
-  const ending = file.name.split(".").pop().toLowerCase();
-  const known = ENDINGS[ending] ?? Object.values(ENDINGS).find(([, type]) => type === file.type);
-  const kind = known?.[0] ?? file.type.split("/")[0];
-  const fits = known && !(kind === "image" && file.size > KEPT_BYTES);
-  if (fits) return { kind, url: await dataUri(new Blob([file], { type: known[1] })), name: file.name };
-  if (kind === "image") return { kind, url: await dataUri(await redrawn(file)), name: `${file.name}.png` };
-  if (kind === "audio") return { kind, url: await dataUri(await asWav(file)), name: `${file.name}.wav` };
-  return null;
+/** The item that a file is, as `inspect` says, which rejects what is not read; a picture of too many pixels is redrawn. */
+export async function itemOf(file, inspect) {
+  let sent = file;
+  const about = await inspect(sent).catch(async (error) => {
+    if (error.code !== "too_many_pixels" || !file.type.startsWith("image/")) throw error;
+    sent = await redrawn(file);
+    return inspect(sent);
+  });
+  const type = about.media_types.find((t) => t.startsWith(`${about.kind}/`)) ?? about.media_types[0];
+  return { kind: about.kind, url: await dataUri(new Blob([sent], { type })), name: file.name };
 }
 
 export function dataUri(blob) {
@@ -70,7 +69,7 @@ export function wav(samples, hz) {
   return new Blob([header, samples], { type: "audio/wav" });
 }
 
-/** Any sound that the browser can decode, as WAV: the server reads neither WebM nor AAC. */
+/** Any sound that the browser can decode, as WAV, which every browser plays again. */
 export async function asWav(blob) {
   const sound = await new OfflineAudioContext(1, 1, DECODED_HZ).decodeAudioData(await blob.arrayBuffer());
   const channels = Array.from({ length: sound.numberOfChannels }, (_, k) => sound.getChannelData(k));

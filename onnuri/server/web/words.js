@@ -19,7 +19,7 @@ const TABLE = {
   attach: ["파일 붙이기", "Attach files"],
   record: ["말 녹음하기", "Record sound"],
   record_stop: ["녹음 끝내기", "Stop recording"],
-  recording: ["녹음 중: 다시 누르면 끝납니다 (30초까지)", "Recording: press again to end it (30 seconds at most)"],
+  recording: ["녹음 중: 다시 누르면 끝납니다 (15초까지)", "Recording: press again to end it (15 seconds at most)"],
   camera: ["사진 찍기", "Take a picture"],
   camera_title: ["사진 찍기", "Take a picture"],
   shoot: ["찍기", "Shoot"],
@@ -62,8 +62,7 @@ const TABLE = {
 
   error_network: ["서버에 닿지 않습니다. 서버가 도는지 보고 다시 물어보세요.", "The server cannot be reached. See whether it is running, then ask again."],
   error_cut: ["답이 끝나기 전에 연결이 끊겼습니다. 다시 물어보세요.", "The connection ended before the answer did. Ask again."],
-  error_kind: ["{name}: 읽을 수 없는 종류입니다. 그림, 소리, 동영상(MP4, GIF), 3D(GLB, OBJ, PLY, STL)를 주세요.",
-    "{name}: not of a kind that is read. Give a picture, a sound, a video (MP4, GIF) or a mesh (GLB, OBJ, PLY, STL)."],
+  error_file: ["{name}: {words}", "{name}: {words}"],
   error_large: ["{name}: 너무 큽니다. 모두 합쳐 {most} MB까지 보낼 수 있습니다.", "{name}: too large. All files together may have {most} MB."],
   error_read: ["{name}: 읽지 못했습니다.", "{name}: could not be read."],
   error_microphone: ["마이크를 쓸 수 없습니다. 브라우저에서 허락했는지 보세요.", "The microphone cannot be used. See whether the browser allows it."],

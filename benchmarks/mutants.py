@@ -1,0 +1,254 @@
+"""Change one line of the library at a time and see whether a test notices: the measure of what tests guard.
+
+Draws mutants at random (by a seed) from the functions of some folders, applies each to a copy of the project, runs the tests
+of `make test` (those nearest first, ending at the first failure), and writes a table. What is changed: a comparison, an
+operator of arithmetic, `and` and `or`, a condition, a number within a function, a statement that is left out, a keyword
+argument that is left out. Not drawn from: docstrings, messages of errors, type annotations, `assert`, defaults of configuration
+classes (a budget of 70 minutes is not right or wrong).
+
+    python benchmarks/mutants.py --count 40 --seed 1              # training, model, codecs
+    python benchmarks/mutants.py --only 17 --seed 1               # one again, with the tests' own output
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+ROOT = Path(__file__).parents[1]
+COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+               ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
+ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+              ast.Mod: ast.FloorDiv, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}
+NEAREST = {
+    "training": ["tests/training", "tests/recipes", "tests/test_end_to_end.py"],
+    "model": ["tests/model", "tests/decoding", "tests/training", "tests/test_end_to_end.py", "tests/recipes"],
+    "codecs": ["tests/codecs", "tests/data", "tests/model", "tests/evaluation", "tests/test_end_to_end.py"],
+}
+"""the tests that are run for a folder, in order; `make test` has more, so a survivor here may still die there"""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One changed line."""
+
+    path: str
+    line: int
+    before: str
+    after: str
+    source: str
+    """the whole changed file"""
+
+
+class _Sites(ast.NodeVisitor):
+    """Collect (node, change) pairs within functions; a change is applied to a copy of the tree by the node's index."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[ast.AST, str]] = []
+        self.inside = 0
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.inside += 1
+        body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+        for statement in body:
+            self.visit(statement)
+        self.inside -= 1
+
+    def visit_Assert(self, node: ast.Assert) -> None:
+        """Leave assertions alone."""
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        """Leave messages alone."""
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        """Leave texts alone."""
+
+    def generic_visit(self, node: ast.AST) -> None:
+        if self.inside:
+            self.found.extend((node, change) for change in changes_of(node))
+        super().generic_visit(node)
+
+
+def changes_of(node: ast.AST) -> list[str]:
+    """Name the changes that a node can have."""
+    found = []
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
+        found.append("comparison")
+    if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC and not _is_type(node):
+        found.append("arithmetic")
+    if isinstance(node, ast.BoolOp):
+        found.append("boolean")
+    if isinstance(node, (ast.If, ast.While, ast.IfExp)):
+        found.append("condition")
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        found.append("number")
+    if isinstance(node, (ast.Assign, ast.AugAssign)) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+        found.append("left out")
+    if isinstance(node, ast.Call) and node.keywords:
+        found.append("keyword")
+    return found
+
+
+def _is_type(node: ast.BinOp) -> bool:
+    """Whether `A | B` stands for a union of types."""
+    return isinstance(node.op, ast.BitOr) and any(isinstance(side, ast.Constant) and side.value is None
+                                                  for side in (node.left, node.right))
+
+
+def apply(node: ast.AST, change: str) -> None:
+    """Change a node in place."""
+    if change == "comparison" and isinstance(node, ast.Compare):
+        node.ops[0] = COMPARISONS[type(node.ops[0])]()
+    elif change == "arithmetic" and isinstance(node, ast.BinOp):
+        node.op = ARITHMETIC[type(node.op)]()
+    elif change == "boolean" and isinstance(node, ast.BoolOp):
+        node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+    elif change == "condition" and isinstance(node, (ast.If, ast.While, ast.IfExp)):
+        node.test = ast.UnaryOp(ast.Not(), node.test)
+    elif change == "number" and isinstance(node, ast.Constant):
+        value = node.value
+        assert isinstance(value, (int, float))
+        node.value = value + 1 if isinstance(value, int) else (value * 2 if value else 1.0)
+    elif change == "keyword" and isinstance(node, ast.Call):
+        node.keywords.pop()
+
+
+def mutants_of(path: Path) -> list[tuple[int, str]]:
+    """List (index of a site, its change) of a file."""
+    sites = _Sites()
+    sites.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return [(k, change) for k, (_, change) in enumerate(sites.found)]
+
+
+def made(path: Path, index: int) -> Mutant | None:
+    """Return the mutant of a site, whose file differs in the lines of one statement; None where nothing would change."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    sites = _Sites()
+    sites.visit(tree)
+    node, change = sites.found[index]
+    statement = _statement_of(tree, node)
+    before = ast.unparse(statement)
+    if change == "left out":
+        replacement: ast.stmt = ast.Pass()
+    else:
+        original = copy.deepcopy(node)
+        apply(node, change)
+        replacement = copy.deepcopy(statement)
+        after_node = node
+        for name in node._fields:  # the tree is read again below, so undo
+            setattr(after_node, name, getattr(original, name))
+    after = ast.unparse(replacement)
+    if before == after:
+        return None
+    lines = text.splitlines(keepends=True)
+    start, end = statement.lineno, statement.end_lineno or statement.lineno
+    indent = " " * statement.col_offset
+    changed = "".join(indent + line + "\n" for line in after.splitlines())
+    source = "".join(lines[: start - 1]) + changed + "".join(lines[end:])
+    try:
+        compile(source, str(path), "exec")
+    except SyntaxError:
+        return None
+    shown = next(((a, b) for a, b in zip(before.splitlines(), after.splitlines()) if a != b), (before, after))
+    return Mutant(str(path.relative_to(ROOT)), getattr(node, "lineno", start), shown[0].strip(), shown[1].strip(), source)
+
+
+def _statement_of(tree: ast.AST, node: ast.AST) -> ast.stmt:
+    """Return the innermost statement that a node is part of."""
+    best: ast.stmt | None = None
+    for candidate in ast.walk(tree):
+        if isinstance(candidate, ast.stmt) and any(part is node for part in ast.walk(candidate)) and (
+                best is None or any(part is candidate for part in ast.walk(best))):
+            best = candidate
+    assert best is not None
+    return best
+
+
+def drawn(folders: tuple[str, ...], count: int, seed: int) -> list[Mutant]:
+    """Draw mutants, evenly over all sites of all files."""
+    sites = [(path, index) for folder in folders for path in sorted((ROOT / "onnuri" / folder).glob("*.py"))
+             for index, _ in mutants_of(path)]
+    random.Random(seed).shuffle(sites)
+    found: list[Mutant] = []
+    for path, index in sites:
+        if len(found) == count:
+            break
+        mutant = made(path, index)
+        if mutant and not any(m.path == mutant.path and m.line == mutant.line for m in found):
+            found.append(mutant)
+    return found
+
+
+def killed_by(mutant: Mutant, folder: Path, limit_seconds: float, show: bool = False) -> str | None:
+    """Return the test that fails, "did not end" for a run beyond the limit, or None where all pass."""
+    target = folder / mutant.path
+    original = target.read_text(encoding="utf-8")
+    target.write_text(mutant.source, encoding="utf-8")
+    try:
+        for tests in NEAREST[mutant.path.split("/")[1]]:
+            try:
+                done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests], cwd=folder,
+                                      env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+                                      capture_output=True, text=True, timeout=limit_seconds)
+            except subprocess.TimeoutExpired:
+                return f"did not end: {tests}"
+            if show:
+                print(done.stdout)
+            if done.returncode != 0:
+                said = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+                return (said[0].split(" - ")[0] if said else f"{tests}: status {done.returncode}")
+    finally:
+        target.write_text(original, encoding="utf-8")
+    return None
+
+
+def main(count: int = 40, seed: int = 1, folders: tuple[str, ...] = ("training", "model", "codecs"), only: int | None = None,
+         limit_seconds: float = 900.0, dry: bool = False, json_path: Path = ROOT / "benchmarks/results/mutants.json") -> None:
+    """Draw mutants and run the tests against each."""
+    mutants = drawn(folders, count, seed)
+    if dry:
+        for k, m in enumerate(mutants):
+            print(f"{k:3} {m.path}:{m.line}\n      - {m.before}\n      + {m.after}")
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "onnuri"
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "out", ".mypy_cache"))
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        for k, mutant in enumerate(mutants):
+            if only is not None and k != only:
+                continue
+            began = time.time()
+            killer = killed_by(mutant, folder, limit_seconds, only is not None)
+            rows.append({"path": mutant.path, "line": mutant.line, "before": mutant.before, "after": mutant.after,
+                         "killer": killer})
+            print(f"{k:3} {'killed  ' if killer else 'SURVIVES'} {mutant.path}:{mutant.line} {time.time() - began:.0f} s\n"
+                  f"      - {mutant.before}\n      + {mutant.after}\n      {killer or ''}", flush=True)
+    dead = sum(r["killer"] is not None for r in rows)
+    print(f"{dead} of {len(rows)} die")
+    if only is None:
+        json_path.write_text(json.dumps({"seed": seed, "count": len(rows), "killed": dead, "folders": folders,
+                                         "machine": platform.processor() or platform.machine(), "mutants": rows}, indent=1,
+                                        ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,216 @@
+"""THE table of file formats that are read: what each is, who decodes it, and how it begins.
+
+Every door reads it (page, command line, `file` parts, `*_url` parts, uploads, jobs), so that one file has one verdict.
+A file is what its own bytes say; its name is never asked. The rows are what Pillow, libsndfile, PyAV and trimesh can
+decode here and now; formats that people send and none of them reads are named too, so that the refusal can say so.
+
+Knows no decoder's internals and decodes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from typing import Literal
+
+from PIL import Image
+
+from onnuri.modality import Medium
+
+Family = Literal["picture", "sound", "movie", "mesh"]
+MEDIA_OF: dict[Family, tuple[Medium, ...]] = {"picture": ("image", "video"), "sound": ("audio",),
+                                              "movie": ("video", "audio"), "mesh": ("shape",)}
+"""what a file of a family may turn out to be: a picture may move, a movie may have sound alone"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Format:
+    """One format: its name, its decoder's name for it, and how files of it are usually called."""
+
+    name: str
+    family: Family
+    decoder: str
+    """Pillow's format, "sndfile", PyAV's demuxer, or trimesh's file type"""
+    demuxer: str = ""
+    """of a sound that libsndfile may refuse: PyAV's, which is asked then"""
+    suffixes: tuple[str, ...]
+    media_types: tuple[str, ...]
+
+
+def _picture(name: str, pillow: str, suffixes: str, *media_types: str) -> Format:
+    return Format(name=name, family="picture", decoder=pillow, suffixes=tuple(suffixes.split()), media_types=media_types)
+
+
+def _sound(name: str, demuxer: str, suffixes: str, *media_types: str) -> Format:
+    return Format(name=name, family="sound", decoder="sndfile", demuxer=demuxer, suffixes=tuple(suffixes.split()),
+                  media_types=media_types)
+
+
+def _movie(name: str, demuxer: str, suffixes: str, *media_types: str) -> Format:
+    return Format(name=name, family="movie", decoder=demuxer, suffixes=tuple(suffixes.split()), media_types=media_types)
+
+
+def _mesh(name: str, suffixes: str, *media_types: str) -> Format:
+    return Format(name=name, family="mesh", decoder=name.lower(), suffixes=tuple(suffixes.split()), media_types=media_types)
+
+
+_ALL = (
+    _picture("PNG", "PNG", ".png .apng", "image/png", "image/apng"),
+    _picture("JPEG", "JPEG", ".jpg .jpeg .jpe .jfif .mpo", "image/jpeg"),
+    _picture("WebP", "WEBP", ".webp", "image/webp"),
+    _picture("GIF", "GIF", ".gif", "image/gif"),
+    _picture("AVIF", "AVIF", ".avif .avifs", "image/avif"),
+    _picture("BMP", "BMP", ".bmp .dib", "image/bmp"),
+    _picture("TIFF", "TIFF", ".tif .tiff", "image/tiff"),
+    _picture("JPEG 2000", "JPEG2000", ".jp2 .j2k .jpx", "image/jp2"),
+    _picture("PPM", "PPM", ".ppm .pgm .pbm .pnm .pfm", "image/x-portable-pixmap"),
+    _picture("QOI", "QOI", ".qoi", "image/qoi"),
+    _picture("ICO", "ICO", ".ico", "image/vnd.microsoft.icon", "image/x-icon"),
+    _picture("PSD", "PSD", ".psd", "image/vnd.adobe.photoshop"),
+    _picture("DDS", "DDS", ".dds", "image/vnd-ms.dds"),
+    _sound("WAV", "wav", ".wav .w64 .rf64", "audio/wav", "audio/x-wav", "audio/vnd.wave"),
+    _sound("FLAC", "flac", ".flac", "audio/flac", "audio/x-flac"),
+    _sound("MP3", "mp3", ".mp3 .mp2", "audio/mpeg", "audio/mp3"),
+    _sound("AIFF", "aiff", ".aif .aiff .aifc", "audio/aiff", "audio/x-aiff"),
+    _sound("AU", "au", ".au .snd", "audio/basic"),
+    _sound("CAF", "caf", ".caf", "audio/x-caf"),
+    _movie("Ogg", "ogg", ".ogg .oga .opus .ogv", "audio/ogg", "video/ogg", "audio/opus"),
+    _movie("MP4", "mov", ".mp4 .m4v .mov .qt .3gp .3g2 .m4a .m4b", "video/mp4", "video/quicktime", "audio/mp4", "audio/x-m4a",
+           "video/3gpp", "audio/m4a"),
+    _movie("WebM", "matroska", ".webm .mkv .mka", "video/webm", "audio/webm", "video/x-matroska", "audio/x-matroska"),
+    _movie("AVI", "avi", ".avi", "video/x-msvideo", "video/avi"),
+    _movie("MPEG-TS", "mpegts", ".ts .mts .m2ts", "video/mp2t"),
+    _movie("MPEG", "mpeg", ".mpg .mpeg .vob", "video/mpeg"),
+    _movie("FLV", "flv", ".flv", "video/x-flv"),
+    _movie("ASF", "asf", ".wmv .wma .asf", "video/x-ms-wmv", "audio/x-ms-wma", "video/x-ms-asf"),
+    _movie("AAC", "aac", ".aac", "audio/aac", "audio/x-aac"),
+    _movie("AMR", "amr", ".amr", "audio/amr"),
+    _mesh("GLB", ".glb", "model/gltf-binary"),
+    _mesh("glTF", ".gltf", "model/gltf+json"),
+    _mesh("OBJ", ".obj", "model/obj"),
+    _mesh("PLY", ".ply", "model/ply"),
+    _mesh("STL", ".stl", "model/stl"),
+    _mesh("OFF", ".off", "model/off"),
+)
+
+UNREAD = ("HEIC", "PDF", "SVG", "HTML", "PostScript", "ZIP", "gzip", "FBX", "Blender", "MIDI", "RAR", "7z")
+"""formats that people send and no decoder here reads: the refusal names them"""
+
+
+@functools.cache
+def table() -> tuple[Format, ...]:
+    """The formats that are read here: those of Pillow only as far as this Pillow was built with them."""
+    Image.init()
+    return tuple(f for f in _ALL if f.family != "picture" or f.decoder in Image.OPEN)
+
+
+def named(name: str) -> Format:
+    """The format of a name."""
+    return next(f for f in table() if f.name == name)
+
+
+def names(family: Family | None = None) -> str:
+    """The formats of a family, or all of them, for a sentence."""
+    return ", ".join(f.name for f in table() if family in (None, f.family))
+
+
+def sniff(data: bytes) -> Format | str | None:
+    """The format of a file by its own beginning; the name of one that nobody here reads; None for none that is known."""
+    head = data[:64]
+    if unread := _unread(data):
+        return unread
+    for known in (_sound_or_movie(head, data), _mesh_name(data)):
+        if known:
+            return named(known)
+    for picture in table():
+        if picture.family == "picture":
+            accepts = Image.OPEN[picture.decoder][1]
+            if accepts and accepts(head[:16]) is True:
+                return picture
+    return None
+
+
+def _unread(data: bytes) -> str:
+    head = data[:64]
+    if head[4:8] == b"ftyp":
+        brands = {head[8:12], *(head[k : k + 4] for k in range(16, min(int.from_bytes(head[:4], "big"), 64), 4))}
+        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"} and not brands & {b"isom", b"mp41", b"mp42", b"qt  "}:
+            return "HEIC"
+    for name, magic in (("PDF", b"%PDF"), ("PostScript", b"%!PS"), ("ZIP", b"PK\x03\x04"), ("gzip", b"\x1f\x8b"),
+                        ("FBX", b"Kaydara FBX"), ("Blender", b"BLENDER"), ("MIDI", b"MThd"), ("RAR", b"Rar!"),
+                        ("7z", b"7z\xbc\xaf")):
+        if head.startswith(magic):
+            return name
+    words = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if words.startswith((b"<svg", b"<?xml")) and b"<svg" in data[:4096].lower():
+        return "SVG"
+    return "HTML" if words.startswith((b"<!doctype html", b"<html")) else ""
+
+
+_MAGIC = (("FLAC", b"fLaC"), ("AU", b".snd"), ("CAF", b"caff"), ("MP3", b"ID3"), ("Ogg", b"OggS"), ("WAV", b"RF64"),
+          ("WAV", b"RIFX"), ("WAV", b"riff\x2e\x91\xcf\x11"), ("WebM", b"\x1a\x45\xdf\xa3"), ("FLV", b"FLV\x01"),
+          ("MPEG", b"\0\0\x01\xba"), ("MPEG", b"\0\0\x01\xb3"), ("AMR", b"#!AMR"), ("ASF", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"))
+
+
+def _sound_or_movie(head: bytes, data: bytes) -> str:
+    for name, magic in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] in (b"WAVE", b"AVI "):
+        return "WAV" if head[8:12] == b"WAVE" else "AVI"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "AIFF"
+    if head[4:8] == b"ftyp":
+        return "" if head[8:12] in (b"avif", b"avis") else "MP4"
+    if head[4:8] in (b"moov", b"mdat", b"wide") and int.from_bytes(head[:4], "big") in (0, 1, *range(8, 2**31)):
+        return "MP4"  # QuickTime before there was ftyp
+    if len(data) > 376 and data[0] == data[188] == data[376] == 0x47:
+        return "MPEG-TS"
+    if len(head) > 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # ADTS: a sync word and layer 0
+        return "AAC"
+    if len(head) > 3 and head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE4) and head[1] & 0x18 != 0x08:  # MPEG layers 3 and 2
+        return "MP3" if head[2] & 0xF0 != 0xF0 else ""
+    return ""
+
+
+_OBJ = frozenset((b"v", b"vt", b"vn", b"vp", b"f", b"o", b"g", b"s", b"l", b"p", b"mtllib", b"usemtl"))
+"""statements with which an OBJ may begin"""
+
+
+def _mesh_name(data: bytes) -> str:
+    head = data[:16]
+    if head.startswith(b"glTF"):
+        return "GLB"
+    if head.startswith(b"ply") and head[3:4] in (b"\n", b"\r", b" "):
+        return "PLY"
+    if len(data) >= 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little"):
+        return "STL"
+    begins = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if begins.startswith(b"solid") and b"facet" in data[:4096]:
+        return "STL"
+    if begins.startswith((b"OFF", b"COFF", b"NOFF")):
+        return "OFF"
+    if begins.startswith(b"{") and b'"asset"' in data:
+        return "glTF" if _is_gltf(data) else ""
+    return "OBJ" if _first_statement(data) in _OBJ else ""
+
+
+def _is_gltf(data: bytes) -> bool:
+    try:
+        return "version" in json.loads(data)["asset"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _first_statement(data: bytes) -> bytes:
+    """The first word of the first line that is neither blank nor a comment, however long the comments are."""
+    at = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        words = data[at : min(end, at + 200)].split(None, 1)
+        if words and not words[0].startswith(b"#"):
+            return words[0] if len(words) > 1 else b""
+        at = end + 1
+    return b""

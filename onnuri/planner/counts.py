@@ -1,0 +1,263 @@
+"""How many of the GPUs that are there a plan should use: the count, at most all, that trains a recipe soonest.
+
+What is best of all counts up to a number cannot fall when the number grows, so tokens never do. Knows no engine and no
+figure of a plan; `search.py` finds layouts on one count, and bounds what other counts could reach.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.goodput import DAY
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.layout import Precision
+from onnuri.planner.recipe import Recipe, TrainingStage
+from onnuri.planner.search import Board, Fit, Problem, Stream, fastest_on
+from onnuri.planner.timing import Timer
+
+Engines = Literal["here", "any"]
+"""whose layouts a plan takes: Onnuri's own trainer's where there is one, or any engine's"""
+EVERY, NODES = 4_096, 32_768
+"""GPUs up to which every count is tried, and up to which whole nodes are; beyond, eight nodes at a time. What is not tried
+is less than 0.2 % larger than what is"""
+OTHER_BATCH = 0.1
+"""of a recipe's batch that another may be larger or smaller, where it is not the nearest that divides"""
+WINDOW = 64
+"""counts that are bounded together"""
+Report = Callable[[int, int], None]
+"""is told how far the search is: the GPUs that are tried, and the best count so far"""
+
+
+def quiet(gpus: int, best: int) -> None:
+    """Say nothing."""
+
+
+def admissible(most: int, node: int) -> list[int]:
+    """Counts of GPUs that are tried, the largest first. Whether a count is tried does not depend on `most`."""
+    return [n for n in range(most, 0, -1)
+            if n <= EVERY or n % (node if n <= NODES else 8 * node) == 0]
+
+
+def sequences_on(stage: TrainingStage, gpus: int, here: bool) -> int:
+    """Sequences a batch of a stage on so many GPUs: the nearest whole number a GPU. A batch with fewer sequences than there
+    are GPUs gets one a GPU where all is to run `here`, else one a rank, of the most ranks that divide the GPUs."""
+    return batches(stage, gpus, here)[0]
+
+
+def batches(stage: TrainingStage, gpus: int, here: bool) -> list[int]:
+    """Sequences a batch that a search may take: the nearest, and the next on the other side unless it is more than
+    `OTHER_BATCH` from what the recipe says. Nine sequences a GPU do not divide as eight do."""
+    wanted = stage.batch_tokens / stage.tokens_per_sequence
+    most = gpus if here else max(1, min(gpus, stage.batch_tokens // stage.tokens_per_sequence))
+    unit = next(n for n in range(most, 0, -1) if gpus % n == 0)
+    nearest = max(1, round(wanted / unit))
+    other = nearest + (1 if nearest * unit < wanted else -1)
+    near = other > 0 and nearest * unit != wanted and abs(other * unit / wanted - 1) <= OTHER_BATCH
+    return [nearest * unit, other * unit] if near else [nearest * unit]
+
+
+class Choice(NamedTuple):
+    """GPUs that are used."""
+
+    score: float
+    """what they reach, by the aim; 0 where nothing is known"""
+    gpus: int
+    sequences: int
+    """a batch of the largest stage"""
+
+
+class Laid(NamedTuple):
+    """A stage's layout, and the sequences a batch that it was found for."""
+
+    fit: Fit
+    sequences: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Aim:
+    """What a plan is to reach; more of `score` is better."""
+
+    days: float | None
+    usd: float | None
+    usd_per_hour: float
+    encoding_hours: float
+    """GPU hours to encode the media of the whole recipe"""
+
+    def score(self, gpus: int, days: float) -> float:
+        """Shares of the recipe that are trained in the time and for the dollars; without a date, one over its days."""
+        if self.days is None:
+            return 1 / days
+        return min(self.days / days, self._affordable(gpus, days))
+
+    def layouts_depend_on(self) -> list[float] | None:
+        """What of the aim the best layouts depend on: nothing, unless a date and dollars limit together."""
+        if self.days is None or self.usd is None:
+            return None
+        return [self.days, self.usd, self.usd_per_hour, self.encoding_hours]
+
+    def most_days(self, gpus: int, score: float) -> float:
+        """Days of the whole recipe beyond which the score is not reached."""
+        if score <= 0:
+            return math.inf
+        if self.days is None:
+            return 1 / score
+        if self.usd is None:
+            return self.days / score
+        hours = self.usd / (score * self.usd_per_hour) - self.encoding_hours
+        return min(self.days / score, hours / (24 * gpus))
+
+    def _affordable(self, gpus: int, days: float) -> float:
+        if self.usd is None:
+            return math.inf
+        return self.usd / (self.usd_per_hour * (24 * gpus * days + self.encoding_hours))
+
+
+class Counts:
+    """Tries counts of GPUs for a recipe on one kind of cluster."""
+
+    def __init__(self, recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], release: float | None,
+                 goodput: Callable[[int], float], frozen: float, report: Report = quiet) -> None:
+        self.recipe, self.cluster, self.precisions, self.release = recipe, cluster, precisions, release
+        self.goodput, self.report = functools.cache(goodput), report
+        self.weights = {s.name: s.tokens * (frozen if s.trains != "all" else 1.0) for s in recipe.stages}
+        """tokens of a stage, less where it trains only embeddings and so takes less time"""
+        self.main = max(recipe.stages, key=lambda s: s.tokens)
+        self._timers: dict[tuple[Architecture, int], Timer] = {}
+        self.days: dict[int, float] = {}
+        """of the whole recipe on the counts that were searched to the end"""
+        self._floors: dict[bool, float] = {}
+        self._stages: dict[tuple[str, int, bool, bool], Laid | None] = {}
+
+    def timer(self, a: Architecture, tokens: int) -> Timer:
+        """One for all searches of a model and a length."""
+        if (a, tokens) not in self._timers:
+            self._timers[a, tokens] = Timer(a, self.cluster, tokens, self.release)
+        return self._timers[a, tokens]
+
+    def model(self, stage: TrainingStage) -> Architecture:
+        """Text alone is trained before the vocabulary grows."""
+        return self.recipe.omni if stage.media_share else self.recipe.architecture
+
+    def with_batch(self, sequences: int) -> Recipe:
+        """The recipe with such a batch in its largest stage, and in those that are trained in its layout."""
+        return self.recipe.replace(stages=tuple(
+            s.replace(batch_tokens=sequences * s.tokens_per_sequence) if self.like_main(s) else s for s in self.recipe.stages))
+
+    def problem(self, stage: TrainingStage, here: bool) -> Problem:
+        """A stage's search."""
+        return Problem(self.timer(self.model(stage), stage.tokens_per_sequence), self.precisions, here, self.cluster.gpus)
+
+    def fastest(self, stage: TrainingStage, gpus: int, sequences: int, here: bool) -> Fit | None:
+        """The fastest layout of a stage on so many GPUs."""
+        problem, board = self.problem(stage, here), Board(1)
+        fastest_on(problem, gpus, sequences, Stream(problem, [(gpus, sequences)]), board)
+        return board.best
+
+    def choose(self, aim: Aim, engines: Engines, here: bool, exact: bool = False) -> Choice:
+        """The count that reaches most, and all GPUs where none holds the recipe (or `exact` asks for them). With `engines`
+        "here", counts on which Onnuri's trainer holds the largest stage come first; any engine's are taken where none
+        does, and where a cluster too small for Onnuri's trainer reaches more."""
+        most = self.cluster.gpus
+        counts = [most] if exact else admissible(most, self.cluster.node)
+        own = here or engines == "here"
+        best = self._best(counts, aim, own, here, Choice(0.0, most, sequences_on(self.main, most, here)))
+        if own and not here:
+            if best.score > 0:
+                counts = [] if exact else self._too_few(counts, aim, best)
+            best = self._best(counts, aim, False, False, best)
+        return best
+
+    def _best(self, counts: list[int], aim: Aim, own: bool, here: bool, best: Choice) -> Choice:
+        """The best choice, the one that is known counted. A smaller count is searched only if its bound is better than
+        the best so far, and only for what is better."""
+        problem = self.problem(self.main, own)
+        for first in range(0, len(counts), WINDOW):  # bounds are finer on counts that are alike
+            window = [(n, sequences) for n in counts[first:first + WINDOW] for sequences in batches(self.main, n, here)]
+            if not self._could(window, aim, problem, best):
+                continue
+            stream = Stream(problem, window)
+            for gpus, sequences in window:
+                board = Board(1, self._limit(gpus, aim, best.score, self._least(stream)))
+                fastest_on(problem, gpus, sequences, stream, board)
+                if board.best:
+                    days = self._days(gpus, board.best, sequences, own, here)
+                    self.days[gpus] = min(self.days.get(gpus, math.inf), days or math.inf)
+                    best = max(best, Choice(aim.score(gpus, days), gpus, sequences)) if days else best
+                self.report(gpus, best.gpus)
+        return best
+
+    def _could(self, window: list[tuple[int, int]], aim: Aim, problem: Problem, best: Choice) -> bool:
+        """Whether a count of a window could be better than the best, with the fastest layers there are."""
+        least = self._floor(problem.here)
+        return any(self._limit(gpus, aim, best.score, least) >= least for gpus, _ in window)
+
+    def _floor(self, here: bool) -> float:
+        """Less than the pace of the largest stage on any number of GPUs."""
+        if here not in self._floors:
+            self._floors[here] = Stream(self.problem(self.main, here), [(1, 1)]).floor
+        return self._floors[here]
+
+    def _too_few(self, counts: list[int], aim: Aim, best: Choice) -> list[int]:
+        """Counts too small for Onnuri's trainer on which another engine's could be better than the best."""
+        least = self._floor(False)
+        could = [n for n in counts if self._limit(n, aim, best.score, least) >= least]
+        held = functools.partial(self.fastest, self.main, here=True)
+        if not could:
+            return []
+        below = sorted(range(1, could[-1]), key=lambda n: (n % 64 > 0, n % 8 > 0, -n))  # the likeliest first
+        if any(held(n, sequences) for n in below for sequences in batches(self.main, n, False)):
+            return []
+        smallest = next((n for n in reversed(could) for sequences in batches(self.main, n, False)
+                         if held(n, sequences)), could[0] + 1)
+        return [n for n in could if n < smallest]
+
+    def _least(self, stream: Stream) -> float:
+        """Less than the pace of any layout on a stream's counts."""
+        first = next(iter(stream), None)
+        return first.pace if first else math.inf
+
+    def _limit(self, gpus: int, aim: Aim, score: float, least: float) -> float:
+        """GPU seconds per token of the largest stage that would be better than the score, where other stages of its length
+        take no less per token than its fastest layout."""
+        alike = sum(w for s in self.recipe.stages if (w := self.weights[s.name]) and s is not self.main
+                    and s.tokens_per_sequence == self.main.tokens_per_sequence)
+        seconds = aim.most_days(gpus, score) * DAY * gpus * self.goodput(gpus)
+        return (seconds - alike * (least if math.isfinite(least) else 0.0)) / self.weights[self.main.name]
+
+    def _days(self, gpus: int, main: Fit, sequences: int, own: bool, here: bool) -> float:
+        """Days of the whole recipe, 0 where a stage fits in no layout."""
+        total = 0.0
+        for s in self.recipe.stages:
+            if self.like_main(s):
+                pace = main.pace
+            elif laid := self.stage(s, gpus, own and main.layout.engine is None, here):
+                pace = laid.fit.pace
+            else:
+                return 0.0
+            total += self.weights[s.name] * pace
+        return total / (gpus * self.goodput(gpus) * DAY)
+
+    def stage(self, s: TrainingStage, gpus: int, own: bool, here: bool) -> Laid | None:
+        """The fastest layout of a stage by itself: with `own` one that is runnable here, with a sequence a GPU if its
+        batch has fewer; else, unless all must be `here`, any."""
+        key = (s.name, gpus, own, here)
+        if key not in self._stages:
+            tries = [True] * (own or here) + [False] * (not here)
+            self._stages[key] = next(filter(None, (self._any_batch(s, gpus, only) for only in tries)), None)
+        return self._stages[key]
+
+    def _any_batch(self, s: TrainingStage, gpus: int, here: bool) -> Laid | None:
+        """The fastest layout with the best of the batches that divide."""
+        fits = [Laid(fit, sequences) for sequences in batches(s, gpus, here)
+                if (fit := self.fastest(s, gpus, sequences, here))]
+        return min(fits, key=lambda laid: laid.fit.pace, default=None)
+
+    def like_main(self, s: TrainingStage) -> bool:
+        """Whether a stage trains the same model in the same batches as the largest, and so in its layout."""
+        return (s.tokens_per_sequence, s.batch_tokens) == (self.main.tokens_per_sequence, self.main.batch_tokens) and (
+            self.model(s) == self.model(self.main))

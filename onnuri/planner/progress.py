@@ -1,0 +1,43 @@
+"""How far a search is, on stderr: a line that moves on a terminal, a plain line every half minute elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from onnuri.modality import Language
+from onnuri.planner.words import say
+
+EVERY_SECONDS = 30.0
+"""between plain lines, so that an error after a shorter search is the only line of a log"""
+
+
+class Progress:
+    """Shows what a search reports: the count of GPUs that it tries and the best one so far."""
+
+    def __init__(self, language: Language = "en", stream: TextIO | None = None) -> None:
+        self.language, self.stream = language, stream or sys.stderr
+        self._status: Any = None
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.stream.isatty():
+            from rich.console import Console  # here, because a search that is kept needs no terminal
+
+            self._status = Console(file=self.stream).status(say("searching", self.language))
+            self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, gpus: int, best: int) -> None:
+        line = say("searching on", self.language, gpus=f"{gpus:,}", best=f"{best:,}")
+        if self._status is not None:
+            self._status.update(line)
+        elif time.monotonic() - self._last >= EVERY_SECONDS:
+            self._last = time.monotonic()
+            print(line, file=self.stream, flush=True)

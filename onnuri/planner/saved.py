@@ -1,0 +1,80 @@
+"""Answers of searches, kept in the user's cache folder so that a question that changes no layout is not searched again.
+
+A key holds everything that an answer depends on, and the planner's own code and tables: another version never meets an old
+answer. A file that is damaged is as good as none. Knows nothing of what is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from onnuri import config
+from onnuri.errors import OnnuriError
+from onnuri.files import write_json
+
+MOST = 256
+"""answers that are kept, the last ones used"""
+
+
+def folder() -> Path:
+    """Where the user's answers are kept: `$XDG_CACHE_HOME/onnuri/plans`, or `~/.cache/onnuri/plans`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "onnuri" / "plans"
+
+
+@functools.cache
+def version() -> str:
+    """A hash of the planner's sources and tables, and of what turns them into configs."""
+    here, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted([*here.rglob("*.py"), *here.rglob("*.csv"), *here.rglob("*.json"), Path(config.__file__)]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class Saved:
+    """A folder of answers; without one, nothing is kept and nothing is found."""
+
+    def __init__(self, place: Path | None) -> None:
+        self.place = place
+
+    def get(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer to these inputs, None where there is none that can be read."""
+        path = self._path(inputs)
+        if path is None:
+            return None
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["inputs"] != json.loads(json.dumps(inputs)):
+                return None
+            answer: dict[str, Any] = kept["answer"]
+            with contextlib.suppress(OSError):
+                os.utime(path)
+            return answer
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, inputs: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Keep an answer, whole or not at all; where the folder cannot be written, it is not kept."""
+        path = self._path(inputs)
+        if path is not None:
+            with contextlib.suppress(OSError, OnnuriError):
+                write_json({"inputs": inputs, "answer": answer}, path)
+                self._prune(path.parent)
+
+    def _path(self, inputs: dict[str, Any]) -> Path | None:
+        if self.place is None:
+            return None
+        key = json.dumps([version(), inputs], sort_keys=True).encode()
+        return self.place / f"{hashlib.sha256(key).hexdigest()}.json"
+
+    def _prune(self, place: Path) -> None:
+        """Forget the answers that were not used for longest."""
+        kept = sorted(place.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in kept[MOST:]:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""Shapes by rule for a size alone: what `onnuri plan 70B`, `300B-A15B` and the ladder of `onnuri plan budget` are.
+
+Knows no published model. A rule is no model: who plans with one is told so.
+"""
+
+from __future__ import annotations
+
+import re
+
+from onnuri.errors import ConfigError
+from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+
+ASPECT = 128
+"""hidden width a layer, as of Llama 3's 8B and 405B; heads of 128, 8 groups of keys and values"""
+VOCABULARY = 131_072
+DEPTHS = (4, 8, 12, *range(16, 1025, 8))
+"""layers, and as many heads: what tensor parallelism and pipelines divide"""
+SMALLEST, LARGEST = 1e8, 1e14
+"""parameters for which the rule is meant"""
+TIED = 1.5e9
+"""parameters below which embedding and head are one matrix, as of Llama 3.2's 1B and Qwen's small ones"""
+SPARSITY = 12.0
+"""total over active parameters where only the total is known: the median of the shipped mixtures is near it"""
+UNIT = {"M": 1e6, "B": 1e9, "T": 1e12}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)([MBT])(?:-?A(\d+(?:\.\d+)?)([MBT]))?", re.I)
+
+
+def dense(layers: int) -> Architecture:
+    """A gated feed-forward of 3.5 times the width, as of Llama 3."""
+    width = ASPECT * layers
+    return Architecture(name=f"dense-{layers}", vocabulary=VOCABULARY, hidden=width,
+                        blocks=(Block(count=layers, attention=_attention(width), mlp=width * 7 // 2),))
+
+
+def sparse(layers: int) -> Architecture:
+    """128 experts of 0.3 times the width, 8 chosen and one shared: between Solar Open, K-EXAONE and A.X K1."""
+    width = ASPECT * layers
+    experts = Experts(routed=128, topk=8, width=round(width * 0.3 / 128) * 128, shared=1)
+    return Architecture(name=f"sparse-{layers}", vocabulary=VOCABULARY, hidden=width,
+                        blocks=(Block(count=layers, attention=_attention(width), experts=experts),))
+
+
+def _attention(width: int) -> Attention:
+    return Attention(heads=width // 128, kv_heads=min(8, width // 128), head_dim=128)
+
+
+def parse(text: str) -> tuple[float, float | None] | None:
+    """Return total and active parameters of `70B`, `1.5B`, `500M` or `300B-A15B`; None for what is no size."""
+    found = SIZE.fullmatch(text.strip())
+    if not found:
+        return None
+    total = float(found[1]) * UNIT[found[2].upper()]
+    return total, float(found[3]) * UNIT[found[4].upper()] if found[3] else None
+
+
+def in_name(name: str) -> tuple[float, float | None] | None:
+    """Return the size that a model's name says, such as that of Mistral-Large-123B or Foo-30B-A3B; None without one."""
+    found = [m for m in re.finditer(rf"(?<![A-Za-z0-9.]){SIZE.pattern}(?![A-Za-z0-9])", name, re.I)]
+    return parse(found[0][0]) if len(found) == 1 else None
+
+
+def of(total: float, active: float | None = None, name: str = "") -> Architecture:
+    """Return a shape of so many parameters. Raises ConfigError for sizes that the rule does not reach."""
+    said = name or _said(total, active)
+    if not SMALLEST <= total <= LARGEST:
+        raise ConfigError(f"size {said}", "is not from 100M to 100T parameters", "give such as 70B or 300B-A15B")
+    if active is None:
+        return _dense_of(total).replace(name=said)
+    if not 0 < active < total:
+        raise ConfigError(f"size {said}", "has no fewer active parameters than in all", "give such as 300B-A15B")
+    return _sparse_of(total, active, said).replace(name=said)
+
+
+def mixture(total: float, name: str = "") -> Architecture:
+    """Return a mixture of which the total alone is known."""
+    return of(total, total / SPARSITY, name)
+
+
+def _said(total: float, active: float | None) -> str:
+    return f"{total / 1e9:g}B" + (f"-A{active / 1e9:g}B" if active else "")
+
+
+def _dense_of(total: float) -> Architecture:
+    """The depth by `dense`'s rule, the feed-forward as wide as the total asks."""
+    tied = total < TIED
+
+    def shape(layers: int) -> Architecture:
+        return dense(layers).replace(tied=tied)
+
+    layers = min(DEPTHS, key=lambda n: abs(shape(n).num_params() - total))
+    a = shape(layers)
+    block = a.blocks[0]
+    rest = a.num_params() - layers * block.mlp_params(a.hidden, block.mlp)
+    width = (total - rest) / (3 * a.hidden * layers)
+    return a.replace(blocks=(block.replace(mlp=max(64, round(width / 256) * 256 or 128)),))
+
+
+def _sparse_of(total: float, active: float, said: str) -> Architecture:
+    """The depth by `sparse`'s rule for the active parameters; as many experts as the total asks, in multiples of 8."""
+    tied = active < TIED
+
+    def shape(layers: int) -> Architecture:
+        return sparse(layers).replace(tied=tied)
+
+    layers = min(DEPTHS, key=lambda n: abs(shape(n).num_active_params() - active))
+    a = shape(layers)
+    block = a.blocks[0]
+    e = block.experts
+    assert e
+    fixed = a.num_active_params() - layers * (e.topk + e.shared) * block.mlp_params(a.hidden, e.width)
+    best: tuple[float, Architecture] | None = None
+    for topk, shared in ((8, 1), (4, 0), (2, 0), (1, 0)):
+        each = (active - fixed) / layers / (topk + shared)  # weights of an expert
+        width = max(64, round(each / (3 * a.hidden) / 64) * 64)
+        expert = block.mlp_params(a.hidden, width)
+        routed = (total - fixed - layers * shared * expert) / (layers * (expert + a.hidden))
+        routed = max(topk + 1, round(routed / 8) * 8 if routed > 16 else round(routed))
+        experts = Experts(routed=int(routed), topk=topk, width=width, shared=shared)
+        made = a.replace(blocks=(block.replace(experts=experts),))
+        error = abs(made.num_params() / total - 1) + abs(made.num_active_params() / active - 1)
+        if best is None or error < best[0] - 0.02:
+            best = error, made
+    assert best
+    if best[0] > 0.15:
+        raise ConfigError(f"size {said}", "is no mixture that the rule makes", "give more total or fewer active parameters")
+    return best[1]

@@ -1,0 +1,176 @@
+"""What a training step means, held against references that share no code with it: each test fails for one changed line.
+
+Clipping against PyTorch's own, a skipped update by comparing weights, groups of the optimizer by reading them, a budget of
+minutes over several sittings, dropout by the masks that it drew.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from onnuri.training import checkpoint, loop
+from onnuri.training.loop import LoopConfig, fit, rate, read_metrics
+from onnuri.training.optim import Optimizers
+from onnuri.training.step import take
+
+
+def small_net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 1))
+
+
+def plain_sgd(net, learning_rate=0.1):
+    """SGD in the place of AdamW, whose update hides the size of a gradient."""
+    optimizer = Optimizers(net, False, learning_rate, 0.0, (0.9, 0.95))
+    optimizer.each = [torch.optim.SGD(net.parameters(), lr=learning_rate)]
+    return optimizer
+
+
+@pytest.mark.parametrize("clip", [0.05, 1e9])
+def test_a_step_is_that_of_pytorchs_clipping_and_sgd(clip):
+    ours, theirs, batch = small_net(), small_net(), torch.randn(7, 6, generator=torch.Generator().manual_seed(3))
+    norm = take(ours, ours(batch).square().sum(), plain_sgd(ours), 0.1, clip)
+    theirs(batch).square().sum().backward()
+    expected = nn.utils.clip_grad_norm_(theirs.parameters(), clip)
+    torch.optim.SGD(theirs.parameters(), lr=0.1).step()
+    assert float(norm) == pytest.approx(float(expected)) and float(norm) > 0.05
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+    assert all(p.grad is None for p in ours.parameters())
+
+
+def test_the_loss_of_several_ranks_is_divided_among_them():
+    whole, shared, batch = small_net(), small_net(), torch.ones(3, 6)
+    one = take(whole, whole(batch).square().sum(), plain_sgd(whole), 0.0, 1e9)
+    part = take(shared, shared(batch).square().sum(), plain_sgd(shared), 0.0, 1e9, ranks=4)
+    assert float(part) == pytest.approx(float(one) / 4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(bad):
+    net = small_net()
+    before = [p.detach().clone() for p in net.parameters()]
+    norm = take(net, net(torch.ones(2, 6)).sum() * bad, plain_sgd(net), 0.1, 1.0)
+    assert not torch.isfinite(norm)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_only_matrices_decay_and_betas_are_those_of_the_configuration(muon):
+    net = small_net()
+    optimizer = Optimizers(net, muon, 1e-3, 0.3, (0.8, 0.9))
+    decays = {id(p): group["weight_decay"] for o in optimizer.each for group in o.param_groups for p in group["params"]}
+    assert len(decays) == len(list(net.parameters()))
+    assert {decays[id(p)] for p in net.parameters() if p.ndim >= 2} == {0.3}
+    assert {decays[id(p)] for p in net.parameters() if p.ndim < 2} == {0.0}
+    assert {group["betas"] for group in optimizer.each[0].param_groups} == {(0.8, 0.9)}
+    assert {group["lr"] for o in optimizer.each for group in o.param_groups} == {1e-3}
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer.step(0.5)  # without gradients only decay is left: p · (1 − rate · decay)
+    for p, q in zip(net.parameters(), before, strict=True):
+        torch.testing.assert_close(p, q * (1 - 0.5 * 0.3) if p.ndim >= 2 else q)
+
+
+class Masks:
+    """A task that notes which random numbers each step drew."""
+
+    def __init__(self):
+        self.module, self.drawn = nn.Linear(1, 1), []
+
+    def batch(self, step):
+        return torch.ones(1, 1)
+
+    def loss(self, batch):
+        self.drawn.append(torch.rand(4).tolist())
+        return self.module(batch).sum(), {}
+
+
+def test_every_step_and_every_seed_draws_random_numbers_of_its_own(tmp_path):
+    drawn = {}
+    for seed in (0, 1):
+        task = Masks()
+        fit(task, LoopConfig(steps=5, seed=seed), tmp_path / str(seed))
+        drawn[seed] = task.drawn
+    everything = [tuple(numbers) for numbers in drawn[0] + drawn[1]]
+    assert len(set(everything)) == 10
+    again = Masks()
+    fit(again, LoopConfig(steps=5, seed=1), tmp_path / "again")
+    assert again.drawn == drawn[1]
+
+
+def test_minutes_that_were_spent_count_after_a_resume(tmp_path, monkeypatch):
+    """Each step takes a minute by the clock that is put in its place: five minutes are five steps, over two sittings."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock["now"])
+
+    class Minute(Masks):
+        stop_after = 2
+
+        def loss(self, batch):
+            clock["now"] += 60.0
+            if len(self.drawn) + 1 == self.stop_after:
+                loop.signal.raise_signal(loop.signal.SIGINT)
+            return super().loss(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Minute(), LoopConfig(minutes=5, log_every=1), tmp_path)
+    rest = Minute()
+    rest.stop_after = None
+    fit(rest, LoopConfig(minutes=5, log_every=1), tmp_path)
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5] and len(rest.drawn) == 3
+    assert [line["seconds"] for line in lines] == [60.0, 120.0, 180.0, 240.0, 300.0]
+
+
+def test_a_checkpoint_gives_back_weights_optimizer_step_and_seconds(tmp_path):
+    net = small_net()
+    optimizer = Optimizers(net, True, 1e-2, 0.1, (0.9, 0.95))
+    for _ in range(3):
+        take(net, net(torch.ones(2, 6)).square().sum(), optimizer, 1e-2, 1.0)
+    checkpoint.store(tmp_path / "c.pt", net, optimizer, 3, 12.5)
+    other = small_net(1)
+    fresh = Optimizers(other, True, 1e-2, 0.1, (0.9, 0.95))
+    assert checkpoint.restore(tmp_path / "missing.pt", other, fresh) == (0, 0.0)
+    assert checkpoint.restore(tmp_path / "c.pt", other, fresh) == (3, 12.5)
+    for n, o in ((net, optimizer), (other, fresh)):  # one more step is the same, so the moments came back too
+        take(n, n(torch.ones(2, 6)).square().sum(), o, 1e-2, 1.0)
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_checkpoints_are_written_while_the_run_goes_on(tmp_path, monkeypatch):
+    clock, stored = {"now": 0.0}, []
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock["now"])
+    monkeypatch.setattr(loop, "store", lambda path, module, optimizer, step, spent: stored.append((step, spent)))
+
+    class Ten(Masks):
+        def loss(self, batch):
+            clock["now"] += 10.0
+            return super().loss(batch)
+
+    fit(Ten(), LoopConfig(steps=10, checkpoint_seconds=35.0), tmp_path)
+    assert stored == [(4, 40.0), (8, 80.0), (10, 100.0)]
+
+
+def test_the_rate_is_warm_up_then_flat_then_one_minus_the_root():
+    config = LoopConfig(steps=100, learning_rate=0.4, warmup_steps=4, decay=0.5)
+    assert rate(0, 0.0, config) == pytest.approx(0.4 / 5)
+    assert rate(4, 0.04, config) == pytest.approx(0.4)
+    assert rate(60, 0.625, config) == pytest.approx(0.4 * (1 - math.sqrt(0.25)))
+    assert rate(60, 0.99, config.replace(decay=0.0)) == pytest.approx(0.4)
+
+
+def test_metrics_are_means_over_the_steps_since_the_last_line(tmp_path):
+    class Counting(Masks):
+        def loss(self, batch):
+            loss, _ = super().loss(batch)
+            return loss, {"count": float(len(self.drawn))}
+
+    task = Counting()
+    fit(task, LoopConfig(steps=6, log_every=3), tmp_path)
+    assert [line["count"] for line in read_metrics(tmp_path)] == [2.0, 5.0]
+    assert not task.module.training
