@@ -27,12 +27,14 @@ _DESCRIBE = re.compile(
 _TRANSLATE = re.compile(r"\btranslate\b|\btranslation\b|번역|옮겨", re.IGNORECASE)
 _QUESTION = re.compile(
     r"[?？]\s*$|^(what|which|how|where|who|why|when|is|are|does|do|can|count|number of)\b|"
-    r"(나요|까요|인가요|습니까|ㅂ니까|있어|이야|뭐야|몇 개)\s*\??$|(알려|세어|말해)\s?(줘|주세요)",
+    r"(나요|까요|인가요|습니까|ㅂ니까|뭐야|몇 개)\s*$|(뭐|뭘|무엇|무슨|누가|누구|어디|어느|어떤|언제|왜|몇).*(있어|이야|야|니)\s*$|"
+    r"(뭐|뭘|무엇|무슨|누가|누구|어디|어느|언제|왜|몇|지|는지).*(알려|세어|말해)\s?(줘|주세요)",
     re.IGNORECASE,
 )
 _DRAWING = re.compile(
-    r"^(please |can you |could you |would you |i want |i'd like |i would like )*(draw|make|show|paint|sketch|create|generate|"
-    r"render|give|imagine|put|let)\b|(그려|만들어|보여|생성해|그리고)",
+    r"^(please |can you |could you |would you |(can|could|may) i (?=have|get|see|show)|i want |i'd like |i would like )*"
+    r"(draw|make|show|paint|sketch|create|generate|render|give|imagine|put|let|(?<= i )(have|get|see))\b"
+    r"|(그려|만들어|보여|생성해|그리고)",
     re.IGNORECASE,
 )
 _GREETING = re.compile(

@@ -67,8 +67,15 @@ def default_words() -> Spelling:
 
 
 def reading_of(sentence: str, text: Any) -> Reading:
-    """Return how a sentence is read, by the text codec's own list of words or the default one."""
-    return (text.spelling or default_words()).read(sentence)  # type: ignore[no-any-return]
+    """Return how a sentence is read, by the text codec's own list of words or the default one.
+
+    A codec without a list mends nothing, so that the model meets a slip as it was written: there it counts as unknown.
+    """
+    if text.spelling is not None:
+        return text.spelling.read(sentence)  # type: ignore[no-any-return]
+    reading = default_words().read(sentence)
+    slips = tuple(written for written, _ in reading.corrected)
+    return dataclasses.replace(reading, text=sentence, unknown=reading.unknown + slips, corrected=())
 
 
 def familiarity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> float:

@@ -192,6 +192,7 @@ def test_people_are_given_and_never_answered_with():
         assert all(s.column != "people" or kind == "ask" for s in last), kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("medium", ["image", "shape"])
 def test_a_double_shows_the_first_thing_at_both_places(codecs, medium):
     """The oracle sees two things that are alike where the codes of a scene of two were, in the codecs' own order."""
