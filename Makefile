@@ -3,7 +3,7 @@ PYTHON ?= python3
 SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint check lock clean figures pictures gallery bench-demo bench-speed bench-matrix bench-nano bench-codecs bench-load bench-serve bench-planner debs
+.PHONY: demo test test-slow lint check lock clean figures pictures gallery bench-demo bench-speed bench-matrix bench-nano bench-codecs bench-load bench-serve bench-planner bench-examples debs
 
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
@@ -60,6 +60,9 @@ bench-speed: .venv/dev  ## seconds a generated item, items rendered a second
 
 bench-serve: .venv/dev  ## decoding beside transformers and vLLM (VLLM=its Python), first picture and sound
 	$(BIN)/python benchmarks/serve_speed.py $(if $(VLLM),--vllm $(VLLM))
+
+bench-examples: .venv/dev  ## which sentences the empty page may show: right in every output under fresh seeds
+	$(BIN)/python benchmarks/page_examples.py
 
 bench-planner: .venv/dev  ## the planner's speed, every source and every model of published runs left out in turn
 	$(BIN)/python benchmarks/planner_cv.py

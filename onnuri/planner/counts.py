@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.goodput import DAY
+from onnuri.planner.goodput import DAY, other_share
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.layout import Precision
 from onnuri.planner.recipe import Recipe, TrainingStage
@@ -92,7 +92,7 @@ class Aim:
         """Shares of the recipe that are trained in the time and for the dollars; without a date, one over its days."""
         if self.days is None:
             return 1 / days
-        return min(self.days / days, self._affordable(gpus, days))
+        return min(self.days / days, self._affordable(gpus, days)) * self._shorter(gpus)
 
     def layouts_depend_on(self) -> list[float] | None:
         """What of the aim the best layouts depend on: nothing, unless a date and dollars limit together."""
@@ -108,8 +108,17 @@ class Aim:
             return 1 / score
         if self.usd is None:
             return self.days / score
+        score /= self._shorter(gpus)
         hours = self.usd / (score * self.usd_per_hour) - self.encoding_hours
         return min(self.days / score, hours / (24 * gpus))
+
+    def _shorter(self, gpus: int) -> float:
+        """What a project whose money ends before its time keeps more of its hours than one that takes all of the time: it is
+        shorter (`goodput.other_share`). 1 where only a date limits, for all counts have as long then."""
+        if self.days is None or self.usd is None:
+            return 1.0
+        clock = min(self.days, self.usd / (self.usd_per_hour * 24 * gpus))
+        return other_share(clock).mid / other_share(self.days).mid
 
     def _affordable(self, gpus: int, days: float) -> float:
         if self.usd is None:

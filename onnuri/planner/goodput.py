@@ -32,9 +32,10 @@ OTHER_SHARE = Interval(low=0.55, mid=0.8, high=1.0)
 3.1 405B's 30.84M hours hold 26.4M at its own steady speed, which leaves 0.95; hours on model cards, which may count more than
 pretraining, hold 0.4 to all of what `step_time.py` says, three quarters at the median (`onnuri plan validate`, gpu_hours)"""
 SHORT_SHARE = Interval(low=0.9, mid=0.97, high=1.0)
-"""the same of a job of three hours on one node, which is begun once and watched: start-up, compilation, an evaluation; assumed"""
-SHORT_NODE_DAYS, LONG_NODE_DAYS = 1 / 8, 1_000.0
-"""of the two; between them the share is a power of the node-days. Projects whose hours stand on model cards are longer"""
+"""the same of a job of three hours, which is begun once and watched: start-up, compilation, an evaluation; assumed"""
+SHORT_DAYS, LONG_DAYS = 1 / 8, 16.0
+"""of the two, by the clock; between them the share is a power of the days (assumed). It is of time and not of nodes, so that which
+number of GPUs trains most by a date does not depend on it"""
 EVIDENCE = ("arXiv 2407.21783: 3.8 failures per 1,000 node-days", "arXiv 2410.21680: 6.5 to 23.7 per 1,000 node-days",
             "arXiv 2402.15627, 2509.16293: restarts", "Llama 3.1 405B: 86 % of its GPU hours at steady speed; model cards' hours")
 
@@ -59,13 +60,25 @@ def failures_per_node_day(nodes: int) -> Interval:
     return Interval(low=LLAMA3, mid=math.sqrt(LLAMA3 * high), high=high)
 
 
-def other_share(node_days: float) -> Interval:
-    """Return the share of a project's hours that is left by what neither failures nor checkpoints explain."""
-    reach = math.log(max(node_days, SHORT_NODE_DAYS) / SHORT_NODE_DAYS) / math.log(LONG_NODE_DAYS / SHORT_NODE_DAYS)
+def other_share(days: float) -> Interval:
+    """Return the share of the hours of a project of so many days that neither failures nor checkpoints take."""
+    reach = math.log(max(days, SHORT_DAYS) / SHORT_DAYS) / math.log(LONG_DAYS / SHORT_DAYS)
     reach = min(reach, 1.0)
     ends = ((getattr(SHORT_SHARE, n), getattr(OTHER_SHARE, n)) for n in ("low", "mid", "high"))
     low, mid, high = (short ** (1 - reach) * long**reach for short, long in ends)
     return Interval(low=low, mid=mid, high=high)
+
+
+def clock_days(days: float) -> float:
+    """Return how long a project takes by the clock that would take so many days if nothing but failures and checkpoints took
+    time: the longer it is, the larger is the share of the rest."""
+    clock = days
+    for _ in range(200):
+        longer = days / other_share(clock).mid
+        if abs(longer - clock) <= 1e-13 * longer:
+            break
+        clock = longer
+    return clock
 
 
 def share(failures_per_day: float, restart: float, write: float, other: float, every: float) -> float:
@@ -88,7 +101,8 @@ def goodput(cluster: Cluster, state_bytes: float, checkpoint_seconds: float | No
     failures = failures_per_node_day(nodes) * nodes
     write = spread(lambda rate: state_bytes / (nodes * rate * 1e9), WRITE_GB_PER_NODE)
     every = checkpoint_seconds or best_checkpoint_seconds(write.mid, failures.mid)
-    other = OTHER_SHARE if hours is None else other_share(hours / 24 * nodes)
+    kept = share(failures.mid, RESTART_SECONDS.mid, write.mid, 1.0, every)
+    other = OTHER_SHARE if hours is None else other_share(clock_days(hours / 24 / kept))
     # the loss, not the share, is what a log scale suits; a share then cannot exceed 1
     lost = spread(lambda f, r, w, o: 1 - share(f, r, w, o, every), failures, RESTART_SECONDS, write, other)
     return Goodput(

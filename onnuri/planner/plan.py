@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from onnuri.config import Config
@@ -299,13 +300,28 @@ def _share(work: _Work, tokens: float | None, days: float | None, usd: float | N
     """Part of the recipe's tokens that is trained, and what ends it."""
     if tokens is not None:
         return tokens / work.recipe.tokens, "tokens"
-    whole = total([s.days for s in work.stages()]).mid
-    shares: list[tuple[float, Edge]] = [(days / whole, "days")] if days is not None else []
+    shares: list[tuple[float, Edge]] = []
+    if days is not None:
+        shares.append((_reached(work, days, lambda took: took), "days"))
     if usd is not None and (price := bills.price(work.cluster.kind)):
-        encoding = work.encoding_hours()
-        hours = whole * 24 * work.cluster.gpus + (encoding.mid if encoding else 0.0)
-        shares.append((usd / (price.mid * hours), "usd"))
+        def cost(took: float) -> float:
+            encoding = work.encoding_hours()
+            return price.mid * (took * 24 * work.cluster.gpus + (encoding.mid if encoding else 0.0))
+
+        shares.append((_reached(work, usd, cost), "usd"))
+    work.share = 1.0
     return min(shares, default=(1.0, "recipe"))
+
+
+def _reached(work: _Work, most: float, cost: Callable[[float], float]) -> float:
+    """Return the part of the recipe whose days cost `most`. A longer project loses more of its hours, so this is no division."""
+    work.share = 1.0
+    for _ in range(200):
+        ratio = most / cost(total([s.days for s in work.stages()]).mid)
+        work.share *= ratio
+        if abs(ratio - 1) <= 1e-12:
+            break
+    return work.share
 
 
 def media_tokens(recipe: Recipe) -> float:

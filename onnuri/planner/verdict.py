@@ -18,7 +18,7 @@ from onnuri.planner.layout import Layout
 Edge = Literal["days", "usd", "tokens", "recipe"]
 """what ends training: the days or dollars that were given, the tokens that were, or those that the recipe says"""
 COMPUTE = ("projections", "feed_forward", "experts", "head", "attention")
-PARTS = {"bandwidth": ("elementwise", "permute", "scan", "convert", "optimizer"),
+PARTS = {"bandwidth": ("elementwise", "permute", "scan", "convert", "optimizer", "copies"),
          "network": ("tp", "cp", "ep", "pp", "gather", "reduce"),
          "bubble": ("bubble",), "launch": ("launch",), "imbalance": ("imbalance",), "crowd": ("crowd",)}
 """what else a step spends time on, by what limits it"""

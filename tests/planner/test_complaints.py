@@ -52,7 +52,7 @@ def test_units_of_rules_have_korean():
     ("axk1 --gpus 7", "병렬화 구성"), ("axk1 --gpu H2000", "하드웨어 표에 없음"), ("axk1 --tokens ten", "토큰 수가 아님"),
     ("axk1 --days -1", "양수가 아님"), ("axk1 --layout dp=3", "1024장이 아님"), ("axk1 --gpus 0", "정수를 주세요"),
     ("axk1 --price-usd 0", "GPU 시간당 달러"), ("axk1 --cluster none.toml", "읽을 수 없음"), ("axk1 --isl 9", "빠진 것"),
-    ("budget --gpu B200 --gpus 8 --days 0", "양수 일수가 아님"), ("axk3", "레시피 'axk3'"), ("axk1 --gpus-for soon", "기간이 아님"),
+    ("budget --gpu B200 --gpus 8 --days 0", "양수 일수가 아님"), ("axk3", "모델 'axk3'"), ("axk1 --gpus-for soon", "기간이 아님"),
     ("axk1 --layout own --json /dev/null/p.json", "폴더로 만들 수 없음"),
 ])
 def test_a_wrong_command_is_said_in_the_language_asked_for(arguments, says, capsys):

@@ -104,8 +104,8 @@ def test_fewer_gpus_are_said_first_in_both_languages(fewer):
     used = fewer.cluster.gpus
     assert used < 37 and fewer.warnings[0].startswith(f"use {used} of 37 GPUs: they train ")
     english, korean = report.text(fewer), report.text(fewer, "ko")
-    assert english.splitlines()[0].startswith(f"sparse on {used} of 37 A100-40") and "use " in english.splitlines()[1]
-    assert f"GPU 37장 가운데 {used}장만 쓰세요" in korean.splitlines()[1] and "use " not in korean.splitlines()[1]
+    assert english.splitlines()[0].startswith(f"sparse on {used} of 37 A100-40") and "use " in english.splitlines()[2]
+    assert f"GPU 37장 가운데 {used}장만 쓰세요" in korean.splitlines()[2] and "use " not in korean.splitlines()[2]
     assert fewer.warnings[0] in report.page_of(fewer)
     assert plans.Plan.from_json(fewer.to_json()) == fewer
 
@@ -119,7 +119,7 @@ def test_all_gpus_are_used_if_asked(fewer):
 
 
 def test_a_much_faster_engine_stands_beside():
-    r, cluster = recipe(DENSE), Cluster(gpu="H100", gpus=16)
+    r, cluster = recipe(SPARSE), Cluster(gpu="H100", gpus=16)
     found = plan(r, cluster, days=75, exact_gpus=True)
     assert found.engine is None and found.faster and found.faster.engine
     times = found.faster.tokens_per_s_per_gpu.mid / found.tokens_per_s_per_gpu.mid
@@ -139,7 +139,7 @@ def test_stages_that_need_different_engines_are_said_first():
     said = plans._engines((a, b.replace(engine="Megatron-Core")))
     assert said == ["stages need different engines: text here; annealing with Megatron-Core"]
     assert plans._engines(one.stages) == []
-    korean = report.text(one.replace(warnings=tuple(said)), "ko").splitlines()[1]
+    korean = report.text(one.replace(warnings=tuple(said)), "ko").splitlines()[2]
     assert "단계마다 필요한 엔진이 다름: 텍스트: 여기서 실행; 어닐링: Megatron-Core" in korean
 
 
@@ -254,8 +254,8 @@ class Stream:
         pass
 
 
-def test_plain_lines_come_every_few_seconds(monkeypatch):
-    clock = itertools.count(0.0, 1.0)
+def test_plain_lines_come_every_half_minute(monkeypatch):
+    clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr("onnuri.planner.progress.time.monotonic", lambda: next(clock))
     out = Stream(False)
     with Progress("ko", out) as shown:

@@ -93,8 +93,8 @@ def test_a_plan_without_a_layout_fits_in_every_stage_or_says_what_would(name, gp
 
 
 def test_a_stage_that_needs_another_engine_gets_one():
-    """One long sequence a GPU does not fit on 600, which 192 experts divide by 24 alone."""
-    found = onnuri.plan("axk1", "600xH200", exact_gpus=True)
+    """One long sequence a GPU does not fit on 600 of 131 GiB, which 192 experts divide by 24 alone."""
+    found = onnuri.plan("axk1", {"gpu": "H200", "gpus": 600, "memory_gib": 131}, exact_gpus=True)
     assert found.engine is None and found.stages[-1].engine and found.fits
 
 

@@ -34,7 +34,8 @@ def test_dollars_have_tokens_and_days_with_ranges():
     some = planned(budget_usd=1e6)
     v, whole = some.verdict, planned()
     assert v.edge == "usd" and v.usd == exact(1e6) == some.bill.usd and v.limit == "price"
-    assert v.tokens.mid / whole.tokens == pytest.approx(1e6 / whole.bill.usd.mid)
+    # a shorter project loses less of its hours, so it trains a little more than its share of the dollars
+    assert 1 <= v.tokens.mid / whole.tokens / (1e6 / whole.bill.usd.mid) < 1.1
     assert v.days.mid == pytest.approx(1e6 / (whole.bill.usd.mid / whole.gpu_hours.mid) / 24 / some.cluster.gpus)
     assert v.likely == some.in_budget
 

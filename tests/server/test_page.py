@@ -1,5 +1,7 @@
 """The page in a real browser, Debian's Chromium, against a real server: what people do there, by mouse and by keyboard."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -7,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from processes import LIMIT_SECONDS
 
@@ -227,39 +230,206 @@ def test_a_conversation_goes_on_after_a_reload(page):
     expect(answer(page).get_by_test_id("answer-text")).not_to_be_empty()
     page.get_by_role("button", name="새 대화").click()
     reload(page)
-    expect(page.get_by_role("button", name=SENTENCE)).to_be_visible()
+    expect(page.locator("#examples button").first).to_be_visible()
     expect(page.get_by_test_id("answer")).to_have_count(0)
 
 
-def test_what_the_server_refuses_is_told_in_its_words(page):
-    busy = {"error": {"message": "160 requests are under way; try again in a moment", "type": "rate_limit_error", "code": "busy"}}
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=429, json=busy), times=1)
-    say(page, SENTENCE)
-    expect(answer(page, "error").get_by_role("alert")).to_have_text(busy["error"]["message"])
+def stream_of(*deltas, end="data: [DONE]\n\n"):
+    """A stream's body, of the deltas of its chunks."""
+    return "".join(f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n" for delta in deltas) + end
+
+
+def answer_with(page, *deltas, **more):
+    """Has the page's next questions answered without a model: what is tested is the page."""
+    body = stream_of(*(deltas or [{"content": "A purple star bounces."}]), **more)
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+
+
+BUSY = {"message": "160 requests are under way; try again in a moment", "type": "rate_limit_error", "code": "server_busy"}
+
+
+READING_ABOVE = """() => {
+    const real = window.fetch;
+    window.fetch = async (...asked) => { const said = await real(...asked); scrollTo({top: 0, behavior: "instant"}); return said; };
+}"""
+"""when the server answers, the user has scrolled away"""
+
+
+def test_what_the_server_refuses_is_told_in_the_words_of_people(page):
+    with_words = {"message": "messages[0].content[0]: has 20000000 pixels; resize it", "words": "그림이 너무 큽니다."}
+    unknown = {"message": "temperature: is no number", "code": "invalid_value"}
+    refused = [(429, BUSY), (400, with_words), (400, unknown)]
+    told = ["지금 묻는 사람이 너무 많습니다. 잠시 뒤에 다시 물어보세요.", with_words["words"],
+            "서버가 이 물음을 받지 못했습니다. 붙인 파일이나 설정을 바꾸어 다시 물어보세요."]
+    page.set_viewport_size({"width": 390, "height": 560})
+    page.evaluate(READING_ABOVE)
+    for (status, error), words in zip(refused, told, strict=True):
+        page.route("**/v1/chat/completions", lambda route: route.fulfill(status=status, json={"error": error}), times=1)  # noqa: B023
+        say(page, SENTENCE)
+        bubble = answer(page, "error")
+        expect(bubble.get_by_role("alert")).to_have_text(words)
+        wait_for(page, """() => {
+            const [told, composer] = [[...document.querySelectorAll(".problem")].at(-1), document.querySelector("#composer")];
+            return told.getBoundingClientRect().bottom <= composer.getBoundingClientRect().top;
+        }""")
+        expect(bubble.get_by_text(error["message"])).to_be_hidden()  # until it is asked for
+        bubble.get_by_text("서버가 한 말").click()
+        expect(bubble.get_by_text(error["message"])).to_be_visible()
+    answer_with(page)
     page.get_by_role("button", name="다시 묻기").click()
     answer(page)
+    expect(page.get_by_test_id("question")).to_have_count(3)  # the question was asked again, not once more
     attach(page, "broken.glb", b"glTF, but no more of it")
     expect(page.locator("#notice")).to_have_text("broken.glb: 파일이 온전하지 않아 읽지 못했습니다(GLB). 파일 전체를 다시 주세요.")
 
 
+def refuse_key(page, **times):
+    refusal = {"error": {"message": "the API key is missing or not known", "code": "invalid_api_key"}}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=401, json=refusal), **times)
+
+
+def test_where_a_key_is_asked_for_there_is_a_box_for_it(page):
+    refuse_key(page, times=1)
+    say(page, SENTENCE)
+    answer(page, "error").get_by_label("API 키").fill("sk-ours")
+    answer_with(page)
+    with page.expect_request("**/v1/chat/completions") as request:
+        page.keyboard.press("Enter")
+    assert request.value.headers["authorization"] == "Bearer sk-ours" and request.value.headers["accept-language"] == "ko"
+    answer(page)
+
+
 def test_an_error_in_the_middle_of_an_answer_keeps_what_had_come(page):
-    chunks = [{"choices": [{"delta": {"content": "작은 "}}]}, {"error": {"message": "the answer took too long"}}]
-    stream = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=stream))
+    answer_with(page, {"content": "작은 "}, end=f"data: {json.dumps({'error': {'message': 'called off', 'code': 'timeout'}})}\n\n")
     say(page, SENTENCE)
     bubble = answer(page, "error")
-    expect(bubble.get_by_role("alert")).to_have_text("the answer took too long")
+    expect(bubble.get_by_role("alert")).to_contain_text("답이 너무 오래 걸려")
     expect(bubble.get_by_test_id("answer-text")).to_have_text("작은")
 
 
 def test_a_medium_that_came_to_nothing_is_told_beside_what_came(page):
-    deltas = [{"content": "없음"}, {"failures": [{"type": "mesh_url", "message": "an empty shape: has no surface to write"}]}]
-    stream = "".join(f"data: {json.dumps({'choices': [{'delta': d}]})}\n\n" for d in deltas) + "data: [DONE]\n\n"
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=stream))
+    failure = {"type": "mesh_url", "message": "an empty shape: has no surface to write"}
+    answer_with(page, {"content": "없음"}, {"failures": [failure]})
     say(page, SENTENCE)
     bubble = answer(page)
-    expect(bubble.get_by_role("alert")).to_have_text("an empty shape: has no surface to write")
+    expect(bubble.get_by_role("alert")).to_have_text("3D: 만들지 못했습니다. 다르게 물어보세요.")
+    expect(bubble.get_by_text("an empty shape")).to_be_hidden()
     expect(bubble.get_by_test_id("answer-text")).to_have_text("없음")
+
+
+def test_what_the_server_says_of_its_own_answer_stands_above_it_and_stays(page):
+    notice = {"code": "outside", "message": "저는 작은 세계만 압니다.", "details": []}
+    last = f"data: {json.dumps({'choices': [], 'onnuri': {'notices': [notice]}})}\n\ndata: [DONE]\n\n"
+    answer_with(page, {"content": "안녕"}, end=last)
+    say(page, "안녕? 너는 뭘 할 수 있어?")
+    answer(page)
+    reload(page)
+    bubble = answer(page)
+    expect(bubble.get_by_test_id("notice")).to_have_text(notice["message"])
+    assert bubble.get_by_test_id("notice").bounding_box()["y"] < bubble.get_by_test_id("answer-text").bounding_box()["y"]
+
+
+def talks(page):
+    return page.get_by_role("complementary", name="대화 목록").locator(".title")
+
+
+def test_conversations_are_listed_opened_renamed_and_deleted(page):
+    answer_with(page)
+    for said in ("보라 별이 튄다", "파란 구가 있다"):
+        say(page, said)
+        answer(page)
+        page.get_by_role("button", name="새 대화").click()
+        expect(page.get_by_test_id("question")).to_have_count(0)
+    expect(talks(page)).to_have_text(["파란 구가 있다", "보라 별이 튄다"])
+    talks(page).last.click()
+    expect(page.get_by_test_id("question").locator(".words")).to_have_text("보라 별이 튄다")
+    page.get_by_label("보라 별이 튄다: 이름 바꾸기").press("Enter")
+    page.get_by_role("button", name="이름 바꾸기").press("Enter")
+    page.get_by_label("대화의 이름").fill("별")
+    page.keyboard.press("Enter")
+    expect(talks(page)).to_have_text(["파란 구가 있다", "별"])
+    page.get_by_label("파란 구가 있다: 이름 바꾸기").click()
+    page.get_by_role("button", name="지우기").click()
+    page.keyboard.press("Escape")  # not this time
+    expect(talks(page)).to_have_count(2)
+    page.get_by_role("button", name="지우기").click()
+    page.get_by_role("dialog").get_by_role("button", name="지우기").click()
+    expect(talks(page)).to_have_text(["별"])
+    reload(page)
+    expect(talks(page)).to_have_text(["별"])
+    expect(page.get_by_test_id("question").locator(".words")).to_have_text("보라 별이 튄다")  # the other one was deleted
+    page.set_viewport_size({"width": 390, "height": 800})
+    expect(talks(page)).to_have_count(0)
+    page.get_by_role("button", name="대화 목록").press("Enter")
+    expect(talks(page)).to_have_text(["별"])
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="대화 목록")).to_be_focused()
+
+
+def test_a_conversation_from_before_there_was_a_list_is_in_it(page):
+    page.evaluate("""() => new Promise((done) => {
+        const opening = indexedDB.open("onnuri", 1);
+        opening.onsuccess = () => {
+            const writing = opening.result.transaction("turns", "readwrite");
+            const answer = {role: "assistant", model: null, text: "A red sphere.", transcript: "", media: [], preview: null,
+                            usage: null, firstSeconds: 1, seconds: 1, error: "an old error", stopped: false};
+            [{role: "user", text: "빨간 구", transcript: "", media: []}, answer].forEach((turn, k) =>
+                writing.objectStore("turns").put(turn, k));
+            writing.oncomplete = () => { opening.result.close(); done(); };
+        };
+    })""")
+    reload(page)
+    expect(talks(page)).to_have_text(["빨간 구"])
+    expect(answer(page, "error").get_by_role("alert")).to_have_text("an old error")
+
+
+def test_a_message_is_copied_edited_and_its_answer_made_again(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    answer_with(page)
+    say(page, "보라 별이 튄다")
+    answer(page).get_by_role("button", name="복사").click()
+    expect(page.locator("#notice")).to_have_text("복사했습니다")
+    assert page.evaluate("navigator.clipboard.readText()") == "A purple star bounces."
+    body = body_sent(page, lambda: answer(page).get_by_role("button", name="다시 만들기").click())
+    assert len(body["messages"]) == 1 and body["seed"] != 1  # with the seed of the settings it would be the same
+    answer(page)
+    say(page, "파란 구가 있다")
+    answer(page)
+    page.get_by_test_id("question").first.get_by_role("button", name="고치기").click()
+    page.get_by_label("고친 메시지").fill("노란 별이 튄다")
+    body = body_sent(page, lambda: page.get_by_role("button", name="고쳐 보내기").click())
+    assert [m["content"] for m in body["messages"]] == [[{"type": "text", "text": "노란 별이 튄다"}]] and body["seed"] == 1
+    answer(page)
+    reload(page)
+    expect(page.get_by_test_id("question").locator(".words")).to_have_text(["노란 별이 튄다"])
+    expect(page.get_by_test_id("answer")).to_have_count(1)
+
+
+def test_pictures_are_enlarged_and_closed_by_keyboard(page):
+    want(page, "image")
+    say(page, SENTENCE)
+    button = answer(page).get_by_role("button", name="그림 크게 보기")
+    button.press("Enter")
+    picture = page.get_by_role("dialog", name="크게 보기").get_by_role("img")
+    expect(picture).to_be_visible()
+    small = page.locator(".tile img").bounding_box()["width"]
+    wait_for(page, f"document.querySelector('dialog img').getBoundingClientRect().width > {2 * small}")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(button).to_be_focused()
+
+
+def test_a_photograph_that_is_too_large_is_made_smaller_by_the_page(page):
+    photograph = io.BytesIO()
+    picture = Image.new("RGB", (5000, 4000), (200, 40, 40))
+    picture.paste((20, 60, 200), (1000, 1000, 3000, 3000))  # one plain colour would be nothing to look at
+    picture.save(photograph, "JPEG")
+    answer_with(page)
+    attach(page, "photo.jpg", photograph.getvalue())
+    expect(page.get_by_test_id("chip-image")).to_be_visible()
+    body = body_sent(page, lambda: page.get_by_role("button", name="보내기").click())
+    sent = body["messages"][0]["content"][0]["image_url"]["url"]
+    assert Image.open(io.BytesIO(base64.b64decode(sent.partition(",")[2]))).size == (2048, 1638)
 
 
 def test_the_microphone_and_the_camera_make_attachments(page):
@@ -321,17 +491,33 @@ def test_nothing_moves_for_those_who_want_calm(open_page):
     say(page, SENTENCE)
     bubble = answer(page)
     assert bubble.locator("video").evaluate("video => video.paused && !video.autoplay")
-    assert bubble.locator("model-viewer").get_attribute("auto-rotate") is None
+    wait_for(page, "document.querySelector('model-viewer').loaded")
+    assert page.evaluate("document.querySelector('model-viewer').turntableRotation") == 0
+    turned(page, "180deg", "뒤에서 본 모습")
+    bubble.get_by_role("button", name="3D 앞에서 보기").click()
+    expect(bubble.locator(".side")).to_be_hidden()
+    assert abs(page.evaluate("document.querySelector('model-viewer').getCameraOrbit().theta")) < 0.01
+
+
+def turned(page, angle, note):
+    """Turns the 3D model, as a drag does; the page says which side is seen."""
+    page.evaluate("angle => document.querySelector('model-viewer').setAttribute('camera-orbit', `${angle} 75deg 105%`)", angle)
+    expect(page.locator(".tile .side")).to_contain_text(note)
 
 
 def test_axe_finds_nothing_serious(open_page):
     page = open_page(viewport={"width": 1100, "height": 800}, reduced_motion="reduce")
     page.evaluate(AXE.read_text())
     assert serious(page) == []
-    want(page, "text", "image", "audio", "video", "mesh")
+    refuse_key(page, times=1)
     say(page, SENTENCE)
+    answer(page, "error")
+    assert serious(page) == []
+    want(page, "text", "image", "audio", "video", "mesh")
+    page.get_by_role("button", name="다시 묻기", exact=True).click()
     answer(page)
     wait_for(page, "document.querySelector('model-viewer').loaded")
+    page.locator(".talk summary").click()
     for scheme, width in (("light", 1100), ("dark", 1100), ("dark", 360)):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         page.set_viewport_size({"width": width, "height": 800})
@@ -340,6 +526,11 @@ def test_axe_finds_nothing_serious(open_page):
         page.get_by_role("button", name="설정").click()
         assert serious(page) == [], (scheme, width, "settings")
         page.keyboard.press("Escape")
+    page.evaluate("scrollTo(0, 200)")
+    page.get_by_role("button", name="대화 목록").press("Enter")
+    assert serious(page) == []
+    page.keyboard.press("Escape")
+    assert page.evaluate("scrollY") == 200  # the focus in the header, which is in sight, scrolls nothing
 
 
 def compare(page):
@@ -411,15 +602,14 @@ def test_one_stop_ends_both_answers_and_one_error_only_its_own(open_page, two):
     page.get_by_role("button", name="멈추기").click()
     answer(page, "stopped", 0), answer(page, "stopped", 1)
     quicken()
-    busy = {"error": {"message": "96 requests are under way", "type": "rate_limit_error", "code": "server_busy"}}
 
     def refuse(route):
         refused = route.request.post_data_json["model"] == "wild-model"
-        return route.fulfill(status=429, json=busy) if refused else route.continue_()
+        return route.fulfill(status=429, json={"error": BUSY}) if refused else route.continue_()
 
     page.route("**/v1/chat/completions", refuse)
     say(page, "보라 별이 튄다")
-    expect(answer(page, "error", 3).get_by_role("alert")).to_have_text(busy["error"]["message"])
+    expect(answer(page, "error", 3).get_by_role("alert")).to_contain_text("지금 묻는 사람이 너무 많습니다")
     expect(answer(page, "done", 2).get_by_test_id("answer-text")).to_contain_text("star")
     expect(page.get_by_role("group", name="어느 답이 나은가요?")).to_have_count(0)  # half of an answer is not compared
 

@@ -4,16 +4,27 @@
 
 import { base64Of, bytesOf, endingOf } from "./media.js";
 
+const FORMATS = "v1/formats";
+const INSPECT = "v1/inspect";
 const SENT_TURNS = 6; // a small model knows no more of a conversation than its last sight
 const FIELD = { image: "images", video: "videos", mesh: "meshes" };
 const PART = { image: "image_url", video: "video_url", mesh: "mesh_url" };
 export const OUTPUTS = ["text", "image", "audio", "video", "mesh"];
 
-/** What the server says is wrong, in the words of people, and the code of it. */
+/** What is wrong where the server says no words for people (an older one, or a proxy before it), as keys of ours. */
+const BY_CODE = { invalid_api_key: "error_key", rate_limit_exceeded: "error_minute", server_busy: "error_busy", busy: "error_busy",
+  shutting_down: "error_away", unavailable: "error_away", timeout: "error_slow", body_too_large: "error_body",
+  internal_error: "error_server" };
+const BY_STATUS = { 401: "error_key", 413: "error_body", 429: "error_busy", 503: "error_away", 504: "error_slow" };
+
+/** What the server says is wrong: `message` for programmers and, of a newer server, `words` for people. */
 export class ServerError extends Error {
-  constructor({ words, message, code }) {
-    super(words ?? message);
+  constructor({ message, words, code }, status) {
+    super(message);
+    const key = BY_CODE[code] ?? BY_STATUS[status] ?? (status >= 500 ? "error_server" : "error_other");
+    this.problem = { words, key, message, needsKey: key === "error_key" };
     this.code = code;
+    this.status = status;
   }
 }
 
@@ -30,11 +41,23 @@ export async function modelsOf(key) {
   }
 }
 
-/** What the server would read a file as: {kind, media_types, …}. Throws ServerError, in people's words, where it would not. */
+/** Endings of the files that the server reads, as `accept` of a file input has them; without its word, those of `known`. */
+export async function endingsRead(key, known) {
+  try {
+    const response = await fetch(FORMATS, { headers: headersOf(key) });
+    return response.ok ? (await response.json()).data.flatMap(({ suffixes }) => suffixes) : known;
+  } catch {
+    return known;
+  }
+}
+
+/** What the server would read a file as, {kind, media_types}; null of a server that does not say. Throws ServerError where
+ *  it would not read it. */
 export async function inspect(blob, key) {
   const body = new FormData();
   body.append("file", blob);
-  const response = await fetch("v1/inspect", { method: "POST", headers: headersOf(key), body });
+  const response = await fetch(INSPECT, { method: "POST", headers: headersOf(key), body });
+  if ([404, 405].includes(response.status)) return null;
   if (!response.ok) throw await errorIn(response);
   return response.json();
 }
@@ -99,15 +122,12 @@ export async function* ask(body, key, signal) {
   throw new CutError();
 }
 
-/** Of every request: the key, and the page's language, in which the server says what goes wrong. */
+/** Of every request: the key, and the page's language, in which the server says what is wrong. */
 const headersOf = (key) => ({ "Accept-Language": document.documentElement.lang, ...(key ? { Authorization: `Bearer ${key}` } : {}) });
 
 async function errorIn(response) {
-  try {
-    return new ServerError((await response.json()).error);
-  } catch {
-    return new ServerError({ message: `${response.status} ${response.statusText}` });
-  }
+  const said = await response.json().catch(() => null);
+  return new ServerError(said?.error ?? { message: `${response.status} ${response.statusText}` }, response.status);
 }
 
 /** The data of server-sent events. https://html.spec.whatwg.org/multipage/server-sent-events.html */
@@ -144,8 +164,22 @@ export function take(answer, chunk) {
   answer.text += delta.content ?? "";
   answer.transcript += delta.audio?.transcript ?? "";
   for (const kind of Object.keys(FIELD)) for (const part of delta[FIELD[kind]] ?? []) takePart(answer, kind, part);
-  for (const { message } of delta.failures ?? []) (answer.failures ??= []).push(message); // the other media still come
+  for (const notice of noticesOf(chunk)) if (!answer.notices?.some(({ message }) => message === notice.message)) {
+    (answer.notices ??= []).push(notice);
+  }
+  for (const failure of delta.failures ?? []) (answer.failures ??= []).push(problemOf(failure)); // the other media still come
   return delta.audio?.data ? samplesOf(delta.audio.data) : null;
+}
+
+/** What the server says of its own answer, {code, message} in the asker's language. The one place that knows the field: of a
+ *  chunk, its choice or its delta, `onnuri.notices` (a list) or `onnuri.notice`. */
+const noticesOf = (chunk) => [chunk, chunk.choices[0], chunk.choices[0]?.delta].flatMap((part) => part?.onnuri?.notices
+  ?? part?.onnuri?.notice ?? []);
+
+/** A medium that came to nothing, as a problem to show. */
+function problemOf({ type, message, words }) {
+  const kind = Object.keys(PART).find((k) => PART[k] === type);
+  return { words, key: kind ? "failed" : "error_other", values: { kind: `@${kind}` }, message };
 }
 
 function takePart(answer, kind, part) {

@@ -1,11 +1,11 @@
 /* What the next message will be: its words, its attachments, what is wanted back. Files come by button, drop, paste,
    microphone and camera. Knows no server and no conversation: `on.send` and `on.stop` are given. */
 
-import { OUTPUTS, ServerError, inspect } from "./api.js";
+import { OUTPUTS, ServerError, endingsRead, inspect } from "./api.js";
 import { close, look, record, shoot } from "./capture.js";
-import { MOST_MB, itemOf, sizeOf } from "./media.js";
-import { element, icon, iconButton, shown } from "./view.js";
-import { label, say } from "./words.js";
+import { ENDINGS_READ, MOST_MB, itemOf, sizeOf } from "./media.js";
+import { dress, element, icon, iconButton, shown } from "./view.js";
+import { label, say, word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 let on, settings;
@@ -26,6 +26,15 @@ export function startComposer(callbacks, shared) {
   document.onpaste = ({ clipboardData }) => addFiles([...clipboardData.files]);
   startDropping();
   showOutputs();
+  new ResizeObserver(() => { // what is scrolled to, or has the focus, is never behind the composer
+    document.documentElement.style.setProperty("--composer", `${$("composer").offsetHeight}px`);
+  }).observe($("composer"));
+}
+
+/** Offers in the file picker what the server reads. */
+export async function showFormats() {
+  const endings = await endingsRead(settings.key, ENDINGS_READ);
+  $("file").accept = ["image/*", "audio/*", "video/*", ...endings].join(",");
 }
 
 /** Says in one line what went wrong or right; without a key, nothing. */
@@ -38,7 +47,8 @@ export function notice(key, values) {
 export function setBusy(now) {
   busy = now;
   label($("send-button"), busy ? "stop" : "send");
-  $("send-button").replaceChildren(icon(busy ? "stop" : "send"));
+  dress($("send-button"), busy ? "stop" : "send", busy ? "stop_short" : "send_short");
+  document.body.toggleAttribute("data-busy", busy);
 }
 
 export function attach(item) {
@@ -79,13 +89,20 @@ function grow() {
 async function addFiles(files) {
   for (const file of files) {
     try {
-      if (file.size > MOST_MB * 2 ** 20) notice("error_large", { name: file.name, most: MOST_MB });
-      else attach(await itemOf(file, (blob) => inspect(blob, settings.key)));
+      const item = await itemOf(file, (blob) => inspect(blob, settings.key));
+      if (item) attach(item);
+      else notice("error_kind", { name: file.name });
     } catch (error) {
-      if (error instanceof ServerError) notice("error_file", { name: file.name, words: error.message });
+      if (error instanceof ServerError) refuse(file, error.problem);
       else notice(error instanceof TypeError ? "error_network" : "error_read", { name: file.name });
     }
   }
+}
+
+/** Says why the server would not read a file; where it is the key that is missing, the settings have a box for it. */
+function refuse(file, { words, key, needsKey }) {
+  notice("error_file", { name: file.name, words: words ?? word(key) });
+  if (needsKey) on.needsKey();
 }
 
 function showChips() {
@@ -166,6 +183,7 @@ async function refused(work, key) {
 function showRecording(now) {
   $("record-button").setAttribute("aria-pressed", now);
   label($("record-button"), now ? "record_stop" : "record");
+  dress($("record-button"), now ? "stop" : "microphone", now ? "record_stop_short" : "record_short");
   if (now) notice("recording");
 }
 

@@ -1,7 +1,7 @@
 /* Media as the page holds them: {kind, url, name}, the url a data URI. From files, to files, and samples to WAV.
    Knows no server beyond the formats that it reads, and no element of the page. */
 
-/** Endings of files that are saved, with kind and media type. What is read, the server decides. */
+/** Endings of files, with kind and media type: of those that are saved, and of those that every server reads. */
 const ENDINGS = {
   png: ["image", "image/png"], jpg: ["image", "image/jpeg"], jpeg: ["image", "image/jpeg"], webp: ["image", "image/webp"],
   wav: ["audio", "audio/wav"], flac: ["audio", "audio/flac"], mp3: ["audio", "audio/mpeg"], ogg: ["audio", "audio/ogg"],
@@ -10,18 +10,51 @@ const ENDINGS = {
 };
 export const MOST_MB = 16; // the server reads 24 MiB a request, and base64 makes four bytes of three
 const REDRAWN_SIDE = 2048;
+const KEPT_BYTES = 4 * 2 ** 20; // larger pictures, and those
+const KEPT_PIXELS = 8_000_000; // of more pixels, are redrawn smaller
 const DECODED_HZ = 24_000;
 
-/** The item that a file is, as `inspect` says, which rejects what is not read; a picture of too many pixels is redrawn. */
+export const ENDINGS_READ = Object.keys(ENDINGS).map((ending) => `.${ending}`);
+
+/** The item that a file is. A photograph is made smaller first. `inspect` says what the server reads a file as, null where
+ *  it says nothing, and rejects what it does not read; then the browser tries. Null for kinds that nobody reads. Rejects
+ *  where nobody can decode it. */
 export async function itemOf(file, inspect) {
-  let sent = file;
-  const about = await inspect(sent).catch(async (error) => {
-    if (error.code !== "too_many_pixels" || !file.type.startsWith("image/")) throw error;
-    sent = await redrawn(file);
-    return inspect(sent);
-  });
-  const type = about.media_types.find((t) => t.startsWith(`${about.kind}/`)) ?? about.media_types[0];
-  return { kind: about.kind, url: await dataUri(new Blob([sent], { type })), name: file.name };
+  const sent = isPicture(file) ? await shrunk(file) : file;
+  try {
+    const about = await inspect(sent);
+    if (about) return item(about.kind, sent, typeAmong(about), file.name);
+  } catch (error) {
+    return decodedHere(file, error);
+  }
+  const known = sent === file ? knownOf(file) : ["image", sent.type];
+  return known ? item(known[0], sent, known[1], file.name) : decodedHere(file, null);
+}
+
+const item = async (kind, blob, type, name) => ({ kind, url: await dataUri(new Blob([blob], { type })), name });
+const typeAmong = ({ kind, media_types }) => media_types.find((type) => type.startsWith(`${kind}/`)) ?? media_types[0];
+const endingIn = (name) => name.split(".").pop().toLowerCase();
+const knownOf = (file) => ENDINGS[endingIn(file.name)] ?? Object.values(ENDINGS).find(([, type]) => type === file.type);
+const isPicture = (file) => (knownOf(file)?.[0] ?? file.type.split("/")[0]) === "image";
+
+/** What the server does not read, as a picture or a sound that the browser does; else the `error`, or null without one. */
+async function decodedHere(file, error) {
+  const kind = file.type.split("/")[0];
+  try {
+    if (kind === "image") return { kind, url: await dataUri(await redrawn(await createImageBitmap(file), "image/png")), name: `${file.name}.png` };
+    if (kind === "audio") return { kind, url: await dataUri(await asWav(file)), name: `${file.name}.wav` };
+  } catch (failure) {
+    throw error ?? failure;
+  }
+  if (error) throw error;
+  return null;
+}
+
+/** A picture of no more bytes and pixels than are sent; itself where it has no more, or the browser cannot draw it. */
+async function shrunk(file) {
+  const picture = await createImageBitmap(file).catch(() => null);
+  if (!picture || (file.size <= KEPT_BYTES && picture.width * picture.height <= KEPT_PIXELS)) return file;
+  return redrawn(picture, file.type === "image/jpeg" ? "image/jpeg" : "image/png");
 }
 
 export function dataUri(blob) {
@@ -80,15 +113,14 @@ export async function asWav(blob) {
   return wav(samples, DECODED_HZ);
 }
 
-async function redrawn(file) {
-  const picture = await createImageBitmap(file);
+function redrawn(picture, type) {
   const scale = Math.min(1, REDRAWN_SIDE / Math.max(picture.width, picture.height));
-  return drawn(picture, Math.round(picture.width * scale), Math.round(picture.height * scale));
+  return drawn(picture, Math.max(1, Math.round(picture.width * scale)), Math.max(1, Math.round(picture.height * scale)), type);
 }
 
-/** A PNG of anything that a canvas draws. */
-export function drawn(source, width, height) {
+/** A picture of anything that a canvas draws. */
+export function drawn(source, width, height, type = "image/png") {
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   canvas.getContext("2d").drawImage(source, 0, 0, width, height);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  return new Promise((resolve) => canvas.toBlob(resolve, type, 0.92));
 }

@@ -1,7 +1,7 @@
 /* Two models' answers to one question, side by side, and the vote beneath them. Knows no server, and not where votes are
    kept: `on.vote` takes one and `on.voted` tells it. */
 
-import { AnswerBubble, element } from "./view.js";
+import { AnswerBubble, element, wordButton } from "./view.js";
 import { CHOICES } from "./votes.js";
 import { label, say } from "./words.js";
 
@@ -15,7 +15,8 @@ export class PairBubble {
     this.columns = turn.answers.map((answer) => new AnswerBubble(answer, about, { ...on, ended: () => this.#ask() }, number));
     this.#vote.setAttribute("role", "group");
     label(this.#vote, "vote");
-    this.root = element("li", { className: "pair" }, ...this.columns.map((column) => column.root), this.#vote);
+    const again = element("p", { className: "doings redo" }, wordButton("another", {}, () => on.another()));
+    this.root = element("li", { className: "pair" }, ...this.columns.map((column) => column.root), this.#vote, again);
     this.root.dataset.testid = "pair";
   }
 

@@ -2,13 +2,13 @@
    others read. */
 
 import { loadSettings, saveSettings } from "./store.js";
-import { element, icon } from "./view.js";
+import { dress, element } from "./view.js";
 import { current, setLanguage } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const DRAWN = { language: null, seed: null, temperature: null, top_p: null, guidance: null };
 const CHOSEN = { compare: false, model: "" };
-const DEFAULTS = { ...DRAWN, ...CHOSEN, outputs: ["image", "audio"], key: "", autoplay: true, page: "", theme: "" };
+const DEFAULTS = { ...DRAWN, ...CHOSEN, outputs: ["text", "image", "audio"], key: "", autoplay: true, page: "", theme: "" };
 
 export const settings = loadSettings(DEFAULTS);
 export const save = () => saveSettings(settings);
@@ -34,11 +34,18 @@ export function startSettings(on) {
   $("language-button").onclick = () => { switchLanguage(); on.language(); };
   $("theme-button").onclick = switchTheme;
   $("autoplay-button").onclick = () => { settings.autoplay = !settings.autoplay; save(); show(); on.sound(settings.autoplay); };
-  $("settings-button").onclick = () => { fill(); $("settings-dialog").showModal(); };
+  $("settings-button").onclick = () => openSettings();
   $("settings-form").onchange = ({ target }) => { read(target); if (target.name === "key") on.key(); };
   $("settings-form").onreset = () => { Object.assign(settings, DRAWN, CHOSEN, { key: "" }); save(); showChoice(); on.key(); };
   setLanguage(settings.page || (navigator.language.startsWith("ko") ? "ko" : "en"));
   show();
+}
+
+/** Opens the dialog, at a field where one is named. */
+export function openSettings(field) {
+  fill();
+  $("settings-dialog").showModal();
+  if (field) $("settings-form").elements[field].focus();
 }
 
 function switchLanguage() {
@@ -57,7 +64,7 @@ function switchTheme() {
 function show() {
   document.documentElement.dataset.theme = settings.theme;
   $("autoplay-button").setAttribute("aria-pressed", settings.autoplay);
-  $("autoplay-button").replaceChildren(icon(settings.autoplay ? "sound" : "silence"));
+  dress($("autoplay-button"), settings.autoplay ? "sound" : "silence", "autoplay_short");
 }
 
 function fill() {

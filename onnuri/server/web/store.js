@@ -1,10 +1,11 @@
-/* What outlives a reload: settings in localStorage, the conversation's turns and votes in IndexedDB, each in a database of
-   its own, as a second store in one would wait for tabs that have the older in use. Knows not what is in them.
-   Where the browser keeps nothing (private windows), the page works until it is closed. Two tabs share one
-   conversation: of a turn, what was written last stays. */
+/* What outlives a reload: settings in localStorage; conversations, their turns and votes in IndexedDB, each in a database
+   of its own, as a second store in one would wait for tabs that have the older in use. Knows not what is in them.
+   Where the browser keeps nothing (private windows), the page works until it is closed. Of a turn that two tabs write,
+   what was written last stays. */
 
 const SETTINGS = "onnuri-settings";
-const DATABASES = { turns: "onnuri", votes: "onnuri-votes" };
+const OPEN = "onnuri-open";
+const DATABASES = { turns: "onnuri", votes: "onnuri-votes", talks: "onnuri-talks" };
 
 export function loadSettings(defaults) {
   try {
@@ -20,12 +21,41 @@ export function saveSettings(settings) {
   } catch { /* see above */ }
 }
 
-export const loadTurns = () => transact("turns", "readonly", (turns) => turns.getAll()).then((found) => found ?? []);
-export const saveTurn = (turn, index) => transact("turns", "readwrite", (turns) => turns.put(turn, index));
-export const clearTurns = () => transact("turns", "readwrite", (turns) => turns.clear());
-export const loadVotes = () => transact("votes", "readonly", (votes) => votes.getAll()).then((found) => found ?? []);
-export const saveVote = (vote, id) => transact("votes", "readwrite", (votes) => votes.put(vote, id));
-export const dropVote = (id) => transact("votes", "readwrite", (votes) => votes.delete(id));
+/** The id of the conversation that this tab has open; of a new tab, null. */
+export function loadOpen() {
+  try {
+    return sessionStorage.getItem(OPEN);
+  } catch {
+    return null;
+  }
+}
+
+export function saveOpen(id) {
+  try {
+    if (id) sessionStorage.setItem(OPEN, id);
+    else sessionStorage.removeItem(OPEN);
+  } catch { /* see above */ }
+}
+
+const all = (name, range) => transact(name, "readonly", (store) => store.getAll(range)).then((found) => found ?? []);
+const put = (name, value, key) => transact(name, "readwrite", (store) => store.put(value, key));
+const drop = (name, key) => transact(name, "readwrite", (store) => store.delete(key));
+
+/** Keys of a conversation's turns are [id, index]; an array sorts after every number, so [] ends them. */
+const turnsOf = (id, from = 0) => IDBKeyRange.bound([id, from], [id, []]);
+const unlisted = () => IDBKeyRange.upperBound(Infinity); // of the one conversation before there was a list: numbers
+
+export const loadTalks = () => all("talks");
+export const saveTalk = (talk) => put("talks", talk, talk.id);
+export const dropTalk = (id) => Promise.all([drop("talks", id), drop("turns", turnsOf(id))]);
+export const loadTurns = (id) => all("turns", turnsOf(id));
+export const saveTurn = (id, index, turn) => put("turns", turn, [id, index]);
+export const dropTurns = (id, from) => drop("turns", turnsOf(id, from));
+export const loadUnlisted = () => all("turns", unlisted());
+export const dropUnlisted = () => drop("turns", unlisted());
+export const loadVotes = () => all("votes");
+export const saveVote = (vote, id) => put("votes", vote, id);
+export const dropVote = (id) => drop("votes", id);
 
 const opened = {};
 
