@@ -55,7 +55,7 @@ class Conversation:
         item = reply.item
         self.given.clear()
         media.check_answer(item, self.to)
-        told = "".join(f"\n({notice.message})" for notice in reply.notices if notice.message != item)
+        told = "".join(f"\n({sentence})" for sentence in reply.told)
         if self.to == "text":
             return f"{item}{told}"
         self.answers += 1

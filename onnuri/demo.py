@@ -74,9 +74,8 @@ def generate(to: Medium, output: Path, files: list[tuple[Medium, Path]], text: s
 
 def tell(reply: Reply) -> None:
     """Say on stderr what the model did not know; the answer stands on stdout."""
-    for notice in reply.notices:
-        if notice.message != reply.item:
-            print(f"onnuri: {notice.message}", file=sys.stderr)
+    for sentence in reply.told:
+        print(f"onnuri: {sentence}", file=sys.stderr)
 
 
 def page(sentence: str, files: dict[Medium, Path]) -> str:

@@ -52,6 +52,10 @@ COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encodi
 _EDGE = ",.;:!?()[]\"'~…。·"
 LONGEST = 24
 """letters of a run-together piece that is looked up"""
+LONGEST_SENTENCE = 4000
+"""characters of a sentence that are read for what they ask and which words they hold; a codec takes fewer"""
+LONGEST_RUN = 100
+"""characters of a piece without spaces that is looked into; what is longer is unknown, whatever it says"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,7 @@ def plain(sentence: str) -> str:
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
     text = re.sub(r"[\"“”„«»`*_]|'(?!\w)|(?<!\w)'", " ", text.replace("’", "'").replace("‘", "'"))
     text = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split()))
-    return re.sub(r"[.!。…~]+$", "", text).strip()
+    return text.rstrip(".!。…~").strip()
 
 
 class Spelling:
@@ -85,6 +89,7 @@ class Spelling:
         self._by_jamo: dict[str, str] = {}
         for word in sorted(self.counts, key=lambda w: self.counts[w]):
             self._by_jamo[jamo(word)] = word
+        self._longest = max(map(len, self._by_jamo), default=0)
         self._deletions: dict[str, set[str]] = {}
         for letters in self._by_jamo:
             for short in _shorter(letters):
@@ -110,7 +115,7 @@ class Spelling:
 
     def read(self, sentence: str) -> Reading:
         """Return the sentence as the model reads it, and what in it is not known."""
-        tokens = self._joined(plain(sentence).split())
+        tokens = self._joined(plain(sentence[:LONGEST_SENTENCE]).split())
         written: list[str] = []
         unknown: list[str] = []
         corrected: list[tuple[str, str]] = []
@@ -134,6 +139,8 @@ class Spelling:
         """Return what a word is read as: itself, words that were run together, or the one word that is a slip away."""
         if self.knows(core) or core in COMMON:
             return core
+        if len(core) > LONGEST_RUN:
+            return None
         return self._apart(core) or self._slip(core)
 
     def knows(self, word: str) -> bool:
@@ -193,6 +200,8 @@ class Spelling:
     def _slip(self, core: str) -> str | None:
         """Return the one word that is a slip of the keyboard away: a letter more, less, other or swapped with its neighbour."""
         letters = jamo(core)
+        if len(letters) > self._longest + 1:
+            return None
         if len(letters) < 4:
             swapped = [
                 w

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnuri.codecs.spelling import Reading, plain
+from onnuri.codecs.spelling import LONGEST_SENTENCE, Reading, plain
 from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan, Request, Ticket
 from onnuri.decoding.sample import SamplingConfig
@@ -88,9 +88,9 @@ class Answers:
                 words = self.codecs["text"].decode(codes)
                 read = self._read(words, context)
             elif medium == "text":
-                words = wish_of(item)[1] or item
+                words = wish_of(item[:LONGEST_SENTENCE])[1] or item[:LONGEST_SENTENCE]
                 language = tongue[0] if tongue else language_spoken(words)
-                read = self._read(words, context)
+                read = self._read(item if words == item[:LONGEST_SENTENCE] else words, context)
             else:
                 context.seen.append((medium, item, codes))
             context.inputs.append((medium, words))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from onnuri.codecs.spelling import LONGEST_SENTENCE
 from onnuri.modality import Language, Medium, Task
 
 _IN = re.compile(
@@ -58,7 +59,7 @@ def wish_of(sentence: str) -> tuple[Language | None, str]:
 
 def language_asked(sentence: str) -> Language:
     """Return the language to answer in: the one that is asked for, else the asker's own, that of most words."""
-    wish, rest = wish_of(sentence)
+    wish, rest = wish_of(sentence[:LONGEST_SENTENCE])
     return wish or language_spoken(rest)
 
 

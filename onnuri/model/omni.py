@@ -54,6 +54,12 @@ class Reply:
     language: Language
     notices: tuple[Notice, ...] = ()
 
+    @property
+    def told(self) -> list[str]:
+        """Sentences of the notices that the answer itself does not say."""
+        said = self.item if isinstance(self.item, str) else None
+        return [notice.message for notice in self.notices if notice.message != said]
+
 
 def load_codecs(folder: Path) -> dict[str, Any]:
     """Every medium's codec from a folder `codecs/`; image and video share their networks.

@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from onnuri import media
+from onnuri.codecs.spelling import LONGEST_SENTENCE
 from onnuri.errors import MediaError
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium
 from onnuri.model.answer import Context
@@ -353,7 +354,7 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
     if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:
         turn.language = context.language
     elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
-        wished = wish_of(str(turn.given[0][1]))[0] is not None
+        wished = wish_of(str(turn.given[0][1])[:LONGEST_SENTENCE])[0] is not None
         if not (wished or state.model.vocabulary.tasks or state.model.answers.outside(context)):
             turn.language = _answering(turn)
     return context

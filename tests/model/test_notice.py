@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from onnuri.modality import LANGUAGES
-from onnuri.model.notice import CAN_DO, familiarity, notices, objects_seen, reading_of, thresholds
+from onnuri.model.notice import CAN_DO, Notice, familiarity, notices, objects_seen, outside, reading_of, thresholds
+from onnuri.model.omni import Reply
 from onnuri.world import image, other, shape
 from onnuri.world.scene import sample_scene
+from onnuri.world.text import caption
 
 
 def test_familiarity_is_psnr_and_iou(codecs):
@@ -57,6 +59,26 @@ def test_a_reply_answers_and_tells(model):
     strange = model.reply("image", text="커다란 강아지를 그려줘")
     assert strange.item.shape == (128, 128, 3)
     assert [n.details for n in strange.notices if n.code == "unknown_words"] == [("강아지를",)]
+
+
+def test_a_slip_is_unknown_where_nothing_mends_it(codecs):
+    assert codecs["text"].spelling is None
+    reading = reading_of("a red shpere", codecs["text"])
+    assert reading.unknown == ("shpere",) and reading.text == "a red shpere"
+
+
+def test_own_sentences_are_never_flagged(codecs):
+    for seed in range(20):
+        for language in LANGUAGES:
+            sentence = caption(sample_scene(700_000 + seed, "seen"), language, np.random.default_rng(seed))
+            reading = reading_of(sentence, codecs["text"])
+            assert not reading.unknown and not outside(sentence, reading, True), sentence
+
+
+def test_what_was_told_is_not_said_twice():
+    notice = Notice("outside", "I only know a small world.")
+    assert Reply(notice.message, "en", (notice,)).told == []
+    assert Reply(np.zeros(3), "en", (notice,)).told == Reply("a ball", "en", (notice,)).told == [notice.message]
 
 
 @pytest.mark.parametrize("said", ["안녕하세요", "hello", "what is the capital of France?", "프랑스의 수도는 어디인가요?"])
