@@ -69,3 +69,8 @@ def test_the_list_is_saved_with_the_tokenizer_and_a_codec_without_one_reads_text
     again = TextCodec.load(tmp_path)
     assert again.spelling is not None and again.spelling.counts == {"red": 2, "ball": 1}
     assert again.read("A RED Ball.").text == "a red ball"
+
+
+@pytest.mark.parametrize("word", ["a" * 100_000, "가" * 100_000, "redball" * 10_000, "." * 100_000 + "a", "\u202e" * 100_000 + "a"])
+def test_a_word_without_end_is_unknown_at_once(word):
+    assert WORDS.read(word).corrected == () and len(WORDS.read(word).unknown) <= 1

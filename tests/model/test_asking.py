@@ -36,5 +36,5 @@ def test_greetings_and_questions():
     assert all(map(is_greeting, ["hello", "Hi there!", "안녕하세요", "고마워요", "who are you?"]))
     assert not any(map(is_greeting, ["a red ball", "빨간 공", "history of a cube"]))
     assert all(map(is_question, ["what is the capital of France?", "how many?", "몇 개인가요", "프랑스의 수도는 어디야?"]))
-    assert not any(map(is_question, ["can you draw a red ball?", "빨간 공을 그려줄래?", "a red ball is here", "can I have a red ball?",
-                                        "빨간 공이 있어", "빨간 공이 있다고 말해줘"]))
+    assert not any(map(is_question, ["can you draw a red ball?", "빨간 공을 그려줄래?", "a red ball is here",
+                                        "can I have a red ball?", "빨간 공이 있어", "빨간 공이 있다고 말해줘"]))
