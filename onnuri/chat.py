@@ -14,7 +14,7 @@ from rich.console import Console
 
 from onnuri import load, media
 from onnuri.errors import ConfigError, OnnuriError
-from onnuri.modality import MEDIA, TABLE, Medium, language_of
+from onnuri.modality import MEDIA, TABLE, Medium
 from onnuri.server.client import Remote
 
 HELP = "sentence · /image /audio /video /shape FILE · /to text|image|audio|video|shape · /new · /quit"
@@ -51,16 +51,18 @@ class Conversation:
         inputs = self.given + ([("text", sentence)] if sentence else [])
         if not inputs:
             return HELP
-        item = self.model.generate(self.to, inputs, language=language_of(sentence or "가"), **self.sampling)
+        reply = self.model.reply(self.to, inputs, **self.sampling)
+        item = reply.item
         self.given.clear()
         media.check_answer(item, self.to)
+        told = "".join(f"\n({sentence})" for sentence in reply.told)
         if self.to == "text":
-            return str(item)
+            return f"{item}{told}"
         self.answers += 1
         path = self.out / f"{self.answers:03d}{TABLE[self.to].suffixes[0]}"
         media.make_folder(self.out)
         media.write(item, path)
-        return f"→ {path}"
+        return f"→ {path}{told}"
 
 
 def run(out: Path, folder: Path | None = None, lines: Iterable[str] | None = None, server: str | None = None,

@@ -202,8 +202,9 @@ class Train:
 
     recipe: tyro.conf.Positional[Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]]
     """a recipe of onnuri/recipes"""
-    preset: Literal["full", "evening", "nano", "smoke"] | None = None
-    """laptop: full, at most 6 hours on two cores (default), or evening, 2 hours; the others: nano, 20 minutes after a table that
+    preset: Literal["full", "evening", "words", "nano", "smoke", "words-smoke"] | None = None
+    """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which goes on from the weights that ship
+    with the wordings of people; the others: nano, 20 minutes after a table that
     they share; all: smoke, to see that everything runs"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/RECIPE-PRESET without it"""
@@ -230,6 +231,26 @@ class Matrix:
         from onnuri.evaluation import report
 
         report.run(load(self.model), self.items, self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sentences:
+    """Whole scenes from words: changed in one way each, in wordings that training never used, by relation and by objects."""
+
+    items: int = 100
+    """scenes a row"""
+    to: Medium = "image"
+    """what the words become: image, video or shape"""
+    json: Path | None = None
+    """file for the figures"""
+    model: Path | None = None
+    """a model's folder; without one, the model that ships"""
+
+    def run(self) -> None:
+        from onnuri import load
+        from onnuri.evaluation import words
+
+        words.run(load(self.model), self.items, self.to, self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,7 +294,7 @@ class Evaluate:
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Matrix, tyro.conf.subcommand("matrix")] | Annotated[Codecs, tyro.conf.subcommand("codecs")]
-        | Annotated[Scan, tyro.conf.subcommand("table")]
+        | Annotated[Sentences, tyro.conf.subcommand("words")] | Annotated[Scan, tyro.conf.subcommand("table")]
     ]
 
     def run(self) -> None:

@@ -10,6 +10,7 @@ import base64
 import html
 import shutil
 import string
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from rich.console import Console
 
 from onnuri import load, media
 from onnuri.errors import ConfigError, MediaError
-from onnuri.modality import MEDIA, TABLE, Language, Medium, language_of
+from onnuri.modality import MEDIA, TABLE, Language, Medium
+from onnuri.model.omni import Reply
 
 WEB = Path(__file__).parent / "server" / "web"
 VIEWER = "model-viewer-umd.min.js"
@@ -41,13 +43,15 @@ def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -
     files: dict[Medium, Path] = {}
     for medium in SHOWN:
         began = time.perf_counter()
-        item = model.generate(medium, [("text", sentence)], language=language_of(sentence), **sampling)
+        reply = model.reply(medium, [("text", sentence)], **sampling)
+        item = reply.item
         media.check_answer(item, medium)
         files[medium] = out / f"{medium}{TABLE[medium].suffixes[0]}"
         media.write(item, files[medium])
         console.print(f"  {medium:6} {files[medium]}  {time.perf_counter() - began:.2f} s")
     shutil.copyfile(WEB / VIEWER, out / VIEWER)
     media.write(page(sentence, files), out / "index.html")
+    tell(reply)
     console.print(f"open {out / 'index.html'}  ({time.perf_counter() - start:.1f} s)")
 
 
@@ -61,11 +65,17 @@ def generate(to: Medium, output: Path, files: list[tuple[Medium, Path]], text: s
     if not inputs:
         raise ConfigError("no input", "something must be given to start from",
                           'add --text "…" or a file with --image, --audio, --video or --shape')
-    spoken = language or (language_of(text) if text else "ko")
-    item = load(folder).generate(to, inputs, language=spoken, **sampling)
-    media.check_answer(item, to)
-    media.write(item, output)
-    print(item if to == "text" else f"wrote {output}")
+    reply = load(folder).reply(to, inputs, language=language, **sampling)
+    media.check_answer(reply.item, to)
+    media.write(reply.item, output)
+    print(reply.item if to == "text" else f"wrote {output}")
+    tell(reply)
+
+
+def tell(reply: Reply) -> None:
+    """Say on stderr what the model did not know; the answer stands on stdout."""
+    for sentence in reply.told:
+        print(f"onnuri: {sentence}", file=sys.stderr)
 
 
 def page(sentence: str, files: dict[Medium, Path]) -> str:

@@ -25,8 +25,20 @@ def language_of(sentence: str) -> Language:
     return "ko" if any("가" <= c <= "힣" for c in sentence) else "en"
 
 
+Task = Literal["describe", "answer", "edit", "translate", "transcribe"]
+TASKS: tuple[Task, ...] = ("describe", "answer", "edit", "translate", "transcribe")
+"""what is asked of a model, where the inputs alone do not say it: a token before the answer"""
+
+
 OBJECTS = 3
 """Objects an item's grid has room for."""
+ObjectOrder = Literal["left", "diagonal"]
+"""The order in which a codec writes objects down. `left`: from left to right. `diagonal`: by right plus down.
+
+A sentence says which of two objects comes first only where their relation decides it. Left and right decide `left`, but
+above and below do not: objects one above the other came in either order, and a model that drew code by code mixed the two.
+The world's relations need one axis to exceed the other 1.5 times, so that any of the four decides `diagonal`.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

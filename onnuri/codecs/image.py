@@ -47,7 +47,7 @@ def to_array(pictures: Tensor) -> np.ndarray:
 def locate(visual: Visual, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Objects of pictures [B, 3, 128, 128]: boxes [B, 3, 4], there [B, 3], foreground [B, 1, 64, 64]."""
     heat, boxes, mask = visual.finder(pictures)
-    found, there = peaks(heat, boxes, visual.settings.threshold)
+    found, there = peaks(heat, boxes, visual.settings.threshold, visual.settings.order)
     foreground = torch.sigmoid(mask)
     flat = found.reshape(-1, 4)
     flat = visual.refine(cut(pictures, foreground, flat), flat)

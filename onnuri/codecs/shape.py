@@ -20,7 +20,7 @@ from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.fsq import FSQ
 from onnuri.codecs.sprites import hat
-from onnuri.modality import OBJECTS, SHAPE_GRID, VOXELS, Medium
+from onnuri.modality import OBJECTS, SHAPE_GRID, VOXELS, Medium, ObjectOrder
 
 CROP = 24
 """cells a side of a component's crop"""
@@ -37,16 +37,18 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv3d(inputs, outputs, 3, stride, 1), nn.GroupNorm(4, outputs), nn.SiLU())
 
 
-def components(voxels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def components(voxels: np.ndarray, order: ObjectOrder = "left") -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Up to three (crop float32 [24, 24, 24] of occupancy, box float32 [6] centre and extent, RGB float32 [3] in 0 … 1).
 
-    From voxels uint8 [64, 64, 64, 4]; left to right.
+    From voxels uint8 [64, 64, 64, 4]; in the order that is asked for, seen from the front.
     """
     labels, count = ndimage.label(voxels[..., 3] > 127, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     kept = [int(k) + 1 for k in np.argsort(-sizes, kind="stable")[:OBJECTS] if sizes[k] >= SPECK]
     windows = ndimage.find_objects(labels)
     found = [_component(voxels, labels, k, windows[k - 1]) for k in kept]
+    if order == "diagonal":
+        return sorted(found, key=lambda c: c[1][0] - c[1][2])
     return sorted(found, key=lambda c: (c[1][0], c[1][2]))
 
 
@@ -103,6 +105,8 @@ class ShapeCodec(Codec):
 
     class Config(config.Config):
         width: int = 16
+        order: ObjectOrder = "left"
+        """in which components are written down"""
 
     def __init__(self, settings: Any = None) -> None:
         super().__init__(settings or self.Config())
@@ -127,7 +131,7 @@ class ShapeCodec(Codec):
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
-        found = [components(item) for item in items]
+        found = [components(item, self.config.order) for item in items]
         crops = [c[0] for parts in found for c in parts]
         form = self.fsq.encode(self.form(torch.from_numpy(np.stack(crops)))).numpy() if crops else np.zeros((0, 4))
         rows, at = [], 0

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from onnuri import config
 from onnuri.codecs.base import Codec
+from onnuri.codecs.spelling import Reading, Spelling
 from onnuri.modality import Medium
 
 SPACE = "▁"
@@ -30,9 +31,9 @@ class TextCodec(Codec):
     class Config(config.Config):
         pass
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, spelling: Spelling | None = None) -> None:
         super().__init__(self.Config())
-        self.tokenizer = tokenizer
+        self.tokenizer, self.spelling = tokenizer, spelling
 
     @property
     def num_codes(self) -> int:
@@ -56,7 +57,7 @@ class TextCodec(Codec):
         described = json.loads(self.tokenizer.to_str())
         vocabulary = described["model"]["vocab"]
         vocabulary |= {f"<unused {k}>": k for k in range(self.num_codes, size)}
-        return type(self)(Tokenizer.from_str(json.dumps(described)))
+        return type(self)(Tokenizer.from_str(json.dumps(described)), self.spelling)
 
     def encode_batch(self, items: list[str]) -> list[np.ndarray]:
         return [np.array(self._ids(item), dtype=np.int64) for item in items]
@@ -86,10 +87,16 @@ class TextCodec(Codec):
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(str(folder / "tokenizer.json"))
+        if self.spelling is not None:
+            self.spelling.save(folder)
+
+    def read(self, sentence: str) -> Reading:
+        """Return a sentence as the model reads it; as it is, where the codec has no list of words."""
+        return self.spelling.read(sentence) if self.spelling is not None else Reading(sentence)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")))
+        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), Spelling.load(folder))
 
     def code_features(self) -> Any:
         """None: words are learned from nothing."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from onnuri import config
 from onnuri.codecs.fsq import FSQ
-from onnuri.modality import IMAGE_GRID, OBJECTS
+from onnuri.modality import IMAGE_GRID, OBJECTS, ObjectOrder
 
 CROP = 40
 """pixels of a crop and of a sprite"""
@@ -34,6 +34,8 @@ class VisualConfig(config.Config):
     sprite_width: int = 32
     threshold: float = 0.3
     """least peak of the heat map that counts as an object"""
+    order: ObjectOrder = "left"
+    """in which objects are written down"""
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -165,8 +167,8 @@ def composite(behind: Tensor, layers: Tensor) -> Tensor:
     return behind
 
 
-def peaks(heat: Tensor, boxes: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Up to three objects a picture, left to right: boxes [B, 3, 4] and whether each is there, bool [B, 3]."""
+def peaks(heat: Tensor, boxes: Tensor, threshold: float, order: ObjectOrder = "left") -> tuple[Tensor, Tensor]:
+    """Return up to three objects per picture, in order: boxes [B, 3, 4] and whether each is there, bool [B, 3]."""
     score = torch.sigmoid(heat)
     score = score * (F.max_pool2d(score[:, None], 3, 1, 1)[:, 0] == score)
     best, index = score.flatten(1).topk(2 * OBJECTS, 1)
@@ -177,8 +179,9 @@ def peaks(heat: Tensor, boxes: Tensor, threshold: float) -> tuple[Tensor, Tensor
         same = (gap < 0.35 * found[:, :k, 2:]).all(-1) & there[:, :k]
         there[:, k] &= ~same.any(1)
     there &= there.cumsum(1) <= OBJECTS
-    order = torch.where(there, found[..., 0], torch.inf).argsort(1)[:, :OBJECTS]
-    return found.gather(1, order[..., None].expand(-1, -1, 4)), there.gather(1, order)
+    rank = found[..., 0] if order == "left" else found[..., 0] + found[..., 1]
+    chosen = torch.where(there, rank, torch.inf).argsort(1)[:, :OBJECTS]
+    return found.gather(1, chosen[..., None].expand(-1, -1, 4)), there.gather(1, chosen)
 
 
 def quantize_boxes(boxes: Tensor) -> Tensor:

@@ -1,27 +1,34 @@
 """Which sequences are made of a scene, by weight: pairs, chains, questions, edits, speech. Knows no network.
 
-A sequence is a list of segments, each with a weight in the loss. What a still medium opens goes on with what a still
-can know: a moving scene's picture is never followed by its motion. Speech meets words only: a given sound is followed by
-its transcript, and the model's own speech follows the sentence that it speaks, with every word before its sound. So all
-that must be learned of sound is to hear (any voice) and to speak (one voice); the rest is knowledge of words.
+A sequence is a list of segments, each with a weight in the loss. With `people`, what is given is said as people say
+it, in words that are drawn anew from the scene's record each time, and what is answered is said as the world says it.
+What a still medium opens goes on with what a still can know: a moving scene's picture is never followed by its
+motion. Speech meets words only: a given sound is followed by its transcript, and the model's own speech follows the
+sentence that it speaks, with every word before its sound. So all that must be learned of sound is to hear (any voice)
+and to speak (one voice); the rest is knowledge of words.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 
 from onnuri import config
-from onnuri.data.table import CAPTIONS, Table
-from onnuri.modality import LANGUAGES, MEDIA, TABLE, Language, Medium
+from onnuri.codecs.spelling import plain
+from onnuri.data.table import CAPTIONS, Table, edit_of
+from onnuri.modality import LANGUAGES, MEDIA, OBJECTS, TABLE, Language, Medium, Task
+from onnuri.world import wordings
+from onnuri.world.scene import HELD_OUT, RELATIONS, Scene
+from onnuri.world.tasks import COMPARISONS
 
 STILL: tuple[Medium, ...] = tuple(m for m in MEDIA if "motion" not in TABLE[m].carries)
 SIGHTS: tuple[Medium, ...] = tuple(m for m in MEDIA if TABLE[m].grid)
 """media that are seen"""
 SILENT: tuple[Medium, ...] = tuple(m for m in MEDIA if m != "audio")
-KINDS = ("draw", "describe", "convert", "chain", "alone", "translate", "ask", "edit", "compare", "hear", "speak")
+KINDS = ("draw", "describe", "convert", "chain", "alone", "translate", "ask", "edit", "compare", "hear", "speak", "double")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +50,8 @@ class Segment:
     """in the loss, of its codes and its closing token"""
     words: Words | None = None
     """of the model's own speech"""
+    task: Task | None = None
+    """what is asked, said before the segment"""
 
 
 class MixConfig(config.Config):
@@ -65,6 +74,12 @@ class MixConfig(config.Config):
     """two pictures or shapes and the question which has more objects"""
     hear: float = 0.05
     speak: float = 0.06
+    double: float = 0.0
+    """from words to two things that are alike, which no scene has: made of the codes of one that has two things"""
+    people: float = 0.0
+    """share of the given sentences that are in the wordings of people, drawn anew each time; the rest are the world's own"""
+    slips: float = 0.0
+    """share of the given sentences of people with a slip of the keyboard that the text front end did not mend"""
     loss_text: float = 2.0
     """weight in the loss of a medium's items, wanted or given; text is also what answers and instructions are in"""
     loss_image: float = 1.0
@@ -86,18 +101,20 @@ class MixConfig(config.Config):
 
 
 class Mixer:
-    """Draws sequences from a table."""
+    """Draws sequences from a table; `text` turns sentences into codes."""
 
-    def __init__(self, settings: MixConfig, table: Table) -> None:
-        self.settings, self.table = settings, table
+    def __init__(self, settings: MixConfig, table: Table, text: Any) -> None:
+        self.settings, self.table, self.text = settings, table, text
         every = _thinned(table, settings.single)
         self.filmed, self.spoken = (np.intersect1d(table.having(c), every) for c in ("video", "voice_ko"))
         self.asked = table.having("say_ko")
         self.filmed_still = np.intersect1d(self.filmed, table.having("still"))
         self.edited = {m: np.intersect1d(table.having(f"edit_{m}"), self.filmed if m == "video" else every) for m in SIGHTS}
         self.rows = {m: self.filmed if m == "video" else every for m in SILENT}
+        self.pairs = np.flatnonzero(table.column("count") == 2)
         self.shares = _shares([getattr(settings, k) for k in KINDS])
         self.sights = _shares([settings.video if m == "video" else (1 - settings.video) / (len(SIGHTS) - 1) for m in SIGHTS])
+        self._scene = functools.lru_cache(maxsize=None)(table.scene)
 
     def draw(self, rng: np.random.Generator) -> list[Segment]:
         """One sequence's segments."""
@@ -109,7 +126,14 @@ class Mixer:
         return self._of(rng, ["text", self._sight(rng)])
 
     def _describe(self, rng: np.random.Generator) -> list[Segment]:
-        return self._of(rng, [self._sight(rng), "text"])
+        """Something that is seen and its description, which may have been asked for in words."""
+        seen, described = self._of(rng, [self._sight(rng), "text"])
+        described = dataclasses.replace(described, task="describe")
+        assert described.language
+        if rng.random() >= 0.4 * self.settings.people:
+            return [seen, described]
+        request = wordings.look(described.language, rng)
+        return [seen, self._given(request, described.language), described]
 
     def _sight(self, rng: np.random.Generator) -> Medium:
         return SIGHTS[int(rng.choice(len(SIGHTS), p=self.sights))]
@@ -137,34 +161,59 @@ class Mixer:
         if medium != "text":
             return Segment(medium, self.table.get(row, medium), None, weight)
         language: Language = _one(rng, LANGUAGES)
+        if given and self._people(rng):
+            return self._given(self._slipped(wordings.say(self._scene(row), language, rng, full=rng.random() < 0.8), rng), language)
         which = "s" if still else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
-        return Segment(medium, self.table.get(row, f"{language}_{which}"), language, weight)
+        sentence = self.table.text(row, f"{language}_{which}")
+        return self._given(sentence, language) if given else self._wanted(sentence, language)
 
-    def _words(self, row: int, column: str, language: Language, weight: float) -> Segment:
-        return Segment("text", self.table.get(row, column), language, weight)
+    def _people(self, rng: np.random.Generator) -> bool:
+        """Whether what is given is said as people say it."""
+        return bool(self.settings.people) and rng.random() < self.settings.people
+
+    def _given(self, sentence: str, language: Language) -> Segment:
+        """A sentence as the text front end leaves it, if the model's text has one."""
+        return Segment("text", self.text.encode(self._front(sentence)), language, self.settings.source_loss)
+
+    def _wanted(self, sentence: str, language: Language, task: Task | None = None) -> Segment:
+        return Segment("text", self.text.encode(sentence), language, 1.0, task=task)
+
+    def _front(self, sentence: str) -> str:
+        return plain(sentence) if self.text.spelling is not None else sentence
+
+    def _slipped(self, sentence: str, rng: np.random.Generator) -> str:
+        """The sentence, sometimes with a letter left out, doubled or swapped with the next."""
+        if rng.random() >= self.settings.slips:
+            return sentence
+        at = int(rng.integers(len(sentence) - 1))
+        a, b = sentence[at], sentence[at + 1]
+        return sentence[:at] + _one(rng, (b, a + a + b, b + a)) + sentence[at + 2 :]
 
     def _translate(self, rng: np.random.Generator) -> list[Segment]:
-        """A whole sentence and the same in the other language."""
+        """A whole sentence and the same in the other language; of people's, sometimes as the world says it in their own."""
         row, first = int(rng.integers(self.table.rows)), int(rng.integers(2))
         which = [int(rng.integers(CAPTIONS - 1)) for _ in range(2)]
         one, other = LANGUAGES[first], LANGUAGES[1 - first]
-        return [self._words(row, f"{one}_{which[0]}", one, self.settings.source_loss),
-                self._words(row, f"{other}_{which[1]}", other, 1.0)]
+        people = self._people(rng)
+        source = wordings.say(self._scene(row), one, rng) if people else self.table.text(row, f"{one}_{which[0]}")
+        if people and rng.random() < 0.35:
+            return [self._given(source, one), self._wanted(self.table.text(row, f"{one}_{which[1]}"), one, "describe")]
+        return [self._given(source, one), self._wanted(self.table.text(row, f"{other}_{which[1]}"), other, "translate")]
 
     def _hear(self, rng: np.random.Generator) -> list[Segment]:
         """A sound in any voice and its transcript, whose language nothing tells."""
         ask = rng.random() < 0.15
         row, language = int(rng.choice(self.asked if ask else self.spoken)), _one(rng, LANGUAGES)
-        column, words = ("say", f"ask_{language}") if ask else ("audio", f"{language}_0")
+        column, words = ("say", "ask") if ask else ("audio", "spoken")
         return [Segment("audio", self.table.get(row, f"{column}_{language}"), None, self.settings.given_sound),
-                self._words(row, words, language, 1.0)]
+                self._wanted(self.table.text(row, f"{words}_{language}"), language, "transcribe")]
 
     def _speak(self, rng: np.random.Generator) -> list[Segment]:
         """A sentence and its sound in the model's own voice."""
         reply = rng.random() < 0.15
         row, language = int(rng.choice(self.asked if reply else self.spoken)), _one(rng, LANGUAGES)
-        sound, beats, words = ("reply", "tap", f"tell_{language}") if reply else ("voice", "beat", f"{language}_0")
-        sentence = self._words(row, words, language, self.settings.source_loss)
+        sound, beats, words = ("reply", "tap", "tell") if reply else ("voice", "beat", "spoken")
+        sentence = self._given(self.table.text(row, f"{words}_{language}"), language)
         return [sentence, Segment("audio", self.table.get(row, f"{sound}_{language}"), language, 1.0,
                                   Words(sentence.codes, self.table.get(row, f"{beats}_{language}")))]
 
@@ -172,11 +221,18 @@ class Mixer:
         """Something of a scene, a question, the answer."""
         about = _one(rng, SILENT)
         row, language = int(rng.choice(self.rows[about])), _one(rng, LANGUAGES)
-        given = self.settings.source_loss
-        context = self._words(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}", language, given) if about == "text" \
-            else Segment(about, self.table.get(row, about), None, given)
-        return [context, self._words(row, f"ask_{language}", language, given),
-                self._words(row, f"tell_{language}", language, 1.0)]
+        asked, told = (self.table.text(row, f"{column}_{language}") for column in ("ask", "tell"))
+        people = self._people(rng)
+        if people:
+            scene = self._scene(row)
+            asked, told = wordings.inquire(scene, language, rng, motion=about in ("text", "video"))
+        if about != "text":
+            context = Segment(about, self.table.get(row, about), None, self.settings.source_loss)
+        elif people and rng.random() < 0.5:
+            context = self._given(wordings.say(self._scene(row), language, rng), language)
+        else:
+            context = self._given(self.table.text(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}"), language)
+        return [context, self._given(asked, language), self._wanted(told, language, "answer")]
 
     def _compare(self, rng: np.random.Generator) -> list[Segment]:
         """Two still media of different scenes, the question which has more objects, the answer."""
@@ -184,20 +240,60 @@ class Mixer:
         language: Language = _one(rng, LANGUAGES)
         medium: Medium = _one(rng, STILL)
         a, b = (int(self.table.get(row, "count")[0]) for row in rows)
-        answer = 0 if a > b else 1 if b > a else 2
+        question, answers = COMPARISONS[language]
         given = self.settings.source_loss
-        return [*(Segment(medium, self.table.get(row, medium), None, given) for row in rows),
-                Segment("text", self.table.phrase(f"which_{language}"), language, given),
-                Segment("text", self.table.phrase(f"more{answer}_{language}"), language, 1.0)]
+        return [*(Segment(medium, self.table.get(row, medium), None, given) for row in rows), self._given(question, language),
+                self._wanted(answers[0 if a > b else 1 if b > a else 2], language, "answer")]
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
         """A medium, an instruction, the medium as it then is."""
         medium = self._sight(rng)
         row, language = int(rng.choice(self.edited[medium])), _one(rng, LANGUAGES)
-        given = self.settings.source_loss
-        return [Segment(medium, self.table.get(row, medium), None, given),
-                self._words(row, f"edit_{language}", language, given),
-                Segment(medium, self.table.get(row, f"edit_{medium}"), None, 1.0)]
+        told = self.table.text(row, f"edit_{language}")
+        if self._people(rng):
+            scene = self._scene(row)
+            edit = edit_of(scene)
+            assert edit
+            told = wordings.instruct(scene, edit, language, rng)
+        return [Segment(medium, self.table.get(row, medium), None, self.settings.source_loss), self._given(told, language),
+                Segment(medium, self.table.get(row, f"edit_{medium}"), None, 1.0, task="edit")]
+
+    def _double(self, rng: np.random.Generator) -> list[Segment]:
+        """Words for two things that are alike, and codes that show the same thing at both places of a scene of two."""
+        language: Language = _one(rng, LANGUAGES)
+        medium: Medium = _one(rng, STILL)
+        while True:
+            row = int(rng.choice(self.pairs))
+            scene = self._scene(row)
+            alike = dataclasses.replace(scene, things=(scene.things[0], dataclasses.replace(scene.things[1], **{
+                k: getattr(scene.things[0], k) for k in ("solid", "color", "size")})))
+            solid = scene.things[0].solid
+            # a larger thing could reach into its neighbour; two of a solid beside each other may be held out
+            if scene.things[0].radius <= scene.things[1].radius and not any(
+                    ("relation", r, solid, solid) in HELD_OUT for r in RELATIONS):
+                break
+        codes = alike_codes(self.table.get(row, medium), medium, scene)
+        return [self._given(wordings.doubled(alike, language, rng), language), Segment(medium, codes, None, 1.0)]
+
+
+def alike_codes(codes: np.ndarray, medium: Medium, scene: Scene) -> np.ndarray:
+    """Return the codes of a picture or shape of two objects with the first thing of the scene at both places.
+
+    Objects are in the order of right plus down (`modality.ObjectOrder`), and an object's codes are the same wherever it
+    stands, but for its place.
+    """
+    grid = TABLE[medium].grid
+    assert grid
+    before = [name for name in grid.order if not grid.field(name).optional]
+    head = sum(grid.field(name).count for name in before)
+    slots = codes[head:].reshape(OBJECTS, -1).copy()
+    first, second = scene.things
+    source = 0 if first.x - first.z < second.x - second.z else 1
+    names = grid.order[len(before) :][: (len(grid.order) - len(before)) // OBJECTS]
+    columns = [name for name in names for _ in range(grid.field(name).count)]
+    kept = np.array([name in ("x", "y", "center") for name in columns])
+    slots[1 - source] = np.where(kept, slots[1 - source], slots[source])
+    return np.concatenate([codes[:head], slots.ravel()])
 
 
 def _thinned(table: Table, single: float) -> np.ndarray:

@@ -1,11 +1,14 @@
 """The token table: what codecs make of scenes, computed once. Knows codecs by their contract, not the language model.
 
 A table is a folder of columns; a column is `<name>.values.npy` (uint16, end to end) and `<name>.offsets.npy` (int64
-[N + 1]); `table.json` lists them and is written last. An absent entry is empty. Columns:
+[N + 1]); `table.json` lists them and is written last. An absent entry is empty. Sentences are kept as UTF-8 bytes, not as
+a tokenizer's codes, so that another tokenizer reads the same table. What is seen and what is said are made apart, so that a
+change of the sentences does not cost the pictures again. Columns:
 
     image, shape                      codes of the scene
     video                             likewise, in every second row
-    audio_ko, audio_en                codes of caption 0, spoken by any voice, in every second row
+    spoken_ko, spoken_en              what is spoken: caption 0, in half of the rows a wording of people if it is short
+    audio_ko, audio_en                codes of that, spoken by any voice, in every second row
     voice_ko, voice_en                the same in the model's own voice, words aligned with frames, in the same rows
     beat_ko, beat_en                  how many of these codes each word has
     ko_0 … en_2                       captions; ko_s, en_s captions of the still
@@ -16,16 +19,17 @@ A table is a folder of columns; a column is `<name>.values.npy` (uint16, end to 
     say_ko, say_en                    question as speech (`ask_*` spoken by any voice), in every eighth row
     reply_ko, reply_en                its answer in the model's own voice (`tell_*` spoken), in the same rows
     tap_ko, tap_en                    how many codes each word of the answer has
+    record                            the scene itself, as JSON
     count                             one entry: how many objects there are
-
-`table.json` also has `phrases`: codes of sentences that are the same for all rows.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,9 +42,10 @@ from onnuri.data.pool import processes
 from onnuri.errors import ConfigError
 from onnuri.modality import LANGUAGES, TABLE, Language
 from onnuri.world import audio, image, shape, video
-from onnuri.world.scene import Edit, Scene, generator, sample_edit, sample_scene
-from onnuri.world.tasks import COMPARISONS, instruction, question
+from onnuri.world.scene import Edit, Scene, Thing, generator, sample_edit, sample_scene
+from onnuri.world.tasks import instruction, question
 from onnuri.world.text import caption
+from onnuri.world.wordings import say
 
 Row = dict[str, np.ndarray]
 NONE = np.zeros(0, np.int64)
@@ -67,12 +72,12 @@ def make_table(folder: Path, rows: int, load_codecs: Callable[[Path], dict[str, 
         _same(folder / "table.json", {"rows": rows}, f"not of {rows} rows")
         return
     starts = list(range(0, rows, SHARD))
-    jobs = [(folder, s, min(SHARD, rows - s), load_codecs, codecs) for s in starts
-            if not (folder / f"{s}.shard.npz").exists()]
+    jobs = [(folder, part, s, min(SHARD, rows - s), load_codecs, codecs) for part in PARTS for s in starts
+            if not _shard_file(folder, s, part).exists()]
     with processes(workers) as pool:
         for _ in track(pool.imap_unordered(_shard, jobs), total=len(jobs), description="token table", transient=True):
             pass
-    _merge(folder, starts, rows, phrases(load_codecs(codecs)["text"]))
+    _merge(folder, starts, rows)
 
 
 def _same(path: Path, wanted: dict[str, Any], complaint: str) -> None:
@@ -85,63 +90,88 @@ def _same(path: Path, wanted: dict[str, Any], complaint: str) -> None:
 
 
 def _hash(folder: Path) -> str:
-    """Of all weights in a folder."""
+    """Return the hash of all codecs' weights and settings in a folder; a table knows no tokenizer."""
     digest = hashlib.sha256()
-    for file in sorted([*folder.rglob("*.safetensors"), *folder.rglob("tokenizer.json")]):
+    for file in sorted([*folder.rglob("*.safetensors"), *folder.rglob("config.json")]):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def _shard(job: tuple[Path, int, int, Callable[[Path], dict[str, Any]], Path]) -> None:
-    folder, start, count, load_codecs, codecs = job
+def _shard(job: tuple[Path, str, int, int, Callable[[Path], dict[str, Any]], Path]) -> None:
+    folder, part, start, count, load_codecs, codecs = job
     if not _codecs:
         _codecs.update(load_codecs(codecs))
-    rows = encode_rows([sample_scene(seed) for seed in range(start, start + count)], _codecs)
+    rows = PARTS[part]([sample_scene(seed) for seed in range(start, start + count)], _codecs)
+    write_shard(folder, start, part, rows)
+
+
+def write_shard(folder: Path, start: int, part: str, rows: list[Row]) -> None:
+    """Write one part of some rows under a temporary name, then rename."""
     columns: dict[str, np.ndarray] = {}
     for name in rows[0]:
         columns[f"{name}.values"] = np.concatenate([r[name] for r in rows]).astype(np.uint16)
         columns[f"{name}.lengths"] = np.array([len(r[name]) for r in rows])
-    part = folder / f"{start}.part.npz"
-    np.savez(part, **columns)  # type: ignore[arg-type]
-    part.rename(folder / f"{start}.shard.npz")
+    temporary = folder / f"{start}.{part}.part.npz"
+    np.savez(temporary, **columns)  # type: ignore[arg-type]
+    temporary.rename(_shard_file(folder, start, part))
 
 
-def phrases(text: Any) -> dict[str, list[int]]:
-    """Codes of the sentences that are the same for all rows."""
-    found = {}
-    for language, (asked, answers) in COMPARISONS.items():
-        found[f"which_{language}"] = text.encode(asked).tolist()
-        found |= {f"more{k}_{language}": text.encode(a).tolist() for k, a in enumerate(answers)}
-    return found
+def _shard_file(folder: Path, start: int, part: str) -> Path:
+    return folder / f"{start}.{part}.npz"
 
 
-def _merge(folder: Path, starts: list[int], rows: int, said: dict[str, list[int]]) -> None:
-    shards = [dict(np.load(folder / f"{s}.shard.npz")) for s in starts]
+def _merge(folder: Path, starts: list[int], rows: int) -> None:
+    """Join the shards to columns, list them in `table.json`, and delete the shards."""
+    shards = []
+    for start in starts:
+        shard: dict[str, np.ndarray] = {}
+        for part in PARTS:
+            shard |= np.load(_shard_file(folder, start, part))
+        shards.append(shard)
     names = sorted(k.removesuffix(".values") for k in shards[0] if k.endswith(".values"))
     for name in names:
         np.save(folder / f"{name}.values.npy", np.concatenate([s[f"{name}.values"] for s in shards]))
         lengths = np.concatenate([s[f"{name}.lengths"] for s in shards])
         np.save(folder / f"{name}.offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
-    (folder / "table.json").write_text(json.dumps({"rows": rows, "columns": names, "phrases": said}, indent=2))
-    for s in starts:
-        (folder / f"{s}.shard.npz").unlink()
+    (folder / "table.json").write_text(json.dumps({"rows": rows, "columns": names}, indent=2))
+    for start in starts:
+        for part in PARTS:
+            _shard_file(folder, start, part).unlink()
 
 
-def encode_rows(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
-    """Everything a table holds of scenes."""
-    rows = [_words(scene, codecs) for scene in scenes]
+def sights(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
+    """Return the columns of what is seen, of the scenes and of what their edits make of them."""
+    rows: list[Row] = [{} for _ in scenes]
     filmed = [scene.seed % FILMED == 0 for scene in scenes]
     _media(rows, scenes, "", codecs, filmed, [True] * len(scenes))
     edits = [edit_of(scene) for scene in scenes]
     edited = [e.apply(s) if e else None for e, s in zip(edits, scenes)]
     still = [e is not None and e.attribute != "motion" for e in edits]
     _media(rows, edited, "edit_", codecs, filmed, still)
-    for row, scene, edit in zip(rows, scenes, edits):
-        rng = generator("train", scene.seed)
-        for language in LANGUAGES:
-            said = instruction(scene, edit, language, rng) if edit else ""
-            row[f"edit_{language}"] = codecs["text"].encode(said)
     return rows
+
+
+def words(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
+    """Return the columns of what is said and heard."""
+    return [_words(scene, codecs) | _edit_words(scene) for scene in scenes]
+
+
+def records(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
+    """Return the column of the scenes themselves."""
+    return [{"record": _utf8(json.dumps(dataclasses.asdict(scene)))} for scene in scenes]
+
+
+PARTS: dict[str, Callable[[list[Scene], dict[str, Any]], list[Row]]] = {"sights": sights, "words": words, "records": records}
+"""parts of a table that are made apart"""
+
+
+def _edit_words(scene: Scene) -> Row:
+    edit, rng = edit_of(scene), generator("train", scene.seed)
+    return {f"edit_{language}": _utf8(instruction(scene, edit, language, rng) if edit else "") for language in LANGUAGES}
+
+
+def _utf8(sentence: str) -> np.ndarray:
+    return np.frombuffer(sentence.encode(), np.uint8).astype(np.int64)
 
 
 def edit_of(scene: Scene) -> Edit | None:
@@ -152,17 +182,19 @@ def edit_of(scene: Scene) -> Edit | None:
 
 
 def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
-    rng, row, text = generator("train", scene.seed), {}, codecs["text"]
+    rng, row = generator("train", scene.seed), {}
     for language in LANGUAGES:
         said = [caption(scene, language, rng, full=k < CAPTIONS - 1) for k in range(CAPTIONS)]
         for k, sentence in enumerate(said):
-            row[f"{language}_{k}"] = text.encode(sentence)
-        row[f"{language}_s"] = text.encode(caption(scene, language, rng, motion=False))
+            row[f"{language}_{k}"] = _utf8(sentence)
+        row[f"{language}_s"] = _utf8(caption(scene, language, rng, motion=False))
         asked, told = question(scene, language, rng, motion=False)
-        row[f"ask_{language}"], row[f"tell_{language}"] = text.encode(asked), text.encode(told)
+        row[f"ask_{language}"], row[f"tell_{language}"] = _utf8(asked), _utf8(told)
         voice = audio.sample_voice(rng)
-        row[f"audio_{language}"] = _heard(codecs, said[0], language, voice) if scene.seed % SPOKEN == 0 else NONE
-        row[f"voice_{language}"], row[f"beat_{language}"] = _spoken(codecs, said[0], language) \
+        spoken = _to_speak(scene, said[0], language)
+        row[f"spoken_{language}"] = _utf8(spoken)
+        row[f"audio_{language}"] = _heard(codecs, spoken, language, voice) if scene.seed % SPOKEN == 0 else NONE
+        row[f"voice_{language}"], row[f"beat_{language}"] = _spoken(codecs, spoken, language) \
             if scene.seed % SPOKEN == 0 else (NONE, NONE)
         row[f"say_{language}"] = _heard(codecs, asked, language, voice) if scene.seed % ASKED == 0 else NONE
         row[f"reply_{language}"], row[f"tap_{language}"] = _spoken(codecs, told, language) \
@@ -170,6 +202,16 @@ def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
     row["count"] = np.array([len(scene.things)])
     row["still"] = np.ones(int(all(t.motion == "still" for t in scene.things)), np.int64)
     return row
+
+
+def _to_speak(scene: Scene, sentence: str, language: Language) -> str:
+    """Return what is spoken of a scene: in half of the rows that are spoken, what people say, if a voice can say it word by
+    word and it is not much longer than a caption."""
+    if scene.seed % (2 * SPOKEN):
+        return sentence
+    wording = say(scene, language, np.random.default_rng([11, scene.seed]))
+    clear = re.fullmatch(r"[a-z가-힣 ?]+", wording) is not None and (language == "en") == wording.isascii()
+    return wording if clear and len(wording) <= 1.5 * len(sentence) else sentence
 
 
 def _heard(codecs: dict[str, Any], sentence: str, language: Language, voice: audio.Voice) -> np.ndarray:
@@ -228,9 +270,16 @@ class Table:
         """A column that has one code in every row, int64 [rows]."""
         return np.asarray(self.values[name], dtype=np.int64)
 
-    def phrase(self, name: str) -> np.ndarray:
-        """Codes int64 [K] of a sentence that is the same for all rows."""
-        return np.array(self.about["phrases"][name], dtype=np.int64)
+    def scene(self, row: int) -> Scene:
+        """Return the record of a row's scene."""
+        values = json.loads(self.text(row, "record"))
+        things = tuple(Thing(**thing) for thing in values.pop("things"))
+        stated = tuple((i, relation, j) for i, relation, j in values.pop("stated"))
+        return Scene(things=things, stated=stated, light=tuple(values.pop("light")), **values)
+
+    def text(self, row: int, column: str) -> str:
+        """Return the sentence of a row in a column of text."""
+        return bytes(self.get(row, column).tolist()).decode()
 
     def having(self, column: str) -> np.ndarray:
         """Rows whose entry in a column is not empty."""

@@ -60,7 +60,7 @@ def scan(table: Table, codecs: dict[str, Any], every: int = 1) -> dict[str, list
         for record in [scene] + ([edit.apply(scene)] if edit else []):
             found["records"] += [f"row {row}: {c}" for c in held_out(record)]
         for column in TEXTS:
-            sentence = codecs["text"].decode(table.get(row, column))
+            sentence = table.text(row, column)
             found["texts"] += [f"row {row}, {column}: {sentence!r}: {c}" for c in said(sentence) & HELD_OUT]
         for medium, observe in sights if row % every == 0 else ():
             for column in (medium, f"edit_{medium}"):

@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from onnuri.codecs.spelling import LONGEST_SENTENCE, Reading, plain
 from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan, Request, Ticket
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError
-from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium, language_of
+from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium
+from onnuri.model.asking import language_spoken, task_of, wish_of
+from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of
 from onnuri.model.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -48,6 +51,12 @@ class Context:
     """its codes of text"""
     given: dict[Medium, int] = dataclasses.field(default_factory=dict)
     """codes of each medium"""
+    inputs: list[tuple[Medium, str]] = dataclasses.field(default_factory=list)
+    """media in their order, with the words of a text or a sound"""
+    readings: list[Reading] = dataclasses.field(default_factory=list)
+    """every text as the model reads it"""
+    seen: list[tuple[Medium, Any, np.ndarray]] = dataclasses.field(default_factory=list)
+    """(medium, item, codes) of what is to be seen"""
 
     def says(self, language: Language) -> bool:
         """Whether all that was given is a sentence in that language."""
@@ -72,11 +81,20 @@ class Answers:
             known(medium)
             codes, language, heard = self.encode(medium, item), None, medium == "audio"
             context.given[medium] = context.given.get(medium, 0) + len(codes)
+            read = codes
+            words = ""
             if heard:
                 language, codes = yield from self.hear(codes)
+                words = self.codecs["text"].decode(codes)
+                read = self._read(words, context)
             elif medium == "text":
-                language = tongue[0] if tongue else language_of(item)
-            context.ids = context.ids + self.vocabulary.segment("text" if heard else medium, codes, language)
+                words = wish_of(item[:LONGEST_SENTENCE])[1] or item[:LONGEST_SENTENCE]
+                language = tongue[0] if tongue else language_spoken(words)
+                read = self._read(item if words == item[:LONGEST_SENTENCE] else words, context)
+            else:
+                context.seen.append((medium, item, codes))
+            context.inputs.append((medium, words))
+            context.ids = context.ids + self.vocabulary.segment("text" if heard else medium, read, language)
             context.language, context.heard = language, heard
             context.words = codes if heard or medium == "text" else context.words[:0]
         if len(context.ids) > self.room:
@@ -84,10 +102,15 @@ class Answers:
                               "give fewer or shorter inputs", code="too_many_tokens", most=self.room)
         return context
 
+    def _read(self, words: str, context: Context) -> np.ndarray:
+        """Return the codes of words as the text front end leaves them."""
+        context.readings.append(reading_of(words, self.codecs["text"]))
+        return self.encode("text", self.codecs["text"].read(words).text)
+
     def hear(self, codes: np.ndarray, on_token: Listener | None = None) -> Steps[tuple[Language, np.ndarray]]:
         """Of a sound's codes the language and the text codes that the model hears."""
         v = self.vocabulary
-        prompt = [v.special("<bos>"), *v.segment("audio", codes), v.special(TABLE["text"].open)]
+        prompt = [v.special("<bos>"), *v.segment("audio", codes), *v.task("transcribe"), v.special(TABLE["text"].open)]
         plan = dataclasses.replace(self.plan("text"), first=v.languages)
         ids = (yield Request(prompt=prompt, plan=plan, sampling=HEARING, kind="text", on_token=on_token)).ids
         language = next(x for x in LANGUAGES if v.special(LANGUAGE_TOKENS[x]) == ids[0])
@@ -96,10 +119,26 @@ class Answers:
     def write(self, context: Context, language: Language, sampling: SamplingConfig, seed: int = 0,
               only_heard: bool = False, on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
         """Text codes that answer: of a lone sound its words, of a lone sentence that is to be spoken (not `only_heard`)
-        itself, if it is in the language that is asked for; else what the model writes, as `make` does."""
+        itself, if it is in the language that is asked for; to a greeting or a question about nothing that was shown what
+        can be done; else what the model writes, as `make` does."""
+        if only_heard and not context.heard and self.outside(context):
+            text: np.ndarray = self.codecs["text"].encode(CAN_DO[language])
+            return text
         if context.says(language) and (context.heard or not only_heard):
             return context.words
         return (yield from self.make("text", context, language, sampling, seed, on_token, **more))
+
+    def outside(self, context: Context) -> bool:
+        """Whether what was given asks for nothing that the model can do."""
+        alone = context.count == 1 and bool(context.readings)
+        return alone and outside(context.inputs[0][1], context.readings[0], alone)
+
+    def notices(self, context: Context, to: Medium, language: Language) -> list[Notice]:
+        """Return what is not known of what was given, in the language of the answer."""
+        found = notices(context.readings, context.seen, self.codecs, language)
+        if self.outside(context):
+            found.append(Notice("outside", CAN_DO[language]))
+        return found
 
     def speak(self, sentence: np.ndarray, language: Language, sampling: SamplingConfig, seed: int = 0,
               on_token: Listener | None = None) -> Steps[np.ndarray]:
@@ -107,6 +146,10 @@ class Answers:
         if not len(sentence):
             return np.zeros(0, np.int64)
         v = self.vocabulary
+        if self.codecs["text"].spelling is not None:  # case and a full stop are not spoken
+            sentence = self.encode("text", plain(self.codecs["text"].decode(sentence)))
+        if not len(sentence):
+            return np.zeros(0, np.int64)
         prompt = [v.special("<bos>"), *v.segment("text", sentence, language), *v.opening("audio", language)]
         script = [v.ids("text", word).tolist() for word in self.codecs["text"].words(sentence)]
         plan = dataclasses.replace(self.plan("audio"), end=v.special("<|word|>"), stretch=LONGEST_WORD)
@@ -117,7 +160,8 @@ class Answers:
              on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
         """Codes of any medium but sound that follow what was given; `more` are other fields of the request."""
         opening = self.vocabulary.opening(to, language)
-        request = Request(prompt=context.ids + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
+        asked = self.vocabulary.task(task_of(to, context.inputs, context.says(language)))
+        request = Request(prompt=context.ids + asked + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
                           on_token=on_token, without=[self.vocabulary.special("<bos>"), *opening])
         return self._codes(to, (yield dataclasses.replace(request, **more)))
 
@@ -131,9 +175,11 @@ class Answers:
                                                   on_token=on_token, **more)))
 
     def answer(self, to: Medium, given: Given, language: Language, sampling: dict[str, SamplingConfig],
-               seed: int = 0) -> Steps[np.ndarray]:
-        """Codes of a medium, from inputs: all of the above, as it is needed."""
+               seed: int = 0, listen: Callable[[Context], None] | None = None) -> Steps[np.ndarray]:
+        """Codes of a medium, from inputs: all of the above, as it is needed. `listen` is told what was given, as read."""
         context = yield from self.read(given)
+        if listen:
+            listen(context)
         if to == "text":
             return (yield from self.write(context, language, sampling["text"], seed, only_heard=True))
         if to == "audio":

@@ -35,6 +35,10 @@ def sequence_ids(segments: list[Segment], vocabulary: Vocabulary, split: Split) 
     """`<bos> … <eos>` of segments, the weight in the loss of predicting each id, and the index of its medium in MEDIA."""
     ids, weights, media = [vocabulary.special("<bos>")], [0.0], [0]
     for s in segments:
+        asked = vocabulary.task(s.task)
+        ids += asked
+        weights += [0.0] * len(asked)
+        media += [0] * len(asked)
         more, counts = _spoken(s, vocabulary, split) if s.words else _item(s, vocabulary)
         ids += more
         weights += counts

@@ -9,6 +9,7 @@ Knows the files and the codecs; how an answer comes about is in `answer.py`, wha
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -31,8 +32,10 @@ from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError, OnnuriError, WeightsError
 from onnuri.modality import MEDIA, TABLE, Language, Medium
 from onnuri.model import backbone
-from onnuri.model.answer import Answers, Given, drive, known
-from onnuri.model.vocabulary import SPECIALS, Vocabulary
+from onnuri.model.answer import Answers, Context, Given, drive, known
+from onnuri.model.asking import language_asked, task_of
+from onnuri.model.notice import Notice
+from onnuri.model.vocabulary import Vocabulary
 
 SAMPLING: dict[str, SamplingConfig] = {
     "text": SamplingConfig(temperature=0.0),
@@ -41,6 +44,21 @@ SAMPLING: dict[str, SamplingConfig] = {
     "video": SamplingConfig(temperature=0.0, guidance=2.0),
     "shape": SamplingConfig(temperature=0.0),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """An answer, and what the model did not know of what it was given."""
+
+    item: Any
+    language: Language
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def told(self) -> list[str]:
+        """Sentences of the notices that the answer itself does not say."""
+        said = self.item if isinstance(self.item, str) else None
+        return [notice.message for notice in self.notices if notice.message != said]
 
 
 def load_codecs(folder: Path) -> dict[str, Any]:
@@ -68,9 +86,9 @@ class OmniModel:
     """Any media in, any medium out."""
 
     def __init__(self, network: nn.Module, codecs: dict[str, Any],
-                 sampling: dict[str, SamplingConfig] | None = None) -> None:
+                 sampling: dict[str, SamplingConfig] | None = None, tasks: bool = False) -> None:
         self.network, self.codecs, self.sampling = network.eval(), codecs, sampling or SAMPLING
-        self.vocabulary = Vocabulary(codecs["text"].num_codes)
+        self.vocabulary = Vocabulary(codecs["text"].num_codes, tasks)
         self.answers = Answers(self.vocabulary, codecs, backbone.positions(network))
 
     @functools.cached_property
@@ -100,6 +118,21 @@ class OmniModel:
                                     for given, spoken, seed in zip(inputs, languages, seeds, strict=True)])
         return self.codecs[to].decode_batch(codes)  # type: ignore[no-any-return]
 
+    def reply(self, to: Medium, inputs: Given = (), *, language: Language | None = None, seed: int = 0,
+              temperature: float | None = None, top_p: float | None = None, guidance: float | None = None, **named: Any) -> Reply:
+        """Return an item of a medium with what the model does not know of the inputs (`Reply.notices`).
+
+        Without `language`, the answer is in the asker's own, or in the one that the words ask for ("in English", "한국어로").
+        """
+        known(to)
+        given = [*inputs, *named.items()]
+        words = [item for medium, item, *_ in given if medium == "text"]
+        spoken = language or (language_asked(words[-1]) if words else "ko")
+        sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
+        contexts: list[Context] = []
+        codes = drive(self.engine, [self.answers.answer(to, given, spoken, sampling, seed, contexts.append)])[0]
+        return Reply(self.codecs[to].decode(codes), spoken, tuple(self.answers.notices(contexts[0], to, spoken)))
+
     def transcribe(self, sounds: Sequence[Any]) -> list[tuple[Language, str]]:
         """The language and the words of every sound."""
         heard = drive(self.engine, [self.answers.hear(self.encode("audio", sound)) for sound in sounds])
@@ -107,7 +140,9 @@ class OmniModel:
 
     def prompt(self, given: Given, to: Medium, language: Language) -> list[int]:
         """`<bos>`, the inputs' segments, and what opens the answer."""
-        return drive(self.engine, [self.answers.read(given)])[0].ids + self.vocabulary.opening(to, language)
+        context = drive(self.engine, [self.answers.read(given)])[0]
+        asked = self.vocabulary.task(task_of(to, context.inputs, context.says(language)))
+        return context.ids + asked + self.vocabulary.opening(to, language)
 
     def encode(self, medium: Medium, item: Any) -> np.ndarray:
         """Codes of an item; speech and text are cut at the medium's longest."""
@@ -124,9 +159,9 @@ class OmniModel:
         try:
             part.mkdir(parents=True)
             backbone.save(self.network, part, *(self.vocabulary.special(t) for t in ("<bos>", "<eos>", "<pad>")))
-            backbone.save_tokenizer(self.codecs["text"].tokenizer, SPECIALS, part)
+            backbone.save_tokenizer(self.codecs["text"].tokenizer, self.vocabulary.specials, part)
             save_codecs(self.codecs, part / "codecs")
-            about = {"format": 1, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
+            about = {"format": 1, "tasks": self.vocabulary.tasks, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
                      "modalities": {m: _row(m) for m in MEDIA}, "sha256": _hashes(part)}
             (part / "onnuri.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
             if folder.exists():
@@ -149,7 +184,7 @@ class OmniModel:
         except Exception as error:  # transformers raises whatever its files make it meet
             raise WeightsError(str(folder), f"holds no model that can be loaded ({error})",
                                "fetch or export the folder again") from error
-        return cls(network, load_codecs(folder / "codecs"), sampling)
+        return cls(network, load_codecs(folder / "codecs"), sampling, bool(about.get("tasks", False)))
 
 
 def check(folder: Path) -> dict[str, Any]:
@@ -171,7 +206,7 @@ def check(folder: Path) -> dict[str, Any]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted([*folder.rglob("*.safetensors"), *folder.rglob("tokenizer.json")])
+    files = sorted(f for name in ("*.safetensors", "tokenizer.json", "words.json") for f in folder.rglob(name))
     return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 

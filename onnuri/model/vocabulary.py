@@ -1,9 +1,11 @@
 """Where every code stands among the model's ids: text first, then special tokens, then one range a codebook.
 
-Knows no network. A sequence is `<bos> <|image|> codes <|/image|> <|text|> <|ko|> ids <|/text|> … <eos>`: any number of
-media in any order. Speech that the model makes has its words in it, `<|audio|> <|ko|> word codes <|word|> word codes
-<|word|> <|/audio|>`: what is to be said stands right before its sound (as in Moshi's inner monologue, Défossez et al.
-2024, arXiv 2410.00037). `<|embed|>` is reserved for continuous inputs (an encoder's embeddings), which nothing fills yet.
+Knows no network. A sequence is `<bos> <|image|> codes <|/image|> <|text|> <|ko|> ids <|/text|> … <eos>`: any number
+of media in any order. Before the answer may stand what is asked, `<|describe|>` and so on (`tasks`): a picture and a
+sentence are followed by an answer, a description or an edited picture, and a caption is never a question. Speech that
+the model makes has its words in it, `<|audio|> <|ko|> word codes <|word|> word codes <|word|> <|/audio|>`: what is to
+be said stands right before its sound (as in Moshi's inner monologue, Défossez et al. 2024, arXiv 2410.00037).
+`<|embed|>` is reserved for continuous inputs (an encoder's embeddings), which nothing fills yet.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from typing import cast
 
 import numpy as np
 
-from onnuri.modality import LANGUAGE_TOKENS, MEDIA, TABLE, Language, Medium
+from onnuri.modality import LANGUAGE_TOKENS, MEDIA, TABLE, TASKS, Language, Medium, Task
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", *(t for m in MEDIA for t in (TABLE[m].open, TABLE[m].close)),
             *LANGUAGE_TOKENS.values(), "<|embed|>", "<|word|>")
+TASK_TOKENS = tuple(f"<|{task}|>" for task in TASKS)
 CODEBOOKS = tuple(dict.fromkeys(TABLE[m].codebook for m in MEDIA))
 """text, visual, audio, shape: image and video share one"""
 
@@ -41,19 +44,29 @@ class Vocabulary:
     """The layout that follows from the size of the text tokenizer."""
 
     text_codes: int
+    tasks: bool = False
+    """whether it has tokens that say what is asked; models from before them have none"""
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        return (*SPECIALS, *TASK_TOKENS) if self.tasks else SPECIALS
+
+    def task(self, task: Task | None) -> list[int]:
+        """Return the token that says what is asked; nothing where the vocabulary has no such tokens."""
+        return [self.special(f"<|{task}|>")] if task and self.tasks else []
 
     @property
     def size(self) -> int:
         return self.start("shape") + TABLE["shape"].codes
 
     def special(self, token: str) -> int:
-        return self.text_codes + SPECIALS.index(token)
+        return self.text_codes + self.specials.index(token)
 
     def start(self, codebook: str) -> int:
         """First id of a codebook."""
         if codebook == "text":
             return 0
-        at = self.text_codes + len(SPECIALS)
+        at = self.text_codes + len(self.specials)
         for name in CODEBOOKS[1:]:
             if name == codebook:
                 return at
@@ -63,7 +76,7 @@ class Vocabulary:
     def span(self, codebook: str) -> tuple[int, int]:
         """Ids [first, last) of a codebook; text's holds the special tokens too."""
         if codebook == "text":
-            return 0, self.text_codes + len(SPECIALS)
+            return 0, self.text_codes + len(self.specials)
         start = self.start(codebook)
         return start, start + next(m.codes for m in TABLE.values() if m.codebook == codebook)
 

@@ -15,26 +15,33 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
 
+import onnuri
 from onnuri import config, media
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.image import ImageCodec
 from onnuri.codecs.shape import ShapeCodec
+from onnuri.codecs.spelling import Spelling, plain
 from onnuri.codecs.text import TextCodec
 from onnuri.data import audio, shape, visual
 from onnuri.data.mix import MixConfig, Mixer
 from onnuri.data.table import Table, make_table
+from onnuri.modality import LANGUAGES, ObjectOrder
 from onnuri.model.backbone import BackboneConfig
+from onnuri.model.graft import graft
 from onnuri.model.objective import OmniTask, start_from_features
 from onnuri.model.omni import OmniModel, load_codecs, save_codecs
 from onnuri.model.vocabulary import Vocabulary
 from onnuri.training import forecast
 from onnuri.training.loop import LoopConfig, fit
-from onnuri.world.scene import sample_scene
-from onnuri.world.tasks import corpus
+from onnuri.world import wordings
+from onnuri.world.scene import sample_edit, sample_scene
+from onnuri.world.tasks import COMPARISONS, corpus, question
+from onnuri.world.text import caption
 
 
 class Stage(config.Config):
@@ -58,6 +65,10 @@ VOICE = PLACES.replace(draw=0.16, describe=0.10, convert=0.05, chain=0.01, alone
                        hear=0.12, speak=0.43)
 """to say every word so that it is understood; of all else as much as keeps it"""
 
+WORDS = PLACES.replace(draw=0.36, describe=0.16, convert=0.07, chain=0.02, alone=0.03, translate=0.06, ask=0.07, edit=0.07,
+                       compare=0.01, hear=0.06, speak=0.06, double=0.03, people=0.75, slips=0.06)
+"""what people say: three of four given sentences are drawn anew in their wordings"""
+
 
 class LaptopConfig(config.Config):
     """Everything a run needs; written to `run.json`, which reruns it."""
@@ -71,6 +82,12 @@ class LaptopConfig(config.Config):
     scenes: int = 16_384
     """rows of the token table"""
     text_codes: int = 1500
+    start: str | None = None
+    """"shipped": codecs and model go on from those that ship; without it, from nothing"""
+    order: ObjectOrder = "left"
+    """in which codecs write objects down"""
+    tasks: bool = False
+    """whether the vocabulary has tokens that say what is asked"""
     visual: LoopConfig = LoopConfig(minutes=16, learning_rate=2e-3)
     audio: LoopConfig = LoopConfig(minutes=14, learning_rate=1.5e-3, weight_decay=0.01)
     shape: LoopConfig = LoopConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
@@ -115,7 +132,25 @@ def smoke() -> LaptopConfig:
                           tokens=1024)
 
 
-PRESETS = {"full": full, "evening": evening, "smoke": smoke}
+def words() -> LaptopConfig:
+    """People's wordings from the weights that ship: their text is tokenized anew, objects are written down by right plus
+    down, and the vocabulary says what is asked. Budgets are steps, so that a busy machine learns as much."""
+    voice = WORDS.replace(draw=0.22, describe=0.10, convert=0.03, edit=0.05, hear=0.12, speak=0.33)
+    return full().replace(start="shipped", order="diagonal", tasks=True, text_codes=2_048, model=(
+        Stage(name="words", mix=WORDS, loop=LoopConfig(steps=6_500, optimizer="muon", learning_rate=2e-3, warmup_steps=100,
+                                                       decay=0.5)),
+        Stage(name="words_voice", mix=voice, loop=LoopConfig(steps=1_500, optimizer="muon", learning_rate=1.5e-3,
+                                                             warmup_steps=60, decay=0.8), share=0.7)))
+
+
+def words_smoke() -> LaptopConfig:
+    """The road of `words`, in a minute."""
+    few = LoopConfig(steps=4, log_every=1)
+    made = words()
+    return made.replace(scenes=32, tokens=1_024, workers=1, model=tuple(s.replace(loop=few) for s in made.model))
+
+
+PRESETS = {"full": full, "evening": evening, "words": words, "smoke": smoke, "words-smoke": words_smoke}
 
 
 def train(preset: str, out: Path) -> None:
@@ -133,14 +168,20 @@ def train(preset: str, out: Path) -> None:
 
 
 def pools(settings: LaptopConfig, out: Path) -> None:
-    """Render what the codecs learn from."""
+    """Render what the codecs learn from, if they learn."""
+    if settings.start:
+        return
     visual.make_pool(out / "pool/visual", settings.pictures, settings.workers)
     audio.make_pool(out / "pool/audio", settings.utterances, settings.workers)
     shape.make_pool(out / "pool/shape", settings.crops, settings.workers)
 
 
 def codecs(settings: LaptopConfig, out: Path) -> None:
-    """Train text, visual, audio and shape codecs and save them in OUT/codecs."""
+    """Train text, visual, audio and shape codecs, or take those that ship with a new text codec; save them in OUT/codecs."""
+    if settings.start:
+        if not (out / "codecs/text/words.json").exists():
+            take_codecs(settings, out / "codecs")
+        return
     if (out / "codecs/shape/config.json").exists():
         return
     torch.manual_seed(settings.seed)
@@ -152,6 +193,33 @@ def codecs(settings: LaptopConfig, out: Path) -> None:
     save_codecs({"text": text, "image": image, "audio": sound, "shape": solid}, out / "codecs")
 
 
+def take_codecs(settings: LaptopConfig, folder: Path) -> None:
+    """Save the codecs that ship in a folder, with their objects in another order and a text codec of people's words."""
+    shipped = load_codecs(onnuri.WEIGHTS / "laptop" / "codecs")
+    visual_config = shipped["image"].config
+    shipped["image"].config = visual_config.replace(visual=visual_config.visual.replace(order=settings.order))
+    shipped["shape"].config = shipped["shape"].config.replace(order=settings.order)
+    shipped["text"] = learn_text(settings.text_codes)
+    save_codecs(shipped, folder)
+
+
+def learn_text(size: int, scenes: int = 4_000) -> TextCodec:
+    """Return a text codec of what the world and people say in training, with its list of words."""
+    sentences = [words for asked, answers in COMPARISONS.values() for words in (asked, *answers)]
+    for seed in range(scenes):
+        scene, rng = sample_scene(seed), np.random.default_rng([13, seed])
+        edit = sample_edit(rng, scene, allow_motion=True)
+        for language in LANGUAGES:
+            own = [caption(scene, language, rng), *question(scene, language, rng)]
+            people = [wordings.say(scene, language, rng) for _ in range(4)]
+            people += [wordings.doubled(scene, language, rng), wordings.look(language, rng)]
+            people += [wordings.inquire(scene, language, rng)[0]]
+            people += [wordings.instruct(scene, edit, language, rng)] if edit else []
+            sentences += [*own, *(plain(s) for s in (*own, *people))]
+    made = TextCodec.learn(sentences, size)
+    return TextCodec(made.tokenizer, Spelling.learn(sentences))
+
+
 def table(settings: LaptopConfig, out: Path) -> None:
     """Compute every token once."""
     make_table(out / "table", settings.scenes, load_codecs, out / "codecs", settings.workers)
@@ -161,27 +229,31 @@ def model(settings: LaptopConfig, out: Path) -> None:
     """Train the language model and write the folder that ships."""
     made = load_codecs(out / "codecs")
     torch.manual_seed(settings.seed)
-    network = backbone_config(settings, Vocabulary(made["text"].num_codes)).build()
-    learn(network, made, Table(out / "table"), settings.model, settings.tokens, settings.seed, out)
+    vocabulary = Vocabulary(made["text"].num_codes, settings.tasks)
+    network = backbone_config(settings, vocabulary).build()
+    if settings.start:
+        graft(onnuri.load(), network, vocabulary, made["text"], settings.seed)
+    else:
+        start_from_features(network, vocabulary, made, settings.seed)
+    learn(network, made, Table(out / "table"), settings.model, settings.tokens, settings.seed, out, tasks=settings.tasks)
 
 
 def learn(network: nn.Module, made: dict[str, Any], table: Table, stages: tuple[Stage, ...], tokens: int, seed: int,
-          out: Path, earlier: Mapping[str, float] = MappingProxyType({})) -> None:
-    """Train a network with fresh weights on a table, stage by stage, `tokens` a step; the model ends in OUT/model. `earlier`:
-    losses of runs that the forecast leans on."""
-    vocabulary = Vocabulary(made["text"].num_codes)
-    start_from_features(network, vocabulary, made, seed)
-    tasks = [OmniTask(network, vocabulary, Mixer(stage.mix, table), made["text"].words, tokens, seed + k)
-             for k, stage in enumerate(stages)]
-    forecast.freeze(out, {stage.name: (task, stage.loop) for stage, task in zip(stages, tasks, strict=True)}, earlier)
-    for stage, task in zip(stages, tasks, strict=True):
+          out: Path, earlier: Mapping[str, float] = MappingProxyType({}), tasks: bool = False) -> None:
+    """Train a network on a table, stage by stage, `tokens` a step; the model ends in OUT/model. `earlier`: losses of runs
+    that the forecast leans on. `tasks`: whether the vocabulary says what is asked."""
+    vocabulary = Vocabulary(made["text"].num_codes, tasks)
+    omni_tasks = [OmniTask(network, vocabulary, Mixer(stage.mix, table, made["text"]), made["text"].words, tokens, seed + k)
+                  for k, stage in enumerate(stages)]
+    forecast.freeze(out, {stage.name: (task, stage.loop) for stage, task in zip(stages, omni_tasks, strict=True)}, earlier)
+    for stage, task in zip(stages, omni_tasks, strict=True):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         fit(task, stage.loop, out / stage.name, f"model: {stage.name}")
         forecast.score(out, stage.name, network)
         if stage.share < 1:
             network.load_state_dict({name: torch.lerp(before[name], weight, stage.share)
                                      for name, weight in network.state_dict().items()})
-    OmniModel(network, made).save(out / "model")
+    OmniModel(network, made, tasks=tasks).save(out / "model")
 
 
 def backbone_config(settings: LaptopConfig, vocabulary: Vocabulary) -> BackboneConfig:

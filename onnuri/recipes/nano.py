@@ -22,6 +22,7 @@ from onnuri import config, media
 from onnuri.data.mix import MixConfig
 from onnuri.data.table import Table, make_table
 from onnuri.model import backbone
+from onnuri.model.objective import start_from_features
 from onnuri.model.omni import load_codecs, save_codecs
 from onnuri.model.vocabulary import Vocabulary
 from onnuri.planner.architecture import Architecture
@@ -96,6 +97,7 @@ def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
     torch.manual_seed(settings.seed)
     network = backbone.stock_model(find(name).family, {**settings.values, "vocab_size": settings.architecture.vocabulary})
     stage = Stage(name="lm", loop=settings.loop.replace(steps=settings.steps, seed=settings.seed), mix=settings.mix)
+    start_from_features(network, Vocabulary(TEXT_CODES), made[0], settings.seed)
     learn(network, *made, (stage,), settings.tokens, settings.seed, out, earlier(settings, out))
     note(out, "model", time.time() - start)
     console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")

@@ -21,9 +21,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from onnuri import media
+from onnuri.codecs.spelling import LONGEST_SENTENCE
 from onnuri.errors import MediaError
-from onnuri.modality import LANGUAGES, TABLE, Language, Medium, language_of
+from onnuri.modality import LANGUAGES, TABLE, Language, Medium
 from onnuri.model.answer import Context
+from onnuri.model.asking import language_asked, wish_of
 from onnuri.server import intake, unheeded
 from onnuri.server.beside import beside
 from onnuri.server.complaints import rule_of
@@ -98,7 +100,7 @@ async def turn_of(request: ChatRequest, state: State, field: str = "messages") -
         raise Problem(400, f"{field}[{at}]: is empty; say something or attach a file", "invalid_value", field)
     if all(medium == "text" for medium, _ in given) and refers(" ".join(words)):
         given = [*await _shown_before(request.messages[:at], state, field), *given]
-    language = request.language or (language_of(words[-1]) if words else None) or LANGUAGES[0]
+    language = request.language or (language_asked(words[-1]) if words else None) or LANGUAGES[0]
     return Turn(given, language, len(given) == 1 and bool(words))
 
 
@@ -236,7 +238,14 @@ async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[s
     usage = usage_of(context, [item for r in replies for item in r.items])
     await state.spend(caller, usage["total_tokens"])
     return {"id": reply.id, "object": "chat.completion", "created": int(time.time()), "model": state.settings.name,
-            "choices": [{"index": k, **await _choice(r, request, turn, state)} for k, r in enumerate(replies)], "usage": usage}
+            "choices": [{"index": k, **await _choice(r, request, turn, state)} for k, r in enumerate(replies)], "usage": usage,
+            **await unknown(context, turn.language, state)}
+
+
+async def unknown(context: Context, language: Language, state: State) -> dict[str, Any]:
+    """The field `onnuri` of an answer: what the model does not know of what it was given; none where it knows all."""
+    found = await state.service.aside(state.model.answers.notices, context, "text", language)
+    return {"onnuri": {"notices": [notice.to_json() for notice in found]}} if found else {}
 
 
 async def _choice(reply: Reply, request: ChatRequest, turn: Turn, state: State) -> dict[str, Any]:
@@ -276,8 +285,9 @@ async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[d
             scores = logprobs_of(event.scores, state.model.codecs["text"]) if isinstance(event, Words) else []
             for delta in await telling[k].deltas(medium, event):
                 yield chunk(k, delta, scores=scores)
+    more = await unknown(context, turn.language, state)
     for k, told in enumerate(telling):
-        yield chunk(k, {}, _finish(told.reply, turn))
+        yield {**chunk(k, {}, _finish(told.reply, turn)), **more}
     usage = usage_of(context, [item for told in telling for item in told.reply.items])
     await state.spend(caller, usage["total_tokens"])
     if request.stream_options and request.stream_options.include_usage:
@@ -344,12 +354,15 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
     if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:
         turn.language = context.language
     elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
-        turn.language = _answering(turn)
+        wished = wish_of(str(turn.given[0][1])[:LONGEST_SENTENCE])[0] is not None
+        if not (wished or state.model.vocabulary.tasks or state.model.answers.outside(context)):
+            turn.language = _answering(turn)
     return context
 
 
 def _answering(turn: Turn) -> Language:
-    """A lone statement is answered in words by its translation: the model knows nothing else to say of it."""
+    """A lone statement is answered in words by its translation, where the model was not taught to say it again in the asker's
+    language (`Vocabulary.tasks`)."""
     said = str(turn.given[0][1])
     return turn.language if "?" in said else next(x for x in LANGUAGES if x != turn.language)
 

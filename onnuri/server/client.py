@@ -13,6 +13,9 @@ import httpx
 from onnuri import media
 from onnuri.errors import ConfigError, OnnuriError
 from onnuri.modality import TABLE, Language, Medium
+from onnuri.model.asking import language_asked
+from onnuri.model.notice import Notice
+from onnuri.model.omni import Reply
 from onnuri.server.chat import SHOWN, URL
 from onnuri.server.schemas import MEDIUM
 
@@ -31,8 +34,14 @@ class Remote:
 
     def generate(self, to: Medium, inputs: Any, *, language: Language = "ko", **sampling: Any) -> Any:
         """One item of a medium. Raises OnnuriError where the server cannot be reached or refuses."""
+        return self.reply(to, inputs, language=language, **sampling).item
+
+    def reply(self, to: Medium, inputs: Any, *, language: Language | None = None, **sampling: Any) -> Reply:
+        """The same with what the model did not know of the inputs. Raises OnnuriError likewise."""
         content = [_part(medium, item) for medium, item, *_ in inputs]
-        body = {"messages": [{"role": "user", "content": content}], "modalities": [WANTED[to]], "language": language, **sampling}
+        words = [item for medium, item, *_ in inputs if medium == "text"]
+        spoken: Language = language or (language_asked(words[-1]) if words else "ko")
+        body = {"messages": [{"role": "user", "content": content}], "modalities": [WANTED[to]], "language": spoken, **sampling}
         try:
             answer = self.http.post("/v1/chat/completions", json=body)
         except httpx.HTTPError as error:
@@ -40,10 +49,12 @@ class Remote:
         if answer.status_code != 200:
             raise OnnuriError(self.url, _complaint(answer), "ask otherwise")
         message = answer.json()["choices"][0]["message"]
+        found = answer.json().get("onnuri", {}).get("notices", [])
+        notices = tuple(Notice(n["code"], n["message"], tuple(n["details"])) for n in found)
         if to == "text":
-            return message["content"]
+            return Reply(message["content"], spoken, notices)
         data = message["audio"]["data"] if to == "audio" else message[SHOWN[to]][0][URL[to]]["url"].partition(",")[2]
-        return media.from_bytes(base64.b64decode(data), to, "the answer")
+        return Reply(media.from_bytes(base64.b64decode(data), to, "the answer"), spoken, notices)
 
 
 def _part(medium: Medium, item: Any) -> dict[str, Any]:

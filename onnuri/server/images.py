@@ -10,11 +10,12 @@ import time
 from typing import Any
 
 from onnuri import media
-from onnuri.modality import IMAGE_SIZE, Medium, language_of
+from onnuri.modality import IMAGE_SIZE, Medium
 from onnuri.model.answer import Context
+from onnuri.model.asking import language_asked
 from onnuri.server import intake, unheeded
 from onnuri.server.bodies import contents
-from onnuri.server.chat import base64_of, usage_of
+from onnuri.server.chat import base64_of, unknown, usage_of
 from onnuri.server.pool import kind
 from onnuri.server.problems import Problem
 from onnuri.server.schemas import EditRequest, ImageRequest, PictureForm
@@ -34,7 +35,8 @@ async def generate(request: ImageRequest, state: State, caller: Caller) -> dict[
     data = [await encoded(item.item, request, state) for item in made]
     usage = _usage(context, list(made))
     await state.spend(caller, usage["total_tokens"])
-    return {"created": int(time.time()), "data": [{"b64_json": d} for d in data], **about(request), "usage": usage}
+    return {"created": int(time.time()), "data": [{"b64_json": d} for d in data], **about(request), "usage": usage,
+            **await unknown(context, wanted[0].language, state)}
 
 
 async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[dict[str, Any] | None]:
@@ -69,7 +71,7 @@ async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[Wis
     kind.set("image")
     context = await state.service.read([*await _given(request, state), ("text", request.prompt)])
     seed = request.seed if request.seed is not None else secrets.randbits(31)
-    return context, [Wish(to="image", language=request.language or language_of(request.prompt), seed=seed + k,
+    return context, [Wish(to="image", language=request.language or language_asked(request.prompt), seed=seed + k,
                           temperature=request.temperature, top_p=request.top_p, guidance=request.guidance,
                           partial=(request.partial_images or 0) if request.stream else 0) for k in range(request.n or 1)]
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from onnuri import media
 from onnuri.errors import BusyError
-from onnuri.modality import VIDEO_FPS, Medium, language_of
+from onnuri.modality import VIDEO_FPS, Medium
 from onnuri.model.answer import Context
+from onnuri.model.asking import language_asked
 from onnuri.server.chat import usage_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import Drawing
@@ -37,7 +38,7 @@ async def create(kind: str, drawing: Drawing, given: list[Any], about: dict[str,
     context = await state.service.read(given)
     words = [item for medium, item in given if medium == "text"]
     seed = drawing.seed if drawing.seed is not None else secrets.randbits(31)
-    wish = Wish(to=MADE[kind], language=drawing.language or (language_of(words[-1]) if words else "ko"), seed=seed,
+    wish = Wish(to=MADE[kind], language=drawing.language or (language_asked(words[-1]) if words else "ko"), seed=seed,
                 temperature=drawing.temperature, top_p=drawing.top_p, guidance=drawing.guidance)
     job = state.store.add_job(kind, caller.id, {**about, "model": state.settings.name}, state.settings.job_seconds)
     task = asyncio.create_task(_work(job, context, wish, state, caller))

@@ -94,6 +94,17 @@ def answer(description: Description, asked: str) -> str | None:
     return None
 
 
+def kind_of(asked: str) -> tuple[str, list[str]]:
+    """Return the kind of one of our own questions and what it names; of a relation: one thing, the place, the other."""
+    language = language_of(asked)
+    for kind, patterns in _PATTERNS.items():
+        found = re.match(patterns[language == "en"], asked.strip().lower())
+        if found:
+            groups = list(found.groups())
+            return kind, [groups[0], groups[2], groups[1]] if kind == "relation" and language == "ko" else groups
+    raise ValueError(asked)
+
+
 def relation_asked(asked: str) -> tuple[str, str, str] | None:
     """(relation, solid, solid) of a question whether one thing is beside another; None for any other sentence."""
     language = language_of(asked)

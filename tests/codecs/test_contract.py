@@ -106,3 +106,25 @@ def test_text_comes_back_unchanged(codecs, text):
 def test_words_are_single_codes():
     codec = TextCodec.learn(["작은 빨간 구가 돈다", "a small red sphere"] * 5, 400)
     assert len(codec.encode("작은 빨간 구가 돈다")) == 4
+
+
+@pytest.mark.parametrize("medium", ["image", "shape"])
+def test_any_relation_decides_which_object_comes_first_in_diagonal_order(codecs, medium):
+    """What is left of or above another comes before it, so that a sentence says the order of the codes."""
+    codec, made = codecs[medium], {"image": lambda s: image.render(s).image, "shape": shape.voxels}[medium]
+    config = codec.config.replace(visual=codec.config.visual.replace(order="diagonal")) if medium == "image" \
+        else codec.config.replace(order="diagonal")
+    diagonal = type(codec)(config).eval()
+    diagonal.load_state_dict(codec.state_dict())
+    grid, scenes = TABLE[medium].grid, [s for k in range(60) if len((s := sample_scene(k)).things) == 2][:16]
+    assert {s.stated[0][1] for s in scenes} == {"left_of", "right_of", "above", "below"}
+    for scene in scenes:
+        slots = diagonal.encode(made(scene))[4 if medium == "image" else 0 :].reshape(3, -1)
+        names = grid.order[1:7] if medium == "image" else grid.order[:4]
+        columns = [n for n in names for _ in range(grid.field(n).count)]
+        first = [slots[k, columns.index("x" if medium == "image" else "center")] for k in (0, 1)]
+        across = first[0] < first[1]
+        i, relation, j = scene.stated[0]
+        before = i if relation in ("left_of", "above") else j
+        # whichever comes first by the sentence stands on the side of the picture where its slot says it is
+        assert across == (scene.things[before].x < scene.things[1 - before].x), scene.seed

@@ -6,12 +6,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from onnuri.data.mix import KINDS, SIGHTS, MixConfig, Mixer
+from onnuri.data.mix import KINDS, SIGHTS, MixConfig, Mixer, alike_codes
+from onnuri.evaluation import image as see
+from onnuri.evaluation import shape as touch
 from onnuri.modality import LANGUAGES, MEDIA, TABLE
+from onnuri.world import image, shape
+from onnuri.world.scene import sample_scene
+from onnuri.world.tasks import COMPARISONS
 
 ROWS = 48
-NAMES = ["image", "video", "shape", "edit_image", "edit_video", "edit_shape", "still", "phrase", "count",
-         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "beat", "ask", "tell", "edit", "say", "reply", "tap")),
+NAMES = ["image", "video", "shape", "edit_image", "edit_video", "edit_shape", "still", "phrase", "people", "count",
+         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "beat", "ask", "tell", "edit", "say", "reply",
+                                           "tap", "spoken")),
          *(f"{x}_{k}" for x in LANGUAGES for k in "012s")]
 STEPS = {"still": 3, "video": 2, "audio": 2, "voice": 2, "beat": 2, "say": 8, "reply": 8, "tap": 8, "edit_ko": 3, "edit_en": 3,
          "edit_video": 3, "edit_image": 6, "edit_shape": 6}
@@ -32,12 +38,29 @@ class Made:
         assert name == "count"
         return np.arange(ROWS) % 3 + 1
 
-    def phrase(self, name):
-        PHRASES.append(name)
-        return np.array([NAMES.index("phrase"), 0])
+    def text(self, row, column):
+        assert row in self.having(column), (row, column)
+        return f"{column} {row}"
+
+    def scene(self, row):
+        return sample_scene(row)
 
     def having(self, column):
         return np.arange(0, ROWS, STEPS.get(column, STEPS.get(column.split("_")[0], 1)))
+
+
+class Said:
+    """A text codec whose codes tell the column and row of a table's sentence, and that others are people's or ours."""
+
+    spelling = None
+
+    def encode(self, sentence):
+        column, _, row = sentence.partition(" ")
+        if column in NAMES and row.isdigit():
+            return np.array([NAMES.index(column), int(row)])
+        PHRASES.append(sentence)
+        ours = [s for asked, answers in COMPARISONS.values() for s in (asked, *answers)]
+        return np.array([NAMES.index("phrase" if sentence in ours else "people"), 0])
 
 
 EQUAL = {"loss_text": 1.0, "loss_audio": 1.0}
@@ -49,9 +72,9 @@ def only(**weights: float) -> MixConfig:
 
 def drawn(config, count=600, seed=0):
     rng = np.random.default_rng(seed)
-    mixer = Mixer(config, Made())
+    mixer = Mixer(config, Made(), Said())
     return [[SimpleNamespace(medium=s.medium, column=NAMES[s.codes[0]], row=int(s.codes[1]), language=s.language,
-                             weight=s.weight, words=s.words and [NAMES[x[0]] for x in (s.words.codes, s.words.beats)])
+                             weight=s.weight, task=s.task, words=s.words and [NAMES[x[0]] for x in (s.words.codes, s.words.beats)])
              for s in mixer.draw(rng)] for _ in range(count)]
 
 
@@ -84,11 +107,11 @@ def test_speech_meets_its_words_only():
     for sound, words in drawn(only(hear=1.0)):
         assert (sound.medium, sound.language, sound.weight, sound.words) == ("audio", None, 0.0, None)
         kind, language = sound.column.split("_")
-        assert words.language == language and words.column == {"audio": f"{language}_0", "say": f"ask_{language}"}[kind]
+        assert words.language == language and words.column == {"audio": f"spoken_{language}", "say": f"ask_{language}"}[kind]
     for words, sound in drawn(only(speak=1.0)):
         kind, language = sound.column.split("_")
         assert words.language == sound.language == language
-        assert words.column == {"voice": f"{language}_0", "reply": f"tell_{language}"}[kind]
+        assert words.column == {"voice": f"spoken_{language}", "reply": f"tell_{language}"}[kind]
         assert sound.words == [words.column, {"voice": f"beat_{language}", "reply": f"tap_{language}"}[kind]]
         assert (words.weight, sound.weight) == (MixConfig().source_loss, 1.0)
 
@@ -132,10 +155,10 @@ def test_comparisons_say_which_has_more():
     PHRASES.clear()
     for k, (first, second, asked, told) in enumerate(drawn(only(compare=1.0), 200)):
         which, more = PHRASES[2 * k : 2 * k + 2]
-        assert which == f"which_{asked.language}" and told.language == asked.language
+        assert which == COMPARISONS[asked.language][0] and told.language == asked.language
         # `Made` counts as many objects as the row's number
         expected = 0 if first.row > second.row else 1 if second.row > first.row else 2
-        assert first.medium == second.medium and more == f"more{expected}_{asked.language}"
+        assert first.medium == second.medium and more == COMPARISONS[asked.language][1][expected]
 
 
 def test_a_medium_s_weight_multiplies_its_own_items_only():
@@ -144,3 +167,43 @@ def test_a_medium_s_weight_multiplies_its_own_items_only():
         for x, y in zip(a, b, strict=True):
             assert (x.column, x.row) == (y.column, y.row)
             assert y.weight == pytest.approx(x.weight * (0.5 if x.medium == "audio" else 1.0))
+
+
+def test_the_answer_says_what_was_asked():
+    wanted = {"describe": "describe", "translate": "translate", "ask": "answer", "compare": "answer",
+              "edit": "edit", "hear": "transcribe",
+              "draw": None, "convert": None, "speak": None}
+    for kind, task in wanted.items():
+        for *given, last in drawn(only(**{kind: 1.0}), 60):
+            assert last.task == task and all(s.task is None for s in given)
+
+
+def test_people_s_sentences_are_also_said_again_in_their_language():
+    pairs = {(a.language == b.language, b.task) for a, b in drawn(only(translate=1.0, people=1.0), 200)}
+    assert pairs == {(True, "describe"), (False, "translate")}
+
+
+def test_people_are_given_and_never_answered_with():
+    for kind in ("draw", "describe", "translate", "ask"):
+        sequences = drawn(only(**{kind: 1.0, "people": 1.0}), 200)
+        texts = [s for *given, _ in sequences for s in given if s.medium == "text"]
+        assert texts and sum(s.column == "people" for s in texts) >= 0.3 * len(texts), kind
+        last = [s[-1] for s in sequences if s[-1].medium == "text"]
+        assert all(s.column != "people" or kind == "ask" for s in last), kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("medium", ["image", "shape"])
+def test_a_double_shows_the_first_thing_at_both_places(codecs, medium):
+    """The oracle sees two things that are alike where the codes of a scene of two were, in the codecs' own order."""
+    codec = codecs[medium]
+    settings = codec.config.replace(visual=codec.config.visual.replace(order="diagonal")) if medium == "image" \
+        else codec.config.replace(order="diagonal")
+    diagonal = type(codec)(settings).eval()
+    diagonal.load_state_dict(codec.state_dict())
+    scenes = [s for k in range(60) if len((s := sample_scene(k)).things) == 2 and s.things[0].radius <= s.things[1].radius][:6]
+    for scene in scenes:
+        written = diagonal.encode(image.render(scene).image if medium == "image" else shape.voxels(scene))
+        seen = {"image": see, "shape": touch}[medium].observe(codec.decode(alike_codes(written, medium, scene)))
+        names = [(t.solid, t.color) for t in seen.things]
+        assert names == [(scene.things[0].solid, scene.things[0].color)] * 2, scene.seed

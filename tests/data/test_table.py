@@ -1,28 +1,23 @@
 """What is written is what is read, shard by shard, also where entries are empty or a run was cut off."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
-from onnuri.data.table import Table, _merge, make_table
+from onnuri.data.table import PARTS, Table, _merge, make_table, records, write_shard
 from onnuri.errors import ConfigError
+from onnuri.world.scene import sample_scene
 
-COLUMNS = ("image", "ko_0", "edit_image")
+COLUMNS = {"sights": ("image", "edit_image"), "words": ("ko_0",), "records": ("record",)}
 
 
 def rows_of(start: int, count: int) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(start)
-    return [{"image": rng.integers(0, 3000, 31), "ko_0": rng.integers(0, 900, int(rng.integers(1, 9))),
+    return [{"image": rng.integers(0, 3000, 31), "ko_0": np.array(list("구가 있다.".encode())[: 3 * int(rng.integers(1, 3))]),
+             "record": records([sample_scene(start)], {})[0]["record"],
              "edit_image": rng.integers(0, 3000, 31 * int(rng.random() < 0.4))} for _ in range(count)]
-
-
-def write_shard(folder, start, rows):
-    columns = {}
-    for name in COLUMNS:
-        columns[f"{name}.values"] = np.concatenate([r[name] for r in rows]).astype(np.uint16)
-        columns[f"{name}.lengths"] = np.array([len(r[name]) for r in rows])
-    np.savez(folder / f"{start}.shard.npz", **columns)
 
 
 @pytest.fixture
@@ -30,8 +25,9 @@ def written(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("table")
     shards = {0: rows_of(0, 5), 5: rows_of(5, 5), 10: rows_of(10, 3)}
     for start, rows in shards.items():
-        write_shard(tmp_path, start, rows)
-    _merge(tmp_path, list(shards), 13, {"which_ko": [1, 2]})
+        for part in PARTS:
+            write_shard(tmp_path, start, part, [{name: row[name] for name in COLUMNS[part]} for row in rows])
+    _merge(tmp_path, list(shards), 13)
     return tmp_path, [r for rows in shards.values() for r in rows]
 
 
@@ -39,12 +35,16 @@ def test_every_entry_comes_back(written):
     folder, rows = written
     table = Table(folder)
     assert table.rows == len(rows) and not list(folder.glob("*.npz"))
-    assert table.phrase("which_ko").tolist() == [1, 2]
     for k, row in enumerate(rows):
-        for name in COLUMNS:
+        assert table.text(k, "ko_0") == bytes(row["ko_0"].tolist()).decode()
+        for name in itertools.chain(*COLUMNS.values()):
             assert table.get(k, name).dtype == np.int64
             assert table.get(k, name).tolist() == row[name].tolist()
     assert table.having("edit_image").tolist() == [k for k, r in enumerate(rows) if len(r["edit_image"])]
+
+
+def test_a_scene_comes_back_as_it_was(written):
+    assert [Table(written[0]).scene(k) for k in (0, 5, 10)] == [sample_scene(k) for k in (0, 5, 10)]
 
 
 def test_columns_are_memory_mapped(written):

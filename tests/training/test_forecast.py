@@ -29,7 +29,7 @@ def task(tmp_path_factory):
     text = load_codecs(codecs)["text"]
     vocabulary = Vocabulary(text.num_codes)
     network = BackboneConfig(vocabulary=vocabulary.size, width=32, layers=2, heads=2, hidden=48).build()
-    return OmniTask(network, vocabulary, Mixer(MixConfig(), Table(folder)), text.words, 256)
+    return OmniTask(network, vocabulary, Mixer(MixConfig(), Table(folder), text), text.words, 256)
 
 
 def test_a_forecast_is_frozen_and_its_counts_come_true(task, tmp_path, capsys):

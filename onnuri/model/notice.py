@@ -1,0 +1,152 @@
+"""What the model does not know of what it was given, in a sentence for whoever asked. The answer is given all the same.
+
+Three things tell: words that are in no list of known words, a picture or shape that its own codec cannot show again (nothing
+learned beside the codecs), and nothing seen in it. Thresholds lie in `notice.json`, with how they were measured; `onnuri`
+writes them by `benchmarks/unknown.py --calibrate`, on scenes and foreign pictures of kinds that no test uses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from onnuri.codecs.spelling import Reading, Spelling
+from onnuri.modality import TABLE, Language, Medium
+from onnuri.model.asking import is_greeting, is_question
+
+Code = Literal["unknown_words", "unfamiliar", "nothing_seen", "outside"]
+_HERE = Path(__file__).parent
+_WHAT: dict[Language, dict[Medium, str]] = {
+    "ko": {"image": "이 그림", "video": "이 영상", "shape": "이 3D 모델"},
+    "en": {"image": "this picture", "video": "this video", "shape": "this 3D model"},
+}
+CAN_DO: dict[Language, str] = {
+    "ko": "저는 작은 세계만 압니다: 색과 크기가 있는 입체 하나에서 셋까지, 그 위치와 움직임입니다. "
+    "그것을 그리고, 말하고, 움직여 보이고, 3D로 만들고, 보여 주시면 설명할 수 있습니다. "
+    "이렇게 말해 보세요: 파란 상자 왼쪽에 빨간 공을 그려줘",
+    "en": "I only know a small world: one to three solids with a color and a size, where they are and how they move. "
+    "I can draw, say, animate and model them, and describe what you show me. "
+    "Try: draw a red ball to the left of a blue box",
+}
+"""what is said to a greeting, or to a question about anything else"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """One thing that is not known."""
+
+    code: Code
+    message: str
+    """in the asker's language"""
+    details: tuple[str, ...] = ()
+    """the unknown words"""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, "details": list(self.details)}
+
+
+@functools.cache
+def thresholds() -> dict[str, Any]:
+    """Return least familiarity by medium, as `benchmarks/unknown.py --calibrate` measured it."""
+    found: dict[str, Any] = json.loads((_HERE / "notice.json").read_text(encoding="utf-8"))
+    return found
+
+
+@functools.cache
+def default_words() -> Spelling:
+    """Return the words of the world, for models whose text codec has no list of its own."""
+    words = Spelling.load(_HERE)
+    assert words is not None, "onnuri/model/words.json is missing"
+    return words
+
+
+def reading_of(sentence: str, text: Any) -> Reading:
+    """Return how a sentence is read, by the text codec's own list of words or the default one.
+
+    A codec without a list mends nothing, so that the model meets a slip as it was written: there it counts as unknown.
+    """
+    if text.spelling is not None:
+        return text.spelling.read(sentence)  # type: ignore[no-any-return]
+    reading = default_words().read(sentence)
+    slips = tuple(written for written, _ in reading.corrected)
+    return dataclasses.replace(reading, text=sentence, unknown=reading.unknown + slips, corrected=())
+
+
+def familiarity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> float:
+    """Return how well a codec shows again what it was given: PSNR in dB of a picture, IoU of a shape.
+
+    Of a video, the first frame counts: the rest is coded as its objects' motion.
+    """
+    if medium == "shape":
+        again = codec.decode(codes)[..., 3] > 127
+        solid = item[..., 3] > 127
+        both, either = int((again & solid).sum()), int((again | solid).sum())
+        return both / either if either else 0.0
+    from onnuri.codecs.image import to_array, to_tensor  # here, for torch is slow to import
+
+    still = TABLE["image"].item_tokens
+    shown = to_array(to_tensor([item if medium == "image" else item[0]]))[0].astype(np.float64)
+    again = codec.decode(codes) if medium == "image" else next(iter(codec.decode_stream(codes)))[0]
+    assert still
+    error = float(((shown - again.astype(np.float64)) ** 2).mean())
+    return 10 * float(np.log10(255**2 / max(error, 1e-3)))
+
+
+def objects_seen(medium: Medium, codes: np.ndarray) -> int:
+    """Return how many objects the codes of a picture, video or shape hold."""
+    grid = TABLE[medium].grid
+    assert grid
+    ranges = grid.ranges
+    leads = {lead for lead in grid.leads if lead is not None}
+    return sum(int(codes[k]) != ranges[k][1] - 1 for k in leads)
+
+
+def notices(
+    readings: Sequence[Reading],
+    seen: Sequence[tuple[Medium, Any, np.ndarray]],
+    codecs: dict[str, Any],
+    language: Language,
+) -> list[Notice]:
+    """Return what is not known of the words and of what is to be seen, in a language."""
+    found = []
+    words = tuple(dict.fromkeys(word for reading in readings for word in reading.unknown))
+    if words:
+        named = ", ".join(f"'{word}'" for word in words[:5])
+        message = (
+            f"모르는 말이 있습니다: {named}. 답은 나머지 말만 보고 만들었습니다."
+            if language == "ko"
+            else f"I do not know {'this word' if len(words) == 1 else 'these words'}: {named}. The answer is made from the rest."
+        )
+        found.append(Notice("unknown_words", message, words))
+    for medium, item, codes in seen:
+        what = _WHAT[language][medium]
+        if objects_seen(medium, codes) == 0:
+            message = (
+                f"{what}에서 아는 물체를 찾지 못했습니다."
+                if language == "ko"
+                else f"I see nothing that I know in {what}."
+            )
+            found.append(Notice("nothing_seen", message))
+        elif familiarity(medium, item, codes, codecs[medium]) < thresholds()["least"][medium]:
+            message = (
+                f"{what}은 제가 배운 것과 많이 달라서, 답이 틀렸을 수 있습니다."
+                if language == "ko"
+                else f"{what[0].upper()}{what[1:]} is unlike anything I have learned; the answer may well be wrong."
+            )
+            found.append(Notice("unfamiliar", message))
+    return found
+
+
+def outside(words: str, reading: Reading, alone: bool) -> bool:
+    """Whether words that come alone ask for nothing that the model can do: a greeting, a question about nothing that was
+    shown, or mostly words that it does not know."""
+    if not alone:
+        return False
+    mostly = reading.words > 0 and 2 * len(reading.unknown) > reading.words
+    return (is_greeting(words) and len(reading.unknown) + 3 > reading.words) or is_question(words) or mostly

@@ -1,0 +1,676 @@
+"""A scene in the wordings of people: names, requests, endings, order, counts and negation in Korean and English.
+
+`text.py` writes the world's own sentences, which are what the model answers with; this module says the same in the ways in
+which people ask. A wording is a frame ("please draw {}", "{} 그려줘") around a body ("{B} with {A} above it"). A fifth of
+them, chosen by hash, is held out of training (`Wording.held_out`), and so is a fifth of the names (`synonyms.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnuri.modality import Language
+from onnuri.world import tasks
+from onnuri.world.scene import COLORS as WORLD_COLORS
+from onnuri.world.scene import HELD_OUT, INVERSE, Edit, Scene, Thing
+from onnuri.world.synonyms import COLORS, EN_MOTIONS, KO_MOTIONS, PLACES, SIZES, SOLIDS, Motion
+from onnuri.world.words import COLOR, COLOR_NOUN, RESULT, SIZE, SOLID, VERB, josa
+
+_TABLES: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+FRAMES: dict[Language, dict[str, list[str]]] = _TABLES["frames"]
+"""around a noun phrase or a clause, by language; of a Korean clause also its ending"""
+BODIES: dict[Language, dict[str, list[str]]] = _TABLES["bodies"]
+"""A stands beside B: `r` and `p` are places, `its` one of B's, `sa` and `sb` sides of the picture"""
+LOOK: dict[Language, list[str]] = _TABLES["look"]
+"""requests to describe what is shown"""
+_QUESTIONS: dict[Language, dict[str, list[str]]] = _TABLES["questions"]
+_EDITS: dict[Language, dict[str, list[str]]] = _TABLES["edits"]
+SINGLE: dict[Language, tuple[str, ...]] = {
+    "en": ("{A} {verb}", "there is {A}"),
+    "ko": ("{A이} {v}", "{A은} {v}"),
+}
+"""bodies of a sentence about one thing"""
+_SIDES: dict[Language, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "left_of": ("on the left", "at the left", "on the left side"),
+        "right_of": ("on the right", "at the right", "on the right side"),
+        "above": ("on top", "at the top", "above"),
+        "below": ("at the bottom", "on the bottom", "below"),
+    },
+    "ko": {
+        "left_of": ("왼쪽", "왼편", "좌측"),
+        "right_of": ("오른쪽", "오른편", "우측"),
+        "above": ("위", "위쪽", "윗쪽"),
+        "below": ("아래", "아래쪽", "밑"),
+    },
+}
+_ITS = {
+    "left_of": ("to its left", "on its left"),
+    "right_of": ("to its right", "on its right"),
+    "above": ("above it", "over it", "on top of it"),
+    "below": ("below it", "under it", "beneath it"),
+}
+_JOINS = (" and ", ", ", ", and ", ". ", "; ", " while ")
+_VERY: dict[Language, tuple[str, ...]] = {
+    "en": ("very", "really", "quite", "so"),
+    "ko": ("아주", "매우", "정말", "되게", "무척"),
+}
+_COUNTS: dict[Language, dict[int, tuple[str, ...]]] = {
+    "en": {
+        2: ("two objects", "two things", "2 things", "two shapes"),
+        3: ("three objects", "three things", "3 things", "three shapes"),
+    },
+    "ko": {
+        2: ("물체 두 개", "두 개의 물체", "도형 두 개", "물체 2개"),
+        3: ("물체 세 개", "세 개의 물체", "도형 세 개", "물체 3개"),
+    },
+}
+_FILLERS: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "hi",
+        "hello",
+        "hey",
+        "ok",
+        "now",
+        "well",
+        "thanks",
+        "thank you",
+        "for me",
+        "please",
+        "if you can",
+        "in the middle of nothing",
+        "with nothing else",
+        "in a simple scene",
+        "as you like",
+        "right now",
+        "my friend",
+        "of course",
+    ),
+    "ko": (
+        "음",
+        "저기",
+        "혹시",
+        "안녕",
+        "그냥",
+        "부탁해",
+        "고마워",
+        "제발",
+        "지금",
+        "자",
+        "오늘은",
+        "이번에는",
+        "있잖아",
+        "가능하면",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Wording:
+    """A way of saying a scene."""
+
+    language: Language
+    kind: str
+    """whether the body is a noun phrase or a clause"""
+    frame: str
+    body: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether training never says it: its frame or its body is held out."""
+        return (self.language, self.frame) in _HELD_FRAMES or (self.language, self.body) in _HELD_BODIES
+
+
+def _rank(name: str) -> str:
+    return hashlib.sha256(f"wording 0|{name}".encode()).hexdigest()
+
+
+def _lowest(names: list[tuple[Language, str]], share: float) -> frozenset[tuple[Language, str]]:
+    """Return a fixed share of the names, the same for ever: those whose hash is lowest."""
+    return frozenset(sorted(names, key=lambda n: _rank("|".join(n)))[: round(share * len(names))])
+
+
+_HELD_FRAMES = _lowest(
+    [(lang, f) for lang, kinds in FRAMES.items() for frames in kinds.values() for f in frames if f != "{}"],
+    0.12,
+)
+_HELD_BODIES = _lowest(
+    [(lang, b) for lang, kinds in BODIES.items() for bodies in kinds.values() for b in bodies], 0.1
+)
+WORDINGS: tuple[Wording, ...] = tuple(
+    Wording(language, kind, frame, body)
+    for language, kinds in FRAMES.items()
+    for kind, frames in kinds.items()
+    for frame in frames
+    for body in BODIES[language][kind]
+)
+
+
+def say(
+    scene: Scene,
+    language: Language,
+    rng: np.random.Generator,
+    *,
+    held_out: bool = False,
+    held_names: bool = False,
+    full: bool = True,
+    motion: bool = True,
+) -> str:
+    """Return a sentence of people that states the scene.
+
+    `held_out`: in a wording that training never uses. `held_names`: with one name that training never uses.
+    `full=False` leaves some sizes out; `motion=False` says it of a still.
+    """
+    speaker = (_Korean if language == "ko" else _English)(scene, rng, full, motion, held_names)
+    sentence = speaker.sentence(held_out)
+    if not held_out and rng.random() < 0.05:
+        filler = str(rng.choice(_FILLERS[language]))
+        sentence = f"{filler} {sentence}" if rng.random() < 0.6 else f"{sentence} {filler}"
+    return " ".join(sentence.split())
+
+
+def doubled(scene: Scene, language: Language, rng: np.random.Generator) -> str:
+    """Return a sentence for two things that are alike, such as "two red balls": the scene's first thing, twice."""
+    speaker = (_Korean if language == "ko" else _English)(scene, rng, True, False, False)
+    return speaker.alike()
+
+
+class _Speaker:
+    """What both languages share: which things have been named, and what they are called."""
+
+    language: Language
+
+    def __init__(
+        self, scene: Scene, rng: np.random.Generator, full: bool, motion: bool, held_names: bool
+    ) -> None:
+        self.scene, self.rng, self.motion, self.held_names = scene, rng, motion, held_names
+        self.sized = [full or rng.random() < 0.6 for _ in scene.things]
+        self.named: set[int] = set()
+        self.own = rng.random() < 0.35
+        """whether the world's own names are used"""
+        self.names: dict[tuple[int, str], str] = {}
+        self.held_at = int(rng.integers(len(scene.things)))
+        """whose name is one that training never says"""
+
+    def one(self, among: Any) -> Any:
+        return among[int(self.rng.integers(len(among)))]
+
+    def call(self, index: int, what: str) -> str:
+        """Return a thing's solid, colour or size in words, the same each time."""
+        if (index, what) not in self.names:
+            self.names[index, what] = self._call(index, what)
+        return self.names[index, what]
+
+    def _call(self, index: int, what: str) -> str:
+        key = getattr(self.scene.things[index], what)
+        names = {"solid": SOLIDS, "color": COLORS, "size": SIZES}[what][self.language][key]
+        if (
+            self.held_names
+            and index == self.held_at
+            and what == ("solid", "color", "size")[self.scene.seed % 3]
+        ):
+            return str(self.one(names.held))
+        own = {"solid": SOLID, "color": COLOR, "size": SIZE}[what][self.language][key]
+        return own if self.own or self.rng.random() < 0.3 else str(self.one(names.known))
+
+    def place(self, relation: str) -> str:
+        names = PLACES[self.language][relation]
+        return names.known[0] if self.own or self.rng.random() < 0.4 else str(self.one(names.known))
+
+    def moving(self, index: int) -> str:
+        return self.scene.things[index].motion if self.motion else "still"
+
+    def wording(self, held_out: bool, kinds: tuple[str, ...] = ("noun", "clause")) -> Wording:
+        kind = self.one(kinds)
+        frames = [f for f in FRAMES[self.language][kind]]
+        bodies = [b for b in BODIES[self.language][kind]]
+        while True:
+            wording = Wording(self.language, kind, str(self.one(frames)), str(self.one(bodies)))
+            plain = (
+                len(self.scene.things) == 1 and kind == "noun"
+            )  # its body is a name: only the frame is a wording
+            is_held = (self.language, wording.frame) in _HELD_FRAMES if plain else wording.held_out
+            if is_held == held_out:
+                return wording
+
+
+class _English(_Speaker):
+    language: Language = "en"
+
+    def sentence(self, held_out: bool) -> str:
+        self.article = str(self.rng.choice(["a", "the", "", "one", "some"], p=[0.6, 0.15, 0.15, 0.07, 0.03]))
+        stated = list(self.scene.stated)
+        if not stated:
+            wording = self.wording(held_out, ("noun", "noun", "clause") if not held_out else ("noun",))
+            if wording.kind == "noun":
+                return wording.frame.format(self.thing(0, True))
+            body = self.one(SINGLE["en"])
+            verb = "verb" in body
+            text = body.format(A=self.thing(0, not verb), verb=self.verb(0) if verb else "")
+            return wording.frame.format(text)
+        wording = self.wording(held_out)
+        text = wording.frame.format(self.body(wording.body, *stated[0]))
+        for i, relation, j in stated[1:]:
+            bodies = [b for b in BODIES["en"]["clause"] if ("en", b) not in _HELD_BODIES]
+            text = text.rstrip("?") + self.one(_JOINS) + self.body(str(self.one(bodies)), i, relation, j)
+        return text
+
+    def body(self, body: str, i: int, relation: str, j: int) -> str:
+        if i in self.named and j not in self.named and self.rng.random() < 0.5 and body.startswith("{A} "):
+            i, j, relation = j, i, INVERSE[relation]  # what is new comes first
+        later = body.find("{A}") > body.find("{B}") >= 0
+        verb = (
+            self.moving(i) != "still"
+            and body in ("{A} sits {r} {B}", "{A} stands {r} {B}", "{A} is {r} {B}")
+            and i not in self.named
+        )
+        if later:
+            names = {"B": self.thing(j, True)}
+            names["A"] = self.thing(i, True)
+        else:
+            names = {"A": self.thing(i, not verb)}
+            names["B"] = self.thing(j, True)
+        if verb:
+            body = "{A} {verb} {r} {B}"
+            names["verb"] = self.verb(i)
+        return body.format(
+            **names,
+            r=self.place(relation),
+            its=self.one(_ITS[relation]),
+            a=self.again(i),
+            b=self.again(j),
+            sa=self.one(_SIDES["en"][relation]),
+            sb=self.one(_SIDES["en"][INVERSE[relation]]),
+            n=self.one(_COUNTS["en"][len(self.scene.things)]),
+        )
+
+    def verb(self, index: int) -> str:
+        known, _ = EN_MOTIONS[self.moving(index)]
+        if self.moving(index) == "still":
+            return str(
+                self.one(("is here", "stands still", "is standing still", "rests", "sits there", "is there"))
+            )
+        present, participle = known[0] if self.own else self.one(known)
+        return f"is {participle}" if self.rng.random() < 0.4 else str(present)
+
+    def thing(self, index: int, modify: bool) -> str:
+        """Return the noun phrase of a thing; `modify`: with its motion."""
+        if index in self.named:
+            return self.again(index)
+        self.named.add(index)
+        color, solid = self.call(index, "color"), self.call(index, "solid")
+        size = self.call(index, "size") if self.sized[index] else ""
+        if size and self.rng.random() < 0.08:
+            size = f"{self.one(_VERY['en'])} {size}"
+        if self.rng.random() < 0.05:
+            color = COLOR["ko"][self.scene.things[index].color]
+        order = [color, size] if self.rng.random() < 0.1 else [size, color]
+        name = " ".join(w for w in (*order, solid) if w)
+        if self.rng.random() < 0.1:
+            name = self.one(
+                (
+                    f"{size} {solid} that is {color}",
+                    f"{size} {solid} in {color}",
+                    f"{color} {solid}, {size}".rstrip(", "),
+                    f"{size} {solid} colored {color}",
+                    f"{size} {color} colored {solid}",
+                )
+            )
+            name = " ".join(name.split())
+        negated = ""
+        if self.rng.random() < 0.06:
+            name, negated = self.negated(index, name, size, color, solid)
+        motion = ""
+        if modify and self.moving(index) != "still":
+            known, _ = EN_MOTIONS[self.moving(index)]
+            present, participle = known[0] if self.own else self.one(known)
+            if self.rng.random() < 0.15 and " " not in participle:
+                name = f"{participle} {name}"
+            else:
+                motion = self.one(
+                    (f" {participle}", f" that is {participle}", f" that {present}", f" which {present}")
+                )
+        article = {"a": "an" if name[0] in "aeiou" else "a"}.get(self.article, self.article)
+        return f"{article} {name}{negated}{motion}".strip()
+
+    def negated(self, index: int, name: str, size: str, color: str, solid: str) -> tuple[str, str]:
+        """Return the name with what it is not, and what follows it."""
+        thing = self.scene.things[index]
+        if self.rng.random() < 0.5:
+            other = self.one([COLOR["en"][k] for k in other_colors(thing)])
+            return self.one(
+                (
+                    (f"{size} not {other} but {color} {solid}".strip(), ""),
+                    (name, f", not {other}"),
+                    (name, f", not a {other} one"),
+                    (f"{size} {solid} that is not {other} but {color}".strip(), ""),
+                )
+            )
+        other = self.one([s for k, s in SOLID["en"].items() if k != thing.solid])
+        return self.one(
+            (
+                (name, f", not a {other}"),
+                (name, f" and no {other}"),
+                (name, f" instead of a {other}"),
+                (name, f", no {other}"),
+            )
+        )
+
+    def again(self, index: int) -> str:
+        self.named.add(index)
+        color, solid = self.call(index, "color"), self.call(index, "solid")
+        return str(
+            self.one(
+                (
+                    f"the {color} {solid}",
+                    f"the {color} {solid}",
+                    f"the {solid}" if self.alone(index) else f"the {color} {solid}",
+                )
+            )
+        )
+
+    def alone(self, index: int) -> bool:
+        return sum(t.solid == self.scene.things[index].solid for t in self.scene.things) == 1
+
+    def alike(self) -> str:
+        size = self.call(0, "size")
+        color, solid = self.call(0, "color"), self.call(0, "solid")
+        many = {
+            "box": "boxes",
+            "cross": "crosses",
+            "torus": "tori",
+            "dice": "dice",
+            "square box": "square boxes",
+            "arch": "arches",
+            "plus": "pluses",
+            "octahedron": "octahedra",
+            "starfish": "starfish",
+        }.get(solid, f"{solid}s")
+        name = f"{self.one(('two', '2', 'a pair of', 'two identical', 'a couple of'))} {size} {color} {many}"
+        frames = [
+            f
+            for f in FRAMES["en"]["noun"]
+            if ("en", f) not in _HELD_FRAMES and f not in ("this is {}", "there is {}", "there's {}")
+        ]
+        return " ".join(str(self.one([*frames, "there are {}"])).format(name).split())
+
+
+class _Korean(_Speaker):
+    language: Language = "ko"
+
+    def sentence(self, held_out: bool) -> str:
+        stated = list(self.scene.stated)
+        if not stated:
+            wording = self.wording(held_out, ("noun", "noun", "clause"))
+            if wording.kind == "noun":
+                return _framed(wording.frame, self.thing(0, True))
+            return self.ended(str(self.one(SINGLE["ko"])), wording.frame, (0, None, None), True)
+        wording = self.wording(held_out)
+        rest = stated[1:]
+        bodies = [b for b in BODIES["ko"]["clause"] if ("ko", b) not in _HELD_BODIES]
+        if wording.kind == "noun":
+            phrase = self.filled(wording.body, *stated[0], "")
+            for clause in rest:
+                body = self.one(
+                    [b for b in BODIES["ko"]["noun"][:3] if ("ko", b) not in _HELD_BODIES]
+                    or ["{B} {p}에 있는 {A}"]
+                )
+                phrase = (
+                    f"{josa(phrase, '와/과')} {self.filled(body, *clause, '')}"
+                    if _hangul(phrase)
+                    else f"{phrase}, {self.filled(body, *clause, '')}"
+                )
+            return _framed(wording.frame, phrase)
+        clauses = [(wording.body, stated[0]), *((str(self.one(bodies)), c) for c in rest)]
+        return " ".join(
+            self.ended(body, wording.frame, clause, k == len(clauses) - 1)
+            for k, (body, clause) in enumerate(clauses)
+        )
+
+    def ended(self, body: str, frame: str, clause: tuple[int, Any, Any], last: bool) -> str:
+        """Return a clause with the ending that its place asks for."""
+        i = clause[0]
+        motion = (
+            self.moving(i)
+            if i not in self.named and body in ("{B} {p}에 {A이} {v}", "{A이} {B} {p}에 {v}", *SINGLE["ko"])
+            else "still"
+        )
+        verb: Motion = self.verb(motion)
+        framed = "{}" in frame
+        form = "linking" if not last else "modifying" if framed else frame
+        self.spoken = motion != "still"
+        if motion != "still" and "{p}에 " in body:
+            body = body.replace("{p}에 ", "{p}에서 ")
+        text = self.filled(body, *clause, getattr(verb, form))
+        return frame.format(text) if framed and last else text
+
+    def verb(self, motion: str) -> Motion:
+        known, _ = KO_MOTIONS[motion]
+        return known[0] if self.own or (motion == "still" and self.rng.random() < 0.6) else self.one(known)
+
+    def filled(self, body: str, i: int, relation: str | None, j: int | None, verb: str) -> str:
+        spoken = bool(verb) and getattr(self, "spoken", False)
+        self.spoken = False
+        first = (
+            [("A", i), ("B", j)] if j is None or body.find("{A") < body.find("{B") else [("B", j), ("A", i)]
+        )
+        names: dict[str, str] = {}
+        for letter, index in first:
+            if index is not None:
+                names[letter] = self.thing(index, not (letter == "A" and spoken))
+        again = {"a": self.again(i), "b": self.again(j) if j is not None else ""}
+        for letter, name in {**names, **again}.items():
+            if name:
+                names |= {
+                    letter: name,
+                    f"{letter}이": josa(name, "이/가"),
+                    f"{letter}은": josa(name, "은/는"),
+                    f"{letter}와": josa(name, "와/과"),
+                    f"{letter}의": f"{name}의" if self.rng.random() < 0.5 else name,
+                }
+        if relation is not None:
+            place = self.place(relation)
+            names |= {
+                "p": place,
+                "q": self.place(INVERSE[relation]),
+                "sa": self.one(_SIDES["ko"][relation]),
+                "sb": self.one(_SIDES["ko"][INVERSE[relation]]),
+                "n": self.one(_COUNTS["ko"][len(self.scene.things)]),
+            }
+            if "그 {q}" in body or "{q}에 " in body:
+                names["q"] = self.one(_SIDES["ko"][INVERSE[relation]])
+        return body.format(**names, v=verb)
+
+    def thing(self, index: int, modify: bool) -> str:
+        if index in self.named:
+            return self.again(index)
+        self.named.add(index)
+        color, solid = self.call(index, "color"), self.call(index, "solid")
+        size = self.call(index, "size") if self.sized[index] else ""
+        if size and self.rng.random() < 0.08:
+            size = f"{self.one(_VERY['ko'])} {size}"
+        if self.rng.random() < 0.08:
+            color = self.one((self.thing_en("color", index), COLOR["en"][self.scene.things[index].color]))
+        order = [color, size] if self.rng.random() < 0.12 else [size, color]
+        name = " ".join(w for w in (*order, solid) if w)
+        if self.rng.random() < 0.06:
+            thing = self.scene.things[index]
+            if self.rng.random() < 0.5:
+                other = self.one([COLOR["ko"][k] for k in other_colors(thing)])
+                name = self.one(
+                    (
+                        f"{other} 것 말고 {name}",
+                        f"{other} {josa(solid, '이/가')} 아니라 {name}",
+                        f"{other} {solid} 말고 {name}",
+                    )
+                )
+            else:
+                other = self.one([s for k, s in SOLID["ko"].items() if k != thing.solid])
+                name = self.one(
+                    (f"{other} 말고 {name}", f"{josa(other, '이/가')} 아니라 {name}", f"{other} 없이 {name}")
+                )
+        if modify and self.moving(index) != "still":
+            name = f"{self.verb(self.moving(index)).modifying} {name}"
+        return name
+
+    def thing_en(self, what: str, index: int) -> str:
+        return str(self.one(COLORS["en"][self.scene.things[index].color].known[:2]))
+
+    def again(self, index: int) -> str:
+        self.named.add(index)
+        name = f"{self.call(index, 'color')} {self.call(index, 'solid')}"
+        return str(self.one((f"그 {name}", name)))
+
+    def alike(self) -> str:
+        name = f"{self.call(0, 'size')} {self.call(0, 'color')} {self.call(0, 'solid')}"
+        name = self.one(
+            (f"{name} 두 개", f"두 개의 {name}", f"{name} 2개", f"똑같은 {name} 두 개", f"{name} 둘")
+        )
+        return _framed(
+            str(
+                self.one(
+                    [f for f in FRAMES["ko"]["noun"] if ("ko", f) not in _HELD_FRAMES and "하나" not in f]
+                )
+            ),
+            name,
+        )
+
+
+def other_colors(thing: Thing) -> list[str]:
+    """Return the colours that a thing may be said not to have: none that would name a held-out composition."""
+    return [c for c in WORLD_COLORS if c != thing.color and ("color", thing.solid, c) not in HELD_OUT]
+
+
+def _hangul(word: str) -> bool:
+    return bool(word) and "가" <= word[-1] <= "힣"
+
+
+def _framed(frame: str, phrase: str) -> str:
+    """Return the phrase in a Korean frame, with the particle that its last syllable asks for."""
+    for mark, pair in (("{을}", "을/를"), ("{이}", "이/가")):
+        if mark in frame:
+            return frame.replace(mark, josa(phrase, pair) if _hangul(phrase) else f"{phrase}를")
+    ends = _hangul(phrase) and (ord(phrase[-1]) - 0xAC00) % 28 > 0
+    return (
+        frame.replace("{의}", f"{phrase}의")
+        .replace("{이에요}", f"{phrase}이에요" if ends else f"{phrase}예요")
+        .replace("{이다}", f"{phrase}이다" if ends else f"{phrase}다")
+        .replace("{}", phrase)
+    )
+
+
+def _training(options: list[str], held_out: bool) -> list[str]:
+    """Return the options of training, or those held out: a fifth by hash, never the first."""
+    held = sorted(options[1:], key=_rank)[: max(1, round(0.2 * len(options)))]
+    return held if held_out else [o for o in options if o not in held]
+
+
+def look(language: Language, rng: np.random.Generator, held_out: bool = False) -> str:
+    """Return a request to describe what is shown."""
+    options = _training(LOOK[language], held_out)
+    return options[int(rng.integers(len(options)))]
+
+
+def asked(
+    kind: str, groups: list[str], language: Language, rng: np.random.Generator, held_out: bool = False
+) -> str:
+    """Return a question of a kind in some wording; `groups` as `tasks.py` reads them from its own question."""
+    return _filled(_training(_QUESTIONS[language][kind], held_out), groups, rng)
+
+
+def told_to(
+    attribute: str,
+    name: str,
+    value: str,
+    language: Language,
+    rng: np.random.Generator,
+    held_out: bool = False,
+) -> str:
+    """Return an instruction in some wording: what is named, and what it becomes."""
+    text = _filled(_training(_EDITS[language][attribute], held_out), [name, value], rng)
+    return text if language == "ko" else text.replace(" a o", " an o").replace(" a a", " an a")
+
+
+def _filled(options: list[str], groups: list[str], rng: np.random.Generator) -> str:
+    text = options[int(rng.integers(len(options)))]
+    for k, word in enumerate(groups):
+        text = text.replace(f"{{{k}}}", word).replace(f"{{{k}의}}", f"{word}의")
+        for mark, pair in (("은", "은/는"), ("이", "이/가"), ("을", "을/를"), ("으로", "으로/로")):
+            if f"{{{k}{mark}}}" in text:
+                text = text.replace(f"{{{k}{mark}}}", josa(word, pair))
+    return text
+
+
+def inquire(
+    scene: Scene, language: Language, rng: np.random.Generator, *, motion: bool = True, held_out: bool = False
+) -> tuple[str, str]:
+    """Return a question of people about the scene, and its answer as the world gives it."""
+    own, told = tasks.question(scene, language, rng, motion)
+    kind, groups = tasks.kind_of(own)
+    return asked(kind, [_renamed(group, language, rng) for group in groups], language, rng, held_out), told
+
+
+def _renamed(words: str, language: Language, rng: np.random.Generator) -> str:
+    """Return the world's names of colours and solids in words of people, sometimes."""
+    found = []
+    for word in words.split():
+        for own, names in ((COLOR, COLORS), (SOLID, SOLIDS)):
+            key = next((k for k, w in own[language].items() if w == word), None)
+            if key and rng.random() < 0.4:
+                word = str(names[language][key].known[int(rng.integers(len(names[language][key].known)))])
+                break
+        found.append(word)
+    return " ".join(found)
+
+
+def instruct(
+    scene: Scene, edit: Edit, language: Language, rng: np.random.Generator, held_out: bool = False
+) -> str:
+    """Return an instruction of people that makes the edit."""
+    speaker = (_Korean if language == "ko" else _English)(scene, rng, False, False, False)
+    name = f"{speaker.call(edit.index, 'color')} {speaker.call(edit.index, 'solid')}"
+    value = edit.value
+    if edit.attribute == "color":
+        names = COLORS[language][value].known
+        said = (
+            COLOR_NOUN[value]
+            if language == "ko" and rng.random() < 0.6
+            else value
+            if language == "en" and rng.random() < 0.5
+            else names[int(rng.integers(len(names)))]
+        )
+    elif edit.attribute == "solid":
+        names = SOLIDS[language][value].known
+        said = SOLID[language][value] if rng.random() < 0.5 else names[int(rng.integers(len(names)))]
+    elif edit.attribute == "size":
+        options: dict[str, dict[str, tuple[str, ...]]] = {
+            "ko": {
+                "small": ("작게", "조그맣게"),
+                "medium": ("중간 크기로", "보통 크기로"),
+                "large": ("크게", "커다랗게"),
+            },
+            "en": {
+                "small": ("small", "tiny", "little"),
+                "medium": ("medium", "medium-sized"),
+                "large": ("large", "big", "huge"),
+            },
+        }
+        said = options[language][value][int(rng.integers(2))]
+    else:
+        said = RESULT[value] if language == "ko" else VERB[value].bare
+    return told_to(edit.attribute, name, said, language, rng, held_out)
+
+
+def templates() -> tuple[int, int]:
+    """Return how many wordings there are in all, and how many of them are held out."""
+    rest = [
+        options for table in (_QUESTIONS, _EDITS) for kinds in table.values() for options in kinds.values()
+    ] + list(LOOK.values())
+    held = sum(w.held_out for w in WORDINGS) + sum(len(_training(options, True)) for options in rest)
+    return len(WORDINGS) + sum(map(len, rest)), held

@@ -1,0 +1,76 @@
+"""The text front end: case, Unicode, spaces and slips are mended, meaning is left alone, what is unknown is told."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnuri.codecs.spelling import COMMON, Spelling, distance, jamo, plain
+from onnuri.codecs.text import TextCodec
+from onnuri.model.notice import default_words
+
+WORDS = default_words()
+
+
+@pytest.mark.parametrize(("written", "read"), [
+    ("A RED BALL ABOVE A BLUE CUBE", "a red ball above a blue cube"),
+    ("  There   is a “large”  sphere. ", "there is a large sphere"),
+    (unicodedata.normalize("NFD", "빨간 구가 있다"), "빨간 구가 있다"),
+    ("aredballaboveabluecube", "a red ball above a blue cube"),
+    ("작은빨간구가파란정육면체왼쪽에서돈다", "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"),
+    ("빨 간 공", "빨간 공"),
+    ("a rde spher above a bleu cube", "a red sphere above a blue cube"),
+    ("빨깐 공과 파란 정유면체", "빨간 공과 파란 정육면체"),
+])
+def test_what_only_looks_different_is_read_alike(written, read):
+    assert WORDS.read(written).text == read and not WORDS.read(written).unknown
+
+
+@pytest.mark.parametrize(("written", "unknown"), [
+    ("a dog on a bicycle", ("dog", "bicycle")), ("information technology", ("information", "technology")),
+    ("큰 강아지 그려줘", ("강아지",)), ("what nice weather", ("weather",)), ("a red ball", ()), ("빨간 공 두 개", ())])
+def test_what_is_not_known_is_told_and_left_as_it_was(written, unknown):
+    assert WORDS.read(written).unknown == unknown and WORDS.read(written).text == written
+
+
+def test_no_common_word_is_taken_for_a_slip():
+    assert all(WORDS.word(word) == word for word in COMMON)
+
+
+@given(st.text(alphabet="abcdef", max_size=7), st.text(alphabet="abcdef", max_size=7))
+@settings(max_examples=200, deadline=None)
+def test_distance_is_a_symmetric_count_of_slips(a, b):
+    assert distance(a, b) == distance(b, a) and (distance(a, b) == 0) == (a == b)
+    assert distance(a, a + b) == len(b) and abs(len(a) - len(b)) <= distance(a, b) <= max(len(a), len(b))
+
+
+@given(st.sampled_from(sorted(w for w in WORDS.counts if len(w) >= 6 and w.isascii() and w.isalpha())), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_a_swap_of_neighbours_in_a_long_word_is_mended_to_a_word_one_slip_away(word, seed):
+    at = int(np.random.default_rng(seed).integers(len(word) - 1))
+    slipped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    read = WORDS.word(slipped)
+    assert read is not None and (read == slipped or distance(jamo(slipped), jamo(read)) <= 1 or " " in read)
+
+
+@given(st.text(max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_any_text_is_read_and_reading_twice_changes_nothing(text):
+    once = plain(text)
+    assert plain(once) == once
+    WORDS.read(text)
+
+
+def test_the_list_is_saved_with_the_tokenizer_and_a_codec_without_one_reads_text_as_it_is(tmp_path, codecs):
+    assert codecs["text"].spelling is not None or codecs["text"].read("A RED Ball.").text == "A RED Ball."
+    TextCodec(codecs["text"].tokenizer, Spelling({"red": 2, "ball": 1})).save(tmp_path)
+    again = TextCodec.load(tmp_path)
+    assert again.spelling is not None and again.spelling.counts == {"red": 2, "ball": 1}
+    assert again.read("A RED Ball.").text == "a red ball"
+
+
+@pytest.mark.parametrize("word", ["a" * 100_000, "가" * 100_000, "redball" * 10_000, "." * 100_000 + "a", "\u202e" * 100_000 + "a"])
+def test_a_word_without_end_is_unknown_at_once(word):
+    assert WORDS.read(word).corrected == () and len(WORDS.read(word).unknown) <= 1

@@ -1,0 +1,87 @@
+"""What is not known is told, in the asker's language, and the answer is given all the same."""
+
+import numpy as np
+import pytest
+
+from onnuri.modality import LANGUAGES
+from onnuri.model.notice import CAN_DO, Notice, familiarity, notices, objects_seen, outside, reading_of, thresholds
+from onnuri.model.omni import Reply
+from onnuri.world import image, other, shape
+from onnuri.world.scene import sample_scene
+from onnuri.world.text import caption
+
+
+def test_familiarity_is_psnr_and_iou(codecs):
+    """Against definitions of their own: mean squared error by loops' worth of numpy, and sets of filled voxels."""
+    picture, voxels = image.render(sample_scene(5, "seen")).image, shape.voxels(sample_scene(5, "seen"))
+    codes = codecs["image"].encode(picture)
+    error = np.mean(np.square(picture.astype(float) - codecs["image"].decode(codes).astype(float)))
+    assert familiarity("image", picture, codes, codecs["image"]) == pytest.approx(20 * np.log10(255 / np.sqrt(error)))
+    codes = codecs["shape"].encode(voxels)
+    a, b = ({tuple(v) for v in np.argwhere(x[..., 3] > 127)} for x in (voxels, codecs["shape"].decode(codes)))
+    assert familiarity("shape", voxels, codes, codecs["shape"]) == pytest.approx(len(a & b) / len(a | b))
+
+
+def test_objects_are_counted_in_codes(codecs):
+    for seed in range(6):
+        scene = sample_scene(seed, "seen")
+        assert objects_seen("image", codecs["image"].encode(image.render(scene).image)) == len(scene.things)
+        assert objects_seen("shape", codecs["shape"].encode(shape.voxels(scene))) == len(scene.things)
+    assert objects_seen("shape", codecs["shape"].encode(np.zeros((64, 64, 64, 4), np.uint8))) == 0
+
+
+def codes_of(picture, medium, codecs):
+    return [n.code for n in notices([], [(medium, picture, codecs[medium].encode(picture))], codecs, "en")]
+
+
+def test_own_and_the_second_renderer_s_are_familiar_and_noise_is_not(codecs):
+    for seed in range(4):
+        scene = sample_scene(900_000 + seed, "seen")
+        assert codes_of(image.render(scene).image, "image", codecs) == codes_of(other.render(scene), "image", codecs) == []
+        assert codes_of(shape.voxels(scene), "shape", codecs) == []
+    rng = np.random.default_rng(0)
+    assert codes_of(rng.integers(0, 256, (128, 128, 3)).astype(np.uint8), "image", codecs)
+    assert codes_of(np.full((128, 128, 3), 128, np.uint8), "image", codecs) == ["nothing_seen"]
+    assert codes_of(np.zeros((64, 64, 64, 4), np.uint8), "shape", codecs) == ["nothing_seen"]
+    assert set(thresholds()["least"]) == {"image", "video", "shape"}
+
+
+def test_unknown_words_are_named_in_both_languages(codecs):
+    for language in LANGUAGES:
+        said = notices([reading_of("a dog on a bicycle", codecs["text"])], [], codecs, language)
+        assert [n.code for n in said] == ["unknown_words"] and said[0].details == ("dog", "bicycle")
+        assert "'dog', 'bicycle'" in said[0].message and (max(said[0].message) >= "가") == (language == "ko")
+
+
+def test_a_reply_answers_and_tells(model):
+    known = model.reply("image", text="a small red sphere")
+    assert known.notices == () and known.item.shape == (128, 128, 3) and known.language == "en"
+    strange = model.reply("image", text="커다란 강아지를 그려줘")
+    assert strange.item.shape == (128, 128, 3)
+    assert [n.details for n in strange.notices if n.code == "unknown_words"] == [("강아지를",)]
+
+
+def test_a_slip_is_unknown_where_nothing_mends_it(codecs):
+    assert codecs["text"].spelling is None
+    reading = reading_of("a red shpere", codecs["text"])
+    assert reading.unknown == ("shpere",) and reading.text == "a red shpere"
+
+
+def test_own_sentences_are_never_flagged(codecs):
+    for seed in range(20):
+        for language in LANGUAGES:
+            sentence = caption(sample_scene(700_000 + seed, "seen"), language, np.random.default_rng(seed))
+            reading = reading_of(sentence, codecs["text"])
+            assert not reading.unknown and not outside(sentence, reading, True), sentence
+
+
+def test_what_was_told_is_not_said_twice():
+    notice = Notice("outside", "I only know a small world.")
+    assert Reply(notice.message, "en", (notice,)).told == []
+    assert Reply(np.zeros(3), "en", (notice,)).told == Reply("a ball", "en", (notice,)).told == [notice.message]
+
+
+@pytest.mark.parametrize("said", ["안녕하세요", "hello", "what is the capital of France?", "프랑스의 수도는 어디인가요?"])
+def test_a_greeting_or_a_question_of_elsewhere_is_told_what_can_be_done(model, said):
+    reply = model.reply("text", text=said)
+    assert reply.item == CAN_DO["ko" if said > "ㄱ" else "en"]

@@ -1,0 +1,92 @@
+"""People's wordings: many, a fifth never in training, names of nothing that is held out, and true of the scene."""
+
+import re
+
+import numpy as np
+import pytest
+
+from onnuri.modality import LANGUAGES
+from onnuri.world import synonyms, wordings
+from onnuri.world.grammar import parse
+from onnuri.world.scene import HELD_OUT, SOLIDS, sample_edit, sample_scene
+from onnuri.world.tasks import answer, kind_of, question
+from onnuri.world.words import COLOR
+
+
+def test_there_are_many_wordings_and_a_fifth_is_held_out():
+    total, held = wordings.templates()
+    assert total >= 400 and 0.18 <= held / total <= 0.22
+    names = [n for t in (synonyms.SOLIDS, synonyms.COLORS, synonyms.SIZES, synonyms.PLACES) for x in t.values() for n in x.values()]
+    verbs = [pair for t in (synonyms.KO_MOTIONS, synonyms.EN_MOTIONS) for pair in t.values()]
+    known = sum(len(n.known) - 1 for n in names) + sum(len(k) - 1 for k, _ in verbs)
+    held = sum(len(n.held) for n in names) + sum(len(h) for _, h in verbs)
+    assert 0.18 <= held / (known + held) <= 0.22
+    assert set(synonyms.SOLIDS["en"]) == set(synonyms.SOLIDS["ko"]) == set(SOLIDS)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_training_never_says_what_is_held_out(language):
+    held = {w for w in synonyms.held_out_synonyms(language)}
+    frames = [w.frame for w in wordings.WORDINGS if w.language == language and (language, w.frame) in wordings._HELD_FRAMES]
+    starts = {f.split("{")[0].strip() for f in frames if len(f.split("{")[0].strip()) > 8 and "{" in f}
+    for seed in range(80):
+        sentence = wordings.say(sample_scene(seed), language, np.random.default_rng(seed))
+        words = set(re.findall(r"[\w가-힣-]+", sentence))
+        assert not held & words and not any(sentence.startswith(f"{s} ") for s in starts), sentence
+    some = [wordings.say(sample_scene(s), language, np.random.default_rng(s), held_names=True) for s in range(24)]
+    assert sum(any(h in s for h in held) for s in some) >= 18
+
+
+def test_the_same_random_numbers_say_the_same():
+    scene = sample_scene(3)
+    assert wordings.say(scene, "ko", np.random.default_rng(1)) == wordings.say(scene, "ko", np.random.default_rng(1))
+
+
+def test_what_it_is_not_names_no_held_out_color():
+    for seed in range(60):
+        for thing in sample_scene(seed).things:
+            assert all(("color", thing.solid, c) not in HELD_OUT and c != thing.color for c in wordings.other_colors(thing))
+
+
+def test_plain_names_of_one_thing_are_what_the_grammar_reads():
+    """Where a wording is nothing but the world's own noun phrase, the oracle's grammar reads the scene in it."""
+    read = 0
+    for seed in range(300):
+        scene = sample_scene(seed, objects=1)
+        for language in LANGUAGES:
+            found = parse(wordings.say(scene, language, np.random.default_rng(seed), motion=False))
+            if found and len(found.things) == 1 and found.things[0].size:
+                read += 1
+                thing = scene.things[0]
+                seen = found.things[0]
+                assert (seen.solid, seen.color, seen.size) == (thing.solid, thing.color, thing.size)
+    assert read >= 4
+
+
+def test_questions_have_the_answer_of_our_own_question():
+    for seed in range(40):
+        scene = sample_scene(seed)
+        for language in LANGUAGES:
+            asked, told = wordings.inquire(scene, language, np.random.default_rng(seed))
+            own, expected = question(scene, language, np.random.default_rng(seed))
+            kind, groups = kind_of(own)
+            assert told == expected == answer(scene.description(), own) and asked
+            assert kind != "relation" or len(groups) == 3
+
+
+def test_instructions_name_the_thing_and_the_value():
+    for seed in range(40):
+        scene = sample_scene(seed)
+        edit = sample_edit(np.random.default_rng(seed), scene, allow_motion=True)
+        said = wordings.instruct(scene, edit, "en", np.random.default_rng(seed))
+        names = synonyms.SOLIDS["en"][scene.things[edit.index].solid].known
+        assert any(n in said for n in names), said
+        if edit.attribute == "color":
+            assert any(n in said for n in synonyms.COLORS["en"][edit.value].known), said
+
+
+def test_two_that_are_alike_are_counted():
+    for seed in range(40):
+        for language in LANGUAGES:
+            said = wordings.doubled(sample_scene(seed), language, np.random.default_rng(seed))
+            assert re.search(r"two|2|pair|couple|두|둘", said) and not set(COLOR) & set(said.split()[:0])
