@@ -35,7 +35,7 @@ def test_smoke_trains_systems_on_one_table(tmp_path):
     assert onnuri.load(tmp_path / "axk2/model").generate("image", text="a small red sphere").shape == (128, 128, 3)
 
 
-@pytest.mark.parametrize("arguments,complaint", [(["laptop", "--preset", "nano"], "full, evening, smoke"),
+@pytest.mark.parametrize("arguments,complaint", [(["laptop", "--preset", "nano"], "full, evening, words, smoke"),
                                                  (["axk1", "--preset", "evening"], "nano, smoke")])
 def test_a_preset_that_a_recipe_has_not_is_one_line(arguments, complaint, capsys):
     with pytest.raises(SystemExit) as stop:

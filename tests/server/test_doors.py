@@ -15,6 +15,7 @@ from PIL import Image
 
 from onnuri import cli, demo, media
 from onnuri.errors import OnnuriError
+from onnuri.model.omni import Reply
 from onnuri.server import images, intake, responses
 from onnuri.server.problems import Problem
 from onnuri.server.settings import ServeConfig
@@ -83,9 +84,9 @@ NAMES = ("x.{0}", "x.wrong", "x")
 class Recorder:
     """A model that keeps what it is given."""
 
-    def generate(self, to, inputs, **_):
+    def reply(self, to, inputs, **_):
         self.inputs = inputs
-        return "seen"
+        return Reply("seen", "en")
 
 
 def verdict(door):
