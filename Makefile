@@ -3,7 +3,7 @@ PYTHON ?= python3
 SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint check lock clean figures pictures gallery bench-demo bench-speed bench-matrix bench-nano bench-codecs bench-load bench-serve bench-planner bench-examples debs
+.PHONY: demo test test-slow lint check lock clean figures pictures gallery bench-demo bench-speed bench-matrix bench-nano bench-codecs bench-load bench-counts bench-serve bench-planner bench-examples debs
 
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
@@ -72,6 +72,9 @@ bench-matrix: .venv/dev  ## the matrix that README shows
 
 bench-nano: .venv/dev  ## the five systems in small: twenty minutes each, then their matrices
 	$(BIN)/python benchmarks/nano.py
+
+bench-counts: .venv/dev  ## tokens of the five systems over growing clusters
+	$(BIN)/python benchmarks/plan_counts.py
 
 bench-load: .venv/dev  ## sixty-four clients for five minutes, with the bars of waiting and of memory
 	ONNURI_LOAD_MINUTES=5 ONNURI_LOAD_BARS=1 $(BIN)/pytest -m slow tests/server/test_load.py
