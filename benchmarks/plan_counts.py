@@ -5,6 +5,7 @@ A loop is a pure Python loop of 2e7 additions, timed in the same sitting: machin
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def main() -> None:
     exact = {}
     for name, gpus in (("vaetki", 1000), ("axk1", 1000), ("axk1", 992)):
         exact[f"{name} {gpus}"] = onnuri.plan(name, f"{gpus}x{KIND[name]}", days=DAYS, exact_gpus=True).tokens
-    falls = [b for a, b in zip(rows, rows[1:]) if a["recipe"] == b["recipe"] and b["tokens"] < a["tokens"]]
+    falls = [b for a, b in itertools.pairwise(rows) if a["recipe"] == b["recipe"] and b["tokens"] < a["tokens"]]
     media.write_json({"machine": machine(), "loop_seconds": unit, "days": DAYS, "falls": falls, "exact": exact, "rows": rows},
                      Path(__file__).parent / "results/plan_counts.json")
     print(f"{len(falls)} falls; exact {exact}; at most {max(r['loops'] for r in rows)} loops")
