@@ -4,7 +4,7 @@ import json
 import signal
 
 import pytest
-from processes import ForkedProcess, run_onnuri, wait_until
+from processes import start_python, wait_until
 
 import onnuri
 from onnuri.data.table import Table
@@ -16,14 +16,15 @@ from onnuri.training.loop import read_metrics
 @pytest.mark.slow
 def test_smoke_goes_from_nothing_to_a_model_also_when_interrupted(tmp_path):
     out, log = tmp_path / "run", tmp_path / "log"
-    command = ("onnuri", "train", "laptop", "--preset", "smoke", "-o", out)
-    first = ForkedProcess(*command, log=log)
+    command = ("-m", "onnuri.cli", "train", "laptop", "--preset", "smoke", "-o", out)
+    with log.open("w") as errors:  # an interpreter of its own: pools fork workers, which a daemon may not
+        first = start_python(*command, stdout=errors, stderr=errors)
     wait_until(lambda: (out / "visual/checkpoint.pt").exists() or first.poll() is not None, "a checkpoint")
     first.send_signal(signal.SIGINT)
     assert first.wait() == 130 and "the same command goes on" in log.read_text()
     assert not (out / "model").exists()
-    done = run_onnuri(*command[1:])
-    assert done.returncode == 0, done.stderr
+    with log.open("w") as errors:
+        assert start_python(*command, stdout=errors, stderr=errors).wait() == 0, log.read_text()
     assert LaptopConfig.load(out / "run.json") == PRESETS["smoke"]()
     assert Table(out / "table").rows == 48 and set(json.loads((out / "times.json").read_text())) == {
         "pools", "codecs", "table", "model"}
