@@ -69,7 +69,7 @@ SAID = (
     ("has no number of GPUs", "GPU 수가 없음"),
     (r"lacks (.+)", "빠진 것: {0}"),
     (r"cannot be read \((.+)\)", "읽을 수 없음 ({0})"),
-    (r"is not TOML \((.+)\)", "TOML이 아님 ({0})"),
+    (r"is not TOML \((.+)\)", "TOML이 아님 ({0})"), ("says nothing of a cluster", "클러스터에 관한 내용이 없음"),
     (r"is of (\S+) products, which a (.+) has not", "{1}에는 {0} 행렬곱이 없음"),
     (r"is above the peak of a (.+), (\S+) TFLOPS dense", "{0}의 최대치인 {1} TFLOPS(밀집)보다 큼"),
     ("is a folder", "폴더임"),

@@ -302,6 +302,8 @@ def read(path: Path) -> Own:
         raise ConfigError(str(path), f"cannot be read ({error.strerror})", "give a TOML file with a cluster") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"is not TOML ({error})", 'write lines such as gpu = "H200"') from None
+    if not values:  # else the plan would be of another cluster without a word
+        raise ConfigError(str(path), "says nothing of a cluster", 'write lines such as gpu = "H200"')
     return of(values, str(path))
 
 

@@ -162,6 +162,7 @@ def test_a_wrong_figure_is_one_line_and_status_2(verb, flags, value, rule, capsy
     (LAB.replace("= 989", "= 'fast'"), "gpu.bf16_tflops 'fast'", "is not a number"), ("gpu = 7", "gpu 7", "name"),
     (LAB.replace("= 700", "= 1200"), "gpu.gemm_tflops 1200", "989"), ("gpus = 8.5", "gpus 8.5", "whole"),
     ("gpus = true", "gpus True", "number"), ("gpu = 'H2O0'", "H2O0", "H200"), ("compiled = 1", "compiled 1", "true"),
+    ("", "c.toml", "says nothing of a cluster"), ("# a lab\n", "c.toml", "says nothing of a cluster"),
     ("gpu = ", "c.toml", "is not TOML"), ("gpu = 'B200'", "'H200'", "leave one of them out"), ("gpus = 0", "0 GPUs", "from 1"),
 ])
 def test_a_slip_in_a_file_names_the_key_and_the_repair(text, value, repair, tmp_path, capsys):
