@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import string
 from collections.abc import Callable
 
@@ -184,21 +185,54 @@ TEST_SENTENCES: dict[str, Callable[[Rng], str]] = {
     "mash": mash,
 }
 
-_photos: dict[str, np.ndarray] = {}
+@functools.cache
+def _photograph(name: str) -> np.ndarray:
+    """One of scikit-image's own: uint8 [H, W, 3]. Those of a network are not asked for."""
+    from skimage import data
+
+    picture = np.asarray(getattr(data, name)())
+    return np.stack([picture] * 3, -1) if picture.ndim == 2 else picture[..., :3]
 
 
 def photograph(rng: Rng) -> np.ndarray:
     """A crop of one of scikit-image's photographs."""
-    from skimage import data
+    return _crop(_photograph(_one(rng, ["astronaut", "camera", "chelsea", "coffee", "coins", "moon", "rocket"])), rng)
 
-    if not _photos:
-        for name in ("astronaut", "coffee", "chelsea", "camera", "coins", "page", "moon", "rocket"):
-            try:
-                picture = getattr(data, name)()
-            except Exception:  # some are fetched from a network, which may not be there
-                continue
-            _photos[name] = np.stack([picture] * 3, -1) if picture.ndim == 2 else picture[..., :3]
-    picture = _photos[_one(rng, sorted(set(_photos) - {"page"}))]
+
+def science(rng: Rng) -> np.ndarray:
+    """A crop of a photograph through a microscope or a telescope, or of an eye."""
+    return _crop(_photograph(_one(rng, ["cell", "hubble_deep_field", "immunohistochemistry", "microaneurysms", "retina"])), rng)
+
+
+def surface(rng: Rng) -> np.ndarray:
+    """A crop of a photograph of a wall, a lawn, a path or a page of print."""
+    return _crop(_photograph(_one(rng, ["brick", "grass", "gravel", "page"])), rng)
+
+
+def gradient(rng: Rng) -> np.ndarray:
+    """A smooth change from one colour to another, straight or round, with or without one soft spot."""
+    y, x = np.mgrid[0:128, 0:128] / 127
+    turn = rng.uniform(0, 2 * np.pi)
+    ramp = np.hypot(y - 0.5, x - 0.5) if rng.random() < 0.4 else (np.cos(turn) * (x - 0.5) + np.sin(turn) * (y - 0.5) + 0.5)
+    one, other, third = (rng.integers(0, 256, 3) for _ in range(3))
+    picture = one + (other - one) * np.clip(ramp, 0, 1)[..., None]
+    if rng.random() < 0.6:
+        b, a = rng.uniform(0.2, 0.8, 2)
+        spot = np.exp(-((y - b) ** 2 + (x - a) ** 2) / (2 * rng.uniform(0.05, 0.2) ** 2))[..., None]
+        picture = picture + (third - picture) * spot
+    return picture.astype(np.uint8)
+
+
+def letters(rng: Rng) -> np.ndarray:
+    """One to three large letters on a plain ground."""
+    picture = Image.new("RGB", (128, 128), _color(rng))
+    font = ImageFont.load_default(int(rng.integers(40, 90)))
+    text = "".join(_one(rng, list(string.ascii_uppercase + string.digits)) for _ in range(int(rng.integers(1, 4))))
+    ImageDraw.Draw(picture).text((64, 64), text, fill=_color(rng), font=font, anchor="mm")
+    return np.asarray(picture)
+
+
+def _crop(picture: np.ndarray, rng: Rng) -> np.ndarray:
     side = int(rng.integers(min(picture.shape[:2]) // 2, min(picture.shape[:2]) + 1))
     y, x = (int(rng.integers(0, n - side + 1)) for n in picture.shape[:2])
     return np.asarray(
@@ -291,6 +325,13 @@ TEST_PICTURES: dict[str, Callable[[Rng], np.ndarray]] = {
     "cartoons": cartoon,
     "crowds": crowd,
 }
+FRESH_PICTURES: dict[str, Callable[[Rng], np.ndarray]] = {
+    "science": science,
+    "surfaces": surface,
+    "gradients": gradient,
+    "letters": letters,
+}
+"""written after the last change of how familiarity is measured, and looked at once"""
 
 
 def chart(rng: Rng) -> np.ndarray:

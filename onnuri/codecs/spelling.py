@@ -49,6 +49,9 @@ PARTICLES = (
 """what may follow a Korean noun without a space"""
 COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
 """words of any sentence: never taken for a slip of a word of the world, and nothing to be ignorant of"""
+REAL = frozenset(Path(__file__).with_name("real_words.txt").read_text(encoding="utf-8").split())
+"""words of a language that are a slip away from one of the world and mean something else: "bell" is no "ball", "고양이" no
+"모양이". Written by `benchmarks/real_words.py`"""
 _EDGE = ",.;:!?()[]\"'~…。·"
 LONGEST = 24
 """letters of a run-together piece that is looked up"""
@@ -69,6 +72,11 @@ class Reading:
     corrected: tuple[tuple[str, str], ...] = ()
     """(as it was written, as it is read)"""
 
+    @property
+    def slips(self) -> tuple[tuple[str, str], ...]:
+        """The corrections of more than spaces."""
+        return tuple((written, read) for written, read in self.corrected if read.replace(" ", "") != written)
+
 
 def plain(sentence: str) -> str:
     """Return the sentence in lower case and composed Unicode, with single spaces and without quotes and a final full stop."""
@@ -82,8 +90,9 @@ def plain(sentence: str) -> str:
 class Spelling:
     """Sentences against a list of words, with how often each was met."""
 
-    def __init__(self, counts: dict[str, int]) -> None:
-        self.counts = dict(counts)
+    def __init__(self, counts: dict[str, int], real: frozenset[str] = REAL) -> None:
+        """`real`: words that are never taken for a slip, though they are not known."""
+        self.counts, self.real = dict(counts), real
         total = sum(self.counts.values()) or 1
         self._cost = {w: -math.log(n / total) for w, n in self.counts.items()}
         self._by_jamo: dict[str, str] = {}
@@ -139,9 +148,13 @@ class Spelling:
         """Return what a word is read as: itself, words that were run together, or the one word that is a slip away."""
         if self.knows(core) or core in COMMON:
             return core
-        if len(core) > LONGEST_RUN:
+        if len(core) > LONGEST_RUN or self._real(core):
             return None
         return self._apart(core) or self._slip(core)
+
+    def _real(self, word: str) -> bool:
+        """Whether a word means something of its own, alone or before a Korean particle."""
+        return word in self.real or any(word.endswith(p) and word[: -len(p)] in self.real for p in PARTICLES)
 
     def knows(self, word: str) -> bool:
         """Whether a word is of the list, alone or before a Korean particle, or a number."""

@@ -20,7 +20,9 @@ from onnuri.codecs.spelling import Reading, Spelling
 from onnuri.modality import TABLE, Language, Medium
 from onnuri.model.asking import is_greeting, is_question
 
-Code = Literal["unknown_words", "unfamiliar", "nothing_seen", "outside"]
+Code = Literal["unknown_words", "corrected", "unfamiliar", "nothing_seen", "outside"]
+DETAILS = 4.0
+"""standard deviation in pixels of the blur that details of a picture are what is above"""
 _HERE = Path(__file__).parent
 _WHAT: dict[Language, dict[Medium, str]] = {
     "ko": {"image": "이 그림", "video": "이 영상", "shape": "이 3D 모델"},
@@ -45,7 +47,7 @@ class Notice:
     message: str
     """in the asker's language"""
     details: tuple[str, ...] = ()
-    """the unknown words"""
+    """the unknown words; of `corrected`, each word as it was written and as it is read"""
 
     def to_json(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, "details": list(self.details)}
@@ -53,7 +55,8 @@ class Notice:
 
 @functools.cache
 def thresholds() -> dict[str, Any]:
-    """Return least familiarity by medium, as `benchmarks/unknown.py --calibrate` measured it."""
+    """Return by medium and measure of `fidelity` the least that is familiar and the median of ours, as
+    `benchmarks/unknown.py --calibrate` measured them."""
     found: dict[str, Any] = json.loads((_HERE / "notice.json").read_text(encoding="utf-8"))
     return found
 
@@ -78,24 +81,40 @@ def reading_of(sentence: str, text: Any) -> Reading:
     return dataclasses.replace(reading, text=sentence, unknown=reading.unknown + slips, corrected=())
 
 
-def familiarity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> float:
-    """Return how well a codec shows again what it was given: PSNR in dB of a picture, IoU of a shape.
+def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[str, float]:
+    """Return how well a codec shows again what it was given: PSNR in dB and the correlation of details (Pearson's, over pixels
+    and channels, each channel less its blur) of a picture; IoU of a shape.
 
-    Of a video, the first frame counts: the rest is coded as its objects' motion.
+    PSNR alone is high wherever little is to be seen, as in a dark photograph; details are where the edges of solids are,
+    whatever the light. Of a video, the first frame counts: the rest is coded as its objects' motion.
     """
     if medium == "shape":
         again = codec.decode(codes)[..., 3] > 127
         solid = item[..., 3] > 127
         both, either = int((again & solid).sum()), int((again | solid).sum())
-        return both / either if either else 0.0
+        return {"iou": both / either if either else 0.0}
+    from scipy.ndimage import gaussian_filter
+
     from onnuri.codecs.image import to_array, to_tensor  # here, for torch is slow to import
 
     still = TABLE["image"].item_tokens
+    assert still
     shown = to_array(to_tensor([item if medium == "image" else item[0]]))[0].astype(np.float64)
     again = codec.decode(codes) if medium == "image" else next(iter(codec.decode_stream(codes)))[0]
-    assert still
-    error = float(((shown - again.astype(np.float64)) ** 2).mean())
-    return 10 * float(np.log10(255**2 / max(error, 1e-3)))
+    again = again.astype(np.float64)
+    error = float(((shown - again) ** 2).mean())
+    details = [x - gaussian_filter(x, (DETAILS, DETAILS, 0)) for x in (shown, again)]
+    one, other = ((x - x.mean((0, 1))).ravel() for x in details)
+    alike = float(one @ other) / max(float(np.sqrt((one @ one) * (other @ other))), 1e-6)
+    return {"psnr": 10 * float(np.log10(255**2 / max(error, 1e-3))), "details": alike}
+
+
+def familiarity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> float:
+    """Return how familiar something seen is, by the measure of `fidelity` that speaks most against it: 1 as half of ours are,
+    below 0 what is called unfamiliar."""
+    marks = thresholds()["marks"][medium]
+    found = fidelity(medium, item, codes, codec)
+    return min((found[k] - m["least"]) / (m["usual"] - m["least"]) for k, m in marks.items())
 
 
 def objects_seen(medium: Medium, codes: np.ndarray) -> int:
@@ -124,6 +143,11 @@ def notices(
             else f"I do not know {'this word' if len(words) == 1 else 'these words'}: {named}. The answer is made from the rest."
         )
         found.append(Notice("unknown_words", message, words))
+    slips = tuple(dict.fromkeys(pair for reading in readings for pair in reading.slips))
+    if slips:
+        named = ", ".join(f"'{written}' → '{read}'" for written, read in slips[:5])
+        message = f"이렇게 고쳐 읽었습니다: {named}." if language == "ko" else f"Read as a slip of the keyboard: {named}."
+        found.append(Notice("corrected", message, tuple(word for pair in slips for word in pair)))
     for medium, item, codes in seen:
         what = _WHAT[language][medium]
         if objects_seen(medium, codes) == 0:
@@ -133,7 +157,7 @@ def notices(
                 else f"I see nothing that I know in {what}."
             )
             found.append(Notice("nothing_seen", message))
-        elif familiarity(medium, item, codes, codecs[medium]) < thresholds()["least"][medium]:
+        elif familiarity(medium, item, codes, codecs[medium]) < 0:
             message = (
                 f"{what}은 제가 배운 것과 많이 달라서, 답이 틀렸을 수 있습니다."
                 if language == "ko"

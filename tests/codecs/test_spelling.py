@@ -30,7 +30,8 @@ def test_what_only_looks_different_is_read_alike(written, read):
 
 @pytest.mark.parametrize(("written", "unknown"), [
     ("a dog on a bicycle", ("dog", "bicycle")), ("information technology", ("information", "technology")),
-    ("큰 강아지 그려줘", ("강아지",)), ("what nice weather", ("weather",)), ("a red ball", ()), ("빨간 공 두 개", ())])
+    ("큰 강아지 그려줘", ("강아지",)), ("what nice weather", ("weather",)), ("a red ball", ()), ("빨간 공 두 개", ()),
+    ("a red bell", ("bell",)), ("귀여운 고양이를 그려줘", ("귀여운", "고양이를"))])
 def test_what_is_not_known_is_told_and_left_as_it_was(written, unknown):
     assert WORDS.read(written).unknown == unknown and WORDS.read(written).text == written
 

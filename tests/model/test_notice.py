@@ -4,22 +4,58 @@ import numpy as np
 import pytest
 
 from onnuri.modality import LANGUAGES
-from onnuri.model.notice import CAN_DO, Notice, familiarity, notices, objects_seen, outside, reading_of, thresholds
+from onnuri.model import notice
+from onnuri.model.notice import (
+    CAN_DO,
+    Notice,
+    default_words,
+    familiarity,
+    fidelity,
+    notices,
+    objects_seen,
+    outside,
+    reading_of,
+    thresholds,
+)
 from onnuri.model.omni import Reply
 from onnuri.world import image, other, shape
 from onnuri.world.scene import sample_scene
 from onnuri.world.text import caption
 
 
-def test_familiarity_is_psnr_and_iou(codecs):
-    """Against definitions of their own: mean squared error by loops' worth of numpy, and sets of filled voxels."""
+def blur(plane):
+    """A Gaussian blur of 4 pixels by sums over a reflected border, cut at 16 pixels."""
+    weights = np.exp(-0.5 * (np.arange(-16, 17) / 4.0) ** 2)
+    weights /= weights.sum()
+    for axis in (0, 1):
+        padded = np.pad(plane, [(16, 16) if k == axis else (0, 0) for k in (0, 1)], mode="symmetric")
+        plane = sum(w * np.take(padded, np.arange(k, k + 128), axis) for k, w in enumerate(weights))
+    return plane
+
+
+def test_fidelity_is_psnr_correlation_of_details_and_iou(codecs):
+    """Against definitions of their own: mean squared error, numpy's correlation, and sets of filled voxels."""
     picture, voxels = image.render(sample_scene(5, "seen")).image, shape.voxels(sample_scene(5, "seen"))
     codes = codecs["image"].encode(picture)
-    error = np.mean(np.square(picture.astype(float) - codecs["image"].decode(codes).astype(float)))
-    assert familiarity("image", picture, codes, codecs["image"]) == pytest.approx(20 * np.log10(255 / np.sqrt(error)))
+    again = codecs["image"].decode(codes).astype(float)
+    found = fidelity("image", picture, codes, codecs["image"])
+    assert found["psnr"] == pytest.approx(20 * np.log10(255 / np.sqrt(np.mean(np.square(picture - again)))))
+    blurred = [np.stack([np.array(blur(x[..., c])) for c in range(3)], -1) for x in (picture.astype(float), again)]
+    level = [x - y for x, y in zip((picture.astype(float), again), blurred, strict=True)]
+    flat = [(x - x.mean(axis=(0, 1), keepdims=True)).reshape(-1) for x in level]
+    assert found["details"] == pytest.approx(np.corrcoef(*flat)[0, 1], abs=1e-3)
     codes = codecs["shape"].encode(voxels)
     a, b = ({tuple(v) for v in np.argwhere(x[..., 3] > 127)} for x in (voxels, codecs["shape"].decode(codes)))
-    assert familiarity("shape", voxels, codes, codecs["shape"]) == pytest.approx(len(a & b) / len(a | b))
+    assert fidelity("shape", voxels, codes, codecs["shape"]) == {"iou": pytest.approx(len(a & b) / len(a | b))}
+
+
+def test_one_measure_that_speaks_against_it_is_enough(monkeypatch):
+    """Both measures at their medians are 1, at their least 0, and the worse of two counts."""
+    marks = {"image": {"psnr": {"least": 20.0, "usual": 40.0}, "details": {"least": 0.2, "usual": 0.8}}}
+    monkeypatch.setattr(notice, "thresholds", lambda: {"marks": marks})
+    for psnr, alike, familiar in ((40, 0.8, 1), (20, 0.8, 0), (40, 0.2, 0), (30, 0.8, 0.5), (60, -0.1, -0.5)):
+        monkeypatch.setattr(notice, "fidelity", lambda *_, p=psnr, c=alike: {"psnr": p, "details": c})
+        assert familiarity("image", None, None, None) == pytest.approx(familiar)
 
 
 def test_objects_are_counted_in_codes(codecs):
@@ -43,7 +79,7 @@ def test_own_and_the_second_renderer_s_are_familiar_and_noise_is_not(codecs):
     assert codes_of(rng.integers(0, 256, (128, 128, 3)).astype(np.uint8), "image", codecs)
     assert codes_of(np.full((128, 128, 3), 128, np.uint8), "image", codecs) == ["nothing_seen"]
     assert codes_of(np.zeros((64, 64, 64, 4), np.uint8), "shape", codecs) == ["nothing_seen"]
-    assert set(thresholds()["least"]) == {"image", "video", "shape"}
+    assert set(thresholds()["marks"]) == {"image", "video", "shape"}
 
 
 def test_unknown_words_are_named_in_both_languages(codecs):
@@ -65,6 +101,14 @@ def test_a_slip_is_unknown_where_nothing_mends_it(codecs):
     assert codecs["text"].spelling is None
     reading = reading_of("a red shpere", codecs["text"])
     assert reading.unknown == ("shpere",) and reading.text == "a red shpere"
+
+
+def test_what_was_read_otherwise_than_it_was_written_is_told():
+    """A slip is, what lacks a space is not."""
+    mended = default_words().read("a red shpere abovea blue cube")
+    for language in LANGUAGES:
+        (said,) = notices([mended], [], {}, language)
+        assert said.code == "corrected" and said.details == ("shpere", "sphere") and "'shpere' → 'sphere'" in said.message
 
 
 def test_own_sentences_are_never_flagged(codecs):
