@@ -553,6 +553,8 @@ class PlanDryRun:
     """as `onnuri plan` writes it; without it, the recipe's own"""
     rank: int = 0
     """whose step is traced"""
+    whole: bool = False
+    """trace every layer, though the figures of equal layers follow from a few of them: the same answer, later"""
     json: Path | None = None
     """file for the figures"""
 
@@ -565,7 +567,7 @@ class PlanDryRun:
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
         asked = layout.parse(self.layout, gpus) if self.layout else None
-        found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank)
+        found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank, whole=self.whole)
         print(f"{found}\n\n{beside.text(beside.pairs(found, recipe.omni, recipe.gpu))}")
         if self.json:
             files.write_json(found.to_json(), self.json)

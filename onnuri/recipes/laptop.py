@@ -137,9 +137,9 @@ def words() -> LaptopConfig:
     down, and the vocabulary says what is asked. Budgets are steps, so that a busy machine learns as much."""
     voice = WORDS.replace(draw=0.22, describe=0.10, convert=0.03, edit=0.05, hear=0.12, speak=0.33)
     return full().replace(start="shipped", order="diagonal", tasks=True, text_codes=2_048, model=(
-        Stage(name="words", mix=WORDS, loop=LoopConfig(steps=6_500, optimizer="muon", learning_rate=2e-3, warmup_steps=100,
+        Stage(name="words", mix=WORDS, loop=LoopConfig(steps=4_500, optimizer="muon", learning_rate=2e-3, warmup_steps=100,
                                                        decay=0.5)),
-        Stage(name="words_voice", mix=voice, loop=LoopConfig(steps=1_500, optimizer="muon", learning_rate=1.5e-3,
+        Stage(name="words_voice", mix=voice, loop=LoopConfig(steps=1_200, optimizer="muon", learning_rate=1.5e-3,
                                                              warmup_steps=60, decay=0.8), share=0.7)))
 
 

@@ -1,14 +1,18 @@
 """A training step of the real model at full size, on a CPU, in seconds: nothing is computed, everything is counted.
 
 The network, the loss, the parallel plan and the optimizer are those that train; tensors are fake (shapes without values)
-and the process group is one rank of many that do not exist. What no CPU can trace stands in `standins.py`.
+and the process group is one rank of many that do not exist. What no CPU can trace stands in `standins.py`. Of many equal
+layers a few are traced and the others follow exactly, or all are traced (`depth.py`).
 
     run(recipe, 1024, rank=0) -> DryRun
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,11 +28,11 @@ from onnuri.model.objective import next_token_loss
 from onnuri.planner.layout import Layout, spelled
 from onnuri.planner.memory import GIB
 from onnuri.planner.recipe import Recipe
-from onnuri.training import standins
+from onnuri.training import depth, standins
 from onnuri.training.layout import Meshes, Placement, local_sizes, place
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import Trainee, take
-from onnuri.training.trace import Collective, Trace
+from onnuri.training.trace import KINDS, Collective, Trace, calls
 
 
 class DryRun(Config):
@@ -59,7 +63,10 @@ class DryRun(Config):
     """what lives at the peak, by kind"""
     flops: int
     collectives: tuple[Collective, ...]
-    seconds: float
+    layers: int = 0
+    traced_layers: int = 0
+    """in all steps; fewer than `layers` where each further one adds the same, more where that turned out not to hold"""
+    seconds: float = 0.0
     """that the dry run took"""
 
     @property
@@ -76,7 +83,8 @@ class DryRun(Config):
                  f"backward pass", f"{self.flops / 1e12:,.1f} TFLOP"]
         lines += [f"{c.name:<15} {c.group:<10} {c.ranks:>5} ranks {c.calls:>6} x {c.bytes / 2**20:>10,.2f} MiB"
                   for c in sorted(self.collectives, key=lambda c: -c.bytes * c.calls) if c.bytes * c.calls > 2**20]
-        return "\n".join([*lines, f"traced in {self.seconds:.1f} s"])
+        how = "all" if self.traced_layers >= self.layers else f"{self.traced_layers}, from which the others follow,"
+        return "\n".join([*lines, f"{how} of {self.layers} layers traced in {self.seconds:.1f} s"])
 
 
 @contextmanager
@@ -96,8 +104,8 @@ def ranks(rank: int, count: int) -> Iterator[None]:
 
 
 def run(recipe: Recipe, gpus: int, layout: Layout | None = None, rank: int = 0, tokens: int | None = None,
-        placement: Placement = "even") -> DryRun:
-    """Of a recipe with the ids that its media add, by its own layout unless another is given.
+        placement: Placement = "even", whole: bool = False) -> DryRun:
+    """Of a recipe with the ids that its media add, by its own layout unless another is given; `whole`: of every layer.
 
     Raises ConfigError for a layout that does not divide, needs another engine or has no such rank.
     """
@@ -105,19 +113,56 @@ def run(recipe: Recipe, gpus: int, layout: Layout | None = None, rank: int = 0, 
     tokens = tokens or recipe.stages[0].tokens_per_sequence
     layout.check(recipe.omni, gpus, tokens, tokens * layout.dp * layout.micro_batch)
     values = recipe.values | {"vocab_size": recipe.omni.vocabulary}
-    return trace(lambda: stock_model(recipe.family, values), recipe.name, layout, rank, tokens, placement)
+    return trace(lambda: stock_model(recipe.family, values), recipe.name, layout, rank, tokens, placement, whole=whole)
 
 
 def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, tokens: int = 4096,
-          placement: Placement = "even", fused: bool = True) -> DryRun:
+          placement: Placement = "even", fused: bool = True, whole: bool = False) -> DryRun:
     """Of the causal language model of transformers' that `build` makes; without `fused`, with its attention of a CPU."""
+    began = time.perf_counter()
+    with torch.device("meta"):
+        network = build()
+    total, layers = sum(p.numel() for p in network.parameters()), len(depth.layers_of(network))
+    row, traced, counted = None if whole else depth.row_of(depth.layers_of(network)), 0, None
+
+    def step(network: Any) -> depth.Counted:
+        return _counted(network, layout, rank, tokens, placement, fused)
+
+    if row:
+        each = [_cut(network, row.kept(repeats)) for repeats in depth.REPEATS]
+        traced = sum(len(depth.layers_of(n)) for n in each)
+        with contextlib.suppress(depth.NotAffine):
+            counted = depth.extend(row, [step(n) for n in each])
+    if counted is None:
+        counted, traced = step(network), traced + layers
+    sizes = counted.sizes
+    return DryRun(name=name, gpus=layout.gpus, rank=rank, layout=layout, tokens=tokens, total_params=total,
+                  local_params=int(sizes[rank]), imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
+                  parameter_bytes=counted.living["parameters"], gradient_bytes=counted.most("gradients"),
+                  optimizer_bytes=counted.living["optimizer"], saved_bytes=counted.saved,
+                  activation_bytes=counted.most("activations"), gathered_bytes=counted.most("gathered"),
+                  peak_bytes=counted.peak.peak, at_peak={k: counted.peak.at_peak[k] for k in KINDS}, flops=counted.flops,
+                  collectives=calls(counted.calls), layers=layers, traced_layers=traced,
+                  seconds=round(time.perf_counter() - began, 2))
+
+
+def _cut(network: Any, kept: list[int]) -> Any:
+    """A copy of a network on the meta device with some of its layers."""
+    layers = depth.layers_of(network)
+    inside, name = next((m, n) for m in network.modules() for n, child in m.named_children() if child is layers)
+    try:
+        setattr(inside, name, nn.ModuleList(layers[k] for k in kept))
+        made = copy.deepcopy(network)
+    finally:
+        setattr(inside, name, layers)
+    made.config.num_hidden_layers = len(kept)
+    return made
+
+
+def _counted(network: Any, layout: Layout, rank: int, tokens: int, placement: Placement, fused: bool) -> depth.Counted:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    began = time.perf_counter()
-    with ranks(rank, layout.gpus):
-        with torch.device("meta"):
-            network = build()
-        total = sum(p.numel() for p in network.parameters())
+    with ranks(rank, layout.gpus), standins.lazy_pieces():
         trainee = ready(network, fused)
         views = place(network, layout, trainee, dispatch=standins.BALANCED, placement=placement)
         with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
@@ -126,13 +171,8 @@ def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, to
             batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
             counted, saved = count(trainee, optimizer, batch, layout, views)
         sizes = sum((local_sizes(p, views) for p in trainee.parameters()), torch.zeros((), dtype=torch.long))
-        return DryRun(name=name, gpus=layout.gpus, rank=rank, layout=layout, tokens=tokens, total_params=total,
-                      local_params=int(sizes[rank]), imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
-                      parameter_bytes=counted.living["parameters"], gradient_bytes=counted.most["gradients"],
-                      optimizer_bytes=counted.living["optimizer"], saved_bytes=saved,
-                      activation_bytes=counted.most["activations"], gathered_bytes=counted.most["gathered"],
-                      peak_bytes=counted.peak, at_peak=counted.at_peak, flops=counted.flops,
-                      collectives=counted.collectives, seconds=round(time.perf_counter() - began, 2))
+    return depth.Counted(living=Counter({k: counted.living[k] for k in ("parameters", "optimizer")}), saved=saved,
+                         flops=counted.flops, calls=counted.calls, sizes=sizes, windows=counted.windows)
 
 
 def ready(network: Any, fused: bool) -> Trainee:
@@ -156,14 +196,14 @@ def started(module: nn.Module) -> Optimizers:
 
 def count(module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: Layout, views: Meshes) -> tuple[Trace, int]:
     """(what was counted, bytes of activations kept for the backward pass) of a step, on tensors fake or real."""
-    if layout.tp > 1:  # the first time that DTensor meets a product, it runs it once more to learn shapes
-        take(module, module(batch), optimizer, 1e-4, 1.0, layout.dp)
     counted = Trace(axes(views))
     counted.hold(module.parameters(), "parameters")
     counted.hold((t for o in optimizer.each for state in o.state.values() for t in state.values()), "optimizer")
     for p in module.parameters():
         p.register_post_accumulate_grad_hook(lambda p: counted.hold([p.grad], "gradients"))
-    with counted:
+    for each in optimizer.each:
+        each.register_step_pre_hook(lambda *_: counted.begin(("update", 0)))
+    with counted, depth.marked(depth.layers_of(module), counted.begin):
         loss = module(batch)
         saved = counted.living["activations"]
         take(module, loss, optimizer, 1e-4, 1.0, layout.dp)

@@ -1,12 +1,15 @@
-"""What a step does that no CPU can trace, replaced by something of equal shapes, bytes and FLOPs.
+"""What a step does that no CPU can trace, or only slowly, replaced by something of equal shapes, bytes and FLOPs.
 
-Two things: which expert a token goes to, known only from values, and the fused attention of a GPU. Both are entered
-where transformers lets others enter (`EPImplementationInterface`, `AttentionInterface`); the model's code stays.
+Which expert a token goes to, known only from values, and the fused attention of a GPU are entered where transformers lets
+others enter (`EPImplementationInterface`, `AttentionInterface`); the model's code stays. A tensor that is cut into as many
+pieces as there are ranks, of which one is used or all are joined along another dimension, is cut where it is looked at.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -131,3 +134,64 @@ def attention_backward_flops(grad: torch.Size, query: torch.Size, key: torch.Siz
                              sums: torch.Size, window: int, *rest: Any, **named: Any) -> int:
     """Scores again and four gradients' products (Dao 2023, arXiv 2307.08691, section 3.1: five products to two)."""
     return 2 * query[0] * query[1] * _seen(query[2], window) * (3 * query[3] + 2 * value[3])
+
+
+FEW = 8
+"""pieces that are made at once: a view takes microseconds"""
+
+
+class Pieces(Sequence[Tensor]):
+    """What `torch.chunk` returns, each piece made when it is asked for; past the last, empty ones up to `number`."""
+
+    def __init__(self, whole: Tensor, chunks: int, dim: int, number: int | None = None) -> None:
+        self.whole, self.dim = whole, dim % whole.dim()
+        self.size = max(-(-whole.shape[self.dim] // chunks), 1)
+        self.parts = max(-(-whole.shape[self.dim] // self.size), 1)
+        self.number = number or self.parts
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, k: Any) -> Any:
+        if not -self.number <= k < self.number:
+            raise IndexError(k)
+        begin = k % self.number * self.size
+        length = min(self.size, self.whole.shape[self.dim] - begin)
+        return self.whole.new_empty(0) if k % self.number >= self.parts else self.whole.narrow(self.dim, begin, length)
+
+    def joined(self, dim: int) -> list[int]:
+        """The shape of all pieces, which must be equal, along a dimension."""
+        shape = list(self.whole.shape)
+        shape[self.dim] = self.size
+        shape[dim] *= self.number
+        return shape
+
+
+@contextmanager
+def lazy_pieces() -> Iterator[None]:
+    """Within, PyTorch's fully sharded parameters are cut into a piece a rank without making views for the other ranks."""
+    from torch.distributed.fsdp._fully_shard import _fsdp_param
+
+    chunk, cat, padded = torch.chunk, torch.cat, _fsdp_param._chunk_with_empty
+
+    def cut(whole: Tensor, chunks: int, dim: int = 0) -> Any:
+        even = whole.shape[dim] % chunks == 0
+        return Pieces(whole, chunks, dim) if even and chunks > FEW else chunk(whole, chunks, dim)
+
+    def join(pieces: Any, dim: int = 0, *, out: Tensor | None = None) -> Tensor:
+        if not isinstance(pieces, Pieces):
+            return cat(pieces, dim) if out is None else cat(pieces, dim, out=out)
+        shape = pieces.joined(dim)
+        if out is None:
+            return pieces.whole.new_empty(shape)
+        assert list(out.shape) == shape
+        return out
+
+    inside: Any = _fsdp_param
+    library: Any = torch
+    library.chunk, library.cat = cut, join
+    inside._chunk_with_empty = lambda whole, chunks, dim: Pieces(whole, chunks, dim, chunks)
+    try:
+        yield
+    finally:
+        library.chunk, library.cat, inside._chunk_with_empty = chunk, cat, padded

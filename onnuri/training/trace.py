@@ -6,6 +6,7 @@ each counted once, as they are made, resized and freed.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import weakref
 from collections import Counter
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -44,6 +46,40 @@ class Collective(Config):
     """axis of the mesh, where known"""
 
 
+Name = tuple[str, int]
+"""of a part of a step: what runs, and which of its kind"""
+
+
+@dataclasses.dataclass
+class Window:
+    """The most that lived during a part of a step, in bytes."""
+
+    most: Counter[str] = dataclasses.field(default_factory=Counter)
+    """of each kind at any time"""
+    at_peak: Counter[str] = dataclasses.field(default_factory=Counter)
+    """of each kind when most lived of all together"""
+
+    @property
+    def peak(self) -> int:
+        return sum(self.at_peak.values())
+
+
+def fullest(windows: Iterable[Window]) -> Window:
+    """Return the one in which most lived; the earliest of equals."""
+    return max(windows, key=lambda w: w.peak)
+
+
+def calls(counted: Counter[tuple[str, int, int, str]]) -> tuple[Collective, ...]:
+    """Return (name, ranks, bytes, group) and how often, as collectives."""
+    return tuple(Collective(name=name, ranks=ranks, bytes=size, calls=number, group=group)
+                 for (name, ranks, size, group), number in sorted(counted.items()))
+
+
+def most(windows: Iterable[Window], kind: str) -> int:
+    """Return the most that lived of a kind in any."""
+    return max(w.most[kind] for w in windows)
+
+
 _PASSING = (None, "activations")
 _WRAPPERS = (DTensor, AsyncCollectiveTensor)
 _NAMES = {"allgather": "all_gather", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",
@@ -61,10 +97,27 @@ class Trace(TorchDispatchMode):
         self.flops = 0
         self.calls: Counter[tuple[str, int, int, str]] = Counter()
         self.living: Counter[str] = Counter()
-        self.peak = 0
-        self.at_peak: dict[str, int] = {}
-        self.most: Counter[str] = Counter()
+        self.windows: dict[Name, Window] = {}
+        self._peak = self._paused = 0
+        self.begin(("start", 0))
         self._storages: dict[int, tuple[weakref.ref[Any], int, Kind]] = {}
+
+    def begin(self, name: Name) -> None:
+        """A part of the step begins; what lives already counts to it."""
+        self._window = self.windows.setdefault(name, Window())
+        self._peak = self._window.peak
+        self._seen(KINDS)
+
+    @property
+    def peak(self) -> int:
+        """Most bytes that lived at any time."""
+        return fullest(self.windows.values()).peak
+
+    @property
+    def at_peak(self) -> dict[str, int]:
+        """Of which kinds they were."""
+        found = fullest(self.windows.values()).at_peak
+        return {k: found[k] for k in KINDS}
 
     def hold(self, tensors: Iterable[Tensor], kind: Kind) -> None:
         """Count tensors' storages as of a kind from now on."""
@@ -73,8 +126,7 @@ class Trace(TorchDispatchMode):
 
     @property
     def collectives(self) -> tuple[Collective, ...]:
-        return tuple(Collective(name=name, ranks=ranks, bytes=size, calls=calls, group=group)
-                     for (name, ranks, size, group), calls in sorted(self.calls.items()))
+        return calls(self.calls)
 
     def __enter__(self) -> Self:
         self._resize = resize = torch.UntypedStorage.resize_
@@ -85,11 +137,22 @@ class Trace(TorchDispatchMode):
             return found
 
         torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign, assignment]
+        self._shapes = shapes = ShardingPropagator._propagate_tensor_meta_non_cached
+
+        def unseen(*args: Any) -> Any:
+            self._paused += 1  # DTensor runs an operator that is new to it on whole tensors, to learn shapes
+            try:
+                return shapes(*args)
+            finally:
+                self._paused -= 1
+
+        ShardingPropagator._propagate_tensor_meta_non_cached = unseen  # type: ignore[method-assign, assignment]
         return super().__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        ShardingPropagator._propagate_tensor_meta_non_cached = self._shapes  # type: ignore[method-assign]
         super().__exit__(kind, error, trace)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
@@ -98,6 +161,8 @@ class Trace(TorchDispatchMode):
             return NotImplemented  # what they hold comes by once more
         named = named or {}
         out = function(*args, **named)
+        if self._paused:
+            return out
         packet, space = function._overloadpacket, function.namespace
         if space == "prim" or space == "profiler":
             return out
@@ -151,9 +216,14 @@ class Trace(TorchDispatchMode):
 
     def _grown(self, kind: Kind, size: int) -> None:
         self.living[kind] += size
-        self.most[kind] = max(self.most[kind], self.living[kind])
-        if (total := sum(self.living.values())) > self.peak:
-            self.peak, self.at_peak = total, {k: self.living[k] for k in KINDS}
+        self._seen((kind,))
+
+    def _seen(self, kinds: tuple[Kind, ...]) -> None:
+        """Some kinds may have grown beyond what lived before."""
+        for kind in kinds:
+            self._window.most[kind] = max(self._window.most[kind], self.living[kind])
+        if (total := sum(self.living.values())) > self._peak:
+            self._peak, self._window.at_peak = total, Counter({k: self.living[k] for k in KINDS})
 
 
 def _local(tensor: Any) -> Tensor:
