@@ -12,6 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from onnuri.modality import LANGUAGES
+from onnuri.world.scene import sample_scene
+from onnuri.world.text import caption
+from onnuri.world.words import COLOR, SIZE
+
 Rng = np.random.Generator
 
 
@@ -176,6 +181,29 @@ def mash(rng: Rng) -> str:
     )
 
 
+def salad(rng: Rng) -> str:
+    """The words of a sentence of ours in any order."""
+    scene, language = sample_scene(int(rng.integers(900_000, 999_999)), "seen"), LANGUAGES[int(rng.integers(2))]
+    words = caption(scene, language, rng).rstrip(".").split()
+    return " ".join(words[int(k)] for k in rng.permutation(len(words)))
+
+
+def heap(rng: Rng) -> str:
+    """Four to six things, of which three fit."""
+    language = LANGUAGES[int(rng.integers(2))]
+    scenes = [sample_scene(int(rng.integers(900_000, 999_999)), "seen", objects=1) for _ in range(rng.integers(4, 7))]
+    return " ".join(caption(scene, language, rng) for scene in scenes)
+
+
+def colors(rng: Rng) -> str:
+    """Colours and sizes, and nothing that has them."""
+    language = LANGUAGES[int(rng.integers(2))]
+    known = [*COLOR[language].values(), *SIZE[language].values()]
+    return " ".join(_one(rng, known) for _ in range(int(rng.integers(3, 8))))
+
+
+SENSELESS: dict[str, Callable[[Rng], str]] = {"word salad": salad, "too many things": heap, "no thing": colors}
+"""of known words alone"""
 TEST_SENTENCES: dict[str, Callable[[Rng], str]] = {
     "chatter": chatter,
     "facts": facts,

@@ -8,6 +8,7 @@ the share that is flagged and the AUROC against the own. Pictures of the second 
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import onnuri
 from onnuri import media
 from onnuri.evaluation.report import machine
 from onnuri.model import notice
+from onnuri.model.answer import drive
+from onnuri.model.asking import language_asked
 from onnuri.model.omni import load_codecs
 from onnuri.world import image, other, shape, wordings
 from onnuri.world.scene import sample_scene
@@ -119,6 +122,46 @@ def seen_things(medium: Any, codecs: dict[str, Any], own: int, each: int) -> dic
     return found
 
 
+def likelihoods(model: Any, said: list[str], to: Any) -> list[float]:
+    """Mean log probability of what is drawn for a medium, for each sentence."""
+    contexts: dict[int, Any] = {}
+    steps = []
+    for k, sentence in enumerate(said):
+        language = language_asked(sentence)
+        keep = functools.partial(contexts.__setitem__, k)
+        steps.append(model.answers.answer(to, [("text", sentence)], language, model.sampling, k, keep))
+    drive(model.engine, steps)
+    return [float(np.mean(contexts[k].logprobs[to])) for k in range(len(said))]
+
+
+def own_sentences(count: int, first: int) -> list[str]:
+    """Sentences of ours, in the world's words and in people's, in both languages."""
+    found = []
+    for k in range(count):
+        scene, rng, language = sample_scene(first + k, "seen"), np.random.default_rng(first + k), ("ko", "en")[k % 2]
+        say = caption if k % 4 < 2 or not onnuri_reads_people() else wordings.say
+        found.append(say(scene, language, rng))  # type: ignore[operator, arg-type]
+    return found
+
+
+@functools.cache
+def onnuri_reads_people() -> bool:
+    """Whether the weights have learned people's wordings: they mend what is written."""
+    return load_codecs(onnuri.WEIGHTS / "laptop" / "codecs")["text"].spelling is not None
+
+
+def answers(model: Any, own: int, each: int) -> dict[str, Any]:
+    """Known words that say nothing that can be drawn, by the likelihood of the answer alone."""
+    least = notice.thresholds()["least_logprob"]
+    found: dict[str, Any] = {}
+    for to in ("image", "shape"):
+        known = likelihoods(model, own_sentences(own, FIRST), to)
+        rows = {name: likelihoods(model, [make(np.random.default_rng([4, k])) for k in range(each)], to)
+                for name, make in foreign.SENSELESS.items()}
+        found[to] = table(known, rows, least[to])
+    return found
+
+
 def calibrate(codecs: dict[str, Any], count: int = 150) -> None:
     """Set the least of each measure of fidelity by the share of ours that is below (`BELOW`), the second renderer's pictures
     among them; foreign kinds of calibration only show what that lets pass.
@@ -160,8 +203,15 @@ def calibrate(codecs: dict[str, Any], count: int = 150) -> None:
         }
     marks["video"] = marks["image"]
     about["video"] = "its first frame, as a picture"
+    model = onnuri.load()
+    drawn = {to: likelihoods(model, own_sentences(count, CALIBRATION), to) for to in ("text", "image", "video", "shape")}
     media.write_json(
-        {"marks": marks, "measured": about, "by": "benchmarks/unknown.py --calibrate"},
+        {
+            "marks": marks,
+            "least_logprob": {to: round(float(np.quantile(v, 0.01)), 3) for to, v in drawn.items()},
+            "measured": about,
+            "by": "benchmarks/unknown.py --calibrate",
+        },
         Path(notice.__file__).with_name("notice.json"),
         indent=2,
     )
@@ -185,9 +235,9 @@ def main() -> None:
         "machine": machine(),
         "text": sentences(codecs["text"], settings.own, settings.each),
         **{m: seen_things(m, codecs, settings.own, settings.each) for m in ("image", "shape")},
+        **{f"answer in {to}": r for to, r in answers(onnuri.load(), settings.own, settings.each).items()},
     }
-    for medium in ("text", "image", "shape"):
-        rows = found[medium]
+    for medium, rows in ((k, v) for k, v in found.items() if k != "machine"):
         print(
             f"{medium}: least familiarity {rows['least']}; own flagged {rows['own']['flagged']:.1%} of {rows['own']['n']}"
         )

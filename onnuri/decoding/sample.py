@@ -51,6 +51,8 @@ def masked(logits: Tensor, allowed: list[bytes | None], closing: list[int | None
 def likelihood(logits: Tensor, drawn: int, count: int) -> tuple[float, list[tuple[int, float]]]:
     """Of logits [V] the log probability of one index, and the `count` likeliest with theirs."""
     logprobs = logits.log_softmax(-1)
+    if not count:
+        return float(logprobs[drawn]), []
     values, places = logprobs.topk(min(count, int(logits.isfinite().sum())))
     return float(logprobs[drawn]), list(zip(places.tolist(), values.tolist(), strict=True))
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from onnuri.codecs.spelling import LONGEST_SENTENCE, Reading, plain
 from onnuri.decoding.engine import Engine
-from onnuri.decoding.request import Plan, Request, Ticket
+from onnuri.decoding.request import Plan, Request, Score, Ticket
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError
 from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium
 from onnuri.model.asking import language_spoken, task_of, wish_of
-from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of
+from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of, unsure
 from onnuri.model.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -57,6 +57,8 @@ class Context:
     """every text as the model reads it"""
     seen: list[tuple[Medium, Any, np.ndarray]] = dataclasses.field(default_factory=list)
     """(medium, item, codes) of what is to be seen"""
+    logprobs: dict[Medium, list[float]] = dataclasses.field(default_factory=dict)
+    """of every id that was drawn for an answer, by the answer's medium"""
 
     def says(self, language: Language) -> bool:
         """Whether all that was given is a sentence in that language."""
@@ -68,6 +70,8 @@ class Answers:
 
     def __init__(self, vocabulary: Vocabulary, codecs: dict[str, Any], positions: int) -> None:
         self.vocabulary, self.codecs, self.positions = vocabulary, codecs, positions
+        self.scored = True
+        """whether the engine is asked how likely what it draws was"""
 
     @property
     def room(self) -> int:
@@ -134,8 +138,8 @@ class Answers:
         return alone and outside(context.inputs[0][1], context.readings[0], alone)
 
     def notices(self, context: Context, to: Medium, language: Language) -> list[Notice]:
-        """Return what is not known of what was given, in the language of the answer."""
-        found = notices(context.readings, context.seen, self.codecs, language)
+        """Return what is not known of what was given, and of what came of it, in the language of the answer."""
+        found = notices(context.readings, context.seen, self.codecs, language) + unsure(context.logprobs, language)
         if self.outside(context):
             found.append(Notice("outside", CAN_DO[language]))
         return found
@@ -163,7 +167,17 @@ class Answers:
         asked = self.vocabulary.task(task_of(to, context.inputs, context.says(language)))
         request = Request(prompt=context.ids + asked + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
                           on_token=on_token, without=[self.vocabulary.special("<bos>"), *opening])
-        return self._codes(to, (yield dataclasses.replace(request, **more)))
+        request = dataclasses.replace(request, **more)
+        if self.scored and not request.constraint:  # what a grammar forces is no answer of the model's own
+            drawn, told = context.logprobs.setdefault(to, []), request.on_score
+
+            def hear(score: Score) -> None:
+                drawn.append(score.logprob)
+                if told:
+                    told(score)
+
+            request = dataclasses.replace(request, on_score=hear)
+        return self._codes(to, (yield request))
 
     def go_on(self, codes: np.ndarray, language: Language, sampling: SamplingConfig, seed: int, longest: int,
               on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:

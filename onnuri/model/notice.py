@@ -1,8 +1,9 @@
 """What the model does not know of what it was given, in a sentence for whoever asked. The answer is given all the same.
 
-Three things tell: words that are in no list of known words, a picture or shape that its own codec cannot show again (nothing
-learned beside the codecs), and nothing seen in it. Thresholds lie in `notice.json`, with how they were measured; `onnuri`
-writes them by `benchmarks/unknown.py --calibrate`, on scenes and foreign pictures of kinds that no test uses.
+Four things tell: words that are in no list of known words, a picture or shape that its own codec cannot show again (nothing
+learned beside the codecs), nothing seen in it, and an answer that was improbable to the model itself. Thresholds lie in
+`notice.json`, with how they were measured; `benchmarks/unknown.py --calibrate` writes them, on scenes and foreign pictures of
+kinds that no test uses.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from onnuri.codecs.spelling import Reading, Spelling
 from onnuri.modality import TABLE, Language, Medium
 from onnuri.model.asking import is_greeting, is_question
 
-Code = Literal["unknown_words", "corrected", "unfamiliar", "nothing_seen", "outside"]
+Code = Literal["unknown_words", "corrected", "unfamiliar", "nothing_seen", "improbable", "outside"]
 DETAILS = 4.0
 """standard deviation in pixels of the blur that details of a picture are what is above"""
 _HERE = Path(__file__).parent
@@ -165,6 +166,20 @@ def notices(
             )
             found.append(Notice("unfamiliar", message))
     return found
+
+
+def unsure(logprobs: dict[Medium, list[float]], language: Language) -> list[Notice]:
+    """Return that an answer is improbable, where the log probabilities of what was drawn for a medium are lower on average
+    than those of nearly all answers to what is known (`notice.json`)."""
+    least = thresholds().get("least_logprob", {})
+    if not any(drawn and m in least and float(np.mean(drawn)) < least[m] for m, drawn in logprobs.items()):
+        return []
+    message = (
+        "이 답은 확실하지 않습니다: 제가 보기에도 그럴듯하지 않습니다."
+        if language == "ko"
+        else "I am not sure of this answer: it is improbable even to me."
+    )
+    return [Notice("improbable", message)]
 
 
 def outside(words: str, reading: Reading, alone: bool) -> bool:

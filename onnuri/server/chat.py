@@ -59,6 +59,8 @@ class Turn:
     """of the answer"""
     only_words: bool
     """whether it is a lone sentence"""
+    asker: Language
+    """in which the asker is told what the model does not know"""
     structure: Structure | None = None
     """of the answer's text"""
 
@@ -101,7 +103,7 @@ async def turn_of(request: ChatRequest, state: State, field: str = "messages") -
     if all(medium == "text" for medium, _ in given) and refers(" ".join(words)):
         given = [*await _shown_before(request.messages[:at], state, field), *given]
     language = request.language or (language_asked(words[-1]) if words else None) or LANGUAGES[0]
-    return Turn(given, language, len(given) == 1 and bool(words))
+    return Turn(given, language, len(given) == 1 and bool(words), language)
 
 
 def refers(said: str) -> bool:
@@ -239,7 +241,7 @@ async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[s
     await state.spend(caller, usage["total_tokens"])
     return {"id": reply.id, "object": "chat.completion", "created": int(time.time()), "model": state.settings.name,
             "choices": [{"index": k, **await _choice(r, request, turn, state)} for k, r in enumerate(replies)], "usage": usage,
-            **await unknown(context, turn.language, state)}
+            **await unknown(context, turn.asker, state)}
 
 
 async def unknown(context: Context, language: Language, state: State) -> dict[str, Any]:
@@ -285,7 +287,7 @@ async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[d
             scores = logprobs_of(event.scores, state.model.codecs["text"]) if isinstance(event, Words) else []
             for delta in await telling[k].deltas(medium, event):
                 yield chunk(k, delta, scores=scores)
-    more = await unknown(context, turn.language, state)
+    more = await unknown(context, turn.asker, state)
     for k, told in enumerate(telling):
         yield {**chunk(k, {}, _finish(told.reply, turn)), **more}
     usage = usage_of(context, [item for told in telling for item in told.reply.items])
@@ -352,7 +354,7 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
     """A turn's inputs, read; the turn's language is then the answer's."""
     context = await state.service.read(turn.given)
     if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:
-        turn.language = context.language
+        turn.language = turn.asker = context.language
     elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
         wished = wish_of(str(turn.given[0][1])[:LONGEST_SENTENCE])[0] is not None
         if not (wished or state.model.vocabulary.tasks or state.model.answers.outside(context)):

@@ -15,7 +15,7 @@ from onnuri.errors import BusyError
 from onnuri.modality import VIDEO_FPS, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
-from onnuri.server.chat import usage_of
+from onnuri.server.chat import unknown, usage_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import Drawing
 from onnuri.server.service import Wish
@@ -40,7 +40,8 @@ async def create(kind: str, drawing: Drawing, given: list[Any], about: dict[str,
     seed = drawing.seed if drawing.seed is not None else secrets.randbits(31)
     wish = Wish(to=MADE[kind], language=drawing.language or (language_asked(words[-1]) if words else "ko"), seed=seed,
                 temperature=drawing.temperature, top_p=drawing.top_p, guidance=drawing.guidance)
-    job = state.store.add_job(kind, caller.id, {**about, "model": state.settings.name}, state.settings.job_seconds)
+    told = await unknown(context, wish.language, state)
+    job = state.store.add_job(kind, caller.id, {**about, "model": state.settings.name, **told}, state.settings.job_seconds)
     task = asyncio.create_task(_work(job, context, wish, state, caller))
     state.jobs[job.id] = task
     task.add_done_callback(lambda _: state.jobs.pop(job.id, None))
@@ -53,6 +54,8 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
         async with asyncio.timeout(state.settings.request_seconds):
             made = await state.service.item(context, wish)
+            if told := await unknown(context, wish.language, state):  # of the answer too
+                await asyncio.to_thread(state.store.update_job, job.id, about={**job.about, **told})
             data = await state.service.decoded(_file, made.item, job)
             await asyncio.to_thread(state.store.finish_job, job.id, data)
             await state.spend(caller, usage_of(context, [made])["total_tokens"])
@@ -82,7 +85,8 @@ def show(job: Job, state: State) -> dict[str, Any]:
     common = {"id": job.id, "object": job.kind, "model": model, "status": job.status, "progress": job.progress,
               "created_at": int(job.created), "completed_at": int(job.completed) if job.completed else None,
               "expires_at": int(job.expires), "prompt": job.about.get("prompt"),
-              "error": {"code": "generation_failed", "message": job.error} if job.error else None}
+              "error": {"code": "generation_failed", "message": job.error} if job.error else None,
+              **({"onnuri": job.about["onnuri"]} if "onnuri" in job.about else {})}
     if job.kind == "video":
         size, seconds = job.about.get("size") or SIZE, job.about.get("seconds") or str(SECONDS)
         scaled = {} if size == SIZE else {"drawn_size": SIZE}

@@ -91,10 +91,11 @@ class Answer:
                 made += [event] if isinstance(event, Item) else []
         usage = _usage(context, made)
         await self.state.spend(self.caller, usage["total_tokens"])
+        told_of = await chat.unknown(context, turn.asker, self.state)
         if any(item.finish == "length" for item in made):
-            yield self._event("incomplete", usage=usage, incomplete_details={"reason": "max_output_tokens"})
+            yield self._event("incomplete", usage=usage, incomplete_details={"reason": "max_output_tokens"}, **told_of)
         else:
-            yield self._event("completed", usage=usage, completed_at=int(time.time()))
+            yield self._event("completed", usage=usage, completed_at=int(time.time()), **told_of)
 
     async def _structure(self) -> Structure | None:
         """What the words must be; None for a sentence."""

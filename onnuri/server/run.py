@@ -79,6 +79,7 @@ def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Servi
     """Decoding in vLLM, which alone has the weights. Raises ConfigError where it does not start."""
     folder = folder or WEIGHTS / "laptop"
     model = OmniModel.load(folder, weights=False)
+    model.answers.scored = False  # a process more to ask for every id
     engine = Vllm(VllmConfig(python=settings.vllm_python, folder=folder, home=settings.data / "vllm" / plain(name),
                              rows=settings.rows, positions=model.answers.positions, waiting=8 * settings.requests,
                              arguments=settings.vllm_args))

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
+from onnuri.decoding.sample import SamplingConfig
 from onnuri.modality import LANGUAGES
 from onnuri.model import notice
+from onnuri.model.answer import drive
 from onnuri.model.notice import (
     CAN_DO,
     Notice,
@@ -16,6 +19,7 @@ from onnuri.model.notice import (
     outside,
     reading_of,
     thresholds,
+    unsure,
 )
 from onnuri.model.omni import Reply
 from onnuri.world import image, other, shape
@@ -109,6 +113,30 @@ def test_what_was_read_otherwise_than_it_was_written_is_told():
     for language in LANGUAGES:
         (said,) = notices([mended], [], {}, language)
         assert said.code == "corrected" and said.details == ("shpere", "sphere") and "'shpere' → 'sphere'" in said.message
+
+
+def test_an_answer_is_improbable_by_the_mean_of_what_was_drawn(monkeypatch):
+    monkeypatch.setattr(notice, "thresholds", lambda: {"least_logprob": {"image": -1.0}})
+    for drawn, told in (([-0.5, -1.4], []), ([-0.5, -1.6], ["improbable"]), ([], [])):
+        for language in LANGUAGES:
+            assert [n.code for n in unsure({"image": drawn}, language)] == told
+    assert unsure({"audio": [-9.0]}, "en") == []
+
+
+def test_the_engine_says_how_likely_what_it_drew_was(model):
+    """Against a pass over the whole answer: every drawn id's share among those that may stand at its place."""
+    answers, contexts = model.answers, []
+    sampling = {**model.sampling, "image": SamplingConfig(temperature=0.0, guidance=1.0)}
+    steps = answers.answer("image", [("text", "a small red sphere")], "en", sampling, 0, contexts.append)
+    (codes,) = drive(model.engine, [steps])
+    context, v = contexts[0], model.vocabulary
+    ids = [*context.ids, *v.opening("image", "en"), *v.ids("image", codes).tolist()]
+    with torch.no_grad():
+        logits = model.network(input_ids=torch.tensor([ids])).logits[0].float()
+    plan, begin = answers.plan("image"), len(ids) - len(codes)
+    wanted = [float(logits[begin + k - 1, lo:hi].log_softmax(-1)[ids[begin + k] - lo]) for k, (lo, hi) in enumerate(plan.ranges)]
+    held = [k for k, lead in enumerate(plan.leads) if lead in (None, k)]  # what follows an absent object is no choice
+    assert np.array(context.logprobs["image"])[held] == pytest.approx(np.array(wanted)[held], abs=0.15)
 
 
 def test_own_sentences_are_never_flagged(codecs):

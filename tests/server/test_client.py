@@ -18,6 +18,7 @@ from openai.types import (
 from openai.types.audio import Transcription, TranscriptionVerbose, Translation, TranslationVerbose
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from PIL import Image
+from processes import wait_until
 
 from onnuri import media
 from onnuri.evaluation.audio import transcribe
@@ -293,3 +294,13 @@ def test_forms_are_checked_field_by_field(client, scene):
         assert error.value.param == field
     with pytest.raises(openai.BadRequestError, match=r"file: is of no format that is read; give one of"):
         client.audio.translations.create(model=MODEL, file=("a.wav", b"RIFFxx"))
+
+
+@pytest.mark.parametrize(("route", "more"), [("/meshes", {}), ("/videos", {"seconds": "4"})])
+def test_a_job_says_what_it_does_not_know(client, route, more):
+    """As soon as it is asked for, and when it is done."""
+    made = client.post(route, body={"prompt": "a red dog", "seed": 1, **more}, cast_to=object)
+    done = wait_until(lambda: (job := client.get(f"{route}/{made['id']}", cast_to=object))["status"] == "completed" and job)
+    for job in (made, done):
+        assert [n["details"] for n in job["onnuri"]["notices"] if n["code"] == "unknown_words"] == [["dog"]]
+    assert "onnuri" not in client.post(route, body={"prompt": SENTENCE, "seed": 1, **more}, cast_to=object)

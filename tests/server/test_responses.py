@@ -254,3 +254,12 @@ def test_streams_of_a_server_that_stops_end_with_an_event_that_says_so(new_serve
     for event in ends.values():
         assert event["type"] in ("response.completed", "response.failed"), event
         EVENT.validate_json(json.dumps(event), strict=True)
+
+
+def test_what_is_not_known_is_told_in_an_extra_field(client):
+    """Whole and streamed, in the asker's language; nothing is there where all is known."""
+    known = ask(client, SENTENCE)
+    assert "onnuri" not in (known.model_extra or {})
+    for response in (ask(client, "강아지를 그려줘"), streamed(client, "강아지를 그려줘")[-1].response):
+        (told,) = [n for n in response.model_extra["onnuri"]["notices"] if n["code"] == "unknown_words"]
+        assert told["details"] == ["강아지를"] and "모르는 말" in told["message"]
