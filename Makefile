@@ -8,6 +8,8 @@ BIN := .venv/bin
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
 
+test test-slow: export PYTHONDONTWRITEBYTECODE =  # many processes read what the first compiled
+
 test: .venv/dev debs  ## what a newcomer and CI run
 	$(BIN)/pytest -n 2 --dist worksteal
 

@@ -1,10 +1,9 @@
 """Keys fail closed: once one was made, they stay required; what an operator reads needs them too."""
 
 import base64
-import subprocess
-import sys
 
 import pytest
+from processes import run_onnuri
 
 from onnuri.server.settings import ServeConfig
 from onnuri.server.store import Store
@@ -13,8 +12,7 @@ ASK = {"messages": [{"role": "user", "content": "a red cube"}]}
 
 
 def keys(folder, *arguments):
-    command = [sys.executable, "-m", "onnuri.cli", "keys", *arguments, "--data", str(folder / "data")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run_onnuri("keys", *arguments, "--data", folder / "data")
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def sixteen_bits():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("recipe", ["axk1", pytest.param("k_exaone", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recipe", ["hyperclovax_omni", *(pytest.param(n, marks=pytest.mark.slow) for n in ("axk1", "k_exaone"))])
 def test_bytes_are_those_of_pytorchs_memory_tracker(recipe, sixteen_bits):
     def step(trainee, counted):
         optimizer = dryrun.started(trainee)
