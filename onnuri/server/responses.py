@@ -1,8 +1,9 @@
 """`/v1/responses`: a conversation in OpenAI's newer form, over the turns and events of `chat.py`.
 
-A request becomes one of chat's. What comes back is told as items (a message of words, a call of the tool that draws), in a
-stream by numbered events; the whole is the last event of the same stream. Nothing is stored: what was said before is sent
-again in `input`. `instructions` are taken and given back, but the model, which has learned no system messages, reads none.
+A request becomes one of chat's. What comes back is told as items (a message of words, a call of the tool that draws or of a
+client's function), in a stream by numbered events; the whole is the last event of the same stream. Functions are called where
+one is named or `required`, as in chat. Nothing is stored: what was said before is sent again in `input`. `instructions` are
+taken and given back, but the model, which has learned no system messages, reads none.
 """
 
 from __future__ import annotations
@@ -20,11 +21,23 @@ from onnuri.server import chat, images, unheeded
 from onnuri.server.complaints import rule_of
 from onnuri.server.pool import kind
 from onnuri.server.problems import Problem
-from onnuri.server.schemas import MEDIUM, ChatRequest, ImageTool, Message, ResponseRequest, Wanted
+from onnuri.server.schemas import (
+    MEDIUM,
+    ChatRequest,
+    Function,
+    FunctionChoice,
+    FunctionTool,
+    ImageTool,
+    Message,
+    ResponseRequest,
+    Tool,
+    Wanted,
+)
 from onnuri.server.service import Item, Picture, Stream, Words
 from onnuri.server.sizes import size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.structure import ANY_OBJECT, Structure
+from onnuri.server.tools import Calling, structure_of
 
 KEPT = {"previous_response_id": "send what was said before in input", "conversation": "send what was said before in input",
         "prompt": "write it in input", "background": "wait for the answer, or stream it"}
@@ -40,9 +53,9 @@ class Answer:
 
     def __init__(self, request: ResponseRequest, state: State, caller: Caller) -> None:
         self.request, self.state, self.caller = request, state, caller
-        self.tool = request.tools[0] if request.tools else ImageTool(type="image_generation")
+        self.tool = _draws(request) or ImageTool(type="image_generation")
         self.id, self.created, self.told = _new("resp"), int(time.time()), 0
-        self.items: dict[Medium, _Writing | _Drawing] = {}
+        self.items: dict[Medium, _Writing | _Drawing | _Calling] = {}
 
     async def whole(self) -> dict[str, Any]:
         """The response when all of it is there."""
@@ -65,14 +78,15 @@ class Answer:
     async def _begin(self) -> tuple[ChatRequest, chat.Turn, Context]:
         """The request in chat's form, what is asked, and what was read; the items begin. Raises Problem and MediaError."""
         if self.tool.model not in (None, self.state.settings.name):
-            raise Problem(400, f"tools[0].model {self.tool.model!r:.80}: the model that answers draws too; leave it out",
-                          "invalid_value", "tools")
+            raise Problem(400, f"{_named(self.request)}.model {self.tool.model!r:.80}: the model that answers draws too; "
+                          "leave it out", "invalid_value", "tools")
         asked = asked_of(self.request, self.tool)
         for k, medium in enumerate(MEDIUM[w] for w in asked.modalities or []):
-            self.items[medium] = _Writing(k) if medium == "text" else _Drawing(k, self.tool, self.state)
+            writes = _Calling if asked.tool_choice else _Writing
+            self.items[medium] = writes(k) if medium == "text" else _Drawing(k, self.tool, self.state)
             kind.set(medium)
         turn = await chat.turn_of(asked, self.state, "input")
-        turn.structure = await self._structure()
+        turn.structure = await self._structure(asked)
         return asked, turn, await chat.context_of(asked, turn, self.state)
 
     async def _events(self) -> Stream[dict[str, Any]]:
@@ -97,8 +111,10 @@ class Answer:
         else:
             yield self._event("completed", usage=usage, completed_at=int(time.time()), **told_of)
 
-    async def _structure(self) -> Structure | None:
+    async def _structure(self, asked: ChatRequest) -> Structure | None:
         """What the words must be; None for a sentence."""
+        if asked.tool_choice and (call := structure_of(asked)):
+            return await self.state.service.aside(lambda: call(self.state.service.structures))
         form = self.request.text.format if self.request.text else None
         if not form or form.type == "text":
             return None
@@ -178,6 +194,48 @@ class _Drawing:
         return {"type": f"response.image_generation_call.{name}", "item_id": self.id, "output_index": self.place, **more}
 
 
+class _Calling:
+    """The call of a client's function, as it is told: its name once that is whole, then its arguments piece by piece."""
+
+    def __init__(self, place: int) -> None:
+        self.place, self.id, self.whole, self.status = place, _new("fc"), False, "in_progress"
+        self.calling = Calling()
+
+    @property
+    def item(self) -> dict[str, Any]:
+        call = self.calling.whole["function"]
+        return {"id": self.id, "type": "function_call", "status": self.status, "call_id": self.calling.id, "name": call["name"],
+                "arguments": call["arguments"] if self.whole else ""}
+
+    def begin(self) -> list[dict[str, Any]]:
+        """Nothing: which function is called is not known yet."""
+        return []
+
+    async def tell(self, event: Words | Item) -> list[dict[str, Any]]:
+        """What an event adds."""
+        if isinstance(event, Words):
+            return [_of_item("added", self) if "id" in part else self._event("delta", delta=part["function"]["arguments"])
+                    for part in self.calling.send(event.text)]
+        if not self.calling.name:  # cut within the name
+            return []
+        self.whole, self.status = True, "incomplete" if event.finish == "length" else "completed"
+        done = self._event("done", name=self.calling.name, arguments=self.calling.arguments)
+        return [done, _of_item("done", self)]
+
+    def _event(self, kind: str, **more: Any) -> dict[str, Any]:
+        return {"type": f"response.function_call_arguments.{kind}", "item_id": self.id, "output_index": self.place, **more}
+
+
+def _draws(request: ResponseRequest) -> ImageTool | None:
+    """The tool that draws, if it is given."""
+    return next((tool for tool in request.tools or [] if isinstance(tool, ImageTool)), None)
+
+
+def _named(request: ResponseRequest) -> str:
+    """Where among the tools the one that draws is."""
+    return next((f"tools[{k}]" for k, tool in enumerate(request.tools or []) if isinstance(tool, ImageTool)), "tools")
+
+
 def _given_back(request: ResponseRequest) -> dict[str, Any]:
     """What a response repeats of its request: only fields that have been checked."""
     form, choice = request.text and request.text.format, request.tool_choice or "auto"
@@ -186,11 +244,16 @@ def _given_back(request: ResponseRequest) -> dict[str, Any]:
             "metadata": request.metadata or {}, "parallel_tool_calls": True, "previous_response_id": None, "store": False,
             "temperature": request.temperature, "top_p": request.top_p, "truncation": "disabled",
             "text": {"format": form.model_dump(include=fields, by_alias=True) if form else {"type": "text"}},
-            "tool_choice": choice if isinstance(choice, str) else {"type": choice.type},
-            "tools": [tool.model_dump(include=set(ImageTool.model_fields), exclude_unset=True) for tool in request.tools or []]}
+            "tool_choice": choice if isinstance(choice, str) else choice.model_dump(include=set(type(choice).model_fields)),
+            "tools": [_tool_back(tool) for tool in request.tools or []]}
 
 
-def _of_item(name: str, item: _Writing | _Drawing) -> dict[str, Any]:
+def _tool_back(tool: ImageTool | FunctionTool) -> dict[str, Any]:
+    given = tool.model_dump(include=set(type(tool).model_fields), exclude_unset=True)
+    return given if isinstance(tool, ImageTool) else {"parameters": None, "strict": None, **given}
+
+
+def _of_item(name: str, item: _Writing | _Drawing | _Calling) -> dict[str, Any]:
     return {"type": f"response.output_item.{name}", "output_index": item.place, "item": item.item}
 
 
@@ -199,25 +262,49 @@ def asked_of(request: ResponseRequest, tool: ImageTool) -> ChatRequest:
     for name, repair in KEPT.items():
         if getattr(request, name):
             raise Problem(400, f"{name}: nothing is stored here; {repair}", "invalid_value", name)
-    size_of(tool.size, "tools[0].size")
+    place = _named(request)
+    size_of(tool.size, f"{place}.size")
     unheeded.refuse(request.model_extra, unheeded.RESPONSE)
     if tool.input_image_mask is not None:
-        raise images.whole_only("tools[0].input_image_mask")
+        raise images.whole_only(f"{place}.input_image_mask")
     given = [{"role": "user", "content": request.input}] if isinstance(request.input, str) else request.input
     return ChatRequest(messages=[_message(item, f"input[{k}]") for k, item in enumerate(given)], modalities=_wanted(request),
-                       stream=request.stream, max_completion_tokens=request.max_output_tokens,
+                       **_calls(request), stream=request.stream, max_completion_tokens=request.max_output_tokens,
                        partial_images=tool.partial_images, seed=request.seed, temperature=request.temperature,
                        top_p=request.top_p, guidance=request.guidance, language=request.language)
 
 
 def _wanted(request: ResponseRequest) -> list[Wanted]:
-    """A small model does not know when a picture would help: with `auto` it answers by both."""
-    choice = request.tool_choice or "auto"
-    if choice == "none" or (choice == "auto" and not request.tools):
+    """A small model does not know when a picture would help: with `auto` it answers by both; nor when a function would.
+    Raises Problem."""
+    choice, draws = request.tool_choice or "auto", _draws(request)
+    if choice == "none":
         return ["text"]
+    if choice == "auto":
+        return ["text", "image"] if draws else ["text"]
     if not request.tools:
         raise Problem(400, "tool_choice: there are no tools to choose from; give tools", "invalid_value", "tool_choice")
-    return ["text", "image"] if choice == "auto" else ["image"]
+    if isinstance(choice, FunctionChoice) or (choice == "required" and not draws):
+        return ["text"]
+    if not draws:
+        raise Problem(400, "tool_choice 'image_generation': is none of the tools; give it too", "invalid_value", "tool_choice")
+    if choice == "required" and len(request.tools) > 1:
+        raise Problem(400, "tool_choice 'required': the model does not know whether to draw or to call a function; name one tool",
+                      "invalid_value", "tool_choice")
+    return ["image"]
+
+
+def _calls(request: ResponseRequest) -> dict[str, Any]:
+    """Which functions are to be called, in chat's fields; empty where none is."""
+    functions = [tool for tool in request.tools or [] if isinstance(tool, FunctionTool)]
+    named = request.tool_choice.name if isinstance(request.tool_choice, FunctionChoice) else None
+    if named is None and not (request.tool_choice == "required" and functions):
+        return {}
+    tools = [Tool(type="function", function=Function(name=f.name, parameters=f.parameters)) for f in functions]
+    if named is not None and named not in [f.name for f in functions]:
+        raise Problem(400, f"tool_choice {named!r:.80}: is none of the functions; use one of "
+                      f"{', '.join(f.name for f in functions) or 'those that are given in tools'}", "invalid_value", "tool_choice")
+    return {"tools": tools, "tool_choice": "required" if named is None else next(t for t in tools if t.function.name == named)}
 
 
 def _message(item: dict[str, Any], name: str) -> Message:
@@ -226,9 +313,11 @@ def _message(item: dict[str, Any], name: str) -> Message:
     if what == "image_generation_call":
         shown = [{"type": "image_url", "image_url": {"url": item["result"]}}] if item.get("result") else None
         return Message(role="assistant", images=shown)
+    if what in ("function_call", "function_call_output"):  # what was called and came of it says nothing to the model
+        return Message(role="assistant" if what == "function_call" else "tool")
     if what != "message":
-        raise Problem(400, f"{name}: {what!r:.80} is not a kind of item that is read; use message or image_generation_call",
-                      "invalid_value", "input")
+        raise Problem(400, f"{name}: {what!r:.80} is not a kind of item that is read; use message, image_generation_call, "
+                      "function_call or function_call_output", "invalid_value", "input")
     content = item.get("content")
     if isinstance(content, list):
         content = [_part(part, f"{name}.content[{k}]") for k, part in enumerate(content)]

@@ -135,8 +135,23 @@ class ImageTool(PictureForm):
     input_image_mask: Any = None
 
 
+class FunctionTool(_Body):
+    """A function of the client's, in `/v1/responses`."""
+
+    type: Literal["function"]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    parameters: dict[str, Any] | None = None
+    description: Said | None = None
+    strict: bool | None = None
+
+
 class ToolChoice(_Body):
     type: Literal["image_generation"]
+
+
+class FunctionChoice(_Body):
+    type: Literal["function"]
+    name: Said
 
 
 class TextFormat(_Body):
@@ -154,8 +169,8 @@ class TextOut(_Body):
 class ResponseRequest(Drawing):
     input: Said | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200)]
     instructions: Said | None = None
-    tools: Annotated[list[ImageTool], Field(max_length=1)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    tools: Annotated[list[Annotated[ImageTool | FunctionTool, Field(discriminator="type")]], Field(max_length=64)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | FunctionChoice | None = None
     text: TextOut | None = None
     stream: bool | None = False
     max_output_tokens: Annotated[int | None, Field(ge=1)] = None
@@ -167,12 +182,14 @@ class ResponseRequest(Drawing):
 
     @field_validator("tools", mode="before")
     @classmethod
-    def _drawing_only(cls, tools: Any) -> Any:
-        """Says more of another tool than that its type is not this one."""
-        for tool in tools if isinstance(tools, list) else []:
-            if isinstance(tool, dict) and tool.get("type", "image_generation") != "image_generation":
-                raise ValueError(f"{tool['type']!r:.80} is not a tool that is here; give image_generation, or call functions by "
-                                 "/v1/chat/completions")
+    def _known_tools(cls, tools: Any) -> Any:
+        """Says more of another tool than that its type is neither of these."""
+        kinds = [tool.get("type", "") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+        for kind in kinds:
+            if kind not in ("image_generation", "function"):
+                raise ValueError(f"{kind!r:.80} is not a tool that is here; give image_generation or functions")
+        if kinds.count("image_generation") > 1:
+            raise ValueError("image_generation is given twice; give it once")
         return tools
 
 

@@ -15,7 +15,7 @@ CHAT = {**DRAWN, "functions": "functions are tools here; give tools", "function_
 COMPLETION = {**DRAWN, "suffix": "nothing is filled in before a suffix"}
 SPEECH = {"instructions": "there is one way of speaking"}
 RESPONSE = {"include": "nothing more is included", "top_logprobs": "scores are told by /v1/chat/completions",
-            "max_tool_calls": "no tool is called more than once", "functions": "functions are called by /v1/chat/completions"}
+            "max_tool_calls": "no tool is called more than once", "functions": "functions are tools here; give tools"}
 PICTURE = {"style": "there is one style", "input_fidelity": "every picture is drawn whole"}
 TRANSCRIPTION = {"include": "no scores are told", "known_speaker_names": "speakers are not told apart",
                  "known_speaker_references": "speakers are not told apart"}

@@ -10,6 +10,7 @@ import time
 import types
 
 import httpx
+import jsonschema
 import openai
 import pydantic
 import pytest
@@ -26,6 +27,11 @@ from onnuri.world.grammar import parse
 MODEL = "onnuri-laptop"
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
 DRAWS = [{"type": "image_generation"}]
+CALLS = [{"type": "function", "name": "place", "strict": True, "parameters": {
+    "type": "object", "properties": {"color": {"enum": ["red", "blue"]}, "x": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["color", "x"], "additionalProperties": False}},
+    {"type": "function", "name": "clear", "strict": True, "parameters": {
+        "type": "object", "properties": {}, "required": [], "additionalProperties": False}}]
 EVENT = pydantic.TypeAdapter(ResponseStreamEvent)
 
 
@@ -171,8 +177,13 @@ def test_json_by_a_schema(client, scene):
 PART = {"type": "input_text", "text": "a"}
 WRONG = [("previous_response_id", {"previous_response_id": "resp_1"}), ("conversation", {"conversation": "conv_1"}),
          ("background", {"background": True}), ("prompt", {"prompt": {"id": "pmpt_1"}}),
-         ("tools", {"tools": [{"type": "function", "name": "f", "parameters": {}, "strict": True}]}),
-         ("tools", {"tools": [*DRAWS, {"type": "web_search"}]}),
+         ("tools", {"tools": [{"type": "function", "name": "f g", "parameters": {}, "strict": True}]}),
+         ("tools", {"tools": [*DRAWS, {"type": "web_search"}]}), ("tools", {"tools": [*DRAWS, *DRAWS]}),
+         ("tools", {"tools": [*CALLS, *CALLS], "tool_choice": "required"}),
+         ("tool_choice", {"tools": [*DRAWS, *CALLS], "tool_choice": "required"}),
+         ("tool_choice", {"tools": CALLS, "tool_choice": {"type": "image_generation"}}),
+         ("tool_choice", {"tools": CALLS, "tool_choice": {"type": "function", "name": "other"}}),
+         ("tool_choice", {"tools": DRAWS, "tool_choice": {"type": "function", "name": "place"}}),
          ("tool_choice", {"tool_choice": "required"}), ("tools[0].size", {"tools": [{**DRAWS[0], "size": "9999x9999"}]}),
          ("tools[0].input_image_mask", {"tools": [{**DRAWS[0], "input_image_mask": {"image_url": "data:,"}}]}),
          ("tools[0].model", {"tools": [{**DRAWS[0], "model": "gpt-image-1"}]}),
@@ -263,3 +274,31 @@ def test_what_is_not_known_is_told_in_an_extra_field(client):
     for response in (ask(client, "강아지를 그려줘"), streamed(client, "강아지를 그려줘")[-1].response):
         (told,) = [n for n in response.model_extra["onnuri"]["notices"] if n["code"] == "unknown_words"]
         assert told["details"] == ["강아지를"] and "모르는 말" in told["message"]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "place"}, {"type": "function", "name": "clear"}])
+def test_functions_are_called(client, choice):
+    """One call with arguments as its schema says; a stream's pieces are the whole; what came of it may be sent back."""
+    made = ask(client, SENTENCE, tools=CALLS, tool_choice=choice)
+    (call,) = made.output
+    assert call.type == "function_call" and call.status == "completed" and call.name in (
+        ("place", "clear") if choice == "required" else (choice["name"],))
+    jsonschema.validate(json.loads(call.arguments), next(t["parameters"] for t in CALLS if t["name"] == call.name))
+    assert [t.name for t in made.tools] == ["place", "clear"]
+    events = streamed(client, SENTENCE, tools=CALLS, tool_choice=choice)
+    kinds = [e.type.removeprefix("response.") for e in events]
+    assert kinds[:3] == ["created", "in_progress", "output_item.added"] and kinds[-3:] == [
+        "function_call_arguments.done", "output_item.done", "completed"]
+    pieces = "".join(e.delta for e in events if e.type == "response.function_call_arguments.delta")
+    assert events[2].item.name == call.name and pieces == events[-3].arguments == call.arguments
+    back = [{"role": "user", "content": SENTENCE}, call.model_dump(exclude_none=True),
+            {"type": "function_call_output", "call_id": call.call_id, "output": "done"}]
+    assert ask(client, back, tools=CALLS).output_text
+
+
+def test_functions_that_are_not_asked_for_are_not_called(client):
+    for choice in ("auto", "none"):
+        made = ask(client, SENTENCE, tools=CALLS, tool_choice=choice)
+        assert [item.type for item in made.output] == ["message"] and made.output_text
+    both = ask(client, SENTENCE, tools=[*DRAWS, *CALLS], tool_choice={"type": "function", "name": "place"})
+    assert [item.type for item in both.output] == ["function_call"]
