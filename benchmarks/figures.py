@@ -162,6 +162,37 @@ def gallery_line(korean: bool = False) -> str | None:
     return f"{len(found['rows'])} random outputs, chosen by nobody ({right} wholly right, [their sentences](docs/gallery.md)):"
 
 
+def words() -> str | None:
+    """Whole scenes from words, by what was changed and by how they are said."""
+    found = read("words")
+    if not found:
+        return None
+    shown = {**found["changes"], **found["people"],
+             **{f"two things, {k.replace('_', ' ')}": r for k, r in found["relations"].items()}}
+    rows = [[name, f"{100 * r['scenes']:.0f}", "–".join(f"{100 * x:.0f}" for x in r["interval"]),
+             f"{100 * r['attributes']:.0f}", str(r["n"])] for name, r in shown.items()]
+    objects = [[name, *(f"{100 * r[n]['scenes']:.0f} of {r[n]['n']}" for n in ("1", "2", "3"))]
+               for name, r in found["objects"].items()]
+    return "\n\n".join([table(["sentence", "whole scenes, %", "95 %", "attributes, %", "scenes"], rows),
+                        table(["whole scenes, %, by objects", "1", "2", "3"], objects)])
+
+
+def words_line(korean: bool = False) -> str | None:
+    """How far people's words are understood."""
+    typed, held = read("people"), read("words")
+    if not typed or not held:
+        return None
+    one, two = (round(100 * typed[f"{n} objects"]["scenes"]) for n in (1, 2))
+    fresh, updown = held["objects"]["wordings held out"], [held["relations"][k]["scenes"] for k in ("above", "below")]
+    kept = [round(100 * fresh[n]["scenes"]) for n in ("1", "2")]
+    both = round(100 * sum(updown) / 2)
+    if korean:
+        return (f"손으로 쓴 문장 {len(typed['rows'])}개로 그린 그림에서 말한 것이 모두 맞은 비율은 물체 하나 **{one} %**, "
+                f"둘 **{two} %**; 학습에서 뺀 표현으로는 {kept[0]} %와 {kept[1]} %; 위와 아래 {both} %.")
+    return (f"Pictures of {len(typed['rows'])} sentences that were typed by hand are wholly right in **{one} %** with one thing "
+            f"and **{two} %** with two; of wordings held out of training, {kept[0]} and {kept[1]} %; above and below, {both} %.")
+
+
 def further() -> str | None:
     found = read("matrix")
     if not found:
@@ -277,6 +308,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed, "serve": serve,
     "matrix-readme": matrix_readme, "matrix-readme-ko": lambda: matrix_readme(True), "planner-line": planner_line,
     "planner-line-ko": lambda: planner_line(True), "demo": demo, "demo-ko": lambda: demo(True), "gallery": gallery,
+    "words": words, "words-line": words_line, "words-line-ko": lambda: words_line(True),
     "gallery-line": gallery_line, "gallery-line-ko": lambda: gallery_line(True),
     "planner": planner, "forecasts": forecasts, "twins": twins, "dryrun": dryrun,
 }
