@@ -36,6 +36,7 @@ lint: .venv/dev
 .venv/run: locks/run.lock pyproject.toml | .venv/bin/python
 	$(BIN)/pip install -q --disable-pip-version-check -r locks/run.lock
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -q onnuri  # or every start compiles it, where PYTHONDONTWRITEBYTECODE is set
 	touch $@
 
 .venv/dev: locks/dev.lock .venv/run
