@@ -75,7 +75,7 @@ class MixConfig(config.Config):
     hear: float = 0.05
     speak: float = 0.06
     double: float = 0.0
-    """from words to two things that are alike, which no scene has: made of the codes of one that has two things"""
+    """from words to two or three things that are alike, which no scene has: made of the codes of one that has as many"""
     people: float = 0.0
     """share of the given sentences that are in the wordings of people, drawn anew each time; the rest are the world's own"""
     slips: float = 0.0
@@ -111,7 +111,7 @@ class Mixer:
         self.filmed_still = np.intersect1d(self.filmed, table.having("still"))
         self.edited = {m: np.intersect1d(table.having(f"edit_{m}"), self.filmed if m == "video" else every) for m in SIGHTS}
         self.rows = {m: self.filmed if m == "video" else every for m in SILENT}
-        self.pairs = np.flatnonzero(table.column("count") == 2)
+        self.several = np.flatnonzero(table.column("count") > 1)
         self.shares = _shares([getattr(settings, k) for k in KINDS])
         self.sights = _shares([settings.video if m == "video" else (1 - settings.video) / (len(SIGHTS) - 1) for m in SIGHTS])
         self._scene = functools.lru_cache(maxsize=None)(table.scene)
@@ -162,7 +162,7 @@ class Mixer:
             return Segment(medium, self.table.get(row, medium), None, weight)
         language: Language = _one(rng, LANGUAGES)
         if given and self._people(rng):
-            return self._given(self._slipped(wordings.say(self._scene(row), language, rng, full=rng.random() < 0.8), rng), language)
+            return self._given(self._slipped(wordings.say(self._scene(row), language, rng, full=rng.random() < 0.7), rng), language)
         which = "s" if still else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
         sentence = self.table.text(row, f"{language}_{which}")
         return self._given(sentence, language) if given else self._wanted(sentence, language)
@@ -259,25 +259,25 @@ class Mixer:
                 Segment(medium, self.table.get(row, f"edit_{medium}"), None, 1.0, task="edit")]
 
     def _double(self, rng: np.random.Generator) -> list[Segment]:
-        """Words for two things that are alike, and codes that show the same thing at both places of a scene of two."""
+        """Words for things that are alike, and codes that show the same thing at every place of a scene of two or three."""
         language: Language = _one(rng, LANGUAGES)
         medium: Medium = _one(rng, STILL)
         while True:
-            row = int(rng.choice(self.pairs))
+            row = int(rng.choice(self.several))
             scene = self._scene(row)
-            alike = dataclasses.replace(scene, things=(scene.things[0], dataclasses.replace(scene.things[1], **{
-                k: getattr(scene.things[0], k) for k in ("solid", "color", "size")})))
-            solid = scene.things[0].solid
+            first, *others = scene.things
+            alike = dataclasses.replace(scene, things=(first, *(dataclasses.replace(thing, **{
+                k: getattr(first, k) for k in ("solid", "color", "size")}) for thing in others)))
             # a larger thing could reach into its neighbour; two of a solid beside each other may be held out
-            if scene.things[0].radius <= scene.things[1].radius and not any(
-                    ("relation", r, solid, solid) in HELD_OUT for r in RELATIONS):
+            if all(first.radius <= thing.radius for thing in others) and not any(
+                    ("relation", r, first.solid, first.solid) in HELD_OUT for r in RELATIONS):
                 break
         codes = alike_codes(self.table.get(row, medium), medium, scene)
         return [self._given(wordings.doubled(alike, language, rng), language), Segment(medium, codes, None, 1.0)]
 
 
 def alike_codes(codes: np.ndarray, medium: Medium, scene: Scene) -> np.ndarray:
-    """Return the codes of a picture or shape of two objects with the first thing of the scene at both places.
+    """Return the codes of a picture or shape of two or three objects with the first thing of the scene at every place.
 
     Objects are in the order of right plus down (`modality.ObjectOrder`), and an object's codes are the same wherever it
     stands, but for its place.
@@ -287,12 +287,13 @@ def alike_codes(codes: np.ndarray, medium: Medium, scene: Scene) -> np.ndarray:
     before = [name for name in grid.order if not grid.field(name).optional]
     head = sum(grid.field(name).count for name in before)
     slots = codes[head:].reshape(OBJECTS, -1).copy()
-    first, second = scene.things
-    source = 0 if first.x - first.z < second.x - second.z else 1
+    order = sorted(range(len(scene.things)), key=lambda k: scene.things[k].x - scene.things[k].z)
     names = grid.order[len(before) :][: (len(grid.order) - len(before)) // OBJECTS]
     columns = [name for name in names for _ in range(grid.field(name).count)]
     kept = np.array([name in ("x", "y", "center") for name in columns])
-    slots[1 - source] = np.where(kept, slots[1 - source], slots[source])
+    source = slots[order.index(0)].copy()
+    for slot in range(len(order)):
+        slots[slot] = np.where(kept, slots[slot], source)
     return np.concatenate([codes[:head], slots.ravel()])
 
 

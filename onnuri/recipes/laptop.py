@@ -66,7 +66,7 @@ VOICE = PLACES.replace(draw=0.16, describe=0.10, convert=0.05, chain=0.01, alone
 """to say every word so that it is understood; of all else as much as keeps it"""
 
 WORDS = PLACES.replace(draw=0.36, describe=0.16, convert=0.07, chain=0.02, alone=0.03, translate=0.06, ask=0.07, edit=0.07,
-                       compare=0.01, hear=0.06, speak=0.06, double=0.03, people=0.75, slips=0.06)
+                       compare=0.01, hear=0.06, speak=0.06, double=0.06, people=0.75, slips=0.06)
 """what people say: three of four given sentences are drawn anew in their wordings"""
 
 

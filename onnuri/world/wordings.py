@@ -165,7 +165,7 @@ def say(
     """Return a sentence of people that states the scene.
 
     `held_out`: in a wording that training never uses. `held_names`: with one name that training never uses.
-    `full=False` leaves some sizes out; `motion=False` says it of a still.
+    `full=False` leaves some sizes and colours out; `motion=False` says it of a still.
     """
     speaker = (_Korean if language == "ko" else _English)(scene, rng, full, motion, held_names)
     sentence = speaker.sentence(held_out)
@@ -176,8 +176,9 @@ def say(
 
 
 def doubled(scene: Scene, language: Language, rng: np.random.Generator) -> str:
-    """Return a sentence for two things that are alike, such as "two red balls": the scene's first thing, twice."""
-    speaker = (_Korean if language == "ko" else _English)(scene, rng, True, False, False)
+    """Return a sentence for things that are alike, such as "two red balls": the scene's first thing, as often as it has
+    things, two or three. Sizes and colours are left out at times."""
+    speaker = (_Korean if language == "ko" else _English)(scene, rng, False, False, False)
     return speaker.alike()
 
 
@@ -191,12 +192,25 @@ class _Speaker:
     ) -> None:
         self.scene, self.rng, self.motion, self.held_names = scene, rng, motion, held_names
         self.sized = [full or rng.random() < 0.6 for _ in scene.things]
+        self.colored = [full or not self.alone(k) or rng.random() < 0.75 for k in range(len(scene.things))]
         self.named: set[int] = set()
         self.own = rng.random() < 0.35
         """whether the world's own names are used"""
         self.names: dict[tuple[int, str], str] = {}
         self.held_at = int(rng.integers(len(scene.things)))
         """whose name is one that training never says"""
+
+    def alone(self, index: int) -> bool:
+        """Whether no other thing is of this solid."""
+        return sum(t.solid == self.scene.things[index].solid for t in self.scene.things) == 1
+
+    def said(self, index: int) -> tuple[str, str, str]:
+        """Return size, colour and solid of a thing, "" for what is left out."""
+        return (
+            self.call(index, "size") if self.sized[index] else "",
+            self.call(index, "color") if self.colored[index] else "",
+            self.call(index, "solid"),
+        )
 
     def one(self, among: Any) -> Any:
         return among[int(self.rng.integers(len(among)))]
@@ -304,15 +318,14 @@ class _English(_Speaker):
         if index in self.named:
             return self.again(index)
         self.named.add(index)
-        color, solid = self.call(index, "color"), self.call(index, "solid")
-        size = self.call(index, "size") if self.sized[index] else ""
+        size, color, solid = self.said(index)
         if size and self.rng.random() < 0.08:
             size = f"{self.one(_VERY['en'])} {size}"
-        if self.rng.random() < 0.05:
+        if color and self.rng.random() < 0.05:
             color = COLOR["ko"][self.scene.things[index].color]
         order = [color, size] if self.rng.random() < 0.1 else [size, color]
         name = " ".join(w for w in (*order, solid) if w)
-        if self.rng.random() < 0.1:
+        if color and self.rng.random() < 0.1:
             name = self.one(
                 (
                     f"{size} {solid} that is {color}",
@@ -324,7 +337,7 @@ class _English(_Speaker):
             )
             name = " ".join(name.split())
         negated = ""
-        if self.rng.random() < 0.06:
+        if color and self.rng.random() < 0.06:
             name, negated = self.negated(index, name, size, color, solid)
         motion = ""
         if modify and self.moving(index) != "still":
@@ -364,23 +377,12 @@ class _English(_Speaker):
 
     def again(self, index: int) -> str:
         self.named.add(index)
-        color, solid = self.call(index, "color"), self.call(index, "solid")
-        return str(
-            self.one(
-                (
-                    f"the {color} {solid}",
-                    f"the {color} {solid}",
-                    f"the {solid}" if self.alone(index) else f"the {color} {solid}",
-                )
-            )
-        )
-
-    def alone(self, index: int) -> bool:
-        return sum(t.solid == self.scene.things[index].solid for t in self.scene.things) == 1
+        _, color, solid = self.said(index)
+        full = f"the {color} {solid}" if color else f"the {solid}"
+        return str(self.one((full, full, f"the {solid}" if self.alone(index) else full)))
 
     def alike(self) -> str:
-        size = self.call(0, "size")
-        color, solid = self.call(0, "color"), self.call(0, "solid")
+        size, color, solid = self.said(0)
         many = {
             "box": "boxes",
             "cross": "crosses",
@@ -392,7 +394,10 @@ class _English(_Speaker):
             "octahedron": "octahedra",
             "starfish": "starfish",
         }.get(solid, f"{solid}s")
-        name = f"{self.one(('two', '2', 'a pair of', 'two identical', 'a couple of'))} {size} {color} {many}"
+        counts = ("two", "2", "a pair of", "two identical", "a couple of")
+        if len(self.scene.things) == 3:
+            counts = ("three", "3", "three identical", "a trio of", "three of the same")
+        name = f"{self.one(counts)} {size} {color} {many}"
         frames = [
             f
             for f in FRAMES["en"]["noun"]
@@ -491,11 +496,10 @@ class _Korean(_Speaker):
         if index in self.named:
             return self.again(index)
         self.named.add(index)
-        color, solid = self.call(index, "color"), self.call(index, "solid")
-        size = self.call(index, "size") if self.sized[index] else ""
+        size, color, solid = self.said(index)
         if size and self.rng.random() < 0.08:
             size = f"{self.one(_VERY['ko'])} {size}"
-        if self.rng.random() < 0.08:
+        if color and self.rng.random() < 0.08:
             color = self.one((self.thing_en("color", index), COLOR["en"][self.scene.things[index].color]))
         order = [color, size] if self.rng.random() < 0.12 else [size, color]
         name = " ".join(w for w in (*order, solid) if w)
@@ -524,13 +528,21 @@ class _Korean(_Speaker):
 
     def again(self, index: int) -> str:
         self.named.add(index)
-        name = f"{self.call(index, 'color')} {self.call(index, 'solid')}"
+        _, color, solid = self.said(index)
+        name = f"{color} {solid}".strip()
         return str(self.one((f"그 {name}", name)))
 
     def alike(self) -> str:
-        name = f"{self.call(0, 'size')} {self.call(0, 'color')} {self.call(0, 'solid')}"
+        name = " ".join(w for w in self.said(0) if w)
+        counted, alone, digit = ("세", "셋", 3) if len(self.scene.things) == 3 else ("두", "둘", 2)
         name = self.one(
-            (f"{name} 두 개", f"두 개의 {name}", f"{name} 2개", f"똑같은 {name} 두 개", f"{name} 둘")
+            (
+                f"{name} {counted} 개",
+                f"{counted} 개의 {name}",
+                f"{name} {digit}개",
+                f"똑같은 {name} {counted} 개",
+                f"{name} {alone}",
+            )
         )
         return _framed(
             str(

@@ -85,8 +85,23 @@ def test_instructions_name_the_thing_and_the_value():
             assert any(n in said for n in synonyms.COLORS["en"][edit.value].known), said
 
 
-def test_two_that_are_alike_are_counted():
+@pytest.mark.parametrize(("objects", "numbers"), [(2, r"two|2|pair|couple|두|둘"), (3, r"three|3|trio|세 |셋")])
+def test_things_that_are_alike_are_counted(objects, numbers):
     for seed in range(40):
         for language in LANGUAGES:
-            said = wordings.doubled(sample_scene(seed), language, np.random.default_rng(seed))
-            assert re.search(r"two|2|pair|couple|두|둘", said) and not set(COLOR) & set(said.split()[:0])
+            said = wordings.doubled(sample_scene(seed, objects=objects), language, np.random.default_rng(seed))
+            assert re.search(numbers, said), said
+
+
+def test_a_colour_may_be_left_out_and_a_solid_never():
+    """Only where no other thing is of that solid, so that it stays clear which is meant."""
+    left_out = 0
+    for seed in range(300):
+        scene = sample_scene(seed, objects=1 + seed % 3)
+        for language in LANGUAGES:
+            said = wordings.say(scene, language, np.random.default_rng(seed), full=False)
+            known = synonyms.COLORS[language][scene.things[0].color].known
+            words = [*known, *synonyms.COLORS["en"][scene.things[0].color].known, COLOR["ko"][scene.things[0].color]]
+            left_out += not any(w in said for w in words)
+            assert any(n in said for n in synonyms.SOLIDS[language][scene.things[0].solid].known), said
+    assert 30 < left_out < 240
