@@ -2,8 +2,8 @@
 
     world → pools → codecs → token table → model → folder
 
-Every stage goes on where it was left. `full` is what ships, `evening` less of it, `smoke` the same code in two minutes.
-Run: `onnuri train laptop [--preset …]`.
+Every stage goes on where it was left. `full` and then `words` are what ships, `evening` less of the first, `smoke` the same code in
+two minutes. Run: `onnuri train laptop [--preset …]`.
 """
 
 from __future__ import annotations
