@@ -23,7 +23,7 @@ class Aside:
 
 
 STATE = types.SimpleNamespace(service=Aside())
-TURN = chat.Turn([("text", "아무것도 없다")], "ko", True)
+TURN = chat.Turn([("text", "아무것도 없다")], "ko", True, "ko")
 REQUEST = types.SimpleNamespace(audio=None)
 
 

@@ -158,7 +158,7 @@ def test_a_sentence_is_answered_in_all_media(page):
     want(page, "text", "image", "audio", "video", "mesh")
     say(page, SENTENCE)
     bubble = answer(page)
-    expect(bubble.get_by_test_id("answer-text")).to_contain_text("red sphere")
+    expect(bubble.get_by_test_id("answer-text")).to_contain_text("빨간 구")
     expect(bubble.get_by_test_id("usage")).to_contain_text("동영상")
     wait_for(page, "document.querySelector('model-viewer').loaded")
     wait_for(page, "document.querySelector('.answer audio').duration > 0.3")
@@ -212,7 +212,7 @@ def test_an_answer_is_stopped_and_the_next_question_works(page):
     quicken()
     body = body_sent(page, lambda: say(page, "보라 별이 튄다"))
     assert not {"images", "videos", "meshes"} & set(body["messages"][1])  # a half-drawn picture is not spoken about
-    expect(answer(page).get_by_test_id("answer-text")).to_contain_text("star")
+    expect(answer(page).get_by_test_id("answer-text")).to_contain_text("별")
 
 
 def test_a_conversation_goes_on_after_a_reload(page):
@@ -555,7 +555,7 @@ def test_two_models_answer_side_by_side_and_go_on_from_their_own_answers(open_pa
         answer(page, nth=nth)
         column = page.get_by_role("region", name=f"답 1, {model}")
         expect(column.get_by_role("heading", name=model)).to_be_visible()
-        expect(column.get_by_test_id("answer-text")).to_contain_text("red")
+        expect(column.get_by_test_id("answer-text")).to_contain_text("빨간")
         expect(column.get_by_test_id("usage")).to_contain_text("그림 31")
         with page.expect_download() as download:
             column.get_by_test_id("media-audio").get_by_role("button", name="내려받기").click()
@@ -611,7 +611,7 @@ def test_one_stop_ends_both_answers_and_one_error_only_its_own(open_page, two):
     page.route("**/v1/chat/completions", refuse)
     say(page, "보라 별이 튄다")
     expect(answer(page, "error", 3).get_by_role("alert")).to_contain_text("지금 묻는 사람이 너무 많습니다")
-    expect(answer(page, "done", 2).get_by_test_id("answer-text")).to_contain_text("star")
+    expect(answer(page, "done", 2).get_by_test_id("answer-text")).to_contain_text("별")
     expect(page.get_by_role("group", name="어느 답이 나은가요?")).to_have_count(0)  # half of an answer is not compared
 
 

@@ -114,7 +114,7 @@ def test_streamed_logprobs_are_the_whole_ones(client):
 def test_logprobs_end_where_the_words_are_cut(client):
     whole = ask(client, SENTENCE, logprobs=True).choices[0]
     assert all(t.top_logprobs == [] for t in whole.logprobs.content)
-    for more in ({"stop": "blue"}, {"max_completion_tokens": 4}):
+    for more in ({"stop": "파란"}, {"max_completion_tokens": 4}):
         cut = ask(client, SENTENCE, logprobs=True, **more).choices[0]
         assert whole.message.content.startswith(cut.message.content)
         assert "".join(t.token for t in cut.logprobs.content).startswith(cut.message.content)
@@ -140,7 +140,7 @@ def test_any_object(client):
     for k, choice in enumerate(ask(client, "How many objects are there?", n=4, temperature=1.5,
                                    response_format={"type": "json_object"}).choices):
         assert isinstance(json.loads(choice.message.content), dict), k
-    assert ask(client, SENTENCE, response_format={"type": "text"}).choices[0].message.content.startswith("A ")
+    assert ask(client, SENTENCE, response_format={"type": "text"}).choices[0].message.content.startswith("작은 ")
 
 
 def test_the_client_parses_into_its_own_classes(client):
@@ -199,7 +199,7 @@ def test_a_streamed_call_is_the_whole_one_in_parts(client):
 def test_auto_and_none_answer_in_words(client):
     for choice in ("auto", "none", openai.NOT_GIVEN):
         made = ask(client, SENTENCE, tools=[tool("draw", PLACE)], tool_choice=choice).choices[0]
-        assert made.message.tool_calls is None and made.message.content.startswith("A ") and made.finish_reason == "stop"
+        assert made.message.tool_calls is None and "빨간 구" in made.message.content and made.finish_reason == "stop"
 
 
 def some_schema(chance, depth=0):
