@@ -359,7 +359,8 @@ FRESH_PICTURES: dict[str, Callable[[Rng], np.ndarray]] = {
     "gradients": gradient,
     "letters": letters,
 }
-"""written after the last change of how familiarity is measured, and looked at once"""
+"""written after the measures of familiarity were chosen; how many of ours may be below their least was changed twice after that, at
+which all of these stayed flagged"""
 
 
 def chart(rng: Rng) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Sixty sentences as a person types them, written by hand without a look at `world/wordings.py`, and what each should show.
+"""Sixty sentences as a person types them, written by hand, and what each should show.
 
     python benchmarks/people.py [--folder MODEL] [--seeds 3]
 
-The words are in no template and no training; whole scenes are right when the oracle sees all that is said and nothing more.
-What is not said (a size, say) may be any. Writes `benchmarks/results/people.json`.
+Whoever wrote them had written for `world/wordings.py` before, and did not open it for them: some may be of a template. Whole
+scenes are right when the oracle sees all that is said and nothing more; what is not said (a size, say) may be any. Writes
+`benchmarks/results/people.json`.
 """
 
 from __future__ import annotations
@@ -89,18 +90,17 @@ SAID: list[tuple[str, str]] = [
     ("big green ball next to, on the left of, a little black cone", "green sphere large / black cone small / left_of"),
     ("two objects, a yellow ring up top and an orange ball at the bottom", "yellow torus / orange sphere / above"),
 ]
-SIZES = ("small", "medium", "large")
 
 
-def description(means: str) -> tuple[Description, frozenset[tuple[int, str, int]]]:
+def description(means: str) -> tuple[Description, frozenset[tuple[int, Any, int]]]:
     """Return what "red sphere small / blue cube / left_of" asks for: things, and the relation of the first to the second."""
     *things, relation = means.split(" / ") if " / " in means else (means, "")
     made = []
     for thing in things:
         color, solid, *size = thing.split()
         made.append(Traits(solid=solid, color=color, size=size[0] if size else None, motion=None))
-    asked = frozenset({(0, relation, 1)}) if relation else frozenset()
-    return Description(things=tuple(made), relations=asked), asked  # type: ignore[arg-type]
+    asked: frozenset[tuple[int, Any, int]] = frozenset({(0, relation, 1)} if relation else ())
+    return Description(things=tuple(made), relations=asked), asked
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import torch
 import onnuri
 from onnuri import media
 from onnuri.evaluation.report import machine
+from onnuri.modality import LANGUAGES
 from onnuri.model import notice
 from onnuri.model.answer import drive
 from onnuri.model.asking import language_asked
@@ -64,23 +65,14 @@ def sentences(text: Any, own: int, each: int) -> dict[str, Any]:
     def scores(said: list[str]) -> list[float]:
         return [-float(len(notice.reading_of(s, text).unknown)) for s in said]
 
-    def ours(k: int, **how: Any) -> str:
-        scene, rng = sample_scene(FIRST + k, "seen"), np.random.default_rng(FIRST + k)
-        language = ("ko", "en")[k % 2]
-        return (
-            caption(scene, language, rng)
-            if k % 4 < 2 and not how
-            else wordings.say(scene, language, rng, **how)
-        )  # type: ignore[arg-type]
-
-    known = scores([ours(k) for k in range(own)])
+    known = scores(own_sentences(own, FIRST))
     rows = {
         name: scores([make(np.random.default_rng([1, k])) for k in range(each)])
         for name, make in foreign.TEST_SENTENCES.items()
     }
     held = {
-        "wordings held out": scores([ours(k, held_out=True) for k in range(each)]),
-        "names held out": scores([ours(k, held_names=True) for k in range(each)]),
+        "wordings held out": scores(own_sentences(each, FIRST, held_out=True)),
+        "names held out": scores(own_sentences(each, FIRST, held_names=True)),
     }
     return table(known, rows, 0.0) | {"not_foreign": {k: flagged(v, 0.0) for k, v in held.items()}}
 
@@ -134,20 +126,15 @@ def likelihoods(model: Any, said: list[str], to: Any) -> list[float]:
     return [float(np.mean(contexts[k].logprobs[to])) for k in range(len(said))]
 
 
-def own_sentences(count: int, first: int) -> list[str]:
-    """Sentences of ours, in the world's words and in people's, in both languages."""
+def own_sentences(count: int, first: int, **how: bool) -> list[str]:
+    """Sentences of ours in both languages: two of four in the world's words, the others in people's; all in people's where it
+    is said how (`wordings.say`)."""
     found = []
     for k in range(count):
-        scene, rng, language = sample_scene(first + k, "seen"), np.random.default_rng(first + k), ("ko", "en")[k % 2]
-        say = caption if k % 4 < 2 or not onnuri_reads_people() else wordings.say
-        found.append(say(scene, language, rng))  # type: ignore[operator, arg-type]
+        scene, rng, language = sample_scene(first + k, "seen"), np.random.default_rng(first + k), LANGUAGES[k % 2]
+        by_world = k % 4 < 2 and not how
+        found.append(caption(scene, language, rng) if by_world else wordings.say(scene, language, rng, **how))
     return found
-
-
-@functools.cache
-def onnuri_reads_people() -> bool:
-    """Whether the weights have learned people's wordings: they mend what is written."""
-    return load_codecs(onnuri.WEIGHTS / "laptop" / "codecs")["text"].spelling is not None
 
 
 def answers(model: Any, own: int, each: int) -> dict[str, Any]:

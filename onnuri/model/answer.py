@@ -137,7 +137,7 @@ class Answers:
         alone = context.count == 1 and bool(context.readings)
         return alone and outside(context.inputs[0][1], context.readings[0], alone)
 
-    def notices(self, context: Context, to: Medium, language: Language) -> list[Notice]:
+    def notices(self, context: Context, language: Language) -> list[Notice]:
         """Return what is not known of what was given, and of what came of it, in the language of the answer."""
         found = notices(context.readings, context.seen, self.codecs, language) + unsure(context.logprobs, language)
         if self.outside(context):

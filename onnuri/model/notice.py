@@ -75,8 +75,9 @@ def reading_of(sentence: str, text: Any) -> Reading:
 
     A codec without a list mends nothing, so that the model meets a slip as it was written: there it counts as unknown.
     """
-    if text.spelling is not None:
-        return text.spelling.read(sentence)  # type: ignore[no-any-return]
+    own: Spelling | None = text.spelling
+    if own is not None:
+        return own.read(sentence)
     reading = default_words().read(sentence)
     slips = tuple(written for written, _ in reading.corrected)
     return dataclasses.replace(reading, text=sentence, unknown=reading.unknown + slips, corrected=())

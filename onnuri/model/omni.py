@@ -131,7 +131,7 @@ class OmniModel:
         sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         contexts: list[Context] = []
         codes = drive(self.engine, [self.answers.answer(to, given, spoken, sampling, seed, contexts.append)])[0]
-        return Reply(self.codecs[to].decode(codes), spoken, tuple(self.answers.notices(contexts[0], to, spoken)))
+        return Reply(self.codecs[to].decode(codes), spoken, tuple(self.answers.notices(contexts[0], spoken)))
 
     def transcribe(self, sounds: Sequence[Any]) -> list[tuple[Language, str]]:
         """The language and the words of every sound."""

@@ -15,7 +15,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,6 +26,7 @@ from onnuri.errors import MediaError
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked, wish_of
+from onnuri.model.notice import Notice
 from onnuri.server import intake, unheeded
 from onnuri.server.beside import beside
 from onnuri.server.complaints import rule_of
@@ -246,8 +247,13 @@ async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[s
 
 async def unknown(context: Context, language: Language, state: State) -> dict[str, Any]:
     """The field `onnuri` of an answer: what the model does not know of what it was given; none where it knows all."""
-    found = await state.service.aside(state.model.answers.notices, context, "text", language)
-    return {"onnuri": {"notices": [notice.to_json() for notice in found]}} if found else {}
+    return field_of(await state.service.aside(state.model.answers.notices, context, language))
+
+
+def field_of(found: Sequence[Notice], before: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Return notices, behind those that were told before, as the field `onnuri`; nothing where there are none."""
+    told = [*before, *(notice.to_json() for notice in found)]
+    return {"onnuri": {"notices": told}} if told else {}
 
 
 async def _choice(reply: Reply, request: ChatRequest, turn: Turn, state: State) -> dict[str, Any]:

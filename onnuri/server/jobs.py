@@ -15,7 +15,8 @@ from onnuri.errors import BusyError
 from onnuri.modality import VIDEO_FPS, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
-from onnuri.server.chat import unknown, usage_of
+from onnuri.model.notice import unsure
+from onnuri.server.chat import field_of, unknown, usage_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import Drawing
 from onnuri.server.service import Wish
@@ -54,8 +55,9 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
         async with asyncio.timeout(state.settings.request_seconds):
             made = await state.service.item(context, wish)
-            if told := await unknown(context, wish.language, state):  # of the answer too
-                await asyncio.to_thread(state.store.update_job, job.id, about={**job.about, **told})
+            if more := unsure(context.logprobs, wish.language):
+                told = job.about.get("onnuri", {}).get("notices", [])
+                await asyncio.to_thread(state.store.update_job, job.id, about={**job.about, **field_of(more, told)})
             data = await state.service.decoded(_file, made.item, job)
             await asyncio.to_thread(state.store.finish_job, job.id, data)
             await state.spend(caller, usage_of(context, [made])["total_tokens"])

@@ -73,8 +73,11 @@ class ResponseFormat(_Body):
     json_schema: JsonSchema | None = None
 
 
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
 class Function(_Body):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: FunctionName
     parameters: dict[str, Any] | None = None
 
 
@@ -139,7 +142,7 @@ class FunctionTool(_Body):
     """A function of the client's, in `/v1/responses`."""
 
     type: Literal["function"]
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: FunctionName
     parameters: dict[str, Any] | None = None
     description: Said | None = None
     strict: bool | None = None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from onnuri.training.trace import Name, Window, fullest, most
+from onnuri.training.trace import Name, Window, fullest
 
 REPEATS = (4, 5, 6)
 """units that are traced: fewer feel both ends of the row at once; the third step shows that the first two are a line"""
@@ -78,10 +78,12 @@ class Counted:
 
     @property
     def peak(self) -> Window:
+        """Return the part of the step in which most bytes lived."""
         return fullest(self.windows.values())
 
     def most(self, kind: str) -> int:
-        return most(self.windows.values(), kind)
+        """Return the most bytes that lived of a kind at any time."""
+        return max(window.most[kind] for window in self.windows.values())
 
 
 def layers_of(network: nn.Module) -> nn.ModuleList:

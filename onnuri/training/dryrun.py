@@ -63,10 +63,10 @@ class DryRun(Config):
     """what lives at the peak, by kind"""
     flops: int
     collectives: tuple[Collective, ...]
-    layers: int = 0
-    traced_layers: int = 0
+    layers: int
+    traced_layers: int
     """in all steps; fewer than `layers` where each further one adds the same, more where that turned out not to hold"""
-    seconds: float = 0.0
+    seconds: float
     """that the dry run took"""
 
     @property
@@ -160,6 +160,7 @@ def _cut(network: Any, kept: list[int]) -> Any:
 
 
 def _counted(network: Any, layout: Layout, rank: int, tokens: int, placement: Placement, fused: bool) -> depth.Counted:
+    """What a rank's step counts of a network on the meta device, which is sharded in place."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with ranks(rank, layout.gpus), standins.lazy_pieces():

@@ -172,7 +172,7 @@ def lazy_pieces() -> Iterator[None]:
     """Within, PyTorch's fully sharded parameters are cut into a piece a rank without making views for the other ranks."""
     from torch.distributed.fsdp._fully_shard import _fsdp_param
 
-    chunk, cat, padded = torch.chunk, torch.cat, _fsdp_param._chunk_with_empty
+    chunk, cat = torch.chunk, torch.cat
 
     def cut(whole: Tensor, chunks: int, dim: int = 0) -> Any:
         even = whole.shape[dim] % chunks == 0
@@ -187,11 +187,19 @@ def lazy_pieces() -> Iterator[None]:
         assert list(out.shape) == shape
         return out
 
-    inside: Any = _fsdp_param
-    library: Any = torch
-    library.chunk, library.cat = cut, join
-    inside._chunk_with_empty = lambda whole, chunks, dim: Pieces(whole, chunks, dim, chunks)
+    def padded(whole: Tensor, chunks: int, dim: int) -> Pieces:
+        return Pieces(whole, chunks, dim, chunks)
+
+    with replaced(torch, "chunk", cut), replaced(torch, "cat", join), replaced(_fsdp_param, "_chunk_with_empty", padded):
+        yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, made: Any) -> Iterator[None]:
+    """Within, an attribute of a module or class is another."""
+    before = getattr(owner, name)
+    setattr(owner, name, made)
     try:
         yield
     finally:
-        library.chunk, library.cat, inside._chunk_with_empty = chunk, cat, padded
+        setattr(owner, name, before)

@@ -6,6 +6,7 @@ each counted once, as they are made, resized and freed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import weakref
@@ -75,11 +76,6 @@ def calls(counted: Counter[tuple[str, int, int, str]]) -> tuple[Collective, ...]
                  for (name, ranks, size, group), number in sorted(counted.items()))
 
 
-def most(windows: Iterable[Window], kind: str) -> int:
-    """Return the most that lived of a kind in any."""
-    return max(w.most[kind] for w in windows)
-
-
 _PASSING = (None, "activations")
 _WRAPPERS = (DTensor, AsyncCollectiveTensor)
 _NAMES = {"allgather": "all_gather", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",
@@ -129,15 +125,12 @@ class Trace(TorchDispatchMode):
         return calls(self.calls)
 
     def __enter__(self) -> Self:
-        self._resize = resize = torch.UntypedStorage.resize_
+        resize, shapes = torch.UntypedStorage.resize_, ShardingPropagator._propagate_tensor_meta_non_cached
 
         def resized(storage: torch.UntypedStorage, size: int) -> Any:
             found = resize(storage, size)  # fully_shard frees and fills whole weights this way, past all modes
             self._resized(storage)
             return found
-
-        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign, assignment]
-        self._shapes = shapes = ShardingPropagator._propagate_tensor_meta_non_cached
 
         def unseen(*args: Any) -> Any:
             self._paused += 1  # DTensor runs an operator that is new to it on whole tensors, to learn shapes
@@ -146,13 +139,14 @@ class Trace(TorchDispatchMode):
             finally:
                 self._paused -= 1
 
-        ShardingPropagator._propagate_tensor_meta_non_cached = unseen  # type: ignore[method-assign, assignment]
+        self._replaced = contextlib.ExitStack()
+        self._replaced.enter_context(standins.replaced(torch.UntypedStorage, "resize_", resized))
+        self._replaced.enter_context(standins.replaced(ShardingPropagator, "_propagate_tensor_meta_non_cached", unseen))
         return super().__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
-        ShardingPropagator._propagate_tensor_meta_non_cached = self._shapes  # type: ignore[method-assign]
+        self._replaced.close()
         super().__exit__(kind, error, trace)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
