@@ -2,7 +2,6 @@
 
 import unicodedata
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,13 +46,15 @@ def test_distance_is_a_symmetric_count_of_slips(a, b):
     assert distance(a, a + b) == len(b) and abs(len(a) - len(b)) <= distance(a, b) <= max(len(a), len(b))
 
 
-@given(st.sampled_from(sorted(w for w in WORDS.counts if len(w) >= 6 and w.isascii() and w.isalpha())), st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
-def test_a_swap_of_neighbours_in_a_long_word_is_mended_to_a_word_one_slip_away(word, seed):
-    at = int(np.random.default_rng(seed).integers(len(word) - 1))
-    slipped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    read = WORDS.word(slipped)
-    assert read is not None and (read == slipped or distance(jamo(slipped), jamo(read)) <= 1 or " " in read)
+def test_every_swap_of_neighbours_in_a_long_word_is_mended_to_a_word_one_slip_away_or_is_a_real_word():
+    long_words = [word for word in WORDS.counts if len(word) >= 6 and word.isascii() and word.isalpha()]
+    swaps = {w[:at] + w[at + 1] + w[at] + w[at + 2 :] for w in long_words for at in range(len(w) - 1)}
+    real = swaps & WORDS.real - WORDS.counts.keys() - COMMON
+    assert len(swaps) > 700 and len(real) < 5  # such as "pulses", which is no slip for "pluses"
+    assert all(WORDS.word(swap) is None for swap in real)
+    for swap in swaps - real:
+        read = WORDS.word(swap)
+        assert read is not None and (read == swap or distance(jamo(swap), jamo(read)) <= 1 or " " in read), swap
 
 
 @given(st.text(max_size=30))
