@@ -13,9 +13,8 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.pool import Pool
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.progress import track
@@ -23,16 +22,25 @@ from rich.progress import track
 _LEAN = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
          "MALLOC_TOP_PAD_": str(1 << 27)}
 """one thread a process; memory that was freed is kept for the next picture, which is a third of encoding's time"""
+Job = TypeVar("Job")
 Row = dict[str, np.ndarray]
 SHARD = 512
 """rows a shard"""
 
 
-@contextmanager
-def processes(workers: int) -> Iterator[Pool]:
-    """Worker processes with one thread each: the cores are the processes'."""
-    with _environment(_LEAN), multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield pool
+def run_jobs(work: Callable[[Job], None], jobs: list[Job], workers: int, name: str) -> None:
+    """Do every job, with progress, in worker processes of one thread each (the cores are theirs); one worker is this one.
+
+    `work` is a module's function, for it is sent by name.
+    """
+    shown = {"total": len(jobs), "description": name, "transient": True}
+    if workers == 1:  # a process of its own would import everything again
+        for job in track(jobs, **shown):  # type: ignore[arg-type]
+            work(job)
+    elif jobs:
+        with _environment(_LEAN), multiprocessing.get_context("spawn").Pool(workers) as pool:
+            for _ in track(pool.imap_unordered(work, jobs), **shown):  # type: ignore[arg-type]
+                pass
 
 
 @contextmanager
@@ -60,10 +68,8 @@ def build(folder: Path, rows: int, make: Callable[[int], Row], workers: int, nam
         return
     folder.mkdir(parents=True, exist_ok=True)
     shards = [(first + start, min(SHARD, rows - start)) for start in range(0, rows, SHARD)]
-    with processes(workers) as pool:
-        jobs = [(folder, make, start, count) for start, count in shards if not (folder / f"{start}.shard.npz").exists()]
-        for _ in track(pool.imap_unordered(_shard, jobs), total=len(jobs), description=name, transient=True):
-            pass
+    jobs = [(folder, make, start, count) for start, count in shards if not (folder / f"{start}.shard.npz").exists()]
+    run_jobs(_shard, jobs, workers, name)
     merge(folder, [start for start, _ in shards], rows)
     done.write_text(json.dumps({"rows": rows}))
 

@@ -35,10 +35,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from onnuri.codecs.video import STRIDE
-from onnuri.data.pool import processes
+from onnuri.data.pool import run_jobs
 from onnuri.errors import ConfigError
 from onnuri.modality import LANGUAGES, TABLE, Language
 from onnuri.world import audio, image, shape, video
@@ -74,9 +73,10 @@ def make_table(folder: Path, rows: int, load_codecs: Callable[[Path], dict[str, 
     starts = list(range(0, rows, SHARD))
     jobs = [(folder, part, s, min(SHARD, rows - s), load_codecs, codecs) for part in PARTS for s in starts
             if not _shard_file(folder, s, part).exists()]
-    with processes(workers) as pool:
-        for _ in track(pool.imap_unordered(_shard, jobs), total=len(jobs), description="token table", transient=True):
-            pass
+    try:
+        run_jobs(_shard, jobs, workers, "token table")
+    finally:
+        _codecs.clear()  # where this process did the work, it may do that of other codecs next
     _merge(folder, starts, rows)
 
 

@@ -9,6 +9,7 @@ Held-out compositions (about 8 % of each kind of pair) never occur in training, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
@@ -79,10 +80,8 @@ class Thing:
 
     def box(self) -> tuple[float, float, float, float]:
         """(x0, z0, x1, z1) that holds the object over the whole video."""
-        places = [self.place(t) for t in np.linspace(0.0, SECONDS, 33)]
-        r = self.radius * REACH
-        return (self.x + min(dx - r * s for dx, _, s in places), self.z + min(dz - r * s for _, dz, s in places),
-                self.x + max(dx + r * s for dx, _, s in places), self.z + max(dz + r * s for _, dz, s in places))
+        left, down, right, up = _extent(self.motion, self.radius * REACH)
+        return self.x + left, self.z + down, self.x + right, self.z + up
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,6 +123,14 @@ class Edit:
         things = list(scene.things)
         things[self.index] = dataclasses.replace(things[self.index], **{self.attribute: self.value})  # type: ignore[arg-type]
         return dataclasses.replace(scene, things=tuple(things))
+
+
+@functools.cache
+def _extent(motion: str, reach: float) -> tuple[float, float, float, float]:
+    """How far (left, down, right, up) of its place a motion brings what reaches `reach` around its centre."""
+    places = [motion_path(motion, t) for t in np.linspace(0.0, SECONDS, 33)]
+    return (min(dx - reach * s for dx, _, s in places), min(dz - reach * s for _, dz, s in places),
+            max(dx + reach * s for dx, _, s in places), max(dz + reach * s for _, dz, s in places))
 
 
 def motion_path(motion: str, seconds: float) -> tuple[float, float, float]:

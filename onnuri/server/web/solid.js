@@ -13,6 +13,7 @@ export const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 /** The viewer of an item; a plain tile where no viewer can show it. */
 export function solid(item, about) {
   if (!isGlb(item)) return file(item);
+  if (!drawsIn3d()) return file(item, "no_3d");
   loadViewer();
   const viewer = document.createElement("model-viewer");
   const settings = { src: item.url, alt: about, "camera-controls": "", "touch-action": "pan-y", "interaction-prompt": "none",
@@ -23,8 +24,21 @@ export function solid(item, about) {
   return viewer;
 }
 
-/** Of what the browser cannot show. */
-const file = (item) => element("div", { className: "file" }, icon("mesh"), element("span", { textContent: item.name }));
+/** Of what the browser cannot show, and the key of the words why, if it is the browser that cannot. */
+const file = (item, why) => element("div", { className: "file" }, icon("mesh"),
+  why ? say(element("span"), why) : element("span", { textContent: item.name }));
+
+/** Whether the browser has WebGL 2: without it the viewer would stay an empty box. Asked once, with a canvas that is let go. */
+function drawsIn3d() {
+  drawing ??= Boolean(letGo(document.createElement("canvas").getContext("webgl2")));
+  return drawing;
+}
+let drawing;
+
+function letGo(context) {
+  context?.getExtension("WEBGL_lose_context")?.loseContext();
+  return context;
+}
 
 /** One megabyte, so only once there is something to view. */
 function loadViewer() {

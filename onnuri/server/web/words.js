@@ -55,6 +55,7 @@ const TABLE = {
   enlarged: ["크게 보기", "Enlarged"],
   front: ["3D 앞에서 보기", "Front view of the 3D model"],
   front_short: ["앞에서", "Front"],
+  no_3d: ["이 브라우저는 3D를 그리지 못합니다. 내려받아서 보세요.", "This browser cannot draw in 3D. Save the file to see it."],
   side_back: ["뒤에서 본 모습: 왼쪽과 오른쪽이 바뀌어 보입니다", "Seen from behind: left and right look swapped"],
   side_left: ["왼쪽에서 본 모습", "Seen from its left"],
   side_right: ["오른쪽에서 본 모습", "Seen from its right"],
