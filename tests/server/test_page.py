@@ -18,6 +18,7 @@ ARGS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-
         "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 WITHOUT_3D = ["--disable-3d-apis"]
 WITH_3D = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # in software, so seconds for every first model
+VIEWPORT = {"width": 1280, "height": 720}
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
 NAMES = {"image": "scene.png", "audio": "scene.wav", "video": "scene.mp4", "mesh": "scene.glb"}
 REFUSED = "Failed to load resource: the server responded with a status of 4"
@@ -50,24 +51,47 @@ def browser_3d(launch):
     return launch(*WITH_3D)
 
 
+def new_context(browser, to, **options):
+    """A fresh profile, in which the server's page works under the strictest policy."""
+    context = browser.new_context(base_url=to.url, **{"locale": "ko-KR", **options})
+    context.add_init_script("localStorage['onnuri-settings'] ??= '{\"seed\": 1}'")  # the same answers each time
+    context.route(re.compile(rf"^{to.url}/(docs)?$"), with_policy)
+    return context
+
+
 @pytest.fixture
-def open_page(request, server):
-    """Opens the page in a fresh profile. At the end, nothing may stand in any console but what the server refused."""
-    contexts, wrong = [], []
+def watch(server):
+    """Watches pages: at the end, nothing may stand in any console but what the server refused."""
+    wrong, watched = [], []
 
     def note(message):
         if message.type == "error" and not message.text.startswith(REFUSED):
             wrong.append(message.text)
 
-    def open_(path="/", to=server, with_3d=False, **options):
-        browser = request.getfixturevalue("browser_3d" if with_3d else "browser")
-        context = browser.new_context(base_url=to.url, **{"locale": "ko-KR", **options})
-        context.add_init_script("localStorage['onnuri-settings'] ??= '{\"seed\": 1}'")  # the same answers each time
-        context.route(re.compile(rf"^{to.url}/(docs)?$"), with_policy)
-        contexts.append(context)
-        page = context.new_page()
+    def fail(error):
+        wrong.append(str(error))
+
+    def watch_(page):
+        watched.append(page)
         page.on("console", note)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("pageerror", fail)
+
+    yield watch_
+    for page in watched:
+        page.remove_listener("console", note)
+        page.remove_listener("pageerror", fail)
+    assert not wrong, f"{wrong}\n{server.log.read_text()[-3000:]}"
+
+
+@pytest.fixture
+def open_page(request, server, watch):
+    """Opens the page in a fresh profile."""
+    contexts = []
+
+    def open_(path="/", to=server, with_3d=False, **options):
+        contexts.append(new_context(request.getfixturevalue("browser_3d" if with_3d else "browser"), to, **options))
+        page = contexts[-1].new_page()
+        watch(page)
         page.goto(path)
         if path == "/":
             wait_until_ready(page)
@@ -76,12 +100,28 @@ def open_page(request, server):
     yield open_
     for context in contexts:
         context.close()
-    assert not wrong, f"{wrong}\n{server.log.read_text()[-3000:]}"
+
+
+@pytest.fixture(scope="module")
+def tab(browser, server):
+    """One for the tests that change nothing but what `page` puts back: a profile of its own costs a second of processor."""
+    return new_context(browser, server, viewport=VIEWPORT).new_page()
 
 
 @pytest.fixture
-def page(open_page):
-    return open_page()
+def page(tab, server, watch):
+    """The page as one who comes for the first time sees it."""
+    tab.goto("about:blank")
+    tab.unroute_all()
+    tab.context.clear_permissions()
+    tab.set_viewport_size(VIEWPORT)
+    line = tab.context.new_cdp_session(tab)
+    line.send("Storage.clearDataForOrigin", {"origin": server.url, "storageTypes": "all"})
+    line.detach()
+    watch(tab)
+    tab.goto("/")
+    wait_until_ready(tab)
+    return tab
 
 
 def with_policy(route):
