@@ -203,7 +203,9 @@ def killed_by(mutant: Mutant, folder: Path, limit_seconds: float, show: bool = F
     original = target.read_text(encoding="utf-8")
     target.write_text(mutant.source, encoding="utf-8")
     try:
-        for tests in NEAREST[mutant.path.split("/")[1]]:
+        _, part, module = mutant.path.split("/")
+        own = f"tests/{part}/test_{module}"
+        for tests in [own] * (folder / own).exists() + NEAREST[part]:
             try:
                 done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests], cwd=folder,
                                       env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -221,20 +223,25 @@ def killed_by(mutant: Mutant, folder: Path, limit_seconds: float, show: bool = F
 
 
 def main(count: int = 40, seed: int = 1, folders: tuple[str, ...] = ("training", "model", "codecs"), only: int | None = None,
-         limit_seconds: float = 900.0, dry: bool = False, json_path: Path = ROOT / "benchmarks/results/mutants.json") -> None:
-    """Draw mutants and run the tests against each."""
+         limit_seconds: float = 900.0, dry: bool = False, go_on: bool = False,
+         json_path: Path = ROOT / "benchmarks/results/mutants.json") -> None:
+    """Draw mutants and run the tests against each. `--go-on`: after the last that the table holds."""
     mutants = drawn(folders, count, seed)
     if dry:
         for k, m in enumerate(mutants):
             print(f"{k:3} {m.path}:{m.line}\n      - {m.before}\n      + {m.after}")
         return
-    rows = []
+    rows: list[dict[str, object]] = []
+    if go_on and only is None:
+        rows = json.loads(json_path.read_text(encoding="utf-8"))["mutants"]
+        if [(r["path"], r["line"], r["after"]) for r in rows] != [(m.path, m.line, m.after) for m in mutants[: len(rows)]]:
+            raise SystemExit(f"{json_path}: other mutants, the code or the seed differs; run without --go-on")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "onnuri"
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "out", ".mypy_cache"))
         (folder / ".venv").symlink_to(ROOT / ".venv")
         for k, mutant in enumerate(mutants):
-            if only is not None and k != only:
+            if k < len(rows) or only not in (None, k):
                 continue
             began = time.time()
             killer = killed_by(mutant, folder, limit_seconds, only is not None)
@@ -242,12 +249,12 @@ def main(count: int = 40, seed: int = 1, folders: tuple[str, ...] = ("training",
                          "killer": killer})
             print(f"{k:3} {'killed  ' if killer else 'SURVIVES'} {mutant.path}:{mutant.line} {time.time() - began:.0f} s\n"
                   f"      - {mutant.before}\n      + {mutant.after}\n      {killer or ''}", flush=True)
-    dead = sum(r["killer"] is not None for r in rows)
-    print(f"{dead} of {len(rows)} die")
-    if only is None:
-        json_path.write_text(json.dumps({"seed": seed, "count": len(rows), "killed": dead, "folders": folders,
-                                         "machine": platform.processor() or platform.machine(), "mutants": rows}, indent=1,
-                                        ensure_ascii=False) + "\n", encoding="utf-8")
+            if only is None:  # after each: a run takes an hour
+                json_path.write_text(json.dumps({
+                    "seed": seed, "count": len(rows), "killed": sum(r["killer"] is not None for r in rows), "folders": folders,
+                    "machine": platform.processor() or platform.machine(), "mutants": rows}, indent=1,
+                    ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{sum(r['killer'] is not None for r in rows)} of {len(rows)} die")
 
 
 if __name__ == "__main__":

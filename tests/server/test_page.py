@@ -556,15 +556,17 @@ def test_models_swing_once_until_they_are_held(open_page, scene):
     page = open_page(with_3d=True)
     want(page, "mesh")
     attach(page, NAMES["mesh"], scene["shape"])
+    expect(page.get_by_test_id("chip-mesh")).to_be_visible()
     say(page, SENTENCE)
     answer(page)
-    for viewer in (".user model-viewer", ".answer model-viewer"):
-        wait_for(page, f"document.querySelector('{viewer}').loaded")
+    for viewer in (".user model-viewer", ".answer model-viewer"):  # which the viewer loads once it is in sight
+        page.locator(viewer).scroll_into_view_if_needed()
+        wait_for(page, f"document.querySelector('{viewer}')?.loaded")
     wait_for(page, "document.querySelector('.answer model-viewer').turntableRotation != 0")
     wait_for(page, "document.querySelector('.answer model-viewer').turntableRotation == 0")
-    page.reload()  # the models of a conversation that is opened again swing too; one that is held stays
+    reload(page)  # the models of a conversation that is opened again swing too; one that is held stays
     wait_for(page, "(document.querySelector('.answer model-viewer')?.turntableRotation ?? 0) != 0")
-    page.locator(".answer model-viewer").dispatch_event("pointerdown")
+    page.locator(".answer model-viewer").dispatch_event("pointerdown")  # before its 3.6 seconds are over
     wait_for(page, "document.querySelector('.answer model-viewer').turntableRotation == 0")
 
 

@@ -8,6 +8,7 @@ import { say } from "./words.js";
 const FRONT = ["0deg 75deg 105%", "0deg 75deg 105.01%"]; // two of the same: the viewer does not see an equal value set again
 const SWING_RADIANS = 0.6;
 const SWING_MS = 3600;
+const FRAME_MS = 100; // at most, of the swing: it is seen where pictures come slowly, too
 export const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /** The viewer of an item; a plain tile where no viewer can show it. */
@@ -46,14 +47,14 @@ function loadViewer() {
 }
 
 function swing(viewer) {
-  const began = performance.now();
-  let held = false;
+  let held = false, spent = 0, before = performance.now();
   for (const event of ["pointerdown", "keydown"]) viewer.addEventListener(event, () => { held = true; }, { once: true });
   const step = (now) => {
-    const part = (now - began) / SWING_MS;
+    spent += Math.min(Math.max(0, now - before), FRAME_MS);
+    before = now;
     if (!viewer.isConnected) return;
-    if (held || part >= 1) return viewer.resetTurntableRotation(0);
-    viewer.resetTurntableRotation(SWING_RADIANS * Math.sin(2 * Math.PI * Math.max(0, part)));
+    if (held || spent >= SWING_MS) return viewer.resetTurntableRotation(0);
+    viewer.resetTurntableRotation(SWING_RADIANS * Math.sin((2 * Math.PI * spent) / SWING_MS));
     requestAnimationFrame(step);
   };
   requestAnimationFrame(step);
