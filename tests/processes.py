@@ -2,8 +2,9 @@
 
 A process is forked from one interpreter per test run that has already imported torch, transformers and onnuri (the
 standard library's fork server), so a start costs tenths of a second instead of four seconds of imports. It is a process of
-its own in every other way: its own pid, signals, exit status and memory. Every process here asks Linux to kill it when its
-parent goes (`PR_SET_PDEATHSIG`), so nothing stays behind when a fixture fails or pytest itself is killed.
+its own in every other way: its own pid, signals, exit status and memory. Every process here ends when pytest does, also when
+that is killed: forked ones watch it, others ask Linux to kill them with their parent (`PR_SET_PDEATHSIG`). So nothing stays
+behind when a fixture fails or the test run dies.
 
 Knows no server: what a ready server is, `tests/server/conftest.py` says.
 """
@@ -19,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -37,6 +39,14 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _end_with_test_run() -> None:
+    """Kill this process when pytest ends: the fork server, its parent to Linux, lives as long as any process of its."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def wait_until(condition, what: str = "condition", limit_seconds: float = LIMIT_SECONDS, pause_seconds: float = 0.02):
     """Poll `condition` until it returns something true, and return that. Raises AssertionError after the limit."""
     end = time.monotonic() + limit_seconds
@@ -49,6 +59,7 @@ def wait_until(condition, what: str = "condition", limit_seconds: float = LIMIT_
 def _run(program: str, arguments: list[str], output: str, errors: str, folder: str, environment: dict[str, str]) -> None:
     """Run `onnuri ARGUMENTS` or a Python file as a new interpreter would, with standard output and error in files."""
     die_with_parent()
+    threading.Thread(target=_end_with_test_run, daemon=True).start()
     for path, descriptor in ((output, 1), (errors, 2)):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(opened, descriptor)

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from processes import wait_until
 
 from onnuri.errors import ConfigError
 from onnuri.server.store import Store
@@ -26,16 +28,23 @@ def postgres():
     if root:
         shutil.chown(folder, "postgres")
     as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if root else []
-
-    def call(*command):
-        subprocess.run([*as_user, str(BIN / command[0]), *command[1:]], check=True, capture_output=True, cwd=folder)
-
-    call("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", "onnuri", "--no-sync")
-    call("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "log"), "-o",
-         f"-c listen_addresses='' -k {folder} -c fsync=off", "start")
-    yield f"postgresql+psycopg://onnuri@/postgres?host={folder}"
-    call("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
+    subprocess.run([*as_user, BIN / "initdb", "-D", folder / "data", "-A", "trust", "-U", "onnuri", "--no-sync"], check=True,
+                   capture_output=True, cwd=folder)
+    # another user's process forgets whose death it dies with, so it is told once it is that user's; SIGQUIT: stop at once
+    server = ["setpriv", "--pdeathsig=QUIT", *as_user[1:], BIN / "postgres", "-D", folder / "data", "-k", folder,
+              "-c", "listen_addresses=", "-c", "fsync=off"]
+    with (folder / "log").open("wb") as log, subprocess.Popen(server, stdout=log, stderr=log, cwd=folder) as process:
+        try:
+            wait_until(lambda: ready(process, folder), "PostgreSQL that is ready")
+            yield f"postgresql+psycopg://onnuri@/postgres?host={folder}"
+        finally:
+            process.send_signal(signal.SIGQUIT)
     shutil.rmtree(folder)
+
+
+def ready(process, folder):
+    assert process.poll() is None, (folder / "log").read_text()
+    return subprocess.run([BIN / "pg_isready", "-q", "-h", folder], check=False).returncode == 0
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
