@@ -25,12 +25,14 @@ from onnuri.evaluation.report import machine
 from onnuri.evaluation.score import Score, score, wilson
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium
 from onnuri.world import wordings
-from onnuri.world.scene import Scene, sample_scene
+from onnuri.world.scene import Description, Scene, Traits, sample_scene
 from onnuri.world.text import caption
-from onnuri.world.words import COLOR, COLOR_NOUN
+from onnuri.world.words import COLOR, COLOR_NOUN, SOLID
 
 FIRST = 400_000
 """first seed of the scenes"""
+SEEDS_ALONE = 4
+_ALONE: dict[Language, tuple[str, ...]] = {"en": ("{}", "draw {}"), "ko": ("{}", "{} 그려줘")}
 Change = Callable[[str, Language, np.random.Generator], str]
 _ENDINGS = (("습니다", "어요"), ("갑니다", "가요"), ("돕니다", "돌아요"), ("튑니다", "튀어요"), ("집니다", "져요"),
             ("있다", "있어요"), ("간다", "가요"), ("돈다", "돌아요"), ("튄다", "튀어요"), ("진다", "져요"))
@@ -143,6 +145,21 @@ def right(model: Model, to: Medium, scenes: list[Scene], sentences: list[str], l
             for scene, item in zip(scenes, made, strict=True)]
 
 
+def names_alone(model: Model, to: Medium) -> dict[str, Any]:
+    """Return how often a name and nothing more, such as "cube" or "공 그려줘", is one thing of that name; four seeds of each."""
+    attributes = counted("text", to)
+    found: dict[str, list[Score]] = {}
+    for language in LANGUAGES:
+        for solid, own in SOLID[language].items():
+            names = [own, *([_OTHER_NAMES[own]] if own in _OTHER_NAMES else [])]
+            said = [form.format(name) for name in names for form in _ALONE[language] for _ in range(SEEDS_ALONE)]
+            wanted = Description(things=(Traits(solid=solid),))
+            made = model.generate_batch(to, [[("text", s)] for s in said], language=[language] * len(said),
+                                        seeds=list(range(len(said))))
+            found.setdefault(language, []).extend(score(wanted, OBSERVE[to](item), attributes) for item in made)
+    return {language: row(scores) for language, scores in found.items()}
+
+
 def row(scores: Iterable[Score]) -> dict[str, Any]:
     """Return whole scenes and attributes right, with the 95 % interval of the scenes."""
     held = list(scores)
@@ -153,7 +170,7 @@ def row(scores: Iterable[Score]) -> dict[str, Any]:
 
 
 def measure(model: Model, items: int, to: Medium = "image") -> dict[str, Any]:
-    """Return whole scenes by change of wording, by relation, by number of objects, and in held-out wordings."""
+    """Return whole scenes by change of wording, relation and number of objects, in held-out wordings, and of names alone."""
     began = time.time()
     scenes = [sample_scene(FIRST + k, "seen") for k in range(items)]
     languages = [LANGUAGES[k % 2] for k in range(items)]
@@ -173,7 +190,8 @@ def measure(model: Model, items: int, to: Medium = "image") -> dict[str, Any]:
                       for n in (1, 2, 3)}
                for name, scores in {"own": run(scenes, own, languages), **said}.items()}
     return {"to": to, "items": items, "machine": machine(), "changes": changes, "people": {k: row(v) for k, v in said.items()},
-            "objects": objects, "relations": relations(run, items), "seconds": round(time.time() - began, 1)}
+            "objects": objects, "relations": relations(run, items), "names alone": names_alone(model, to),
+            "seconds": round(time.time() - began, 1)}
 
 
 def relations(run: Callable[..., list[Score]], items: int) -> dict[str, Any]:
@@ -216,5 +234,7 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(name, f"{values['scenes'] * 100:.0f}", f"{low * 100:.0f}–{high * 100:.0f}",
                       f"{values['attributes'] * 100:.0f}")
     console.print(table)
+    console.print("a name and nothing more: " + ", ".join(f"{language} {r['scenes']:.0%} of {r['n']}"
+                                                          for language, r in found["names alone"].items()))
     for name, rows in found["objects"].items():
         console.print(f"{name}: " + ", ".join(f"{n} objects {r['scenes']:.0%} of {r['n']}" for n, r in rows.items()))

@@ -122,9 +122,10 @@ def expected_loss(earlier: list[float]) -> Interval | None:
 
 def score(out: Path, stage: str, module: nn.Module) -> None:
     """After a stage: adds what it was to OUT/outcome.json and prints it beside what was expected, where anything was."""
-    if not (out / FORECAST).exists():
+    expected = _read(out / FORECAST).get(stage)
+    if expected is None:  # a run from before there were forecasts, or a stage that was added to one
         return
-    told, was = Forecast.from_json(_read(out / FORECAST)[stage]), outcome(out / stage, module)
+    told, was = Forecast.from_json(expected), outcome(out / stage, module)
     write_json(_read(out / OUTCOME) | {stage: was.to_json()}, out / OUTCOME)
     table = Table("", "forecast (80 % range)", "outcome", title=stage)
     for row in compared(told, was):

@@ -47,6 +47,12 @@ def test_few_layers_of_a_recipe_say_what_all_count(recipe):
     same(few, all_)
 
 
+def test_layers_are_the_longest_list_of_a_network():
+    short, long = (nn.ModuleList(nn.Linear(1, 1) for _ in range(n)) for n in (2, 5))
+    for lists in ((short, long), (long, short)):
+        assert depth.layers_of(nn.ModuleDict({"a": lists[0], "b": lists[1]})) is long
+
+
 @given(st.lists(st.integers(0, 1), max_size=3), st.lists(st.integers(2, 4), min_size=1, max_size=2), st.integers(1, 40),
        st.lists(st.integers(5, 6), max_size=2))
 @settings(max_examples=60, deadline=None)

@@ -57,6 +57,12 @@ def test_nothing_is_foretold_of_a_run_that_has_begun(task, tmp_path):
     assert not list(tmp_path.glob("*.json"))
 
 
+def test_a_stage_that_was_added_to_a_run_has_no_forecast_and_no_outcome(task, tmp_path, capsys):
+    (tmp_path / "forecast.json").write_text(json.dumps({"other": {}}))
+    forecast.score(tmp_path, "lm", task.module)
+    assert not (tmp_path / "outcome.json").exists() and not capsys.readouterr().out
+
+
 def test_a_budget_of_minutes_is_what_it_takes(task):
     assert forecast.foresee(task, LOOP.replace(steps=None, minutes=3.0), {}).minutes.mid == 3.0
 
