@@ -168,7 +168,8 @@ def words() -> str | None:
     if not found:
         return None
     shown = {**found["changes"], **found["people"],
-             **{f"two things, {k.replace('_', ' ')}": r for k, r in found["relations"].items()}}
+             **{f"two things, {k.replace('_', ' ')}": r for k, r in found["relations"].items()},
+             **{f"a name and nothing more, {'Korean' if k == 'ko' else 'English'}": r for k, r in found["names alone"].items()}}
     rows = [[name, f"{100 * r['scenes']:.0f}", "–".join(f"{100 * x:.0f}" for x in r["interval"]),
              f"{100 * r['attributes']:.0f}", str(r["n"])] for name, r in shown.items()]
     objects = [[name, *(f"{100 * r[n]['scenes']:.0f} of {r[n]['n']}" for n in ("1", "2", "3"))]
@@ -186,11 +187,14 @@ def words_line(korean: bool = False) -> str | None:
     fresh, updown = held["objects"]["wordings held out"], [held["relations"][k]["scenes"] for k in ("above", "below")]
     kept = [round(100 * fresh[n]["scenes"]) for n in ("1", "2")]
     both = round(100 * sum(updown) / 2)
+    alone = round(100 * sum(r["scenes"] for r in held["names alone"].values()) / len(held["names alone"]))
     if korean:
         return (f"손으로 쓴 문장 {len(typed['rows'])}개로 그린 그림에서 말한 것이 모두 맞은 비율은 물체 하나 **{one} %**, "
-                f"둘 **{two} %**; 학습에서 뺀 표현으로는 {kept[0]} %와 {kept[1]} %; 위와 아래 {both} %.")
+                f"둘 **{two} %**; 학습에서 뺀 표현으로는 {kept[0]} %와 {kept[1]} %; 위와 아래 {both} %; "
+                f"이름 하나만 쓴 말(\"공\") {alone} %.")
     return (f"Pictures of {len(typed['rows'])} sentences that were typed by hand are wholly right in **{one} %** with one thing "
-            f"and **{two} %** with two; of wordings held out of training, {kept[0]} and {kept[1]} %; above and below, {both} %.")
+            f"and **{two} %** with two; of wordings held out of training, {kept[0]} and {kept[1]} %; above and below, {both} %; a "
+            f"name and nothing more (\"cube\"), {alone} %.")
 
 
 def further() -> str | None:

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--words", type=Path, default=onnuri.WEIGHTS / "laptop/codecs/text/words.json")
     settings = parser.parse_args()
-    words = spelling.Spelling(json.loads(settings.words.read_text(encoding="utf-8"))["words"], frozenset())
+    words = spelling.Spelling(json.loads(settings.words.read_text(encoding="utf-8"))["words"], real=frozenset())
     kept = sorted(w for w in real() if not words.knows(w) and w not in spelling.COMMON and words.word(w) not in (None, w))
     OUT.write_text("\n".join(kept) + "\n", encoding="utf-8")
     print(f"wrote {len(kept)} words to {OUT.name}")

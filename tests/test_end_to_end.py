@@ -17,6 +17,7 @@ import onnuri
 from onnuri import media
 from onnuri.chat import Conversation
 from onnuri.cli import main
+from onnuri.evaluation.image import observe
 from onnuri.modality import MEDIA, TABLE
 from onnuri.world import audio, image, shape, video
 from onnuri.world.scene import generator, sample_scene
@@ -165,3 +166,10 @@ def test_weights_are_small_whole_and_ours():
     about = json.loads((folder / "onnuri.json").read_text())
     assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.safetensors")} <= set(about["sha256"])
     assert about["modalities"]["image"]["item_tokens"] == TABLE["image"].item_tokens
+
+
+@pytest.mark.parametrize(("said", "solid"), [("cube", "cube"), ("star", "star"), ("draw ball", "sphere"), ("공 그려줘", "sphere"),
+                                             ("큐브", "cube"), ("capsule", "capsule")])
+def test_a_name_alone_is_drawn(model, said, solid):
+    made = model.generate("image", [("text", said)], seed=1)
+    assert [thing.solid for thing in observe(made).things] == [solid]

@@ -87,12 +87,16 @@ def plain(sentence: str) -> str:
     return text.rstrip(".!。…~").strip()
 
 
+SELDOM = 0.1
+
+
 class Spelling:
     """Sentences against a list of words, with how often each was met."""
 
-    def __init__(self, counts: dict[str, int], real: frozenset[str] = REAL) -> None:
-        """`real`: words that are never taken for a slip, though they are not known."""
-        self.counts, self.real = dict(counts), real
+    def __init__(self, counts: dict[str, int], starts: dict[str, int] | None = None, real: frozenset[str] = REAL) -> None:
+        """`starts`: how often each word began a sentence, None where that is not known. `real`: words that are never taken for a
+        slip, though they are not known."""
+        self.counts, self.starts, self.real = dict(counts), starts, real
         total = sum(self.counts.values()) or 1
         self._cost = {w: -math.log(n / total) for w, n in self.counts.items()}
         self._by_jamo: dict[str, str] = {}
@@ -108,19 +112,32 @@ class Spelling:
     def learn(cls, sentences: Iterable[str]) -> Spelling:
         """The words of sentences."""
         counts: Counter[str] = Counter()
+        starts: Counter[str] = Counter()
         for sentence in sentences:
-            counts.update(core for word in plain(sentence).split() if (core := word.strip(_EDGE)))
-        return cls(dict(counts))
+            words = [core for word in plain(sentence).split() if (core := word.strip(_EDGE))]
+            counts.update(words)
+            starts.update(words[:1])
+        return cls(dict(counts), dict(starts))
 
     def save(self, folder: Path) -> None:
-        text = json.dumps({"format": 1, "words": self.counts}, ensure_ascii=False, indent=0, sort_keys=True)
+        lists = {"format": 1, "words": self.counts} | ({} if self.starts is None else {"starts": self.starts})
+        text = json.dumps(lists, ensure_ascii=False, indent=0, sort_keys=True)
         (folder / "words.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Spelling | None:
         """The list that `save` wrote; None where there is none."""
         path = folder / "words.json"
-        return cls(json.loads(path.read_text(encoding="utf-8"))["words"]) if path.exists() else None
+        if not path.exists():
+            return None
+        lists = json.loads(path.read_text(encoding="utf-8"))
+        return cls(lists["words"], lists.get("starts"))
+
+    def seldom_first(self, sentence: str) -> bool:
+        """Whether a sentence begins with a word of the list that began fewer than one in ten of those in which it was met."""
+        first = next(iter(sentence.split()), "").strip(_EDGE)
+        known = first if first in self.counts else self._stem(first)
+        return known is not None and self.starts is not None and self.starts.get(known, 0) < SELDOM * self.counts[known]
 
     def read(self, sentence: str) -> Reading:
         """Return the sentence as the model reads it, and what in it is not known."""

@@ -70,6 +70,13 @@ class TextCodec(Codec):
             ids = ids + list(SPACE.encode()) + self.tokenizer.encode(part, add_special_tokens=False).ids
         return ids
 
+    def encode_given(self, sentence: str) -> np.ndarray:
+        """Return the codes of a sentence that is given to a model. A first word that seldom begins one ("cube") takes the codes
+        that it has in the middle: alone it would be others, "c" and "ube", which the model has hardly read."""
+        seldom = self.spelling is not None and self.spelling.seldom_first(sentence)
+        codes: np.ndarray = self.encode(f" {sentence}" if seldom else sentence)
+        return codes
+
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
         return [self.tokenizer.decode([int(c) for c in row], skip_special_tokens=False) for row in codes]
 

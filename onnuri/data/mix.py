@@ -173,7 +173,7 @@ class Mixer:
 
     def _given(self, sentence: str, language: Language) -> Segment:
         """A sentence as the text front end leaves it, if the model's text has one."""
-        return Segment("text", self.text.encode(self._front(sentence)), language, self.settings.source_loss)
+        return Segment("text", self.text.encode_given(self._front(sentence)), language, self.settings.source_loss)
 
     def _wanted(self, sentence: str, language: Language, task: Task | None = None) -> Segment:
         return Segment("text", self.text.encode(sentence), language, 1.0, task=task)

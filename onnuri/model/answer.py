@@ -109,7 +109,8 @@ class Answers:
     def _read(self, words: str, context: Context) -> np.ndarray:
         """Return the codes of words as the text front end leaves them."""
         context.readings.append(reading_of(words, self.codecs["text"]))
-        return self.encode("text", self.codecs["text"].read(words).text)
+        codes: np.ndarray = self.codecs["text"].encode_given(self.codecs["text"].read(words).text)
+        return codes[: TABLE["text"].max_tokens]
 
     def hear(self, codes: np.ndarray, on_token: Listener | None = None) -> Steps[tuple[Language, np.ndarray]]:
         """Of a sound's codes the language and the text codes that the model hears."""

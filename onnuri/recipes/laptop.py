@@ -128,8 +128,8 @@ def smoke() -> LaptopConfig:
     """Two minutes: every stage runs, nothing is learned."""
     few = LoopConfig(steps=4, log_every=1)
     return full().replace(pictures=32, utterances=8, crops=32, scenes=48, text_codes=600, visual=few, audio=few, shape=few,
-                          model=tuple(s.replace(loop=few) for s in full().model), width=64, layers=2, heads=2, hidden=128, workers=1,
-                          tokens=1024)
+                          model=tuple(s.replace(loop=few) for s in full().model), width=64, layers=2, heads=2, hidden=128,
+                          workers=1, tokens=1024)
 
 
 def words() -> LaptopConfig:

@@ -76,3 +76,29 @@ def test_the_list_is_saved_with_the_tokenizer_and_a_codec_without_one_reads_text
 @pytest.mark.parametrize("word", ["a" * 100_000, "가" * 100_000, "redball" * 10_000, "." * 100_000 + "a", "\u202e" * 100_000 + "a"])
 def test_a_word_without_end_is_unknown_at_once(word):
     assert WORDS.read(word).corrected == () and len(WORDS.read(word).unknown) <= 1
+
+
+@pytest.mark.parametrize(("alone", "after"), [
+    ("cube", "draw cube"), ("star left of a cube", "big star left of a cube"), ("공 그려줘", "빨간 공 그려줘"),
+    ("별이 튄다", "큰 별이 튄다")])
+def test_a_first_word_that_seldom_begins_a_sentence_is_read_as_in_the_middle_of_one(codecs, alone, after):
+    """Alone it would be other codes, "c" and "ube", which the model has hardly read."""
+    text = codecs["text"]
+    given = text.encode_given(alone).tolist()
+    assert given == text.encode(after)[-len(given):].tolist() != text.encode(alone).tolist()
+    assert TextCodec(text.tokenizer).encode_given(alone).tolist() == text.encode(alone).tolist()
+
+
+@pytest.mark.parametrize("sentence", ["a red ball", "draw a cube", "빨간 공", "큰 별 그려줘", "a", "", "xyzzy cube", "."])
+def test_other_sentences_are_given_as_they_are(codecs, sentence):
+    assert codecs["text"].encode_given(sentence).tolist() == codecs["text"].encode(sentence).tolist()
+
+
+def test_a_list_knows_how_often_its_words_begin_a_sentence(tmp_path):
+    made = Spelling.learn(["a cube", "a ball", "draw a cube", *["draw a ball"] * 9, "ball"])
+    assert made.starts == {"a": 2, "draw": 10, "ball": 1}
+    assert made.seldom_first("cube.") and made.seldom_first("ball a") and not made.seldom_first("draw it")
+    assert not Spelling(made.counts).seldom_first("cube")
+    made.save(tmp_path)
+    again = Spelling.load(tmp_path)
+    assert (again.counts, again.starts) == (made.counts, made.starts)

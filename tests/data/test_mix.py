@@ -63,6 +63,12 @@ class Said:
         return np.array([NAMES.index("phrase" if sentence in ours else "people"), 0])
 
 
+    def encode_given(self, sentence):
+        GIVEN.append(sentence)
+        return self.encode(sentence)
+
+
+GIVEN: list[str] = []
 EQUAL = {"loss_text": 1.0, "loss_audio": 1.0}
 
 
@@ -99,6 +105,13 @@ def test_every_pair_of_what_is_read_and_seen_occurs_and_a_sequence_is_of_one_sce
         for first, second in sequences:
             assert first.row == second.row
             assert (first.weight, second.weight) == (MixConfig().source_loss, 1.0)
+
+
+def test_what_is_given_is_encoded_as_given_and_what_is_wanted_is_not():
+    for kind, per_sequence in {"draw": 1, "describe": 0, "translate": 1, "ask": 1}.items():
+        GIVEN.clear()
+        drawn(only(**{kind: 1.0}), 50)
+        assert 50 * per_sequence <= len(GIVEN) <= 50 * 2 * per_sequence
 
 
 def test_speech_meets_its_words_only():
