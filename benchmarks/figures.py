@@ -187,7 +187,7 @@ def words_line(korean: bool = False) -> str | None:
     fresh, updown = held["objects"]["wordings held out"], [held["relations"][k]["scenes"] for k in ("above", "below")]
     kept = [round(100 * fresh[n]["scenes"]) for n in ("1", "2")]
     both = round(100 * sum(updown) / 2)
-    alone = round(100 * sum(r["scenes"] for r in held["names alone"].values()) / len(held["names alone"]))
+    alone = round(100 * min(r["scenes"] for r in held["names alone"].values()))
     if korean:
         return (f"손으로 쓴 문장 {len(typed['rows'])}개로 그린 그림에서 말한 것이 모두 맞은 비율은 물체 하나 **{one} %**, "
                 f"둘 **{two} %**; 학습에서 뺀 표현으로는 {kept[0]} %와 {kept[1]} %; 위와 아래 {both} %; "
