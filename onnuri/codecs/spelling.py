@@ -87,7 +87,7 @@ def plain(sentence: str) -> str:
     return text.rstrip(".!。…~").strip()
 
 
-SELDOM = 0.1
+SELDOM, RARE = 0.1, 0.005
 
 
 class Spelling:
@@ -97,6 +97,7 @@ class Spelling:
         """`starts`: how often each word began a sentence, None where that is not known. `real`: words that are never taken for a
         slip, though they are not known."""
         self.counts, self.starts, self.real = dict(counts), starts, real
+        self._sentences = sum((starts or {}).values())
         total = sum(self.counts.values()) or 1
         self._cost = {w: -math.log(n / total) for w, n in self.counts.items()}
         self._by_jamo: dict[str, str] = {}
@@ -134,10 +135,14 @@ class Spelling:
         return cls(lists["words"], lists.get("starts"))
 
     def seldom_first(self, sentence: str) -> bool:
-        """Whether a sentence begins with a word of the list that began fewer than one in ten of those in which it was met."""
+        """Whether a sentence begins with a word of the list that seldom began one: fewer than one in ten of those in which it was
+        met, and of all sentences fewer than one in two hundred ("is" begins few of its own, and many questions)."""
         first = next(iter(sentence.split()), "").strip(_EDGE)
         known = first if first in self.counts else self._stem(first)
-        return known is not None and self.starts is not None and self.starts.get(known, 0) < SELDOM * self.counts[known]
+        if known is None or self.starts is None:
+            return False
+        began = self.starts.get(known, 0)
+        return began < SELDOM * self.counts[known] and began < RARE * self._sentences
 
     def read(self, sentence: str) -> Reading:
         """Return the sentence as the model reads it, and what in it is not known."""
