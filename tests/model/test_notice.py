@@ -87,6 +87,18 @@ def test_own_and_the_second_renderer_s_are_familiar_and_noise_is_not(codecs):
     assert set(thresholds()["marks"]) == {"image", "video", "shape"}
 
 
+def test_every_notice_is_in_the_language_that_is_asked_for(codecs):
+    gray, checked = np.full((128, 128, 3), 128, np.uint8), image.render(sample_scene(3, "seen")).image.copy()
+    checked[::2] = 255 - checked[::2]
+    empty = np.zeros((64, 64, 64, 4), np.uint8)
+    seen = [(m, x, codecs[m].encode(x)) for m, x in (("image", gray), ("image", checked), ("shape", empty))]
+    readings = [reading_of(sentence, codecs["text"]) for sentence in ("a dog", "a red shpere")]
+    for language in LANGUAGES:
+        told = notices(readings, seen, codecs, language)
+        assert {n.code for n in told} == {"unknown_words", "corrected", "nothing_seen", "unfamiliar"} and len(told) == 5
+        assert {max(n.message) >= "가" for n in told} == {language == "ko"}
+
+
 def test_unknown_words_are_named_in_both_languages(codecs):
     for language in LANGUAGES:
         said = notices([reading_of("a dog on a bicycle", codecs["text"])], [], codecs, language)
