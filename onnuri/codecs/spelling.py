@@ -88,6 +88,7 @@ def plain(sentence: str) -> str:
 
 
 SELDOM, RARE = 0.1, 0.005
+"""shares below which a word seldom begins a sentence: of those in which it was met, and of all (docs/log.md, session 11)"""
 
 
 class Spelling:
