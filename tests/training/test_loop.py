@@ -1,9 +1,11 @@
 """Resumed = uninterrupted, bit for bit, also after a kill; the schedule; nothing half-written."""
 
+import itertools
 import json
 import os
 import signal
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from processes import ForkedProcess, run_program, wait_until
 from torch import nn
 
 from onnuri.errors import WeightsError
-from onnuri.training import loop
+from onnuri.training import loop, metrics
 from onnuri.training.loop import LoopConfig, fit, rate, read_metrics
 
 PROGRAM = textwrap.dedent("""
@@ -36,6 +38,19 @@ PROGRAM = textwrap.dedent("""
         fit(task, LoopConfig(steps=60, checkpoint_seconds=0.2, log_every=5), out)
         torch.save(task.module.state_dict(), out / "final.pt")
 """)
+
+
+class Small:
+    """A task of one weight."""
+
+    def __init__(self):
+        self.module = nn.Linear(1, 1)
+
+    def batch(self, step):
+        return torch.ones(1, 1)
+
+    def loss(self, batch):
+        return self.module(batch).sum(), {}
 
 
 @pytest.fixture(scope="module")
@@ -86,19 +101,21 @@ def test_a_stop_asked_for_after_the_last_step_is_heeded(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
             return super().__exit__(*error)
 
-    class Task:
-        module = nn.Linear(1, 1)
-
-        def batch(self, step):
-            return torch.ones(1, 1)
-
-        def loss(self, batch):
-            return self.module(batch).sum(), {}
-
     monkeypatch.setattr(loop, "Progress", Late)
     with pytest.raises(KeyboardInterrupt):
-        fit(Task(), LoopConfig(steps=2), tmp_path)
+        fit(Small(), LoopConfig(steps=2), tmp_path)
     assert (tmp_path / "checkpoint.pt").exists()
+
+
+def test_every_half_minute_a_line_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    """On a clock that goes on by 20 seconds whenever it is asked: every second step, where there is no terminal."""
+    clock = itertools.count(0, 20)
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    fit(Small(), LoopConfig(steps=8), tmp_path, "small")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(line[0], line[1], line[3]) for line in lines] == [
+        ("small", f"{100 * step / 8:.1f}%", str(step)) for step in range(int(lines[0][3]), 9, int(lines[0][3]))]
+    assert len(lines) >= 3 and all(line[4] == "loss" and line[-1] == "left" for line in lines)
 
 
 def test_a_checkpoint_that_is_not_one_is_one_line(tmp_path):
