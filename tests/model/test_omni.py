@@ -143,3 +143,12 @@ def test_embeddings_of_codes_that_say_alike_begin_alike(made, codecs):
     apart = torch.cdist(rows[:256], rows[:256]).flatten()
     assert torch.corrcoef(torch.stack([far, apart]))[0, 1] > 0.4
     assert 0.5 < rows.std().item() / before < 2
+
+
+@pytest.mark.parametrize("call", [
+    lambda model: model.generate("smell", text="a red cube"), lambda model: model.reply("smell", text="a red cube"),
+    lambda model: model.generate_batch("smell", [[("text", "a red cube")]]),
+    lambda model: model.generate("image", smell="a red cube")])
+def test_what_is_no_medium_is_said_with_those_that_are(made, call):
+    with pytest.raises(ConfigError, match="'smell': is not a medium; use one of text, image"):
+        call(made)
