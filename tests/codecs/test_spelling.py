@@ -1,5 +1,6 @@
 """The text front end: case, Unicode, spaces and slips are mended, meaning is left alone, what is unknown is told."""
 
+import functools
 import unicodedata
 
 import pytest
@@ -104,3 +105,20 @@ def test_a_list_knows_how_often_its_words_begin_a_sentence(tmp_path):
     made.save(tmp_path)
     again = Spelling.load(tmp_path)
     assert (again.counts, again.starts) == (made.counts, made.starts)
+
+
+@functools.cache
+def slips(a, b):
+    """Insertions, deletions, other letters and swaps of neighbours (optimal string alignment), by its definition."""
+    if not a or not b:
+        return len(a) + len(b)
+    ways = [slips(a[1:], b) + 1, slips(a, b[1:]) + 1, slips(a[1:], b[1:]) + (a[0] != b[0])]
+    if len(a) > 1 and len(b) > 1 and a[0] == b[1] and a[1] == b[0]:
+        ways.append(slips(a[2:], b[2:]) + 1)
+    return min(ways)
+
+
+@given(st.text(alphabet="abc", max_size=6), st.text(alphabet="abc", max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_distance_is_that_of_its_definition(a, b):
+    assert distance(a, b) == slips(a, b)
