@@ -20,6 +20,8 @@ WITHOUT_3D = ["--disable-3d-apis"]
 WITH_3D = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # in software, so seconds for every first model
 VIEWPORT = {"width": 1280, "height": 720}
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
+VIEWERS = (".user model-viewer", ".answer model-viewer")
+"""of a question and of its answer; each loads its model once it is in sight"""
 NAMES = {"image": "scene.png", "audio": "scene.wav", "video": "scene.mp4", "mesh": "scene.glb"}
 REFUSED = "Failed to load resource: the server responded with a status of 4"
 """what the browser itself logs of a request that the server refuses"""
@@ -537,18 +539,22 @@ def test_by_keyboard_only(page):
     assert page.evaluate("document.activeElement.id") == "message"
 
 
-def test_nothing_moves_for_those_who_want_calm(open_page):
+def test_nothing_moves_for_those_who_want_calm(open_page, scene):
     page = open_page(with_3d=True, reduced_motion="reduce")
     want(page, "video", "mesh")
+    attach(page, NAMES["mesh"], scene["shape"])
+    expect(page.get_by_test_id("chip-mesh")).to_be_visible()
     say(page, SENTENCE)
     bubble = answer(page)
     assert bubble.locator("video").evaluate("video => video.paused && !video.autoplay")
-    wait_for(page, "document.querySelector('model-viewer').loaded")
-    assert page.evaluate("document.querySelector('model-viewer').turntableRotation") == 0
+    for viewer in VIEWERS:
+        page.locator(viewer).scroll_into_view_if_needed()
+        wait_for(page, f"document.querySelector('{viewer}').loaded")
+        assert page.evaluate(f"document.querySelector('{viewer}').turntableRotation") == 0
     turned(page, "180deg", "뒤에서 본 모습")
     bubble.get_by_role("button", name="3D 앞에서 보기").click()
     expect(bubble.locator(".side")).to_be_hidden()
-    assert abs(page.evaluate("document.querySelector('model-viewer').getCameraOrbit().theta")) < 0.01
+    assert abs(page.evaluate("document.querySelector('.answer model-viewer').getCameraOrbit().theta")) < 0.01
 
 
 @pytest.mark.slow
@@ -559,7 +565,7 @@ def test_models_swing_once_until_they_are_held(open_page, scene):
     expect(page.get_by_test_id("chip-mesh")).to_be_visible()
     say(page, SENTENCE)
     answer(page)
-    for viewer in (".user model-viewer", ".answer model-viewer"):  # which the viewer loads once it is in sight
+    for viewer in VIEWERS:
         page.locator(viewer).scroll_into_view_if_needed()
         wait_for(page, f"document.querySelector('{viewer}')?.loaded")
     wait_for(page, "document.querySelector('.answer model-viewer').turntableRotation != 0")
@@ -572,8 +578,9 @@ def test_models_swing_once_until_they_are_held(open_page, scene):
 
 def turned(page, angle, note):
     """Turns the 3D model, as a drag does; the page says which side is seen."""
-    page.evaluate("angle => document.querySelector('model-viewer').setAttribute('camera-orbit', `${angle} 75deg 105%`)", angle)
-    expect(page.locator(".tile .side")).to_contain_text(note)
+    page.locator(".answer model-viewer").evaluate(
+        "(viewer, angle) => viewer.setAttribute('camera-orbit', `${angle} 75deg 105%`)", angle)
+    expect(page.locator(".answer .tile .side")).to_contain_text(note)
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_few_layers_say_what_all_count(recipe, layout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["axk1"])
+@pytest.mark.parametrize("recipe", ["axk1", "solar_open", "hyperclovax_omni"])
 def test_few_layers_of_a_recipe_say_what_all_count(recipe):
     few, all_ = (dryrun.run(find(recipe), find(recipe).gpus, whole=whole) for whole in (False, True))
     assert few.traced_layers < few.layers == all_.traced_layers
