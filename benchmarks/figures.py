@@ -19,6 +19,7 @@ from onnuri.training import forecast
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+LANGUAGE_NAMES = {"ko": "Korean", "en": "English"}
 PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md",
          "docs/planner-speed.md", "docs/planner-recipes.md", "docs/planner-dryrun.md",
          "docs/training.md", "docs/model.md", "docs/gallery.md")
@@ -76,7 +77,7 @@ def matrix_full(name: str) -> str | None:
         for language in ("ko", "en"):
             mean = [c["attribute_accuracy"] for c in found["cells"] if c["split"] == split and c["language"] == language
                     and c["objects"] == "all" and c["from"] != c["to"]]
-            parts += [f"Cells with {'Korean' if language == 'ko' else 'English'} text or speech, mean: "
+            parts += [f"Cells with {LANGUAGE_NAMES[language]} text or speech, mean: "
                       f"{100 * sum(mean) / len(mean):.1f} %.", ""]
         for objects in (1, 2, 3):
             mean = [c["attribute_accuracy"] for c in found["cells"] if c["split"] == split and c["objects"] == objects
@@ -169,7 +170,7 @@ def words() -> str | None:
         return None
     shown = {**found["changes"], **found["people"],
              **{f"two things, {k.replace('_', ' ')}": r for k, r in found["relations"].items()},
-             **{f"a name and nothing more, {'Korean' if k == 'ko' else 'English'}": r for k, r in found["names alone"].items()}}
+             **{f"a name and nothing more, {LANGUAGE_NAMES[k]}": r for k, r in found["names alone"].items()}}
     rows = [[name, f"{100 * r['scenes']:.0f}", "–".join(f"{100 * x:.0f}" for x in r["interval"]),
              f"{100 * r['attributes']:.0f}", str(r["n"])] for name, r in shown.items()]
     objects = [[name, *(f"{100 * r[n]['scenes']:.0f} of {r[n]['n']}" for n in ("1", "2", "3"))]

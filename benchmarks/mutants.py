@@ -222,6 +222,19 @@ def killed_by(mutant: Mutant, folder: Path, limit_seconds: float, show: bool = F
     return None
 
 
+def earlier(path: Path, mutants: list[Mutant]) -> list[dict[str, object]]:
+    """Return the rows that a table holds of the first mutants. Ends with status 2 where it is not a table of these."""
+    try:
+        rows: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))["mutants"]
+        same = [(r["path"], r["line"], r["after"]) for r in rows] == [(m.path, m.line, m.after) for m in mutants[: len(rows)]]
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        print(f"{path}: is no table of these mutants (no file, other code, seed or count); run without --go-on", file=sys.stderr)
+        raise SystemExit(2)
+    return rows
+
+
 def main(count: int = 40, seed: int = 1, folders: tuple[str, ...] = ("training", "model", "codecs"), only: int | None = None,
          limit_seconds: float = 900.0, dry: bool = False, go_on: bool = False,
          json_path: Path = ROOT / "benchmarks/results/mutants.json") -> None:
@@ -233,9 +246,7 @@ def main(count: int = 40, seed: int = 1, folders: tuple[str, ...] = ("training",
         return
     rows: list[dict[str, object]] = []
     if go_on and only is None:
-        rows = json.loads(json_path.read_text(encoding="utf-8"))["mutants"]
-        if [(r["path"], r["line"], r["after"]) for r in rows] != [(m.path, m.line, m.after) for m in mutants[: len(rows)]]:
-            raise SystemExit(f"{json_path}: other mutants, the code or the seed differs; run without --go-on")
+        rows = earlier(json_path, mutants)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "onnuri"
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "out", ".mypy_cache"))

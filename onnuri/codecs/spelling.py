@@ -14,8 +14,9 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 PARTICLES = (
     "이에요",
@@ -52,6 +53,8 @@ COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encodi
 REAL = frozenset(Path(__file__).with_name("real_words.txt").read_text(encoding="utf-8").split())
 """words of a language that are a slip away from one of the world and mean something else: "bell" is no "ball", "고양이" no
 "모양이". Written by `benchmarks/real_words.py`"""
+SELDOM, RARE = 0.1, 0.005
+"""shares below which a word seldom begins a sentence: of its occurrences, and of all sentences (docs/log.md, session 11)"""
 _EDGE = ",.;:!?()[]\"'~…。·"
 LONGEST = 24
 """letters of a run-together piece that is looked up"""
@@ -87,18 +90,15 @@ def plain(sentence: str) -> str:
     return text.rstrip(".!。…~").strip()
 
 
-SELDOM, RARE = 0.1, 0.005
-"""shares below which a word seldom begins a sentence: of those in which it was met, and of all (docs/log.md, session 11)"""
-
-
 class Spelling:
     """Sentences against a list of words, with how often each was met."""
 
-    def __init__(self, counts: dict[str, int], starts: dict[str, int] | None = None, real: frozenset[str] = REAL) -> None:
-        """`starts`: how often each word began a sentence, None where that is not known. `real`: words that are never taken for a
-        slip, though they are not known."""
-        self.counts, self.starts, self.real = dict(counts), starts, real
-        self._sentences = sum((starts or {}).values())
+    def __init__(self, counts: dict[str, int], starts: Mapping[str, int] = MappingProxyType({}),
+                 real: frozenset[str] = REAL) -> None:
+        """Keep how often each word occurs and begins a sentence (`starts`, empty where that is not known). `real`: words that are
+        never taken for a slip, though they are not known."""
+        self.counts, self.starts, self.real = dict(counts), dict(starts), real
+        self._sentences = sum(starts.values())
         total = sum(self.counts.values()) or 1
         self._cost = {w: -math.log(n / total) for w, n in self.counts.items()}
         self._by_jamo: dict[str, str] = {}
@@ -122,7 +122,7 @@ class Spelling:
         return cls(dict(counts), dict(starts))
 
     def save(self, folder: Path) -> None:
-        lists = {"format": 1, "words": self.counts} | ({} if self.starts is None else {"starts": self.starts})
+        lists = {"format": 1, "words": self.counts, "starts": self.starts}
         text = json.dumps(lists, ensure_ascii=False, indent=0, sort_keys=True)
         (folder / "words.json").write_text(text + "\n", encoding="utf-8")
 
@@ -133,17 +133,17 @@ class Spelling:
         if not path.exists():
             return None
         lists = json.loads(path.read_text(encoding="utf-8"))
-        return cls(lists["words"], lists.get("starts"))
+        return cls(lists["words"], lists.get("starts", {}))  # a list from before session 11 has none
 
     def seldom_first(self, sentence: str) -> bool:
-        """Whether a sentence begins with a word of the list that seldom began one: fewer than one in ten of those in which it was
-        met, and of all sentences fewer than one in two hundred ("is" begins few of its own, and many questions)."""
+        """Return whether a sentence begins with a word of the list that seldom begins one: fewer than `SELDOM` of its own
+        occurrences, and fewer than `RARE` of all sentences ("is" begins few of its own, and many questions)."""
         first = next(iter(sentence.split()), "").strip(_EDGE)
         known = first if first in self.counts else self._stem(first)
-        if known is None or self.starts is None:
+        if known is None:
             return False
-        began = self.starts.get(known, 0)
-        return began < SELDOM * self.counts[known] and began < RARE * self._sentences
+        begun = self.starts.get(known, 0)
+        return begun < SELDOM * self.counts[known] and begun < RARE * self._sentences
 
     def read(self, sentence: str) -> Reading:
         """Return the sentence as the model reads it, and what in it is not known."""

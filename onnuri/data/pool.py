@@ -33,13 +33,12 @@ def run_jobs(work: Callable[[Job], None], jobs: list[Job], workers: int, name: s
 
     `work` is a module's function, for it is sent by name.
     """
-    shown = {"total": len(jobs), "description": name, "transient": True}
     if workers == 1:  # a process of its own would import everything again
-        for job in track(jobs, **shown):  # type: ignore[arg-type]
-            work(job)
+        for _ in track(map(work, jobs), name, len(jobs), transient=True):
+            pass
     elif jobs:
         with _environment(_LEAN), multiprocessing.get_context("spawn").Pool(workers) as pool:
-            for _ in track(pool.imap_unordered(work, jobs), **shown):  # type: ignore[arg-type]
+            for _ in track(pool.imap_unordered(work, jobs), name, len(jobs), transient=True):
                 pass
 
 

@@ -32,6 +32,7 @@ from onnuri.world.words import COLOR, COLOR_NOUN, SOLID
 FIRST = 400_000
 """first seed of the scenes"""
 SEEDS_ALONE = 4
+"""items of every form of a name that is said alone"""
 _ALONE: dict[Language, tuple[str, ...]] = {"en": ("{}", "draw {}"), "ko": ("{}", "{} 그려줘")}
 Change = Callable[[str, Language, np.random.Generator], str]
 _ENDINGS = (("습니다", "어요"), ("갑니다", "가요"), ("돕니다", "돌아요"), ("튑니다", "튀어요"), ("집니다", "져요"),
@@ -146,18 +147,20 @@ def right(model: Model, to: Medium, scenes: list[Scene], sentences: list[str], l
 
 
 def names_alone(model: Model, to: Medium) -> dict[str, Any]:
-    """Return how often a name and nothing more, such as "cube" or "공 그려줘", is one thing of that name; four seeds of each."""
+    """Return the share of items with one thing of the right solid, by language, from its name alone ("cube", "공 그려줘")."""
     attributes = counted("text", to)
-    found: dict[str, list[Score]] = {}
+    rows: dict[str, Any] = {}
     for language in LANGUAGES:
+        scores: list[Score] = []
         for solid, own in SOLID[language].items():
             names = [own, *([_OTHER_NAMES[own]] if own in _OTHER_NAMES else [])]
-            said = [form.format(name) for name in names for form in _ALONE[language] for _ in range(SEEDS_ALONE)]
+            sentences = [form.format(name) for name in names for form in _ALONE[language] for _ in range(SEEDS_ALONE)]
+            items = model.generate_batch(to, [[("text", s)] for s in sentences], language=[language] * len(sentences),
+                                         seeds=list(range(len(sentences))))
             wanted = Description(things=(Traits(solid=solid),))
-            made = model.generate_batch(to, [[("text", s)] for s in said], language=[language] * len(said),
-                                        seeds=list(range(len(said))))
-            found.setdefault(language, []).extend(score(wanted, OBSERVE[to](item), attributes) for item in made)
-    return {language: row(scores) for language, scores in found.items()}
+            scores += [score(wanted, OBSERVE[to](item), attributes) for item in items]
+        rows[language] = row(scores)
+    return rows
 
 
 def row(scores: Iterable[Score]) -> dict[str, Any]:

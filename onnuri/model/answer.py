@@ -108,8 +108,9 @@ class Answers:
 
     def _read(self, words: str, context: Context) -> np.ndarray:
         """Return the codes of words as the text front end leaves them."""
-        context.readings.append(reading_of(words, self.codecs["text"]))
-        codes: np.ndarray = self.codecs["text"].encode_given(self.codecs["text"].read(words).text)
+        reading = reading_of(words, self.codecs["text"])
+        context.readings.append(reading)
+        codes: np.ndarray = self.codecs["text"].encode_given(reading.text)
         return codes[: TABLE["text"].max_tokens]
 
     def hear(self, codes: np.ndarray, on_token: Listener | None = None) -> Steps[tuple[Language, np.ndarray]]:

@@ -203,8 +203,15 @@ def take_codecs(settings: LaptopConfig, folder: Path) -> None:
     save_codecs(shipped, folder)
 
 
-def learn_text(size: int, scenes: int = 4_000) -> TextCodec:
+def learn_text(size: int) -> TextCodec:
     """Return a text codec of what the world and people say in training, with its list of words."""
+    sentences = sentences_of_training()
+    text = TextCodec.learn(sentences, size)
+    return TextCodec(text.tokenizer, Spelling.learn(sentences))
+
+
+def sentences_of_training(scenes: int = 4_000) -> list[str]:
+    """Return what the world and people say of the first scenes of training, in both languages."""
     sentences = [words for asked, answers in COMPARISONS.values() for words in (asked, *answers)]
     for seed in range(scenes):
         scene, rng = sample_scene(seed), np.random.default_rng([13, seed])
@@ -216,8 +223,7 @@ def learn_text(size: int, scenes: int = 4_000) -> TextCodec:
             people += [wordings.inquire(scene, language, rng)[0]]
             people += [wordings.instruct(scene, edit, language, rng)] if edit else []
             sentences += [*own, *(plain(s) for s in (*own, *people))]
-    made = TextCodec.learn(sentences, size)
-    return TextCodec(made.tokenizer, Spelling.learn(sentences))
+    return sentences
 
 
 def table(settings: LaptopConfig, out: Path) -> None:

@@ -127,7 +127,7 @@ class Edit:
 
 @functools.cache
 def _extent(motion: str, reach: float) -> tuple[float, float, float, float]:
-    """How far (left, down, right, up) of its place a motion brings what reaches `reach` around its centre."""
+    """Return the bounds (left, down, right, up) of a moving thing of radius `reach` about its place, in world units."""
     places = [motion_path(motion, t) for t in np.linspace(0.0, SECONDS, 33)]
     return (min(dx - reach * s for dx, _, s in places), min(dz - reach * s for _, dz, s in places),
             max(dx + reach * s for dx, _, s in places), max(dz + reach * s for _, dz, s in places))

@@ -97,10 +97,11 @@ def test_other_sentences_are_given_as_they_are(codecs, sentence):
 
 
 def test_a_list_knows_how_often_its_words_begin_a_sentence(tmp_path):
-    made = Spelling.learn([*["a cube is a cube"] * 300, *["is it a ball"] * 20, "ball"])
-    assert made.starts == {"a": 300, "is": 20, "ball": 1}
+    made = Spelling.learn([*["a cube is a cube"] * 300, *["is it a ball"] * 20, "ball", "draw a ball"])
+    assert made.starts == {"a": 300, "is": 20, "ball": 1, "draw": 1}
     assert made.seldom_first("cube.") and made.seldom_first("ball a") and not made.seldom_first("a it")
-    assert not made.seldom_first("is it")  # 20 of 320 begin with it, but so do 20 of all 321
+    assert not made.seldom_first("is it")  # 20 of its 320 are first words, but 20 of all 322 sentences begin with it
+    assert not made.seldom_first("draw it")  # one sentence of 322 begins with it, and it is nowhere else
     assert not Spelling(made.counts).seldom_first("cube")
     made.save(tmp_path)
     again = Spelling.load(tmp_path)

@@ -62,7 +62,6 @@ class Said:
         ours = [s for asked, answers in COMPARISONS.values() for s in (asked, *answers)]
         return np.array([NAMES.index("phrase" if sentence in ours else "people"), 0])
 
-
     def encode_given(self, sentence):
         GIVEN.append(sentence)
         return self.encode(sentence)

@@ -24,7 +24,7 @@ class Stops:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
-        next(t for t in self.tickets if not t.done)._done.set()
+        next(t for t in self.tickets if not t.done).close("stop")
 
 
 def asks(times):

@@ -25,21 +25,22 @@ export function solid(item, about) {
   return viewer;
 }
 
-/** Of what the browser cannot show, and the key of the words why, if it is the browser that cannot. */
-const file = (item, why) => element("div", { className: "file" }, icon("mesh"),
-  why ? say(element("span"), why) : element("span", { textContent: item.name }));
+/** A tile of what is not shown: its name, or the words why, by their key. */
+function file(item, why) {
+  const line = element("span", { textContent: item.name });
+  return element("div", { className: "file" }, icon("mesh"), why ? say(line, why) : line);
+}
 
 /** Whether the browser has WebGL 2: without it the viewer would stay an empty box. Asked once, with a canvas that is let go. */
 function drawsIn3d() {
-  drawing ??= Boolean(letGo(document.createElement("canvas").getContext("webgl2")));
+  if (drawing === undefined) {
+    const context = document.createElement("canvas").getContext("webgl2");
+    drawing = context !== null;
+    context?.getExtension("WEBGL_lose_context")?.loseContext();
+  }
   return drawing;
 }
 let drawing;
-
-function letGo(context) {
-  context?.getExtension("WEBGL_lose_context")?.loseContext();
-  return context;
-}
 
 /** One megabyte, so only once there is something to view. */
 function loadViewer() {
