@@ -153,16 +153,20 @@ class Mixer:
         still = media[0] in STILL
         rows = self.rows["text"] if "video" not in media else self.filmed_still if still else self.filmed
         row = int(rng.choice(rows))
-        return [self._item(rng, row, m, still and k > 0, given and k == 0) for k, m in enumerate(media)]
+        seen = all(m in STILL for m in media[1:])  # a person who asks for a picture seldom says how things move
+        return [self._item(rng, row, m, still and k > 0, given and k == 0, seen) for k, m in enumerate(media)]
 
-    def _item(self, rng: np.random.Generator, row: int, medium: Medium, still: bool, given: bool) -> Segment:
-        """An item of a scene: what is given may leave a size out, what is wanted says all that can be known."""
+    def _item(self, rng: np.random.Generator, row: int, medium: Medium, still: bool, given: bool, seen: bool = False) -> Segment:
+        """An item of a scene: what is given may leave a size out, and a motion where only what is `seen` in a still is wanted;
+        what is wanted says all that can be known."""
         weight = self.settings.source_loss if given else 1.0
         if medium != "text":
             return Segment(medium, self.table.get(row, medium), None, weight)
         language: Language = _one(rng, LANGUAGES)
         if given and self._people(rng):
-            return self._given(self._slipped(wordings.say(self._scene(row), language, rng, full=rng.random() < 0.7), rng), language)
+            sentence = wordings.say(self._scene(row), language, rng, full=rng.random() < 0.7,
+                                    motion=not seen or rng.random() < 0.5)
+            return self._given(self._slipped(sentence, rng), language)
         which = "s" if still else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
         sentence = self.table.text(row, f"{language}_{which}")
         return self._given(sentence, language) if given else self._wanted(sentence, language)

@@ -26,7 +26,8 @@ _TABLES: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_te
 FRAMES: dict[Language, dict[str, list[str]]] = _TABLES["frames"]
 """around a noun phrase or a clause, by language; of a Korean clause also its ending"""
 BODIES: dict[Language, dict[str, list[str]]] = _TABLES["bodies"]
-"""A stands beside B: `r` and `p` are places, `its` one of B's, `sa` and `sb` sides of the picture"""
+"""A stands beside B: `r` and `p` are places (`q` the other way round), `its` one of B's, `sa` and `sb` sides of the picture
+(`la` and `lb` without an article), `a` and `b` name the things again, `oa` and `ob` as "the red one\""""
 LOOK: dict[Language, list[str]] = _TABLES["look"]
 """requests to describe what is shown"""
 _QUESTIONS: dict[Language, dict[str, list[str]]] = _TABLES["questions"]
@@ -47,6 +48,20 @@ _SIDES: dict[Language, dict[str, tuple[str, ...]]] = {
         "left_of": ("왼쪽", "왼편", "좌측"),
         "right_of": ("오른쪽", "오른편", "우측"),
         "above": ("위", "위쪽", "윗쪽"),
+        "below": ("아래", "아래쪽", "밑"),
+    },
+}
+_BARE_SIDES: dict[Language, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "left_of": ("left", "on the left"),
+        "right_of": ("right", "on the right"),
+        "above": ("top", "up top", "on top", "above"),
+        "below": ("bottom", "at the bottom", "below"),
+    },
+    "ko": {
+        "left_of": ("왼쪽", "왼편", "좌측"),
+        "right_of": ("오른쪽", "오른편", "우측"),
+        "above": ("위", "위쪽"),
         "below": ("아래", "아래쪽", "밑"),
     },
 }
@@ -111,6 +126,10 @@ _FILLERS: dict[Language, tuple[str, ...]] = {
 }
 
 
+FRAMED_KO = ("{}", "{}", "{} 그려줘", "{} 보여줘", "{} 그려 주세요", "{} 만들어줘")
+"""around names that more is said of in a second sentence"""
+
+
 @dataclasses.dataclass(frozen=True, order=True)
 class Wording:
     """A way of saying a scene."""
@@ -141,7 +160,7 @@ _HELD_FRAMES = _lowest(
     0.12,
 )
 _HELD_BODIES = _lowest(
-    [(lang, b) for lang, kinds in BODIES.items() for bodies in kinds.values() for b in bodies], 0.1
+    [(lang, b) for lang, kinds in BODIES.items() for bodies in kinds.values() for b in bodies], 0.07
 )
 WORDINGS: tuple[Wording, ...] = tuple(
     Wording(language, kind, frame, body)
@@ -176,8 +195,8 @@ def say(
 
 
 def doubled(scene: Scene, language: Language, rng: np.random.Generator) -> str:
-    """Return a sentence for things that are alike, such as "two red balls": the scene's first thing, as often as it has
-    things, two or three. Sizes and colours are left out at times."""
+    """Return a sentence for things that are alike, such as "two red balls" or "balls": the scene's first thing, as often as
+    it has things, two or three. Sizes and colours are left out at times."""
     speaker = (_Korean if language == "ko" else _English)(scene, rng, False, False, False)
     return speaker.alike()
 
@@ -191,6 +210,7 @@ class _Speaker:
         self, scene: Scene, rng: np.random.Generator, full: bool, motion: bool, held_names: bool
     ) -> None:
         self.scene, self.rng, self.motion, self.held_names = scene, rng, motion, held_names
+        self.full = full
         self.sized = [full or rng.random() < 0.6 for _ in scene.things]
         self.colored = [full or not self.alone(k) or rng.random() < 0.75 for k in range(len(scene.things))]
         self.named: set[int] = set()
@@ -214,6 +234,55 @@ class _Speaker:
 
     def one(self, among: Any) -> Any:
         return among[int(self.rng.integers(len(among)))]
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def trained_frames(self, kind: str) -> list[str]:
+        """Return the frames that training says."""
+        return [f for f in FRAMES[self.language][kind] if (self.language, f) not in _HELD_FRAMES]
+
+    def colors_differ(self) -> bool:
+        """Whether a colour is said of everything and names one thing."""
+        colors = [thing.color for thing in self.scene.things]
+        return all(self.colored) and len(set(colors)) == len(colors)
+
+    def seldom(self) -> str:
+        """Return a sentence of a kind that only some scenes allow, or "": two of one solid, attributes after the names, things
+        without a place (only where the speaker may leave something out), one thing that is put beside another."""
+        things = self.scene.things
+        still = all(self.moving(k) == "still" for k in range(len(things)))  # these two say no motion
+        if still and len(things) == 2 and things[0].solid == things[1].solid and self.colors_differ():
+            return self.two_of_a_kind() if self.chance(0.6) else ""
+        if still and len(things) <= 2 and self.colors_differ() and self.chance(0.12):
+            return self.attributes_later()
+        if len(things) >= 2 and not self.full and self.chance(0.3):
+            return self.without_a_place()
+        if len(things) == 2 and self.chance(0.1):
+            return self.placing()
+        return ""
+
+    def two_of_a_kind(self) -> str:
+        raise NotImplementedError
+
+    def attributes_later(self) -> str:
+        raise NotImplementedError
+
+    def without_a_place(self) -> str:
+        raise NotImplementedError
+
+    def placing(self) -> str:
+        raise NotImplementedError
+
+    def pair(self) -> tuple[int, str, int]:
+        """Return the stated relation of two things, in either direction."""
+        i, relation, j = self.scene.stated[0]
+        return (i, relation, j) if self.chance(0.5) else (j, INVERSE[relation], i)
+
+    def dressed(self, index: int) -> str:
+        """Return size and colour of a thing, without its name."""
+        size, color, _ = self.said(index)
+        return f"{size} {color}".strip()
 
     def call(self, index: int, what: str) -> str:
         """Return a thing's solid, colour or size in words, the same each time."""
@@ -260,6 +329,9 @@ class _English(_Speaker):
     def sentence(self, held_out: bool) -> str:
         self.article = str(self.rng.choice(["a", "the", "", "one", "some"], p=[0.6, 0.15, 0.15, 0.07, 0.03]))
         stated = list(self.scene.stated)
+        special = "" if held_out else self.seldom()
+        if special:
+            return special
         if not stated:
             wording = self.wording(held_out, ("noun", "noun", "clause") if not held_out else ("noun",))
             if wording.kind == "noun":
@@ -296,11 +368,16 @@ class _English(_Speaker):
         return body.format(
             **names,
             r=self.place(relation),
+            q=self.place(INVERSE[relation]),
             its=self.one(_ITS[relation]),
             a=self.again(i),
             b=self.again(j),
+            oa=self.the_one(i),
+            ob=self.the_one(j),
             sa=self.one(_SIDES["en"][relation]),
             sb=self.one(_SIDES["en"][INVERSE[relation]]),
+            la=self.one(_BARE_SIDES["en"][relation]),
+            lb=self.one(_BARE_SIDES["en"][INVERSE[relation]]),
             n=self.one(_COUNTS["en"][len(self.scene.things)]),
         )
 
@@ -381,29 +458,110 @@ class _English(_Speaker):
         full = f"the {color} {solid}" if color else f"the {solid}"
         return str(self.one((full, full, f"the {solid}" if self.alone(index) else full)))
 
+    def the_one(self, index: int) -> str:
+        """Return "the red one" where a colour tells which, else the thing's name again."""
+        if self.colors_differ() and self.chance(0.6):
+            return f"the {self.call(index, 'color')} one"
+        return self.again(index)
+
+    def two_of_a_kind(self) -> str:
+        """Return "two balls: a red one on the left and a blue one on the right" and the like."""
+        i, relation, j = self.pair()
+        first, second, inverse = self.dressed(i), self.dressed(j), INVERSE[relation]
+        counted = f"{self.one(('two', '2', 'a pair of'))} {_plural(self.call(i, 'solid'))}"
+        sides, bare = _SIDES["en"], _BARE_SIDES["en"]
+        places = (
+            f"{_a(first)} one {self.one(sides[relation])} and {_a(second)} one {self.one(sides[inverse])}",
+            f"{first} one {self.one(bare[relation])}, {second} one {self.one(bare[inverse])}",
+            f"{first} {self.one(bare[relation])}, {second} {self.one(bare[inverse])}",
+            f"the {first} one is {self.place(relation)} the {second} one",
+            f"the {first} one {self.place(relation)} the {second} one",
+            f"one {first}, one {second}, the {first} one is {self.place(relation)} the other",
+            f"one is {first} and one is {second}, the {first} is {self.place(relation)} the {second}",
+        )
+        return f"{self.framed(counted, plural=True)}{self.one((': ', ', ', '. '))}{self.one(places)}"
+
+    def attributes_later(self) -> str:
+        """Return "a star above a cube, the star is pink and the cube is blue" and the like; of one thing "a star, make it pink"."""
+        solids = [self.call(k, "solid") for k in range(len(self.scene.things))]
+        wears = [str(self.one((" and ", ", "))).join(w for w in self.said(k)[:2] if w) for k in range(len(solids))]
+        if len(solids) == 1:
+            if self.chance(0.2):
+                size, color, solid = self.said(0)
+                return self.framed(_a(f"{size} {solid}".strip())) + f"{self.one((', color', ', in', '. color:'))} {color}"
+            one = f"{_a(wears[0])} one"
+            tails = (f", and make it {wears[0]}", f". make it {wears[0]}", f", {wears[0]}", f". {one}", f", {one} please",
+                     f". it is {wears[0]}", f". it should be {wears[0]}")  # fmt: skip
+            return self.framed(_a(solids[0])) + str(self.one(tails))
+        if solids[0] == solids[1]:
+            return ""
+        i, relation, j = self.pair()
+        place, side, other = self.place(relation), _SIDES["en"][relation], _SIDES["en"][INVERSE[relation]]
+        a, b = (_a(solids[k]) if self.chance(0.7) else solids[k] for k in (i, j))
+        (x, y), (p, q) = (solids[i], solids[j]), (wears[i], wears[j])
+        return str(
+            self.one(
+                (
+                    f"{self.framed(f'{a} {place} {b}')}, {x} is {p}, {y} is {q}",
+                    f"{self.framed(f'{a} {place} {b}')}. the {x} is {p} and the {y} is {q}",
+                    f"{self.framed(f'{a} and {b}', plural=True)}. the {x} is {p} and is {place} the {y}, which is {q}",
+                    f"{self.framed(f'{a} and {b}', plural=True)}. the {x} is {p}, the {y} is {q}, the {x} is {self.one(side)}",
+                    f"{self.framed(f'{a} {self.one(side)} and {b} {self.one(other)}')}, {x} {p}, {y} {q}",
+                )
+            )
+        )
+
+    def without_a_place(self) -> str:
+        """Return the things and nothing of where they are."""
+        order = self.rng.permutation(len(self.scene.things))
+        names = [self.thing(int(k), True) for k in order]
+        if len(names) == 3:
+            text = str(self.one(("{}, {} and {}", "{}, {}, and {}", "{}, {}, {}", "{} and {} and {}"))).format(*names)
+            return self.framed(text, plural=True)
+        joins = ["{} and {}", "{} and {}", "{} and {}", "{}, {}", "{} with {}", "{} + {}", "{} & {}", "{} and also {}",
+                 "{} together with {}", "both {} and {}", "{} plus {}"]  # fmt: skip
+        if self.scene.stated[0][1] in ("left_of", "right_of"):
+            joins += ["{} next to {}", "{} beside {}", "{} by the side of {}"]
+        return self.framed(str(self.one(joins)).format(*names), plural=True)
+
+    def placing(self) -> str:
+        """Return what puts one thing beside another, "put a red ball on top of a blue box" and the like."""
+        i, relation, j = self.pair()
+        a, b, place, its = self.thing(i, True), self.thing(j, True), self.place(relation), self.one(_ITS[relation])
+        put = self.one(("put", "place", "set", "please put", "please place", "draw", "can you put", "i want you to put"))
+        should = self.one(("there should be", "i want", "i'd like", "put", "draw", "place", "you see", "there goes"))
+        return str(
+            self.one(
+                (
+                    f"{put} {a} {place} {b}",
+                    f"{put} {a} {place} {b}",
+                    f"{place} {b}, {put} {a}",
+                    f"{place} {b} {should} {a}",
+                    f"draw {b} and put {a} {its}",
+                    f"{b}, then {its} {a}",
+                    f"{a} should be {place} {b}",
+                    f"i wish there was {a} {place} {b}",
+                    f"{b}, and {its} {should} {a}",
+                )
+            )
+        )
+
+    def framed(self, phrase: str, plural: bool = False) -> str:
+        """Return a noun phrase in a frame of training; `plural`: in none that speaks of one thing."""
+        single = ("this is {}", "there is {}", "there's {}", "one {}") if plural else ()
+        frames = [f for f in self.trained_frames("noun") if f not in single and not f.endswith("?")]
+        frames += ["{}"] * 12 + (["there are {}"] if plural else [])
+        return str(self.one(frames)).format(phrase)
+
     def alike(self) -> str:
         size, color, solid = self.said(0)
-        many = {
-            "box": "boxes",
-            "cross": "crosses",
-            "torus": "tori",
-            "dice": "dice",
-            "square box": "square boxes",
-            "arch": "arches",
-            "plus": "pluses",
-            "octahedron": "octahedra",
-            "starfish": "starfish",
-        }.get(solid, f"{solid}s")
-        counts = ("two", "2", "a pair of", "two identical", "a couple of")
+        if self.chance(0.2):
+            size = color = ""
+        counts = ["two", "two", "2", "a pair of", "two identical", "a couple of", "two of the same"]
         if len(self.scene.things) == 3:
-            counts = ("three", "3", "three identical", "a trio of", "three of the same")
-        name = f"{self.one(counts)} {size} {color} {many}"
-        frames = [
-            f
-            for f in FRAMES["en"]["noun"]
-            if ("en", f) not in _HELD_FRAMES and f not in ("this is {}", "there is {}", "there's {}")
-        ]
-        return " ".join(str(self.one([*frames, "there are {}"])).format(name).split())
+            counts = ["three", "three", "3", "three identical", "a trio of", "three of the same"]
+        count = self.one([*counts, ""])
+        return " ".join(self.framed(f"{count} {size} {color} {_plural(solid)}", plural=True).split())
 
 
 class _Korean(_Speaker):
@@ -411,6 +569,9 @@ class _Korean(_Speaker):
 
     def sentence(self, held_out: bool) -> str:
         stated = list(self.scene.stated)
+        special = "" if held_out else self.seldom()
+        if special:
+            return special
         if not stated:
             wording = self.wording(held_out, ("noun", "noun", "clause"))
             if wording.kind == "noun":
@@ -476,7 +637,7 @@ class _Korean(_Speaker):
                     letter: name,
                     f"{letter}이": josa(name, "이/가"),
                     f"{letter}은": josa(name, "은/는"),
-                    f"{letter}와": josa(name, "와/과"),
+                    f"{letter}와": self.joined(name),
                     f"{letter}의": f"{name}의" if self.rng.random() < 0.5 else name,
                 }
         if relation is not None:
@@ -484,10 +645,15 @@ class _Korean(_Speaker):
             names |= {
                 "p": place,
                 "q": self.place(INVERSE[relation]),
+                "oa이": self.the_one(i),
+                "그": self.one(("그", "그", "그", "그거", "그것", "걔")),
+                "la": self.one(_BARE_SIDES["ko"][relation]),
+                "lb": self.one(_BARE_SIDES["ko"][INVERSE[relation]]),
                 "sa": self.one(_SIDES["ko"][relation]),
                 "sb": self.one(_SIDES["ko"][INVERSE[relation]]),
                 "n": self.one(_COUNTS["ko"][len(self.scene.things)]),
             }
+            body = body.replace("그 {p}", "{그} {p}")
             if "그 {q}" in body or "{q}에 " in body:
                 names["q"] = self.one(_SIDES["ko"][INVERSE[relation]])
         return body.format(**names, v=verb)
@@ -519,9 +685,115 @@ class _Korean(_Speaker):
                 name = self.one(
                     (f"{other} 말고 {name}", f"{josa(other, '이/가')} 아니라 {name}", f"{other} 없이 {name}")
                 )
+        elif modify and self.chance(0.06):
+            name = f"{name} 하나"
         if modify and self.moving(index) != "still":
             name = f"{self.verb(self.moving(index)).modifying} {name}"
         return name
+
+    def joined(self, name: str) -> str:
+        """Return a name with one of the particles for "and"."""
+        return josa(name, str(self.one(("와/과", "와/과", "와/과", "이랑/랑", "하고/하고"))))
+
+    def the_one(self, index: int) -> str:
+        """Return a thing as the subject, "the red one" where a colour tells which, else by its name."""
+        if self.colors_differ() and self.chance(0.6):
+            return f"{self.call(index, 'color')} {self.one(('게', '게', '것이', '거가', '쪽이'))}"
+        return josa(self.again(index), "이/가")
+
+    def two_of_a_kind(self) -> str:
+        """Return "공 두 개: 빨간 거 왼쪽, 파란 거 오른쪽" and the like."""
+        i, relation, j = self.pair()
+        first, second = self.dressed(i), self.dressed(j)
+        solid, there, here = self.call(i, "solid"), _BARE_SIDES["ko"][relation], _BARE_SIDES["ko"][INVERSE[relation]]
+        counted = self.one((f"{solid} 두 개", f"{solid} 2개", f"두 개의 {solid}", f"{solid} 둘"))
+        a, b, thing = self.one(there), self.one(here), self.one(("거", "것", "건", "게", solid))
+        ends = self.one(("", "에", "에 있어", "에 그려줘", "에 있다"))
+        linked = josa(counted, "이/가")
+        return str(
+            self.one(
+                (
+                    f"{counted}{self.one((': ', ', ', '. '))}{first} {thing} {a}, {second} {thing} {b}",
+                    f"{linked} 있는데 {first} {thing} {a}, {second} {thing} {b}{ends}",
+                    f"{counted}인데 {first} 건 {a}, {second} 건 {b}",
+                    f"{self.one(FRAMED_KO).format(counted)}. {first} {self.one(('게', '것이', '건'))} {josa(a, '이야/야')}",
+                    f"{first} {thing} {a}에 {second} {thing} {b}에 {linked} 있다",
+                    f"{a} {first} {solid}, {b} {second} {solid}",
+                )
+            )
+        )
+
+    def attributes_later(self) -> str:
+        """Return "별이랑 상자, 별은 노란색 상자는 까만색이고 별이 위" and the like; of one thing "별 하나, 색은 노랑"."""
+        solids = [self.call(k, "solid") for k in range(len(self.scene.things))]
+        colors = [self.call(k, "color") for k in range(len(solids))]
+        colors = [name if name.endswith(("색", "랑", "강")) else COLOR_NOUN[thing.color]
+                  for name, thing in zip(colors, self.scene.things, strict=True)]  # fmt: skip
+        if len(solids) == 1:
+            size = self.call(0, "size") if self.sized[0] else ""
+            name = f"{size} {solids[0]}{self.one(('', ' 하나'))}".strip()
+            color, colored = colors[0], josa(colors[0], "으로/로")
+            tails = (f", 색은 {color}", f". 색은 {color}", f", {colored}", f". {color}", f", {self.call(0, 'color')} 거",
+                     f"인데 색이 {color}", f", 색깔은 {color}", f"인데 {color}")  # fmt: skip
+            return name + str(self.one(tails))
+        if solids[0] == solids[1]:
+            return ""
+        i, relation, j = self.pair()
+        a, b = self.one(_BARE_SIDES["ko"][relation]), self.one(_BARE_SIDES["ko"][INVERSE[relation]])
+        sizes = [self.call(k, "size") if self.sized[k] else "" for k in (i, j)]
+        (x, y), (p, q) = (solids[i], solids[j]), (f"{sizes[0]} {colors[i]}".strip(), f"{sizes[1]} {colors[j]}".strip())
+        first, second = josa(x, "은/는"), josa(y, "은/는")
+        both = str(self.one(FRAMED_KO)).format(f"{self.joined(x)} {y}")
+        place = self.place(relation)
+        return str(
+            self.one(
+                (
+                    f"{both}. {first} {p}, {second} {q}이고 {josa(x, '이/가')} {a}",
+                    f"{both}. {first} {p} {a}에, {second} {q} {b}에",
+                    f"{y} {place}에 {x}. {first} {p} {second} {q}",
+                    f"{y} {place}에 {x}, {x} 색은 {p}, {y} 색은 {q}",
+                    f"{josa(x, '이/가')} {a}, {josa(y, '이/가')} {b}. {first} {p}, {second} {q}",
+                )
+            )
+        )
+
+    def without_a_place(self) -> str:
+        """Return the things and nothing of where they are."""
+        order = self.rng.permutation(len(self.scene.things))
+        names = [self.thing(int(k), True) for k in order]
+        if len(names) == 3:
+            text = self.one((f"{names[0]}, {names[1]}, {names[2]}", f"{self.joined(names[0])} {self.joined(names[1])} {names[2]}"))
+            return _framed(str(self.one(self.trained_frames("noun"))), str(text))
+        first, second = names
+        joins = [f"{self.joined(first)} {second}"] * 4
+        joins += [f"{first}, {second}", f"{first} 그리고 {second}", f"{first} 하나 {second} 하나", f"{first} 하나랑 {second} 하나"]
+        if self.scene.stated[0][1] in ("left_of", "right_of"):
+            joins += [f"{first} 옆에 {second}", f"{first} 옆에 있는 {second}"]
+        return _framed(str(self.one(self.trained_frames("noun"))), str(self.one(joins)))
+
+    def placing(self) -> str:
+        """Return what puts one thing beside another, "빨간 공을 파란 상자 위에 놔줘" and the like."""
+        i, relation, j = self.pair()
+        a, b, place = self.thing(i, True), self.thing(j, True), self.place(relation)
+        put = self.one(("놓아줘", "놔줘", "놔 주세요", "놓아 주세요", "두세요", "그려줘", "그려 주세요", "배치해 주세요", "놓자"))
+        at = self.one(("에", "에", "에다", "에다가"))
+        be = self.one(("있게 그려줘", "있게 해줘", "있어야 해", "있으면 좋겠어", "있도록 그려 주세요", "있는 걸로", "있어"))
+        it = self.one(("그", "그거", "그것", "걔", "거기"))
+        return str(
+            self.one(
+                (
+                    f"{josa(a, '을/를')} {b} {place}{at} {put}",
+                    f"{b} {place}{at} {josa(a, '을/를')} {put}",
+                    f"{b} {place}{at} {a} {self.one(('하나', '좀', '하나만'))} {put}",
+                    f"{josa(a, '이/가')} {b} {place}에 {be}",
+                    f"{josa(a, '은/는')} {b} {place}에 {be}",
+                    f"{josa(b, '을/를')} 그리고 {it} {place}에 {josa(a, '을/를')} {put}",
+                    f"{b} 그리고 {it} {place}에 {a} {put}",
+                    f"{josa(b, '이/가')} 있는데 {it} {place}에 {josa(a, '이/가')} {be}",
+                    f"{josa(a, '을/를')} {b} {place}에",
+                )
+            )
+        )
 
     def thing_en(self, what: str, index: int) -> str:
         return str(self.one(COLORS["en"][self.scene.things[index].color].known[:2]))
@@ -533,7 +805,10 @@ class _Korean(_Speaker):
         return str(self.one((f"그 {name}", name)))
 
     def alike(self) -> str:
-        name = " ".join(w for w in self.said(0) if w)
+        size, color, solid = self.said(0)
+        if self.chance(0.2):
+            size = color = ""
+        name = " ".join(w for w in (size, color, solid) if w)
         counted, alone, digit = ("세", "셋", 3) if len(self.scene.things) == 3 else ("두", "둘", 2)
         name = self.one(
             (
@@ -541,17 +816,32 @@ class _Korean(_Speaker):
                 f"{counted} 개의 {name}",
                 f"{name} {digit}개",
                 f"똑같은 {name} {counted} 개",
+                f"{name} {counted}개",
                 f"{name} {alone}",
+                f"{name}들",
             )
         )
-        return _framed(
-            str(
-                self.one(
-                    [f for f in FRAMES["ko"]["noun"] if ("ko", f) not in _HELD_FRAMES and "하나" not in f]
-                )
-            ),
-            name,
-        )
+        return _framed(str(self.one([f for f in self.trained_frames("noun") if "하나" not in f])), name)
+
+
+def _a(phrase: str) -> str:
+    """Return an English phrase with its indefinite article."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def _plural(solid: str) -> str:
+    irregular = {
+        "box": "boxes",
+        "cross": "crosses",
+        "torus": "tori",
+        "dice": "dice",
+        "square box": "square boxes",
+        "arch": "arches",
+        "plus": "pluses",
+        "octahedron": "octahedra",
+        "starfish": "starfish",
+    }
+    return irregular.get(solid, f"{solid}s")
 
 
 def other_colors(thing: Thing) -> list[str]:

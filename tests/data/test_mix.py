@@ -10,7 +10,7 @@ from onnuri.data.mix import KINDS, SIGHTS, MixConfig, Mixer, alike_codes
 from onnuri.evaluation import image as see
 from onnuri.evaluation import shape as touch
 from onnuri.modality import LANGUAGES, MEDIA, TABLE
-from onnuri.world import image, shape
+from onnuri.world import image, shape, wordings
 from onnuri.world.scene import sample_scene
 from onnuri.world.tasks import COMPARISONS
 
@@ -202,6 +202,18 @@ def test_people_are_given_and_never_answered_with():
         assert texts and sum(s.column == "people" for s in texts) >= 0.3 * len(texts), kind
         last = [s[-1] for s in sequences if s[-1].medium == "text"]
         assert all(s.column != "people" or kind == "ask" for s in last), kind
+
+
+def test_a_motion_is_left_out_only_where_no_motion_is_wanted(monkeypatch):
+    """In half of the sentences for a picture or a shape; never where a video, a translation or an answer follows."""
+    said: list[bool] = []
+    say = wordings.say
+    monkeypatch.setattr(wordings, "say", lambda *args, **given: said.append(given.get("motion", True)) or say(*args, **given))
+    for kinds, share in (({"draw": 1.0, "video": 0.0}, 0.5), ({"draw": 1.0, "video": 1.0}, 1.0), ({"translate": 1.0}, 1.0),
+                         ({"ask": 1.0}, 1.0)):
+        said.clear()
+        drawn(only(people=1.0, **kinds), 400)
+        assert said and abs(np.mean(said) - share) < (0.1 if share < 1 else 1e-9), kinds
 
 
 @pytest.mark.slow

@@ -111,3 +111,17 @@ def test_a_middle_that_bends_is_not_followed():
     row = depth.Row(0, 1, 20)
     with pytest.raises(depth.NotAffine, match="of layer"):
         depth.extend(row, [counted(row.cut(r), bent) for r in depth.REPEATS])
+
+
+def test_every_layer_that_is_judged_as_the_middle_is():
+    """One before, units of two, one after: of six units the two in the middle and, as their neighbours, two more."""
+    row = depth.Row(1, 2, 6, 1)
+    refused = []
+    for bump in range(row.layers):
+        windows = {(phase, k): Window(Counter(), Counter(activations=100 + 7 * k + (k == bump and phase == "backward")))
+                   for phase in ("forward", "backward") for k in range(row.layers)}
+        try:
+            depth._middle(row, windows)
+        except depth.NotAffine:
+            refused.append(bump)
+    assert row.layers == 14 and refused == list(range(3, 11))

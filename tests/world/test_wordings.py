@@ -1,6 +1,7 @@
 """People's wordings: many, a fifth never in training, names of nothing that is held out, and true of the scene."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from onnuri.modality import LANGUAGES
 from onnuri.world import synonyms, wordings
 from onnuri.world.grammar import parse
-from onnuri.world.scene import HELD_OUT, SOLIDS, sample_edit, sample_scene
+from onnuri.world.scene import HELD_OUT, SOLIDS, Scene, Thing, sample_edit, sample_scene
 from onnuri.world.tasks import answer, kind_of, question
 from onnuri.world.words import COLOR
 
@@ -87,10 +88,18 @@ def test_instructions_name_the_thing_and_the_value():
 
 @pytest.mark.parametrize(("objects", "numbers"), [(2, r"two|2|pair|couple|두|둘"), (3, r"three|3|trio|세 |셋")])
 def test_things_that_are_alike_are_counted(objects, numbers):
+    """Or are said by a plural, "balls" and "공들"."""
+    counted = plain = 0
     for seed in range(40):
         for language in LANGUAGES:
-            said = wordings.doubled(sample_scene(seed, objects=objects), language, np.random.default_rng(seed))
-            assert re.search(numbers, said), said
+            scene = sample_scene(seed, objects=objects)
+            said = wordings.doubled(scene, language, np.random.default_rng(seed))
+            many = [n if language == "ko" else wordings._plural(n) for n in synonyms.SOLIDS[language][scene.things[0].solid].known]
+            assert any(n in said for n in many), said
+            counted += bool(re.search(numbers, said))
+            plain += language == "en" or "들" in said
+            assert re.search(numbers, said) or language == "en" or "들" in said, said
+    assert counted > 55 and plain < 60
 
 
 def test_a_colour_may_be_left_out_and_a_solid_never():
@@ -105,3 +114,67 @@ def test_a_colour_may_be_left_out_and_a_solid_never():
             left_out += not any(w in said for w in words)
             assert any(n in said for n in synonyms.SOLIDS[language][scene.things[0].solid].known), said
     assert 30 < left_out < 240
+
+
+class Dice:
+    """Stands for a random generator: the same option of every list, the same share."""
+
+    def __init__(self, option: int, share: float) -> None:
+        self.option, self.share = option, share
+
+    def integers(self, end: int) -> int:
+        return self.option % int(end)
+
+    def random(self) -> float:
+        return self.share
+
+    def permutation(self, count: int) -> list[int]:
+        return list(range(count))
+
+
+def placed(solid: str, color: str, size: str, x: float, z: float) -> Thing:
+    return Thing(solid=solid, color=color, size=size, motion="still", x=x, z=z)
+
+
+RED = placed("sphere", "red", "small", 0.0, 0.5)
+SCENES = {
+    "attributes_later": Scene(things=(RED, placed("cube", "blue", "large", 0.0, -0.5)), stated=((0, "above", 1),)),
+    "two_of_a_kind": Scene(things=(placed("sphere", "red", "small", -0.5, 0.0), placed("sphere", "blue", "large", 0.5, 0.0)),
+                           stated=((0, "left_of", 1),)),
+    "one_later": Scene(things=(RED,)),
+}
+SCENES |= {"placing": SCENES["attributes_later"], "without_a_place": SCENES["two_of_a_kind"]}
+"""a small red sphere above a large blue cube, or left of a large blue sphere; or alone"""
+SELDOM = [line.split("|") for line in Path(__file__).with_name("seldom.txt").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(("language", "kind", "share", "option", "sentence"), SELDOM)
+def test_kinds_of_some_scenes_are_true_of_them(language, kind, share, option, sentence):
+    """Against sentences that were read one by one."""
+    speaker = wordings._English if language == "en" else wordings._Korean
+    speaks = speaker(SCENES[kind], Dice(int(option), float(share)), True, True, False)
+    speaks.article = "a"
+    assert getattr(speaks, "attributes_later" if kind == "one_later" else kind)() == sentence
+
+
+MOVING = Scene(things=(RED, Thing(solid="cube", color="blue", size="large", motion="rise", x=0.0, z=-0.5)),
+               stated=((0, "above", 1),))
+
+
+@pytest.mark.parametrize(("scene", "full", "motion", "kinds"), [
+    (SCENES["placing"], True, True, {"attributes_later", "placing"}),
+    (SCENES["placing"], False, True, {"attributes_later", "placing", "without_a_place"}),
+    (SCENES["two_of_a_kind"], True, True, {"two_of_a_kind"}),
+    (SCENES["one_later"], True, True, {"attributes_later"}),
+    (MOVING, True, True, {"placing"}),  # a motion that the sentence does not say would be anyone's guess
+    (MOVING, True, False, {"attributes_later", "placing"}),
+])
+def test_a_kind_is_said_only_of_scenes_that_it_says_whole(monkeypatch, scene, full, motion, kinds):
+    every = {"two_of_a_kind", "attributes_later", "without_a_place", "placing"}
+    for speaker in (wordings._English, wordings._Korean):
+        for kind in every:
+            monkeypatch.setattr(speaker, kind, lambda self, kind=kind: kind)
+        sentences = {speaker(scene, np.random.default_rng(seed), full, motion, False).sentence(False) for seed in range(300)}
+        assert sentences & every == kinds
+        held = {speaker(scene, np.random.default_rng(seed), full, motion, False).sentence(True) for seed in range(100)}
+        assert not held & every
