@@ -179,23 +179,37 @@ def words() -> str | None:
                         table(["whole scenes, %, by objects", "1", "2", "3"], objects)])
 
 
+SENTENCES = {"fresh": "a stranger's, not seen before", "people": "the project's own",
+             "strangers": "two other strangers', which showed what training lacked"}
+"""whose sentences a file of `benchmarks/sentences` holds"""
+
+
+def sentences() -> str | None:
+    """Whole scenes from sentences written by hand, by who wrote them and what they name."""
+    reports = {name: found for name in SENTENCES if (found := read(name))}
+    groups = list(dict.fromkeys(key for found in reports.values() for key in found if key not in ("machine", "rows")))
+    rows = [[f"{len(found['rows'])}: {SENTENCES[name]}", *(
+        f"{100 * found[key]['scenes']:.0f} ({found[key]['sentences']})" if key in found else "–" for key in groups)]
+        for name, found in reports.items()]
+    return table(["whole scenes, % (sentences)", *groups], rows) if reports else None
+
+
 def words_line(korean: bool = False) -> str | None:
     """How far people's words are understood."""
-    typed, held = read("people"), read("words")
-    if not typed or not held:
+    fresh, held = read("fresh"), read("words")
+    if not fresh or not held:
         return None
-    one, two = (round(100 * typed[f"{n} objects"]["scenes"]) for n in (1, 2))
-    fresh, updown = held["objects"]["wordings held out"], [held["relations"][k]["scenes"] for k in ("above", "below")]
-    kept = [round(100 * fresh[n]["scenes"]) for n in ("1", "2")]
-    both = round(100 * sum(updown) / 2)
+    one, two, updown, apart, alike = (round(100 * fresh[key]["scenes"]) for key in (
+        "1 objects", "2 objects", "above and below", "without a place", "alike"))
     alone = round(100 * min(r["scenes"] for r in held["names alone"].values()))
     if korean:
-        return (f"손으로 쓴 문장 {len(typed['rows'])}개로 그린 그림에서 말한 것이 모두 맞은 비율은 물체 하나 **{one} %**, "
-                f"둘 **{two} %**; 학습에서 뺀 표현으로는 {kept[0]} %와 {kept[1]} %; 위와 아래 {both} %; "
-                f"이름 하나만 쓴 말(\"공\") {alone} %.")
-    return (f"Pictures of {len(typed['rows'])} sentences that were typed by hand are wholly right in **{one} %** with one thing "
-            f"and **{two} %** with two; of wordings held out of training, {kept[0]} and {kept[1]} %; above and below, {both} %; a "
-            f"name and nothing more (\"cube\"), {alone} %.")
+        return (f"이 프로젝트를 본 적 없는 사람이 쓴 문장 {len(fresh['rows'])}개(재기 전에는 아무도 읽지 않음)로 그린 그림에서 "
+                f"말한 것이 모두 맞은 비율은 물체 하나 **{one} %**, 둘 **{two} %**(위와 아래 {updown} %), "
+                f"자리를 말하지 않은 둘 {apart} %, 똑같은 둘이나 셋 {alike} %; 이름 하나만 쓴 말(\"공\") {alone} %.")
+    return (f"Pictures of {len(fresh['rows'])} sentences that a stranger to the project typed, which nobody here had read "
+            f"before, are wholly right in **{one} %** with one thing, **{two} %** with two ({updown} % above or below), "
+            f"{apart} % with two and no place, {alike} % with two or three alike; of a name and nothing more (\"cube\"), "
+            f"in {alone} %.")
 
 
 def further() -> str | None:
@@ -313,7 +327,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed, "serve": serve,
     "matrix-readme": matrix_readme, "matrix-readme-ko": lambda: matrix_readme(True), "planner-line": planner_line,
     "planner-line-ko": lambda: planner_line(True), "demo": demo, "demo-ko": lambda: demo(True), "gallery": gallery,
-    "words": words, "words-line": words_line, "words-line-ko": lambda: words_line(True),
+    "words": words, "sentences": sentences, "words-line": words_line, "words-line-ko": lambda: words_line(True),
     "gallery-line": gallery_line, "gallery-line-ko": lambda: gallery_line(True),
     "planner": planner, "forecasts": forecasts, "twins": twins, "dryrun": dryrun,
 }

@@ -1,7 +1,7 @@
 """Change one line of the library at a time and see whether a test notices: the measure of what tests guard.
 
 Draws mutants at random (by a seed) from the functions of some folders, applies each to a copy of the project, runs the tests
-of `make test` (those nearest first, ending at the first failure), and writes a table. What is changed: a comparison, an
+of `make test` (those nearest first, then all, ending at the first failure), and writes a table. What is changed: a comparison, an
 operator of arithmetic, `and` and `or`, a condition, a number within a function, a statement that is left out, a keyword
 argument that is left out. Not drawn from: docstrings, messages of errors, type annotations, `assert`, defaults of configuration
 classes (a budget of 70 minutes is not right or wrong).
@@ -17,12 +17,14 @@ import copy
 import json
 import os
 import platform
+import queue
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +40,8 @@ NEAREST = {
     "model": ["tests/model", "tests/decoding", "tests/training", "tests/test_end_to_end.py", "tests/recipes"],
     "codecs": ["tests/codecs", "tests/data", "tests/model", "tests/evaluation", "tests/test_end_to_end.py"],
 }
-"""the tests that are run for a folder, in order; `make test` has more, so a survivor here may still die there"""
+"""the tests that are run first for a folder, in order; what survives them meets the whole of `make test`"""
+WHOLE = "make test"
 
 
 @dataclass(frozen=True)
@@ -197,17 +200,20 @@ def drawn(folders: tuple[str, ...], count: int, seed: int) -> list[Mutant]:
     return found
 
 
-def killed_by(mutant: Mutant, folder: Path, limit_seconds: float, show: bool = False) -> str | None:
-    """Return the test that fails, "did not end" for a run beyond the limit, or None where all pass."""
+def killed_by(mutant: Mutant, folder: Path, limit_seconds: float, whole: bool = True, show: bool = False) -> str | None:
+    """Return the test that fails, "did not end" for a run beyond the limit, or None where all pass. `whole`: what survives the
+    tests nearest to its file meets all others."""
     target = folder / mutant.path
     original = target.read_text(encoding="utf-8")
     target.write_text(mutant.source, encoding="utf-8")
     try:
         _, part, module = mutant.path.split("/")
         own = f"tests/{part}/test_{module}"
-        for tests in [own] * (folder / own).exists() + NEAREST[part]:
+        suites = ([own] if (folder / own).exists() else []) + NEAREST[part] + ([WHOLE] if whole else [])
+        for tests in suites:
+            selected = ["-n", "2", "--dist", "worksteal"] if tests == WHOLE else [tests]
             try:
-                done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests], cwd=folder,
+                done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *selected], cwd=folder,
                                       env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
                                       capture_output=True, text=True, timeout=limit_seconds)
             except subprocess.TimeoutExpired:
@@ -235,10 +241,23 @@ def earlier(path: Path, mutants: list[Mutant]) -> list[dict[str, object]]:
     return rows
 
 
+def tried(k: int, mutant: Mutant, folders: queue.Queue[Path], limit_seconds: float, whole: bool, show: bool) -> dict[str, object]:
+    """Run the tests against a mutant in a free copy of the project; return its row of the table."""
+    folder, began = folders.get(), time.time()
+    try:
+        killer = killed_by(mutant, folder, limit_seconds, whole, show)
+    finally:
+        folders.put(folder)
+    print(f"{k:3} {'killed  ' if killer else 'SURVIVES'} {mutant.path}:{mutant.line} {time.time() - began:.0f} s\n"
+          f"      - {mutant.before}\n      + {mutant.after}\n      {killer or ''}", flush=True)
+    return {"path": mutant.path, "line": mutant.line, "before": mutant.before, "after": mutant.after, "killer": killer}
+
+
 def main(count: int = 40, seed: int = 1, folders: tuple[str, ...] = ("training", "model", "codecs"), only: int | None = None,
-         limit_seconds: float = 900.0, dry: bool = False, go_on: bool = False,
+         limit_seconds: float = 900.0, dry: bool = False, go_on: bool = False, lanes: int = 1, whole: bool = True,
          json_path: Path = ROOT / "benchmarks/results/mutants.json") -> None:
-    """Draw mutants and run the tests against each. `--go-on`: after the last that the table holds."""
+    """Draw mutants and run the tests against each. `--go-on`: after the last that the table holds. `--lanes`: how many at a time.
+    `--no-whole`: only the tests nearest to each file."""
     mutants = drawn(folders, count, seed)
     if dry:
         for k, m in enumerate(mutants):
@@ -247,19 +266,16 @@ def main(count: int = 40, seed: int = 1, folders: tuple[str, ...] = ("training",
     rows: list[dict[str, object]] = []
     if go_on and only is None:
         rows = earlier(json_path, mutants)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "onnuri"
-        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "out", ".mypy_cache"))
-        (folder / ".venv").symlink_to(ROOT / ".venv")
-        for k, mutant in enumerate(mutants):
-            if k < len(rows) or only not in (None, k):
-                continue
-            began = time.time()
-            killer = killed_by(mutant, folder, limit_seconds, only is not None)
-            rows.append({"path": mutant.path, "line": mutant.line, "before": mutant.before, "after": mutant.after,
-                         "killer": killer})
-            print(f"{k:3} {'killed  ' if killer else 'SURVIVES'} {mutant.path}:{mutant.line} {time.time() - began:.0f} s\n"
-                  f"      - {mutant.before}\n      + {mutant.after}\n      {killer or ''}", flush=True)
+    todo = [(k, mutant) for k, mutant in enumerate(mutants) if k >= len(rows) and only in (None, k)]
+    free: queue.Queue[Path] = queue.Queue()
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(lanes) as pool:
+        for lane in range(lanes):
+            folder = Path(scratch) / str(lane) / "onnuri"
+            shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "out", ".mypy_cache"))
+            (folder / ".venv").symlink_to(ROOT / ".venv")
+            free.put(folder)
+        for row in pool.map(lambda one: tried(*one, free, limit_seconds, whole, only is not None), todo):
+            rows.append(row)
             if only is None:  # after each: a run takes an hour
                 json_path.write_text(json.dumps({
                     "seed": seed, "count": len(rows), "killed": sum(r["killer"] is not None for r in rows), "folders": folders,

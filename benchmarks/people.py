@@ -1,10 +1,10 @@
 """Sentences as people type them, and what each should show: whole scenes drawn from them.
 
-    python benchmarks/people.py [--sentences people|strangers|FILE] [--folder MODEL] [--seeds 3]
+    python benchmarks/people.py [--sentences people|strangers|fresh|FILE] [--folder MODEL] [--seeds 3]
 
 `sentences/people.json`: sixty, written by someone who had written for `world/wordings.py` before and did not open it for them.
-`sentences/strangers.json`: 160, by someone who had never seen the project; they showed which kinds training lacked (session
-12), so they are no test any more. Whole scenes are right when the oracle sees all that is said and nothing more; what is not
+`sentences/strangers.json`: 280, by two who had never seen the project; they showed which kinds training lacked (session 12), so
+they are no test any more. `sentences/fresh.json`: 120, by a third, read by nobody here before they were measured. Whole scenes are right when the oracle sees all that is said and nothing more; what is not
 said (a size, a colour, a place) may be any. Writes `results/NAME.json`.
 """
 
@@ -55,7 +55,7 @@ def description(means: str) -> tuple[Description, frozenset[tuple[int, Any, int]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sentences", default="people", help="people, strangers, or a file of [{said, means}]")
+    parser.add_argument("--sentences", default="people", help="people, strangers, fresh, or a file of [{said, means}]")
     parser.add_argument("--folder", type=Path, default=onnuri.WEIGHTS / "laptop")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="default: results/NAME.json")

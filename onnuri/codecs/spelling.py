@@ -82,12 +82,22 @@ class Reading:
 
 
 def plain(sentence: str) -> str:
-    """Return the sentence in lower case and composed Unicode, with single spaces and without quotes and a final full stop."""
+    """Return the sentence in lower case and composed Unicode, with single spaces, a comma for parentheses, and without quotes,
+    faces (":)", "ㅎㅎ") and a final full stop."""
     text = unicodedata.normalize("NFKC", sentence).casefold()
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
-    text = re.sub(r"[\"“”„«»`*_]|'(?!\w)|(?<!\w)'", " ", text.replace("’", "'").replace("‘", "'"))
+    while (plainer := _plainer(text)) != text:  # what one rule leaves, an earlier one may read
+        text = plainer
+    return text
+
+
+def _plainer(text: str) -> str:
+    text = re.sub(r"[\"“”„«»`*_]|'(?!\w)|(?<!\w)'", " ", " ".join(text.split()).replace("’", "'").replace("‘", "'"))
+    text = re.sub(r"(?<![\u1100-\u11ff])[\u1100-\u11ff]+(?=[\s.,!?~]|$)", " ", text)  # "ㅎㅎ", as NFKC leaves it
+    text = re.sub(r"(?<!\S)[^\w\s+&]+(?!\S)", " ", text)  # faces
+    text = re.sub(r"\s*[(\[{]\s*", ", ", re.sub(r"\s*[)\]}]", "", text))  # "a torus (blue)" is "a torus, blue"
     text = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split()))
-    return text.rstrip(".!。…~").strip()
+    return text.rstrip(".!。…~").strip(" ,")
 
 
 class Spelling:
@@ -156,6 +166,9 @@ class Spelling:
             core = token.strip(_EDGE)
             if not core:
                 continue
+            if not re.search(r"\w", core):  # "+" and "&" are no words to be ignorant of
+                written.append(token)
+                continue
             before, after = token.split(core, 1)
             count += 1
             found = self.word(core)
@@ -163,8 +176,8 @@ class Spelling:
                 unknown.append(core)
             elif found != core:
                 corrected.append((core, found))
-            written.append(before.strip("\"'([") + (found or core) + after.rstrip(".!"))
-        return Reading(" ".join(written), tuple(unknown), count, tuple(corrected))
+            written.append(before.strip("\"'([") + (found or core) + after.replace("!", "."))
+        return Reading(" ".join(written).rstrip("."), tuple(unknown), count, tuple(corrected))
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 (one list a process)
     def word(self, core: str) -> str | None:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from onnuri import config
-from onnuri.codecs.spelling import plain
+from onnuri.codecs.spelling import COMMON, REAL, plain
 from onnuri.data.table import CAPTIONS, Table, edit_of
 from onnuri.modality import LANGUAGES, MEDIA, OBJECTS, TABLE, Language, Medium, Task
 from onnuri.world import wordings
-from onnuri.world.scene import HELD_OUT, RELATIONS, Scene
+from onnuri.world.scene import HELD_OUT, Scene
 from onnuri.world.tasks import COMPARISONS
 
 STILL: tuple[Medium, ...] = tuple(m for m in MEDIA if "motion" not in TABLE[m].carries)
@@ -80,6 +80,8 @@ class MixConfig(config.Config):
     """share of the given sentences that are in the wordings of people, drawn anew each time; the rest are the world's own"""
     slips: float = 0.0
     """share of the given sentences of people with a slip of the keyboard that the text front end did not mend"""
+    noise: float = 0.0
+    """share of the given sentences of people with up to three words that mean nothing here, as people say more than is asked"""
     loss_text: float = 2.0
     """weight in the loss of a medium's items, wanted or given; text is also what answers and instructions are in"""
     loss_image: float = 1.0
@@ -115,6 +117,9 @@ class Mixer:
         self.shares = _shares([getattr(settings, k) for k in KINDS])
         self.sights = _shares([settings.video if m == "video" else (1 - settings.video) / (len(SIGHTS) - 1) for m in SIGHTS])
         self._scene = functools.lru_cache(maxsize=None)(table.scene)
+        known = text.spelling.counts if text.spelling is not None else {}
+        foreign = sorted(word for word in COMMON | REAL if word not in known)
+        self.noise = {language: [w for w in foreign if w.isascii() == (language == "en")] for language in LANGUAGES}
 
     def draw(self, rng: np.random.Generator) -> list[Segment]:
         """One sequence's segments."""
@@ -166,7 +171,7 @@ class Mixer:
         if given and self._people(rng):
             sentence = wordings.say(self._scene(row), language, rng, full=rng.random() < 0.7,
                                     motion=not seen or rng.random() < 0.5)
-            return self._given(self._slipped(sentence, rng), language)
+            return self._given(self._slipped(self._among_noise(sentence, language, rng), rng), language)
         which = "s" if still else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
         sentence = self.table.text(row, f"{language}_{which}")
         return self._given(sentence, language) if given else self._wanted(sentence, language)
@@ -184,6 +189,15 @@ class Mixer:
 
     def _front(self, sentence: str) -> str:
         return plain(sentence) if self.text.spelling is not None else sentence
+
+    def _among_noise(self, sentence: str, language: Language, rng: np.random.Generator) -> str:
+        """The sentence, sometimes with words that name nothing of the world before, after or within it."""
+        if rng.random() >= self.settings.noise:
+            return sentence
+        extra = [str(word) for word in rng.choice(self.noise[language], int(rng.integers(1, 4)))]
+        words = sentence.split()
+        at = (0, len(words), int(rng.integers(len(words) + 1)))[int(rng.choice(3, p=(0.45, 0.45, 0.1)))]
+        return " ".join([*words[:at], *extra, *words[at:]])
 
     def _slipped(self, sentence: str, rng: np.random.Generator) -> str:
         """The sentence, sometimes with a letter left out, doubled or swapped with the next."""
@@ -274,7 +288,7 @@ class Mixer:
                 k: getattr(first, k) for k in ("solid", "color", "size")}) for thing in others)))
             # a larger thing could reach into its neighbour; two of a solid beside each other may be held out
             if all(first.radius <= thing.radius for thing in others) and not any(
-                    ("relation", r, first.solid, first.solid) in HELD_OUT for r in RELATIONS):
+                    ("relation", r, first.solid, first.solid) in HELD_OUT for _, r, _ in scene.relations()):
                 break
         codes = alike_codes(self.table.get(row, medium), medium, scene)
         return [self._given(wordings.doubled(alike, language, rng), language), Segment(medium, codes, None, 1.0)]

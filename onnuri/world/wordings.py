@@ -126,8 +126,18 @@ _FILLERS: dict[Language, tuple[str, ...]] = {
 }
 
 
+_GROWN: dict[str, tuple[str, ...]] = {
+    "small": ("작게", "조그맣게", "아주 작게", "조그마하게", "소형으로", "크기는 작게"),
+    "medium": ("중간 크기로", "보통 크기로", "적당한 크기로", "크기는 중간", "중형으로", "크기는 중간쯤"),
+    "large": ("크게", "커다랗게", "아주 크게", "큼직하게", "대형으로", "크기는 크게"),
+}
+"""how large a thing is to be drawn"""
 FRAMED_KO = ("{}", "{}", "{} 그려줘", "{} 보여줘", "{} 그려 주세요", "{} 만들어줘")
 """around names that more is said of in a second sentence"""
+
+
+_REQUESTS: dict[str, dict[str, list[str]]] = _TABLES["requests"]
+"""parts of a request, by language: any opening goes with any verb, any object and any closing"""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -157,10 +167,10 @@ def _lowest(names: list[tuple[Language, str]], share: float) -> frozenset[tuple[
 
 _HELD_FRAMES = _lowest(
     [(lang, f) for lang, kinds in FRAMES.items() for frames in kinds.values() for f in frames if f != "{}"],
-    0.12,
+    0.165,
 )
 _HELD_BODIES = _lowest(
-    [(lang, b) for lang, kinds in BODIES.items() for bodies in kinds.values() for b in bodies], 0.07
+    [(lang, b) for lang, kinds in BODIES.items() for bodies in kinds.values() for b in bodies], 0.055
 )
 WORDINGS: tuple[Wording, ...] = tuple(
     Wording(language, kind, frame, body)
@@ -241,6 +251,18 @@ class _Speaker:
     def trained_frames(self, kind: str) -> list[str]:
         """Return the frames that training says."""
         return [f for f in FRAMES[self.language][kind] if (self.language, f) not in _HELD_FRAMES]
+
+    def request(self) -> str:
+        """Return a frame around a noun phrase that is put together from parts: an opening, a verb, a closing."""
+        parts = _REQUESTS[self.language]
+        if self.language == "en":
+            verb = str(self.one(parts["ask"])).format(v=self.one(parts["verb"]), ving=self.one(parts["verbing"]))
+            frame = f"{self.one(parts['opening'])}{verb} {self.one(parts['object'])}{{}}{self.one(parts['closing'])}"
+        else:
+            stem, ending = self.one(parts["stem"]), self.one(parts["ending"])
+            verb = stem + self.one(("", "", " ")) + ending if self.chance(0.6) else self.one(parts["verb"])
+            frame = f"{self.one(parts['opening'])}{self.one(parts['object'])} {verb}{self.one(parts['closing'])}"
+        return frame
 
     def colors_differ(self) -> bool:
         """Whether a colour is said of everything and names one thing."""
@@ -335,13 +357,15 @@ class _English(_Speaker):
         if not stated:
             wording = self.wording(held_out, ("noun", "noun", "clause") if not held_out else ("noun",))
             if wording.kind == "noun":
-                return wording.frame.format(self.thing(0, True))
+                frame = self.request() if not held_out and self.chance(0.4) else wording.frame
+                return frame.format(self.thing(0, True))
             body = self.one(SINGLE["en"])
             verb = "verb" in body
             text = body.format(A=self.thing(0, not verb), verb=self.verb(0) if verb else "")
             return wording.frame.format(text)
         wording = self.wording(held_out)
-        text = wording.frame.format(self.body(wording.body, *stated[0]))
+        asks = wording.kind == "noun" and len(stated) == 1 and not held_out and self.chance(0.35)
+        text = (self.request() if asks else wording.frame).format(self.body(wording.body, *stated[0]))
         for i, relation, j in stated[1:]:
             bodies = [b for b in BODIES["en"]["clause"] if ("en", b) not in _HELD_BODIES]
             text = text.rstrip("?") + self.one(_JOINS) + self.body(str(self.one(bodies)), i, relation, j)
@@ -408,6 +432,8 @@ class _English(_Speaker):
                     f"{size} {solid} that is {color}",
                     f"{size} {solid} in {color}",
                     f"{color} {solid}, {size}".rstrip(", "),
+                    f"{size} {solid} ({color})",
+                    f"{color} {solid} ({size})".replace(" ()", ""),
                     f"{size} {solid} colored {color}",
                     f"{size} {color} colored {solid}",
                 )
@@ -549,6 +575,8 @@ class _English(_Speaker):
     def framed(self, phrase: str, plural: bool = False) -> str:
         """Return a noun phrase in a frame of training; `plural`: in none that speaks of one thing."""
         single = ("this is {}", "there is {}", "there's {}", "one {}") if plural else ()
+        if self.chance(0.4):
+            return self.request().format(phrase)
         frames = [f for f in self.trained_frames("noun") if f not in single and not f.endswith("?")]
         frames += ["{}"] * 12 + (["there are {}"] if plural else [])
         return str(self.one(frames)).format(phrase)
@@ -560,6 +588,9 @@ class _English(_Speaker):
         counts = ["two", "two", "2", "a pair of", "two identical", "a couple of", "two of the same"]
         if len(self.scene.things) == 3:
             counts = ["three", "three", "3", "three identical", "a trio of", "three of the same"]
+        if len(self.scene.things) == 2 and self.chance(0.08):
+            more = self.one(("another one just like it", "one more just like it", "another", "one more of the same"))
+            return f"{self.framed(_a(' '.join(w for w in (size, color, solid) if w)))} and {more}"
         count = self.one([*counts, ""])
         return " ".join(self.framed(f"{count} {size} {color} {_plural(solid)}", plural=True).split())
 
@@ -575,7 +606,8 @@ class _Korean(_Speaker):
         if not stated:
             wording = self.wording(held_out, ("noun", "noun", "clause"))
             if wording.kind == "noun":
-                return _framed(wording.frame, self.thing(0, True))
+                frame = self.request() if not held_out and self.chance(0.4) else wording.frame
+                return _framed(frame, self.thing(0, True))
             return self.ended(str(self.one(SINGLE["ko"])), wording.frame, (0, None, None), True)
         wording = self.wording(held_out)
         rest = stated[1:]
@@ -592,7 +624,7 @@ class _Korean(_Speaker):
                     if _hangul(phrase)
                     else f"{phrase}, {self.filled(body, *clause, '')}"
                 )
-            return _framed(wording.frame, phrase)
+            return _framed(self.request() if not rest and not held_out and self.chance(0.35) else wording.frame, phrase)
         clauses = [(wording.body, stated[0]), *((str(self.one(bodies)), c) for c in rest)]
         return " ".join(
             self.ended(body, wording.frame, clause, k == len(clauses) - 1)
@@ -685,6 +717,8 @@ class _Korean(_Speaker):
                 name = self.one(
                     (f"{other} 말고 {name}", f"{josa(other, '이/가')} 아니라 {name}", f"{other} 없이 {name}")
                 )
+        elif color and self.chance(0.03):
+            name = f"{size} {solid}({COLOR_NOUN[self.scene.things[index].color]})".strip()
         elif modify and self.chance(0.06):
             name = f"{name} 하나"
         if modify and self.moving(index) != "still":
@@ -731,8 +765,14 @@ class _Korean(_Speaker):
                   for name, thing in zip(colors, self.scene.things, strict=True)]  # fmt: skip
         if len(solids) == 1:
             size = self.call(0, "size") if self.sized[0] else ""
-            name = f"{size} {solids[0]}{self.one(('', ' 하나'))}".strip()
             color, colored = colors[0], josa(colors[0], "으로/로")
+            if self.chance(0.5):  # as adverbs: "별 하나 노란색으로 작게 그려줘"
+                grown = str(self.one(_GROWN[self.scene.things[0].size])) if size else ""
+                count = self.one(("", "", " 하나", " 하나만", " 한 개", " 한개만"))
+                ways = f"{colored} {grown}" if self.chance(0.5) else f"{grown} {colored}"
+                named = f"{solids[0]}{count}" if count or self.chance(0.5) else josa(solids[0], "을/를")
+                return " ".join(f"{named} {ways} {self.one(_REQUESTS['ko']['verb'])}".split())
+            name = f"{size} {solids[0]}{self.one(('', ' 하나'))}".strip()
             tails = (f", 색은 {color}", f". 색은 {color}", f", {colored}", f". {color}", f", {self.call(0, 'color')} 거",
                      f"인데 색이 {color}", f", 색깔은 {color}", f"인데 {color}")  # fmt: skip
             return name + str(self.one(tails))
@@ -763,22 +803,28 @@ class _Korean(_Speaker):
         names = [self.thing(int(k), True) for k in order]
         if len(names) == 3:
             text = self.one((f"{names[0]}, {names[1]}, {names[2]}", f"{self.joined(names[0])} {self.joined(names[1])} {names[2]}"))
-            return _framed(str(self.one(self.trained_frames("noun"))), str(text))
+            return _framed(self.asking(), str(text))
         first, second = names
         joins = [f"{self.joined(first)} {second}"] * 4
         joins += [f"{first}, {second}", f"{first} 그리고 {second}", f"{first} 하나 {second} 하나", f"{first} 하나랑 {second} 하나"]
         if self.scene.stated[0][1] in ("left_of", "right_of"):
             joins += [f"{first} 옆에 {second}", f"{first} 옆에 있는 {second}"]
-        return _framed(str(self.one(self.trained_frames("noun"))), str(self.one(joins)))
+        return _framed(self.asking(), str(self.one(joins)))
+
+    def asking(self) -> str:
+        """Return a frame of training around a noun phrase."""
+        return self.request() if self.chance(0.4) else str(self.one(self.trained_frames("noun")))
 
     def placing(self) -> str:
         """Return what puts one thing beside another, "빨간 공을 파란 상자 위에 놔줘" and the like."""
         i, relation, j = self.pair()
         a, b, place = self.thing(i, True), self.thing(j, True), self.place(relation)
-        put = self.one(("놓아줘", "놔줘", "놔 주세요", "놓아 주세요", "두세요", "그려줘", "그려 주세요", "배치해 주세요", "놓자"))
+        put = self.one(("놓아줘", "놔줘", "놔 주세요", "놓아 주세요", "두세요", "그려줘", "그려 주세요", "배치해 주세요", "놓자",
+                        "올려줘", "세워 주세요", "배치", *_REQUESTS["ko"]["verb"]))  # fmt: skip
         at = self.one(("에", "에", "에다", "에다가"))
         be = self.one(("있게 그려줘", "있게 해줘", "있어야 해", "있으면 좋겠어", "있도록 그려 주세요", "있는 걸로", "있어"))
         it = self.one(("그", "그거", "그것", "걔", "거기"))
+        first = self.one(("그리고", "두고", "놓고", "그려주고", "만들고"))
         return str(
             self.one(
                 (
@@ -787,7 +833,7 @@ class _Korean(_Speaker):
                     f"{b} {place}{at} {a} {self.one(('하나', '좀', '하나만'))} {put}",
                     f"{josa(a, '이/가')} {b} {place}에 {be}",
                     f"{josa(a, '은/는')} {b} {place}에 {be}",
-                    f"{josa(b, '을/를')} 그리고 {it} {place}에 {josa(a, '을/를')} {put}",
+                    f"{josa(b, '을/를')} {first} {it} {place}에 {josa(a, '을/를')} {put}",
                     f"{b} 그리고 {it} {place}에 {a} {put}",
                     f"{josa(b, '이/가')} 있는데 {it} {place}에 {josa(a, '이/가')} {be}",
                     f"{josa(a, '을/를')} {b} {place}에",
@@ -821,7 +867,13 @@ class _Korean(_Speaker):
                 f"{name}들",
             )
         )
-        return _framed(str(self.one([f for f in self.trained_frames("noun") if "하나" not in f])), name)
+        if len(self.scene.things) == 2 and self.chance(0.08):
+            whole = " ".join(w for w in (size, color, solid) if w)
+            more = self.one(("하나랑 똑같은 거 하나 더", "하나, 똑같은 걸로 하나 더", "하나 더해서 둘"))
+            return f"{whole} {more}"
+        frames = [f for f in self.trained_frames("noun") if "하나" not in f]
+        request = self.request()
+        return _framed(request if "하나" not in request and self.chance(0.4) else str(self.one(frames)), name)
 
 
 def _a(phrase: str) -> str:
@@ -856,6 +908,8 @@ def _hangul(word: str) -> bool:
 def _framed(frame: str, phrase: str) -> str:
     """Return the phrase in a Korean frame, with the particle that its last syllable asks for."""
     for mark, pair in (("{을}", "을/를"), ("{이}", "이/가")):
+        if mark in frame and phrase.endswith(")"):  # "별(노란색)"
+            return frame.replace(mark, phrase)
         if mark in frame:
             return frame.replace(mark, josa(phrase, pair) if _hangul(phrase) else f"{phrase}를")
     ends = _hangul(phrase) and (ord(phrase[-1]) - 0xAC00) % 28 > 0

@@ -23,6 +23,11 @@ WORDS = default_words()
     ("빨 간 공", "빨간 공"),
     ("a rde spher above a bleu cube", "a red sphere above a blue cube"),
     ("빨깐 공과 파란 정유면체", "빨간 공과 파란 정육면체"),
+    ("빨간 공ㅎㅎ ^^", "빨간 공"),
+    ("A red ball :)", "a red ball"),
+    ("a red ball (large), a (blue) cube", "a red ball, large, a, blue cube"),
+    ("a red ball. a blue cube!! it is large.", "a red ball. a blue cube.. it is large"),
+    ("a red ball + a blue cube & a star", "a red ball + a blue cube & a star"),
 ])
 def test_what_only_looks_different_is_read_alike(written, read):
     assert WORDS.read(written).text == read and not WORDS.read(written).unknown

@@ -11,7 +11,7 @@ from onnuri.evaluation import image as see
 from onnuri.evaluation import shape as touch
 from onnuri.modality import LANGUAGES, MEDIA, TABLE
 from onnuri.world import image, shape, wordings
-from onnuri.world.scene import sample_scene
+from onnuri.world.scene import HELD_OUT, RELATIONS, sample_scene
 from onnuri.world.tasks import COMPARISONS
 
 ROWS = 48
@@ -233,3 +233,45 @@ def test_a_double_shows_the_first_thing_at_every_place(codecs, medium, objects):
         seen = {"image": see, "shape": touch}[medium].observe(codec.decode(alike_codes(written, medium, scene)))
         names = [(t.solid, t.color) for t in seen.things]
         assert names == [(scene.things[0].solid, scene.things[0].color)] * objects, scene.seed
+
+
+def test_noise_is_up_to_three_words_that_mean_nothing_here_and_leaves_the_sentence_in_order():
+    rng = np.random.default_rng(0)
+    mixer, quiet = (Mixer(only(draw=1.0, noise=share), Made(), Said()) for share in (1.0, 0.0))
+    sentence = ["a", "red", "ball", "left", "of", "cubes"]
+    for language in LANGUAGES:
+        for _ in range(100):
+            words = mixer._among_noise(" ".join(sentence), language, rng).split()
+            extra = list(words)
+            for word in sentence:
+                extra.remove(word)
+            assert 1 <= len(extra) <= 3 and set(extra) <= set(mixer.noise[language])
+            assert [w for w in words if w in sentence and w not in extra] == [w for w in sentence if w not in extra]
+        assert quiet._among_noise("a red ball", language, rng) == "a red ball"
+
+
+def test_noise_has_no_word_that_training_says_of_the_world(codecs):
+    words = codecs["text"].spelling.counts
+    mixer = Mixer(MixConfig(), Made(), codecs["text"])
+    assert all(len(noise) > 100 and not set(noise) & set(words) for noise in mixer.noise.values())
+    assert all(word.isascii() for word in mixer.noise["en"]) and not any(word.isascii() for word in mixer.noise["ko"])
+
+
+def test_two_alike_stand_in_no_relation_that_is_held_out_and_in_every_other(monkeypatch):
+    """Two cubes side by side may be held out; one above the other is said all the same."""
+    drawings: list[tuple[str, str]] = []
+
+    def doubled(scene, language, rng):
+        drawings.extend((scene.things[0].solid, r) for _, r, _ in scene.relations())
+        return "alike"
+
+    monkeypatch.setattr("onnuri.data.mix.alike_codes", lambda codes, medium, scene: codes)
+    monkeypatch.setattr(wordings, "doubled", doubled)
+    mixer, rng = Mixer(only(double=1.0), Made(), Said()), np.random.default_rng(0)
+    mixer._scene = lambda row: sample_scene(row * 7 + len(drawings), objects=2)  # a new scene each time
+    for _ in range(1500):
+        mixer._double(rng)
+    held = {(a, r) for kind, *rest in HELD_OUT if kind == "relation" for r, a, b in [rest] if a == b}
+    assert held and not set(drawings) & held
+    partly = {(s, r) for s in {a for a, _ in held} for r in RELATIONS} - held
+    assert partly <= set(drawings)

@@ -86,7 +86,8 @@ def test_instructions_name_the_thing_and_the_value():
             assert any(n in said for n in synonyms.COLORS["en"][edit.value].known), said
 
 
-@pytest.mark.parametrize(("objects", "numbers"), [(2, r"two|2|pair|couple|두|둘"), (3, r"three|3|trio|세 |셋")])
+@pytest.mark.parametrize(("objects", "numbers"), [
+    (2, r"two|2|pair|couple|another|one more|두|둘|하나 더"), (3, r"three|3|trio|세 |셋")])
 def test_things_that_are_alike_are_counted(objects, numbers):
     """Or are said by a plural, "balls" and "공들"."""
     counted = plain = 0
@@ -94,8 +95,9 @@ def test_things_that_are_alike_are_counted(objects, numbers):
         for language in LANGUAGES:
             scene = sample_scene(seed, objects=objects)
             said = wordings.doubled(scene, language, np.random.default_rng(seed))
-            many = [n if language == "ko" else wordings._plural(n) for n in synonyms.SOLIDS[language][scene.things[0].solid].known]
-            assert any(n in said for n in many), said
+            names = synonyms.SOLIDS[language][scene.things[0].solid].known
+            single = language == "ko" or re.search("another|one more", said)
+            assert any((n if single else wordings._plural(n)) in said for n in names), said
             counted += bool(re.search(numbers, said))
             plain += language == "en" or "들" in said
             assert re.search(numbers, said) or language == "en" or "들" in said, said
