@@ -4,8 +4,9 @@
 
 `sentences/people.json`: sixty, written by someone who had written for `world/wordings.py` before and did not open it for them.
 `sentences/strangers.json`: 280, by two who had never seen the project; they showed which kinds training lacked (session 12), so
-they are no test any more. `sentences/fresh.json`: 120, by a third, read by nobody here before they were measured. Whole scenes are right when the oracle sees all that is said and nothing more; what is not
-said (a size, a colour, a place) may be any. Writes `results/NAME.json`.
+they are no test any more. `sentences/fresh.json`: 120, by a third, read by nobody here before they were measured. Whole scenes
+are right when the oracle sees all that is said and nothing more; what is not said (a size, a colour, a place) may be any. Writes
+`results/NAME.json`.
 """
 
 from __future__ import annotations

@@ -147,7 +147,9 @@ def words() -> LaptopConfig:
         Stage(name="words_more", mix=more, loop=LoopConfig(steps=3_000, optimizer="muon", learning_rate=1.5e-3,
                                                            warmup_steps=60, decay=0.7)),
         Stage(name="words_chat", mix=chat, loop=LoopConfig(steps=2_600, optimizer="muon", learning_rate=1.5e-3,
-                                                           warmup_steps=60, decay=0.7))))
+                                                           warmup_steps=60, decay=0.7)),
+        Stage(name="words_rest", mix=chat, loop=LoopConfig(steps=2_300, optimizer="muon", learning_rate=1.5e-3,
+                                                           warmup_steps=60, decay=0.9))))
 
 
 def words_smoke() -> LaptopConfig:

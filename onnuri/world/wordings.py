@@ -264,6 +264,10 @@ class _Speaker:
             frame = f"{self.one(parts['opening'])}{self.one(parts['object'])} {verb}{self.one(parts['closing'])}"
         return frame
 
+    def plainly(self, frame: str) -> str:
+        """Return a frame for one thing: often none, often one that is put together, else that which was drawn."""
+        return str(self.one(("{}", self.request(), self.request(), frame, frame)))
+
     def colors_differ(self) -> bool:
         """Whether a colour is said of everything and names one thing."""
         colors = [thing.color for thing in self.scene.things]
@@ -357,8 +361,7 @@ class _English(_Speaker):
         if not stated:
             wording = self.wording(held_out, ("noun", "noun", "clause") if not held_out else ("noun",))
             if wording.kind == "noun":
-                frame = self.request() if not held_out and self.chance(0.4) else wording.frame
-                return frame.format(self.thing(0, True))
+                return (wording.frame if held_out else self.plainly(wording.frame)).format(self.thing(0, True))
             body = self.one(SINGLE["en"])
             verb = "verb" in body
             text = body.format(A=self.thing(0, not verb), verb=self.verb(0) if verb else "")
@@ -606,8 +609,7 @@ class _Korean(_Speaker):
         if not stated:
             wording = self.wording(held_out, ("noun", "noun", "clause"))
             if wording.kind == "noun":
-                frame = self.request() if not held_out and self.chance(0.4) else wording.frame
-                return _framed(frame, self.thing(0, True))
+                return _framed(wording.frame if held_out else self.plainly(wording.frame), self.thing(0, True))
             return self.ended(str(self.one(SINGLE["ko"])), wording.frame, (0, None, None), True)
         wording = self.wording(held_out)
         rest = stated[1:]
