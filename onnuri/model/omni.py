@@ -39,7 +39,7 @@ from onnuri.model.vocabulary import Vocabulary
 
 SAMPLING: dict[str, SamplingConfig] = {
     "text": SamplingConfig(temperature=0.0),
-    "image": SamplingConfig(temperature=0.6, guidance=1.5),
+    "image": SamplingConfig(temperature=0.2, guidance=1.5),
     "audio": SamplingConfig(temperature=0.2, top_p=0.9),
     "video": SamplingConfig(temperature=0.0, guidance=2.0),
     "shape": SamplingConfig(temperature=0.0),

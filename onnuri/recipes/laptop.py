@@ -136,20 +136,15 @@ def words() -> LaptopConfig:
     """People's wordings from the weights that ship: their text is tokenized anew, objects are written down by right plus
     down, and the vocabulary says what is asked. Budgets are steps, so that a busy machine learns as much."""
     voice = WORDS.replace(draw=0.22, describe=0.10, convert=0.03, edit=0.05, hear=0.12, speak=0.33)
-    chat = WORDS.replace(draw=0.42, describe=0.10, convert=0.04, ask=0.04, edit=0.05, translate=0.05, hear=0.08, speak=0.13,
+    more = WORDS.replace(draw=0.42, describe=0.10, convert=0.04, ask=0.04, edit=0.05, translate=0.05, hear=0.08, speak=0.13,
                          double=0.08, noise=0.2)
-    more = WORDS.replace(draw=0.34, describe=0.12, convert=0.05, ask=0.05, edit=0.06, hear=0.09, speak=0.16, double=0.08)
     return full().replace(start="shipped", order="diagonal", tasks=True, text_codes=2_048, model=(
         Stage(name="words", mix=WORDS, loop=LoopConfig(steps=4_500, optimizer="muon", learning_rate=2e-3, warmup_steps=100,
                                                        decay=0.5)),
         Stage(name="words_voice", mix=voice, loop=LoopConfig(steps=1_200, optimizer="muon", learning_rate=1.5e-3,
                                                              warmup_steps=60, decay=0.8), share=0.7),
-        Stage(name="words_more", mix=more, loop=LoopConfig(steps=3_000, optimizer="muon", learning_rate=1.5e-3,
-                                                           warmup_steps=60, decay=0.7)),
-        Stage(name="words_chat", mix=chat, loop=LoopConfig(steps=2_600, optimizer="muon", learning_rate=1.5e-3,
-                                                           warmup_steps=60, decay=0.7)),
-        Stage(name="words_rest", mix=chat, loop=LoopConfig(steps=2_300, optimizer="muon", learning_rate=1.5e-3,
-                                                           warmup_steps=60, decay=0.9))))
+        Stage(name="words_more", mix=more, loop=LoopConfig(steps=7_900, optimizer="muon", learning_rate=1.5e-3,
+                                                           warmup_steps=60, decay=0.7), share=0.7)))
 
 
 def words_smoke() -> LaptopConfig:
