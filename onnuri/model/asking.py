@@ -38,6 +38,21 @@ _DRAWING = re.compile(
     r"|(그려|만들어|보여|생성해|그리고)",
     re.IGNORECASE,
 )
+_ASKING_FOR = re.compile(
+    r"\b(draw|sketch|paint|render|(can|could|may|would) (you|we|i) (please )?(do|have|get|see|show|try|put|add|place|make|create|"
+    r"give|mind)|(how|what) about|is it possible to|would love|would like|(the client|my \w+) wants|we need|i'm after|looking for|"
+    r"can the .* be)\b"
+    r"|(그릴 수|[아어려워여해] ?(줄 수|주실 수|줄래|주실래|주시겠|주면|줘도|줄까|볼래|볼까|보자|주라|줘|주게|다오)|가능(할까|한가)|"
+    r"(하나|한 개|개|거|것)(만)?(요|이?[야에]요)|필요(해|한)|(싶|원)(어|다|습|해)|알았지|응[?？])",
+    re.IGNORECASE,
+)
+"""requests that are put as questions"""
+_TELLING = re.compile(
+    r"\b(tell|say|count|know|answer|explain|describe|how (many|much|big|old|far)|capital|weather|time)\b|"
+    r"(알려|말해|세어|맞춰|설명|뭐|뭘|무엇|무슨|누구|누가|어디|언제|왜|몇|얼마|어느|어떻)",
+    re.IGNORECASE,
+)
+"""what asks to be told something, however it is put"""
 _GREETING = re.compile(
     r"^(hi|hello|hey|howdy|yo|greetings|thanks|bye|goodbye|help|good (morning|afternoon|evening|day)|thank you|who are you|"
     r"what can you do)\b|^(안녕|반가|고마|감사|잘 (가|있어)|누구(야|세요|니)|뭐 할 수 있|무엇을 할 수 있|도와)",
@@ -96,7 +111,9 @@ def task_of(to: Medium, given: Sequence[tuple[Medium, str]], same: bool = False)
 
 def is_question(words: str) -> bool:
     """Whether words ask something, rather than state or order it."""
-    return bool(_QUESTION.search(words.strip())) and not _DRAWING.search(words.strip())
+    text = words.strip()
+    asks_for = _DRAWING.search(text) or (_ASKING_FOR.search(text) and not _TELLING.search(text))
+    return bool(_QUESTION.search(text)) and not asks_for
 
 
 def is_greeting(words: str) -> bool:

@@ -144,7 +144,7 @@ def words() -> LaptopConfig:
         Stage(name="words_voice", mix=voice, loop=LoopConfig(steps=1_200, optimizer="muon", learning_rate=1.5e-3,
                                                              warmup_steps=60, decay=0.8), share=0.7),
         Stage(name="words_more", mix=more, loop=LoopConfig(steps=7_900, optimizer="muon", learning_rate=1.5e-3,
-                                                           warmup_steps=60, decay=0.7), share=0.7)))
+                                                           warmup_steps=60, decay=0.7), share=0.75)))
 
 
 def words_smoke() -> LaptopConfig:
