@@ -181,11 +181,11 @@ def words() -> str | None:
 
 SENTENCES = {"fresh": "a stranger's, not seen before", "people": "the project's own",
              "strangers": "two other strangers', which showed what training lacked"}
-"""whose sentences a file of `benchmarks/sentences` holds"""
+"""who typed the sentences of a file of `benchmarks/sentences`"""
 
 
 def sentences() -> str | None:
-    """Whole scenes from sentences written by hand, by who wrote them and what they name."""
+    """Return a table of whole scenes drawn from sentences that were typed by hand, by who typed them and what they name."""
     reports = {name: found for name in SENTENCES if (found := read(name))}
     groups = list(dict.fromkeys(key for found in reports.values() for key in found if key not in ("machine", "rows")))
     rows = [[f"{len(found['rows'])}: {SENTENCES[name]}", *(

@@ -27,6 +27,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import tyro
 
@@ -209,7 +210,7 @@ def killed_by(mutant: Mutant, folder: Path, limit_seconds: float, whole: bool = 
     try:
         _, part, module = mutant.path.split("/")
         own = f"tests/{part}/test_{module}"
-        suites = ([own] if (folder / own).exists() else []) + NEAREST[part] + ([WHOLE] if whole else [])
+        suites = ([own] if (folder / own).exists() else []) + NEAREST.get(part, []) + ([WHOLE] if whole else [])
         for tests in suites:
             selected = ["-n", "2", "--dist", "worksteal"] if tests == WHOLE else [tests]
             try:
@@ -229,16 +230,21 @@ def killed_by(mutant: Mutant, folder: Path, limit_seconds: float, whole: bool = 
 
 
 def earlier(path: Path, mutants: list[Mutant]) -> list[dict[str, object]]:
-    """Return the rows that a table holds of the first mutants. Ends with status 2 where it is not a table of these."""
+    """Return the rows that a table holds of the first mutants. End with status 2 where it is not a table of these."""
     try:
         rows: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))["mutants"]
         same = [(r["path"], r["line"], r["after"]) for r in rows] == [(m.path, m.line, m.after) for m in mutants[: len(rows)]]
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
-        print(f"{path}: is no table of these mutants (no file, other code, seed or count); run without --go-on", file=sys.stderr)
-        raise SystemExit(2)
+        refuse(f"{path}: is no table of these mutants (no file, other code, seed or count); run without --go-on")
     return rows
+
+
+def refuse(message: str) -> NoReturn:
+    """End with one line and status 2."""
+    print(message, file=sys.stderr)
+    raise SystemExit(2)
 
 
 def tried(k: int, mutant: Mutant, folders: queue.Queue[Path], limit_seconds: float, whole: bool, show: bool) -> dict[str, object]:
@@ -258,7 +264,13 @@ def main(count: int = 40, seed: int = 1, folders: tuple[str, ...] = ("training",
          json_path: Path = ROOT / "benchmarks/results/mutants.json") -> None:
     """Draw mutants and run the tests against each. `--go-on`: after the last that the table holds. `--lanes`: how many at a time.
     `--no-whole`: only the tests nearest to each file."""
+    if lanes < 1:
+        refuse(f"--lanes {lanes}: is no number of copies; give 1 or more")
     mutants = drawn(folders, count, seed)
+    if not mutants:
+        refuse(f"--count {count} --folders {' '.join(folders)}: have no mutant; give 1 or more, of {', '.join(NEAREST)}")
+    if only is not None and only not in range(len(mutants)):
+        refuse(f"--only {only}: is none of the {len(mutants)} mutants; give 0 to {len(mutants) - 1}")
     if dry:
         for k, m in enumerate(mutants):
             print(f"{k:3} {m.path}:{m.line}\n      - {m.before}\n      + {m.after}")

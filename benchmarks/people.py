@@ -6,7 +6,7 @@
 `sentences/strangers.json`: 280, by two who had never seen the project; they showed which kinds training lacked (session 12), so
 they are no test any more. `sentences/fresh.json`: 120, by a third, read by nobody here before they were measured. Whole scenes
 are right when the oracle sees all that is said and nothing more; what is not said (a size, a colour, a place) may be any. Writes
-`results/NAME.json`.
+`results/NAME.json`; of a file of your own, only prints.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import torch
 
 import onnuri
 from onnuri import media
+from onnuri.errors import OnnuriError
 from onnuri.evaluation.matrix import OBSERVE, counted
 from onnuri.evaluation.report import machine
 from onnuri.evaluation.score import score, wilson
 from onnuri.model.answer import drive
 from onnuri.model.asking import language_asked
-from onnuri.world.scene import Description, Traits
+from onnuri.world.scene import COLORS, RELATIONS, SIZES, SOLIDS, Description, Traits
 
 HERE = Path(__file__).parent
 GROUPS: dict[str, Callable[[str], bool]] = {
@@ -42,14 +43,18 @@ GROUPS: dict[str, Callable[[str], bool]] = {
 
 def description(means: str) -> tuple[Description, frozenset[tuple[int, Any, int]]]:
     """Return what "red sphere small / any cube / left_of" or "red sphere x2" asks for: things, and the relation of the first
-    to the second ("none": of neither)."""
+    to the second ("none": of neither). Raises ValueError for what the world does not have."""
     *things, relation = means.split(" / ") if " / " in means else (means, "none")
     traits = []
     for thing in things:
         color, solid, *rest = thing.split()
         size = next((word for word in rest if word[0] != "x"), None)
         count = next((int(word[1:]) for word in rest if word[0] == "x"), 1)
+        if solid not in SOLIDS or color not in ("any", *COLORS) or size not in (None, *SIZES):
+            raise ValueError(f"{thing!r} is no thing of the world")
         traits += [Traits(solid=solid, color=None if color == "any" else color, size=size, motion=None)] * count
+    if relation not in ("none", *RELATIONS) or (relation != "none" and len(traits) != 2):
+        raise ValueError(f"{relation!r} is no relation of two things")
     asked: frozenset[tuple[int, Any, int]] = frozenset({(0, relation, 1)} if relation != "none" else ())
     return Description(things=tuple(traits), relations=asked), asked
 
@@ -59,19 +64,30 @@ def main() -> None:
     parser.add_argument("--sentences", default="people", help="people, strangers, fresh, or a file of [{said, means}]")
     parser.add_argument("--folder", type=Path, default=onnuri.WEIGHTS / "laptop")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="default: results/NAME.json")
+    parser.add_argument("--json", type=Path, help="default: results/NAME.json; of a file of your own, none")
     settings = parser.parse_args()
-    path = HERE / "sentences" / f"{settings.sentences}.json"
-    path = path if path.exists() else Path(settings.sentences)
+    if settings.seeds < 1:
+        parser.error(f"--seeds {settings.seeds}: is no number of pictures; give 1 or more")
+    own = HERE / "sentences" / f"{settings.sentences}.json"
+    path = own if own.exists() else Path(settings.sentences)
+    out = settings.json or (HERE / "results" / own.name if own.exists() else None)
     try:
-        sentences = [(row["said"], row["means"]) for row in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, KeyError, TypeError):
-        parser.error(f"{path}: is no list of {{said, means}}; give people, strangers or such a file")
+        sentences = [(row["said"], row["means"], *description(row["means"]))
+                     for row in json.loads(path.read_text(encoding="utf-8"))]
+        if not sentences:
+            raise ValueError("empty")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f" ({error})" if isinstance(error, ValueError) else ""
+        parser.error(f"{path}: is no list of {{said, means}}{why}; give people, strangers, fresh or such a file")
+    try:
+        media.check_place(out)
+        model = onnuri.load(settings.folder)
+    except OnnuriError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
-    model, attributes = onnuri.load(settings.folder), counted("text", "image")
+    attributes = counted("text", "image")
     rows: list[dict[str, Any]] = []
-    for said, means in sentences:
-        wanted, asked = description(means)
+    for said, means, wanted, asked in sentences:
         steps = [model.answers.answer("image", [("text", said)], language_asked(said), model.sampling, seed)
                  for seed in range(settings.seeds)]
         pictures = model.codecs["image"].decode_batch(drive(model.engine, steps))
@@ -85,7 +101,8 @@ def main() -> None:
         if held:
             report[name] = {"sentences": len(held), "scenes": whole / of, "interval": list(wilson(whole, of))}
             print(f"{name}: {whole / of:.0%} of {of}")
-    media.write_json(report, settings.json or HERE / "results" / f"{path.stem}.json", indent=1)
+    if out:
+        media.write_json(report, out, indent=1)
 
 
 if __name__ == "__main__":

@@ -158,19 +158,19 @@ class Mixer:
         still = media[0] in STILL
         rows = self.rows["text"] if "video" not in media else self.filmed_still if still else self.filmed
         row = int(rng.choice(rows))
-        seen = all(m in STILL for m in media[1:])  # a person who asks for a picture seldom says how things move
-        return [self._item(rng, row, m, still and k > 0, given and k == 0, seen) for k, m in enumerate(media)]
+        moves = any(m not in STILL for m in media[1:])  # a person who asks for a picture seldom says how things move
+        return [self._item(rng, row, m, still and k > 0, given and k == 0, moves) for k, m in enumerate(media)]
 
-    def _item(self, rng: np.random.Generator, row: int, medium: Medium, still: bool, given: bool, seen: bool = False) -> Segment:
-        """An item of a scene: what is given may leave a size out, and a motion where only what is `seen` in a still is wanted;
-        what is wanted says all that can be known."""
+    def _item(self, rng: np.random.Generator, row: int, medium: Medium, still: bool, given: bool, moves: bool) -> Segment:
+        """Return an item of a scene: what is given may leave a size out, and a motion unless what is wanted `moves`; what is
+        wanted says all that can be known."""
         weight = self.settings.source_loss if given else 1.0
         if medium != "text":
             return Segment(medium, self.table.get(row, medium), None, weight)
         language: Language = _one(rng, LANGUAGES)
         if given and self._people(rng):
             sentence = wordings.say(self._scene(row), language, rng, full=rng.random() < 0.7,
-                                    motion=not seen or rng.random() < 0.5)
+                                    motion=moves or rng.random() < 0.5)
             return self._given(self._slipped(self._among_noise(sentence, language, rng), rng), language)
         which = "s" if still else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
         sentence = self.table.text(row, f"{language}_{which}")
@@ -191,7 +191,7 @@ class Mixer:
         return plain(sentence) if self.text.spelling is not None else sentence
 
     def _among_noise(self, sentence: str, language: Language, rng: np.random.Generator) -> str:
-        """The sentence, sometimes with words that name nothing of the world before, after or within it."""
+        """Return the sentence, sometimes with words that name nothing of the world before, after or within it."""
         if rng.random() >= self.settings.noise:
             return sentence
         extra = [str(word) for word in rng.choice(self.noise[language], int(rng.integers(1, 4)))]

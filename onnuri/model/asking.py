@@ -39,14 +39,16 @@ _DRAWING = re.compile(
     re.IGNORECASE,
 )
 _ASKING_FOR = re.compile(
-    r"\b(draw|sketch|paint|render|(can|could|may|would) (you|we|i) (please )?(do|have|get|see|show|try|put|add|place|make|create|"
-    r"give|mind)|(how|what) about|is it possible to|would love|would like|(the client|my \w+) wants|we need|i'm after|looking for|"
+    r"\b(draw|sketch|paint|render|(can|could|may|would) (you|we|i) (please )?(do|have|get|show|try|put|add|place|make|create|give|"
+    r"mind)|(can|could|may) (we|i) see|(how|what) about (?!(you|me|us|it|that|this|them)\b)|is it possible to|would love|"
+    r"would like|(the client|my \w+) wants|we need|i'm after|looking for|"
     r"can the .* be)\b"
-    r"|(그릴 수|[아어려워여해] ?(줄 수|주실 수|줄래|주실래|주시겠|주면|줘도|줄까|볼래|볼까|보자|주라|줘|주게|다오)|가능(할까|한가)|"
+    r"|(그릴 수|[아어려워여해] ?(줄 수|주실 수|줄래|주실래|주시겠|주면|줘도|줄까|볼래|볼까|보자|주라|줘|주게|다오)|"
+    r"(?<!\S)(줄 수|주실 수|줄래|주실래|주시겠)|가능(할까|한가)|"
     r"(하나|한 개|개|거|것)(만)?(요|이?[야에]요)|필요(해|한)|(싶|원)(어|다|습|해)|알았지|응[?？])",
     re.IGNORECASE,
 )
-"""requests that are put as questions"""
+"""requests that have the form of a question"""
 _TELLING = re.compile(
     r"\b(tell|say|count|know|answer|explain|describe|how (many|much|big|old|far)|capital|weather|time)\b|"
     r"(알려|말해|세어|맞춰|설명|뭐|뭘|무엇|무슨|누구|누가|어디|언제|왜|몇|얼마|어느|어떻)",
@@ -109,11 +111,16 @@ def task_of(to: Medium, given: Sequence[tuple[Medium, str]], same: bool = False)
     return "answer" if len(given) > 1 else "translate"
 
 
-def is_question(words: str) -> bool:
-    """Whether words ask something, rather than state or order it."""
+def ends_as_question(words: str) -> bool:
+    """Return whether words have the form of a question and do not order a drawing ("can you draw …?")."""
     text = words.strip()
-    asks_for = _DRAWING.search(text) or (_ASKING_FOR.search(text) and not _TELLING.search(text))
-    return bool(_QUESTION.search(text)) and not asks_for
+    return bool(_QUESTION.search(text)) and not _DRAWING.search(text)
+
+
+def is_question(words: str) -> bool:
+    """Return whether words ask to be told something, rather than state it, order it, or ask for a thing in a question's form."""
+    asks_for = bool(_ASKING_FOR.search(words)) and not _TELLING.search(words)
+    return ends_as_question(words) and not asks_for
 
 
 def is_greeting(words: str) -> bool:

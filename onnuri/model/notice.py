@@ -19,7 +19,7 @@ import numpy as np
 
 from onnuri.codecs.spelling import Reading, Spelling
 from onnuri.modality import TABLE, Language, Medium
-from onnuri.model.asking import is_greeting, is_question
+from onnuri.model.asking import ends_as_question, is_greeting, is_question
 
 Code = Literal["unknown_words", "corrected", "unfamiliar", "nothing_seen", "improbable", "outside"]
 DETAILS = 4.0
@@ -189,4 +189,7 @@ def outside(words: str, reading: Reading, alone: bool) -> bool:
     if not alone:
         return False
     mostly = reading.words > 0 and 2 * len(reading.unknown) > reading.words
-    return (is_greeting(words) and len(reading.unknown) + 3 > reading.words) or is_question(words) or mostly
+    greets = is_greeting(words) and len(reading.unknown) + 3 > reading.words
+    # "could I have a red ball?" asks for a thing of the world, "could I have your name?" for what is in no list of it
+    asks = ends_as_question(words) if reading.unknown else is_question(words)
+    return greets or asks or mostly

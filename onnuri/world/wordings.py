@@ -7,11 +7,13 @@ them, chosen by hash, is held out of training (`Wording.held_out`), and so is a 
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from onnuri.world.scene import HELD_OUT, INVERSE, Edit, Scene, Thing
 from onnuri.world.synonyms import COLORS, EN_MOTIONS, KO_MOTIONS, PLACES, SIZES, SOLIDS, Motion
 from onnuri.world.words import COLOR, COLOR_NOUN, RESULT, SIZE, SOLID, VERB, josa
 
+T = TypeVar("T")
 _TABLES: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 FRAMES: dict[Language, dict[str, list[str]]] = _TABLES["frames"]
 """around a noun phrase or a clause, by language; of a Korean clause also its ending"""
@@ -211,7 +214,7 @@ def doubled(scene: Scene, language: Language, rng: np.random.Generator) -> str:
     return speaker.alike()
 
 
-class _Speaker:
+class _Speaker(abc.ABC):
     """What both languages share: which things have been named, and what they are called."""
 
     language: Language
@@ -242,21 +245,27 @@ class _Speaker:
             self.call(index, "solid"),
         )
 
-    def one(self, among: Any) -> Any:
+    def one(self, among: Sequence[T]) -> T:
+        """Return one of the options, each as likely."""
         return among[int(self.rng.integers(len(among)))]
 
     def chance(self, probability: float) -> bool:
+        """Return true with a probability."""
         return bool(self.rng.random() < probability)
 
     def trained_frames(self, kind: str) -> list[str]:
         """Return the frames that training says."""
         return [f for f in FRAMES[self.language][kind] if (self.language, f) not in _HELD_FRAMES]
 
+    def trained_bodies(self, kind: str) -> list[str]:
+        """Return the bodies that training says."""
+        return [b for b in BODIES[self.language][kind] if (self.language, b) not in _HELD_BODIES]
+
     def request(self) -> str:
         """Return a frame around a noun phrase that is put together from parts: an opening, a verb, a closing."""
         parts = _REQUESTS[self.language]
         if self.language == "en":
-            verb = str(self.one(parts["ask"])).format(v=self.one(parts["verb"]), ving=self.one(parts["verbing"]))
+            verb = self.one(parts["ask"]).format(v=self.one(parts["verb"]), ving=self.one(parts["verbing"]))
             frame = f"{self.one(parts['opening'])}{verb} {self.one(parts['object'])}{{}}{self.one(parts['closing'])}"
         else:
             stem, ending = self.one(parts["stem"]), self.one(parts["ending"])
@@ -266,7 +275,7 @@ class _Speaker:
 
     def plainly(self, frame: str) -> str:
         """Return a frame for one thing: often none, often one that is put together, else that which was drawn."""
-        return str(self.one(("{}", self.request(), self.request(), frame, frame)))
+        return self.one(("{}", self.request(), self.request(), frame, frame))
 
     def colors_differ(self) -> bool:
         """Whether a colour is said of everything and names one thing."""
@@ -288,17 +297,21 @@ class _Speaker:
             return self.placing()
         return ""
 
+    @abc.abstractmethod
     def two_of_a_kind(self) -> str:
-        raise NotImplementedError
+        """Return a sentence for two things of one solid, told apart by colour."""
 
+    @abc.abstractmethod
     def attributes_later(self) -> str:
-        raise NotImplementedError
+        """Return a sentence that names things of different solids first and says their sizes and colours after."""
 
+    @abc.abstractmethod
     def without_a_place(self) -> str:
-        raise NotImplementedError
+        """Return a sentence that names the things and says nothing of where they are."""
 
+    @abc.abstractmethod
     def placing(self) -> str:
-        raise NotImplementedError
+        """Return a sentence that puts one thing beside another."""
 
     def pair(self) -> tuple[int, str, int]:
         """Return the stated relation of two things, in either direction."""
@@ -324,13 +337,13 @@ class _Speaker:
             and index == self.held_at
             and what == ("solid", "color", "size")[self.scene.seed % 3]
         ):
-            return str(self.one(names.held))
+            return self.one(names.held)
         own = {"solid": SOLID, "color": COLOR, "size": SIZE}[what][self.language][key]
-        return own if self.own or self.rng.random() < 0.3 else str(self.one(names.known))
+        return own if self.own or self.chance(0.3) else self.one(names.known)
 
     def place(self, relation: str) -> str:
         names = PLACES[self.language][relation]
-        return names.known[0] if self.own or self.rng.random() < 0.4 else str(self.one(names.known))
+        return names.known[0] if self.own or self.chance(0.4) else self.one(names.known)
 
     def moving(self, index: int) -> str:
         return self.scene.things[index].motion if self.motion else "still"
@@ -340,7 +353,7 @@ class _Speaker:
         frames = [f for f in FRAMES[self.language][kind]]
         bodies = [b for b in BODIES[self.language][kind]]
         while True:
-            wording = Wording(self.language, kind, str(self.one(frames)), str(self.one(bodies)))
+            wording = Wording(self.language, kind, self.one(frames), self.one(bodies))
             plain = (
                 len(self.scene.things) == 1 and kind == "noun"
             )  # its body is a name: only the frame is a wording
@@ -370,12 +383,12 @@ class _English(_Speaker):
         asks = wording.kind == "noun" and len(stated) == 1 and not held_out and self.chance(0.35)
         text = (self.request() if asks else wording.frame).format(self.body(wording.body, *stated[0]))
         for i, relation, j in stated[1:]:
-            bodies = [b for b in BODIES["en"]["clause"] if ("en", b) not in _HELD_BODIES]
-            text = text.rstrip("?") + self.one(_JOINS) + self.body(str(self.one(bodies)), i, relation, j)
+            bodies = self.trained_bodies("clause")
+            text = text.rstrip("?") + self.one(_JOINS) + self.body(self.one(bodies), i, relation, j)
         return text
 
     def body(self, body: str, i: int, relation: str, j: int) -> str:
-        if i in self.named and j not in self.named and self.rng.random() < 0.5 and body.startswith("{A} "):
+        if i in self.named and j not in self.named and self.chance(0.5) and body.startswith("{A} "):
             i, j, relation = j, i, INVERSE[relation]  # what is new comes first
         later = body.find("{A}") > body.find("{B}") >= 0
         verb = (
@@ -411,11 +424,9 @@ class _English(_Speaker):
     def verb(self, index: int) -> str:
         known, _ = EN_MOTIONS[self.moving(index)]
         if self.moving(index) == "still":
-            return str(
-                self.one(("is here", "stands still", "is standing still", "rests", "sits there", "is there"))
-            )
+            return self.one(("is here", "stands still", "is standing still", "rests", "sits there", "is there"))
         present, participle = known[0] if self.own else self.one(known)
-        return f"is {participle}" if self.rng.random() < 0.4 else str(present)
+        return f"is {participle}" if self.chance(0.4) else str(present)
 
     def thing(self, index: int, modify: bool) -> str:
         """Return the noun phrase of a thing; `modify`: with its motion."""
@@ -423,13 +434,13 @@ class _English(_Speaker):
             return self.again(index)
         self.named.add(index)
         size, color, solid = self.said(index)
-        if size and self.rng.random() < 0.08:
+        if size and self.chance(0.08):
             size = f"{self.one(_VERY['en'])} {size}"
-        if color and self.rng.random() < 0.05:
+        if color and self.chance(0.05):
             color = COLOR["ko"][self.scene.things[index].color]
-        order = [color, size] if self.rng.random() < 0.1 else [size, color]
+        order = [color, size] if self.chance(0.1) else [size, color]
         name = " ".join(w for w in (*order, solid) if w)
-        if color and self.rng.random() < 0.1:
+        if color and self.chance(0.1):
             name = self.one(
                 (
                     f"{size} {solid} that is {color}",
@@ -443,25 +454,25 @@ class _English(_Speaker):
             )
             name = " ".join(name.split())
         negated = ""
-        if color and self.rng.random() < 0.06:
+        if color and self.chance(0.06):
             name, negated = self.negated(index, name, size, color, solid)
         motion = ""
         if modify and self.moving(index) != "still":
             known, _ = EN_MOTIONS[self.moving(index)]
             present, participle = known[0] if self.own else self.one(known)
-            if self.rng.random() < 0.15 and " " not in participle:
+            if self.chance(0.15) and " " not in participle:
                 name = f"{participle} {name}"
             else:
                 motion = self.one(
                     (f" {participle}", f" that is {participle}", f" that {present}", f" which {present}")
                 )
-        article = {"a": "an" if name[0] in "aeiou" else "a"}.get(self.article, self.article)
-        return f"{article} {name}{negated}{motion}".strip()
+        named = _a(name) if self.article == "a" else f"{self.article} {name}"
+        return f"{named}{negated}{motion}".strip()
 
     def negated(self, index: int, name: str, size: str, color: str, solid: str) -> tuple[str, str]:
         """Return the name with what it is not, and what follows it."""
         thing = self.scene.things[index]
-        if self.rng.random() < 0.5:
+        if self.chance(0.5):
             other = self.one([COLOR["en"][k] for k in other_colors(thing)])
             return self.one(
                 (
@@ -485,7 +496,7 @@ class _English(_Speaker):
         self.named.add(index)
         _, color, solid = self.said(index)
         full = f"the {color} {solid}" if color else f"the {solid}"
-        return str(self.one((full, full, f"the {solid}" if self.alone(index) else full)))
+        return self.one((full, full, f"the {solid}" if self.alone(index) else full))
 
     def the_one(self, index: int) -> str:
         """Return "the red one" where a colour tells which, else the thing's name again."""
@@ -513,7 +524,7 @@ class _English(_Speaker):
     def attributes_later(self) -> str:
         """Return "a star above a cube, the star is pink and the cube is blue" and the like; of one thing "a star, make it pink"."""
         solids = [self.call(k, "solid") for k in range(len(self.scene.things))]
-        wears = [str(self.one((" and ", ", "))).join(w for w in self.said(k)[:2] if w) for k in range(len(solids))]
+        wears = [self.one((" and ", ", ")).join(w for w in self.said(k)[:2] if w) for k in range(len(solids))]
         if len(solids) == 1:
             if self.chance(0.2):
                 size, color, solid = self.said(0)
@@ -521,22 +532,18 @@ class _English(_Speaker):
             one = f"{_a(wears[0])} one"
             tails = (f", and make it {wears[0]}", f". make it {wears[0]}", f", {wears[0]}", f". {one}", f", {one} please",
                      f". it is {wears[0]}", f". it should be {wears[0]}")  # fmt: skip
-            return self.framed(_a(solids[0])) + str(self.one(tails))
-        if solids[0] == solids[1]:
-            return ""
+            return self.framed(_a(solids[0])) + self.one(tails)
         i, relation, j = self.pair()
         place, side, other = self.place(relation), _SIDES["en"][relation], _SIDES["en"][INVERSE[relation]]
         a, b = (_a(solids[k]) if self.chance(0.7) else solids[k] for k in (i, j))
         (x, y), (p, q) = (solids[i], solids[j]), (wears[i], wears[j])
-        return str(
-            self.one(
-                (
-                    f"{self.framed(f'{a} {place} {b}')}, {x} is {p}, {y} is {q}",
-                    f"{self.framed(f'{a} {place} {b}')}. the {x} is {p} and the {y} is {q}",
-                    f"{self.framed(f'{a} and {b}', plural=True)}. the {x} is {p} and is {place} the {y}, which is {q}",
-                    f"{self.framed(f'{a} and {b}', plural=True)}. the {x} is {p}, the {y} is {q}, the {x} is {self.one(side)}",
-                    f"{self.framed(f'{a} {self.one(side)} and {b} {self.one(other)}')}, {x} {p}, {y} {q}",
-                )
+        return self.one(
+            (
+                f"{self.framed(f'{a} {place} {b}')}, {x} is {p}, {y} is {q}",
+                f"{self.framed(f'{a} {place} {b}')}. the {x} is {p} and the {y} is {q}",
+                f"{self.framed(f'{a} and {b}', plural=True)}. the {x} is {p} and is {place} the {y}, which is {q}",
+                f"{self.framed(f'{a} and {b}', plural=True)}. the {x} is {p}, the {y} is {q}, the {x} is {self.one(side)}",
+                f"{self.framed(f'{a} {self.one(side)} and {b} {self.one(other)}')}, {x} {p}, {y} {q}",
             )
         )
 
@@ -545,13 +552,13 @@ class _English(_Speaker):
         order = self.rng.permutation(len(self.scene.things))
         names = [self.thing(int(k), True) for k in order]
         if len(names) == 3:
-            text = str(self.one(("{}, {} and {}", "{}, {}, and {}", "{}, {}, {}", "{} and {} and {}"))).format(*names)
+            text = self.one(("{}, {} and {}", "{}, {}, and {}", "{}, {}, {}", "{} and {} and {}")).format(*names)
             return self.framed(text, plural=True)
         joins = ["{} and {}", "{} and {}", "{} and {}", "{}, {}", "{} with {}", "{} + {}", "{} & {}", "{} and also {}",
                  "{} together with {}", "both {} and {}", "{} plus {}"]  # fmt: skip
         if self.scene.stated[0][1] in ("left_of", "right_of"):
             joins += ["{} next to {}", "{} beside {}", "{} by the side of {}"]
-        return self.framed(str(self.one(joins)).format(*names), plural=True)
+        return self.framed(self.one(joins).format(*names), plural=True)
 
     def placing(self) -> str:
         """Return what puts one thing beside another, "put a red ball on top of a blue box" and the like."""
@@ -559,30 +566,28 @@ class _English(_Speaker):
         a, b, place, its = self.thing(i, True), self.thing(j, True), self.place(relation), self.one(_ITS[relation])
         put = self.one(("put", "place", "set", "please put", "please place", "draw", "can you put", "i want you to put"))
         should = self.one(("there should be", "i want", "i'd like", "put", "draw", "place", "you see", "there goes"))
-        return str(
-            self.one(
-                (
-                    f"{put} {a} {place} {b}",
-                    f"{put} {a} {place} {b}",
-                    f"{place} {b}, {put} {a}",
-                    f"{place} {b} {should} {a}",
-                    f"draw {b} and put {a} {its}",
-                    f"{b}, then {its} {a}",
-                    f"{a} should be {place} {b}",
-                    f"i wish there was {a} {place} {b}",
-                    f"{b}, and {its} {should} {a}",
-                )
+        return self.one(
+            (
+                f"{put} {a} {place} {b}",
+                f"{put} {a} {place} {b}",
+                f"{place} {b}, {put} {a}",
+                f"{place} {b} {should} {a}",
+                f"draw {b} and put {a} {its}",
+                f"{b}, then {its} {a}",
+                f"{a} should be {place} {b}",
+                f"i wish there was {a} {place} {b}",
+                f"{b}, and {its} {should} {a}",
             )
         )
 
     def framed(self, phrase: str, plural: bool = False) -> str:
         """Return a noun phrase in a frame of training; `plural`: in none that speaks of one thing."""
-        single = ("this is {}", "there is {}", "there's {}", "one {}") if plural else ()
         if self.chance(0.4):
             return self.request().format(phrase)
+        single = ("this is {}", "there is {}", "there's {}") if plural else ()
         frames = [f for f in self.trained_frames("noun") if f not in single and not f.endswith("?")]
         frames += ["{}"] * 12 + (["there are {}"] if plural else [])
-        return str(self.one(frames)).format(phrase)
+        return self.one(frames).format(phrase)
 
     def alike(self) -> str:
         size, color, solid = self.said(0)
@@ -610,10 +615,10 @@ class _Korean(_Speaker):
             wording = self.wording(held_out, ("noun", "noun", "clause"))
             if wording.kind == "noun":
                 return _framed(wording.frame if held_out else self.plainly(wording.frame), self.thing(0, True))
-            return self.ended(str(self.one(SINGLE["ko"])), wording.frame, (0, None, None), True)
+            return self.ended(self.one(SINGLE["ko"]), wording.frame, (0, None, None), True)
         wording = self.wording(held_out)
         rest = stated[1:]
-        bodies = [b for b in BODIES["ko"]["clause"] if ("ko", b) not in _HELD_BODIES]
+        bodies = self.trained_bodies("clause")
         if wording.kind == "noun":
             phrase = self.filled(wording.body, *stated[0], "")
             for clause in rest:
@@ -627,7 +632,7 @@ class _Korean(_Speaker):
                     else f"{phrase}, {self.filled(body, *clause, '')}"
                 )
             return _framed(self.request() if not rest and not held_out and self.chance(0.35) else wording.frame, phrase)
-        clauses = [(wording.body, stated[0]), *((str(self.one(bodies)), c) for c in rest)]
+        clauses = [(wording.body, stated[0]), *((self.one(bodies), c) for c in rest)]
         return " ".join(
             self.ended(body, wording.frame, clause, k == len(clauses) - 1)
             for k, (body, clause) in enumerate(clauses)
@@ -652,7 +657,7 @@ class _Korean(_Speaker):
 
     def verb(self, motion: str) -> Motion:
         known, _ = KO_MOTIONS[motion]
-        return known[0] if self.own or (motion == "still" and self.rng.random() < 0.6) else self.one(known)
+        return known[0] if self.own or (motion == "still" and self.chance(0.6)) else self.one(known)
 
     def filled(self, body: str, i: int, relation: str | None, j: int | None, verb: str) -> str:
         spoken = bool(verb) and getattr(self, "spoken", False)
@@ -672,7 +677,7 @@ class _Korean(_Speaker):
                     f"{letter}이": josa(name, "이/가"),
                     f"{letter}은": josa(name, "은/는"),
                     f"{letter}와": self.joined(name),
-                    f"{letter}의": f"{name}의" if self.rng.random() < 0.5 else name,
+                    f"{letter}의": f"{name}의" if self.chance(0.5) else name,
                 }
         if relation is not None:
             place = self.place(relation)
@@ -697,15 +702,15 @@ class _Korean(_Speaker):
             return self.again(index)
         self.named.add(index)
         size, color, solid = self.said(index)
-        if size and self.rng.random() < 0.08:
+        if size and self.chance(0.08):
             size = f"{self.one(_VERY['ko'])} {size}"
-        if color and self.rng.random() < 0.08:
+        if color and self.chance(0.08):
             color = self.one((self.thing_en("color", index), COLOR["en"][self.scene.things[index].color]))
-        order = [color, size] if self.rng.random() < 0.12 else [size, color]
+        order = [color, size] if self.chance(0.12) else [size, color]
         name = " ".join(w for w in (*order, solid) if w)
-        if self.rng.random() < 0.06:
+        if self.chance(0.06):
             thing = self.scene.things[index]
-            if self.rng.random() < 0.5:
+            if self.chance(0.5):
                 other = self.one([COLOR["ko"][k] for k in other_colors(thing)])
                 name = self.one(
                     (
@@ -729,7 +734,7 @@ class _Korean(_Speaker):
 
     def joined(self, name: str) -> str:
         """Return a name with one of the particles for "and"."""
-        return josa(name, str(self.one(("와/과", "와/과", "와/과", "이랑/랑", "하고/하고"))))
+        return josa(name, self.one(("와/과", "와/과", "와/과", "이랑/랑", "하고/하고")))
 
     def the_one(self, index: int) -> str:
         """Return a thing as the subject, "the red one" where a colour tells which, else by its name."""
@@ -746,16 +751,14 @@ class _Korean(_Speaker):
         a, b, thing = self.one(there), self.one(here), self.one(("거", "것", "건", "게", solid))
         ends = self.one(("", "에", "에 있어", "에 그려줘", "에 있다"))
         linked = josa(counted, "이/가")
-        return str(
-            self.one(
-                (
-                    f"{counted}{self.one((': ', ', ', '. '))}{first} {thing} {a}, {second} {thing} {b}",
-                    f"{linked} 있는데 {first} {thing} {a}, {second} {thing} {b}{ends}",
-                    f"{counted}인데 {first} 건 {a}, {second} 건 {b}",
-                    f"{self.one(FRAMED_KO).format(counted)}. {first} {self.one(('게', '것이', '건'))} {josa(a, '이야/야')}",
-                    f"{first} {thing} {a}에 {second} {thing} {b}에 {linked} 있다",
-                    f"{a} {first} {solid}, {b} {second} {solid}",
-                )
+        return self.one(
+            (
+                f"{counted}{self.one((': ', ', ', '. '))}{first} {thing} {a}, {second} {thing} {b}",
+                f"{linked} 있는데 {first} {thing} {a}, {second} {thing} {b}{ends}",
+                f"{counted}인데 {first} 건 {a}, {second} 건 {b}",
+                f"{self.one(FRAMED_KO).format(counted)}. {first} {self.one(('게', '것이', '건'))} {josa(a, '이야/야')}",
+                f"{first} {thing} {a}에 {second} {thing} {b}에 {linked} 있다",
+                f"{a} {first} {solid}, {b} {second} {solid}",
             )
         )
 
@@ -769,7 +772,7 @@ class _Korean(_Speaker):
             size = self.call(0, "size") if self.sized[0] else ""
             color, colored = colors[0], josa(colors[0], "으로/로")
             if self.chance(0.5):  # as adverbs: "별 하나 노란색으로 작게 그려줘"
-                grown = str(self.one(_GROWN[self.scene.things[0].size])) if size else ""
+                grown = self.one(_GROWN[self.scene.things[0].size]) if size else ""
                 count = self.one(("", "", " 하나", " 하나만", " 한 개", " 한개만"))
                 ways = f"{colored} {grown}" if self.chance(0.5) else f"{grown} {colored}"
                 named = f"{solids[0]}{count}" if count or self.chance(0.5) else josa(solids[0], "을/를")
@@ -777,25 +780,21 @@ class _Korean(_Speaker):
             name = f"{size} {solids[0]}{self.one(('', ' 하나'))}".strip()
             tails = (f", 색은 {color}", f". 색은 {color}", f", {colored}", f". {color}", f", {self.call(0, 'color')} 거",
                      f"인데 색이 {color}", f", 색깔은 {color}", f"인데 {color}")  # fmt: skip
-            return name + str(self.one(tails))
-        if solids[0] == solids[1]:
-            return ""
+            return name + self.one(tails)
         i, relation, j = self.pair()
         a, b = self.one(_BARE_SIDES["ko"][relation]), self.one(_BARE_SIDES["ko"][INVERSE[relation]])
         sizes = [self.call(k, "size") if self.sized[k] else "" for k in (i, j)]
         (x, y), (p, q) = (solids[i], solids[j]), (f"{sizes[0]} {colors[i]}".strip(), f"{sizes[1]} {colors[j]}".strip())
         first, second = josa(x, "은/는"), josa(y, "은/는")
-        both = str(self.one(FRAMED_KO)).format(f"{self.joined(x)} {y}")
+        both = self.one(FRAMED_KO).format(f"{self.joined(x)} {y}")
         place = self.place(relation)
-        return str(
-            self.one(
-                (
-                    f"{both}. {first} {p}, {second} {q}이고 {josa(x, '이/가')} {a}",
-                    f"{both}. {first} {p} {a}에, {second} {q} {b}에",
-                    f"{y} {place}에 {x}. {first} {p} {second} {q}",
-                    f"{y} {place}에 {x}, {x} 색은 {p}, {y} 색은 {q}",
-                    f"{josa(x, '이/가')} {a}, {josa(y, '이/가')} {b}. {first} {p}, {second} {q}",
-                )
+        return self.one(
+            (
+                f"{both}. {first} {p}, {second} {q}이고 {josa(x, '이/가')} {a}",
+                f"{both}. {first} {p} {a}에, {second} {q} {b}에",
+                f"{y} {place}에 {x}. {first} {p} {second} {q}",
+                f"{y} {place}에 {x}, {x} 색은 {p}, {y} 색은 {q}",
+                f"{josa(x, '이/가')} {a}, {josa(y, '이/가')} {b}. {first} {p}, {second} {q}",
             )
         )
 
@@ -805,17 +804,17 @@ class _Korean(_Speaker):
         names = [self.thing(int(k), True) for k in order]
         if len(names) == 3:
             text = self.one((f"{names[0]}, {names[1]}, {names[2]}", f"{self.joined(names[0])} {self.joined(names[1])} {names[2]}"))
-            return _framed(self.asking(), str(text))
+            return _framed(self.asking(), text)
         first, second = names
         joins = [f"{self.joined(first)} {second}"] * 4
         joins += [f"{first}, {second}", f"{first} 그리고 {second}", f"{first} 하나 {second} 하나", f"{first} 하나랑 {second} 하나"]
         if self.scene.stated[0][1] in ("left_of", "right_of"):
             joins += [f"{first} 옆에 {second}", f"{first} 옆에 있는 {second}"]
-        return _framed(self.asking(), str(self.one(joins)))
+        return _framed(self.asking(), self.one(joins))
 
     def asking(self) -> str:
         """Return a frame of training around a noun phrase."""
-        return self.request() if self.chance(0.4) else str(self.one(self.trained_frames("noun")))
+        return self.request() if self.chance(0.4) else self.one(self.trained_frames("noun"))
 
     def placing(self) -> str:
         """Return what puts one thing beside another, "빨간 공을 파란 상자 위에 놔줘" and the like."""
@@ -827,30 +826,28 @@ class _Korean(_Speaker):
         be = self.one(("있게 그려줘", "있게 해줘", "있어야 해", "있으면 좋겠어", "있도록 그려 주세요", "있는 걸로", "있어"))
         it = self.one(("그", "그거", "그것", "걔", "거기"))
         first = self.one(("그리고", "두고", "놓고", "그려주고", "만들고"))
-        return str(
-            self.one(
-                (
-                    f"{josa(a, '을/를')} {b} {place}{at} {put}",
-                    f"{b} {place}{at} {josa(a, '을/를')} {put}",
-                    f"{b} {place}{at} {a} {self.one(('하나', '좀', '하나만'))} {put}",
-                    f"{josa(a, '이/가')} {b} {place}에 {be}",
-                    f"{josa(a, '은/는')} {b} {place}에 {be}",
-                    f"{josa(b, '을/를')} {first} {it} {place}에 {josa(a, '을/를')} {put}",
-                    f"{b} 그리고 {it} {place}에 {a} {put}",
-                    f"{josa(b, '이/가')} 있는데 {it} {place}에 {josa(a, '이/가')} {be}",
-                    f"{josa(a, '을/를')} {b} {place}에",
-                )
+        return self.one(
+            (
+                f"{josa(a, '을/를')} {b} {place}{at} {put}",
+                f"{b} {place}{at} {josa(a, '을/를')} {put}",
+                f"{b} {place}{at} {a} {self.one(('하나', '좀', '하나만'))} {put}",
+                f"{josa(a, '이/가')} {b} {place}에 {be}",
+                f"{josa(a, '은/는')} {b} {place}에 {be}",
+                f"{josa(b, '을/를')} {first} {it} {place}에 {josa(a, '을/를')} {put}",
+                f"{b} 그리고 {it} {place}에 {a} {put}",
+                f"{josa(b, '이/가')} 있는데 {it} {place}에 {josa(a, '이/가')} {be}",
+                f"{josa(a, '을/를')} {b} {place}에",
             )
         )
 
     def thing_en(self, what: str, index: int) -> str:
-        return str(self.one(COLORS["en"][self.scene.things[index].color].known[:2]))
+        return self.one(COLORS["en"][self.scene.things[index].color].known[:2])
 
     def again(self, index: int) -> str:
         self.named.add(index)
         _, color, solid = self.said(index)
         name = f"{color} {solid}".strip()
-        return str(self.one((f"그 {name}", name)))
+        return self.one((f"그 {name}", name))
 
     def alike(self) -> str:
         size, color, solid = self.said(0)
@@ -858,7 +855,7 @@ class _Korean(_Speaker):
             size = color = ""
         name = " ".join(w for w in (size, color, solid) if w)
         counted, alone, digit = ("세", "셋", 3) if len(self.scene.things) == 3 else ("두", "둘", 2)
-        name = self.one(
+        phrase = self.one(
             (
                 f"{name} {counted} 개",
                 f"{counted} 개의 {name}",
@@ -870,12 +867,11 @@ class _Korean(_Speaker):
             )
         )
         if len(self.scene.things) == 2 and self.chance(0.08):
-            whole = " ".join(w for w in (size, color, solid) if w)
             more = self.one(("하나랑 똑같은 거 하나 더", "하나, 똑같은 걸로 하나 더", "하나 더해서 둘"))
-            return f"{whole} {more}"
+            return f"{name} {more}"
         frames = [f for f in self.trained_frames("noun") if "하나" not in f]
         request = self.request()
-        return _framed(request if "하나" not in request and self.chance(0.4) else str(self.one(frames)), name)
+        return _framed(request if "하나" not in request and self.chance(0.4) else self.one(frames), phrase)
 
 
 def _a(phrase: str) -> str:
@@ -1007,19 +1003,8 @@ def instruct(
         names = SOLIDS[language][value].known
         said = SOLID[language][value] if rng.random() < 0.5 else names[int(rng.integers(len(names)))]
     elif edit.attribute == "size":
-        options: dict[str, dict[str, tuple[str, ...]]] = {
-            "ko": {
-                "small": ("작게", "조그맣게"),
-                "medium": ("중간 크기로", "보통 크기로"),
-                "large": ("크게", "커다랗게"),
-            },
-            "en": {
-                "small": ("small", "tiny", "little"),
-                "medium": ("medium", "medium-sized"),
-                "large": ("large", "big", "huge"),
-            },
-        }
-        said = options[language][value][int(rng.integers(2))]
+        usual = {"small": ("small", "tiny"), "medium": ("medium", "medium-sized"), "large": ("large", "big")}
+        said = (_GROWN if language == "ko" else usual)[value][int(rng.integers(2))]
     else:
         said = RESULT[value] if language == "ko" else VERB[value].bare
     return told_to(edit.attribute, name, said, language, rng, held_out)

@@ -160,6 +160,14 @@ def test_own_sentences_are_never_flagged(codecs):
             assert not reading.unknown and not outside(sentence, reading, True), sentence
 
 
+@pytest.mark.parametrize(("said", "elsewhere"), [
+    ("could we try a cylinder in black?", False), ("별 하나 줄 수 있어?", False), ("what about a red ball?", False),
+    ("how about dinner?", True), ("what about you?", True), ("can you do my homework?", True), ("커피 한 개 줄래?", True),
+    ("what does paint cost?", True), ("밥 하나요?", True), ("can you see a red ball?", True)])
+def test_who_asks_for_a_thing_of_the_world_asks_for_nothing_elsewhere(codecs, said, elsewhere):
+    assert outside(said, reading_of(said, codecs["text"]), True) == elsewhere
+
+
 def test_what_was_told_is_not_said_twice():
     notice = Notice("outside", "I only know a small world.")
     assert Reply(notice.message, "en", (notice,)).told == []
