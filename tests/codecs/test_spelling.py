@@ -41,6 +41,11 @@ def test_what_is_not_known_is_told_and_left_as_it_was(written, unknown):
     assert WORDS.read(written).unknown == unknown and WORDS.read(written).text == written
 
 
+@pytest.mark.parametrize("particle", ["보다", "인데", "들", "이랑", "하고", "은", "에서"])
+def test_a_noun_is_known_before_a_particle(particle):
+    assert Spelling({"공": 2}).read(f"공{particle}").unknown == ()
+
+
 def test_no_common_word_is_taken_for_a_slip():
     assert all(WORDS.word(word) == word for word in COMMON)
 
@@ -61,6 +66,10 @@ def test_every_swap_of_neighbours_in_a_long_word_is_mended_to_a_word_one_slip_aw
     for swap in swaps - real:
         read = WORDS.word(swap)
         assert read is not None and (read == swap or distance(jamo(swap), jamo(read)) <= 1 or " " in read), swap
+
+
+def test_what_one_rule_leaves_another_reads():
+    assert plain("ㅎ(") == plain("ㅎ") == ""
 
 
 @given(st.text(max_size=30))

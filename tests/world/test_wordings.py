@@ -147,16 +147,17 @@ SCENES = {
                            stated=((0, "left_of", 1),)),
     "one_later": Scene(things=(RED,)),
 }
-SCENES |= {"placing": SCENES["attributes_later"], "without_a_place": SCENES["two_of_a_kind"]}
+SCENES |= {"placing": SCENES["attributes_later"], "without_a_place": SCENES["two_of_a_kind"], "alike": SCENES["two_of_a_kind"]}
 """a small red sphere above a large blue cube, or left of a large blue sphere; or alone"""
-SELDOM = [line.split("|") for line in Path(__file__).with_name("seldom.txt").read_text(encoding="utf-8").splitlines()]
+SELDOM, BODIES = ([line.split("|") for line in Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()]
+                  for name in ("seldom.txt", "bodies.txt"))
 
 
 @pytest.mark.parametrize(("language", "kind", "share", "option", "sentence"), SELDOM)
 def test_kinds_of_some_scenes_are_true_of_them(language, kind, share, option, sentence):
     """Against sentences that were read one by one."""
     speaker = wordings._English if language == "en" else wordings._Korean
-    speaks = speaker(SCENES[kind], Dice(int(option), float(share)), True, True, False)
+    speaks = speaker(SCENES[kind], Dice(int(option), float(share)), kind != "alike", True, False)
     speaks.article = "a"
     assert getattr(speaks, "attributes_later" if kind == "one_later" else kind)() == sentence
 
@@ -182,3 +183,25 @@ def test_a_kind_is_said_only_of_scenes_that_it_says_whole(monkeypatch, scene, fu
         assert sentences & every == kinds
         held = {speaker(scene, np.random.default_rng(seed), full, motion, False).sentence(True) for seed in range(100)}
         assert not held & every
+
+
+@pytest.mark.parametrize(("language", "kind", "body", "sentence"), BODIES)
+def test_every_body_is_true_of_its_scene(language, kind, body, sentence):
+    """Against sentences that were read one by one: a small red sphere above a large blue cube."""
+    speaks = (wordings._English if language == "en" else wordings._Korean)(SCENES["placing"], Dice(0, 0.4), True, True, False)
+    speaks.article = "a"
+    if language == "en":
+        assert speaks.body(body, 0, "above", 1) == sentence
+    else:
+        assert speaks.filled(body, 0, "above", 1, "있다" if "{v}" in body else "") == sentence
+
+
+def test_no_body_is_without_a_sentence_that_was_read():
+    assert {(language, kind, body) for language, kind, body, _ in BODIES} == {
+        (language, kind, body) for language, kinds in wordings.BODIES.items() for kind, bodies in kinds.items() for body in bodies}
+
+
+def test_a_name_that_ends_in_parentheses_takes_no_particle():
+    """The front end makes a comma of them: "별, 노란색 그려줘"."""
+    assert wordings._framed("{을} 그려줘", "별(노란색)") == "별(노란색) 그려줘"
+    assert wordings._framed("{을} 그려줘", "노란 별") == "노란 별을 그려줘"
