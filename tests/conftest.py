@@ -1,21 +1,32 @@
-"""One thread a test process (two run side by side), and the shipped codecs and model, loaded once."""
+"""One thread a test process (two run side by side), and the shipped codecs and model, loaded once.
+
+Imports torch where tests run only: pytest's own process, when it runs tests in others, would take seconds for nothing.
+"""
 
 from __future__ import annotations
 
 import pytest
-import torch
 
-import onnuri
-from onnuri.model.omni import OmniModel, load_codecs
 
-torch.set_num_threads(1)
+def pytest_configure(config: pytest.Config) -> None:
+    """Set one thread in every process that runs tests."""
+    runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
+    if runs_tests:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def codecs() -> dict:
+    import onnuri
+    from onnuri.model.omni import load_codecs
+
     return load_codecs(onnuri.WEIGHTS / "laptop" / "codecs")
 
 
 @pytest.fixture(scope="session")
-def model() -> OmniModel:
+def model():
+    import onnuri
+
     return onnuri.load()

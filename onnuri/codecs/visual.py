@@ -217,7 +217,6 @@ def visual_features(visual: Visual) -> Tensor:
         features[row : row + field.codes, column : column + values.shape[1]] = values
         features[row : row + field.span, column + values.shape[1]] = 1.0
         if field.optional:
-            features[row + field.codes, column : column + values.shape[1]] = 0
             features[row + field.codes, column + values.shape[1]] = -1.0
         row, column = row + field.span, column + values.shape[1] + 1
     return features

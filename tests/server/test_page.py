@@ -539,14 +539,21 @@ def test_by_keyboard_only(page):
     assert page.evaluate("document.activeElement.id") == "message"
 
 
-def test_nothing_moves_for_those_who_want_calm(open_page, scene):
+def test_no_video_plays_for_those_who_want_calm(open_page):
+    page = open_page(reduced_motion="reduce")
+    want(page, "video")
+    say(page, SENTENCE)
+    assert answer(page).locator("video").evaluate("video => video.paused && !video.autoplay")
+
+
+@pytest.mark.slow
+def test_no_model_swings_for_those_who_want_calm(open_page, scene):
     page = open_page(with_3d=True, reduced_motion="reduce")
-    want(page, "video", "mesh")
+    want(page, "mesh")
     attach(page, NAMES["mesh"], scene["shape"])
     expect(page.get_by_test_id("chip-mesh")).to_be_visible()
     say(page, SENTENCE)
     bubble = answer(page)
-    assert bubble.locator("video").evaluate("video => video.paused && !video.autoplay")
     for viewer in VIEWERS:
         page.locator(viewer).scroll_into_view_if_needed()
         wait_for(page, f"document.querySelector('{viewer}').loaded")

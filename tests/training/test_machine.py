@@ -36,6 +36,16 @@ def test_many_matrices_of_one_shape_take_as_much_longer_as_they_are_more(each_ta
     assert seconds == [pytest.approx(3 * 0.5), pytest.approx(0.5)]
 
 
+def test_every_expert_of_a_stacked_parameter_is_a_matrix_of_its_own(each_takes_half_a_second):
+    """Experts stand in one parameter [experts, outputs, inputs], and each is orthogonalised."""
+    module = nn.Module()
+    module.norm, module.experts = nn.LayerNorm(4), nn.Parameter(torch.randn(3 * machine.SAMPLE, 4, 6))
+    seconds = machine.updates(Optimizers(module, True, 1e-3, 0.1, (0.9, 0.95)))
+    assert seconds == pytest.approx(3 * 0.5)
+    (timed,) = each_takes_half_a_second
+    assert timed.shape == (machine.SAMPLE, 4, 6)
+
+
 def test_the_quickest_of_several_tries_counts(monkeypatch):
     times = iter([0.0, 0.2, 1.0, 1.1, 2.0, 2.3])
     monkeypatch.setattr(machine.time, "perf_counter", lambda: next(times))
