@@ -55,7 +55,7 @@ SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
 
 def prompts(model: Any, count: int) -> list[list[int]]:
     """Sentences that are to be spoken, of different lengths."""
-    v, found = model.vocabulary, []
+    v, found = model.layout, []
     for k in range(count):
         words = model.codecs["text"].encode(caption(sample_scene(k, "seen"), "ko", generator("seen", k)))
         found.append([v.special("<bos>"), *v.segment("text", words, "ko"), *v.opening("audio", "ko")])
@@ -133,8 +133,8 @@ def decoding(vllm_python: str | None) -> dict[str, Any]:
     model = onnuri.load()
     engine, plain = (Engine(model.network, EngineConfig(prefix_bytes=0, compiled=compiled)) for compiled in (True, False))
     assert isinstance(engine.forward, Compiled), "no C compiler here: its figures would be PyTorch's"
-    lo, hi = model.vocabulary.own("audio")
-    slice_ = model.vocabulary.allowed("image")[4]  # type: ignore[index]
+    lo, hi = model.layout.own("audio")
+    slice_ = model.layout.allowed("image")[4]  # type: ignore[index]
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model")
@@ -142,10 +142,10 @@ def decoding(vllm_python: str | None) -> dict[str, Any]:
         for batch in (1, 8):
             asked = prompts(model, batch)
             ways: dict[str, Any] = {
-                "onnuri, full head": lambda a=asked: ours(engine, a, 0, model.vocabulary.size),
+                "onnuri, full head": lambda a=asked: ours(engine, a, 0, model.layout.size),
                 "onnuri, head of sound": lambda a=asked: ours(engine, a, lo, hi),
                 "onnuri, head of a picture's field": lambda a=asked: ours(engine, a, *slice_),
-                "onnuri without a compiler, full head": lambda a=asked: ours(plain, a, 0, model.vocabulary.size),
+                "onnuri without a compiler, full head": lambda a=asked: ours(plain, a, 0, model.layout.size),
                 "transformers.generate": lambda a=asked: theirs(model.network, a)}
             if vllm:
                 ways["vLLM"] = lambda a=asked: vllm.speed(a)

@@ -80,6 +80,9 @@ def _restore(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Config):
         return hint.from_json(value)
     args = [a for a in typing.get_args(hint) if a is not type(None)]
+    kinds = {a.kind: a for a in args if isinstance(a, type) and issubclass(a, Config) and hasattr(a, "kind")}
+    if len(kinds) > 1 and isinstance(value, dict):
+        return _of_kind(kinds, value)
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         each = args[0] if args and args[0] is not Ellipsis else Any
         return tuple(_restore(each, v) for v in value)
@@ -88,6 +91,14 @@ def _restore(hint: Any, value: Any) -> Any:
     if value is not None and len(args) == 1 and type(None) in typing.get_args(hint):
         return _restore(args[0], value)
     return value
+
+
+def _of_kind(kinds: dict[str, type[Config]], value: dict[str, Any]) -> Config:
+    """Restore one of several configs by its field `kind`. Raises ConfigError for a kind that none has."""
+    kind = value.get("kind")
+    if kind not in kinds:
+        raise ConfigError(f"kind {kind!r}", "is not known", f"use one of {', '.join(kinds)}")
+    return kinds[kind].from_json(value)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

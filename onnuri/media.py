@@ -24,11 +24,8 @@ from onnuri.files import make_folder as make_folder
 from onnuri.files import write_bytes as write_bytes
 from onnuri.files import write_json as write_json
 from onnuri.meshes import mesh_of
-from onnuri.modality import AUDIO_HZ, TABLE, VIDEO_FPS, VIDEO_FRAMES, Medium
+from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, TABLE, VIDEO_FPS, VIDEO_FRAMES, Medium
 from onnuri.pictures import LIMITS, Limits
-
-HEARD_SECONDS = TABLE["audio"].max_tokens / (TABLE["audio"].tokens_per_second or 1)
-"""of a sound: the model hears no more, and half of a sentence is not what was said"""
 
 
 def read(path: Path, medium: str, limits: Limits = LIMITS) -> Any:

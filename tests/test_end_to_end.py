@@ -165,7 +165,7 @@ def test_weights_are_small_whole_and_ours():
     assert sum(p.stat().st_size for p in files) <= 40e6
     about = json.loads((folder / "onnuri.json").read_text())
     assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.safetensors")} <= set(about["sha256"])
-    assert about["modalities"]["image"]["item_tokens"] == TABLE["image"].item_tokens
+    assert about["format"] == 2 and [spec["name"] for spec in about["layout"]["codecs"]] == list(MEDIA)
 
 
 @pytest.mark.parametrize(("said", "solid"), [("cube", "cube"), ("star", "star"), ("draw ball", "sphere"), ("공 그려줘", "sphere"),

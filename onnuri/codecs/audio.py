@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.fsq import FSQ
-from onnuri.modality import AUDIO_HZ, Medium
+from onnuri.codecs.spec import CodecSpec, Stream
+from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Medium
 
 FRAME = 640
 """samples a code"""
@@ -29,6 +30,8 @@ HOP, WINDOW = 160, 640
 """samples; of the spectra that are read and written"""
 EDGE = (WINDOW - HOP) // 2
 """samples by which a spectrum's window reaches beyond its hop, on either side"""
+LEVELS = (8, 8, 8, 8)
+"""of the quantizer's four numbers"""
 MELS = 80
 LEVEL = 0.08
 """root mean square to which every sound is set before it is coded"""
@@ -92,6 +95,12 @@ class Block(nn.Module):
         return x + (self.scale * self.down(F.gelu(self.up(y)))).transpose(1, 2)
 
 
+def audio_spec() -> CodecSpec:
+    """Return what a new audio codec's codes look like."""
+    return CodecSpec(name="audio", modality="audio", codebook="audio", codebooks=(math.prod(LEVELS),),
+                     shape=Stream(hz=AUDIO_HZ / FRAME), max_codes=int(HEARD_SECONDS * AUDIO_HZ / FRAME))
+
+
 class AudioCodec(Codec):
     """float32 [T] at 16 kHz ↔ one code every 640 samples."""
 
@@ -106,15 +115,15 @@ class AudioCodec(Codec):
         coarse_blocks: int = 3
         kernel: int = 7
 
-    def __init__(self, settings: Any = None) -> None:
-        super().__init__(settings or self.Config())
+    def __init__(self, settings: Any = None, spec: CodecSpec | None = None) -> None:
+        super().__init__(settings or self.Config(), spec or audio_spec())
         c = self.config
         middle = c.kernel // 2
         self.enter = nn.Conv1d(MELS, c.fine, 3, padding=1)
         self.fine_encoder = nn.Sequential(*(Block(c.fine, c.kernel, middle) for _ in range(c.fine_blocks // 2)))
         self.shrink = nn.Conv1d(c.fine, c.coarse, 4, 4)
         self.coarse_encoder = nn.Sequential(*(Block(c.coarse, c.kernel, middle) for _ in range(c.coarse_blocks)))
-        self.to_codes, self.fsq = nn.Linear(c.coarse, 4), FSQ((8, 8, 8, 8))
+        self.to_codes, self.fsq = nn.Linear(c.coarse, 4), FSQ(LEVELS)
         self.from_codes = nn.Conv1d(4, c.coarse, 3)
         self.coarse_decoder = nn.Sequential(*(Block(c.coarse, c.kernel, 0) for _ in range(c.coarse_blocks)))
         self.grow = nn.Linear(c.coarse, 4 * c.fine)
@@ -171,9 +180,9 @@ class AudioCodec(Codec):
             yield from (more for more in [stream.send(group)] if len(more))
         yield from (more for more in [stream.end()] if len(more))
 
-    def stream(self) -> Stream:
+    def stream(self) -> SoundStream:
         """One sound, to be decoded as its codes arrive."""
-        return Stream(self)
+        return SoundStream(self)
 
     def training_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Spectra at three resolutions, linear and logarithmic, and log-mel; {"audio": [B, T]}."""
@@ -192,7 +201,7 @@ class AudioCodec(Codec):
         return self.fsq.decode(torch.arange(self.num_codes))
 
 
-class Stream:
+class SoundStream:
     """A sound under way: codes go in, samples come out as soon as no later code can change them."""
 
     def __init__(self, codec: AudioCodec) -> None:

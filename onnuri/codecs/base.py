@@ -8,8 +8,8 @@ Media as Python values, each with one form:
     video  uint8 [F, H, W, 3] at 8 frames a second
     shape  uint8 [64, 64, 64, 4], axes x, y, z, RGBA; alpha / 255 is the occupancy (surface at one half)
 
-Codes are int64 [K] in [0, num_codes). Where the medium has a grid, K is fixed and position k stays within
-`modality.grid.ranges[k]`. To add a codec, subclass `Codec`, and the contract test covers it.
+Codes are int64 [K] in [0, num_codes). Where the codec's `spec` has slots, K is fixed and position k stays within
+`spec.slots.position_ranges[k]`. To add a codec, subclass `Codec`, and the contract test covers it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from onnuri.codecs.spec import CodecSpec
 from onnuri.config import Config
-from onnuri.modality import TABLE, Medium, Modality
+from onnuri.modality import Medium
 
 
 class Codec(nn.Module, ABC):
@@ -36,22 +37,14 @@ class Codec(nn.Module, ABC):
     class Config(Config):
         pass
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, spec: CodecSpec) -> None:
         super().__init__()
-        self.config = config
-
-    @property
-    def modality(self) -> Modality:
-        return TABLE[self.medium]
+        self.config, self.spec = config, spec
 
     @property
     def num_codes(self) -> int:
-        return self.modality.codes
-
-    @property
-    def codes_shape(self) -> tuple[int, ...] | None:
-        """(K,) where items have a fixed number of codes, else None."""
-        return (self.modality.item_tokens,) if self.modality.item_tokens else None
+        """Return the size of the codebook."""
+        return self.spec.num_codes
 
     @abstractmethod
     def encode_batch(self, items: list[Any]) -> list[np.ndarray]:
@@ -68,8 +61,9 @@ class Codec(nn.Module, ABC):
         return self.decode_batch([np.asarray(codes)])[0]
 
     def save(self, folder: Path) -> None:
-        """Write `config.json` and 16-bit `model.safetensors`."""
+        """Write `config.json`, the codec's spec and 16-bit `model.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
+        self.spec.save_beside(folder)
         (folder / "config.json").write_text(json.dumps(self.config.to_json(), indent=2) + "\n", encoding="utf-8")
         save_file({k: v.half() if v.is_floating_point() else v for k, v in _own(self.state_dict()).items()},
                   folder / "model.safetensors")
@@ -78,7 +72,7 @@ class Codec(nn.Module, ABC):
     def load(cls, folder: Path) -> Self:
         """The codec that `save` wrote, in fp32 and evaluation mode."""
         config = cls.Config.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        codec = cls(config)
+        codec = cls(config, spec=CodecSpec.read_beside(folder, cls.medium))  # type: ignore[call-arg]
         state = load_file(folder / "model.safetensors")
         codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
         return codec.eval().requires_grad_(False)

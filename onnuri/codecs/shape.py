@@ -8,6 +8,7 @@ components the three largest are kept.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.fsq import FSQ
+from onnuri.codecs.spec import CodecSpec, Field, SlotLayout
 from onnuri.codecs.sprites import hat
-from onnuri.modality import OBJECTS, SHAPE_GRID, VOXELS, Medium, ObjectOrder
+from onnuri.modality import OBJECTS, VOXELS, Medium, ObjectOrder
 
 CROP = 24
 """cells a side of a component's crop"""
@@ -30,21 +32,34 @@ SMALLEST, LARGEST = 0.06, 2.0
 """world units of a box's side; 256 codes between them, evenly in the logarithm"""
 SPECK = 8
 """components of fewer voxels are dust"""
-PLACES, SIDES = SHAPE_GRID.field("center").codes, SHAPE_GRID.field("extent").codes
+
+
+def shape_spec() -> CodecSpec:
+    """Return what a new shape codec's codes look like."""
+    fields = (
+        Field(name="color", count=1, codes=512, weight=3.0),
+        Field(name="form", count=4, codes=512, weight=0.7),
+        Field(name="center", count=3, codes=256, weight=0.7, label_smoothing_sigma=3.0),
+        Field(name="extent", count=3, codes=256, label_smoothing_sigma=2.0),
+    )
+    layout = SlotLayout(fields=fields, order=("form", "color", "center", "extent") * OBJECTS, slots=OBJECTS)
+    return CodecSpec(name="shape", modality="shape", codebook="shape", codebooks=(layout.num_codes,), shape=layout,
+                     max_codes=layout.item_codes)
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv3d(inputs, outputs, 3, stride, 1), nn.GroupNorm(4, outputs), nn.SiLU())
 
 
-def components(voxels: np.ndarray, order: ObjectOrder = "left") -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Up to three (crop float32 [24, 24, 24] of occupancy, box float32 [6] centre and extent, RGB float32 [3] in 0 … 1).
+def components(voxels: np.ndarray, order: ObjectOrder = "left",
+               most: int = OBJECTS) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Up to `most` (crop float32 [24, 24, 24] of occupancy, box float32 [6] centre and extent, RGB float32 [3] in 0 … 1).
 
     From voxels uint8 [64, 64, 64, 4]; in the order that is asked for, seen from the front.
     """
     labels, count = ndimage.label(voxels[..., 3] > 127, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    kept = [int(k) + 1 for k in np.argsort(-sizes, kind="stable")[:OBJECTS] if sizes[k] >= SPECK]
+    kept = [int(k) + 1 for k in np.argsort(-sizes, kind="stable")[:most] if sizes[k] >= SPECK]
     windows = ndimage.find_objects(labels)
     found = [_component(voxels, labels, k, windows[k - 1]) for k in kept]
     if order == "diagonal":
@@ -99,7 +114,7 @@ def put(grid: np.ndarray, crop: np.ndarray, box: np.ndarray, rgb: np.ndarray) ->
 
 
 class ShapeCodec(Codec):
-    """uint8 [64, 64, 64, 4] ↔ 33 codes."""
+    """uint8 [64, 64, 64, 4] ↔ 33 codes by its own spec."""
 
     medium: ClassVar[Medium] = "shape"
 
@@ -108,8 +123,8 @@ class ShapeCodec(Codec):
         order: ObjectOrder = "left"
         """in which components are written down"""
 
-    def __init__(self, settings: Any = None) -> None:
-        super().__init__(settings or self.Config())
+    def __init__(self, settings: Any = None, spec: CodecSpec | None = None) -> None:
+        super().__init__(settings or self.Config(), spec or shape_spec())
         w = self.config.width
         self.encoder = nn.Sequential(block(1, w, 2), block(w, 2 * w, 2), block(2 * w, 2 * w), block(2 * w, 4 * w, 2),
                                      nn.Flatten(), nn.Linear(27 * 4 * w, 128), nn.SiLU(), nn.Linear(128, 12))
@@ -118,6 +133,12 @@ class ShapeCodec(Codec):
         # eight values a cell at half the resolution: convolving few channels at the full one took four fifths of a step
         self.decoder = nn.Sequential(up, block(4 * w, 4 * w), up, block(4 * w, 2 * w), nn.Conv3d(2 * w, 8, 3, 1, 1))
         self.fsq = FSQ((8, 8, 8))
+
+    @property
+    def layout(self) -> SlotLayout:
+        """Return the layout of a shape's codes."""
+        assert self.spec.slots
+        return self.spec.slots
 
     def form(self, crops: Tensor) -> Tensor:
         """Unquantized form [N, 4, 3] of crops [N, 24, 24, 24]."""
@@ -131,19 +152,19 @@ class ShapeCodec(Codec):
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
-        found = [components(item, self.config.order) for item in items]
+        found = [components(item, self.config.order, self.layout.slots) for item in items]
         crops = [c[0] for parts in found for c in parts]
         form = self.fsq.encode(self.form(torch.from_numpy(np.stack(crops)))).numpy() if crops else np.zeros((0, 4))
         rows, at = [], 0
         for parts in found:
-            rows.append(_row([(form[at + k], c[1], c[2]) for k, c in enumerate(parts)]))
+            rows.append(_row(self.layout, [(form[at + k], c[1], c[2]) for k, c in enumerate(parts)]))
             at += len(parts)
         return rows
 
     @torch.inference_mode()
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
         grids = [np.zeros((VOXELS,) * 3 + (4,), np.uint8) for _ in codes]
-        placed = [(grid, *part) for grid, row in zip(grids, codes) for part in _parts(np.asarray(row))]
+        placed = [(grid, *part) for grid, row in zip(grids, codes) for part in _parts(self.layout, np.asarray(row))]
         if placed:
             form = self.fsq.decode(torch.from_numpy(np.stack([p[1] for p in placed])).long())
             for (grid, _, box, rgb), crop in zip(placed, torch.sigmoid(self.solid(form)).numpy()):
@@ -165,14 +186,14 @@ class ShapeCodec(Codec):
 
     def code_features(self) -> Tensor:
         """float32 [codes, F]: FSQ digits, colours, coordinates; one block of columns a field, and absence."""
-        fields = SHAPE_GRID.fields
-        features = torch.zeros(SHAPE_GRID.codes, 14 + len(fields))
+        fields = self.layout.fields
+        features = torch.zeros(self.layout.num_codes, 14 + len(fields))
         row = 0
         for k, field in enumerate(fields):
             line = torch.arange(field.codes) / field.codes
             waves = torch.stack([2 * line - 1] + [f(2 * math.pi * m * line) for m in (0.5, 1, 2, 4)
                                                   for f in (torch.sin, torch.cos)], 1)
-            values = self.fsq.decode(torch.arange(field.codes)) if field.codes == 512 else waves
+            values = self.fsq.decode(torch.arange(field.codes)) if field.name in ("form", "color") else waves
             column = {"form": 0, "color": 3}.get(field.name, 5)
             features[row : row + field.codes, column : column + values.shape[1]] = values
             features[row : row + field.span, 14 + k] = 1.0
@@ -182,32 +203,41 @@ class ShapeCodec(Codec):
         return features
 
 
-def _row(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Codes int64 [33] of up to three (form digits [4], box [6], RGB [3])."""
-    g, row = SHAPE_GRID, []
-    for k in range(OBJECTS):
-        if k < len(parts):
-            form, box, rgb = parts[k]
-            color = np.asarray((rgb * 7).round().clip(0, 7).astype(int) @ np.array([1, 8, 64]))
-            center = ((box[:3] + 1) / 2 * PLACES).astype(int).clip(0, PLACES - 1)
-            span = math.log(LARGEST / SMALLEST)
-            extent = (np.log(box[3:] / SMALLEST) / span * (SIDES - 1)).round().clip(0, SIDES - 1)
-            values = [("form", form), ("color", color[None]), ("center", center), ("extent", extent)]
-        else:
-            values = [(n, np.full(c, g.field(n).codes)) for n, c in (("form", 4), ("color", 1), ("center", 3), ("extent", 3))]
-        row += [int(v) + g.base(n) for n, vs in values for v in vs]
+def _row(layout: SlotLayout, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return the codes int64 [K] of up to `slots` components (form digits [4], box [6], RGB [3])."""
+    places, sides = layout.field("center").codes, layout.field("extent").codes
+    each = []
+    for form, box, rgb in parts:
+        color = np.asarray((rgb * 7).round().clip(0, 7).astype(int) @ np.array([1, 8, 64]))
+        center = ((box[:3] + 1) / 2 * places).astype(int).clip(0, places - 1)
+        span = math.log(LARGEST / SMALLEST)
+        extent = (np.log(box[3:] / SMALLEST) / span * (sides - 1)).round().clip(0, sides - 1)
+        each.append({"form": form, "color": color[None], "center": center, "extent": extent})
+    row, times = [], Counter[str]()
+    for name in layout.order:
+        field, slot = layout.field(name), times[name]
+        times[name] += 1
+        values = each[slot][name] if slot < len(each) else np.full(field.count, field.codes)
+        row += [int(value) + layout.base(name) for value in values]
     return np.array(row, dtype=np.int64)
 
 
-def _parts(row: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The inverse of `_row`, without absent components."""
-    g, parts = SHAPE_GRID, []
-    bases = np.array([g.base("form")] * 4 + [g.base("color")] + [g.base("center")] * 3 + [g.base("extent")] * 3)
-    limits = np.array([512] * 5 + [PLACES] * 3 + [SIDES] * 3)
-    for values in row.reshape(OBJECTS, 11) - bases:
-        if ((values >= 0) & (values < limits)).all():
-            rgb = np.array([values[4] % 8, values[4] // 8 % 8, values[4] // 64]) / 7
-            extent = SMALLEST * np.exp(values[8:] / (SIDES - 1) * math.log(LARGEST / SMALLEST))
-            parts.append((values[:4], np.concatenate([(values[5:8] + 0.5) * 2 / PLACES - 1, extent]).astype(np.float32),
-                          rgb.astype(np.float32)))
+def _parts(layout: SlotLayout, row: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return what `_row` wrote, without components of which a code is absent."""
+    each: list[dict[str, np.ndarray]] = [{} for _ in range(layout.slots)]
+    times, at = Counter[str](), 0
+    for name in layout.order:
+        count = layout.field(name).count
+        each[times[name]][name] = row[at : at + count] - layout.base(name)
+        times[name] += 1
+        at += count
+    places, sides = layout.field("center").codes, layout.field("extent").codes
+    parts = []
+    for values in each:
+        if all(((value >= 0) & (value < layout.field(name).codes)).all() for name, value in values.items()):
+            color = int(values["color"][0])
+            rgb = np.array([color % 8, color // 8 % 8, color // 64]) / 7
+            extent = SMALLEST * np.exp(values["extent"] / (sides - 1) * math.log(LARGEST / SMALLEST))
+            box = np.concatenate([(values["center"] + 0.5) * 2 / places - 1, extent])
+            parts.append((values["form"], box.astype(np.float32), rgb.astype(np.float32)))
     return parts

@@ -16,11 +16,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from onnuri import config
 from onnuri.codecs.base import Codec
+from onnuri.codecs.spec import CodecSpec, Stream
 from onnuri.codecs.spelling import Reading, Spelling
+from onnuri.errors import ConfigError
 from onnuri.modality import Medium
 
+LONGEST = 160
+"""codes of the longest text that is read or written"""
 SPACE = "▁"
 BYTES = [f"<0x{b:02X}>" for b in range(256)]
+
+
+def text_spec(codes: int) -> CodecSpec:
+    """Return what a new text codec's codes look like, of which there are so many."""
+    return CodecSpec(name="text", modality="text", codebook="text", codebooks=(codes,), shape=Stream(), max_codes=LONGEST)
 
 
 class TextCodec(Codec):
@@ -31,13 +40,9 @@ class TextCodec(Codec):
     class Config(config.Config):
         pass
 
-    def __init__(self, tokenizer: Tokenizer, spelling: Spelling | None = None) -> None:
-        super().__init__(self.Config())
+    def __init__(self, tokenizer: Tokenizer, spelling: Spelling | None = None, spec: CodecSpec | None = None) -> None:
+        super().__init__(self.Config(), spec or text_spec(int(tokenizer.get_vocab_size())))
         self.tokenizer, self.spelling = tokenizer, spelling
-
-    @property
-    def num_codes(self) -> int:
-        return int(self.tokenizer.get_vocab_size())
 
     @classmethod
     def learn(cls, texts: Iterable[str], size: int = 1500) -> Self:
@@ -93,6 +98,7 @@ class TextCodec(Codec):
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.spec.save_beside(folder)
         self.tokenizer.save(str(folder / "tokenizer.json"))
         if self.spelling is not None:
             self.spelling.save(folder)
@@ -103,7 +109,11 @@ class TextCodec(Codec):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), Spelling.load(folder))
+        tokenizer, spec = Tokenizer.from_file(str(folder / "tokenizer.json")), CodecSpec.read_beside(folder, cls.medium)
+        if spec.num_codes != tokenizer.get_vocab_size():
+            raise ConfigError(f"{folder}: a tokenizer of {tokenizer.get_vocab_size()} tokens",
+                              f"is not the one of the codec's spec, which has {spec.num_codes}", "fetch or export the folder again")
+        return cls(tokenizer, Spelling.load(folder), spec)
 
     def code_features(self) -> Any:
         """None: words are learned from nothing."""

@@ -8,6 +8,7 @@ whole. What changes in an object other than place and size is not coded.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -16,8 +17,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from onnuri.codecs.image import ImageCodec, encode_pictures, locate, paint, to_array, to_tensor
-from onnuri.codecs.visual import LARGEST, SMALLEST, fields_of, restore_boxes
-from onnuri.modality import IMAGE_GRID, OBJECTS, VIDEO_CHUNKS, VIDEO_FRAMES, VIDEO_GRID, Medium
+from onnuri.codecs.spec import CodecSpec, SlotLayout
+from onnuri.codecs.visual import LARGEST, SMALLEST, fields_of, restore_boxes, video_spec
+from onnuri.modality import VIDEO_FRAMES, Medium
 
 CHUNK = 4
 """frames of a chunk"""
@@ -25,8 +27,6 @@ STRIDE = 2
 """frames from one in which objects are looked for to the next"""
 REACH = 36
 """pixels that an object may move meanwhile"""
-STILL = len(IMAGE_GRID.ranges)
-"""codes of the first frame"""
 _UNITS = torch.tensor([16.0, 16.0, 0.5, 0.5])
 """pixels, pixels, log, log: what one unit of a path is"""
 
@@ -70,9 +70,31 @@ def between(track: Tensor) -> Tensor:
 
 
 class VideoCodec(ImageCodec):
-    """uint8 [F, H, W, 3] ↔ 43 codes; 17 frames: longer videos are cut, shorter ones hold their last frame."""
+    """uint8 [F, H, W, 3] ↔ 43 codes by its own spec; 17 frames: longer videos are cut, shorter ones hold their last frame."""
 
     medium: ClassVar[Medium] = "video"
+
+    @staticmethod
+    def new_spec() -> CodecSpec:
+        """Return the spec of a codec that is not loaded."""
+        return video_spec()
+
+    @property
+    def still(self) -> SlotLayout:
+        """Return the layout of the first frame's codes: all before the motion."""
+        layout = super().still
+        return layout.replace(order=layout.order[: layout.order.index("motion")])
+
+    @property
+    def chunks(self) -> int:
+        """Return the number of chunks that follow the first frame."""
+        layout = super().still
+        return layout.order.count("motion") // layout.slots
+
+    def save(self, folder: Path) -> None:
+        """Write the spec beside the image codec, whose networks these are."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.spec.save_beside(folder)
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
@@ -82,19 +104,20 @@ class VideoCodec(ImageCodec):
         order = np.minimum(np.arange(0, VIDEO_FRAMES, STRIDE), len(frames) - 1)
         unique, place = np.unique(order, return_inverse=True)
         seen = to_tensor(list(frames[unique]))
-        still = encode_pictures(self.visual, seen[:1])
-        boxes, there, _ = locate(self.visual, seen)
-        _, _, digits, present, _ = fields_of(still)
+        layout = self.still
+        still = encode_pictures(self.visual, layout, seen[:1])
+        boxes, there, _ = locate(self.visual, seen, layout.slots)
+        _, _, digits, present, _ = fields_of(layout, still)
         count = int(present.sum())
         track = between(follow(boxes, there, count)[place])
-        start, codes = restore_boxes(digits[0, :count]), []
-        field = IMAGE_GRID.field("motion")
-        for chunk in range(VIDEO_CHUNKS):
+        start, codes = restore_boxes(digits[0, :count], layout), []
+        field = layout.field("motion")
+        for chunk in range(self.chunks):
             path = path_of(track[1 + CHUNK * chunk : 1 + CHUNK * (chunk + 1)].transpose(0, 1), start)
             motion = self.visual.path_codes.encode(self.visual.path_encoder(path))
             start = self._chunk(motion, start)[..., -1, :]  # from what was decoded, so that errors do not add up
-            codes.append(torch.cat([motion, motion.new_full((OBJECTS - count,), field.codes)]))
-        return torch.cat([still[0], torch.cat(codes) + VIDEO_GRID.base("motion")])
+            codes.append(torch.cat([motion, motion.new_full((layout.slots - count,), field.codes)]))
+        return torch.cat([still[0], torch.cat(codes) + layout.base("motion")])
 
     def _chunk(self, motion: Tensor, start: Tensor) -> Tensor:
         """Boxes [..., 4 frames, 4] of motion digits [...] from starting boxes [..., 4]."""
@@ -114,15 +137,17 @@ class VideoCodec(ImageCodec):
 
     def _stream(self, codes: Tensor) -> Iterator[np.ndarray]:
         """[B, 43] to uint8 [B, 1 or 4, H, W, 3], chunk by chunk."""
-        still, motion = codes[:, :STILL], codes[:, STILL:].unflatten(1, (VIDEO_CHUNKS, OBJECTS))
-        at = restore_boxes(fields_of(still)[2])
-        yield to_array(next(paint(self.visual, still)))[:, None]
-        for chunk in range(VIDEO_CHUNKS):
-            digits = motion[:, chunk] - VIDEO_GRID.base("motion")
-            moved = self._chunk(digits.clamp(0, 999), at)
-            moving = ((digits >= 0) & (digits < 1000))[..., None, None]
+        layout, paths = self.still, self.still.field("motion").codes
+        first = layout.item_codes
+        still, motion = codes[:, :first], codes[:, first:].unflatten(1, (self.chunks, layout.slots))
+        at = restore_boxes(fields_of(layout, still)[2], layout)
+        yield to_array(next(paint(self.visual, layout, still)))[:, None]
+        for chunk in range(self.chunks):
+            digits = motion[:, chunk] - layout.base("motion")
+            moved = self._chunk(digits.clamp(0, paths - 1), at)
+            moving = ((digits >= 0) & (digits < paths))[..., None, None]
             boxes = torch.where(moving, moved, at[..., None, :].expand_as(moved))
             at = boxes[..., -1, :]
-            yield np.stack([to_array(p) for p in paint(self.visual, still, boxes.permute(2, 0, 1, 3))], 1)
+            yield np.stack([to_array(p) for p in paint(self.visual, layout, still, boxes.permute(2, 0, 1, 3))], 1)
 
 

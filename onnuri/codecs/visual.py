@@ -11,6 +11,7 @@ Training uses boxes and masks beside the pictures; encoding does not.
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +19,51 @@ from torch import Tensor, nn
 
 from onnuri import config
 from onnuri.codecs.fsq import FSQ
-from onnuri.modality import IMAGE_GRID, OBJECTS, ObjectOrder
+from onnuri.codecs.spec import CodecSpec, Field, SlotLayout
+from onnuri.modality import OBJECTS, ObjectOrder
 
 CROP = 40
 """pixels of a crop and of a sprite"""
+PICTURE = 128
+"""pixels of a picture's side, in which boxes are given"""
 SMALLEST, LARGEST = 4.0, 110.0
 """pixels of a box's side; 128 codes between them, evenly in the logarithm"""
+
+
+VIDEO_CHUNKS = 4
+"""A video's 17 frames are its first frame and four chunks of four."""
+_FIELDS = (
+    Field(name="background", count=4, codes=512, weight=0.2, optional=False),
+    Field(name="color", count=1, codes=512, weight=3.0),
+    Field(name="form", count=4, codes=512, weight=0.7),
+    Field(name="x", count=1, codes=256, weight=0.7, label_smoothing_sigma=3.0),
+    Field(name="y", count=1, codes=256, weight=0.7, label_smoothing_sigma=3.0),
+    Field(name="width", count=1, codes=128, label_smoothing_sigma=1.5),
+    Field(name="height", count=1, codes=128, label_smoothing_sigma=1.5),
+    Field(name="motion", count=1, codes=1000),
+)
+_OBJECT = ("form", "color", "x", "y", "width", "height")
+_PLACE = ("x", "y", "width", "height")
+"""the digits of a box, in their order"""
+_IMAGE_ORDER = ("background", *(_OBJECT * OBJECTS))
+_VIDEO_ORDER = (*_IMAGE_ORDER, *(("motion",) * OBJECTS * VIDEO_CHUNKS))
+"""the motion code of chunk c and object o stands at 31 + 3 c + o: chunk by chunk, so that frames stream"""
+
+
+def image_spec() -> CodecSpec:
+    """Return what a new image codec's codes look like."""
+    return _spec("image", _IMAGE_ORDER)
+
+
+def video_spec() -> CodecSpec:
+    """Return what a new video codec's codes look like: its first frame's image codes, then motion codes."""
+    return _spec("video", _VIDEO_ORDER)
+
+
+def _spec(name: str, order: tuple[str, ...]) -> CodecSpec:
+    layout = SlotLayout(fields=_FIELDS, order=order, slots=OBJECTS)
+    return CodecSpec(name=name, modality=name, codebook="visual", codebooks=(layout.num_codes,), shape=layout,
+                     max_codes=layout.item_codes)
 
 
 class VisualConfig(config.Config):
@@ -167,52 +207,58 @@ def composite(behind: Tensor, layers: Tensor) -> Tensor:
     return behind
 
 
-def peaks(heat: Tensor, boxes: Tensor, threshold: float, order: ObjectOrder = "left") -> tuple[Tensor, Tensor]:
-    """Return up to three objects per picture, in order: boxes [B, 3, 4] and whether each is there, bool [B, 3]."""
+def peaks(heat: Tensor, boxes: Tensor, threshold: float, order: ObjectOrder = "left",
+          objects: int = OBJECTS) -> tuple[Tensor, Tensor]:
+    """Return up to O objects per picture, in order: boxes [B, O, 4] and whether each is there, bool [B, O]."""
     score = torch.sigmoid(heat)
     score = score * (F.max_pool2d(score[:, None], 3, 1, 1)[:, 0] == score)
-    best, index = score.flatten(1).topk(2 * OBJECTS, 1)
+    best, index = score.flatten(1).topk(2 * objects, 1)
     found = boxes.flatten(2).transpose(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
     there = best > threshold
-    for k in range(1, 2 * OBJECTS):  # a second peak within another's box is the same object
+    for k in range(1, 2 * objects):  # a second peak within another's box is the same object
         gap = (found[:, k : k + 1, :2] - found[:, :k, :2]).abs()
         same = (gap < 0.35 * found[:, :k, 2:]).all(-1) & there[:, :k]
         there[:, k] &= ~same.any(1)
-    there &= there.cumsum(1) <= OBJECTS
+    there &= there.cumsum(1) <= objects
     rank = found[..., 0] if order == "left" else found[..., 0] + found[..., 1]
-    chosen = torch.where(there, rank, torch.inf).argsort(1)[:, :OBJECTS]
+    chosen = torch.where(there, rank, torch.inf).argsort(1)[:, :objects]
     return found.gather(1, chosen[..., None].expand(-1, -1, 4)), there.gather(1, chosen)
 
 
-def quantize_boxes(boxes: Tensor) -> Tensor:
-    """Boxes [..., 4] to digits int64 [..., 4]: 256 of a half pixel for the centre, 128 of 2.6 % for the sides."""
-    center = (boxes[..., :2] * 2).floor().clamp(0, 255)
+def quantize_boxes(boxes: Tensor, layout: SlotLayout) -> Tensor:
+    """Return boxes [..., 4] as digits int64 [..., 4]: evenly over the picture for the centre, evenly in the logarithm for sides.
+
+    With 256 and 128 codes these are half pixels and 2.6 %.
+    """
+    places, sides = layout.field("x").codes, layout.field("width").codes
+    center = (boxes[..., :2] * (places / PICTURE)).floor().clamp(0, places - 1)
     span = math.log(LARGEST / SMALLEST)
-    sides = (torch.log(boxes[..., 2:].clamp_min(1e-3) / SMALLEST) / span * 127).round().clamp(0, 127)
-    return torch.cat([center, sides], -1).long()
+    size = (torch.log(boxes[..., 2:].clamp_min(1e-3) / SMALLEST) / span * (sides - 1)).round().clamp(0, sides - 1)
+    return torch.cat([center, size], -1).long()
 
 
-def restore_boxes(digits: Tensor) -> Tensor:
-    """Digits [..., 4] back to boxes, float32."""
-    sides = SMALLEST * torch.exp(digits[..., 2:].float() / 127 * math.log(LARGEST / SMALLEST))
-    return torch.cat([(digits[..., :2].float() + 0.5) / 2, sides], -1)
+def restore_boxes(digits: Tensor, layout: SlotLayout) -> Tensor:
+    """Return digits [..., 4] as boxes, float32: the inverse of `quantize_boxes`."""
+    places, sides = layout.field("x").codes, layout.field("width").codes
+    size = SMALLEST * torch.exp(digits[..., 2:].float() / (sides - 1) * math.log(LARGEST / SMALLEST))
+    return torch.cat([(digits[..., :2].float() + 0.5) / (places / PICTURE), size], -1)
 
 
-def visual_features(visual: Visual) -> Tensor:
+def visual_features(visual: Visual, layout: SlotLayout) -> Tensor:
     """A vector for every code of the visual codebook [codes, F]: what it says, in numbers; one block a field."""
     blocks: dict[str, Tensor] = {}
-    digits = visual.form_codes.decode(torch.arange(512))
+    digits = visual.form_codes.decode(torch.arange(visual.form_codes.num_codes))
     with torch.no_grad():
         colors = torch.sigmoid(visual.color_decoder(digits)) * 2 - 1
-        paths = visual.path_decoder(visual.path_codes.decode(torch.arange(1000)))
-    for field in IMAGE_GRID.fields:
+        paths = visual.path_decoder(visual.path_codes.decode(torch.arange(visual.path_codes.num_codes)))
+    for field in layout.fields:
         line = torch.arange(field.codes) / field.codes
         waves = [f(2 * math.pi * k * line) for k in (0.5, 1, 2, 4) for f in (torch.sin, torch.cos)]
         blocks[field.name] = {"background": digits, "form": digits, "color": torch.cat([colors, digits], 1),
                               "motion": paths}.get(field.name, torch.stack([2 * line - 1, *waves], 1))
     width = sum(b.shape[1] + 1 for b in blocks.values())
-    features, row, column = torch.zeros(IMAGE_GRID.codes, width), 0, 0
-    for field in IMAGE_GRID.fields:
+    features, row, column = torch.zeros(layout.num_codes, width), 0, 0
+    for field in layout.fields:
         values = blocks[field.name]
         features[row : row + field.codes, column : column + values.shape[1]] = values
         features[row : row + field.span, column + values.shape[1]] = 1.0
@@ -222,25 +268,38 @@ def visual_features(visual: Visual) -> Tensor:
     return features
 
 
-def grid_of(form: Tensor, color: Tensor, digits: Tensor, there: Tensor, background: Tensor) -> Tensor:
-    """Fields of an image to its codes int64 [B, 31]; absent objects get every field's last code."""
-    g = IMAGE_GRID
-    parts = [("form", form), ("color", color[..., None])]
-    parts += [(n, digits[..., k : k + 1]) for k, n in enumerate(("x", "y", "width", "height"))]
-    each = torch.cat([torch.where(there[..., None], v, g.field(n).codes) + g.base(n) for n, v in parts], -1)
-    return torch.cat([background + g.base("background"), each.flatten(1)], 1)
+def grid_of(layout: SlotLayout, form: Tensor, color: Tensor, digits: Tensor, there: Tensor, background: Tensor) -> Tensor:
+    """Return the fields of an image as codes int64 [B, K], in the layout's order; absent objects get every field's last code."""
+    values = {"form": form, "color": color[..., None], **{n: digits[..., k : k + 1] for k, n in enumerate(_PLACE)}}
+    parts, times = [], Counter[str]()
+    for name in layout.order:
+        field, slot = layout.field(name), times[name]
+        times[name] += 1
+        if field.optional:
+            part = torch.where(there[:, slot, None], values[name][:, slot], field.codes)
+        else:
+            part = background
+        parts.append(part + layout.base(name))
+    return torch.cat(parts, 1)
 
 
-def fields_of(codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The inverse of `grid_of`: (form [B, 3, 4], colour [B, 3], digits [B, 3, 4], there [B, 3], background [B, 4])."""
-    g = IMAGE_GRID
-    each = codes[:, 4:].view(-1, OBJECTS, 9)
-    bases = torch.tensor([g.base("form")] * 4 + [g.base(n) for n in ("color", "x", "y", "width", "height")])
-    limits = torch.tensor([g.field("form").codes] * 4
-                          + [g.field(n).codes for n in ("color", "x", "y", "width", "height")])
-    values = each - bases
-    there = ((values >= 0) & (values < limits)).all(-1)
-    values = torch.minimum(values.clamp_min(0), limits - 1)
-    return values[..., :4], values[..., 4], values[..., 5:], there, (codes[:, :4] - g.base("background")).clamp(0, 511)
+def fields_of(layout: SlotLayout, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return what `grid_of` wrote: form [B, O, 4], colour [B, O], digits [B, O, 4], there [B, O], background [B, 4].
 
-
+    An object is there if all its codes are.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in layout.order}
+    at = 0
+    for name in layout.order:
+        count = layout.field(name).count
+        found[name].append(codes[:, at : at + count] - layout.base(name))
+        at += count
+    there = torch.ones(len(codes), layout.slots, dtype=torch.bool)
+    values = {}
+    for name, parts in found.items():
+        field, stacked = layout.field(name), torch.stack(parts, 1)
+        if field.optional:
+            there &= ((stacked >= 0) & (stacked < field.codes)).all(-1)
+        values[name] = stacked.clamp(0, field.codes - 1)
+    digits = torch.cat([values[name] for name in _PLACE], -1)
+    return values["form"], values["color"][..., 0], digits, there, values["background"][:, 0]

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from onnuri import config
+from onnuri.codecs.spec import SlotLayout
 from onnuri.codecs.spelling import COMMON, REAL, plain
 from onnuri.data.table import CAPTIONS, Table, edit_of
-from onnuri.modality import LANGUAGES, MEDIA, OBJECTS, TABLE, Language, Medium, Task
+from onnuri.modality import LANGUAGES, MEDIA, TABLE, Language, Medium, Task
 from onnuri.world import wordings
 from onnuri.world.scene import HELD_OUT, Scene
 from onnuri.world.tasks import COMPARISONS
 
 STILL: tuple[Medium, ...] = tuple(m for m in MEDIA if "motion" not in TABLE[m].carries)
-SIGHTS: tuple[Medium, ...] = tuple(m for m in MEDIA if TABLE[m].grid)
+SIGHTS: tuple[Medium, ...] = ("image", "video", "shape")
 """media that are seen"""
 SILENT: tuple[Medium, ...] = tuple(m for m in MEDIA if m != "audio")
 KINDS = ("draw", "describe", "convert", "chain", "alone", "translate", "ask", "edit", "compare", "hear", "speak", "double")
@@ -103,10 +105,10 @@ class MixConfig(config.Config):
 
 
 class Mixer:
-    """Draws sequences from a table; `text` turns sentences into codes."""
+    """Draws sequences from a table; `text` turns sentences into codes, `layouts` say what those of pictures and shapes are."""
 
-    def __init__(self, settings: MixConfig, table: Table, text: Any) -> None:
-        self.settings, self.table, self.text = settings, table, text
+    def __init__(self, settings: MixConfig, table: Table, text: Any, layouts: Mapping[str, SlotLayout]) -> None:
+        self.settings, self.table, self.text, self.layouts = settings, table, text, layouts
         every = _thinned(table, settings.single)
         self.filmed, self.spoken = (np.intersect1d(table.having(c), every) for c in ("video", "voice_ko"))
         self.asked = table.having("say_ko")
@@ -290,24 +292,22 @@ class Mixer:
             if all(first.radius <= thing.radius for thing in others) and not any(
                     ("relation", r, first.solid, first.solid) in HELD_OUT for _, r, _ in scene.relations()):
                 break
-        codes = alike_codes(self.table.get(row, medium), medium, scene)
+        codes = alike_codes(self.table.get(row, medium), self.layouts[medium], scene)
         return [self._given(wordings.doubled(alike, language, rng), language), Segment(medium, codes, None, 1.0)]
 
 
-def alike_codes(codes: np.ndarray, medium: Medium, scene: Scene) -> np.ndarray:
+def alike_codes(codes: np.ndarray, layout: SlotLayout, scene: Scene) -> np.ndarray:
     """Return the codes of a picture or shape of two or three objects with the first thing of the scene at every place.
 
     Objects are in the order of right plus down (`modality.ObjectOrder`), and an object's codes are the same wherever it
     stands, but for its place.
     """
-    grid = TABLE[medium].grid
-    assert grid
-    before = [name for name in grid.order if not grid.field(name).optional]
-    head = sum(grid.field(name).count for name in before)
-    slots = codes[head:].reshape(OBJECTS, -1).copy()
+    before = [name for name in layout.order if not layout.field(name).optional]
+    head = sum(layout.field(name).count for name in before)
+    slots = codes[head:].reshape(layout.slots, -1).copy()
     order = sorted(range(len(scene.things)), key=lambda k: scene.things[k].x - scene.things[k].z)
-    names = grid.order[len(before) :][: (len(grid.order) - len(before)) // OBJECTS]
-    columns = [name for name in names for _ in range(grid.field(name).count)]
+    names = layout.order[len(before) :][: (len(layout.order) - len(before)) // layout.slots]
+    columns = [name for name in names for _ in range(layout.field(name).count)]
     kept = np.array([name in ("x", "y", "center") for name in columns])
     source = slots[order.index(0)].copy()
     for slot in range(len(order)):

@@ -1,6 +1,6 @@
 """The token table: what codecs make of scenes, computed once. Knows codecs by their contract, not the language model.
 
-A table is a folder of columns; a column is `<name>.values.npy` (uint16, end to end) and `<name>.offsets.npy` (int64
+A table is a folder of columns; a column is `<name>.values.npy` (uint32, end to end) and `<name>.offsets.npy` (int64
 [N + 1]); `table.json` lists them and is written last. An absent entry is empty. Sentences are kept as UTF-8 bytes, not as
 a tokenizer's codes, so that another tokenizer reads the same table. What is seen and what is said are made apart, so that a
 change of the sentences does not cost the pictures again. Columns:
@@ -39,7 +39,7 @@ import numpy as np
 from onnuri.codecs.video import STRIDE
 from onnuri.data.pool import run_jobs
 from onnuri.errors import ConfigError
-from onnuri.modality import LANGUAGES, TABLE, Language
+from onnuri.modality import LANGUAGES, Language
 from onnuri.world import audio, image, shape, video
 from onnuri.world.scene import Edit, Scene, Thing, generator, sample_edit, sample_scene
 from onnuri.world.tasks import instruction, question
@@ -106,14 +106,22 @@ def _shard(job: tuple[Path, str, int, int, Callable[[Path], dict[str, Any]], Pat
 
 
 def write_shard(folder: Path, start: int, part: str, rows: list[Row]) -> None:
-    """Write one part of some rows under a temporary name, then rename."""
+    """Write one part of some rows under a temporary name, then rename. Raises ConfigError for a value that is no uint32."""
     columns: dict[str, np.ndarray] = {}
     for name in rows[0]:
-        columns[f"{name}.values"] = np.concatenate([r[name] for r in rows]).astype(np.uint16)
+        columns[f"{name}.values"] = stored(np.concatenate([r[name] for r in rows]), name)
         columns[f"{name}.lengths"] = np.array([len(r[name]) for r in rows])
     temporary = folder / f"{start}.{part}.part.npz"
     np.savez(temporary, **columns)  # type: ignore[arg-type]
     temporary.rename(_shard_file(folder, start, part))
+
+
+def stored(values: np.ndarray, name: str) -> np.ndarray:
+    """Return ids [K] as the table stores them, uint32. Raises ConfigError where one would come back as another."""
+    if len(values) and not 0 <= int(values.min()) <= int(values.max()) < 2**32:
+        raise ConfigError(f"{name}: {int(values.min())} to {int(values.max())}", "are not all within 0 to 4,294,967,295, which "
+                          "the token table stores", "use a tokenizer or codec with ids in that range")
+    return values.astype(np.uint32)
 
 
 def _shard_file(folder: Path, start: int, part: str) -> Path:
@@ -232,7 +240,7 @@ def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, An
     film = functools.partial(video.render, every=STRIDE)  # the codec looks at no other frames
     renderers: dict[str, Any] = {"video": lambda s: film(s).frames, "shape": shape.voxels,
                                  "image": lambda s: image.render(s).image}
-    first = TABLE["image"].item_tokens
+    first = codecs["image"].spec.item_codes
     # a video's first frame is the picture, its first codes are the picture's
     wanted = {"video": filmed, "shape": still, "image": [s and not f for s, f in zip(still, filmed)]}
     for medium, want in wanted.items():

@@ -16,9 +16,9 @@ from torch import Tensor
 from onnuri.codecs.image import cut
 from onnuri.codecs.sprites import place
 from onnuri.codecs.video import CHUNK, path_of
-from onnuri.codecs.visual import Visual, composite
+from onnuri.codecs.visual import VIDEO_CHUNKS, Visual, composite
 from onnuri.data.pool import build
-from onnuri.modality import IMAGE_SIZE, OBJECTS, VIDEO_CHUNKS, VIDEO_FPS
+from onnuri.modality import IMAGE_SIZE, OBJECTS, VIDEO_FPS
 from onnuri.world import image
 from onnuri.world.scene import SECONDS, Scene, generator, sample_scene
 

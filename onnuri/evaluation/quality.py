@@ -21,7 +21,7 @@ from onnuri import media
 from onnuri.codecs.audio import log_mel
 from onnuri.errors import ConfigError, DependencyError
 from onnuri.evaluation.report import machine
-from onnuri.modality import AUDIO_HZ, LANGUAGES, TABLE
+from onnuri.modality import AUDIO_HZ, LANGUAGES
 from onnuri.world import audio as world_audio
 from onnuri.world import image as world_image
 from onnuri.world import shape as world_shape
@@ -59,7 +59,7 @@ def measure(codecs: dict[str, Any], items: int) -> dict[str, Any]:
                 used.update(int(c) for c in codes)
             cards[medium][split] = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
         cards[medium]["codes_in_use"] = len(used)
-        cards[medium]["codes"] = TABLE[medium].codes or codecs[medium].num_codes  # type: ignore[index]
+        cards[medium]["codes"] = codecs[medium].num_codes
     return cards
 
 

@@ -23,7 +23,7 @@ from onnuri.errors import ConfigError
 from onnuri.evaluation.matrix import OBSERVE, Model, counted
 from onnuri.evaluation.report import machine
 from onnuri.evaluation.score import Score, score, wilson
-from onnuri.modality import LANGUAGES, TABLE, Language, Medium
+from onnuri.modality import LANGUAGES, Language, Medium
 from onnuri.world import wordings
 from onnuri.world.scene import Description, Scene, Traits, sample_scene
 from onnuri.world.text import caption
@@ -219,7 +219,7 @@ def run(model: Any, items: int, to: Medium, path: Path | None) -> dict[str, Any]
     """Measure, print and write PATH."""
     if items < 1:
         raise ConfigError(f"--items {items}", "at least one item is needed", "give 1 or more")
-    if not TABLE[to].grid:
+    if to in ("text", "audio"):
         raise ConfigError(f"--to {to}", "is not seen, and whole scenes are judged by sight", "use image, video or shape")
     media.check_place(path)
     found = measure(model, items, to)

@@ -19,10 +19,10 @@ from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan, Request, Score, Ticket
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError
-from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, TABLE, Language, Medium
+from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, Language, Medium
 from onnuri.model.asking import language_spoken, task_of, wish_of
 from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of, unsure
-from onnuri.model.vocabulary import Vocabulary
+from onnuri.model.token_layout import TokenLayout
 
 T = TypeVar("T")
 Steps = Generator[Request, Ticket, T]
@@ -66,21 +66,21 @@ class Context:
 
 
 class Answers:
-    """What a vocabulary and codecs make of questions."""
+    """What a token layout and codecs make of questions."""
 
-    def __init__(self, vocabulary: Vocabulary, codecs: dict[str, Any], positions: int) -> None:
-        self.vocabulary, self.codecs, self.positions = vocabulary, codecs, positions
+    def __init__(self, layout: TokenLayout, codecs: dict[str, Any], positions: int) -> None:
+        self.layout, self.codecs, self.positions = layout, codecs, positions
         self.scored = True
         """whether the engine is asked how likely what it draws was"""
 
     @property
     def room(self) -> int:
         """Most tokens of inputs."""
-        return self.positions - 2 * max(TABLE[m].max_tokens for m in MEDIA)
+        return self.positions - 2 * max(spec.max_codes for spec in self.layout.codecs)
 
     def read(self, given: Given) -> Steps[Context]:
         """Inputs as ids, in their order; of a sound what the model hears in it. Raises ConfigError."""
-        context = Context([self.vocabulary.special("<bos>")], len(given))
+        context = Context([self.layout.special("<bos>")], len(given))
         for medium, item, *tongue in given:
             known(medium)
             codes, language, heard = self.encode(medium, item), None, medium == "audio"
@@ -98,7 +98,7 @@ class Answers:
             else:
                 context.seen.append((medium, item, codes))
             context.inputs.append((medium, words))
-            context.ids = context.ids + self.vocabulary.segment("text" if heard else medium, read, language)
+            context.ids = context.ids + self.layout.segment("text" if heard else medium, read, language)
             context.language, context.heard = language, heard
             context.words = codes if heard or medium == "text" else context.words[:0]
         if len(context.ids) > self.room:
@@ -111,12 +111,12 @@ class Answers:
         reading = reading_of(words, self.codecs["text"])
         context.readings.append(reading)
         codes: np.ndarray = self.codecs["text"].encode_given(reading.text)
-        return codes[: TABLE["text"].max_tokens]
+        return codes[: self.layout.spec("text").max_codes]
 
     def hear(self, codes: np.ndarray, on_token: Listener | None = None) -> Steps[tuple[Language, np.ndarray]]:
         """Of a sound's codes the language and the text codes that the model hears."""
-        v = self.vocabulary
-        prompt = [v.special("<bos>"), *v.segment("audio", codes), *v.task("transcribe"), v.special(TABLE["text"].open)]
+        v = self.layout
+        prompt = [v.special("<bos>"), *v.segment("audio", codes), *v.task("transcribe"), v.special(v.spec("text").open)]
         plan = dataclasses.replace(self.plan("text"), first=v.languages)
         ids = (yield Request(prompt=prompt, plan=plan, sampling=HEARING, kind="text", on_token=on_token)).ids
         language = next(x for x in LANGUAGES if v.special(LANGUAGE_TOKENS[x]) == ids[0])
@@ -151,7 +151,7 @@ class Answers:
         """A sentence's sound, every word put in before what it sounds like."""
         if not len(sentence):
             return np.zeros(0, np.int64)
-        v = self.vocabulary
+        v = self.layout
         if self.codecs["text"].spelling is not None:  # case and a full stop are not spoken
             sentence = self.encode("text", plain(self.codecs["text"].decode(sentence)))
         if not len(sentence):
@@ -165,10 +165,10 @@ class Answers:
     def make(self, to: Medium, context: Context, language: Language, sampling: SamplingConfig, seed: int = 0,
              on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
         """Codes of any medium but sound that follow what was given; `more` are other fields of the request."""
-        opening = self.vocabulary.opening(to, language)
-        asked = self.vocabulary.task(task_of(to, context.inputs, context.says(language)))
+        opening = self.layout.opening(to, language)
+        asked = self.layout.task(task_of(to, context.inputs, context.says(language)))
         request = Request(prompt=context.ids + asked + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
-                          on_token=on_token, without=[self.vocabulary.special("<bos>"), *opening])
+                          on_token=on_token, without=[self.layout.special("<bos>"), *opening])
         request = dataclasses.replace(request, **more)
         if self.scored and not request.constraint:  # what a grammar forces is no answer of the model's own
             drawn, told = context.logprobs.setdefault(to, []), request.on_score
@@ -184,7 +184,7 @@ class Answers:
     def go_on(self, codes: np.ndarray, language: Language, sampling: SamplingConfig, seed: int, longest: int,
               on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
         """Text codes that go on within a text that begins with `codes`; `more` are other fields of the request."""
-        v = self.vocabulary
+        v = self.layout
         prompt = [v.special("<bos>"), *v.opening("text", language), *v.ids("text", codes).tolist()]
         plan = dataclasses.replace(self.plan("text"), longest=longest)
         return self._codes("text", (yield Request(prompt=prompt, plan=plan, sampling=sampling, seed=seed, kind="text",
@@ -206,18 +206,18 @@ class Answers:
     def encode(self, medium: Medium, item: Any) -> np.ndarray:
         """Codes of an item; speech and text are cut at the medium's longest."""
         codes: np.ndarray = self.codecs[medium].encode(item)
-        return codes[: TABLE[medium].max_tokens]
+        return codes[: self.layout.spec(medium).max_codes]
 
     def plan(self, to: Medium) -> Plan:
         """What may be generated for a medium."""
-        allowed, grid = self.vocabulary.allowed(to), TABLE[to].grid
-        if allowed and grid:
-            return Plan(ranges=tuple(allowed), leads=grid.leads)
-        lo, hi = self.vocabulary.own(to)
-        return Plan(free=(lo, hi), end=self.vocabulary.special(TABLE[to].close), longest=TABLE[to].max_tokens)
+        spec, allowed = self.layout.spec(to), self.layout.allowed(to)
+        if allowed and spec.slots:
+            return Plan(ranges=tuple(allowed), leads=spec.slots.slot_gates)
+        lo, hi = self.layout.own(to)
+        return Plan(free=(lo, hi), end=self.layout.special(spec.close), longest=spec.max_codes)
 
     def _codes(self, medium: Medium, ticket: Ticket) -> np.ndarray:
-        return self.vocabulary.codes(medium, np.array(ticket.ids, dtype=np.int64))
+        return self.layout.codes(medium, np.array(ticket.ids, dtype=np.int64))
 
 
 def drive(engine: Engine, everyone: Sequence[Steps[T]]) -> list[T]:
@@ -245,5 +245,5 @@ def drive(engine: Engine, everyone: Sequence[Steps[T]]) -> list[T]:
 
 
 def known(medium: str) -> None:
-    if medium not in TABLE:
+    if medium not in MEDIA:
         raise ConfigError(repr(medium), "is not a medium", f"use one of {', '.join(MEDIA)}")

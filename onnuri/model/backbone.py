@@ -163,11 +163,27 @@ def _no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def save(model: nn.Module, folder: Path, begin: int, end: int, pad: int) -> None:
-    """Config and 16-bit safetensors, as `from_pretrained` reads them, with the ids that begin, end and pad."""
+def stored_dtype(folder: Path) -> torch.dtype | None:
+    """Return the 16-bit type in which a folder's weights are stored; None where its config.json names none of the two."""
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = values.get("dtype", values.get("torch_dtype"))  # the older name of transformers
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name)
+
+
+def save(model: nn.Module, folder: Path, begin: int, end: int, pad: int, dtype: torch.dtype | None = None) -> None:
+    """Write the config and 16-bit safetensors, as `from_pretrained` reads them, with the ids that begin, end and pad.
+
+    `dtype`: of the weights; without it, their own if that has 16 bits, else float16. What float16 would turn into infinity
+    (beyond 65,504) is written as bfloat16.
+    """
     import copy
 
-    half: Any = copy.deepcopy(model).half()
+    own = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    dtype = dtype or (own if own in (torch.bfloat16, torch.float16) else torch.float16)
+    largest = torch.finfo(torch.float16).max
+    if dtype is torch.float16 and any(bool((p.abs() > largest).any()) for p in model.parameters()):
+        dtype = torch.bfloat16
+    half: Any = copy.deepcopy(model).to(dtype)
     # servers stop at these; the config's own pad stays unset, for it would freeze that row of the embedding
     half.config.bos_token_id, half.config.eos_token_id = begin, end
     settings = half.generation_config

@@ -12,11 +12,11 @@ from torch import nn
 
 from onnuri.model.backbone import embedding
 from onnuri.model.omni import OmniModel
-from onnuri.model.vocabulary import CODEBOOKS, Vocabulary
+from onnuri.model.token_layout import TokenLayout
 
 
 @torch.no_grad()
-def graft(old: OmniModel, network: nn.Module, vocabulary: Vocabulary, text: object, seed: int = 0) -> None:
+def graft(old: OmniModel, network: nn.Module, layout: TokenLayout, text: object, seed: int = 0) -> None:
     """Fill a fresh network with the weights of an old model; `text` is the new text codec."""
     source, target = embedding(old.network), embedding(network)
     state = {
@@ -29,15 +29,15 @@ def graft(old: OmniModel, network: nn.Module, vocabulary: Vocabulary, text: obje
     draw = torch.Generator().manual_seed(seed)
     source = source.float()
     rows = torch.randn(target.shape, generator=draw) * float(source.std()) * 0.5
-    for token in old.vocabulary.specials:
-        rows[vocabulary.special(token)] = source[old.vocabulary.special(token)]
-    for token in vocabulary.specials[len(old.vocabulary.specials) :]:
-        rows[vocabulary.special(token)] += source[
-            old.vocabulary.special("<|text|>")
+    for token in old.layout.specials:
+        rows[layout.special(token)] = source[old.layout.special(token)]
+    for token in layout.specials[len(old.layout.specials) :]:
+        rows[layout.special(token)] += source[
+            old.layout.special("<|text|>")
         ]  # where an answer begins
-    for codebook in CODEBOOKS[1:]:
-        lo, hi = vocabulary.span(codebook)
-        rows[lo:hi] = source[slice(*old.vocabulary.span(codebook))]
+    for codebook in layout.ranges:
+        lo, hi = layout.span(codebook)
+        rows[lo:hi] = source[slice(*old.layout.span(codebook))]
     for code, pieces in enumerate(spelled(old.codecs["text"], text)):
         if len(pieces):
             rows[code] = source[torch.from_numpy(pieces)].mean(0)

@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from onnuri.codecs.spec import SlotLayout
 from onnuri.codecs.spelling import Reading, Spelling
-from onnuri.modality import TABLE, Language, Medium
+from onnuri.modality import Language, Medium
 from onnuri.model.asking import ends_as_question, is_greeting, is_question
 
 Code = Literal["unknown_words", "corrected", "unfamiliar", "nothing_seen", "improbable", "outside"]
@@ -99,8 +100,6 @@ def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[s
 
     from onnuri.codecs.image import to_array, to_tensor  # here, for torch is slow to import
 
-    still = TABLE["image"].item_tokens
-    assert still
     shown = to_array(to_tensor([item if medium == "image" else item[0]]))[0].astype(np.float64)
     again = codec.decode(codes) if medium == "image" else next(iter(codec.decode_stream(codes)))[0]
     again = again.astype(np.float64)
@@ -119,13 +118,11 @@ def familiarity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> flo
     return min((found[k] - m["least"]) / (m["usual"] - m["least"]) for k, m in marks.items())
 
 
-def objects_seen(medium: Medium, codes: np.ndarray) -> int:
+def objects_seen(layout: SlotLayout, codes: np.ndarray) -> int:
     """Return how many objects the codes of a picture, video or shape hold."""
-    grid = TABLE[medium].grid
-    assert grid
-    ranges = grid.ranges
-    leads = {lead for lead in grid.leads if lead is not None}
-    return sum(int(codes[k]) != ranges[k][1] - 1 for k in leads)
+    ranges = layout.position_ranges
+    gates = {gate for gate in layout.slot_gates if gate is not None}
+    return sum(int(codes[k]) != ranges[k][1] - 1 for k in gates)
 
 
 def notices(
@@ -152,7 +149,7 @@ def notices(
         found.append(Notice("corrected", message, tuple(word for pair in slips for word in pair)))
     for medium, item, codes in seen:
         what = _WHAT[language][medium]
-        if objects_seen(medium, codes) == 0:
+        if objects_seen(codecs[medium].spec.slots, codes) == 0:
             message = (
                 f"{what}에서 아는 물체를 찾지 못했습니다."
                 if language == "ko"

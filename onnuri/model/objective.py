@@ -19,11 +19,11 @@ from torch.distributed.tensor import DTensor
 from onnuri.data.mix import Mixer, Segment
 from onnuri.data.pack import Sequence, pack
 from onnuri.decoding.stock import head
-from onnuri.modality import MEDIA, TABLE
+from onnuri.modality import MEDIA
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.balance import Balance
 from onnuri.model.cross_entropy import cross_entropy
-from onnuri.model.vocabulary import Vocabulary
+from onnuri.model.token_layout import TokenLayout
 
 Weighted = tuple[list[int], list[float]]
 """ids, and the weight in the loss of predicting each"""
@@ -31,35 +31,35 @@ Split = Callable[[np.ndarray], list[np.ndarray]]
 """text codes to the codes of each word"""
 
 
-def sequence_ids(segments: list[Segment], vocabulary: Vocabulary, split: Split) -> Sequence:
+def sequence_ids(segments: list[Segment], layout: TokenLayout, split: Split) -> Sequence:
     """`<bos> … <eos>` of segments, the weight in the loss of predicting each id, and the index of its medium in MEDIA."""
-    ids, weights, media = [vocabulary.special("<bos>")], [0.0], [0]
+    ids, weights, media = [layout.special("<bos>")], [0.0], [0]
     for s in segments:
-        asked = vocabulary.task(s.task)
+        asked = layout.task(s.task)
         ids += asked
         weights += [0.0] * len(asked)
         media += [0] * len(asked)
-        more, counts = _spoken(s, vocabulary, split) if s.words else _item(s, vocabulary)
+        more, counts = _spoken(s, layout, split) if s.words else _item(s, layout)
         ids += more
         weights += counts
         media += [MEDIA.index(s.medium)] * len(more)
-    return [*ids, vocabulary.special("<eos>")], [*weights, 0.05], [*media, media[-1]]
+    return [*ids, layout.special("<eos>")], [*weights, 0.05], [*media, media[-1]]
 
 
-def _item(s: Segment, vocabulary: Vocabulary) -> Weighted:
+def _item(s: Segment, layout: TokenLayout) -> Weighted:
     """A segment's codes between its boundaries."""
-    grid, opening = TABLE[s.medium].grid, vocabulary.opening(s.medium, s.language)
+    slots, opening = layout.spec(s.medium).slots, layout.opening(s.medium, s.language)
     weights = [0.05, s.weight][: len(opening)]  # the language is told apart with the item
-    weights += [s.weight * w for w in grid.weights] if grid else [s.weight] * len(s.codes)
-    return vocabulary.segment(s.medium, s.codes, s.language), [*weights, 0.05 if grid else s.weight]
+    weights += [s.weight * w for w in slots.weights] if slots else [s.weight] * len(s.codes)
+    return layout.segment(s.medium, s.codes, s.language), [*weights, 0.05 if slots else s.weight]
 
 
-def _spoken(s: Segment, vocabulary: Vocabulary, split: Split) -> Weighted:
+def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
     """The model's own speech: every word before its sound. Words are given; sounds and where they end are foretold."""
     assert s.words and s.language
     words, beats = split(s.words.codes), s.words.beats
     assert len(words) == len(beats), (len(words), len(beats))
-    ids = vocabulary.spoken(words, np.split(s.codes, np.cumsum(beats)[:-1]), s.language)
+    ids = layout.spoken(words, np.split(s.codes, np.cumsum(beats)[:-1]), s.language)
     weights = [0.0, 0.0]
     for word, count in zip(words, beats, strict=True):
         weights += [0.0] * len(word) + [s.weight] * (int(count) + 1)
@@ -76,7 +76,7 @@ def soft_targets(ordered: int, spread: float, size: int) -> Tensor:
     return (table / table.sum(1, keepdim=True)).float()
 
 
-def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor],
+def omni_loss(model: nn.Module, layout: TokenLayout, batch: dict[str, Tensor],
               soft: bool = False, place: float = 1.0) -> tuple[Tensor, dict[str, float]]:
     """Weighted mean over all targets, and that of each medium's.
 
@@ -89,7 +89,7 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
     targets, weights, media = ids[0, 1:], batch["weights"][0, 1:], batch["kinds"][0, 1:]
     total = hidden.new_zeros(())
     sums, shares = hidden.new_zeros(len(MEDIA)), hidden.new_zeros(len(MEDIA))
-    choices = vocabulary.choices()
+    choices = layout.candidate_sets()
     # one split, not a slice a choice: the gradient of a slice is a whole table of zeros
     tables = head(model).split([c.hi - c.lo for c in choices])
     extras = [c.extra for c in choices if c.extra is not None]
@@ -102,13 +102,13 @@ def omni_loss(model: nn.Module, vocabulary: Vocabulary, batch: dict[str, Tensor]
         if not chosen.any():
             continue
         states, wanted = hidden[chosen], targets[chosen] - choice.lo
-        weight = weights[chosen] * (place if choice.spread else 1.0)
+        weight = weights[chosen] * (place if choice.label_smoothing_sigma else 1.0)
         logits = states @ table.T
         if choice.extra is not None:
             logits = torch.cat([logits, states @ tables[0][choice.extra][:, None]], 1)
             wanted = torch.where(targets[chosen] == choice.extra, choice.hi - choice.lo, wanted)
-        if soft and choice.spread:
-            goal = soft_targets(choice.ordered, choice.spread, choice.hi - choice.lo)[wanted]
+        if soft and choice.label_smoothing_sigma:
+            goal = soft_targets(choice.ordered, choice.label_smoothing_sigma, choice.hi - choice.lo)[wanted]
             losses = F.kl_div(logits.log_softmax(1), goal, reduction="none").sum(1) * weight
         else:
             losses = F.cross_entropy(logits, wanted, reduction="none") * weight
@@ -135,25 +135,25 @@ def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:
 class OmniTask:
     """Trains a backbone on a table's sequences."""
 
-    def __init__(self, module: nn.Module, vocabulary: Vocabulary, mixer: Mixer, split: Split, tokens: int = 2048,
+    def __init__(self, module: nn.Module, layout: TokenLayout, mixer: Mixer, split: Split, tokens: int = 2048,
                  seed: int = 0) -> None:
-        self.module, self.vocabulary, self.mixer, self.split = module, vocabulary, mixer, split
+        self.module, self.layout, self.mixer, self.split = module, layout, mixer, split
         self.tokens, self.seed = tokens, seed
 
     def batch(self, step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, step])
-        return pack(lambda: sequence_ids(self.mixer.draw(rng), self.vocabulary, self.split), self.tokens)
+        return pack(lambda: sequence_ids(self.mixer.draw(rng), self.layout, self.split), self.tokens)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         mix = self.mixer.settings
         with Balance(self.module) as balance:
-            loss, figures = omni_loss(self.module, self.vocabulary, batch, mix.soft, mix.loss_place)
+            loss, figures = omni_loss(self.module, self.layout, batch, mix.soft, mix.loss_place)
         # what is logged leaves out what keeps experts busy: some families have none of it
         return loss + balance.loss(), {**figures, "loss": float(loss.detach()), "tokens": batch["ids"].numel()}
 
 
 @torch.no_grad()
-def start_from_features(model: nn.Module, vocabulary: Vocabulary, codecs: dict[str, Any], seed: int = 0) -> None:
+def start_from_features(model: nn.Module, layout: TokenLayout, codecs: dict[str, Any], seed: int = 0) -> None:
     """Codes that say alike begin alike: rows = features × a random matrix + noise, at the embedding's own scale."""
     table = embedding(model)
     scale = float(table.std())
@@ -162,5 +162,5 @@ def start_from_features(model: nn.Module, vocabulary: Vocabulary, codecs: dict[s
         features = codec.code_features()
         mixed = features @ torch.randn(features.shape[1], table.shape[1], generator=draw)
         mixed = mixed / mixed.std(1, keepdim=True).clamp_min(1e-3)
-        lo, hi = vocabulary.span(codebook)
+        lo, hi = layout.span(codebook)
         table[lo:hi] = scale * (0.85 * mixed + 0.5 * torch.randn(mixed.shape, generator=draw))

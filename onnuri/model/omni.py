@@ -1,9 +1,10 @@
 """The any-to-any model: a stock backbone, its vocabulary and the codecs, in one folder.
 
     folder/config.json, model.safetensors, tokenizer.json …   a Hugging Face folder of the stock class
-    folder/codecs/{text,visual,audio,shape}/                   the codecs
-    folder/onnuri.json                                         modality table, sampling defaults, hashes of all weights
+    folder/codecs/{text,visual,audio,shape}/                   the codecs, with what their codes look like (`spec-*.json`)
+    folder/onnuri.json                                         token layout, sampling defaults, hashes of what decides
 
+The layout and the specs that were saved are the only truth about a model's ids: no default of the code is asked at load.
 Knows the files and the codecs; how an answer comes about is in `answer.py`, what is drawn, the decoding engine decides.
 """
 
@@ -19,24 +20,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.image import ImageCodec
 from onnuri.codecs.shape import ShapeCodec
+from onnuri.codecs.spec import CodecSpec
 from onnuri.codecs.text import TextCodec
 from onnuri.codecs.video import VideoCodec
 from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError, OnnuriError, WeightsError
-from onnuri.modality import MEDIA, TABLE, Language, Medium
+from onnuri.modality import MEDIA, Language, Medium
 from onnuri.model import backbone
 from onnuri.model.answer import Answers, Context, Given, drive, known
 from onnuri.model.asking import language_asked, task_of
 from onnuri.model.notice import Notice
-from onnuri.model.vocabulary import Vocabulary
+from onnuri.model.token_layout import TokenLayout
 
+FORMAT = 2
+"""of onnuri.json; 1 had no layout, and codes were read by the code's own table"""
+HASHED = ("*.safetensors", "tokenizer.json", "words.json", "codecs/*/config.json", "codecs/*/spec-*.json")
+"""files of a model's folder whose every byte decides what it answers"""
 SAMPLING: dict[str, SamplingConfig] = {
     "text": SamplingConfig(temperature=0.0),
     "image": SamplingConfig(temperature=0.2, guidance=1.5),
@@ -68,8 +75,9 @@ def load_codecs(folder: Path) -> dict[str, Any]:
     """
     try:
         image = ImageCodec.load(folder / "visual")
+        video = VideoCodec(image.config, image.visual, CodecSpec.read_beside(folder / "visual", "video")).eval()
         return {"text": TextCodec.load(folder / "text"), "image": image, "audio": AudioCodec.load(folder / "audio"),
-                "video": VideoCodec(image.config, image.visual).eval(), "shape": ShapeCodec.load(folder / "shape")}
+                "video": video, "shape": ShapeCodec.load(folder / "shape")}
     except OnnuriError:
         raise
     except Exception as error:  # tokenizers and safetensors raise nothing more special
@@ -77,19 +85,37 @@ def load_codecs(folder: Path) -> dict[str, Any]:
                            "give a folder that `onnuri train` or `export` wrote") from error
 
 
+def read_specs(folder: Path) -> list[CodecSpec]:
+    """Return what the codes of every codec in a folder `codecs/` look like, in the layout's order, without their networks."""
+    return [CodecSpec.read_beside(folder / _subfolder(medium), medium) for medium in MEDIA]
+
+
+def _subfolder(medium: Medium) -> str:
+    """Return where a codec lies; image and video share their networks, and so a folder."""
+    return "visual" if medium in ("image", "video") else medium
+
+
 def save_codecs(codecs: dict[str, Any], folder: Path) -> None:
-    for medium, name in (("text", "text"), ("image", "visual"), ("audio", "audio"), ("shape", "shape")):
-        codecs[medium].save(folder / name)
+    """Write every codec's folder."""
+    for medium in MEDIA:
+        codecs[medium].save(folder / _subfolder(medium))
+
+
+def new_layout(codecs: dict[str, Any], tasks: bool = False) -> TokenLayout:
+    """Return the token layout of a new model with these codecs. `tasks`: with tokens that say what is asked."""
+    return TokenLayout.of([codecs[medium].spec for medium in MEDIA], tasks)
 
 
 class OmniModel:
     """Any media in, any medium out."""
 
-    def __init__(self, network: nn.Module, codecs: dict[str, Any],
-                 sampling: dict[str, SamplingConfig] | None = None, tasks: bool = False) -> None:
-        self.network, self.codecs, self.sampling = network.eval(), codecs, sampling or SAMPLING
-        self.vocabulary = Vocabulary(codecs["text"].num_codes, tasks)
-        self.answers = Answers(self.vocabulary, codecs, backbone.positions(network))
+    def __init__(self, network: nn.Module, codecs: dict[str, Any], layout: TokenLayout | None = None,
+                 sampling: dict[str, SamplingConfig] | None = None, dtype: torch.dtype | None = None) -> None:
+        """`layout`: of the network's ids; without it, a new one for the codecs. `dtype`: in which the weights are saved;
+        without it, as `backbone.save` decides."""
+        self.network, self.codecs, self.sampling, self.dtype = network.eval(), codecs, sampling or SAMPLING, dtype
+        self.layout = layout or new_layout(codecs)
+        self.answers = Answers(self.layout, codecs, backbone.positions(network))
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -141,8 +167,8 @@ class OmniModel:
     def prompt(self, given: Given, to: Medium, language: Language) -> list[int]:
         """`<bos>`, the inputs' segments, and what opens the answer."""
         context = drive(self.engine, [self.answers.read(given)])[0]
-        asked = self.vocabulary.task(task_of(to, context.inputs, context.says(language)))
-        return context.ids + asked + self.vocabulary.opening(to, language)
+        asked = self.layout.task(task_of(to, context.inputs, context.says(language)))
+        return context.ids + asked + self.layout.opening(to, language)
 
     def encode(self, medium: Medium, item: Any) -> np.ndarray:
         """Codes of an item; speech and text are cut at the medium's longest."""
@@ -158,11 +184,12 @@ class OmniModel:
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir(parents=True)
-            backbone.save(self.network, part, *(self.vocabulary.special(t) for t in ("<bos>", "<eos>", "<pad>")))
-            backbone.save_tokenizer(self.codecs["text"].tokenizer, self.vocabulary.specials, part)
+            begin, end, pad = (self.layout.special(token) for token in ("<bos>", "<eos>", "<pad>"))
+            backbone.save(self.network, part, begin, end, pad, self.dtype)
+            backbone.save_tokenizer(self.codecs["text"].tokenizer, self.layout.specials, part)
             save_codecs(self.codecs, part / "codecs")
-            about = {"format": 1, "tasks": self.vocabulary.tasks, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
-                     "modalities": {m: _row(m) for m in MEDIA}, "sha256": _hashes(part)}
+            about = {"format": FORMAT, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
+                     "layout": self.layout.to_json(), "sha256": hashes_of(part)}
             (part / "onnuri.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
             if folder.exists():
                 shutil.rmtree(folder)
@@ -179,12 +206,35 @@ class OmniModel:
         """
         about = check(folder)
         sampling = {m: SamplingConfig.from_json(s) for m, s in about["sampling"].items()}
+        layout, codecs = _layout_of(folder, about), load_codecs(folder / "codecs")
+        _same_codecs(folder, layout, codecs)
         try:
             network = backbone.load(folder) if weights else backbone.outline(folder)
+            dtype = backbone.stored_dtype(folder)
         except Exception as error:  # transformers raises whatever its files make it meet
             raise WeightsError(str(folder), f"holds no model that can be loaded ({error})",
                                "fetch or export the folder again") from error
-        return cls(network, load_codecs(folder / "codecs"), sampling, bool(about.get("tasks", False)))
+        return cls(network, codecs, layout, sampling, dtype)
+
+
+def _layout_of(folder: Path, about: dict[str, Any]) -> TokenLayout:
+    """Return the token layout that a folder was saved with."""
+    if about.get("format") != FORMAT:
+        raise WeightsError(str(folder), f"has format {about.get('format')!r}, and this version reads format {FORMAT}",
+                           "write it anew with `python benchmarks/migrate.py FOLDER`")
+    try:
+        return TokenLayout.from_json(about["layout"])
+    except (OnnuriError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(str(folder / "onnuri.json"), f"holds no token layout ({error})",
+                           "fetch or export the folder again") from None
+
+
+def _same_codecs(folder: Path, layout: TokenLayout, codecs: dict[str, Any]) -> None:
+    """Raise WeightsError where a codec is not the one that the layout was made for: its codes would mean other things."""
+    for spec in layout.codecs:
+        if spec.name not in codecs or codecs[spec.name].spec != spec:
+            raise WeightsError(str(folder), f"holds another codec {spec.name!r} than its token layout was made for",
+                               "fetch or export the folder again")
 
 
 def check(folder: Path) -> dict[str, Any]:
@@ -205,15 +255,10 @@ def check(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(f for name in ("*.safetensors", "tokenizer.json", "words.json") for f in folder.rglob(name))
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Return the hashes of all weights, tokenizers and settings of codecs."""
+    files = sorted({f for name in HASHED for f in folder.rglob(name)})
     return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
-
-
-def _row(medium: Medium) -> dict[str, Any]:
-    row = TABLE[medium]
-    return {"codebook": row.codebook, "codes": row.codes, "item_tokens": row.item_tokens,
-            "tokens_per_second": row.tokens_per_second, "media_type": row.media_type, "carries": sorted(row.carries)}
 
 
 def override(settings: SamplingConfig, temperature: float | None, top_p: float | None,

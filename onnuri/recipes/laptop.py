@@ -25,17 +25,19 @@ from onnuri import config, media
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.image import ImageCodec
 from onnuri.codecs.shape import ShapeCodec
+from onnuri.codecs.spec import SlotLayout
 from onnuri.codecs.spelling import Spelling, plain
 from onnuri.codecs.text import TextCodec
+from onnuri.codecs.video import VideoCodec
 from onnuri.data import audio, shape, visual
-from onnuri.data.mix import MixConfig, Mixer
+from onnuri.data.mix import SIGHTS, MixConfig, Mixer
 from onnuri.data.table import Table, make_table
 from onnuri.modality import LANGUAGES, ObjectOrder
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.graft import graft
 from onnuri.model.objective import OmniTask, start_from_features
-from onnuri.model.omni import OmniModel, load_codecs, save_codecs
-from onnuri.model.vocabulary import Vocabulary
+from onnuri.model.omni import OmniModel, load_codecs, new_layout, save_codecs
+from onnuri.model.token_layout import TokenLayout
 from onnuri.training import forecast
 from onnuri.training.loop import LoopConfig, fit
 from onnuri.world import wordings
@@ -194,7 +196,8 @@ def codecs(settings: LaptopConfig, out: Path) -> None:
     fit(audio.AudioTask(sound, out / "pool/audio"), settings.audio, out / "audio", "audio codec")
     fit(shape.ShapeTask(solid, out / "pool/shape"), settings.shape, out / "shape", "shape codec")
     text = TextCodec.learn(corpus([sample_scene(seed) for seed in range(1500)]), settings.text_codes)
-    save_codecs({"text": text, "image": image, "audio": sound, "shape": solid}, out / "codecs")
+    video = VideoCodec(image.config, image.visual)
+    save_codecs({"text": text, "image": image, "audio": sound, "video": video, "shape": solid}, out / "codecs")
 
 
 def take_codecs(settings: LaptopConfig, folder: Path) -> None:
@@ -239,21 +242,22 @@ def model(settings: LaptopConfig, out: Path) -> None:
     """Train the language model and write the folder that ships."""
     made = load_codecs(out / "codecs")
     torch.manual_seed(settings.seed)
-    vocabulary = Vocabulary(made["text"].num_codes, settings.tasks)
-    network = backbone_config(settings, vocabulary).build()
+    layout = new_layout(made, settings.tasks)
+    network = backbone_config(settings, layout).build()
     if settings.start:
-        graft(onnuri.load(), network, vocabulary, made["text"], settings.seed)
+        graft(onnuri.load(), network, layout, made["text"], settings.seed)
     else:
-        start_from_features(network, vocabulary, made, settings.seed)
+        start_from_features(network, layout, made, settings.seed)
     learn(network, made, Table(out / "table"), settings.model, settings.tokens, settings.seed, out, tasks=settings.tasks)
 
 
 def learn(network: nn.Module, made: dict[str, Any], table: Table, stages: tuple[Stage, ...], tokens: int, seed: int,
           out: Path, earlier: Mapping[str, float] = MappingProxyType({}), tasks: bool = False) -> None:
     """Train a network on a table, stage by stage, `tokens` a step; the model ends in OUT/model. `earlier`: losses of runs
-    that the forecast leans on. `tasks`: whether the vocabulary says what is asked."""
-    vocabulary = Vocabulary(made["text"].num_codes, tasks)
-    omni_tasks = [OmniTask(network, vocabulary, Mixer(stage.mix, table, made["text"]), made["text"].words, tokens, seed + k)
+    that the forecast leans on. `tasks`: whether the token layout says what is asked."""
+    layout = new_layout(made, tasks)
+    slots: dict[str, SlotLayout] = {medium: made[medium].spec.slots for medium in SIGHTS}
+    omni_tasks = [OmniTask(network, layout, Mixer(stage.mix, table, made["text"], slots), made["text"].words, tokens, seed + k)
                   for k, stage in enumerate(stages)]
     forecast.freeze(out, {stage.name: (task, stage.loop) for stage, task in zip(stages, omni_tasks, strict=True)}, earlier)
     for stage, task in zip(stages, omni_tasks, strict=True):
@@ -263,11 +267,12 @@ def learn(network: nn.Module, made: dict[str, Any], table: Table, stages: tuple[
         if stage.share < 1:
             network.load_state_dict({name: torch.lerp(before[name], weight, stage.share)
                                      for name, weight in network.state_dict().items()})
-    OmniModel(network, made, tasks=tasks).save(out / "model")
+    OmniModel(network, made, layout).save(out / "model")
 
 
-def backbone_config(settings: LaptopConfig, vocabulary: Vocabulary) -> BackboneConfig:
-    return BackboneConfig(vocabulary=vocabulary.size, width=settings.width, layers=settings.layers,
+def backbone_config(settings: LaptopConfig, layout: TokenLayout) -> BackboneConfig:
+    """Return the backbone of as many ids as the layout has."""
+    return BackboneConfig(vocabulary=layout.size, width=settings.width, layers=settings.layers,
                           heads=settings.heads, hidden=settings.hidden)
 
 

@@ -8,6 +8,7 @@ at the end is the architecture. Run: `onnuri train axk1 --preset nano`.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -19,12 +20,13 @@ from rich.console import Console
 
 import onnuri
 from onnuri import config, media
+from onnuri.codecs.text import text_spec
 from onnuri.data.mix import MixConfig
 from onnuri.data.table import Table, make_table
 from onnuri.model import backbone
 from onnuri.model.objective import start_from_features
-from onnuri.model.omni import load_codecs, save_codecs
-from onnuri.model.vocabulary import Vocabulary
+from onnuri.model.omni import load_codecs, new_layout, read_specs, save_codecs
+from onnuri.model.token_layout import TokenLayout
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.stock import architecture
 from onnuri.recipes import NAMES, find, matrix, module
@@ -58,12 +60,19 @@ class NanoConfig(config.Config):
 
     @property
     def architecture(self) -> Architecture:
-        values = {**self.values, "vocab_size": Vocabulary(TEXT_CODES).size}
+        values = {**self.values, "vocab_size": ids()}
         return architecture(f"{self.recipe} nano", find(self.recipe).family, values)
 
     @property
     def steps(self) -> int:
         return max(round(self.flops / (self.architecture.flops_per_token(SEQUENCE) * self.tokens)), 1)
+
+
+@functools.cache
+def ids() -> int:
+    """Return how many ids a model has with the shipped codecs and TEXT_CODES codes of text."""
+    _, *media = read_specs(onnuri.WEIGHTS / "laptop" / "codecs")
+    return TokenLayout.of([text_spec(TEXT_CODES), *media]).size
 
 
 def nano(name: str) -> NanoConfig:
@@ -97,7 +106,7 @@ def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
     torch.manual_seed(settings.seed)
     network = backbone.stock_model(find(name).family, {**settings.values, "vocab_size": settings.architecture.vocabulary})
     stage = Stage(name="lm", loop=settings.loop.replace(steps=settings.steps, seed=settings.seed), mix=settings.mix)
-    start_from_features(network, Vocabulary(TEXT_CODES), made[0], settings.seed)
+    start_from_features(network, new_layout(made[0]), made[0], settings.seed)
     learn(network, *made, (stage,), settings.tokens, settings.seed, out, earlier(settings, out))
     note(out, "model", time.time() - start)
     console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")

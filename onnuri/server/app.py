@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onnuri import __version__, formats
 from onnuri.errors import OnnuriError
-from onnuri.modality import MEDIA, TABLE, Medium
+from onnuri.modality import MEDIA, Medium
 from onnuri.server import audio, chat, completions, images, intake, jobs, memory, responses
 from onnuri.server.bodies import documented, either
 from onnuri.server.complaints import complaint
@@ -307,7 +307,7 @@ def _jobs(app: FastAPI) -> None:
         parts = body.input_reference or []
         if isinstance(parts, str):
             parts = [{"type": "file", "file": {"file_data": parts}}]
-        intake.check_count(parts, state.model.answers.room, "input_reference")
+        intake.check_count(parts, state.model.answers, "input_reference")
         given: list[Any] = [await state.service.decoded(intake.load, part, f"input_reference[{k}]", state.settings)
                             for k, part in enumerate(parts)]
         given += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
@@ -415,7 +415,7 @@ def model_of(state: State) -> dict[str, Any]:
     names = ["mesh" if m == "shape" else m for m in MEDIA]
     return {"id": state.settings.name, "object": "model", "created": int(state.service.started), "owned_by": "onnuri",
             "input_modalities": names, "output_modalities": names,
-            "tokens": {n: TABLE[m].item_tokens or TABLE[m].max_tokens for n, m in zip(names, MEDIA, strict=True)}}
+            "tokens": {n: state.model.layout.spec(m).max_codes for n, m in zip(names, MEDIA, strict=True)}}
 
 
 async def _every(seconds: float, work: Callable[[], object]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from onnuri.media import check_answer
-from onnuri.modality import AUDIO_HZ, TABLE, Language, language_of
+from onnuri.modality import AUDIO_HZ, Language, language_of
 from onnuri.model.answer import Context
 from onnuri.server import unheeded
 from onnuri.server.chat import base64_of, usage_of
@@ -83,7 +83,7 @@ def _sentence(request: SpeechRequest, state: State) -> np.ndarray:
     if request.speed not in (None, 1):
         raise Problem(400, f"speed {request.speed:g}: this model speaks at its own pace; give 1", "invalid_value", "speed")
     codes: np.ndarray = state.model.codecs["text"].encode(" ".join(request.input.split()))
-    most = TABLE["text"].max_tokens
+    most = state.model.layout.spec("text").max_codes
     if len(codes) > most:
         raise Problem(400, f"input of {len(codes)} tokens: at most {most} are spoken at once; send it in parts",
                       "invalid_value", "input")

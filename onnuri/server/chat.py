@@ -118,7 +118,7 @@ async def _inputs(message: Message, name: str, state: State) -> list[Any]:
         return [("text", message.content)] if message.content.strip() else []
     words: list[str] = []
     found: list[Any] = []
-    intake.check_count(message.content or [], state.model.answers.room, f"{name}.content")
+    intake.check_count(message.content or [], state.model.answers, f"{name}.content")
     for k, part in enumerate(message.content or []):
         here = f"{name}.content[{k}]"
         if part.get("type") == "text":
@@ -363,14 +363,14 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
         turn.language = turn.asker = context.language
     elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
         wished = wish_of(str(turn.given[0][1])[:LONGEST_SENTENCE])[0] is not None
-        if not (wished or state.model.vocabulary.tasks or state.model.answers.outside(context)):
+        if not (wished or state.model.layout.tasks or state.model.answers.outside(context)):
             turn.language = _answering(turn)
     return context
 
 
 def _answering(turn: Turn) -> Language:
     """A lone statement is answered in words by its translation, where the model was not taught to say it again in the asker's
-    language (`Vocabulary.tasks`)."""
+    language (`TokenLayout.tasks`)."""
     said = str(turn.given[0][1])
     return turn.language if "?" in said else next(x for x in LANGUAGES if x != turn.language)
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from onnuri import formats, media
 from onnuri.errors import ConfigError, MediaError
-from onnuri.modality import TABLE, Medium
+from onnuri.modality import Medium
+from onnuri.model.answer import Answers
 from onnuri.server.problems import Problem
 from onnuri.server.settings import ServeConfig
 
@@ -46,13 +47,14 @@ def about(form: formats.Format) -> dict[str, Any]:
     return {"format": form.name, "kinds": kinds, "suffixes": list(form.suffixes), "media_types": list(form.media_types)}
 
 
-def check_count(parts: Sequence[dict[str, Any]], room: int, name: str) -> None:
-    """Raises ConfigError where so many parts cannot fit into `room` tokens, before any of them is decoded."""
-    fewest = {"image_url": TABLE["image"], "video_url": TABLE["image"], "mesh_url": TABLE["shape"]}
-    least = sum((fewest[p["type"]].item_tokens or 1) + 2 if _type_of(p) in fewest else 3 for p in parts if _type_of(p) != "text")
-    if least > room:
-        raise ConfigError(f"{name}: {len(parts)} parts", f"need {least} tokens or more, {room} at most fit", "give fewer",
-                          code="too_many_tokens", most=room)
+def check_count(parts: Sequence[dict[str, Any]], answers: Answers, name: str) -> None:
+    """Raise ConfigError where so many parts cannot fit into the model's room, before any of them is decoded."""
+    image, shape = (answers.layout.spec(medium).item_codes or 1 for medium in ("image", "shape"))
+    fewest = {"image_url": image, "video_url": image, "mesh_url": shape}
+    least = sum(fewest.get(_type_of(part), 1) + 2 for part in parts if _type_of(part) != "text")
+    if least > answers.room:
+        raise ConfigError(f"{name}: {len(parts)} parts", f"need {least} tokens or more, {answers.room} at most fit", "give fewer",
+                          code="too_many_tokens", most=answers.room)
 
 
 def _type_of(part: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from onnuri.decoding.request import Request, Score, Ticket
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import AwayError, ConfigError
-from onnuri.modality import OBJECTS, TABLE, Language, Medium
+from onnuri.modality import Language, Medium
 from onnuri.model.answer import Context, Given, Listener, Steps
 from onnuri.model.omni import OmniModel, override
 from onnuri.server.pool import Pool, kind
@@ -279,7 +279,7 @@ class Service:
         if not longest + count:
             yield Item("text", "", 0, "length")
             return
-        scores, end = list[Score](), self.model.vocabulary.text_codes
+        scores, end = list[Score](), self.model.layout.text_codes
         asked: dict[str, Any] = {} if scored is None else {"on_score": scores.append, "likeliest": max(likeliest, 1)}
         if echo:
             asked["constraint"] = Dictated(codes, end)
@@ -319,7 +319,7 @@ class Service:
         async with self._tokens(ask) as (ids, made):
             codes: list[int] = []
             async for token in ids:
-                if 0 <= token < self.model.vocabulary.text_codes:
+                if 0 <= token < self.model.layout.text_codes:
                     codes.append(token)
                     whole = text.decode(np.array(codes))
                     if not whole.endswith("\ufffd") and len(whole) > len(shown):  # not within a letter
@@ -337,7 +337,7 @@ class Service:
             sentence = await self.drive(answers.write(context, wish.language, self.model.sampling["text"], wish.seed))
         said = text.decode(sentence)
         yield Words(said)
-        lo, hi = self.model.vocabulary.own("audio")
+        lo, hi = self.model.layout.own("audio")
         parts: list[np.ndarray] = []
 
         def ask(told: Listener) -> Steps[np.ndarray]:
@@ -356,15 +356,13 @@ class Service:
 
     async def _image(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
         codec, shown = self.model.codecs["image"], 0
-        grid = TABLE["image"].grid
-        assert grid
-        each = (len(grid.ranges) - grid.field("background").count) // OBJECTS
-        stops = [grid.field("background").count + k * each for k in range(OBJECTS)]
+        gates = codec.spec.slots.slot_gates
+        stops = sorted({gate for gate in gates if gate is not None})  # where an object begins, all before it is known
         async with self._tokens(self._make(context, wish)) as (ids, made):
             got: list[int] = []
             async for token in ids:
                 got.append(token)
-                if len(got) in stops[OBJECTS - wish.partial :]:
+                if len(got) in stops[max(len(stops) - wish.partial, 0) :]:
                     codes = self._so_far(got)
                     yield Picture(shown, (await self.aside(codec.decode, codes)))
                     shown += 1
@@ -379,10 +377,9 @@ class Service:
 
     def _so_far(self, ids: list[int]) -> np.ndarray:
         """A picture's codes with all that has not come absent."""
-        grid = TABLE["image"].grid
-        assert grid
-        codes = self.model.vocabulary.codes("image", np.array(ids, dtype=np.int64))
-        return np.concatenate([codes, np.array([hi - 1 for _, hi in grid.ranges[len(ids) :]], dtype=np.int64)])
+        ranges = self.model.codecs["image"].spec.slots.position_ranges
+        codes = self.model.layout.codes("image", np.array(ids, dtype=np.int64))
+        return np.concatenate([codes, np.array([hi - 1 for _, hi in ranges[len(ids) :]], dtype=np.int64)])
 
     def _make(self, context: Context, wish: Wish) -> Callable[[Listener], Steps[np.ndarray]]:
         return lambda told: self.model.answers.make(wish.to, context, wish.language, self._sampling(wish), wish.seed, told)

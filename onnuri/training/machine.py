@@ -53,7 +53,7 @@ def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: 
 def scored(task: OmniTask, batch: dict[str, Tensor]) -> list[tuple[int, int]]:
     """(targets, ids among which they are scored)."""
     ids, counted = batch["ids"], batch["weights"] > 0
-    return [(rows, c.hi - c.lo) for c in task.vocabulary.choices()
+    return [(rows, c.hi - c.lo) for c in task.layout.candidate_sets()
             if (rows := int(((ids >= c.lo) & (ids < c.hi) & counted).sum()))]
 
 

@@ -6,8 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnuri.codecs.audio import AHEAD, FRAME
+from onnuri.codecs.spec import CodecSpec
 from onnuri.codecs.text import TextCodec
-from onnuri.modality import MEDIA, TABLE
+from onnuri.modality import MEDIA
 from onnuri.world import audio, image, shape, video
 from onnuri.world.scene import sample_scene
 from onnuri.world.text import caption
@@ -23,13 +24,13 @@ def item(medium: str, seed: int = 3):
 
 
 @pytest.mark.parametrize("medium", MEDIA)
-def test_codes_are_as_the_table_says(codecs, medium):
-    codes = codecs[medium].encode(item(medium))
-    assert codes.dtype == np.int64 and codes.min() >= 0 and codes.max() < codecs[medium].num_codes
-    grid = TABLE[medium].grid
-    if grid:
-        assert codecs[medium].codes_shape == codes.shape == (len(grid.ranges),)
-        assert all(lo <= c < hi for c, (lo, hi) in zip(codes, grid.ranges, strict=True))
+def test_codes_are_as_the_spec_says(codecs, medium):
+    codes, spec = codecs[medium].encode(item(medium)), codecs[medium].spec
+    assert codes.dtype == np.int64 and codes.min() >= 0 and codes.max() < spec.num_codes == codecs[medium].num_codes
+    assert spec.name == spec.modality == medium and len(codes) <= spec.max_codes
+    if spec.slots:
+        assert codes.shape == (spec.item_codes,) and spec.item_codes == spec.max_codes
+        assert all(lo <= c < hi for c, (lo, hi) in zip(codes, spec.slots.position_ranges, strict=True))
 
 
 @pytest.mark.parametrize("medium", MEDIA)
@@ -39,9 +40,9 @@ def test_a_batch_is_its_items(codecs, medium):
     assert all((a == codecs[medium].encode(x)).all() for a, x in zip(together, items, strict=True))
 
 
-@pytest.mark.parametrize("medium", [m for m in MEDIA if TABLE[m].grid])
+@pytest.mark.parametrize("medium", FORMS)
 def test_any_legal_codes_decode(codecs, medium):
-    rng, ranges = np.random.default_rng(0), TABLE[medium].grid.ranges
+    rng, ranges = np.random.default_rng(0), codecs[medium].spec.slots.position_ranges
     rows = [np.array([rng.integers(lo, hi) for lo, hi in ranges]) for _ in range(3)]
     rows += [np.array([hi - 1 for _, hi in ranges]), np.array([lo for lo, _ in ranges])]
     form, kind = FORMS[medium]
@@ -51,6 +52,7 @@ def test_any_legal_codes_decode(codecs, medium):
 @pytest.mark.parametrize("medium", ["image", "audio", "shape", "text"])
 def test_what_is_saved_is_loaded(codecs, medium, tmp_path):
     codecs[medium].save(tmp_path)
+    assert CodecSpec.read_beside(tmp_path, medium) == codecs[medium].spec
     again = type(codecs[medium]).load(tmp_path)
     assert (again.encode(item(medium)) == codecs[medium].encode(item(medium))).all()
 
@@ -58,7 +60,7 @@ def test_what_is_saved_is_loaded(codecs, medium, tmp_path):
 @pytest.mark.parametrize("medium", ["image", "audio", "video", "shape"])
 def test_every_code_has_features(codecs, medium):
     features = codecs[medium].code_features()
-    assert features.shape[0] == TABLE[medium].codes and bool(features.isfinite().all())
+    assert features.shape[0] == codecs[medium].num_codes and bool(features.isfinite().all())
 
 
 def test_sound_streams_as_the_whole_with_little_look_ahead(codecs):
@@ -82,7 +84,7 @@ def test_video_streams_as_the_whole_and_is_causal(codecs):
     assert (np.concatenate(list(codecs["video"].decode_stream(codes))) == whole).all()
     assert (codecs["image"].decode(codes[:31]) == whole[0]).all()
     other = codes.copy()
-    other[-3:] = TABLE["video"].grid.ranges[-1][0]
+    other[-3:] = codecs["video"].spec.slots.position_ranges[-1][0]
     assert (codecs["video"].decode(other)[:13] == whole[:13]).all()
 
 
@@ -116,7 +118,7 @@ def test_any_relation_decides_which_object_comes_first_in_diagonal_order(codecs,
         else codec.config.replace(order="diagonal")
     diagonal = type(codec)(config).eval()
     diagonal.load_state_dict(codec.state_dict())
-    grid, scenes = TABLE[medium].grid, [s for k in range(60) if len((s := sample_scene(k)).things) == 2][:16]
+    grid, scenes = codec.spec.slots, [s for k in range(60) if len((s := sample_scene(k)).things) == 2][:16]
     assert {s.stated[0][1] for s in scenes} == {"left_of", "right_of", "above", "below"}
     for scene in scenes:
         slots = diagonal.encode(made(scene))[4 if medium == "image" else 0 :].reshape(3, -1)

@@ -15,11 +15,13 @@ from onnuri.codecs.visual import (
     composite,
     fields_of,
     grid_of,
+    image_spec,
     peaks,
     quantize_boxes,
     restore_boxes,
 )
-from onnuri.modality import IMAGE_GRID, SHAPE_GRID
+
+IMAGE, SHAPE = image_spec().slots, shape.shape_spec().slots
 
 
 def block_of(low, high, rgb, edge=255):
@@ -92,9 +94,9 @@ def test_what_is_put_does_not_hide_what_is_fuller():
                           st.lists(st.floats(0.07, 1.9), min_size=3, max_size=3),
                           st.lists(st.floats(0, 1), min_size=3, max_size=3)), max_size=3))
 def test_a_shapes_codes_give_back_form_box_and_colour(parts):
-    row = shape._row([(np.array(f), np.array(c + e, np.float32), np.array(rgb, np.float32)) for f, c, e, rgb in parts])
-    assert len(row) == 33 and all(lo <= v < hi for v, (lo, hi) in zip(row, SHAPE_GRID.ranges, strict=True))
-    back = shape._parts(row)
+    row = shape._row(SHAPE, [(np.array(f), np.array(c + e, np.float32), np.array(rgb, np.float32)) for f, c, e, rgb in parts])
+    assert len(row) == 33 and all(lo <= v < hi for v, (lo, hi) in zip(row, SHAPE.position_ranges, strict=True))
+    back = shape._parts(SHAPE, row)
     assert len(back) == len(parts)
     for (form, centre, extent, rgb), (f, box, colour) in zip(parts, back, strict=True):
         assert f.tolist() == form
@@ -106,9 +108,9 @@ def test_a_shapes_codes_give_back_form_box_and_colour(parts):
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0, 127.9), st.floats(0, 127.9), st.floats(4, 110), st.floats(4, 110))
 def test_boxes_lose_at_most_half_a_step(x, y, width, height):
-    digits = quantize_boxes(torch.tensor([x, y, width, height]))
+    digits = quantize_boxes(torch.tensor([x, y, width, height]), IMAGE)
     assert (digits >= 0).all() and (digits[:2] < 256).all() and (digits[2:] < 128).all()
-    back = restore_boxes(digits).tolist()
+    back = restore_boxes(digits, IMAGE).tolist()
     assert back[:2] == pytest.approx([x, y], abs=0.25 + 1e-4)
     assert np.log(back[2:]) == pytest.approx(np.log([width, height]), abs=np.log(110 / 4) / 127 / 2 + 1e-4)
 
@@ -119,11 +121,11 @@ def test_an_images_codes_give_back_its_fields():
     digits = torch.stack([torch.randint(n, (5, 3), generator=rng) for n in (256, 256, 128, 128)], -1)
     there = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 1]]).bool()
     background = torch.randint(512, (5, 4), generator=rng)
-    codes = grid_of(form, color, digits, there, background)
+    codes = grid_of(IMAGE, form, color, digits, there, background)
     assert codes.shape == (5, 31)
     for row in codes.tolist():
-        assert all(lo <= v < hi for v, (lo, hi) in zip(row, IMAGE_GRID.ranges, strict=True))
-    f, c, d, t, b = fields_of(codes)
+        assert all(lo <= v < hi for v, (lo, hi) in zip(row, IMAGE.position_ranges, strict=True))
+    f, c, d, t, b = fields_of(IMAGE, codes)
     assert torch.equal(t, there) and torch.equal(b, background)
     assert all(torch.equal(x[there], y[there]) for x, y in ((f, form), (c, color), (d, digits)))
 
@@ -252,9 +254,9 @@ def test_objects_are_followed_by_least_distance_and_stay_where_they_are_lost():
 
 
 def test_features_of_codes_say_place_and_absence():
-    made = visual.visual_features(Visual(VisualConfig(finder_width=8, crop_width=16, sprite_width=16)))
+    made = visual.visual_features(Visual(VisualConfig(finder_width=8, crop_width=16, sprite_width=16)), IMAGE)
     row = column = 0
-    for field in IMAGE_GRID.fields:
+    for field in IMAGE.fields:
         width = {"background": 3, "form": 3, "color": 6, "motion": 16}.get(field.name, 9)
         rows = made[row : row + field.span]
         assert not rows[:, :column].any() and not rows[:, column + width + 1 :].any()
@@ -266,4 +268,4 @@ def test_features_of_codes_say_place_and_absence():
         if field.optional:
             assert not rows[field.codes, column : column + width].any() and rows[field.codes, column + width] == -1
         row, column = row + field.span, column + width + 1
-    assert row == IMAGE_GRID.codes == len(made)
+    assert row == IMAGE.num_codes == len(made)

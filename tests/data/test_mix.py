@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from toy_specs import toy_specs
 
 from onnuri.data.mix import KINDS, SIGHTS, MixConfig, Mixer, alike_codes
 from onnuri.evaluation import image as see
@@ -23,6 +24,7 @@ STEPS = {"still": 3, "video": 2, "audio": 2, "voice": 2, "beat": 2, "say": 8, "r
          "edit_video": 3, "edit_image": 6, "edit_shape": 6}
 """a column has an entry in one row of so many"""
 PHRASES: list[str] = []
+LAYOUTS = {spec.name: spec.slots for spec in toy_specs() if spec.slots}
 
 
 class Made:
@@ -77,7 +79,7 @@ def only(**weights: float) -> MixConfig:
 
 def drawn(config, count=600, seed=0):
     rng = np.random.default_rng(seed)
-    mixer = Mixer(config, Made(), Said())
+    mixer = Mixer(config, Made(), Said(), LAYOUTS)
     return [[SimpleNamespace(medium=s.medium, column=NAMES[s.codes[0]], row=int(s.codes[1]), language=s.language,
                              weight=s.weight, task=s.task, words=s.words and [NAMES[x[0]] for x in (s.words.codes, s.words.beats)])
              for s in mixer.draw(rng)] for _ in range(count)]
@@ -141,7 +143,7 @@ def test_after_a_still_nothing_tells_of_motion(kind):
 def test_languages_of_columns_and_tags_agree_and_translations_cross():
     for sequence in drawn(MixConfig(**EQUAL), 1500):
         for s in sequence:
-            assert (s.language is None) == (TABLE[s.medium].grid is not None or (s.medium == "audio" and s.weight < 1))
+            assert (s.language is None) == (s.medium in SIGHTS or (s.medium == "audio" and s.weight < 1))
             assert s.language is None or s.column == "phrase" or s.language in s.column.split("_")
     for a, b in drawn(only(translate=1.0), 200):
         assert a.language != b.language and a.row == b.row and a.medium == b.medium == "text"
@@ -230,14 +232,14 @@ def test_a_double_shows_the_first_thing_at_every_place(codecs, medium, objects):
     scenes = [s for s in made if all(s.things[0].radius <= thing.radius for thing in s.things)][:6]
     for scene in scenes:
         written = diagonal.encode(image.render(scene).image if medium == "image" else shape.voxels(scene))
-        seen = {"image": see, "shape": touch}[medium].observe(codec.decode(alike_codes(written, medium, scene)))
+        seen = {"image": see, "shape": touch}[medium].observe(codec.decode(alike_codes(written, codec.spec.slots, scene)))
         names = [(t.solid, t.color) for t in seen.things]
         assert names == [(scene.things[0].solid, scene.things[0].color)] * objects, scene.seed
 
 
 def test_noise_is_up_to_three_words_that_mean_nothing_here_and_leaves_the_sentence_in_order():
     rng = np.random.default_rng(0)
-    mixer, quiet = (Mixer(only(draw=1.0, noise=share), Made(), Said()) for share in (1.0, 0.0))
+    mixer, quiet = (Mixer(only(draw=1.0, noise=share), Made(), Said(), LAYOUTS) for share in (1.0, 0.0))
     sentence = ["a", "red", "ball", "left", "of", "cubes"]
     for language in LANGUAGES:
         for _ in range(100):
@@ -252,7 +254,7 @@ def test_noise_is_up_to_three_words_that_mean_nothing_here_and_leaves_the_senten
 
 def test_noise_has_no_word_that_training_says_of_the_world(codecs):
     words = codecs["text"].spelling.counts
-    mixer = Mixer(MixConfig(), Made(), codecs["text"])
+    mixer = Mixer(MixConfig(), Made(), codecs["text"], LAYOUTS)
     assert all(len(noise) > 100 and not set(noise) & set(words) for noise in mixer.noise.values())
     assert all(word.isascii() for word in mixer.noise["en"]) and not any(word.isascii() for word in mixer.noise["ko"])
 
@@ -265,9 +267,9 @@ def test_two_alike_stand_in_no_relation_that_is_held_out_and_in_every_other(monk
         drawings.extend((scene.things[0].solid, r) for _, r, _ in scene.relations())
         return "alike"
 
-    monkeypatch.setattr("onnuri.data.mix.alike_codes", lambda codes, medium, scene: codes)
+    monkeypatch.setattr("onnuri.data.mix.alike_codes", lambda codes, layout, scene: codes)
     monkeypatch.setattr(wordings, "doubled", doubled)
-    mixer, rng = Mixer(only(double=1.0), Made(), Said()), np.random.default_rng(0)
+    mixer, rng = Mixer(only(double=1.0), Made(), Said(), LAYOUTS), np.random.default_rng(0)
     mixer._scene = lambda row: sample_scene(row * 7 + len(drawings), objects=2)  # a new scene each time
     for _ in range(1500):
         mixer._double(rng)

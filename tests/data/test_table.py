@@ -15,7 +15,7 @@ COLUMNS = {"sights": ("image", "edit_image"), "words": ("ko_0",), "records": ("r
 
 def rows_of(start: int, count: int) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(start)
-    return [{"image": rng.integers(0, 3000, 31), "ko_0": np.array(list("구가 있다.".encode())[: 3 * int(rng.integers(1, 3))]),
+    return [{"image": rng.integers(0, 2**32, 31), "ko_0": np.array(list("구가 있다.".encode())[: 3 * int(rng.integers(1, 3))]),
              "record": records([sample_scene(start)], {})[0]["record"],
              "edit_image": rng.integers(0, 3000, 31 * int(rng.random() < 0.4))} for _ in range(count)]
 
@@ -41,6 +41,23 @@ def test_every_entry_comes_back(written):
             assert table.get(k, name).dtype == np.int64
             assert table.get(k, name).tolist() == row[name].tolist()
     assert table.having("edit_image").tolist() == [k for k, r in enumerate(rows) if len(r["edit_image"])]
+
+
+def test_an_id_of_a_large_vocabulary_comes_back(tmp_path):
+    """70,000 once came back as 4,464: ids were stored in 16 bits."""
+    ids = np.array([70_000, 150_000, 65_535, 65_536, 2**32 - 1])
+    write_shard(tmp_path, 0, "sights", [{"image": ids, "edit_image": ids[:0]}])
+    for part in ("words", "records"):
+        write_shard(tmp_path, 0, part, [{part: ids[:1]}])
+    _merge(tmp_path, [0], 1)
+    assert Table(tmp_path).get(0, "image").tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**32])
+def test_an_id_that_no_store_holds_is_refused(tmp_path, wrong):
+    with pytest.raises(ConfigError, match=f"image: .*{wrong}.* not all within 0 to 4,294,967,295"):
+        write_shard(tmp_path, 0, "sights", [{"image": np.array([3, wrong])}])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_scene_comes_back_as_it_was(written):

@@ -7,7 +7,7 @@ import onnuri
 from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.decoding.request import Plan, Request
 from onnuri.decoding.sample import SamplingConfig
-from onnuri.modality import MEDIA, TABLE
+from onnuri.modality import MEDIA
 from onnuri.world.scene import generator, sample_scene
 from onnuri.world.text import caption
 
@@ -16,7 +16,7 @@ GREEDY = SamplingConfig(temperature=0)
 
 def requests_of(model, count):
     """`count` prompts for every medium: sentences to all, and pictures to text."""
-    v, found = model.vocabulary, []
+    v, found = model.layout, []
     for k in range(count):
         said = caption(sample_scene(k, "seen"), "ko" if k % 2 else "en", generator("seen", k))
         for to in MEDIA:
@@ -74,6 +74,6 @@ def test_two_hundred_prompts_give_what_transformers_gives(rows, chunk, capsys):
             other.append(gap(model.network, request, expected[:same]))
             close += other[-1] <= 1e-4
     with capsys.disabled():
-        print(f"\n{len(requests)} prompts over {len(TABLE)} media: {len(requests) - len(other)} equal, {len(other)} not, "
+        print(f"\n{len(requests)} prompts over {len(MEDIA)} media: {len(requests) - len(other)} equal, {len(other)} not, "
               f"of these {close} at a gap of 1e-4 at most")
     assert close == len(other) and len(other) <= 0.01 * len(requests)

@@ -5,20 +5,20 @@ import torch
 from onnuri.codecs.text import TextCodec
 from onnuri.model.backbone import BackboneConfig, embedding
 from onnuri.model.graft import graft, spelled
-from onnuri.model.vocabulary import Vocabulary
+from onnuri.model.omni import new_layout
 
 
 def test_what_was_learned_stays(model):
     text = TextCodec.learn(["빨간 공 a red ball zyzzyva"] * 3 + ["a small red sphere"] * 3, 600)
-    vocabulary = Vocabulary(text.num_codes, True)
+    layout = new_layout({**model.codecs, "text": text}, True)
     config = model.network.config
-    network = BackboneConfig(vocabulary=vocabulary.size, width=config.hidden_size, layers=config.num_hidden_layers,
+    network = BackboneConfig(vocabulary=layout.size, width=config.hidden_size, layers=config.num_hidden_layers,
                              heads=config.num_attention_heads, hidden=config.intermediate_size).build()
-    graft(model, network, vocabulary, text)
+    graft(model, network, layout, text)
     old, new = embedding(model.network).detach(), embedding(network).detach()
     for codebook in ("visual", "audio", "shape"):
-        assert torch.equal(new[slice(*vocabulary.span(codebook))], old[slice(*model.vocabulary.span(codebook))].float())
-    assert torch.equal(new[vocabulary.special("<|text|>")], old[model.vocabulary.special("<|text|>")].float())
+        assert torch.equal(new[slice(*layout.span(codebook))], old[slice(*model.layout.span(codebook))].float())
+    assert torch.equal(new[layout.special("<|text|>")], old[model.layout.special("<|text|>")].float())
     names, rows = model.codecs["text"].tokenizer, spelled(model.codecs["text"], text)
     for code in range(text.num_codes):
         name = str(text.tokenizer.id_to_token(code))
@@ -28,9 +28,9 @@ def test_what_was_learned_stays(model):
     layer = "model.layers.2.mlp.up_proj.weight"
     assert torch.equal(network.state_dict()[layer], model.network.state_dict()[layer].float())
     # a picture opens with the same guess, for nothing of it has changed
-    picture = [vocabulary.special("<bos>"), vocabulary.special("<|image|>")]
-    before = [model.vocabulary.special("<bos>"), model.vocabulary.special("<|image|>")]
+    picture = [layout.special("<bos>"), layout.special("<|image|>")]
+    before = [model.layout.special("<bos>"), model.layout.special("<|image|>")]
     with torch.no_grad():
-        a = network(input_ids=torch.tensor([picture])).logits[0, -1, slice(*vocabulary.span("visual"))]
-        b = model.network(input_ids=torch.tensor([before])).logits[0, -1, slice(*model.vocabulary.span("visual"))]
+        a = network(input_ids=torch.tensor([picture])).logits[0, -1, slice(*layout.span("visual"))]
+        b = model.network(input_ids=torch.tensor([before])).logits[0, -1, slice(*model.layout.span("visual"))]
     assert torch.allclose(a, b.float(), atol=1e-3)

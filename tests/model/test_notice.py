@@ -142,7 +142,7 @@ def test_the_engine_says_how_likely_what_it_drew_was(model):
     sampling = {**model.sampling, "image": SamplingConfig(temperature=0.0, guidance=1.0)}
     steps = answers.answer("image", [("text", "a small red sphere")], "en", sampling, 0, contexts.append)
     (codes,) = drive(model.engine, [steps])
-    context, v = contexts[0], model.vocabulary
+    context, v = contexts[0], model.layout
     ids = [*context.ids, *v.opening("image", "en"), *v.ids("image", codes).tolist()]
     with torch.no_grad():
         logits = model.network(input_ids=torch.tensor([ids])).logits[0].float()

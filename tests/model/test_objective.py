@@ -4,49 +4,50 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from toy_specs import toy_specs
 
 from onnuri.data.mix import Segment, Words
 from onnuri.data.pack import pack
-from onnuri.modality import MEDIA, TABLE
+from onnuri.modality import MEDIA
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import omni_loss, sequence_ids, soft_targets
-from onnuri.model.vocabulary import CODEBOOKS, SPECIALS, Vocabulary
+from onnuri.model.token_layout import TokenLayout
 
-VOCABULARY = Vocabulary(300)
+LAYOUT = TokenLayout.of(toy_specs(300))
 
 
 def segment(medium, rng, weight=1.0):
-    grid = TABLE[medium].grid
-    codes = [int(rng.integers(lo, hi)) for lo, hi in grid.ranges] if grid else \
-        rng.integers(0, TABLE[medium].codes or 300, 12).tolist()
-    return Segment(medium, np.array(codes), None if grid else "ko", weight)
+    spec = LAYOUT.spec(medium)
+    codes = [int(rng.integers(lo, hi)) for lo, hi in spec.slots.position_ranges] if spec.slots else \
+        rng.integers(0, spec.num_codes, 12).tolist()
+    return Segment(medium, np.array(codes), None if spec.slots else "ko", weight)
 
 
 def test_ranges_are_apart_and_cover_everything():
-    spans = [VOCABULARY.span(c) for c in CODEBOOKS]
-    assert spans[0][0] == 0 and spans[-1][1] == VOCABULARY.size
+    spans = [LAYOUT.span(c) for c in ("text", *LAYOUT.ranges)]
+    assert spans[0][0] == 0 and spans[-1][1] == LAYOUT.size
     assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
-    assert "<|embed|>" in SPECIALS and VOCABULARY.special("<pad>") == 300
+    assert "<|embed|>" in LAYOUT.specials and LAYOUT.special("<pad>") == 300
 
 
 @pytest.mark.parametrize("medium", MEDIA)
 def test_codes_and_ids_are_one_to_one(medium):
-    codes = np.arange(TABLE[medium].codes or 300)
-    ids = VOCABULARY.ids(medium, codes)
-    assert (VOCABULARY.codes(medium, ids) == codes).all()
-    lo, hi = VOCABULARY.span(TABLE[medium].codebook)
+    codes = np.arange(LAYOUT.spec(medium).num_codes)
+    ids = LAYOUT.ids(medium, codes)
+    assert (LAYOUT.codes(medium, ids) == codes).all()
+    lo, hi = LAYOUT.span(LAYOUT.spec(medium).codebook)
     assert ((ids >= lo) & (ids < hi)).all()
 
 
 def competitors(target):
-    """bool [V]: what may stand where `target` stands, from the modality table."""
-    allowed = torch.zeros(VOCABULARY.size, dtype=torch.bool)
-    word = VOCABULARY.special("<|word|>")
-    lo, hi = VOCABULARY.span("audio")
+    """bool [V]: what may stand where `target` stands, by the layout."""
+    allowed = torch.zeros(LAYOUT.size, dtype=torch.bool)
+    word = LAYOUT.special("<|word|>")
+    lo, hi = LAYOUT.span("audio")
     if lo <= target < hi or target == word:
         allowed[lo:hi] = allowed[word] = True
     for medium in MEDIA:
-        for lo, hi in VOCABULARY.allowed(medium) or [VOCABULARY.span("text")] * (medium == "text"):
+        for lo, hi in LAYOUT.allowed(medium) or [LAYOUT.span("text")] * (medium == "text"):
             if lo <= target < hi and target != word:
                 allowed[lo:hi] = True
     return allowed
@@ -59,16 +60,16 @@ def by_twos(codes):
 def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    model = BackboneConfig(vocabulary=VOCABULARY.size, width=32, layers=2, heads=2, hidden=64).build()
+    model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=2, heads=2, hidden=64).build()
     speech = [segment("text", rng, 0.2), Segment("audio", rng.integers(0, 4096, 9), "ko", 1.0,
                                                  Words(rng.integers(0, 300, 6), np.array([4, 0, 5])))]
 
     def draw():
         made = [segment(m, rng, w) for m, w in zip(rng.permutation(MEDIA)[:2], (0.2, 1.0), strict=True)]
-        return sequence_ids(speech if rng.random() < 0.3 else made, VOCABULARY, by_twos)
+        return sequence_ids(speech if rng.random() < 0.3 else made, LAYOUT, by_twos)
 
     batch = pack(draw, 600)
-    loss, figures = omni_loss(model, VOCABULARY, batch)
+    loss, figures = omni_loss(model, LAYOUT, batch)
     parts = [x[0].split(batch["lengths"].tolist()) for x in (batch["ids"], batch["weights"])]
     total = weight = 0.0
     model.set_attn_implementation("sdpa")
@@ -97,41 +98,41 @@ def test_soft_targets_are_distributions_about_the_code_and_leave_absent_alone():
 
 def test_soft_loss_is_the_divergence_from_them():
     torch.manual_seed(0)
-    model = BackboneConfig(vocabulary=VOCABULARY.size, width=32, layers=2, heads=2, hidden=64).build()
+    model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=2, heads=2, hidden=64).build()
     model.set_attn_implementation("sdpa")
     rng = np.random.default_rng(3)
-    batch = pack(lambda: sequence_ids([segment("image", rng)], VOCABULARY, by_twos), 40)
+    batch = pack(lambda: sequence_ids([segment("image", rng)], LAYOUT, by_twos), 40)
     ids = batch["ids"][0]
     with torch.no_grad():
         logits = model(input_ids=ids[None]).logits[0, :-1]
     total = weight = 0.0
     for row, target, share in zip(logits, ids[1:].tolist(), batch["weights"][0, 1:].tolist(), strict=True):
-        choice = next(c for c in VOCABULARY.choices() if c.lo <= target < c.hi)
+        choice = next(c for c in LAYOUT.candidate_sets() if c.lo <= target < c.hi)
         guess = row[choice.lo:choice.hi].log_softmax(0)
         k = target - choice.lo
-        if choice.spread and k < choice.ordered:
+        if choice.label_smoothing_sigma and k < choice.ordered:
             goal = torch.distributions.Categorical(
-                logits=-0.5 * ((torch.arange(choice.ordered) - k) / choice.spread) ** 2)
+                logits=-0.5 * ((torch.arange(choice.ordered) - k) / choice.label_smoothing_sigma) ** 2)
             guess = guess[: choice.ordered]
             total += 2 * share * float((goal.probs * (goal.logits - guess)).sum())
         else:
-            total -= (2 if choice.spread else 1) * share * float(guess[k])
+            total -= (2 if choice.label_smoothing_sigma else 1) * share * float(guess[k])
         weight += share
-    loss, _ = omni_loss(model, VOCABULARY, batch, soft=True, place=2.0)
+    loss, _ = omni_loss(model, LAYOUT, batch, soft=True, place=2.0)
     assert float(loss.detach()) == pytest.approx(total / weight, rel=1e-4)
 
 
 def test_the_model_s_own_speech_has_every_word_before_its_sound():
     said = Segment("audio", np.arange(10, 19), "en", 0.8, Words(np.array([5, 6, 7, 8, 9, 3]), np.array([4, 0, 5])))
-    ids, weights, media = sequence_ids([said], VOCABULARY, by_twos)
-    word, audio = VOCABULARY.special("<|word|>"), VOCABULARY.start("audio")
+    ids, weights, media = sequence_ids([said], LAYOUT, by_twos)
+    word, audio = LAYOUT.special("<|word|>"), LAYOUT.start("audio")
     body = [5, 6, *range(audio + 10, audio + 14), word, 7, 8, word, 9, 3, *range(audio + 14, audio + 19), word]
-    assert ids == [VOCABULARY.special("<bos>"), *VOCABULARY.opening("audio", "en"), *body,
-                   VOCABULARY.special(TABLE["audio"].close), VOCABULARY.special("<eos>")]
+    assert ids == [LAYOUT.special("<bos>"), *LAYOUT.opening("audio", "en"), *body,
+                   LAYOUT.special("<|/audio|>"), LAYOUT.special("<eos>")]
     # sounds and ends of words are foretold, words are given
     assert [i for i, w in zip(ids, weights, strict=True) if w == 0.8] == [i for i in body if i >= audio or i == word]
     assert set(media[1:]) == {MEDIA.index("audio")}
-    (medium, language, codes), = VOCABULARY.segments(ids)
+    (medium, language, codes), = LAYOUT.segments(ids)
     assert (medium, language, codes.tolist()) == ("audio", "en", list(range(10, 19)))
 
 
@@ -147,8 +148,8 @@ def test_a_grids_fields_weigh_as_the_table_says():
     """A picture's colours weigh 3, its places 0.7, what lies behind 0.2; boundaries 0.05; all times the segment's weight."""
     weigh = {"form": 0.7, "color": 3.0, "x": 0.7, "y": 0.7, "width": 1.0, "height": 1.0}
     body = [0.2] * 4 + 3 * [w for name, w in weigh.items() for _ in range(4 if name == "form" else 1)]
-    ids, weights, _ = sequence_ids([segment("image", np.random.default_rng(0), 0.5)], VOCABULARY, by_twos)
+    ids, weights, _ = sequence_ids([segment("image", np.random.default_rng(0), 0.5)], LAYOUT, by_twos)
     assert len(ids) == len(weights) == 1 + 1 + 31 + 1 + 1
     assert weights == pytest.approx([0.0, 0.05, *(0.5 * w for w in body), 0.05, 0.05])
-    _, told, _ = sequence_ids([segment("text", np.random.default_rng(0), 0.5)], VOCABULARY, by_twos)
+    _, told, _ = sequence_ids([segment("text", np.random.default_rng(0), 0.5)], LAYOUT, by_twos)
     assert told == pytest.approx([0.0, 0.05, 0.5, *[0.5] * 12, 0.5, 0.05])  # the language and the end are told with the item

@@ -1,23 +1,33 @@
 """The folder: transformers alone reads the same model, damage is one line, and every medium comes out of any other."""
 
+import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+import onnuri
+from onnuri.codecs import audio as audio_codec
+from onnuri.codecs import image as image_codec
+from onnuri.codecs import shape as shape_codec
+from onnuri.codecs import video as video_codec
+from onnuri.codecs import visual
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.image import ImageCodec
 from onnuri.codecs.shape import ShapeCodec
 from onnuri.codecs.text import TextCodec
 from onnuri.codecs.video import VideoCodec
 from onnuri.errors import ConfigError, WeightsError
-from onnuri.modality import MEDIA, TABLE
+from onnuri.modality import MEDIA
+from onnuri.model import token_layout
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import start_from_features
-from onnuri.model.omni import OmniModel, load_codecs, save_codecs
-from onnuri.model.vocabulary import SPECIALS, Vocabulary
+from onnuri.model.omni import OmniModel, hashes_of, load_codecs, new_layout, save_codecs
+from onnuri.world import image, shape
+from onnuri.world.scene import sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +43,7 @@ def codecs():
 @pytest.fixture(scope="module")
 def made(codecs):
     torch.manual_seed(1)
-    size = Vocabulary(codecs["text"].num_codes).size
+    size = new_layout(codecs).size
     return OmniModel(BackboneConfig(vocabulary=size, width=32, layers=2, heads=2, hidden=64).build(), codecs)
 
 
@@ -46,7 +56,7 @@ def folder(made, tmp_path_factory):
 
 def test_transformers_alone_gives_the_same_logits(made, folder):
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids = torch.randint(0, made.vocabulary.size, (2, 40), generator=torch.Generator().manual_seed(2))
+    ids = torch.randint(0, made.layout.size, (2, 40), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         own = OmniModel.load(folder).network(input_ids=ids).logits
         assert torch.equal(stock(input_ids=ids).logits, own)
@@ -57,8 +67,8 @@ def test_transformers_alone_gives_the_same_logits(made, folder):
 
 def test_the_tokenizer_and_the_generation_config_know_the_special_tokens(made, folder):
     tokenizer, settings = AutoTokenizer.from_pretrained(folder), GenerationConfig.from_pretrained(folder)
-    special = made.vocabulary.special
-    assert [tokenizer.convert_tokens_to_ids(t) for t in SPECIALS] == [special(t) for t in SPECIALS]
+    special = made.layout.special
+    assert [tokenizer.convert_tokens_to_ids(t) for t in made.layout.specials] == [special(t) for t in made.layout.specials]
     sentence = "빨간 구 is left of a cube"
     assert tokenizer(sentence, add_special_tokens=False).input_ids == made.codecs["text"].encode(sentence).tolist()
     assert (settings.bos_token_id, settings.eos_token_id, settings.pad_token_id) == \
@@ -88,7 +98,7 @@ def test_a_folder_whose_settings_are_damaged_is_one_line(made, tmp_path, file, l
         OmniModel.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize("file", ["visual/config.json", "shape/model.safetensors", "text/tokenizer.json"])
+@pytest.mark.parametrize("file", ["visual/config.json", "visual/spec-video.json", "shape/model.safetensors", "text/tokenizer.json"])
 @pytest.mark.parametrize("left", [None, 0, 20])
 def test_codecs_that_cannot_be_read_are_one_line(made, tmp_path, file, left):
     save_codecs(made.codecs, tmp_path)
@@ -111,10 +121,10 @@ def test_a_medium_comes_in_its_form_and_its_grid(made, to):
     """Whatever an untrained model draws, it is an item: the allowed ranges see to that."""
     prompt = made.prompt([("text", "a red sphere")], to, "en")
     ids = made.engine.generate([prompt], made.plan(to), made.sampling[to], [3], [made.prompt([], to, "en")])[0]
-    read = made.vocabulary.segments([*prompt, *ids])
+    read = made.layout.segments([*prompt, *ids])
     assert [m for m, _, _ in read] == ["text", to]
-    if TABLE[to].grid:
-        assert all(lo <= c < hi for c, (lo, hi) in zip(read[1][2], TABLE[to].grid.ranges, strict=True))
+    if slots := made.layout.spec(to).slots:
+        assert all(lo <= c < hi for c, (lo, hi) in zip(read[1][2], slots.position_ranges, strict=True))
     item = made.codecs[to].decode(read[1][2])
     assert isinstance(item, str) if to == "text" else isinstance(item, np.ndarray)
 
@@ -133,11 +143,11 @@ def test_what_cannot_be_asked_is_one_line(made):
 
 
 def test_embeddings_of_codes_that_say_alike_begin_alike(made, codecs):
-    size = made.vocabulary.size
+    size = made.layout.size
     network = BackboneConfig(vocabulary=size, width=64, layers=1, heads=1, hidden=32).build()
     before = network.get_input_embeddings().weight.std().item()
-    start_from_features(network, made.vocabulary, codecs)
-    lo, hi = made.vocabulary.span("audio")
+    start_from_features(network, made.layout, codecs)
+    lo, hi = made.layout.span("audio")
     features, rows = codecs["audio"].code_features(), network.get_input_embeddings().weight[lo:hi].detach()
     far = torch.cdist(features[:256], features[:256]).flatten()
     apart = torch.cdist(rows[:256], rows[:256]).flatten()
@@ -152,3 +162,84 @@ def test_embeddings_of_codes_that_say_alike_begin_alike(made, codecs):
 def test_what_is_no_medium_is_said_with_those_that_are(made, call):
     with pytest.raises(ConfigError, match="'smell': is not a medium; use one of text, image"):
         call(made)
+
+
+def test_a_folder_is_read_by_itself_after_every_default_of_the_code_changed(model, monkeypatch):
+    """Grids, codes, orders, counts and the layout's own rules: what was saved says them all."""
+    scene = sample_scene(4, "seen")
+    given = {"image": image.render(scene).image, "shape": shape.voxels(scene), "text": "a red cube left of a blue sphere"}
+    pairs = [("text", "image"), ("text", "video"), ("text", "shape"), ("image", "shape"), ("shape", "text"), ("image", "text")]
+
+    def answers(of):
+        return [of.generate(to, [(source, given[source])], seed=2, temperature=0.0) for source, to in pairs]
+
+    before = answers(model)
+    fields = tuple(field.replace(codes=field.codes // 2, weight=7.0) for field in reversed(visual._FIELDS))
+    monkeypatch.setattr(visual, "_FIELDS", fields)
+    monkeypatch.setattr(visual, "_IMAGE_ORDER", ("background", *reversed(visual._OBJECT)))
+    monkeypatch.setattr(visual, "_VIDEO_ORDER", ("background", *reversed(visual._OBJECT), "motion"))
+    for module in (visual, shape_codec, image_codec):
+        monkeypatch.setattr(module, "OBJECTS", 1)
+    monkeypatch.setattr(audio_codec, "LEVELS", (8, 8, 8, 8, 8))
+    monkeypatch.setattr(audio_codec, "audio_spec", lambda: pytest.fail("a default was asked for"))
+    monkeypatch.setattr(shape_codec, "shape_spec", lambda: pytest.fail("a default was asked for"))
+    monkeypatch.setattr(image_codec, "image_spec", lambda: pytest.fail("a default was asked for"))
+    monkeypatch.setattr(video_codec, "video_spec", lambda: pytest.fail("a default was asked for"))
+    monkeypatch.setattr(token_layout, "BEFORE_MEDIA", ("<bos>", "<pad>", "<new>", "<eos>"))
+    monkeypatch.setattr(token_layout, "AFTER_MEDIA", ("<|word|>",))
+    assert visual.image_spec().num_codes != model.layout.spec("image").num_codes
+    again = OmniModel.load(onnuri.WEIGHTS / "laptop")
+    for one, other in zip(before, answers(again), strict=True):
+        assert one == other if isinstance(one, str) else (one == other).all()
+
+
+def test_a_codec_that_is_another_than_the_layouts_is_one_line(made, folder, tmp_path):
+    """Its weights may be whole, but its codes mean other things."""
+    path = tmp_path / "model"
+    shutil.copytree(folder, path)
+    spec = path / "codecs/audio/spec-audio.json"
+    spec.write_text(spec.read_text().replace('"max_codes": 384', '"max_codes": 300'))
+    with pytest.raises(WeightsError, match=r"spec-audio\.json: is missing or is not what was written"):
+        OmniModel.load(path)
+    about = json.loads((path / "onnuri.json").read_text())
+    about["sha256"] = hashes_of(path)
+    (path / "onnuri.json").write_text(json.dumps(about))
+    with pytest.raises(WeightsError, match="holds another codec 'audio' than its token layout was made for"):
+        OmniModel.load(path)
+
+
+@pytest.mark.parametrize("about,message", [({"format": 1}, "has format 1, and this version reads format 2; write it anew"),
+                                           ({"layout": {}}, "holds no token layout"), ({"layout": [1]}, "holds no token layout"),
+                                           ({"layout": None}, "holds no token layout")])
+def test_a_folder_without_a_layout_is_one_line(folder, tmp_path, about, message):
+    path = tmp_path / "model"
+    shutil.copytree(folder, path)
+    written = json.loads((path / "onnuri.json").read_text())
+    (path / "onnuri.json").write_text(json.dumps({**written, **about}))
+    with pytest.raises(WeightsError, match=message):
+        OmniModel.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_export_keeps_the_type_of_its_weights(made, codecs, tmp_path, dtype):
+    """A bfloat16 model stays one, also through the 32 bits in which it is loaded, and a weight of 1e6 is no infinity."""
+    network = copy.deepcopy(made.network).to(dtype)
+    if dtype is torch.bfloat16:
+        with torch.no_grad():
+            network.get_input_embeddings().weight[0, 0] = 1e6
+    OmniModel(network, codecs, made.layout).save(tmp_path / "first")
+    OmniModel.load(tmp_path / "first").save(tmp_path / "second")
+    for folder in ("first", "second"):
+        stock = AutoModelForCausalLM.from_pretrained(tmp_path / folder, dtype="auto")
+        assert stock.dtype == dtype
+        for one, other in zip(stock.parameters(), network.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_weight_beyond_float16_is_written_in_bfloat16(made, codecs, tmp_path):
+    network = copy.deepcopy(made.network)
+    with torch.no_grad():
+        network.get_input_embeddings().weight[0, 0] = 7e4
+    OmniModel(network, codecs, made.layout).save(tmp_path / "model")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
+    assert stock.dtype == torch.bfloat16 and bool(stock.get_input_embeddings().weight.isfinite().all())

@@ -28,8 +28,8 @@ def test_smoke_trains_systems_on_one_table(tmp_path):
     model = onnuri.load(tmp_path / "vaetki/model")
     assert type(model.network).__name__ == "VaetkiForCausalLM" and isinstance(model.engine.forward, StockForward)
     text = model.codecs["text"]
-    assert model.vocabulary.text_codes == 4096 and text.decode(text.encode("빨간 구 é")) == "빨간 구 é"
-    assert json.loads((tmp_path / "vaetki/model/config.json").read_text())["vocab_size"] == model.vocabulary.size
+    assert model.layout.text_codes == 4096 and text.decode(text.encode("빨간 구 é")) == "빨간 구 é"
+    assert json.loads((tmp_path / "vaetki/model/config.json").read_text())["vocab_size"] == model.layout.size
     made = {to: model.generate(to, text="a small red sphere", language="en") for to in MEDIA if to != "audio"}
     assert made["image"].shape == (128, 128, 3) and made["video"].shape[0] == 17
     assert onnuri.load(tmp_path / "axk2/model").generate("image", text="a small red sphere").shape == (128, 128, 3)

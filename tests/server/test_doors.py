@@ -161,8 +161,8 @@ def test_a_terminals_limits_are_a_servers():
     assert all(getattr(served, name) == getattr(own, name) for name in ("side", "pixels", "frame_side", "seconds", "faces"))
 
 
-def test_a_hundred_pictures_are_counted_before_one_is_decoded(monkeypatch):
+def test_a_hundred_pictures_are_counted_before_one_is_decoded(monkeypatch, model):
     monkeypatch.setattr(media, "take", lambda *_: pytest.fail("decoded"))
     parts = [{"type": "image_url", "image_url": {"url": "data:,x"}}] * 100
     with pytest.raises(OnnuriError, match="100 parts: need 3300 tokens or more, 1280 at most fit; give fewer"):
-        intake.check_count(parts, 1280, "messages[0].content")
+        intake.check_count(parts, model.answers, "messages[0].content")

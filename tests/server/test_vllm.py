@@ -102,7 +102,7 @@ def until(what, engine=None):
 
 def requests_of(model, count, guidance=None, **more):
     """`count` sentences to every medium, as they are asked for; with guidance where a medium can have it."""
-    v, found = model.vocabulary, []
+    v, found = model.layout, []
     for k in range(count):
         tongues = ("ko", "en") if k % 2 else ("en", "ko")
         words = model.codecs["text"].encode(caption(sample_scene(k, "seen"), tongues[0], generator("seen", k)))

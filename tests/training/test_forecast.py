@@ -14,8 +14,7 @@ from onnuri.data.mix import MixConfig, Mixer
 from onnuri.data.table import Table, make_table
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import OmniTask
-from onnuri.model.omni import load_codecs
-from onnuri.model.vocabulary import Vocabulary
+from onnuri.model.omni import load_codecs, new_layout
 from onnuri.training import forecast, machine
 from onnuri.training.loop import LoopConfig, fit
 
@@ -26,10 +25,10 @@ LOOP = LoopConfig(steps=2, log_every=1, optimizer="muon")
 def task(tmp_path_factory):
     folder, codecs = tmp_path_factory.mktemp("table"), onnuri.WEIGHTS / "laptop" / "codecs"
     make_table(folder, 16, load_codecs, codecs, 1)
-    text = load_codecs(codecs)["text"]
-    vocabulary = Vocabulary(text.num_codes)
-    network = BackboneConfig(vocabulary=vocabulary.size, width=32, layers=2, heads=2, hidden=48).build()
-    return OmniTask(network, vocabulary, Mixer(MixConfig(), Table(folder), text), text.words, 256)
+    made = load_codecs(codecs)
+    text, layout = made["text"], new_layout(made)
+    network = BackboneConfig(vocabulary=layout.size, width=32, layers=2, heads=2, hidden=48).build()
+    return OmniTask(network, layout, Mixer(MixConfig(), Table(folder), text, {}), text.words, 256)
 
 
 def test_a_forecast_is_frozen_and_its_counts_come_true(task, tmp_path, capsys):
