@@ -90,9 +90,10 @@ def _same(path: Path, wanted: dict[str, Any], complaint: str) -> None:
 
 
 def _hash(folder: Path) -> str:
-    """Return the hash of all codecs' weights and settings in a folder; a table knows no tokenizer."""
+    """Return the hash of all codecs' weights, settings and specs in a folder; a table knows no tokenizer."""
     digest = hashlib.sha256()
-    for file in sorted([*folder.rglob("*.safetensors"), *folder.rglob("config.json")]):
+    specs = [file for file in folder.rglob("spec-*.json") if file.parent.name != "text"]
+    for file in sorted([*folder.rglob("*.safetensors"), *folder.rglob("config.json"), *specs]):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
