@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -138,18 +139,25 @@ class OmniTask:
     def __init__(self, module: nn.Module, layout: TokenLayout, mixer: Mixer, split: Split, tokens: int = 2048,
                  seed: int = 0) -> None:
         self.module, self.layout, self.mixer, self.split = module, layout, mixer, split
-        self.tokens, self.seed = tokens, seed
+        self.tokens, self.seed, self.balance = tokens, seed, Balance(module)
 
     def batch(self, step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, step])
         return pack(lambda: sequence_ids(self.mixer.draw(rng), self.layout, self.split), self.tokens)
 
+    def watching(self) -> AbstractContextManager[None]:
+        """Count the experts' loads while this lasts: a step's forward and backward passes."""
+        return self.balance.watching()
+
+    def after_step(self) -> None:
+        """Even out the experts' loads, after the optimizer."""
+        self.balance.apply()
+
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss [] and figures for the log, which leave out what keeps experts busy: some families have none of it."""
         mix = self.mixer.settings
-        with Balance(self.module) as balance:
-            loss, figures = omni_loss(self.module, self.layout, batch, mix.soft, mix.loss_place)
-        # what is logged leaves out what keeps experts busy: some families have none of it
-        return loss + balance.loss(), {**figures, "loss": float(loss.detach()), "tokens": batch["ids"].numel()}
+        loss, figures = omni_loss(self.module, self.layout, batch, mix.soft, mix.loss_place)
+        return loss + self.balance.loss(), {**figures, "loss": float(loss.detach()), "tokens": batch["ids"].numel()}
 
 
 @torch.no_grad()

@@ -15,10 +15,10 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,17 @@ class Task(Protocol):
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
         """Loss [] and figures for the log."""
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A task that counts something in a step and applies it after the optimizer."""
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Count while this lasts: through the step's forward and backward passes."""
+
+    def after_step(self) -> None:
+        """Apply what was counted."""
 
 
 class LoopConfig(Config):
@@ -107,8 +118,11 @@ def share_done(config: LoopConfig, step: int, spent: float) -> float:
 
 def _step(task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: float) -> dict[str, float]:
     torch.manual_seed(config.seed * 1_000_003 + step)
-    loss, figures = task.loss(task.batch(step))
-    norm = take(task.module, loss, optimizer, lr, config.clip)
+    with task.watching() if isinstance(task, Watching) else nullcontext():
+        loss, figures = task.loss(task.batch(step))
+        norm = take(task.module, loss, optimizer, lr, config.clip)
+    if isinstance(task, Watching):
+        task.after_step()
     return {"lr": lr, "grad_norm": float(norm), "loss": float(loss.detach()), **figures}
 
 

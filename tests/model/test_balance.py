@@ -7,8 +7,10 @@ import torch
 
 from onnuri import recipes
 from onnuri.model import backbone
+from onnuri.model import balance as balance_module
 from onnuri.model.balance import STEP, Balance
 from onnuri.recipes.nano import nano
+from onnuri.training.layout import recompute
 
 
 def built(name):
@@ -35,26 +37,94 @@ def test_watched_routers_come_to_even_loads(name):
     before = loads(model, ids)
     routers = [p for n, p in model.named_parameters() if n.endswith("mlp.gate.weight")]
     descent = torch.optim.Adam(routers, lr=2e-3)
+    balance = Balance(model)
     for _ in range(60):
-        with Balance(model) as balance:
+        with balance.watching():
             model.model(input_ids=ids)
-        if name == "vaetki":
-            balance.loss().backward()
-            descent.step()
-            model.zero_grad()
-        else:
-            assert balance.loss() == 0.0
+            loss = balance.loss()
+            if name == "vaetki":
+                loss.backward()
+                descent.step()
+                model.zero_grad()
+            else:
+                assert loss == 0.0
+        balance.apply()
     after = loads(model, ids)
     assert after.std(1).mean() < 0.7 * before.std(1).mean()
 
 
-def test_a_bias_moves_towards_the_idle_and_copies_carry_no_hooks():
+def bias_of(model):
+    return model.model.layers[1].mlp.gate.e_score_correction_bias
+
+
+def test_a_bias_moves_towards_the_idle_after_the_step_and_copies_carry_no_hooks():
     model, ids = built("axk1"), torch.zeros(1, 5, dtype=torch.long)  # one token: two experts have all of the load
-    with Balance(model):
+    balance = Balance(model)
+    with balance.watching():
         model.model(input_ids=ids)
-    bias = model.model.layers[1].mlp.gate.e_score_correction_bias
+    assert not bias_of(model).any()
+    balance.apply()
+    bias = bias_of(model)
     assert sorted((bias / STEP).round().tolist()) == [-1.0] * 2 + [1.0] * 6
     kept = bias.clone()
     copy.deepcopy(model).model(input_ids=ids)
     model.model(input_ids=ids)
+    balance.apply()
     assert torch.equal(bias, kept)
+
+
+def test_micro_batches_of_a_step_are_counted_together():
+    """A bias moves by all that the step's tokens chose: here as by both halves at once, and not twice."""
+    ids = torch.randint(0, 64, (4, 32), generator=torch.Generator().manual_seed(2))
+    moved = []
+    for parts in (ids.split(4), ids.split(2), ids.split(1)):
+        model = built("axk1")
+        balance = Balance(model)
+        for part in parts:
+            with balance.watching():
+                model.model(input_ids=part)
+        balance.apply()
+        moved.append(bias_of(model).clone())
+    assert moved[0].any() and torch.equal(moved[0], moved[1]) and torch.equal(moved[0], moved[2])
+
+
+def test_all_ranks_tokens_count(monkeypatch):
+    """Another rank's tokens chose the experts that are idle here: together they are even, and no bias moves."""
+    model = built("axk1")
+    balance = Balance(model)
+    with balance.watching():
+        model.model(input_ids=torch.zeros(1, 4, dtype=torch.long))
+    for load in balance.loads.values():
+        assert load.sum() == 8 and load.max() == 4
+    monkeypatch.setattr(balance_module.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(balance_module.dist, "all_reduce", lambda load: load.add_(4.0 - load))
+    balance.apply()
+    assert not bias_of(model).any()
+
+
+@pytest.mark.parametrize("how", ["full", "selective"])
+@pytest.mark.parametrize("name", [n if n in ("axk1", "vaetki") else pytest.param(n, marks=pytest.mark.slow) for n in recipes.NAMES])
+def test_recomputation_changes_no_gradient_and_counts_nothing_twice(name, how):
+    """A bias that moved within the forward pass sent the recomputed layer's tokens to other experts: a gradient was off by more
+    than its size."""
+    ids = torch.randint(0, 64, (2, 24), generator=torch.Generator().manual_seed(1))
+    found = []
+    for recomputed in (False, True):
+        model = built(name).double()
+        model.config._experts_implementation = "eager"  # grouped products are of 32 bits at most
+        if recomputed:
+            recompute(model, how)
+        model.train()
+        balance = Balance(model)
+        with balance.watching():
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss + balance.loss()
+            loss.backward()
+        found.append((loss.detach(), {n: p.grad for n, p in model.named_parameters()}, list(balance.loads.values())))
+        balance.apply()
+    (one, own, loads_one), (other, again, loads_other) = found
+    assert float(one) == float(other) and own.keys() == again.keys()
+    for n, gradient in own.items():
+        assert (gradient is None) == (again[n] is None)
+        if gradient is not None:
+            torch.testing.assert_close(again[n], gradient, rtol=1e-12, atol=1e-15, msg=n)
+    assert len(loads_one) == len(loads_other) and all(map(torch.equal, loads_one, loads_other))

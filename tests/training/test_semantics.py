@@ -5,6 +5,7 @@ minutes over several sittings, dropout by the masks that it drew.
 """
 
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -174,3 +175,26 @@ def test_metrics_are_means_over_the_steps_since_the_last_line(tmp_path):
     fit(task, LoopConfig(steps=6, log_every=3), tmp_path)
     assert [line["count"] for line in read_metrics(tmp_path)] == [2.0, 5.0]
     assert not task.module.training
+
+
+def test_what_a_task_counts_in_a_step_is_applied_after_the_optimizer(tmp_path):
+    """Counting lasts through the backward pass, and what was counted is applied once, when the weights have moved."""
+    events = []
+
+    class Counts(Masks):
+        @contextmanager
+        def watching(self):
+            events.append("begin")
+            self.module.weight.register_hook(lambda gradient: events.append("backward") or gradient)
+            yield
+            events.append("end")
+
+        def loss(self, batch):
+            self.before = self.module.weight.detach().clone()
+            return super().loss(batch)
+
+        def after_step(self):
+            events.append("applied" if not torch.equal(self.module.weight, self.before) else "too early")
+
+    fit(Counts(), LoopConfig(steps=1, warmup_steps=0, decay=0.0), tmp_path)
+    assert events == ["begin", "backward", "end", "applied"]
