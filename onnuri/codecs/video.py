@@ -63,9 +63,13 @@ def follow(boxes: Tensor, there: Tensor, count: int) -> Tensor:
 
 
 def between(track: Tensor) -> Tensor:
-    """Boxes of every frame [17, count, 4] from those of every second [9, count, 4]: cubic in between (Catmull–Rom)."""
+    """Boxes of every frame [17, count, 4] from those of every second [9, count, 4]: cubic in between (Catmull–Rom).
+
+    A cubic overshoots where a size jumps; a side stays a pixel at least, or its logarithm would be no number.
+    """
     ends = torch.cat([2 * track[:1] - track[1:2], track, 2 * track[-1:] - track[-2:-1]])
     middle = (9 * (ends[1:-2] + ends[2:-1]) - ends[:-3] - ends[3:]) / 16
+    middle = torch.cat([middle[..., :2], middle[..., 2:].clamp_min(1.0)], -1)
     return torch.cat([torch.stack([track[:-1], middle], 1).flatten(0, 1), track[-1:]])
 
 

@@ -230,6 +230,15 @@ def test_paths_and_boxes_are_inverse_and_in_their_units():
     assert video.boxes_of(torch.full((16,), -100.0), torch.tensor([0.0, 0, 5, 5]))[:, 2].min() == pytest.approx(4.0)
 
 
+def test_a_side_that_jumps_between_detections_stays_a_pixel_at_least():
+    """The cubic through 110, 110, 4, 4, 110 pixels is below zero, and its logarithm no number: codes were far outside the grid."""
+    sides = torch.tensor([110.0, 110, 4, 4, 110, 110, 4, 4, 110])
+    track = torch.stack([torch.full((9,), 64.0), torch.full((9,), 64.0), sides, sides], 1)[:, None]
+    made = video.between(track)
+    assert float(made[..., 2:].min()) == 1.0 and torch.equal(made[::2], track)
+    assert bool(video.path_of(made[1:5].transpose(0, 1), track[0]).isfinite().all())
+
+
 def test_frames_between_detections_are_cubic():
     """Catmull–Rom through every second frame: exact for a straight line and, inside, for a parabola."""
     time = torch.arange(9, dtype=torch.float64)
