@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from onnuri.model.backbone import stock_model
-from onnuri.model.objective import next_token_loss
+from onnuri.model.loss import next_token_loss
 from onnuri.planner import measured, runs
 from onnuri.planner.layout import Layout
 from onnuri.recipes import axk1, solar_open
 from onnuri.training.layout import place
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import Trainee, take
+from onnuri.training.step import Trainee, backward_and_step
 
 LLAMA = {"vocab_size": 32768, "hidden_size": 2048, "num_hidden_layers": 20, "num_attention_heads": 16, "num_key_value_heads": 8,
          "head_dim": 128, "intermediate_size": 6144, "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False,
@@ -71,7 +71,8 @@ def measure(row: runs.Row, steps: int = 8) -> dict[str, float]:
         ids = torch.randint(0, network.config.vocab_size, (layout.micro_batch, job.tokens), device="cuda")
         torch.cuda.synchronize()
         began = time.perf_counter()
-        take(trainee, trainee(ids), optimizer, 1e-4, 1.0, 1)
+        loss = trainee(ids)
+        backward_and_step(trainee, loss, optimizer, 1e-4, 1.0, loss.weight)
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     middle = sorted(seconds[3:])[len(seconds[3:]) // 2]

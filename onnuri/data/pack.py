@@ -1,35 +1,63 @@
-"""Sequences packed end to end into one row, without attention from one to another and without padding. Knows ids, not media."""
+"""Sequences packed end to end into a row of fixed length, without attention from one to another. Knows ids, not media.
+
+What no sequence fills is padding: one more sequence of its own, whose ids weigh nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Sequence = tuple[list[int], list[float], list[int]]
-"""ids, the weight in the loss of predicting each, and what kind each is, for the log"""
+"""ids, the weight in the loss of predicting each, and the modality of each, for the log"""
 
 
-def pack(draw: Callable[[], Sequence], tokens: int) -> dict[str, Tensor]:
-    """A batch of at most `tokens` ids; the first sequence that does not fit ends it. A longer one is cut if it is the first.
+class PackedRow(NamedTuple):
+    """Sequences end to end."""
 
-    `ids`, `positions`, `kinds` int64 and `weights` float32 [1, T]; `lengths` int64 [N] of the sequences. The first id of a sequence
-    has weight 0: nothing before it foretells it.
+    ids: Tensor
+    """int64 [1, T]"""
+    positions: Tensor
+    """int64 [1, T]: of an id in its sequence"""
+    lengths: Tensor
+    """int64 [N] of the sequences, padding's last; they sum to T. Stays on the host"""
+    weights: Tensor
+    """float32 [1, T]: in the loss, of predicting an id; 0 for a sequence's first, which nothing foretells"""
+    modality_ids: Tensor
+    """int64 [1, T]"""
+
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what a forward pass needs, without waiting for the copy: ids and positions on a device, lengths here."""
+        return self.ids.to(device, non_blocking=True), self.positions.to(device, non_blocking=True), self.lengths
+
+
+def pack(draw: Callable[[], Sequence], tokens: int, padding: int) -> PackedRow:
+    """Return a row of `tokens` ids; the first sequence that does not fit ends it, and `padding` fills the rest.
+
+    A first sequence that is longer is cut.
     """
     ids: list[int] = []
     weights: list[float] = []
-    kinds: list[int] = []
+    modality_ids: list[int] = []
     lengths: list[int] = []
     while True:
-        sequence, weight, kind = draw()
+        sequence, weight, modality = draw()
         if lengths and len(ids) + len(sequence) > tokens:
-            positions = np.concatenate([np.arange(n) for n in lengths])
-            return {"ids": torch.tensor([ids]), "positions": torch.from_numpy(positions)[None],
-                    "weights": torch.tensor([weights], dtype=torch.float32), "kinds": torch.tensor([kinds]),
-                    "lengths": torch.tensor(lengths)}
+            break
         ids += sequence[:tokens]
         weights += [0.0, *weight[1:tokens]]
-        kinds += kind[:tokens]
+        modality_ids += modality[:tokens]
         lengths.append(min(len(sequence), tokens))
+    rest = tokens - len(ids)
+    if rest:
+        ids += [padding] * rest
+        weights += [0.0] * rest
+        modality_ids += [0] * rest
+        lengths.append(rest)
+    positions = np.concatenate([np.arange(n) for n in lengths])
+    return PackedRow(torch.tensor([ids]), torch.from_numpy(positions)[None], torch.tensor(lengths),
+                     torch.tensor([weights], dtype=torch.float32), torch.tensor([modality_ids]))

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from onnuri import config
 from onnuri.decoding import stock
 from onnuri.errors import ConfigError
+from onnuri.model import attention
 
 FAMILIES = {
     "llama": "Llama", "hyperclovax": "HyperCLOVAX", "solar_open": "SolarOpen", "exaone_moe": "ExaoneMoe", "axk1": "AXK1",
@@ -195,13 +195,10 @@ def save(model: nn.Module, folder: Path, begin: int, end: int, pad: int, dtype: 
 def hidden_states(model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Last hidden states [1, T, C] of sequences packed end to end: ids and positions [1, T], lengths [N] that sum to T."""
     core: Any = model.model
-    if core.config._attn_implementation != _PACKED:
+    if core.config._attn_implementation != attention.NAME:
         _register()
-        core.set_attn_implementation(_PACKED)
+        core.set_attn_implementation(attention.NAME)
     return core(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths.tolist()).last_hidden_state
-
-
-_PACKED = "onnuri_packed"
 
 
 @functools.cache
@@ -209,32 +206,8 @@ def _register() -> None:
     """Makes our attentions known to transformers under their names; models with other settings are not touched."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(_PACKED, packed_attention)
+    attention.register()
     AttentionInterface.register(stock.NAME, stock.rows_attention)
-
-
-def packed_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: None,
-                     scaling: float, lengths: list[int] | None = None, sliding_window: int | None = None,
-                     **rest: Any) -> tuple[torch.Tensor, None]:
-    """Causal attention within each of the packed sequences: [1, heads, T, size] to [1, T, heads, size].
-
-    One call a sequence: a mask over the whole row would cost its square, most of it for nothing. Without `lengths` the
-    row is one sequence. Keys and values may have fewer heads, and a query may see only `sliding_window` tokens.
-    """
-    grouped = key.shape[1] != query.shape[1]
-    seen = []
-    for q, k, v in zip(*(x.split(lengths or [x.shape[2]], 2) for x in (query, key, value)), strict=True):
-        tokens = q.shape[2]
-        near = _near(tokens, sliding_window, q.device) if sliding_window and tokens > sliding_window else None
-        seen.append(F.scaled_dot_product_attention(q, k, v, attn_mask=near, is_causal=near is None, scale=scaling,
-                                                   enable_gqa=grouped))
-    return torch.cat(seen, 2).transpose(1, 2), None
-
-
-@functools.lru_cache(maxsize=256)
-def _near(tokens: int, window: int, device: torch.device) -> torch.Tensor:
-    """Whether a query [T] sees a key [T]: itself and those before it, `window` in all."""
-    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril().triu(1 - window)
 
 
 def embedding(model: nn.Module) -> torch.Tensor:

@@ -1,29 +1,26 @@
-"""The one loss: next token, every target scored only among the ids that generation would choose from.
+"""What a model of several media is trained on: a table's sequences as ids with weights, packed into rows.
 
-Generation never leaves a grid's field or a medium's codes, so the head need not score the others: a softmax over a
-slice of the tied embedding is cheaper, and is the loss of a medium at the same time.
+Every target is scored only among the ids that generation would choose from (`loss.py`): generation never leaves a slot's
+field or a medium's codes, so the head need not score the others, and the loss is that of a medium at the same time.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from onnuri.data.mix import Mixer, Segment
-from onnuri.data.pack import Sequence, pack
+from onnuri.data.pack import PackedRow, Sequence, pack
 from onnuri.decoding.stock import head
 from onnuri.modality import MEDIA
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.balance import Balance
-from onnuri.model.cross_entropy import cross_entropy
+from onnuri.model.loss import LossParts, grouped_loss, target_groups
 from onnuri.model.token_layout import TokenLayout
 
 Weighted = tuple[list[int], list[float]]
@@ -67,83 +64,24 @@ def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
     return ids, [*weights, 0.0]
 
 
-@functools.cache
-def soft_targets(ordered: int, spread: float, size: int) -> Tensor:
-    """Row k: what a target k is as a distribution over `size` codes, a normal one of a width in codes among the first
-    `ordered`; the others stay as they are. float32 [size, size]."""
-    line = torch.arange(ordered, dtype=torch.float64)
-    table = torch.eye(size, dtype=torch.float64)
-    table[:ordered, :ordered] = torch.exp(-0.5 * ((line - line[:, None]) / spread) ** 2)
-    return (table / table.sum(1, keepdim=True)).float()
-
-
-def omni_loss(model: nn.Module, layout: TokenLayout, batch: dict[str, Tensor],
-              soft: bool = False, place: float = 1.0) -> tuple[Tensor, dict[str, float]]:
-    """Weighted mean over all targets, and that of each medium's.
-
-    `soft`: a target whose codes are in order (a place, a side) is a distribution over its neighbours too, and its loss
-    the divergence from it, so that what is learned of one code serves those beside it. `place`: such targets' weight,
-    which the mean's divisor leaves out.
-    """
-    ids = batch["ids"]
-    hidden = hidden_states(model, ids, batch["positions"], batch["lengths"])[0, :-1]
-    targets, weights, media = ids[0, 1:], batch["weights"][0, 1:], batch["kinds"][0, 1:]
-    total = hidden.new_zeros(())
-    sums, shares = hidden.new_zeros(len(MEDIA)), hidden.new_zeros(len(MEDIA))
-    choices = layout.candidate_sets()
-    # one split, not a slice a choice: the gradient of a slice is a whole table of zeros
-    tables = head(model).split([c.hi - c.lo for c in choices])
-    extras = [c.extra for c in choices if c.extra is not None]
-    for choice, table in zip(choices, tables, strict=True):
-        chosen = (targets >= choice.lo) & (targets < choice.hi) & (weights > 0)
-        for extra in extras:
-            chosen = chosen & (targets != extra)
-        if choice.extra is not None:
-            chosen = chosen | ((targets == choice.extra) & (weights > 0))
-        if not chosen.any():
-            continue
-        states, wanted = hidden[chosen], targets[chosen] - choice.lo
-        weight = weights[chosen] * (place if choice.label_smoothing_sigma else 1.0)
-        logits = states @ table.T
-        if choice.extra is not None:
-            logits = torch.cat([logits, states @ tables[0][choice.extra][:, None]], 1)
-            wanted = torch.where(targets[chosen] == choice.extra, choice.hi - choice.lo, wanted)
-        if soft and choice.label_smoothing_sigma:
-            goal = soft_targets(choice.ordered, choice.label_smoothing_sigma, choice.hi - choice.lo)[wanted]
-            losses = F.kl_div(logits.log_softmax(1), goal, reduction="none").sum(1) * weight
-        else:
-            losses = F.cross_entropy(logits, wanted, reduction="none") * weight
-        total = total + losses.sum()
-        sums.index_add_(0, media[chosen], losses.detach())
-        shares.index_add_(0, media[chosen], weight)
-    return total / weights.sum(), {f"loss_{m}": float(sums[k] / shares[k]) for k, m in enumerate(MEDIA) if shares[k] > 0}
-
-
-def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:
-    """Mean over all targets, each scored among the whole vocabulary, text and media alike: [B, T] ids to []. Its shapes
-    do not follow from values, so it can be traced without any. A head that tensor parallelism cuts gathers all logits."""
-    whole: Any = model
-    table = head(model)
-    if isinstance(table, DTensor):
-        loss: Tensor = whole(input_ids=ids, labels=ids, use_cache=False).loss
-        return loss
-    hidden = whole.model(input_ids=ids, use_cache=False).last_hidden_state
-    weights = torch.full(ids.shape, 1 / (ids.numel() - len(ids)), device=ids.device)
-    weights[:, -1] = 0.0  # nothing is known to follow
-    return cross_entropy(hidden.flatten(0, 1), table, ids.roll(-1, 1).flatten(), weights.flatten())
-
-
 class OmniTask:
-    """Trains a backbone on a table's sequences."""
+    """Trains a backbone on a table's sequences, in rows of a fixed length."""
 
     def __init__(self, module: nn.Module, layout: TokenLayout, mixer: Mixer, split: Split, tokens: int = 2048,
                  seed: int = 0) -> None:
         self.module, self.layout, self.mixer, self.split = module, layout, mixer, split
         self.tokens, self.seed, self.balance = tokens, seed, Balance(module)
+        self.sets = layout.candidate_sets()
 
-    def batch(self, step: int) -> dict[str, Tensor]:
+    def batch(self, step: int) -> PackedRow:
+        """Return a row of `tokens` ids: a pure function of the step."""
         rng = np.random.default_rng([self.seed, step])
-        return pack(lambda: sequence_ids(self.mixer.draw(rng), self.layout, self.split), self.tokens)
+        return pack(lambda: sequence_ids(self.mixer.draw(rng), self.layout, self.split), self.tokens,
+                    self.layout.special("<pad>"))
+
+    def weight(self, batch: PackedRow) -> Tensor:
+        """Return the weight of all targets of a row []."""
+        return batch.weights[0, 1:].sum()
 
     def watching(self) -> AbstractContextManager[None]:
         """Count the experts' loads while this lasts: a step's forward and backward passes."""
@@ -153,11 +91,20 @@ class OmniTask:
         """Even out the experts' loads, after the optimizer."""
         self.balance.apply()
 
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss [] and figures for the log, which leave out what keeps experts busy: some families have none of it."""
+    def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, Tensor | float]]:
+        """Return the loss and figures for the log, which leave out what keeps experts busy: some families have none of it."""
         mix = self.mixer.settings
-        loss, figures = omni_loss(self.module, self.layout, batch, mix.soft, mix.loss_place)
-        return loss + self.balance.loss(), {**figures, "loss": float(loss.detach()), "tokens": batch["ids"].numel()}
+        groups = target_groups(self.sets, batch.ids[0], batch.weights[0], batch.modality_ids[0], mix.loss_place)
+        device = embedding(self.module).device
+        weight = self.weight(batch).to(device, non_blocking=True)
+        hidden = hidden_states(self.module, *batch.to(device))[0, :-1]
+        parts = grouped_loss(hidden, head(self.module), self.sets, [group.to(device) for group in groups], weight, len(MEDIA),
+                             mix.soft)
+        present = sorted({int(k) for group in groups for k in group.modality_ids.unique()})
+        assert parts.by_modality is not None
+        by_medium = {f"loss_{MEDIA[k]}": parts.by_modality[k, 0] / parts.by_modality[k, 1] for k in present}
+        figures: dict[str, Tensor | float] = {**by_medium, "loss": parts.mean.detach(), "tokens": batch.ids.numel()}
+        return parts._replace(sum=parts.sum + self.balance.loss() * weight), figures
 
 
 @torch.no_grad()

@@ -24,14 +24,14 @@ from torch import Tensor, nn
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import stock_model
-from onnuri.model.objective import next_token_loss
+from onnuri.model.loss import next_token_loss
 from onnuri.planner.layout import Layout, spelled
 from onnuri.planner.memory import GIB
 from onnuri.planner.recipe import Recipe
 from onnuri.training import depth, standins
 from onnuri.training.layout import Meshes, Placement, local_sizes, place
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import Trainee, take
+from onnuri.training.step import Trainee, backward_and_step
 from onnuri.training.trace import KINDS, Collective, Trace, calls
 
 
@@ -207,7 +207,8 @@ def count(module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: Layou
     with counted, depth.marked(depth.layers_of(module), counted.begin):
         loss = module(batch)
         saved = counted.living["activations"]
-        take(module, loss, optimizer, 1e-4, 1.0, layout.dp)
+        assert isinstance(loss.weight, float)
+        backward_and_step(module, loss, optimizer, 1e-4, 1.0, loss.weight * layout.dp)
     return counted, saved
 
 

@@ -94,7 +94,7 @@ def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> F
     """Takes seconds of the whole machine."""
     a, batch = stock.from_config(task.module.config), task.batch(0)
     optimizer = Optimizers(task.module, loop.optimizer == "muon", loop.learning_rate, loop.weight_decay, loop.betas)
-    tokens, context = batch["ids"].numel(), float(batch["lengths"].square().sum() / batch["ids"].numel())
+    tokens, context = batch.ids.numel(), float(batch.lengths.square().sum() / batch.ids.numel())
     parts = machine.step_seconds(task, a, optimizer, batch)
     speed = SPEED * (tokens / sum(parts.values()))
     state, moments = 4 * a.num_params(), sum(4 * p.numel() * (1 if isinstance(o, Muon) else 2) for o in optimizer.each

@@ -14,7 +14,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -24,10 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from onnuri.config import Config
+from onnuri.model.loss import LossParts
 from onnuri.training.checkpoint import restore, store
 from onnuri.training.metrics import Metrics, Progress
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import take
+from onnuri.training.step import backward, backward_and_step, total_weight
+
+Figures = Mapping[str, Tensor | float]
+"""of a step, for the log"""
 
 
 class Task(Protocol):
@@ -39,10 +43,18 @@ class Task(Protocol):
 
 
     def batch(self, step: int) -> Any:
-        """A pure function of the step."""
+        """Return a batch: a pure function of the step, or of the micro-batch's number, counted through all steps."""
 
-    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
-        """Loss [] and figures for the log."""
+    def loss(self, batch: Any) -> tuple[Tensor | LossParts, Figures]:
+        """Return the loss and figures for the log: a mean [], which weighs the same for every batch, or its sum and weight."""
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A task whose batches weigh differently."""
+
+    def weight(self, batch: Any) -> Tensor | float:
+        """Return the weight of a batch in a step of several []."""
 
 
 @runtime_checkable
@@ -71,6 +83,8 @@ class LoopConfig(Config):
     weight_decay: float = 0.05
     """on matrices only"""
     betas: tuple[float, float] = (0.9, 0.95)
+    micro_batches: int = 1
+    """batches of a step, whose gradients are added: their sum is that of one batch of all"""
     clip: float = 1.0
     """largest norm of all gradients together"""
     seed: int = 0
@@ -101,7 +115,8 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
             metrics.add(took, figures)
             if step % config.log_every == 0:
                 metrics.write(step=step, seconds=round(spent, 3))
-            progress.show(share_done(config, step, spent), spent, step, figures["loss"])
+            shown = step % config.log_every == 0 or not progress.shown  # to ask for a value is to wait for it
+            progress.show(share_done(config, step, spent), spent, step, float(figures["loss"]) if shown else None)
             if time.perf_counter() - saved > config.checkpoint_seconds:
                 store(out / "checkpoint.pt", task.module, optimizer, step, spent)
                 saved = time.perf_counter()
@@ -116,14 +131,35 @@ def share_done(config: LoopConfig, step: int, spent: float) -> float:
     return step / config.steps if config.steps else spent / 60 / (config.minutes or 1e-9)
 
 
-def _step(task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: float) -> dict[str, float]:
-    torch.manual_seed(config.seed * 1_000_003 + step)
+def _step(task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: float) -> dict[str, Tensor | float]:
+    """Do one step of the optimizer over its micro-batches; return figures for the log, on the device that they are on."""
+    first = step * config.micro_batches
+    batches = [task.batch(first + k) for k in range(config.micro_batches)]
+    total = total_weight([task.weight(batch) if isinstance(task, Weighing) else 1.0 for batch in batches])
+    every: list[Figures] = []
+    sums: list[Tensor] = []
     with task.watching() if isinstance(task, Watching) else nullcontext():
-        loss, figures = task.loss(task.batch(step))
-        norm = take(task.module, loss, optimizer, lr, config.clip)
+        for k, batch in enumerate(batches):
+            torch.manual_seed(config.seed * 1_000_003 + first + k)
+            loss, figures = task.loss(batch)
+            parts = loss if isinstance(loss, LossParts) else LossParts(loss, 1.0)
+            every.append(figures)
+            sums.append(parts.sum.detach())
+            if k < len(batches) - 1:
+                backward(parts, total)
+        norm = backward_and_step(task.module, parts, optimizer, lr, config.clip, total)
     if isinstance(task, Watching):
         task.after_step()
-    return {"lr": lr, "grad_norm": float(norm), "loss": float(loss.detach()), **figures}
+    return {"lr": lr, "grad_norm": norm, "loss": sum(sums[1:], start=sums[0]) / total, **_means(every)}
+
+
+def _means(every: list[Figures]) -> dict[str, Tensor | float]:
+    """Return the means of what micro-batches told, each over those that told it; tokens are added."""
+    told: dict[str, list[Tensor | float]] = {}
+    for figures in every:
+        for name, value in figures.items():
+            told.setdefault(name, []).append(value)
+    return {name: sum(values[1:], start=values[0]) / (1 if name == "tokens" else len(values)) for name, values in told.items()}
 
 
 @contextmanager

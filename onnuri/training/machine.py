@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from onnuri.data.pack import PackedRow
 from onnuri.model.objective import OmniTask
 from onnuri.planner import cost, hardware
 from onnuri.planner.architecture import Architecture, Attention
@@ -32,9 +32,9 @@ LARGE = 2**26
 ALONE = Layout(sharding="ddp", recompute="none")
 
 
-def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: dict[str, Tensor]) -> dict[str, float]:
+def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: PackedRow) -> dict[str, float]:
     """By part of a step."""
-    tokens, lengths = batch["ids"].numel(), batch["lengths"]
+    tokens, lengths = batch.ids.numel(), batch.lengths
     pace = copied()
     any_one = hardware.Cluster(gpu="H100", gpus=1)  # a job names a GPU; bytes that one of them moves do not depend on it
     work = cost.work(Job(architecture=a.replace(vocabulary=1), layout=ALONE, cluster=any_one, tokens=tokens, batch_tokens=tokens))
@@ -50,9 +50,9 @@ def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: 
         "batch": quickest(lambda: task.batch(0))}
 
 
-def scored(task: OmniTask, batch: dict[str, Tensor]) -> list[tuple[int, int]]:
+def scored(task: OmniTask, batch: PackedRow) -> list[tuple[int, int]]:
     """(targets, ids among which they are scored)."""
-    ids, counted = batch["ids"], batch["weights"] > 0
+    ids, counted = batch.ids, batch.weights > 0
     return [(rows, c.hi - c.lo) for c in task.layout.candidate_sets()
             if (rows := int(((ids >= c.lo) & (ids < c.hi) & counted).sum()))]
 

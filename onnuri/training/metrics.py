@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from torch import Tensor
 
 
 class Metrics:
@@ -28,14 +30,15 @@ class Metrics:
         lines = self.path.read_text(encoding="utf-8").splitlines()
         return [line for line in lines if line.startswith("{") and line.endswith("}")]
 
-    def add(self, seconds: float, figures: dict[str, float]) -> None:
-        """One step's figures, for the means of the next line."""
-        self.since.update(figures)
+    def add(self, seconds: float, figures: Mapping[str, Tensor | float]) -> None:
+        """Take one step's figures, for the means of the next line. Tensors stay where they are until then."""
+        values = {name: value.detach().double() if isinstance(value, Tensor) else value for name, value in figures.items()}
+        self.since.update(values)  # type: ignore[arg-type]
         self.since.update({f"{name}/n": 1 for name in figures} | {"/steps": 1, "/seconds": seconds})  # type: ignore[dict-item]
 
     def write(self, **at: Any) -> None:
         """A line: where the run is, means of what was added since the last one, steps (and tokens) a second."""
-        means = {n: v / self.since[f"{n}/n"] for n, v in self.since.items() if "/" not in n}
+        means = {n: float(v) / self.since[f"{n}/n"] for n, v in self.since.items() if "/" not in n}
         pace = self.since["/steps"] / max(self.since["/seconds"], 1e-9)
         speed = {"steps_per_second": pace} | ({"tokens_per_second": pace * means["tokens"]} if "tokens" in means else {})
         self.since.clear()
@@ -48,7 +51,7 @@ class Progress:
     """A bar on a terminal, a line every half minute elsewhere."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.console = name, Console()
+        self.name, self.console, self.shown = name, Console(), ""
         self.said = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
                    TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
@@ -63,10 +66,11 @@ class Progress:
                  trace: TracebackType | None) -> None:
         self.bar.stop()
 
-    def show(self, share: float, spent: float, step: int, loss: float) -> None:
-        """`share` of the budget done, `spent` seconds so far."""
+    def show(self, share: float, spent: float, step: int, loss: float | None) -> None:
+        """Show the `share` of the budget that is done and `spent` seconds so far; without a loss, the last that was told."""
         left = spent * (1 - share) / max(share, 1e-9)
-        note = f"step {step}  loss {loss:.4f}  {_clock(left)} left"
+        self.shown = f"loss {loss:.4f}" if loss is not None else self.shown
+        note = f"step {step}  {self.shown}  {_clock(left)} left"
         self.bar.update(self.row, completed=share, note=note)
         if not self.console.is_terminal and time.perf_counter() - self.said > 30:
             self.console.print(f"{self.name} {share:6.1%}  {note}", highlight=False)

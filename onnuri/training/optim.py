@@ -38,16 +38,17 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None, skip: Tensor | None = None) -> None:  # type: ignore[override]
+        """Update all matrices; where `skip` [] is true, leave everything as it is."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for p in group["params"]:
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for shape, params in shapes.items():
-                self._update(params, group, group["lr"] * 0.2 * math.sqrt(max(shape[-2:])))
+                self._update(params, group, group["lr"] * 0.2 * math.sqrt(max(shape[-2:])), skip)
 
-    def _update(self, params: list[nn.Parameter], group: dict[str, Any], size: float) -> None:
+    def _update(self, params: list[nn.Parameter], group: dict[str, Any], size: float, skip: Tensor | None) -> None:
         """One step of parameters of one shape."""
         ahead = []
         for p in params:
@@ -55,12 +56,20 @@ class Muon(torch.optim.Optimizer):
             assert gradient is not None
             if not state:
                 state["momentum"] = torch.zeros_like(p)
-            momentum: Tensor = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            momentum: Tensor = state["momentum"]
+            if skip is None:
+                momentum.lerp_(gradient, 1 - group["momentum"])
+            else:
+                momentum.copy_(torch.where(skip, momentum, momentum.lerp(gradient, 1 - group["momentum"])))
             ahead.append(gradient.lerp(momentum, group["momentum"]))
         matrices = torch.stack(ahead)
         updates = orthogonalise(matrices.flatten(0, -3)).view_as(matrices)  # an expert is a matrix of its own
+        kept = 1 - group["lr"] * group["weight_decay"]
         for p, update in zip(params, updates, strict=True):
-            p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
+            if skip is None:
+                p.mul_(kept).add_(update, alpha=-size)
+            else:
+                p.copy_(torch.where(skip, p, (p * kept).add(update, alpha=-size)))
 
 
 _TOGETHER = 128
@@ -93,17 +102,27 @@ class Optimizers:
         vectors = [p for _, p in named if p.ndim < 2]
         groups = [{"params": same, "weight_decay": decay} for params, decay in ((matrices, weight_decay), (vectors, 0.0))
                   for same in _by_mesh(params)]
-        # fused where sharded: one kernel a group, and a step count that is never read back
-        sharded = any(isinstance(p, DTensor) for _, p in named) or None
+        # fused where sharded or on a GPU: one kernel per group, a step count that is never read back, and updates that skip
+        fused = any(isinstance(p, DTensor) or p.is_cuda for _, p in named) or None
         self.each: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=sharded)]
+            torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)]
         if inner:
             self.each.append(Muon(inner, lr=learning_rate, weight_decay=weight_decay))
 
-    def step(self, rate: float) -> None:
+    def step(self, rate: float, skip: Tensor | None = None) -> None:
+        """Update all weights at a learning rate; where `skip` [] is true, none, without anybody waiting for its value.
+
+        `skip` needs fused kernels, as there are on a GPU and of shards.
+        """
         for optimizer in self.each:
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            if isinstance(optimizer, Muon):
+                optimizer.step(skip=skip)
+                continue
+            # how torch.amp.GradScaler tells a fused optimizer to leave an update out
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+            optimizer.found_inf = skip.float() if skip is not None else None  # type: ignore[attr-defined]
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """One step of the optimizer: the same code on a laptop, over many ranks, and in a trace on a CPU.
 
-Knows no task and no layout: it sees parameters, whole or sharded, and a loss.
+Knows no task and no layout: it sees parameters, whole or sharded, and a loss. On a GPU it never waits for a value: a step
+whose gradients are not finite is left out by the kernels themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,30 +15,56 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
 
+from onnuri.model.loss import LossParts
 from onnuri.training.optim import Optimizers
 
 
 class Trainee(nn.Module):
     """A network with its loss inside: while the outermost sharded module runs, its weights are whole, the head's too."""
 
-    def __init__(self, network: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
+    def __init__(self, network: nn.Module, loss: Callable[[nn.Module, Any], LossParts]) -> None:
         super().__init__()
         self.network, self._loss = network, loss
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: Any) -> LossParts:
         return self._loss(self.network, batch)
 
 
-def take(module: nn.Module, loss: Tensor, optimizer: Optimizers, rate: float, clip: float, ranks: int = 1) -> Tensor:
-    """Backward pass, clipping, update. The norm of all gradients before clipping [].
+def total_weight(weights: Sequence[Tensor | float], group: dist.ProcessGroup | None = None) -> Tensor | float:
+    """Return the weight of a step's targets [], of all its micro-batches and of all data ranks of a group together.
 
-    `ranks`: data ranks, each of whose losses is a mean of its own; gradients are summed over them.
+    Where weights are numbers they are every rank's, and nobody is asked.
     """
-    (loss / ranks if ranks > 1 else loss).backward()
+    total = sum(weights[1:], start=weights[0])
+    if group is None:
+        return total
+    if isinstance(total, Tensor):
+        total = total.clone()
+        dist.all_reduce(total, group=group)
+        return total
+    return total * dist.get_world_size(group)
+
+
+def backward(loss: LossParts, total: Tensor | float) -> None:
+    """Add the gradients of one micro-batch's loss, `total` being the weight of the step's targets."""
+    (loss.sum / total).backward()
+
+
+def backward_and_step(module: nn.Module, loss: LossParts, optimizer: Optimizers, rate: float, clip: float,
+                      total: Tensor | float) -> Tensor:
+    """Do the last micro-batch's backward pass, clip, and update. Return the norm of all gradients before clipping [].
+
+    `total`: weight of the step's targets, of all micro-batches and data ranks; gradients are summed over both. Gradients
+    that are not finite change nothing: one bad batch must not cost the run.
+    """
+    backward(loss, total)
     found = norm(module.parameters())
     clipped(module.parameters(), found, clip)
-    # one bad batch must not cost the run; a trace has no values to look at
-    if isinstance(found, FakeTensor) or torch.isfinite(found):
+    if isinstance(found, FakeTensor):  # a trace has no values to look at
+        optimizer.step(rate)
+    elif found.device.type != "cpu":
+        optimizer.step(rate, skip=~torch.isfinite(found))
+    elif torch.isfinite(found):
         optimizer.step(rate)
     module.zero_grad(set_to_none=True)
     return found
