@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Sequence = tuple[list[int], list[float], list[int]]
+PackedSequence = tuple[list[int], list[float], list[int]]
 """ids, the weight in the loss of predicting each, and the modality of each, for the log"""
 
 
@@ -35,7 +35,7 @@ class PackedRow(NamedTuple):
         return self.ids.to(device, non_blocking=True), self.positions.to(device, non_blocking=True), self.lengths
 
 
-def pack(draw: Callable[[], Sequence], tokens: int, padding: int) -> PackedRow:
+def pack(draw: Callable[[], PackedSequence], tokens: int, padding: int) -> PackedRow:
     """Return a row of `tokens` ids; the first sequence that does not fit ends it, and `padding` fills the rest.
 
     A first sequence that is longer is cut.

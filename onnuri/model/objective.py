@@ -6,7 +6,7 @@ field or a medium's codes, so the head need not score the others, and the loss i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from onnuri.data.mix import Mixer, Segment
-from onnuri.data.pack import PackedRow, Sequence, pack
+from onnuri.data.pack import PackedRow, PackedSequence, pack
 from onnuri.decoding.stock import head
 from onnuri.modality import MEDIA
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.balance import Balance
 from onnuri.model.loss import LossParts, grouped_loss, target_groups
-from onnuri.model.token_layout import TokenLayout
+from onnuri.model.token_layout import CandidateSet, TokenLayout
 
 Weighted = tuple[list[int], list[float]]
 """ids, and the weight in the loss of predicting each"""
@@ -29,7 +29,7 @@ Split = Callable[[np.ndarray], list[np.ndarray]]
 """text codes to the codes of each word"""
 
 
-def sequence_ids(segments: list[Segment], layout: TokenLayout, split: Split) -> Sequence:
+def sequence_ids(segments: list[Segment], layout: TokenLayout, split: Split) -> PackedSequence:
     """`<bos> … <eos>` of segments, the weight in the loss of predicting each id, and the index of its medium in MEDIA."""
     ids, weights, media = [layout.special("<bos>")], [0.0], [0]
     for s in segments:
@@ -64,6 +64,20 @@ def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
     return ids, [*weights, 0.0]
 
 
+def omni_loss(model: nn.Module, sets: Sequence[CandidateSet], row: PackedRow, soft: bool = False,
+              ordinal_weight: float = 1.0) -> LossParts:
+    """Return the loss of a packed row, every target scored in its candidate set, on the model's device.
+
+    `soft`: targets whose codes are in order are spread over their neighbours. `ordinal_weight`: their weight, which the
+    loss's divisor leaves out.
+    """
+    groups = target_groups(sets, row.ids[0], row.weights[0], row.modality_ids[0], ordinal_weight)
+    device = embedding(model).device
+    weight = row.weights[0, 1:].sum().to(device, non_blocking=True)
+    hidden = hidden_states(model, *row.to(device))[0, :-1]
+    return grouped_loss(hidden, head(model), sets, [group.to(device) for group in groups], weight, len(MEDIA), soft)
+
+
 class OmniTask:
     """Trains a backbone on a table's sequences, in rows of a fixed length."""
 
@@ -94,17 +108,12 @@ class OmniTask:
     def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, Tensor | float]]:
         """Return the loss and figures for the log, which leave out what keeps experts busy: some families have none of it."""
         mix = self.mixer.settings
-        groups = target_groups(self.sets, batch.ids[0], batch.weights[0], batch.modality_ids[0], mix.loss_place)
-        device = embedding(self.module).device
-        weight = self.weight(batch).to(device, non_blocking=True)
-        hidden = hidden_states(self.module, *batch.to(device))[0, :-1]
-        parts = grouped_loss(hidden, head(self.module), self.sets, [group.to(device) for group in groups], weight, len(MEDIA),
-                             mix.soft)
-        present = sorted({int(k) for group in groups for k in group.modality_ids.unique()})
+        parts = omni_loss(self.module, self.sets, batch, mix.soft, mix.loss_place)
+        present = batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()  # on the host: what a row has is known
         assert parts.by_modality is not None
         by_medium = {f"loss_{MEDIA[k]}": parts.by_modality[k, 0] / parts.by_modality[k, 1] for k in present}
         figures: dict[str, Tensor | float] = {**by_medium, "loss": parts.mean.detach(), "tokens": batch.ids.numel()}
-        return parts._replace(sum=parts.sum + self.balance.loss() * weight), figures
+        return parts._replace(sum=parts.sum + self.balance.loss() * parts.weight), figures
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from onnuri.data.mix import Segment, Words
 from onnuri.data.pack import pack
 from onnuri.modality import MEDIA
 from onnuri.model.backbone import BackboneConfig
-from onnuri.model.objective import omni_loss, sequence_ids, soft_targets
+from onnuri.model.loss import soft_targets
+from onnuri.model.objective import omni_loss, sequence_ids
 from onnuri.model.token_layout import TokenLayout
 
 LAYOUT = TokenLayout.of(toy_specs(300))
@@ -68,9 +69,9 @@ def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked
         made = [segment(m, rng, w) for m, w in zip(rng.permutation(MEDIA)[:2], (0.2, 1.0), strict=True)]
         return sequence_ids(speech if rng.random() < 0.3 else made, LAYOUT, by_twos)
 
-    batch = pack(draw, 600)
-    loss, figures = omni_loss(model, LAYOUT, batch)
-    parts = [x[0].split(batch["lengths"].tolist()) for x in (batch["ids"], batch["weights"])]
+    row = pack(draw, 600, LAYOUT.special("<pad>"))
+    loss = omni_loss(model, LAYOUT.candidate_sets(), row)
+    parts = [x[0].split(row.lengths.tolist()) for x in (row.ids, row.weights)]
     total = weight = 0.0
     model.set_attn_implementation("sdpa")
     for ids, weights in zip(*parts, strict=True):  # one by one, by transformers' own head
@@ -80,11 +81,10 @@ def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked
             logits[place][~competitors(int(target))] = -1e9
         total += float((F.cross_entropy(logits, ids[1:], reduction="none") * weights[1:]).sum())
         weight += float(weights[1:].sum())
-    assert float(loss.detach()) == pytest.approx(total / weight, rel=1e-5)
-    assert set(figures) == {f"loss_{m}" for m in MEDIA}
-    shares = torch.zeros(len(MEDIA)).index_add(0, batch["kinds"][0], batch["weights"][0])
-    mean = sum(figures[f"loss_{m}"] * float(s) for m, s in zip(MEDIA, shares, strict=True)) / float(shares.sum())
-    assert mean == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert float(loss.sum.detach()) == pytest.approx(total, rel=1e-5) and float(loss.weight) == pytest.approx(weight)
+    shares = torch.zeros(len(MEDIA)).index_add(0, row.modality_ids[0], row.weights[0])
+    torch.testing.assert_close(loss.by_modality[:, 1], shares)
+    assert float(loss.by_modality[:, 0].sum()) == pytest.approx(total, rel=1e-5) and bool((loss.by_modality[:, 0] > 0).all())
 
 
 def test_soft_targets_are_distributions_about_the_code_and_leave_absent_alone():
@@ -101,14 +101,15 @@ def test_soft_loss_is_the_divergence_from_them():
     model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=2, heads=2, hidden=64).build()
     model.set_attn_implementation("sdpa")
     rng = np.random.default_rng(3)
-    batch = pack(lambda: sequence_ids([segment("image", rng)], LAYOUT, by_twos), 40)
-    ids = batch["ids"][0]
+    row = pack(lambda: sequence_ids([segment("image", rng)], LAYOUT, by_twos), 35, LAYOUT.special("<pad>"))
+    ids = row.ids[0]
+    assert len(row.lengths) == 1
     with torch.no_grad():
         logits = model(input_ids=ids[None]).logits[0, :-1]
     total = weight = 0.0
-    for row, target, share in zip(logits, ids[1:].tolist(), batch["weights"][0, 1:].tolist(), strict=True):
+    for place, target, share in zip(logits, ids[1:].tolist(), row.weights[0, 1:].tolist(), strict=True):
         choice = next(c for c in LAYOUT.candidate_sets() if c.lo <= target < c.hi)
-        guess = row[choice.lo:choice.hi].log_softmax(0)
+        guess = place[choice.lo:choice.hi].log_softmax(0)
         k = target - choice.lo
         if choice.label_smoothing_sigma and k < choice.ordered:
             goal = torch.distributions.Categorical(
@@ -118,8 +119,8 @@ def test_soft_loss_is_the_divergence_from_them():
         else:
             total -= (2 if choice.label_smoothing_sigma else 1) * share * float(guess[k])
         weight += share
-    loss, _ = omni_loss(model, LAYOUT, batch, soft=True, place=2.0)
-    assert float(loss.detach()) == pytest.approx(total / weight, rel=1e-4)
+    loss = omni_loss(model, LAYOUT.candidate_sets(), row, soft=True, ordinal_weight=2.0)
+    assert float(loss.mean.detach()) == pytest.approx(total / weight, rel=1e-4)
 
 
 def test_the_model_s_own_speech_has_every_word_before_its_sound():

@@ -20,7 +20,7 @@ from onnuri.recipes.nano import nano
 from onnuri.training import dryrun
 from onnuri.training.beside import pairs
 from onnuri.training.layout import local_sizes, place
-from onnuri.training.step import take
+from onnuri.training.step import backward_and_step
 from onnuri.training.trace import Trace
 
 TOKENS = 64
@@ -51,7 +51,8 @@ def test_bytes_are_those_of_pytorchs_memory_tracker(recipe, sixteen_bits):
             counted.hold(trainee.buffers(), "parameters")
             counted.hold((t for o in optimizer.each for s in o.state.values() for t in s.values()), "optimizer")
         with counted:
-            take(trainee, trainee(torch.zeros(1, TOKENS, dtype=torch.long)), optimizer, 1e-3, 1.0)
+            loss = trainee(torch.zeros(1, TOKENS, dtype=torch.long))
+            backward_and_step(trainee, loss, optimizer, 1e-3, 1.0, loss.weight)
 
     with FakeTensorMode():
         ours, theirs = Trace(), MemTracker()

@@ -44,7 +44,7 @@ def test_a_forecast_is_frozen_and_its_counts_come_true(task, tmp_path, capsys):
     assert (told.params, told.weight_bytes, told.optimizer_bytes) == (was.params, was.weight_bytes, was.optimizer_bytes)
     assert told.gradient_bytes == was.weight_bytes == 4 * sum(p.numel() for p in task.module.parameters())
     assert was.minutes > 0 and was.tokens_per_second > 0 and told.loss.mid == pytest.approx(7.0) and told.loss_from == ("other",)
-    assert told.minutes.mid == pytest.approx(2 * task.batch(0)["ids"].numel() / told.tokens_per_second.mid / 60)
+    assert told.minutes.mid == pytest.approx(2 * task.batch(0).ids.numel() / told.tokens_per_second.mid / 60)
     assert "peak memory" in capsys.readouterr().out
 
 
@@ -102,4 +102,4 @@ def test_products_are_those_of_the_network(task):
     counted = sum(6 * n * rows * outputs * inputs for (rows, outputs, inputs), n in machine.shapes(task, a, tokens).items())
     scores = sum(3 * b.count * b.attention.score_flops(b.attention.seen(7)) for b in a.blocks)
     assert counted / tokens == pytest.approx(a.flops_per_token(7) - scores - 6 * a.embedding())
-    assert sum(rows for rows, _ in machine.scored(task, task.batch(0))) == int((task.batch(0)["weights"] > 0).sum())
+    assert sum(rows for rows, _ in machine.scored(task, task.batch(0))) == int((task.batch(0).weights > 0).sum())

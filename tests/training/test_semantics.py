@@ -11,10 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from onnuri.training import checkpoint, loop
+from onnuri.model.loss import LossParts
+from onnuri.training import checkpoint, loop, step
 from onnuri.training.loop import LoopConfig, fit, rate, read_metrics
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import take
+from onnuri.training.step import backward_and_step, total_weight
+
+
+def take(module, loss, optimizer, rate, clip, total=1.0):
+    """A step with a loss that is a sum of the weight `total`."""
+    return backward_and_step(module, LossParts(loss, total), optimizer, rate, clip, total)
 
 
 def small_net(seed=0):
@@ -42,10 +48,10 @@ def test_a_step_is_that_of_pytorchs_clipping_and_sgd(clip):
     assert all(p.grad is None for p in ours.parameters())
 
 
-def test_the_loss_of_several_ranks_is_divided_among_them():
+def test_a_loss_is_divided_by_the_weight_of_the_whole_step():
     whole, shared, batch = small_net(), small_net(), torch.ones(3, 6)
     one = take(whole, whole(batch).square().sum(), plain_sgd(whole), 0.0, 1e9)
-    part = take(shared, shared(batch).square().sum(), plain_sgd(shared), 0.0, 1e9, ranks=4)
+    part = take(shared, shared(batch).square().sum(), plain_sgd(shared), 0.0, 1e9, 4.0)
     assert float(part) == pytest.approx(float(one) / 4)
 
 
@@ -198,3 +204,69 @@ def test_what_a_task_counts_in_a_step_is_applied_after_the_optimizer(tmp_path):
 
     fit(Counts(), LoopConfig(steps=1, warmup_steps=0, decay=0.0), tmp_path)
     assert events == ["begin", "backward", "end", "applied"]
+
+
+class Uneven:
+    """Batches of different size and weight: a loss per row, summed, as an objective of packed rows has."""
+
+    def __init__(self, rows_per_batch, ranks=1, rank=0):
+        self.module, self.rows, self.ranks, self.rank = small_net().double(), rows_per_batch, ranks, rank
+
+    def batch(self, step):
+        """Rows number step · rows … of one stream; a rank of several reads each batch that is its turn."""
+        step = step * self.ranks + self.rank
+        rows = range(step * self.rows, (step + 1) * self.rows)
+        return torch.stack([torch.randn(6, generator=torch.Generator().manual_seed(k)).double() for k in rows]), \
+            torch.tensor([0.1 + (k * 7 % 5) for k in rows], dtype=torch.float64)
+
+    def weight(self, batch):
+        return batch[1].sum()
+
+    def loss(self, batch):
+        rows, weights = batch
+        return LossParts((self.module(rows)[:, 0].square() * weights).sum(), weights.sum()), {}
+
+
+def test_micro_batches_of_uneven_weight_are_one_batch(tmp_path):
+    """Four rows at once, as two and two, and one by one: the same weights after three steps, to 1e-12."""
+    weights = []
+    for rows, micro_batches in ((4, 1), (2, 2), (1, 4)):
+        task = Uneven(rows)
+        fit(task, LoopConfig(steps=3, micro_batches=micro_batches, clip=0.3, log_every=1), tmp_path / f"{rows}")
+        weights.append([p.detach().clone() for p in task.module.parameters()])
+        losses = [line["loss"] for line in read_metrics(tmp_path / f"{rows}")]
+        assert losses == pytest.approx([line["loss"] for line in read_metrics(tmp_path / "4")], abs=1e-6)
+    for other in weights[1:]:
+        for p, q in zip(weights[0], other, strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+
+
+def test_the_weight_of_a_step_is_that_of_all_ranks(monkeypatch):
+    monkeypatch.setattr(step.dist, "all_reduce", lambda total, group: total.mul_(3))
+    monkeypatch.setattr(step.dist, "get_world_size", lambda group: 4)
+    parts = [torch.tensor(1.5), torch.tensor(2.0)]
+    assert float(total_weight(parts)) == 3.5 and float(total_weight(parts, object())) == 10.5 and float(parts[0]) == 1.5
+    # numbers are every rank's: nobody is asked
+    assert total_weight([2.0, 2.0]) == 4.0 and total_weight([2.0, 2.0], object()) == 16.0
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_an_update_that_is_skipped_without_a_look_changes_nothing(muon):
+    """What a GPU does with a gradient that is not finite: the kernels are told, nobody waits for the value."""
+    net = small_net()
+    optimizer = Optimizers(net, muon, 1e-2, 0.3, (0.8, 0.9))
+    groups = [{"params": g["params"], "weight_decay": g["weight_decay"]} for g in optimizer.each[0].param_groups]
+    optimizer.each[0] = torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True)
+    plain = small_net()
+    other = Optimizers(plain, muon, 1e-2, 0.3, (0.8, 0.9))
+    for value, skip in ((1.0, False), (math.nan, True), (2.0, False)):
+        for module in (net, plain) if not skip else (net,):
+            for p in module.parameters():
+                p.grad = torch.full_like(p, value)
+        before = [p.detach().clone() for p in net.parameters()]
+        optimizer.step(1e-2, skip=torch.tensor(skip))
+        assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True)) == skip
+        if not skip:
+            other.step(1e-2)
+    for p, q in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q)

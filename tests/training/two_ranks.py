@@ -19,7 +19,7 @@ from onnuri.planner.layout import Layout
 from onnuri.training.dryrun import count, ready, started
 from onnuri.training.layout import place
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import take
+from onnuri.training.step import backward_and_step
 
 TOKENS = 24
 
@@ -35,7 +35,8 @@ def steps(trainee, rows, ranks):
     found = []
     for _ in range(2):
         loss = trainee(batch(rows))
-        found.append([float(loss.detach()), float(take(trainee, loss, optimizer, 1e-2, 0.5, ranks))])
+        total = loss.weight * ranks
+        found.append([float(loss.mean.detach()), float(backward_and_step(trainee, loss, optimizer, 1e-2, 0.5, total))])
     return found
 
 
