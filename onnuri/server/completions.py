@@ -16,7 +16,6 @@ import numpy as np
 
 from onnuri.decoding.request import Score
 from onnuri.modality import TABLE, Language, language_of
-from onnuri.model.vocabulary import SPECIALS
 from onnuri.server import unheeded
 from onnuri.server.beside import beside
 from onnuri.server.chat import stopped
@@ -112,8 +111,9 @@ def _part(prompt: str | list[int], name: str, seed: int, request: CompletionRequ
         codes = text.encode(prompt)
     else:
         most = text.num_codes
-        if prompt and most <= prompt[0] < most + len(SPECIALS):  # what begins a prompt where a harness has nothing else
-            lead, prompt = SPECIALS[prompt[0] - most], prompt[1:]
+        special = next((token for token, id in state.model.layout.special_ids.items() if prompt and id == prompt[0]), None)
+        if special:  # what begins a prompt where a harness has nothing else
+            lead, prompt = special, prompt[1:]
         if any(not 0 <= token < most for token in prompt):
             wrong = next(token for token in prompt if not 0 <= token < most)
             raise Problem(400, f"{name}: {wrong} is no token of text; give ids of 0 to {most - 1}, or a string", "invalid_value",

@@ -66,9 +66,9 @@ def test_one_measure_that_speaks_against_it_is_enough(monkeypatch):
 def test_objects_are_counted_in_codes(codecs):
     for seed in range(6):
         scene = sample_scene(seed, "seen")
-        assert objects_seen("image", codecs["image"].encode(image.render(scene).image)) == len(scene.things)
-        assert objects_seen("shape", codecs["shape"].encode(shape.voxels(scene))) == len(scene.things)
-    assert objects_seen("shape", codecs["shape"].encode(np.zeros((64, 64, 64, 4), np.uint8))) == 0
+        assert objects_seen(codecs["image"].spec.slots, codecs["image"].encode(image.render(scene).image)) == len(scene.things)
+        assert objects_seen(codecs["shape"].spec.slots, codecs["shape"].encode(shape.voxels(scene))) == len(scene.things)
+    assert objects_seen(codecs["shape"].spec.slots, codecs["shape"].encode(np.zeros((64, 64, 64, 4), np.uint8))) == 0
 
 
 def codes_of(picture, medium, codecs):
