@@ -52,6 +52,8 @@ def run(folder, cases):
 
 
 TWIN = cases("axk1", True)
+TWIN |= {f"{name}, weighed": {**TWIN["fsdp, learned"], "layout": LAYOUTS[name].to_json(), "packed": True}
+         for name in ("fsdp", "copies")}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,15 @@ def check_counted(case, found, rank):
 def test_two_ranks_learn_what_one_does(measured, name):
     for found in measured:
         check_learned(TWIN[name], found[name])
+
+
+@pytest.mark.parametrize("name", [n for n in TWIN if "weighed" in n])
+def test_two_ranks_with_a_row_each_are_one_with_two_micro_batches(measured, name):
+    """Rows that weigh differently: sums and weights are reduced apart, so how rows are dealt out changes nothing."""
+    alone = two_ranks.weighed_steps(TWIN[name], lambda step: [2 * step, 2 * step + 1])
+    for found in measured:
+        assert found[name]["norms"] == pytest.approx(alone["norms"], rel=1e-12)
+        assert found[name]["weights"] == pytest.approx(alone["weights"], rel=1e-12)
 
 
 @pytest.mark.parametrize("name", [

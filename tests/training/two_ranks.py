@@ -14,12 +14,15 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
+from onnuri.decoding.stock import head
 from onnuri.model.backbone import stock_model
+from onnuri.model.cross_entropy import cross_entropy
+from onnuri.model.loss import LossParts
 from onnuri.planner.layout import Layout
 from onnuri.training.dryrun import count, ready, started
 from onnuri.training.layout import place
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import backward_and_step
+from onnuri.training.step import Trainee, backward, backward_and_step, total_weight
 
 TOKENS = 24
 
@@ -51,7 +54,47 @@ def built(case):
     return stock_model(case["family"], case["values"])
 
 
+def weighed(network, rows):
+    """The loss of a row [1, T] whose targets weigh differently, in 64 bits."""
+    ids, weights = rows
+    hidden = network.model(input_ids=ids, use_cache=False).last_hidden_state[0, :-1]
+    return LossParts(cross_entropy(hidden, head(network), ids[0, 1:], weights), weights.sum())
+
+
+def weighed_row(k):
+    """Row k of a stream: of its own ids, and some three times the weight of the next."""
+    draw = torch.Generator().manual_seed(100 + k)
+    return torch.randint(0, 60, (1, TOKENS), generator=draw), \
+        torch.rand(TOKENS - 1, generator=draw, dtype=torch.float64) * (1 + 2 * (k % 2))
+
+
+def weighed_steps(case, rows_of, group=None, layout=None):
+    """Weights after three steps; `rows_of(step)` are a rank's micro-batches."""
+    network = built(case).double()
+    network.config._experts_implementation = "eager"  # grouped products are of 32 bits at most
+    trainee = Trainee(network, weighed)
+    if layout:
+        place(network, layout, trainee, dtype=None)
+    optimizer = Optimizers(trainee, False, 1e-2, 0.1, (0.9, 0.95))
+    losses = []
+    for step in range(3):
+        rows = [weighed_row(k) for k in rows_of(step)]
+        total = total_weight([weights.sum() for _, weights in rows], group)
+        for row in rows[:-1]:
+            backward(trainee(row), total)
+        parts = trainee(rows[-1])
+        norm = backward_and_step(trainee, parts, optimizer, 1e-2, 0.5, total)
+        losses.append(float(norm))
+    return {"norms": losses, "weights": weights(trainee)}
+
+
+def packed(case, layout, rank):
+    return weighed_steps(case, lambda step: [2 * step + rank], dist.group.WORLD, layout)
+
+
 def measure(case, rank):
+    if case.get("packed"):
+        return packed(case, Layout.from_json(case["layout"]), rank)
     return (learned if case["learn"] else counted)(case, Layout.from_json(case["layout"]), rank)
 
 
