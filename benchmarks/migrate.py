@@ -16,8 +16,10 @@ import tyro
 from tokenizers import Tokenizer
 
 import onnuri
+from onnuri.codecs import registry
 from onnuri.codecs.text import text_spec
-from onnuri.model.omni import FORMAT, hashes_of, read_specs
+from onnuri.modality import MEDIA
+from onnuri.model.omni import FORMAT, hashes_of
 from onnuri.model.token_layout import TokenLayout
 
 
@@ -28,11 +30,10 @@ def main(folder: tyro.conf.Positional[Path]) -> None:
     if about.get("format") != 1:
         print(f"{folder}: has format {about.get('format')!r}; only folders of format 1 are migrated", file=sys.stderr)
         raise SystemExit(2)
-    _, *specs = read_specs(onnuri.WEIGHTS / "laptop" / "codecs")
+    _, *specs = registry.read_specs(onnuri.WEIGHTS / "laptop" / "codecs", MEDIA)
     text = text_spec(int(Tokenizer.from_file(str(folder / "codecs/text/tokenizer.json")).get_vocab_size()))
     for spec in (text, *specs):
-        name = "visual" if spec.codebook == "visual" else spec.name
-        spec.save_beside(folder / "codecs" / name)
+        spec.save_beside(folder / "codecs" / registry.folder_of(spec))
     layout = TokenLayout.of([text, *specs], bool(about.get("tasks", False)))
     about = {"format": FORMAT, "sampling": about["sampling"], "layout": layout.to_json(), "sha256": hashes_of(folder)}
     part = path.with_suffix(".part")

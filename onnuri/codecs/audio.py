@@ -97,7 +97,7 @@ class Block(nn.Module):
 
 def audio_spec() -> CodecSpec:
     """Return what a new audio codec's codes look like."""
-    return CodecSpec(name="audio", modality="audio", codebook="audio", codebooks=(math.prod(LEVELS),),
+    return CodecSpec(name="audio", codec="mel", modality="audio", codebook="audio", codebooks=(math.prod(LEVELS),),
                      shape=Stream(hz=AUDIO_HZ / FRAME), max_codes=int(HEARD_SECONDS * AUDIO_HZ / FRAME))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -33,6 +34,8 @@ class Codec(nn.Module, ABC):
     """One medium's encoder and decoder. Shapes: K codes, B batch."""
 
     medium: ClassVar[Medium]
+    storage: ClassVar[torch.dtype | None] = torch.float16
+    """type in which weights are saved; None: as they are"""
 
     class Config(Config):
         pass
@@ -61,18 +64,22 @@ class Codec(nn.Module, ABC):
         return self.decode_batch([np.asarray(codes)])[0]
 
     def save(self, folder: Path) -> None:
-        """Write `config.json`, the codec's spec and 16-bit `model.safetensors`."""
+        """Write `config.json`, the codec's spec and `model.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.spec.save_beside(folder)
         (folder / "config.json").write_text(json.dumps(self.config.to_json(), indent=2) + "\n", encoding="utf-8")
-        save_file({k: v.half() if v.is_floating_point() else v for k, v in _own(self.state_dict()).items()},
-                  folder / "model.safetensors")
+        save_file({k: v.to(self.storage) if self.storage and v.is_floating_point() else v
+                   for k, v in _own(self.state_dict()).items()}, folder / "model.safetensors")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The codec that `save` wrote, in fp32 and evaluation mode."""
+    def load(cls, folder: Path, name: str | None = None, beside: Sequence[Codec] = ()) -> Self:
+        """Return the codec that `save` wrote, in fp32 and evaluation mode.
+
+        `name`: of the codec, whose spec the folder holds; without it, the medium's. `beside`: codecs that were loaded from the
+        same folder, whose networks may be this one's too.
+        """
         config = cls.Config.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        codec = cls(config, spec=CodecSpec.read_beside(folder, cls.medium))  # type: ignore[call-arg]
+        codec = cls(config, spec=CodecSpec.read_beside(folder, name or cls.medium))  # type: ignore[call-arg]
         state = load_file(folder / "model.safetensors")
         codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
         return codec.eval().requires_grad_(False)

@@ -43,8 +43,8 @@ def shape_spec() -> CodecSpec:
         Field(name="extent", count=3, codes=256, label_smoothing_sigma=2.0),
     )
     layout = SlotLayout(fields=fields, order=("form", "color", "center", "extent") * OBJECTS, slots=OBJECTS)
-    return CodecSpec(name="shape", modality="shape", codebook="shape", codebooks=(layout.num_codes,), shape=layout,
-                     max_codes=layout.item_codes)
+    return CodecSpec(name="shape", codec="object_shape", modality="shape", codebook="shape", codebooks=(layout.num_codes,),
+                     shape=layout, max_codes=layout.item_codes)
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

@@ -112,25 +112,42 @@ class Stream(Config):
     """codes a second, where time passes in an item"""
 
 
+class Grid(Config):
+    """Items of a height and a width of their own: a code of the height, one of the width, then all cells row by row.
+
+    Codes of heights 1 … max_height stand behind the codebook's, those of widths behind them.
+    """
+
+    kind: Literal["grid"] = "grid"
+    max_height: int
+    max_width: int
+
+
 class CodecSpec(Config):
     """A codec's description of itself."""
 
     name: str
     """of the codec in a model; its boundary tokens are `<|name|>` and `<|/name|>`"""
+    codec: str
+    """its class: a name of `registry.CODECS`"""
     modality: str
     """what it codes: text, image, audio, video or shape"""
     codebook: str
     """range of the model's ids that its codes stand in; codecs that name the same one share it"""
     codebooks: tuple[int, ...]
-    """sizes"""
-    shape: SlotLayout | Stream
+    """sizes; with several, a frame has a code of each, and their ranges lie one behind the other"""
+    shape: SlotLayout | Stream | Grid
+    flatten: Literal["serial", "delay"] = "serial"
+    """order of several codebooks in a sequence: frame by frame, or each a frame later than the one before (Copet et al. 2023,
+    arXiv 2306.05284)"""
     max_codes: int
     """codes of the longest item that is read or generated"""
 
     @property
     def num_codes(self) -> int:
-        """Return the number of codes of all codebooks together."""
-        return sum(self.codebooks)
+        """Return the number of codes of all codebooks together, and of heights and widths where items have them."""
+        sizes = self.shape.max_height + self.shape.max_width if isinstance(self.shape, Grid) else 0
+        return sum(self.codebooks) + sizes
 
     @property
     def slots(self) -> SlotLayout | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -29,7 +29,8 @@ BYTES = [f"<0x{b:02X}>" for b in range(256)]
 
 def text_spec(codes: int) -> CodecSpec:
     """Return what a new text codec's codes look like, of which there are so many."""
-    return CodecSpec(name="text", modality="text", codebook="text", codebooks=(codes,), shape=Stream(), max_codes=LONGEST)
+    return CodecSpec(name="text", codec="bpe", modality="text", codebook="text", codebooks=(codes,), shape=Stream(),
+                     max_codes=LONGEST)
 
 
 class TextCodec(Codec):
@@ -108,8 +109,9 @@ class TextCodec(Codec):
         return self.spelling.read(sentence) if self.spelling is not None else Reading(sentence)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        tokenizer, spec = Tokenizer.from_file(str(folder / "tokenizer.json")), CodecSpec.read_beside(folder, cls.medium)
+    def load(cls, folder: Path, name: str | None = None, beside: Sequence[Codec] = ()) -> Self:
+        """Return the codec that `save` wrote. Raises ConfigError where its tokenizer is not the spec's."""
+        tokenizer, spec = Tokenizer.from_file(str(folder / "tokenizer.json")), CodecSpec.read_beside(folder, name or cls.medium)
         if spec.num_codes != tokenizer.get_vocab_size():
             raise ConfigError(f"{folder}: a tokenizer of {tokenizer.get_vocab_size()} tokens",
                               f"is not the one of the codec's spec, which has {spec.num_codes}", "fetch or export the folder again")

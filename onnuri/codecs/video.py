@@ -7,15 +7,16 @@ whole. What changes in an object other than place and size is not coded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from onnuri.codecs.base import Codec
 from onnuri.codecs.image import ImageCodec, encode_pictures, locate, paint, to_array, to_tensor
 from onnuri.codecs.spec import CodecSpec, SlotLayout
 from onnuri.codecs.visual import LARGEST, SMALLEST, fields_of, restore_boxes, video_spec
@@ -99,6 +100,12 @@ class VideoCodec(ImageCodec):
         """Write the spec beside the image codec, whose networks these are."""
         folder.mkdir(parents=True, exist_ok=True)
         self.spec.save_beside(folder)
+
+    @classmethod
+    def load(cls, folder: Path, name: str | None = None, beside: Sequence[Codec] = ()) -> Self:
+        """Return the codec of a folder, with the networks of an image codec that was loaded from it, or its own."""
+        image = next((codec for codec in beside if isinstance(codec, ImageCodec)), None) or ImageCodec.load(folder)
+        return cls(image.config, image.visual, CodecSpec.read_beside(folder, name or cls.medium)).eval()
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:

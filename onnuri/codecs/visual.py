@@ -62,8 +62,8 @@ def video_spec() -> CodecSpec:
 
 def _spec(name: str, order: tuple[str, ...]) -> CodecSpec:
     layout = SlotLayout(fields=_FIELDS, order=order, slots=OBJECTS)
-    return CodecSpec(name=name, modality=name, codebook="visual", codebooks=(layout.num_codes,), shape=layout,
-                     max_codes=layout.item_codes)
+    return CodecSpec(name=name, codec=f"object_{name}", modality=name, codebook="visual", codebooks=(layout.num_codes,),
+                     shape=layout, max_codes=layout.item_codes)
 
 
 class VisualConfig(config.Config):

@@ -19,7 +19,7 @@ from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan, Request, Score, Ticket
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError
-from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, Language, Medium
+from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, Language, Medium
 from onnuri.model.asking import language_spoken, task_of, wish_of
 from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of, unsure
 from onnuri.model.token_layout import TokenLayout
@@ -82,7 +82,7 @@ class Answers:
         """Inputs as ids, in their order; of a sound what the model hears in it. Raises ConfigError."""
         context = Context([self.layout.special("<bos>")], len(given))
         for medium, item, *tongue in given:
-            known(medium)
+            known(medium, self.layout)
             codes, language, heard = self.encode(medium, item), None, medium == "audio"
             context.given[medium] = context.given.get(medium, 0) + len(codes)
             read = codes
@@ -244,6 +244,7 @@ def drive(engine: Engine, everyone: Sequence[Steps[T]]) -> list[T]:
     return [results[k] for k in range(len(everyone))]
 
 
-def known(medium: str) -> None:
-    if medium not in MEDIA:
-        raise ConfigError(repr(medium), "is not a medium", f"use one of {', '.join(MEDIA)}")
+def known(name: str, layout: TokenLayout) -> None:
+    """Raise ConfigError for what is neither a medium nor another codec of the model."""
+    if name not in layout.names:
+        raise ConfigError(repr(name), "is not a medium", f"use one of {', '.join(layout.names)}")

@@ -148,6 +148,8 @@ def notices(
         message = f"이렇게 고쳐 읽었습니다: {named}." if language == "ko" else f"Read as a slip of the keyboard: {named}."
         found.append(Notice("corrected", message, tuple(word for pair in slips for word in pair)))
     for medium, item, codes in seen:
+        if codecs[medium].spec.slots is None:  # a codec that knows no objects says nothing of them
+            continue
         what = _WHAT[language][medium]
         if objects_seen(codecs[medium].spec.slots, codes) == 0:
             message = (

@@ -1,7 +1,7 @@
 """The any-to-any model: a stock backbone, its vocabulary and the codecs, in one folder.
 
     folder/config.json, model.safetensors, tokenizer.json …   a Hugging Face folder of the stock class
-    folder/codecs/{text,visual,audio,shape}/                   the codecs, with what their codes look like (`spec-*.json`)
+    folder/codecs/…/                                           the codecs, with what their codes look like (`spec-*.json`)
     folder/onnuri.json                                         token layout, sampling defaults, hashes of what decides
 
 The layout and the specs that were saved are the only truth about a model's ids: no default of the code is asked at load.
@@ -23,12 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from onnuri.codecs.audio import AudioCodec
-from onnuri.codecs.image import ImageCodec
-from onnuri.codecs.shape import ShapeCodec
-from onnuri.codecs.spec import CodecSpec
-from onnuri.codecs.text import TextCodec
-from onnuri.codecs.video import VideoCodec
+from onnuri.codecs import registry
 from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan
 from onnuri.decoding.sample import SamplingConfig
@@ -69,15 +64,16 @@ class Reply:
 
 
 def load_codecs(folder: Path) -> dict[str, Any]:
-    """Every medium's codec from a folder `codecs/`; image and video share their networks.
+    """Return every codec of a folder `codecs/` by name, the five media's own first; image and video share their networks.
 
-    Raises WeightsError where one is missing or cannot be read.
+    Raises WeightsError where one of the five is missing, or any cannot be read.
     """
     try:
-        image = ImageCodec.load(folder / "visual")
-        video = VideoCodec(image.config, image.visual, CodecSpec.read_beside(folder / "visual", "video")).eval()
-        return {"text": TextCodec.load(folder / "text"), "image": image, "audio": AudioCodec.load(folder / "audio"),
-                "video": video, "shape": ShapeCodec.load(folder / "shape")}
+        codecs: dict[str, Any] = dict(registry.load(folder, MEDIA))
+        missing = [medium for medium in MEDIA if medium not in codecs]
+        if missing:
+            raise FileNotFoundError(f"no codec of {', '.join(missing)}")
+        return codecs
     except OnnuriError:
         raise
     except Exception as error:  # tokenizers and safetensors raise nothing more special
@@ -85,25 +81,10 @@ def load_codecs(folder: Path) -> dict[str, Any]:
                            "give a folder that `onnuri train` or `export` wrote") from error
 
 
-def read_specs(folder: Path) -> list[CodecSpec]:
-    """Return what the codes of every codec in a folder `codecs/` look like, in the layout's order, without their networks."""
-    return [CodecSpec.read_beside(folder / _subfolder(medium), medium) for medium in MEDIA]
-
-
-def _subfolder(medium: Medium) -> str:
-    """Return where a codec lies; image and video share their networks, and so a folder."""
-    return "visual" if medium in ("image", "video") else medium
-
-
-def save_codecs(codecs: dict[str, Any], folder: Path) -> None:
-    """Write every codec's folder."""
-    for medium in MEDIA:
-        codecs[medium].save(folder / _subfolder(medium))
-
-
 def new_layout(codecs: dict[str, Any], tasks: bool = False) -> TokenLayout:
     """Return the token layout of a new model with these codecs. `tasks`: with tokens that say what is asked."""
-    return TokenLayout.of([codecs[medium].spec for medium in MEDIA], tasks)
+    names = [*MEDIA, *(name for name in codecs if name not in MEDIA)]
+    return TokenLayout.of([codecs[name].spec for name in names], tasks)
 
 
 class OmniModel:
@@ -113,8 +94,9 @@ class OmniModel:
                  sampling: dict[str, SamplingConfig] | None = None, dtype: torch.dtype | None = None) -> None:
         """`layout`: of the network's ids; without it, a new one for the codecs. `dtype`: in which the weights are saved;
         without it, as `backbone.save` decides."""
-        self.network, self.codecs, self.sampling, self.dtype = network.eval(), codecs, sampling or SAMPLING, dtype
+        self.network, self.codecs, self.dtype = network.eval(), codecs, dtype
         self.layout = layout or new_layout(codecs)
+        self.sampling = {**{name: SamplingConfig() for name in self.layout.names}, **(sampling or SAMPLING)}
         self.answers = Answers(self.layout, codecs, backbone.positions(network))
 
     @functools.cached_property
@@ -136,7 +118,7 @@ class OmniModel:
                        seeds: Sequence[int] | None = None, temperature: float | None = None,
                        top_p: float | None = None, guidance: float | None = None) -> list[Any]:
         """Items of a medium, one for each list of inputs."""
-        known(to)
+        known(to, self.layout)
         sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         languages = [language] * len(inputs) if isinstance(language, str) else list(language)
         seeds = list(seeds) if seeds is not None else list(range(len(inputs)))
@@ -150,7 +132,7 @@ class OmniModel:
 
         Without `language`, the answer is in the asker's own, or in the one that the words ask for ("in English", "한국어로").
         """
-        known(to)
+        known(to, self.layout)
         given = [*inputs, *named.items()]
         words = [item for medium, item, *_ in given if medium == "text"]
         spoken = language or (language_asked(words[-1]) if words else "ko")
@@ -187,7 +169,7 @@ class OmniModel:
             begin, end, pad = (self.layout.special(token) for token in ("<bos>", "<eos>", "<pad>"))
             backbone.save(self.network, part, begin, end, pad, self.dtype)
             backbone.save_tokenizer(self.codecs["text"].tokenizer, self.layout.specials, part)
-            save_codecs(self.codecs, part / "codecs")
+            registry.save(self.codecs, part / "codecs")
             about = {"format": FORMAT, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
                      "layout": self.layout.to_json(), "sha256": hashes_of(part)}
             (part / "onnuri.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ from torch import nn
 
 import onnuri
 from onnuri import config, media
+from onnuri.codecs import registry
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.image import ImageCodec
 from onnuri.codecs.shape import ShapeCodec
@@ -36,7 +37,7 @@ from onnuri.modality import LANGUAGES, ObjectOrder
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.graft import graft
 from onnuri.model.objective import OmniTask, start_from_features
-from onnuri.model.omni import OmniModel, load_codecs, new_layout, save_codecs
+from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
 from onnuri.training import forecast
 from onnuri.training.loop import LoopConfig, fit
@@ -197,7 +198,7 @@ def codecs(settings: LaptopConfig, out: Path) -> None:
     fit(shape.ShapeTask(solid, out / "pool/shape"), settings.shape, out / "shape", "shape codec")
     text = TextCodec.learn(corpus([sample_scene(seed) for seed in range(1500)]), settings.text_codes)
     video = VideoCodec(image.config, image.visual)
-    save_codecs({"text": text, "image": image, "audio": sound, "video": video, "shape": solid}, out / "codecs")
+    registry.save({"text": text, "image": image, "audio": sound, "video": video, "shape": solid}, out / "codecs")
 
 
 def take_codecs(settings: LaptopConfig, folder: Path) -> None:
@@ -207,7 +208,7 @@ def take_codecs(settings: LaptopConfig, folder: Path) -> None:
     shipped["image"].config = visual_config.replace(visual=visual_config.visual.replace(order=settings.order))
     shipped["shape"].config = shipped["shape"].config.replace(order=settings.order)
     shipped["text"] = learn_text(settings.text_codes)
-    save_codecs(shipped, folder)
+    registry.save(shipped, folder)
 
 
 def learn_text(size: int) -> TextCodec:

@@ -20,12 +20,14 @@ from rich.console import Console
 
 import onnuri
 from onnuri import config, media
+from onnuri.codecs import registry
 from onnuri.codecs.text import text_spec
 from onnuri.data.mix import MixConfig
 from onnuri.data.table import Table, make_table
+from onnuri.modality import MEDIA
 from onnuri.model import backbone
 from onnuri.model.objective import start_from_features
-from onnuri.model.omni import load_codecs, new_layout, read_specs, save_codecs
+from onnuri.model.omni import load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.stock import architecture
@@ -71,7 +73,7 @@ class NanoConfig(config.Config):
 @functools.cache
 def ids() -> int:
     """Return how many ids a model has with the shipped codecs and TEXT_CODES codes of text."""
-    _, *media = read_specs(onnuri.WEIGHTS / "laptop" / "codecs")
+    _, *media = registry.read_specs(onnuri.WEIGHTS / "laptop" / "codecs", MEDIA)
     return TokenLayout.of([text_spec(TEXT_CODES), *media]).size
 
 
@@ -129,6 +131,6 @@ def prepare(settings: NanoConfig, data: Path) -> tuple[dict[str, Any], Table]:
     """The shipped codecs with more text ids, and the table that they make of scenes."""
     if not (data / "codecs/shape/config.json").exists():
         shipped = load_codecs(onnuri.WEIGHTS / "laptop" / "codecs")
-        save_codecs({**shipped, "text": shipped["text"].padded(TEXT_CODES)}, data / "codecs")
+        registry.save({**shipped, "text": shipped["text"].padded(TEXT_CODES)}, data / "codecs")
     make_table(data / "table", settings.scenes, load_codecs, data / "codecs", settings.workers)
     return load_codecs(data / "codecs"), Table(data / "table")

@@ -7,14 +7,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from foreign_codecs import small_emu3, small_mimi
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import onnuri
 from onnuri.codecs import audio as audio_codec
 from onnuri.codecs import image as image_codec
+from onnuri.codecs import registry, visual
 from onnuri.codecs import shape as shape_codec
 from onnuri.codecs import video as video_codec
-from onnuri.codecs import visual
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.image import ImageCodec
 from onnuri.codecs.shape import ShapeCodec
@@ -25,7 +26,7 @@ from onnuri.modality import MEDIA
 from onnuri.model import token_layout
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import start_from_features
-from onnuri.model.omni import OmniModel, hashes_of, load_codecs, new_layout, save_codecs
+from onnuri.model.omni import OmniModel, hashes_of, load_codecs, new_layout
 from onnuri.world import image, shape
 from onnuri.world.scene import sample_scene
 
@@ -101,7 +102,7 @@ def test_a_folder_whose_settings_are_damaged_is_one_line(made, tmp_path, file, l
 @pytest.mark.parametrize("file", ["visual/config.json", "visual/spec-video.json", "shape/model.safetensors", "text/tokenizer.json"])
 @pytest.mark.parametrize("left", [None, 0, 20])
 def test_codecs_that_cannot_be_read_are_one_line(made, tmp_path, file, left):
-    save_codecs(made.codecs, tmp_path)
+    registry.save(made.codecs, tmp_path)
     whole = (tmp_path / file).read_bytes()
     (tmp_path / file).unlink()
     if left is not None:
@@ -243,3 +244,28 @@ def test_a_weight_beyond_float16_is_written_in_bfloat16(made, codecs, tmp_path):
     OmniModel(network, codecs, made.layout).save(tmp_path / "model")
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
     assert stock.dtype == torch.bfloat16 and bool(stock.get_input_embeddings().weight.isfinite().all())
+
+
+@pytest.fixture(scope="module")
+def foreigners():
+    """Two more codecs of media that the model has one of already."""
+    return {"emu3": small_emu3(), "mimi": small_mimi()}
+
+
+def test_two_codecs_of_a_medium_in_one_model_come_back_from_its_folder(codecs, foreigners, tmp_path):
+    every = {**codecs, **foreigners}
+    layout = new_layout(every)
+    network = BackboneConfig(vocabulary=layout.size, width=32, layers=2, heads=2, hidden=64).build()
+    made = OmniModel(network, every, layout)
+    made.save(tmp_path / "model")
+    again = OmniModel.load(tmp_path / "model")
+    assert again.layout == layout and list(again.codecs) == [*MEDIA, "emu3", "mimi"]
+    picture = image.render(sample_scene(3)).image
+    assert len(again.encode("image", picture)) == 31 and (again.encode("emu3", picture) == every["emu3"].encode(picture)).all()
+    for model in (made, again):
+        drawn = [model.generate(to, [("emu3", picture), ("text", "a red cube")], seed=1) for to in ("image", "emu3", "mimi")]
+        assert drawn[0].shape == (128, 128, 3) and drawn[1].shape[2] == 3
+        assert [x.dtype for x in drawn] == [np.uint8, np.uint8, np.float32]
+    read = again.layout.segments(again.prompt([("emu3", picture), ("image", picture)], "text", "en"))
+    assert [name for name, _, _ in read] == ["emu3", "image", "text"]
+    assert (read[0][2] == every["emu3"].encode(picture)).all()

@@ -1,0 +1,93 @@
+"""Mimi (Défossez et al. 2024, arXiv 2410.00037), as transformers has it: any sound to several codes a frame, 12.5 frames a second.
+
+Knows nothing of words. Codebooks stand in a delay pattern, so that a language model writes a frame's coarse code before its
+fine ones. Weights come from `published`, by a path or an id of the hub, or are random.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from onnuri import config
+from onnuri.codecs.base import Codec
+from onnuri.codecs.flatten import frames_to_sequence, sequence_to_frames
+from onnuri.codecs.spec import CodecSpec, Stream
+from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Medium
+
+
+class MimiCodec(Codec):
+    """float32 [T] at 16 kHz ↔ 12.5 · Q codes a second (of the published weights)."""
+
+    medium: ClassVar[Medium] = "audio"
+    storage: ClassVar[torch.dtype | None] = None
+
+    class Config(config.Config):
+        values: dict[str, Any] = dataclasses.field(default_factory=dict)
+        """of transformers' MimiConfig; what is left out is as published"""
+        codebooks: int = 8
+        """of those that the weights have, the first so many"""
+        seconds: float = HEARD_SECONDS
+        """of the longest sound"""
+
+    def __init__(self, settings: Any = None, spec: CodecSpec | None = None, name: str = "mimi") -> None:
+        from transformers import MimiConfig, MimiModel
+
+        settings = settings or self.Config()
+        network_config = MimiConfig(**settings.values)
+        hz, books = network_config.frame_rate, settings.codebooks
+        super().__init__(settings, spec or CodecSpec(
+            name=name, codec="mimi", modality="audio", codebook=name, codebooks=(network_config.codebook_size,) * books,
+            shape=Stream(hz=hz * books), flatten="delay", max_codes=int(settings.seconds * hz) * books))
+        self.network: Any = MimiModel(network_config).eval()
+
+    @classmethod
+    def published(cls, path_or_id: str, name: str = "mimi", **limits: Any) -> Self:
+        """Return the codec with weights of a folder of transformers', or of the hub where there is a network."""
+        from transformers import MimiModel
+
+        network = MimiModel.from_pretrained(path_or_id)
+        codec = cls(cls.Config(values=network.config.to_diff_dict(), **limits), name=name)
+        codec.network.load_state_dict(network.state_dict())
+        return codec.eval().requires_grad_(False)  # type: ignore[return-value]
+
+    @torch.inference_mode()
+    def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
+        """Return codes int64 [T · Q] of every sound, one at a time: they differ in length."""
+        return [frames_to_sequence(self.spec, self._frames(item)) for item in items]
+
+    @torch.inference_mode()
+    def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
+        """Return sounds float32 [T] at 16 kHz in [-1, 1]."""
+        return [self._sound(sequence_to_frames(self.spec, sequence)) for sequence in codes]
+
+    def _frames(self, samples: np.ndarray) -> np.ndarray:
+        """Return the codes int64 [T, Q] of a sound at 16 kHz."""
+        books = len(self.spec.codebooks)
+        if not len(samples):
+            return np.zeros((0, books), np.int64)
+        rate = self.network.config.sampling_rate
+        resampled = torch.from_numpy(soxr.resample(np.asarray(samples, np.float32), AUDIO_HZ, rate))
+        found: Tensor = self.network.encode(resampled[None, None].to(self._device), num_quantizers=books).audio_codes
+        return found[0].T.cpu().numpy().astype(np.int64)
+
+    def _sound(self, frames: np.ndarray) -> np.ndarray:
+        """Return the sound float32 [T] at 16 kHz of codes [T, Q]."""
+        if not len(frames):
+            return np.zeros(0, np.float32)
+        made = self.network.decode(torch.from_numpy(frames.T.copy())[None].to(self._device)).audio_values[0, 0]
+        samples: np.ndarray = soxr.resample(made.float().cpu().numpy(), self.network.config.sampling_rate, AUDIO_HZ)
+        return np.clip(samples, -1, 1).astype(np.float32)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def code_features(self) -> None:
+        """Return None: a code's meaning depends on the codes of its frame before it."""
+        return

@@ -1,0 +1,59 @@
+"""Every codec's class by a name of its own: one line each. A spec names its class by these (`CodecSpec.codec`).
+
+To add a codec: a file with a subclass of `base.Codec` and a line here; the contract test covers it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from onnuri.codecs.base import Codec
+from onnuri.codecs.spec import CodecSpec
+from onnuri.errors import ConfigError
+
+CODECS = {
+    "bpe": "onnuri.codecs.text:TextCodec",
+    "object_image": "onnuri.codecs.image:ImageCodec",
+    "mel": "onnuri.codecs.audio:AudioCodec",
+    "object_video": "onnuri.codecs.video:VideoCodec",
+    "object_shape": "onnuri.codecs.shape:ShapeCodec",
+    "emu3": "onnuri.codecs.emu3:Emu3Codec",
+    "mimi": "onnuri.codecs.mimi:MimiCodec",
+}
+
+
+def codec_class(name: str) -> type[Codec]:
+    """Return a codec's class, imported when it is first asked for. Raises ConfigError for an unknown name."""
+    if name not in CODECS:
+        raise ConfigError(f"codec {name!r}", "is not known", f"use one of {', '.join(CODECS)}")
+    module, _, attribute = CODECS[name].partition(":")
+    found: type[Codec] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def folder_of(spec: CodecSpec) -> str:
+    """Return where a codec lies in a folder `codecs/`: codecs of one codebook share their networks, and so a folder."""
+    return spec.codebook
+
+
+def save(codecs: dict[str, Codec], folder: Path) -> None:
+    """Write every codec's folder."""
+    for codec in codecs.values():
+        codec.save(folder / folder_of(codec.spec))
+
+
+def read_specs(folder: Path, first: tuple[str, ...] = ()) -> list[CodecSpec]:
+    """Return the specs in a folder `codecs/`, by name, those of `first` before all others, without any network."""
+    specs = [CodecSpec.load(file) for file in sorted(folder.glob("*/spec-*.json"))]
+    order = {name: k for k, name in enumerate(first)}
+    return sorted(specs, key=lambda spec: (order.get(spec.name, len(order)), spec.name))
+
+
+def load(folder: Path, first: tuple[str, ...] = ()) -> dict[str, Codec]:
+    """Return every codec in a folder `codecs/`, by name, in the order of `read_specs`."""
+    codecs: dict[str, Codec] = {}
+    for spec in read_specs(folder, first):
+        beside = [codec for codec in codecs.values() if folder_of(codec.spec) == folder_of(spec)]
+        codecs[spec.name] = codec_class(spec.codec).load(folder / folder_of(spec), spec.name, beside)
+    return codecs
