@@ -14,6 +14,7 @@ from onnuri.errors import ConfigError
 
 CODECS = {
     "bpe": "onnuri.codecs.text:TextCodec",
+    "tokenizer": "onnuri.codecs.tokenizer:TokenizerCodec",
     "object_image": "onnuri.codecs.image:ImageCodec",
     "mel": "onnuri.codecs.audio:AudioCodec",
     "object_video": "onnuri.codecs.video:VideoCodec",

@@ -67,7 +67,7 @@ def target_groups(sets: Sequence[CandidateSet], ids: Tensor, weights: Tensor, mo
     leaves it out.
     """
     targets, weights, modality_ids = ids[1:], weights[1:], modality_ids[1:]
-    owner = torch.empty(max(each.hi for each in sets), dtype=torch.long)
+    owner = torch.full((max(each.hi for each in sets),), -1)
     for k, each in enumerate(sets):
         owner[each.lo : each.hi] = k
     for k, each in enumerate(sets):  # an extra id competes in the set that names it, not in its own
@@ -95,8 +95,10 @@ def grouped_loss(hidden: Tensor, table: Tensor, sets: Sequence[CandidateSet], gr
     `soft`: a target whose codes are in order is a distribution over its neighbours too, so that what is learned of one code
     serves those beside it.
     """
-    # one split, not a slice a set: the gradient of a slice is a whole table of zeros
-    slices = dict(zip((each.lo for each in sets), table.split([each.hi - each.lo for each in sets]), strict=True))
+    # one split, not a slice a set: the gradient of a slice is a whole table of zeros; what fills the table up comes last
+    sizes = [each.hi - each.lo for each in sets]
+    parts = table.split([*sizes, len(table) - sum(sizes)])
+    slices = dict(zip((each.lo for each in sets), parts[: len(sets)], strict=True))
     total = hidden.new_zeros(())
     by_modality = hidden.new_zeros(modalities, 2)
     for group in groups:

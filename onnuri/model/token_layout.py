@@ -12,17 +12,20 @@ be said stands right before its sound (as in Moshi's inner monologue, Défossez 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from tokenizers import AddedToken
 
-from onnuri.codecs.spec import CodecSpec
+from onnuri.codecs.spec import CodecSpec, Stream
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import LANGUAGE_TOKENS, TASKS, Language, Medium, Task
 
 TEXT, AUDIO = "text", "audio"
 """names of the codecs that words are written in, and of the one that speaks them"""
+LONGEST_TEXT = 1_000_000
+"""codes: what a tokenizer that names no limit is given"""
 BEFORE_MEDIA = ("<pad>", "<bos>", "<eos>")
 AFTER_MEDIA = (*LANGUAGE_TOKENS.values(), "<|embed|>", "<|word|>")
 TASK_TOKENS = tuple(f"<|{task}|>" for task in TASKS)
@@ -52,6 +55,39 @@ class TokenLayout(Config):
     """ids [first, last) of every codebook but text's"""
     codecs: tuple[CodecSpec, ...]
     """in the order of their boundary tokens"""
+    padded: int = 0
+    """rows of the embedding, the last of which stand for no id; 0: as many as ids"""
+
+    @classmethod
+    def extend(cls, tokenizer: Any, vocabulary: int, specs: Sequence[CodecSpec], tasks: bool = False,
+               multiple: int = 128) -> TokenLayout:
+        """Return the layout of a language model of others' with codecs added; its own ids stay as they are.
+
+        `tokenizer`: of transformers; its tokens that begin, end and pad are kept, and it is given the new special tokens,
+        which take the ids behind its own. `vocabulary`: rows of the model's embedding, often more than the tokenizer has
+        tokens. Codes stand behind both, and the whole is rounded up to a `multiple`. Raises ConfigError as `of` does, and
+        where a codec takes the name of text.
+        """
+        _check(specs)
+        if any(spec.name == TEXT for spec in specs):
+            raise ConfigError(f"codec {TEXT!r}", "is the language model's own", "give the others only")
+        own = {name: getattr(tokenizer, f"{word}_token_id") for name, word in zip(BEFORE_MEDIA, ("pad", "bos", "eos"), strict=True)}
+        text = CodecSpec(name=TEXT, codec="tokenizer", modality=TEXT, codebook=TEXT, codebooks=(len(tokenizer),), shape=Stream(),
+                         max_codes=int(min(tokenizer.model_max_length, LONGEST_TEXT)))
+        boundaries = [token for spec in (text, *specs) for token in (spec.open, spec.close)]
+        missing = [name for name, id in own.items() if id is None]
+        added = [*missing, *boundaries, *AFTER_MEDIA, *(TASK_TOKENS if tasks else ())]
+        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in added])
+        ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in added}
+        special_ids = {**{name: int(id) for name, id in own.items() if id is not None}, **ids}
+        ranges: dict[str, tuple[int, int]] = {}
+        end = max(vocabulary, len(tokenizer))
+        for spec in specs:
+            if spec.codebook not in ranges:
+                ranges[spec.codebook] = (end, end + spec.num_codes)
+                end += spec.num_codes
+        return cls(text_codes=text.num_codes, special_ids=special_ids, ranges=ranges, codecs=(text, *specs),
+                   padded=-(-end // multiple) * multiple)
 
     @classmethod
     def of(cls, specs: Sequence[CodecSpec], tasks: bool = False) -> TokenLayout:
@@ -100,8 +136,9 @@ class TokenLayout(Config):
 
     @property
     def size(self) -> int:
-        """Return the number of ids."""
-        return max(self.text_codes, max(self.special_ids.values()) + 1, *(hi for _, hi in self.ranges.values()))
+        """Return the rows of the embedding: all ids, and what fills them up."""
+        ends = [self.text_codes, max(self.special_ids.values()) + 1, *(hi for _, hi in self.ranges.values())]
+        return max(self.padded, *ends)
 
     def special(self, token: str) -> int:
         """Return the id of a special token. Raises KeyError for an unknown one."""
@@ -112,8 +149,9 @@ class TokenLayout(Config):
         return 0 if codebook == TEXT else self.ranges[codebook][0]
 
     def span(self, codebook: str) -> tuple[int, int]:
-        """Return the ids [first, last) of a codebook; text's holds the special tokens too."""
-        return (0, max(self.special_ids.values()) + 1) if codebook == TEXT else self.ranges[codebook]
+        """Return the ids [first, last) of a codebook; text's holds all before the first codes: the special tokens too."""
+        first = min((lo for lo, _ in self.ranges.values()), default=self.size)
+        return (0, first) if codebook == TEXT else self.ranges[codebook]
 
     def own(self, name: str) -> tuple[int, int]:
         """Return the ids [first, last) of a codec's codes; text's without the special tokens."""
