@@ -173,7 +173,7 @@ def _short(value: Any) -> str:
 
 def figures(part: Part) -> Any:
     """Return a part's figures, made in a process of its own: a dry run shares none with what computes."""
-    made = subprocess.run([sys.executable, __file__, "one", "--only", part], check=True, capture_output=True, text=True)
+    made = subprocess.run([sys.executable, __file__, "one", "--only", part], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(made.stdout.splitlines()[-1])
 
 

@@ -9,7 +9,7 @@ Media as Python values, each with one form:
     shape  uint8 [64, 64, 64, 4], axes x, y, z, RGBA; alpha / 255 is the occupancy (surface at one half)
 
 Codes are int64 [K] in [0, num_codes). Where the codec's `spec` has slots, K is fixed and position k stays within
-`spec.slots.position_ranges[k]`. To add a codec, subclass `Codec`, and the contract test covers it.
+`spec.slots.position_ranges[k]`. To add a codec: `registry.py`.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.flatten import frames_to_sequence, sequence_to_frames
 from onnuri.codecs.spec import CodecSpec, Stream
+from onnuri.errors import ConfigError
 from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Medium
 
 
@@ -41,6 +42,9 @@ class MimiCodec(Codec):
         settings = settings or self.Config()
         network_config = MimiConfig(**settings.values)
         hz, books = network_config.frame_rate, settings.codebooks
+        if not 1 <= books <= network_config.num_quantizers:
+            raise ConfigError(f"codebooks {books}", f"is not 1 to {network_config.num_quantizers}, which the weights have",
+                              "give a number within")
         super().__init__(settings, spec or CodecSpec(
             name=name, codec="mimi", modality="audio", codebook=name, codebooks=(network_config.codebook_size,) * books,
             shape=Stream(hz=hz * books), flatten="delay", max_codes=int(settings.seconds * hz) * books))

@@ -1,6 +1,7 @@
 """Every codec's class by a name of its own: one line each. A spec names its class by these (`CodecSpec.codec`).
 
-To add a codec: a file with a subclass of `base.Codec` and a line here; the contract test covers it.
+To add a codec: a file with a subclass of `base.Codec`, a line here, and a small one in `tests/codecs/test_foreign.py`, which
+fails until every line here is under contract.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ def folder_of(spec: CodecSpec) -> str:
 
 
 def save(codecs: dict[str, Codec], folder: Path) -> None:
-    """Write every codec's folder."""
+    """Write every codec's folder. Raises ConfigError where two that share a folder do not share their networks."""
+    networks: dict[str, set[int]] = {}
+    for codec in codecs.values():
+        own = {id(p) for p in codec.parameters()}
+        if networks.setdefault(folder_of(codec.spec), own) != own:
+            raise ConfigError(f"codec {codec.spec.name!r}", f"has other networks than another of codebook {codec.spec.codebook!r}",
+                              "give it a codebook of its own")
     for codec in codecs.values():
         codec.save(folder / folder_of(codec.spec))
 

@@ -97,14 +97,15 @@ class VideoCodec(ImageCodec):
         return layout.order.count("motion") // layout.slots
 
     def save(self, folder: Path) -> None:
-        """Write the spec beside the image codec, whose networks these are."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write the spec beside the image codec, whose networks these are; the networks too where there is none."""
+        if not (folder / "model.safetensors").exists():
+            super().save(folder)
         self.spec.save_beside(folder)
 
     @classmethod
     def load(cls, folder: Path, name: str | None = None, beside: Sequence[Codec] = ()) -> Self:
         """Return the codec of a folder, with the networks of an image codec that was loaded from it, or its own."""
-        image = next((codec for codec in beside if isinstance(codec, ImageCodec)), None) or ImageCodec.load(folder)
+        image = next((codec for codec in beside if isinstance(codec, ImageCodec)), None) or super().load(folder, name)
         return cls(image.config, image.visual, CodecSpec.read_beside(folder, name or cls.medium)).eval()
 
     @torch.inference_mode()

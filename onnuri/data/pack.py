@@ -29,6 +29,8 @@ class PackedRow(NamedTuple):
     """float32 [1, T]: in the loss, of predicting an id; 0 for a sequence's first, which nothing foretells"""
     modality_ids: Tensor
     """int64 [1, T]"""
+    padding: int = 0
+    """ids at the end that no sequence fills"""
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Return what a forward pass needs, without waiting for the copy: ids and positions on a device, lengths here."""
@@ -60,4 +62,4 @@ def pack(draw: Callable[[], PackedSequence], tokens: int, padding: int) -> Packe
         lengths.append(rest)
     positions = np.concatenate([np.arange(n) for n in lengths])
     return PackedRow(torch.tensor([ids]), torch.from_numpy(positions)[None], torch.tensor(lengths),
-                     torch.tensor([weights], dtype=torch.float32), torch.tensor([modality_ids]))
+                     torch.tensor([weights], dtype=torch.float32), torch.tensor([modality_ids]), rest)

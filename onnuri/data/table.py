@@ -102,6 +102,8 @@ def _shard(job: tuple[Path, str, int, int, Callable[[Path], dict[str, Any]], Pat
     folder, part, start, count, load_codecs, codecs = job
     if not _codecs:
         _codecs.update(load_codecs(codecs))
+        if _codecs["image"].spec.item_codes is None:
+            raise ConfigError(str(codecs), "has an image codec of items without a fixed length", "use the object codecs here")
     rows = PARTS[part]([sample_scene(seed) for seed in range(start, start + count)], _codecs)
     write_shard(folder, start, part, rows)
 

@@ -19,7 +19,7 @@ from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan, Request, Score, Ticket
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError
-from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, Language, Medium
+from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, Language, Medium
 from onnuri.model.asking import language_spoken, task_of, wish_of
 from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of, unsure
 from onnuri.model.token_layout import TokenLayout
@@ -32,6 +32,8 @@ Given = Sequence[Any]
 Listener = Callable[[int], None]
 HEARING = SamplingConfig(temperature=0.0)
 """how a sound's words are drawn"""
+FEWEST = 16
+"""positions beside the codes of one item: what begins, opens, asks and closes"""
 LONGEST_WORD = 75
 """codes of a spoken word: three seconds"""
 
@@ -70,13 +72,17 @@ class Answers:
 
     def __init__(self, layout: TokenLayout, codecs: dict[str, Any], positions: int) -> None:
         self.layout, self.codecs, self.positions = layout, codecs, positions
+        for spec in layout.codecs:
+            if spec.name in codecs and spec.modality != "text" and spec.max_codes > positions - FEWEST:
+                raise ConfigError(f"codec {spec.name!r} of up to {spec.max_codes} codes", f"does not fit the {positions} positions "
+                                  "of the model", "make the codec with smaller limits")
         self.scored = True
         """whether the engine is asked how likely what it draws was"""
 
     @property
     def room(self) -> int:
-        """Most tokens of inputs."""
-        return self.positions - 2 * max(spec.max_codes for spec in self.layout.codecs)
+        """Most tokens of inputs: what is left beside the longest answer in one of the five media, and what is heard or said."""
+        return self.positions - 2 * max(spec.max_codes for spec in self.layout.codecs if spec.name in MEDIA)
 
     def read(self, given: Given) -> Steps[Context]:
         """Inputs as ids, in their order; of a sound what the model hears in it. Raises ConfigError."""
@@ -167,6 +173,10 @@ class Answers:
         """Codes of any medium but sound that follow what was given; `more` are other fields of the request."""
         opening = self.layout.opening(to, language)
         asked = self.layout.task(task_of(to, context.inputs, context.says(language)))
+        most = self.positions - self.layout.spec(to).max_codes - FEWEST
+        if to not in MEDIA and len(context.ids) > most:
+            raise ConfigError(f"inputs of {len(context.ids)} tokens", f"leave no room for an answer of {to!r}, {most} at most fit",
+                              "give fewer or shorter inputs", code="too_many_tokens", most=most)
         request = Request(prompt=context.ids + asked + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
                           on_token=on_token, without=[self.layout.special("<bos>"), *opening])
         request = dataclasses.replace(request, **more)

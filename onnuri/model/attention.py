@@ -38,8 +38,8 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     `sliding_window` tokens, itself included.
     """
     lengths = lengths or [query.shape[2]]
-    short = query.dtype in (torch.bfloat16, torch.float16)  # the kernel knows no other
-    if query.is_cuda and short and varlen_works(query.device, bool(sliding_window)):
+    sizes = (query.shape[1], key.shape[1], query.shape[3], value.shape[3])
+    if query.is_cuda and len(query) == 1 and varlen_works(query.device, query.dtype, sizes, bool(sliding_window)):
         return varlen(query, key, value, scaling, lengths, sliding_window), None
     return by_sequence(query, key, value, scaling, lengths, sliding_window), None
 
@@ -98,13 +98,17 @@ def _kernel() -> Any:
 
 
 @functools.cache
-def varlen_works(device: torch.device, windowed: bool) -> bool:
-    """Whether the kernel runs on a device: a trial call in bfloat16, with heads of two sizes and fewer keys than queries."""
+def varlen_works(device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, int, int], windowed: bool) -> bool:
+    """Whether the kernel runs on a device, by a trial call of one type and of one shape of heads.
+
+    `sizes`: heads of queries and of keys, the size of both and that of values.
+    """
     try:
         if windowed and "window_size" not in inspect.signature(_kernel()).parameters:
             return False
-        query, key, value = (torch.zeros(1, heads, 8, size, dtype=torch.bfloat16, device=device)
-                             for heads, size in ((4, 24), (2, 24), (2, 16)))
+        heads, kv_heads, size, values = sizes
+        query, key, value = (torch.zeros(1, count, 8, width, dtype=dtype, device=device)
+                             for count, width in ((heads, size), (kv_heads, size), (kv_heads, values)))
         varlen(query, key, value, 1.0, [3, 5], 2 if windowed else None)
     except Exception:  # another torch, another card: whatever it raises, the other way works
         return False

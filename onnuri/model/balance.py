@@ -31,6 +31,8 @@ class Balance:
         self.routers: list[Any] = [m for m in model.modules() if type(m).__name__.endswith("TopkRouter")]
         self.loads: dict[Any, Tensor] = {}
         """tokens that each expert was given since `apply`, float32 [experts], by router"""
+        self.tokens: int | None = None
+        """of a row, from its first: the others are padding, which all goes to the same experts; None: all count"""
         self._losses: list[Tensor] = []
 
     @contextmanager
@@ -56,18 +58,24 @@ class Balance:
         return WEIGHT * torch.stack(losses).mean() if losses else 0.0
 
     @torch.no_grad()
-    def apply(self) -> None:
-        """Move the biases towards even loads, all ranks' tokens together, and count anew. Call it after the optimizer."""
+    def apply(self, norm: Tensor | None = None) -> None:
+        """Move the biases towards even loads, all ranks' tokens together, and count anew. Call it after the optimizer.
+
+        `norm` [] of all gradients: where it is not finite the step was left out, and the biases stay too.
+        """
         for router, load in self.loads.items():
             if dist.is_initialized():
                 dist.all_reduce(load)
             share = load / load.sum()
-            router.e_score_correction_bias += STEP * torch.sign(1 / len(load) - share)
+            move = STEP * torch.sign(1 / len(load) - share)
+            if norm is not None:
+                move = torch.where(torch.isfinite(norm), move, 0.0)
+            router.e_score_correction_bias += move
         self.loads.clear()
 
     def _count(self, router: Any, inputs: Any, outputs: tuple[Tensor, Tensor, Tensor]) -> None:
         """Note what a router chose: its outputs are logits [T, experts], weights and choices [T, k]."""
-        logits, _, chosen = outputs
+        logits, chosen = outputs[0][: self.tokens], outputs[2][: self.tokens]
         flat = chosen.flatten()
         # not bincount: on a GPU it waits for the largest id
         load = torch.zeros(logits.shape[-1], device=flat.device).scatter_add_(0, flat, torch.ones(len(flat), device=flat.device))

@@ -31,7 +31,7 @@ def graft(old: OmniModel, network: nn.Module, layout: TokenLayout, text: object,
     rows = torch.randn(target.shape, generator=draw) * float(source.std()) * 0.5
     for token in old.layout.specials:
         rows[layout.special(token)] = source[old.layout.special(token)]
-    for token in layout.specials[len(old.layout.specials) :]:
+    for token in (token for token in layout.specials if token not in old.layout.special_ids):
         rows[layout.special(token)] += source[
             old.layout.special("<|text|>")
         ]  # where an answer begins

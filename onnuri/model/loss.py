@@ -40,6 +40,13 @@ class LossParts(NamedTuple):
         return self.sum / self.weight
 
 
+class Ratio(NamedTuple):
+    """A mean that is not divided yet: micro-batches' sums and weights are added apart."""
+
+    sum: Tensor
+    weight: Tensor | float
+
+
 class TargetGroup(NamedTuple):
     """The targets of a row that are scored in one candidate set."""
 
@@ -99,8 +106,11 @@ def grouped_loss(hidden: Tensor, table: Tensor, sets: Sequence[CandidateSet], gr
     sizes = [each.hi - each.lo for each in sets]
     parts = table.split([*sizes, len(table) - sum(sizes)])
     slices = dict(zip((each.lo for each in sets), parts[: len(sets)], strict=True))
-    total = hidden.new_zeros(())
-    by_modality = hidden.new_zeros(modalities, 2)
+    kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32  # sums of 16 bits stop growing
+    total = torch.zeros((), dtype=kind, device=hidden.device)
+    by_modality = torch.zeros(modalities, 2, dtype=kind, device=hidden.device)
+    if not groups:  # nothing to learn here, and yet a loss that other ranks' backward passes can wait for
+        total = (hidden.sum() + table.sum()) * 0.0
     for group in groups:
         each = group.candidates
         rows = slices[each.lo]
@@ -109,23 +119,23 @@ def grouped_loss(hidden: Tensor, table: Tensor, sets: Sequence[CandidateSet], gr
             rows = torch.cat([rows, slices[own.lo][each.extra - own.lo][None]])
         goal = None
         if soft and each.label_smoothing_sigma:
-            goal = soft_targets(each.ordered, each.label_smoothing_sigma, each.hi - each.lo).to(hidden.device)
-        losses = torch.empty(len(group.rows), dtype=hidden.dtype, device=hidden.device)
+            goal = soft_targets(each.ordered, each.label_smoothing_sigma, each.hi - each.lo, hidden.device)
+        losses = torch.empty(len(group.rows), dtype=kind, device=hidden.device)
         total = total + cross_entropy(hidden[group.rows], rows, group.labels, group.weights, soft=goal, losses=losses)
-        by_modality.index_add_(0, group.modality_ids, torch.stack([losses, group.weights.to(losses.dtype)], 1))
+        by_modality.index_add_(0, group.modality_ids, torch.stack([losses, group.weights.to(kind)], 1))
     return LossParts(total, weight, by_modality)
 
 
 @functools.cache
-def soft_targets(ordered: int, sigma: float, size: int) -> Tensor:
+def soft_targets(ordered: int, sigma: float, size: int, device: torch.device | None = None) -> Tensor:
     """Return what each of `size` codes is as a distribution: row k float32 [size] of the table [size, size].
 
-    A normal distribution of a width in codes among the first `ordered`; the others stay as they are.
+    A normal distribution of a width in codes among the first `ordered`; the others stay as they are. Moved to a device once.
     """
     line = torch.arange(ordered, dtype=torch.float64)
     table = torch.eye(size, dtype=torch.float64)
     table[:ordered, :ordered] = torch.exp(-0.5 * ((line - line[:, None]) / sigma) ** 2)
-    return (table / table.sum(1, keepdim=True)).float()
+    return (table / table.sum(1, keepdim=True)).float().to(device)
 
 
 def next_token_loss(model: nn.Module, ids: Tensor) -> LossParts:

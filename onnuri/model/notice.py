@@ -150,7 +150,8 @@ def notices(
     for medium, item, codes in seen:
         if codecs[medium].spec.slots is None:  # a codec that knows no objects says nothing of them
             continue
-        what = _WHAT[language][medium]
+        seen_as: Medium = codecs[medium].spec.modality
+        what = _WHAT[language][seen_as]
         if objects_seen(codecs[medium].spec.slots, codes) == 0:
             message = (
                 f"{what}에서 아는 물체를 찾지 못했습니다."
@@ -158,7 +159,7 @@ def notices(
                 else f"I see nothing that I know in {what}."
             )
             found.append(Notice("nothing_seen", message))
-        elif familiarity(medium, item, codes, codecs[medium]) < 0:
+        elif familiarity(seen_as, item, codes, codecs[medium]) < 0:
             message = (
                 f"{what}은 제가 배운 것과 많이 달라서, 답이 틀렸을 수 있습니다."
                 if language == "ko"

@@ -20,7 +20,7 @@ from onnuri.decoding.stock import head
 from onnuri.modality import MEDIA
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.balance import Balance
-from onnuri.model.loss import LossParts, grouped_loss, target_groups
+from onnuri.model.loss import LossParts, Ratio, grouped_loss, target_groups
 from onnuri.model.token_layout import CandidateSet, TokenLayout
 
 Weighted = tuple[list[int], list[float]]
@@ -101,18 +101,19 @@ class OmniTask:
         """Count the experts' loads while this lasts: a step's forward and backward passes."""
         return self.balance.watching()
 
-    def after_step(self) -> None:
-        """Even out the experts' loads, after the optimizer."""
-        self.balance.apply()
+    def after_step(self, norm: Tensor) -> None:
+        """Even out the experts' loads, after the optimizer; not where the norm of all gradients [] is not finite."""
+        self.balance.apply(norm)
 
-    def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, Tensor | float]]:
+    def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, Ratio | float]]:
         """Return the loss and figures for the log, which leave out what keeps experts busy: some families have none of it."""
-        mix = self.mixer.settings
+        mix, tokens = self.mixer.settings, batch.ids.numel() - batch.padding
+        self.balance.tokens = tokens
         parts = omni_loss(self.module, self.sets, batch, mix.soft, mix.loss_place)
         present = batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()  # on the host: what a row has is known
         assert parts.by_modality is not None
-        by_medium = {f"loss_{MEDIA[k]}": parts.by_modality[k, 0] / parts.by_modality[k, 1] for k in present}
-        figures: dict[str, Tensor | float] = {**by_medium, "loss": parts.mean.detach(), "tokens": batch.ids.numel()}
+        by_medium = {f"loss_{MEDIA[k]}": Ratio(*parts.by_modality[k]) for k in present}
+        figures: dict[str, Ratio | float] = {**by_medium, "loss": Ratio(parts.sum.detach(), parts.weight), "tokens": float(tokens)}
         return parts._replace(sum=parts.sum + self.balance.loss() * parts.weight), figures
 
 

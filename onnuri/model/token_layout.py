@@ -96,7 +96,9 @@ class TokenLayout(Config):
         Raises ConfigError where two codecs have one name, or share a codebook and differ in its size.
         """
         _check(specs)
-        text = next(spec for spec in specs if spec.name == TEXT)
+        text = next((spec for spec in specs if spec.name == TEXT), None)
+        if text is None:
+            raise ConfigError("a token layout", f"needs a codec {TEXT!r}", "give one among the specs")
         boundaries = [token for spec in specs for token in (spec.open, spec.close)]
         specials = [*BEFORE_MEDIA, *boundaries, *AFTER_MEDIA, *(TASK_TOKENS if tasks else ())]
         ranges: dict[str, tuple[int, int]] = {}
@@ -241,11 +243,16 @@ class TokenLayout(Config):
 
 
 def _check(specs: Sequence[CodecSpec]) -> None:
-    """Raise ConfigError where two codecs have one name, or share a codebook and differ in its size."""
+    """Raise ConfigError where two codecs have one name, or share a codebook and differ in what its codes mean."""
     sizes: dict[str, int] = {}
+    meanings: dict[str, Any] = {}
     for k, spec in enumerate(specs):
         if any(spec.name == other.name for other in specs[:k]):
             raise ConfigError(f"codec {spec.name!r}", "is there twice", "give one of them another name")
         if sizes.setdefault(spec.codebook, spec.num_codes) != spec.num_codes:
             raise ConfigError(f"codebook {spec.codebook!r}", f"has {sizes[spec.codebook]} codes and {spec.num_codes} of "
                               f"{spec.name!r}", "give codecs of different sizes codebooks of their own")
+        meaning = spec.slots.fields if spec.slots else (spec.shape, spec.codebooks)
+        if meanings.setdefault(spec.codebook, meaning) != meaning:
+            raise ConfigError(f"codebook {spec.codebook!r}", f"means other things in {spec.name!r} than in another codec",
+                              "give codecs that differ codebooks of their own")

@@ -344,18 +344,24 @@ class Service:
             return answers.speak(sentence, wish.language, self._sampling(wish), wish.seed, told)
 
         async with self._tokens(ask) as (ids, made):
-            stream = audio.stream()
+            stream = audio.stream() if hasattr(audio, "stream") else None  # else nothing can be heard before the end
             async for batch in _some(ids, lo, hi):
-                parts.append(await self.aside(stream.send, batch))
-                if len(parts[-1]):
-                    yield Sound(parts[-1])
-            parts.append(await self.aside(stream.end))
+                if stream:
+                    parts.append(await self.aside(stream.send, batch))
+                    if len(parts[-1]):
+                        yield Sound(parts[-1])
+            codes = await made
+            parts.append(await self.aside(stream.end) if stream else await self.aside(audio.decode, codes))
             if len(parts[-1]):
                 yield Sound(parts[-1])
-            yield Item("audio", np.concatenate(parts), len(await made), ids.finish, said)
+            yield Item("audio", np.concatenate(parts), len(codes), ids.finish, said)
 
     async def _image(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
         codec, shown = self.model.codecs["image"], 0
+        if codec.spec.slots is None:  # nothing can be shown before the end
+            async for event in self._whole(context, wish, _):
+                yield event
+            return
         gates = codec.spec.slots.slot_gates
         stops = sorted({gate for gate in gates if gate is not None})  # where an object begins, all before it is known
         async with self._tokens(self._make(context, wish)) as (ids, made):

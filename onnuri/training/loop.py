@@ -24,14 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from onnuri.config import Config
-from onnuri.model.loss import LossParts
+from onnuri.model.loss import LossParts, Ratio
 from onnuri.training.checkpoint import restore, store
 from onnuri.training.metrics import Metrics, Progress
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import backward, backward_and_step, total_weight
 
-Figures = Mapping[str, Tensor | float]
-"""of a step, for the log"""
+Figures = Mapping[str, Tensor | float | Ratio]
+"""of a batch, for the log"""
 
 
 class Task(Protocol):
@@ -64,8 +64,8 @@ class Watching(Protocol):
     def watching(self) -> AbstractContextManager[None]:
         """Count while this lasts: through the step's forward and backward passes."""
 
-    def after_step(self) -> None:
-        """Apply what was counted."""
+    def after_step(self, norm: Tensor) -> None:
+        """Apply what was counted, unless the norm of all gradients [] is not finite and the optimizer left the step out."""
 
 
 class LoopConfig(Config):
@@ -110,6 +110,8 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
         while not stop and (done := share_done(config, step, spent)) < 1:
             began = time.perf_counter()
             figures = _step(task, optimizer, config, step, rate(step, done, config))
+            if (step + 1) % config.log_every == 0:
+                float(figures["grad_norm"])  # a device's work counts as training: waited for here, not where it is logged
             took = time.perf_counter() - began
             step, spent = step + 1, spent + took
             metrics.add(took, figures)
@@ -149,17 +151,23 @@ def _step(task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: 
                 backward(parts, total)
         norm = backward_and_step(task.module, parts, optimizer, lr, config.clip, total)
     if isinstance(task, Watching):
-        task.after_step()
+        task.after_step(norm)
     return {"lr": lr, "grad_norm": norm, "loss": sum(sums[1:], start=sums[0]) / total, **_means(every)}
 
 
 def _means(every: list[Figures]) -> dict[str, Tensor | float]:
-    """Return the means of what micro-batches told, each over those that told it; tokens are added."""
-    told: dict[str, list[Tensor | float]] = {}
+    """Return the means of what micro-batches told, each over those that told it; sums and weights, and tokens, are added."""
+    told: dict[str, list[Any]] = {}
     for figures in every:
         for name, value in figures.items():
             told.setdefault(name, []).append(value)
-    return {name: sum(values[1:], start=values[0]) / (1 if name == "tokens" else len(values)) for name, values in told.items()}
+    means: dict[str, Tensor | float] = {}
+    for name, values in told.items():
+        if isinstance(values[0], Ratio):
+            means[name] = sum(v.sum for v in values) / sum(v.weight for v in values)
+        else:
+            means[name] = sum(values) / (1 if name == "tokens" else len(values))
+    return means
 
 
 @contextmanager

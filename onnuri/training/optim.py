@@ -103,9 +103,9 @@ class Optimizers:
         groups = [{"params": same, "weight_decay": decay} for params, decay in ((matrices, weight_decay), (vectors, 0.0))
                   for same in _by_mesh(params)]
         # fused where sharded or on a GPU: one kernel per group, a step count that is never read back, and updates that skip
-        fused = any(isinstance(p, DTensor) or p.is_cuda for _, p in named) or None
+        self.fused = any(isinstance(p, DTensor) or p.device.type not in ("cpu", "meta") for _, p in named) or None
         self.each: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)]
+            torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=self.fused)]
         if inner:
             self.each.append(Muon(inner, lr=learning_rate, weight_decay=weight_decay))
 
@@ -129,5 +129,9 @@ class Optimizers:
         return {str(k): o.state_dict() for k, o in enumerate(self.each)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state, of this machine or another: which kernels update is this one's choice, not the state's."""
         for k, optimizer in enumerate(self.each):
-            optimizer.load_state_dict(state[str(k)])
+            saved = state[str(k)]
+            if not isinstance(optimizer, Muon):
+                saved = {**saved, "param_groups": [{**group, "fused": self.fused} for group in saved["param_groups"]]}
+            optimizer.load_state_dict(saved)

@@ -12,11 +12,17 @@ from transformers import Emu3VQVAE, MimiModel
 
 from onnuri.codecs import registry
 from onnuri.codecs.flatten import frames_to_sequence, grid_to_sequence, sequence_to_frames, sequence_to_grid
+from onnuri.codecs.image import ImageCodec
+from onnuri.codecs.mimi import MimiCodec
 from onnuri.codecs.spec import CodecSpec, Grid, Stream
+from onnuri.codecs.video import VideoCodec
+from onnuri.codecs.visual import image_spec
 from onnuri.errors import ConfigError
 
 EMU3, MIMI = small_emu3(), small_mimi()
 CODECS = [EMU3, MIMI]
+ELSEWHERE = {"bpe", "object_image", "object_video", "object_shape", "mel", "tokenizer"}
+"""under contract in test_contract.py, and the tokenizer of others in model/test_base.py"""
 
 
 def item(codec, seed=0):
@@ -138,7 +144,32 @@ def test_features_say_every_code():
     assert features.shape == (EMU3.num_codes, 3) and bool(features.isfinite().all()) and MIMI.code_features() is None
 
 
+def test_every_line_of_the_registry_is_under_contract():
+    assert ELSEWHERE | {codec.spec.codec for codec in CODECS} == set(registry.CODECS)
+
+
+def test_codecs_of_one_folder_with_networks_of_their_own_are_refused(tmp_path):
+    """The second would be written over the first."""
+    one, other = ImageCodec(), ImageCodec(spec=image_spec().replace(name="photo"))
+    with pytest.raises(ConfigError, match="codec 'photo': has other networks than another of codebook 'visual'; give"):
+        registry.save({"image": one, "photo": other}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_codebooks_than_the_weights_have_are_refused():
+    with pytest.raises(ConfigError, match="codebooks 6: is not 1 to 4, which the weights have; give"):
+        MimiCodec(MIMI.config.replace(codebooks=6))
+
+
+def test_a_video_codec_alone_comes_back(tmp_path):
+    video = VideoCodec().eval()
+    registry.save({"video": video}, tmp_path)
+    (again,) = registry.load(tmp_path).values()
+    for one, other in zip(video.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)  # stored in 16 bits
+
+
 def test_an_unknown_codec_is_one_line():
-    with pytest.raises(ConfigError, match="codec 'vqgan': is not known; use one of bpe, object_image"):
+    with pytest.raises(ConfigError, match="codec 'vqgan': is not known; use one of bpe, tokenizer, object_image"):
         registry.codec_class("vqgan")
     assert all(registry.codec_class(name) for name in registry.CODECS)

@@ -51,6 +51,7 @@ def of_2_11(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False
     return kernel(query, key, value, cu_seq_q, 1 / math.sqrt(query.shape[-1]), (-1, 0), False)
 
 
+TRIAL = (torch.device("cpu"), torch.bfloat16, (4, 2, 24, 16))
 SHAPES = [{}, {"kv_heads": 2}, {"values": 5}, {"size": 6, "values": 11, "kv_heads": 1}]
 
 
@@ -65,7 +66,7 @@ def test_a_packed_row_is_its_sequences_alone_and_so_are_its_gradients(monkeypatc
         monkeypatch.setattr(attention, "_kernel", lambda: version)
         if window and version is of_2_11:
             attention.varlen_works.cache_clear()
-            assert not attention.varlen_works(torch.device("cpu"), True)
+            assert not attention.varlen_works(*TRIAL, True)
             return
         made = attention.varlen(*tensors, scaling, LENGTHS, window)
     expected = alone(*tensors, scaling, window)
@@ -85,8 +86,8 @@ def test_without_lengths_a_row_is_one_sequence():
 
 def test_a_kernel_that_fails_is_not_used(monkeypatch):
     attention.varlen_works.cache_clear()
-    assert not attention.varlen_works(torch.device("cpu"), False)  # it has no CPU kernel
+    assert not attention.varlen_works(*TRIAL, False)  # it has no CPU kernel
     attention.varlen_works.cache_clear()
     monkeypatch.setattr(attention, "_kernel", lambda: lambda *tensors, scale=None, window_size=None, enable_gqa=None: tensors[0])
-    assert attention.varlen_works(torch.device("cpu"), True)
+    assert attention.varlen_works(*TRIAL, True)
     attention.varlen_works.cache_clear()

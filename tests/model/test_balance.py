@@ -128,3 +128,19 @@ def test_recomputation_changes_no_gradient_and_counts_nothing_twice(name, how):
         if gradient is not None:
             torch.testing.assert_close(again[n], gradient, rtol=1e-12, atol=1e-15, msg=n)
     assert len(loads_one) == len(loads_other) and all(map(torch.equal, loads_one, loads_other))
+
+
+def test_padding_is_no_load_and_a_step_that_was_left_out_moves_nothing():
+    """The same real tokens with and without padding behind them count the same; a norm that is not finite leaves the bias."""
+    ids = torch.randint(0, 64, (1, 40), generator=torch.Generator().manual_seed(4))
+    loads = []
+    for row, tokens in ((ids, None), (torch.cat([ids, torch.zeros(1, 24, dtype=torch.long)], 1), 40)):
+        model = built("axk1")
+        balance = Balance(model)
+        balance.tokens = tokens
+        with balance.watching():
+            model.model(input_ids=row)
+        loads.append(list(balance.loads.values()))
+        balance.apply(torch.tensor(float("nan")))
+        assert not bias_of(model).any()
+    assert all(map(torch.equal, *loads))

@@ -154,3 +154,24 @@ def test_a_grids_fields_weigh_as_the_table_says():
     assert weights == pytest.approx([0.0, 0.05, *(0.5 * w for w in body), 0.05, 0.05])
     _, told, _ = sequence_ids([segment("text", np.random.default_rng(0), 0.5)], LAYOUT, by_twos)
     assert told == pytest.approx([0.0, 0.05, 0.5, *[0.5] * 12, 0.5, 0.05])  # the language and the end are told with the item
+
+
+def test_a_row_without_targets_has_a_loss_of_nothing_that_can_be_gone_back_through():
+    """Other ranks wait for its backward pass."""
+    torch.manual_seed(0)
+    model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=1, heads=2, hidden=32).build()
+    row = pack(lambda: ([5, 6, 7], [0.0, 0.0, 0.0], [0, 0, 0]), 8, LAYOUT.special("<pad>"))
+    loss = omni_loss(model, LAYOUT.candidate_sets(), row)
+    loss.sum.backward()
+    assert float(loss.sum.detach()) == float(loss.weight) == 0.0 and not loss.by_modality.any()
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_sums_of_sixteen_bits_are_kept_in_thirty_two():
+    torch.manual_seed(0)
+    rng = np.random.default_rng(1)
+    model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=1, heads=2, hidden=32).build().to(torch.bfloat16)
+    row = pack(lambda: sequence_ids([segment("text", rng)], LAYOUT, by_twos), 600, LAYOUT.special("<pad>"))
+    loss = omni_loss(model, LAYOUT.candidate_sets(), row)
+    assert loss.sum.dtype == loss.by_modality.dtype == torch.float32
+    torch.testing.assert_close(loss.by_modality.sum(0), torch.stack([loss.sum, loss.weight]).detach())

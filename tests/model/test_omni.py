@@ -17,6 +17,7 @@ from onnuri.codecs import registry, visual
 from onnuri.codecs import shape as shape_codec
 from onnuri.codecs import video as video_codec
 from onnuri.codecs.audio import AudioCodec
+from onnuri.codecs.emu3 import Emu3Codec
 from onnuri.codecs.image import ImageCodec
 from onnuri.codecs.shape import ShapeCodec
 from onnuri.codecs.text import TextCodec
@@ -25,6 +26,7 @@ from onnuri.errors import ConfigError, WeightsError
 from onnuri.modality import MEDIA
 from onnuri.model import token_layout
 from onnuri.model.backbone import BackboneConfig
+from onnuri.model.notice import notices
 from onnuri.model.objective import start_from_features
 from onnuri.model.omni import OmniModel, hashes_of, load_codecs, new_layout
 from onnuri.world import image, shape
@@ -269,3 +271,30 @@ def test_two_codecs_of_a_medium_in_one_model_come_back_from_its_folder(codecs, f
     read = again.layout.segments(again.prompt([("emu3", picture), ("image", picture)], "text", "en"))
     assert [name for name, _, _ in read] == ["emu3", "image", "text"]
     assert (read[0][2] == every["emu3"].encode(picture)).all()
+
+
+def test_a_codec_too_long_for_the_model_is_refused_and_a_long_one_leaves_room_for_the_others(codecs, tmp_path):
+    config = small_emu3().config
+    for side, fits in ((44, True), (46, False)):
+        every = {**codecs, "emu3": Emu3Codec(config.replace(max_height=side, max_width=side)).eval()}
+        layout = new_layout(every)
+        network = BackboneConfig(vocabulary=layout.size, width=32, layers=1, heads=2, hidden=32).build()
+        if not fits:
+            with pytest.raises(ConfigError, match="codec 'emu3' of up to 2118 codes: does not fit the 2048 positions"):
+                OmniModel(network, every, layout)
+            continue
+        model = OmniModel(network, every, layout)
+        assert model.answers.room == OmniModel(network, codecs).answers.room == 1280
+        assert model.generate("image", text="a red cube").shape == (128, 128, 3)
+        with pytest.raises(ConfigError, match="leave no room for an answer of 'emu3', 94 at most fit"):
+            model.generate("emu3", [("text", "a red sphere " * 60)])
+
+
+def test_notices_of_a_second_codec_are_those_of_its_medium(model):
+    photo = ImageCodec(model.codecs["image"].config, model.codecs["image"].visual,
+                       model.codecs["image"].spec.replace(name="photo")).eval()
+    every = {**model.codecs, "photo": photo}
+    picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3)).astype(np.uint8)
+    for name in ("image", "photo"):
+        codes = every[name].encode(picture)
+        assert notices([], [(name, picture, codes)], every, "en") == notices([], [("image", picture, codes)], model.codecs, "en")

@@ -85,4 +85,8 @@ def test_codecs_that_cannot_stand_side_by_side_are_refused():
     with pytest.raises(ConfigError, match="codec 'image': is there twice; give"):
         TokenLayout.of([*specs, specs[1]])
     with pytest.raises(ConfigError, match="codebook 'visual': has 3311 codes and 7 of 'more'; give"):
-        TokenLayout.of([*specs, specs[1].replace(name="more", codebooks=(7,))])
+        TokenLayout.of([*specs, specs[1].replace(name="more", shape=specs[0].shape, codebooks=(7,))])
+    with pytest.raises(ConfigError, match="codebook 'visual': means other things in 'more' than in another codec; give"):
+        TokenLayout.of([*specs, specs[1].replace(name="more", shape=specs[0].shape)])
+    with pytest.raises(ConfigError, match="a token layout: needs a codec 'text'; give"):
+        TokenLayout.of(specs[1:])

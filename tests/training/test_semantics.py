@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from onnuri.model.loss import LossParts
+from onnuri.model.loss import LossParts, Ratio
 from onnuri.training import checkpoint, loop, step
 from onnuri.training.loop import LoopConfig, fit, rate, read_metrics
 from onnuri.training.optim import Optimizers
@@ -199,7 +199,8 @@ def test_what_a_task_counts_in_a_step_is_applied_after_the_optimizer(tmp_path):
             self.before = self.module.weight.detach().clone()
             return super().loss(batch)
 
-        def after_step(self):
+        def after_step(self, norm):
+            assert float(norm) > 0
             events.append("applied" if not torch.equal(self.module.weight, self.before) else "too early")
 
     fit(Counts(), LoopConfig(steps=1, warmup_steps=0, decay=0.0), tmp_path)
@@ -224,7 +225,8 @@ class Uneven:
 
     def loss(self, batch):
         rows, weights = batch
-        return LossParts((self.module(rows)[:, 0].square() * weights).sum(), weights.sum()), {}
+        parts = LossParts((self.module(rows)[:, 0].square() * weights).sum(), weights.sum())
+        return parts, {"loss": Ratio(parts.sum.detach(), parts.weight), "tokens": float(len(rows)), "told": 1.0}
 
 
 def test_micro_batches_of_uneven_weight_are_one_batch(tmp_path):
@@ -234,7 +236,9 @@ def test_micro_batches_of_uneven_weight_are_one_batch(tmp_path):
         task = Uneven(rows)
         fit(task, LoopConfig(steps=3, micro_batches=micro_batches, clip=0.3, log_every=1), tmp_path / f"{rows}")
         weights.append([p.detach().clone() for p in task.module.parameters()])
-        losses = [line["loss"] for line in read_metrics(tmp_path / f"{rows}")]
+        lines = read_metrics(tmp_path / f"{rows}")
+        assert all(line["tokens"] == 4 and line["told"] == 1 for line in lines)
+        losses = [line["loss"] for line in lines]
         assert losses == pytest.approx([line["loss"] for line in read_metrics(tmp_path / "4")], abs=1e-6)
     for other in weights[1:]:
         for p, q in zip(weights[0], other, strict=True):
@@ -270,3 +274,20 @@ def test_an_update_that_is_skipped_without_a_look_changes_nothing(muon):
             other.step(1e-2)
     for p, q in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p, q)
+
+
+def test_a_state_of_another_machine_goes_on_with_this_ones_kernels():
+    """A state that was written on a CPU says "not fused"; where updates are fused it is fused all the same, and skips."""
+    net, there = small_net(), small_net()
+    written = Optimizers(net, False, 1e-2, 0.3, (0.8, 0.9))
+    take(net, net(torch.ones(2, 6)).square().sum(), written, 1e-2, 1.0)
+    optimizer = Optimizers(there, False, 1e-2, 0.3, (0.8, 0.9))
+    groups = [{"params": g["params"], "weight_decay": g["weight_decay"]} for g in optimizer.each[0].param_groups]
+    optimizer.fused, optimizer.each[0] = True, torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True)
+    optimizer.load_state_dict(written.state_dict())
+    assert {group["fused"] for group in optimizer.each[0].param_groups} == {True}
+    for p in there.parameters():
+        p.grad = torch.full_like(p, math.nan)
+    before = [p.detach().clone() for p in there.parameters()]
+    optimizer.step(1e-2, skip=torch.tensor(True))
+    assert all(torch.equal(p, q) for p, q in zip(there.parameters(), before, strict=True))
