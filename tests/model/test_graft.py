@@ -5,7 +5,7 @@ import torch
 from onnuri.codecs.text import TextCodec
 from onnuri.model.backbone import BackboneConfig, embedding
 from onnuri.model.graft import graft, spelled
-from onnuri.model.omni import new_layout
+from onnuri.model.omni import OmniModel, new_layout
 
 
 def test_what_was_learned_stays(model):
@@ -34,3 +34,19 @@ def test_what_was_learned_stays(model):
         a = network(input_ids=torch.tensor([picture])).logits[0, -1, slice(*layout.span("visual"))]
         b = model.network(input_ids=torch.tensor([before])).logits[0, -1, slice(*model.layout.span("visual"))]
     assert torch.allclose(a, b.float(), atol=1e-3)
+
+
+def test_new_special_tokens_begin_where_text_does_and_codes_of_no_old_codec_stay_random(model):
+    """A model without tokens that say what is asked is carried into one that has them."""
+    torch.manual_seed(1)
+    layout = new_layout(model.codecs)
+    small = {"width": 16, "layers": 1, "heads": 1, "hidden": 16}
+    old = OmniModel(BackboneConfig(vocabulary=layout.size, **small).build(), model.codecs, layout)
+    wider = new_layout(model.codecs, True)
+    network = BackboneConfig(vocabulary=wider.size, **small).build()
+    graft(old, network, wider, model.codecs["text"], seed=5)
+    source, rows = embedding(old.network).detach(), embedding(network).detach()
+    random = torch.randn(rows.shape, generator=torch.Generator().manual_seed(5)) * float(source.std()) * 0.5
+    for token, id in wider.special_ids.items():
+        known = source[layout.special(token)] if token in layout.special_ids else random[id] + source[layout.special("<|text|>")]
+        torch.testing.assert_close(rows[id], known, msg=token)

@@ -298,3 +298,9 @@ def test_notices_of_a_second_codec_are_those_of_its_medium(model):
     for name in ("image", "photo"):
         codes = every[name].encode(picture)
         assert notices([], [(name, picture, codes)], every, "en") == notices([], [("image", picture, codes)], model.codecs, "en")
+
+
+def test_what_is_longer_than_its_codec_says_is_cut(made):
+    """A long text by its tokens: what is read is as long as what is written at most."""
+    most = made.layout.spec("text").max_codes
+    assert len(made.codecs["text"].encode("a red sphere " * 200)) > most == len(made.encode("text", "a red sphere " * 200))

@@ -103,3 +103,11 @@ def test_products_are_those_of_the_network(task):
     scores = sum(3 * b.count * b.attention.score_flops(b.attention.seen(7)) for b in a.blocks)
     assert counted / tokens == pytest.approx(a.flops_per_token(7) - scores - 6 * a.embedding())
     assert sum(rows for rows, _ in machine.scored(task, task.batch(0))) == int((task.batch(0).weights > 0).sum())
+
+
+def test_what_fills_a_row_up_is_no_token_and_no_load(task):
+    batch = task.batch(0)
+    _, figures = task.loss(batch)
+    real = int((batch.ids != task.layout.special("<pad>")).sum())
+    assert 0 < batch.padding == batch.ids.numel() - real == int(batch.lengths[-1])
+    assert task.balance.tokens == figures["tokens"] == real

@@ -291,3 +291,13 @@ def test_a_state_of_another_machine_goes_on_with_this_ones_kernels():
     before = [p.detach().clone() for p in there.parameters()]
     optimizer.step(1e-2, skip=torch.tensor(True))
     assert all(torch.equal(p, q) for p, q in zip(there.parameters(), before, strict=True))
+
+
+def test_every_micro_batch_draws_random_numbers_of_its_own(tmp_path):
+    """Those that it would draw as a step of its own: how batches are put together changes no dropout."""
+    drawn = []
+    for steps, micro_batches in ((6, 1), (3, 2)):
+        task = Masks()
+        fit(task, LoopConfig(steps=steps, micro_batches=micro_batches), tmp_path / str(micro_batches))
+        drawn.append(task.drawn)
+    assert drawn[0] == drawn[1] and len({tuple(numbers) for numbers in drawn[0]}) == 6
