@@ -8,6 +8,7 @@ transformers reads, with the same logits.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,24 @@ def extend(folder: Path, specs: Any, tasks: bool = False, multiple: int = 128) -
 
 
 def save_base(model: nn.Module, tokenizer: Any, layout: TokenLayout, folder: Path) -> None:
-    """Write a model as transformers does, in its own type, with its tokenizer and the layout beside it."""
+    """Write a model as transformers does, in its own type, with its tokenizer and the layout beside it; whole or not at all.
+
+    Raises ConfigError where the folder cannot be written.
+    """
     whole: Any = model
-    folder.mkdir(parents=True, exist_ok=True)
-    whole.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    layout.save(folder / LAYOUT)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        whole.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        layout.save(part / LAYOUT)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise ConfigError(str(folder), f"cannot be written ({error.strerror})", "give another folder") from None
 
 
 def layout_of(folder: Path) -> TokenLayout:

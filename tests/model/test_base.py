@@ -1,6 +1,8 @@
 """Small random language models, written by transformers: codes are added, some steps are trained, and plain transformers reads
 the folder again with the same logits. No family is named in the library."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,7 @@ def test_codes_are_added_trained_saved_and_read_by_plain_transformers(tmp_path, 
     model.eval()
     with torch.no_grad():
         assert torch.equal(plain(input_ids=batch).logits, model(input_ids=batch).logits)
-    assert layout_of(tmp_path / "after") == layout
+    assert layout_of(tmp_path / "after") == layout and not list(tmp_path.glob(".*"))
     again = load_base(tmp_path / "after", layout)
     assert all(torch.equal(p, q) for p, q in zip(again.parameters(), model.parameters(), strict=True))
     kept = AutoTokenizer.from_pretrained(tmp_path / "after")
@@ -156,5 +158,7 @@ def test_what_cannot_be_a_base_is_one_line(tmp_path):
         TokenLayout.extend(tokenizer(), 320, [SPECS[0].replace(name="text")])
     with pytest.raises(WeightsError, match="is no token layout"):
         layout_of(tmp_path)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        save_base(load_base(AutoConfig.for_model("mistral", **SMALL)), tokenizer(), small, Path("/dev/null/model"))
     with pytest.raises(WeightsError, match="holds no tokenizer or configuration"):
         extend(tmp_path / "nothing", SPECS)
