@@ -183,7 +183,11 @@ def main(what: tyro.conf.Positional[Literal["write", "check", "one"]], only: tup
     if what == "one":
         print(json.dumps(PARTS[parts[0]]()))
         return
-    golden = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    try:
+        golden = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    except ValueError:
+        print(f"{RESULT}: is no JSON; take it from git again, or delete it and run `golden.py write`", file=sys.stderr)
+        raise SystemExit(2) from None
     if what == "check" and (missing := [part for part in parts if part not in golden]):
         print(f"{RESULT}: has no {', '.join(missing)}; run `golden.py write` on the commit before", file=sys.stderr)
         raise SystemExit(2)

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 import onnuri
 from onnuri.codecs import registry
 from onnuri.codecs.text import text_spec
+from onnuri.errors import OnnuriError
 from onnuri.modality import MEDIA
 from onnuri.model.omni import FORMAT, check, hashes_of
 from onnuri.model.token_layout import TokenLayout
@@ -26,11 +27,14 @@ from onnuri.model.token_layout import TokenLayout
 def main(folder: tyro.conf.Positional[Path]) -> None:
     """Migrate a model's folder in place."""
     path = folder / "onnuri.json"
-    about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        about = check(folder)  # what is damaged is refused, not written down as sound
+    except OnnuriError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
     if about.get("format") != 1:
         print(f"{folder}: has format {about.get('format')!r}; only folders of format 1 are migrated", file=sys.stderr)
         raise SystemExit(2)
-    check(folder)  # what is damaged is refused, not written down as sound
     _, *specs = registry.read_specs(onnuri.WEIGHTS / "laptop" / "codecs", MEDIA)
     text = text_spec(int(Tokenizer.from_file(str(folder / "codecs/text/tokenizer.json")).get_vocab_size()))
     for spec in (text, *specs):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: bytes and JSON under a temporary name, then renamed. Knows no format of a medium.
+"""Files and folders that are whole or not there: written under a temporary name, then renamed. Knows no format of a medium.
 
 Imports nothing slow, so that a command that prints a table starts at once.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onnuri.errors import MediaError
+from onnuri.errors import ConfigError, MediaError
 
 
 def write_bytes(data: bytes, path: Path) -> None:
@@ -36,6 +38,26 @@ def write_bytes(data: bytes, path: Path) -> None:
 def write_json(value: Any, path: Path, indent: int = 1) -> None:
     """The same of JSON values."""
     write_bytes((json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode(), path)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, which then takes the place of `folder`: whole or not at all.
+
+    Raises ConfigError where it cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    except OSError as error:
+        raise ConfigError(str(folder), f"cannot be written ({error.strerror})", "give another folder") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def check_place(path: Path | None) -> None:

@@ -51,16 +51,6 @@ class Modality:
     carries: frozenset[Attribute]
     """attributes of a scene that the medium can show"""
 
-    @property
-    def open(self) -> str:
-        """Return the token before an item."""
-        return f"<|{self.name}|>"
-
-    @property
-    def close(self) -> str:
-        """Return the token after an item."""
-        return f"<|/{self.name}|>"
-
 
 _ALL = frozenset(ATTRIBUTES)
 _STILL = _ALL - {"motion"}

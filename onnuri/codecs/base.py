@@ -72,14 +72,14 @@ class Codec(nn.Module, ABC):
                    for k, v in _own(self.state_dict()).items()}, folder / "model.safetensors")
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None, beside: Sequence[Codec] = ()) -> Self:
+    def load(cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()) -> Self:
         """Return the codec that `save` wrote, in fp32 and evaluation mode.
 
-        `name`: of the codec, whose spec the folder holds; without it, the medium's. `beside`: codecs that were loaded from the
-        same folder, whose networks may be this one's too.
+        `spec`: that the folder holds; without it, the one of the medium's name is read. `beside`: codecs that were loaded from
+        the same folder, whose networks may be this one's too.
         """
         config = cls.Config.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        codec = cls(config, spec=CodecSpec.read_beside(folder, name or cls.medium))  # type: ignore[call-arg]
+        codec = cls(config, spec=spec or CodecSpec.read_beside(folder, cls.medium))  # type: ignore[call-arg]
         state = load_file(folder / "model.safetensors")
         codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
         return codec.eval().requires_grad_(False)

@@ -1,13 +1,13 @@
 """Emu3's image tokenizer (Wang et al. 2024, arXiv 2409.18869), as transformers has it: pictures of any shape to a grid of codes.
 
 Knows nothing of objects or words. A picture is scaled so that both sides are whole cells, and no more of them than the
-spec allows. Weights come from `published`, by a path or an id of the hub, or are random.
+spec allows.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,17 +15,18 @@ from PIL import Image
 from torch import Tensor
 
 from onnuri import config
-from onnuri.codecs.base import Codec
 from onnuri.codecs.flatten import grid_to_sequence, sequence_to_grid
+from onnuri.codecs.foreign import ForeignCodec
 from onnuri.codecs.spec import CodecSpec, Grid
 from onnuri.modality import Medium
 
 
-class Emu3Codec(Codec):
+class Emu3Codec(ForeignCodec):
     """uint8 [H, W, 3] ↔ 2 + h · w codes: height, width, and a code for each cell of 8 × 8 pixels (of the published weights)."""
 
     medium: ClassVar[Medium] = "image"
-    storage: ClassVar[torch.dtype | None] = None
+    network_class: ClassVar[str] = "Emu3VQVAE"
+    registered: ClassVar[str] = "emu3"
 
     class Config(config.Config):
         values: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -34,26 +35,12 @@ class Emu3Codec(Codec):
         """cells"""
         max_width: int = 64
 
-    def __init__(self, settings: Any = None, spec: CodecSpec | None = None, name: str = "emu3") -> None:
-        from transformers import Emu3VQVAE, Emu3VQVAEConfig
-
-        settings = settings or self.Config()
-        network_config = Emu3VQVAEConfig(**settings.values)
-        super().__init__(settings, spec or CodecSpec(
-            name=name, codec="emu3", modality="image", codebook=name, codebooks=(network_config.codebook_size,),
-            shape=Grid(max_height=settings.max_height, max_width=settings.max_width),
-            max_codes=2 + settings.max_height * settings.max_width))
-        self.network: Any = Emu3VQVAE(network_config).eval()
-
-    @classmethod
-    def published(cls, path_or_id: str, name: str = "emu3", **limits: int) -> Self:
-        """Return the codec with weights of a folder of transformers', or of the hub where there is a network."""
-        from transformers import Emu3VQVAE
-
-        network = Emu3VQVAE.from_pretrained(path_or_id)
-        codec = cls(cls.Config(values=network.config.to_diff_dict(), **limits), name=name)
-        codec.network.load_state_dict(network.state_dict())
-        return codec.eval().requires_grad_(False)  # type: ignore[return-value]
+    @staticmethod
+    def new_spec(settings: Any, network_config: Any, name: str) -> CodecSpec:
+        """Return the spec of a codec that is not loaded."""
+        return CodecSpec(name=name, codec="emu3", modality="image", codebook=name, codebooks=(network_config.codebook_size,),
+                         shape=Grid(max_height=settings.max_height, max_width=settings.max_width),
+                         max_codes=2 + settings.max_height * settings.max_width)
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
@@ -66,7 +53,7 @@ class Emu3Codec(Codec):
         pictures = []
         for sequence in codes:
             cells = torch.from_numpy(sequence_to_grid(self.spec, sequence))
-            made: Tensor = self.network.decode(cells[None].to(self._device))[0]
+            made: Tensor = self.network.decode(cells[None].to(self.device))[0]
             pictures.append(((made.float() + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy())
         return pictures
 
@@ -78,7 +65,7 @@ class Emu3Codec(Codec):
             picture = np.asarray(resized)
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float()[None] / 127.5 - 1
         sizes = torch.tensor([[height, width]])
-        cells: Tensor = self.network.encode(pixels.to(self._device), sizes).image_tokens[0]
+        cells: Tensor = self.network.encode(pixels.to(self.device), sizes).image_tokens[0]
         return cells.cpu().numpy().astype(np.int64)
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
@@ -87,10 +74,6 @@ class Emu3Codec(Codec):
         cell = self.network.vision_spatial_factor
         scale = min(1.0, self.spec.shape.max_height * cell / height, self.spec.shape.max_width * cell / width)
         return max(1, round(height * scale / cell)) * cell, max(1, round(width * scale / cell)) * cell
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.network.parameters()).device
 
     def code_features(self) -> Tensor:
         """Return what every code says in numbers, float32 [codes, F]: the codebook's vectors; one number for sizes."""

@@ -1,13 +1,13 @@
 """Mimi (Défossez et al. 2024, arXiv 2410.00037), as transformers has it: any sound to several codes a frame, 12.5 frames a second.
 
 Knows nothing of words. Codebooks stand in a delay pattern, so that a language model writes a frame's coarse code before its
-fine ones. Weights come from `published`, by a path or an id of the hub, or are random.
+fine ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import soxr
@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 
 from onnuri import config
-from onnuri.codecs.base import Codec
 from onnuri.codecs.flatten import frames_to_sequence, sequence_to_frames
+from onnuri.codecs.foreign import ForeignCodec
 from onnuri.codecs.spec import CodecSpec, Stream
 from onnuri.errors import ConfigError
 from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Medium
 
 
-class MimiCodec(Codec):
+class MimiCodec(ForeignCodec):
     """float32 [T] at 16 kHz ↔ 12.5 · Q codes a second (of the published weights)."""
 
     medium: ClassVar[Medium] = "audio"
-    storage: ClassVar[torch.dtype | None] = None
+    network_class: ClassVar[str] = "MimiModel"
+    registered: ClassVar[str] = "mimi"
 
     class Config(config.Config):
         values: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -36,29 +37,16 @@ class MimiCodec(Codec):
         seconds: float = HEARD_SECONDS
         """of the longest sound"""
 
-    def __init__(self, settings: Any = None, spec: CodecSpec | None = None, name: str = "mimi") -> None:
-        from transformers import MimiConfig, MimiModel
-
-        settings = settings or self.Config()
-        network_config = MimiConfig(**settings.values)
+    @staticmethod
+    def new_spec(settings: Any, network_config: Any, name: str) -> CodecSpec:
+        """Return the spec of a codec that is not loaded. Raises ConfigError for more codebooks than the network has."""
         hz, books = network_config.frame_rate, settings.codebooks
         if not 1 <= books <= network_config.num_quantizers:
             raise ConfigError(f"codebooks {books}", f"is not 1 to {network_config.num_quantizers}, which the weights have",
                               "give a number within")
-        super().__init__(settings, spec or CodecSpec(
-            name=name, codec="mimi", modality="audio", codebook=name, codebooks=(network_config.codebook_size,) * books,
-            shape=Stream(hz=hz * books), flatten="delay", max_codes=int(settings.seconds * hz) * books))
-        self.network: Any = MimiModel(network_config).eval()
-
-    @classmethod
-    def published(cls, path_or_id: str, name: str = "mimi", **limits: Any) -> Self:
-        """Return the codec with weights of a folder of transformers', or of the hub where there is a network."""
-        from transformers import MimiModel
-
-        network = MimiModel.from_pretrained(path_or_id)
-        codec = cls(cls.Config(values=network.config.to_diff_dict(), **limits), name=name)
-        codec.network.load_state_dict(network.state_dict())
-        return codec.eval().requires_grad_(False)  # type: ignore[return-value]
+        return CodecSpec(name=name, codec="mimi", modality="audio", codebook=name,
+                         codebooks=(network_config.codebook_size,) * books, shape=Stream(hz=hz * books),
+                         flatten="delay", max_codes=int(settings.seconds * hz) * books)
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
@@ -77,20 +65,16 @@ class MimiCodec(Codec):
             return np.zeros((0, books), np.int64)
         rate = self.network.config.sampling_rate
         resampled = torch.from_numpy(soxr.resample(np.asarray(samples, np.float32), AUDIO_HZ, rate))
-        found: Tensor = self.network.encode(resampled[None, None].to(self._device), num_quantizers=books).audio_codes
+        found: Tensor = self.network.encode(resampled[None, None].to(self.device), num_quantizers=books).audio_codes
         return found[0].T.cpu().numpy().astype(np.int64)
 
     def _sound(self, frames: np.ndarray) -> np.ndarray:
         """Return the sound float32 [T] at 16 kHz of codes [T, Q]."""
         if not len(frames):
             return np.zeros(0, np.float32)
-        made = self.network.decode(torch.from_numpy(frames.T.copy())[None].to(self._device)).audio_values[0, 0]
+        made = self.network.decode(torch.from_numpy(frames.T.copy())[None].to(self.device)).audio_values[0, 0]
         samples: np.ndarray = soxr.resample(made.float().cpu().numpy(), self.network.config.sampling_rate, AUDIO_HZ)
         return np.clip(samples, -1, 1).astype(np.float32)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.network.parameters()).device
 
     def code_features(self) -> None:
         """Return None: a code's meaning depends on the codes of its frame before it."""

@@ -63,5 +63,5 @@ def load(folder: Path, first: tuple[str, ...] = ()) -> dict[str, Codec]:
     codecs: dict[str, Codec] = {}
     for spec in read_specs(folder, first):
         beside = [codec for codec in codecs.values() if folder_of(codec.spec) == folder_of(spec)]
-        codecs[spec.name] = codec_class(spec.codec).load(folder / folder_of(spec), spec.name, beside)
+        codecs[spec.name] = codec_class(spec.codec).load(folder / folder_of(spec), spec, beside)
     return codecs

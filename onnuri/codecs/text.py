@@ -109,9 +109,9 @@ class TextCodec(Codec):
         return self.spelling.read(sentence) if self.spelling is not None else Reading(sentence)
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None, beside: Sequence[Codec] = ()) -> Self:
+    def load(cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()) -> Self:
         """Return the codec that `save` wrote. Raises ConfigError where its tokenizer is not the spec's."""
-        tokenizer, spec = Tokenizer.from_file(str(folder / "tokenizer.json")), CodecSpec.read_beside(folder, name or cls.medium)
+        tokenizer, spec = Tokenizer.from_file(str(folder / "tokenizer.json")), spec or CodecSpec.read_beside(folder, cls.medium)
         if spec.num_codes != tokenizer.get_vocab_size():
             raise ConfigError(f"{folder}: a tokenizer of {tokenizer.get_vocab_size()} tokens",
                               f"is not the one of the codec's spec, which has {spec.num_codes}", "fetch or export the folder again")

@@ -53,11 +53,12 @@ class TokenizerCodec(Codec):
         self.tokenizer.save_pretrained(folder)
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None, beside: Sequence[Codec] = ()) -> Self:
+    def load(cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()) -> Self:
         """Return the codec that `save` wrote."""
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True), CodecSpec.read_beside(folder, name or cls.medium))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return cls(tokenizer, spec or CodecSpec.read_beside(folder, cls.medium))
 
     def code_features(self) -> None:
         """Return None: words mean what the language model knows of them."""

@@ -103,10 +103,12 @@ class VideoCodec(ImageCodec):
         self.spec.save_beside(folder)
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None, beside: Sequence[Codec] = ()) -> Self:
+    def load(cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()) -> Self:
         """Return the codec of a folder, with the networks of an image codec that was loaded from it, or its own."""
-        image = next((codec for codec in beside if isinstance(codec, ImageCodec)), None) or super().load(folder, name)
-        return cls(image.config, image.visual, CodecSpec.read_beside(folder, name or cls.medium)).eval()
+        image = next((codec for codec in beside if isinstance(codec, ImageCodec)), None)
+        if image is None:
+            return super().load(folder, spec)
+        return cls(image.config, image.visual, spec or CodecSpec.read_beside(folder, cls.medium)).eval()
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:

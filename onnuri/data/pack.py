@@ -32,6 +32,11 @@ class PackedRow(NamedTuple):
     padding: int = 0
     """ids at the end that no sequence fills"""
 
+    @property
+    def weight(self) -> Tensor:
+        """Return the weight of all targets together [], on the host."""
+        return self.weights[0, 1:].sum()
+
     def to(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Return what a forward pass needs, without waiting for the copy: ids and positions on a device, lengths here."""
         return self.ids.to(device, non_blocking=True), self.positions.to(device, non_blocking=True), self.lengths

@@ -8,7 +8,6 @@ transformers reads, with the same logits.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from onnuri.errors import ConfigError, WeightsError
+from onnuri.files import whole_folder
 from onnuri.model.token_layout import TokenLayout
 
 LAYOUT = "layout.json"
@@ -81,19 +81,10 @@ def save_base(model: nn.Module, tokenizer: Any, layout: TokenLayout, folder: Pat
     Raises ConfigError where the folder cannot be written.
     """
     whole: Any = model
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
+    with whole_folder(folder) as part:
         whole.save_pretrained(part)
         tokenizer.save_pretrained(part)
         layout.save(part / LAYOUT)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise ConfigError(str(folder), f"cannot be written ({error.strerror})", "give another folder") from None
 
 
 def layout_of(folder: Path) -> TokenLayout:

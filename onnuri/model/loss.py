@@ -25,7 +25,7 @@ from onnuri.model.token_layout import CandidateSet
 
 
 class LossParts(NamedTuple):
-    """A loss before it is divided."""
+    """A loss before it is divided: micro-batches' and ranks' sums and weights are added apart."""
 
     sum: Tensor
     """of weight x loss over targets [], differentiable"""
@@ -38,13 +38,6 @@ class LossParts(NamedTuple):
     def mean(self) -> Tensor:
         """Return the loss of this batch alone []."""
         return self.sum / self.weight
-
-
-class Ratio(NamedTuple):
-    """A mean that is not divided yet: micro-batches' sums and weights are added apart."""
-
-    sum: Tensor
-    weight: Tensor | float
 
 
 class TargetGroup(NamedTuple):
@@ -66,7 +59,7 @@ class TargetGroup(NamedTuple):
         return TargetGroup(self.candidates, *moved)
 
 
-def target_groups(sets: Sequence[CandidateSet], ids: Tensor, weights: Tensor, modality_ids: Tensor,
+def target_groups(sets: tuple[CandidateSet, ...], ids: Tensor, weights: Tensor, modality_ids: Tensor,
                   ordinal_weight: float = 1.0) -> list[TargetGroup]:
     """Sort the targets of a packed row by candidate set, on the host: ids, weights and modality ids [T] of a row.
 
@@ -74,15 +67,9 @@ def target_groups(sets: Sequence[CandidateSet], ids: Tensor, weights: Tensor, mo
     leaves it out.
     """
     targets, weights, modality_ids = ids[1:], weights[1:], modality_ids[1:]
-    owner = torch.full((max(each.hi for each in sets),), -1)
-    for k, each in enumerate(sets):
-        owner[each.lo : each.hi] = k
-    for k, each in enumerate(sets):  # an extra id competes in the set that names it, not in its own
-        if each.extra is not None:
-            owner[each.extra] = k
     groups = []
     counted = torch.nonzero(weights > 0)[:, 0]
-    set_of = owner[targets[counted]]
+    set_of = _owners(sets)[targets[counted]]
     for k, each in enumerate(sets):
         rows = counted[set_of == k]
         if not len(rows):
@@ -93,6 +80,18 @@ def target_groups(sets: Sequence[CandidateSet], ids: Tensor, weights: Tensor, mo
         factor = ordinal_weight if each.label_smoothing_sigma else 1.0
         groups.append(TargetGroup(each, rows, labels, weights[rows] * factor, modality_ids[rows]))
     return groups
+
+
+@functools.cache
+def _owners(sets: tuple[CandidateSet, ...]) -> Tensor:
+    """Return the place in `sets` of the one that each id is scored in, int64 [V]; -1 for an id of none."""
+    owners = torch.full((max(each.hi for each in sets),), -1)
+    for k, each in enumerate(sets):
+        owners[each.lo : each.hi] = k
+    for k, each in enumerate(sets):  # an extra id competes in the set that names it, not in its own
+        if each.extra is not None:
+            owners[each.extra] = k
+    return owners
 
 
 def grouped_loss(hidden: Tensor, table: Tensor, sets: Sequence[CandidateSet], groups: Sequence[TargetGroup],

@@ -6,7 +6,7 @@ field or a medium's codes, so the head need not score the others, and the loss i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,7 +20,7 @@ from onnuri.decoding.stock import head
 from onnuri.modality import MEDIA
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.balance import Balance
-from onnuri.model.loss import LossParts, Ratio, grouped_loss, target_groups
+from onnuri.model.loss import LossParts, grouped_loss, target_groups
 from onnuri.model.token_layout import CandidateSet, TokenLayout
 
 Weighted = tuple[list[int], list[float]]
@@ -64,7 +64,7 @@ def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
     return ids, [*weights, 0.0]
 
 
-def omni_loss(model: nn.Module, sets: Sequence[CandidateSet], row: PackedRow, soft: bool = False,
+def omni_loss(model: nn.Module, sets: tuple[CandidateSet, ...], row: PackedRow, soft: bool = False,
               ordinal_weight: float = 1.0) -> LossParts:
     """Return the loss of a packed row, every target scored in its candidate set, on the model's device.
 
@@ -73,7 +73,7 @@ def omni_loss(model: nn.Module, sets: Sequence[CandidateSet], row: PackedRow, so
     """
     groups = target_groups(sets, row.ids[0], row.weights[0], row.modality_ids[0], ordinal_weight)
     device = embedding(model).device
-    weight = row.weights[0, 1:].sum().to(device, non_blocking=True)
+    weight = row.weight.to(device, non_blocking=True)
     hidden = hidden_states(model, *row.to(device))[0, :-1]
     return grouped_loss(hidden, head(model), sets, [group.to(device) for group in groups], weight, len(MEDIA), soft)
 
@@ -85,7 +85,7 @@ class OmniTask:
                  seed: int = 0) -> None:
         self.module, self.layout, self.mixer, self.split = module, layout, mixer, split
         self.tokens, self.seed, self.balance = tokens, seed, Balance(module)
-        self.sets = layout.candidate_sets()
+        self.sets = tuple(layout.candidate_sets())
 
     def batch(self, step: int) -> PackedRow:
         """Return a row of `tokens` ids: a pure function of the step."""
@@ -95,7 +95,7 @@ class OmniTask:
 
     def weight(self, batch: PackedRow) -> Tensor:
         """Return the weight of all targets of a row []."""
-        return batch.weights[0, 1:].sum()
+        return batch.weight
 
     def watching(self) -> AbstractContextManager[None]:
         """Count the experts' loads while this lasts: a step's forward and backward passes."""
@@ -105,15 +105,16 @@ class OmniTask:
         """Even out the experts' loads, after the optimizer; not where the norm of all gradients [] is not finite."""
         self.balance.apply(norm)
 
-    def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, Ratio | float]]:
+    def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, LossParts | float]]:
         """Return the loss and figures for the log, which leave out what keeps experts busy: some families have none of it."""
         mix, tokens = self.mixer.settings, batch.ids.numel() - batch.padding
         self.balance.tokens = tokens
         parts = omni_loss(self.module, self.sets, batch, mix.soft, mix.loss_place)
         present = batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()  # on the host: what a row has is known
         assert parts.by_modality is not None
-        by_medium = {f"loss_{MEDIA[k]}": Ratio(*parts.by_modality[k]) for k in present}
-        figures: dict[str, Ratio | float] = {**by_medium, "loss": Ratio(parts.sum.detach(), parts.weight), "tokens": float(tokens)}
+        by_medium = {f"loss_{MEDIA[k]}": LossParts(*parts.by_modality[k]) for k in present}
+        whole = LossParts(parts.sum.detach(), parts.weight)
+        figures: dict[str, LossParts | float] = {**by_medium, "loss": whole, "tokens": float(tokens)}
         return parts._replace(sum=parts.sum + self.balance.loss() * parts.weight), figures
 
 

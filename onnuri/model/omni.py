@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from onnuri.decoding.engine import Engine
 from onnuri.decoding.request import Plan
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError, OnnuriError, WeightsError
+from onnuri.files import whole_folder
 from onnuri.modality import MEDIA, Language, Medium
 from onnuri.model import backbone
 from onnuri.model.answer import Answers, Context, Given, drive, known
@@ -162,10 +162,7 @@ class OmniModel:
 
     def save(self, folder: Path) -> None:
         """Write the folder; whole or not at all."""
-        part = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            part.mkdir(parents=True)
+        with whole_folder(folder) as part:
             begin, end, pad = (self.layout.special(token) for token in ("<bos>", "<eos>", "<pad>"))
             backbone.save(self.network, part, begin, end, pad, self.dtype)
             backbone.save_tokenizer(self.codecs["text"].tokenizer, self.layout.specials, part)
@@ -173,12 +170,6 @@ class OmniModel:
             about = {"format": FORMAT, "sampling": {m: s.to_json() for m, s in self.sampling.items()},
                      "layout": self.layout.to_json(), "sha256": hashes_of(part)}
             (part / "onnuri.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
-            part.rename(folder)
-        except OSError as error:
-            shutil.rmtree(part, ignore_errors=True)
-            raise ConfigError(str(folder), f"cannot be written ({error.strerror})", "give another folder") from None
 
     @classmethod
     def load(cls, folder: Path, weights: bool = True) -> OmniModel:

@@ -74,18 +74,15 @@ class TokenLayout(Config):
         own = {name: getattr(tokenizer, f"{word}_token_id") for name, word in zip(BEFORE_MEDIA, ("pad", "bos", "eos"), strict=True)}
         text = CodecSpec(name=TEXT, codec="tokenizer", modality=TEXT, codebook=TEXT, codebooks=(len(tokenizer),), shape=Stream(),
                          max_codes=int(min(tokenizer.model_max_length, LONGEST_TEXT)))
-        boundaries = [token for spec in (text, *specs) for token in (spec.open, spec.close)]
+        boundaries = _boundaries((text, *specs))
         missing = [name for name, id in own.items() if id is None]
         added = [*missing, *boundaries, *AFTER_MEDIA, *(TASK_TOKENS if tasks else ())]
         tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in added])
         ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in added}
         special_ids = {**{name: int(id) for name, id in own.items() if id is not None}, **ids}
-        ranges: dict[str, tuple[int, int]] = {}
-        end = max(vocabulary, len(tokenizer))
-        for spec in specs:
-            if spec.codebook not in ranges:
-                ranges[spec.codebook] = (end, end + spec.num_codes)
-                end += spec.num_codes
+        first = max(vocabulary, len(tokenizer))
+        ranges = _ranges(specs, first)
+        end = max((hi for _, hi in ranges.values()), default=first)
         return cls(text_codes=text.num_codes, special_ids=special_ids, ranges=ranges, codecs=(text, *specs),
                    padded=-(-end // multiple) * multiple)
 
@@ -99,16 +96,9 @@ class TokenLayout(Config):
         text = next((spec for spec in specs if spec.name == TEXT), None)
         if text is None:
             raise ConfigError("a token layout", f"needs a codec {TEXT!r}", "give one among the specs")
-        boundaries = [token for spec in specs for token in (spec.open, spec.close)]
-        specials = [*BEFORE_MEDIA, *boundaries, *AFTER_MEDIA, *(TASK_TOKENS if tasks else ())]
-        ranges: dict[str, tuple[int, int]] = {}
-        end = text.num_codes + len(specials)
-        for spec in specs:
-            if spec.codebook not in (TEXT, *ranges):
-                ranges[spec.codebook] = (end, end + spec.num_codes)
-                end += spec.num_codes
+        specials = [*BEFORE_MEDIA, *_boundaries(specs), *AFTER_MEDIA, *(TASK_TOKENS if tasks else ())]
         return cls(text_codes=text.num_codes, special_ids={t: text.num_codes + k for k, t in enumerate(specials)},
-                   ranges=ranges, codecs=tuple(specs))
+                   ranges=_ranges(specs, text.num_codes + len(specials)), codecs=tuple(specs))
 
     def spec(self, name: str) -> CodecSpec:
         """Return a codec's spec. Raises KeyError for a codec that the model has not."""
@@ -240,6 +230,21 @@ class TokenLayout(Config):
             found.append((name, language, self.codes(name, np.array(own, dtype=np.int64))))
             at = stop
         return found
+
+
+def _boundaries(specs: Sequence[CodecSpec]) -> list[str]:
+    """Return the tokens before and after an item of every codec."""
+    return [token for spec in specs for token in (spec.open, spec.close)]
+
+
+def _ranges(specs: Sequence[CodecSpec], first: int) -> dict[str, tuple[int, int]]:
+    """Return the ids [first, last) of every codebook but text's, one behind the other."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for spec in specs:
+        if spec.codebook not in (TEXT, *ranges):
+            ranges[spec.codebook] = (first, first + spec.num_codes)
+            first += spec.num_codes
+    return ranges
 
 
 def _check(specs: Sequence[CodecSpec]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from onnuri.decoding.request import Score
-from onnuri.modality import TABLE, Language, language_of
+from onnuri.modality import Language, language_of
 from onnuri.server import unheeded
 from onnuri.server.beside import beside
 from onnuri.server.chat import stopped
@@ -194,7 +194,7 @@ def _standing(part: Part, length: int, codec: Any) -> tuple[list[tuple[int, Scor
 def _name(code: int, codec: Any) -> str:
     """A token as a string; a part of a letter by its bytes, as OpenAI writes it."""
     if code >= len(codec.pieces):
-        return TABLE["text"].close
+        return str(codec.spec.close)
     try:
         return str(codec.pieces[code].decode())
     except UnicodeDecodeError:

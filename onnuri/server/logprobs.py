@@ -8,7 +8,6 @@ from typing import Any
 
 from onnuri.codecs.text import TextCodec
 from onnuri.decoding.request import Score
-from onnuri.modality import TABLE
 
 
 def logprobs_of(scores: Iterable[tuple[int, Score]], codec: TextCodec) -> list[dict[str, Any]]:
@@ -20,6 +19,6 @@ def logprobs_of(scores: Iterable[tuple[int, Score]], codec: TextCodec) -> list[d
 def _token(code: int, logprob: float, codec: TextCodec) -> dict[str, Any]:
     """A part of a letter cannot be written, so `bytes` is the exact form; the end of the text has none."""
     if code >= len(codec.pieces):
-        return {"token": TABLE["text"].close, "bytes": None, "logprob": logprob}
+        return {"token": codec.spec.close, "bytes": None, "logprob": logprob}
     piece = codec.pieces[code]
     return {"token": piece.decode(errors="replace"), "bytes": list(piece), "logprob": logprob}

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from onnuri.config import Config
-from onnuri.model.loss import LossParts, Ratio
+from onnuri.model.loss import LossParts
 from onnuri.training.checkpoint import restore, store
 from onnuri.training.metrics import Metrics, Progress
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import backward, backward_and_step, total_weight
 
-Figures = Mapping[str, Tensor | float | Ratio]
+Figures = Mapping[str, Tensor | float | LossParts]
 """of a batch, for the log"""
 
 
@@ -163,7 +163,7 @@ def _means(every: list[Figures]) -> dict[str, Tensor | float]:
             told.setdefault(name, []).append(value)
     means: dict[str, Tensor | float] = {}
     for name, values in told.items():
-        if isinstance(values[0], Ratio):
+        if isinstance(values[0], LossParts):
             means[name] = sum(v.sum for v in values) / sum(v.weight for v in values)
         else:
             means[name] = sum(values) / (1 if name == "tokens" else len(values))

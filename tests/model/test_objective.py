@@ -15,6 +15,7 @@ from onnuri.model.objective import omni_loss, sequence_ids
 from onnuri.model.token_layout import TokenLayout
 
 LAYOUT = TokenLayout.of(toy_specs(300))
+SETS = tuple(LAYOUT.candidate_sets())
 
 
 def segment(medium, rng, weight=1.0):
@@ -70,7 +71,7 @@ def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked
         return sequence_ids(speech if rng.random() < 0.3 else made, LAYOUT, by_twos)
 
     row = pack(draw, 600, LAYOUT.special("<pad>"))
-    loss = omni_loss(model, LAYOUT.candidate_sets(), row)
+    loss = omni_loss(model, SETS, row)
     parts = [x[0].split(row.lengths.tolist()) for x in (row.ids, row.weights)]
     total = weight = 0.0
     model.set_attn_implementation("sdpa")
@@ -119,7 +120,7 @@ def test_soft_loss_is_the_divergence_from_them():
         else:
             total -= (2 if choice.label_smoothing_sigma else 1) * share * float(guess[k])
         weight += share
-    loss = omni_loss(model, LAYOUT.candidate_sets(), row, soft=True, ordinal_weight=2.0)
+    loss = omni_loss(model, SETS, row, soft=True, ordinal_weight=2.0)
     assert float(loss.mean.detach()) == pytest.approx(total / weight, rel=1e-4)
 
 
@@ -161,7 +162,7 @@ def test_a_row_without_targets_has_a_loss_of_nothing_that_can_be_gone_back_throu
     torch.manual_seed(0)
     model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=1, heads=2, hidden=32).build()
     row = pack(lambda: ([5, 6, 7], [0.0, 0.0, 0.0], [0, 0, 0]), 8, LAYOUT.special("<pad>"))
-    loss = omni_loss(model, LAYOUT.candidate_sets(), row)
+    loss = omni_loss(model, SETS, row)
     loss.sum.backward()
     assert float(loss.sum.detach()) == float(loss.weight) == 0.0 and not loss.by_modality.any()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
@@ -172,6 +173,6 @@ def test_sums_of_sixteen_bits_are_kept_in_thirty_two():
     rng = np.random.default_rng(1)
     model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=1, heads=2, hidden=32).build().to(torch.bfloat16)
     row = pack(lambda: sequence_ids([segment("text", rng)], LAYOUT, by_twos), 600, LAYOUT.special("<pad>"))
-    loss = omni_loss(model, LAYOUT.candidate_sets(), row)
+    loss = omni_loss(model, SETS, row)
     assert loss.sum.dtype == loss.by_modality.dtype == torch.float32
     torch.testing.assert_close(loss.by_modality.sum(0), torch.stack([loss.sum, loss.weight]).detach())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from onnuri.model.loss import LossParts, Ratio
+from onnuri.model.loss import LossParts
 from onnuri.training import checkpoint, loop, step
 from onnuri.training.loop import LoopConfig, fit, rate, read_metrics
 from onnuri.training.optim import Optimizers
@@ -226,7 +226,7 @@ class Uneven:
     def loss(self, batch):
         rows, weights = batch
         parts = LossParts((self.module(rows)[:, 0].square() * weights).sum(), weights.sum())
-        return parts, {"loss": Ratio(parts.sum.detach(), parts.weight), "tokens": float(len(rows)), "told": 1.0}
+        return parts, {"loss": LossParts(parts.sum.detach(), parts.weight), "tokens": float(len(rows)), "told": 1.0}
 
 
 def test_micro_batches_of_uneven_weight_are_one_batch(tmp_path):
