@@ -27,6 +27,7 @@ debs:  ## Debian's packages that tests need: a browser, PostgreSQL, a C compiler
 
 lint: .venv/dev
 	$(BIN)/ruff check onnuri tests benchmarks
+	$(BIN)/ruff format --check onnuri tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -1,7 +1,9 @@
-"""A full-size step of the five recipes, traced on a CPU by each one's own plan, and A.X K1 by PyTorch's default sharding.
+"""A full-size step of the five recipes, traced on a CPU by each one's own plan, and A.X K1 by
+PyTorch's default sharding.
 
-Writes benchmarks/results/dryrun.json: bytes, FLOPs, collectives and imbalance of rank 0, with seconds and memory taken.
-Run: `python benchmarks/dryrun.py [RECIPE …]`; each in a process of its own.
+Writes benchmarks/results/dryrun.json: bytes, FLOPs, collectives and imbalance of rank 0, with
+seconds and memory taken. Run: `python benchmarks/dryrun.py [RECIPE …]`; each in a process of its
+own.
 """
 
 from __future__ import annotations
@@ -24,18 +26,27 @@ DEFAULT = "axk1, default sharding"
 
 def one(name: str) -> dict[str, Any]:
     if name == DEFAULT:
-        found = dryrun.run(recipes.find("axk1"), 1024, Layout(dp=1024, recompute="full"), placement="first")
+        found = dryrun.run(
+            recipes.find("axk1"), 1024, Layout(dp=1024, recompute="full"), placement="first"
+        )
     else:
         found = dryrun.run(recipes.find(name), recipes.find(name).gpus)
     print(found, file=sys.stderr)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {**found.to_json(), "name": name, "collective_bytes": found.collective_bytes, "resident_gib": round(peak / 2**20, 2)}
+    return {
+        **found.to_json(),
+        "name": name,
+        "collective_bytes": found.collective_bytes,
+        "resident_gib": round(peak / 2**20, 2),
+    }
 
 
 def main() -> None:
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in sys.argv[1:] or [*recipes.NAMES, DEFAULT]:
-        made = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True, check=True)
+        made = subprocess.run(
+            [sys.executable, __file__, "--one", name], capture_output=True, text=True, check=True
+        )
         known[name] = json.loads(made.stdout)
         print(made.stderr)
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")

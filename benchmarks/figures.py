@@ -1,7 +1,7 @@
 """Writes every figure of README and docs from the committed results: `make figures`.
 
-A page says where: what stands between `<!-- name -->` and `<!-- /name -->` is replaced. A test holds the pages against
-the results, so a number cannot be typed in by hand.
+A page says where: what stands between `<!-- name -->` and `<!-- /name -->` is replaced. A test
+holds the pages against the results, so a number cannot be typed in by hand.
 """
 
 from __future__ import annotations
@@ -20,9 +20,19 @@ from onnuri.training import forecast
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 LANGUAGE_NAMES = {"ko": "Korean", "en": "English"}
-PAGES = ("README.md", "README.ko.md", "docs/matrix.md", "docs/codecs.md", "docs/server.md",
-         "docs/planner-speed.md", "docs/planner-recipes.md", "docs/planner-dryrun.md",
-         "docs/training.md", "docs/model.md", "docs/gallery.md")
+PAGES = (
+    "README.md",
+    "README.ko.md",
+    "docs/matrix.md",
+    "docs/codecs.md",
+    "docs/server.md",
+    "docs/planner-speed.md",
+    "docs/planner-recipes.md",
+    "docs/planner-dryrun.md",
+    "docs/training.md",
+    "docs/model.md",
+    "docs/gallery.md",
+)
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -37,17 +47,24 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def square(found: dict[str, Any], split: str, brief: bool = True) -> str:
     """5 × 5: attributes right, %; in full with interval, ceiling and chance."""
+
     def show(c: dict[str, Any]) -> str:
         value = f"{100 * c['attribute_accuracy']:.0f}"
         if brief:
             return value
         low, high = (100 * v for v in c["interval"])
-        edit = f"; edited {100 * c['edited']:.0f}, kept {100 * c['kept']:.0f}, unchanged copy {100 * c['unchanged_copy']:.0f}" \
-            if "edited" in c else ""
+        edit = (
+            f"; edited {100 * c['edited']:.0f}, kept {100 * c['kept']:.0f}, unchanged copy {100 * c['unchanged_copy']:.0f}"
+            if "edited" in c
+            else ""
+        )
         task = f" {c['task']}" if c["from"] == c["to"] else ""
         return f"**{value}**{task} ({low:.0f}–{high:.0f}; ceiling {100 * c['ceiling']:.0f}, chance {100 * c['chance']:.0f}{edit})"
 
-    rows = [[s, *(" · ".join(show(c) for c in report.overall(found, split, s, t)) for t in MEDIA)] for s in MEDIA]
+    rows = [
+        [s, *(" · ".join(show(c) for c in report.overall(found, split, s, t)) for t in MEDIA)]
+        for s in MEDIA
+    ]
     return table(["from \\ to", *MEDIA], rows)
 
 
@@ -62,7 +79,14 @@ def matrix_brief(name: str) -> str | None:
         return None
     parts = []
     for split in ("seen", "held_out"):
-        parts += [f"`{split}`, {found['items']} items a cell:", "", square(found, split), "", summary(found, split), ""]
+        parts += [
+            f"`{split}`, {found['items']} items a cell:",
+            "",
+            square(found, split),
+            "",
+            summary(found, split),
+            "",
+        ]
     parts.append(f"Measured in {found['seconds'] / 60:.0f} minutes on {found['machine']}.")
     return "\n".join(parts).strip()
 
@@ -73,21 +97,43 @@ def matrix_full(name: str) -> str | None:
         return None
     parts = []
     for split in ("seen", "held_out"):
-        parts += [f"### `{split}`", "", square(found, split, brief=False), "", summary(found, split), ""]
+        parts += [
+            f"### `{split}`",
+            "",
+            square(found, split, brief=False),
+            "",
+            summary(found, split),
+            "",
+        ]
         for language in ("ko", "en"):
-            mean = [c["attribute_accuracy"] for c in found["cells"] if c["split"] == split and c["language"] == language
-                    and c["objects"] == "all" and c["from"] != c["to"]]
-            parts += [f"Cells with {LANGUAGE_NAMES[language]} text or speech, mean: "
-                      f"{100 * sum(mean) / len(mean):.1f} %.", ""]
+            mean = [
+                c["attribute_accuracy"]
+                for c in found["cells"]
+                if c["split"] == split
+                and c["language"] == language
+                and c["objects"] == "all"
+                and c["from"] != c["to"]
+            ]
+            parts += [
+                f"Cells with {LANGUAGE_NAMES[language]} text or speech, mean: "
+                f"{100 * sum(mean) / len(mean):.1f} %.",
+                "",
+            ]
         for objects in (1, 2, 3):
-            mean = [c["attribute_accuracy"] for c in found["cells"] if c["split"] == split and c["objects"] == objects
-                    and c["from"] != c["to"]]
-            parts += [f"Scenes of {objects}: {100 * sum(mean) / len(mean):.1f} %.", ""] if mean else []
+            mean = [
+                c["attribute_accuracy"]
+                for c in found["cells"]
+                if c["split"] == split and c["objects"] == objects and c["from"] != c["to"]
+            ]
+            parts += (
+                [f"Scenes of {objects}: {100 * sum(mean) / len(mean):.1f} %.", ""] if mean else []
+            )
     return "\n".join(parts).strip()
 
 
 def matrix_readme(korean: bool = False) -> str | None:
-    """One table of compositions that training never saw: attributes right and whole scenes right, and both by objects."""
+    """One table of compositions that training never saw: attributes right and whole scenes right,
+    and both by objects."""
     found = read("matrix")
     if not found:
         return None
@@ -95,38 +141,69 @@ def matrix_readme(korean: bool = False) -> str | None:
     def cell(c: dict[str, Any]) -> str:
         return f"{100 * c['attribute_accuracy']:.0f} / {100 * c['scene_accuracy']:.0f}"
 
-    split, korean_names = "held_out", dict(zip(MEDIA, ("글", "그림", "소리", "동영상", "3D"), strict=True))
+    split, korean_names = (
+        "held_out",
+        dict(zip(MEDIA, ("글", "그림", "소리", "동영상", "3D"), strict=True)),
+    )
     names = korean_names if korean else dict(zip(MEDIA, MEDIA, strict=True))
-    rows = [[f"**{names[s]}**", *(" · ".join(cell(c) for c in report.overall(found, split, s, t)) for t in MEDIA)] for s in MEDIA]
-    off = [c for c in found["cells"] if c["split"] == split and c["from"] != c["to"] and c["language"] == "all"]
+    rows = [
+        [
+            f"**{names[s]}**",
+            *(" · ".join(cell(c) for c in report.overall(found, split, s, t)) for t in MEDIA),
+        ]
+        for s in MEDIA
+    ]
+    off = [
+        c
+        for c in found["cells"]
+        if c["split"] == split and c["from"] != c["to"] and c["language"] == "all"
+    ]
     by_objects = []
     for objects in (1, 2, 3):
         some = [c for c in off if c["objects"] == objects]
-        attributes, scenes = (100 * sum(c[k] for c in some) / len(some) for k in ("attribute_accuracy", "scene_accuracy"))
+        attributes, scenes = (
+            100 * sum(c[k] for c in some) / len(some)
+            for k in ("attribute_accuracy", "scene_accuracy")
+        )
         by_objects.append(f"{objects}: {attributes:.0f} / {scenes:.0f}")
-    chance = 100 * sum(c["chance"] for c in off if c["objects"] == "all") / sum(c["objects"] == "all" for c in off)
+    chance = (
+        100
+        * sum(c["chance"] for c in off if c["objects"] == "all")
+        / sum(c["objects"] == "all" for c in off)
+    )
     if korean:
-        said = (f"대각선 밖 평균, 물체 수별 (속성 / 장면 전체): {', '.join(by_objects)}. 속성의 우연 수준 {chance:.0f}. "
-                f"칸마다 {found['items']}개, {found['seconds'] / 60:.0f}분, {found['machine']}.")
+        said = (
+            f"대각선 밖 평균, 물체 수별 (속성 / 장면 전체): {', '.join(by_objects)}. 속성의 우연 수준 {chance:.0f}. "
+            f"칸마다 {found['items']}개, {found['seconds'] / 60:.0f}분, {found['machine']}."
+        )
     else:
-        said = (f"Off the diagonal by number of objects (attributes / whole scenes): {', '.join(by_objects)}. "
-                f"Chance for attributes: {chance:.0f}. {found['items']} items a cell, "
-                f"{found['seconds'] / 60:.0f} minutes on {found['machine']}.")
-    return "\n".join([table(["보낸 것 \\ 받은 것" if korean else "from \\ to", *names.values()], rows), "", said])
+        said = (
+            f"Off the diagonal by number of objects (attributes / whole scenes): {', '.join(by_objects)}. "
+            f"Chance for attributes: {chance:.0f}. {found['items']} items a cell, "
+            f"{found['seconds'] / 60:.0f} minutes on {found['machine']}."
+        )
+    return "\n".join(
+        [table(["보낸 것 \\ 받은 것" if korean else "from \\ to", *names.values()], rows), "", said]
+    )
 
 
 def planner_line(korean: bool = False) -> str | None:
-    """The one figure of the planner: the error of speed where the source of a run was left out of the fit."""
+    """The one figure of the planner: the error of speed where the source of a run was left out of
+    the fit."""
     found = read("planner_cv")
     if not found:
         return None
     dense, moe = (100 * found["source"][k]["error"]["median"] for k in ("dense", "moe"))
     runs = sum(found["source"][k]["error"]["rows"] for k in ("dense", "moe"))
     if korean:
-        return (f"공개된 학습 {runs}건의 속도를, 그 출처를 빼고 맞춘 뒤 예측한 오차의 중앙값: 밀집 모델 **{dense:.1f} %**, "
-                f"전문가 혼합 **{moe:.1f} %**.")
-    return (f"Speed of {runs} published runs, predicted with their source left out of the fit, is off by **{dense:.1f} %** at the "
-            f"median for dense models and **{moe:.1f} %** for mixtures of experts.")
+        return (
+            f"공개된 학습 {runs}건의 속도를, 그 출처를 빼고 맞춘 뒤 예측한 오차의 중앙값: 밀집 모델 **{dense:.1f} %**, "
+            f"전문가 혼합 **{moe:.1f} %**."
+        )
+    return (
+        f"Speed of {runs} published runs, predicted with their source left out of the fit, is off by **{dense:.1f} %** at the "
+        f"median for dense models and **{moe:.1f} %** for mixtures of experts."
+    )
 
 
 def demo(korean: bool = False) -> str | None:
@@ -136,20 +213,32 @@ def demo(korean: bool = False) -> str | None:
         return None
     seconds, params = sorted(found["demo_seconds"])[1], found["params"] / 1e6
     if korean:
-        return (f"모델은 매개변수 {params:.1f}M개({found['layers']}층, 폭 {found['width']}), 코덱을 포함한 가중치 "
-                f"{found['weights_mb']:.0f} MB, 설치 {found['installed_mb'] / 1000:.1f} GB, "
-                f"설치한 뒤 데모 {seconds:.0f}초({found['machine']}).")
-    return (f"The model has {params:.1f}M parameters ({found['layers']} layers of {found['width']}); weights with codecs take "
-            f"{found['weights_mb']:.0f} MB, the installation {found['installed_mb'] / 1000:.1f} GB, the demo {seconds:.0f} seconds "
-            f"once installed ({found['machine']}).")
+        return (
+            f"모델은 매개변수 {params:.1f}M개({found['layers']}층, 폭 {found['width']}), 코덱을 포함한 가중치 "
+            f"{found['weights_mb']:.0f} MB, 설치 {found['installed_mb'] / 1000:.1f} GB, "
+            f"설치한 뒤 데모 {seconds:.0f}초({found['machine']})."
+        )
+    return (
+        f"The model has {params:.1f}M parameters ({found['layers']} layers of {found['width']}); weights with codecs take "
+        f"{found['weights_mb']:.0f} MB, the installation {found['installed_mb'] / 1000:.1f} GB, the demo {seconds:.0f} seconds "
+        f"once installed ({found['machine']})."
+    )
 
 
 def gallery() -> str | None:
     """What the twelve sentences of the gallery were, and what the oracle says of each output."""
     found = read("gallery")
-    return table(["", "sentence", "to", "attributes right"], [
-        [str(k + 1), row["sentence"], row["to"], f"{row['right']} of {row['asked']}"] for k, row in enumerate(found["rows"])]
-    ) if found else None
+    return (
+        table(
+            ["", "sentence", "to", "attributes right"],
+            [
+                [str(k + 1), row["sentence"], row["to"], f"{row['right']} of {row['asked']}"]
+                for k, row in enumerate(found["rows"])
+            ],
+        )
+        if found
+        else None
+    )
 
 
 def gallery_line(korean: bool = False) -> str | None:
@@ -168,29 +257,66 @@ def words() -> str | None:
     found = read("words")
     if not found:
         return None
-    shown = {**found["changes"], **found["people"],
-             **{f"two things, {k.replace('_', ' ')}": r for k, r in found["relations"].items()},
-             **{f"a name and nothing more, {LANGUAGE_NAMES[k]}": r for k, r in found["names alone"].items()}}
-    rows = [[name, f"{100 * r['scenes']:.0f}", "–".join(f"{100 * x:.0f}" for x in r["interval"]),
-             f"{100 * r['attributes']:.0f}", str(r["n"])] for name, r in shown.items()]
-    objects = [[name, *(f"{100 * r[n]['scenes']:.0f} of {r[n]['n']}" for n in ("1", "2", "3"))]
-               for name, r in found["objects"].items()]
-    return "\n\n".join([table(["sentence", "whole scenes, %", "95 %", "attributes, %", "scenes"], rows),
-                        table(["whole scenes, %, by objects", "1", "2", "3"], objects)])
+    shown = {
+        **found["changes"],
+        **found["people"],
+        **{f"two things, {k.replace('_', ' ')}": r for k, r in found["relations"].items()},
+        **{
+            f"a name and nothing more, {LANGUAGE_NAMES[k]}": r
+            for k, r in found["names alone"].items()
+        },
+    }
+    rows = [
+        [
+            name,
+            f"{100 * r['scenes']:.0f}",
+            "–".join(f"{100 * x:.0f}" for x in r["interval"]),
+            f"{100 * r['attributes']:.0f}",
+            str(r["n"]),
+        ]
+        for name, r in shown.items()
+    ]
+    objects = [
+        [name, *(f"{100 * r[n]['scenes']:.0f} of {r[n]['n']}" for n in ("1", "2", "3"))]
+        for name, r in found["objects"].items()
+    ]
+    return "\n\n".join(
+        [
+            table(["sentence", "whole scenes, %", "95 %", "attributes, %", "scenes"], rows),
+            table(["whole scenes, %, by objects", "1", "2", "3"], objects),
+        ]
+    )
 
 
-SENTENCES = {"fresh": "a stranger's, not seen before", "people": "the project's own",
-             "strangers": "two other strangers', which showed what training lacked"}
+SENTENCES = {
+    "fresh": "a stranger's, not seen before",
+    "people": "the project's own",
+    "strangers": "two other strangers', which showed what training lacked",
+}
 """who typed the sentences of a file of `benchmarks/sentences`"""
 
 
 def sentences() -> str | None:
-    """Return a table of whole scenes drawn from sentences that were typed by hand, by who typed them and what they name."""
+    """Return a table of whole scenes drawn from sentences that were typed by hand, by who typed
+    them and what they name."""
     reports = {name: found for name in SENTENCES if (found := read(name))}
-    groups = list(dict.fromkeys(key for found in reports.values() for key in found if key not in ("machine", "rows")))
-    rows = [[f"{len(found['rows'])}: {SENTENCES[name]}", *(
-        f"{100 * found[key]['scenes']:.0f} ({found[key]['sentences']})" if key in found else "–" for key in groups)]
-        for name, found in reports.items()]
+    groups = list(
+        dict.fromkeys(
+            key for found in reports.values() for key in found if key not in ("machine", "rows")
+        )
+    )
+    rows = [
+        [
+            f"{len(found['rows'])}: {SENTENCES[name]}",
+            *(
+                f"{100 * found[key]['scenes']:.0f} ({found[key]['sentences']})"
+                if key in found
+                else "–"
+                for key in groups
+            ),
+        ]
+        for name, found in reports.items()
+    ]
     return table(["whole scenes, % (sentences)", *groups], rows) if reports else None
 
 
@@ -199,25 +325,40 @@ def words_line(korean: bool = False) -> str | None:
     fresh, held = read("fresh"), read("words")
     if not fresh or not held:
         return None
-    one, two, updown, apart, alike = (round(100 * fresh[key]["scenes"]) for key in (
-        "1 objects", "2 objects", "above and below", "without a place", "alike"))
+    one, two, updown, apart, alike = (
+        round(100 * fresh[key]["scenes"])
+        for key in ("1 objects", "2 objects", "above and below", "without a place", "alike")
+    )
     alone = round(100 * min(r["scenes"] for r in held["names alone"].values()))
     if korean:
-        return (f"이 프로젝트를 본 적 없는 사람이 쓴 문장 {len(fresh['rows'])}개(재기 전에는 아무도 읽지 않음)로 그린 그림에서 "
-                f"말한 것이 모두 맞은 비율은 물체 하나 **{one} %**, 둘 **{two} %**(위와 아래 {updown} %), "
-                f"자리를 말하지 않은 둘 {apart} %, 똑같은 둘이나 셋 {alike} %; 이름 하나만 쓴 말(\"공\") {alone} %.")
-    return (f"Pictures of {len(fresh['rows'])} sentences that a stranger to the project typed, which nobody here had read "
-            f"before, are wholly right in **{one} %** with one thing, **{two} %** with two ({updown} % above or below), "
-            f"{apart} % with two and no place, {alike} % with two or three alike; of a name and nothing more (\"cube\"), "
-            f"in {alone} %.")
+        return (
+            f"이 프로젝트를 본 적 없는 사람이 쓴 문장 {len(fresh['rows'])}개(재기 전에는 아무도 읽지 않음)로 그린 그림에서 "
+            f"말한 것이 모두 맞은 비율은 물체 하나 **{one} %**, 둘 **{two} %**(위와 아래 {updown} %), "
+            f'자리를 말하지 않은 둘 {apart} %, 똑같은 둘이나 셋 {alike} %; 이름 하나만 쓴 말("공") {alone} %.'
+        )
+    return (
+        f"Pictures of {len(fresh['rows'])} sentences that a stranger to the project typed, which nobody here had read "
+        f"before, are wholly right in **{one} %** with one thing, **{two} %** with two ({updown} % above or below), "
+        f'{apart} % with two and no place, {alike} % with two or three alike; of a name and nothing more ("cube"), '
+        f"in {alone} %."
+    )
 
 
 def further() -> str | None:
     found = read("matrix")
     if not found:
         return None
-    rows = [[r["name"], r["from"], r["to"], f"{100 * r['attribute_accuracy']:.0f}",
-             f"{100 * r['interval'][0]:.0f}–{100 * r['interval'][1]:.0f}", f"{100 * r['chance']:.0f}"] for r in found["further"]]
+    rows = [
+        [
+            r["name"],
+            r["from"],
+            r["to"],
+            f"{100 * r['attribute_accuracy']:.0f}",
+            f"{100 * r['interval'][0]:.0f}–{100 * r['interval'][1]:.0f}",
+            f"{100 * r['chance']:.0f}",
+        ]
+        for r in found["further"]
+    ]
     return table(["what", "from", "to", "right, %", "interval", "chance"], rows)
 
 
@@ -230,10 +371,17 @@ def speed() -> str | None:
     found = read("speed")
     if not found:
         return None
-    rows = [[name, f"{v['median']:.2f}", f"{v['worst']:.2f}"] for name, v in found["seconds"].items()]
+    rows = [
+        [name, f"{v['median']:.2f}", f"{v['worst']:.2f}"] for name, v in found["seconds"].items()
+    ]
     items = ", ".join(f"{m} {v:.0f}" for m, v in found["rendered_a_second"].items())
-    return "\n".join([table(["from a sentence (captions: from a picture)", "seconds, median", "worst"], rows), "",
-                      f"Rendered a second on one core: {items}. Machine: {found['machine']}."])
+    return "\n".join(
+        [
+            table(["from a sentence (captions: from a picture)", "seconds, median", "worst"], rows),
+            "",
+            f"Rendered a second on one core: {items}. Machine: {found['machine']}.",
+        ]
+    )
 
 
 def serve() -> str | None:
@@ -243,15 +391,36 @@ def serve() -> str | None:
     rows = []
     for batch, of in found["decoding"].items():
         for name, speed in of["tokens_a_second"].items():
-            ratios = [of["ratios"].get(f"{name} / {base}", "–") for base in ("transformers.generate", "vLLM")]
+            ratios = [
+                of["ratios"].get(f"{name} / {base}", "–")
+                for base in ("transformers.generate", "vLLM")
+            ]
             rows.append([batch, name, f"{speed:.0f}", *map(str, ratios)])
     head = ["", "decoding", "tokens a second", "times transformers.generate", "times vLLM"]
-    first = [[name, f"{v['median'] * 1000:.0f}", f"{v['worst'] * 1000:.0f}"] for name, v in found["seconds"].items()]
+    first = [
+        [name, f"{v['median'] * 1000:.0f}", f"{v['worst'] * 1000:.0f}"]
+        for name, v in found["seconds"].items()
+    ]
     t = found.get("transcripts")
-    spoken = (f"The oracle hears in {t['whole'] / t['sentences']:.1%} of {t['sentences']} streamed sounds exactly what the "
-              f"transcript says, and {t['attributes_right'] / t['attributes_asked']:.1%} of its attributes.") if t else ""
-    return "\n".join([table(head, rows), "", table(["over HTTP, from the request", "ms, median", "worst"], first), "", spoken, "",
-                      f"Greedy, {found['tokens']} tokens, taking turns in one run. Machine: {found['machine']}."])
+    spoken = (
+        (
+            f"The oracle hears in {t['whole'] / t['sentences']:.1%} of {t['sentences']} streamed sounds exactly what the "
+            f"transcript says, and {t['attributes_right'] / t['attributes_asked']:.1%} of its attributes."
+        )
+        if t
+        else ""
+    )
+    return "\n".join(
+        [
+            table(head, rows),
+            "",
+            table(["over HTTP, from the request", "ms, median", "worst"], first),
+            "",
+            spoken,
+            "",
+            f"Greedy, {found['tokens']} tokens, taking turns in one run. Machine: {found['machine']}.",
+        ]
+    )
 
 
 def planner() -> str | None:
@@ -264,26 +433,52 @@ def planner() -> str | None:
         return f"{100 * e['median']:.1f} / {100 * e['p90']:.1f} %"
 
     def line(name: str, left_out: dict[str, Any]) -> list[str]:
-        return [name, *(error(left_out[k]) for k in kinds), f"{100 * left_out['coverage']['pooled']:.0f} %",
-                f"{left_out['ranks']['median']:.2f}"]
+        return [
+            name,
+            *(error(left_out[k]) for k in kinds),
+            f"{100 * left_out['coverage']['pooled']:.0f} %",
+            f"{left_out['ranks']['median']:.2f}",
+        ]
 
     kinds, rows, more, unseen = ("dense", "moe"), [], found["further"], read("planner_unseen")
     for name, key in (("a source (repository)", "source"), ("a model", "model")):
         rows.append(line(name, found[key]))
-        rows.append(["– median utilisation of the rest", *(error(found[key][k], "utilisation_baseline") for k in kinds), "", ""])
-    rows += [[name, *(error(found[key][k]) for k in kinds), "", ""] for name, key in (
-        ("nothing (in sample)", "fitted"), ("everything (priors alone)", "prior"))]
+        rows.append(
+            [
+                "– median utilisation of the rest",
+                *(error(found[key][k], "utilisation_baseline") for k in kinds),
+                "",
+                "",
+            ]
+        )
+    rows += [
+        [name, *(error(found[key][k]) for k in kinds), "", ""]
+        for name, key in (("nothing (in sample)", "fitted"), ("everything (priors alone)", "prior"))
+    ]
     rows += [line("**further table**: a source", more["source"]), line("a model", more["model"])]
     rows += [["nothing (in sample)", *(error(more["fitted"][k]) for k in kinds), "", ""]]
     if unseen:
-        rows.append(["all of it: before any constant saw them", *(error(unseen[k]) for k in kinds),
-                     f"{100 * unseen['all']['coverage']:.0f} %", ""])
-    head = ["left out", "dense", "mixture of experts", "80 % intervals hold", "Spearman over layouts, median of models"]
+        rows.append(
+            [
+                "all of it: before any constant saw them",
+                *(error(unseen[k]) for k in kinds),
+                f"{100 * unseen['all']['coverage']:.0f} %",
+                "",
+            ]
+        )
+    head = [
+        "left out",
+        "dense",
+        "mixture of experts",
+        "80 % intervals hold",
+        "Spearman over layouts, median of models",
+    ]
     return table(head, rows)
 
 
 def twin(name: str) -> dict[str, Any]:
-    """What `make bench-nano` found of a system's small twin; nothing where it has not been measured."""
+    """What `make bench-nano` found of a system's small twin; nothing where it has not been
+    measured."""
     path = recipes.matrix(name)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -294,22 +489,46 @@ def twins() -> str | None:
     for name, found in ((n, twin(n)) for n in recipes.NAMES):
         if found:
             seen, held = found["off_diagonal"]["seen"], found["off_diagonal"]["held_out"]
-            rows.append([name, f"{found['total_params'] / 1e6:.1f}M, {found['active_params'] / 1e6:.1f}M", f"{found['steps']:,}",
-                         f"{found['training_seconds'] / 60:.0f}", f"{found['loss']:.3f}",
-                         *(f"{100 * of['attribute_accuracy']:.0f} ({100 * of['chance']:.0f})" for of in (seen, held)),
-                         f"{100 * min(seen['worst_above_chance'], held['worst_above_chance']):+.1f}"])
-    head = ["twin", "parameters, active", "steps", "minutes of two cores", "loss", "off the diagonal, % (chance)",
-            "held-out compositions", "worst cell, points above chance"]
+            rows.append(
+                [
+                    name,
+                    f"{found['total_params'] / 1e6:.1f}M, {found['active_params'] / 1e6:.1f}M",
+                    f"{found['steps']:,}",
+                    f"{found['training_seconds'] / 60:.0f}",
+                    f"{found['loss']:.3f}",
+                    *(
+                        f"{100 * of['attribute_accuracy']:.0f} ({100 * of['chance']:.0f})"
+                        for of in (seen, held)
+                    ),
+                    f"{100 * min(seen['worst_above_chance'], held['worst_above_chance']):+.1f}",
+                ]
+            )
+    head = [
+        "twin",
+        "parameters, active",
+        "steps",
+        "minutes of two cores",
+        "loss",
+        "off the diagonal, % (chance)",
+        "held-out compositions",
+        "worst cell, points above chance",
+    ]
     return table(head, rows) if rows else None
 
 
 def forecasts() -> str | None:
-    """Of the small twins that had a forecast: what it was, and what came. Minutes depend on what else a machine does."""
+    """Of the small twins that had a forecast: what it was, and what came. Minutes depend on what
+    else a machine does."""
     rows, shown = [], ("weights", "optimizer", "peak memory", "speed", "loss")
     for name, found in ((n, twin(n)) for n in recipes.NAMES):
         if "forecast" in found:
-            pairs = {figure: f"{told} → {was}" for figure, told, was in forecast.compared(
-                forecast.Forecast.from_json(found["forecast"]), forecast.Outcome.from_json(found["outcome"]))}
+            pairs = {
+                figure: f"{told} → {was}"
+                for figure, told, was in forecast.compared(
+                    forecast.Forecast.from_json(found["forecast"]),
+                    forecast.Outcome.from_json(found["outcome"]),
+                )
+            }
             rows.append([name, *(pairs[figure] for figure in shown)])
     return table(["twin: forecast (80 % range) → outcome", *shown], rows) if rows else None
 
@@ -317,19 +536,60 @@ def forecasts() -> str | None:
 def dryrun() -> str | None:
     """Traces of a step at full size."""
     found = read("dryrun")
-    return table(["recipe", "GPUs", "peak GiB", "activations GiB at most", "fullest rank over mean", "seconds", "GiB taken"], [
-        [name, f"{r['gpus']:,}", f"{r['peak_bytes'] / 2**30:.1f}", f"{r['activation_bytes'] / 2**30:.1f}", f"{r['imbalance']:.2f}",
-         f"{r['seconds']:.0f}", f"{r['resident_gib']:.2f}"] for name, r in found.items()]) if found else None
+    return (
+        table(
+            [
+                "recipe",
+                "GPUs",
+                "peak GiB",
+                "activations GiB at most",
+                "fullest rank over mean",
+                "seconds",
+                "GiB taken",
+            ],
+            [
+                [
+                    name,
+                    f"{r['gpus']:,}",
+                    f"{r['peak_bytes'] / 2**30:.1f}",
+                    f"{r['activation_bytes'] / 2**30:.1f}",
+                    f"{r['imbalance']:.2f}",
+                    f"{r['seconds']:.0f}",
+                    f"{r['resident_gib']:.2f}",
+                ]
+                for name, r in found.items()
+            ],
+        )
+        if found
+        else None
+    )
 
 
 BLOCKS: dict[str, Callable[[], str | None]] = {
-    "matrix": lambda: matrix_brief("matrix"), "matrix-evening": lambda: matrix_brief("matrix-evening"),
-    "matrix-full": lambda: matrix_full("matrix"), "further": further, "codecs": codecs, "speed": speed, "serve": serve,
-    "matrix-readme": matrix_readme, "matrix-readme-ko": lambda: matrix_readme(True), "planner-line": planner_line,
-    "planner-line-ko": lambda: planner_line(True), "demo": demo, "demo-ko": lambda: demo(True), "gallery": gallery,
-    "words": words, "sentences": sentences, "words-line": words_line, "words-line-ko": lambda: words_line(True),
-    "gallery-line": gallery_line, "gallery-line-ko": lambda: gallery_line(True),
-    "planner": planner, "forecasts": forecasts, "twins": twins, "dryrun": dryrun,
+    "matrix": lambda: matrix_brief("matrix"),
+    "matrix-evening": lambda: matrix_brief("matrix-evening"),
+    "matrix-full": lambda: matrix_full("matrix"),
+    "further": further,
+    "codecs": codecs,
+    "speed": speed,
+    "serve": serve,
+    "matrix-readme": matrix_readme,
+    "matrix-readme-ko": lambda: matrix_readme(True),
+    "planner-line": planner_line,
+    "planner-line-ko": lambda: planner_line(True),
+    "demo": demo,
+    "demo-ko": lambda: demo(True),
+    "gallery": gallery,
+    "words": words,
+    "sentences": sentences,
+    "words-line": words_line,
+    "words-line-ko": lambda: words_line(True),
+    "gallery-line": gallery_line,
+    "gallery-line-ko": lambda: gallery_line(True),
+    "planner": planner,
+    "forecasts": forecasts,
+    "twins": twins,
+    "dryrun": dryrun,
 }
 
 
@@ -339,8 +599,12 @@ def filled(page: Path) -> str:
     for name, make in BLOCKS.items():
         made = make()
         if made is not None:
-            text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=made: f"{m[1]}\n{t}\n\n{m[2]}", text,
-                          flags=re.S)
+            text = re.sub(
+                rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+                lambda m, t=made: f"{m[1]}\n{t}\n\n{m[2]}",
+                text,
+                flags=re.S,
+            )
     return text
 
 

@@ -1,6 +1,8 @@
-"""What is not of the world: sentences, pictures and shapes of many kinds, each drawn from a seed. Knows no model.
+"""What is not of the world: sentences, pictures and shapes of many kinds, each drawn from a seed.
+Knows no model.
 
-`TEST_*` are what `unknown.py` reports; `CALIBRATION_*` are other kinds, which thresholds are set on.
+`TEST_*` are what `unknown.py` reports; `CALIBRATION_*` are other kinds, which thresholds are set
+on.
 """
 
 from __future__ import annotations
@@ -92,7 +94,14 @@ _KO_THINGS = [
     "등대",
     "말 한 마리",
 ]
-_WHERE = ["in the rain", "at sunset", "on the beach", "under the moon", "in a kitchen", "beside a river"]
+_WHERE = [
+    "in the rain",
+    "at sunset",
+    "on the beach",
+    "under the moon",
+    "in a kitchen",
+    "beside a river",
+]
 _FACTS = [
     "What is the capital of {}?",
     "Who was the president of {} in 1990?",
@@ -161,7 +170,9 @@ def other_things(rng: Rng) -> str:
 
 
 def other_languages(rng: Rng) -> str:
-    return f"{_one(rng, _OTHER)} {rng.integers(10, 99)}" if rng.random() < 0.2 else _one(rng, _OTHER)
+    return (
+        f"{_one(rng, _OTHER)} {rng.integers(10, 99)}" if rng.random() < 0.2 else _one(rng, _OTHER)
+    )
 
 
 def code(rng: Rng) -> str:
@@ -183,7 +194,10 @@ def mash(rng: Rng) -> str:
 
 def salad(rng: Rng) -> str:
     """The words of a sentence of ours in any order."""
-    scene, language = sample_scene(int(rng.integers(900_000, 999_999)), "seen"), LANGUAGES[int(rng.integers(2))]
+    scene, language = (
+        sample_scene(int(rng.integers(900_000, 999_999)), "seen"),
+        LANGUAGES[int(rng.integers(2))],
+    )
     words = caption(scene, language, rng).rstrip(".").split()
     return " ".join(words[int(k)] for k in rng.permutation(len(words)))
 
@@ -191,7 +205,10 @@ def salad(rng: Rng) -> str:
 def heap(rng: Rng) -> str:
     """Four to six things, of which three fit."""
     language = LANGUAGES[int(rng.integers(2))]
-    scenes = [sample_scene(int(rng.integers(900_000, 999_999)), "seen", objects=1) for _ in range(rng.integers(4, 7))]
+    scenes = [
+        sample_scene(int(rng.integers(900_000, 999_999)), "seen", objects=1)
+        for _ in range(rng.integers(4, 7))
+    ]
     return " ".join(caption(scene, language, rng) for scene in scenes)
 
 
@@ -202,7 +219,11 @@ def colors(rng: Rng) -> str:
     return " ".join(_one(rng, known) for _ in range(int(rng.integers(3, 8))))
 
 
-SENSELESS: dict[str, Callable[[Rng], str]] = {"word salad": salad, "too many things": heap, "no thing": colors}
+SENSELESS: dict[str, Callable[[Rng], str]] = {
+    "word salad": salad,
+    "too many things": heap,
+    "no thing": colors,
+}
 """of known words alone"""
 TEST_SENTENCES: dict[str, Callable[[Rng], str]] = {
     "chatter": chatter,
@@ -212,6 +233,7 @@ TEST_SENTENCES: dict[str, Callable[[Rng], str]] = {
     "code": code,
     "mash": mash,
 }
+
 
 @functools.cache
 def _photograph(name: str) -> np.ndarray:
@@ -224,12 +246,25 @@ def _photograph(name: str) -> np.ndarray:
 
 def photograph(rng: Rng) -> np.ndarray:
     """A crop of one of scikit-image's photographs."""
-    return _crop(_photograph(_one(rng, ["astronaut", "camera", "chelsea", "coffee", "coins", "moon", "rocket"])), rng)
+    return _crop(
+        _photograph(
+            _one(rng, ["astronaut", "camera", "chelsea", "coffee", "coins", "moon", "rocket"])
+        ),
+        rng,
+    )
 
 
 def science(rng: Rng) -> np.ndarray:
     """A crop of a photograph through a microscope or a telescope, or of an eye."""
-    return _crop(_photograph(_one(rng, ["cell", "hubble_deep_field", "immunohistochemistry", "microaneurysms", "retina"])), rng)
+    return _crop(
+        _photograph(
+            _one(
+                rng,
+                ["cell", "hubble_deep_field", "immunohistochemistry", "microaneurysms", "retina"],
+            )
+        ),
+        rng,
+    )
 
 
 def surface(rng: Rng) -> np.ndarray:
@@ -238,10 +273,15 @@ def surface(rng: Rng) -> np.ndarray:
 
 
 def gradient(rng: Rng) -> np.ndarray:
-    """A smooth change from one colour to another, straight or round, with or without one soft spot."""
+    """A smooth change from one colour to another, straight or round, with or without one soft
+    spot."""
     y, x = np.mgrid[0:128, 0:128] / 127
     turn = rng.uniform(0, 2 * np.pi)
-    ramp = np.hypot(y - 0.5, x - 0.5) if rng.random() < 0.4 else (np.cos(turn) * (x - 0.5) + np.sin(turn) * (y - 0.5) + 0.5)
+    ramp = (
+        np.hypot(y - 0.5, x - 0.5)
+        if rng.random() < 0.4
+        else (np.cos(turn) * (x - 0.5) + np.sin(turn) * (y - 0.5) + 0.5)
+    )
     one, other, third = (rng.integers(0, 256, 3) for _ in range(3))
     picture = one + (other - one) * np.clip(ramp, 0, 1)[..., None]
     if rng.random() < 0.6:
@@ -255,7 +295,10 @@ def letters(rng: Rng) -> np.ndarray:
     """One to three large letters on a plain ground."""
     picture = Image.new("RGB", (128, 128), _color(rng))
     font = ImageFont.load_default(int(rng.integers(40, 90)))
-    text = "".join(_one(rng, list(string.ascii_uppercase + string.digits)) for _ in range(int(rng.integers(1, 4))))
+    text = "".join(
+        _one(rng, list(string.ascii_uppercase + string.digits))
+        for _ in range(int(rng.integers(1, 4)))
+    )
     ImageDraw.Draw(picture).text((64, 64), text, fill=_color(rng), font=font, anchor="mm")
     return np.asarray(picture)
 
@@ -264,7 +307,9 @@ def _crop(picture: np.ndarray, rng: Rng) -> np.ndarray:
     side = int(rng.integers(min(picture.shape[:2]) // 2, min(picture.shape[:2]) + 1))
     y, x = (int(rng.integers(0, n - side + 1)) for n in picture.shape[:2])
     return np.asarray(
-        Image.fromarray(picture[y : y + side, x : x + side]).resize((128, 128), Image.Resampling.BOX)
+        Image.fromarray(picture[y : y + side, x : x + side]).resize(
+            (128, 128), Image.Resampling.BOX
+        )
     )
 
 
@@ -302,19 +347,31 @@ def screenshot(rng: Rng) -> np.ndarray:
 
 def cartoon(rng: Rng) -> np.ndarray:
     """A face, a house or a tree in flat colours, as an emoji or a child's drawing."""
-    picture = Image.new("RGB", (128, 128), _one_of([(255, 255, 255), (240, 248, 255), (255, 250, 230)], rng))
+    picture = Image.new(
+        "RGB", (128, 128), _one_of([(255, 255, 255), (240, 248, 255), (255, 250, 230)], rng)
+    )
     draw = ImageDraw.Draw(picture)
     kind = int(rng.integers(3))
     x, y, size = int(rng.integers(50, 78)), int(rng.integers(50, 78)), int(rng.integers(30, 48))
     if kind == 0:
-        draw.ellipse((x - size, y - size, x + size, y + size), fill=_color(rng), outline=(0, 0, 0), width=2)
+        draw.ellipse(
+            (x - size, y - size, x + size, y + size), fill=_color(rng), outline=(0, 0, 0), width=2
+        )
         for side in (-1, 1):
-            draw.ellipse((x + side * size // 2 - 5, y - 12, x + side * size // 2 + 5, y - 2), fill=(0, 0, 0))
-        draw.arc((x - size // 2, y - 4, x + size // 2, y + size // 2), 10, 170, fill=(0, 0, 0), width=3)
+            draw.ellipse(
+                (x + side * size // 2 - 5, y - 12, x + side * size // 2 + 5, y - 2), fill=(0, 0, 0)
+            )
+        draw.arc(
+            (x - size // 2, y - 4, x + size // 2, y + size // 2), 10, 170, fill=(0, 0, 0), width=3
+        )
     elif kind == 1:
-        draw.rectangle((x - size, y - 8, x + size, y + size), fill=_color(rng), outline=(0, 0, 0), width=2)
+        draw.rectangle(
+            (x - size, y - 8, x + size, y + size), fill=_color(rng), outline=(0, 0, 0), width=2
+        )
         draw.polygon(
-            [(x - size - 6, y - 8), (x, y - size), (x + size + 6, y - 8)], fill=_color(rng), outline=(0, 0, 0)
+            [(x - size - 6, y - 8), (x, y - size), (x + size + 6, y - 8)],
+            fill=_color(rng),
+            outline=(0, 0, 0),
         )
         draw.rectangle((x - 8, y + size - 26, x + 8, y + size), fill=_color(rng))
         draw.rectangle((x + 14, y + 2, x + 28, y + 16), fill=(180, 220, 255), outline=(0, 0, 0))
@@ -359,8 +416,8 @@ FRESH_PICTURES: dict[str, Callable[[Rng], np.ndarray]] = {
     "gradients": gradient,
     "letters": letters,
 }
-"""written after the measures of familiarity were chosen; how many of ours may be below their least was changed twice after that, at
-which all of these stayed flagged"""
+"""written after the measures of familiarity were chosen; how many of ours may be below their least
+was changed twice after that, at which all of these stayed flagged"""
 
 
 def chart(rng: Rng) -> np.ndarray:
@@ -446,7 +503,11 @@ def wires(rng: Rng) -> np.ndarray:
     """A tube along a random closed curve."""
     t = np.linspace(0, 2 * np.pi, 700)
     curve = np.stack(
-        [sum(rng.normal() / k * np.sin(k * t + rng.uniform(0, 6)) for k in range(1, 5)) for _ in range(3)], -1
+        [
+            sum(rng.normal() / k * np.sin(k * t + rng.uniform(0, 6)) for k in range(1, 5))
+            for _ in range(3)
+        ],
+        -1,
     )
     curve = ((curve - curve.min(0)) / np.ptp(curve, 0) * 46 + 8).astype(int)
     filled = np.zeros((64, 64, 64), bool)

@@ -1,17 +1,18 @@
-"""Golden figures: what a rebuilding of the code must leave as it was. Writes or checks `benchmarks/results/golden.json`.
+"""Golden figures: what a rebuilding of the code must leave as it was. Writes or checks
+`benchmarks/results/golden.json`.
 
     python benchmarks/golden.py write                     # the figures of this commit, on this machine
     python benchmarks/golden.py check                     # prints every difference; status 1 where there is one
     python benchmarks/golden.py check --only dry_runs answers
 
-planner    every published run's predicted speed with its source, and with its model, left out, and with none left out
-dry_runs   bytes, FLOPs and collectives of rank 0 of the five systems' own steps
-matrix     `onnuri evaluate matrix --items 50`: every cell's figures
-curve      losses of 200 steps of the laptop's `smoke` preset, from rendered scenes on
-answers    codes of 20 greedy answers, one for each pair of different media
+planner    every published run's predicted speed with its source, and with its model, left out, and
+with none left out dry_runs   bytes, FLOPs and collectives of rank 0 of the five systems' own steps
+matrix     `onnuri evaluate matrix --items 50`: every cell's figures curve      losses of 200 steps
+of the laptop's `smoke` preset, from rendered scenes on answers    codes of 20 greedy answers, one
+for each pair of different media
 
-The curve and what is drawn from logits hold on one machine only: `write` on the commit before where the machine is another.
-Takes about fifteen minutes.
+The curve and what is drawn from logits hold on one machine only: `write` on the commit before where
+the machine is another. Takes about fifteen minutes.
 """
 
 from __future__ import annotations
@@ -36,15 +37,21 @@ Part = Literal["planner", "dry_runs", "matrix", "curve", "answers"]
 
 
 def planner() -> dict[str, Any]:
-    """Return logarithms of tokens per second and GPU by the row's id: [source left out, model left out, none]."""
+    """Return logarithms of tokens per second and GPU by the row's id: [source left out, model left
+    out, none]."""
     import planner_cv
 
     from onnuri.planner import measured, runs
     from onnuri.planner.fit import FURTHER, PUBLISHED, fit, log_speed, stack, usable
 
-    evidence = stack([row for path in (PUBLISHED, FURTHER, measured.FILE) for row in usable(runs.read(path))])
+    evidence = stack(
+        [row for path in (PUBLISHED, FURTHER, measured.FILE) for row in usable(runs.read(path))]
+    )
     whole = fit(evidence)
-    keys = ([runs.repository(row) for row in evidence.rows], [planner_cv.model(row) for row in evidence.rows])
+    keys = (
+        [runs.repository(row) for row in evidence.rows],
+        [planner_cv.model(row) for row in evidence.rows],
+    )
     predictions = [planner_cv.left_out(evidence, planner_cv.folds(key), whole) for key in keys]
     predictions.append(log_speed(evidence, whole))
     return {row["id"]: [float(p[i]) for p in predictions] for i, row in enumerate(evidence.rows)}
@@ -72,7 +79,8 @@ def matrix() -> dict[str, Any]:
 
 
 def curve() -> list[float]:
-    """Return the losses of the first stage of `smoke`, made longer: data, codecs and model come from nothing."""
+    """Return the losses of the first stage of `smoke`, made longer: data, codecs and model come
+    from nothing."""
     import torch
 
     from onnuri.recipes import laptop
@@ -102,7 +110,8 @@ def curve() -> list[float]:
 
 
 def answers() -> dict[str, list[int]]:
-    """Return the codes that follow from each medium in each other one, of a scene that training cannot reach."""
+    """Return the codes that follow from each medium in each other one, of a scene that training
+    cannot reach."""
     import onnuri
     from onnuri.evaluation.matrix import render
     from onnuri.modality import LANGUAGES, MEDIA
@@ -110,7 +119,9 @@ def answers() -> dict[str, list[int]]:
     from onnuri.world.scene import sample_scene
 
     model = onnuri.load()
-    greedy = {medium: sampling.replace(temperature=0.0) for medium, sampling in model.sampling.items()}
+    greedy = {
+        medium: sampling.replace(temperature=0.0) for medium, sampling in model.sampling.items()
+    }
     codes = {}
     for i, target in enumerate(MEDIA):
         for k in range(1, len(MEDIA)):
@@ -121,12 +132,21 @@ def answers() -> dict[str, list[int]]:
     return codes
 
 
-PARTS = {"planner": planner, "dry_runs": dry_runs, "matrix": matrix, "curve": curve, "answers": answers}
+PARTS = {
+    "planner": planner,
+    "dry_runs": dry_runs,
+    "matrix": matrix,
+    "curve": curve,
+    "answers": answers,
+}
 
 
 def _onnuri(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-c", "from onnuri.cli import main; main()", *arguments], check=True,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-c", "from onnuri.cli import main; main()", *arguments],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _without(value: Any, *names: str) -> Any:
@@ -153,8 +173,11 @@ def differences(before: Any, after: Any, tolerance: float, path: str = "") -> li
                 lines.append(f"{here}: only {'before' if key in before else 'after'}")
         return lines
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return [line for k, pair in enumerate(zip(before, after, strict=True))
-                for line in differences(*pair, tolerance, f"{path}/{k}")]
+        return [
+            line
+            for k, pair in enumerate(zip(before, after, strict=True))
+            for line in differences(*pair, tolerance, f"{path}/{k}")
+        ]
     if _is_number(before) and _is_number(after):
         same = abs(before - after) <= tolerance or (math.isnan(before) and math.isnan(after))
     else:
@@ -172,12 +195,20 @@ def _short(value: Any) -> str:
 
 
 def figures(part: Part) -> Any:
-    """Return a part's figures, made in a process of its own: a dry run shares none with what computes."""
-    made = subprocess.run([sys.executable, __file__, "one", "--only", part], check=True, stdout=subprocess.PIPE, text=True)
+    """Return a part's figures, made in a process of its own: a dry run shares none with what
+    computes."""
+    made = subprocess.run(
+        [sys.executable, __file__, "one", "--only", part],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return json.loads(made.stdout.splitlines()[-1])
 
 
-def main(what: tyro.conf.Positional[Literal["write", "check", "one"]], only: tuple[Part, ...] = ()) -> None:
+def main(
+    what: tyro.conf.Positional[Literal["write", "check", "one"]], only: tuple[Part, ...] = ()
+) -> None:
     """Write the golden figures, or check that they are what they were. `--only`: some parts."""
     parts: tuple[Part, ...] = only or tuple(PARTS)  # type: ignore[arg-type]
     if what == "one":
@@ -186,10 +217,16 @@ def main(what: tyro.conf.Positional[Literal["write", "check", "one"]], only: tup
     try:
         golden = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     except ValueError:
-        print(f"{RESULT}: is no JSON; take it from git again, or delete it and run `golden.py write`", file=sys.stderr)
+        print(
+            f"{RESULT}: is no JSON; take it from git again, or delete it and run `golden.py write`",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     if what == "check" and (missing := [part for part in parts if part not in golden]):
-        print(f"{RESULT}: has no {', '.join(missing)}; run `golden.py write` on the commit before", file=sys.stderr)
+        print(
+            f"{RESULT}: has no {', '.join(missing)}; run `golden.py write` on the commit before",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
     changed = 0
     for part in parts:
@@ -200,9 +237,14 @@ def main(what: tyro.conf.Positional[Literal["write", "check", "one"]], only: tup
             continue
         lines = differences(golden[part], now, TOLERANCE[part])
         changed += len(lines)
-        print("\n".join([f"{part}: {len(lines)} differences" if lines else f"{part}: equal", *lines]), flush=True)
+        print(
+            "\n".join([f"{part}: {len(lines)} differences" if lines else f"{part}: equal", *lines]),
+            flush=True,
+        )
     if what == "write":
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULT.parent).stdout
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULT.parent
+        ).stdout
         about = {"commit": commit.strip(), "machine": platform.processor() or platform.machine()}
         RESULT.write_text(json.dumps(golden | about) + "\n", encoding="utf-8")
     raise SystemExit(bool(changed))

@@ -1,7 +1,9 @@
-"""How long an 82,000-face mesh takes over HTTP, and how long words wait beside two of them: `python benchmarks/mesh_load.py`.
+"""How long an 82,000-face mesh takes over HTTP, and how long words wait beside two of them: `python
+benchmarks/mesh_load.py`.
 
-Four meshes, each described alone; then two at once, again and again, while another client asks for a picture's words. Bars: 2 s a
-mesh, 1 s of words. Writes benchmarks/results/mesh_load.json, with every measured time.
+Four meshes, each described alone; then two at once, again and again, while another client asks for
+a picture's words. Bars: 2 s a mesh, 1 s of words. Writes benchmarks/results/mesh_load.json, with
+every measured time.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ MESH_SECONDS, WORDS_SECONDS = 2.0, 1.0
 def mesh(seed: int) -> dict[str, Any]:
     """A part of a message: a sphere of 81,920 faces with a colour a vertex, as GLB."""
     sphere = trimesh.creation.icosphere(6, 0.9)
-    sphere.visual.vertex_colors = np.random.default_rng(seed).integers(0, 256, (len(sphere.vertices), 4), dtype=np.uint8)
+    sphere.visual.vertex_colors = np.random.default_rng(seed).integers(
+        0, 256, (len(sphere.vertices), 4), dtype=np.uint8
+    )
     data = base64.b64encode(sphere.export(file_type="glb")).decode()
     return {"type": "mesh_url", "mesh_url": {"url": f"data:model/gltf-binary;base64,{data}"}}
 
@@ -46,8 +50,11 @@ def served() -> Any:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
         s.close()
-        server = subprocess.Popen([sys.executable, "-m", "onnuri.cli", "serve", "--port", str(port), "--data", folder],
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "onnuri.cli", "serve", "--port", str(port), "--data", folder],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             url = f"http://127.0.0.1:{port}"
             while True:
@@ -64,12 +71,20 @@ def served() -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=4, help="pairs of meshes beside which words are asked for")
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="pairs of meshes beside which words are asked for"
+    )
     settings = parser.parse_args()
-    with served() as url, httpx.Client(base_url=url, timeout=120, headers={"authorization": "Bearer none"}) as client:
+    with (
+        served() as url,
+        httpx.Client(base_url=url, timeout=120, headers={"authorization": "Bearer none"}) as client,
+    ):
+
         def ask(content: Any) -> float:
             began = time.perf_counter()
-            client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]}).raise_for_status()
+            client.post(
+                "/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]}
+            ).raise_for_status()
             return round(time.perf_counter() - began, 3)
 
         ask("a red cube")
@@ -81,12 +96,21 @@ def main() -> None:
                 thread.start()
             while any(thread.is_alive() for thread in pair):
                 words.append(ask("a small red cube"))
-    found = {"machine": machine(), "mesh_seconds": alone, "words_seconds": words,
-             "bars": {"mesh_seconds": MESH_SECONDS, "words_seconds": WORDS_SECONDS},
-             "met": max(alone) <= MESH_SECONDS and max(words) <= WORDS_SECONDS}
+    found = {
+        "machine": machine(),
+        "mesh_seconds": alone,
+        "words_seconds": words,
+        "bars": {"mesh_seconds": MESH_SECONDS, "words_seconds": WORDS_SECONDS},
+        "met": max(alone) <= MESH_SECONDS and max(words) <= WORDS_SECONDS,
+    }
     media.write_json(found, RESULTS, indent=1)
-    for what, took, bar in (("a mesh of 81,920 faces", alone, MESH_SECONDS), ("words beside two", words, WORDS_SECONDS)):
-        print(f"{what}: {statistics.median(took):.2f} s at the median, {max(took):.2f} at worst of {len(took)} (bar {bar:g})")
+    for what, took, bar in (
+        ("a mesh of 81,920 faces", alone, MESH_SECONDS),
+        ("words beside two", words, WORDS_SECONDS),
+    ):
+        print(
+            f"{what}: {statistics.median(took):.2f} s at the median, {max(took):.2f} at worst of {len(took)} (bar {bar:g})"
+        )
     raise SystemExit(0 if found["met"] else 1)
 
 

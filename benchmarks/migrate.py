@@ -1,7 +1,8 @@
-"""Write a folder of the first format anew: its codecs get the specs that the shipped ones have, and it gets a token layout.
+"""Write a folder of the first format anew: its codecs get the specs that the shipped ones have, and
+it gets a token layout.
 
-Models of the first format were read by the code's own table of grids, which all of them shared; that table is what the
-shipped codecs' `spec-*.json` say now. The weights stay as they are.
+Models of the first format were read by the code's own table of grids, which all of them shared;
+that table is what the shipped codecs' `spec-*.json` say now. The weights stay as they are.
 
     python benchmarks/migrate.py runs/laptop-full/model
 """
@@ -33,14 +34,24 @@ def main(folder: tyro.conf.Positional[Path]) -> None:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     if about.get("format") != 1:
-        print(f"{folder}: has format {about.get('format')!r}; only folders of format 1 are migrated", file=sys.stderr)
+        print(
+            f"{folder}: has format {about.get('format')!r}; only folders of format 1 are migrated",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
     _, *specs = registry.read_specs(onnuri.WEIGHTS / "laptop" / "codecs", MEDIA)
-    text = text_spec(int(Tokenizer.from_file(str(folder / "codecs/text/tokenizer.json")).get_vocab_size()))
+    text = text_spec(
+        int(Tokenizer.from_file(str(folder / "codecs/text/tokenizer.json")).get_vocab_size())
+    )
     for spec in (text, *specs):
         spec.save_beside(folder / "codecs" / registry.folder_of(spec))
     layout = TokenLayout.of([text, *specs], bool(about.get("tasks", False)))
-    about = {"format": FORMAT, "sampling": about["sampling"], "layout": layout.to_json(), "sha256": hashes_of(folder)}
+    about = {
+        "format": FORMAT,
+        "sampling": about["sampling"],
+        "layout": layout.to_json(),
+        "sha256": hashes_of(folder),
+    }
     part = path.with_suffix(".part")
     part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     part.replace(path)

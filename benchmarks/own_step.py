@@ -1,10 +1,12 @@
-"""Measures Onnuri's training step on one GPU: tokens a second and the allocator's peak, one process a case.
+"""Measures Onnuri's training step on one GPU: tokens a second and the allocator's peak, one process
+a case.
 
     python benchmarks/own_step.py out.csv     the cases of `onnuri/planner/data/measured_gpu.csv`, into a table like it
 
-A process of its own for each case, because what a case leaves behind (a graph that still points at its weights when garbage is
-collected) counts into the peak of the next one: the first table was measured in one process and had to be corrected for it.
-Needs a GPU. The shapes are those of `onnuri/planner/data/measured_shapes.json`, as transformers' configs.
+A process of its own for each case, because what a case leaves behind (a graph that still points at
+its weights when garbage is collected) counts into the peak of the next one: the first table was
+measured in one process and had to be corrected for it. Needs a GPU. The shapes are those of
+`onnuri/planner/data/measured_shapes.json`, as transformers' configs.
 """
 
 from __future__ import annotations
@@ -29,11 +31,29 @@ from onnuri.training.layout import place
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import Trainee, backward_and_step
 
-LLAMA = {"vocab_size": 32768, "hidden_size": 2048, "num_hidden_layers": 20, "num_attention_heads": 16, "num_key_value_heads": 8,
-         "head_dim": 128, "intermediate_size": 6144, "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False,
-         "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
-EXPERTS = {"vocab_size": 65536, "hidden_size": 2048, "num_attention_heads": 16, "n_routed_experts": 32,
-           "num_experts_per_tok": 4, "moe_intermediate_size": 1024}
+LLAMA = {
+    "vocab_size": 32768,
+    "hidden_size": 2048,
+    "num_hidden_layers": 20,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 6144,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}
+EXPERTS = {
+    "vocab_size": 65536,
+    "hidden_size": 2048,
+    "num_attention_heads": 16,
+    "n_routed_experts": 32,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 1024,
+}
 
 
 def values(family: str) -> dict[str, Any]:
@@ -41,11 +61,21 @@ def values(family: str) -> dict[str, Any]:
     if family == "llama":
         return dict(LLAMA)
     if family == "solar_open":
-        return {k: v[0] for k, v in solar_open.VALUES.items()} | EXPERTS | {
-            "num_hidden_layers": 10, "num_key_value_heads": 4, "head_dim": 128}
-    return {k: v[0] for k, v in axk1.VALUES.items()} | EXPERTS | {
-        "num_hidden_layers": 8, "num_key_value_heads": 16, "intermediate_size": 8192,
-        "mlp_layer_types": ["dense"] + ["sparse"] * 7}
+        return (
+            {k: v[0] for k, v in solar_open.VALUES.items()}
+            | EXPERTS
+            | {"num_hidden_layers": 10, "num_key_value_heads": 4, "head_dim": 128}
+        )
+    return (
+        {k: v[0] for k, v in axk1.VALUES.items()}
+        | EXPERTS
+        | {
+            "num_hidden_layers": 8,
+            "num_key_value_heads": 16,
+            "intermediate_size": 8192,
+            "mlp_layer_types": ["dense"] + ["sparse"] * 7,
+        }
+    )
 
 
 def measure(row: runs.Row, steps: int = 8) -> dict[str, float]:
@@ -68,7 +98,9 @@ def measure(row: runs.Row, steps: int = 8) -> dict[str, float]:
     torch.cuda.reset_peak_memory_stats()
     seconds = []
     for _ in range(steps):
-        ids = torch.randint(0, network.config.vocab_size, (layout.micro_batch, job.tokens), device="cuda")
+        ids = torch.randint(
+            0, network.config.vocab_size, (layout.micro_batch, job.tokens), device="cuda"
+        )
         torch.cuda.synchronize()
         began = time.perf_counter()
         loss = trainee(ids)
@@ -76,7 +108,10 @@ def measure(row: runs.Row, steps: int = 8) -> dict[str, float]:
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     middle = sorted(seconds[3:])[len(seconds[3:]) // 2]
-    return {"value": round(job.batch_tokens / middle, 1), "peak_allocated_GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+    return {
+        "value": round(job.batch_tokens / middle, 1),
+        "peak_allocated_GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+    }
 
 
 def main() -> None:
@@ -86,9 +121,16 @@ def main() -> None:
         return
     done = []
     for row in rows:
-        out = subprocess.run([sys.executable, __file__, "--case", row["id"]], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [sys.executable, __file__, "--case", row["id"]],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         found = json.loads(out.splitlines()[-1])
-        done.append({**row, "held_before_GiB": "", **{name: str(value) for name, value in found.items()}})
+        done.append(
+            {**row, "held_before_GiB": "", **{name: str(value) for name, value in found.items()}}
+        )
         print(row["id"], found, flush=True)
     with Path(sys.argv[1]).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

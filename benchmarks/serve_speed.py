@@ -1,10 +1,12 @@
-"""How fast the engine decodes beside `transformers.generate` and vLLM's CPU build, how soon the server's first picture and
-sound come, and whether its sound says what its transcript says: `make bench-serve`. Writes benchmarks/results/serve.json.
+"""How fast the engine decodes beside `transformers.generate` and vLLM's CPU build, how soon the
+server's first picture and sound come, and whether its sound says what its transcript says: `make
+bench-serve`. Writes benchmarks/results/serve.json.
 
-Decoding is paired: the same prompts, greedy, the same number of tokens, taking turns in one run, the median of rounds.
-vLLM runs in an environment of its own (`--vllm PYTHON`, see docs/server.md) on the exported folder; without it, its part
-is left out. The ratio to `generate` is given with the full head for both, and with our head sliced to a medium.
-Transcripts are read by the oracle of `evaluation/audio.py`, which never sees them.
+Decoding is paired: the same prompts, greedy, the same number of tokens, taking turns in one run,
+the median of rounds. vLLM runs in an environment of its own (`--vllm PYTHON`, see docs/server.md)
+on the exported folder; without it, its part is left out. The ratio to `generate` is given with the
+full head for both, and with our head sliced to a medium. Transcripts are read by the oracle of
+`evaluation/audio.py`, which never sees them.
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ from onnuri.world.text import caption
 TOKENS, ROUNDS = 128, 5
 GREEDY = SamplingConfig(temperature=0)
 SETTLE = 1.5
-"""seconds after vLLM's turn: one of its threads waits for more at full speed for one second after it has answered, on a core
-that is then measured (without the pause whoever comes next is 40 times slower)"""
+"""seconds after vLLM's turn: one of its threads waits for more at full speed for one second after
+it has answered, on a core that is then measured (without the pause whoever comes next is 40 times
+slower)"""
 SPOKEN, FRESH = 400, 7000
 """sentences that are spoken, and the first of their scenes, in which nothing was chosen"""
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
@@ -57,8 +60,12 @@ def prompts(model: Any, count: int) -> list[list[int]]:
     """Sentences that are to be spoken, of different lengths."""
     v, found = model.layout, []
     for k in range(count):
-        words = model.codecs["text"].encode(caption(sample_scene(k, "seen"), "ko", generator("seen", k)))
-        found.append([v.special("<bos>"), *v.segment("text", words, "ko"), *v.opening("audio", "ko")])
+        words = model.codecs["text"].encode(
+            caption(sample_scene(k, "seen"), "ko", generator("seen", k))
+        )
+        found.append(
+            [v.special("<bos>"), *v.segment("text", words, "ko"), *v.opening("audio", "ko")]
+        )
     return found
 
 
@@ -77,7 +84,14 @@ def theirs(network: Any, asked: list[list[int]]) -> float:
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in asked])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in asked])
     start = time.perf_counter()
-    network.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=TOKENS, min_new_tokens=TOKENS, pad_token_id=0)
+    network.generate(
+        ids,
+        attention_mask=mask,
+        do_sample=False,
+        max_new_tokens=TOKENS,
+        min_new_tokens=TOKENS,
+        pad_token_id=0,
+    )
     return len(asked) * TOKENS / (time.perf_counter() - start)
 
 
@@ -101,10 +115,21 @@ class Vllm:
     """vLLM in a process of its own, asked in turns with us."""
 
     def __init__(self, python: str, folder: Path) -> None:
-        environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
-        self.process = subprocess.Popen([python, "-c", VLLM, str(folder), str(TOKENS), str(ROUNDS)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=sys.stderr, text=True, env=environment,
-                                        start_new_session=True)
+        environment = {
+            **os.environ,
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "OMP_NUM_THREADS": "2",
+            "HF_HUB_OFFLINE": "1",
+        }
+        self.process = subprocess.Popen(
+            [python, "-c", VLLM, str(folder), str(TOKENS), str(ROUNDS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=sys.stderr,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
         self._until("READY")
 
     def _until(self, word: str) -> str:
@@ -131,8 +156,13 @@ class Vllm:
 def decoding(vllm_python: str | None) -> dict[str, Any]:
     """Tokens a second at batch 1 and 8, and ratios."""
     model = onnuri.load()
-    engine, plain = (Engine(model.network, EngineConfig(prefix_bytes=0, compiled=compiled)) for compiled in (True, False))
-    assert isinstance(engine.forward, Compiled), "no C compiler here: its figures would be PyTorch's"
+    engine, plain = (
+        Engine(model.network, EngineConfig(prefix_bytes=0, compiled=compiled))
+        for compiled in (True, False)
+    )
+    assert isinstance(engine.forward, Compiled), (
+        "no C compiler here: its figures would be PyTorch's"
+    )
     lo, hi = model.layout.own("audio")
     slice_ = model.layout.allowed("image")[4]  # type: ignore[index]
     found: dict[str, Any] = {}
@@ -145,8 +175,11 @@ def decoding(vllm_python: str | None) -> dict[str, Any]:
                 "onnuri, full head": lambda a=asked: ours(engine, a, 0, model.layout.size),
                 "onnuri, head of sound": lambda a=asked: ours(engine, a, lo, hi),
                 "onnuri, head of a picture's field": lambda a=asked: ours(engine, a, *slice_),
-                "onnuri without a compiler, full head": lambda a=asked: ours(plain, a, 0, model.layout.size),
-                "transformers.generate": lambda a=asked: theirs(model.network, a)}
+                "onnuri without a compiler, full head": lambda a=asked: ours(
+                    plain, a, 0, model.layout.size
+                ),
+                "transformers.generate": lambda a=asked: theirs(model.network, a),
+            }
             if vllm:
                 ways["vLLM"] = lambda a=asked: vllm.speed(a)
             speeds: dict[str, list[float]] = {name: [] for name in ways}
@@ -156,10 +189,18 @@ def decoding(vllm_python: str | None) -> dict[str, Any]:
                     if k:  # the first warms up
                         speeds[name].append(got)
             medians = {name: round(statistics.median(s), 1) for name, s in speeds.items()}
-            ratios = {f"{mine} / {base}": round(medians[mine] / medians[base], 2) for base in ("transformers.generate", "vLLM")
-                      if base in medians for mine in medians if mine.startswith("onnuri")}
-            found[f"batch {batch}"] = {"tokens_a_second": medians, "ratios": ratios,
-                                       "spread": {n: [round(min(s), 1), round(max(s), 1)] for n, s in speeds.items()}}
+            ratios = {
+                f"{mine} / {base}": round(medians[mine] / medians[base], 2)
+                for base in ("transformers.generate", "vLLM")
+                if base in medians
+                for mine in medians
+                if mine.startswith("onnuri")
+            }
+            found[f"batch {batch}"] = {
+                "tokens_a_second": medians,
+                "ratios": ratios,
+                "spread": {n: [round(min(s), 1), round(max(s), 1)] for n, s in speeds.items()},
+            }
     if vllm:
         vllm.close()
     return found
@@ -168,7 +209,10 @@ def decoding(vllm_python: str | None) -> dict[str, Any]:
 def deltas(url: str, **asked: Any) -> Iterator[dict[str, Any]]:
     """What a streamed chat tells, chunk by chunk."""
     body = {"stream": True, **asked}
-    with httpx.Client(timeout=60) as client, client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+    with (
+        httpx.Client(timeout=60) as client,
+        client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer,
+    ):
         for line in answer.iter_lines():
             if line.startswith("data: {"):
                 yield from (choice["delta"] for choice in json.loads(line[6:])["choices"])
@@ -176,7 +220,10 @@ def deltas(url: str, **asked: Any) -> Iterator[dict[str, Any]]:
 
 def first(url: str, kind: str) -> float:
     """Seconds to the first picture of a stream, or to its first sound."""
-    options = {"image": {"modalities": ["image"], "partial_images": 3}, "audio": {"modalities": ["audio"]}}[kind]
+    options = {
+        "image": {"modalities": ["image"], "partial_images": 3},
+        "audio": {"modalities": ["audio"]},
+    }[kind]
     start = time.perf_counter()
     for delta in deltas(url, messages=[{"role": "user", "content": SENTENCE}], seed=1, **options):
         if delta.get("images") or base64.b64decode(delta.get("audio", {}).get("data", "")):
@@ -186,12 +233,20 @@ def first(url: str, kind: str) -> float:
 
 def said(url: str, k: int) -> tuple[str, np.ndarray]:
     """Transcript and sound of a streamed answer to the k-th sentence."""
-    sentence = caption(sample_scene(FRESH + k, "seen"), LANGUAGES[k % 2], generator("seen", FRESH + k))
-    told = [delta.get("audio", {}) for delta in
-            deltas(url, messages=[{"role": "user", "content": sentence}], modalities=["audio"], seed=k)]
+    sentence = caption(
+        sample_scene(FRESH + k, "seen"), LANGUAGES[k % 2], generator("seen", FRESH + k)
+    )
+    told = [
+        delta.get("audio", {})
+        for delta in deltas(
+            url, messages=[{"role": "user", "content": sentence}], modalities=["audio"], seed=k
+        )
+    ]
     text = "".join(part.get("transcript", "") for part in told)
     sound = b"".join(base64.b64decode(part.get("data", "")) for part in told)
-    return text, soxr.resample(np.frombuffer(sound, "<i2").astype(np.float32) / 32768, PCM_HZ, AUDIO_HZ)
+    return text, soxr.resample(
+        np.frombuffer(sound, "<i2").astype(np.float32) / 32768, PCM_HZ, AUDIO_HZ
+    )
 
 
 def transcripts(url: str) -> dict[str, Any]:
@@ -203,15 +258,24 @@ def transcripts(url: str) -> dict[str, Any]:
         assert meant
         got = score(meant, heard, frozenset(ATTRIBUTES)).attributes
         whole, right, asked = whole + (heard == meant), right + got[0], asked + got[1]
-    return {"sentences": SPOKEN, "whole": whole, "attributes_right": right, "attributes_asked": asked}
+    return {
+        "sentences": SPOKEN,
+        "whole": whole,
+        "attributes_right": right,
+        "attributes_asked": asked,
+    }
 
 
 def serving() -> dict[str, Any]:
-    """Median and worst seconds to the first picture and sound, alone and with four clients at once; and transcripts."""
+    """Median and worst seconds to the first picture and sound, alone and with four clients at once;
+    and transcripts."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen([sys.executable, "-m", "onnuri.cli", "serve", "--port", "8765", "--data", folder],
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "onnuri.cli", "serve", "--port", "8765", "--data", folder],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         url = "http://127.0.0.1:8765"
         try:
             while True:
@@ -225,9 +289,15 @@ def serving() -> dict[str, Any]:
                 for clients in (1, 4):
                     first(url, kind)
                     with ThreadPoolExecutor(clients) as pool:
-                        taken = [s for _ in range(20 // clients) for s in pool.map(first, [url] * clients, [kind] * clients)]
+                        taken = [
+                            s
+                            for _ in range(20 // clients)
+                            for s in pool.map(first, [url] * clients, [kind] * clients)
+                        ]
                     found[f"first {kind}, {clients} client{'s' * (clients > 1)}"] = {
-                        "median": round(statistics.median(taken), 4), "worst": round(max(taken), 4)}
+                        "median": round(statistics.median(taken), 4),
+                        "worst": round(max(taken), 4),
+                    }
             spoken = transcripts(url)
         finally:
             process.terminate()

@@ -1,4 +1,5 @@
-"""How long the shipped model takes for one item of every medium, and how many the world renders: `make bench-speed`.
+"""How long the shipped model takes for one item of every medium, and how many the world renders:
+`make bench-speed`.
 
 Model loaded, two threads, batch of one, different sentences. Writes benchmarks/results/speed.json.
 """
@@ -41,8 +42,14 @@ def generating() -> dict[str, dict[str, float]]:
     pictures = [image.render(s).image for s in scenes]
     found = {}
     for medium in MEDIA[1:]:
-        found[medium] = timed(lambda k, m=medium: model.generate(m, text=said[k], language="ko" if k % 2 else "en", seed=k))
-    found["caption"] = timed(lambda k: model.generate("text", image=pictures[k], language="ko" if k % 2 else "en"))
+        found[medium] = timed(
+            lambda k, m=medium: model.generate(
+                m, text=said[k], language="ko" if k % 2 else "en", seed=k
+            )
+        )
+    found["caption"] = timed(
+        lambda k: model.generate("text", image=pictures[k], language="ko" if k % 2 else "en")
+    )
     return found
 
 
@@ -51,8 +58,12 @@ def rendering() -> dict[str, float]:
     rng = generator("train", 0)
     voice = audio.sample_voice(rng)
     render: dict[str, Callable[[Any], Any]] = {
-        "text": lambda s: caption(s, "ko", rng), "image": image.render, "video": video.render, "shape": shape.voxels,
-        "audio": lambda s: audio.speak(caption(s, "ko", rng), "ko", voice)}
+        "text": lambda s: caption(s, "ko", rng),
+        "image": image.render,
+        "video": video.render,
+        "shape": shape.voxels,
+        "audio": lambda s: audio.speak(caption(s, "ko", rng), "ko", voice),
+    }
     found = {}
     for medium, one in render.items():
         start = time.perf_counter()

@@ -1,8 +1,10 @@
-"""How often what is not of the world is told, and how seldom what is: `python benchmarks/unknown.py [--calibrate]`.
+"""How often what is not of the world is told, and how seldom what is: `python benchmarks/unknown.py
+[--calibrate]`.
 
-Foreign sentences, pictures and shapes of several kinds (`foreign.py`), 50 each, against 200 own of fresh seeds; for every kind
-the share that is flagged and the AUROC against the own. Pictures of the second renderer (`world/other.py`) are not foreign.
-`--calibrate` sets the thresholds of `onnuri/model/notice.json`, on seeds and kinds that this does not report.
+Foreign sentences, pictures and shapes of several kinds (`foreign.py`), 50 each, against 200 own of
+fresh seeds; for every kind the share that is flagged and the AUROC against the own. Pictures of the
+second renderer (`world/other.py`) are not foreign. `--calibrate` sets the thresholds of
+`onnuri/model/notice.json`, on seeds and kinds that this does not report.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def auroc(own: list[float], strange: list[float]) -> float:
     return float((a > b).mean() + 0.5 * (a == b).mean())
 
 
-def shown_again(items: list[np.ndarray], medium: Any, codecs: dict[str, Any]) -> list[dict[str, float]]:
+def shown_again(
+    items: list[np.ndarray], medium: Any, codecs: dict[str, Any]
+) -> list[dict[str, float]]:
     """Fidelity of items; empty where nothing is seen."""
     codec = codecs[medium]
     return [
@@ -54,7 +58,9 @@ def familiar(items: list[np.ndarray], medium: Any, codecs: dict[str, Any]) -> li
     """Familiarity of items; minus infinity where nothing is seen."""
     codec = codecs[medium]
     return [
-        notice.familiarity(medium, item, codes, codec) if notice.objects_seen(medium, codes) else float("-inf")
+        notice.familiarity(medium, item, codes, codec)
+        if notice.objects_seen(medium, codes)
+        else float("-inf")
         for item, codes in zip(items, codec.encode_batch(items), strict=True)
     ]
 
@@ -100,7 +106,9 @@ def own_items(medium: str, count: int, first: int) -> list[np.ndarray]:
 def seen_things(medium: Any, codecs: dict[str, Any], own: int, each: int) -> dict[str, Any]:
     least = 0.0
     known = familiar(own_items(medium, own, FIRST), medium, codecs)
-    kinds = foreign.TEST_PICTURES | foreign.FRESH_PICTURES if medium == "image" else foreign.TEST_SHAPES
+    kinds = (
+        foreign.TEST_PICTURES | foreign.FRESH_PICTURES if medium == "image" else foreign.TEST_SHAPES
+    )
     rows = {
         name: familiar([make(np.random.default_rng([2, k])) for k in range(each)], medium, codecs)
         for name, make in kinds.items()
@@ -121,19 +129,27 @@ def likelihoods(model: Any, said: list[str], to: Any) -> list[float]:
     for k, sentence in enumerate(said):
         language = language_asked(sentence)
         keep = functools.partial(contexts.__setitem__, k)
-        steps.append(model.answers.answer(to, [("text", sentence)], language, model.sampling, k, keep))
+        steps.append(
+            model.answers.answer(to, [("text", sentence)], language, model.sampling, k, keep)
+        )
     drive(model.engine, steps)
     return [float(np.mean(contexts[k].logprobs[to])) for k in range(len(said))]
 
 
 def own_sentences(count: int, first: int, **how: bool) -> list[str]:
-    """Sentences of ours in both languages: two of four in the world's words, the others in people's; all in people's where it
-    is said how (`wordings.say`)."""
+    """Sentences of ours in both languages: two of four in the world's words, the others in
+    people's; all in people's where it is said how (`wordings.say`)."""
     found = []
     for k in range(count):
-        scene, rng, language = sample_scene(first + k, "seen"), np.random.default_rng(first + k), LANGUAGES[k % 2]
+        scene, rng, language = (
+            sample_scene(first + k, "seen"),
+            np.random.default_rng(first + k),
+            LANGUAGES[k % 2],
+        )
         by_world = k % 4 < 2 and not how
-        found.append(caption(scene, language, rng) if by_world else wordings.say(scene, language, rng, **how))
+        found.append(
+            caption(scene, language, rng) if by_world else wordings.say(scene, language, rng, **how)
+        )
     return found
 
 
@@ -143,31 +159,44 @@ def answers(model: Any, own: int, each: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for to in ("image", "shape"):
         known = likelihoods(model, own_sentences(own, FIRST), to)
-        rows = {name: likelihoods(model, [make(np.random.default_rng([4, k])) for k in range(each)], to)
-                for name, make in foreign.SENSELESS.items()}
+        rows = {
+            name: likelihoods(model, [make(np.random.default_rng([4, k])) for k in range(each)], to)
+            for name, make in foreign.SENSELESS.items()
+        }
         found[to] = table(known, rows, least[to])
     return found
 
 
 def calibrate(codecs: dict[str, Any], count: int = 150) -> None:
-    """Set the least of each measure of fidelity by the share of ours that is below (`BELOW`), the second renderer's pictures
-    among them; foreign kinds of calibration only show what that lets pass.
+    """Set the least of each measure of fidelity by the share of ours that is below (`BELOW`), the
+    second renderer's pictures among them; foreign kinds of calibration only show what that lets
+    pass.
 
-    Halfway between ours and the foreign kinds of calibration was tried first: it let 14 % of photographs and 92 % of
-    landscapes pass, for what is foreign is not of one kind, and what is ours is. PSNR alone let one photograph of seven pass
-    in every crop, a rocket before a dark sky: hence the details, so photographs of `foreign.TEST_PICTURES` are no longer
-    unseen. Kinds of `foreign.FRESH_PICTURES` are.
+    Halfway between ours and the foreign kinds of calibration was tried first: it let 14 % of
+    photographs and 92 % of landscapes pass, for what is foreign is not of one kind, and what is
+    ours is. PSNR alone let one photograph of seven pass in every crop, a rocket before a dark sky:
+    hence the details, so photographs of `foreign.TEST_PICTURES` are no longer unseen. Kinds of
+    `foreign.FRESH_PICTURES` are.
     """
     marks: dict[str, Any] = {}
     about: dict[str, Any] = {}
-    for medium, kinds in (("image", foreign.CALIBRATION_PICTURES), ("shape", foreign.CALIBRATION_SHAPES)):
+    for medium, kinds in (
+        ("image", foreign.CALIBRATION_PICTURES),
+        ("shape", foreign.CALIBRATION_SHAPES),
+    ):
         own = shown_again(own_items(medium, count, CALIBRATION), medium, codecs)
         if medium == "image":
-            own += shown_again([other.render(sample_scene(CALIBRATION + k, "seen")) for k in range(count)], medium, codecs)
+            own += shown_again(
+                [other.render(sample_scene(CALIBRATION + k, "seen")) for k in range(count)],
+                medium,
+                codecs,
+            )
         strange = [
             found
             for make in kinds.values()
-            for found in shown_again([make(np.random.default_rng([3, k])) for k in range(count // 2)], medium, codecs)
+            for found in shown_again(
+                [make(np.random.default_rng([3, k])) for k in range(count // 2)], medium, codecs
+            )
         ]
         seen = [found for found in own if found]
         marks[medium] = {
@@ -179,7 +208,14 @@ def calibrate(codecs: dict[str, Any], count: int = 150) -> None:
         }
 
         def flagged_of(every: list[dict[str, float]], of: str = medium) -> float:
-            return float(np.mean([any(f[k] < m["least"] for k, m in marks[of].items()) if f else True for f in every]))
+            return float(
+                np.mean(
+                    [
+                        any(f[k] < m["least"] for k, m in marks[of].items()) if f else True
+                        for f in every
+                    ]
+                )
+            )
 
         about[medium] = {
             "own": len(own),
@@ -191,7 +227,10 @@ def calibrate(codecs: dict[str, Any], count: int = 150) -> None:
     marks["video"] = marks["image"]
     about["video"] = "its first frame, as a picture"
     model = onnuri.load()
-    drawn = {to: likelihoods(model, own_sentences(count, CALIBRATION), to) for to in ("text", "image", "video", "shape")}
+    drawn = {
+        to: likelihoods(model, own_sentences(count, CALIBRATION), to)
+        for to in ("text", "image", "video", "shape")
+    }
     media.write_json(
         {
             "marks": marks,
@@ -222,14 +261,19 @@ def main() -> None:
         "machine": machine(),
         "text": sentences(codecs["text"], settings.own, settings.each),
         **{m: seen_things(m, codecs, settings.own, settings.each) for m in ("image", "shape")},
-        **{f"answer in {to}": r for to, r in answers(onnuri.load(), settings.own, settings.each).items()},
+        **{
+            f"answer in {to}": r
+            for to, r in answers(onnuri.load(), settings.own, settings.each).items()
+        },
     }
     for medium, rows in ((k, v) for k, v in found.items() if k != "machine"):
         print(
             f"{medium}: least familiarity {rows['least']}; own flagged {rows['own']['flagged']:.1%} of {rows['own']['n']}"
         )
         for name, row in rows["foreign"].items():
-            print(f"  {name:20} flagged {row['flagged']:6.1%} of {row['n']}, AUROC {row['auroc']:.3f}")
+            print(
+                f"  {name:20} flagged {row['flagged']:6.1%} of {row['n']}, AUROC {row['auroc']:.3f}"
+            )
         for name, share in rows.get("not_foreign", {}).items():
             print(f"  {name:20} flagged {share:6.1%} (not foreign)")
     media.write_json(found, settings.json, indent=2)

@@ -1,7 +1,9 @@
-"""Write how often each word of a model's list begins a sentence of training: `python benchmarks/word_starts.py [--folder MODEL]`.
+"""Write how often each word of a model's list begins a sentence of training: `python
+benchmarks/word_starts.py [--folder MODEL]`.
 
-For a folder whose list (`codecs/text/words.json`) is older than that count; `onnuri train laptop --preset words` writes both. The
-sentences are those from which a text codec learns today. Knows neither the tokenizer nor the weights, and changes none.
+For a folder whose list (`codecs/text/words.json`) is older than that count; `onnuri train laptop
+--preset words` writes both. The sentences are those from which a text codec learns today. Knows
+neither the tokenizer nor the weights, and changes none.
 """
 
 from __future__ import annotations
@@ -22,13 +24,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=onnuri.WEIGHTS / "laptop")
     folder = parser.parse_args().folder
     try:
-        words, about = Spelling.load(folder / "codecs/text"), json.loads((folder / "onnuri.json").read_text(encoding="utf-8"))
+        words, about = (
+            Spelling.load(folder / "codecs/text"),
+            json.loads((folder / "onnuri.json").read_text(encoding="utf-8")),
+        )
     except (OSError, ValueError, KeyError):
         parser.error(f"{folder}: is no whole folder of a model; fetch or export it again")
     if words is None:
-        parser.error(f"{folder}: has no list of words; give the folder of a model that has codecs/text/words.json")
+        parser.error(
+            f"{folder}: has no list of words; give the folder of a model that has codecs/text/words.json"
+        )
     starts = Spelling.learn(sentences_of_training()).starts
-    Spelling(words.counts, {word: count for word, count in starts.items() if word in words.counts}).save(folder / "codecs/text")
+    Spelling(
+        words.counts, {word: count for word, count in starts.items() if word in words.counts}
+    ).save(folder / "codecs/text")
     name = "codecs/text/words.json"
     about["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     media.write_json(about, folder / "onnuri.json", indent=2)

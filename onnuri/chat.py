@@ -1,7 +1,8 @@
-"""`onnuri chat`: a conversation in the terminal. Knows no network: it asks the model, which answers in a medium.
+"""`onnuri chat`: a conversation in the terminal. Knows no network: it asks the model, which answers
+in a medium.
 
-A line is a sentence, or a command: `/image FILE` (audio, video, shape likewise) adds a file to the next question,
-`/to MEDIUM` says what comes back, `/new` forgets what was given, `/quit` ends.
+A line is a sentence, or a command: `/image FILE` (audio, video, shape likewise) adds a file to the
+next question, `/to MEDIUM` says what comes back, `/new` forgets what was given, `/quit` ends.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from onnuri.errors import ConfigError, OnnuriError
 from onnuri.modality import MEDIA, TABLE, Medium
 from onnuri.server.client import Remote
 
-HELP = "sentence · /image /audio /video /shape FILE · /to text|image|audio|video|shape · /new · /quit"
+HELP = (
+    "sentence · /image /audio /video /shape FILE · /to text|image|audio|video|shape · /new · /quit"
+)
 
 
 class Conversation:
@@ -30,7 +33,8 @@ class Conversation:
         self.answers = 0
 
     def say(self, line: str) -> str | None:
-        """The answer to one line; None ends the conversation. Raises OnnuriError for a mistake in the line."""
+        """The answer to one line; None ends the conversation. Raises OnnuriError for a mistake in
+        the line."""
         if not line.startswith("/"):
             return self._answer(line)
         command, _, rest = line[1:].partition(" ")
@@ -65,8 +69,14 @@ class Conversation:
         return f"→ {path}{told}"
 
 
-def run(out: Path, folder: Path | None = None, lines: Iterable[str] | None = None, server: str | None = None,
-        key: str = "none", **sampling: Any) -> None:
+def run(
+    out: Path,
+    folder: Path | None = None,
+    lines: Iterable[str] | None = None,
+    server: str | None = None,
+    key: str = "none",
+    **sampling: Any,
+) -> None:
     """Talk until /quit or the end of the input, with a model that is here or with a server's."""
     console = Console()
     conversation = Conversation(Remote(server, key) if server else load(folder), out, sampling)

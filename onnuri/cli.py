@@ -1,4 +1,5 @@
-"""The command line: one small dataclass a verb, no logic. Imports lazily, so that `onnuri --help` is quick.
+"""The command line: one small dataclass a verb, no logic. Imports lazily, so that `onnuri --help`
+is quick.
 
 A user's mistake prints one line on stderr and exits with status 2; a traceback is a bug of ours.
 """
@@ -54,7 +55,8 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:
-    """One Korean or English sentence to a picture, speech, a video and a 3D model: writes OUT/index.html."""
+    """One Korean or English sentence to a picture, speech, a video and a 3D model: writes
+    OUT/index.html."""
 
     sentence: tyro.conf.Positional[str]
     """what is to be seen, such as "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다" """
@@ -87,7 +89,8 @@ class Generate:
     shape: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """a GLB, OBJ, PLY or STL; an OBJ's materials are read from beside it"""
     text: str | None = None
-    """a sentence: a description, a question about the other inputs, or an instruction to change them"""
+    """a sentence: a description, a question about the other inputs, or an instruction to change
+    them"""
     language: Language | None = None
     """language of a text or speech answer; without it, that of the text given, else Korean"""
     model: Path | None = None
@@ -99,7 +102,15 @@ class Generate:
 
         kinds: tuple[Medium, ...] = ("image", "audio", "video", "shape")
         files = [(medium, path) for medium in kinds for path in getattr(self, medium)]
-        demo.generate(self.to, self.output, files, self.text, self.language, self.model, **self.sampling.given())
+        demo.generate(
+            self.to,
+            self.output,
+            files,
+            self.text,
+            self.language,
+            self.model,
+            **self.sampling.given(),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,11 +135,14 @@ class Chat:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Serve:
-    """OpenAI's API and a page in which anyone can talk in any medium: `onnuri serve`, then open what it says."""
+    """OpenAI's API and a page in which anyone can talk in any medium: `onnuri serve`, then open
+    what it says."""
 
     model: tyro.conf.Positional[Path | None] = None
     """a model's folder; without one, the model that ships"""
-    settings: tyro.conf.OmitArgPrefixes[ServeConfig] = dataclasses.field(default_factory=ServeConfig)
+    settings: tyro.conf.OmitArgPrefixes[ServeConfig] = dataclasses.field(
+        default_factory=ServeConfig
+    )
 
     def run(self) -> None:
         from onnuri.server import run
@@ -163,10 +177,12 @@ class RevokeKey:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Keys:
-    """API keys of a server. Until one is made, callers on this machine need none, and others are not served."""
+    """API keys of a server. Until one is made, callers on this machine need none, and others are
+    not served."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[AddKey, tyro.conf.subcommand("add")] | Annotated[ListKeys, tyro.conf.subcommand("list")]
+        Annotated[AddKey, tyro.conf.subcommand("add")]
+        | Annotated[ListKeys, tyro.conf.subcommand("list")]
         | Annotated[RevokeKey, tyro.conf.subcommand("revoke")]
     ]
     data: Path = Path("onnuri-data")
@@ -198,14 +214,17 @@ class Export:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Data, codecs and model, from nothing. Interrupt it when you like: the same command goes on."""
+    """Data, codecs and model, from nothing. Interrupt it when you like: the same command goes
+    on."""
 
-    recipe: tyro.conf.Positional[Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]]
+    recipe: tyro.conf.Positional[
+        Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]
+    ]
     """a recipe of onnuri/recipes"""
     preset: Literal["full", "evening", "words", "nano", "smoke", "words-smoke"] | None = None
-    """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which goes on from the weights that ship
-    with the wordings of people; the others: nano, 20 minutes after a table that
-    they share; all: smoke, to see that everything runs"""
+    """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which goes
+    on from the weights that ship with the wordings of people; the others: nano, 20 minutes after a
+    table that they share; all: smoke, to see that everything runs"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/RECIPE-PRESET without it"""
 
@@ -217,7 +236,8 @@ class Train:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """The any-to-any matrix: every medium to every medium, judged by oracles that know nothing of the model."""
+    """The any-to-any matrix: every medium to every medium, judged by oracles that know nothing of
+    the model."""
 
     items: int = 100
     """items a cell and split"""
@@ -235,7 +255,8 @@ class Matrix:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sentences:
-    """Whole scenes from words: changed in one way each, in wordings that training never used, by relation and by objects."""
+    """Whole scenes from words: changed in one way each, in wordings that training never used, by
+    relation and by objects."""
 
     items: int = 100
     """scenes a row"""
@@ -273,7 +294,8 @@ class Codecs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scan:
-    """Whether a run's token table holds any held-out composition: records and texts of all rows, codes of some."""
+    """Whether a run's token table holds any held-out composition: records and texts of all rows,
+    codes of some."""
 
     folder: tyro.conf.Positional[Path]
     """a run's folder, that `onnuri train` wrote"""
@@ -293,8 +315,10 @@ class Evaluate:
     """Measure a model, its codecs, or what it was trained on."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[Matrix, tyro.conf.subcommand("matrix")] | Annotated[Codecs, tyro.conf.subcommand("codecs")]
-        | Annotated[Sentences, tyro.conf.subcommand("words")] | Annotated[Scan, tyro.conf.subcommand("table")]
+        Annotated[Matrix, tyro.conf.subcommand("matrix")]
+        | Annotated[Codecs, tyro.conf.subcommand("codecs")]
+        | Annotated[Sentences, tyro.conf.subcommand("words")]
+        | Annotated[Scan, tyro.conf.subcommand("table")]
     ]
 
     def run(self) -> None:
@@ -318,13 +342,15 @@ class OwnClusterFlags:
     """Your cluster, where it is not the hardware table's. Flags count before the file."""
 
     cluster: Path | None = None
-    """a TOML file: gpu, gpus and the keys below with _ for -; or a table [gpu] with a GPU of your own (docs/planner-plan.md)"""
+    """a TOML file: gpu, gpus and the keys below with _ for -; or a table [gpu] with a GPU of your
+    own (docs/planner-plan.md)"""
     price_usd: float | None = None
     """what a GPU hour costs you, in dollars"""
     nic_gbps: float | None = None
     """network of a GPU to other nodes, one way, in gigabits a second, such as 400"""
     nvlink_gbps: float | None = None
-    """fast links of a GPU, one way, in gigabytes a second: 450 for an H100, of whose 900 data sheets speak"""
+    """fast links of a GPU, one way, in gigabytes a second: 450 for an H100, of whose 900 data
+    sheets speak"""
     gemm_tflops: float | None = None
     """what large bf16 products reach when you measure them"""
     gemm_fp8_tflops: float | None = None
@@ -365,7 +391,8 @@ class ServingFlags:
     tpot: str | None = None
     """time between tokens after it, at most: 30 or 30ms"""
     prompts_per_token: float | None = None
-    """prompt tokens read anew for each token of an answer, where prefixes are cached; without it isl / osl"""
+    """prompt tokens read anew for each token of an answer, where prefixes are cached; without it
+    isl / osl"""
 
     def made(self) -> Demand | None:
         """What is demanded; None where nothing is."""
@@ -376,11 +403,12 @@ class ServingFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRecipe:
-    """What training a model takes: memory, step time, days, dollars, failures, loss, serving, each with its range."""
+    """What training a model takes: memory, step time, days, dollars, failures, loss, serving, each
+    with its range."""
 
     recipe: tyro.conf.Positional[str]
-    """a system of `onnuri plan recipes`; a config.json of Hugging Face, its folder or ORG/NAME; a listed shape such as
-    llama3-70b; or a size such as 70B or 300B-A15B"""
+    """a system of `onnuri plan recipes`; a config.json of Hugging Face, its folder or ORG/NAME; a
+    listed shape such as llama3-70b; or a size such as 70B or 300B-A15B"""
     gpu: str | None = None
     """such as H200; without it, the recipe's own"""
     gpus: int | None = None
@@ -396,20 +424,25 @@ class PlanRecipe:
     batch_tokens: int | None = None
     """tokens of an optimizer step, all ranks together; without it, the recipe's own, or by a law"""
     layout: str | None = None
-    """such as dp=1024,ep=64,fsdp,recompute=full,bf16, or "own" for the recipe's; without it, all are searched"""
+    """such as dp=1024,ep=64,fsdp,recompute=full,bf16, or "own" for the recipe's; without it, all
+    are searched"""
     precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
     """that the search may use; may be given more than once; without it, the recipe's own"""
     release: float | None = None
     """year of the training software, such as 2025.9; without it, of the newest published run"""
     engines: Literal["here", "any"] = "here"
-    """whose layouts are planned: those that run here where there is one, or the fastest of any engine"""
+    """whose layouts are planned: those that run here where there is one, or the fastest of any
+    engine"""
     exact_gpus: bool = False
     """use all GPUs, also where fewer train more"""
     cache: bool = True
     """keep what was searched, and take it from there when only days, tokens or dollars change"""
     gpus_for: str | None = None
-    """find the fewest GPUs that train all tokens in this time: 30d, 6w or 72h (in place of --gpus)"""
-    own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
+    """find the fewest GPUs that train all tokens in this time: 30d, 6w or 72h (in place of
+    --gpus)"""
+    own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(
+        default_factory=OwnClusterFlags
+    )
     serve: tyro.conf.OmitArgPrefixes[ServingFlags] = dataclasses.field(default_factory=ServingFlags)
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
@@ -425,12 +458,27 @@ class PlanRecipe:
             self._fewest(recipe, cluster, demand)
             return
         with progress.Progress(self.report.language) as shown:
-            found = onnuri.plan(recipe, cluster, layout=self.layout, tokens=words.count(self.tokens), days=self.days,
-                                budget_usd=self.budget_usd, precisions=self.precision or None, release=self.release,
-                                engines=self.engines, exact_gpus=self.exact_gpus, report=shown,
-                                cache=saved.folder() if self.cache else None, serve=demand)
-        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else (),
-                     command=TYPED.get())
+            found = onnuri.plan(
+                recipe,
+                cluster,
+                layout=self.layout,
+                tokens=words.count(self.tokens),
+                days=self.days,
+                budget_usd=self.budget_usd,
+                precisions=self.precision or None,
+                release=self.release,
+                engines=self.engines,
+                exact_gpus=self.exact_gpus,
+                report=shown,
+                cache=saved.folder() if self.cache else None,
+                serve=demand,
+            )
+        report.write(
+            found,
+            **dataclasses.asdict(self.report),
+            systems=recipes.summary() if self.report.html else (),
+            command=TYPED.get(),
+        )
 
     def _fewest(self, recipe: Recipe, cluster: Cluster, demand: Demand | None) -> None:
         """Answer how many GPUs."""
@@ -438,22 +486,46 @@ class PlanRecipe:
         from onnuri.errors import ConfigError
         from onnuri.planner import inverse, progress, report, saved, words
 
-        beside = {"--gpus": self.gpus, "--days": self.days, "--budget-usd": self.budget_usd, "--layout": self.layout}
+        beside = {
+            "--gpus": self.gpus,
+            "--days": self.days,
+            "--budget-usd": self.budget_usd,
+            "--layout": self.layout,
+        }
         for flag, value in beside.items():
             if value is not None:
-                raise ConfigError(f"{flag} {value}", "stands beside --gpus-for, which finds the number of GPUs", "leave one out")
+                raise ConfigError(
+                    f"{flag} {value}",
+                    "stands beside --gpus-for, which finds the number of GPUs",
+                    "leave one out",
+                )
         days, tokens = inverse.duration("gpus-for", self.gpus_for or ""), words.count(self.tokens)
         with progress.Progress(self.report.language) as shown:
-            found = inverse.fewest(recipe, cluster, days, tokens, precisions=self.precision or None, release=self.release,
-                                   engines=self.engines, exact_gpus=self.exact_gpus, report=shown,
-                                   cache=saved.folder() if self.cache else None, serve=demand)
-        report.write(found, **dataclasses.asdict(self.report), systems=recipes.summary() if self.report.html else (),
-                     command=TYPED.get())
+            found = inverse.fewest(
+                recipe,
+                cluster,
+                days,
+                tokens,
+                precisions=self.precision or None,
+                release=self.release,
+                engines=self.engines,
+                exact_gpus=self.exact_gpus,
+                report=shown,
+                cache=saved.folder() if self.cache else None,
+                serve=demand,
+            )
+        report.write(
+            found,
+            **dataclasses.asdict(self.report),
+            systems=recipes.summary() if self.report.html else (),
+            command=TYPED.get(),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanBudget:
-    """Which size for a budget: the five systems and sizes made by rule, their loss, their odds, and what serving costs."""
+    """Which size for a budget: the five systems and sizes made by rule, their loss, their odds, and
+    what serving costs."""
 
     gpu: str | None = None
     """such as B200; without it, the cluster file's"""
@@ -462,41 +534,81 @@ class PlanBudget:
     days: float | None = None
     """until the date"""
     largest_for: str | None = None
-    """find the largest models that are trained fully in this time: 75d, 6w or 72h (in place of --days)"""
+    """find the largest models that are trained fully in this time: 75d, 6w or 72h (in place of
+    --days)"""
     tokens: str | None = None
-    """with --largest-for: of every size, such as 10T; without it, as many as are optimal, and of a system its own"""
+    """with --largest-for: of every size, such as 10T; without it, as many as are optimal, and of a
+    system its own"""
     engines: Literal["here", "any"] = "here"
     """whose layouts are compared: those that run here, or all (slower)"""
     exact_gpus: bool = False
     """use all GPUs for every size, also where fewer train more"""
     cache: bool = True
     """keep what was searched, and take it from there when nothing changes that layouts depend on"""
-    own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(default_factory=OwnClusterFlags)
+    own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(
+        default_factory=OwnClusterFlags
+    )
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
         from onnuri import recipes
         from onnuri.errors import ConfigError
-        from onnuri.planner import budget, budget_report, inverse, inverse_report, progress, saved, words
+        from onnuri.planner import (
+            budget,
+            budget_report,
+            inverse,
+            inverse_report,
+            progress,
+            saved,
+            words,
+        )
 
-        systems, cluster = [recipes.find(name) for name in recipes.NAMES], self.own.said(self.gpu, self.gpus).cluster()
+        systems, cluster = (
+            [recipes.find(name) for name in recipes.NAMES],
+            self.own.said(self.gpu, self.gpus).cluster(),
+        )
         if (self.days is None) == (self.largest_for is None):
             said = "--days and --largest-for" if self.days is not None else "budget"
-            raise ConfigError(said, "needs one of --days and --largest-for", "give such as --days 75, or --largest-for 75d")
+            raise ConfigError(
+                said,
+                "needs one of --days and --largest-for",
+                "give such as --days 75, or --largest-for 75d",
+            )
         if self.largest_for:
             if self.engines == "any":
-                raise ConfigError("--engines any", "stands beside --largest-for, which asks what runs here", "leave it out")
+                raise ConfigError(
+                    "--engines any",
+                    "stands beside --largest-for, which asks what runs here",
+                    "leave it out",
+                )
             days = inverse.duration("largest-for", self.largest_for)
             with progress.Progress(self.report.language) as shown:
-                largest = inverse.largest(systems, cluster, days, words.count(self.tokens), report=shown,
-                                          cache=saved.folder() if self.cache else None)
+                largest = inverse.largest(
+                    systems,
+                    cluster,
+                    days,
+                    words.count(self.tokens),
+                    report=shown,
+                    cache=saved.folder() if self.cache else None,
+                )
             inverse_report.write(largest, **dataclasses.asdict(self.report), command=TYPED.get())
             return
         if self.tokens is not None:
-            raise ConfigError(f"--tokens {self.tokens}", "stands beside --days, which says how many", "give --largest-for instead")
+            raise ConfigError(
+                f"--tokens {self.tokens}",
+                "stands beside --days, which says how many",
+                "give --largest-for instead",
+            )
         with progress.Progress(self.report.language) as shown:
-            found = budget.budget(systems, cluster, self.days or 0.0, self.engines, shown,
-                                  saved.folder() if self.cache else None, self.exact_gpus)
+            found = budget.budget(
+                systems,
+                cluster,
+                self.days or 0.0,
+                self.engines,
+                shown,
+                saved.folder() if self.cache else None,
+                self.exact_gpus,
+            )
         budget_report.write(found, **dataclasses.asdict(self.report), command=TYPED.get())
 
 
@@ -543,7 +655,8 @@ class PlanValidate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanDryRun:
-    """The real training step at full size without a GPU: one rank's memory, products and messages beside the plan's."""
+    """The real training step at full size without a GPU: one rank's memory, products and messages
+    beside the plan's."""
 
     recipe: tyro.conf.Positional[str]
     """a system of `onnuri plan recipes`"""
@@ -554,7 +667,8 @@ class PlanDryRun:
     rank: int = 0
     """whose step is traced"""
     whole: bool = False
-    """trace every layer, though the figures of equal layers follow from a few of them: the same answer, later"""
+    """trace every layer, though the figures of equal layers follow from a few of them: the same
+    answer, later"""
     json: Path | None = None
     """file for the figures"""
 
@@ -575,7 +689,8 @@ class PlanDryRun:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanFreeze:
-    """Write the planner's answer for a recipe's own layout beside the recipe, so that a change of it is seen."""
+    """Write the planner's answer for a recipe's own layout beside the recipe, so that a change of
+    it is seen."""
 
     recipe: tyro.conf.Positional[str]
     """a system of `onnuri plan recipes`, or "all" """
@@ -591,14 +706,17 @@ class PlanFreeze:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a GPU budget can train, how and by when: `onnuri plan axk1 --gpu H200 --gpus 1024 --days 75`."""
+    """What a GPU budget can train, how and by when: `onnuri plan axk1 --gpu H200 --gpus 1024 --days
+    75`."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[PlanRecipe, tyro.conf.subcommand("recipe")] | Annotated[PlanBudget, tyro.conf.subcommand("budget")]
+        Annotated[PlanRecipe, tyro.conf.subcommand("recipe")]
+        | Annotated[PlanBudget, tyro.conf.subcommand("budget")]
         | Annotated[PlanRecipes, tyro.conf.subcommand("recipes")]
         | Annotated[PlanConstants, tyro.conf.subcommand("constants")]
         | Annotated[PlanValidate, tyro.conf.subcommand("validate")]
-        | Annotated[PlanDryRun, tyro.conf.subcommand("dry-run")] | Annotated[PlanFreeze, tyro.conf.subcommand("freeze")]
+        | Annotated[PlanDryRun, tyro.conf.subcommand("dry-run")]
+        | Annotated[PlanFreeze, tyro.conf.subcommand("freeze")]
     ]
 
     def run(self) -> None:
@@ -620,18 +738,29 @@ Command = (
 )
 
 
-def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate | Plan:
-    """The command that the arguments name. A mistake raises SystemExit(2) after one line on stderr."""
+def parse(
+    arguments: Sequence[str] | None = None,
+) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate | Plan:
+    """The command that the arguments name. A mistake raises SystemExit(2) after one line on
+    stderr."""
     complaint = io.StringIO()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["plan"] and given[1:] and given[1] not in (*PLAN_VERBS, "--help", "-h"):
-        asks = any(a.split("=")[0] == "--largest-for" for a in given)  # which asks for a model, so names none
+        asks = any(
+            a.split("=")[0] == "--largest-for" for a in given
+        )  # which asks for a model, so names none
         given.insert(1, "budget" if asks else "recipe")  # `plan axk1`: a recipe needs no verb
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(Command, prog="onnuri", args=given,  # type: ignore[call-overload, no-any-return]
-                            config=(tyro.conf.CascadeSubcommandArgs,),  # `keys list --data D` too, not `keys --data D list` alone
-                            description="온누리: text, image, audio, video and 3D, each understood and generated.")
+            return tyro.cli(
+                Command,
+                prog="onnuri",
+                args=given,  # type: ignore[call-overload, no-any-return]
+                config=(
+                    tyro.conf.CascadeSubcommandArgs,
+                ),  # `keys list --data D` too, not `keys --data D list` alone
+                description="온누리: text, image, audio, video and 3D, each understood and generated.",
+            )
     except SystemExit as stop:
         if stop.code:
             print(f"onnuri: {misused(one_line(complaint.getvalue()), given)}", file=sys.stderr)
@@ -639,7 +768,8 @@ def parse(arguments: Sequence[str] | None = None) -> Demo | Generate | Chat | Se
 
 
 def misused(line: str, given: list[str]) -> str:
-    """The parser's complaint as a value, a rule and a repair, in Korean where that was asked for; else as it is."""
+    """The parser's complaint as a value, a rule and a repair, in Korean where that was asked for;
+    else as it is."""
     from onnuri import usage
 
     error = usage.mistake(line)
@@ -652,8 +782,10 @@ def misused(line: str, given: list[str]) -> str:
 
 def one_line(box: str) -> str:
     """tyro's boxed complaint as one line: rules between its parts become semicolons, borders go."""
-    parts = [" ".join(re.findall(r"[^│╭╮╰╯\s]+", line.replace("─", ""))) for line in
-             re.sub(r"[╭╰].*[╮╯]|│ ─+ │|-{8,}", "\n;\n", box).splitlines()]
+    parts = [
+        " ".join(re.findall(r"[^│╭╮╰╯\s]+", line.replace("─", "")))
+        for line in re.sub(r"[╭╰].*[╮╯]|│ ─+ │|-{8,}", "\n;\n", box).splitlines()
+    ]
     return re.sub(r"\s*;(\s*;)*\s*", "; ", " ".join(p for p in parts if p)).strip("; ")
 
 

@@ -1,4 +1,5 @@
-"""A config is the constructor's argument: a frozen, keyword-only dataclass whose `build()` makes the thing.
+"""A config is the constructor's argument: a frozen, keyword-only dataclass whose `build()` makes
+the thing.
 
 Knows nothing of what is built. A subclass is written
 
@@ -30,7 +31,11 @@ class Config:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-        cls._dicts = tuple(f.name for f in dataclasses.fields(cls) if str(f.type).startswith("dict["))  # type: ignore[arg-type]
+        cls._dicts = tuple(
+            field.name
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+            if str(field.type).startswith("dict[")
+        )
 
     def __post_init__(self) -> None:
         for name in self._dicts:
@@ -42,37 +47,53 @@ class Config:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """The config that `to_json` wrote. Raises ConfigError for an unknown field, with the nearest name."""
+        """The config that `to_json` wrote. Raises ConfigError for an unknown field, with the
+        nearest name."""
         hints = typing.get_type_hints(cls)
         known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name in values:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                raise ConfigError(f"{name!r}", f"is not a field of {cls.__qualname__}",
-                                  f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}")
-        missing = [f.name for f in dataclasses.fields(cls)  # type: ignore[arg-type]
-                   if f.name not in values and f.default is dataclasses.MISSING
-                   and f.default_factory is dataclasses.MISSING]
+                raise ConfigError(
+                    f"{name!r}",
+                    f"is not a field of {cls.__qualname__}",
+                    f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}",
+                )
+        missing = [
+            f.name
+            for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+            if f.name not in values
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        ]
         if missing:
-            raise ConfigError(f"{cls.__qualname__}", f"needs {', '.join(missing)}", "add the missing fields")
+            raise ConfigError(
+                f"{cls.__qualname__}", f"needs {', '.join(missing)}", "add the missing fields"
+            )
         return cls(**{name: _restore(hints[name], value) for name, value in values.items()})
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, path: Path) -> Self:
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; a recipe's variant is its base and two changed fields."""
+        """A copy with some fields changed; a recipe's variant is its base and two changed
+        fields."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def diff(self, other: Config) -> dict[str, tuple[Any, Any]]:
         """Fields, by dotted name, in which two configs differ: `{name: (mine, theirs)}`."""
         mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
-        return {k: (mine.get(k), theirs.get(k)) for k in sorted(mine.keys() | theirs.keys())
-                if mine.get(k) != theirs.get(k)}
+        return {
+            k: (mine.get(k), theirs.get(k))
+            for k in sorted(mine.keys() | theirs.keys())
+            if mine.get(k) != theirs.get(k)
+        }
 
 
 def _restore(hint: Any, value: Any) -> Any:
@@ -80,7 +101,11 @@ def _restore(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Config):
         return hint.from_json(value)
     args = [a for a in typing.get_args(hint) if a is not type(None)]
-    kinds = {a.kind: a for a in args if isinstance(a, type) and issubclass(a, Config) and hasattr(a, "kind")}
+    kinds = {
+        a.kind: a
+        for a in args
+        if isinstance(a, type) and issubclass(a, Config) and hasattr(a, "kind")
+    }
     if len(kinds) > 1 and isinstance(value, dict):
         return _of_kind(kinds, value)
     if typing.get_origin(hint) is tuple and isinstance(value, list):
@@ -94,7 +119,8 @@ def _restore(hint: Any, value: Any) -> Any:
 
 
 def _of_kind(kinds: dict[str, type[Config]], value: dict[str, Any]) -> Config:
-    """Restore one of several configs by its field `kind`. Raises ConfigError for a kind that none has."""
+    """Restore one of several configs by its field `kind`. Raises ConfigError for a kind that none
+    has."""
     kind = value.get("kind")
     if kind not in kinds:
         raise ConfigError(f"kind {kind!r}", "is not known", f"use one of {', '.join(kinds)}")
@@ -104,7 +130,11 @@ def _of_kind(kinds: dict[str, type[Config]], value: dict[str, Any]) -> Config:
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= (
+            _flatten(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
     return flat
 
 

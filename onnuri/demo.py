@@ -1,7 +1,8 @@
-"""What `onnuri demo` and `onnuri generate` do: files and sentences in, files out, and a page that shows them.
+"""What `onnuri demo` and `onnuri generate` do: files and sentences in, files out, and a page that
+shows them.
 
-Knows no codec and no network: it asks a model for media and `media.py` to read and write them. The page is offline:
-media are in it as data URIs, and the 3D viewer is a script beside it.
+Knows no codec and no network: it asks a model for media and `media.py` to read and write them. The
+page is offline: media are in it as data URIs, and the 3D viewer is a script beside it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ SHOWN: tuple[Medium, ...] = ("image", "audio", "video", "shape")
 
 def check_sentence(sentence: str) -> str:
     if not sentence.strip():
-        raise MediaError("an empty sentence", "says nothing to show", 'give one such as "a small red sphere"')
+        raise MediaError(
+            "an empty sentence", "says nothing to show", 'give one such as "a small red sphere"'
+        )
     return sentence.strip()
 
 
@@ -55,16 +58,27 @@ def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -
     console.print(f"open {out / 'index.html'}  ({time.perf_counter() - start:.1f} s)")
 
 
-def generate(to: Medium, output: Path, files: list[tuple[Medium, Path]], text: str | None, language: Language | None,
-             folder: Path | None = None, **sampling: Any) -> None:
-    """Write one medium made from any mix of files and a sentence. Raises OnnuriError before anything is written."""
+def generate(
+    to: Medium,
+    output: Path,
+    files: list[tuple[Medium, Path]],
+    text: str | None,
+    language: Language | None,
+    folder: Path | None = None,
+    **sampling: Any,
+) -> None:
+    """Write one medium made from any mix of files and a sentence. Raises OnnuriError before
+    anything is written."""
     media.check_suffix(output, to)
     inputs: list[tuple[str, Any]] = [media.take_file(path, medium) for medium, path in files]
     if text is not None:
         inputs.append(("text", check_sentence(text)))
     if not inputs:
-        raise ConfigError("no input", "something must be given to start from",
-                          'add --text "…" or a file with --image, --audio, --video or --shape')
+        raise ConfigError(
+            "no input",
+            "something must be given to start from",
+            'add --text "…" or a file with --image, --audio, --video or --shape',
+        )
     reply = load(folder).reply(to, inputs, language=language, **sampling)
     media.check_answer(reply.item, to)
     media.write(reply.item, output)

@@ -1,4 +1,5 @@
-"""The exception tree. A user's mistake is an OnnuriError: the CLI prints its one line and exits with status 2.
+"""The exception tree. A user's mistake is an OnnuriError: the CLI prints its one line and exits
+with status 2.
 
     OnnuriError
     ├── MediaError        a file or an array that cannot be read as the medium it is given as
@@ -8,7 +9,8 @@
     ├── BusyError         more is asked for at once than there is room for
     └── AwayError         what is to answer is not there for the moment
 
-A message gives the value, the rule and the repair, in one line. Everything else that is raised is a bug of ours.
+A message gives the value, the rule and the repair, in one line. Everything else that is raised is a
+bug of ours.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from __future__ import annotations
 class OnnuriError(Exception):
     """A user's mistake: the value, the rule, the repair, in one line.
 
-    `code` names the kind of mistake, and `about` what it is about, for whoever says it in other words (the page).
+    `code` names the kind of mistake, and `about` what it is about, for whoever says it in other
+    words (the page).
     """
 
-    def __init__(self, value: str, rule: str, repair: str, *, code: str | None = None, **about: object) -> None:
+    def __init__(
+        self, value: str, rule: str, repair: str, *, code: str | None = None, **about: object
+    ) -> None:
         self.value, self.rule, self.repair, self.code, self.about = value, rule, repair, code, about
         super().__init__(" ".join(f"{value}: {rule}; {repair}".split()))
 

@@ -1,4 +1,5 @@
-"""Files and folders that are whole or not there: written under a temporary name, then renamed. Knows no format of a medium.
+"""Files and folders that are whole or not there: written under a temporary name, then renamed.
+Knows no format of a medium.
 
 Imports nothing slow, so that a command that prints a table starts at once.
 """
@@ -32,7 +33,9 @@ def write_bytes(data: bytes, path: Path) -> None:
                 os.unlink(name)
             raise
     except OSError as error:
-        raise MediaError(str(path), f"cannot be written ({error.strerror})", "give another place") from None
+        raise MediaError(
+            str(path), f"cannot be written ({error.strerror})", "give another place"
+        ) from None
 
 
 def write_json(value: Any, path: Path, indent: int = 1) -> None:
@@ -55,7 +58,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
         part.rename(folder)
     except OSError as error:
-        raise ConfigError(str(folder), f"cannot be written ({error.strerror})", "give another folder") from None
+        raise ConfigError(
+            str(folder), f"cannot be written ({error.strerror})", "give another folder"
+        ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -72,4 +77,6 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MediaError(str(folder), f"cannot be a folder ({error.strerror})", "give another folder") from None
+        raise MediaError(
+            str(folder), f"cannot be a folder ({error.strerror})", "give another folder"
+        ) from None

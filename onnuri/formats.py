@@ -1,8 +1,9 @@
 """THE table of file formats that are read: what each is, who decodes it, and how it begins.
 
-Every door reads it (page, command line, `file` parts, `*_url` parts, uploads, jobs), so that one file has one verdict.
-A file is what its own bytes say; its name is never asked. The rows are what Pillow, libsndfile, PyAV and trimesh can
-decode here and now; formats that people send and none of them reads are named too, so that the refusal can say so.
+Every door reads it (page, command line, `file` parts, `*_url` parts, uploads, jobs), so that one
+file has one verdict. A file is what its own bytes say; its name is never asked. The rows are what
+Pillow, libsndfile, PyAV and trimesh can decode here and now; formats that people send and none of
+them reads are named too, so that the refusal can say so.
 
 Knows no decoder's internals and decodes nothing.
 """
@@ -19,8 +20,12 @@ from PIL import Image
 from onnuri.modality import Medium
 
 Family = Literal["picture", "sound", "movie", "mesh"]
-MEDIA_OF: dict[Family, tuple[Medium, ...]] = {"picture": ("image", "video"), "sound": ("audio",),
-                                              "movie": ("video", "audio"), "mesh": ("shape",)}
+MEDIA_OF: dict[Family, tuple[Medium, ...]] = {
+    "picture": ("image", "video"),
+    "sound": ("audio",),
+    "movie": ("video", "audio"),
+    "mesh": ("shape",),
+}
 """what a file of a family may turn out to be: a picture may move, a movie may have sound alone"""
 
 
@@ -39,20 +44,44 @@ class Format:
 
 
 def _picture(name: str, pillow: str, suffixes: str, *media_types: str) -> Format:
-    return Format(name=name, family="picture", decoder=pillow, suffixes=tuple(suffixes.split()), media_types=media_types)
+    return Format(
+        name=name,
+        family="picture",
+        decoder=pillow,
+        suffixes=tuple(suffixes.split()),
+        media_types=media_types,
+    )
 
 
 def _sound(name: str, demuxer: str, suffixes: str, *media_types: str) -> Format:
-    return Format(name=name, family="sound", decoder="sndfile", demuxer=demuxer, suffixes=tuple(suffixes.split()),
-                  media_types=media_types)
+    return Format(
+        name=name,
+        family="sound",
+        decoder="sndfile",
+        demuxer=demuxer,
+        suffixes=tuple(suffixes.split()),
+        media_types=media_types,
+    )
 
 
 def _movie(name: str, demuxer: str, suffixes: str, *media_types: str) -> Format:
-    return Format(name=name, family="movie", decoder=demuxer, suffixes=tuple(suffixes.split()), media_types=media_types)
+    return Format(
+        name=name,
+        family="movie",
+        decoder=demuxer,
+        suffixes=tuple(suffixes.split()),
+        media_types=media_types,
+    )
 
 
 def _mesh(name: str, suffixes: str, *media_types: str) -> Format:
-    return Format(name=name, family="mesh", decoder=name.lower(), suffixes=tuple(suffixes.split()), media_types=media_types)
+    return Format(
+        name=name,
+        family="mesh",
+        decoder=name.lower(),
+        suffixes=tuple(suffixes.split()),
+        media_types=media_types,
+    )
 
 
 _ALL = (
@@ -76,9 +105,26 @@ _ALL = (
     _sound("AU", "au", ".au .snd", "audio/basic"),
     _sound("CAF", "caf", ".caf", "audio/x-caf"),
     _movie("Ogg", "ogg", ".ogg .oga .opus .ogv", "audio/ogg", "video/ogg", "audio/opus"),
-    _movie("MP4", "mov", ".mp4 .m4v .mov .qt .3gp .3g2 .m4a .m4b", "video/mp4", "video/quicktime", "audio/mp4", "audio/x-m4a",
-           "video/3gpp", "audio/m4a"),
-    _movie("WebM", "matroska", ".webm .mkv .mka", "video/webm", "audio/webm", "video/x-matroska", "audio/x-matroska"),
+    _movie(
+        "MP4",
+        "mov",
+        ".mp4 .m4v .mov .qt .3gp .3g2 .m4a .m4b",
+        "video/mp4",
+        "video/quicktime",
+        "audio/mp4",
+        "audio/x-m4a",
+        "video/3gpp",
+        "audio/m4a",
+    ),
+    _movie(
+        "WebM",
+        "matroska",
+        ".webm .mkv .mka",
+        "video/webm",
+        "audio/webm",
+        "video/x-matroska",
+        "audio/x-matroska",
+    ),
     _movie("AVI", "avi", ".avi", "video/x-msvideo", "video/avi"),
     _movie("MPEG-TS", "mpegts", ".ts .mts .m2ts", "video/mp2t"),
     _movie("MPEG", "mpeg", ".mpg .mpeg .vob", "video/mpeg"),
@@ -94,13 +140,27 @@ _ALL = (
     _mesh("OFF", ".off", "model/off"),
 )
 
-UNREAD = ("HEIC", "PDF", "SVG", "HTML", "PostScript", "ZIP", "gzip", "FBX", "Blender", "MIDI", "RAR", "7z")
+UNREAD = (
+    "HEIC",
+    "PDF",
+    "SVG",
+    "HTML",
+    "PostScript",
+    "ZIP",
+    "gzip",
+    "FBX",
+    "Blender",
+    "MIDI",
+    "RAR",
+    "7z",
+)
 """formats that people send and no decoder here reads: the refusal names them"""
 
 
 @functools.cache
 def table() -> tuple[Format, ...]:
-    """The formats that are read here: those of Pillow only as far as this Pillow was built with them."""
+    """The formats that are read here: those of Pillow only as far as this Pillow was built with
+    them."""
     Image.init()
     return tuple(f for f in _ALL if f.family != "picture" or f.decoder in Image.OPEN)
 
@@ -116,7 +176,8 @@ def names(family: Family | None = None) -> str:
 
 
 def sniff(data: bytes) -> Format | str | None:
-    """The format of a file by its own beginning; the name of one that nobody here reads; None for none that is known."""
+    """The format of a file by its own beginning; the name of one that nobody here reads; None for
+    none that is known."""
     head = data[:64]
     if unread := _unread(data):
         return unread
@@ -134,12 +195,28 @@ def sniff(data: bytes) -> Format | str | None:
 def _unread(data: bytes) -> str:
     head = data[:64]
     if head[4:8] == b"ftyp":
-        brands = {head[8:12], *(head[k : k + 4] for k in range(16, min(int.from_bytes(head[:4], "big"), 64), 4))}
-        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"} and not brands & {b"isom", b"mp41", b"mp42", b"qt  "}:
+        brands = {
+            head[8:12],
+            *(head[k : k + 4] for k in range(16, min(int.from_bytes(head[:4], "big"), 64), 4)),
+        }
+        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"} and not brands & {
+            b"isom",
+            b"mp41",
+            b"mp42",
+            b"qt  ",
+        }:
             return "HEIC"
-    for name, magic in (("PDF", b"%PDF"), ("PostScript", b"%!PS"), ("ZIP", b"PK\x03\x04"), ("gzip", b"\x1f\x8b"),
-                        ("FBX", b"Kaydara FBX"), ("Blender", b"BLENDER"), ("MIDI", b"MThd"), ("RAR", b"Rar!"),
-                        ("7z", b"7z\xbc\xaf")):
+    for name, magic in (
+        ("PDF", b"%PDF"),
+        ("PostScript", b"%!PS"),
+        ("ZIP", b"PK\x03\x04"),
+        ("gzip", b"\x1f\x8b"),
+        ("FBX", b"Kaydara FBX"),
+        ("Blender", b"BLENDER"),
+        ("MIDI", b"MThd"),
+        ("RAR", b"Rar!"),
+        ("7z", b"7z\xbc\xaf"),
+    ):
         if head.startswith(magic):
             return name
     words = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -148,9 +225,22 @@ def _unread(data: bytes) -> str:
     return "HTML" if words.startswith((b"<!doctype html", b"<html")) else ""
 
 
-_MAGIC = (("FLAC", b"fLaC"), ("AU", b".snd"), ("CAF", b"caff"), ("MP3", b"ID3"), ("Ogg", b"OggS"), ("WAV", b"RF64"),
-          ("WAV", b"RIFX"), ("WAV", b"riff\x2e\x91\xcf\x11"), ("WebM", b"\x1a\x45\xdf\xa3"), ("FLV", b"FLV\x01"),
-          ("MPEG", b"\0\0\x01\xba"), ("MPEG", b"\0\0\x01\xb3"), ("AMR", b"#!AMR"), ("ASF", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"))
+_MAGIC = (
+    ("FLAC", b"fLaC"),
+    ("AU", b".snd"),
+    ("CAF", b"caff"),
+    ("MP3", b"ID3"),
+    ("Ogg", b"OggS"),
+    ("WAV", b"RF64"),
+    ("WAV", b"RIFX"),
+    ("WAV", b"riff\x2e\x91\xcf\x11"),
+    ("WebM", b"\x1a\x45\xdf\xa3"),
+    ("FLV", b"FLV\x01"),
+    ("MPEG", b"\0\0\x01\xba"),
+    ("MPEG", b"\0\0\x01\xb3"),
+    ("AMR", b"#!AMR"),
+    ("ASF", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+)
 
 
 def _sound_or_movie(head: bytes, data: bytes) -> str:
@@ -163,18 +253,31 @@ def _sound_or_movie(head: bytes, data: bytes) -> str:
         return "AIFF"
     if head[4:8] == b"ftyp":
         return "" if head[8:12] in (b"avif", b"avis") else "MP4"
-    if head[4:8] in (b"moov", b"mdat", b"wide") and int.from_bytes(head[:4], "big") in (0, 1, *range(8, 2**31)):
+    if head[4:8] in (b"moov", b"mdat", b"wide") and int.from_bytes(head[:4], "big") in (
+        0,
+        1,
+        *range(8, 2**31),
+    ):
         return "MP4"  # QuickTime before there was ftyp
     if len(data) > 376 and data[0] == data[188] == data[376] == 0x47:
         return "MPEG-TS"
-    if len(head) > 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # ADTS: a sync word and layer 0
+    if (
+        len(head) > 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
+    ):  # ADTS: a sync word and layer 0
         return "AAC"
-    if len(head) > 3 and head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE4) and head[1] & 0x18 != 0x08:  # MPEG layers 3 and 2
+    if (
+        len(head) > 3
+        and head[0] == 0xFF
+        and head[1] & 0xE6 in (0xE2, 0xE4)
+        and head[1] & 0x18 != 0x08
+    ):  # MPEG layers 3 and 2
         return "MP3" if head[2] & 0xF0 != 0xF0 else ""
     return ""
 
 
-_OBJ = frozenset((b"v", b"vt", b"vn", b"vp", b"f", b"o", b"g", b"s", b"l", b"p", b"mtllib", b"usemtl"))
+_OBJ = frozenset(
+    (b"v", b"vt", b"vn", b"vp", b"f", b"o", b"g", b"s", b"l", b"p", b"mtllib", b"usemtl")
+)
 """statements with which an OBJ may begin"""
 
 
@@ -204,7 +307,8 @@ def _is_gltf(data: bytes) -> bool:
 
 
 def _first_statement(data: bytes) -> bytes:
-    """The first word of the first line that is neither blank nor a comment, however long the comments are."""
+    """The first word of the first line that is neither blank nor a comment, however long the
+    comments are."""
     at = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     while at < len(data):
         end = data.find(b"\n", at)

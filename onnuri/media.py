@@ -1,8 +1,9 @@
 """The five media as files, read and written: arrays in the forms of `codecs/base.py`.
 
-What a file is, `formats.py` tells by its bytes; `take` is the one door through which all of them come in. What is too large,
-broken or empty raises MediaError, where that can be told before it is decoded; what is written has a temporary name until
-it is whole. Sounds and movies are here, pictures in `pictures.py`, meshes in `meshes.py`. Knows no codec and no model.
+What a file is, `formats.py` tells by its bytes; `take` is the one door through which all of them
+come in. What is too large, broken or empty raises MediaError, where that can be told before it is
+decoded; what is written has a temporary name until it is whole. Sounds and movies are here,
+pictures in `pictures.py`, meshes in `meshes.py`. Knows no codec and no model.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ def read(path: Path, medium: str, limits: Limits = LIMITS) -> Any:
     return from_bytes(_bytes_of(path, limits), medium, str(path), limits, path.parent)
 
 
-def from_bytes(data: bytes, medium: str, name: str, limits: Limits = LIMITS, beside: Path | None = None) -> Any:
-    """A file's bytes as the medium's array; their own beginning says the format. Raises MediaError, which calls it `name`."""
+def from_bytes(
+    data: bytes, medium: str, name: str, limits: Limits = LIMITS, beside: Path | None = None
+) -> Any:
+    """A file's bytes as the medium's array; their own beginning says the format. Raises MediaError,
+    which calls it `name`."""
     became, item = take(data, medium, name, limits, beside)  # type: ignore[arg-type]
     if became == medium:
         return item
@@ -45,22 +49,36 @@ def from_bytes(data: bytes, medium: str, name: str, limits: Limits = LIMITS, bes
     raise _other(name, medium, became, _form_of(data, name).name)
 
 
-def take_file(path: Path, declared: Medium | None = None, limits: Limits = LIMITS) -> tuple[Medium, Any]:
+def take_file(
+    path: Path, declared: Medium | None = None, limits: Limits = LIMITS
+) -> tuple[Medium, Any]:
     """The same as `take`, of a file. Its name's ending is not asked."""
     return take(_bytes_of(path, limits), declared, str(path), limits, path.parent)
 
 
-def take(data: bytes, declared: Medium | None, name: str, limits: Limits = LIMITS,
-         beside: Path | None = None) -> tuple[Medium, Any]:
-    """What a file is, by its own bytes, and its array: the verdict of every door. Raises MediaError, which calls it `name`.
+def take(
+    data: bytes,
+    declared: Medium | None,
+    name: str,
+    limits: Limits = LIMITS,
+    beside: Path | None = None,
+) -> tuple[Medium, Any]:
+    """What a file is, by its own bytes, and its array: the verdict of every door. Raises
+    MediaError, which calls it `name`.
 
-    A picture that moves is a video and one that does not is an image, whichever of the two it was `declared`. A movie that
-    was declared sound is its sound. All else that was declared must be so. A mesh's materials may lie in the folder `beside`.
+    A picture that moves is a video and one that does not is an image, whichever of the two it was
+    `declared`. A movie that was declared sound is its sound. All else that was declared must be so.
+    A mesh's materials may lie in the folder `beside`.
     """
     form = _form_of(data, name)
     if len(data) > limits.file_bytes:
-        raise MediaError(name, f"has {len(data)} bytes, at most {limits.file_bytes} are read", "give a smaller file",
-                         code="file_too_large", most=limits.file_bytes)
+        raise MediaError(
+            name,
+            f"has {len(data)} bytes, at most {limits.file_bytes} are read",
+            "give a smaller file",
+            code="file_too_large",
+            most=limits.file_bytes,
+        )
     able = formats.MEDIA_OF[form.family]
     if declared and declared not in able:
         raise _other(name, declared, able[0], form.name)
@@ -79,17 +97,34 @@ def _form_of(data: bytes, name: str) -> formats.Format:
         raise MediaError(name, "is empty", "give a file with content", code="empty_file")
     form = formats.sniff(data)
     if form is None:
-        raise MediaError(name, "is of no format that is read", f"give one of {formats.names()}", code="unknown_format")
+        raise MediaError(
+            name,
+            "is of no format that is read",
+            f"give one of {formats.names()}",
+            code="unknown_format",
+        )
     if isinstance(form, str):
-        raise MediaError(name, f"is {form}, which is not read", f"give one of {formats.names()}", code="unread_format",
-                         format=form)
+        raise MediaError(
+            name,
+            f"is {form}, which is not read",
+            f"give one of {formats.names()}",
+            code="unread_format",
+            format=form,
+        )
     return form
 
 
 def _other(name: str, declared: str, is_: str, form: str) -> MediaError:
     """What a file is told that was declared to be of another medium."""
-    return MediaError(name, f"is not {declared}: it is {is_} ({form})", f"give it as {is_}", code="other_medium",
-                      declared=declared, medium=is_, format=form)
+    return MediaError(
+        name,
+        f"is not {declared}: it is {is_} ({form})",
+        f"give it as {is_}",
+        code="other_medium",
+        declared=declared,
+        medium=is_,
+        format=form,
+    )
 
 
 def _bytes_of(path: Path, limits: Limits) -> bytes:
@@ -100,12 +135,19 @@ def _bytes_of(path: Path, limits: Limits) -> bytes:
         raise MediaError(str(path), "is not a file", "give a file")
     size = path.stat().st_size
     if size > limits.file_bytes:
-        raise MediaError(str(path), f"has {size} bytes, at most {limits.file_bytes} are read", "give a smaller file",
-                         code="file_too_large", most=limits.file_bytes)
+        raise MediaError(
+            str(path),
+            f"has {size} bytes, at most {limits.file_bytes} are read",
+            "give a smaller file",
+            code="file_too_large",
+            most=limits.file_bytes,
+        )
     try:
         return path.read_bytes()
     except OSError as error:
-        raise MediaError(str(path), f"cannot be opened ({error.strerror})", "check who may read it") from None
+        raise MediaError(
+            str(path), f"cannot be opened ({error.strerror})", "check who may read it"
+        ) from None
 
 
 def write(item: Any, path: Path) -> None:
@@ -114,21 +156,39 @@ def write(item: Any, path: Path) -> None:
 
 
 def check_answer(item: Any, medium: str) -> None:
-    """Raises MediaError for an answer in which there is nothing: it is not passed on as something."""
-    nothing = {"text": lambda: not item.strip(), "image": lambda: pictures.is_plain(item), "audio": lambda: is_silent(item),
-               "video": lambda: all(pictures.is_plain(frame) for frame in item[::4]), "shape": lambda: item[..., 3].max() < 128}
-    what = {"text": "no words", "image": "nothing to be seen in it", "audio": "nothing to be heard in it",
-            "video": "nothing to be seen in it", "shape": "no surface"}
+    """Raises MediaError for an answer in which there is nothing: it is not passed on as
+    something."""
+    nothing = {
+        "text": lambda: not item.strip(),
+        "image": lambda: pictures.is_plain(item),
+        "audio": lambda: is_silent(item),
+        "video": lambda: all(pictures.is_plain(frame) for frame in item[::4]),
+        "shape": lambda: item[..., 3].max() < 128,
+    }
+    what = {
+        "text": "no words",
+        "image": "nothing to be seen in it",
+        "audio": "nothing to be heard in it",
+        "video": "nothing to be seen in it",
+        "shape": "no surface",
+    }
     if nothing[medium]():
-        raise MediaError(f"the answer ({medium})", f"has {what[medium]}", "ask for something else or another --seed",
-                         code="empty_answer", medium=medium)
+        raise MediaError(
+            f"the answer ({medium})",
+            f"has {what[medium]}",
+            "ask for something else or another --seed",
+            code="empty_answer",
+            medium=medium,
+        )
 
 
 def check_suffix(path: Path, medium: str) -> None:
     """Raises MediaError unless the name's ending is one of the medium's."""
     known = TABLE[medium].suffixes  # type: ignore[index]
     if path.suffix.lower() not in known:
-        raise MediaError(str(path), f"does not end as {medium} does", f"use one of {', '.join(known)}")
+        raise MediaError(
+            str(path), f"does not end as {medium} does", f"use one of {', '.join(known)}"
+        )
 
 
 def to_bytes(item: Any, suffix: str) -> bytes:
@@ -147,16 +207,26 @@ def to_bytes(item: Any, suffix: str) -> bytes:
         return _gif_bytes(item)
     if suffix in (".glb", ".obj", ".ply", ".stl"):
         return _mesh_bytes(mesh_of(item), suffix[1:])
-    raise MediaError(f"{suffix!r}", "is not a format that is written",
-                     "use one of " + ", ".join(s for m in TABLE.values() for s in m.suffixes))
+    raise MediaError(
+        f"{suffix!r}",
+        "is not a format that is written",
+        "use one of " + ", ".join(s for m in TABLE.values() for s in m.suffixes),
+    )
 
 
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-_SOUNDS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".mp3": ("MP3", "MPEG_LAYER_III"),
-           ".ogg": ("OGG", "OPUS"), ".opus": ("OGG", "OPUS")}
+_SOUNDS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".ogg": ("OGG", "OPUS"),
+    ".opus": ("OGG", "OPUS"),
+}
 """libsndfile's container and coding"""
-_MOVIES = {".mp4": ("libx264", {"crf": "16", "preset": "veryfast"}),
-           ".webm": ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "realtime"})}
+_MOVIES = {
+    ".mp4": ("libx264", {"crf": "16", "preset": "veryfast"}),
+    ".webm": ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "realtime"}),
+}
 """encoders and their options: near to lossless, and quick"""
 
 
@@ -174,12 +244,15 @@ def _read_text(path: Path, data: bytes) -> str:
 
 
 def _read_sound(data: bytes, form: formats.Format, name: str, limits: Limits) -> np.ndarray:
-    """float32 [T] at 16 kHz, one channel; by libsndfile, and where that does not know a file's coding, by PyAV."""
+    """float32 [T] at 16 kHz, one channel; by libsndfile, and where that does not know a file's
+    coding, by PyAV."""
     import soundfile
 
     try:
         about = soundfile.info(io.BytesIO(data))
-        _check_sound(about.frames / max(about.samplerate, 1), about.samplerate, about.channels, name, limits)
+        _check_sound(
+            about.frames / max(about.samplerate, 1), about.samplerate, about.channels, name, limits
+        )
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, ValueError, MemoryError):
         return _read_track(data, form, form.demuxer, name, limits)
@@ -189,20 +262,33 @@ def _read_sound(data: bytes, form: formats.Format, name: str, limits: Limits) ->
 def _check_sound(seconds: float, rate: int, channels: int, name: str, limits: Limits) -> None:
     """Raises MediaError for a sound that is too long, or that says of itself what no sound has."""
     if not 1_000 <= rate <= 1_000_000 or not 1 <= channels <= 64:
-        raise MediaError(name, f"says that it has {channels} channels at {rate} Hz",
-                         "give a sound of 1 to 64 channels and 1 to 1,000 kHz", code="odd_sound")
-    check_seconds(name, seconds, dataclasses.replace(limits, seconds=min(limits.seconds, HEARD_SECONDS)))
+        raise MediaError(
+            name,
+            f"says that it has {channels} channels at {rate} Hz",
+            "give a sound of 1 to 64 channels and 1 to 1,000 kHz",
+            code="odd_sound",
+        )
+    check_seconds(
+        name, seconds, dataclasses.replace(limits, seconds=min(limits.seconds, HEARD_SECONDS))
+    )
 
 
 def _heard(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
-    """Samples [T, C] of any rate as float32 [T] at 16 kHz. Raises MediaError for what cannot be heard."""
+    """Samples [T, C] of any rate as float32 [T] at 16 kHz. Raises MediaError for what cannot be
+    heard."""
     import soxr
 
     if not np.isfinite(samples).all():
-        raise MediaError(name, "has samples that are not numbers", "give a sound without NaN", code="not_numbers")
+        raise MediaError(
+            name, "has samples that are not numbers", "give a sound without NaN", code="not_numbers"
+        )
     if len(samples) < rate / 20:
-        raise MediaError(name, f"lasts {len(samples) / rate:.3f} s, at least 0.05 s is read", "give a longer sound",
-                         code="too_short")
+        raise MediaError(
+            name,
+            f"lasts {len(samples) / rate:.3f} s, at least 0.05 s is read",
+            "give a longer sound",
+            code="too_short",
+        )
     one = samples.mean(1)
     loudest = samples[:, np.argmax(np.ptp(samples, axis=0))]
     if np.ptp(one) < 0.05 * np.ptp(loudest):  # channels that cancel each other
@@ -222,12 +308,18 @@ def is_silent(samples: np.ndarray) -> bool:
 
 def check_seconds(name: str | Path, seconds: float, limits: Limits = LIMITS) -> None:
     if seconds > limits.seconds:
-        raise MediaError(str(name), f"lasts {seconds:.1f} s, at most {limits.seconds:.1f} s are read", "cut it", code="too_long",
-                         most=int(limits.seconds))
+        raise MediaError(
+            str(name),
+            f"lasts {seconds:.1f} s, at most {limits.seconds:.1f} s are read",
+            "cut it",
+            code="too_long",
+            most=int(limits.seconds),
+        )
 
 
-def _read_movie(data: bytes, form: formats.Format, name: str, limits: Limits,
-                declared: Medium | None) -> tuple[Medium, np.ndarray]:
+def _read_movie(
+    data: bytes, form: formats.Format, name: str, limits: Limits, declared: Medium | None
+) -> tuple[Medium, np.ndarray]:
     """The pictures of a movie, or its sound where that is declared or all that there is."""
     import av
 
@@ -238,7 +330,9 @@ def _read_movie(data: bytes, form: formats.Format, name: str, limits: Limits,
     except (av.FFmpegError, OSError, ValueError):
         raise meshes.damaged(form, name) from None
     if not shown and not heard:
-        raise MediaError(name, "has neither pictures nor sound", "give a video or a sound", code="no_stream")
+        raise MediaError(
+            name, "has neither pictures nor sound", "give a video or a sound", code="no_stream"
+        )
     if declared == "video" and not shown:
         raise _other(name, "video", "audio", form.name)
     if declared == "audio" and not heard:
@@ -255,7 +349,9 @@ def _moves(stream: Any) -> bool:
     return not stream.disposition & av.stream.Disposition.attached_pic
 
 
-def _read_track(data: bytes, form: formats.Format, demuxer: str, name: str, limits: Limits) -> np.ndarray:
+def _read_track(
+    data: bytes, form: formats.Format, demuxer: str, name: str, limits: Limits
+) -> np.ndarray:
     """The sound of anything that PyAV reads, as `_read_sound` gives it."""
     import av
 
@@ -271,16 +367,21 @@ def _read_track(data: bytes, form: formats.Format, demuxer: str, name: str, limi
                 for part in as_float.resample(frame):
                     parts.append(part.to_ndarray().T)
                     count += len(parts[-1])
-                _check_sound(count / rate, rate, stream.channels, name, limits)  # recorders' files do not say how long they are
+                _check_sound(
+                    count / rate, rate, stream.channels, name, limits
+                )  # recorders' files do not say how long they are
     except (av.FFmpegError, OSError, ValueError, IndexError, AttributeError):
         raise meshes.damaged(form, name) from None
     if not parts:
-        raise MediaError(name, "has no sound in it", "give the whole file", code="damaged_file", format=form.name)
+        raise MediaError(
+            name, "has no sound in it", "give the whole file", code="damaged_file", format=form.name
+        )
     return _heard(np.concatenate(parts), rate, name)
 
 
 def _read_frames(data: bytes, form: formats.Format, name: str, limits: Limits) -> np.ndarray:
-    """uint8 [17, 128, 128, 3]: the first frames at 8 a second, upright, square from the middle; the last is held."""
+    """uint8 [17, 128, 128, 3]: the first frames at 8 a second, upright, square from the middle; the
+    last is held."""
     import av
 
     frames: list[np.ndarray] = []
@@ -294,8 +395,11 @@ def _read_frames(data: bytes, form: formats.Format, name: str, limits: Limits) -
                 begin = float(frame.time or 0.0) if begin is None else begin
                 due = float(frame.time or 0.0) - begin >= len(frames) / VIDEO_FPS - 1e-3
                 shown = _square(_upright(frame, stream)) if due else None
-                while shown is not None and len(frames) < VIDEO_FRAMES and (
-                        float(frame.time or 0.0) - begin >= len(frames) / VIDEO_FPS - 1e-3):
+                while (
+                    shown is not None
+                    and len(frames) < VIDEO_FRAMES
+                    and (float(frame.time or 0.0) - begin >= len(frames) / VIDEO_FPS - 1e-3)
+                ):
                     frames.append(shown)
                 if len(frames) == VIDEO_FRAMES:
                     break
@@ -303,17 +407,23 @@ def _read_frames(data: bytes, form: formats.Format, name: str, limits: Limits) -
         raise meshes.damaged(form, name) from None
     if not frames:
         raise MediaError(name, "has no frame", "give a video with pictures", code="no_frame")
-    return pictures.check_frames(np.stack(frames + [frames[-1]] * (VIDEO_FRAMES - len(frames))), name)
+    return pictures.check_frames(
+        np.stack(frames + [frames[-1]] * (VIDEO_FRAMES - len(frames))), name
+    )
 
 
 def _upright(frame: Any, stream: Any) -> np.ndarray:
-    """A frame uint8 [H, W, 3] as it is meant to be seen: on white, of square pixels, turned as its recorder was held."""
+    """A frame uint8 [H, W, 3] as it is meant to be seen: on white, of square pixels, turned as its
+    recorder was held."""
     clear = any(component.is_alpha for component in frame.format.components)
     ratio = stream.sample_aspect_ratio
     width = round(frame.width * ratio) if ratio and 0.1 < ratio < 10 else frame.width
-    # swscale takes a movie that does not say for standard television's colours; those of high definition say so
+    # swscale takes a movie that does not say for standard television's colours; those of high
+    # definition say so
     space = {"src_colorspace": frame.colorspace} if frame.colorspace in (1, 5, 6, 9) else {}
-    shown = frame.reformat(width=width, height=frame.height, format="rgba" if clear else "rgb24", **space).to_ndarray()
+    shown = frame.reformat(
+        width=width, height=frame.height, format="rgba" if clear else "rgb24", **space
+    ).to_ndarray()
     if clear:
         alpha = shown[..., 3:].astype(np.float32) / 255
         shown = (shown[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
@@ -321,7 +431,8 @@ def _upright(frame: Any, stream: Any) -> np.ndarray:
 
 
 def _turned(shown: np.ndarray, frame: Any) -> np.ndarray:
-    """A frame [H, W, 3] by its display matrix [[a, b], [c, d]], which takes (x, y) to (a x + c y, b x + d y), y down."""
+    """A frame [H, W, 3] by its display matrix [[a, b], [c, d]], which takes (x, y) to (a x + c y, b
+    x + d y), y down."""
     from av.sidedata.sidedata import Type
 
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)
@@ -339,7 +450,8 @@ def _square(frame: np.ndarray) -> np.ndarray:
 
 
 def picture_bytes(image: np.ndarray, suffix: str, quality: int = 95) -> bytes:
-    """A picture uint8 [H, W, 3] in the format of a file ending; quality 0 to 100 of those that are lossy."""
+    """A picture uint8 [H, W, 3] in the format of a file ending; quality 0 to 100 of those that are
+    lossy."""
     out = io.BytesIO()
     Image.fromarray(image).save(out, _PICTURES[suffix], quality=quality)
     return out.getvalue()
@@ -360,14 +472,18 @@ def _aac_bytes(samples: np.ndarray) -> bytes:
     out = io.BytesIO()
     with av.open(out, "w", format="adts") as container:
         stream = container.add_stream("aac", rate=AUDIO_HZ, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono"
+        )
         frame.rate = AUDIO_HZ
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return out.getvalue()
 
 
-def movie_bytes(frames: Iterable[np.ndarray], suffix: str, fps: Fraction | int = VIDEO_FPS) -> bytes:
+def movie_bytes(
+    frames: Iterable[np.ndarray], suffix: str, fps: Fraction | int = VIDEO_FPS
+) -> bytes:
     """Frames uint8 [H, W, 3] of one size as a movie, in the format of a file ending."""
     import av
 
@@ -377,7 +493,11 @@ def movie_bytes(frames: Iterable[np.ndarray], suffix: str, fps: Fraction | int =
         stream: Any = container.add_stream(encoder, rate=fps, options=options)
         for k, frame in enumerate(frames):
             if k == 0:
-                stream.height, stream.width, stream.pix_fmt = frame.shape[0], frame.shape[1], "yuv420p"
+                stream.height, stream.width, stream.pix_fmt = (
+                    frame.shape[0],
+                    frame.shape[1],
+                    "yuv420p",
+                )
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return out.getvalue()
@@ -392,10 +512,10 @@ def _gif_bytes(frames: np.ndarray) -> bytes:
 
 def _mesh_bytes(mesh: Any, kind: str) -> bytes:
     if len(mesh.faces) == 0:
-        raise MediaError("an empty shape", "has no surface to write", "ask for something else or another --seed")
+        raise MediaError(
+            "an empty shape", "has no surface to write", "ask for something else or another --seed"
+        )
     upright = mesh.copy()
     upright.apply_transform(np.linalg.inv(meshes.Z_UP))
     data = upright.export(file_type=kind)
     return data.encode() if isinstance(data, str) else bytes(data)
-
-

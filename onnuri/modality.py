@@ -1,6 +1,7 @@
 """The five media: their files, what a scene shows in each, and the sizes of their arrays.
 
-Knows nothing of networks. What a medium's codes look like, its codec says (`codecs/spec.py`), not this table.
+Knows nothing of networks. What a medium's codes look like, its codec says (`codecs/spec.py`), not
+this table.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ TASKS: tuple[Task, ...] = ("describe", "answer", "edit", "translate", "transcrib
 OBJECTS = 3
 """Objects an item's grid has room for."""
 ObjectOrder = Literal["left", "diagonal"]
-"""The order in which a codec writes objects down. `left`: from left to right. `diagonal`: by right plus down.
+"""The order in which a codec writes objects down. `left`: from left to right. `diagonal`: by right
+plus down.
 
-A sentence says which of two objects comes first only where their relation decides it. Left and right decide `left`, but
-above and below do not: objects one above the other came in either order, and a model that drew code by code mixed the two.
-The world's relations need one axis to exceed the other 1.5 times, so that any of the four decides `diagonal`.
+A sentence says which of two objects comes first only where their relation decides it. Left and
+right decide `left`, but above and below do not: objects one above the other came in either order,
+and a model that drew code by code mixed the two. The world's relations need one axis to exceed the
+other 1.5 times, so that any of the four decides `diagonal`.
 """
 
 
@@ -58,10 +61,27 @@ TABLE: dict[Medium, Modality] = {
     m.name: m
     for m in (
         Modality(name="text", suffixes=(".txt",), media_type="text/plain", carries=_ALL),
-        Modality(name="image", suffixes=(".png", ".jpg", ".jpeg", ".webp"), media_type="image/png", carries=_STILL),
-        Modality(name="audio", suffixes=(".wav", ".flac", ".mp3", ".ogg", ".opus"), media_type="audio/wav", carries=_ALL),
-        Modality(name="video", suffixes=(".mp4", ".webm", ".gif"), media_type="video/mp4", carries=_ALL),
-        Modality(name="shape", suffixes=(".glb", ".obj", ".ply", ".stl"), media_type="model/gltf-binary", carries=_STILL),
+        Modality(
+            name="image",
+            suffixes=(".png", ".jpg", ".jpeg", ".webp"),
+            media_type="image/png",
+            carries=_STILL,
+        ),
+        Modality(
+            name="audio",
+            suffixes=(".wav", ".flac", ".mp3", ".ogg", ".opus"),
+            media_type="audio/wav",
+            carries=_ALL,
+        ),
+        Modality(
+            name="video", suffixes=(".mp4", ".webm", ".gif"), media_type="video/mp4", carries=_ALL
+        ),
+        Modality(
+            name="shape",
+            suffixes=(".glb", ".obj", ".ply", ".stl"),
+            media_type="model/gltf-binary",
+            carries=_STILL,
+        ),
     )
 }
 

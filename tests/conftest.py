@@ -1,6 +1,7 @@
 """One thread a test process (two run side by side), and the shipped codecs and model, loaded once.
 
-Imports torch where tests run only: pytest's own process, when it runs tests in others, would take seconds for nothing.
+Imports torch where tests run only: pytest's own process, when it runs tests in others, would take
+seconds for nothing.
 """
 
 from __future__ import annotations

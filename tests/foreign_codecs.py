@@ -5,11 +5,30 @@ import torch
 from onnuri.codecs.emu3 import Emu3Codec
 from onnuri.codecs.mimi import MimiCodec
 
-EMU3 = {"codebook_size": 50, "embed_dim": 2, "latent_channels": 2, "base_channels": 32, "channel_multiplier": [1, 1, 1],
-        "num_res_blocks": 1, "hidden_size": 32, "attn_resolutions": []}
-MIMI = {"codebook_size": 32, "codebook_dim": 8, "num_quantizers": 4, "hidden_size": 16, "num_filters": 4, "num_hidden_layers": 1,
-        "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8, "upsample_groups": 16,
-        "vector_quantization_hidden_dimension": 8}
+EMU3 = {
+    "codebook_size": 50,
+    "embed_dim": 2,
+    "latent_channels": 2,
+    "base_channels": 32,
+    "channel_multiplier": [1, 1, 1],
+    "num_res_blocks": 1,
+    "hidden_size": 32,
+    "attn_resolutions": [],
+}
+MIMI = {
+    "codebook_size": 32,
+    "codebook_dim": 8,
+    "num_quantizers": 4,
+    "hidden_size": 16,
+    "num_filters": 4,
+    "num_hidden_layers": 1,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "upsample_groups": 16,
+    "vector_quantization_hidden_dimension": 8,
+}
 
 
 def small_emu3():

@@ -50,10 +50,16 @@ def test_dicts_of_configs_are_frozen_too_and_copy():
     made = Table(counts=given)
     given["a"] = 2
     assert made.counts == {"a": 1} and Table.from_json(made.to_json()) == made
-    for change in (lambda: made.counts.update(a=3), lambda: made.counts.pop("a"), lambda: made.counts.__setitem__("b", 1)):
+    for change in (
+        lambda: made.counts.update(a=3),
+        lambda: made.counts.pop("a"),
+        lambda: made.counts.__setitem__("b", 1),
+    ):
         with pytest.raises(TypeError, match="replace"):
             change()
-    assert copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == made and made.counts | {"b": 2} == {"a": 1, "b": 2}
+    assert copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == made and made.counts | {
+        "b": 2
+    } == {"a": 1, "b": 2}
 
 
 def test_diff_names_nested_fields():

@@ -1,4 +1,5 @@
-"""What decoders hand back that is not plain: deep, turned, clear, profiled, moving, many-channelled, in materials."""
+"""What decoders hand back that is not plain: deep, turned, clear, profiled, moving,
+many-channelled, in materials."""
 
 import io
 import json
@@ -15,7 +16,11 @@ from onnuri import formats, media, meshes, pictures
 from onnuri.errors import MediaError
 
 RNG = np.random.default_rng(0)
-PICTURE = np.asarray(Image.fromarray(RNG.integers(0, 256, (3, 4, 3), np.uint8)).resize((64, 48), Image.Resampling.BICUBIC))
+PICTURE = np.asarray(
+    Image.fromarray(RNG.integers(0, 256, (3, 4, 3), np.uint8)).resize(
+        (64, 48), Image.Resampling.BICUBIC
+    )
+)
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.float32)
 
 
@@ -32,7 +37,9 @@ def seen(data, medium="image"):
 
 
 def near(a, b, most=2.0):
-    assert a.shape == b.shape and np.abs(a.astype(int) - b.astype(int)).mean() < most, np.abs(a.astype(int) - b).mean()
+    assert a.shape == b.shape and np.abs(a.astype(int) - b.astype(int)).mean() < most, np.abs(
+        a.astype(int) - b
+    ).mean()
 
 
 def test_every_format_of_the_table_has_a_family_and_endings():
@@ -41,23 +48,43 @@ def test_every_format_of_the_table_has_a_family_and_endings():
     assert len({f.name for f in formats.table()}) == len(formats.table())
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM", "QOI", "ICO", "DDS"])
+@pytest.mark.parametrize(
+    "form",
+    ["PNG", "JPEG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM", "QOI", "ICO", "DDS"],
+)
 def test_pictures_of_every_format_are_seen(form):
     picture = Image.fromarray(PICTURE)
-    more = {"quality": 95} if form in ("JPEG", "AVIF", "WEBP") else {"sizes": [(64, 48)]} if form == "ICO" else {}
+    more = (
+        {"quality": 95}
+        if form in ("JPEG", "AVIF", "WEBP")
+        else {"sizes": [(64, 48)]}
+        if form == "ICO"
+        else {}
+    )
     near(seen(saved(picture, form, **more)), PICTURE, 8 if form == "GIF" else 6)
 
 
-@pytest.mark.parametrize("form,kind", [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32), ("TIFF", np.float32)])
+@pytest.mark.parametrize(
+    "form,kind", [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32), ("TIFF", np.float32)]
+)
 def test_deep_grey_is_scaled_and_not_cut(form, kind):
     grey = PICTURE[..., 0]
     deep = (grey.astype(np.float64) * (1 / 255 if kind is np.float32 else 257)).astype(kind)
     near(seen(saved(Image.fromarray(deep), form)), np.repeat(grey[..., None], 3, 2))
 
 
-@pytest.mark.parametrize("orientation,turn", [(2, np.fliplr), (3, lambda a: np.rot90(a, 2)), (4, np.flipud),
-                                              (5, lambda a: a.transpose(1, 0, 2)), (6, lambda a: np.rot90(a, -1)),
-                                              (7, lambda a: np.rot90(a, 2).transpose(1, 0, 2)), (8, np.rot90)])
+@pytest.mark.parametrize(
+    "orientation,turn",
+    [
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (4, np.flipud),
+        (5, lambda a: a.transpose(1, 0, 2)),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(a, 2).transpose(1, 0, 2)),
+        (8, np.rot90),
+    ],
+)
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_pictures_stand_as_the_camera_was_held(form, orientation, turn):
     exif = Image.Exif()
@@ -69,15 +96,23 @@ def test_pictures_stand_as_the_camera_was_held(form, orientation, turn):
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "PA", "RGBA", "CMYK", "1", "YCbCr", "LAB"])
 def test_modes_come_out_as_pillow_shows_them(mode):
     picture = Image.fromarray(PICTURE)
-    form = {"LA": "PNG", "P": "PNG", "PA": "TIFF", "RGBA": "PNG", "L": "PNG", "1": "PNG"}.get(mode, "TIFF")
+    form = {"LA": "PNG", "P": "PNG", "PA": "TIFF", "RGBA": "PNG", "L": "PNG", "1": "PNG"}.get(
+        mode, "TIFF"
+    )
     if mode == "LAB":
         from PIL import ImageCms
 
-        lab = ImageCms.profileToProfile(picture, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+        lab = ImageCms.profileToProfile(
+            picture, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
         return near(seen(saved(lab, form)), PICTURE, 4)
     if mode == "PA":
         mode, form = "P", "GIF"
-    near(seen(saved(picture.convert(mode), form)), np.asarray(picture.convert(mode).convert("RGB")), 8)
+    near(
+        seen(saved(picture.convert(mode), form)),
+        np.asarray(picture.convert(mode).convert("RGB")),
+        8,
+    )
 
 
 def test_a_profile_says_what_colours_mean():
@@ -99,7 +134,9 @@ def _linear_profile():
     for k in range(struct.unpack(">I", data[128:132])[0]):
         name, at, size = struct.unpack(">4sII", data[132 + 12 * k : 144 + 12 * k])
         if name in (b"rTRC", b"gTRC", b"bTRC"):
-            data[at : at + size] = (b"curv" + bytes(8)).ljust(size, b"\0")  # no entries: the identity
+            data[at : at + size] = (b"curv" + bytes(8)).ljust(
+                size, b"\0"
+            )  # no entries: the identity
     return bytes(data)
 
 
@@ -109,7 +146,9 @@ def test_a_png_that_says_its_gamma_is_light():
     body = b"gAMA" + struct.pack(">I", 100_000)
     import zlib
 
-    with_gamma = data[:33] + struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
+    with_gamma = (
+        data[:33] + struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
+    )
     near(seen(with_gamma), PICTURE, 6)
 
 
@@ -132,7 +171,9 @@ def test_pictures_that_move_are_videos_by_whichever_door(form):
         for second, k in ((0, 0), (0.5, 2), (1.0, 4)):
             near(item[int(second * 8)], pictures.square(frames[k].convert("RGB")), 12)
     still = saved(frames[0], form)
-    assert [media.take(still, declared, "x")[0] for declared in (None, "image", "video")] == ["image"] * 3
+    assert [media.take(still, declared, "x")[0] for declared in (None, "image", "video")] == [
+        "image"
+    ] * 3
 
 
 def sound(form, samples=TONE, rate=16_000, coding=None):
@@ -148,7 +189,9 @@ def track(form, codec, samples=TONE, rate=48_000, layout="mono"):
     out, wide = io.BytesIO(), soxr.resample(samples, 16_000, rate)
     with av.open(out, "w", format=form) as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
-        frame = av.AudioFrame.from_ndarray(np.atleast_2d(wide.T.astype(np.float32)), format="fltp", layout=layout)
+        frame = av.AudioFrame.from_ndarray(
+            np.atleast_2d(wide.T.astype(np.float32)), format="fltp", layout=layout
+        )
         frame.rate = rate
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -162,18 +205,46 @@ def rings(data, declared=None):
     return item
 
 
-@pytest.mark.parametrize("form,coding", [("WAV", "PCM_U8"), ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_32"),
-                                         ("WAV", "FLOAT"),
-                                         ("WAV", "DOUBLE"), ("WAV", "ULAW"), ("FLAC", "PCM_24"), ("AIFF", "PCM_16"),
-                                         ("AU", "PCM_16"), ("CAF", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"),
-                                         ("MP3", "MPEG_LAYER_III"), ("W64", "PCM_16"), ("RF64", "PCM_16"), ("WAVEX", "PCM_16")])
+@pytest.mark.parametrize(
+    "form,coding",
+    [
+        ("WAV", "PCM_U8"),
+        ("WAV", "PCM_16"),
+        ("WAV", "PCM_24"),
+        ("WAV", "PCM_32"),
+        ("WAV", "FLOAT"),
+        ("WAV", "DOUBLE"),
+        ("WAV", "ULAW"),
+        ("FLAC", "PCM_24"),
+        ("AIFF", "PCM_16"),
+        ("AU", "PCM_16"),
+        ("CAF", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", "MPEG_LAYER_III"),
+        ("W64", "PCM_16"),
+        ("RF64", "PCM_16"),
+        ("WAVEX", "PCM_16"),
+    ],
+)
 def test_sounds_of_every_coding_ring(form, coding):
     level = np.abs(rings(sound(form, coding=coding))[4000:12_000]).max()
     assert level == pytest.approx(0.3, abs=0.05)
 
 
-@pytest.mark.parametrize("form,codec", [("mp4", "aac"), ("ipod", "aac"), ("webm", "libopus"), ("adts", "aac"), ("mov", "alac"),
-                                        ("ogg", "libopus"), ("mpegts", "aac"), ("avi", "libmp3lame")])
+@pytest.mark.parametrize(
+    "form,codec",
+    [
+        ("mp4", "aac"),
+        ("ipod", "aac"),
+        ("webm", "libopus"),
+        ("adts", "aac"),
+        ("mov", "alac"),
+        ("ogg", "libopus"),
+        ("mpegts", "aac"),
+        ("avi", "libmp3lame"),
+    ],
+)
 def test_what_recorders_and_phones_make_rings(form, codec):
     for declared in (None, "audio"):
         rings(track(form, codec), declared)
@@ -190,7 +261,9 @@ def test_sounds_of_every_rate_and_count_of_channels_ring(rate):
 
 
 def test_a_sound_beyond_full_scale_is_brought_back():
-    assert np.abs(rings(sound("WAV", TONE * 40_000, coding="FLOAT"))).max() == pytest.approx(1, abs=0.05)
+    assert np.abs(rings(sound("WAV", TONE * 40_000, coding="FLOAT"))).max() == pytest.approx(
+        1, abs=0.05
+    )
 
 
 def movie(frames, form="mp4", codec="libx264", sound=False, **how):
@@ -207,26 +280,44 @@ def movie(frames, form="mp4", codec="libx264", sound=False, **how):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
         if voice:
-            heard = av.AudioFrame.from_ndarray(np.repeat(TONE, 3)[None], format="fltp", layout="mono")
+            heard = av.AudioFrame.from_ndarray(
+                np.repeat(TONE, 3)[None], format="fltp", layout="mono"
+            )
             heard.rate = 48_000
             container.mux(voice.encode(heard))
             container.mux(voice.encode(None))
     return out.getvalue()
 
 
-SQUARE = np.asarray(Image.fromarray(RNG.integers(0, 256, (2, 2, 3), np.uint8)).resize((128, 128), Image.Resampling.BICUBIC))
+SQUARE = np.asarray(
+    Image.fromarray(RNG.integers(0, 256, (2, 2, 3), np.uint8)).resize(
+        (128, 128), Image.Resampling.BICUBIC
+    )
+)
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("hflip", [False, True])
 def test_movies_stand_as_the_phone_was_held(degrees, hflip):
     turned = np.rot90(SQUARE, degrees // 90)
-    shown = seen(movie([SQUARE] * 9, degrees=degrees if degrees < 180 else degrees - 360, hflip=hflip), "video")
+    shown = seen(
+        movie([SQUARE] * 9, degrees=degrees if degrees < 180 else degrees - 360, hflip=hflip),
+        "video",
+    )
     near(shown[3], np.fliplr(turned) if hflip else turned, 8)
 
 
-@pytest.mark.parametrize("form,codec", [("mp4", "libx264"), ("mov", "libx264"), ("matroska", "libx264"), ("webm", "libvpx-vp9"),
-                                        ("avi", "mpeg4"), ("mpegts", "libx264")])
+@pytest.mark.parametrize(
+    "form,codec",
+    [
+        ("mp4", "libx264"),
+        ("mov", "libx264"),
+        ("matroska", "libx264"),
+        ("webm", "libvpx-vp9"),
+        ("avi", "mpeg4"),
+        ("mpegts", "libx264"),
+    ],
+)
 def test_movies_of_every_container_are_seen(form, codec):
     near(seen(movie([SQUARE] * 9, form, codec), "video")[3], SQUARE, 14)
 
@@ -249,7 +340,9 @@ def box(**more):
 
 
 def painted(mesh, color):
-    mesh.visual = trimesh.visual.TextureVisuals(material=trimesh.visual.material.PBRMaterial(baseColorFactor=[*color, 255]))
+    mesh.visual = trimesh.visual.TextureVisuals(
+        material=trimesh.visual.material.PBRMaterial(baseColorFactor=[*color, 255])
+    )
     return mesh
 
 
@@ -264,10 +357,17 @@ def test_plain_materials_keep_their_colours(tmp_path):
     blue = painted(box(), (10, 20, 230)).apply_translation((0, 1.2, 0))
     two = trimesh.Scene([red, blue]).export(file_type="glb")
     assert colors_in(seen(two, "shape")) == {(220, 20, 30), (10, 20, 230)}
-    obj = "mtllib a.mtl\n" + "".join(f"v {x} {y} {z}\n" for x, y, z in red.vertices) + "usemtl red\n" + "".join(
-        "f {} {} {}\n".format(*face + 1) for face in red.faces)
+    obj = (
+        "mtllib a.mtl\n"
+        + "".join(f"v {x} {y} {z}\n" for x, y, z in red.vertices)
+        + "usemtl red\n"
+        + "".join("f {} {} {}\n".format(*face + 1) for face in red.faces)
+    )
     (tmp_path / "a.obj").write_text(obj)
-    for door in (lambda: media.take_file(tmp_path / "a.obj", "shape"), lambda: media.take(obj.encode(), None, "x")):
+    for door in (
+        lambda: media.take_file(tmp_path / "a.obj", "shape"),
+        lambda: media.take(obj.encode(), None, "x"),
+    ):
         with pytest.raises(MediaError, match=r"colours in another file \(a.mtl\)"):
             door()
     (tmp_path / "a.mtl").write_text("newmtl red\nKd 1 0 0\n")
@@ -282,7 +382,13 @@ def test_colours_of_gltf_are_light_but_where_trimesh_wrote_them():
     text = json.dumps(about).encode()
     text += b" " * (-len(text) % 4)
     rest = glb[20 + length :]
-    other = b"glTF" + struct.pack("<III", 2, 20 + len(text) + len(rest), len(text)) + b"JSON" + text + rest
+    other = (
+        b"glTF"
+        + struct.pack("<III", 2, 20 + len(text) + len(rest), len(text))
+        + b"JSON"
+        + text
+        + rest
+    )
     [(r, g, b)] = colors_in(seen(other, "shape"))
     assert abs(r - 188) <= 1 and g == b == 0  # sRGB of half the light
 
@@ -304,13 +410,19 @@ def slow_fill(triangles, samples=3):
         area = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])
         if abs(area) < 1e-12:
             continue
-        for i in range(max(int(min(a[0], b[0], c[0])) - 1, 0), min(int(max(a[0], b[0], c[0])) + 2, lines)):
-            for j in range(max(int(min(a[1], b[1], c[1])) - 1, 0), min(int(max(a[1], b[1], c[1])) + 2, lines)):
+        for i in range(
+            max(int(min(a[0], b[0], c[0])) - 1, 0), min(int(max(a[0], b[0], c[0])) + 2, lines)
+        ):
+            for j in range(
+                max(int(min(a[1], b[1], c[1])) - 1, 0), min(int(max(a[1], b[1], c[1])) + 2, lines)
+            ):
                 x, y = i + 0.5 + 1.37e-4, j + 0.5 + 0.73e-4
                 u = ((x - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (y - a[1])) / area
                 v = ((b[0] - a[0]) * (y - a[1]) - (x - a[0]) * (b[1] - a[1])) / area
                 if u >= 0 and v >= 0 and u + v <= 1:
-                    crossings.setdefault((i, j), []).append(a[2] + u * (b[2] - a[2]) + v * (c[2] - a[2]))
+                    crossings.setdefault((i, j), []).append(
+                        a[2] + u * (b[2] - a[2]) + v * (c[2] - a[2])
+                    )
     grid = np.zeros((lines, lines, size))
     cells = np.arange(size)
     for (i, j), heights in crossings.items():
@@ -322,8 +434,11 @@ def slow_fill(triangles, samples=3):
 
 @pytest.mark.parametrize("solid", ["box", "torus", "open"])
 def test_filling_at_once_is_filling_line_by_line(solid):
-    mesh = {"box": lambda: trimesh.creation.box((0.3, 0.2, 0.4)), "torus": lambda: trimesh.creation.torus(0.15, 0.06, 12, 8),
-            "open": lambda: trimesh.creation.icosphere(1, 0.2)}[solid]()
+    mesh = {
+        "box": lambda: trimesh.creation.box((0.3, 0.2, 0.4)),
+        "torus": lambda: trimesh.creation.torus(0.15, 0.06, 12, 8),
+        "open": lambda: trimesh.creation.icosphere(1, 0.2),
+    }[solid]()
     mesh.apply_transform(trimesh.transformations.rotation_matrix(0.7, (1, 2, 3), (0, 0, 0)))
     triangles = np.asarray(mesh.triangles)[: -3 if solid == "open" else None]
     np.testing.assert_allclose(meshes.fill(triangles), slow_fill(triangles), atol=1e-6)
@@ -331,7 +446,9 @@ def test_filling_at_once_is_filling_line_by_line(solid):
 
 def test_filling_is_bounded_by_its_cost():
     sheet = np.array([[-1, -1, 0], [3, -1, 0], [-1, 3, 0]], float)
-    many = np.stack([sheet + np.array([0, 0, 1e-3 * k]) for k in range(2 * meshes.MOST_TESTS // 192**2)])
+    many = np.stack(
+        [sheet + np.array([0, 0, 1e-3 * k]) for k in range(2 * meshes.MOST_TESTS // 192**2)]
+    )
     with pytest.raises(MediaError, match="cover each other"):
         meshes.fill(many)
 
@@ -343,36 +460,66 @@ def test_a_mesh_of_another_unit_is_brought_to_size():
 
 
 def glb_of(**more):
-    text = json.dumps({"asset": {"version": "2.0"}, "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
-                       "accessors": [{"count": 9}], **more}).encode()
+    text = json.dumps(
+        {
+            "asset": {"version": "2.0"},
+            "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+            "accessors": [{"count": 9}],
+            **more,
+        }
+    ).encode()
     text += b" " * (-len(text) % 4)
     return b"glTF" + struct.pack("<III", 2, 20 + len(text), len(text)) + b"JSON" + text
 
 
-@pytest.mark.parametrize("data,words", [
-    (glb_of(extensionsRequired=["KHR_draco_mesh_compression"]), "compressed with Draco"),
-    (glb_of(extensionsUsed=["EXT_meshopt_compression"]), "compressed with meshopt"),
-    (glb_of(buffers=[{"uri": "chair.bin"}]), r"another file \(chair.bin\)"),
-    (glb_of(accessors=[{"count": 3_000_000_000}]), "faces, at most"),
-    (glb_of(accessors=[{}]), "is damaged"), (b"glTF", "is damaged"),
-    (trimesh.creation.box((1, 1, 0)).export(file_type="glb"), "encloses nothing"),
-    (trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]]).export(file_type="stl"), "encloses nothing"),
-    (saved(Image.new("RGB", (64, 64), "white"), "PNG"), "no more than a plain colour"),
-    (saved(Image.new("RGBA", (64, 64), (0, 0, 0, 0)), "PNG"), "no more than a plain colour"),
-    (saved(Image.linear_gradient("L"), "PNG"), "no more than a plain colour"),
-    (saved(Image.new("L", (640, 640), 80), "JPEG"), "no more than a plain colour"),
-    (movie([np.full((128, 128, 3), 40, np.uint8)] * 9), "no frame has more than a plain colour"),
-    (saved(Image.new("RGB", (9, 9)), "GIF", save_all=True, append_images=[Image.new("RGB", (9, 9), "#010101")]),
-     "no frame has more"),
-    (sound("WAV", np.zeros(16_000)), "is silent"), (sound("WAV", np.full(16_000, 0.25)), "is silent"),
-    (track("mp4", "aac", np.zeros(16_000, np.float32)), "is silent"),
-    (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90), "is HEIC, which is not read"), (b"%PDF-1.7 x", "is PDF"),
-    (b"<svg xmlns='x'/>", "is SVG"), (b"PK\x03\x04" + bytes(40), "is ZIP"), (b"hello", "is of no format that is read"),
-    (b"", "is empty")])
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (glb_of(extensionsRequired=["KHR_draco_mesh_compression"]), "compressed with Draco"),
+        (glb_of(extensionsUsed=["EXT_meshopt_compression"]), "compressed with meshopt"),
+        (glb_of(buffers=[{"uri": "chair.bin"}]), r"another file \(chair.bin\)"),
+        (glb_of(accessors=[{"count": 3_000_000_000}]), "faces, at most"),
+        (glb_of(accessors=[{}]), "is damaged"),
+        (b"glTF", "is damaged"),
+        (trimesh.creation.box((1, 1, 0)).export(file_type="glb"), "encloses nothing"),
+        (
+            trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]]).export(file_type="stl"),
+            "encloses nothing",
+        ),
+        (saved(Image.new("RGB", (64, 64), "white"), "PNG"), "no more than a plain colour"),
+        (saved(Image.new("RGBA", (64, 64), (0, 0, 0, 0)), "PNG"), "no more than a plain colour"),
+        (saved(Image.linear_gradient("L"), "PNG"), "no more than a plain colour"),
+        (saved(Image.new("L", (640, 640), 80), "JPEG"), "no more than a plain colour"),
+        (
+            movie([np.full((128, 128, 3), 40, np.uint8)] * 9),
+            "no frame has more than a plain colour",
+        ),
+        (
+            saved(
+                Image.new("RGB", (9, 9)),
+                "GIF",
+                save_all=True,
+                append_images=[Image.new("RGB", (9, 9), "#010101")],
+            ),
+            "no frame has more",
+        ),
+        (sound("WAV", np.zeros(16_000)), "is silent"),
+        (sound("WAV", np.full(16_000, 0.25)), "is silent"),
+        (track("mp4", "aac", np.zeros(16_000, np.float32)), "is silent"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90), "is HEIC, which is not read"),
+        (b"%PDF-1.7 x", "is PDF"),
+        (b"<svg xmlns='x'/>", "is SVG"),
+        (b"PK\x03\x04" + bytes(40), "is ZIP"),
+        (b"hello", "is of no format that is read"),
+        (b"", "is empty"),
+    ],
+)
 def test_nothing_is_passed_on_as_something(data, words):
     with pytest.raises(MediaError, match=words) as error:
         media.take(data, None, "x")
-    assert ";" in str(error.value) and "\n" not in str(error.value) and "Errno" not in str(error.value)
+    assert (
+        ";" in str(error.value) and "\n" not in str(error.value) and "Errno" not in str(error.value)
+    )
 
 
 def test_an_obj_is_one_however_long_its_licence():
@@ -382,9 +529,14 @@ def test_an_obj_is_one_however_long_its_licence():
 
 @pytest.mark.parametrize("whole", ["image", "audio", "video", "shape", "gif", "m4a"])
 def test_what_is_cut_off_says_so_without_a_librarys_words(whole):
-    data = {"image": lambda: saved(Image.fromarray(PICTURE), "PNG"), "audio": lambda: sound("FLAC"),
-            "video": lambda: movie([SQUARE] * 9), "shape": lambda: box().export(file_type="glb"),
-            "gif": lambda: saved(Image.fromarray(PICTURE), "GIF"), "m4a": lambda: track("mp4", "aac")}[whole]()
+    data = {
+        "image": lambda: saved(Image.fromarray(PICTURE), "PNG"),
+        "audio": lambda: sound("FLAC"),
+        "video": lambda: movie([SQUARE] * 9),
+        "shape": lambda: box().export(file_type="glb"),
+        "gif": lambda: saved(Image.fromarray(PICTURE), "GIF"),
+        "m4a": lambda: track("mp4", "aac"),
+    }[whole]()
     with pytest.raises(MediaError) as error:
         media.take(data[: 3 * len(data) // 10], None, "x")
     assert "is damaged" in str(error.value) and "/tmp" not in str(error.value)

@@ -28,7 +28,9 @@ def write_wav(path, samples, rate=16_000):
 def test_pictures_come_back(tmp_path, suffix):
     picture = image.render(SCENE).image
     media.write(picture, tmp_path / f"a{suffix}")
-    assert np.abs(media.read(tmp_path / f"a{suffix}", "image").astype(int) - picture).mean() < (0.01 if suffix == ".png" else 2)
+    assert np.abs(media.read(tmp_path / f"a{suffix}", "image").astype(int) - picture).mean() < (
+        0.01 if suffix == ".png" else 2
+    )
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".opus"])
@@ -43,10 +45,16 @@ def test_sounds_come_back(tmp_path, suffix):
         assert a @ b / np.sqrt((a @ a) * (b @ b)) > 0.99
 
 
-@pytest.mark.parametrize("medium,suffix", [(m, s) for m in TABLE for s in TABLE[m].suffixes if m != "text"])
+@pytest.mark.parametrize(
+    "medium,suffix", [(m, s) for m in TABLE for s in TABLE[m].suffixes if m != "text"]
+)
 def test_bytes_say_themselves_what_they_are(medium, suffix):
-    item = {"image": lambda: image.render(SCENE).image, "audio": lambda: np.sin(np.arange(16_000) * 0.1).astype(np.float32),
-            "video": lambda: video.render(SCENE).frames, "shape": lambda: shape.voxels(SCENE)}[medium]()
+    item = {
+        "image": lambda: image.render(SCENE).image,
+        "audio": lambda: np.sin(np.arange(16_000) * 0.1).astype(np.float32),
+        "video": lambda: video.render(SCENE).frames,
+        "shape": lambda: shape.voxels(SCENE),
+    }[medium]()
     data = media.to_bytes(item, suffix)
     assert media.from_bytes(data, medium, "the file").shape[1:] == item.shape[1:]
     for other in set(TABLE) - {medium, "text"}:
@@ -57,10 +65,16 @@ def test_bytes_say_themselves_what_they_are(medium, suffix):
 
 def test_limits_hold_before_anything_is_decoded():
     narrow = media.Limits(pixels=100, seconds=0.5, faces=3)
-    for medium, item in (("image", image.render(SCENE).image), ("audio", np.sin(np.arange(16_000) * 0.1).astype(np.float32)),
-                         ("video", video.render(SCENE).frames), ("shape", shape.voxels(SCENE))):
+    for medium, item in (
+        ("image", image.render(SCENE).image),
+        ("audio", np.sin(np.arange(16_000) * 0.1).astype(np.float32)),
+        ("video", video.render(SCENE).frames),
+        ("shape", shape.voxels(SCENE)),
+    ):
         with pytest.raises(MediaError, match=r"the file: .* at most"):
-            media.from_bytes(media.to_bytes(item, TABLE[medium].suffixes[0]), medium, "the file", narrow)
+            media.from_bytes(
+                media.to_bytes(item, TABLE[medium].suffixes[0]), medium, "the file", narrow
+            )
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
@@ -93,44 +107,78 @@ def test_sound_of_another_rate_and_two_channels_is_read_as_16_khz_mono(tmp_path)
 
 def bad_files(folder):
     """(name, medium, maker of the file)"""
+
     def save(name, data):
         return lambda: (folder / name).write_bytes(data)
 
-    whole_png, whole_glb = media.to_bytes(image.render(SCENE).image, ".png"), media.to_bytes(shape.voxels(SCENE), ".glb")
-    mp4, flac = media.to_bytes(video.render(SCENE).frames, ".mp4"), media.to_bytes(np.ones(16_000, np.float32) * 0.1, ".flac")
-    huge = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 20_000, 20_000, 8, 2, 0, 0, 0)
+    whole_png, whole_glb = (
+        media.to_bytes(image.render(SCENE).image, ".png"),
+        media.to_bytes(shape.voxels(SCENE), ".glb"),
+    )
+    mp4, flac = (
+        media.to_bytes(video.render(SCENE).frames, ".mp4"),
+        media.to_bytes(np.ones(16_000, np.float32) * 0.1, ".flac"),
+    )
+    huge = b"\x89PNG\r\n\x1a\n" + struct.pack(
+        ">I4sIIBBBBB", 13, b"IHDR", 20_000, 20_000, 8, 2, 0, 0, 0
+    )
     import zlib
 
     huge += struct.pack(">I", zlib.crc32(huge[12:29]))
     zero = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 0, 0, 8, 2, 0, 0, 0)
     zero += struct.pack(">I", zlib.crc32(zero[12:29]))
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 2**31, b"WAVE", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data",
-                         16_000 * 7200 * 2)
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        2**31,
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        1,
+        16_000,
+        32_000,
+        2,
+        16,
+        b"data",
+        16_000 * 7200 * 2,
+    )
     nan = trimesh.creation.box()
     nan.vertices[0] = np.nan
     flat = trimesh.Trimesh(np.zeros((3, 3)), [[0, 1, 2]], process=False)
     return [
-        ("missing.png", "image", lambda: None), ("empty.png", "image", save("empty.png", b"")),
+        ("missing.png", "image", lambda: None),
+        ("empty.png", "image", save("empty.png", b"")),
         ("cut.png", "image", save("cut.png", whole_png[: len(whole_png) // 2])),
         ("text.png", "image", save("text.png", b"hello")),
-        ("huge.png", "image", save("huge.png", huge)), ("zero.png", "image", save("zero.png", zero)),
+        ("huge.png", "image", save("huge.png", huge)),
+        ("zero.png", "image", save("zero.png", zero)),
         ("sound.png", "image", save("sound.png", flac)),
         ("folder.png", "image", lambda: (folder / "folder.png").mkdir()),
         ("empty.wav", "audio", save("empty.wav", b"")),
         ("silent.wav", "audio", lambda: write_wav(folder / "silent.wav", np.zeros(9000))),
         ("short.wav", "audio", lambda: write_wav(folder / "short.wav", np.ones(10))),
         ("text.wav", "audio", save("text.wav", b"hello there")),
-        ("long.wav", "audio", lambda: write_wav(folder / "long.wav", np.ones(8000 * 61) * 0.1, 8000)),
-        ("header.wav", "audio", save("header.wav", header)), ("cut.flac", "audio", save("cut.flac", flac[:20])),
+        (
+            "long.wav",
+            "audio",
+            lambda: write_wav(folder / "long.wav", np.ones(8000 * 61) * 0.1, 8000),
+        ),
+        ("header.wav", "audio", save("header.wav", header)),
+        ("cut.flac", "audio", save("cut.flac", flac[:20])),
         ("picture.wav", "audio", save("picture.wav", whole_png)),
-        ("empty.mp4", "video", save("empty.mp4", b"")), ("cut.mp4", "video", save("cut.mp4", mp4[:200])),
-        ("text.mp4", "video", save("text.mp4", b"hello")), ("sound.mp4", "video", save("sound.mp4", flac)),
-        ("empty.glb", "shape", save("empty.glb", b"")), ("cut.glb", "shape", save("cut.glb", whole_glb[:100])),
+        ("empty.mp4", "video", save("empty.mp4", b"")),
+        ("cut.mp4", "video", save("cut.mp4", mp4[:200])),
+        ("text.mp4", "video", save("text.mp4", b"hello")),
+        ("sound.mp4", "video", save("sound.mp4", flac)),
+        ("empty.glb", "shape", save("empty.glb", b"")),
+        ("cut.glb", "shape", save("cut.glb", whole_glb[:100])),
         ("text.obj", "shape", save("text.obj", b"hello")),
         ("points.obj", "shape", save("points.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n")),
         ("nan.obj", "shape", lambda: nan.export(folder / "nan.obj")),
         ("flat.obj", "shape", lambda: flat.export(folder / "flat.obj")),
-        ("blank.txt", "text", save("blank.txt", b"  \n")), ("binary.txt", "text", save("binary.txt", b"\xff\xfe\x00\xd8")),
+        ("blank.txt", "text", save("blank.txt", b"  \n")),
+        ("binary.txt", "text", save("binary.txt", b"\xff\xfe\x00\xd8")),
     ]
 
 

@@ -1,4 +1,5 @@
-"""README's promises: its Python runs, its commands run or parse, its figures are those of the committed results."""
+"""README's promises: its Python runs, its commands run or parse, its figures are those of the
+committed results."""
 
 import re
 import runpy
@@ -23,8 +24,12 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    return [shlex.split(line, comments=True)[1:] for block in blocks(text, "bash") for line in block.splitlines()
-            if line.startswith("onnuri ")]
+    return [
+        shlex.split(line, comments=True)[1:]
+        for block in blocks(text, "bash")
+        for line in block.splitlines()
+        if line.startswith("onnuri ")
+    ]
 
 
 def test_the_three_lines_of_python_run():
@@ -74,4 +79,6 @@ def test_links_lead_somewhere():
 
 @pytest.mark.parametrize("path", FIGURES["PAGES"])
 def test_figures_come_from_the_committed_results(path):
-    assert FIGURES["filled"](ROOT / path) == (ROOT / path).read_text(encoding="utf-8"), "run `make figures`"
+    assert FIGURES["filled"](ROOT / path) == (ROOT / path).read_text(encoding="utf-8"), (
+        "run `make figures`"
+    )

@@ -1,8 +1,9 @@
-"""The audio codec: 16 kHz speech to 25 codes a second and back, without iteration, streaming with 80 ms look-ahead.
+"""The audio codec: 16 kHz speech to 25 codes a second and back, without iteration, streaming with
+80 ms look-ahead.
 
-Knows nothing of words. Encoder: log-mel through ConvNeXt blocks to one vector every 640 samples, FSQ with 8 × 8 × 8 × 8
-codes. Decoder: causal ConvNeXt blocks, then magnitude and phase of a short-time Fourier transform and its inverse
-(Vocos, Siuzdak 2023, arXiv 2306.00814).
+Knows nothing of words. Encoder: log-mel through ConvNeXt blocks to one vector every 640 samples,
+FSQ with 8 × 8 × 8 × 8 codes. Decoder: causal ConvNeXt blocks, then magnitude and phase of a
+short-time Fourier transform and its inverse (Vocos, Siuzdak 2023, arXiv 2306.00814).
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ AHEAD = 2
 
 @functools.cache
 def mel_filters(bins: int = MELS, window: int = WINDOW) -> Tensor:
-    """Triangles [bins, window / 2 + 1], evenly spaced on the HTK mel scale, 0 to 8 kHz (Young et al., The HTK Book)."""
+    """Triangles [bins, window / 2 + 1], evenly spaced on the HTK mel scale, 0 to 8 kHz (Young et
+    al., The HTK Book)."""
     top = 2595 * math.log10(1 + AUDIO_HZ / 2 / 700)
     with torch.inference_mode(False):  # what encoding caches must serve training too
         corners = 700 * (10 ** (torch.linspace(0, top, bins + 2) / 2595) - 1)
@@ -55,7 +57,9 @@ def spectrum(samples: Tensor, window: int = WINDOW, hop: int = HOP) -> Tensor:
     """Magnitudes [B, window / 2 + 1, T / hop] of samples [B, T]; frame k is centred in its hop."""
     pad = (window - hop) // 2
     padded = F.pad(samples, (pad, pad))
-    made = torch.stft(padded, window, hop, window=torch.hann_window(window), center=False, return_complex=True)
+    made = torch.stft(
+        padded, window, hop, window=torch.hann_window(window), center=False, return_complex=True
+    )
     return torch.sqrt(made.real**2 + made.imag**2 + 1e-9)
 
 
@@ -74,7 +78,8 @@ Memory = dict[nn.Module, Tensor]
 
 
 class Block(nn.Module):
-    """ConvNeXt block in one dimension (Liu et al. 2022) on [B, C, T]; `ahead` of its kernel's taps look forward."""
+    """ConvNeXt block in one dimension (Liu et al. 2022) on [B, C, T]; `ahead` of its kernel's taps
+    look forward."""
 
     def __init__(self, width: int, kernel: int, ahead: int) -> None:
         super().__init__()
@@ -85,7 +90,8 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
-        """With a memory (causal blocks only), x goes on where the last call ended; without, silence surrounds it."""
+        """With a memory (causal blocks only), x goes on where the last call ended; without, silence
+        surrounds it."""
         padded = F.pad(x, self.pad)
         if memory is not None:
             before = self.pad[0]
@@ -97,8 +103,15 @@ class Block(nn.Module):
 
 def audio_spec() -> CodecSpec:
     """Return what a new audio codec's codes look like."""
-    return CodecSpec(name="audio", codec="mel", modality="audio", codebook="audio", codebooks=(math.prod(LEVELS),),
-                     shape=Stream(hz=AUDIO_HZ / FRAME), max_codes=int(HEARD_SECONDS * AUDIO_HZ / FRAME))
+    return CodecSpec(
+        name="audio",
+        codec="mel",
+        modality="audio",
+        codebook="audio",
+        codebooks=(math.prod(LEVELS),),
+        shape=Stream(hz=AUDIO_HZ / FRAME),
+        max_codes=int(HEARD_SECONDS * AUDIO_HZ / FRAME),
+    )
 
 
 class AudioCodec(Codec):
@@ -120,14 +133,22 @@ class AudioCodec(Codec):
         c = self.config
         middle = c.kernel // 2
         self.enter = nn.Conv1d(MELS, c.fine, 3, padding=1)
-        self.fine_encoder = nn.Sequential(*(Block(c.fine, c.kernel, middle) for _ in range(c.fine_blocks // 2)))
+        self.fine_encoder = nn.Sequential(
+            *(Block(c.fine, c.kernel, middle) for _ in range(c.fine_blocks // 2))
+        )
         self.shrink = nn.Conv1d(c.fine, c.coarse, 4, 4)
-        self.coarse_encoder = nn.Sequential(*(Block(c.coarse, c.kernel, middle) for _ in range(c.coarse_blocks)))
+        self.coarse_encoder = nn.Sequential(
+            *(Block(c.coarse, c.kernel, middle) for _ in range(c.coarse_blocks))
+        )
         self.to_codes, self.fsq = nn.Linear(c.coarse, 4), FSQ(LEVELS)
         self.from_codes = nn.Conv1d(4, c.coarse, 3)
-        self.coarse_decoder = nn.Sequential(*(Block(c.coarse, c.kernel, 0) for _ in range(c.coarse_blocks)))
+        self.coarse_decoder = nn.Sequential(
+            *(Block(c.coarse, c.kernel, 0) for _ in range(c.coarse_blocks))
+        )
         self.grow = nn.Linear(c.coarse, 4 * c.fine)
-        self.fine_decoder = nn.Sequential(*(Block(c.fine, c.kernel, 0) for _ in range(c.fine_blocks)))
+        self.fine_decoder = nn.Sequential(
+            *(Block(c.fine, c.kernel, 0) for _ in range(c.fine_blocks))
+        )
         self.norm = nn.LayerNorm(c.fine)
         self.head = nn.Linear(c.fine, 2 * (WINDOW // 2 + 1))
         self.window: Tensor
@@ -144,7 +165,8 @@ class AudioCodec(Codec):
         return added[0] / added[1].clamp_min(0.5)
 
     def spectra(self, values: Tensor, memory: Memory | None = None) -> Tensor:
-        """Complex spectra [B, 321, 4 K] of values [B, K + 2, 4]: the first and the last are only neighbours."""
+        """Complex spectra [B, 321, 4 K] of values [B, K + 2, 4]: the first and the last are only
+        neighbours."""
         x = self.from_codes(values.transpose(1, 2))
         for block in self.coarse_decoder:
             x = block(x, memory)
@@ -155,26 +177,37 @@ class AudioCodec(Codec):
         return torch.polar(torch.exp(size.clamp(max=6)), phase)
 
     def overlap(self, spectra: Tensor) -> Tensor:
-        """[2, B, 160 T + 480] of spectra [B, 321, T]: the sum of the frames, and the weight that it is divided by."""
+        """[2, B, 160 T + 480] of spectra [B, 321, T]: the sum of the frames, and the weight that it
+        is divided by."""
         frames = torch.fft.irfft(spectra.transpose(1, 2), n=WINDOW) * self.window
-        both = torch.stack([frames, (self.window**2).expand_as(frames)]).flatten(0, 1).transpose(1, 2)
+        both = (
+            torch.stack([frames, (self.window**2).expand_as(frames)]).flatten(0, 1).transpose(1, 2)
+        )
         length = (spectra.shape[-1] - 1) * HOP + WINDOW
         return F.fold(both, (1, length), (1, WINDOW), stride=(1, HOP)).view(2, len(spectra), length)
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
         # one by one: padding to a common length would change the codes near the shorter ones' ends
-        return [self.fsq.encode(self.latent(torch.from_numpy(prepare(item))[None]))[0].numpy() for item in items]
+        return [
+            self.fsq.encode(self.latent(torch.from_numpy(prepare(item))[None]))[0].numpy()
+            for item in items
+        ]
 
     @torch.inference_mode()
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
         return [self._decode(c) if len(c) else np.zeros(0, np.float32) for c in codes]
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
-        return self.render(self.fsq.decode(torch.from_numpy(np.asarray(codes)).long()[None]))[0].clamp(-1, 1).numpy()
+        return (
+            self.render(self.fsq.decode(torch.from_numpy(np.asarray(codes)).long()[None]))[0]
+            .clamp(-1, 1)
+            .numpy()
+        )
 
     def decode_stream(self, codes: Iterable[int], chunk: int = 1) -> Iterator[np.ndarray]:
-        """Samples as codes arrive, equal to the whole in sum; after every `chunk` codes, what is certain by then."""
+        """Samples as codes arrive, equal to the whole in sum; after every `chunk` codes, what is
+        certain by then."""
         stream, arrived = self.stream(), iter(codes)
         while group := list(itertools.islice(arrived, chunk)):
             yield from (more for more in [stream.send(group)] if len(more))
@@ -226,11 +259,14 @@ class SoundStream:
         """The rest."""
         if self.held.shape[1] < 2:
             return np.zeros(0, np.float32)
-        ready, tail = self._go_on(self.codec.spectra(torch.cat([self.held, self.none], 1), self.memory))
+        ready, tail = self._go_on(
+            self.codec.spectra(torch.cat([self.held, self.none], 1), self.memory)
+        )
         return _sound(torch.cat([ready, tail], -1)[..., self.cut : -EDGE])
 
     def _go_on(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
-        """New frames added to the tail [2, 1, 480] of those before: what no later frame reaches, and the new tail."""
+        """New frames added to the tail [2, 1, 480] of those before: what no later frame reaches,
+        and the new tail."""
         added = self.codec.overlap(spectra)
         added[..., : self.tail.shape[-1]] += self.tail
         return added[..., : -2 * EDGE], added[..., -2 * EDGE :]

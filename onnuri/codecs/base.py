@@ -1,4 +1,5 @@
-"""The contract of a codec: media <-> codes. A codec knows nothing of language models, vocabularies or the world.
+"""The contract of a codec: media <-> codes. A codec knows nothing of language models, vocabularies
+or the world.
 
 Media as Python values, each with one form:
 
@@ -8,8 +9,8 @@ Media as Python values, each with one form:
     video  uint8 [F, H, W, 3] at 8 frames a second
     shape  uint8 [64, 64, 64, 4], axes x, y, z, RGBA; alpha / 255 is the occupancy (surface at one half)
 
-Codes are int64 [K] in [0, num_codes). Where the codec's `spec` has slots, K is fixed and position k stays within
-`spec.slots.position_ranges[k]`. To add a codec: `registry.py`.
+Codes are int64 [K] in [0, num_codes). Where the codec's `spec` has slots, K is fixed and position k
+stays within `spec.slots.position_ranges[k]`. To add a codec: `registry.py`.
 """
 
 from __future__ import annotations
@@ -67,21 +68,34 @@ class Codec(nn.Module, ABC):
         """Write `config.json`, the codec's spec and `model.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.spec.save_beside(folder)
-        (folder / "config.json").write_text(json.dumps(self.config.to_json(), indent=2) + "\n", encoding="utf-8")
-        save_file({k: v.to(self.storage) if self.storage and v.is_floating_point() else v
-                   for k, v in _own(self.state_dict()).items()}, folder / "model.safetensors")
+        (folder / "config.json").write_text(
+            json.dumps(self.config.to_json(), indent=2) + "\n", encoding="utf-8"
+        )
+        save_file(
+            {
+                k: v.to(self.storage) if self.storage and v.is_floating_point() else v
+                for k, v in _own(self.state_dict()).items()
+            },
+            folder / "model.safetensors",
+        )
 
     @classmethod
-    def load(cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()) -> Self:
+    def load(
+        cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()
+    ) -> Self:
         """Return the codec that `save` wrote, in fp32 and evaluation mode.
 
-        `spec`: that the folder holds; without it, the one of the medium's name is read. `beside`: codecs that were loaded from
-        the same folder, whose networks may be this one's too.
+        `spec`: that the folder holds; without it, the one of the medium's name is read. `beside`:
+        codecs that were loaded from the same folder, whose networks may be this one's too.
         """
-        config = cls.Config.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        config = cls.Config.from_json(
+            json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        )
         codec = cls(config, spec=spec or CodecSpec.read_beside(folder, cls.medium))  # type: ignore[call-arg]
         state = load_file(folder / "model.safetensors")
-        codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        codec.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        )
         return codec.eval().requires_grad_(False)
 
 

@@ -1,7 +1,8 @@
-"""Emu3's image tokenizer (Wang et al. 2024, arXiv 2409.18869), as transformers has it: pictures of any shape to a grid of codes.
+"""Emu3's image tokenizer (Wang et al. 2024, arXiv 2409.18869), as transformers has it: pictures of
+any shape to a grid of codes.
 
-Knows nothing of objects or words. A picture is scaled so that both sides are whole cells, and no more of them than the
-spec allows.
+Knows nothing of objects or words. A picture is scaled so that both sides are whole cells, and no
+more of them than the spec allows.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from onnuri.modality import Medium
 
 
 class Emu3Codec(ForeignCodec):
-    """uint8 [H, W, 3] ↔ 2 + h · w codes: height, width, and a code for each cell of 8 × 8 pixels (of the published weights)."""
+    """uint8 [H, W, 3] ↔ 2 + h · w codes: height, width, and a code for each cell of 8 × 8 pixels
+    (of the published weights)."""
 
     medium: ClassVar[Medium] = "image"
     network_class: ClassVar[str] = "Emu3VQVAE"
@@ -38,9 +40,15 @@ class Emu3Codec(ForeignCodec):
     @staticmethod
     def new_spec(settings: Any, network_config: Any, name: str) -> CodecSpec:
         """Return the spec of a codec that is not loaded."""
-        return CodecSpec(name=name, codec="emu3", modality="image", codebook=name, codebooks=(network_config.codebook_size,),
-                         shape=Grid(max_height=settings.max_height, max_width=settings.max_width),
-                         max_codes=2 + settings.max_height * settings.max_width)
+        return CodecSpec(
+            name=name,
+            codec="emu3",
+            modality="image",
+            codebook=name,
+            codebooks=(network_config.codebook_size,),
+            shape=Grid(max_height=settings.max_height, max_width=settings.max_width),
+            max_codes=2 + settings.max_height * settings.max_width,
+        )
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
@@ -54,7 +62,14 @@ class Emu3Codec(ForeignCodec):
         for sequence in codes:
             cells = torch.from_numpy(sequence_to_grid(self.spec, sequence))
             made: Tensor = self.network.decode(cells[None].to(self.device))[0]
-            pictures.append(((made.float() + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+            pictures.append(
+                ((made.float() + 1) * 127.5 + 0.5)
+                .clamp(0, 255)
+                .to(torch.uint8)
+                .permute(1, 2, 0)
+                .cpu()
+                .numpy()
+            )
         return pictures
 
     def _cells(self, picture: np.ndarray) -> np.ndarray:
@@ -69,17 +84,27 @@ class Emu3Codec(ForeignCodec):
         return cells.cpu().numpy().astype(np.int64)
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the pixels of a picture's sides as whole cells, its proportions as near as they allow."""
+        """Return the pixels of a picture's sides as whole cells, its proportions as near as they
+        allow."""
         assert isinstance(self.spec.shape, Grid)
         cell = self.network.vision_spatial_factor
-        scale = min(1.0, self.spec.shape.max_height * cell / height, self.spec.shape.max_width * cell / width)
-        return max(1, round(height * scale / cell)) * cell, max(1, round(width * scale / cell)) * cell
+        scale = min(
+            1.0,
+            self.spec.shape.max_height * cell / height,
+            self.spec.shape.max_width * cell / width,
+        )
+        return max(1, round(height * scale / cell)) * cell, max(
+            1, round(width * scale / cell)
+        ) * cell
 
     def code_features(self) -> Tensor:
-        """Return what every code says in numbers, float32 [codes, F]: the codebook's vectors; one number for sizes."""
+        """Return what every code says in numbers, float32 [codes, F]: the codebook's vectors; one
+        number for sizes."""
         assert isinstance(self.spec.shape, Grid)
         vectors = self.network.quantize.embedding.weight.detach().float()
-        sizes = torch.cat([torch.arange(n) / n for n in (self.spec.shape.max_height, self.spec.shape.max_width)])
+        sizes = torch.cat(
+            [torch.arange(n) / n for n in (self.spec.shape.max_height, self.spec.shape.max_width)]
+        )
         features = torch.zeros(self.spec.num_codes, vectors.shape[1] + 1)
         features[: len(vectors), :-1] = vectors
         features[len(vectors) :, -1] = 1 + sizes

@@ -15,7 +15,8 @@ from onnuri.codecs.spec import CodecSpec
 
 
 class ForeignCodec(Codec):
-    """A codec whose `network` is of a class of transformers, in the configuration that `config.values` gives."""
+    """A codec whose `network` is of a class of transformers, in the configuration that
+    `config.values` gives."""
 
     storage: ClassVar[torch.dtype | None] = None
     network_class: ClassVar[str]
@@ -23,7 +24,9 @@ class ForeignCodec(Codec):
     registered: ClassVar[str]
     """the codec's line in the registry, and its name in a model where it is given no other"""
 
-    def __init__(self, settings: Any = None, spec: CodecSpec | None = None, name: str | None = None) -> None:
+    def __init__(
+        self, settings: Any = None, spec: CodecSpec | None = None, name: str | None = None
+    ) -> None:
         settings, kind = settings or self.Config(), self._kind()
         network_config = kind.config_class(**settings.values)
         fresh = self.new_spec(settings, network_config, name or self.registered)
@@ -33,11 +36,13 @@ class ForeignCodec(Codec):
     @staticmethod
     @abstractmethod
     def new_spec(settings: Any, network_config: Any, name: str) -> CodecSpec:
-        """Return the spec of a codec that is not loaded. Raises ConfigError for settings that the network cannot meet."""
+        """Return the spec of a codec that is not loaded. Raises ConfigError for settings that the
+        network cannot meet."""
 
     @classmethod
     def published(cls, path_or_id: str, name: str | None = None, **limits: Any) -> Self:
-        """Return the codec with the weights of a folder or of an id; `limits` are other fields of its Config."""
+        """Return the codec with the weights of a folder or of an id; `limits` are other fields of
+        its Config."""
         network, settings = cls._kind().from_pretrained(path_or_id), cls.Config.from_json
         codec = cls(settings({"values": network.config.to_diff_dict(), **limits}), name=name)
         codec.network.load_state_dict(network.state_dict())

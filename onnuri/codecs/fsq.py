@@ -1,6 +1,8 @@
-"""Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505): a codebook that is a grid, with nothing to learn.
+"""Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505): a codebook that is a grid,
+with nothing to learn.
 
-Knows nothing of media. Levels [8, 8, 8] give 512 codes; the first level varies fastest. Straight-through gradients.
+Knows nothing of media. Levels [8, 8, 8] give 512 codes; the first level varies fastest.
+Straight-through gradients.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class FSQ(nn.Module):
         self.register_buffer("strides", torch.tensor(strides), persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Unbounded z [..., C] to its quantized value in [-1, 1], with straight-through gradients."""
+        """Unbounded z [..., C] to its quantized value in [-1, 1], with straight-through
+        gradients."""
         half = (self.levels - 1) / 2
         bounded = torch.tanh(z)
         rounded = self._round(bounded) / half - 1

@@ -1,4 +1,5 @@
-"""The image codec: any picture to 31 codes and back to 128 × 128. The networks are `visual.py`'s, shared with video."""
+"""The image codec: any picture to 31 codes and back to 128 × 128. The networks are `visual.py`'s,
+shared with video."""
 
 from __future__ import annotations
 
@@ -35,19 +36,27 @@ AT_ONCE = 64
 
 def to_tensor(pictures: list[np.ndarray]) -> Tensor:
     """uint8 [H, W, 3] of any size to float32 [B, 3, 128, 128] in [0, 1]."""
-    sized = [p if p.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE)
-             else np.asarray(Image.fromarray(p).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX))
-             for p in pictures]
+    sized = [
+        p
+        if p.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE)
+        else np.asarray(Image.fromarray(p).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX))
+        for p in pictures
+    ]
     return torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).float() / 255
 
 
 def to_array(pictures: Tensor) -> np.ndarray:
     """float32 [B, 3, H, W] to uint8 [B, H, W, 3]."""
-    return (pictures.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return (
+        (pictures.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    )
 
 
-def locate(visual: Visual, pictures: Tensor, objects: int = OBJECTS) -> tuple[Tensor, Tensor, Tensor]:
-    """Up to O objects of pictures [B, 3, 128, 128]: boxes [B, O, 4], there [B, O], foreground [B, 1, 64, 64]."""
+def locate(
+    visual: Visual, pictures: Tensor, objects: int = OBJECTS
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Up to O objects of pictures [B, 3, 128, 128]: boxes [B, O, 4], there [B, O], foreground [B,
+    1, 64, 64]."""
     heat, boxes, mask = visual.finder(pictures)
     found, there = peaks(heat, boxes, visual.settings.threshold, visual.settings.order, objects)
     foreground = torch.sigmoid(mask)
@@ -73,11 +82,16 @@ def encode_pictures(visual: Visual, layout: SlotLayout, pictures: Tensor) -> Ten
     return grid_of(layout, form, color, digits, there, background)
 
 
-def paint(visual: Visual, layout: SlotLayout, codes: Tensor, boxes: Tensor | None = None) -> Iterator[Tensor]:
-    """Pictures float32 [B, 3, 128, 128] of codes [B, K], one for every set of boxes [F, B, O, 4] or their own."""
+def paint(
+    visual: Visual, layout: SlotLayout, codes: Tensor, boxes: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Pictures float32 [B, 3, 128, 128] of codes [B, K], one for every set of boxes [F, B, O, 4] or
+    their own."""
     form, color, digits, there, background = fields_of(layout, codes)
     behind = visual.paint_background(visual.form_codes.decode(background))
-    sprites = visual.sprites(visual.form_codes.decode(form).flatten(0, 1), visual.form_codes.decode(color).flatten(0, 1))
+    sprites = visual.sprites(
+        visual.form_codes.decode(form).flatten(0, 1), visual.form_codes.decode(color).flatten(0, 1)
+    )
     sprites = sprites * there.flatten().view(-1, 1, 1, 1)
     for at in boxes if boxes is not None else restore_boxes(digits, layout)[None]:
         layers = place(sprites, at.reshape(-1, 4))
@@ -92,7 +106,9 @@ class ImageCodec(Codec):
     class Config(config.Config):
         visual: VisualConfig = VisualConfig()
 
-    def __init__(self, settings: Any = None, visual: Visual | None = None, spec: CodecSpec | None = None) -> None:
+    def __init__(
+        self, settings: Any = None, visual: Visual | None = None, spec: CodecSpec | None = None
+    ) -> None:
         super().__init__(settings or self.Config(), spec or self.new_spec())
         self.visual = visual or Visual(self.config.visual)
 
@@ -109,14 +125,20 @@ class ImageCodec(Codec):
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
-        codes = [encode_pictures(self.visual, self.still, to_tensor(items[k : k + AT_ONCE])) for k in range(0, len(items), AT_ONCE)]
+        codes = [
+            encode_pictures(self.visual, self.still, to_tensor(items[k : k + AT_ONCE]))
+            for k in range(0, len(items), AT_ONCE)
+        ]
         return list(torch.cat(codes).numpy())
 
     @torch.inference_mode()
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
         stacked = torch.from_numpy(np.stack(codes)).long()
-        return [p for k in range(0, len(codes), AT_ONCE)
-                for p in to_array(next(paint(self.visual, self.still, stacked[k : k + AT_ONCE])))]
+        return [
+            p
+            for k in range(0, len(codes), AT_ONCE)
+            for p in to_array(next(paint(self.visual, self.still, stacked[k : k + AT_ONCE])))
+        ]
 
     def code_features(self) -> Tensor:
         """float32 [codes, F]: what every code says, in numbers."""

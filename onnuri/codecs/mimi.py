@@ -1,7 +1,8 @@
-"""Mimi (Défossez et al. 2024, arXiv 2410.00037), as transformers has it: any sound to several codes a frame, 12.5 frames a second.
+"""Mimi (Défossez et al. 2024, arXiv 2410.00037), as transformers has it: any sound to several codes
+a frame, 12.5 frames a second.
 
-Knows nothing of words. Codebooks stand in a delay pattern, so that a language model writes a frame's coarse code before its
-fine ones.
+Knows nothing of words. Codebooks stand in a delay pattern, so that a language model writes a
+frame's coarse code before its fine ones.
 """
 
 from __future__ import annotations
@@ -39,14 +40,25 @@ class MimiCodec(ForeignCodec):
 
     @staticmethod
     def new_spec(settings: Any, network_config: Any, name: str) -> CodecSpec:
-        """Return the spec of a codec that is not loaded. Raises ConfigError for more codebooks than the network has."""
+        """Return the spec of a codec that is not loaded. Raises ConfigError for more codebooks than
+        the network has."""
         hz, books = network_config.frame_rate, settings.codebooks
         if not 1 <= books <= network_config.num_quantizers:
-            raise ConfigError(f"codebooks {books}", f"is not 1 to {network_config.num_quantizers}, which the weights have",
-                              "give a number within")
-        return CodecSpec(name=name, codec="mimi", modality="audio", codebook=name,
-                         codebooks=(network_config.codebook_size,) * books, shape=Stream(hz=hz * books),
-                         flatten="delay", max_codes=int(settings.seconds * hz) * books)
+            raise ConfigError(
+                f"codebooks {books}",
+                f"is not 1 to {network_config.num_quantizers}, which the weights have",
+                "give a number within",
+            )
+        return CodecSpec(
+            name=name,
+            codec="mimi",
+            modality="audio",
+            codebook=name,
+            codebooks=(network_config.codebook_size,) * books,
+            shape=Stream(hz=hz * books),
+            flatten="delay",
+            max_codes=int(settings.seconds * hz) * books,
+        )
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
@@ -65,15 +77,21 @@ class MimiCodec(ForeignCodec):
             return np.zeros((0, books), np.int64)
         rate = self.network.config.sampling_rate
         resampled = torch.from_numpy(soxr.resample(np.asarray(samples, np.float32), AUDIO_HZ, rate))
-        found: Tensor = self.network.encode(resampled[None, None].to(self.device), num_quantizers=books).audio_codes
+        found: Tensor = self.network.encode(
+            resampled[None, None].to(self.device), num_quantizers=books
+        ).audio_codes
         return found[0].T.cpu().numpy().astype(np.int64)
 
     def _sound(self, frames: np.ndarray) -> np.ndarray:
         """Return the sound float32 [T] at 16 kHz of codes [T, Q]."""
         if not len(frames):
             return np.zeros(0, np.float32)
-        made = self.network.decode(torch.from_numpy(frames.T.copy())[None].to(self.device)).audio_values[0, 0]
-        samples: np.ndarray = soxr.resample(made.float().cpu().numpy(), self.network.config.sampling_rate, AUDIO_HZ)
+        made = self.network.decode(
+            torch.from_numpy(frames.T.copy())[None].to(self.device)
+        ).audio_values[0, 0]
+        samples: np.ndarray = soxr.resample(
+            made.float().cpu().numpy(), self.network.config.sampling_rate, AUDIO_HZ
+        )
         return np.clip(samples, -1, 1).astype(np.float32)
 
     def code_features(self) -> None:

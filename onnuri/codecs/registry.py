@@ -1,7 +1,8 @@
-"""Every codec's class by a name of its own: one line each. A spec names its class by these (`CodecSpec.codec`).
+"""Every codec's class by a name of its own: one line each. A spec names its class by these
+(`CodecSpec.codec`).
 
-To add a codec: a file with a subclass of `base.Codec`, a line here, and a small one in `tests/codecs/test_foreign.py`, which
-fails until every line here is under contract.
+To add a codec: a file with a subclass of `base.Codec`, a line here, and a small one in
+`tests/codecs/test_foreign.py`, which fails until every line here is under contract.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ CODECS = {
 
 
 def codec_class(name: str) -> type[Codec]:
-    """Return a codec's class, imported when it is first asked for. Raises ConfigError for an unknown name."""
+    """Return a codec's class, imported when it is first asked for. Raises ConfigError for an
+    unknown name."""
     if name not in CODECS:
         raise ConfigError(f"codec {name!r}", "is not known", f"use one of {', '.join(CODECS)}")
     module, _, attribute = CODECS[name].partition(":")
@@ -35,24 +37,30 @@ def codec_class(name: str) -> type[Codec]:
 
 
 def folder_of(spec: CodecSpec) -> str:
-    """Return where a codec lies in a folder `codecs/`: codecs of one codebook share their networks, and so a folder."""
+    """Return where a codec lies in a folder `codecs/`: codecs of one codebook share their networks,
+    and so a folder."""
     return spec.codebook
 
 
 def save(codecs: dict[str, Codec], folder: Path) -> None:
-    """Write every codec's folder. Raises ConfigError where two that share a folder do not share their networks."""
+    """Write every codec's folder. Raises ConfigError where two that share a folder do not share
+    their networks."""
     networks: dict[str, set[int]] = {}
     for codec in codecs.values():
         own = {id(p) for p in codec.parameters()}
         if networks.setdefault(folder_of(codec.spec), own) != own:
-            raise ConfigError(f"codec {codec.spec.name!r}", f"has other networks than another of codebook {codec.spec.codebook!r}",
-                              "give it a codebook of its own")
+            raise ConfigError(
+                f"codec {codec.spec.name!r}",
+                f"has other networks than another of codebook {codec.spec.codebook!r}",
+                "give it a codebook of its own",
+            )
     for codec in codecs.values():
         codec.save(folder / folder_of(codec.spec))
 
 
 def read_specs(folder: Path, first: tuple[str, ...] = ()) -> list[CodecSpec]:
-    """Return the specs in a folder `codecs/`, by name, those of `first` before all others, without any network."""
+    """Return the specs in a folder `codecs/`, by name, those of `first` before all others, without
+    any network."""
     specs = [CodecSpec.load(file) for file in sorted(folder.glob("*/spec-*.json"))]
     order = {name: k for k, name in enumerate(first)}
     return sorted(specs, key=lambda spec: (order.get(spec.name, len(order)), spec.name))

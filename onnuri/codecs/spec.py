@@ -1,7 +1,9 @@
-"""What a codec's codes look like: a typed record that each codec carries, saved beside its weights and read back from there.
+"""What a codec's codes look like: a typed record that each codec carries, saved beside its weights
+and read back from there.
 
-Data, language model, server and planner read a codec's `CodecSpec`, never a table of the code: a model that was saved
-today is read by its own folder, whatever the code's defaults are by then. Knows no network and no medium by name.
+Data, language model, server and planner read a codec's `CodecSpec`, never a table of the code: a
+model that was saved today is read by its own folder, whatever the code's defaults are by then.
+Knows no network and no medium by name.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ class Field(Config):
     codes: int
     """codes of the sub-range"""
     weight: float = 1.0
-    """of a position in the language model's loss: what no input explains (pose, place, light) counts less"""
+    """of a position in the language model's loss: what no input explains (pose, place, light)
+    counts less"""
     label_smoothing_sigma: float = 0.0
-    """codes by which a target may be off and say nearly the same, where codes are in order (a standard deviation)"""
+    """codes by which a target may be off and say nearly the same, where codes are in order (a
+    standard deviation)"""
     optional: bool = True
     """whether an extra last code of the sub-range means `absent`"""
 
@@ -34,9 +38,11 @@ class Field(Config):
 
 
 class SlotLayout(Config):
-    """Items of a fixed number of codes: fields in a fixed order, some of them once, some once for every object.
+    """Items of a fixed number of codes: fields in a fixed order, some of them once, some once for
+    every object.
 
-    Fields of one name share one sub-range, so that an object is written in the same codes wherever it stands.
+    Fields of one name share one sub-range, so that an object is written in the same codes wherever
+    it stands.
     """
 
     kind: Literal["slots"] = "slots"
@@ -82,14 +88,19 @@ class SlotLayout(Config):
     @property
     def position_ranges(self) -> tuple[tuple[int, int], ...]:
         """Return, for every position, the half-open range of codes that may stand there."""
-        ranges = {field.name: (self.base(field.name), self.base(field.name) + field.span) for field in self.fields}
+        ranges = {
+            field.name: (self.base(field.name), self.base(field.name) + field.span)
+            for field in self.fields
+        }
         return tuple(ranges[name] for name in self.order for _ in range(self.field(name).count))
 
     @property
     def slot_gates(self) -> tuple[int | None, ...]:
-        """Return, for every position, the first position of its object, whose code says whether the object is absent.
+        """Return, for every position, the first position of its object, whose code says whether the
+        object is absent.
 
-        None outside objects. The k-th time that an optional field occurs belongs to object k modulo `slots`.
+        None outside objects. The k-th time that an optional field occurs belongs to object k modulo
+        `slots`.
         """
         firsts: list[int] = []
         gates: list[int | None] = []
@@ -113,7 +124,8 @@ class Stream(Config):
 
 
 class Grid(Config):
-    """Items of a height and a width of their own: a code of the height, one of the width, then all cells row by row.
+    """Items of a height and a width of their own: a code of the height, one of the width, then all
+    cells row by row.
 
     Codes of heights 1 … max_height stand behind the codebook's, those of widths behind them.
     """
@@ -138,14 +150,15 @@ class CodecSpec(Config):
     """sizes; with several, a frame has a code of each, and their ranges lie one behind the other"""
     shape: SlotLayout | Stream | Grid
     flatten: Literal["serial", "delay"] = "serial"
-    """order of several codebooks in a sequence: frame by frame, or each a frame later than the one before (Copet et al. 2023,
-    arXiv 2306.05284)"""
+    """order of several codebooks in a sequence: frame by frame, or each a frame later than the one
+    before (Copet et al. 2023, arXiv 2306.05284)"""
     max_codes: int
     """codes of the longest item that is read or generated"""
 
     @property
     def num_codes(self) -> int:
-        """Return the number of codes of all codebooks together, and of heights and widths where items have them."""
+        """Return the number of codes of all codebooks together, and of heights and widths where
+        items have them."""
         sizes = self.shape.max_height + self.shape.max_width if isinstance(self.shape, Grid) else 0
         return sum(self.codebooks) + sizes
 

@@ -1,8 +1,10 @@
-"""The text front end: what a sentence is before it becomes tokens. Case, Unicode, spaces and slips of the keyboard; no meaning.
+"""The text front end: what a sentence is before it becomes tokens. Case, Unicode, spaces and slips
+of the keyboard; no meaning.
 
-Knows a list of words, not what they say: a synonym stays as it is, for the model to understand. The list lies beside the
-tokenizer (`codecs/text/words.json`); a model without one reads sentences as they are. What is neither a word of the list nor
-one slip away from exactly one is unknown, and is told to whoever asks (`model/notice.py`).
+Knows a list of words, not what they say: a synonym stays as it is, for the model to understand. The
+list lies beside the tokenizer (`codecs/text/words.json`); a model without one reads sentences as
+they are. What is neither a word of the list nor one slip away from exactly one is unknown, and is
+told to whoever asks (`model/notice.py`).
 """
 
 from __future__ import annotations
@@ -52,19 +54,23 @@ PARTICLES = (
 )
 """what may follow a Korean noun without a space"""
 COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
-"""words of any sentence: never taken for a slip of a word of the world, and nothing to be ignorant of"""
+"""words of any sentence: never taken for a slip of a word of the world, and nothing to be ignorant
+of"""
 REAL = frozenset(Path(__file__).with_name("real_words.txt").read_text(encoding="utf-8").split())
-"""words of a language that are a slip away from one of the world and mean something else: "bell" is no "ball", "고양이" no
-"모양이". Written by `benchmarks/real_words.py`"""
+"""words of a language that are a slip away from one of the world and mean something else: "bell" is
+no "ball", "고양이" no "모양이". Written by `benchmarks/real_words.py`"""
 SELDOM, RARE = 0.1, 0.005
-"""shares below which a word seldom begins a sentence: of its occurrences, and of all sentences (docs/log.md, session 11)"""
+"""shares below which a word seldom begins a sentence: of its occurrences, and of all sentences
+(docs/log.md, session 11)"""
 _EDGE = ",.;:!?()[]\"'~…。·"
 LONGEST = 24
 """letters of a run-together piece that is looked up"""
 LONGEST_SENTENCE = 4000
-"""characters of a sentence that are read for what they ask and which words they hold; a codec takes fewer"""
+"""characters of a sentence that are read for what they ask and which words they hold; a codec takes
+fewer"""
 LONGEST_RUN = 100
-"""characters of a piece without spaces that is looked into; what is longer is unknown, whatever it says"""
+"""characters of a piece without spaces that is looked into; what is longer is unknown, whatever it
+says"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +87,14 @@ class Reading:
     @property
     def slips(self) -> tuple[tuple[str, str], ...]:
         """The corrections of more than spaces."""
-        return tuple((written, read) for written, read in self.corrected if read.replace(" ", "") != written)
+        return tuple(
+            (written, read) for written, read in self.corrected if read.replace(" ", "") != written
+        )
 
 
 def plain(sentence: str) -> str:
-    """Return the sentence in lower case and composed Unicode, with single spaces, a comma for parentheses, and without quotes,
-    faces (":)", "ㅎㅎ") and a final full stop."""
+    """Return the sentence in lower case and composed Unicode, with single spaces, a comma for
+    parentheses, and without quotes, faces (":)", "ㅎㅎ") and a final full stop."""
     text = unicodedata.normalize("NFKC", sentence).casefold()
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
     while (plainer := _plainer(text)) != text:  # what one rule leaves, an earlier one may read
@@ -95,10 +103,18 @@ def plain(sentence: str) -> str:
 
 
 def _plainer(text: str) -> str:
-    text = re.sub(r"[\"“”„«»`*_]|'(?!\w)|(?<!\w)'", " ", " ".join(text.split()).replace("’", "'").replace("‘", "'"))
-    text = re.sub(r"(?<![\u1100-\u11ff])[\u1100-\u11ff]+(?=[\s.,!?~]|$)", " ", text)  # "ㅎㅎ", as NFKC leaves it
+    text = re.sub(
+        r"[\"“”„«»`*_]|'(?!\w)|(?<!\w)'",
+        " ",
+        " ".join(text.split()).replace("’", "'").replace("‘", "'"),
+    )
+    text = re.sub(
+        r"(?<![\u1100-\u11ff])[\u1100-\u11ff]+(?=[\s.,!?~]|$)", " ", text
+    )  # "ㅎㅎ", as NFKC leaves it
     text = re.sub(r"(?<!\S)[^\w\s+&]+(?!\S)", " ", text)  # faces
-    text = re.sub(r"\s*[(\[{]\s*", ", ", re.sub(r"\s*[)\]}]", "", text))  # "a torus (blue)" is "a torus, blue"
+    text = re.sub(
+        r"\s*[(\[{]\s*", ", ", re.sub(r"\s*[)\]}]", "", text)
+    )  # "a torus (blue)" is "a torus, blue"
     text = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split()))
     return text.rstrip(".!。…~").strip(" ,")
 
@@ -106,10 +122,14 @@ def _plainer(text: str) -> str:
 class Spelling:
     """Sentences against a list of words, with how often each was met."""
 
-    def __init__(self, counts: dict[str, int], starts: Mapping[str, int] = MappingProxyType({}),
-                 real: frozenset[str] = REAL) -> None:
-        """Keep how often each word occurs and begins a sentence (`starts`, empty where that is not known). `real`: words that are
-        never taken for a slip, though they are not known."""
+    def __init__(
+        self,
+        counts: dict[str, int],
+        starts: Mapping[str, int] = MappingProxyType({}),
+        real: frozenset[str] = REAL,
+    ) -> None:
+        """Keep how often each word occurs and begins a sentence (`starts`, empty where that is not
+        known). `real`: words that are never taken for a slip, though they are not known."""
         self.counts, self.starts, self.real = dict(counts), dict(starts), real
         self._sentences = sum(starts.values())
         total = sum(self.counts.values()) or 1
@@ -146,11 +166,14 @@ class Spelling:
         if not path.exists():
             return None
         lists = json.loads(path.read_text(encoding="utf-8"))
-        return cls(lists["words"], lists.get("starts", {}))  # a list from before session 11 has none
+        return cls(
+            lists["words"], lists.get("starts", {})
+        )  # a list from before session 11 has none
 
     def seldom_first(self, sentence: str) -> bool:
-        """Return whether a sentence begins with a word of the list that seldom begins one: fewer than `SELDOM` of its own
-        occurrences, and fewer than `RARE` of all sentences ("is" begins few of its own, and many questions)."""
+        """Return whether a sentence begins with a word of the list that seldom begins one: fewer
+        than `SELDOM` of its own occurrences, and fewer than `RARE` of all sentences ("is" begins
+        few of its own, and many questions)."""
         first = next(iter(sentence.split()), "").strip(_EDGE)
         known = first if first in self.counts else self._stem(first)
         if known is None:
@@ -184,7 +207,8 @@ class Spelling:
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 (one list a process)
     def word(self, core: str) -> str | None:
-        """Return what a word is read as: itself, words that were run together, or the one word that is a slip away."""
+        """Return what a word is read as: itself, words that were run together, or the one word that
+        is a slip away."""
         if self.knows(core) or core in COMMON:
             return core
         if len(core) > LONGEST_RUN or self._real(core):
@@ -193,17 +217,25 @@ class Spelling:
 
     def _real(self, word: str) -> bool:
         """Whether a word means something of its own, alone or before a Korean particle."""
-        return word in self.real or any(word.endswith(p) and word[: -len(p)] in self.real for p in PARTICLES)
+        return word in self.real or any(
+            word.endswith(p) and word[: -len(p)] in self.real for p in PARTICLES
+        )
 
     def knows(self, word: str) -> bool:
         """Whether a word is of the list, alone or before a Korean particle, or a number."""
         return (
-            word in self.counts or self._stem(word) is not None or re.fullmatch(r"\d{1,2}", word) is not None
+            word in self.counts
+            or self._stem(word) is not None
+            or re.fullmatch(r"\d{1,2}", word) is not None
         )
 
     def _stem(self, word: str) -> str | None:
         for particle in PARTICLES:
-            if word.endswith(particle) and word[: -len(particle)] in self.counts and "가" <= word[0] <= "힣":
+            if (
+                word.endswith(particle)
+                and word[: -len(particle)] in self.counts
+                and "가" <= word[0] <= "힣"
+            ):
                 return word[: -len(particle)]
         return None
 
@@ -223,7 +255,8 @@ class Spelling:
         return found
 
     def _apart(self, core: str) -> str | None:
-        """Return words that were written without spaces, the likeliest way of parting them; None where there is none."""
+        """Return words that were written without spaces, the likeliest way of parting them; None
+        where there is none."""
         if len(core) < 4:
             return None
         best: list[tuple[float, list[str]] | None] = [(0.0, [])] + [None] * len(core)
@@ -235,7 +268,9 @@ class Spelling:
                 cost = self._cost.get(piece)
                 if cost is None and (stem := self._stem(piece)):
                     cost = self._cost[stem] + 3.0
-                if cost is None or (piece.isascii() and len(piece) == 1 and piece not in ("a", "i")):
+                if cost is None or (
+                    piece.isascii() and len(piece) == 1 and piece not in ("a", "i")
+                ):
                     continue
                 whole = before[0] + cost + 1.0
                 now = best[end]
@@ -245,12 +280,15 @@ class Spelling:
         # many short pieces are no sentence: "information" is not "in for mat i on"
         return (
             " ".join(last[1])
-            if last and len(last[1]) > 1 and len(core) / len(last[1]) >= (2.6 if core.isascii() else 1.6)
+            if last
+            and len(last[1]) > 1
+            and len(core) / len(last[1]) >= (2.6 if core.isascii() else 1.6)
             else None
         )
 
     def _slip(self, core: str) -> str | None:
-        """Return the one word that is a slip of the keyboard away: a letter more, less, other or swapped with its neighbour."""
+        """Return the one word that is a slip of the keyboard away: a letter more, less, other or
+        swapped with its neighbour."""
         letters = jamo(core)
         if len(letters) > self._longest + 1:
             return None
@@ -291,7 +329,8 @@ def _shorter(letters: str) -> set[str]:
 
 
 def distance(a: str, b: str) -> int:
-    """Return how many slips lie between two words, a swap of neighbours counting one (optimal string alignment)."""
+    """Return how many slips lie between two words, a swap of neighbours counting one (optimal
+    string alignment)."""
     rows = [list(range(len(b) + 1))]
     for i, x in enumerate(a, 1):
         row = [i]

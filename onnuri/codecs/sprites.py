@@ -1,7 +1,9 @@
-"""Cutting objects out of pictures and putting them back: separable bilinear sampling under axis-aligned boxes.
+"""Cutting objects out of pictures and putting them back: separable bilinear sampling under
+axis-aligned boxes.
 
-Knows nothing of codes. A box is (centre x, centre y, width, height) in pixels of a 128-pixel picture. Both ways are two
-small matrix products, differentiable in picture and box (Jaderberg et al. 2015, arXiv 1506.02025, without rotation).
+Knows nothing of codes. A box is (centre x, centre y, width, height) in pixels of a 128-pixel
+picture. Both ways are two small matrix products, differentiable in picture and box (Jaderberg et
+al. 2015, arXiv 1506.02025, without rotation).
 """
 
 from __future__ import annotations
@@ -14,23 +16,28 @@ MARGIN = 1.2
 
 
 def hat(positions: Tensor, size: int) -> Tensor:
-    """Bilinear weights [..., P, size] of cells 0 … size - 1 at fractional cell positions [..., P]; outside is zero."""
+    """Bilinear weights [..., P, size] of cells 0 … size - 1 at fractional cell positions [..., P];
+    outside is zero."""
     cells = torch.arange(size, dtype=positions.dtype, device=positions.device)
     return (1 - (positions.unsqueeze(-1) - cells).abs()).clamp_min(0)
 
 
 def crop(pictures: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """What boxes [B, N, 4] show of pictures [B, C, H, W], as [B, N, C, size, size]; outside the picture, zeros."""
+    """What boxes [B, N, 4] show of pictures [B, C, H, W], as [B, N, C, size, size]; outside the
+    picture, zeros."""
     scale = pictures.shape[-1] / 128
     steps = (torch.arange(size, dtype=boxes.dtype) + 0.5) / size - 0.5
     x = (boxes[..., 0:1] + steps * boxes[..., 2:3] * MARGIN) * scale - 0.5
     y = (boxes[..., 1:2] + steps * boxes[..., 3:4] * MARGIN) * scale - 0.5
     across, down = hat(x, pictures.shape[-1]), hat(y, pictures.shape[-2])
-    return torch.einsum("bnyh,bnchx->bncyx", down, torch.einsum("bchw,bnxw->bnchx", pictures, across))
+    return torch.einsum(
+        "bnyh,bnchx->bncyx", down, torch.einsum("bchw,bnxw->bnchx", pictures, across)
+    )
 
 
 def place(sprites: Tensor, boxes: Tensor, size: int = 128) -> Tensor:
-    """Sprites [B, C, S, S] put under boxes [B, 4] on an empty picture [B, C, size, size]; the inverse of `crop`."""
+    """Sprites [B, C, S, S] put under boxes [B, 4] on an empty picture [B, C, size, size]; the
+    inverse of `crop`."""
     cells = sprites.shape[-1]
     pixels = (torch.arange(size, dtype=boxes.dtype) + 0.5) * 128 / size
     x = ((pixels - boxes[:, 0:1]) / (boxes[:, 2:3] * MARGIN) + 0.5) * cells - 0.5

@@ -1,6 +1,8 @@
-"""The text codec: byte-fallback BPE. Any Unicode goes in and comes out unchanged; words of its corpus are one token.
+"""The text codec: byte-fallback BPE. Any Unicode goes in and comes out unchanged; words of its
+corpus are one token.
 
-Knows no language. The first 256 codes are bytes; merges never span words. Training is `TextCodec.learn`.
+Knows no language. The first 256 codes are bytes; merges never span words. Training is
+`TextCodec.learn`.
 """
 
 from __future__ import annotations
@@ -29,8 +31,15 @@ BYTES = [f"<0x{b:02X}>" for b in range(256)]
 
 def text_spec(codes: int) -> CodecSpec:
     """Return what a new text codec's codes look like, of which there are so many."""
-    return CodecSpec(name="text", codec="bpe", modality="text", codebook="text", codebooks=(codes,), shape=Stream(),
-                     max_codes=LONGEST)
+    return CodecSpec(
+        name="text",
+        codec="bpe",
+        modality="text",
+        codebook="text",
+        codebooks=(codes,),
+        shape=Stream(),
+        max_codes=LONGEST,
+    )
 
 
 class TextCodec(Codec):
@@ -41,7 +50,9 @@ class TextCodec(Codec):
     class Config(config.Config):
         pass
 
-    def __init__(self, tokenizer: Tokenizer, spelling: Spelling | None = None, spec: CodecSpec | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, spelling: Spelling | None = None, spec: CodecSpec | None = None
+    ) -> None:
         super().__init__(self.Config(), spec or text_spec(int(tokenizer.get_vocab_size())))
         self.tokenizer, self.spelling = tokenizer, spelling
 
@@ -54,12 +65,16 @@ class TextCodec(Codec):
         learner.train_from_iterator(texts, trainer)
         learned = json.loads(learner.to_str())["model"]
         vocabulary = {token: k for k, token in enumerate(BYTES)}
-        vocabulary |= {t: len(BYTES) + k for k, t in enumerate(sorted(learned["vocab"], key=learned["vocab"].get))}
+        vocabulary |= {
+            t: len(BYTES) + k
+            for k, t in enumerate(sorted(learned["vocab"], key=learned["vocab"].get))
+        }
         merges = [tuple(m) for m in learned["merges"]]
         return cls(_tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True)))
 
     def padded(self, size: int) -> Self:
-        """The same with ids that stand for nothing behind its own, `size` in all, where a corpus has no more words."""
+        """The same with ids that stand for nothing behind its own, `size` in all, where a corpus
+        has no more words."""
         described = json.loads(self.tokenizer.to_str())
         vocabulary = described["model"]["vocab"]
         vocabulary |= {f"<unused {k}>": k for k in range(self.num_codes, size)}
@@ -73,28 +88,42 @@ class TextCodec(Codec):
         first, *rest = text.split(SPACE)
         ids = self.tokenizer.encode(first, add_special_tokens=False).ids
         for part in rest:
-            ids = ids + list(SPACE.encode()) + self.tokenizer.encode(part, add_special_tokens=False).ids
+            ids = (
+                ids
+                + list(SPACE.encode())
+                + self.tokenizer.encode(part, add_special_tokens=False).ids
+            )
         return ids
 
     def encode_given(self, sentence: str) -> np.ndarray:
-        """Return the codes of a sentence that is given to a model. A first word that seldom begins one ("cube") takes the codes
-        that it has in the middle: alone it would be others, "c" and "ube", which the model has hardly read."""
+        """Return the codes of a sentence that is given to a model. A first word that seldom begins
+        one ("cube") takes the codes that it has in the middle: alone it would be others, "c" and
+        "ube", which the model has hardly read."""
         seldom = self.spelling is not None and self.spelling.seldom_first(sentence)
         codes: np.ndarray = self.encode(f" {sentence}" if seldom else sentence)
         return codes
 
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
-        return [self.tokenizer.decode([int(c) for c in row], skip_special_tokens=False) for row in codes]
+        return [
+            self.tokenizer.decode([int(c) for c in row], skip_special_tokens=False) for row in codes
+        ]
 
     @functools.cached_property
     def pieces(self) -> list[bytes]:
         """The bytes that each code stands for; a letter may be cut between codes."""
         names = [str(self.tokenizer.id_to_token(k)) for k in range(len(BYTES), self.num_codes)]
-        return [*(bytes([b]) for b in range(256)), *(name.replace(SPACE, " ").encode() for name in names)]
+        return [
+            *(bytes([b]) for b in range(256)),
+            *(name.replace(SPACE, " ").encode() for name in names),
+        ]
 
     def words(self, codes: np.ndarray) -> list[np.ndarray]:
         """The codes of each word, white space before it included; end to end they are the whole."""
-        begins = [k for k, c in enumerate(codes) if (self.tokenizer.id_to_token(int(c)) or "").startswith(SPACE)]
+        begins = [
+            k
+            for k, c in enumerate(codes)
+            if (self.tokenizer.id_to_token(int(c)) or "").startswith(SPACE)
+        ]
         return [part for part in np.split(codes, begins) if len(part)]
 
     def save(self, folder: Path) -> None:
@@ -105,16 +134,26 @@ class TextCodec(Codec):
             self.spelling.save(folder)
 
     def read(self, sentence: str) -> Reading:
-        """Return a sentence as the model reads it; as it is, where the codec has no list of words."""
+        """Return a sentence as the model reads it; as it is, where the codec has no list of
+        words."""
         return self.spelling.read(sentence) if self.spelling is not None else Reading(sentence)
 
     @classmethod
-    def load(cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()) -> Self:
-        """Return the codec that `save` wrote. Raises ConfigError where its tokenizer is not the spec's."""
-        tokenizer, spec = Tokenizer.from_file(str(folder / "tokenizer.json")), spec or CodecSpec.read_beside(folder, cls.medium)
+    def load(
+        cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()
+    ) -> Self:
+        """Return the codec that `save` wrote. Raises ConfigError where its tokenizer is not the
+        spec's."""
+        tokenizer, spec = (
+            Tokenizer.from_file(str(folder / "tokenizer.json")),
+            spec or CodecSpec.read_beside(folder, cls.medium),
+        )
         if spec.num_codes != tokenizer.get_vocab_size():
-            raise ConfigError(f"{folder}: a tokenizer of {tokenizer.get_vocab_size()} tokens",
-                              f"is not the one of the codec's spec, which has {spec.num_codes}", "fetch or export the folder again")
+            raise ConfigError(
+                f"{folder}: a tokenizer of {tokenizer.get_vocab_size()} tokens",
+                f"is not the one of the codec's spec, which has {spec.num_codes}",
+                "fetch or export the folder again",
+            )
         return cls(tokenizer, Spelling.load(folder), spec)
 
     def code_features(self) -> Any:
@@ -125,7 +164,9 @@ class TextCodec(Codec):
 def _tokenizer(model: models.BPE) -> Tokenizer:
     made = Tokenizer(model)
     made.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
-    made.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     return made
 
 

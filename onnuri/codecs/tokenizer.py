@@ -1,4 +1,5 @@
-"""Text by the tokenizer of a language model of others', as transformers has it: its own tokens, specials and chat template.
+"""Text by the tokenizer of a language model of others', as transformers has it: its own tokens,
+specials and chat template.
 
 Knows no model. Text that spells a special token is text: only a layout writes special ids.
 """
@@ -33,7 +34,11 @@ class TokenizerCodec(Codec):
 
     def encode_batch(self, items: list[str]) -> list[np.ndarray]:
         """Return the ids of every text, without any token that begins or ends one."""
-        found = self.tokenizer(items, add_special_tokens=False, split_special_tokens=True).input_ids if items else []
+        found = (
+            self.tokenizer(items, add_special_tokens=False, split_special_tokens=True).input_ids
+            if items
+            else []
+        )
         return [np.array(ids, np.int64) for ids in found]
 
     def encode_given(self, sentence: str) -> np.ndarray:
@@ -43,8 +48,14 @@ class TokenizerCodec(Codec):
 
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
         """Return the texts of ids; ids of special tokens say nothing."""
-        return [self.tokenizer.decode([int(code) for code in row], skip_special_tokens=True,
-                                      clean_up_tokenization_spaces=False) for row in codes]
+        return [
+            self.tokenizer.decode(
+                [int(code) for code in row],
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
+            )
+            for row in codes
+        ]
 
     def save(self, folder: Path) -> None:
         """Write the spec and transformers' tokenizer files."""
@@ -53,7 +64,9 @@ class TokenizerCodec(Codec):
         self.tokenizer.save_pretrained(folder)
 
     @classmethod
-    def load(cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()) -> Self:
+    def load(
+        cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()
+    ) -> Self:
         """Return the codec that `save` wrote."""
         from transformers import AutoTokenizer
 

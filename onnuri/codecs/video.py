@@ -1,8 +1,10 @@
-"""The video codec: 17 frames to 43 codes and back. Causal: the first frame's image codes, then motion chunk by chunk.
+"""The video codec: 17 frames to 43 codes and back. Causal: the first frame's image codes, then
+motion chunk by chunk.
 
-The networks are `visual.py`'s, shared with the image codec: an image is a one-frame video. Every chunk of four frames
-has one code an object: its box's path from where the last chunk left it. Frames stream as chunks arrive, equal to the
-whole. What changes in an object other than place and size is not coded.
+The networks are `visual.py`'s, shared with the image codec: an image is a one-frame video. Every
+chunk of four frames has one code an object: its box's path from where the last chunk left it.
+Frames stream as chunks arrive, equal to the whole. What changes in an object other than place and
+size is not coded.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ _UNITS = torch.tensor([16.0, 16.0, 0.5, 0.5])
 
 def path_of(boxes: Tensor, start: Tensor) -> Tensor:
     """Boxes [..., 4 frames, 4] as a path [..., 16] from a starting box [..., 4]."""
-    moved = torch.cat([boxes[..., :2] - start[..., None, :2],
-                       torch.log(boxes[..., 2:] / start[..., None, 2:])], -1)
+    moved = torch.cat(
+        [boxes[..., :2] - start[..., None, :2], torch.log(boxes[..., 2:] / start[..., None, 2:])],
+        -1,
+    )
     return (moved / _UNITS).flatten(-2)
 
 
@@ -47,7 +51,8 @@ def boxes_of(path: Tensor, start: Tensor) -> Tensor:
 
 
 def follow(boxes: Tensor, there: Tensor, count: int) -> Tensor:
-    """Paths of the first frame's `count` objects: boxes [F, count, 4] from detections [F, 3, 4], there [F, 3].
+    """Paths of the first frame's `count` objects: boxes [F, count, 4] from detections [F, 3, 4],
+    there [F, 3].
 
     Detections are matched by least distance; an object that is not seen stays where it was.
     """
@@ -64,9 +69,11 @@ def follow(boxes: Tensor, there: Tensor, count: int) -> Tensor:
 
 
 def between(track: Tensor) -> Tensor:
-    """Boxes of every frame [17, count, 4] from those of every second [9, count, 4]: cubic in between (Catmull–Rom).
+    """Boxes of every frame [17, count, 4] from those of every second [9, count, 4]: cubic in
+    between (Catmull–Rom).
 
-    A cubic overshoots where a size jumps; a side stays a pixel at least, or its logarithm would be no number.
+    A cubic overshoots where a size jumps; a side stays a pixel at least, or its logarithm would be
+    no number.
     """
     ends = torch.cat([2 * track[:1] - track[1:2], track, 2 * track[-1:] - track[-2:-1]])
     middle = (9 * (ends[1:-2] + ends[2:-1]) - ends[:-3] - ends[3:]) / 16
@@ -75,7 +82,8 @@ def between(track: Tensor) -> Tensor:
 
 
 class VideoCodec(ImageCodec):
-    """uint8 [F, H, W, 3] ↔ 43 codes by its own spec; 17 frames: longer videos are cut, shorter ones hold their last frame."""
+    """uint8 [F, H, W, 3] ↔ 43 codes by its own spec; 17 frames: longer videos are cut, shorter ones
+    hold their last frame."""
 
     medium: ClassVar[Medium] = "video"
 
@@ -97,18 +105,24 @@ class VideoCodec(ImageCodec):
         return layout.order.count("motion") // layout.slots
 
     def save(self, folder: Path) -> None:
-        """Write the spec beside the image codec, whose networks these are; the networks too where there is none."""
+        """Write the spec beside the image codec, whose networks these are; the networks too where
+        there is none."""
         if not (folder / "model.safetensors").exists():
             super().save(folder)
         self.spec.save_beside(folder)
 
     @classmethod
-    def load(cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()) -> Self:
-        """Return the codec of a folder, with the networks of an image codec that was loaded from it, or its own."""
+    def load(
+        cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()
+    ) -> Self:
+        """Return the codec of a folder, with the networks of an image codec that was loaded from
+        it, or its own."""
         image = next((codec for codec in beside if isinstance(codec, ImageCodec)), None)
         if image is None:
             return super().load(folder, spec)
-        return cls(image.config, image.visual, spec or CodecSpec.read_beside(folder, cls.medium)).eval()
+        return cls(
+            image.config, image.visual, spec or CodecSpec.read_beside(folder, cls.medium)
+        ).eval()
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
@@ -127,9 +141,13 @@ class VideoCodec(ImageCodec):
         start, codes = restore_boxes(digits[0, :count], layout), []
         field = layout.field("motion")
         for chunk in range(self.chunks):
-            path = path_of(track[1 + CHUNK * chunk : 1 + CHUNK * (chunk + 1)].transpose(0, 1), start)
+            path = path_of(
+                track[1 + CHUNK * chunk : 1 + CHUNK * (chunk + 1)].transpose(0, 1), start
+            )
             motion = self.visual.path_codes.encode(self.visual.path_encoder(path))
-            start = self._chunk(motion, start)[..., -1, :]  # from what was decoded, so that errors do not add up
+            start = self._chunk(motion, start)[
+                ..., -1, :
+            ]  # from what was decoded, so that errors do not add up
             codes.append(torch.cat([motion, motion.new_full((layout.slots - count,), field.codes)]))
         return torch.cat([still[0], torch.cat(codes) + layout.base("motion")])
 
@@ -139,13 +157,17 @@ class VideoCodec(ImageCodec):
 
     @torch.inference_mode()
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
-        videos = [np.concatenate(parts, 1) for k in range(0, len(codes), 16)
-                  if (parts := list(self._stream(torch.from_numpy(np.stack(codes[k : k + 16])).long())))]
+        videos = [
+            np.concatenate(parts, 1)
+            for k in range(0, len(codes), 16)
+            if (parts := list(self._stream(torch.from_numpy(np.stack(codes[k : k + 16])).long())))
+        ]
         return [video for batch in videos for video in batch]
 
     @torch.inference_mode()
     def decode_stream(self, codes: np.ndarray) -> Iterator[np.ndarray]:
-        """Frames uint8 [1 or 4, H, W, 3] as their codes arrive: the first frame, then chunk by chunk."""
+        """Frames uint8 [1 or 4, H, W, 3] as their codes arrive: the first frame, then chunk by
+        chunk."""
         for part in self._stream(torch.from_numpy(np.asarray(codes)).long()[None]):
             yield part[0]
 
@@ -162,6 +184,7 @@ class VideoCodec(ImageCodec):
             moving = ((digits >= 0) & (digits < paths))[..., None, None]
             boxes = torch.where(moving, moved, at[..., None, :].expand_as(moved))
             at = boxes[..., -1, :]
-            yield np.stack([to_array(p) for p in paint(self.visual, layout, still, boxes.permute(2, 0, 1, 3))], 1)
-
-
+            yield np.stack(
+                [to_array(p) for p in paint(self.visual, layout, still, boxes.permute(2, 0, 1, 3))],
+                1,
+            )

@@ -1,9 +1,11 @@
-"""The visual codec of image and video: find objects, code what each is and where, and what lies behind them.
+"""The visual codec of image and video: find objects, code what each is and where, and what lies
+behind them.
 
-Knows nothing of the world's solids, colours or words: any picture gets an answer, of three objects at most. Codes are
-few and semantic, as in MPEG-4's video objects and slot tokenizers (Slot-MLLM, 2025): per object four codes of form
-(silhouette and shading, free of colour), one of colour, four of place; four codes of background. A sprite is
-colour × shade + highlight, so that any form goes with any colour. FSQ throughout (see `fsq.py`).
+Knows nothing of the world's solids, colours or words: any picture gets an answer, of three objects
+at most. Codes are few and semantic, as in MPEG-4's video objects and slot tokenizers (Slot-MLLM,
+2025): per object four codes of form (silhouette and shading, free of colour), one of colour, four
+of place; four codes of background. A sprite is colour × shade + highlight, so that any form goes
+with any colour. FSQ throughout (see `fsq.py`).
 
 Training uses boxes and masks beside the pictures; encoding does not.
 """
@@ -47,7 +49,8 @@ _PLACE = ("x", "y", "width", "height")
 """the digits of a box, in their order"""
 _IMAGE_ORDER = ("background", *(_OBJECT * OBJECTS))
 _VIDEO_ORDER = (*_IMAGE_ORDER, *(("motion",) * OBJECTS * VIDEO_CHUNKS))
-"""the motion code of chunk c and object o stands at 31 + 3 c + o: chunk by chunk, so that frames stream"""
+"""the motion code of chunk c and object o stands at 31 + 3 c + o: chunk by chunk, so that frames
+stream"""
 
 
 def image_spec() -> CodecSpec:
@@ -56,14 +59,22 @@ def image_spec() -> CodecSpec:
 
 
 def video_spec() -> CodecSpec:
-    """Return what a new video codec's codes look like: its first frame's image codes, then motion codes."""
+    """Return what a new video codec's codes look like: its first frame's image codes, then motion
+    codes."""
     return _spec("video", _VIDEO_ORDER)
 
 
 def _spec(name: str, order: tuple[str, ...]) -> CodecSpec:
     layout = SlotLayout(fields=_FIELDS, order=order, slots=OBJECTS)
-    return CodecSpec(name=name, codec=f"object_{name}", modality=name, codebook="visual", codebooks=(layout.num_codes,),
-                     shape=layout, max_codes=layout.item_codes)
+    return CodecSpec(
+        name=name,
+        codec=f"object_{name}",
+        modality=name,
+        codebook="visual",
+        codebooks=(layout.num_codes,),
+        shape=layout,
+        max_codes=layout.item_codes,
+    )
 
 
 class VisualConfig(config.Config):
@@ -79,27 +90,37 @@ class VisualConfig(config.Config):
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(4, outputs), nn.SiLU())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(4, outputs), nn.SiLU()
+    )
 
 
 class Finder(nn.Module):
-    """Where objects are: heat map of centres and boxes at stride 4, foreground at stride 2 (Zhou et al. 2019)."""
+    """Where objects are: heat map of centres and boxes at stride 4, foreground at stride 2 (Zhou et
+    al. 2019)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fine = block(3, width // 2)
         self.middle = nn.Sequential(block(width // 2, width, 2), block(width, width))
-        self.coarse = nn.Sequential(block(width, 2 * width, 2), block(2 * width, 2 * width), block(2 * width, 2 * width))
+        self.coarse = nn.Sequential(
+            block(width, 2 * width, 2), block(2 * width, 2 * width), block(2 * width, 2 * width)
+        )
         self.join = block(3 * width, 2 * width)
         self.head = nn.Conv2d(2 * width, 5, 1)
-        self.mask = nn.Sequential(block(2 * width + width // 2, width // 2), nn.Conv2d(width // 2, 1, 1))
+        self.mask = nn.Sequential(
+            block(2 * width + width // 2, width // 2), nn.Conv2d(width // 2, 1, 1)
+        )
         nn.init.constant_(self.head.bias[:1], -3.0)  # type: ignore[index]
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, 3, 128, 128] → heat logits [B, 32, 32], boxes [B, 4, 32, 32] in pixels, mask logits [B, 1, 64, 64]."""
+        """[B, 3, 128, 128] → heat logits [B, 32, 32], boxes [B, 4, 32, 32] in pixels, mask logits
+        [B, 1, 64, 64]."""
         fine = self.fine(F.avg_pool2d(pictures, 2) - 0.45)
         middle = self.middle(fine)
-        joined = self.join(torch.cat([middle, F.interpolate(self.coarse(middle), scale_factor=2.0)], 1))
+        joined = self.join(
+            torch.cat([middle, F.interpolate(self.coarse(middle), scale_factor=2.0)], 1)
+        )
         out = self.head(joined)
         mask = self.mask(torch.cat([F.interpolate(joined, scale_factor=2.0), fine], 1))
         cells = (torch.arange(32, dtype=out.dtype) + 0.5) * 4
@@ -113,9 +134,16 @@ class CropEncoder(nn.Module):
 
     def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(block(4, width // 2, 2), block(width // 2, width, 2), block(width, width),
-                                    block(width, 2 * width, 2), nn.Flatten(), nn.Linear(50 * width, 128), nn.SiLU(),
-                                    nn.Linear(128, outputs))
+        self.layers = nn.Sequential(
+            block(4, width // 2, 2),
+            block(width // 2, width, 2),
+            block(width, width),
+            block(width, 2 * width, 2),
+            nn.Flatten(),
+            nn.Linear(50 * width, 128),
+            nn.SiLU(),
+            nn.Linear(128, outputs),
+        )
 
     def forward(self, crops: Tensor) -> Tensor:
         return self.layers(crops)
@@ -126,24 +154,44 @@ class SpriteDecoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Linear(12, 128), nn.SiLU(), nn.Linear(128, 50 * width), nn.SiLU())
-        self.layers = nn.Sequential(nn.Upsample(scale_factor=2), block(2 * width, 2 * width), nn.Upsample(scale_factor=2),
-                                    block(2 * width, width), nn.Upsample(scale_factor=2), block(width, width // 2),
-                                    nn.Conv2d(width // 2, 3, 3, 1, 1))
+        self.stem = nn.Sequential(
+            nn.Linear(12, 128), nn.SiLU(), nn.Linear(128, 50 * width), nn.SiLU()
+        )
+        self.layers = nn.Sequential(
+            nn.Upsample(scale_factor=2),
+            block(2 * width, 2 * width),
+            nn.Upsample(scale_factor=2),
+            block(2 * width, width),
+            nn.Upsample(scale_factor=2),
+            block(width, width // 2),
+            nn.Conv2d(width // 2, 3, 3, 1, 1),
+        )
 
     def forward(self, form: Tensor) -> Tensor:
         maps = self.layers(self.stem(form).view(len(form), -1, 5, 5))
-        return torch.cat([torch.sigmoid(2 * maps[:, :1]), torch.sigmoid(maps[:, 1:2]) * 1.2,
-                          torch.sigmoid(maps[:, 2:] - 3)], 1)
+        return torch.cat(
+            [
+                torch.sigmoid(2 * maps[:, :1]),
+                torch.sigmoid(maps[:, 1:2]) * 1.2,
+                torch.sigmoid(maps[:, 2:] - 3),
+            ],
+            1,
+        )
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
-                         nn.Linear(hidden, outputs))
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, outputs),
+    )
 
 
 class Visual(nn.Module):
-    """All networks of the visual codec; `ImageCodec` and `VideoCodec` share one. B pictures, N objects."""
+    """All networks of the visual codec; `ImageCodec` and `VideoCodec` share one. B pictures, N
+    objects."""
 
     def __init__(self, settings: VisualConfig) -> None:
         super().__init__()
@@ -163,7 +211,9 @@ class Visual(nn.Module):
         """Better boxes [N, 4] from what the given ones show."""
         shift = self.refiner(crops) * 0.2
         sides = boxes[:, 2:] * torch.exp(shift[:, 2:].clamp(-1, 1))
-        return torch.cat([boxes[:, :2] + shift[:, :2] * boxes[:, 2:], sides.clamp(SMALLEST, LARGEST)], 1)
+        return torch.cat(
+            [boxes[:, :2] + shift[:, :2] * boxes[:, 2:], sides.clamp(SMALLEST, LARGEST)], 1
+        )
 
     def form(self, crops: Tensor) -> Tensor:
         """Unquantized form [N, 4, 3]."""
@@ -174,7 +224,9 @@ class Visual(nn.Module):
         weight = crops[:, 3:] ** 2
         total = weight.sum((2, 3)) + 1e-3
         mean = (crops[:, :3] * weight).sum((2, 3)) / total
-        spread = (((crops[:, :3] - mean[..., None, None]) ** 2 * weight).sum((2, 3)) / total + 1e-6).sqrt()
+        spread = (
+            ((crops[:, :3] - mean[..., None, None]) ** 2 * weight).sum((2, 3)) / total + 1e-6
+        ).sqrt()
         return self.color_encoder(torch.cat([mean, spread * 3], 1) * 2 - 0.6)
 
     def background(self, pictures: Tensor, mask: Tensor) -> Tensor:
@@ -182,7 +234,11 @@ class Visual(nn.Module):
         clear = 1 - F.max_pool2d(mask, 5, 1, 2).clamp(0, 1)
         weight = F.avg_pool2d(clear, 8)
         mean = F.avg_pool2d(F.avg_pool2d(pictures, 2) * clear, 8) / (weight + 1e-3)
-        filled = torch.where(weight > 0.05, mean, (mean * weight).sum((2, 3), True) / (weight.sum((2, 3), True) + 1e-3))
+        filled = torch.where(
+            weight > 0.05,
+            mean,
+            (mean * weight).sum((2, 3), True) / (weight.sum((2, 3), True) + 1e-3),
+        )
         features = torch.cat([(filled - 0.45) * 5, weight], 1)
         return self.background_encoder(features.flatten(1)).view(-1, 4, 3)
 
@@ -201,15 +257,23 @@ class Visual(nn.Module):
 
 def composite(behind: Tensor, layers: Tensor) -> Tensor:
     """Premultiplied layers [B, O, 4, H, W] over a background [B, 3, H, W], the first lowest."""
-    for layer in layers.unbind(1):  # not indexing: its gradient would be a picture-sized tensor of zeros each time
+    for layer in layers.unbind(
+        1
+    ):  # not indexing: its gradient would be a picture-sized tensor of zeros each time
         color, alpha = layer.split((3, 1), 1)
         behind = behind * (1 - alpha) + color
     return behind
 
 
-def peaks(heat: Tensor, boxes: Tensor, threshold: float, order: ObjectOrder = "left",
-          objects: int = OBJECTS) -> tuple[Tensor, Tensor]:
-    """Return up to O objects per picture, in order: boxes [B, O, 4] and whether each is there, bool [B, O]."""
+def peaks(
+    heat: Tensor,
+    boxes: Tensor,
+    threshold: float,
+    order: ObjectOrder = "left",
+    objects: int = OBJECTS,
+) -> tuple[Tensor, Tensor]:
+    """Return up to O objects per picture, in order: boxes [B, O, 4] and whether each is there, bool
+    [B, O]."""
     score = torch.sigmoid(heat)
     score = score * (F.max_pool2d(score[:, None], 3, 1, 1)[:, 0] == score)
     best, index = score.flatten(1).topk(2 * objects, 1)
@@ -226,36 +290,50 @@ def peaks(heat: Tensor, boxes: Tensor, threshold: float, order: ObjectOrder = "l
 
 
 def quantize_boxes(boxes: Tensor, layout: SlotLayout) -> Tensor:
-    """Return boxes [..., 4] as digits int64 [..., 4]: evenly over the picture for the centre, evenly in the logarithm for sides.
+    """Return boxes [..., 4] as digits int64 [..., 4]: evenly over the picture for the centre,
+    evenly in the logarithm for sides.
 
     With 256 and 128 codes these are half pixels and 2.6 %.
     """
     places, sides = layout.field("x").codes, layout.field("width").codes
     center = (boxes[..., :2] * (places / PICTURE)).floor().clamp(0, places - 1)
     span = math.log(LARGEST / SMALLEST)
-    size = (torch.log(boxes[..., 2:].clamp_min(1e-3) / SMALLEST) / span * (sides - 1)).round().clamp(0, sides - 1)
+    size = (
+        (torch.log(boxes[..., 2:].clamp_min(1e-3) / SMALLEST) / span * (sides - 1))
+        .round()
+        .clamp(0, sides - 1)
+    )
     return torch.cat([center, size], -1).long()
 
 
 def restore_boxes(digits: Tensor, layout: SlotLayout) -> Tensor:
     """Return digits [..., 4] as boxes, float32: the inverse of `quantize_boxes`."""
     places, sides = layout.field("x").codes, layout.field("width").codes
-    size = SMALLEST * torch.exp(digits[..., 2:].float() / (sides - 1) * math.log(LARGEST / SMALLEST))
+    size = SMALLEST * torch.exp(
+        digits[..., 2:].float() / (sides - 1) * math.log(LARGEST / SMALLEST)
+    )
     return torch.cat([(digits[..., :2].float() + 0.5) / (places / PICTURE), size], -1)
 
 
 def visual_features(visual: Visual, layout: SlotLayout) -> Tensor:
-    """A vector for every code of the visual codebook [codes, F]: what it says, in numbers; one block a field."""
+    """A vector for every code of the visual codebook [codes, F]: what it says, in numbers; one
+    block a field."""
     blocks: dict[str, Tensor] = {}
     digits = visual.form_codes.decode(torch.arange(visual.form_codes.num_codes))
     with torch.no_grad():
         colors = torch.sigmoid(visual.color_decoder(digits)) * 2 - 1
-        paths = visual.path_decoder(visual.path_codes.decode(torch.arange(visual.path_codes.num_codes)))
+        paths = visual.path_decoder(
+            visual.path_codes.decode(torch.arange(visual.path_codes.num_codes))
+        )
     for field in layout.fields:
         line = torch.arange(field.codes) / field.codes
         waves = [f(2 * math.pi * k * line) for k in (0.5, 1, 2, 4) for f in (torch.sin, torch.cos)]
-        blocks[field.name] = {"background": digits, "form": digits, "color": torch.cat([colors, digits], 1),
-                              "motion": paths}.get(field.name, torch.stack([2 * line - 1, *waves], 1))
+        blocks[field.name] = {
+            "background": digits,
+            "form": digits,
+            "color": torch.cat([colors, digits], 1),
+            "motion": paths,
+        }.get(field.name, torch.stack([2 * line - 1, *waves], 1))
     width = sum(b.shape[1] + 1 for b in blocks.values())
     features, row, column = torch.zeros(layout.num_codes, width), 0, 0
     for field in layout.fields:
@@ -268,9 +346,21 @@ def visual_features(visual: Visual, layout: SlotLayout) -> Tensor:
     return features
 
 
-def grid_of(layout: SlotLayout, form: Tensor, color: Tensor, digits: Tensor, there: Tensor, background: Tensor) -> Tensor:
-    """Return the fields of an image as codes int64 [B, K], in the layout's order; absent objects get every field's last code."""
-    values = {"form": form, "color": color[..., None], **{n: digits[..., k : k + 1] for k, n in enumerate(_PLACE)}}
+def grid_of(
+    layout: SlotLayout,
+    form: Tensor,
+    color: Tensor,
+    digits: Tensor,
+    there: Tensor,
+    background: Tensor,
+) -> Tensor:
+    """Return the fields of an image as codes int64 [B, K], in the layout's order; absent objects
+    get every field's last code."""
+    values = {
+        "form": form,
+        "color": color[..., None],
+        **{n: digits[..., k : k + 1] for k, n in enumerate(_PLACE)},
+    }
     parts, times = [], Counter[str]()
     for name in layout.order:
         field, slot = layout.field(name), times[name]
@@ -284,7 +374,8 @@ def grid_of(layout: SlotLayout, form: Tensor, color: Tensor, digits: Tensor, the
 
 
 def fields_of(layout: SlotLayout, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return what `grid_of` wrote: form [B, O, 4], colour [B, O], digits [B, O, 4], there [B, O], background [B, 4].
+    """Return what `grid_of` wrote: form [B, O, 4], colour [B, O], digits [B, O, 4], there [B, O],
+    background [B, 4].
 
     An object is there if all its codes are.
     """

@@ -1,6 +1,8 @@
-"""Speech for training the audio codec: a pool of utterances of training scenes, and batches of crops.
+"""Speech for training the audio codec: a pool of utterances of training scenes, and batches of
+crops.
 
-Knows the world and the codec, not the language model. A pool is `samples` int16 [N, 65536] (utterances end to end).
+Knows the world and the codec, not the language model. A pool is `samples` int16 [N, 65536]
+(utterances end to end).
 """
 
 from __future__ import annotations
@@ -33,14 +35,18 @@ def render_row(seed: int) -> dict[str, np.ndarray]:
     language = LANGUAGES[seed % 2]
     while len(made) < ROW:
         scene = sample_scene(int(rng.integers(2**40)))
-        made = np.concatenate([made, speak(caption(scene, language, rng), language, sample_voice(rng))])
+        made = np.concatenate(
+            [made, speak(caption(scene, language, rng), language, sample_voice(rng))]
+        )
     return {"samples": (made[:ROW] * 32767).astype(np.int16)}
 
 
 class AudioTask:
     """Trains an AudioCodec from a pool."""
 
-    def __init__(self, module: AudioCodec, folder: Path, size: int = 16, length: int = 20_480, seed: int = 0) -> None:
+    def __init__(
+        self, module: AudioCodec, folder: Path, size: int = 16, length: int = 20_480, seed: int = 0
+    ) -> None:
         self.module, self.size, self.length, self.seed = module, size, length, seed
         self.samples = np.load(folder / "samples.npy", mmap_mode="r")
 
@@ -48,7 +54,9 @@ class AudioTask:
         rng = np.random.default_rng([self.seed, step])
         rows = rng.integers(len(self.samples), size=self.size)
         starts = rng.integers(ROW - self.length, size=self.size)
-        crops = np.stack([self.samples[r, s : s + self.length] for r, s in zip(rows, starts, strict=True)])
+        crops = np.stack(
+            [self.samples[r, s : s + self.length] for r, s in zip(rows, starts, strict=True)]
+        )
         return {"audio": torch.from_numpy(crops.astype(np.float32) / 32767)}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:

@@ -1,11 +1,13 @@
-"""Which sequences are made of a scene, by weight: pairs, chains, questions, edits, speech. Knows no network.
+"""Which sequences are made of a scene, by weight: pairs, chains, questions, edits, speech. Knows no
+network.
 
-A sequence is a list of segments, each with a weight in the loss. With `people`, what is given is said as people say
-it, in words that are drawn anew from the scene's record each time, and what is answered is said as the world says it.
-What a still medium opens goes on with what a still can know: a moving scene's picture is never followed by its
-motion. Speech meets words only: a given sound is followed by its transcript, and the model's own speech follows the
-sentence that it speaks, with every word before its sound. So all that must be learned of sound is to hear (any voice)
-and to speak (one voice); the rest is knowledge of words.
+A sequence is a list of segments, each with a weight in the loss. With `people`, what is given is
+said as people say it, in words that are drawn anew from the scene's record each time, and what is
+answered is said as the world says it. What a still medium opens goes on with what a still can know:
+a moving scene's picture is never followed by its motion. Speech meets words only: a given sound is
+followed by its transcript, and the model's own speech follows the sentence that it speaks, with
+every word before its sound. So all that must be learned of sound is to hear (any voice) and to
+speak (one voice); the rest is knowledge of words.
 """
 
 from __future__ import annotations
@@ -30,7 +32,20 @@ STILL: tuple[Medium, ...] = tuple(m for m in MEDIA if "motion" not in TABLE[m].c
 SIGHTS: tuple[Medium, ...] = ("image", "video", "shape")
 """media that are seen"""
 SILENT: tuple[Medium, ...] = tuple(m for m in MEDIA if m != "audio")
-KINDS = ("draw", "describe", "convert", "chain", "alone", "translate", "ask", "edit", "compare", "hear", "speak", "double")
+KINDS = (
+    "draw",
+    "describe",
+    "convert",
+    "chain",
+    "alone",
+    "translate",
+    "ask",
+    "edit",
+    "compare",
+    "hear",
+    "speak",
+    "double",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +92,20 @@ class MixConfig(config.Config):
     hear: float = 0.05
     speak: float = 0.06
     double: float = 0.0
-    """from words to two or three things that are alike, which no scene has: made of the codes of one that has as many"""
+    """from words to two or three things that are alike, which no scene has: made of the codes of
+    one that has as many"""
     people: float = 0.0
-    """share of the given sentences that are in the wordings of people, drawn anew each time; the rest are the world's own"""
+    """share of the given sentences that are in the wordings of people, drawn anew each time; the
+    rest are the world's own"""
     slips: float = 0.0
-    """share of the given sentences of people with a slip of the keyboard that the text front end did not mend"""
+    """share of the given sentences of people with a slip of the keyboard that the text front end
+    did not mend"""
     noise: float = 0.0
-    """share of the given sentences of people with up to three words that mean nothing here, as people say more than is asked"""
+    """share of the given sentences of people with up to three words that mean nothing here, as
+    people say more than is asked"""
     loss_text: float = 2.0
-    """weight in the loss of a medium's items, wanted or given; text is also what answers and instructions are in"""
+    """weight in the loss of a medium's items, wanted or given; text is also what answers and
+    instructions are in"""
     loss_image: float = 1.0
     loss_audio: float = 0.8
     loss_video: float = 1.0
@@ -105,29 +125,48 @@ class MixConfig(config.Config):
 
 
 class Mixer:
-    """Draws sequences from a table; `text` turns sentences into codes, `layouts` say what those of pictures and shapes are."""
+    """Draws sequences from a table; `text` turns sentences into codes, `layouts` say what those of
+    pictures and shapes are."""
 
-    def __init__(self, settings: MixConfig, table: Table, text: Any, layouts: Mapping[str, SlotLayout]) -> None:
+    def __init__(
+        self, settings: MixConfig, table: Table, text: Any, layouts: Mapping[str, SlotLayout]
+    ) -> None:
         self.settings, self.table, self.text, self.layouts = settings, table, text, layouts
         every = _thinned(table, settings.single)
-        self.filmed, self.spoken = (np.intersect1d(table.having(c), every) for c in ("video", "voice_ko"))
+        self.filmed, self.spoken = (
+            np.intersect1d(table.having(c), every) for c in ("video", "voice_ko")
+        )
         self.asked = table.having("say_ko")
         self.filmed_still = np.intersect1d(self.filmed, table.having("still"))
-        self.edited = {m: np.intersect1d(table.having(f"edit_{m}"), self.filmed if m == "video" else every) for m in SIGHTS}
+        self.edited = {
+            m: np.intersect1d(table.having(f"edit_{m}"), self.filmed if m == "video" else every)
+            for m in SIGHTS
+        }
         self.rows = {m: self.filmed if m == "video" else every for m in SILENT}
         self.several = np.flatnonzero(table.column("count") > 1)
         self.shares = _shares([getattr(settings, k) for k in KINDS])
-        self.sights = _shares([settings.video if m == "video" else (1 - settings.video) / (len(SIGHTS) - 1) for m in SIGHTS])
+        self.sights = _shares(
+            [
+                settings.video if m == "video" else (1 - settings.video) / (len(SIGHTS) - 1)
+                for m in SIGHTS
+            ]
+        )
         self._scene = functools.lru_cache(maxsize=None)(table.scene)
         known = text.spelling.counts if text.spelling is not None else {}
         foreign = sorted(word for word in COMMON | REAL if word not in known)
-        self.noise = {language: [w for w in foreign if w.isascii() == (language == "en")] for language in LANGUAGES}
+        self.noise = {
+            language: [w for w in foreign if w.isascii() == (language == "en")]
+            for language in LANGUAGES
+        }
 
     def draw(self, rng: np.random.Generator) -> list[Segment]:
         """One sequence's segments."""
         kind = KINDS[int(rng.choice(len(KINDS), p=self.shares))]
         made: list[Segment] = getattr(self, f"_{kind}")(rng)
-        return [dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.medium}")) for s in made]
+        return [
+            dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.medium}"))
+            for s in made
+        ]
 
     def _draw(self, rng: np.random.Generator) -> list[Segment]:
         return self._of(rng, ["text", self._sight(rng)])
@@ -150,30 +189,60 @@ class Mixer:
         return self._of(rng, [SIGHTS[first], SIGHTS[second]])
 
     def _chain(self, rng: np.random.Generator) -> list[Segment]:
-        return self._of(rng, [SILENT[int(k)] for k in rng.permutation(len(SILENT))[: int(rng.integers(3, 5))]])
+        return self._of(
+            rng, [SILENT[int(k)] for k in rng.permutation(len(SILENT))[: int(rng.integers(3, 5))]]
+        )
 
     def _alone(self, rng: np.random.Generator) -> list[Segment]:
         return self._of(rng, [_one(rng, SILENT)], given=False)
 
-    def _of(self, rng: np.random.Generator, media: list[Medium], given: bool = True) -> list[Segment]:
+    def _of(
+        self, rng: np.random.Generator, media: list[Medium], given: bool = True
+    ) -> list[Segment]:
         """The media of one scene, the first as given and the others as wanted."""
         still = media[0] in STILL
-        rows = self.rows["text"] if "video" not in media else self.filmed_still if still else self.filmed
+        rows = (
+            self.rows["text"]
+            if "video" not in media
+            else self.filmed_still
+            if still
+            else self.filmed
+        )
         row = int(rng.choice(rows))
-        moves = any(m not in STILL for m in media[1:])  # a person who asks for a picture seldom says how things move
-        return [self._item(rng, row, m, still and k > 0, given and k == 0, moves) for k, m in enumerate(media)]
+        moves = any(
+            m not in STILL for m in media[1:]
+        )  # a person who asks for a picture seldom says how things move
+        return [
+            self._item(rng, row, m, still and k > 0, given and k == 0, moves)
+            for k, m in enumerate(media)
+        ]
 
-    def _item(self, rng: np.random.Generator, row: int, medium: Medium, still: bool, given: bool, moves: bool) -> Segment:
-        """Return an item of a scene: what is given may leave a size out, and a motion unless what is wanted `moves`; what is
-        wanted says all that can be known."""
+    def _item(
+        self,
+        rng: np.random.Generator,
+        row: int,
+        medium: Medium,
+        still: bool,
+        given: bool,
+        moves: bool,
+    ) -> Segment:
+        """Return an item of a scene: what is given may leave a size out, and a motion unless what
+        is wanted `moves`; what is wanted says all that can be known."""
         weight = self.settings.source_loss if given else 1.0
         if medium != "text":
             return Segment(medium, self.table.get(row, medium), None, weight)
         language: Language = _one(rng, LANGUAGES)
         if given and self._people(rng):
-            sentence = wordings.say(self._scene(row), language, rng, full=rng.random() < 0.7,
-                                    motion=moves or rng.random() < 0.5)
-            return self._given(self._slipped(self._among_noise(sentence, language, rng), rng), language)
+            sentence = wordings.say(
+                self._scene(row),
+                language,
+                rng,
+                full=rng.random() < 0.7,
+                motion=moves or rng.random() < 0.5,
+            )
+            return self._given(
+                self._slipped(self._among_noise(sentence, language, rng), rng), language
+            )
         which = "s" if still else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
         sentence = self.table.text(row, f"{language}_{which}")
         return self._given(sentence, language) if given else self._wanted(sentence, language)
@@ -184,7 +253,12 @@ class Mixer:
 
     def _given(self, sentence: str, language: Language) -> Segment:
         """A sentence as the text front end leaves it, if the model's text has one."""
-        return Segment("text", self.text.encode_given(self._front(sentence)), language, self.settings.source_loss)
+        return Segment(
+            "text",
+            self.text.encode_given(self._front(sentence)),
+            language,
+            self.settings.source_loss,
+        )
 
     def _wanted(self, sentence: str, language: Language, task: Task | None = None) -> Segment:
         return Segment("text", self.text.encode(sentence), language, 1.0, task=task)
@@ -193,12 +267,15 @@ class Mixer:
         return plain(sentence) if self.text.spelling is not None else sentence
 
     def _among_noise(self, sentence: str, language: Language, rng: np.random.Generator) -> str:
-        """Return the sentence, sometimes with words that name nothing of the world before, after or within it."""
+        """Return the sentence, sometimes with words that name nothing of the world before, after or
+        within it."""
         if rng.random() >= self.settings.noise:
             return sentence
         extra = [str(word) for word in rng.choice(self.noise[language], int(rng.integers(1, 4)))]
         words = sentence.split()
-        at = (0, len(words), int(rng.integers(len(words) + 1)))[int(rng.choice(3, p=(0.45, 0.45, 0.1)))]
+        at = (0, len(words), int(rng.integers(len(words) + 1)))[
+            int(rng.choice(3, p=(0.45, 0.45, 0.1)))
+        ]
         return " ".join([*words[:at], *extra, *words[at:]])
 
     def _slipped(self, sentence: str, rng: np.random.Generator) -> str:
@@ -210,23 +287,41 @@ class Mixer:
         return sentence[:at] + _one(rng, (b, a + a + b, b + a)) + sentence[at + 2 :]
 
     def _translate(self, rng: np.random.Generator) -> list[Segment]:
-        """A whole sentence and the same in the other language; of people's, sometimes as the world says it in their own."""
+        """A whole sentence and the same in the other language; of people's, sometimes as the world
+        says it in their own."""
         row, first = int(rng.integers(self.table.rows)), int(rng.integers(2))
         which = [int(rng.integers(CAPTIONS - 1)) for _ in range(2)]
         one, other = LANGUAGES[first], LANGUAGES[1 - first]
         people = self._people(rng)
-        source = wordings.say(self._scene(row), one, rng) if people else self.table.text(row, f"{one}_{which[0]}")
+        source = (
+            wordings.say(self._scene(row), one, rng)
+            if people
+            else self.table.text(row, f"{one}_{which[0]}")
+        )
         if people and rng.random() < 0.35:
-            return [self._given(source, one), self._wanted(self.table.text(row, f"{one}_{which[1]}"), one, "describe")]
-        return [self._given(source, one), self._wanted(self.table.text(row, f"{other}_{which[1]}"), other, "translate")]
+            return [
+                self._given(source, one),
+                self._wanted(self.table.text(row, f"{one}_{which[1]}"), one, "describe"),
+            ]
+        return [
+            self._given(source, one),
+            self._wanted(self.table.text(row, f"{other}_{which[1]}"), other, "translate"),
+        ]
 
     def _hear(self, rng: np.random.Generator) -> list[Segment]:
         """A sound in any voice and its transcript, whose language nothing tells."""
         ask = rng.random() < 0.15
         row, language = int(rng.choice(self.asked if ask else self.spoken)), _one(rng, LANGUAGES)
         column, words = ("say", "ask") if ask else ("audio", "spoken")
-        return [Segment("audio", self.table.get(row, f"{column}_{language}"), None, self.settings.given_sound),
-                self._wanted(self.table.text(row, f"{words}_{language}"), language, "transcribe")]
+        return [
+            Segment(
+                "audio",
+                self.table.get(row, f"{column}_{language}"),
+                None,
+                self.settings.given_sound,
+            ),
+            self._wanted(self.table.text(row, f"{words}_{language}"), language, "transcribe"),
+        ]
 
     def _speak(self, rng: np.random.Generator) -> list[Segment]:
         """A sentence and its sound in the model's own voice."""
@@ -234,8 +329,16 @@ class Mixer:
         row, language = int(rng.choice(self.asked if reply else self.spoken)), _one(rng, LANGUAGES)
         sound, beats, words = ("reply", "tap", "tell") if reply else ("voice", "beat", "spoken")
         sentence = self._given(self.table.text(row, f"{words}_{language}"), language)
-        return [sentence, Segment("audio", self.table.get(row, f"{sound}_{language}"), language, 1.0,
-                                  Words(sentence.codes, self.table.get(row, f"{beats}_{language}")))]
+        return [
+            sentence,
+            Segment(
+                "audio",
+                self.table.get(row, f"{sound}_{language}"),
+                language,
+                1.0,
+                Words(sentence.codes, self.table.get(row, f"{beats}_{language}")),
+            ),
+        ]
 
     def _ask(self, rng: np.random.Generator) -> list[Segment]:
         """Something of a scene, a question, the answer."""
@@ -251,7 +354,9 @@ class Mixer:
         elif people and rng.random() < 0.5:
             context = self._given(wordings.say(self._scene(row), language, rng), language)
         else:
-            context = self._given(self.table.text(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}"), language)
+            context = self._given(
+                self.table.text(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}"), language
+            )
         return [context, self._given(asked, language), self._wanted(told, language, "answer")]
 
     def _compare(self, rng: np.random.Generator) -> list[Segment]:
@@ -262,8 +367,11 @@ class Mixer:
         a, b = (int(self.table.get(row, "count")[0]) for row in rows)
         question, answers = COMPARISONS[language]
         given = self.settings.source_loss
-        return [*(Segment(medium, self.table.get(row, medium), None, given) for row in rows), self._given(question, language),
-                self._wanted(answers[0 if a > b else 1 if b > a else 2], language, "answer")]
+        return [
+            *(Segment(medium, self.table.get(row, medium), None, given) for row in rows),
+            self._given(question, language),
+            self._wanted(answers[0 if a > b else 1 if b > a else 2], language, "answer"),
+        ]
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
         """A medium, an instruction, the medium as it then is."""
@@ -275,32 +383,53 @@ class Mixer:
             edit = edit_of(scene)
             assert edit
             told = wordings.instruct(scene, edit, language, rng)
-        return [Segment(medium, self.table.get(row, medium), None, self.settings.source_loss), self._given(told, language),
-                Segment(medium, self.table.get(row, f"edit_{medium}"), None, 1.0, task="edit")]
+        return [
+            Segment(medium, self.table.get(row, medium), None, self.settings.source_loss),
+            self._given(told, language),
+            Segment(medium, self.table.get(row, f"edit_{medium}"), None, 1.0, task="edit"),
+        ]
 
     def _double(self, rng: np.random.Generator) -> list[Segment]:
-        """Words for things that are alike, and codes that show the same thing at every place of a scene of two or three."""
+        """Words for things that are alike, and codes that show the same thing at every place of a
+        scene of two or three."""
         language: Language = _one(rng, LANGUAGES)
         medium: Medium = _one(rng, STILL)
         while True:
             row = int(rng.choice(self.several))
             scene = self._scene(row)
             first, *others = scene.things
-            alike = dataclasses.replace(scene, things=(first, *(dataclasses.replace(thing, **{
-                k: getattr(first, k) for k in ("solid", "color", "size")}) for thing in others)))
-            # a larger thing could reach into its neighbour; two of a solid beside each other may be held out
+            alike = dataclasses.replace(
+                scene,
+                things=(
+                    first,
+                    *(
+                        dataclasses.replace(
+                            thing, **{k: getattr(first, k) for k in ("solid", "color", "size")}
+                        )
+                        for thing in others
+                    ),
+                ),
+            )
+            # a larger thing could reach into its neighbour; two of a solid beside each other may be
+            # held out
             if all(first.radius <= thing.radius for thing in others) and not any(
-                    ("relation", r, first.solid, first.solid) in HELD_OUT for _, r, _ in scene.relations()):
+                ("relation", r, first.solid, first.solid) in HELD_OUT
+                for _, r, _ in scene.relations()
+            ):
                 break
         codes = alike_codes(self.table.get(row, medium), self.layouts[medium], scene)
-        return [self._given(wordings.doubled(alike, language, rng), language), Segment(medium, codes, None, 1.0)]
+        return [
+            self._given(wordings.doubled(alike, language, rng), language),
+            Segment(medium, codes, None, 1.0),
+        ]
 
 
 def alike_codes(codes: np.ndarray, layout: SlotLayout, scene: Scene) -> np.ndarray:
-    """Return the codes of a picture or shape of two or three objects with the first thing of the scene at every place.
+    """Return the codes of a picture or shape of two or three objects with the first thing of the
+    scene at every place.
 
-    Objects are in the order of right plus down (`modality.ObjectOrder`), and an object's codes are the same wherever it
-    stands, but for its place.
+    Objects are in the order of right plus down (`modality.ObjectOrder`), and an object's codes are
+    the same wherever it stands, but for its place.
     """
     before = [name for name in layout.order if not layout.field(name).optional]
     head = sum(layout.field(name).count for name in before)

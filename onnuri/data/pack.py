@@ -1,4 +1,5 @@
-"""Sequences packed end to end into a row of fixed length, without attention from one to another. Knows ids, not media.
+"""Sequences packed end to end into a row of fixed length, without attention from one to another.
+Knows ids, not media.
 
 What no sequence fills is padding: one more sequence of its own, whose ids weigh nothing.
 """
@@ -26,7 +27,8 @@ class PackedRow(NamedTuple):
     lengths: Tensor
     """int64 [N] of the sequences, padding's last; they sum to T. Stays on the host"""
     weights: Tensor
-    """float32 [1, T]: in the loss, of predicting an id; 0 for a sequence's first, which nothing foretells"""
+    """float32 [1, T]: in the loss, of predicting an id; 0 for a sequence's first, which nothing
+    foretells"""
     modality_ids: Tensor
     """int64 [1, T]"""
     padding: int = 0
@@ -38,12 +40,18 @@ class PackedRow(NamedTuple):
         return self.weights[0, 1:].sum()
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what a forward pass needs, without waiting for the copy: ids and positions on a device, lengths here."""
-        return self.ids.to(device, non_blocking=True), self.positions.to(device, non_blocking=True), self.lengths
+        """Return what a forward pass needs, without waiting for the copy: ids and positions on a
+        device, lengths here."""
+        return (
+            self.ids.to(device, non_blocking=True),
+            self.positions.to(device, non_blocking=True),
+            self.lengths,
+        )
 
 
 def pack(draw: Callable[[], PackedSequence], tokens: int, padding: int) -> PackedRow:
-    """Return a row of `tokens` ids; the first sequence that does not fit ends it, and `padding` fills the rest.
+    """Return a row of `tokens` ids; the first sequence that does not fit ends it, and `padding`
+    fills the rest.
 
     A first sequence that is longer is cut.
     """
@@ -66,5 +74,11 @@ def pack(draw: Callable[[], PackedSequence], tokens: int, padding: int) -> Packe
         modality_ids += [0] * rest
         lengths.append(rest)
     positions = np.concatenate([np.arange(n) for n in lengths])
-    return PackedRow(torch.tensor([ids]), torch.from_numpy(positions)[None], torch.tensor(lengths),
-                     torch.tensor([weights], dtype=torch.float32), torch.tensor([modality_ids]), rest)
+    return PackedRow(
+        torch.tensor([ids]),
+        torch.from_numpy(positions)[None],
+        torch.tensor(lengths),
+        torch.tensor([weights], dtype=torch.float32),
+        torch.tensor([modality_ids]),
+        rest,
+    )

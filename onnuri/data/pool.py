@@ -1,4 +1,5 @@
-"""A pool: rows of arrays made once by worker processes and read by memory map. Knows nothing of what the rows are.
+"""A pool: rows of arrays made once by worker processes and read by memory map. Knows nothing of
+what the rows are.
 
     folder/<column>.npy   [N, …], one array a column
     folder/pool.json      how many rows; written last, so a folder with it is whole
@@ -19,9 +20,14 @@ from typing import Any, TypeVar
 import numpy as np
 from rich.progress import track
 
-_LEAN = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
-         "MALLOC_TOP_PAD_": str(1 << 27)}
-"""one thread a process; memory that was freed is kept for the next picture, which is a third of encoding's time"""
+_LEAN = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "MALLOC_TOP_PAD_": str(1 << 27),
+}
+"""one thread a process; memory that was freed is kept for the next picture, which is a third of
+encoding's time"""
 Job = TypeVar("Job")
 Row = dict[str, np.ndarray]
 SHARD = 512
@@ -29,7 +35,8 @@ SHARD = 512
 
 
 def run_jobs(work: Callable[[Job], None], jobs: list[Job], workers: int, name: str) -> None:
-    """Do every job, with progress, in worker processes of one thread each (the cores are theirs); one worker is this one.
+    """Do every job, with progress, in worker processes of one thread each (the cores are theirs);
+    one worker is this one.
 
     `work` is a module's function, for it is sent by name.
     """
@@ -57,17 +64,25 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def build(folder: Path, rows: int, make: Callable[[int], Row], workers: int, name: str, first: int = 0) -> None:
-    """Rows `make(first) … make(first + rows - 1)`, each column stacked along a first axis (rows of rows concatenated).
+def build(
+    folder: Path, rows: int, make: Callable[[int], Row], workers: int, name: str, first: int = 0
+) -> None:
+    """Rows `make(first) … make(first + rows - 1)`, each column stacked along a first axis (rows of
+    rows concatenated).
 
-    A column whose rows have the shape of one item is stacked; `make` is a module's function, for it is sent by name.
+    A column whose rows have the shape of one item is stacked; `make` is a module's function, for it
+    is sent by name.
     """
     done = folder / "pool.json"
     if done.exists() and json.loads(done.read_text()).get("rows") == rows:
         return
     folder.mkdir(parents=True, exist_ok=True)
     shards = [(first + start, min(SHARD, rows - start)) for start in range(0, rows, SHARD)]
-    jobs = [(folder, make, start, count) for start, count in shards if not (folder / f"{start}.shard.npz").exists()]
+    jobs = [
+        (folder, make, start, count)
+        for start, count in shards
+        if not (folder / f"{start}.shard.npz").exists()
+    ]
     run_jobs(_shard, jobs, workers, name)
     merge(folder, [start for start, _ in shards], rows)
     done.write_text(json.dumps({"rows": rows}))
@@ -91,8 +106,12 @@ def merge(folder: Path, starts: list[int], rows: int) -> None:
             for name in shard.files:
                 values = shard[name]
                 if name not in out:
-                    out[name] = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=values.dtype,
-                                                          shape=(rows, *values.shape[1:]))
+                    out[name] = np.lib.format.open_memmap(
+                        folder / f"{name}.npy",
+                        mode="w+",
+                        dtype=values.dtype,
+                        shape=(rows, *values.shape[1:]),
+                    )
                 out[name][at : at + len(values)] = values
                 size = len(values)
             at += size

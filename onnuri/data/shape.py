@@ -1,4 +1,5 @@
-"""Components of voxels for training the shape codec. Knows the world and the codec, not the language model.
+"""Components of voxels for training the shape codec. Knows the world and the codec, not the
+language model.
 
 A pool is `crops` uint8 [N, 24, 24, 24]: occupancy × 255.
 """
@@ -35,7 +36,9 @@ class ShapeTask:
         self.crops = np.load(folder / "crops.npy", mmap_mode="r")
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        rows = np.sort(np.random.default_rng([self.seed, step]).integers(len(self.crops), size=self.size))
+        rows = np.sort(
+            np.random.default_rng([self.seed, step]).integers(len(self.crops), size=self.size)
+        )
         return {"crops": torch.from_numpy(self.crops[rows]).float() / 255}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:

@@ -1,9 +1,11 @@
-"""The token table: what codecs make of scenes, computed once. Knows codecs by their contract, not the language model.
+"""The token table: what codecs make of scenes, computed once. Knows codecs by their contract, not
+the language model.
 
-A table is a folder of columns; a column is `<name>.values.npy` (uint32, end to end) and `<name>.offsets.npy` (int64
-[N + 1]); `table.json` lists them and is written last. An absent entry is empty. Sentences are kept as UTF-8 bytes, not as
-a tokenizer's codes, so that another tokenizer reads the same table. What is seen and what is said are made apart, so that a
-change of the sentences does not cost the pictures again. Columns:
+A table is a folder of columns; a column is `<name>.values.npy` (uint32, end to end) and
+`<name>.offsets.npy` (int64 [N + 1]); `table.json` lists them and is written last. An absent entry
+is empty. Sentences are kept as UTF-8 bytes, not as a tokenizer's codes, so that another tokenizer
+reads the same table. What is seen and what is said are made apart, so that a change of the
+sentences does not cost the pictures again. Columns:
 
     image, shape                      codes of the scene
     video                             likewise, in every second row
@@ -53,14 +55,20 @@ SHARD = 128
 CAPTIONS = 3
 """phrasings a language"""
 FILMED, SPOKEN, ASKED = 2, 2, 8
-"""one row in so many has a video, speech, a spoken question: what is learned soonest for its cost in time"""
+"""one row in so many has a video, speech, a spoken question: what is learned soonest for its cost
+in time"""
 EDITED = 0.35
 """share of scenes with an edit"""
 _codecs: dict[str, Any] = {}
 
 
-def make_table(folder: Path, rows: int, load_codecs: Callable[[Path], dict[str, Any]], codecs: Path,
-               workers: int = 2) -> None:
+def make_table(
+    folder: Path,
+    rows: int,
+    load_codecs: Callable[[Path], dict[str, Any]],
+    codecs: Path,
+    workers: int = 2,
+) -> None:
     """The rows of training seeds 0 … rows - 1; goes on after the last whole shard.
 
     Raises ConfigError where the folder holds a table of other rows, or of other codecs.
@@ -71,8 +79,12 @@ def make_table(folder: Path, rows: int, load_codecs: Callable[[Path], dict[str, 
         _same(folder / "table.json", {"rows": rows}, f"not of {rows} rows")
         return
     starts = list(range(0, rows, SHARD))
-    jobs = [(folder, part, s, min(SHARD, rows - s), load_codecs, codecs) for part in PARTS for s in starts
-            if not _shard_file(folder, s, part).exists()]
+    jobs = [
+        (folder, part, s, min(SHARD, rows - s), load_codecs, codecs)
+        for part in PARTS
+        for s in starts
+        if not _shard_file(folder, s, part).exists()
+    ]
     try:
         run_jobs(_shard, jobs, workers, "token table")
     finally:
@@ -86,11 +98,16 @@ def _same(path: Path, wanted: dict[str, Any], complaint: str) -> None:
         path.write_text(json.dumps(wanted))
     found = json.loads(path.read_text())
     if any(found.get(k) != v for k, v in wanted.items()):
-        raise ConfigError(str(path.parent), f"is a token table {complaint}", "delete the folder or give another with --out")
+        raise ConfigError(
+            str(path.parent),
+            f"is a token table {complaint}",
+            "delete the folder or give another with --out",
+        )
 
 
 def _hash(folder: Path) -> str:
-    """Return the hash of all codecs' weights, settings and specs in a folder; a table knows no tokenizer."""
+    """Return the hash of all codecs' weights, settings and specs in a folder; a table knows no
+    tokenizer."""
     digest = hashlib.sha256()
     specs = [file for file in folder.rglob("spec-*.json") if file.parent.name != "text"]
     for file in sorted([*folder.rglob("*.safetensors"), *folder.rglob("config.json"), *specs]):
@@ -103,13 +120,18 @@ def _shard(job: tuple[Path, str, int, int, Callable[[Path], dict[str, Any]], Pat
     if not _codecs:
         _codecs.update(load_codecs(codecs))
         if _codecs["image"].spec.item_codes is None:
-            raise ConfigError(str(codecs), "has an image codec of items without a fixed length", "use the object codecs here")
+            raise ConfigError(
+                str(codecs),
+                "has an image codec of items without a fixed length",
+                "use the object codecs here",
+            )
     rows = PARTS[part]([sample_scene(seed) for seed in range(start, start + count)], _codecs)
     write_shard(folder, start, part, rows)
 
 
 def write_shard(folder: Path, start: int, part: str, rows: list[Row]) -> None:
-    """Write one part of some rows under a temporary name, then rename. Raises ConfigError for a value that is no uint32."""
+    """Write one part of some rows under a temporary name, then rename. Raises ConfigError for a
+    value that is no uint32."""
     columns: dict[str, np.ndarray] = {}
     for name in rows[0]:
         columns[f"{name}.values"] = stored(np.concatenate([r[name] for r in rows]), name)
@@ -120,10 +142,14 @@ def write_shard(folder: Path, start: int, part: str, rows: list[Row]) -> None:
 
 
 def stored(values: np.ndarray, name: str) -> np.ndarray:
-    """Return ids [K] as the table stores them, uint32. Raises ConfigError where one would come back as another."""
+    """Return ids [K] as the table stores them, uint32. Raises ConfigError where one would come back
+    as another."""
     if len(values) and not 0 <= int(values.min()) <= int(values.max()) < 2**32:
-        raise ConfigError(f"{name}: {int(values.min())} to {int(values.max())}", "are not all within 0 to 4,294,967,295, which "
-                          "the token table stores", "use a tokenizer or codec with ids in that range")
+        raise ConfigError(
+            f"{name}: {int(values.min())} to {int(values.max())}",
+            "are not all within 0 to 4,294,967,295, which the token table stores",
+            "use a tokenizer or codec with ids in that range",
+        )
     return values.astype(np.uint32)
 
 
@@ -141,7 +167,9 @@ def _merge(folder: Path, starts: list[int], rows: int) -> None:
         shards.append(shard)
     names = sorted(k.removesuffix(".values") for k in shards[0] if k.endswith(".values"))
     for name in names:
-        np.save(folder / f"{name}.values.npy", np.concatenate([s[f"{name}.values"] for s in shards]))
+        np.save(
+            folder / f"{name}.values.npy", np.concatenate([s[f"{name}.values"] for s in shards])
+        )
         lengths = np.concatenate([s[f"{name}.lengths"] for s in shards])
         np.save(folder / f"{name}.offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
     (folder / "table.json").write_text(json.dumps({"rows": rows, "columns": names}, indent=2))
@@ -172,13 +200,20 @@ def records(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
     return [{"record": _utf8(json.dumps(dataclasses.asdict(scene)))} for scene in scenes]
 
 
-PARTS: dict[str, Callable[[list[Scene], dict[str, Any]], list[Row]]] = {"sights": sights, "words": words, "records": records}
+PARTS: dict[str, Callable[[list[Scene], dict[str, Any]], list[Row]]] = {
+    "sights": sights,
+    "words": words,
+    "records": records,
+}
 """parts of a table that are made apart"""
 
 
 def _edit_words(scene: Scene) -> Row:
     edit, rng = edit_of(scene), generator("train", scene.seed)
-    return {f"edit_{language}": _utf8(instruction(scene, edit, language, rng) if edit else "") for language in LANGUAGES}
+    return {
+        f"edit_{language}": _utf8(instruction(scene, edit, language, rng) if edit else "")
+        for language in LANGUAGES
+    }
 
 
 def _utf8(sentence: str) -> np.ndarray:
@@ -188,8 +223,11 @@ def _utf8(sentence: str) -> np.ndarray:
 def edit_of(scene: Scene) -> Edit | None:
     """The edit that a scene's row holds, if any."""
     rng = np.random.default_rng([7, scene.seed])
-    return sample_edit(rng, scene, allow_motion=scene.seed % FILMED == 0 and rng.random() < 0.5) \
-        if rng.random() < EDITED else None
+    return (
+        sample_edit(rng, scene, allow_motion=scene.seed % FILMED == 0 and rng.random() < 0.5)
+        if rng.random() < EDITED
+        else None
+    )
 
 
 def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
@@ -204,53 +242,82 @@ def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
         voice = audio.sample_voice(rng)
         spoken = _to_speak(scene, said[0], language)
         row[f"spoken_{language}"] = _utf8(spoken)
-        row[f"audio_{language}"] = _heard(codecs, spoken, language, voice) if scene.seed % SPOKEN == 0 else NONE
-        row[f"voice_{language}"], row[f"beat_{language}"] = _spoken(codecs, spoken, language) \
-            if scene.seed % SPOKEN == 0 else (NONE, NONE)
-        row[f"say_{language}"] = _heard(codecs, asked, language, voice) if scene.seed % ASKED == 0 else NONE
-        row[f"reply_{language}"], row[f"tap_{language}"] = _spoken(codecs, told, language) \
-            if scene.seed % ASKED == 0 else (NONE, NONE)
+        row[f"audio_{language}"] = (
+            _heard(codecs, spoken, language, voice) if scene.seed % SPOKEN == 0 else NONE
+        )
+        row[f"voice_{language}"], row[f"beat_{language}"] = (
+            _spoken(codecs, spoken, language) if scene.seed % SPOKEN == 0 else (NONE, NONE)
+        )
+        row[f"say_{language}"] = (
+            _heard(codecs, asked, language, voice) if scene.seed % ASKED == 0 else NONE
+        )
+        row[f"reply_{language}"], row[f"tap_{language}"] = (
+            _spoken(codecs, told, language) if scene.seed % ASKED == 0 else (NONE, NONE)
+        )
     row["count"] = np.array([len(scene.things)])
     row["still"] = np.ones(int(all(t.motion == "still" for t in scene.things)), np.int64)
     return row
 
 
 def _to_speak(scene: Scene, sentence: str, language: Language) -> str:
-    """Return what is spoken of a scene: in half of the rows that are spoken, what people say, if a voice can say it word by
-    word and it is not much longer than a caption."""
+    """Return what is spoken of a scene: in half of the rows that are spoken, what people say, if a
+    voice can say it word by word and it is not much longer than a caption."""
     if scene.seed % (2 * SPOKEN):
         return sentence
     wording = say(scene, language, np.random.default_rng([11, scene.seed]))
-    clear = re.fullmatch(r"[a-z가-힣 ?]+", wording) is not None and (language == "en") == wording.isascii()
+    clear = (
+        re.fullmatch(r"[a-z가-힣 ?]+", wording) is not None
+        and (language == "en") == wording.isascii()
+    )
     return wording if clear and len(wording) <= 1.5 * len(sentence) else sentence
 
 
-def _heard(codecs: dict[str, Any], sentence: str, language: Language, voice: audio.Voice) -> np.ndarray:
+def _heard(
+    codecs: dict[str, Any], sentence: str, language: Language, voice: audio.Voice
+) -> np.ndarray:
     """Codes of a sentence in any voice."""
     codes: np.ndarray = codecs["audio"].encode(audio.speak(sentence, language, voice))
     return codes
 
 
-def _spoken(codecs: dict[str, Any], sentence: str, language: Language) -> tuple[np.ndarray, np.ndarray]:
+def _spoken(
+    codecs: dict[str, Any], sentence: str, language: Language
+) -> tuple[np.ndarray, np.ndarray]:
     """Codes of a sentence in the model's own voice, and how many each word has."""
     samples, beats = audio.speak_aligned(sentence, language, audio.OWN)
     return codecs["audio"].encode(samples), np.array(beats, dtype=np.int64)
 
 
-def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, Any], filmed: list[bool],
-           still: list[bool]) -> None:
-    """Image and shape of scenes where `still`, video where `filmed`; a scene that is None leaves the entries empty."""
+def _media(
+    rows: list[Row],
+    scenes: list[Any],
+    prefix: str,
+    codecs: dict[str, Any],
+    filmed: list[bool],
+    still: list[bool],
+) -> None:
+    """Image and shape of scenes where `still`, video where `filmed`; a scene that is None leaves
+    the entries empty."""
     film = functools.partial(video.render, every=STRIDE)  # the codec looks at no other frames
-    renderers: dict[str, Any] = {"video": lambda s: film(s).frames, "shape": shape.voxels,
-                                 "image": lambda s: image.render(s).image}
+    renderers: dict[str, Any] = {
+        "video": lambda s: film(s).frames,
+        "shape": shape.voxels,
+        "image": lambda s: image.render(s).image,
+    }
     first = codecs["image"].spec.item_codes
     # a video's first frame is the picture, its first codes are the picture's
-    wanted = {"video": filmed, "shape": still, "image": [s and not f for s, f in zip(still, filmed)]}
+    wanted = {
+        "video": filmed,
+        "shape": still,
+        "image": [s and not f for s, f in zip(still, filmed)],
+    }
     for medium, want in wanted.items():
         chosen = [k for k, w in enumerate(want) if w and scenes[k] is not None]
         for at in range(0, len(chosen), 16):
             part = chosen[at : at + 16]
-            for k, codes in zip(part, codecs[medium].encode_batch([renderers[medium](scenes[k]) for k in part])):
+            for k, codes in zip(
+                part, codecs[medium].encode_batch([renderers[medium](scenes[k]) for k in part])
+            ):
                 rows[k][f"{prefix}{medium}"] = codes
         for row in rows:
             row.setdefault(f"{prefix}{medium}", NONE)
@@ -260,17 +327,23 @@ def _media(rows: list[Row], scenes: list[Any], prefix: str, codecs: dict[str, An
 
 
 class Table:
-    """Reads a table by memory map. Raises ConfigError where the folder holds none, or a damaged one."""
+    """Reads a table by memory map. Raises ConfigError where the folder holds none, or a damaged
+    one."""
 
     def __init__(self, folder: Path) -> None:
         try:
             self.about = json.loads((folder / "table.json").read_text())
             self.rows: int = self.about["rows"]
-            self.values = {n: np.load(folder / f"{n}.values.npy", mmap_mode="r") for n in self.about["columns"]}
+            self.values = {
+                n: np.load(folder / f"{n}.values.npy", mmap_mode="r") for n in self.about["columns"]
+            }
             self.offsets = {n: np.load(folder / f"{n}.offsets.npy") for n in self.about["columns"]}
         except (OSError, EOFError, ValueError, TypeError, KeyError):
-            raise ConfigError(str(folder), "holds no whole token table", "give one that `onnuri train` wrote, or delete it and "
-                              "train again") from None
+            raise ConfigError(
+                str(folder),
+                "holds no whole token table",
+                "give one that `onnuri train` wrote, or delete it and train again",
+            ) from None
 
     def get(self, row: int, column: str) -> np.ndarray:
         """Codes int64 [K]; empty where there is none."""

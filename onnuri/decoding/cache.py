@@ -1,6 +1,8 @@
-"""Keys and values: rows that are in use, and prefixes that are kept for whoever goes on from them. Knows no requests.
+"""Keys and values: rows that are in use, and prefixes that are kept for whoever goes on from them.
+Knows no requests.
 
-A row's memory is touched only as far as it is filled, so a cache costs what its rows are long, and at most `bytes`.
+A row's memory is touched only as far as it is filled, so a cache costs what its rows are long, and
+at most `bytes`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ PAGE = 16
 
 
 class Cache:
-    """`rows` of keys and values, the ones in use first: [2, rows, heads, positions, size] a layer."""
+    """`rows` of keys and values, the ones in use first: [2, rows, heads, positions, size] a
+    layer."""
 
     def __init__(self, layers: int, rows: int, heads: int, positions: int, size: int) -> None:
         self.layers = [_untouched(2, rows, heads, positions, size) for _ in range(layers)]
@@ -30,12 +33,16 @@ class Cache:
 
     @classmethod
     def of(cls, model: nn.Module, rows: int) -> Cache:
-        """For a stock model. Of latent attention (MLA) it holds latents, shared by all heads, and the part with positions."""
+        """For a stock model. Of latent attention (MLA) it holds latents, shared by all heads, and
+        the part with positions."""
         c: Any = model.config
         if rank := getattr(c, "kv_lora_rank", 0):
             heads, size = 1, max(rank, c.qk_rope_head_dim)
         else:
-            heads, size = c.num_key_value_heads, getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+            heads, size = (
+                c.num_key_value_heads,
+                getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads,
+            )
         return cls(c.num_hidden_layers, rows, heads, c.max_position_embeddings, size)
 
     def move(self, row: int, to: int, length: int) -> None:
@@ -44,9 +51,11 @@ class Cache:
 
 
 def _untouched(*shape: int) -> Tensor:
-    """float32 zeros that take no memory before they are written: not when they are read, as shared memory would, and page
-    by page, for huge pages would take all of it."""
-    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    """float32 zeros that take no memory before they are written: not when they are read, as shared
+    memory would, and page by page, for huge pages would take all of it."""
+    private = (
+        {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    )
     memory = mmap.mmap(-1, 4 * math.prod(shape), **private)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
@@ -56,16 +65,22 @@ def _untouched(*shape: int) -> Tensor:
 class Prefixes:
     """Pages of what ended rows held, the least lately used forgotten first.
 
-    A page's key is a hash of all ids up to its end, so that whoever begins alike shares it (vLLM's automatic prefix
-    caching). Pages have their places in one piece of memory: of as many bytes, allocated one by one, the allocator would
-    lose a half to gaps. A page is never forgotten before those behind it.
+    A page's key is a hash of all ids up to its end, so that whoever begins alike shares it (vLLM's
+    automatic prefix caching). Pages have their places in one piece of memory: of as many bytes,
+    allocated one by one, the allocator would lose a half to gaps. A page is never forgotten before
+    those behind it.
     """
 
     def __init__(self, room: int, cache: Cache) -> None:
         _, _, heads, _, size = cache.layers[0].shape
         each = len(cache.layers) * 2 * heads * PAGE * size * 4
-        self.layers = [_untouched(room // each, 2, heads, PAGE, size) for _ in cache.layers] if room >= each else []
-        """[pages, 2, heads, PAGE, size] a layer; all of it taken at once, since it will be: memory shows from the start"""
+        self.layers = (
+            [_untouched(room // each, 2, heads, PAGE, size) for _ in cache.layers]
+            if room >= each
+            else []
+        )
+        """[pages, 2, heads, PAGE, size] a layer; all of it taken at once, since it will be: memory
+        shows from the start"""
         for layer in self.layers:
             layer.zero_()
         self.free = list(range(room // each))[::-1]
@@ -92,12 +107,15 @@ class Prefixes:
         self._touch(keys)
 
     def reuse(self, ids: list[int], cache: Cache, row: int) -> int:
-        """Fill a row with the longest kept prefix of `ids`, all but the last at most; its length, 0 for none."""
+        """Fill a row with the longest kept prefix of `ids`, all but the last at most; its length, 0
+        for none."""
         keys = list(_keys(ids[:-1]))
         keys = keys[: self._known(keys)]
         if places := [self.kept[key] for key in keys]:
             for pages, layer in zip(self.layers, cache.layers, strict=True):
-                layer[:, row, :, : PAGE * len(keys)] = pages[places].permute(1, 2, 0, 3, 4).flatten(2, 3)
+                layer[:, row, :, : PAGE * len(keys)] = (
+                    pages[places].permute(1, 2, 0, 3, 4).flatten(2, 3)
+                )
         self._touch(keys)
         self.reused += PAGE * len(keys)
         return PAGE * len(keys)

@@ -1,5 +1,6 @@
-"""Which id stands next, of many requests at once: what a plan allows, guidance, constraints, the draw. Knows no cache and no
-model: whoever calls it has the logits. Our engine and vLLM's worker (`server/vllm_processor.py`) both do.
+"""Which id stands next, of many requests at once: what a plan allows, guidance, constraints, the
+draw. Knows no cache and no model: whoever calls it has the logits. Our engine and vLLM's worker
+(`server/vllm_processor.py`) both do.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Drawing:
 
 D = TypeVar("D", bound=Drawing)
 Scoring = Callable[[list[D], bool, int, int, int | None], Tensor]
-"""of (members, whether without the input, lo, hi, extra) the logits of ids [lo, hi), and one more for an id beyond them"""
+"""of (members, whether without the input, lo, hi, extra) the logits of ids [lo, hi), and one more
+for an id beyond them"""
 
 
 def choose(drawings: Iterable[D], score: Scoring[D]) -> dict[D, int]:
@@ -53,7 +55,9 @@ def _chosen(members: list[D], score: Scoring[D]) -> list[int]:
     elif _led(members[0]):
         logits = _agreeing(logits, [_follows_last(m) for m in members])
     logits = _constrained(logits, members)
-    found = draw(logits, sampling.temperature, sampling.top_p, [m.generator for m in members]).tolist()
+    found = draw(
+        logits, sampling.temperature, sampling.top_p, [m.generator for m in members]
+    ).tolist()
     found = _settled(logits, found, members, lo, hi)
     return [lo + k if k < hi - lo else plan.end for k in found]
 
@@ -61,7 +65,14 @@ def _chosen(members: list[D], score: Scoring[D]) -> list[int]:
 def _alike(drawing: Drawing) -> Any:
     """Requests of one key are scored and drawn in one go, wherever in their answers they are."""
     plan, step = drawing.course.plan, drawing.course.step
-    return plan.at(step), plan.end, drawing.request.sampling, drawing.request.paired, _leads(drawing), _led(drawing)
+    return (
+        plan.at(step),
+        plan.end,
+        drawing.request.sampling,
+        drawing.request.paired,
+        _leads(drawing),
+        _led(drawing),
+    )
 
 
 def _constrained(logits: Tensor, members: list[D]) -> Tensor:
@@ -69,18 +80,28 @@ def _constrained(logits: Tensor, members: list[D]) -> Tensor:
     constraints = [m.request.constraint for m in members]
     if not any(constraints):
         return logits
-    return masked(logits, [c.allowed() if c else None for c in constraints], [c.closing() if c else None for c in constraints])
+    return masked(
+        logits,
+        [c.allowed() if c else None for c in constraints],
+        [c.closing() if c else None for c in constraints],
+    )
 
 
 def _settled(logits: Tensor, found: list[int], members: list[D], lo: int, hi: int) -> list[int]:
-    """What stands of what was drawn from logits [B, V], by each request's constraint; whoever asked is told how likely it was."""
+    """What stands of what was drawn from logits [B, V], by each request's constraint; whoever asked
+    is told how likely it was."""
     settled = []
     for row, (drawing, drawn) in enumerate(zip(members, found, strict=True)):
         request = drawing.request
         settled.append(request.constraint.take(drawn) if request.constraint else drawn)
         if request.on_score:
             logprob, others = likelihood(logits[row], settled[-1], request.likeliest)
-            request.on_score(Score(logprob, tuple((lo + k if k < hi - lo else request.plan.end, p) for k, p in others)))
+            request.on_score(
+                Score(
+                    logprob,
+                    tuple((lo + k if k < hi - lo else request.plan.end, p) for k, p in others),
+                )
+            )
     return settled
 
 

@@ -1,7 +1,8 @@
-"""The forward pass compiled for this machine: builds `kernel.c` with its C compiler once, and calls it. Knows no requests.
+"""The forward pass compiled for this machine: builds `kernel.c` with its C compiler once, and calls
+it. Knows no requests.
 
-Where there is no compiler, or what it builds does not agree with PyTorch, `fastest` gives PyTorch's pass, which is the same
-and slower.
+Where there is no compiler, or what it builds does not agree with PyTorch, `fastest` gives PyTorch's
+pass, which is the same and slower.
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ from onnuri.decoding.stock import StockForward
 SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = ("-O3", "-fPIC", "-shared")
 WAYS = (("-march=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",))
-"""what else compilers are told, until one takes it: some have no OpenMP, some their own name for this processor"""
+"""what else compilers are told, until one takes it: some have no OpenMP, some their own name for
+this processor"""
 BUILD_SECONDS = 120.0
 SIZES = (1, 2, 4, 8, 16)
 """vectors that a head may be long; 16 vectors of 8 lanes are heads of 128 on AVX2"""
 LANES = "ONNURI_KERNEL_LANES"
-"""environment variable: floats in a vector, 8 or 16, instead of what the compiler finds for this processor"""
+"""environment variable: floats in a vector, 8 or 16, instead of what the compiler finds for this
+processor"""
 
 
 def fastest(model: nn.Module, cache: Cache, compiled: bool = True) -> Forward | StockForward:
-    """The forward pass for a model and a cache: ours for the class it knows, compiled, if that is wanted and can be."""
+    """The forward pass for a model and a cache: ours for the class it knows, compiled, if that is
+    wanted and can be."""
     if not knows(model):
         return StockForward(model)
     if not compiled:
@@ -53,28 +57,55 @@ def _agree(made: Compiled, cache: Cache) -> bool:
     """Whether a step is what PyTorch says it is; the cache's first ids are overwritten."""
     rows = min(2, cache.rows)
     for at in range(3):
-        ids, lengths = (torch.arange(rows) + rows * at) % len(made.embedding), torch.full((rows,), at)
-        one, other = made.one(ids, lengths, cache, at, True), Forward.one(made, ids, lengths, cache, at, True)
+        ids, lengths = (
+            (torch.arange(rows) + rows * at) % len(made.embedding),
+            torch.full((rows,), at),
+        )
+        one, other = (
+            made.one(ids, lengths, cache, at, True),
+            Forward.one(made, ids, lengths, cache, at, True),
+        )
         if not torch.allclose(one, other, atol=1e-3, rtol=1e-3):
             return False
-    return torch.allclose(made.logits(one, 0, len(made.embedding)), one @ (made.embedding * made.final).T, atol=1e-2, rtol=1e-3)
+    return torch.allclose(
+        made.logits(one, 0, len(made.embedding)),
+        one @ (made.embedding * made.final).T,
+        atol=1e-2,
+        rtol=1e-3,
+    )
 
 
 @functools.cache
 def build(weight: str) -> ctypes.CDLL | None:
-    """The kernel for weights of a type, compiled unless it is there from before; None where that cannot be."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    """The kernel for weights of a type, compiled unless it is there from before; None where that
+    cannot be."""
+    compiler = (
+        os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    )
     if compiler is None:
         return None
     lanes = os.environ.get(LANES)
     chosen = (*FLAGS, f"-DLANES={int(lanes)}") if lanes in ("8", "16") else FLAGS
-    about = [SOURCE.read_text(encoding="utf-8"), chosen, WAYS, weight, compiler, torch.__version__, platform.machine(), _features()]
+    about = [
+        SOURCE.read_text(encoding="utf-8"),
+        chosen,
+        WAYS,
+        weight,
+        compiler,
+        torch.__version__,
+        platform.machine(),
+        _features(),
+    ]
     try:
         path = _folder() / f"kernel-{hashlib.sha256(repr(about).encode()).hexdigest()[:24]}.so"
         if not path.exists():
             _compile(compiler, chosen, weight, path)
         library = ctypes.CDLL(str(path))
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: the user has no home
+    except (
+        OSError,
+        RuntimeError,
+        subprocess.SubprocessError,
+    ):  # RuntimeError: the user has no home
         return None
     library.lanes.restype = library.scratch_floats.restype = ctypes.c_int64
     integer, pointer = ctypes.c_int64, ctypes.c_void_p
@@ -84,13 +115,17 @@ def build(weight: str) -> ctypes.CDLL | None:
 
 
 def _compile(compiler: str, flags: tuple[str, ...], weight: str, path: Path) -> None:
-    """With threads by OpenMP, whose library PyTorch has loaded, if the compiler has it. Raises CalledProcessError."""
+    """With threads by OpenMP, whose library PyTorch has loaded, if the compiler has it. Raises
+    CalledProcessError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "kernel.so"
         for way in WAYS:
-            done = subprocess.run([compiler, *flags, *way, f"-DWEIGHT={weight}", str(SOURCE), "-o", str(made), "-lm"],
-                                  capture_output=True, timeout=BUILD_SECONDS)
+            done = subprocess.run(
+                [compiler, *flags, *way, f"-DWEIGHT={weight}", str(SOURCE), "-o", str(made), "-lm"],
+                capture_output=True,
+                timeout=BUILD_SECONDS,
+            )
             if done.returncode == 0:
                 made.rename(path)
                 return
@@ -114,22 +149,44 @@ def _features() -> str:
 class _Layer(ctypes.Structure):
     """As in kernel.c."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("qkv", "out", "gate_up", "down", "before", "behind", "cache")]
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in ("qkv", "out", "gate_up", "down", "before", "behind", "cache")
+    ]
 
 
 class _Model(ctypes.Structure):
     """As in kernel.c."""
 
-    _fields_ = [*((name, ctypes.c_int64) for name in ("layers", "width", "heads", "size", "hidden", "positions", "rows",
-                                                      "threads")),
-                ("epsilon", ctypes.c_float),
-                *((name, ctypes.c_void_p) for name in ("embedding", "final", "turns", "head", "layer", "scratch"))]
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "layers",
+                "width",
+                "heads",
+                "size",
+                "hidden",
+                "positions",
+                "rows",
+                "threads",
+            )
+        ),
+        ("epsilon", ctypes.c_float),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("embedding", "final", "turns", "head", "layer", "scratch")
+        ),
+    ]
 
 
 class Compiled(Forward):
-    """Prompts are read by PyTorch, which is good at many ids; what follows one by one, and the head, by the kernel."""
+    """Prompts are read by PyTorch, which is good at many ids; what follows one by one, and the
+    head, by the kernel."""
 
-    def __init__(self, model: nn.Module, cache: Cache, library: ctypes.CDLL, weight: torch.dtype) -> None:
+    def __init__(
+        self, model: nn.Module, cache: Cache, library: ctypes.CDLL, weight: torch.dtype
+    ) -> None:
         super().__init__(model)
         self.library, self.cache, self.weight = library, cache, weight
         core: Any = model.model
@@ -144,16 +201,28 @@ class Compiled(Forward):
         layers = (_Layer * self.layers)()
         for k, (layer, store) in enumerate(zip(core.layers, cache.layers, strict=True)):
             attention, mlp = layer.self_attn, layer.mlp
-            for name, matrix in (("qkv", queries_keys_values(attention, self.heads, self.size)), ("out", attention.o_proj.weight),
-                                 ("gate_up", _pairs(mlp.gate_proj.weight, mlp.up_proj.weight, panel // 2)),
-                                 ("down", mlp.down_proj.weight)):
+            for name, matrix in (
+                ("qkv", queries_keys_values(attention, self.heads, self.size)),
+                ("out", attention.o_proj.weight),
+                ("gate_up", _pairs(mlp.gate_proj.weight, mlp.up_proj.weight, panel // 2)),
+                ("down", mlp.down_proj.weight),
+            ):
                 setattr(layers[k], name, keep(_panels(matrix.detach(), panel).to(weight)))
             layers[k].before = keep(layer.input_layernorm.weight)
             layers[k].behind = keep(layer.post_attention_layernorm.weight)
             layers[k].cache = store.data_ptr()
         self._layers = layers
-        self._model = _Model(self.layers, self.width, self.heads, self.size, len(core.layers[0].mlp.gate_proj.weight),
-                             self.positions, cache.rows, torch.get_num_threads(), float(self.epsilon))
+        self._model = _Model(
+            self.layers,
+            self.width,
+            self.heads,
+            self.size,
+            len(core.layers[0].mlp.gate_proj.weight),
+            self.positions,
+            cache.rows,
+            torch.get_num_threads(),
+            float(self.epsilon),
+        )
         self._model.embedding, self._model.final = keep(self.embedding), keep(self.final)
         self._model.turns = keep(torch.view_as_real(self.turns[:, 0, 0]).flatten(1))
         self._model.head = keep(_panels(self.embedding, panel).to(weight))
@@ -163,7 +232,11 @@ class Compiled(Forward):
 
     def one(self, ids: Tensor, lengths: Tensor, cache: Cache, longest: int, even: bool) -> Tensor:
         """As in `Forward`; of its own cache only."""
-        assert cache is self.cache and longest < self.positions and len(ids) == len(lengths) <= cache.rows
+        assert (
+            cache is self.cache
+            and longest < self.positions
+            and len(ids) == len(lengths) <= cache.rows
+        )
         made = torch.empty(len(ids), self.width)
         self.library.step(self._at, ids.data_ptr(), lengths.data_ptr(), len(ids), made.data_ptr())
         return made
@@ -171,7 +244,9 @@ class Compiled(Forward):
     def logits(self, hidden: Tensor, lo: int, hi: int, extra: int | None = None) -> Tensor:
         hidden = (hidden * self.final).contiguous()
         made = torch.empty(len(hidden), hi - lo + (extra is not None))
-        self.library.logits(self._at, hidden.data_ptr(), len(hidden), lo, hi, made.data_ptr(), made.shape[1])
+        self.library.logits(
+            self._at, hidden.data_ptr(), len(hidden), lo, hi, made.data_ptr(), made.shape[1]
+        )
         if extra is not None:
             made[:, -1] = hidden @ self.embedding[extra]
         return made

@@ -1,9 +1,11 @@
-"""Continuous batching: requests of any length come and go between steps; ids in, ids out. Knows no media.
+"""Continuous batching: requests of any length come and go between steps; ids in, ids out. Knows no
+media.
 
-Each `step` reads some of a new prompt (`CHUNK` ids at most, so that nobody waits long for somebody else's), draws one id
-for every row that has been read, and feeds all of them in one pass. Guidance gives a request two rows. At every position
-only the allowed ids are scored: a slice of the tied embedding. Whoever wants answers steps the engine: `run` until its
-own tickets are done, or a thread of its own in a server; a lock lets both happen at once.
+Each `step` reads some of a new prompt (`CHUNK` ids at most, so that nobody waits long for somebody
+else's), draws one id for every row that has been read, and feeds all of them in one pass. Guidance
+gives a request two rows. At every position only the allowed ids are scored: a slice of the tied
+embedding. Whoever wants answers steps the engine: `run` until its own tickets are done, or a thread
+of its own in a server; a lock lets both happen at once.
 """
 
 from __future__ import annotations
@@ -67,7 +69,10 @@ class Engine:
         self.settings = settings or EngineConfig()
         self.cache = Cache.of(model, self.settings.rows)
         self.forward = f = fastest(model, self.cache, self.settings.compiled)
-        self.prefixes, self.queue = Prefixes(self.settings.prefix_bytes, self.cache), Waiting(self.settings.waiting)
+        self.prefixes, self.queue = (
+            Prefixes(self.settings.prefix_bytes, self.cache),
+            Waiting(self.settings.waiting),
+        )
         self.active: list[_Active] = []
         """those that draw an id a step; their rows come first in the cache"""
         self.reading: _Active | None = None
@@ -101,12 +106,30 @@ class Engine:
             while not ticket.done:
                 self.step()
 
-    def generate(self, prompts: list[list[int]], plan: Plan, sampling: SamplingConfig, seeds: list[int],
-                 without: list[list[int]] | None = None, scripts: list[list[list[int]]] | None = None) -> list[list[int]]:
+    def generate(
+        self,
+        prompts: list[list[int]],
+        plan: Plan,
+        sampling: SamplingConfig,
+        seeds: list[int],
+        without: list[list[int]] | None = None,
+        scripts: list[list[list[int]]] | None = None,
+    ) -> list[list[int]]:
         """Ids that follow each prompt, all under one plan."""
-        tickets = [self.submit(Request(prompt=prompt, plan=plan, sampling=sampling, seed=seeds[k],
-                                       without=without[k] if without else None, script=scripts[k] if scripts else []),
-                               bounded=False) for k, prompt in enumerate(prompts)]
+        tickets = [
+            self.submit(
+                Request(
+                    prompt=prompt,
+                    plan=plan,
+                    sampling=sampling,
+                    seed=seeds[k],
+                    without=without[k] if without else None,
+                    script=scripts[k] if scripts else [],
+                ),
+                bounded=False,
+            )
+            for k, prompt in enumerate(prompts)
+        ]
         self.run(tickets)
         return [ticket.ids for ticket in tickets]
 
@@ -196,7 +219,9 @@ class Engine:
             self._end(active, keep=True)
             active.ticket.close(active.course.finish)  # type: ignore[arg-type]
 
-    def _score(self, members: list[_Active], bare: bool, lo: int, hi: int, extra: int | None) -> Tensor:
+    def _score(
+        self, members: list[_Active], bare: bool, lo: int, hi: int, extra: int | None
+    ) -> Tensor:
         """Logits [N, hi - lo] of each member's row, and one more for an id beyond them."""
         return self.forward.logits(self.hidden[[a.rows[bare].at for a in members]], lo, hi, extra)
 
@@ -209,15 +234,22 @@ class Engine:
         rows = self.rows[:count]
         lengths = [row.length for row in rows]
         longest = max(lengths)
-        self.hidden = self.forward.one(torch.tensor([row.ids[-1] for row in rows]), torch.tensor(lengths), self.cache,
-                                       longest, min(lengths) == longest)
+        self.hidden = self.forward.one(
+            torch.tensor([row.ids[-1] for row in rows]),
+            torch.tensor(lengths),
+            self.cache,
+            longest,
+            min(lengths) == longest,
+        )
         for row in rows:
             row.length += 1
 
     def _end(self, active: _Active, keep: bool) -> None:
         self.active.remove(active)
         if keep:
-            self.prefixes.keep(active.rows[0].ids[: active.rows[0].length], self.cache, active.rows[0].at)
+            self.prefixes.keep(
+                active.rows[0].ids[: active.rows[0].length], self.cache, active.rows[0].at
+            )
         self._release(active)
 
     def _release(self, gone: _Active) -> None:

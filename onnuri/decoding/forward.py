@@ -1,8 +1,10 @@
-"""The forward pass of a Llama-class model on a CPU, laid out for decoding: few calls, no copies. Knows no requests.
+"""The forward pass of a Llama-class model on a CPU, laid out for decoding: few calls, no copies.
+Knows no requests.
 
-Beside a stock model's: projections are fused, norms' weights are folded into them, and the two halves that rotary
-embedding turns stand side by side, so that it is one complex product. Weights lie as [inputs, outputs], which MKL multiplies
-with a few rows a third faster than [outputs, inputs]. A test holds it against transformers'.
+Beside a stock model's: projections are fused, norms' weights are folded into them, and the two
+halves that rotary embedding turns stand side by side, so that it is one complex product. Weights
+lie as [inputs, outputs], which MKL multiplies with a few rows a third faster than [outputs,
+inputs]. A test holds it against transformers'.
 """
 
 from __future__ import annotations
@@ -18,10 +20,15 @@ from onnuri.decoding.cache import Cache
 
 
 def knows(model: nn.Module) -> bool:
-    """Whether `Forward` is this model's pass: a Llama, keys and values of as many heads as queries, tied embeddings."""
+    """Whether `Forward` is this model's pass: a Llama, keys and values of as many heads as queries,
+    tied embeddings."""
     c: Any = model.config
-    return bool(c.model_type == "llama" and c.num_key_value_heads == c.num_attention_heads and c.tie_word_embeddings
-                and c.head_dim * c.num_attention_heads == c.hidden_size)
+    return bool(
+        c.model_type == "llama"
+        and c.num_key_value_heads == c.num_attention_heads
+        and c.tie_word_embeddings
+        and c.head_dim * c.num_attention_heads == c.hidden_size
+    )
 
 
 class Forward:
@@ -38,8 +45,10 @@ class Forward:
         self.epsilon = torch.tensor(settings.rms_norm_eps)
         self.weights = [_laid_out(layer, self.heads, self.size) for layer in core.layers]
         theta = settings.rope_parameters["rope_theta"]
-        angles = torch.outer(torch.arange(self.positions, dtype=torch.float32),
-                             1.0 / theta ** (torch.arange(0, self.size, 2).float() / self.size))
+        angles = torch.outer(
+            torch.arange(self.positions, dtype=torch.float32),
+            1.0 / theta ** (torch.arange(0, self.size, 2).float() / self.size),
+        )
         turned = torch.polar(torch.ones_like(angles), angles)[:, None]
         self.turns = torch.stack([turned, turned, torch.ones_like(turned)], 1)
         """complex64 [positions, 3, 1, size / 2]: query and key are turned, the value is not"""
@@ -51,24 +60,34 @@ class Forward:
 
     @torch.inference_mode()
     def one(self, ids: Tensor, lengths: Tensor, cache: Cache, longest: int, even: bool) -> Tensor:
-        """Last hidden states [N, C], normed, of one id [N] a row, for the cache's first N rows, which hold `lengths` [N].
+        """Last hidden states [N, C], normed, of one id [N] a row, for the cache's first N rows,
+        which hold `lengths` [N].
 
         `longest`: the greatest length; `even`: whether all are of that length.
         """
         count, rows = len(ids), torch.arange(len(ids))
         x, turns = self.embedding[ids], self.turns[lengths]
-        mask = None if even else torch.where(torch.arange(longest + 1) <= lengths[:, None], 0.0, -torch.inf)[:, None, None]
+        mask = (
+            None
+            if even
+            else torch.where(torch.arange(longest + 1) <= lengths[:, None], 0.0, -torch.inf)[
+                :, None, None
+            ]
+        )
         for w, store in zip(self.weights, cache.layers, strict=True):
             turned = self._project(x, w, turns)
             store[:, rows, :, lengths] = turned[:, 1:]
             keys, values = store[:, :count, :, : longest + 1]
-            seen = F.scaled_dot_product_attention(turned[:, 0, :, None], keys, values, attn_mask=mask)
+            seen = F.scaled_dot_product_attention(
+                turned[:, 0, :, None], keys, values, attn_mask=mask
+            )
             x = self._rest(x, seen.reshape(count, self.width), w)
         return self._norm(x)
 
     @torch.inference_mode()
     def chunk(self, ids: Tensor, row: int, at: int, cache: Cache) -> Tensor:
-        """Last hidden states [T, C], normed, of ids [T] that go on in one row of the cache, which holds `at`."""
+        """Last hidden states [T, C], normed, of ids [T] that go on in one row of the cache, which
+        holds `at`."""
         count, end = len(ids), at + len(ids)
         x, turns = self.embedding[ids], self.turns[at:end]
         mask = torch.ones(count, end, dtype=torch.bool).tril(at) if at else None
@@ -77,7 +96,9 @@ class Forward:
             store[:, row, :, at:end] = turned[:, 1:].permute(1, 2, 0, 3)
             keys, values = store[:, row : row + 1, :, :end]
             query = turned[:, 0].transpose(0, 1)[None]
-            seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=not at)
+            seen = F.scaled_dot_product_attention(
+                query, keys, values, attn_mask=mask, is_causal=not at
+            )
             x = self._rest(x, seen[0].transpose(0, 1).reshape(count, self.width), w)
         return self._norm(x)
 
@@ -99,7 +120,8 @@ class Forward:
         return torch.addmm(x, F.silu(gate).mul_(up), w["down"])
 
     def _norm(self, x: Tensor) -> Tensor:
-        """Root mean square norm without its weight; F.rms_norm costs three times as much on few rows."""
+        """Root mean square norm without its weight; F.rms_norm costs three times as much on few
+        rows."""
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         return x * torch.addcmul(self.epsilon, size, size, value=1 / self.width).rsqrt_()
 
@@ -108,8 +130,12 @@ def _laid_out(layer: Any, heads: int, size: int) -> dict[str, Tensor]:
     """A layer's weights, fused, norms folded in."""
     attention, mlp = layer.self_attn, layer.mlp
     before, behind = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
-    fused = {"qkv": queries_keys_values(attention, heads, size) * before, "out": attention.o_proj.weight,
-             "gate_up": torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * behind, "down": mlp.down_proj.weight}
+    fused = {
+        "qkv": queries_keys_values(attention, heads, size) * before,
+        "out": attention.o_proj.weight,
+        "gate_up": torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * behind,
+        "down": mlp.down_proj.weight,
+    }
     return {name: weight.detach().T.contiguous() for name, weight in fused.items()}
 
 
@@ -120,5 +146,6 @@ def queries_keys_values(attention: Any, heads: int, size: int) -> Tensor:
 
 
 def _side_by_side(weight: Tensor, heads: int, size: int) -> Tensor:
-    """Rows [heads · size, C] such that what rotary embedding turns together, k and k + size / 2, are neighbours."""
+    """Rows [heads · size, C] such that what rotary embedding turns together, k and k + size / 2,
+    are neighbours."""
     return weight.view(heads, 2, size // 2, -1).transpose(1, 2).reshape(heads * size, -1)

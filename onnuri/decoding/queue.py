@@ -1,7 +1,9 @@
-"""Who is served next: what waits is of some kind, and the kind that has had least comes first. Knows no tensors.
+"""Who is served next: what waits is of some kind, and the kind that has had least comes first.
+Knows no tensors.
 
-Start-time fair queueing (Goyal, Vin and Cheng 1996): every kind has a virtual time that grows by what its service
-costs; one that had nothing to ask for starts again at the present and cannot save up.
+Start-time fair queueing (Goyal, Vin and Cheng 1996): every kind has a virtual time that grows by
+what its service costs; one that had nothing to ask for starts again at the present and cannot save
+up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What is asked of the engine, what may be drawn for it, and the answer as it grows. Knows no tensors and no media."""
+"""What is asked of the engine, what may be drawn for it, and the answer as it grows. Knows no
+tensors and no media."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ class Plan:
     ranges: tuple[tuple[int, int], ...] | None = None
     """for every position the ids [lo, hi)"""
     leads: tuple[int | None, ...] = ()
-    """for every position the one that it agrees with: both take the last id of their range, or neither. One that leads
-    itself is decided in two steps, whether it is the last, then which of the others"""
+    """for every position the one that it agrees with: both take the last id of their range, or
+    neither. One that leads itself is decided in two steps, whether it is the last, then which of
+    the others"""
     first: tuple[int, int] | None = None
     """ids [lo, hi) of the first of a row of free length, if it has others than the rest"""
     free: tuple[int, int] = (0, 0)
@@ -44,17 +46,21 @@ class Plan:
 class Constraint(Protocol):
     """What may stand in one answer of free length beyond its plan, a grammar for instance.
 
-    Ids are counted from the first of the plan's range; the end comes after the last. Called on the engine's thread.
+    Ids are counted from the first of the plan's range; the end comes after the last. Called on the
+    engine's thread.
     """
 
     def allowed(self) -> bytes:
-        """A byte for every id of the range and one for the end, 0 where it may not stand now; never all 0."""
+        """A byte for every id of the range and one for the end, 0 where it may not stand now; never
+        all 0."""
 
     def closing(self) -> int | None:
-        """The id that takes the end's score, where the answer may not end now but something within it may."""
+        """The id that takes the end's score, where the answer may not end now but something within
+        it may."""
 
     def take(self, drawn: int) -> int:
-        """The id that stands: the one that was drawn, or another, if after that one there were no room to end."""
+        """The id that stands: the one that was drawn, or another, if after that one there were no
+        room to end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +83,8 @@ class Request:
     without: list[int] | None = None
     """the prompt of guidance, which lacks the input"""
     script: list[list[int]] = dataclasses.field(default_factory=list)
-    """runs of ids that are put in, the first at once, the next whenever an end is drawn; the answer is over when one is
-    drawn after the last. They are not part of the answer"""
+    """runs of ids that are put in, the first at once, the next whenever an end is drawn; the answer
+    is over when one is drawn after the last. They are not part of the answer"""
     kind: str = ""
     """whose share of the engine it takes: kinds are served in turn"""
     on_token: Callable[[int], None] | None = None
@@ -105,13 +111,20 @@ class Request:
     @property
     def prompts(self) -> list[list[int]]:
         """Of each of its rows."""
-        return [self.prompt, self.without] if self.paired and self.without is not None else [self.prompt]
+        return (
+            [self.prompt, self.without]
+            if self.paired and self.without is not None
+            else [self.prompt]
+        )
 
     def check(self, positions: int) -> None:
         """Raises ConfigError where a model of so many positions has no room for it."""
         if max(len(self.prompt), len(self.without or [])) + self.steps > positions:
-            raise ConfigError(f"a prompt of {len(self.prompt)} tokens and {self.steps} more",
-                              f"is longer than the model's {positions} positions", "give less")
+            raise ConfigError(
+                f"a prompt of {len(self.prompt)} tokens and {self.steps} more",
+                f"is longer than the model's {positions} positions",
+                "give less",
+            )
 
 
 class Ticket:
@@ -143,7 +156,8 @@ class Ticket:
         return self._done.wait(seconds)
 
     def when_done(self, call: Callable[[Ticket], None]) -> None:
-        """`call(ticket)` at its end, on the engine's thread; must be given before the request is submitted."""
+        """`call(ticket)` at its end, on the engine's thread; must be given before the request is
+        submitted."""
         self._waiting.append(call)
 
     def fail(self, error: OnnuriError) -> None:

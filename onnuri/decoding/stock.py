@@ -1,8 +1,10 @@
-"""The forward pass of any stock class on its own code, for decoding: slower than `Forward`, and as right. Knows no requests.
+"""The forward pass of any stock class on its own code, for decoding: slower than `Forward`, and as
+right. Knows no requests.
 
-The class is run as it is; what is ours is where keys and values lie. `Shelf` stands where transformers' cache would: it puts what
-a layer has computed into rows of `Cache` and gives back all that these rows hold. `rows_attention` lets every row see its own
-length, and within a window where the layer has one. Latent attention (MLA) keeps its latents, not keys and values.
+The class is run as it is; what is ours is where keys and values lie. `Shelf` stands where
+transformers' cache would: it puts what a layer has computed into rows of `Cache` and gives back all
+that these rows hold. `rows_attention` lets every row see its own length, and within a window where
+the layer has one. Latent attention (MLA) keeps its latents, not keys and values.
 """
 
 from __future__ import annotations
@@ -26,8 +28,11 @@ class Shelf:
         """`rows` [N] are gone on with; they hold `lengths` [N]."""
         self.cache, self.rows, self.lengths = cache, rows, lengths
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *rest: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        """Put [N, heads, T, size] behind what the rows hold; all that they then hold, [N, heads, longest, size]."""
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *rest: Any, **more: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Put [N, heads, T, size] behind what the rows hold; all that they then hold, [N, heads,
+        longest, size]."""
         count = keys.shape[2]
         at = self.lengths[:, None] + torch.arange(count)
         store, longest = self.cache.layers[layer], int(self.lengths.max()) + count
@@ -42,8 +47,17 @@ class Shelf:
         return int(self.lengths.max())
 
 
-def rows_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float,
-                   shelf: Shelf | None = None, sliding_window: int | None = None, **rest: Any) -> tuple[Tensor, None]:
+def rows_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    shelf: Shelf | None = None,
+    sliding_window: int | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
     """Attention of [N, heads, T, size] to what each row holds and itself: [N, T, heads, size].
 
     Without a shelf the query is the end of the keys, as in transformers' own.
@@ -55,8 +69,9 @@ def rows_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
     seen = there <= own
     if sliding_window:
         seen = seen & (there > own - sliding_window)
-    made = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling,
-                                          enable_gqa=key.shape[1] != query.shape[1])
+    made = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=seen, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
+    )
     return made.transpose(1, 2), None
 
 
@@ -73,7 +88,10 @@ class StockForward:
 
     def __init__(self, model: Any) -> None:
         self.model, settings = model, model.config
-        self.width, self.positions = int(settings.hidden_size), int(settings.max_position_embeddings)
+        self.width, self.positions = (
+            int(settings.hidden_size),
+            int(settings.max_position_embeddings),
+        )
         self.embedding = model.get_input_embeddings().weight.detach()
         self.head = head(model).detach()
 
@@ -91,11 +109,20 @@ class StockForward:
         if core.config._attn_implementation != NAME:
             core.set_attn_implementation(NAME)
         positions = shelf.lengths[:, None] + torch.arange(ids.shape[1])
-        states: Tensor = core(input_ids=ids, position_ids=positions, past_key_values=shelf, use_cache=True,
-                              shelf=shelf).last_hidden_state
+        states: Tensor = core(
+            input_ids=ids,
+            position_ids=positions,
+            past_key_values=shelf,
+            use_cache=True,
+            shelf=shelf,
+        ).last_hidden_state
         return states
 
     def logits(self, hidden: Tensor, lo: int, hi: int, extra: int | None = None) -> Tensor:
         """As in `Forward`."""
         found = hidden @ self.head[lo:hi].T
-        return found if extra is None else torch.cat([found, hidden @ self.head[extra : extra + 1].T], 1)
+        return (
+            found
+            if extra is None
+            else torch.cat([found, hidden @ self.head[extra : extra + 1].T], 1)
+        )

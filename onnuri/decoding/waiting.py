@@ -1,4 +1,5 @@
-"""Requests that wait to be decoded: many threads put them in, an engine's takes them out. Knows no tensors.
+"""Requests that wait to be decoded: many threads put them in, an engine's takes them out. Knows no
+tensors.
 
 Bounded, and fair by kind (`queue.py`). Both engines have one: ours, and vLLM's (`server/vllm.py`).
 """
@@ -25,7 +26,9 @@ class Waiting:
         """Raises BusyError where too many wait."""
         with self._door:
             if bounded and len(self) >= self.most:
-                raise BusyError(f"{len(self)} requests wait", "no more are taken", "try again in a moment")
+                raise BusyError(
+                    f"{len(self)} requests wait", "no more are taken", "try again in a moment"
+                )
             self._queue.push(ticket.request.kind, ticket)
         return ticket
 
@@ -35,7 +38,9 @@ class Waiting:
             first = self._queue.peek()
             if first is None or len(first[1].request.prompts) > rows:
                 return None
-            return self._queue.pop(len(first[1].request.prompt) / 8)  # reading an id costs less than drawing one
+            return self._queue.pop(
+                len(first[1].request.prompt) / 8
+            )  # reading an id costs less than drawing one
 
     def charge(self, ticket: Ticket) -> None:
         """One id more, in each of its rows, was drawn for its kind."""

@@ -1,1 +1,2 @@
-"""Evaluation: the any-to-any matrix, its oracles, the codecs' quality cards, reports. Nothing here is trained with the model."""
+"""Evaluation: the any-to-any matrix, its oracles, the codecs' quality cards, reports. Nothing here
+is trained with the model."""

@@ -1,8 +1,10 @@
-"""The oracle of speech: an independent recogniser of the world's words, and the grammar that reads them.
+"""The oracle of speech: an independent recogniser of the world's words, and the grammar that reads
+them.
 
-Shares no weights and no training signal with the model or its codecs: a small convolutional CTC network (Graves et al.
-2006) trained on raw synthetic speech of training scenes, with noise, filtering and blur so that decoded speech is read
-too. Weights are in `onnuri/weights/recogniser`. Train: `python -m onnuri.evaluation.audio OUT MINUTES [THREADS]` (28 1).
+Shares no weights and no training signal with the model or its codecs: a small convolutional CTC
+network (Graves et al. 2006) trained on raw synthetic speech of training scenes, with noise,
+filtering and blur so that decoded speech is read too. Weights are in `onnuri/weights/recogniser`.
+Train: `python -m onnuri.evaluation.audio OUT MINUTES [THREADS]` (28 1).
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from onnuri.world.text import caption
 LONGEST = 128_000
 """samples of a training utterance"""
 PACE = (190, 291)
-"""words a minute, first and behind the last; wider than what is spoken, so that an odd rhythm is read too"""
+"""words a minute, first and behind the last; wider than what is spoken, so that an odd rhythm is
+read too"""
 
 
 def words_of(text: str) -> list[str]:
@@ -56,15 +59,25 @@ class _Residual(nn.Module):
 
 
 class Recogniser(nn.Module):
-    """Log-mel [B, 80, T at 100 Hz] to log-probabilities of words [B, T / 4, words + 1]; 0 is the blank."""
+    """Log-mel [B, 80, T at 100 Hz] to log-probabilities of words [B, T / 4, words + 1]; 0 is the
+    blank."""
 
     def __init__(self, words: list[str]) -> None:
         super().__init__()
         self.words = words
-        self.fine = nn.Sequential(nn.Conv1d(80, 128, 5, 2, 2), nn.BatchNorm1d(128), nn.SiLU(), _Residual(128, 1),
-                                  _Residual(128, 2))
-        self.coarse = nn.Sequential(nn.Conv1d(128, 192, 5, 2, 2), nn.BatchNorm1d(192), nn.SiLU(),
-                                    *(_Residual(192, d) for d in (1, 1, 2, 2)))
+        self.fine = nn.Sequential(
+            nn.Conv1d(80, 128, 5, 2, 2),
+            nn.BatchNorm1d(128),
+            nn.SiLU(),
+            _Residual(128, 1),
+            _Residual(128, 2),
+        )
+        self.coarse = nn.Sequential(
+            nn.Conv1d(128, 192, 5, 2, 2),
+            nn.BatchNorm1d(192),
+            nn.SiLU(),
+            *(_Residual(192, d) for d in (1, 1, 2, 2)),
+        )
         self.head = nn.Conv1d(192, len(words) + 1, 1)
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -72,7 +85,9 @@ class Recogniser(nn.Module):
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        data = save({k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()})
+        data = save(
+            {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+        )
         (folder / "model.safetensors").write_bytes(data)
         about = {"words": self.words, "sha256": hashlib.sha256(data).hexdigest()}
         (folder / "config.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
@@ -80,13 +95,19 @@ class Recogniser(nn.Module):
     @classmethod
     def load(cls, folder: Path) -> Self:
         if not (folder / "config.json").exists():
-            raise WeightsError(str(folder), "has no recogniser", "fetch the repository's weights again")
+            raise WeightsError(
+                str(folder), "has no recogniser", "fetch the repository's weights again"
+            )
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         data = (folder / "model.safetensors").read_bytes()
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
-            raise WeightsError(str(folder), "is not what was written", "fetch the repository's weights again")
+            raise WeightsError(
+                str(folder), "is not what was written", "fetch the repository's weights again"
+            )
         made = cls(about["words"])
-        made.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load(data).items()})
+        made.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+        )
         return made.eval()
 
 
@@ -113,23 +134,36 @@ def observe(samples: np.ndarray) -> Description | None:
 
 
 def render_row(seed: int) -> dict[str, np.ndarray]:
-    """An utterance of a training scene, its words as UTF-8 bytes, its length. Any pace; half are aligned with frames."""
+    """An utterance of a training scene, its words as UTF-8 bytes, its length. Any pace; half are
+    aligned with frames."""
     rng, scene = generator("train", 2**41 + seed), sample_scene(2**41 + seed)
     language: Language = LANGUAGES[seed % 2]
-    said = caption(scene, language, rng) if rng.random() < 0.85 else str(rng.choice(question(scene, language, rng)))
+    said = (
+        caption(scene, language, rng)
+        if rng.random() < 0.85
+        else str(rng.choice(question(scene, language, rng)))
+    )
     voice = dataclasses.replace(sample_voice(rng), rate_wpm=int(rng.integers(*PACE)))
     aligned = rng.random() < 0.5
-    sound = (speak_aligned(said, language, voice)[0] if aligned else speak(said, language, voice))[:LONGEST]
+    sound = (speak_aligned(said, language, voice)[0] if aligned else speak(said, language, voice))[
+        :LONGEST
+    ]
     text = "\n".join(words_of(said)).encode()[:1024]
-    return {"sound": np.pad((sound * 32767).astype(np.int16), (0, LONGEST - len(sound))),
-            "length": np.array(len(sound)), "text": np.frombuffer(text.ljust(1024, b"\0"), np.uint8).copy()}
+    return {
+        "sound": np.pad((sound * 32767).astype(np.int16), (0, LONGEST - len(sound))),
+        "length": np.array(len(sound)),
+        "text": np.frombuffer(text.ljust(1024, b"\0"), np.uint8).copy(),
+    }
 
 
 class RecogniserTask:
     """CTC on augmented speech."""
 
     def __init__(self, folder: Path, size: int = 16, seed: int = 0) -> None:
-        self.sound, self.length = np.load(folder / "sound.npy", mmap_mode="r"), np.load(folder / "length.npy")
+        self.sound, self.length = (
+            np.load(folder / "sound.npy", mmap_mode="r"),
+            np.load(folder / "length.npy"),
+        )
         texts = [bytes(t).rstrip(b"\0").decode().split("\n") for t in np.load(folder / "text.npy")]
         words = sorted({w for t in texts for w in t})
         index = {w: k + 1 for k, w in enumerate(words)}
@@ -139,18 +173,30 @@ class RecogniserTask:
 
     def batch(self, step: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, step])
-        start = int(rng.integers(len(self.order) - self.size))  # neighbours in length: little padding
+        start = int(
+            rng.integers(len(self.order) - self.size)
+        )  # neighbours in length: little padding
         rows = self.order[start : start + self.size]
         longest = int(self.length[rows].max()) // 640 * 640
         sound = self.sound[np.sort(rows)][:, :longest].astype(np.float32) / 32767
-        return {"sound": torch.from_numpy(sound), "targets": [self.targets[r] for r in np.sort(rows)],
-                "lengths": torch.tensor([self.length[r] // 640 for r in np.sort(rows)]).clamp(max=longest // 640)}
+        return {
+            "sound": torch.from_numpy(sound),
+            "targets": [self.targets[r] for r in np.sort(rows)],
+            "lengths": torch.tensor([self.length[r] // 640 for r in np.sort(rows)]).clamp(
+                max=longest // 640
+            ),
+        }
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         log = self.module(augment(mels(disturb(batch["sound"]))))
         lengths = torch.tensor([len(t) for t in batch["targets"]])
-        loss = F.ctc_loss(log.transpose(0, 1), torch.cat(batch["targets"]), batch["lengths"].clamp(max=log.shape[1]),
-                          lengths, zero_infinity=True)
+        loss = F.ctc_loss(
+            log.transpose(0, 1),
+            torch.cat(batch["targets"]),
+            batch["lengths"].clamp(max=log.shape[1]),
+            lengths,
+            zero_infinity=True,
+        )
         return loss, {}
 
 
@@ -161,15 +207,22 @@ def disturb(sound: Tensor) -> Tensor:
 
 
 def augment(mel: Tensor) -> Tensor:
-    """Tilted, blurred over time and pitch, stretched in pitch, jittered: what a codec might do to speech."""
+    """Tilted, blurred over time and pitch, stretched in pitch, jittered: what a codec might do to
+    speech."""
     batch, bins, _ = mel.shape
-    mel = mel + torch.randn(batch, 1, 1) * 0.2 + torch.randn(batch, bins, 1) * 0.15 + torch.randn_like(mel) * \
-        0.3 * torch.rand(batch, 1, 1)
+    mel = (
+        mel
+        + torch.randn(batch, 1, 1) * 0.2
+        + torch.randn(batch, bins, 1) * 0.15
+        + torch.randn_like(mel) * 0.3 * torch.rand(batch, 1, 1)
+    )
     if torch.rand(()) < 0.5:
         mel = F.avg_pool2d(mel[:, None], (3, 3), 1, 1)[:, 0]
     if torch.rand(()) < 0.3:
         scale = float(torch.rand(()) * 0.16 + 0.92)
-        warped = F.interpolate(mel[:, None], (round(bins * scale), mel.shape[2]), mode="bilinear")[:, 0]
+        warped = F.interpolate(mel[:, None], (round(bins * scale), mel.shape[2]), mode="bilinear")[
+            :, 0
+        ]
         mel = F.pad(warped, (0, 0, 0, bins), value=-4.6)[:, :bins]
     start = int(torch.randint(bins, ()))
     mel[:, start : start + int(torch.randint(8, ()))] = -2.0
@@ -181,7 +234,12 @@ def train(out: Path, minutes: float, rows: int = 16_000) -> Recogniser:
     build(out / "pool", rows, render_row, 2, "speech")
     torch.manual_seed(0)
     task = RecogniserTask(out / "pool")
-    fit(task, LoopConfig(minutes=minutes, learning_rate=3e-3, weight_decay=0.01, decay=0.5), out / "run", "recogniser")
+    fit(
+        task,
+        LoopConfig(minutes=minutes, learning_rate=3e-3, weight_decay=0.01, decay=0.5),
+        out / "run",
+        "recogniser",
+    )
     task.module.save(out / "recogniser")
     return task.module
 
@@ -196,7 +254,6 @@ def accuracy(model: Recogniser, split: str, items: int) -> dict[str, float]:
         heard = transcribe(speak(said, language, sample_voice(rng)), model)
         right[language].append(parse(heard) == parse(said))
     return {k: float(np.mean(v)) for k, v in right.items()}
-
 
 
 if __name__ == "__main__":

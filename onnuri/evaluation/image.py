@@ -1,7 +1,9 @@
-"""The oracle of pictures: classical analysis, nothing learned. It knows what the world's solids look like.
+"""The oracle of pictures: classical analysis, nothing learned. It knows what the world's solids
+look like.
 
-The background is a smooth fit to what most pixels show; the rest falls into components; a component's colour is the
-albedo that explains it under some shade, its solid and size the best of a bank of silhouettes.
+The background is a smooth fit to what most pixels show; the rest falls into components; a
+component's colour is the albedo that explains it under some shade, its solid and size the best of a
+bank of silhouettes.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ WINDOW = 56
 
 @dataclasses.dataclass(frozen=True)
 class Blob:
-    """A component: centre (column, row), pixels covered, mean colour, silhouette float32 [56, 56] about the centre."""
+    """A component: centre (column, row), pixels covered, mean colour, silhouette float32 [56, 56]
+    about the centre."""
 
     x: float
     y: float
@@ -43,14 +46,19 @@ def observe(image: np.ndarray) -> Description:
 
 def describe(found: list[Blob]) -> Description:
     """Traits of blobs, without motion, and relations of their places."""
-    things = tuple(Traits(color=b.color, solid=s, size=z) for b in found for s, z in [solid_and_size(b)])
+    things = tuple(
+        Traits(color=b.color, solid=s, size=z) for b in found for s, z in [solid_and_size(b)]
+    )
     return Description(things=things, relations=relations([(b.x, -b.y) for b in found]))
 
 
 def relations(places: list[tuple[float, float]]) -> frozenset[tuple[int, str, int]]:
     """Every ordered pair's relation from places (right, up)."""
-    return frozenset((i, r, j) for i, j in itertools.permutations(range(len(places)), 2)
-                     if (r := relation(places[i][0] - places[j][0], places[i][1] - places[j][1])))
+    return frozenset(
+        (i, r, j)
+        for i, j in itertools.permutations(range(len(places)), 2)
+        if (r := relation(places[i][0] - places[j][0], places[i][1] - places[j][1]))
+    )
 
 
 def blobs(image: np.ndarray) -> list[Blob]:
@@ -64,7 +72,8 @@ def blobs(image: np.ndarray) -> list[Blob]:
 
 
 def background(pixels: np.ndarray) -> np.ndarray:
-    """Second-order fit [H, W, 3] to a picture [H, W, 3]; what does not fit is left out, five times over."""
+    """Second-order fit [H, W, 3] to a picture [H, W, 3]; what does not fit is left out, five times
+    over."""
     basis = _basis(pixels.shape[0])
     flat, kept = pixels.reshape(-1, 3), np.ones(basis.shape[0], dtype=bool)
     smooth = flat
@@ -103,7 +112,8 @@ def centred(mask: np.ndarray, x: float, y: float) -> np.ndarray:
 
 
 def nearest_color(core: np.ndarray) -> str:
-    """The colour whose albedo, under a shade of its own and a little highlight, explains pixels [N, 3] best."""
+    """The colour whose albedo, under a shade of its own and a little highlight, explains pixels [N,
+    3] best."""
     middle = np.median(core, 0)
     best, name = np.inf, ""
     for color, albedo in COLORS.items():
@@ -118,13 +128,16 @@ def nearest_color(core: np.ndarray) -> str:
 
 @functools.cache
 def bank() -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
-    """(solid, size) of every template, templates float32 [N, 56 × 56] and their squared norms [N]."""
+    """(solid, size) of every template, templates float32 [N, 56 × 56] and their squared norms
+    [N]."""
     names, made = [], []
     views = itertools.product((-0.5, -0.25, 0.0, 0.25, 0.5), (0.14, 0.24, 0.34), (0.96, 1.0, 1.04))
     for solid, size, (yaw, elevation, zoom) in itertools.product(SOLIDS, SIZES, list(views)):
         thing = Thing(solid=solid, color="red", size=size, motion="still", x=0, z=0, yaw=yaw)
         scene = Scene(things=(thing,), elevation=elevation, zoom=zoom)
-        _, masks = compose(scene, sprites(scene), 0.0, np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32))
+        _, masks = compose(
+            scene, sprites(scene), 0.0, np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
+        )
         rows, columns = np.nonzero(masks)
         made.append(centred(masks > 0, columns.mean(), rows.mean()).ravel())
         names.append((solid, size))
@@ -133,7 +146,8 @@ def bank() -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
 
 
 def solid_and_size(blob: Blob) -> tuple[str, str]:
-    """The template with the best overlap (intersection over union, products for soft masks: Tanimoto)."""
+    """The template with the best overlap (intersection over union, products for soft masks:
+    Tanimoto)."""
     names, templates, norms = bank()
     mask = blob.silhouette.ravel()
     both = templates @ mask

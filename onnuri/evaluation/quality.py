@@ -1,8 +1,10 @@
-"""Quality of the codecs on scenes they never saw: one card a medium, figures only; `docs/codecs.md` is written from it.
+"""Quality of the codecs on scenes they never saw: one card a medium, figures only; `docs/codecs.md`
+is written from it.
 
-Knows no language model. Ground truth is rendered from test seeds (`seen`: compositions of training, `held_out`: not).
-PSNR of 8-bit frames; SSIM after Wang et al. 2004 (scikit-image); STOI after Taal et al. 2011 (pystoi, extra `dev`);
-Chamfer distance in world units: mean of both ways' nearest distances between surface points.
+Knows no language model. Ground truth is rendered from test seeds (`seen`: compositions of training,
+`held_out`: not). PSNR of 8-bit frames; SSIM after Wang et al. 2004 (scikit-image); STOI after Taal
+et al. 2011 (pystoi, extra `dev`); Chamfer distance in world units: mean of both ways' nearest
+distances between surface points.
 """
 
 from __future__ import annotations
@@ -48,7 +50,13 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
 def measure(codecs: dict[str, Any], items: int) -> dict[str, Any]:
     """`{medium: {split: {figure: mean}}}`, with codes in use over all of a medium's items."""
     cards: dict[str, Any] = {"items": items}
-    for medium, one in (("image", _image), ("video", _video), ("audio", _audio), ("shape", _shape), ("text", _text)):
+    for medium, one in (
+        ("image", _image),
+        ("video", _video),
+        ("audio", _audio),
+        ("shape", _shape),
+        ("text", _text),
+    ):
         used: set[int] = set()
         cards[medium] = {}
         for split in SPLITS:
@@ -74,7 +82,8 @@ def show(cards: dict[str, Any]) -> None:
 
 
 def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Decibels between uint8 arrays [..., H, W, 3], over all pixels or those of a mask [..., H, W]."""
+    """Decibels between uint8 arrays [..., H, W, 3], over all pixels or those of a mask [..., H,
+    W]."""
     error = (a.astype(np.float64) - b.astype(np.float64)) ** 2
     mean = error.mean() if where is None else error[where].mean()
     return float(10 * np.log10(255**2 / max(mean, 1e-6)))
@@ -85,33 +94,49 @@ def _image(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
     codes = codec.encode(truth.image)
     again, mask = codec.decode(codes), truth.masks > 0
     whole, local = structural_similarity(truth.image, again, channel_axis=-1, full=True)
-    return dict(psnr=psnr(truth.image, again), psnr_mask=psnr(truth.image, again, mask), ssim=float(whole),
-                ssim_mask=float(local[mask].mean())), codes
+    return dict(
+        psnr=psnr(truth.image, again),
+        psnr_mask=psnr(truth.image, again, mask),
+        ssim=float(whole),
+        ssim_mask=float(local[mask].mean()),
+    ), codes
 
 
 def _video(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
     truth = world_video.render(scene)
     codes = codec.encode(truth.frames)
     again = codec.decode(codes)
-    ssim = [structural_similarity(a, b, channel_axis=-1) for a, b in zip(truth.frames[::4], again[::4])]
-    return dict(psnr=psnr(truth.frames, again), psnr_mask=psnr(truth.frames, again, truth.masks > 0),
-                ssim=float(np.mean(ssim))), codes
+    ssim = [
+        structural_similarity(a, b, channel_axis=-1) for a, b in zip(truth.frames[::4], again[::4])
+    ]
+    return dict(
+        psnr=psnr(truth.frames, again),
+        psnr_mask=psnr(truth.frames, again, truth.masks > 0),
+        ssim=float(np.mean(ssim)),
+    ), codes
 
 
 def _audio(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
     try:
         from pystoi import stoi
     except ImportError:
-        raise DependencyError("pystoi", "is needed to measure speech", "pip install 'onnuri[dev]'") from None
+        raise DependencyError(
+            "pystoi", "is needed to measure speech", "pip install 'onnuri[dev]'"
+        ) from None
     rng = generator("seen", scene.seed)
     language = LANGUAGES[scene.seed % 2]
-    truth = world_audio.speak(world_text.caption(scene, language, rng), language, world_audio.sample_voice(rng))
+    truth = world_audio.speak(
+        world_text.caption(scene, language, rng), language, world_audio.sample_voice(rng)
+    )
     codes = codec.encode(truth)
     again = codec.decode(codes)
     length = min(len(truth), len(again))
     truth, again = truth[:length], again[:length]
-    return dict(log_mel_error=float(np.abs(log_mel(truth) - log_mel(again)).mean()),
-                stoi=float(stoi(truth, again, AUDIO_HZ)), seconds=length / AUDIO_HZ), codes
+    return dict(
+        log_mel_error=float(np.abs(log_mel(truth) - log_mel(again)).mean()),
+        stoi=float(stoi(truth, again, AUDIO_HZ)),
+        seconds=length / AUDIO_HZ,
+    ), codes
 
 
 def _shape(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
@@ -120,9 +145,14 @@ def _shape(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
     again = codec.decode(codes)
     a, b = truth[..., 3] > 127, again[..., 3] > 127
     both = a & b
-    color = np.abs(truth[both, :3].astype(float) - again[both, :3]).mean() / 255 if both.any() else 1.0
-    return dict(iou=float(both.sum() / max((a | b).sum(), 1)), chamfer=_chamfer(truth, again),
-                color_error=float(color)), codes
+    color = (
+        np.abs(truth[both, :3].astype(float) - again[both, :3]).mean() / 255 if both.any() else 1.0
+    )
+    return dict(
+        iou=float(both.sum() / max((a | b).sum(), 1)),
+        chamfer=_chamfer(truth, again),
+        color_error=float(color),
+    ), codes
 
 
 def _chamfer(a: np.ndarray, b: np.ndarray) -> float:
@@ -150,9 +180,15 @@ def markdown(cards: dict[str, Any]) -> str:
     for medium, card in cards.items():
         if isinstance(card, dict):
             names = list(card["seen"])
-            lines += [f"### {medium}", "", f"Codes in use: {card['codes_in_use']} of {card['codes']}.", "",
-                      "| split | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-            lines += [f"| {s} | " + " | ".join(f"{card[s][n]:.4g}" for n in names) + " |" for s in SPLITS] + [""]
+            lines += [
+                f"### {medium}",
+                "",
+                f"Codes in use: {card['codes_in_use']} of {card['codes']}.",
+                "",
+                "| split | " + " | ".join(names) + " |",
+                "|---" * (len(names) + 1) + "|",
+            ]
+            lines += [
+                f"| {s} | " + " | ".join(f"{card[s][n]:.4g}" for n in names) + " |" for s in SPLITS
+            ] + [""]
     return "\n".join(lines)
-
-

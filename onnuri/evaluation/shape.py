@@ -1,4 +1,5 @@
-"""The oracle of shapes: connected components, colour by nearest albedo, solid and size by template overlap."""
+"""The oracle of shapes: connected components, colour by nearest albedo, solid and size by template
+overlap."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def _color(rgb: np.ndarray) -> str:
 def centred(mask: np.ndarray, center: np.ndarray) -> np.ndarray:
     """The mask float32 [28, 28, 28] with its centre in the middle, to a fraction of a voxel."""
     low = np.floor(center).astype(int)
-    part = np.pad(mask, WINDOW)[tuple(slice(c + WINDOW // 2, c + WINDOW // 2 + WINDOW + 1) for c in low)]
+    part = np.pad(mask, WINDOW)[
+        tuple(slice(c + WINDOW // 2, c + WINDOW // 2 + WINDOW + 1) for c in low)
+    ]
     part = part.astype(np.float32)
     for axis, fraction in enumerate(center - low):
         first, second = np.split(part, [part.shape[axis] - 1], axis)[0], np.delete(part, 0, axis)
@@ -55,7 +58,9 @@ def bank() -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
     """(solid, size) of every template, templates float32 [N, 28³] and their squared norms [N]."""
     names, made = [], []
     for solid, size, yaw in itertools.product(SOLIDS, SIZES, (-0.4, -0.2, 0.0, 0.2, 0.4)):
-        thing = Thing(solid=solid, color="red", size=size, motion="still", x=1 / VOXELS, z=1 / VOXELS, yaw=yaw)
+        thing = Thing(
+            solid=solid, color="red", size=size, motion="still", x=1 / VOXELS, z=1 / VOXELS, yaw=yaw
+        )
         mask = render(Scene(things=(thing,)))[..., 3] > 127
         made.append(centred(mask, np.argwhere(mask).mean(0)).ravel())
         names.append((solid, size))

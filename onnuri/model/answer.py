@@ -1,9 +1,10 @@
-"""How an answer comes about: what is asked of the engine, in which order. Knows no threads: whoever drives it decides.
+"""How an answer comes about: what is asked of the engine, in which order. Knows no threads: whoever
+drives it decides.
 
-Every part is a generator that yields requests and is sent their tickets when they have ended. `drive` runs any number
-of them side by side and waits; a server awaits them one by one. Speech meets words only, as in training
-(`data/mix.py`): the model first writes down what it hears, and goes on with that; it writes what it is going to say,
-and then speaks it word by word.
+Every part is a generator that yields requests and is sent their tickets when they have ended.
+`drive` runs any number of them side by side and waits; a server awaits them one by one. Speech
+meets words only, as in training (`data/mix.py`): the model first writes down what it hears, and
+goes on with that; it writes what it is going to say, and then speaks it word by word.
 """
 
 from __future__ import annotations
@@ -73,19 +74,30 @@ class Answers:
     def __init__(self, layout: TokenLayout, codecs: dict[str, Any], positions: int) -> None:
         self.layout, self.codecs, self.positions = layout, codecs, positions
         for spec in layout.codecs:
-            if spec.name in codecs and spec.modality != "text" and spec.max_codes > positions - FEWEST:
-                raise ConfigError(f"codec {spec.name!r} of up to {spec.max_codes} codes", f"does not fit the {positions} positions "
-                                  "of the model", "make the codec with smaller limits")
+            if (
+                spec.name in codecs
+                and spec.modality != "text"
+                and spec.max_codes > positions - FEWEST
+            ):
+                raise ConfigError(
+                    f"codec {spec.name!r} of up to {spec.max_codes} codes",
+                    f"does not fit the {positions} positions of the model",
+                    "make the codec with smaller limits",
+                )
         self.scored = True
         """whether the engine is asked how likely what it draws was"""
 
     @property
     def room(self) -> int:
-        """Most tokens of inputs: what is left beside the longest answer in one of the five media, and what is heard or said."""
-        return self.positions - 2 * max(spec.max_codes for spec in self.layout.codecs if spec.name in MEDIA)
+        """Most tokens of inputs: what is left beside the longest answer in one of the five media,
+        and what is heard or said."""
+        return self.positions - 2 * max(
+            spec.max_codes for spec in self.layout.codecs if spec.name in MEDIA
+        )
 
     def read(self, given: Given) -> Steps[Context]:
-        """Inputs as ids, in their order; of a sound what the model hears in it. Raises ConfigError."""
+        """Inputs as ids, in their order; of a sound what the model hears in it. Raises
+        ConfigError."""
         context = Context([self.layout.special("<bos>")], len(given))
         for medium, item, *tongue in given:
             known(medium, self.layout)
@@ -104,12 +116,19 @@ class Answers:
             else:
                 context.seen.append((medium, item, codes))
             context.inputs.append((medium, words))
-            context.ids = context.ids + self.layout.segment("text" if heard else medium, read, language)
+            context.ids = context.ids + self.layout.segment(
+                "text" if heard else medium, read, language
+            )
             context.language, context.heard = language, heard
             context.words = codes if heard or medium == "text" else context.words[:0]
         if len(context.ids) > self.room:
-            raise ConfigError(f"inputs of {len(context.ids)} tokens", f"leave no room, {self.room} at most fit",
-                              "give fewer or shorter inputs", code="too_many_tokens", most=self.room)
+            raise ConfigError(
+                f"inputs of {len(context.ids)} tokens",
+                f"leave no room, {self.room} at most fit",
+                "give fewer or shorter inputs",
+                code="too_many_tokens",
+                most=self.room,
+            )
         return context
 
     def _read(self, words: str, context: Context) -> np.ndarray:
@@ -119,20 +138,40 @@ class Answers:
         codes: np.ndarray = self.codecs["text"].encode_given(reading.text)
         return codes[: self.layout.spec("text").max_codes]
 
-    def hear(self, codes: np.ndarray, on_token: Listener | None = None) -> Steps[tuple[Language, np.ndarray]]:
+    def hear(
+        self, codes: np.ndarray, on_token: Listener | None = None
+    ) -> Steps[tuple[Language, np.ndarray]]:
         """Of a sound's codes the language and the text codes that the model hears."""
         v = self.layout
-        prompt = [v.special("<bos>"), *v.segment("audio", codes), *v.task("transcribe"), v.special(v.spec("text").open)]
+        prompt = [
+            v.special("<bos>"),
+            *v.segment("audio", codes),
+            *v.task("transcribe"),
+            v.special(v.spec("text").open),
+        ]
         plan = dataclasses.replace(self.plan("text"), first=v.languages)
-        ids = (yield Request(prompt=prompt, plan=plan, sampling=HEARING, kind="text", on_token=on_token)).ids
+        ids = (
+            yield Request(
+                prompt=prompt, plan=plan, sampling=HEARING, kind="text", on_token=on_token
+            )
+        ).ids
         language = next(x for x in LANGUAGES if v.special(LANGUAGE_TOKENS[x]) == ids[0])
         return language, v.codes("text", np.array(ids[1:], dtype=np.int64))
 
-    def write(self, context: Context, language: Language, sampling: SamplingConfig, seed: int = 0,
-              only_heard: bool = False, on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
-        """Text codes that answer: of a lone sound its words, of a lone sentence that is to be spoken (not `only_heard`)
-        itself, if it is in the language that is asked for; to a greeting or a question about nothing that was shown what
-        can be done; else what the model writes, as `make` does."""
+    def write(
+        self,
+        context: Context,
+        language: Language,
+        sampling: SamplingConfig,
+        seed: int = 0,
+        only_heard: bool = False,
+        on_token: Listener | None = None,
+        **more: Any,
+    ) -> Steps[np.ndarray]:
+        """Text codes that answer: of a lone sound its words, of a lone sentence that is to be
+        spoken (not `only_heard`) itself, if it is in the language that is asked for; to a greeting
+        or a question about nothing that was shown what can be done; else what the model writes, as
+        `make` does."""
         if only_heard and not context.heard and self.outside(context):
             text: np.ndarray = self.codecs["text"].encode(CAN_DO[language])
             return text
@@ -146,14 +185,23 @@ class Answers:
         return alone and outside(context.inputs[0][1], context.readings[0], alone)
 
     def notices(self, context: Context, language: Language) -> list[Notice]:
-        """Return what is not known of what was given, and of what came of it, in the language of the answer."""
-        found = notices(context.readings, context.seen, self.codecs, language) + unsure(context.logprobs, language)
+        """Return what is not known of what was given, and of what came of it, in the language of
+        the answer."""
+        found = notices(context.readings, context.seen, self.codecs, language) + unsure(
+            context.logprobs, language
+        )
         if self.outside(context):
             found.append(Notice("outside", CAN_DO[language]))
         return found
 
-    def speak(self, sentence: np.ndarray, language: Language, sampling: SamplingConfig, seed: int = 0,
-              on_token: Listener | None = None) -> Steps[np.ndarray]:
+    def speak(
+        self,
+        sentence: np.ndarray,
+        language: Language,
+        sampling: SamplingConfig,
+        seed: int = 0,
+        on_token: Listener | None = None,
+    ) -> Steps[np.ndarray]:
         """A sentence's sound, every word put in before what it sounds like."""
         if not len(sentence):
             return np.zeros(0, np.int64)
@@ -162,25 +210,66 @@ class Answers:
             sentence = self.encode("text", plain(self.codecs["text"].decode(sentence)))
         if not len(sentence):
             return np.zeros(0, np.int64)
-        prompt = [v.special("<bos>"), *v.segment("text", sentence, language), *v.opening("audio", language)]
+        prompt = [
+            v.special("<bos>"),
+            *v.segment("text", sentence, language),
+            *v.opening("audio", language),
+        ]
         script = [v.ids("text", word).tolist() for word in self.codecs["text"].words(sentence)]
-        plan = dataclasses.replace(self.plan("audio"), end=v.special("<|word|>"), stretch=LONGEST_WORD)
-        return self._codes("audio", (yield Request(prompt=prompt, plan=plan, sampling=sampling, seed=seed, script=script,
-                                                   kind="audio", on_token=on_token)))
+        plan = dataclasses.replace(
+            self.plan("audio"), end=v.special("<|word|>"), stretch=LONGEST_WORD
+        )
+        return self._codes(
+            "audio",
+            (
+                yield Request(
+                    prompt=prompt,
+                    plan=plan,
+                    sampling=sampling,
+                    seed=seed,
+                    script=script,
+                    kind="audio",
+                    on_token=on_token,
+                )
+            ),
+        )
 
-    def make(self, to: Medium, context: Context, language: Language, sampling: SamplingConfig, seed: int = 0,
-             on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
-        """Codes of any medium but sound that follow what was given; `more` are other fields of the request."""
+    def make(
+        self,
+        to: Medium,
+        context: Context,
+        language: Language,
+        sampling: SamplingConfig,
+        seed: int = 0,
+        on_token: Listener | None = None,
+        **more: Any,
+    ) -> Steps[np.ndarray]:
+        """Codes of any medium but sound that follow what was given; `more` are other fields of the
+        request."""
         opening = self.layout.opening(to, language)
         asked = self.layout.task(task_of(to, context.inputs, context.says(language)))
         most = self.positions - self.layout.spec(to).max_codes - FEWEST
         if to not in MEDIA and len(context.ids) > most:
-            raise ConfigError(f"inputs of {len(context.ids)} tokens", f"leave no room for an answer of {to!r}, {most} at most fit",
-                              "give fewer or shorter inputs", code="too_many_tokens", most=most)
-        request = Request(prompt=context.ids + asked + opening, plan=self.plan(to), sampling=sampling, seed=seed, kind=to,
-                          on_token=on_token, without=[self.layout.special("<bos>"), *opening])
+            raise ConfigError(
+                f"inputs of {len(context.ids)} tokens",
+                f"leave no room for an answer of {to!r}, {most} at most fit",
+                "give fewer or shorter inputs",
+                code="too_many_tokens",
+                most=most,
+            )
+        request = Request(
+            prompt=context.ids + asked + opening,
+            plan=self.plan(to),
+            sampling=sampling,
+            seed=seed,
+            kind=to,
+            on_token=on_token,
+            without=[self.layout.special("<bos>"), *opening],
+        )
         request = dataclasses.replace(request, **more)
-        if self.scored and not request.constraint:  # what a grammar forces is no answer of the model's own
+        if (
+            self.scored and not request.constraint
+        ):  # what a grammar forces is no answer of the model's own
             drawn, told = context.logprobs.setdefault(to, []), request.on_score
 
             def hear(score: Score) -> None:
@@ -191,23 +280,54 @@ class Answers:
             request = dataclasses.replace(request, on_score=hear)
         return self._codes(to, (yield request))
 
-    def go_on(self, codes: np.ndarray, language: Language, sampling: SamplingConfig, seed: int, longest: int,
-              on_token: Listener | None = None, **more: Any) -> Steps[np.ndarray]:
-        """Text codes that go on within a text that begins with `codes`; `more` are other fields of the request."""
+    def go_on(
+        self,
+        codes: np.ndarray,
+        language: Language,
+        sampling: SamplingConfig,
+        seed: int,
+        longest: int,
+        on_token: Listener | None = None,
+        **more: Any,
+    ) -> Steps[np.ndarray]:
+        """Text codes that go on within a text that begins with `codes`; `more` are other fields of
+        the request."""
         v = self.layout
         prompt = [v.special("<bos>"), *v.opening("text", language), *v.ids("text", codes).tolist()]
         plan = dataclasses.replace(self.plan("text"), longest=longest)
-        return self._codes("text", (yield Request(prompt=prompt, plan=plan, sampling=sampling, seed=seed, kind="text",
-                                                  on_token=on_token, **more)))
+        return self._codes(
+            "text",
+            (
+                yield Request(
+                    prompt=prompt,
+                    plan=plan,
+                    sampling=sampling,
+                    seed=seed,
+                    kind="text",
+                    on_token=on_token,
+                    **more,
+                )
+            ),
+        )
 
-    def answer(self, to: Medium, given: Given, language: Language, sampling: dict[str, SamplingConfig],
-               seed: int = 0, listen: Callable[[Context], None] | None = None) -> Steps[np.ndarray]:
-        """Codes of a medium, from inputs: all of the above, as it is needed. `listen` is told what was given, as read."""
+    def answer(
+        self,
+        to: Medium,
+        given: Given,
+        language: Language,
+        sampling: dict[str, SamplingConfig],
+        seed: int = 0,
+        listen: Callable[[Context], None] | None = None,
+    ) -> Steps[np.ndarray]:
+        """Codes of a medium, from inputs: all of the above, as it is needed. `listen` is told what
+        was given, as read."""
         context = yield from self.read(given)
         if listen:
             listen(context)
         if to == "text":
-            return (yield from self.write(context, language, sampling["text"], seed, only_heard=True))
+            return (
+                yield from self.write(context, language, sampling["text"], seed, only_heard=True)
+            )
         if to == "audio":
             sentence = yield from self.write(context, language, sampling["text"], seed)
             return (yield from self.speak(sentence, language, sampling["audio"], seed))

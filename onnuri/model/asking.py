@@ -1,6 +1,8 @@
-"""What is asked, by the words in which it is asked: which task, which language, and whether it is of the world at all.
+"""What is asked, by the words in which it is asked: which task, which language, and whether it is
+of the world at all.
 
-Knows no network. Wishes are read from words, not from a list of sentences; where nothing tells, the inputs do.
+Knows no network. Wishes are read from words, not from a list of sentences; where nothing tells, the
+inputs do.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from onnuri.codecs.spelling import LONGEST_SENTENCE
 from onnuri.modality import Language, Medium, Task
 
 _IN = re.compile(
-    r"\b(?:answer |say it |reply |write )?(?:in|into|to) (english|korean)\b( please)?", re.IGNORECASE
+    r"\b(?:answer |say it |reply |write )?(?:in|into|to) (english|korean)\b( please)?",
+    re.IGNORECASE,
 )
 _RO = re.compile(
     r"(영어|영문|한국어|한국말|우리말|한글|국문)(로|으로)(\s*(답해|대답해|말해|적어|써)\s*(줘|주세요|라)?)?(?![가-힣])"
@@ -63,7 +66,8 @@ _GREETING = re.compile(
 
 
 def wish_of(sentence: str) -> tuple[Language | None, str]:
-    """Return the language that a sentence asks for in so many words ("in English", "한국어로"), and the rest of it."""
+    """Return the language that a sentence asks for in so many words ("in English", "한국어로"), and the
+    rest of it."""
     for pattern in (_IN, _RO):
         found = pattern.search(sentence)
         if found:
@@ -75,23 +79,26 @@ def wish_of(sentence: str) -> tuple[Language | None, str]:
 
 
 def language_asked(sentence: str) -> Language:
-    """Return the language to answer in: the one that is asked for, else the asker's own, that of most words."""
+    """Return the language to answer in: the one that is asked for, else the asker's own, that of
+    most words."""
     wish, rest = wish_of(sentence[:LONGEST_SENTENCE])
     return wish or language_spoken(rest)
 
 
 def language_spoken(sentence: str) -> Language:
-    """Return Korean where at least as many words have a Hangul syllable as have only Latin letters, else English."""
+    """Return Korean where at least as many words have a Hangul syllable as have only Latin letters,
+    else English."""
     words = re.findall(r"[^\W\d_]+", sentence)
     korean = sum(any("가" <= c <= "힣" for c in word) for word in words)
     return "ko" if korean and 2 * korean >= len(words) else "en"
 
 
 def task_of(to: Medium, given: Sequence[tuple[Medium, str]], same: bool = False) -> Task | None:
-    """Return what is asked of inputs [(medium, its words or "")]; None where a medium is only wanted in another.
+    """Return what is asked of inputs [(medium, its words or "")]; None where a medium is only
+    wanted in another.
 
-    A sound counts as the words that were heard in it. `same`: whether all is one sentence in the language of the answer,
-    which is then said again in the world's own words.
+    A sound counts as the words that were heard in it. `same`: whether all is one sentence in the
+    language of the answer, which is then said again in the world's own words.
     """
     if not given:
         return None
@@ -112,13 +119,15 @@ def task_of(to: Medium, given: Sequence[tuple[Medium, str]], same: bool = False)
 
 
 def ends_as_question(words: str) -> bool:
-    """Return whether words have the form of a question and do not order a drawing ("can you draw …?")."""
+    """Return whether words have the form of a question and do not order a drawing ("can you draw
+    …?")."""
     text = words.strip()
     return bool(_QUESTION.search(text)) and not _DRAWING.search(text)
 
 
 def is_question(words: str) -> bool:
-    """Return whether words ask to be told something, rather than state it, order it, or ask for a thing in a question's form."""
+    """Return whether words ask to be told something, rather than state it, order it, or ask for a
+    thing in a question's form."""
     asks_for = bool(_ASKING_FOR.search(words)) and not _TELLING.search(words)
     return ends_as_question(words) and not asks_for
 

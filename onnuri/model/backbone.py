@@ -1,6 +1,7 @@
 """The stock decoder under everything: the only file that names classes of transformers.
 
-Knows no media. A config answers how large the model is and what a token costs before anything is built.
+Knows no media. A config answers how large the model is and what a token costs before anything is
+built.
 """
 
 from __future__ import annotations
@@ -21,8 +22,14 @@ from onnuri.errors import ConfigError
 from onnuri.model import attention
 
 FAMILIES = {
-    "llama": "Llama", "hyperclovax": "HyperCLOVAX", "solar_open": "SolarOpen", "exaone_moe": "ExaoneMoe", "axk1": "AXK1",
-    "axk2": "AXK2", "vaetki": "Vaetki"}
+    "llama": "Llama",
+    "hyperclovax": "HyperCLOVAX",
+    "solar_open": "SolarOpen",
+    "exaone_moe": "ExaoneMoe",
+    "axk1": "AXK1",
+    "axk2": "AXK2",
+    "vaetki": "Vaetki",
+}
 """model types, and how their classes' names begin; all but the last are in transformers"""
 
 
@@ -31,19 +38,25 @@ def stock_config(family: str, values: dict[str, Any]) -> Any:
     if family not in FAMILIES:
         raise ConfigError(f"family {family!r}", "is not known", f"use one of {', '.join(FAMILIES)}")
     made = getattr(_classes(family), f"{FAMILIES[family]}Config")(**values)
-    made.bos_token_id = made.eos_token_id = made.pad_token_id = None  # the classes' own are ids of other vocabularies
+    made.bos_token_id = made.eos_token_id = made.pad_token_id = (
+        None  # the classes' own are ids of other vocabularies
+    )
     return made
 
 
 def stock_model(family: str, values: dict[str, Any]) -> nn.Module:
-    """A family's causal language model with fresh weights, on the device that is in force (`meta` for its shapes alone)."""
+    """A family's causal language model with fresh weights, on the device that is in force (`meta`
+    for its shapes alone)."""
     _register()
-    return dense(getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")(stock_config(family, values)))
+    return dense(
+        getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")(stock_config(family, values))
+    )
 
 
 def dense(model: nn.Module) -> nn.Module:
-    """A.X K2 before sparse attention: without the indexers, which are added when sequences get long (arXiv 2608.30181). Where a
-    sequence is no longer than what they choose, the function is the same."""
+    """A.X K2 before sparse attention: without the indexers, which are added when sequences get long
+    (arXiv 2608.30181). Where a sequence is no longer than what they choose, the function is the
+    same."""
     for module in model.modules():
         if hasattr(module, "indexer"):
             module.indexer = _All()
@@ -54,20 +67,30 @@ def dense(model: nn.Module) -> nn.Module:
 class _All(nn.Module):
     """Where an indexer stands: chooses every key."""
 
-    def forward(self, hidden: torch.Tensor, query: torch.Tensor, turns: Any, mask: torch.Tensor, *rest: Any,
-                **named: Any) -> torch.Tensor:
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        query: torch.Tensor,
+        turns: Any,
+        mask: torch.Tensor,
+        *rest: Any,
+        **named: Any,
+    ) -> torch.Tensor:
         """[B, T, keys]"""
         return torch.arange(mask.shape[-1], device=hidden.device).expand(*hidden.shape[:2], -1)
 
 
-def _masked(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _masked(
+    module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The class slices a mask for its indexer, and our attentions have none."""
     mask = named["attention_mask"]
     return given, named | {"attention_mask": torch.zeros(1, 1, 1, 1) if mask is None else mask}
 
 
 def _classes(family: str) -> Any:
-    """Where a family's classes are; ours make themselves known to transformers when they are read."""
+    """Where a family's classes are; ours make themselves known to transformers when they are
+    read."""
     if family == "vaetki":
         from onnuri.model import vaetki
 
@@ -100,13 +123,21 @@ class BackboneConfig(config.Config):
     def to_transformers(self) -> Any:
         from transformers import LlamaConfig
 
-        return LlamaConfig(vocab_size=self.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
-                           num_attention_heads=self.heads, num_key_value_heads=self.heads,
-                           intermediate_size=self.hidden, max_position_embeddings=self.longest,
-                           tie_word_embeddings=True, rope_parameters={"rope_type": "default",
-                                                                      "rope_theta": self.rope_theta},
-                           rms_norm_eps=1e-5, bos_token_id=None, eos_token_id=None,
-                           attn_implementation="sdpa")  # type: ignore[call-arg]
+        return LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.heads,
+            intermediate_size=self.hidden,
+            max_position_embeddings=self.longest,
+            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+            rms_norm_eps=1e-5,
+            bos_token_id=None,
+            eos_token_id=None,
+            attn_implementation="sdpa",
+        )  # type: ignore[call-arg]
 
     def num_params(self) -> int:
         """Weights, tied embeddings counted once."""
@@ -114,8 +145,9 @@ class BackboneConfig(config.Config):
         return self.vocabulary * self.width + self.layers * layer + self.width
 
     def flops_per_token(self, context: int) -> int:
-        """Forward and backward of one token: 6 a weight in a product, 12 a layer, width and position of attention
-        (Kaplan et al. 2020, arXiv 2001.08361, and PaLM's appendix B, arXiv 2204.02311)."""
+        """Forward and backward of one token: 6 a weight in a product, 12 a layer, width and
+        position of attention (Kaplan et al. 2020, arXiv 2001.08361, and PaLM's appendix B, arXiv
+        2204.02311)."""
         weights = self.num_params() - (2 * self.layers + 1) * self.width
         return 6 * weights + 12 * self.layers * self.width * context // 2
 
@@ -127,7 +159,9 @@ def load(folder: Path) -> nn.Module:
     _register()
     _known(folder)
     with _no_bars():
-        return dense(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)).eval()
+        return dense(
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        ).eval()
 
 
 def outline(folder: Path) -> nn.Module:
@@ -137,7 +171,11 @@ def outline(folder: Path) -> nn.Module:
     _register()
     _known(folder)
     with torch.device("meta"):
-        return dense(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))).eval()
+        return dense(
+            AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(folder, local_files_only=True)
+            )
+        ).eval()
 
 
 def _known(folder: Path) -> None:
@@ -151,7 +189,8 @@ def _known(folder: Path) -> None:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Without the bars that transformers draws for every file: ours are read in a tenth of a second."""
+    """Without the bars that transformers draws for every file: ours are read in a tenth of a
+    second."""
     from transformers.utils import logging
 
     drawn = logging.is_progress_bar_enabled()
@@ -164,17 +203,21 @@ def _no_bars() -> Iterator[None]:
 
 
 def stored_dtype(folder: Path) -> torch.dtype | None:
-    """Return the 16-bit type in which a folder's weights are stored; None where its config.json names none of the two."""
+    """Return the 16-bit type in which a folder's weights are stored; None where its config.json
+    names none of the two."""
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     name = values.get("dtype", values.get("torch_dtype"))  # the older name of transformers
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name)
 
 
-def save(model: nn.Module, folder: Path, begin: int, end: int, pad: int, dtype: torch.dtype | None = None) -> None:
-    """Write the config and 16-bit safetensors, as `from_pretrained` reads them, with the ids that begin, end and pad.
+def save(
+    model: nn.Module, folder: Path, begin: int, end: int, pad: int, dtype: torch.dtype | None = None
+) -> None:
+    """Write the config and 16-bit safetensors, as `from_pretrained` reads them, with the ids that
+    begin, end and pad.
 
-    `dtype`: of the weights; without it, their own if that has 16 bits, else float16. What float16 would turn into infinity
-    (beyond 65,504) is written as bfloat16.
+    `dtype`: of the weights; without it, their own if that has 16 bits, else float16. What float16
+    would turn into infinity (beyond 65,504) is written as bfloat16.
     """
     import copy
 
@@ -184,7 +227,8 @@ def save(model: nn.Module, folder: Path, begin: int, end: int, pad: int, dtype: 
     if dtype is torch.float16 and any(bool((p.abs() > largest).any()) for p in model.parameters()):
         dtype = torch.bfloat16
     half: Any = copy.deepcopy(model).to(dtype)
-    # servers stop at these; the config's own pad stays unset, for it would freeze that row of the embedding
+    # servers stop at these; the config's own pad stays unset, for it would freeze that row of the
+    # embedding
     half.config.bos_token_id, half.config.eos_token_id = begin, end
     settings = half.generation_config
     settings.bos_token_id, settings.eos_token_id, settings.pad_token_id = begin, end, pad
@@ -192,18 +236,24 @@ def save(model: nn.Module, folder: Path, begin: int, end: int, pad: int, dtype: 
         half.save_pretrained(folder)
 
 
-def hidden_states(model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Last hidden states [1, T, C] of sequences packed end to end: ids and positions [1, T], lengths [N] that sum to T."""
+def hidden_states(
+    model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, lengths: torch.Tensor
+) -> torch.Tensor:
+    """Last hidden states [1, T, C] of sequences packed end to end: ids and positions [1, T],
+    lengths [N] that sum to T."""
     core: Any = model.model
     if core.config._attn_implementation != attention.NAME:
         _register()
         core.set_attn_implementation(attention.NAME)
-    return core(input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths.tolist()).last_hidden_state
+    return core(
+        input_ids=ids, position_ids=positions, use_cache=False, lengths=lengths.tolist()
+    ).last_hidden_state
 
 
 @functools.cache
 def _register() -> None:
-    """Makes our attentions known to transformers under their names; models with other settings are not touched."""
+    """Makes our attentions known to transformers under their names; models with other settings are
+    not touched."""
     from transformers import AttentionInterface
 
     attention.register()
@@ -224,8 +274,13 @@ def save_tokenizer(tokenizer: Any, specials: tuple[str, ...], folder: Path) -> N
 
     own = Tokenizer.from_str(tokenizer.to_str())
     own.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in specials])
-    PreTrainedTokenizerFast(tokenizer_object=own, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
-                            clean_up_tokenization_spaces=False).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=own,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(folder)
 
 
 def positions(model: nn.Module) -> int:

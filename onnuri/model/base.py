@@ -1,8 +1,9 @@
-"""Any causal language model of transformers as the base of a model of several media. Names no family.
+"""Any causal language model of transformers as the base of a model of several media. Names no
+family.
 
-What the folder holds is kept: its ids and padded rows, its special tokens and chat template, its class and its type of
-weights. New rows of the embedding are for the layout's special tokens and codes. `save` writes a folder that plain
-transformers reads, with the same logits.
+What the folder holds is kept: its ids and padded rows, its special tokens and chat template, its
+class and its type of weights. New rows of the embedding are for the layout's special tokens and
+codes. `save` writes a folder that plain transformers reads, with the same logits.
 """
 
 from __future__ import annotations
@@ -22,45 +23,70 @@ LAYOUT = "layout.json"
 """the token layout beside the model's own files"""
 
 
-def load_base(source: Path | Any, layout: TokenLayout | None = None, *, weights: bool = True,
-              dtype: torch.dtype | None = None, device: str = "cpu") -> nn.Module:
-    """Return a causal language model of a folder of transformers', or of a configuration, with as many ids as a layout has.
+def load_base(
+    source: Path | Any,
+    layout: TokenLayout | None = None,
+    *,
+    weights: bool = True,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+) -> nn.Module:
+    """Return a causal language model of a folder of transformers', or of a configuration, with as
+    many ids as a layout has.
 
-    `weights`: without them, or of a configuration, fresh ones; on the meta device, shapes alone. `dtype`: without it, the
-    folder's own. Raises WeightsError where the folder holds none that can be read, and ConfigError where the layout has
-    fewer ids than the model.
+    `weights`: without them, or of a configuration, fresh ones; on the meta device, shapes alone.
+    `dtype`: without it, the folder's own. Raises WeightsError where the folder holds none that can
+    be read, and ConfigError where the layout has fewer ids than the model.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = source if isinstance(source, (str, Path)) else None
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True) if folder is not None else source
+        config = (
+            AutoConfig.from_pretrained(folder, local_files_only=True)
+            if folder is not None
+            else source
+        )
         if folder is not None and weights and device != "meta":
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", local_files_only=True).to(device)  # type: ignore[arg-type]
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype or "auto", local_files_only=True
+            ).to(device)  # type: ignore[arg-type]
         else:
             with torch.device(device):
-                model = AutoModelForCausalLM.from_config(config, **({"dtype": dtype} if dtype else {}))
+                model = AutoModelForCausalLM.from_config(
+                    config, **({"dtype": dtype} if dtype else {})
+                )
     except Exception as error:  # transformers raises whatever its files make it meet
-        raise WeightsError(str(source)[:200], f"holds no causal language model that can be loaded ({error})",
-                           "give a folder that transformers' save_pretrained wrote") from error
+        raise WeightsError(
+            str(source)[:200],
+            f"holds no causal language model that can be loaded ({error})",
+            "give a folder that transformers' save_pretrained wrote",
+        ) from error
     if layout is not None:
         _resize(model, layout)
     return model  # type: ignore[no-any-return]
 
 
 def _resize(model: Any, layout: TokenLayout) -> None:
-    """Give a model as many ids as the layout has; its own rows stay as they are, whatever ties them."""
+    """Give a model as many ids as the layout has; its own rows stay as they are, whatever ties
+    them."""
     rows = model.get_input_embeddings().num_embeddings
     if layout.size < rows:
-        raise ConfigError(f"a layout of {layout.size} ids", f"is less than the model's {rows} rows",
-                          "make it with TokenLayout.extend from the model's own vocabulary")
+        raise ConfigError(
+            f"a layout of {layout.size} ids",
+            f"is less than the model's {rows} rows",
+            "make it with TokenLayout.extend from the model's own vocabulary",
+        )
     if layout.size > rows:
         # fresh rows, not the mean of the old ones: codes are no words
         model.resize_token_embeddings(layout.size, mean_resizing=False)
 
 
-def extend(folder: Path, specs: Any, tasks: bool = False, multiple: int = 128) -> tuple[TokenLayout, Any]:
-    """Return the layout of a folder's model with codecs added, and its tokenizer with the new special tokens.
+def extend(
+    folder: Path, specs: Any, tasks: bool = False, multiple: int = 128
+) -> tuple[TokenLayout, Any]:
+    """Return the layout of a folder's model with codecs added, and its tokenizer with the new
+    special tokens.
 
     Raises WeightsError where the folder holds no tokenizer or configuration.
     """
@@ -70,13 +96,17 @@ def extend(folder: Path, specs: Any, tasks: bool = False, multiple: int = 128) -
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     except Exception as error:
-        raise WeightsError(str(folder), f"holds no tokenizer or configuration that can be read ({error})",
-                           "give a folder of transformers with both") from error
+        raise WeightsError(
+            str(folder),
+            f"holds no tokenizer or configuration that can be read ({error})",
+            "give a folder of transformers with both",
+        ) from error
     return TokenLayout.extend(tokenizer, config.vocab_size, specs, tasks, multiple), tokenizer
 
 
 def save_base(model: nn.Module, tokenizer: Any, layout: TokenLayout, folder: Path) -> None:
-    """Write a model as transformers does, in its own type, with its tokenizer and the layout beside it; whole or not at all.
+    """Write a model as transformers does, in its own type, with its tokenizer and the layout beside
+    it; whole or not at all.
 
     Raises ConfigError where the folder cannot be written.
     """
@@ -92,5 +122,6 @@ def layout_of(folder: Path) -> TokenLayout:
     try:
         return TokenLayout.from_json(json.loads((folder / LAYOUT).read_text(encoding="utf-8")))
     except (OSError, ValueError, ConfigError) as error:
-        raise WeightsError(str(folder / LAYOUT), f"is no token layout ({error})",
-                           "give a folder that Onnuri wrote") from None
+        raise WeightsError(
+            str(folder / LAYOUT), f"is no token layout ({error})", "give a folder that Onnuri wrote"
+        ) from None

@@ -1,7 +1,9 @@
-"""Carry a trained model over into one with other text tokens: what was learned stays, what is new begins near it.
+"""Carry a trained model over into one with other text tokens: what was learned stays, what is new
+begins near it.
 
-Knows no training. Layers and the rows of media are copied. A text token that both tokenizers have keeps its row; a new one
-begins as the mean of the old tokens that spell it, so that "adobe" begins where its pieces were.
+Knows no training. Layers and the rows of media are copied. A text token that both tokenizers have
+keeps its row; a new one begins as the mean of the old tokens that spell it, so that "adobe" begins
+where its pieces were.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from onnuri.model.token_layout import TokenLayout
 
 
 @torch.no_grad()
-def graft(old: OmniModel, network: nn.Module, layout: TokenLayout, text: object, seed: int = 0) -> None:
+def graft(
+    old: OmniModel, network: nn.Module, layout: TokenLayout, text: object, seed: int = 0
+) -> None:
     """Fill a fresh network with the weights of an old model; `text` is the new text codec."""
     source, target = embedding(old.network), embedding(network)
     state = {
@@ -45,7 +49,8 @@ def graft(old: OmniModel, network: nn.Module, layout: TokenLayout, text: object,
 
 
 def spelled(old: object, new: object) -> list[np.ndarray]:
-    """Return, for every code of the new text codec, the old codes that spell it; one where both have the token."""
+    """Return, for every code of the new text codec, the old codes that spell it; one where both
+    have the token."""
     found: list[np.ndarray] = []
     names = {str(old.tokenizer.id_to_token(k)): k for k in range(old.num_codes)}  # type: ignore[attr-defined]
     for code in range(new.num_codes):  # type: ignore[attr-defined]

@@ -1,10 +1,11 @@
 """The one loss, of what trains and of what is traced: the next token, its sum and its weight apart.
 
-Sums and weights are reduced apart, over micro-batches and data ranks, and divided once, so that how a step's rows are
-dealt out changes nothing. A target is scored among the ids of its candidate set: all ids for a language model alone, the
-ids that decoding would choose from for a model of several media (a slot's field, a sound's codes, text). Logits of a large
-vocabulary never stand in memory together (`cross_entropy.py`). Nothing here waits for a device: which target belongs to
-which set is known on the host, before the row is moved.
+Sums and weights are reduced apart, over micro-batches and data ranks, and divided once, so that how
+a step's rows are dealt out changes nothing. A target is scored among the ids of its candidate set:
+all ids for a language model alone, the ids that decoding would choose from for a model of several
+media (a slot's field, a sound's codes, text). Logits of a large vocabulary never stand in memory
+together (`cross_entropy.py`). Nothing here waits for a device: which target belongs to which set is
+known on the host, before the row is moved.
 
 B sequences, T tokens, C channels, V ids, N targets of a set, M modalities.
 """
@@ -30,7 +31,8 @@ class LossParts(NamedTuple):
     sum: Tensor
     """of weight x loss over targets [], differentiable"""
     weight: Tensor | float
-    """of all targets together []; a number where every batch weighs the same, so that ranks need not ask each other"""
+    """of all targets together []; a number where every batch weighs the same, so that ranks need
+    not ask each other"""
     by_modality: Tensor | None = None
     """[M, 2]: sum and weight of each modality's targets, without gradient"""
 
@@ -59,12 +61,18 @@ class TargetGroup(NamedTuple):
         return TargetGroup(self.candidates, *moved)
 
 
-def target_groups(sets: tuple[CandidateSet, ...], ids: Tensor, weights: Tensor, modality_ids: Tensor,
-                  ordinal_weight: float = 1.0) -> list[TargetGroup]:
-    """Sort the targets of a packed row by candidate set, on the host: ids, weights and modality ids [T] of a row.
+def target_groups(
+    sets: tuple[CandidateSet, ...],
+    ids: Tensor,
+    weights: Tensor,
+    modality_ids: Tensor,
+    ordinal_weight: float = 1.0,
+) -> list[TargetGroup]:
+    """Sort the targets of a packed row by candidate set, on the host: ids, weights and modality ids
+    [T] of a row.
 
-    Targets without weight are left out. `ordinal_weight`: factor of targets whose codes are in order; the loss's divisor
-    leaves it out.
+    Targets without weight are left out. `ordinal_weight`: factor of targets whose codes are in
+    order; the loss's divisor leaves it out.
     """
     targets, weights, modality_ids = ids[1:], weights[1:], modality_ids[1:]
     groups = []
@@ -84,7 +92,8 @@ def target_groups(sets: tuple[CandidateSet, ...], ids: Tensor, weights: Tensor, 
 
 @functools.cache
 def _owners(sets: tuple[CandidateSet, ...]) -> Tensor:
-    """Return the place in `sets` of the one that each id is scored in, int64 [V]; -1 for an id of none."""
+    """Return the place in `sets` of the one that each id is scored in, int64 [V]; -1 for an id of
+    none."""
     owners = torch.full((max(each.hi for each in sets),), -1)
     for k, each in enumerate(sets):
         owners[each.lo : each.hi] = k
@@ -94,21 +103,34 @@ def _owners(sets: tuple[CandidateSet, ...]) -> Tensor:
     return owners
 
 
-def grouped_loss(hidden: Tensor, table: Tensor, sets: Sequence[CandidateSet], groups: Sequence[TargetGroup],
-                 weight: Tensor | float, modalities: int, soft: bool = False) -> LossParts:
-    """Return the loss of hidden states [T, C] with a head's weights [V, C], every target scored in its own set.
+def grouped_loss(
+    hidden: Tensor,
+    table: Tensor,
+    sets: Sequence[CandidateSet],
+    groups: Sequence[TargetGroup],
+    weight: Tensor | float,
+    modalities: int,
+    soft: bool = False,
+) -> LossParts:
+    """Return the loss of hidden states [T, C] with a head's weights [V, C], every target scored in
+    its own set.
 
-    `soft`: a target whose codes are in order is a distribution over its neighbours too, so that what is learned of one code
-    serves those beside it.
+    `soft`: a target whose codes are in order is a distribution over its neighbours too, so that
+    what is learned of one code serves those beside it.
     """
-    # one split, not a slice a set: the gradient of a slice is a whole table of zeros; what fills the table up comes last
+    # one split, not a slice a set: the gradient of a slice is a whole table of zeros; what fills
+    # the table up comes last
     sizes = [each.hi - each.lo for each in sets]
     parts = table.split([*sizes, len(table) - sum(sizes)])
     slices = dict(zip((each.lo for each in sets), parts[: len(sets)], strict=True))
-    kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32  # sums of 16 bits stop growing
+    kind = (
+        torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    )  # sums of 16 bits stop growing
     total = torch.zeros((), dtype=kind, device=hidden.device)
     by_modality = torch.zeros(modalities, 2, dtype=kind, device=hidden.device)
-    if not groups:  # nothing to learn here, and yet a loss that other ranks' backward passes can wait for
+    if (
+        not groups
+    ):  # nothing to learn here, and yet a loss that other ranks' backward passes can wait for
         total = (hidden.sum() + table.sum()) * 0.0
     for group in groups:
         each = group.candidates
@@ -118,18 +140,28 @@ def grouped_loss(hidden: Tensor, table: Tensor, sets: Sequence[CandidateSet], gr
             rows = torch.cat([rows, slices[own.lo][each.extra - own.lo][None]])
         goal = None
         if soft and each.label_smoothing_sigma:
-            goal = soft_targets(each.ordered, each.label_smoothing_sigma, each.hi - each.lo, hidden.device)
+            goal = soft_targets(
+                each.ordered, each.label_smoothing_sigma, each.hi - each.lo, hidden.device
+            )
         losses = torch.empty(len(group.rows), dtype=kind, device=hidden.device)
-        total = total + cross_entropy(hidden[group.rows], rows, group.labels, group.weights, soft=goal, losses=losses)
-        by_modality.index_add_(0, group.modality_ids, torch.stack([losses, group.weights.to(kind)], 1))
+        total = total + cross_entropy(
+            hidden[group.rows], rows, group.labels, group.weights, soft=goal, losses=losses
+        )
+        by_modality.index_add_(
+            0, group.modality_ids, torch.stack([losses, group.weights.to(kind)], 1)
+        )
     return LossParts(total, weight, by_modality)
 
 
 @functools.cache
-def soft_targets(ordered: int, sigma: float, size: int, device: torch.device | None = None) -> Tensor:
-    """Return what each of `size` codes is as a distribution: row k float32 [size] of the table [size, size].
+def soft_targets(
+    ordered: int, sigma: float, size: int, device: torch.device | None = None
+) -> Tensor:
+    """Return what each of `size` codes is as a distribution: row k float32 [size] of the table
+    [size, size].
 
-    A normal distribution of a width in codes among the first `ordered`; the others stay as they are. Moved to a device once.
+    A normal distribution of a width in codes among the first `ordered`; the others stay as they
+    are. Moved to a device once.
     """
     line = torch.arange(ordered, dtype=torch.float64)
     table = torch.eye(size, dtype=torch.float64)
@@ -140,8 +172,8 @@ def soft_targets(ordered: int, sigma: float, size: int, device: torch.device | N
 def next_token_loss(model: nn.Module, ids: Tensor) -> LossParts:
     """Return the loss of all targets of sequences [B, T], each scored among all ids.
 
-    Its shapes do not follow from values, so it can be traced without any. A head that tensor parallelism cuts gathers all
-    logits.
+    Its shapes do not follow from values, so it can be traced without any. A head that tensor
+    parallelism cuts gathers all logits.
     """
     whole: Any = model
     table, weight = head(model), float(ids.numel() - len(ids))
@@ -151,4 +183,7 @@ def next_token_loss(model: nn.Module, ids: Tensor) -> LossParts:
     hidden = whole.model(input_ids=ids, use_cache=False).last_hidden_state
     weights = torch.full(ids.shape, 1.0, device=ids.device)
     weights[:, -1] = 0.0  # nothing is known to follow
-    return LossParts(cross_entropy(hidden.flatten(0, 1), table, ids.roll(-1, 1).flatten(), weights.flatten()), weight)
+    return LossParts(
+        cross_entropy(hidden.flatten(0, 1), table, ids.roll(-1, 1).flatten(), weights.flatten()),
+        weight,
+    )

@@ -1,9 +1,11 @@
-"""What the model does not know of what it was given, in a sentence for whoever asked. The answer is given all the same.
+"""What the model does not know of what it was given, in a sentence for whoever asked. The answer is
+given all the same.
 
-Four things tell: words that are in no list of known words, a picture or shape that its own codec cannot show again (nothing
-learned beside the codecs), nothing seen in it, and an answer that was improbable to the model itself. Thresholds lie in
-`notice.json`, with how they were measured; `benchmarks/unknown.py --calibrate` writes them, on scenes and foreign pictures of
-kinds that no test uses.
+Four things tell: words that are in no list of known words, a picture or shape that its own codec
+cannot show again (nothing learned beside the codecs), nothing seen in it, and an answer that was
+improbable to the model itself. Thresholds lie in `notice.json`, with how they were measured;
+`benchmarks/unknown.py --calibrate` writes them, on scenes and foreign pictures of kinds that no
+test uses.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ class Notice:
 
 @functools.cache
 def thresholds() -> dict[str, Any]:
-    """Return by medium and measure of `fidelity` the least that is familiar and the median of ours, as
-    `benchmarks/unknown.py --calibrate` measured them."""
+    """Return by medium and measure of `fidelity` the least that is familiar and the median of ours,
+    as `benchmarks/unknown.py --calibrate` measured them."""
     found: dict[str, Any] = json.loads((_HERE / "notice.json").read_text(encoding="utf-8"))
     return found
 
@@ -74,22 +76,27 @@ def default_words() -> Spelling:
 def reading_of(sentence: str, text: Any) -> Reading:
     """Return how a sentence is read, by the text codec's own list of words or the default one.
 
-    A codec without a list mends nothing, so that the model meets a slip as it was written: there it counts as unknown.
+    A codec without a list mends nothing, so that the model meets a slip as it was written: there it
+    counts as unknown.
     """
     own: Spelling | None = text.spelling
     if own is not None:
         return own.read(sentence)
     reading = default_words().read(sentence)
     slips = tuple(written for written, _ in reading.corrected)
-    return dataclasses.replace(reading, text=sentence, unknown=reading.unknown + slips, corrected=())
+    return dataclasses.replace(
+        reading, text=sentence, unknown=reading.unknown + slips, corrected=()
+    )
 
 
 def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[str, float]:
-    """Return how well a codec shows again what it was given: PSNR in dB and the correlation of details (Pearson's, over pixels
-    and channels, each channel less its blur) of a picture; IoU of a shape.
+    """Return how well a codec shows again what it was given: PSNR in dB and the correlation of
+    details (Pearson's, over pixels and channels, each channel less its blur) of a picture; IoU of a
+    shape.
 
-    PSNR alone is high wherever little is to be seen, as in a dark photograph; details are where the edges of solids are,
-    whatever the light. Of a video, the first frame counts: the rest is coded as its objects' motion.
+    PSNR alone is high wherever little is to be seen, as in a dark photograph; details are where the
+    edges of solids are, whatever the light. Of a video, the first frame counts: the rest is coded
+    as its objects' motion.
     """
     if medium == "shape":
         again = codec.decode(codes)[..., 3] > 127
@@ -111,8 +118,8 @@ def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[s
 
 
 def familiarity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> float:
-    """Return how familiar something seen is, by the measure of `fidelity` that speaks most against it: 1 as half of ours are,
-    below 0 what is called unfamiliar."""
+    """Return how familiar something seen is, by the measure of `fidelity` that speaks most against
+    it: 1 as half of ours are, below 0 what is called unfamiliar."""
     marks = thresholds()["marks"][medium]
     found = fidelity(medium, item, codes, codec)
     return min((found[k] - m["least"]) / (m["usual"] - m["least"]) for k, m in marks.items())
@@ -145,7 +152,11 @@ def notices(
     slips = tuple(dict.fromkeys(pair for reading in readings for pair in reading.slips))
     if slips:
         named = ", ".join(f"'{written}' → '{read}'" for written, read in slips[:5])
-        message = f"이렇게 고쳐 읽었습니다: {named}." if language == "ko" else f"Read as a slip of the keyboard: {named}."
+        message = (
+            f"이렇게 고쳐 읽었습니다: {named}."
+            if language == "ko"
+            else f"Read as a slip of the keyboard: {named}."
+        )
         found.append(Notice("corrected", message, tuple(word for pair in slips for word in pair)))
     for medium, item, codes in seen:
         if codecs[medium].spec.slots is None:  # a codec that knows no objects says nothing of them
@@ -170,10 +181,13 @@ def notices(
 
 
 def unsure(logprobs: dict[Medium, list[float]], language: Language) -> list[Notice]:
-    """Return that an answer is improbable, where the log probabilities of what was drawn for a medium are lower on average
-    than those of nearly all answers to what is known (`notice.json`)."""
+    """Return that an answer is improbable, where the log probabilities of what was drawn for a
+    medium are lower on average than those of nearly all answers to what is known
+    (`notice.json`)."""
     least = thresholds().get("least_logprob", {})
-    if not any(drawn and m in least and float(np.mean(drawn)) < least[m] for m, drawn in logprobs.items()):
+    if not any(
+        drawn and m in least and float(np.mean(drawn)) < least[m] for m, drawn in logprobs.items()
+    ):
         return []
     message = (
         "이 답은 확실하지 않습니다: 제가 보기에도 그럴듯하지 않습니다."
@@ -184,12 +198,13 @@ def unsure(logprobs: dict[Medium, list[float]], language: Language) -> list[Noti
 
 
 def outside(words: str, reading: Reading, alone: bool) -> bool:
-    """Whether words that come alone ask for nothing that the model can do: a greeting, a question about nothing that was
-    shown, or mostly words that it does not know."""
+    """Whether words that come alone ask for nothing that the model can do: a greeting, a question
+    about nothing that was shown, or mostly words that it does not know."""
     if not alone:
         return False
     mostly = reading.words > 0 and 2 * len(reading.unknown) > reading.words
     greets = is_greeting(words) and len(reading.unknown) + 3 > reading.words
-    # "could I have a red ball?" asks for a thing of the world, "could I have your name?" for what is in no list of it
+    # "could I have a red ball?" asks for a thing of the world, "could I have your name?" for what
+    # is in no list of it
     asks = ends_as_question(words) if reading.unknown else is_question(words)
     return greets or asks or mostly

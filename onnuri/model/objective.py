@@ -1,7 +1,9 @@
-"""What a model of several media is trained on: a table's sequences as ids with weights, packed into rows.
+"""What a model of several media is trained on: a table's sequences as ids with weights, packed into
+rows.
 
-Every target is scored only among the ids that generation would choose from (`loss.py`): generation never leaves a slot's
-field or a medium's codes, so the head need not score the others, and the loss is that of a medium at the same time.
+Every target is scored only among the ids that generation would choose from (`loss.py`): generation
+never leaves a slot's field or a medium's codes, so the head need not score the others, and the loss
+is that of a medium at the same time.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ Split = Callable[[np.ndarray], list[np.ndarray]]
 
 
 def sequence_ids(segments: list[Segment], layout: TokenLayout, split: Split) -> PackedSequence:
-    """`<bos> … <eos>` of segments, the weight in the loss of predicting each id, and the index of its medium in MEDIA."""
+    """`<bos> … <eos>` of segments, the weight in the loss of predicting each id, and the index of
+    its medium in MEDIA."""
     ids, weights, media = [layout.special("<bos>")], [0.0], [0]
     for s in segments:
         asked = layout.task(s.task)
@@ -53,7 +56,8 @@ def _item(s: Segment, layout: TokenLayout) -> Weighted:
 
 
 def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
-    """The model's own speech: every word before its sound. Words are given; sounds and where they end are foretold."""
+    """The model's own speech: every word before its sound. Words are given; sounds and where they
+    end are foretold."""
     assert s.words and s.language
     words, beats = split(s.words.codes), s.words.beats
     assert len(words) == len(beats), (len(words), len(beats))
@@ -64,25 +68,40 @@ def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
     return ids, [*weights, 0.0]
 
 
-def omni_loss(model: nn.Module, sets: tuple[CandidateSet, ...], row: PackedRow, soft: bool = False,
-              ordinal_weight: float = 1.0) -> LossParts:
-    """Return the loss of a packed row, every target scored in its candidate set, on the model's device.
+def omni_loss(
+    model: nn.Module,
+    sets: tuple[CandidateSet, ...],
+    row: PackedRow,
+    soft: bool = False,
+    ordinal_weight: float = 1.0,
+) -> LossParts:
+    """Return the loss of a packed row, every target scored in its candidate set, on the model's
+    device.
 
-    `soft`: targets whose codes are in order are spread over their neighbours. `ordinal_weight`: their weight, which the
-    loss's divisor leaves out.
+    `soft`: targets whose codes are in order are spread over their neighbours. `ordinal_weight`:
+    their weight, which the loss's divisor leaves out.
     """
     groups = target_groups(sets, row.ids[0], row.weights[0], row.modality_ids[0], ordinal_weight)
     device = embedding(model).device
     weight = row.weight.to(device, non_blocking=True)
     hidden = hidden_states(model, *row.to(device))[0, :-1]
-    return grouped_loss(hidden, head(model), sets, [group.to(device) for group in groups], weight, len(MEDIA), soft)
+    return grouped_loss(
+        hidden, head(model), sets, [group.to(device) for group in groups], weight, len(MEDIA), soft
+    )
 
 
 class OmniTask:
     """Trains a backbone on a table's sequences, in rows of a fixed length."""
 
-    def __init__(self, module: nn.Module, layout: TokenLayout, mixer: Mixer, split: Split, tokens: int = 2048,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        layout: TokenLayout,
+        mixer: Mixer,
+        split: Split,
+        tokens: int = 2048,
+        seed: int = 0,
+    ) -> None:
         self.module, self.layout, self.mixer, self.split = module, layout, mixer, split
         self.tokens, self.seed, self.balance = tokens, seed, Balance(module)
         self.sets = tuple(layout.candidate_sets())
@@ -90,8 +109,11 @@ class OmniTask:
     def batch(self, step: int) -> PackedRow:
         """Return a row of `tokens` ids: a pure function of the step."""
         rng = np.random.default_rng([self.seed, step])
-        return pack(lambda: sequence_ids(self.mixer.draw(rng), self.layout, self.split), self.tokens,
-                    self.layout.special("<pad>"))
+        return pack(
+            lambda: sequence_ids(self.mixer.draw(rng), self.layout, self.split),
+            self.tokens,
+            self.layout.special("<pad>"),
+        )
 
     def weight(self, batch: PackedRow) -> Tensor:
         """Return the weight of all targets of a row []."""
@@ -102,29 +124,44 @@ class OmniTask:
         return self.balance.watching()
 
     def after_step(self, norm: Tensor) -> None:
-        """Even out the experts' loads, after the optimizer; not where the norm of all gradients [] is not finite."""
+        """Even out the experts' loads, after the optimizer; not where the norm of all gradients []
+        is not finite."""
         self.balance.apply(norm)
 
     def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, LossParts | float]]:
-        """Return the loss and figures for the log, which leave out what keeps experts busy: some families have none of it."""
+        """Return the loss and figures for the log, which leave out what keeps experts busy: some
+        families have none of it."""
         mix, tokens = self.mixer.settings, batch.ids.numel() - batch.padding
         self.balance.tokens = tokens
         parts = omni_loss(self.module, self.sets, batch, mix.soft, mix.loss_place)
-        present = batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()  # on the host: what a row has is known
+        present = (
+            batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()
+        )  # on the host: what a row has is known
         assert parts.by_modality is not None
         by_medium = {f"loss_{MEDIA[k]}": LossParts(*parts.by_modality[k]) for k in present}
         whole = LossParts(parts.sum.detach(), parts.weight)
-        figures: dict[str, LossParts | float] = {**by_medium, "loss": whole, "tokens": float(tokens)}
+        figures: dict[str, LossParts | float] = {
+            **by_medium,
+            "loss": whole,
+            "tokens": float(tokens),
+        }
         return parts._replace(sum=parts.sum + self.balance.loss() * parts.weight), figures
 
 
 @torch.no_grad()
-def start_from_features(model: nn.Module, layout: TokenLayout, codecs: dict[str, Any], seed: int = 0) -> None:
-    """Codes that say alike begin alike: rows = features × a random matrix + noise, at the embedding's own scale."""
+def start_from_features(
+    model: nn.Module, layout: TokenLayout, codecs: dict[str, Any], seed: int = 0
+) -> None:
+    """Codes that say alike begin alike: rows = features × a random matrix + noise, at the
+    embedding's own scale."""
     table = embedding(model)
     scale = float(table.std())
     draw = torch.Generator().manual_seed(seed)
-    for codebook, codec in (("visual", codecs["video"]), ("audio", codecs["audio"]), ("shape", codecs["shape"])):
+    for codebook, codec in (
+        ("visual", codecs["video"]),
+        ("audio", codecs["audio"]),
+        ("shape", codecs["shape"]),
+    ):
         features = codec.code_features()
         mixed = features @ torch.randn(features.shape[1], table.shape[1], generator=draw)
         mixed = mixed / mixed.std(1, keepdim=True).clamp_min(1e-3)

@@ -1,7 +1,9 @@
-"""VAETKI (NC AI) as a class of transformers, which has none: config, model, causal LM, cache, SDPA, TP and EP plans.
+"""VAETKI (NC AI) as a class of transformers, which has none: config, model, causal LM, cache, SDPA,
+TP and EP plans.
 
-Written as transformers' modular files are: what is A.X K1's is inherited (latent attention, gated feed-forward, experts), the
-rest stands here. Reading this file makes it known to the Auto classes. Knows nothing of Onnuri. What it is: llama.cpp PR 18719.
+Written as transformers' modular files are: what is A.X K1's is inherited (latent attention, gated
+feed-forward, experts), the rest stands here. Reading this file makes it known to the Auto classes.
+Knows nothing of Onnuri. What it is: llama.cpp PR 18719.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ axk1: Any = modeling_axk1
 
 @strict
 class VaetkiConfig(axk1.AXK1Config):
-    """A.X K1's fields, with a window, and without groups of experts. The defaults are VAETKI 112B-A10B."""
+    """A.X K1's fields, with a window, and without groups of experts. The defaults are VAETKI
+    112B-A10B."""
 
     model_type = "vaetki"
     base_model_tp_plan = axk1.AXK1Config.base_model_tp_plan
@@ -52,8 +55,10 @@ class VaetkiConfig(axk1.AXK1Config):
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.layer_types is None:
-            self.layer_types = ["full_attention" if (k + 1) % 6 == 0 else "sliding_attention"
-                                for k in range(self.num_hidden_layers)]
+            self.layer_types = [
+                "full_attention" if (k + 1) % 6 == 0 else "sliding_attention"
+                for k in range(self.num_hidden_layers)
+            ]
         kwargs.setdefault("first_k_dense_replace", 3)
         super().__post_init__(**kwargs)
 
@@ -73,13 +78,16 @@ class VaetkiRMSNorm(nn.Module):
 
 
 class VaetkiAttention(axk1.AXK1Attention):
-    """A.X K1's latent attention, interleaved rotary embedding in and half-split out, with a window in some layers."""
+    """A.X K1's latent attention, interleaved rotary embedding in and half-split out, with a window
+    in some layers."""
 
     def __init__(self, config: VaetkiConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
         self.q_a_layernorm = VaetkiRMSNorm(config.q_lora_rank, config.rms_norm_eps)
         self.kv_a_layernorm = VaetkiRMSNorm(config.kv_lora_rank, config.rms_norm_eps)
-        sliding = config.layer_types is not None and config.layer_types[layer_idx] == "sliding_attention"
+        sliding = (
+            config.layer_types is not None and config.layer_types[layer_idx] == "sliding_attention"
+        )
         self.sliding_window = config.sliding_window if sliding else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -87,11 +95,16 @@ class VaetkiAttention(axk1.AXK1Attention):
 
 
 class VaetkiTopkRouter(nn.Module):
-    """The likeliest experts by a sigmoid; no groups, no bias; weights that sum to 1, then scaled."""
+    """The likeliest experts by a sigmoid; no groups, no bias; weights that sum to 1, then
+    scaled."""
 
     def __init__(self, config: VaetkiConfig) -> None:
         super().__init__()
-        self.top_k, self.scale, self.renormalise = config.num_experts_per_tok, config.routed_scaling_factor, config.norm_topk_prob
+        self.top_k, self.scale, self.renormalise = (
+            config.num_experts_per_tok,
+            config.routed_scaling_factor,
+            config.norm_topk_prob,
+        )
         self.weight = nn.Parameter(torch.zeros(config.n_routed_experts, config.hidden_size))
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +125,9 @@ class VaetkiMoE(nn.Module):
     def __init__(self, config: VaetkiConfig) -> None:
         super().__init__()
         self.experts, self.gate = VaetkiExperts(config), VaetkiTopkRouter(config)
-        self.shared_experts = axk1.AXK1MLP(config, config.moe_intermediate_size * config.n_shared_experts)
+        self.shared_experts = axk1.AXK1MLP(
+            config, config.moe_intermediate_size * config.n_shared_experts
+        )
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         _, weights, experts = self.gate(hidden_states)
@@ -127,7 +142,11 @@ class VaetkiDecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         self.self_attn = VaetkiAttention(config, layer_idx)
         assert config.mlp_layer_types is not None
-        self.mlp = VaetkiMoE(config) if config.mlp_layer_types[layer_idx] == "sparse" else axk1.AXK1MLP(config)
+        self.mlp = (
+            VaetkiMoE(config)
+            if config.mlp_layer_types[layer_idx] == "sparse"
+            else axk1.AXK1MLP(config)
+        )
         self.input_layernorm = VaetkiRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = VaetkiRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.pre_mlp_layernorm = VaetkiRMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -136,23 +155,30 @@ class VaetkiDecoderLayer(GradientCheckpointingLayer):
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         # no name for what attention returns: it would live to the end
         hidden_states = hidden_states + self.post_attention_layernorm(
-            self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)[0])
-        return hidden_states + self.post_mlp_layernorm(self.mlp(self.pre_mlp_layernorm(hidden_states)))
+            self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)[0]
+        )
+        return hidden_states + self.post_mlp_layernorm(
+            self.mlp(self.pre_mlp_layernorm(hidden_states))
+        )
 
 
 class VaetkiPreTrainedModel(axk1.AXK1PreTrainedModel):
     config: VaetkiConfig
     config_class = VaetkiConfig
     _no_split_modules = ["VaetkiDecoderLayer"]
-    _can_record_outputs = {"hidden_states": VaetkiDecoderLayer, "attentions": VaetkiAttention,
-                           "router_logits": OutputRecorder(VaetkiTopkRouter, index=0)}
+    _can_record_outputs = {
+        "hidden_states": VaetkiDecoderLayer,
+        "attentions": VaetkiAttention,
+        "router_logits": OutputRecorder(VaetkiTopkRouter, index=0),
+    }
     _keep_in_fp32_modules_strict = None
     _keys_to_ignore_on_load_unexpected = None
     _keys_to_ignore_on_load_missing = None
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
-        """Inherited experts can; transformers would look for their decorator in this file's text."""
+        """Inherited experts can; transformers would look for their decorator in this file's
+        text."""
         return True
 
     @torch.no_grad()
@@ -169,7 +195,9 @@ class VaetkiModel(VaetkiPreTrainedModel):
         super().__init__(config)
         self.padding_idx, self.vocab_size = config.pad_token_id, config.vocab_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
-        self.layers = nn.ModuleList([VaetkiDecoderLayer(config, k) for k in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList(
+            [VaetkiDecoderLayer(config, k) for k in range(config.num_hidden_layers)]
+        )
         self.norm = VaetkiRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = axk1.AXK1RotaryEmbedding(config)
         self.gradient_checkpointing = False
@@ -177,9 +205,16 @@ class VaetkiModel(VaetkiPreTrainedModel):
 
     @merge_with_config_defaults
     @capture_outputs
-    def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, position_ids: Tensor | None = None,
-                past_key_values: Cache | None = None, inputs_embeds: Tensor | None = None, use_cache: bool | None = None,
-                **kwargs: Any) -> MoeModelOutputWithPast:
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> MoeModelOutputWithPast:
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -187,17 +222,36 @@ class VaetkiModel(VaetkiPreTrainedModel):
             past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = torch.arange(seen, seen + hidden_states.shape[1], device=hidden_states.device)[None]
-        about: dict[str, Any] = {"config": self.config, "inputs_embeds": hidden_states, "attention_mask": attention_mask,
-                 "past_key_values": past_key_values, "position_ids": position_ids}
-        make: dict[str, Any] = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
+            position_ids = torch.arange(
+                seen, seen + hidden_states.shape[1], device=hidden_states.device
+            )[None]
+        about: dict[str, Any] = {
+            "config": self.config,
+            "inputs_embeds": hidden_states,
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "position_ids": position_ids,
+        }
+        make: dict[str, Any] = {
+            "full_attention": create_causal_mask,
+            "sliding_attention": create_sliding_window_causal_mask,
+        }
         types = self.config.layer_types or []
         masks = {kind: make[kind](**about) for kind in set(types)}
         turns = self.rotary_emb(hidden_states, position_ids)
         for layer, kind in zip(self.layers, types, strict=True):
-            hidden_states = layer(hidden_states, position_embeddings=turns, attention_mask=masks[kind], position_ids=position_ids,
-                                  past_key_values=past_key_values, use_cache=use_cache, **kwargs)
-        return MoeModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+            hidden_states = layer(
+                hidden_states,
+                position_embeddings=turns,
+                attention_mask=masks[kind],
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return MoeModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
+        )
 
 
 class VaetkiForCausalLM(VaetkiPreTrainedModel, axk1.AXK1ForCausalLM):

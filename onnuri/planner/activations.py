@@ -1,7 +1,9 @@
-"""What a layer keeps for its backward pass, in bytes a token and rank: product by product, as the kernels that run it do.
+"""What a layer keeps for its backward pass, in bytes a token and rank: product by product, as the
+kernels that run it do.
 
-Knows no pipeline and no batch. Two kinds of kernels: fused ones (Megatron-Core with Transformer Engine), and the
-operators that transformers' model code calls one after another, which is what Onnuri's own trainer runs.
+Knows no pipeline and no batch. Two kinds of kernels: fused ones (Megatron-Core with Transformer
+Engine), and the operators that transformers' model code calls one after another, which is what
+Onnuri's own trainer runs.
 """
 
 from __future__ import annotations
@@ -12,7 +14,12 @@ from typing import NamedTuple
 from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.layout import Layout, Precision
 
-SAVED: dict[Precision, float] = {"bf16": 2.0, "fp8": 1.0, "mxfp8": 1 + 1 / 32, "nvfp4": 0.5 + 1 / 16}
+SAVED: dict[Precision, float] = {
+    "bf16": 2.0,
+    "fp8": 1.0,
+    "mxfp8": 1 + 1 / 32,
+    "nvfp4": 0.5 + 1 / 16,
+}
 """bytes of one number of a product's kept input: payload and block scales"""
 
 
@@ -31,15 +38,27 @@ class Kept(NamedTuple):
     """on top of what is kept, at the backward pass's fullest moment"""
 
 
-def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: float | None = None,
-          imbalance: float = 1.0) -> Kept:
-    """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written. `imbalance`: of what its
-    experts get, over the mean."""
+def fused(
+    block: Block,
+    a: Architecture,
+    layout: Layout,
+    tokens: int,
+    release: float | None = None,
+    imbalance: float = 1.0,
+) -> Kept:
+    """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written.
+    `imbalance`: of what its experts get, over the mean."""
     wide, tp = a.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
     kept = SAVED[layout.precision]
-    dropped = bool(a.positions)  # GPT-3's generation, known by learned positions, trained with dropout: a byte a mask
-    inside = min(block.norms, 2) * (2 + kept) * wide + max(block.norms - 2, 0) * 2 * wide  # norms' inputs and outputs
-    inside += 2 * wide * dropped + 8 * block.mixer_width / tp  # a mixer's two projections, convolution and output
+    dropped = bool(
+        a.positions
+    )  # GPT-3's generation, known by learned positions, trained with dropout: a byte a mask
+    inside = (
+        min(block.norms, 2) * (2 + kept) * wide + max(block.norms - 2, 0) * 2 * wide
+    )  # norms' inputs and outputs
+    inside += (
+        2 * wide * dropped + 8 * block.mixer_width / tp
+    )  # a mixer's two projections, convolution and output
     working = 4.0 * a.hidden if tp > 1 else 2.0 * a.hidden  # gathered input and its gradient
     if block.attention:
         inside += _fused_attention(block.attention, layout, tokens, release)
@@ -47,15 +66,20 @@ def fused(block: Block, a: Architecture, layout: Layout, tokens: int, release: f
         inside += _feed_forward(block, block.mlp, kept) / tp
         working = max(working, 2 * (1 + block.gated) * block.mlp / tp)
     if e := block.experts:
-        own = imbalance * e.topk * wide / a.hidden  # of the rank's own tokens, which are what sequence parallelism leaves it
-        inside += own * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed  # and router's scores
+        own = (
+            imbalance * e.topk * wide / a.hidden
+        )  # of the rank's own tokens, which are what sequence parallelism leaves it
+        inside += (
+            own * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed
+        )  # and router's scores
         inside += e.shared * _feed_forward(block, e.shared_width or e.width, kept) / tp
         working = max(working, 4 * own * a.hidden, 2 * own * (1 + block.gated) * e.width)
     return Kept(inside, 2 * wide, working)
 
 
 def _feed_forward(block: Block, width: int, kept: float) -> float:
-    """The activation function's input, in 16 bits, and its output, which is the second product's input."""
+    """The activation function's input, in 16 bits, and its output, which is the second product's
+    input."""
     return (2 * (1 + block.gated) + kept) * width
 
 
@@ -70,25 +94,32 @@ def _fused_attention(at: Attention, layout: Layout, tokens: int, release: float 
         inside = 2 * (heads * at.head_dim + groups * (at.head_dim + at.values))
     if release is None or release >= FLASH:
         inside += 4 * heads  # one sum of exponentials a query
-        # its own output for the backward pass, and the next product's input: one tensor in 16 bits, unless heads are
-        # exchanged for tokens in between (context parallelism by all-to-all) or the product keeps another format
+        # its own output for the backward pass, and the next product's input: one tensor in 16 bits,
+        # unless heads are exchanged for tokens in between (context parallelism by all-to-all) or
+        # the product keeps another format
         shared = layout.cp == 1 and layout.precision == "bf16"
         return inside + (2 if shared else 2 + kept) * out
-    scores = 5 * heads * tokens if layout.recompute == "none" else 0  # softmax in and out, dropout's mask: arXiv 2205.05198
+    scores = (
+        5 * heads * tokens if layout.recompute == "none" else 0
+    )  # softmax in and out, dropout's mask: arXiv 2205.05198
     return inside + kept * out + scores
 
 
 def matrices(block: Block, hidden: int, layout: Layout) -> set[tuple[float, float]]:
-    """Shapes of a layer's matrices on one rank, queries, keys and values in one, gate and up in one."""
+    """Shapes of a layer's matrices on one rank, queries, keys and values in one, gate and up in
+    one."""
     tp, at, e = layout.tp, block.attention, block.experts
     found: set[tuple[float, float]] = set()
     if at:
         found.add((hidden, at.heads * at.values / tp))
         keys = at.heads if at.kv_rank else max(at.kv_heads, tp)
         if at.kv_rank:
-            found |= {(at.query_rank, hidden), (at.kv_rank + at.rope_dim, hidden),
-                      (at.asked() / tp, (1 + at.gated) * at.query_rank or hidden),
-                      (keys * (at.head_dim + at.values) / tp, at.kv_rank)}
+            found |= {
+                (at.query_rank, hidden),
+                (at.kv_rank + at.rope_dim, hidden),
+                (at.asked() / tp, (1 + at.gated) * at.query_rank or hidden),
+                (keys * (at.head_dim + at.values) / tp, at.kv_rank),
+            }
         else:
             found.add(((at.heads * at.head_dim + keys * (at.head_dim + at.values)) / tp, hidden))
     widths = [block.mlp / tp] if block.mlp else []
@@ -105,7 +136,8 @@ class Eager(NamedTuple):
     inside: float
     """kept without recomputation"""
     products: float
-    """kept where only products, attention and dispatched tokens are (`training/layout.py`, KEPT), input counted"""
+    """kept where only products, attention and dispatched tokens are (`training/layout.py`, KEPT),
+    input counted"""
     again: float
     """what recomputing the rest adds to them"""
     border: float
@@ -118,12 +150,16 @@ class Eager(NamedTuple):
 
 @functools.lru_cache(4096)  # layers of a model are mostly alike
 def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager:
-    """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated feed-forward gate,
-    activation, up and their product. `h`: hidden width."""
+    """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated
+    feed-forward gate, activation, up and their product. `h`: hidden width."""
     tp = layout.tp
     behind = (6.0 + 2 * block.centred) * h + 4  # a norm whose output is added, not multiplied
     border, norms = 2.0 * h, block.norms * behind + min(block.norms, 2) * 2.0 * h
-    inside, products, shared = norms + 8 * block.mixer_width / tp, border + 8 * block.mixer_width / tp, 0.0
+    inside, products, shared = (
+        norms + 8 * block.mixer_width / tp,
+        border + 8 * block.mixer_width / tp,
+        0.0,
+    )
     inside += block.gated_norms * 6.0 * h  # the gate in 32 bits, and what it lets through
     products += block.gated_norms * 2.0 * h
     working, late = 12.0 * h, 0.0
@@ -143,28 +179,48 @@ def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager
         here = rows * (imbalance if moved else 1.0)  # of the rank's own experts
         inside += 4 * h + 12 * e.routed + 16 * rows  # the router, in 32 bits
         inside += here * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
-        products += 4 * e.routed + here * (4 * width + 2 * h) + (here + rows) * 2 * h * moved + 4 * wide + 2 * h * bool(wide)
+        products += (
+            4 * e.routed
+            + here * (4 * width + 2 * h)
+            + (here + rows) * 2 * h * moved
+            + 4 * wide
+            + 2 * h * bool(wide)
+        )
         shared += 4 * wide + rows * 4 * width * (not moved)
-        # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32 bits; the layer's state
-        # between its parts, and a last norm's gradient in 32 bits; what comes after is not yet there
+        # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32
+        # bits; the layer's state between its parts, and a last norm's gradient in 32 bits; what
+        # comes after is not yet there
         after = 8 * wide + (block.norms > 2) * behind
         late = inside - rows * 2 * h - after + 4 * h
-        working = max(working, (4 * here + 6 * rows if moved else 8 * rows) * h + (6 + 4 * block.centred) * h - after)
+        working = max(
+            working,
+            (4 * here + 6 * rows if moved else 8 * rows) * h + (6 + 4 * block.centred) * h - after,
+        )
     return Eager(inside, products, inside - shared, border, working, late)
 
 
 @functools.lru_cache(4096)
 def compiled(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager:
-    """Return the same of a layer that PyTorch's compiler fuses: of what products and attention leave, its partitioner keeps
-    what cannot be made again by fused kernels (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`):
-    the states before both parts, not the last product's output, which the next layer's input holds; and the rows that went
-    to the experts, for their product's gradient."""
+    """Return the same of a layer that PyTorch's compiler fuses: of what products and attention
+    leave, its partitioner keeps what cannot be made again by fused kernels
+    (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`): the states before
+    both parts, not the last product's output, which the next layer's input holds; and the rows that
+    went to the experts, for their product's gradient."""
     found, e = eager(block, h, layout, imbalance), block.experts
-    alone = layout.ep == 1 if e else False  # with expert parallelism, products count the dispatched rows already
-    inside = found.products - 2.0 * h * bool(block.mlp or (e and e.shared)) + 2.0 * h * (e.topk if e and alone else 0)
+    alone = (
+        layout.ep == 1 if e else False
+    )  # with expert parallelism, products count the dispatched rows already
+    inside = (
+        found.products
+        - 2.0 * h * bool(block.mlp or (e and e.shared))
+        + 2.0 * h * (e.topk if e and alone else 0)
+    )
     inside = min(inside, found.inside)
-    return found._replace(inside=inside, again=min(found.again, inside), late=found.late and max(
-        0.0, found.late - (found.inside - inside)))
+    return found._replace(
+        inside=inside,
+        again=min(found.again, inside),
+        late=found.late and max(0.0, found.late - (found.inside - inside)),
+    )
 
 
 def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, float]:

@@ -1,6 +1,8 @@
-"""A decoder's shape, and what follows from it before anything is built: parameters, FLOPs, bytes of keys and values.
+"""A decoder's shape, and what follows from it before anything is built: parameters, FLOPs, bytes of
+keys and values.
 
-Knows no class of transformers and no hardware. Counts are exact: a test holds them against the model on the meta device.
+Knows no class of transformers and no hardware. Counts are exact: a test holds them against the
+model on the meta device.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from onnuri.config import Config
 
 
 class Attention(Config):
-    """One layer's attention: grouped queries, or multi-head latent attention (MLA) where `kv_rank` is set."""
+    """One layer's attention: grouped queries, or multi-head latent attention (MLA) where `kv_rank`
+    is set."""
 
     heads: int
     kv_heads: int
@@ -28,7 +31,8 @@ class Attention(Config):
     rope_dim: int = 0
     """MLA: positions' part of queries and keys, shared by the heads on the key's side"""
     gated: bool = False
-    """MLA: the output is gated, by one matrix with the queries that takes their compressed form before and behind its norm"""
+    """MLA: the output is gated, by one matrix with the queries that takes their compressed form
+    before and behind its norm"""
     qk_norm: bool = False
     bias: bool = False
     """on queries, keys, values and output"""
@@ -42,35 +46,62 @@ class Attention(Config):
     def projections(self, hidden: int) -> int:
         """Weights of the matrices."""
         if not self.kv_rank:
-            return hidden * self.head_dim * (self.heads + self.kv_heads) + hidden * self.values * (self.kv_heads + self.heads)
+            return hidden * self.head_dim * (self.heads + self.kv_heads) + hidden * self.values * (
+                self.kv_heads + self.heads
+            )
         query = self.asked()
-        asked = hidden * self.query_rank + (1 + self.gated) * self.query_rank * query if self.query_rank else hidden * query
-        return (asked + hidden * (self.kv_rank + self.rope_dim) + self.kv_rank * self.heads * (self.head_dim + self.values)
-                + self.heads * self.values * hidden)
+        asked = (
+            hidden * self.query_rank + (1 + self.gated) * self.query_rank * query
+            if self.query_rank
+            else hidden * query
+        )
+        return (
+            asked
+            + hidden * (self.kv_rank + self.rope_dim)
+            + self.kv_rank * self.heads * (self.head_dim + self.values)
+            + self.heads * self.values * hidden
+        )
 
     def asked(self) -> int:
         """Numbers that MLA's queries are written out to, gates counted."""
         return self.heads * (self.head_dim + self.rope_dim + self.gated * self.values)
 
     def num_params(self, hidden: int) -> int:
-        vectors = self.query_rank + self.kv_rank + 2 * self.head_dim * self.qk_norm + self.heads * self.sinks
+        vectors = (
+            self.query_rank
+            + self.kv_rank
+            + 2 * self.head_dim * self.qk_norm
+            + self.heads * self.sinks
+        )
         if self.bias:
-            vectors += (self.heads + self.kv_heads) * self.head_dim + self.kv_heads * self.values + hidden
+            vectors += (
+                (self.heads + self.kv_heads) * self.head_dim + self.kv_heads * self.values + hidden
+            )
         return self.projections(hidden) + vectors
 
     def score_flops(self, context: float) -> float:
-        """Forward multiplications and additions of one token's scores and sums over `context` tokens it sees."""
+        """Forward multiplications and additions of one token's scores and sums over `context`
+        tokens it sees."""
         return 2 * context * self.heads * (self.head_dim + self.rope_dim + self.values)
 
     def seen(self, tokens: int, causal: bool = True) -> float:
-        """Mean tokens that a query of a sequence sees; without `causal`, as figures that count it in full do."""
+        """Mean tokens that a query of a sequence sees; without `causal`, as figures that count it
+        in full do."""
         if self.window and self.window < tokens:
-            return self.window - self.window * (self.window - 1) / (2 * tokens) if causal else self.window
+            return (
+                self.window - self.window * (self.window - 1) / (2 * tokens)
+                if causal
+                else self.window
+            )
         return (tokens + 1) / 2 if causal else tokens
 
     def kv_values(self) -> int:
         """Numbers kept for one token while decoding."""
-        return self.kv_rank + self.rope_dim if self.kv_rank else self.kv_heads * (self.head_dim + self.values)
+        return (
+            self.kv_rank + self.rope_dim
+            if self.kv_rank
+            else self.kv_heads * (self.head_dim + self.values)
+        )
 
 
 class Experts(Config):
@@ -85,9 +116,11 @@ class Experts(Config):
     bias: bool = False
     """vectors on the experts' matrices and on the router (GPT-OSS)"""
     latent: int = 0
-    """width to which routed experts' tokens are compressed by two more matrices a layer; 0 for none"""
+    """width to which routed experts' tokens are compressed by two more matrices a layer; 0 for
+    none"""
     router_bias: int = 0
-    """numbers that correct the router's choice without a gradient: buffers, not parameters; 0 or `routed`"""
+    """numbers that correct the router's choice without a gradient: buffers, not parameters; 0 or
+    `routed`"""
 
 
 class Block(Config):
@@ -116,13 +149,15 @@ class Block(Config):
     """norms multiply by 1 + weight, in 32 bits"""
     mlp_bias: bool = False
     other_params: int = 0
-    """of matrices that every token passes and that no other field holds; negative where two projections share one"""
+    """of matrices that every token passes and that no other field holds; negative where two
+    projections share one"""
     vector_params: int = 0
     """numbers that no product multiplies and no other field holds: biases, further norms, tables"""
     idle_params: int = 0
     """that text alone never passes: attention to an encoder, rows without an expert"""
     repeated_params: int = 0
-    """of the layer's weights, those that are another layer's own: computed with again, not counted again"""
+    """of the layer's weights, those that are another layer's own: computed with again, not counted
+    again"""
 
     def mlp_params(self, hidden: int, width: int) -> int:
         return (2 + self.gated) * hidden * width
@@ -130,32 +165,59 @@ class Block(Config):
     def num_params(self, hidden: int) -> int:
         """Of one of the layers."""
         rest = self.other_params + self.vector_params + self.idle_params - self.repeated_params
-        return self.mixer(hidden) + self.feed_forward(hidden) + self.routed(hidden) + self.norms * hidden + rest
+        return (
+            self.mixer(hidden)
+            + self.feed_forward(hidden)
+            + self.routed(hidden)
+            + self.norms * hidden
+            + rest
+        )
 
     def matrices(self, hidden: int) -> int:
-        """Return the weights of the matrices that the fields name, all routed experts counted, without `other_params`."""
-        total = 2 * hidden * self.gate_rank * self.gated_norms + self.mixer_params + self.mlp_params(hidden, self.mlp)
+        """Return the weights of the matrices that the fields name, all routed experts counted,
+        without `other_params`."""
+        total = (
+            2 * hidden * self.gate_rank * self.gated_norms
+            + self.mixer_params
+            + self.mlp_params(hidden, self.mlp)
+        )
         if self.attention:
             total += self.attention.projections(hidden)
         if e := self.experts:
-            total += e.shared * self.mlp_params(hidden, e.shared_width or e.width) + e.routed * hidden
+            total += (
+                e.shared * self.mlp_params(hidden, e.shared_width or e.width) + e.routed * hidden
+            )
             total += 2 * hidden * e.latent + e.routed * self.mlp_params(e.latent or hidden, e.width)
         return total
 
     def vectors(self, hidden: int) -> int:
-        """Return the numbers that the fields name and that are no matrix's: norms and biases, without `vector_params`."""
-        named = self.mixer(hidden) + self.feed_forward(hidden) + self.routed(hidden) + self.norms * hidden
+        """Return the numbers that the fields name and that are no matrix's: norms and biases,
+        without `vector_params`."""
+        named = (
+            self.mixer(hidden)
+            + self.feed_forward(hidden)
+            + self.routed(hidden)
+            + self.norms * hidden
+        )
         return named - self.matrices(hidden)
 
     def mixer(self, hidden: int) -> int:
         gates = 2 * hidden * self.gate_rank * self.gated_norms
-        return (self.attention.num_params(hidden) if self.attention else 0) + self.mixer_params + gates
+        return (
+            (self.attention.num_params(hidden) if self.attention else 0) + self.mixer_params + gates
+        )
 
     def feed_forward(self, hidden: int) -> int:
         """What every token passes: dense feed-forward, shared experts and router."""
-        total = self.mlp_params(hidden, self.mlp) + self.mlp_bias * ((1 + self.gated) * self.mlp + hidden) * bool(self.mlp)
+        total = self.mlp_params(hidden, self.mlp) + self.mlp_bias * (
+            (1 + self.gated) * self.mlp + hidden
+        ) * bool(self.mlp)
         if e := self.experts:
-            total += e.shared * self.mlp_params(hidden, e.shared_width or e.width) + e.routed * hidden + e.bias * e.routed
+            total += (
+                e.shared * self.mlp_params(hidden, e.shared_width or e.width)
+                + e.routed * hidden
+                + e.bias * e.routed
+            )
             total += 2 * hidden * e.latent
         return total
 
@@ -167,7 +229,12 @@ class Block(Config):
     def expert(self, hidden: int) -> int:
         """One routed expert's."""
         e = self.experts
-        return self.mlp_params(e.latent or hidden, e.width) + e.bias * ((1 + self.gated) * e.width + hidden) if e else 0
+        return (
+            self.mlp_params(e.latent or hidden, e.width)
+            + e.bias * ((1 + self.gated) * e.width + hidden)
+            if e
+            else 0
+        )
 
 
 class Architecture(Config):
@@ -182,8 +249,8 @@ class Architecture(Config):
     positions: int = 0
     """learned ones; 0 with RoPE"""
     mtp: tuple[Block, ...] = ()
-    """layers that predict tokens further on, each with a projection of two hidden states and three norms; not in
-    `num_params` (published totals leave them out), but in training's cost"""
+    """layers that predict tokens further on, each with a projection of two hidden states and three
+    norms; not in `num_params` (published totals leave them out), but in training's cost"""
     context: int = 131_072
     """longest sequence"""
     embedding_width: int = 0
@@ -191,11 +258,14 @@ class Architecture(Config):
     other_params: int = 0
     """of matrices outside the layers, embedding and head that every token passes"""
     table_params: int = 0
-    """numbers outside the layers that no product multiplies: further tables, biases and norms, less one norm"""
+    """numbers outside the layers that no product multiplies: further tables, biases and norms, less
+    one norm"""
     extra_flops: float = 0.0
-    """forward FLOPs a token that no weight above explains, as torch counts them: recurrences, layers that run again"""
+    """forward FLOPs a token that no weight above explains, as torch counts them: recurrences,
+    layers that run again"""
     unsure: float = 0.0
-    """what widens every range: 0 for a shape that the formulas hold whole, 1 for one that is assumed"""
+    """what widens every range: 0 for a shape that the formulas hold whole, 1 for one that is
+    assumed"""
 
     @functools.cached_property
     def layers(self) -> int:
@@ -203,8 +273,8 @@ class Architecture(Config):
 
     @functools.cached_property
     def alike(self) -> tuple[int, ...]:
-        """For every block, the index of the first one that differs in nothing but the number of layers: costs are
-        counted once for all of them."""
+        """For every block, the index of the first one that differs in nothing but the number of
+        layers: costs are counted once for all of them."""
         shapes = [b.replace(count=1) for b in self.blocks]
         return tuple(map(shapes.index, shapes))
 
@@ -214,11 +284,14 @@ class Architecture(Config):
         return any(b.experts for b in self.blocks)
 
     def merged(self) -> Architecture:
-        """The same layers with those of one kind side by side: costs that no order changes are counted faster."""
+        """The same layers with those of one kind side by side: costs that no order changes are
+        counted faster."""
         counts: dict[int, int] = {}
         for k, block in zip(self.alike, self.blocks, strict=True):
             counts[k] = counts.get(k, 0) + block.count
-        return self.replace(blocks=tuple(self.blocks[k].replace(count=count) for k, count in counts.items()))
+        return self.replace(
+            blocks=tuple(self.blocks[k].replace(count=count) for k, count in counts.items())
+        )
 
     def num_params(self) -> int:
         """Weights of embedding, blocks and head."""
@@ -227,8 +300,11 @@ class Architecture(Config):
     @functools.cached_property
     def _num_params(self) -> int:
         outside = self.hidden * (1 + self.positions) + self.other_params + self.table_params
-        return self.embedding() * (2 - self.tied) + outside + sum(
-            b.count * b.num_params(self.hidden) for b in self.blocks)
+        return (
+            self.embedding() * (2 - self.tied)
+            + outside
+            + sum(b.count * b.num_params(self.hidden) for b in self.blocks)
+        )
 
     def num_active_params(self) -> int:
         """Weights that one token passes, embedding and head counted."""
@@ -236,17 +312,33 @@ class Architecture(Config):
 
     @functools.cached_property
     def _num_active_params(self) -> int:
-        idle = sum(b.count * (b.experts.routed - b.experts.topk) * b.expert(self.hidden) for b in self.blocks if b.experts)
+        idle = sum(
+            b.count * (b.experts.routed - b.experts.topk) * b.expert(self.hidden)
+            for b in self.blocks
+            if b.experts
+        )
         return self.num_params() - idle - sum(b.count * b.idle_params for b in self.blocks)
 
     def embedding(self) -> int:
         return self.vocabulary * (self.embedding_width or self.hidden)
 
     def flops_per_token(self, tokens: int, causal: bool = True) -> float:
-        """Model FLOPs of forward and backward of one token in sequences of `tokens`: 6 a weight in a product (Kaplan et
-        al. 2020, arXiv 2001.08361), attention's scores thrice their forward pass; without recomputation."""
-        weights = self.num_active_params() - self.embedding() * (1 - self.tied) - self.hidden * (1 + self.positions)
+        """Model FLOPs of forward and backward of one token in sequences of `tokens`: 6 a weight in
+        a product (Kaplan et al. 2020, arXiv 2001.08361), attention's scores thrice their forward
+        pass; without recomputation."""
+        weights = (
+            self.num_active_params()
+            - self.embedding() * (1 - self.tied)
+            - self.hidden * (1 + self.positions)
+        )
         weights -= self.table_params
-        weights -= sum(b.count * (b.norms * self.hidden + b.vector_params - b.repeated_params) for b in self.blocks)
-        scores = sum(b.count * b.attention.score_flops(b.attention.seen(tokens, causal)) for b in self.blocks if b.attention)
+        weights -= sum(
+            b.count * (b.norms * self.hidden + b.vector_params - b.repeated_params)
+            for b in self.blocks
+        )
+        scores = sum(
+            b.count * b.attention.score_flops(b.attention.seen(tokens, causal))
+            for b in self.blocks
+            if b.attention
+        )
         return 6 * weights + 3 * scores + 3 * self.extra_flops

@@ -1,7 +1,8 @@
-"""Which size for a budget of GPUs and days: the systems as they are, and dense and sparse sizes made by one rule.
+"""Which size for a budget of GPUs and days: the systems as they are, and dense and sparse sizes
+made by one rule.
 
-For each: the loss by the date, the odds of finishing, what serving costs. Three aims are ranked by drawing all unknowns
-together. Knows no recipe by name; the loss is of published laws (`loss.py`).
+For each: the loss by the date, the odds of finishing, what serving costs. Three aims are ranked by
+drawing all unknowns together. Knows no recipe by name; the loss is of published laws (`loss.py`).
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ from onnuri.planner.sizes import dense, sparse
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
 """from 1B to 440B dense, from 1B to 88B active"""
 MOST_TOKENS = 40e12
-"""as many as any published run has trained on: Llama 4 Scout's about 40T (`published_runs.csv`); beyond it, text repeats"""
+"""as many as any published run has trained on: Llama 4 Scout's about 40T (`published_runs.csv`);
+beyond it, text repeats"""
 TOKENS = 4_096
 """a sequence"""
 MOST_DAYS = 36_525.0
 DRAWS = 4_000
 COMMON = math.sqrt(0.5)
-"""weight of the error of a speed that all options share (one cluster, one software): half of the variance, assumed"""
+"""weight of the error of a speed that all options share (one cluster, one software): half of the
+variance, assumed"""
 
 
 class Option(Config):
@@ -62,7 +65,9 @@ class Option(Config):
 
     def loss_after(self, tokens: float, *law: float) -> float:
         """Return nats a text token, every unknown of the laws given."""
-        return loss.loss_at(*self.trained_params, tokens * self.text_share, tokens * (1 - self.text_share), *law)
+        return loss.loss_at(
+            *self.trained_params, tokens * self.text_share, tokens * (1 - self.text_share), *law
+        )
 
     @property
     def serving(self) -> Serving:
@@ -78,7 +83,8 @@ class Rank(Config):
     first: float
     """probability of being the best of all"""
     beats: float | None
-    """probability of being better than the first of the list, what is unknown of both drawn once; None for the first"""
+    """probability of being better than the first of the list, what is unknown of both drawn once;
+    None for the first"""
 
 
 class Budget(Config):
@@ -98,12 +104,24 @@ class Budget(Config):
     """what no layout holds or no law reaches, and why"""
 
 
-def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
-           cache: Path | None = None, exact_gpus: bool = False) -> Budget:
-    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does. `report` is told how far the
-    searches are, `cache` is a folder in which their answers are kept; with `exact_gpus` no size uses fewer GPUs."""
+def budget(
+    recipes: Sequence[Recipe],
+    cluster: Cluster,
+    days: float,
+    engines: Engines = "here",
+    report: Report = quiet,
+    cache: Path | None = None,
+    exact_gpus: bool = False,
+) -> Budget:
+    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does.
+    `report` is told how far the searches are, `cache` is a folder in which their answers are kept;
+    with `exact_gpus` no size uses fewer GPUs."""
     if not 0 < days <= MOST_DAYS:
-        raise ConfigError(f"days {days:g}", "is not a positive number of days within a century", "give such as 120")
+        raise ConfigError(
+            f"days {days:g}",
+            "is not a positive number of days within a century",
+            "give such as 120",
+        )
     found: list[Option] = []
     left_out: dict[str, str] = {}
     for recipe, kind in [*((r, "system") for r in recipes), *_ladder(cluster, days)]:
@@ -113,12 +131,23 @@ def budget(recipes: Sequence[Recipe], cluster: Cluster, days: float, engines: En
             left_out[recipe.title] = error.rule
     if not found:
         why, times = Counter(left_out.values()).most_common(1)[0]
-        raise ConfigError(f"{cluster.gpus} {cluster.gpu} for {days:g} days",
-                          f"is enough for none of {len(left_out)} sizes; {times} of them: {why}", "give more GPUs or days")
+        raise ConfigError(
+            f"{cluster.gpus} {cluster.gpu} for {days:g} days",
+            f"is enough for none of {len(left_out)} sizes; {times} of them: {why}",
+            "give more GPUs or days",
+        )
     systems = tuple(o for o in found if o.kind == "system")
-    return Budget(cluster=cluster, days=days, engines=engines, systems=systems, left_out=left_out,
-                  ladder=tuple(o for o in found if o.kind != "system"), flops=compute(cluster, days),
-                  optimal=loss.optimal_sizes(compute(cluster, days)), aims=rank(systems, days) if systems else {})
+    return Budget(
+        cluster=cluster,
+        days=days,
+        engines=engines,
+        systems=systems,
+        left_out=left_out,
+        ladder=tuple(o for o in found if o.kind != "system"),
+        flops=compute(cluster, days),
+        optimal=loss.optimal_sizes(compute(cluster, days)),
+        aims=rank(systems, days) if systems else {},
+    )
 
 
 def compute(cluster: Cluster, days: float) -> float:
@@ -126,44 +155,103 @@ def compute(cluster: Cluster, days: float) -> float:
     return 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
 
 
-def option(recipe: Recipe, kind: str, cluster: Cluster, days: float, engines: Engines = "here", report: Report = quiet,
-           cache: Path | None = None, exact_gpus: bool = False) -> Option:
+def option(
+    recipe: Recipe,
+    kind: str,
+    cluster: Cluster,
+    days: float,
+    engines: Engines = "here",
+    report: Report = quiet,
+    cache: Path | None = None,
+    exact_gpus: bool = False,
+) -> Option:
     """A recipe trained until the date; its own plan is what it says without one."""
-    found = plan(recipe, cluster, days=days, here=engines == "here", engines=engines, report=report, cache=cache,
-                 exact_gpus=exact_gpus)
+    found = plan(
+        recipe,
+        cluster,
+        days=days,
+        here=engines == "here",
+        engines=engines,
+        report=report,
+        cache=cache,
+        exact_gpus=exact_gpus,
+    )
     if found.tokens > MOST_TOKENS:
         found = plan(recipe, found.cluster, found.layout, tokens=MOST_TOKENS)
     if found.loss is None:
-        raise ConfigError(recipe.title, "trains too few tokens by then for a law of loss to hold: less than one for each "
-                          "parameter it is worth", "give more GPUs or days")
-    whole, text = found.days * (recipe.tokens / found.tokens), 1 - media_tokens(recipe) / recipe.tokens
+        raise ConfigError(
+            recipe.title,
+            "trains too few tokens by then for a law of loss to hold: less than one for each "
+            "parameter it is worth",
+            "give more GPUs or days",
+        )
+    whole, text = (
+        found.days * (recipe.tokens / found.tokens),
+        1 - media_tokens(recipe) / recipe.tokens,
+    )
     by_then = spread(lambda d: min(recipe.tokens * days / d, MOST_TOKENS), whole)
     omni = recipe.omni
     sizes = omni.num_params(), omni.num_active_params()
     expected = loss.by_tokens(*sizes, by_then, 1 - text)
     assert expected, "the plan of these tokens has one"
-    return Option(name=recipe.name, title=recipe.title, kind=kind, plan=found, days_needed=whole, finish=whole.below(days),
-                  tokens=by_then, text_share=text, loss=expected, trained_params=sizes)
+    return Option(
+        name=recipe.name,
+        title=recipe.title,
+        kind=kind,
+        plan=found,
+        days_needed=whole,
+        finish=whole.below(days),
+        tokens=by_then,
+        text_share=text,
+        loss=expected,
+        trained_params=sizes,
+    )
 
 
 # ---- sizes by rule
 
 
 def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
-    made = [(dense(n), "dense") for n in DENSE_LAYERS] + [(sparse(n), "sparse") for n in SPARSE_LAYERS]
+    made = [(dense(n), "dense") for n in DENSE_LAYERS] + [
+        (sparse(n), "sparse") for n in SPARSE_LAYERS
+    ]
     return [(by_rule(a, cluster, days), kind) for a, kind in made]
 
 
 def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
-    """A size as a recipe: text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 · C^0.3271 tokens)."""
-    batch = max(1, round(0.2920 * compute(cluster, days)**0.3271 / (TOKENS * cluster.gpus))) * TOKENS * cluster.gpus
+    """A size as a recipe: text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 ·
+    C^0.3271 tokens)."""
+    batch = (
+        max(1, round(0.2920 * compute(cluster, days) ** 0.3271 / (TOKENS * cluster.gpus)))
+        * TOKENS
+        * cluster.gpus
+    )
     active = a.num_active_params()
-    title = f"{a.num_params() / 1e9:.0f}B" + (f"-A{active / 1e9:.0f}B" if active < a.num_params() else "")
+    title = f"{a.num_params() / 1e9:.0f}B" + (
+        f"-A{active / 1e9:.0f}B" if active < a.num_params() else ""
+    )
     tokens = 20 * loss.effective_params(a.num_params(), active)
-    stage = TrainingStage(name="text", tokens=tokens, tokens_per_sequence=TOKENS, batch_tokens=batch,
-                          source="20 tokens a parameter it is worth, arXiv 2203.15556")
-    return Recipe(name=a.name, team="", title=title, family="", values={}, sources={}, architecture=a, media=(), stages=(stage,),
-                  layout=Layout(dp=cluster.gpus), gpu=cluster.gpu, gpus=cluster.gpus)
+    stage = TrainingStage(
+        name="text",
+        tokens=tokens,
+        tokens_per_sequence=TOKENS,
+        batch_tokens=batch,
+        source="20 tokens a parameter it is worth, arXiv 2203.15556",
+    )
+    return Recipe(
+        name=a.name,
+        team="",
+        title=title,
+        family="",
+        values={},
+        sources={},
+        architecture=a,
+        media=(),
+        stages=(stage,),
+        layout=Layout(dp=cluster.gpus),
+        gpu=cluster.gpu,
+        gpus=cluster.gpus,
+    )
 
 
 # ---- ranking
@@ -176,40 +264,66 @@ Draws = list[list[float]]
 def rank(options: Sequence[Option], days: float) -> dict[str, tuple[Rank, ...]]:
     """Under every aim: places, ties, and how often each is first when all unknowns are drawn."""
     draws = draw(options, days)
-    return {"loss": _ranks(options, draws["loss"], lambda o: o.loss), "operate": _ranks(options, draws["operate"], cost),
-            "media": _ranks(options, draws["media"], lambda o: exact(-len(o.plan.media)))}
+    return {
+        "loss": _ranks(options, draws["loss"], lambda o: o.loss),
+        "operate": _ranks(options, draws["operate"], cost),
+        "media": _ranks(options, draws["media"], lambda o: exact(-len(o.plan.media))),
+    }
 
 
 def cost(o: Option) -> Interval:
     """Dollars per million tokens; without a list price, GPU seconds."""
-    return o.serving.usd_per_million_tokens or spread(lambda rate: 1e6 / rate, o.serving.tokens_per_s_per_gpu)
+    return o.serving.usd_per_million_tokens or spread(
+        lambda rate: 1e6 / rate, o.serving.tokens_per_s_per_gpu
+    )
 
 
 def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
-    """Figures of all options under each aim. The laws' unknowns are common to all options; so are the price and the hours
-    with users, which cancel: what serves more tokens a GPU is cheaper. Of media count those learned by the date."""
+    """Figures of all options under each aim. The laws' unknowns are common to all options; so are
+    the price and the hours with users, which cancel: what serves more tokens a GPU is cheaper. Of
+    media count those learned by the date."""
     dice, found = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
     for _ in range(DRAWS):
         law = [i.at(dice.gauss(0, 1)) for i in loss.INPUTS]
         speed, served = dice.gauss(0, 1), dice.gauss(0, 1)
         took = [o.days_needed.at(COMMON * (speed + dice.gauss(0, 1))) for o in options]
-        found["loss"].append([o.loss_after(min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
-                              for o, t in zip(options, took)])
-        found["operate"].append([-o.serving.tokens_per_s_per_gpu.at(COMMON * (served + dice.gauss(0, 1))) for o in options])
-        found["media"].append([-len(o.plan.media) * float(t <= days) for o, t in zip(options, took)])
+        found["loss"].append(
+            [
+                o.loss_after(min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
+                for o, t in zip(options, took)
+            ]
+        )
+        found["operate"].append(
+            [
+                -o.serving.tokens_per_s_per_gpu.at(COMMON * (served + dice.gauss(0, 1)))
+                for o in options
+            ]
+        )
+        found["media"].append(
+            [-len(o.plan.media) * float(t <= days) for o, t in zip(options, took)]
+        )
     return found
 
 
-def _ranks(options: Sequence[Option], draws: Draws, value: Callable[[Option], Interval]) -> tuple[Rank, ...]:
+def _ranks(
+    options: Sequence[Option], draws: Draws, value: Callable[[Option], Interval]
+) -> tuple[Rank, ...]:
     ranks: list[Rank] = []
     order = sorted(range(len(options)), key=lambda n: (value(options[n]).mid, -options[n].finish))
     leader = order[0]
     for n in order:
         tied = bool(ranks) and value(options[n]).overlaps(value(options[leader]))
         leader = leader if tied else n
-        ranks.append(Rank(name=options[n].name, place=ranks[-1].place if tied else len(ranks) + 1,
-                          first=sum((d[n] == min(d)) / d.count(min(d)) for d in draws) / len(draws),
-                          beats=sum(_better(d[n], d[order[0]]) for d in draws) / len(draws) if ranks else None))
+        ranks.append(
+            Rank(
+                name=options[n].name,
+                place=ranks[-1].place if tied else len(ranks) + 1,
+                first=sum((d[n] == min(d)) / d.count(min(d)) for d in draws) / len(draws),
+                beats=sum(_better(d[n], d[order[0]]) for d in draws) / len(draws)
+                if ranks
+                else None,
+            )
+        )
     return tuple(ranks)
 
 

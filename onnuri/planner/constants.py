@@ -1,4 +1,5 @@
-"""The fitted constants of the step's time: value, prior, unit, source; `data/constants.json`, written by `fit`.
+"""The fitted constants of the step's time: value, prior, unit, source; `data/constants.json`,
+written by `fit`.
 
 Knows no formula. None belongs to a row, a source or a model.
 """
@@ -39,7 +40,13 @@ def values() -> dict[str, float]:
 
 def save(fitted: dict[str, float]) -> None:
     """Write the values of a fit; priors stay, and values that are not given."""
-    lines = [json.dumps({**c.to_json(), "value": float(f"{fitted.get(c.name, c.value):.4g}")}, ensure_ascii=False) for c in load()]
+    lines = [
+        json.dumps(
+            {**c.to_json(), "value": float(f"{fitted.get(c.name, c.value):.4g}")},
+            ensure_ascii=False,
+        )
+        for c in load()
+    ]
     FILE.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
@@ -49,5 +56,12 @@ def table(rows: Iterable[Constant] | None = None) -> str:
 
     shown = tuple(rows or (*load(), *memory.CONSTANTS.values()))
     head = f"{'constant':<20}{'value':>11}{'prior':>11}{'spread':>8}  unit; source of the prior"
-    return "\n".join([head, *(f"{c.name:<20}{c.value:>11.4g}{c.prior:>11.4g}{c.spread:>8.2f}  {c.unit}; {c.source}"
-                              for c in shown)])
+    return "\n".join(
+        [
+            head,
+            *(
+                f"{c.name:<20}{c.value:>11.4g}{c.prior:>11.4g}{c.spread:>8.2f}  {c.unit}; {c.source}"
+                for c in shown
+            ),
+        ]
+    )

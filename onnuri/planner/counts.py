@@ -1,7 +1,9 @@
-"""How many of the GPUs that are there a plan should use: the count, at most all, that trains a recipe soonest.
+"""How many of the GPUs that are there a plan should use: the count, at most all, that trains a
+recipe soonest.
 
-What is best of all counts up to a number cannot fall when the number grows, so tokens never do. Knows no engine and no
-figure of a plan; `search.py` finds layouts on one count, and bounds what other counts could reach.
+What is best of all counts up to a number cannot fall when the number grows, so tokens never do.
+Knows no engine and no figure of a plan; `search.py` finds layouts on one count, and bounds what
+other counts could reach.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from onnuri.planner.timing import Timer
 Engines = Literal["here", "any"]
 """whose layouts a plan takes: Onnuri's own trainer's where there is one, or any engine's"""
 EVERY, NODES = 4_096, 32_768
-"""GPUs up to which every count is tried, and up to which whole nodes are; beyond, eight nodes at a time. What is not tried
-is less than 0.2 % larger than what is"""
+"""GPUs up to which every count is tried, and up to which whole nodes are; beyond, eight nodes at a
+time. What is not tried is less than 0.2 % larger than what is"""
 OTHER_BATCH = 0.1
-"""of a recipe's batch that another may be larger or smaller, where it is not the nearest that divides"""
+"""of a recipe's batch that another may be larger or smaller, where it is not the nearest that
+divides"""
 WINDOW = 64
 """counts that are bounded together"""
 Report = Callable[[int, int], None]
@@ -38,20 +41,24 @@ def quiet(gpus: int, best: int) -> None:
 
 
 def admissible(most: int, node: int) -> list[int]:
-    """Counts of GPUs that are tried, the largest first. Whether a count is tried does not depend on `most`."""
-    return [n for n in range(most, 0, -1)
-            if n <= EVERY or n % (node if n <= NODES else 8 * node) == 0]
+    """Counts of GPUs that are tried, the largest first. Whether a count is tried does not depend on
+    `most`."""
+    return [
+        n for n in range(most, 0, -1) if n <= EVERY or n % (node if n <= NODES else 8 * node) == 0
+    ]
 
 
 def sequences_on(stage: TrainingStage, gpus: int, here: bool) -> int:
-    """Sequences a batch of a stage on so many GPUs: the nearest whole number a GPU. A batch with fewer sequences than there
-    are GPUs gets one a GPU where all is to run `here`, else one a rank, of the most ranks that divide the GPUs."""
+    """Sequences a batch of a stage on so many GPUs: the nearest whole number a GPU. A batch with
+    fewer sequences than there are GPUs gets one a GPU where all is to run `here`, else one a rank,
+    of the most ranks that divide the GPUs."""
     return batches(stage, gpus, here)[0]
 
 
 def batches(stage: TrainingStage, gpus: int, here: bool) -> list[int]:
-    """Sequences a batch that a search may take: the nearest, and the next on the other side unless it is more than
-    `OTHER_BATCH` from what the recipe says. Nine sequences a GPU do not divide as eight do."""
+    """Sequences a batch that a search may take: the nearest, and the next on the other side unless
+    it is more than `OTHER_BATCH` from what the recipe says. Nine sequences a GPU do not divide as
+    eight do."""
     wanted = stage.batch_tokens / stage.tokens_per_sequence
     most = gpus if here else max(1, min(gpus, stage.batch_tokens // stage.tokens_per_sequence))
     unit = next(n for n in range(most, 0, -1) if gpus % n == 0)
@@ -89,13 +96,15 @@ class Aim:
     """GPU hours to encode the media of the whole recipe"""
 
     def score(self, gpus: int, days: float) -> float:
-        """Shares of the recipe that are trained in the time and for the dollars; without a date, one over its days."""
+        """Shares of the recipe that are trained in the time and for the dollars; without a date,
+        one over its days."""
         if self.days is None:
             return 1 / days
         return min(self.days / days, self._affordable(gpus, days)) * self._shorter(gpus)
 
     def layouts_depend_on(self) -> list[float] | None:
-        """What of the aim the best layouts depend on: nothing, unless a date and dollars limit together."""
+        """What of the aim the best layouts depend on: nothing, unless a date and dollars limit
+        together."""
         if self.days is None or self.usd is None:
             return None
         return [self.days, self.usd, self.usd_per_hour, self.encoding_hours]
@@ -113,8 +122,9 @@ class Aim:
         return min(self.days / score, hours / (24 * gpus))
 
     def _shorter(self, gpus: int) -> float:
-        """What a project whose money ends before its time keeps more of its hours than one that takes all of the time: it is
-        shorter (`goodput.other_share`). 1 where only a date limits, for all counts have as long then."""
+        """What a project whose money ends before its time keeps more of its hours than one that
+        takes all of the time: it is shorter (`goodput.other_share`). 1 where only a date limits,
+        for all counts have as long then."""
         if self.days is None or self.usd is None:
             return 1.0
         clock = min(self.days, self.usd / (self.usd_per_hour * 24 * gpus))
@@ -129,11 +139,26 @@ class Aim:
 class Counts:
     """Tries counts of GPUs for a recipe on one kind of cluster."""
 
-    def __init__(self, recipe: Recipe, cluster: Cluster, precisions: tuple[Precision, ...], release: float | None,
-                 goodput: Callable[[int], float], frozen: float, report: Report = quiet) -> None:
-        self.recipe, self.cluster, self.precisions, self.release = recipe, cluster, precisions, release
+    def __init__(
+        self,
+        recipe: Recipe,
+        cluster: Cluster,
+        precisions: tuple[Precision, ...],
+        release: float | None,
+        goodput: Callable[[int], float],
+        frozen: float,
+        report: Report = quiet,
+    ) -> None:
+        self.recipe, self.cluster, self.precisions, self.release = (
+            recipe,
+            cluster,
+            precisions,
+            release,
+        )
         self.goodput, self.report = functools.cache(goodput), report
-        self.weights = {s.name: s.tokens * (frozen if s.trains != "all" else 1.0) for s in recipe.stages}
+        self.weights = {
+            s.name: s.tokens * (frozen if s.trains != "all" else 1.0) for s in recipe.stages
+        }
         """tokens of a stage, less where it trains only embeddings and so takes less time"""
         self.main = max(recipe.stages, key=lambda s: s.tokens)
         self._timers: dict[tuple[Architecture, int], Timer] = {}
@@ -153,13 +178,25 @@ class Counts:
         return self.recipe.omni if stage.media_share else self.recipe.architecture
 
     def with_batch(self, sequences: int) -> Recipe:
-        """The recipe with such a batch in its largest stage, and in those that are trained in its layout."""
-        return self.recipe.replace(stages=tuple(
-            s.replace(batch_tokens=sequences * s.tokens_per_sequence) if self.like_main(s) else s for s in self.recipe.stages))
+        """The recipe with such a batch in its largest stage, and in those that are trained in its
+        layout."""
+        return self.recipe.replace(
+            stages=tuple(
+                s.replace(batch_tokens=sequences * s.tokens_per_sequence)
+                if self.like_main(s)
+                else s
+                for s in self.recipe.stages
+            )
+        )
 
     def problem(self, stage: TrainingStage, here: bool) -> Problem:
         """A stage's search."""
-        return Problem(self.timer(self.model(stage), stage.tokens_per_sequence), self.precisions, here, self.cluster.gpus)
+        return Problem(
+            self.timer(self.model(stage), stage.tokens_per_sequence),
+            self.precisions,
+            here,
+            self.cluster.gpus,
+        )
 
     def fastest(self, stage: TrainingStage, gpus: int, sequences: int, here: bool) -> Fit | None:
         """The fastest layout of a stage on so many GPUs."""
@@ -168,13 +205,16 @@ class Counts:
         return board.best
 
     def choose(self, aim: Aim, engines: Engines, here: bool, exact: bool = False) -> Choice:
-        """The count that reaches most, and all GPUs where none holds the recipe (or `exact` asks for them). With `engines`
-        "here", counts on which Onnuri's trainer holds the largest stage come first; any engine's are taken where none
-        does, and where a cluster too small for Onnuri's trainer reaches more."""
+        """The count that reaches most, and all GPUs where none holds the recipe (or `exact` asks
+        for them). With `engines` "here", counts on which Onnuri's trainer holds the largest stage
+        come first; any engine's are taken where none does, and where a cluster too small for
+        Onnuri's trainer reaches more."""
         most = self.cluster.gpus
         counts = [most] if exact else admissible(most, self.cluster.node)
         own = here or engines == "here"
-        best = self._best(counts, aim, own, here, Choice(0.0, most, sequences_on(self.main, most, here)))
+        best = self._best(
+            counts, aim, own, here, Choice(0.0, most, sequences_on(self.main, most, here))
+        )
         if own and not here:
             if best.score > 0:
                 counts = [] if exact else self._too_few(counts, aim, best)
@@ -182,11 +222,15 @@ class Counts:
         return best
 
     def _best(self, counts: list[int], aim: Aim, own: bool, here: bool, best: Choice) -> Choice:
-        """The best choice, the one that is known counted. A smaller count is searched only if its bound is better than
-        the best so far, and only for what is better."""
+        """The best choice, the one that is known counted. A smaller count is searched only if its
+        bound is better than the best so far, and only for what is better."""
         problem = self.problem(self.main, own)
         for first in range(0, len(counts), WINDOW):  # bounds are finer on counts that are alike
-            window = [(n, sequences) for n in counts[first:first + WINDOW] for sequences in batches(self.main, n, here)]
+            window = [
+                (n, sequences)
+                for n in counts[first : first + WINDOW]
+                for sequences in batches(self.main, n, here)
+            ]
             if not self._could(window, aim, problem, best):
                 continue
             stream = Stream(problem, window)
@@ -196,12 +240,17 @@ class Counts:
                 if board.best:
                     days = self._days(gpus, board.best, sequences, own, here)
                     self.days[gpus] = min(self.days.get(gpus, math.inf), days or math.inf)
-                    best = max(best, Choice(aim.score(gpus, days), gpus, sequences)) if days else best
+                    best = (
+                        max(best, Choice(aim.score(gpus, days), gpus, sequences)) if days else best
+                    )
                 self.report(gpus, best.gpus)
         return best
 
-    def _could(self, window: list[tuple[int, int]], aim: Aim, problem: Problem, best: Choice) -> bool:
-        """Whether a count of a window could be better than the best, with the fastest layers there are."""
+    def _could(
+        self, window: list[tuple[int, int]], aim: Aim, problem: Problem, best: Choice
+    ) -> bool:
+        """Whether a count of a window could be better than the best, with the fastest layers there
+        are."""
         least = self._floor(problem.here)
         return any(self._limit(gpus, aim, best.score, least) >= least for gpus, _ in window)
 
@@ -212,17 +261,27 @@ class Counts:
         return self._floors[here]
 
     def _too_few(self, counts: list[int], aim: Aim, best: Choice) -> list[int]:
-        """Counts too small for Onnuri's trainer on which another engine's could be better than the best."""
+        """Counts too small for Onnuri's trainer on which another engine's could be better than the
+        best."""
         least = self._floor(False)
         could = [n for n in counts if self._limit(n, aim, best.score, least) >= least]
         held = functools.partial(self.fastest, self.main, here=True)
         if not could:
             return []
-        below = sorted(range(1, could[-1]), key=lambda n: (n % 64 > 0, n % 8 > 0, -n))  # the likeliest first
+        below = sorted(
+            range(1, could[-1]), key=lambda n: (n % 64 > 0, n % 8 > 0, -n)
+        )  # the likeliest first
         if any(held(n, sequences) for n in below for sequences in batches(self.main, n, False)):
             return []
-        smallest = next((n for n in reversed(could) for sequences in batches(self.main, n, False)
-                         if held(n, sequences)), could[0] + 1)
+        smallest = next(
+            (
+                n
+                for n in reversed(could)
+                for sequences in batches(self.main, n, False)
+                if held(n, sequences)
+            ),
+            could[0] + 1,
+        )
         return [n for n in could if n < smallest]
 
     def _least(self, stream: Stream) -> float:
@@ -231,12 +290,19 @@ class Counts:
         return first.pace if first else math.inf
 
     def _limit(self, gpus: int, aim: Aim, score: float, least: float) -> float:
-        """GPU seconds per token of the largest stage that would be better than the score, where other stages of its length
-        take no less per token than its fastest layout."""
-        alike = sum(w for s in self.recipe.stages if (w := self.weights[s.name]) and s is not self.main
-                    and s.tokens_per_sequence == self.main.tokens_per_sequence)
+        """GPU seconds per token of the largest stage that would be better than the score, where
+        other stages of its length take no less per token than its fastest layout."""
+        alike = sum(
+            w
+            for s in self.recipe.stages
+            if (w := self.weights[s.name])
+            and s is not self.main
+            and s.tokens_per_sequence == self.main.tokens_per_sequence
+        )
         seconds = aim.most_days(gpus, score) * DAY * gpus * self.goodput(gpus)
-        return (seconds - alike * (least if math.isfinite(least) else 0.0)) / self.weights[self.main.name]
+        return (seconds - alike * (least if math.isfinite(least) else 0.0)) / self.weights[
+            self.main.name
+        ]
 
     def _days(self, gpus: int, main: Fit, sequences: int, own: bool, here: bool) -> float:
         """Days of the whole recipe, 0 where a stage fits in no layout."""
@@ -252,21 +318,29 @@ class Counts:
         return total / (gpus * self.goodput(gpus) * DAY)
 
     def stage(self, s: TrainingStage, gpus: int, own: bool, here: bool) -> Laid | None:
-        """The fastest layout of a stage by itself: with `own` one that is runnable here, with a sequence a GPU if its
-        batch has fewer; else, unless all must be `here`, any."""
+        """The fastest layout of a stage by itself: with `own` one that is runnable here, with a
+        sequence a GPU if its batch has fewer; else, unless all must be `here`, any."""
         key = (s.name, gpus, own, here)
         if key not in self._stages:
             tries = [True] * (own or here) + [False] * (not here)
-            self._stages[key] = next(filter(None, (self._any_batch(s, gpus, only) for only in tries)), None)
+            self._stages[key] = next(
+                filter(None, (self._any_batch(s, gpus, only) for only in tries)), None
+            )
         return self._stages[key]
 
     def _any_batch(self, s: TrainingStage, gpus: int, here: bool) -> Laid | None:
         """The fastest layout with the best of the batches that divide."""
-        fits = [Laid(fit, sequences) for sequences in batches(s, gpus, here)
-                if (fit := self.fastest(s, gpus, sequences, here))]
+        fits = [
+            Laid(fit, sequences)
+            for sequences in batches(s, gpus, here)
+            if (fit := self.fastest(s, gpus, sequences, here))
+        ]
         return min(fits, key=lambda laid: laid.fit.pace, default=None)
 
     def like_main(self, s: TrainingStage) -> bool:
-        """Whether a stage trains the same model in the same batches as the largest, and so in its layout."""
-        return (s.tokens_per_sequence, s.batch_tokens) == (self.main.tokens_per_sequence, self.main.batch_tokens) and (
-            self.model(s) == self.model(self.main))
+        """Whether a stage trains the same model in the same batches as the largest, and so in its
+        layout."""
+        return (s.tokens_per_sequence, s.batch_tokens) == (
+            self.main.tokens_per_sequence,
+            self.main.batch_tokens,
+        ) and (self.model(s) == self.model(self.main))

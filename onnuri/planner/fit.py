@@ -1,6 +1,8 @@
-"""Fits the step time's constants to published runs: robust least squares on log error, with priors. Needs scipy.
+"""Fits the step time's constants to published runs: robust least squares on log error, with priors.
+Needs scipy.
 
-Knows nothing of how runs are split for validation: `benchmarks/planner_cv.py` does, and writes `data/constants.json`.
+Knows nothing of how runs are split for validation: `benchmarks/planner_cv.py` does, and writes
+`data/constants.json`.
 """
 
 from __future__ import annotations
@@ -52,10 +54,14 @@ def stack(rows: Sequence[runs.Row]) -> Evidence:
     jobs = [m.job for _, m in found]
     firsts = [next(m.job for j, m in found if j == i) for i in range(len(rows))]
     return Evidence(
-        rows=list(rows), work=Work(*_columns(map(work, jobs))), rates=Rates(*_columns(map(rates, jobs))),
-        per_gpu=np.array([j.batch_tokens / j.cluster.gpus for j in jobs]), weight=np.array([m.weight for _, m in found]),
+        rows=list(rows),
+        work=Work(*_columns(map(work, jobs))),
+        rates=Rates(*_columns(map(rates, jobs))),
+        per_gpu=np.array([j.batch_tokens / j.cluster.gpus for j in jobs]),
+        weight=np.array([m.weight for _, m in found]),
         row=np.array([i for i, _ in found]),
-        factor=np.array([runs.in_metric(r, j, 1.0) for r, j in zip(rows, firsts, strict=True)]))
+        factor=np.array([runs.in_metric(r, j, 1.0) for r, j in zip(rows, firsts, strict=True)]),
+    )
 
 
 def _columns(found: Iterable[tuple[float, ...]]) -> list[Any]:
@@ -63,7 +69,8 @@ def _columns(found: Iterable[tuple[float, ...]]) -> list[Any]:
 
 
 def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
-    """Of each row, in tokens a second and GPU: the mean over what it may mean, the faster the likelier."""
+    """Of each row, in tokens a second and GPU: the mean over what it may mean, the faster the
+    likelier."""
     parts, _ = seconds(e.work, e.rates, fitted)
     logs = np.log(e.per_gpu / sum(parts.values()))
     best = np.full(len(e.rows), -np.inf)
@@ -100,31 +107,48 @@ def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) ->
         robust = np.sign(z) * np.sqrt(2 * (np.sqrt(1 + z**2) - 1))  # soft l1 on rows, not on priors
         return np.concatenate([robust, x])
 
-    first = np.zeros(len(known)) if start is None else (np.log([start[c.name] for c in known]) - prior) / spread
+    first = (
+        np.zeros(len(known))
+        if start is None
+        else (np.log([start[c.name] for c in known]) - prior) / spread
+    )
     return named(least_squares(residuals, first, method="trf", ftol=1e-5, xtol=1e-4, max_nfev=60).x)
 
 
-def interval(errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray, machines: Sequence[str]) -> dict[str, float]:
-    """The interval's constants from logarithms of published over predicted of rows that were held out: a tenth lies
-    beyond either end, and what a doubt adds has the least quantile loss (Gneiting and Raftery 2007, section 6.2). Rows of
-    one machine err together, so it counts for less than their number. What fewer than ten rows tell stays at its prior."""
+def interval(
+    errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray, machines: Sequence[str]
+) -> dict[str, float]:
+    """The interval's constants from logarithms of published over predicted of rows that were held
+    out: a tenth lies beyond either end, and what a doubt adds has the least quantile loss (Gneiting
+    and Raftery 2007, section 6.2). Rows of one machine err together, so it counts for less than
+    their number. What fewer than ten rows tell stays at its prior."""
     count = Counter(machines)
     weight = np.array([count[m] ** -0.25 for m in machines])
     prior = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
     few = min((doubts > 0).sum(), (doubts == 0).sum()) < 10
-    tried = [_ends(errors, moe, doubts, weight, prior | {"open": x}) for x in ([prior["open"]] if few else WIDER)]
+    tried = [
+        _ends(errors, moe, doubts, weight, prior | {"open": x})
+        for x in ([prior["open"]] if few else WIDER)
+    ]
     return min(tried, key=lambda found: found[0])[1]
 
 
-def _ends(errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray, weight: np.ndarray,
-          found: dict[str, float]) -> tuple[float, dict[str, float]]:
+def _ends(
+    errors: np.ndarray,
+    moe: np.ndarray,
+    doubts: np.ndarray,
+    weight: np.ndarray,
+    found: dict[str, float],
+) -> tuple[float, dict[str, float]]:
     """The ends of an interval that a doubt widens as is given, and their quantile loss."""
     lost, wider = 0.0, 1 + found["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
         if mask.sum() >= 10:
             scaled = errors[mask] / wider[mask]
-            found |= {f"{kind}_below": max(0.02, -quantile(scaled, weight[mask], 0.1)),
-                      f"{kind}_above": max(0.02, quantile(scaled, weight[mask], 0.9))}
+            found |= {
+                f"{kind}_below": max(0.02, -quantile(scaled, weight[mask], 0.1)),
+                f"{kind}_above": max(0.02, quantile(scaled, weight[mask], 0.9)),
+            }
         for end, share in ((-found[f"{kind}_below"], 0.1), (found[f"{kind}_above"], 0.9)):
             beyond = errors[mask] - end * wider[mask]
             lost += float((weight[mask] * np.maximum(share * beyond, (share - 1) * beyond)).sum())

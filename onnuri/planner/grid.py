@@ -1,10 +1,12 @@
-"""Which layouts divide: the one list that the search, its bounds and the tests' brute force take them from.
+"""Which layouts divide: the one list that the search, its bounds and the tests' brute force take
+them from.
 
-Knows no time and no memory. Left out is what no engine runs: interleaved pipelines whose micro-batches the pipeline ranks do
-not divide (`megatron/core/pipeline_parallel/schedules.py`) or whose chunks are not all of as many layers, and pipelines of an
-odd number of stages that does not divide the layers. Uneven ones of a power of two of stages stay, if no stage is empty when all
-others are full: Megatron-Core's manual lays out DeepSeek-V3's 61 layers over 16 stages, each written out (`UNEVEN`). A layout that
-is given may be any.
+Knows no time and no memory. Left out is what no engine runs: interleaved pipelines whose
+micro-batches the pipeline ranks do not divide (`megatron/core/pipeline_parallel/schedules.py`) or
+whose chunks are not all of as many layers, and pipelines of an odd number of stages that does not
+divide the layers. Uneven ones of a power of two of stages stay, if no stage is empty when all
+others are full: Megatron-Core's manual lays out DeepSeek-V3's 61 layers over 16 stages, each
+written out (`UNEVEN`). A layout that is given may be any.
 """
 
 from __future__ import annotations
@@ -23,8 +25,12 @@ MICRO_BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
 VIRTUAL_STAGES = (1, 2, 4)
 RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
 """the fastest and fullest first"""
-UNEVEN = {"Megatron-Core": "--pipeline-model-parallel-layout", "torchtitan": "module_fqns_per_model_part"}
-"""the option with which an engine takes stages of unlike numbers of layers, by their documentation"""
+UNEVEN = {
+    "Megatron-Core": "--pipeline-model-parallel-layout",
+    "torchtitan": "module_fqns_per_model_part",
+}
+"""the option with which an engine takes stages of unlike numbers of layers, by their
+documentation"""
 MAX_TENSOR_PARALLEL = 64
 MAX_CONTEXT_PARALLEL = 16
 
@@ -41,7 +47,8 @@ class Degrees(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Layouts that differ only in data ranks, in how these share weights, and in what is recomputed."""
+    """Layouts that differ only in data ranks, in how these share weights, and in what is
+    recomputed."""
 
     degrees: Degrees
     pp: int
@@ -53,16 +60,33 @@ class Cell(NamedTuple):
         """GPUs that tensor, context and pipeline parallelism take."""
         return self.degrees.tp * self.degrees.cp * self.pp
 
-    def layout(self, dp: int, sharding: Sharding | None = None, shard: int | None = None,
-               recompute: Recompute = "none") -> Layout:
-        """One of the layouts; without a sharding, one that the cell has for any number of data ranks."""
+    def layout(
+        self,
+        dp: int,
+        sharding: Sharding | None = None,
+        shard: int | None = None,
+        recompute: Recompute = "none",
+    ) -> Layout:
+        """One of the layouts; without a sharding, one that the cell has for any number of data
+        ranks."""
         d = self.degrees
-        return Layout(dp=dp, tp=d.tp, cp=d.cp, pp=self.pp, ep=d.ep, sharding=sharding or ("fsdp" if d.own else "zero1"),
-                      shard=shard, virtual_stages=self.virtual_stages, micro_batch=self.micro_batch, recompute=recompute,
-                      precision=d.precision)
+        return Layout(
+            dp=dp,
+            tp=d.tp,
+            cp=d.cp,
+            pp=self.pp,
+            ep=d.ep,
+            sharding=sharding or ("fsdp" if d.own else "zero1"),
+            shard=shard,
+            virtual_stages=self.virtual_stages,
+            micro_batch=self.micro_batch,
+            recompute=recompute,
+            precision=d.precision,
+        )
 
     def data_ranks(self, gpus: int, sequences: int) -> int:
-        """Data ranks on so many GPUs with so many sequences a batch, 0 where these do not divide."""
+        """Data ranks on so many GPUs with so many sequences a batch, 0 where these do not
+        divide."""
         dp, rest = divmod(gpus, self.copy)
         if rest or dp * self.degrees.cp % self.degrees.ep or sequences % (dp * self.micro_batch):
             return 0
@@ -70,8 +94,9 @@ class Cell(NamedTuple):
         return 0 if interleaved and sequences // (dp * self.micro_batch) % self.pp else dp
 
     def shardings(self, dp: int) -> list[tuple[Sharding, int | None]]:
-        """Ways in which so many data ranks share weights, from the fewest weights a GPU to the most. Of `ddp` and `zero1`,
-        which moves as many bytes and holds fewer, Onnuri's trainer runs the first. Its experts' ranks share a copy."""
+        """Ways in which so many data ranks share weights, from the fewest weights a GPU to the
+        most. Of `ddp` and `zero1`, which moves as many bytes and holds fewer, Onnuri's trainer runs
+        the first. Its experts' ranks share a copy."""
         d = self.degrees
         if d.own:
             shared = [s for s in divisors(dp)[::-1] if s * d.tp % d.ep == 0]
@@ -83,7 +108,8 @@ class Cell(NamedTuple):
         return [*(_sharing(s, dp) for s in divisors(dp)[::-1] if s > 1), ("zero1", None)]
 
     def _of_own(self, dp: int) -> bool:
-        """Whether Onnuri's trainer runs the cell's degrees, so that another cell has its shardings."""
+        """Whether Onnuri's trainer runs the cell's degrees, so that another cell has its
+        shardings."""
         return self.layout(dp, "fsdp").engine is None
 
 
@@ -100,13 +126,21 @@ def divisors(n: int) -> tuple[int, ...]:
     return (*low, *(n // d for d in reversed(low) if d * d != n))
 
 
-def degrees(a: Architecture, cluster: Cluster, tokens: int, precisions: Iterable[Precision], here: bool) -> Iterator[Degrees]:
+def degrees(
+    a: Architecture, cluster: Cluster, tokens: int, precisions: Iterable[Precision], here: bool
+) -> Iterator[Degrees]:
     """All that divide the model and the sequence."""
     heads = math.gcd(*(b.attention.heads for b in a.blocks if b.attention))
     experts = math.gcd(*(b.experts.routed for b in (*a.blocks, *a.mtp) if b.experts))
-    tensor = [t for t in _powers(1 if here else min(cluster.kind.domain, MAX_TENSOR_PARALLEL)) if heads % t == 0]
+    tensor = [
+        t
+        for t in _powers(1 if here else min(cluster.kind.domain, MAX_TENSOR_PARALLEL))
+        if heads % t == 0
+    ]
     context = _powers(1 if here else MAX_CONTEXT_PARALLEL)
-    for tp, cp, ep, precision in itertools.product(tensor, context, divisors(experts) if experts else (1,), precisions):
+    for tp, cp, ep, precision in itertools.product(
+        tensor, context, divisors(experts) if experts else (1,), precisions
+    ):
         if tokens % (tp * cp):
             continue
         if tp == cp == 1 and precision == "bf16":
@@ -119,20 +153,40 @@ def pipelines(a: Architecture, own: bool) -> list[tuple[int, int]]:
     """Stages, and chunks of layers a stage."""
     if own:
         return [(1, 1)]
-    even = [(pp, v) for pp in divisors(a.layers) for v in VIRTUAL_STAGES if (v == 1 or pp > 1) and a.layers % (pp * v) == 0]
-    return even + [(pp, 1) for pp in _powers(a.layers) if a.layers % pp and -(-a.layers // pp) * (pp - 1) < a.layers]
+    even = [
+        (pp, v)
+        for pp in divisors(a.layers)
+        for v in VIRTUAL_STAGES
+        if (v == 1 or pp > 1) and a.layers % (pp * v) == 0
+    ]
+    return even + [
+        (pp, 1)
+        for pp in _powers(a.layers)
+        if a.layers % pp and -(-a.layers // pp) * (pp - 1) < a.layers
+    ]
 
 
-def cells(a: Architecture, cluster: Cluster, tokens: int, precisions: Iterable[Precision] = ("bf16",),
-          here: bool = False) -> Iterator[Cell]:
+def cells(
+    a: Architecture,
+    cluster: Cluster,
+    tokens: int,
+    precisions: Iterable[Precision] = ("bf16",),
+    here: bool = False,
+) -> Iterator[Cell]:
     """All cells, on any number of GPUs."""
     for d in degrees(a, cluster, tokens, precisions, here):
         for (pp, virtual), micro in itertools.product(pipelines(a, d.own), MICRO_BATCHES):
             yield Cell(d, pp, virtual, micro)
 
 
-def grid(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, precisions: Iterable[Precision] = ("bf16",),
-         here: bool = False) -> Iterator[tuple[Cell, int]]:
+def grid(
+    a: Architecture,
+    cluster: Cluster,
+    tokens: int,
+    batch_tokens: int,
+    precisions: Iterable[Precision] = ("bf16",),
+    here: bool = False,
+) -> Iterator[tuple[Cell, int]]:
     """All cells that divide a cluster's GPUs and the batch, and their data ranks."""
     sequences, rest = divmod(batch_tokens, tokens)
     if rest:

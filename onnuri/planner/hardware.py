@@ -26,7 +26,8 @@ class Gpu(Config):
     fp8_tflops: float | None
     fp4_tflops: float | None
     memory_gb: float
-    """1e9 bytes that programs can allocate, as the card's driver reports them: an "80 GB" H100 has 84.9 (79.1 GiB)"""
+    """1e9 bytes that programs can allocate, as the card's driver reports them: an "80 GB" H100 has
+    84.9 (79.1 GiB)"""
     memory_tb_per_s: float
     link_gb_per_s: float
     """one way to GPUs of the same domain, 1e9 bytes"""
@@ -35,7 +36,8 @@ class Gpu(Config):
     nic_gb_per_s: float
     """one way to other domains, a GPU"""
     gemm_share: float
-    """of the bf16 peak that large products reach (stas00/ml-engineering); unmeasured, the median of the table's"""
+    """of the bf16 peak that large products reach (stas00/ml-engineering); unmeasured, the median of
+    the table's"""
     power_w: float | None
     usd_low: float | None
     """an hour"""
@@ -43,11 +45,13 @@ class Gpu(Config):
     launched: float
     """year in which kernels for its instruction set were first used in training"""
     special_tera_per_s: float
-    """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock; unknown, the median of the table's to the peak"""
+    """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock; unknown, the median of the
+    table's to the peak"""
     usd_median: float | None = None
     """of many sellers' list prices, where one was published"""
     gemm_fp8_share: float = 0.0
-    """of the fp8 peak that large products reach; unmeasured, the bf16 share times the table's median of the two's ratio"""
+    """of the fp8 peak that large products reach; unmeasured, the bf16 share times the table's
+    median of the two's ratio"""
 
     @property
     def memory_bytes(self) -> float:
@@ -55,19 +59,26 @@ class Gpu(Config):
 
     def peak_tflops(self, precision: Precision) -> float:
         """Of dense products; what a GPU lacks, it computes in the next wider one."""
-        wider = {"bf16": self.bf16_tflops, "fp8": self.fp8_tflops, "mxfp8": self.fp8_tflops,
-                 "nvfp4": self.fp4_tflops or self.fp8_tflops}[precision]
+        wider = {
+            "bf16": self.bf16_tflops,
+            "fp8": self.fp8_tflops,
+            "mxfp8": self.fp8_tflops,
+            "nvfp4": self.fp4_tflops or self.fp8_tflops,
+        }[precision]
         return wider or self.bf16_tflops
-
 
     def check(self, *precisions: Precision) -> None:
         """Raises ConfigError for a precision in which the GPU has no products of its own."""
         for precision in precisions:
-            # products of blocks with scales of their own, 8-bit ones too, came with 4-bit ones: Blackwell, CDNA 4
+            # products of blocks with scales of their own, 8-bit ones too, came with 4-bit ones:
+            # Blackwell, CDNA 4
             block = precision in ("mxfp8", "nvfp4") and not self.fp4_tflops
             if block or (precision == "fp8" and not self.fp8_tflops):
-                raise ConfigError(f"precision {precision}", f"is not what a {self.name} multiplies",
-                                  "leave it out, or take another GPU")
+                raise ConfigError(
+                    f"precision {precision}",
+                    f"is not what a {self.name} multiplies",
+                    "leave it out, or take another GPU",
+                )
 
 
 class Cluster(Config):
@@ -84,7 +95,8 @@ class Cluster(Config):
     memory_tb_per_s: float | None = None
     """where it is not the table's"""
     gemm_share: float | None = None
-    """of the bf16 peak that large products reach, where it was measured on the machine: boards of one name differ by 1.6"""
+    """of the bf16 peak that large products reach, where it was measured on the machine: boards of
+    one name differ by 1.6"""
     gemm_fp8_share: float | None = None
     """of the fp8 peak that large products reach, where it was measured on the machine"""
     compiled: bool = False
@@ -105,7 +117,8 @@ class Cluster(Config):
 
     @property
     def fp8_gain(self) -> float:
-        """Return the measured rate of fp8 products over the one that the GPU's row stands for; 1 where it is not measured."""
+        """Return the measured rate of fp8 products over the one that the GPU's row stands for; 1
+        where it is not measured."""
         row = self.kind.gemm_fp8_share
         return self.gemm_fp8_share / row if self.gemm_fp8_share and row else 1.0
 
@@ -115,15 +128,19 @@ def table() -> dict[str, Gpu]:
     with (DATA / "hardware.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     share = statistics.median(s for row in rows if (s := _number(row, "gemm_fraction_bf16")))
-    special = statistics.median(s / (_number(row, "peak_bf16_dense_tflops") or 1) for row in rows
-                                if (s := _number(row, "special_tera_per_s")))
+    special = statistics.median(
+        s / (_number(row, "peak_bf16_dense_tflops") or 1)
+        for row in rows
+        if (s := _number(row, "special_tera_per_s"))
+    )
     narrow = _fp8_ratio(rows)
     return {row["gpu"]: _gpu(row, share, special, narrow) for row in rows}
 
 
 def defaults() -> tuple[float, float, float]:
-    """Return what a GPU has that says nothing of it: the share of its bf16 peak that large products reach, exponentials
-    (1e12 a second) per TFLOPS of that peak, and the fp8 share over the bf16 share. They are the table's medians."""
+    """Return what a GPU has that says nothing of it: the share of its bf16 peak that large products
+    reach, exponentials (1e12 a second) per TFLOPS of that peak, and the fp8 share over the bf16
+    share. They are the table's medians."""
     rows = table().values()
     share = statistics.median(g.gemm_share for g in rows)
     special = statistics.median(g.special_tera_per_s / g.bf16_tflops for g in rows)
@@ -131,8 +148,11 @@ def defaults() -> tuple[float, float, float]:
 
 
 def _fp8_ratio(rows: list[dict[str, str]]) -> float:
-    """Return the median share of the fp8 peak over the share of the bf16 peak, of GPUs on which both were measured."""
-    pairs = ((_number(row, "gemm_fraction_fp8"), _number(row, "gemm_fraction_bf16")) for row in rows)
+    """Return the median share of the fp8 peak over the share of the bf16 peak, of GPUs on which
+    both were measured."""
+    pairs = (
+        (_number(row, "gemm_fraction_fp8"), _number(row, "gemm_fraction_bf16")) for row in rows
+    )
     return statistics.median(fp8 / bf16 for fp8, bf16 in pairs if fp8 and bf16)
 
 
@@ -143,7 +163,11 @@ def gpu(name: str) -> Gpu:
     if name.lower() not in known:
         near = [n for n in known if name and n.startswith(name.lower())]
         near = near or difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.0)
-        raise ConfigError(f"GPU {name!r}", "is not in the hardware table", f"use {', '.join(known[n] for n in near)}")
+        raise ConfigError(
+            f"GPU {name!r}",
+            "is not in the hardware table",
+            f"use {', '.join(known[n] for n in near)}",
+        )
     return table()[known[name.lower()]]
 
 
@@ -156,14 +180,18 @@ def cluster(name: str, gpus: int) -> Cluster:
 def check_count(gpus: int) -> None:
     """Raise ConfigError for a number of GPUs that no cluster has."""
     if not 1 <= gpus <= MOST_GPUS:
-        raise ConfigError(f"{gpus} GPUs", f"are not from 1 to {MOST_GPUS:,}", "give a whole number between")
+        raise ConfigError(
+            f"{gpus} GPUs", f"are not from 1 to {MOST_GPUS:,}", "give a whole number between"
+        )
 
 
 def parse(text: str) -> Cluster:
     """`1024xH200`."""
     count, x, name = text.partition("x")
     if not x or not count.isdecimal():
-        raise ConfigError(f"cluster {text!r}", "is not a number of GPUs and their name", "write such as 1024xH200")
+        raise ConfigError(
+            f"cluster {text!r}", "is not a number of GPUs and their name", "write such as 1024xH200"
+        )
     return cluster(name, int(count))
 
 
@@ -177,13 +205,22 @@ def _gpu(row: dict[str, str], share: float, special: float, narrow: float) -> Gp
     number = functools.partial(_number, row)
     gemm = number("gemm_fraction_bf16") or share
     peak = number("peak_bf16_dense_tflops") or 0.0
-    return Gpu(name=row["gpu"], bf16_tflops=peak, fp8_tflops=number("peak_fp8_dense_tflops"),
-               fp4_tflops=number("peak_fp4_dense_tflops"),
-               memory_gb=(number("memory_gib") or 0.0) * 2**30 / 1e9, memory_tb_per_s=number("hbm_TBps") or 0.0,
-               link_gb_per_s=number("nvlink_GBps_per_dir") or 0.0, domain=int(number("scaleup_domain_gpus") or 1),
-               nic_gb_per_s=(number("nic_Gbps_per_gpu") or 0.0) / 8, gemm_share=gemm,
-               gemm_fp8_share=number("gemm_fraction_fp8") or gemm * narrow,
-               power_w=number("power_W"), usd_low=number("price_usd_per_gpu_hour_low"),
-               usd_high=number("price_usd_per_gpu_hour_high"), usd_median=number("price_usd_per_gpu_hour_median"),
-               launched=float(row["launched"]),
-               special_tera_per_s=number("special_tera_per_s") or special * peak)
+    return Gpu(
+        name=row["gpu"],
+        bf16_tflops=peak,
+        fp8_tflops=number("peak_fp8_dense_tflops"),
+        fp4_tflops=number("peak_fp4_dense_tflops"),
+        memory_gb=(number("memory_gib") or 0.0) * 2**30 / 1e9,
+        memory_tb_per_s=number("hbm_TBps") or 0.0,
+        link_gb_per_s=number("nvlink_GBps_per_dir") or 0.0,
+        domain=int(number("scaleup_domain_gpus") or 1),
+        nic_gb_per_s=(number("nic_Gbps_per_gpu") or 0.0) / 8,
+        gemm_share=gemm,
+        gemm_fp8_share=number("gemm_fraction_fp8") or gemm * narrow,
+        power_w=number("power_W"),
+        usd_low=number("price_usd_per_gpu_hour_low"),
+        usd_high=number("price_usd_per_gpu_hour_high"),
+        usd_median=number("price_usd_per_gpu_hour_median"),
+        launched=float(row["launched"]),
+        special_tera_per_s=number("special_tera_per_s") or special * peak,
+    )

@@ -1,8 +1,9 @@
 """A Hugging Face config by its path or `ORG/NAME`, read as an architecture once and kept.
 
-The config is found in a folder, in the hub's local cache or, where there is a network, on the hub by one request of a
-few seconds. What was read is kept under the hash of the config and the versions that read it, so that a second plan
-imports neither torch nor transformers. Code that comes with a model is never run.
+The config is found in a folder, in the hub's local cache or, where there is a network, on the hub
+by one request of a few seconds. What was read is kept under the hash of the config and the versions
+that read it, so that a second plan imports neither torch nor transformers. Code that comes with a
+model is never run.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ READER = 1
 
 
 def read(what: str) -> Reading:
-    """Return what is read of a folder, a config.json or `ORG/NAME`. Raises ConfigError for what is none or not known."""
+    """Return what is read of a folder, a config.json or `ORG/NAME`. Raises ConfigError for what is
+    none or not known."""
     raw, name = load(what)
     kept = _kept(raw)
     if kept is not None:
@@ -48,7 +50,13 @@ def names_config(what: str) -> bool:
     """Return whether it is meant as a path or as `ORG/NAME`, rightly or not."""
     path = Path(what).expanduser()
     there = path.is_file() or (path.is_dir() and (path / "config.json").exists())
-    return there or "/" in what or "\\" in what or what.endswith(".json") or what.startswith(("~", "."))
+    return (
+        there
+        or "/" in what
+        or "\\" in what
+        or what.endswith(".json")
+        or what.startswith(("~", "."))
+    )
 
 
 def load(what: str) -> tuple[dict[str, Any], str]:
@@ -57,23 +65,37 @@ def load(what: str) -> tuple[dict[str, Any], str]:
     if path.is_dir():
         name, path = path.resolve().name, path / "config.json"
         if not path.is_file():
-            raise ConfigError(f"folder {what}", "has no config.json", "give a model's folder or its config.json")
+            raise ConfigError(
+                f"folder {what}", "has no config.json", "give a model's folder or its config.json"
+            )
         return parse(_text(path), str(path)), name
     if path.is_file():
         folder = path.resolve().parent.name
         return parse(_text(path), str(path)), folder if path.name == "config.json" else path.stem
-    if REPOSITORY.fullmatch(what) and not what.startswith((".", "~")) and not what.endswith(".json"):
+    if (
+        REPOSITORY.fullmatch(what)
+        and not what.startswith((".", "~"))
+        and not what.endswith(".json")
+    ):
         return parse(_hub(what), f"config.json of {what}"), what
-    raise ConfigError(f"config {what!r}", "is no file, folder or ORG/NAME", "give a config.json, its folder or ORG/NAME")
+    raise ConfigError(
+        f"config {what!r}",
+        "is no file, folder or ORG/NAME",
+        "give a config.json, its folder or ORG/NAME",
+    )
 
 
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise ConfigError(str(path), f"is larger than {MOST_BYTES / 1e6:.0f} MB", "give a model's config.json")
+            raise ConfigError(
+                str(path), f"is larger than {MOST_BYTES / 1e6:.0f} MB", "give a model's config.json"
+            )
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", "give a model's config.json") from None
+        raise ConfigError(
+            str(path), f"cannot be read ({error})", "give a model's config.json"
+        ) from None
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
@@ -81,14 +103,22 @@ def parse(text: str, where: str) -> dict[str, Any]:
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(where, f"is not JSON ({str(error)[:80]})", "give a model's config.json") from None
+        raise ConfigError(
+            where, f"is not JSON ({str(error)[:80]})", "give a model's config.json"
+        ) from None
     if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
-        raise ConfigError(where, "names no model_type", "give the config.json of a model of transformers")
+        raise ConfigError(
+            where, "names no model_type", "give the config.json of a model of transformers"
+        )
     for values in (raw, raw.get("text_config")):
         for key in LAYERS if isinstance(values, dict) else ():
             count = values.get(key)  # type: ignore[union-attr]
             if isinstance(count, int) and not 1 <= count <= MOST_LAYERS:
-                raise ConfigError(f"{key} {count} of {where}", f"is not from 1 to {MOST_LAYERS:,}", "mend the config")
+                raise ConfigError(
+                    f"{key} {count} of {where}",
+                    f"is not from 1 to {MOST_LAYERS:,}",
+                    "mend the config",
+                )
     return raw
 
 
@@ -98,31 +128,57 @@ def _hub(repository: str) -> str:
         import huggingface_hub
         from huggingface_hub import constants
     except ImportError:
-        raise DependencyError("huggingface_hub", f"is what finds {repository}", "install transformers, or give a folder") from None
+        raise DependencyError(
+            "huggingface_hub",
+            f"is what finds {repository}",
+            "install transformers, or give a folder",
+        ) from None
     try:
         cached = huggingface_hub.try_to_load_from_cache(repository, "config.json")
     except Exception as error:
-        raise ConfigError(f"model {repository!r}", f"is no name of the hub ({' '.join(str(error).split())[:80]})",
-                          "give ORG/NAME") from None
+        raise ConfigError(
+            f"model {repository!r}",
+            f"is no name of the hub ({' '.join(str(error).split())[:80]})",
+            "give ORG/NAME",
+        ) from None
     if isinstance(cached, str):
         return _text(Path(cached))
     local = "give its folder or config.json"
     if shapes.listed(repository.partition("/")[2]):
         local += f", or {repository.partition('/')[2]} of the shipped shapes"
     if constants.HF_HUB_OFFLINE:
-        raise ConfigError(f"model {repository}", "is not in the hub's local cache, and HF_HUB_OFFLINE is set", local)
+        raise ConfigError(
+            f"model {repository}",
+            "is not in the hub's local cache, and HF_HUB_OFFLINE is set",
+            local,
+        )
     url = huggingface_hub.hf_hub_url(repository, "config.json")
     try:
-        answer = huggingface_hub.get_session().get(url, headers=huggingface_hub.utils.build_hf_headers(),
-                                                   timeout=SECONDS, follow_redirects=True)
+        answer = huggingface_hub.get_session().get(
+            url,
+            headers=huggingface_hub.utils.build_hf_headers(),
+            timeout=SECONDS,
+            follow_redirects=True,
+        )
     except Exception as error:
-        raise ConfigError(f"model {repository}", "is not in the hub's local cache, and the hub cannot be reached "
-                          f"({' '.join(str(error).split())[:80] or type(error).__name__})", local) from None
+        raise ConfigError(
+            f"model {repository}",
+            "is not in the hub's local cache, and the hub cannot be reached "
+            f"({' '.join(str(error).split())[:80] or type(error).__name__})",
+            local,
+        ) from None
     if answer.status_code in (401, 403):
-        raise ConfigError(f"model {repository}", "is not public, or does not exist",
-                          "log in with `hf auth login` and accept its terms, or " + local)
+        raise ConfigError(
+            f"model {repository}",
+            "is not public, or does not exist",
+            "log in with `hf auth login` and accept its terms, or " + local,
+        )
     if answer.status_code != 200 or len(answer.content) > MOST_BYTES:
-        raise ConfigError(f"model {repository}", f"has no config.json on the hub (status {answer.status_code})", local)
+        raise ConfigError(
+            f"model {repository}",
+            f"has no config.json on the hub (status {answer.status_code})",
+            local,
+        )
     return answer.text
 
 
@@ -132,7 +188,9 @@ def _read(raw: dict[str, Any], name: str) -> Reading:
         import torch  # noqa: F401
         import transformers
     except ImportError as error:
-        raise DependencyError(f"{error.name}", "is what reads a config's shapes", "install torch and transformers") from None
+        raise DependencyError(
+            f"{error.name}", "is what reads a config's shapes", "install torch and transformers"
+        ) from None
     from onnuri.planner import meta_model
 
     transformers.logging.set_verbosity_error()
@@ -140,16 +198,27 @@ def _read(raw: dict[str, Any], name: str) -> Reading:
     values = {k: _floats(v) for k, v in raw.items() if k not in ("auto_map", "quantization_config")}
     if kind not in transformers.CONFIG_MAPPING:
         if "auto_map" in raw:
-            raise ConfigError(f"model type {kind!r} of {name}", "needs code of its own (trust_remote_code), which is not run",
-                              "give a size such as 70B or 300B-A15B instead")
-        near = difflib.get_close_matches(kind, list(transformers.CONFIG_MAPPING.keys()), n=3, cutoff=0.5)
-        raise ConfigError(f"model type {kind!r} of {name}", f"is not known to transformers {transformers.__version__}",
-                          f"use {' or '.join(near)}" if near else "give a size such as 70B or 300B-A15B instead")
+            raise ConfigError(
+                f"model type {kind!r} of {name}",
+                "needs code of its own (trust_remote_code), which is not run",
+                "give a size such as 70B or 300B-A15B instead",
+            )
+        near = difflib.get_close_matches(
+            kind, list(transformers.CONFIG_MAPPING.keys()), n=3, cutoff=0.5
+        )
+        raise ConfigError(
+            f"model type {kind!r} of {name}",
+            f"is not known to transformers {transformers.__version__}",
+            f"use {' or '.join(near)}" if near else "give a size such as 70B or 300B-A15B instead",
+        )
     try:
         config = transformers.CONFIG_MAPPING[kind].from_dict(values)
     except Exception as error:
-        raise ConfigError(f"config of {name}", f"is not a {kind}'s ({' '.join(str(error).split())[:160]})",
-                          "mend the config") from None
+        raise ConfigError(
+            f"config of {name}",
+            f"is not a {kind}'s ({' '.join(str(error).split())[:160]})",
+            "mend the config",
+        ) from None
     return meta_model.read(config, name)
 
 
@@ -186,7 +255,8 @@ def _kept(raw: dict[str, Any]) -> Reading | None:
 
 
 def _keep(raw: dict[str, Any], reading: Reading) -> None:
-    """Atomically, so that two plans at once never read half; a folder that cannot be written is no mistake."""
+    """Atomically, so that two plans at once never read half; a folder that cannot be written is no
+    mistake."""
     with contextlib.suppress(OSError, RuntimeError):
         place = _place(raw)
         place.parent.mkdir(parents=True, exist_ok=True)

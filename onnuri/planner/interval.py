@@ -1,4 +1,5 @@
-"""A figure with its 80 % range: what every estimate of the planner is. Knows nothing of what it measures."""
+"""A figure with its 80 % range: what every estimate of the planner is. Knows nothing of what it
+measures."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ Z80 = 1.2816
 
 
 class Interval(Config):
-    """`low` and `high` leave a tenth on either side; each half is log-normal, or normal where `low` is not positive."""
+    """`low` and `high` leave a tenth on either side; each half is log-normal, or normal where `low`
+    is not positive."""
 
     low: float
     mid: float
@@ -52,13 +54,15 @@ def exact(value: float) -> Interval:
 
 
 def spread(f: Callable[..., float], *inputs: Interval) -> Interval:
-    """The range of `f`: each input is moved to its ends alone, and the changes add in quadrature, on a log scale (they
-    are taken as independent)."""
+    """The range of `f`: each input is moved to its ends alone, and the changes add in quadrature,
+    on a log scale (they are taken as independent)."""
     mids = [i.mid for i in inputs]
     mid = f(*mids)
     up = down = 0.0
     for n, each in enumerate(inputs):
-        ends = [math.log(f(*mids[:n], end, *mids[n + 1:]) / mid) for end in (each.low, each.high)]
+        ends = [math.log(f(*mids[:n], end, *mids[n + 1 :]) / mid) for end in (each.low, each.high)]
         up += max(0.0, *ends) ** 2
         down += min(0.0, *ends) ** 2
-    return Interval(low=mid * math.exp(-math.sqrt(down)), mid=mid, high=mid * math.exp(math.sqrt(up)))
+    return Interval(
+        low=mid * math.exp(-math.sqrt(down)), mid=mid, high=mid * math.exp(math.sqrt(up))
+    )

@@ -1,7 +1,8 @@
-"""The questions the other way round: the fewest GPUs that train these tokens by then, the largest model that they train.
+"""The questions the other way round: the fewest GPUs that train these tokens by then, the largest
+model that they train.
 
-Bisection over admissible counts and sizes; what was tried is kept, and checked for being monotone. Knows no layout:
-`plan.py` answers each count.
+Bisection over admissible counts and sizes; what was tried is kept, and checked for being monotone.
+Knows no layout: `plan.py` answers each count.
 """
 
 from __future__ import annotations
@@ -29,13 +30,20 @@ SMOOTH = 7
 
 
 def duration(name: str, text: str) -> float:
-    """Return the days of `30d`, `6w`, `72h` or `30`. Raises ConfigError for what is no length of time."""
+    """Return the days of `30d`, `6w`, `72h` or `30`. Raises ConfigError for what is no length of
+    time."""
     parts = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([dwh]?)\s*", text)
     if not parts:
-        raise ConfigError(f"{name} {text!r}", "is not a length of time", "write such as 30d, 6w or 72h")
+        raise ConfigError(
+            f"{name} {text!r}", "is not a length of time", "write such as 30d, 6w or 72h"
+        )
     days = float(parts[1]) * {"w": 7.0, "h": 1 / 24}.get(parts[2], 1.0)
     if not 0 < days <= MOST_DAYS:
-        raise ConfigError(f"{name} {text!r}", "is not above 0 and within a century", "write such as 30d, 6w or 72h")
+        raise ConfigError(
+            f"{name} {text!r}",
+            "is not above 0 and within a century",
+            "write such as 30d, 6w or 72h",
+        )
     return days
 
 
@@ -63,8 +71,12 @@ class _Counts:
         return self.days[gpus]
 
     def between(self, low: int, high: int) -> list[int]:
-        """Return admissible counts above `low` and below `high`: whole nodes, or any count within one."""
-        return [*range(low + 1, min(high, self.unit)), *range(max(low // self.unit + 1, 1) * self.unit, high, self.unit)]
+        """Return admissible counts above `low` and below `high`: whole nodes, or any count within
+        one."""
+        return [
+            *range(low + 1, min(high, self.unit)),
+            *range(max(low // self.unit + 1, 1) * self.unit, high, self.unit),
+        ]
 
     def monotone(self) -> bool:
         """Return whether more GPUs never took longer, of the counts that were asked and fit."""
@@ -72,35 +84,62 @@ class _Counts:
         return all(later <= earlier * 1.001 for earlier, later in itertools.pairwise(done))
 
 
-def fewest(recipe: Recipe, cluster: Cluster, days: float, tokens: float | None = None, answer: Answer | None = None,
-           **wanted: Any) -> Plan:
-    """Return the plan on the fewest GPUs that train the recipe's tokens, or `tokens`, in `days` at the middle of the range.
-    `answer` makes the plan of a count; without it, `plan.plan` does with the rest of its arguments, `wanted`, and counts are
-    compared by layouts that are runnable here. Raises ConfigError where no count does."""
+def fewest(
+    recipe: Recipe,
+    cluster: Cluster,
+    days: float,
+    tokens: float | None = None,
+    answer: Answer | None = None,
+    **wanted: Any,
+) -> Plan:
+    """Return the plan on the fewest GPUs that train the recipe's tokens, or `tokens`, in `days` at
+    the middle of the range. `answer` makes the plan of a count; without it, `plan.plan` does with
+    the rest of its arguments, `wanted`, and counts are compared by layouts that are runnable here.
+    Raises ConfigError where no count does."""
     if not 0 < days <= MOST_DAYS:
-        raise ConfigError(f"days {days:g}", "is not above 0 and within a century", "write such as 30d, 6w or 72h")
+        raise ConfigError(
+            f"days {days:g}", "is not above 0 and within a century", "write such as 30d, 6w or 72h"
+        )
     if tokens is not None and not 0 < tokens < MOST:
-        raise ConfigError(f"tokens {tokens:g}", f"is not a positive number below {MOST:g}", "give more than 0")
+        raise ConfigError(
+            f"tokens {tokens:g}", f"is not a positive number below {MOST:g}", "give more than 0"
+        )
     whole_of = {"tokens": recipe.tokens if tokens is None else tokens, **wanted}
 
     def quick(gpus: int) -> Plan:
-        return plan(recipe, cluster.replace(gpus=gpus), **{**whole_of, "here": wanted.get("engines", "here") == "here"})
+        return plan(
+            recipe,
+            cluster.replace(gpus=gpus),
+            **{**whole_of, "here": wanted.get("engines", "here") == "here"},
+        )
 
     def whole(gpus: int) -> Plan:
         return plan(recipe, cluster.replace(gpus=gpus), days=days, **whole_of)
 
     counts = _Counts(answer or quick, cluster.node)
     low, high = _bracket(counts, _guess(recipe, cluster, days, whole_of["tokens"]), days)
-    for admissible in ([n for n in counts.between(low, high) if _smooth(-(-n // cluster.node))], None):
+    for admissible in (
+        [n for n in counts.between(low, high) if _smooth(-(-n // cluster.node))],
+        None,
+    ):
         low, high = _bisected(counts, admissible or counts.between(low, high), low, high, days)
     found = (answer or whole)(high)
-    while answer is None and found.days.mid > days * 1.000_001 and high < MOST_GPUS:  # a stage in another engine was slower
+    while (
+        answer is None and found.days.mid > days * 1.000_001 and high < MOST_GPUS
+    ):  # a stage in another engine was slower
         low, high = high, high + max(1, cluster.node if high >= cluster.node else 1)
         found = whole(high)
     took = counts.days.get(low, math.inf)
-    return found.replace(fewest=Fewest(
-        days=days, gpus=found.cluster.gpus, less=low or None, less_days=took if took < math.inf else None,
-        tried=len(counts.days), monotone=counts.monotone()))
+    return found.replace(
+        fewest=Fewest(
+            days=days,
+            gpus=found.cluster.gpus,
+            less=low or None,
+            less_days=took if took < math.inf else None,
+            tried=len(counts.days),
+            monotone=counts.monotone(),
+        )
+    )
 
 
 def _guess(recipe: Recipe, cluster: Cluster, days: float, tokens: float) -> int:
@@ -113,7 +152,8 @@ def _guess(recipe: Recipe, cluster: Cluster, days: float, tokens: float) -> int:
 
 
 def _bracket(counts: _Counts, start: int, days: float) -> tuple[int, int]:
-    """Return counts of which the lower is too few (0: none is) and the higher enough, a factor of two apart at most."""
+    """Return counts of which the lower is too few (0: none is) and the higher enough, a factor of
+    two apart at most."""
     high = start
     if counts(high) <= days:
         while high > 1 and counts(high // 2) <= days:
@@ -126,12 +166,17 @@ def _bracket(counts: _Counts, start: int, days: float) -> tuple[int, int]:
             best = min(counts.days, key=lambda n: counts.days[n])
             if not math.isfinite(counts.days[best]) and counts.why:
                 raise counts.why
-            raise ConfigError(f"{days:g} days", f"are too few for any number of GPUs up to {MOST_GPUS:,}",
-                              f"give {counts.days[best]:,.0f} days, which {best:,} GPUs take, or fewer tokens")
+            raise ConfigError(
+                f"{days:g} days",
+                f"are too few for any number of GPUs up to {MOST_GPUS:,}",
+                f"give {counts.days[best]:,.0f} days, which {best:,} GPUs take, or fewer tokens",
+            )
     return low, high
 
 
-def _bisected(counts: _Counts, admissible: list[int], low: int, high: int, days: float) -> tuple[int, int]:
+def _bisected(
+    counts: _Counts, admissible: list[int], low: int, high: int, days: float
+) -> tuple[int, int]:
     """Return the neighbours among admissible counts between which enough begins."""
     ordered = [low, *admissible, high]
     first, last = 0, len(ordered) - 1
@@ -173,15 +218,18 @@ class Largest(Config):
     tokens: float | None
     """of every size; None: 20 a dense parameter that it is worth, of a system its own"""
     sizes: tuple[Size, ...]
-    """the largest dense one and the largest mixture of experts by rule, each followed by the next larger, which is late; then
-    the systems, the largest first"""
+    """the largest dense one and the largest mixture of experts by rule, each followed by the next
+    larger, which is late; then the systems, the largest first"""
     left_out: dict[str, str]
     """systems that do not fit, and why"""
 
     @property
     def best(self) -> dict[str, Size]:
         """Return the largest that is done of each kind, the largest of all first."""
-        best = {s.kind: s for s in sorted((s for s in self.sizes if s.done), key=lambda s: s.plan.total_params)}
+        best = {
+            s.kind: s
+            for s in sorted((s for s in self.sizes if s.done), key=lambda s: s.plan.total_params)
+        }
         return dict(sorted(best.items(), key=lambda kind_size: -kind_size[1].plan.total_params))
 
 
@@ -192,13 +240,24 @@ class _Rung(NamedTuple):
     why: str = ""
 
 
-def largest(recipes: Sequence[Recipe], cluster: Cluster, days: float, tokens: float | None = None, **wanted: Any) -> Largest:
-    """Return the largest dense model, the largest mixture of experts and the systems that are trained fully in `days`, in
-    layouts that are runnable here. `wanted`: the rest of `plan.plan`'s arguments. Raises ConfigError where none is."""
+def largest(
+    recipes: Sequence[Recipe],
+    cluster: Cluster,
+    days: float,
+    tokens: float | None = None,
+    **wanted: Any,
+) -> Largest:
+    """Return the largest dense model, the largest mixture of experts and the systems that are
+    trained fully in `days`, in layouts that are runnable here. `wanted`: the rest of `plan.plan`'s
+    arguments. Raises ConfigError where none is."""
     if not 0 < days <= MOST_DAYS:
-        raise ConfigError(f"days {days:g}", "is not above 0 and within a century", "write such as 30d, 6w or 72h")
+        raise ConfigError(
+            f"days {days:g}", "is not above 0 and within a century", "write such as 30d, 6w or 72h"
+        )
     if tokens is not None and not 0 < tokens < MOST:
-        raise ConfigError(f"tokens {tokens:g}", f"is not a positive number below {MOST:g}", "give more than 0")
+        raise ConfigError(
+            f"tokens {tokens:g}", f"is not a positive number below {MOST:g}", "give more than 0"
+        )
     sizes: list[Size] = []
     left_out: dict[str, str] = {}
     for kind, shape in (("dense", budget.dense), ("sparse", budget.sparse)):
@@ -211,13 +270,27 @@ def largest(recipes: Sequence[Recipe], cluster: Cluster, days: float, tokens: fl
             left_out[recipe.title] = rung.why
     if not any(s.done for s in sizes):
         soonest = min((s.plan.days.mid for s in sizes), default=math.inf)
-        repair = f"give {math.ceil(soonest):,} days, or more GPUs" if math.isfinite(soonest) else "use GPUs of more memory, or more"
-        raise ConfigError(f"{cluster.gpus:,} {cluster.gpu} for {days:g} days", "train none of the sizes fully", repair)
+        repair = (
+            f"give {math.ceil(soonest):,} days, or more GPUs"
+            if math.isfinite(soonest)
+            else "use GPUs of more memory, or more"
+        )
+        raise ConfigError(
+            f"{cluster.gpus:,} {cluster.gpu} for {days:g} days",
+            "train none of the sizes fully",
+            repair,
+        )
     return Largest(cluster=cluster, days=days, tokens=tokens, sizes=tuple(sizes), left_out=left_out)
 
 
-def _by_rule(kind: str, shape: Callable[[int], Architecture], cluster: Cluster, days: float, tokens: float | None,
-             wanted: dict[str, Any]) -> list[Size]:
+def _by_rule(
+    kind: str,
+    shape: Callable[[int], Architecture],
+    cluster: Cluster,
+    days: float,
+    tokens: float | None,
+    wanted: dict[str, Any],
+) -> list[Size]:
     """Return the largest size that is done and the next larger, by bisection over layers."""
     rungs: dict[int, _Rung] = {}
 
@@ -235,13 +308,31 @@ def _by_rule(kind: str, shape: Callable[[int], Architecture], cluster: Cluster, 
     return [size for size in ends if size]
 
 
-def _rung(recipe: Recipe, kind: str, cluster: Cluster, days: float, tokens: float | None, wanted: dict[str, Any]) -> _Rung:
+def _rung(
+    recipe: Recipe,
+    kind: str,
+    cluster: Cluster,
+    days: float,
+    tokens: float | None,
+    wanted: dict[str, Any],
+) -> _Rung:
     whole = tokens or recipe.tokens
     try:
         found = plan(recipe, cluster, tokens=whole, days=days, here=True, **wanted)
     except ConfigError as error:
         return _Rung(None, error.rule)
     if not loss.holds(found.total_params, found.active_params, whole):
-        return _Rung(None, "trains too few tokens by then for a law of loss to hold: less than one for each parameter it is worth")
-    return _Rung(Size(name=recipe.name, title=recipe.title, kind=kind, plan=found, done=found.days.mid <= days,
-                      likely=found.days.below(days)))
+        return _Rung(
+            None,
+            "trains too few tokens by then for a law of loss to hold: less than one for each parameter it is worth",
+        )
+    return _Rung(
+        Size(
+            name=recipe.name,
+            title=recipe.title,
+            kind=kind,
+            plan=found,
+            done=found.days.mid <= days,
+            likely=found.days.below(days),
+        )
+    )

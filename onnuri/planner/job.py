@@ -1,4 +1,5 @@
-"""One training job: a model, a layout, a cluster and a batch. What every estimate of this folder takes."""
+"""One training job: a model, a layout, a cluster and a batch. What every estimate of this folder
+takes."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ fused by hand; compiled: fused by its compiler; eager: one an operation"""
 
 
 class Job(Config):
-    """Estimates are functions of a job: `step_time.step_time(job)`, `memory.memory(job)`, `traffic.collectives(job)`."""
+    """Estimates are functions of a job: `step_time.step_time(job)`, `memory.memory(job)`,
+    `traffic.collectives(job)`."""
 
     architecture: Architecture
     layout: Layout
@@ -30,7 +32,8 @@ class Job(Config):
     kernels: Kernels = "vendor"
     """of another group's engine; Onnuri's trainer runs eager ones"""
     async_tp: bool = False
-    """PyTorch's tensor parallelism sends pieces beside its products (asynchronous tensor parallelism) instead of waiting"""
+    """PyTorch's tensor parallelism sends pieces beside its products (asynchronous tensor
+    parallelism) instead of waiting"""
     graphs: bool | None = None
     """kernels replayed from captured graphs instead of launched one by one; None for unknown"""
     gradient_bytes: float = 4.0
@@ -53,8 +56,11 @@ class Job(Config):
 
     @property
     def runs_kernels(self) -> Kernels:
-        """Whose kernels run: a plan that needs torchtitan runs PyTorch's, a published run what it says."""
-        planned = self.layout.engine == "torchtitan" and not self.elsewhere and self.kernels == "vendor"
+        """Whose kernels run: a plan that needs torchtitan runs PyTorch's, a published run what it
+        says."""
+        planned = (
+            self.layout.engine == "torchtitan" and not self.elsewhere and self.kernels == "vendor"
+        )
         return "torch" if planned else self.kernels
 
     @property

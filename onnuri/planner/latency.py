@@ -1,10 +1,12 @@
-"""Serving within limits of latency: requests of `isl` tokens in and `osl` out, time to first token, time per output token.
+"""Serving within limits of latency: requests of `isl` tokens in and `osl` out, time to first token,
+time per output token.
 
     TTFT = prefill + one decode step + wait behind other prompts
     TPOT = decode step + prefill of the others' prompts, per token that a user gets
 
-One pool of GPUs reads prompts and writes answers (continuous batching); an instance holds the model, the batch is the
-largest that meets both limits at the middle of what is unknown. The roofline is `operate.py`'s. Knows no engine.
+One pool of GPUs reads prompts and writes answers (continuous batching); an instance holds the
+model, the batch is the largest that meets both limits at the middle of what is unknown. The
+roofline is `operate.py`'s. Knows no engine.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class Demand(Config):
     tpot: float | None = None
     """seconds between tokens after it, at most; None for any"""
     prompts_per_token: float | None = None
-    """prompt tokens that are read anew for each token of an answer; less than isl / osl where prefixes are cached"""
+    """prompt tokens that are read anew for each token of an answer; less than isl / osl where
+    prefixes are cached"""
 
     @property
     def new(self) -> float:
@@ -51,20 +54,30 @@ class Demand(Config):
         """Raise ConfigError for lengths and times that cannot be."""
         for name, tokens in (("isl", self.isl), ("osl", self.osl)):
             if not 1 <= tokens <= MOST_TOKENS:
-                raise ConfigError(f"{name} {tokens}", f"is not from 1 to {MOST_TOKENS:,} tokens", "give such as 1024")
+                raise ConfigError(
+                    f"{name} {tokens}",
+                    f"is not from 1 to {MOST_TOKENS:,} tokens",
+                    "give such as 1024",
+                )
         for name, seconds in (("ttft", self.ttft), ("tpot", self.tpot)):
             if seconds is not None and not 0 < seconds <= MOST_SECONDS:
-                raise ConfigError(f"{name} {seconds * 1e3:g} ms", f"is not above 0 and up to {MOST_SECONDS:g} s",
-                                  "give milliseconds, such as 500, or such as 2s")
+                raise ConfigError(
+                    f"{name} {seconds * 1e3:g} ms",
+                    f"is not above 0 and up to {MOST_SECONDS:g} s",
+                    "give milliseconds, such as 500, or such as 2s",
+                )
         ratio, most = self.prompts_per_token, self.isl / self.osl
         if ratio is not None and not 0 <= ratio <= most * (1 + 1e-9):
-            raise ConfigError(f"prompts per token {ratio:g}", f"is not from 0 to isl / osl, {most:.4g}",
-                              "give fewer, or leave it out where nothing is cached")
+            raise ConfigError(
+                f"prompts per token {ratio:g}",
+                f"is not from 0 to isl / osl, {most:.4g}",
+                "give fewer, or leave it out where nothing is cached",
+            )
 
 
 class Limited(Config):
-    """One model on one kind of GPU under a demand. Where it cannot be met, the figures are of one user alone on the
-    instance that comes nearest: what can be."""
+    """One model on one kind of GPU under a demand. Where it cannot be met, the figures are of one
+    user alone on the instance that comes nearest: what can be."""
 
     demand: Demand
     met: bool
@@ -81,7 +94,8 @@ class Limited(Config):
     requests_per_s: Interval
     """an instance"""
     likely: float
-    """probability that both limits are met with this batch, the two taken as one unknown: the smaller of the two's"""
+    """probability that both limits are met with this batch, the two taken as one unknown: the
+    smaller of the two's"""
     bound: str
     """what keeps the batch from growing, or what cannot be met: memory, ttft, tpot"""
     usd_per_million_input: Interval | None
@@ -99,23 +113,37 @@ class _Server:
         self.decoder.kv = kv_bytes(a, max(1, demand.isl + demand.osl // 2))  # in the mean
         # a third of a training step's products; what the cache holds is not read again
         cached = int(demand.isl - demand.new)
-        self.prompt_flops = (demand.isl * a.flops_per_token(demand.isl) - (cached * a.flops_per_token(cached) if cached else 0)) / 3
+        self.prompt_flops = (
+            demand.isl * a.flops_per_token(demand.isl)
+            - (cached * a.flops_per_token(cached) if cached else 0)
+        ) / 3
 
     def prefill(self, gpus: int, bandwidth: float, products: float, layer: float) -> float:
         """Return seconds to read the new part of one prompt."""
         on = self.decoder
         if not self.demand.new:
             return 0.0
-        read = on.touched(self.demand.new) * on.weight_bytes / (gpus * on.gpu.memory_tb_per_s * 1e12 * bandwidth)
-        return max(self.prompt_flops / (gpus * on.peak * products), read) + on.layers * layer * (gpus > 1)
+        read = (
+            on.touched(self.demand.new)
+            * on.weight_bytes
+            / (gpus * on.gpu.memory_tb_per_s * 1e12 * bandwidth)
+        )
+        return max(self.prompt_flops / (gpus * on.peak * products), read) + on.layers * layer * (
+            gpus > 1
+        )
 
     def tpot(self, gpus: int, batch: float, *shares: float) -> float:
-        """Return seconds between two tokens of a user: a decode step, and the prompts that come in meanwhile."""
-        return self.decoder.step_seconds(gpus, batch, *shares) + batch * self.prefill(gpus, *shares) / self.demand.osl
+        """Return seconds between two tokens of a user: a decode step, and the prompts that come in
+        meanwhile."""
+        return (
+            self.decoder.step_seconds(gpus, batch, *shares)
+            + batch * self.prefill(gpus, *shares) / self.demand.osl
+        )
 
     def ttft(self, gpus: int, batch: float, *shares: float) -> float:
-        """Return mean seconds to the first token. Prompts come at random and are read one by one: an M/D/1 queue waits
-        load / (2 (1 - load)) service times (Pollaczek 1930, Khinchine 1932)."""
+        """Return mean seconds to the first token. Prompts come at random and are read one by one:
+        an M/D/1 queue waits load / (2 (1 - load)) service times (Pollaczek 1930, Khinchine
+        1932)."""
         prefill = self.prefill(gpus, *shares)
         load = batch * prefill / (self.demand.osl * self.tpot(gpus, batch, *shares))
         wait = prefill * load / (2 * (1 - min(load, 0.999)))
@@ -135,15 +163,19 @@ class _Server:
             return "memory"
         if demand.tpot is not None and self.tpot(gpus, batch, *MIDS) > demand.tpot:
             return "tpot"
-        return "ttft" if demand.ttft is not None and self.ttft(gpus, batch, *MIDS) > demand.ttft else ""
+        return (
+            "ttft"
+            if demand.ttft is not None and self.ttft(gpus, batch, *MIDS) > demand.ttft
+            else ""
+        )
 
     def most(self, gpus: int) -> float:
         """Return users whose keys and values memory holds."""
         return max(1.0, math.floor(self.decoder.room(gpus) / max(self.decoder.kv, 1.0)))
 
     def batch(self, gpus: int) -> tuple[float, str]:
-        """Return the largest whole batch within the limits and what bounds it; 0 where one user is too many. Both times
-        only grow with the batch."""
+        """Return the largest whole batch within the limits and what bounds it; 0 where one user is
+        too many. Both times only grow with the batch."""
         if why := self.over(gpus, 1):
             return 0.0, why
         low, high = 1, int(self.most(gpus)) + 1
@@ -153,9 +185,11 @@ class _Server:
         return float(low), self.over(gpus, high)
 
 
-def limited(a: Architecture, cluster: Cluster, demand: Demand, weight_bytes: float | None = None) -> Limited:
-    """Return the instance and batch that answer most tokens a second and GPU within the limits. Raises ConfigError for a
-    demand that cannot be."""
+def limited(
+    a: Architecture, cluster: Cluster, demand: Demand, weight_bytes: float | None = None
+) -> Limited:
+    """Return the instance and batch that answer most tokens a second and GPU within the limits.
+    Raises ConfigError for a demand that cannot be."""
     demand.check()
     gpu = cluster.kind
     server = _Server(a, gpu, demand, weight_bytes or (1.0 if gpu.fp8_tflops else 2.0))
@@ -184,40 +218,80 @@ def _rate(server: _Server, gpus: int, batch: float, *shares: float) -> float:
 
 def _answer(server: _Server, gpus: int, batch: float, bound: str, met: bool) -> Limited:
     demand = server.demand
-    ttft, tpot, rate = (spread(functools.partial(f, gpus, batch), *SHARES)
-                        for f in (server.ttft, server.tpot, functools.partial(_rate, server)))
-    odds = [time.below(limit) for time, limit in ((ttft, demand.ttft), (tpot, demand.tpot)) if limit]
+    ttft, tpot, rate = (
+        spread(functools.partial(f, gpus, batch), *SHARES)
+        for f in (server.ttft, server.tpot, functools.partial(_rate, server))
+    )
+    odds = [
+        time.below(limit) for time, limit in ((ttft, demand.ttft), (tpot, demand.tpot)) if limit
+    ]
     usd = price(server.decoder.gpu)
     read: Interval | None = None
     written: Interval | None = None
     if usd:
         million = gpus * 1e6 / 3600
         per_step = functools.partial(server.decoder.step_seconds, gpus, batch)
-        written = spread(lambda p, busy, *s: p / busy * million * per_step(*s) / batch, usd, BUSY, *SHARES)
+        written = spread(
+            lambda p, busy, *s: p / busy * million * per_step(*s) / batch, usd, BUSY, *SHARES
+        )
         if demand.new:
-            read = spread(lambda p, busy, *s: p / busy * million * server.prefill(gpus, *s) / demand.new, usd, BUSY, *SHARES)
-    return Limited(demand=demand, met=met, gpus=gpus, users=batch, ttft=ttft, tpot=tpot, tokens_per_s_per_gpu=rate,
-                   requests_per_s=rate * (gpus / demand.osl), likely=min(odds, default=1.0), bound=bound,
-                   usd_per_million_input=read, usd_per_million_output=written)
+            read = spread(
+                lambda p, busy, *s: p / busy * million * server.prefill(gpus, *s) / demand.new,
+                usd,
+                BUSY,
+                *SHARES,
+            )
+    return Limited(
+        demand=demand,
+        met=met,
+        gpus=gpus,
+        users=batch,
+        ttft=ttft,
+        tpot=tpot,
+        tokens_per_s_per_gpu=rate,
+        requests_per_s=rate * (gpus / demand.osl),
+        likely=min(odds, default=1.0),
+        bound=bound,
+        usd_per_million_input=read,
+        usd_per_million_output=written,
+    )
 
 
 def seconds(name: str, text: str | None) -> float | None:
-    """Return the seconds of `500`, `500ms` or `0.5s`: milliseconds without a unit. Raises ConfigError for what is none."""
+    """Return the seconds of `500`, `500ms` or `0.5s`: milliseconds without a unit. Raises
+    ConfigError for what is none."""
     if text is None:
         return None
     parts = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(ms|s)?\s*", text)
     if not parts:
-        raise ConfigError(f"{name} {text!r}", "is not a time", "give milliseconds, such as 500, or such as 2s")
+        raise ConfigError(
+            f"{name} {text!r}", "is not a time", "give milliseconds, such as 500, or such as 2s"
+        )
     return float(parts[1]) * (1.0 if parts[2] == "s" else 1e-3)
 
 
-def demand(isl: int | None, osl: int | None, ttft: str | None, tpot: str | None, ratio: float | None) -> Demand | None:
-    """Return the demand that flags make; None where none is given. Raises ConfigError for lengths without each other."""
+def demand(
+    isl: int | None, osl: int | None, ttft: str | None, tpot: str | None, ratio: float | None
+) -> Demand | None:
+    """Return the demand that flags make; None where none is given. Raises ConfigError for lengths
+    without each other."""
     if isl is None and osl is None and ttft is None and tpot is None and ratio is None:
         return None
     if isl is None or osl is None:
-        missing = " and ".join(name for name, value in (("--isl", isl), ("--osl", osl)) if value is None)
-        raise ConfigError("serving", f"lacks {missing}", "give the tokens of a prompt and of an answer: --isl 1024 --osl 256")
-    asked = Demand(isl=isl, osl=osl, ttft=seconds("ttft", ttft), tpot=seconds("tpot", tpot), prompts_per_token=ratio)
+        missing = " and ".join(
+            name for name, value in (("--isl", isl), ("--osl", osl)) if value is None
+        )
+        raise ConfigError(
+            "serving",
+            f"lacks {missing}",
+            "give the tokens of a prompt and of an answer: --isl 1024 --osl 256",
+        )
+    asked = Demand(
+        isl=isl,
+        osl=osl,
+        ttft=seconds("ttft", ttft),
+        tpot=seconds("tpot", tpot),
+        prompts_per_token=ratio,
+    )
     asked.check()
     return asked

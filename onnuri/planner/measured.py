@@ -1,6 +1,8 @@
-"""Our own step, measured on one GPU: rows with the columns of `data/published_runs.csv`, each with the peak of its memory.
+"""Our own step, measured on one GPU: rows with the columns of `data/published_runs.csv`, each with
+the peak of its memory.
 
-Knows no constant. The shapes are those of `data/measured_shapes.json`, as `stock.py` reads them from transformers' configs.
+Knows no constant. The shapes are those of `data/measured_shapes.json`, as `stock.py` reads them
+from transformers' configs.
 """
 
 from __future__ import annotations
@@ -34,17 +36,30 @@ def is_own(row: Row) -> bool:
 
 
 def job(row: Row) -> Job:
-    """Return the job that a measured row ran: Onnuri's trainer, fully sharded, its layers compiled where the note says so."""
+    """Return the job that a measured row ran: Onnuri's trainer, fully sharded, its layers compiled
+    where the note says so."""
     gpus, tokens, batch = (int(row[c]) for c in ("gpus", "seq_len", "global_batch_tokens"))
     found = re.search(r"MBS (\d+)", row["note"])
-    layout = Layout(dp=gpus, ep=int(row["ep"]), micro_batch=int(found[1]) if found else 1, sharding="fsdp",
-                    recompute=row["recompute"])  # type: ignore[arg-type]
+    layout = Layout(
+        dp=gpus,
+        ep=int(row["ep"]),
+        micro_batch=int(found[1]) if found else 1,
+        sharding="fsdp",
+        recompute=row["recompute"],  # type: ignore[arg-type]
+    )
     cluster = Cluster(gpu=row["gpu"], gpus=gpus, compiled="layers compiled" in row["note"])
-    return Job(architecture=shapes()[row["model"]], layout=layout, cluster=cluster, tokens=tokens, batch_tokens=batch,
-               graphs=False, release=RELEASE)
+    return Job(
+        architecture=shapes()[row["model"]],
+        layout=layout,
+        cluster=cluster,
+        tokens=tokens,
+        batch_tokens=batch,
+        graphs=False,
+        release=RELEASE,
+    )
 
 
 def peak_gib(row: Row) -> float:
-    """Return the GiB that the step of a row had allocated at its peak, what the measuring process still held of its
-    previous case taken off."""
+    """Return the GiB that the step of a row had allocated at its peak, what the measuring process
+    still held of its previous case taken off."""
     return float(row["peak_allocated_GiB"]) - float(row["held_before_GiB"] or 0)

@@ -1,7 +1,8 @@
-"""Bytes a GPU needs: parameters, gradients, optimizer, activations and what a step holds for a moment, by part.
+"""Bytes a GPU needs: parameters, gradients, optimizer, activations and what a step holds for a
+moment, by part.
 
-The fullest pipeline stage counts, not the mean. Knows no speed. What a layer keeps is in `activations.py`, which layers
-a rank holds in `stages.py`.
+The fullest pipeline stage counts, not the mean. Knows no speed. What a layer keeps is in
+`activations.py`, which layers a rank holds in `stages.py`.
 """
 
 from __future__ import annotations
@@ -31,14 +32,38 @@ def _constant(name: str, value: float, unit: str, source: str) -> Constant:
     return Constant(name=name, value=value, prior=value, spread=0.0, unit=unit, source=source)
 
 
-CONSTANTS = {c.name: c for c in (
-    _constant("memory_reserved", 1.05, "reserved over allocated bytes", "19 runs of MooreThreads/SimuMax@4dcaae5, "
-              "docs/b200/b200_release_v1.2_summary.json: 1.03 to 1.09, median 1.05"),
-    _constant("memory_context", 2.0, "GiB", "CUDA's context and NCCL's buffers; a prior, nothing published was found"),
-    _constant("memory_spread", 0.04, "deviation of the logarithm", "between the median deviation of published rows and dry runs, "
-              "below 1 %, and the largest, 11 %"),
-    _constant("memory_spread_fsdp", 0.15, "deviation of the logarithm", "fully sharded by another engine than Onnuri's trainer: "
-              "nine runs of torchtitan, benchmarks/results/planner_memory.json"))}
+CONSTANTS = {
+    c.name: c
+    for c in (
+        _constant(
+            "memory_reserved",
+            1.05,
+            "reserved over allocated bytes",
+            "19 runs of MooreThreads/SimuMax@4dcaae5, "
+            "docs/b200/b200_release_v1.2_summary.json: 1.03 to 1.09, median 1.05",
+        ),
+        _constant(
+            "memory_context",
+            2.0,
+            "GiB",
+            "CUDA's context and NCCL's buffers; a prior, nothing published was found",
+        ),
+        _constant(
+            "memory_spread",
+            0.04,
+            "deviation of the logarithm",
+            "between the median deviation of published rows and dry runs, "
+            "below 1 %, and the largest, 11 %",
+        ),
+        _constant(
+            "memory_spread_fsdp",
+            0.15,
+            "deviation of the logarithm",
+            "fully sharded by another engine than Onnuri's trainer: "
+            "nine runs of torchtitan, benchmarks/results/planner_memory.json",
+        ),
+    )
+}
 """none is fitted to a row, a source or a model"""
 
 
@@ -55,13 +80,15 @@ class Memory(Config):
     transient: float
     """gathered weights, and what one layer's backward pass needs besides"""
     buffers: float
-    """that live as long as the run: stand-ins for fused weight gradients, 8-bit copies of weights"""
+    """that live as long as the run: stand-ins for fused weight gradients, 8-bit copies of
+    weights"""
     runtime: float
     """not allocated: fragments, CUDA's context, NCCL's buffers"""
     stage: int
     """the pipeline rank that it is"""
     peak_activations: float
-    """activations, logits and gradients not yet sharded, where they are most: another moment perhaps, no part of a sum"""
+    """activations, logits and gradients not yet sharded, where they are most: another moment
+    perhaps, no part of a sum"""
 
     spread: float
     """deviation of the logarithm of what is measured over `total`"""
@@ -74,8 +101,16 @@ class Memory(Config):
     @property
     def total(self) -> float:
         """What must fit on the GPU."""
-        return (self.parameters + self.gradients + self.optimizer + self.activations + self.logits + self.transient
-                + self.buffers + self.runtime)
+        return (
+            self.parameters
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.logits
+            + self.transient
+            + self.buffers
+            + self.runtime
+        )
 
     @property
     def range(self) -> Interval:
@@ -93,8 +128,8 @@ class Memory(Config):
 
 
 def memory(job: Job, own: bool | None = None) -> Memory:
-    """Of the fullest pipeline stage, as the layout's engine runs it: Onnuri's trainer, or one of fused kernels
-    (Megatron-Core, torchtitan). `own` says which where the layout does not."""
+    """Of the fullest pipeline stage, as the layout's engine runs it: Onnuri's trainer, or one of
+    fused kernels (Megatron-Core, torchtitan). `own` says which where the layout does not."""
     if job.layout.engine is None if own is None else own:
         found = _OwnStep(job).fullest()
     else:
@@ -117,15 +152,32 @@ class Moment(NamedTuple):
     """whole weights, and what collectives write"""
 
 
-def _whole(stage: int, parameters: float, optimizer: float, moments: list[Moment], buffers: float = 0.0,
-           spread: str = "memory_spread") -> Memory:
+def _whole(
+    stage: int,
+    parameters: float,
+    optimizer: float,
+    moments: list[Moment],
+    buffers: float = 0.0,
+    spread: str = "memory_spread",
+) -> Memory:
     """At the fullest of the moments, with what the allocator and the libraries take besides."""
     full = max(moments, key=sum)
-    runtime = (CONSTANTS["memory_reserved"].value - 1) * (parameters + optimizer + sum(full) + buffers)
-    return Memory(parameters=parameters, gradients=full.gradients, optimizer=optimizer, activations=full.activations,
-                  logits=full.logits, transient=full.own + full.gathered, buffers=buffers, stage=stage,
-                  runtime=runtime + CONSTANTS["memory_context"].value * GIB, spread=CONSTANTS[spread].value,
-                  peak_activations=max(m.activations + m.logits + m.own for m in moments))
+    runtime = (CONSTANTS["memory_reserved"].value - 1) * (
+        parameters + optimizer + sum(full) + buffers
+    )
+    return Memory(
+        parameters=parameters,
+        gradients=full.gradients,
+        optimizer=optimizer,
+        activations=full.activations,
+        logits=full.logits,
+        transient=full.own + full.gathered,
+        buffers=buffers,
+        stage=stage,
+        runtime=runtime + CONSTANTS["memory_context"].value * GIB,
+        spread=CONSTANTS[spread].value,
+        peak_activations=max(m.activations + m.logits + m.own for m in moments),
+    )
 
 
 class _Step:
@@ -142,9 +194,12 @@ class _Step:
         self.tokens = job.pass_tokens
 
     def _kept(self, block: Block) -> Kept:
-        """Of fused kernels. PyTorch's engines that recompute selectively keep attention's output and every second product
-        (torchtitan, `distributed/activation_checkpoint.py`: `not (func == mm and mm_count % 2 == 0)`)."""
-        kept = fused(block, self.a, self.layout, self.job.tokens, self.job.release, self.job.imbalance)
+        """Of fused kernels. PyTorch's engines that recompute selectively keep attention's output
+        and every second product (torchtitan, `distributed/activation_checkpoint.py`: `not (func ==
+        mm and mm_count % 2 == 0)`)."""
+        kept = fused(
+            block, self.a, self.layout, self.job.tokens, self.job.release, self.job.imbalance
+        )
         if not self.sharded:
             return kept
         split = self.layout.tp if self.layout.sequence_parallel else 1
@@ -155,11 +210,13 @@ class _Step:
             return kept._replace(inside=whole, working=max(kept.working, own.working / split))
         out = (2.0 * at.values + 4) * at.heads if at else 0.0
         inside = (own.border + out + (own.products - own.border - out) / 2) / split
-        return kept._replace(inside=inside, working=max(kept.working, own.working / split) + whole - inside)
+        return kept._replace(
+            inside=inside, working=max(kept.working, own.working / split) + whole - inside
+        )
 
     def unlike(self) -> list[int]:
-        """The stages of which one is the fullest: of inner ones that hold the same layers, a later one has no more
-        micro-batches in flight."""
+        """The stages of which one is the fullest: of inner ones that hold the same layers, a later
+        one has no more micro-batches in flight."""
         layers, last = self.layers, self.layout.pp - 1
         return [k for k in range(last + 1) if not 1 < k < last or layers[k] != layers[k - 1]]
 
@@ -178,55 +235,77 @@ class _Step:
         full, last = self.layout.recompute == "full", k == self.layout.pp - 1
         kept = [(self.kept[index], count) for index, count in self.layers[k].items()]
         own = sum(count * (each.border if full else each.inside) for each, count in kept)
-        flying = in_flight(self.layout, k, max(self.job.micro_batches, 1)) / self.layout.virtual_stages
+        flying = (
+            in_flight(self.layout, k, max(self.job.micro_batches, 1)) / self.layout.virtual_stages
+        )
         logits = head = 0.0
         if last:
             own += sum(b.count * self._kept(b).inside for b in self.a.mtp) / flying
             logits, head = self._head()
-        # a layer that is recomputed is whole again for a moment; by then the last stage has freed its logits
-        inner = max((each.working + (each.inside - each.border) * full for each, _ in kept), default=0.0) - logits
-        return Moment(gradients, self.tokens * flying * own, self.tokens * logits, self.tokens * max(head, inner, 0.0),
-                      self._gathered(k))
+        # a layer that is recomputed is whole again for a moment; by then the last stage has freed
+        # its logits
+        inner = (
+            max(
+                (each.working + (each.inside - each.border) * full for each, _ in kept), default=0.0
+            )
+            - logits
+        )
+        return Moment(
+            gradients,
+            self.tokens * flying * own,
+            self.tokens * logits,
+            self.tokens * max(head, inner, 0.0),
+            self._gathered(k),
+        )
 
     def _head(self) -> tuple[float, float]:
-        """Bytes a token: logits in 16 bits, which a fused cross-entropy turns into their gradient in place, and the last
-        norm's input and output; on top of them, the gathered input and its gradient."""
+        """Bytes a token: logits in 16 bits, which a fused cross-entropy turns into their gradient
+        in place, and the last norm's input and output; on top of them, the gathered input and its
+        gradient."""
         split = self.layout.tp if self.layout.sequence_parallel else 1
         depth = 1 + sum(b.count for b in self.a.mtp)
-        # PyTorch's own cross-entropy: logits, their logarithms and gradients in 32 bits; over a vocabulary that is cut, one
-        # more of them (torch/distributed/tensor/parallel/loss.py, `_nll_loss_and_log_softmax_backward`)
+        # PyTorch's own cross-entropy: logits, their logarithms and gradients in 32 bits; over a
+        # vocabulary that is cut, one more of them (torch/distributed/tensor/parallel/loss.py,
+        # `_nll_loss_and_log_softmax_backward`)
         each = (16.0 if self.layout.tp > 1 else 12.0) if self.sharded else 2.0
         logits = depth * each * self.a.vocabulary / self.layout.tp + 4.0 * self.a.hidden / split
         return logits, (4.0 if self.layout.tp > 1 else 2.0) * self.a.hidden
 
     def _gathered(self, k: int) -> float:
-        """Fully sharded: two layers' weights in 16 bits, this one's and the next one's, and a gradient in 16 and 32; the
-        head's, which is whole from its forward to its backward pass, with its gradient on the way in 32. In a
-        pipeline all of the stage's, whole from the first micro-batch to the last, gradients in 32 bits: it gathers once."""
+        """Fully sharded: two layers' weights in 16 bits, this one's and the next one's, and a
+        gradient in 16 and 32; the head's, which is whole from its forward to its backward pass,
+        with its gradient on the way in 32. In a pipeline all of the stage's, whole from the first
+        micro-batch to the last, gradients in 32 bits: it gathers once."""
         if not self.sharded:
             return 0.0
         if self.layout.pp > 1:
-            return 6.0 * (sum(ends(self.a, self.layout, k))
-                          + sum(n * sum(self.held[index]) for index, n in self.layers[k].items()))
+            return 6.0 * (
+                sum(ends(self.a, self.layout, k))
+                + sum(n * sum(self.held[index]) for index, n in self.layers[k].items())
+            )
         head = self.a.vocabulary * self.a.hidden / self.layout.tp
         return 10.0 * max(sum(held) for held in self.held) + 6.0 * head
 
     def _buffers(self, k: int, held: Weights) -> float:
-        """Transformer Engine keeps one 16-bit stand-in a shape of weight and hands it to autograd in place of gradients
-        that are summed in 32 bits elsewhere (`get_dummy_wgrad`, from 2.3 on, experts' from 2.10 on); below 16 bits,
-        weights stand also as rows and as columns."""
+        """Transformer Engine keeps one 16-bit stand-in a shape of weight and hands it to autograd
+        in place of gradients that are summed in 32 bits elsewhere (`get_dummy_wgrad`, from 2.3 on,
+        experts' from 2.10 on); below 16 bits, weights stand also as rows and as columns."""
         kinds = {self.a.alike[index] for index in self.layers[k]}
-        shapes = {s for index in kinds for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)}
+        shapes = {
+            s for index in kinds for s in matrices(self.a.blocks[index], self.a.hidden, self.layout)
+        }
         if k == self.layout.pp - 1:
             shapes.add((self.a.vocabulary / self.layout.tp, self.a.hidden))
         copies = 0.0 if self.layout.precision == "bf16" else 2 * SAVED[self.layout.precision]
-        return 2 * sum(rows * columns for rows, columns in shapes) + copies * (held.dense + held.routed)
+        return 2 * sum(rows * columns for rows, columns in shapes) + copies * (
+            held.dense + held.routed
+        )
 
 
 def states(held: Weights, layout: Layout, gradient: float = 4.0) -> tuple[float, float, float]:
-    """Bytes of parameters, gradients and optimizer. Megatron-Core: 2 + 4 + 12 (a copy and two moments in 32 bits), the
-    last divided by data ranks with its distributed optimizer. Fully sharded: 4 + 4 + 8, all divided. `gradient`: bytes of
-    one of its numbers."""
+    """Bytes of parameters, gradients and optimizer. Megatron-Core: 2 + 4 + 12 (a copy and two
+    moments in 32 bits), the last divided by data ranks with its distributed optimizer. Fully
+    sharded: 4 + 4 + 8, all divided. `gradient`: bytes of one of its numbers."""
     dense, routed = shards(layout)
     shared, own = held.dense / dense + held.routed / routed, held.dense + held.routed
     if layout.sharding in ("fsdp", "hsdp"):
@@ -235,17 +314,24 @@ def states(held: Weights, layout: Layout, gradient: float = 4.0) -> tuple[float,
 
 
 class _OwnStep:
-    """A step of Onnuri's trainer, moment by moment. The root's group, head and last norm, stays whole from its first use
-    to the end, and so does its gradient; in the backward pass the next layer is gathered ahead, and the sums of the last
-    layer's gradients are on their way."""
+    """A step of Onnuri's trainer, moment by moment. The root's group, head and last norm, stays
+    whole from its first use to the end, and so does its gradient; in the backward pass the next
+    layer is gathered ahead, and the sums of the last layer's gradients are on their way."""
 
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
         self.tokens = job.pass_tokens
         costs = compiled if job.cluster.compiled else eager
         divided = self.layout.ep if self.layout.ep > 1 else self.layout.tp
-        kinds = {k: (layer(b, a.hidden, self.layout), costs(b, a.hidden, self.layout, job.imbalance),
-                     b.routed(a.hidden) / divided) for k in set(a.alike) for b in (a.blocks[k],)}
+        kinds = {
+            k: (
+                layer(b, a.hidden, self.layout),
+                costs(b, a.hidden, self.layout, job.imbalance),
+                b.routed(a.hidden) / divided,
+            )
+            for k in set(a.alike)
+            for b in (a.blocks[k],)
+        }
         each = [kinds[k] for k, b in zip(a.alike, a.blocks, strict=True) for _ in range(b.count)]
         self.groups, self.costs = [held for held, _, _ in each], [cost for _, cost, _ in each]
         self.experts = [routed for _, _, routed in each]
@@ -256,10 +342,15 @@ class _OwnStep:
         """bytes a token that the first so many layers keep"""
         self.shards = [0.0, *itertools.accumulate(g.kept for g in self.groups)]
         last = len(self.groups) - 1
-        changes = {j for k in range(1, last + 1) if self.groups[k] is not self.groups[k - 1]
-                   and self.groups[k] != self.groups[k - 1] for j in (k - 1, k)}
+        changes = {
+            j
+            for k in range(1, last + 1)
+            if self.groups[k] is not self.groups[k - 1] and self.groups[k] != self.groups[k - 1]
+            for j in (k - 1, k)
+        }
         self.layers = changes | {last, max(last - 1, 0)}
-        """in which the fullest moment can be: where kinds change, and the last but one, which has sums on their way"""
+        """in which the fullest moment can be: where kinds change, and the last but one, which has
+        sums on their way"""
         if job.micro_batches == 1 and self.tokens * self.kept[-1] < 4 * self.shards[-1]:
             # gradients grow faster than what is kept shrinks, so the first layers can be fullest
             self.layers |= {0, min(1, last)}
@@ -281,44 +372,68 @@ class _OwnStep:
         return 4 * (self.shards[-1] - self.shards[layer + 1])
 
     def _head(self) -> Moment:
-        """The loss of the last chunk of tokens (`model/cross_entropy.py`): its logits in 16 and 32 bits, the gradients of
-        all hidden states and of the head; last norm. Tensor parallelism gathers all logits: log-probabilities that are
-        kept, their gradient and the logits' in 32 bits (`ForCausalLMLoss`)."""
+        """The loss of the last chunk of tokens (`model/cross_entropy.py`): its logits in 16 and 32
+        bits, the gradients of all hidden states and of the head; last norm. Tensor parallelism
+        gathers all logits: log-probabilities that are kept, their gradient and the logits' in 32
+        bits (`ForCausalLMLoss`)."""
         a, last, whole = self.job.architecture, len(self.groups), self.layout.tp > 1
-        logits = a.vocabulary * (12.0 * self.tokens if whole else 6.0 * min(self.tokens, CHUNK)) + a.hidden * self.tokens * 10.0
+        logits = (
+            a.vocabulary * (12.0 * self.tokens if whole else 6.0 * min(self.tokens, CHUNK))
+            + a.hidden * self.tokens * 10.0
+        )
         own = 0.0 if whole else 2 * self.root.whole + 2.0 * a.hidden * self.tokens
         held, alone = self.groups[-1], shards(self.layout)[1] == 1
-        late = held.routed * (not alone) if held.routed else held.dense  # whose gather's buffer none has taken over yet
-        return Moment(self._gradients(last - 1), self._kept(last), logits, own, 2 * self.root.whole + 2 * late)
+        late = (
+            held.routed * (not alone) if held.routed else held.dense
+        )  # whose gather's buffer none has taken over yet
+        return Moment(
+            self._gradients(last - 1), self._kept(last), logits, own, 2 * self.root.whole + 2 * late
+        )
 
     def _recomputed(self, k: int) -> Moment:
         """A layer is whole again, its backward pass begins."""
         cost = self.costs[k]
         again = {"none": 0.0, "selective": cost.again, "full": cost.inside}[self.layout.recompute]
         own = self.tokens * (again + cost.working + cost.border) + 2 * self.root.whole
-        return Moment(self._gradients(k), self._kept(k + 1), 0.0, own, self._whole_weights(k) + self._current(k))
+        return Moment(
+            self._gradients(k),
+            self._kept(k + 1),
+            0.0,
+            own,
+            self._whole_weights(k) + self._current(k),
+        )
 
     def _experts(self, k: int) -> Moment:
-        """The gradients of a layer's experts are there, whole and in 16 bits, the rest of its backward pass is ahead."""
+        """The gradients of a layer's experts are there, whole and in 16 bits, the rest of its
+        backward pass is ahead."""
         own = self.tokens * self.costs[k].late + 2 * self.experts[k] + 2 * self.root.whole
         kept = self._kept(k) + self.tokens * self.costs[k].border
         return Moment(self._gradients(k), kept, 0.0, own, self._whole_weights(k) + self._current(k))
 
     def _summed(self, k: int) -> Moment:
-        """A layer's backward pass is over, its gradient in 16 bits and copied in 32, and its sum in 32."""
+        """A layer's backward pass is over, its gradient in 16 bits and copied in 32, and its sum in
+        32."""
         held = self.groups[k]
         own = self.tokens * self.costs[k].border + 2 * self.root.whole + 6 * held.whole
-        return Moment(self._gradients(k), self._kept(k), 0.0, own, self._whole_weights(k) + 4 * held.kept)
+        return Moment(
+            self._gradients(k), self._kept(k), 0.0, own, self._whole_weights(k) + 4 * held.kept
+        )
 
     def _whole_weights(self, k: int) -> float:
         """The root's, and the next layer's with the shard it is gathered from, in 16 bits."""
-        return 2 * self.root.whole + (2 * (self.groups[k - 1].whole + self.groups[k - 1].kept) if k else 0.0)
+        return 2 * self.root.whole + (
+            2 * (self.groups[k - 1].whole + self.groups[k - 1].kept) if k else 0.0
+        )
 
     def _current(self, k: int) -> float:
         """The layer's own weights, and the last one's gradients in 32 bits on their way."""
-        return 2 * self.groups[k].whole + 4 * (self.groups[k + 1].whole if k + 1 < len(self.groups) else 0.0)
+        return 2 * self.groups[k].whole + 4 * (
+            self.groups[k + 1].whole if k + 1 < len(self.groups) else 0.0
+        )
 
     def _end(self) -> Moment:
         """The root's gradient last."""
         own = 6 * self.root.whole + 2 * self.embedding.whole
-        return Moment(self._gradients(-1), 0.0, 0.0, own, 4 * (self.root.kept + self.embedding.kept))
+        return Moment(
+            self._gradients(-1), 0.0, 0.0, own, 4 * (self.root.kept + self.embedding.kept)
+        )

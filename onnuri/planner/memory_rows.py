@@ -1,7 +1,9 @@
-"""Published measurements of memory, predicted: one row of a CSV with the columns of `data/published_memory.csv` to GiB.
+"""Published measurements of memory, predicted: one row of a CSV with the columns of
+`data/published_memory.csv` to GiB.
 
-Looks at no column of results. Shapes of the models that those rows name stand in `data/memory_models.json`, each with its
-source; a row of another model brings its own columns (hidden, ffn, heads, kv_heads, vocabulary, experts, topk).
+Looks at no column of results. Shapes of the models that those rows name stand in
+`data/memory_models.json`, each with its source; a row of another model brings its own columns
+(hidden, ffn, heads, kv_heads, vocabulary, experts, topk).
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Prediction(NamedTuple):
 
 
 class MemoryModel(Config):
-    """A model whose memory was published, and of its published configuration what the CSV has no column for."""
+    """A model whose memory was published, and of its published configuration what the CSV has no
+    column for."""
 
     architecture: Architecture
     source: str
@@ -44,7 +47,8 @@ class MemoryModel(Config):
 
 
 def predict_row(row: Mapping[str, str]) -> Prediction | None:
-    """None for a row without a required column, or of a model that is neither listed nor described by its columns."""
+    """None for a row without a required column, or of a model that is neither listed nor described
+    by its columns."""
     model = _model(row) if all(row.get(name) for name in REQUIRED) else None
     if model is None:
         return None
@@ -69,17 +73,35 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
     tp, pp, cp = (_whole(row, name, 1) for name in ("tp", "pp", "cp"))
     local = _number(r"local batch(?: size)?[ =:]*(\d+)", note)
     passes = _whole(row, "microbatches", local if local and pp > 1 else 1024)
-    # torchtitan's local batch is all of a step's passes, of one sequence each, where there is a pipeline
-    micro = _whole(row, "micro_batch", 0) or _number(r"\b(?:MBS|micro-?batch(?: size)?)[ =:]*(\d+)", note)
+    # torchtitan's local batch is all of a step's passes, of one sequence each, where there is a
+    # pipeline
+    micro = _whole(row, "micro_batch", 0) or _number(
+        r"\b(?:MBS|micro-?batch(?: size)?)[ =:]*(\d+)", note
+    )
     micro = micro or (1 if pp > 1 else local) or model.micro_batch
-    layout = Layout(dp=_whole(row, "dp", _whole(row, "gpus", 1) // (tp * pp * cp) or 1), tp=tp, pp=pp, cp=cp,
-                    ep=_whole(row, "ep", 1), sequence_parallel="no sequence parallel" not in note, sharding=_sharding(row),
-                    virtual_stages=_whole(row, "vp", 0) or model.virtual_stages, micro_batch=micro,
-                    recompute=_recompute(f"{row.get('recompute') or ''} recompute", note), precision=_precision(row))
+    layout = Layout(
+        dp=_whole(row, "dp", _whole(row, "gpus", 1) // (tp * pp * cp) or 1),
+        tp=tp,
+        pp=pp,
+        cp=cp,
+        ep=_whole(row, "ep", 1),
+        sequence_parallel="no sequence parallel" not in note,
+        sharding=_sharding(row),
+        virtual_stages=_whole(row, "vp", 0) or model.virtual_stages,
+        micro_batch=micro,
+        recompute=_recompute(f"{row.get('recompute') or ''} recompute", note),
+        precision=_precision(row),
+    )
     batch = tokens * layout.dp * micro * passes
-    return Job(architecture=_reduced(model.architecture, _whole(row, "layers", 0)), layout=layout, tokens=tokens,
-               batch_tokens=batch, release=_release(row), kernels="eager" if re.search(r"\beager\b", note, re.I) else "vendor",
-               cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)))
+    return Job(
+        architecture=_reduced(model.architecture, _whole(row, "layers", 0)),
+        layout=layout,
+        tokens=tokens,
+        batch_tokens=batch,
+        release=_release(row),
+        kernels="eager" if re.search(r"\beager\b", note, re.I) else "vendor",
+        cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)),
+    )
 
 
 def _recompute(*said: str) -> Recompute:
@@ -87,7 +109,9 @@ def _recompute(*said: str) -> Recompute:
     again = r"(?:recompute\w*|recomputation|AC|activation (?:checkpointing|recomputation))"
     degree = r"(no|none|selective|full)"
     for text in said:
-        found = re.search(rf"\b{degree}[ -]{again}\b", text, re.I) or re.search(rf"\b{again}[ =:]*{degree}\b", text, re.I)
+        found = re.search(rf"\b{degree}[ -]{again}\b", text, re.I) or re.search(
+            rf"\b{again}[ =:]*{degree}\b", text, re.I
+        )
         if found:
             degrees: dict[str, Recompute] = {"selective": "selective", "full": "full"}
             return degrees.get(found[1].lower(), "none")
@@ -95,9 +119,14 @@ def _recompute(*said: str) -> Recompute:
 
 
 def _precision(row: Mapping[str, str]) -> Precision:
-    """Return the format of products that the row's column or, without one, its note says; 16 bits without a word."""
+    """Return the format of products that the row's column or, without one, its note says; 16 bits
+    without a word."""
     column = row.get("precision") or ""
-    said = column if column.strip() else " ".join(re.findall(r"\b(?:mxfp8|nvfp4|fp8|float8)\b", row.get("note") or "", re.I))
+    said = (
+        column
+        if column.strip()
+        else " ".join(re.findall(r"\b(?:mxfp8|nvfp4|fp8|float8)\b", row.get("note") or "", re.I))
+    )
     return runs.precision({"precision": said, "note": row.get("note") or ""})
 
 
@@ -128,15 +157,22 @@ def _model(row: Mapping[str, str]) -> MemoryModel | None:
     name = row["model"]
     if named := models().get(re.sub(r"[^a-z0-9]", "", name.lower())):
         return named
-    known: dict[str, Any] = {to: _whole(row, column, 0) for column, to in _COLUMNS.items() if row.get(column)}
+    known: dict[str, Any] = {
+        to: _whole(row, column, 0) for column, to in _COLUMNS.items() if row.get(column)
+    }
     if known.get("experts") and "ffn" in known:  # the column's meaning in rows of mixtures
         known["expert_ffn"] = known.pop("ffn")
     if not shapes.listed(name) and not {"layers", "hidden", "heads"} <= known.keys():
         return None
-    return MemoryModel(architecture=shapes.infer(name, None, None, **known), source="data/shapes.json and the row's columns")
+    return MemoryModel(
+        architecture=shapes.infer(name, None, None, **known),
+        source="data/shapes.json and the row's columns",
+    )
 
 
-_COLUMNS = {c: c for c in ("layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads")} | {"vocabulary": "vocab"}
+_COLUMNS = {c: c for c in ("layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads")} | {
+    "vocabulary": "vocab"
+}
 """of a row, and what `shapes.py` calls them"""
 
 
@@ -144,7 +180,10 @@ _COLUMNS = {c: c for c in ("layers", "hidden", "ffn", "experts", "topk", "heads"
 def models() -> dict[str, MemoryModel]:
     """By name in small letters and digits."""
     listed = json.loads((DATA / "memory_models.json").read_text(encoding="utf-8"))
-    return {re.sub(r"[^a-z0-9]", "", name.lower()): MemoryModel.from_json(values) for name, values in listed.items()}
+    return {
+        re.sub(r"[^a-z0-9]", "", name.lower()): MemoryModel.from_json(values)
+        for name, values in listed.items()
+    }
 
 
 def _whole(row: Mapping[str, str], column: str, missing: int) -> int:
@@ -156,8 +195,11 @@ def _whole(row: Mapping[str, str], column: str, missing: int) -> int:
     except ValueError:
         number = 0.0
     if not (number >= 1 and number.is_integer()):
-        raise ConfigError(f"{column} {text!r} of {row.get('id', 'a row')}", "is not a whole number above zero",
-                          "write one, or leave the cell empty")
+        raise ConfigError(
+            f"{column} {text!r} of {row.get('id', 'a row')}",
+            "is not a whole number above zero",
+            "write one, or leave the cell empty",
+        )
     return int(number)
 
 

@@ -1,7 +1,8 @@
 """FLOPs of a forward pass of a model on the meta device, as torch's `FlopCounterMode` counts them.
 
-An independent figure beside the formulas of `architecture.py`: nothing is computed, so any size takes about a second.
-Knows no architecture. What depends on data (which expert is chosen, whether a mask is empty) is answered with zero.
+An independent figure beside the formulas of `architecture.py`: nothing is computed, so any size
+takes about a second. Knows no architecture. What depends on data (which expert is chosen, whether a
+mask is empty) is answered with zero.
 """
 
 from __future__ import annotations
@@ -11,16 +12,24 @@ from typing import Any
 
 TOKENS = 64
 """of the sequence that is counted, unless a state-space layer's chunk is longer"""
-ANSWERS: dict[str, Any] = {"item": 0, "__bool__": False, "__int__": 0, "__float__": 0.0, "__index__": 0, "is_nonzero": False,
-                           "__contains__": False}
+ANSWERS: dict[str, Any] = {
+    "item": 0,
+    "__bool__": False,
+    "__int__": 0,
+    "__float__": 0.0,
+    "__index__": 0,
+    "is_nonzero": False,
+    "__contains__": False,
+}
 """of a tensor without data to what only data tells"""
 
 
 def forward_flops(model: Any, tokens: int = TOKENS) -> float | None:
-    """Return the FLOPs a token of one sequence of `tokens`, or None where the class does not run without data.
+    """Return the FLOPs a token of one sequence of `tokens`, or None where the class does not run
+    without data.
 
-    The model must be on the meta device. Experts are batched products of the chosen ones, and attention's scores are
-    whole: no mask saves a FLOP.
+    The model must be on the meta device. Experts are batched products of the chosen ones, and
+    attention's scores are whole: no mask saves a FLOP.
     """
     import torch
     from torch.distributions import Distribution
@@ -31,7 +40,10 @@ def forward_flops(model: Any, tokens: int = TOKENS) -> float | None:
     counter = FlopCounterMode(display=False)
     try:
         Distribution.set_default_validate_args(False)  # checks of values, which there are none of
-        for setting, value in (("set_experts_implementation", "batched_mm"), ("set_attn_implementation", "eager")):
+        for setting, value in (
+            ("set_experts_implementation", "batched_mm"),
+            ("set_attn_implementation", "eager"),
+        ):
             with contextlib.suppress(Exception):  # a class without the choice has only one
                 getattr(model, setting)(value)
         ids = torch.zeros((1, tokens), dtype=torch.long, device="meta")
@@ -50,7 +62,9 @@ def _no_data() -> Any:
     from torch.overrides import TorchFunctionMode
 
     class NoData(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             name = getattr(func, "__name__", "")
             if args and isinstance(args[0], torch.Tensor) and args[0].device.type == "meta":
                 if name in ANSWERS:

@@ -1,8 +1,10 @@
-"""Any causal language model of transformers as an `Architecture`, read from its modules on the meta device.
+"""Any causal language model of transformers as an `Architecture`, read from its modules on the meta
+device.
 
-Parameter shapes are the count: nothing is allocated and no list of families is kept. A weight's part (attention, dense
-feed-forward, routed or shared experts, router, state-space mixer) follows from its path and shape; what belongs to none
-of them stays in the counts and is named. torch and transformers are imported here alone, and only when a config is read.
+Parameter shapes are the count: nothing is allocated and no list of families is kept. A weight's
+part (attention, dense feed-forward, routed or shared experts, router, state-space mixer) follows
+from its path and shape; what belongs to none of them stays in the counts and is named. torch and
+transformers are imported here alone, and only when a config is read.
 """
 
 from __future__ import annotations
@@ -19,28 +21,60 @@ from onnuri.errors import ConfigError
 from onnuri.planner import meta_flops
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
-TOWER = re.compile(r"vision|visual|multi_?modal|audio|image|speech|video|(^|[._])(vit|sam|vq|vqmodel|tower|whisper)([._]|$)", re.I)
+TOWER = re.compile(
+    r"vision|visual|multi_?modal|audio|image|speech|video|(^|[._])(vit|sam|vq|vqmodel|tower|whisper)([._]|$)",
+    re.I,
+)
 """paths of what turns other modalities into hidden states"""
-NOT_MULTIPLIED = re.compile(r"(^|[._])(a_log|d|bias|position_bias|seg_embed|time_mix_\w+|scale|static_weight|rel_pos_\w|"
-                            r"r_r_bias|r_s_bias|r_w_bias|input_gate_bias|recurrent_gate_bias|dt_proj_bias|\w+_bias)$", re.I)
+NOT_MULTIPLIED = re.compile(
+    r"(^|[._])(a_log|d|bias|position_bias|seg_embed|time_mix_\w+|scale|static_weight|rel_pos_\w|"
+    r"r_r_bias|r_s_bias|r_w_bias|input_gate_bias|recurrent_gate_bias|dt_proj_bias|\w+_bias)$",
+    re.I,
+)
 """names of parameters of two or more dimensions that no product multiplies"""
 EXPERTS = re.compile(r"(^|\.)experts\.", re.I)
 SHARED = re.compile(r"shared_(expert|mlp)", re.I)
 ROUTER = re.compile(r"(^|\.)(router|gate)(\.|$)|router", re.I)
 CROSS = re.compile(r"encoder_attn|crossattention|cross_attn", re.I)
-MIXER = re.compile(r"a_log$|dt_bias$|dt_proj|time_decay|rg_lru|igate|mamba|ssm|linear_attn|conv\.conv|conv_1d|forget_gate", re.I)
-"""of a layer's sequence mixer: parts that only state-space, recurrent and linear-attention layers have"""
+MIXER = re.compile(
+    r"a_log$|dt_bias$|dt_proj|time_decay|rg_lru|igate|mamba|ssm|linear_attn|conv\.conv|conv_1d|forget_gate",
+    re.I,
+)
+"""of a layer's sequence mixer: parts that only state-space, recurrent and linear-attention layers
+have"""
 ATTENTION = re.compile(r"att|(^|\.)(q|k|v|out)_lin\.|(^|\.)(q|k|v|o)_proj\.", re.I)
-QUERY = re.compile(r"(^|\.)(q_proj|query|q_lin|wq|q|project_q|query_proj|q)(\.linear)?(\.weight)?$", re.I)
+QUERY = re.compile(
+    r"(^|\.)(q_proj|query|q_lin|wq|q|project_q|query_proj|q)(\.linear)?(\.weight)?$", re.I
+)
 KEY = re.compile(r"(^|\.)(k_proj|key|k_lin|wk|k|project_k|key_proj)(\.linear)?(\.weight)?$", re.I)
-VALUE = re.compile(r"(^|\.)(v_proj|value|v_lin|wv|v|project_v|value_proj)(\.linear)?(\.weight)?$", re.I)
-FUSED = re.compile(r"(^|\.)(qkv|qkv_proj|query_key_value|c_attn|wqkv|att_proj|in_proj)(\.weight)?$", re.I)
-OUTPUT = re.compile(r"(^|\.)(o_proj|out_proj|dense|c_proj|out_lin|wo|o|proj|attention_out|output\.dense)(\.linear)?"
-                    r"(\.weight)?$", re.I)
-DOWN = re.compile(r"(^|\.)(down_proj|down|w2|wo|w_out|output_linear|fc2|fc_out|c_proj|dense_4h_to_h|lin2|layer_2|output|"
-                  r"output\.dense|proj_down|out_proj|value)(\.linear)?(\.weight)?$", re.I)
-TOPK = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "top_k_experts", "top_k", "topk",
-        "num_selected_experts", "moe_k", "experts_per_token")
+VALUE = re.compile(
+    r"(^|\.)(v_proj|value|v_lin|wv|v|project_v|value_proj)(\.linear)?(\.weight)?$", re.I
+)
+FUSED = re.compile(
+    r"(^|\.)(qkv|qkv_proj|query_key_value|c_attn|wqkv|att_proj|in_proj)(\.weight)?$", re.I
+)
+OUTPUT = re.compile(
+    r"(^|\.)(o_proj|out_proj|dense|c_proj|out_lin|wo|o|proj|attention_out|output\.dense)(\.linear)?"
+    r"(\.weight)?$",
+    re.I,
+)
+DOWN = re.compile(
+    r"(^|\.)(down_proj|down|w2|wo|w_out|output_linear|fc2|fc_out|c_proj|dense_4h_to_h|lin2|layer_2|output|"
+    r"output\.dense|proj_down|out_proj|value)(\.linear)?(\.weight)?$",
+    re.I,
+)
+TOPK = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "moe_topk",
+    "moe_top_k",
+    "top_k_experts",
+    "top_k",
+    "topk",
+    "num_selected_experts",
+    "moe_k",
+    "experts_per_token",
+)
 ASSUMED_TOPK = 8
 """experts a token where a config names none: the commonest of the shipped shapes"""
 CLOSE = 0.005
@@ -58,10 +92,11 @@ class Reading(Config):
     left_out: dict[str, int]
     """towers of other modalities by path: parameters that the architecture does not hold"""
     unplaced: dict[str, int]
-    """parts that the model of cost has no formula for: parameters by name, counted as products of every token"""
+    """parts that the model of cost has no formula for: parameters by name, counted as products of
+    every token"""
     run_again: float | None
-    """FLOPs a token that torch counts over what the formulas give, less one; None where the class does not run on the
-    meta device"""
+    """FLOPs a token that torch counts over what the formulas give, less one; None where the class
+    does not run on the meta device"""
     assumed: tuple[str, ...]
     """values that the config does not name"""
     recurrent: int
@@ -89,15 +124,18 @@ class _Weight(NamedTuple):
 
 
 def read(config: Any, name: str = "") -> Reading:
-    """Return what the planner reads of a config of transformers. Raises ConfigError where no class builds it."""
+    """Return what the planner reads of a config of transformers. Raises ConfigError where no class
+    builds it."""
     model = build(config)
     return _Reader(model, config.get_text_config(decoder=True), name or config.model_type).reading()
 
 
 def build(config: Any) -> Any:
-    """Return the causal language model of a config on the meta device, without one number allocated.
+    """Return the causal language model of a config on the meta device, without one number
+    allocated.
 
-    A config of several modalities that has no causal class itself is its text's, or the class that reads images and text.
+    A config of several modalities that has no causal class itself is its text's, or the class that
+    reads images and text.
     """
     errors: list[Exception] = []
     for part in _parts(config):
@@ -108,11 +146,17 @@ def build(config: Any) -> Any:
             except Exception as error:
                 errors.append(error)
     if not errors:
-        raise ConfigError(f"model type {config.model_type!r}", "has no causal language model in transformers",
-                          "give a decoder's config")
+        raise ConfigError(
+            f"model type {config.model_type!r}",
+            "has no causal language model in transformers",
+            "give a decoder's config",
+        )
     why = " ".join(str(errors[0]).split())[:160]
-    raise ConfigError(f"config of {config.model_type}", f"builds no model ({type(errors[0]).__name__}: {why})",
-                      "complete the config")
+    raise ConfigError(
+        f"config of {config.model_type}",
+        f"builds no model ({type(errors[0]).__name__}: {why})",
+        "complete the config",
+    )
 
 
 def _parts(config: Any) -> list[Any]:
@@ -128,7 +172,11 @@ def _class(config: Any) -> Any:
     """The class of transformers that a config builds, causal ones first, or None."""
     from transformers.models.auto import modeling_auto
 
-    for mapping in ("MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_MULTIMODAL_LM_MAPPING", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING"):
+    for mapping in (
+        "MODEL_FOR_CAUSAL_LM_MAPPING",
+        "MODEL_FOR_MULTIMODAL_LM_MAPPING",
+        "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
+    ):
         known = getattr(modeling_auto, mapping, {})
         if type(config) in known:
             made = known[type(config)]
@@ -178,7 +226,9 @@ class _Reader:
         hidden = self._hidden(layers)
         self.hidden = hidden
         blocks = [self._block(index, weights) for index, weights in layers]
-        merged = tuple(block.replace(count=len(list(alike))) for block, alike in itertools.groupby(blocks))
+        merged = tuple(
+            block.replace(count=len(list(alike))) for block, alike in itertools.groupby(blocks)
+        )
         architecture = self._architecture(merged, hidden, outside)
         context = getattr(self.config, "max_position_embeddings", None)
         again, extra = self._counted(architecture)
@@ -186,20 +236,37 @@ class _Reader:
         total = sum(p.numel() for p in {id(p): p for p in self.parameters.values()}.values())
         counted = architecture.num_params() + sum(left_out.values())
         if counted != total:  # what stands nowhere else
-            architecture = architecture.replace(table_params=architecture.table_params + total - counted)
+            architecture = architecture.replace(
+                table_params=architecture.table_params + total - counted
+            )
         return Reading(
-            architecture=architecture, total=total, left_out=left_out, run_again=again, assumed=tuple(self.assumed),
-            unplaced={k: v for k, v in self.unplaced.items() if v}, recurrent=self.recurrent,
-            context=context if isinstance(context, int) else None, model_class=type(self.model).__name__,
-            model_type=str(getattr(self.model.config, "model_type", "")))
+            architecture=architecture,
+            total=total,
+            left_out=left_out,
+            run_again=again,
+            assumed=tuple(self.assumed),
+            unplaced={k: v for k, v in self.unplaced.items() if v},
+            recurrent=self.recurrent,
+            context=context if isinstance(context, int) else None,
+            model_class=type(self.model).__name__,
+            model_type=str(getattr(self.model.config, "model_type", "")),
+        )
 
     def _counted(self, architecture: Architecture) -> tuple[float | None, float]:
-        """The share by which torch counts other FLOPs than the formulas, and their difference a token where it matters.
+        """The share by which torch counts other FLOPs than the formulas, and their difference a
+        token where it matters.
 
-        A class that computes every expert for every token is no difference: engines compute the chosen ones.
+        A class that computes every expert for every token is no difference: engines compute the
+        chosen ones.
         """
-        chunk = max((value for name in ("chunk_size", "mamba_chunk_size", "chunk_length") if isinstance(
-            value := getattr(self.config, name, 0), int)), default=0)
+        chunk = max(
+            (
+                value
+                for name in ("chunk_size", "mamba_chunk_size", "chunk_length")
+                if isinstance(value := getattr(self.config, name, 0), int)
+            ),
+            default=0,
+        )
         tokens = max(meta_flops.TOKENS, min(chunk, 512))
         counted = meta_flops.forward_flops(self.model, tokens)
         if counted is None:
@@ -207,9 +274,13 @@ class _Reader:
         formula = forward(architecture, tokens)
         idle = architecture.num_params() - architecture.num_active_params()
         if idle and abs(counted / (formula + 2 * idle) - 1) < 4 * CLOSE:
-            self.assumed["the chosen experts alone, though transformers' own code computes all of them"] = None
+            self.assumed[
+                "the chosen experts alone, though transformers' own code computes all of them"
+            ] = None
             return 0.0, 0.0
-        return counted / formula - 1, 0.0 if abs(counted / formula - 1) < CLOSE else counted - formula
+        return counted / formula - 1, 0.0 if abs(
+            counted / formula - 1
+        ) < CLOSE else counted - formula
 
     def _own(self, path: str) -> int:
         """Numbers of a parameter, 0 where its first owner is elsewhere."""
@@ -223,7 +294,11 @@ class _Reader:
     def _tower(self, path: str) -> str:
         """The path up to the part that says it is one."""
         parts = path.split(".")
-        return next(".".join(parts[:n]) for n in range(1, len(parts) + 1) if TOWER.search(".".join(parts[:n])))
+        return next(
+            ".".join(parts[:n])
+            for n in range(1, len(parts) + 1)
+            if TOWER.search(".".join(parts[:n]))
+        )
 
     def _lists(self) -> dict[str, int]:
         """Lists of modules outside towers, by path: parameters in each."""
@@ -234,26 +309,42 @@ class _Reader:
                 sizes[found[1]] += value.numel()
         return sizes
 
-    def _split(self, lists: dict[str, int]) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
-        """Layers of the largest list, lists of its length beside it joined, and the parameters outside."""
+    def _split(
+        self, lists: dict[str, int]
+    ) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
+        """Layers of the largest list, lists of its length beside it joined, and the parameters
+        outside."""
         if not lists:
-            raise ConfigError(f"config of {self.name}", "builds a model without repeated layers",
-                              "give a decoder's config")
+            raise ConfigError(
+                f"config of {self.name}",
+                "builds a model without repeated layers",
+                "give a decoder's config",
+            )
         main = max(lists, key=lambda k: lists[k])
         parent = main.rpartition(".")[0]
 
         def length(path: str) -> int:
-            return len({m[1] for p in self.parameters if (m := re.match(re.escape(path) + r"\.(\d+)\.", p))})
+            return len(
+                {
+                    m[1]
+                    for p in self.parameters
+                    if (m := re.match(re.escape(path) + r"\.(\d+)\.", p))
+                }
+            )
 
         count = length(main)
-        joined = [k for k in lists if k.rpartition(".")[0] == parent and length(k) == count and count > 1]
+        joined = [
+            k for k in lists if k.rpartition(".")[0] == parent and length(k) == count and count > 1
+        ]
         joined = [main] if main not in joined else joined
         layers: dict[int, list[_Weight]] = defaultdict(list)
         outside: dict[str, Any] = {}
         for path, value in self.parameters.items():
             found = re.match(r"(.*?)\.(\d+)\.(.*)", path)
             if found and found[1] in joined and value is not self.table and value is not self.head:
-                inside = found[3] if found[1] == main else f"{found[1].rpartition('.')[2]}.{found[3]}"
+                inside = (
+                    found[3] if found[1] == main else f"{found[1].rpartition('.')[2]}.{found[3]}"
+                )
                 layers[int(found[2])].append(self._weight(path, inside, value))
             else:
                 outside[path] = value
@@ -309,8 +400,13 @@ class _Reader:
             block = block.replace(mixer_params=size, mixer_width=self._inner(parts["mixer"]))
             self.recurrent += sum(w.size for w in parts["mixer"] if w.matrix and not w.again)
         idle = sum(w.size for w in parts["cross"])
-        if idle and not (parts["attention"] or parts["mixer"]):  # a layer of its own for an encoder's states
-            block, idle = Block(count=1, norms=0, repeated_params=again), sum(w.size for w in weights if w.matrix)
+        if idle and not (
+            parts["attention"] or parts["mixer"]
+        ):  # a layer of its own for an encoder's states
+            block, idle = (
+                Block(count=1, norms=0, repeated_params=again),
+                sum(w.size for w in weights if w.matrix),
+            )
         elif routed:
             e = routed[0]
             held = sum(w.size for w in parts["experts"] if w.matrix)
@@ -318,10 +414,19 @@ class _Reader:
             if spare > 0:
                 idle += spare
                 self.unplaced["rows of experts' tensors beyond the experts"] += spare
-        norms = min(sum(1 for w in weights if w.shape == (self.hidden,) and re.search("norm|ln", w.path, re.I)
-                        and w.path.endswith("weight")), 4)
+        norms = min(
+            sum(
+                1
+                for w in weights
+                if w.shape == (self.hidden,)
+                and re.search("norm|ln", w.path, re.I)
+                and w.path.endswith("weight")
+            ),
+            4,
+        )
         block = block.replace(norms=norms)
-        # what the formulas do not hold: products of every token, and numbers that no product multiplies
+        # what the formulas do not hold: products of every token, and numbers that no product
+        # multiplies
         matrices = sum(w.size for w in weights if w.matrix) - idle
         block = block.replace(other_params=matrices - block.matrices(self.hidden))
         block = block.replace(vector_params=vectors - block.vectors(self.hidden), idle_params=idle)
@@ -329,17 +434,22 @@ class _Reader:
         return block
 
     def _name_rest(self, parts: dict[str, list[_Weight]], block: Block) -> None:
-        """Note what has no place: by name where it is a part of its own, else as the rest of a part."""
+        """Note what has no place: by name where it is a part of its own, else as the rest of a
+        part."""
         for w in parts["other"]:
             if w.matrix:
-                self.unplaced[re.sub(r"\.\d+(?=\.|$)", "", w.path).removesuffix(".weight")] += w.size
+                self.unplaced[re.sub(r"\.\d+(?=\.|$)", "", w.path).removesuffix(".weight")] += (
+                    w.size
+                )
         if cross := sum(w.size for w in parts["cross"]):
             self.unplaced["attention to an encoder, which text alone does not use"] += cross
         if block.idle_params and not (block.attention or block.mixer_params):
             return  # a layer of its own for an encoder's states: its feed-forward is idle too
         placed = {
-            "further projections of attention": ("attention", block.attention.projections(self.hidden)
-                                                  if block.attention else 0),
+            "further projections of attention": (
+                "attention",
+                block.attention.projections(self.hidden) if block.attention else 0,
+            ),
             "further products of feed-forwards": ("mlp", block.mlp_params(self.hidden, block.mlp)),
         }
         for name, (part, held) in placed.items():
@@ -351,31 +461,50 @@ class _Reader:
         if CROSS.search(path):
             return "cross"
         if SHARED.search(path):
-            if mixture and not re.search(r"shared_expert_gate|shared_\w*\.(router|gate)(\.|$)", path):
+            if mixture and not re.search(
+                r"shared_expert_gate|shared_\w*\.(router|gate)(\.|$)", path
+            ):
                 return "shared"
             return "other" if mixture else "mlp"
-        if mixture and "router" not in path and (EXPERTS.search(path) or (w.stacked and w.shape[0] == self.routed)):
+        if (
+            mixture
+            and "router" not in path
+            and (EXPERTS.search(path) or (w.stacked and w.shape[0] == self.routed))
+        ):
             return "experts"
-        if mixture and w.matrix and re.search(r"(^|[._])(router|gate|classifier)([._]|$)", path) and not re.search(
-                r"att", path):
+        if (
+            mixture
+            and w.matrix
+            and re.search(r"(^|[._])(router|gate|classifier)([._]|$)", path)
+            and not re.search(r"att", path)
+        ):
             return "router"
-        if re.search(r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|norm[^.]*(\.mlp\..*|\.\w+)?$", path):
+        if re.search(
+            r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|norm[^.]*(\.mlp\..*|\.\w+)?$",
+            path,
+        ):
             return "other"
         if MIXER.search(path):
             return "mixer"
         if ATTENTION.search(path) or re.search(r"^(mixer|temporal_block)\.(q|k|v|o)_proj", path):
             return "mixer" if inside else "attention"
         if re.search(r"^(mixer|temporal_block|mlstm_layer|conv)\.|(^|\.)conv\.", path):
-            return "mixer" if inside or not re.search(r"mixer\.(up|down|gate)_proj", path) else "mlp"
-        if re.search(r"mlp|ff|feed_forward|fc\d|fc_|intermediate|output\.dense|lin\d|dense_|up_proj|down_proj|gate_proj",
-                     path):
+            return (
+                "mixer" if inside or not re.search(r"mixer\.(up|down|gate)_proj", path) else "mlp"
+            )
+        if re.search(
+            r"mlp|ff|feed_forward|fc\d|fc_|intermediate|output\.dense|lin\d|dense_|up_proj|down_proj|gate_proj",
+            path,
+        ):
             return "mlp"
         return "other"
 
     def _recurrent(self, index: int, weights: list[_Weight]) -> set[str]:
         """First parts of the paths of what has a state instead of scores in this layer."""
         heads = {w.path.split(".")[0] for w in weights if ATTENTION.search(w.path)}
-        kinds = getattr(self.config, "layer_types", None) or getattr(self.config, "layers_block_type", None)
+        kinds = getattr(self.config, "layer_types", None) or getattr(
+            self.config, "layers_block_type", None
+        )
         kind = str(kinds[index]) if isinstance(kinds, (list, tuple)) and index < len(kinds) else ""
         if any(word in kind for word in RECURRENT) and "hybrid" not in kind:
             return heads
@@ -383,12 +512,19 @@ class _Reader:
 
     def _inner(self, mixer: list[_Weight]) -> int:
         """A mixer's inner width: the input of its last product."""
-        outs = [w for w in mixer if w.matrix and len(w.shape) == 2 and w.shape[0] == self.hidden
-                and re.search(r"out|o_proj|down", w.path)]
+        outs = [
+            w
+            for w in mixer
+            if w.matrix
+            and len(w.shape) == 2
+            and w.shape[0] == self.hidden
+            and re.search(r"out|o_proj|down", w.path)
+        ]
         return max((w.shape[1] for w in outs), default=self.hidden)
 
     def _feed_forward(self, weights: list[_Weight]) -> tuple[int, bool]:
-        """Width and whether three matrices make it; two feed-forwards of a layer count as one of both widths."""
+        """Width and whether three matrices make it; two feed-forwards of a layer count as one of
+        both widths."""
         matrices = [w for w in weights if w.matrix]
         downs = [w for w in matrices if DOWN.search(w.path) and w.shape[0] == self.hidden]
         width = sum(w.size // self.hidden for w in downs)
@@ -398,16 +534,33 @@ class _Reader:
 
     def _routed(self, weights: list[_Weight]) -> int:
         """Routed experts of a layer: in one tensor, or a module each."""
-        routers = {w.shape[0] for w in weights if w.matrix and ROUTER.search(w.path) and len(w.shape) == 2}
-        stacked = [w.shape[0] for w in weights if w.stacked and not SHARED.search(w.path)
-                   and (EXPERTS.search(w.path) or w.shape[0] in routers)]
+        routers = {
+            w.shape[0] for w in weights if w.matrix and ROUTER.search(w.path) and len(w.shape) == 2
+        }
+        stacked = [
+            w.shape[0]
+            for w in weights
+            if w.stacked
+            and not SHARED.search(w.path)
+            and (EXPERTS.search(w.path) or w.shape[0] in routers)
+        ]
         if stacked:
             return min(stacked)
-        if len(routers) == 1 and any(re.search(r"experts\.(?!\d)", w.path) and w.matrix for w in weights):
+        if len(routers) == 1 and any(
+            re.search(r"experts\.(?!\d)", w.path) and w.matrix for w in weights
+        ):
             return min(routers)  # all experts' rows in one matrix (DBRX)
-        return len({m[1] for w in weights if not SHARED.search(w.path) and (m := re.search(r"experts\.(\d+)\.", w.path))})
+        return len(
+            {
+                m[1]
+                for w in weights
+                if not SHARED.search(w.path) and (m := re.search(r"experts\.(\d+)\.", w.path))
+            }
+        )
 
-    def _experts(self, index: int, parts: dict[str, list[_Weight]], gated: bool | None) -> tuple[Experts, bool] | None:
+    def _experts(
+        self, index: int, parts: dict[str, list[_Weight]], gated: bool | None
+    ) -> tuple[Experts, bool] | None:
         count = self.routed
         if not count or not parts["experts"]:
             return None
@@ -427,15 +580,30 @@ class _Reader:
         shared = sum(w.size for w in parts["shared"] if w.matrix)
         each = (2 + (three if gated is None else gated)) * self.hidden
         shared_width = shared // each
-        experts = Experts(routed=count, topk=min(count, self._topk(index)), width=width, latent=latent, bias=bias,
-                          shared=int(bool(shared_width)), shared_width=shared_width or None)
+        experts = Experts(
+            routed=count,
+            topk=min(count, self._topk(index)),
+            width=width,
+            latent=latent,
+            bias=bias,
+            shared=int(bool(shared_width)),
+            shared_width=shared_width or None,
+        )
         return experts, three
 
     def _topk(self, index: int) -> int:
         """Experts a token: of the config, one of its parts, or the module that chooses them."""
-        inner = [v for v in vars(self.config).values() if hasattr(v, "model_type") and hasattr(v, "to_dict")]
-        modules = [m for p, m in self.modules.items()
-                   if p.startswith(self.main) and re.search(r"mlp|moe|router|gate|feed_forward|ffn|experts|mixer", p)]
+        inner = [
+            v
+            for v in vars(self.config).values()
+            if hasattr(v, "model_type") and hasattr(v, "to_dict")
+        ]
+        modules = [
+            m
+            for p, m in self.modules.items()
+            if p.startswith(self.main)
+            and re.search(r"mlp|moe|router|gate|feed_forward|ffn|experts|mixer", p)
+        ]
         for owner in (self.config, *inner, *modules):
             for name in TOPK:
                 value = getattr(owner, name, None)
@@ -471,19 +639,31 @@ class _Reader:
             return self._latent(value, heads * copies, window, matrices)
         inside = max(out, key=lambda w: w.size)
         width = inside.size // self.hidden  # all heads' values
-        query = sum(w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
-                    for w in matrices if QUERY.search(w.path))
-        key = sum(w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
-                  for w in matrices if KEY.search(w.path))
-        values = sum(w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
-                     for w in matrices if VALUE.search(w.path))
+        query = sum(
+            w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
+            for w in matrices
+            if QUERY.search(w.path)
+        )
+        key = sum(
+            w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
+            for w in matrices
+            if KEY.search(w.path)
+        )
+        values = sum(
+            w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
+            for w in matrices
+            if VALUE.search(w.path)
+        )
         said = value("head_dim", "head_size", "attention_head_size", "kv_channels", "size_per_head")
         fused = [w for w in matrices if FUSED.search(w.path) and not query]
         value_dim = max(1, width // heads)
         head_dim = said or value_dim
         if query and query % heads == 0 and query // heads not in (head_dim, 2 * head_dim):
             head_dim = query // heads
-        groups = value("num_key_value_heads", "num_kv_heads", "multi_query_group_num", "n_head_kv") or heads
+        groups = (
+            value("num_key_value_heads", "num_kv_heads", "multi_query_group_num", "n_head_kv")
+            or heads
+        )
         if fused:
             rows = sum(w.size // w.shape[-1] for w in fused) - heads * head_dim
             groups = max(1, round(rows / (head_dim + value_dim)))
@@ -493,27 +673,58 @@ class _Reader:
             groups = 0  # keys and values of another layer
         if values and groups and values % groups == 0 and heads * (values // groups) == width:
             value_dim = values // groups
-        return Attention(heads=heads, kv_heads=groups, head_dim=head_dim, window=window,
-                         value_dim=None if value_dim == head_dim else value_dim)
+        return Attention(
+            heads=heads,
+            kv_heads=groups,
+            head_dim=head_dim,
+            window=window,
+            value_dim=None if value_dim == head_dim else value_dim,
+        )
 
-    def _latent(self, value: Any, heads: int, window: int | None, matrices: list[_Weight]) -> Attention:
+    def _latent(
+        self, value: Any, heads: int, window: int | None, matrices: list[_Weight]
+    ) -> Attention:
         """MLA (DeepSeek-V2, arXiv 2405.04434)."""
         rank, rope = value("kv_lora_rank") or 0, value("qk_rope_head_dim") or 0
         nope, values = value("qk_nope_head_dim") or 0, value("v_head_dim") or 0
-        query = value("q_lora_rank") if any("q_a" in w.path or "q_gate" in w.path for w in matrices) else 0
-        return Attention(heads=heads, kv_heads=heads, head_dim=nope, value_dim=values, window=window,
-                         query_rank=query or 0, kv_rank=rank, rope_dim=rope,
-                         gated=any("q_gate" in w.path for w in matrices))
+        query = (
+            value("q_lora_rank")
+            if any("q_a" in w.path or "q_gate" in w.path for w in matrices)
+            else 0
+        )
+        return Attention(
+            heads=heads,
+            kv_heads=heads,
+            head_dim=nope,
+            value_dim=values,
+            window=window,
+            query_rank=query or 0,
+            kv_rank=rank,
+            rope_dim=rope,
+            gated=any("q_gate" in w.path for w in matrices),
+        )
 
     def _module(self, index: int, out: _Weight) -> Any:
         """The module that holds an attention's output product, whose attributes tell its heads."""
-        base = self.main if f"{self.main}.{index}.{out.path}" in self.parameters else self.main.rpartition(".")[0]
+        base = (
+            self.main
+            if f"{self.main}.{index}.{out.path}" in self.parameters
+            else self.main.rpartition(".")[0]
+        )
         path = f"{base}.{index}.{out.path}" if base == self.main else self.main
         for _ in range(3):
             path = path.rpartition(".")[0]
             module = self.modules.get(path)
-            if module is not None and any(hasattr(module, n) for n in (
-                    "num_heads", "num_attention_heads", "n_heads", "head_dim", "num_key_value_heads")):
+            if module is not None and any(
+                hasattr(module, n)
+                for n in (
+                    "num_heads",
+                    "num_attention_heads",
+                    "n_heads",
+                    "head_dim",
+                    "num_key_value_heads",
+                )
+            ):
                 return module
         return None
 
@@ -528,7 +739,9 @@ class _Reader:
             return chunk if isinstance(chunk, int) else None
         window = getattr(module, "sliding_window", None)
         if window is None and (kind is None or "sliding" in str(kind)):
-            window = getattr(self.config, "sliding_window", None) or getattr(self.config, "attention_window_size", None)
+            window = getattr(self.config, "sliding_window", None) or getattr(
+                self.config, "attention_window_size", None
+            )
         if isinstance(window, (tuple, list)):
             window = window[index] if index < len(window) else None
         if getattr(self.config, "use_sliding_window", None) is False:
@@ -537,40 +750,74 @@ class _Reader:
 
     # ---- the whole
 
-    def _architecture(self, blocks: tuple[Block, ...], hidden: int, outside: dict[str, Any]) -> Architecture:
+    def _architecture(
+        self, blocks: tuple[Block, ...], hidden: int, outside: dict[str, Any]
+    ) -> Architecture:
         table, head = self.table, self.head
         if table is None:
-            table = max((v for p, v in outside.items() if len(v.shape) == 2 and "emb" in p.lower()),
-                        key=lambda v: v.numel(), default=None)
+            table = max(
+                (v for p, v in outside.items() if len(v.shape) == 2 and "emb" in p.lower()),
+                key=lambda v: v.numel(),
+                default=None,
+            )
         main = head if head is not None and len(head.shape) == 2 else table
         vocabulary, width = (int(x) for x in main.shape) if main is not None else (0, hidden)
-        tied = head is None or table is None or head is table or tuple(table.shape) != tuple(head.shape)
+        tied = (
+            head is None
+            or table is None
+            or head is table
+            or tuple(table.shape) != tuple(head.shape)
+        )
         positions = other = numbers = 0
         held = {id(main)} | ({id(table)} if not tied else set())
         for path, value in outside.items():
             if id(value) in held or self.first[id(value)] != path:
                 continue
             kind = type(self.modules.get(path.rpartition(".")[0])).__name__
-            if re.search(r"pos|wpe", path, re.I) and "Embedding" in kind and value.shape[-1] == hidden and not positions:
+            if (
+                re.search(r"pos|wpe", path, re.I)
+                and "Embedding" in kind
+                and value.shape[-1] == hidden
+                and not positions
+            ):
                 positions = value.shape[0]
-            elif len(value.shape) < 2 or "Embedding" in kind or value is table or NOT_MULTIPLIED.search(path):
+            elif (
+                len(value.shape) < 2
+                or "Embedding" in kind
+                or value is table
+                or NOT_MULTIPLIED.search(path)
+            ):
                 numbers += value.numel()
                 if len(value.shape) > 1:
-                    self.unplaced[f"table {re.sub(r'[.][0-9]+(?=[.]|$)', '', path).removesuffix('.weight')}"] += value.numel()
+                    self.unplaced[
+                        f"table {re.sub(r'[.][0-9]+(?=[.]|$)', '', path).removesuffix('.weight')}"
+                    ] += value.numel()
             else:
                 other += value.numel()
                 name = re.sub(r"\.\d+(?=\.|$)", "", path).removesuffix(".weight")
                 self.unplaced[".".join(name.split(".")[:4])] += value.numel()
         context = getattr(self.config, "max_position_embeddings", None)
         return Architecture(
-            name=self.name, vocabulary=vocabulary, hidden=hidden, blocks=blocks, tied=tied, positions=positions,
-            embedding_width=0 if width == hidden else width, other_params=other, table_params=numbers - hidden,
-            context=context if isinstance(context, int) and context > 0 else 131_072)
+            name=self.name,
+            vocabulary=vocabulary,
+            hidden=hidden,
+            blocks=blocks,
+            tied=tied,
+            positions=positions,
+            embedding_width=0 if width == hidden else width,
+            other_params=other,
+            table_params=numbers - hidden,
+            context=context if isinstance(context, int) and context > 0 else 131_072,
+        )
 
 
 def forward(architecture: Architecture, tokens: int) -> float:
-    """Return the formulas' forward FLOPs a token with every score of a sequence computed, as a whole mask does."""
-    whole = (b.replace(attention=b.attention and b.attention.replace(window=None)) for b in architecture.blocks)
+    """Return the formulas' forward FLOPs a token with every score of a sequence computed, as a
+    whole mask does."""
+    whole = (
+        b.replace(attention=b.attention and b.attention.replace(window=None))
+        for b in architecture.blocks
+    )
     return architecture.replace(blocks=tuple(whole)).flops_per_token(tokens, causal=False) / 3
 
 
@@ -580,10 +827,13 @@ def parts(reading: Reading) -> Iterable[tuple[str, int]]:
 
 
 def unplaced_share(reading: Reading) -> float:
-    """Return the share of the weights that the model of cost cannot place, mixers counted; 1 where experts are assumed."""
+    """Return the share of the weights that the model of cost cannot place, mixers counted; 1 where
+    experts are assumed."""
     if any("experts a token" in value for value in reading.assumed):
         return 1.0
-    return (sum(reading.unplaced.values()) + reading.recurrent) / max(reading.architecture.num_params(), 1)
+    return (sum(reading.unplaced.values()) + reading.recurrent) / max(
+        reading.architecture.num_params(), 1
+    )
 
 
 def notes(reading: Reading) -> Iterator[str]:
@@ -592,16 +842,22 @@ def notes(reading: Reading) -> Iterator[str]:
     for path, size in reading.left_out.items():
         yield f"{path} ({size / 1e9:.2f}B parameters) is left out: the plan trains the language model alone"
     if reading.recurrent:
-        yield (f"state-space or linear-attention layers hold {reading.recurrent / total:.1%} of the parameters; their cost "
-               "is rough, so the ranges of speed and memory are wider")
+        yield (
+            f"state-space or linear-attention layers hold {reading.recurrent / total:.1%} of the parameters; their cost "
+            "is rough, so the ranges of speed and memory are wider"
+        )
     named = [f"{name} {size / total:.1%}" for name, size in parts(reading) if size >= 0.001 * total]
     if named:
         rest = f" and {len(named) - 4} more" if len(named) > 4 else ""
-        yield ("counted as plain products or tables, for the model of cost has no formula for them: "
-               f"{', '.join(named[:4])}{rest}")
+        yield (
+            "counted as plain products or tables, for the model of cost has no formula for them: "
+            f"{', '.join(named[:4])}{rest}"
+        )
     if reading.run_again and abs(reading.run_again) > 0.02:
-        yield (f"torch counts {1 + reading.run_again:.2f} times the FLOPs that the weights explain (recurrences, layers that "
-               "run again, or parts that text does not use); the plan takes torch's count")
+        yield (
+            f"torch counts {1 + reading.run_again:.2f} times the FLOPs that the weights explain (recurrences, layers that "
+            "run again, or parts that text does not use); the plan takes torch's count"
+        )
     if reading.assumed:
         yield f"assumed, for the config does not say: {', '.join(reading.assumed)}"
     if any(b.repeated_params for b in reading.architecture.blocks):

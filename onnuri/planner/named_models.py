@@ -1,7 +1,8 @@
-"""A model by whatever names it: a config of Hugging Face, a name of the shipped shapes, or a size. Knows no recipe.
+"""A model by whatever names it: a config of Hugging Face, a name of the shipped shapes, or a size.
+Knows no recipe.
 
-What comes back says of itself what was assumed. An unknown name is an error with the nearest known ones, never a
-neighbour's shape.
+What comes back says of itself what was assumed. An unknown name is an error with the nearest known
+ones, never a neighbour's shape.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from onnuri.planner.loss import effective_params
 from onnuri.planner.recipe import Recipe, TrainingStage
 
 SEQUENCE = 4_096
-"""tokens of a training sequence where none is asked for: what most public models were trained with"""
+"""tokens of a training sequence where none is asked for: what most public models were trained
+with"""
 TOKENS_PER_PARAMETER = 20.0
 """of training where none are asked for (Hoffmann et al. 2022, arXiv 2203.15556)"""
 DAYS = 30.0
@@ -42,13 +44,18 @@ class Named(Config):
 
 
 def find(what: str, recipes: tuple[str, ...] = ()) -> Named:
-    """Return a model by a path, `ORG/NAME`, listed name or size; `recipes` are offered too where it is unknown."""
+    """Return a model by a path, `ORG/NAME`, listed name or size; `recipes` are offered too where it
+    is unknown."""
     name = what.strip()
     if size := sizes.parse(name):
         made = sizes.of(*size)
-        return Named(architecture=made.replace(unsure=0.5), notes=(
-            f"{made.name} is a size, no model: {made.layers} layers of {made.hidden} by the rule of `onnuri plan budget`",
-            *_untrained(made)))
+        return Named(
+            architecture=made.replace(unsure=0.5),
+            notes=(
+                f"{made.name} is a size, no model: {made.layers} layers of {made.hidden} by the rule of `onnuri plan budget`",
+                *_untrained(made),
+            ),
+        )
     if shapes.listed(name):
         return listed(name)
     from onnuri.planner import hf_config
@@ -59,14 +66,18 @@ def find(what: str, recipes: tuple[str, ...] = ()) -> Named:
 
 
 def unknown(name: str, recipes: tuple[str, ...] = ()) -> ConfigError:
-    """Return the error of a name that nothing has: the nearest recipes and shapes, and what else may stand there."""
+    """Return the error of a name that nothing has: the nearest recipes and shapes, and what else
+    may stand there."""
     plain = {re.sub(r"[^a-z0-9]", "", n.lower()): n for n in (*shapes.names(), *recipes)}
     key = re.sub(r"[^a-z0-9]", "", name.lower())
     near = [n for k, n in plain.items() if key and (k.startswith(key) or key.startswith(k))]
     near += [plain[k] for k in difflib.get_close_matches(key, list(plain), n=4, cutoff=0.4)]
     offered = list(dict.fromkeys(near))[:5] or list(recipes)[:5]
-    return ConfigError(f"model {name!r}", "is no recipe, listed shape, config.json, folder, ORG/NAME or size",
-                       f"use {', '.join(offered)}, a config.json, ORG/NAME, or a size such as 70B or 300B-A15B")
+    return ConfigError(
+        f"model {name!r}",
+        "is no recipe, listed shape, config.json, folder, ORG/NAME or size",
+        f"use {', '.join(offered)}, a config.json, ORG/NAME, or a size such as 70B or 300B-A15B",
+    )
 
 
 def listed(name: str) -> Named:
@@ -74,17 +85,25 @@ def listed(name: str) -> Named:
     spec = shapes.listed(name) or {}
     source = f"shape from {spec['source']}"
     if not spec.get("family"):
-        return Named(architecture=shapes.shape(name), notes=(source, *_untrained(shapes.shape(name))))
+        return Named(
+            architecture=shapes.shape(name), notes=(source, *_untrained(shapes.shape(name)))
+        )
     size = sizes.in_name(name) or (7e9, None)
     said = "" if sizes.in_name(name) else "; 7B assumed, for the name says no size"
     a = shapes.infer(name, size[0], None)
-    return Named(architecture=a.replace(unsure=0.5), notes=(
-        f"{spec['name']} is a family: {a.layers} layers of {a.hidden} with its traits ({spec['source']}){said}",))
+    return Named(
+        architecture=a.replace(unsure=0.5),
+        notes=(
+            f"{spec['name']} is a family: {a.layers} layers of {a.hidden} with its traits ({spec['source']}){said}",
+        ),
+    )
 
 
 def _untrained(a: Architecture) -> tuple[str, ...]:
     """A note on shapes that are no Llama's, which any plain dense one is near enough to."""
-    plain = all(b.attention and not b.attention.kv_rank and not b.experts and b.gated for b in a.blocks)
+    plain = all(
+        b.attention and not b.attention.kv_rank and not b.experts and b.gated for b in a.blocks
+    )
     return () if plain else (LAYOUT_ALONE,)
 
 
@@ -95,15 +114,26 @@ def _read(name: str) -> Named:
     share = meta_model.unplaced_share(reading) + abs(reading.run_again or 0.0)
     a = reading.architecture.replace(unsure=0.0 if share < 0.02 else round(min(1.0, 2 * share), 3))
     trained = () if reading.model_type in stock.FAMILIES else (LAYOUT_ALONE,)
-    return Named(architecture=a, notes=(
-        f"shapes of {reading.model_class} as transformers builds it from the config", *meta_model.notes(reading), *trained))
+    return Named(
+        architecture=a,
+        notes=(
+            f"shapes of {reading.model_class} as transformers builds it from the config",
+            *meta_model.notes(reading),
+            *trained,
+        ),
+    )
 
 
 # ---- how it is trained
 
 
-def training(named: Named, gpu: Gpu | str | None = None, gpus: int | None = None, seq_len: int | None = None,
-             batch_tokens: int | None = None) -> Recipe:
+def training(
+    named: Named,
+    gpu: Gpu | str | None = None,
+    gpus: int | None = None,
+    seq_len: int | None = None,
+    batch_tokens: int | None = None,
+) -> Recipe:
     """Return one stage of text for a model that has no recipe; notes say what was assumed."""
     a, notes = named.architecture, list(named.notes)
     tokens = TOKENS_PER_PARAMETER * effective_params(a.num_params(), max(1, a.num_active_params()))
@@ -114,7 +144,9 @@ def training(named: Named, gpu: Gpu | str | None = None, gpus: int | None = None
     batch = batch_tokens or max(1, round(0.2920 * flops**0.3271 / sequence)) * sequence
     assumed = [f"sequences of {sequence:,} tokens (--seq-len)"] * (seq_len is None)
     assumed += [f"batches of {batch:,} tokens (--batch-tokens)"] * (batch_tokens is None)
-    assumed += [f"{tokens:.3g} tokens of text in all, 20 for each dense parameter it is worth (--tokens)"]
+    assumed += [
+        f"{tokens:.3g} tokens of text in all, 20 for each dense parameter it is worth (--tokens)"
+    ]
     kind, count = hardware.gpu(gpu or GPU) if gpu is None or isinstance(gpu, str) else gpu, gpus
     if count is None:
         count = _enough(a, kind, flops)
@@ -122,22 +154,46 @@ def training(named: Named, gpu: Gpu | str | None = None, gpus: int | None = None
     elif gpu is None:
         assumed += [f"{kind.name} (--gpu)"]
     notes.append("assumed, for it is no recipe: " + "; ".join(assumed))
-    stage = TrainingStage(name="text", tokens=tokens, tokens_per_sequence=sequence, batch_tokens=batch)
-    return Recipe(name=a.name, team="", title=a.name, family="", values={}, sources={}, architecture=a, media=(),
-                  stages=(stage,), layout=Layout(dp=count), gpu=kind.name, gpus=count, notes=tuple(notes), own_layout=False)
+    stage = TrainingStage(
+        name="text", tokens=tokens, tokens_per_sequence=sequence, batch_tokens=batch
+    )
+    return Recipe(
+        name=a.name,
+        team="",
+        title=a.name,
+        family="",
+        values={},
+        sources={},
+        architecture=a,
+        media=(),
+        stages=(stage,),
+        layout=Layout(dp=count),
+        gpu=kind.name,
+        gpus=count,
+        notes=tuple(notes),
+        own_layout=False,
+    )
 
 
 def check(seq_len: int | None, batch_tokens: int | None, a: Architecture | None = None) -> None:
     """Raise ConfigError for a sequence or a batch that cannot be."""
     for flag, value in (("--seq-len", seq_len), ("--batch-tokens", batch_tokens)):
         if value is not None and not 1 <= value <= MOST_TOKENS:
-            raise ConfigError(f"{flag} {value}", f"is not from 1 to {MOST_TOKENS:,} tokens", "give such as 4096")
+            raise ConfigError(
+                f"{flag} {value}", f"is not from 1 to {MOST_TOKENS:,} tokens", "give such as 4096"
+            )
     if a and seq_len and a.positions and seq_len > a.positions:
-        raise ConfigError(f"--seq-len {seq_len}", f"is more than the {a.positions:,} positions that {a.name} learns",
-                          f"give at most {a.positions}")
+        raise ConfigError(
+            f"--seq-len {seq_len}",
+            f"is more than the {a.positions:,} positions that {a.name} learns",
+            f"give at most {a.positions}",
+        )
     if seq_len and batch_tokens and batch_tokens % seq_len:
-        raise ConfigError(f"--batch-tokens {batch_tokens}", f"is not whole sequences of {seq_len:,} tokens",
-                          f"give a multiple of {seq_len}")
+        raise ConfigError(
+            f"--batch-tokens {batch_tokens}",
+            f"is not whole sequences of {seq_len:,} tokens",
+            f"give a multiple of {seq_len}",
+        )
 
 
 def changed(recipe: Recipe, seq_len: int | None, batch_tokens: int | None) -> Recipe:
@@ -156,7 +212,8 @@ def changed(recipe: Recipe, seq_len: int | None, batch_tokens: int | None) -> Re
 
 
 def _enough(a: Architecture, kind: Gpu, flops: float) -> int:
-    """The power of two of GPUs that holds the model's state in half its memory and trains it in about a month."""
+    """The power of two of GPUs that holds the model's state in half its memory and trains it in
+    about a month."""
     held = 18 * a.num_params() / (0.5 * kind.memory_bytes)
     fast = flops / (0.4 * kind.bf16_tflops * 1e12 * DAYS * 86_400)
     count = 8

@@ -1,7 +1,8 @@
-"""What it takes to serve a model: GPUs, bytes a token, tokens a second, users a node, dollars per million tokens.
+"""What it takes to serve a model: GPUs, bytes a token, tokens a second, users a node, dollars per
+million tokens.
 
-A roofline of decoding: the weights that a batch touches and its keys and values pass through memory once a step, or its
-products take longer. Knows no engine; media count as tokens.
+A roofline of decoding: the weights that a batch touches and its keys and values pass through memory
+once a step, or its products take longer. Knows no engine; media count as tokens.
 """
 
 from __future__ import annotations
@@ -18,23 +19,28 @@ from onnuri.planner.interval import Interval, spread
 CONTEXT = 8_192
 """tokens that a user's conversation holds, in the mean"""
 TOKENS_PER_S = 20.0
-"""that each user gets at least: DeepSeek serves 20 to 22 (its inference system overview, 2025-03)"""
+"""that each user gets at least: DeepSeek serves 20 to 22 (its inference system overview,
+2025-03)"""
 MEMORY_SHARE = 0.9
 """of a GPU's memory for weights, keys and values: vLLM's default `gpu_memory_utilization`"""
 BANDWIDTH = Interval(low=0.2, mid=0.4, high=0.7)
-"""share of the memory's rate that decoding reaches. Low: DeepSeek's 1,850 tokens/s an H800 at 20 a user and 4,989 tokens of
-context move about 40 GB in 50 ms, 24 % (the same); the rest assumed"""
+"""share of the memory's rate that decoding reaches. Low: DeepSeek's 1,850 tokens/s an H800 at 20 a
+user and 4,989 tokens of context move about 40 GB in 50 ms, 24 % (the same); the rest assumed"""
 PRODUCTS = Interval(low=0.15, mid=0.3, high=0.5)
-"""share of the peak that products reach. Low: its 32,200 tokens/s read anew a node of 8 H800, 15 % (the same); the rest
-assumed"""
+"""share of the peak that products reach. Low: its 32,200 tokens/s read anew a node of 8 H800, 15 %
+(the same); the rest assumed"""
 LAYER_SECONDS = Interval(low=15e-6, mid=40e-6, high=80e-6)
 """two collectives and kernel starts of a layer on more than one GPU: assumed"""
 PROMPT = 608e9 * (1 - 0.563) / 168e9
-"""tokens read anew for each one generated: DeepSeek's day, 608B in, of them 56.3 % from its cache, 168B out (the same)"""
+"""tokens read anew for each one generated: DeepSeek's day, 608B in, of them 56.3 % from its cache,
+168B out (the same)"""
 BUSY = Interval(low=0.3, mid=0.5, high=0.8)
 """share of the hours in which users come: assumed"""
-EVIDENCE = ("roofline of memory and products", "DeepSeek's inference system overview, 2025-03: prompts, speed a user",
-            f"assumed: shares reached, {CONTEXT:,} tokens of context, users in {BUSY.mid:.0%} of the hours")
+EVIDENCE = (
+    "roofline of memory and products",
+    "DeepSeek's inference system overview, 2025-03: prompts, speed a user",
+    f"assumed: shares reached, {CONTEXT:,} tokens of context, users in {BUSY.mid:.0%} of the hours",
+)
 
 
 class Serving(Config):
@@ -43,8 +49,8 @@ class Serving(Config):
     fewest_gpus: int
     """that hold weights and one user"""
     gpus: int
-    """an instance: the fewest, or up to 8 times as many where fast links join them; the first within a tenth of the most
-    tokens/s/GPU (low end times middle)"""
+    """an instance: the fewest, or up to 8 times as many where fast links join them; the first
+    within a tenth of the most tokens/s/GPU (low end times middle)"""
     weight_gb: float
     kv_bytes_per_token: float
     """at the mean context, windows counted"""
@@ -58,9 +64,13 @@ class Serving(Config):
 
 
 def kv_bytes(a: Architecture, context: int, value_bytes: float = 1.0) -> float:
-    """Keys and values of a conversation of `context` tokens; a layer with a window keeps no more than the window."""
-    return value_bytes * sum(b.count * b.attention.kv_values() * min(context, b.attention.window or context)
-                             for b in a.blocks if b.attention)
+    """Keys and values of a conversation of `context` tokens; a layer with a window keeps no more
+    than the window."""
+    return value_bytes * sum(
+        b.count * b.attention.kv_values() * min(context, b.attention.window or context)
+        for b in a.blocks
+        if b.attention
+    )
 
 
 class Decoder:
@@ -70,22 +80,32 @@ class Decoder:
         self.gpu, self.weight_bytes, self.layers = gpu, weight_bytes, a.layers
         self.total = a.num_params()
         self.read = float(self.total - a.embedding() * (1 - a.tied))
-        self.routed = [(b.count * b.routed(a.hidden), 1 - b.experts.topk / b.experts.routed) for b in a.blocks if b.experts]
+        self.routed = [
+            (b.count * b.routed(a.hidden), 1 - b.experts.topk / b.experts.routed)
+            for b in a.blocks
+            if b.experts
+        ]
         self.kv = kv_bytes(a, context)
         self.peak = gpu.peak_tflops("fp8" if weight_bytes == 1 else "bf16") * 1e12
         # a third of a training step's products
-        self.generated, self.prompt = (a.flops_per_token(context, causal) / 3 for causal in (False, True))
+        self.generated, self.prompt = (
+            a.flops_per_token(context, causal) / 3 for causal in (False, True)
+        )
 
     def touched(self, batch: float) -> float:
-        """Weights that a step of `batch` tokens reads: of routed experts those that at least one token chose, if all are
-        alike; of the embedding a row each."""
+        """Weights that a step of `batch` tokens reads: of routed experts those that at least one
+        token chose, if all are alike; of the embedding a row each."""
         return self.read - sum(weights * idle**batch for weights, idle in self.routed)
 
-    def step_seconds(self, gpus: int, batch: float, bandwidth: float, products: float, layer: float) -> float:
+    def step_seconds(
+        self, gpus: int, batch: float, bandwidth: float, products: float, layer: float
+    ) -> float:
         """One token for each of `batch` users."""
         read = self.touched(batch) * self.weight_bytes + batch * self.kv
-        return max(read / (gpus * self.gpu.memory_tb_per_s * 1e12 * bandwidth),
-                   batch * self.generated / (gpus * self.peak * products)) + self.layers * layer * (gpus > 1)
+        return max(
+            read / (gpus * self.gpu.memory_tb_per_s * 1e12 * bandwidth),
+            batch * self.generated / (gpus * self.peak * products),
+        ) + self.layers * layer * (gpus > 1)
 
     def room(self, gpus: int) -> float:
         """Bytes for keys and values."""
@@ -105,19 +125,30 @@ class Decoder:
             return high
         while high > 1.005 * low:
             middle = (low + high) / 2
-            low, high = (low, middle) if self.step_seconds(gpus, middle, *shares) > allowed else (middle, high)
+            low, high = (
+                (low, middle)
+                if self.step_seconds(gpus, middle, *shares) > allowed
+                else (middle, high)
+            )
         return low
 
     def speed(self, gpus: int, *shares: float) -> float:
         """Tokens generated a second and GPU, prompts read between."""
         batch = self.users(gpus, *shares)
-        return 1 / (self.step_seconds(gpus, batch, *shares) * gpus / batch + PROMPT * self.prompt / (self.peak * shares[1]))
+        return 1 / (
+            self.step_seconds(gpus, batch, *shares) * gpus / batch
+            + PROMPT * self.prompt / (self.peak * shares[1])
+        )
 
 
-def serving(a: Architecture, cluster: Cluster, context: int = CONTEXT, weight_bytes: float | None = None) -> Serving:
+def serving(
+    a: Architecture, cluster: Cluster, context: int = CONTEXT, weight_bytes: float | None = None
+) -> Serving:
     """Weights in 8 bits where the GPU multiplies them, else in 16; keys and values in 8 bits."""
     if context < 1:
-        raise ConfigError(f"context {context}", "is less than 1 token", "give the mean length of a conversation")
+        raise ConfigError(
+            f"context {context}", "is less than 1 token", "give the mean length of a conversation"
+        )
     gpu = cluster.kind
     on = Decoder(a, gpu, context, weight_bytes or (1.0 if gpu.fp8_tflops else 2.0))
     fewest, shares = on.fewest(), (BANDWIDTH, PRODUCTS, LAYER_SECONDS)
@@ -127,6 +158,14 @@ def serving(a: Architecture, cluster: Cluster, context: int = CONTEXT, weight_by
     gpus, rate = next((n, r) for n, r in rates.items() if r.low * r.mid >= enough)
     users, usd = spread(functools.partial(on.users, gpus), *shares), price(gpu)
     return Serving(
-        fewest_gpus=fewest, gpus=gpus, weight_gb=on.total * on.weight_bytes / 1e9, kv_bytes_per_token=on.kv / context,
-        users=users, users_per_node=users * (cluster.node / gpus), tokens_per_s_per_gpu=rate,
-        usd_per_million_tokens=spread(lambda p, r, b: p / 3600 / (r * b) * 1e6, usd, rate, BUSY) if usd else None)
+        fewest_gpus=fewest,
+        gpus=gpus,
+        weight_gb=on.total * on.weight_bytes / 1e9,
+        kv_bytes_per_token=on.kv / context,
+        users=users,
+        users_per_node=users * (cluster.node / gpus),
+        tokens_per_s_per_gpu=rate,
+        usd_per_million_tokens=spread(lambda p, r, b: p / 3600 / (r * b) * 1e6, usd, rate, BUSY)
+        if usd
+        else None,
+    )

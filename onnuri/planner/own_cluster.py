@@ -1,4 +1,5 @@
-"""A cluster of one's own: what its owner measured and pays, from flags, a TOML file or a dict. Knows no model.
+"""A cluster of one's own: what its owner measured and pays, from flags, a TOML file or a dict.
+Knows no model.
 
     gpu = "H100"            # a row of the hardware table, or a table [gpu] with a row of one's own
     gpus = 512
@@ -6,7 +7,8 @@
     nic_gbps = 200          # gigabits a second and GPU, one way, to other nodes
     gemm_tflops = 690       # measured, large bf16 products
 
-What is not said is the hardware table's. Every figure that is said appears in the plan's evidence as "yours".
+What is not said is the hardware table's. Every figure that is said appears in the plan's evidence
+as "yours".
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ RULES = {
     "special_tera_per_s": Rule(0.01, 10_000, "1e12 exponentials a second", "3.9"),
 }
 NEW = 2024.9
-"""year in which kernels for an unknown GPU's instructions were first used, where its owner does not say: assumed, Blackwell's"""
+"""year in which kernels for an unknown GPU's instructions were first used, where its owner does not
+say: assumed, Blackwell's"""
 
 
 class OwnGpu(Config):
@@ -87,27 +90,49 @@ class OwnGpu(Config):
     """exponentials, 1e12 a second"""
 
     def row(self) -> Gpu:
-        """Return the row as the hardware table would hold it. Raises ConfigError for a name that the table has."""
+        """Return the row as the hardware table would hold it. Raises ConfigError for a name that
+        the table has."""
         known = {name.lower(): name for name in hardware.table()}
         if self.name.lower() in known:
-            raise ConfigError(f"gpu.name {self.name!r}", "is a GPU of the hardware table",
-                              f'write gpu = "{known[self.name.lower()]}" and your figures beside it, or another name')
+            raise ConfigError(
+                f"gpu.name {self.name!r}",
+                "is a GPU of the hardware table",
+                f'write gpu = "{known[self.name.lower()]}" and your figures beside it, or another name',
+            )
         share, special, narrow = hardware.defaults()
         if self.gemm_tflops:
             share = _share("gpu.gemm_tflops", self.gemm_tflops, self.bf16_tflops, "bf16", self.name)
         fp8 = share * narrow
         if self.gemm_fp8_tflops:
-            fp8 = _share("gpu.gemm_fp8_tflops", self.gemm_fp8_tflops, self.fp8_tflops, "fp8", self.name)
-        return Gpu(name=self.name, bf16_tflops=self.bf16_tflops, fp8_tflops=self.fp8_tflops, fp4_tflops=self.fp4_tflops,
-                   memory_gb=self.memory_gib * 2**30 / 1e9, memory_tb_per_s=self.memory_tb_per_s,
-                   link_gb_per_s=self.nvlink_gbps, domain=self.nvlink_domain, nic_gb_per_s=self.nic_gbps / 8,
-                   gemm_share=share, gemm_fp8_share=fp8, power_w=self.power_w, usd_low=self.price_usd,
-                   usd_high=self.price_usd, launched=self.launched or NEW,
-                   special_tera_per_s=self.special_tera_per_s or special * self.bf16_tflops)
+            fp8 = _share(
+                "gpu.gemm_fp8_tflops", self.gemm_fp8_tflops, self.fp8_tflops, "fp8", self.name
+            )
+        return Gpu(
+            name=self.name,
+            bf16_tflops=self.bf16_tflops,
+            fp8_tflops=self.fp8_tflops,
+            fp4_tflops=self.fp4_tflops,
+            memory_gb=self.memory_gib * 2**30 / 1e9,
+            memory_tb_per_s=self.memory_tb_per_s,
+            link_gb_per_s=self.nvlink_gbps,
+            domain=self.nvlink_domain,
+            nic_gb_per_s=self.nic_gbps / 8,
+            gemm_share=share,
+            gemm_fp8_share=fp8,
+            power_w=self.power_w,
+            usd_low=self.price_usd,
+            usd_high=self.price_usd,
+            launched=self.launched or NEW,
+            special_tera_per_s=self.special_tera_per_s or special * self.bf16_tflops,
+        )
 
     def said(self) -> tuple[str, ...]:
         """Return the sentences of the plan's evidence."""
-        assumed = [name for name in ("gemm_tflops", "launched", "special_tera_per_s") if getattr(self, name) is None]
+        assumed = [
+            name
+            for name in ("gemm_tflops", "launched", "special_tera_per_s")
+            if getattr(self, name) is None
+        ]
         lines = [f"GPU {self.name}, the whole row: yours"]
         return tuple(lines + [f"assumed of {self.name}: {', '.join(assumed)}"] * bool(assumed))
 
@@ -141,12 +166,20 @@ class Own(Config):
     """Onnuri's own step runs compiled kernels"""
 
     def beneath(self, above: Own) -> Own:
-        """Return these figures where `above` says nothing. Raises ConfigError for two different GPUs."""
-        said = {f.name: v for f in dataclasses.fields(above)  # type: ignore[arg-type]
-                if (v := getattr(above, f.name)) is not None}
+        """Return these figures where `above` says nothing. Raises ConfigError for two different
+        GPUs."""
+        said = {
+            f.name: v
+            for f in dataclasses.fields(above)  # type: ignore[arg-type]
+            if (v := getattr(above, f.name)) is not None
+        }
         mine = self.row.name if self.row else self.gpu
         if mine and above.gpu and above.gpu.lower() != mine.lower():
-            raise ConfigError(f"GPU {above.gpu!r}", f"stands beside the cluster file's {mine!r}", "leave one of them out")
+            raise ConfigError(
+                f"GPU {above.gpu!r}",
+                f"stands beside the cluster file's {mine!r}",
+                "leave one of them out",
+            )
         if self.row:
             said.pop("gpu", None)
         return self.replace(**said)
@@ -156,7 +189,8 @@ class Own(Config):
         return self.row.row() if self.row else hardware.gpu(self.gpu) if self.gpu else None
 
     def cluster(self, gpu: str | None = None, gpus: int | None = None) -> Cluster:
-        """Return the cluster; `gpu` and `gpus` are those of who says neither. Raises ConfigError for what cannot be."""
+        """Return the cluster; `gpu` and `gpus` are those of who says neither. Raises ConfigError
+        for what cannot be."""
         check(dataclasses.asdict(self))
         name, count = self.gpu or gpu, gpus if self.gpus is None else self.gpus
         if not (self.row or name):
@@ -164,7 +198,11 @@ class Own(Config):
         if count is None:
             raise ConfigError("cluster", "has no number of GPUs", "write such as gpus = 512")
         base = self.row.row() if self.row else hardware.gpu(name or "")
-        plain = hardware.cluster(name, count) if not self.row and name else Cluster(gpu=base.name, gpus=count)
+        plain = (
+            hardware.cluster(name, count)
+            if not self.row and name
+            else Cluster(gpu=base.name, gpus=count)
+        )
         own = base.replace(**self._row(base))
         changes: dict[str, Any] = {"own": own if self.row or own != base else None}
         if self.gpus_per_node:
@@ -172,10 +210,18 @@ class Own(Config):
         elif self.row or self.nvlink_domain:
             changes["node"] = min(own.domain, plain.node) if own.domain > 1 else plain.node
         if self.gemm_tflops:
-            changes["gemm_share"] = _share("gemm_tflops", self.gemm_tflops, base.bf16_tflops, "bf16", base.name)
+            changes["gemm_share"] = _share(
+                "gemm_tflops", self.gemm_tflops, base.bf16_tflops, "bf16", base.name
+            )
         if self.gemm_fp8_tflops:
-            changes["gemm_fp8_share"] = _share("gemm_fp8_tflops", self.gemm_fp8_tflops, base.fp8_tflops, "fp8", base.name)
-        changes |= {"power_w": self.power_w, "compiled": bool(self.compiled), "yours": self.said(base)}
+            changes["gemm_fp8_share"] = _share(
+                "gemm_fp8_tflops", self.gemm_fp8_tflops, base.fp8_tflops, "fp8", base.name
+            )
+        changes |= {
+            "power_w": self.power_w,
+            "compiled": bool(self.compiled),
+            "yours": self.said(base),
+        }
         return plain.replace(**changes)
 
     def _row(self, base: Gpu) -> dict[str, Any]:
@@ -196,8 +242,9 @@ class Own(Config):
         return changed
 
     def _domain(self, base: Gpu) -> int | None:
-        """Return how many GPUs fast links join. A node's are joined, but for GPUs that a rack or a bridge joins: their
-        domain is more than 8, or 2, in the table, and goes on whatever a node holds."""
+        """Return how many GPUs fast links join. A node's are joined, but for GPUs that a rack or a
+        bridge joins: their domain is more than 8, or 2, in the table, and goes on whatever a node
+        holds."""
         if self.nvlink_domain:
             return self.nvlink_domain
         return self.gpus_per_node if base.domain in (1, 8) and not self.row else None
@@ -212,7 +259,10 @@ class Own(Config):
             "nic_gbps": ("network", base.nic_gb_per_s * 8),
             "nvlink_gbps": ("fast links", base.link_gb_per_s),
             "gemm_tflops": ("products", base.gemm_share * base.bf16_tflops),
-            "gemm_fp8_tflops": ("products", base.gemm_fp8_share * base.fp8_tflops if base.fp8_tflops else None),
+            "gemm_fp8_tflops": (
+                "products",
+                base.gemm_fp8_share * base.fp8_tflops if base.fp8_tflops else None,
+            ),
             "gpus_per_node": ("node", Cluster(gpu="", gpus=1).node),
             "nvlink_domain": ("domain", base.domain),
             "power_w": ("power", base.power_w),
@@ -222,20 +272,38 @@ class Own(Config):
         for key, (label, listed_value) in table.items():
             if (value := getattr(self, key)) is None:
                 continue
-            before = f"{listed_value:.4g}" if isinstance(listed_value, int | float) else listed_value or "none"
-            twice = isinstance(listed_value, int | float) and key == "nvlink_gbps" and value >= 1.9 * listed_value
-            lines.append(f"{label}: yours, {value:g} {RULES[key].unit} (table: {before})"
-                         + ", twice the table's: data sheets count both ways" * twice)
+            before = (
+                f"{listed_value:.4g}"
+                if isinstance(listed_value, int | float)
+                else listed_value or "none"
+            )
+            twice = (
+                isinstance(listed_value, int | float)
+                and key == "nvlink_gbps"
+                and value >= 1.9 * listed_value
+            )
+            lines.append(
+                f"{label}: yours, {value:g} {RULES[key].unit} (table: {before})"
+                + ", twice the table's: data sheets count both ways" * twice
+            )
         return tuple(lines + ["compiled kernels of Onnuri's own step: yours"] * bool(self.compiled))
 
 
 def _share(key: str, tflops: float, peak: float | None, precision: str, name: str) -> float:
-    """Return the share of the peak. Raises ConfigError where there is no peak, or more than all of it."""
+    """Return the share of the peak. Raises ConfigError where there is no peak, or more than all of
+    it."""
     if not peak:
-        raise ConfigError(f"{key} {tflops:g}", f"is of {precision} products, which a {name} has not", "leave it out")
+        raise ConfigError(
+            f"{key} {tflops:g}",
+            f"is of {precision} products, which a {name} has not",
+            "leave it out",
+        )
     if tflops > peak:
-        raise ConfigError(f"{key} {tflops:g}", f"is above the peak of a {name}, {peak:g} TFLOPS dense",
-                          "give what large products were measured to reach, without sparsity")
+        raise ConfigError(
+            f"{key} {tflops:g}",
+            f"is above the peak of a {name}, {peak:g} TFLOPS dense",
+            "give what large products were measured to reach, without sparsity",
+        )
     return tflops / peak
 
 
@@ -249,27 +317,38 @@ def check(values: Mapping[str, Any], prefix: str = "") -> None:
             check(value, "gpu.")
         elif key in RULES and value is not None:
             _check_figure(f"{prefix}{key}", value, RULES[key])
-        elif value is not None and key in ("gpu", "name") and not (isinstance(value, str) and value.strip()):
+        elif (
+            value is not None
+            and key in ("gpu", "name")
+            and not (isinstance(value, str) and value.strip())
+        ):
             raise ConfigError(f"{prefix}{key} {value!r}", "is not a name", 'write such as "H200"')
         elif key == "compiled" and value is not None and not isinstance(value, bool):
-            raise ConfigError(f"compiled {value!r}", "is not true or false", "write compiled = true")
+            raise ConfigError(
+                f"compiled {value!r}", "is not true or false", "write compiled = true"
+            )
 
 
 def _check_figure(key: str, value: Any, rule: Rule) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise ConfigError(f"{key} {value!r}", "is not a number", f"write such as {rule.example}")
     if rule.whole and value != int(value if math.isfinite(value) else 0):
-        raise ConfigError(f"{key} {value:g}", "is not a whole number", f"write such as {rule.example}")
+        raise ConfigError(
+            f"{key} {value:g}", "is not a whole number", f"write such as {rule.example}"
+        )
     if key == "gpus":
         hardware.check_count(int(value))
     if not rule.low <= value <= rule.high:
-        raise ConfigError(f"{key} {value:g}", f"is not from {rule.low:g} to {rule.high:,g} {rule.unit}",
-                          f"write such as {rule.example}")
+        raise ConfigError(
+            f"{key} {value:g}",
+            f"is not from {rule.low:g} to {rule.high:,g} {rule.unit}",
+            f"write such as {rule.example}",
+        )
 
 
 def of(values: Mapping[str, Any], where: str = "cluster") -> Own:
-    """Return what a dict or a file says. Raises ConfigError for an unknown key, with the nearest known one, for a missing
-    one, and for what is out of its range."""
+    """Return what a dict or a file says. Raises ConfigError for an unknown key, with the nearest
+    known one, for a missing one, and for what is out of its range."""
     named = dict(values)
     known = [f.name for f in dataclasses.fields(Own) if f.name != "row"]  # type: ignore[arg-type]
     _known(named, known, where, "")
@@ -279,7 +358,11 @@ def of(values: Mapping[str, Any], where: str = "cluster") -> Own:
         _known(row, [f.name for f in fields], where, "gpu.")
         lacking = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in row]
         if lacking:
-            raise ConfigError(f"{where}: [gpu]", f"lacks {', '.join(lacking)}", "add them, or name a GPU of the hardware table")
+            raise ConfigError(
+                f"{where}: [gpu]",
+                f"lacks {', '.join(lacking)}",
+                "add them, or name a GPU of the hardware table",
+            )
         check(row, "gpu.")
         named["row"] = OwnGpu(**row)
     check({k: v for k, v in named.items() if k != "row"})
@@ -289,9 +372,14 @@ def of(values: Mapping[str, Any], where: str = "cluster") -> Own:
 def _known(values: Mapping[str, Any], known: list[str], where: str, prefix: str) -> None:
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{where}: {prefix}{key}", "is not a key of a cluster",
-                              f"did you mean {prefix}{near}? known are {', '.join(known)}")
+            near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.0)[
+                0
+            ]
+            raise ConfigError(
+                f"{where}: {prefix}{key}",
+                "is not a key of a cluster",
+                f"did you mean {prefix}{near}? known are {', '.join(known)}",
+            )
 
 
 def read(path: Path) -> Own:
@@ -299,16 +387,25 @@ def read(path: Path) -> Own:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(str(path), f"cannot be read ({error.strerror})", "give a TOML file with a cluster") from None
+        raise ConfigError(
+            str(path), f"cannot be read ({error.strerror})", "give a TOML file with a cluster"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"is not TOML ({error})", 'write lines such as gpu = "H200"') from None
+        raise ConfigError(
+            str(path), f"is not TOML ({error})", 'write lines such as gpu = "H200"'
+        ) from None
     if not values:  # else the plan would be of another cluster without a word
-        raise ConfigError(str(path), "says nothing of a cluster", 'write lines such as gpu = "H200"')
+        raise ConfigError(
+            str(path), "says nothing of a cluster", 'write lines such as gpu = "H200"'
+        )
     return of(values, str(path))
 
 
-def cluster(asked: Cluster | Mapping[str, Any] | Path | str, gpu: str | None = None, gpus: int | None = None) -> Cluster:
-    """Return the cluster of `1024xH200`, of a TOML file, of a dict with a file's keys, or as it is."""
+def cluster(
+    asked: Cluster | Mapping[str, Any] | Path | str, gpu: str | None = None, gpus: int | None = None
+) -> Cluster:
+    """Return the cluster of `1024xH200`, of a TOML file, of a dict with a file's keys, or as it
+    is."""
     if isinstance(asked, Cluster):
         return asked
     if isinstance(asked, Mapping):
@@ -319,7 +416,8 @@ def cluster(asked: Cluster | Mapping[str, Any] | Path | str, gpu: str | None = N
 
 
 def named(asked: Cluster | Mapping[str, Any] | Path | str | None) -> tuple[Gpu | None, int | None]:
-    """Return the GPU and the number of them that `cluster`'s argument says; None for what it leaves open."""
+    """Return the GPU and the number of them that `cluster`'s argument says; None for what it leaves
+    open."""
     if asked is None:
         return None, None
     if isinstance(asked, Mapping):

@@ -1,6 +1,8 @@
-"""The HTML of a report: one file that needs nothing else, for a wide screen and a phone, by day and by night.
+"""The HTML of a report: one file that needs nothing else, for a wide screen and a phone, by day and
+by night.
 
-A table becomes cards where the screen is narrow; what is not decided by stands folded. Knows no figure of a plan.
+A table becomes cards where the screen is narrow; what is not decided by stands folded. Knows no
+figure of a plan.
 """
 
 from __future__ import annotations
@@ -48,13 +50,16 @@ getSelection().selectAllChildren(code);document.execCommand('copy')}b.textConten
 
 def verdict(rows: list[Line]) -> str:
     """What to decide by, as cards; one of many words has a row of its own."""
-    cards = "".join(f"<div{' class=long' if len(v) > 90 else ''}><dt>{escapes.escape(k)}</dt><dd>{escapes.escape(v)}</dd></div>"
-                    for k, v in rows)
+    cards = "".join(
+        f"<div{' class=long' if len(v) > 90 else ''}><dt>{escapes.escape(k)}</dt><dd>{escapes.escape(v)}</dd></div>"
+        for k, v in rows
+    )
     return f'<dl class="verdict">{cards}</dl>'
 
 
 def command(typed: str, language: Language) -> str:
-    """The command that makes the page anew, with a button that copies it; nothing where it is not known."""
+    """The command that makes the page anew, with a button that copies it; nothing where it is not
+    known."""
     if not typed:
         return ""
     button = f'<button type="button" data-done="{say("copied", language)}">{say("copy", language)}</button>'
@@ -63,7 +68,7 @@ def command(typed: str, language: Language) -> str:
 
 def folded(heading: str, inner: str, opened: bool = False) -> str:
     """A part that a reader opens."""
-    return f'<details{" open" if opened else ""}><summary>{escapes.escape(heading)}</summary>{inner}</details>'
+    return f"<details{' open' if opened else ''}><summary>{escapes.escape(heading)}</summary>{inner}</details>"
 
 
 def drawing(svg: str) -> str:
@@ -72,7 +77,9 @@ def drawing(svg: str) -> str:
 
 
 def facts(rows: list[Line]) -> str:
-    cells = "".join(f"<tr><th>{escapes.escape(k)}</th><td>{escapes.escape(v)}</td></tr>" for k, v in rows)
+    cells = "".join(
+        f"<tr><th>{escapes.escape(k)}</th><td>{escapes.escape(v)}</td></tr>" for k, v in rows
+    )
     return f'<div class="wide"><table class="rows">{cells}</table></div>'
 
 
@@ -98,6 +105,8 @@ def page(title: str, body: str, language: Language, whole: bool = True) -> str:
     inner = f"<h1>{escapes.escape(title)}</h1>{body}"
     if not whole:
         return f'<div class="onnuri"><style>{STYLE}</style>{inner}</div>'
-    return (f'<!doctype html><html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" '
-            f'content="width=device-width,initial-scale=1"><title>{escapes.escape(title)}</title><style>{STYLE}</style></head>'
-            f'<body class="onnuri">{inner}<script>{COPY}</script></body></html>\n')
+    return (
+        f'<!doctype html><html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width,initial-scale=1"><title>{escapes.escape(title)}</title><style>{STYLE}</style></head>'
+        f'<body class="onnuri">{inner}<script>{COPY}</script></body></html>\n'
+    )

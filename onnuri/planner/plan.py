@@ -1,7 +1,9 @@
-"""The planner's answer for one recipe on one cluster: memory, step time, days, dollars, failures, loss, serving.
+"""The planner's answer for one recipe on one cluster: memory, step time, days, dollars, failures,
+loss, serving.
 
-Every figure has a range and names what it leans on. Knows no recipe by name and runs nothing: `routing.py`,
-`memory.py` and the rest estimate, this file puts their answers together for all stages of training.
+Every figure has a range and names what it leans on. Knows no recipe by name and runs nothing:
+`routing.py`, `memory.py` and the rest estimate, this file puts their answers together for all
+stages of training.
 """
 
 from __future__ import annotations
@@ -46,7 +48,16 @@ MOST = 1e18
 """tokens, days or dollars: beyond it, a slip of the keyboard"""
 ENCODING = Interval(low=0.1, mid=0.25, high=0.5)
 """share of the bf16 peak that a codec's encoder reaches: assumed"""
-MEMORY_PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "transient", "buffers", "runtime")
+MEMORY_PARTS = (
+    "parameters",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "transient",
+    "buffers",
+    "runtime",
+)
 
 
 class StepPart(Config):
@@ -93,7 +104,8 @@ class Fewest(Config):
 
 
 class Plan(Config):
-    """What training a recipe on a cluster takes. Frozen; prints as text and, in a notebook, as a page."""
+    """What training a recipe on a cluster takes. Frozen; prints as text and, in a notebook, as a
+    page."""
 
     verdict: Verdict
     """what to decide by, before the figures"""
@@ -130,7 +142,8 @@ class Plan(Config):
     """training and encoding; where days or dollars were asked for, until then"""
     bill: Bill
     loss: Interval | None
-    """nats a text token by published laws; compare sizes with it, not other models; None for fewer tokens than parameters"""
+    """nats a text token by published laws; compare sizes with it, not other models; None for fewer
+    tokens than parameters"""
     serving: Serving
     media: tuple[str, ...]
     days_wanted: float | None
@@ -150,7 +163,8 @@ class Plan(Config):
     warnings: tuple[str, ...]
     """what a reader must know before any figure"""
     faster: Candidate | None
-    """the fastest layout of another engine for the largest stage, where what runs here is more than `FASTER` times slower"""
+    """the fastest layout of another engine for the largest stage, where what runs here is more than
+    `FASTER` times slower"""
     fewest: Fewest | None = None
     """how the number of GPUs was found; None where it was given"""
     limited: Limited | None = None
@@ -181,41 +195,96 @@ class Plan(Config):
         return report.page_of(self, whole=False)
 
 
-def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, tokens: float | None = None,
-         days: float | None = None, budget_usd: float | None = None, precisions: tuple[Precision, ...] | None = None,
-         release: float | None = None, here: bool = False, engines: Engines = "here", exact_gpus: bool = False,
-         report: Report = quiet, cache: Path | None = None, serve: Demand | None = None) -> Plan:
-    """A recipe laid out on a cluster. Its stages shrink or grow together to `tokens`, or to what `days` and `budget_usd`
-    allow at the middle of the range; without any of them it trains what it says. Without a layout, all are searched, on as
-    many GPUs as train fastest (on all with `exact_gpus`), and the fastest that is runnable here is taken, or with `engines`
-    "any" the fastest of all (the recipe's own with "own"); `here` leaves the others unsearched. Without a release, software
-    is as new as the newest that was published. `report` is told how far the search is; `cache` is a folder in
-    which answers of searches are kept. With `serve`, its serving is also planned within limits."""
-    for name, value in (("gpus", cluster.gpus), ("tokens", tokens), ("days", days), ("budget", budget_usd)):
+def plan(
+    recipe: Recipe,
+    cluster: Cluster,
+    layout: Layout | str | None = None,
+    tokens: float | None = None,
+    days: float | None = None,
+    budget_usd: float | None = None,
+    precisions: tuple[Precision, ...] | None = None,
+    release: float | None = None,
+    here: bool = False,
+    engines: Engines = "here",
+    exact_gpus: bool = False,
+    report: Report = quiet,
+    cache: Path | None = None,
+    serve: Demand | None = None,
+) -> Plan:
+    """A recipe laid out on a cluster. Its stages shrink or grow together to `tokens`, or to what
+    `days` and `budget_usd` allow at the middle of the range; without any of them it trains what it
+    says. Without a layout, all are searched, on as many GPUs as train fastest (on all with
+    `exact_gpus`), and the fastest that is runnable here is taken, or with `engines` "any" the
+    fastest of all (the recipe's own with "own"); `here` leaves the others unsearched. Without a
+    release, software is as new as the newest that was published. `report` is told how far the
+    search is; `cache` is a folder in which answers of searches are kept. With `serve`, its serving
+    is also planned within limits."""
+    for name, value in (
+        ("gpus", cluster.gpus),
+        ("tokens", tokens),
+        ("days", days),
+        ("budget", budget_usd),
+    ):
         if value is not None and not 0 < value < MOST:
-            raise ConfigError(f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0")
+            raise ConfigError(
+                f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0"
+            )
     if release is not None and not YEARS[0] <= release <= YEARS[1]:
-        raise ConfigError(f"release {release:g}", f"is not a year from {YEARS[0]} to {YEARS[1]}", "give such as 2025.9")
+        raise ConfigError(
+            f"release {release:g}",
+            f"is not a year from {YEARS[0]} to {YEARS[1]}",
+            "give such as 2025.9",
+        )
     if layout is not None and precisions:
-        raise ConfigError(f"precision {', '.join(precisions)}", "stands beside a layout, which has its own",
-                          "write it in the layout")
+        raise ConfigError(
+            f"precision {', '.join(precisions)}",
+            "stands beside a layout, which has its own",
+            "write it in the layout",
+        )
     if layout is not None and engines != "here":
-        raise ConfigError(f"engines {engines}", "stands beside a layout, which says what runs it", "leave one of them out")
+        raise ConfigError(
+            f"engines {engines}",
+            "stands beside a layout, which says what runs it",
+            "leave one of them out",
+        )
     if budget_usd is not None and bills.price(cluster.kind) is None:
-        raise ConfigError(f"GPU {cluster.gpu}", "has no list price in the hardware table",
-                          "give your own, --price-usd, or leave the budget out")
+        raise ConfigError(
+            f"GPU {cluster.gpu}",
+            "has no list price in the hardware table",
+            "give your own, --price-usd, or leave the budget out",
+        )
     release = release or newest()
     laid = phases.asked(recipe, cluster, layout)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
     given, used = cluster.gpus, precisions or (recipe.layout.precision,)
-    counts = Counts(recipe, cluster, used, release, functools.partial(_kept, recipe, cluster), FROZEN, report)
+    counts = Counts(
+        recipe, cluster, used, release, functools.partial(_kept, recipe, cluster), FROZEN, report
+    )
     price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
-    aim = Aim(days=days, usd=budget_usd, usd_per_hour=price.mid if price else 0.0,
-              encoding_hours=encoding.mid if encoding else 0.0)
-    question = phases.Question(recipe=recipe, cluster=cluster, precisions=used, release=release, engines=engines, here=here,
-                               exact_gpus=exact_gpus)
-    laid_out = phases.given(question, laid) if laid else phases.found(question, aim, counts, Saved(cache))
-    cluster, recipe, jobs, searched = laid_out.cluster, laid_out.recipe, laid_out.jobs, laid_out.search
+    aim = Aim(
+        days=days,
+        usd=budget_usd,
+        usd_per_hour=price.mid if price else 0.0,
+        encoding_hours=encoding.mid if encoding else 0.0,
+    )
+    question = phases.Question(
+        recipe=recipe,
+        cluster=cluster,
+        precisions=used,
+        release=release,
+        engines=engines,
+        here=here,
+        exact_gpus=exact_gpus,
+    )
+    laid_out = (
+        phases.given(question, laid) if laid else phases.found(question, aim, counts, Saved(cache))
+    )
+    cluster, recipe, jobs, searched = (
+        laid_out.cluster,
+        laid_out.recipe,
+        laid_out.jobs,
+        laid_out.search,
+    )
     notes = phases.other_batches(zip(question.recipe.stages, recipe.stages))
     notes += phases.eased(recipe, jobs, laid) if laid else []
     notes += recipe.notes
@@ -223,11 +292,17 @@ def plan(recipe: Recipe, cluster: Cluster, layout: Layout | str | None = None, t
     work.share, edge = _share(work, tokens, days, budget_usd)
     trained, step = recipe.tokens * work.share, max(j.batch_tokens for j in jobs)
     if trained < step:
-        raise ConfigError(f"{trained:.3g} tokens", f"are less than one step of {step:,} tokens", "give more of them")
+        raise ConfigError(
+            f"{trained:.3g} tokens",
+            f"are less than one step of {step:,} tokens",
+            "give more of them",
+        )
     notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
     shown = [c.layout for c in searched.best] if searched else []
     notes += phases.uneven(recipe.architecture.layers, [*shown, *(j.layout for j in jobs)])
-    made = _assemble(work, edge, notes, tokens, days, budget_usd, searched, given, laid_out.days_on_all)
+    made = _assemble(
+        work, edge, notes, tokens, days, budget_usd, searched, given, laid_out.days_on_all
+    )
     return made.replace(limited=limited(recipe.omni, cluster, serve)) if serve else made
 
 
@@ -243,13 +318,19 @@ def _kept_on(params: int, cluster: Cluster) -> float:
 
 
 def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Interval | None:
-    """GPU hours to turn a share of a recipe's media into tokens; they are kept, so once. None where there is nothing."""
+    """GPU hours to turn a share of a recipe's media into tokens; they are kept, so once. None where
+    there is nothing."""
     costs = {m.medium: m.encode_flops_per_token for m in recipe.media}
-    flops = share * sum(s.tokens * part * costs.get(medium, 0.0) for s in recipe.stages
-                        for medium, part in s.media_share.items())
+    flops = share * sum(
+        s.tokens * part * costs.get(medium, 0.0)
+        for s in recipe.stages
+        for medium, part in s.media_share.items()
+    )
     if not flops:
         return None
-    return spread(lambda reached: flops / (cluster.kind.bf16_tflops * 1e12 * reached) / 3600, ENCODING)
+    return spread(
+        lambda reached: flops / (cluster.kind.bf16_tflops * 1e12 * reached) / 3600, ENCODING
+    )
 
 
 class _Work:
@@ -263,20 +344,40 @@ class _Work:
     @property
     def goodput(self) -> Goodput:
         """Of the part of the recipe that is trained: a short project loses less."""
-        tokens = [s.tokens * self.share * (FROZEN if s.trains != "all" else 1.0) for s in self.recipe.stages]
-        seconds = sum(n / (step.speed.mid * self.cluster.gpus) for n, step in zip(tokens, self.steps, strict=True))
+        tokens = [
+            s.tokens * self.share * (FROZEN if s.trains != "all" else 1.0)
+            for s in self.recipe.stages
+        ]
+        seconds = sum(
+            n / (step.speed.mid * self.cluster.gpus)
+            for n, step in zip(tokens, self.steps, strict=True)
+        )
         return goodputs.goodput(self.cluster, self.state_bytes, hours=seconds / 3600)
 
     def stages(self) -> tuple[StagePlan, ...]:
         return tuple(
-            StagePlan(name=s.name, tokens=s.tokens * self.share, tokens_per_sequence=job.tokens, batch_tokens=job.batch_tokens,
-                      layout=job.layout, engine=job.layout.engine, steps=s.tokens * self.share / job.batch_tokens,
-                      tokens_per_s_per_gpu=step.speed, memory_gib=room.total / GIB, days=self._days(s, step))
-            for s, job, step, room in zip(self.recipe.stages, self.jobs, self.steps, self.rooms))
+            StagePlan(
+                name=s.name,
+                tokens=s.tokens * self.share,
+                tokens_per_sequence=job.tokens,
+                batch_tokens=job.batch_tokens,
+                layout=job.layout,
+                engine=job.layout.engine,
+                steps=s.tokens * self.share / job.batch_tokens,
+                tokens_per_s_per_gpu=step.speed,
+                memory_gib=room.total / GIB,
+                days=self._days(s, step),
+            )
+            for s, job, step, room in zip(self.recipe.stages, self.jobs, self.steps, self.rooms)
+        )
 
     def _days(self, stage: TrainingStage, step: StepTime) -> Interval:
         tokens = stage.tokens * self.share * (FROZEN if stage.trains != "all" else 1.0)
-        return spread(lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY), step.speed, self.goodput.share)
+        return spread(
+            lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY),
+            step.speed,
+            self.goodput.share,
+        )
 
     def encoding_hours(self) -> Interval | None:
         """Of the part of the recipe that is trained."""
@@ -287,16 +388,28 @@ class _Work:
         capacity, named = self.cluster.kind.memory_bytes, list(zip(self.recipe.stages, self.rooms))
         over = [s.name for s, m in named if m.total > capacity]
         near = [s.name for s, m in named if m.total <= capacity < m.high]
-        return [f"{', '.join(names)}: {why}" for names, why in (
-            (over, "does not fit the GPU"), (near, "fits the GPU with less than 90 % probability")) if names]
+        return [
+            f"{', '.join(names)}: {why}"
+            for names, why in (
+                (over, "does not fit the GPU"),
+                (near, "fits the GPU with less than 90 % probability"),
+            )
+            if names
+        ]
 
 
 def total(parts: list[Interval]) -> Interval:
     """Of stages that share one error: speeds of one model on one cluster are wrong together."""
-    return Interval(low=sum(p.low for p in parts), mid=sum(p.mid for p in parts), high=sum(p.high for p in parts))
+    return Interval(
+        low=sum(p.low for p in parts),
+        mid=sum(p.mid for p in parts),
+        high=sum(p.high for p in parts),
+    )
 
 
-def _share(work: _Work, tokens: float | None, days: float | None, usd: float | None) -> tuple[float, Edge]:
+def _share(
+    work: _Work, tokens: float | None, days: float | None, usd: float | None
+) -> tuple[float, Edge]:
     """Part of the recipe's tokens that is trained, and what ends it."""
     if tokens is not None:
         return tokens / work.recipe.tokens, "tokens"
@@ -304,6 +417,7 @@ def _share(work: _Work, tokens: float | None, days: float | None, usd: float | N
     if days is not None:
         shares.append((_reached(work, days, lambda took: took), "days"))
     if usd is not None and (price := bills.price(work.cluster.kind)):
+
         def cost(took: float) -> float:
             encoding = work.encoding_hours()
             return price.mid * (took * 24 * work.cluster.gpus + (encoding.mid if encoding else 0.0))
@@ -314,7 +428,8 @@ def _share(work: _Work, tokens: float | None, days: float | None, usd: float | N
 
 
 def _reached(work: _Work, most: float, cost: Callable[[float], float]) -> float:
-    """Return the part of the recipe whose days cost `most`. A longer project loses more of its hours, so this is no division."""
+    """Return the part of the recipe whose days cost `most`. A longer project loses more of its
+    hours, so this is no division."""
     work.share = 1.0
     for _ in range(200):
         ratio = most / cost(total([s.days for s in work.stages()]).mid)
@@ -326,11 +441,25 @@ def _reached(work: _Work, most: float, cost: Callable[[float], float]) -> float:
 
 def media_tokens(recipe: Recipe) -> float:
     """Tokens of media other than text."""
-    return sum(s.tokens * part for s in recipe.stages for medium, part in s.media_share.items() if medium != "text")
+    return sum(
+        s.tokens * part
+        for s in recipe.stages
+        for medium, part in s.media_share.items()
+        if medium != "text"
+    )
 
 
-def _assemble(work: _Work, edge: Edge, notes: list[str], tokens: float | None, days: float | None, usd: float | None,
-              search: Search | None, given: int, days_on_all: float | None) -> Plan:
+def _assemble(
+    work: _Work,
+    edge: Edge,
+    notes: list[str],
+    tokens: float | None,
+    days: float | None,
+    usd: float | None,
+    search: Search | None,
+    given: int,
+    days_on_all: float | None,
+) -> Plan:
     recipe, cluster, stages, omni = work.recipe, work.cluster, work.stages(), work.recipe.omni
     wanted, trained = tokens or recipe.tokens, recipe.tokens * work.share
     more = wanted / trained
@@ -338,7 +467,9 @@ def _assemble(work: _Work, edge: Edge, notes: list[str], tokens: float | None, d
     faster = _faster(search, stages[main].engine)
     found, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
     took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), found.speed
-    whole = bills.bill(cluster.kind, _hours(cluster, took, encoding), cluster.power_w)  # of all the tokens that are trained
+    whole = bills.bill(
+        cluster.kind, _hours(cluster, took, encoding), cluster.power_w
+    )  # of all the tokens that are trained
     until, reached = _edge(edge, cluster, took, whole.usd, trained, days, usd)
     hours = _hours(cluster, until, encoding)
     if edge == "usd" and usd and (price := bills.price(cluster.kind)):
@@ -348,31 +479,79 @@ def _assemble(work: _Work, edge: Edge, notes: list[str], tokens: float | None, d
         cost = cost.replace(usd=exact(usd))
     in_time = (took * more).below(days) if days else None
     in_budget = (whole.usd * more).below(usd) if usd and whole.usd else None
-    capacity, room, shares = cluster.kind.memory_bytes / GIB, fullest.range * (1 / GIB), verdicts.hours(
-        found.parts, stages[main].layout, work.goodput)
-    expected = losses.by_tokens(omni.num_params(), omni.num_active_params(), reached, media_tokens(recipe) / recipe.tokens)
+    capacity, room, shares = (
+        cluster.kind.memory_bytes / GIB,
+        fullest.range * (1 / GIB),
+        verdicts.hours(found.parts, stages[main].layout, work.goodput),
+    )
+    expected = losses.by_tokens(
+        omni.num_params(), omni.num_active_params(), reached, media_tokens(recipe) / recipe.tokens
+    )
     odds = [p for p in (in_time, in_budget) if p is not None]
     fits = room.mid <= capacity
-    verdict = Verdict(fits=fits, fits_likely=room.below(capacity), edge=edge, tokens=reached, days=until, usd=cost.usd,
-                      likely=min(odds, default=None), loss=expected, limit=verdicts.limit(fits, edge, shares), hours=shares)
+    verdict = Verdict(
+        fits=fits,
+        fits_likely=room.below(capacity),
+        edge=edge,
+        tokens=reached,
+        days=until,
+        usd=cost.usd,
+        likely=min(odds, default=None),
+        loss=expected,
+        limit=verdicts.limit(fits, edge, shares),
+        hours=shares,
+    )
     return Plan(
         verdict=verdict,
-        recipe=recipe.name, title=recipe.title, cluster=cluster, layout=stages[main].layout, engine=stages[main].engine,
-        total_params=recipe.architecture.num_params(), active_params=recipe.architecture.num_active_params(),
-        tokens=trained, tokens_of_recipe=recipe.tokens, memory={p: getattr(fullest, p) / GIB for p in MEMORY_PARTS},
-        memory_gib=room, capacity_gib=capacity, step=step_parts(found),
+        recipe=recipe.name,
+        title=recipe.title,
+        cluster=cluster,
+        layout=stages[main].layout,
+        engine=stages[main].engine,
+        total_params=recipe.architecture.num_params(),
+        active_params=recipe.architecture.num_active_params(),
+        tokens=trained,
+        tokens_of_recipe=recipe.tokens,
+        memory={p: getattr(fullest, p) / GIB for p in MEMORY_PARTS},
+        memory_gib=room,
+        capacity_gib=capacity,
+        step=step_parts(found),
         step_seconds=spread(lambda rate: stages[main].batch_tokens / (rate * cluster.gpus), step),
-        mfu=step * (found.mfu / found.tokens_per_s_per_gpu), tokens_per_s_per_gpu=step, stages=stages, goodput=work.goodput,
-        state_bytes=work.state_bytes, days=took, encoding_gpu_hours=encoding, gpu_hours=hours, bill=cost, loss=expected,
-        serving=operate.serving(omni, cluster), media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
-        days_wanted=days, usd_wanted=usd, tokens_wanted=wanted, in_time=in_time, in_budget=in_budget,
-        evidence=_evidence(recipe, cluster, found), notes=tuple(notes), search=search, gpus_given=given, faster=faster,
-        warnings=(*_fewer(work, given, days_on_all, days if tokens is None else None, took.mid), *_engines(stages),
-                  *_slower(stages[main], faster)))
+        mfu=step * (found.mfu / found.tokens_per_s_per_gpu),
+        tokens_per_s_per_gpu=step,
+        stages=stages,
+        goodput=work.goodput,
+        state_bytes=work.state_bytes,
+        days=took,
+        encoding_gpu_hours=encoding,
+        gpu_hours=hours,
+        bill=cost,
+        loss=expected,
+        serving=operate.serving(omni, cluster),
+        media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
+        days_wanted=days,
+        usd_wanted=usd,
+        tokens_wanted=wanted,
+        in_time=in_time,
+        in_budget=in_budget,
+        evidence=_evidence(recipe, cluster, found),
+        notes=tuple(notes),
+        search=search,
+        gpus_given=given,
+        faster=faster,
+        warnings=(
+            *_fewer(work, given, days_on_all, days if tokens is None else None, took.mid),
+            *_engines(stages),
+            *_slower(stages[main], faster),
+        ),
+    )
 
 
-def _fewer(work: _Work, given: int, on_all: float | None, days: float | None, took: float) -> list[str]:
-    """What using fewer GPUs than there are gains. `on_all`: days of the whole recipe on all of them."""
+def _fewer(
+    work: _Work, given: int, on_all: float | None, days: float | None, took: float
+) -> list[str]:
+    """What using fewer GPUs than there are gains. `on_all`: days of the whole recipe on all of
+    them."""
     used = work.cluster.gpus
     if used == given:
         return []
@@ -394,7 +573,10 @@ def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
         by.setdefault(s.engine, []).append(s.name)
     if len(by) < 2:
         return []
-    said = (", ".join(names) + (f" with {engine}" if engine else " here") for engine, names in by.items())
+    said = (
+        ", ".join(names) + (f" with {engine}" if engine else " here")
+        for engine, names in by.items()
+    )
     return ["stages need different engines: " + "; ".join(said)]
 
 
@@ -410,7 +592,9 @@ def _slower(main: StagePlan, faster: Candidate | None) -> list[str]:
     if faster is None:
         return []
     times = faster.tokens_per_s_per_gpu.mid / main.tokens_per_s_per_gpu.mid
-    return [f"{faster.engine} trains {main.name} {times:.2g} times faster than what is runnable here: --engines any plans with it"]
+    return [
+        f"{faster.engine} trains {main.name} {times:.2g} times faster than what is runnable here: --engines any plans with it"
+    ]
 
 
 def _hours(cluster: Cluster, days: Interval, encoding: Interval | None) -> Interval:
@@ -418,21 +602,36 @@ def _hours(cluster: Cluster, days: Interval, encoding: Interval | None) -> Inter
     return spread(lambda d, e: d * 24 * cluster.gpus + e, days, encoding or exact(0.0))
 
 
-def _edge(edge: Edge, cluster: Cluster, took: Interval, cost: Interval | None, trained: float, days: float | None,
-          usd: float | None) -> tuple[Interval, Interval]:
-    """Return days until training ends and tokens by then. What was asked for has no range, the other has."""
+def _edge(
+    edge: Edge,
+    cluster: Cluster,
+    took: Interval,
+    cost: Interval | None,
+    trained: float,
+    days: float | None,
+    usd: float | None,
+) -> tuple[Interval, Interval]:
+    """Return days until training ends and tokens by then. What was asked for has no range, the
+    other has."""
     if edge == "days" and days:
         return exact(days), verdicts.by_then(trained, took, days)
     if edge == "usd" and usd and cost and (price := bills.price(cluster.kind)):
-        return spread(lambda p: usd / p / (24 * cluster.gpus), price), verdicts.by_then(trained, cost, usd)
+        return spread(lambda p: usd / p / (24 * cluster.gpus), price), verdicts.by_then(
+            trained, cost, usd
+        )
     return took, exact(trained)
 
 
 def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tuple[str, ...]]:
     assumed = sorted(k for k, source in recipe.sources.items() if source == "assumed")
     yours = {"cluster": cluster.yours} if cluster.yours else {}
-    known = yours | {"step": found.evidence, "goodput": goodputs.EVIDENCE, "loss": losses.EVIDENCE, "serving": operate.EVIDENCE,
-             "bill": (_billed(cluster), "assumed: draw, cooling")}
+    known = yours | {
+        "step": found.evidence,
+        "goodput": goodputs.EVIDENCE,
+        "loss": losses.EVIDENCE,
+        "serving": operate.EVIDENCE,
+        "bill": (_billed(cluster), "assumed: draw, cooling"),
+    }
     return known | ({"recipe": ("assumed: " + ", ".join(assumed),)} if assumed else {})
 
 
@@ -447,6 +646,12 @@ def _billed(cluster: Cluster) -> str:
 def step_parts(found: StepTime) -> tuple[StepPart, ...]:
     """The longest first; nothing that takes no time."""
     names = sorted({*found.parts, *found.overlapped}, key=lambda n: -found.parts.get(n, 0.0))
-    every = (StepPart(name=n, exposed_seconds=found.parts.get(n, 0.0), overlapped_seconds=found.overlapped.get(n, 0.0))
-             for n in names)
+    every = (
+        StepPart(
+            name=n,
+            exposed_seconds=found.parts.get(n, 0.0),
+            overlapped_seconds=found.overlapped.get(n, 0.0),
+        )
+        for n in names
+    )
     return tuple(p for p in every if p.exposed_seconds + p.overlapped_seconds > 1e-4 * found.total)

@@ -1,4 +1,5 @@
-"""How far a search is, on stderr: a line that moves on a terminal, a plain line every half minute elsewhere."""
+"""How far a search is, on stderr: a line that moves on a terminal, a plain line every half minute
+elsewhere."""
 
 from __future__ import annotations
 
@@ -24,13 +25,20 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self.stream.isatty():
-            from rich.console import Console  # here, because a search that is kept needs no terminal
+            from rich.console import (
+                Console,
+            )  # here, because a search that is kept needs no terminal
 
             self._status = Console(file=self.stream).status(say("searching", self.language))
             self._status.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._status is not None:
             self._status.stop()
 

@@ -1,4 +1,5 @@
-"""What a recipe says: a system's model, media, stages and layout, each value with where it was published.
+"""What a recipe says: a system's model, media, stages and layout, each value with where it was
+published.
 
 Knows no recipe: they stand above, one file each, and differ only in what is different.
 """
@@ -15,7 +16,8 @@ from onnuri.planner.layout import Layout
 BOUNDARIES = 2
 """ids that open and close an item of a medium"""
 ALIGNED = 128
-"""rows of an embedding are padded to a multiple of it: tensor cores and every degree of tensor parallelism like it"""
+"""rows of an embedding are padded to a multiple of it: tensor cores and every degree of tensor
+parallelism like it"""
 
 
 class MediumPlan(Config):
@@ -85,4 +87,6 @@ class Recipe(Config):
         if not self.media:
             return self.architecture
         added = sum(m.codes for m in self.media) + BOUNDARIES * len(self.media)
-        return self.architecture.replace(vocabulary=-(-(self.architecture.vocabulary + added) // ALIGNED) * ALIGNED)
+        return self.architecture.replace(
+            vocabulary=-(-(self.architecture.vocabulary + added) // ALIGNED) * ALIGNED
+        )

@@ -1,4 +1,5 @@
-"""What a router that does not spread tokens evenly costs a step: `step_time.py` is fitted to rows of which most force balance.
+"""What a router that does not spread tokens evenly costs a step: `step_time.py` is fitted to rows
+of which most force balance.
 
 Knows no expert; the figures are two published pairs of runs.
 """
@@ -13,8 +14,8 @@ from onnuri.planner.job import Job
 from onnuri.planner.step_time import StepTime, step_time
 
 KEPT = Interval(low=237 / 295, mid=math.sqrt(237 / 295 * 357 / 389), high=1.0)
-"""speed with real routing over the speed with forced balance: 295 to 237 TFLOPS in sequences of 16K, 389 to 357 of 131K
-(`facts/scaling.md`); none at best"""
+"""speed with real routing over the speed with forced balance: 295 to 237 TFLOPS in sequences of
+16K, 389 to 357 of 131K (`facts/scaling.md`); none at best"""
 EVIDENCE = "router imbalance: 295 to 237 and 389 to 357 TFLOPS"
 
 
@@ -32,6 +33,11 @@ def real_step(job: Job) -> StepTime:
     down = math.hypot(math.log(found.low / speed), math.log(KEPT.low / KEPT.mid))
     up = math.hypot(math.log(found.high / speed), math.log(KEPT.high / KEPT.mid))
     return found.replace(
-        parts={**found.parts, "imbalance": waiting}, total=found.total + waiting, mfu=found.mfu * KEPT.mid,
-        tokens_per_s_per_gpu=speed * KEPT.mid, low=speed * KEPT.mid * math.exp(-down), high=speed * KEPT.mid * math.exp(up),
-        evidence=(*found.evidence, EVIDENCE))
+        parts={**found.parts, "imbalance": waiting},
+        total=found.total + waiting,
+        mfu=found.mfu * KEPT.mid,
+        tokens_per_s_per_gpu=speed * KEPT.mid,
+        low=speed * KEPT.mid * math.exp(-down),
+        high=speed * KEPT.mid * math.exp(up),
+        evidence=(*found.evidence, EVIDENCE),
+    )

@@ -1,7 +1,9 @@
-"""Answers of searches, kept in the user's cache folder so that a question that changes no layout is not searched again.
+"""Answers of searches, kept in the user's cache folder so that a question that changes no layout is
+not searched again.
 
-A key holds everything that an answer depends on, and the planner's own code and tables: another version never meets an old
-answer. A file that is damaged is as good as none. Knows nothing of what is kept.
+A key holds everything that an answer depends on, and the planner's own code and tables: another
+version never meets an old answer. A file that is damaged is as good as none. Knows nothing of what
+is kept.
 """
 
 from __future__ import annotations
@@ -23,16 +25,23 @@ MOST = 256
 
 
 def folder() -> Path:
-    """Where the user's answers are kept: `$XDG_CACHE_HOME/onnuri/plans`, or `~/.cache/onnuri/plans`."""
+    """Where the user's answers are kept: `$XDG_CACHE_HOME/onnuri/plans`, or
+    `~/.cache/onnuri/plans`."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "onnuri" / "plans"
+    return (
+        (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache")
+        / "onnuri"
+        / "plans"
+    )
 
 
 @functools.cache
 def version() -> str:
     """A hash of the planner's sources and tables, and of what turns them into configs."""
     here, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted([*here.rglob("*.py"), *here.rglob("*.csv"), *here.rglob("*.json"), Path(config.__file__)]):
+    for path in sorted(
+        [*here.rglob("*.py"), *here.rglob("*.csv"), *here.rglob("*.json"), Path(config.__file__)]
+    ):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -60,7 +69,8 @@ class Saved:
             return None
 
     def put(self, inputs: dict[str, Any], answer: dict[str, Any]) -> None:
-        """Keep an answer, whole or not at all; where the folder cannot be written, it is not kept."""
+        """Keep an answer, whole or not at all; where the folder cannot be written, it is not
+        kept."""
         path = self._path(inputs)
         if path is not None:
             with contextlib.suppress(OSError, OnnuriError):

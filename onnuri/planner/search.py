@@ -1,8 +1,10 @@
-"""Every layout of a model on a cluster: the fastest, the fastest that runs here, and why the rest lost.
+"""Every layout of a model on a cluster: the fastest, the fastest that runs here, and why the rest
+lost.
 
-Exact, not greedy: branch and bound. What is left out without being timed is slower than the best before its data ranks
-talk, needs more memory than a layout that does not fit, or recomputes more than it must; tests hold the answer against asking
-every layout of `grid.py` one by one. Knows how to bound; `timing.py` counts seconds and bytes.
+Exact, not greedy: branch and bound. What is left out without being timed is slower than the best
+before its data ranks talk, needs more memory than a layout that does not fit, or recomputes more
+than it must; tests hold the answer against asking every layout of `grid.py` one by one. Knows how
+to bound; `timing.py` counts seconds and bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ KEPT = 5
 ROUNDING = 1 + 1e-9
 """of sums that are taken in another order"""
 PADDING = 1.25
-"""of memory that is bounded over several counts of GPUs, because a shard is a whole number of rows"""
+"""of memory that is bounded over several counts of GPUs, because a shard is a whole number of
+rows"""
 
 
 class Candidate(Config):
@@ -58,8 +61,8 @@ class Search(Config):
     here: Candidate | None
     """the fastest that is runnable here"""
     lost: dict[str, int]
-    """why the others lost, and how many; what was not judged one by one is slower before its data ranks talk, or needs more
-    memory than a layout of the same degrees that does not fit"""
+    """why the others lost, and how many; what was not judged one by one is slower before its data
+    ranks talk, or needs more memory than a layout of the same degrees that does not fit"""
     layouts: int
     seconds: float
 
@@ -72,7 +75,8 @@ class Problem(NamedTuple):
     here: bool
     """only layouts that Onnuri's trainer runs"""
     most_gpus: int = 0
-    """of all counts that are tried: what could fit is bounded on them once for all; 0 for one count alone"""
+    """of all counts that are tried: what could fit is bounded on them once for all; 0 for one count
+    alone"""
 
     @property
     def capacity(self) -> float:
@@ -80,24 +84,41 @@ class Problem(NamedTuple):
         return self.timer.one.kind.memory_bytes
 
 
-def search(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, precisions: tuple[Precision, ...] = ("bf16",),
-           here: bool = False, release: float | None = None, timer: Timer | None = None, most_gpus: int = 0) -> Search:
-    """Every layout; with `here`, those alone that Onnuri's trainer runs. Raises ConfigError where none fits. A timer that is
-    given has counted for the same model, GPU, sequences and release, on counts up to `most_gpus`."""
+def search(
+    a: Architecture,
+    cluster: Cluster,
+    tokens: int,
+    batch_tokens: int,
+    precisions: tuple[Precision, ...] = ("bf16",),
+    here: bool = False,
+    release: float | None = None,
+    timer: Timer | None = None,
+    most_gpus: int = 0,
+) -> Search:
+    """Every layout; with `here`, those alone that Onnuri's trainer runs. Raises ConfigError where
+    none fits. A timer that is given has counted for the same model, GPU, sequences and release, on
+    counts up to `most_gpus`."""
     began = time.perf_counter()
     timer = timer or Timer(a, cluster, tokens, release)
     sequences = batch_tokens // tokens if batch_tokens % tokens == 0 else 0
     all_, own = (Board(KEPT if not only else 1) for only in (False, True))
     for only, board in ((False, all_), (True, own)) if not here else ((True, all_),):
         problem = Problem(timer, precisions, only, most_gpus)
-        fastest_on(problem, cluster.gpus, sequences, Stream(problem, [(cluster.gpus, sequences)]), board)
+        fastest_on(
+            problem, cluster.gpus, sequences, Stream(problem, [(cluster.gpus, sequences)]), board
+        )
         if only and here:
             own = board
     if not all_.fits:
-        raise ConfigError(f"{a.name} on {cluster.gpus:,} {cluster.gpu}",
-                          _why_none(a, cluster, tokens, batch_tokens, precisions, here), "use more GPUs, or a power of two")
-    layouts = sum(len(cell.shardings(dp)) * len(RECOMPUTE) for cell, dp in
-                  grid(a, cluster, tokens, batch_tokens, precisions, here))
+        raise ConfigError(
+            f"{a.name} on {cluster.gpus:,} {cluster.gpu}",
+            _why_none(a, cluster, tokens, batch_tokens, precisions, here),
+            "use more GPUs, or a power of two",
+        )
+    layouts = sum(
+        len(cell.shardings(dp)) * len(RECOMPUTE)
+        for cell, dp in grid(a, cluster, tokens, batch_tokens, precisions, here)
+    )
     return _report(timer, batch_tokens, all_, own, layouts, began)
 
 
@@ -110,7 +131,8 @@ class Fit(NamedTuple):
 
 
 class Board:
-    """The best so far of each kind, and the pace that a layout must beat to be among the best `kept`."""
+    """The best so far of each kind, and the pace that a layout must beat to be among the best
+    `kept`."""
 
     def __init__(self, kept: int, limit: float = math.inf) -> None:
         self.kept, self.limit = kept, limit
@@ -154,8 +176,8 @@ Count = tuple[int, int]
 
 
 class Stream:
-    """Cells in the order of their bounds on any of some counts of GPUs, each bounded no more finely than its place in the
-    order asks for. May be gone through many times: what was counted stays."""
+    """Cells in the order of their bounds on any of some counts of GPUs, each bounded no more finely
+    than its place in the order asks for. May be gone through many times: what was counted stays."""
 
     def __init__(self, problem: Problem, counts: Sequence[Count]) -> None:
         self.problem, self.timer = problem, problem.timer
@@ -185,21 +207,31 @@ class Stream:
         heapq.heappush(self._heap, (pace, next(self._order), refine))
 
     def _of_layers(self, d: Degrees) -> float:
-        """Of any pipeline and micro-batch: the layers alone, in the largest micro-batch. A pipeline's first and last
-        stage take at most one layer's share of tensor-parallel messages less than one stage of all layers."""
+        """Of any pipeline and micro-batch: the layers alone, in the largest micro-batch. A
+        pipeline's first and last stage take at most one layer's share of tensor-parallel messages
+        less than one stage of all layers."""
         cell = Cell(d, 1, 1, MICRO_BATCHES[-1])
-        pace = self.timer.bare.pace(cell.layout(1)).seconds / (cell.micro_batch * self.timer.tokens) * cell.copy
+        pace = (
+            self.timer.bare.pace(cell.layout(1)).seconds
+            / (cell.micro_batch * self.timer.tokens)
+            * cell.copy
+        )
         return pace * (1 - 1 / self.timer.a.layers)
 
     def _split(self, d: Degrees) -> None:
         """Pipelines and micro-batches of some degrees, with the bubble that they have at least."""
         pace = self._of_layers(d)
-        for (pp, virtual), micro in itertools.product(pipelines(self.timer.a, d.own), MICRO_BATCHES):
+        for (pp, virtual), micro in itertools.product(
+            pipelines(self.timer.a, d.own), MICRO_BATCHES
+        ):
             cell = Cell(d, pp, virtual, micro)
             passes = self._passes(cell)
             if passes < 1 or cell.copy > self.most_gpus or not self._divides(cell):
                 continue
-            self._push(pace * (1 + (pp - 1) / virtual / passes), lambda cell=cell: self._time(cell, 0))  # type: ignore[misc]
+            self._push(
+                pace * (1 + (pp - 1) / virtual / passes),
+                lambda cell=cell: self._time(cell, 0),  # type: ignore[misc]
+            )
 
     def _passes(self, cell: Cell) -> float:
         """Most micro-batches of a data rank."""
@@ -215,11 +247,16 @@ class Stream:
 
     def _bound(self, cell: Cell, recompute: int) -> float:
         pace = self.timer.pace(cell.layout(1, recompute=RECOMPUTE[recompute]))
-        return (pace.seconds * (1 + pace.bubble / self._passes(cell)) * cell.copy
-                / (cell.micro_batch * self.timer.tokens))
+        return (
+            pace.seconds
+            * (1 + pace.bubble / self._passes(cell))
+            * cell.copy
+            / (cell.micro_batch * self.timer.tokens)
+        )
 
     def _fit(self, cell: Cell, recompute: int) -> None:
-        """The least recomputation with which the cell could fit; a cell that could fit with none is dropped."""
+        """The least recomputation with which the cell could fit; a cell that could fit with none is
+        dropped."""
         bound, full = self._bound(cell, recompute), len(RECOMPUTE) - 1
         if recompute == 0 and cell.micro_batch > self._most_sequences(cell, full):
             return
@@ -229,35 +266,50 @@ class Stream:
             self._time(cell, recompute + 1)
 
     def _most_sequences(self, cell: Cell, recompute: int) -> int:
-        """The largest micro-batch with which a cell's degrees could fit, 0 for none: larger ones need more memory."""
+        """The largest micro-batch with which a cell's degrees could fit, 0 for none: larger ones
+        need more memory."""
         key = (cell.degrees, cell.pp, cell.virtual_stages, recompute)
         if key not in self._most:
             few, many = 0, MICRO_BATCHES[-1] + 1  # fits; does not
             while many - few > 1:
                 middle = (few + many) // 2
-                few, many = (middle, many) if self._could_fit(cell._replace(micro_batch=middle), recompute) else (few, middle)
+                few, many = (
+                    (middle, many)
+                    if self._could_fit(cell._replace(micro_batch=middle), recompute)
+                    else (few, middle)
+                )
             self._most[key] = few
         return self._most[key]
 
     def _could_fit(self, cell: Cell, recompute: int) -> bool:
-        """Whether a sharding fits: of one count of GPUs any, of several the one that needs least over the most ranks."""
+        """Whether a sharding fits: of one count of GPUs any, of several the one that needs least
+        over the most ranks."""
         dp = self.most_gpus // cell.copy
         while dp and dp * cell.degrees.cp % cell.degrees.ep:
             dp -= 1
         if not dp:
             return False
-        many, slack, shared = self.problem.most_gpus > 0 or len(self.counts) > 1, 1.0, cell.shardings(dp)
+        many, slack, shared = (
+            self.problem.most_gpus > 0 or len(self.counts) > 1,
+            1.0,
+            cell.shardings(dp),
+        )
         if cell.degrees.own and many:
-            # fully sharded parameters are padded to whole rows: over a power of two of ranks hardly ever, so that such a
-            # number, not below the most ranks, bounds all the others
-            dp, slack = cell.degrees.ep * 2 ** math.ceil(math.log2(max(1, dp / cell.degrees.ep))), PADDING
+            # fully sharded parameters are padded to whole rows: over a power of two of ranks hardly
+            # ever, so that such a number, not below the most ranks, bounds all the others
+            dp, slack = (
+                cell.degrees.ep * 2 ** math.ceil(math.log2(max(1, dp / cell.degrees.ep))),
+                PADDING,
+            )
             shared = cell.shardings(dp)[:1]
         elif not cell.degrees.own:
             shared = [*shared[:1], *shared[-1:]]
         passes = max(1, int(self._passes(cell) / (2.0 if many else 1.0)))
         batch = self.timer.tokens * dp * cell.micro_batch * passes
         layouts = (cell.layout(dp, *sharing, RECOMPUTE[recompute]) for sharing in shared)
-        return any(self.timer.room(layout, batch) <= self.problem.capacity * slack for layout in layouts)
+        return any(
+            self.timer.room(layout, batch) <= self.problem.capacity * slack for layout in layouts
+        )
 
 
 def fastest_on(problem: Problem, gpus: int, sequences: int, stream: Stream, board: Board) -> None:
@@ -270,12 +322,16 @@ def fastest_on(problem: Problem, gpus: int, sequences: int, stream: Stream, boar
         if dp := cell.data_ranks(gpus, sequences):
             pace = timer.pace(cell.layout(1, recompute=RECOMPUTE[bounded.recompute]))
             passes = sequences // (dp * cell.micro_batch)
-            least = pace.seconds * (passes + pace.bubble) * crowd * gpus / (sequences * timer.tokens)
+            least = (
+                pace.seconds * (passes + pace.bubble) * crowd * gpus / (sequences * timer.tokens)
+            )
             if least <= board.limit * ROUNDING:
                 _judge(problem, cell, dp, sequences, bounded.recompute, board)
 
 
-def _judge(problem: Problem, cell: Cell, dp: int, sequences: int, recompute: int, board: Board) -> None:
+def _judge(
+    problem: Problem, cell: Cell, dp: int, sequences: int, recompute: int, board: Board
+) -> None:
     """A cell's layouts on so many data ranks, those of one engine after the other."""
     shardings = cell.shardings(dp)
     shared = [s for s in shardings if s[0] != "zero1"]
@@ -286,15 +342,27 @@ def _judge(problem: Problem, cell: Cell, dp: int, sequences: int, recompute: int
                 left = _fit_fastest(problem, cell, dp, sequences, again, left, board)
 
 
-def _fit_fastest(problem: Problem, cell: Cell, dp: int, sequences: int, recompute: int,
-                 shardings: list[tuple[Sharding, int | None]], board: Board) -> list[tuple[Sharding, int | None]]:
-    """Put the fastest of some shardings that fits on the board; return those that would need more recomputation."""
+def _fit_fastest(
+    problem: Problem,
+    cell: Cell,
+    dp: int,
+    sequences: int,
+    recompute: int,
+    shardings: list[tuple[Sharding, int | None]],
+    board: Board,
+) -> list[tuple[Sharding, int | None]]:
+    """Put the fastest of some shardings that fits on the board; return those that would need more
+    recomputation."""
     timer, batch = problem.timer, sequences * problem.timer.tokens
     gpus = dp * cell.copy
     timed: list[tuple[float, Layout]] = []
     for sharding, shard in shardings:
         layout = cell.layout(dp, sharding, shard, RECOMPUTE[recompute])
-        if board.kept == 1 and shard and timer.copy_seconds(layout, batch) * gpus / batch > board.limit * ROUNDING:
+        if (
+            board.kept == 1
+            and shard
+            and timer.copy_seconds(layout, batch) * gpus / batch > board.limit * ROUNDING
+        ):
             continue
         timed.append((timer.seconds(layout, batch) * gpus / batch, layout))
     board.timed += timed
@@ -312,30 +380,50 @@ def _fit_fastest(problem: Problem, cell: Cell, dp: int, sequences: int, recomput
     return left
 
 
-def least_bytes(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int,
-                precisions: tuple[Precision, ...] = ("bf16",), here: bool = False) -> float:
+def least_bytes(
+    a: Architecture,
+    cluster: Cluster,
+    tokens: int,
+    batch_tokens: int,
+    precisions: tuple[Precision, ...] = ("bf16",),
+    here: bool = False,
+) -> float:
     """Of a GPU, of the layout that needs the least; infinite where none divides."""
     timer, least = Timer(a, cluster, tokens), math.inf
     for cell, dp in grid(a, cluster, tokens, batch_tokens, precisions, here):
         if cell.micro_batch == 1 and cell.virtual_stages == 1:
             shardings = cell.shardings(dp)
             for sharding, shard in shardings[:2] + shardings[-1:]:
-                least = min(least, timer.room(cell.layout(dp, sharding, shard, "full"), batch_tokens))
+                least = min(
+                    least, timer.room(cell.layout(dp, sharding, shard, "full"), batch_tokens)
+                )
     return least
 
 
-def _why_none(a: Architecture, cluster: Cluster, tokens: int, batch_tokens: int, precisions: tuple[Precision, ...],
-              here: bool) -> str:
-    layouts = sum(len(cell.shardings(dp)) * len(RECOMPUTE) for cell, dp in
-                  grid(a, cluster, tokens, batch_tokens, precisions, here))
+def _why_none(
+    a: Architecture,
+    cluster: Cluster,
+    tokens: int,
+    batch_tokens: int,
+    precisions: tuple[Precision, ...],
+    here: bool,
+) -> str:
+    layouts = sum(
+        len(cell.shardings(dp)) * len(RECOMPUTE)
+        for cell, dp in grid(a, cluster, tokens, batch_tokens, precisions, here)
+    )
     if not layouts:
         return f"no layout divides {batch_tokens // tokens:,} sequences a batch"
     room = least_bytes(a, cluster, tokens, batch_tokens, precisions, here) / GIB
-    return (f"none of {layouts:,} layouts fits, the smallest takes {room:,.0f} GiB of "
-            f"{cluster.kind.memory_bytes / GIB:.0f}")
+    return (
+        f"none of {layouts:,} layouts fits, the smallest takes {room:,.0f} GiB of "
+        f"{cluster.kind.memory_bytes / GIB:.0f}"
+    )
 
 
-def _report(timer: Timer, batch_tokens: int, all_: Board, own: Board, layouts: int, began: float) -> Search:
+def _report(
+    timer: Timer, batch_tokens: int, all_: Board, own: Board, layouts: int, began: float
+) -> Search:
     fits = sorted(all_.fits.values(), key=lambda f: f.pace)[:KEPT]
     first = real_step(timer.job(fits[0].layout, batch_tokens))
     best = tuple(_candidate(timer, fit.layout, batch_tokens, first) for fit in fits)
@@ -345,12 +433,19 @@ def _report(timer: Timer, batch_tokens: int, all_: Board, own: Board, layouts: i
     for _, layout in all_.timed:
         if layout not in shown and layout not in all_.large:
             parts = timer.parts(layout, batch_tokens)
-            lost[f"slower: {max(parts, key=lambda name: parts[name] - first.parts.get(name, 0.0))}"] += 1
+            lost[
+                f"slower: {max(parts, key=lambda name: parts[name] - first.parts.get(name, 0.0))}"
+            ] += 1
     rest = layouts - sum(lost.values()) - len(best)
     if rest > 0:
         lost["slower before data ranks talk"] = rest
-    return Search(best=best, here=_candidate(timer, here.layout, batch_tokens, first) if here else None,
-                  lost=dict(lost.most_common()), layouts=layouts, seconds=time.perf_counter() - began)
+    return Search(
+        best=best,
+        here=_candidate(timer, here.layout, batch_tokens, first) if here else None,
+        lost=dict(lost.most_common()),
+        layouts=layouts,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def _because(found: StepTime, best: StepTime) -> str:
@@ -360,5 +455,11 @@ def _because(found: StepTime, best: StepTime) -> str:
 def _candidate(timer: Timer, layout: Layout, batch_tokens: int, first: StepTime) -> Candidate:
     step = real_step(timer.job(layout, batch_tokens))
     because = _because(step, first) if step != first else ""
-    return Candidate(layout=layout, engine=layout.engine, memory_gib=timer.room(layout, batch_tokens) / GIB,
-                     slower=step.total / first.total, because=because, tokens_per_s_per_gpu=step.speed)
+    return Candidate(
+        layout=layout,
+        engine=layout.engine,
+        memory_gib=timer.room(layout, batch_tokens) / GIB,
+        slower=step.total / first.total,
+        because=because,
+        tokens_per_s_per_gpu=step.speed,
+    )

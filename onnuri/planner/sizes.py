@@ -1,4 +1,5 @@
-"""Shapes by rule for a size alone: what `onnuri plan 70B`, `300B-A15B` and the ladder of `onnuri plan budget` are.
+"""Shapes by rule for a size alone: what `onnuri plan 70B`, `300B-A15B` and the ladder of `onnuri
+plan budget` are.
 
 Knows no published model. A rule is no model: who plans with one is told so.
 """
@@ -18,7 +19,8 @@ DEPTHS = (4, 8, 12, *range(16, 1025, 8))
 SMALLEST, LARGEST = 1e8, 1e14
 """parameters for which the rule is meant"""
 TIED = 1.5e9
-"""parameters below which embedding and head are one matrix, as of Llama 3.2's 1B and Qwen's small ones"""
+"""parameters below which embedding and head are one matrix, as of Llama 3.2's 1B and Qwen's small
+ones"""
 SPARSITY = 12.0
 """total over active parameters where only the total is known: assumed. The median of the 23
 mixtures in `shapes.json` is 8.8, of old and new ones; those of 2025 and later are sparser"""
@@ -29,16 +31,25 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)([MBT])(?:-?A(\d+(?:\.\d+)?)([MBT]))?", re.I)
 def dense(layers: int) -> Architecture:
     """A gated feed-forward of 3.5 times the width, as of Llama 3."""
     width = ASPECT * layers
-    return Architecture(name=f"dense-{layers}", vocabulary=VOCABULARY, hidden=width,
-                        blocks=(Block(count=layers, attention=_attention(width), mlp=width * 7 // 2),))
+    return Architecture(
+        name=f"dense-{layers}",
+        vocabulary=VOCABULARY,
+        hidden=width,
+        blocks=(Block(count=layers, attention=_attention(width), mlp=width * 7 // 2),),
+    )
 
 
 def sparse(layers: int) -> Architecture:
-    """128 experts of 0.3 times the width, 8 chosen and one shared: between Solar Open, K-EXAONE and A.X K1."""
+    """128 experts of 0.3 times the width, 8 chosen and one shared: between Solar Open, K-EXAONE and
+    A.X K1."""
     width = ASPECT * layers
     experts = Experts(routed=128, topk=8, width=round(width * 0.3 / 128) * 128, shared=1)
-    return Architecture(name=f"sparse-{layers}", vocabulary=VOCABULARY, hidden=width,
-                        blocks=(Block(count=layers, attention=_attention(width), experts=experts),))
+    return Architecture(
+        name=f"sparse-{layers}",
+        vocabulary=VOCABULARY,
+        hidden=width,
+        blocks=(Block(count=layers, attention=_attention(width), experts=experts),),
+    )
 
 
 def _attention(width: int) -> Attention:
@@ -46,7 +57,8 @@ def _attention(width: int) -> Attention:
 
 
 def parse(text: str) -> tuple[float, float | None] | None:
-    """Return total and active parameters of `70B`, `1.5B`, `500M` or `300B-A15B`; None for what is no size."""
+    """Return total and active parameters of `70B`, `1.5B`, `500M` or `300B-A15B`; None for what is
+    no size."""
     found = SIZE.fullmatch(text.strip())
     if not found:
         return None
@@ -55,20 +67,26 @@ def parse(text: str) -> tuple[float, float | None] | None:
 
 
 def in_name(name: str) -> tuple[float, float | None] | None:
-    """Return the size that a model's name says, such as that of Mistral-Large-123B or Foo-30B-A3B; None without one."""
+    """Return the size that a model's name says, such as that of Mistral-Large-123B or Foo-30B-A3B;
+    None without one."""
     found = [m for m in re.finditer(rf"(?<![A-Za-z0-9.]){SIZE.pattern}(?![A-Za-z0-9])", name, re.I)]
     return parse(found[0][0]) if len(found) == 1 else None
 
 
 def of(total: float, active: float | None = None, name: str = "") -> Architecture:
-    """Return a shape of so many parameters. Raises ConfigError for sizes that the rule does not reach."""
+    """Return a shape of so many parameters. Raises ConfigError for sizes that the rule does not
+    reach."""
     said = name or _said(total, active)
     if not SMALLEST <= total <= LARGEST:
-        raise ConfigError(f"size {said}", "is not from 100M to 100T parameters", "give such as 70B or 300B-A15B")
+        raise ConfigError(
+            f"size {said}", "is not from 100M to 100T parameters", "give such as 70B or 300B-A15B"
+        )
     if active is None:
         return _dense_of(total).replace(name=said)
     if not 0 < active < total:
-        raise ConfigError(f"size {said}", "has no fewer active parameters than in all", "give such as 300B-A15B")
+        raise ConfigError(
+            f"size {said}", "has no fewer active parameters than in all", "give such as 300B-A15B"
+        )
     return _sparse_of(total, active, said).replace(name=said)
 
 
@@ -97,7 +115,8 @@ def _dense_of(total: float) -> Architecture:
 
 
 def _sparse_of(total: float, active: float, said: str) -> Architecture:
-    """The depth by `sparse`'s rule for the active parameters; as many experts as the total asks, in multiples of 8."""
+    """The depth by `sparse`'s rule for the active parameters; as many experts as the total asks, in
+    multiples of 8."""
     tied = active < TIED
 
     def shape(layers: int) -> Architecture:
@@ -108,7 +127,9 @@ def _sparse_of(total: float, active: float, said: str) -> Architecture:
     block = a.blocks[0]
     e = block.experts
     assert e
-    fixed = a.num_active_params() - layers * (e.topk + e.shared) * block.mlp_params(a.hidden, e.width)
+    fixed = a.num_active_params() - layers * (e.topk + e.shared) * block.mlp_params(
+        a.hidden, e.width
+    )
     best: tuple[float, Architecture] | None = None
     for topk, shared in ((8, 1), (4, 0), (2, 0), (1, 0)):
         each = (active - fixed) / layers / (topk + shared)  # weights of an expert
@@ -123,5 +144,9 @@ def _sparse_of(total: float, active: float, said: str) -> Architecture:
             best = error, made
     assert best
     if best[0] > 0.15:
-        raise ConfigError(f"size {said}", "is no mixture that the rule makes", "give more total or fewer active parameters")
+        raise ConfigError(
+            f"size {said}",
+            "is no mixture that the rule makes",
+            "give more total or fewer active parameters",
+        )
     return best[1]

@@ -1,4 +1,5 @@
-"""What of a model stands on one rank: layers of its pipeline stage, its share of their weights, micro-batches it holds.
+"""What of a model stands on one rank: layers of its pipeline stage, its share of their weights,
+micro-batches it holds.
 
 Knows no bytes and no time: numbers of weights only. Memory and traffic both count from here.
 """
@@ -23,17 +24,21 @@ class Weights(NamedTuple):
 
 
 def layer_weights(block: Block, hidden: int, layout: Layout) -> Weights:
-    """Of one layer: matrices divide by `tp`, latent projections, router and norms do not, experts divide by `ep`
-    (Megatron-Bridge PR 3744)."""
+    """Of one layer: matrices divide by `tp`, latent projections, router and norms do not, experts
+    divide by `ep` (Megatron-Bridge PR 3744)."""
     tp, at, e = layout.tp, block.attention, block.experts
-    whole = (block.norms + 2 * block.gate_rank * block.gated_norms) * hidden + block.mixer_params / tp
+    whole = (
+        block.norms + 2 * block.gate_rank * block.gated_norms
+    ) * hidden + block.mixer_params / tp
     whole += block.other_params + block.vector_params + block.idle_params - block.repeated_params
     split = block.mlp_params(hidden, block.mlp)
     if at:
         latent = hidden * (at.query_rank + at.kv_rank + at.rope_dim) if at.kv_rank else 0
         whole += latent + at.num_params(hidden) - at.projections(hidden)
         split += at.projections(hidden) - latent
-        if not at.kv_rank and at.kv_heads < tp:  # a group of keys and values is not divided: ranks hold copies
+        if (
+            not at.kv_rank and at.kv_heads < tp
+        ):  # a group of keys and values is not divided: ranks hold copies
             whole += (1 - at.kv_heads / tp) * hidden * (at.head_dim + at.values)
     if block.mlp_bias and block.mlp:
         whole += (1 + block.gated) * block.mlp + hidden
@@ -44,8 +49,9 @@ def layer_weights(block: Block, hidden: int, layout: Layout) -> Weights:
 
 
 def chunks(a: Architecture, layout: Layout) -> list[list[tuple[int, int]]]:
-    """Layers of every pipeline chunk as (index of the block, how many), in the model's order. What does not divide goes
-    to the middle, away from embedding and head. Chunk k is on rank k modulo `pp`."""
+    """Layers of every pipeline chunk as (index of the block, how many), in the model's order. What
+    does not divide goes to the middle, away from embedding and head. Chunk k is on rank k modulo
+    `pp`."""
     count = layout.pp * layout.virtual_stages
     sizes = [a.layers // count] * count
     for k in range(a.layers % count):
@@ -76,20 +82,26 @@ def stage_layers(a: Architecture, layout: Layout) -> list[dict[int, int]]:
 
 
 def ends(a: Architecture, layout: Layout, stage: int) -> Weights:
-    """Embedding on the first rank of the pipeline; final norm, head and multi-token prediction on its last."""
+    """Embedding on the first rank of the pipeline; final norm, head and multi-token prediction on
+    its last."""
     table, last = a.embedding() / layout.tp, layout.pp - 1
     first = a.positions * a.hidden + a.other_params + a.table_params
     held = Weights(table + first) if stage == 0 else Weights()
     if stage == last:
         held = held.plus(Weights(a.hidden + (0.0 if a.tied and not last else table)))
         for block in a.mtp:
-            held = held.plus(layer_weights(block, a.hidden, layout).plus(Weights(2 * a.hidden**2 + 3 * a.hidden)), block.count)
+            held = held.plus(
+                layer_weights(block, a.hidden, layout).plus(
+                    Weights(2 * a.hidden**2 + 3 * a.hidden)
+                ),
+                block.count,
+            )
     return held
 
 
 def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
-    """Chunks whose activations a pipeline rank holds at once: 1F1B, interleaved with more than one chunk a rank
-    (Narayanan et al. 2021, arXiv 2104.04473)."""
+    """Chunks whose activations a pipeline rank holds at once: 1F1B, interleaved with more than one
+    chunk a rank (Narayanan et al. 2021, arXiv 2104.04473)."""
     if layout.virtual_stages == 1:
         return min(layout.pp - stage, micro_batches)
     warmup = 2 * (layout.pp - stage - 1) + (layout.virtual_stages - 1) * layout.pp
@@ -97,6 +109,7 @@ def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
 
 
 def shards(layout: Layout) -> tuple[int, int]:
-    """Ranks that share what is sharded: of dense weights, of experts', which tensor-parallel ranks divide no further."""
+    """Ranks that share what is sharded: of dense weights, of experts', which tensor-parallel ranks
+    divide no further."""
     data = layout.shards * layout.cp
     return data, max(data * layout.tp // layout.ep, 1)

@@ -1,7 +1,9 @@
-"""Seconds of a training step by part, tokens a second and GPU, an interval, and the evidence: roofline a class of products.
+"""Seconds of a training step by part, tokens a second and GPU, an interval, and the evidence:
+roofline a class of products.
 
-Knows no row of the published runs; its constants (`constants.py`) were fitted on them by `fit.py`. All of `seconds` is
-arithmetic that holds for numbers and for arrays of them, so the fit runs this very code.
+Knows no row of the published runs; its constants (`constants.py`) were fitted on them by `fit.py`.
+All of `seconds` is arithmetic that holds for numbers and for arrays of them, so the fit runs this
+very code.
 """
 
 from __future__ import annotations
@@ -17,21 +19,25 @@ from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
 
 HOPPER = 2023.0
-"""PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since (arXiv 2407.08608: 35 %
-of an H100's peak, against 75 %)"""
+"""PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since
+(arXiv 2407.08608: 35 % of an H100's peak, against 75 %)"""
 NEARER = 0.1
-"""of log, a year: PyTorch's own attention comes nearer to the vendors' (cuDNN's and later FlashAttention's kernels enter
-`scaled_dot_product_attention`, PyTorch 2.5 to 2.11); assumed, a fit moves it to 0.07"""
+"""of log, a year: PyTorch's own attention comes nearer to the vendors' (cuDNN's and later
+FlashAttention's kernels enter `scaled_dot_product_attention`, PyTorch 2.5 to 2.11); assumed, a fit
+moves it to 0.07"""
 UNFUSED = 0.4
-"""more bytes that eager operators move than the vendors' kernels: 944 KB a token and layer of a Llama of width 2,048 in a trace,
-against 270 KB counted once, times the fitted `elementwise`"""
+"""more bytes that eager operators move than the vendors' kernels: 944 KB a token and layer of a
+Llama of width 2,048 in a trace, against 270 KB counted once, times the fitted `elementwise`"""
 SMALL, OTHERS = 2e9, ("TPU", "MI", "Ascend", "Gaudi")
-"""parameters below which, and GPUs on which, errors are larger: three of four rows are on NVIDIA's"""
+"""parameters below which, and GPUs on which, errors are larger: three of four rows are on
+NVIDIA's"""
 MIXED_YEAR = 2025.6
-"""software from which mixtures err no more than dense models of the same stack: dispatch without padding (DeepEP), grouped
-products and their conversions became the default; before it, published steps of one model differ 2 times"""
+"""software from which mixtures err no more than dense models of the same stack: dispatch without
+padding (DeepEP), grouped products and their conversions became the default; before it, published
+steps of one model differ 2 times"""
 FEW = 0.25
-"""of what a strange stack widens an interval, for each smaller doubt; of 0.1 to 1 the least quantile loss on held-out rows"""
+"""of what a strange stack widens an interval, for each smaller doubt; of 0.1 to 1 the least
+quantile loss on held-out rows"""
 UNSURE = 2.0
 """strange stacks that a shape which is wholly assumed is worth: assumed"""
 COMMON_YEAR = 2025.5
@@ -102,18 +108,28 @@ def rates(job: Job) -> Rates:
     capped = cluster.power_w / kind.power_w if cluster.power_w and kind.power_w else 1.0
     precision = job.layout.precision
     return Rates(
-        wide=kind.bf16_tflops * 1e12 * share, narrow=_narrow(job, share),
-        cap=math.log(min(1.0, capped)), fp8=float(precision == "fp8"), mxfp8=float(precision == "mxfp8"),
+        wide=kind.bf16_tflops * 1e12 * share,
+        narrow=_narrow(job, share),
+        cap=math.log(min(1.0, capped)),
+        fp8=float(precision == "fp8"),
+        mxfp8=float(precision == "mxfp8"),
         nvfp4=float(precision == "nvfp4"),
-        memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12, special=kind.special_tera_per_s * 1e12,
-        plain=float(_plain(job)), own=float(job.ours), compiled=float(job.runs_kernels == "compiled" and not job.ours),
-        pytorch=float(job.kernels_of_pytorch and not job.async_tp), eager=float(job.runs_kernels == "eager"), year=_year(job),
+        memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12,
+        special=kind.special_tera_per_s * 1e12,
+        plain=float(_plain(job)),
+        own=float(job.ours),
+        compiled=float(job.runs_kernels == "compiled" and not job.ours),
+        pytorch=float(job.kernels_of_pytorch and not job.async_tp),
+        eager=float(job.runs_kernels == "eager"),
+        year=_year(job),
         graphs=_graphs(job),
-        domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))))
+        domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))),
+    )
 
 
 def _narrow(job: Job, share: float) -> float:
-    """Return FLOP/s of large products in the job's precision; fp8 products that were measured on the machine scale it."""
+    """Return FLOP/s of large products in the job's precision; fp8 products that were measured on
+    the machine scale it."""
     gain = job.cluster.fp8_gain if job.layout.precision in ("fp8", "mxfp8") else 1.0
     return job.cluster.kind.peak_tflops(job.layout.precision) * 1e12 * share * gain
 
@@ -130,30 +146,50 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     soft = 1 + behind + c["old"] * old
     memory = r.memory * c["memory"]
     size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
-    # where experts compute in block formats, the releases of June 2026 fuse what stands around their products
+    # where experts compute in block formats, the releases of June 2026 fuse what stands around
+    # their products
     fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
     others = (1 + UNFUSED * r.eager) * (1 - (1 - c["compiled"]) * r.compiled)
-    between = c["elementwise"] * (1 + c["old"] * old) * others * (1 - r.own) + c["operators"] * r.own
+    between = (
+        c["elementwise"] * (1 + c["old"] * old) * others * (1 - r.own) + c["operators"] * r.own
+    )
     one = {  # of a micro-batch
-        "projections": corner(w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory),
-        "feed_forward": corner(w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory),
+        "projections": corner(
+            w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory
+        ),
+        "feed_forward": corner(
+            w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory
+        ),
         "experts": corner(w.expert_flops / (speed * c["expert"]), size * w.expert_bytes / memory),
         "head": corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
-        "attention": soft * corner(w.attention_flops / (wide * c["attention"]), w.exponentials / (r.special * c["exponential"])),
+        "attention": soft
+        * corner(
+            w.attention_flops / (wide * c["attention"]),
+            w.exponentials / (r.special * c["exponential"]),
+        ),
         "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
         "elementwise": between * w.elementwise_bytes / memory,
         "copies": (w.copy_bytes + w.tp_copy_bytes) / memory,
-        "permute": (c["permute"] * fused * (1 - r.own) + c["operators"] * r.own) * w.permute_bytes / memory,
+        "permute": (c["permute"] * fused * (1 - r.own) + c["operators"] * r.own)
+        * w.permute_bytes
+        / memory,
         "scan": c["scan"] * w.scan_bytes / memory,
     }
     busy = sum(one.values())
     progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
     of_experts = w.expert_layers * c["launch_experts"] + w.expert_groups * c["launch_group"]
-    host = (w.layers * c["launch"] + of_experts * progress * fused) * (1 - r.graphs * (1 - c["graph"]))
+    host = (w.layers * c["launch"] + of_experts * progress * fused) * (
+        1 - r.graphs * (1 - c["graph"])
+    )
     one["launch"] = beyond(host, busy, c["corner"])
     waits = r.pytorch + (1 - r.pytorch) * c["tp_exposed"]
     shown = {"tp": waits, "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
-    sent = {"tp": w.tp_wire / c["wire"], "cp": w.cp_wire / c["wire"], "ep": w.ep_wire / c["wire"], "pp": w.pp_wire / c["wire"]}
+    sent = {
+        "tp": w.tp_wire / c["wire"],
+        "cp": w.cp_wire / c["wire"],
+        "ep": w.ep_wire / c["wire"],
+        "pp": w.pp_wire / c["wire"],
+    }
     one |= {name: time * shown[name] for name, time in sent.items()}
     pace = sum(one.values())
     gather = w.gather_wire / c["wire"] + w.gather_hops * c["hop"]
@@ -167,7 +203,10 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     parts["optimizer"] = w.optimizer_bytes / memory
     parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
     hidden = {name: time * (1 - shown[name]) * w.micro_batches for name, time in sent.items()}
-    hidden |= {"gather": gather * w.micro_batches - parts["gather"], "reduce": step - parts["reduce"]}
+    hidden |= {
+        "gather": gather * w.micro_batches - parts["gather"],
+        "reduce": step - parts["reduce"],
+    }
     return parts, hidden
 
 
@@ -180,16 +219,22 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     speed = job.batch_tokens / job.cluster.gpus / total
     moe = job.architecture.mixture
     down, up = spread(moe, doubts(job), {**constants.values(), **c})
-    return StepTime(parts=parts, overlapped={k: max(0.0, v) for k, v in hidden.items()}, total=total,
-                    tokens_per_s_per_gpu=speed, mfu=w.model_flops / total / (job.cluster.kind.bf16_tflops * 1e12),
-                    low=speed * math.exp(-down), high=speed * math.exp(up),
-                    evidence=evidence(job.cluster.gpu, job.layout.precision, moe))
+    return StepTime(
+        parts=parts,
+        overlapped={k: max(0.0, v) for k, v in hidden.items()},
+        total=total,
+        tokens_per_s_per_gpu=speed,
+        mfu=w.model_flops / total / (job.cluster.kind.bf16_tflops * 1e12),
+        low=speed * math.exp(-down),
+        high=speed * math.exp(up),
+        evidence=evidence(job.cluster.gpu, job.layout.precision, moe),
+    )
 
 
 def doubts(job: Job) -> float:
-    """Return how doubtful a prediction is: 1 for a stack that is strange, and a part of it for each lesser reason: a GPU
-    without a published run or launched less than a year before, few parameters, and
-    a shape that the formulas do not hold whole, or that is assumed."""
+    """Return how doubtful a prediction is: 1 for a stack that is strange, and a part of it for each
+    lesser reason: a GPU without a published run or launched less than a year before, few
+    parameters, and a shape that the formulas do not hold whole, or that is assumed."""
     kind = job.cluster.kind
     new = kind.name not in _seen() or _year(job) - kind.launched < 1
     small = job.architecture.num_params() < SMALL
@@ -197,10 +242,11 @@ def doubts(job: Job) -> float:
 
 
 def strange(job: Job) -> bool:
-    """Return whether held-out rows of the same kind of stack err about twice as much as those of known ones. Known: NVIDIA's
-    GPUs with software since 2023, and Onnuri's trainer on GPUs of the generation on which it was measured, joined by fast links:
-    what it sends over a network nobody has timed. Strange: other
-    vendors' chips, older software, PyTorch's own kernels in 8 or 4 bits or with experts, mixtures before summer 2025."""
+    """Return whether held-out rows of the same kind of stack err about twice as much as those of
+    known ones. Known: NVIDIA's GPUs with software since 2023, and Onnuri's trainer on GPUs of the
+    generation on which it was measured, joined by fast links: what it sends over a network nobody
+    has timed. Strange: other vendors' chips, older software, PyTorch's own kernels in 8 or 4 bits
+    or with experts, mixtures before summer 2025."""
     kind, year, mixture = job.cluster.kind, _year(job), job.architecture.mixture
     if job.ours:
         return kind.launched != hardware.gpu("H200").launched or job.cluster.gpus > kind.domain
@@ -214,8 +260,8 @@ def _year(job: Job) -> float:
 
 
 def _graphs(job: Job) -> float:
-    """Return the probability that kernels are replayed from captured graphs: a half where it is not said, and none in
-    Onnuri's trainer."""
+    """Return the probability that kernels are replayed from captured graphs: a half where it is not
+    said, and none in Onnuri's trainer."""
     if job.graphs is not None:
         return float(job.graphs)
     return 0.0 if job.ours else 0.5
@@ -251,8 +297,10 @@ def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
     near = [r for r in alike if r["gpu"] == gpu and r["precision"] in narrow]
     models = ", ".join(sorted({r["model"] for r in near})[:4]) or "none"
     kind = "mixture-of-experts" if moe else "dense"
-    return (f"{len(near)} of {len(alike)} published {kind} runs are on {gpu} in {precision}: {models}",
-            f"{len(constants.load())} constants, `onnuri plan constants`")
+    return (
+        f"{len(near)} of {len(alike)} published {kind} runs are on {gpu} in {precision}: {models}",
+        f"{len(constants.load())} constants, `onnuri plan constants`",
+    )
 
 
 def larger(a: float, b: float, sharp: float) -> float:
@@ -261,7 +309,8 @@ def larger(a: float, b: float, sharp: float) -> float:
 
 
 def beyond(a: float, b: float, sharp: float) -> float:
-    """Return what `larger` of the two is more than the second: none where the first is 0, whatever rounding does."""
+    """Return what `larger` of the two is more than the second: none where the first is 0, whatever
+    rounding does."""
     return b * ((1 + (a / b) ** sharp) ** (1 / sharp) - 1)  # type: ignore[no-any-return]
 
 

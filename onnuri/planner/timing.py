@@ -1,7 +1,9 @@
-"""The step time of many layouts of one model: what layouts share is counted once, then `step_time.seconds` adds it up.
+"""The step time of many layouts of one model: what layouts share is counted once, then
+`step_time.seconds` adds it up.
 
-Knows no formula of its own: `cost.inside` is kept for one copy of the model, `cost.between` for the data ranks, and both
-are the very functions that `step_time` calls. A test holds the sums against `routing.real_step`.
+Knows no formula of its own: `cost.inside` is kept for one copy of the model, `cost.between` for the
+data ranks, and both are the very functions that `step_time` calls. A test holds the sums against
+`routing.real_step`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from onnuri.planner.routing import slowdown
 from onnuri.planner.step_time import Rates, rates, seconds
 
 MANY = 64
-"""micro-batches with which a copy that stands alone is bounded, so that one count serves many batches"""
+"""micro-batches with which a copy that stands alone is bounded, so that one count serves many
+batches"""
 Key = tuple[object, ...]
 
 
@@ -36,7 +39,9 @@ class Pace(NamedTuple):
 class Timer:
     """Times layouts of one model in sequences of one length on one kind of GPU."""
 
-    def __init__(self, a: Architecture, cluster: Cluster, tokens: int, release: float | None = None) -> None:
+    def __init__(
+        self, a: Architecture, cluster: Cluster, tokens: int, release: float | None = None
+    ) -> None:
         self.a, self.tokens, self.release, self.one = a, tokens, release, cluster.replace(gpus=1)
         self._merged = a.merged()
         self.slowdown = slowdown(a)
@@ -60,8 +65,14 @@ class Timer:
         cluster = self._clusters.get(gpus)
         if cluster is None:
             cluster = self._clusters[gpus] = self.one.replace(gpus=gpus)
-        return Job(architecture=a, layout=layout, cluster=cluster, tokens=self.tokens, batch_tokens=batch_tokens,
-                   release=self.release)
+        return Job(
+            architecture=a,
+            layout=layout,
+            cluster=cluster,
+            tokens=self.tokens,
+            batch_tokens=batch_tokens,
+            release=self.release,
+        )
 
     @functools.cached_property
     def bare(self) -> Timer:
@@ -69,11 +80,14 @@ class Timer:
         return Timer(self.a.replace(vocabulary=0), self.one, self.tokens, self.release)
 
     def pace(self, layout: Layout) -> Pace:
-        """Of a layout's copy of the model. Less than what any number of data ranks takes, however they share weights."""
+        """Of a layout's copy of the model. Less than what any number of data ranks takes, however
+        they share weights."""
         key = self._copy(layout)
         if key not in self._paces:
             job = self._job(layout, self.tokens * layout.dp * layout.micro_batch, self._merged)
-            parts, _ = seconds(Work(**self._inside_of(job)), self._rates_of(job, 1), constants.values())
+            parts, _ = seconds(
+                Work(**self._inside_of(job)), self._rates_of(job, 1), constants.values()
+            )
             self._paces[key] = Pace(sum(parts.values()) * self.slowdown, schedule(job)["bubble"])
         return self._paces[key]
 
@@ -81,7 +95,10 @@ class Timer:
         """Times a step of one GPU that a step takes because the cluster is so large."""
         if gpus not in self._crowd:
             job, c = self.job(Layout(dp=gpus), self.tokens * gpus), constants.values()
-            one, many = (sum(seconds(Work(elementwise_bytes=1e9), self._rates_of(job, n), c)[0].values()) for n in (1, gpus))
+            one, many = (
+                sum(seconds(Work(elementwise_bytes=1e9), self._rates_of(job, n), c)[0].values())
+                for n in (1, gpus)
+            )
             self._crowd[gpus] = many / one
         return self._crowd[gpus]
 
@@ -89,8 +106,17 @@ class Timer:
         """Seconds of a step by part, a balanced router assumed."""
         self.calls += 1
         job = self._job(layout, batch_tokens, self._merged)
-        key = (layout.pp, layout.tp, layout.cp, layout.ep, layout.precision, layout.virtual_stages, layout.sharding,
-               layout.shard, layout.dp)
+        key = (
+            layout.pp,
+            layout.tp,
+            layout.cp,
+            layout.ep,
+            layout.precision,
+            layout.virtual_stages,
+            layout.sharding,
+            layout.shard,
+            layout.dp,
+        )
         if key not in self._between:
             self._between[key] = between(job)
         w = Work(**self._inside_of(job), **self._between[key], **schedule(job))
@@ -101,29 +127,54 @@ class Timer:
         return sum(self.parts(layout, batch_tokens).values()) * self.slowdown
 
     def copy_seconds(self, layout: Layout, batch_tokens: int) -> float:
-        """Of a step if one copy of a `hsdp` layout stood alone: less than with others, whose gradients it must add."""
+        """Of a step if one copy of a `hsdp` layout stood alone: less than with others, whose
+        gradients it must add."""
         alone = layout.replace(dp=layout.shards, sharding="fsdp", shard=None)
         passes = batch_tokens // (self.tokens * layout.dp * layout.micro_batch)
-        many = max(passes, MANY) if layout.pp == 1 else passes  # what a step takes once weighs less in more of them
+        many = (
+            max(passes, MANY) if layout.pp == 1 else passes
+        )  # what a step takes once weighs less in more of them
         key = (*self._copy(alone), layout.shards, many)
         if key not in self._alone:
-            self._alone[key] = self.seconds(alone, self.tokens * alone.dp * alone.micro_batch * many)
+            self._alone[key] = self.seconds(
+                alone, self.tokens * alone.dp * alone.micro_batch * many
+            )
         return self._alone[key] * passes / many * self.crowd(layout.gpus) / self.crowd(alone.gpus)
 
     def room(self, layout: Layout, batch_tokens: int) -> float:
         """Bytes that a GPU needs at most, with a probability of 90 %."""
         job = self.job(layout, batch_tokens)
-        dp = 0 if layout.sharding in ("ddp", "hsdp") else layout.dp  # copies beyond the shards change nothing
-        key = (*self._copy(layout), layout.sharding, layout.shard, dp, min(job.micro_batches, _warmup(layout)))
+        dp = (
+            0 if layout.sharding in ("ddp", "hsdp") else layout.dp
+        )  # copies beyond the shards change nothing
+        key = (
+            *self._copy(layout),
+            layout.sharding,
+            layout.shard,
+            dp,
+            min(job.micro_batches, _warmup(layout)),
+        )
         if key not in self._bytes:
             self._bytes[key] = memory(job).high
         return self._bytes[key]
 
     def _copy(self, layout: Layout) -> Key:
         """What the cost of one copy of the model depends on."""
-        near = layout.pp > 1 and layout.gpus <= self.one.kind.domain  # a pipeline inside one domain of fast links
-        return (layout.pp, layout.tp, layout.cp, layout.ep, layout.precision, layout.virtual_stages, layout.micro_batch,
-                layout.recompute, layout.engine, near)
+        near = (
+            layout.pp > 1 and layout.gpus <= self.one.kind.domain
+        )  # a pipeline inside one domain of fast links
+        return (
+            layout.pp,
+            layout.tp,
+            layout.cp,
+            layout.ep,
+            layout.precision,
+            layout.virtual_stages,
+            layout.micro_batch,
+            layout.recompute,
+            layout.engine,
+            near,
+        )
 
     def _inside_of(self, job: Job) -> dict[str, float]:
         key = self._copy(job.layout)
@@ -139,5 +190,6 @@ class Timer:
 
 
 def _warmup(layout: Layout) -> int:
-    """Micro-batches beyond which no pipeline rank holds more at once (`stages.in_flight`), and at least 2."""
+    """Micro-batches beyond which no pipeline rank holds more at once (`stages.in_flight`), and at
+    least 2."""
     return max(2, 2 * (layout.pp - 1) + (layout.virtual_stages - 1) * layout.pp + 1)

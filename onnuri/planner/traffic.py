@@ -1,10 +1,12 @@
-"""What a rank sends and receives in one optimizer step: every collective with its ranks, bytes and calls.
+"""What a rank sends and receives in one optimizer step: every collective with its ranks, bytes and
+calls.
 
-Knows no link and no time: `cost.py` makes seconds of it. Bytes of a call are of the larger side of it: an all-gather's
-output, a reduce-scatter's and an all-reduce's input, all that a rank puts into an all-to-all with its own share, a
-message's length. Two engines' rules stand here. Onnuri's trainer (`job.ours`): a copy of a token for each of its experts,
-gradients summed over all data ranks in every micro-batch. Other groups': a token once to each rank of a domain of fast
-links and once to each other domain, sums of copies once a step.
+Knows no link and no time: `cost.py` makes seconds of it. Bytes of a call are of the larger side of
+it: an all-gather's output, a reduce-scatter's and an all-reduce's input, all that a rank puts into
+an all-to-all with its own share, a message's length. Two engines' rules stand here. Onnuri's
+trainer (`job.ours`): a copy of a token for each of its experts, gradients summed over all data
+ranks in every micro-batch. Other groups': a token once to each rank of a domain of fast links and
+once to each other domain, sums of copies once a step.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ Axis = Literal["tp", "cp", "ep", "domains", "dp", "expert_dp", "replica", "pp"]
 
 
 Part = Literal["all", "inside", "data"]
-"""of the collectives: those inside one copy of the model, those of the data ranks that share or repeat it, or both"""
+"""of the collectives: those inside one copy of the model, those of the data ranks that share or
+repeat it, or both"""
 
 
 class Collective(NamedTuple):
@@ -66,9 +69,14 @@ def held(job: Job, stage: int) -> Held:
     """By the given pipeline stage."""
     a, layout = job.architecture, job.layout
     count, last = len(chunks(a, layout)), stage == layout.pp - 1
-    return Held([(a.blocks[index], n) for index, n in stage_layers(a, layout)[stage].items()],
-                [(b, b.count) for b in a.mtp] if last else [], stage == 0, last, ends(a, layout, stage),
-                sum((k < count - 1) + (k > 0) for k in range(stage, count, layout.pp)))
+    return Held(
+        [(a.blocks[index], n) for index, n in stage_layers(a, layout)[stage].items()],
+        [(b, b.count) for b in a.mtp] if last else [],
+        stage == 0,
+        last,
+        ends(a, layout, stage),
+        sum((k < count - 1) + (k > 0) for k in range(stage, count, layout.pp)),
+    )
 
 
 def collectives(job: Job, stage: int | Held = 0, part: Part = "all") -> tuple[Collective, ...]:
@@ -77,12 +85,18 @@ def collectives(job: Job, stage: int | Held = 0, part: Part = "all") -> tuple[Co
     data: list[Collective] = []
     last: list[Collective] = []
     if job.ours:
-        layers: list[tuple[Block, float]] = [(b, b.count) for b in (*job.architecture.blocks, *job.architecture.mtp)]
+        layers: list[tuple[Block, float]] = [
+            (b, b.count) for b in (*job.architecture.blocks, *job.architecture.mtp)
+        ]
         copy = [*_own_tensor(job), *_expert(job, layers)] if part != "data" else copy
         data = _groups(job) if part != "inside" else data
     else:
         h = held(job, stage) if isinstance(stage, int) else stage
-        copy = [*_tensor(job, h), *_context(job, h), *_expert(job, h.blocks + h.mtp)] if part != "data" else copy
+        copy = (
+            [*_tensor(job, h), *_context(job, h), *_expert(job, h.blocks + h.mtp)]
+            if part != "data"
+            else copy
+        )
         data = _data(job, h) if part != "inside" else data
         last = _pipeline(job, h) if part != "data" else last
     return tuple(c for c in (*copy, *data, *last) if c.ranks > 1 and c.total > 0)
@@ -94,105 +108,208 @@ def _passes(job: Job) -> int:
 
 
 def _tensor(job: Job, h: Held) -> list[Collective]:
-    """Before and after attention and feed-forward; backward, inputs are gathered again for the weights' gradients."""
+    """Before and after attention and feed-forward; backward, inputs are gathered again for the
+    weights' gradients."""
     layout, a = job.layout, job.architecture
-    products = sum(count * (bool(b.attention or b.mixer_params) + bool(b.mlp or (b.experts and b.experts.shared)))
-                   for b, count in h.blocks + h.mtp)
-    heads, tables, size, m = 1.0 * h.last, 1.0 * h.first, 2.0 * a.hidden * job.pass_tokens, job.micro_batches
+    products = sum(
+        count
+        * (bool(b.attention or b.mixer_params) + bool(b.mlp or (b.experts and b.experts.shared)))
+        for b, count in h.blocks + h.mtp
+    )
+    heads, tables, size, m = (
+        1.0 * h.last,
+        1.0 * h.first,
+        2.0 * a.hidden * job.pass_tokens,
+        job.micro_batches,
+    )
     if not layout.sequence_parallel:
-        return [Collective(name="tensor", kind="all_reduce", axis="tp", ranks=layout.tp, bytes=size,
-                           calls=m * (products * (_passes(job) + 1) + heads + tables))]
+        return [
+            Collective(
+                name="tensor",
+                kind="all_reduce",
+                axis="tp",
+                ranks=layout.tp,
+                bytes=size,
+                calls=m * (products * (_passes(job) + 1) + heads + tables),
+            )
+        ]
     gathers = products * (_passes(job) + 2) + 2 * heads + tables
     scatters = products * (_passes(job) + 1) + heads + tables
-    return [Collective(name="tensor, gather", kind="all_gather", axis="tp", ranks=layout.tp, bytes=size, calls=m * gathers),
-            Collective(name="tensor, scatter", kind="reduce_scatter", axis="tp", ranks=layout.tp, bytes=size,
-                       calls=m * scatters)]
+    return [
+        Collective(
+            name="tensor, gather",
+            kind="all_gather",
+            axis="tp",
+            ranks=layout.tp,
+            bytes=size,
+            calls=m * gathers,
+        ),
+        Collective(
+            name="tensor, scatter",
+            kind="reduce_scatter",
+            axis="tp",
+            ranks=layout.tp,
+            bytes=size,
+            calls=m * scatters,
+        ),
+    ]
 
 
 def _own_tensor(job: Job) -> list[Collective]:
-    """Onnuri's trainer, by the plans of transformers 5.23: whole hidden states on every rank, a sum after each product
-    that is cut along its rows and, backward, before each that is cut along its columns; logits are gathered. Latent
-    attention is not cut, and shared experts only beside it. Recomputation stops at the last tensor that is needed."""
+    """Onnuri's trainer, by the plans of transformers 5.23: whole hidden states on every rank, a sum
+    after each product that is cut along its rows and, backward, before each that is cut along its
+    columns; logits are gathered. Latent attention is not cut, and shared experts only beside it.
+    Recomputation stops at the last tensor that is needed."""
     a, layout, size = job.architecture, job.layout, 2.0 * job.architecture.hidden * job.pass_tokens
     again, sums, gathers = layout.recompute != "none", 2.0, 0.0  # two: embedding and head
     for b in a.blocks:
         split = bool(b.attention and not b.attention.kv_rank)
         sums += b.count * split * (4 + again)
-        sums += b.count * bool(b.mlp or (b.experts and b.experts.shared and not split)) * (3 + (again and b.norms > 2))
-        gathers += b.count * bool(b.experts and layout.ep > 1) * (2 * (1 + again) + 1)  # outputs in 32 bits, gradients in 16
-    return [Collective(name="tensor", kind="all_reduce", axis="tp", ranks=layout.tp, bytes=size, calls=job.micro_batches * sums),
-            Collective(name="experts' tokens", kind="all_gather", axis="tp", ranks=layout.tp, bytes=size,
-                       calls=job.micro_batches * gathers),
-            Collective(name="logits", kind="all_gather", axis="tp", ranks=layout.tp, bytes=2.0 * a.vocabulary * job.pass_tokens,
-                       calls=job.micro_batches)]
+        sums += (
+            b.count
+            * bool(b.mlp or (b.experts and b.experts.shared and not split))
+            * (3 + (again and b.norms > 2))
+        )
+        gathers += (
+            b.count * bool(b.experts and layout.ep > 1) * (2 * (1 + again) + 1)
+        )  # outputs in 32 bits, gradients in 16
+    return [
+        Collective(
+            name="tensor",
+            kind="all_reduce",
+            axis="tp",
+            ranks=layout.tp,
+            bytes=size,
+            calls=job.micro_batches * sums,
+        ),
+        Collective(
+            name="experts' tokens",
+            kind="all_gather",
+            axis="tp",
+            ranks=layout.tp,
+            bytes=size,
+            calls=job.micro_batches * gathers,
+        ),
+        Collective(
+            name="logits",
+            kind="all_gather",
+            axis="tp",
+            ranks=layout.tp,
+            bytes=2.0 * a.vocabulary * job.pass_tokens,
+            calls=job.micro_batches,
+        ),
+    ]
 
 
 def _context(job: Job, h: Held) -> list[Collective]:
-    """Keys and values go round the ring, backward with their gradients (Liu et al. 2023, arXiv 2310.01889)."""
+    """Keys and values go round the ring, backward with their gradients (Liu et al. 2023, arXiv
+    2310.01889)."""
     layout, found = job.layout, []
     for b, count in h.blocks + h.mtp:
         if at := b.attention:
             heads = at.heads / layout.tp if at.kv_rank else max(at.kv_heads / layout.tp, 1)
             size = 2.0 * heads * (at.head_dim + at.rope_dim + at.values) * job.pass_tokens
-            found.append(Collective(name="context, keys and values", kind="p2p", axis="cp", ranks=layout.cp, bytes=size,
-                                    calls=job.micro_batches * count * (layout.cp - 1) * (_passes(job) + 2)))
+            found.append(
+                Collective(
+                    name="context, keys and values",
+                    kind="p2p",
+                    axis="cp",
+                    ranks=layout.cp,
+                    bytes=size,
+                    calls=job.micro_batches * count * (layout.cp - 1) * (_passes(job) + 2),
+                )
+            )
     return found
 
 
 def _expert(job: Job, layers: list[tuple[Block, float]]) -> list[Collective]:
-    """Tokens to their experts and back, forward and backward; tensor-parallel ranks each send their part of them."""
+    """Tokens to their experts and back, forward and backward; tensor-parallel ranks each send their
+    part of them."""
     layout, found = job.layout, []
     split = layout.tp if job.ours or layout.sequence_parallel else 1
     for b, count in layers:
         if (e := b.experts) and layout.ep > 1:
-            size, calls = 2.0 * (e.latent or job.architecture.hidden) * job.pass_tokens / split, 2 * (_passes(job) + 1)
-            found += [Collective(name="experts, dispatch and combine", kind="all_to_all", axis=axis, ranks=ranks,
-                                 bytes=size * copies, calls=job.micro_batches * count * calls)
-                      for axis, ranks, copies in _copies(job, e)]
+            size, calls = (
+                2.0 * (e.latent or job.architecture.hidden) * job.pass_tokens / split,
+                2 * (_passes(job) + 1),
+            )
+            found += [
+                Collective(
+                    name="experts, dispatch and combine",
+                    kind="all_to_all",
+                    axis=axis,
+                    ranks=ranks,
+                    bytes=size * copies,
+                    calls=job.micro_batches * count * calls,
+                )
+                for axis, ranks, copies in _copies(job, e)
+            ]
     return found
 
 
 def _copies(job: Job, e: Experts) -> list[tuple[Axis, int, float]]:
-    """Of one token, how many go over which ranks. Others' engines send it once to each other domain that has one of its
-    experts, and there once to each rank that has (DeepEP, github.com/deepseek-ai/DeepEP)."""
+    """Of one token, how many go over which ranks. Others' engines send it once to each other domain
+    that has one of its experts, and there once to each rank that has (DeepEP,
+    github.com/deepseek-ai/DeepEP)."""
     ep = job.layout.ep
     if job.ours:
         return [("ep", ep, e.topk)]
     domains = -(-ep // job.cluster.kind.domain)
     ranks = max(1, ep // domains)
-    return [("ep", ranks, domains * ranks * (1 - (1 - 1 / ranks) ** (e.topk / domains))),
-            ("domains", domains, domains * (1 - (1 - 1 / domains) ** e.topk))]
+    return [
+        ("ep", ranks, domains * ranks * (1 - (1 - 1 / ranks) ** (e.topk / domains))),
+        ("domains", domains, domains * (1 - (1 - 1 / domains) ** e.topk)),
+    ]
 
 
 def _groups(job: Job) -> list[Collective]:
-    """Onnuri's trainer: a layer's weights before its forward and its backward pass, the embedding's before the forward
-    pass only, the root's once and for both; gradients after, every micro-batch."""
+    """Onnuri's trainer: a layer's weights before its forward and its backward pass, the embedding's
+    before the forward pass only, the root's once and for both; gradients after, every
+    micro-batch."""
     a, layout = job.architecture, job.layout
     alike: Counter[Group] = Counter()
     for b in a.blocks:
         alike[layer(b, a.hidden, layout)] += b.count
-    groups = [(root(a, layout), 1, 1), (embedding(a, layout), 1, 1), *((g, count, 2) for g, count in alike.items())]
-    return [c for g, count, gathers in groups for c in _sharded(job, Weights(g.dense, g.routed), count, gathers)]
+    groups = [
+        (root(a, layout), 1, 1),
+        (embedding(a, layout), 1, 1),
+        *((g, count, 2) for g, count in alike.items()),
+    ]
+    return [
+        c
+        for g, count, gathers in groups
+        for c in _sharded(job, Weights(g.dense, g.routed), count, gathers)
+    ]
 
 
 def _data(job: Job, h: Held) -> list[Collective]:
-    """Gradients and weights over data ranks, a layer at a time. Fully sharded in a pipeline: once a step."""
-    groups = [(layer_weights(b, job.architecture.hidden, job.layout), count) for b, count in h.blocks] + [(h.ends, 1)]
+    """Gradients and weights over data ranks, a layer at a time. Fully sharded in a pipeline: once a
+    step."""
+    groups = [
+        (layer_weights(b, job.architecture.hidden, job.layout), count) for b, count in h.blocks
+    ] + [(h.ends, 1)]
     by = _sharded if job.layout.sharding in ("fsdp", "hsdp") else _whole
     return [c for weights, count in groups for c in by(job, weights, count)]
 
 
 def _whole(job: Job, weights: Weights, count: float) -> list[Collective]:
-    """Gradients of a step, and with a distributed optimizer its new weights in 16 bits. Where the optimizer is spread over
-    some of the ranks alone, all of them sum gradients first (InternLM/InternEvo, hybrid_zero_optim.py)."""
+    """Gradients of a step, and with a distributed optimizer its new weights in 16 bits. Where the
+    optimizer is spread over some of the ranks alone, all of them sum gradients first
+    (InternLM/InternEvo, hybrid_zero_optim.py)."""
     layout, found = job.layout, []
     data = layout.dp * layout.cp
     experts = max(data * layout.tp // layout.ep, 1)
     axes: tuple[tuple[Axis, int, int, float], ...] = (
-        ("dp", data, layout.shard or data, weights.dense), ("expert_dp", experts, experts, weights.routed))
+        ("dp", data, layout.shard or data, weights.dense),
+        ("expert_dp", experts, experts, weights.routed),
+    )
     for axis, ranks, within, own in axes:
-        kind: Kind = "all_reduce" if layout.sharding == "ddp" or within < ranks else "reduce_scatter"
-        found.append(Collective("gradients", kind, axis, ranks, job.gradient_bytes * own, count, True))
+        kind: Kind = (
+            "all_reduce" if layout.sharding == "ddp" or within < ranks else "reduce_scatter"
+        )
+        found.append(
+            Collective("gradients", kind, axis, ranks, job.gradient_bytes * own, count, True)
+        )
         if layout.sharding != "ddp":
             found.append(Collective("weights", "all_gather", axis, within, 2 * own, count, True))
     return found
@@ -203,17 +320,50 @@ def _sharded(job: Job, weights: Weights, count: float, gathers: int = 2) -> list
     layout, m = job.layout, job.micro_batches
     dense, routed = shards(layout)
     copies, staged, found = layout.dp * layout.cp // dense, layout.pp > 1, []
-    axes: tuple[tuple[Axis, int, float], ...] = (("dp", dense, weights.dense), ("expert_dp", routed, weights.routed))
+    axes: tuple[tuple[Axis, int, float], ...] = (
+        ("dp", dense, weights.dense),
+        ("expert_dp", routed, weights.routed),
+    )
     for axis, ranks, own in axes:
-        size, calls, summed = job.gradient_bytes * own, count * (1 if staged else m), count * (m if job.ours else 1)
-        found += [Collective("weights", "all_gather", axis, ranks, 2 * own, (1 if staged else gathers) * calls, staged),
-                  Collective("gradients", "reduce_scatter", axis, ranks, size, calls, staged),
-                  Collective("gradients of copies", "all_reduce", "replica", copies, size / ranks, summed, not job.ours)]
+        size, calls, summed = (
+            job.gradient_bytes * own,
+            count * (1 if staged else m),
+            count * (m if job.ours else 1),
+        )
+        found += [
+            Collective(
+                "weights",
+                "all_gather",
+                axis,
+                ranks,
+                2 * own,
+                (1 if staged else gathers) * calls,
+                staged,
+            ),
+            Collective("gradients", "reduce_scatter", axis, ranks, size, calls, staged),
+            Collective(
+                "gradients of copies",
+                "all_reduce",
+                "replica",
+                copies,
+                size / ranks,
+                summed,
+                not job.ours,
+            ),
+        ]
     return found
 
 
 def _pipeline(job: Job, h: Held) -> list[Collective]:
     """Hidden states to the next chunk and their gradients back: what a rank sends."""
     split = job.layout.tp if job.layout.sequence_parallel else 1
-    return [Collective(name="pipeline", kind="p2p", axis="pp", ranks=job.layout.pp,
-                       bytes=2.0 * job.architecture.hidden * job.pass_tokens / split, calls=job.micro_batches * h.sends)]
+    return [
+        Collective(
+            name="pipeline",
+            kind="p2p",
+            axis="pp",
+            ranks=job.layout.pp,
+            bytes=2.0 * job.architecture.hidden * job.pass_tokens / split,
+            calls=job.micro_batches * h.sends,
+        )
+    ]

@@ -1,7 +1,8 @@
-"""The verdict of a plan, which stands before its figures: fits or not, tokens, days, dollars, loss, the one thing that limits.
+"""The verdict of a plan, which stands before its figures: fits or not, tokens, days, dollars, loss,
+the one thing that limits.
 
-Where a number of days (or dollars) was asked for, that number is the answer's edge and has no range: the tokens have one.
-Knows no sentence; `report.py` writes them.
+Where a number of days (or dollars) was asked for, that number is the answer's edge and has no
+range: the tokens have one. Knows no sentence; `report.py` writes them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from onnuri.planner.interval import Interval
 from onnuri.planner.layout import Layout
 
 Edge = Literal["days", "usd", "tokens", "recipe"]
-"""what ends training: the days or dollars that were given, the tokens that were, or those that the recipe says"""
+"""what ends training: the days or dollars that were given, the tokens that were, or those that the
+recipe says"""
 COMPUTE = ("projections", "feed_forward", "experts", "head", "attention")
-PARTS = {"bandwidth": ("elementwise", "permute", "scan", "convert", "optimizer", "copies"),
-         "network": ("tp", "cp", "ep", "pp", "gather", "reduce"),
-         "bubble": ("bubble",), "launch": ("launch",), "imbalance": ("imbalance",), "crowd": ("crowd",)}
+PARTS = {
+    "bandwidth": ("elementwise", "permute", "scan", "convert", "optimizer", "copies"),
+    "network": ("tp", "cp", "ep", "pp", "gather", "reduce"),
+    "bubble": ("bubble",),
+    "launch": ("launch",),
+    "imbalance": ("imbalance",),
+    "crowd": ("crowd",),
+}
 """what else a step spends time on, by what limits it"""
 RECOMPUTED = {"none": 0.0, "selective": 0.0, "full": 0.25}
 """of the layers' time: a second forward pass beside one of forward and two of backward"""
@@ -40,7 +47,8 @@ class Verdict(Config):
     usd: Interval | None
     """None without a price"""
     likely: float | None
-    """probability that all tokens that were wanted are trained within the days and dollars that were given; None for neither"""
+    """probability that all tokens that were wanted are trained within the days and dollars that
+    were given; None for neither"""
     loss: Interval | None
     """nats a text token; None where no law holds"""
     limit: str
@@ -51,12 +59,15 @@ class Verdict(Config):
 
 def by_then(tokens: float, took: Interval, days: float) -> Interval:
     """Return the tokens that are trained when `days` are over, if `tokens` of them take `took`."""
-    return Interval(low=tokens * days / took.high, mid=tokens * days / took.mid, high=tokens * days / took.low)
+    return Interval(
+        low=tokens * days / took.high, mid=tokens * days / took.mid, high=tokens * days / took.low
+    )
 
 
 def hours(step: Mapping[str, float], layout: Layout, good: Goodput) -> dict[str, float]:
-    """Return on what the clock's hours go, as shares that sum to 1: of a step by what limits it, of the rest failures with
-    their checkpoints, and what neither explains. `step` has the exposed seconds by part."""
+    """Return on what the clock's hours go, as shares that sum to 1: of a step by what limits it, of
+    the rest failures with their checkpoints, and what neither explains. `step` has the exposed
+    seconds by part."""
     whole = sum(step.values())
     layers = sum(step.get(name, 0.0) for name in COMPUTE if name != "head")
     again = RECOMPUTED[layout.recompute] * layers

@@ -1,7 +1,8 @@
 """Recipes: Python functions that return complete configs, one file a system.
 
-`find("axk1")` is a system as its team published it, with what it takes to teach it every medium; `nano("axk1")` the same class in
-a few million parameters, which a laptop trains. `laptop` is a road of its own.
+`find("axk1")` is a system as its team published it, with what it takes to teach it every medium;
+`nano("axk1")` the same class in a few million parameters, which a laptop trains. `laptop` is a road
+of its own.
 """
 
 from __future__ import annotations
@@ -29,13 +30,21 @@ def find(name: str) -> Recipe:
     return recipe
 
 
-def resolve(what: str, gpu: Gpu | str | None = None, gpus: int | None = None, seq_len: int | None = None,
-            batch_tokens: int | None = None) -> Recipe:
-    """A recipe, or any other model with a training plan that is assumed: a folder or config.json of Hugging Face, ORG/NAME,
-    a listed shape, or a size such as 70B. Raises ConfigError for an unknown one, with the nearest names of all kinds."""
+def resolve(
+    what: str,
+    gpu: Gpu | str | None = None,
+    gpus: int | None = None,
+    seq_len: int | None = None,
+    batch_tokens: int | None = None,
+) -> Recipe:
+    """A recipe, or any other model with a training plan that is assumed: a folder or config.json of
+    Hugging Face, ORG/NAME, a listed shape, or a size such as 70B. Raises ConfigError for an unknown
+    one, with the nearest names of all kinds."""
     if known(what):
         return named_models.changed(find(what), seq_len, batch_tokens)
-    return named_models.training(named_models.find(what, (*NAMES, *LATER)), gpu, gpus, seq_len, batch_tokens)
+    return named_models.training(
+        named_models.find(what, (*NAMES, *LATER)), gpu, gpus, seq_len, batch_tokens
+    )
 
 
 def known(name: str) -> bool:
@@ -48,11 +57,18 @@ def _key(name: str) -> str:
 
 
 def summary() -> list[dict[str, Any]]:
-    """Of every system, the later ones last, what it counts and what its team published; `total_params` without the
-    ids that media add."""
-    return [{"recipe": r.name, "total_params": r.architecture.num_params(), "active_params": r.architecture.num_active_params(),
-             "published_total": r.published_total, "published_active": r.published_active}
-            for r in map(find, (*NAMES, *LATER))]
+    """Of every system, the later ones last, what it counts and what its team published;
+    `total_params` without the ids that media add."""
+    return [
+        {
+            "recipe": r.name,
+            "total_params": r.architecture.num_params(),
+            "active_params": r.architecture.num_active_params(),
+            "published_total": r.published_total,
+            "published_active": r.published_active,
+        }
+        for r in map(find, (*NAMES, *LATER))
+    ]
 
 
 def frozen(name: str) -> Path:
@@ -66,11 +82,14 @@ def matrix(name: str) -> Path:
 
 
 def train(name: str, preset: str | None, out: Path | None) -> None:
-    """Run or go on with a preset of a recipe; without one, what it is for. Raises ConfigError for a preset it has not."""
+    """Run or go on with a preset of a recipe; without one, what it is for. Raises ConfigError for a
+    preset it has not."""
     road = importlib.import_module(f"onnuri.recipes.{'laptop' if name == 'laptop' else 'nano'}")
     chosen = preset or next(iter(road.PRESETS))
     if chosen not in road.PRESETS:
-        raise ConfigError(f"preset {chosen!r}", f"is not one of {name}'s", f"use {', '.join(road.PRESETS)}")
+        raise ConfigError(
+            f"preset {chosen!r}", f"is not one of {name}'s", f"use {', '.join(road.PRESETS)}"
+        )
     folder = out or Path("runs") / f"{name}-{chosen}"
     if name == "laptop":
         road.train(chosen, folder)
@@ -82,6 +101,10 @@ def module(name: str) -> Any:
     """A system's file. Raises ConfigError for an unknown one."""
     key, names = _key(name), (*NAMES, *LATER)
     if key not in names:
-        near = [n for n in names if key and n.startswith(key)] or difflib.get_close_matches(key, names, n=3, cutoff=0.4) or names
+        near = (
+            [n for n in names if key and n.startswith(key)]
+            or difflib.get_close_matches(key, names, n=3, cutoff=0.4)
+            or names
+        )
         raise ConfigError(f"recipe {name!r}", "is not known", f"use {', '.join(near)}")
     return importlib.import_module(f"onnuri.recipes.{key}")

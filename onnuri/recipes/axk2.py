@@ -1,11 +1,13 @@
-"""A.X K2 (SKT): 688B parameters, 33B active. A.X K1's dimensions with 256 experts; attention's output and the norms are gated.
+"""A.X K2 (SKT): 688B parameters, 33B active. A.X K1's dimensions with 256 experts; attention's
+output and the norms are gated.
 
-As it is before sparse attention: its team adds the indexer, which lets a query read 2,048 positions, by a warm-up at 128K
-tokens. transformers' class runs an indexer without a gradient, so nothing could learn it; here it is taken out
-(`model/backbone.py`), and a plan counts dense attention. Not here either: native MXFP8, which Onnuri's trainer has not.
-The class makes queries and gates by one matrix that sees the compressed query twice; in the published weights the half of it
-that would mix the two is zero (llama.cpp PR 26757), trained from scratch it is not: 1.9B more than published, all of them active.
-Run: `onnuri plan axk2`, `onnuri train axk2 --preset nano`.
+As it is before sparse attention: its team adds the indexer, which lets a query read 2,048
+positions, by a warm-up at 128K tokens. transformers' class runs an indexer without a gradient, so
+nothing could learn it; here it is taken out (`model/backbone.py`), and a plan counts dense
+attention. Not here either: native MXFP8, which Onnuri's trainer has not. The class makes queries
+and gates by one matrix that sees the compressed query twice; in the published weights the half of
+it that would mix the two is zero (llama.cpp PR 26757), trained from scratch it is not: 1.9B more
+than published, all of them active. Run: `onnuri plan axk2`, `onnuri train axk2 --preset nano`.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ VALUES = {
     "topk_group": (4, PORT),
     "norm_topk_prob": (True, PORT),
     "routed_scaling_factor": (2.5, PORT),
-    "rope_parameters": ({"rope_type": "default", "rope_theta": 1_000_000.0}, "sgl-project/sglang PR 36337: its default"),
+    "rope_parameters": (
+        {"rope_type": "default", "rope_theta": 1_000_000.0},
+        "sgl-project/sglang PR 36337: its default",
+    ),
     "max_position_embeddings": (131_072, REPORT + ": trained at 128K"),
     "rms_norm_eps": (1e-6, PORT),
     "hidden_act": ("silu", PORT),
@@ -47,7 +52,10 @@ VALUES = {
     "tie_word_embeddings": (False, PORT),
     "initializer_range": (0.02, PORT),
 }
-NANO = axk1.NANO | {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}, "gated_norm_rank": 8}
+NANO = axk1.NANO | {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+    "gated_norm_rank": 8,
+}
 """what the laptop's model has otherwise (`nano.py`)"""
 
 
@@ -55,6 +63,16 @@ def recipe() -> Recipe:
     """1,024 B200, assumed: as many as for A.X K1, of a kind that has MXFP8. Experts over the 8
     ranks of a node, 32 each, cut over 128 nodes; all sequences of a step in one pass."""
     return system(
-        "axk2", "SKT", "A.X K2 688B-A33B before sparse attention", "axk2", VALUES, MEDIA,
+        "axk2",
+        "SKT",
+        "A.X K2 688B-A33B before sparse attention",
+        "axk2",
+        VALUES,
+        MEDIA,
         stages(8.5e12, REPORT, 1024, {"image": 0.15, "audio": 0.2, "video": 0.1}),
-        Layout(dp=1024, ep=8, micro_batch=8, recompute="full"), "B200", 1024, 688e9, 33e9)
+        Layout(dp=1024, ep=8, micro_batch=8, recompute="full"),
+        "B200",
+        1024,
+        688e9,
+        33e9,
+    )

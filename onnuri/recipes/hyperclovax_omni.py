@@ -1,11 +1,13 @@
-"""HyperCLOVA X SEED 8B Omni (Naver Cloud) as Onnuri trains it: dense, every medium in and out as discrete tokens.
+"""HyperCLOVA X SEED 8B Omni (Naver Cloud) as Onnuri trains it: dense, every medium in and out as
+discrete tokens.
 
-Naver's own model differs: images come in as continuous embeddings of a ViT beside their discrete tokens, sounds as continuous
-Whisper-type features beside theirs, and what its tokens stand for is drawn by a flow-matching transformer and a vocoder with a
-speaker's embedding (arXiv 2601.01792); it sees videos and makes none, and knows no 3D. Here a medium is its codes, both ways,
-one next-token loss trains all of it, and a codec alone decodes. The class is that of Naver's text models in transformers. What
-the 8B model's attention and feed-forward look like was not published: those values are the class's defaults, with heads as in
-the 32B model, and count 8.0B.
+Naver's own model differs: images come in as continuous embeddings of a ViT beside their discrete
+tokens, sounds as continuous Whisper-type features beside theirs, and what its tokens stand for is
+drawn by a flow-matching transformer and a vocoder with a speaker's embedding (arXiv 2601.01792); it
+sees videos and makes none, and knows no 3D. Here a medium is its codes, both ways, one next-token
+loss trains all of it, and a codec alone decodes. The class is that of Naver's text models in
+transformers. What the 8B model's attention and feed-forward look like was not published: those
+values are the class's defaults, with heads as in the 32B model, and count 8.0B.
 
 Run: `onnuri plan hyperclovax_omni`, `onnuri train hyperclovax_omni --preset nano`.
 """
@@ -20,7 +22,10 @@ REPORT = "arXiv 2601.01792"
 CLASS = "assumed: HyperCLOVAXConfig's default in transformers 5.23"
 THINK = "assumed: as in HyperCLOVAX-SEED-Think-32B's config.json"
 VALUES = {
-    "vocab_size": (200_704, REPORT + ": text, 6,561 ids of sound from 128,606, 65,536 of images from 135,168"),
+    "vocab_size": (
+        200_704,
+        REPORT + ": text, 6,561 ids of sound from 128,606, 65,536 of images from 135,168",
+    ),
     "hidden_size": (4096, REPORT),
     "num_hidden_layers": (36, REPORT),
     "intermediate_size": (11_008, CLASS),
@@ -41,21 +46,56 @@ VALUES = {
     "tie_word_embeddings": (False, CLASS),
     "initializer_range": (0.02, CLASS),
 }
-IMAGE = MediumPlan(medium="image", codec="TA-Tok, 384 x 384 px", codes=0, tokens_per_item=729, encode_flops_per_token=0.86e9,
-                   source=f"{REPORT}: ids within the published vocabulary; FLOPs: twice SigLIP2-so400m's 428M a patch")
-VIDEO = MediumPlan(medium="video", codec="TA-Tok, one frame a second: the image's ids", codes=0, tokens_per_second=729,
-                   encode_flops_per_token=IMAGE.encode_flops_per_token, source=ASSUMED)
-AUDIO = MediumPlan(medium="audio", codec="CosyVoice2 FSQ", codes=0, tokens_per_second=25, encode_flops_per_token=0.6e9,
-                   source=f"{REPORT}: ids within the published vocabulary; FLOPs: {ASSUMED}")
+IMAGE = MediumPlan(
+    medium="image",
+    codec="TA-Tok, 384 x 384 px",
+    codes=0,
+    tokens_per_item=729,
+    encode_flops_per_token=0.86e9,
+    source=f"{REPORT}: ids within the published vocabulary; FLOPs: twice SigLIP2-so400m's 428M a patch",
+)
+VIDEO = MediumPlan(
+    medium="video",
+    codec="TA-Tok, one frame a second: the image's ids",
+    codes=0,
+    tokens_per_second=729,
+    encode_flops_per_token=IMAGE.encode_flops_per_token,
+    source=ASSUMED,
+)
+AUDIO = MediumPlan(
+    medium="audio",
+    codec="CosyVoice2 FSQ",
+    codes=0,
+    tokens_per_second=25,
+    encode_flops_per_token=0.6e9,
+    source=f"{REPORT}: ids within the published vocabulary; FLOPs: {ASSUMED}",
+)
 NANO = {
-    "num_hidden_layers": 6, "intermediate_size": 576, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32,
-    "attention_multiplier": 32**-0.5, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}
+    "num_hidden_layers": 6,
+    "intermediate_size": 576,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "attention_multiplier": 32**-0.5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+}
 """what the laptop's model has otherwise (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """512 B200, as allotted to every team in stage 1: a copy a node, all sequences of a step in one pass."""
+    """512 B200, as allotted to every team in stage 1: a copy a node, all sequences of a step in one
+    pass."""
     return system(
-        "hyperclovax_omni", "Naver Cloud", "HyperCLOVA X SEED 8B Omni", "hyperclovax", VALUES, (TEXT, IMAGE, AUDIO, VIDEO, SHAPE),
+        "hyperclovax_omni",
+        "Naver Cloud",
+        "HyperCLOVA X SEED 8B Omni",
+        "hyperclovax",
+        VALUES,
+        (TEXT, IMAGE, AUDIO, VIDEO, SHAPE),
         stages(10e12, ASSUMED, 512, {"image": 0.2, "audio": 0.2, "video": 0.1, "shape": 0.05}),
-        Layout(dp=512, micro_batch=8, sharding="hsdp", shard=8, recompute="selective"), "B200", 512, 8e9, 8e9)
+        Layout(dp=512, micro_batch=8, sharding="hsdp", shard=8, recompute="selective"),
+        "B200",
+        512,
+        8e9,
+        8e9,
+    )

@@ -1,7 +1,8 @@
-"""K-EXAONE (LG AI Research): 236B parameters, 23B active. Three layers in four see 128 tokens only, and only these have RoPE.
+"""K-EXAONE (LG AI Research): 236B parameters, 23B active. Three layers in four see 128 tokens only,
+and only these have RoPE.
 
-Its multi-token prediction is not in its class in transformers, which ignores those weights, and so not here. Run:
-`onnuri plan k_exaone`, `onnuri train k_exaone --preset nano`.
+Its multi-token prediction is not in its class in transformers, which ignores those weights, and so
+not here. Run: `onnuri plan k_exaone`, `onnuri train k_exaone --preset nano`.
 """
 
 from __future__ import annotations
@@ -40,16 +41,35 @@ VALUES = {
     "initializer_range": (0.02, CLASS),
 }
 NANO = {
-    "num_hidden_layers": 8, "mlp_layer_types": layers(1, "dense", 8, "sparse"), "layer_types": every(4, 8), "sliding_window": 64,
-    "intermediate_size": 576, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32, "num_experts": 8,
-    "num_experts_per_tok": 2, "moe_intermediate_size": 192}
+    "num_hidden_layers": 8,
+    "mlp_layer_types": layers(1, "dense", 8, "sparse"),
+    "layer_types": every(4, 8),
+    "sliding_window": 64,
+    "intermediate_size": 576,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 192,
+}
 """what the laptop's model has otherwise (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """512 B200, allotted in stage 1. Experts over the 8 ranks of a node, 16 each, cut over 64 nodes; all sequences of a step
-    in one pass, so that weights are gathered once."""
+    """512 B200, allotted in stage 1. Experts over the 8 ranks of a node, 16 each, cut over 64
+    nodes; all sequences of a step in one pass, so that weights are gathered once."""
     return system(
-        "k_exaone", "LG AI Research", "K-EXAONE 236B-A23B", "exaone_moe", VALUES, MEDIA,
+        "k_exaone",
+        "LG AI Research",
+        "K-EXAONE 236B-A23B",
+        "exaone_moe",
+        VALUES,
+        MEDIA,
         stages(10e12, ASSUMED, 512, {"image": 0.15, "audio": 0.2, "video": 0.1}),
-        Layout(dp=512, ep=8, micro_batch=8, recompute="full"), "B200", 512, 236e9, 23e9)
+        Layout(dp=512, ep=8, micro_batch=8, recompute="full"),
+        "B200",
+        512,
+        236e9,
+        23e9,
+    )

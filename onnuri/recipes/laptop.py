@@ -1,9 +1,10 @@
-"""The laptop: from nothing to a served any-to-any model on two CPU cores. README's first link: one file, the whole road.
+"""The laptop: from nothing to a served any-to-any model on two CPU cores. README's first link: one
+file, the whole road.
 
     world → pools → codecs → token table → model → folder
 
-Every stage goes on where it was left. `full` and then `words` are what ships, `evening` less of the first, `smoke` the same code in
-two minutes. Run: `onnuri train laptop [--preset …]`.
+Every stage goes on where it was left. `full` and then `words` are what ships, `evening` less of the
+first, `smoke` the same code in two minutes. Run: `onnuri train laptop [--preset …]`.
 """
 
 from __future__ import annotations
@@ -55,21 +56,71 @@ class Stage(config.Config):
     loop: LoopConfig
     mix: MixConfig = MixConfig()
     share: float = 1.0
-    """of its weights in what goes on, the rest of those before it: averages err less than either (Wortsman et al. 2022)"""
+    """of its weights in what goes on, the rest of those before it: averages err less than either
+    (Wortsman et al. 2022)"""
 
 
-SPEECH = MixConfig(draw=0.28, describe=0.12, convert=0.03, chain=0.03, alone=0.03, translate=0.04, ask=0.05, edit=0.07,
-                   hear=0.22, speak=0.12)
+SPEECH = MixConfig(
+    draw=0.28,
+    describe=0.12,
+    convert=0.03,
+    chain=0.03,
+    alone=0.03,
+    translate=0.04,
+    ask=0.05,
+    edit=0.07,
+    hear=0.22,
+    speak=0.12,
+)
 """more of what is learned last: to hear and to speak"""
-PLACES = MixConfig(draw=0.32, describe=0.18, convert=0.14, chain=0.03, alone=0.03, translate=0.03, ask=0.05, edit=0.06,
-                   hear=0.10, speak=0.08, soft=True, loss_place=2.0, single=0.35, video=0.4)
-"""where things are: soft targets for places and sides, sights from sights, more scenes of several objects"""
-VOICE = PLACES.replace(draw=0.16, describe=0.10, convert=0.05, chain=0.01, alone=0.02, translate=0.03, edit=0.05, ask=0.03,
-                       hear=0.12, speak=0.43)
+PLACES = MixConfig(
+    draw=0.32,
+    describe=0.18,
+    convert=0.14,
+    chain=0.03,
+    alone=0.03,
+    translate=0.03,
+    ask=0.05,
+    edit=0.06,
+    hear=0.10,
+    speak=0.08,
+    soft=True,
+    loss_place=2.0,
+    single=0.35,
+    video=0.4,
+)
+"""where things are: soft targets for places and sides, sights from sights, more scenes of several
+objects"""
+VOICE = PLACES.replace(
+    draw=0.16,
+    describe=0.10,
+    convert=0.05,
+    chain=0.01,
+    alone=0.02,
+    translate=0.03,
+    edit=0.05,
+    ask=0.03,
+    hear=0.12,
+    speak=0.43,
+)
 """to say every word so that it is understood; of all else as much as keeps it"""
 
-WORDS = PLACES.replace(draw=0.36, describe=0.16, convert=0.07, chain=0.02, alone=0.03, translate=0.06, ask=0.07, edit=0.07,
-                       compare=0.01, hear=0.06, speak=0.06, double=0.06, people=0.75, slips=0.06)
+WORDS = PLACES.replace(
+    draw=0.36,
+    describe=0.16,
+    convert=0.07,
+    chain=0.02,
+    alone=0.03,
+    translate=0.06,
+    ask=0.07,
+    edit=0.07,
+    compare=0.01,
+    hear=0.06,
+    speak=0.06,
+    double=0.06,
+    people=0.75,
+    slips=0.06,
+)
 """what people say: three of four given sentences are drawn anew in their wordings"""
 
 
@@ -96,14 +147,36 @@ class LaptopConfig(config.Config):
     shape: LoopConfig = LoopConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
     model: tuple[Stage, ...] = (
         Stage(name="lm", loop=LoopConfig(minutes=70, optimizer="muon", learning_rate=2e-3)),
-        Stage(name="speech", mix=SPEECH,
-              loop=LoopConfig(minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=100, decay=0.7)),
-        Stage(name="places", mix=PLACES,
-              loop=LoopConfig(minutes=75, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.5)),
-        Stage(name="voice", mix=VOICE,
-              loop=LoopConfig(minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.8)),
-        Stage(name="voice2", mix=VOICE,
-              loop=LoopConfig(minutes=45, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.7), share=0.7))
+        Stage(
+            name="speech",
+            mix=SPEECH,
+            loop=LoopConfig(
+                minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=100, decay=0.7
+            ),
+        ),
+        Stage(
+            name="places",
+            mix=PLACES,
+            loop=LoopConfig(
+                minutes=75, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.5
+            ),
+        ),
+        Stage(
+            name="voice",
+            mix=VOICE,
+            loop=LoopConfig(
+                minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.8
+            ),
+        ),
+        Stage(
+            name="voice2",
+            mix=VOICE,
+            loop=LoopConfig(
+                minutes=45, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.7
+            ),
+            share=0.7,
+        ),
+    )
     width: int = 192
     layers: int = 6
     heads: int = 3
@@ -122,42 +195,102 @@ def evening() -> LaptopConfig:
     """Two hours: the same data and codecs, a third of the model's time."""
     base = full()
     first, _, last, *_ = base.model
-    return base.replace(model=(
-        first.replace(loop=first.loop.replace(minutes=35)),
-        last.replace(loop=last.loop.replace(minutes=20), mix=last.mix.replace(hear=0.18))))
+    return base.replace(
+        model=(
+            first.replace(loop=first.loop.replace(minutes=35)),
+            last.replace(loop=last.loop.replace(minutes=20), mix=last.mix.replace(hear=0.18)),
+        )
+    )
 
 
 def smoke() -> LaptopConfig:
     """Two minutes: every stage runs, nothing is learned."""
     few = LoopConfig(steps=4, log_every=1)
-    return full().replace(pictures=32, utterances=8, crops=32, scenes=48, text_codes=600, visual=few, audio=few, shape=few,
-                          model=tuple(s.replace(loop=few) for s in full().model), width=64, layers=2, heads=2, hidden=128,
-                          workers=1, tokens=1024)
+    return full().replace(
+        pictures=32,
+        utterances=8,
+        crops=32,
+        scenes=48,
+        text_codes=600,
+        visual=few,
+        audio=few,
+        shape=few,
+        model=tuple(s.replace(loop=few) for s in full().model),
+        width=64,
+        layers=2,
+        heads=2,
+        hidden=128,
+        workers=1,
+        tokens=1024,
+    )
 
 
 def words() -> LaptopConfig:
-    """People's wordings from the weights that ship: their text is tokenized anew, objects are written down by right plus
-    down, and the vocabulary says what is asked. Budgets are steps, so that a busy machine learns as much."""
+    """People's wordings from the weights that ship: their text is tokenized anew, objects are
+    written down by right plus down, and the vocabulary says what is asked. Budgets are steps, so
+    that a busy machine learns as much."""
     voice = WORDS.replace(draw=0.22, describe=0.10, convert=0.03, edit=0.05, hear=0.12, speak=0.33)
-    more = WORDS.replace(draw=0.42, describe=0.10, convert=0.04, ask=0.04, edit=0.05, translate=0.05, hear=0.08, speak=0.13,
-                         double=0.08, noise=0.2)
-    return full().replace(start="shipped", order="diagonal", tasks=True, text_codes=2_048, model=(
-        Stage(name="words", mix=WORDS, loop=LoopConfig(steps=4_500, optimizer="muon", learning_rate=2e-3, warmup_steps=100,
-                                                       decay=0.5)),
-        Stage(name="words_voice", mix=voice, loop=LoopConfig(steps=1_200, optimizer="muon", learning_rate=1.5e-3,
-                                                             warmup_steps=60, decay=0.8), share=0.7),
-        Stage(name="words_more", mix=more, loop=LoopConfig(steps=7_900, optimizer="muon", learning_rate=1.5e-3,
-                                                           warmup_steps=60, decay=0.7), share=0.75)))
+    more = WORDS.replace(
+        draw=0.42,
+        describe=0.10,
+        convert=0.04,
+        ask=0.04,
+        edit=0.05,
+        translate=0.05,
+        hear=0.08,
+        speak=0.13,
+        double=0.08,
+        noise=0.2,
+    )
+    return full().replace(
+        start="shipped",
+        order="diagonal",
+        tasks=True,
+        text_codes=2_048,
+        model=(
+            Stage(
+                name="words",
+                mix=WORDS,
+                loop=LoopConfig(
+                    steps=4_500, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.5
+                ),
+            ),
+            Stage(
+                name="words_voice",
+                mix=voice,
+                loop=LoopConfig(
+                    steps=1_200, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.8
+                ),
+                share=0.7,
+            ),
+            Stage(
+                name="words_more",
+                mix=more,
+                loop=LoopConfig(
+                    steps=7_900, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.7
+                ),
+                share=0.75,
+            ),
+        ),
+    )
 
 
 def words_smoke() -> LaptopConfig:
     """The road of `words`, in a minute."""
     few = LoopConfig(steps=4, log_every=1)
     made = words()
-    return made.replace(scenes=32, tokens=1_024, workers=1, model=tuple(s.replace(loop=few) for s in made.model))
+    return made.replace(
+        scenes=32, tokens=1_024, workers=1, model=tuple(s.replace(loop=few) for s in made.model)
+    )
 
 
-PRESETS = {"full": full, "evening": evening, "words": words, "smoke": smoke, "words-smoke": words_smoke}
+PRESETS = {
+    "full": full,
+    "evening": evening,
+    "words": words,
+    "smoke": smoke,
+    "words-smoke": words_smoke,
+}
 
 
 def train(preset: str, out: Path) -> None:
@@ -171,7 +304,9 @@ def train(preset: str, out: Path) -> None:
         stage(settings, out)
         note(out, stage.__name__, time.time() - start)
         console.print(f"{stage.__name__}: {(time.time() - start) / 60:.1f} min")
-    console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")
+    console.print(
+        f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting"
+    )
 
 
 def pools(settings: LaptopConfig, out: Path) -> None:
@@ -184,7 +319,8 @@ def pools(settings: LaptopConfig, out: Path) -> None:
 
 
 def codecs(settings: LaptopConfig, out: Path) -> None:
-    """Train text, visual, audio and shape codecs, or take those that ship with a new text codec; save them in OUT/codecs."""
+    """Train text, visual, audio and shape codecs, or take those that ship with a new text codec;
+    save them in OUT/codecs."""
     if settings.start:
         if not (out / "codecs/text/words.json").exists():
             take_codecs(settings, out / "codecs")
@@ -193,19 +329,32 @@ def codecs(settings: LaptopConfig, out: Path) -> None:
         return
     torch.manual_seed(settings.seed)
     image, sound, solid = ImageCodec(), AudioCodec(), ShapeCodec()
-    fit(visual.VisualTask(image.visual, out / "pool/visual"), settings.visual, out / "visual", "visual codec")
+    fit(
+        visual.VisualTask(image.visual, out / "pool/visual"),
+        settings.visual,
+        out / "visual",
+        "visual codec",
+    )
     fit(audio.AudioTask(sound, out / "pool/audio"), settings.audio, out / "audio", "audio codec")
     fit(shape.ShapeTask(solid, out / "pool/shape"), settings.shape, out / "shape", "shape codec")
-    text = TextCodec.learn(corpus([sample_scene(seed) for seed in range(1500)]), settings.text_codes)
+    text = TextCodec.learn(
+        corpus([sample_scene(seed) for seed in range(1500)]), settings.text_codes
+    )
     video = VideoCodec(image.config, image.visual)
-    registry.save({"text": text, "image": image, "audio": sound, "video": video, "shape": solid}, out / "codecs")
+    registry.save(
+        {"text": text, "image": image, "audio": sound, "video": video, "shape": solid},
+        out / "codecs",
+    )
 
 
 def take_codecs(settings: LaptopConfig, folder: Path) -> None:
-    """Save the codecs that ship in a folder, with their objects in another order and a text codec of people's words."""
+    """Save the codecs that ship in a folder, with their objects in another order and a text codec
+    of people's words."""
     shipped = load_codecs(onnuri.WEIGHTS / "laptop" / "codecs")
     visual_config = shipped["image"].config
-    shipped["image"].config = visual_config.replace(visual=visual_config.visual.replace(order=settings.order))
+    shipped["image"].config = visual_config.replace(
+        visual=visual_config.visual.replace(order=settings.order)
+    )
     shipped["shape"].config = shipped["shape"].config.replace(order=settings.order)
     shipped["text"] = learn_text(settings.text_codes)
     registry.save(shipped, folder)
@@ -249,32 +398,73 @@ def model(settings: LaptopConfig, out: Path) -> None:
         graft(onnuri.load(), network, layout, made["text"], settings.seed)
     else:
         start_from_features(network, layout, made, settings.seed)
-    learn(network, made, Table(out / "table"), settings.model, settings.tokens, settings.seed, out, tasks=settings.tasks)
+    learn(
+        network,
+        made,
+        Table(out / "table"),
+        settings.model,
+        settings.tokens,
+        settings.seed,
+        out,
+        tasks=settings.tasks,
+    )
 
 
-def learn(network: nn.Module, made: dict[str, Any], table: Table, stages: tuple[Stage, ...], tokens: int, seed: int,
-          out: Path, earlier: Mapping[str, float] = MappingProxyType({}), tasks: bool = False) -> None:
-    """Train a network on a table, stage by stage, `tokens` a step; the model ends in OUT/model. `earlier`: losses of runs
-    that the forecast leans on. `tasks`: whether the token layout says what is asked."""
+def learn(
+    network: nn.Module,
+    made: dict[str, Any],
+    table: Table,
+    stages: tuple[Stage, ...],
+    tokens: int,
+    seed: int,
+    out: Path,
+    earlier: Mapping[str, float] = MappingProxyType({}),
+    tasks: bool = False,
+) -> None:
+    """Train a network on a table, stage by stage, `tokens` a step; the model ends in OUT/model.
+    `earlier`: losses of runs that the forecast leans on. `tasks`: whether the token layout says
+    what is asked."""
     layout = new_layout(made, tasks)
     slots: dict[str, SlotLayout] = {medium: made[medium].spec.slots for medium in SIGHTS}
-    omni_tasks = [OmniTask(network, layout, Mixer(stage.mix, table, made["text"], slots), made["text"].words, tokens, seed + k)
-                  for k, stage in enumerate(stages)]
-    forecast.freeze(out, {stage.name: (task, stage.loop) for stage, task in zip(stages, omni_tasks, strict=True)}, earlier)
+    omni_tasks = [
+        OmniTask(
+            network,
+            layout,
+            Mixer(stage.mix, table, made["text"], slots),
+            made["text"].words,
+            tokens,
+            seed + k,
+        )
+        for k, stage in enumerate(stages)
+    ]
+    forecast.freeze(
+        out,
+        {stage.name: (task, stage.loop) for stage, task in zip(stages, omni_tasks, strict=True)},
+        earlier,
+    )
     for stage, task in zip(stages, omni_tasks, strict=True):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         fit(task, stage.loop, out / stage.name, f"model: {stage.name}")
         forecast.score(out, stage.name, network)
         if stage.share < 1:
-            network.load_state_dict({name: torch.lerp(before[name], weight, stage.share)
-                                     for name, weight in network.state_dict().items()})
+            network.load_state_dict(
+                {
+                    name: torch.lerp(before[name], weight, stage.share)
+                    for name, weight in network.state_dict().items()
+                }
+            )
     OmniModel(network, made, layout).save(out / "model")
 
 
 def backbone_config(settings: LaptopConfig, layout: TokenLayout) -> BackboneConfig:
     """Return the backbone of as many ids as the layout has."""
-    return BackboneConfig(vocabulary=layout.size, width=settings.width, layers=settings.layers,
-                          heads=settings.heads, hidden=settings.hidden)
+    return BackboneConfig(
+        vocabulary=layout.size,
+        width=settings.width,
+        layers=settings.layers,
+        heads=settings.heads,
+        hidden=settings.hidden,
+    )
 
 
 def note(out: Path, stage: str, seconds: float) -> None:
@@ -283,5 +473,3 @@ def note(out: Path, stage: str, seconds: float) -> None:
     times: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     times[stage] = round(times.get(stage, 0.0) + seconds, 1)
     path.write_text(json.dumps(times, indent=2) + "\n", encoding="utf-8")
-
-

@@ -1,9 +1,11 @@
-"""The five systems in a few million parameters: same classes, same features, same media, trained by a laptop in twenty minutes.
+"""The five systems in a few million parameters: same classes, same features, same media, trained by
+a laptop in twenty minutes.
 
     shipped codecs → token table (one for all, in DATA) → model → folder
 
-All five get the same table, mix and seeds, and the same budget in FLOPs of the model, which each turns into steps: what differs
-at the end is the architecture. Run: `onnuri train axk1 --preset nano`.
+All five get the same table, mix and seeds, and the same budget in FLOPs of the model, which each
+turns into steps: what differs at the end is the architecture. Run: `onnuri train axk1 --preset
+nano`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from onnuri.training.loop import LoopConfig, read_metrics
 
 MIX = PLACES.replace(hear=0.14, speak=0.12)
 TEXT_CODES = 4_096
-"""the world's own words are 972; the other ids stand for nothing, as most of a large vocabulary does here"""
+"""the world's own words are 972; the other ids stand for nothing, as most of a large vocabulary
+does here"""
 SEQUENCE = 88
 """tokens of the sequence that a token is in, in the mean over the mix: what attention costs"""
 
@@ -67,7 +70,9 @@ class NanoConfig(config.Config):
 
     @property
     def steps(self) -> int:
-        return max(round(self.flops / (self.architecture.flops_per_token(SEQUENCE) * self.tokens)), 1)
+        return max(
+            round(self.flops / (self.architecture.flops_per_token(SEQUENCE) * self.tokens)), 1
+        )
 
 
 @functools.cache
@@ -79,48 +84,69 @@ def ids() -> int:
 
 def nano(name: str) -> NanoConfig:
     """Twenty minutes of two cores."""
-    return NanoConfig(recipe=name, values={**find(name).values, **module(name).NANO, **SMALL}, flops=BUDGET)
+    return NanoConfig(
+        recipe=name, values={**find(name).values, **module(name).NANO, **SMALL}, flops=BUDGET
+    )
 
 
 def smoke(name: str) -> NanoConfig:
     """Seconds: every stage runs, nothing is learned."""
     made = nano(name)
-    return made.replace(scenes=32, tokens=1_024, workers=1, loop=made.loop.replace(log_every=1),
-                        flops=4 * 1_024 * made.architecture.flops_per_token(SEQUENCE))
+    return made.replace(
+        scenes=32,
+        tokens=1_024,
+        workers=1,
+        loop=made.loop.replace(log_every=1),
+        flops=4 * 1_024 * made.architecture.flops_per_token(SEQUENCE),
+    )
 
 
 PRESETS: dict[str, Callable[[str], NanoConfig]] = {"nano": nano, "smoke": smoke}
 BUDGET = 1.45e14
-"""what the slowest of the five (K-EXAONE, 3,290 tokens a second of 38 MFLOP, the whole head counted) does in 20 minutes"""
+"""what the slowest of the five (K-EXAONE, 3,290 tokens a second of 38 MFLOP, the whole head
+counted) does in 20 minutes"""
 SMALL = {"hidden_size": 192, "tie_word_embeddings": True, "max_position_embeddings": 2_048}
 """what all five have alike: tied embeddings, for most of so small a model would be these twice"""
 
 
 def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
-    """Run or go on with a preset in a folder; the model ends in OUT/model. DATA beside it holds what all five share."""
+    """Run or go on with a preset in a folder; the model ends in OUT/model. DATA beside it holds
+    what all five share."""
     settings, console, began = PRESETS[preset](name), Console(), time.time()
     torch.set_num_threads(settings.workers)
     media.make_folder(out)
     settings.save(out / "run.json")
     made = prepare(settings, data or out.parent / f"nano-data-{settings.scenes}")
-    console.print(f"{settings.architecture.num_params() / 1e6:.2f}M parameters, {settings.steps} steps")
+    console.print(
+        f"{settings.architecture.num_params() / 1e6:.2f}M parameters, {settings.steps} steps"
+    )
     start = time.time()
     torch.manual_seed(settings.seed)
-    network = backbone.stock_model(find(name).family, {**settings.values, "vocab_size": settings.architecture.vocabulary})
-    stage = Stage(name="lm", loop=settings.loop.replace(steps=settings.steps, seed=settings.seed), mix=settings.mix)
+    network = backbone.stock_model(
+        find(name).family, {**settings.values, "vocab_size": settings.architecture.vocabulary}
+    )
+    stage = Stage(
+        name="lm",
+        loop=settings.loop.replace(steps=settings.steps, seed=settings.seed),
+        mix=settings.mix,
+    )
     start_from_features(network, new_layout(made[0]), made[0], settings.seed)
     learn(network, *made, (stage,), settings.tokens, settings.seed, out, earlier(settings, out))
     note(out, "model", time.time() - start)
-    console.print(f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting")
+    console.print(
+        f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting"
+    )
 
 
 def earlier(settings: NanoConfig, out: Path) -> dict[str, float]:
-    """Last losses of the other systems' runs on this budget: of those that lie beside this one, else of those kept with the
-    recipes."""
+    """Last losses of the other systems' runs on this budget: of those that lie beside this one,
+    else of those kept with the recipes."""
     found = {}
     for other in (n for n in NAMES if n != settings.recipe):
         beside = out.parent / out.name.replace(settings.recipe, other)
-        if (beside / "model").exists() and NanoConfig.load(beside / "run.json").flops == settings.flops:
+        if (beside / "model").exists() and NanoConfig.load(
+            beside / "run.json"
+        ).flops == settings.flops:
             found[other] = read_metrics(beside / "lm")[-1]["loss"]
         elif settings.flops == BUDGET and matrix(other).exists():
             found[other] = json.loads(matrix(other).read_text(encoding="utf-8"))["loss"]

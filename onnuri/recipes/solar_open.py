@@ -1,4 +1,5 @@
-"""Solar Open 100B (Upstage): 102.65B parameters, 12B active. Every layer has 128 experts; grouped queries; no windows.
+"""Solar Open 100B (Upstage): 102.65B parameters, 12B active. Every layer has 128 experts; grouped
+queries; no windows.
 
 Run: `onnuri plan solar_open`, `onnuri train solar_open --preset nano`.
 """
@@ -35,15 +36,32 @@ VALUES = {
     "initializer_range": (0.02, CLASS),
 }
 NANO = {
-    "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32, "n_routed_experts": 8,
-    "num_experts_per_tok": 2, "moe_intermediate_size": 192}
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 192,
+}
 """what the laptop's model has otherwise (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """480 B200, as published: 15 copies, each over 4 nodes, for the 480 divide no dimension of its experts; these over the 8
-    ranks of a node, 16 each; all sequences of a step in one pass, so that weights are gathered once."""
+    """480 B200, as published: 15 copies, each over 4 nodes, for the 480 divide no dimension of its
+    experts; these over the 8 ranks of a node, 16 each; all sequences of a step in one pass, so that
+    weights are gathered once."""
     return system(
-        "solar_open", "Upstage", "Solar Open 102.65B-A12B", "solar_open", VALUES, MEDIA,
+        "solar_open",
+        "Upstage",
+        "Solar Open 102.65B-A12B",
+        "solar_open",
+        VALUES,
+        MEDIA,
         stages(19.7e12, "arXiv 2601.07022", 480, {"image": 0.15, "audio": 0.2, "video": 0.1}),
-        Layout(dp=480, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"), "B200", 480, 102.65e9, 12e9)
+        Layout(dp=480, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"),
+        "B200",
+        480,
+        102.65e9,
+        12e9,
+    )

@@ -1,6 +1,8 @@
-"""What the five systems' recipes share: the codecs that give a text model its media, the stages, how a recipe is put together.
+"""What the five systems' recipes share: the codecs that give a text model its media, the stages,
+how a recipe is put together.
 
-Knows no system. A value is written with its source, `(7168, CARD)`; `ASSUMED` marks what nobody published.
+Knows no system. A value is written with its source, `(7168, CARD)`; `ASSUMED` marks what nobody
+published.
 """
 
 from __future__ import annotations
@@ -18,42 +20,119 @@ TOKENS = 4_096
 Sourced = Mapping[str, tuple[Any, str]]
 """for every value of a class's configuration what it is and where that was published"""
 
-TEXT = MediumPlan(medium="text", codec="the model's own tokenizer", codes=0, source="the model's own")
-IMAGE = MediumPlan(medium="image", codec="Cosmos-Tokenizer DV8x16x16, 256 x 256 px", codes=64_000, tokens_per_item=256,
-                   encode_flops_per_token=5e9, source="arXiv 2501.03575; that it is used, and its FLOPs: assumed")
-VIDEO = MediumPlan(medium="video", codec="Cosmos-Tokenizer DV8x16x16, 256 x 256 px at 16 frames/s: the image's ids", codes=0,
-                   tokens_per_second=512, encode_flops_per_token=5e9, source=IMAGE.source)
-AUDIO = MediumPlan(medium="audio", codec="X-Codec2", codes=65_536, tokens_per_second=50, encode_flops_per_token=1.2e9,
-                   source="arXiv 2502.04128; that it is used, and its FLOPs (twice w2v-bert's 600M a frame): assumed")
-SHAPE = MediumPlan(medium="shape", codec="ShapeLLM-Omni 3D VQ-VAE", codes=8_192, tokens_per_item=1_024,
-                   encode_flops_per_token=1e9, source="arXiv 2506.01853; that it is used, and its FLOPs: assumed")
+TEXT = MediumPlan(
+    medium="text", codec="the model's own tokenizer", codes=0, source="the model's own"
+)
+IMAGE = MediumPlan(
+    medium="image",
+    codec="Cosmos-Tokenizer DV8x16x16, 256 x 256 px",
+    codes=64_000,
+    tokens_per_item=256,
+    encode_flops_per_token=5e9,
+    source="arXiv 2501.03575; that it is used, and its FLOPs: assumed",
+)
+VIDEO = MediumPlan(
+    medium="video",
+    codec="Cosmos-Tokenizer DV8x16x16, 256 x 256 px at 16 frames/s: the image's ids",
+    codes=0,
+    tokens_per_second=512,
+    encode_flops_per_token=5e9,
+    source=IMAGE.source,
+)
+AUDIO = MediumPlan(
+    medium="audio",
+    codec="X-Codec2",
+    codes=65_536,
+    tokens_per_second=50,
+    encode_flops_per_token=1.2e9,
+    source="arXiv 2502.04128; that it is used, and its FLOPs (twice w2v-bert's 600M a frame): assumed",
+)
+SHAPE = MediumPlan(
+    medium="shape",
+    codec="ShapeLLM-Omni 3D VQ-VAE",
+    codes=8_192,
+    tokens_per_item=1_024,
+    encode_flops_per_token=1e9,
+    source="arXiv 2506.01853; that it is used, and its FLOPs: assumed",
+)
 MEDIA = (TEXT, IMAGE, AUDIO, VIDEO)
 
 
-def stages(text: float, source: str, gpus: int, shares: dict[str, float]) -> tuple[TrainingStage, ...]:
-    """Text as published, then what makes it omni: new ids alone, all together, and better data in long sequences.
+def stages(
+    text: float, source: str, gpus: int, shares: dict[str, float]
+) -> tuple[TrainingStage, ...]:
+    """Text as published, then what makes it omni: new ids alone, all together, and better data in
+    long sequences.
 
-    `shares` of the media once they are all there. Eight sequences a GPU and step, in the end one that is eight times as long.
+    `shares` of the media once they are all there. Eight sequences a GPU and step, in the end one
+    that is eight times as long.
     """
     batch, half = 8 * TOKENS * gpus, {medium: share / 2 for medium, share in shares.items()}
     return (
-        TrainingStage(name="text", tokens=text, tokens_per_sequence=TOKENS, batch_tokens=batch,
-                      source=f"tokens: {source}; sequence and batch: {ASSUMED}"),
-        TrainingStage(name="alignment", tokens=20e9, tokens_per_sequence=TOKENS, batch_tokens=batch, media_share=shares,
-                      trains="new embeddings"),
-        TrainingStage(name="omni", tokens=0.04 * text, tokens_per_sequence=TOKENS, batch_tokens=batch, media_share=shares),
-        TrainingStage(name="annealing", tokens=0.01 * text, tokens_per_sequence=8 * TOKENS, batch_tokens=batch,
-                      media_share=half),
+        TrainingStage(
+            name="text",
+            tokens=text,
+            tokens_per_sequence=TOKENS,
+            batch_tokens=batch,
+            source=f"tokens: {source}; sequence and batch: {ASSUMED}",
+        ),
+        TrainingStage(
+            name="alignment",
+            tokens=20e9,
+            tokens_per_sequence=TOKENS,
+            batch_tokens=batch,
+            media_share=shares,
+            trains="new embeddings",
+        ),
+        TrainingStage(
+            name="omni",
+            tokens=0.04 * text,
+            tokens_per_sequence=TOKENS,
+            batch_tokens=batch,
+            media_share=shares,
+        ),
+        TrainingStage(
+            name="annealing",
+            tokens=0.01 * text,
+            tokens_per_sequence=8 * TOKENS,
+            batch_tokens=batch,
+            media_share=half,
+        ),
     )
 
 
-def system(name: str, team: str, title: str, family: str, values: Sourced, media: tuple[MediumPlan, ...],
-           stages: tuple[TrainingStage, ...], layout: Layout, gpu: str, gpus: int, total: float, active: float) -> Recipe:
+def system(
+    name: str,
+    team: str,
+    title: str,
+    family: str,
+    values: Sourced,
+    media: tuple[MediumPlan, ...],
+    stages: tuple[TrainingStage, ...],
+    layout: Layout,
+    gpu: str,
+    gpus: int,
+    total: float,
+    active: float,
+) -> Recipe:
     """A recipe; its architecture follows from the values."""
     plain = plainly(values)
-    return Recipe(name=name, team=team, title=title, family=family, values=plain,
-                  sources={key: source for key, (_, source) in values.items()}, architecture=architecture(name, family, plain),
-                  media=media, stages=stages, layout=layout, gpu=gpu, gpus=gpus, published_total=total, published_active=active)
+    return Recipe(
+        name=name,
+        team=team,
+        title=title,
+        family=family,
+        values=plain,
+        sources={key: source for key, (_, source) in values.items()},
+        architecture=architecture(name, family, plain),
+        media=media,
+        stages=stages,
+        layout=layout,
+        gpu=gpu,
+        gpus=gpus,
+        published_total=total,
+        published_active=active,
+    )
 
 
 def plainly(values: Sourced) -> dict[str, Any]:
@@ -68,4 +147,6 @@ def layers(first: int, kind: str, count: int, rest: str) -> list[str]:
 
 def every(period: int, count: int) -> list[str]:
     """Sliding windows, but for every `period`-th layer, which sees all."""
-    return ["full_attention" if (k + 1) % period == 0 else "sliding_attention" for k in range(count)]
+    return [
+        "full_attention" if (k + 1) % period == 0 else "sliding_attention" for k in range(count)
+    ]

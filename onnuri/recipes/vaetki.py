@@ -1,4 +1,5 @@
-"""VAETKI (NC AI): 112B parameters, 10B active, and 3D as a medium. MLA, windows in five layers of six, four norms a layer.
+"""VAETKI (NC AI): 112B parameters, 10B active, and 3D as a medium. MLA, windows in five layers of
+six, four norms a layer.
 
 Its class is ours (`model/vaetki.py`), for transformers has none. Run: `onnuri plan vaetki`,
 `onnuri train vaetki --preset nano`.
@@ -43,17 +44,40 @@ VALUES = {
     "initializer_range": (0.02, ASSUMED),
 }
 NANO = {
-    "num_hidden_layers": 6, "mlp_layer_types": layers(1, "dense", 6, "sparse"), "layer_types": every(6, 6), "sliding_window": 64,
-    "intermediate_size": 576, "num_attention_heads": 4, "num_key_value_heads": 4, "q_lora_rank": 96, "kv_lora_rank": 96,
-    "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 48, "n_routed_experts": 8, "num_experts_per_tok": 2,
-    "moe_intermediate_size": 192}
+    "num_hidden_layers": 6,
+    "mlp_layer_types": layers(1, "dense", 6, "sparse"),
+    "layer_types": every(6, 6),
+    "sliding_window": 64,
+    "intermediate_size": 576,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 96,
+    "kv_lora_rank": 96,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 32,
+    "v_head_dim": 48,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 192,
+}
 """what the laptop's model has otherwise (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """512 B200, as allotted to every team in stage 1: 16 copies of 4 nodes each. Experts over the 8 ranks of a node, 16 each;
-    all sequences of a step in one pass, so that weights are gathered once."""
+    """512 B200, as allotted to every team in stage 1: 16 copies of 4 nodes each. Experts over the 8
+    ranks of a node, 16 each; all sequences of a step in one pass, so that weights are gathered
+    once."""
     return system(
-        "vaetki", "NC AI", "VAETKI 112B-A10B", "vaetki", VALUES, (*MEDIA, SHAPE),
+        "vaetki",
+        "NC AI",
+        "VAETKI 112B-A10B",
+        "vaetki",
+        VALUES,
+        (*MEDIA, SHAPE),
         stages(9.8e12, CARD, 512, {"image": 0.12, "audio": 0.15, "video": 0.08, "shape": 0.1}),
-        Layout(dp=512, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"), "B200", 512, 112.2e9, 10.1e9)
+        Layout(dp=512, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"),
+        "B200",
+        512,
+        112.2e9,
+        10.1e9,
+    )

@@ -1,1 +1,2 @@
-"""The model as a service: OpenAI's routes, a page, and what protects them. `onnuri serve` starts it."""
+"""The model as a service: OpenAI's routes, a page, and what protects them. `onnuri serve` starts
+it."""

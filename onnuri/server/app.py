@@ -1,7 +1,8 @@
-"""The server: every route, and what binds them. `onnuri serve` runs it; `create` makes it for tests.
+"""The server: every route, and what binds them. `onnuri serve` runs it; `create` makes it for
+tests.
 
-Routes are thin: what they answer is in `chat.py`, `responses.py`, `images.py`, `audio.py` and `jobs.py`, what stands
-before them in `guard.py`.
+Routes are thin: what they answer is in `chat.py`, `responses.py`, `images.py`, `audio.py` and
+`jobs.py`, what stands before them in `guard.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -54,7 +61,10 @@ WEB = Path(__file__).parent / "web"
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 TIDY_SECONDS, TRIM_SECONDS = 60.0, 10.0
 POLL_SECONDS = 0.25
-_bearer = HTTPBearer(auto_error=False, description="a key that `onnuri keys add` made; none is needed on loopback without keys")
+_bearer = HTTPBearer(
+    auto_error=False,
+    description="a key that `onnuri keys add` made; none is needed on loopback without keys",
+)
 
 
 def create(state: State) -> FastAPI:
@@ -63,8 +73,10 @@ def create(state: State) -> FastAPI:
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(state.store.tidy, True)
-        regular = [asyncio.create_task(_every(TIDY_SECONDS, state.store.tidy)),
-                   asyncio.create_task(_every(TRIM_SECONDS, memory.trim))]
+        regular = [
+            asyncio.create_task(_every(TIDY_SECONDS, state.store.tidy)),
+            asyncio.create_task(_every(TRIM_SECONDS, memory.trim)),
+        ]
         yield
         for task in [*regular, *state.jobs.values()]:
             task.cancel()
@@ -72,14 +84,26 @@ def create(state: State) -> FastAPI:
         await asyncio.to_thread(state.close)
         state.store.close()
 
-    app = FastAPI(title="Onnuri", version=__version__, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None,
-                  description="Text, image, audio, video and 3D, each understood and generated: OpenAI's routes and ours.")
+    app = FastAPI(
+        title="Onnuri",
+        version=__version__,
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        description="Text, image, audio, video and 3D, each understood and generated: OpenAI's routes and ours.",
+    )
     app.state.onnuri = state
     app.add_middleware(Guard, state=state)
     if state.settings.origins:
         from starlette.middleware.cors import CORSMiddleware
 
-        app.add_middleware(CORSMiddleware, allow_origins=list(state.settings.origins), allow_methods=["*"], allow_headers=["*"])
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(state.settings.origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
     app.add_exception_handler(Exception, _failed)
     for kind in (Problem, OnnuriError, TimeoutError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _failed)
@@ -100,7 +124,11 @@ async def _failed(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
     if problem.status >= 500 and problem.code == "internal_error":
         log.error("%s failed", request.state.id, exc_info=error)
-    return JSONResponse(with_words(problem, request.headers.get("accept-language", "")), problem.status, problem.headers)
+    return JSONResponse(
+        with_words(problem, request.headers.get("accept-language", "")),
+        problem.status,
+        problem.headers,
+    )
 
 
 def _refusal(request: Request, error: HTTPException) -> Problem:
@@ -110,21 +138,36 @@ def _refusal(request: Request, error: HTTPException) -> Problem:
         return Problem(404, f"{asked}: there is no such route; see /docs", "not_found")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
-        return Problem(405, f"{asked}: this route takes {allowed}; use that", "method_not_allowed", more={"Allow": allowed})
+        return Problem(
+            405,
+            f"{asked}: this route takes {allowed}; use that",
+            "method_not_allowed",
+            more={"Allow": allowed},
+        )
     code = {413: "body_too_large", 408: "request_timeout"}.get(error.status_code, "invalid_request")
-    return Problem(error.status_code, error.detail if error.status_code in (408, 413) else f"{asked}: {error.detail}", code,
-                   more=error.headers)
+    return Problem(
+        error.status_code,
+        error.detail if error.status_code in (408, 413) else f"{asked}: {error.detail}",
+        code,
+        more=error.headers,
+    )
 
 
 async def _caller(request: Request, bearer: Annotated[Any, Depends(_bearer)]) -> Caller:
     state: State = request.app.state.onnuri
-    caller = await state.admit(bearer.credentials if bearer else None, client_of(request.scope) in LOCAL)
-    request.state.caller, request.state.limits = caller.id, [(k.encode(), v.encode()) for k, v in caller.limits.items()]
+    caller = await state.admit(
+        bearer.credentials if bearer else None, client_of(request.scope) in LOCAL
+    )
+    request.state.caller, request.state.limits = (
+        caller.id,
+        [(k.encode(), v.encode()) for k, v in caller.limits.items()],
+    )
     return caller
 
 
 async def _reader(request: Request) -> None:
-    """Whoever reads what an operator reads needs a key where callers do; a browser sends one as a password."""
+    """Whoever reads what an operator reads needs a key where callers do; a browser sends one as a
+    password."""
     kind, _, sent = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "basic":
         with contextlib.suppress(ValueError):
@@ -167,12 +210,18 @@ async def _raw(request: Request, parts: Stream[bytes], media_type: str) -> Strea
     """Bytes as they come; the first is there, so that an error before it still has its status."""
     deadline = time.monotonic() + _state(request).settings.request_seconds
     first = await _within(request, anext(parts))  # type: ignore[arg-type]
-    return StreamingResponse(_go_on(first, parts, deadline), media_type=media_type, headers=UNBUFFERED)
+    return StreamingResponse(
+        _go_on(first, parts, deadline), media_type=media_type, headers=UNBUFFERED
+    )
 
 
-async def _streamed(request: Request, chunks: Stream[dict[str, Any] | None],
-                    failed: Callable[[Problem], dict[str, Any]] | None = None) -> StreamingResponse:
-    """A stream whose first chunk is there, so that an error before it still has its status; `failed` is one after it."""
+async def _streamed(
+    request: Request,
+    chunks: Stream[dict[str, Any] | None],
+    failed: Callable[[Problem], dict[str, Any]] | None = None,
+) -> StreamingResponse:
+    """A stream whose first chunk is there, so that an error before it still has its status;
+    `failed` is one after it."""
     deadline = time.monotonic() + _state(request).settings.request_seconds
     accepted = request.headers.get("accept-language", "")
     failed = failed or (lambda problem: with_words(problem, accepted))
@@ -222,7 +271,11 @@ def _conversation(app: FastAPI) -> None:
         """A sentence to pictures."""
         return await _pictures(body, request, who)
 
-    @app.post("/v1/images/edits", tags=["images"], openapi_extra=documented(EditRequest, ("image", "image[]")))
+    @app.post(
+        "/v1/images/edits",
+        tags=["images"],
+        openapi_extra=documented(EditRequest, ("image", "image[]")),
+    )
     async def images_edits(request: Request, who: Who) -> Response:
         """Pictures, and a sentence that says what to make of them, to pictures. A form, or JSON."""
         return await _pictures(await either(request, EditRequest), request, who)
@@ -255,21 +308,36 @@ def _sounds(app: FastAPI) -> None:
         data, kind = await _within(request, audio.speech(body, state, who))
         return Response(data, media_type=kind)
 
-    @app.post("/v1/audio/transcriptions", tags=["audio"], openapi_extra=documented(TranscriptionRequest, ("file",)))
+    @app.post(
+        "/v1/audio/transcriptions",
+        tags=["audio"],
+        openapi_extra=documented(TranscriptionRequest, ("file",)),
+    )
     async def audio_transcriptions(request: Request, who: Who) -> Response:
         """Speech to a sentence. A form, or JSON."""
         state, body, (_, samples) = await _heard(request)
         if body.stream:
             return await _streamed(request, audio.transcription_events(samples, state, who))
         language, text, seconds = await _within(request, audio.transcribe(samples, state, who))
-        return _written(audio.transcription(body.response_format, "transcribe", language, text, seconds))
+        return _written(
+            audio.transcription(body.response_format, "transcribe", language, text, seconds)
+        )
 
-    @app.post("/v1/audio/translations", tags=["audio"], openapi_extra=documented(TranscriptionRequest, ("file",)))
+    @app.post(
+        "/v1/audio/translations",
+        tags=["audio"],
+        openapi_extra=documented(TranscriptionRequest, ("file",)),
+    )
     async def audio_translations(request: Request, who: Who) -> Response:
         """Speech in any language to a sentence in English. A form, or JSON."""
         state, body, (_, samples) = await _heard(request)
         if body.stream:
-            raise Problem(400, "stream: a translation comes as a whole; leave it out", "unsupported_value", "stream")
+            raise Problem(
+                400,
+                "stream: a translation comes as a whole; leave it out",
+                "unsupported_value",
+                "stream",
+            )
         text, seconds = await _within(request, audio.translate(samples, state, who))
         return _written(audio.transcription(body.response_format, "translate", "en", text, seconds))
 
@@ -287,17 +355,27 @@ def _written(made: Any) -> Response:
 
 
 def _jobs(app: FastAPI) -> None:
-    @app.post("/v1/videos", tags=["videos"], openapi_extra=documented(VideoRequest, ("input_reference",)))
+    @app.post(
+        "/v1/videos", tags=["videos"], openapi_extra=documented(VideoRequest, ("input_reference",))
+    )
     async def videos_create(request: Request, who: Who) -> Response:
-        """A sentence, and perhaps a picture or another thing to begin from, to a video. A form, or JSON."""
+        """A sentence, and perhaps a picture or another thing to begin from, to a video. A form, or
+        JSON."""
         body = await either(request, VideoRequest)
         state = _state(request).choose(body.model)
         width, height = size_of(body.size, "size", even=True)
         seconds = f"{seconds_of(body.seconds, 'seconds'):g}"
         given: list[Any] = [("text", body.prompt)]
         if body.input_reference not in (None, ""):
-            given.insert(0, await images.given(body.input_reference, None, "input_reference", state))
-        about = {"prompt": body.prompt, "format": "mp4", "size": f"{width}x{height}", "seconds": seconds}
+            given.insert(
+                0, await images.given(body.input_reference, None, "input_reference", state)
+            )
+        about = {
+            "prompt": body.prompt,
+            "format": "mp4",
+            "size": f"{width}x{height}",
+            "seconds": seconds,
+        }
         return JSONResponse(await jobs.create("video", body, given, about, state, who))
 
     @app.post("/v1/meshes", tags=["meshes"])
@@ -308,11 +386,18 @@ def _jobs(app: FastAPI) -> None:
         if isinstance(parts, str):
             parts = [{"type": "file", "file": {"file_data": parts}}]
         intake.check_count(parts, state.model.answers, "input_reference")
-        given: list[Any] = [await state.service.decoded(intake.load, part, f"input_reference[{k}]", state.settings)
-                            for k, part in enumerate(parts)]
+        given: list[Any] = [
+            await state.service.decoded(intake.load, part, f"input_reference[{k}]", state.settings)
+            for k, part in enumerate(parts)
+        ]
         given += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
         if not given:
-            raise Problem(400, "prompt: nothing is given; give a sentence or an input_reference", "invalid_value", "prompt")
+            raise Problem(
+                400,
+                "prompt: nothing is given; give a sentence or an input_reference",
+                "invalid_value",
+                "prompt",
+            )
         about = {"prompt": body.prompt, "format": body.output_format or "glb"}
         return JSONResponse(await jobs.create("mesh", body, given, about, state, who))
 
@@ -325,8 +410,13 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
     tag = path[4:]
 
     @app.get(path, tags=[tag], operation_id=f"{tag}_list")
-    def listing(request: Request, who: Who, limit: Annotated[int, Query(ge=1, le=100)] = 20,
-                after: str | None = None, order: Literal["asc", "desc"] = "desc") -> dict[str, Any]:
+    def listing(
+        request: Request,
+        who: Who,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> dict[str, Any]:
         """Jobs, the newest first."""
         return jobs.listing(kind, _state(request), who, limit, after, order)
 
@@ -338,8 +428,14 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
     @app.get(path + "/{id}/content", tags=[tag], operation_id=f"{tag}_content")
     def content(id: str, request: Request, who: Who, variant: str | None = None) -> Response:
         """The file that a job made, or a part of it by `Range`; of a video its `thumbnail` too."""
-        made, media_type = jobs.content(jobs.find(id, kind, _state(request), who), _state(request), variant)
-        return Response(made, media_type=media_type) if isinstance(made, bytes) else FileResponse(made, media_type=media_type)
+        made, media_type = jobs.content(
+            jobs.find(id, kind, _state(request), who), _state(request), variant
+        )
+        return (
+            Response(made, media_type=media_type)
+            if isinstance(made, bytes)
+            else FileResponse(made, media_type=media_type)
+        )
 
     @app.delete(path + "/{id}", tags=[tag], operation_id=f"{tag}_delete")
     async def delete(id: str, request: Request, who: Who) -> dict[str, Any]:
@@ -392,16 +488,24 @@ def _rest(app: FastAPI) -> None:
         return {"object": "list", "data": [intake.about(form) for form in formats.table()]}
 
     @app.post("/v1/inspect", tags=["operation"])
-    async def inspect(request: Request, who: Who, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
-        """What a file would be read as, or why it is not: the verdict that it gets by every other way."""
+    async def inspect(
+        request: Request, who: Who, file: Annotated[UploadFile, File()]
+    ) -> dict[str, Any]:
+        """What a file would be read as, or why it is not: the verdict that it gets by every other
+        way."""
         state = _state(request)
-        return await _within(request, state.service.decoded(intake.inspect, await file.read(), "file", state.settings))
+        return await _within(
+            request,
+            state.service.decoded(intake.inspect, await file.read(), "file", state.settings),
+        )
 
     app.router.default = _page(StaticFiles(directory=WEB, html=True))
 
 
 def _page(files: StaticFiles) -> ASGIApp:
-    """The page's files behind all routes, so that what is no route is 404 and a route's other methods are 405."""
+    """The page's files behind all routes, so that what is no route is 404 and a route's other
+    methods are 405."""
+
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD") or scope["path"].startswith("/v1/"):
             raise HTTPException(404)
@@ -413,9 +517,17 @@ def _page(files: StaticFiles) -> ASGIApp:
 def model_of(state: State) -> dict[str, Any]:
     """The model as `/v1/models` lists it, with what goes in and comes out."""
     names = ["mesh" if m == "shape" else m for m in MEDIA]
-    return {"id": state.settings.name, "object": "model", "created": int(state.service.started), "owned_by": "onnuri",
-            "input_modalities": names, "output_modalities": names,
-            "tokens": {n: state.model.layout.spec(m).max_codes for n, m in zip(names, MEDIA, strict=True)}}
+    return {
+        "id": state.settings.name,
+        "object": "model",
+        "created": int(state.service.started),
+        "owned_by": "onnuri",
+        "input_modalities": names,
+        "output_modalities": names,
+        "tokens": {
+            n: state.model.layout.spec(m).max_codes for n, m in zip(names, MEDIA, strict=True)
+        },
+    }
 
 
 async def _every(seconds: float, work: Callable[[], object]) -> None:

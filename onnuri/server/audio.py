@@ -1,4 +1,5 @@
-"""`/v1/audio/speech`, `/v1/audio/transcriptions` and `/v1/audio/translations`: sentences to sound and sound to sentences."""
+"""`/v1/audio/speech`, `/v1/audio/transcriptions` and `/v1/audio/translations`: sentences to sound
+and sound to sentences."""
 
 from __future__ import annotations
 
@@ -55,9 +56,11 @@ async def pcm(request: SpeechRequest, state: State, caller: Caller) -> Stream[by
                 yield samples.end()
 
 
-async def speech_events(request: SpeechRequest, state: State, caller: Caller) -> Stream[dict[str, Any] | None]:
-    """`speech.audio.delta`, then `speech.audio.done`. Raw samples come as they are made; a file's bytes, which is what any
-    other format is, once it is whole."""
+async def speech_events(
+    request: SpeechRequest, state: State, caller: Caller
+) -> Stream[dict[str, Any] | None]:
+    """`speech.audio.delta`, then `speech.audio.done`. Raw samples come as they are made; a file's
+    bytes, which is what any other format is, once it is whole."""
     raw = request.response_format in ("pcm", "pcm16")
     samples, sentence = Pcm(), _sentence(request, state)
     yield {}
@@ -69,11 +72,22 @@ async def speech_events(request: SpeechRequest, state: State, caller: Caller) ->
                 await state.spend(caller, len(sentence) + event.tokens)
                 check_answer(event.item, "audio")
                 form = request.response_format or "mp3"
-                rest = samples.end() if raw else await state.service.aside(encoded, event.item, form)
+                rest = (
+                    samples.end() if raw else await state.service.aside(encoded, event.item, form)
+                )
                 for at in range(0, len(rest), PIECE_BYTES):
-                    yield {"type": "speech.audio.delta", "audio": base64_of(rest[at : at + PIECE_BYTES])}
-                yield {"type": "speech.audio.done", "usage": {"input_tokens": len(sentence), "output_tokens": event.tokens,
-                                                              "total_tokens": len(sentence) + event.tokens}}
+                    yield {
+                        "type": "speech.audio.delta",
+                        "audio": base64_of(rest[at : at + PIECE_BYTES]),
+                    }
+                yield {
+                    "type": "speech.audio.done",
+                    "usage": {
+                        "input_tokens": len(sentence),
+                        "output_tokens": event.tokens,
+                        "total_tokens": len(sentence) + event.tokens,
+                    },
+                }
     yield None
 
 
@@ -81,19 +95,35 @@ def _sentence(request: SpeechRequest, state: State) -> np.ndarray:
     """Text codes of what is to be spoken. Raises Problem where it is too long."""
     unheeded.refuse(request.model_extra, unheeded.SPEECH)
     if request.speed not in (None, 1):
-        raise Problem(400, f"speed {request.speed:g}: this model speaks at its own pace; give 1", "invalid_value", "speed")
+        raise Problem(
+            400,
+            f"speed {request.speed:g}: this model speaks at its own pace; give 1",
+            "invalid_value",
+            "speed",
+        )
     codes: np.ndarray = state.model.codecs["text"].encode(" ".join(request.input.split()))
     most = state.model.layout.spec("text").max_codes
     if len(codes) > most:
-        raise Problem(400, f"input of {len(codes)} tokens: at most {most} are spoken at once; send it in parts",
-                      "invalid_value", "input")
+        raise Problem(
+            400,
+            f"input of {len(codes)} tokens: at most {most} are spoken at once; send it in parts",
+            "invalid_value",
+            "input",
+        )
     return codes
 
 
-async def _spoken(request: SpeechRequest, sentence: np.ndarray, state: State, caller: Caller) -> Stream[Any]:
+async def _spoken(
+    request: SpeechRequest, sentence: np.ndarray, state: State, caller: Caller
+) -> Stream[Any]:
     seed = request.seed if request.seed is not None else secrets.randbits(31)
-    wish = Wish(to="audio", language=request.language or language_of(request.input), seed=seed,
-                temperature=request.temperature, top_p=request.top_p)
+    wish = Wish(
+        to="audio",
+        language=request.language or language_of(request.input),
+        seed=seed,
+        temperature=request.temperature,
+        top_p=request.top_p,
+    )
     first = state.metrics.first(caller.began)
     async with contextlib.aclosing(state.service.answer(Context([], 0), wish, sentence)) as made:
         async for event in made:
@@ -101,7 +131,9 @@ async def _spoken(request: SpeechRequest, sentence: np.ndarray, state: State, ca
             yield event
 
 
-async def transcribe(samples: np.ndarray, state: State, caller: Caller) -> tuple[Language, str, float]:
+async def transcribe(
+    samples: np.ndarray, state: State, caller: Caller
+) -> tuple[Language, str, float]:
     """Language, words and seconds of a sound."""
     codes = await state.service.aside(state.model.encode, "audio", samples)
     language, words = await state.service.drive(state.model.answers.hear(codes))
@@ -125,10 +157,27 @@ def transcription(form: str, task: Task, language: Language, text: str, seconds:
     if form in ("srt", "vtt"):
         return _subtitles(form, text, seconds)
     if form == "verbose_json":
-        segment = {"id": 0, "seek": 0, "start": 0.0, "end": round(seconds, 3), "text": text, "tokens": [],
-                   "temperature": 0.0, "avg_logprob": 0.0, "compression_ratio": 1.0, "no_speech_prob": 0.0}
-        return {"task": task, "language": NAMES[language], "duration": round(seconds, 3), "text": text,
-                "segments": [segment], "words": None, "usage": usage}
+        segment = {
+            "id": 0,
+            "seek": 0,
+            "start": 0.0,
+            "end": round(seconds, 3),
+            "text": text,
+            "tokens": [],
+            "temperature": 0.0,
+            "avg_logprob": 0.0,
+            "compression_ratio": 1.0,
+            "no_speech_prob": 0.0,
+        }
+        return {
+            "task": task,
+            "language": NAMES[language],
+            "duration": round(seconds, 3),
+            "text": text,
+            "segments": [segment],
+            "words": None,
+            "usage": usage,
+        }
     return {"text": text, "usage": usage}
 
 
@@ -145,14 +194,24 @@ def check_transcription(fields: Mapping[str, Any]) -> None:
     """Raises Problem for what is asked of a transcription and not done."""
     unheeded.refuse(fields, unheeded.TRANSCRIPTION)
     if "word" in (fields.get("timestamp_granularities") or ()):
-        raise Problem(400, "timestamp_granularities 'word': the times of words are not known; give 'segment'", "unsupported_value",
-                      "timestamp_granularities")
+        raise Problem(
+            400,
+            "timestamp_granularities 'word': the times of words are not known; give 'segment'",
+            "unsupported_value",
+            "timestamp_granularities",
+        )
     if fields.get("language") not in (None, "", *NAMES):
-        raise Problem(400, f"language {fields['language']!r:.40}: is not heard here; give {' or '.join(NAMES)}, or nothing",
-                      "invalid_value", "language")
+        raise Problem(
+            400,
+            f"language {fields['language']!r:.40}: is not heard here; give {' or '.join(NAMES)}, or nothing",
+            "invalid_value",
+            "language",
+        )
 
 
-async def transcription_events(samples: np.ndarray, state: State, caller: Caller) -> Stream[dict[str, Any] | None]:
+async def transcription_events(
+    samples: np.ndarray, state: State, caller: Caller
+) -> Stream[dict[str, Any] | None]:
     """`transcript.text.delta` word by word, then `transcript.text.done`."""
     yield {}
     codes = await state.service.aside(state.model.encode, "audio", samples)
@@ -164,6 +223,14 @@ async def transcription_events(samples: np.ndarray, state: State, caller: Caller
             elif isinstance(event, Words):
                 yield {"type": "transcript.text.delta", "delta": event.text}
     await state.spend(caller, len(codes) + used)
-    yield {"type": "transcript.text.done", "text": whole,
-           "usage": {"type": "tokens", "input_tokens": len(codes), "output_tokens": used, "total_tokens": len(codes) + used}}
+    yield {
+        "type": "transcript.text.done",
+        "text": whole,
+        "usage": {
+            "type": "tokens",
+            "input_tokens": len(codes),
+            "output_tokens": used,
+            "total_tokens": len(codes) + used,
+        },
+    }
     yield None

@@ -1,4 +1,5 @@
-"""Bodies that come as a form or as JSON: OpenAI's clients send forms where files go with them, other clients JSON.
+"""Bodies that come as a form or as JSON: OpenAI's clients send forms where files go with them,
+other clients JSON.
 
 Knows no route: a request and a class of `schemas.py` in, one of that class out.
 """
@@ -20,7 +21,8 @@ FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 async def either(request: Request, kind: type[B]) -> B:
-    """The request's body, form or JSON. Raises Problem, and RequestValidationError as FastAPI does."""
+    """The request's body, form or JSON. Raises Problem, and RequestValidationError as FastAPI
+    does."""
     about = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if about in FORMS:
         body: Any = await _form(request, kind)
@@ -29,10 +31,16 @@ async def either(request: Request, kind: type[B]) -> B:
             body = await request.json()
         except (ValueError, RecursionError) as error:
             at = getattr(error, "pos", 0)
-            raise RequestValidationError([{"type": "json_invalid", "loc": ("body", at), "msg": ""}]) from None
+            raise RequestValidationError(
+                [{"type": "json_invalid", "loc": ("body", at), "msg": ""}]
+            ) from None
     else:
-        raise Problem(400, f"the request's body: is {about or 'nothing'!s:.60}, where a form or JSON is read; send "
-                           "multipart/form-data or application/json", "invalid_value")
+        raise Problem(
+            400,
+            f"the request's body: is {about or 'nothing'!s:.60}, where a form or JSON is read; send "
+            "multipart/form-data or application/json",
+            "invalid_value",
+        )
     try:
         return kind.model_validate(body)
     except ValidationError as error:
@@ -41,7 +49,8 @@ async def either(request: Request, kind: type[B]) -> B:
 
 
 async def _form(request: Request, kind: type[BaseModel]) -> dict[str, Any]:
-    """A form's fields; of those that are lists all that were sent, as `name` or `name[]`, as clients write them."""
+    """A form's fields; of those that are lists all that were sent, as `name` or `name[]`, as
+    clients write them."""
     form = await request.form()
     lists = {name for name, field in kind.model_fields.items() if _is_list(field.annotation)}
     fields: dict[str, Any] = {}
@@ -55,20 +64,37 @@ async def _form(request: Request, kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) is list or any(_is_list(part) for part in getattr(annotation, "__args__", ()))
+    return get_origin(annotation) is list or any(
+        _is_list(part) for part in getattr(annotation, "__args__", ())
+    )
 
 
 def documented(kind: type[BaseModel], files: tuple[str, ...]) -> dict[str, Any]:
-    """What the OpenAPI page says of such a body; `files` are the fields that may be uploads in a form."""
+    """What the OpenAPI page says of such a body; `files` are the fields that may be uploads in a
+    form."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
-    form = {**schema, "properties": {**schema["properties"], **{name: {"type": "string", "format": "binary"} for name in files}}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form},
-                                                          "application/json": {"schema": schema}}}}
+    form = {
+        **schema,
+        "properties": {
+            **schema["properties"],
+            **{name: {"type": "string", "format": "binary"} for name in files},
+        },
+    }
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "application/json": {"schema": schema},
+            },
+        }
+    }
 
 
 async def contents(value: Any, name: str) -> tuple[bytes | None, Any]:
-    """(an upload's bytes, None) or (None, what JSON has in its place as a message's part). Raises Problem."""
+    """(an upload's bytes, None) or (None, what JSON has in its place as a message's part). Raises
+    Problem."""
     if isinstance(value, UploadFile):
         return await value.read(), None
     if isinstance(value, str):
@@ -81,4 +107,9 @@ async def contents(value: Any, name: str) -> tuple[bytes | None, Any]:
                 return None, {"type": "file", "file": {"file_data": inner}}
             if isinstance(inner, Mapping):
                 return None, {"type": field, field: dict(inner)}
-    raise Problem(400, f"{name}: is no file; send an upload, a data: URI or base64, or {{\"image_url\": …}}", "invalid_value", name)
+    raise Problem(
+        400,
+        f'{name}: is no file; send an upload, a data: URI or base64, or {{"image_url": …}}',
+        "invalid_value",
+        name,
+    )

@@ -1,8 +1,8 @@
 """`/v1/chat/completions`: a conversation in, any media out, whole or streamed.
 
-What the model is asked about is the last user's message; where that is a question or an instruction in words only, the
-last thing that was shown in the conversation before it goes in too ("make it blue"). A small model knows no more of a
-conversation than that.
+What the model is asked about is the last user's message; where that is a question or an instruction
+in words only, the last thing that was shown in the conversation before it goes in too ("make it
+blue"). A small model knows no more of a conversation than that.
 """
 
 from __future__ import annotations
@@ -43,10 +43,15 @@ from onnuri.server.tools import Calling, call_of, structure_of
 SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
 """a message's fields of media"""
 URL = {"image": "image_url", "video": "video_url", "shape": "mesh_url"}
-_INSTRUCTION = re.compile(r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|swap|delete|"
-                          r"describe|translate)\b|(라|해|줘|주세요|십시오|하세요|보세요|세요)$")
+_INSTRUCTION = re.compile(
+    r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|swap|delete|"
+    r"describe|translate)\b|(라|해|줘|주세요|십시오|하세요|보세요|세요)$"
+)
 """how an instruction begins in English and ends in Korean"""
-SILENT = {"type": "audio", "message": "the answer (audio): has nothing to be heard in it; ask for something else"}
+SILENT = {
+    "type": "audio",
+    "message": "the answer (audio): has nothing to be heard in it; ask for something else",
+}
 EXPIRES = 3600
 """seconds for which an answer's sound can be referred to by its id"""
 
@@ -92,15 +97,19 @@ class Reply:
 
 
 async def turn_of(request: ChatRequest, state: State, field: str = "messages") -> Turn:
-    """The inputs of the last user's message, and of what it speaks about; errors call the messages by their `field`.
-    Raises Problem and MediaError."""
+    """The inputs of the last user's message, and of what it speaks about; errors call the messages
+    by their `field`. Raises Problem and MediaError."""
     at = max((k for k, m in enumerate(request.messages) if m.role == "user"), default=None)
     if at is None:
-        raise Problem(400, f"{field}: none is the user's; add one with role 'user'", "invalid_value", field)
+        raise Problem(
+            400, f"{field}: none is the user's; add one with role 'user'", "invalid_value", field
+        )
     given = await _inputs(request.messages[at], f"{field}[{at}]", state)
     words = [item for medium, item in given if medium == "text"]
     if not given:
-        raise Problem(400, f"{field}[{at}]: is empty; say something or attach a file", "invalid_value", field)
+        raise Problem(
+            400, f"{field}[{at}]: is empty; say something or attach a file", "invalid_value", field
+        )
     if all(medium == "text" for medium, _ in given) and refers(" ".join(words)):
         given = [*await _shown_before(request.messages[:at], state, field), *given]
     language = request.language or (language_asked(words[-1]) if words else None) or LANGUAGES[0]
@@ -108,12 +117,16 @@ async def turn_of(request: ChatRequest, state: State, field: str = "messages") -
 
 
 def refers(said: str) -> bool:
-    """Whether words speak of what was shown before: a question or an instruction does, a statement says something new."""
-    return bool(re.search(r"[?？]\s*$", said) or _INSTRUCTION.search(said.strip().rstrip(".!。").lower()))
+    """Whether words speak of what was shown before: a question or an instruction does, a statement
+    says something new."""
+    return bool(
+        re.search(r"[?？]\s*$", said) or _INSTRUCTION.search(said.strip().rstrip(".!。").lower())
+    )
 
 
 async def _inputs(message: Message, name: str, state: State) -> list[Any]:
-    """[(medium, item), …] of a message, media before words: so the model has learned to be asked."""
+    """[(medium, item), …] of a message, media before words: so the model has learned to be
+    asked."""
     if isinstance(message.content, str):
         return [("text", message.content)] if message.content.strip() else []
     words: list[str] = []
@@ -134,7 +147,9 @@ def _said(text: Any, name: str) -> str:
         return TypeAdapter(Said).validate_python(text, strict=True)
     except ValidationError as error:
         rule, repair = rule_of(error.errors())
-        raise Problem(400, f"{name}: {rule}; {repair or 'give a string'}", "invalid_value", name) from None
+        raise Problem(
+            400, f"{name}: {rule}; {repair or 'give a string'}", "invalid_value", name
+        ) from None
 
 
 async def _shown_before(messages: list[Message], state: State, field: str) -> list[Any]:
@@ -144,7 +159,9 @@ async def _shown_before(messages: list[Message], state: State, field: str) -> li
         if isinstance(message.content, list):
             parts += [p for p in message.content if p.get("type") in URL.values()]
         if parts:
-            return [await state.service.decoded(intake.load, parts[-1], f"{field}[{k}]", state.settings)]
+            return [
+                await state.service.decoded(intake.load, parts[-1], f"{field}[{k}]", state.settings)
+            ]
     return []
 
 
@@ -154,26 +171,47 @@ def wishes(request: ChatRequest, turn: Turn) -> list[Wish]:
     seed = request.seed if request.seed is not None else secrets.randbits(31)
     likeliest = (request.top_logprobs or 0) if request.logprobs and not turn.calls else None
     order = sorted((MEDIUM[w] for w in wanted), key=list(MEDIUM.values()).index)
-    return [Wish(to=m, language=turn.language, seed=seed, temperature=request.temperature, top_p=request.top_p,
-                 guidance=request.guidance, partial=(request.partial_images or 0) if request.stream else 0,
-                 structure=turn.structure, longest=_limit(request), likeliest=likeliest) for m in order]
+    return [
+        Wish(
+            to=m,
+            language=turn.language,
+            seed=seed,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            guidance=request.guidance,
+            partial=(request.partial_images or 0) if request.stream else 0,
+            structure=turn.structure,
+            longest=_limit(request),
+            likeliest=likeliest,
+        )
+        for m in order
+    ]
 
 
 def _limit(request: ChatRequest) -> int | None:
     return request.max_completion_tokens or request.max_tokens
 
 
-async def choices(request: ChatRequest, turn: Turn, context: Context, state: State) -> Stream[tuple[int, Any]]:
+async def choices(
+    request: ChatRequest, turn: Turn, context: Context, state: State
+) -> Stream[tuple[int, Any]]:
     """(choice, (medium, event)) of all `n` answers, side by side, each with a seed of its own."""
     seed = request.seed if request.seed is not None else secrets.randbits(31)
-    async with contextlib.aclosing(beside([events(request.model_copy(update={"seed": seed + k}), turn, context, state)
-                                           for k in range(request.n or 1)])) as made:
+    async with contextlib.aclosing(
+        beside(
+            [
+                events(request.model_copy(update={"seed": seed + k}), turn, context, state)
+                for k in range(request.n or 1)
+            ]
+        )
+    ) as made:
         async for event in made:
             yield event
 
 
 async def events(request: ChatRequest, turn: Turn, context: Context, state: State) -> Stream[Any]:
-    """(medium, event) of all that is wanted, side by side, but speech after the text that it speaks."""
+    """(medium, event) of all that is wanted, side by side, but speech after the text that it
+    speaks."""
     wanted = wishes(request, turn)
     written: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     has_text = wanted[0].to == "text"
@@ -194,9 +232,11 @@ async def events(request: ChatRequest, turn: Turn, context: Context, state: Stat
             yield event
 
 
-async def stopped(made: Stream[Any], stop: str | list[str] | None, limit: int | None) -> Stream[Any]:
-    """Words until a stop sequence, which is not told, or until there are `limit` of them. Words that may be the beginning
-    of a stop sequence are held back."""
+async def stopped(
+    made: Stream[Any], stop: str | list[str] | None, limit: int | None
+) -> Stream[Any]:
+    """Words until a stop sequence, which is not told, or until there are `limit` of them. Words
+    that may be the beginning of a stop sequence are held back."""
     stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
     whole = told = ""
     pieces, begins = 0, list[tuple[int, Any]]()
@@ -218,7 +258,9 @@ async def stopped(made: Stream[Any], stop: str | list[str] | None, limit: int | 
                     yield until(end)
                 yield Item("text", whole[:end], pieces, "stop" if cut is not None else "length")
                 return
-            held = max((n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])), default=0)
+            held = max(
+                (n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])), default=0
+            )
             if len(whole) - held > len(told):
                 yield until(len(whole) - held)
                 told = whole[: len(whole) - held]
@@ -240,18 +282,28 @@ async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[s
                 replies[k].scores += logprobs_of(event.scores, state.model.codecs["text"])
     usage = usage_of(context, [item for r in replies for item in r.items])
     await state.spend(caller, usage["total_tokens"])
-    return {"id": reply.id, "object": "chat.completion", "created": int(time.time()), "model": state.settings.name,
-            "choices": [{"index": k, **await _choice(r, request, turn, state)} for k, r in enumerate(replies)], "usage": usage,
-            **await unknown(context, turn.asker, state)}
+    return {
+        "id": reply.id,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": state.settings.name,
+        "choices": [
+            {"index": k, **await _choice(r, request, turn, state)} for k, r in enumerate(replies)
+        ],
+        "usage": usage,
+        **await unknown(context, turn.asker, state),
+    }
 
 
 async def unknown(context: Context, language: Language, state: State) -> dict[str, Any]:
-    """The field `onnuri` of an answer: what the model does not know of what it was given; none where it knows all."""
+    """The field `onnuri` of an answer: what the model does not know of what it was given; none
+    where it knows all."""
     return field_of(await state.service.aside(state.model.answers.notices, context, language))
 
 
 def field_of(found: Sequence[Notice], before: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """Return notices, behind those that were told before, as the field `onnuri`; nothing where there are none."""
+    """Return notices, behind those that were told before, as the field `onnuri`; nothing where
+    there are none."""
     told = [*before, *(notice.to_json() for notice in found)]
     return {"onnuri": {"notices": told}} if told else {}
 
@@ -267,30 +319,54 @@ async def _choice(reply: Reply, request: ChatRequest, turn: Turn, state: State) 
                 message["failures"] = [*message.get("failures", []), SILENT]
                 continue
             data = await state.service.aside(encoded, item.item, form)
-            message["audio"] = {"id": reply.sound_id, "data": base64_of(data), "transcript": item.transcript,
-                                "expires_at": int(time.time()) + EXPIRES}
+            message["audio"] = {
+                "id": reply.sound_id,
+                "data": base64_of(data),
+                "transcript": item.transcript,
+                "expires_at": int(time.time()) + EXPIRES,
+            }
         elif item.medium in SHOWN:
             field, part = await _shown_or_why_not(item, reply, state)
             message[field] = [*message.get(field, []), part]
-    return {"message": message, "finish_reason": _finish(reply, turn), "logprobs": _logprobs(reply.scores)}
+    return {
+        "message": message,
+        "finish_reason": _finish(reply, turn),
+        "logprobs": _logprobs(reply.scores),
+    }
 
 
-async def stream(request: ChatRequest, state: State, caller: Caller) -> Stream[dict[str, Any] | None]:
-    """Chunks; the first once inputs are read, so that what is wrong with them is still an error with a status."""
+async def stream(
+    request: ChatRequest, state: State, caller: Caller
+) -> Stream[dict[str, Any] | None]:
+    """Chunks; the first once inputs are read, so that what is wrong with them is still an error
+    with a status."""
     turn, context, reply = await _begin(request, state, caller)
     created, first = int(time.time()), state.metrics.first(caller.began)
     telling = [_Telling(reply.again(), turn, state) for _ in range(request.n or 1)]
 
-    def chunk(k: int, delta: dict[str, Any], finish: str | None = None, scores: Any = ()) -> dict[str, Any]:
-        return {"id": reply.id, "object": "chat.completion.chunk", "created": created, "model": state.settings.name,
-                "choices": [{"index": k, "delta": delta, "finish_reason": finish, "logprobs": _logprobs(scores)}]}
+    def chunk(
+        k: int, delta: dict[str, Any], finish: str | None = None, scores: Any = ()
+    ) -> dict[str, Any]:
+        return {
+            "id": reply.id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": state.settings.name,
+            "choices": [
+                {"index": k, "delta": delta, "finish_reason": finish, "logprobs": _logprobs(scores)}
+            ],
+        }
 
     for k in range(len(telling)):
         yield chunk(k, {"role": "assistant", "content": None})
     async with contextlib.aclosing(choices(request, turn, context, state)) as made:
         async for k, (medium, event) in made:
             first.see(medium, isinstance(event, Sound))
-            scores = logprobs_of(event.scores, state.model.codecs["text"]) if isinstance(event, Words) else []
+            scores = (
+                logprobs_of(event.scores, state.model.codecs["text"])
+                if isinstance(event, Words)
+                else []
+            )
             for delta in await telling[k].deltas(medium, event):
                 yield chunk(k, delta, scores=scores)
     more = await unknown(context, turn.asker, state)
@@ -315,18 +391,38 @@ class _Telling:
         if isinstance(event, Words):
             if medium == "audio":
                 return [{"audio": {"id": self.reply.sound_id, "transcript": event.text}}]
-            return [{"tool_calls": [part]} for part in self.calling.send(event.text)] if self.calling else [{"content": event.text}]
+            return (
+                [{"tool_calls": [part]} for part in self.calling.send(event.text)]
+                if self.calling
+                else [{"content": event.text}]
+            )
         if isinstance(event, Sound):
             data = self.pcm.send(event.samples)
             return [{"audio": {"id": self.reply.sound_id, "data": base64_of(data)}}] if data else []
         if isinstance(event, Picture):
             self.seen += 1
-            return [{"images": [{"index": self.seen - 1, "partial_image_index": event.index,
-                                 **await _shown(event.image, "image", self.state)}]}]
+            return [
+                {
+                    "images": [
+                        {
+                            "index": self.seen - 1,
+                            "partial_image_index": event.index,
+                            **await _shown(event.image, "image", self.state),
+                        }
+                    ]
+                }
+            ]
         _take(self.reply, event)
         if medium == "audio":
-            return [{"audio": {"id": self.reply.sound_id, "data": base64_of(self.pcm.end()),
-                               "expires_at": int(time.time()) + EXPIRES}}]
+            return [
+                {
+                    "audio": {
+                        "id": self.reply.sound_id,
+                        "data": base64_of(self.pcm.end()),
+                        "expires_at": int(time.time()) + EXPIRES,
+                    }
+                }
+            ]
         if medium in SHOWN:
             field, part = await _shown_or_why_not(event, self.reply, self.state)
             return [{field: [{"index": self.seen if medium == "image" else 0, **part}]}]
@@ -343,25 +439,51 @@ def _logprobs(scores: Any) -> dict[str, Any] | None:
 
 
 async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Turn, Context, Reply]:
-    if request.stream and request.audio and request.audio.format not in ("pcm16", "pcm") and "audio" in (request.modalities or []):
-        raise Problem(400, f"audio.format {request.audio.format!r}: a stream's sound is pcm16, at {PCM_HZ} Hz; give 'pcm16'",
-                      "invalid_value", "audio.format")
-    kind.set(max((MEDIUM[w] for w in request.modalities or ["text"]), key=list(MEDIUM.values()).index))
+    if (
+        request.stream
+        and request.audio
+        and request.audio.format not in ("pcm16", "pcm")
+        and "audio" in (request.modalities or [])
+    ):
+        raise Problem(
+            400,
+            f"audio.format {request.audio.format!r}: a stream's sound is pcm16, at {PCM_HZ} Hz; give 'pcm16'",
+            "invalid_value",
+            "audio.format",
+        )
+    kind.set(
+        max((MEDIUM[w] for w in request.modalities or ["text"]), key=list(MEDIUM.values()).index)
+    )
     unheeded.refuse(request.model_extra, unheeded.CHAT)
     turn = await turn_of(request, state)
     if (made := structure_of(request)) is not None:
         turn.structure = await state.service.aside(lambda: made(state.service.structures))
     context = await context_of(request, turn, state)
     only = len(set(request.modalities or ["text"])) == 1
-    return turn, context, Reply(f"chatcmpl-{secrets.token_hex(12)}", sound_id=f"audio_{secrets.token_hex(12)}", only=only)
+    return (
+        turn,
+        context,
+        Reply(
+            f"chatcmpl-{secrets.token_hex(12)}",
+            sound_id=f"audio_{secrets.token_hex(12)}",
+            only=only,
+        ),
+    )
 
 
 async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
     """A turn's inputs, read; the turn's language is then the answer's."""
     context = await state.service.read(turn.given)
-    if context.heard and not any(m == "text" for m, *_ in turn.given) and request.language is None and context.language:
+    if (
+        context.heard
+        and not any(m == "text" for m, *_ in turn.given)
+        and request.language is None
+        and context.language
+    ):
         turn.language = turn.asker = context.language
-    elif turn.only_words and request.language is None and "text" in (request.modalities or ["text"]):
+    elif (
+        turn.only_words and request.language is None and "text" in (request.modalities or ["text"])
+    ):
         wished = wish_of(str(turn.given[0][1])[:LONGEST_SENTENCE])[0] is not None
         if not (wished or state.model.layout.tasks or state.model.answers.outside(context)):
             turn.language = _answering(turn)
@@ -369,8 +491,8 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
 
 
 def _answering(turn: Turn) -> Language:
-    """A lone statement is answered in words by its translation, where the model was not taught to say it again in the asker's
-    language (`TokenLayout.tasks`)."""
+    """A lone statement is answered in words by its translation, where the model was not taught to
+    say it again in the asker's language (`TokenLayout.tasks`)."""
     said = str(turn.given[0][1])
     return turn.language if "?" in said else next(x for x in LANGUAGES if x != turn.language)
 
@@ -384,8 +506,8 @@ def _take(reply: Reply, item: Item) -> None:
 
 
 async def _shown_or_why_not(item: Item, reply: Reply, state: State) -> tuple[str, dict[str, Any]]:
-    """A message's field and what it has more. One medium that came to nothing (a shape without surface) does not take the
-    others with it. Raises MediaError where it was the only one."""
+    """A message's field and what it has more. One medium that came to nothing (a shape without
+    surface) does not take the others with it. Raises MediaError where it was the only one."""
     try:
         await state.service.aside(media.check_answer, item.item, item.medium)
         return SHOWN[item.medium], await _shown(item.item, item.medium, state)
@@ -398,7 +520,10 @@ async def _shown_or_why_not(item: Item, reply: Reply, state: State) -> tuple[str
 async def _shown(item: Any, medium: Medium, state: State) -> dict[str, Any]:
     row = TABLE[medium]
     data = await state.service.aside(media.to_bytes, item, row.suffixes[0])
-    return {"type": URL[medium], URL[medium]: {"url": f"data:{row.media_type};base64,{base64_of(data)}"}}
+    return {
+        "type": URL[medium],
+        URL[medium]: {"url": f"data:{row.media_type};base64,{base64_of(data)}"},
+    }
 
 
 def usage_of(context: Context, items: list[Item]) -> dict[str, Any]:
@@ -410,10 +535,13 @@ def usage_of(context: Context, items: list[Item]) -> dict[str, Any]:
     for item in items:
         made[names[item.medium]] += item.tokens
     reused = min(max((item.reused for item in items), default=0), sum(given.values()))
-    return {"prompt_tokens": sum(given.values()), "completion_tokens": sum(made.values()),
-            "total_tokens": sum(given.values()) + sum(made.values()),
-            "prompt_tokens_details": {"cached_tokens": reused, **given},
-            "completion_tokens_details": {"reasoning_tokens": 0, **made}}
+    return {
+        "prompt_tokens": sum(given.values()),
+        "completion_tokens": sum(made.values()),
+        "total_tokens": sum(given.values()) + sum(made.values()),
+        "prompt_tokens_details": {"cached_tokens": reused, **given},
+        "completion_tokens_details": {"reasoning_tokens": 0, **made},
+    }
 
 
 def error_of(problem: Problem) -> dict[str, Any]:
@@ -421,7 +549,9 @@ def error_of(problem: Problem) -> dict[str, Any]:
     return problem.body
 
 
-async def sse(chunks: Stream[dict[str, Any] | None], failed: Callable[[Problem], dict[str, Any]] = error_of) -> Stream[bytes]:
+async def sse(
+    chunks: Stream[dict[str, Any] | None], failed: Callable[[Problem], dict[str, Any]] = error_of
+) -> Stream[bytes]:
     """Server-sent events of chunks; what goes wrong on the way is the last of them."""
     async with contextlib.aclosing(chunks) as made:
         try:

@@ -1,6 +1,8 @@
-"""A served model as one that is here: `onnuri chat --server URL` asks it. Knows no codec and no network.
+"""A served model as one that is here: `onnuri chat --server URL` asks it. Knows no codec and no
+network.
 
-For programs, OpenAI's own client is the way (docs/server.md); this one turns files' arrays into requests and back.
+For programs, OpenAI's own client is the way (docs/server.md); this one turns files' arrays into
+requests and back.
 """
 
 from __future__ import annotations
@@ -28,24 +30,42 @@ class Remote:
 
     def __init__(self, url: str, key: str = "none") -> None:
         if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"--server {url}", "is no http address", "give one such as http://127.0.0.1:8000")
+            raise ConfigError(
+                f"--server {url}", "is no http address", "give one such as http://127.0.0.1:8000"
+            )
         self.url = url.rstrip("/").removesuffix("/v1")
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=180)
+        self.http = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=180
+        )
 
-    def generate(self, to: Medium, inputs: Any, *, language: Language = "ko", **sampling: Any) -> Any:
-        """One item of a medium. Raises OnnuriError where the server cannot be reached or refuses."""
+    def generate(
+        self, to: Medium, inputs: Any, *, language: Language = "ko", **sampling: Any
+    ) -> Any:
+        """One item of a medium. Raises OnnuriError where the server cannot be reached or
+        refuses."""
         return self.reply(to, inputs, language=language, **sampling).item
 
-    def reply(self, to: Medium, inputs: Any, *, language: Language | None = None, **sampling: Any) -> Reply:
+    def reply(
+        self, to: Medium, inputs: Any, *, language: Language | None = None, **sampling: Any
+    ) -> Reply:
         """The same with what the model did not know of the inputs. Raises OnnuriError likewise."""
         content = [_part(medium, item) for medium, item, *_ in inputs]
         words = [item for medium, item, *_ in inputs if medium == "text"]
         spoken: Language = language or (language_asked(words[-1]) if words else "ko")
-        body = {"messages": [{"role": "user", "content": content}], "modalities": [WANTED[to]], "language": spoken, **sampling}
+        body = {
+            "messages": [{"role": "user", "content": content}],
+            "modalities": [WANTED[to]],
+            "language": spoken,
+            **sampling,
+        }
         try:
             answer = self.http.post("/v1/chat/completions", json=body)
         except httpx.HTTPError as error:
-            raise ConfigError(self.url, f"cannot be reached ({type(error).__name__})", "start it with `onnuri serve`") from None
+            raise ConfigError(
+                self.url,
+                f"cannot be reached ({type(error).__name__})",
+                "start it with `onnuri serve`",
+            ) from None
         if answer.status_code != 200:
             raise OnnuriError(self.url, _complaint(answer), "ask otherwise")
         message = answer.json()["choices"][0]["message"]
@@ -53,7 +73,11 @@ class Remote:
         notices = tuple(Notice(n["code"], n["message"], tuple(n["details"])) for n in found)
         if to == "text":
             return Reply(message["content"], spoken, notices)
-        data = message["audio"]["data"] if to == "audio" else message[SHOWN[to]][0][URL[to]]["url"].partition(",")[2]
+        data = (
+            message["audio"]["data"]
+            if to == "audio"
+            else message[SHOWN[to]][0][URL[to]]["url"].partition(",")[2]
+        )
         return Reply(media.from_bytes(base64.b64decode(data), to, "the answer"), spoken, notices)
 
 

@@ -1,4 +1,5 @@
-"""`/v1/videos` and `/v1/meshes`: jobs that are asked for, looked at, and fetched when they are done."""
+"""`/v1/videos` and `/v1/meshes`: jobs that are asked for, looked at, and fetched when they are
+done."""
 
 from __future__ import annotations
 
@@ -26,23 +27,46 @@ from onnuri.server.store import Job
 
 log = logging.getLogger("onnuri")
 MADE: dict[str, Medium] = {"video": "video", "mesh": "shape"}
-TYPES = {"glb": "model/gltf-binary", "obj": "model/obj", "ply": "model/ply", "stl": "model/stl", "mp4": "video/mp4"}
+TYPES = {
+    "glb": "model/gltf-binary",
+    "obj": "model/obj",
+    "ply": "model/ply",
+    "stl": "model/stl",
+    "mp4": "video/mp4",
+}
 MOST = 64
 """jobs that may be under way; more are answered with 429"""
 
 
-async def create(kind: str, drawing: Drawing, given: list[Any], about: dict[str, Any], state: State,
-                 caller: Caller) -> dict[str, Any]:
-    """A job under way. Its inputs are read first, so that what is wrong with them is an error at once."""
+async def create(
+    kind: str,
+    drawing: Drawing,
+    given: list[Any],
+    about: dict[str, Any],
+    state: State,
+    caller: Caller,
+) -> dict[str, Any]:
+    """A job under way. Its inputs are read first, so that what is wrong with them is an error at
+    once."""
     if len(state.jobs) >= MOST:
-        raise BusyError(f"{len(state.jobs)} jobs are under way", "no more are taken", "try again in a moment")
+        raise BusyError(
+            f"{len(state.jobs)} jobs are under way", "no more are taken", "try again in a moment"
+        )
     context = await state.service.read(given)
     words = [item for medium, item in given if medium == "text"]
     seed = drawing.seed if drawing.seed is not None else secrets.randbits(31)
-    wish = Wish(to=MADE[kind], language=drawing.language or (language_asked(words[-1]) if words else "ko"), seed=seed,
-                temperature=drawing.temperature, top_p=drawing.top_p, guidance=drawing.guidance)
+    wish = Wish(
+        to=MADE[kind],
+        language=drawing.language or (language_asked(words[-1]) if words else "ko"),
+        seed=seed,
+        temperature=drawing.temperature,
+        top_p=drawing.top_p,
+        guidance=drawing.guidance,
+    )
     told = await unknown(context, wish.language, state)
-    job = state.store.add_job(kind, caller.id, {**about, "model": state.settings.name, **told}, state.settings.job_seconds)
+    job = state.store.add_job(
+        kind, caller.id, {**about, "model": state.settings.name, **told}, state.settings.job_seconds
+    )
     task = asyncio.create_task(_work(job, context, wish, state, caller))
     state.jobs[job.id] = task
     task.add_done_callback(lambda _: state.jobs.pop(job.id, None))
@@ -57,7 +81,9 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
             made = await state.service.item(context, wish)
             if more := unsure(context.logprobs, wish.language):
                 told = job.about.get("onnuri", {}).get("notices", [])
-                await asyncio.to_thread(state.store.update_job, job.id, about={**job.about, **field_of(more, told)})
+                await asyncio.to_thread(
+                    state.store.update_job, job.id, about={**job.about, **field_of(more, told)}
+                )
             data = await state.service.decoded(_file, made.item, job)
             await asyncio.to_thread(state.store.finish_job, job.id, data)
             await state.spend(caller, usage_of(context, [made])["total_tokens"])
@@ -68,32 +94,55 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
         problem = problem_of(error)
         if problem.status >= 500:
             log.exception("job %s failed", job.id)
-        await asyncio.to_thread(state.store.update_job, job.id, status="failed", error=problem.message[:500])
+        await asyncio.to_thread(
+            state.store.update_job, job.id, status="failed", error=problem.message[:500]
+        )
 
 
 def _file(item: Any, job: Job) -> bytes:
-    """What was made, as the file that was asked for. Raises MediaError where there is nothing in it."""
+    """What was made, as the file that was asked for. Raises MediaError where there is nothing in
+    it."""
     media.check_answer(item, MADE[job.kind])
     if job.kind != "video":
         return media.to_bytes(item, f".{job.about['format']}")
-    size, seconds = size_of(job.about.get("size"), "size"), seconds_of(job.about.get("seconds"), "seconds")
+    size, seconds = (
+        size_of(job.about.get("size"), "size"),
+        seconds_of(job.about.get("seconds"), "seconds"),
+    )
     slower = Fraction(SECONDS * VIDEO_FPS) / Fraction(seconds).limit_denominator(100)
     return media.movie_bytes((fitted(frame, size) for frame in item), ".mp4", slower)
 
 
 def show(job: Job, state: State) -> dict[str, Any]:
     """A job as the client knows it."""
-    model = job.about.get("model", state.settings.name)  # jobs that an earlier version kept name none
-    common = {"id": job.id, "object": job.kind, "model": model, "status": job.status, "progress": job.progress,
-              "created_at": int(job.created), "completed_at": int(job.completed) if job.completed else None,
-              "expires_at": int(job.expires), "prompt": job.about.get("prompt"),
-              "error": {"code": "generation_failed", "message": job.error} if job.error else None,
-              **({"onnuri": job.about["onnuri"]} if "onnuri" in job.about else {})}
+    model = job.about.get(
+        "model", state.settings.name
+    )  # jobs that an earlier version kept name none
+    common = {
+        "id": job.id,
+        "object": job.kind,
+        "model": model,
+        "status": job.status,
+        "progress": job.progress,
+        "created_at": int(job.created),
+        "completed_at": int(job.completed) if job.completed else None,
+        "expires_at": int(job.expires),
+        "prompt": job.about.get("prompt"),
+        "error": {"code": "generation_failed", "message": job.error} if job.error else None,
+        **({"onnuri": job.about["onnuri"]} if "onnuri" in job.about else {}),
+    }
     if job.kind == "video":
         size, seconds = job.about.get("size") or SIZE, job.about.get("seconds") or str(SECONDS)
         scaled = {} if size == SIZE else {"drawn_size": SIZE}
         slowed = {} if seconds == str(SECONDS) else {"drawn_seconds": str(SECONDS)}
-        return {**common, "seconds": seconds, "size": size, **scaled, **slowed, "remixed_from_video_id": None}
+        return {
+            **common,
+            "seconds": seconds,
+            "size": size,
+            **scaled,
+            **slowed,
+            "remixed_from_video_id": None,
+        }
     return {**common, "output_format": job.about["format"]}
 
 
@@ -109,11 +158,20 @@ def content(job: Job, state: State, variant: str | None) -> tuple[Path | bytes, 
     """The file of a job that is done, or what is made of it, and its media type."""
     known = ("video", "thumbnail") if job.kind == "video" else (job.kind,)
     if variant not in (None, *known):
-        raise Problem(400, f"variant {variant!r:.40}: is not made; give {' or '.join(known)}", "invalid_value", "variant")
+        raise Problem(
+            400,
+            f"variant {variant!r:.40}: is not made; give {' or '.join(known)}",
+            "invalid_value",
+            "variant",
+        )
     path = state.store.files / job.id
     if job.status != "completed" or not path.exists():
-        raise Problem(404 if job.status == "completed" else 409, f"{job.kind} {job.id!r}: is {job.status}; "
-                      "its file is there when it is completed", "not_ready", "id")
+        raise Problem(
+            404 if job.status == "completed" else 409,
+            f"{job.kind} {job.id!r}: is {job.status}; its file is there when it is completed",
+            "not_ready",
+            "id",
+        )
     if variant == "thumbnail":
         frames = media.from_bytes(path.read_bytes(), "video", f"{job.kind} {job.id!r}")
         return media.to_bytes(frames[0], ".webp"), "image/webp"
@@ -130,8 +188,15 @@ async def delete(job: Job, state: State) -> dict[str, Any]:
     return {"id": job.id, "object": f"{job.kind}.deleted", "deleted": True}
 
 
-def listing(kind: str, state: State, caller: Caller, limit: int, after: str | None, order: str) -> dict[str, Any]:
+def listing(
+    kind: str, state: State, caller: Caller, limit: int, after: str | None, order: str
+) -> dict[str, Any]:
     found = state.store.jobs(kind, caller.id, limit + 1, after, order != "asc")
     shown = [show(job, state) for job in found[:limit]]
-    return {"object": "list", "data": shown, "has_more": len(found) > limit,
-            "first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
+    return {
+        "object": "list",
+        "data": shown,
+        "has_more": len(found) > limit,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+    }

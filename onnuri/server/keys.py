@@ -20,7 +20,11 @@ def run(what: Any, settings: ServeConfig) -> None:
 def _add(what: Any, store: Store) -> None:
     for name in ("requests_per_minute", "tokens_per_minute"):
         if getattr(what, name) < 0:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(what, name)}", "must not be negative", "give 0 for any number")
+            raise ConfigError(
+                f"--{name.replace('_', '-')} {getattr(what, name)}",
+                "must not be negative",
+                "give 0 for any number",
+            )
     print(store.add_key(what.name, what.requests_per_minute, what.tokens_per_minute))
 
 
@@ -34,10 +38,14 @@ def _list(_: Any, store: Store) -> None:
     table = Table(*(Column(title, no_wrap=True) for title in titles))
     for key in store.all_keys():
         used = [u for u in store.used(key.id) if u.minute >= hour]
-        table.add_row(key.id, key.name, time.strftime("%Y-%m-%d %H:%M", time.localtime(key.created)),
-                      *(str(n) if n else "any" for n in (key.requests_per_minute, key.tokens_per_minute)),
-                      f"{sum(u.requests for u in used)} requests, {sum(u.tokens for u in used)} tokens",
-                      "revoked" if key.revoked else "good")
+        table.add_row(
+            key.id,
+            key.name,
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(key.created)),
+            *(str(n) if n else "any" for n in (key.requests_per_minute, key.tokens_per_minute)),
+            f"{sum(u.requests for u in used)} requests, {sum(u.tokens for u in used)} tokens",
+            "revoked" if key.revoked else "good",
+        )
     console = Console(width=10_000)
     console.width = max(80, console.measure(table).maximum)
     console.print(table)
@@ -48,6 +56,14 @@ def _revoke(what: Any, store: Store) -> None:
     if not found:
         raise ConfigError(what.key, "is no key that can be revoked", "see `onnuri keys list`")
     if len(found) > 1:
-        raise ConfigError(what.key, f"is the name of {len(found)} keys", f"give an id: {', '.join(key.id for key in found)}")
-    left = "" if store.any_key() else "; no key is left, and none is served without one (but with `serve --open`)"
+        raise ConfigError(
+            what.key,
+            f"is the name of {len(found)} keys",
+            f"give an id: {', '.join(key.id for key in found)}",
+        )
+    left = (
+        ""
+        if store.any_key()
+        else "; no key is left, and none is served without one (but with `serve --open`)"
+    )
     print(f"revoked {found[0].id} ({found[0].name}){left}")

@@ -1,5 +1,5 @@
-"""Scores of tokens in the client's fields. They are of the tokens that were allowed where one was drawn: text, or what a
-grammar admits; not of the whole vocabulary."""
+"""Scores of tokens in the client's fields. They are of the tokens that were allowed where one was
+drawn: text, or what a grammar admits; not of the whole vocabulary."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from onnuri.decoding.request import Score
 
 def logprobs_of(scores: Iterable[tuple[int, Score]], codec: TextCodec) -> list[dict[str, Any]]:
     """Of every token how likely it was, and what was likeliest in its place."""
-    return [{**_token(code, score.logprob, codec), "top_logprobs": [_token(c, p, codec) for c, p in score.likeliest]}
-            for code, score in scores]
+    return [
+        {
+            **_token(code, score.logprob, codec),
+            "top_logprobs": [_token(c, p, codec) for c, p in score.likeliest],
+        }
+        for code, score in scores
+    ]
 
 
 def _token(code: int, logprob: float, codec: TextCodec) -> dict[str, Any]:
-    """A part of a letter cannot be written, so `bytes` is the exact form; the end of the text has none."""
+    """A part of a letter cannot be written, so `bytes` is the exact form; the end of the text has
+    none."""
     if code >= len(codec.pieces):
         return {"token": codec.spec.close, "bytes": None, "logprob": logprob}
     piece = codec.pieces[code]

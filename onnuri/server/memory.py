@@ -1,6 +1,8 @@
-"""What the process keeps of memory that it has freed: with glibc, as little as costs no time. Knows no request.
+"""What the process keeps of memory that it has freed: with glibc, as little as costs no time. Knows
+no request.
 
-Measured under load (docs/log.md): otherwise the heap's gaps grow for minutes. With another C library both do nothing.
+Measured under load (docs/log.md): otherwise the heap's gaps grow for minutes. With another C
+library both do nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ ARENAS, LARGE_BYTES = 1, 256 * 1024
 
 
 def settle() -> None:
-    """Before threads begin: one arena instead of one for each of them, and what is large comes from the system and goes
-    back to it, instead of leaving gaps."""
+    """Before threads begin: one arena instead of one for each of them, and what is large comes from
+    the system and goes back to it, instead of leaving gaps."""
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_ARENA_MAX, ARENAS)

@@ -1,4 +1,5 @@
-"""`/metrics` for Prometheus: the queue, how long the first token and the first sound took, tokens by medium."""
+"""`/metrics` for Prometheus: the queue, how long the first token and the first sound took, tokens
+by medium."""
 
 from __future__ import annotations
 
@@ -20,13 +21,32 @@ class Metrics:
     def __init__(self, engines: Mapping[str, Decoder]) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Engines(engines))
-        self.requests = Counter("onnuri_requests", "answers, by route and status", ["route", "status"], registry=self.registry)
-        self.seconds = Histogram("onnuri_request_seconds", "until the whole answer", ["route"], buckets=BUCKETS,
-                                 registry=self.registry)
-        self.first_token = Histogram("onnuri_first_token_seconds", "from the request to the first token or its picture",
-                                     ["medium"], buckets=BUCKETS, registry=self.registry)
-        self.first_audio = Histogram("onnuri_first_audio_seconds", "from the request to the first samples of sound",
-                                     buckets=BUCKETS, registry=self.registry)
+        self.requests = Counter(
+            "onnuri_requests",
+            "answers, by route and status",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "onnuri_request_seconds",
+            "until the whole answer",
+            ["route"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.first_token = Histogram(
+            "onnuri_first_token_seconds",
+            "from the request to the first token or its picture",
+            ["medium"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.first_audio = Histogram(
+            "onnuri_first_audio_seconds",
+            "from the request to the first samples of sound",
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
 
     def first(self, began: float) -> First:
         """For one request that began at a time of `time.perf_counter`."""
@@ -44,15 +64,28 @@ class _Engines:
         self.engines = engines
 
     def collect(self) -> Iterable[Metric]:
-        queue = GaugeMetricFamily("onnuri_queue", "requests that wait for the engine", labels=["model"])
+        queue = GaugeMetricFamily(
+            "onnuri_queue", "requests that wait for the engine", labels=["model"]
+        )
         active = GaugeMetricFamily("onnuri_active", "requests that are decoded", labels=["model"])
         rows = GaugeMetricFamily("onnuri_rows", "sequences in the cache", labels=["model"])
         prefixes = GaugeMetricFamily("onnuri_prefix_bytes", "of kept prefixes", labels=["model"])
-        tokens = CounterMetricFamily("onnuri_tokens", "ids decoded, by medium", labels=["model", "medium"])
-        reused = CounterMetricFamily("onnuri_prefix_reused_tokens", "ids of prompts that were not read again", labels=["model"])
+        tokens = CounterMetricFamily(
+            "onnuri_tokens", "ids decoded, by medium", labels=["model", "medium"]
+        )
+        reused = CounterMetricFamily(
+            "onnuri_prefix_reused_tokens",
+            "ids of prompts that were not read again",
+            labels=["model"],
+        )
         for model, engine in self.engines.items():
-            for family, value in ((queue, len(engine.queue)), (active, len(engine.active)), (rows, len(engine.rows)),
-                                  (prefixes, engine.prefixes.held_bytes), (reused, engine.prefixes.reused)):
+            for family, value in (
+                (queue, len(engine.queue)),
+                (active, len(engine.active)),
+                (rows, len(engine.rows)),
+                (prefixes, engine.prefixes.held_bytes),
+                (reused, engine.prefixes.reused),
+            ):
                 family.add_metric([model], value)
             for medium, count in dict(engine.drawn).items():
                 tokens.add_metric([model, medium], count)

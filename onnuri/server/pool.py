@@ -1,8 +1,10 @@
-"""Encoding and rendering beside the event loop: a few threads, whose time the kinds of work share fairly.
+"""Encoding and rendering beside the event loop: a few threads, whose time the kinds of work share
+fairly.
 
-A thread pool would serve who comes first, so that a caption's picture waits for everybody's videos. What has been
-called off while it waited is not begun. Work whose cost is somebody else's to choose (decoding what was sent) is `heavy`:
-the first thread takes none of it, so that words never wait for meshes.
+A thread pool would serve who comes first, so that a caption's picture waits for everybody's videos.
+What has been called off while it waited is not begun. Work whose cost is somebody else's to choose
+(decoding what was sent) is `heavy`: the first thread takes none of it, so that words never wait for
+meshes.
 """
 
 from __future__ import annotations
@@ -31,9 +33,17 @@ class Pool:
         self.quick: Queue[Work] = Queue()
         self.heavy: Queue[Work] = Queue()
         self.closed, self.some = False, threading.Condition()
-        orders = [(self.quick,), *[(self.heavy, self.quick)] * (workers - 1)] if workers > 1 else [(self.quick, self.heavy)]
-        self.threads = [threading.Thread(target=self._work, args=(order,), name=f"onnuri-media-{k}", daemon=True)
-                        for k, order in enumerate(orders)]
+        orders = (
+            [(self.quick,), *[(self.heavy, self.quick)] * (workers - 1)]
+            if workers > 1
+            else [(self.quick, self.heavy)]
+        )
+        self.threads = [
+            threading.Thread(
+                target=self._work, args=(order,), name=f"onnuri-media-{k}", daemon=True
+            )
+            for k, order in enumerate(orders)
+        ]
         for thread in self.threads:
             thread.start()
 

@@ -1,4 +1,5 @@
-"""What goes wrong, as OpenAI's clients expect it: `{"error": {"message", "type", "param", "code"}}` and a status."""
+"""What goes wrong, as OpenAI's clients expect it: `{"error": {"message", "type", "param", "code"}}`
+and a status."""
 
 from __future__ import annotations
 
@@ -11,28 +12,56 @@ from onnuri.errors import AwayError, BusyError, OnnuriError
 class Problem(Exception):
     """An answer that is an error."""
 
-    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None,
-                 retry_after: float | None = None, more: Mapping[str, str] | None = None,
-                 about: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        more: Mapping[str, str] | None = None,
+        about: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code, self.param, self.retry_after = status, message, code, param, retry_after
+        self.status, self.message, self.code, self.param, self.retry_after = (
+            status,
+            message,
+            code,
+            param,
+            retry_after,
+        )
         self.more, self.about = more or {}, about or {}
         """further headers; what the code is about, for `words.py`"""
 
     @property
     def body(self) -> dict[str, Any]:
-        return {"error": {"message": self.message, "type": _type(self.status), "param": self.param, "code": self.code}}
+        return {
+            "error": {
+                "message": self.message,
+                "type": _type(self.status),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
 
     @property
     def headers(self) -> dict[str, str]:
-        wait = {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
+        wait = (
+            {}
+            if self.retry_after is None
+            else {"Retry-After": str(max(1, round(self.retry_after)))}
+        )
         asked = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         return {**asked, **wait, **self.more}
 
 
 def _type(status: int) -> str:
-    return {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}.get(
-        status, "invalid_request_error" if status < 500 else "server_error")
+    return {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        429: "rate_limit_error",
+    }.get(status, "invalid_request_error" if status < 500 else "server_error")
 
 
 def problem_of(error: Exception) -> Problem:
@@ -46,5 +75,11 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, OnnuriError):
         return Problem(400, str(error), error.code or "invalid_value", about=error.about)
     if isinstance(error, TimeoutError):
-        return Problem(504, "the answer took too long: it was called off; ask for less or try again", "timeout")
-    return Problem(500, "the server failed: this is a bug of ours; the log has its request id", "internal_error")
+        return Problem(
+            504, "the answer took too long: it was called off; ask for less or try again", "timeout"
+        )
+    return Problem(
+        500,
+        "the server failed: this is a bug of ours; the log has its request id",
+        "internal_error",
+    )

@@ -1,4 +1,5 @@
-"""`onnuri serve`: load, say what is served and where, run until told to stop, let what is under way finish."""
+"""`onnuri serve`: load, say what is served and where, run until told to stop, let what is under way
+finish."""
 
 from __future__ import annotations
 
@@ -40,11 +41,17 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     listening = _bind(settings)
     store = Store(settings.url, settings.data)
     if settings.host not in LOCAL and settings.open:
-        raise ConfigError(f"--host {settings.host}", "is open to others, and --open lets callers in without a key",
-                          "leave one of them out")
+        raise ConfigError(
+            f"--host {settings.host}",
+            "is open to others, and --open lets callers in without a key",
+            "leave one of them out",
+        )
     if settings.host not in LOCAL and not store.any_key():
-        raise ConfigError(f"--host {settings.host}", "is open to others, and there is no key",
-                          "make one with `onnuri keys add NAME`, or stay on 127.0.0.1")
+        raise ConfigError(
+            f"--host {settings.host}",
+            "is open to others, and there is no key",
+            "make one with `onnuri keys add NAME`, or stay on 127.0.0.1",
+        )
     torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
     service, beside = _service(settings, folder, settings.name), {}
     try:
@@ -63,7 +70,11 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
 
 
 def _service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
-    return vllm_service(settings, folder, name) if settings.backend == "vllm" else own_service(settings, folder)
+    return (
+        vllm_service(settings, folder, name)
+        if settings.backend == "vllm"
+        else own_service(settings, folder)
+    )
 
 
 def own_service(settings: ServeConfig, folder: Path | None) -> Service:
@@ -71,7 +82,9 @@ def own_service(settings: ServeConfig, folder: Path | None) -> Service:
     model = load(folder)
     engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.requests))
     if not isinstance(engine.forward, Compiled):
-        log.warning("no C compiler builds the decoding kernel: PyTorch decodes, several times slower; install gcc")
+        log.warning(
+            "no C compiler builds the decoding kernel: PyTorch decodes, several times slower; install gcc"
+        )
     return Service(model, engine)
 
 
@@ -80,16 +93,32 @@ def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Servi
     folder = folder or WEIGHTS / "laptop"
     model = OmniModel.load(folder, weights=False)
     model.answers.scored = False  # a process more to ask for every id
-    engine = Vllm(VllmConfig(python=settings.vllm_python, folder=folder, home=settings.data / "vllm" / plain(name),
-                             rows=settings.rows, positions=model.answers.positions, waiting=8 * settings.requests,
-                             arguments=settings.vllm_args))
-    alone = "" if engine.about["alone"] else "; several processes: no response_format, tools and logprobs"
-    log.info("vLLM %(version)s decodes, %(dtype)s on %(device)s; guidance as pairs of sequences" + alone, engine.about)
+    engine = Vllm(
+        VllmConfig(
+            python=settings.vllm_python,
+            folder=folder,
+            home=settings.data / "vllm" / plain(name),
+            rows=settings.rows,
+            positions=model.answers.positions,
+            waiting=8 * settings.requests,
+            arguments=settings.vllm_args,
+        )
+    )
+    alone = (
+        ""
+        if engine.about["alone"]
+        else "; several processes: no response_format, tools and logprobs"
+    )
+    log.info(
+        "vLLM %(version)s decodes, %(dtype)s on %(device)s; guidance as pairs of sequences" + alone,
+        engine.about,
+    )
     return Service(model, engine)
 
 
 def name_of(settings: ServeConfig) -> str:
-    """The second model's in the API: as told, else its folder's as far as it can stand in a path, and not the first's."""
+    """The second model's in the API: as told, else its folder's as far as it can stand in a path,
+    and not the first's."""
     assert settings.beside
     name = settings.beside_name or plain(settings.beside.resolve().name)
     return name if name != settings.name else f"{name}-2"
@@ -102,7 +131,9 @@ def plain(name: str) -> str:
 
 def _bind(settings: ServeConfig) -> socket.socket:
     if not 0 <= settings.port < 65_536:  # the system would take the rest of a division
-        raise ConfigError(f"--port {settings.port}", "cannot be listened on (0 to 65535)", "give one of these")
+        raise ConfigError(
+            f"--port {settings.port}", "cannot be listened on (0 to 65535)", "give one of these"
+        )
     try:
         info = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(info[0], info[1])
@@ -112,12 +143,16 @@ def _bind(settings: ServeConfig) -> socket.socket:
         return made
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{settings.host}:{settings.port}", f"cannot be listened on ({why})",
-                          "give another --host or --port") from None
+        raise ConfigError(
+            f"{settings.host}:{settings.port}",
+            f"cannot be listened on ({why})",
+            "give another --host or --port",
+        ) from None
 
 
 class _Server(uvicorn.Server):
-    """Takes no more when told to stop; what is under way has `drain_seconds`, then its end is an error event."""
+    """Takes no more when told to stop; what is under way has `drain_seconds`, then its end is an
+    error event."""
 
     def __init__(self, settings: uvicorn.Config, state: State) -> None:
         super().__init__(settings)
@@ -141,7 +176,8 @@ class _Server(uvicorn.Server):
 
 
 def prompt_headers(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol, but a connection on which a request's headers do not come in time is closed."""
+    """uvicorn's protocol, but a connection on which a request's headers do not come in time is
+    closed."""
 
     class Prompt(H11Protocol):
         def connection_made(self, transport: Any) -> None:
@@ -154,9 +190,13 @@ def prompt_headers(seconds: float) -> type[H11Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            if not self.transport.is_closing():  # the next request's headers, once they begin, have as long
+            if (
+                not self.transport.is_closing()
+            ):  # the next request's headers, once they begin, have as long
                 self.late.cancel()
-                self.late = self.loop.call_later(max(seconds, self.timeout_keep_alive), self._close_if_waiting)
+                self.late = self.loop.call_later(
+                    max(seconds, self.timeout_keep_alive), self._close_if_waiting
+                )
 
         def _close_if_waiting(self) -> None:
             if self.cycle is None or self.cycle.response_complete:
@@ -168,10 +208,18 @@ def prompt_headers(seconds: float) -> type[H11Protocol]:
 async def _run(state: State, listening: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    config = uvicorn.Config(create(state), log_level="warning", access_log=False, timeout_graceful_shutdown=5,
-                            server_header=False, h11_max_incomplete_event_size=64 * 1024,
-                            http=prompt_headers(state.settings.header_seconds))
+    config = uvicorn.Config(
+        create(state),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        server_header=False,
+        h11_max_incomplete_event_size=64 * 1024,
+        http=prompt_headers(state.settings.header_seconds),
+    )
     keys = "keys needed" if state.keyed else "no key needed from this machine"
-    print(f"{' and '.join(state.services)}: text, image, audio, video and mesh in and out · page {where} · API {where}/v1 · {keys}",
-          flush=True)
+    print(
+        f"{' and '.join(state.services)}: text, image, audio, video and mesh in and out · page {where} · API {where}/v1 · {keys}",
+        flush=True,
+    )
     await _Server(config, state).serve([listening])

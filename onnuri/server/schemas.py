@@ -9,7 +9,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from onnuri.modality import Language, Medium
 
 Wanted = Literal["text", "image", "audio", "video", "mesh"]
-MEDIUM: dict[str, Medium] = {"text": "text", "image": "image", "audio": "audio", "video": "video", "mesh": "shape"}
+MEDIUM: dict[str, Medium] = {
+    "text": "text",
+    "image": "image",
+    "audio": "audio",
+    "video": "video",
+    "mesh": "shape",
+}
 """the API's names of media"""
 SoundFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm", "pcm16"]
 Seed = Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)]
@@ -107,7 +113,10 @@ class ChatRequest(Drawing):
 class CompletionRequest(Drawing):
     """`/v1/completions`."""
 
-    prompt: Said | Annotated[list[Said] | list[int] | list[list[int]], Field(min_length=1, max_length=4096)]
+    prompt: (
+        Said
+        | Annotated[list[Said] | list[int] | list[list[int]], Field(min_length=1, max_length=4096)]
+    )
     """a string, a list of them, the ids of one, or a list of such lists"""
     max_tokens: Annotated[int | None, Field(ge=0)] = None
     n: Annotated[int | None, Field(ge=1, le=8)] = None
@@ -172,7 +181,13 @@ class TextOut(_Body):
 class ResponseRequest(Drawing):
     input: Said | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200)]
     instructions: Said | None = None
-    tools: Annotated[list[Annotated[ImageTool | FunctionTool, Field(discriminator="type")]], Field(max_length=64)] | None = None
+    tools: (
+        Annotated[
+            list[Annotated[ImageTool | FunctionTool, Field(discriminator="type")]],
+            Field(max_length=64),
+        ]
+        | None
+    ) = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | FunctionChoice | None = None
     text: TextOut | None = None
     stream: bool | None = False
@@ -187,10 +202,16 @@ class ResponseRequest(Drawing):
     @classmethod
     def _known_tools(cls, tools: Any) -> Any:
         """Says more of another tool than that its type is neither of these."""
-        kinds = [tool.get("type", "") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+        kinds = (
+            [tool.get("type", "") for tool in tools if isinstance(tool, dict)]
+            if isinstance(tools, list)
+            else []
+        )
         for kind in kinds:
             if kind not in ("image_generation", "function"):
-                raise ValueError(f"{kind!r:.80} is not a tool that is here; give image_generation or functions")
+                raise ValueError(
+                    f"{kind!r:.80} is not a tool that is here; give image_generation or functions"
+                )
         if kinds.count("image_generation") > 1:
             raise ValueError("image_generation is given twice; give it once")
         return tools
@@ -204,7 +225,8 @@ class ImageRequest(Drawing, PictureForm):
 
 
 class EditRequest(ImageRequest):
-    """A form, or JSON. Clients name a lone picture `image`, each of several `image[]` or, in JSON, `images`."""
+    """A form, or JSON. Clients name a lone picture `image`, each of several `image[]` or, in JSON,
+    `images`."""
 
     image: list[Any] | Any = None
     images: list[Any] | Any = None

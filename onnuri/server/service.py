@@ -1,7 +1,8 @@
-"""A model that many ask at once: one thread decodes, a few encode and render, coroutines wait. Knows no HTTP.
+"""A model that many ask at once: one thread decodes, a few encode and render, coroutines wait.
+Knows no HTTP.
 
-An answer comes as events: `Words`, `Sound`, `Picture` while its tokens arrive, then `Item` with the whole. Whoever stops
-listening has called it off.
+An answer comes as events: `Words`, `Sound`, `Picture` while its tokens arrive, then `Item` with the
+whole. Whoever stops listening has called it off.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ T = TypeVar("T")
 Stream = AsyncGenerator[T, None]
 log = logging.getLogger("onnuri")
 PARTS = (3, 3, 6, 12, 24)
-"""codes of sound that are rendered at a time, 120 ms at first, the last again and again: a part lasts no longer than what has
-been sent before it. Not as many as have come by then: a seed would give other last bits every time"""
+"""codes of sound that are rendered at a time, 120 ms at first, the last again and again: a part
+lasts no longer than what has been sent before it. Not as many as have come by then: a seed would
+give other last bits every time"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,8 @@ class Wish:
 
 
 class Decoder(Protocol):
-    """What a service asks of whatever decodes: `decoding.engine.Engine` here, `vllm.Vllm` in another process.
+    """What a service asks of whatever decodes: `decoding.engine.Engine` here, `vllm.Vllm` in
+    another process.
 
     `queue`, `active`, `rows`, `prefixes` and `drawn` are read by metrics alone.
     """
@@ -114,21 +117,28 @@ class Decoder(Protocol):
     @property
     def idle(self) -> bool:
         """Whether a step would do nothing."""
+
     @property
     def ready(self) -> bool:
         """Whether it takes requests."""
+
     def enter(self, ticket: Ticket) -> Ticket:
         """Take a request. Raises an OnnuriError where it cannot."""
+
     def step(self) -> None:
-        """Some ids more, told to tickets on this thread; soon after, those that were called off are closed."""
+        """Some ids more, told to tickets on this thread; soon after, those that were called off are
+        closed."""
+
     def reset(self) -> None:
         """Call off whatever waits or is decoded."""
+
     def close(self) -> None:
         """The same, and for good."""
 
 
 class Dictated:
-    """A constraint under which codes are put in one by one, each scored as if it had been drawn; then all is free."""
+    """A constraint under which codes are put in one by one, each scored as if it had been drawn;
+    then all is free."""
 
     def __init__(self, codes: np.ndarray, count: int) -> None:
         self.codes, self.at, self.all = codes, 0, b"\1" * (count + 1)
@@ -200,7 +210,8 @@ class Service:
         return await self.pool.run(call, *arguments)
 
     async def decoded(self, call: Callable[..., T], *arguments: Any) -> T:
-        """The same of what somebody sent, which may be as much as is read: others' words do not wait for it."""
+        """The same of what somebody sent, which may be as much as is read: others' words do not
+        wait for it."""
         return await self.pool.run(call, *arguments, heavy=True)
 
     async def drive(self, steps: Steps[T], told: Callable[[Ticket], None] | None = None) -> T:
@@ -213,14 +224,20 @@ class Service:
                 ended = loop.create_future()
                 ticket.when_done(functools.partial(_ended, loop, ended))
                 if self._closed:
-                    raise AwayError("the server", "is stopping", "ask again in a moment", code="shutting_down")
+                    raise AwayError(
+                        "the server", "is stopping", "ask again in a moment", code="shutting_down"
+                    )
                 self.engine.enter(ticket)
                 self._work.set()
                 await ended
                 if ticket.error:
                     raise ticket.error
                 if ticket.finish == "cancelled":
-                    raise AwayError("the answer", "was called off, as the server is stopping or failed", "ask again")
+                    raise AwayError(
+                        "the answer",
+                        "was called off, as the server is stopping or failed",
+                        "ask again",
+                    )
                 if told:
                     told(ticket)
         except _Returned as returned:
@@ -234,10 +251,15 @@ class Service:
         """Inputs as the model's context."""
         return await self.drive(self.model.answers.read(given))
 
-    async def answer(self, context: Context, wish: Wish, sentence: np.ndarray | None = None) -> Stream[Event]:
-        """One medium as events, `Item` last. A sound speaks `sentence` (text codes), or what the model would write."""
+    async def answer(
+        self, context: Context, wish: Wish, sentence: np.ndarray | None = None
+    ) -> Stream[Event]:
+        """One medium as events, `Item` last. A sound speaks `sentence` (text codes), or what the
+        model would write."""
         kind.set(wish.to)
-        stream = {"text": self._text, "audio": self._speech, "image": self._image}.get(wish.to, self._whole)
+        stream = {"text": self._text, "audio": self._speech, "image": self._image}.get(
+            wish.to, self._whole
+        )
         async with contextlib.aclosing(stream(context, wish, sentence)) as events:
             async for event in events:
                 yield event
@@ -252,35 +274,69 @@ class Service:
 
     async def _text(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
         answers, scores = self.model.answers, list[Score]()
-        asked: dict[str, Any] = {} if wish.likeliest is None else {"on_score": scores.append, "likeliest": wish.likeliest}
+        asked: dict[str, Any] = (
+            {}
+            if wish.likeliest is None
+            else {"on_score": scores.append, "likeliest": wish.likeliest}
+        )
         bound = None
         if wish.structure:
             room = min(wish.longest or LONGEST, LONGEST, answers.positions - len(context.ids) - 2)
             bound = await self.aside(wish.structure.begin, room)
-            asked |= {"constraint": bound, "plan": dataclasses.replace(answers.plan("text"), longest=room)}
+            asked |= {
+                "constraint": bound,
+                "plan": dataclasses.replace(answers.plan("text"), longest=room),
+            }
 
         def ask(told: Listener) -> Steps[np.ndarray]:
             if bound:
-                return answers.make("text", context, wish.language, self._sampling(wish), wish.seed, told, **asked)
-            return answers.write(context, wish.language, self._sampling(wish), wish.seed, only_heard=True, on_token=told, **asked)
+                return answers.make(
+                    "text", context, wish.language, self._sampling(wish), wish.seed, told, **asked
+                )
+            return answers.write(
+                context,
+                wish.language,
+                self._sampling(wish),
+                wish.seed,
+                only_heard=True,
+                on_token=told,
+                **asked,
+            )
 
         async with contextlib.aclosing(self._words(ask, scores)) as events:
             async for event in events:
                 if bound and bound.broken:
-                    raise ConfigError("the schema", f"cannot be followed to its end ({bound.broken})", "give a simpler one")
+                    raise ConfigError(
+                        "the schema",
+                        f"cannot be followed to its end ({bound.broken})",
+                        "give a simpler one",
+                    )
                 yield event
 
-    async def going_on(self, codes: np.ndarray, language: Language, seed: int, longest: int, *, echo: bool = False,
-                       scored: list[tuple[int, Score]] | None = None, likeliest: int = 0, temperature: float | None = None,
-                       top_p: float | None = None) -> Stream[Event]:
-        """Words that follow text codes within one text, at most `longest`. `scored` grows by every token that stands and
-        its score, the text's end too where it is drawn; with `echo` by those of `codes` first."""
+    async def going_on(
+        self,
+        codes: np.ndarray,
+        language: Language,
+        seed: int,
+        longest: int,
+        *,
+        echo: bool = False,
+        scored: list[tuple[int, Score]] | None = None,
+        likeliest: int = 0,
+        temperature: float | None = None,
+        top_p: float | None = None,
+    ) -> Stream[Event]:
+        """Words that follow text codes within one text, at most `longest`. `scored` grows by every
+        token that stands and its score, the text's end too where it is drawn; with `echo` by those
+        of `codes` first."""
         answers, count = self.model.answers, len(codes) if echo else 0
         if not longest + count:
             yield Item("text", "", 0, "length")
             return
         scores, end = list[Score](), self.model.layout.text_codes
-        asked: dict[str, Any] = {} if scored is None else {"on_score": scores.append, "likeliest": max(likeliest, 1)}
+        asked: dict[str, Any] = (
+            {} if scored is None else {"on_score": scores.append, "likeliest": max(likeliest, 1)}
+        )
         if echo:
             asked["constraint"] = Dictated(codes, end)
 
@@ -291,7 +347,15 @@ class Service:
                 told(token)
 
             sampling = override(self.model.sampling["text"], temperature, top_p, None)
-            return answers.go_on(codes[: len(codes) - count], language, sampling, seed, longest + count, hear, **asked)
+            return answers.go_on(
+                codes[: len(codes) - count],
+                language,
+                sampling,
+                seed,
+                longest + count,
+                hear,
+                **asked,
+            )
 
         dictated, seen = len(self.model.codecs["text"].decode(codes)) if echo else 0, 0
         async with contextlib.aclosing(self._words(ask)) as events:
@@ -305,6 +369,7 @@ class Service:
 
     async def listen(self, codes: np.ndarray) -> Stream[Event]:
         """What is heard in a sound's codes, word by word; the language is left out."""
+
         def ask(told: Listener) -> Steps[np.ndarray]:
             _, words = yield from self.model.answers.hear(codes, told)
             return words
@@ -313,7 +378,9 @@ class Service:
             async for event in events:
                 yield event
 
-    async def _words(self, ask: Callable[[Listener], Steps[np.ndarray]], scores: Sequence[Score] = ()) -> Stream[Event]:
+    async def _words(
+        self, ask: Callable[[Listener], Steps[np.ndarray]], scores: Sequence[Score] = ()
+    ) -> Stream[Event]:
         """`scores` grows by one before every id that is told, or stays empty."""
         text, shown, scored = self.model.codecs["text"], "", 0
         async with self._tokens(ask) as (ids, made):
@@ -322,19 +389,34 @@ class Service:
                 if 0 <= token < self.model.layout.text_codes:
                     codes.append(token)
                     whole = text.decode(np.array(codes))
-                    if not whole.endswith("\ufffd") and len(whole) > len(shown):  # not within a letter
-                        yield Words(whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)])))
+                    if not whole.endswith("\ufffd") and len(whole) > len(
+                        shown
+                    ):  # not within a letter
+                        yield Words(
+                            whole[len(shown) :],
+                            tuple(zip(codes[scored:], scores[scored : len(codes)])),
+                        )
                         shown, scored = whole, len(codes)
             written = await made
             whole = text.decode(written)
             if len(whole) > len(shown):
-                yield Words(whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)])))
+                yield Words(
+                    whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)]))
+                )
             yield Item("text", whole, len(written), ids.finish, reused=ids.reused)
 
-    async def _speech(self, context: Context, wish: Wish, sentence: np.ndarray | None) -> Stream[Event]:
-        answers, text, audio = self.model.answers, self.model.codecs["text"], self.model.codecs["audio"]
+    async def _speech(
+        self, context: Context, wish: Wish, sentence: np.ndarray | None
+    ) -> Stream[Event]:
+        answers, text, audio = (
+            self.model.answers,
+            self.model.codecs["text"],
+            self.model.codecs["audio"],
+        )
         if sentence is None:
-            sentence = await self.drive(answers.write(context, wish.language, self.model.sampling["text"], wish.seed))
+            sentence = await self.drive(
+                answers.write(context, wish.language, self.model.sampling["text"], wish.seed)
+            )
         said = text.decode(sentence)
         yield Words(said)
         lo, hi = self.model.layout.own("audio")
@@ -344,14 +426,18 @@ class Service:
             return answers.speak(sentence, wish.language, self._sampling(wish), wish.seed, told)
 
         async with self._tokens(ask) as (ids, made):
-            stream = audio.stream() if hasattr(audio, "stream") else None  # else nothing can be heard before the end
+            stream = (
+                audio.stream() if hasattr(audio, "stream") else None
+            )  # else nothing can be heard before the end
             async for batch in _some(ids, lo, hi):
                 if stream:
                     parts.append(await self.aside(stream.send, batch))
                     if len(parts[-1]):
                         yield Sound(parts[-1])
             codes = await made
-            parts.append(await self.aside(stream.end) if stream else await self.aside(audio.decode, codes))
+            parts.append(
+                await self.aside(stream.end) if stream else await self.aside(audio.decode, codes)
+            )
             if len(parts[-1]):
                 yield Sound(parts[-1])
             yield Item("audio", np.concatenate(parts), len(codes), ids.finish, said)
@@ -363,7 +449,9 @@ class Service:
                 yield event
             return
         gates = codec.spec.slots.slot_gates
-        stops = sorted({gate for gate in gates if gate is not None})  # where an object begins, all before it is known
+        stops = sorted(
+            {gate for gate in gates if gate is not None}
+        )  # where an object begins, all before it is known
         async with self._tokens(self._make(context, wish)) as (ids, made):
             got: list[int] = []
             async for token in ids:
@@ -373,7 +461,13 @@ class Service:
                     yield Picture(shown, (await self.aside(codec.decode, codes)))
                     shown += 1
             codes = await made
-            yield Item("image", await self.aside(codec.decode, codes), len(codes), ids.finish, reused=ids.reused)
+            yield Item(
+                "image",
+                await self.aside(codec.decode, codes),
+                len(codes),
+                ids.finish,
+                reused=ids.reused,
+            )
 
     async def _whole(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
         async with self._tokens(self._make(context, wish)) as (ids, made):
@@ -385,19 +479,28 @@ class Service:
         """A picture's codes with all that has not come absent."""
         ranges = self.model.codecs["image"].spec.slots.position_ranges
         codes = self.model.layout.codes("image", np.array(ids, dtype=np.int64))
-        return np.concatenate([codes, np.array([hi - 1 for _, hi in ranges[len(ids) :]], dtype=np.int64)])
+        return np.concatenate(
+            [codes, np.array([hi - 1 for _, hi in ranges[len(ids) :]], dtype=np.int64)]
+        )
 
     def _make(self, context: Context, wish: Wish) -> Callable[[Listener], Steps[np.ndarray]]:
-        return lambda told: self.model.answers.make(wish.to, context, wish.language, self._sampling(wish), wish.seed, told)
+        return lambda told: self.model.answers.make(
+            wish.to, context, wish.language, self._sampling(wish), wish.seed, told
+        )
 
     def _sampling(self, wish: Wish) -> SamplingConfig:
         return override(self.model.sampling[wish.to], wish.temperature, wish.top_p, wish.guidance)
 
     @contextlib.asynccontextmanager
-    async def _tokens(self, ask: Callable[[Listener], Steps[T]]) -> Stream[tuple[_Ids, asyncio.Task[T]]]:
-        """The ids of an answer as they come, and a task of what it becomes; leaving calls it off."""
+    async def _tokens(
+        self, ask: Callable[[Listener], Steps[T]]
+    ) -> Stream[tuple[_Ids, asyncio.Task[T]]]:
+        """The ids of an answer as they come, and a task of what it becomes; leaving calls it
+        off."""
         ids = _Ids(asyncio.get_running_loop())
-        task = asyncio.create_task(cast(Coroutine[Any, Any, T], self.drive(ask(ids.put), ids.ended)))
+        task = asyncio.create_task(
+            cast(Coroutine[Any, Any, T], self.drive(ask(ids.put), ids.ended))
+        )
         task.add_done_callback(lambda _: ids.close())
         try:
             yield ids, task
@@ -414,7 +517,12 @@ class _Ids:
     """Ids from the engine's thread to a coroutine."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop, self.queue, self.finish, self.reused = loop, asyncio.Queue[int | None](), "stop", 0
+        self.loop, self.queue, self.finish, self.reused = (
+            loop,
+            asyncio.Queue[int | None](),
+            "stop",
+            0,
+        )
 
     def put(self, token: int) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever listened
@@ -447,7 +555,9 @@ async def _some(ids: _Ids, lo: int, hi: int) -> Stream[list[int]]:
         if len(got) == wanted:
             yield got
             got, wanted = [], next(parts)
-    for size in sorted({*PARTS, 1}, reverse=True):  # of few sizes: convolutions keep what they compile for each
+    for size in sorted(
+        {*PARTS, 1}, reverse=True
+    ):  # of few sizes: convolutions keep what they compile for each
         while len(got) >= size:
             yield got[:size]
             got = got[size:]
@@ -468,4 +578,3 @@ def _next(steps: Generator[Request, Ticket, Any], ticket: Ticket | None) -> Requ
         return steps.send(ticket)  # type: ignore[arg-type]
     except StopIteration as end:
         raise _Returned(end.value) from None
-

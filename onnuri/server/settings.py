@@ -32,9 +32,11 @@ class ServeConfig(config.Config):
     rows: int = 24
     """sequences that are decoded together"""
     alias: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """another name for a model, such as tts-1=onnuri-laptop, for clients that ask for one; may be given more than once"""
+    """another name for a model, such as tts-1=onnuri-laptop, for clients that ask for one; may be
+    given more than once"""
     open: bool = False
-    """whether callers on this machine need no key even where keys were made; behind a proxy on it, that is everyone"""
+    """whether callers on this machine need no key even where keys were made; behind a proxy on it,
+    that is everyone"""
     requests: int = 96
     """requests that may be under way or wait; more are answered with 429"""
     body_bytes: int = 24 * 2**20
@@ -56,7 +58,8 @@ class ServeConfig(config.Config):
     vllm_args: str = ""
     """vLLM's own options: --vllm-args="--tensor-parallel-size 2 --dtype bfloat16\""""
     hosts: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """further names by which this server may be called, such as a container's; may be given more than once"""
+    """further names by which this server may be called, such as a container's; may be given more
+    than once"""
     origins: tuple[str, ...] = ()
     """web pages that may call from a browser; none but our own without them"""
     pixels: int = 16 * 10**6
@@ -68,24 +71,54 @@ class ServeConfig(config.Config):
 
     def check(self) -> None:
         """Raises ConfigError for a number with which nothing could be served."""
-        for name, least in (("rows", 2), ("requests", 1), ("body_bytes", 1), ("header_seconds", 0.1), ("request_seconds", 0.1),
-                            ("drain_seconds", 0),
-                            ("job_seconds", 1), ("pixels", 1), ("seconds", 0.1), ("faces", 1)):
+        for name, least in (
+            ("rows", 2),
+            ("requests", 1),
+            ("body_bytes", 1),
+            ("header_seconds", 0.1),
+            ("request_seconds", 0.1),
+            ("drain_seconds", 0),
+            ("job_seconds", 1),
+            ("pixels", 1),
+            ("seconds", 0.1),
+            ("faces", 1),
+        ):
             if not getattr(self, name) >= least:  # not a number is refused too
-                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"is less than {least}", "give more")
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}",
+                    f"is less than {least}",
+                    "give more",
+                )
         if self.beside_name and not self.beside:
-            raise ConfigError(f"--beside-name {self.beside_name}", "names a model that is not given", "give its folder as --beside")
+            raise ConfigError(
+                f"--beside-name {self.beside_name}",
+                "names a model that is not given",
+                "give its folder as --beside",
+            )
         for pair in self.alias:
             if not all(pair.partition("=")[::2]) or any(c.isspace() or c == "/" for c in pair):
-                raise ConfigError(f"--alias {pair}", "is not NAME=MODEL", f"give one such as tts-1={self.name}")
+                raise ConfigError(
+                    f"--alias {pair}", "is not NAME=MODEL", f"give one such as tts-1={self.name}"
+                )
         for host in self.hosts:
             if not host or any(c.isspace() or c in "/:@" for c in host):
-                raise ConfigError(f"--hosts {host}", "is not a host's name", "give one without scheme and port, such as onnuri")
+                raise ConfigError(
+                    f"--hosts {host}",
+                    "is not a host's name",
+                    "give one without scheme and port, such as onnuri",
+                )
         if self.beside_name == self.name:
-            raise ConfigError(f"--beside-name {self.beside_name}", "is the first model's name too", "give another")
-        if (self.backend == "vllm") != bool(self.vllm_python) or (self.vllm_args and self.backend != "vllm"):
-            raise ConfigError(f"--backend {self.backend}", "and --vllm-python belong together, and --vllm-args to both",
-                              "give both or neither")
+            raise ConfigError(
+                f"--beside-name {self.beside_name}", "is the first model's name too", "give another"
+            )
+        if (self.backend == "vllm") != bool(self.vllm_python) or (
+            self.vllm_args and self.backend != "vllm"
+        ):
+            raise ConfigError(
+                f"--backend {self.backend}",
+                "and --vllm-python belong together, and --vllm-args to both",
+                "give both or neither",
+            )
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -96,8 +129,14 @@ class ServeConfig(config.Config):
     def limits(self) -> Limits:
         from onnuri.media import Limits  # here, so that `onnuri serve --help` is quick
 
-        return Limits(file_bytes=self.body_bytes, pixels=self.pixels, side=8192, frame_side=2048, seconds=self.seconds,
-                      faces=self.faces)
+        return Limits(
+            file_bytes=self.body_bytes,
+            pixels=self.pixels,
+            side=8192,
+            frame_side=2048,
+            seconds=self.seconds,
+            faces=self.faces,
+        )
 
     @property
     def url(self) -> str:

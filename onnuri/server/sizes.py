@@ -1,6 +1,8 @@
-"""Pictures and videos at the sizes that clients ask for: drawn at the model's own, scaled, and said so.
+"""Pictures and videos at the sizes that clients ask for: drawn at the model's own, scaled, and said
+so.
 
-What the model draws is square; in a size that is not, its edges go on to fill the rest. Knows no route and no model.
+What the model draws is square; in a size that is not, its edges go on to fill the rest. Knows no
+route and no model.
 """
 
 from __future__ import annotations
@@ -22,14 +24,21 @@ LONGEST = 20
 
 
 def size_of(size: str | None, name: str, even: bool = False) -> tuple[int, int]:
-    """Width and height in pixels; the model's own where nothing is asked for. Raises Problem, which calls it `name`."""
+    """Width and height in pixels; the model's own where nothing is asked for. Raises Problem, which
+    calls it `name`."""
     if size in (None, "", "auto"):
         return IMAGE_SIZE, IMAGE_SIZE
     found = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(size))
-    if not found or not all(LEAST <= int(side) <= MOST and not (even and int(side) % 2) for side in found.groups()):
+    if not found or not all(
+        LEAST <= int(side) <= MOST and not (even and int(side) % 2) for side in found.groups()
+    ):
         rule = f"is not WIDTHxHEIGHT of {LEAST} to {MOST} {'even ' if even else ''}pixels"
-        raise Problem(400, f"{name} {str(size)!r:.40}: {rule}; give one such as 512x512, or 'auto' ({SIZE}, as it is drawn)",
-                      "invalid_value", name)
+        raise Problem(
+            400,
+            f"{name} {str(size)!r:.40}: {rule}; give one such as 512x512, or 'auto' ({SIZE}, as it is drawn)",
+            "invalid_value",
+            name,
+        )
     return int(found[1]), int(found[2])
 
 
@@ -40,13 +49,19 @@ def seconds_of(seconds: str | float | None, name: str) -> float:
     except (TypeError, ValueError):
         asked = 0
     if not 1 <= asked <= LONGEST:
-        raise Problem(400, f"{name} {str(seconds)!r:.40}: is not 1 to {LONGEST}; give one of these, or nothing ({SECONDS}, as it "
-                           "is made)", "invalid_value", name)
+        raise Problem(
+            400,
+            f"{name} {str(seconds)!r:.40}: is not 1 to {LONGEST}; give one of these, or nothing ({SECONDS}, as it "
+            "is made)",
+            "invalid_value",
+            name,
+        )
     return asked
 
 
 def fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture uint8 [H, W, 3] as large as fits into (width, height), in its middle; its edges go on around it."""
+    """A picture uint8 [H, W, 3] as large as fits into (width, height), in its middle; its edges go
+    on around it."""
     width, height = size
     if picture.shape[:2] == (height, width):
         return picture
@@ -54,4 +69,8 @@ def fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     inner = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     shown = np.asarray(Image.fromarray(picture).resize(inner, Image.Resampling.BICUBIC))
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    return np.pad(shown, ((top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0)), mode="edge")
+    return np.pad(
+        shown,
+        ((top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0)),
+        mode="edge",
+    )

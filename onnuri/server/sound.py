@@ -10,13 +10,20 @@ from onnuri.modality import AUDIO_HZ
 
 PCM_HZ = 24_000
 """of raw samples, 16 bit, little-endian, one channel"""
-TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg", "flac": "audio/flac", "opus": "audio/ogg", "aac": "audio/aac", "pcm": "audio/pcm",
-         "pcm16": "audio/pcm"}
+TYPES = {
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "flac": "audio/flac",
+    "opus": "audio/ogg",
+    "aac": "audio/aac",
+    "pcm": "audio/pcm",
+    "pcm16": "audio/pcm",
+}
 
 
 class Pcm:
-    """Samples at 24 kHz as they come. Every part but the last is a multiple of three bytes, so that parts in base64 can
-    be joined as they are: OpenAI's client does so."""
+    """Samples at 24 kHz as they come. Every part but the last is a multiple of three bytes, so that
+    parts in base64 can be joined as they are: OpenAI's client does so."""
 
     def __init__(self) -> None:
         self.resample, self.rest = soxr.ResampleStream(AUDIO_HZ, PCM_HZ, 1, dtype="float32"), b""

@@ -36,10 +36,16 @@ def _limits(key: Key, requests: int, tokens: int) -> dict[str, str]:
     """What is left of a key's minute, in OpenAI's headers; of what has no limit nothing is said."""
     told: dict[str, str] = {}
     reset = f"{60 - time.time() % 60:.0f}s"
-    for name, most, used in (("requests", key.requests_per_minute, requests), ("tokens", key.tokens_per_minute, tokens)):
+    for name, most, used in (
+        ("requests", key.requests_per_minute, requests),
+        ("tokens", key.tokens_per_minute, tokens),
+    ):
         if most:
-            told |= {f"x-ratelimit-limit-{name}": str(most), f"x-ratelimit-remaining-{name}": str(max(0, most - used)),
-                     f"x-ratelimit-reset-{name}": reset}
+            told |= {
+                f"x-ratelimit-limit-{name}": str(most),
+                f"x-ratelimit-remaining-{name}": str(max(0, most - used)),
+                f"x-ratelimit-reset-{name}": reset,
+            }
     return told
 
 
@@ -54,9 +60,16 @@ class Traffic:
 
 
 class State:
-    """One server's, as seen by those who ask its first model; `choose` gives it as seen by those who ask another."""
+    """One server's, as seen by those who ask its first model; `choose` gives it as seen by those
+    who ask another."""
 
-    def __init__(self, service: Service, store: Store, settings: ServeConfig, others: Mapping[str, Service] | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        store: Store,
+        settings: ServeConfig,
+        others: Mapping[str, Service] | None = None,
+    ) -> None:
         self.service, self.store, self.settings = service, store, settings
         self.traffic = Traffic()
         self.jobs: dict[str, asyncio.Task[None]] = {}
@@ -66,8 +79,13 @@ class State:
         self.aliases = settings.aliases
         for alias, name in self.aliases.items():
             if alias in self.services or name not in self.services:
-                raise ConfigError(f"--alias {alias}={name}", "names no served model" if name not in self.services else
-                                  "is a served model's own name", f"served are {', '.join(self.services)}")
+                raise ConfigError(
+                    f"--alias {alias}={name}",
+                    "names no served model"
+                    if name not in self.services
+                    else "is a served model's own name",
+                    f"served are {', '.join(self.services)}",
+                )
         self.metrics = Metrics({name: each.engine for name, each in self.services.items()})
 
     @property
@@ -75,21 +93,30 @@ class State:
         return self.service.model
 
     def choose(self, name: str | None) -> State:
-        """The state whose `service` and `settings.name` are that model's, all else shared; without a name, the first's.
-        Raises Problem for a model that is not served."""
+        """The state whose `service` and `settings.name` are that model's, all else shared; without
+        a name, the first's. Raises Problem for a model that is not served."""
         name = self.aliases.get(name, name) if name else name
         if name is None or name == self.settings.name:
             return self
         if name not in self.services:
             known = " or ".join(repr(n) for n in (*self.services, *self.aliases))
-            raise Problem(404, f"model {name!r:.80}: is not served here; use {known}", "model_not_found", "model")
+            raise Problem(
+                404,
+                f"model {name!r:.80}: is not served here; use {known}",
+                "model_not_found",
+                "model",
+            )
         chosen = copy.copy(self)
-        chosen.service, chosen.settings = self.services[name], dataclasses.replace(self.settings, name=name)
+        chosen.service, chosen.settings = (
+            self.services[name],
+            dataclasses.replace(self.settings, name=name),
+        )
         return chosen
 
     @property
     def keyed(self) -> bool:
-        """Whether callers need a key: once one was made, they do, even after the last was revoked."""
+        """Whether callers need a key: once one was made, they do, even after the last was
+        revoked."""
         return not self.settings.open and self.store.ever_key()
 
     def close(self) -> None:
@@ -106,16 +133,28 @@ class State:
         if key is None:
             if local and not self.keyed:
                 return Caller(NOBODY)
-            raise Problem(401, "the API key is missing or not known: give one as 'Authorization: Bearer KEY'; "
-                               "`onnuri keys add NAME` makes one", "invalid_api_key")
+            raise Problem(
+                401,
+                "the API key is missing or not known: give one as 'Authorization: Bearer KEY'; "
+                "`onnuri keys add NAME` makes one",
+                "invalid_api_key",
+            )
         requests, tokens = self.store.use(key.id, int(counts), 0)
         limits = _limits(key, requests, tokens)
         if not counts:
             return Caller(key.id, key, limits=limits)
-        for used, most, what in ((requests, key.requests_per_minute, "requests"), (tokens, key.tokens_per_minute, "tokens")):
+        for used, most, what in (
+            (requests, key.requests_per_minute, "requests"),
+            (tokens, key.tokens_per_minute, "tokens"),
+        ):
             if most and used > most:
-                raise Problem(429, f"{used} {what} in this minute: the key has {most}; wait for the next minute",
-                              "rate_limit_exceeded", retry_after=60 - time.time() % 60, more=limits)
+                raise Problem(
+                    429,
+                    f"{used} {what} in this minute: the key has {most}; wait for the next minute",
+                    "rate_limit_exceeded",
+                    retry_after=60 - time.time() % 60,
+                    more=limits,
+                )
         return Caller(key.id, key, limits=limits)
 
     async def spend(self, caller: Caller, tokens: int) -> None:

@@ -1,7 +1,8 @@
 """Keys, what they used, and jobs, in SQLite or PostgreSQL. Knows no HTTP and no model.
 
-A key is kept as its SHA-256 only: keys are 256 random bits, so nothing slower is needed. A job's file lies in a folder
-beside the database, under its id; the row says that it is whole. Times are seconds since 1970.
+A key is kept as its SHA-256 only: keys are 256 random bits, so nothing slower is needed. A job's
+file lies in a folder beside the database, under its id; the row says that it is whole. Times are
+seconds since 1970.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Float, Integer, String, create_engine, event, select, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Float,
+    Integer,
+    String,
+    create_engine,
+    event,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -81,8 +92,11 @@ class Store:
                 event.listen(self.engine, "connect", _careful)
             _Base.metadata.create_all(self.engine)
         except (SQLAlchemyError, ImportError) as error:
-            raise ConfigError(url.split("@")[-1], f"cannot be used as a database ({str(error).splitlines()[0]})",
-                              "give an SQLAlchemy URL such as sqlite:///onnuri.db or postgresql+psycopg://…") from None
+            raise ConfigError(
+                url.split("@")[-1],
+                f"cannot be used as a database ({str(error).splitlines()[0]})",
+                "give an SQLAlchemy URL such as sqlite:///onnuri.db or postgresql+psycopg://…",
+            ) from None
 
     def close(self) -> None:
         self.engine.dispose()
@@ -91,8 +105,16 @@ class Store:
         """A new key; it is told once and never again."""
         secret = f"onnuri-{secrets.token_urlsafe(32)}"
         with self._session() as session:
-            session.add(Key(id=secrets.token_hex(8), name=name, sha256=_digest(secret), created=time.time(),
-                            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute))
+            session.add(
+                Key(
+                    id=secrets.token_hex(8),
+                    name=name,
+                    sha256=_digest(secret),
+                    created=time.time(),
+                    requests_per_minute=requests_per_minute,
+                    tokens_per_minute=tokens_per_minute,
+                )
+            )
         return secret
 
     def all_keys(self) -> list[Key]:
@@ -100,17 +122,28 @@ class Store:
             return list(session.scalars(select(Key).order_by(Key.created)))
 
     def revoke(self, which: str) -> list[Key]:
-        """The keys of that id or name which were not revoked; where it is one, it is revoked now."""
+        """The keys of that id or name which were not revoked; where it is one, it is revoked
+        now."""
         with self._session() as session:
-            found = list(session.scalars(select(Key).where((Key.id == which) | (Key.name == which), Key.revoked.is_(None))))
-            own = [key for key in found if key.id == which] or found  # an id is never meant as a name
+            found = list(
+                session.scalars(
+                    select(Key).where(
+                        (Key.id == which) | (Key.name == which), Key.revoked.is_(None)
+                    )
+                )
+            )
+            own = [
+                key for key in found if key.id == which
+            ] or found  # an id is never meant as a name
             if len(own) == 1:
                 own[0].revoked = time.time()
             return own
 
     def key_of(self, secret: str) -> Key | None:
         with self._session() as session:
-            return session.scalar(select(Key).where(Key.sha256 == _digest(secret), Key.revoked.is_(None)))
+            return session.scalar(
+                select(Key).where(Key.sha256 == _digest(secret), Key.revoked.is_(None))
+            )
 
     def any_key(self) -> bool:
         with self._session() as session:
@@ -121,14 +154,28 @@ class Store:
         with self._session() as session:
             return session.scalar(select(Key.id).limit(1)) is not None
 
-    def use(self, key: str, requests: int, tokens: int, now: float | None = None) -> tuple[int, int]:
-        """Add to what a key used in this minute; the new sums. One statement, so that no two requests miss each other."""
-        values = {"key": key, "minute": int((now or time.time()) // 60), "requests": requests, "tokens": tokens}
-        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[self.engine.dialect.name](Usage)
-        statement = insert.values(values).on_conflict_do_update(
-            index_elements=["key", "minute"],
-            set_={"requests": Usage.requests + requests, "tokens": Usage.tokens + tokens},
-        ).returning(Usage.requests, Usage.tokens)
+    def use(
+        self, key: str, requests: int, tokens: int, now: float | None = None
+    ) -> tuple[int, int]:
+        """Add to what a key used in this minute; the new sums. One statement, so that no two
+        requests miss each other."""
+        values = {
+            "key": key,
+            "minute": int((now or time.time()) // 60),
+            "requests": requests,
+            "tokens": tokens,
+        }
+        insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[
+            self.engine.dialect.name
+        ](Usage)
+        statement = (
+            insert.values(values)
+            .on_conflict_do_update(
+                index_elements=["key", "minute"],
+                set_={"requests": Usage.requests + requests, "tokens": Usage.tokens + tokens},
+            )
+            .returning(Usage.requests, Usage.tokens)
+        )
         with self._session() as session:
             row = session.execute(statement).one()
             return int(row[0]), int(row[1])
@@ -136,12 +183,24 @@ class Store:
     def used(self, key: str) -> list[Usage]:
         """By minute, the latest first."""
         with self._session() as session:
-            return list(session.scalars(select(Usage).where(Usage.key == key).order_by(Usage.minute.desc()).limit(1440)))
+            return list(
+                session.scalars(
+                    select(Usage).where(Usage.key == key).order_by(Usage.minute.desc()).limit(1440)
+                )
+            )
 
     def add_job(self, kind: str, key: str, about: dict[str, Any], seconds: float) -> Job:
         now = time.time()
-        job = Job(id=f"{kind}_{secrets.token_hex(12)}", kind=kind, key=key, status="queued", progress=0, created=now,
-                  expires=now + seconds, about=about)
+        job = Job(
+            id=f"{kind}_{secrets.token_hex(12)}",
+            kind=kind,
+            key=key,
+            status="queued",
+            progress=0,
+            created=now,
+            expires=now + seconds,
+            about=about,
+        )
         with self._session() as session:
             session.add(job)
         return job
@@ -151,7 +210,9 @@ class Store:
         with self._session() as session:
             return session.scalar(select(Job).where(Job.id == id, Job.kind == kind, Job.key == key))
 
-    def jobs(self, kind: str, key: str, limit: int = 20, after: str | None = None, newest: bool = True) -> list[Job]:
+    def jobs(
+        self, kind: str, key: str, limit: int = 20, after: str | None = None, newest: bool = True
+    ) -> list[Job]:
         order = (Job.created.desc(), Job.id.desc()) if newest else (Job.created, Job.id)
         wanted = select(Job).where(Job.kind == kind, Job.key == key).order_by(*order)
         with self._session() as session:
@@ -159,7 +220,9 @@ class Store:
                 last = session.get(Job, after)
                 if last is None:
                     return []
-                wanted = wanted.where(Job.created < last.created if newest else Job.created > last.created)
+                wanted = wanted.where(
+                    Job.created < last.created if newest else Job.created > last.created
+                )
             return list(session.scalars(wanted.limit(limit)))
 
     def update_job(self, id: str, **values: Any) -> None:
@@ -183,8 +246,8 @@ class Store:
             (self.files / id).unlink()
 
     def tidy(self, started: bool = False) -> None:
-        """Forget what has expired. When the server has just `started`: fail what no process works on, and clear away
-        files that no row knows, which a process that was killed left."""
+        """Forget what has expired. When the server has just `started`: fail what no process works
+        on, and clear away files that no row knows, which a process that was killed left."""
         now = time.time()
         with self._session() as session:
             for job in session.scalars(select(Job).where(Job.expires < now)):
@@ -196,7 +259,9 @@ class Store:
                 elif job.status == "completed" and not (self.files / job.id).exists():
                     job.status, job.error = "failed", "its file is lost; ask again"
             known = {i for i in session.scalars(select(Job.id))} if started else set()
-            expired = session.scalars(select(Usage).where(Usage.minute < int(now // 60) - 60 * 24 * 40))
+            expired = session.scalars(
+                select(Usage).where(Usage.minute < int(now // 60) - 60 * 24 * 40)
+            )
             for usage in expired:
                 session.delete(usage)
         for path in self.files.iterdir():

@@ -1,8 +1,10 @@
-"""Answers of a given structure: JSON by a schema, and calls of tools. What they say is the model's; that they are whole is ours.
+"""Answers of a given structure: JSON by a schema, and calls of tools. What they say is the model's;
+that they are whole is ours.
 
-llguidance says which tokens the grammar admits; this file sees to it that an answer ends. A `Bound` always knows a way to
-the end that fits into the room that is left: a token after which none would fit is not taken, and where a small model
-rambles (a string, a number, a list, a nest that does not end) the way is gone instead. Knows no HTTP and no network.
+llguidance says which tokens the grammar admits; this file sees to it that an answer ends. A `Bound`
+always knows a way to the end that fits into the room that is left: a token after which none would
+fit is not taken, and where a small model rambles (a string, a number, a list, a nest that does not
+end) the way is gone instead. Knows no HTTP and no network.
 """
 
 from __future__ import annotations
@@ -33,16 +35,31 @@ TRIES = 6
 SCHEMA_BYTES = 1 << 16
 QUOTE, BACKSLASH = ord('"'), ord("\\")
 ANY_OBJECT: dict[str, Any] = {
-    "type": "object", "minProperties": 1, "maxProperties": 4,
-    "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "boolean"},
-                                       {"type": "integer", "minimum": -999, "maximum": 999}]}}
-"""what `json_object` makes: a part of what it stands for, in which a small model does not lose itself"""
-_WITHIN = {"one": ("items", "additionalProperties"), "list": ("anyOf", "oneOf", "allOf", "prefixItems"),
-           "named": ("properties", "patternProperties", "$defs", "definitions")}
+    "type": "object",
+    "minProperties": 1,
+    "maxProperties": 4,
+    "additionalProperties": {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "boolean"},
+            {"type": "integer", "minimum": -999, "maximum": 999},
+        ]
+    },
+}
+"""what `json_object` makes: a part of what it stands for, in which a small model does not lose
+itself"""
+_WITHIN = {
+    "one": ("items", "additionalProperties"),
+    "list": ("anyOf", "oneOf", "allOf", "prefixItems"),
+    "named": ("properties", "patternProperties", "$defs", "definitions"),
+}
 """keywords that hold schemas"""
 _OUTSIDE = bytes(dict.fromkeys(b'}],:1023456789"ntf-[{' + bytes(range(256))))
-_INSIDE = tuple(bytes(dict.fromkeys(first + bytes(range(256)))) for first in (b'"abc', b'"@:/.-abc'))
-"""bytes in the order in which they lead to an end soon, outside strings and inside: some patterns wait for a mark"""
+_INSIDE = tuple(
+    bytes(dict.fromkeys(first + bytes(range(256)))) for first in (b'"abc', b'"@:/.-abc')
+)
+"""bytes in the order in which they lead to an end soon, outside strings and inside: some patterns
+wait for a mark"""
 
 
 class Structures:
@@ -54,28 +71,46 @@ class Structures:
         self.codec, self.end = codec, codec.num_codes
         self.matcher = llguidance.LLMatcher
         self.limits = llguidance.LLParserLimits(step_lexer_fuel=20_000, step_max_items=10_000)
-        self.tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Codec(codec)), slices=[])
+        self.tokenizer = llguidance.LLTokenizer(
+            llguidance.TokenizerWrapper(_Codec(codec)), slices=[]
+        )
 
     def json(self, schema: dict[str, Any], name: str) -> Structure:
-        """JSON that a schema admits. Raises ConfigError, with the field's `name`, for one that cannot be followed."""
-        return Structure(self, self._compiled([{"json_schema": self._admitted(schema, name)}], name))
+        """JSON that a schema admits. Raises ConfigError, with the field's `name`, for one that
+        cannot be followed."""
+        return Structure(
+            self, self._compiled([{"json_schema": self._admitted(schema, name)}], name)
+        )
 
     def call(self, tools: dict[str, dict[str, Any]], name: str) -> Structure:
         """A tool's name, a new line, arguments as the schema of its parameters says."""
-        grammars = [{"name": f"tool{k}", "json_schema": self._admitted(schema, f"{name}: {tool}: parameters")}
-                    for k, (tool, schema) in enumerate(tools.items())]
-        start = " | ".join(f'{json.dumps(tool + chr(10))} @tool{k}' for k, tool in enumerate(tools))
-        return Structure(self, self._compiled([{"lark_grammar": f"start: {start}"}, *grammars], name), calls=True)
+        grammars = [
+            {
+                "name": f"tool{k}",
+                "json_schema": self._admitted(schema, f"{name}: {tool}: parameters"),
+            }
+            for k, (tool, schema) in enumerate(tools.items())
+        ]
+        start = " | ".join(f"{json.dumps(tool + chr(10))} @tool{k}" for k, tool in enumerate(tools))
+        return Structure(
+            self, self._compiled([{"lark_grammar": f"start: {start}"}, *grammars], name), calls=True
+        )
 
     def _admitted(self, schema: dict[str, Any], name: str) -> dict[str, Any]:
         """A schema that compiles: without members that nobody named, if it does so too."""
         try:
             if (size := len(json.dumps(schema))) > SCHEMA_BYTES:
-                raise ConfigError(name, f"has {size} bytes, {SCHEMA_BYTES} at most are read", "give a smaller schema")
+                raise ConfigError(
+                    name,
+                    f"has {size} bytes, {SCHEMA_BYTES} at most are read",
+                    "give a smaller schema",
+                )
             closed, open_ = (narrowed(schema, name, close) for close in (True, False))
         except (ValueError, RecursionError):
             raise ConfigError(name, "is nested too deeply", "give a flatter schema") from None
-        compact = {"x-guidance": {"whitespace_flexible": False}}  # over what the schema says of it: it could turn checks off
+        compact = {
+            "x-guidance": {"whitespace_flexible": False}
+        }  # over what the schema says of it: it could turn checks off
         try:
             self._compiled([{"json_schema": {**closed, **compact}}], name)
         except ConfigError:
@@ -84,10 +119,15 @@ class Structures:
         return {**closed, **compact}
 
     def _compiled(self, grammars: list[dict[str, Any]], name: str) -> LLMatcher:
-        made = self.matcher(self.tokenizer, json.dumps({"grammars": grammars}), log_level=0, limits=self.limits)
+        made = self.matcher(
+            self.tokenizer, json.dumps({"grammars": grammars}), log_level=0, limits=self.limits
+        )
         if made.is_error():
-            raise ConfigError(name, f"is not a schema that can be followed ({_first_line(made.get_error())})",
-                              "leave that out or say it another way")
+            raise ConfigError(
+                name,
+                f"is not a schema that can be followed ({_first_line(made.get_error())})",
+                "leave that out or say it another way",
+            )
         return made
 
 
@@ -112,20 +152,23 @@ class Bound:
         self.structures, self.matcher, self.room = structures, matcher, room
         self.place, self.fuel = Place(structures.codec.pieces), FUEL
         self.way = self._way(matcher, self.place, room)
-        """tokens after which the answer may end, if any fit; without a way it goes on until the room is used up"""
+        """tokens after which the answer may end, if any fit; without a way it goes on until the
+        room is used up"""
         self.broken = ""
         """why the grammar could not be followed to its end"""
 
     def allowed(self) -> bytes:
         mask = b"" if self.broken else bytes(self._forced() or self.matcher.compute_logit_bias())
         if self.matcher.is_error() or not any(mask):
-            self.broken = self.broken or _first_line(self.matcher.get_error()) or "nothing may follow"
+            self.broken = (
+                self.broken or _first_line(self.matcher.get_error()) or "nothing may follow"
+            )
             return self._only(self.structures.end)
         return mask
 
     def closing(self) -> int | None:
-        """A string ends where the model would end its text, since it has never seen a quotation mark; but not before it has
-        said anything."""
+        """A string ends where the model would end its text, since it has never seen a quotation
+        mark; but not before it has said anything."""
         inside = self.place.inside and not self.place.escaped and self.place.since > 0
         return QUOTE if inside and not self.matcher.is_accepting() else None
 
@@ -155,32 +198,48 @@ class Bound:
         if token == self.structures.end or not matcher.consume_token(token):
             return None
         assert self.way is not None
-        if len(self.way) < self.room and matcher.validate_tokens([*self.way, self.structures.end]) == len(self.way) + 1:
+        if (
+            len(self.way) < self.room
+            and matcher.validate_tokens([*self.way, self.structures.end]) == len(self.way) + 1
+        ):
             return self.way
         place.read([token])
         return self._way(matcher, place, self.room)
 
     def _forced(self) -> bytes | None:
         """A mask of one token, where there is no choice or should be none."""
-        if self.way is not None and (len(self.way) + 1 >= self.room or self.fuel <= 0 or self.place.rambles(self.way)):
+        if self.way is not None and (
+            len(self.way) + 1 >= self.room or self.fuel <= 0 or self.place.rambles(self.way)
+        ):
             return self._only(self._next)
-        known = self.matcher.compute_ff_tokens()  # as the codec writes them: what the model knows best
+        known = (
+            self.matcher.compute_ff_tokens()
+        )  # as the codec writes them: what the model knows best
         return self._only(known[0]) if known else None
 
     def _only(self, token: int) -> bytes:
         return bytes(k == token for k in range(self.structures.end + 1))
 
     def _way(self, matcher: LLMatcher, place: Place, room: int) -> list[int] | None:
-        """Tokens of which fewer than `room` lead to a place where the answer may end: the shortest are tried first, by chance
-        where they lead nowhere (a pattern, a multiple)."""
+        """Tokens of which fewer than `room` lead to a place where the answer may end: the shortest
+        are tried first, by chance where they lead nowhere (a pattern, a multiple)."""
         for attempt in range(TRIES):
             chance = random.Random(attempt) if attempt >= len(_INSIDE) else None
-            found = self._walk(matcher.deep_copy(), place.copy(), room, _INSIDE[attempt % len(_INSIDE)], chance)
+            found = self._walk(
+                matcher.deep_copy(), place.copy(), room, _INSIDE[attempt % len(_INSIDE)], chance
+            )
             if found is not None or self.fuel <= 0:
                 return found
         return None
 
-    def _walk(self, matcher: LLMatcher, place: Place, room: int, inside: bytes, chance: random.Random | None) -> list[int] | None:
+    def _walk(
+        self,
+        matcher: LLMatcher,
+        place: Place,
+        room: int,
+        inside: bytes,
+        chance: random.Random | None,
+    ) -> list[int] | None:
         """One try: bytes in their order, half of them by chance instead if that is given."""
         way: list[int] = []
         while len(way) < room and self.fuel > 0:
@@ -210,7 +269,12 @@ class Place:
 
     def copy(self) -> Place:
         made = Place(self.pieces)
-        made.inside, made.escaped, made.commas, made.since = self.inside, self.escaped, list(self.commas), self.since
+        made.inside, made.escaped, made.commas, made.since = (
+            self.inside,
+            self.escaped,
+            list(self.commas),
+            self.since,
+        )
         return made
 
     def read(self, tokens: Sequence[int]) -> None:
@@ -239,7 +303,11 @@ class Place:
     def rambles(self, way: list[int]) -> bool:
         """Whether this has gone on for long enough, and the way to the end should be gone."""
         first = self.pieces[way[0]][0] if way else 0
-        many = not self.inside and bool(self.commas) and self.commas[-1] >= MOST.get(first, 1 << 30) - 1
+        many = (
+            not self.inside
+            and bool(self.commas)
+            and self.commas[-1] >= MOST.get(first, 1 << 30) - 1
+        )
         return many or self.since >= STRETCH[self.inside] or len(self.commas) > DEEPEST
 
 
@@ -256,8 +324,9 @@ class _Codec:
 
 
 def narrowed(schema: Any, name: str, close: bool) -> Any:
-    """A schema that admits a part of what this one does, and no more: where `close`, its objects have no members but those that
-    they name, if they name any and say nothing of others. Raises ConfigError."""
+    """A schema that admits a part of what this one does, and no more: where `close`, its objects
+    have no members but those that they name, if they name any and say nothing of others. Raises
+    ConfigError."""
     if not isinstance(schema, dict):
         return schema
     made = dict(schema)
@@ -275,33 +344,52 @@ def narrowed(schema: Any, name: str, close: bool) -> Any:
 
 
 def _check(schema: dict[str, Any], name: str) -> None:
-    """What the library takes but does not keep. The grammar does not see that a key is there already, so several that nobody
-    named might be one. Raises ConfigError."""
+    """What the library takes but does not keep. The grammar does not see that a key is there
+    already, so several that nobody named might be one. Raises ConfigError."""
     for key in ("exclusiveMinimum", "exclusiveMaximum"):
         if isinstance(schema.get(key), bool):
-            raise ConfigError(name, f"has {key} {str(schema[key]).lower()}, as drafts before 6 say it", "give the bound itself")
+            raise ConfigError(
+                name,
+                f"has {key} {str(schema[key]).lower()}, as drafts before 6 say it",
+                "give the bound itself",
+            )
     least, required = schema.get("minProperties"), schema.get("required")
     names = {str(item) for item in required} if isinstance(required, list) else set()
     if isinstance(least, int) and least > 1 + len(names):
-        raise ConfigError(name, f"has minProperties {least} without so many names in 'required'", "name them there")
+        raise ConfigError(
+            name,
+            f"has minProperties {least} without so many names in 'required'",
+            "name them there",
+        )
 
 
 def _inclusive(schema: dict[str, Any]) -> dict[str, Any]:
-    """Numbers strictly between bounds as from a little further in: llguidance 1.9 takes the bound itself for one of them where
-    that is whole and the other less than 1 away."""
-    above, least, below, most = (_number(schema.get(k)) for k in ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum"))
+    """Numbers strictly between bounds as from a little further in: llguidance 1.9 takes the bound
+    itself for one of them where that is whole and the other less than 1 away."""
+    above, least, below, most = (
+        _number(schema.get(k))
+        for k in ("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum")
+    )
     low = max((x for x in (above, least) if x is not None), default=None)
     high = min((x for x in (below, most) if x is not None), default=None)
     if low is None or high is None or low >= high or (above is None and below is None):
         return schema
     little = (high - low) / 1024
     made = {k: v for k, v in schema.items() if k not in ("exclusiveMinimum", "exclusiveMaximum")}
-    return {**made, "minimum": low + little * (low == above), "maximum": high - little * (high == below)}
+    return {
+        **made,
+        "minimum": low + little * (low == above),
+        "maximum": high - little * (high == below),
+    }
 
 
 def _number(value: Any) -> float | None:
     """A bound of ordinary size; what is none is left to the library, which says so."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 else None
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+        else None
+    )
 
 
 def _byte(mask: bytes, order: bytes, chance: random.Random | None) -> list[int]:

@@ -1,7 +1,8 @@
-"""What a chat asks of its text beyond words: `response_format`, and `tools` with `tool_choice`. Knows no grammar.
+"""What a chat asks of its text beyond words: `response_format`, and `tools` with `tool_choice`.
+Knows no grammar.
 
-A tool is called where one is named or some is `required`. A small model does not know when a tool would help, so `auto`
-answers in words.
+A tool is called where one is named or some is `required`. A small model does not know when a tool
+would help, so `auto` answers in words.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ def structure_of(request: ChatRequest) -> Callable[[Structures], Structure] | No
     if form.type == "json_object":
         return lambda structures: structures.json(ANY_OBJECT, "response_format")
     if not form.json_schema:
-        raise Problem(400, "response_format 'json_schema': says no schema; give json_schema too", "invalid_value",
-                      "response_format")
+        raise Problem(
+            400,
+            "response_format 'json_schema': says no schema; give json_schema too",
+            "invalid_value",
+            "response_format",
+        )
     schema = form.json_schema.schema_
     return lambda structures: structures.json(schema, "response_format.json_schema.schema")
 
@@ -36,43 +41,79 @@ def structure_of(request: ChatRequest) -> Callable[[Structures], Structure] | No
 def _check(request: ChatRequest) -> None:
     """Raises Problem for fields that do not go together."""
     if request.top_logprobs is not None and not request.logprobs:
-        raise Problem(400, f"top_logprobs {request.top_logprobs}: says nothing without logprobs; give logprobs true",
-                      "invalid_value", "top_logprobs")
+        raise Problem(
+            400,
+            f"top_logprobs {request.top_logprobs}: says nothing without logprobs; give logprobs true",
+            "invalid_value",
+            "top_logprobs",
+        )
     asked = request.tool_choice == "required" or isinstance(request.tool_choice, Tool)
     name = "tool_choice" if asked else "response_format"
     if not asked and (not request.response_format or request.response_format.type == "text"):
         return
     wanted = request.modalities or ["text"]
     if "text" not in wanted:
-        raise Problem(400, f"{name}: is of text, which is not wanted; add 'text' to modalities", "invalid_value", name)
+        raise Problem(
+            400,
+            f"{name}: is of text, which is not wanted; add 'text' to modalities",
+            "invalid_value",
+            name,
+        )
     if "audio" in wanted:
-        raise Problem(400, f"{name}: makes JSON, which is not spoken; leave 'audio' out of modalities", "invalid_value", name)
+        raise Problem(
+            400,
+            f"{name}: makes JSON, which is not spoken; leave 'audio' out of modalities",
+            "invalid_value",
+            name,
+        )
 
 
 def _parameters(request: ChatRequest, choice: Any) -> dict[str, dict[str, Any]]:
     """The schema of every tool that may be called, by name. Raises Problem."""
     names = [tool.function.name for tool in request.tools or []]
     if not names:
-        raise Problem(400, "tool_choice: there are no tools to choose from; give tools", "invalid_value", "tool_choice")
+        raise Problem(
+            400,
+            "tool_choice: there are no tools to choose from; give tools",
+            "invalid_value",
+            "tool_choice",
+        )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise Problem(400, f"tools: two are named {twice!r}; give each a name of its own", "invalid_value", "tools")
-    tools = {t.function.name: {"type": "object", **(t.function.parameters or {"properties": {}})} for t in request.tools or []}
+        raise Problem(
+            400,
+            f"tools: two are named {twice!r}; give each a name of its own",
+            "invalid_value",
+            "tools",
+        )
+    tools = {
+        t.function.name: {"type": "object", **(t.function.parameters or {"properties": {}})}
+        for t in request.tools or []
+    }
     if isinstance(choice, Tool):
         name = choice.function.name
         if name not in tools:
-            raise Problem(400, f"tool_choice {name!r}: is none of the tools; use one of {', '.join(names)}", "invalid_value",
-                          "tool_choice")
+            raise Problem(
+                400,
+                f"tool_choice {name!r}: is none of the tools; use one of {', '.join(names)}",
+                "invalid_value",
+                "tool_choice",
+            )
         tools = {name: tools[name]}
     for name, schema in tools.items():
         if schema["type"] != "object":
-            raise Problem(400, f"tools: {name}: parameters of type {schema['type']!r}: arguments are an object; say 'object'",
-                          "invalid_value", "tools")
+            raise Problem(
+                400,
+                f"tools: {name}: parameters of type {schema['type']!r}: arguments are an object; say 'object'",
+                "invalid_value",
+                "tools",
+            )
     return tools
 
 
 class Calling:
-    """A tool's call while its text comes: its name, then pieces of its arguments, in the client's fields."""
+    """A tool's call while its text comes: its name, then pieces of its arguments, in the client's
+    fields."""
 
     def __init__(self) -> None:
         self.id, self.name, self.arguments = f"call_{secrets.token_hex(12)}", "", ""
@@ -86,7 +127,12 @@ class Calling:
             if not line:
                 return
             self.name = name
-            yield {"index": 0, "id": self.id, "type": "function", "function": {"name": self.name, "arguments": ""}}
+            yield {
+                "index": 0,
+                "id": self.id,
+                "type": "function",
+                "function": {"name": self.name, "arguments": ""},
+            }
         if text:
             self.arguments += text
             yield {"index": 0, "function": {"arguments": text}}
@@ -94,7 +140,11 @@ class Calling:
     @property
     def whole(self) -> dict[str, Any]:
         """The call, once all of its text has come."""
-        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+        return {
+            "id": self.id,
+            "type": "function",
+            "function": {"name": self.name, "arguments": self.arguments},
+        }
 
 
 def call_of(text: str) -> list[dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""Fields that this server knows and does not follow: what asks for something by them is told so, instead of an answer
-that looks as if it had been done. Empty values ask for nothing and pass."""
+"""Fields that this server knows and does not follow: what asks for something by them is told so,
+instead of an answer that looks as if it had been done. Empty values ask for nothing and pass."""
 
 from __future__ import annotations
 
@@ -8,19 +8,40 @@ from typing import Any
 
 from onnuri.server.problems import Problem
 
-DRAWN = {"logit_bias": "no bias is put on tokens", "presence_penalty": "nothing is held against what was said before",
-         "frequency_penalty": "nothing is held against what was said before"}
-CHAT = {**DRAWN, "functions": "functions are tools here; give tools", "function_call": "functions are tools here; give tool_choice",
-        "web_search_options": "nothing is looked up", "verbosity": "answers have one length", "prediction": "nothing is predicted"}
+DRAWN = {
+    "logit_bias": "no bias is put on tokens",
+    "presence_penalty": "nothing is held against what was said before",
+    "frequency_penalty": "nothing is held against what was said before",
+}
+CHAT = {
+    **DRAWN,
+    "functions": "functions are tools here; give tools",
+    "function_call": "functions are tools here; give tool_choice",
+    "web_search_options": "nothing is looked up",
+    "verbosity": "answers have one length",
+    "prediction": "nothing is predicted",
+}
 COMPLETION = {**DRAWN, "suffix": "nothing is filled in before a suffix"}
 SPEECH = {"instructions": "there is one way of speaking"}
-RESPONSE = {"include": "nothing more is included", "top_logprobs": "scores are told by /v1/chat/completions",
-            "max_tool_calls": "no tool is called more than once", "functions": "functions are tools here; give tools"}
+RESPONSE = {
+    "include": "nothing more is included",
+    "top_logprobs": "scores are told by /v1/chat/completions",
+    "max_tool_calls": "no tool is called more than once",
+    "functions": "functions are tools here; give tools",
+}
 PICTURE = {"style": "there is one style", "input_fidelity": "every picture is drawn whole"}
-TRANSCRIPTION = {"include": "no scores are told", "known_speaker_names": "speakers are not told apart",
-                 "known_speaker_references": "speakers are not told apart"}
-PASSING: dict[str, tuple[Any, ...]] = {"verbosity": ("medium",), "style": ("vivid",), "input_fidelity": ("low",),
-                                       "top_logprobs": (0,), "include": (["reasoning.encrypted_content"],)}
+TRANSCRIPTION = {
+    "include": "no scores are told",
+    "known_speaker_names": "speakers are not told apart",
+    "known_speaker_references": "speakers are not told apart",
+}
+PASSING: dict[str, tuple[Any, ...]] = {
+    "verbosity": ("medium",),
+    "style": ("vivid",),
+    "input_fidelity": ("low",),
+    "top_logprobs": (0,),
+    "include": (["reasoning.encrypted_content"],),
+}
 """values that ask for what is done anyway"""
 
 
@@ -28,7 +49,16 @@ def refuse(fields: Mapping[str, Any] | None, known: Mapping[str, str]) -> None:
     """Raises Problem for the first of the `known` fields that asks for something."""
     for name, why in known.items():
         value = (fields or {}).get(name)
-        if value in (None, 0, 0.0, "0", "", False) or value in ([], {}, ()) or value in PASSING.get(name, ()):
+        if (
+            value in (None, 0, 0.0, "0", "", False)
+            or value in ([], {}, ())
+            or value in PASSING.get(name, ())
+        ):
             continue
         repair = "" if ";" in why else "; leave it out"
-        raise Problem(400, f"{name} {str(value)!r:.60}: has no effect here, as {why}{repair}", "unsupported_value", name)
+        raise Problem(
+            400,
+            f"{name} {str(value)!r:.60}: has no effect here, as {why}{repair}",
+            "unsupported_value",
+            name,
+        )

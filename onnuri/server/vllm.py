@@ -1,8 +1,10 @@
-"""Decoding in vLLM: an engine for `Service` whose steps happen in a process of an environment that has vLLM. Knows no media.
+"""Decoding in vLLM: an engine for `Service` whose steps happen in a process of an environment that
+has vLLM. Knows no media.
 
-`Vllm` queues requests, fairly by kind, gives the worker (`vllm_worker.py`) as many as it has rows for, and takes ids as they come.
-When the worker dies, whoever waits is told so (503), nothing new is taken, and another is started: at once, then after 1, 2, 4
-… 60 seconds where it does not come up. It sees the end of its input when this process is gone, and ends.
+`Vllm` queues requests, fairly by kind, gives the worker (`vllm_worker.py`) as many as it has rows
+for, and takes ids as they come. When the worker dies, whoever waits is told so (503), nothing new
+is taken, and another is started: at once, then after 1, 2, 4 … 60 seconds where it does not come
+up. It sees the end of its input when this process is gone, and ends.
 """
 
 from __future__ import annotations
@@ -33,9 +35,15 @@ WAIT_SECONDS = 0.02
 """for the worker's next line, before it is seen who has called off"""
 END_SECONDS = 30.0
 """for the worker to end by itself, which takes it no second where it is one process"""
-ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0", "VLLM_NO_USAGE_STATS": "1",
-               "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-"""the engine in the worker's own process, the runner that knows v1's processors, and nothing sent to anybody"""
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+"""the engine in the worker's own process, the runner that knows v1's processors, and nothing sent
+to anybody"""
 DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 """of the environment, unless it has them: GiB of the cache where there is no GPU"""
 
@@ -89,12 +97,16 @@ class Vllm:
         self._keeper.start()
 
     def enter(self, ticket: Ticket, bounded: bool = True) -> Ticket:
-        """Take a request. Raises ConfigError where it cannot be done, BusyError where too many wait, AwayError without a worker."""
+        """Take a request. Raises ConfigError where it cannot be done, BusyError where too many
+        wait, AwayError without a worker."""
         request = ticket.request
         request.check(self.about["positions"])
         if (request.constraint or request.on_score) and not self.about["alone"]:
-            raise ConfigError("response_format, tools and logprobs", "are not to be had of a vLLM of several processes",
-                              "leave them out, or serve without tensor and pipeline parallelism")
+            raise ConfigError(
+                "response_format, tools and logprobs",
+                "are not to be had of a vLLM of several processes",
+                "leave them out, or serve without tensor and pipeline parallelism",
+            )
         if not self.ready:
             raise _away()
         return self.queue.enter(ticket, bounded)
@@ -109,9 +121,12 @@ class Vllm:
         return [key for key, course in list(self.active.items()) for _ in course.request.prompts]
 
     def step(self) -> None:
-        """Take what the worker says, let go of what was called off, give it what it has room for."""
+        """Take what the worker says, let go of what was called off, give it what it has room
+        for."""
         with contextlib.suppress(queue.Empty):
-            while True:  # all of it: that it is gone must be heard before its successor is given anything
+            while (
+                True
+            ):  # all of it: that it is gone must be heard before its successor is given anything
                 self._hear(self._inbox.get_nowait())
         self._drop()
         self._admit()
@@ -155,7 +170,11 @@ class Vllm:
         elif "take" in said:
             self._settle(*said["take"])
         elif "refused" in said and (course := self.active.pop(said["refused"][0], None)):
-            course.ticket.fail(ConfigError("vLLM", f"does not take this request ({said['refused'][1]})", "ask for less"))
+            course.ticket.fail(
+                ConfigError(
+                    "vLLM", f"does not take this request ({said['refused'][1]})", "ask for less"
+                )
+            )
         elif "gone" in said:
             self._end_all(_away())
 
@@ -210,8 +229,11 @@ class Vllm:
             self._stop()
             self._inbox.put({"gone": True})
             if not self._closed.is_set():
-                log.error("vLLM's process ended with status %s: what it was decoding is lost, it is started again; its log is %s",
-                          self._process.returncode, self._log)
+                log.error(
+                    "vLLM's process ended with status %s: what it was decoding is lost, it is started again; its log is %s",
+                    self._process.returncode,
+                    self._log,
+                )
                 self._again()
 
     def _again(self) -> None:
@@ -235,8 +257,12 @@ class Vllm:
         """A worker that is ready. Raises ConfigError."""
         settings, python = self.settings, self.settings.python
         _link(settings.home)
-        told = {"folder": str(settings.folder.absolute()), "rows": settings.rows, "positions": settings.positions,
-                "arguments": self.arguments}
+        told = {
+            "folder": str(settings.folder.absolute()),
+            "rows": settings.rows,
+            "positions": settings.positions,
+            "arguments": self.arguments,
+        }
         environment = {**DEFAULTS, **os.environ, **ENVIRONMENT}
         for name in ("PYTHONPATH", "PYTHONHOME"):  # of another environment
             environment.pop(name, None)
@@ -244,11 +270,20 @@ class Vllm:
             self._log.replace(self._log.with_suffix(".before"))  # it may say why the last one ended
         try:
             with self._log.open("w", encoding="utf-8") as out:
-                self._process = subprocess.Popen([python, "-m", "onnuri.server.vllm_worker", json.dumps(told)], text=True,
-                                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, env=environment,
-                                                 cwd=settings.home, start_new_session=True)  # Ctrl-C is for us
+                self._process = subprocess.Popen(
+                    [python, "-m", "onnuri.server.vllm_worker", json.dumps(told)],
+                    text=True,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=out,
+                    env=environment,
+                    cwd=settings.home,
+                    start_new_session=True,
+                )  # Ctrl-C is for us
         except OSError as error:
-            raise ConfigError(f"--vllm-python {python}", f"cannot be run ({error.strerror})", _REPAIR) from None
+            raise ConfigError(
+                f"--vllm-python {python}", f"cannot be run ({error.strerror})", _REPAIR
+            ) from None
         try:
             self._greet(self._process)
         except BaseException:  # an interrupt too must not leave it behind
@@ -263,10 +298,16 @@ class Vllm:
         if "ready" in said:
             self.about = said["ready"]
             return
-        fault = str(said.get("fault") or f"it ended with status {process.wait()}; {_last_line(self._log)}")
+        fault = str(
+            said.get("fault") or f"it ended with status {process.wait()}; {_last_line(self._log)}"
+        )
         if "No module named 'vllm'" in fault:
             raise ConfigError(f"--vllm-python {self.settings.python}", "has no vLLM", _REPAIR)
-        raise ConfigError(f"vLLM in {self.settings.python}", f"does not start ({fault})", f"its log is {self._log.absolute()}")
+        raise ConfigError(
+            f"vLLM in {self.settings.python}",
+            f"does not start ({fault})",
+            f"its log is {self._log.absolute()}",
+        )
 
     def _stop(self) -> None:
         """End the worker and what it has started."""
@@ -294,11 +335,14 @@ def _arguments(said: str) -> list[str]:
     try:
         return shlex.split(said)
     except ValueError as error:
-        raise ConfigError(f"--vllm-args {said!r}", f"cannot be read ({error})", "write them as a shell would") from None
+        raise ConfigError(
+            f"--vllm-args {said!r}", f"cannot be read ({error})", "write them as a shell would"
+        ) from None
 
 
 def _link(home: Path) -> None:
-    """A folder with our package alone: what else lies beside it here may not be seen in the other environment."""
+    """A folder with our package alone: what else lies beside it here may not be seen in the other
+    environment."""
     link = home / "onnuri"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -306,7 +350,9 @@ def _link(home: Path) -> None:
             link.unlink(missing_ok=True)
             link.symlink_to(PACKAGE)
     except OSError as error:
-        raise ConfigError(str(home), f"cannot be written ({error.strerror})", "give another --data") from None
+        raise ConfigError(
+            str(home), f"cannot be written ({error.strerror})", "give another --data"
+        ) from None
 
 
 def _read(line: str) -> dict[str, Any]:

@@ -1,12 +1,15 @@
-"""Our plans, our guidance and our draw (`decoding/choose.py`) within vLLM: a LogitsProcessor of its v1 engine.
+"""Our plans, our guidance and our draw (`decoding/choose.py`) within vLLM: a LogitsProcessor of its
+v1 engine.
 
-It leaves every row one id, which vLLM's greedy sampler then takes; so a seed draws here what it draws in our own engine, as far
-as logits agree. All that it knows of a row comes with the row's parameters and the ids that stand in it, since vLLM moves rows
-and may run this in another process (tensor parallelism). Runs in vLLM's environment.
+It leaves every row one id, which vLLM's greedy sampler then takes; so a seed draws here what it
+draws in our own engine, as far as logits agree. All that it knows of a row comes with the row's
+parameters and the ids that stand in it, since vLLM moves rows and may run this in another process
+(tensor parallelism). Runs in vLLM's environment.
 
-Guidance: a request with and without its input are two rows of vLLM's. Where both are in a step their logits are combined and both
-get the same id. Where one is alone (it was admitted a step later, or was put aside for want of memory) it gets `nothing`, an id
-that stands in no answer; the worker then begins both anew from where they were, which costs little beside a prefix cache.
+Guidance: a request with and without its input are two rows of vLLM's. Where both are in a step
+their logits are combined and both get the same id. Where one is alone (it was admitted a step
+later, or was put aside for want of memory) it gets `nothing`, an id that stands in no answer; the
+worker then begins both anew from where they were, which costs little beside a prefix cache.
 """
 
 from __future__ import annotations
@@ -38,17 +41,21 @@ LINKS: dict[str, Link] = {}
 
 
 def nothing(prompt: list[int]) -> int:
-    """The id that a row gets which may draw nothing: what begins every prompt, and stands in no answer."""
+    """The id that a row gets which may draw nothing: what begins every prompt, and stands in no
+    answer."""
     return prompt[0]
 
 
 class Row(Drawing):
     """One row of vLLM's batch."""
 
-    def __init__(self, said: dict[str, Any], bare: bool, stood: list[int], behind: list[int]) -> None:
+    def __init__(
+        self, said: dict[str, Any], bare: bool, stood: list[int], behind: list[int]
+    ) -> None:
         self.said, self.key, self.bare = said, str(said["key"]), bare
         self.stood, self.behind = stood, behind
-        """ids of the answer that vLLM takes for the prompt's, and those behind it, which vLLM adds to"""
+        """ids of the answer that vLLM takes for the prompt's, and those behind it, which vLLM adds
+        to"""
         self.places: list[int] = []
         """in the batch: its own, and that of the row without the input"""
         self.begin()
@@ -114,7 +121,11 @@ class Processor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
             if row.behindhand:
                 row.begin()
             row.places = [place]
-            if row.request.paired and row.key in bare and len(bare[row.key][1].behind) == len(row.behind):
+            if (
+                row.request.paired
+                and row.key in bare
+                and len(bare[row.key][1].behind) == len(row.behind)
+            ):
                 row.places.append(bare[row.key][0])
             if len(row.places) == len(row.request.prompts) and not row.course.finish:
                 found.append(row)
@@ -123,9 +134,14 @@ class Processor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
 
 def _scoring(logits: Tensor) -> Callable[[list[Row], bool, int, int, int | None], Tensor]:
     """What `choose` asks for, from vLLM's logits, on the CPU, where our random numbers are."""
+
     def score(members: list[Row], bare: bool, lo: int, hi: int, extra: int | None) -> Tensor:
         places = [row.places[bare] for row in members]
         found = logits[places, lo:hi]
-        return (found if extra is None else torch.cat([found, logits[places, extra : extra + 1]], 1)).float().cpu()
+        return (
+            (found if extra is None else torch.cat([found, logits[places, extra : extra + 1]], 1))
+            .float()
+            .cpu()
+        )
 
     return score

@@ -1,7 +1,9 @@
-"""vLLM in a process and an environment of its own: `PYTHON -m onnuri.server.vllm_worker SETTINGS`, which `vllm.py` starts.
+"""vLLM in a process and an environment of its own: `PYTHON -m onnuri.server.vllm_worker SETTINGS`,
+which `vllm.py` starts.
 
-Reads and writes the lines that `vllm_wire.py` lists; vLLM batches, caches and runs the model, `vllm_processor.py` decides what is
-drawn. Of Onnuri only files are imported that need nothing but torch. Ends when its input does: whoever started it is gone.
+Reads and writes the lines that `vllm_wire.py` lists; vLLM batches, caches and runs the model,
+`vllm_processor.py` decides what is drawn. Of Onnuri only files are imported that need nothing but
+torch. Ends when its input does: whoever started it is gone.
 """
 
 from __future__ import annotations
@@ -73,7 +75,11 @@ class Worker:
         from onnuri.server import vllm_processor
 
         self.engine, self.lines, self.say, self.alone = engine, lines, say, alone
-        self.processor, self.params, self.delta = vllm_processor, SamplingParams, RequestOutputKind.DELTA
+        self.processor, self.params, self.delta = (
+            vllm_processor,
+            SamplingParams,
+            RequestOutputKind.DELTA,
+        )
         self.answers: dict[str, Answer] = {}
         self.count = 0
 
@@ -99,7 +105,9 @@ class Worker:
         key = str(said["key"])
         request = wire.request_of(said)
         if self.alone:
-            remote = said["bound"] and wire.Remote(said["bound"], lambda drawn: self._taken(key, drawn))
+            remote = said["bound"] and wire.Remote(
+                said["bound"], lambda drawn: self._taken(key, drawn)
+            )
             self.processor.LINKS[key] = self.processor.Link(remote)
         answer = self.answers[key] = Answer(said, Course(Ticket(request)))
         self._begin(answer)
@@ -117,8 +125,14 @@ class Worker:
         for bare, prompt in enumerate(request.prompts):
             self.count += 1
             ours = {"said": answer.said, "bare": bool(bare), "stood": stood}
-            params = self.params(temperature=0, max_tokens=request.steps - len(stood), ignore_eos=True, detokenize=False,
-                                 output_kind=self.delta, extra_args={"onnuri": ours})
+            params = self.params(
+                temperature=0,
+                max_tokens=request.steps - len(stood),
+                ignore_eos=True,
+                detokenize=False,
+                output_kind=self.delta,
+                extra_args={"onnuri": ours},
+            )
             answer.rows.append(f"{self.count}")
             self.engine.add_request(answer.rows[-1], {"prompt_token_ids": prompt + stood}, params)
 
@@ -144,7 +158,9 @@ class Worker:
     def _take(self, answer: Answer, ids: list[list[int]]) -> list[list[Any]]:
         """[key, id, score] of what its rows got, if all got the same, which is something."""
         key, request = str(answer.said["key"]), answer.course.request
-        if request.paired and (ids[0] != ids[1] or self.processor.nothing(request.prompt) in ids[0]):
+        if request.paired and (
+            ids[0] != ids[1] or self.processor.nothing(request.prompt) in ids[0]
+        ):
             self._again(answer)
             return []
         answer.tries, told = 0, []
@@ -152,7 +168,9 @@ class Worker:
         for token in ids[0]:
             drawn = not answer.course.forced
             answer.course.take(token)
-            told.append([key, token, dataclasses.astuple(scores.pop(0)) if drawn and scores else None])
+            told.append(
+                [key, token, dataclasses.astuple(scores.pop(0)) if drawn and scores else None]
+            )
             if answer.course.finish:
                 self._leave(answer)
                 break
@@ -165,7 +183,9 @@ class Worker:
         if answer.tries < TRIES:
             self._begin(answer)
             return
-        self._refuse(answer, "guidance needs two sequences in one step, and there is no room for them")
+        self._refuse(
+            answer, "guidance needs two sequences in one step, and there is no room for them"
+        )
 
     def _refuse(self, answer: Answer, why: str) -> None:
         self._leave(answer)
@@ -184,7 +204,8 @@ class Worker:
 
 
 def load(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """vLLM's engine over a model's folder, and what is said of it. Raises ValueError for arguments that it does not take."""
+    """vLLM's engine over a model's folder, and what is said of it. Raises ValueError for arguments
+    that it does not take."""
     import vllm
     from vllm import EngineArgs, LLMEngine
     from vllm.platforms import current_platform
@@ -196,7 +217,11 @@ def load(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     for name, value in (("enable_chunked_prefill", True), ("async_scheduling", True)):
         if getattr(chosen, name) is value:  # a draw must be of a whole prompt, and know what stands
             raise ValueError(f"--{name.replace('_', '-')} cannot be had here")
-    chosen.model, chosen.skip_tokenizer_init, chosen.disable_log_stats = settings["folder"], True, True
+    chosen.model, chosen.skip_tokenizer_init, chosen.disable_log_stats = (
+        settings["folder"],
+        True,
+        True,
+    )
     chosen.enable_chunked_prefill, chosen.async_scheduling = False, False
     chosen.logits_processors = [PROCESSOR]
     chosen.max_num_seqs = settings["rows"]
@@ -206,9 +231,13 @@ def load(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         chosen.dtype = "float32"  # as our own engine; half precision gains nothing there
     engine = LLMEngine.from_engine_args(EngineArgs.from_cli_args(chosen))
     parallel = engine.vllm_config.parallel_config
-    ready = {"version": vllm.__version__, "dtype": str(engine.vllm_config.model_config.dtype).removeprefix("torch."),
-             "device": current_platform.device_name or "cpu", "alone": parallel.world_size == 1,
-             "positions": engine.vllm_config.model_config.max_model_len}
+    ready = {
+        "version": vllm.__version__,
+        "dtype": str(engine.vllm_config.model_config.dtype).removeprefix("torch."),
+        "device": current_platform.device_name or "cpu",
+        "alone": parallel.world_size == 1,
+        "positions": engine.vllm_config.model_config.max_model_len,
+    }
     return engine, ready
 
 

@@ -1,4 +1,5 @@
-"""What a run needs to go on: weights, optimizer, step and time spent, in one file that is whole or not there.
+"""What a run needs to go on: weights, optimizer, step and time spent, in one file that is whole or
+not there.
 
 Knows nothing of tasks. Tensors only: a checkpoint is read without running pickled code.
 """
@@ -28,22 +29,33 @@ def store(path: Path, module: nn.Module, optimizer: Stateful, step: int, spent: 
     """Write under a temporary name, then rename."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent},
-                   file)
+        torch.save(
+            {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "spent": spent,
+            },
+            file,
+        )
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
 
 
 def restore(path: Path, module: nn.Module, optimizer: Stateful) -> tuple[int, float]:
-    """(step, seconds spent) of the file, put into module and optimizer; (0, 0.0) where there is none."""
+    """(step, seconds spent) of the file, put into module and optimizer; (0, 0.0) where there is
+    none."""
     if not path.exists():
         return 0, 0.0
     try:
         state = torch.load(path, weights_only=True)
         module.load_state_dict(state["module"])
     except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(str(path), f"is not a checkpoint of this run ({type(error).__name__})",
-                           "delete the run's folder or give another with --out") from None
+        raise WeightsError(
+            str(path),
+            f"is not a checkpoint of this run ({type(error).__name__})",
+            "delete the run's folder or give another with --out",
+        ) from None
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), float(state["spent"])

@@ -1,9 +1,11 @@
 """What a step of many equal layers counts, from steps of few: each further layer adds the same.
 
-Knows no model, layout or tensor's values: it sees a row of layers and what a trace counted (`trace.py`). A row is cut to 4, 5
-and 6 repeats of the unit that repeats (one layer, or a pattern of several). Whatever a step counts then lies on a line, and so
-does the most that lives while one layer runs, if layers are counted from the side that they are near to; the whole row's
-figures are where the lines lead. Where they are not lines, exactly, `NotAffine` says so and the whole row must be traced.
+Knows no model, layout or tensor's values: it sees a row of layers and what a trace counted
+(`trace.py`). A row is cut to 4, 5 and 6 repeats of the unit that repeats (one layer, or a pattern
+of several). Whatever a step counts then lies on a line, and so does the most that lives while one
+layer runs, if layers are counted from the side that they are near to; the whole row's figures are
+where the lines lead. Where they are not lines, exactly, `NotAffine` says so and the whole row must
+be traced.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 from onnuri.training.trace import Name, Window, fullest
 
 REPEATS = (4, 5, 6)
-"""units that are traced: fewer feel both ends of the row at once; the third step shows that the first two are a line"""
+"""units that are traced: fewer feel both ends of the row at once; the third step shows that the
+first two are a line"""
 LONGEST_UNIT = 8
 """layers"""
 WORTH = 0.6
@@ -52,10 +55,14 @@ class Row:
 
     def kept(self, repeats: int) -> list[int]:
         """Indices of the layers of the row that a shorter one has."""
-        return [*range(self.before + self.unit * repeats), *range(self.layers - self.after, self.layers)]
+        return [
+            *range(self.before + self.unit * repeats),
+            *range(self.layers - self.after, self.layers),
+        ]
 
     def places(self, layer: int) -> list[Name]:
-        """Return where a layer is, counted from each end that is near; nowhere within the middle units."""
+        """Return where a layer is, counted from each end that is near; nowhere within the middle
+        units."""
         found: list[Name] = [("first", layer)] if layer < self.before + 2 * self.unit else []
         left = self.layers - layer
         return [*found, ("last", left)] if left <= self.after + 2 * self.unit else found
@@ -103,26 +110,49 @@ def row_of(layers: nn.ModuleList) -> Row | None:
             repeats = (end - before) // unit
             row = Row(before, unit, repeats, count - before - unit * repeats)
             traced = sum(row.cut(r).layers for r in REPEATS)
-            if repeats > max(REPEATS) and traced <= WORTH * count and (best is None or traced < best[0]):
+            if (
+                repeats > max(REPEATS)
+                and traced <= WORTH * count
+                and (best is None or traced < best[0])
+            ):
                 best = traced, row
     return best[1] if best else None
 
 
 def _likeness(layer: nn.Module) -> Any:
-    """Whatever tells one layer's step from another's: its modules, their plain settings, shapes of parameters."""
-    modules = tuple((name, type(m), tuple(sorted((k, v) for k, v in vars(m).items() if k not in _SKIPPED and not k.startswith("_")
-                                                 and isinstance(v, int | float | str | None))))
-                    for name, m in layer.named_modules())
-    return modules, tuple((name, tuple(p.shape), p.dtype, p.requires_grad) for name, p in layer.named_parameters())
+    """Whatever tells one layer's step from another's: its modules, their plain settings, shapes of
+    parameters."""
+    modules = tuple(
+        (
+            name,
+            type(m),
+            tuple(
+                sorted(
+                    (k, v)
+                    for k, v in vars(m).items()
+                    if k not in _SKIPPED
+                    and not k.startswith("_")
+                    and isinstance(v, int | float | str | None)
+                )
+            ),
+        )
+        for name, m in layer.named_modules()
+    )
+    return modules, tuple(
+        (name, tuple(p.shape), p.dtype, p.requires_grad) for name, p in layer.named_parameters()
+    )
 
 
 @contextmanager
 def marked(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterator[None]:
-    """Within, `begin` is told ("forward", k) and ("backward", k) as layer k begins, and ("head", 0) after the last one."""
+    """Within, `begin` is told ("forward", k) and ("backward", k) as layer k begins, and ("head", 0)
+    after the last one."""
+
     def enter(k: int) -> Callable[..., None]:
         def hook(*_: Any) -> None:
             if not _backward():
                 begin(("forward", k))
+
         return hook
 
     def leave(k: int) -> Callable[..., None]:
@@ -134,10 +164,14 @@ def marked(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterator[Non
             hidden = next(t for t in tree_leaves(out) if isinstance(t, Tensor))
             if hidden.requires_grad:
                 hidden.register_hook(lambda _: begin(("backward", k)))
+
         return hook
 
-    handles = [h for k, layer in enumerate(layers)
-               for h in (layer.register_forward_pre_hook(enter(k)), layer.register_forward_hook(leave(k)))]
+    handles = [
+        h
+        for k, layer in enumerate(layers)
+        for h in (layer.register_forward_pre_hook(enter(k)), layer.register_forward_hook(leave(k)))
+    ]
     try:
         yield
     finally:
@@ -150,7 +184,9 @@ def _backward() -> bool:
 
 
 def extend(row: Row, counted: Sequence[Counted]) -> Counted:
-    """What the whole row's step counts, from steps of it cut to each of REPEATS. Raises NotAffine."""
+    """What the whole row's step counts, from steps of it cut to each of REPEATS. Raises
+    NotAffine."""
+
     def line(values: Sequence[Any]) -> Any:
         a, b, c = values
         if bool(torch.any(torch.as_tensor(b - a != c - b))):
@@ -167,10 +203,20 @@ def extend(row: Row, counted: Sequence[Counted]) -> Counted:
     if any(set(p) != set(placed[0]) for p in placed):
         raise NotAffine("other parts of a step")
     _middle(row.cut(REPEATS[-1]), counted[-1].windows)
-    windows = {name: Window(every([p[name].most for p in placed]), every([p[name].at_peak for p in placed])) for name in placed[0]}
-    return Counted(living=every([c.living for c in counted]), saved=line([c.saved for c in counted]),
-                   flops=line([c.flops for c in counted]), calls=every([c.calls for c in counted]),
-                   sizes=line([c.sizes for c in counted]), windows=windows)
+    windows = {
+        name: Window(
+            every([p[name].most for p in placed]), every([p[name].at_peak for p in placed])
+        )
+        for name in placed[0]
+    }
+    return Counted(
+        living=every([c.living for c in counted]),
+        saved=line([c.saved for c in counted]),
+        flops=line([c.flops for c in counted]),
+        calls=every([c.calls for c in counted]),
+        sizes=line([c.sizes for c in counted]),
+        windows=windows,
+    )
 
 
 def _placed(row: Row, windows: dict[Name, Window]) -> dict[Name, Window]:
@@ -186,7 +232,8 @@ def _placed(row: Row, windows: dict[Name, Window]) -> dict[Name, Window]:
 
 
 def _middle(row: Row, windows: dict[Name, Window]) -> None:
-    """Raises NotAffine where a middle unit is not halfway between its neighbours, so that no line leads past it."""
+    """Raises NotAffine where a middle unit is not halfway between its neighbours, so that no line
+    leads past it."""
     for phase in ("forward", "backward"):
         for layer in range(row.before + 2 * row.unit, row.layers - row.after - 2 * row.unit):
             one, two, three = (windows[phase, layer + step * row.unit] for step in (-1, 0, 1))

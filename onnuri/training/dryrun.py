@@ -1,8 +1,10 @@
-"""A training step of the real model at full size, on a CPU, in seconds: nothing is computed, everything is counted.
+"""A training step of the real model at full size, on a CPU, in seconds: nothing is computed,
+everything is counted.
 
-The network, the loss, the parallel plan and the optimizer are those that train; tensors are fake (shapes without values)
-and the process group is one rank of many that do not exist. What no CPU can trace stands in `standins.py`. Of many equal
-layers a few are traced and the others follow exactly, or all are traced (`depth.py`).
+The network, the loss, the parallel plan and the optimizer are those that train; tensors are fake
+(shapes without values) and the process group is one rank of many that do not exist. What no CPU can
+trace stands in `standins.py`. Of many equal layers a few are traced and the others follow exactly,
+or all are traced (`depth.py`).
 
     run(recipe, 1024, rank=0) -> DryRun
 """
@@ -36,7 +38,8 @@ from onnuri.training.trace import KINDS, Collective, Trace, calls
 
 
 class DryRun(Config):
-    """One rank's step: a forward and a backward pass of a micro-batch, and the optimizer's update."""
+    """One rank's step: a forward and a backward pass of a micro-batch, and the optimizer's
+    update."""
 
     name: str
     gpus: int
@@ -65,7 +68,8 @@ class DryRun(Config):
     collectives: tuple[Collective, ...]
     layers: int
     traced_layers: int
-    """in all steps; fewer than `layers` where each further one adds the same, more where that turned out not to hold"""
+    """in all steps; fewer than `layers` where each further one adds the same, more where that
+    turned out not to hold"""
     seconds: float
     """that the dry run took"""
 
@@ -74,16 +78,26 @@ class DryRun(Config):
         return sum(c.bytes * c.calls for c in self.collectives)
 
     def __str__(self) -> str:
-        lines = [f"{self.name} on {self.gpus} GPUs, rank {self.rank}: {spelled(self.layout)}",
-                 f"parameters {self.local_params / 1e6:,.1f}M of {self.total_params / 1e9:,.2f}B, "
-                 f"fullest rank {self.imbalance:.2f}x the mean",
-                 f"peak {self.peak_bytes / GIB:,.2f} GiB: " + ", ".join(
-                     f"{kind} {size / GIB:,.2f}" for kind, size in self.at_peak.items()),
-                 f"activations {self.activation_bytes / GIB:,.2f} GiB at most, {self.saved_bytes / GIB:,.2f} kept for the "
-                 f"backward pass", f"{self.flops / 1e12:,.1f} TFLOP"]
-        lines += [f"{c.name:<15} {c.group:<10} {c.ranks:>5} ranks {c.calls:>6} x {c.bytes / 2**20:>10,.2f} MiB"
-                  for c in sorted(self.collectives, key=lambda c: -c.bytes * c.calls) if c.bytes * c.calls > 2**20]
-        how = "all" if self.traced_layers >= self.layers else f"{self.traced_layers}, from which the others follow,"
+        lines = [
+            f"{self.name} on {self.gpus} GPUs, rank {self.rank}: {spelled(self.layout)}",
+            f"parameters {self.local_params / 1e6:,.1f}M of {self.total_params / 1e9:,.2f}B, "
+            f"fullest rank {self.imbalance:.2f}x the mean",
+            f"peak {self.peak_bytes / GIB:,.2f} GiB: "
+            + ", ".join(f"{kind} {size / GIB:,.2f}" for kind, size in self.at_peak.items()),
+            f"activations {self.activation_bytes / GIB:,.2f} GiB at most, {self.saved_bytes / GIB:,.2f} kept for the "
+            f"backward pass",
+            f"{self.flops / 1e12:,.1f} TFLOP",
+        ]
+        lines += [
+            f"{c.name:<15} {c.group:<10} {c.ranks:>5} ranks {c.calls:>6} x {c.bytes / 2**20:>10,.2f} MiB"
+            for c in sorted(self.collectives, key=lambda c: -c.bytes * c.calls)
+            if c.bytes * c.calls > 2**20
+        ]
+        how = (
+            "all"
+            if self.traced_layers >= self.layers
+            else f"{self.traced_layers}, from which the others follow,"
+        )
         return "\n".join([*lines, f"{how} of {self.layers} layers traced in {self.seconds:.1f} s"])
 
 
@@ -95,7 +109,9 @@ def ranks(rank: int, count: int) -> Iterator[None]:
     if not 0 <= rank < count:
         raise ConfigError(f"rank {rank}", f"is outside 0 to {count - 1}", "give one of the ranks")
     if dist.is_initialized():
-        raise ConfigError("dry run", "cannot share a process that trains", "run it in a process of its own")
+        raise ConfigError(
+            "dry run", "cannot share a process that trains", "run it in a process of its own"
+        )
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=count)
     try:
         yield
@@ -103,9 +119,17 @@ def ranks(rank: int, count: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def run(recipe: Recipe, gpus: int, layout: Layout | None = None, rank: int = 0, tokens: int | None = None,
-        placement: Placement = "even", whole: bool = False) -> DryRun:
-    """Of a recipe with the ids that its media add, by its own layout unless another is given; `whole`: of every layer.
+def run(
+    recipe: Recipe,
+    gpus: int,
+    layout: Layout | None = None,
+    rank: int = 0,
+    tokens: int | None = None,
+    placement: Placement = "even",
+    whole: bool = False,
+) -> DryRun:
+    """Of a recipe with the ids that its media add, by its own layout unless another is given;
+    `whole`: of every layer.
 
     Raises ConfigError for a layout that does not divide, needs another engine or has no such rank.
     """
@@ -113,12 +137,29 @@ def run(recipe: Recipe, gpus: int, layout: Layout | None = None, rank: int = 0, 
     tokens = tokens or recipe.stages[0].tokens_per_sequence
     layout.check(recipe.omni, gpus, tokens, tokens * layout.dp * layout.micro_batch)
     values = recipe.values | {"vocab_size": recipe.omni.vocabulary}
-    return trace(lambda: stock_model(recipe.family, values), recipe.name, layout, rank, tokens, placement, whole=whole)
+    return trace(
+        lambda: stock_model(recipe.family, values),
+        recipe.name,
+        layout,
+        rank,
+        tokens,
+        placement,
+        whole=whole,
+    )
 
 
-def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, tokens: int = 4096,
-          placement: Placement = "even", fused: bool = True, whole: bool = False) -> DryRun:
-    """Of the causal language model of transformers' that `build` makes; without `fused`, with its attention of a CPU."""
+def trace(
+    build: Callable[[], Any],
+    name: str,
+    layout: Layout,
+    rank: int = 0,
+    tokens: int = 4096,
+    placement: Placement = "even",
+    fused: bool = True,
+    whole: bool = False,
+) -> DryRun:
+    """Of the causal language model of transformers' that `build` makes; without `fused`, with its
+    attention of a CPU."""
     began = time.perf_counter()
     with torch.device("meta"):
         network = build()
@@ -136,20 +177,37 @@ def trace(build: Callable[[], Any], name: str, layout: Layout, rank: int = 0, to
     if counted is None:
         counted, traced = step(network), traced + layers
     sizes = counted.sizes
-    return DryRun(name=name, gpus=layout.gpus, rank=rank, layout=layout, tokens=tokens, total_params=total,
-                  local_params=int(sizes[rank]), imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
-                  parameter_bytes=counted.living["parameters"], gradient_bytes=counted.most("gradients"),
-                  optimizer_bytes=counted.living["optimizer"], saved_bytes=counted.saved,
-                  activation_bytes=counted.most("activations"), gathered_bytes=counted.most("gathered"),
-                  peak_bytes=counted.peak.peak, at_peak={k: counted.peak.at_peak[k] for k in KINDS}, flops=counted.flops,
-                  collectives=calls(counted.calls), layers=layers, traced_layers=traced,
-                  seconds=round(time.perf_counter() - began, 2))
+    return DryRun(
+        name=name,
+        gpus=layout.gpus,
+        rank=rank,
+        layout=layout,
+        tokens=tokens,
+        total_params=total,
+        local_params=int(sizes[rank]),
+        imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
+        parameter_bytes=counted.living["parameters"],
+        gradient_bytes=counted.most("gradients"),
+        optimizer_bytes=counted.living["optimizer"],
+        saved_bytes=counted.saved,
+        activation_bytes=counted.most("activations"),
+        gathered_bytes=counted.most("gathered"),
+        peak_bytes=counted.peak.peak,
+        at_peak={k: counted.peak.at_peak[k] for k in KINDS},
+        flops=counted.flops,
+        collectives=calls(counted.calls),
+        layers=layers,
+        traced_layers=traced,
+        seconds=round(time.perf_counter() - began, 2),
+    )
 
 
 def _cut(network: Any, kept: list[int]) -> Any:
     """A copy of a network on the meta device with some of its layers."""
     layers = depth.layers_of(network)
-    inside, name = next((m, n) for m in network.modules() for n, child in m.named_children() if child is layers)
+    inside, name = next(
+        (m, n) for m in network.modules() for n, child in m.named_children() if child is layers
+    )
     try:
         setattr(inside, name, nn.ModuleList(layers[k] for k in kept))
         made = copy.deepcopy(network)
@@ -159,7 +217,9 @@ def _cut(network: Any, kept: list[int]) -> Any:
     return made
 
 
-def _counted(network: Any, layout: Layout, rank: int, tokens: int, placement: Placement, fused: bool) -> depth.Counted:
+def _counted(
+    network: Any, layout: Layout, rank: int, tokens: int, placement: Placement, fused: bool
+) -> depth.Counted:
     """What a rank's step counts of a network on the meta device, which is sharded in place."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -171,13 +231,22 @@ def _counted(network: Any, layout: Layout, rank: int, tokens: int, placement: Pl
             optimizer = started(trainee)
             batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
             counted, saved = count(trainee, optimizer, batch, layout, views)
-        sizes = sum((local_sizes(p, views) for p in trainee.parameters()), torch.zeros((), dtype=torch.long))
-    return depth.Counted(living=Counter({k: counted.living[k] for k in ("parameters", "optimizer")}), saved=saved,
-                         flops=counted.flops, calls=counted.calls, sizes=sizes, windows=counted.windows)
+        sizes = sum(
+            (local_sizes(p, views) for p in trainee.parameters()), torch.zeros((), dtype=torch.long)
+        )
+    return depth.Counted(
+        living=Counter({k: counted.living[k] for k in ("parameters", "optimizer")}),
+        saved=saved,
+        flops=counted.flops,
+        calls=counted.calls,
+        sizes=sizes,
+        windows=counted.windows,
+    )
 
 
 def ready(network: Any, fused: bool) -> Trainee:
-    """A network with its loss, its experts' products grouped and, in a trace, attention that a GPU would fuse."""
+    """A network with its loss, its experts' products grouped and, in a trace, attention that a GPU
+    would fuse."""
     standins.register()
     if fused:
         network.set_attn_implementation(standins.FUSED)
@@ -195,11 +264,17 @@ def started(module: nn.Module) -> Optimizers:
     return optimizer
 
 
-def count(module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: Layout, views: Meshes) -> tuple[Trace, int]:
-    """(what was counted, bytes of activations kept for the backward pass) of a step, on tensors fake or real."""
+def count(
+    module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: Layout, views: Meshes
+) -> tuple[Trace, int]:
+    """(what was counted, bytes of activations kept for the backward pass) of a step, on tensors
+    fake or real."""
     counted = Trace(axes(views))
     counted.hold(module.parameters(), "parameters")
-    counted.hold((t for o in optimizer.each for state in o.state.values() for t in state.values()), "optimizer")
+    counted.hold(
+        (t for o in optimizer.each for state in o.state.values() for t in state.values()),
+        "optimizer",
+    )
     for p in module.parameters():
         p.register_post_accumulate_grad_hook(lambda p: counted.hold([p.grad], "gradients"))
     for each in optimizer.each:
@@ -214,5 +289,8 @@ def count(module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: Layou
 
 def axes(views: Meshes) -> dict[str, str]:
     """The axis of each process group, by its name."""
-    return {mesh.get_group(axis).group_name: axis for mesh in (views.experts, views.dense)
-            for axis in mesh.mesh_dim_names or ()}
+    return {
+        mesh.get_group(axis).group_name: axis
+        for mesh in (views.experts, views.dense)
+        for axis in mesh.mesh_dim_names or ()
+    }

@@ -1,7 +1,8 @@
-"""The parallel plan, applied: a planner's `Layout` becomes meshes, sharded parameters and dispatched experts.
+"""The parallel plan, applied: a planner's `Layout` becomes meshes, sharded parameters and
+dispatched experts.
 
-Holds nothing else: no loss, no optimizer, no figures. PyTorch's `fully_shard` and the plans that transformers ships
-with every class do the work. Two views of the same ranks, the innermost last:
+Holds nothing else: no loss, no optimizer, no figures. PyTorch's `fully_shard` and the plans that
+transformers ships with every class do the work. Two views of the same ranks, the innermost last:
 
     dense     replicate, fsdp, tp      attention, dense feed-forwards, embedding, head
     experts   replicate, efsdp, ep     routed experts; `efsdp` is what is left of fsdp x tp
@@ -36,43 +37,72 @@ class Meshes:
 
 
 def meshes(layout: Layout, device: str) -> Meshes:
-    """Of a process group that is initialised. Raises ConfigError where expert parallelism leaves the copy's ranks."""
+    """Of a process group that is initialised. Raises ConfigError where expert parallelism leaves
+    the copy's ranks."""
     shard = layout.shards
     copies, within = layout.dp // shard, shard * layout.tp
     if within % layout.ep:
-        raise ConfigError(f"ep {layout.ep}", f"does not divide the {within} ranks that share one copy",
-                          "choose ep that divides shard x tp")
+        raise ConfigError(
+            f"ep {layout.ep}",
+            f"does not divide the {within} ranks that share one copy",
+            "choose ep that divides shard x tp",
+        )
     return Meshes(
-        init_device_mesh(device, (copies, shard, layout.tp), mesh_dim_names=("replicate", "fsdp", "tp")),
-        init_device_mesh(device, (copies, within // layout.ep, layout.ep), mesh_dim_names=("replicate", "efsdp", "ep")))
+        init_device_mesh(
+            device, (copies, shard, layout.tp), mesh_dim_names=("replicate", "fsdp", "tp")
+        ),
+        init_device_mesh(
+            device,
+            (copies, within // layout.ep, layout.ep),
+            mesh_dim_names=("replicate", "efsdp", "ep"),
+        ),
+    )
 
 
-def place(network: Any, layout: Layout, root: nn.Module | None = None, *, device: str = "cpu",
-          dtype: torch.dtype | None = torch.bfloat16, dispatch: str = "auto", placement: Placement = "even") -> Meshes:
-    """Shard a causal language model in place, `root` being what is called (the network and its loss around it).
+def place(
+    network: Any,
+    layout: Layout,
+    root: nn.Module | None = None,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = torch.bfloat16,
+    dispatch: str = "auto",
+    placement: Placement = "even",
+) -> Meshes:
+    """Shard a causal language model in place, `root` being what is called (the network and its loss
+    around it).
 
-    `dtype`: of products and gathered weights; shards, gradients' sums and the optimizer stay as the parameters are.
-    `dispatch`: how tokens reach experts, a name of transformers' `EPImplementationInterface`.
-    Raises ConfigError for a layout that needs another engine.
+    `dtype`: of products and gathered weights; shards, gradients' sums and the optimizer stay as the
+    parameters are. `dispatch`: how tokens reach experts, a name of transformers'
+    `EPImplementationInterface`. Raises ConfigError for a layout that needs another engine.
     """
     if layout.engine:
-        raise ConfigError(f"layout of pp {layout.pp}, cp {layout.cp}, {layout.sharding}, {layout.precision}",
-                          f"needs {layout.engine}", "use dp, tp and ep with fsdp, hsdp or ddp in bf16")
+        raise ConfigError(
+            f"layout of pp {layout.pp}, cp {layout.cp}, {layout.sharding}, {layout.precision}",
+            f"needs {layout.engine}",
+            "use dp, tp and ep with fsdp, hsdp or ddp in bf16",
+        )
     from transformers.distributed.expert_parallel import apply_expert_parallelism
     from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
     views, tied = meshes(layout, device), _tied(network)
     experts = _expand(network, network.ep_plan) if layout.ep > 1 else {}
     if layout.tp > 1:
-        split = {n: style for n, style in _expand(network, network.tp_plan).items() if n not in experts}
+        split = {
+            n: style for n, style in _expand(network, network.tp_plan).items() if n not in experts
+        }
         table, head = network.get_input_embeddings(), network.get_output_embeddings()
-        if tied:  # what is shared would be cut once, under one of its names: both are, alike, and joined again
+        # what is shared would be cut once, under one of its names: both are, alike, and joined
+        # again
+        if tied:
             head.weight = nn.Parameter(table.weight.detach())
         apply_tensor_parallelism(network, views.dense["tp"], split)
         if tied:
             head.weight = table.weight
     if experts:
-        apply_expert_parallelism(network, views.experts["ep"], views.dense["tp"], experts, ep_implementation=dispatch)
+        apply_expert_parallelism(
+            network, views.experts["ep"], views.dense["tp"], experts, ep_implementation=dispatch
+        )
     if layout.recompute != "none":
         recompute(network, layout.recompute)
     routed = {id(p) for n, p in network.named_parameters() if n in experts}
@@ -80,9 +110,17 @@ def place(network: Any, layout: Layout, root: nn.Module | None = None, *, device
     return views
 
 
-def _shard(network: Any, root: nn.Module, views: Meshes, layout: Layout, routed: set[int],
-           dtype: torch.dtype | None, placement: Placement) -> None:
-    """A group a layer, one for the embedding unless it is the head too, and the root's: what no other took."""
+def _shard(
+    network: Any,
+    root: nn.Module,
+    views: Meshes,
+    layout: Layout,
+    routed: set[int],
+    dtype: torch.dtype | None,
+    placement: Placement,
+) -> None:
+    """A group a layer, one for the embedding unless it is the head too, and the root's: what no
+    other took."""
     dense = views.dense["replicate", "fsdp"] if layout.dp > layout.shards else views.dense["fsdp"]
     reduce = torch.float32 if dtype else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduce)
@@ -90,8 +128,9 @@ def _shard(network: Any, root: nn.Module, views: Meshes, layout: Layout, routed:
     apart = [] if _tied(network) else [network.get_input_embeddings()]
     for module in [*network.model.layers, *apart, root]:
         fully_shard(module, mesh=dense, shard_placement_fn=chosen, mp_policy=policy)
-        # a rank's loss is divided before its backward pass (`step.gradients`), so that experts, whose gradients come
-        # from other ranks' tokens too, are summed like all others; gloo knows no other reduction than a sum
+        # a rank's loss is divided before its backward pass (`step.gradients`), so that experts,
+        # whose gradients come from other ranks' tokens too, are summed like all others; gloo knows
+        # no other reduction than a sum
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
     for module in apart:
@@ -103,16 +142,27 @@ def _tied(network: Any) -> bool:
     return network.get_input_embeddings().weight is network.get_output_embeddings().weight
 
 
-def _placer(views: Meshes, ranks: int, layout: Layout, routed: set[int],
-            placement: Placement) -> Callable[[nn.Parameter], Any]:
+def _placer(
+    views: Meshes, ranks: int, layout: Layout, routed: set[int], placement: Placement
+) -> Callable[[nn.Parameter], Any]:
     """Where a parameter is cut, and over which ranks."""
-    # not exported, though fully_shard's documentation names them; groups of their own for experts would be gathered
-    # once more under recomputation, for their backward hooks come too late (read from its hooks: 3 gathers a step instead of 2)
-    from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, HSDPMeshInfo, ShardPlacementResult
+    # not exported, though fully_shard's documentation names them; groups of their own for experts
+    # would be gathered once more under recomputation, for their backward hooks come too late (read
+    # from its hooks: 3 gathers a step instead of 2)
+    from torch.distributed.fsdp._fully_shard._fsdp_common import (
+        FSDPMeshInfo,
+        HSDPMeshInfo,
+        ShardPlacementResult,
+    )
 
-    over = views.experts["replicate", "efsdp"] if layout.dp > layout.shards else views.experts["efsdp"]
-    info = HSDPMeshInfo(over, shard_mesh_dim=1, replicate_mesh_dim=0) if over.ndim == 2 else FSDPMeshInfo(
-        over, shard_mesh_dim=0)
+    over = (
+        views.experts["replicate", "efsdp"] if layout.dp > layout.shards else views.experts["efsdp"]
+    )
+    info = (
+        HSDPMeshInfo(over, shard_mesh_dim=1, replicate_mesh_dim=0)
+        if over.ndim == 2
+        else FSDPMeshInfo(over, shard_mesh_dim=0)
+    )
 
     def chosen(parameter: nn.Parameter) -> Any:
         expert = id(parameter) in routed
@@ -125,16 +175,16 @@ def _placer(views: Meshes, ranks: int, layout: Layout, routed: set[int],
 
 
 def shard_dim(shape: Sequence[int], ranks: int) -> int:
-    """Of experts' weights [experts, out, in] the first dimension that the ranks divide, of others 0. Dimension 0 of 192
-    experts over 1,024 ranks gives some ranks a whole expert and most none; of a matrix it gives a row more or less, and
-    another dimension would cost a copy."""
+    """Of experts' weights [experts, out, in] the first dimension that the ranks divide, of others
+    0. Dimension 0 of 192 experts over 1,024 ranks gives some ranks a whole expert and most none; of
+    a matrix it gives a row more or less, and another dimension would cost a copy."""
     even = [d for d, size in enumerate(shape) if size % ranks == 0]
     return even[0] if len(shape) > 2 and even else 0
 
 
 def recompute(network: Any, how: Literal["selective", "full"]) -> None:
-    """Forget what layers keep for their backward pass. selective: products, attention and dispatched tokens are kept,
-    what is between them is computed again; full: everything is."""
+    """Forget what layers keep for their backward pass. selective: products, attention and
+    dispatched tokens are kept, what is between them is computed again; full: everything is."""
     from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
@@ -146,23 +196,43 @@ def recompute(network: Any, how: Literal["selective", "full"]) -> None:
 def _policy(context: Any, operator: Any, *args: Any, **named: Any) -> Any:
     from torch.utils.checkpoint import CheckpointPolicy
 
-    return CheckpointPolicy.MUST_SAVE if operator.name().split(".")[0] in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+    return (
+        CheckpointPolicy.MUST_SAVE
+        if operator.name().split(".")[0] in KEPT
+        else CheckpointPolicy.PREFER_RECOMPUTE
+    )
 
 
-KEPT = {f"aten::{name}" for name in (
-    "mm", "addmm", "bmm", "_grouped_mm", "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_flash_attention_for_cpu")} | {
-    "transformers::grouped_mm_fallback", "onnuri::fused_attention", "_c10d_functional::all_to_all_single"}
+KEPT = {
+    f"aten::{name}"
+    for name in (
+        "mm",
+        "addmm",
+        "bmm",
+        "_grouped_mm",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+    )
+} | {
+    "transformers::grouped_mm_fallback",
+    "onnuri::fused_attention",
+    "_c10d_functional::all_to_all_single",
+}
 """what selective recomputation keeps"""
 
 
 def _expand(network: nn.Module, plan: dict[str, str]) -> dict[str, str]:
-    """A plan with `*` for the layers' numbers and rules for modules, for every name it is about. Of a module its
-    parameters come first: experts are cut before they are told where tokens come from."""
+    """A plan with `*` for the layers' numbers and rules for modules, for every name it is about. Of
+    a module its parameters come first: experts are cut before they are told where tokens come
+    from."""
     found = {}
     for name, module in network.named_modules():
         rule = plan.get(_wild(name))
-        for own in (f"{name}.{p}".removeprefix(".") for p, _ in module.named_parameters(recurse=False)):
+        for own in (
+            f"{name}.{p}".removeprefix(".") for p, _ in module.named_parameters(recurse=False)
+        ):
             if style := plan.get(_wild(own), rule):
                 found[own] = style
         if rule:
@@ -181,7 +251,13 @@ def local_sizes(parameter: Tensor, views: Meshes) -> Tensor:
         return torch.full((world,), parameter.numel())
     names = parameter.device_mesh.mesh_dim_names or ()
     view = views.experts if {"efsdp", "ep"} & set(names) else views.dense
-    where = dict(zip(view.mesh_dim_names or (), torch.unravel_index(torch.arange(world), view.shape), strict=True))
+    where = dict(
+        zip(
+            view.mesh_dim_names or (),
+            torch.unravel_index(torch.arange(world), view.shape),
+            strict=True,
+        )
+    )
     sizes = {d: torch.full((world,), n) for d, n in enumerate(parameter.shape)}
     # of two cuts through one dimension the inner axis comes first: the outer one cuts what it left
     for name, cut in reversed(list(zip(names, parameter.placements, strict=True))):

@@ -1,8 +1,8 @@
 """One training loop for codecs and model. Knows no medium: a task gives batches and a loss.
 
-A batch is a pure function of the step and the random numbers of a step follow from it, so a run that was interrupted
-at any moment ends, with a budget of steps, in exactly the weights of one that was not. A budget of minutes counts the
-time spent training only, over all its sittings.
+A batch is a pure function of the step and the random numbers of a step follow from it, so a run
+that was interrupted at any moment ends, with a budget of steps, in exactly the weights of one that
+was not. A budget of minutes counts the time spent training only, over all its sittings.
 
     out/metrics.jsonl     one line every `log_every` steps: step, seconds, lr, grad_norm, loss and the task's metrics
     out/checkpoint.pt     written every `checkpoint_seconds` and at an interrupt, whole or not at all
@@ -41,12 +41,13 @@ class Task(Protocol):
     def module(self) -> nn.Module:
         """What is trained."""
 
-
     def batch(self, step: int) -> Any:
-        """Return a batch: a pure function of the step, or of the micro-batch's number, counted through all steps."""
+        """Return a batch: a pure function of the step, or of the micro-batch's number, counted
+        through all steps."""
 
     def loss(self, batch: Any) -> tuple[Tensor | LossParts, Figures]:
-        """Return the loss and figures for the log: a mean [], which weighs the same for every batch, or its sum and weight."""
+        """Return the loss and figures for the log: a mean [], which weighs the same for every
+        batch, or its sum and weight."""
 
 
 @runtime_checkable
@@ -65,7 +66,8 @@ class Watching(Protocol):
         """Count while this lasts: through the step's forward and backward passes."""
 
     def after_step(self, norm: Tensor) -> None:
-        """Apply what was counted, unless the norm of all gradients [] is not finite and the optimizer left the step out."""
+        """Apply what was counted, unless the norm of all gradients [] is not finite and the
+        optimizer left the step out."""
 
 
 class LoopConfig(Config):
@@ -74,12 +76,14 @@ class LoopConfig(Config):
     steps: int | None = None
     minutes: float | None = None
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: orthogonalised momentum for the matrices inside (Jordan et al. 2024), AdamW for embeddings and vectors"""
+    """muon: orthogonalised momentum for the matrices inside (Jordan et al. 2024), AdamW for
+    embeddings and vectors"""
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     """so that runs of different budgets are one and the same until the shorter one's rate decays"""
     decay: float = 0.3
-    """share of the budget at whose end the rate reaches zero: warm-up, stable, decay (Hu et al. 2024, MiniCPM)"""
+    """share of the budget at whose end the rate reaches zero: warm-up, stable, decay (Hu et al.
+    2024, MiniCPM)"""
     weight_decay: float = 0.05
     """on matrices only"""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -94,16 +98,28 @@ class LoopConfig(Config):
 
 
 def rate(step: int, progress: float, config: LoopConfig) -> float:
-    """Learning rate of a step at a share of the budget in [0, 1]: warm-up, stable, decay by 1 - sqrt (Hägele et al. 2024)."""
+    """Learning rate of a step at a share of the budget in [0, 1]: warm-up, stable, decay by 1 -
+    sqrt (Hägele et al. 2024)."""
     left = (progress - (1 - config.decay)) / config.decay if config.decay else 0.0
-    return config.learning_rate * min((step + 1) / (config.warmup_steps + 1), 1.0) * (1 - math.sqrt(min(max(left, 0.0), 1.0)))
+    return (
+        config.learning_rate
+        * min((step + 1) / (config.warmup_steps + 1), 1.0)
+        * (1 - math.sqrt(min(max(left, 0.0), 1.0)))
+    )
 
 
 def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> None:
-    """Train until the budget is spent, going on from `out` where it was left. Raises KeyboardInterrupt when stopped."""
+    """Train until the budget is spent, going on from `out` where it was left. Raises
+    KeyboardInterrupt when stopped."""
     out.mkdir(parents=True, exist_ok=True)
     task.module.train()
-    optimizer = Optimizers(task.module, config.optimizer == "muon", config.learning_rate, config.weight_decay, config.betas)
+    optimizer = Optimizers(
+        task.module,
+        config.optimizer == "muon",
+        config.learning_rate,
+        config.weight_decay,
+        config.betas,
+    )
     step, spent = restore(out / "checkpoint.pt", task.module, optimizer)
     metrics, saved = Metrics(out / "metrics.jsonl", step), time.perf_counter()
     with _asked_to_stop() as stop, Progress(name) as progress:
@@ -111,14 +127,23 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
             began = time.perf_counter()
             figures = _step(task, optimizer, config, step, rate(step, done, config))
             if (step + 1) % config.log_every == 0:
-                float(figures["grad_norm"])  # a device's work counts as training: waited for here, not where it is logged
+                float(
+                    figures["grad_norm"]
+                )  # a device's work counts as training: waited for here, not where it is logged
             took = time.perf_counter() - began
             step, spent = step + 1, spent + took
             metrics.add(took, figures)
             if step % config.log_every == 0:
                 metrics.write(step=step, seconds=round(spent, 3))
-            shown = step % config.log_every == 0 or not progress.shown  # to ask for a value is to wait for it
-            progress.show(share_done(config, step, spent), spent, step, float(figures["loss"]) if shown else None)
+            shown = (
+                step % config.log_every == 0 or not progress.shown
+            )  # to ask for a value is to wait for it
+            progress.show(
+                share_done(config, step, spent),
+                spent,
+                step,
+                float(figures["loss"]) if shown else None,
+            )
             if time.perf_counter() - saved > config.checkpoint_seconds:
                 store(out / "checkpoint.pt", task.module, optimizer, step, spent)
                 saved = time.perf_counter()
@@ -133,11 +158,16 @@ def share_done(config: LoopConfig, step: int, spent: float) -> float:
     return step / config.steps if config.steps else spent / 60 / (config.minutes or 1e-9)
 
 
-def _step(task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: float) -> dict[str, Tensor | float]:
-    """Do one step of the optimizer over its micro-batches; return figures for the log, on the device that they are on."""
+def _step(
+    task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: float
+) -> dict[str, Tensor | float]:
+    """Do one step of the optimizer over its micro-batches; return figures for the log, on the
+    device that they are on."""
     first = step * config.micro_batches
     batches = [task.batch(first + k) for k in range(config.micro_batches)]
-    total = total_weight([task.weight(batch) if isinstance(task, Weighing) else 1.0 for batch in batches])
+    total = total_weight(
+        [task.weight(batch) if isinstance(task, Weighing) else 1.0 for batch in batches]
+    )
     every: list[Figures] = []
     sums: list[Tensor] = []
     with task.watching() if isinstance(task, Watching) else nullcontext():
@@ -152,11 +182,17 @@ def _step(task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: 
         norm = backward_and_step(task.module, parts, optimizer, lr, config.clip, total)
     if isinstance(task, Watching):
         task.after_step(norm)
-    return {"lr": lr, "grad_norm": norm, "loss": sum(sums[1:], start=sums[0]) / total, **_means(every)}
+    return {
+        "lr": lr,
+        "grad_norm": norm,
+        "loss": sum(sums[1:], start=sums[0]) / total,
+        **_means(every),
+    }
 
 
 def _means(every: list[Figures]) -> dict[str, Tensor | float]:
-    """Return the means of what micro-batches told, each over those that told it; sums and weights, and tokens, are added."""
+    """Return the means of what micro-batches told, each over those that told it; sums and weights,
+    and tokens, are added."""
     told: dict[str, list[Any]] = {}
     for figures in every:
         for name, value in figures.items():
@@ -172,7 +208,8 @@ def _means(every: list[Figures]) -> dict[str, Tensor | float]:
 
 @contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM arrives, so that a step is finished and stored first."""
+    """A list that fills when SIGINT or SIGTERM arrives, so that a step is finished and stored
+    first."""
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -191,4 +228,7 @@ def _asked_to_stop() -> Iterator[list[int]]:
 
 def read_metrics(out: Path) -> list[dict[str, float]]:
     """The lines of a run's metrics."""
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]

@@ -1,6 +1,8 @@
-"""How long a step's parts take on this machine: a network's own products, each timed alone for a moment, and what is moved.
+"""How long a step's parts take on this machine: a network's own products, each timed alone for a
+moment, and what is moved.
 
-What is moved is the planner's count (`cost.work`) in 32 bits. No step is run: that would be a measurement, not a forecast.
+What is moved is the planner's count (`cost.work`) in 32 bits. No step is run: that would be a
+measurement, not a forecast.
 """
 
 from __future__ import annotations
@@ -32,33 +34,56 @@ LARGE = 2**26
 ALONE = Layout(sharding="ddp", recompute="none")
 
 
-def step_seconds(task: OmniTask, a: Architecture, optimizer: Optimizers, batch: PackedRow) -> dict[str, float]:
+def step_seconds(
+    task: OmniTask, a: Architecture, optimizer: Optimizers, batch: PackedRow
+) -> dict[str, float]:
     """By part of a step."""
     tokens, lengths = batch.ids.numel(), batch.lengths
     pace = copied()
-    any_one = hardware.Cluster(gpu="H100", gpus=1)  # a job names a GPU; bytes that one of them moves do not depend on it
-    work = cost.work(Job(architecture=a.replace(vocabulary=1), layout=ALONE, cluster=any_one, tokens=tokens, batch_tokens=tokens))
+    any_one = hardware.Cluster(
+        gpu="H100", gpus=1
+    )  # a job names a GPU; bytes that one of them moves do not depend on it
+    work = cost.work(
+        Job(
+            architecture=a.replace(vocabulary=1),
+            layout=ALONE,
+            cluster=any_one,
+            tokens=tokens,
+            batch_tokens=tokens,
+        )
+    )
     heads = scored(task, batch)
-    moved = WIDE * (work.elementwise_bytes + work.permute_bytes) + LOGIT * sum(rows * ids for rows, ids in heads)
+    moved = WIDE * (work.elementwise_bytes + work.permute_bytes) + LOGIT * sum(
+        rows * ids for rows, ids in heads
+    )
     return {
         "products": sum(n * product(*shape) for shape, n in shapes(task, a, tokens).items()),
         "head": sum(product(rows, ids, a.hidden) for rows, ids in heads),
-        "attention": len(lengths) * sum(b.count * scores(b.attention, round(float(lengths.float().mean())))
-                                        for b in a.blocks if b.attention),
+        "attention": len(lengths)
+        * sum(
+            b.count * scores(b.attention, round(float(lengths.float().mean())))
+            for b in a.blocks
+            if b.attention
+        ),
         "moved": moved / pace,
         "optimizer": updates(optimizer) + cost.ADAM_BYTES * a.num_params() / pace,
-        "batch": quickest(lambda: task.batch(0))}
+        "batch": quickest(lambda: task.batch(0)),
+    }
 
 
 def scored(task: OmniTask, batch: PackedRow) -> list[tuple[int, int]]:
     """(targets, ids among which they are scored)."""
     ids, counted = batch.ids, batch.weights > 0
-    return [(rows, c.hi - c.lo) for c in task.layout.candidate_sets()
-            if (rows := int(((ids >= c.lo) & (ids < c.hi) & counted).sum()))]
+    return [
+        (rows, c.hi - c.lo)
+        for c in task.layout.candidate_sets()
+        if (rows := int(((ids >= c.lo) & (ids < c.hi) & counted).sum()))
+    ]
 
 
 def shapes(task: OmniTask, a: Architecture, tokens: int) -> Counter[tuple[int, int, int]]:
-    """(rows, outputs, inputs) of the products inside, and how often; an expert gets its share of the tokens."""
+    """(rows, outputs, inputs) of the products inside, and how often; an expert gets its share of
+    the tokens."""
     found: Counter[tuple[int, int, int]] = Counter()
     mixture = next((b.experts for b in a.blocks if b.experts), None)
     for name, p in task.module.named_parameters():
@@ -77,16 +102,31 @@ def product(rows: int, outputs: int, inputs: int) -> float:
 
 def scores(at: Attention, tokens: int) -> float:
     """Seconds of one sequence's attention, there and back."""
-    query, key = (torch.ones(1, n, tokens, at.head_dim + at.rope_dim, requires_grad=True) for n in (at.heads, at.kv_heads))
+    query, key = (
+        torch.ones(1, n, tokens, at.head_dim + at.rope_dim, requires_grad=True)
+        for n in (at.heads, at.kv_heads)
+    )
     value = torch.ones(1, at.kv_heads, tokens, at.values, requires_grad=True)
-    return quickest(lambda: F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).sum().backward())
+    return quickest(
+        lambda: (
+            F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+            .sum()
+            .backward()
+        )
+    )
 
 
 def updates(optimizer: Optimizers) -> float:
     """Seconds of Muon's iterations."""
     total = 0.0
-    for shape, n in Counter(tuple(p.shape[-2:]) for o in optimizer.each if isinstance(o, Muon) for group in o.param_groups
-                            for p in group["params"] for _ in range(p.shape[0] if p.ndim == 3 else 1)).items():
+    for shape, n in Counter(
+        tuple(p.shape[-2:])
+        for o in optimizer.each
+        if isinstance(o, Muon)
+        for group in o.param_groups
+        for p in group["params"]
+        for _ in range(p.shape[0] if p.ndim == 3 else 1)
+    ).items():
         some = torch.ones(min(n, SAMPLE), *shape)
         total += n / len(some) * quickest(functools.partial(orthogonalise, some))
     return total

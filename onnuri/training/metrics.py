@@ -1,4 +1,5 @@
-"""A run's figures: JSON lines for programs, a bar with the time left for people. Knows nothing of what is trained."""
+"""A run's figures: JSON lines for programs, a bar with the time left for people. Knows nothing of
+what is trained."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from torch import Tensor
 
 
 class Metrics:
-    """Appends one JSON object a line. Lines after `step`, of a sitting whose end was lost, are dropped."""
+    """Appends one JSON object a line. Lines after `step`, of a sitting whose end was lost, are
+    dropped."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path, self.since = path, Counter[str]()
@@ -31,20 +33,32 @@ class Metrics:
         return [line for line in lines if line.startswith("{") and line.endswith("}")]
 
     def add(self, seconds: float, figures: Mapping[str, Tensor | float]) -> None:
-        """Take one step's figures, for the means of the next line. Tensors stay where they are until then."""
-        values = {name: value.detach().double() if isinstance(value, Tensor) else value for name, value in figures.items()}
+        """Take one step's figures, for the means of the next line. Tensors stay where they are
+        until then."""
+        values = {
+            name: value.detach().double() if isinstance(value, Tensor) else value
+            for name, value in figures.items()
+        }
         self.since.update(values)  # type: ignore[arg-type]
         self.since.update({f"{name}/n": 1 for name in figures} | {"/steps": 1, "/seconds": seconds})  # type: ignore[dict-item]
 
     def write(self, **at: Any) -> None:
-        """A line: where the run is, means of what was added since the last one, steps (and tokens) a second."""
+        """A line: where the run is, means of what was added since the last one, steps (and tokens)
+        a second."""
         means = {n: float(v) / self.since[f"{n}/n"] for n, v in self.since.items() if "/" not in n}
         pace = self.since["/steps"] / max(self.since["/seconds"], 1e-9)
-        speed = {"steps_per_second": pace} | ({"tokens_per_second": pace * means["tokens"]} if "tokens" in means else {})
+        speed = {"steps_per_second": pace} | (
+            {"tokens_per_second": pace * means["tokens"]} if "tokens" in means else {}
+        )
         self.since.clear()
         figures = {**at, **means, **speed}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}) + "\n")
+            file.write(
+                json.dumps(
+                    {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
+                )
+                + "\n"
+            )
 
 
 class Progress:
@@ -53,8 +67,13 @@ class Progress:
     def __init__(self, name: str) -> None:
         self.name, self.console, self.shown = name, Console(), ""
         self.said = time.perf_counter()
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-                   TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
 
     def __enter__(self) -> Self:
@@ -62,12 +81,17 @@ class Progress:
         self.row = self.bar.add_task(self.name, total=1.0, note="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.bar.stop()
 
     def show(self, share: float, spent: float, step: int, loss: float | None) -> None:
-        """Show the `share` of the budget that is done and `spent` seconds so far; without a loss, the last that was told."""
+        """Show the `share` of the budget that is done and `spent` seconds so far; without a loss,
+        the last that was told."""
         left = spent * (1 - share) / max(share, 1e-9)
         self.shown = f"loss {loss:.4f}" if loss is not None else self.shown
         note = f"step {step}  {self.shown}  {_clock(left)} left"

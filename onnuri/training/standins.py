@@ -1,8 +1,10 @@
-"""What a step does that no CPU can trace, or only slowly, replaced by something of equal shapes, bytes and FLOPs.
+"""What a step does that no CPU can trace, or only slowly, replaced by something of equal shapes,
+bytes and FLOPs.
 
-Which expert a token goes to, known only from values, and the fused attention of a GPU are entered where transformers lets
-others enter (`EPImplementationInterface`, `AttentionInterface`); the model's code stays. A tensor that is cut into as many
-pieces as there are ranks, of which one is used or all are joined along another dimension, is cut where it is looked at.
+Which expert a token goes to, known only from values, and the fused attention of a GPU are entered
+where transformers lets others enter (`EPImplementationInterface`, `AttentionInterface`); the
+model's code stays. A tensor that is cut into as many pieces as there are ranks, of which one is
+used or all are joined along another dimension, is cut where it is looked at.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ def _balanced() -> type:
     from transformers.distributed.parallel_utils import _WaitTensor
 
     class Balanced(AllToAllEP):  # type: ignore[misc]
-        """transformers' dispatch where every expert gets as many tokens: its sizes follow from shapes alone.
+        """transformers' dispatch where every expert gets as many tokens: its sizes follow from
+        shapes alone.
 
-        Runs on real tensors too, so that a trace can be held against a real run's bytes. Tokens past a multiple of the
-        experts go to the first ones.
+        Runs on real tensors too, so that a trace can be held against a real run's bytes. Tokens
+        past a multiple of the experts go to the first ones.
         """
 
         def _dispatch_tokens(self, hidden: Tensor, index: Tensor, weights: Tensor) -> Any:
@@ -54,13 +57,24 @@ def _balanced() -> type:
             told = torch.tensor(sent, device=hidden.device)
             all_to_all_single(torch.empty_like(told), told, group=group)
             order = torch.argsort(torch.arange(index.numel(), device=hidden.device) % told.numel())
-            rows = _WaitTensor.apply(all_to_all_single_autograd(hidden[order // index.shape[1]], gets, gives, group))
-            ids = torch.arange(len(sent[mine]), device=hidden.device).repeat_interleave(
-                told[mine], output_size=gets[0]).repeat(len(sent))[:, None]
-            return rows, ids, torch.ones_like(ids, dtype=rows.dtype), _AllToAllState(weights, order, gives, gets, tokens)
+            rows = _WaitTensor.apply(
+                all_to_all_single_autograd(hidden[order // index.shape[1]], gets, gives, group)
+            )
+            ids = (
+                torch.arange(len(sent[mine]), device=hidden.device)
+                .repeat_interleave(told[mine], output_size=gets[0])
+                .repeat(len(sent))[:, None]
+            )
+            return (
+                rows,
+                ids,
+                torch.ones_like(ids, dtype=rows.dtype),
+                _AllToAllState(weights, order, gives, gets, tokens),
+            )
 
         def _mine(self, rows: Tensor) -> Tensor:
-            """This rank's part of rows that the ranks of a tensor-parallel group share, as `AllToAllEP` cuts them."""
+            """This rank's part of rows that the ranks of a tensor-parallel group share, as
+            `AllToAllEP` cuts them."""
             from torch.distributed.tensor import DTensor, Replicate, Shard
 
             whole = DTensor.from_local(rows, self.tp_mesh, [Replicate()], run_check=False)
@@ -70,15 +84,25 @@ def _balanced() -> type:
 
 
 def counts(pairs: int, ranks: int, experts: int) -> list[list[int]]:
-    """How many of a rank's pairs of token and expert go to each rank's experts, as equal as numbers allow."""
+    """How many of a rank's pairs of token and expert go to each rank's experts, as equal as numbers
+    allow."""
     every = [len(range(e, pairs, ranks * experts)) for e in range(ranks * experts)]
-    return [every[k:k + experts] for k in range(0, len(every), experts)]
+    return [every[k : k + experts] for k in range(0, len(every), experts)]
 
 
-def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float,
-              sliding_window: int | None = None, **rest: Any) -> tuple[Tensor, None]:
-    """[B, heads, T, size] to [B, T, heads, size] as a fused kernel does it: grouped keys and values are not copied, a
-    window's far scores not computed, and only inputs, output and the scores' log-sums kept."""
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Any,
+    scaling: float,
+    sliding_window: int | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """[B, heads, T, size] to [B, T, heads, size] as a fused kernel does it: grouped keys and values
+    are not copied, a window's far scores not computed, and only inputs, output and the scores'
+    log-sums kept."""
     window = sliding_window or getattr(module, "sliding_window", None) or 0
     return torch.ops.onnuri.fused_attention(query, key, value, window)[0].transpose(1, 2), None
 
@@ -93,23 +117,34 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Te
     raise NotImplementedError("a stand-in has shapes only")
 
 
-torch.library.custom_op("onnuri::fused_attention", _forward, mutates_args=(),
-                        schema="(Tensor query, Tensor key, Tensor value, int window) -> (Tensor, Tensor)")
-torch.library.custom_op("onnuri::fused_attention_backward", _forward, mutates_args=(),
-                        schema="(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, Tensor sums, int window)"
-                               " -> (Tensor, Tensor, Tensor)")
+torch.library.custom_op(
+    "onnuri::fused_attention",
+    _forward,
+    mutates_args=(),
+    schema="(Tensor query, Tensor key, Tensor value, int window) -> (Tensor, Tensor)",
+)
+torch.library.custom_op(
+    "onnuri::fused_attention_backward",
+    _forward,
+    mutates_args=(),
+    schema="(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, Tensor sums, int window)"
+    " -> (Tensor, Tensor, Tensor)",
+)
 
 
 @torch.library.register_fake("onnuri::fused_attention")
 def _(query: Tensor, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
     # [B, T, heads, size] in memory, as kernels write it: what follows is a view
-    out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3]).transpose(1, 2)
+    out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3]).transpose(
+        1, 2
+    )
     return out, query.new_empty(query.shape[:3], dtype=torch.float32)
 
 
 @torch.library.register_fake("onnuri::fused_attention_backward")
-def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, sums: Tensor,
-      window: int) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, sums: Tensor, window: int
+) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
@@ -125,14 +160,26 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
 torch.library.register_autograd("onnuri::fused_attention", _backward, setup_context=_keep)
 
 
-def attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, window: int, *rest: Any, **named: Any) -> int:
+def attention_flops(
+    query: torch.Size, key: torch.Size, value: torch.Size, window: int, *rest: Any, **named: Any
+) -> int:
     """Forward: scores and sums over what a query sees, 2 a multiplication and addition."""
     return 2 * query[0] * query[1] * _seen(query[2], window) * (query[3] + value[3])
 
 
-def attention_backward_flops(grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, out: torch.Size,
-                             sums: torch.Size, window: int, *rest: Any, **named: Any) -> int:
-    """Scores again and four gradients' products (Dao 2023, arXiv 2307.08691, section 3.1: five products to two)."""
+def attention_backward_flops(
+    grad: torch.Size,
+    query: torch.Size,
+    key: torch.Size,
+    value: torch.Size,
+    out: torch.Size,
+    sums: torch.Size,
+    window: int,
+    *rest: Any,
+    **named: Any,
+) -> int:
+    """Scores again and four gradients' products (Dao 2023, arXiv 2307.08691, section 3.1: five
+    products to two)."""
     return 2 * query[0] * query[1] * _seen(query[2], window) * (3 * query[3] + 2 * value[3])
 
 
@@ -141,7 +188,8 @@ FEW = 8
 
 
 class Pieces(Sequence[Tensor]):
-    """What `torch.chunk` returns, each piece made when it is asked for; past the last, empty ones up to `number`."""
+    """What `torch.chunk` returns, each piece made when it is asked for; past the last, empty ones
+    up to `number`."""
 
     def __init__(self, whole: Tensor, chunks: int, dim: int, number: int | None = None) -> None:
         self.whole, self.dim = whole, dim % whole.dim()
@@ -157,7 +205,11 @@ class Pieces(Sequence[Tensor]):
             raise IndexError(k)
         begin = k % self.number * self.size
         length = min(self.size, self.whole.shape[self.dim] - begin)
-        return self.whole.new_empty(0) if k % self.number >= self.parts else self.whole.narrow(self.dim, begin, length)
+        return (
+            self.whole.new_empty(0)
+            if k % self.number >= self.parts
+            else self.whole.narrow(self.dim, begin, length)
+        )
 
     def joined(self, dim: int) -> list[int]:
         """The shape of all pieces, which must be equal, along a dimension."""
@@ -169,7 +221,8 @@ class Pieces(Sequence[Tensor]):
 
 @contextmanager
 def lazy_pieces() -> Iterator[None]:
-    """Within, PyTorch's fully sharded parameters are cut into a piece a rank without making views for the other ranks."""
+    """Within, PyTorch's fully sharded parameters are cut into a piece a rank without making views
+    for the other ranks."""
     from torch.distributed.fsdp._fully_shard import _fsdp_param
 
     chunk, cat = torch.chunk, torch.cat
@@ -190,7 +243,11 @@ def lazy_pieces() -> Iterator[None]:
     def padded(whole: Tensor, chunks: int, dim: int) -> Pieces:
         return Pieces(whole, chunks, dim, chunks)
 
-    with replaced(torch, "chunk", cut), replaced(torch, "cat", join), replaced(_fsdp_param, "_chunk_with_empty", padded):
+    with (
+        replaced(torch, "chunk", cut),
+        replaced(torch, "cat", join),
+        replaced(_fsdp_param, "_chunk_with_empty", padded),
+    ):
         yield
 
 

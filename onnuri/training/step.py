@@ -1,7 +1,7 @@
 """One step of the optimizer: the same code on a laptop, over many ranks, and in a trace on a CPU.
 
-Knows no task and no layout: it sees parameters, whole or sharded, and a loss. On a GPU it never waits for a value: a step
-whose gradients are not finite is left out by the kernels themselves.
+Knows no task and no layout: it sees parameters, whole or sharded, and a loss. On a GPU it never
+waits for a value: a step whose gradients are not finite is left out by the kernels themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from onnuri.training.optim import Optimizers
 
 
 class Trainee(nn.Module):
-    """A network with its loss inside: while the outermost sharded module runs, its weights are whole, the head's too."""
+    """A network with its loss inside: while the outermost sharded module runs, its weights are
+    whole, the head's too."""
 
     def __init__(self, network: nn.Module, loss: Callable[[nn.Module, Any], LossParts]) -> None:
         super().__init__()
@@ -30,8 +31,11 @@ class Trainee(nn.Module):
         return self._loss(self.network, batch)
 
 
-def total_weight(weights: Sequence[Tensor | float], group: dist.ProcessGroup | None = None) -> Tensor | float:
-    """Return the weight of a step's targets [], of all its micro-batches and of all data ranks of a group together.
+def total_weight(
+    weights: Sequence[Tensor | float], group: dist.ProcessGroup | None = None
+) -> Tensor | float:
+    """Return the weight of a step's targets [], of all its micro-batches and of all data ranks of a
+    group together.
 
     Where weights are numbers they are every rank's, and nobody is asked.
     """
@@ -46,16 +50,24 @@ def total_weight(weights: Sequence[Tensor | float], group: dist.ProcessGroup | N
 
 
 def backward(loss: LossParts, total: Tensor | float) -> None:
-    """Add the gradients of one micro-batch's loss, `total` being the weight of the step's targets."""
+    """Add the gradients of one micro-batch's loss, `total` being the weight of the step's
+    targets."""
     (loss.sum / total).backward()
 
 
-def backward_and_step(module: nn.Module, loss: LossParts, optimizer: Optimizers, rate: float, clip: float,
-                      total: Tensor | float) -> Tensor:
-    """Do the last micro-batch's backward pass, clip, and update. Return the norm of all gradients before clipping [].
+def backward_and_step(
+    module: nn.Module,
+    loss: LossParts,
+    optimizer: Optimizers,
+    rate: float,
+    clip: float,
+    total: Tensor | float,
+) -> Tensor:
+    """Do the last micro-batch's backward pass, clip, and update. Return the norm of all gradients
+    before clipping [].
 
-    `total`: weight of the step's targets, of all micro-batches and data ranks; gradients are summed over both. Gradients
-    that are not finite change nothing: one bad batch must not cost the run.
+    `total`: weight of the step's targets, of all micro-batches and data ranks; gradients are summed
+    over both. Gradients that are not finite change nothing: one bad batch must not cost the run.
     """
     backward(loss, total)
     found = norm(module.parameters())
@@ -71,7 +83,8 @@ def backward_and_step(module: nn.Module, loss: LossParts, optimizer: Optimizers,
 
 
 def norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Of all gradients together []. PyTorch's own does not mix meshes, and reduces once a parameter: this once a mesh."""
+    """Of all gradients together []. PyTorch's own does not mix meshes, and reduces once a
+    parameter: this once a mesh."""
     parts: dict[Any, list[Tensor]] = {}
     for gradient in (p.grad for p in parameters if p.grad is not None):
         where = None
@@ -95,6 +108,11 @@ def _over(local: Tensor, where: Any) -> Tensor:
 
 
 def clipped(parameters: Iterable[nn.Parameter], found: Tensor, most: float) -> None:
-    """Scale gradients in place so that their norm, `found`, is at most `most`, as `clip_grad_norm_` does."""
-    gradients = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in parameters if p.grad is not None]
+    """Scale gradients in place so that their norm, `found`, is at most `most`, as `clip_grad_norm_`
+    does."""
+    gradients = [
+        p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad
+        for p in parameters
+        if p.grad is not None
+    ]
     torch._foreach_mul_(gradients, (most / (found + 1e-6)).clamp(max=1.0))

@@ -1,7 +1,8 @@
-"""What a step does, counted while it runs: bytes that live, FLOPs, and every collective. Knows no model and no layout.
+"""What a step does, counted while it runs: bytes that live, FLOPs, and every collective. Knows no
+model and no layout.
 
-Works on fake tensors and on real ones alike, so that one can be held against the other. Bytes are those of storages,
-each counted once, as they are made, resized and freed.
+Works on fake tensors and on real ones alike, so that one can be held against the other. Bytes are
+those of storages, each counted once, as they are made, resized and freed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from onnuri.config import Config
 from onnuri.training import standins
 
 Kind = Literal["parameters", "gradients", "optimizer", "gathered", "activations"]
-"""gathered: whole weights and what collectives read and write; activations: all else that lives during a step"""
+"""gathered: whole weights and what collectives read and write; activations: all else that lives
+during a step"""
 KINDS: tuple[Kind, ...] = ("parameters", "gradients", "optimizer", "gathered", "activations")
 
 
@@ -72,15 +74,24 @@ def fullest(windows: Iterable[Window]) -> Window:
 
 def calls(counted: Counter[tuple[str, int, int, str]]) -> tuple[Collective, ...]:
     """Return (name, ranks, bytes, group) and how often, as collectives."""
-    return tuple(Collective(name=name, ranks=ranks, bytes=size, calls=number, group=group)
-                 for (name, ranks, size, group), number in sorted(counted.items()))
+    return tuple(
+        Collective(name=name, ranks=ranks, bytes=size, calls=number, group=group)
+        for (name, ranks, size, group), number in sorted(counted.items())
+    )
 
 
 _PASSING = (None, "activations")
 _WRAPPERS = (DTensor, AsyncCollectiveTensor)
-_NAMES = {"allgather": "all_gather", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",
-          "allreduce": "all_reduce", "all_reduce": "all_reduce", "alltoall": "all_to_all", "all_to_all": "all_to_all",
-          "broadcast": "broadcast"}
+_NAMES = {
+    "allgather": "all_gather",
+    "all_gather": "all_gather",
+    "reduce_scatter": "reduce_scatter",
+    "allreduce": "all_reduce",
+    "all_reduce": "all_reduce",
+    "alltoall": "all_to_all",
+    "all_to_all": "all_to_all",
+    "broadcast": "broadcast",
+}
 
 
 class Trace(TorchDispatchMode):
@@ -125,15 +136,22 @@ class Trace(TorchDispatchMode):
         return calls(self.calls)
 
     def __enter__(self) -> Self:
-        resize, shapes = torch.UntypedStorage.resize_, ShardingPropagator._propagate_tensor_meta_non_cached
+        resize, shapes = (
+            torch.UntypedStorage.resize_,
+            ShardingPropagator._propagate_tensor_meta_non_cached,
+        )
 
         def resized(storage: torch.UntypedStorage, size: int) -> Any:
-            found = resize(storage, size)  # fully_shard frees and fills whole weights this way, past all modes
+            found = resize(
+                storage, size
+            )  # fully_shard frees and fills whole weights this way, past all modes
             self._resized(storage)
             return found
 
         def unseen(*args: Any) -> Any:
-            self._paused += 1  # DTensor runs an operator that is new to it on whole tensors, to learn shapes
+            self._paused += (
+                1  # DTensor runs an operator that is new to it on whole tensors, to learn shapes
+            )
             try:
                 return shapes(*args)
             finally:
@@ -141,16 +159,27 @@ class Trace(TorchDispatchMode):
 
         self._replaced = contextlib.ExitStack()
         self._replaced.enter_context(standins.replaced(torch.UntypedStorage, "resize_", resized))
-        self._replaced.enter_context(standins.replaced(ShardingPropagator, "_propagate_tensor_meta_non_cached", unseen))
+        self._replaced.enter_context(
+            standins.replaced(ShardingPropagator, "_propagate_tensor_meta_non_cached", unseen)
+        )
         return super().__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._replaced.close()
         super().__exit__(kind, error, trace)
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
-                           named: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        function: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        named: dict[str, Any] | None = None,
+    ) -> Any:
         if any(issubclass(t, _WRAPPERS) for t in types):
             return NotImplemented  # what they hold comes by once more
         named = named or {}
@@ -170,16 +199,24 @@ class Trace(TorchDispatchMode):
                 self._note(tensor, "activations")
         return out
 
-    def _communicated(self, name: str, args: tuple[Any, ...], named: dict[str, Any], out: Any, counted: bool) -> None:
+    def _communicated(
+        self, name: str, args: tuple[Any, ...], named: dict[str, Any], out: Any, counted: bool
+    ) -> None:
         tensors = [t for t in tree_leaves((args, named, out)) if isinstance(t, Tensor)]
         known = next((k for k in _NAMES if k in name), None)
         for tensor in tensors:
             # dispatched tokens and reduced activations stay what they are
             whole = not counted or known in ("allgather", "reduce_scatter")
-            self._note(tensor, "gathered" if whole else "activations", always=whole and self._of(tensor) in _PASSING)
+            self._note(
+                tensor,
+                "gathered" if whole else "activations",
+                always=whole and self._of(tensor) in _PASSING,
+            )
         if counted and known and (group := _group(args)).size() > 1:
             size = max((t.numel() * t.element_size() for t in tensors), default=0)
-            self.calls[_NAMES[known], group.size(), size, self.groups.get(group.group_name, "")] += 1
+            self.calls[
+                _NAMES[known], group.size(), size, self.groups.get(group.group_name, "")
+            ] += 1
 
     def _of(self, tensor: Tensor) -> Kind | None:
         found = self._storages.get(tensor.untyped_storage()._cdata)
@@ -225,7 +262,8 @@ def _local(tensor: Any) -> Tensor:
 
 
 def _group(args: tuple[Any, ...]) -> dist.ProcessGroup:
-    """The process group of a collective's arguments: an object of c10d's, a name of the functional ones'."""
+    """The process group of a collective's arguments: an object of c10d's, a name of the functional
+    ones'."""
     from torch.distributed.distributed_c10d import _resolve_process_group
 
     for arg in args:
@@ -240,20 +278,25 @@ def _group(args: tuple[Any, ...]) -> dist.ProcessGroup:
 
 
 def _grouped(a: Tensor, b: Tensor, *rest: Any, **named: Any) -> int:
-    """Rows [S, K] by one matrix a group [E, K, N], or a matrix a group [E, K, N] from [K, S] and [S, N]: each row is
-    multiplied once either way."""
+    """Rows [S, K] by one matrix a group [E, K, N], or a matrix a group [E, K, N] from [K, S] and
+    [S, N]: each row is multiplied once either way."""
     return 2 * math.prod(a.shape) * b.shape[-1]
 
 
 def _shaped(formula: Any) -> Any:
     """A formula of shapes as one of tensors."""
+
     def count(*args: Any, out_val: Any, **named: Any) -> int:
         return int(formula(*(a.shape if isinstance(a, Tensor) else a for a in args)))
+
     return count
 
 
-FORMULAS: dict[str, Any] = {packet._qualified_op_name: formula for packet, formula in flop_registry.items()
-                            if hasattr(packet, "_qualified_op_name")} | {
+FORMULAS: dict[str, Any] = {
+    packet._qualified_op_name: formula
+    for packet, formula in flop_registry.items()
+    if hasattr(packet, "_qualified_op_name")
+} | {
     "aten::addmm_": flop_registry[torch.ops.aten.addmm],
     "aten::_grouped_mm": _grouped,
     "transformers::grouped_mm_fallback": _grouped,

@@ -1,1 +1,2 @@
-"""The world: one scene renders to all five media, deterministically from a seed. The laptop's data."""
+"""The world: one scene renders to all five media, deterministically from a seed. The laptop's
+data."""

@@ -1,7 +1,8 @@
 """A sentence as speech: espeak-ng in several voices, through `espeak.py`. Knows nothing of scenes.
 
-espeak-ng (GPL) is the build-time extra `world`; nothing that ships imports it. Deterministic: a function of sentence,
-language and voice. 16 kHz, a whole number of 40 ms frames, 40 ms of silence around.
+espeak-ng (GPL) is the build-time extra `world`; nothing that ships imports it. Deterministic: a
+function of sentence, language and voice. 16 kHz, a whole number of 40 ms frames, 40 ms of silence
+around.
 """
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ OWN = Voice(variant="f4", rate_wpm=265, pitch=50)
 
 def sample_voice(rng: np.random.Generator) -> Voice:
     """A voice of any variant, brisk, a little higher or lower."""
-    return Voice(variant=str(rng.choice(VARIANTS)), rate_wpm=int(rng.integers(220, 281)),
-                 pitch=int(rng.integers(35, 66)))
+    return Voice(
+        variant=str(rng.choice(VARIANTS)),
+        rate_wpm=int(rng.integers(220, 281)),
+        pitch=int(rng.integers(35, 66)),
+    )
 
 
 def speak(text: str, language: Language, voice: Voice) -> np.ndarray:
@@ -55,20 +59,28 @@ def speak(text: str, language: Language, voice: Voice) -> np.ndarray:
 
 
 def speak_aligned(text: str, language: Language, voice: Voice) -> tuple[np.ndarray, list[int]]:
-    """The sentence float32 [T] at 16 kHz, every word's sound a whole number of frames, and that number for every word.
+    """The sentence float32 [T] at 16 kHz, every word's sound a whole number of frames, and that
+    number for every word.
 
-    Words are what white space parts. What is not of a whole frame is squeezed or stretched, by half a frame at most, so
-    that a word sounds alike wherever it stands: a codec then gives it much the same codes. The first word has the silence
-    before it, the last that behind it; of words that are run together, the last has the sound.
+    Words are what white space parts. What is not of a whole frame is squeezed or stretched, by half
+    a frame at most, so that a word sounds alike wherever it stands: a codec then gives it much the
+    same codes. The first word has the silence before it, the last that behind it; of words that are
+    run together, the last has the sound.
     """
     made, rate, marks = _synthesise(text, language, voice)
     loud = np.flatnonzero(np.abs(made) > 0.01 * max(float(np.abs(made).max()), 1e-6))
     first, last = (int(loud[0]), int(loud[-1]) + 1) if len(loud) else (0, len(made))
-    starts = [k for k, c in enumerate(text) if not c.isspace() and (k == 0 or text[k - 1].isspace())]
+    starts = [
+        k for k, c in enumerate(text) if not c.isspace() and (k == 0 or text[k - 1].isspace())
+    ]
     edges, frames, beats, begun = [float(first)], [0], [], 0
     for k in range(len(starts)):
         following = starts[k + 1] if k + 1 < len(starts) else len(text)
-        marked = [sample for place, sample in marks if starts[k] < place <= following and first < sample < last]
+        marked = [
+            sample
+            for place, sample in marks
+            if starts[k] < place <= following and first < sample < last
+        ]
         end = last if k + 1 == len(starts) else marked[-1] if marked else None
         if end is None or end <= edges[-1]:
             beats.append(0)
@@ -82,11 +94,16 @@ def speak_aligned(text: str, language: Language, voice: Voice) -> tuple[np.ndarr
     at = np.interp(np.arange(frames[-1] * FRAME), np.array(frames) * FRAME, edges)
     warped = np.interp(at, np.arange(len(made)), made).astype(np.float32)
     level = float(np.sqrt(np.mean(warped**2))) if len(warped) else 1.0
-    return np.clip(np.pad(warped * (LEVEL / max(level, 1e-6)), FRAME), -1, 1).astype(np.float32), beats
+    return np.clip(np.pad(warped * (LEVEL / max(level, 1e-6)), FRAME), -1, 1).astype(
+        np.float32
+    ), beats
 
 
-def _synthesise(text: str, language: Language, voice: Voice) -> tuple[np.ndarray, int, list[tuple[int, int]]]:
-    """espeak-ng's samples float32 [T], their rate, and every word's place in the text and first sample."""
+def _synthesise(
+    text: str, language: Language, voice: Voice
+) -> tuple[np.ndarray, int, list[tuple[int, int]]]:
+    """espeak-ng's samples float32 [T], their rate, and every word's place in the text and first
+    sample."""
     process, rate = _engine()
     name = f"{language}+{voice.variant}" if voice.variant else language
     request = {"text": text, "voice": name, "rate": voice.rate_wpm, "pitch": voice.pitch}
@@ -113,8 +130,11 @@ def _finish(samples: np.ndarray) -> np.ndarray:
 def _engine() -> tuple[subprocess.Popen[bytes], int]:
     """One speaking process for each of ours, and its sampling rate. Raises DependencyError."""
     if importlib.util.find_spec("espeakng_loader") is None:
-        raise DependencyError("espeakng-loader", "speaks the laptop's world", "pip install 'onnuri[world]'")
-    process = subprocess.Popen([sys.executable, "-m", "onnuri.world.espeak"], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE)
+        raise DependencyError(
+            "espeakng-loader", "speaks the laptop's world", "pip install 'onnuri[world]'"
+        )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "onnuri.world.espeak"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     atexit.register(process.kill)
     return process, int(process.stdout.readline())  # type: ignore[union-attr]

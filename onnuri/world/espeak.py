@@ -1,12 +1,15 @@
-"""A process that speaks: espeak-ng behind a pipe, every utterance in a fork of the freshly started engine.
+"""A process that speaks: espeak-ng behind a pipe, every utterance in a fork of the freshly started
+engine.
 
-Run as a module, by `audio.py` only. espeak-ng keeps its voice's flutter and phase from one utterance to the next, so
-that a sentence would sound different the second time; a fork starts every sentence from the same state, whose random
-numbers have a fixed seed. Knows nothing of Onnuri and imports little, so that a fork is cheap.
+Run as a module, by `audio.py` only. espeak-ng keeps its voice's flutter and phase from one
+utterance to the next, so that a sentence would sound different the second time; a fork starts every
+sentence from the same state, whose random numbers have a fixed seed. Knows nothing of Onnuri and
+imports little, so that a fork is cheap.
 
-Request: one JSON line {"text", "voice", "rate", "pitch"}. Answer, all int32, little-endian: how many samples and how many
-words, each word's place in the text (characters from 0) and first sample, then int16 samples at the rate that the first
-line, written at the start, gives. Words that espeak-ng runs together ("of the") are one.
+Request: one JSON line {"text", "voice", "rate", "pitch"}. Answer, all int32, little-endian: how
+many samples and how many words, each word's place in the text (characters from 0) and first sample,
+then int16 samples at the rate that the first line, written at the start, gives. Words that
+espeak-ng runs together ("of the") are one.
 """
 
 from __future__ import annotations
@@ -29,9 +32,16 @@ _END, _WORD = 0, 1
 class _Event(ctypes.Structure):
     """espeak_EVENT of speak_lib.h."""
 
-    _fields_ = (("type", ctypes.c_int), ("identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
-                ("length", ctypes.c_int), ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int),
-                ("user", ctypes.c_void_p), ("what", ctypes.c_char * 8))
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("milliseconds", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user", ctypes.c_void_p),
+        ("what", ctypes.c_char * 8),
+    )
 
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
@@ -41,8 +51,12 @@ def main() -> None:
     import espeakng_loader
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(Path(espeakng_loader.get_data_path()).parent).encode(), 0)
-    library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))  # else the time of day, of which breath and flutter are made
+    rate = library.espeak_Initialize(
+        _SYNCHRONOUS, 0, str(Path(espeakng_loader.get_data_path()).parent).encode(), 0
+    )
+    library.espeak_ng_SetRandSeed(
+        ctypes.c_long(_SEED)
+    )  # else the time of day, of which breath and flutter are made
     out = sys.stdout.buffer
     out.write(f"{rate}\n".encode())
     out.flush()
@@ -61,7 +75,9 @@ def _speak(library: ctypes.CDLL, request: dict[str, str]) -> None:
     def receive(wave: int | None, count: int, events: Any) -> int:
         if wave and count > 0:
             parts.append(ctypes.string_at(wave, 2 * count))
-        for event in itertools.takewhile(lambda e: e.type != _END, (events[k] for k in itertools.count()) if events else ()):
+        for event in itertools.takewhile(
+            lambda e: e.type != _END, (events[k] for k in itertools.count()) if events else ()
+        ):
             if event.type == _WORD:
                 words.extend((event.text_position - 1, event.sample))
         return 0

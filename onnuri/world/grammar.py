@@ -1,7 +1,9 @@
-"""Reads a sentence of the world: the oracle of text. Knows nothing of how `text.py` phrases; it goes word by word.
+"""Reads a sentence of the world: the oracle of text. Knows nothing of how `text.py` phrases; it
+goes word by word.
 
-A sentence is lexed into classes (article, size, colour, solid, place, verb …) and read as clauses; what does not fit is
-not of the grammar, and the answer is None. Stated relations are given both ways round.
+A sentence is lexed into classes (article, size, colour, solid, place, verb …) and read as clauses;
+what does not fit is not of the grammar, and the answer is None. Stated relations are given both
+ways round.
 """
 
 from __future__ import annotations
@@ -35,24 +37,43 @@ class _Unreadable(Exception):
 def _phrases() -> dict[Language, dict[str, Lexeme]]:
     """Every phrase, words joined by single spaces, with its class and value."""
     ko: dict[str, Lexeme] = {"그": ("known", ""), "와": ("and", ""), "과": ("and", "")}
-    en: dict[str, Lexeme] = {"a": ("article", ""), "an": ("article", ""), "the": ("known", ""), "and": ("and", ""),
-                             "there is": ("there", ""), "there are": ("there", ""), "left of": ("place", "left_of"),
-                             "right of": ("place", "right_of"), "stands still": ("verb", "still")}
+    en: dict[str, Lexeme] = {
+        "a": ("article", ""),
+        "an": ("article", ""),
+        "the": ("known", ""),
+        "and": ("and", ""),
+        "there is": ("there", ""),
+        "there are": ("there", ""),
+        "left of": ("place", "left_of"),
+        "right of": ("place", "right_of"),
+        "stands still": ("verb", "still"),
+    }
     for table, language in ((ko, "ko"), (en, "en")):
         for kind, words in (("size", SIZE), ("color", COLOR)):
             table |= {w: (kind, k) for k, w in words[language].items()}  # type: ignore[index]
     ko |= {w: ("color", k) for k, w in COLOR_NOUN.items()} | {"중간": ("size", "medium")}
     for solid, word in SOLID["ko"].items():
-        for particle, kind in (("", "solid"), ("이", "subject"), ("가", "subject"), ("은", "subject"), ("는", "subject"),
-                               ("와", "solid_and"), ("과", "solid_and")):
+        for particle, kind in (
+            ("", "solid"),
+            ("이", "subject"),
+            ("가", "subject"),
+            ("은", "subject"),
+            ("는", "subject"),
+            ("와", "solid_and"),
+            ("과", "solid_and"),
+        ):
             ko[word + particle] = (kind, solid)
     en |= {word: ("solid", solid) for solid, word in SOLID["en"].items()}
     for relation, word in PLACE["ko"].items():
         ko |= {f"{word}에": ("place", relation), f"{word}에서": ("place", relation)}
     en |= {word: ("place", relation) for relation, word in PLACE["en"].items()}
     for motion, verb in VERB.items():
-        ko |= {verb.plain: ("verb", motion), verb.formal: ("verb", motion), verb.linking: ("linking", motion),
-               verb.modifying: ("modifier", motion)}
+        ko |= {
+            verb.plain: ("verb", motion),
+            verb.formal: ("verb", motion),
+            verb.linking: ("linking", motion),
+            verb.modifying: ("modifier", motion),
+        }
         en |= {verb.present: ("verb", motion), verb.participle: ("modifier", motion)}
     en["is"] = ("is", "still")
     return {"ko": ko, "en": en}
@@ -141,7 +162,8 @@ class _Reader:
             raise _Unreadable
 
     def noun_phrase(self) -> tuple[int, str]:
-        """The index of the thing named, and the class of its last word (solid, subject or solid_and)."""
+        """The index of the thing named, and the class of its last word (solid, subject or
+        solid_and)."""
         known = self.maybe("known") is not None
         if not known:
             self.maybe("article")
@@ -189,7 +211,9 @@ class _Reader:
         there = self.maybe("there") is not None
         subject, _ = self.noun_phrase()
         bare = self.peek() == "is"
-        motion = "still" if there else self.take("verb", "is") if self.peek() in ("verb", "is") else None
+        motion = (
+            "still" if there else self.take("verb", "is") if self.peek() in ("verb", "is") else None
+        )
         where = None
         if self.peek() == "place":
             relation = self.take("place")
@@ -206,7 +230,9 @@ class _Reader:
         if motion is not None:
             for index in {subject, *(where or ())[:1]}:
                 thing = self.things[index]
-                said = motion if index == subject and thing.motion is None else thing.motion or "still"
+                said = (
+                    motion if index == subject and thing.motion is None else thing.motion or "still"
+                )
                 self.things[index] = dataclasses.replace(thing, motion=said)
         if where:
             other, relation = where

@@ -1,8 +1,10 @@
-"""A scene as a picture: every solid is sphere-traced once into a sprite, and sprites are placed by exact area sampling.
+"""A scene as a picture: every solid is sphere-traced once into a sprite, and sprites are placed by
+exact area sampling.
 
-Knows nothing of codecs. The camera is orthographic and far away: elevation and azimuth turn how a solid is seen, and
-its centre (x, z) lands on column size / 2 (1 + zoom x) and row size / 2 (1 - zoom z), so that left, right, above and
-below on the screen are those of the world. Colour = albedo × (ambient + diffuse) + highlight, in display space.
+Knows nothing of codecs. The camera is orthographic and far away: elevation and azimuth turn how a
+solid is seen, and its centre (x, z) lands on column size / 2 (1 + zoom x) and row size / 2 (1 -
+zoom z), so that left, right, above and below on the screen are those of the world. Colour = albedo
+× (ambient + diffuse) + highlight, in display space.
 """
 
 from __future__ import annotations
@@ -22,10 +24,14 @@ STEPS = 28
 SHARPNESS = 2.0
 """sprite pixels per image pixel of a 128-pixel image"""
 _TINTS = (
-    ((0.44, 0.50, 0.58), (0.36, 0.41, 0.48)), ((0.46, 0.53, 0.45), (0.37, 0.44, 0.37)),
-    ((0.55, 0.46, 0.53), (0.45, 0.38, 0.45)), ((0.57, 0.51, 0.42), (0.47, 0.41, 0.34)),
-    ((0.42, 0.53, 0.55), (0.33, 0.43, 0.46)), ((0.52, 0.46, 0.40), (0.42, 0.36, 0.33)),
-    ((0.48, 0.47, 0.58), (0.39, 0.38, 0.48)), ((0.52, 0.52, 0.46), (0.42, 0.42, 0.38)),
+    ((0.44, 0.50, 0.58), (0.36, 0.41, 0.48)),
+    ((0.46, 0.53, 0.45), (0.37, 0.44, 0.37)),
+    ((0.55, 0.46, 0.53), (0.45, 0.38, 0.45)),
+    ((0.57, 0.51, 0.42), (0.47, 0.41, 0.34)),
+    ((0.42, 0.53, 0.55), (0.33, 0.43, 0.46)),
+    ((0.52, 0.46, 0.40), (0.42, 0.36, 0.33)),
+    ((0.48, 0.47, 0.58), (0.39, 0.38, 0.48)),
+    ((0.52, 0.52, 0.46), (0.42, 0.42, 0.38)),
 )
 """Top and bottom of every background: mid-tones of low saturation, away from all object colours."""
 
@@ -45,15 +51,19 @@ def render(scene: Scene, seconds: float = 0.0, size: int = IMAGE_SIZE) -> Render
 
 
 Shader = Callable[[Scene, np.ndarray, np.ndarray, tuple[float, float, float]], np.ndarray]
-"""(scene, points [N, 3] on the unit solid, normals [N, 3] in the world, albedo) to colours [N, 3]"""
+"""(scene, points [N, 3] on the unit solid, normals [N, 3] in the world, albedo) to colours [N,
+3]"""
 
 
 def sprites(scene: Scene, size: int = IMAGE_SIZE, shader: Shader | None = None) -> list[np.ndarray]:
-    """Every thing as it is seen, premultiplied RGBA float32 [n, n, 4] over ± REACH radii, at a still camera."""
+    """Every thing as it is seen, premultiplied RGBA float32 [n, n, 4] over ± REACH radii, at a
+    still camera."""
     return [_sprite(scene, thing, size, shader or _shade) for thing in scene.things]
 
 
-def compose(scene: Scene, layers: list[np.ndarray], seconds: float, behind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compose(
+    scene: Scene, layers: list[np.ndarray], seconds: float, behind: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Sprites placed where their motion has them: (image uint8 [H, W, 3], masks uint8 [H, W])."""
     size = len(behind)
     canvas, masks = behind.copy(), np.zeros((size, size), dtype=np.uint8)
@@ -74,7 +84,8 @@ def compose(scene: Scene, layers: list[np.ndarray], seconds: float, behind: np.n
 def coverage(start: float, stop: float, samples: int, size: int) -> tuple[slice, np.ndarray]:
     """Exact area sampling of `samples` cells spread over [start, stop) onto pixels of [0, size).
 
-    Returns the pixels that are touched, and float32 [pixels, samples]: how much of each pixel each cell covers.
+    Returns the pixels that are touched, and float32 [pixels, samples]: how much of each pixel each
+    cell covers.
     """
     first, last = max(int(np.floor(start)), 0), min(int(np.ceil(stop)), size)
     last = max(last, first)
@@ -85,11 +96,14 @@ def coverage(start: float, stop: float, samples: int, size: int) -> tuple[slice,
 
 
 def background(scene: Scene, size: int = IMAGE_SIZE) -> np.ndarray:
-    """float32 [H, W, 3] in [0, 1]: a soft gradient, tilted a little, brighter under a higher light."""
+    """float32 [H, W, 3] in [0, 1]: a soft gradient, tilted a little, brighter under a higher
+    light."""
     top, bottom = (np.array(c, dtype=np.float32) for c in _TINTS[scene.background])
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     tilt = 0.3 * np.sin(scene.light[0])
-    blend = np.clip(axis[:, None] * (1 - abs(tilt)) + (axis[None, :] - 0.5) * tilt + abs(tilt) / 2, 0, 1)[..., None]
+    blend = np.clip(
+        axis[:, None] * (1 - abs(tilt)) + (axis[None, :] - 0.5) * tilt + abs(tilt) / 2, 0, 1
+    )[..., None]
     brightness = 0.95 + 0.10 * (scene.light[1] - 0.5) / 0.6
     return (top * (1 - blend) + bottom * blend) * np.float32(brightness)
 
@@ -133,7 +147,8 @@ def _trace(solid: str, origin: np.ndarray, ahead: np.ndarray) -> tuple[np.ndarra
 
 
 def _normal(solid: str, points: np.ndarray) -> np.ndarray:
-    """Unit normals by differences along the corners of a tetrahedron (Quilez, "normals for an SDF")."""
+    """Unit normals by differences along the corners of a tetrahedron (Quilez, "normals for an
+    SDF")."""
     corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], dtype=np.float32)
     slope = sum(c * sdf(solid, points + np.float32(0.01) * c)[:, None] for c in corners)
     return slope / np.maximum(np.linalg.norm(slope, axis=-1, keepdims=True), 1e-9)
@@ -141,10 +156,14 @@ def _normal(solid: str, points: np.ndarray) -> np.ndarray:
 
 def direction(around: float, above: float) -> np.ndarray:
     """Unit vector towards a light at an azimuth and an elevation in radians."""
-    return np.array([np.sin(around) * np.cos(above), -np.cos(around) * np.cos(above), np.sin(above)])
+    return np.array(
+        [np.sin(around) * np.cos(above), -np.cos(around) * np.cos(above), np.sin(above)]
+    )
 
 
-def _shade(scene: Scene, points: np.ndarray, normal: np.ndarray, albedo: tuple[float, float, float]) -> np.ndarray:
+def _shade(
+    scene: Scene, points: np.ndarray, normal: np.ndarray, albedo: tuple[float, float, float]
+) -> np.ndarray:
     light = direction(*scene.light)
     viewer = np.array([0, -np.cos(scene.elevation), np.sin(scene.elevation)])
     halfway = (light + viewer) / np.linalg.norm(light + viewer)

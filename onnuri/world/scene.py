@@ -1,9 +1,11 @@
-"""What a scene is: one to three solids with colour, size, motion and place; how scenes are drawn, and which never.
+"""What a scene is: one to three solids with colour, size, motion and place; how scenes are drawn,
+and which never.
 
-Knows nothing of how a scene looks, sounds or reads: the sibling files render it. World units: the cube [-1, 1]³,
-x to the right, y away from the viewer, z up. Everything follows from a seed.
+Knows nothing of how a scene looks, sounds or reads: the sibling files render it. World units: the
+cube [-1, 1]³, x to the right, y away from the viewer, z up. Everything follows from a seed.
 
-Held-out compositions (about 8 % of each kind of pair) never occur in training, in any medium; `HELD_OUT` lists them.
+Held-out compositions (about 8 % of each kind of pair) never occur in training, in any medium;
+`HELD_OUT` lists them.
 """
 
 from __future__ import annotations
@@ -17,16 +19,34 @@ from typing import Literal
 
 import numpy as np
 
-SOLIDS = ("sphere", "cube", "cylinder", "cone", "torus", "star", "cross", "capsule", "octahedron", "arch")
+SOLIDS = (
+    "sphere",
+    "cube",
+    "cylinder",
+    "cone",
+    "torus",
+    "star",
+    "cross",
+    "capsule",
+    "octahedron",
+    "arch",
+)
 COLORS: dict[str, tuple[float, float, float]] = {
-    "red": (0.86, 0.08, 0.10), "orange": (1.00, 0.48, 0.02), "yellow": (0.98, 0.88, 0.08),
-    "green": (0.08, 0.60, 0.14), "cyan": (0.10, 0.82, 0.88), "blue": (0.10, 0.20, 0.88),
-    "purple": (0.50, 0.10, 0.70), "pink": (1.00, 0.48, 0.72), "white": (0.97, 0.97, 0.97),
+    "red": (0.86, 0.08, 0.10),
+    "orange": (1.00, 0.48, 0.02),
+    "yellow": (0.98, 0.88, 0.08),
+    "green": (0.08, 0.60, 0.14),
+    "cyan": (0.10, 0.82, 0.88),
+    "blue": (0.10, 0.20, 0.88),
+    "purple": (0.50, 0.10, 0.70),
+    "pink": (1.00, 0.48, 0.72),
+    "white": (0.97, 0.97, 0.97),
     "black": (0.07, 0.07, 0.07),
 }
 """Albedo, linear in what is shown, 0 to 1."""
 SIZES: dict[str, float] = {"small": 0.150, "medium": 0.210, "large": 0.290}
-"""Radius in world units; neighbours differ by a factor of 1.4 or more, the camera's zoom by 1.05 at most."""
+"""Radius in world units; neighbours differ by a factor of 1.4 or more, the camera's zoom by 1.05 at
+most."""
 MOTIONS = ("still", "left", "right", "rise", "sink", "circle", "bounce", "grow", "shrink")
 RELATIONS = ("left_of", "right_of", "above", "below")
 INVERSE = {"left_of": "right_of", "right_of": "left_of", "above": "below", "below": "above"}
@@ -51,7 +71,8 @@ class Traits:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a medium says of a scene: objects, and relations (subject, relation, object) between their indices."""
+    """What a medium says of a scene: objects, and relations (subject, relation, object) between
+    their indices."""
 
     things: tuple[Traits, ...]
     relations: frozenset[tuple[int, str, int]] = frozenset()
@@ -86,7 +107,8 @@ class Thing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Objects in the order in which captions name them, with the nuisances of view that no caption names."""
+    """Objects in the order in which captions name them, with the nuisances of view that no caption
+    names."""
 
     things: tuple[Thing, ...]
     stated: tuple[tuple[int, str, int], ...] = ()
@@ -102,13 +124,25 @@ class Scene:
 
     def relations(self) -> frozenset[tuple[int, str, int]]:
         """Every ordered pair's relation, stated or not."""
-        return frozenset((i, r, j) for i, j in itertools.permutations(range(len(self.things)), 2)
-                         if (r := relation(self.things[i].x - self.things[j].x, self.things[i].z - self.things[j].z)))
+        return frozenset(
+            (i, r, j)
+            for i, j in itertools.permutations(range(len(self.things)), 2)
+            if (
+                r := relation(
+                    self.things[i].x - self.things[j].x, self.things[i].z - self.things[j].z
+                )
+            )
+        )
 
     def description(self) -> Description:
         """All that is true of the scene."""
-        return Description(things=tuple(Traits(solid=t.solid, color=t.color, size=t.size, motion=t.motion)
-                                        for t in self.things), relations=self.relations())
+        return Description(
+            things=tuple(
+                Traits(solid=t.solid, color=t.color, size=t.size, motion=t.motion)
+                for t in self.things
+            ),
+            relations=self.relations(),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,14 +161,20 @@ class Edit:
 
 @functools.cache
 def _extent(motion: str, reach: float) -> tuple[float, float, float, float]:
-    """Return the bounds (left, down, right, up) of a moving thing of radius `reach` about its place, in world units."""
+    """Return the bounds (left, down, right, up) of a moving thing of radius `reach` about its
+    place, in world units."""
     places = [motion_path(motion, t) for t in np.linspace(0.0, SECONDS, 33)]
-    return (min(dx - reach * s for dx, _, s in places), min(dz - reach * s for _, dz, s in places),
-            max(dx + reach * s for dx, _, s in places), max(dz + reach * s for _, dz, s in places))
+    return (
+        min(dx - reach * s for dx, _, s in places),
+        min(dz - reach * s for _, dz, s in places),
+        max(dx + reach * s for dx, _, s in places),
+        max(dz + reach * s for _, dz, s in places),
+    )
 
 
 def motion_path(motion: str, seconds: float) -> tuple[float, float, float]:
-    """Offset (dx, dz) in world units and scale factor of a motion at a time in [0, SECONDS]; (0, 0, 1) at 0."""
+    """Offset (dx, dz) in world units and scale factor of a motion at a time in [0, SECONDS]; (0, 0,
+    1) at 0."""
     u = seconds / SECONDS
     if motion == "circle":
         return 0.16 * (math.cos(2 * math.pi * u) - 1.0), 0.16 * math.sin(2 * math.pi * u), 1.0
@@ -146,7 +186,8 @@ def motion_path(motion: str, seconds: float) -> tuple[float, float, float]:
 
 
 def relation(dx: float, dz: float, dominance: float = 1.0) -> str | None:
-    """Relation of a thing at (dx, dz) from another; None unless one axis exceeds the other by `dominance`."""
+    """Relation of a thing at (dx, dz) from another; None unless one axis exceeds the other by
+    `dominance`."""
     if abs(dx) > dominance * abs(dz):
         return "right_of" if dx > 0 else "left_of"
     if abs(dz) > dominance * abs(dx):
@@ -160,7 +201,9 @@ _SALT = "onnuri-0"
 
 def _pick(kind: str, candidates: list[tuple[str, ...]], share: float) -> set[tuple[str, ...]]:
     """A fixed share of the candidates, the same for ever: those whose names hash lowest."""
-    ranked = sorted(candidates, key=lambda c: hashlib.sha256("|".join((_SALT, kind, *c)).encode()).hexdigest())
+    ranked = sorted(
+        candidates, key=lambda c: hashlib.sha256("|".join((_SALT, kind, *c)).encode()).hexdigest()
+    )
     return set(ranked[: round(share * len(candidates))])
 
 
@@ -170,12 +213,15 @@ def _held_out() -> frozenset[tuple[str, ...]]:
     moves = {("motion", *c) for c in _pick("motion", list(itertools.product(SOLIDS, moving)), 0.08)}
     # a relation and its inverse are one composition: both ways of saying it are held out
     one_way = _pick("relation", list(itertools.product(("left_of", "above"), SOLIDS, SOLIDS)), 0.08)
-    both = {("relation", r, a, b) for r, a, b in one_way} | {("relation", INVERSE[r], b, a) for r, a, b in one_way}
+    both = {("relation", r, a, b) for r, a, b in one_way} | {
+        ("relation", INVERSE[r], b, a) for r, a, b in one_way
+    }
     return frozenset(pairs | moves | both)
 
 
 HELD_OUT: frozenset[tuple[str, ...]] = _held_out()
-"""("color", solid, color), ("motion", solid, motion) and ("relation", relation, solid, solid) never trained on."""
+"""("color", solid, color), ("motion", solid, motion) and ("relation", relation, solid, solid) never
+trained on."""
 
 
 def compositions(description: Description) -> set[tuple[str, ...]]:
@@ -199,9 +245,12 @@ def held_out(scene: Scene) -> set[tuple[str, ...]]:
 
 
 def fits(scene: Scene) -> bool:
-    """Whether all stays in view, no two are alike, nothing ever touches, and every relation is clear."""
+    """Whether all stays in view, no two are alike, nothing ever touches, and every relation is
+    clear."""
     boxes = [t.box() for t in scene.things]
-    if len({(t.solid, t.color) for t in scene.things}) < len(boxes):  # "the red sphere" must name one thing
+    if len({(t.solid, t.color) for t in scene.things}) < len(
+        boxes
+    ):  # "the red sphere" must name one thing
         return False
     if any(min(b[0], b[1]) < -0.96 or max(b[2], b[3]) > 0.96 for b in boxes):
         return False
@@ -216,11 +265,14 @@ def fits(scene: Scene) -> bool:
 
 def generator(split: Split, seed: int) -> np.random.Generator:
     """Random numbers of a seed. Training and tests draw from name spaces that cannot meet."""
-    return np.random.default_rng([0 if split == "train" else 1, 0 if split != "held_out" else 1, seed])
+    return np.random.default_rng(
+        [0 if split == "train" else 1, 0 if split != "held_out" else 1, seed]
+    )
 
 
 def sample_scene(seed: int, split: Split = "train", objects: int | None = None) -> Scene:
-    """The scene of a seed: `train` and `seen` hold no held-out composition, `held_out` at least one."""
+    """The scene of a seed: `train` and `seen` hold no held-out composition, `held_out` at least
+    one."""
     rng = generator(split, seed)
     count = objects or int(rng.choice([1, 2, 3], p=[0.35, 0.40, 0.25]))
     while True:
@@ -231,16 +283,30 @@ def sample_scene(seed: int, split: Split = "train", objects: int | None = None) 
 
 def _draw(rng: np.random.Generator, count: int, seed: int) -> Scene | None:
     """One try: attributes first, then places until they fit (None after too many)."""
-    traits = [(str(rng.choice(SOLIDS)), str(rng.choice(list(COLORS))), str(rng.choice(list(SIZES))),
-               str(rng.choice(MOTIONS[1:])) if rng.random() < 0.5 else "still") for _ in range(count)]
-    view = dict(background=int(rng.integers(BACKGROUNDS)), elevation=float(rng.uniform(0.12, 0.36)),
-                azimuth=float(rng.uniform(-0.15, 0.15)), zoom=float(rng.uniform(0.95, 1.05)),
-                light=(float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.5, 1.1))), seed=seed)
+    traits = [
+        (
+            str(rng.choice(SOLIDS)),
+            str(rng.choice(list(COLORS))),
+            str(rng.choice(list(SIZES))),
+            str(rng.choice(MOTIONS[1:])) if rng.random() < 0.5 else "still",
+        )
+        for _ in range(count)
+    ]
+    view = dict(
+        background=int(rng.integers(BACKGROUNDS)),
+        elevation=float(rng.uniform(0.12, 0.36)),
+        azimuth=float(rng.uniform(-0.15, 0.15)),
+        zoom=float(rng.uniform(0.95, 1.05)),
+        light=(float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.5, 1.1))),
+        seed=seed,
+    )
     yaws = rng.uniform(-0.4, 0.4, count)
     for _ in range(60):
         spots = rng.uniform(-0.8, 0.8, (count, 2))
-        things = tuple(Thing(solid=s, color=c, size=z, motion=m, x=float(p[0]), z=float(p[1]), yaw=float(w))
-                       for (s, c, z, m), p, w in zip(traits, spots, yaws, strict=True))
+        things = tuple(
+            Thing(solid=s, color=c, size=z, motion=m, x=float(p[0]), z=float(p[1]), yaw=float(w))
+            for (s, c, z, m), p, w in zip(traits, spots, yaws, strict=True)
+        )
         scene = Scene(things=things, **view)  # type: ignore[arg-type]
         if fits(scene):
             return dataclasses.replace(scene, stated=_state(rng, scene))
@@ -257,16 +323,26 @@ def _state(rng: np.random.Generator, scene: Scene) -> tuple[tuple[int, str, int]
     return tuple(stated)
 
 
-def sample_edit(rng: np.random.Generator, scene: Scene, allow_motion: bool, split: Split = "train") -> Edit | None:
-    """An edit after which the scene still fits; in `train` and `seen` it makes no held-out composition."""
+def sample_edit(
+    rng: np.random.Generator, scene: Scene, allow_motion: bool, split: Split = "train"
+) -> Edit | None:
+    """An edit after which the scene still fits; in `train` and `seen` it makes no held-out
+    composition."""
     values = {"solid": SOLIDS, "color": tuple(COLORS), "size": tuple(SIZES), "motion": MOTIONS}
     for _ in range(40):
         index = int(rng.integers(len(scene.things)))
-        attribute = str(rng.choice(["solid", "color", "size", "motion"] if allow_motion else ["solid", "color", "size"]))
+        attribute = str(
+            rng.choice(
+                ["solid", "color", "size", "motion"] if allow_motion else ["solid", "color", "size"]
+            )
+        )
         value = str(rng.choice(values[attribute]))
         edit = Edit(index=index, attribute=attribute, value=value)
         after = edit.apply(scene)
-        if value != getattr(scene.things[index], attribute) and fits(after) \
-                and (split == "held_out" or not held_out(after)):
+        if (
+            value != getattr(scene.things[index], attribute)
+            and fits(after)
+            and (split == "held_out" or not held_out(after))
+        ):
             return edit
     return None

@@ -1,7 +1,9 @@
-"""The solids as signed distance functions: one definition serves pictures, videos, voxels and meshes.
+"""The solids as signed distance functions: one definition serves pictures, videos, voxels and
+meshes.
 
-Knows nothing of size, place or colour: a solid stands at the origin, x to the right, y away from the viewer, z up,
-within the unit radius. Formulas after Inigo Quilez, "3D SDFs" (iquilezles.org/articles/distfunctions).
+Knows nothing of size, place or colour: a solid stands at the origin, x to the right, y away from
+the viewer, z up, within the unit radius. Formulas after Inigo Quilez, "3D SDFs"
+(iquilezles.org/articles/distfunctions).
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ Field = np.ndarray
 
 
 def sdf(solid: str, points: np.ndarray) -> Field:
-    """Signed distance (or a safe bound of it) float32 [...] at points float32 [..., 3] of a unit-radius solid."""
+    """Signed distance (or a safe bound of it) float32 [...] at points float32 [..., 3] of a
+    unit-radius solid."""
     return _SDF[solid](points[..., 0], points[..., 1], points[..., 2])
 
 
@@ -104,6 +107,14 @@ def _arch(x: Field, y: Field, z: Field) -> Field:
 
 
 _SDF: dict[str, Callable[[Field, Field, Field], Field]] = {
-    "sphere": _sphere, "cube": _cube, "cylinder": _cylinder, "cone": _cone, "torus": _torus, "star": _star,
-    "cross": _cross, "capsule": _capsule, "octahedron": _octahedron, "arch": _arch,
+    "sphere": _sphere,
+    "cube": _cube,
+    "cylinder": _cylinder,
+    "cone": _cone,
+    "torus": _torus,
+    "star": _star,
+    "cross": _cross,
+    "capsule": _capsule,
+    "octahedron": _octahedron,
+    "arch": _arch,
 }

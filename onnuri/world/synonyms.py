@@ -1,8 +1,10 @@
-"""What people call the world's solids, colours, sizes, places and motions, in Korean and English. Knows no sentences.
+"""What people call the world's solids, colours, sizes, places and motions, in Korean and English.
+Knows no sentences.
 
-The first word of a list is the world's own. A list's words after `HELD` are never said in training: with them tests measure
-what a model makes of a name that it has not met, and `onnuri.world.wordings` says them only when it is asked to. Rare
-words were held out rather than drawn by chance, so that what is lost to every user is little.
+The first word of a list is the world's own. A list's words after `HELD` are never said in training:
+with them tests measure what a model makes of a name that it has not met, and
+`onnuri.world.wordings` says them only when it is asked to. Rare words were held out rather than
+drawn by chance, so that what is lost to every user is little.
 """
 
 from __future__ import annotations
@@ -105,7 +107,8 @@ _PLACES: dict[Language, dict[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """What one thing is called: `known` in training, the world's own word first; `held` only in tests."""
+    """What one thing is called: `known` in training, the world's own word first; `held` only in
+    tests."""
 
     known: tuple[str, ...]
     held: tuple[str, ...]

@@ -1,7 +1,8 @@
-"""Questions with answers, and instructions to change a scene, in Korean and English. Knows no tokens.
+"""Questions with answers, and instructions to change a scene, in Korean and English. Knows no
+tokens.
 
-Nothing said names a held-out composition unless the scene itself has it: what a wrong "is it left of …?" asks about
-is checked too. `answer` reads a question by itself, as an oracle of `question`.
+Nothing said names a held-out composition unless the scene itself has it: what a wrong "is it left
+of …?" asks about is checked too. `answer` reads a question by itself, as an oracle of `question`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,21 @@ from onnuri.modality import Language, language_of
 from onnuri.world.scene import HELD_OUT, RELATIONS, Description, Edit, Scene, Traits
 from onnuri.world.words import COLOR, COLOR_NOUN, PLACE, RESULT, SIZE, SOLID, VERB, josa
 
-NUMBERS: dict[Language, list[str]] = {"ko": ["영 개", "한 개", "두 개", "세 개"], "en": ["zero", "one", "two", "three"]}
+NUMBERS: dict[Language, list[str]] = {
+    "ko": ["영 개", "한 개", "두 개", "세 개"],
+    "en": ["zero", "one", "two", "three"],
+}
 KINDS = ("count", "color", "size", "motion", "solid", "relation")
 
 
-def question(scene: Scene, language: Language, rng: np.random.Generator, motion: bool = True) -> tuple[str, str]:
-    """A question about a scene and its answer; `motion=False` asks nothing that a still does not show."""
-    kinds = [k for k in KINDS if (motion or k != "motion") and (len(scene.things) > 1 or k != "relation")]
+def question(
+    scene: Scene, language: Language, rng: np.random.Generator, motion: bool = True
+) -> tuple[str, str]:
+    """A question about a scene and its answer; `motion=False` asks nothing that a still does not
+    show."""
+    kinds = [
+        k for k in KINDS if (motion or k != "motion") and (len(scene.things) > 1 or k != "relation")
+    ]
     kind = str(rng.choice(kinds))
     index = int(rng.integers(len(scene.things)))
     asked = _ask(scene, kind, index, language, rng)
@@ -41,10 +50,18 @@ def _ask(scene: Scene, kind: str, index: int, language: Language, rng: np.random
     if kind == "solid" and sum(t.color == thing.color for t in scene.things) == 1:
         return f"{color} 물체는 무엇인가요?" if ko else f"What is the {color} object?"
     if kind == "motion":
-        return (f"{color} {josa(solid, '은/는')} 어떻게 움직이나요?" if ko else f"How does the {color} {solid} move?")
+        return (
+            f"{color} {josa(solid, '은/는')} 어떻게 움직이나요?"
+            if ko
+            else f"How does the {color} {solid} move?"
+        )
     if kind == "relation":
         return _ask_relation(scene, index, language, rng)
-    return f"{color} {josa(solid, '은/는')} 얼마나 큰가요?" if ko else f"What size is the {color} {solid}?"
+    return (
+        f"{color} {josa(solid, '은/는')} 얼마나 큰가요?"
+        if ko
+        else f"What size is the {color} {solid}?"
+    )
 
 
 def _ask_relation(scene: Scene, index: int, language: Language, rng: np.random.Generator) -> str:
@@ -58,7 +75,11 @@ def _ask_relation(scene: Scene, index: int, language: Language, rng: np.random.G
     a = f"{COLOR[language][one.color]} {SOLID[language][one.solid]}"
     b = f"{COLOR[language][other.color]} {SOLID[language][other.solid]}"
     place = PLACE[language][relation]
-    return f"{josa(a, '은/는')} {b} {place}에 있나요?" if language == "ko" else f"Is the {a} {place} the {b}?"
+    return (
+        f"{josa(a, '은/는')} {b} {place}에 있나요?"
+        if language == "ko"
+        else f"Is the {a} {place} the {b}?"
+    )
 
 
 _PATTERNS: dict[str, tuple[str, str]] = {
@@ -67,15 +88,19 @@ _PATTERNS: dict[str, tuple[str, str]] = {
     "solid": (r"^(\S+) 물체는 무엇인가요\?$", r"^what is the (\w+) object\?$"),
     "motion": (r"^(\S+ \S+?)[은는] 어떻게 움직이나요\?$", r"^how does the (\w+ \w+) move\?$"),
     "size": (r"^(\S+ \S+?)[은는] 얼마나 큰가요\?$", r"^what size is the (\w+ \w+)\?$"),
-    "relation": (r"^(\S+ \S+?)[은는] (\S+ \S+) (왼쪽|오른쪽|위|아래)에 있나요\?$",
-                 r"^is the (\w+ \w+) (to the left of|to the right of|above|below) the (\w+ \w+)\?$"),
+    "relation": (
+        r"^(\S+ \S+?)[은는] (\S+ \S+) (왼쪽|오른쪽|위|아래)에 있나요\?$",
+        r"^is the (\w+ \w+) (to the left of|to the right of|above|below) the (\w+ \w+)\?$",
+    ),
 }
 
 
 COMPARISONS: dict[Language, tuple[str, tuple[str, str, str]]] = {
     "ko": ("어느 쪽에 물체가 더 많나요?", ("첫 번째", "두 번째", "같다")),
-    "en": ("Which one has more objects?", ("the first", "the second", "the same"))}
-"""a question about two things that were given, and its answers: the first has more, the second, neither"""
+    "en": ("Which one has more objects?", ("the first", "the second", "the same")),
+}
+"""a question about two things that were given, and its answers: the first has more, the second,
+neither"""
 
 
 def comparison(first: int, second: int, language: Language) -> tuple[str, str]:
@@ -85,7 +110,8 @@ def comparison(first: int, second: int, language: Language) -> tuple[str, str]:
 
 
 def answer(description: Description, asked: str) -> str | None:
-    """The true answer to a question; None where it is not of the grammar or asks about nothing that is there."""
+    """The true answer to a question; None where it is not of the grammar or asks about nothing that
+    is there."""
     language = language_of(asked)
     for kind, patterns in _PATTERNS.items():
         found = re.match(patterns[language == "en"], asked.strip().lower())
@@ -95,28 +121,40 @@ def answer(description: Description, asked: str) -> str | None:
 
 
 def kind_of(asked: str) -> tuple[str, list[str]]:
-    """Return the kind of one of our own questions and what it names; of a relation: one thing, the place, the other."""
+    """Return the kind of one of our own questions and what it names; of a relation: one thing, the
+    place, the other."""
     language = language_of(asked)
     for kind, patterns in _PATTERNS.items():
         found = re.match(patterns[language == "en"], asked.strip().lower())
         if found:
             groups = list(found.groups())
-            return kind, [groups[0], groups[2], groups[1]] if kind == "relation" and language == "ko" else groups
+            return kind, [
+                groups[0],
+                groups[2],
+                groups[1],
+            ] if kind == "relation" and language == "ko" else groups
     raise ValueError(asked)
 
 
 def relation_asked(asked: str) -> tuple[str, str, str] | None:
-    """(relation, solid, solid) of a question whether one thing is beside another; None for any other sentence."""
+    """(relation, solid, solid) of a question whether one thing is beside another; None for any
+    other sentence."""
     language = language_of(asked)
     found = re.match(_PATTERNS["relation"][language == "en"], asked.strip().lower())
     if not found:
         return None
     a, place, b = found.groups() if language == "en" else (found[1], found[3], found[2])
     solids = {w: s for s, w in SOLID[language].items()}
-    return next(r for r, w in PLACE[language].items() if w == place), solids[a.split()[-1]], solids[b.split()[-1]]
+    return (
+        next(r for r, w in PLACE[language].items() if w == place),
+        solids[a.split()[-1]],
+        solids[b.split()[-1]],
+    )
 
 
-def _answer(description: Description, kind: str, groups: list[str], language: Language) -> str | None:
+def _answer(
+    description: Description, kind: str, groups: list[str], language: Language
+) -> str | None:
     things = description.things
     if kind == "count":
         return NUMBERS[language][len(things)]
@@ -139,8 +177,11 @@ def _answer(description: Description, kind: str, groups: list[str], language: La
     if kind == "size":
         return SIZE[language][thing.size or ""]
     verb = VERB[thing.motion or "still"]
-    return ("멈춰 있다" if thing.motion == "still" else verb.plain) if language == "ko" else \
-        ("stands still" if thing.motion == "still" else verb.present)
+    return (
+        ("멈춰 있다" if thing.motion == "still" else verb.plain)
+        if language == "ko"
+        else ("stands still" if thing.motion == "still" else verb.present)
+    )
 
 
 def _find(things: tuple[Traits, ...], words: str, language: Language) -> int | None:
@@ -150,8 +191,11 @@ def _find(things: tuple[Traits, ...], words: str, language: Language) -> int | N
     wanted = [(colors.get(w), solids.get(w)) for w in words.split()]
     if any(c is None and s is None for c, s in wanted):
         return None
-    fits = [k for k, t in enumerate(things) if all((c is None or t.color == c) and (s is None or t.solid == s)
-                                                   for c, s in wanted)]
+    fits = [
+        k
+        for k, t in enumerate(things)
+        if all((c is None or t.color == c) and (s is None or t.solid == s) for c, s in wanted)
+    ]
     return fits[0] if len(fits) == 1 else None
 
 
@@ -161,18 +205,25 @@ def instruction(scene: Scene, edit: Edit, language: Language, rng: np.random.Gen
     name = f"{COLOR[language][thing.color]} {SOLID[language][thing.solid]}"
     if language == "ko":
         name = josa(name, "을/를")
-        return {"color": lambda: f"{name} {josa(COLOR_NOUN[value], '으로/로')} 바꿔라.",
-                "solid": lambda: f"{name} {josa(SOLID['ko'][value], '으로/로')} 바꿔라.",
-                "size": lambda: f"{name} {({'small': '작게', 'medium': '중간 크기로', 'large': '크게'})[value]} 해라.",
-                "motion": lambda: f"{name} {RESULT[value]} 해라."}[edit.attribute]()
-    return {"color": lambda: f"Make the {name} {value}.",
-            "solid": lambda: f"Turn the {name} into {'an' if value[0] in 'aeiou' else 'a'} {value}.",
-            "size": lambda: f"Make the {name} {value}.",
-            "motion": lambda: f"Make the {name} {VERB[value].bare}."}[edit.attribute]()
+        return {
+            "color": lambda: f"{name} {josa(COLOR_NOUN[value], '으로/로')} 바꿔라.",
+            "solid": lambda: f"{name} {josa(SOLID['ko'][value], '으로/로')} 바꿔라.",
+            "size": lambda: (
+                f"{name} {({'small': '작게', 'medium': '중간 크기로', 'large': '크게'})[value]} 해라."
+            ),
+            "motion": lambda: f"{name} {RESULT[value]} 해라.",
+        }[edit.attribute]()
+    return {
+        "color": lambda: f"Make the {name} {value}.",
+        "solid": lambda: f"Turn the {name} into {'an' if value[0] in 'aeiou' else 'a'} {value}.",
+        "size": lambda: f"Make the {name} {value}.",
+        "motion": lambda: f"Make the {name} {VERB[value].bare}.",
+    }[edit.attribute]()
 
 
 def corpus(scenes: list[Scene]) -> list[str]:
-    """Captions, questions, answers and instructions of scenes in both languages, for a tokenizer."""
+    """Captions, questions, answers and instructions of scenes in both languages, for a
+    tokenizer."""
     from onnuri.world.scene import sample_edit
     from onnuri.world.text import caption
 
@@ -184,5 +235,3 @@ def corpus(scenes: list[Scene]) -> list[str]:
             texts += [caption(scene, language, rng), *question(scene, language, rng)]  # type: ignore[arg-type]
             texts += [instruction(scene, edit, language, rng)] if edit else []  # type: ignore[arg-type]
     return texts
-
-

@@ -1,7 +1,9 @@
-"""A scene as a sentence, in Korean or English, in several phrasings. `grammar.py` reads what is written here.
+"""A scene as a sentence, in Korean or English, in several phrasings. `grammar.py` reads what is
+written here.
 
-Knows no tokens. Sentences are short, because they are also spoken. A thing that is said to do nothing stands still; a
-thing that was named before is named again by colour and solid ("그 파란 정육면체", "the blue cube").
+Knows no tokens. Sentences are short, because they are also spoken. A thing that is said to do
+nothing stands still; a thing that was named before is named again by colour and solid ("그 파란 정육면체",
+"the blue cube").
 """
 
 from __future__ import annotations
@@ -13,8 +15,15 @@ from onnuri.world.scene import Scene, Thing
 from onnuri.world.words import COLOR, PLACE, SIZE, SOLID, VERB, josa
 
 
-def caption(scene: Scene, language: Language, rng: np.random.Generator, full: bool = True, motion: bool = True) -> str:
-    """A sentence that states the scene: all of it, or with `full=False` without some sizes; `motion=False`: a still."""
+def caption(
+    scene: Scene,
+    language: Language,
+    rng: np.random.Generator,
+    full: bool = True,
+    motion: bool = True,
+) -> str:
+    """A sentence that states the scene: all of it, or with `full=False` without some sizes;
+    `motion=False`: a still."""
     sized = [full or rng.random() < 0.5 for _ in scene.things]
     writer = (_Korean if language == "ko" else _English)(scene, rng, sized, motion)
     clauses = [(0, None, None)] if len(scene.things) == 1 else list(scene.stated)
@@ -26,7 +35,9 @@ class _Writer:
 
     language: Language
 
-    def __init__(self, scene: Scene, rng: np.random.Generator, sized: list[bool], motion: bool) -> None:
+    def __init__(
+        self, scene: Scene, rng: np.random.Generator, sized: list[bool], motion: bool
+    ) -> None:
         self.scene, self.rng, self.sized, self.motion = scene, rng, sized, motion
         self.named: set[int] = set()
 
@@ -43,7 +54,10 @@ class _Korean(_Writer):
 
     def sentence(self, clauses: list[tuple[int, str | None, int | None]]) -> str:
         formal = self.rng.random() < 0.5
-        parts = [self.clause(i, r, j, formal, last=k == len(clauses) - 1) for k, (i, r, j) in enumerate(clauses)]
+        parts = [
+            self.clause(i, r, j, formal, last=k == len(clauses) - 1)
+            for k, (i, r, j) in enumerate(clauses)
+        ]
         return " ".join(parts) + ("." if self.rng.random() < 0.8 else "")
 
     def clause(self, i: int, relation: str | None, j: int | None, formal: bool, last: bool) -> str:

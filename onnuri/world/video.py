@@ -1,4 +1,5 @@
-"""A scene as a video: the sprites of its picture, placed anew for every frame; it costs little more than a picture.
+"""A scene as a video: the sprites of its picture, placed anew for every frame; it costs little more
+than a picture.
 
 Knows nothing of codecs. 17 frames at 8 a second; frame 0 is the picture.
 """
@@ -23,7 +24,8 @@ class RenderedVideo:
 
 
 def render(scene: Scene, size: int = IMAGE_SIZE, every: int = 1) -> RenderedVideo:
-    """All frames of a scene; with `every` n, each n-th is drawn and held, for a codec that looks at no others."""
+    """All frames of a scene; with `every` n, each n-th is drawn and held, for a codec that looks at
+    no others."""
     layers, behind = sprites(scene, size), background(scene, size)
     drawn = [compose(scene, layers, k / VIDEO_FPS, behind) for k in range(0, VIDEO_FRAMES, every)]
     made = [drawn[k // every] for k in range(VIDEO_FRAMES)]

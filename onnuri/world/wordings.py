@@ -1,8 +1,10 @@
-"""A scene in the wordings of people: names, requests, endings, order, counts and negation in Korean and English.
+"""A scene in the wordings of people: names, requests, endings, order, counts and negation in Korean
+and English.
 
-`text.py` writes the world's own sentences, which are what the model answers with; this module says the same in the ways in
-which people ask. A wording is a frame ("please draw {}", "{} 그려줘") around a body ("{B} with {A} above it"). A fifth of
-them, chosen by hash, is held out of training (`Wording.held_out`), and so is a fifth of the names (`synonyms.py`).
+`text.py` writes the world's own sentences, which are what the model answers with; this module says
+the same in the ways in which people ask. A wording is a frame ("please draw {}", "{} 그려줘") around a
+body ("{B} with {A} above it"). A fifth of them, chosen by hash, is held out of training
+(`Wording.held_out`), and so is a fifth of the names (`synonyms.py`).
 """
 
 from __future__ import annotations
@@ -25,12 +27,15 @@ from onnuri.world.synonyms import COLORS, EN_MOTIONS, KO_MOTIONS, PLACES, SIZES,
 from onnuri.world.words import COLOR, COLOR_NOUN, RESULT, SIZE, SOLID, VERB, josa
 
 T = TypeVar("T")
-_TABLES: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+_TABLES: dict[str, Any] = json.loads(
+    Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
+)
 FRAMES: dict[Language, dict[str, list[str]]] = _TABLES["frames"]
 """around a noun phrase or a clause, by language; of a Korean clause also its ending"""
 BODIES: dict[Language, dict[str, list[str]]] = _TABLES["bodies"]
-"""A stands beside B: `r` and `p` are places (`q` the other way round), `its` one of B's, `sa` and `sb` sides of the picture
-(`la` and `lb` without an article), `a` and `b` name the things again, `oa` and `ob` as "the red one\""""
+"""A stands beside B: `r` and `p` are places (`q` the other way round), `its` one of B's, `sa` and
+`sb` sides of the picture (`la` and `lb` without an article), `a` and `b` name the things again,
+`oa` and `ob` as "the red one\""""
 LOOK: dict[Language, list[str]] = _TABLES["look"]
 """requests to describe what is shown"""
 _QUESTIONS: dict[Language, dict[str, list[str]]] = _TABLES["questions"]
@@ -131,7 +136,14 @@ _FILLERS: dict[Language, tuple[str, ...]] = {
 
 _GROWN: dict[str, tuple[str, ...]] = {
     "small": ("작게", "조그맣게", "아주 작게", "조그마하게", "소형으로", "크기는 작게"),
-    "medium": ("중간 크기로", "보통 크기로", "적당한 크기로", "크기는 중간", "중형으로", "크기는 중간쯤"),
+    "medium": (
+        "중간 크기로",
+        "보통 크기로",
+        "적당한 크기로",
+        "크기는 중간",
+        "중형으로",
+        "크기는 중간쯤",
+    ),
     "large": ("크게", "커다랗게", "아주 크게", "큼직하게", "대형으로", "크기는 크게"),
 }
 """how large a thing is to be drawn"""
@@ -156,7 +168,10 @@ class Wording:
     @property
     def held_out(self) -> bool:
         """Whether training never says it: its frame or its body is held out."""
-        return (self.language, self.frame) in _HELD_FRAMES or (self.language, self.body) in _HELD_BODIES
+        return (self.language, self.frame) in _HELD_FRAMES or (
+            self.language,
+            self.body,
+        ) in _HELD_BODIES
 
 
 def _rank(name: str) -> str:
@@ -169,11 +184,18 @@ def _lowest(names: list[tuple[Language, str]], share: float) -> frozenset[tuple[
 
 
 _HELD_FRAMES = _lowest(
-    [(lang, f) for lang, kinds in FRAMES.items() for frames in kinds.values() for f in frames if f != "{}"],
+    [
+        (lang, f)
+        for lang, kinds in FRAMES.items()
+        for frames in kinds.values()
+        for f in frames
+        if f != "{}"
+    ],
     0.165,
 )
 _HELD_BODIES = _lowest(
-    [(lang, b) for lang, kinds in BODIES.items() for bodies in kinds.values() for b in bodies], 0.055
+    [(lang, b) for lang, kinds in BODIES.items() for bodies in kinds.values() for b in bodies],
+    0.055,
 )
 WORDINGS: tuple[Wording, ...] = tuple(
     Wording(language, kind, frame, body)
@@ -196,8 +218,8 @@ def say(
 ) -> str:
     """Return a sentence of people that states the scene.
 
-    `held_out`: in a wording that training never uses. `held_names`: with one name that training never uses.
-    `full=False` leaves some sizes and colours out; `motion=False` says it of a still.
+    `held_out`: in a wording that training never uses. `held_names`: with one name that training
+    never uses. `full=False` leaves some sizes and colours out; `motion=False` says it of a still.
     """
     speaker = (_Korean if language == "ko" else _English)(scene, rng, full, motion, held_names)
     sentence = speaker.sentence(held_out)
@@ -208,8 +230,9 @@ def say(
 
 
 def doubled(scene: Scene, language: Language, rng: np.random.Generator) -> str:
-    """Return a sentence for things that are alike, such as "two red balls" or "balls": the scene's first thing, as often as
-    it has things, two or three. Sizes and colours are left out at times."""
+    """Return a sentence for things that are alike, such as "two red balls" or "balls": the scene's
+    first thing, as often as it has things, two or three. Sizes and colours are left out at
+    times."""
     speaker = (_Korean if language == "ko" else _English)(scene, rng, False, False, False)
     return speaker.alike()
 
@@ -225,7 +248,9 @@ class _Speaker(abc.ABC):
         self.scene, self.rng, self.motion, self.held_names = scene, rng, motion, held_names
         self.full = full
         self.sized = [full or rng.random() < 0.6 for _ in scene.things]
-        self.colored = [full or not self.alone(k) or rng.random() < 0.75 for k in range(len(scene.things))]
+        self.colored = [
+            full or not self.alone(k) or rng.random() < 0.75 for k in range(len(scene.things))
+        ]
         self.named: set[int] = set()
         self.own = rng.random() < 0.35
         """whether the world's own names are used"""
@@ -262,19 +287,27 @@ class _Speaker(abc.ABC):
         return [b for b in BODIES[self.language][kind] if (self.language, b) not in _HELD_BODIES]
 
     def request(self) -> str:
-        """Return a frame around a noun phrase that is put together from parts: an opening, a verb, a closing."""
+        """Return a frame around a noun phrase that is put together from parts: an opening, a verb,
+        a closing."""
         parts = _REQUESTS[self.language]
         if self.language == "en":
-            verb = self.one(parts["ask"]).format(v=self.one(parts["verb"]), ving=self.one(parts["verbing"]))
+            verb = self.one(parts["ask"]).format(
+                v=self.one(parts["verb"]), ving=self.one(parts["verbing"])
+            )
             frame = f"{self.one(parts['opening'])}{verb} {self.one(parts['object'])}{{}}{self.one(parts['closing'])}"
         else:
             stem, ending = self.one(parts["stem"]), self.one(parts["ending"])
-            verb = stem + self.one(("", "", " ")) + ending if self.chance(0.6) else self.one(parts["verb"])
+            verb = (
+                stem + self.one(("", "", " ")) + ending
+                if self.chance(0.6)
+                else self.one(parts["verb"])
+            )
             frame = f"{self.one(parts['opening'])}{self.one(parts['object'])} {verb}{self.one(parts['closing'])}"
         return frame
 
     def plainly(self, frame: str) -> str:
-        """Return a frame for one thing: often none, often one that is put together, else that which was drawn."""
+        """Return a frame for one thing: often none, often one that is put together, else that which
+        was drawn."""
         return self.one(("{}", self.request(), self.request(), frame, frame))
 
     def colors_differ(self) -> bool:
@@ -283,11 +316,19 @@ class _Speaker(abc.ABC):
         return all(self.colored) and len(set(colors)) == len(colors)
 
     def seldom(self) -> str:
-        """Return a sentence of a kind that only some scenes allow, or "": two of one solid, attributes after the names, things
-        without a place (only where the speaker may leave something out), one thing that is put beside another."""
+        """Return a sentence of a kind that only some scenes allow, or "": two of one solid,
+        attributes after the names, things without a place (only where the speaker may leave
+        something out), one thing that is put beside another."""
         things = self.scene.things
-        still = all(self.moving(k) == "still" for k in range(len(things)))  # these two say no motion
-        if still and len(things) == 2 and things[0].solid == things[1].solid and self.colors_differ():
+        still = all(
+            self.moving(k) == "still" for k in range(len(things))
+        )  # these two say no motion
+        if (
+            still
+            and len(things) == 2
+            and things[0].solid == things[1].solid
+            and self.colors_differ()
+        ):
             return self.two_of_a_kind() if self.chance(0.6) else ""
         if still and len(things) <= 2 and self.colors_differ() and self.chance(0.12):
             return self.attributes_later()
@@ -303,7 +344,8 @@ class _Speaker(abc.ABC):
 
     @abc.abstractmethod
     def attributes_later(self) -> str:
-        """Return a sentence that names things of different solids first and says their sizes and colours after."""
+        """Return a sentence that names things of different solids first and says their sizes and
+        colours after."""
 
     @abc.abstractmethod
     def without_a_place(self) -> str:
@@ -366,22 +408,30 @@ class _English(_Speaker):
     language: Language = "en"
 
     def sentence(self, held_out: bool) -> str:
-        self.article = str(self.rng.choice(["a", "the", "", "one", "some"], p=[0.6, 0.15, 0.15, 0.07, 0.03]))
+        self.article = str(
+            self.rng.choice(["a", "the", "", "one", "some"], p=[0.6, 0.15, 0.15, 0.07, 0.03])
+        )
         stated = list(self.scene.stated)
         special = "" if held_out else self.seldom()
         if special:
             return special
         if not stated:
-            wording = self.wording(held_out, ("noun", "noun", "clause") if not held_out else ("noun",))
+            wording = self.wording(
+                held_out, ("noun", "noun", "clause") if not held_out else ("noun",)
+            )
             if wording.kind == "noun":
-                return (wording.frame if held_out else self.plainly(wording.frame)).format(self.thing(0, True))
+                return (wording.frame if held_out else self.plainly(wording.frame)).format(
+                    self.thing(0, True)
+                )
             body = self.one(SINGLE["en"])
             verb = "verb" in body
             text = body.format(A=self.thing(0, not verb), verb=self.verb(0) if verb else "")
             return wording.frame.format(text)
         wording = self.wording(held_out)
         asks = wording.kind == "noun" and len(stated) == 1 and not held_out and self.chance(0.35)
-        text = (self.request() if asks else wording.frame).format(self.body(wording.body, *stated[0]))
+        text = (self.request() if asks else wording.frame).format(
+            self.body(wording.body, *stated[0])
+        )
         for i, relation, j in stated[1:]:
             bodies = self.trained_bodies("clause")
             text = text.rstrip("?") + self.one(_JOINS) + self.body(self.one(bodies), i, relation, j)
@@ -424,7 +474,9 @@ class _English(_Speaker):
     def verb(self, index: int) -> str:
         known, _ = EN_MOTIONS[self.moving(index)]
         if self.moving(index) == "still":
-            return self.one(("is here", "stands still", "is standing still", "rests", "sits there", "is there"))
+            return self.one(
+                ("is here", "stands still", "is standing still", "rests", "sits there", "is there")
+            )
         present, participle = known[0] if self.own else self.one(known)
         return f"is {participle}" if self.chance(0.4) else str(present)
 
@@ -464,7 +516,12 @@ class _English(_Speaker):
                 name = f"{participle} {name}"
             else:
                 motion = self.one(
-                    (f" {participle}", f" that is {participle}", f" that {present}", f" which {present}")
+                    (
+                        f" {participle}",
+                        f" that is {participle}",
+                        f" that {present}",
+                        f" which {present}",
+                    )
                 )
         named = _a(name) if self.article == "a" else f"{self.article} {name}"
         return f"{named}{negated}{motion}".strip()
@@ -519,22 +576,35 @@ class _English(_Speaker):
             f"one {first}, one {second}, the {first} one is {self.place(relation)} the other",
             f"one is {first} and one is {second}, the {first} is {self.place(relation)} the {second}",
         )
-        return f"{self.framed(counted, plural=True)}{self.one((': ', ', ', '. '))}{self.one(places)}"
+        return (
+            f"{self.framed(counted, plural=True)}{self.one((': ', ', ', '. '))}{self.one(places)}"
+        )
 
     def attributes_later(self) -> str:
-        """Return "a star above a cube, the star is pink and the cube is blue" and the like; of one thing "a star, make it pink"."""
+        """Return "a star above a cube, the star is pink and the cube is blue" and the like; of one
+        thing "a star, make it pink"."""
         solids = [self.call(k, "solid") for k in range(len(self.scene.things))]
-        wears = [self.one((" and ", ", ")).join(w for w in self.said(k)[:2] if w) for k in range(len(solids))]
+        wears = [
+            self.one((" and ", ", ")).join(w for w in self.said(k)[:2] if w)
+            for k in range(len(solids))
+        ]
         if len(solids) == 1:
             if self.chance(0.2):
                 size, color, solid = self.said(0)
-                return self.framed(_a(f"{size} {solid}".strip())) + f"{self.one((', color', ', in', '. color:'))} {color}"
+                return (
+                    self.framed(_a(f"{size} {solid}".strip()))
+                    + f"{self.one((', color', ', in', '. color:'))} {color}"
+                )
             one = f"{_a(wears[0])} one"
             tails = (f", and make it {wears[0]}", f". make it {wears[0]}", f", {wears[0]}", f". {one}", f", {one} please",
                      f". it is {wears[0]}", f". it should be {wears[0]}")  # fmt: skip
             return self.framed(_a(solids[0])) + self.one(tails)
         i, relation, j = self.pair()
-        place, side, other = self.place(relation), _SIDES["en"][relation], _SIDES["en"][INVERSE[relation]]
+        place, side, other = (
+            self.place(relation),
+            _SIDES["en"][relation],
+            _SIDES["en"][INVERSE[relation]],
+        )
         a, b = (_a(solids[k]) if self.chance(0.7) else solids[k] for k in (i, j))
         (x, y), (p, q) = (solids[i], solids[j]), (wears[i], wears[j])
         return self.one(
@@ -552,7 +622,9 @@ class _English(_Speaker):
         order = self.rng.permutation(len(self.scene.things))
         names = [self.thing(int(k), True) for k in order]
         if len(names) == 3:
-            text = self.one(("{}, {} and {}", "{}, {}, and {}", "{}, {}, {}", "{} and {} and {}")).format(*names)
+            text = self.one(
+                ("{}, {} and {}", "{}, {}, and {}", "{}, {}, {}", "{} and {} and {}")
+            ).format(*names)
             return self.framed(text, plural=True)
         joins = ["{} and {}", "{} and {}", "{} and {}", "{}, {}", "{} with {}", "{} + {}", "{} & {}", "{} and also {}",
                  "{} together with {}", "both {} and {}", "{} plus {}"]  # fmt: skip
@@ -561,11 +633,39 @@ class _English(_Speaker):
         return self.framed(self.one(joins).format(*names), plural=True)
 
     def placing(self) -> str:
-        """Return what puts one thing beside another, "put a red ball on top of a blue box" and the like."""
+        """Return what puts one thing beside another, "put a red ball on top of a blue box" and the
+        like."""
         i, relation, j = self.pair()
-        a, b, place, its = self.thing(i, True), self.thing(j, True), self.place(relation), self.one(_ITS[relation])
-        put = self.one(("put", "place", "set", "please put", "please place", "draw", "can you put", "i want you to put"))
-        should = self.one(("there should be", "i want", "i'd like", "put", "draw", "place", "you see", "there goes"))
+        a, b, place, its = (
+            self.thing(i, True),
+            self.thing(j, True),
+            self.place(relation),
+            self.one(_ITS[relation]),
+        )
+        put = self.one(
+            (
+                "put",
+                "place",
+                "set",
+                "please put",
+                "please place",
+                "draw",
+                "can you put",
+                "i want you to put",
+            )
+        )
+        should = self.one(
+            (
+                "there should be",
+                "i want",
+                "i'd like",
+                "put",
+                "draw",
+                "place",
+                "you see",
+                "there goes",
+            )
+        )
         return self.one(
             (
                 f"{put} {a} {place} {b}",
@@ -581,7 +681,8 @@ class _English(_Speaker):
         )
 
     def framed(self, phrase: str, plural: bool = False) -> str:
-        """Return a noun phrase in a frame of training; `plural`: in none that speaks of one thing."""
+        """Return a noun phrase in a frame of training; `plural`: in none that speaks of one
+        thing."""
         if self.chance(0.4):
             return self.request().format(phrase)
         single = ("this is {}", "there is {}", "there's {}") if plural else ()
@@ -597,10 +698,19 @@ class _English(_Speaker):
         if len(self.scene.things) == 3:
             counts = ["three", "three", "3", "three identical", "a trio of", "three of the same"]
         if len(self.scene.things) == 2 and self.chance(0.08):
-            more = self.one(("another one just like it", "one more just like it", "another", "one more of the same"))
+            more = self.one(
+                (
+                    "another one just like it",
+                    "one more just like it",
+                    "another",
+                    "one more of the same",
+                )
+            )
             return f"{self.framed(_a(' '.join(w for w in (size, color, solid) if w)))} and {more}"
         count = self.one([*counts, ""])
-        return " ".join(self.framed(f"{count} {size} {color} {_plural(solid)}", plural=True).split())
+        return " ".join(
+            self.framed(f"{count} {size} {color} {_plural(solid)}", plural=True).split()
+        )
 
 
 class _Korean(_Speaker):
@@ -614,7 +724,9 @@ class _Korean(_Speaker):
         if not stated:
             wording = self.wording(held_out, ("noun", "noun", "clause"))
             if wording.kind == "noun":
-                return _framed(wording.frame if held_out else self.plainly(wording.frame), self.thing(0, True))
+                return _framed(
+                    wording.frame if held_out else self.plainly(wording.frame), self.thing(0, True)
+                )
             return self.ended(self.one(SINGLE["ko"]), wording.frame, (0, None, None), True)
         wording = self.wording(held_out)
         rest = stated[1:]
@@ -631,7 +743,12 @@ class _Korean(_Speaker):
                     if _hangul(phrase)
                     else f"{phrase}, {self.filled(body, *clause, '')}"
                 )
-            return _framed(self.request() if not rest and not held_out and self.chance(0.35) else wording.frame, phrase)
+            return _framed(
+                self.request()
+                if not rest and not held_out and self.chance(0.35)
+                else wording.frame,
+                phrase,
+            )
         clauses = [(wording.body, stated[0]), *((self.one(bodies), c) for c in rest)]
         return " ".join(
             self.ended(body, wording.frame, clause, k == len(clauses) - 1)
@@ -643,7 +760,8 @@ class _Korean(_Speaker):
         i = clause[0]
         motion = (
             self.moving(i)
-            if i not in self.named and body in ("{B} {p}에 {A이} {v}", "{A이} {B} {p}에 {v}", *SINGLE["ko"])
+            if i not in self.named
+            and body in ("{B} {p}에 {A이} {v}", "{A이} {B} {p}에 {v}", *SINGLE["ko"])
             else "still"
         )
         verb: Motion = self.verb(motion)
@@ -663,7 +781,9 @@ class _Korean(_Speaker):
         spoken = bool(verb) and getattr(self, "spoken", False)
         self.spoken = False
         first = (
-            [("A", i), ("B", j)] if j is None or body.find("{A") < body.find("{B") else [("B", j), ("A", i)]
+            [("A", i), ("B", j)]
+            if j is None or body.find("{A") < body.find("{B")
+            else [("B", j), ("A", i)]
         )
         names: dict[str, str] = {}
         for letter, index in first:
@@ -705,7 +825,9 @@ class _Korean(_Speaker):
         if size and self.chance(0.08):
             size = f"{self.one(_VERY['ko'])} {size}"
         if color and self.chance(0.08):
-            color = self.one((self.thing_en("color", index), COLOR["en"][self.scene.things[index].color]))
+            color = self.one(
+                (self.thing_en("color", index), COLOR["en"][self.scene.things[index].color])
+            )
         order = [color, size] if self.chance(0.12) else [size, color]
         name = " ".join(w for w in (*order, solid) if w)
         if self.chance(0.06):
@@ -722,7 +844,11 @@ class _Korean(_Speaker):
             else:
                 other = self.one([s for k, s in SOLID["ko"].items() if k != thing.solid])
                 name = self.one(
-                    (f"{other} 말고 {name}", f"{josa(other, '이/가')} 아니라 {name}", f"{other} 없이 {name}")
+                    (
+                        f"{other} 말고 {name}",
+                        f"{josa(other, '이/가')} 아니라 {name}",
+                        f"{other} 없이 {name}",
+                    )
                 )
         elif color and self.chance(0.03):
             name = f"{size} {solid}({COLOR_NOUN[self.scene.things[index].color]})".strip()
@@ -737,7 +863,8 @@ class _Korean(_Speaker):
         return josa(name, self.one(("와/과", "와/과", "와/과", "이랑/랑", "하고/하고")))
 
     def the_one(self, index: int) -> str:
-        """Return a thing as the subject, "the red one" where a colour tells which, else by its name."""
+        """Return a thing as the subject, "the red one" where a colour tells which, else by its
+        name."""
         if self.colors_differ() and self.chance(0.6):
             return f"{self.call(index, 'color')} {self.one(('게', '게', '것이', '거가', '쪽이'))}"
         return josa(self.again(index), "이/가")
@@ -746,7 +873,11 @@ class _Korean(_Speaker):
         """Return "공 두 개: 빨간 거 왼쪽, 파란 거 오른쪽" and the like."""
         i, relation, j = self.pair()
         first, second = self.dressed(i), self.dressed(j)
-        solid, there, here = self.call(i, "solid"), _BARE_SIDES["ko"][relation], _BARE_SIDES["ko"][INVERSE[relation]]
+        solid, there, here = (
+            self.call(i, "solid"),
+            _BARE_SIDES["ko"][relation],
+            _BARE_SIDES["ko"][INVERSE[relation]],
+        )
         counted = self.one((f"{solid} 두 개", f"{solid} 2개", f"두 개의 {solid}", f"{solid} 둘"))
         a, b, thing = self.one(there), self.one(here), self.one(("거", "것", "건", "게", solid))
         ends = self.one(("", "에", "에 있어", "에 그려줘", "에 있다"))
@@ -775,7 +906,9 @@ class _Korean(_Speaker):
                 grown = self.one(_GROWN[self.scene.things[0].size]) if size else ""
                 count = self.one(("", "", " 하나", " 하나만", " 한 개", " 한개만"))
                 ways = f"{colored} {grown}" if self.chance(0.5) else f"{grown} {colored}"
-                named = f"{solids[0]}{count}" if count or self.chance(0.5) else josa(solids[0], "을/를")
+                named = (
+                    f"{solids[0]}{count}" if count or self.chance(0.5) else josa(solids[0], "을/를")
+                )
                 return " ".join(f"{named} {ways} {self.one(_REQUESTS['ko']['verb'])}".split())
             name = f"{size} {solids[0]}{self.one(('', ' 하나'))}".strip()
             tails = (f", 색은 {color}", f". 색은 {color}", f", {colored}", f". {color}", f", {self.call(0, 'color')} 거",
@@ -784,7 +917,10 @@ class _Korean(_Speaker):
         i, relation, j = self.pair()
         a, b = self.one(_BARE_SIDES["ko"][relation]), self.one(_BARE_SIDES["ko"][INVERSE[relation]])
         sizes = [self.call(k, "size") if self.sized[k] else "" for k in (i, j)]
-        (x, y), (p, q) = (solids[i], solids[j]), (f"{sizes[0]} {colors[i]}".strip(), f"{sizes[1]} {colors[j]}".strip())
+        (x, y), (p, q) = (
+            (solids[i], solids[j]),
+            (f"{sizes[0]} {colors[i]}".strip(), f"{sizes[1]} {colors[j]}".strip()),
+        )
         first, second = josa(x, "은/는"), josa(y, "은/는")
         both = self.one(FRAMED_KO).format(f"{self.joined(x)} {y}")
         place = self.place(relation)
@@ -803,11 +939,21 @@ class _Korean(_Speaker):
         order = self.rng.permutation(len(self.scene.things))
         names = [self.thing(int(k), True) for k in order]
         if len(names) == 3:
-            text = self.one((f"{names[0]}, {names[1]}, {names[2]}", f"{self.joined(names[0])} {self.joined(names[1])} {names[2]}"))
+            text = self.one(
+                (
+                    f"{names[0]}, {names[1]}, {names[2]}",
+                    f"{self.joined(names[0])} {self.joined(names[1])} {names[2]}",
+                )
+            )
             return _framed(self.asking(), text)
         first, second = names
         joins = [f"{self.joined(first)} {second}"] * 4
-        joins += [f"{first}, {second}", f"{first} 그리고 {second}", f"{first} 하나 {second} 하나", f"{first} 하나랑 {second} 하나"]
+        joins += [
+            f"{first}, {second}",
+            f"{first} 그리고 {second}",
+            f"{first} 하나 {second} 하나",
+            f"{first} 하나랑 {second} 하나",
+        ]
         if self.scene.stated[0][1] in ("left_of", "right_of"):
             joins += [f"{first} 옆에 {second}", f"{first} 옆에 있는 {second}"]
         return _framed(self.asking(), self.one(joins))
@@ -823,7 +969,17 @@ class _Korean(_Speaker):
         put = self.one(("놓아줘", "놔줘", "놔 주세요", "놓아 주세요", "두세요", "그려줘", "그려 주세요", "배치해 주세요", "놓자",
                         "올려줘", "세워 주세요", "배치", *_REQUESTS["ko"]["verb"]))  # fmt: skip
         at = self.one(("에", "에", "에다", "에다가"))
-        be = self.one(("있게 그려줘", "있게 해줘", "있어야 해", "있으면 좋겠어", "있도록 그려 주세요", "있는 걸로", "있어"))
+        be = self.one(
+            (
+                "있게 그려줘",
+                "있게 해줘",
+                "있어야 해",
+                "있으면 좋겠어",
+                "있도록 그려 주세요",
+                "있는 걸로",
+                "있어",
+            )
+        )
         it = self.one(("그", "그거", "그것", "걔", "거기"))
         first = self.one(("그리고", "두고", "놓고", "그려주고", "만들고"))
         return self.one(
@@ -867,11 +1023,15 @@ class _Korean(_Speaker):
             )
         )
         if len(self.scene.things) == 2 and self.chance(0.08):
-            more = self.one(("하나랑 똑같은 거 하나 더", "하나, 똑같은 걸로 하나 더", "하나 더해서 둘"))
+            more = self.one(
+                ("하나랑 똑같은 거 하나 더", "하나, 똑같은 걸로 하나 더", "하나 더해서 둘")
+            )
             return f"{name} {more}"
         frames = [f for f in self.trained_frames("noun") if "하나" not in f]
         request = self.request()
-        return _framed(request if "하나" not in request and self.chance(0.4) else self.one(frames), phrase)
+        return _framed(
+            request if "하나" not in request and self.chance(0.4) else self.one(frames), phrase
+        )
 
 
 def _a(phrase: str) -> str:
@@ -895,8 +1055,11 @@ def _plural(solid: str) -> str:
 
 
 def other_colors(thing: Thing) -> list[str]:
-    """Return the colours that a thing may be said not to have: none that would name a held-out composition."""
-    return [c for c in WORLD_COLORS if c != thing.color and ("color", thing.solid, c) not in HELD_OUT]
+    """Return the colours that a thing may be said not to have: none that would name a held-out
+    composition."""
+    return [
+        c for c in WORLD_COLORS if c != thing.color and ("color", thing.solid, c) not in HELD_OUT
+    ]
 
 
 def _hangul(word: str) -> bool:
@@ -932,9 +1095,14 @@ def look(language: Language, rng: np.random.Generator, held_out: bool = False) -
 
 
 def asked(
-    kind: str, groups: list[str], language: Language, rng: np.random.Generator, held_out: bool = False
+    kind: str,
+    groups: list[str],
+    language: Language,
+    rng: np.random.Generator,
+    held_out: bool = False,
 ) -> str:
-    """Return a question of a kind in some wording; `groups` as `tasks.py` reads them from its own question."""
+    """Return a question of a kind in some wording; `groups` as `tasks.py` reads them from its own
+    question."""
     return _filled(_training(_QUESTIONS[language][kind], held_out), groups, rng)
 
 
@@ -962,12 +1130,19 @@ def _filled(options: list[str], groups: list[str], rng: np.random.Generator) -> 
 
 
 def inquire(
-    scene: Scene, language: Language, rng: np.random.Generator, *, motion: bool = True, held_out: bool = False
+    scene: Scene,
+    language: Language,
+    rng: np.random.Generator,
+    *,
+    motion: bool = True,
+    held_out: bool = False,
 ) -> tuple[str, str]:
     """Return a question of people about the scene, and its answer as the world gives it."""
     own, told = tasks.question(scene, language, rng, motion)
     kind, groups = tasks.kind_of(own)
-    return asked(kind, [_renamed(group, language, rng) for group in groups], language, rng, held_out), told
+    return asked(
+        kind, [_renamed(group, language, rng) for group in groups], language, rng, held_out
+    ), told
 
 
 def _renamed(words: str, language: Language, rng: np.random.Generator) -> str:
@@ -977,7 +1152,9 @@ def _renamed(words: str, language: Language, rng: np.random.Generator) -> str:
         for own, names in ((COLOR, COLORS), (SOLID, SOLIDS)):
             key = next((k for k, w in own[language].items() if w == word), None)
             if key and rng.random() < 0.4:
-                word = str(names[language][key].known[int(rng.integers(len(names[language][key].known)))])
+                word = str(
+                    names[language][key].known[int(rng.integers(len(names[language][key].known)))]
+                )
                 break
         found.append(word)
     return " ".join(found)
@@ -1001,9 +1178,15 @@ def instruct(
         )
     elif edit.attribute == "solid":
         names = SOLIDS[language][value].known
-        said = SOLID[language][value] if rng.random() < 0.5 else names[int(rng.integers(len(names)))]
+        said = (
+            SOLID[language][value] if rng.random() < 0.5 else names[int(rng.integers(len(names)))]
+        )
     elif edit.attribute == "size":
-        usual = {"small": ("small", "tiny"), "medium": ("medium", "medium-sized"), "large": ("large", "big")}
+        usual = {
+            "small": ("small", "tiny"),
+            "medium": ("medium", "medium-sized"),
+            "large": ("large", "big"),
+        }
         said = (_GROWN if language == "ko" else usual)[value][int(rng.integers(2))]
     else:
         said = RESULT[value] if language == "ko" else VERB[value].bare
@@ -1013,7 +1196,12 @@ def instruct(
 def templates() -> tuple[int, int]:
     """Return how many wordings there are in all, and how many of them are held out."""
     rest = [
-        options for table in (_QUESTIONS, _EDITS) for kinds in table.values() for options in kinds.values()
+        options
+        for table in (_QUESTIONS, _EDITS)
+        for kinds in table.values()
+        for options in kinds.values()
     ] + list(LOOK.values())
-    held = sum(w.held_out for w in WORDINGS) + sum(len(_training(options, True)) for options in rest)
+    held = sum(w.held_out for w in WORDINGS) + sum(
+        len(_training(options, True)) for options in rest
+    )
     return len(WORDINGS) + sum(map(len, rest)), held

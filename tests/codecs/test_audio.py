@@ -1,4 +1,5 @@
-"""The audio codec against independent formulas; untrained and small, for nothing here depends on weights."""
+"""The audio codec against independent formulas; untrained and small, for nothing here depends on
+weights."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnuri.codecs.audio import AHEAD, EDGE, FRAME, HOP, LEVEL, WINDOW, AudioCodec, mel_filters, mels, prepare, spectrum
+from onnuri.codecs.audio import (
+    AHEAD,
+    EDGE,
+    FRAME,
+    HOP,
+    LEVEL,
+    WINDOW,
+    AudioCodec,
+    mel_filters,
+    mels,
+    prepare,
+    spectrum,
+)
 from onnuri.data.audio import ROW, AudioTask, render_row
 
 
@@ -46,8 +59,14 @@ def test_spectrum_is_numpys():
 def test_overlap_add_inverts_the_transform(codec):
     x = torch.from_numpy(tone(6400))[None]
     window = torch.hann_window(WINDOW)
-    made = torch.stft(torch.nn.functional.pad(x, (EDGE, EDGE)), WINDOW, HOP, window=window, center=False,
-                      return_complex=True)
+    made = torch.stft(
+        torch.nn.functional.pad(x, (EDGE, EDGE)),
+        WINDOW,
+        HOP,
+        window=window,
+        center=False,
+        return_complex=True,
+    )
     added = codec.overlap(made)[..., EDGE:-EDGE]
     again = added[0] / added[1].clamp_min(0.5)
     torch.testing.assert_close(again[:, EDGE:-EDGE], x[:, EDGE:-EDGE], atol=1e-5, rtol=0)
@@ -146,5 +165,10 @@ def test_a_batch_is_a_function_of_the_step(codec, tmp_path):
 
 def test_a_row_of_the_pool_is_a_function_of_its_seed():
     one, two, other = render_row(4)["samples"], render_row(4)["samples"], render_row(5)["samples"]
-    assert one.shape == (ROW,) and one.dtype == np.int16 and (one == two).all() and not (one == other).all()
+    assert (
+        one.shape == (ROW,)
+        and one.dtype == np.int16
+        and (one == two).all()
+        and not (one == other).all()
+    )
     assert 0.05 < np.sqrt(np.mean((one / 32767) ** 2)) < 0.12

@@ -1,4 +1,5 @@
-"""One contract, all codecs: shapes, ranges, whole = streamed, save = load, any legal codes decode."""
+"""One contract, all codecs: shapes, ranges, whole = streamed, save = load, any legal codes
+decode."""
 
 import numpy as np
 import pytest
@@ -13,24 +14,39 @@ from onnuri.world import audio, image, shape, video
 from onnuri.world.scene import sample_scene
 from onnuri.world.text import caption
 
-FORMS = {"image": ((128, 128, 3), np.uint8), "video": ((17, 128, 128, 3), np.uint8), "shape": ((64, 64, 64, 4), np.uint8)}
+FORMS = {
+    "image": ((128, 128, 3), np.uint8),
+    "video": ((17, 128, 128, 3), np.uint8),
+    "shape": ((64, 64, 64, 4), np.uint8),
+}
 
 
 def item(medium: str, seed: int = 3):
     scene, rng = sample_scene(seed, "seen"), np.random.default_rng(seed)
     sentence = caption(scene, "ko", rng)
-    return {"text": lambda: sentence, "image": lambda: image.render(scene).image, "video": lambda: video.render(scene).frames,
-            "shape": lambda: shape.voxels(scene), "audio": lambda: audio.speak(sentence, "ko", audio.Voice())}[medium]()
+    return {
+        "text": lambda: sentence,
+        "image": lambda: image.render(scene).image,
+        "video": lambda: video.render(scene).frames,
+        "shape": lambda: shape.voxels(scene),
+        "audio": lambda: audio.speak(sentence, "ko", audio.Voice()),
+    }[medium]()
 
 
 @pytest.mark.parametrize("medium", MEDIA)
 def test_codes_are_as_the_spec_says(codecs, medium):
     codes, spec = codecs[medium].encode(item(medium)), codecs[medium].spec
-    assert codes.dtype == np.int64 and codes.min() >= 0 and codes.max() < spec.num_codes == codecs[medium].num_codes
+    assert (
+        codes.dtype == np.int64
+        and codes.min() >= 0
+        and codes.max() < spec.num_codes == codecs[medium].num_codes
+    )
     assert spec.name == spec.modality == medium and len(codes) <= spec.max_codes
     if spec.slots:
         assert codes.shape == (spec.item_codes,) and spec.item_codes == spec.max_codes
-        assert all(lo <= c < hi for c, (lo, hi) in zip(codes, spec.slots.position_ranges, strict=True))
+        assert all(
+            lo <= c < hi for c, (lo, hi) in zip(codes, spec.slots.position_ranges, strict=True)
+        )
 
 
 @pytest.mark.parametrize("medium", MEDIA)
@@ -96,7 +112,9 @@ def test_pictures_of_any_size_and_empty_pictures_have_codes(codecs):
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_text_comes_back_unchanged(codecs, text):
     try:
         text.encode()
@@ -112,13 +130,23 @@ def test_words_are_single_codes():
 
 @pytest.mark.parametrize("medium", ["image", "shape"])
 def test_any_relation_decides_which_object_comes_first_in_diagonal_order(codecs, medium):
-    """What is left of or above another comes before it, so that a sentence says the order of the codes."""
-    codec, made = codecs[medium], {"image": lambda s: image.render(s).image, "shape": shape.voxels}[medium]
-    config = codec.config.replace(visual=codec.config.visual.replace(order="diagonal")) if medium == "image" \
+    """What is left of or above another comes before it, so that a sentence says the order of the
+    codes."""
+    codec, made = (
+        codecs[medium],
+        {"image": lambda s: image.render(s).image, "shape": shape.voxels}[medium],
+    )
+    config = (
+        codec.config.replace(visual=codec.config.visual.replace(order="diagonal"))
+        if medium == "image"
         else codec.config.replace(order="diagonal")
+    )
     diagonal = type(codec)(config).eval()
     diagonal.load_state_dict(codec.state_dict())
-    grid, scenes = codec.spec.slots, [s for k in range(60) if len((s := sample_scene(k)).things) == 2][:16]
+    grid, scenes = (
+        codec.spec.slots,
+        [s for k in range(60) if len((s := sample_scene(k)).things) == 2][:16],
+    )
     assert {s.stated[0][1] for s in scenes} == {"left_of", "right_of", "above", "below"}
     for scene in scenes:
         slots = diagonal.encode(made(scene))[4 if medium == "image" else 0 :].reshape(3, -1)
@@ -128,5 +156,6 @@ def test_any_relation_decides_which_object_comes_first_in_diagonal_order(codecs,
         across = first[0] < first[1]
         i, relation, j = scene.stated[0]
         before = i if relation in ("left_of", "above") else j
-        # whichever comes first by the sentence stands on the side of the picture where its slot says it is
+        # whichever comes first by the sentence stands on the side of the picture where its slot
+        # says it is
         assert across == (scene.things[before].x < scene.things[1 - before].x), scene.seed

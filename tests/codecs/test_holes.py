@@ -1,4 +1,5 @@
-"""A torus is still a torus after its codes: in 3D its surface has one hole, in a picture the background shows through."""
+"""A torus is still a torus after its codes: in 3D its surface has one hole, in a picture the
+background shows through."""
 
 import numpy as np
 import pytest
@@ -13,7 +14,11 @@ PLACES = (("red", -0.3, 0.2, 0.0), ("blue", 0.41, -0.37, 0.3), ("yellow", 0.11, 
 @pytest.mark.parametrize("size", SIZES)
 def test_holes_of_tori_survive(codecs, size):
     for color, x, z, yaw in PLACES:
-        scene = Scene(things=(Thing(solid="torus", color=color, size=size, motion="still", x=x, z=z, yaw=yaw),))
+        scene = Scene(
+            things=(
+                Thing(solid="torus", color=color, size=size, motion="still", x=x, z=z, yaw=yaw),
+            )
+        )
         mesh = media.mesh_of(codecs["shape"].decode(codecs["shape"].encode(shape.voxels(scene))))
         assert mesh.is_watertight and mesh.euler_number == 0
         picture = image.render(scene).image

@@ -1,4 +1,5 @@
-"""Losses of the codecs against sums that are written again in NumPy: every term, its weight and what it leaves out.
+"""Losses of the codecs against sums that are written again in NumPy: every term, its weight and
+what it leaves out.
 
 Networks are replaced by functions whose values are known, so that nothing here depends on weights.
 """
@@ -31,12 +32,17 @@ def test_the_audio_loss_is_log_mel_and_three_spectra(monkeypatch):
     loss, figures = codec.training_loss({"audio": torch.from_numpy(truth).float()})
 
     def log_mels(sounds):
-        return np.stack([np.log(mel_filters().numpy() @ magnitudes(s, 640, 160) + 1e-2) for s in sounds])
+        return np.stack(
+            [np.log(mel_filters().numpy() @ magnitudes(s, 640, 160) + 1e-2) for s in sounds]
+        )
 
     mel = np.abs(log_mels(truth) - log_mels(made)).mean()
     expected = mel
     for window in (256, 512, 1024):
-        a, b = (np.stack([magnitudes(s, window, window // 4) for s in sounds]) for sounds in (truth, made))
+        a, b = (
+            np.stack([magnitudes(s, window, window // 4) for s in sounds])
+            for sounds in (truth, made)
+        )
         expected += 0.3 * np.abs(np.log(a + 1e-2) - np.log(b + 1e-2)).mean()
         expected += 0.3 * np.linalg.norm(a - b) / np.linalg.norm(a)
     assert figures["log_mel_error"] == pytest.approx(mel, rel=1e-4)
@@ -47,17 +53,25 @@ def test_the_shape_loss_is_cross_entropy_and_dice(monkeypatch):
     torch.manual_seed(0)
     logits, truth = torch.randn(6, 24, 24, 24), torch.rand(6, 24, 24, 24)
     codec, forms = ShapeCodec(ShapeCodec.Config(width=4)), []
-    codec.form = lambda crops: torch.ones(len(crops), 4, 3)  # what nested dropout leaves of it is seen below
+    codec.form = lambda crops: torch.ones(
+        len(crops), 4, 3
+    )  # what nested dropout leaves of it is seen below
     codec.fsq = torch.nn.Identity()
     codec.solid = lambda form: forms.append(form) or logits
     loss, figures = codec.training_loss({"crops": truth})
     p, t = (x.double().numpy() for x in (torch.sigmoid(logits), truth))
     entropy = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
-    dice = np.mean([1 - 2 * (a * b).sum() / ((a**2).sum() + (b**2).sum()) for a, b in zip(p, t, strict=True)])
+    dice = np.mean(
+        [1 - 2 * (a * b).sum() / ((a**2).sum() + (b**2).sum()) for a, b in zip(p, t, strict=True)]
+    )
     assert float(loss) == pytest.approx(entropy + dice, rel=1e-5)
     kept = forms[0][..., 0].numpy()  # [6, 4]: ones, then zeros
     full = kept.sum(1) == 4
-    assert set(kept.sum(1)) <= {1, 2, 3, 4} and (np.sort(kept, 1)[:, ::-1] == kept).all() and full.any()
+    assert (
+        set(kept.sum(1)) <= {1, 2, 3, 4}
+        and (np.sort(kept, 1)[:, ::-1] == kept).all()
+        and full.any()
+    )
     a, b = p[full] > 0.5, t[full] > 0.5
     assert figures["iou"] == pytest.approx((a & b).sum() / (a | b).sum())
 
@@ -66,7 +80,9 @@ def test_nested_dropout_keeps_all_codes_most_often():
     codec, counts = ShapeCodec(ShapeCodec.Config(width=4)), []
     codec.form = lambda crops: torch.ones(len(crops), 4, 3)
     codec.fsq = torch.nn.Identity()
-    codec.solid = lambda form: counts.append(form[..., 0].sum(1)) or torch.zeros(len(form), 24, 24, 24)
+    codec.solid = lambda form: (
+        counts.append(form[..., 0].sum(1)) or torch.zeros(len(form), 24, 24, 24)
+    )
     torch.manual_seed(1)
     codec.training_loss({"crops": torch.zeros(2000, 24, 24, 24)})
     share = torch.bincount(counts[0].long(), minlength=5) / 2000  # 0.7 + 0.3 / 4 keep all
@@ -74,8 +90,12 @@ def test_nested_dropout_keeps_all_codes_most_often():
     assert all(float(share[k]) == pytest.approx(0.075, abs=0.03) for k in (1, 2, 3))
 
 
-BOXES = torch.tensor([[[30.0, 40.0, 20.0, 30.0], [90.0, 60.0, 40.0, 12.0], [0.0, 0.0, 0.0, 0.0]],
-                      [[64.0, 100.0, 50.0, 16.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
+BOXES = torch.tensor(
+    [
+        [[30.0, 40.0, 20.0, 30.0], [90.0, 60.0, 40.0, 12.0], [0.0, 0.0, 0.0, 0.0]],
+        [[64.0, 100.0, 50.0, 16.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]],
+    ]
+)
 """two pictures of two objects and of one: centre x, centre y, width, height in pixels"""
 
 
@@ -84,15 +104,23 @@ def masks_of(boxes):
     masks = np.zeros((len(boxes), 128, 128), np.uint8)
     for mask, rows in zip(masks, boxes.tolist(), strict=True):
         for k, (x, y, w, h) in enumerate(rows):
-            mask[int(y - h / 2) : int(y + h / 2), int(x - w / 2) : int(x + w / 2)] = (k + 1) * (w > 0)
+            mask[int(y - h / 2) : int(y + h / 2), int(x - w / 2) : int(x + w / 2)] = (k + 1) * (
+                w > 0
+            )
     return torch.from_numpy(masks)
 
 
 def test_the_finders_loss_is_focal_boxes_and_cover():
     torch.manual_seed(0)
-    heat, placed, mask = torch.randn(2, 32, 32), 20 + 40 * torch.rand(2, 4, 32, 32), torch.randn(2, 1, 64, 64)
+    heat, placed, mask = (
+        torch.randn(2, 32, 32),
+        20 + 40 * torch.rand(2, 4, 32, 32),
+        torch.randn(2, 1, 64, 64),
+    )
     visual, masks = SimpleNamespace(finder=lambda pictures: (heat, placed, mask)), masks_of(BOXES)
-    loss, foreground = finder_loss(visual, torch.zeros(2, 3, 128, 128), masks, BOXES, BOXES[..., 2] > 0)
+    loss, foreground = finder_loss(
+        visual, torch.zeros(2, 3, 128, 128), masks, BOXES, BOXES[..., 2] > 0
+    )
     focal, distances, sides, objects = 0.0, [], [], 0
     for b in range(2):
         target = np.zeros((32, 32))
@@ -100,7 +128,9 @@ def test_the_finders_loss_is_focal_boxes_and_cover():
             if w:
                 objects += 1
                 cells = np.arange(32) * 4 + 2
-                target = np.maximum(target, np.exp(-((cells[None] - x) ** 2 + (cells[:, None] - y) ** 2) / 50))
+                target = np.maximum(
+                    target, np.exp(-((cells[None] - x) ** 2 + (cells[:, None] - y) ** 2) / 50)
+                )
                 at = placed[b, :, int(y // 4), int(x // 4)].numpy()
                 distances += [abs(at[0] - x), abs(at[1] - y)]
                 sides += [abs(math.log(at[2] / w)), abs(math.log(at[3] / h))]
@@ -113,11 +143,15 @@ def test_the_finders_loss_is_focal_boxes_and_cover():
     cover = -(full * np.log(q) + (1 - full) * np.log(1 - q)).mean()
     expected = focal / objects / 10 + 0.1 * (np.mean(distances) + 8 * np.mean(sides)) + cover
     assert float(loss) == pytest.approx(expected, rel=1e-4)
-    assert torch.allclose(foreground[:, 0], torch.from_numpy(q).float(), atol=1e-5) and not foreground.requires_grad
+    assert (
+        torch.allclose(foreground[:, 0], torch.from_numpy(q).float(), atol=1e-5)
+        and not foreground.requires_grad
+    )
 
 
 class Painted:
-    """A `Visual` whose parts are known: no object is drawn, or each is a full square of one colour."""
+    """A `Visual` whose parts are known: no object is drawn, or each is a full square of one
+    colour."""
 
     def __init__(self, drawn: float):
         self.drawn, self.boxes = drawn, []
@@ -151,7 +185,9 @@ def near_of(masks):
 
 
 def test_the_visual_loss_is_the_sum_of_its_terms(monkeypatch):
-    monkeypatch.setattr(visual_data, "finder_loss", lambda *_: (torch.tensor(0.5), torch.zeros(2, 1, 64, 64)))
+    monkeypatch.setattr(
+        visual_data, "finder_loss", lambda *_: (torch.tensor(0.5), torch.zeros(2, 1, 64, 64))
+    )
     torch.manual_seed(0)
     pictures, masks = torch.rand(2, 3, 128, 128), masks_of(BOXES)
     paths = torch.zeros(5, 16)
@@ -172,14 +208,18 @@ def test_the_visual_loss_is_the_sum_of_its_terms(monkeypatch):
     assert figures["psnr_mask"] == pytest.approx(-10 * math.log10(inner), rel=1e-5)
     assert figures["offset_px"] == pytest.approx(2.0) and figures["path"] == pytest.approx(path)
     assert figures["silhouette"] == pytest.approx(silhouette, rel=1e-5) and figures["find"] == 0.5
-    rough = visual.boxes[0].view(2, 3, 4)  # boxes to refine are the true ones, moved by some per cent
+    rough = visual.boxes[0].view(
+        2, 3, 4
+    )  # boxes to refine are the true ones, moved by some per cent
     there = BOXES[..., 2] > 0
     assert 0 < (rough / BOXES - 1)[there].abs().max() < 0.5
     assert torch.allclose(rough[~there].mean(0), torch.tensor([64.0, 64.0, 20.0, 20.0]), rtol=0.2)
 
 
 def test_what_is_drawn_lies_under_its_box_and_absent_objects_are_not_drawn(monkeypatch):
-    monkeypatch.setattr(visual_data, "finder_loss", lambda *_: (torch.tensor(0.0), torch.zeros(2, 1, 64, 64)))
+    monkeypatch.setattr(
+        visual_data, "finder_loss", lambda *_: (torch.tensor(0.0), torch.zeros(2, 1, 64, 64))
+    )
     pictures, masks = torch.zeros(2, 3, 128, 128), masks_of(BOXES)
     batch = {"pictures": pictures, "masks": masks, "boxes": BOXES, "paths": torch.zeros(1, 16)}
     _, empty = visual_loss(Painted(0.0), batch)
@@ -205,7 +245,9 @@ def test_repainted_crops_keep_the_silhouette_and_shuffle_and_scale_colours():
     assert torch.equal(made[:, 3], crops[:, 3]) and made.shape == crops.shape
     orders = set()
     for before, after in zip(crops[:, :3], made[:, :3], strict=True):
-        gains = (after[:, None] / before[None]).flatten(2)  # [made channel, given channel, pixels]: constant for its origin
+        gains = (after[:, None] / before[None]).flatten(
+            2
+        )  # [made channel, given channel, pixels]: constant for its origin
         origin = gains.std(2).argmin(1)
         orders.add(tuple(origin.tolist()))
         assert sorted(origin.tolist()) == [0, 1, 2]

@@ -1,4 +1,5 @@
-"""The mix: a pure function of its random numbers, weights as set, and no still is followed by motion it cannot show."""
+"""The mix: a pure function of its random numbers, weights as set, and no still is followed by
+motion it cannot show."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -16,12 +17,39 @@ from onnuri.world.scene import HELD_OUT, RELATIONS, sample_scene
 from onnuri.world.tasks import COMPARISONS
 
 ROWS = 48
-NAMES = ["image", "video", "shape", "edit_image", "edit_video", "edit_shape", "still", "phrase", "people", "count",
-         *(f"{c}_{x}" for x in LANGUAGES for c in ("audio", "voice", "beat", "ask", "tell", "edit", "say", "reply",
-                                           "tap", "spoken")),
-         *(f"{x}_{k}" for x in LANGUAGES for k in "012s")]
-STEPS = {"still": 3, "video": 2, "audio": 2, "voice": 2, "beat": 2, "say": 8, "reply": 8, "tap": 8, "edit_ko": 3, "edit_en": 3,
-         "edit_video": 3, "edit_image": 6, "edit_shape": 6}
+NAMES = [
+    "image",
+    "video",
+    "shape",
+    "edit_image",
+    "edit_video",
+    "edit_shape",
+    "still",
+    "phrase",
+    "people",
+    "count",
+    *(
+        f"{c}_{x}"
+        for x in LANGUAGES
+        for c in ("audio", "voice", "beat", "ask", "tell", "edit", "say", "reply", "tap", "spoken")
+    ),
+    *(f"{x}_{k}" for x in LANGUAGES for k in "012s"),
+]
+STEPS = {
+    "still": 3,
+    "video": 2,
+    "audio": 2,
+    "voice": 2,
+    "beat": 2,
+    "say": 8,
+    "reply": 8,
+    "tap": 8,
+    "edit_ko": 3,
+    "edit_en": 3,
+    "edit_video": 3,
+    "edit_image": 6,
+    "edit_shape": 6,
+}
 """a column has an entry in one row of so many"""
 PHRASES: list[str] = []
 LAYOUTS = {spec.name: spec.slots for spec in toy_specs() if spec.slots}
@@ -52,7 +80,8 @@ class Made:
 
 
 class Said:
-    """A text codec whose codes tell the column and row of a table's sentence, and that others are people's or ours."""
+    """A text codec whose codes tell the column and row of a table's sentence, and that others are
+    people's or ours."""
 
     spelling = None
 
@@ -80,9 +109,21 @@ def only(**weights: float) -> MixConfig:
 def drawn(config, count=600, seed=0):
     rng = np.random.default_rng(seed)
     mixer = Mixer(config, Made(), Said(), LAYOUTS)
-    return [[SimpleNamespace(medium=s.medium, column=NAMES[s.codes[0]], row=int(s.codes[1]), language=s.language,
-                             weight=s.weight, task=s.task, words=s.words and [NAMES[x[0]] for x in (s.words.codes, s.words.beats)])
-             for s in mixer.draw(rng)] for _ in range(count)]
+    return [
+        [
+            SimpleNamespace(
+                medium=s.medium,
+                column=NAMES[s.codes[0]],
+                row=int(s.codes[1]),
+                language=s.language,
+                weight=s.weight,
+                task=s.task,
+                words=s.words and [NAMES[x[0]] for x in (s.words.codes, s.words.beats)],
+            )
+            for s in mixer.draw(rng)
+        ]
+        for _ in range(count)
+    ]
 
 
 def test_draws_follow_from_the_random_numbers():
@@ -92,15 +133,22 @@ def test_draws_follow_from_the_random_numbers():
 def test_scenes_of_one_object_are_thinned_and_video_has_its_share():
     rows = Counter(s[0].row % 3 for s in drawn(only(describe=1.0, single=0.0), 300))
     assert rows[0] == 0 and rows[1] and rows[2]
-    some = {s[0].row for s in drawn(only(describe=1.0, single=0.5, video=0.0), 2000) if s[0].row % 3 == 0}
+    some = {
+        s[0].row
+        for s in drawn(only(describe=1.0, single=0.5, video=0.0), 2000)
+        if s[0].row % 3 == 0
+    }
     assert 0 < len(some) < ROWS // 3
     media = Counter(s[0].medium for s in drawn(only(describe=1.0, video=0.6), 2000))
     assert abs(media["video"] / 2000 - 0.6) < 0.05 and abs(media["image"] / 2000 - 0.2) < 0.05
 
 
 def test_every_pair_of_what_is_read_and_seen_occurs_and_a_sequence_is_of_one_scene():
-    for kind, pairs in {"draw": {("text", m) for m in SIGHTS}, "describe": {(m, "text") for m in SIGHTS},
-                        "convert": {(a, b) for a in SIGHTS for b in SIGHTS if a != b}}.items():
+    for kind, pairs in {
+        "draw": {("text", m) for m in SIGHTS},
+        "describe": {(m, "text") for m in SIGHTS},
+        "convert": {(a, b) for a in SIGHTS for b in SIGHTS if a != b},
+    }.items():
         sequences = drawn(only(**{kind: 1.0}), 800)
         assert set(Counter(tuple(x.medium for x in s) for s in sequences)) == pairs
         for first, second in sequences:
@@ -119,14 +167,25 @@ def test_speech_meets_its_words_only():
     for sequence in drawn(MixConfig(**EQUAL), 3000):
         assert len(sequence) == 2 or all(s.medium != "audio" for s in sequence)
     for sound, words in drawn(only(hear=1.0)):
-        assert (sound.medium, sound.language, sound.weight, sound.words) == ("audio", None, 0.0, None)
+        assert (sound.medium, sound.language, sound.weight, sound.words) == (
+            "audio",
+            None,
+            0.0,
+            None,
+        )
         kind, language = sound.column.split("_")
-        assert words.language == language and words.column == {"audio": f"spoken_{language}", "say": f"ask_{language}"}[kind]
+        assert (
+            words.language == language
+            and words.column == {"audio": f"spoken_{language}", "say": f"ask_{language}"}[kind]
+        )
     for words, sound in drawn(only(speak=1.0)):
         kind, language = sound.column.split("_")
         assert words.language == sound.language == language
         assert words.column == {"voice": f"spoken_{language}", "reply": f"tell_{language}"}[kind]
-        assert sound.words == [words.column, {"voice": f"beat_{language}", "reply": f"tap_{language}"}[kind]]
+        assert sound.words == [
+            words.column,
+            {"voice": f"beat_{language}", "reply": f"tap_{language}"}[kind],
+        ]
         assert (words.weight, sound.weight) == (MixConfig().source_loss, 1.0)
 
 
@@ -137,13 +196,17 @@ def test_after_a_still_nothing_tells_of_motion(kind):
             continue
         moving = first.row % STEPS["still"] != 0
         for s in rest:
-            assert not moving or (s.column.endswith("_s") if s.medium == "text" else s.medium != "video")
+            assert not moving or (
+                s.column.endswith("_s") if s.medium == "text" else s.medium != "video"
+            )
 
 
 def test_languages_of_columns_and_tags_agree_and_translations_cross():
     for sequence in drawn(MixConfig(**EQUAL), 1500):
         for s in sequence:
-            assert (s.language is None) == (s.medium in SIGHTS or (s.medium == "audio" and s.weight < 1))
+            assert (s.language is None) == (
+                s.medium in SIGHTS or (s.medium == "audio" and s.weight < 1)
+            )
             assert s.language is None or s.column == "phrase" or s.language in s.column.split("_")
     for a, b in drawn(only(translate=1.0), 200):
         assert a.language != b.language and a.row == b.row and a.medium == b.medium == "text"
@@ -176,7 +239,10 @@ def test_comparisons_say_which_has_more():
 
 
 def test_a_medium_s_weight_multiplies_its_own_items_only():
-    plain, weighted = drawn(MixConfig(**EQUAL), 300), drawn(MixConfig(**EQUAL | {"loss_audio": 0.5}), 300)
+    plain, weighted = (
+        drawn(MixConfig(**EQUAL), 300),
+        drawn(MixConfig(**EQUAL | {"loss_audio": 0.5}), 300),
+    )
     for a, b in zip(plain, weighted, strict=True):
         for x, y in zip(a, b, strict=True):
             assert (x.column, x.row) == (y.column, y.row)
@@ -184,16 +250,26 @@ def test_a_medium_s_weight_multiplies_its_own_items_only():
 
 
 def test_the_answer_says_what_was_asked():
-    wanted = {"describe": "describe", "translate": "translate", "ask": "answer", "compare": "answer",
-              "edit": "edit", "hear": "transcribe",
-              "draw": None, "convert": None, "speak": None}
+    wanted = {
+        "describe": "describe",
+        "translate": "translate",
+        "ask": "answer",
+        "compare": "answer",
+        "edit": "edit",
+        "hear": "transcribe",
+        "draw": None,
+        "convert": None,
+        "speak": None,
+    }
     for kind, task in wanted.items():
         for *given, last in drawn(only(**{kind: 1.0}), 60):
             assert last.task == task and all(s.task is None for s in given)
 
 
 def test_people_s_sentences_are_also_said_again_in_their_language():
-    pairs = {(a.language == b.language, b.task) for a, b in drawn(only(translate=1.0, people=1.0), 200)}
+    pairs = {
+        (a.language == b.language, b.task) for a, b in drawn(only(translate=1.0, people=1.0), 200)
+    }
     assert pairs == {(True, "describe"), (False, "translate")}
 
 
@@ -207,12 +283,21 @@ def test_people_are_given_and_never_answered_with():
 
 
 def test_a_motion_is_left_out_only_where_no_motion_is_wanted(monkeypatch):
-    """In half of the sentences for a picture or a shape; never where a video, a translation or an answer follows."""
+    """In half of the sentences for a picture or a shape; never where a video, a translation or an
+    answer follows."""
     said: list[bool] = []
     say = wordings.say
-    monkeypatch.setattr(wordings, "say", lambda *args, **given: said.append(given.get("motion", True)) or say(*args, **given))
-    for kinds, share in (({"draw": 1.0, "video": 0.0}, 0.5), ({"draw": 1.0, "video": 1.0}, 1.0), ({"translate": 1.0}, 1.0),
-                         ({"ask": 1.0}, 1.0)):
+    monkeypatch.setattr(
+        wordings,
+        "say",
+        lambda *args, **given: said.append(given.get("motion", True)) or say(*args, **given),
+    )
+    for kinds, share in (
+        ({"draw": 1.0, "video": 0.0}, 0.5),
+        ({"draw": 1.0, "video": 1.0}, 1.0),
+        ({"translate": 1.0}, 1.0),
+        ({"ask": 1.0}, 1.0),
+    ):
         said.clear()
         drawn(only(people=1.0, **kinds), 400)
         assert said and abs(np.mean(said) - share) < (0.1 if share < 1 else 1e-9), kinds
@@ -222,24 +307,34 @@ def test_a_motion_is_left_out_only_where_no_motion_is_wanted(monkeypatch):
 @pytest.mark.parametrize("objects", [2, 3])
 @pytest.mark.parametrize("medium", ["image", "shape"])
 def test_a_double_shows_the_first_thing_at_every_place(codecs, medium, objects):
-    """The oracle sees things that are alike where the codes of a scene of as many were, in the codecs' own order."""
+    """The oracle sees things that are alike where the codes of a scene of as many were, in the
+    codecs' own order."""
     codec = codecs[medium]
-    settings = codec.config.replace(visual=codec.config.visual.replace(order="diagonal")) if medium == "image" \
+    settings = (
+        codec.config.replace(visual=codec.config.visual.replace(order="diagonal"))
+        if medium == "image"
         else codec.config.replace(order="diagonal")
+    )
     diagonal = type(codec)(settings).eval()
     diagonal.load_state_dict(codec.state_dict())
     made = (sample_scene(k, objects=objects) for k in range(60))
     scenes = [s for s in made if all(s.things[0].radius <= thing.radius for thing in s.things)][:6]
     for scene in scenes:
-        written = diagonal.encode(image.render(scene).image if medium == "image" else shape.voxels(scene))
-        seen = {"image": see, "shape": touch}[medium].observe(codec.decode(alike_codes(written, codec.spec.slots, scene)))
+        written = diagonal.encode(
+            image.render(scene).image if medium == "image" else shape.voxels(scene)
+        )
+        seen = {"image": see, "shape": touch}[medium].observe(
+            codec.decode(alike_codes(written, codec.spec.slots, scene))
+        )
         names = [(t.solid, t.color) for t in seen.things]
         assert names == [(scene.things[0].solid, scene.things[0].color)] * objects, scene.seed
 
 
 def test_noise_is_up_to_three_words_that_mean_nothing_here_and_leaves_the_sentence_in_order():
     rng = np.random.default_rng(0)
-    mixer, quiet = (Mixer(only(draw=1.0, noise=share), Made(), Said(), LAYOUTS) for share in (1.0, 0.0))
+    mixer, quiet = (
+        Mixer(only(draw=1.0, noise=share), Made(), Said(), LAYOUTS) for share in (1.0, 0.0)
+    )
     sentence = ["a", "red", "ball", "left", "of", "cubes"]
     for language in LANGUAGES:
         for _ in range(100):
@@ -248,7 +343,9 @@ def test_noise_is_up_to_three_words_that_mean_nothing_here_and_leaves_the_senten
             for word in sentence:
                 extra.remove(word)
             assert 1 <= len(extra) <= 3 and set(extra) <= set(mixer.noise[language])
-            assert [w for w in words if w in sentence and w not in extra] == [w for w in sentence if w not in extra]
+            assert [w for w in words if w in sentence and w not in extra] == [
+                w for w in sentence if w not in extra
+            ]
         assert quiet._among_noise("a red ball", language, rng) == "a red ball"
 
 
@@ -256,7 +353,9 @@ def test_noise_has_no_word_that_training_says_of_the_world(codecs):
     words = codecs["text"].spelling.counts
     mixer = Mixer(MixConfig(), Made(), codecs["text"], LAYOUTS)
     assert all(len(noise) > 100 and not set(noise) & set(words) for noise in mixer.noise.values())
-    assert all(word.isascii() for word in mixer.noise["en"]) and not any(word.isascii() for word in mixer.noise["ko"])
+    assert all(word.isascii() for word in mixer.noise["en"]) and not any(
+        word.isascii() for word in mixer.noise["ko"]
+    )
 
 
 def test_two_alike_stand_in_no_relation_that_is_held_out_and_in_every_other(monkeypatch):
@@ -270,10 +369,14 @@ def test_two_alike_stand_in_no_relation_that_is_held_out_and_in_every_other(monk
     monkeypatch.setattr("onnuri.data.mix.alike_codes", lambda codes, layout, scene: codes)
     monkeypatch.setattr(wordings, "doubled", doubled)
     mixer, rng = Mixer(only(double=1.0), Made(), Said(), LAYOUTS), np.random.default_rng(0)
-    mixer._scene = lambda row: sample_scene(row * 7 + len(drawings), objects=2)  # a new scene each time
+    mixer._scene = lambda row: sample_scene(
+        row * 7 + len(drawings), objects=2
+    )  # a new scene each time
     for _ in range(1500):
         mixer._double(rng)
-    held = {(a, r) for kind, *rest in HELD_OUT if kind == "relation" for r, a, b in [rest] if a == b}
+    held = {
+        (a, r) for kind, *rest in HELD_OUT if kind == "relation" for r, a, b in [rest] if a == b
+    }
     assert held and not set(drawings) & held
     partly = {(s, r) for s in {a for a, _ in held} for r in RELATIONS} - held
     assert partly <= set(drawings)

@@ -19,9 +19,16 @@ def sequences(seed: int):
 @pytest.mark.parametrize("tokens", [512, 513, 530, 547])
 def test_every_row_is_as_long_and_sequences_are_whole(tokens):
     row, again = pack(sequences(0), tokens, 63), sequences(0)
-    assert all(x.shape == (1, tokens) for x in (row.ids, row.positions, row.weights, row.modality_ids))
+    assert all(
+        x.shape == (1, tokens) for x in (row.ids, row.positions, row.weights, row.modality_ids)
+    )
     assert row.lengths.sum() == tokens
-    parts = list(zip(*(x[0].split(row.lengths.tolist()) for x in (row.ids, row.positions, row.weights)), strict=True))
+    parts = list(
+        zip(
+            *(x[0].split(row.lengths.tolist()) for x in (row.ids, row.positions, row.weights)),
+            strict=True,
+        )
+    )
     filled = parts if 63 not in parts[-1][0] else parts[:-1]
     for ids, positions, weights in filled:
         assert ids.tolist() == again()[0] and positions.tolist() == list(range(len(ids)))
@@ -34,7 +41,9 @@ def test_nothing_foretells_the_first_id_of_a_sequence():
     row = pack(sequences(2), 200, 63)
     real = row.ids != 63
     assert (row.weights[real] == (row.positions[real] > 0)).all() and not row.weights[~real].any()
-    assert (row.modality_ids[real] == torch.repeat_interleave(row.lengths, row.lengths)[None][real]).all()
+    assert (
+        row.modality_ids[real] == torch.repeat_interleave(row.lengths, row.lengths)[None][real]
+    ).all()
 
 
 def test_a_first_sequence_that_is_too_long_is_cut():
@@ -55,5 +64,8 @@ def test_packed_equals_alone():
             alone = stock.model(input_ids=ids[None]).last_hidden_state[0]
             assert torch.allclose(states, alone, atol=1e-5)
         # a model that was trained packed still reads one sequence a row
-        assert torch.allclose(model(input_ids=row.ids[:, : lengths[0]]).logits,
-                              stock(input_ids=row.ids[:, : lengths[0]]).logits, atol=1e-5)
+        assert torch.allclose(
+            model(input_ids=row.ids[:, : lengths[0]]).logits,
+            stock(input_ids=row.ids[:, : lengths[0]]).logits,
+            atol=1e-5,
+        )

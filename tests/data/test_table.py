@@ -1,4 +1,5 @@
-"""What is written is what is read, shard by shard, also where entries are empty or a run was cut off."""
+"""What is written is what is read, shard by shard, also where entries are empty or a run was cut
+off."""
 
 import itertools
 import json
@@ -15,9 +16,15 @@ COLUMNS = {"sights": ("image", "edit_image"), "words": ("ko_0",), "records": ("r
 
 def rows_of(start: int, count: int) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(start)
-    return [{"image": rng.integers(0, 2**32, 31), "ko_0": np.array(list("구가 있다.".encode())[: 3 * int(rng.integers(1, 3))]),
-             "record": records([sample_scene(start)], {})[0]["record"],
-             "edit_image": rng.integers(0, 3000, 31 * int(rng.random() < 0.4))} for _ in range(count)]
+    return [
+        {
+            "image": rng.integers(0, 2**32, 31),
+            "ko_0": np.array(list("구가 있다.".encode())[: 3 * int(rng.integers(1, 3))]),
+            "record": records([sample_scene(start)], {})[0]["record"],
+            "edit_image": rng.integers(0, 3000, 31 * int(rng.random() < 0.4)),
+        }
+        for _ in range(count)
+    ]
 
 
 @pytest.fixture
@@ -26,7 +33,9 @@ def written(tmp_path_factory):
     shards = {0: rows_of(0, 5), 5: rows_of(5, 5), 10: rows_of(10, 3)}
     for start, rows in shards.items():
         for part in PARTS:
-            write_shard(tmp_path, start, part, [{name: row[name] for name in COLUMNS[part]} for row in rows])
+            write_shard(
+                tmp_path, start, part, [{name: row[name] for name in COLUMNS[part]} for row in rows]
+            )
     _merge(tmp_path, list(shards), 13)
     return tmp_path, [r for rows in shards.values() for r in rows]
 
@@ -40,7 +49,9 @@ def test_every_entry_comes_back(written):
         for name in itertools.chain(*COLUMNS.values()):
             assert table.get(k, name).dtype == np.int64
             assert table.get(k, name).tolist() == row[name].tolist()
-    assert table.having("edit_image").tolist() == [k for k, r in enumerate(rows) if len(r["edit_image"])]
+    assert table.having("edit_image").tolist() == [
+        k for k, r in enumerate(rows) if len(r["edit_image"])
+    ]
 
 
 def test_an_id_of_a_large_vocabulary_comes_back(tmp_path):

@@ -27,11 +27,15 @@ def compiler():
 def model_of(shape, half):
     torch.manual_seed(sum(shape))
     width, heads, hidden = shape
-    settings = BackboneConfig(vocabulary=VOCABULARY, width=width, heads=heads, hidden=hidden, layers=2, longest=POSITIONS)
+    settings = BackboneConfig(
+        vocabulary=VOCABULARY, width=width, heads=heads, hidden=hidden, layers=2, longest=POSITIONS
+    )
     model = settings.build().eval()
     for name, p in model.named_parameters():
         p.requires_grad_(False)
-        p.copy_(1 + torch.randn_like(p) / 4 if "norm" in name else torch.randn_like(p) / len(p) ** 0.5)
+        p.copy_(
+            1 + torch.randn_like(p) / 4 if "norm" in name else torch.randn_like(p) / len(p) ** 0.5
+        )
     return model.half().float() if half else model
 
 
@@ -45,7 +49,9 @@ def pair_of(shape, half, threads):
     for a, b in zip(caches[0].layers, caches[1].layers, strict=True):
         b.copy_(a.copy_(torch.randn(a.shape)))
     torch.set_num_threads(before)
-    assert isinstance(made, compiled.Compiled) and made.weight == (torch.float16 if half else torch.float32)
+    assert isinstance(made, compiled.Compiled) and made.weight == (
+        torch.float16 if half else torch.float32
+    )
     return (made, caches[0]), (Forward(model), caches[1])
 
 
@@ -60,23 +66,40 @@ def lanes(request):
     compiled.build.cache_clear()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(shape=st.sampled_from(SHAPES), half=st.booleans(), threads=st.sampled_from((1, 2, 3)), data=st.data())
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    shape=st.sampled_from(SHAPES),
+    half=st.booleans(),
+    threads=st.sampled_from((1, 2, 3)),
+    data=st.data(),
+)
 def test_the_kernel_is_the_pass_of_pytorch(lanes, shape, half, threads, data):
     (kernel, kept), (eager, other) = pair_of(shape, half, threads)
     assert not lanes or kernel.library.lanes() == int(lanes)
-    lengths = torch.tensor(data.draw(st.lists(st.integers(0, POSITIONS - 3), min_size=1, max_size=ROWS)))
+    lengths = torch.tensor(
+        data.draw(st.lists(st.integers(0, POSITIONS - 3), min_size=1, max_size=ROWS))
+    )
     for _ in range(2):
         ids = torch.randint(0, VOCABULARY, (len(lengths),))
         longest, even = int(lengths.max()), bool((lengths == lengths[0]).all())
-        ours, theirs = kernel.one(ids, lengths, kept, longest, even), eager.one(ids, lengths, other, longest, even)
+        ours, theirs = (
+            kernel.one(ids, lengths, kept, longest, even),
+            eager.one(ids, lengths, other, longest, even),
+        )
         assert torch.allclose(ours, theirs, atol=2e-4, rtol=1e-3)
         for a, b in zip(kept.layers, other.layers, strict=True):
             assert torch.allclose(a, b, atol=2e-4, rtol=1e-3)
         lo = data.draw(st.integers(0, VOCABULARY - 1))
         hi = data.draw(st.integers(lo + 1, VOCABULARY))
         extra = data.draw(st.none() | st.integers(0, VOCABULARY - 1))
-        assert torch.allclose(kernel.logits(theirs, lo, hi, extra), eager.logits(theirs, lo, hi, extra), atol=1e-3, rtol=1e-3)
+        assert torch.allclose(
+            kernel.logits(theirs, lo, hi, extra),
+            eager.logits(theirs, lo, hi, extra),
+            atol=1e-3,
+            rtol=1e-3,
+        )
         lengths = lengths + 1
 
 
@@ -85,7 +108,10 @@ def test_a_row_is_the_same_to_the_last_bit_whoever_is_beside_it():
     ids, lengths = torch.randint(0, VOCABULARY, (ROWS,)), torch.randint(0, POSITIONS - 1, (ROWS,))
     whole = kernel.one(ids, lengths, cache, int(lengths.max()), False)
     for count in range(1, ROWS):
-        assert torch.equal(kernel.one(ids[:count], lengths[:count], cache, int(lengths.max()), False), whole[:count])
+        assert torch.equal(
+            kernel.one(ids[:count], lengths[:count], cache, int(lengths.max()), False),
+            whole[:count],
+        )
     assert torch.equal(kernel.logits(whole, 5, 300)[:3], kernel.logits(whole[:3], 5, 300))
 
 
@@ -115,12 +141,16 @@ def test_without_a_compiler_pytorch_decodes(compiler, monkeypatch, tmp_path):
 
 def test_a_kernel_that_does_not_agree_is_not_used(monkeypatch, tmp_path):
     wrong = tmp_path / "kernel.c"
-    wrong.write_text(compiled.SOURCE.read_text().replace("c - key[k + 1] * s", "c + key[k + 1] * s"))
+    wrong.write_text(
+        compiled.SOURCE.read_text().replace("c - key[k + 1] * s", "c + key[k + 1] * s")
+    )
     monkeypatch.setattr(compiled, "SOURCE", wrong)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiled.build.cache_clear()
     model = model_of(SHAPES[0], False)
-    assert type(compiled.fastest(model, Cache.of(model, 3))) is Forward and any(tmp_path.rglob("*.so"))
+    assert type(compiled.fastest(model, Cache.of(model, 3))) is Forward and any(
+        tmp_path.rglob("*.so")
+    )
     compiled.build.cache_clear()
 
 

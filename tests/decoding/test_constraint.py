@@ -14,7 +14,8 @@ END = 50
 
 
 class Every:
-    """Multiples of `of` only; the end after `least` of them. `instead` is put in the place of what is drawn third."""
+    """Multiples of `of` only; the end after `least` of them. `instead` is put in the place of what
+    is drawn third."""
 
     def __init__(self, of=1, least=0, instead=None, closing=None):
         self.of, self.least, self.instead, self.close, self.count = of, least, instead, closing, 0
@@ -37,7 +38,13 @@ def run(engine, *requests):
 
 
 def request(k=0, **more):
-    return Request(prompt=[k + 1, 2, 3], plan=PLAN, sampling=SamplingConfig(temperature=20.0, top_p=1.0), seed=k, **more)
+    return Request(
+        prompt=[k + 1, 2, 3],
+        plan=PLAN,
+        sampling=SamplingConfig(temperature=20.0, top_p=1.0),
+        seed=k,
+        **more,
+    )
 
 
 def test_only_what_is_allowed_is_drawn(network):
@@ -48,14 +55,18 @@ def test_only_what_is_allowed_is_drawn(network):
 def test_others_are_as_they_are_alone(network):
     alone = [run(Engine(network), request(k))[0] for k in range(4)]
     bound = [run(Engine(network), request(k, constraint=Every(of=3, least=5)))[0] for k in range(4)]
-    everyone = [r for k in range(4) for r in (request(k), request(k, constraint=Every(of=3, least=5)))]
+    everyone = [
+        r for k in range(4) for r in (request(k), request(k, constraint=Every(of=3, least=5)))
+    ]
     together = run(Engine(network), *everyone)
     assert together[::2] == alone and together[1::2] == bound and bound != alone
 
 
 def test_a_constraint_may_put_another_id_in_the_place_of_what_was_drawn(network):
     told = []
-    [ids] = run(Engine(network), request(constraint=Every(of=2, least=12, instead=33), on_token=told.append))
+    [ids] = run(
+        Engine(network), request(constraint=Every(of=2, least=12, instead=33), on_token=told.append)
+    )
     assert ids[2] == 43 and told == ids
     [ids] = run(Engine(network), request(constraint=Every(of=2, least=12, instead=END)))
     assert len(ids) == 2
@@ -67,8 +78,14 @@ def test_where_the_answer_may_not_end_the_ends_score_goes_to_what_closes(network
     scores = [*logits[10:60].tolist()]
     scores[4] = float(logits[90])
     engine = Engine(network)
-    made = engine.submit(Request(prompt=[1, 2, 3], plan=PLAN, sampling=SamplingConfig(temperature=0),
-                                 constraint=Every(least=12, closing=4)))
+    made = engine.submit(
+        Request(
+            prompt=[1, 2, 3],
+            plan=PLAN,
+            sampling=SamplingConfig(temperature=0),
+            constraint=Every(least=12, closing=4),
+        )
+    )
     engine.step()
     assert made.ids == [10 + max(range(END), key=scores.__getitem__)]
 
@@ -76,8 +93,15 @@ def test_where_the_answer_may_not_end_the_ends_score_goes_to_what_closes(network
 @pytest.mark.parametrize("of", [None, 5])
 def test_scores_are_log_softmax_over_what_is_allowed(network, of):
     scores, told = [], []
-    [ids] = run(Engine(network), request(on_score=scores.append, likeliest=4, on_token=told.append,
-                                         constraint=Every(of) if of else None))
+    [ids] = run(
+        Engine(network),
+        request(
+            on_score=scores.append,
+            likeliest=4,
+            on_token=told.append,
+            constraint=Every(of) if of else None,
+        ),
+    )
     assert len(scores) == len(told) >= len(ids) > 0
     for k, (token, score) in enumerate(zip(told, scores, strict=True)):
         with torch.no_grad():
@@ -85,8 +109,12 @@ def test_scores_are_log_softmax_over_what_is_allowed(network, of):
         allowed = [i for i in [*range(10, 60), 90] if of is None or i == 90 or (i - 10) % of == 0]
         logprobs = dict(zip(allowed, logits[allowed].log_softmax(-1).tolist(), strict=True))
         assert score.logprob == pytest.approx(logprobs[token], abs=1e-3)
-        assert [i for i, _ in score.likeliest] == sorted(logprobs, key=logprobs.get, reverse=True)[:4]
-        assert [p for _, p in score.likeliest] == pytest.approx(sorted(logprobs.values(), reverse=True)[:4], abs=1e-3)
+        assert [i for i, _ in score.likeliest] == sorted(logprobs, key=logprobs.get, reverse=True)[
+            :4
+        ]
+        assert [p for _, p in score.likeliest] == pytest.approx(
+            sorted(logprobs.values(), reverse=True)[:4], abs=1e-3
+        )
 
 
 def test_no_more_are_named_than_are_allowed(network):
@@ -100,7 +128,10 @@ def test_nothing_is_computed_for_those_who_do_not_ask(network, monkeypatch):
         raise AssertionError("a score that nobody asked for")
 
     expected, scores = run(Engine(network), request(1))[0], []
-    assert run(Engine(network), request(1, on_score=scores.append, likeliest=3))[0] == expected and scores
+    assert (
+        run(Engine(network), request(1, on_score=scores.append, likeliest=3))[0] == expected
+        and scores
+    )
     monkeypatch.setattr(choose_module, "likelihood", never)
     monkeypatch.setattr(choose_module, "masked", never)
     assert run(Engine(network), request(1)) == [expected]

@@ -16,19 +16,23 @@ def greedy(network, prompt, steps, ranges):
         logits = network(input_ids=torch.tensor([ids])).logits[0, -1]
         lo, hi = ranges[k]
         ids.append(lo + int(logits[lo:hi].argmax()))
-    return ids[len(prompt):]
+    return ids[len(prompt) :]
 
 
 def test_cached_batched_padded_decoding_is_transformers_greedy(network):
     prompts = [[1, 2, 3, 4, 5, 6, 7], [9, 8], [40, 41, 42, 43]]
     ranges = ((0, 120), (30, 60), (0, 50), (70, 71), (100, 120)) * 2
-    made = Engine(network).generate(prompts, Plan(ranges=ranges), SamplingConfig(temperature=0), [0, 0, 0])
+    made = Engine(network).generate(
+        prompts, Plan(ranges=ranges), SamplingConfig(temperature=0), [0, 0, 0]
+    )
     assert made == [greedy(network, p, len(ranges), ranges) for p in prompts]
 
 
 def test_guidance_moves_away_from_the_prompt_without_input(network):
     plan, prompt, bare = Plan(ranges=((0, 120),)), [1, 2, 3, 4], [1]
-    made = Engine(network).generate([prompt], plan, SamplingConfig(temperature=0, guidance=3.0), [0], [bare])
+    made = Engine(network).generate(
+        [prompt], plan, SamplingConfig(temperature=0, guidance=3.0), [0], [bare]
+    )
     with torch.no_grad():
         a, b = (network(input_ids=torch.tensor([p])).logits[0, -1] for p in (prompt, bare))
     assert made == [[int((b + 3 * (a - b)).argmax())]]
@@ -36,29 +40,46 @@ def test_guidance_moves_away_from_the_prompt_without_input(network):
 
 def test_rows_of_free_length_end_at_their_end(network):
     plan = Plan(free=(0, 60), end=90, longest=30)
-    made = Engine(network).generate([[1], [2], [3]], plan, SamplingConfig(temperature=3.0, top_p=1.0), [0, 1, 2])
+    made = Engine(network).generate(
+        [[1], [2], [3]], plan, SamplingConfig(temperature=3.0, top_p=1.0), [0, 1, 2]
+    )
     assert all(0 <= t < 60 for row in made for t in row) and all(len(row) <= 30 for row in made)
 
 
 def test_positions_agree_with_what_leads_them(network):
     ranges = ((0, 4), (10, 13), (20, 23), (30, 33))
     plan, prompts = Plan(ranges=ranges, leads=(0, 0, 2, 2)), [[k] for k in range(80)]
-    made = Engine(network).generate(prompts, plan, SamplingConfig(temperature=9.0, top_p=1.0), list(range(80)))
+    made = Engine(network).generate(
+        prompts, plan, SamplingConfig(temperature=9.0, top_p=1.0), list(range(80))
+    )
     last = [[t == hi - 1 for t, (_, hi) in zip(row, ranges, strict=True)] for row in made]
     assert all(a == b and c == d for a, b, c, d in last)
-    assert {(a, c) for a, _, c, _ in last} == {(False, False), (False, True), (True, False), (True, True)}
+    assert {(a, c) for a, _, c, _ in last} == {
+        (False, False),
+        (False, True),
+        (True, False),
+        (True, True),
+    }
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
 def test_whether_comes_before_which(temperature):
     shares = torch.tensor([[0.2, 0.15, 0.15, 0.1, 0.4], [0.1, 0.1, 0.05, 0.05, 0.7]])
     made = whether_first(shares.log(), temperature)
-    drawn = torch.stack([draw(made, temperature, 1.0, [torch.Generator().manual_seed(2 * s + k) for k in range(2)])
-                         for s in range(3000)])
+    drawn = torch.stack(
+        [
+            draw(
+                made, temperature, 1.0, [torch.Generator().manual_seed(2 * s + k) for k in range(2)]
+            )
+            for s in range(3000)
+        ]
+    )
     power = 1 / temperature if temperature else 50.0
     for row, odds in enumerate(shares.double()):
         last, others = odds[-1] ** power, odds[:-1].sum() ** power
-        assert float((drawn[:, row] == 4).double().mean()) == pytest.approx(float(last / (last + others)), abs=0.03)
+        assert float((drawn[:, row] == 4).double().mean()) == pytest.approx(
+            float(last / (last + others)), abs=0.03
+        )
         first = float(odds[0] ** power / (odds[:-1] ** power).sum() * others / (last + others))
         if temperature:
             assert float((drawn[:, row] == 0).double().mean()) == pytest.approx(first, abs=0.03)
@@ -88,7 +109,10 @@ def test_our_forward_is_transformers(network):
     ids = torch.randint(0, 120, (3, 25), generator=torch.Generator().manual_seed(4))
     forward = Forward(network)
     cache = Cache(forward.layers, 4, forward.heads, forward.positions, forward.size)
-    states = [[forward.chunk(row[:7], k, 0, cache), forward.chunk(row[7 : 18 + k], k, 7, cache)] for k, row in enumerate(ids)]
+    states = [
+        [forward.chunk(row[:7], k, 0, cache), forward.chunk(row[7 : 18 + k], k, 7, cache)]
+        for k, row in enumerate(ids)
+    ]
     lengths = torch.tensor([18, 19, 20])
     for _ in range(5):
         made = forward.one(ids[torch.arange(3), lengths], lengths, cache, int(lengths.max()), False)
@@ -105,7 +129,10 @@ def test_our_forward_is_transformers(network):
 def test_ids_are_told_as_they_are_drawn(network):
     told = [[], []]
     engine, plan = Engine(network), Plan(ranges=((0, 120),) * 5)
-    tickets = [engine.submit(Request(prompt=[k + 1], plan=plan, seed=k, on_token=told[k].append)) for k in range(2)]
+    tickets = [
+        engine.submit(Request(prompt=[k + 1], plan=plan, seed=k, on_token=told[k].append))
+        for k in range(2)
+    ]
     engine.step()
     assert [len(t) for t in told] == [1, 1] and not tickets[0].done
     engine.run(tickets)
@@ -113,13 +140,25 @@ def test_ids_are_told_as_they_are_drawn(network):
 
 
 def test_a_script_is_put_in_at_the_start_and_after_every_end(network):
-    """Every id that was fed, in order: forced runs, ids of the free range, ends; the answer has the drawn ones only."""
+    """Every id that was fed, in order: forced runs, ids of the free range, ends; the answer has the
+    drawn ones only."""
     scripts = [[[100, 101], [102]], [[110]], []]
     fed = [[] for _ in scripts]
     plan = Plan(free=(0, 60), end=90, longest=60, stretch=7)
     engine, sampling = Engine(network), SamplingConfig(temperature=3.0, top_p=1.0)
-    tickets = [engine.submit(Request(prompt=p, plan=plan, sampling=sampling, seed=k, script=scripts[k], on_token=fed[k].append))
-               for k, p in enumerate([[1], [2, 3], [4]])]
+    tickets = [
+        engine.submit(
+            Request(
+                prompt=p,
+                plan=plan,
+                sampling=sampling,
+                seed=k,
+                script=scripts[k],
+                on_token=fed[k].append,
+            )
+        )
+        for k, p in enumerate([[1], [2, 3], [4]])
+    ]
     engine.run(tickets)
     for script, ids, answer in zip(scripts, fed, [t.ids for t in tickets], strict=True):
         runs = script or [[]]
@@ -133,10 +172,16 @@ def test_a_script_is_put_in_at_the_start_and_after_every_end(network):
 
 
 def test_scripted_rows_are_each_as_they_are_alone(network):
-    plan, sampling = Plan(free=(0, 60), end=90, longest=40, stretch=9), SamplingConfig(temperature=2.0)
+    plan, sampling = (
+        Plan(free=(0, 60), end=90, longest=40, stretch=9),
+        SamplingConfig(temperature=2.0),
+    )
     prompts, scripts = [[1], [2, 3, 4]], [[[100], [101], [102]], [[110, 111]]]
     together = Engine(network).generate(prompts, plan, sampling, [3, 4], scripts=scripts)
-    alone = [Engine(network).generate([p], plan, sampling, [s], scripts=[c])[0] for p, s, c in zip(prompts, (3, 4), scripts)]
+    alone = [
+        Engine(network).generate([p], plan, sampling, [s], scripts=[c])[0]
+        for p, s, c in zip(prompts, (3, 4), scripts)
+    ]
     assert together == alone
 
 
@@ -154,14 +199,27 @@ def mixed(network, seed, count=24):
         if k % 4 == 0:
             # things that share ranges, at other places in other plans
             thing, skipped = ((0, 3), (50, 53)), number(0, 3)
-            plan = Plan(ranges=(*((80, 90),) * skipped, *thing * 3), leads=(*(None,) * skipped, *(
-                skipped + 2 * (j // 2) for j in range(6))))
+            plan = Plan(
+                ranges=(*((80, 90),) * skipped, *thing * 3),
+                leads=(*(None,) * skipped, *(skipped + 2 * (j // 2) for j in range(6))),
+            )
             script = []
         else:
-            plan = Plan(free=(0, 100), end=110, longest=number(1, 30), stretch=5 if k % 4 == 1 else 0)
+            plan = Plan(
+                free=(0, 100), end=110, longest=number(1, 30), stretch=5 if k % 4 == 1 else 0
+            )
             script = [[100, 101], [102]] if k % 4 == 1 else []
-        requests.append(Request(prompt=prompt, plan=plan, sampling=sampling, seed=k, without=[1, 2], script=script,
-                                kind="abc"[k % 3]))
+        requests.append(
+            Request(
+                prompt=prompt,
+                plan=plan,
+                sampling=sampling,
+                seed=k,
+                without=[1, 2],
+                script=script,
+                kind="abc"[k % 3],
+            )
+        )
     return requests
 
 
@@ -207,7 +265,9 @@ def test_what_is_called_off_leaves_the_others_as_they_are(network):
 def test_a_conversation_goes_on_from_what_was_read(network):
     engine, plan = Engine(network), Plan(free=(0, 100), end=110, longest=20)
     prompt = [(7 * k) % 100 for k in range(60)]
-    ticket = engine.submit(Request(prompt=prompt, plan=plan, sampling=SamplingConfig(temperature=0)))
+    ticket = engine.submit(
+        Request(prompt=prompt, plan=plan, sampling=SamplingConfig(temperature=0))
+    )
     engine.run([ticket])
     longer = [*prompt, *ticket.ids, 3, 4, 5]
     again = engine.submit(Request(prompt=longer, plan=plan, sampling=SamplingConfig(temperature=0)))
@@ -220,18 +280,26 @@ def test_a_conversation_goes_on_from_what_was_read(network):
 
 
 def test_prefixes_hold_what_rows_held_and_forget_the_oldest():
-    """Beside a dict of every prefix that was ever kept: what is reused is right, and as long as room allows."""
+    """Beside a dict of every prefix that was ever kept: what is reused is right, and as long as
+    room allows."""
     rng = np.random.default_rng(0)
     cache = Cache(layers=2, rows=2, heads=2, positions=128, size=4)
     room = 12
     prefixes = Prefixes(room * 2 * 2 * 2 * PAGE * 4 * 4, cache)
     for step in range(300):
-        ids = [*([int(rng.integers(3))] * 20), *rng.integers(0, 2, int(rng.integers(0, 100))).tolist()]
-        held = [torch.from_numpy(np.cumsum(ids)).float() * (layer + 1) for layer in range(2)]  # tells of all ids up to each
+        ids = [
+            *([int(rng.integers(3))] * 20),
+            *rng.integers(0, 2, int(rng.integers(0, 100))).tolist(),
+        ]
+        held = [
+            torch.from_numpy(np.cumsum(ids)).float() * (layer + 1) for layer in range(2)
+        ]  # tells of all ids up to each
         found = prefixes.reuse(ids, cache, 1)
         assert found % PAGE == 0 and found < len(ids)
         for layer, want in zip(cache.layers, held, strict=True):
-            assert torch.equal(layer[:, 1, :, :found], want[:found].view(1, 1, -1, 1).expand(2, 2, found, 4))
+            assert torch.equal(
+                layer[:, 1, :, :found], want[:found].view(1, 1, -1, 1).expand(2, 2, found, 4)
+            )
             layer[:, 0, :, : len(ids)] = want.view(1, 1, -1, 1)
         prefixes.keep(ids, cache, 0)
         again = prefixes.reuse([*ids, 1], cache, 1)

@@ -1,4 +1,5 @@
-"""The shipped model, decoded by our engine in a mix of all media, against `transformers.generate` one by one."""
+"""The shipped model, decoded by our engine in a mix of all media, against `transformers.generate`
+one by one."""
 
 import pytest
 import torch
@@ -40,8 +41,15 @@ def reference(network, request):
         return [*range(lo, hi), *([plan.end] if may_end else [])]
 
     ids = torch.tensor([request.prompt])
-    made = network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=request.steps,
-                            prefix_allowed_tokens_fn=allowed, eos_token_id=plan.end if plan.end >= 0 else None, pad_token_id=0)
+    made = network.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=request.steps,
+        prefix_allowed_tokens_fn=allowed,
+        eos_token_id=plan.end if plan.end >= 0 else None,
+        pad_token_id=0,
+    )
     ids = made[0, start:].tolist()
     return ids[: ids.index(plan.end)] if plan.end in ids else ids
 
@@ -51,7 +59,9 @@ def gap(network, request, ids):
     lo, hi, may_end = request.plan.at(len(ids))
     with torch.no_grad():
         logits = network(input_ids=torch.tensor([request.prompt + ids])).logits[0, -1]
-    first, second = torch.cat([logits[lo:hi], logits[request.plan.end :][: int(may_end)]]).topk(2).values
+    first, second = (
+        torch.cat([logits[lo:hi], logits[request.plan.end :][: int(may_end)]]).topk(2).values
+    )
     return float(first - second)
 
 
@@ -70,10 +80,15 @@ def test_two_hundred_prompts_give_what_transformers_gives(rows, chunk, capsys):
     for request, ticket in zip(requests, tickets, strict=True):
         expected = reference(model.network, request)
         if ticket.ids != expected:
-            same = next((k for k, (a, b) in enumerate(zip(ticket.ids, expected)) if a != b), min(len(expected), len(ticket.ids)))
+            same = next(
+                (k for k, (a, b) in enumerate(zip(ticket.ids, expected)) if a != b),
+                min(len(expected), len(ticket.ids)),
+            )
             other.append(gap(model.network, request, expected[:same]))
             close += other[-1] <= 1e-4
     with capsys.disabled():
-        print(f"\n{len(requests)} prompts over {len(MEDIA)} media: {len(requests) - len(other)} equal, {len(other)} not, "
-              f"of these {close} at a gap of 1e-4 at most")
+        print(
+            f"\n{len(requests)} prompts over {len(MEDIA)} media: {len(requests) - len(other)} equal, {len(other)} not, "
+            f"of these {close} at a gap of 1e-4 at most"
+        )
     assert close == len(other) and len(other) <= 0.01 * len(requests)

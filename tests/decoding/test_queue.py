@@ -50,7 +50,11 @@ def test_first_come_first_served_within_a_kind():
     queue = Queue()
     for k in range(5):
         queue.push("image", k)
-    assert [queue.pop() for _ in range(5)] == list(range(5)) and queue.peek() is None and not len(queue)
+    assert (
+        [queue.pop() for _ in range(5)] == list(range(5))
+        and queue.peek() is None
+        and not len(queue)
+    )
 
 
 def test_what_no_longer_waits_is_not_served():

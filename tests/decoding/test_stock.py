@@ -1,4 +1,5 @@
-"""Classes that our own forward pass does not know, through the engine: what transformers' `generate` says, in any company."""
+"""Classes that our own forward pass does not know, through the engine: what transformers'
+`generate` says, in any company."""
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ def network(request):
     values |= {"sliding_window": 6} if "sliding_window" in values else {}
     model = backbone.stock_model(recipes.find(request.param).family, values).eval()
     with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(20)  # far from uniform, so that the likeliest id is clear
+        model.get_input_embeddings().weight.mul_(
+            20
+        )  # far from uniform, so that the likeliest id is clear
     return model
 
 
@@ -31,26 +34,49 @@ def test_greedy_decoding_is_that_of_transformers(network):
     expected = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
-        made = network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, pad_token_id=0,
-                                eos_token_id=None)
-        expected.append(made[0, len(prompt):].tolist())
-    engine = Engine(network, EngineConfig(rows=3, chunk=8))  # fewer rows than requests: one comes when another has gone
+        made = network.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=12,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
+        expected.append(made[0, len(prompt) :].tolist())
+    engine = Engine(
+        network, EngineConfig(rows=3, chunk=8)
+    )  # fewer rows than requests: one comes when another has gone
     assert isinstance(engine.forward, StockForward)
     plan = Plan(ranges=((0, VOCABULARY),) * 12)
     tickets = []
     for k, prompt in enumerate(prompts):
-        tickets.append(engine.submit(Request(prompt=prompt, plan=plan, sampling=SamplingConfig(temperature=0), seed=k)))
+        tickets.append(
+            engine.submit(
+                Request(prompt=prompt, plan=plan, sampling=SamplingConfig(temperature=0), seed=k)
+            )
+        )
         engine.step()
     engine.run(tickets)
     assert [t.ids for t in tickets] == expected
     with torch.no_grad():  # and afterwards the class alone still is what it was
         ids = torch.tensor([prompts[1]])
-        assert network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, pad_token_id=0,
-                                eos_token_id=None)[0, 17:].tolist() == expected[1]
+        assert (
+            network.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=12,
+                pad_token_id=0,
+                eos_token_id=None,
+            )[0, 17:].tolist()
+            == expected[1]
+        )
 
 
 def test_a_prefix_that_was_kept_gives_the_same(network):
     engine = Engine(network, EngineConfig(rows=2))
     plan, prompt = Plan(ranges=((0, VOCABULARY),) * 5), list(range(1, 40))
-    first, second = (engine.generate([prompt], plan, SamplingConfig(temperature=0), [0])[0] for _ in range(2))
+    first, second = (
+        engine.generate([prompt], plan, SamplingConfig(temperature=0), [0])[0] for _ in range(2)
+    )
     assert first == second and engine.prefixes.reused >= 32

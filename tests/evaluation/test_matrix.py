@@ -1,4 +1,5 @@
-"""The matrix on models whose answers are known: one that always answers with the truth, one with another scene."""
+"""The matrix on models whose answers are known: one that always answers with the truth, one with
+another scene."""
 
 import numpy as np
 import pytest
@@ -50,16 +51,36 @@ def right():
 
 def test_schema_is_the_promised_one(right):
     assert right["items"] == 2
-    wanted = {"from", "to", "split", "objects", "language", "task", "n", "attribute_accuracy", "scene_accuracy", "interval",
-              "ceiling", "chance"}
+    wanted = {
+        "from",
+        "to",
+        "split",
+        "objects",
+        "language",
+        "task",
+        "n",
+        "attribute_accuracy",
+        "scene_accuracy",
+        "interval",
+        "ceiling",
+        "chance",
+    }
     assert all(wanted <= set(c) for c in right["cells"])
     assert {(c["from"], c["to"]) for c in right["cells"]} == {(a, b) for a in MEDIA for b in MEDIA}
-    assert {c["task"] for c in right["cells"] if c["from"] == c["to"]} == {"translation", "question answering", "edit"}
+    assert {c["task"] for c in right["cells"] if c["from"] == c["to"]} == {
+        "translation",
+        "question answering",
+        "edit",
+    }
 
 
 def test_the_truth_is_all_right_where_nothing_moves_unasked(right):
     for c in right["cells"]:
-        if c["from"] != c["to"] and c["from"] in (*SPOKEN, "video") and "audio" not in (c["from"], c["to"]):
+        if (
+            c["from"] != c["to"]
+            and c["from"] in (*SPOKEN, "video")
+            and "audio" not in (c["from"], c["to"])
+        ):
             assert c["attribute_accuracy"] == 1.0 and c["scene_accuracy"] == 1.0, c
             assert c["chance"] < 1.0 and c["ceiling"] == 1.0
     asked = next(c for c in right["cells"] if c["task"] == "question answering")
@@ -90,7 +111,9 @@ def test_another_scene_is_no_better_than_chance():
 def test_report_writes_figures_picture_and_page(tmp_path, capsys):
     report.run(Known("seen", 0), 1, tmp_path / "m.json")
     assert {p.name for p in tmp_path.iterdir()} == {"m.json", "m.png", "m.html"}
-    assert "from" in capsys.readouterr().out and "data:image/png" in (tmp_path / "m.html").read_text()
+    assert (
+        "from" in capsys.readouterr().out and "data:image/png" in (tmp_path / "m.html").read_text()
+    )
 
 
 def test_items_are_rendered_once():

@@ -1,4 +1,5 @@
-"""Oracles are at least 99 % right on ground truth that nobody trained on, seen and held-out compositions alike."""
+"""Oracles are at least 99 % right on ground truth that nobody trained on, seen and held-out
+compositions alike."""
 
 import collections
 
@@ -23,8 +24,12 @@ def spoken(scene, seed):
     return audio.speak(caption(scene, language, rng), language, audio.sample_voice(rng))
 
 
-CASES = {"image": (16, lambda s, k: image.render(s).image, see.observe), "shape": (16, lambda s, k: shape.voxels(s), touch.observe),
-         "video": (5, lambda s, k: video.render(s).frames, watch.observe), "audio": (40, spoken, hear.observe)}
+CASES = {
+    "image": (16, lambda s, k: image.render(s).image, see.observe),
+    "shape": (16, lambda s, k: shape.voxels(s), touch.observe),
+    "video": (5, lambda s, k: video.render(s).frames, watch.observe),
+    "audio": (40, spoken, hear.observe),
+}
 
 
 def accuracy(medium, count, start=500):
@@ -32,7 +37,12 @@ def accuracy(medium, count, start=500):
     right, asked = collections.Counter(), collections.Counter()
     for k in range(start, start + count):
         scene = sample_scene(k, "seen" if k % 4 < 2 else "held_out")
-        got = score(scene.description(), observe(make(scene, k)), TABLE[medium].carries, frozenset(scene.stated))
+        got = score(
+            scene.description(),
+            observe(make(scene, k)),
+            TABLE[medium].carries,
+            frozenset(scene.stated),
+        )
         right.update(got.right)
         asked.update(got.asked)
     return sum(right.values()) / sum(asked.values())
@@ -54,7 +64,10 @@ def test_noise_pictures_and_silence_are_not_scenes():
     see.observe(rng.integers(0, 255, (128, 128, 3)).astype(np.uint8))
     assert see.observe(np.full((128, 128, 3), 120, np.uint8)).things == ()
     assert touch.observe(np.zeros((64, 64, 64, 4), np.uint8)).things == ()
-    assert hear.observe(np.zeros(16_000, np.float32)) is None and hear.observe(np.zeros(0, np.float32)) is None
+    assert (
+        hear.observe(np.zeros(16_000, np.float32)) is None
+        and hear.observe(np.zeros(0, np.float32)) is None
+    )
 
 
 def test_a_recogniser_that_is_not_what_was_written_is_one_line(tmp_path):

@@ -1,4 +1,5 @@
-"""Held-out compositions never occur in training: a real table, made with the codecs that ship, is read back."""
+"""Held-out compositions never occur in training: a real table, made with the codecs that ship, is
+read back."""
 
 import pytest
 
@@ -6,7 +7,14 @@ from onnuri.data.table import PARTS, Table, _merge, write_shard
 from onnuri.errors import ConfigError
 from onnuri.evaluation.scan import said, scan
 from onnuri.modality import LANGUAGES
-from onnuri.world.scene import HELD_OUT, compositions, generator, held_out, sample_edit, sample_scene
+from onnuri.world.scene import (
+    HELD_OUT,
+    compositions,
+    generator,
+    held_out,
+    sample_edit,
+    sample_scene,
+)
 from onnuri.world.tasks import instruction, question
 from onnuri.world.text import caption
 
@@ -54,8 +62,11 @@ def test_captions_questions_and_instructions_of_training_name_nothing_held_out()
         edit = sample_edit(rng, scene, allow_motion=True)
         assert not held_out(scene) and not (edit and held_out(edit.apply(scene)))
         for language in LANGUAGES:
-            for sentence in (caption(scene, language, rng), question(scene, language, rng)[0],
-                             instruction(scene, edit, language, rng) if edit else ""):
+            for sentence in (
+                caption(scene, language, rng),
+                question(scene, language, rng)[0],
+                instruction(scene, edit, language, rng) if edit else "",
+            ):
                 assert not said(sentence) & HELD_OUT, sentence
 
 

@@ -14,8 +14,10 @@ ALL = frozenset(ATTRIBUTES)
 
 def permuted(description: Description, order: list[int]) -> Description:
     place = {old: new for new, old in enumerate(order)}
-    return Description(things=tuple(description.things[k] for k in order),
-                       relations=frozenset((place[i], r, place[j]) for i, r, j in description.relations))
+    return Description(
+        things=tuple(description.things[k] for k in order),
+        relations=frozenset((place[i], r, place[j]) for i, r, j in description.relations),
+    )
 
 
 @given(st.integers(0, 10**6), st.randoms())
@@ -37,11 +39,16 @@ def test_one_wrong_attribute_costs_one(seed, attribute):
     things[0] = dataclasses.replace(things[0], **{attribute: "nothing"})
     seen = dataclasses.replace(scene.description(), things=tuple(things))
     got = score(scene.description(), seen, ALL - {"relation"}, frozenset())
-    assert got.asked[attribute] - got.right[attribute] == 1 and got.attributes[1] - got.attributes[0] == 1
+    assert (
+        got.asked[attribute] - got.right[attribute] == 1
+        and got.attributes[1] - got.attributes[0] == 1
+    )
 
 
 def test_missing_and_extra_objects_make_all_their_attributes_wrong():
-    red, blue = (Traits(solid="cube", color=c, size="small", motion="still") for c in ("red", "blue"))
+    red, blue = (
+        Traits(solid="cube", color=c, size="small", motion="still") for c in ("red", "blue")
+    )
     both, one = Description(things=(red, blue)), Description(things=(red,))
     some = ALL - {"relation"}
     assert score(both, one, some).attributes == (4, 8)
@@ -59,12 +66,20 @@ def test_what_is_not_stated_is_not_asked():
 def test_relations_stated_either_way_round_count_and_wrong_ones_do_not():
     a, b = Traits(solid="cube", color="red"), Traits(solid="star", color="blue")
     true = Description(things=(a, b), relations=frozenset({(0, "left_of", 1), (1, "right_of", 0)}))
-    other_way = Description(things=(b, a), relations=frozenset({(0, "right_of", 1), (1, "left_of", 0)}))
+    other_way = Description(
+        things=(b, a), relations=frozenset({(0, "right_of", 1), (1, "left_of", 0)})
+    )
     wrong = Description(things=(a, b), relations=frozenset({(0, "above", 1), (1, "below", 0)}))
     none = Description(things=(a, b))
     only = frozenset({"relation"})
-    assert [score(true, d, only).attributes for d in (other_way, wrong, none)] == [(1, 1), (0, 1), (0, 1)]
-    assert [score(true, d, only, frozenset({(0, "left_of", 1)})).attributes for d in (other_way, wrong)] == [(1, 1), (0, 1)]
+    assert [score(true, d, only).attributes for d in (other_way, wrong, none)] == [
+        (1, 1),
+        (0, 1),
+        (0, 1),
+    ]
+    assert [
+        score(true, d, only, frozenset({(0, "left_of", 1)})).attributes for d in (other_way, wrong)
+    ] == [(1, 1), (0, 1)]
 
 
 def test_wilson_interval_against_published_values():

@@ -42,4 +42,6 @@ def test_what_is_still_open_when_something_fails_is_called_off():
     engine = Stops(1)
     with pytest.raises(KeyboardInterrupt):
         drive(engine, [asks(1), asks(2), asks(1)])
-    assert [t.cancelled for t in engine.tickets] == [not t.done for t in engine.tickets] and not all(t.done for t in engine.tickets)
+    assert [t.cancelled for t in engine.tickets] == [
+        not t.done for t in engine.tickets
+    ] and not all(t.done for t in engine.tickets)

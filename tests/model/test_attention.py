@@ -1,4 +1,5 @@
-"""Attention of packed rows: each way against each sequence alone, in 64 bits, by a product of matrices and a mask."""
+"""Attention of packed rows: each way against each sequence alone, in 64 bits, by a product of
+matrices and a mask."""
 
 import math
 
@@ -13,8 +14,10 @@ LENGTHS = [5, 1, 9, 3]
 def heads(query_heads=4, kv_heads=4, size=8, values=8):
     draw = torch.Generator().manual_seed(query_heads * 100 + kv_heads * 10 + size + values)
     tokens = sum(LENGTHS)
-    return [torch.randn(1, n, tokens, d, dtype=torch.float64, generator=draw).requires_grad_()
-            for n, d in ((query_heads, size), (kv_heads, size), (kv_heads, values))]
+    return [
+        torch.randn(1, n, tokens, d, dtype=torch.float64, generator=draw).requires_grad_()
+        for n, d in ((query_heads, size), (kv_heads, size), (kv_heads, values))
+    ]
 
 
 def alone(query, key, value, scaling, window):
@@ -25,23 +28,45 @@ def alone(query, key, value, scaling, window):
         tokens = q.shape[1]
         back = torch.arange(tokens)[:, None] - torch.arange(tokens)
         seen = (back >= 0) & (back < (window or tokens))
-        made = [((q[h] @ k[h // each].T * scaling).masked_fill(~seen, -math.inf)).softmax(-1) @ v[h // each] for h in range(len(q))]
+        made = [
+            ((q[h] @ k[h // each].T * scaling).masked_fill(~seen, -math.inf)).softmax(-1)
+            @ v[h // each]
+            for h in range(len(q))
+        ]
         parts.append(torch.stack(made, 1))
     return torch.cat(parts)[None]
 
 
 def kernel(query, key, value, ends, scale, window, grouped):
-    """What the varlen kernel promises, on a CPU: [T, H, D]; heads of one size, sequences apart by their ends."""
-    assert query.shape[-1] == key.shape[-1] == value.shape[-1] and all(x.is_contiguous() for x in (query, key, value))
-    assert ends.dtype == torch.int32 and ends.tolist() == [0, *torch.tensor(LENGTHS).cumsum(0).tolist()]
+    """What the varlen kernel promises, on a CPU: [T, H, D]; heads of one size, sequences apart by
+    their ends."""
+    assert query.shape[-1] == key.shape[-1] == value.shape[-1] and all(
+        x.is_contiguous() for x in (query, key, value)
+    )
+    assert ends.dtype == torch.int32 and ends.tolist() == [
+        0,
+        *torch.tensor(LENGTHS).cumsum(0).tolist(),
+    ]
     assert grouped or query.shape[1] == key.shape[1]
     assert window[1] == 0
     rows = [x.transpose(0, 1)[None] for x in (query, key, value)]
     return alone(*rows, scale, window[0] + 1 if window[0] >= 0 else None)[0]
 
 
-def of_2_13(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1),
-            enable_gqa=False):
+def of_2_13(
+    query,
+    key,
+    value,
+    cu_seq_q,
+    cu_seq_k,
+    max_q,
+    max_k,
+    *,
+    return_aux=None,
+    scale=None,
+    window_size=(-1, -1),
+    enable_gqa=False,
+):
     assert max_q == max_k == max(LENGTHS)
     return kernel(query, key, value, cu_seq_q, scale, window_size, enable_gqa)
 
@@ -58,10 +83,14 @@ SHAPES = [{}, {"kv_heads": 2}, {"values": 5}, {"size": 6, "values": 11, "kv_head
 @pytest.mark.parametrize("window", [None, 1, 4, 100])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("version", [None, of_2_13, of_2_11])
-def test_a_packed_row_is_its_sequences_alone_and_so_are_its_gradients(monkeypatch, version, shape, window):
+def test_a_packed_row_is_its_sequences_alone_and_so_are_its_gradients(
+    monkeypatch, version, shape, window
+):
     tensors, scaling = heads(**shape), 0.37
     if version is None:
-        made, _ = attention.packed_attention(torch.nn.Identity(), *tensors, None, scaling, LENGTHS, window)
+        made, _ = attention.packed_attention(
+            torch.nn.Identity(), *tensors, None, scaling, LENGTHS, window
+        )
     else:
         monkeypatch.setattr(attention, "_kernel", lambda: version)
         if window and version is of_2_11:
@@ -71,15 +100,23 @@ def test_a_packed_row_is_its_sequences_alone_and_so_are_its_gradients(monkeypatc
         made = attention.varlen(*tensors, scaling, LENGTHS, window)
     expected = alone(*tensors, scaling, window)
     torch.testing.assert_close(made, expected, rtol=1e-12, atol=1e-13)
-    toward = torch.randn(made.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    for one, other in zip(torch.autograd.grad(made, tensors, toward), torch.autograd.grad(expected, tensors, toward), strict=True):
+    toward = torch.randn(
+        made.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+    for one, other in zip(
+        torch.autograd.grad(made, tensors, toward),
+        torch.autograd.grad(expected, tensors, toward),
+        strict=True,
+    ):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
 def test_without_lengths_a_row_is_one_sequence():
     tensors = heads()
     made, none = attention.packed_attention(torch.nn.Identity(), *tensors, None, 0.5)
-    whole = torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=True, scale=0.5).transpose(1, 2)
+    whole = torch.nn.functional.scaled_dot_product_attention(
+        *tensors, is_causal=True, scale=0.5
+    ).transpose(1, 2)
     assert none is None
     torch.testing.assert_close(made, whole)
 
@@ -88,6 +125,10 @@ def test_a_kernel_that_fails_is_not_used(monkeypatch):
     attention.varlen_works.cache_clear()
     assert not attention.varlen_works(*TRIAL, False)  # it has no CPU kernel
     attention.varlen_works.cache_clear()
-    monkeypatch.setattr(attention, "_kernel", lambda: lambda *tensors, scale=None, window_size=None, enable_gqa=None: tensors[0])
+    monkeypatch.setattr(
+        attention,
+        "_kernel",
+        lambda: lambda *tensors, scale=None, window_size=None, enable_gqa=None: tensors[0],
+    )
     assert attention.varlen_works(*TRIAL, True)
     attention.varlen_works.cache_clear()

@@ -1,4 +1,5 @@
-"""Routers are nudged towards even loads, by their bias or by a loss, and only while they are watched."""
+"""Routers are nudged towards even loads, by their bias or by a loss, and only while they are
+watched."""
 
 import copy
 
@@ -21,8 +22,13 @@ def built(name):
 def loads(model, ids):
     """Share of the choices that each expert of each router has, [routers, experts]."""
     seen = []
-    hooks = [m.register_forward_hook(lambda m, args, made: seen.append(torch.bincount(made[2].flatten(), minlength=8)))
-             for m in model.modules() if type(m).__name__.endswith("TopkRouter")]
+    hooks = [
+        m.register_forward_hook(
+            lambda m, args, made: seen.append(torch.bincount(made[2].flatten(), minlength=8))
+        )
+        for m in model.modules()
+        if type(m).__name__.endswith("TopkRouter")
+    ]
     with torch.no_grad():
         model.model(input_ids=ids)
     for hook in hooks:
@@ -30,10 +36,21 @@ def loads(model, ids):
     return torch.stack(seen) / seen[0].sum()
 
 
-@pytest.mark.parametrize("name", [
-    "axk1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vaetki", "solar_open", "k_exaone"))])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "axk1",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("vaetki", "solar_open", "k_exaone")
+        ),
+    ],
+)
 def test_watched_routers_come_to_even_loads(name):
-    model, ids = built(name), torch.randint(0, 64, (4, 32), generator=torch.Generator().manual_seed(1))
+    model, ids = (
+        built(name),
+        torch.randint(0, 64, (4, 32), generator=torch.Generator().manual_seed(1)),
+    )
     before = loads(model, ids)
     routers = [p for n, p in model.named_parameters() if n.endswith("mlp.gate.weight")]
     descent = torch.optim.Adam(routers, lr=2e-3)
@@ -58,7 +75,10 @@ def bias_of(model):
 
 
 def test_a_bias_moves_towards_the_idle_after_the_step_and_copies_carry_no_hooks():
-    model, ids = built("axk1"), torch.zeros(1, 5, dtype=torch.long)  # one token: two experts have all of the load
+    model, ids = (
+        built("axk1"),
+        torch.zeros(1, 5, dtype=torch.long),
+    )  # one token: two experts have all of the load
     balance = Balance(model)
     with balance.watching():
         model.model(input_ids=ids)
@@ -74,7 +94,8 @@ def test_a_bias_moves_towards_the_idle_after_the_step_and_copies_carry_no_hooks(
 
 
 def test_micro_batches_of_a_step_are_counted_together():
-    """A bias moves by all that the step's tokens chose: here as by both halves at once, and not twice."""
+    """A bias moves by all that the step's tokens chose: here as by both halves at once, and not
+    twice."""
     ids = torch.randint(0, 64, (4, 32), generator=torch.Generator().manual_seed(2))
     moved = []
     for parts in (ids.split(4), ids.split(2), ids.split(1)):
@@ -89,7 +110,8 @@ def test_micro_batches_of_a_step_are_counted_together():
 
 
 def test_all_ranks_tokens_count(monkeypatch):
-    """Another rank's tokens chose the experts that are idle here: together they are even, and no bias moves."""
+    """Another rank's tokens chose the experts that are idle here: together they are even, and no
+    bias moves."""
     model = built("axk1")
     balance = Balance(model)
     with balance.watching():
@@ -103,10 +125,16 @@ def test_all_ranks_tokens_count(monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["full", "selective"])
-@pytest.mark.parametrize("name", [n if n in ("axk1", "vaetki") else pytest.param(n, marks=pytest.mark.slow) for n in recipes.NAMES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n in ("axk1", "vaetki") else pytest.param(n, marks=pytest.mark.slow)
+        for n in recipes.NAMES
+    ],
+)
 def test_recomputation_changes_no_gradient_and_counts_nothing_twice(name, how):
-    """A bias that moved within the forward pass sent the recomputed layer's tokens to other experts: a gradient was off by more
-    than its size."""
+    """A bias that moved within the forward pass sent the recomputed layer's tokens to other
+    experts: a gradient was off by more than its size."""
     ids = torch.randint(0, 64, (2, 24), generator=torch.Generator().manual_seed(1))
     found = []
     for recomputed in (False, True):
@@ -119,7 +147,13 @@ def test_recomputation_changes_no_gradient_and_counts_nothing_twice(name, how):
         with balance.watching():
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss + balance.loss()
             loss.backward()
-        found.append((loss.detach(), {n: p.grad for n, p in model.named_parameters()}, list(balance.loads.values())))
+        found.append(
+            (
+                loss.detach(),
+                {n: p.grad for n, p in model.named_parameters()},
+                list(balance.loads.values()),
+            )
+        )
         balance.apply()
     (one, own, loads_one), (other, again, loads_other) = found
     assert float(one) == float(other) and own.keys() == again.keys()
@@ -131,10 +165,14 @@ def test_recomputation_changes_no_gradient_and_counts_nothing_twice(name, how):
 
 
 def test_padding_is_no_load_and_a_step_that_was_left_out_moves_nothing():
-    """The same real tokens with and without padding behind them count the same; a norm that is not finite leaves the bias."""
+    """The same real tokens with and without padding behind them count the same; a norm that is not
+    finite leaves the bias."""
     ids = torch.randint(0, 64, (1, 40), generator=torch.Generator().manual_seed(4))
     loads = []
-    for row, tokens in ((ids, None), (torch.cat([ids, torch.zeros(1, 24, dtype=torch.long)], 1), 40)):
+    for row, tokens in (
+        (ids, None),
+        (torch.cat([ids, torch.zeros(1, 24, dtype=torch.long)], 1), 40),
+    ):
         model = built("axk1")
         balance = Balance(model)
         balance.tokens = tokens

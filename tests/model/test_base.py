@@ -1,5 +1,6 @@
-"""Small random language models, written by transformers: codes are added, some steps are trained, and plain transformers reads
-the folder again with the same logits. No family is named in the library."""
+"""Small random language models, written by transformers: codes are added, some steps are trained,
+and plain transformers reads the folder again with the same logits. No family is named in the
+library."""
 
 from pathlib import Path
 
@@ -20,24 +21,51 @@ ROWS = 320
 """of the models' embeddings"""
 WORDS = 289
 """tokens of the tokenizer"""
-SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-         "head_dim": 8, "vocab_size": ROWS, "max_position_embeddings": 256, "bos_token_id": 0, "eos_token_id": 1,
-         "pad_token_id": None}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "vocab_size": ROWS,
+    "max_position_embeddings": 256,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
 FAMILIES = {
-    "mistral": {}, "olmo2": {}, "gemma2": {"query_pre_attn_scalar": 8, "sliding_window": 16}, "phi3": {},
-    "mixtral": {"num_local_experts": 4}, "cohere": {},
+    "mistral": {},
+    "olmo2": {},
+    "gemma2": {"query_pre_attn_scalar": 8, "sliding_window": 16},
+    "phi3": {},
+    "mixtral": {"num_local_experts": 4},
+    "cohere": {},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
-    "gpt_neox": {"num_key_value_heads": None}}
+    "gpt_neox": {"num_key_value_heads": None},
+}
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
 
 
 def tokenizer(begins=True):
     """Bytes and a few merges: fewer tokens than the models have rows."""
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    made.train_from_iterator(["a red cube is left of a blue ball", "빨간 공"] * 3, trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", **({"bos_token": "<s>"} if begins else {}))
+    made.pre_tokenizer, made.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
+    made.train_from_iterator(
+        ["a red cube is left of a blue ball", "빨간 공"] * 3,
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=["<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="</s>", **({"bos_token": "<s>"} if begins else {})
+    )
     fast.chat_template = TEMPLATE
     return fast
 
@@ -45,7 +73,11 @@ def tokenizer(begins=True):
 def written(folder, family, dtype=torch.float32):
     """A random model of a family with its tokenizer, as transformers writes them."""
     torch.manual_seed(0)
-    values = {k: v for k, v in {**SMALL, **FAMILIES[family]}.items() if v is not None or k == "pad_token_id"}
+    values = {
+        k: v
+        for k, v in {**SMALL, **FAMILIES[family]}.items()
+        if v is not None or k == "pad_token_id"
+    }
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **values), dtype=dtype)
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
@@ -55,20 +87,35 @@ def written(folder, family, dtype=torch.float32):
 SPECS = [small_emu3().spec, small_mimi().spec]
 
 
-@pytest.mark.parametrize("family", [f if f in ("mistral", "gemma2", "gpt2") else pytest.param(f, marks=pytest.mark.slow)
-                                    for f in FAMILIES])
+@pytest.mark.parametrize(
+    "family",
+    [
+        f if f in ("mistral", "gemma2", "gpt2") else pytest.param(f, marks=pytest.mark.slow)
+        for f in FAMILIES
+    ],
+)
 def test_codes_are_added_trained_saved_and_read_by_plain_transformers(tmp_path, family):
     before = written(tmp_path / "base", family)
     layout, words = extend(tmp_path / "base", SPECS)
     model = load_base(tmp_path / "base", layout)
-    assert type(model) is type(before) and model.get_input_embeddings().num_embeddings == layout.size == layout.padded
+    assert (
+        type(model) is type(before)
+        and model.get_input_embeddings().num_embeddings == layout.size == layout.padded
+    )
     assert layout.size % 128 == 0 and min(lo for lo, _ in layout.ranges.values()) == ROWS
     old = torch.arange(2, 40)[None]
     with torch.no_grad():  # what the model knew, it knows
-        torch.testing.assert_close(model(input_ids=old).logits[..., :ROWS], before(input_ids=old).logits)
+        torch.testing.assert_close(
+            model(input_ids=old).logits[..., :ROWS], before(input_ids=old).logits
+        )
     draw = np.random.default_rng(0)
-    ids = [*layout.segment("emu3", draw.integers(0, 50, 20)), *layout.segment("mimi", draw.integers(0, 96, 20), "en"),
-           *layout.segment("text", np.array(words("a red cube", add_special_tokens=False).input_ids), "en")]
+    ids = [
+        *layout.segment("emu3", draw.integers(0, 50, 20)),
+        *layout.segment("mimi", draw.integers(0, 96, 20), "en"),
+        *layout.segment(
+            "text", np.array(words("a red cube", add_special_tokens=False).input_ids), "en"
+        ),
+    ]
     batch, optimizer = torch.tensor([ids]), torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(20):
@@ -85,24 +132,41 @@ def test_codes_are_added_trained_saved_and_read_by_plain_transformers(tmp_path, 
         assert torch.equal(plain(input_ids=batch).logits, model(input_ids=batch).logits)
     assert layout_of(tmp_path / "after") == layout and not list(tmp_path.glob(".*"))
     again = load_base(tmp_path / "after", layout)
-    assert all(torch.equal(p, q) for p, q in zip(again.parameters(), model.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(again.parameters(), model.parameters(), strict=True)
+    )
     kept = AutoTokenizer.from_pretrained(tmp_path / "after")
-    assert kept.chat_template == TEMPLATE and kept("a red cube").input_ids == tokenizer()("a red cube").input_ids
+    assert (
+        kept.chat_template == TEMPLATE
+        and kept("a red cube").input_ids == tokenizer()("a red cube").input_ids
+    )
     own = ("<bos>", "<eos>")
-    assert all(kept.convert_tokens_to_ids(token) == id for token, id in layout.special_ids.items() if token not in own)
+    assert all(
+        kept.convert_tokens_to_ids(token) == id
+        for token, id in layout.special_ids.items()
+        if token not in own
+    )
 
 
 def test_own_special_tokens_stay_and_missing_ones_are_added(tmp_path):
     words = tokenizer()
     layout = TokenLayout.extend(words, 320, SPECS)
-    assert (layout.special("<bos>"), layout.special("<eos>")) == (0, 1) and layout.special("<pad>") == WORDS
+    assert (layout.special("<bos>"), layout.special("<eos>")) == (0, 1) and layout.special(
+        "<pad>"
+    ) == WORDS
     assert layout.text_codes == WORDS and layout.specials[:2] == ("<bos>", "<eos>")
     bare = TokenLayout.extend(tokenizer(begins=False), 320, SPECS)
     assert bare.special("<bos>") == WORDS + 1 and bare.special("<eos>") == 1
-    ids = [*layout.segment("emu3", np.arange(9)), *layout.segment("text", np.arange(5, 9), "ko"),
-           *layout.segment("mimi", np.arange(4))]
+    ids = [
+        *layout.segment("emu3", np.arange(9)),
+        *layout.segment("text", np.arange(5, 9), "ko"),
+        *layout.segment("mimi", np.arange(4)),
+    ]
     assert [(name, codes.tolist()) for name, _, codes in layout.segments(ids)] == [
-        ("emu3", list(range(9))), ("text", [5, 6, 7, 8]), ("mimi", [0, 1, 2, 3])]
+        ("emu3", list(range(9))),
+        ("text", [5, 6, 7, 8]),
+        ("mimi", [0, 1, 2, 3]),
+    ]
     sets = layout.candidate_sets()
     assert sets[0].lo == 0 and sets[0].hi == ROWS and sets[-1].hi <= layout.size
 
@@ -119,7 +183,11 @@ def test_text_that_spells_a_special_token_is_text_and_the_codec_comes_back(tmp_p
     layout = TokenLayout.extend(words, 320, SPECS)
     codec = TokenizerCodec(words, layout.spec("text"))
     said = "a red cube <|image|> </s> 빨간 공"
-    assert codec.decode(codec.encode(said)) == said and codec.encode(said).max() < WORDS and 1 not in codec.encode(said)
+    assert (
+        codec.decode(codec.encode(said)) == said
+        and codec.encode(said).max() < WORDS
+        and 1 not in codec.encode(said)
+    )
     save({"text": codec}, tmp_path)
     (again,) = load(tmp_path).values()
     assert again.spec == codec.spec and (again.encode(said) == codec.encode(said)).all()
@@ -131,7 +199,11 @@ def test_weights_keep_their_type(tmp_path, dtype):
     layout, words = extend(tmp_path / "base", SPECS)
     model = load_base(tmp_path / "base", layout)
     save_base(model, words, layout, tmp_path / "after")
-    assert model.dtype == dtype == AutoModelForCausalLM.from_pretrained(tmp_path / "after", dtype="auto").dtype
+    assert (
+        model.dtype
+        == dtype
+        == AutoModelForCausalLM.from_pretrained(tmp_path / "after", dtype="auto").dtype
+    )
     assert load_base(tmp_path / "base", layout, dtype=torch.float64).dtype == torch.float64
 
 
@@ -139,7 +211,10 @@ def test_shapes_alone_cost_nothing(tmp_path):
     before = written(tmp_path / "base", "mistral")
     layout, _ = extend(tmp_path / "base", SPECS)
     outline = load_base(tmp_path / "base", layout, device="meta")
-    assert all(p.is_meta for p in outline.parameters()) and outline.get_input_embeddings().num_embeddings == layout.size
+    assert (
+        all(p.is_meta for p in outline.parameters())
+        and outline.get_input_embeddings().num_embeddings == layout.size
+    )
     fresh = load_base(before.config, layout, weights=False)
     assert not torch.equal(next(fresh.parameters())[:320], next(before.parameters()))
 
@@ -159,6 +234,11 @@ def test_what_cannot_be_a_base_is_one_line(tmp_path):
     with pytest.raises(WeightsError, match="is no token layout"):
         layout_of(tmp_path)
     with pytest.raises(ConfigError, match="cannot be written"):
-        save_base(load_base(AutoConfig.for_model("mistral", **SMALL)), tokenizer(), small, Path("/dev/null/model"))
+        save_base(
+            load_base(AutoConfig.for_model("mistral", **SMALL)),
+            tokenizer(),
+            small,
+            Path("/dev/null/model"),
+        )
     with pytest.raises(WeightsError, match="holds no tokenizer or configuration"):
         extend(tmp_path / "nothing", SPECS)

@@ -20,8 +20,11 @@ SETS = tuple(LAYOUT.candidate_sets())
 
 def segment(medium, rng, weight=1.0):
     spec = LAYOUT.spec(medium)
-    codes = [int(rng.integers(lo, hi)) for lo, hi in spec.slots.position_ranges] if spec.slots else \
-        rng.integers(0, spec.num_codes, 12).tolist()
+    codes = (
+        [int(rng.integers(lo, hi)) for lo, hi in spec.slots.position_ranges]
+        if spec.slots
+        else rng.integers(0, spec.num_codes, 12).tolist()
+    )
     return Segment(medium, np.array(codes), None if spec.slots else "ko", weight)
 
 
@@ -63,11 +66,21 @@ def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=2, heads=2, hidden=64).build()
-    speech = [segment("text", rng, 0.2), Segment("audio", rng.integers(0, 4096, 9), "ko", 1.0,
-                                                 Words(rng.integers(0, 300, 6), np.array([4, 0, 5])))]
+    speech = [
+        segment("text", rng, 0.2),
+        Segment(
+            "audio",
+            rng.integers(0, 4096, 9),
+            "ko",
+            1.0,
+            Words(rng.integers(0, 300, 6), np.array([4, 0, 5])),
+        ),
+    ]
 
     def draw():
-        made = [segment(m, rng, w) for m, w in zip(rng.permutation(MEDIA)[:2], (0.2, 1.0), strict=True)]
+        made = [
+            segment(m, rng, w) for m, w in zip(rng.permutation(MEDIA)[:2], (0.2, 1.0), strict=True)
+        ]
         return sequence_ids(speech if rng.random() < 0.3 else made, LAYOUT, by_twos)
 
     row = pack(draw, 600, LAYOUT.special("<pad>"))
@@ -82,15 +95,21 @@ def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked
             logits[place][~competitors(int(target))] = -1e9
         total += float((F.cross_entropy(logits, ids[1:], reduction="none") * weights[1:]).sum())
         weight += float(weights[1:].sum())
-    assert float(loss.sum.detach()) == pytest.approx(total, rel=1e-5) and float(loss.weight) == pytest.approx(weight)
+    assert float(loss.sum.detach()) == pytest.approx(total, rel=1e-5) and float(
+        loss.weight
+    ) == pytest.approx(weight)
     shares = torch.zeros(len(MEDIA)).index_add(0, row.modality_ids[0], row.weights[0])
     torch.testing.assert_close(loss.by_modality[:, 1], shares)
-    assert float(loss.by_modality[:, 0].sum()) == pytest.approx(total, rel=1e-5) and bool((loss.by_modality[:, 0] > 0).all())
+    assert float(loss.by_modality[:, 0].sum()) == pytest.approx(total, rel=1e-5) and bool(
+        (loss.by_modality[:, 0] > 0).all()
+    )
 
 
 def test_soft_targets_are_distributions_about_the_code_and_leave_absent_alone():
     table = soft_targets(64, 1.5, 65)
-    assert torch.allclose(table.sum(1), torch.ones(65)) and (table.argmax(1) == torch.arange(65)).all()
+    assert (
+        torch.allclose(table.sum(1), torch.ones(65)) and (table.argmax(1) == torch.arange(65)).all()
+    )
     assert table[64, :64].sum() == 0 and table[:64, 64].sum() == 0
     line = torch.arange(64.0)
     assert float(table[30, :64] @ line) == pytest.approx(30, abs=1e-4)
@@ -102,19 +121,25 @@ def test_soft_loss_is_the_divergence_from_them():
     model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=2, heads=2, hidden=64).build()
     model.set_attn_implementation("sdpa")
     rng = np.random.default_rng(3)
-    row = pack(lambda: sequence_ids([segment("image", rng)], LAYOUT, by_twos), 35, LAYOUT.special("<pad>"))
+    row = pack(
+        lambda: sequence_ids([segment("image", rng)], LAYOUT, by_twos), 35, LAYOUT.special("<pad>")
+    )
     ids = row.ids[0]
     assert len(row.lengths) == 1
     with torch.no_grad():
         logits = model(input_ids=ids[None]).logits[0, :-1]
     total = weight = 0.0
-    for place, target, share in zip(logits, ids[1:].tolist(), row.weights[0, 1:].tolist(), strict=True):
+    for place, target, share in zip(
+        logits, ids[1:].tolist(), row.weights[0, 1:].tolist(), strict=True
+    ):
         choice = next(c for c in LAYOUT.candidate_sets() if c.lo <= target < c.hi)
-        guess = place[choice.lo:choice.hi].log_softmax(0)
+        guess = place[choice.lo : choice.hi].log_softmax(0)
         k = target - choice.lo
         if choice.label_smoothing_sigma and k < choice.ordered:
             goal = torch.distributions.Categorical(
-                logits=-0.5 * ((torch.arange(choice.ordered) - k) / choice.label_smoothing_sigma) ** 2)
+                logits=-0.5
+                * ((torch.arange(choice.ordered) - k) / choice.label_smoothing_sigma) ** 2
+            )
             guess = guess[: choice.ordered]
             total += 2 * share * float((goal.probs * (goal.logits - guess)).sum())
         else:
@@ -125,16 +150,41 @@ def test_soft_loss_is_the_divergence_from_them():
 
 
 def test_the_model_s_own_speech_has_every_word_before_its_sound():
-    said = Segment("audio", np.arange(10, 19), "en", 0.8, Words(np.array([5, 6, 7, 8, 9, 3]), np.array([4, 0, 5])))
+    said = Segment(
+        "audio",
+        np.arange(10, 19),
+        "en",
+        0.8,
+        Words(np.array([5, 6, 7, 8, 9, 3]), np.array([4, 0, 5])),
+    )
     ids, weights, media = sequence_ids([said], LAYOUT, by_twos)
     word, audio = LAYOUT.special("<|word|>"), LAYOUT.start("audio")
-    body = [5, 6, *range(audio + 10, audio + 14), word, 7, 8, word, 9, 3, *range(audio + 14, audio + 19), word]
-    assert ids == [LAYOUT.special("<bos>"), *LAYOUT.opening("audio", "en"), *body,
-                   LAYOUT.special("<|/audio|>"), LAYOUT.special("<eos>")]
+    body = [
+        5,
+        6,
+        *range(audio + 10, audio + 14),
+        word,
+        7,
+        8,
+        word,
+        9,
+        3,
+        *range(audio + 14, audio + 19),
+        word,
+    ]
+    assert ids == [
+        LAYOUT.special("<bos>"),
+        *LAYOUT.opening("audio", "en"),
+        *body,
+        LAYOUT.special("<|/audio|>"),
+        LAYOUT.special("<eos>"),
+    ]
     # sounds and ends of words are foretold, words are given
-    assert [i for i, w in zip(ids, weights, strict=True) if w == 0.8] == [i for i in body if i >= audio or i == word]
+    assert [i for i, w in zip(ids, weights, strict=True) if w == 0.8] == [
+        i for i in body if i >= audio or i == word
+    ]
     assert set(media[1:]) == {MEDIA.index("audio")}
-    (medium, language, codes), = LAYOUT.segments(ids)
+    ((medium, language, codes),) = LAYOUT.segments(ids)
     assert (medium, language, codes.tolist()) == ("audio", "en", list(range(10, 19)))
 
 
@@ -147,14 +197,21 @@ def test_config_counts_its_weights_before_it_is_built():
 
 
 def test_a_grids_fields_weigh_as_the_table_says():
-    """A picture's colours weigh 3, its places 0.7, what lies behind 0.2; boundaries 0.05; all times the segment's weight."""
+    """A picture's colours weigh 3, its places 0.7, what lies behind 0.2; boundaries 0.05; all times
+    the segment's weight."""
     weigh = {"form": 0.7, "color": 3.0, "x": 0.7, "y": 0.7, "width": 1.0, "height": 1.0}
-    body = [0.2] * 4 + 3 * [w for name, w in weigh.items() for _ in range(4 if name == "form" else 1)]
-    ids, weights, _ = sequence_ids([segment("image", np.random.default_rng(0), 0.5)], LAYOUT, by_twos)
+    body = [0.2] * 4 + 3 * [
+        w for name, w in weigh.items() for _ in range(4 if name == "form" else 1)
+    ]
+    ids, weights, _ = sequence_ids(
+        [segment("image", np.random.default_rng(0), 0.5)], LAYOUT, by_twos
+    )
     assert len(ids) == len(weights) == 1 + 1 + 31 + 1 + 1
     assert weights == pytest.approx([0.0, 0.05, *(0.5 * w for w in body), 0.05, 0.05])
     _, told, _ = sequence_ids([segment("text", np.random.default_rng(0), 0.5)], LAYOUT, by_twos)
-    assert told == pytest.approx([0.0, 0.05, 0.5, *[0.5] * 12, 0.5, 0.05])  # the language and the end are told with the item
+    assert told == pytest.approx(
+        [0.0, 0.05, 0.5, *[0.5] * 12, 0.5, 0.05]
+    )  # the language and the end are told with the item
 
 
 def test_a_row_without_targets_has_a_loss_of_nothing_that_can_be_gone_back_through():
@@ -171,8 +228,16 @@ def test_a_row_without_targets_has_a_loss_of_nothing_that_can_be_gone_back_throu
 def test_sums_of_sixteen_bits_are_kept_in_thirty_two():
     torch.manual_seed(0)
     rng = np.random.default_rng(1)
-    model = BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=1, heads=2, hidden=32).build().to(torch.bfloat16)
-    row = pack(lambda: sequence_ids([segment("text", rng)], LAYOUT, by_twos), 600, LAYOUT.special("<pad>"))
+    model = (
+        BackboneConfig(vocabulary=LAYOUT.size, width=32, layers=1, heads=2, hidden=32)
+        .build()
+        .to(torch.bfloat16)
+    )
+    row = pack(
+        lambda: sequence_ids([segment("text", rng)], LAYOUT, by_twos), 600, LAYOUT.special("<pad>")
+    )
     loss = omni_loss(model, SETS, row)
     assert loss.sum.dtype == loss.by_modality.dtype == torch.float32
-    torch.testing.assert_close(loss.by_modality.sum(0), torch.stack([loss.sum, loss.weight]).detach())
+    torch.testing.assert_close(
+        loss.by_modality.sum(0), torch.stack([loss.sum, loss.weight]).detach()
+    )

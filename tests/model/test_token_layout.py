@@ -22,9 +22,17 @@ def items(draw):
     medium = draw(st.sampled_from(MEDIA))
     spec = LAYOUT.spec(medium)
     if spec.slots:
-        return medium, None, [draw(st.integers(lo, hi - 1)) for lo, hi in spec.slots.position_ranges]
+        return (
+            medium,
+            None,
+            [draw(st.integers(lo, hi - 1)) for lo, hi in spec.slots.position_ranges],
+        )
     top = spec.num_codes - 1
-    return medium, draw(st.sampled_from([None, *LANGUAGES])), draw(st.lists(st.integers(0, top), max_size=20))
+    return (
+        medium,
+        draw(st.sampled_from([None, *LANGUAGES])),
+        draw(st.lists(st.integers(0, top), max_size=20)),
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -46,7 +54,9 @@ def test_segments_of_any_ids_are_codes_of_their_medium(ids):
 
 def test_an_item_that_is_not_closed_goes_on_to_the_end():
     ids = [*LAYOUT.opening("audio", "en"), *LAYOUT.ids("audio", np.array([7, 8]))]
-    assert [(m, language, c.tolist()) for m, language, c in LAYOUT.segments(ids)] == [("audio", "en", [7, 8])]
+    assert [(m, language, c.tolist()) for m, language, c in LAYOUT.segments(ids)] == [
+        ("audio", "en", [7, 8])
+    ]
 
 
 def test_every_grid_position_allows_ids_of_its_own_codebook_only():
@@ -60,7 +70,11 @@ def test_every_grid_position_allows_ids_of_its_own_codebook_only():
 def test_a_layout_comes_back_from_its_file(tasks):
     layout = TokenLayout.of(toy_specs(300), tasks)
     again = TokenLayout.from_json(json.loads(json.dumps(layout.to_json())))
-    assert again == layout and again.candidate_sets() == layout.candidate_sets() and again.size == layout.size
+    assert (
+        again == layout
+        and again.candidate_sets() == layout.candidate_sets()
+        and again.size == layout.size
+    )
 
 
 def test_every_id_is_in_one_candidate_set():
@@ -72,21 +86,33 @@ def test_every_id_is_in_one_candidate_set():
 def test_two_codecs_of_one_medium_stand_side_by_side():
     """A second image codec, of codes that stream, has boundaries and ids of its own."""
     text, image, *rest = toy_specs(300)
-    other = image.replace(name="patches", codebook="patches", codebooks=(1000,), shape=rest[0].shape)
+    other = image.replace(
+        name="patches", codebook="patches", codebooks=(1000,), shape=rest[0].shape
+    )
     layout = TokenLayout.of([text, image, other, *rest])
     assert layout.size == LAYOUT.size + 1000 + 2
     picture = [lo for lo, _ in image.slots.position_ranges]
     ids = [*layout.segment("image", np.array(picture)), *layout.segment("patches", np.arange(7))]
-    assert [(name, codes.tolist()) for name, _, codes in layout.segments(ids)] == [("image", picture), ("patches", list(range(7)))]
+    assert [(name, codes.tolist()) for name, _, codes in layout.segments(ids)] == [
+        ("image", picture),
+        ("patches", list(range(7))),
+    ]
 
 
 def test_codecs_that_cannot_stand_side_by_side_are_refused():
     specs = toy_specs(300)
     with pytest.raises(ConfigError, match="codec 'image': is there twice; give"):
         TokenLayout.of([*specs, specs[1]])
-    with pytest.raises(ConfigError, match="codebook 'visual': has 3311 codes and 7 of 'more'; give"):
-        TokenLayout.of([*specs, specs[1].replace(name="more", shape=specs[0].shape, codebooks=(7,))])
-    with pytest.raises(ConfigError, match="codebook 'visual': means other things in 'more' than in another codec; give"):
+    with pytest.raises(
+        ConfigError, match="codebook 'visual': has 3311 codes and 7 of 'more'; give"
+    ):
+        TokenLayout.of(
+            [*specs, specs[1].replace(name="more", shape=specs[0].shape, codebooks=(7,))]
+        )
+    with pytest.raises(
+        ConfigError,
+        match="codebook 'visual': means other things in 'more' than in another codec; give",
+    ):
         TokenLayout.of([*specs, specs[1].replace(name="more", shape=specs[0].shape)])
     with pytest.raises(ConfigError, match="a token layout: needs a codec 'text'; give"):
         TokenLayout.of(specs[1:])

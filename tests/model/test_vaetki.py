@@ -1,4 +1,5 @@
-"""VAETKI's class against a naive one, written from its description alone; transformers' Auto classes and cache take it."""
+"""VAETKI's class against a naive one, written from its description alone; transformers' Auto
+classes and cache take it."""
 
 import math
 
@@ -9,11 +10,27 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from onnuri.model.vaetki import VaetkiConfig, VaetkiForCausalLM
 
 HEADS, NOPE, ROPE, VALUE, WINDOW, SCALE, TOPK = 3, 8, 4, 6, 5, 2.5, 2
-SETTINGS = {"vocab_size": 60, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": HEADS, "num_key_value_heads": HEADS,
-            "q_lora_rank": 10, "kv_lora_rank": 12, "qk_nope_head_dim": NOPE, "qk_rope_head_dim": ROPE, "v_head_dim": VALUE,
-            "intermediate_size": 40, "moe_intermediate_size": 16, "n_routed_experts": 6, "num_experts_per_tok": TOPK,
-            "sliding_window": WINDOW, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
-            "mlp_layer_types": ["dense", "sparse", "sparse"], "max_position_embeddings": 64, "pad_token_id": None}
+SETTINGS = {
+    "vocab_size": 60,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "q_lora_rank": 10,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": NOPE,
+    "qk_rope_head_dim": ROPE,
+    "v_head_dim": VALUE,
+    "intermediate_size": 40,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": TOPK,
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "max_position_embeddings": 64,
+    "pad_token_id": None,
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +58,9 @@ def naive(model, ids):
 
     def turned(x, position):
         pairs = torch.view_as_complex(x.reshape(-1, 2).contiguous())
-        angles = torch.tensor([position / 10_000 ** (2 * k / ROPE) for k in range(ROPE // 2)], dtype=x.dtype)
+        angles = torch.tensor(
+            [position / 10_000 ** (2 * k / ROPE) for k in range(ROPE // 2)], dtype=x.dtype
+        )
         return pairs * torch.polar(torch.ones_like(angles), angles)
 
     def forward(x, name):
@@ -51,19 +70,30 @@ def naive(model, ids):
     def attention(states, name, window):
         queries, keys, values = [], [], []
         for position, x in enumerate(states):
-            q = w[f"{name}.q_b_proj.weight"] @ norm(w[f"{name}.q_a_proj.weight"] @ x, f"{name}.q_a_layernorm.weight")
+            q = w[f"{name}.q_b_proj.weight"] @ norm(
+                w[f"{name}.q_a_proj.weight"] @ x, f"{name}.q_a_layernorm.weight"
+            )
             both = w[f"{name}.kv_a_proj_with_mqa.weight"] @ x
             kv = w[f"{name}.kv_b_proj.weight"] @ norm(both[:-ROPE], f"{name}.kv_a_layernorm.weight")
-            queries.append([(h[:NOPE], turned(h[NOPE:], position)) for h in q.view(HEADS, NOPE + ROPE)])
-            keys.append([(h[:NOPE], turned(both[-ROPE:], position)) for h in kv.view(HEADS, NOPE + VALUE)])
+            queries.append(
+                [(h[:NOPE], turned(h[NOPE:], position)) for h in q.view(HEADS, NOPE + ROPE)]
+            )
+            keys.append(
+                [(h[:NOPE], turned(both[-ROPE:], position)) for h in kv.view(HEADS, NOPE + VALUE)]
+            )
             values.append([h[NOPE:] for h in kv.view(HEADS, NOPE + VALUE)])
         out = []
         for t in range(len(states)):
             seen = [s for s in range(t + 1) if window is None or t - s < window]
             heads = []
             for h in range(HEADS):
-                scores = torch.stack([queries[t][h][0] @ keys[s][h][0] + (queries[t][h][1] * keys[s][h][1].conj()).real.sum()
-                                      for s in seen]) / math.sqrt(NOPE + ROPE)
+                scores = torch.stack(
+                    [
+                        queries[t][h][0] @ keys[s][h][0]
+                        + (queries[t][h][1] * keys[s][h][1].conj()).real.sum()
+                        for s in seen
+                    ]
+                ) / math.sqrt(NOPE + ROPE)
                 heads.append(sum(p * values[s][h] for p, s in zip(scores.softmax(0), seen)))
             out.append(w[f"{name}.o_proj.weight"] @ torch.cat(heads))
         return out
@@ -83,7 +113,9 @@ def naive(model, ids):
         layer = f"model.layers.{k}"
         normed = [norm(x, f"{layer}.input_layernorm.weight") for x in states]
         seen = attention(normed, f"{layer}.self_attn", None if k == 2 else WINDOW)
-        states = [x + norm(s, f"{layer}.post_attention_layernorm.weight") for x, s in zip(states, seen)]
+        states = [
+            x + norm(s, f"{layer}.post_attention_layernorm.weight") for x, s in zip(states, seen)
+        ]
         for t, x in enumerate(states):
             y = norm(x, f"{layer}.pre_mlp_layernorm.weight")
             y = forward(y, f"{layer}.mlp") if k == 0 else experts(y, f"{layer}.mlp")
@@ -95,7 +127,9 @@ def naive(model, ids):
 def test_logits_are_those_of_the_naive_one(model, ids, attention):
     model.set_attn_implementation(attention)
     with torch.no_grad():
-        assert torch.allclose(model(input_ids=ids[None]).logits[0], naive(model, ids), atol=1e-5)  # routers and norms in fp32
+        assert torch.allclose(
+            model(input_ids=ids[None]).logits[0], naive(model, ids), atol=1e-5
+        )  # routers and norms in fp32
     model.set_attn_implementation("sdpa")
 
 
@@ -104,7 +138,10 @@ def test_cached_decoding_is_the_whole(model, ids, parts):
     cache = DynamicCache(config=model.config)
     with torch.no_grad():
         whole = model(input_ids=ids[None]).logits[0]
-        made = [model(input_ids=part[None], past_key_values=cache, use_cache=True).logits[0] for part in ids.split(parts)]
+        made = [
+            model(input_ids=part[None], past_key_values=cache, use_cache=True).logits[0]
+            for part in ids.split(parts)
+        ]
     assert torch.allclose(torch.cat(made), whole, atol=1e-5)
     assert [layer.is_sliding for layer in cache.layers] == [True, True, False]
     assert cache.layers[2].keys.shape[1:] == (1, 14, 12)  # latents, not keys
@@ -112,10 +149,17 @@ def test_cached_decoding_is_the_whole(model, ids, parts):
 
 def test_the_auto_classes_load_what_was_saved(model, ids, tmp_path):
     model.save_pretrained(tmp_path)
-    again = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64, experts_implementation="eager").eval()
-    assert type(again) is VaetkiForCausalLM and type(AutoConfig.from_pretrained(tmp_path)) is VaetkiConfig
+    again = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float64, experts_implementation="eager"
+    ).eval()
+    assert (
+        type(again) is VaetkiForCausalLM
+        and type(AutoConfig.from_pretrained(tmp_path)) is VaetkiConfig
+    )
     with torch.no_grad():
-        assert torch.allclose(again(input_ids=ids[None]).logits, model(input_ids=ids[None]).logits, atol=1e-9)
+        assert torch.allclose(
+            again(input_ids=ids[None]).logits, model(input_ids=ids[None]).logits, atol=1e-9
+        )
 
 
 def test_fresh_norms_change_nothing_and_routers_choose():
@@ -125,7 +169,15 @@ def test_fresh_norms_change_nothing_and_routers_choose():
 
 
 def test_its_plans_name_weights_it_has(model):
-    names = {n.removeprefix("model.").replace(f".{k}.", ".*.") for n, _ in model.named_parameters() for k in range(3)}
-    names |= {n.removeprefix("model.").replace(f".{k}.", ".*.") for n, _ in model.named_modules() for k in range(3)}
+    names = {
+        n.removeprefix("model.").replace(f".{k}.", ".*.")
+        for n, _ in model.named_parameters()
+        for k in range(3)
+    }
+    names |= {
+        n.removeprefix("model.").replace(f".{k}.", ".*.")
+        for n, _ in model.named_modules()
+        for k in range(3)
+    }
     for plan in (VaetkiConfig.base_model_tp_plan, VaetkiConfig.base_model_ep_plan):
         assert {p for p in plan if p not in names and f"{p}.weight" not in names} == set()

@@ -16,7 +16,9 @@ def test_the_middle_is_the_median_of_sellers_where_one_is_published():
     """Of the H100, 2.95 over 37 sellers: one hyperscaler's list price must not pull it up."""
     asked = price(gpu("H100"))
     assert (asked.low, asked.mid, asked.high) == (1.99, 2.95, 12.29)
-    own = price(gpu("H100").replace(usd_low=4.0, usd_high=4.0))  # a price of one's own stands against the table's median
+    own = price(
+        gpu("H100").replace(usd_low=4.0, usd_high=4.0)
+    )  # a price of one's own stands against the table's median
     assert own.low == own.mid == own.high == 4.0
 
 

@@ -37,12 +37,19 @@ def test_fitted_constants_stay_within_reach_of_their_priors() -> None:
     """Three standard deviations: farther off, the prior or the formula is wrong."""
     from math import log
 
-    assert not {c.name: c.value for c in constants.load() if abs(log(c.value / c.prior)) > 3 * c.spread}
+    assert not {
+        c.name: c.value for c in constants.load() if abs(log(c.value / c.prior)) > 3 * c.spread
+    }
 
 
 def test_every_constant_is_used_and_none_is_used_that_is_not_listed() -> None:
-    one = Job(architecture=shapes.shape("Nemotron-3-Nano-30B-A3B"), layout=Layout(dp=16, ep=8, precision="nvfp4"),
-              cluster=Cluster(gpu="GB200", gpus=16), tokens=4096, batch_tokens=2**20)
+    one = Job(
+        architecture=shapes.shape("Nemotron-3-Nano-30B-A3B"),
+        layout=Layout(dp=16, ep=8, precision="nvfp4"),
+        cluster=Cluster(gpu="GB200", gpus=16),
+        tokens=4096,
+        batch_tokens=2**20,
+    )
     asked = Asked(constants.values())
     seconds(work(one), rates(one), asked)
     for moe in (True, False):
@@ -56,7 +63,9 @@ def test_the_table_has_a_line_for_each() -> None:
     assert [line.split()[0] for line in lines[1:]] == [c.name for c in EVERY]
 
 
-def test_saved_values_are_read_again_and_priors_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_values_are_read_again_and_priors_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = constants.load()
     monkeypatch.setattr(constants, "FILE", tmp_path / "constants.json")
     constants.save({"fp8": 1.23456})

@@ -1,4 +1,5 @@
-"""How many GPUs a plan uses: against one plan for every count, and laws that hold on any cluster."""
+"""How many GPUs a plan uses: against one plan for every count, and laws that hold on any
+cluster."""
 
 import itertools
 
@@ -18,17 +19,41 @@ from onnuri.planner.progress import Progress
 from onnuri.planner.recipe import Recipe, TrainingStage
 
 AT = Attention(heads=16, kv_heads=8, head_dim=128)
-DENSE = Architecture(name="dense", vocabulary=32_000, hidden=2048, blocks=(Block(count=16, attention=AT, mlp=8192),))
-SPARSE = Architecture(name="sparse", vocabulary=32_000, hidden=2048, blocks=(
-    Block(count=12, attention=AT, experts=Experts(routed=48, topk=4, width=1536)),))
+DENSE = Architecture(
+    name="dense", vocabulary=32_000, hidden=2048, blocks=(Block(count=16, attention=AT, mlp=8192),)
+)
+SPARSE = Architecture(
+    name="sparse",
+    vocabulary=32_000,
+    hidden=2048,
+    blocks=(Block(count=12, attention=AT, experts=Experts(routed=48, topk=4, width=1536)),),
+)
 
 
 def recipe(a, sequences=96):
     """Two stages, the second of longer sequences."""
-    stages = (TrainingStage(name="text", tokens=2e11, tokens_per_sequence=4096, batch_tokens=4096 * sequences),
-              TrainingStage(name="annealing", tokens=1e10, tokens_per_sequence=8192, batch_tokens=4096 * sequences))
-    return Recipe(name=a.name, team="", title=a.name, family="", values={}, sources={}, architecture=a, media=(), stages=stages,
-                  layout=Layout(dp=8), gpu="H100", gpus=8)
+    stages = (
+        TrainingStage(
+            name="text", tokens=2e11, tokens_per_sequence=4096, batch_tokens=4096 * sequences
+        ),
+        TrainingStage(
+            name="annealing", tokens=1e10, tokens_per_sequence=8192, batch_tokens=4096 * sequences
+        ),
+    )
+    return Recipe(
+        name=a.name,
+        team="",
+        title=a.name,
+        family="",
+        values={},
+        sources={},
+        architecture=a,
+        media=(),
+        stages=stages,
+        layout=Layout(dp=8),
+        gpu="H100",
+        gpus=8,
+    )
 
 
 def days_on(r, cluster, gpus, **how):
@@ -39,29 +64,45 @@ def days_on(r, cluster, gpus, **how):
         return None
 
 
-@pytest.mark.parametrize("a, gpu, engines, most", [
-    (DENSE, "H100", "here", 37), (DENSE, "H100", "any", 13), (SPARSE, "A100-40", "here", 12),
-    pytest.param(DENSE, "A100-40", "any", 37, marks=pytest.mark.slow),
-    pytest.param(SPARSE, "A100-40", "here", 70, marks=pytest.mark.slow),
-    pytest.param(SPARSE, "A100-40", "any", 37, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "a, gpu, engines, most",
+    [
+        (DENSE, "H100", "here", 37),
+        (DENSE, "H100", "any", 13),
+        (SPARSE, "A100-40", "here", 12),
+        pytest.param(DENSE, "A100-40", "any", 37, marks=pytest.mark.slow),
+        pytest.param(SPARSE, "A100-40", "here", 70, marks=pytest.mark.slow),
+        pytest.param(SPARSE, "A100-40", "any", 37, marks=pytest.mark.slow),
+    ],
+)
 def test_the_count_is_the_best_of_all(a, gpu, engines, most):
-    """Every count is planned by itself. With `here`, counts on which Onnuri's trainer holds the text come first."""
+    """Every count is planned by itself. With `here`, counts on which Onnuri's trainer holds the
+    text come first."""
     r, cluster = recipe(a), Cluster(gpu=gpu, gpus=most)
     alone = {n: days_on(r, cluster, n, engines=engines) for n in range(1, most + 1)}
     for given_ in (most // 2, most - 2, most):
         found = plan(r, cluster.replace(gpus=given_), engines=engines)
         best = min(d for n, d in alone.items() if d and n <= given_)
         assert found.days.mid == pytest.approx(best, rel=1e-9), (given_, found.cluster.gpus)
-        assert found.gpus_given == given_ and found.days.mid == pytest.approx(alone[found.cluster.gpus], rel=1e-9)
+        assert found.gpus_given == given_ and found.days.mid == pytest.approx(
+            alone[found.cluster.gpus], rel=1e-9
+        )
 
 
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from([DENSE, SPARSE]), st.sampled_from(["H100", "A100-40", "B200"]),
-       st.lists(st.integers(4, 150), min_size=3, max_size=3, unique=True), st.sampled_from(["here", "any"]),
-       st.integers(40, 300))
+@given(
+    st.sampled_from([DENSE, SPARSE]),
+    st.sampled_from(["H100", "A100-40", "B200"]),
+    st.lists(st.integers(4, 150), min_size=3, max_size=3, unique=True),
+    st.sampled_from(["here", "any"]),
+    st.integers(40, 300),
+)
 def test_more_gpus_never_train_less(a, gpu, gpus, engines, sequences):
-    trained = [plan(recipe(a, sequences), Cluster(gpu=gpu, gpus=n), days=30, engines=engines).tokens for n in sorted(gpus)]
+    trained = [
+        plan(recipe(a, sequences), Cluster(gpu=gpu, gpus=n), days=30, engines=engines).tokens
+        for n in sorted(gpus)
+    ]
     assert trained == sorted(trained)
 
 
@@ -69,7 +110,10 @@ def test_more_gpus_never_train_less(a, gpu, gpus, engines, sequences):
 @given(st.lists(st.integers(1, 40), min_size=3, max_size=3, unique=True), st.integers(20, 100))
 def test_more_gpus_never_train_a_small_model_less(gpus, sequences):
     a, gpu, engines = DENSE, "H100", "here"
-    trained = [plan(recipe(a, sequences), Cluster(gpu=gpu, gpus=n), days=30, engines=engines).tokens for n in sorted(gpus)]
+    trained = [
+        plan(recipe(a, sequences), Cluster(gpu=gpu, gpus=n), days=30, engines=engines).tokens
+        for n in sorted(gpus)
+    ]
     assert trained == sorted(trained)
 
 
@@ -77,9 +121,15 @@ def test_a_date_and_dollars_together_are_an_aim():
     """By brute force: of every count the tokens that both allow."""
     r, cluster = recipe(DENSE), Cluster(gpu="H100", gpus=14)
     for usd in (5e3, 5e4):
-        every = [plan(r, cluster.replace(gpus=n), days=20, budget_usd=usd, exact_gpus=True, here=True).tokens
-                 for n in range(4, 15)]
-        assert plan(r, cluster, days=20, budget_usd=usd, here=True).tokens >= max(every) * (1 - 1e-9)
+        every = [
+            plan(
+                r, cluster.replace(gpus=n), days=20, budget_usd=usd, exact_gpus=True, here=True
+            ).tokens
+            for n in range(4, 15)
+        ]
+        assert plan(r, cluster, days=20, budget_usd=usd, here=True).tokens >= max(every) * (
+            1 - 1e-9
+        )
 
 
 def test_which_counts_are_tried_does_not_depend_on_all():
@@ -92,7 +142,9 @@ def test_which_counts_are_tried_does_not_depend_on_all():
 def test_batches_stand_on_both_sides_of_the_recipes():
     stage = recipes.find("axk1").stages[0]  # 8,192 sequences
     assert counts.batches(stage, 960, False) == [9 * 960, 8 * 960]
-    assert counts.batches(stage, 1024, False) == [8192] and counts.batches(stage, 6000, False) == [6000]
+    assert counts.batches(stage, 1024, False) == [8192] and counts.batches(stage, 6000, False) == [
+        6000
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +156,14 @@ def test_fewer_gpus_are_said_first_in_both_languages(fewer):
     used = fewer.cluster.gpus
     assert used < 37 and fewer.warnings[0].startswith(f"use {used} of 37 GPUs: they train ")
     english, korean = report.text(fewer), report.text(fewer, "ko")
-    assert english.splitlines()[0].startswith(f"sparse on {used} of 37 A100-40") and "use " in english.splitlines()[2]
-    assert f"GPU 37장 가운데 {used}장만 쓰세요" in korean.splitlines()[2] and "use " not in korean.splitlines()[2]
+    assert (
+        english.splitlines()[0].startswith(f"sparse on {used} of 37 A100-40")
+        and "use " in english.splitlines()[2]
+    )
+    assert (
+        f"GPU 37장 가운데 {used}장만 쓰세요" in korean.splitlines()[2]
+        and "use " not in korean.splitlines()[2]
+    )
     assert fewer.warnings[0] in report.page_of(fewer)
     assert plans.Plan.from_json(fewer.to_json()) == fewer
 
@@ -129,7 +187,10 @@ def test_a_much_faster_engine_stands_beside():
         at = next(n for n, line in enumerate(text.splitlines()) if line.startswith(f"    {here} "))
         assert found.faster.engine in text.splitlines()[at + 1] and at < 12
     other = plan(r, cluster, days=75, exact_gpus=True, engines="any")
-    assert other.engine and other.tokens_per_s_per_gpu.mid >= found.faster.tokens_per_s_per_gpu.mid * 0.999
+    assert (
+        other.engine
+        and other.tokens_per_s_per_gpu.mid >= found.faster.tokens_per_s_per_gpu.mid * 0.999
+    )
     assert other.tokens > found.tokens and other.faster is None
 
 
@@ -165,8 +226,16 @@ def test_a_slip_of_days_does_not_search_again(tmp_path, searches):
 
 def test_everything_else_searches_again(tmp_path, searches, monkeypatch):
     r, cluster = recipe(DENSE), Cluster(gpu="H100", gpus=13)
-    asked = [dict(), dict(engines="any"), dict(exact_gpus=True), dict(here=True), dict(release=2024.0),
-             dict(precisions=("bf16", "fp8")), dict(days=30, budget_usd=1e5), dict(days=30, budget_usd=1e6)]
+    asked = [
+        dict(),
+        dict(engines="any"),
+        dict(exact_gpus=True),
+        dict(here=True),
+        dict(release=2024.0),
+        dict(precisions=("bf16", "fp8")),
+        dict(days=30, budget_usd=1e5),
+        dict(days=30, budget_usd=1e6),
+    ]
     for n, how in enumerate(asked, 1):
         plan(r, cluster, cache=tmp_path, **how)
         plan(r, cluster, cache=tmp_path, **how)
@@ -183,12 +252,18 @@ def test_everything_else_searches_again(tmp_path, searches, monkeypatch):
 def test_a_damaged_answer_is_none(tmp_path, searches, damage):
     r, cluster = recipe(DENSE), Cluster(gpu="H100", gpus=13)
     first = plan(r, cluster, cache=tmp_path)
-    file, = tmp_path.glob("*.json")
+    (file,) = tmp_path.glob("*.json")
     whole = file.read_bytes()
     file.write_bytes(damage)
-    assert plan(r, cluster, cache=tmp_path).replace(search=first.search) == first and len(searches) == 2
+    assert (
+        plan(r, cluster, cache=tmp_path).replace(search=first.search) == first
+        and len(searches) == 2
+    )
     file.write_bytes(whole.replace(b'"gpus"', b'"sgpu"'))
-    assert plan(r, cluster, cache=tmp_path).replace(search=first.search) == first and len(searches) == 3
+    assert (
+        plan(r, cluster, cache=tmp_path).replace(search=first.search) == first
+        and len(searches) == 3
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, searches):
@@ -224,11 +299,16 @@ def test_the_command_keeps_answers_unless_told_not_to(monkeypatch, tmp_path, sea
         cli.main([*command, "--days", days])
     assert len(list(tmp_path.rglob("*.json"))) == 1 and len(searches) == 2
     cli.main([*command, "--engines", "any"])
-    assert len(searches) == 3 and "runnable here" not in capsys.readouterr().out.rpartition("\n  layout ")[2].split("\n")[0]
+    assert (
+        len(searches) == 3
+        and "runnable here"
+        not in capsys.readouterr().out.rpartition("\n  layout ")[2].split("\n")[0]
+    )
 
 
-@pytest.mark.parametrize("wanted, why", [
-    ({"engines": "any", "layout": "dp=8"}, "engines any: stands beside a layout")])
+@pytest.mark.parametrize(
+    "wanted, why", [({"engines": "any", "layout": "dp=8"}, "engines any: stands beside a layout")]
+)
 def test_bad_input_is_one_line(wanted, why):
     with pytest.raises(ConfigError, match=why) as caught:
         plan(recipe(DENSE), Cluster(gpu="H100", gpus=8), **wanted)

@@ -19,7 +19,9 @@ def test_published_runs_lie_in_the_range():
     assert llama.share.low <= 26.4 / 30.84 <= llama.share.high
     rsc = goodput.goodput(Cluster(gpu="A100-80", gpus=1_024), STATE)
     assert rsc.mttf_hours.low == pytest.approx(7.9, rel=0.01)
-    best = goodput.goodput(Cluster(gpu="H800", gpus=9_600), STATE)  # ByteRobust's 97 %, the best published, is beyond
+    best = goodput.goodput(
+        Cluster(gpu="H800", gpus=9_600), STATE
+    )  # ByteRobust's 97 %, the best published, is beyond
     assert 0.92 < best.share.high < 0.97
 
 
@@ -43,12 +45,17 @@ def test_share_is_that_of_a_simulated_run():
         ran = dice.expovariate(failures / goodput.DAY)
         kept += ran // (every + write) * every
         clock += ran + restart
-    assert goodput.share(failures, restart, write, 1.0, every) == pytest.approx(kept / clock, abs=0.01)
+    assert goodput.share(failures, restart, write, 1.0, every) == pytest.approx(
+        kept / clock, abs=0.01
+    )
 
 
 def test_a_short_job_loses_less_and_a_long_one_what_projects_lose():
     node = Cluster(gpu="H100", gpus=8)
-    shares = [goodput.goodput(node, 1e10, hours=hours).share.mid for hours in (0.5, 2, 24, 240, 24_000, 1e6)]
+    shares = [
+        goodput.goodput(node, 1e10, hours=hours).share.mid
+        for hours in (0.5, 2, 24, 240, 24_000, 1e6)
+    ]
     assert shares[0] == shares[1] > 0.95 and shares == sorted(shares, reverse=True)
     assert shares[-1] == shares[-2] == goodput.goodput(node, 1e10).share.mid
 

@@ -7,7 +7,9 @@ import pytest
 from onnuri.planner.hardware import DATA, gpu, table
 
 
-@pytest.mark.parametrize(("name", "gib"), [("H100", 79.1), ("H200", 139.8), ("A100-80", 79.2), ("B200", 178.3)])
+@pytest.mark.parametrize(
+    ("name", "gib"), [("H100", 79.1), ("H200", 139.8), ("A100-80", 79.2), ("B200", 178.3)]
+)
 def test_memory_is_what_a_program_can_allocate(name: str, gib: float) -> None:
     assert gpu(name).memory_bytes / 2**30 == pytest.approx(gib)
 

@@ -23,7 +23,9 @@ def test_at_and_below_are_inverse(ends, z):
 
 def test_a_tenth_lies_beyond_either_end():
     for i in (Interval(low=1, mid=2, high=9), Interval(low=-1, mid=0, high=3)):
-        assert (i.below(i.low), i.below(i.mid), i.below(i.high)) == pytest.approx((0.1, 0.5, 0.9), abs=1e-3)
+        assert (i.below(i.low), i.below(i.mid), i.below(i.high)) == pytest.approx(
+            (0.1, 0.5, 0.9), abs=1e-3
+        )
         assert (i.at(-Z80), i.at(0), i.at(Z80)) == pytest.approx((i.low, i.mid, i.high))
     assert exact(3).below(2.9) == 0 and exact(3).below(3.1) == 1
 
@@ -33,11 +35,15 @@ def test_spread_of_a_product_is_that_of_a_simulation():
     dice = random.Random(0)
     drawn = sorted(a.at(dice.gauss(0, 1)) * b.at(dice.gauss(0, 1)) for _ in range(20_000))
     found = spread(lambda x, y: x * y, a, b)
-    assert (found.low, found.mid, found.high) == pytest.approx((drawn[2_000], drawn[10_000], drawn[18_000]), rel=0.03)
+    assert (found.low, found.mid, found.high) == pytest.approx(
+        (drawn[2_000], drawn[10_000], drawn[18_000]), rel=0.03
+    )
 
 
 def test_spread_knows_that_more_of_one_can_be_less():
-    assert spread(lambda x: 1 / x, Interval(low=1, mid=2, high=8)) == Interval(low=0.125, mid=0.5, high=1.0)
+    assert spread(lambda x: 1 / x, Interval(low=1, mid=2, high=8)) == Interval(
+        low=0.125, mid=0.5, high=1.0
+    )
 
 
 def test_ties():

@@ -1,4 +1,5 @@
-"""Planned bytes: against published formulas, against measurements, and what must hold for every layout."""
+"""Planned bytes: against published formulas, against measurements, and what must hold for every
+layout."""
 
 import csv
 import itertools
@@ -18,32 +19,73 @@ from onnuri.planner.memory import CHUNK, memory
 from onnuri.planner.memory_rows import models, predict_row
 from onnuri.planner.stages import chunks, ends, in_flight, layer_weights, stage_layers
 
-GPT = Architecture(name="gpt", vocabulary=51_200, hidden=6144, positions=2048, tied=True, blocks=(Block(
-    count=48, gated=False, mlp=4 * 6144, mlp_bias=True, attention=Attention(heads=64, kv_heads=64, head_dim=96, bias=True)),))
-LATENT = Attention(heads=32, kv_heads=32, head_dim=128, value_dim=128, query_rank=768, kv_rank=512, rope_dim=64)
-MIXTURE = Architecture(name="moe", vocabulary=65_536, hidden=2048, blocks=(
-    Block(count=2, attention=LATENT, mlp=8192),
-    Block(count=14, attention=LATENT, experts=Experts(routed=64, topk=4, width=1024, shared=1))))
+GPT = Architecture(
+    name="gpt",
+    vocabulary=51_200,
+    hidden=6144,
+    positions=2048,
+    tied=True,
+    blocks=(
+        Block(
+            count=48,
+            gated=False,
+            mlp=4 * 6144,
+            mlp_bias=True,
+            attention=Attention(heads=64, kv_heads=64, head_dim=96, bias=True),
+        ),
+    ),
+)
+LATENT = Attention(
+    heads=32, kv_heads=32, head_dim=128, value_dim=128, query_rank=768, kv_rank=512, rope_dim=64
+)
+MIXTURE = Architecture(
+    name="moe",
+    vocabulary=65_536,
+    hidden=2048,
+    blocks=(
+        Block(count=2, attention=LATENT, mlp=8192),
+        Block(count=14, attention=LATENT, experts=Experts(routed=64, topk=4, width=1024, shared=1)),
+    ),
+)
 
 
-def job(a: Architecture, layout: Layout, tokens: int = 4096, micro_batches: int = 8, release: float | None = None) -> Job:
-    return Job(architecture=a, layout=layout, cluster=Cluster(gpu="H100", gpus=layout.gpus), tokens=tokens,
-               batch_tokens=tokens * layout.dp * layout.micro_batch * micro_batches, release=release)
+def job(
+    a: Architecture,
+    layout: Layout,
+    tokens: int = 4096,
+    micro_batches: int = 8,
+    release: float | None = None,
+) -> Job:
+    return Job(
+        architecture=a,
+        layout=layout,
+        cluster=Cluster(gpu="H100", gpus=layout.gpus),
+        tokens=tokens,
+        batch_tokens=tokens * layout.dp * layout.micro_batch * micro_batches,
+        release=release,
+    )
 
 
 @pytest.mark.parametrize("tp", [1, 2, 8])
 def test_layer_keeps_what_korthikanti_counted(tp: int) -> None:
-    """arXiv 2205.05198, table 2: s b h (10 + 24/t + 5 a s / h t) without and s b h 34 / t with sequence parallelism and
-    selective recomputation."""
+    """arXiv 2205.05198, table 2: s b h (10 + 24/t + 5 a s / h t) without and s b h 34 / t with
+    sequence parallelism and selective recomputation."""
     h, a, s = GPT.hidden, 64, 2048
-    plain = fused(GPT.blocks[0], GPT, Layout(tp=tp, sequence_parallel=False, recompute="none"), s, release=2022.0)
+    plain = fused(
+        GPT.blocks[0],
+        GPT,
+        Layout(tp=tp, sequence_parallel=False, recompute="none"),
+        s,
+        release=2022.0,
+    )
     assert plain.inside == pytest.approx(h * (10 + 24 / tp + 5 * a * s / (h * tp)))
     split = fused(GPT.blocks[0], GPT, Layout(tp=tp, recompute="selective"), s, release=2022.0)
     assert split.inside == pytest.approx(34 * h / tp)
 
 
 def test_published_rows_are_met() -> None:
-    """The bar, a median error of 5 %: nothing here was fitted, so leaving a model out changes nothing."""
+    """The bar, a median error of 5 %: nothing here was fitted, so leaving a model out changes
+    nothing."""
     errors: dict[str, list[float]] = {}
     for row in csv.DictReader((DATA / "published_memory.csv").open(encoding="utf-8")):
         found = predict_row({k: v for k, v in row.items() if "mem_GiB" not in k})
@@ -63,40 +105,76 @@ def test_a_row_brings_its_own_model_or_is_refused() -> None:
     for cell in ("many", "0", "-8", "1.5", "nan"):
         with pytest.raises(ConfigError, match=f"layers '{cell}'"):
             predict_row({**row, "model": "llama3_70b", "layers": cell})
-    assert predict_row({**row, "model": "llama3_70b", "dp": ""}) == predict_row({**row, "model": "llama3_70b"})
+    assert predict_row({**row, "model": "llama3_70b", "dp": ""}) == predict_row(
+        {**row, "model": "llama3_70b"}
+    )
 
 
 def test_notes_are_read() -> None:
     row = {"model": "llama3_70b", "layers": "12", "gpus": "8", "tp": "2", "pp": "1", "dp": "4"}
-    base, more, full = (predict_row({**row, "note": note}) for note in ("", "MBS 2", "full recompute"))
+    base, more, full = (
+        predict_row({**row, "note": note}) for note in ("", "MBS 2", "full recompute")
+    )
     assert base and more and full and full.gib < base.gib < more.gib
-    for note in ("full AC", "AC full", "activation checkpointing: full", "full activation recomputation", "Full-AC"):
+    for note in (
+        "full AC",
+        "AC full",
+        "activation checkpointing: full",
+        "full activation recomputation",
+        "Full-AC",
+    ):
         assert predict_row({**row, "note": note}) == full
-    assert predict_row({**row, "note": "local batch 2"}) == predict_row({**row, "note": "local batch size=2"}) == more
+    assert (
+        predict_row({**row, "note": "local batch 2"})
+        == predict_row({**row, "note": "local batch size=2"})
+        == more
+    )
     assert predict_row({**row, "note": "no AC"}) == base
     sharded = {**row, "zero_or_fsdp": "fsdp"}
-    every, half, none = (predict_row({**sharded, "note": f"{how} AC"}) for how in ("full", "selective", "no"))
+    every, half, none = (
+        predict_row({**sharded, "note": f"{how} AC"}) for how in ("full", "selective", "no")
+    )
     assert every and half and none and every.gib < half.gib < none.gib
     eager = predict_row({**sharded, "note": "no AC; eager"})
     assert eager and eager.gib > none.gib
 
 
 def test_a_local_batch_is_all_passes_of_a_pipeline() -> None:
-    row = {"model": "llama3_70b", "gpus": "64", "tp": "8", "pp": "4", "dp": "2", "zero_or_fsdp": "fsdp", "recompute": "full"}
-    assert predict_row({**row, "note": "local batch 8"}) == predict_row({**row, "micro_batch": "1", "microbatches": "8"})
+    row = {
+        "model": "llama3_70b",
+        "gpus": "64",
+        "tp": "8",
+        "pp": "4",
+        "dp": "2",
+        "zero_or_fsdp": "fsdp",
+        "recompute": "full",
+    }
+    assert predict_row({**row, "note": "local batch 8"}) == predict_row(
+        {**row, "micro_batch": "1", "microbatches": "8"}
+    )
 
 
 def test_precision_is_read_from_its_column_or_the_note() -> None:
     row = {"model": "llama3_70b", "layers": "12", "gpus": "8", "tp": "2", "pp": "1", "dp": "4"}
-    wide, narrow = predict_row({**row, "precision": "bf16"}), predict_row({**row, "precision": "fp8"})
+    wide, narrow = (
+        predict_row({**row, "precision": "bf16"}),
+        predict_row({**row, "precision": "fp8"}),
+    )
     assert wide == predict_row(row) != narrow == predict_row({**row, "note": "float8"})
     assert predict_row({**row, "precision": "bf16", "note": "float8 tried too"}) == wide
 
 
 def test_the_first_layers_can_be_fullest() -> None:
-    """Where gradients grow faster than what is kept shrinks: a dry run of this step had its peak in the third layer."""
-    a = Architecture(name="wide", vocabulary=1024, hidden=2048, blocks=(Block(
-        count=20, attention=Attention(heads=16, kv_heads=8, head_dim=128), mlp=6144),))
+    """Where gradients grow faster than what is kept shrinks: a dry run of this step had its peak in
+    the third layer."""
+    a = Architecture(
+        name="wide",
+        vocabulary=1024,
+        hidden=2048,
+        blocks=(
+            Block(count=20, attention=Attention(heads=16, kv_heads=8, head_dim=128), mlp=6144),
+        ),
+    )
     one = memory(job(a, Layout(recompute="full"), micro_batches=1))
     assert one.gradients > 0.8 * one.parameters
 
@@ -109,11 +187,28 @@ def test_a_compiled_layer_keeps_less_than_an_eager_one_and_no_less_than_products
 
 LAYOUTS = st.builds(
     lambda dp, tp, cp, pp, ep, v, m, sharding, recompute, precision: Layout(
-        dp=2**dp, tp=2**tp, cp=2**cp, pp=2**pp, ep=2 ** min(ep, dp + cp), virtual_stages=v, micro_batch=m, sharding=sharding,
-        recompute=recompute, precision=precision),
-    st.integers(0, 5), st.integers(0, 3), st.integers(0, 2), st.integers(0, 3), st.integers(0, 5), st.sampled_from([1, 2]),
-    st.sampled_from([1, 2]), st.sampled_from(["ddp", "zero1", "fsdp"]), st.sampled_from(["none", "selective", "full"]),
-    st.sampled_from(["bf16", "fp8"]))
+        dp=2**dp,
+        tp=2**tp,
+        cp=2**cp,
+        pp=2**pp,
+        ep=2 ** min(ep, dp + cp),
+        virtual_stages=v,
+        micro_batch=m,
+        sharding=sharding,
+        recompute=recompute,
+        precision=precision,
+    ),
+    st.integers(0, 5),
+    st.integers(0, 3),
+    st.integers(0, 2),
+    st.integers(0, 3),
+    st.integers(0, 5),
+    st.sampled_from([1, 2]),
+    st.sampled_from([1, 2]),
+    st.sampled_from(["ddp", "zero1", "fsdp"]),
+    st.sampled_from(["none", "selective", "full"]),
+    st.sampled_from(["bf16", "fp8"]),
+)
 
 
 def fits(layout: Layout) -> None:
@@ -125,26 +220,43 @@ def fits(layout: Layout) -> None:
 def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
     fits(layout)
     m = memory(job(MIXTURE, layout))
-    parts = {k: v for k, v in m.to_json().items() if k not in ("stage", "peak_activations", "spread")}
+    parts = {
+        k: v for k, v in m.to_json().items() if k not in ("stage", "peak_activations", "spread")
+    }
     assert sum(parts.values()) == pytest.approx(m.total) and min(parts.values()) >= 0
     assert m.allocated + m.runtime == pytest.approx(m.total) and m.low < m.total < m.high
 
 
-@given(LAYOUTS, st.sampled_from(["ddp to zero1", "zero1 over more", "fsdp over more", "more experts", "recompute"]))
+@given(
+    LAYOUTS,
+    st.sampled_from(
+        ["ddp to zero1", "zero1 over more", "fsdp over more", "more experts", "recompute"]
+    ),
+)
 @settings(max_examples=300, deadline=None)
 def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
     """Of more experts' ranks the weights alone: tokens on their way to others take room too."""
     fits(layout)
     split = layout.replace(pp=max(layout.pp, 2))  # one engine runs both
-    more = {"ddp to zero1": (split.replace(sharding="ddp"), split.replace(sharding="zero1")),
-            "zero1 over more": (layout.replace(sharding="zero1"), layout.replace(sharding="zero1", dp=2 * layout.dp)),
-            "fsdp over more": (layout.replace(sharding="fsdp"), layout.replace(sharding="fsdp", dp=2 * layout.dp)),
-            "more experts": (layout.replace(dp=64), layout.replace(dp=64, ep=2 * layout.ep)),
-            "recompute": (layout.replace(recompute="none"), layout.replace(recompute="full"))}
+    more = {
+        "ddp to zero1": (split.replace(sharding="ddp"), split.replace(sharding="zero1")),
+        "zero1 over more": (
+            layout.replace(sharding="zero1"),
+            layout.replace(sharding="zero1", dp=2 * layout.dp),
+        ),
+        "fsdp over more": (
+            layout.replace(sharding="fsdp"),
+            layout.replace(sharding="fsdp", dp=2 * layout.dp),
+        ),
+        "more experts": (layout.replace(dp=64), layout.replace(dp=64, ep=2 * layout.ep)),
+        "recompute": (layout.replace(recompute="none"), layout.replace(recompute="full")),
+    }
     before, after = more[how]
     less, more_bytes = memory(job(MIXTURE, after)), memory(job(MIXTURE, before))
     if how == "more experts":
-        assert less.parameters + less.optimizer <= (more_bytes.parameters + more_bytes.optimizer) * (1 + 1e-9)
+        assert less.parameters + less.optimizer <= (
+            more_bytes.parameters + more_bytes.optimizer
+        ) * (1 + 1e-9)
     else:
         assert less.total <= more_bytes.total * (1 + 1e-9)
 
@@ -152,7 +264,8 @@ def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
 @given(st.integers(0, 4), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4, 8, 16, 32, 64]))
 @settings(max_examples=60, deadline=None)
 def test_all_ranks_together_hold_the_model(pp: int, virtual: int, ep: int) -> None:
-    """Without tensor parallelism nothing is held twice but a tied table, and what multi-token prediction adds."""
+    """Without tensor parallelism nothing is held twice but a tied table, and what multi-token
+    prediction adds."""
     layout = Layout(pp=2**pp, virtual_stages=virtual if pp else 1, dp=ep, ep=ep)
     if layout.pp * layout.virtual_stages > MIXTURE.layers:
         return
@@ -174,10 +287,13 @@ def test_every_layer_is_on_one_chunk(pp: int, virtual: int, layers: int) -> None
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize(("pp", "virtual", "stage", "flying"), [
-    (1, 1, 0, 1), (4, 1, 0, 4), (4, 1, 3, 1), (8, 3, 0, 31), (4, 2, 3, 5)])
+@pytest.mark.parametrize(
+    ("pp", "virtual", "stage", "flying"),
+    [(1, 1, 0, 1), (4, 1, 0, 4), (4, 1, 3, 1), (8, 3, 0, 31), (4, 2, 3, 5)],
+)
 def test_micro_batches_in_flight(pp: int, virtual: int, stage: int, flying: int) -> None:
-    """Interleaved, the first rank holds p v + p - 1 chunks: 1 + (p - 1)/(p v) of the model (arXiv 2205.05198, 4.2.3)."""
+    """Interleaved, the first rank holds p v + p - 1 chunks: 1 + (p - 1)/(p v) of the model (arXiv
+    2205.05198, 4.2.3)."""
     assert in_flight(Layout(pp=pp, virtual_stages=virtual), stage, 64) == flying
 
 
@@ -187,10 +303,15 @@ def test_few_micro_batches_are_all_in_flight() -> None:
     assert few < many
 
 
-@pytest.mark.parametrize("layout", [Layout(dp=8, ep=8), Layout(dp=8, pp=2, ep=8, sharding="zero1", recompute="none")])
+@pytest.mark.parametrize(
+    "layout", [Layout(dp=8, ep=8), Layout(dp=8, pp=2, ep=8, sharding="zero1", recompute="none")]
+)
 def test_crowded_experts_take_more(layout: Layout) -> None:
-    """By what their tokens keep, twice as much for twice as many: none of it is the router's or attention's."""
-    even, half, twice = (memory(job(MIXTURE, layout).replace(imbalance=x)).activations for x in (1.0, 1.5, 2.0))
+    """By what their tokens keep, twice as much for twice as many: none of it is the router's or
+    attention's."""
+    even, half, twice = (
+        memory(job(MIXTURE, layout).replace(imbalance=x)).activations for x in (1.0, 1.5, 2.0)
+    )
     assert even < half and twice - even == pytest.approx(2 * (half - even))
 
 
@@ -202,10 +323,19 @@ def test_the_fullest_stage_counts() -> None:
 
 def test_listed_models_are_as_large_as_their_names_say() -> None:
     """SimuMax's have 128 layers for 126 and one dense layer for three."""
-    sizes = {"llama370b": 70e9, "llama3405b": 405e9, "deepseekv2": 236e9, "deepseekv3": 671e9, "megatron22b": 22e9,
-             "gpt3175b": 175e9, "turing530b": 530e9, "megatron1t": 1008e9}
+    sizes = {
+        "llama370b": 70e9,
+        "llama3405b": 405e9,
+        "deepseekv2": 236e9,
+        "deepseekv3": 671e9,
+        "megatron22b": 22e9,
+        "gpt3175b": 175e9,
+        "turing530b": 530e9,
+        "megatron1t": 1008e9,
+    }
     assert {name: m.architecture.num_params() / sizes[name] for name, m in models().items()} == {
-        name: pytest.approx(1, rel=0.04) for name in sizes}
+        name: pytest.approx(1, rel=0.04) for name in sizes
+    }
 
 
 def test_a_chunk_is_as_long_as_the_trainers() -> None:

@@ -1,4 +1,5 @@
-"""A model by any name: sizes, listed shapes, configs of Hugging Face; unknown names are never another model."""
+"""A model by any name: sizes, listed shapes, configs of Hugging Face; unknown names are never
+another model."""
 
 from __future__ import annotations
 
@@ -14,8 +15,16 @@ from onnuri.errors import ConfigError
 from onnuri.planner import hf_config, named_models, shapes, sizes
 from onnuri.planner.architecture import Architecture
 
-LLAMA = {"model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
-         "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 1024, "max_position_embeddings": 512}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "vocab_size": 1024,
+    "max_position_embeddings": 512,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +52,23 @@ def one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 # ---- sizes
 
 
-@pytest.mark.parametrize("text", ["100M", "500M", "1.5B", "8b", "70B", "405B", "2T", "30B-A3B", "300B-A15B", "671B-A37B",
-                                  "1T-A32B", "47BA13B"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "100M",
+        "500M",
+        "1.5B",
+        "8b",
+        "70B",
+        "405B",
+        "2T",
+        "30B-A3B",
+        "300B-A15B",
+        "671B-A37B",
+        "1T-A32B",
+        "47BA13B",
+    ],
+)
 def test_size_is_met_in_all_and_in_active_parameters(text: str) -> None:
     total, active = sizes.parse(text) or (0.0, None)
     a = named_models.find(text).architecture
@@ -60,9 +84,18 @@ def test_size_that_the_rule_does_not_reach_is_refused(text: str) -> None:
         named_models.find(text)
 
 
-@pytest.mark.parametrize(("name", "size"), [
-    ("Mistral-Large-123B", (123e9, None)), ("Foo-30B-A3B-Instruct", (30e9, 3e9)), ("GPT-5", None), ("Qwen2.5-7B", (7e9, None)),
-    ("Mixtral-8x7B", None), ("Gemma-3-27B", (27e9, None)), ("7B-or-13B", None)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("Mistral-Large-123B", (123e9, None)),
+        ("Foo-30B-A3B-Instruct", (30e9, 3e9)),
+        ("GPT-5", None),
+        ("Qwen2.5-7B", (7e9, None)),
+        ("Mixtral-8x7B", None),
+        ("Gemma-3-27B", (27e9, None)),
+        ("7B-or-13B", None),
+    ],
+)
 def test_size_in_a_name(name: str, size: tuple[float, float | None] | None) -> None:
     assert sizes.in_name(name) == size
 
@@ -82,15 +115,30 @@ def test_every_listed_shape_is_a_model_with_a_training_plan(name: str) -> None:
 
 
 def test_recipes_go_before_all_else_and_keep_their_plan() -> None:
-    assert recipes.resolve("A.X-K1".replace(".", "").replace("-", "")).name == recipes.find("axk1").name
+    assert (
+        recipes.resolve("A.X-K1".replace(".", "").replace("-", "")).name
+        == recipes.find("axk1").name
+    )
     changed = recipes.resolve("axk1", seq_len=8192, batch_tokens=8192 * 2048)
-    assert {(s.tokens_per_sequence, s.batch_tokens) for s in changed.stages} == {(8192, 8192 * 2048)}
+    assert {(s.tokens_per_sequence, s.batch_tokens) for s in changed.stages} == {
+        (8192, 8192 * 2048)
+    }
     assert any("asked for" in note for note in changed.notes)
 
 
-@pytest.mark.parametrize(("name", "near"), [("Lama3-8B", "Llama3-8B"), ("axk3", "axk1"), ("mixtrall-8x7b", "Mixtral-8x7B"),
-                                            ("zzz", "axk1"), ("gpt-6", "GPT")])
-def test_unknown_name_lists_the_nearest_and_is_no_model(name: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("Lama3-8B", "Llama3-8B"),
+        ("axk3", "axk1"),
+        ("mixtrall-8x7b", "Mixtral-8x7B"),
+        ("zzz", "axk1"),
+        ("gpt-6", "GPT"),
+    ],
+)
+def test_unknown_name_lists_the_nearest_and_is_no_model(
+    name: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = one_line(capsys, name, "--gpu", "H100", "--gpus", "8")
     assert near in said and "ORG/NAME" in said and "300B-A15B" in said
 
@@ -132,14 +180,18 @@ def test_plan_of_a_config_says_what_was_assumed(tmp_path: Path) -> None:
 
 
 def test_flags_of_sequence_and_batch_are_taken(tmp_path: Path) -> None:
-    recipe = recipes.resolve(str(folder(tmp_path, LLAMA)), "H100", 8, seq_len=256, batch_tokens=256 * 64)
+    recipe = recipes.resolve(
+        str(folder(tmp_path, LLAMA)), "H100", 8, seq_len=256, batch_tokens=256 * 64
+    )
     assert (recipe.stages[0].tokens_per_sequence, recipe.stages[0].batch_tokens) == (256, 256 * 64)
     assert not any("--seq-len" in note or "--batch-tokens" in note for note in recipe.notes)
 
 
 def test_quantized_weights_are_trained_as_their_model(tmp_path: Path) -> None:
     plain = hf_config.read(str(folder(tmp_path, LLAMA)))
-    packed = hf_config.read(str(folder(tmp_path, LLAMA | {"quantization_config": {"quant_method": "fp8"}}, "packed")))
+    packed = hf_config.read(
+        str(folder(tmp_path, LLAMA | {"quantization_config": {"quant_method": "fp8"}}, "packed"))
+    )
     assert packed.total == plain.total
 
 
@@ -147,28 +199,49 @@ def test_infinity_as_transformers_writes_it_is_read() -> None:
     assert hf_config._floats({"a": [0.0, {"__float__": "Infinity"}]}) == {"a": [0.0, float("inf")]}
 
 
-@pytest.mark.parametrize(("values", "said"), [
-    ({"model_type": "phantom", "auto_map": {"AutoConfig": "a.B"}}, "trust_remote_code"),
-    ({"model_type": "llamma"}, "use llama"), ({"hidden_size": 4}, "names no model_type"),
-    (LLAMA | {"num_hidden_layers": 0}, "not from 1"), (LLAMA | {"hidden_size": "x"}, "is not a llama's"),
-    (LLAMA | {"num_hidden_layers": 10**9}, "not from 1"), ({"model_type": "vit"}, "no causal language model")])
-def test_config_that_cannot_be_is_one_line(tmp_path: Path, values: dict[str, Any], said: str,
-                                           capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"model_type": "phantom", "auto_map": {"AutoConfig": "a.B"}}, "trust_remote_code"),
+        ({"model_type": "llamma"}, "use llama"),
+        ({"hidden_size": 4}, "names no model_type"),
+        (LLAMA | {"num_hidden_layers": 0}, "not from 1"),
+        (LLAMA | {"hidden_size": "x"}, "is not a llama's"),
+        (LLAMA | {"num_hidden_layers": 10**9}, "not from 1"),
+        ({"model_type": "vit"}, "no causal language model"),
+    ],
+)
+def test_config_that_cannot_be_is_one_line(
+    tmp_path: Path, values: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert said in one_line(capsys, str(folder(tmp_path, values)), "--gpu", "H100", "--gpus", "8")
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "is not JSON"), ("[1]", "names no model_type"), ("", "is not JSON")])
-def test_file_that_is_no_config(tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "is not JSON"), ("[1]", "names no model_type"), ("", "is not JSON")]
+)
+def test_file_that_is_no_config(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "config.json"
     path.write_text(text, encoding="utf-8")
     assert said in one_line(capsys, str(path), "--gpu", "H100", "--gpus", "8")
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["--seq-len", "0"], "--seq-len 0"), (["--batch-tokens", "-1"], "--batch-tokens -1"),
-    (["--seq-len", "4096", "--batch-tokens", "5000"], "whole sequences"), (["--layout", "own"], "is a recipe's"),
-    (["--precision", "mxfp8"], "is not what a H100 multiplies"), (["--gpu", "H1OO"], "use H100")])
-def test_bad_flags_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seq-len", "0"], "--seq-len 0"),
+        (["--batch-tokens", "-1"], "--batch-tokens -1"),
+        (["--seq-len", "4096", "--batch-tokens", "5000"], "whole sequences"),
+        (["--layout", "own"], "is a recipe's"),
+        (["--precision", "mxfp8"], "is not what a H100 multiplies"),
+        (["--gpu", "H1OO"], "use H100"),
+    ],
+)
+def test_bad_flags_are_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     rest = [] if "--gpu" in arguments else ["--gpu", "H100"]
     assert said in one_line(capsys, "8B", "--gpus", "8", *rest, *arguments)
 
@@ -219,12 +292,20 @@ def test_local_cache_goes_before_the_hub(hub: dict[str, Any], tmp_path: Path) ->
     assert hf_config.load("some/model")[0] == LLAMA and not hub["asked"]
 
 
-@pytest.mark.parametrize(("answer", "said"), [
-    (OSError("Name or service not known"), "cannot be reached"), (TimeoutError(), "cannot be reached"),
-    (_Answer(404), "has no config.json"), (_Answer(401), "is not public"), (_Answer(403), "is not public"),
-    (_Answer(200, "<html>"), "is not JSON")])
-def test_hub_that_does_not_help_is_one_line(hub: dict[str, Any], answer: Any, said: str,
-                                            capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (OSError("Name or service not known"), "cannot be reached"),
+        (TimeoutError(), "cannot be reached"),
+        (_Answer(404), "has no config.json"),
+        (_Answer(401), "is not public"),
+        (_Answer(403), "is not public"),
+        (_Answer(200, "<html>"), "is not JSON"),
+    ],
+)
+def test_hub_that_does_not_help_is_one_line(
+    hub: dict[str, Any], answer: Any, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     hub["answer"] = answer
     assert said in one_line(capsys, "some/model", "--gpu", "H100", "--gpus", "8")
 

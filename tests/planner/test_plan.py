@@ -25,13 +25,24 @@ def own():
 def test_parts_add_up(own):
     main = max(own.stages, key=lambda s: s.tokens)
     assert sum(p.exposed_seconds for p in own.step) == pytest.approx(own.step_seconds.mid, rel=0.01)
-    assert own.step_seconds.mid * own.tokens_per_s_per_gpu.mid * own.cluster.gpus == pytest.approx(main.batch_tokens)
-    assert sum(own.memory.values()) == pytest.approx(own.memory_gib.mid) == pytest.approx(max(s.memory_gib for s in own.stages))
+    assert own.step_seconds.mid * own.tokens_per_s_per_gpu.mid * own.cluster.gpus == pytest.approx(
+        main.batch_tokens
+    )
+    assert (
+        sum(own.memory.values())
+        == pytest.approx(own.memory_gib.mid)
+        == pytest.approx(max(s.memory_gib for s in own.stages))
+    )
     assert own.days.mid == pytest.approx(sum(s.days.mid for s in own.stages))
-    assert sum(s.tokens for s in own.stages) == pytest.approx(own.tokens) == pytest.approx(recipes.find("axk1").tokens)
+    assert (
+        sum(s.tokens for s in own.stages)
+        == pytest.approx(own.tokens)
+        == pytest.approx(recipes.find("axk1").tokens)
+    )
     text = own.stages[0]
     assert text.days.mid == pytest.approx(
-        text.tokens / text.tokens_per_s_per_gpu.mid / own.cluster.gpus / own.goodput.share.mid / DAY)
+        text.tokens / text.tokens_per_s_per_gpu.mid / own.cluster.gpus / own.goodput.share.mid / DAY
+    )
 
 
 def test_every_interval_is_in_order(own):
@@ -71,11 +82,18 @@ def test_own_layouts_run_here_fit_in_every_stage_and_are_near_the_best(name):
     for mine, found in zip(own.stages, best.stages, strict=True):
         assert mine.engine is None and found.engine is None
         assert mine.memory_gib <= own.capacity_gib
-        assert mine.tokens_per_s_per_gpu.mid * 1.25 > found.tokens_per_s_per_gpu.mid, (mine.layout, found.layout)
+        assert mine.tokens_per_s_per_gpu.mid * 1.25 > found.tokens_per_s_per_gpu.mid, (
+            mine.layout,
+            found.layout,
+        )
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.sampled_from(recipes.NAMES), st.sampled_from(["H200", "B200", "A100-80"]), st.sampled_from([64, 512, 1000, 4096, 10_240]))
+@given(
+    st.sampled_from(recipes.NAMES),
+    st.sampled_from(["H200", "B200", "A100-80"]),
+    st.sampled_from([64, 512, 1000, 4096, 10_240]),
+)
 def test_a_plan_without_a_layout_fits_in_every_stage_or_says_what_would(name, gpu, gpus):
     def planned(gpus):
         return onnuri.plan(name, Cluster(gpu=gpu, gpus=gpus), here=True, exact_gpus=True)
@@ -93,7 +111,8 @@ def test_a_plan_without_a_layout_fits_in_every_stage_or_says_what_would(name, gp
 
 
 def test_a_stage_that_needs_another_engine_gets_one():
-    """One long sequence a GPU does not fit on 600 of 131 GiB, which 192 experts divide by 24 alone."""
+    """One long sequence a GPU does not fit on 600 of 131 GiB, which 192 experts divide by 24
+    alone."""
     found = onnuri.plan("axk1", {"gpu": "H200", "gpus": 600, "memory_gib": 131}, exact_gpus=True)
     assert found.engine is None and found.stages[-1].engine and found.fits
 
@@ -104,20 +123,31 @@ def test_a_layout_that_is_not_kept_is_said():
 
 
 def test_a_searched_plan_is_at_least_as_fast_as_the_recipes_own():
-    own, best = onnuri.plan("hyperclovax_omni", layout="own"), onnuri.plan("hyperclovax_omni", here=True, exact_gpus=True)
+    own, best = (
+        onnuri.plan("hyperclovax_omni", layout="own"),
+        onnuri.plan("hyperclovax_omni", here=True, exact_gpus=True),
+    )
     assert best.search and best.tokens_per_s_per_gpu.mid >= own.tokens_per_s_per_gpu.mid * 0.999
 
 
 def test_media_lengthen_the_bill_and_the_vocabulary():
     recipe = recipes.find("vaetki")
-    dear = recipe.replace(media=tuple(m.replace(encode_flops_per_token=10 * m.encode_flops_per_token) for m in recipe.media))
+    dear = recipe.replace(
+        media=tuple(
+            m.replace(encode_flops_per_token=10 * m.encode_flops_per_token) for m in recipe.media
+        )
+    )
     cheap, costly = (onnuri.plan(r, layout="own") for r in (recipe, dear))
     assert costly.encoding_gpu_hours.mid == pytest.approx(10 * cheap.encoding_gpu_hours.mid)
     assert costly.gpu_hours.mid > cheap.gpu_hours.mid
-    text, annealing = (phases.stage_job(recipe, s, Cluster(gpu="H200", gpus=recipe.gpus), recipe.layout) for s in
-                       (recipe.stages[0], recipe.stages[-1]))
+    text, annealing = (
+        phases.stage_job(recipe, s, Cluster(gpu="H200", gpus=recipe.gpus), recipe.layout)
+        for s in (recipe.stages[0], recipe.stages[-1])
+    )
     assert text.architecture == recipe.architecture and annealing.architecture == recipe.omni
-    assert recipe.omni.vocabulary - recipe.architecture.vocabulary >= sum(m.codes for m in recipe.media)
+    assert recipe.omni.vocabulary - recipe.architecture.vocabulary >= sum(
+        m.codes for m in recipe.media
+    )
 
 
 def test_odds_are_of_all_tokens_that_were_wanted(own):
@@ -130,12 +160,20 @@ def test_odds_are_of_all_tokens_that_were_wanted(own):
 
 def test_no_loss_is_said_where_no_law_holds():
     short = onnuri.plan("axk1", layout="own", tokens=1e10)
-    assert short.loss is None and "no law holds" in report.text(short) and Plan.from_json(short.to_json()) == short
+    assert (
+        short.loss is None
+        and "no law holds" in report.text(short)
+        and Plan.from_json(short.to_json()) == short
+    )
     assert report.page_of(short).count("<svg") == 4
 
 
 def test_a_plan_is_frozen_in_depth(own):
-    for change in (lambda: own.memory.update(logits=0), lambda: own.evidence.pop("loss"), lambda: own.memory.__setitem__("x", 1)):
+    for change in (
+        lambda: own.memory.update(logits=0),
+        lambda: own.evidence.pop("loss"),
+        lambda: own.memory.__setitem__("x", 1),
+    ):
         with pytest.raises(TypeError, match="replace"):
             change()
 
@@ -151,17 +189,26 @@ def test_a_stage_of_longer_sequences_is_slower_a_token_and_one_that_is_frozen_fa
 
 def test_other_gpus_keep_the_batch_as_near_as_they_can():
     recipe, notes = phases.fitted(recipes.find("solar_open"), 512)
-    assert recipe.stages[0].batch_tokens == 16_777_216 and "text 15,728,640 → 16,777,216 tokens" in notes[0]
+    assert (
+        recipe.stages[0].batch_tokens == 16_777_216
+        and "text 15,728,640 → 16,777,216 tokens" in notes[0]
+    )
     assert phases.fitted(recipe, 512) == (recipe, [])
-    many, _ = phases.fitted(recipes.find("axk1"), 100_000)  # more GPUs than sequences: ranks of which each has one
+    many, _ = phases.fitted(
+        recipes.find("axk1"), 100_000
+    )  # more GPUs than sequences: ranks of which each has one
     assert many.stages[0].batch_tokens == 6_250 * 4096
 
 
 def test_one_prediction_takes_less_than_50_ms():
     import time
 
-    job = phases.stage_job(recipes.find("axk1"), recipes.find("axk1").stages[0], Cluster(gpu="H200", gpus=1024),
-                          recipes.find("axk1").layout)
+    job = phases.stage_job(
+        recipes.find("axk1"),
+        recipes.find("axk1").stages[0],
+        Cluster(gpu="H200", gpus=1024),
+        recipes.find("axk1").layout,
+    )
     began = time.process_time()
     for _ in range(10):
         step_time(job)
@@ -171,10 +218,15 @@ def test_one_prediction_takes_less_than_50_ms():
 @pytest.mark.parametrize("name", recipes.NAMES)
 def test_the_frozen_answer_is_still_the_answer(name):
     """`onnuri plan freeze all` writes it anew, and the change is read before it is committed."""
-    frozen, now = (dict(leaves(p.to_json())) for p in (Plan.load(recipes.frozen(name)), onnuri.plan(name, layout="own")))
+    frozen, now = (
+        dict(leaves(p.to_json()))
+        for p in (Plan.load(recipes.frozen(name)), onnuri.plan(name, layout="own"))
+    )
     assert frozen.keys() == now.keys()
     for where, value in now.items():
-        assert frozen[where] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), where
+        assert frozen[where] == (
+            pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+        ), where
 
 
 def leaves(value, where=""):
@@ -185,21 +237,42 @@ def leaves(value, where=""):
         yield where, value
 
 
-@pytest.mark.parametrize("cluster, wanted, why", [
-    ("8xH200", {"days": -1}, "days -1"), ("8xH200", {"tokens": 0}, "tokens 0"), ("8xH200", {"budget_usd": 0}, "budget 0"),
-    ("0xH200", {}, "0 GPUs"), ("xH200", {}, "cluster 'xH200'"), ("8xH2000", {}, "H200"),
-    ("8xB300", {"budget_usd": 1}, "B300: has no list price"),
-    ("1024xH200", {"layout": "dp=3"}, "is not 1024 GPUs"), ("1024xH200", {"layout": "pp=128"}, "more than 61 layers"),
-    ("1024xH200", {"layout": "tp=3,dp=1024"}, "is not a multiple of 3"),
-    ("8xH200", {}, r"none of [\d,]+ layouts fits, the smallest takes 1,\d+ GiB of 140; use 128 GPUs$"),
-    ("100003xH200", {"exact_gpus": True}, "no layout divides 8,192 sequences a batch; use 65,536 GPUs$"),
-    ("1024xH200", {"layout": "dp=0"}, "dp 0: is less than 1"), ("1024xH200", {"layout": "tp=0"}, "tp 0: is less than 1"),
-    ("1024xH200", {"layout": "micro_batch=0"}, "micro_batch 0"), ("1024xH200", {"layout": " "}, "is empty"),
-    ("1024xH200", {"release": -1}, "release -1"), ("1024xH200", {"release": float("nan")}, "release nan"),
-    ("1024xH200", {"layout": "own", "days": 1e-9}, "less than one step"), ("1024xH200", {"days": 1e300}, "days 1e\\+300"),
-    ("1024xH200", {"layout": "own", "precisions": ("fp8",)}, "stands beside a layout"),
-    ("1024xA100-80", {"precisions": ("fp8",)}, "is not what a A100-80 multiplies"), ("8xA100", {}, "use A100-40, A100-80"),
-])
+@pytest.mark.parametrize(
+    "cluster, wanted, why",
+    [
+        ("8xH200", {"days": -1}, "days -1"),
+        ("8xH200", {"tokens": 0}, "tokens 0"),
+        ("8xH200", {"budget_usd": 0}, "budget 0"),
+        ("0xH200", {}, "0 GPUs"),
+        ("xH200", {}, "cluster 'xH200'"),
+        ("8xH2000", {}, "H200"),
+        ("8xB300", {"budget_usd": 1}, "B300: has no list price"),
+        ("1024xH200", {"layout": "dp=3"}, "is not 1024 GPUs"),
+        ("1024xH200", {"layout": "pp=128"}, "more than 61 layers"),
+        ("1024xH200", {"layout": "tp=3,dp=1024"}, "is not a multiple of 3"),
+        (
+            "8xH200",
+            {},
+            r"none of [\d,]+ layouts fits, the smallest takes 1,\d+ GiB of 140; use 128 GPUs$",
+        ),
+        (
+            "100003xH200",
+            {"exact_gpus": True},
+            "no layout divides 8,192 sequences a batch; use 65,536 GPUs$",
+        ),
+        ("1024xH200", {"layout": "dp=0"}, "dp 0: is less than 1"),
+        ("1024xH200", {"layout": "tp=0"}, "tp 0: is less than 1"),
+        ("1024xH200", {"layout": "micro_batch=0"}, "micro_batch 0"),
+        ("1024xH200", {"layout": " "}, "is empty"),
+        ("1024xH200", {"release": -1}, "release -1"),
+        ("1024xH200", {"release": float("nan")}, "release nan"),
+        ("1024xH200", {"layout": "own", "days": 1e-9}, "less than one step"),
+        ("1024xH200", {"days": 1e300}, "days 1e\\+300"),
+        ("1024xH200", {"layout": "own", "precisions": ("fp8",)}, "stands beside a layout"),
+        ("1024xA100-80", {"precisions": ("fp8",)}, "is not what a A100-80 multiplies"),
+        ("8xA100", {}, "use A100-40, A100-80"),
+    ],
+)
 def test_bad_input_is_one_line(cluster, wanted, why):
     with pytest.raises(ConfigError, match=why) as caught:
         onnuri.plan("axk1", cluster, **wanted)
@@ -213,13 +286,19 @@ def test_the_text_says_everything_in_both_languages(own):
         assert figure in english and figure in korean
     for sources in own.evidence.values():
         assert sources[0] in english
-    assert "근거" in korean and not any(ours in korean for ours in ("assumed", "roofline", "constants,", "failures per"))
+    assert "근거" in korean and not any(
+        ours in korean for ours in ("assumed", "roofline", "constants,", "failures per")
+    )
 
 
 def test_a_notebook_shows_a_page_and_a_page_needs_nothing_else(own):
     part, page = own._repr_html_(), report.page_of(own, "ko", systems=recipes.summary())
     assert all(name in page for name in recipes.NAMES)
-    assert part.startswith('<div class="onnuri">') and page.startswith("<!doctype html>") and 'lang="ko"' in page
+    assert (
+        part.startswith('<div class="onnuri">')
+        and page.startswith("<!doctype html>")
+        and 'lang="ko"' in page
+    )
     assert page.count("<svg") == 4 and "currentColor" in page
-    for outside in ("src=", "href=\"http", "@import", "url(http"):
+    for outside in ("src=", 'href="http', "@import", "url(http"):
         assert outside not in page

@@ -17,11 +17,17 @@ TYPED = "onnuri plan axk1 --layout own --html 'my plan.html'"
 
 @pytest.fixture(scope="module")
 def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if not path:
         pytest.fail("the page's tests need Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=["--headless=new", "--no-sandbox", "--disable-dev-shm-usage"])
+        yield playwright.chromium.launch(
+            executable_path=path, args=["--headless=new", "--no-sandbox", "--disable-dev-shm-usage"]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,10 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     plan = onnuri.plan("axk1", {"gpu": "H200", "gpus": 1024, "price_usd": 2}, layout="own", days=75)
     few = budget.budget([recipes.find("hyperclovax_omni")], hardware.cluster("H100", 64), 60)
-    for name, html in (("plan", report.page_of(plan, "ko", command=TYPED)), ("budget", budget_report.page_of(few, "en", TYPED))):
+    for name, html in (
+        ("plan", report.page_of(plan, "ko", command=TYPED)),
+        ("budget", budget_report.page_of(few, "en", TYPED)),
+    ):
         (folder / f"{name}.html").write_text(html)
     return folder
 
@@ -39,7 +48,9 @@ def pages(tmp_path_factory):
 def test_on_a_phone_nothing_is_narrow_or_endless(browser, pages, name):
     page = browser.new_page(viewport=PHONE)
     page.goto((pages / f"{name}.html").as_uri())
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]  # nothing moves the page sideways
+    assert (
+        page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    )  # nothing moves the page sideways
     assert page.evaluate("document.documentElement.scrollHeight") < 6 * PHONE["height"]
     for part in page.locator("summary").all():
         if not part.evaluate("s => s.parentNode.open"):
@@ -49,14 +60,17 @@ def test_on_a_phone_nothing_is_narrow_or_endless(browser, pages, name):
                               .map(c => [c.innerText, c.getBoundingClientRect().width]).filter(([, w]) => w < 300)""")
     assert not narrow  # a value has the whole row, its label stands above it or is part of it
     drawing = page.locator("svg").first.evaluate("s => s.getBoundingClientRect().width")
-    assert drawing >= 500  # it scrolls in its own box; its words would be 6 px high at the phone's width
+    assert (
+        drawing >= 500
+    )  # it scrolls in its own box; its words would be 6 px high at the phone's width
     page.close()
 
 
 def test_by_night_the_paper_is_dark_and_words_are_light(browser, pages):
     def luminance(page, property_):
         red, green, blue = page.evaluate(
-            f"getComputedStyle(document.body).{property_}.match(/\\d+/g).slice(0, 3).map(Number)")
+            f"getComputedStyle(document.body).{property_}.match(/\\d+/g).slice(0, 3).map(Number)"
+        )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     for scheme, dark in (("dark", True), ("light", False)):
@@ -84,7 +98,15 @@ def test_the_verdict_stands_before_everything(browser, pages):
     page = browser.new_page(viewport=PHONE)
     page.goto((pages / "plan.html").as_uri())
     cards = page.locator(".verdict dt").all_inner_texts()
-    assert cards == ["GPU에 들어가나", "학습하는 토큰", "가능성", "일수", "비용", "예상 손실", "가장 큰 제약"]
+    assert cards == [
+        "GPU에 들어가나",
+        "학습하는 토큰",
+        "가능성",
+        "일수",
+        "비용",
+        "예상 손실",
+        "가장 큰 제약",
+    ]
     first, layout = (page.locator(s).first.bounding_box()["y"] for s in (".verdict", "details"))
     assert first < layout
     page.close()
@@ -93,4 +115,6 @@ def test_the_verdict_stands_before_everything(browser, pages):
 def test_the_page_has_the_command_that_made_it(tmp_path, capsys):
     typed = ["plan", "hyperclovax_omni", "--layout", "own", "--html", str(tmp_path / "a b.html")]
     main(typed)
-    assert shlex.join(["onnuri", *typed]).replace("'", "&#x27;") in (tmp_path / "a b.html").read_text()
+    assert (
+        shlex.join(["onnuri", *typed]).replace("'", "&#x27;") in (tmp_path / "a b.html").read_text()
+    )

@@ -11,13 +11,17 @@ from onnuri.planner.step_time import step_time
 
 def job(name):
     recipe = recipes.find(name)
-    return stage_job(recipe, recipe.stages[0], Cluster(gpu=recipe.gpu, gpus=recipe.gpus), recipe.layout)
+    return stage_job(
+        recipe, recipe.stages[0], Cluster(gpu=recipe.gpu, gpus=recipe.gpus), recipe.layout
+    )
 
 
 def test_a_mixture_waits_for_its_fullest_expert():
     balanced, real = step_time(job("axk1")), routing.real_step(job("axk1"))
     assert sum(real.parts.values()) == pytest.approx(real.total) and real.parts["imbalance"] > 0
-    assert real.tokens_per_s_per_gpu * real.total == pytest.approx(balanced.tokens_per_s_per_gpu * balanced.total)
+    assert real.tokens_per_s_per_gpu * real.total == pytest.approx(
+        balanced.tokens_per_s_per_gpu * balanced.total
+    )
     assert real.low < balanced.low < real.high <= balanced.high
     # the published pairs lie in what is allowed for
     assert routing.KEPT.low <= 237 / 295 <= 357 / 389 <= routing.KEPT.high

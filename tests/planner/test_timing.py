@@ -16,21 +16,51 @@ SHARDINGS = [("ddp", None), ("zero1", None), ("fsdp", None), ("hsdp", 8), ("hsdp
 
 @pytest.fixture(scope="module", params=["axk1", "vaetki", "hyperclovax_omni"])
 def timed(request):
-    """Layouts in one timer, so that what one of them left is used for the next; every seventh of them."""
-    timer = Timer(recipes.find(request.param).architecture, Cluster(gpu="H100", gpus=1), 4096, 2026.0)
-    degrees = itertools.product((24, 48), (1, 2), (1, 2), (1, 4), (1, 8), SHARDINGS, (1, 2), ("none", "full"), ("bf16", "fp8"))
+    """Layouts in one timer, so that what one of them left is used for the next; every seventh of
+    them."""
+    timer = Timer(
+        recipes.find(request.param).architecture, Cluster(gpu="H100", gpus=1), 4096, 2026.0
+    )
+    degrees = itertools.product(
+        (24, 48),
+        (1, 2),
+        (1, 2),
+        (1, 4),
+        (1, 8),
+        SHARDINGS,
+        (1, 2),
+        ("none", "full"),
+        ("bf16", "fp8"),
+    )
     mixture = timer.a.mixture
-    layouts = [Layout(dp=dp, tp=tp, cp=cp, pp=pp, ep=ep if mixture else 1, sharding=sharding, shard=shard,
-                      micro_batch=micro, virtual_stages=2 if pp > 1 else 1, recompute=recompute, precision=precision)
-               for dp, tp, cp, pp, ep, (sharding, shard), micro, recompute, precision in degrees]
-    return timer, [(layout, 4096 * layout.dp * layout.micro_batch * passes)
-                   for layout, passes in zip(layouts[::7], itertools.cycle((1, 3, 16)))]
+    layouts = [
+        Layout(
+            dp=dp,
+            tp=tp,
+            cp=cp,
+            pp=pp,
+            ep=ep if mixture else 1,
+            sharding=sharding,
+            shard=shard,
+            micro_batch=micro,
+            virtual_stages=2 if pp > 1 else 1,
+            recompute=recompute,
+            precision=precision,
+        )
+        for dp, tp, cp, pp, ep, (sharding, shard), micro, recompute, precision in degrees
+    ]
+    return timer, [
+        (layout, 4096 * layout.dp * layout.micro_batch * passes)
+        for layout, passes in zip(layouts[::7], itertools.cycle((1, 3, 16)))
+    ]
 
 
 def test_a_step_is_what_one_prediction_says(timed):
     timer, layouts = timed
     for layout, batch in layouts:
-        assert timer.seconds(layout, batch) == pytest.approx(real_step(timer.job(layout, batch)).total, rel=1e-12), layout
+        assert timer.seconds(layout, batch) == pytest.approx(
+            real_step(timer.job(layout, batch)).total, rel=1e-12
+        ), layout
 
 
 def test_room_is_what_memory_says(timed):

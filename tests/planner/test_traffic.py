@@ -1,4 +1,5 @@
-"""What a step sends: against the real step's dry run, against counts by hand, and what must hold for every layout."""
+"""What a step sends: against the real step's dry run, against counts by hand, and what must hold
+for every layout."""
 
 import json
 from collections import Counter
@@ -20,15 +21,28 @@ from onnuri.planner.sharded import Shape, embedding, group, layer, layer_shapes,
 from onnuri.planner.stock import architecture
 from onnuri.planner.traffic import collectives
 
-DRY = json.loads((Path(__file__).parents[2] / "benchmarks/results/dryrun.json").read_text(encoding="utf-8"))
-LLAMA = Architecture(name="llama", vocabulary=32_000, hidden=1024, blocks=(
-    Block(count=8, attention=Attention(heads=16, kv_heads=4, head_dim=64), mlp=4096),))
-MIXTURE = LLAMA.replace(blocks=(LLAMA.blocks[0].replace(mlp=0, experts=Experts(routed=16, topk=2, width=512)),))
+DRY = json.loads(
+    (Path(__file__).parents[2] / "benchmarks/results/dryrun.json").read_text(encoding="utf-8")
+)
+LLAMA = Architecture(
+    name="llama",
+    vocabulary=32_000,
+    hidden=1024,
+    blocks=(Block(count=8, attention=Attention(heads=16, kv_heads=4, head_dim=64), mlp=4096),),
+)
+MIXTURE = LLAMA.replace(
+    blocks=(LLAMA.blocks[0].replace(mlp=0, experts=Experts(routed=16, topk=2, width=512)),)
+)
 
 
 def job(a: Architecture, layout: Layout, micro_batches: int = 4, tokens: int = 1024) -> Job:
-    return Job(architecture=a, layout=layout, cluster=Cluster(gpu="H100", gpus=layout.gpus), tokens=tokens,
-               batch_tokens=tokens * layout.dp * layout.micro_batch * micro_batches)
+    return Job(
+        architecture=a,
+        layout=layout,
+        cluster=Cluster(gpu="H100", gpus=layout.gpus),
+        tokens=tokens,
+        batch_tokens=tokens * layout.dp * layout.micro_batch * micro_batches,
+    )
 
 
 def dry_job(name: str) -> Job:
@@ -38,8 +52,8 @@ def dry_job(name: str) -> Job:
 
 @pytest.mark.parametrize("name", recipes.NAMES)
 def test_bytes_on_the_wires_are_those_of_the_dry_run(name: str) -> None:
-    """By kind and size of group; a hundredth for experts that do not divide the tokens. Counts of a few bytes, of tokens
-    an expert gets and of the gradient's norm, are not planned."""
+    """By kind and size of group; a hundredth for experts that do not divide the tokens. Counts of a
+    few bytes, of tokens an expert gets and of the gradient's norm, are not planned."""
     counted: Counter[tuple[str, int]] = Counter()
     for c in DRY[name]["collectives"]:
         counted[c["name"], c["ranks"]] += c["bytes"] * c["calls"]
@@ -47,7 +61,9 @@ def test_bytes_on_the_wires_are_those_of_the_dry_run(name: str) -> None:
     for each in collectives(dry_job(name)):
         planned[each.kind, each.ranks] += each.total  # type: ignore[assignment]
     for key in counted.keys() | planned.keys():
-        assert planned[key] == pytest.approx(counted[key], rel=0.01 if key[0] == "all_to_all" else 1e-9, abs=2**20)
+        assert planned[key] == pytest.approx(
+            counted[key], rel=0.01 if key[0] == "all_to_all" else 1e-9, abs=2**20
+        )
     assert sum(planned.values()) == pytest.approx(DRY[name]["collective_bytes"], rel=0.01)
 
 
@@ -68,15 +84,25 @@ def test_shapes_are_those_of_the_class(name: str) -> None:
     from onnuri.model.backbone import stock_model
 
     recipe = recipes.find(name)
-    values = recipe.values | {"num_hidden_layers": 6} | {
-        k: recipe.values[k][:6] for k in ("mlp_layer_types", "layer_types") if k in recipe.values}
+    values = (
+        recipe.values
+        | {"num_hidden_layers": 6}
+        | {
+            k: recipe.values[k][:6]
+            for k in ("mlp_layer_types", "layer_types")
+            if k in recipe.values
+        }
+    )
     with torch.device("meta"):
         network: Any = stock_model(recipe.family, values)
     a = architecture(name, recipe.family, values)
     found = Counter(tuple(p.shape) for p in network.model.layers.parameters())
     assert found == Counter(s.dims for b in a.blocks for s in layer_shapes(b, a.hidden) * b.count)
-    whole = root(a, Layout()).kept + embedding(a, Layout()).kept + sum(
-        b.count * layer(b, a.hidden, Layout()).kept for b in a.blocks)
+    whole = (
+        root(a, Layout()).kept
+        + embedding(a, Layout()).kept
+        + sum(b.count * layer(b, a.hidden, Layout()).kept for b in a.blocks)
+    )
     assert whole == sum(p.numel() for p in network.parameters()) == a.num_params()
 
 
@@ -94,16 +120,21 @@ def test_one_gpu_sends_nothing() -> None:
 
 
 def test_distributed_optimizer_by_hand() -> None:
-    """Every weight's gradient once in 32 bits, every weight back once in 16 (ZeRO, arXiv 1910.02054, section 7)."""
+    """Every weight's gradient once in 32 bits, every weight back once in 16 (ZeRO, arXiv
+    1910.02054, section 7)."""
     sent: Counter[tuple[str, int]] = Counter()
     for c in collectives(job(LLAMA, Layout(dp=8, sharding="zero1"))):
         sent[c.kind, c.ranks] += c.total  # type: ignore[assignment]
-    assert sent == {("reduce_scatter", 8): 4 * LLAMA.num_params(), ("all_gather", 8): 2 * LLAMA.num_params()}
+    assert sent == {
+        ("reduce_scatter", 8): 4 * LLAMA.num_params(),
+        ("all_gather", 8): 2 * LLAMA.num_params(),
+    }
 
 
 def test_tensor_parallelism_by_hand() -> None:
-    """arXiv 2205.05198, section 4.2: a pair of gather and scatter about attention and about the feed-forward, forward and
-    backward, and backward the gathers again for the weights' gradients."""
+    """arXiv 2205.05198, section 4.2: a pair of gather and scatter about attention and about the
+    feed-forward, forward and backward, and backward the gathers again for the weights'
+    gradients."""
     found = collectives(job(LLAMA, Layout(tp=4, sharding="zero1"), micro_batches=1))
     hidden = 2 * 1024 * LLAMA.hidden
     calls = {c.kind: c.calls for c in found}
@@ -117,25 +148,41 @@ def test_experts_and_pipeline_by_hand() -> None:
         found = {c.name: c for c in collectives(job(MIXTURE, layout), stage)}
         sent = found["experts, dispatch and combine"]
         once = 4 * (1 - (3 / 4) ** 2)  # ranks of four that two draws reach
-        assert (sent.calls, sent.bytes) == (4 * 4 * 4, 2 * 1024 * MIXTURE.hidden * once)  # layers, micro-batches; there and back
-        assert found["pipeline"].calls == 4  # one boundary: forward from the first rank, backward from the second
+        assert (sent.calls, sent.bytes) == (
+            4 * 4 * 4,
+            2 * 1024 * MIXTURE.hidden * once,
+        )  # layers, micro-batches; there and back
+        assert (
+            found["pipeline"].calls == 4
+        )  # one boundary: forward from the first rank, backward from the second
     again = {c.name: c for c in collectives(job(MIXTURE, layout.replace(recompute="full")))}
     assert again["experts, dispatch and combine"].calls == 4 * 4 * 6
 
 
 def test_our_tensor_ranks_each_dispatch_their_part() -> None:
-    """As a dry run of k_exaone's twin has it, tp 2 and ep 4: every expert's copy, half of the tokens a rank."""
+    """As a dry run of k_exaone's twin has it, tp 2 and ep 4: every expert's copy, half of the
+    tokens a rank."""
     layout = Layout(dp=4, tp=2, ep=4, sequence_parallel=False)
     assert layout.engine is None
     sent = next(c for c in collectives(job(MIXTURE, layout)) if c.kind == "all_to_all")
     assert sent.bytes == 2 * 1024 * MIXTURE.hidden * 2 / 2
 
 
-@given(st.integers(0, 4), st.integers(0, 2), st.integers(0, 2), st.integers(0, 3), st.integers(0, 4),
-       st.sampled_from(["ddp", "zero1", "fsdp"]))
+@given(
+    st.integers(0, 4),
+    st.integers(0, 2),
+    st.integers(0, 2),
+    st.integers(0, 3),
+    st.integers(0, 4),
+    st.sampled_from(["ddp", "zero1", "fsdp"]),
+)
 @settings(max_examples=100, deadline=None)
-def test_every_call_is_between_ranks(dp: int, tp: int, cp: int, pp: int, ep: int, sharding: Any) -> None:
-    layout = Layout(dp=2**dp, tp=2**tp, cp=2**cp, pp=2**pp, ep=2 ** min(ep, dp + cp), sharding=sharding)
+def test_every_call_is_between_ranks(
+    dp: int, tp: int, cp: int, pp: int, ep: int, sharding: Any
+) -> None:
+    layout = Layout(
+        dp=2**dp, tp=2**tp, cp=2**cp, pp=2**pp, ep=2 ** min(ep, dp + cp), sharding=sharding
+    )
     for stage in range(layout.pp):
         for c in collectives(job(MIXTURE, layout), stage):
             assert 1 < c.ranks <= layout.gpus and c.bytes > 0 and c.calls > 0

@@ -1,4 +1,5 @@
-"""Rows of models that no list has: their own columns, the size in their name, or a null with its reason."""
+"""Rows of models that no list has: their own columns, the size in their name, or a null with its
+reason."""
 
 from __future__ import annotations
 
@@ -11,15 +12,25 @@ from onnuri.planner import constants, runs, shapes, step_time, validate
 
 ROWS = {r["id"]: r for path in (runs.PUBLISHED, runs.FURTHER) for r in runs.read(path)}
 BARE: runs.Row = dict.fromkeys(next(iter(ROWS.values())), "") | {
-    "id": "x", "kind": "dense", "seq_len": "4096", "gpu": "H100", "gpus": "256", "precision": "bf16",
-    "metric": "tokens_per_s_per_gpu", "value": "600"}
+    "id": "x",
+    "kind": "dense",
+    "seq_len": "4096",
+    "gpu": "H100",
+    "gpus": "256",
+    "precision": "bf16",
+    "metric": "tokens_per_s_per_gpu",
+    "value": "600",
+}
 
 
 def row(**changes: str) -> runs.Row:
     return BARE | changes
 
 
-@pytest.mark.parametrize("name", ["GPT-5", "Claude", "Gemini-2", "Mistral-Large", "Llama5", "Foo-MoE", "Qwen", "DeepSeek-X"])
+@pytest.mark.parametrize(
+    "name",
+    ["GPT-5", "Claude", "Gemini-2", "Mistral-Large", "Llama5", "Foo-MoE", "Qwen", "DeepSeek-X"],
+)
 @pytest.mark.parametrize("kind", ["dense", "moe", ""])
 def test_name_without_a_size_is_null_with_its_reason(name: str, kind: str) -> None:
     one = row(model=name, kind=kind)
@@ -27,8 +38,10 @@ def test_name_without_a_size_is_null_with_its_reason(name: str, kind: str) -> No
     assert validate.predict(one) is None
 
 
-@pytest.mark.parametrize(("name", "billions"), [("Mistral-Large-123B", 123), ("Gemma-3-27B", 27), ("Zork-9B", 9),
-                                                ("Foo-500M", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [("Mistral-Large-123B", 123), ("Gemma-3-27B", 27), ("Zork-9B", 9), ("Foo-500M", 0.5)],
+)
 def test_size_in_a_name_is_that_size_and_said_to_be_assumed(name: str, billions: float) -> None:
     one = row(model=name)
     assert runs.architecture(one).num_params() == pytest.approx(billions * 1e9, rel=0.1)
@@ -37,16 +50,36 @@ def test_size_in_a_name_is_that_size_and_said_to_be_assumed(name: str, billions:
 
 @pytest.mark.parametrize("name", ["Mistral-Large-123B", "Llama5", "Foo"])
 def test_columns_go_before_a_name(name: str) -> None:
-    a = runs.architecture(row(model=name, total_params_B="40", layers="48", hidden="8192", heads="64"))
+    a = runs.architecture(
+        row(model=name, total_params_B="40", layers="48", hidden="8192", heads="64")
+    )
     assert (a.layers, a.hidden, a.unsure) == (48, 8192, 0.0)
     assert a.num_params() == pytest.approx(40e9, rel=0.1)
 
 
-@pytest.mark.parametrize("columns", [
-    {"total_params_B": "100", "active_params_B": "10"}, {"total_params_B": "100"},
-    {"total_params_B": "100", "active_params_B": "12", "layers": "48", "hidden": "5120", "heads": "40"},
-    {"total_params_B": "235", "active_params_B": "22", "layers": "94", "hidden": "4096", "heads": "64", "topk": "8",
-     "ffn": "1536"}])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"total_params_B": "100", "active_params_B": "10"},
+        {"total_params_B": "100"},
+        {
+            "total_params_B": "100",
+            "active_params_B": "12",
+            "layers": "48",
+            "hidden": "5120",
+            "heads": "40",
+        },
+        {
+            "total_params_B": "235",
+            "active_params_B": "22",
+            "layers": "94",
+            "hidden": "4096",
+            "heads": "64",
+            "topk": "8",
+            "ffn": "1536",
+        },
+    ],
+)
 def test_mixture_without_experts_is_a_mixture_of_its_counts(columns: dict[str, str]) -> None:
     one = row(model="Foo-MoE", kind="moe", **columns)
     a = runs.architecture(one)
@@ -68,8 +101,19 @@ def test_what_is_assumed_has_a_wider_range() -> None:
         assert found
         return math.log(found.high / found.low)
 
-    known = row(model="Foo", kind="moe", total_params_B="100", active_params_B="12", layers="48", hidden="5120", heads="40",
-                kv_heads="8", experts="128", topk="8", ffn="1536")
+    known = row(
+        model="Foo",
+        kind="moe",
+        total_params_B="100",
+        active_params_B="12",
+        layers="48",
+        hidden="5120",
+        heads="40",
+        kv_heads="8",
+        experts="128",
+        topk="8",
+        ffn="1536",
+    )
     assert width(known | {"experts": "", "topk": "", "ffn": ""}) > 1.5 * width(known)
     down, up = step_time.spread(True, 2.0, constants.values())
     assert down > step_time.spread(True, 0.0, constants.values())[0] and up > 0
@@ -81,11 +125,21 @@ def test_published_mixture_without_experts_is_one() -> None:
 
 def test_listed_and_family_rows_are_not_assumed() -> None:
     assert shapes.listed("Llama 3.1 8B") and not runs.architecture(row(model="Llama 3.1 8B")).unsure
-    assert all(not runs.architecture(r).unsure for r in ROWS.values() if not runs.why_null(r) and r["id"] != "megascale-moe-352b")
+    assert all(
+        not runs.architecture(r).unsure
+        for r in ROWS.values()
+        if not runs.why_null(r) and r["id"] != "megascale-moe-352b"
+    )
 
 
-def test_reason_and_assumption_stand_in_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [row(id="none", model="GPT-5"), row(id="size", model="Zork-9B"), row(id="known", model="Llama 3.1 8B")]
+def test_reason_and_assumption_stand_in_table_and_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        row(id="none", model="GPT-5"),
+        row(id="size", model="Zork-9B"),
+        row(id="known", model="Llama 3.1 8B"),
+    ]
     table = tmp_path / "rows.csv"
     columns = list(rows[0])
     lines = [",".join(columns), *(",".join(r[c] for c in columns) for r in rows)]

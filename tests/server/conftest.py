@@ -28,7 +28,16 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
-        self.process = ForkedProcess("onnuri", "serve", "--port", self.port, "--data", folder / "data", *options, log=self.log)
+        self.process = ForkedProcess(
+            "onnuri",
+            "serve",
+            "--port",
+            self.port,
+            "--data",
+            folder / "data",
+            *options,
+            log=self.log,
+        )
         try:
             wait_until(self.ready, "a server that is ready", pause_seconds=0.05)
         except BaseException:  # whoever asked for it never learns of it, so nobody else can stop it
@@ -41,10 +50,17 @@ class Server:
             return httpx.get(f"{self.url}/ready").status_code == 200
 
     def client(self, key="any", **options):
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=LIMIT_SECONDS, **options)
+        return httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=LIMIT_SECONDS,
+            **options,
+        )
 
     def openai(self):
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=LIMIT_SECONDS)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=LIMIT_SECONDS
+        )
 
     def stop(self, how=signal.SIGTERM):
         """Its exit status."""
@@ -82,7 +98,9 @@ def server(new_server):
 def wild(tmp_path_factory):
     """A folder with the shipped weights whose pictures and words are drawn more freely."""
     model, folder = onnuri.load(), tmp_path_factory.mktemp("models") / "wild model"
-    model.sampling = {m: dataclasses.replace(s, temperature=1.5, guidance=1.0) for m, s in model.sampling.items()}
+    model.sampling = {
+        m: dataclasses.replace(s, temperature=1.5, guidance=1.0) for m, s in model.sampling.items()
+    }
     model.save(folder)
     return folder
 
@@ -112,6 +130,10 @@ def scene():
     rng = generator("seen", 31)
     said = {language: caption(SCENE, language, rng) for language in ("ko", "en")}
     sound = audio.speak(said["ko"], "ko", audio.sample_voice(rng))
-    files = {"image": media.to_bytes(image.render(SCENE).image, ".png"), "audio": media.to_bytes(sound, ".wav"),
-             "video": media.to_bytes(video.render(SCENE).frames, ".mp4"), "shape": media.to_bytes(shape.voxels(SCENE), ".glb")}
+    files = {
+        "image": media.to_bytes(image.render(SCENE).image, ".png"),
+        "audio": media.to_bytes(sound, ".wav"),
+        "video": media.to_bytes(video.render(SCENE).frames, ".mp4"),
+        "shape": media.to_bytes(shape.voxels(SCENE), ".glb"),
+    }
     return {**files, **said, "samples": np.asarray(sound)}

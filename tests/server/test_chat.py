@@ -13,7 +13,11 @@ from onnuri.server import chat
 from onnuri.server.service import Item
 
 EMPTY = Item("shape", np.zeros((VOXELS,) * 3 + (4,), np.uint8), 64)
-PICTURE = Item("image", np.pad(np.zeros((64, 64, 3), np.uint8), ((32, 32), (32, 32), (0, 0)), constant_values=255), 62)
+PICTURE = Item(
+    "image",
+    np.pad(np.zeros((64, 64, 3), np.uint8), ((32, 32), (32, 32), (0, 0)), constant_values=255),
+    62,
+)
 BLANK = Item("image", np.zeros((128, 128, 3), np.uint8), 62)
 
 
@@ -35,8 +39,13 @@ def test_a_shape_without_surface_leaves_the_picture_beside_it():
     [failure] = message["failures"]
     assert failure["type"] == "mesh_url" and "no surface" in failure["message"]
     telling = chat._Telling(dataclasses.replace(reply, items=[]), TURN, STATE)
-    [empty], [picture] = (asyncio.run(telling.deltas(item.medium, item)) for item in (EMPTY, PICTURE))
-    assert "no surface" in empty["failures"][0]["message"] and picture["images"][0]["type"] == "image_url"
+    [empty], [picture] = (
+        asyncio.run(telling.deltas(item.medium, item)) for item in (EMPTY, PICTURE)
+    )
+    assert (
+        "no surface" in empty["failures"][0]["message"]
+        and picture["images"][0]["type"] == "image_url"
+    )
 
 
 @pytest.mark.parametrize("item,words", [(EMPTY, "no surface"), (BLANK, "nothing to be seen")])

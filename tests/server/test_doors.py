@@ -1,4 +1,5 @@
-"""One file, one verdict: six doors, and the suffix right, wrong and absent, say the same of it in the same words."""
+"""One file, one verdict: six doors, and the suffix right, wrong and absent, say the same of it in
+the same words."""
 
 import asyncio
 import base64
@@ -29,7 +30,12 @@ URL = {"image": "image_url", "audio": "audio_url", "video": "video_url", "shape"
 
 def picture(form, *frames, **more):
     out, all_ = io.BytesIO(), [Image.fromarray(f) for f in frames or (PICTURE,)]
-    all_[0].save(out, form, **({"save_all": True, "append_images": all_[1:], "duration": 200} if frames else {}), **more)
+    all_[0].save(
+        out,
+        form,
+        **({"save_all": True, "append_images": all_[1:], "duration": 200} if frames else {}),
+        **more,
+    )
     return out.getvalue()
 
 
@@ -60,23 +66,37 @@ def mesh(form, solid=None):
 
 
 FILES = {  # a suffix, bytes and medium; None where it is refused
-    "png": (lambda: picture("PNG"), "image"), "jpg": (lambda: picture("JPEG"), "image"), "webp": (lambda: picture("WEBP"), "image"),
-    "gif": (lambda: picture("GIF"), "image"), "avif": (lambda: picture("AVIF"), "image"), "bmp": (lambda: picture("BMP"), "image"),
-    "tiff": (lambda: picture("TIFF"), "image"), "moving.gif": (lambda: picture("GIF", PICTURE, PICTURE[::-1]), "video"),
-    "moving.webp": (lambda: picture("WEBP", PICTURE, PICTURE[::-1]), "video"), "wav": (lambda: sound("WAV"), "audio"),
-    "flac": (lambda: sound("FLAC"), "audio"), "mp3": (lambda: sound("MP3"), "audio"),
+    "png": (lambda: picture("PNG"), "image"),
+    "jpg": (lambda: picture("JPEG"), "image"),
+    "webp": (lambda: picture("WEBP"), "image"),
+    "gif": (lambda: picture("GIF"), "image"),
+    "avif": (lambda: picture("AVIF"), "image"),
+    "bmp": (lambda: picture("BMP"), "image"),
+    "tiff": (lambda: picture("TIFF"), "image"),
+    "moving.gif": (lambda: picture("GIF", PICTURE, PICTURE[::-1]), "video"),
+    "moving.webp": (lambda: picture("WEBP", PICTURE, PICTURE[::-1]), "video"),
+    "wav": (lambda: sound("WAV"), "audio"),
+    "flac": (lambda: sound("FLAC"), "audio"),
+    "mp3": (lambda: sound("MP3"), "audio"),
     "m4a": (lambda: recorded("ipod", "aac"), "audio"),
-    "webm": (lambda: recorded("webm", "libopus"), "audio"), "aac": (lambda: recorded("adts", "aac"), "audio"),
-    "mp4": (lambda: movie(".mp4"), "video"), "mkv": (lambda: movie(".webm"), "video"), "glb": (lambda: mesh("glb"), "shape"),
-    "stl": (lambda: mesh("stl"), "shape"), "ply": (lambda: mesh("ply"), "shape"),
+    "webm": (lambda: recorded("webm", "libopus"), "audio"),
+    "aac": (lambda: recorded("adts", "aac"), "audio"),
+    "mp4": (lambda: movie(".mp4"), "video"),
+    "mkv": (lambda: movie(".webm"), "video"),
+    "glb": (lambda: mesh("glb"), "shape"),
+    "stl": (lambda: mesh("stl"), "shape"),
+    "ply": (lambda: mesh("ply"), "shape"),
     "obj": (lambda: b"# licence\n" * 1000 + mesh("obj"), "shape"),
-    "cut.png": (lambda: picture("PNG")[:900], None), "cut.m4a": (lambda: recorded("ipod", "aac")[:700], None),
+    "cut.png": (lambda: picture("PNG")[:900], None),
+    "cut.m4a": (lambda: recorded("ipod", "aac")[:700], None),
     "blank.png": (lambda: picture("PNG", np.full((40, 40, 3), 255, np.uint8)), None),
     "silent.wav": (lambda: sound("WAV", TONE * 0), None),
     "long.wav": (lambda: sound("WAV", np.tile(TONE, 20)), None),
     "flat.glb": (lambda: mesh("glb", trimesh.creation.box((1, 1, 0))), None),
     "heic": (lambda: b"\0\0\0\x18ftypheic" + bytes(90), None),
-    "txt": (lambda: b"a red cube", None), "empty.png": (lambda: b"", None)}
+    "txt": (lambda: b"a red cube", None),
+    "empty.png": (lambda: b"", None),
+}
 NAMES = ("x.{0}", "x.wrong", "x")
 """with the right suffix, a wrong one and none"""
 
@@ -90,7 +110,8 @@ class Recorder:
 
 
 def verdict(door):
-    """What a door makes of a file: its medium, or the words of its refusal without what they call it."""
+    """What a door makes of a file: its medium, or the words of its refusal without what they call
+    it."""
     try:
         return door()
     except (OnnuriError, Problem) as error:
@@ -101,7 +122,9 @@ def doors(data, name, medium, folder, capsys, monkeypatch):
     """Six of them: page, command line, `file`, `*_url`, /v1/responses, upload."""
     encoded = base64.b64encode(data).decode()
     uri, kind = f"data:application/octet-stream;base64,{encoded}", URL[medium]
-    state = types.SimpleNamespace(settings=SETTINGS, service=types.SimpleNamespace(decoded=_at_once))
+    state = types.SimpleNamespace(
+        settings=SETTINGS, service=types.SimpleNamespace(decoded=_at_once)
+    )
 
     def page():
         kind = intake.inspect(data, "file", SETTINGS)["kind"]
@@ -112,19 +135,39 @@ def doors(data, name, medium, folder, capsys, monkeypatch):
         model = Recorder()
         monkeypatch.setattr(demo, "load", lambda _: model)
         try:
-            cli.main(["generate", "--to", "text", f"--{medium}", str(folder / name), "-o", str(folder / "out.txt")])
+            cli.main(
+                [
+                    "generate",
+                    "--to",
+                    "text",
+                    f"--{medium}",
+                    str(folder / name),
+                    "-o",
+                    str(folder / "out.txt"),
+                ]
+            )
         except SystemExit as stop:
             assert stop.code == 2
             [line] = capsys.readouterr().err.splitlines()
             return line.split(": ", 2)[2]
         return model.inputs[0][0]
 
-    return {"page": page, "command line": command_line,
-            "file": lambda: intake.load({"type": "file", "file": {"file_data": uri, "filename": name}}, "a", SETTINGS)[0],
-            "url": lambda: intake.load({"type": kind, kind: {"url": uri}}, "a", SETTINGS)[0],
-            "responses": lambda: intake.load(responses._part({"type": "input_file", "file_data": uri, "filename": name}, "a"), "a",
-                                             SETTINGS)[0],
-            "upload": lambda: asyncio.run(images.given(UploadFile(io.BytesIO(data), filename=name), None, "a", state))[0]}
+    return {
+        "page": page,
+        "command line": command_line,
+        "file": lambda: intake.load(
+            {"type": "file", "file": {"file_data": uri, "filename": name}}, "a", SETTINGS
+        )[0],
+        "url": lambda: intake.load({"type": kind, kind: {"url": uri}}, "a", SETTINGS)[0],
+        "responses": lambda: intake.load(
+            responses._part({"type": "input_file", "file_data": uri, "filename": name}, "a"),
+            "a",
+            SETTINGS,
+        )[0],
+        "upload": lambda: asyncio.run(
+            images.given(UploadFile(io.BytesIO(data), filename=name), None, "a", state)
+        )[0],
+    }
 
 
 async def _at_once(call, *arguments):
@@ -135,7 +178,9 @@ async def _at_once(call, *arguments):
 def test_six_doors_give_one_verdict_in_the_same_words(kind, tmp_path, capsys, monkeypatch):
     make, medium = FILES[kind]
     data, told = make(), set()
-    meant = medium or {"wav": "audio", "m4a": "audio", "glb": "shape"}.get(kind.split(".")[-1], "image")
+    meant = medium or {"wav": "audio", "m4a": "audio", "glb": "shape"}.get(
+        kind.split(".")[-1], "image"
+    )
     for pattern in NAMES:
         name = pattern.format(kind)
         for door in doors(data, name, meant, tmp_path, capsys, monkeypatch).values():
@@ -151,18 +196,27 @@ def test_what_is_meant_as_another_medium_is_told_what_it_is(tmp_path, capsys, mo
             six = doors(make(), "x", meant, tmp_path, capsys, monkeypatch)
             told = {verdict(six[door]) for door in ("command line", "url")}
             if {medium, meant} == {"image", "video"} and kind == "png":
-                assert told == {"image"}  # a picture that does not move, by the door of those that do
+                assert told == {
+                    "image"
+                }  # a picture that does not move, by the door of those that do
             else:
-                assert told == {f"is not {meant}: it is {medium} ({media.formats.sniff(make()).name}); give it as {medium}"}
+                assert told == {
+                    f"is not {meant}: it is {medium} ({media.formats.sniff(make()).name}); give it as {medium}"
+                }
 
 
 def test_a_terminals_limits_are_a_servers():
     served, own = SETTINGS.limits, media.LIMITS
-    assert all(getattr(served, name) == getattr(own, name) for name in ("side", "pixels", "frame_side", "seconds", "faces"))
+    assert all(
+        getattr(served, name) == getattr(own, name)
+        for name in ("side", "pixels", "frame_side", "seconds", "faces")
+    )
 
 
 def test_a_hundred_pictures_are_counted_before_one_is_decoded(monkeypatch, model):
     monkeypatch.setattr(media, "take", lambda *_: pytest.fail("decoded"))
     parts = [{"type": "image_url", "image_url": {"url": "data:,x"}}] * 100
-    with pytest.raises(OnnuriError, match="100 parts: need 3300 tokens or more, 1280 at most fit; give fewer"):
+    with pytest.raises(
+        OnnuriError, match="100 parts: need 3300 tokens or more, 1280 at most fit; give fewer"
+    ):
         intake.check_count(parts, model.answers, "messages[0].content")

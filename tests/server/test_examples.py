@@ -1,4 +1,5 @@
-"""The examples run as they are, in Python, JavaScript and curl; so does a terminal's chat with a server."""
+"""The examples run as they are, in Python, JavaScript and curl; so does a terminal's chat with a
+server."""
 
 import os
 import re
@@ -26,7 +27,10 @@ def run(folder, *command):
 def test_python(server, tmp_path):
     said = run(tmp_path, sys.executable, str(EXAMPLES / "talk.py"), f"{server.url}/v1")
     assert "작은 빨간 구가 파란 정육면체 왼쪽에 있다" in said and len(said.splitlines()) == 2
-    assert Image.open(tmp_path / "out/picture.png").size == (128, 128) and soundfile.info(str(tmp_path / "out/speech.wav")).frames
+    assert (
+        Image.open(tmp_path / "out/picture.png").size == (128, 128)
+        and soundfile.info(str(tmp_path / "out/speech.wav")).frames
+    )
 
 
 def test_javascript(server, tmp_path):
@@ -35,11 +39,25 @@ def test_javascript(server, tmp_path):
     folder = Path(os.environ.get("ONNURI_NODE", Path(__file__).parents[2] / ".venv" / "node"))
     if not (folder / "node_modules" / "openai").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        run(folder, "npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(folder), "openai@7")
+        run(
+            folder,
+            "npm",
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--silent",
+            "--prefix",
+            str(folder),
+            "openai@7",
+        )
     (tmp_path / "node_modules").symlink_to(folder / "node_modules")
     shutil.copy(EXAMPLES / "talk.mjs", tmp_path)
     said = run(tmp_path, "node", "talk.mjs", f"{server.url}/v1")
-    assert "a small red sphere is to the left of a blue cube" in said and "served: onnuri-laptop" in said and "heard: " in said
+    assert (
+        "a small red sphere is to the left of a blue cube" in said
+        and "served: onnuri-laptop" in said
+        and "heard: " in said
+    )
     assert Image.open(tmp_path / "out/picture.png").size == (128, 128)
 
 
@@ -52,10 +70,27 @@ def test_curl(server, tmp_path):
 
 def test_chat_with_a_server(server, tmp_path, capsys):
     Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(tmp_path / "a.png")
-    lines = ["/to image", "작은 빨간 구", "/to audio", "작은 빨간 구", "/to shape", "작은 빨간 구", "/to video", "작은 빨간 구",
-             "/to text", f"/image {tmp_path / 'a.png'}", "", "/quit"]
+    lines = [
+        "/to image",
+        "작은 빨간 구",
+        "/to audio",
+        "작은 빨간 구",
+        "/to shape",
+        "작은 빨간 구",
+        "/to video",
+        "작은 빨간 구",
+        "/to text",
+        f"/image {tmp_path / 'a.png'}",
+        "",
+        "/quit",
+    ]
     chat.run(tmp_path / "out", lines=lines, server=server.url, seed=1)
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"001.png", "002.wav", "003.glb", "004.mp4"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "001.png",
+        "002.wav",
+        "003.glb",
+        "004.mp4",
+    }
     chat.run(tmp_path / "out", lines=["구", "/quit"], server="http://127.0.0.1:9")
     assert "cannot be reached" in capsys.readouterr().out
 

@@ -1,4 +1,5 @@
-"""Unmodified clients that are too heavy for the shared environment: litellm, lm-eval and OpenAI's for Node, each installed here."""
+"""Unmodified clients that are too heavy for the shared environment: litellm, lm-eval and OpenAI's
+for Node, each installed here."""
 
 import json
 import os
@@ -67,7 +68,8 @@ def served(new_server):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """An environment that has the clients, and this one's packages below them; of a prepared one, `ONNURI_CLIENTS_PYTHON`."""
+    """An environment that has the clients, and this one's packages below them; of a prepared one,
+    `ONNURI_CLIENTS_PYTHON`."""
     if prepared := os.environ.get("ONNURI_CLIENTS_PYTHON"):
         return Path(prepared)
     folder = tmp_path_factory.mktemp("clients")
@@ -77,14 +79,25 @@ def python(tmp_path_factory):
     packages = subprocess.run(asked, capture_output=True, text=True, check=True)
     Path(packages.stdout.strip(), "ours.pth").write_text("\n".join(site.getsitepackages()))
     lock = Path(__file__).parents[2] / "locks" / "clients.lock"
-    made = subprocess.run([own, "-m", "pip", "install", "-q", "-r", lock], capture_output=True, text=True, timeout=1800)
+    made = subprocess.run(
+        [own, "-m", "pip", "install", "-q", "-r", lock],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
     assert made.returncode == 0, made.stderr[-2000:]
     return own
 
 
 def run(command, **more):
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    made = subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, **offline}, **more)
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+    made = subprocess.run(
+        command, capture_output=True, text=True, timeout=900, env={**os.environ, **offline}, **more
+    )
     assert made.returncode == 0, (made.stdout + made.stderr)[-4000:]
 
 
@@ -95,19 +108,55 @@ def test_litellm(served, python, tmp_path):
 
 @pytest.mark.parametrize("tokenized", ["True", "False"])
 def test_lm_eval_scores_choices(served, python, tmp_path, tokenized):
-    """The harness's own task, of sentences of the toy world beside nonsense: the model knows which goes on so."""
-    rows = [("A small red", ["sphere", "zebra"], 0), ("a large blue", ["quantum", "cube"], 1),
-            ("작은 빨간", ["구가", "자동차가"], 0)]
-    (tmp_path / "toy.jsonl").write_text("".join(
-        json.dumps({"said": said, "choices": choices, "answer": answer}) + "\n" for said, choices, answer in rows))
-    (tmp_path / "toy.yaml").write_text(json.dumps({
-        "task": "toy", "dataset_path": "json", "dataset_kwargs": {"data_files": str(tmp_path / "toy.jsonl")}, "test_split": "train",
-        "output_type": "multiple_choice", "doc_to_text": "{{said}}", "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}",
-        "metric_list": [{"metric": "acc"}]}))
-    about = (f"model=onnuri-laptop,base_url={served.url}/v1/completions,tokenizer={LAPTOP},tokenizer_backend=huggingface,"
-             f"tokenized_requests={tokenized}")
-    run([python, "-m", "lm_eval", "--model", "local-completions", "--model_args", about, "--tasks", "toy",
-         "--include_path", tmp_path, "--output_path", tmp_path / "out"])
+    """The harness's own task, of sentences of the toy world beside nonsense: the model knows which
+    goes on so."""
+    rows = [
+        ("A small red", ["sphere", "zebra"], 0),
+        ("a large blue", ["quantum", "cube"], 1),
+        ("작은 빨간", ["구가", "자동차가"], 0),
+    ]
+    (tmp_path / "toy.jsonl").write_text(
+        "".join(
+            json.dumps({"said": said, "choices": choices, "answer": answer}) + "\n"
+            for said, choices, answer in rows
+        )
+    )
+    (tmp_path / "toy.yaml").write_text(
+        json.dumps(
+            {
+                "task": "toy",
+                "dataset_path": "json",
+                "dataset_kwargs": {"data_files": str(tmp_path / "toy.jsonl")},
+                "test_split": "train",
+                "output_type": "multiple_choice",
+                "doc_to_text": "{{said}}",
+                "doc_to_choice": "{{choices}}",
+                "doc_to_target": "{{answer}}",
+                "metric_list": [{"metric": "acc"}],
+            }
+        )
+    )
+    about = (
+        f"model=onnuri-laptop,base_url={served.url}/v1/completions,tokenizer={LAPTOP},tokenizer_backend=huggingface,"
+        f"tokenized_requests={tokenized}"
+    )
+    run(
+        [
+            python,
+            "-m",
+            "lm_eval",
+            "--model",
+            "local-completions",
+            "--model_args",
+            about,
+            "--tasks",
+            "toy",
+            "--include_path",
+            tmp_path,
+            "--output_path",
+            tmp_path / "out",
+        ]
+    )
     [result] = (tmp_path / "out").rglob("results*.json")
     assert json.loads(result.read_text())["results"]["toy"]["acc,none"] == 1.0
 

@@ -1,4 +1,5 @@
-"""Keys fail closed: once one was made, they stay required; what an operator reads needs them too."""
+"""Keys fail closed: once one was made, they stay required; what an operator reads needs them
+too."""
 
 import base64
 
@@ -19,9 +20,14 @@ def keys(folder, *arguments):
 def revoked(new_server, tmp_path_factory):
     """A server whose only key was made and revoked, by its name."""
     folder = tmp_path_factory.mktemp("revoked")
-    secret = keys(folder, "add", "a name that is longer than the column of a narrow terminal").stdout.strip()
+    secret = keys(
+        folder, "add", "a name that is longer than the column of a narrow terminal"
+    ).stdout.strip()
     listed = keys(folder, "list").stdout
-    assert "a name that is longer than the column of a narrow terminal" in listed and "0 requests, 0 tokens" in listed
+    assert (
+        "a name that is longer than the column of a narrow terminal" in listed
+        and "0 requests, 0 tokens" in listed
+    )
     done = keys(folder, "revoke", "a name that is longer than the column of a narrow terminal")
     assert done.returncode == 0 and "no key is left" in done.stdout, done.stderr
     return new_server(folder=folder), secret, folder
@@ -34,7 +40,12 @@ def test_a_revoked_key_opens_nothing(revoked):
             for path in ("/v1/models", "/metrics", "/docs", "/openapi.json", "/v1/formats"):
                 assert client.get(path).status_code == 401, path
             assert client.post("/v1/chat/completions", json=ASK).status_code == 401
-            assert client.get("/health").status_code == client.get("/ready").status_code == client.get("/").status_code == 200
+            assert (
+                client.get("/health").status_code
+                == client.get("/ready").status_code
+                == client.get("/").status_code
+                == 200
+            )
 
 
 def test_open_says_otherwise(new_server, revoked):
@@ -52,8 +63,14 @@ def test_a_key_reads_what_an_operator_reads_and_knows_what_is_left(revoked):
     with server.client(secret) as client:
         assert client.get("/metrics").status_code == 200
         first, second = (client.get("/v1/models").headers for _ in range(2))
-    assert first["x-ratelimit-limit-requests"] == "1000" and first["x-ratelimit-limit-tokens"] == "100000"
-    left = int(first["x-ratelimit-remaining-requests"]), int(second["x-ratelimit-remaining-requests"])
+    assert (
+        first["x-ratelimit-limit-requests"] == "1000"
+        and first["x-ratelimit-limit-tokens"] == "100000"
+    )
+    left = (
+        int(first["x-ratelimit-remaining-requests"]),
+        int(second["x-ratelimit-remaining-requests"]),
+    )
     assert left[0] < 1000 and left[1] in (left[0] - 1, 999)  # a minute may end within
     assert first["x-ratelimit-reset-requests"].endswith("s")
     basic = "Basic " + base64.b64encode(f"me:{secret}".encode()).decode()
@@ -67,7 +84,11 @@ def test_a_name_that_two_have_is_not_revoked(tmp_path):
     ids = [keys(tmp_path, "add", "ann") and None for _ in range(2)]
     assert len(ids) == 2
     done = keys(tmp_path, "revoke", "ann")
-    assert done.returncode == 2 and "is the name of 2 keys" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (
+        done.returncode == 2
+        and "is the name of 2 keys" in done.stderr
+        and len(done.stderr.strip().splitlines()) == 1
+    )
     id = done.stderr.split("give an id: ")[1].split(",")[0]
     assert keys(tmp_path, "revoke", id).returncode == 0
     assert keys(tmp_path, "revoke", "ann").returncode == 0  # one is left of that name

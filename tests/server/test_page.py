@@ -1,23 +1,39 @@
-"""The page in a real browser, Debian's Chromium, against a real server: what people do there, by mouse and by keyboard."""
+"""The page in a real browser, Debian's Chromium, against a real server: what people do there, by
+mouse and by keyboard."""
 
 import base64
+import functools
 import io
 import json
 import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Route, expect, sync_playwright
 from processes import LIMIT_SECONDS
 
-ARGS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu-compositing", "--disable-quic",
-        "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+ARGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu-compositing",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+]
 WITHOUT_3D = ["--disable-3d-apis"]
-WITH_3D = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # in software, so seconds for every first model
+WITH_3D = [
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]  # in software, so seconds for every first model
 VIEWPORT = {"width": 1280, "height": 720}
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
 VIEWERS = (".user model-viewer", ".answer model-viewer")
@@ -25,17 +41,27 @@ VIEWERS = (".user model-viewer", ".answer model-viewer")
 NAMES = {"image": "scene.png", "audio": "scene.wav", "video": "scene.mp4", "mesh": "scene.glb"}
 REFUSED = "Failed to load resource: the server responded with a status of 4"
 """what the browser itself logs of a request that the server refuses"""
-POLICY = ("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-          "media-src data: blob:; connect-src 'self' data: blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "media-src data: blob:; connect-src 'self' data: blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 """under which the page works, whether or not the server sends one"""
 AXE = Path(__file__).with_name("axe.min.js")
 
 expect.set_options(timeout=1000 * LIMIT_SECONDS)
 
 
+def _refuse(route: Route, status: int, error: dict[str, Any]) -> None:
+    route.fulfill(status=status, json={"error": error})
+
+
 @pytest.fixture(scope="module")
 def launch():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if not path:
         pytest.fail("the page's tests need Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
@@ -44,7 +70,8 @@ def launch():
 
 @pytest.fixture(scope="module")
 def browser(launch):
-    """As people have one without a graphics driver, which is quick here: a 3D model is a file that can be saved."""
+    """As people have one without a graphics driver, which is quick here: a 3D model is a file that
+    can be saved."""
     return launch(*WITHOUT_3D)
 
 
@@ -56,7 +83,9 @@ def browser_3d(launch):
 def new_context(browser, to, **options):
     """A fresh profile, in which the server's page works under the strictest policy."""
     context = browser.new_context(base_url=to.url, **{"locale": "ko-KR", **options})
-    context.add_init_script("localStorage['onnuri-settings'] ??= '{\"seed\": 1}'")  # the same answers each time
+    context.add_init_script(
+        "localStorage['onnuri-settings'] ??= '{\"seed\": 1}'"
+    )  # the same answers each time
     context.route(re.compile(rf"^{to.url}/(docs)?$"), with_policy)
     return context
 
@@ -91,7 +120,11 @@ def open_page(request, server, watch):
     contexts = []
 
     def open_(path="/", to=server, with_3d=False, **options):
-        contexts.append(new_context(request.getfixturevalue("browser_3d" if with_3d else "browser"), to, **options))
+        contexts.append(
+            new_context(
+                request.getfixturevalue("browser_3d" if with_3d else "browser"), to, **options
+            )
+        )
         page = contexts[-1].new_page()
         watch(page)
         page.goto(path)
@@ -106,7 +139,8 @@ def open_page(request, server, watch):
 
 @pytest.fixture(scope="module")
 def tab(browser, server):
-    """One for the tests that change nothing but what `page` puts back: a profile of its own costs a second of processor."""
+    """One for the tests that change nothing but what `page` puts back: a profile of its own costs a
+    second of processor."""
     return new_context(browser, server, viewport=VIEWPORT).new_page()
 
 
@@ -132,12 +166,14 @@ def with_policy(route):
 
 
 def wait_until_ready(page):
-    """The conversation is back and the models are known: whoever speaks sooner is answered by the first model only."""
+    """The conversation is back and the models are known: whoever speaks sooner is answered by the
+    first model only."""
     expect(page.locator("body[data-ready]")).to_be_attached()
 
 
 def wait_for(page, expression):
-    """Until it holds, asked from outside: what polls within the page needs `eval`, which the page's policy forbids."""
+    """Until it holds, asked from outside: what polls within the page needs `eval`, which the page's
+    policy forbids."""
     end = time.monotonic() + LIMIT_SECONDS
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"not within {LIMIT_SECONDS} s: {expression}"
@@ -155,7 +191,8 @@ KEPT = """async () => {
     };
   });
 }"""
-"""ends once all that was written before is kept: a reading transaction waits for those that write"""
+"""ends once all that was written before is kept: a reading transaction waits for those that
+write"""
 
 
 def reload(page):
@@ -167,7 +204,9 @@ def reload(page):
 
 def want(page, *outputs):
     for button in page.locator("#outputs button").all():
-        if (button.get_attribute("aria-pressed") == "true") != (button.get_attribute("data-kind") in outputs):
+        if (button.get_attribute("aria-pressed") == "true") != (
+            button.get_attribute("data-kind") in outputs
+        ):
             button.click()
 
 
@@ -194,8 +233,10 @@ def say_on_a_slow_line(page):
     line.send("Network.enable")
 
     def at(speed):
-        line.send("Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": speed,
-                                                       "uploadThroughput": -1})
+        line.send(
+            "Network.emulateNetworkConditions",
+            {"offline": False, "latency": 0, "downloadThroughput": speed, "uploadThroughput": -1},
+        )
 
     at(8_000)
     want(page, "text", "image", "audio", "video", "mesh")
@@ -216,14 +257,19 @@ def test_a_sentence_is_answered_in_all_media(page):
     bubble = answer(page)
     expect(bubble.get_by_test_id("answer-text")).to_contain_text("빨간 구")
     expect(bubble.get_by_test_id("usage")).to_contain_text("동영상")
-    expect(bubble.get_by_test_id("media-mesh")).to_contain_text("이 브라우저는 3D를 그리지 못합니다")
+    expect(bubble.get_by_test_id("media-mesh")).to_contain_text(
+        "이 브라우저는 3D를 그리지 못합니다"
+    )
     wait_for(page, "document.querySelector('.answer audio').duration > 0.3")
     wait_for(page, "document.querySelector('.answer video').currentTime > 0")
     assert bubble.locator("img").evaluate("image => image.naturalWidth") > 0
     for kind, ending in (("image", "png"), ("audio", "wav"), ("video", "mp4"), ("mesh", "glb")):
         with page.expect_download() as download:
             bubble.get_by_test_id(f"media-{kind}").get_by_role("button", name="내려받기").click()
-        assert download.value.suggested_filename == f"onnuri-{kind}.{ending}" and download.value.path().stat().st_size > 100
+        assert (
+            download.value.suggested_filename == f"onnuri-{kind}.{ending}"
+            and download.value.path().stat().st_size > 100
+        )
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -265,7 +311,9 @@ def test_an_answer_is_stopped_and_the_next_question_works(page):
     expect(bubble.get_by_test_id("answer-text")).not_to_be_empty()
     quicken()
     body = body_sent(page, lambda: say(page, "보라 별이 튄다"))
-    assert not {"images", "videos", "meshes"} & set(body["messages"][1])  # a half-drawn picture is not spoken about
+    assert not {"images", "videos", "meshes"} & set(
+        body["messages"][1]
+    )  # a half-drawn picture is not spoken about
     expect(answer(page).get_by_test_id("answer-text")).to_contain_text("별")
 
 
@@ -279,7 +327,9 @@ def test_a_conversation_goes_on_after_a_reload(page):
     wait_for(page, "document.querySelector('.answer audio').duration > 0.3")
     want(page, "text")
     body = body_sent(page, lambda: say(page, "구는 무슨 색인가요?"))
-    assert [m["role"] for m in body["messages"]] == ["user", "assistant", "user"] and body["modalities"] == ["text"]
+    assert [m["role"] for m in body["messages"]] == ["user", "assistant", "user"] and body[
+        "modalities"
+    ] == ["text"]
     assert len(body["messages"][1]["images"]) == 1 and "videos" not in body["messages"][1]
     expect(answer(page).get_by_test_id("answer-text")).not_to_be_empty()
     page.get_by_role("button", name="새 대화").click()
@@ -290,16 +340,26 @@ def test_a_conversation_goes_on_after_a_reload(page):
 
 def stream_of(*deltas, end="data: [DONE]\n\n"):
     """A stream's body, of the deltas of its chunks."""
-    return "".join(f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n" for delta in deltas) + end
+    return (
+        "".join(f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n" for delta in deltas)
+        + end
+    )
 
 
 def answer_with(page, *deltas, **more):
     """Has the page's next questions answered without a model: what is tested is the page."""
     body = stream_of(*(deltas or [{"content": "A purple star bounces."}]), **more)
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(content_type="text/event-stream", body=body),
+    )
 
 
-BUSY = {"message": "160 requests are under way; try again in a moment", "type": "rate_limit_error", "code": "server_busy"}
+BUSY = {
+    "message": "160 requests are under way; try again in a moment",
+    "type": "rate_limit_error",
+    "code": "server_busy",
+}
 
 
 READING_ABOVE = """() => {
@@ -310,36 +370,57 @@ READING_ABOVE = """() => {
 
 
 def test_what_the_server_refuses_is_told_in_the_words_of_people(page):
-    with_words = {"message": "messages[0].content[0]: has 20000000 pixels; resize it", "words": "그림이 너무 큽니다."}
+    with_words = {
+        "message": "messages[0].content[0]: has 20000000 pixels; resize it",
+        "words": "그림이 너무 큽니다.",
+    }
     unknown = {"message": "temperature: is no number", "code": "invalid_value"}
     refused = [(429, BUSY), (400, with_words), (400, unknown)]
-    told = ["지금 묻는 사람이 너무 많습니다. 잠시 뒤에 다시 물어보세요.", with_words["words"],
-            "서버가 이 물음을 받지 못했습니다. 붙인 파일이나 설정을 바꾸어 다시 물어보세요."]
+    told = [
+        "지금 묻는 사람이 너무 많습니다. 잠시 뒤에 다시 물어보세요.",
+        with_words["words"],
+        "서버가 이 물음을 받지 못했습니다. 붙인 파일이나 설정을 바꾸어 다시 물어보세요.",
+    ]
     page.set_viewport_size({"width": 390, "height": 560})
     page.evaluate(READING_ABOVE)
     for (status, error), words in zip(refused, told, strict=True):
-        page.route("**/v1/chat/completions", lambda route: route.fulfill(status=status, json={"error": error}), times=1)  # noqa: B023
+        page.route(
+            "**/v1/chat/completions",
+            functools.partial(_refuse, status=status, error=error),
+            times=1,
+        )
         say(page, SENTENCE)
         bubble = answer(page, "error")
         expect(bubble.get_by_role("alert")).to_have_text(words)
-        wait_for(page, """() => {
+        wait_for(
+            page,
+            """() => {
             const [told, composer] = [[...document.querySelectorAll(".problem")].at(-1), document.querySelector("#composer")];
             return told.getBoundingClientRect().bottom <= composer.getBoundingClientRect().top;
-        }""")
+        }""",
+        )
         expect(bubble.get_by_text(error["message"])).to_be_hidden()  # until it is asked for
         bubble.get_by_text("서버가 한 말").click()
         expect(bubble.get_by_text(error["message"])).to_be_visible()
     answer_with(page)
     page.get_by_role("button", name="다시 묻기").click()
     answer(page)
-    expect(page.get_by_test_id("question")).to_have_count(3)  # the question was asked again, not once more
+    expect(page.get_by_test_id("question")).to_have_count(
+        3
+    )  # the question was asked again, not once more
     attach(page, "broken.glb", b"glTF, but no more of it")
-    expect(page.locator("#notice")).to_have_text("broken.glb: 파일이 온전하지 않아 읽지 못했습니다(GLB). 파일 전체를 다시 주세요.")
+    expect(page.locator("#notice")).to_have_text(
+        "broken.glb: 파일이 온전하지 않아 읽지 못했습니다(GLB). 파일 전체를 다시 주세요."
+    )
 
 
 def refuse_key(page, **times):
-    refusal = {"error": {"message": "the API key is missing or not known", "code": "invalid_api_key"}}
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=401, json=refusal), **times)
+    refusal = {
+        "error": {"message": "the API key is missing or not known", "code": "invalid_api_key"}
+    }
+    page.route(
+        "**/v1/chat/completions", lambda route: route.fulfill(status=401, json=refusal), **times
+    )
 
 
 def test_where_a_key_is_asked_for_there_is_a_box_for_it(page):
@@ -349,12 +430,19 @@ def test_where_a_key_is_asked_for_there_is_a_box_for_it(page):
     answer_with(page)
     with page.expect_request("**/v1/chat/completions") as request:
         page.keyboard.press("Enter")
-    assert request.value.headers["authorization"] == "Bearer sk-ours" and request.value.headers["accept-language"] == "ko"
+    assert (
+        request.value.headers["authorization"] == "Bearer sk-ours"
+        and request.value.headers["accept-language"] == "ko"
+    )
     answer(page)
 
 
 def test_an_error_in_the_middle_of_an_answer_keeps_what_had_come(page):
-    answer_with(page, {"content": "작은 "}, end=f"data: {json.dumps({'error': {'message': 'called off', 'code': 'timeout'}})}\n\n")
+    answer_with(
+        page,
+        {"content": "작은 "},
+        end=f"data: {json.dumps({'error': {'message': 'called off', 'code': 'timeout'}})}\n\n",
+    )
     say(page, SENTENCE)
     bubble = answer(page, "error")
     expect(bubble.get_by_role("alert")).to_contain_text("답이 너무 오래 걸려")
@@ -373,14 +461,19 @@ def test_a_medium_that_came_to_nothing_is_told_beside_what_came(page):
 
 def test_what_the_server_says_of_its_own_answer_stands_above_it_and_stays(page):
     notice = {"code": "outside", "message": "저는 작은 세계만 압니다.", "details": []}
-    last = f"data: {json.dumps({'choices': [], 'onnuri': {'notices': [notice]}})}\n\ndata: [DONE]\n\n"
+    last = (
+        f"data: {json.dumps({'choices': [], 'onnuri': {'notices': [notice]}})}\n\ndata: [DONE]\n\n"
+    )
     answer_with(page, {"content": "안녕"}, end=last)
     say(page, "안녕? 너는 뭘 할 수 있어?")
     answer(page)
     reload(page)
     bubble = answer(page)
     expect(bubble.get_by_test_id("notice")).to_have_text(notice["message"])
-    assert bubble.get_by_test_id("notice").bounding_box()["y"] < bubble.get_by_test_id("answer-text").bounding_box()["y"]
+    assert (
+        bubble.get_by_test_id("notice").bounding_box()["y"]
+        < bubble.get_by_test_id("answer-text").bounding_box()["y"]
+    )
 
 
 def talks(page):
@@ -411,7 +504,9 @@ def test_conversations_are_listed_opened_renamed_and_deleted(page):
     expect(talks(page)).to_have_text(["별"])
     reload(page)
     expect(talks(page)).to_have_text(["별"])
-    expect(page.get_by_test_id("question").locator(".words")).to_have_text("보라 별이 튄다")  # the other one was deleted
+    expect(page.get_by_test_id("question").locator(".words")).to_have_text(
+        "보라 별이 튄다"
+    )  # the other one was deleted
     page.set_viewport_size({"width": 390, "height": 800})
     expect(talks(page)).to_have_count(0)
     page.get_by_role("button", name="대화 목록").press("Enter")
@@ -445,14 +540,18 @@ def test_a_message_is_copied_edited_and_its_answer_made_again(page):
     expect(page.locator("#notice")).to_have_text("복사했습니다")
     assert page.evaluate("navigator.clipboard.readText()") == "A purple star bounces."
     body = body_sent(page, lambda: answer(page).get_by_role("button", name="다시 만들기").click())
-    assert len(body["messages"]) == 1 and body["seed"] != 1  # with the seed of the settings it would be the same
+    assert (
+        len(body["messages"]) == 1 and body["seed"] != 1
+    )  # with the seed of the settings it would be the same
     answer(page)
     say(page, "파란 구가 있다")
     answer(page)
     page.get_by_test_id("question").first.get_by_role("button", name="고치기").click()
     page.get_by_label("고친 메시지").fill("노란 별이 튄다")
     body = body_sent(page, lambda: page.get_by_role("button", name="고쳐 보내기").click())
-    assert [m["content"] for m in body["messages"]] == [[{"type": "text", "text": "노란 별이 튄다"}]] and body["seed"] == 1
+    assert [m["content"] for m in body["messages"]] == [
+        [{"type": "text", "text": "노란 별이 튄다"}]
+    ] and body["seed"] == 1
     answer(page)
     reload(page)
     expect(page.get_by_test_id("question").locator(".words")).to_have_text(["노란 별이 튄다"])
@@ -467,7 +566,9 @@ def test_pictures_are_enlarged_and_closed_by_keyboard(page):
     picture = page.get_by_role("dialog", name="크게 보기").get_by_role("img")
     expect(picture).to_be_visible()
     small = page.locator(".tile img").bounding_box()["width"]
-    wait_for(page, f"document.querySelector('dialog img').getBoundingClientRect().width > {2 * small}")
+    wait_for(
+        page, f"document.querySelector('dialog img').getBoundingClientRect().width > {2 * small}"
+    )
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(button).to_be_focused()
@@ -476,7 +577,9 @@ def test_pictures_are_enlarged_and_closed_by_keyboard(page):
 def test_a_photograph_that_is_too_large_is_made_smaller_by_the_page(page):
     photograph = io.BytesIO()
     picture = Image.new("RGB", (5000, 4000), (200, 40, 40))
-    picture.paste((20, 60, 200), (1000, 1000, 3000, 3000))  # one plain colour would be nothing to look at
+    picture.paste(
+        (20, 60, 200), (1000, 1000, 3000, 3000)
+    )  # one plain colour would be nothing to look at
     picture.save(photograph, "JPEG")
     answer_with(page)
     attach(page, "photo.jpg", photograph.getvalue())
@@ -497,14 +600,18 @@ def test_the_microphone_and_the_camera_make_attachments(page):
     assert body["messages"][0]["content"][0]["input_audio"]["format"] == "wav"
     bubble = page.get_by_test_id("answer")
     expect(bubble).to_have_attribute("data-state", re.compile("done|error"))
-    expect(bubble.locator("[data-testid=answer-text]:visible, [role=alert], .mark").first).not_to_be_empty()
+    expect(
+        bubble.locator("[data-testid=answer-text]:visible, [role=alert], .mark").first
+    ).not_to_be_empty()
     page.get_by_role("button", name="사진 찍기").click()
     page.get_by_role("button", name="찍기", exact=True).click()
     expect(page.get_by_test_id("chip-image")).to_be_visible()
 
 
 def test_a_microphone_that_may_not_be_used_is_told(page):
-    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')); }")
+    page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"
+    )
     page.get_by_role("button", name="말 녹음하기").click()
     expect(page.locator("#notice")).to_contain_text("마이크를 쓸 수 없습니다")
 
@@ -520,7 +627,11 @@ def test_settings_are_sent_and_stay(page):
     reload(page)
     page.get_by_role("textbox", name="Message").fill("A purple star bounces")
     body = body_sent(page, lambda: page.get_by_role("button", name="Send").click())
-    assert (body["seed"], body["language"], body["stream"]) == (7, "en", True) and "temperature" not in body
+    assert (body["seed"], body["language"], body["stream"]) == (
+        7,
+        "en",
+        True,
+    ) and "temperature" not in body
     answer(page)
 
 
@@ -533,7 +644,9 @@ def test_by_keyboard_only(page):
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("bounces")
     page.keyboard.press("Enter")
-    expect(page.get_by_test_id("question")).to_contain_text("A purple star\nbounces", use_inner_text=True)
+    expect(page.get_by_test_id("question")).to_contain_text(
+        "A purple star\nbounces", use_inner_text=True
+    )
     answer(page)
     expect(page.locator("#announcer")).to_contain_text("답이 왔습니다")
     assert page.evaluate("document.activeElement.id") == "message"
@@ -561,7 +674,10 @@ def test_no_model_swings_for_those_who_want_calm(open_page, scene):
     turned(page, "180deg", "뒤에서 본 모습")
     bubble.get_by_role("button", name="3D 앞에서 보기").click()
     expect(bubble.locator(".side")).to_be_hidden()
-    assert abs(page.evaluate("document.querySelector('.answer model-viewer').getCameraOrbit().theta")) < 0.01
+    assert (
+        abs(page.evaluate("document.querySelector('.answer model-viewer').getCameraOrbit().theta"))
+        < 0.01
+    )
 
 
 @pytest.mark.slow
@@ -577,16 +693,21 @@ def test_models_swing_once_until_they_are_held(open_page, scene):
         wait_for(page, f"document.querySelector('{viewer}')?.loaded")
     wait_for(page, "document.querySelector('.answer model-viewer').turntableRotation != 0")
     wait_for(page, "document.querySelector('.answer model-viewer').turntableRotation == 0")
-    reload(page)  # the models of a conversation that is opened again swing too; one that is held stays
+    reload(
+        page
+    )  # the models of a conversation that is opened again swing too; one that is held stays
     wait_for(page, "(document.querySelector('.answer model-viewer')?.turntableRotation ?? 0) != 0")
-    page.locator(".answer model-viewer").dispatch_event("pointerdown")  # before its 3.6 seconds are over
+    page.locator(".answer model-viewer").dispatch_event(
+        "pointerdown"
+    )  # before its 3.6 seconds are over
     wait_for(page, "document.querySelector('.answer model-viewer').turntableRotation == 0")
 
 
 def turned(page, angle, note):
     """Turns the 3D model, as a drag does; the page says which side is seen."""
     page.locator(".answer model-viewer").evaluate(
-        "(viewer, angle) => viewer.setAttribute('camera-orbit', `${angle} 75deg 105%`)", angle)
+        "(viewer, angle) => viewer.setAttribute('camera-orbit', `${angle} 75deg 105%`)", angle
+    )
     expect(page.locator(".answer .tile .side")).to_contain_text(note)
 
 
@@ -616,7 +737,9 @@ def test_axe_finds_nothing_serious(open_page):
     page.get_by_role("button", name="대화 목록").press("Enter")
     assert serious(page) == []
     page.keyboard.press("Escape")
-    assert page.evaluate("scrollY") == 200  # the focus in the header, which is in sight, scrolls nothing
+    assert (
+        page.evaluate("scrollY") == 200
+    )  # the focus in the header, which is in sight, scrolls nothing
 
 
 def compare(page):
@@ -634,7 +757,12 @@ def test_two_models_answer_side_by_side_and_go_on_from_their_own_answers(open_pa
     compare(page)
     want(page, "text", "image", "audio")
     asked = []
-    page.on("request", lambda request: asked.append(request.post_data_json) if request.url.endswith("completions") else None)
+    page.on(
+        "request",
+        lambda request: (
+            asked.append(request.post_data_json) if request.url.endswith("completions") else None
+        ),
+    )
     say(page, SENTENCE)
     for nth, model in enumerate(("onnuri-laptop", "wild-model")):
         answer(page, nth=nth)
@@ -653,31 +781,51 @@ def test_two_models_answer_side_by_side_and_go_on_from_their_own_answers(open_pa
     assert len(set(shown)) == 2
     say(page, "몇 개가 있나요?")
     answer(page, nth=2), answer(page, nth=3)
-    assert [body["model"] for body in asked] == ["onnuri-laptop", "wild-model"] * 2 and {body["seed"] for body in asked} == {1}
+    assert [body["model"] for body in asked] == ["onnuri-laptop", "wild-model"] * 2 and {
+        body["seed"] for body in asked
+    } == {1}
     assert [body["messages"][1]["images"][0]["image_url"]["url"] for body in asked[2:]] == shown
 
 
 def test_votes_are_kept_changed_taken_back_and_given_as_a_file(open_page, two):
     page = open_page(to=two)
-    page.evaluate("localStorage['onnuri-settings'] = '{\"compare\": true, \"outputs\": [\"image\"]}'")
+    page.evaluate('localStorage[\'onnuri-settings\'] = \'{"compare": true, "outputs": ["image"]}\'')
     reload(page)
     for said in (SENTENCE, "보라 별이 튄다", "작은 파란 원뿔이 있다"):
         say(page, said)
-        expect(page.get_by_role("group", name="어느 답이 나은가요?")).to_have_count(page.get_by_test_id("question").count())
-    for nth, choices in enumerate((["왼쪽이 낫다", "오른쪽이 낫다"], ["같다"], ["왼쪽이 낫다", "왼쪽이 낫다"])):
+        expect(page.get_by_role("group", name="어느 답이 나은가요?")).to_have_count(
+            page.get_by_test_id("question").count()
+        )
+    for nth, choices in enumerate(
+        (["왼쪽이 낫다", "오른쪽이 낫다"], ["같다"], ["왼쪽이 낫다", "왼쪽이 낫다"])
+    ):
         for choice in choices:
             page.get_by_test_id("pair").nth(nth).get_by_role("button", name=choice).press("Enter")
     reload(page)
-    expect(page.locator(".vote [aria-pressed=true]")).to_have_text(["오른쪽이 낫다", "같다"], use_inner_text=True)
+    expect(page.locator(".vote [aria-pressed=true]")).to_have_text(
+        ["오른쪽이 낫다", "같다"], use_inner_text=True
+    )
     page.get_by_role("button", name="새 대화").click()
     page.get_by_role("button", name="설정").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="투표 내려받기 (2)").click()
     first, second = json.loads(download.value.path().read_text())["votes"]
-    assert (first["vote"], first["better"], second["vote"], second["better"]) == ("right", "wild-model", "same", None)
-    assert first["question"] == {"text": SENTENCE, "media": []} and first["asked"]["modalities"] == ["image"]
-    assert [a["model"] for a in first["answers"]] == ["onnuri-laptop", "wild-model"] and isinstance(first["asked"]["seed"], int)
-    assert all(a["media"] == ["image"] and a["seconds"] > 0 and a["usage"]["completion_tokens"] == 31 for a in first["answers"])
+    assert (first["vote"], first["better"], second["vote"], second["better"]) == (
+        "right",
+        "wild-model",
+        "same",
+        None,
+    )
+    assert first["question"] == {"text": SENTENCE, "media": []} and first["asked"][
+        "modalities"
+    ] == ["image"]
+    assert [a["model"] for a in first["answers"]] == ["onnuri-laptop", "wild-model"] and isinstance(
+        first["asked"]["seed"], int
+    )
+    assert all(
+        a["media"] == ["image"] and a["seconds"] > 0 and a["usage"]["completion_tokens"] == 31
+        for a in first["answers"]
+    )
 
 
 def test_one_stop_ends_both_answers_and_one_error_only_its_own(open_page, two):
@@ -695,9 +843,13 @@ def test_one_stop_ends_both_answers_and_one_error_only_its_own(open_page, two):
 
     page.route("**/v1/chat/completions", refuse)
     say(page, "보라 별이 튄다")
-    expect(answer(page, "error", 3).get_by_role("alert")).to_contain_text("지금 묻는 사람이 너무 많습니다")
+    expect(answer(page, "error", 3).get_by_role("alert")).to_contain_text(
+        "지금 묻는 사람이 너무 많습니다"
+    )
     expect(answer(page, "done", 2).get_by_test_id("answer-text")).to_contain_text("별")
-    expect(page.get_by_role("group", name="어느 답이 나은가요?")).to_have_count(0)  # half of an answer is not compared
+    expect(page.get_by_role("group", name="어느 답이 나은가요?")).to_have_count(
+        0
+    )  # half of an answer is not compared
 
 
 def test_two_voices_do_not_speak_at_once(page):
@@ -741,7 +893,10 @@ def test_axe_finds_nothing_in_a_comparison(open_page, two):
     for scheme, width in (("light", 1100), ("dark", 1100), ("dark", 360)):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         page.set_viewport_size({"width": width, "height": 800})
-        assert violations(page, but="model-viewer") == [], (scheme, width)  # whose regions all have one name
+        assert violations(page, but="model-viewer") == [], (
+            scheme,
+            width,
+        )  # whose regions all have one name
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.get_by_role("button", name="설정").click()
         assert violations(page) == [], (scheme, width, "settings")
@@ -757,7 +912,10 @@ def serious(page):
 
 def violations(page, but=""):
     exclude = [but] if but else []
-    found = page.evaluate("exclude => axe.run({exclude}, {resultTypes: ['violations']}).then(result => result.violations)", exclude)
+    found = page.evaluate(
+        "exclude => axe.run({exclude}, {resultTypes: ['violations']}).then(result => result.violations)",
+        exclude,
+    )
     return [(v["id"], v["nodes"][0]["html"], v["impact"]) for v in found]
 
 

@@ -17,7 +17,12 @@ SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
 
 def stream(server, results, k):
     """All events of one stream."""
-    body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": EVERYTHING, "stream": True, "seed": k}
+    body = {
+        "messages": [{"role": "user", "content": SENTENCE}],
+        "modalities": EVERYTHING,
+        "stream": True,
+        "seed": k,
+    }
     got = []
     url = f"{server.url}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, timeout=LIMIT_SECONDS) as answer:
@@ -58,7 +63,11 @@ def test_while_stopping_nothing_new_is_taken(new_server):
     statuses = set()
     while server.process.poll() is None:
         try:
-            statuses.add(httpx.post(f"{server.url}/v1/images/generations", json={"prompt": "a red cube"}).status_code)
+            statuses.add(
+                httpx.post(
+                    f"{server.url}/v1/images/generations", json={"prompt": "a red cube"}
+                ).status_code
+            )
         except httpx.HTTPError:
             break
     for t in threads:
@@ -72,9 +81,13 @@ def test_kill_9_and_start_again(new_server):
     secret = store.add_key("ann")
     with server.client(secret) as client:
         done = client.post("/v1/meshes", json={"prompt": "a red cube"}).json()["id"]
-        wait_until(lambda: client.get(f"/v1/meshes/{done}").json()["status"] == "completed", "a mesh")
+        wait_until(
+            lambda: client.get(f"/v1/meshes/{done}").json()["status"] == "completed", "a mesh"
+        )
         content = client.get(f"/v1/meshes/{done}/content").content
-        under_way = [client.post("/v1/videos", data={"prompt": SENTENCE}).json()["id"] for _ in range(12)]
+        under_way = [
+            client.post("/v1/videos", data={"prompt": SENTENCE}).json()["id"] for _ in range(12)
+        ]
     server.stop(signal.SIGKILL)
     store.close()
     again = new_server(folder=server.folder)
@@ -82,13 +95,17 @@ def test_kill_9_and_start_again(new_server):
         assert client.get(f"/v1/meshes/{done}/content").content == content
         found = [client.get(f"/v1/videos/{id}").json() for id in under_way]
         assert {v["status"] for v in found} <= {"completed", "failed"}
-        assert all("stopped" in v["error"]["message"] for v in found if v["status"] == "failed"), found
+        assert all("stopped" in v["error"]["message"] for v in found if v["status"] == "failed"), (
+            found
+        )
         for video in found:
             status = client.get(f"/v1/videos/{video['id']}/content").status_code
             assert status == (200 if video["status"] == "completed" else 409)
         files = {p.name for p in (again.folder / "data" / "files").iterdir()}
         assert files == {done, *(v["id"] for v in found if v["status"] == "completed")}
-        assert client.post("/v1/images/generations", json={"prompt": "a red cube"}).status_code == 200
+        assert (
+            client.post("/v1/images/generations", json={"prompt": "a red cube"}).status_code == 200
+        )
     with again.client("wrong") as client:
         assert client.get("/v1/models").status_code == 401
     again.stop()
@@ -97,23 +114,48 @@ def test_kill_9_and_start_again(new_server):
 def test_a_client_that_goes_takes_its_work_with_it(server):
     """Dozens of streams are left; soon the engine decodes nothing."""
     for k in range(12):
-        body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": EVERYTHING, "stream": True, "seed": k}
-        with httpx.Client() as client, client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
+        body = {
+            "messages": [{"role": "user", "content": SENTENCE}],
+            "modalities": EVERYTHING,
+            "stream": True,
+            "seed": k,
+        }
+        with (
+            httpx.Client() as client,
+            client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer,
+        ):
             next(answer.iter_bytes())
 
     def idle():
         page = httpx.get(f"{server.url}/metrics").text
-        return all(f'onnuri_{name}{{model="onnuri-laptop"}} 0.0' in page for name in ("active", "queue", "rows"))
+        return all(
+            f'onnuri_{name}{{model="onnuri-laptop"}} 0.0' in page
+            for name in ("active", "queue", "rows")
+        )
 
     wait_until(idle, "an engine that decodes nothing")
 
 
-@pytest.mark.parametrize("options,message", [
-    (["--port", "99999"], "cannot be listened on"), (["--host", "0.0.0.0"], "there is no key"), (["--port", "x"], "port"),
-    (["/nowhere/model"], "has no onnuri.json"), (["--database", "mysql://x"], "cannot be used as a database"),
-    (["--beside", "/nowhere/model"], "has no onnuri.json"), (["--beside-name", "b"], "names a model that is not given"),
-    (["--beside", ".", "--beside-name", "onnuri-laptop"], "is the first model's name too"), (["--rows", "0"], "is less than 2"),
-    (["--seconds", "nan"], "is less than"), (["--data", "/dev/null"], "cannot be a folder")])
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        (["--port", "99999"], "cannot be listened on"),
+        (["--host", "0.0.0.0"], "there is no key"),
+        (["--port", "x"], "port"),
+        (["/nowhere/model"], "has no onnuri.json"),
+        (["--database", "mysql://x"], "cannot be used as a database"),
+        (["--beside", "/nowhere/model"], "has no onnuri.json"),
+        (["--beside-name", "b"], "names a model that is not given"),
+        (["--beside", ".", "--beside-name", "onnuri-laptop"], "is the first model's name too"),
+        (["--rows", "0"], "is less than 2"),
+        (["--seconds", "nan"], "is less than"),
+        (["--data", "/dev/null"], "cannot be a folder"),
+    ],
+)
 def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path, options, message):
     made = run_onnuri("serve", "--data", tmp_path / "d", "--port", "0", *options)
-    assert made.returncode == 2 and message in made.stderr and len(made.stderr.strip().splitlines()) == 1, made.stderr
+    assert (
+        made.returncode == 2
+        and message in made.stderr
+        and len(made.stderr.strip().splitlines()) == 1
+    ), made.stderr

@@ -15,25 +15,60 @@ from onnuri.errors import ConfigError
 from onnuri.server.store import Store
 
 BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None) or (
-    Path(shutil.which("postgres") or "/missing/postgres").parent)
+    Path(shutil.which("postgres") or "/missing/postgres").parent
+)
 
 
 @pytest.fixture(scope="session")
 def postgres():
     """A cluster of its own on a socket in a folder, gone at the end."""
     if not (BIN / "initdb").exists():
-        pytest.fail("PostgreSQL is missing: apt-get install postgresql (as root, `make test` does so)")
-    folder = Path(tempfile.mkdtemp(prefix="onnuri-pg-"))  # pytest's own folders are too deep for a socket, and root's alone
+        pytest.fail(
+            "PostgreSQL is missing: apt-get install postgresql (as root, `make test` does so)"
+        )
+    folder = Path(
+        tempfile.mkdtemp(prefix="onnuri-pg-")
+    )  # pytest's own folders are too deep for a socket, and root's alone
     root = os.getuid() == 0  # the server refuses to run as root
     if root:
         shutil.chown(folder, "postgres")
     as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if root else []
-    subprocess.run([*as_user, BIN / "initdb", "-D", folder / "data", "-A", "trust", "-U", "onnuri", "--no-sync"], check=True,
-                   capture_output=True, cwd=folder)
-    # another user's process forgets whose death it dies with, so it is told once it is that user's; SIGQUIT: stop at once
-    server = ["setpriv", "--pdeathsig=QUIT", *as_user[1:], BIN / "postgres", "-D", folder / "data", "-k", folder,
-              "-c", "listen_addresses=", "-c", "fsync=off"]
-    with (folder / "log").open("wb") as log, subprocess.Popen(server, stdout=log, stderr=log, cwd=folder) as process:
+    subprocess.run(
+        [
+            *as_user,
+            BIN / "initdb",
+            "-D",
+            folder / "data",
+            "-A",
+            "trust",
+            "-U",
+            "onnuri",
+            "--no-sync",
+        ],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+    )
+    # another user's process forgets whose death it dies with, so it is told once it is that user's;
+    # SIGQUIT: stop at once
+    server = [
+        "setpriv",
+        "--pdeathsig=QUIT",
+        *as_user[1:],
+        BIN / "postgres",
+        "-D",
+        folder / "data",
+        "-k",
+        folder,
+        "-c",
+        "listen_addresses=",
+        "-c",
+        "fsync=off",
+    ]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(server, stdout=log, stderr=log, cwd=folder) as process,
+    ):
         try:
             wait_until(lambda: ready(process, folder), "PostgreSQL that is ready")
             yield f"postgresql+psycopg://onnuri@/postgres?host={folder}"
@@ -93,7 +128,11 @@ def test_a_jobs_file_is_there_when_it_is_completed(store):
     assert store.job(job.id, "video", "k").progress == 40
     store.finish_job(job.id, b"data")
     done = store.job(job.id, "video", "k")
-    assert done.status == "completed" and store.content(done) == b"data" and done.about["prompt"] == "구"
+    assert (
+        done.status == "completed"
+        and store.content(done) == b"data"
+        and done.about["prompt"] == "구"
+    )
     assert store.job(job.id, "mesh", "k") is None and store.job(job.id, "video", "other") is None
     store.delete_job(job.id)
     assert store.job(job.id, "video", "k") is None and not list(store.files.iterdir())
@@ -110,7 +149,9 @@ def test_jobs_are_listed_in_pages(store):
 
 
 def test_after_a_kill_rows_and_files_agree_again(store):
-    running, done, lost, old = (store.add_job("video", "k", {"format": "mp4"}, s) for s in (60, 60, 60, -1))
+    running, done, lost, old = (
+        store.add_job("video", "k", {"format": "mp4"}, s) for s in (60, 60, 60, -1)
+    )
     store.update_job(running.id, status="in_progress")
     for job in (done, lost, old):
         store.finish_job(job.id, b"x")
@@ -119,13 +160,23 @@ def test_after_a_kill_rows_and_files_agree_again(store):
     (store.files / ".video_half.part").write_bytes(b"half")
     store.tidy(started=True)
     assert {i: store.job(i, "video", "k").status for i in (running.id, done.id, lost.id)} == {
-        running.id: "failed", done.id: "completed", lost.id: "failed"}
+        running.id: "failed",
+        done.id: "completed",
+        lost.id: "failed",
+    }
     assert store.job(old.id, "video", "k") is None
     assert [p.name for p in store.files.iterdir()] == [done.id]
 
 
-@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all/a.db", "nonsense", "postgresql+psycopg://a:secret@127.0.0.1:1/x",
-                                 "unknown://x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////nowhere/at/all/a.db",
+        "nonsense",
+        "postgresql+psycopg://a:secret@127.0.0.1:1/x",
+        "unknown://x",
+    ],
+)
 def test_a_database_that_cannot_be_had_is_one_line_without_its_password(tmp_path, url):
     with pytest.raises(ConfigError, match="cannot be used as a database") as error:
         Store(url, tmp_path)

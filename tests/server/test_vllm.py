@@ -1,6 +1,8 @@
-"""Decoding in another process, by a stand-in for vLLM (`standin/`) and by vLLM itself, against our own engine.
+"""Decoding in another process, by a stand-in for vLLM (`standin/`) and by vLLM itself, against our
+own engine.
 
-The second is slow and needs an environment: ONNURI_VLLM_PYTHON=ENV/bin/python pytest -m slow tests/server/test_vllm.py
+The second is slow and needs an environment: ONNURI_VLLM_PYTHON=ENV/bin/python pytest -m slow
+tests/server/test_vllm.py
 """
 
 import base64
@@ -38,14 +40,28 @@ def standin(tmp_path_factory):
     """A Python with what stands in for vLLM."""
     made = tmp_path_factory.mktemp("standin") / "python"
     folder = Path(__file__).parent / "standin"
-    made.write_text(f'#!/bin/sh\nPYTHONPATH={folder} OMP_NUM_THREADS=1 exec {sys.executable} "$@"\n')
+    made.write_text(
+        f'#!/bin/sh\nPYTHONPATH={folder} OMP_NUM_THREADS=1 exec {sys.executable} "$@"\n'
+    )
     made.chmod(0o755)
     return str(made)
 
 
-@pytest.fixture(scope="module", params=[
-    "standin", pytest.param("vllm", marks=[pytest.mark.slow, pytest.mark.skipif(
-        not REAL, reason="ONNURI_VLLM_PYTHON names no Python that has vLLM")])])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "standin",
+        pytest.param(
+            "vllm",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(
+                    not REAL, reason="ONNURI_VLLM_PYTHON names no Python that has vLLM"
+                ),
+            ],
+        ),
+    ],
+)
 def python(request, standin):
     """The Python of an environment with vLLM, or with what stands in for it."""
     return REAL if request.param == "vllm" else standin
@@ -58,8 +74,19 @@ def start(python, tmp_path_factory):
 
     def start(**settings):
         home = tmp_path_factory.mktemp("vllm")
-        started.append(Vllm(VllmConfig(**{"python": python, "folder": onnuri.WEIGHTS / "laptop", "home": home,
-                                          "positions": 2048, **settings})))
+        started.append(
+            Vllm(
+                VllmConfig(
+                    **{
+                        "python": python,
+                        "folder": onnuri.WEIGHTS / "laptop",
+                        "home": home,
+                        "positions": 2048,
+                        **settings,
+                    }
+                )
+            )
+        )
         return started[-1]
 
     yield start
@@ -101,18 +128,33 @@ def until(what, engine=None):
 
 
 def requests_of(model, count, guidance=None, **more):
-    """`count` sentences to every medium, as they are asked for; with guidance where a medium can have it."""
+    """`count` sentences to every medium, as they are asked for; with guidance where a medium can
+    have it."""
     v, found = model.layout, []
     for k in range(count):
         tongues = ("ko", "en") if k % 2 else ("en", "ko")
-        words = model.codecs["text"].encode(caption(sample_scene(k, "seen"), tongues[0], generator("seen", k)))
+        words = model.codecs["text"].encode(
+            caption(sample_scene(k, "seen"), tongues[0], generator("seen", k))
+        )
         for to in MEDIA:
             opening, plan = v.opening(to, tongues[1]), model.plan(to)
             prompt = [v.special("<bos>"), *v.segment("text", words, tongues[0]), *opening]
             bare = {"without": [v.special("<bos>"), *opening]} if guidance and to != "audio" else {}
             sampling = more.get("sampling", GREEDY).replace(guidance=guidance if bare else 1.0)
             plan = plan if plan.ranges else dataclasses.replace(plan, longest=60)
-            found.append(Request(**{"prompt": prompt, "plan": plan, "kind": to, "seed": k, **bare, **more, "sampling": sampling}))
+            found.append(
+                Request(
+                    **{
+                        "prompt": prompt,
+                        "plan": plan,
+                        "kind": to,
+                        "seed": k,
+                        **bare,
+                        **more,
+                        "sampling": sampling,
+                    }
+                )
+            )
     return found
 
 
@@ -128,7 +170,9 @@ def gap(model, request, ids):
     lo, hi, may_end = request.plan.at(len(ids))
     with torch.no_grad():
         logits = model.network(input_ids=torch.tensor([request.prompt + ids])).logits[0, -1]
-    first, second = torch.cat([logits[lo:hi], logits[request.plan.end :][: int(may_end)]]).topk(2).values
+    first, second = (
+        torch.cat([logits[lo:hi], logits[request.plan.end :][: int(may_end)]]).topk(2).values
+    )
     return float(first - second)
 
 
@@ -140,20 +184,34 @@ def alike(model, engine, own, requests, capsys, what):
     for request, ticket, mine in zip(requests, run(engine, *requests), expected, strict=True):
         assert ticket.finish and not ticket.error
         if ticket.ids != mine.ids:
-            same = next((k for k, (a, b) in enumerate(zip(ticket.ids, mine.ids)) if a != b), min(len(ticket.ids), len(mine.ids)))
+            same = next(
+                (k for k, (a, b) in enumerate(zip(ticket.ids, mine.ids)) if a != b),
+                min(len(ticket.ids), len(mine.ids)),
+            )
             other.append(gap(model, request, mine.ids[:same]))
         else:
             assert ticket.finish == mine.finish
     with capsys.disabled():
-        print(f"\n{what}: {len(requests) - len(other)} of {len(requests)} as our engine; gaps of the others {other}")
+        print(
+            f"\n{what}: {len(requests) - len(other)} of {len(requests)} as our engine; gaps of the others {other}"
+        )
     return other
 
 
 def test_greedily_it_gives_what_our_engine_gives(model, engine, own, capsys):
-    """Objects that agree with what leads them are drawn in two steps; their gap is not that of two ids."""
-    requests = [dataclasses.replace(r, plan=Plan(ranges=r.plan.ranges)) if r.plan.ranges else r for r in requests_of(model, 5)]
-    assert all(g <= 1e-3 for g in alike(model, engine, own, requests, capsys, "greedy, no guidance"))
-    assert len(alike(model, engine, own, requests_of(model, 4), capsys, "greedy, as the server asks")) <= 1
+    """Objects that agree with what leads them are drawn in two steps; their gap is not that of two
+    ids."""
+    requests = [
+        dataclasses.replace(r, plan=Plan(ranges=r.plan.ranges)) if r.plan.ranges else r
+        for r in requests_of(model, 5)
+    ]
+    assert all(
+        g <= 1e-3 for g in alike(model, engine, own, requests, capsys, "greedy, no guidance")
+    )
+    assert (
+        len(alike(model, engine, own, requests_of(model, 4), capsys, "greedy, as the server asks"))
+        <= 1
+    )
 
 
 def test_a_seed_draws_what_it_draws_in_our_engine(model, engine, own, capsys):
@@ -162,7 +220,9 @@ def test_a_seed_draws_what_it_draws_in_our_engine(model, engine, own, capsys):
 
 
 def test_guidance_is_a_pair_that_stays_together(model, engine, own, capsys):
-    requests = requests_of(model, 2, guidance=2.0) + requests_of(model, 2, guidance=1.5, sampling=SamplingConfig(temperature=0.6))
+    requests = requests_of(model, 2, guidance=2.0) + requests_of(
+        model, 2, guidance=1.5, sampling=SamplingConfig(temperature=0.6)
+    )
     assert len(alike(model, engine, own, requests, capsys, "with guidance")) <= 2
 
 
@@ -173,8 +233,15 @@ def test_words_of_a_script_are_put_in(model, engine, own):
     mine = own.submit(request)
     own.run([mine])
     assert ticket.ids == mine.ids == again.ids and len(ticket.ids) > 20
-    assert [i for i in seen if i not in mine.ids and i != request.plan.end] == [i for run in request.script for i in run]
-    assert run(engine, dataclasses.replace(request, plan=dataclasses.replace(request.plan, stretch=2)))[0].ids != mine.ids
+    assert [i for i in seen if i not in mine.ids and i != request.plan.end] == [
+        i for run in request.script for i in run
+    ]
+    assert (
+        run(
+            engine, dataclasses.replace(request, plan=dataclasses.replace(request.plan, stretch=2))
+        )[0].ids
+        != mine.ids
+    )
 
 
 def test_scores_are_those_of_our_engine(model, engine, own):
@@ -185,11 +252,16 @@ def test_scores_are_those_of_our_engine(model, engine, own):
         until_done(one, request)
     assert len(found["own"]) == len(found["vllm"]) > 3
     for a, b in zip(found["own"], found["vllm"], strict=True):
-        assert abs(a.logprob - b.logprob) < 1e-3 and a.likeliest[0][0] == b.likeliest[0][0] and len(b.likeliest) == 3
+        assert (
+            abs(a.logprob - b.logprob) < 1e-3
+            and a.likeliest[0][0] == b.likeliest[0][0]
+            and len(b.likeliest) == 3
+        )
 
 
 class Even:
-    """Every second id of the range; the end, whose score 4 has, after ten of them. 8 stands in the place of the third."""
+    """Every second id of the range; the end, whose score 4 has, after ten of them. 8 stands in the
+    place of the third."""
 
     def __init__(self, size):
         self.size, self.count = size, 0
@@ -210,8 +282,18 @@ def test_a_constraint_is_asked_where_it_is(model, engine, own):
     for one in (own, engine):
         request = requests_of(model, 1)[0]
         lo, hi = request.plan.free
-        found.append([i - lo for i in until_done(one, dataclasses.replace(request, constraint=Even(hi - lo))).ids])
-    assert found[0] == found[1] and found[1][2] == 8 and len(found[1]) >= 10 and all(i % 2 == 0 for i in found[1])
+        found.append(
+            [
+                i - lo
+                for i in until_done(one, dataclasses.replace(request, constraint=Even(hi - lo))).ids
+            ]
+        )
+    assert (
+        found[0] == found[1]
+        and found[1][2] == 8
+        and len(found[1]) >= 10
+        and all(i % 2 == 0 for i in found[1])
+    )
 
 
 def test_what_is_called_off_is_gone(model, engine):
@@ -250,7 +332,11 @@ def test_what_vllm_refuses_or_cuts_says_so(model, start):
     engine.about["positions"] = 2048  # as if nobody had looked
     asked = [dataclasses.replace(image, prompt=image.prompt[:1] * length) for length in (50, 90)]
     cut, refused, served = run(engine, *asked, short)
-    assert "too soon" in str(cut.error) and isinstance(refused.error, ConfigError) and served.error is None
+    assert (
+        "too soon" in str(cut.error)
+        and isinstance(refused.error, ConfigError)
+        and served.error is None
+    )
     assert all(len(str(t.error).splitlines()) == 1 for t in (cut, refused)) and engine.idle
 
 
@@ -291,22 +377,45 @@ def served(away):
 
 
 def workers(server):
-    return [p for p in psutil.Process(server.process.pid).children(recursive=True) if "vllm_worker" in " ".join(p.cmdline())]
+    return [
+        p
+        for p in psutil.Process(server.process.pid).children(recursive=True)
+        if "vllm_worker" in " ".join(p.cmdline())
+    ]
 
 
 def asked(server, modalities, **more):
-    body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": modalities, "seed": 3, **more}
+    body = {
+        "messages": [{"role": "user", "content": SENTENCE}],
+        "modalities": modalities,
+        "seed": 3,
+        **more,
+    }
     return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=LIMIT_SECONDS)
 
 
 def test_every_medium_comes_as_from_our_own_engine(served, server):
     """The same words, and the same bytes of pictures, sound, video and mesh, for the same seed."""
-    got, own = (asked(s, ["text", "image", "audio", "video", "mesh"]).json()["choices"][0]["message"] for s in (served, server))
+    got, own = (
+        asked(s, ["text", "image", "audio", "video", "mesh"]).json()["choices"][0]["message"]
+        for s in (served, server)
+    )
     assert got["content"] == own["content"] and got["content"]
-    assert got["audio"]["transcript"] == own["audio"]["transcript"] and got["audio"]["data"] == own["audio"]["data"]
-    for field, kind, start in (("images", "image_url", b"\x89PNG"), ("videos", "video_url", None), ("meshes", "mesh_url", b"glTF")):
+    assert (
+        got["audio"]["transcript"] == own["audio"]["transcript"]
+        and got["audio"]["data"] == own["audio"]["data"]
+    )
+    for field, kind, start in (
+        ("images", "image_url", b"\x89PNG"),
+        ("videos", "video_url", None),
+        ("meshes", "mesh_url", b"glTF"),
+    ):
         data = [base64.b64decode(m[field][0][kind]["url"].partition(",")[2]) for m in (got, own)]
-        assert data[0] == data[1] and len(data[0]) > 500 and (start is None or data[0].startswith(start))
+        assert (
+            data[0] == data[1]
+            and len(data[0]) > 500
+            and (start is None or data[0].startswith(start))
+        )
 
 
 def test_sounds_are_heard(served, scene):
@@ -317,9 +426,15 @@ def test_sounds_are_heard(served, scene):
 
 def test_it_streams(served):
     kinds = set()
-    body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": ["text", "image", "audio"], "stream": True,
-            "partial_images": 2}
-    with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=LIMIT_SECONDS) as answer:
+    body = {
+        "messages": [{"role": "user", "content": SENTENCE}],
+        "modalities": ["text", "image", "audio"],
+        "stream": True,
+        "partial_images": 2,
+    }
+    with httpx.stream(
+        "POST", f"{served.url}/v1/chat/completions", json=body, timeout=LIMIT_SECONDS
+    ) as answer:
         lines = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
     assert lines.pop() == "[DONE]"
     for line in lines:
@@ -327,14 +442,27 @@ def test_it_streams(served):
             kinds |= {name for name, value in choice["delta"].items() if value}
     assert {"content", "images", "audio"} <= kinds
     assert sum('"partial_image_index"' in line for line in lines) == 2
-    assert sum("data" in (json.loads(line)["choices"] or [{"delta": {}}])[0]["delta"].get("audio", {}) for line in lines) > 3
+    assert (
+        sum(
+            "data" in (json.loads(line)["choices"] or [{"delta": {}}])[0]["delta"].get("audio", {})
+            for line in lines
+        )
+        > 3
+    )
 
 
 def test_json_tools_and_logprobs(served):
-    schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "blue"]}},
+        "required": ["colour"],
+    }
     form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
     got = asked(served, ["text"], response_format=form).json()["choices"][0]
-    assert json.loads(got["message"]["content"])["colour"] in ("red", "blue") and got["finish_reason"] == "stop"
+    assert (
+        json.loads(got["message"]["content"])["colour"] in ("red", "blue")
+        and got["finish_reason"] == "stop"
+    )
     got = asked(served, ["text"], logprobs=True, top_logprobs=2).json()["choices"][0]
     assert len(got["logprobs"]["content"]) > 3
 
@@ -344,26 +472,45 @@ def test_jobs_and_figures(served):
     until(lambda: httpx.get(f"{served.url}/v1/videos/{job}").json()["status"] == "completed")
     assert httpx.get(f"{served.url}/v1/videos/{job}/content").content[4:8] == b"ftyp"
     page = httpx.get(f"{served.url}/metrics").text
-    assert 'onnuri_tokens_total{medium="video",model="onnuri-laptop"}' in page and 'onnuri_rows{model="onnuri-laptop"} 0.0' in page
+    assert (
+        'onnuri_tokens_total{medium="video",model="onnuri-laptop"}' in page
+        and 'onnuri_rows{model="onnuri-laptop"} 0.0' in page
+    )
 
 
 def leave_streams(server, count):
     for k in range(count):
-        body = {"messages": [{"role": "user", "content": SENTENCE}], "modalities": ["video", "audio"], "stream": True, "seed": k}
-        with httpx.Client() as client, client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer:
+        body = {
+            "messages": [{"role": "user", "content": SENTENCE}],
+            "modalities": ["video", "audio"],
+            "stream": True,
+            "seed": k,
+        }
+        with (
+            httpx.Client() as client,
+            client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as answer,
+        ):
             next(answer.iter_bytes())
 
 
 def test_a_client_that_goes_takes_its_work_with_it(served):
     leave_streams(served, 6)
-    counted = [f'onnuri_{name}{{model="onnuri-laptop"}} 0.0' for name in ("queue", "active", "rows")]
+    counted = [
+        f'onnuri_{name}{{model="onnuri-laptop"}} 0.0' for name in ("queue", "active", "rows")
+    ]
     until(lambda: all(line in httpx.get(f"{served.url}/metrics").text for line in counted))
 
 
 def test_a_worker_that_is_killed_under_load_is_an_error_and_then_it_serves_again(served):
     answers = []
-    threads = [threading.Thread(target=lambda k=k: answers.extend(asked(served, ["video", "audio"], seed=k) for _ in range(3)))
-               for k in range(8)]
+    threads = [
+        threading.Thread(
+            target=lambda k=k: answers.extend(
+                asked(served, ["video", "audio"], seed=k) for _ in range(3)
+            )
+        )
+        for k in range(8)
+    ]
     for thread in threads:
         thread.start()
     until(lambda: "onnuri_active 0.0" not in httpx.get(f"{served.url}/metrics").text)
@@ -373,14 +520,18 @@ def test_a_worker_that_is_killed_under_load_is_an_error_and_then_it_serves_again
         thread.join()
     failed = [a for a in answers if a.status_code != 200]
     assert failed and {a.status_code for a in failed} == {503}
-    assert all(a.json()["error"]["code"] == "unavailable" and a.headers["retry-after"] for a in failed)
+    assert all(
+        a.json()["error"]["code"] == "unavailable" and a.headers["retry-after"] for a in failed
+    )
     with contextlib.suppress(AssertionError):  # it may be back by now
         assert httpx.get(f"{served.url}/ready").json() == {"status": "away"}
     until(lambda: httpx.get(f"{served.url}/ready").status_code == 200)
     assert asked(served, ["image"]).status_code == 200
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_no_worker_is_left_behind(away, how):
     server = away.start("--drain-seconds", "0")
     found = workers(server)
@@ -405,25 +556,55 @@ def test_it_says_what_decodes(served):
     assert "decodes, float32 on cpu; guidance as pairs" in served.log.read_text()
 
 
-@pytest.mark.parametrize("python,arguments,message", [
-    ("/nowhere/python", "", "cannot be run (No such file"), ("/etc/hostname", "", "cannot be run ("),
-    ("/bin/false", "", "ended with status 1"), ("/bin/true", "", "ended with status 0"), (sys.executable, "", "has no vLLM"),
-    ("standin", '"', "No closing quotation"),
-    ("standin", "--no-such", "unrecognized arguments: --no-such"), ("standin", "--dtype int3", "invalid choice: 'int3'"),
-    ("standin", "--enable-chunked-prefill", "enable-chunked-prefill cannot be had")])
-def test_a_vllm_that_cannot_start_says_why_in_one_line(tmp_path, standin, python, arguments, message):
+@pytest.mark.parametrize(
+    "python,arguments,message",
+    [
+        ("/nowhere/python", "", "cannot be run (No such file"),
+        ("/etc/hostname", "", "cannot be run ("),
+        ("/bin/false", "", "ended with status 1"),
+        ("/bin/true", "", "ended with status 0"),
+        (sys.executable, "", "has no vLLM"),
+        ("standin", '"', "No closing quotation"),
+        ("standin", "--no-such", "unrecognized arguments: --no-such"),
+        ("standin", "--dtype int3", "invalid choice: 'int3'"),
+        ("standin", "--enable-chunked-prefill", "enable-chunked-prefill cannot be had"),
+    ],
+)
+def test_a_vllm_that_cannot_start_says_why_in_one_line(
+    tmp_path, standin, python, arguments, message
+):
     with pytest.raises(ConfigError) as told:
-        Vllm(VllmConfig(python=standin if python == "standin" else python, folder=onnuri.WEIGHTS / "laptop", home=tmp_path,
-                        positions=2048, arguments=arguments))
+        Vllm(
+            VllmConfig(
+                python=standin if python == "standin" else python,
+                folder=onnuri.WEIGHTS / "laptop",
+                home=tmp_path,
+                positions=2048,
+                arguments=arguments,
+            )
+        )
     assert message in str(told.value) and len(str(told.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("options,message", [
-    (["--vllm-python", "/nowhere/python", "--vllm-args=--dtype float32"], "/nowhere/python: cannot be run"),
-    ([], "belong together")])
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        (
+            ["--vllm-python", "/nowhere/python", "--vllm-args=--dtype float32"],
+            "/nowhere/python: cannot be run",
+        ),
+        ([], "belong together"),
+    ],
+)
 def test_the_command_line_ends_with_status_2(tmp_path, options, message):
-    made = run_onnuri("serve", "--data", tmp_path / "d", "--port", "0", "--backend", "vllm", *options)
-    assert made.returncode == 2 and message in made.stderr and len(made.stderr.strip().splitlines()) == 1, made.stderr
+    made = run_onnuri(
+        "serve", "--data", tmp_path / "d", "--port", "0", "--backend", "vllm", *options
+    )
+    assert (
+        made.returncode == 2
+        and message in made.stderr
+        and len(made.stderr.strip().splitlines()) == 1
+    ), made.stderr
 
 
 @pytest.mark.slow
@@ -433,10 +614,19 @@ def test_tensor_parallelism_draws_the_same(model, own, tmp_path, monkeypatch, ca
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = set(os.listdir("/dev/shm"))
-    engine = Vllm(VllmConfig(python=REAL, folder=onnuri.WEIGHTS / "laptop", home=tmp_path, positions=2048,
-                             arguments="--tensor-parallel-size 3 --enforce-eager"))
+    engine = Vllm(
+        VllmConfig(
+            python=REAL,
+            folder=onnuri.WEIGHTS / "laptop",
+            home=tmp_path,
+            positions=2048,
+            arguments="--tensor-parallel-size 3 --enforce-eager",
+        )
+    )
     try:
-        requests = requests_of(model, 2) + requests_of(model, 2, guidance=1.5, sampling=SamplingConfig(temperature=0.6))
+        requests = requests_of(model, 2) + requests_of(
+            model, 2, guidance=1.5, sampling=SamplingConfig(temperature=0.6)
+        )
         assert len(alike(model, engine, own, requests, capsys, "three processes")) <= 1
     finally:
         engine.close()
@@ -444,8 +634,15 @@ def test_tensor_parallelism_draws_the_same(model, own, tmp_path, monkeypatch, ca
 
 
 def test_several_processes_have_no_constraints_and_say_so(model, standin, tmp_path):
-    engine = Vllm(VllmConfig(python=standin, folder=onnuri.WEIGHTS / "laptop", home=tmp_path, positions=2048,
-                             arguments="--tensor-parallel-size 2"))
+    engine = Vllm(
+        VllmConfig(
+            python=standin,
+            folder=onnuri.WEIGHTS / "laptop",
+            home=tmp_path,
+            positions=2048,
+            arguments="--tensor-parallel-size 2",
+        )
+    )
     try:
         request = requests_of(model, 1)[0]
         assert run(engine, request)[0].finish

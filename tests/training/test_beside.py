@@ -10,8 +10,14 @@ from onnuri.training import beside
 from onnuri.training.dryrun import DryRun
 
 COUNTED = json.loads((Path(__file__).parents[2] / "benchmarks/results/dryrun.json").read_text())
-BARS = {"FLOPs": 0.03, "peak bytes": 0.05,
-        "parameter bytes": 0.001, "optimizer bytes": 0.001, "peak activation bytes": 0.10, "collective bytes": 0.01}
+BARS = {
+    "FLOPs": 0.03,
+    "peak bytes": 0.05,
+    "parameter bytes": 0.001,
+    "optimizer bytes": 0.001,
+    "peak activation bytes": 0.10,
+    "collective bytes": 0.01,
+}
 """of issue 5, but for the first two"""
 
 

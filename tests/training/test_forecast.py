@@ -1,4 +1,5 @@
-"""Forecasts: written once and before the first step, counts as they turn out, ranges of the loss against a simulation."""
+"""Forecasts: written once and before the first step, counts as they turn out, ranges of the loss
+against a simulation."""
 
 import json
 import math
@@ -36,15 +37,32 @@ def test_a_forecast_is_frozen_and_its_counts_come_true(task, tmp_path, capsys):
     frozen = (tmp_path / "forecast.json").read_bytes()
     state = torch.random.get_rng_state()
     forecast.freeze(tmp_path, {"lm": (task, LOOP)}, {})
-    assert (tmp_path / "forecast.json").read_bytes() == frozen and torch.equal(torch.random.get_rng_state(), state)
+    assert (tmp_path / "forecast.json").read_bytes() == frozen and torch.equal(
+        torch.random.get_rng_state(), state
+    )
     fit(task, LOOP, tmp_path / "lm")
     forecast.score(tmp_path, "lm", task.module)
     told = forecast.Forecast.from_json(json.loads(frozen)["lm"])
     was = forecast.Outcome.from_json(json.loads((tmp_path / "outcome.json").read_text())["lm"])
-    assert (told.params, told.weight_bytes, told.optimizer_bytes) == (was.params, was.weight_bytes, was.optimizer_bytes)
-    assert told.gradient_bytes == was.weight_bytes == 4 * sum(p.numel() for p in task.module.parameters())
-    assert was.minutes > 0 and was.tokens_per_second > 0 and told.loss.mid == pytest.approx(7.0) and told.loss_from == ("other",)
-    assert told.minutes.mid == pytest.approx(2 * task.batch(0).ids.numel() / told.tokens_per_second.mid / 60)
+    assert (told.params, told.weight_bytes, told.optimizer_bytes) == (
+        was.params,
+        was.weight_bytes,
+        was.optimizer_bytes,
+    )
+    assert (
+        told.gradient_bytes
+        == was.weight_bytes
+        == 4 * sum(p.numel() for p in task.module.parameters())
+    )
+    assert (
+        was.minutes > 0
+        and was.tokens_per_second > 0
+        and told.loss.mid == pytest.approx(7.0)
+        and told.loss_from == ("other",)
+    )
+    assert told.minutes.mid == pytest.approx(
+        2 * task.batch(0).ids.numel() / told.tokens_per_second.mid / 60
+    )
     assert "peak memory" in capsys.readouterr().out
 
 
@@ -87,22 +105,42 @@ def test_eight_of_ten_more_runs_lie_in_the_range():
 
 def test_a_miss_is_said(task):
     told = forecast.foresee(task, LOOP, {"other": 1.0})
-    was = forecast.Outcome(params=told.params, weight_bytes=told.weight_bytes, optimizer_bytes=told.optimizer_bytes, loss=1.5,
-                           peak_bytes=round(told.peak_bytes.mid), tokens_per_second=told.tokens_per_second.mid, minutes=1e9)
+    was = forecast.Outcome(
+        params=told.params,
+        weight_bytes=told.weight_bytes,
+        optimizer_bytes=told.optimizer_bytes,
+        loss=1.5,
+        peak_bytes=round(told.peak_bytes.mid),
+        tokens_per_second=told.tokens_per_second.mid,
+        minutes=1e9,
+    )
     rows = {row[0]: row[2] for row in forecast.compared(told, was)}
-    assert "+50.0%, out of the range" in rows["loss"] and "range" in rows["steps"] and "range" not in rows["speed"]
-    assert "no earlier run" in {row[0]: row[1] for row in forecast.compared(told.replace(loss=None), was)}["loss"]
+    assert (
+        "+50.0%, out of the range" in rows["loss"]
+        and "range" in rows["steps"]
+        and "range" not in rows["speed"]
+    )
+    assert (
+        "no earlier run"
+        in {row[0]: row[1] for row in forecast.compared(told.replace(loss=None), was)}["loss"]
+    )
 
 
 def test_products_are_those_of_the_network(task):
-    """Six FLOPs a weight and token, as the architecture counts them outside the head and attention."""
+    """Six FLOPs a weight and token, as the architecture counts them outside the head and
+    attention."""
     from onnuri.planner import stock
 
     a, tokens = stock.from_config(task.module.config), 100
-    counted = sum(6 * n * rows * outputs * inputs for (rows, outputs, inputs), n in machine.shapes(task, a, tokens).items())
+    counted = sum(
+        6 * n * rows * outputs * inputs
+        for (rows, outputs, inputs), n in machine.shapes(task, a, tokens).items()
+    )
     scores = sum(3 * b.count * b.attention.score_flops(b.attention.seen(7)) for b in a.blocks)
     assert counted / tokens == pytest.approx(a.flops_per_token(7) - scores - 6 * a.embedding())
-    assert sum(rows for rows, _ in machine.scored(task, task.batch(0))) == int((task.batch(0).weights > 0).sum())
+    assert sum(rows for rows, _ in machine.scored(task, task.batch(0))) == int(
+        (task.batch(0).weights > 0).sum()
+    )
 
 
 def test_what_fills_a_row_up_is_no_token_and_no_load(task):

@@ -1,4 +1,5 @@
-"""Layouts on two real processes against one process, and their shards against what every rank should hold."""
+"""Layouts on two real processes against one process, and their shards against what every rank
+should hold."""
 
 import json
 import sys
@@ -36,8 +37,18 @@ def cases(recipe, small):
     found = {}
     for name, layout in LAYOUTS.items():
         if name != "experts" or "num_experts_per_tok" in values:
-            found[f"{name}, learned"] = {**alike, "layout": layout.to_json(), "dispatch": "auto", "learn": True}
-            found[f"{name}, counted"] = {**alike, "layout": layout.to_json(), "dispatch": BALANCED, "learn": False}
+            found[f"{name}, learned"] = {
+                **alike,
+                "layout": layout.to_json(),
+                "dispatch": "auto",
+                "learn": True,
+            }
+            found[f"{name}, counted"] = {
+                **alike,
+                "layout": layout.to_json(),
+                "dispatch": BALANCED,
+                "learn": False,
+            }
     return found
 
 
@@ -45,22 +56,33 @@ def run(folder, cases):
     """What both processes measured."""
     (folder / "cases.json").write_text(json.dumps(cases))
     logs = [folder / f"{rank}.log" for rank in range(2)]
-    started = [ForkedProcess(two_ranks.__file__, rank, folder, log=log) for rank, log in enumerate(logs)]
+    started = [
+        ForkedProcess(two_ranks.__file__, rank, folder, log=log) for rank, log in enumerate(logs)
+    ]
     for process, log in zip(started, logs, strict=True):
         assert process.wait() == 0, log.read_text()[-3000:]
     return [json.loads((folder / f"{r}.json").read_text()) for r in range(2)]
 
 
 TWIN = cases("axk1", True)
-TWIN |= {f"{name}, weighed": {**TWIN["fsdp, learned"], "layout": LAYOUTS[name].to_json(), "packed": True}
-         for name in ("fsdp", "copies")}
+TWIN |= {
+    f"{name}, weighed": {**TWIN["fsdp, learned"], "layout": LAYOUTS[name].to_json(), "packed": True}
+    for name in ("fsdp", "copies")
+}
 
 
 @pytest.fixture(scope="module")
 def measured(request, tmp_path_factory):
     """Of the cases that a test of this run asks for."""
-    asked = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
-    return run(tmp_path_factory.mktemp("ranks"), {name: case for name, case in TWIN.items() if name in asked})
+    asked = {
+        item.callspec.params.get("name")
+        for item in request.session.items
+        if hasattr(item, "callspec")
+    }
+    return run(
+        tmp_path_factory.mktemp("ranks"),
+        {name: case for name, case in TWIN.items() if name in asked},
+    )
 
 
 def check_learned(case, found, close=1e-6):
@@ -69,20 +91,32 @@ def check_learned(case, found, close=1e-6):
     (loss, norm), (later, last) = two_ranks.steps(trainee, slice(0, 2), 1)
     assert found["losses"][0] == pytest.approx(loss, rel=1e-6)
     assert found["norms"][0] == pytest.approx(norm, rel=close)
-    # AdamW's first update is the gradient's sign, whose rounding shows where a gradient is nearly zero
+    # AdamW's first update is the gradient's sign, whose rounding shows where a gradient is nearly
+    # zero
     assert found["losses"][1] == pytest.approx(later, rel=1e-5)
     assert found["norms"][1] == pytest.approx(last, rel=1e-4)
     assert found["weights"] == pytest.approx(two_ranks.weights(trainee), rel=1e-4)
 
 
 def check_counted(case, found, rank):
-    """A trace counts the collectives of real processes, byte for byte, and their FLOPs; at the peak at most what gloo copies of a
-    reduce-scatter's input is missing."""
-    traced = trace(lambda: two_ranks.built(case), "", Layout.from_json(case["layout"]), rank, two_ranks.TOKENS, fused=False)
+    """A trace counts the collectives of real processes, byte for byte, and their FLOPs; at the peak
+    at most what gloo copies of a reduce-scatter's input is missing."""
+    traced = trace(
+        lambda: two_ranks.built(case),
+        "",
+        Layout.from_json(case["layout"]),
+        rank,
+        two_ranks.TOKENS,
+        fused=False,
+    )
     assert [c.to_json() for c in traced.collectives] == found["collectives"]
     assert traced.flops == found["flops"]
     copied = max((c.bytes for c in traced.collectives if c.name == "reduce_scatter"), default=0)
-    assert traced.peak_bytes * 0.999 < sum(found["at_peak"].values()) < traced.peak_bytes * 1.001 + copied
+    assert (
+        traced.peak_bytes * 0.999
+        < sum(found["at_peak"].values())
+        < traced.peak_bytes * 1.001 + copied
+    )
     assert traced.local_params == found["held"] and traced.parameter_bytes == 4 * found["held"]
 
 
@@ -94,15 +128,22 @@ def test_two_ranks_learn_what_one_does(measured, name):
 
 @pytest.mark.parametrize("name", [n for n in TWIN if "weighed" in n])
 def test_two_ranks_with_a_row_each_are_one_with_two_micro_batches(measured, name):
-    """Rows that weigh differently: sums and weights are reduced apart, so how rows are dealt out changes nothing."""
+    """Rows that weigh differently: sums and weights are reduced apart, so how rows are dealt out
+    changes nothing."""
     alone = two_ranks.weighed_steps(TWIN[name], lambda step: [2 * step, 2 * step + 1])
     for found in measured:
         assert found[name]["norms"] == pytest.approx(alone["norms"], rel=1e-12)
         assert found[name]["weights"] == pytest.approx(alone["weights"], rel=1e-12)
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(n, marks=[pytest.mark.slow] * (n.split(",")[0] in ("copies", "experts"))) for n in TWIN if "counted" in n])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n.split(",")[0] in ("copies", "experts")))
+        for n in TWIN
+        if "counted" in n
+    ],
+)
 def test_a_trace_counts_the_collectives_of_real_processes_byte_for_byte(measured, name):
     for rank, found in enumerate(measured):
         check_counted(TWIN[name], found[name], rank)
@@ -114,7 +155,9 @@ def test_every_recipes_nano_twin_learns_and_is_counted(tmp_path, recipe):
     twin = cases(recipe, False)
     for rank, found in enumerate(run(tmp_path, twin)):
         for name, case in twin.items():
-            if case["learn"]:  # PyTorch's norm of 786,432 numbers on a CPU is off by 3e-4, of its halves by less
+            if case[
+                "learn"
+            ]:  # PyTorch's norm of 786,432 numbers on a CPU is off by 3e-4, of its halves by less
                 check_learned(case, found[name], 1e-4)
             else:
                 check_counted(case, found[name], rank)
@@ -129,8 +172,15 @@ def test_a_dimension_is_one_that_ranks_divide_if_there_is_one(shape, ranks):
         assert shape[dim] % ranks == 0 and all(size % ranks for size in shape[:dim])
 
 
-@pytest.mark.parametrize("layout", [Layout(dp=2, pp=2), Layout(tp=2), Layout(dp=2, precision="fp8"),
-                                    Layout(dp=2, sharding="zero1")])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(dp=2, pp=2),
+        Layout(tp=2),
+        Layout(dp=2, precision="fp8"),
+        Layout(dp=2, sharding="zero1"),
+    ],
+)
 def test_what_needs_another_engine_says_so(layout):
     with pytest.raises(ConfigError, match="needs"):
         trace(lambda: two_ranks.built(TWIN["fsdp, learned"]), "", layout)

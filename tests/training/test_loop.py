@@ -108,13 +108,16 @@ def test_a_stop_asked_for_after_the_last_step_is_heeded(tmp_path, monkeypatch):
 
 
 def test_every_half_minute_a_line_says_how_far_it_is(tmp_path, monkeypatch, capsys):
-    """On a clock that goes on by 20 seconds whenever it is asked: every second step, where there is no terminal."""
+    """On a clock that goes on by 20 seconds whenever it is asked: every second step, where there is
+    no terminal."""
     clock = itertools.count(0, 20)
     monkeypatch.setattr(metrics, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     fit(Small(), LoopConfig(steps=8), tmp_path, "small")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [(line[0], line[1], line[3]) for line in lines] == [
-        ("small", f"{100 * step / 8:.1f}%", str(step)) for step in range(int(lines[0][3]), 9, int(lines[0][3]))]
+        ("small", f"{100 * step / 8:.1f}%", str(step))
+        for step in range(int(lines[0][3]), 9, int(lines[0][3]))
+    ]
     assert len(lines) >= 3 and all(line[4] == "loss" and line[-1] == "left" for line in lines)
 
 

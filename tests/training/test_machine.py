@@ -30,8 +30,10 @@ def test_a_product_is_timed_with_both_its_gradients(each_takes_half_a_second):
 
 
 def test_many_matrices_of_one_shape_take_as_much_longer_as_they_are_more(each_takes_half_a_second):
-    many, few = (nn.ModuleList([nn.LayerNorm(4), *(nn.Linear(4, 4, bias=False) for _ in range(n))])
-                 for n in (3 * machine.SAMPLE, 1))
+    many, few = (
+        nn.ModuleList([nn.LayerNorm(4), *(nn.Linear(4, 4, bias=False) for _ in range(n))])
+        for n in (3 * machine.SAMPLE, 1)
+    )
     seconds = [machine.updates(Optimizers(m, True, 1e-3, 0.1, (0.9, 0.95))) for m in (many, few)]
     assert seconds == [pytest.approx(3 * 0.5), pytest.approx(0.5)]
 
@@ -39,7 +41,10 @@ def test_many_matrices_of_one_shape_take_as_much_longer_as_they_are_more(each_ta
 def test_every_expert_of_a_stacked_parameter_is_a_matrix_of_its_own(each_takes_half_a_second):
     """Experts stand in one parameter [experts, outputs, inputs], and each is orthogonalised."""
     module = nn.Module()
-    module.norm, module.experts = nn.LayerNorm(4), nn.Parameter(torch.randn(3 * machine.SAMPLE, 4, 6))
+    module.norm, module.experts = (
+        nn.LayerNorm(4),
+        nn.Parameter(torch.randn(3 * machine.SAMPLE, 4, 6)),
+    )
     seconds = machine.updates(Optimizers(module, True, 1e-3, 0.1, (0.9, 0.95)))
     assert seconds == pytest.approx(3 * 0.5)
     (timed,) = each_takes_half_a_second
@@ -50,5 +55,7 @@ def test_the_quickest_of_several_tries_counts(monkeypatch):
     times = iter([0.0, 0.2, 1.0, 1.1, 2.0, 2.3])
     monkeypatch.setattr(machine.time, "perf_counter", lambda: next(times))
     tries = []
-    assert machine.quickest(lambda: tries.append(torch.ones(1)), least=3, seconds=0.0) == pytest.approx(0.1)
+    assert machine.quickest(
+        lambda: tries.append(torch.ones(1)), least=3, seconds=0.0
+    ) == pytest.approx(0.1)
     assert len(tries) == 3

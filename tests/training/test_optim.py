@@ -19,8 +19,12 @@ def test_orthogonalised_matrices_keep_their_directions_and_have_singular_values_
 
 def test_steps_are_those_of_pytorch():
     torch.manual_seed(1)
-    ours, theirs = (nn.ParameterList([nn.Parameter(torch.randn(s) * 0.1) for s in ((16, 16), (16, 16), (16, 48), (48, 16))])
-                    for _ in range(2))
+    ours, theirs = (
+        nn.ParameterList(
+            [nn.Parameter(torch.randn(s) * 0.1) for s in ((16, 16), (16, 16), (16, 48), (48, 16))]
+        )
+        for _ in range(2)
+    )
     theirs.load_state_dict(ours.state_dict())
     start = [p.detach().clone() for p in ours]
     a = Muon(ours, lr=0.01, weight_decay=0.1)
@@ -44,7 +48,10 @@ def test_embeddings_and_vectors_go_to_adamw():
     net = Net()
     adamw, muon = Optimizers(net, True, 1e-3, 0.1, (0.9, 0.95)).each
     assert [p for g in muon.param_groups for p in g["params"]] == [net.inner.weight]
-    assert {id(p) for g in adamw.param_groups for p in g["params"]} == {id(net.embed_tokens.weight), id(net.inner.bias)}
+    assert {id(p) for g in adamw.param_groups for p in g["params"]} == {
+        id(net.embed_tokens.weight),
+        id(net.inner.bias),
+    }
     assert len(Optimizers(net, False, 1e-3, 0.1, (0.9, 0.95)).each) == 1
 
 
@@ -53,7 +60,9 @@ def test_experts_are_matrices_of_their_own():
         def __init__(self, count):
             super().__init__()
             self.experts = nn.Module()
-            self.experts.weight = nn.Parameter(torch.randn(count, 6, 4, generator=torch.Generator().manual_seed(1)))
+            self.experts.weight = nn.Parameter(
+                torch.randn(count, 6, 4, generator=torch.Generator().manual_seed(1))
+            )
             self.conv = nn.Conv1d(3, 3, 3)
 
     net = Net(2)

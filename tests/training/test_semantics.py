@@ -1,7 +1,8 @@
-"""What a training step means, held against references that share no code with it: each test fails for one changed line.
+"""What a training step means, held against references that share no code with it: each test fails
+for one changed line.
 
-Clipping against PyTorch's own, a skipped update by comparing weights, groups of the optimizer by reading them, a budget of
-minutes over several sittings, dropout by the masks that it drew.
+Clipping against PyTorch's own, a skipped update by comparing weights, groups of the optimizer by
+reading them, a budget of minutes over several sittings, dropout by the masks that it drew.
 """
 
 import math
@@ -37,7 +38,11 @@ def plain_sgd(net, learning_rate=0.1):
 
 @pytest.mark.parametrize("clip", [0.05, 1e9])
 def test_a_step_is_that_of_pytorchs_clipping_and_sgd(clip):
-    ours, theirs, batch = small_net(), small_net(), torch.randn(7, 6, generator=torch.Generator().manual_seed(3))
+    ours, theirs, batch = (
+        small_net(),
+        small_net(),
+        torch.randn(7, 6, generator=torch.Generator().manual_seed(3)),
+    )
     norm = take(ours, ours(batch).square().sum(), plain_sgd(ours), 0.1, clip)
     theirs(batch).square().sum().backward()
     expected = nn.utils.clip_grad_norm_(theirs.parameters(), clip)
@@ -68,7 +73,12 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
 def test_only_matrices_decay_and_betas_are_those_of_the_configuration(muon):
     net = small_net()
     optimizer = Optimizers(net, muon, 1e-3, 0.3, (0.8, 0.9))
-    decays = {id(p): group["weight_decay"] for o in optimizer.each for group in o.param_groups for p in group["params"]}
+    decays = {
+        id(p): group["weight_decay"]
+        for o in optimizer.each
+        for group in o.param_groups
+        for p in group["params"]
+    }
     assert len(decays) == len(list(net.parameters()))
     assert {decays[id(p)] for p in net.parameters() if p.ndim >= 2} == {0.3}
     assert {decays[id(p)] for p in net.parameters() if p.ndim < 2} == {0.0}
@@ -110,7 +120,8 @@ def test_every_step_and_every_seed_draws_random_numbers_of_its_own(tmp_path):
 
 
 def test_minutes_that_were_spent_count_after_a_resume(tmp_path, monkeypatch):
-    """Each step takes a minute by the clock that is put in its place: five minutes are five steps, over two sittings."""
+    """Each step takes a minute by the clock that is put in its place: five minutes are five steps,
+    over two sittings."""
     clock = {"now": 0.0}
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock["now"])
 
@@ -143,7 +154,10 @@ def test_a_checkpoint_gives_back_weights_optimizer_step_and_seconds(tmp_path):
     fresh = Optimizers(other, True, 1e-2, 0.1, (0.9, 0.95))
     assert checkpoint.restore(tmp_path / "missing.pt", other, fresh) == (0, 0.0)
     assert checkpoint.restore(tmp_path / "c.pt", other, fresh) == (3, 12.5)
-    for n, o in ((net, optimizer), (other, fresh)):  # one more step is the same, so the moments came back too
+    for n, o in (
+        (net, optimizer),
+        (other, fresh),
+    ):  # one more step is the same, so the moments came back too
         take(n, n(torch.ones(2, 6)).square().sum(), o, 1e-2, 1.0)
     for p, q in zip(net.parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q)
@@ -152,7 +166,9 @@ def test_a_checkpoint_gives_back_weights_optimizer_step_and_seconds(tmp_path):
 def test_checkpoints_are_written_while_the_run_goes_on(tmp_path, monkeypatch):
     clock, stored = {"now": 0.0}, []
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock["now"])
-    monkeypatch.setattr(loop, "store", lambda path, module, optimizer, step, spent: stored.append((step, spent)))
+    monkeypatch.setattr(
+        loop, "store", lambda path, module, optimizer, step, spent: stored.append((step, spent))
+    )
 
     class Ten(Masks):
         def loss(self, batch):
@@ -184,7 +200,8 @@ def test_metrics_are_means_over_the_steps_since_the_last_line(tmp_path):
 
 
 def test_what_a_task_counts_in_a_step_is_applied_after_the_optimizer(tmp_path):
-    """Counting lasts through the backward pass, and what was counted is applied once, when the weights have moved."""
+    """Counting lasts through the backward pass, and what was counted is applied once, when the
+    weights have moved."""
     events = []
 
     class Counts(Masks):
@@ -201,24 +218,34 @@ def test_what_a_task_counts_in_a_step_is_applied_after_the_optimizer(tmp_path):
 
         def after_step(self, norm):
             assert float(norm) > 0
-            events.append("applied" if not torch.equal(self.module.weight, self.before) else "too early")
+            events.append(
+                "applied" if not torch.equal(self.module.weight, self.before) else "too early"
+            )
 
     fit(Counts(), LoopConfig(steps=1, warmup_steps=0, decay=0.0), tmp_path)
     assert events == ["begin", "backward", "end", "applied"]
 
 
 class Uneven:
-    """Batches of different size and weight: a loss per row, summed, as an objective of packed rows has."""
+    """Batches of different size and weight: a loss per row, summed, as an objective of packed rows
+    has."""
 
     def __init__(self, rows_per_batch, ranks=1, rank=0):
-        self.module, self.rows, self.ranks, self.rank = small_net().double(), rows_per_batch, ranks, rank
+        self.module, self.rows, self.ranks, self.rank = (
+            small_net().double(),
+            rows_per_batch,
+            ranks,
+            rank,
+        )
 
     def batch(self, step):
-        """Rows number step · rows … of one stream; a rank of several reads each batch that is its turn."""
+        """Rows number step · rows … of one stream; a rank of several reads each batch that is its
+        turn."""
         step = step * self.ranks + self.rank
         rows = range(step * self.rows, (step + 1) * self.rows)
-        return torch.stack([torch.randn(6, generator=torch.Generator().manual_seed(k)).double() for k in rows]), \
-            torch.tensor([0.1 + (k * 7 % 5) for k in rows], dtype=torch.float64)
+        return torch.stack(
+            [torch.randn(6, generator=torch.Generator().manual_seed(k)).double() for k in rows]
+        ), torch.tensor([0.1 + (k * 7 % 5) for k in rows], dtype=torch.float64)
 
     def weight(self, batch):
         return batch[1].sum()
@@ -226,20 +253,31 @@ class Uneven:
     def loss(self, batch):
         rows, weights = batch
         parts = LossParts((self.module(rows)[:, 0].square() * weights).sum(), weights.sum())
-        return parts, {"loss": LossParts(parts.sum.detach(), parts.weight), "tokens": float(len(rows)), "told": 1.0}
+        return parts, {
+            "loss": LossParts(parts.sum.detach(), parts.weight),
+            "tokens": float(len(rows)),
+            "told": 1.0,
+        }
 
 
 def test_micro_batches_of_uneven_weight_are_one_batch(tmp_path):
-    """Four rows at once, as two and two, and one by one: the same weights after three steps, to 1e-12."""
+    """Four rows at once, as two and two, and one by one: the same weights after three steps, to
+    1e-12."""
     weights = []
     for rows, micro_batches in ((4, 1), (2, 2), (1, 4)):
         task = Uneven(rows)
-        fit(task, LoopConfig(steps=3, micro_batches=micro_batches, clip=0.3, log_every=1), tmp_path / f"{rows}")
+        fit(
+            task,
+            LoopConfig(steps=3, micro_batches=micro_batches, clip=0.3, log_every=1),
+            tmp_path / f"{rows}",
+        )
         weights.append([p.detach().clone() for p in task.module.parameters()])
         lines = read_metrics(tmp_path / f"{rows}")
         assert all(line["tokens"] == 4 and line["told"] == 1 for line in lines)
         losses = [line["loss"] for line in lines]
-        assert losses == pytest.approx([line["loss"] for line in read_metrics(tmp_path / "4")], abs=1e-6)
+        assert losses == pytest.approx(
+            [line["loss"] for line in read_metrics(tmp_path / "4")], abs=1e-6
+        )
     for other in weights[1:]:
         for p, q in zip(weights[0], other, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
@@ -249,17 +287,25 @@ def test_the_weight_of_a_step_is_that_of_all_ranks(monkeypatch):
     monkeypatch.setattr(step.dist, "all_reduce", lambda total, group: total.mul_(3))
     monkeypatch.setattr(step.dist, "get_world_size", lambda group: 4)
     parts = [torch.tensor(1.5), torch.tensor(2.0)]
-    assert float(total_weight(parts)) == 3.5 and float(total_weight(parts, object())) == 10.5 and float(parts[0]) == 1.5
+    assert (
+        float(total_weight(parts)) == 3.5
+        and float(total_weight(parts, object())) == 10.5
+        and float(parts[0]) == 1.5
+    )
     # numbers are every rank's: nobody is asked
     assert total_weight([2.0, 2.0]) == 4.0 and total_weight([2.0, 2.0], object()) == 16.0
 
 
 @pytest.mark.parametrize("muon", [False, True])
 def test_an_update_that_is_skipped_without_a_look_changes_nothing(muon):
-    """What a GPU does with a gradient that is not finite: the kernels are told, nobody waits for the value."""
+    """What a GPU does with a gradient that is not finite: the kernels are told, nobody waits for
+    the value."""
     net = small_net()
     optimizer = Optimizers(net, muon, 1e-2, 0.3, (0.8, 0.9))
-    groups = [{"params": g["params"], "weight_decay": g["weight_decay"]} for g in optimizer.each[0].param_groups]
+    groups = [
+        {"params": g["params"], "weight_decay": g["weight_decay"]}
+        for g in optimizer.each[0].param_groups
+    ]
     optimizer.each[0] = torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True)
     plain = small_net()
     other = Optimizers(plain, muon, 1e-2, 0.3, (0.8, 0.9))
@@ -277,13 +323,20 @@ def test_an_update_that_is_skipped_without_a_look_changes_nothing(muon):
 
 
 def test_a_state_of_another_machine_goes_on_with_this_ones_kernels():
-    """A state that was written on a CPU says "not fused"; where updates are fused it is fused all the same, and skips."""
+    """A state that was written on a CPU says "not fused"; where updates are fused it is fused all
+    the same, and skips."""
     net, there = small_net(), small_net()
     written = Optimizers(net, False, 1e-2, 0.3, (0.8, 0.9))
     take(net, net(torch.ones(2, 6)).square().sum(), written, 1e-2, 1.0)
     optimizer = Optimizers(there, False, 1e-2, 0.3, (0.8, 0.9))
-    groups = [{"params": g["params"], "weight_decay": g["weight_decay"]} for g in optimizer.each[0].param_groups]
-    optimizer.fused, optimizer.each[0] = True, torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True)
+    groups = [
+        {"params": g["params"], "weight_decay": g["weight_decay"]}
+        for g in optimizer.each[0].param_groups
+    ]
+    optimizer.fused, optimizer.each[0] = (
+        True,
+        torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True),
+    )
     optimizer.load_state_dict(written.state_dict())
     assert {group["fused"] for group in optimizer.each[0].param_groups} == {True}
     for p in there.parameters():
@@ -294,10 +347,15 @@ def test_a_state_of_another_machine_goes_on_with_this_ones_kernels():
 
 
 def test_every_micro_batch_draws_random_numbers_of_its_own(tmp_path):
-    """Those that it would draw as a step of its own: how batches are put together changes no dropout."""
+    """Those that it would draw as a step of its own: how batches are put together changes no
+    dropout."""
     drawn = []
     for steps, micro_batches in ((6, 1), (3, 2)):
         task = Masks()
-        fit(task, LoopConfig(steps=steps, micro_batches=micro_batches), tmp_path / str(micro_batches))
+        fit(
+            task,
+            LoopConfig(steps=steps, micro_batches=micro_batches),
+            tmp_path / str(micro_batches),
+        )
         drawn.append(task.drawn)
     assert drawn[0] == drawn[1] and len({tuple(numbers) for numbers in drawn[0]}) == 6

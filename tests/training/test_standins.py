@@ -13,9 +13,11 @@ from onnuri.training import standins
 def test_pieces_are_those_of_chunk(long, short, chunks, dim):
     whole = torch.arange(long * short).reshape((long, short) if dim == 0 else (short, long))
     pieces, wanted = standins.Pieces(whole, chunks, dim), torch.chunk(whole, chunks, dim)
-    assert len(pieces) == len(wanted) and all(torch.equal(a, b) for a, b in zip(pieces, wanted, strict=True))
+    assert len(pieces) == len(wanted) and all(
+        torch.equal(a, b) for a, b in zip(pieces, wanted, strict=True)
+    )
     padded = standins.Pieces(whole, chunks, dim, chunks)
-    assert len(padded) == chunks and all(p.numel() == 0 for p in list(padded)[len(wanted):])
+    assert len(padded) == chunks and all(p.numel() == 0 for p in list(padded)[len(wanted) :])
 
 
 @pytest.mark.parametrize(("cut", "joined"), [(0, 1), (1, 0), (-1, 0)])
@@ -25,7 +27,9 @@ def test_pieces_that_are_joined_another_way_have_the_shape_of_cat(cut, joined):
     wanted = torch.cat(each, joined)
     with standins.lazy_pieces():
         pieces = torch.chunk(whole, 16, cut)
-        assert isinstance(pieces, standins.Pieces) and [p.shape for p in pieces] == [p.shape for p in each]
+        assert isinstance(pieces, standins.Pieces) and [p.shape for p in pieces] == [
+            p.shape for p in each
+        ]
         assert torch.cat(pieces, joined).shape == wanted.shape
         out = torch.zeros(wanted.shape)
         assert torch.cat(pieces, dim=joined, out=out) is out

@@ -1,4 +1,5 @@
-"""What a trace counts as living, against sums that are made by hand: bytes of storages, of which kind, and when they go."""
+"""What a trace counts as living, against sums that are made by hand: bytes of storages, of which
+kind, and when they go."""
 
 import torch
 
@@ -45,4 +46,8 @@ def test_a_part_of_the_step_knows_what_lived_most_in_it():
         assert counted.windows["start", 0].peak == counted.windows["forward", 1].peak == 40
         middle = counted.windows["forward", 0]
         assert +middle.most == +middle.at_peak == {"activations": 120}
-        assert counted.peak == 120 and counted.at_peak["activations"] == 120 and counted.at_peak["parameters"] == 0
+        assert (
+            counted.peak == 120
+            and counted.at_peak["activations"] == 120
+            and counted.at_peak["parameters"] == 0
+        )

@@ -1,7 +1,9 @@
-"""One of two real processes over gloo: `python two_ranks.py RANK FOLDER`. Reads cases, writes what each measured.
+"""One of two real processes over gloo: `python two_ranks.py RANK FOLDER`. Reads cases, writes what
+each measured.
 
-A case is a family's values, a layout and how tokens reach experts. With "learn" measured are, in 32 bits, loss over all
-ranks and norm of all gradients of two steps, and the weights after them; else every collective of a step in 16 bits.
+A case is a family's values, a layout and how tokens reach experts. With "learn" measured are, in 32
+bits, loss over all ranks and norm of all gradients of two steps, and the weights after them; else
+every collective of a step in 16 bits.
 """
 
 from __future__ import annotations
@@ -39,14 +41,21 @@ def steps(trainee, rows, ranks):
     for _ in range(2):
         loss = trainee(batch(rows))
         total = loss.weight * ranks
-        found.append([float(loss.mean.detach()), float(backward_and_step(trainee, loss, optimizer, 1e-2, 0.5, total))])
+        found.append(
+            [
+                float(loss.mean.detach()),
+                float(backward_and_step(trainee, loss, optimizer, 1e-2, 0.5, total)),
+            ]
+        )
     return found
 
 
 def weights(trainee):
     """Sums of every parameter's absolute values."""
-    return {n: float((p.full_tensor() if isinstance(p, DTensor) else p).detach().double().abs().sum())
-            for n, p in trainee.named_parameters()}
+    return {
+        n: float((p.full_tensor() if isinstance(p, DTensor) else p).detach().double().abs().sum())
+        for n, p in trainee.named_parameters()
+    }
 
 
 def built(case):
@@ -64,8 +73,9 @@ def weighed(network, rows):
 def weighed_row(k):
     """Row k of a stream: of its own ids, and some three times the weight of the next."""
     draw = torch.Generator().manual_seed(100 + k)
-    return torch.randint(0, 60, (1, TOKENS), generator=draw), \
-        torch.rand(TOKENS - 1, generator=draw, dtype=torch.float64) * (1 + 2 * (k % 2))
+    return torch.randint(0, 60, (1, TOKENS), generator=draw), torch.rand(
+        TOKENS - 1, generator=draw, dtype=torch.float64
+    ) * (1 + 2 * (k % 2))
 
 
 def weighed_steps(case, rows_of, group=None, layout=None):
@@ -104,22 +114,35 @@ def learned(case, layout, rank):
     found = steps(trainee, slice(rank, rank + 1) if layout.dp == 2 else slice(0, 2), layout.dp)
     losses = torch.tensor([loss for loss, _ in found])
     dist.all_reduce(losses)
-    return {"losses": (losses / 2).tolist(), "norms": [norm for _, norm in found], "weights": weights(trainee)}
+    return {
+        "losses": (losses / 2).tolist(),
+        "norms": [norm for _, norm in found],
+        "weights": weights(trainee),
+    }
 
 
 def counted(case, layout, rank):
     trainee = ready(built(case), fused=False)
     views = place(trainee.network, layout, trainee, dispatch=case["dispatch"])
     made, _ = count(trainee, started(trainee), batch(slice(0, 1)), layout, views)
-    held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in trainee.parameters())
-    return {"collectives": [c.to_json() for c in made.collectives], "held": held, "at_peak": made.at_peak,
-            "flops": made.flops}
+    held = sum(
+        (p.to_local() if isinstance(p, DTensor) else p).numel() for p in trainee.parameters()
+    )
+    return {
+        "collectives": [c.to_json() for c in made.collectives],
+        "held": held,
+        "at_peak": made.at_peak,
+        "flops": made.flops,
+    }
 
 
 def main(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    found = {name: measure(case, rank) for name, case in json.loads((folder / "cases.json").read_text()).items()}
+    found = {
+        name: measure(case, rank)
+        for name, case in json.loads((folder / "cases.json").read_text()).items()
+    }
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

@@ -18,21 +18,31 @@ def test_speech_is_the_same_every_time_whatever_was_said_before():
 
 def test_speech_is_the_same_in_every_process():
     """Started at another second: espeak-ng's random numbers would begin with the time of day."""
-    program = ("import hashlib; from onnuri.world.audio import speak, Voice; from onnuri.world.scene import *; "
-               "from onnuri.world.text import caption\n"
-               "made = [speak(caption(sample_scene(k, 'seen'), x, generator('seen', k)), x, Voice(variant=v)).tobytes()"
-               " for k in range(6) for x in ('ko', 'en') for v in ('', 'f2')]\n"
-               "print(hashlib.sha256(b''.join(made)).hexdigest())")
+    program = (
+        "import hashlib; from onnuri.world.audio import speak, Voice; from onnuri.world.scene import *; "
+        "from onnuri.world.text import caption\n"
+        "made = [speak(caption(sample_scene(k, 'seen'), x, generator('seen', k)), x, Voice(variant=v)).tobytes()"
+        " for k in range(6) for x in ('ko', 'en') for v in ('', 'f2')]\n"
+        "print(hashlib.sha256(b''.join(made)).hexdigest())"
+    )
     seen = set()
     for pause in (0, 1.1):
         time.sleep(pause)
-        seen.add(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+        seen.add(
+            subprocess.run(
+                [sys.executable, "-c", program], capture_output=True, text=True, check=True
+            ).stdout
+        )
     assert len(seen) == 1
 
 
 def test_speech_has_whole_frames_a_set_level_and_no_clipping():
     sound = speak("큰 파란 별이 튄다", "ko", Voice())
-    assert sound.dtype == np.float32 and len(sound) % FRAME == 0 and 0.02 < np.sqrt((sound**2).mean()) < 0.2
+    assert (
+        sound.dtype == np.float32
+        and len(sound) % FRAME == 0
+        and 0.02 < np.sqrt((sound**2).mean()) < 0.2
+    )
     assert np.abs(sound).max() <= 1
 
 
@@ -52,7 +62,11 @@ def test_aligned_speech_gives_every_word_whole_frames_and_lasts_as_long():
         for language in LANGUAGES:
             said = caption(sample_scene(seed), language, generator("train", seed))
             sound, beats = speak_aligned(said, language, OWN)
-            assert len(beats) == len(said.split()) and sum(beats) * FRAME == len(sound) and min(beats) >= 0
+            assert (
+                len(beats) == len(said.split())
+                and sum(beats) * FRAME == len(sound)
+                and min(beats) >= 0
+            )
             assert abs(len(sound) - len(speak(said, language, OWN))) <= (len(beats) / 2 + 2) * FRAME
             assert 0.02 < np.sqrt((sound**2).mean()) < 0.2 and np.abs(sound).max() <= 1
 

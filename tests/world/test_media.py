@@ -1,4 +1,5 @@
-"""Picture, video, voxels and mesh of a scene: equal where they must be, watertight, deterministic."""
+"""Picture, video, voxels and mesh of a scene: equal where they must be, watertight,
+deterministic."""
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from onnuri.world.solids import sdf
 
 
 def one(solid: str, size: str = "medium", **more: float) -> Scene:
-    return Scene(things=(Thing(solid=solid, color="red", size=size, motion="still", x=0.0, z=0.0, **more),))
+    return Scene(
+        things=(Thing(solid=solid, color="red", size=size, motion="still", x=0.0, z=0.0, **more),)
+    )
 
 
 @pytest.mark.parametrize("solid", SOLIDS)
@@ -22,12 +25,16 @@ def test_solids_stay_within_their_reach_and_never_overstate_distance(solid):
     assert (distance[np.linalg.norm(points, axis=1) > 1.45] > 0).all()
     # a signed distance changes by no more than the way between two points
     other = points + rng.normal(size=points.shape).astype(np.float32) * 0.05
-    assert (np.abs(sdf(solid, other) - distance) <= np.linalg.norm(other - points, axis=1) * 1.02 + 1e-5).all()
+    assert (
+        np.abs(sdf(solid, other) - distance) <= np.linalg.norm(other - points, axis=1) * 1.02 + 1e-5
+    ).all()
 
 
 @pytest.mark.parametrize("solid", SOLIDS)
 def test_an_object_lands_where_its_place_says(solid):
-    scene = Scene(things=(Thing(solid=solid, color="blue", size="medium", motion="still", x=0.3, z=-0.2),))
+    scene = Scene(
+        things=(Thing(solid=solid, color="blue", size="medium", motion="still", x=0.3, z=-0.2),)
+    )
     rows, columns = np.nonzero(image.render(scene).masks)
     assert (columns.min() + columns.max() + 1) / 2 == pytest.approx(64 * 1.3, abs=2)
     assert abs((rows.min() + rows.max() + 1) / 2 - 64 * 1.2) < 5

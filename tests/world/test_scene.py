@@ -31,25 +31,38 @@ SEEDS = st.integers(0, 2**40)
 @pytest.mark.parametrize("motion", MOTIONS)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_box_holds_a_thing_at_every_time_and_is_no_larger(motion, size):
-    """Against the motion's path at ten times as many times; a turning point between two of the box's is missed by little."""
+    """Against the motion's path at ten times as many times; a turning point between two of the
+    box's is missed by little."""
     thing = Thing(solid="cube", color="red", size=size, motion=motion, x=0.3, z=-0.2)
     places = [motion_path(motion, t) for t in np.linspace(0, SECONDS, 321)]
     reach = np.array([SIZES[size] * REACH * scale for _, _, scale in places])
-    right, up = (np.array([place[k] for place in places]) + start for k, start in enumerate((0.3, -0.2)))
+    right, up = (
+        np.array([place[k] for place in places]) + start for k, start in enumerate((0.3, -0.2))
+    )
     wanted = [(right - reach).min(), (up - reach).min(), (right + reach).max(), (up + reach).max()]
     assert thing.box() == pytest.approx(wanted, abs=2e-3)
 
 
 def test_vocabulary_of_the_world_is_as_large_as_promised():
-    assert len(SOLIDS) >= 8 and len(COLORS) >= 10 and len(SIZES) == 3 and len(MOTIONS) >= 7 and "still" in MOTIONS
+    assert (
+        len(SOLIDS) >= 8
+        and len(COLORS) >= 10
+        and len(SIZES) == 3
+        and len(MOTIONS) >= 7
+        and "still" in MOTIONS
+    )
     radii = sorted(SIZES.values())
-    assert all(b / a > 1.05**2 * 1.2 for a, b in itertools.pairwise(radii))  # bins stay apart under the zoom
+    assert all(
+        b / a > 1.05**2 * 1.2 for a, b in itertools.pairwise(radii)
+    )  # bins stay apart under the zoom
 
 
 def test_about_eight_percent_of_every_kind_is_held_out():
     kinds = {k: [h for h in HELD_OUT if h[0] == k] for k in ("color", "motion", "relation")}
     assert len(kinds["color"]) / (len(SOLIDS) * len(COLORS)) == pytest.approx(0.08, abs=0.01)
-    assert len(kinds["motion"]) / (len(SOLIDS) * (len(MOTIONS) - 1)) == pytest.approx(0.08, abs=0.02)
+    assert len(kinds["motion"]) / (len(SOLIDS) * (len(MOTIONS) - 1)) == pytest.approx(
+        0.08, abs=0.02
+    )
     assert len(kinds["relation"]) / (4 * len(SOLIDS) ** 2) == pytest.approx(0.08, abs=0.01)
     assert all(("relation", INVERSE[r], b, a) in HELD_OUT for _, r, a, b in kinds["relation"])
 
@@ -76,7 +89,9 @@ def test_scenes_are_deterministic_and_splits_are_apart():
     assert sample_scene(5) == sample_scene(5)
     assert all(held_out(sample_scene(k, "held_out")) for k in range(20))
     assert not any(held_out(sample_scene(k, "seen")) for k in range(20))
-    draws = {s: tuple(generator(s, 3).integers(2**60, size=4)) for s in ("train", "seen", "held_out")}
+    draws = {
+        s: tuple(generator(s, 3).integers(2**60, size=4)) for s in ("train", "seen", "held_out")
+    }
     assert len(set(draws.values())) == 3
 
 

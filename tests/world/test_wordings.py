@@ -1,4 +1,5 @@
-"""People's wordings: many, a fifth never in training, names of nothing that is held out, and true of the scene."""
+"""People's wordings: many, a fifth never in training, names of nothing that is held out, and true
+of the scene."""
 
 import re
 from pathlib import Path
@@ -17,7 +18,12 @@ from onnuri.world.words import COLOR
 def test_there_are_many_wordings_and_a_fifth_is_held_out():
     total, held = wordings.templates()
     assert total >= 400 and 0.18 <= held / total <= 0.22
-    names = [n for t in (synonyms.SOLIDS, synonyms.COLORS, synonyms.SIZES, synonyms.PLACES) for x in t.values() for n in x.values()]
+    names = [
+        n
+        for t in (synonyms.SOLIDS, synonyms.COLORS, synonyms.SIZES, synonyms.PLACES)
+        for x in t.values()
+        for n in x.values()
+    ]
     verbs = [pair for t in (synonyms.KO_MOTIONS, synonyms.EN_MOTIONS) for pair in t.values()]
     known = sum(len(n.known) - 1 for n in names) + sum(len(k) - 1 for k, _ in verbs)
     held = sum(len(n.held) for n in names) + sum(len(h) for _, h in verbs)
@@ -28,29 +34,44 @@ def test_there_are_many_wordings_and_a_fifth_is_held_out():
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_training_never_says_what_is_held_out(language):
     held = {w for w in synonyms.held_out_synonyms(language)}
-    frames = [w.frame for w in wordings.WORDINGS if w.language == language and (language, w.frame) in wordings._HELD_FRAMES]
-    starts = {f.split("{")[0].strip() for f in frames if len(f.split("{")[0].strip()) > 8 and "{" in f}
+    frames = [
+        w.frame
+        for w in wordings.WORDINGS
+        if w.language == language and (language, w.frame) in wordings._HELD_FRAMES
+    ]
+    starts = {
+        f.split("{")[0].strip() for f in frames if len(f.split("{")[0].strip()) > 8 and "{" in f
+    }
     for seed in range(80):
         sentence = wordings.say(sample_scene(seed), language, np.random.default_rng(seed))
         words = set(re.findall(r"[\w가-힣-]+", sentence))
         assert not held & words and not any(sentence.startswith(f"{s} ") for s in starts), sentence
-    some = [wordings.say(sample_scene(s), language, np.random.default_rng(s), held_names=True) for s in range(24)]
+    some = [
+        wordings.say(sample_scene(s), language, np.random.default_rng(s), held_names=True)
+        for s in range(24)
+    ]
     assert sum(any(h in s for h in held) for s in some) >= 18
 
 
 def test_the_same_random_numbers_say_the_same():
     scene = sample_scene(3)
-    assert wordings.say(scene, "ko", np.random.default_rng(1)) == wordings.say(scene, "ko", np.random.default_rng(1))
+    assert wordings.say(scene, "ko", np.random.default_rng(1)) == wordings.say(
+        scene, "ko", np.random.default_rng(1)
+    )
 
 
 def test_what_it_is_not_names_no_held_out_color():
     for seed in range(60):
         for thing in sample_scene(seed).things:
-            assert all(("color", thing.solid, c) not in HELD_OUT and c != thing.color for c in wordings.other_colors(thing))
+            assert all(
+                ("color", thing.solid, c) not in HELD_OUT and c != thing.color
+                for c in wordings.other_colors(thing)
+            )
 
 
 def test_plain_names_of_one_thing_are_what_the_grammar_reads():
-    """Where a wording is nothing but the world's own noun phrase, the oracle's grammar reads the scene in it."""
+    """Where a wording is nothing but the world's own noun phrase, the oracle's grammar reads the
+    scene in it."""
     read = 0
     for seed in range(300):
         scene = sample_scene(seed, objects=1)
@@ -86,11 +107,16 @@ def test_instructions_name_the_thing_and_the_value():
             assert any(n in said for n in synonyms.COLORS["en"][edit.value].known), said
 
 
-@pytest.mark.parametrize(("objects", "numbers", "others"), [
-    (2, r"two|2|pair|couple|another|one more|두|둘|하나 더", r"three|3|trio|세 |셋"),
-    (3, r"three|3|trio|세 |셋", r"two|2|pair|couple|another|one more|두 |둘|하나 더")])
+@pytest.mark.parametrize(
+    ("objects", "numbers", "others"),
+    [
+        (2, r"two|2|pair|couple|another|one more|두|둘|하나 더", r"three|3|trio|세 |셋"),
+        (3, r"three|3|trio|세 |셋", r"two|2|pair|couple|another|one more|두 |둘|하나 더"),
+    ],
+)
 def test_things_that_are_alike_are_counted(objects, numbers, others):
-    """By how many they are, or by a plural without a number, "balls" and "공들"; never by another number."""
+    """By how many they are, or by a plural without a number, "balls" and "공들"; never by another
+    number."""
     plurals = 0
     for seed in range(40):
         for language in LANGUAGES:
@@ -100,7 +126,11 @@ def test_things_that_are_alike_are_counted(objects, numbers, others):
             single = language == "ko" or re.search("another|one more", said)
             assert any((n if single else wordings._plural(n)) in said for n in names), said
             assert not re.search(others, said), said
-            plural = re.search("들", said) if language == "ko" else any(wordings._plural(n) in said for n in names)
+            plural = (
+                re.search("들", said)
+                if language == "ko"
+                else any(wordings._plural(n) in said for n in names)
+            )
             assert re.search(numbers, said) or plural, said
             plurals += not re.search(numbers, said)
     assert 0 < plurals < 25
@@ -114,9 +144,15 @@ def test_a_colour_may_be_left_out_and_a_solid_never():
         for language in LANGUAGES:
             said = wordings.say(scene, language, np.random.default_rng(seed), full=False)
             known = synonyms.COLORS[language][scene.things[0].color].known
-            words = [*known, *synonyms.COLORS["en"][scene.things[0].color].known, COLOR["ko"][scene.things[0].color]]
+            words = [
+                *known,
+                *synonyms.COLORS["en"][scene.things[0].color].known,
+                COLOR["ko"][scene.things[0].color],
+            ]
             left_out += not any(w in said for w in words)
-            assert any(n in said for n in synonyms.SOLIDS[language][scene.things[0].solid].known), said
+            assert any(n in said for n in synonyms.SOLIDS[language][scene.things[0].solid].known), (
+                said
+            )
     assert 30 < left_out < 240
 
 
@@ -142,15 +178,31 @@ def placed(solid: str, color: str, size: str, x: float, z: float) -> Thing:
 
 RED = placed("sphere", "red", "small", 0.0, 0.5)
 SCENES = {
-    "attributes_later": Scene(things=(RED, placed("cube", "blue", "large", 0.0, -0.5)), stated=((0, "above", 1),)),
-    "two_of_a_kind": Scene(things=(placed("sphere", "red", "small", -0.5, 0.0), placed("sphere", "blue", "large", 0.5, 0.0)),
-                           stated=((0, "left_of", 1),)),
+    "attributes_later": Scene(
+        things=(RED, placed("cube", "blue", "large", 0.0, -0.5)), stated=((0, "above", 1),)
+    ),
+    "two_of_a_kind": Scene(
+        things=(
+            placed("sphere", "red", "small", -0.5, 0.0),
+            placed("sphere", "blue", "large", 0.5, 0.0),
+        ),
+        stated=((0, "left_of", 1),),
+    ),
     "one_later": Scene(things=(RED,)),
 }
-SCENES |= {"placing": SCENES["attributes_later"], "without_a_place": SCENES["two_of_a_kind"], "alike": SCENES["two_of_a_kind"]}
+SCENES |= {
+    "placing": SCENES["attributes_later"],
+    "without_a_place": SCENES["two_of_a_kind"],
+    "alike": SCENES["two_of_a_kind"],
+}
 """a small red sphere above a large blue cube, or left of a large blue sphere; or alone"""
-SELDOM, BODIES = ([line.split("|") for line in Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()]
-                  for name in ("seldom.txt", "bodies.txt"))
+SELDOM, BODIES = (
+    [
+        line.split("|")
+        for line in Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
+    ]
+    for name in ("seldom.txt", "bodies.txt")
+)
 
 
 @pytest.mark.parametrize(("language", "kind", "share", "option", "sentence"), SELDOM)
@@ -162,33 +214,51 @@ def test_kinds_of_some_scenes_are_true_of_them(language, kind, share, option, se
     assert getattr(speaks, "attributes_later" if kind == "one_later" else kind)() == sentence
 
 
-MOVING = Scene(things=(RED, Thing(solid="cube", color="blue", size="large", motion="rise", x=0.0, z=-0.5)),
-               stated=((0, "above", 1),))
+MOVING = Scene(
+    things=(RED, Thing(solid="cube", color="blue", size="large", motion="rise", x=0.0, z=-0.5)),
+    stated=((0, "above", 1),),
+)
 
 
-@pytest.mark.parametrize(("scene", "full", "motion", "kinds"), [
-    (SCENES["placing"], True, True, {"attributes_later", "placing"}),
-    (SCENES["placing"], False, True, {"attributes_later", "placing", "without_a_place"}),
-    (SCENES["two_of_a_kind"], True, True, {"two_of_a_kind"}),
-    (SCENES["one_later"], True, True, {"attributes_later"}),
-    (MOVING, True, True, {"placing"}),  # a motion that the sentence does not say would be anyone's guess
-    (MOVING, True, False, {"attributes_later", "placing"}),
-])
+@pytest.mark.parametrize(
+    ("scene", "full", "motion", "kinds"),
+    [
+        (SCENES["placing"], True, True, {"attributes_later", "placing"}),
+        (SCENES["placing"], False, True, {"attributes_later", "placing", "without_a_place"}),
+        (SCENES["two_of_a_kind"], True, True, {"two_of_a_kind"}),
+        (SCENES["one_later"], True, True, {"attributes_later"}),
+        (
+            MOVING,
+            True,
+            True,
+            {"placing"},
+        ),  # a motion that the sentence does not say would be anyone's guess
+        (MOVING, True, False, {"attributes_later", "placing"}),
+    ],
+)
 def test_a_kind_is_said_only_of_scenes_that_it_says_whole(monkeypatch, scene, full, motion, kinds):
     every = {"two_of_a_kind", "attributes_later", "without_a_place", "placing"}
     for speaker in (wordings._English, wordings._Korean):
         for kind in every:
             monkeypatch.setattr(speaker, kind, lambda self, kind=kind: kind)
-        sentences = {speaker(scene, np.random.default_rng(seed), full, motion, False).sentence(False) for seed in range(300)}
+        sentences = {
+            speaker(scene, np.random.default_rng(seed), full, motion, False).sentence(False)
+            for seed in range(300)
+        }
         assert sentences & every == kinds
-        held = {speaker(scene, np.random.default_rng(seed), full, motion, False).sentence(True) for seed in range(100)}
+        held = {
+            speaker(scene, np.random.default_rng(seed), full, motion, False).sentence(True)
+            for seed in range(100)
+        }
         assert not held & every
 
 
 @pytest.mark.parametrize(("language", "kind", "body", "sentence"), BODIES)
 def test_every_body_is_true_of_its_scene(language, kind, body, sentence):
     """Against sentences that were read one by one: a small red sphere above a large blue cube."""
-    speaks = (wordings._English if language == "en" else wordings._Korean)(SCENES["placing"], Dice(0, 0.4), True, True, False)
+    speaks = (wordings._English if language == "en" else wordings._Korean)(
+        SCENES["placing"], Dice(0, 0.4), True, True, False
+    )
     speaks.article = "a"
     if language == "en":
         assert speaks.body(body, 0, "above", 1) == sentence
@@ -198,7 +268,11 @@ def test_every_body_is_true_of_its_scene(language, kind, body, sentence):
 
 def test_no_body_is_without_a_sentence_that_was_read():
     assert {(language, kind, body) for language, kind, body, _ in BODIES} == {
-        (language, kind, body) for language, kinds in wordings.BODIES.items() for kind, bodies in kinds.items() for body in bodies}
+        (language, kind, body)
+        for language, kinds in wordings.BODIES.items()
+        for kind, bodies in kinds.items()
+        for body in bodies
+    }
 
 
 def test_a_name_that_ends_in_parentheses_takes_no_particle():

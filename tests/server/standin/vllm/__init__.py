@@ -1,6 +1,6 @@
-"""A stand-in for vLLM, as far as `onnuri/server/vllm_worker.py` and `vllm_processor.py` know it: the same names, our own forward
-pass, and a scheduler that does by chance, and often, what vLLM's does seldom: it admits half of a pair, moves rows, puts some
-aside and takes them in again.
+"""A stand-in for vLLM, as far as `onnuri/server/vllm_worker.py` and `vllm_processor.py` know it:
+the same names, our own forward pass, and a scheduler that does by chance, and often, what vLLM's
+does seldom: it admits half of a pair, moves rows, puts some aside and takes them in again.
 """
 
 import argparse
@@ -93,8 +93,11 @@ class Row:
 
 
 def model_of(folder):
-    """The folder's weights as the stock model names them, without transformers, which takes seconds to import."""
-    root = types.SimpleNamespace(config=types.SimpleNamespace(**json.loads((folder / "config.json").read_text())))
+    """The folder's weights as the stock model names them, without transformers, which takes seconds
+    to import."""
+    root = types.SimpleNamespace(
+        config=types.SimpleNamespace(**json.loads((folder / "config.json").read_text()))
+    )
     for name, weight in load_file(folder / "model.safetensors").items():
         *parts, last = name.split(".")
         at = root
@@ -111,7 +114,10 @@ class LLMEngine:
     def __init__(self, chosen):
         from onnuri.server.vllm_processor import Processor
 
-        assert chosen.logits_processors == ["onnuri.server.vllm_processor:Processor"] and chosen.skip_tokenizer_init
+        assert (
+            chosen.logits_processors == ["onnuri.server.vllm_processor:Processor"]
+            and chosen.skip_tokenizer_init
+        )
         torch.set_num_threads(1)
         model = model_of(pathlib.Path(chosen.model))
         self.forward, self.cache = Forward(model), Cache.of(model, chosen.max_num_seqs)
@@ -130,7 +136,9 @@ class LLMEngine:
     def add_request(self, id, prompt, params):
         ids = prompt["prompt_token_ids"]
         if len(ids) >= self.chosen.max_model_len:
-            raise Refused(f"{len(ids)} tokens are more than a model of {self.chosen.max_model_len} takes")
+            raise Refused(
+                f"{len(ids)} tokens are more than a model of {self.chosen.max_model_len} takes"
+            )
         self.waiting.append(Row(id, ids, params, []))
 
     def abort_request(self, ids):
@@ -147,9 +155,15 @@ class LLMEngine:
         removed = [k for k in range(len(self.batch)) if self.batch[k] is None]
         added, moved = [], []
         for _ in range(self.chance.choice((1, 2, 2, 3))):
-            if self.waiting and sum(row is not None for row in self.batch) < self.chosen.max_num_seqs:
+            if (
+                self.waiting
+                and sum(row is not None for row in self.batch) < self.chosen.max_num_seqs
+            ):
                 row, place = self.waiting.pop(0), removed.pop() if removed else len(self.batch)
-                row.slot = min(set(range(self.chosen.max_num_seqs)) - {other.slot for other in self.batch if other})
+                row.slot = min(
+                    set(range(self.chosen.max_num_seqs))
+                    - {other.slot for other in self.batch if other}
+                )
                 row.held = 0
                 self.batch[place : place + 1] = [row]
                 added.append((place, row.params, row.prompt, row.behind))
@@ -173,14 +187,21 @@ class LLMEngine:
         hidden = []
         for row in self.batch:
             ids = row.prompt + row.behind
-            hidden.append(self.forward.chunk(torch.tensor(ids[row.held :]), row.slot, row.held, self.cache)[-1])
+            hidden.append(
+                self.forward.chunk(torch.tensor(ids[row.held :]), row.slot, row.held, self.cache)[
+                    -1
+                ]
+            )
             row.held = len(ids)
         logits = self.forward.logits(torch.stack(hidden), 0, len(self.forward.embedding))
         drawn = self.processor.apply(logits).argmax(-1).tolist()
         outputs = []
         for row, token in zip(list(self.batch), drawn, strict=True):
             row.behind.append(token)
-            over = len(row.behind) == row.params.max_tokens or row.held + 1 >= self.chosen.max_model_len
+            over = (
+                len(row.behind) == row.params.max_tokens
+                or row.held + 1 >= self.chosen.max_model_len
+            )
             if over:
                 self.batch[self.batch.index(row)] = None
             said = types.SimpleNamespace(token_ids=[token])
