@@ -213,7 +213,7 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
+class TrainRecipe:
     """Data, codecs and model, from nothing. Interrupt it when you like: the same command goes
     on."""
 
@@ -232,6 +232,65 @@ class Train:
         from onnuri import recipes
 
         recipes.train(self.recipe, self.preset, self.out)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """Teach any causal language model of transformers the answers of conversations: `onnuri train
+    finetune --base DIR --data chat.jsonl`. Interrupt it when you like: the same command goes on.
+    OUT/model is a folder that plain from_pretrained reads."""
+
+    base: Path
+    """folder of the language model and its tokenizer, as save_pretrained writes them"""
+    data: Path
+    """JSON Lines: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content":
+    "…"}]} a line, or {"prompt": "…", "completion": "…"}; the loss is that of answers"""
+    out: Annotated[Path | None, Alias(aliases=["-o"])] = None
+    """folder of the run; runs/finetune-NAME without it, NAME being the base's"""
+    lora: int | None = None
+    """rank of low-rank adapters, such as 16, in place of training all weights; they are written to
+    OUT/adapter and merged into OUT/model (needs the extra: pip install 'onnuri[finetune]')"""
+    lora_alpha: int | None = None
+    """adapters count alpha / rank; twice the rank without it"""
+    epochs: float = 1.0
+    """times that every conversation is seen"""
+    steps: int | None = None
+    """steps of the optimizer, in place of epochs"""
+    batch_size: int = 8
+    """sequences per step"""
+    micro_batches: int = 1
+    """parts of a step that are in memory one after the other; more need less memory and change no
+    figure"""
+    learning_rate: float | None = None
+    """its highest; without it 1e-5 for all weights, 2e-4 for adapters"""
+    max_tokens: int | None = None
+    """of a sequence, longer ones are cut; without it 2,048, or what the model knows if that is
+    less"""
+    seed: int = 0
+    """same seed, same model"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where it is trained; auto: on a GPU where there is one"""
+
+    def run(self) -> None:
+        from onnuri.training.finetune import FinetuneConfig, finetune
+
+        settings = dataclasses.asdict(self) | {"base": str(self.base), "data": str(self.data)}
+        out = settings.pop("out") or Path("runs") / f"finetune-{self.base.resolve().name}"
+        finetune(FinetuneConfig(**settings), out)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """A model from nothing (`onnuri train laptop`), or more for one that there is (`onnuri train
+    finetune --base DIR --data chat.jsonl`)."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[TrainRecipe, tyro.conf.subcommand("recipe")]
+        | Annotated[Finetune, tyro.conf.subcommand("finetune")]
+    ]
+
+    def run(self) -> None:
+        self.what.run()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -723,7 +782,11 @@ class Plan:
         self.what.run()
 
 
-PLAN_VERBS = ("recipe", "budget", "recipes", "constants", "validate", "dry-run", "freeze")
+VERBS = {
+    "plan": ("recipe", "budget", "recipes", "constants", "validate", "dry-run", "freeze"),
+    "train": ("recipe", "finetune"),
+}
+"""a recipe's name needs none of them: `plan axk1`, `train laptop`"""
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -745,11 +808,11 @@ def parse(
     stderr."""
     complaint = io.StringIO()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["plan"] and given[1:] and given[1] not in (*PLAN_VERBS, "--help", "-h"):
-        asks = any(
-            a.split("=")[0] == "--largest-for" for a in given
-        )  # which asks for a model, so names none
-        given.insert(1, "budget" if asks else "recipe")  # `plan axk1`: a recipe needs no verb
+    verbs = VERBS.get(given[0], ()) if given else ()
+    if verbs and given[1:] and given[1] not in (*verbs, "--help", "-h"):
+        # --largest-for asks for a model, so names none
+        largest = any(argument.split("=")[0] == "--largest-for" for argument in given)
+        given.insert(1, "budget" if largest and given[0] == "plan" else "recipe")
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(

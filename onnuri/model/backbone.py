@@ -157,8 +157,8 @@ def load(folder: Path) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     _register()
-    _known(folder)
-    with _no_bars():
+    register_own(folder)
+    with no_bars():
         return dense(
             AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         ).eval()
@@ -169,7 +169,7 @@ def outline(folder: Path) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _register()
-    _known(folder)
+    register_own(folder)
     with torch.device("meta"):
         return dense(
             AutoModelForCausalLM.from_config(
@@ -178,7 +178,7 @@ def outline(folder: Path) -> nn.Module:
         ).eval()
 
 
-def _known(folder: Path) -> None:
+def register_own(folder: Path) -> None:
     """Makes a class of ours that the folder names known to transformers."""
     named = folder / "config.json"
     if named.exists():  # else transformers says so
@@ -188,7 +188,7 @@ def _known(folder: Path) -> None:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Without the bars that transformers draws for every file: ours are read in a tenth of a
     second."""
     from transformers.utils import logging
@@ -232,7 +232,7 @@ def save(
     half.config.bos_token_id, half.config.eos_token_id = begin, end
     settings = half.generation_config
     settings.bos_token_id, settings.eos_token_id, settings.pad_token_id = begin, end, pad
-    with _no_bars():
+    with no_bars():
         half.save_pretrained(folder)
 
 

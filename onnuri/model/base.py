@@ -9,6 +9,7 @@ codes. `save` writes a folder that plain transformers reads, with the same logit
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from onnuri.errors import ConfigError, WeightsError
 from onnuri.files import whole_folder
+from onnuri.model.backbone import no_bars, register_own
 from onnuri.model.token_layout import TokenLayout
 
 LAYOUT = "layout.json"
@@ -42,15 +44,18 @@ def load_base(
 
     folder = source if isinstance(source, (str, Path)) else None
     try:
+        if folder is not None:
+            register_own(Path(folder))
         config = (
             AutoConfig.from_pretrained(folder, local_files_only=True)
             if folder is not None
             else source
         )
         if folder is not None and weights and device != "meta":
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype or "auto", local_files_only=True
-            ).to(device)  # type: ignore[arg-type]
+            with no_bars():
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=dtype or "auto", local_files_only=True
+                ).to(device)  # type: ignore[arg-type]
         else:
             with torch.device(device):
                 model = AutoModelForCausalLM.from_config(
@@ -90,31 +95,64 @@ def extend(
 
     Raises WeightsError where the folder holds no tokenizer or configuration.
     """
+    from transformers import AutoConfig
+
+    tokenizer = load_tokenizer(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    return TokenLayout.extend(tokenizer, config.vocab_size, specs, tasks, multiple), tokenizer
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer of a folder that holds a model. Raises WeightsError where there is
+    none."""
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+        register_own(folder)
+        AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise WeightsError(
             str(folder),
             f"holds no tokenizer or configuration that can be read ({error})",
             "give a folder of transformers with both",
         ) from error
-    return TokenLayout.extend(tokenizer, config.vocab_size, specs, tasks, multiple), tokenizer
 
 
-def save_base(model: nn.Module, tokenizer: Any, layout: TokenLayout, folder: Path) -> None:
-    """Write a model as transformers does, in its own type, with its tokenizer and the layout beside
-    it; whole or not at all.
+@torch.no_grad()
+def has_plain_head(model: nn.Module) -> bool:
+    """Return whether a model's logits are its hidden states times its output embeddings and nothing
+    more, so that a loss may compute them a few at a time. Tried on a few ids: classes cap and scale
+    their logits by settings of many names."""
+    whole: Any = model
+    training = model.training
+    model.eval()
+    ids = torch.arange(4, device=next(model.parameters()).device)[None]
+    head = whole.get_output_embeddings()
+    plain = False
+    if head is not None and getattr(head, "bias", None) is None:
+        logits = whole(input_ids=ids, use_cache=False).logits
+        hidden = whole.base_model(input_ids=ids, use_cache=False)[0]
+        if hidden.shape[-1] == head.weight.shape[-1]:
+            product = hidden @ head.weight.T
+            error = (product - logits).abs().max() / logits.abs().max()
+            plain = bool(error < 8 * torch.finfo(logits.dtype).eps * math.sqrt(hidden.shape[-1]))
+    model.train(training)
+    return plain
+
+
+def save_base(model: nn.Module, tokenizer: Any, layout: TokenLayout | None, folder: Path) -> None:
+    """Write a model as transformers does, in its own type, with its tokenizer and its layout, if it
+    has one, beside it; whole or not at all.
 
     Raises ConfigError where the folder cannot be written.
     """
     whole: Any = model
-    with whole_folder(folder) as part:
+    with whole_folder(folder) as part, no_bars():
         whole.save_pretrained(part)
         tokenizer.save_pretrained(part)
-        layout.save(part / LAYOUT)
+        if layout is not None:
+            layout.save(part / LAYOUT)
 
 
 def layout_of(folder: Path) -> TokenLayout:

@@ -8,81 +8,15 @@ import numpy as np
 import pytest
 import torch
 from foreign_codecs import small_emu3, small_mimi
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from small_models import FAMILIES, ROWS, SMALL, TEMPLATE, WORDS, tokenizer, written
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from onnuri import recipes
 from onnuri.codecs.registry import load, save
 from onnuri.codecs.tokenizer import TokenizerCodec
 from onnuri.errors import ConfigError, WeightsError
 from onnuri.model.base import extend, layout_of, load_base, save_base
 from onnuri.model.token_layout import TokenLayout
-
-ROWS = 320
-"""of the models' embeddings"""
-WORDS = 289
-"""tokens of the tokenizer"""
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "vocab_size": ROWS,
-    "max_position_embeddings": 256,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": None,
-}
-FAMILIES = {
-    "mistral": {},
-    "olmo2": {},
-    "gemma2": {"query_pre_attn_scalar": 8, "sliding_window": 16},
-    "phi3": {},
-    "mixtral": {"num_local_experts": 4},
-    "cohere": {},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
-    "gpt_neox": {"num_key_value_heads": None},
-}
-TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
-
-
-def tokenizer(begins=True):
-    """Bytes and a few merges: fewer tokens than the models have rows."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer, made.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        decoders.ByteLevel(),
-    )
-    made.train_from_iterator(
-        ["a red cube is left of a blue ball", "빨간 공"] * 3,
-        trainers.BpeTrainer(
-            vocab_size=300,
-            special_tokens=["<s>", "</s>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="</s>", **({"bos_token": "<s>"} if begins else {})
-    )
-    fast.chat_template = TEMPLATE
-    return fast
-
-
-def written(folder, family, dtype=torch.float32):
-    """A random model of a family with its tokenizer, as transformers writes them."""
-    torch.manual_seed(0)
-    values = {
-        k: v
-        for k, v in {**SMALL, **FAMILIES[family]}.items()
-        if v is not None or k == "pad_token_id"
-    }
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **values), dtype=dtype)
-    model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return model.eval()
-
 
 SPECS = [small_emu3().spec, small_mimi().spec]
 
@@ -131,6 +65,8 @@ def test_codes_are_added_trained_saved_and_read_by_plain_transformers(tmp_path, 
     with torch.no_grad():
         assert torch.equal(plain(input_ids=batch).logits, model(input_ids=batch).logits)
     assert layout_of(tmp_path / "after") == layout and not list(tmp_path.glob(".*"))
+    planned = recipes.resolve(str(tmp_path / "after")).architecture
+    assert planned.num_params() == sum(p.numel() for p in plain.parameters())
     again = load_base(tmp_path / "after", layout)
     assert all(
         torch.equal(p, q) for p, q in zip(again.parameters(), model.parameters(), strict=True)
