@@ -24,6 +24,7 @@ from onnuri.errors import OnnuriError
 from onnuri.modality import Language, Medium
 from onnuri.planner.layout import Precision
 from onnuri.server.settings import ServeConfig
+from onnuri.training.finetune_config import FinetuneConfig
 
 if TYPE_CHECKING:
     from onnuri.planner.hardware import Cluster
@@ -240,43 +241,15 @@ class Finetune:
     finetune --base DIR --data chat.jsonl`. Interrupt it when you like: the same command goes on.
     OUT/model is a folder that plain from_pretrained reads."""
 
-    base: Path
-    """folder of the language model and its tokenizer, as save_pretrained writes them"""
-    data: Path
-    """JSON Lines: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content":
-    "…"}]} a line, or {"prompt": "…", "completion": "…"}; the loss is that of answers"""
+    settings: tyro.conf.OmitArgPrefixes[FinetuneConfig]
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/finetune-NAME without it, NAME being the base's"""
-    lora: int | None = None
-    """rank of low-rank adapters, such as 16, in place of training all weights; they are written to
-    OUT/adapter and merged into OUT/model (needs the extra: pip install 'onnuri[finetune]')"""
-    lora_alpha: int | None = None
-    """adapters count alpha / rank; twice the rank without it"""
-    epochs: float = 1.0
-    """times that every conversation is seen"""
-    steps: int | None = None
-    """steps of the optimizer, in place of epochs"""
-    batch_size: int = 8
-    """sequences per step"""
-    micro_batches: int = 1
-    """parts of a step that are in memory one after the other; more need less memory and change no
-    figure"""
-    learning_rate: float | None = None
-    """its highest; without it 1e-5 for all weights, 2e-4 for adapters"""
-    max_tokens: int | None = None
-    """of a sequence, longer ones are cut; without it 2,048, or what the model knows if that is
-    less"""
-    seed: int = 0
-    """same seed, same model"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """where it is trained; auto: on a GPU where there is one"""
 
     def run(self) -> None:
-        from onnuri.training.finetune import FinetuneConfig, finetune
+        from onnuri.training.finetune import finetune
 
-        settings = dataclasses.asdict(self) | {"base": str(self.base), "data": str(self.data)}
-        out = settings.pop("out") or Path("runs") / f"finetune-{self.base.resolve().name}"
-        finetune(FinetuneConfig(**settings), out)
+        name = Path(self.settings.base).resolve().name
+        finetune(self.settings, self.out or Path("runs") / f"finetune-{name}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,18 @@ FORMS = (
         "use {2}",
     ),
     (
+        r"invalid choice ('[^']*') for argument '(?:\w+\.)*(\w+)'\. Expected one of \((.*?),?\)",
+        "{1} {0}",
+        "is not known",
+        "use {2}",
+    ),
+    (
+        r"Missing from (onnuri[\w -]*): (?:-\w \S+, )?(--[\w-]+) (\S+)",
+        "{1}",
+        "is missing",
+        "write {1} {2}, or see {0} --help",
+    ),
+    (
         r"Unrecognized options?: ([^;]+?); Perhaps you meant: (--[\w-]+)",
         "{0}",
         "is not an option here",

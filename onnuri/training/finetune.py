@@ -17,11 +17,10 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from onnuri import files
-from onnuri.config import Config
 from onnuri.data.chat import (
     PLAIN_TEMPLATE,
     ChatSequence,
@@ -48,80 +46,13 @@ from onnuri.model.base import (
 )
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
+from onnuri.training.finetune_config import FinetuneConfig
 from onnuri.training.loop import Figures, LoopConfig, fit
 
 SORTED_BATCHES = 16
 """batches whose sequences are sorted by length, so that little of a row is filled up"""
 HELD_OUT_SHARE, HELD_OUT_AT_MOST, HELD_OUT_FROM = 0.05, 200, 20
 """of conversations, kept from training to measure the loss; none of fewer than so many"""
-
-
-class FinetuneConfig(Config):
-    """What is trained, on what and for how long."""
-
-    base: str
-    """folder of a causal language model with its tokenizer, as transformers writes them"""
-    data: str
-    """file of JSON Lines, one conversation per line"""
-    lora: int | None = None
-    """rank of adapters beside the linear layers (Hu et al. 2021, arXiv 2106.09685); without it, all
-    weights are trained"""
-    lora_alpha: int | None = None
-    """adapters count alpha / rank; without it, 2"""
-    epochs: float = 1.0
-    steps: int | None = None
-    """steps of the optimizer, in place of epochs"""
-    batch_size: int = 8
-    """sequences per step"""
-    micro_batches: int = 1
-    """parts of a step that stand in memory one after the other; they change no figure"""
-    learning_rate: float | None = None
-    """its highest; without it 1e-5 for all weights and 2e-4 for adapters"""
-    max_tokens: int | None = None
-    """of a sequence; longer ones are cut. Without it, 2,048 or what the model knows"""
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_one = {
-            "lora": self.lora,
-            "lora_alpha": self.lora_alpha,
-            "steps": self.steps,
-            "batch_size": self.batch_size,
-            "micro_batches": self.micro_batches,
-        }
-        for name, value in at_least_one.items():
-            if value is not None and value < 1:
-                raise ConfigError(_flag(name, value), "is less than 1", "give 1 or more")
-        if not (self.epochs > 0 and math.isfinite(self.epochs)):
-            raise ConfigError(
-                _flag("epochs", self.epochs), "is no number above 0", "give such as 3"
-            )
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise ConfigError(
-                _flag("learning_rate", self.learning_rate), "is not within 0 and 1", "give 1e-5"
-            )
-        if self.max_tokens is not None and self.max_tokens < 8:
-            raise ConfigError(
-                _flag("max_tokens", self.max_tokens),
-                "leaves no room for an answer",
-                "give 8 or more",
-            )
-        if self.lora_alpha is not None and self.lora is None:
-            raise ConfigError(
-                _flag("lora_alpha", self.lora_alpha), "is of adapters", "give --lora too"
-            )
-        if self.micro_batches > self.batch_size:
-            raise ConfigError(
-                _flag("micro_batches", self.micro_batches),
-                f"is more than the {self.batch_size} sequences of a step",
-                "give at most --batch-size",
-            )
-
-
-def _flag(name: str, value: object) -> str:
-    return f"--{name.replace('_', '-')} {value}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +195,7 @@ def finetune(config: FinetuneConfig, out: Path) -> None:
     Raises ConfigError for data or settings that cannot be used and for a folder of another run, and
     WeightsError for a base that cannot be loaded.
     """
+    config.check()
     console, base = Console(), Path(config.base)
     tokenizer = load_tokenizer(base)
     _check_run(config, out)

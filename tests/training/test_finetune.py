@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+import small_models
 import torch
 from foreign_codecs import small_mimi
 from small_models import written
@@ -94,6 +95,53 @@ def test_what_is_learned_is_read_by_plain_transformers(tmp_path, chat, capsys):
     answer = model.generate(**prompt, max_new_tokens=40, do_sample=False)[0]
     answer = answer[prompt.input_ids.shape[1] :]
     assert words.decode(answer) == "a blue cube</s>"
+
+
+def test_generation_stops_at_what_ended_the_answers(tmp_path, chat):
+    folder = base(tmp_path)
+    words = AutoTokenizer.from_pretrained(folder)
+    words.add_special_tokens({"extra_special_tokens": ["<|end|>"]})
+    words.chat_template = ENDED.replace("{{ eos_token }}", "<|end|>")
+    words.save_pretrained(folder)
+    finetune(asked(folder, chat, steps=1), tmp_path / "run")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    assert model.generation_config.eos_token_id == [1, words.convert_tokens_to_ids("<|end|>")]
+
+
+def test_one_conversation_in_twenty_is_held_out_and_not_trained_on(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({"prompt": "q", "completion": f"a{k}"}) for k in range(60))
+    )
+    words = small_models.tokenizer()
+    words.chat_template = ENDED
+    all_of_it = finetuning.split(path, words, 99, 0)
+    held, trained = (
+        {tuple(s.ids) for s in part} for part in (all_of_it.held_out, all_of_it.training)
+    )
+    assert len(held) == 3 and len(trained) == 57 and not held & trained
+    path.write_text("\n".join(path.read_text().splitlines()[:19]))
+    assert not finetuning.split(path, words, 99, 0).held_out
+
+
+def test_dropout_counts_in_training_and_not_where_the_loss_is_measured(tmp_path):
+    written(tmp_path, "gpt2")
+    model = load_base(tmp_path)
+    model.train()
+    sequence = ChatSequence(list(range(2, 30)), [0.0, *[1.0] * 27])
+    task = ChatTask(model, model, [sequence], 1, 1, 0, padding=0)
+    assert model.training  # trying the head leaves it so
+    trained = {float(task.loss(task.batch(0))[0].mean.detach()) for _ in range(3)}
+    assert len(trained) == 3 and len({task.evaluate([sequence]) for _ in range(3)}) == 1
+
+
+def test_adapters_count_twice_unless_said_otherwise(tmp_path, chat):
+    peft = pytest.importorskip("peft")
+    folder = base(tmp_path)
+    for alpha, expected in ((None, 8), (3, 3)):
+        out = tmp_path / f"run-{alpha}"
+        finetune(asked(folder, chat, steps=1, lora=4, lora_alpha=alpha), out)
+        assert peft.PeftConfig.from_pretrained(out / "adapter").lora_alpha == expected
 
 
 @pytest.mark.parametrize("lora", [None, 4])
