@@ -439,8 +439,9 @@ class PlanRecipe:
     with its range."""
 
     recipe: tyro.conf.Positional[str]
-    """a system of `onnuri plan recipes`; a config.json of Hugging Face, its folder or ORG/NAME; a
-    listed shape such as llama3-70b; or a size such as 70B or 300B-A15B"""
+    """a system of `onnuri plan recipes`; a Python file with a function recipe(); a config.json of
+    Hugging Face, its folder or ORG/NAME; a listed shape such as llama3-70b; or a size such as 70B
+    or 300B-A15B"""
     gpu: str | None = None
     """such as H200; without it, the recipe's own"""
     gpus: int | None = None

@@ -10,10 +10,11 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.util
 from pathlib import Path
 from typing import Any
 
-from onnuri.errors import ConfigError
+from onnuri.errors import ConfigError, OnnuriError
 from onnuri.planner import named_models
 from onnuri.planner.hardware import Gpu
 from onnuri.planner.recipe import Recipe
@@ -48,8 +49,8 @@ def resolve(
 
 
 def known(name: str) -> bool:
-    """Whether a name is a recipe's."""
-    return _key(name) in (*NAMES, *LATER)
+    """Return whether a name is a recipe's, or a Python file's."""
+    return _key(name) in (*NAMES, *LATER) or name.endswith(".py")
 
 
 def _key(name: str) -> str:
@@ -98,7 +99,12 @@ def train(name: str, preset: str | None, out: Path | None) -> None:
 
 
 def module(name: str) -> Any:
-    """A system's file. Raises ConfigError for an unknown one."""
+    """Return a system's file as a module; a name that ends in .py is a recipe of the user's own.
+
+    Raises ConfigError for an unknown one.
+    """
+    if name.endswith(".py"):
+        return _own_module(Path(name))
     key, names = _key(name), (*NAMES, *LATER)
     if key not in names:
         near = (
@@ -108,3 +114,24 @@ def module(name: str) -> Any:
         )
         raise ConfigError(f"recipe {name!r}", "is not known", f"use {', '.join(near)}")
     return importlib.import_module(f"onnuri.recipes.{key}")
+
+
+def _own_module(path: Path) -> Any:
+    """Return the module of a recipe's file. Raises ConfigError where it cannot be run or has no
+    recipe."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    try:
+        assert spec and spec.loader
+        own = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(own)
+    except OnnuriError:
+        raise
+    except Exception as error:  # the file is a program of the user's
+        raise ConfigError(
+            f"recipe {path}", f"cannot be run ({type(error).__name__}: {error})", "mend the file"
+        ) from error
+    if not callable(getattr(own, "recipe", None)):
+        raise ConfigError(
+            f"recipe {path}", "has no function recipe()", "write one that returns a Recipe"
+        )
+    return own
