@@ -43,6 +43,8 @@ class ChatSequence(NamedTuple):
     ids: list[int]
     weights: list[float]
     """of predicting each id: 1 for an answer's and for the token that ends it, else 0"""
+    cut: bool = False
+    """whether it was longer"""
 
 
 class _Text(NamedTuple):
@@ -136,7 +138,9 @@ def encode_conversation(
     for text in _texts(conversation, tokenizer):
         ids, weights = _tokens(text, tokenizer)
         if any(weights[1:longest]):
-            sequences.append(ChatSequence(ids[:longest], [0.0, *weights[1:longest]]))
+            sequences.append(
+                ChatSequence(ids[:longest], [0.0, *weights[1:longest]], len(ids) > longest)
+            )
     return sequences
 
 

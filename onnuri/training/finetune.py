@@ -268,7 +268,7 @@ def split(path: Path, tokenizer: Any, longest: int, seed: int) -> Sequences:
         training,
         [s for k in sorted(held) for s in encoded[k]],
         len(conversations),
-        sum(len(s.ids) == longest for each in encoded for s in each),
+        sum(s.cut for each in encoded for s in each),
         sum(not each for each in encoded),
     )
 

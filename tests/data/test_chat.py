@@ -115,6 +115,9 @@ def test_what_is_too_long_is_cut_and_left_out_where_no_answer_is_left():
     (whole,) = encode_conversation(talk("q", "a red cube"), made, 999)
     (cut,) = encode_conversation(talk("q", "a red cube"), made, len(whole.ids) - 3)
     assert cut.ids == whole.ids[:-3] and cut.weights == whole.weights[:-3]
+    assert cut.cut and not whole.cut
+    (just,) = encode_conversation(talk("q", "a red cube"), made, len(whole.ids))
+    assert just == whole
     assert encode_conversation(talk("q " * 50, "a"), made, 20) == []
 
 
