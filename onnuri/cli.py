@@ -648,7 +648,7 @@ class PlanValidate:
     """file for the figures"""
 
     def run(self) -> None:
-        from onnuri.planner import validate
+        from onnuri.calibration import validate
 
         validate.run(self.runs, self.memory, self.json)
 

@@ -13,7 +13,7 @@ from onnuri.errors import ConfigError
 from onnuri.planner.complaints import UNITS, complaint, korean
 from onnuri.planner.own_cluster import RULES
 
-SILENT = {"memory_rows.py", "runs.py", "validate.py", "shapes.py", "stock.py"}
+SILENT = {"shapes.py", "stock.py"}
 """of tables and files, which have no --language"""
 
 

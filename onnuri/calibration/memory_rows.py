@@ -15,11 +15,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from onnuri.calibration import DATA, runs
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import runs, shapes
+from onnuri.planner import shapes
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.hardware import DATA, Cluster
+from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Z80
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout, Precision, Recompute, Sharding

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnuri.calibration import fit, runs, validate
 from onnuri.errors import ConfigError
-from onnuri.planner import constants, fit, runs, validate
+from onnuri.planner import constants
 
 ROWS = runs.read(fit.PUBLISHED)
 
@@ -56,7 +57,7 @@ def test_fit_and_validation_say_the_same() -> None:
     for one, speed in zip(rows, fitted, strict=True):
         found = validate.predict(one)
         assert found and found.value == pytest.approx(
-            runs.in_metric(one, runs.meanings(one)[0].job, speed), rel=1e-6
+            runs.in_metric(one, runs.candidate_jobs(one)[0].job, speed), rel=1e-6
         )
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from onnuri import files
+from onnuri.calibration import measured, memory_rows, runs
 from onnuri.errors import ConfigError
-from onnuri.planner import constants, goodput, measured, memory_rows, routing, runs, step_time
+from onnuri.planner import constants, goodput, routing, step_time
 from onnuri.planner.interval import Interval, spread
 from onnuri.planner.job import Job
 
@@ -56,7 +57,7 @@ def predict(row: runs.Row) -> Prediction | None:
     """One row of runs; None by `runs.RULE`. Never reads its value."""
     if runs.why_null(row):
         return None
-    means = runs.meanings(row)
+    means = runs.candidate_jobs(row)
     jobs = [m.job for m in means]
     speeds = [step_time.step_time(job).tokens_per_s_per_gpu for job in jobs]
     best = max(speeds)

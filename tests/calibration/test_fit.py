@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnuri.planner import constants, fit, runs
+from onnuri.calibration import fit, runs
+from onnuri.planner import constants
 
 ROWS = fit.usable(runs.read(fit.PUBLISHED))[::7]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from onnuri.planner import constants, runs, shapes, step_time, validate
+from onnuri.calibration import runs, validate
+from onnuri.planner import constants, shapes, step_time
 
 ROWS = {r["id"]: r for path in (runs.PUBLISHED, runs.FURTHER) for r in runs.read(path)}
 BARE: runs.Row = dict.fromkeys(next(iter(ROWS.values())), "") | {

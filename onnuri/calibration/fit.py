@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
-from onnuri.planner import constants, runs
+from onnuri.calibration import runs
+from onnuri.calibration.validate import CHOICE
+from onnuri.planner import constants
 from onnuri.planner.cost import Work, work
 from onnuri.planner.step_time import Rates, rates, seconds
-from onnuri.planner.validate import CHOICE
 
 SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
@@ -50,7 +51,7 @@ def usable(rows: Sequence[runs.Row]) -> list[runs.Row]:
 
 
 def stack(rows: Sequence[runs.Row]) -> Evidence:
-    found = [(i, m) for i, row in enumerate(rows) for m in runs.meanings(row)]
+    found = [(i, m) for i, row in enumerate(rows) for m in runs.candidate_jobs(row)]
     jobs = [m.job for _, m in found]
     firsts = [next(m.job for j, m in found if j == i) for i in range(len(rows))]
     return Evidence(

@@ -12,17 +12,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from onnuri.calibration import measured, runs
+from onnuri.calibration.fit import published, stack, usable
+from onnuri.calibration.validate import in_sample
 from onnuri.model.backbone import stock_model
-from onnuri.planner import measured, runs
 from onnuri.planner.cost import OPERATORS_ROUTED, operator_bytes, work
-from onnuri.planner.fit import published, stack, usable
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
 from onnuri.planner.memory import GIB, memory
 from onnuri.planner.step_time import step_time
 from onnuri.planner.stock import architecture
-from onnuri.planner.validate import in_sample
 from onnuri.training import standins
 
 ROWS = runs.read(measured.FILE)

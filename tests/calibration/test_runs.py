@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnuri.calibration import runs, validate
 from onnuri.errors import ConfigError
-from onnuri.planner import hardware, runs, shapes, validate
+from onnuri.planner import shapes
 
 ROWS = runs.read(runs.PUBLISHED)
 BARE = dict.fromkeys(
@@ -51,14 +52,14 @@ def row(**changes: str) -> runs.Row:
 
 
 def job(**changes: str):
-    return runs.meanings(row(**changes))[0].job
+    return runs.candidate_jobs(row(**changes))[0].job
 
 
 def test_every_published_row_is_read_and_means_something() -> None:
     assert len(ROWS) == sum(1 for _ in csv.reader(runs.PUBLISHED.open(encoding="utf-8"))) - 1
     for one in ROWS[::7]:
         if not runs.why_null(one):
-            means = runs.meanings(one)
+            means = runs.candidate_jobs(one)
             assert means and sum(m.weight for m in means) == pytest.approx(1)
             assert {m.job.cluster.gpu for m in means} == {one["gpu"]}
     assert all(
@@ -202,7 +203,7 @@ def test_hardware_flops_count_a_full_recomputation() -> None:
         row(metric="tflops_per_gpu", recompute="full", note=f"{word} 2025-06")
         for word in ("", "hardware FLOPs")
     )
-    one = runs.meanings(plain)[0].job
+    one = runs.candidate_jobs(plain)[0].job
     assert runs.flops_per_token(told, one) == pytest.approx(
         4 / 3 * runs.flops_per_token(plain, one)
     )
@@ -252,7 +253,7 @@ def test_software_of_an_unknown_year_is_a_little_younger_than_the_model() -> Non
 def test_notes_say_passes_and_chunks(
     note: str, changes: dict[str, str], micro_batch: int, virtual: int | None
 ) -> None:
-    layouts = [m.job.layout for m in runs.meanings(row(note=note, **changes))]
+    layouts = [m.job.layout for m in runs.candidate_jobs(row(note=note, **changes))]
     assert {x.micro_batch for x in layouts} == {micro_batch}
     assert virtual is None or {x.virtual_stages for x in layouts} == {virtual}
 
@@ -298,8 +299,8 @@ def test_a_null_has_a_reason_that_the_printed_rule_names(
 
 def test_what_is_not_said_is_several_layouts_and_what_is_said_one() -> None:
     open_, said = (
-        runs.meanings(row()),
-        runs.meanings(row(tp="2", pp="1", cp="1", dp="32", note="MBS 1")),
+        runs.candidate_jobs(row()),
+        runs.candidate_jobs(row(tp="2", pp="1", cp="1", dp="32", note="MBS 1")),
     )
     assert len({(m.job.layout.tp, m.job.layout.pp) for m in open_}) > 1 and len(said) == 1
     assert {m.job.layout.gpus for m in (*open_, *said)} == {64}
@@ -310,7 +311,7 @@ def test_what_is_not_said_is_several_layouts_and_what_is_said_one() -> None:
 
 @pytest.fixture(scope="module")
 def further() -> list[runs.Row]:
-    return runs.read(hardware.DATA / "further_runs.csv")
+    return runs.read(runs.FURTHER)
 
 
 def test_further_runs_are_read_in_a_page_and_not_published_twice(further: list[runs.Row]) -> None:

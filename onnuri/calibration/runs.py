@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from onnuri.calibration import DATA, measured
 from onnuri.errors import ConfigError
-from onnuri.planner import hardware, measured, shapes
+from onnuri.planner import hardware, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job, Kernels
@@ -90,7 +91,7 @@ KINDS = ("dense", "moe")
 PRECISION = re.compile(r"(?<!\d)(?:32|16|8|4)(?!\d)|half|mixed|amp", re.I)
 CUMULATIVE = ("gpu_hours", "days")
 METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", *CUMULATIVE)
-PUBLISHED, FURTHER = hardware.DATA / "published_runs.csv", hardware.DATA / "further_runs.csv"
+PUBLISHED, FURTHER = DATA / "published_runs.csv", DATA / "further_runs.csv"
 RULE = (
     f"a row is null only if its model, gpu or metric is empty, its GPU is not listed, its metric is not one of "
     f"{', '.join(METRICS)}, nothing tells its model's size, or it asks for hours without tokens_trained_B or for days "
@@ -101,7 +102,7 @@ FULL_SCORES_BEFORE = 2025.0
 Megatron-LM's formula)"""
 
 
-class Meaning(NamedTuple):
+class CandidateJob(NamedTuple):
     """One of the jobs that a row may mean."""
 
     job: Job
@@ -253,11 +254,11 @@ def note(row: Row) -> str:
     return row.get("note") or ""
 
 
-def meanings(row: Row) -> list[Meaning]:
+def candidate_jobs(row: Row) -> list[CandidateJob]:
     """The jobs a row may mean: what it says, and what it does not say in the ways that engineers
     choose."""
     if measured.is_own(row):
-        return [Meaning(measured.job(row), 1.0)]
+        return [CandidateJob(measured.job(row), 1.0)]
     a, tokens = architecture(row), whole(row, "seq_len") or 4096
     gpus = whole(row, "gpus") or _usual_gpus(a)
     cluster = _cluster(row, gpus)
@@ -284,7 +285,7 @@ def meanings(row: Row) -> list[Meaning]:
                 async_tp=bool(re.search(r"async-? ?TP", note(row), re.I)),
             )
         )
-    return [Meaning(job, 1 / len(jobs)) for job in jobs]
+    return [CandidateJob(job, 1 / len(jobs)) for job in jobs]
 
 
 def _kernels(row: Row) -> Kernels:

@@ -11,8 +11,9 @@ import functools
 import json
 import re
 
+from onnuri.calibration import DATA
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.hardware import DATA, Cluster
+from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
 
