@@ -29,7 +29,7 @@ from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
 REQUIRED = ("model", "gpus", "tp", "pp")
 
 
-class Prediction(NamedTuple):
+class MemoryPrediction(NamedTuple):
     """GiB, with an 80 % interval."""
 
     gib: float
@@ -47,7 +47,7 @@ class MemoryModel(Config):
     virtual_stages: int = 1
 
 
-def predict_row(row: Mapping[str, str]) -> Prediction | None:
+def predict_row(row: Mapping[str, str]) -> MemoryPrediction | None:
     """None for a row without a required column, or of a model that is neither listed nor described
     by its columns."""
     model = _model(row) if all(row.get(name) for name in REQUIRED) else None
@@ -55,7 +55,7 @@ def predict_row(row: Mapping[str, str]) -> Prediction | None:
         return None
     found = memory(job(row, model), own=False)
     value, spread = _asked(found, row.get("note") or "") / GIB, math.exp(Z80 * found.spread)
-    return Prediction(value, value / spread, value * spread)
+    return MemoryPrediction(value, value / spread, value * spread)
 
 
 def _asked(m: Memory, note: str) -> float:

@@ -45,7 +45,7 @@ CHOICE = 10.0
 power"""
 
 
-class Prediction(NamedTuple):
+class RunPrediction(NamedTuple):
     """In the row's metric, with an 80 % interval."""
 
     value: float
@@ -53,7 +53,7 @@ class Prediction(NamedTuple):
     high: float
 
 
-def predict(row: runs.Row) -> Prediction | None:
+def predict(row: runs.Row) -> RunPrediction | None:
     """One row of runs; None by `runs.RULE`. Never reads its value."""
     if runs.why_null(row):
         return None
@@ -70,7 +70,7 @@ def predict(row: runs.Row) -> Prediction | None:
     if row["metric"] in runs.CUMULATIVE:
         known = lasting(jobs[0], known, (runs.number(row, "tokens_trained_B") or 0.0) * 1e9)
     ends = [runs.in_metric(row, jobs[0], s) for s in (known.mid, known.low, known.high)]
-    return Prediction(ends[0], min(ends[1:]), max(ends[1:]))
+    return RunPrediction(ends[0], min(ends[1:]), max(ends[1:]))
 
 
 def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
@@ -118,16 +118,16 @@ def in_sample(rows: Iterable[runs.Row]) -> int:
     return sum(figures(row) in fitted for row in rows)
 
 
-def _memory(row: runs.Row) -> Prediction | None:
+def _memory(row: runs.Row) -> RunPrediction | None:
     found = memory_rows.predict_row(row)
-    return found and Prediction(found.gib, found.low, found.high)
+    return found and RunPrediction(found.gib, found.low, found.high)
 
 
 def compare(
     rows: Iterable[runs.Row],
     value: str,
     metric: str | None,
-    by: Callable[[runs.Row], Prediction | None],
+    by: Callable[[runs.Row], RunPrediction | None],
     why: Callable[[runs.Row], str | None] | None = None,
 ) -> dict[str, Any]:
     """`rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no

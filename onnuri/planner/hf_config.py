@@ -20,7 +20,7 @@ from typing import Any
 
 from onnuri.errors import ConfigError, DependencyError
 from onnuri.planner import shapes
-from onnuri.planner.meta_model import Reading
+from onnuri.planner.meta_model import ModelReading
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SECONDS = 8.0
@@ -34,7 +34,7 @@ READER = 1
 """version of `meta_model.py`'s answers; count it up where they change"""
 
 
-def read(what: str) -> Reading:
+def read(what: str) -> ModelReading:
     """Return what is read of a folder, a config.json or `ORG/NAME`. Raises ConfigError for what is
     none or not known."""
     raw, name = load(what)
@@ -182,7 +182,7 @@ def _hub(repository: str) -> str:
     return answer.text
 
 
-def _read(raw: dict[str, Any], name: str) -> Reading:
+def _read(raw: dict[str, Any], name: str) -> ModelReading:
     """By transformers' own class, on the meta device."""
     try:
         import torch  # noqa: F401
@@ -247,14 +247,14 @@ def _place(raw: dict[str, Any]) -> Path:
     return root / "onnuri" / "shapes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _kept(raw: dict[str, Any]) -> Reading | None:
+def _kept(raw: dict[str, Any]) -> ModelReading | None:
     try:
-        return Reading.from_json(json.loads(_place(raw).read_text(encoding="utf-8")))
+        return ModelReading.from_json(json.loads(_place(raw).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, ConfigError, RuntimeError):
         return None  # none, or one of another version: it is read anew
 
 
-def _keep(raw: dict[str, Any], reading: Reading) -> None:
+def _keep(raw: dict[str, Any], reading: ModelReading) -> None:
     """Atomically, so that two plans at once never read half; a folder that cannot be written is no
     mistake."""
     with contextlib.suppress(OSError, RuntimeError):

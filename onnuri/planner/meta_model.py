@@ -83,7 +83,7 @@ RECURRENT = ("linear", "mamba", "conv", "recurrent", "ssm", "rwkv")
 """parts of `layer_types` of layers without attention"""
 
 
-class Reading(Config):
+class ModelReading(Config):
     """What was read of one config."""
 
     architecture: Architecture
@@ -123,7 +123,7 @@ class _Weight(NamedTuple):
         return math.prod(self.shape)
 
 
-def read(config: Any, name: str = "") -> Reading:
+def read(config: Any, name: str = "") -> ModelReading:
     """Return what the planner reads of a config of transformers. Raises ConfigError where no class
     builds it."""
     model = build(config)
@@ -215,7 +215,7 @@ class _Reader:
             return None
         return getattr(module, "weight", None)
 
-    def reading(self) -> Reading:
+    def reading(self) -> ModelReading:
         lists = self._lists()
         layers, outside = self._split(lists)
         left_out: dict[str, int] = {}
@@ -239,7 +239,7 @@ class _Reader:
             architecture = architecture.replace(
                 table_params=architecture.table_params + total - counted
             )
-        return Reading(
+        return ModelReading(
             architecture=architecture,
             total=total,
             left_out=left_out,
@@ -821,12 +821,12 @@ def forward(architecture: Architecture, tokens: int) -> float:
     return architecture.replace(blocks=tuple(whole)).flops_per_token(tokens, causal=False) / 3
 
 
-def parts(reading: Reading) -> Iterable[tuple[str, int]]:
+def parts(reading: ModelReading) -> Iterable[tuple[str, int]]:
     """Return what is not placed, the largest first."""
     return sorted(reading.unplaced.items(), key=lambda item: -item[1])
 
 
-def unplaced_share(reading: Reading) -> float:
+def unplaced_share(reading: ModelReading) -> float:
     """Return the share of the weights that the model of cost cannot place, mixers counted; 1 where
     experts are assumed."""
     if any("experts a token" in value for value in reading.assumed):
@@ -836,7 +836,7 @@ def unplaced_share(reading: Reading) -> float:
     )
 
 
-def notes(reading: Reading) -> Iterator[str]:
+def notes(reading: ModelReading) -> Iterator[str]:
     """Sentences for a plan: what is left out, and what its cost is rough for."""
     total = reading.architecture.num_params()
     for path, size in reading.left_out.items():

@@ -15,7 +15,7 @@ EVERY_SECONDS = 30.0
 """between plain lines, so that an error after a shorter search is the only line of a log"""
 
 
-class Progress:
+class SearchProgress:
     """Shows what a search reports: the count of GPUs that it tries and the best one so far."""
 
     def __init__(self, language: Language = "en", stream: TextIO | None = None) -> None:

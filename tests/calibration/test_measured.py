@@ -23,7 +23,7 @@ from onnuri.planner.layout import Layout
 from onnuri.planner.memory import GIB, memory
 from onnuri.planner.step_time import step_time
 from onnuri.planner.stock import architecture
-from onnuri.training import standins
+from onnuri.profile import fake_ops
 
 ROWS = runs.read(measured.FILE)
 
@@ -111,8 +111,8 @@ def moved(family: str, values: dict[str, Any], layers: int, tokens: int) -> floa
     """Bytes a token of a forward and a backward pass."""
     with torch.device("meta"):
         network = stock_model(family, {**values, "num_hidden_layers": layers}).to(torch.bfloat16)
-        standins.register()
-        network.set_attn_implementation(standins.FUSED)
+        fake_ops.register()
+        network.set_attn_implementation(fake_ops.FUSED)
         network.config._experts_implementation = "grouped_mm"
         with Moved() as count:
             network.model(

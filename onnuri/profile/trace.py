@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from onnuri.config import Config
-from onnuri.training import standins
+from onnuri.profile import fake_ops
 
 Kind = Literal["parameters", "gradients", "optimizer", "gathered", "activations"]
 """gathered: whole weights and what collectives read and write; activations: all else that lives
@@ -35,7 +35,7 @@ during a step"""
 KINDS: tuple[Kind, ...] = ("parameters", "gradients", "optimizer", "gathered", "activations")
 
 
-class Collective(Config):
+class TracedCollective(Config):
     """Calls of one kind over groups of one size with equal bytes."""
 
     name: str
@@ -72,10 +72,10 @@ def fullest(windows: Iterable[Window]) -> Window:
     return max(windows, key=lambda w: w.peak)
 
 
-def calls(counted: Counter[tuple[str, int, int, str]]) -> tuple[Collective, ...]:
+def calls(counted: Counter[tuple[str, int, int, str]]) -> tuple[TracedCollective, ...]:
     """Return (name, ranks, bytes, group) and how often, as collectives."""
     return tuple(
-        Collective(name=name, ranks=ranks, bytes=size, calls=number, group=group)
+        TracedCollective(name=name, ranks=ranks, bytes=size, calls=number, group=group)
         for (name, ranks, size, group), number in sorted(counted.items())
     )
 
@@ -132,7 +132,7 @@ class Trace(TorchDispatchMode):
             self._note(_local(tensor), kind, always=True)
 
     @property
-    def collectives(self) -> tuple[Collective, ...]:
+    def collectives(self) -> tuple[TracedCollective, ...]:
         return calls(self.calls)
 
     def __enter__(self) -> Self:
@@ -158,9 +158,9 @@ class Trace(TorchDispatchMode):
                 self._paused -= 1
 
         self._replaced = contextlib.ExitStack()
-        self._replaced.enter_context(standins.replaced(torch.UntypedStorage, "resize_", resized))
+        self._replaced.enter_context(fake_ops.replaced(torch.UntypedStorage, "resize_", resized))
         self._replaced.enter_context(
-            standins.replaced(ShardingPropagator, "_propagate_tensor_meta_non_cached", unseen)
+            fake_ops.replaced(ShardingPropagator, "_propagate_tensor_meta_non_cached", unseen)
         )
         return super().__enter__()
 
@@ -301,7 +301,7 @@ FORMULAS: dict[str, Any] = {
     "aten::_grouped_mm": _grouped,
     "transformers::grouped_mm_fallback": _grouped,
     "transformers::grouped_mm_fallback_backward": lambda a, b, *rest, **named: 2 * _grouped(a, b),
-    "onnuri::fused_attention": _shaped(standins.attention_flops),
-    "onnuri::fused_attention_backward": _shaped(standins.attention_backward_flops),
+    "onnuri::fused_attention": _shaped(fake_ops.attention_flops),
+    "onnuri::fused_attention_backward": _shaped(fake_ops.attention_backward_flops),
 }
 """PyTorch's, and those it lacks, by an operator's name"""

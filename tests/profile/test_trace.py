@@ -3,7 +3,7 @@ kind, and when they go."""
 
 import torch
 
-from onnuri.training.trace import Trace
+from onnuri.profile.trace import Trace
 
 
 def test_a_storage_counts_once_as_what_it_was_last_and_no_longer_once_it_is_gone():

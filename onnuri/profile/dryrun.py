@@ -3,7 +3,7 @@ everything is counted.
 
 The network, the loss, the parallel plan and the optimizer are those that train; tensors are fake
 (shapes without values) and the process group is one rank of many that do not exist. What no CPU can
-trace stands in `standins.py`. Of many equal layers a few are traced and the others follow exactly,
+trace stands in `fake_ops.py`. Of many equal layers a few are traced and the others follow exactly,
 or all are traced (`depth.py`).
 
     run(recipe, 1024, rank=0) -> DryRun
@@ -30,11 +30,11 @@ from onnuri.model.loss import next_token_loss
 from onnuri.planner.layout import Layout, spelled
 from onnuri.planner.memory import GIB
 from onnuri.planner.recipe import Recipe
-from onnuri.training import depth, standins
+from onnuri.profile import depth, fake_ops
+from onnuri.profile.trace import KINDS, Trace, TracedCollective, calls
 from onnuri.training.layout import Meshes, Placement, local_sizes, place
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import Trainee, backward_and_step
-from onnuri.training.trace import KINDS, Collective, Trace, calls
 
 
 class DryRun(Config):
@@ -65,7 +65,7 @@ class DryRun(Config):
     at_peak: dict[str, int]
     """what lives at the peak, by kind"""
     flops: int
-    collectives: tuple[Collective, ...]
+    collectives: tuple[TracedCollective, ...]
     layers: int
     traced_layers: int
     """in all steps; fewer than `layers` where each further one adds the same, more where that
@@ -223,9 +223,9 @@ def _counted(
     """What a rank's step counts of a network on the meta device, which is sharded in place."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with ranks(rank, layout.gpus), standins.lazy_pieces():
+    with ranks(rank, layout.gpus), fake_ops.lazy_pieces():
         trainee = ready(network, fused)
-        views = place(network, layout, trainee, dispatch=standins.BALANCED, placement=placement)
+        views = place(network, layout, trainee, dispatch=fake_ops.BALANCED, placement=placement)
         with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
             trainee.to_empty(device="cpu")
             optimizer = started(trainee)
@@ -247,9 +247,9 @@ def _counted(
 def ready(network: Any, fused: bool) -> Trainee:
     """A network with its loss, its experts' products grouped and, in a trace, attention that a GPU
     would fuse."""
-    standins.register()
+    fake_ops.register()
     if fused:
-        network.set_attn_implementation(standins.FUSED)
+        network.set_attn_implementation(fake_ops.FUSED)
     network.config._experts_implementation = "grouped_mm"
     return Trainee(network, next_token_loss)
 

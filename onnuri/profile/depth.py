@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from onnuri.training.trace import Name, Window, fullest
+from onnuri.profile.trace import Name, Window, fullest
 
 REPEATS = (4, 5, 6)
 """units that are traced: fewer feel both ends of the row at once; the third step shows that the
@@ -38,7 +38,7 @@ class NotAffine(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class LayerPattern:
     """Layers as `before + unit · repeats + after`."""
 
     before: int
@@ -50,7 +50,7 @@ class Row:
     def layers(self) -> int:
         return self.before + self.unit * self.repeats + self.after
 
-    def cut(self, repeats: int) -> Row:
+    def cut(self, repeats: int) -> LayerPattern:
         return dataclasses.replace(self, repeats=repeats)
 
     def kept(self, repeats: int) -> list[int]:
@@ -98,7 +98,7 @@ def layers_of(network: nn.Module) -> nn.ModuleList:
     return max((m for m in network.modules() if isinstance(m, nn.ModuleList)), key=len)
 
 
-def row_of(layers: nn.ModuleList) -> Row | None:
+def row_of(layers: nn.ModuleList) -> LayerPattern | None:
     """Return how the layers repeat; None where tracing fewer of them would save little."""
     likes = [_likeness(layer) for layer in layers]
     count, best = len(likes), None
@@ -108,7 +108,7 @@ def row_of(layers: nn.ModuleList) -> Row | None:
             while end < count and likes[end] == likes[end - unit]:
                 end += 1
             repeats = (end - before) // unit
-            row = Row(before, unit, repeats, count - before - unit * repeats)
+            row = LayerPattern(before, unit, repeats, count - before - unit * repeats)
             traced = sum(row.cut(r).layers for r in REPEATS)
             if (
                 repeats > max(REPEATS)
@@ -183,7 +183,7 @@ def _backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def extend(row: Row, counted: Sequence[Counted]) -> Counted:
+def extend(row: LayerPattern, counted: Sequence[Counted]) -> Counted:
     """What the whole row's step counts, from steps of it cut to each of REPEATS. Raises
     NotAffine."""
 
@@ -219,7 +219,7 @@ def extend(row: Row, counted: Sequence[Counted]) -> Counted:
     )
 
 
-def _placed(row: Row, windows: dict[Name, Window]) -> dict[Name, Window]:
+def _placed(row: LayerPattern, windows: dict[Name, Window]) -> dict[Name, Window]:
     """Windows by where their layer is, seen from the ends."""
     found: dict[Name, Window] = {}
     for name, window in windows.items():
@@ -231,7 +231,7 @@ def _placed(row: Row, windows: dict[Name, Window]) -> dict[Name, Window]:
     return found
 
 
-def _middle(row: Row, windows: dict[Name, Window]) -> None:
+def _middle(row: LayerPattern, windows: dict[Name, Window]) -> None:
     """Raises NotAffine where a middle unit is not halfway between its neighbours, so that no line
     leads past it."""
     for phase in ("forward", "backward"):

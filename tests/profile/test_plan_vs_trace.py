@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from onnuri import recipes
-from onnuri.training import beside
-from onnuri.training.dryrun import DryRun
+from onnuri.profile import plan_vs_trace
+from onnuri.profile.dryrun import DryRun
 
 COUNTED = json.loads((Path(__file__).parents[2] / "benchmarks/results/dryrun.json").read_text())
 BARS = {
@@ -25,7 +25,7 @@ BARS = {
 def test_the_planner_is_as_near_as_it_must_be(name):
     run, recipe = COUNTED[name], recipes.find(name)
     traced = DryRun.from_json({k: v for k, v in run.items() if k in DryRun.__dataclass_fields__})
-    found = beside.pairs(traced, recipe.omni, recipe.gpu)
+    found = plan_vs_trace.pairs(traced, recipe.omni, recipe.gpu)
     for figure, (planned, real) in found.items():
         assert planned == pytest.approx(real, rel=BARS[figure]), figure
-    assert all(figure in beside.text(found) for figure in found)
+    assert all(figure in plan_vs_trace.text(found) for figure in found)

@@ -11,7 +11,7 @@ from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
 from onnuri.planner.traffic import collectives
-from onnuri.training.dryrun import DryRun
+from onnuri.profile.dryrun import DryRun
 
 Pair = tuple[float, float]
 """planned, traced"""

@@ -11,10 +11,10 @@ from torch import nn
 
 from onnuri.model.backbone import stock_model
 from onnuri.planner.layout import Layout
+from onnuri.profile import depth, dryrun
+from onnuri.profile.trace import Window
 from onnuri.recipes import find
 from onnuri.recipes.nano import nano
-from onnuri.training import depth, dryrun
-from onnuri.training.trace import Window
 
 LAYOUTS = {
     "shards": Layout(dp=4, recompute="none"),
@@ -127,7 +127,7 @@ def counted(
     )
 
 
-ROW = depth.Row(1, 2, 24, 1)
+ROW = depth.LayerPattern(1, 2, 24, 1)
 
 
 def test_lines_lead_to_the_whole_row():
@@ -166,7 +166,7 @@ def test_a_middle_that_bends_is_not_followed():
     def bent(phase, layer, layers):
         return 100 + layer + 40 * (1 < layer < layers - 2) * (layers > 5)
 
-    row = depth.Row(0, 1, 20)
+    row = depth.LayerPattern(0, 1, 20)
     with pytest.raises(depth.NotAffine, match="of layer"):
         depth.extend(row, [counted(row.cut(r), bent) for r in depth.REPEATS])
 
@@ -174,7 +174,7 @@ def test_a_middle_that_bends_is_not_followed():
 def test_every_layer_that_is_judged_as_the_middle_is():
     """One before, units of two, one after: of six units the two in the middle and, as their
     neighbours, two more."""
-    row = depth.Row(1, 2, 6, 1)
+    row = depth.LayerPattern(1, 2, 6, 1)
     refused = []
     for bump in range(row.layers):
         windows = {

@@ -16,13 +16,13 @@ from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
 from onnuri.planner.stock import architecture
+from onnuri.profile import dryrun
+from onnuri.profile.plan_vs_trace import pairs
+from onnuri.profile.trace import Trace
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
-from onnuri.training import dryrun
-from onnuri.training.beside import pairs
 from onnuri.training.layout import local_sizes, place
 from onnuri.training.step import backward_and_step
-from onnuri.training.trace import Trace
 
 TOKENS = 64
 NAMED = [
@@ -180,14 +180,14 @@ def test_the_planner_foretells_the_loss_of_a_large_vocabulary(layout):
 @pytest.mark.parametrize("recipe", NAMES)
 def test_the_planner_foretells_the_dry_run(recipe):
     found = dryrun.run(find(recipe), find(recipe).gpus)
-    beside = pairs(found, find(recipe).omni, find(recipe).gpu)
+    planned = pairs(found, find(recipe).omni, find(recipe).gpu)
     for part, tolerance in {
         "parameter": 1e-3,
         "optimizer": 1e-3,
         "peak activation": 0.1,
         "collective": 0.01,
     }.items():
-        foretold, traced = beside[f"{part} bytes"]
+        foretold, traced = planned[f"{part} bytes"]
         assert foretold == pytest.approx(traced, rel=tolerance), part
     assert dryrun.DryRun.from_json(found.to_json()) == found
     assert f"{recipe} on {find(recipe).gpus:,} GPUs".replace(",", "") in str(found)

@@ -1,7 +1,7 @@
 """What training a model will take and reach, frozen before its first step, and what it did:
 RUN/forecast.json, RUN/outcome.json.
 
-Bytes follow from shapes. Speed is the time of a step's parts on this machine (`machine.py`). The
+Bytes follow from shapes. Speed is the time of a step's parts on this machine (`op_timing.py`). The
 loss is that of earlier runs of the same data, mix and FLOPs, which a recipe hands in: no law of
 text holds for so small a model of five media. Knows no recipe; codecs have no forecast.
 """
@@ -28,7 +28,7 @@ from onnuri.model.objective import OmniTask
 from onnuri.planner import stock
 from onnuri.planner.activations import eager
 from onnuri.planner.interval import Z80, Interval, exact, spread
-from onnuri.training import machine
+from onnuri.profile import op_timing
 from onnuri.training.loop import LoopConfig, read_metrics
 from onnuri.training.optim import Muon, Optimizers
 
@@ -78,7 +78,7 @@ class Forecast(Config):
     """the runs that the loss leans on"""
 
 
-class Outcome(Config):
+class RunOutcome(Config):
     """Of the same, as it was."""
 
     params: int
@@ -112,7 +112,7 @@ def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> F
         task.module, loop.optimizer == "muon", loop.learning_rate, loop.weight_decay, loop.betas
     )
     tokens, context = batch.ids.numel(), float(batch.lengths.square().sum() / batch.ids.numel())
-    parts = machine.step_seconds(task, a, optimizer, batch)
+    parts = op_timing.step_seconds(task, a, optimizer, batch)
     speed = SPEED * (tokens / sum(parts.values()))
     state, moments = (
         4 * a.num_params(),
@@ -124,12 +124,12 @@ def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> F
         ),
     )
     kept = (
-        machine.WIDE
+        op_timing.WIDE
         * tokens
-        * sum(b.count * eager(b, a.hidden, machine.ALONE).inside for b in a.blocks)
+        * sum(b.count * eager(b, a.hidden, op_timing.ALONE).inside for b in a.blocks)
     )
     kept += 12 * sum(
-        rows * ids for rows, ids in machine.scored(task, batch)
+        rows * ids for rows, ids in op_timing.scored(task, batch)
     )  # logits, their logarithms and gradients
     present, steps = resident("VmRSS"), loop.steps or 0
     return Forecast(
@@ -179,14 +179,14 @@ def score(out: Path, stage: str, module: nn.Module) -> None:
     Console().print(table)
 
 
-def outcome(folder: Path, module: nn.Module) -> Outcome:
+def outcome(folder: Path, module: nn.Module) -> RunOutcome:
     """Of a stage that ended in this process."""
     lines, peak = read_metrics(folder), resident("VmHWM")
     state = torch.load(folder / "checkpoint.pt", weights_only=True)["optimizer"]
     moments = [
         t for o in state.values() for of in o["state"].values() for t in of.values() if t.ndim
     ]  # but for counts of steps
-    return Outcome(
+    return RunOutcome(
         params=sum(p.numel() for p in module.parameters()),
         weight_bytes=sum(p.nbytes for p in module.parameters()),
         optimizer_bytes=sum(t.nbytes for t in moments),
@@ -197,7 +197,7 @@ def outcome(folder: Path, module: nn.Module) -> Outcome:
     )
 
 
-def compared(told: Forecast, was: Outcome) -> list[tuple[str, str, str]]:
+def compared(told: Forecast, was: RunOutcome) -> list[tuple[str, str, str]]:
     """Figure, forecast and outcome for people; how far it is from the middle, where it is out of
     its range."""
     rows = []
