@@ -777,9 +777,9 @@ def misused(line: str, given: list[str]) -> str:
     error = usage.mistake(line)
     if error is None or given[:1] != ["plan"] or usage.language(given) != "ko":
         return str(error or line)
-    from onnuri.planner import complaints
+    from onnuri.planner import words
 
-    return complaints.complaint(error, "ko")
+    return words.complaint(error, "ko")
 
 
 def one_line(box: str) -> str:
@@ -796,9 +796,9 @@ def said(error: OnnuriError, command: object) -> str:
     report = getattr(getattr(command, "what", None), "report", None)
     if not isinstance(report, PlanReport):
         return str(error)
-    from onnuri.planner import complaints
+    from onnuri.planner import words
 
-    return complaints.complaint(error, report.language)
+    return words.complaint(error, report.language)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

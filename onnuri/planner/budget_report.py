@@ -8,13 +8,14 @@ from typing import Any
 
 from onnuri import files
 from onnuri.modality import Language
+from onnuri.phrases import joined
 from onnuri.planner import loss, operate, page, plots
 from onnuri.planner.bill import bill
 from onnuri.planner.budget import MOST_TOKENS, Budget, Option, cost
 from onnuri.planner.interval import exact
 from onnuri.planner.layout import spelled
 from onnuri.planner.report import between, cells, labelled, number, percent, pictures, runs, share
-from onnuri.planner.words import ours, say
+from onnuri.planner.words import say, translate
 
 TRAINING = (
     "system",
@@ -176,10 +177,10 @@ def text(b: Budget, language: Language = "en") -> str:
         said += ["", say(f"aim {aim}", language), *aligned(_ranks(b, aim, language))]
     for heading, options in _tables(b):
         said += ["", say(heading, language), *aligned(rows(options, NARROW, language))]
-    said += [f"  {name}: {ours(why, language)}" for name, why in b.left_out.items()]
+    said += [f"  {name}: {translate(why, language)}" for name, why in b.left_out.items()]
     said += [
         "",
-        *(f"{say('cluster', language)}: {ours('; '.join(b.cluster.yours), language)}",)
+        *(f"{say('cluster', language)}: {translate(joined('; ', b.cluster.yours), language)}",)
         * bool(b.cluster.yours),
     ]
     return "\n".join([*said, _note(language), _advice(b, language), _real(language)])
@@ -292,11 +293,11 @@ def page_of(b: Budget, language: Language = "en", command: str = "") -> str:
         tables = (page.table(rows(options, columns, language)) for columns in (training, SERVING))
         body.append(page.folded(say(heading, language), "".join(tables)))
     if b.left_out:
-        why = [(name, ours(why, language)) for name, why in b.left_out.items()]
+        why = [(name, translate(why, language)) for name, why in b.left_out.items()]
         body.append(page.folded(say("left out", language), page.facts(why)))
-    yours = [f"{say('cluster', language)}: {ours('; '.join(b.cluster.yours), language)}"] * bool(
-        b.cluster.yours
-    )
+    yours = [
+        f"{say('cluster', language)}: {translate(joined('; ', b.cluster.yours), language)}"
+    ] * bool(b.cluster.yours)
     notes = "<br>".join([_note(language), *yours, _advice(b, language), _real(language)])
     body.append(page.folded(say("evidence and notes", language), f'<p class="note">{notes}</p>'))
     ladder = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.ladder]

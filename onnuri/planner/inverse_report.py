@@ -7,12 +7,13 @@ from pathlib import Path
 
 from onnuri import files
 from onnuri.modality import Language
+from onnuri.phrases import joined
 from onnuri.planner import page
 from onnuri.planner.budget_report import aligned
 from onnuri.planner.inverse import Largest, Size
 from onnuri.planner.layout import spelled
 from onnuri.planner.report import between, cells, labelled, number, percent
-from onnuri.planner.words import ours, say
+from onnuri.planner.words import say, translate
 
 COLUMNS = (
     "system",
@@ -111,7 +112,7 @@ def _basis(found: Largest, language: Language) -> str:
     )
     yours = found.cluster.yours
     return said + (
-        f"; {say('cluster', language)}: {ours('; '.join(yours), language)}" if yours else ""
+        f"; {say('cluster', language)}: {translate(joined('; ', yours), language)}" if yours else ""
     )
 
 
@@ -125,7 +126,7 @@ def text(found: Largest, language: Language = "en") -> str:
         "",
     ]
     said += aligned(rows(found, NARROW, language))
-    said += [f"  {name}: {ours(why, language)}" for name, why in found.left_out.items()]
+    said += [f"  {name}: {translate(why, language)}" for name, why in found.left_out.items()]
     return "\n".join([*said, "", _basis(found, language)])
 
 
@@ -138,6 +139,6 @@ def page_of(found: Largest, language: Language = "en", command: str = "") -> str
         page.table(rows(found, COLUMNS, language)),
     ]
     if found.left_out:
-        why = [(name, ours(why, language)) for name, why in found.left_out.items()]
+        why = [(name, translate(why, language)) for name, why in found.left_out.items()]
         body.append(page.folded(say("left out", language), page.facts(why)))
     return page.page(title(found, language), "".join(body), language)

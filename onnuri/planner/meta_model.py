@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase, joined
 from onnuri.planner import meta_flops
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
@@ -147,14 +148,14 @@ def build(config: Any) -> Any:
                 errors.append(error)
     if not errors:
         raise ConfigError(
-            f"model type {config.model_type!r}",
+            Phrase("model type {!r}", config.model_type),
             "has no causal language model in transformers",
             "give a decoder's config",
         )
     why = " ".join(str(errors[0]).split())[:160]
     raise ConfigError(
         f"config of {config.model_type}",
-        f"builds no model ({type(errors[0]).__name__}: {why})",
+        Phrase("builds no model ({}: {})", type(errors[0]).__name__, why),
         "complete the config",
     )
 
@@ -840,25 +841,33 @@ def notes(reading: ModelReading) -> Iterator[str]:
     """Sentences for a plan: what is left out, and what its cost is rough for."""
     total = reading.architecture.num_params()
     for path, size in reading.left_out.items():
-        yield f"{path} ({size / 1e9:.2f}B parameters) is left out: the plan trains the language model alone"
+        yield Phrase(
+            "{} ({:.2f}B parameters) is left out: the plan trains the language model alone",
+            path,
+            size / 1e9,
+        )
     if reading.recurrent:
-        yield (
-            f"state-space or linear-attention layers hold {reading.recurrent / total:.1%} of the parameters; their cost "
-            "is rough, so the ranges of speed and memory are wider"
+        yield Phrase(
+            "state-space or linear-attention layers hold {:.1%} of the parameters; their cost is"
+            " rough, so the ranges of speed and memory are wider",
+            reading.recurrent / total,
         )
     named = [f"{name} {size / total:.1%}" for name, size in parts(reading) if size >= 0.001 * total]
     if named:
-        rest = f" and {len(named) - 4} more" if len(named) > 4 else ""
-        yield (
-            "counted as plain products or tables, for the model of cost has no formula for them: "
-            f"{', '.join(named[:4])}{rest}"
+        rest = Phrase(" and {} more", len(named) - 4) if len(named) > 4 else ""
+        yield Phrase(
+            "counted as plain products or tables, for the model of cost has no formula for them:"
+            " {}{}",
+            ", ".join(named[:4]),
+            rest,
         )
     if reading.run_again and abs(reading.run_again) > 0.02:
-        yield (
-            f"torch counts {1 + reading.run_again:.2f} times the FLOPs that the weights explain (recurrences, layers that "
-            "run again, or parts that text does not use); the plan takes torch's count"
+        yield Phrase(
+            "torch counts {:.2f} times the FLOPs that the weights explain (recurrences, layers that"
+            " run again, or parts that text does not use); the plan takes torch's count",
+            1 + reading.run_again,
         )
     if reading.assumed:
-        yield f"assumed, for the config does not say: {', '.join(reading.assumed)}"
+        yield Phrase("assumed, for the config does not say: {}", joined(", ", reading.assumed))
     if any(b.repeated_params for b in reading.architecture.blocks):
         yield "layers that share one set of weights are computed as often as they run and counted once"

@@ -16,6 +16,7 @@ from pathlib import Path
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
+from onnuri.phrases import Phrase, joined
 from onnuri.planner import bill as bills
 from onnuri.planner import goodput as goodputs
 from onnuri.planner import loss as losses
@@ -227,17 +228,19 @@ def plan(
     ):
         if value is not None and not 0 < value < MOST:
             raise ConfigError(
-                f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0"
+                Phrase("{} {:g}", name, value),
+                Phrase("is not a positive number below {:g}", MOST),
+                "give more than 0",
             )
     if release is not None and not YEARS[0] <= release <= YEARS[1]:
         raise ConfigError(
-            f"release {release:g}",
-            f"is not a year from {YEARS[0]} to {YEARS[1]}",
+            Phrase("release {:g}", release),
+            Phrase("is not a year from {} to {}", YEARS[0], YEARS[1]),
             "give such as 2025.9",
         )
     if layout is not None and precisions:
         raise ConfigError(
-            f"precision {', '.join(precisions)}",
+            Phrase("precision {}", ", ".join(precisions)),
             "stands beside a layout, which has its own",
             "write it in the layout",
         )
@@ -293,8 +296,8 @@ def plan(
     trained, step = recipe.tokens * work.share, max(j.batch_tokens for j in jobs)
     if trained < step:
         raise ConfigError(
-            f"{trained:.3g} tokens",
-            f"are less than one step of {step:,} tokens",
+            Phrase("{:.3g} tokens", trained),
+            Phrase("are less than one step of {:,} tokens", step),
             "give more of them",
         )
     notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
@@ -389,7 +392,7 @@ class _Work:
         over = [s.name for s, m in named if m.total > capacity]
         near = [s.name for s, m in named if m.total <= capacity < m.high]
         return [
-            f"{', '.join(names)}: {why}"
+            Phrase("{}: {}", joined(", ", names), why)
             for names, why in (
                 (over, "does not fit the GPU"),
                 (near, "fits the GPU with less than 90 % probability"),
@@ -556,14 +559,14 @@ def _fewer(
     if used == given:
         return []
     if on_all is None:
-        return [f"use {used:,} of {given:,} GPUs: no layout is better on more of them"]
+        return [Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", used, given)]
     gain = on_all * work.share / took
     if days is not None and gain > 0:
         trained = work.recipe.tokens * work.share / 1e12
-        why = f"they train {trained:.3g}T tokens, all would train {trained / gain:.3g}T"
-    else:
-        why = f"they need {took:.3g} days, all would need {took * gain:.3g}"
-    return [f"use {used:,} of {given:,} GPUs: {why}"]
+        sentence = "use {:,} of {:,} GPUs: they train {:.3g}T tokens, all would train {:.3g}T"
+        return [Phrase(sentence, used, given, trained, trained / gain)]
+    sentence = "use {:,} of {:,} GPUs: they need {:.3g} days, all would need {:.3g}"
+    return [Phrase(sentence, used, given, took, took * gain)]
 
 
 def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
@@ -573,11 +576,13 @@ def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
         by.setdefault(s.engine, []).append(s.name)
     if len(by) < 2:
         return []
-    said = (
-        ", ".join(names) + (f" with {engine}" if engine else " here")
+    needs = (
+        Phrase("{} with {}", joined(", ", names), engine)
+        if engine
+        else Phrase("{} here", joined(", ", names))
         for engine, names in by.items()
     )
-    return ["stages need different engines: " + "; ".join(said)]
+    return [Phrase("stages need different engines: {}", joined("; ", needs))]
 
 
 def _faster(search: Search | None, engine: str | None) -> Candidate | None:
@@ -593,7 +598,13 @@ def _slower(main: StagePlan, faster: Candidate | None) -> list[str]:
         return []
     times = faster.tokens_per_s_per_gpu.mid / main.tokens_per_s_per_gpu.mid
     return [
-        f"{faster.engine} trains {main.name} {times:.2g} times faster than what is runnable here: --engines any plans with it"
+        Phrase(
+            "{} trains {} {:.2g} times faster than what is runnable here: --engines any plans"
+            " with it",
+            faster.engine,
+            main.name,
+            times,
+        )
     ]
 
 
@@ -632,7 +643,7 @@ def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tu
         "serving": operate.EVIDENCE,
         "bill": (_billed(cluster), "assumed: draw, cooling"),
     }
-    return known | ({"recipe": ("assumed: " + ", ".join(assumed),)} if assumed else {})
+    return known | ({"recipe": (Phrase("assumed: {}", ", ".join(assumed)),)} if assumed else {})
 
 
 def _billed(cluster: Cluster) -> str:
@@ -640,7 +651,7 @@ def _billed(cluster: Cluster) -> str:
     said = {line.partition(":")[0] for line in cluster.yours}
     price = "your price" if "price" in said else "list prices of the hardware table"
     power = "your power" if "power" in said else "rated power"
-    return f"{price}, {power}"
+    return joined(", ", (price, power))
 
 
 def step_parts(found: StepTime) -> tuple[StepPart, ...]:

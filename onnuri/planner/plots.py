@@ -72,7 +72,7 @@ def draw(paint: Callable[[Any], None], height: float, salt: str) -> str:
 def bars(rows: Rows, unit: str, language: Language, salt: str, limit: float | None = None) -> str:
     """Stacked bars: memory by part, a step by part."""
     names = sorted(
-        {n for _, parts in rows for n in parts},
+        dict.fromkeys(n for _, parts in rows for n in parts),
         key=lambda n: -max(parts.get(n, 0.0) for _, parts in rows),
     )
 

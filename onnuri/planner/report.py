@@ -9,6 +9,7 @@ from typing import Any
 
 from onnuri import files
 from onnuri.modality import Language
+from onnuri.phrases import joined
 from onnuri.planner import loss as losses
 from onnuri.planner import page as pages
 from onnuri.planner import plots
@@ -18,7 +19,7 @@ from onnuri.planner.layout import spelled
 from onnuri.planner.page import Line
 from onnuri.planner.plan import Plan, StagePlan
 from onnuri.planner.search import Candidate
-from onnuri.planner.words import ours, say
+from onnuri.planner.words import say, translate
 
 Section = tuple[str, list[Line]]
 """a heading, and lines under it"""
@@ -128,7 +129,7 @@ def verdict(p: Plan, language: Language) -> list[Line]:
     ]
     if p.limited:
         rows.append(("limits of latency", limited(p.limited, language)))
-    warned = [(say("first", language), ours(warning, language)) for warning in p.warnings]
+    warned = [(say("first", language), translate(warning, language)) for warning in p.warnings]
     return [*warned, *((say(key, language), value) for key, value in rows), *_beside(p, language)]
 
 
@@ -286,11 +287,11 @@ def _hours(p: Plan, language: Language) -> list[Line]:
 
 def _evidence(p: Plan, language: Language) -> list[Line]:
     """Notes, and what each figure leans on."""
-    rows = [(say("notes", language), ours("; ".join(p.notes), language))] if p.notes else []
+    rows = [(say("notes", language), translate(joined("; ", p.notes), language))] if p.notes else []
     return rows + [
         (
             f"{say('evidence', language)}: {say(figure, language)}",
-            ours("; ".join(sources), language),
+            translate(joined("; ", sources), language),
         )
         for figure, sources in p.evidence.items()
     ]

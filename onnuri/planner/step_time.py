@@ -13,6 +13,7 @@ import math
 from typing import NamedTuple
 
 from onnuri.config import Config
+from onnuri.phrases import Phrase
 from onnuri.planner import constants, hardware
 from onnuri.planner import evidence as evidences
 from onnuri.planner.cost import FUSED_YEAR, Work, work
@@ -292,8 +293,16 @@ def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
     models = ", ".join(near.models) or "none"
     kind = "mixture-of-experts" if moe else "dense"
     return (
-        f"{near.runs} of {of_kind} published {kind} runs are on {gpu} in {precision}: {models}",
-        f"{len(constants.load())} constants, `onnuri plan constants`",
+        Phrase(
+            "{} of {} published {} runs are on {} in {}: {}",
+            near.runs,
+            of_kind,
+            kind,
+            gpu,
+            precision,
+            models,
+        ),
+        Phrase("{} constants, `onnuri plan constants`", len(constants.load())),
     )
 
 

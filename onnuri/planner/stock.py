@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
 Values = Mapping[str, Any]
@@ -27,7 +28,9 @@ def architecture(name: str, family: str, values: Values) -> Architecture:
     """Of a family's values. Raises ConfigError for an unknown family or a missing value."""
     if family not in _FAMILIES:
         raise ConfigError(
-            f"family {family!r}", "is not known", f"use one of {', '.join(_FAMILIES)}"
+            Phrase("family {!r}", family),
+            "is not known",
+            Phrase("use one of {}", ", ".join(_FAMILIES)),
         )
     try:
         layers = [_FAMILIES[family](values, k) for k in range(values["num_hidden_layers"])]
@@ -44,7 +47,9 @@ def architecture(name: str, family: str, values: Values) -> Architecture:
         )
     except KeyError as missing:
         raise ConfigError(
-            f"{name}", f"has no {missing}", f"give every value of the family {family}"
+            f"{name}",
+            Phrase("has no {}", missing),
+            Phrase("give every value of the family {}", family),
         ) from None
 
 
