@@ -11,44 +11,50 @@ import json
 
 from onnuri.errors import ConfigError, OnnuriError
 from onnuri.modality import Language
-from onnuri.phrases import Phrase
+from onnuri.phrases import Phrase, joined
 from onnuri.planner.hardware import DATA
 
 
+class Catalogue:
+    """One language: called with a key, it says that word of a report."""
+
+    def __init__(self, language: Language) -> None:
+        entries = json.loads((DATA / f"{language}.json").read_text(encoding="utf-8"))
+        self.language = language
+        self.words: dict[str, str] = entries["words"]
+        self.sentences: dict[str, str] = entries.get("sentences", {})
+        """by their English templates; English needs none"""
+
+    def __call__(self, key: str, **values: object) -> str:
+        """Return a word or sentence of a report.
+
+        A key without an entry is a name (of a part of a step, of an engine) and stays.
+        """
+        return self.words.get(key, key).format(**values)
+
+    def translate(self, *texts: str) -> str:
+        """Return sentences of the planner, parted by semicolons.
+
+        What the catalogue does not have stays as it is: a name, a file, a number, a citation.
+        """
+        text = texts[0] if len(texts) == 1 else joined("; ", texts)
+        if not isinstance(text, Phrase):
+            return self.sentences.get(text, text)
+        values = [self.translate(v) if isinstance(v, str) else v for v in text.values]
+        return self.sentences.get(text.template, text.template).format(*values)
+
+
 @functools.cache
-def catalogue(language: Language) -> dict[str, dict[str, str]]:
-    """Return a language's `words` and `sentences`."""
-    entries: dict[str, dict[str, str]] = json.loads(
-        (DATA / f"{language}.json").read_text(encoding="utf-8")
-    )
-    return entries
-
-
-def say(key: str, language: Language, **values: object) -> str:
-    """Return a word or sentence of a report.
-
-    A key without an entry is a name (of a part of a step, of an engine) and stays.
-    """
-    return catalogue(language)["words"].get(key, key).format(**values)
-
-
-def translate(text: str, language: Language) -> str:
-    """Return a sentence of the planner in a language.
-
-    What the catalogue does not have stays as it is: a name, a file, a number, a citation.
-    """
-    if language == "en":
-        return text
-    sentences = catalogue(language)["sentences"]
-    if not isinstance(text, Phrase):
-        return sentences.get(text, text)
-    values = [translate(v, language) if isinstance(v, str) else v for v in text.values]
-    return sentences.get(text.template, text.template).format(*values)
+def catalogue(language: Language) -> Catalogue:
+    """Return the catalogue of a language, read once."""
+    return Catalogue(language)
 
 
 def complaint(error: OnnuriError, language: Language) -> str:
     """Return the one line of an error in a language."""
-    value, rule, repair = (translate(t, language) for t in (error.value, error.rule, error.repair))
+    value, rule, repair = map(
+        catalogue(language).translate, (error.value, error.rule, error.repair)
+    )
     return " ".join(f"{value}: {rule}; {repair}".split())
 
 

@@ -14,7 +14,7 @@ from onnuri.cli import main
 from onnuri.errors import ConfigError
 from onnuri.phrases import Phrase, joined
 from onnuri.planner.own_cluster import RULES
-from onnuri.planner.words import catalogue, complaint, translate
+from onnuri.planner.words import catalogue, complaint
 
 KEPT = r"--[\w-]+|\w+ = \S+|dp=\S+|\d+xH\d+|`.*?`|torchtitan|torch|transformers|config|TFLOPs|FLOPs|token|GiB"
 """what is a name in Korean sentences too"""
@@ -54,14 +54,14 @@ def test_no_sentence_that_is_raised_hides_its_template() -> None:
 
 @pytest.mark.parametrize("template", sentences())
 def test_every_sentence_has_korean_with_the_same_values(template: str) -> None:
-    korean = catalogue("ko")["sentences"].get(template)
+    korean = catalogue("ko").sentences.get(template)
     assert korean and korean != template, f"data/ko.json has no {template!r}"
     left = set(re.findall("[A-Za-z]{4,}", re.sub(KEPT, "", korean)))
     assert left <= {"TFLOPS", "TOML", "true", "false", "NAME"}, korean
 
 
 def test_every_korean_sentence_gives_each_value_as_its_template_does() -> None:
-    for template, korean in catalogue("ko")["sentences"].items():
+    for template, korean in catalogue("ko").sentences.items():
         written = [parts for parts in string.Formatter().parse(template) if parts[1] is not None]
         fields = {(name or str(k), *how) for k, (_, name, *how) in enumerate(written)}
         used = {(name, *how) for _, name, *how in string.Formatter().parse(korean) if name}
@@ -70,7 +70,7 @@ def test_every_korean_sentence_gives_each_value_as_its_template_does() -> None:
 
 
 def test_both_languages_have_the_same_words() -> None:
-    korean, english = (catalogue(language)["words"] for language in ("ko", "en"))
+    korean, english = (catalogue(language).words for language in ("ko", "en"))
     assert list(korean) == list(english)
     for key in english:
         values = [
@@ -81,7 +81,7 @@ def test_both_languages_have_the_same_words() -> None:
 
 
 def test_units_of_rules_have_korean():
-    assert {rule.unit for rule in RULES.values()} <= set(catalogue("ko")["sentences"])
+    assert {rule.unit for rule in RULES.values()} <= set(catalogue("ko").sentences)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,11 @@ def test_english_stays():
 def test_a_phrase_keeps_what_it_is_made_of() -> None:
     inner = joined("; ", [Phrase("{} GPUs", 8), "text"])
     whole = Phrase("assumed: {}", inner)
-    assert whole == "assumed: 8 GPUs; text" and translate(whole, "ko") == "가정: GPU 8장; 텍스트"
+    assert (
+        whole == "assumed: 8 GPUs; text"
+        and catalogue("ko").translate(whole) == "가정: GPU 8장; 텍스트"
+    )
     again = copy.deepcopy(pickle.loads(pickle.dumps(whole)))
-    assert again == whole and translate(again, "ko") == translate(whole, "ko")
-    assert translate("a file that is no entry", "ko") == "a file that is no entry"
-    assert translate(Phrase("model {}", "{x}"), "ko") == "모델 {x}"
+    assert again == whole and catalogue("ko").translate(again) == catalogue("ko").translate(whole)
+    assert catalogue("ko").translate("a file that is no entry") == "a file that is no entry"
+    assert catalogue("ko").translate(Phrase("model {}", "{x}")) == "모델 {x}"
