@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+from typing import NamedTuple
 
-from onnuri.config import Config
 from onnuri.planner import hardware
 
 FILE = hardware.DATA / "evidence.json"
@@ -17,40 +17,27 @@ CLASSES = {"bf16": ("bf16", "fp16"), "nvfp4": ("fp4",), "fp8": ("fp8",), "mxfp8"
 """by a plan's precision: those of published runs that count as alike"""
 
 
-class AlikeRuns(Config):
-    """Published runs of one kind of model on one GPU in one class of precisions."""
-
-    kind: str
-    """dense or moe"""
-    gpu: str
-    precision: str
-    """a plan's: one of `CLASSES`"""
-    runs: int
-    models: tuple[str, ...]
-    """four of them at most, by the alphabet"""
-
-
-class PublishedRuns(Config):
+class PublishedRuns(NamedTuple):
     """A summary of the runs of steady speed that the constants were fitted to."""
 
     newest_year: float
     """of the newest training software among them"""
-    gpus: tuple[str, ...]
+    gpus: list[str]
     """on which there is one"""
     runs: dict[str, int]
-    """by kind, dense or moe"""
-    alike: tuple[AlikeRuns, ...]
+    """by kind: dense or moe"""
+    alike: dict[str, int]
+    """by kind, GPU and class of precisions, where there are any"""
+    models: dict[str, list[str]]
+    """of those, four at most"""
 
 
 @functools.cache
 def published() -> PublishedRuns:
     """Return the summary that ships with the planner."""
-    return PublishedRuns.from_json(json.loads(FILE.read_text(encoding="utf-8")))
+    return PublishedRuns(**json.loads(FILE.read_text(encoding="utf-8")))
 
 
-def alike(kind: str, gpu: str, precision: str) -> AlikeRuns:
-    """Return the published runs like a plan's; without any, an entry of none."""
-    for entry in published().alike:
-        if (entry.kind, entry.gpu, entry.precision) == (kind, gpu, precision):
-            return entry
-    return AlikeRuns(kind=kind, gpu=gpu, precision=precision, runs=0, models=())
+def key(kind: str, gpu: str, precision: str) -> str:
+    """Return under which key runs that are alike stand."""
+    return f"{kind} on {gpu} in {precision}"

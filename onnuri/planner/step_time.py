@@ -288,19 +288,18 @@ def newest() -> float:
 @functools.cache
 def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
     """Return how many published runs are alike, and of what."""
-    near = evidences.alike("moe" if moe else "dense", gpu, precision)
-    of_kind = evidences.published().runs[near.kind]
-    models = ", ".join(near.models) or "none"
-    kind = "mixture-of-experts" if moe else "dense"
+    published = evidences.published()
+    kind, name = ("moe", "mixture-of-experts") if moe else ("dense", "dense")
+    key = evidences.key(kind, gpu, precision)
     return (
         Phrase(
             "{} of {} published {} runs are on {} in {}: {}",
-            near.runs,
-            of_kind,
-            kind,
+            published.alike.get(key, 0),
+            published.runs[kind],
+            name,
             gpu,
             precision,
-            models,
+            ", ".join(published.models.get(key, ())) or "none",
         ),
         Phrase("{} constants, `onnuri plan constants`", len(constants.load())),
     )
