@@ -46,11 +46,12 @@ class Evidence(NamedTuple):
 
 
 def usable(rows: Sequence[runs.Row]) -> list[runs.Row]:
-    """Rows of steady speed that stand on a published page."""
+    """Return the rows of steady speed that stand on a published page and have a prediction."""
     return [r for r in rows if runs.steady(r) and runs.why_null(r) is None]
 
 
 def stack(rows: Sequence[runs.Row]) -> Evidence:
+    """Return rows with the work and rates of all their candidate jobs stacked to arrays."""
     found = [(i, m) for i, row in enumerate(rows) for m in runs.candidate_jobs(row)]
     jobs = [m.job for _, m in found]
     firsts = [next(m.job for j, m in found if j == i) for i in range(len(rows))]
@@ -70,8 +71,8 @@ def _columns(found: Iterable[tuple[float, ...]]) -> list[Any]:
 
 
 def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
-    """Of each row, in tokens a second and GPU: the mean over what it may mean, the faster the
-    likelier."""
+    """Return the logarithm of each row's predicted tokens per second and GPU: the mean over its
+    candidate jobs, the faster the likelier."""
     parts, _ = seconds(e.work, e.rates, fitted)
     logs = np.log(e.per_gpu / sum(parts.values()))
     best = np.full(len(e.rows), -np.inf)
@@ -81,19 +82,21 @@ def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
 
 
 def published(e: Evidence) -> np.ndarray:
-    """Logarithm of each row's value, in tokens a second and GPU."""
+    """Return the logarithm of each row's published value, in tokens per second and GPU."""
     return np.log(np.array([float(r["value"]) for r in e.rows]) / e.factor)
 
 
 def repeats(rows: Sequence[runs.Row]) -> np.ndarray:
-    """How many rows are the same model, machine and precision: releases repeat them."""
+    """Return for each row how many rows are the same model, machine and precision: releases repeat
+    them."""
     keys = [(r["model"], r["gpu"], r["precision"], r["seq_len"]) for r in rows]
     count = Counter(keys)
     return np.array([count[k] for k in keys], float)
 
 
 def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) -> dict[str, float]:
-    """Constants from all rows but those `held` out (a mask); `start` only saves time."""
+    """Return the constants fitted to all rows but those `held` out (a mask); `start` only saves
+    time."""
     known = [c for c in constants.load() if c.name not in INTERVAL]
     prior, spread = np.log([c.prior for c in known]), np.array([c.spread for c in known])
     use = np.ones(len(e.rows), bool) if held is None else ~held
@@ -119,10 +122,13 @@ def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) ->
 def interval(
     errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray, machines: Sequence[str]
 ) -> dict[str, float]:
-    """The interval's constants from logarithms of published over predicted of rows that were held
-    out: a tenth lies beyond either end, and what a doubt adds has the least quantile loss (Gneiting
-    and Raftery 2007, section 6.2). Rows of one machine err together, so it counts for less than
-    their number. What fewer than ten rows tell stays at its prior."""
+    """Return the interval's constants from the errors of rows that were held out.
+
+    `errors` are logarithms of published over predicted speed. A tenth lies beyond either end, and
+    what a doubt adds has the least quantile loss (Gneiting and Raftery 2007, section 6.2). Rows of
+    one machine err together, so it counts for less than their number. What fewer than ten rows tell
+    stays at its prior.
+    """
     count = Counter(machines)
     weight = np.array([count[m] ** -0.25 for m in machines])
     prior = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
@@ -157,7 +163,7 @@ def _ends(
 
 
 def quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:
-    """The value below which that share of the weight lies."""
+    """Return the value below which a share of the weight lies."""
     order = np.argsort(values)
     total = np.cumsum(weight[order]) - weight[order] / 2
     return float(np.interp(share * weight.sum(), total, values[order]))

@@ -48,8 +48,8 @@ class MemoryModel(Config):
 
 
 def predict_row(row: Mapping[str, str]) -> MemoryPrediction | None:
-    """None for a row without a required column, or of a model that is neither listed nor described
-    by its columns."""
+    """Return the predicted GiB of a row; None without a required column, or for a model that is
+    neither listed nor described by its columns."""
     model = _model(row) if all(row.get(name) for name in REQUIRED) else None
     if model is None:
         return None
@@ -68,7 +68,7 @@ def _asked(m: Memory, note: str) -> float:
 
 
 def job(row: Mapping[str, str], model: MemoryModel) -> Job:
-    """What the row ran, at its words where it has no column."""
+    """Return what the row ran, by its note where it has no column."""
     note = row.get("note") or ""
     tokens = _whole(row, "seq_len", 4096)
     tp, pp, cp = (_whole(row, name, 1) for name in ("tp", "pp", "cp"))
@@ -179,7 +179,7 @@ _COLUMNS = {c: c for c in ("layers", "hidden", "ffn", "experts", "topk", "heads"
 
 @functools.cache
 def models() -> dict[str, MemoryModel]:
-    """By name in small letters and digits."""
+    """Return the models of `data/memory_models.json`, by name in small letters and digits."""
     listed = json.loads((DATA / "memory_models.json").read_text(encoding="utf-8"))
     return {
         re.sub(r"[^a-z0-9]", "", name.lower()): MemoryModel.from_json(values)

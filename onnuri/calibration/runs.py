@@ -111,8 +111,8 @@ class CandidateJob(NamedTuple):
 
 
 def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
-    """Rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells that
-    cannot be."""
+    """Return the rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells
+    that cannot be."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -138,8 +138,8 @@ def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
 
 
 def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
-    """Cells of a row that cannot be: column and value, rule, repair. An empty cell is unknown, not
-    a mistake."""
+    """Yield the cells of a row that cannot be: column and value, rule, repair. An empty cell is
+    unknown, not a mistake."""
     for column in (c for c in row if c in NUMBERS and row[c].strip()):
         try:
             value = float(row[column])
@@ -184,7 +184,8 @@ def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
 
 @functools.cache
 def published() -> tuple[Row, ...]:
-    """Rows of steady speed that stand on a published page: what the constants were fitted to."""
+    """Return the rows of steady speed that stand on a published page: what the constants were
+    fitted to."""
     return tuple(r for path in (PUBLISHED, FURTHER) for r in read(path) if steady(r))
 
 
@@ -194,17 +195,19 @@ def steady(row: Row) -> bool:
 
 
 def number(row: Row, column: str) -> float | None:
+    """Return a cell's number, or None for an empty cell."""
     cell = (row.get(column) or "").strip()
     return float(cell) if cell else None
 
 
 def whole(row: Row, column: str) -> int | None:
+    """Return a cell's number as a whole one of at least 1, or None for an empty cell."""
     value = number(row, column)
     return None if value is None else max(1, round(value))
 
 
 def why_null(row: Row) -> str | None:
-    """The rule by which a row has no prediction, or None."""
+    """Return the rule by which a row has no prediction, or None."""
     for column in ("model", "gpu", "metric"):
         if not row[column].strip():
             return f"{column} is empty"
@@ -224,6 +227,8 @@ def why_null(row: Row) -> str | None:
 
 
 def architecture(row: Row) -> Architecture:
+    """Return the row's model: measured here, listed, or inferred from its columns. Raises
+    ConfigError where nothing tells its size."""
     if measured.is_own(row):
         return measured.shapes()[row["model"]]
     known: dict[str, int | None] = {
@@ -245,18 +250,19 @@ def architecture(row: Row) -> Architecture:
 
 
 def repository(row: Row) -> str:
-    """A row's source without the file in it."""
+    """Return a row's source without the file in it."""
     source = (row.get("source") or "").strip()
     return source if source.startswith("http") else source.split(":")[0]
 
 
 def note(row: Row) -> str:
+    """Return the row's note, which may be empty."""
     return row.get("note") or ""
 
 
 def candidate_jobs(row: Row) -> list[CandidateJob]:
-    """The jobs a row may mean: what it says, and what it does not say in the ways that engineers
-    choose."""
+    """Return the jobs that a row may stand for: what it says, and what it does not say in the ways
+    that engineers choose."""
     if measured.is_own(row):
         return [CandidateJob(measured.job(row), 1.0)]
     a, tokens = architecture(row), whole(row, "seq_len") or 4096
@@ -338,8 +344,8 @@ def _cluster(row: Row, gpus: int) -> Cluster:
 
 
 def year(row: Row, a: Architecture | None = None) -> float | None:
-    """Of the training software: a release in the note or id, a date, the paper's number; else soon
-    after the model."""
+    """Return the year of the training software: of a release in the note or id, a date, the paper's
+    number; else soon after the model."""
     texts = (note(row), row["id"], row.get("source") or "")
     for pattern in (
         r"NeMo (\d\d)\.(\d\d)",
@@ -432,9 +438,9 @@ def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int,
 
 
 def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
-    """Roughly, whether a GPU holds it: 6 bytes a local parameter and 12 sharded, activations of all
-    passes in flight (arXiv 2205.05198, 34 bytes a token, layer and hidden unit; 2 with full
-    recomputation)."""
+    """Return roughly whether a GPU holds a layout: 6 bytes per local parameter and 12 sharded,
+    activations of all passes in flight (arXiv 2205.05198, 34 bytes per token, layer and hidden
+    unit; 2 with full recomputation)."""
     routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
     local = (a.num_params() - routed) / layout.tp / layout.pp + routed / layout.ep / layout.pp
     ranks = layout.shard or layout.dp * layout.cp
@@ -470,6 +476,8 @@ def _said(row: Row, pattern: str) -> int:
 
 
 def precision(row: Row) -> Precision:
+    """Return the format of the products by the row's column, or by the label that its note
+    quotes."""
     label = re.search(r"label '([A-Za-z0-9-]+)", note(row))
     text = (label[1] if label else row["precision"]).lower()
     if "nvfp4" in text or "fp4" in text:
@@ -480,7 +488,7 @@ def precision(row: Row) -> Precision:
 
 
 def in_metric(row: Row, job: Job, speed: float) -> float:
-    """Tokens a second and GPU in the row's metric and by its convention."""
+    """Return tokens per second and GPU in the row's metric and by its convention."""
     metric = row["metric"]
     if metric == "tokens_per_s_per_gpu":
         return speed
@@ -496,8 +504,8 @@ def in_metric(row: Row, job: Job, speed: float) -> float:
 
 
 def flops_per_token(row: Row, job: Job) -> float:
-    """By the row's convention: hardware FLOPs count a full recomputation; attention in full or
-    causal."""
+    """Return FLOPs per token by the row's convention: hardware FLOPs count a full recomputation;
+    attention in full or causal."""
     text = note(row).lower()
     if "causal" in text and "not causal" not in text:
         causal = True

@@ -54,7 +54,7 @@ class RunPrediction(NamedTuple):
 
 
 def predict(row: runs.Row) -> RunPrediction | None:
-    """One row of runs; None by `runs.RULE`. Never reads its value."""
+    """Return the prediction of one row of runs; None by `runs.RULE`. Never reads its value."""
     if runs.why_null(row):
         return None
     means = runs.candidate_jobs(row)
@@ -74,8 +74,8 @@ def predict(row: runs.Row) -> RunPrediction | None:
 
 
 def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
-    """Tokens a second over the hours in which that many tokens are trained: real routing, failures,
-    and what else takes time."""
+    """Return tokens per second over the hours in which that many tokens are trained: real routing,
+    failures, and what else takes time."""
     hours = tokens / (speed.mid * job.cluster.gpus) / 3600
     kept = [
         goodput.goodput(
@@ -107,7 +107,8 @@ def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None
 
 
 def in_sample(rows: Iterable[runs.Row]) -> int:
-    """How many are rows that the constants were fitted to, whatever they are called."""
+    """Return how many rows are those that the constants were fitted to, whatever they are
+    called."""
 
     def figures(row: runs.Row) -> tuple[object, ...]:
         return tuple(
@@ -130,7 +131,7 @@ def compare(
     by: Callable[[runs.Row], RunPrediction | None],
     why: Callable[[runs.Row], str | None] | None = None,
 ) -> dict[str, Any]:
-    """`rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no
+    """Return `rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no
     prediction."""
     out, keys = [], []
     for row in rows:
@@ -171,7 +172,7 @@ def assumed(row: runs.Row) -> str | None:
 
 
 def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str, Any]:
-    """All of them, and by kind, GPU, source and metric."""
+    """Return the figures of all rows, and by kind, GPU, source and metric."""
     known = [(r, k) for r, k in zip(rows, keys, strict=True) if r["published"]]
     out: dict[str, Any] = {"all": figures([r for r, _ in known])}
     for name in ("kind", "gpu", "source", "metric"):
@@ -181,7 +182,8 @@ def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str,
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
-    """Errors without their sign; coverage of the 80 % intervals among rows that have one."""
+    """Return errors without their sign, and the coverage of the 80 % intervals among rows that have
+    one."""
     errors = sorted(abs(r["error"]) for r in rows)
     inside = [r["low"] <= r["published"] <= r["high"] for r in rows if r["predicted"] is not None]
     return {
@@ -194,6 +196,7 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
 
 
 def text(found: Mapping[str, Any], memory: bool = False) -> str:
+    """Return a line per row and a line per group of rows, for a terminal."""
     lines = [
         f"{'id':<58}{'metric':>21}{'published':>12}{'predicted':>12}{'80 % from':>12}{'to':>12}{'error':>8}"
     ]

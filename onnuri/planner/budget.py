@@ -22,10 +22,9 @@ from onnuri.planner.counts import Engines, Report, quiet
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
-from onnuri.planner.layout import Layout
 from onnuri.planner.operate import Serving
 from onnuri.planner.plan import Plan, media_tokens, plan
-from onnuri.planner.recipe import Recipe, TrainingStage
+from onnuri.planner.recipe import Recipe, TrainingStage, best_batch, text_recipe
 from onnuri.planner.sizes import dense, sparse
 
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
@@ -36,6 +35,10 @@ beyond it, text repeats"""
 TOKENS = 4_096
 """a sequence"""
 MOST_DAYS = 36_525.0
+TOO_FEW_TOKENS = (
+    "trains too few tokens by then for a law of loss to hold: less than one for each parameter"
+    " it is worth"
+)
 DRAWS = 4_000
 COMMON = math.sqrt(0.5)
 """weight of the error of a speed that all options share (one cluster, one software): half of the
@@ -72,6 +75,7 @@ class Option(Config):
 
     @property
     def serving(self) -> Serving:
+        """Return what serving the option takes."""
         return self.plan.serving
 
 
@@ -114,9 +118,12 @@ def budget(
     cache: Path | None = None,
     exact_gpus: bool = False,
 ) -> Budget:
-    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does.
+    """Return the systems and the ladder of sizes, as far as they fit. Raises ConfigError where
+    nothing does.
+
     `report` is told how far the searches are, `cache` is a folder in which their answers are kept;
-    with `exact_gpus` no size uses fewer GPUs."""
+    with `exact_gpus` no size uses fewer GPUs.
+    """
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(
             Phrase("days {:g}", days),
@@ -152,7 +159,7 @@ def budget(
 
 
 def compute(cluster: Cluster, days: float) -> float:
-    """FLOPs of a budget, at a share of the peak that good dense runs reach."""
+    """Return the FLOPs of a budget, at a share of the peak that good dense runs reach."""
     return 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
 
 
@@ -166,7 +173,7 @@ def option(
     cache: Path | None = None,
     exact_gpus: bool = False,
 ) -> Option:
-    """A recipe trained until the date; its own plan is what it says without one."""
+    """Return a recipe trained until the date; its own plan is what it says without one."""
     found = plan(
         recipe,
         cluster,
@@ -180,12 +187,7 @@ def option(
     if found.tokens > MOST_TOKENS:
         found = plan(recipe, found.cluster, found.layout, tokens=MOST_TOKENS)
     if found.loss is None:
-        raise ConfigError(
-            recipe.title,
-            "trains too few tokens by then for a law of loss to hold: less than one for each "
-            "parameter it is worth",
-            "give more GPUs or days",
-        )
+        raise ConfigError(recipe.title, TOO_FEW_TOKENS, "give more GPUs or days")
     whole, text = (
         found.days * (recipe.tokens / found.tokens),
         1 - media_tokens(recipe) / recipe.tokens,
@@ -220,13 +222,8 @@ def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
 
 
 def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
-    """A size as a recipe: text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 ·
-    C^0.3271 tokens)."""
-    batch = (
-        max(1, round(0.2920 * compute(cluster, days) ** 0.3271 / (TOKENS * cluster.gpus)))
-        * TOKENS
-        * cluster.gpus
-    )
+    """Return a size as a recipe: text alone, in batches of whole sequences per GPU."""
+    batch = best_batch(compute(cluster, days), TOKENS * cluster.gpus)
     active = a.num_active_params()
     title = f"{a.num_params() / 1e9:.0f}B" + (
         f"-A{active / 1e9:.0f}B" if active < a.num_params() else ""
@@ -239,20 +236,7 @@ def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
         batch_tokens=batch,
         source="20 tokens a parameter it is worth, arXiv 2203.15556",
     )
-    return Recipe(
-        name=a.name,
-        team="",
-        title=title,
-        family="",
-        values={},
-        sources={},
-        architecture=a,
-        media=(),
-        stages=(stage,),
-        layout=Layout(dp=cluster.gpus),
-        gpu=cluster.gpu,
-        gpus=cluster.gpus,
-    )
+    return text_recipe(a, stage, cluster.gpu, cluster.gpus, title=title)
 
 
 # ---- ranking
@@ -263,7 +247,8 @@ Draws = list[list[float]]
 
 
 def rank(options: Sequence[Option], days: float) -> dict[str, tuple[Rank, ...]]:
-    """Under every aim: places, ties, and how often each is first when all unknowns are drawn."""
+    """Return under every aim places, ties, and how often each option is first when all unknowns are
+    drawn."""
     draws = draw(options, days)
     return {
         "loss": _ranks(options, draws["loss"], lambda o: o.loss),
@@ -273,16 +258,14 @@ def rank(options: Sequence[Option], days: float) -> dict[str, tuple[Rank, ...]]:
 
 
 def cost(o: Option) -> Interval:
-    """Dollars per million tokens; without a list price, GPU seconds."""
+    """Return dollars per million tokens; without a list price, GPU seconds."""
     return o.serving.usd_per_million_tokens or spread(
         lambda rate: 1e6 / rate, o.serving.tokens_per_s_per_gpu
     )
 
 
 def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
-    """Figures of all options under each aim. The laws' unknowns are common to all options; so are
-    the price and the hours with users, which cancel: what serves more tokens a GPU is cheaper. Of
-    media count those learned by the date."""
+    """Return figures of all options under each aim, drawn together."""
     dice, found = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
     for _ in range(DRAWS):
         law = [i.at(dice.gauss(0, 1)) for i in loss.INPUTS]

@@ -812,7 +812,7 @@ def unplaced_share(reading: ModelReading) -> float:
 
 
 def notes(reading: ModelReading) -> Iterator[str]:
-    """Sentences for a plan: what is left out, and what its cost is rough for."""
+    """Yield sentences for a plan: what is left out, and what its cost is rough for."""
     total = reading.architecture.num_params()
     for path, size in reading.left_out.items():
         yield Phrase(

@@ -16,9 +16,8 @@ from onnuri.phrases import Phrase, joined
 from onnuri.planner import hardware, shapes, sizes, stock
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Gpu
-from onnuri.planner.layout import Layout
 from onnuri.planner.loss import effective_params
-from onnuri.planner.recipe import Recipe, TrainingStage
+from onnuri.planner.recipe import Recipe, TrainingStage, best_batch, text_recipe
 
 SEQUENCE = 4_096
 """tokens of a training sequence where none is asked for: what most public models were trained
@@ -159,8 +158,7 @@ def training(
     sequence = seq_len or min(SEQUENCE, a.positions or a.context, a.context)
     check(seq_len, batch_tokens, a)
     flops = tokens * a.flops_per_token(sequence)
-    # DeepSeek's law of the best batch (arXiv 2401.02954), as `onnuri plan budget` takes it
-    batch = batch_tokens or max(1, round(0.2920 * flops**0.3271 / sequence)) * sequence
+    batch = batch_tokens or best_batch(flops, sequence)
     assumed: list[str] = [Phrase("sequences of {:,} tokens (--seq-len)", sequence)] * (
         seq_len is None
     )
@@ -181,22 +179,7 @@ def training(
     stage = TrainingStage(
         name="text", tokens=tokens, tokens_per_sequence=sequence, batch_tokens=batch
     )
-    return Recipe(
-        name=a.name,
-        team="",
-        title=a.name,
-        family="",
-        values={},
-        sources={},
-        architecture=a,
-        media=(),
-        stages=(stage,),
-        layout=Layout(dp=count),
-        gpu=kind.name,
-        gpus=count,
-        notes=tuple(notes),
-        own_layout=False,
-    )
+    return text_recipe(a, stage, kind.name, count, notes=tuple(notes), own_layout=False)
 
 
 def check(seq_len: int | None, batch_tokens: int | None, a: Architecture | None = None) -> None:

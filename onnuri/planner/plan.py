@@ -173,16 +173,17 @@ class Plan(Config):
 
     @property
     def main(self) -> StagePlan:
-        """The stage that trains the most tokens: layout, step and speed are its."""
+        """Return the stage that trains the most tokens: layout, step and speed are its."""
         return max(self.stages, key=lambda s: s.tokens)
 
     @property
     def fullest(self) -> StagePlan:
-        """The stage whose memory the plan's is."""
+        """Return the stage whose memory the plan's is."""
         return max(self.stages, key=lambda s: s.memory_gib)
 
     @property
     def fits(self) -> bool:
+        """Return whether the plan fits its GPUs at the middle of the range."""
         return self.memory_gib.mid <= self.capacity_gib
 
     def __str__(self) -> str:
@@ -212,14 +213,16 @@ def plan(
     cache: Path | None = None,
     serve: Demand | None = None,
 ) -> Plan:
-    """A recipe laid out on a cluster. Its stages shrink or grow together to `tokens`, or to what
-    `days` and `budget_usd` allow at the middle of the range; without any of them it trains what it
-    says. Without a layout, all are searched, on as many GPUs as train fastest (on all with
-    `exact_gpus`), and the fastest that is runnable here is taken, or with `engines` "any" the
-    fastest of all (the recipe's own with "own"); `here` leaves the others unsearched. Without a
-    release, software is as new as the newest that was published. `report` is told how far the
-    search is; `cache` is a folder in which answers of searches are kept. With `serve`, its serving
-    is also planned within limits."""
+    """Return what training a recipe on a cluster takes.
+
+    Its stages shrink or grow together to `tokens`, or to what `days` and `budget_usd` allow at the
+    middle of the range; without any of them it trains what it says. Without a layout, all are
+    searched, on as many GPUs as train fastest (on all with `exact_gpus`), and the fastest that is
+    runnable here is taken, or with `engines` "any" the fastest of all (the recipe's own with
+    "own"); `here` leaves the others unsearched. Without a release, software is as new as the newest
+    that was published. `report` is told how far the search is; `cache` is a folder in which answers
+    of searches are kept. With `serve`, its serving is also planned within limits.
+    """
     wanted = Wanted(tokens, days, budget_usd)
     _check(cluster, wanted, layout, precisions, release, engines)
     release = release or newest()
@@ -343,8 +346,8 @@ def _kept_on(params: int, cluster: Cluster) -> float:
 
 
 def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Interval | None:
-    """GPU hours to turn a share of a recipe's media into tokens; they are kept, so once. None where
-    there is nothing."""
+    """Return the GPU hours that turn a share of a recipe's media into tokens; they are kept, so
+    once. None where there is nothing."""
     costs = {m.medium: m.encode_flops_per_token for m in recipe.media}
     flops = share * sum(
         s.tokens * part * costs.get(medium, 0.0)
@@ -469,7 +472,8 @@ class _Work:
 
 
 def total(parts: list[Interval]) -> Interval:
-    """Of stages that share one error: speeds of one model on one cluster are wrong together."""
+    """Return the sum over stages that share one error: speeds of one model on one cluster are wrong
+    together."""
     return Interval(
         low=sum(p.low for p in parts),
         mid=sum(p.mid for p in parts),
@@ -478,7 +482,7 @@ def total(parts: list[Interval]) -> Interval:
 
 
 def media_tokens(recipe: Recipe) -> float:
-    """Tokens of media other than text."""
+    """Return the tokens of media other than text."""
     return sum(
         s.tokens * part
         for s in recipe.stages
@@ -669,7 +673,7 @@ def _billed(cluster: Cluster) -> str:
 
 
 def step_parts(found: StepTime) -> tuple[StepPart, ...]:
-    """The longest first; nothing that takes no time."""
+    """Return the parts of a step, the longest first; nothing that takes no time."""
     names = sorted({*found.parts, *found.overlapped}, key=lambda n: -found.parts.get(n, 0.0))
     every = (
         StepPart(

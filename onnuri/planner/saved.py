@@ -25,7 +25,7 @@ MOST = 256
 
 
 def folder() -> Path:
-    """Where the user's answers are kept: `$XDG_CACHE_HOME/onnuri/plans`, or
+    """Return where the user's answers are kept: `$XDG_CACHE_HOME/onnuri/plans`, or
     `~/.cache/onnuri/plans`."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (
@@ -37,7 +37,7 @@ def folder() -> Path:
 
 @functools.cache
 def version() -> str:
-    """A hash of the planner's sources and tables, and of what turns them into configs."""
+    """Return a hash of the planner's sources and tables, and of what turns them into configs."""
     here, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted(
         [*here.rglob("*.py"), *here.rglob("*.csv"), *here.rglob("*.json"), Path(config.__file__)]
@@ -53,7 +53,7 @@ class Saved:
         self.place = place
 
     def get(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer to these inputs, None where there is none that can be read."""
+        """Return the answer to these inputs, None where there is none that can be read."""
         path = self._path(inputs)
         if path is None:
             return None

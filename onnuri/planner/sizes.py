@@ -29,7 +29,7 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)([MBT])(?:-?A(\d+(?:\.\d+)?)([MBT]))?", re.I)
 
 
 def dense(layers: int) -> Architecture:
-    """A gated feed-forward of 3.5 times the width, as of Llama 3."""
+    """Return a dense size: a gated feed-forward of 3.5 times the width, as of Llama 3."""
     width = ASPECT * layers
     return Architecture(
         name=f"dense-{layers}",
@@ -40,8 +40,8 @@ def dense(layers: int) -> Architecture:
 
 
 def sparse(layers: int) -> Architecture:
-    """128 experts of 0.3 times the width, 8 chosen and one shared: between Solar Open, K-EXAONE and
-    A.X K1."""
+    """Return a mixture: 128 experts of 0.3 times the width, 8 chosen and one shared, between Solar
+    Open, K-EXAONE and A.X K1."""
     width = ASPECT * layers
     experts = Experts(routed=128, topk=8, width=round(width * 0.3 / 128) * 128, shared=1)
     return Architecture(

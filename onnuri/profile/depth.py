@@ -48,13 +48,15 @@ class LayerPattern:
 
     @property
     def layers(self) -> int:
+        """Return how many layers the pattern has."""
         return self.before + self.unit * self.repeats + self.after
 
     def cut(self, repeats: int) -> LayerPattern:
+        """Return the pattern with fewer repeats."""
         return dataclasses.replace(self, repeats=repeats)
 
     def kept(self, repeats: int) -> list[int]:
-        """Indices of the layers of the row that a shorter one has."""
+        """Return the indices of the layers of this pattern that a shorter one has."""
         return [
             *range(self.before + self.unit * repeats),
             *range(self.layers - self.after, self.layers),
@@ -184,7 +186,7 @@ def _backward() -> bool:
 
 
 def extend(row: LayerPattern, counted: Sequence[Counted]) -> Counted:
-    """What the whole row's step counts, from steps of it cut to each of REPEATS. Raises
+    """Return what the whole row's step counts, from steps of it cut to each of REPEATS. Raises
     NotAffine."""
 
     def line(values: Sequence[Any]) -> Any:

@@ -18,7 +18,7 @@ Pair = tuple[float, float]
 
 
 def pairs(run: DryRun, a: Architecture, gpu: str) -> dict[str, Pair]:
-    """Bytes of one rank, FLOPs of one micro-batch."""
+    """Return what is planned and what was traced: bytes of one rank, FLOPs of one micro-batch."""
     job = Job(
         architecture=a,
         layout=run.layout,
@@ -45,7 +45,7 @@ def pairs(run: DryRun, a: Architecture, gpu: str) -> dict[str, Pair]:
 
 
 def text(found: dict[str, Pair]) -> str:
-    """A line a figure."""
+    """Return a line per figure, with the error of the plan."""
     return "\n".join(
         [
             f"{'':<24}{'planned':>12}{'traced':>12}",

@@ -64,6 +64,7 @@ class Window:
 
     @property
     def peak(self) -> int:
+        """Return the most bytes that lived of all kinds together."""
         return sum(self.at_peak.values())
 
 
@@ -110,19 +111,19 @@ class Trace(TorchDispatchMode):
         self._storages: dict[int, tuple[weakref.ref[Any], int, Kind]] = {}
 
     def begin(self, name: Name) -> None:
-        """A part of the step begins; what lives already counts to it."""
+        """Begin a part of the step; what lives already counts to it."""
         self._window = self.windows.setdefault(name, Window())
         self._peak = self._window.peak
         self._seen(KINDS)
 
     @property
     def peak(self) -> int:
-        """Most bytes that lived at any time."""
+        """Return the most bytes that lived at any time."""
         return fullest(self.windows.values()).peak
 
     @property
     def at_peak(self) -> dict[str, int]:
-        """Of which kinds they were."""
+        """Return the bytes that lived at the peak, by kind."""
         found = fullest(self.windows.values()).at_peak
         return {k: found[k] for k in KINDS}
 
@@ -133,6 +134,7 @@ class Trace(TorchDispatchMode):
 
     @property
     def collectives(self) -> tuple[TracedCollective, ...]:
+        """Return the collectives that were called."""
         return calls(self.calls)
 
     def __enter__(self) -> Self:
