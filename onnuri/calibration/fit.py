@@ -52,22 +52,22 @@ def usable(rows: Sequence[runs.Row]) -> list[runs.Row]:
 
 def stack(rows: Sequence[runs.Row]) -> Evidence:
     """Return rows with the work and rates of all their candidate jobs stacked to arrays."""
-    found = [(i, m) for i, row in enumerate(rows) for m in runs.candidate_jobs(row)]
-    jobs = [m.job for _, m in found]
-    firsts = [next(m.job for j, m in found if j == i) for i in range(len(rows))]
+    pairs = [(i, m) for i, row in enumerate(rows) for m in runs.candidate_jobs(row)]
+    jobs = [m.job for _, m in pairs]
+    firsts = [next(m.job for j, m in pairs if j == i) for i in range(len(rows))]
     return Evidence(
         rows=list(rows),
         work=Work(*_columns(map(work, jobs))),
         rates=Rates(*_columns(map(rates, jobs))),
         per_gpu=np.array([j.batch_tokens / j.cluster.gpus for j in jobs]),
-        weight=np.array([m.weight for _, m in found]),
-        row=np.array([i for i, _ in found]),
+        weight=np.array([m.weight for _, m in pairs]),
+        row=np.array([i for i, _ in pairs]),
         factor=np.array([runs.in_metric(r, j, 1.0) for r, j in zip(rows, firsts, strict=True)]),
     )
 
 
-def _columns(found: Iterable[tuple[float, ...]]) -> list[Any]:
-    return [np.array(x, float) for x in zip(*found, strict=True)]
+def _columns(rows: Iterable[tuple[float, ...]]) -> list[Any]:
+    return [np.array(x, float) for x in zip(*rows, strict=True)]
 
 
 def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
@@ -137,7 +137,7 @@ def interval(
         _ends(errors, moe, doubts, weight, prior | {"open": x})
         for x in ([prior["open"]] if few else WIDER)
     ]
-    return min(tried, key=lambda found: found[0])[1]
+    return min(tried, key=lambda result: result[0])[1]
 
 
 def _ends(
@@ -145,21 +145,21 @@ def _ends(
     moe: np.ndarray,
     doubts: np.ndarray,
     weight: np.ndarray,
-    found: dict[str, float],
+    fitted: dict[str, float],
 ) -> tuple[float, dict[str, float]]:
     """The ends of an interval that a doubt widens as is given, and their quantile loss."""
-    lost, wider = 0.0, 1 + found["open"] * doubts
+    lost, wider = 0.0, 1 + fitted["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
         if mask.sum() >= 10:
             scaled = errors[mask] / wider[mask]
-            found |= {
+            fitted |= {
                 f"{kind}_below": max(0.02, -quantile(scaled, weight[mask], 0.1)),
                 f"{kind}_above": max(0.02, quantile(scaled, weight[mask], 0.9)),
             }
-        for end, share in ((-found[f"{kind}_below"], 0.1), (found[f"{kind}_above"], 0.9)):
+        for end, share in ((-fitted[f"{kind}_below"], 0.1), (fitted[f"{kind}_above"], 0.9)):
             beyond = errors[mask] - end * wider[mask]
             lost += float((weight[mask] * np.maximum(share * beyond, (share - 1) * beyond)).sum())
-    return lost, found
+    return lost, fitted
 
 
 def quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:

@@ -178,8 +178,8 @@ def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
     for parts, bound in bounds:
         product, most = math.prod(whole(row, c) or 1 for c in parts), whole(row, bound)
         if most and product > most:
-            said = " x ".join(f"{c} {row[c]}" for c in parts if whole(row, c))
-            yield said, f"is more than {bound} {row[bound]}", "mend or empty a cell"
+            degrees = " x ".join(f"{c} {row[c]}" for c in parts if whole(row, c))
+            yield degrees, f"is more than {bound} {row[bound]}", "mend or empty a cell"
 
 
 @functools.cache
@@ -235,8 +235,8 @@ def architecture(row: Row) -> Architecture:
         c: whole(row, c) for c in ("layers", "hidden", "heads", "kv_heads", "experts", "topk")
     }
     known["expert_ffn" if row["kind"].strip().lower() == "moe" else "ffn"] = whole(row, "ffn")
-    if found := re.search(r"vocab(?:ulary)? (\d{4,6})", note(row)):
-        known["vocab"] = int(found[1])
+    if match := re.search(r"vocab(?:ulary)? (\d{4,6})", note(row)):
+        known["vocab"] = int(match[1])
     if re.search(r"w/o MTP|without MTP|no MTP", note(row)):
         known["mtp"] = 0
     total, active = number(row, "total_params_B"), number(row, "active_params_B")
@@ -297,19 +297,19 @@ def candidate_jobs(row: Row) -> list[CandidateJob]:
 def _kernels(row: Row) -> Kernels:
     """PyTorch's own where a row speaks of its compiler, its attention or an engine made of it, or
     of its sharding alone, and of no vendor's library; unfused where the row says so."""
-    said = f"{note(row)} {row['zero_or_fsdp']}"
-    named = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", said, re.I)
+    words = f"{note(row)} {row['zero_or_fsdp']}"
+    named = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", words, re.I)
     alone = all(
         (whole(row, c) or 1) == 1 for c in ("tp", "pp", "cp")
     )  # beside other degrees it is a group's own engine
     library = re.search(
         r"\bTE\b|Transformer Engine|Megatron|NeMo|XLA|JAX|MaxText", note(row)
     ) or row["gpu"].startswith("TPU")
-    if library or not (named or (alone and re.search("FSDP", said, re.I))):
+    if library or not (named or (alone and re.search("FSDP", words, re.I))):
         return "vendor"
-    if re.search(r"\beager\b", said, re.I):
+    if re.search(r"\beager\b", words, re.I):
         return "eager"
-    return "compiled" if re.search("compile", said, re.I) else "torch"
+    return "compiled" if re.search("compile", words, re.I) else "torch"
 
 
 def _gradient_bytes(row: Row) -> float:
@@ -326,10 +326,10 @@ def _usual_gpus(a: Architecture) -> int:
 
 def _cluster(row: Row, gpus: int) -> Cluster:
     kind, text, nic = hardware.gpu(row["gpu"]), note(row), None
-    if found := re.search(r"(\d+(?:\.\d+)?) ?Gb/s per GPU", text):
-        nic = float(found[1]) / 8
-    elif found := re.search(r"(\d+)x ?[A-Za-z -]*?(\d+) ?Gb", text):
-        nic = int(found[1]) * float(found[2]) / 8 / 8
+    if match := re.search(r"(\d+(?:\.\d+)?) ?Gb/s per GPU", text):
+        nic = float(match[1]) / 8
+    elif match := re.search(r"(\d+)x ?[A-Za-z -]*?(\d+) ?Gb", text):
+        nic = int(match[1]) * float(match[2]) / 8 / 8
     share = re.search(r"GEMM[^;]*?\b(0\.\d+) of the peak", text)
     power = re.search(r"(\d{3,4}) ?W\b", text)
     memory = re.search(r"(\d+(?:\.\d+)?) ?TB/s", text)
@@ -355,8 +355,8 @@ def year(row: Row, a: Architecture | None = None) -> float | None:
         r"arXiv:(\d\d)(\d\d)\.",
     ):
         for text in texts:
-            if (found := re.search(pattern, text)) and 1 <= int(found[2]) <= 12:
-                return 2000 + int(found[1]) + (int(found[2]) - 0.5) / 12
+            if (match := re.search(pattern, text)) and 1 <= int(match[2]) <= 12:
+                return 2000 + int(match[1]) + (int(match[2]) - 0.5) / 12
     spec = shapes.listed(row["model"]) or {}
     return spec["year"] + 0.3 if "year" in spec else None
 
@@ -403,25 +403,25 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
 
 
 def _shard(text: str, ranks: int) -> int | None:
-    found = re.search(r"within (\d+)|fsdp(\d+)", text)
-    shard = int(found[1] or found[2]) if found else None
+    match = re.search(r"within (\d+)|fsdp(\d+)", text)
+    shard = int(match[1] or match[2]) if match else None
     return None if not shard or shard >= ranks or ranks % shard else shard
 
 
 def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int, int, int, int]]:
     """Tensor, pipeline, context and expert parallel degrees: as given, else those that engineers
     try."""
-    given = {c: whole(row, c) for c in ("dp", "tp", "pp", "cp", "ep")}
-    cp = given["cp"] or 1
-    rest = gpus // cp // (given["dp"] or 1)  # with dp given, tensor and pipeline share what is left
-    tensor = [given["tp"]] if given["tp"] else [t for t in (1, 2, 4, 8) if rest % t == 0]
-    found = []
+    known = {c: whole(row, c) for c in ("dp", "tp", "pp", "cp", "ep")}
+    cp = known["cp"] or 1
+    rest = gpus // cp // (known["dp"] or 1)  # with dp given, tensor and pipeline share what is left
+    tensor = [known["tp"]] if known["tp"] else [t for t in (1, 2, 4, 8) if rest % t == 0]
+    degrees = []
     for tp in tensor:
-        if given["pp"]:
-            pipeline = [given["pp"]]
-        elif given["dp"]:
+        if known["pp"]:
+            pipeline = [known["pp"]]
+        elif known["dp"]:
             pipeline = [max(1, rest // tp)]
-        elif given["tp"] or row["zero_or_fsdp"].lower().startswith("fsdp"):
+        elif known["tp"] or row["zero_or_fsdp"].lower().startswith("fsdp"):
             pipeline = [1]
         else:
             pipeline = [p for p in (1, 2, 4, 8, 12, 16) if rest % (tp * p) == 0 and p <= a.layers]
@@ -429,12 +429,12 @@ def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int,
             ranks = max(1, gpus // (tp * pp))
             routed = next((b.experts.routed for b in a.blocks if b.experts), 1)
             each = (
-                [given["ep"]]
-                if given["ep"]
+                [known["ep"]]
+                if known["ep"]
                 else [e for e in (1, 4, 8, 16, 32, 64) if ranks % e == 0 and routed % e == 0]
             )
-            found += [(tp, pp, cp, e) for e in (each if moe else [1])]
-    return found or [(1, 1, 1, 1)]
+            degrees += [(tp, pp, cp, e) for e in (each if moe else [1])]
+    return degrees or [(1, 1, 1, 1)]
 
 
 def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
@@ -446,33 +446,33 @@ def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
     ranks = layout.shard or layout.dp * layout.cp
     held = local * (6 + 12 / ranks if layout.sharding == "zero1" else 18 / ranks)
     each = 2 if layout.recompute == "full" else 34
-    kept = (
+    activations = (
         layout.micro_batch * tokens / layout.cp * a.hidden * each * a.layers / layout.tp
     )  # pp passes of a pp-th each
     logits = layout.micro_batch * tokens / layout.cp * a.vocabulary / layout.tp * 6
-    return held + kept + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
+    return held + activations + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
 
 
 def _micro_batches(row: Row, tokens: int, dp: int, pp: int) -> list[int]:
     batch = number(row, "global_batch_tokens")
-    if found := _said(row, r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)"):
-        return [found]
-    if found := _said(row, r"local batch(?: size)?[ =:]*(\d+)"):
+    if count := _said(row, r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)"):
+        return [count]
+    if count := _said(row, r"local batch(?: size)?[ =:]*(\d+)"):
         return [
-            1 if pp > 1 else found
+            1 if pp > 1 else count
         ]  # torchtitan's local batch is all of a step's passes, of one sequence each
     each = max(1, round(batch / (tokens * dp))) if batch else 0
     if each and (
-        found := _said(row, r"(?:micro_num|grad accum|gradient accumulation|\bGA)[ =]*(\d+)")
+        count := _said(row, r"(?:micro_num|grad accum|gradient accumulation|\bGA)[ =]*(\d+)")
     ):
-        return [max(1, each // found)]
+        return [max(1, each // count)]
     return [m for m in (1, 2, 4, 8) if not each or each % m == 0] or [1]
 
 
 def _said(row: Row, pattern: str) -> int:
     """A whole number that the note gives; 0 where it gives none."""
-    found = re.search(pattern, note(row), re.I)
-    return int(found[1]) if found else 0
+    match = re.search(pattern, note(row), re.I)
+    return int(match[1]) if match else 0
 
 
 def precision(row: Row) -> Precision:

@@ -130,28 +130,28 @@ def budget(
             "is not a positive number of days within a century",
             "give such as 120",
         )
-    found: list[Option] = []
+    options: list[Option] = []
     left_out: dict[str, str] = {}
     for recipe, kind in [*((r, "system") for r in recipes), *_ladder(cluster, days)]:
         try:
-            found.append(option(recipe, kind, cluster, days, engines, report, cache, exact_gpus))
+            options.append(option(recipe, kind, cluster, days, engines, report, cache, exact_gpus))
         except ConfigError as error:
             left_out[recipe.title] = error.rule
-    if not found:
+    if not options:
         why, times = Counter(left_out.values()).most_common(1)[0]
         raise ConfigError(
             Phrase("{} {} for {:g} days", cluster.gpus, cluster.gpu, days),
             Phrase("is enough for none of {} sizes; {} of them: {}", len(left_out), times, why),
             "give more GPUs or days",
         )
-    systems = tuple(o for o in found if o.kind == "system")
+    systems = tuple(o for o in options if o.kind == "system")
     return Budget(
         cluster=cluster,
         days=days,
         engines=engines,
         systems=systems,
         left_out=left_out,
-        ladder=tuple(o for o in found if o.kind != "system"),
+        ladder=tuple(o for o in options if o.kind != "system"),
         flops=compute(cluster, days),
         optimal=loss.optimal_sizes(compute(cluster, days)),
         aims=rank(systems, days) if systems else {},
@@ -174,7 +174,7 @@ def option(
     exact_gpus: bool = False,
 ) -> Option:
     """Return a recipe trained until the date; its own plan is what it says without one."""
-    found = plan(
+    answer = plan(
         recipe,
         cluster,
         days=days,
@@ -184,12 +184,12 @@ def option(
         cache=cache,
         exact_gpus=exact_gpus,
     )
-    if found.tokens > MOST_TOKENS:
-        found = plan(recipe, found.cluster, found.layout, tokens=MOST_TOKENS)
-    if found.loss is None:
+    if answer.tokens > MOST_TOKENS:
+        answer = plan(recipe, answer.cluster, answer.layout, tokens=MOST_TOKENS)
+    if answer.loss is None:
         raise ConfigError(recipe.title, TOO_FEW_TOKENS, "give more GPUs or days")
     whole, text = (
-        found.days * (recipe.tokens / found.tokens),
+        answer.days * (recipe.tokens / answer.tokens),
         1 - media_tokens(recipe) / recipe.tokens,
     )
     by_then = spread(lambda d: min(recipe.tokens * days / d, MOST_TOKENS), whole)
@@ -201,7 +201,7 @@ def option(
         name=recipe.name,
         title=recipe.title,
         kind=kind,
-        plan=found,
+        plan=answer,
         days_needed=whole,
         finish=whole.below(days),
         tokens=by_then,
@@ -215,10 +215,10 @@ def option(
 
 
 def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
-    made = [(dense(n), "dense") for n in DENSE_LAYERS] + [
+    shapes = [(dense(n), "dense") for n in DENSE_LAYERS] + [
         (sparse(n), "sparse") for n in SPARSE_LAYERS
     ]
-    return [(by_rule(a, cluster, days), kind) for a, kind in made]
+    return [(by_rule(a, cluster, days), kind) for a, kind in shapes]
 
 
 def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
@@ -266,27 +266,27 @@ def cost(o: Option) -> Interval:
 
 def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
     """Return figures of all options under each aim, drawn together."""
-    dice, found = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
+    dice, draws = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
     for _ in range(DRAWS):
         law = [i.at(dice.gauss(0, 1)) for i in loss.INPUTS]
         speed, served = dice.gauss(0, 1), dice.gauss(0, 1)
         took = [o.days_needed.at(COMMON * (speed + dice.gauss(0, 1))) for o in options]
-        found["loss"].append(
+        draws["loss"].append(
             [
                 o.loss_after(min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
                 for o, t in zip(options, took)
             ]
         )
-        found["operate"].append(
+        draws["operate"].append(
             [
                 -o.serving.tokens_per_s_per_gpu.at(COMMON * (served + dice.gauss(0, 1)))
                 for o in options
             ]
         )
-        found["media"].append(
+        draws["media"].append(
             [-len(o.plan.media) * float(t <= days) for o, t in zip(options, took)]
         )
-    return found
+    return draws
 
 
 def _ranks(

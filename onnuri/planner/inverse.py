@@ -132,17 +132,17 @@ def fewest(
         None,
     ):
         low, high = _bisected(counts, admissible or counts.between(low, high), low, high, days)
-    found = (answer or whole)(high)
+    best = (answer or whole)(high)
     while (
-        answer is None and found.days.mid > days * 1.000_001 and high < MOST_GPUS
+        answer is None and best.days.mid > days * 1.000_001 and high < MOST_GPUS
     ):  # a stage in another engine was slower
         low, high = high, high + max(1, cluster.node if high >= cluster.node else 1)
-        found = whole(high)
+        best = whole(high)
     took = counts.days.get(low, math.inf)
-    return found.replace(
+    return best.replace(
         fewest=Fewest(
             days=days,
-            gpus=found.cluster.gpus,
+            gpus=best.cluster.gpus,
             less=low or None,
             less_days=took if took < math.inf else None,
             tried=len(counts.days),
@@ -314,18 +314,18 @@ def _rung(
     """Return a size's plan for all its tokens, or why it has none."""
     whole = tokens or recipe.tokens
     try:
-        found = plan(recipe, cluster, tokens=whole, days=days, here=True, **wanted)
+        answer = plan(recipe, cluster, tokens=whole, days=days, here=True, **wanted)
     except ConfigError as error:
         return _Rung(None, error.rule)
-    if not loss.holds(found.total_params, found.active_params, whole):
+    if not loss.holds(answer.total_params, answer.active_params, whole):
         return _Rung(None, budget.TOO_FEW_TOKENS)
     return _Rung(
         Size(
             name=recipe.name,
             title=recipe.title,
             kind=kind,
-            plan=found,
-            done=found.days.mid <= days,
-            likely=found.days.below(days),
+            plan=answer,
+            done=answer.days.mid <= days,
+            likely=answer.days.below(days),
         )
     )

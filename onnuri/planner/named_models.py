@@ -51,17 +51,17 @@ def find(what: str, recipes: tuple[str, ...] = ()) -> Named:
     is unknown."""
     name = what.strip()
     if size := sizes.parse(name):
-        made = sizes.of(*size)
+        shape = sizes.of(*size)
         return Named(
-            architecture=made.replace(unsure=0.5),
+            architecture=shape.replace(unsure=0.5),
             notes=(
                 Phrase(
                     "{} is a size, no model: {} layers of {} by the rule of `onnuri plan budget`",
-                    made.name,
-                    made.layers,
-                    made.hidden,
+                    shape.name,
+                    shape.layers,
+                    shape.hidden,
                 ),
-                *_untrained(made),
+                *_untrained(shape),
             ),
         )
     if shapes.listed(name):
@@ -100,7 +100,7 @@ def listed(name: str) -> Named:
             architecture=shapes.shape(name), notes=(source, *_untrained(shapes.shape(name)))
         )
     size = sizes.in_name(name) or (7e9, None)
-    said = "" if sizes.in_name(name) else "; 7B assumed, for the name says no size"
+    unsized = "" if sizes.in_name(name) else "; 7B assumed, for the name says no size"
     a = shapes.infer(name, size[0], None)
     return Named(
         architecture=a.replace(unsure=0.5),
@@ -111,7 +111,7 @@ def listed(name: str) -> Named:
                 a.layers,
                 a.hidden,
                 spec["source"],
-                said,
+                unsized,
             ),
         ),
     )

@@ -241,8 +241,8 @@ def plan(
     if laid:
         laid_out = phases.given(question, laid)
     else:
-        kept = functools.partial(_kept, recipe, cluster)
-        counts = Counts(recipe, cluster, used, release, kept, FROZEN, report)
+        goodput = functools.partial(_kept, recipe, cluster)
+        counts = Counts(recipe, cluster, used, release, goodput, FROZEN, report)
         laid_out = phases.found(question, _aim(recipe, cluster, wanted), counts, Saved(cache))
     work = _Work(laid_out, wanted, cluster.gpus)
     stages, jobs = work.recipe.stages, work.jobs
@@ -598,18 +598,18 @@ def _end(work: _Work, days: Interval, cost: Interval | None) -> _End:
 
 def _fewer(work: _Work, took: float) -> list[str]:
     """What using fewer GPUs than there are gains; `took`: days on those that are used."""
-    used, given, on_all = work.cluster.gpus, work.gpus, work.days_on_all
-    if used == given:
+    used, gpus, on_all = work.cluster.gpus, work.gpus, work.days_on_all
+    if used == gpus:
         return []
     if on_all is None:
-        return [Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", used, given)]
+        return [Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", used, gpus)]
     gain = on_all * work.share / took
     if work.wanted.days is not None and work.wanted.tokens is None and gain > 0:
         trained = work.trained / 1e12
         sentence = "use {:,} of {:,} GPUs: they train {:.3g}T tokens, all would train {:.3g}T"
-        return [Phrase(sentence, used, given, trained, trained / gain)]
+        return [Phrase(sentence, used, gpus, trained, trained / gain)]
     sentence = "use {:,} of {:,} GPUs: they need {:.3g} days, all would need {:.3g}"
-    return [Phrase(sentence, used, given, took, took * gain)]
+    return [Phrase(sentence, used, gpus, took, took * gain)]
 
 
 def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
@@ -651,11 +651,11 @@ def _slower(main: StagePlan, faster: Candidate | None) -> list[str]:
     ]
 
 
-def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tuple[str, ...]]:
+def _evidence(recipe: Recipe, cluster: Cluster, step: StepTime) -> dict[str, tuple[str, ...]]:
     assumed = sorted(k for k, source in recipe.sources.items() if source == "assumed")
     yours = {"cluster": cluster.yours} if cluster.yours else {}
     known = yours | {
-        "step": found.evidence,
+        "step": step.evidence,
         "goodput": goodputs.EVIDENCE,
         "loss": losses.EVIDENCE,
         "serving": operate.EVIDENCE,
@@ -666,21 +666,21 @@ def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tu
 
 def _billed(cluster: Cluster) -> str:
     """Return what dollars and energy lean on."""
-    said = {line.partition(":")[0] for line in cluster.yours}
-    price = "your price" if "price" in said else "list prices of the hardware table"
-    power = "your power" if "power" in said else "rated power"
+    own = {line.partition(":")[0] for line in cluster.yours}
+    price = "your price" if "price" in own else "list prices of the hardware table"
+    power = "your power" if "power" in own else "rated power"
     return joined(", ", (price, power))
 
 
-def step_parts(found: StepTime) -> tuple[StepPart, ...]:
+def step_parts(step: StepTime) -> tuple[StepPart, ...]:
     """Return the parts of a step, the longest first; nothing that takes no time."""
-    names = sorted({*found.parts, *found.overlapped}, key=lambda n: -found.parts.get(n, 0.0))
+    names = sorted({*step.parts, *step.overlapped}, key=lambda n: -step.parts.get(n, 0.0))
     every = (
         StepPart(
             name=n,
-            exposed_seconds=found.parts.get(n, 0.0),
-            overlapped_seconds=found.overlapped.get(n, 0.0),
+            exposed_seconds=step.parts.get(n, 0.0),
+            overlapped_seconds=step.overlapped.get(n, 0.0),
         )
         for n in names
     )
-    return tuple(p for p in every if p.exposed_seconds + p.overlapped_seconds > 1e-4 * found.total)
+    return tuple(p for p in every if p.exposed_seconds + p.overlapped_seconds > 1e-4 * step.total)

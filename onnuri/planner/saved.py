@@ -58,10 +58,10 @@ class Saved:
         if path is None:
             return None
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["inputs"] != json.loads(json.dumps(inputs)):
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            if entry["inputs"] != json.loads(json.dumps(inputs)):
                 return None
-            answer: dict[str, Any] = kept["answer"]
+            answer: dict[str, Any] = entry["answer"]
             with contextlib.suppress(OSError):
                 os.utime(path)
             return answer
@@ -85,6 +85,6 @@ class Saved:
 
     def _prune(self, place: Path) -> None:
         """Forget the answers that were not used for longest."""
-        kept = sorted(place.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in kept[MOST:]:
+        newest = sorted(place.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in newest[MOST:]:
             path.unlink(missing_ok=True)

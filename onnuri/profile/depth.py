@@ -65,9 +65,9 @@ class LayerPattern:
     def places(self, layer: int) -> list[Name]:
         """Return where a layer is, counted from each end that is near; nowhere within the middle
         units."""
-        found: list[Name] = [("first", layer)] if layer < self.before + 2 * self.unit else []
+        names: list[Name] = [("first", layer)] if layer < self.before + 2 * self.unit else []
         left = self.layers - layer
-        return [*found, ("last", left)] if left <= self.after + 2 * self.unit else found
+        return [*names, ("last", left)] if left <= self.after + 2 * self.unit else names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,14 +223,14 @@ def extend(row: LayerPattern, counted: Sequence[Counted]) -> Counted:
 
 def _placed(row: LayerPattern, windows: dict[Name, Window]) -> dict[Name, Window]:
     """Windows by where their layer is, seen from the ends."""
-    found: dict[Name, Window] = {}
+    placed: dict[Name, Window] = {}
     for name, window in windows.items():
         if name[0] not in ("forward", "backward"):
-            found[name] = window
+            placed[name] = window
             continue
         for side, k in row.places(name[1]):
-            found[f"{name[0]} {side}", k] = window
-    return found
+            placed[f"{name[0]} {side}", k] = window
+    return placed
 
 
 def _middle(row: LayerPattern, windows: dict[Name, Window]) -> None:

@@ -203,19 +203,19 @@ def trace(
     )
 
 
-def _cut(network: Any, kept: list[int]) -> Any:
+def _cut(network: Any, indices: list[int]) -> Any:
     """A copy of a network on the meta device with some of its layers."""
     layers = depth.layers_of(network)
     inside, name = next(
         (m, n) for m in network.modules() for n, child in m.named_children() if child is layers
     )
     try:
-        setattr(inside, name, nn.ModuleList(layers[k] for k in kept))
-        made = copy.deepcopy(network)
+        setattr(inside, name, nn.ModuleList(layers[k] for k in indices))
+        shorter = copy.deepcopy(network)
     finally:
         setattr(inside, name, layers)
-    made.config.num_hidden_layers = len(kept)
-    return made
+    shorter.config.num_hidden_layers = len(indices)
+    return shorter
 
 
 def _counted(

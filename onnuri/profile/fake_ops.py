@@ -256,10 +256,10 @@ def lazy_pieces() -> Iterator[None]:
 
 
 @contextmanager
-def replaced(owner: Any, name: str, made: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, substitute: Any) -> Iterator[None]:
     """Within, an attribute of a module or class is another."""
     before = getattr(owner, name)
-    setattr(owner, name, made)
+    setattr(owner, name, substitute)
     try:
         yield
     finally:

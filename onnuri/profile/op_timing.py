@@ -84,14 +84,14 @@ def scored(task: OmniTask, batch: PackedRow) -> list[tuple[int, int]]:
 def shapes(task: OmniTask, a: Architecture, tokens: int) -> Counter[tuple[int, int, int]]:
     """Return (rows, outputs, inputs) of the products inside, and how often; an expert gets its
     share of the tokens."""
-    found: Counter[tuple[int, int, int]] = Counter()
+    products: Counter[tuple[int, int, int]] = Counter()
     mixture = next((b.experts for b in a.blocks if b.experts), None)
     for name, p in task.module.named_parameters():
         if p.ndim == 3 and mixture:
-            found[tokens * mixture.topk // mixture.routed, p.shape[1], p.shape[2]] += p.shape[0]
+            products[tokens * mixture.topk // mixture.routed, p.shape[1], p.shape[2]] += p.shape[0]
         elif p.ndim == 2 and "embed" not in name and "lm_head" not in name:
-            found[tokens, p.shape[0], p.shape[1]] += 1
-    return found
+            products[tokens, p.shape[0], p.shape[1]] += 1
+    return products
 
 
 def product(rows: int, outputs: int, inputs: int) -> float:
@@ -141,9 +141,9 @@ def copied() -> float:
 
 def quickest(work: Callable[[], object], least: int = 3, seconds: float = 0.03) -> float:
     """Return the seconds of the quickest of some tries: others' work on the machine only adds."""
-    found: list[float] = []
-    while len(found) < least or sum(found) < seconds:
+    times: list[float] = []
+    while len(times) < least or sum(times) < seconds:
         began = time.perf_counter()
         work()
-        found.append(time.perf_counter() - began)
-    return min(found)
+        times.append(time.perf_counter() - began)
+    return min(times)

@@ -123,12 +123,12 @@ def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> F
             for p in group["params"]
         ),
     )
-    kept = (
+    saved = (
         op_timing.WIDE
         * tokens
         * sum(b.count * eager(b, a.hidden, op_timing.ALONE).inside for b in a.blocks)
     )
-    kept += 12 * sum(
+    saved += 12 * sum(
         rows * ids for rows, ids in op_timing.scored(task, batch)
     )  # logits, their logarithms and gradients
     present, steps = resident("VmRSS"), loop.steps or 0
@@ -137,7 +137,7 @@ def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> F
         weight_bytes=state,
         gradient_bytes=state,
         optimizer_bytes=moments,
-        peak_bytes=spread(lambda share: present + state + moments + share * kept, KEPT),
+        peak_bytes=spread(lambda share: present + state + moments + share * saved, KEPT),
         flops_per_token=a.flops_per_token(round(context)),
         tokens_per_second=speed,
         minutes=spread(lambda pace: steps * tokens / pace / 60, speed)
@@ -202,11 +202,11 @@ def compared(told: Forecast, was: RunOutcome) -> list[tuple[str, str, str]]:
     out of its range."""
     rows = []
     for field, (name, scale, unit) in FIGURES.items():
-        given, real = getattr(told, field), getattr(was, field)
-        if given is None:
+        expected, real = getattr(told, field), getattr(was, field)
+        if expected is None:
             rows.append((name, "no earlier run is like it", f"{real / scale:,.4g} {unit}"))
             continue
-        span = given if isinstance(given, Interval) else exact(given)
+        span = expected if isinstance(expected, Interval) else exact(expected)
         ends = (
             f" ({span.low / scale:,.4g} – {span.high / scale:,.4g})" if span.low < span.high else ""
         )

@@ -124,8 +124,8 @@ class Trace(TorchDispatchMode):
     @property
     def at_peak(self) -> dict[str, int]:
         """Return the bytes that lived at the peak, by kind."""
-        found = fullest(self.windows.values()).at_peak
-        return {k: found[k] for k in KINDS}
+        living = fullest(self.windows.values()).at_peak
+        return {k: living[k] for k in KINDS}
 
     def hold(self, tensors: Iterable[Tensor], kind: Kind) -> None:
         """Count tensors' storages as of a kind from now on."""
@@ -144,11 +144,11 @@ class Trace(TorchDispatchMode):
         )
 
         def resized(storage: torch.UntypedStorage, size: int) -> Any:
-            found = resize(
+            result = resize(
                 storage, size
             )  # fully_shard frees and fills whole weights this way, past all modes
             self._resized(storage)
-            return found
+            return result
 
         def unseen(*args: Any) -> Any:
             self._paused += (
@@ -221,8 +221,8 @@ class Trace(TorchDispatchMode):
             ] += 1
 
     def _of(self, tensor: Tensor) -> Kind | None:
-        found = self._storages.get(tensor.untyped_storage()._cdata)
-        return found[2] if found else None
+        entry = self._storages.get(tensor.untyped_storage()._cdata)
+        return entry[2] if entry else None
 
     def _note(self, tensor: Tensor, kind: Kind, always: bool = False) -> None:
         storage = tensor.untyped_storage()
