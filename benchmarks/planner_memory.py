@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from onnuri import recipes
-from onnuri.planner.hardware import DATA, Cluster
+from onnuri.calibration import DATA
+from onnuri.calibration.memory_rows import predict_row
+from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
-from onnuri.planner.memory_rows import predict_row
 from onnuri.planner.traffic import collectives
 
 RESULTS = Path(__file__).parent / "results"

@@ -9,7 +9,6 @@ transformers are imported here alone, and only when a config is read.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections import defaultdict
@@ -18,7 +17,8 @@ from typing import Any, NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import meta_flops
+from onnuri.phrases import Phrase, joined
+from onnuri.planner import meta_flops, stock
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
 TOWER = re.compile(
@@ -77,13 +77,18 @@ TOPK = (
 )
 ASSUMED_TOPK = 8
 """experts a token where a config names none: the commonest of the shipped shapes"""
+ALL_EXPERTS = "the chosen experts alone, though transformers' own code computes all of them"
+CHUNKS = ("chunk_size", "mamba_chunk_size", "chunk_length")
+"""names of the tokens that a state-space layer takes at once"""
+HEADS = ("num_heads", "num_attention_heads", "n_heads", "head_dim", "num_key_value_heads")
+"""attributes of which an attention's module has one"""
 CLOSE = 0.005
 """of torch's count of FLOPs: what is nearer to it needs no correction"""
 RECURRENT = ("linear", "mamba", "conv", "recurrent", "ssm", "rwkv")
 """parts of `layer_types` of layers without attention"""
 
 
-class Reading(Config):
+class ModelReading(Config):
     """What was read of one config."""
 
     architecture: Architecture
@@ -123,7 +128,7 @@ class _Weight(NamedTuple):
         return math.prod(self.shape)
 
 
-def read(config: Any, name: str = "") -> Reading:
+def read(config: Any, name: str = "") -> ModelReading:
     """Return what the planner reads of a config of transformers. Raises ConfigError where no class
     builds it."""
     model = build(config)
@@ -139,33 +144,33 @@ def build(config: Any) -> Any:
     """
     errors: list[Exception] = []
     for part in _parts(config):
-        for made in dict.fromkeys((_class(part), _class(config))):
+        for model_class in dict.fromkeys((_class(part), _class(config))):
             try:
-                if made is not None:
-                    return _on_meta(made, part)
+                if model_class is not None:
+                    return _on_meta(model_class, part)
             except Exception as error:
                 errors.append(error)
     if not errors:
         raise ConfigError(
-            f"model type {config.model_type!r}",
+            Phrase("model type {!r}", config.model_type),
             "has no causal language model in transformers",
             "give a decoder's config",
         )
     why = " ".join(str(errors[0]).split())[:160]
     raise ConfigError(
         f"config of {config.model_type}",
-        f"builds no model ({type(errors[0]).__name__}: {why})",
+        Phrase("builds no model ({}: {})", type(errors[0]).__name__, why),
         "complete the config",
     )
 
 
 def _parts(config: Any) -> list[Any]:
     """A config, and what it holds of a decoder of text where it holds several."""
-    found = [config]
+    configs = [config]
     for part in (config.get_text_config(decoder=True), getattr(config, "decoder", None)):
-        if hasattr(part, "model_type") and all(part is not f for f in found):
-            found.append(part)
-    return found
+        if hasattr(part, "model_type") and all(part is not f for f in configs):
+            configs.append(part)
+    return configs
 
 
 def _class(config: Any) -> Any:
@@ -179,16 +184,47 @@ def _class(config: Any) -> Any:
     ):
         known = getattr(modeling_auto, mapping, {})
         if type(config) in known:
-            made = known[type(config)]
-            return made[0] if isinstance(made, (tuple, list)) else made
+            model_class = known[type(config)]
+            return model_class[0] if isinstance(model_class, (tuple, list)) else model_class
     return None
 
 
-def _on_meta(made: Any, config: Any) -> Any:
+def _on_meta(model_class: Any, config: Any) -> Any:
     import torch
 
     with torch.device("meta"):
-        return made._from_config(config)
+        return model_class._from_config(config)
+
+
+def _size(weights: Iterable[_Weight]) -> int:
+    """Return the numbers in the matrices among weights."""
+    return sum(w.size for w in weights if w.matrix)
+
+
+def _rows(weights: Iterable[_Weight], hidden: int) -> int:
+    """Return the output features of matrices that read the hidden states."""
+    return sum(w.size // (w.shape[-1] if len(w.shape) == 2 else hidden) for w in weights)
+
+
+def _whole(owner: Any, *names: str) -> int | None:
+    """Return the first of some attributes that is a whole number above 0, or None."""
+    for name in names:
+        value = getattr(owner, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+def _of_layer(values: Any, index: int) -> Any:
+    """Return a layer's own value where a config has one per layer, else None."""
+    if isinstance(values, (list, tuple)) and index < len(values):
+        return values[index]
+    return None
+
+
+def _unnumbered(path: str) -> str:
+    """Return a parameter's path without the numbers in it."""
+    return re.sub(r"\.\d+(?=\.|$)", "", path).removesuffix(".weight")
 
 
 class _Reader:
@@ -215,9 +251,8 @@ class _Reader:
             return None
         return getattr(module, "weight", None)
 
-    def reading(self) -> Reading:
-        lists = self._lists()
-        layers, outside = self._split(lists)
+    def reading(self) -> ModelReading:
+        layers, outside = self._split()
         left_out: dict[str, int] = {}
         for path in [p for p in outside if TOWER.search(p) and self._apart(p)]:
             tower = self._tower(path)
@@ -226,11 +261,7 @@ class _Reader:
         hidden = self._hidden(layers)
         self.hidden = hidden
         blocks = [self._block(index, weights) for index, weights in layers]
-        merged = tuple(
-            block.replace(count=len(list(alike))) for block, alike in itertools.groupby(blocks)
-        )
-        architecture = self._architecture(merged, hidden, outside)
-        context = getattr(self.config, "max_position_embeddings", None)
+        architecture = self._architecture(stock.merged(blocks), hidden, outside)
         again, extra = self._counted(architecture)
         architecture = architecture.replace(extra_flops=extra)
         total = sum(p.numel() for p in {id(p): p for p in self.parameters.values()}.values())
@@ -239,7 +270,7 @@ class _Reader:
             architecture = architecture.replace(
                 table_params=architecture.table_params + total - counted
             )
-        return Reading(
+        return ModelReading(
             architecture=architecture,
             total=total,
             left_out=left_out,
@@ -247,7 +278,7 @@ class _Reader:
             assumed=tuple(self.assumed),
             unplaced={k: v for k, v in self.unplaced.items() if v},
             recurrent=self.recurrent,
-            context=context if isinstance(context, int) else None,
+            context=_whole(self.config, "max_position_embeddings"),
             model_class=type(self.model).__name__,
             model_type=str(getattr(self.model.config, "model_type", "")),
         )
@@ -259,28 +290,18 @@ class _Reader:
         A class that computes every expert for every token is no difference: engines compute the
         chosen ones.
         """
-        chunk = max(
-            (
-                value
-                for name in ("chunk_size", "mamba_chunk_size", "chunk_length")
-                if isinstance(value := getattr(self.config, name, 0), int)
-            ),
-            default=0,
-        )
-        tokens = max(meta_flops.TOKENS, min(chunk, 512))
+        chunks = (_whole(self.config, name) or 0 for name in CHUNKS)
+        tokens = max(meta_flops.TOKENS, min(max(chunks), 512))
         counted = meta_flops.forward_flops(self.model, tokens)
         if counted is None:
             return None, 0.0
         formula = forward(architecture, tokens)
         idle = architecture.num_params() - architecture.num_active_params()
         if idle and abs(counted / (formula + 2 * idle) - 1) < 4 * CLOSE:
-            self.assumed[
-                "the chosen experts alone, though transformers' own code computes all of them"
-            ] = None
+            self.assumed[ALL_EXPERTS] = None
             return 0.0, 0.0
-        return counted / formula - 1, 0.0 if abs(
-            counted / formula - 1
-        ) < CLOSE else counted - formula
+        more = counted / formula - 1
+        return more, 0.0 if abs(more) < CLOSE else counted - formula
 
     def _own(self, path: str) -> int:
         """Numbers of a parameter, 0 where its first owner is elsewhere."""
@@ -300,55 +321,37 @@ class _Reader:
             if TOWER.search(".".join(parts[:n]))
         )
 
-    def _lists(self) -> dict[str, int]:
-        """Lists of modules outside towers, by path: parameters in each."""
+    def _split(self) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
+        """Return the layers of the largest list of modules, lists of its length beside it joined,
+        and the parameters that are in none. What towers hold makes no list large."""
+        lists: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
         sizes: dict[str, int] = defaultdict(int)
         for path, value in self.parameters.items():
-            found = re.match(r"(.*?)\.\d+\.", path)
-            if found and not TOWER.search(path):
-                sizes[found[1]] += value.numel()
-        return sizes
-
-    def _split(
-        self, lists: dict[str, int]
-    ) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
-        """Layers of the largest list, lists of its length beside it joined, and the parameters
-        outside."""
-        if not lists:
+            if match := re.match(r"(.*?)\.(\d+)\.", path):
+                lists[match[1]][int(match[2])].append(path)
+                if not TOWER.search(path):
+                    sizes[match[1]] += value.numel()
+        if not sizes:
             raise ConfigError(
                 f"config of {self.name}",
                 "builds a model without repeated layers",
                 "give a decoder's config",
             )
-        main = max(lists, key=lambda k: lists[k])
-        parent = main.rpartition(".")[0]
-
-        def length(path: str) -> int:
-            return len(
-                {
-                    m[1]
-                    for p in self.parameters
-                    if (m := re.match(re.escape(path) + r"\.(\d+)\.", p))
-                }
-            )
-
-        count = length(main)
-        joined = [
-            k for k in lists if k.rpartition(".")[0] == parent and length(k) == count and count > 1
+        main = self.main = max(sizes, key=lambda name: sizes[name])
+        parent, count = main.rpartition(".")[0], len(lists[main])
+        beside = [
+            name
+            for name in sizes
+            if name.rpartition(".")[0] == parent and len(lists[name]) == count and count > 1
         ]
-        joined = [main] if main not in joined else joined
+        outside = dict(self.parameters)
         layers: dict[int, list[_Weight]] = defaultdict(list)
-        outside: dict[str, Any] = {}
-        for path, value in self.parameters.items():
-            found = re.match(r"(.*?)\.(\d+)\.(.*)", path)
-            if found and found[1] in joined and value is not self.table and value is not self.head:
-                inside = (
-                    found[3] if found[1] == main else f"{found[1].rpartition('.')[2]}.{found[3]}"
-                )
-                layers[int(found[2])].append(self._weight(path, inside, value))
-            else:
-                outside[path] = value
-        self.main = main
+        for name in beside or [main]:
+            prefix = "" if name == main else f"{name.rpartition('.')[2]}."
+            for place, paths in lists[name].items():
+                for path in filter(self._apart, paths):
+                    inside = path.removeprefix(f"{name}.{place}.")
+                    layers[place].append(self._weight(path, prefix + inside, outside.pop(path)))
         return sorted(layers.items()), outside
 
     def _weight(self, path: str, inside: str, value: Any) -> _Weight:
@@ -365,14 +368,14 @@ class _Reader:
     def _hidden(self, layers: list[tuple[int, list[_Weight]]]) -> int:
         """The width that most of the layers' matrices share, for a config may call it anything."""
         votes: dict[int, int] = defaultdict(int)
-        said = getattr(self.config, "hidden_size", None)
+        named = getattr(self.config, "hidden_size", None)
         for _, weights in layers:
             for w in weights:
                 if w.matrix:
                     for size in set(w.shape[-2:]):
                         votes[size] += 1
-        if isinstance(said, int) and votes.get(said):
-            return said
+        if isinstance(named, int) and votes.get(named):
+            return named
         return max(votes, key=lambda size: votes[size])
 
     # ---- one layer
@@ -396,39 +399,31 @@ class _Reader:
         if attention:
             block = block.replace(attention=attention)
         if parts["mixer"]:
-            size = sum(w.size for w in parts["mixer"] if w.matrix)
-            block = block.replace(mixer_params=size, mixer_width=self._inner(parts["mixer"]))
-            self.recurrent += sum(w.size for w in parts["mixer"] if w.matrix and not w.again)
+            mixer = parts["mixer"]
+            block = block.replace(mixer_params=_size(mixer), mixer_width=self._inner(mixer))
+            self.recurrent += _size(w for w in mixer if not w.again)
         idle = sum(w.size for w in parts["cross"])
-        if idle and not (
-            parts["attention"] or parts["mixer"]
-        ):  # a layer of its own for an encoder's states
-            block, idle = (
-                Block(count=1, norms=0, repeated_params=again),
-                sum(w.size for w in weights if w.matrix),
-            )
+        if idle and not (parts["attention"] or parts["mixer"]):
+            # a layer of its own for an encoder's states
+            block, idle = Block(count=1, norms=0, repeated_params=again), _size(weights)
         elif routed:
             e = routed[0]
-            held = sum(w.size for w in parts["experts"] if w.matrix)
-            spare = held - e.routed * block.mlp_params(e.latent or self.hidden, e.width)
+            spare = _size(parts["experts"]) - e.routed * block.mlp_params(
+                e.latent or self.hidden, e.width
+            )
             if spare > 0:
                 idle += spare
                 self.unplaced["rows of experts' tensors beyond the experts"] += spare
-        norms = min(
-            sum(
-                1
-                for w in weights
-                if w.shape == (self.hidden,)
-                and re.search("norm|ln", w.path, re.I)
-                and w.path.endswith("weight")
-            ),
-            4,
-        )
-        block = block.replace(norms=norms)
+        norms = [
+            w
+            for w in weights
+            if w.shape == (self.hidden,) and re.search("(norm|ln).*weight$", w.path, re.I)
+        ]
+        block = block.replace(norms=min(len(norms), 4))
         # what the formulas do not hold: products of every token, and numbers that no product
         # multiplies
-        matrices = sum(w.size for w in weights if w.matrix) - idle
-        block = block.replace(other_params=matrices - block.matrices(self.hidden))
+        other = _size(weights) - idle - block.matrices(self.hidden)
+        block = block.replace(other_params=other)
         block = block.replace(vector_params=vectors - block.vectors(self.hidden), idle_params=idle)
         self._name_rest(parts, block)
         return block
@@ -438,23 +433,19 @@ class _Reader:
         part."""
         for w in parts["other"]:
             if w.matrix:
-                self.unplaced[re.sub(r"\.\d+(?=\.|$)", "", w.path).removesuffix(".weight")] += (
-                    w.size
-                )
+                self.unplaced[_unnumbered(w.path)] += w.size
         if cross := sum(w.size for w in parts["cross"]):
             self.unplaced["attention to an encoder, which text alone does not use"] += cross
         if block.idle_params and not (block.attention or block.mixer_params):
             return  # a layer of its own for an encoder's states: its feed-forward is idle too
-        placed = {
-            "further projections of attention": (
-                "attention",
-                block.attention.projections(self.hidden) if block.attention else 0,
-            ),
-            "further products of feed-forwards": ("mlp", block.mlp_params(self.hidden, block.mlp)),
-        }
-        for name, (part, held) in placed.items():
-            if rest := abs(sum(w.size for w in parts[part] if w.matrix) - held):
-                self.unplaced[name] += rest
+        projections = block.attention.projections(self.hidden) if block.attention else 0
+        feed_forward = block.mlp_params(self.hidden, block.mlp)
+        self.unplaced["further projections of attention"] += abs(
+            _size(parts["attention"]) - projections
+        )
+        self.unplaced["further products of feed-forwards"] += abs(
+            _size(parts["mlp"]) - feed_forward
+        )
 
     def _part(self, w: _Weight, weights: list[_Weight], mixture: bool, recurrent: set[str]) -> str:
         path, inside = w.path, w.path.split(".")[0] in recurrent
@@ -466,18 +457,11 @@ class _Reader:
             ):
                 return "shared"
             return "other" if mixture else "mlp"
-        if (
-            mixture
-            and "router" not in path
-            and (EXPERTS.search(path) or (w.stacked and w.shape[0] == self.routed))
-        ):
+        stacked = w.stacked and w.shape[0] == self.routed
+        if mixture and "router" not in path and (EXPERTS.search(path) or stacked):
             return "experts"
-        if (
-            mixture
-            and w.matrix
-            and re.search(r"(^|[._])(router|gate|classifier)([._]|$)", path)
-            and not re.search(r"att", path)
-        ):
+        routes = re.search(r"(^|[._])(router|gate|classifier)([._]|$)", path)
+        if mixture and w.matrix and routes and "att" not in path:
             return "router"
         if re.search(
             r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|norm[^.]*(\.mlp\..*|\.\w+)?$",
@@ -505,22 +489,22 @@ class _Reader:
         kinds = getattr(self.config, "layer_types", None) or getattr(
             self.config, "layers_block_type", None
         )
-        kind = str(kinds[index]) if isinstance(kinds, (list, tuple)) and index < len(kinds) else ""
+        kind = str(_of_layer(kinds, index) or "")
         if any(word in kind for word in RECURRENT) and "hybrid" not in kind:
             return heads
         return {w.path.split(".")[0] for w in weights if MIXER.search(w.path)}
 
     def _inner(self, mixer: list[_Weight]) -> int:
         """A mixer's inner width: the input of its last product."""
-        outs = [
-            w
+        inputs = [
+            w.shape[1]
             for w in mixer
             if w.matrix
             and len(w.shape) == 2
             and w.shape[0] == self.hidden
             and re.search(r"out|o_proj|down", w.path)
         ]
-        return max((w.shape[1] for w in outs), default=self.hidden)
+        return max(inputs, default=self.hidden)
 
     def _feed_forward(self, weights: list[_Weight]) -> tuple[int, bool]:
         """Width and whether three matrices make it; two feed-forwards of a layer count as one of
@@ -530,7 +514,7 @@ class _Reader:
         width = sum(w.size // self.hidden for w in downs)
         if not width:
             return 0, True
-        return width, sum(w.size for w in matrices) > 2.5 * width * self.hidden
+        return width, _size(matrices) > 2.5 * width * self.hidden
 
     def _routed(self, weights: list[_Weight]) -> int:
         """Routed experts of a layer: in one tensor, or a module each."""
@@ -566,8 +550,7 @@ class _Reader:
             return None
         matrices = [w for w in parts["experts"] if w.matrix]
         downs = [w for w in matrices if DOWN.search(w.path)]
-        size = sum(w.size for w in matrices)
-        down = sum(w.size for w in downs)
+        down = _size(downs)
         inputs = {s for w in downs for s in w.shape[-2:]}
         latent = 0
         inner = self.hidden
@@ -575,11 +558,10 @@ class _Reader:
             ups = {s for w in matrices if w not in downs for s in w.shape[-2:]}
             latent = inner = min(inputs & ups, default=min(inputs))
         width = down // count // inner
-        three = size > 2.5 * down
+        three = _size(matrices) > 2.5 * down
         bias = any(not w.matrix and w.size >= count * self.hidden for w in parts["experts"])
-        shared = sum(w.size for w in parts["shared"] if w.matrix)
         each = (2 + (three if gated is None else gated)) * self.hidden
-        shared_width = shared // each
+        shared_width = _size(parts["shared"]) // each
         experts = Experts(
             routed=count,
             topk=min(count, self._topk(index)),
@@ -626,11 +608,14 @@ class _Reader:
         def value(*names: str) -> int | None:
             for owner in (module, self.config):
                 for name in names:
-                    found = getattr(owner, name, None)
-                    if isinstance(found, (list, tuple)) and len(found) > index:
-                        found = found[index]
-                    if isinstance(found, int) and not isinstance(found, bool) and found > 0:
-                        return found
+                    attribute = getattr(owner, name, None)
+                    attribute = _of_layer(attribute, index) or attribute
+                    if (
+                        isinstance(attribute, int)
+                        and not isinstance(attribute, bool)
+                        and attribute > 0
+                    ):
+                        return attribute
             return None
 
         heads = value("num_heads", "num_attention_heads", "n_heads", "n_head") or 1
@@ -639,25 +624,16 @@ class _Reader:
             return self._latent(value, heads * copies, window, matrices)
         inside = max(out, key=lambda w: w.size)
         width = inside.size // self.hidden  # all heads' values
-        query = sum(
-            w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
-            for w in matrices
-            if QUERY.search(w.path)
+        query, key, values = (
+            _rows((w for w in matrices if pattern.search(w.path)), self.hidden)
+            for pattern in (QUERY, KEY, VALUE)
         )
-        key = sum(
-            w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
-            for w in matrices
-            if KEY.search(w.path)
+        named = value(
+            "head_dim", "head_size", "attention_head_size", "kv_channels", "size_per_head"
         )
-        values = sum(
-            w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
-            for w in matrices
-            if VALUE.search(w.path)
-        )
-        said = value("head_dim", "head_size", "attention_head_size", "kv_channels", "size_per_head")
         fused = [w for w in matrices if FUSED.search(w.path) and not query]
         value_dim = max(1, width // heads)
-        head_dim = said or value_dim
+        head_dim = named or value_dim
         if query and query % heads == 0 and query // heads not in (head_dim, 2 * head_dim):
             head_dim = query // heads
         groups = (
@@ -715,23 +691,13 @@ class _Reader:
         for _ in range(3):
             path = path.rpartition(".")[0]
             module = self.modules.get(path)
-            if module is not None and any(
-                hasattr(module, n)
-                for n in (
-                    "num_heads",
-                    "num_attention_heads",
-                    "n_heads",
-                    "head_dim",
-                    "num_key_value_heads",
-                )
-            ):
+            if any(hasattr(module, name) for name in HEADS):
                 return module
         return None
 
     def _window(self, index: int, module: Any) -> int | None:
         """Tokens that a query of this layer sees, where they are fewer than all."""
-        kinds = getattr(self.config, "layer_types", None)
-        kind = kinds[index] if isinstance(kinds, (list, tuple)) and index < len(kinds) else None
+        kind = _of_layer(getattr(self.config, "layer_types", None), index)
         if kind == "full_attention":
             return None
         if kind == "chunked_attention":
@@ -743,7 +709,7 @@ class _Reader:
                 self.config, "attention_window_size", None
             )
         if isinstance(window, (tuple, list)):
-            window = window[index] if index < len(window) else None
+            window = _of_layer(window, index)
         if getattr(self.config, "use_sliding_window", None) is False:
             return None
         return window if isinstance(window, int) and window > 0 else None
@@ -789,14 +755,10 @@ class _Reader:
             ):
                 numbers += value.numel()
                 if len(value.shape) > 1:
-                    self.unplaced[
-                        f"table {re.sub(r'[.][0-9]+(?=[.]|$)', '', path).removesuffix('.weight')}"
-                    ] += value.numel()
+                    self.unplaced[f"table {_unnumbered(path)}"] += value.numel()
             else:
                 other += value.numel()
-                name = re.sub(r"\.\d+(?=\.|$)", "", path).removesuffix(".weight")
-                self.unplaced[".".join(name.split(".")[:4])] += value.numel()
-        context = getattr(self.config, "max_position_embeddings", None)
+                self.unplaced[".".join(_unnumbered(path).split(".")[:4])] += value.numel()
         return Architecture(
             name=self.name,
             vocabulary=vocabulary,
@@ -807,7 +769,7 @@ class _Reader:
             embedding_width=0 if width == hidden else width,
             other_params=other,
             table_params=numbers - hidden,
-            context=context if isinstance(context, int) and context > 0 else 131_072,
+            context=_whole(self.config, "max_position_embeddings") or 131_072,
         )
 
 
@@ -821,12 +783,12 @@ def forward(architecture: Architecture, tokens: int) -> float:
     return architecture.replace(blocks=tuple(whole)).flops_per_token(tokens, causal=False) / 3
 
 
-def parts(reading: Reading) -> Iterable[tuple[str, int]]:
+def parts(reading: ModelReading) -> Iterable[tuple[str, int]]:
     """Return what is not placed, the largest first."""
     return sorted(reading.unplaced.items(), key=lambda item: -item[1])
 
 
-def unplaced_share(reading: Reading) -> float:
+def unplaced_share(reading: ModelReading) -> float:
     """Return the share of the weights that the model of cost cannot place, mixers counted; 1 where
     experts are assumed."""
     if any("experts a token" in value for value in reading.assumed):
@@ -836,29 +798,37 @@ def unplaced_share(reading: Reading) -> float:
     )
 
 
-def notes(reading: Reading) -> Iterator[str]:
-    """Sentences for a plan: what is left out, and what its cost is rough for."""
+def notes(reading: ModelReading) -> Iterator[str]:
+    """Yield sentences for a plan: what is left out, and what its cost is rough for."""
     total = reading.architecture.num_params()
     for path, size in reading.left_out.items():
-        yield f"{path} ({size / 1e9:.2f}B parameters) is left out: the plan trains the language model alone"
+        yield Phrase(
+            "{} ({:.2f}B parameters) is left out: the plan trains the language model alone",
+            path,
+            size / 1e9,
+        )
     if reading.recurrent:
-        yield (
-            f"state-space or linear-attention layers hold {reading.recurrent / total:.1%} of the parameters; their cost "
-            "is rough, so the ranges of speed and memory are wider"
+        yield Phrase(
+            "state-space or linear-attention layers hold {:.1%} of the parameters; their cost is"
+            " rough, so the ranges of speed and memory are wider",
+            reading.recurrent / total,
         )
     named = [f"{name} {size / total:.1%}" for name, size in parts(reading) if size >= 0.001 * total]
     if named:
-        rest = f" and {len(named) - 4} more" if len(named) > 4 else ""
-        yield (
-            "counted as plain products or tables, for the model of cost has no formula for them: "
-            f"{', '.join(named[:4])}{rest}"
+        rest = Phrase(" and {} more", len(named) - 4) if len(named) > 4 else ""
+        yield Phrase(
+            "counted as plain products or tables, for the model of cost has no formula for them:"
+            " {}{}",
+            ", ".join(named[:4]),
+            rest,
         )
     if reading.run_again and abs(reading.run_again) > 0.02:
-        yield (
-            f"torch counts {1 + reading.run_again:.2f} times the FLOPs that the weights explain (recurrences, layers that "
-            "run again, or parts that text does not use); the plan takes torch's count"
+        yield Phrase(
+            "torch counts {:.2f} times the FLOPs that the weights explain (recurrences, layers that"
+            " run again, or parts that text does not use); the plan takes torch's count",
+            1 + reading.run_again,
         )
     if reading.assumed:
-        yield f"assumed, for the config does not say: {', '.join(reading.assumed)}"
+        yield Phrase("assumed, for the config does not say: {}", joined(", ", reading.assumed))
     if any(b.repeated_params for b in reading.architecture.blocks):
         yield "layers that share one set of weights are computed as often as they run and counted once"

@@ -14,6 +14,7 @@ import re
 from typing import Any
 
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner import sizes
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import DATA
@@ -25,17 +26,19 @@ Spec = dict[str, Any]
 
 @functools.cache
 def table() -> dict[str, Spec]:
-    """By name and by alias, letters and digits only."""
+    """Return the list by name and by alias, letters and digits only."""
     listed = json.loads((DATA / "shapes.json").read_text(encoding="utf-8"))
     return {_plain(name): spec for spec in listed for name in (spec["name"], *spec["aliases"])}
 
 
 def names() -> list[str]:
+    """Return the names of the listed models, sorted."""
     return sorted({spec["name"] for spec in table().values()})
 
 
 def listed(name: str) -> Spec | None:
-    """What the list says of a model, its family's traits if only those are known, or None."""
+    """Return what the list says of a model, its family's traits if only those are known, or
+    None."""
     plain = _plain(name)
     if plain in table():
         return table()[plain]
@@ -50,15 +53,15 @@ def listed(name: str) -> Spec | None:
 
 
 def shape(name: str, **known: Any) -> Architecture:
-    """A listed model's architecture, with some values changed. Raises ConfigError for an unknown
-    name."""
+    """Return a listed model's architecture, with some values changed. Raises ConfigError for an
+    unknown name."""
     spec = listed(name)
     if spec is None:
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.3) or names()[:5]
         raise ConfigError(
-            f"model {name!r}",
+            Phrase("model {!r}", name),
             "is not in the list of shapes",
-            f"use {', '.join(near)}, or give its columns",
+            Phrase("use {}, or give its columns", ", ".join(near)),
         )
     return build({**spec, **known, "name": name})
 
@@ -92,7 +95,7 @@ def infer(
             known["hidden"] = sizes.ASPECT * known["layers"]
         else:
             raise ConfigError(
-                f"model {name!r}",
+                Phrase("model {!r}", name),
                 "has neither a listed shape nor a parameter count",
                 "give total_params_B, or layers, hidden and heads",
             )
@@ -154,7 +157,7 @@ def _guess(total: float | None, known: Spec) -> Spec:
 
 
 def build(spec: Spec) -> Architecture:
-    """An architecture from one line of the list."""
+    """Return an architecture from one line of the list."""
     hidden, layers = spec["hidden"], spec["layers"]
     gated, experts = spec.get("gated", True), _experts(spec)
     dense = spec.get("dense_layers", 0) if experts else layers
