@@ -23,7 +23,7 @@ HELP = (
 )
 
 
-class Conversation:
+class ChatSession:
     """What has been given since the last answer, and which medium comes back."""
 
     def __init__(self, model: Any, out: Path, sampling: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ def run(
 ) -> None:
     """Talk until /quit or the end of the input, with a model that is here or with a server's."""
     console = Console()
-    conversation = Conversation(Remote(server, key) if server else load(folder), out, sampling)
+    conversation = ChatSession(Remote(server, key) if server else load(folder), out, sampling)
     console.print(HELP, style="dim", markup=False)
     for line in lines if lines is not None else _typed(console):
         try:

@@ -33,7 +33,7 @@ FAMILIES = {
 """model types, and how their classes' names begin; all but the last are in transformers"""
 
 
-def stock_config(family: str, values: dict[str, Any]) -> Any:
+def build_hf_config(family: str, values: dict[str, Any]) -> Any:
     """A family's configuration. Raises ConfigError for an unknown family."""
     if family not in FAMILIES:
         raise ConfigError(f"family {family!r}", "is not known", f"use one of {', '.join(FAMILIES)}")
@@ -44,12 +44,12 @@ def stock_config(family: str, values: dict[str, Any]) -> Any:
     return made
 
 
-def stock_model(family: str, values: dict[str, Any]) -> nn.Module:
+def build_hf_model(family: str, values: dict[str, Any]) -> nn.Module:
     """A family's causal language model with fresh weights, on the device that is in force (`meta`
     for its shapes alone)."""
     _register()
     return dense(
-        getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")(stock_config(family, values))
+        getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")(build_hf_config(family, values))
     )
 
 

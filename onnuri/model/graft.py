@@ -42,13 +42,13 @@ def graft(
     for codebook in layout.ranges:
         lo, hi = layout.span(codebook)
         rows[lo:hi] = source[slice(*old.layout.span(codebook))]
-    for code, pieces in enumerate(spelled(old.codecs["text"], text)):
+    for code, pieces in enumerate(map_text_codes(old.codecs["text"], text)):
         if len(pieces):
             rows[code] = source[torch.from_numpy(pieces)].mean(0)
     target.copy_(rows)
 
 
-def spelled(old: object, new: object) -> list[np.ndarray]:
+def map_text_codes(old: object, new: object) -> list[np.ndarray]:
     """Return, for every code of the new text codec, the old codes that spell it; one where both
     have the token."""
     found: list[np.ndarray] = []

@@ -47,7 +47,7 @@ from onnuri.model.base import (
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
 from onnuri.training.finetune_config import FinetuneConfig
-from onnuri.training.loop import Figures, LoopConfig, fit
+from onnuri.training.loop import Figures, TrainConfig, fit
 
 SORTED_BATCHES = 16
 """batches whose sequences are sorted by length, so that little of a row is filled up"""
@@ -68,7 +68,7 @@ class Sequences:
     """conversations of which no answer was left"""
 
 
-class ChatTask:
+class ChatObjective:
     """The answers of conversations, as the training loop wants them."""
 
     def __init__(
@@ -211,7 +211,7 @@ def finetune(config: FinetuneConfig, out: Path) -> None:
     adapted = _adapt(network, config) if config.lora else None
     if adapted is not None:
         module = _Adapters(adapted)
-    task = ChatTask(
+    task = ChatObjective(
         network,
         module,
         sequences.training,
@@ -224,17 +224,17 @@ def finetune(config: FinetuneConfig, out: Path) -> None:
     before = task.evaluate(sequences.held_out) if sequences.held_out and fresh else None
     if before is not None:
         console.print(f"held out: loss {before:.3f} per token before")
-    fit(task, loop_config(config, task.steps_per_epoch), out, "finetune")
+    fit(task, train_config(config, task.steps_per_epoch), out, "finetune")
     if sequences.held_out:
         console.print(f"held out: loss {task.evaluate(sequences.held_out):.3f} per token after")
     _write(network, adapted, tokenizer, base, out, sequences.training)
     console.print(f"wrote {out / 'model'}: from_pretrained reads it")
 
 
-def loop_config(config: FinetuneConfig, steps_per_epoch: int) -> LoopConfig:
+def train_config(config: FinetuneConfig, steps_per_epoch: int) -> TrainConfig:
     """Return how long and how fast the loop runs."""
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
-    return LoopConfig(
+    return TrainConfig(
         steps=steps,
         learning_rate=config.learning_rate or (2e-4 if config.lora else 1e-5),
         warmup_steps=steps // 30,

@@ -36,7 +36,7 @@ class Meshes:
     experts: DeviceMesh
 
 
-def meshes(layout: Layout, device: str) -> Meshes:
+def build_meshes(layout: Layout, device: str) -> Meshes:
     """Of a process group that is initialised. Raises ConfigError where expert parallelism leaves
     the copy's ranks."""
     shard = layout.shards
@@ -59,7 +59,7 @@ def meshes(layout: Layout, device: str) -> Meshes:
     )
 
 
-def place(
+def parallelize(
     network: Any,
     layout: Layout,
     root: nn.Module | None = None,
@@ -85,7 +85,7 @@ def place(
     from transformers.distributed.expert_parallel import apply_expert_parallelism
     from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
-    views, tied = meshes(layout, device), _tied(network)
+    views, tied = build_meshes(layout, device), _tied(network)
     experts = _expand(network, network.ep_plan) if layout.ep > 1 else {}
     if layout.tp > 1:
         split = {
@@ -104,7 +104,7 @@ def place(
             network, views.experts["ep"], views.dense["tp"], experts, ep_implementation=dispatch
         )
     if layout.recompute != "none":
-        recompute(network, layout.recompute)
+        checkpoint_activations(network, layout.recompute)
     routed = {id(p) for n, p in network.named_parameters() if n in experts}
     _shard(network, root or network, views, layout, routed, dtype, placement)
     return views
@@ -182,7 +182,7 @@ def shard_dim(shape: Sequence[int], ranks: int) -> int:
     return even[0] if len(shape) > 2 and even else 0
 
 
-def recompute(network: Any, how: Literal["selective", "full"]) -> None:
+def checkpoint_activations(network: Any, how: Literal["selective", "full"]) -> None:
     """Forget what layers keep for their backward pass. selective: products, attention and
     dispatched tokens are kept, what is between them is computed again; full: everything is."""
     from torch.utils.checkpoint import create_selective_checkpoint_contexts

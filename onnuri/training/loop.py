@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from onnuri.config import Config
 from onnuri.model.loss import LossParts
 from onnuri.training.checkpoint import restore, store
-from onnuri.training.metrics import Metrics, Progress
+from onnuri.training.metrics import MetricsLog, ProgressBar
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import backward, backward_and_step, total_weight
 
@@ -34,7 +34,7 @@ Figures = Mapping[str, Tensor | float | LossParts]
 """of a batch, for the log"""
 
 
-class Task(Protocol):
+class Objective(Protocol):
     """What is trained: a module, its batches and their loss."""
 
     @property
@@ -51,7 +51,7 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Weighing(Protocol):
+class HasWeight(Protocol):
     """A task whose batches weigh differently."""
 
     def weight(self, batch: Any) -> Tensor | float:
@@ -59,7 +59,7 @@ class Weighing(Protocol):
 
 
 @runtime_checkable
-class Watching(Protocol):
+class CountsLoads(Protocol):
     """A task that counts something in a step and applies it after the optimizer."""
 
     def watching(self) -> AbstractContextManager[None]:
@@ -70,7 +70,7 @@ class Watching(Protocol):
         optimizer left the step out."""
 
 
-class LoopConfig(Config):
+class TrainConfig(Config):
     """How long and how fast. Exactly one of `steps` and `minutes` is the budget."""
 
     steps: int | None = None
@@ -97,7 +97,7 @@ class LoopConfig(Config):
     checkpoint_seconds: float = 120.0
 
 
-def rate(step: int, progress: float, config: LoopConfig) -> float:
+def lr_at(step: int, progress: float, config: TrainConfig) -> float:
     """Learning rate of a step at a share of the budget in [0, 1]: warm-up, stable, decay by 1 -
     sqrt (Hägele et al. 2024)."""
     left = (progress - (1 - config.decay)) / config.decay if config.decay else 0.0
@@ -108,7 +108,7 @@ def rate(step: int, progress: float, config: LoopConfig) -> float:
     )
 
 
-def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> None:
+def fit(task: Objective, config: TrainConfig, out: Path, name: str = "training") -> None:
     """Train until the budget is spent, going on from `out` where it was left. Raises
     KeyboardInterrupt when stopped."""
     out.mkdir(parents=True, exist_ok=True)
@@ -121,11 +121,11 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
         config.betas,
     )
     step, spent = restore(out / "checkpoint.pt", task.module, optimizer)
-    metrics, saved = Metrics(out / "metrics.jsonl", step), time.perf_counter()
-    with _asked_to_stop() as stop, Progress(name) as progress:
-        while not stop and (done := share_done(config, step, spent)) < 1:
+    metrics, saved = MetricsLog(out / "metrics.jsonl", step), time.perf_counter()
+    with _asked_to_stop() as stop, ProgressBar(name) as progress:
+        while not stop and (done := progress_share(config, step, spent)) < 1:
             began = time.perf_counter()
-            figures = _step(task, optimizer, config, step, rate(step, done, config))
+            figures = _step(task, optimizer, config, step, lr_at(step, done, config))
             if (step + 1) % config.log_every == 0:
                 float(
                     figures["grad_norm"]
@@ -139,7 +139,7 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
                 step % config.log_every == 0 or not progress.shown
             )  # to ask for a value is to wait for it
             progress.show(
-                share_done(config, step, spent),
+                progress_share(config, step, spent),
                 spent,
                 step,
                 float(figures["loss"]) if shown else None,
@@ -153,24 +153,24 @@ def fit(task: Task, config: LoopConfig, out: Path, name: str = "training") -> No
     task.module.eval()
 
 
-def share_done(config: LoopConfig, step: int, spent: float) -> float:
+def progress_share(config: TrainConfig, step: int, spent: float) -> float:
     """Share of the budget that is spent, 0 to 1."""
     return step / config.steps if config.steps else spent / 60 / (config.minutes or 1e-9)
 
 
 def _step(
-    task: Task, optimizer: Optimizers, config: LoopConfig, step: int, lr: float
+    task: Objective, optimizer: Optimizers, config: TrainConfig, step: int, lr: float
 ) -> dict[str, Tensor | float]:
     """Do one step of the optimizer over its micro-batches; return figures for the log, on the
     device that they are on."""
     first = step * config.micro_batches
     batches = [task.batch(first + k) for k in range(config.micro_batches)]
     total = total_weight(
-        [task.weight(batch) if isinstance(task, Weighing) else 1.0 for batch in batches]
+        [task.weight(batch) if isinstance(task, HasWeight) else 1.0 for batch in batches]
     )
     every: list[Figures] = []
     sums: list[Tensor] = []
-    with task.watching() if isinstance(task, Watching) else nullcontext():
+    with task.watching() if isinstance(task, CountsLoads) else nullcontext():
         for k, batch in enumerate(batches):
             torch.manual_seed(config.seed * 1_000_003 + first + k)
             loss, figures = task.loss(batch)
@@ -180,7 +180,7 @@ def _step(
             if k < len(batches) - 1:
                 backward(parts, total)
         norm = backward_and_step(task.module, parts, optimizer, lr, config.clip, total)
-    if isinstance(task, Watching):
+    if isinstance(task, CountsLoads):
         task.after_step(norm)
     return {
         "lr": lr,

@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 
-class Metrics:
+class MetricsLog:
     """Appends one JSON object a line. Lines after `step`, of a sitting whose end was lost, are
     dropped."""
 
@@ -61,7 +61,7 @@ class Metrics:
             )
 
 
-class Progress:
+class ProgressBar:
     """A bar on a terminal, a line every half minute elsewhere."""
 
     def __init__(self, name: str) -> None:

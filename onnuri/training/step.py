@@ -19,7 +19,7 @@ from onnuri.model.loss import LossParts
 from onnuri.training.optim import Optimizers
 
 
-class Trainee(nn.Module):
+class ModelWithLoss(nn.Module):
     """A network with its loss inside: while the outermost sharded module runs, its weights are
     whole, the head's too."""
 
@@ -70,8 +70,8 @@ def backward_and_step(
     over both. Gradients that are not finite change nothing: one bad batch must not cost the run.
     """
     backward(loss, total)
-    found = norm(module.parameters())
-    clipped(module.parameters(), found, clip)
+    found = gradient_norm(module.parameters())
+    clip_gradients(module.parameters(), found, clip)
     if isinstance(found, FakeTensor):  # a trace has no values to look at
         optimizer.step(rate)
     elif found.device.type != "cpu":
@@ -82,7 +82,7 @@ def backward_and_step(
     return found
 
 
-def norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Of all gradients together []. PyTorch's own does not mix meshes, and reduces once a
     parameter: this once a mesh."""
     parts: dict[Any, list[Tensor]] = {}
@@ -107,7 +107,7 @@ def _over(local: Tensor, where: Any) -> Tensor:
     return square.sqrt()
 
 
-def clipped(parameters: Iterable[nn.Parameter], found: Tensor, most: float) -> None:
+def clip_gradients(parameters: Iterable[nn.Parameter], found: Tensor, most: float) -> None:
     """Scale gradients in place so that their norm, `found`, is at most `most`, as `clip_grad_norm_`
     does."""
     gradients = [

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from onnuri.model.backbone import stock_model
+from onnuri.model.backbone import build_hf_model
 from onnuri.planner import measured, runs
 from onnuri.planner.cost import OPERATORS_ROUTED, operator_bytes, work
 from onnuri.planner.fit import published, stack, usable
@@ -110,7 +110,7 @@ class Moved(TorchDispatchMode):
 def moved(family: str, values: dict[str, Any], layers: int, tokens: int) -> float:
     """Bytes a token of a forward and a backward pass."""
     with torch.device("meta"):
-        network = stock_model(family, {**values, "num_hidden_layers": layers}).to(torch.bfloat16)
+        network = build_hf_model(family, {**values, "num_hidden_layers": layers}).to(torch.bfloat16)
         standins.register()
         network.set_attn_implementation(standins.FUSED)
         network.config._experts_implementation = "grouped_mm"
