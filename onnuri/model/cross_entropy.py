@@ -62,7 +62,7 @@ class _Chunked(torch.autograd.Function):
         weights = weights.to(torch.float64 if hidden.dtype == torch.float64 else torch.float32)
         by_hidden, by_head = ctx.gradients
         sums = []
-        for first in range(0, len(hidden), rows):
+        for first in range(0, max(len(hidden), 1), rows):  # no tokens are one empty chunk
             chunk = slice(first, first + rows)
             out = None if losses is None else losses[chunk]
             states, gradient = hidden[chunk], by_hidden[chunk]
