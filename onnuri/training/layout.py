@@ -160,6 +160,7 @@ def _placement_function(
         ShardPlacementResult,
     )
 
+    info: Any
     if layout.dp > layout.shards:
         expert_mesh = meshes.experts["replicate", "efsdp"]
         info = HSDPMeshInfo(expert_mesh, shard_mesh_dim=1, replicate_mesh_dim=0)
