@@ -33,8 +33,8 @@ class ChatSession:
         self.answers = 0
 
     def say(self, line: str) -> str | None:
-        """Return the reply to one line; None ends the conversation. Raises OnnuriError for a mistake
-        in the line."""
+        """Return the reply to one line; None ends the conversation. Raises OnnuriError for a
+        mistake in the line."""
         if not line.startswith("/"):
             return self._answer(line)
         command, _, rest = line[1:].partition(" ")
@@ -47,7 +47,8 @@ class ChatSession:
             self.to = rest  # type: ignore[assignment]
             return f"answers are {rest} now"
         if command in MEDIA and command != "text":
-            self.inputs.append(media.take_file(Path(rest).expanduser(), command))  # type: ignore[arg-type]
+            path = Path(rest).expanduser()
+            self.inputs.append(media.take_file(path, command))  # type: ignore[arg-type]
             return f"{self.inputs[-1][0]} taken; ask, or press Enter for an answer"
         raise ConfigError(f"/{command} {rest}".strip(), "is not a command", HELP)
 

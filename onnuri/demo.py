@@ -1,8 +1,8 @@
-"""This module implements `onnuri demo` and `onnuri generate`: files and sentences in, files out, and
-a page that shows them.
+"""This module implements `onnuri demo` and `onnuri generate`: files and sentences in, files out,
+and a page that shows them.
 
-It knows no codec and no network: a model generates media, `media.py` reads and writes them. The page
-works offline: media are in it as data URIs, and the 3D viewer is a script beside it.
+It knows no codec and no network: a model generates media, `media.py` reads and writes them. The
+page works offline: media are in it as data URIs, and the 3D viewer is a script beside it.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def tell(reply: Reply) -> None:
 
 def page(sentence: str, files: dict[Medium, Path]) -> str:
     """Return the page's HTML with all media inside."""
-    shown = {medium: _uri(files[medium], medium) for medium in MEDIA if medium in files}
+    uris = {medium: _uri(files[medium], medium) for medium in MEDIA if medium in files}
     template = string.Template((WEB / "demo.html").read_text(encoding="utf-8"))
-    return template.substitute(sentence=html.escape(sentence), viewer=VIEWER, **shown)
+    return template.substitute(sentence=html.escape(sentence), viewer=VIEWER, **uris)
 
 
 def _uri(path: Path, medium: Medium) -> str:

@@ -1,5 +1,5 @@
-"""This module defines the exception tree. A user's mistake is an OnnuriError: the CLI prints its one
-line and exits with status 2.
+"""This module defines the exception tree. A user's mistake is an OnnuriError: the CLI prints its
+one line and exits with status 2.
 
     OnnuriError
     ├── MediaError        a file or an array cannot be read as the modality it is given as
@@ -31,7 +31,8 @@ class OnnuriError(Exception):
 
 
 class MediaError(OnnuriError):
-    """A MediaError reports a file or an array that cannot be read as the modality it is given as."""
+    """A MediaError reports a file or an array that cannot be read as the modality it is given
+    as."""
 
 
 class ConfigError(OnnuriError):

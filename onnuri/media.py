@@ -433,8 +433,8 @@ def _upright(frame: Any, stream: Any) -> np.ndarray:
 
 
 def _rotated(pixels: np.ndarray, frame: Any) -> np.ndarray:
-    """Return pixels [H, W, 3] transformed by the frame's display matrix [[a, b], [c, d]], which maps
-    (x, y) to (a x + c y, b x + d y), y down."""
+    """Return pixels [H, W, 3] transformed by the frame's display matrix [[a, b], [c, d]], which
+    maps (x, y) to (a x + c y, b x + d y), y down."""
     from av.sidedata.sidedata import Type
 
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)

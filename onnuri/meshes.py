@@ -253,7 +253,8 @@ def _ply_faces(data: bytes) -> int:
 
 
 def _join(parts: list[tuple[trimesh.Trimesh, np.ndarray]], linear: bool) -> trimesh.Trimesh:
-    """Return one mesh of a scene's parts, each moved by its matrix, with colours at its vertices."""
+    """Return one mesh of a scene's parts, each moved by its matrix, with colours at its
+    vertices."""
     vertices, faces, colors, count = [], [], [], 0
     for part, matrix in parts:
         corners = np.asarray(part.vertices, dtype=np.float64)
@@ -366,7 +367,8 @@ def voxels_of(mesh: trimesh.Trimesh, name: str = "the mesh") -> np.ndarray:
 def _nearest_colors(mesh: trimesh.Trimesh, cells: np.ndarray) -> np.ndarray:
     """Return, for each of N cells [N, 3], the colour of the vertex nearest to its middle, uint8 [N,
     3]."""
-    colors = np.asarray(mesh.visual.vertex_colors)[:, :3].astype(np.uint8)  # type: ignore[union-attr]
+    visual: Any = mesh.visual
+    colors = np.asarray(visual.vertex_colors)[:, :3].astype(np.uint8)
     if not len(cells) or (colors == colors[0]).all():  # most meshes have one colour: no search
         return np.broadcast_to(colors[0], (len(cells), 3))
     from scipy.ndimage import distance_transform_edt

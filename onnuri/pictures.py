@@ -123,8 +123,8 @@ def check_frames(frames: np.ndarray, name: str) -> np.ndarray:
 
 
 def is_plain(picture: np.ndarray) -> bool:
-    """Return whether a picture uint8 [H, W, 3] is blank: of one colour, or of colours that fade into
-    each other without an edge."""
+    """Return whether a picture uint8 [H, W, 3] is blank: of one colour, or of colours that fade
+    into each other without an edge."""
     if max(picture.shape[:2]) > IMAGE_SIZE:
         size = (IMAGE_SIZE, IMAGE_SIZE)
         picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
@@ -182,8 +182,8 @@ def _frames(picture: Any, name: str) -> np.ndarray:
 
 
 def _rgb_and_alpha(picture: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return an upright picture's sRGB colours uint8 [H, W, 3] and its alpha uint8 [H, W], if it has
-    any."""
+    """Return an upright picture's sRGB colours uint8 [H, W, 3] and its alpha uint8 [H, W], if it
+    has any."""
     profile, gamma = picture.info.get("icc_profile"), picture.info.get("gamma")
     transparent = picture.info.get("transparency")
     upright = _upright(picture)

@@ -92,7 +92,8 @@ class Codec(nn.Module, ABC):
         config = cls.Config.from_json(
             json.loads((folder / "config.json").read_text(encoding="utf-8"))
         )
-        codec = cls(config, spec=spec or CodecSpec.read_beside(folder, cls.medium))  # type: ignore[call-arg]
+        spec = spec or CodecSpec.read_beside(folder, cls.medium)
+        codec = cls(config, spec=spec)  # type: ignore[call-arg]
         state = load_file(folder / "model.safetensors")
         codec.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

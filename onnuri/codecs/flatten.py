@@ -34,8 +34,8 @@ def frames_to_sequence(spec: CodecSpec, frames: np.ndarray) -> np.ndarray:
 
 
 def sequence_to_frames(spec: CodecSpec, sequence: np.ndarray) -> np.ndarray:
-    """Return the complete frames int64 [T, Q] of a sequence: a codebook's k-th code belongs to frame
-    k."""
+    """Return the complete frames int64 [T, Q] of a sequence: a codebook's k-th code belongs to
+    frame k."""
     sequence = np.asarray(sequence, np.int64)
     by_codebook = [
         sequence[(sequence >= lo) & (sequence < lo + size)] - lo

@@ -1,5 +1,5 @@
-"""This module wraps the audio codec Mimi (Défossez et al. 2024, arXiv 2410.00037), as implemented in
-transformers: several codes per frame, 12.5 frames per second.
+"""This module wraps the audio codec Mimi (Défossez et al. 2024, arXiv 2410.00037), as implemented
+in transformers: several codes per frame, 12.5 frames per second.
 
 It knows nothing of words. Codebooks are arranged in a delay pattern, so that a language model
 writes a frame's coarse code before its fine ones.

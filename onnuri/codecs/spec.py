@@ -39,8 +39,8 @@ class Field(Config):
 
 
 class SlotLayout(Config):
-    """A SlotLayout describes items of a fixed number of codes: fields in a fixed order, some once per
-    item, some once per object.
+    """A SlotLayout describes items of a fixed number of codes: fields in a fixed order, some once
+    per item, some once per object.
 
     Fields of one name share one sub-range, so that an object has the same codes in every slot.
     """
@@ -123,8 +123,8 @@ class Stream(Config):
 
 
 class Grid(Config):
-    """A Grid describes items of variable height and width: a code for the height, one for the width,
-    then all cells row by row.
+    """A Grid describes items of variable height and width: a code for the height, one for the
+    width, then all cells row by row.
 
     The codes of heights 1 … max_height follow the codebook's, and those of widths follow them.
     """
@@ -157,8 +157,8 @@ class CodecSpec(Config):
 
     @property
     def num_codes(self) -> int:
-        """Return the number of codes of all codebooks together, those of a Grid's heights and widths
-        included."""
+        """Return the number of codes of all codebooks together, those of a Grid's heights and
+        widths included."""
         sizes = self.shape.max_height + self.shape.max_width if isinstance(self.shape, Grid) else 0
         return sum(self.codebooks) + sizes
 

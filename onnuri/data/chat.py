@@ -1,5 +1,5 @@
-"""This module turns conversations of a JSON Lines file into token sequences with loss weights on the
-answers.
+"""This module turns conversations of a JSON Lines file into token sequences with loss weights on
+the answers.
 
 It knows no model and no chat format of its own: the tokenizer's chat template formats a
 conversation, as it does in inference, so that both see the same ids. A line is

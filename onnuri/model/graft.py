@@ -7,6 +7,8 @@ that "adobe" starts where its pieces were.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -50,16 +52,16 @@ def graft(
     target.copy_(rows)
 
 
-def map_text_codes(old: object, new: object) -> list[np.ndarray]:
-    """Return, for every code of the new text codec, the old codes int64 [K] of the same text; one if
-    both have the token."""
+def map_text_codes(old: Any, new: Any) -> list[np.ndarray]:
+    """Return, for every code of the new text codec, the old codes int64 [K] of the same text; one
+    if both have the token."""
     old_codes: list[np.ndarray] = []
-    code_by_token = {str(old.tokenizer.id_to_token(k)): k for k in range(old.num_codes)}  # type: ignore[attr-defined]
-    for code in range(new.num_codes):  # type: ignore[attr-defined]
-        token = str(new.tokenizer.id_to_token(code))  # type: ignore[attr-defined]
+    code_by_token = {str(old.tokenizer.id_to_token(k)): k for k in range(old.num_codes)}
+    for code in range(new.num_codes):
+        token = str(new.tokenizer.id_to_token(code))
         if token in code_by_token:
             old_codes.append(np.array([code_by_token[token]], dtype=np.int64))
         else:
-            piece = new.pieces[code]  # type: ignore[attr-defined]
-            old_codes.append(old.encode(piece.decode("utf-8", "ignore")))  # type: ignore[attr-defined]
+            piece = new.pieces[code]
+            old_codes.append(old.encode(piece.decode("utf-8", "ignore")))
     return old_codes

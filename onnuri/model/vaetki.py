@@ -65,7 +65,8 @@ class VaetkiConfig(axk1.AXK1Config):
 
 
 class VaetkiRMSNorm(nn.Module):
-    """A zero-centred RMSNorm multiplies by (1 + w), so that weight decay pulls towards no change."""
+    """A zero-centred RMSNorm multiplies by (1 + w), so that weight decay pulls towards no
+    change."""
 
     def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -225,8 +226,8 @@ class VaetkiModel(VaetkiPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> MoeModelOutputWithPast:
-        """Return the last hidden states [B, T, C] and the KV cache. Raises ValueError unless exactly
-        one of `input_ids` and `inputs_embeds` is given."""
+        """Return the last hidden states [B, T, C] and the KV cache. Raises ValueError unless
+        exactly one of `input_ids` and `inputs_embeds` is given."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds

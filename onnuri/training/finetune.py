@@ -182,11 +182,11 @@ class _Adapters(nn.Module):
         super().__init__()
         self.network = network
 
-    def state_dict(self, *args: Any, **named: Any) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the trainable parameters, by name."""
         return {n: p.detach() for n, p in self.network.named_parameters() if p.requires_grad}
 
-    def load_state_dict(self, state: Any, *args: Any, **named: Any) -> Any:  # type: ignore[override]
+    def load_state_dict(self, state: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         """Load the trainable parameters from a state. Raises KeyError if one is missing."""
         with torch.no_grad():
             for name, parameter in self.network.named_parameters():

@@ -1,8 +1,9 @@
-"""This module applies a planner's `Layout` to a model: device meshes, tensor and expert parallelism,
-activation checkpointing, FSDP.
+"""This module applies a planner's `Layout` to a model: device meshes, tensor and expert
+parallelism, activation checkpointing, FSDP.
 
 It knows no loss, no optimizer and no figures. PyTorch's `fully_shard` and the plans that
-transformers ships with every class do the work. Two meshes view the same ranks, innermost axis last:
+transformers ships with every class do the work. Two meshes view the same ranks, innermost axis
+last:
 
     dense     replicate, fsdp, tp      attention, dense feed-forwards, embedding, head
     experts   replicate, efsdp, ep     routed experts; efsdp = fsdp x tp / ep

@@ -27,7 +27,8 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        self.path, self.sums = path, Counter[str]()
+        self.path = path
+        self.sums: Any = Counter()  # of floats and tensors, which Counter's types do not foresee
         lines = [line for line in self._lines() if json.loads(line)["step"] <= step]
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -44,8 +45,8 @@ class MetricsLog:
             name: value.detach().double() if isinstance(value, Tensor) else value
             for name, value in figures.items()
         }
-        self.sums.update(values)  # type: ignore[arg-type]
-        self.sums.update({f"{name}/n": 1 for name in figures} | {"/steps": 1, "/seconds": seconds})  # type: ignore[dict-item]
+        self.sums.update(values)
+        self.sums.update({f"{name}/n": 1 for name in figures} | {"/steps": 1, "/seconds": seconds})
 
     def write(self, **position: Any) -> None:
         """Append a line: the run's position, means since the last line, steps and tokens per

@@ -49,7 +49,9 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None, skip: Tensor | None = None) -> None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: None = None, skip: Tensor | None = None
+    ) -> None:
         """Update all matrices; where `skip` [] is true, change neither weights nor momentum."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
@@ -88,8 +90,8 @@ class Muon(torch.optim.Optimizer):
 
 
 MAX_FUSED_SHARDS = 128
-"""shards in one fused update: DTensor's dispatch grows with the square of their number, 10 s for the
-1,015 of A.X K1"""
+"""shards in one fused update: DTensor's dispatch grows with the square of their number, 10 s for
+the 1,015 of A.X K1"""
 
 
 def _fused_groups(params: list[nn.Parameter]) -> list[list[nn.Parameter]]:
@@ -157,9 +159,10 @@ class Optimizers:
                 optimizer.step(skip=skip)
                 continue
             # how torch.amp.GradScaler tells a fused optimizer to leave an update out
-            optimizer.grad_scale = None  # type: ignore[attr-defined]
-            optimizer.found_inf = skip.float() if skip is not None else None  # type: ignore[attr-defined]
-            optimizer.step()
+            fused: Any = optimizer
+            fused.grad_scale = None
+            fused.found_inf = skip.float() if skip is not None else None
+            fused.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of each optimizer, by its number."""
