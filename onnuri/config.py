@@ -31,6 +31,7 @@ class Config:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        # types are strings here, for modules import annotations from __future__
         cls._dicts = tuple(
             field.name
             for field in dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -38,6 +39,7 @@ class Config:
         )
 
     def __post_init__(self) -> None:
+        # past the frozen dataclass's own guard: a dict in a frozen config could still be changed
         for name in self._dicts:
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 

@@ -195,6 +195,7 @@ def sniff(data: bytes) -> Format | str | None:
     for picture in table():
         if picture.family == "picture":
             accepts = Image.OPEN[picture.decoder][1]
+            # Pillow's function may return a warning as a str, which is no acceptance
             if accepts and accepts(head[:16]) is True:
                 return picture
     return None

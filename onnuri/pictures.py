@@ -57,7 +57,7 @@ def read(data: bytes, form: Format, name: str, limits: Limits) -> tuple[Medium, 
     """
     try:
         with Image.open(io.BytesIO(data), formats=[form.decoder]) as picture:
-            check_size(name, *picture.size, limits.side)
+            check_size(name, *picture.size, limits.side)  # only the header is read so far
             if picture.width * picture.height > limits.pixels:
                 raise _too_many(name, f"has {picture.width * picture.height} pixels", limits)
             if picture.format in MOVING and getattr(picture, "n_frames", 1) > 1:

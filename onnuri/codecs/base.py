@@ -95,6 +95,7 @@ class Codec(nn.Module, ABC):
         spec = spec or CodecSpec.read_beside(folder, cls.medium)
         codec = cls(config, spec=spec)  # type: ignore[call-arg]
         state = load_file(folder / "model.safetensors")
+        # 16 bits are for storage alone; integer buffers keep their dtype
         codec.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
         )

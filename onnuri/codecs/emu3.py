@@ -66,6 +66,7 @@ class Emu3Codec(ForeignCodec):
         for sequence in codes:
             cells = torch.from_numpy(sequence_to_grid(self.spec, sequence))
             pixels: Tensor = self.network.decode(cells[None].to(self.device))[0]
+            # + 0.5, because the cast to uint8 truncates
             levels = ((pixels.float() + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
             pictures.append(levels.permute(1, 2, 0).cpu().numpy())
         return pictures
@@ -76,6 +77,7 @@ class Emu3Codec(ForeignCodec):
         if picture.shape[:2] != (height, width):
             resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
             picture = np.asarray(resized)
+        # a copy, because Pillow's arrays are read-only
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float()[None] / 127.5 - 1
         sizes = torch.tensor([[height, width]])
         cells: Tensor = self.network.encode(pixels.to(self.device), sizes).image_tokens[0]

@@ -41,6 +41,7 @@ def sequence_to_frames(spec: CodecSpec, sequence: np.ndarray) -> np.ndarray:
         sequence[(sequence >= lo) & (sequence < lo + size)] - lo
         for lo, size in zip(_starts(spec), spec.codebooks, strict=True)
     ]
+    # a language model may stop within a frame: then some codebooks have one code more
     frames = min(len(codes) for codes in by_codebook)
     return np.stack([codes[:frames] for codes in by_codebook], 1)
 

@@ -45,6 +45,7 @@ def save(codecs: dict[str, Codec], folder: Path) -> None:
     """Write every codec's folder. Raises ConfigError if two codecs share a folder but not their
     networks."""
     parameter_ids: dict[str, set[int]] = {}
+    # else the second codec would overwrite the first one's weights
     for codec in codecs.values():
         ids = {id(p) for p in codec.parameters()}
         if parameter_ids.setdefault(folder_of(codec.spec), ids) != ids:

@@ -36,6 +36,7 @@ class TokenizerCodec(Codec):
         """Return the ids of every text, without bos or eos."""
         if not items:
             return []
+        # special tokens are split into plain ones, so that no user's text can close an item
         encoded = self.tokenizer(items, add_special_tokens=False, split_special_tokens=True)
         return [np.array(ids, np.int64) for ids in encoded.input_ids]
 

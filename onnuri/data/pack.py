@@ -72,6 +72,7 @@ def pack(draw: Callable[[], PackedSequence], tokens: int, padding: int) -> Packe
         weights += [0.0] * rest
         modality_ids += [0] * rest
         lengths.append(rest)
+    # positions restart in each sequence, padding's too
     positions = np.concatenate([np.arange(n) for n in lengths])
     return PackedRow(
         torch.tensor([ids]),

@@ -105,7 +105,7 @@ class TokenLayout(Config):
         ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in added}
         present = {name: int(id) for name, id in tokenizer_ids.items() if id is not None}
         special_ids = {**present, **ids}
-        first = max(vocabulary, len(tokenizer))
+        first = max(vocabulary, len(tokenizer))  # a model's embedding may have padded rows
         ranges = _ranges(specs, first)
         end = max((hi for _, hi in ranges.values()), default=first)
         return cls(

@@ -196,7 +196,7 @@ class VaetkiPreTrainedModel(axk1.AXK1PreTrainedModel):
         if isinstance(module, VaetkiTopkRouter):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
         elif isinstance(module, VaetkiRMSNorm):
-            init.zeros_(module.weight)
+            init.zeros_(module.weight)  # the scale is 1 + w
 
 
 class VaetkiModel(VaetkiPreTrainedModel):

@@ -47,7 +47,7 @@ def store(
             file,
         )
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # before the rename: a power cut must not leave an empty file
     os.replace(part, path)
 
 

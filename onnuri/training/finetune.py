@@ -289,6 +289,7 @@ def _check_run(config: FinetuneConfig, out: Path) -> None:
         raise ConfigError(
             f"--data {config.data}", f"cannot be read ({error.strerror})", "give a file"
         ) from None
+    # the file's content, not its name: a run must not resume on data that has changed
     settings = {**config.to_json(), "data_sha256": digest}
     path = out / "run.json"
     if path.exists():

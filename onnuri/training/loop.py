@@ -179,12 +179,13 @@ def _step(
     sums: list[Tensor] = []
     with objective.watching() if isinstance(objective, CountsLoads) else nullcontext():
         for k, batch in enumerate(batches):
+            # a prime far beyond the number of micro-batches keeps different seeds' numbers apart
             torch.manual_seed(config.seed * 1_000_003 + first + k)
             loss, figures = objective.loss(batch)
             parts = loss if isinstance(loss, LossParts) else LossParts(loss, 1.0)
             batch_figures.append(figures)
             sums.append(parts.sum.detach())
-            if k < len(batches) - 1:
+            if k < len(batches) - 1:  # the last one's backward pass is part of the update
                 backward(parts, total)
         norm = backward_and_step(objective.module, parts, optimizer, lr, config.clip, total)
     if isinstance(objective, CountsLoads):

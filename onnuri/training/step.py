@@ -101,6 +101,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
             axes = tuple(k for k, cut in enumerate(gradient.placements) if not cut.is_replicate())
             mesh_axes, gradient = (gradient.device_mesh, axes), gradient.to_local()
         shards.setdefault(mesh_axes, []).append(gradient)
+    # get_total_norm is one fused kernel per group; the squares are added over ranks afterwards
     norms = [_norm_over(axes, nn.utils.get_total_norm(local)) for axes, local in shards.items()]
     return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
 
@@ -124,4 +125,5 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: f
         for p in parameters
         if p.grad is not None
     ]
+    # no branch on the norm, whose value the host would have to wait for
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
