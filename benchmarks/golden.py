@@ -88,7 +88,7 @@ def curve() -> list[float]:
 
     losses: list[float] = []
 
-    class Unrounded(loop.Metrics):
+    class Unrounded(loop.MetricsLog):
         """The log of a run rounds to six digits."""
 
         def add(self, seconds: float, figures: Any) -> None:
@@ -104,7 +104,7 @@ def curve() -> list[float]:
         out = Path(folder)
         for stage in (laptop.pools, laptop.codecs, laptop.table):
             stage(settings, out)
-        loop.Metrics = Unrounded  # type: ignore[misc]
+        loop.MetricsLog = Unrounded  # type: ignore[misc]
         laptop.model(settings, out)
     return losses
 

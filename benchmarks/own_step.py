@@ -23,13 +23,13 @@ from typing import Any
 import torch
 
 from onnuri.calibration import measured, runs
-from onnuri.model.backbone import stock_model
+from onnuri.model.backbone import build_hf_model
 from onnuri.model.loss import next_token_loss
 from onnuri.planner.layout import Layout
 from onnuri.recipes import axk1, solar_open
-from onnuri.training.layout import place
+from onnuri.training.layout import parallelize
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import Trainee, backward_and_step
+from onnuri.training.step import ModelWithLoss, backward_and_step
 
 LLAMA = {
     "vocab_size": 32768,
@@ -85,15 +85,15 @@ def measure(row: runs.Row, steps: int = 8) -> dict[str, float]:
     job, family = measured.job(row), row["model"].split()[0]
     torch.manual_seed(0)
     with torch.device("cuda"):
-        network: Any = stock_model(family, values(family))
+        network: Any = build_hf_model(family, values(family))
     network.config._experts_implementation = "grouped_mm"
     network.set_attn_implementation("sdpa")
-    trainee = Trainee(network, next_token_loss)
+    trainee = ModelWithLoss(network, next_token_loss)
     if job.cluster.compiled:
         for layer in network.model.layers:
             layer.compile()
     layout = Layout(micro_batch=job.layout.micro_batch, recompute=job.layout.recompute)
-    place(network, layout, trainee, device="cuda")
+    parallelize(network, layout, trainee, device="cuda")
     optimizer = Optimizers(trainee, False, 1e-4, 0.1, (0.9, 0.95))
     torch.cuda.reset_peak_memory_stats()
     seconds = []

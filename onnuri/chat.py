@@ -1,8 +1,8 @@
-"""`onnuri chat`: a conversation in the terminal. Knows no network: it asks the model, which answers
-in a medium.
+"""This module implements `onnuri chat`, a conversation with a model in the terminal.
 
-A line is a sentence, or a command: `/image FILE` (audio, video, shape likewise) adds a file to the
-next question, `/to MEDIUM` says what comes back, `/new` forgets what was given, `/quit` ends.
+It knows no network. A line is a sentence or a command: `/image FILE` (audio, video, shape likewise)
+adds a file to the next question, `/to MEDIUM` chooses the modality of answers, `/new` drops the
+files added so far, `/quit` ends.
 """
 
 from __future__ import annotations
@@ -23,50 +23,54 @@ HELP = (
 )
 
 
-class Conversation:
-    """What has been given since the last answer, and which medium comes back."""
+class ChatSession:
+    """A ChatSession holds the inputs since the last answer and the modality of the next one."""
 
     def __init__(self, model: Any, out: Path, sampling: dict[str, Any]) -> None:
         self.model, self.out, self.sampling = model, out, sampling
         self.to: Medium = "text"
-        self.given: list[tuple[str, Any]] = []
+        self.inputs: list[tuple[str, Any]] = []
         self.answers = 0
 
     def say(self, line: str) -> str | None:
-        """The answer to one line; None ends the conversation. Raises OnnuriError for a mistake in
-        the line."""
+        """Return the reply to one line; None ends the conversation. Raises OnnuriError for a
+        mistake in the line."""
         if not line.startswith("/"):
             return self._answer(line)
         command, _, rest = line[1:].partition(" ")
         if command == "quit":
             return None
         if command == "new":
-            self.given.clear()
+            self.inputs.clear()
             return "forgotten"
         if command == "to" and rest in MEDIA:
             self.to = rest  # type: ignore[assignment]
             return f"answers are {rest} now"
         if command in MEDIA and command != "text":
-            self.given.append(media.take_file(Path(rest).expanduser(), command))  # type: ignore[arg-type]
-            return f"{self.given[-1][0]} taken; ask, or press Enter for an answer"
+            path = Path(rest).expanduser()
+            self.inputs.append(media.take_file(path, command))  # type: ignore[arg-type]
+            return f"{self.inputs[-1][0]} taken; ask, or press Enter for an answer"
         raise ConfigError(f"/{command} {rest}".strip(), "is not a command", HELP)
 
     def _answer(self, sentence: str) -> str:
-        inputs = self.given + ([("text", sentence)] if sentence else [])
+        """Return the model's answer as text, or the path of the file that holds it."""
+        inputs = [*self.inputs]
+        if sentence:
+            inputs.append(("text", sentence))
         if not inputs:
             return HELP
         reply = self.model.reply(self.to, inputs, **self.sampling)
         item = reply.item
-        self.given.clear()
+        self.inputs.clear()
         media.check_answer(item, self.to)
-        told = "".join(f"\n({sentence})" for sentence in reply.told)
+        notes = "".join(f"\n({note})" for note in reply.told)
         if self.to == "text":
-            return f"{item}{told}"
+            return f"{item}{notes}"
         self.answers += 1
         path = self.out / f"{self.answers:03d}{TABLE[self.to].suffixes[0]}"
         media.make_folder(self.out)
         media.write(item, path)
-        return f"→ {path}{told}"
+        return f"→ {path}{notes}"
 
 
 def run(
@@ -77,13 +81,13 @@ def run(
     key: str = "none",
     **sampling: Any,
 ) -> None:
-    """Talk until /quit or the end of the input, with a model that is here or with a server's."""
+    """Run a conversation until /quit or the end of the input, with a local model or a server's."""
     console = Console()
-    conversation = Conversation(Remote(server, key) if server else load(folder), out, sampling)
+    session = ChatSession(Remote(server, key) if server else load(folder), out, sampling)
     console.print(HELP, style="dim", markup=False)
     for line in lines if lines is not None else _typed(console):
         try:
-            answer = conversation.say(line.strip())
+            answer = session.say(line.strip())
         except OnnuriError as error:
             answer = f"onnuri: {error}"
         if answer is None:
@@ -92,6 +96,7 @@ def run(
 
 
 def _typed(console: Console) -> Iterator[str]:
+    """Yield the lines that are typed, until the end of the input."""
     while True:
         try:
             yield console.input("[bold]> [/]")

@@ -1,12 +1,12 @@
-"""A config is the constructor's argument: a frozen, keyword-only dataclass whose `build()` makes
-the thing.
+"""This module holds the base class of all configs: frozen, keyword-only dataclasses that are saved
+as JSON and read back strictly.
 
-Knows nothing of what is built. A subclass is written
+It knows nothing of what is configured. A subclass is written
 
     class Config(config.Config):
         width: int = 256
 
-inside the class it builds (`build()` calls that class with the config), or overrides `build`.
+inside the class whose constructor takes it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from onnuri.errors import ConfigError
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Config:
-    """Frozen, keyword-only settings. Subclasses become dataclasses by being defined."""
+    """A Config holds frozen, keyword-only settings; its subclasses become dataclasses without a
+    decorator."""
 
-    _owner: ClassVar[type | None] = None
     _dicts: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        # types are strings here, for modules import annotations from __future__
         cls._dicts = tuple(
             field.name
             for field in dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -38,17 +39,18 @@ class Config:
         )
 
     def __post_init__(self) -> None:
+        # past the frozen dataclass's own guard: a dict in a frozen config could still be changed
         for name in self._dicts:
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict of JSON values; tuples become lists."""
+        """Return the settings as a dict of JSON values; tuples become lists."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """The config that `to_json` wrote. Raises ConfigError for an unknown field, with the
-        nearest name."""
+        """Return the config of `to_json`'s values. Raises ConfigError for a missing field, and for
+        an unknown one with the nearest name."""
         hints = typing.get_type_hints(cls)
         known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name in values:
@@ -73,21 +75,23 @@ class Config:
         return cls(**{name: _restore(hints[name], value) for name, value in values.items()})
 
     def save(self, path: Path) -> None:
+        """Write the settings to a JSON file."""
         path.write_text(
             json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
 
     @classmethod
     def load(cls, path: Path) -> Self:
+        """Return the config of a JSON file. Raises ConfigError as `from_json` does."""
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; a recipe's variant is its base and two changed
-        fields."""
+        """Return a copy with some fields changed, as a recipe's variant is made from its base."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def diff(self, other: Config) -> dict[str, tuple[Any, Any]]:
-        """Fields, by dotted name, in which two configs differ: `{name: (mine, theirs)}`."""
+        """Return the fields in which two configs differ, by dotted name: `{name: (mine,
+        theirs)}`."""
         mine, theirs = _flatten(self.to_json()), _flatten(other.to_json())
         return {
             k: (mine.get(k), theirs.get(k))
@@ -97,7 +101,7 @@ class Config:
 
 
 def _restore(hint: Any, value: Any) -> Any:
-    """JSON has neither tuples nor configs: make them again from the field's type."""
+    """Return a JSON value as its field's type: lists become tuples and dicts configs again."""
     if isinstance(hint, type) and issubclass(hint, Config):
         return hint.from_json(value)
     args = [a for a in typing.get_args(hint) if a is not type(None)]
@@ -119,8 +123,8 @@ def _restore(hint: Any, value: Any) -> Any:
 
 
 def _of_kind(kinds: dict[str, type[Config]], value: dict[str, Any]) -> Config:
-    """Restore one of several configs by its field `kind`. Raises ConfigError for a kind that none
-    has."""
+    """Return the config of the class whose `kind` a value names. Raises ConfigError for an unknown
+    kind."""
     kind = value.get("kind")
     if kind not in kinds:
         raise ConfigError(f"kind {kind!r}", "is not known", f"use one of {', '.join(kinds)}")
@@ -128,23 +132,23 @@ def _of_kind(kinds: dict[str, type[Config]], value: dict[str, Any]) -> Config:
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one dict with dotted names."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= (
-            _flatten(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
-        )
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
 class FrozenDict(dict[Any, Any]):
-    """A dict that stays as it is: a config's are."""
+    """A FrozenDict refuses changes, as a config's dicts must; it still pickles."""
 
-    def _stays(self, *_: Any, **__: Any) -> Any:
+    def _refuse(self, *_: Any, **__: Any) -> Any:
         raise TypeError("a config does not change; make another with replace()")
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _stays
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[type, tuple[dict[Any, Any]]]:
         return type(self), (dict(self),)

@@ -1,8 +1,8 @@
-"""What `onnuri demo` and `onnuri generate` do: files and sentences in, files out, and a page that
-shows them.
+"""This module implements `onnuri demo` and `onnuri generate`: files and sentences in, files out,
+and a page that shows them.
 
-Knows no codec and no network: it asks a model for media and `media.py` to read and write them. The
-page is offline: media are in it as data URIs, and the 3D viewer is a script beside it.
+It knows no codec and no network: a model generates media, `media.py` reads and writes them. The
+page works offline: media are in it as data URIs, and the 3D viewer is a script beside it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from onnuri.model.omni import Reply
 WEB = Path(__file__).parent / "server" / "web"
 VIEWER = "model-viewer-umd.min.js"
 SHOWN: tuple[Medium, ...] = ("image", "audio", "video", "shape")
-"""what a sentence becomes"""
+"""modalities that the demo generates from a sentence"""
 
 
 def check_sentence(sentence: str) -> str:
+    """Return a sentence without spaces around it. Raises MediaError for an empty one."""
     if not sentence.strip():
         raise MediaError(
             "an empty sentence", "says nothing to show", 'give one such as "a small red sphere"'
@@ -38,20 +39,21 @@ def check_sentence(sentence: str) -> str:
 
 
 def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -> None:
-    """Write picture, speech, video, 3D model and index.html of one sentence. Raises OnnuriError."""
+    """Generate picture, speech, video, 3D model and index.html from one sentence. Raises
+    OnnuriError."""
     sentence = check_sentence(sentence)
     console, start = Console(), time.perf_counter()
     media.make_folder(out)
     model = load(folder)
     files: dict[Medium, Path] = {}
     for medium in SHOWN:
-        began = time.perf_counter()
+        item_start = time.perf_counter()
         reply = model.reply(medium, [("text", sentence)], **sampling)
         item = reply.item
         media.check_answer(item, medium)
         files[medium] = out / f"{medium}{TABLE[medium].suffixes[0]}"
         media.write(item, files[medium])
-        console.print(f"  {medium:6} {files[medium]}  {time.perf_counter() - began:.2f} s")
+        console.print(f"  {medium:6} {files[medium]}  {time.perf_counter() - item_start:.2f} s")
     shutil.copyfile(WEB / VIEWER, out / VIEWER)
     media.write(page(sentence, files), out / "index.html")
     tell(reply)
@@ -67,8 +69,8 @@ def generate(
     folder: Path | None = None,
     **sampling: Any,
 ) -> None:
-    """Write one medium made from any mix of files and a sentence. Raises OnnuriError before
-    anything is written."""
+    """Generate one file from any mix of files and a sentence. Raises OnnuriError before anything is
+    written."""
     media.check_suffix(output, to)
     inputs: list[tuple[str, Any]] = [media.take_file(path, medium) for medium, path in files]
     if text is not None:
@@ -87,17 +89,18 @@ def generate(
 
 
 def tell(reply: Reply) -> None:
-    """Say on stderr what the model did not know; the answer stands on stdout."""
+    """Print to stderr what the model did not know; the answer goes to stdout."""
     for sentence in reply.told:
         print(f"onnuri: {sentence}", file=sys.stderr)
 
 
 def page(sentence: str, files: dict[Medium, Path]) -> str:
-    """The page's HTML, all media inside."""
-    shown = {medium: _uri(files[medium], medium) for medium in MEDIA if medium in files}
+    """Return the page's HTML with all media inside."""
+    uris = {medium: _uri(files[medium], medium) for medium in MEDIA if medium in files}
     template = string.Template((WEB / "demo.html").read_text(encoding="utf-8"))
-    return template.substitute(sentence=html.escape(sentence), viewer=VIEWER, **shown)
+    return template.substitute(sentence=html.escape(sentence), viewer=VIEWER, **uris)
 
 
 def _uri(path: Path, medium: Medium) -> str:
+    """Return a file as a data URI."""
     return f"data:{TABLE[medium].media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,26 +1,26 @@
-"""The exception tree. A user's mistake is an OnnuriError: the CLI prints its one line and exits
-with status 2.
+"""This module defines the exception tree. A user's mistake is an OnnuriError: the CLI prints its
+one line and exits with status 2.
 
     OnnuriError
-    ├── MediaError        a file or an array that cannot be read as the medium it is given as
-    ├── ConfigError       a setting that does not exist or does not hold
-    ├── WeightsError      weights that are missing, damaged or of another version
-    ├── DependencyError   an optional extra that is not installed
-    ├── BusyError         more is asked for at once than there is room for
-    └── AwayError         what is to answer is not there for the moment
+    ├── MediaError        a file or an array cannot be read as the modality it is given as
+    ├── ConfigError       a setting does not exist or has an invalid value
+    ├── WeightsError      weights are missing, damaged or of another version
+    ├── DependencyError   an optional extra is not installed
+    ├── BusyError         more requests arrive at once than there is room for
+    └── AwayError         the service that should answer is not available at the moment
 
-A message gives the value, the rule and the repair, in one line. Everything else that is raised is a
-bug of ours.
+A message gives the value, the rule and the repair, in one line. Every other exception is a bug of
+Onnuri.
 """
 
 from __future__ import annotations
 
 
 class OnnuriError(Exception):
-    """A user's mistake: the value, the rule, the repair, in one line.
+    """An OnnuriError reports a user's mistake: the value, the rule and the repair, in one line.
 
-    `code` names the kind of mistake, and `about` what it is about, for whoever says it in other
-    words (the page).
+    `code` names the kind of mistake and `about` holds its figures, for the web page, which words
+    and translates it itself.
     """
 
     def __init__(
@@ -31,24 +31,25 @@ class OnnuriError(Exception):
 
 
 class MediaError(OnnuriError):
-    """A file or an array that cannot be read as the medium it is given as."""
+    """A MediaError reports a file or an array that cannot be read as the modality it is given
+    as."""
 
 
 class ConfigError(OnnuriError):
-    """A setting that does not exist or does not hold."""
+    """A ConfigError reports a setting that does not exist or has an invalid value."""
 
 
 class WeightsError(OnnuriError):
-    """Weights that are missing, damaged or of another version."""
+    """A WeightsError reports weights that are missing, damaged or of another version."""
 
 
 class DependencyError(OnnuriError):
-    """An optional extra that is not installed."""
+    """A DependencyError reports an optional extra that is not installed."""
 
 
 class BusyError(OnnuriError):
-    """More is asked for at once than there is room for."""
+    """A BusyError reports that more requests arrive at once than there is room for."""
 
 
 class AwayError(OnnuriError):
-    """What is to answer is not there for the moment."""
+    """An AwayError reports that the service that should answer is not available at the moment."""

@@ -1,7 +1,7 @@
-"""Files and folders that are whole or not there: written under a temporary name, then renamed.
-Knows no format of a medium.
+"""This module writes files and folders atomically: under a temporary name, which is then renamed.
 
-Imports nothing slow, so that a command that prints a table starts at once.
+It knows no media format, and imports nothing slow, so that a command that prints a table starts at
+once.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from onnuri.phrases import Phrase
 
 
 def write_bytes(data: bytes, path: Path) -> None:
-    """Under a temporary name in the same folder, then renamed: whole or not at all."""
+    """Write a file atomically, making its folder. Raises MediaError if it cannot be written."""
     make_folder(path.parent)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        # in the same folder, since only there a rename is atomic
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
+            os.chmod(part, 0o644)  # mkstemp lets nobody else read it
+            os.replace(part, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+                os.unlink(part)
             raise
     except OSError as error:
         raise MediaError(
@@ -40,15 +41,15 @@ def write_bytes(data: bytes, path: Path) -> None:
 
 
 def write_json(value: Any, path: Path, indent: int = 1) -> None:
-    """The same of JSON values."""
+    """Write a JSON value to a file atomically. Raises MediaError if it cannot be written."""
     write_bytes((json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode(), path)
 
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill, which then takes the place of `folder`: whole or not at all.
+    """Yield an empty folder to fill, which then replaces `folder`, unless an error is raised.
 
-    Raises ConfigError where it cannot be written.
+    Raises ConfigError if it cannot be written.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -67,7 +68,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_place(path: Path | None) -> None:
-    """Before long work: whether a file, if any, could be written there. Raises MediaError."""
+    """Raise MediaError if a file, should one be asked for, could not be written to a path; called
+    before long work."""
     if path:
         make_folder(path.parent)
         if path.is_dir():
@@ -75,6 +77,7 @@ def check_place(path: Path | None) -> None:
 
 
 def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises MediaError if that is impossible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

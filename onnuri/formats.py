@@ -1,11 +1,11 @@
-"""THE table of file formats that are read: what each is, who decodes it, and how it begins.
+"""This module is the table of file formats that are read: their names, decoders and first bytes.
 
-Every door reads it (page, command line, `file` parts, `*_url` parts, uploads, jobs), so that one
-file has one verdict. A file is what its own bytes say; its name is never asked. The rows are what
-Pillow, libsndfile, PyAV and trimesh can decode here and now; formats that people send and none of
-them reads are named too, so that the refusal can say so.
+All inputs use it (page, command line, `file` parts, `*_url` parts, uploads, jobs), so that a file
+is treated the same everywhere. A format is detected by the bytes alone, never by the name. The rows
+are what Pillow, libsndfile, PyAV and trimesh can decode as installed; formats that people send and
+none of them decodes are listed too, so that the error can name them.
 
-Knows no decoder's internals and decodes nothing.
+The module decodes nothing and knows no decoder's internals.
 """
 
 from __future__ import annotations
@@ -26,24 +26,27 @@ MEDIA_OF: dict[Family, tuple[Medium, ...]] = {
     "movie": ("video", "audio"),
     "mesh": ("shape",),
 }
-"""what a file of a family may turn out to be: a picture may move, a movie may have sound alone"""
+"""modalities that a file of a family may hold: a picture may be animated, a movie may be sound
+alone"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Format:
-    """One format: its name, its decoder's name for it, and how files of it are usually called."""
+    """A Format holds a file format's name, its decoder's name for it, its endings and media
+    types."""
 
     name: str
     family: Family
     decoder: str
     """Pillow's format, "sndfile", PyAV's demuxer, or trimesh's file type"""
     demuxer: str = ""
-    """of a sound that libsndfile may refuse: PyAV's, which is asked then"""
+    """PyAV's name of a sound format, used if libsndfile refuses the file"""
     suffixes: tuple[str, ...]
     media_types: tuple[str, ...]
 
 
 def _picture(name: str, pillow: str, suffixes: str, *media_types: str) -> Format:
+    """Return a format that Pillow decodes, by Pillow's name for it."""
     return Format(
         name=name,
         family="picture",
@@ -54,6 +57,7 @@ def _picture(name: str, pillow: str, suffixes: str, *media_types: str) -> Format
 
 
 def _sound(name: str, demuxer: str, suffixes: str, *media_types: str) -> Format:
+    """Return a format that libsndfile decodes, and PyAV if that fails."""
     return Format(
         name=name,
         family="sound",
@@ -65,6 +69,7 @@ def _sound(name: str, demuxer: str, suffixes: str, *media_types: str) -> Format:
 
 
 def _movie(name: str, demuxer: str, suffixes: str, *media_types: str) -> Format:
+    """Return a format that PyAV decodes, by PyAV's name for it."""
     return Format(
         name=name,
         family="movie",
@@ -75,6 +80,7 @@ def _movie(name: str, demuxer: str, suffixes: str, *media_types: str) -> Format:
 
 
 def _mesh(name: str, suffixes: str, *media_types: str) -> Format:
+    """Return a format that trimesh decodes."""
     return Format(
         name=name,
         family="mesh",
@@ -154,57 +160,59 @@ UNREAD = (
     "RAR",
     "7z",
 )
-"""formats that people send and no decoder here reads: the refusal names them"""
+"""formats that people send and no decoder here reads; errors name them"""
 
 
 @functools.cache
 def table() -> tuple[Format, ...]:
-    """The formats that are read here: those of Pillow only as far as this Pillow was built with
-    them."""
+    """Return the formats that are read; of Pillow's, those with which the installed one was
+    built."""
     Image.init()
     return tuple(f for f in _ALL if f.family != "picture" or f.decoder in Image.OPEN)
 
 
 def named(name: str) -> Format:
-    """The format of a name."""
+    """Return the format of a name. Raises StopIteration for an unknown one."""
     return next(f for f in table() if f.name == name)
 
 
 def names(family: Family | None = None) -> str:
-    """The formats of a family, or all of them, for a sentence."""
+    """Return the names of a family's formats, or of all, joined by commas for a message."""
     return ", ".join(f.name for f in table() if family in (None, f.family))
 
 
 def sniff(data: bytes) -> Format | str | None:
-    """The format of a file by its own beginning; the name of one that nobody here reads; None for
-    none that is known."""
+    """Return the format of a file, detected by its bytes.
+
+    Return its name alone if no decoder here reads it, and None if it is unknown.
+    """
     head = data[:64]
     if unread := _unread(data):
         return unread
-    for known in (_sound_or_movie(head, data), _mesh_name(data)):
-        if known:
-            return named(known)
+    for name in (_sound_or_movie(head, data), _mesh_name(data)):
+        if name:
+            return named(name)
     for picture in table():
         if picture.family == "picture":
             accepts = Image.OPEN[picture.decoder][1]
+            # Pillow's function may return a warning as a str, which is no acceptance
             if accepts and accepts(head[:16]) is True:
                 return picture
     return None
 
 
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+MOVIE_BRANDS = {b"isom", b"mp41", b"mp42", b"qt  "}
+"""brands in the first box of an ISO file (ISO 14496-12, 4.3); a movie may be coded in HEVC too"""
+
+
 def _unread(data: bytes) -> str:
+    """Return the name of a format in UNREAD; "" for all others."""
     head = data[:64]
     if head[4:8] == b"ftyp":
-        brands = {
-            head[8:12],
-            *(head[k : k + 4] for k in range(16, min(int.from_bytes(head[:4], "big"), 64), 4)),
-        }
-        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"} and not brands & {
-            b"isom",
-            b"mp41",
-            b"mp42",
-            b"qt  ",
-        }:
+        end = min(int.from_bytes(head[:4], "big"), 64)
+        brands = {head[8:12], *(head[k : k + 4] for k in range(16, end, 4))}
+        if brands & HEIC_BRANDS and not brands & MOVIE_BRANDS:
             return "HEIC"
     for name, magic in (
         ("PDF", b"%PDF"),
@@ -244,6 +252,7 @@ _MAGIC = (
 
 
 def _sound_or_movie(head: bytes, data: bytes) -> str:
+    """Return the name of a sound's or a movie's format; "" for all others."""
     for name, magic in _MAGIC:
         if head.startswith(magic):
             return name
@@ -253,25 +262,18 @@ def _sound_or_movie(head: bytes, data: bytes) -> str:
         return "AIFF"
     if head[4:8] == b"ftyp":
         return "" if head[8:12] in (b"avif", b"avis") else "MP4"
-    if head[4:8] in (b"moov", b"mdat", b"wide") and int.from_bytes(head[:4], "big") in (
-        0,
-        1,
-        *range(8, 2**31),
-    ):
-        return "MP4"  # QuickTime before there was ftyp
+    if head[4:8] in (b"moov", b"mdat", b"wide"):  # QuickTime before there was ftyp
+        box_bytes = int.from_bytes(head[:4], "big")
+        if box_bytes in (0, 1) or 8 <= box_bytes < 2**31:
+            return "MP4"
     if len(data) > 376 and data[0] == data[188] == data[376] == 0x47:
         return "MPEG-TS"
-    if (
-        len(head) > 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
-    ):  # ADTS: a sync word and layer 0
-        return "AAC"
-    if (
-        len(head) > 3
-        and head[0] == 0xFF
-        and head[1] & 0xE6 in (0xE2, 0xE4)
-        and head[1] & 0x18 != 0x08
-    ):  # MPEG layers 3 and 2
-        return "MP3" if head[2] & 0xF0 != 0xF0 else ""
+    if len(head) > 3 and head[0] == 0xFF:
+        if head[1] & 0xF6 == 0xF0:  # ADTS: a sync word and layer 0
+            return "AAC"
+        is_layer_2_or_3 = head[1] & 0xE6 in (0xE2, 0xE4) and head[1] & 0x18 != 0x08
+        if is_layer_2_or_3 and head[2] & 0xF0 != 0xF0:  # an MPEG header with a valid bit rate
+            return "MP3"
     return ""
 
 
@@ -282,6 +284,7 @@ _OBJ = frozenset(
 
 
 def _mesh_name(data: bytes) -> str:
+    """Return the name of a mesh's format; "" for all others."""
     head = data[:16]
     if head.startswith(b"glTF"):
         return "GLB"
@@ -289,17 +292,18 @@ def _mesh_name(data: bytes) -> str:
         return "PLY"
     if len(data) >= 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little"):
         return "STL"
-    begins = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
-    if begins.startswith(b"solid") and b"facet" in data[:4096]:
+    text = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"solid") and b"facet" in data[:4096]:
         return "STL"
-    if begins.startswith((b"OFF", b"COFF", b"NOFF")):
+    if text.startswith((b"OFF", b"COFF", b"NOFF")):
         return "OFF"
-    if begins.startswith(b"{") and b'"asset"' in data:
+    if text.startswith(b"{") and b'"asset"' in data:
         return "glTF" if _is_gltf(data) else ""
     return "OBJ" if _first_statement(data) in _OBJ else ""
 
 
 def _is_gltf(data: bytes) -> bool:
+    """Return whether a JSON file is a glTF."""
     try:
         return "version" in json.loads(data)["asset"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -307,14 +311,14 @@ def _is_gltf(data: bytes) -> bool:
 
 
 def _first_statement(data: bytes) -> bytes:
-    """The first word of the first line that is neither blank nor a comment, however long the
+    """Return the first word of the first line that is neither blank nor a comment, however long the
     comments are."""
-    at = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-    while at < len(data):
-        end = data.find(b"\n", at)
+    start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    while start < len(data):
+        end = data.find(b"\n", start)
         end = len(data) if end < 0 else end
-        words = data[at : min(end, at + 200)].split(None, 1)
+        words = data[start : min(end, start + 200)].split(None, 1)
         if words and not words[0].startswith(b"#"):
             return words[0] if len(words) > 1 else b""
-        at = end + 1
+        start = end + 1
     return b""

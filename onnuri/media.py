@@ -1,9 +1,10 @@
-"""The five media as files, read and written: arrays in the forms of `codecs/base.py`.
+"""This module reads and writes media files of the five modalities as arrays in the forms of
+`codecs/base.py`.
 
-What a file is, `formats.py` tells by its bytes; `take` is the one door through which all of them
-come in. What is too large, broken or empty raises MediaError, where that can be told before it is
-decoded; what is written has a temporary name until it is whole. Sounds and movies are here,
-pictures in `pictures.py`, meshes in `meshes.py`. Knows no codec and no model.
+`formats.py` detects a file's format by its bytes; every file enters through `take`. Files that are
+too large, damaged or empty raise MediaError, before they are decoded if possible; files are written
+atomically. Sounds and movies are here, pictures in `pictures.py`, meshes in `meshes.py`. The module
+knows no codec and no model.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from onnuri.pictures import LIMITS, Limits
 
 
 def read(path: Path, medium: str, limits: Limits = LIMITS) -> Any:
-    """A file as the medium's array. Raises MediaError."""
+    """Return a file as its modality's array. Raises MediaError for a file of another one."""
     if medium == "text":
         return _read_text(path, _bytes_of(path, limits))
     return from_bytes(_bytes_of(path, limits), medium, str(path), limits, path.parent)
@@ -39,20 +40,22 @@ def read(path: Path, medium: str, limits: Limits = LIMITS) -> Any:
 def from_bytes(
     data: bytes, medium: str, name: str, limits: Limits = LIMITS, beside: Path | None = None
 ) -> Any:
-    """A file's bytes as the medium's array; their own beginning says the format. Raises MediaError,
-    which calls it `name`."""
-    became, item = take(data, medium, name, limits, beside)  # type: ignore[arg-type]
-    if became == medium:
+    """Return a file's bytes as its modality's array.
+
+    Raises MediaError, which calls the file `name`, for a file of another modality.
+    """
+    detected, item = take(data, medium, name, limits, beside)  # type: ignore[arg-type]
+    if detected == medium:
         return item
-    if medium == "video" and _form_of(data, name).name == "GIF":  # one frame, held
+    if medium == "video" and _form_of(data, name).name == "GIF":  # a still GIF: its frame repeated
         return np.stack([_square(item)] * VIDEO_FRAMES)
-    raise _other(name, medium, became, _form_of(data, name).name)
+    raise _wrong_modality(name, medium, detected, _form_of(data, name).name)
 
 
 def take_file(
     path: Path, declared: Medium | None = None, limits: Limits = LIMITS
 ) -> tuple[Medium, Any]:
-    """The same as `take`, of a file. Its name's ending is not asked."""
+    """Return what `take` returns for a file at a path, whatever the ending of its name."""
     return take(_bytes_of(path, limits), declared, str(path), limits, path.parent)
 
 
@@ -63,12 +66,11 @@ def take(
     limits: Limits = LIMITS,
     beside: Path | None = None,
 ) -> tuple[Medium, Any]:
-    """What a file is, by its own bytes, and its array: the verdict of every door. Raises
-    MediaError, which calls it `name`.
+    """Return a file's modality, detected by its bytes, and its array.
 
-    A picture that moves is a video and one that does not is an image, whichever of the two it was
-    `declared`. A movie that was declared sound is its sound. All else that was declared must be so.
-    A mesh's materials may lie in the folder `beside`.
+    An animated picture is a video and a still one an image, whichever of the two was `declared`. A
+    movie declared as audio gives its sound. In all other cases the declared modality must match. A
+    mesh's materials may be in the folder `beside`. Raises MediaError, which calls the file `name`.
     """
     form = _form_of(data, name)
     if len(data) > limits.file_bytes:
@@ -79,9 +81,9 @@ def take(
             code="file_too_large",
             most=limits.file_bytes,
         )
-    able = formats.MEDIA_OF[form.family]
-    if declared and declared not in able:
-        raise _other(name, declared, able[0], form.name)
+    possible = formats.MEDIA_OF[form.family]
+    if declared and declared not in possible:
+        raise _wrong_modality(name, declared, possible[0], form.name)
     if form.family == "picture":
         return pictures.read(data, form, name, limits)
     if form.family == "mesh":
@@ -92,7 +94,8 @@ def take(
 
 
 def _form_of(data: bytes, name: str) -> formats.Format:
-    """Raises MediaError for what is of no format that is read."""
+    """Return the format of a file's bytes. Raises MediaError for an empty file or a format that is
+    not read."""
     if not data:
         raise MediaError(name, "is empty", "give a file with content", code="empty_file")
     form = formats.sniff(data)
@@ -114,21 +117,21 @@ def _form_of(data: bytes, name: str) -> formats.Format:
     return form
 
 
-def _other(name: str, declared: str, is_: str, form: str) -> MediaError:
-    """What a file is told that was declared to be of another medium."""
+def _wrong_modality(name: str, declared: str, detected: str, form: str) -> MediaError:
+    """Return the error for a file that was declared as another modality than it is."""
     return MediaError(
         name,
-        f"is not {declared}: it is {is_} ({form})",
-        f"give it as {is_}",
+        f"is not {declared}: it is {detected} ({form})",
+        f"give it as {detected}",
         code="other_medium",
         declared=declared,
-        medium=is_,
+        medium=detected,
         format=form,
     )
 
 
 def _bytes_of(path: Path, limits: Limits) -> bytes:
-    """A file's content. Raises MediaError where it cannot be had, or is larger than is read."""
+    """Return a file's content. Raises MediaError if it cannot be read or is larger than allowed."""
     if not path.exists():
         raise MediaError(str(path), "does not exist", "check the path")
     if not path.is_file():
@@ -151,31 +154,30 @@ def _bytes_of(path: Path, limits: Limits) -> bytes:
 
 
 def write(item: Any, path: Path) -> None:
-    """The medium's array as a file; its ending says the format. Raises MediaError."""
+    """Write a modality's array to a file in the format of its ending. Raises MediaError."""
     write_bytes(to_bytes(item, path.suffix.lower()), path)
 
 
 def check_answer(item: Any, medium: str) -> None:
-    """Raises MediaError for an answer in which there is nothing: it is not passed on as
-    something."""
-    nothing = {
+    """Raise MediaError for an answer without content: silence, a plain colour, no surface."""
+    is_empty = {
         "text": lambda: not item.strip(),
         "image": lambda: pictures.is_plain(item),
         "audio": lambda: is_silent(item),
         "video": lambda: all(pictures.is_plain(frame) for frame in item[::4]),
         "shape": lambda: item[..., 3].max() < 128,
     }
-    what = {
+    lacks = {
         "text": "no words",
         "image": "nothing to be seen in it",
         "audio": "nothing to be heard in it",
         "video": "nothing to be seen in it",
         "shape": "no surface",
     }
-    if nothing[medium]():
+    if is_empty[medium]():
         raise MediaError(
             f"the answer ({medium})",
-            f"has {what[medium]}",
+            f"has {lacks[medium]}",
             "ask for something else or another --seed",
             code="empty_answer",
             medium=medium,
@@ -183,7 +185,7 @@ def check_answer(item: Any, medium: str) -> None:
 
 
 def check_suffix(path: Path, medium: str) -> None:
-    """Raises MediaError unless the name's ending is one of the medium's."""
+    """Raise MediaError unless a file name has one of its modality's endings."""
     known = TABLE[medium].suffixes  # type: ignore[index]
     if path.suffix.lower() not in known:
         raise MediaError(
@@ -192,7 +194,8 @@ def check_suffix(path: Path, medium: str) -> None:
 
 
 def to_bytes(item: Any, suffix: str) -> bytes:
-    """The medium's array in the format of a file ending."""
+    """Return a modality's array as a file's bytes in the format of an ending. Raises MediaError for
+    an unknown one."""
     if isinstance(item, str):
         return (item + "\n").encode()
     if suffix in _PICTURES:
@@ -222,15 +225,16 @@ _SOUNDS = {
     ".ogg": ("OGG", "OPUS"),
     ".opus": ("OGG", "OPUS"),
 }
-"""libsndfile's container and coding"""
+"""libsndfile's container and coding, by ending"""
 _MOVIES = {
     ".mp4": ("libx264", {"crf": "16", "preset": "veryfast"}),
     ".webm": ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "realtime"}),
 }
-"""encoders and their options: near to lossless, and quick"""
+"""encoders and their options, nearly lossless and fast, by ending"""
 
 
 def _read_text(path: Path, data: bytes) -> str:
+    """Return the text of a file in UTF-8. Raises MediaError for other bytes or no text."""
     check_suffix(path, "text")
     if not data:
         raise MediaError(str(path), "is empty", "give a file with content")
@@ -244,23 +248,22 @@ def _read_text(path: Path, data: bytes) -> str:
 
 
 def _read_sound(data: bytes, form: formats.Format, name: str, limits: Limits) -> np.ndarray:
-    """float32 [T] at 16 kHz, one channel; by libsndfile, and where that does not know a file's
-    coding, by PyAV."""
+    """Return a sound float32 [T] at 16 kHz, one channel, read by libsndfile, or by PyAV if
+    libsndfile does not know its coding."""
     import soundfile
 
     try:
-        about = soundfile.info(io.BytesIO(data))
-        _check_sound(
-            about.frames / max(about.samplerate, 1), about.samplerate, about.channels, name, limits
-        )
+        info = soundfile.info(io.BytesIO(data))
+        seconds = info.frames / max(info.samplerate, 1)
+        _check_sound(seconds, info.samplerate, info.channels, name, limits)
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, ValueError, MemoryError):
         return _read_track(data, form, form.demuxer, name, limits)
-    return _heard(samples, rate, name)
+    return _to_mono_16k(samples, rate, name)
 
 
 def _check_sound(seconds: float, rate: int, channels: int, name: str, limits: Limits) -> None:
-    """Raises MediaError for a sound that is too long, or that says of itself what no sound has."""
+    """Raise MediaError for a sound that is too long or whose header has impossible values."""
     if not 1_000 <= rate <= 1_000_000 or not 1 <= channels <= 64:
         raise MediaError(
             name,
@@ -268,14 +271,15 @@ def _check_sound(seconds: float, rate: int, channels: int, name: str, limits: Li
             "give a sound of 1 to 64 channels and 1 to 1,000 kHz",
             code="odd_sound",
         )
-    check_seconds(
-        name, seconds, dataclasses.replace(limits, seconds=min(limits.seconds, HEARD_SECONDS))
-    )
+    longest = min(limits.seconds, HEARD_SECONDS)
+    check_seconds(name, seconds, dataclasses.replace(limits, seconds=longest))
 
 
-def _heard(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
-    """Samples [T, C] of any rate as float32 [T] at 16 kHz. Raises MediaError for what cannot be
-    heard."""
+def _to_mono_16k(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
+    """Return samples [T, C] of any rate as float32 [T] at 16 kHz.
+
+    Raises MediaError for a sound that is silent, too short or not finite.
+    """
     import soxr
 
     if not np.isfinite(samples).all():
@@ -289,24 +293,25 @@ def _heard(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
             "give a longer sound",
             code="too_short",
         )
-    one = samples.mean(1)
+    mono = samples.mean(1)
     loudest = samples[:, np.argmax(np.ptp(samples, axis=0))]
-    if np.ptp(one) < 0.05 * np.ptp(loudest):  # channels that cancel each other
-        one = loudest
-    if (peak := float(np.abs(one).max())) > 1:  # floating point goes beyond what can be played
-        one = one / peak
-    heard: np.ndarray = soxr.resample(one, rate, AUDIO_HZ).astype(np.float32)
-    if is_silent(heard):
+    if np.ptp(mono) < 0.05 * np.ptp(loudest):  # the channels cancel each other
+        mono = loudest
+    if (peak := float(np.abs(mono).max())) > 1:  # floating point may go beyond [-1, 1]
+        mono = mono / peak
+    resampled: np.ndarray = soxr.resample(mono, rate, AUDIO_HZ).astype(np.float32)
+    if is_silent(resampled):
         raise MediaError(name, "is silent", "give a sound that can be heard", code="silent")
-    return heard
+    return resampled
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether nothing can be heard in samples [T]: a constant is as silent as zero."""
+    """Return whether samples [T] are silent: a constant is as silent as zero."""
     return not len(samples) or float(np.ptp(samples)) < 2e-4
 
 
 def check_seconds(name: str | Path, seconds: float, limits: Limits = LIMITS) -> None:
+    """Raise MediaError for a duration longer than the limits allow."""
     if seconds > limits.seconds:
         raise MediaError(
             str(name),
@@ -320,30 +325,30 @@ def check_seconds(name: str | Path, seconds: float, limits: Limits = LIMITS) -> 
 def _read_movie(
     data: bytes, form: formats.Format, name: str, limits: Limits, declared: Medium | None
 ) -> tuple[Medium, np.ndarray]:
-    """The pictures of a movie, or its sound where that is declared or all that there is."""
+    """Return a movie's frames as video, or its sound as audio if that is declared or all it has."""
     import av
 
     try:
         with av.open(io.BytesIO(data), "r", format=form.decoder) as container:
-            shown = any(_moves(stream) for stream in container.streams.video)
-            heard = bool(container.streams.audio)
+            has_frames = any(_is_movie_stream(stream) for stream in container.streams.video)
+            has_sound = bool(container.streams.audio)
     except (av.FFmpegError, OSError, ValueError):
         raise meshes.damaged(form, name) from None
-    if not shown and not heard:
+    if not has_frames and not has_sound:
         raise MediaError(
             name, "has neither pictures nor sound", "give a video or a sound", code="no_stream"
         )
-    if declared == "video" and not shown:
-        raise _other(name, "video", "audio", form.name)
-    if declared == "audio" and not heard:
-        raise _other(name, "audio", "video", form.name)
-    if not shown or declared == "audio":
+    if declared == "video" and not has_frames:
+        raise _wrong_modality(name, "video", "audio", form.name)
+    if declared == "audio" and not has_sound:
+        raise _wrong_modality(name, "audio", "video", form.name)
+    if not has_frames or declared == "audio":
         return "audio", _read_track(data, form, form.decoder, name, limits)
     return "video", _read_frames(data, form, name, limits)
 
 
-def _moves(stream: Any) -> bool:
-    """Whether a stream of pictures is more than a sound's cover."""
+def _is_movie_stream(stream: Any) -> bool:
+    """Return whether a stream of pictures is a movie, and not the cover of a sound."""
     import av
 
     return not stream.disposition & av.stream.Disposition.attached_pic
@@ -352,7 +357,7 @@ def _moves(stream: Any) -> bool:
 def _read_track(
     data: bytes, form: formats.Format, demuxer: str, name: str, limits: Limits
 ) -> np.ndarray:
-    """The sound of anything that PyAV reads, as `_read_sound` gives it."""
+    """Return the sound of any file that PyAV reads, float32 [T] at 16 kHz, one channel."""
     import av
 
     parts: list[np.ndarray] = []
@@ -362,45 +367,42 @@ def _read_track(
             stream = container.streams.audio[0]
             rate = stream.rate
             _check_sound((container.duration or 0) / 1e6, rate, stream.channels, name, limits)
-            as_float = av.AudioResampler(format="fltp")
+            to_float = av.AudioResampler(format="fltp")
             for frame in container.decode(stream):
-                for part in as_float.resample(frame):
+                for part in to_float.resample(frame):
                     parts.append(part.to_ndarray().T)
                     count += len(parts[-1])
-                _check_sound(
-                    count / rate, rate, stream.channels, name, limits
-                )  # recorders' files do not say how long they are
+                # checked again while decoding: files of browsers' recorders state no duration
+                _check_sound(count / rate, rate, stream.channels, name, limits)
     except (av.FFmpegError, OSError, ValueError, IndexError, AttributeError):
         raise meshes.damaged(form, name) from None
     if not parts:
         raise MediaError(
             name, "has no sound in it", "give the whole file", code="damaged_file", format=form.name
         )
-    return _heard(np.concatenate(parts), rate, name)
+    return _to_mono_16k(np.concatenate(parts), rate, name)
 
 
 def _read_frames(data: bytes, form: formats.Format, name: str, limits: Limits) -> np.ndarray:
-    """uint8 [17, 128, 128, 3]: the first frames at 8 a second, upright, square from the middle; the
-    last is held."""
+    """Return a movie's first 17 frames at 8 per second, upright and cropped to the middle square,
+    uint8 [17, 128, 128, 3]; the last frame of a shorter movie is repeated."""
     import av
 
     frames: list[np.ndarray] = []
     try:
         with av.open(io.BytesIO(data), "r", format=form.decoder) as container:
-            stream = next(s for s in container.streams.video if _moves(s))
+            stream = next(s for s in container.streams.video if _is_movie_stream(s))
             pictures.check_size(name, stream.width, stream.height, limits.frame_side)
             check_seconds(name, (container.duration or 0) / 1e6, limits)
-            begin: float | None = None
+            start: float | None = None
             for frame in container.decode(stream):
-                begin = float(frame.time or 0.0) if begin is None else begin
-                due = float(frame.time or 0.0) - begin >= len(frames) / VIDEO_FPS - 1e-3
-                shown = _square(_upright(frame, stream)) if due else None
-                while (
-                    shown is not None
-                    and len(frames) < VIDEO_FRAMES
-                    and (float(frame.time or 0.0) - begin >= len(frames) / VIDEO_FPS - 1e-3)
-                ):
-                    frames.append(shown)
+                start = float(frame.time or 0.0) if start is None else start
+                seconds = float(frame.time or 0.0) - start
+                if seconds < len(frames) / VIDEO_FPS - 1e-3:
+                    continue  # a movie of a higher rate: this frame is left out
+                pixels = _square(_upright(frame, stream))
+                while len(frames) < VIDEO_FRAMES and seconds >= len(frames) / VIDEO_FPS - 1e-3:
+                    frames.append(pixels)
                 if len(frames) == VIDEO_FRAMES:
                     break
     except (av.FFmpegError, OSError, ValueError):
@@ -413,51 +415,57 @@ def _read_frames(data: bytes, form: formats.Format, name: str, limits: Limits) -
 
 
 def _upright(frame: Any, stream: Any) -> np.ndarray:
-    """A frame uint8 [H, W, 3] as it is meant to be seen: on white, of square pixels, turned as its
-    recorder was held."""
-    clear = any(component.is_alpha for component in frame.format.components)
+    """Return a frame uint8 [H, W, 3] on white, with square pixels, rotated as the recorder was
+    held."""
+    has_alpha = any(component.is_alpha for component in frame.format.components)
     ratio = stream.sample_aspect_ratio
     width = round(frame.width * ratio) if ratio and 0.1 < ratio < 10 else frame.width
-    # swscale takes a movie that does not say for standard television's colours; those of high
-    # definition say so
+    # swscale assumes standard television's colours if a movie states none; high definition states
+    # its own
     space = {"src_colorspace": frame.colorspace} if frame.colorspace in (1, 5, 6, 9) else {}
-    shown = frame.reformat(
-        width=width, height=frame.height, format="rgba" if clear else "rgb24", **space
+    pixels = frame.reformat(
+        width=width, height=frame.height, format="rgba" if has_alpha else "rgb24", **space
     ).to_ndarray()
-    if clear:
-        alpha = shown[..., 3:].astype(np.float32) / 255
-        shown = (shown[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
-    return _turned(shown, frame)
+    if has_alpha:
+        alpha = pixels[..., 3:].astype(np.float32) / 255
+        pixels = (pixels[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    return _rotated(pixels, frame)
 
 
-def _turned(shown: np.ndarray, frame: Any) -> np.ndarray:
-    """A frame [H, W, 3] by its display matrix [[a, b], [c, d]], which takes (x, y) to (a x + c y, b
-    x + d y), y down."""
+def _rotated(pixels: np.ndarray, frame: Any) -> np.ndarray:
+    """Return pixels [H, W, 3] transformed by the frame's display matrix [[a, b], [c, d]], which
+    maps (x, y) to (a x + c y, b x + d y), y down."""
     from av.sidedata.sidedata import Type
 
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
-        return shown
+        return pixels
     a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5] / 65536
-    if abs(b) + abs(c) > abs(a) + abs(d):  # x and y change places
-        shown = shown.transpose(1, 0, 2)
+    if abs(b) + abs(c) > abs(a) + abs(d):  # a quarter turn: x and y swap
+        pixels = pixels.transpose(1, 0, 2)
         a, d = c, b
-    return np.ascontiguousarray(shown[:: 1 if d >= 0 else -1, :: 1 if a >= 0 else -1])
+    if d < 0:
+        pixels = pixels[::-1]
+    if a < 0:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _square(frame: np.ndarray) -> np.ndarray:
+    """Return a frame cropped to its middle square, uint8 [128, 128, 3]."""
     return pictures.square(Image.fromarray(frame))
 
 
 def picture_bytes(image: np.ndarray, suffix: str, quality: int = 95) -> bytes:
-    """A picture uint8 [H, W, 3] in the format of a file ending; quality 0 to 100 of those that are
-    lossy."""
+    """Return a picture uint8 [H, W, 3] as a file's bytes in the format of an ending; `quality` is 0
+    to 100 for lossy formats."""
     out = io.BytesIO()
     Image.fromarray(image).save(out, _PICTURES[suffix], quality=quality)
     return out.getvalue()
 
 
 def _audio_bytes(samples: np.ndarray, kind: str, coding: str) -> bytes:
+    """Return samples [T] at 16 kHz as a file's bytes in a container and coding of libsndfile."""
     import soundfile
 
     out = io.BytesIO()
@@ -466,7 +474,7 @@ def _audio_bytes(samples: np.ndarray, kind: str, coding: str) -> bytes:
 
 
 def _aac_bytes(samples: np.ndarray) -> bytes:
-    """AAC in ADTS, which libsndfile does not write."""
+    """Return samples [T] at 16 kHz as AAC in ADTS, which libsndfile does not write."""
     import av
 
     out = io.BytesIO()
@@ -484,7 +492,7 @@ def _aac_bytes(samples: np.ndarray) -> bytes:
 def movie_bytes(
     frames: Iterable[np.ndarray], suffix: str, fps: Fraction | int = VIDEO_FPS
 ) -> bytes:
-    """Frames uint8 [H, W, 3] of one size as a movie, in the format of a file ending."""
+    """Return frames uint8 [H, W, 3] of one size as a movie's bytes in the format of an ending."""
     import av
 
     out = io.BytesIO()
@@ -492,18 +500,16 @@ def movie_bytes(
     with av.open(out, "w", format=suffix[1:]) as container:
         stream: Any = container.add_stream(encoder, rate=fps, options=options)
         for k, frame in enumerate(frames):
-            if k == 0:
-                stream.height, stream.width, stream.pix_fmt = (
-                    frame.shape[0],
-                    frame.shape[1],
-                    "yuv420p",
-                )
+            if k == 0:  # the first frame gives the movie its size
+                stream.height, stream.width = frame.shape[:2]
+                stream.pix_fmt = "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return out.getvalue()
 
 
 def _gif_bytes(frames: np.ndarray) -> bytes:
+    """Return frames uint8 [F, H, W, 3] as an endless GIF."""
     out = io.BytesIO()
     first, *rest = [Image.fromarray(f) for f in frames]
     first.save(out, "GIF", save_all=True, append_images=rest, duration=1000 // VIDEO_FPS, loop=0)
@@ -511,6 +517,7 @@ def _gif_bytes(frames: np.ndarray) -> bytes:
 
 
 def _mesh_bytes(mesh: Any, kind: str) -> bytes:
+    """Return a mesh as a file's bytes, y up. Raises MediaError for one without a surface."""
     if len(mesh.faces) == 0:
         raise MediaError(
             "an empty shape", "has no surface to write", "ask for something else or another --seed"

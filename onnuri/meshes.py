@@ -1,7 +1,8 @@
-"""Meshes as files and as voxels: reading with their colours, filling, and the surface of voxels.
+"""This module reads mesh files with their colours, fills meshes to voxels, and extracts the surface
+of voxels.
 
-What is too large or does not come whole is refused before it is parsed. Knows no codec and no
-model.
+Files that are too large or refer to missing files are refused before they are parsed. The module
+knows no codec and no model.
 """
 
 from __future__ import annotations
@@ -23,42 +24,42 @@ from onnuri.modality import VOXELS
 Z_UP = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=float)
 """glTF has y up and z towards the viewer; the world has z up and y away from the viewer"""
 GREY = 160
-"""of a surface that names no colour"""
+"""level, 0 to 255, of a surface without a colour"""
 TINY = 0.05
-"""extent below which a mesh is of another unit than the world's, and is scaled up"""
+"""largest extent of a mesh that must be in another unit than the world's, and is scaled up"""
 MOST_TESTS = 40_000_000
-"""of a line against a face, in filling: some 4 s"""
+"""most tests of a line against a face when a mesh is filled: some 4 s"""
 CHUNK_TESTS = 1_000_000
-"""of those at once: some 100 MB"""
+"""tests at once: some 100 MB"""
 COMPRESSED = {"KHR_draco_mesh_compression": "Draco", "EXT_meshopt_compression": "meshopt"}
-"""glTF extensions without which there are no vertices, and that are not read"""
+"""glTF extensions that compress vertices, by which a file cannot be read"""
 
 
 def read(
     data: bytes, form: Format, name: str, most_faces: int, beside: Path | None = None
 ) -> np.ndarray:
-    """Voxels uint8 [64, 64, 64, 4] of a mesh's file; y is up in the file, z in the array. A file's
-    materials may lie `beside` it, in that folder. Raises MediaError."""
+    """Return a mesh file's voxels uint8 [64, 64, 64, 4]; up is y in the file, z in the array.
+
+    The file's materials may be in the folder `beside`. Raises MediaError for a file that is
+    damaged, too large or encloses nothing.
+    """
     linear = _check_whole(data, form, name, most_faces, beside)
     try:
         resolver = trimesh.resolvers.FilePathResolver(str(beside)) if beside else None
         scene: Any = trimesh.load_scene(
             io.BytesIO(data), file_type=form.decoder, process=False, resolver=resolver
         )
-        parts = [
-            (scene.geometry[geometry], matrix)
-            for matrix, geometry in (scene.graph.get(node) for node in scene.graph.nodes_geometry)
-        ]
-        parts = [
-            (part, matrix)
-            for part, matrix in parts
-            if isinstance(part, trimesh.Trimesh) and len(part.faces)
-        ]
+        parts = []
+        for node in scene.graph.nodes_geometry:
+            matrix, geometry = scene.graph.get(node)
+            part = scene.geometry[geometry]
+            if isinstance(part, trimesh.Trimesh) and len(part.faces):
+                parts.append((part, matrix))
         _check_faces(sum(len(part.faces) for part, _ in parts), name, most_faces)
-        mesh = _joined(parts, linear)
+        mesh = _join(parts, linear)
     except MediaError:
         raise
-    except Exception:  # trimesh raises whatever its parsers meet
+    except Exception:  # trimesh's parsers raise all kinds of errors
         raise damaged(form, name) from None
     check(mesh, name, most_faces)
     mesh.apply_transform(Z_UP)
@@ -74,6 +75,7 @@ def read(
 
 
 def damaged(form: Format, name: str) -> MediaError:
+    """Return the error for a file whose first bytes are a format's and whose others are not."""
     return MediaError(
         name,
         f"is damaged: it begins as {form.name} does and does not go on so",
@@ -84,7 +86,8 @@ def damaged(form: Format, name: str) -> MediaError:
 
 
 def check(mesh: Any, name: str, most_faces: int) -> None:
-    """Raises MediaError for a mesh without a surface or with values that are not numbers."""
+    """Raise MediaError for a mesh without a surface, with too many faces or with values that are
+    not finite."""
     if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
         raise MediaError(name, "has no face", "give a mesh with a surface", code="no_face")
     _check_faces(len(mesh.faces), name, most_faces)
@@ -102,6 +105,7 @@ def check(mesh: Any, name: str, most_faces: int) -> None:
 
 
 def _check_faces(count: int, name: str, most: int) -> None:
+    """Raise MediaError for more faces than `most`."""
     if count > most:
         raise MediaError(
             name,
@@ -115,37 +119,46 @@ def _check_faces(count: int, name: str, most: int) -> None:
 def _check_whole(
     data: bytes, form: Format, name: str, most_faces: int, beside: Path | None
 ) -> bool:
-    """Refuse, before anything is parsed, what is too large or lies elsewhere. Returns whether plain
-    colours are linear."""
+    """Check a file's faces and references before it is parsed, and return whether plain colours in
+    it are linear light.
+
+    Raises MediaError for too many faces and for parts in a file that did not come with it.
+    """
     if form.name in ("GLB", "glTF"):
         return _check_gltf(data, form, name, most_faces)
-    count = {"STL": _stl_faces, "PLY": _ply_faces, "OBJ": lambda d: d.count(b"\nf ")}.get(
-        form.name, lambda d: 0
-    )(data)
-    _check_faces(count, name, most_faces)
-    if form.name == "OBJ":
+    if form.name == "STL":
+        _check_faces(_stl_faces(data), name, most_faces)
+    elif form.name == "PLY":
+        _check_faces(_ply_faces(data), name, most_faces)
+    elif form.name == "OBJ":
+        _check_faces(data.count(b"\nf "), name, most_faces)
         _check_materials(data, name, beside)
     return False
 
 
 def _check_gltf(data: bytes, form: Format, name: str, most_faces: int) -> bool:
+    """Check a GLB or glTF before it is parsed, and return whether its plain colours are linear.
+
+    Raises MediaError for one that is compressed, too large or refers to another file.
+    """
     try:
-        about = json.loads(
-            data[20 : 20 + struct.unpack("<I", data[12:16])[0]] if form.name == "GLB" else data
-        )
-        used = {*about.get("extensionsUsed", ()), *about.get("extensionsRequired", ())}
-        elsewhere = [
-            str(x["uri"])
-            for x in (*about.get("buffers", ()), *about.get("images", ()))
-            if not str(x.get("uri", "data:")).startswith("data:")
+        # a GLB's JSON follows a header of 12 bytes and a chunk header of 8 (glTF 2.0, 4.4)
+        if form.name == "GLB":
+            data = data[20 : 20 + struct.unpack("<I", data[12:16])[0]]
+        gltf = json.loads(data)
+        extensions = {*gltf.get("extensionsUsed", ()), *gltf.get("extensionsRequired", ())}
+        other_files = [
+            str(part["uri"])
+            for part in (*gltf.get("buffers", ()), *gltf.get("images", ()))
+            if not str(part.get("uri", "data:")).startswith("data:")
         ]
-        counts = about.get("accessors", [])
+        accessors = gltf.get("accessors", [])
         faces = 0
-        for mesh in about.get("meshes", ()):
+        for mesh in gltf.get("meshes", ()):
             for part in mesh["primitives"]:
-                at = part.get("indices", part["attributes"]["POSITION"])
-                faces += int(counts[at]["count"]) // 3
-        writer = str(about["asset"].get("generator", ""))
+                accessor = part.get("indices", part["attributes"]["POSITION"])
+                faces += int(accessors[accessor]["count"]) // 3
+        writer = str(gltf["asset"].get("generator", ""))
     except (
         ValueError,
         KeyError,
@@ -157,7 +170,7 @@ def _check_gltf(data: bytes, form: Format, name: str, most_faces: int) -> bool:
     ):
         raise damaged(form, name) from None
     for extension, method in COMPRESSED.items():
-        if extension in used:
+        if extension in extensions:
             raise MediaError(
                 name,
                 f"is compressed with {method}, which is not read",
@@ -165,26 +178,27 @@ def _check_gltf(data: bytes, form: Format, name: str, most_faces: int) -> bool:
                 code="compressed_mesh",
                 method=method,
             )
-    if elsewhere:
+    if other_files:
         raise MediaError(
             name,
-            f"has parts in another file ({elsewhere[0]:.60}), which did not come with it",
+            f"has parts in another file ({other_files[0]:.60}), which did not come with it",
             "give a GLB, which has all in it",
             code="other_file",
         )
     _check_faces(faces, name, most_faces)
-    # glTF's colours are linear light (glTF 2.0, 3.9.2); trimesh, and so Onnuri, writes sRGB's
-    # values as they are
+    # glTF's colours are linear light (glTF 2.0, 3.9.2), but trimesh, and so Onnuri, writes sRGB
+    # values
     return "trimesh" not in writer
 
 
 def _check_materials(data: bytes, name: str, beside: Path | None) -> None:
-    """An OBJ whose colours lie in a file that did not come with it would be read as grey."""
-    used = {line.split(None, 1)[1].strip() for line in _lines(data, b"usemtl ")}
+    """Raise MediaError for an OBJ whose colours are in a file that did not come with it; trimesh
+    would read it as grey."""
+    materials = {line.split(None, 1)[1].strip() for line in _lines(data, b"usemtl ")}
     files = [
         line.split(None, 1)[1].strip().decode(errors="replace") for line in _lines(data, b"mtllib ")
     ]
-    if not used or not files or _vertices_have_colors(data):
+    if not materials or not files or _vertices_have_colors(data):
         return
     if beside is None or not any(_is_within(Path(file), beside) for file in files):
         raise MediaError(
@@ -196,58 +210,57 @@ def _check_materials(data: bytes, name: str, beside: Path | None) -> None:
 
 
 def _is_within(file: Path, folder: Path) -> bool:
-    """Whether a file that another one names lies in that one's folder, or below it: no other is
+    """Return whether a file that a mesh names is in the mesh's folder or below it: no other may be
     read."""
     return not file.is_absolute() and ".." not in file.parts and (folder / file).is_file()
 
 
 def _lines(data: bytes, begin: bytes) -> list[bytes]:
-    """The lines of a text that begin so and go on."""
-    found, at = [], data.find(begin) if data.startswith(begin) else data.find(b"\n" + begin)
-    while at >= 0:
-        line = data[at : at + 300].lstrip(b"\n").split(b"\n", 1)[0]
+    """Return the lines of a file that begin with some bytes and have another word after them."""
+    lines = []
+    start = 0 if data.startswith(begin) else data.find(b"\n" + begin)
+    while start >= 0:
+        line = data[start : start + 300].lstrip(b"\n").split(b"\n", 1)[0]
         if len(line.split(None, 1)) > 1:
-            found.append(line)
-        at = data.find(b"\n" + begin, at + 1)
-    return found
+            lines.append(line)
+        start = data.find(b"\n" + begin, start + 1)
+    return lines
 
 
 def _vertices_have_colors(data: bytes) -> bool:
+    """Return whether an OBJ's vertices have colours: x y z r g b."""
     first = next(iter(_lines(data, b"v ")), b"")
     return len(first.split()) >= 7
 
 
 def _stl_faces(data: bytes) -> int:
+    """Return the number of faces of an STL, from its header if it is binary."""
     binary = len(data) >= 84 and not data[:512].lstrip().startswith(b"solid")
     return int.from_bytes(data[80:84], "little") if binary else data.count(b"endfacet")
 
 
 def _ply_faces(data: bytes) -> int:
+    """Return the number of faces that a PLY's header states, or a third of its vertices if that is
+    more."""
     header = data[:20_000].split(b"end_header")[0]
-    counts = [
-        line.split()
-        for line in header.splitlines()
-        if line.startswith((b"element face", b"element vertex"))
-    ]
-    return max(
-        (
-            int(words[2]) // (1 if words[1] == b"face" else 3)
-            for words in counts
-            if len(words) == 3 and words[2].isdigit()
-        ),
-        default=0,
-    )
+    faces = 0
+    for line in header.splitlines():
+        words = line.split()
+        if line.startswith((b"element face", b"element vertex")) and len(words) == 3:
+            count = int(words[2]) if words[2].isdigit() else 0
+            faces = max(faces, count if words[1] == b"face" else count // 3)
+    return faces
 
 
-def _joined(parts: list[tuple[trimesh.Trimesh, np.ndarray]], linear: bool) -> trimesh.Trimesh:
-    """One mesh of a scene's parts, each where it stands, its colours at its vertices."""
+def _join(parts: list[tuple[trimesh.Trimesh, np.ndarray]], linear: bool) -> trimesh.Trimesh:
+    """Return one mesh of a scene's parts, each moved by its matrix, with colours at its
+    vertices."""
     vertices, faces, colors, count = [], [], [], 0
     for part, matrix in parts:
         corners = np.asarray(part.vertices, dtype=np.float64)
         triangles, color = np.asarray(part.faces), _colors(part, linear)
-        if (
-            getattr(part.visual, "kind", None) == "face"
-        ):  # colours of faces: no two share a vertex then
+        if getattr(part.visual, "kind", None) == "face":
+            # faces of different colours cannot share a vertex: give each its own three
             corners, color = corners[triangles.ravel()], np.repeat(color, 3, axis=0)
             triangles = np.arange(len(corners)).reshape(-1, 3)
         vertices.append(corners @ matrix[:3, :3].T + matrix[:3, 3])
@@ -265,80 +278,79 @@ def _joined(parts: list[tuple[trimesh.Trimesh, np.ndarray]], linear: bool) -> tr
 
 
 def _colors(part: trimesh.Trimesh, linear: bool) -> np.ndarray:
-    """uint8 [V, 3], or [F, 3] where faces have them: of vertices, faces, a texture, or a plain
-    material."""
+    """Return a mesh's colours uint8 [V, 3] by vertex, or [F, 3] by face if its faces have them.
+
+    They come from vertices, faces, a texture or one material. `linear` says whether colours other
+    than a texture's are linear light.
+    """
     visual: Any = part.visual
     rows = len(part.vertices)
     if visual.kind in ("vertex", "face"):
-        own = np.asarray(visual.vertex_colors if visual.kind == "vertex" else visual.face_colors)[
-            :, :3
-        ]
-        return _srgb(own) if linear else own.astype(np.uint8)
+        rgba = visual.vertex_colors if visual.kind == "vertex" else visual.face_colors
+        rgb = np.asarray(rgba)[:, :3]
+        return _srgb(rgb) if linear else rgb.astype(np.uint8)
     material = getattr(visual, "material", None)
     if material is None:
         return np.full((rows, 3), GREY, np.uint8)
-    plain, picture = (
-        _plain_color(material),
-        getattr(material, "baseColorTexture", None) or getattr(material, "image", None),
-    )
+    color = _material_color(material)
+    texture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     uv = getattr(visual, "uv", None)
-    if picture is not None and uv is not None and len(uv) == rows:
-        painted = np.asarray(trimesh.visual.color.uv_to_color(uv, picture.convert("RGBA")))[
-            :, :3
-        ].astype(float)
-        return (
-            np.asarray(painted if plain is None else painted * plain / 255).round().astype(np.uint8)
-        )
-    color = np.full(3, GREY) if plain is None else _srgb(plain) if linear else plain
+    if texture is not None and uv is not None and len(uv) == rows:
+        rgba = trimesh.visual.color.uv_to_color(uv, texture.convert("RGBA"))
+        textured = np.asarray(rgba)[:, :3].astype(float)
+        if color is not None:  # a texture is multiplied by the material's colour
+            textured = textured * color / 255
+        return np.asarray(textured.round().astype(np.uint8))
+    if color is None:
+        color = np.full(3, GREY)
+    elif linear:
+        color = _srgb(color)
     return np.broadcast_to(color.astype(np.uint8), (rows, 3)).copy()
 
 
-def _plain_color(material: Any) -> np.ndarray | None:
-    """[3] from 0 to 255, of the whole material; None where it names none."""
-    named = getattr(material, "baseColorFactor", None)
-    if named is None:
-        named = getattr(material, "diffuse", None)
-    return None if named is None else np.asarray(trimesh.visual.color.to_rgba(named))[:3]
+def _material_color(material: Any) -> np.ndarray | None:
+    """Return a material's one colour [3], 0 to 255; None if it has none."""
+    color = getattr(material, "baseColorFactor", None)
+    if color is None:
+        color = getattr(material, "diffuse", None)
+    return None if color is None else np.asarray(trimesh.visual.color.to_rgba(color))[:3]
 
 
 def _srgb(linear: np.ndarray) -> np.ndarray:
-    """Linear light as sRGB's values, both from 0 to 255 (IEC 61966-2-1)."""
+    """Return linear light, 0 to 255, as sRGB values uint8 (IEC 61966-2-1)."""
     light = np.asarray(linear, dtype=np.float64) / 255
     curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return (curve * 255).round().astype(np.uint8)
 
 
 def mesh_of(voxels: np.ndarray) -> trimesh.Trimesh:
-    """Watertight surface of voxels uint8 [64, 64, 64, 4] with vertex colours, in world units
-    (Lorensen & Cline 1987)."""
+    """Return the watertight surface of voxels uint8 [64, 64, 64, 4] by marching cubes, with vertex
+    colours, in world units (Lorensen & Cline 1987)."""
     alpha = np.pad(voxels[..., 3].astype(np.float32) / 255, 1)
     if alpha.max() <= 0.5:
         return trimesh.Trimesh()
     vertices, faces, _, _ = marching_cubes(alpha, 0.5)
     vertices -= 1
     cells = vertices.round().astype(int).clip(0, VOXELS - 1)
-    # the fuller of the two cells that a vertex lies between has the colour
-    other = np.where(vertices > cells, cells + 1, cells - 1).clip(0, VOXELS - 1)
-    here, there = (
-        voxels[tuple(cells.T)],
-        voxels[tuple(np.where(np.abs(vertices - cells) > 1e-6, other, cells).T)],
-    )
-    color = np.where(here[:, 3:] >= there[:, 3:], here[:, :3], there[:, :3])
-    made = trimesh.Trimesh(
+    # a vertex lies between two cells and takes the colour of the one with more occupancy
+    neighbours = np.where(vertices > cells, cells + 1, cells - 1).clip(0, VOXELS - 1)
+    neighbours = np.where(np.abs(vertices - cells) > 1e-6, neighbours, cells)
+    one, two = voxels[tuple(cells.T)], voxels[tuple(neighbours.T)]
+    color = np.where(one[:, 3:] >= two[:, 3:], one[:, :3], two[:, :3])
+    mesh = trimesh.Trimesh(
         (vertices + 0.5) * 2 / VOXELS - 1, faces[:, ::-1], vertex_colors=color, process=False
     )
-    if made.volume < 0:
-        made.invert()
-    return made
+    if mesh.volume < 0:
+        mesh.invert()
+    return mesh
 
 
 def voxels_of(mesh: trimesh.Trimesh, name: str = "the mesh") -> np.ndarray:
-    """Voxels uint8 [64, 64, 64, 4] of a mesh, filled inside. A mesh beyond the world's cube is
-    scaled to fit, and so is one so small that it must be of another unit. Raises MediaError where
-    filling would take too long.
+    """Return a mesh's voxels uint8 [64, 64, 64, 4], filled inside.
 
-    Three samples a voxel along each of x and y, exact along z (crossings of vertical lines,
-    even-odd rule).
+    A mesh that exceeds the world's cube is scaled to fit, and so is one so small that it must be in
+    another unit. There are three samples per voxel along x and y each, and z is exact (crossings of
+    vertical lines, even-odd rule). Raises MediaError if filling would take too long.
     """
     mesh = mesh.copy()
     extent = float(np.max(mesh.extents))
@@ -353,41 +365,42 @@ def voxels_of(mesh: trimesh.Trimesh, name: str = "the mesh") -> np.ndarray:
 
 
 def _nearest_colors(mesh: trimesh.Trimesh, cells: np.ndarray) -> np.ndarray:
-    """uint8 [N, 3]: of every cell [N, 3] the colour of the vertex that is nearest to its middle."""
-    colors = np.asarray(mesh.visual.vertex_colors)[:, :3].astype(np.uint8)  # type: ignore[union-attr]
-    if (
-        not len(cells) or (colors == colors[0]).all()
-    ):  # most meshes have one colour, and need no search
+    """Return, for each of N cells [N, 3], the colour of the vertex nearest to its middle, uint8 [N,
+    3]."""
+    visual: Any = mesh.visual
+    colors = np.asarray(visual.vertex_colors)[:, :3].astype(np.uint8)
+    if not len(cells) or (colors == colors[0]).all():  # most meshes have one colour: no search
         return np.broadcast_to(colors[0], (len(cells), 3))
     from scipy.ndimage import distance_transform_edt
 
-    # a search tree would be slow where it matters: a sphere's middle is as near to one vertex as to
-    # all others
-    place = (np.asarray(mesh.vertices) + 1) * VOXELS / 2
-    home = place.astype(int).clip(0, VOXELS - 1)
-    order = np.argsort(
-        -np.abs(place - home - 0.5).sum(1)
-    )  # of vertices in one cell the one nearest to its middle stays
-    painted = np.zeros((VOXELS,) * 3 + (3,), np.uint8)
-    painted[tuple(home[order].T)] = colors[order]
+    # not a search tree: it is slow inside a sphere, whose middle is equally near to all vertices
+    positions = (np.asarray(mesh.vertices) + 1) * VOXELS / 2
+    vertex_cells = positions.astype(int).clip(0, VOXELS - 1)
+    # farthest first, so that of vertices in one cell the one nearest to its middle is written last
+    order = np.argsort(-np.abs(positions - vertex_cells - 0.5).sum(1))
+    grid = np.zeros((VOXELS,) * 3 + (3,), np.uint8)
+    grid[tuple(vertex_cells[order].T)] = colors[order]
     empty = np.ones((VOXELS,) * 3, bool)
-    empty[tuple(home.T)] = False
+    empty[tuple(vertex_cells.T)] = False
     nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
-    return np.asarray(painted[tuple(nearest[:, *cells.T])])
+    return np.asarray(grid[tuple(nearest[:, *cells.T])])
 
 
 def fill(triangles: np.ndarray, samples: int = 3, name: str = "the mesh") -> np.ndarray:
-    """Occupancy float32 [64, 64, 64] of closed triangles [N, 3, 3] in the cube [-1, 1]³. Raises
-    MediaError where it would take more than `MOST_TESTS`."""
+    """Return the occupancy float32 [64, 64, 64] of closed triangles [N, 3, 3] in the cube [-1, 1]³.
+
+    Vertical lines, `samples` per voxel along x and along y, are intersected with all triangles.
+    Raises MediaError if that takes more than `MOST_TESTS` tests.
+    """
     lines = VOXELS * samples
     scaled = (triangles + 1) * np.array([lines / 2, lines / 2, VOXELS / 2])
     low = np.ceil(scaled.min(1)[:, :2] - 0.5 - 1e-4).clip(0, lines).astype(np.int64)
     high = np.floor(scaled.max(1)[:, :2] - 0.5 - 1e-4).clip(-1, lines - 1).astype(np.int64)
     one, two = scaled[:, 1] - scaled[:, 0], scaled[:, 2] - scaled[:, 0]
     area = one[:, 0] * two[:, 1] - two[:, 0] * one[:, 1]
-    kept = (high >= low).all(1) & (np.abs(area) >= 1e-12)
-    scaled, low, area, one, two = scaled[kept], low[kept], area[kept], one[kept], two[kept]
-    width = high[kept] - low + 1
+    hits_lines = (high >= low).all(1) & (np.abs(area) >= 1e-12)
+    scaled, low, high, area, one, two = (x[hits_lines] for x in (scaled, low, high, area, one, two))
+    width = high - low + 1
     tests = width.prod(1)
     if tests.sum() > MOST_TESTS:
         raise MediaError(
@@ -398,40 +411,40 @@ def fill(triangles: np.ndarray, samples: int = 3, name: str = "the mesh") -> np.
             most=MOST_TESTS // lines**2,
         )
     ends = tests.cumsum()
-    found_lines, found_heights = [], []
+    crossed_lines, heights = [], []
     begin = 0
     while begin < len(tests):
-        end = max(
-            int(np.searchsorted(ends, ends[begin] - tests[begin] + CHUNK_TESTS, "right")), begin + 1
-        )
+        chunk_start = ends[begin] - tests[begin]
+        end = int(np.searchsorted(ends, chunk_start + CHUNK_TESTS, "right"))
+        end = max(end, begin + 1)
         which = np.repeat(np.arange(begin, end), tests[begin:end])
-        firsts = ends[begin:end] - tests[begin:end] - (ends[begin] - tests[begin])
-        place = np.arange(len(which)) - np.repeat(firsts, tests[begin:end])
-        i, j = low[which, 0] + place // width[which, 1], low[which, 1] + place % width[which, 1]
+        firsts = ends[begin:end] - tests[begin:end] - chunk_start
+        # number of a test within its triangle's bounding box, which is walked row by row
+        number = np.arange(len(which)) - np.repeat(firsts, tests[begin:end])
+        i, j = low[which, 0] + number // width[which, 1], low[which, 1] + number % width[which, 1]
         # a line's own small offset keeps it off edges that two triangles share
         x, y = i + 0.5 + 1.37e-4 - scaled[which, 0, 0], j + 0.5 + 0.73e-4 - scaled[which, 0, 1]
         u = (x * two[which, 1] - two[which, 0] * y) / area[which]
         v = (one[which, 0] * y - x * one[which, 1]) / area[which]
         hit = (u >= 0) & (v >= 0) & (u + v <= 1)
         which = which[hit]
-        found_lines.append(i[hit] * lines + j[hit])
-        found_heights.append(scaled[which, 0, 2] + u[hit] * one[which, 2] + v[hit] * two[which, 2])
+        crossed_lines.append(i[hit] * lines + j[hit])
+        heights.append(scaled[which, 0, 2] + u[hit] * one[which, 2] + v[hit] * two[which, 2])
         begin = end
-    if not found_lines:
+    if not crossed_lines:
         return np.zeros((VOXELS,) * 3, np.float32)
-    filled = _between(np.concatenate(found_lines), np.concatenate(found_heights), lines**2)
-    return (
-        filled.reshape(VOXELS, samples, VOXELS, samples, VOXELS)
-        .mean((1, 3))
-        .clip(0, 1)
-        .astype(np.float32)
-    )
+    filled = _between(np.concatenate(crossed_lines), np.concatenate(heights), lines**2)
+    filled = filled.reshape(VOXELS, samples, VOXELS, samples, VOXELS).mean((1, 3))
+    return filled.clip(0, 1).astype(np.float32)
 
 
 def _between(line: np.ndarray, height: np.ndarray, count: int) -> np.ndarray:
-    """Float64 [count, 64]: how much of every cell of a line lies between its first crossing and its
-    second, its third and its fourth, and so on. A last crossing without a partner bounds
-    nothing."""
+    """Return the share of each of a line's 64 cells that is inside, float64 [count, 64], from N
+    crossings: the number of their line [N] and their height [N].
+
+    Inside is between the first crossing of a line and its second, its third and its fourth, and so
+    on. A last crossing without a partner bounds nothing.
+    """
     order = np.lexsort((height, line))
     line, height = line[order], height[order].clip(0, VOXELS)
     first = np.r_[True, line[1:] != line[:-1]]
@@ -440,8 +453,8 @@ def _between(line: np.ndarray, height: np.ndarray, count: int) -> np.ndarray:
     rank = np.arange(len(line)) - np.repeat(begins, sizes)
     paired = rank < np.repeat(sizes // 2 * 2, sizes)
     line, height, sign = line[paired], height[paired], np.where(rank[paired] % 2, 1.0, -1.0)
-    # what lies below a height is whole cells and a part of the one that it is in; a stretch is its
-    # end's less its start's
+    # below a height lie whole cells and a part of one; an interval is that of its end less that of
+    # its start
     cell = np.minimum(height.astype(np.int64), VOXELS - 1)
     part = np.bincount(line * VOXELS + cell, sign * (height - cell), count * VOXELS).reshape(
         count, VOXELS

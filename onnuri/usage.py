@@ -1,5 +1,7 @@
-"""What the command line's parser complains of, as a value, a rule and a repair. Knows no
-command."""
+"""This module turns error messages of the command line's parser into a value, a rule and a repair.
+
+It knows no command.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from onnuri.phrases import Phrase
 
 HELP = "see onnuri --help"
 FORMS = (
-    # the parser's sentence; value, rule and repair, with its groups
+    # a pattern of the parser's message; value, rule and repair, formatted with its groups
     (
         r"Error parsing (--[\w-]+): .*?\bINT\b.*?from \[('[^']*')",
         "{0} {1}",
@@ -76,20 +78,18 @@ FORMS = (
 
 
 def mistake(line: str) -> ConfigError | None:
-    """Return the mistake that one line of the parser names; None where it is of no known form."""
+    """Return the mistake that one line of the parser reports; None if its form is not known."""
     for pattern, *parts in FORMS:
-        if found := re.search(pattern, line):
-            groups = [
-                group.replace(", ", " ") if n == 0 else group
-                for n, group in enumerate(found.groups())
-            ]
+        if match := re.search(pattern, line):
+            first, *others = match.groups()
+            groups = [first.replace(", ", " "), *others]  # several options in one message
             value, rule, repair = (Phrase(part, *groups) for part in parts)
             return ConfigError(value, rule, repair)
     return None
 
 
 def language(arguments: list[str]) -> str | None:
-    """Return what stands behind --language, before anything is parsed."""
-    line = " ".join(arguments)
-    found = re.search(r"(?:^|\s)--language[= ](\S+)", line)
-    return found[1] if found else None
+    """Return the value of --language; needed before arguments are parsed, for the help is
+    translated too."""
+    match = re.search(r"(?:^|\s)--language[= ](\S+)", " ".join(arguments))
+    return match[1] if match else None

@@ -16,7 +16,7 @@ from processes import run_onnuri
 
 import onnuri
 from onnuri import media
-from onnuri.chat import Conversation
+from onnuri.chat import ChatSession
 from onnuri.cli import main
 from onnuri.evaluation.image import observe
 from onnuri.modality import MEDIA, TABLE
@@ -215,7 +215,7 @@ def test_what_is_far_from_the_world_gets_an_answer(tmp_path):
 
 
 def test_chat_takes_files_answers_in_any_medium_and_explains_mistakes(files, tmp_path):
-    talk = Conversation(onnuri.load(), tmp_path, {})
+    talk = ChatSession(onnuri.load(), tmp_path, {})
     assert "taken" in talk.say(f"/image {files / 'image.png'}")
     assert talk.say("몇 개가 있나요?") not in (None, "")
     assert (

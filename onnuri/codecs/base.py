@@ -1,16 +1,16 @@
-"""The contract of a codec: media <-> codes. A codec knows nothing of language models, vocabularies
-or the world.
+"""This module defines the interface of codecs, which turn media into codes and back.
 
-Media as Python values, each with one form:
+A codec knows nothing of language models, vocabularies or the toy world. Each modality has one form
+as a Python value:
 
     text   str
     image  uint8 [H, W, 3]
     audio  float32 [T] in [-1, 1] at 16 kHz
-    video  uint8 [F, H, W, 3] at 8 frames a second
-    shape  uint8 [64, 64, 64, 4], axes x, y, z, RGBA; alpha / 255 is the occupancy (surface at one half)
+    video  uint8 [F, H, W, 3] at 8 frames per second
+    shape  uint8 [64, 64, 64, 4], axes x, y, z, RGBA; alpha / 255 is the occupancy (surface at 0.5)
 
-Codes are int64 [K] in [0, num_codes). Where the codec's `spec` has slots, K is fixed and position k
-stays within `spec.slots.position_ranges[k]`. To add a codec: `registry.py`.
+Codes are int64 [K] in [0, num_codes). If the codec's `spec` has slots, K is fixed and the code at
+position k is within `spec.slots.position_ranges[k]`. `registry.py` says how to add a codec.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from onnuri.modality import Medium
 
 
 class Codec(nn.Module, ABC):
-    """One medium's encoder and decoder. Shapes: K codes, B batch."""
+    """A Codec encodes media of one modality as codes and decodes codes to media."""
 
     medium: ClassVar[Medium]
     storage: ClassVar[torch.dtype | None] = torch.float16
-    """type in which weights are saved; None: as they are"""
+    """dtype in which weights are saved; None: their own"""
 
     class Config(Config):
-        pass
+        """A Config holds the settings from which a codec's network is built."""
 
     def __init__(self, config: Any, spec: CodecSpec) -> None:
         super().__init__()
@@ -47,58 +47,61 @@ class Codec(nn.Module, ABC):
 
     @property
     def num_codes(self) -> int:
-        """Return the size of the codebook."""
+        """Return the number of different codes."""
         return self.spec.num_codes
 
     @abstractmethod
     def encode_batch(self, items: list[Any]) -> list[np.ndarray]:
-        """Codes int64 [K] of every item."""
+        """Return the codes int64 [K] of every item."""
 
     @abstractmethod
     def decode_batch(self, codes: list[np.ndarray]) -> list[Any]:
-        """The items again, from any codes that the grid allows."""
+        """Return the items of any codes that the spec allows."""
 
     def encode(self, item: Any) -> np.ndarray:
+        """Return the codes int64 [K] of one item."""
         return self.encode_batch([item])[0]
 
     def decode(self, codes: np.ndarray) -> Any:
+        """Return the item of one sequence of codes [K]."""
         return self.decode_batch([np.asarray(codes)])[0]
 
     def save(self, folder: Path) -> None:
-        """Write `config.json`, the codec's spec and `model.safetensors`."""
+        """Write `config.json`, the codec's spec and `model.safetensors` to a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         self.spec.save_beside(folder)
         (folder / "config.json").write_text(
             json.dumps(self.config.to_json(), indent=2) + "\n", encoding="utf-8"
         )
-        save_file(
-            {
-                k: v.to(self.storage) if self.storage and v.is_floating_point() else v
-                for k, v in _own(self.state_dict()).items()
-            },
-            folder / "model.safetensors",
-        )
+        state = _copies(self.state_dict())
+        if self.storage:
+            state = {
+                k: v.to(self.storage) if v.is_floating_point() else v for k, v in state.items()
+            }
+        save_file(state, folder / "model.safetensors")
 
     @classmethod
     def load(
         cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()
     ) -> Self:
-        """Return the codec that `save` wrote, in fp32 and evaluation mode.
+        """Return the codec that `save` wrote, in float32 and evaluation mode.
 
-        `spec`: that the folder holds; without it, the one of the medium's name is read. `beside`:
-        codecs that were loaded from the same folder, whose networks may be this one's too.
+        Without a `spec`, the one named after the modality is read from the folder. `beside` are
+        codecs loaded from the same folder, with which this one may share its networks.
         """
         config = cls.Config.from_json(
             json.loads((folder / "config.json").read_text(encoding="utf-8"))
         )
-        codec = cls(config, spec=spec or CodecSpec.read_beside(folder, cls.medium))  # type: ignore[call-arg]
+        spec = spec or CodecSpec.read_beside(folder, cls.medium)
+        codec = cls(config, spec=spec)  # type: ignore[call-arg]
         state = load_file(folder / "model.safetensors")
+        # 16 bits are for storage alone; integer buffers keep their dtype
         codec.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
         )
         return codec.eval().requires_grad_(False)
 
 
-def _own(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Contiguous copies: safetensors refuses views that share memory."""
+def _copies(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return contiguous copies of tensors: safetensors refuses views that share memory."""
     return {k: v.detach().contiguous().clone() for k, v in state.items()}

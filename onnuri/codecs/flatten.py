@@ -1,9 +1,9 @@
-"""Codes of frames and of grids as one sequence, and back: the order in which a language model reads
-and writes them.
+"""This module flattens codes of frames and of grids into the sequence that a language model reads
+and writes, and back.
 
-Any sequence comes back as codes that a codec can decode: what is missing is left out (frames) or
-filled with code 0 (cells), for a language model may stop anywhere. T frames, Q codebooks, K codes
-of a sequence.
+Any sequence gives codes that a codec can decode, since a language model may stop anywhere:
+incomplete frames are dropped and missing cells are filled with code 0. T frames, Q codebooks, H × W
+cells.
 """
 
 from __future__ import annotations
@@ -16,36 +16,38 @@ from onnuri.codecs.spec import CodecSpec, Grid
 
 
 def frames_to_sequence(spec: CodecSpec, frames: np.ndarray) -> np.ndarray:
-    """Return codes [T, Q] as a sequence int64 [T · Q], every codebook in its own range.
+    """Return codes [T, Q] as a sequence int64 [T · Q], each codebook in its own range.
 
-    `serial`: frame by frame. `delay`: step s holds the code of frame s − q of every codebook q that
-    has one.
+    `serial` goes frame by frame. In `delay`, step s holds the code of frame s − q of every codebook
+    q for which there is such a frame.
     """
     steps, books = frames.shape
     shifted = np.asarray(frames, np.int64) + _starts(spec)
     if spec.flatten == "serial":
         return shifted.reshape(-1)
-    order = [
-        (s - q, q) for s in range(steps + books - 1) for q in range(books) if 0 <= s - q < steps
-    ]
-    return np.array([shifted[t, q] for t, q in order], np.int64).reshape(-1)
+    sequence = []
+    for step in range(steps + books - 1):
+        for q in range(books):
+            if 0 <= step - q < steps:
+                sequence.append(shifted[step - q, q])
+    return np.array(sequence, np.int64)
 
 
 def sequence_to_frames(spec: CodecSpec, sequence: np.ndarray) -> np.ndarray:
-    """Return the whole frames int64 [T, Q] of a sequence: the k-th code of a codebook is frame
-    k's."""
-    starts = _starts(spec)
+    """Return the complete frames int64 [T, Q] of a sequence: a codebook's k-th code belongs to
+    frame k."""
     sequence = np.asarray(sequence, np.int64)
-    each = [
+    by_codebook = [
         sequence[(sequence >= lo) & (sequence < lo + size)] - lo
-        for lo, size in zip(starts, spec.codebooks, strict=True)
+        for lo, size in zip(_starts(spec), spec.codebooks, strict=True)
     ]
-    whole = min(len(codes) for codes in each)
-    return np.stack([codes[:whole] for codes in each], 1)
+    # a language model may stop within a frame: then some codebooks have one code more
+    frames = min(len(codes) for codes in by_codebook)
+    return np.stack([codes[:frames] for codes in by_codebook], 1)
 
 
 def grid_to_sequence(spec: CodecSpec, cells: np.ndarray) -> np.ndarray:
-    """Return codes [H, W] as a sequence int64 [2 + H · W] that says its height and width first."""
+    """Return codes [H, W] as a sequence int64 [2 + H · W] that starts with height and width."""
     shape, (codebook,) = _grid(spec), spec.codebooks
     height, width = cells.shape
     assert 1 <= height <= shape.max_height and 1 <= width <= shape.max_width, cells.shape
@@ -54,24 +56,24 @@ def grid_to_sequence(spec: CodecSpec, cells: np.ndarray) -> np.ndarray:
 
 
 def sequence_to_grid(spec: CodecSpec, sequence: np.ndarray) -> np.ndarray:
-    """Return the codes int64 [H, W] of a sequence: of the first height and width that it says, 1
-    where it says none."""
+    """Return the codes int64 [H, W] of a sequence, in the first height and the first width that it
+    contains (1 if it contains none)."""
     shape, (codebook,) = _grid(spec), spec.codebooks
     sequence = np.asarray(sequence, np.int64)
-    heights = (
-        sequence[(sequence >= codebook) & (sequence < codebook + shape.max_height)] - codebook + 1
-    )
-    widths = sequence[sequence >= codebook + shape.max_height] - codebook - shape.max_height + 1
+    first_width = codebook + shape.max_height
+    heights = sequence[(sequence >= codebook) & (sequence < first_width)] - codebook + 1
+    widths = sequence[sequence >= first_width] - first_width + 1
     height, width = (int(sizes[0]) if len(sizes) else 1 for sizes in (heights, widths))
     cells = sequence[sequence < codebook][: height * width]
     return np.pad(cells, (0, height * width - len(cells))).reshape(height, width)
 
 
 def _starts(spec: CodecSpec) -> np.ndarray:
-    """Return the first code of every codebook's range, int64 [Q]."""
+    """Return the first code of each codebook's range, int64 [Q]."""
     return np.array([0, *itertools.accumulate(spec.codebooks[:-1])], np.int64)
 
 
 def _grid(spec: CodecSpec) -> Grid:
+    """Return the shape of a spec whose items are grids."""
     assert isinstance(spec.shape, Grid)
     return spec.shape

@@ -1,8 +1,7 @@
-"""Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505): a codebook that is a grid,
-with nothing to learn.
+"""This module implements finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505), whose
+codebook is a fixed grid without parameters.
 
-Knows nothing of media. Levels [8, 8, 8] give 512 codes; the first level varies fastest.
-Straight-through gradients.
+It knows nothing of media. Levels [8, 8, 8] give 512 codes; the first level varies fastest.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 
 class FSQ(nn.Module):
-    """Rounds every one of C = len(levels) channels to `levels[c]` values in [-1, 1]."""
+    """An FSQ rounds each of C = len(levels) channels to `levels[c]` values in [-1, 1]."""
 
     levels: Tensor
     strides: Tensor
@@ -27,7 +26,7 @@ class FSQ(nn.Module):
         self.register_buffer("strides", torch.tensor(strides), persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Unbounded z [..., C] to its quantized value in [-1, 1], with straight-through
+        """Return unbounded z [..., C] quantized to values in [-1, 1], with straight-through
         gradients."""
         half = (self.levels - 1) / 2
         bounded = torch.tanh(z)
@@ -35,14 +34,15 @@ class FSQ(nn.Module):
         return bounded + (rounded - bounded).detach()
 
     def encode(self, z: Tensor) -> Tensor:
-        """Unbounded z [..., C] to codes [...]."""
+        """Return the codes int64 [...] of unbounded z [..., C]."""
         return (self._round(torch.tanh(z)).long() * self.strides).sum(-1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes [...] to values in [-1, 1] [..., C], equal to `forward` of what was encoded."""
+        """Return the values [..., C] in [-1, 1] of codes [...], equal to `forward` of the z that
+        they encode."""
         digits = (codes.unsqueeze(-1) // self.strides) % self.levels
         return digits / ((self.levels - 1) / 2) - 1
 
     def _round(self, bounded: Tensor) -> Tensor:
-        """[-1, 1] to digits 0 … levels - 1."""
+        """Return the level 0 … levels - 1 that is nearest to a value in [-1, 1]."""
         return torch.round((bounded + 1) * (self.levels - 1) / 2)

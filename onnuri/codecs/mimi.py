@@ -1,8 +1,8 @@
-"""Mimi (Défossez et al. 2024, arXiv 2410.00037), as transformers has it: any sound to several codes
-a frame, 12.5 frames a second.
+"""This module wraps the audio codec Mimi (Défossez et al. 2024, arXiv 2410.00037), as implemented
+in transformers: several codes per frame, 12.5 frames per second.
 
-Knows nothing of words. Codebooks stand in a delay pattern, so that a language model writes a
-frame's coarse code before its fine ones.
+It knows nothing of words. Codebooks are arranged in a delay pattern, so that a language model
+writes a frame's coarse code before its fine ones.
 """
 
 from __future__ import annotations
@@ -24,24 +24,28 @@ from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Medium
 
 
 class MimiCodec(ForeignCodec):
-    """float32 [T] at 16 kHz ↔ 12.5 · Q codes a second (of the published weights)."""
+    """A MimiCodec encodes sound float32 [T] at 16 kHz as 12.5 · Q codes per second (with the
+    published weights)."""
 
     medium: ClassVar[Medium] = "audio"
     network_class: ClassVar[str] = "MimiModel"
     registered: ClassVar[str] = "mimi"
 
     class Config(config.Config):
+        """A Config holds the network's configuration, the number of codebooks and the longest
+        sound."""
+
         values: dict[str, Any] = dataclasses.field(default_factory=dict)
-        """of transformers' MimiConfig; what is left out is as published"""
+        """fields of transformers' MimiConfig; defaults are the published model's"""
         codebooks: int = 8
-        """of those that the weights have, the first so many"""
+        """number of codebooks used, the network's first"""
         seconds: float = HEARD_SECONDS
-        """of the longest sound"""
+        """duration of the longest sound"""
 
     @staticmethod
     def new_spec(settings: Any, network_config: Any, name: str) -> CodecSpec:
-        """Return the spec of a codec that is not loaded. Raises ConfigError for more codebooks than
-        the network has."""
+        """Return the spec of a new codec of some settings. Raises ConfigError for more codebooks
+        than the network has."""
         hz, books = network_config.frame_rate, settings.codebooks
         if not 1 <= books <= network_config.num_quantizers:
             raise ConfigError(
@@ -62,12 +66,13 @@ class MimiCodec(ForeignCodec):
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
-        """Return codes int64 [T · Q] of every sound, one at a time: they differ in length."""
+        """Return the codes int64 [T · Q] of every sound, encoded one by one since lengths
+        differ."""
         return [frames_to_sequence(self.spec, self._frames(item)) for item in items]
 
     @torch.inference_mode()
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
-        """Return sounds float32 [T] at 16 kHz in [-1, 1]."""
+        """Return the sound float32 [T] in [-1, 1] at 16 kHz of every sequence of codes."""
         return [self._sound(sequence_to_frames(self.spec, sequence)) for sequence in codes]
 
     def _frames(self, samples: np.ndarray) -> np.ndarray:
@@ -77,23 +82,20 @@ class MimiCodec(ForeignCodec):
             return np.zeros((0, books), np.int64)
         rate = self.network.config.sampling_rate
         resampled = torch.from_numpy(soxr.resample(np.asarray(samples, np.float32), AUDIO_HZ, rate))
-        found: Tensor = self.network.encode(
+        codes: Tensor = self.network.encode(
             resampled[None, None].to(self.device), num_quantizers=books
         ).audio_codes
-        return found[0].T.cpu().numpy().astype(np.int64)
+        return codes[0].T.cpu().numpy().astype(np.int64)
 
     def _sound(self, frames: np.ndarray) -> np.ndarray:
         """Return the sound float32 [T] at 16 kHz of codes [T, Q]."""
         if not len(frames):
             return np.zeros(0, np.float32)
-        made = self.network.decode(
-            torch.from_numpy(frames.T.copy())[None].to(self.device)
-        ).audio_values[0, 0]
-        samples: np.ndarray = soxr.resample(
-            made.float().cpu().numpy(), self.network.config.sampling_rate, AUDIO_HZ
-        )
+        codes = torch.from_numpy(frames.T.copy())[None].to(self.device)
+        waveform = self.network.decode(codes).audio_values[0, 0].float().cpu().numpy()
+        samples: np.ndarray = soxr.resample(waveform, self.network.config.sampling_rate, AUDIO_HZ)
         return np.clip(samples, -1, 1).astype(np.float32)
 
     def code_features(self) -> None:
-        """Return None: a code's meaning depends on the codes of its frame before it."""
+        """Return None, since a code's meaning depends on the earlier codes of its frame."""
         return

@@ -1,8 +1,7 @@
-"""Every codec's class by a name of its own: one line each. A spec names its class by these
-(`CodecSpec.codec`).
+"""This module lists all codec classes by name, one line each; `CodecSpec.codec` is such a name.
 
-To add a codec: a file with a subclass of `base.Codec`, a line here, and a small one in
-`tests/codecs/test_foreign.py`, which fails until every line here is under contract.
+To add a codec, write a file with a subclass of `base.Codec`, a line here, and a small instance in
+`tests/codecs/test_foreign.py`, which fails until every line here passes the contract test.
 """
 
 from __future__ import annotations
@@ -27,28 +26,29 @@ CODECS = {
 
 
 def codec_class(name: str) -> type[Codec]:
-    """Return a codec's class, imported when it is first asked for. Raises ConfigError for an
-    unknown name."""
+    """Return a codec's class by its name, importing its module. Raises ConfigError for an unknown
+    name."""
     if name not in CODECS:
         raise ConfigError(f"codec {name!r}", "is not known", f"use one of {', '.join(CODECS)}")
     module, _, attribute = CODECS[name].partition(":")
-    found: type[Codec] = getattr(importlib.import_module(module), attribute)
-    return found
+    codec: type[Codec] = getattr(importlib.import_module(module), attribute)
+    return codec
 
 
 def folder_of(spec: CodecSpec) -> str:
-    """Return where a codec lies in a folder `codecs/`: codecs of one codebook share their networks,
-    and so a folder."""
+    """Return the name of a codec's folder within `codecs/`: codecs of one codebook share their
+    networks, and so a folder."""
     return spec.codebook
 
 
 def save(codecs: dict[str, Codec], folder: Path) -> None:
-    """Write every codec's folder. Raises ConfigError where two that share a folder do not share
-    their networks."""
-    networks: dict[str, set[int]] = {}
+    """Write every codec's folder. Raises ConfigError if two codecs share a folder but not their
+    networks."""
+    parameter_ids: dict[str, set[int]] = {}
+    # else the second codec would overwrite the first one's weights
     for codec in codecs.values():
-        own = {id(p) for p in codec.parameters()}
-        if networks.setdefault(folder_of(codec.spec), own) != own:
+        ids = {id(p) for p in codec.parameters()}
+        if parameter_ids.setdefault(folder_of(codec.spec), ids) != ids:
             raise ConfigError(
                 f"codec {codec.spec.name!r}",
                 f"has other networks than another of codebook {codec.spec.codebook!r}",
@@ -59,15 +59,15 @@ def save(codecs: dict[str, Codec], folder: Path) -> None:
 
 
 def read_specs(folder: Path, first: tuple[str, ...] = ()) -> list[CodecSpec]:
-    """Return the specs in a folder `codecs/`, by name, those of `first` before all others, without
-    any network."""
+    """Return the specs in a folder `codecs/`: those named in `first`, then the others by name. No
+    network is loaded."""
     specs = [CodecSpec.load(file) for file in sorted(folder.glob("*/spec-*.json"))]
     order = {name: k for k, name in enumerate(first)}
     return sorted(specs, key=lambda spec: (order.get(spec.name, len(order)), spec.name))
 
 
 def load(folder: Path, first: tuple[str, ...] = ()) -> dict[str, Codec]:
-    """Return every codec in a folder `codecs/`, by name, in the order of `read_specs`."""
+    """Return the codecs in a folder `codecs/` by name, in the order of `read_specs`."""
     codecs: dict[str, Codec] = {}
     for spec in read_specs(folder, first):
         beside = [codec for codec in codecs.values() if folder_of(codec.spec) == folder_of(spec)]

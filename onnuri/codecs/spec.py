@@ -1,9 +1,9 @@
-"""What a codec's codes look like: a typed record that each codec carries, saved beside its weights
-and read back from there.
+"""This module defines `CodecSpec`, a codec's typed description of its codes, which is saved beside
+its weights.
 
-Data, language model, server and planner read a codec's `CodecSpec`, never a table of the code: a
-model that was saved today is read by its own folder, whatever the code's defaults are by then.
-Knows no network and no medium by name.
+Data, language model, server and planner read a codec's spec, never a table in the code: a saved
+model is described by its own folder, even if the code's defaults change. The module knows no
+network and no modality by name.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from onnuri.config import Config
 
 
 class Field(Config):
-    """A run of positions that take their codes from one sub-range of the codebook."""
+    """A Field is a run of consecutive positions whose codes come from one sub-range of the
+    codebook."""
 
     name: str
     count: int
-    """positions in a row"""
+    """number of consecutive positions"""
     codes: int
-    """codes of the sub-range"""
+    """size of the sub-range, without the code `absent`"""
     weight: float = 1.0
-    """of a position in the language model's loss: what no input explains (pose, place, light)
-    counts less"""
+    """weight of a position in the language model's loss: less for what no input determines (pose,
+    position, light)"""
     label_smoothing_sigma: float = 0.0
-    """codes by which a target may be off and say nearly the same, where codes are in order (a
-    standard deviation)"""
+    """standard deviation, in codes, of the target distribution over neighbouring codes, if codes
+    are ordinal; 0: one-hot"""
     optional: bool = True
-    """whether an extra last code of the sub-range means `absent`"""
+    """whether the sub-range has an extra last code that means `absent`"""
 
     @property
     def span(self) -> int:
@@ -38,20 +39,19 @@ class Field(Config):
 
 
 class SlotLayout(Config):
-    """Items of a fixed number of codes: fields in a fixed order, some of them once, some once for
-    every object.
+    """A SlotLayout describes items of a fixed number of codes: fields in a fixed order, some once
+    per item, some once per object.
 
-    Fields of one name share one sub-range, so that an object is written in the same codes wherever
-    it stands.
+    Fields of one name share one sub-range, so that an object has the same codes in every slot.
     """
 
     kind: Literal["slots"] = "slots"
     fields: tuple[Field, ...]
-    """every sub-range, in codebook order"""
+    """the sub-ranges, in codebook order"""
     order: tuple[str, ...]
-    """field names in the order in which an item has them, repeated as often as they occur"""
+    """field names in an item's order, each as often as it occurs"""
     slots: int
-    """objects that an item has room for"""
+    """most objects that an item may hold"""
 
     def base(self, name: str) -> int:
         """Return the first code of a field's sub-range. Raises KeyError for an unknown field."""
@@ -81,13 +81,13 @@ class SlotLayout(Config):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Return every position's weight in the loss."""
+        """Return each position's weight in the loss, [item_codes]."""
         fields = [self.field(name) for name in self.order]
         return tuple(field.weight for field in fields for _ in range(field.count))
 
     @property
     def position_ranges(self) -> tuple[tuple[int, int], ...]:
-        """Return, for every position, the half-open range of codes that may stand there."""
+        """Return the codes [lo, hi) that are allowed at each position, [item_codes]."""
         ranges = {
             field.name: (self.base(field.name), self.base(field.name) + field.span)
             for field in self.fields
@@ -96,11 +96,10 @@ class SlotLayout(Config):
 
     @property
     def slot_gates(self) -> tuple[int | None, ...]:
-        """Return, for every position, the first position of its object, whose code says whether the
-        object is absent.
+        """Return, for each position, the first position of its object, whose code says whether the
+        object is absent; None outside objects.
 
-        None outside objects. The k-th time that an optional field occurs belongs to object k modulo
-        `slots`.
+        The k-th occurrence of an optional field belongs to object k modulo `slots`.
         """
         firsts: list[int] = []
         gates: list[int | None] = []
@@ -116,18 +115,18 @@ class SlotLayout(Config):
 
 
 class Stream(Config):
-    """Items of any length, one code after another."""
+    """A Stream describes items of any length, as a plain sequence of codes."""
 
     kind: Literal["stream"] = "stream"
     hz: float | None = None
-    """codes a second, where time passes in an item"""
+    """codes per second, if an item has a duration"""
 
 
 class Grid(Config):
-    """Items of a height and a width of their own: a code of the height, one of the width, then all
-    cells row by row.
+    """A Grid describes items of variable height and width: a code for the height, one for the
+    width, then all cells row by row.
 
-    Codes of heights 1 … max_height stand behind the codebook's, those of widths behind them.
+    The codes of heights 1 … max_height follow the codebook's, and those of widths follow them.
     """
 
     kind: Literal["grid"] = "grid"
@@ -136,40 +135,41 @@ class Grid(Config):
 
 
 class CodecSpec(Config):
-    """A codec's description of itself."""
+    """A CodecSpec describes one codec of a model and its codes."""
 
     name: str
-    """of the codec in a model; its boundary tokens are `<|name|>` and `<|/name|>`"""
+    """the codec's name in its model; its boundary tokens are `<|name|>` and `<|/name|>`"""
     codec: str
-    """its class: a name of `registry.CODECS`"""
+    """its class, as a key of `registry.CODECS`"""
     modality: str
-    """what it codes: text, image, audio, video or shape"""
+    """what it encodes: text, image, audio, video or shape"""
     codebook: str
-    """range of the model's ids that its codes stand in; codecs that name the same one share it"""
+    """name of its range of the model's ids; codecs that name the same codebook share the range"""
     codebooks: tuple[int, ...]
-    """sizes; with several, a frame has a code of each, and their ranges lie one behind the other"""
+    """sizes of its codebooks; with several, a frame has one code of each, and their ranges follow
+    each other"""
     shape: SlotLayout | Stream | Grid
     flatten: Literal["serial", "delay"] = "serial"
-    """order of several codebooks in a sequence: frame by frame, or each a frame later than the one
-    before (Copet et al. 2023, arXiv 2306.05284)"""
+    """order of several codebooks in a sequence: frame by frame, or each codebook one frame later
+    than the one before (Copet et al. 2023, arXiv 2306.05284)"""
     max_codes: int
-    """codes of the longest item that is read or generated"""
+    """number of codes of the longest item that is encoded or generated"""
 
     @property
     def num_codes(self) -> int:
-        """Return the number of codes of all codebooks together, and of heights and widths where
-        items have them."""
+        """Return the number of codes of all codebooks together, those of a Grid's heights and
+        widths included."""
         sizes = self.shape.max_height + self.shape.max_width if isinstance(self.shape, Grid) else 0
         return sum(self.codebooks) + sizes
 
     @property
     def slots(self) -> SlotLayout | None:
-        """Return the layout of items of fixed length; None where their length is free."""
+        """Return the slot layout; None if items have no fixed length."""
         return self.shape if isinstance(self.shape, SlotLayout) else None
 
     @property
     def item_codes(self) -> int | None:
-        """Return the codes of every item; None where the length is free."""
+        """Return the number of codes per item; None if it is not fixed."""
         return self.slots.item_codes if self.slots else None
 
     @property
@@ -183,14 +183,16 @@ class CodecSpec(Config):
         return f"<|/{self.name}|>"
 
     def save_beside(self, folder: Path) -> None:
-        """Write the file that `read_beside` reads."""
+        """Write the spec to a codec's folder, where `read_beside` finds it."""
         self.save(folder / _file(self.name))
 
     @classmethod
     def read_beside(cls, folder: Path, name: str) -> CodecSpec:
-        """Return the spec that a codec's folder holds. Raises FileNotFoundError and ConfigError."""
+        """Return the spec of a name from a codec's folder. Raises FileNotFoundError if there is
+        none, and ConfigError for unknown fields."""
         return cls.load(folder / _file(name))
 
 
 def _file(name: str) -> str:
+    """Return the file name of a spec."""
     return f"spec-{name}.json"

@@ -1,7 +1,7 @@
-"""Text by the tokenizer of a language model of others', as transformers has it: its own tokens,
-specials and chat template.
+"""This module wraps the transformers tokenizer of an existing language model as a codec of text.
 
-Knows no model. Text that spells a special token is text: only a layout writes special ids.
+It keeps the tokenizer's tokens, special tokens and chat template, and knows no model. Text that
+spells a special token is encoded as plain text: only a token layout writes special ids.
 """
 
 from __future__ import annotations
@@ -19,35 +19,34 @@ from onnuri.modality import Medium
 
 
 class TokenizerCodec(Codec):
-    """str ↔ codes int64 [K], the tokenizer's own ids."""
+    """A TokenizerCodec encodes a str as codes int64 [K], the tokenizer's own ids."""
 
     medium: ClassVar[Medium] = "text"
     spelling: None = None
-    """it has no list of words: any sentence is read as it is"""
+    """None, since it corrects no spelling: any sentence is encoded as it is"""
 
     class Config(config.Config):
-        pass
+        """A Config is empty: the tokenizer's own files hold all settings."""
 
     def __init__(self, tokenizer: Any, spec: CodecSpec) -> None:
         super().__init__(self.Config(), spec)
         self.tokenizer = tokenizer
 
     def encode_batch(self, items: list[str]) -> list[np.ndarray]:
-        """Return the ids of every text, without any token that begins or ends one."""
-        found = (
-            self.tokenizer(items, add_special_tokens=False, split_special_tokens=True).input_ids
-            if items
-            else []
-        )
-        return [np.array(ids, np.int64) for ids in found]
+        """Return the ids of every text, without bos or eos."""
+        if not items:
+            return []
+        # special tokens are split into plain ones, so that no user's text can close an item
+        encoded = self.tokenizer(items, add_special_tokens=False, split_special_tokens=True)
+        return [np.array(ids, np.int64) for ids in encoded.input_ids]
 
     def encode_given(self, sentence: str) -> np.ndarray:
-        """Return the ids of a sentence that is given to a model."""
+        """Return the ids of a user's sentence."""
         codes: np.ndarray = self.encode(sentence)
         return codes
 
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
-        """Return the texts of ids; ids of special tokens say nothing."""
+        """Return the text of every sequence of ids; special tokens are left out."""
         return [
             self.tokenizer.decode(
                 [int(code) for code in row],
@@ -58,7 +57,7 @@ class TokenizerCodec(Codec):
         ]
 
     def save(self, folder: Path) -> None:
-        """Write the spec and transformers' tokenizer files."""
+        """Write the spec and transformers' tokenizer files to a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         self.spec.save_beside(folder)
         self.tokenizer.save_pretrained(folder)
@@ -74,5 +73,5 @@ class TokenizerCodec(Codec):
         return cls(tokenizer, spec or CodecSpec.read_beside(folder, cls.medium))
 
     def code_features(self) -> None:
-        """Return None: words mean what the language model knows of them."""
+        """Return None, since the language model already has embeddings of its text tokens."""
         return

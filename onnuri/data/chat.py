@@ -1,10 +1,11 @@
-"""Conversations of a JSON Lines file as token sequences, with a weight for every token of an answer.
+"""This module turns conversations of a JSON Lines file into token sequences with loss weights on
+the answers.
 
-Knows no model and no chat format of its own: the tokenizer's chat template writes a conversation
-out, as it does when the model is asked, so that training and use see the same ids. A line is
+It knows no model and no chat format of its own: the tokenizer's chat template formats a
+conversation, as it does in inference, so that both see the same ids. A line is
 `{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}`, OpenAI's
-form of training files, with `tools` beside it where there are any; `{"prompt": "…", "completion":
-"…"}` is a conversation of two messages.
+form of training files, optionally with `tools` beside it; `{"prompt": "…", "completion": "…"}` is
+a conversation of two messages.
 """
 
 from __future__ import annotations
@@ -23,41 +24,42 @@ PLAIN_TEMPLATE = (
     "{% else %} {{ message.content }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
-"""for a model that has no chat template: it needs no token that the model has not"""
+"""chat template of models that have none; it adds no token to the vocabulary"""
 
 
 class Conversation(NamedTuple):
-    """One line of the file."""
+    """A Conversation holds one line of the file."""
 
-    place: str
-    """file and line, for messages"""
+    line: str
+    """file and line number, for error messages"""
     messages: list[dict[str, Any]]
-    """of a role and a content each; the content is text"""
+    """each with a role and a content, which is text"""
     tools: list[dict[str, Any]] | None = None
     """functions that the answers may call, as OpenAI describes them"""
 
 
 class ChatSequence(NamedTuple):
-    """A conversation, or a part of it, as the model sees it."""
+    """A ChatSequence holds a conversation, or a part of it, as token ids."""
 
     ids: list[int]
     weights: list[float]
-    """of predicting each id: 1 for an answer's and for the token that ends it, else 0"""
+    """weight in the loss of predicting each id: 1 in an answer and for the token that ends it,
+    else 0"""
     cut: bool = False
     """whether it was longer"""
 
 
 class _Text(NamedTuple):
-    """What a chat template wrote, and where answers stand in it."""
+    """A _Text holds a chat template's output and the spans of the answers in it."""
 
     text: str
     answers: list[tuple[int, int]]
-    """characters [first, last), with the token that ends an answer"""
+    """spans of characters [first, last), each with the token that ends the answer"""
 
 
 def read_conversations(path: Path) -> list[Conversation]:
-    """Return the conversations of a file. Raises ConfigError for a line that holds none, with its
-    number."""
+    """Return the conversations of a file. Raises ConfigError, with the line's number, for a line
+    that holds none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -74,12 +76,12 @@ def read_conversations(path: Path) -> list[Conversation]:
     return conversations
 
 
-def _conversation(place: str, line: str) -> Conversation:
-    """Return the conversation of one line."""
+def _conversation(line: str, text: str) -> Conversation:
+    """Return the conversation in a line's text; `line` is its file and number."""
     try:
-        value = json.loads(line)
+        value = json.loads(text)
     except ValueError as error:
-        raise ConfigError(place, f"is not JSON ({error})", "give one object a line") from None
+        raise ConfigError(line, f"is not JSON ({error})", "give one object a line") from None
     if isinstance(value, dict) and {"prompt", "completion"} <= value.keys():
         value = {
             "messages": [
@@ -90,49 +92,50 @@ def _conversation(place: str, line: str) -> Conversation:
     messages = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(messages, list) or not messages:
         raise ConfigError(
-            place, "has no list of messages", 'write {"messages": [{"role": …, "content": …}, …]}'
+            line, "has no list of messages", 'write {"messages": [{"role": …, "content": …}, …]}'
         )
-    checked = [_message(place, message) for message in messages]
+    checked = [_message(line, message) for message in messages]
     if not any(message["role"] == "assistant" for message in checked):
-        raise ConfigError(place, "has no answer to learn", "give a message whose role is assistant")
-    return Conversation(place, checked, value.get("tools"))
+        raise ConfigError(line, "has no answer to learn", "give a message whose role is assistant")
+    return Conversation(line, checked, value.get("tools"))
 
 
-def _message(place: str, message: Any) -> dict[str, Any]:
-    """Return a message with its parts of text joined."""
+def _message(line: str, message: Any) -> dict[str, Any]:
+    """Return a message with its parts of text joined. Raises ConfigError for one without role or
+    text."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise ConfigError(place, "has a message without a role", "give each one a role")
+        raise ConfigError(line, "has a message without a role", "give each one a role")
     content = message.get("content")
     if isinstance(content, list):
-        content = "".join(_part(place, part) for part in content)
+        content = "".join(_part(line, part) for part in content)
     if content is None and message.get("tool_calls"):
         content = ""
     if not isinstance(content, str):
         raise ConfigError(
-            place, f"has a message of {message['role']} without text", "give its content as text"
+            line, f"has a message of {message['role']} without text", "give its content as text"
         )
     return {**message, "content": content}
 
 
-def _part(place: str, part: Any) -> str:
-    """Return the text of a part of a message."""
+def _part(line: str, part: Any) -> str:
+    """Return the text of one part of a message. Raises ConfigError for a part of another type."""
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return part["text"]
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     raise ConfigError(
-        place, f"has a part of type {str(kind)[:40]!r}", "give text: other media are not read here"
+        line, f"has a part of type {str(kind)[:40]!r}", "give text: other media are not read here"
     )
 
 
 def encode_conversation(
     conversation: Conversation, tokenizer: Any, longest: int
 ) -> list[ChatSequence]:
-    """Return the sequences that teach a conversation's answers, each of at most `longest` ids.
+    """Return the sequences that train a conversation's answers, each of at most `longest` ids.
 
-    One, if the template writes what was said before as it stood when it was answered; where it
-    writes it otherwise (without an earlier answer's thoughts), one for every answer. What is longer
-    is cut at its end, and a sequence of which no answer is left is left out. Raises ConfigError
-    where the template refuses the conversation.
+    One sequence holds all answers if the template writes earlier turns as they stood when they were
+    answered. If it writes them differently (without an earlier answer's reasoning), each answer has
+    a sequence of its own. Longer sequences are cut at their end, and one without any answer left is
+    dropped. Raises ConfigError if the template refuses the conversation.
     """
     sequences = []
     for text in _texts(conversation, tokenizer):
@@ -145,17 +148,17 @@ def encode_conversation(
 
 
 def _texts(conversation: Conversation, tokenizer: Any) -> Iterator[_Text]:
-    """Yield what the template writes, one text or one per answer."""
+    """Yield the texts that the template writes: one, or one per answer."""
     text, answers = "", list[tuple[int, int]]()
     specials = special_tokens(tokenizer)
     for turn, message in enumerate(conversation.messages):
         if message["role"] != "assistant":
             continue
-        prompt = _written(conversation, tokenizer, turn, asks=True) if turn else ""
-        whole = _written(conversation, tokenizer, turn + 1, asks=False)
-        # a template may open an answer otherwise than it writes one down (thoughts that it leaves
-        # out): what both have in common is the prompt
-        begin = _common(prompt, whole)
+        prompt = _formatted(conversation, tokenizer, turn, opens_answer=True) if turn else ""
+        whole = _formatted(conversation, tokenizer, turn + 1, opens_answer=False)
+        # a template may open an answer differently from how it writes a finished one (it leaves the
+        # reasoning out), so the prompt is what both have in common
+        begin = _common_prefix(prompt, whole)
         if text and not whole[:begin].startswith(text):
             yield _Text(text, answers)
             answers = []
@@ -164,7 +167,7 @@ def _texts(conversation: Conversation, tokenizer: Any) -> Iterator[_Text]:
         if ends:
             text = whole
             answers.append((begin, begin + max(ends)))
-        else:  # nothing would teach where to stop, so nothing can follow it here
+        else:  # no token ends the answer, so end the sequence with eos and start another
             text = whole.rstrip() + (tokenizer.eos_token or "")
             yield _Text(text, [*answers, (begin, len(text))])
             text, answers = "", []
@@ -172,32 +175,35 @@ def _texts(conversation: Conversation, tokenizer: Any) -> Iterator[_Text]:
         yield _Text(text, answers)
 
 
-def _common(one: str, other: str) -> int:
-    """Return how many characters two texts begin with alike."""
-    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return sum(1 for _ in alike)
+def _common_prefix(one: str, other: str) -> int:
+    """Return the number of characters in the longest common prefix of two texts."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in same)
 
 
-def _written(conversation: Conversation, tokenizer: Any, turns: int, asks: bool) -> str:
-    """Return the first messages as the template writes them; `asks`: with what opens an answer."""
+def _formatted(conversation: Conversation, tokenizer: Any, turns: int, opens_answer: bool) -> str:
+    """Return the first `turns` messages as the template writes them.
+
+    `opens_answer` adds the prefix of an answer. Raises ConfigError if the template refuses them.
+    """
     try:
-        written: str = tokenizer.apply_chat_template(
+        text: str = tokenizer.apply_chat_template(
             conversation.messages[:turns],
             tools=conversation.tools,
             tokenize=False,
-            add_generation_prompt=asks,
+            add_generation_prompt=opens_answer,
         )
-    except Exception as error:  # a template is a program of others'
+    except Exception as error:  # a template is somebody else's program and may raise anything
         raise ConfigError(
-            conversation.place,
+            conversation.line,
             f"is refused by the model's chat template ({str(error)[:200]})",
             "write the conversation as the template wants it",
         ) from None
-    return written
+    return text
 
 
 def special_tokens(tokenizer: Any) -> set[str]:
-    """Return the tokens that no text is split into: those that begin and end turns among them."""
+    """Return a tokenizer's special tokens, among them those that begin and end turns."""
     added = tokenizer.added_tokens_decoder.values()
     return {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
 
@@ -205,7 +211,7 @@ def special_tokens(tokenizer: Any) -> set[str]:
 def _tokens(text: _Text, tokenizer: Any) -> tuple[list[int], list[float]]:
     """Return a text's ids and the weight of predicting each.
 
-    The text is split whole, as it is when the model is asked, and not at the ends of answers.
+    The text is tokenized as a whole, as in inference, and not cut at the ends of answers.
     """
     if not tokenizer.is_fast:
         return _tokens_of_parts(text, tokenizer)
@@ -218,12 +224,13 @@ def _tokens(text: _Text, tokenizer: Any) -> tuple[list[int], list[float]]:
 
 
 def _tokens_of_parts(text: _Text, tokenizer: Any) -> tuple[list[int], list[float]]:
-    """Return the same of a tokenizer that does not say where its tokens stand."""
-    ids, weights, at = list[int](), list[float](), 0
+    """Return a text's ids and weights by a tokenizer that gives no character offsets: each answer,
+    and each part between answers, is tokenized alone."""
+    ids, weights, end = list[int](), list[float](), 0
     for first, last in [*text.answers, (len(text.text), len(text.text))]:
-        for part, weight in ((text.text[at:first], 0.0), (text.text[first:last], 1.0)):
+        for part, weight in ((text.text[end:first], 0.0), (text.text[first:last], 1.0)):
             tokens = tokenizer(part, add_special_tokens=False)["input_ids"] if part else []
             ids += tokens
             weights += [weight] * len(tokens)
-        at = last
+        end = last
     return ids, weights

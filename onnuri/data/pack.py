@@ -1,7 +1,6 @@
-"""Sequences packed end to end into a row of fixed length, without attention from one to another.
-Knows ids, not media.
+"""This module packs sequences end to end into rows of fixed length, without attention between them.
 
-What no sequence fills is padding: one more sequence of its own, whose ids weigh nothing.
+It knows ids, not media. Padding is one more sequence at a row's end, whose ids have weight 0.
 """
 
 from __future__ import annotations
@@ -14,34 +13,34 @@ import torch
 from torch import Tensor
 
 PackedSequence = tuple[list[int], list[float], list[int]]
-"""ids, the weight in the loss of predicting each, and the modality of each, for the log"""
+"""ids, the loss weight of predicting each, and the modality id of each, for the log"""
 
 
 class PackedRow(NamedTuple):
-    """Sequences end to end."""
+    """A PackedRow holds N sequences end to end, T ids in all."""
 
     ids: Tensor
     """int64 [1, T]"""
     positions: Tensor
-    """int64 [1, T]: of an id in its sequence"""
+    """int64 [1, T]: position of each id in its sequence"""
     lengths: Tensor
-    """int64 [N] of the sequences, padding's last; they sum to T. Stays on the host"""
+    """int64 [N]: ids per sequence, padding's last; they sum to T. Stays on the host"""
     weights: Tensor
-    """float32 [1, T]: in the loss, of predicting an id; 0 for a sequence's first, which nothing
-    foretells"""
+    """float32 [1, T]: loss weight of predicting each id; 0 for a sequence's first, which has
+    nothing before it"""
     modality_ids: Tensor
     """int64 [1, T]"""
     padding: int = 0
-    """ids at the end that no sequence fills"""
+    """number of padding ids at the end"""
 
     @property
     def weight(self) -> Tensor:
-        """Return the weight of all targets together [], on the host."""
+        """Return the sum [] of all targets' weights, on the host."""
         return self.weights[0, 1:].sum()
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what a forward pass needs, without waiting for the copy: ids and positions on a
-        device, lengths here."""
+        """Return ids and positions on a device and lengths on the host, without waiting for the
+        copy."""
         return (
             self.ids.to(device, non_blocking=True),
             self.positions.to(device, non_blocking=True),
@@ -50,10 +49,10 @@ class PackedRow(NamedTuple):
 
 
 def pack(draw: Callable[[], PackedSequence], tokens: int, padding: int) -> PackedRow:
-    """Return a row of `tokens` ids; the first sequence that does not fit ends it, and `padding`
-    fills the rest.
+    """Return a row of `tokens` ids, filled with sequences that `draw` returns.
 
-    A first sequence that is longer is cut.
+    The first sequence that does not fit is discarded and ends the row; the id `padding` fills the
+    rest. A first sequence that is longer than the row is cut.
     """
     ids: list[int] = []
     weights: list[float] = []
@@ -73,6 +72,7 @@ def pack(draw: Callable[[], PackedSequence], tokens: int, padding: int) -> Packe
         weights += [0.0] * rest
         modality_ids += [0] * rest
         lengths.append(rest)
+    # positions restart in each sequence, padding's too
     positions = np.concatenate([np.arange(n) for n in lengths])
     return PackedRow(
         torch.tensor([ids]),

@@ -29,7 +29,7 @@ from onnuri.codecs.audio import mels
 from onnuri.data.pool import build
 from onnuri.errors import WeightsError
 from onnuri.modality import LANGUAGES, Language
-from onnuri.training.loop import LoopConfig, fit
+from onnuri.training.loop import TrainConfig, fit
 from onnuri.world.audio import sample_voice, speak, speak_aligned
 from onnuri.world.grammar import parse
 from onnuri.world.scene import Description, generator, sample_scene
@@ -236,7 +236,7 @@ def train(out: Path, minutes: float, rows: int = 16_000) -> Recogniser:
     task = RecogniserTask(out / "pool")
     fit(
         task,
-        LoopConfig(minutes=minutes, learning_rate=3e-3, weight_decay=0.01, decay=0.5),
+        TrainConfig(minutes=minutes, learning_rate=3e-3, weight_decay=0.01, decay=0.5),
         out / "run",
         "recogniser",
     )

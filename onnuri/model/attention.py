@@ -1,10 +1,10 @@
-"""Attention within each of the sequences that are packed into a row, as one function that
+"""This module computes attention within each sequence of a packed row, as one function that
 transformers calls by name.
 
-On a CPU one product per sequence: a mask over the whole row would cost its square, most of it for
-nothing. On a GPU one kernel for all (`torch.nn.attention.varlen`), where a trial call works; its
-signature differs between torch versions. Knows no model: queries may have more heads than keys, and
-values another size than both (multi-head latent attention).
+On a CPU it runs once per sequence: a mask over the whole row would cost the square of its length,
+most of it masked out. On a GPU one kernel does all sequences (`torch.nn.attention.varlen`), if a
+trial call works; its signature differs between torch versions. The module knows no model: queries
+may have more heads than keys, and values another head size than both (multi-head latent attention).
 
 B = 1 row, H heads, T tokens, D and E sizes of a query's and a value's head, N sequences.
 """
@@ -25,8 +25,8 @@ NAME = "onnuri_packed"
 
 @functools.cache
 def register() -> None:
-    """Make the attention known to transformers under NAME; models with other settings are not
-    touched."""
+    """Register the attention in transformers under NAME; models with other settings are not
+    affected."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
@@ -43,19 +43,16 @@ def packed_attention(
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Return causal attention within each sequence: query and key [1, H, T, D], value [1, H, T, E]
-    to [1, T, H, E].
+    """Return causal attention [1, T, H, E] within each sequence of a row, and None for its weights.
 
-    Without `lengths` the row is one sequence. Keys and values may have fewer heads, and a query may
-    see only `sliding_window` tokens, itself included.
+    `query` and `key` are [1, H, T, D], `value` [1, H, T, E]; keys and values may have fewer heads.
+    `lengths` are the tokens per sequence; without them the row is one sequence. With a
+    `sliding_window` a query attends to that many tokens, itself included.
     """
     lengths = lengths or [query.shape[2]]
     sizes = (query.shape[1], key.shape[1], query.shape[3], value.shape[3])
-    if (
-        query.is_cuda
-        and len(query) == 1
-        and varlen_works(query.device, query.dtype, sizes, bool(sliding_window))
-    ):
+    packed_on_gpu = query.is_cuda and len(query) == 1
+    if packed_on_gpu and varlen_works(query.device, query.dtype, sizes, bool(sliding_window)):
         return varlen(query, key, value, scaling, lengths, sliding_window), None
     return by_sequence(query, key, value, scaling, lengths, sliding_window), None
 
@@ -68,7 +65,7 @@ def by_sequence(
     lengths: list[int],
     window: int | None,
 ) -> Tensor:
-    """Return packed attention [1, T, H, E] as one product per sequence."""
+    """Return packed attention [1, T, H, E], computed one sequence at a time."""
     grouped = key.shape[1] != query.shape[1]
     parts = []
     for q, k, v in zip(*(x.split(lengths, 2) for x in (query, key, value)), strict=True):
@@ -84,7 +81,8 @@ def by_sequence(
 
 @functools.lru_cache(maxsize=256)
 def _window(tokens: int, window: int, device: torch.device) -> Tensor:
-    """Return whether a query [T] sees a key [T]: itself and those before it, `window` in all."""
+    """Return the mask bool [T, T] of queries by keys: a query attends to itself and those before
+    it, `window` in all."""
     return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril().triu(1 - window)
 
 
@@ -96,29 +94,27 @@ def varlen(
     lengths: list[int],
     window: int | None,
 ) -> Tensor:
-    """Return packed attention [1, T, H, E] by one kernel for all sequences.
+    """Return packed attention [1, T, H, E], computed by one kernel for all sequences.
 
-    The kernel wants one size for all heads: smaller ones are filled with zeros, which change no
-    product, and what a value was filled with is cut off again. Versions differ (2.11 says
-    `is_causal`, 2.13 a window, a scale and grouped heads).
+    The kernel takes one head size for queries, keys and values: smaller heads are padded with
+    zeros, which change no product, and the output is cut to the values' size. Its parameters differ
+    by version (torch 2.11 has `is_causal`; 2.13 a window, a scale and grouped heads).
     """
-    attend: Any = _kernel()
-    known = inspect.signature(attend).parameters
+    kernel: Any = _kernel()
+    parameters = inspect.signature(kernel).parameters
     size, heads, kv_heads = max(query.shape[-1], value.shape[-1]), query.shape[1], key.shape[1]
     settings: dict[str, Any] = {}
-    if "window_size" in known:
-        settings["window_size"] = (
-            window - 1 if window else -1,
-            0,
-        )  # how far to the left and to the right
+    if "window_size" in parameters:
+        # tokens to the left and to the right of a query; -1: all
+        settings["window_size"] = (window - 1 if window else -1, 0)
     else:
         settings["is_causal"] = True
-    if "scale" in known:
+    if "scale" in parameters:
         settings["scale"] = scaling
-    else:  # the kernel divides by the root of the size
+    else:  # the kernel divides by the root of the head size
         query = query * (scaling * math.sqrt(size))
     if heads != kv_heads:
-        if "enable_gqa" in known:
+        if "enable_gqa" in parameters:
             settings["enable_gqa"] = True
         else:
             key, value = (x.repeat_interleave(heads // kv_heads, 1) for x in (key, value))
@@ -126,16 +122,14 @@ def varlen(
         F.pad(x, (0, size - x.shape[-1]))[0].transpose(0, 1).contiguous()
         for x in (query, key, value)
     )
-    ends = (
-        torch.tensor([0, *lengths])
-        .cumsum(0)
-        .to(device=query.device, dtype=torch.int32, non_blocking=True)
-    )
-    made: Tensor = attend(q, k, v, ends, ends, max(lengths), max(lengths), **settings)
-    return made[None, :, :, : value.shape[-1]]
+    ends = torch.tensor([0, *lengths]).cumsum(0)
+    ends = ends.to(device=query.device, dtype=torch.int32, non_blocking=True)
+    output: Tensor = kernel(q, k, v, ends, ends, max(lengths), max(lengths), **settings)
+    return output[None, :, :, : value.shape[-1]]
 
 
 def _kernel() -> Any:
+    """Return PyTorch's attention over sequences of different lengths."""
     from torch.nn.attention import varlen
 
     return varlen.varlen_attn
@@ -145,9 +139,10 @@ def _kernel() -> Any:
 def varlen_works(
     device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, int, int], windowed: bool
 ) -> bool:
-    """Whether the kernel runs on a device, by a trial call of one type and of one shape of heads.
+    """Return whether the kernel runs on a device with some dtype and head sizes, by a trial call.
 
-    `sizes`: heads of queries and of keys, the size of both and that of values.
+    `sizes` are the number of heads of queries and of keys, the head size of both, and that of
+    values.
     """
     try:
         if windowed and "window_size" not in inspect.signature(_kernel()).parameters:
@@ -158,6 +153,6 @@ def varlen_works(
             for count, width in ((heads, size), (kv_heads, size), (kv_heads, values))
         )
         varlen(query, key, value, 1.0, [3, 5], 2 if windowed else None)
-    except Exception:  # another torch, another card: whatever it raises, the other way works
+    except Exception:  # whatever another torch or card raises, `by_sequence` works
         return False
     return True

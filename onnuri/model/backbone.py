@@ -1,7 +1,8 @@
-"""The stock decoder under everything: the only file that names classes of transformers.
+"""This module builds, loads and saves causal language models of transformers, and is the only one
+that names their classes.
 
-Knows no media. A config answers how large the model is and what a token costs before anything is
-built.
+It knows no modality. A config gives the number of parameters and the FLOPs per token before
+anything is built.
 """
 
 from __future__ import annotations
@@ -30,42 +31,44 @@ FAMILIES = {
     "axk2": "AXK2",
     "vaetki": "Vaetki",
 }
-"""model types, and how their classes' names begin; all but the last are in transformers"""
+"""model types, and the prefix of their classes' names; all but the last are in transformers"""
 
 
-def stock_config(family: str, values: dict[str, Any]) -> Any:
-    """A family's configuration. Raises ConfigError for an unknown family."""
+def build_hf_config(family: str, values: dict[str, Any]) -> Any:
+    """Return a model family's configuration in transformers' class. Raises ConfigError for an
+    unknown family."""
     if family not in FAMILIES:
         raise ConfigError(f"family {family!r}", "is not known", f"use one of {', '.join(FAMILIES)}")
-    made = getattr(_classes(family), f"{FAMILIES[family]}Config")(**values)
-    made.bos_token_id = made.eos_token_id = made.pad_token_id = (
-        None  # the classes' own are ids of other vocabularies
-    )
-    return made
+    hf_config = getattr(_classes(family), f"{FAMILIES[family]}Config")(**values)
+    # the classes' defaults are ids of other vocabularies
+    hf_config.bos_token_id = hf_config.eos_token_id = hf_config.pad_token_id = None
+    return hf_config
 
 
-def stock_model(family: str, values: dict[str, Any]) -> nn.Module:
-    """A family's causal language model with fresh weights, on the device that is in force (`meta`
-    for its shapes alone)."""
+def build_hf_model(family: str, values: dict[str, Any]) -> nn.Module:
+    """Return a family's causal language model with random weights, on the default device (`meta`
+    for shapes alone)."""
     _register()
-    return dense(
-        getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")(stock_config(family, values))
-    )
+    model_class = getattr(_classes(family), f"{FAMILIES[family]}ForCausalLM")
+    return replace_indexers(model_class(build_hf_config(family, values)))
 
 
-def dense(model: nn.Module) -> nn.Module:
-    """A.X K2 before sparse attention: without the indexers, which are added when sequences get long
-    (arXiv 2608.30181). Where a sequence is no longer than what they choose, the function is the
-    same."""
+def replace_indexers(model: nn.Module) -> nn.Module:
+    """Make A.X K2's sparse attention dense in place, by indexers that select every key.
+
+    This is A.X K2 before its indexers are trained, which is done once sequences get long (arXiv
+    2608.30181). For sequences no longer than the number of keys that they select, the function is
+    the same. Other models stay as they are.
+    """
     for module in model.modules():
         if hasattr(module, "indexer"):
-            module.indexer = _All()
-            module.register_forward_pre_hook(_masked, with_kwargs=True)
+            module.indexer = _AllKeys()
+            module.register_forward_pre_hook(_add_mask, with_kwargs=True)
     return model
 
 
-class _All(nn.Module):
-    """Where an indexer stands: chooses every key."""
+class _AllKeys(nn.Module):
+    """An indexer of sparse attention that selects every key."""
 
     def forward(
         self,
@@ -76,21 +79,22 @@ class _All(nn.Module):
         *rest: Any,
         **named: Any,
     ) -> torch.Tensor:
-        """[B, T, keys]"""
+        """Return the index of every key for every query, int64 [B, T, keys]."""
         return torch.arange(mask.shape[-1], device=hidden.device).expand(*hidden.shape[:2], -1)
 
 
-def _masked(
-    module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+def _add_mask(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The class slices a mask for its indexer, and our attentions have none."""
-    mask = named["attention_mask"]
-    return given, named | {"attention_mask": torch.zeros(1, 1, 1, 1) if mask is None else mask}
+    """Add an empty mask to a call without one: the class slices a mask for its indexer, and our
+    attentions have none."""
+    if kwargs["attention_mask"] is None:
+        kwargs = kwargs | {"attention_mask": torch.zeros(1, 1, 1, 1)}
+    return args, kwargs
 
 
 def _classes(family: str) -> Any:
-    """Where a family's classes are; ours make themselves known to transformers when they are
-    read."""
+    """Return the module with a family's classes; importing ours registers them in transformers."""
     if family == "vaetki":
         from onnuri.model import vaetki
 
@@ -101,26 +105,29 @@ def _classes(family: str) -> Any:
 
 
 class BackboneConfig(config.Config):
-    """A Llama-class decoder with tied embeddings."""
+    """A BackboneConfig describes a Llama-class decoder with tied embeddings."""
 
     vocabulary: int
+    """rows of the embedding"""
     width: int = 256
+    """channels of the hidden states"""
     layers: int = 6
     heads: int = 4
     hidden: int = 704
-    """width of the gated feed-forward"""
+    """channels inside the gated feed-forward"""
     rope_theta: float = 10_000.0
     longest: int = 2048
-    """positions"""
+    """longest sequence, in tokens"""
 
     def build(self) -> nn.Module:
-        """A LlamaForCausalLM with fresh weights."""
+        """Return a LlamaForCausalLM with random weights."""
         from transformers import LlamaForCausalLM
 
         _register()
         return LlamaForCausalLM(self.to_transformers())
 
     def to_transformers(self) -> Any:
+        """Return the LlamaConfig of this decoder."""
         from transformers import LlamaConfig
 
         return LlamaConfig(
@@ -140,84 +147,85 @@ class BackboneConfig(config.Config):
         )  # type: ignore[call-arg]
 
     def num_params(self) -> int:
-        """Weights, tied embeddings counted once."""
+        """Return the number of parameters, tied embeddings counted once."""
         layer = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
         return self.vocabulary * self.width + self.layers * layer + self.width
 
     def flops_per_token(self, context: int) -> int:
-        """Forward and backward of one token: 6 a weight in a product, 12 a layer, width and
-        position of attention (Kaplan et al. 2020, arXiv 2001.08361, and PaLM's appendix B, arXiv
-        2204.02311)."""
+        """Return the FLOPs of one token's forward and backward pass in a context of some tokens.
+
+        6 per weight in a matrix product, 12 per layer, channel and position of attention (Kaplan et
+        al. 2020, arXiv 2001.08361, and PaLM's appendix B, arXiv 2204.02311).
+        """
         weights = self.num_params() - (2 * self.layers + 1) * self.width
         return 6 * weights + 12 * self.layers * self.width * context // 2
 
 
 def load(folder: Path) -> nn.Module:
-    """The stock model of a Hugging Face folder, in fp32."""
+    """Return the causal language model of a Hugging Face folder, in float32 and evaluation mode."""
     from transformers import AutoModelForCausalLM
 
     _register()
     register_own(folder)
     with no_bars():
-        return dense(
-            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        ).eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
+    return replace_indexers(model).eval()
 
 
 def outline(folder: Path) -> nn.Module:
-    """The same without weights: its shapes and its config, on the meta device."""
+    """Return the model of a Hugging Face folder on the meta device: its config and shapes without
+    weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _register()
     register_own(folder)
+    hf_config = AutoConfig.from_pretrained(folder, local_files_only=True)
     with torch.device("meta"):
-        return dense(
-            AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(folder, local_files_only=True)
-            )
-        ).eval()
+        return replace_indexers(AutoModelForCausalLM.from_config(hf_config)).eval()
 
 
 def register_own(folder: Path) -> None:
-    """Makes a class of ours that the folder names known to transformers."""
-    named = folder / "config.json"
-    if named.exists():  # else transformers says so
-        family = json.loads(named.read_text(encoding="utf-8")).get("model_type")
+    """Register in transformers the model class of ours that a folder's config.json names, if it
+    names one."""
+    path = folder / "config.json"
+    if path.exists():  # if it does not, transformers' own error says so
+        family = json.loads(path.read_text(encoding="utf-8")).get("model_type")
         if family in FAMILIES:
             _classes(family)
 
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Without the bars that transformers draws for every file: ours are read in a tenth of a
-    second."""
+    """Switch off transformers' progress bars per file: ours load in a tenth of a second."""
     from transformers.utils import logging
 
-    drawn = logging.is_progress_bar_enabled()
+    were_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if drawn:
+        if were_enabled:
             logging.enable_progress_bar()
 
 
 def stored_dtype(folder: Path) -> torch.dtype | None:
-    """Return the 16-bit type in which a folder's weights are stored; None where its config.json
-    names none of the two."""
+    """Return the 16-bit dtype in which a folder's weights are stored; None if its config.json names
+    neither bfloat16 nor float16."""
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    name = values.get("dtype", values.get("torch_dtype"))  # the older name of transformers
+    name = values.get("dtype", values.get("torch_dtype"))  # transformers' older name
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name)
 
 
 def save(
     model: nn.Module, folder: Path, begin: int, end: int, pad: int, dtype: torch.dtype | None = None
 ) -> None:
-    """Write the config and 16-bit safetensors, as `from_pretrained` reads them, with the ids that
-    begin, end and pad.
+    """Write config and 16-bit safetensors in the format of `from_pretrained`.
 
-    `dtype`: of the weights; without it, their own if that has 16 bits, else float16. What float16
-    would turn into infinity (beyond 65,504) is written as bfloat16.
+    `begin`, `end` and `pad` are the ids that begin, end and pad a sequence. Without a `dtype`
+    weights keep their own if it has 16 bits, else they become float16; if any is beyond float16's
+    range (65,504), all are written as bfloat16.
     """
     import copy
 
@@ -226,21 +234,23 @@ def save(
     largest = torch.finfo(torch.float16).max
     if dtype is torch.float16 and any(bool((p.abs() > largest).any()) for p in model.parameters()):
         dtype = torch.bfloat16
-    half: Any = copy.deepcopy(model).to(dtype)
-    # servers stop at these; the config's own pad stays unset, for it would freeze that row of the
-    # embedding
-    half.config.bos_token_id, half.config.eos_token_id = begin, end
-    settings = half.generation_config
+    converted: Any = copy.deepcopy(model).to(dtype)
+    # servers stop at these; the config's own pad id stays unset, since it would freeze that row of
+    # the embedding
+    converted.config.bos_token_id, converted.config.eos_token_id = begin, end
+    settings = converted.generation_config
     settings.bos_token_id, settings.eos_token_id, settings.pad_token_id = begin, end, pad
     with no_bars():
-        half.save_pretrained(folder)
+        converted.save_pretrained(folder)
 
 
 def hidden_states(
     model: nn.Module, ids: torch.Tensor, positions: torch.Tensor, lengths: torch.Tensor
 ) -> torch.Tensor:
-    """Last hidden states [1, T, C] of sequences packed end to end: ids and positions [1, T],
-    lengths [N] that sum to T."""
+    """Return the last hidden states [1, T, C] of sequences packed end to end.
+
+    `ids` and `positions` are [1, T]; `lengths` [N], on the host, sum to T.
+    """
     core: Any = model.model
     if core.config._attn_implementation != attention.NAME:
         _register()
@@ -252,8 +262,8 @@ def hidden_states(
 
 @functools.cache
 def _register() -> None:
-    """Makes our attentions known to transformers under their names; models with other settings are
-    not touched."""
+    """Register our attention functions in transformers under their names; models with other
+    settings are not affected."""
     from transformers import AttentionInterface
 
     attention.register()
@@ -261,21 +271,22 @@ def _register() -> None:
 
 
 def embedding(model: nn.Module) -> torch.Tensor:
-    """The embedding [vocabulary, C]."""
+    """Return the weights of the input embedding [vocabulary, C]."""
     core: Any = model
     weight: torch.Tensor = core.get_input_embeddings().weight
     return weight
 
 
 def save_tokenizer(tokenizer: Any, specials: tuple[str, ...], folder: Path) -> None:
-    """Tokenizer files that `AutoTokenizer` loads, special tokens behind the text's."""
+    """Write tokenizer files that `AutoTokenizer` loads; special tokens take the ids after the
+    text's."""
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    own = Tokenizer.from_str(tokenizer.to_str())
-    own.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in specials])
+    copied = Tokenizer.from_str(tokenizer.to_str())
+    copied.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in specials])
     PreTrainedTokenizerFast(
-        tokenizer_object=own,
+        tokenizer_object=copied,
         bos_token="<bos>",
         eos_token="<eos>",
         pad_token="<pad>",
@@ -284,5 +295,5 @@ def save_tokenizer(tokenizer: Any, specials: tuple[str, ...], folder: Path) -> N
 
 
 def positions(model: nn.Module) -> int:
-    """Longest sequence that the model knows."""
+    """Return the longest sequence, in tokens, that a model supports."""
     return int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]

@@ -1,9 +1,9 @@
-"""Any causal language model of transformers as the base of a model of several media. Names no
-family.
+"""This module loads any causal language model of transformers as the base of a model of several
+modalities, and saves it. It names no model family.
 
-What the folder holds is kept: its ids and padded rows, its special tokens and chat template, its
-class and its type of weights. New rows of the embedding are for the layout's special tokens and
-codes. `save` writes a folder that plain transformers reads, with the same logits.
+The base keeps its ids and padded rows, its special tokens and chat template, its class and its
+dtype; the embedding grows by the layout's special tokens and codes. `save_base` writes a folder
+that plain transformers reads, with the same logits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnuri.model.backbone import no_bars, register_own
 from onnuri.model.token_layout import TokenLayout
 
 LAYOUT = "layout.json"
-"""the token layout beside the model's own files"""
+"""file of the token layout, beside the model's own files"""
 
 
 def load_base(
@@ -33,12 +33,12 @@ def load_base(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
 ) -> nn.Module:
-    """Return a causal language model of a folder of transformers', or of a configuration, with as
-    many ids as a layout has.
+    """Return the causal language model of a folder or of a transformers configuration.
 
-    `weights`: without them, or of a configuration, fresh ones; on the meta device, shapes alone.
-    `dtype`: without it, the folder's own. Raises WeightsError where the folder holds none that can
-    be read, and ConfigError where the layout has fewer ids than the model.
+    With a `layout` its embedding is resized to the layout's ids. Without `weights`, or from a
+    configuration, weights are random; on the meta device there are shapes alone. `dtype` defaults
+    to the folder's own. Raises WeightsError if the folder holds no model that can be read, and
+    ConfigError if the layout has fewer ids than the model.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -61,7 +61,7 @@ def load_base(
                 model = AutoModelForCausalLM.from_config(
                     config, **({"dtype": dtype} if dtype else {})
                 )
-    except Exception as error:  # transformers raises whatever its files make it meet
+    except Exception as error:  # damaged files make transformers raise all kinds of errors
         raise WeightsError(
             str(source)[:200],
             f"holds no causal language model that can be loaded ({error})",
@@ -73,8 +73,10 @@ def load_base(
 
 
 def _resize(model: Any, layout: TokenLayout) -> None:
-    """Give a model as many ids as the layout has; its own rows stay as they are, whatever ties
-    them."""
+    """Resize a model's embedding and head to the layout's ids; existing rows and tying stay.
+
+    Raises ConfigError if the layout has fewer ids than the model.
+    """
     rows = model.get_input_embeddings().num_embeddings
     if layout.size < rows:
         raise ConfigError(
@@ -83,17 +85,18 @@ def _resize(model: Any, layout: TokenLayout) -> None:
             "make it with TokenLayout.extend from the model's own vocabulary",
         )
     if layout.size > rows:
-        # fresh rows, not the mean of the old ones: codes are no words
+        # random rows, not the mean of the old ones: codes do not resemble words
         model.resize_token_embeddings(layout.size, mean_resizing=False)
 
 
 def extend(
     folder: Path, specs: Any, tasks: bool = False, multiple: int = 128
 ) -> tuple[TokenLayout, Any]:
-    """Return the layout of a folder's model with codecs added, and its tokenizer with the new
-    special tokens.
+    """Return the token layout of a folder's model extended by codecs, and its tokenizer extended by
+    the new special tokens.
 
-    Raises WeightsError where the folder holds no tokenizer or configuration.
+    `tasks` adds the tokens that name a task. The number of ids is rounded up to a `multiple`.
+    Raises WeightsError if the folder holds no tokenizer or configuration.
     """
     from transformers import AutoConfig
 
@@ -103,8 +106,7 @@ def extend(
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a folder that holds a model. Raises WeightsError where there is
-    none."""
+    """Return the tokenizer of a model's folder. Raises WeightsError if there is none."""
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -121,9 +123,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 @torch.no_grad()
 def has_plain_head(model: nn.Module) -> bool:
-    """Return whether a model's logits are its hidden states times its output embeddings and nothing
-    more, so that a loss may compute them a few at a time. Tried on a few ids: classes cap and scale
-    their logits by settings of many names."""
+    """Return whether a model's logits equal its hidden states times its output embeddings, so that
+    a loss may compute them in chunks.
+
+    The answer comes from a forward pass over four ids, since classes cap and scale their logits by
+    settings of many names.
+    """
     whole: Any = model
     training = model.training
     model.eval()
@@ -142,10 +147,10 @@ def has_plain_head(model: nn.Module) -> bool:
 
 
 def save_base(model: nn.Module, tokenizer: Any, layout: TokenLayout | None, folder: Path) -> None:
-    """Write a model as transformers does, in its own type, with its tokenizer and its layout, if it
-    has one, beside it; whole or not at all.
+    """Write a model in transformers' format and its own dtype, with tokenizer and token layout, if
+    it has one; the folder appears whole or not at all.
 
-    Raises ConfigError where the folder cannot be written.
+    Raises ConfigError if the folder cannot be written.
     """
     whole: Any = model
     with whole_folder(folder) as part, no_bars():
@@ -156,7 +161,7 @@ def save_base(model: nn.Module, tokenizer: Any, layout: TokenLayout | None, fold
 
 
 def layout_of(folder: Path) -> TokenLayout:
-    """Return the layout that `save_base` wrote. Raises WeightsError where there is none."""
+    """Return the token layout that `save_base` wrote. Raises WeightsError if there is none."""
     try:
         return TokenLayout.from_json(json.loads((folder / LAYOUT).read_text(encoding="utf-8")))
     except (OSError, ValueError, ConfigError) as error:

@@ -1,10 +1,10 @@
-"""Cross-entropy over a large vocabulary, a few tokens at a time: logits of all tokens never stand
-in memory together.
+"""This module computes the cross-entropy over a large vocabulary in chunks of tokens, so that the
+logits of all tokens are never in memory together.
 
-The gradients follow from a chunk's logits while they are there, so the forward pass makes them and
-the backward pass only scales them (as Liger does, arXiv 2410.10989, section 3.2): no product is
-done twice. Knows no model. PyTorch 2.13's own `linear_cross_entropy` does the same, but sums a
-16-bit loss in 16 bits (11.31 for 11.15) and hides its bytes from a trace.
+The forward pass computes a chunk's gradients from its logits, and the backward pass only scales
+them (as Liger does, arXiv 2410.10989, section 3.2): no matrix product is done twice. The module
+knows no model. PyTorch 2.13's own `linear_cross_entropy` does the same, but sums a 16-bit loss in
+16 bits (11.31 for 11.15) and hides its bytes from a trace.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 ROWS = 1024
-"""tokens a chunk: with fewer, products wait for the head's weights (an H200 does 206 FLOPs a byte,
-a B200 281, and the head's gradient is read and written once a chunk)"""
+"""tokens per chunk: with fewer, products wait for the head's weights (an H200 does 206 FLOPs per
+byte, a B200 281, and the head's gradient is read and written once per chunk)"""
 
 
 def cross_entropy(
@@ -29,21 +29,24 @@ def cross_entropy(
     soft: Tensor | None = None,
     losses: Tensor | None = None,
 ) -> Tensor:
-    """Return the sum over tokens of weight x loss: hidden [N, C], head [V, C], targets [N], weights
-    [N] to [].
+    """Return the sum [] over tokens of weight x cross-entropy: hidden [N, C], head [V, C], targets
+    [N], weights [N].
 
-    In 32 bits, or in 64 where `hidden` has 64. A token that counts for nothing has weight 0, and a
-    target all the same. Differentiable once, in `hidden` and `head`.
+    It is computed in 32 bits, or in 64 if `hidden` has 64, and can be differentiated once, in
+    `hidden` and `head`. A token that does not count has weight 0 and any valid target. `rows` is
+    the number of tokens per chunk.
 
-    `soft` [V, V]: row k is what target k is as a distribution over ids; a token's loss is then its
-    divergence (Kullback–Leibler) from what the logits say. `losses` [N]: is filled with weight x
-    loss of every token.
+    `soft` [V, V]: row k is the target distribution over ids that replaces target k; a token's loss
+    is then the Kullback–Leibler divergence of the softmax from it. `losses` [N] is filled with
+    weight x loss of every token.
     """
     loss: Tensor = _Chunked.apply(hidden, head, targets, weights, rows, soft, losses)
     return loss
 
 
 class _Chunked(torch.autograd.Function):
+    """This function computes loss and gradients chunk by chunk in its forward pass."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -57,23 +60,22 @@ class _Chunked(torch.autograd.Function):
     ) -> Tensor:
         ctx.gradients = torch.empty_like(hidden), torch.zeros_like(head)
         weights = weights.to(torch.float64 if hidden.dtype == torch.float64 else torch.float32)
-        chunks = list(
-            zip(*(t.split(rows) for t in (hidden, targets, weights, ctx.gradients[0])), strict=True)
-        )
-        into = losses.split(rows) if losses is not None else [None] * len(chunks)
-        sums = [
-            _chunk(states, head, wanted, weight, gradient, ctx.gradients[1], soft, each)
-            for (states, wanted, weight, gradient), each in zip(chunks, into, strict=True)
-        ]
+        by_hidden, by_head = ctx.gradients
+        sums = []
+        for first in range(0, max(len(hidden), 1), rows):  # no tokens are one empty chunk
+            chunk = slice(first, first + rows)
+            out = None if losses is None else losses[chunk]
+            states, gradient = hidden[chunk], by_hidden[chunk]
+            sums.append(
+                _chunk(states, head, targets[chunk], weights[chunk], gradient, by_head, soft, out)
+            )
         return torch.stack(sums).sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        (by_hidden, by_head), ctx.gradients = (
-            ctx.gradients,
-            None,
-        )  # let go, that autograd need not copy them
+        by_hidden, by_head = ctx.gradients
+        ctx.gradients = None  # no other reference: autograd then takes them without a copy
         return by_hidden.mul_(scale), by_head.mul_(scale), None, None, None, None, None
 
 
@@ -87,15 +89,16 @@ def _chunk(
     soft: Tensor | None,
     losses: Tensor | None,
 ) -> Tensor:
-    """Loss of some tokens [] and, written in place, its gradients; what is as wide as the
-    vocabulary is gone after it."""
+    """Return the loss [] of a chunk's N tokens and write its gradients in place: `by_states` [N, C]
+    is set, `by_head` [V, C] is added to. Tensors [N, V] are freed at its end."""
     logits = (states @ head.T).to(weights.dtype)
     logits.sub_(logits.amax(1, keepdim=True))
     if soft is None:
-        picked = logits.gather(1, targets[:, None])[:, 0]
+        target_logits = logits.gather(1, targets[:, None])[:, 0]
     else:
         goal = soft[targets].to(weights.dtype)
-        picked = (goal * logits - torch.xlogy(goal, goal)).sum(1)  # less the goal's own entropy
+        # plus the goal's own entropy, which makes the cross-entropy a divergence
+        target_logits = (goal * logits - torch.xlogy(goal, goal)).sum(1)
     sums = logits.exp_().sum(1)
     logits.mul_((weights / sums)[:, None])
     if soft is None:
@@ -105,7 +108,7 @@ def _chunk(
     gradient = logits.to(head.dtype)
     by_states.copy_(gradient @ head)
     by_head.addmm_(gradient.T, states)
-    each = (sums.log() - picked) * weights
+    token_losses = (sums.log() - target_logits) * weights
     if losses is not None:
-        losses.copy_(each)
-    return each.sum()
+        losses.copy_(token_losses)
+    return token_losses.sum()

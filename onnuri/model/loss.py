@@ -1,11 +1,11 @@
-"""The one loss, of what trains and of what is traced: the next token, its sum and its weight apart.
+"""This module computes the next-token loss as a sum and a weight, for training and for the dry run.
 
-Sums and weights are reduced apart, over micro-batches and data ranks, and divided once, so that how
-a step's rows are dealt out changes nothing. A target is scored among the ids of its candidate set:
-all ids for a language model alone, the ids that decoding would choose from for a model of several
-media (a slot's field, a sound's codes, text). Logits of a large vocabulary never stand in memory
-together (`cross_entropy.py`). Nothing here waits for a device: which target belongs to which set is
-known on the host, before the row is moved.
+Sums and weights are reduced separately over micro-batches and data ranks and divided once, so that
+the result does not depend on how a step's rows are distributed. A target is scored among the ids of
+its candidate set: all ids for a language model alone, the ids that decoding would choose from for a
+model of several modalities (a slot's field, a sound's codes, text). Logits of a large vocabulary
+are never in memory together (`cross_entropy.py`). Nothing here waits for a device: targets are
+sorted by candidate set on the host, before the row is moved.
 
 B sequences, T tokens, C channels, V ids, N targets of a set, M modalities.
 """
@@ -26,13 +26,14 @@ from onnuri.model.token_layout import CandidateSet
 
 
 class LossParts(NamedTuple):
-    """A loss before it is divided: micro-batches' and ranks' sums and weights are added apart."""
+    """A LossParts holds a loss before the division: sums and weights of micro-batches and ranks are
+    added separately."""
 
     sum: Tensor
-    """of weight x loss over targets [], differentiable"""
+    """sum [] of weight x loss over targets, differentiable"""
     weight: Tensor | float
-    """of all targets together []; a number where every batch weighs the same, so that ranks need
-    not ask each other"""
+    """sum [] of all targets' weights; a number if every batch has the same weight, so that ranks
+    need no collective"""
     by_modality: Tensor | None = None
     """[M, 2]: sum and weight of each modality's targets, without gradient"""
 
@@ -43,13 +44,13 @@ class LossParts(NamedTuple):
 
 
 class TargetGroup(NamedTuple):
-    """The targets of a row that are scored in one candidate set."""
+    """A TargetGroup holds a row's N targets that are scored in one candidate set."""
 
     candidates: CandidateSet
     rows: Tensor
-    """int64 [N]: positions of the hidden states that foretell them"""
+    """int64 [N]: positions of the hidden states that predict the targets"""
     labels: Tensor
-    """int64 [N]: places of the targets in the set"""
+    """int64 [N]: indices of the targets in the candidate set"""
     weights: Tensor
     """float32 [N]"""
     modality_ids: Tensor
@@ -68,39 +69,39 @@ def target_groups(
     modality_ids: Tensor,
     ordinal_weight: float = 1.0,
 ) -> list[TargetGroup]:
-    """Sort the targets of a packed row by candidate set, on the host: ids, weights and modality ids
-    [T] of a row.
+    """Return a packed row's targets grouped by candidate set, on the host.
 
-    Targets without weight are left out. `ordinal_weight`: factor of targets whose codes are in
-    order; the loss's divisor leaves it out.
+    `ids`, `weights` and `modality_ids` are [T]. Targets of weight 0 are left out. The weights of
+    ordinal targets are multiplied by `ordinal_weight`, which the loss's divisor leaves out.
     """
     targets, weights, modality_ids = ids[1:], weights[1:], modality_ids[1:]
     groups = []
-    counted = torch.nonzero(weights > 0)[:, 0]
-    set_of = _owners(sets)[targets[counted]]
-    for k, each in enumerate(sets):
-        rows = counted[set_of == k]
+    positions = torch.nonzero(weights > 0)[:, 0]
+    set_indices = _set_indices(sets)[targets[positions]]
+    for k, candidates in enumerate(sets):
+        rows = positions[set_indices == k]
         if not len(rows):
             continue
-        labels = targets[rows] - each.lo
-        if each.extra is not None:
-            labels = torch.where(targets[rows] == each.extra, each.hi - each.lo, labels)
-        factor = ordinal_weight if each.label_smoothing_sigma else 1.0
-        groups.append(TargetGroup(each, rows, labels, weights[rows] * factor, modality_ids[rows]))
+        labels, extra = targets[rows] - candidates.lo, candidates.extra
+        if extra is not None:
+            labels = torch.where(targets[rows] == extra, candidates.hi - candidates.lo, labels)
+        factor = ordinal_weight if candidates.label_smoothing_sigma else 1.0
+        groups.append(
+            TargetGroup(candidates, rows, labels, weights[rows] * factor, modality_ids[rows])
+        )
     return groups
 
 
 @functools.cache
-def _owners(sets: tuple[CandidateSet, ...]) -> Tensor:
-    """Return the place in `sets` of the one that each id is scored in, int64 [V]; -1 for an id of
-    none."""
-    owners = torch.full((max(each.hi for each in sets),), -1)
+def _set_indices(sets: tuple[CandidateSet, ...]) -> Tensor:
+    """Return the index in `sets` of the set in which each id is scored, int64 [V]; -1 for none."""
+    indices = torch.full((max(each.hi for each in sets),), -1)
     for k, each in enumerate(sets):
-        owners[each.lo : each.hi] = k
+        indices[each.lo : each.hi] = k
     for k, each in enumerate(sets):  # an extra id competes in the set that names it, not in its own
         if each.extra is not None:
-            owners[each.extra] = k
-    return owners
+            indices[each.extra] = k
+    return indices
 
 
 def grouped_loss(
@@ -112,44 +113,41 @@ def grouped_loss(
     modalities: int,
     soft: bool = False,
 ) -> LossParts:
-    """Return the loss of hidden states [T, C] with a head's weights [V, C], every target scored in
-    its own set.
+    """Return the loss of hidden states [T, C] with a head's weights `table` [V, C], each target
+    scored in its candidate set.
 
-    `soft`: a target whose codes are in order is a distribution over its neighbours too, so that
-    what is learned of one code serves those beside it.
+    `weight` is the divisor, `modalities` the number M of modality ids. With `soft`, the target
+    distribution of an ordinal code includes its neighbours, so that what is learned for one code
+    serves those next to it.
     """
-    # one split, not a slice a set: the gradient of a slice is a whole table of zeros; what fills
-    # the table up comes last
+    # one split, not a slice per set: the gradient of a slice is a whole table of zeros. The rows
+    # behind the last set are padding
     sizes = [each.hi - each.lo for each in sets]
     parts = table.split([*sizes, len(table) - sum(sizes)])
     slices = dict(zip((each.lo for each in sets), parts[: len(sets)], strict=True))
-    kind = (
-        torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    )  # sums of 16 bits stop growing
-    total = torch.zeros((), dtype=kind, device=hidden.device)
-    by_modality = torch.zeros(modalities, 2, dtype=kind, device=hidden.device)
-    if (
-        not groups
-    ):  # nothing to learn here, and yet a loss that other ranks' backward passes can wait for
+    # sums in 16 bits stop growing
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    total = torch.zeros((), dtype=dtype, device=hidden.device)
+    by_modality = torch.zeros(modalities, 2, dtype=dtype, device=hidden.device)
+    if not groups:
+        # a rank without targets still needs a loss, for other ranks' backward passes wait for its
         total = (hidden.sum() + table.sum()) * 0.0
     for group in groups:
-        each = group.candidates
-        rows = slices[each.lo]
-        if each.extra is not None:
-            own = next(one for one in sets if one.lo <= each.extra < one.hi)
-            rows = torch.cat([rows, slices[own.lo][each.extra - own.lo][None]])
-        goal = None
-        if soft and each.label_smoothing_sigma:
-            goal = soft_targets(
-                each.ordered, each.label_smoothing_sigma, each.hi - each.lo, hidden.device
-            )
-        losses = torch.empty(len(group.rows), dtype=kind, device=hidden.device)
+        candidates = group.candidates
+        head_rows, extra = slices[candidates.lo], candidates.extra
+        if extra is not None:
+            owner = next(each for each in sets if each.lo <= extra < each.hi)
+            head_rows = torch.cat([head_rows, slices[owner.lo][extra - owner.lo][None]])
+        goal, sigma = None, candidates.label_smoothing_sigma
+        if soft and sigma:
+            size = candidates.hi - candidates.lo
+            goal = soft_targets(candidates.ordered, sigma, size, hidden.device)
+        losses = torch.empty(len(group.rows), dtype=dtype, device=hidden.device)
         total = total + cross_entropy(
-            hidden[group.rows], rows, group.labels, group.weights, soft=goal, losses=losses
+            hidden[group.rows], head_rows, group.labels, group.weights, soft=goal, losses=losses
         )
-        by_modality.index_add_(
-            0, group.modality_ids, torch.stack([losses, group.weights.to(kind)], 1)
-        )
+        sums_and_weights = torch.stack([losses, group.weights.to(dtype)], 1)
+        by_modality.index_add_(0, group.modality_ids, sums_and_weights)
     return LossParts(total, weight, by_modality)
 
 
@@ -157,11 +155,10 @@ def grouped_loss(
 def soft_targets(
     ordered: int, sigma: float, size: int, device: torch.device | None = None
 ) -> Tensor:
-    """Return what each of `size` codes is as a distribution: row k float32 [size] of the table
-    [size, size].
+    """Return the target distribution of each of `size` codes, float32 [size, size], one per row.
 
-    A normal distribution of a width in codes among the first `ordered`; the others stay as they
-    are. Moved to a device once.
+    For the first `ordered` codes it is a normal distribution with a standard deviation of `sigma`
+    codes; for the others one-hot. The table is cached per device.
     """
     line = torch.arange(ordered, dtype=torch.float64)
     table = torch.eye(size, dtype=torch.float64)
@@ -170,10 +167,10 @@ def soft_targets(
 
 
 def next_token_loss(model: nn.Module, ids: Tensor) -> LossParts:
-    """Return the loss of all targets of sequences [B, T], each scored among all ids.
+    """Return the loss of all next tokens of sequences [B, T], each scored among all ids.
 
-    Its shapes do not follow from values, so it can be traced without any. A head that tensor
-    parallelism cuts gathers all logits.
+    No shape depends on values, so it can be traced with fake tensors. With a head that tensor
+    parallelism shards, all logits are gathered.
     """
     whole: Any = model
     table, weight = head(model), float(ids.numel() - len(ids))
@@ -182,7 +179,7 @@ def next_token_loss(model: nn.Module, ids: Tensor) -> LossParts:
         return LossParts(mean * weight, weight)
     hidden = whole.model(input_ids=ids, use_cache=False).last_hidden_state
     weights = torch.full(ids.shape, 1.0, device=ids.device)
-    weights[:, -1] = 0.0  # nothing is known to follow
+    weights[:, -1] = 0.0  # the last token has no next one
     return LossParts(
         cross_entropy(hidden.flatten(0, 1), table, ids.roll(-1, 1).flatten(), weights.flatten()),
         weight,

@@ -1,15 +1,14 @@
-"""Where every code stands among a model's ids: text first, then special tokens, then one range per
+"""This module assigns a model's token ids: text first, then special tokens, then one range per
 codebook.
 
-A layout is made once, from the codecs' specs, saved in the model's folder, and read back from
-there: the only truth about a model's ids. Knows no network. A sequence is `<bos> <|image|> codes
-<|/image|> <|text|> <|ko|> ids <|/text|> … <eos>`: any number of media in any order. Before the
-answer may stand what is asked, `<|describe|>` and so on (`tasks`): a picture and a sentence are
-followed by an answer, a description or an edited picture, and a caption is never a question. Speech
-that the model makes has its words in it, `<|audio|> <|ko|> word codes <|word|> word codes <|word|>
-<|/audio|>`: what is to be said stands right before its sound (as in Moshi's inner monologue,
-Défossez et al. 2024, arXiv 2410.00037). `<|embed|>` is reserved for continuous inputs (an encoder's
-embeddings), which nothing fills yet.
+A layout is built once from the codecs' specs, saved in the model's folder and read back from there;
+it alone defines a model's ids. The module knows no network. A sequence is `<bos> <|image|> codes
+<|/image|> <|text|> <|ko|> ids <|/text|> … <eos>`: any number of items in any order. A task token
+such as `<|describe|>` (`tasks`) may precede the answer, because a picture and a sentence may be
+followed by an answer, a description or an edited picture. Speech that the model generates contains
+its words, `<|audio|> <|ko|> word codes <|word|> word codes <|word|> <|/audio|>`: each word's text
+precedes its sound (as in Moshi's inner monologue, Défossez et al. 2024, arXiv 2410.00037).
+`<|embed|>` is reserved for continuous inputs (an encoder's embeddings), which nothing uses yet.
 """
 
 from __future__ import annotations
@@ -26,40 +25,43 @@ from onnuri.errors import ConfigError
 from onnuri.modality import LANGUAGE_TOKENS, TASKS, Language, Medium, Task
 
 TEXT, AUDIO = "text", "audio"
-"""names of the codecs that words are written in, and of the one that speaks them"""
+"""names of the codec of text and of the codec of the model's speech"""
 LONGEST_TEXT = 1_000_000
-"""codes: what a tokenizer that names no limit is given"""
+"""longest text, in codes, of a tokenizer that names no limit"""
 BEFORE_MEDIA = ("<pad>", "<bos>", "<eos>")
 AFTER_MEDIA = (*LANGUAGE_TOKENS.values(), "<|embed|>", "<|word|>")
 TASK_TOKENS = tuple(f"<|{task}|>" for task in TASKS)
 
 
 class CandidateSet(Config):
-    """Ids [lo, hi) and perhaps one more, among which a target is scored."""
+    """A CandidateSet holds the ids among which a target is scored: [lo, hi), and perhaps one
+    more."""
 
     codebook: str
     lo: int
     hi: int
     extra: int | None = None
+    """one more id, outside [lo, hi)"""
     label_smoothing_sigma: float = 0.0
-    """of a target over its neighbours, if they are in order"""
+    """standard deviation, in codes, of an ordinal target's distribution over its neighbours; 0:
+    one-hot"""
     ordered: int = 0
-    """how many ids from lo on are in order"""
+    """number of ids from lo on whose codes are ordinal"""
 
 
 class TokenLayout(Config):
-    """Ids of text, of special tokens, and of every codec's codes."""
+    """A TokenLayout holds the ids of text, of special tokens and of every codec's codes."""
 
     text_codes: int
-    """ids of text, from 0 on"""
+    """number of text ids, which start at 0"""
     special_ids: dict[str, int]
     """the id of every special token"""
     ranges: dict[str, tuple[int, int]]
     """ids [first, last) of every codebook but text's"""
     codecs: tuple[CodecSpec, ...]
-    """in the order of their boundary tokens"""
+    """specs in the order of their boundary tokens"""
     padded: int = 0
-    """rows of the embedding, the last of which stand for no id; 0: as many as ids"""
+    """rows of the embedding, the last of which are padding without an id; 0: as many as ids"""
 
     @classmethod
     def extend(
@@ -70,21 +72,20 @@ class TokenLayout(Config):
         tasks: bool = False,
         multiple: int = 128,
     ) -> TokenLayout:
-        """Return the layout of a language model of others' with codecs added; its own ids stay as
-        they are.
+        """Return the layout of an existing language model extended by codecs; its ids stay.
 
-        `tokenizer`: of transformers; its tokens that begin, end and pad are kept, and it is given
-        the new special tokens, which take the ids behind its own. `vocabulary`: rows of the model's
-        embedding, often more than the tokenizer has tokens. Codes stand behind both, and the whole
-        is rounded up to a `multiple`. Raises ConfigError as `of` does, and where a codec takes the
-        name of text.
+        `tokenizer` is of transformers; its bos, eos and pad tokens are used, and the new special
+        tokens are added to it, with the ids after its own. `vocabulary` is the number of rows of
+        the model's embedding, often more than the tokenizer has tokens. Codes come after both, and
+        the number of ids is rounded up to a `multiple`. `tasks` adds task tokens. Raises
+        ConfigError as `of` does, and for a codec named as text.
         """
         _check(specs)
         if any(spec.name == TEXT for spec in specs):
             raise ConfigError(
                 f"codec {TEXT!r}", "is the language model's own", "give the others only"
             )
-        own = {
+        tokenizer_ids = {
             name: getattr(tokenizer, f"{word}_token_id")
             for name, word in zip(BEFORE_MEDIA, ("pad", "bos", "eos"), strict=True)
         }
@@ -98,12 +99,13 @@ class TokenLayout(Config):
             max_codes=int(min(tokenizer.model_max_length, LONGEST_TEXT)),
         )
         boundaries = _boundaries((text, *specs))
-        missing = [name for name, id in own.items() if id is None]
+        missing = [name for name, id in tokenizer_ids.items() if id is None]
         added = [*missing, *boundaries, *AFTER_MEDIA, *(TASK_TOKENS if tasks else ())]
         tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in added])
         ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in added}
-        special_ids = {**{name: int(id) for name, id in own.items() if id is not None}, **ids}
-        first = max(vocabulary, len(tokenizer))
+        present = {name: int(id) for name, id in tokenizer_ids.items() if id is not None}
+        special_ids = {**present, **ids}
+        first = max(vocabulary, len(tokenizer))  # a model's embedding may have padded rows
         ranges = _ranges(specs, first)
         end = max((hi for _, hi in ranges.values()), default=first)
         return cls(
@@ -116,11 +118,10 @@ class TokenLayout(Config):
 
     @classmethod
     def of(cls, specs: Sequence[CodecSpec], tasks: bool = False) -> TokenLayout:
-        """Return the layout of a new model with some codecs. `tasks`: with tokens that say what is
-        asked.
+        """Return the layout of a new model with some codecs; `tasks` adds task tokens.
 
-        Raises ConfigError where two codecs have one name, or share a codebook and differ in its
-        size.
+        Raises ConfigError if two codecs have one name, or share a codebook and differ in what its
+        codes mean.
         """
         _check(specs)
         text = next((spec for spec in specs if spec.name == TEXT), None)
@@ -142,7 +143,7 @@ class TokenLayout(Config):
         )
 
     def spec(self, name: str) -> CodecSpec:
-        """Return a codec's spec. Raises KeyError for a codec that the model has not."""
+        """Return a codec's spec by its name. Raises KeyError for a codec that the model lacks."""
         for spec in self.codecs:
             if spec.name == name:
                 return spec
@@ -160,17 +161,16 @@ class TokenLayout(Config):
 
     @property
     def tasks(self) -> bool:
-        """Whether the layout has tokens that say what is asked; models from before them have
-        none."""
+        """Return whether the layout has task tokens; older models have none."""
         return TASK_TOKENS[0] in self.special_ids
 
     def task(self, task: Task | None) -> list[int]:
-        """Return the token that says what is asked; nothing where the layout has no such tokens."""
+        """Return a task's token as a list of one id; an empty list if the layout has none."""
         return [self.special(f"<|{task}|>")] if task and self.tasks else []
 
     @property
     def size(self) -> int:
-        """Return the rows of the embedding: all ids, and what fills them up."""
+        """Return the number of rows of the embedding: all ids and padding."""
         ends = [
             self.text_codes,
             max(self.special_ids.values()) + 1,
@@ -187,8 +187,8 @@ class TokenLayout(Config):
         return 0 if codebook == TEXT else self.ranges[codebook][0]
 
     def span(self, codebook: str) -> tuple[int, int]:
-        """Return the ids [first, last) of a codebook; text's holds all before the first codes: the
-        special tokens too."""
+        """Return the ids [first, last) of a codebook; text's includes the special tokens, up to the
+        first codes."""
         first = min((lo for lo, _ in self.ranges.values()), default=self.size)
         return (0, first) if codebook == TEXT else self.ranges[codebook]
 
@@ -205,22 +205,22 @@ class TokenLayout(Config):
         return np.asarray(ids, dtype=np.int64) - self.start(self.spec(name).codebook)
 
     def opening(self, name: str, language: Language | None = None) -> list[int]:
-        """Return the tokens before an item's codes: its boundary, and a language where its length
-        is free."""
+        """Return the ids before an item's codes: its opening token and, if its length is free, its
+        language."""
         spec = self.spec(name)
-        tagged = (
-            [self.special(LANGUAGE_TOKENS[language])] if language and spec.slots is None else []
-        )
-        return [self.special(spec.open), *tagged]
+        ids = [self.special(spec.open)]
+        if language and spec.slots is None:
+            ids.append(self.special(LANGUAGE_TOKENS[language]))
+        return ids
 
     @property
     def languages(self) -> tuple[int, int]:
-        """Return the ids [lo, hi) of the tokens that name a language."""
+        """Return the ids [lo, hi) of the language tokens."""
         tokens = [self.special(t) for t in LANGUAGE_TOKENS.values()]
         return min(tokens), max(tokens) + 1
 
     def segment(self, name: str, codes: np.ndarray, language: Language | None = None) -> list[int]:
-        """Return the ids of an item between its boundaries."""
+        """Return an item's ids from its opening to its closing token."""
         return [
             *self.opening(name, language),
             *self.ids(name, codes).tolist(),
@@ -230,8 +230,8 @@ class TokenLayout(Config):
     def spoken(
         self, words: Sequence[np.ndarray], sounds: Sequence[np.ndarray], language: Language
     ) -> list[int]:
-        """Return the model's own speech between its boundaries: every word's text codes, its
-        sound's codes and `<|word|>`."""
+        """Return the ids of the model's own speech from opening to closing token: per word its text
+        codes, its sound's codes and `<|word|>`."""
         ids = self.opening(AUDIO, language)
         for word, sound in zip(words, sounds, strict=True):
             ids += [
@@ -242,21 +242,19 @@ class TokenLayout(Config):
         return [*ids, self.special(self.spec(AUDIO).close)]
 
     def allowed(self, name: str) -> list[tuple[int, int]] | None:
-        """Return, for every position of an item, the ids [lo, hi) that may stand there; None where
-        the length is free."""
+        """Return the ids [lo, hi) that are allowed at each position of an item; None if its length
+        is free."""
         spec = self.spec(name)
+        if spec.slots is None:
+            return None
         start = self.start(spec.codebook)
-        return (
-            [(start + lo, start + hi) for lo, hi in spec.slots.position_ranges]
-            if spec.slots
-            else None
-        )
+        return [(start + lo, start + hi) for lo, hi in spec.slots.position_ranges]
 
     def candidate_sets(self) -> list[CandidateSet]:
-        """Return the sets of ids among which a target is scored, in the order of ids; every id is
-        in exactly one.
+        """Return the sets of ids among which targets are scored, in the order of ids; every id is
+        in the range of exactly one.
 
-        Codes in slots compete within their field, as in generation; a sound's codes with the token
+        Codes in slots compete within their field, as in decoding; a sound's codes with the token
         that ends a word; text with all other special tokens.
         """
         word = self.special("<|word|>")
@@ -265,11 +263,8 @@ class TokenLayout(Config):
         for codebook, spec in layouts.items():
             lo, hi = self.span(codebook)
             if spec.slots is None:
-                sets.append(
-                    CandidateSet(
-                        codebook=codebook, lo=lo, hi=hi, extra=word if spec.name == AUDIO else None
-                    )
-                )
+                extra = word if spec.name == AUDIO else None
+                sets.append(CandidateSet(codebook=codebook, lo=lo, hi=hi, extra=extra))
                 continue
             for field in spec.slots.fields:
                 base = lo + spec.slots.base(field.name)
@@ -285,49 +280,45 @@ class TokenLayout(Config):
         return sorted(sets, key=lambda each: each.lo)
 
     def segments(self, ids: Sequence[int]) -> list[tuple[Medium, Language | None, np.ndarray]]:
-        """Return (codec, language, codes int64 [K]) of every item that is opened in a sequence; the
-        inverse of `segment`.
+        """Return (codec's name, language, codes int64 [K]) of every item in a sequence, the inverse
+        of `segment`.
 
-        An item that is not closed goes on to the end of the sequence; ids outside items are passed
-        over, and so are the words within the model's own speech.
+        An item without a closing token goes to the end of the sequence. Ids outside items are
+        skipped, and so are the words within the model's own speech.
         """
         opens = {self.special(spec.open): cast(Medium, spec.name) for spec in self.codecs}
         tags = {
             self.special(t): cast(Language, language) for language, t in LANGUAGE_TOKENS.items()
         }
-        found: list[tuple[Medium, Language | None, np.ndarray]] = []
-        at = 0
-        while at < len(ids):
-            name, at = opens.get(ids[at]), at + 1
+        items: list[tuple[Medium, Language | None, np.ndarray]] = []
+        word = self.special("<|word|>")
+        position = 0
+        while position < len(ids):
+            name, position = opens.get(ids[position]), position + 1
             if name is None:
                 continue
-            language = tags.get(ids[at]) if at < len(ids) else None
-            at += language is not None
+            language = tags.get(ids[position]) if position < len(ids) else None
+            position += language is not None
             lo, hi = self.own(name)
-            within = (0, self.text_codes, self.special("<|word|>")) if name == AUDIO else (0, 0, -1)
-            stop = next(
-                (
-                    k
-                    for k in range(at, len(ids))
-                    if not lo <= ids[k] < hi
-                    and not within[0] <= ids[k] < within[1]
-                    and ids[k] != within[2]
-                ),
-                len(ids),
-            )
-            own = [i for i in ids[at:stop] if lo <= i < hi]
-            found.append((name, language, self.codes(name, np.array(own, dtype=np.int64))))
-            at = stop
-        return found
+            item_ids = []
+            for id in ids[position:]:
+                if lo <= id < hi:
+                    item_ids.append(id)
+                elif name != AUDIO or not (id < self.text_codes or id == word):
+                    break  # speech goes on over the text of its words
+                position += 1
+            items.append((name, language, self.codes(name, np.array(item_ids, dtype=np.int64))))
+        return items
 
 
 def _boundaries(specs: Sequence[CodecSpec]) -> list[str]:
-    """Return the tokens before and after an item of every codec."""
+    """Return the opening and closing tokens of every codec."""
     return [token for spec in specs for token in (spec.open, spec.close)]
 
 
 def _ranges(specs: Sequence[CodecSpec], first: int) -> dict[str, tuple[int, int]]:
-    """Return the ids [first, last) of every codebook but text's, one behind the other."""
+    """Return the ids [first, last) of every codebook but text's, one after the other from `first`
+    on."""
     ranges: dict[str, tuple[int, int]] = {}
     for spec in specs:
         if spec.codebook not in (TEXT, *ranges):
@@ -337,7 +328,7 @@ def _ranges(specs: Sequence[CodecSpec], first: int) -> dict[str, tuple[int, int]
 
 
 def _check(specs: Sequence[CodecSpec]) -> None:
-    """Raise ConfigError where two codecs have one name, or share a codebook and differ in what its
+    """Raise ConfigError if two codecs have one name, or share a codebook and differ in what its
     codes mean."""
     sizes: dict[str, int] = {}
     meanings: dict[str, Any] = {}

@@ -1,9 +1,9 @@
-"""VAETKI (NC AI) as a class of transformers, which has none: config, model, causal LM, cache, SDPA,
-TP and EP plans.
+"""This module implements VAETKI (NC AI) as a model class of transformers, which has none: config,
+model, causal LM, cache, SDPA, TP and EP plans.
 
-Written as transformers' modular files are: what is A.X K1's is inherited (latent attention, gated
-feed-forward, experts), the rest stands here. Reading this file makes it known to the Auto classes.
-Knows nothing of Onnuri. What it is: llama.cpp PR 18719.
+It is written as transformers' modular files are: what equals A.X K1 is inherited (latent attention,
+gated feed-forward, experts). Importing it registers the classes with the Auto classes. It knows
+nothing of Onnuri. Source of the architecture: llama.cpp PR 18719.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 axk1: Any = modeling_axk1
-"""what is inherited; its annotations would have every deviation from it be an error"""
+"""module of the inherited classes; as Any, since its annotations would make every deviation from
+them an error of types"""
 
 
 @strict
 class VaetkiConfig(axk1.AXK1Config):
-    """A.X K1's fields, with a window, and without groups of experts. The defaults are VAETKI
-    112B-A10B."""
+    """A VaetkiConfig has A.X K1's fields and a sliding window, and no groups of experts. The
+    defaults are VAETKI 112B-A10B."""
 
     model_type = "vaetki"
     base_model_tp_plan = axk1.AXK1Config.base_model_tp_plan
@@ -49,7 +50,7 @@ class VaetkiConfig(axk1.AXK1Config):
     rms_norm_eps: float = 1e-5
     sliding_window: int | None = 512
     layer_types: list[str] | None = None
-    """"sliding_attention" or "full_attention"; without it every sixth layer is full"""
+    """"sliding_attention" or "full_attention" per layer; without it every sixth layer is full"""
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
 
@@ -64,7 +65,8 @@ class VaetkiConfig(axk1.AXK1Config):
 
 
 class VaetkiRMSNorm(nn.Module):
-    """Zero-centred: (1 + w) times what is normed, so that weight decay pulls towards no change."""
+    """A zero-centred RMSNorm multiplies by (1 + w), so that weight decay pulls towards no
+    change."""
 
     def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -72,14 +74,15 @@ class VaetkiRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        """Return x [..., C] normed over C in float32, in the type of x."""
+        x32 = x.float()
+        normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
         return ((1.0 + self.weight.float()) * normed).type_as(x)
 
 
 class VaetkiAttention(axk1.AXK1Attention):
-    """A.X K1's latent attention, interleaved rotary embedding in and half-split out, with a window
-    in some layers."""
+    """This is A.X K1's latent attention with a sliding window in some layers (rotary embedding
+    interleaved in the weights, half-split in the computation)."""
 
     def __init__(self, config: VaetkiConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
@@ -91,12 +94,13 @@ class VaetkiAttention(axk1.AXK1Attention):
         self.sliding_window = config.sliding_window if sliding else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return attention's output [B, T, C] and weights, as A.X K1's class does."""
         return super().forward(*args, sliding_window=self.sliding_window, **kwargs)
 
 
 class VaetkiTopkRouter(nn.Module):
-    """The likeliest experts by a sigmoid; no groups, no bias; weights that sum to 1, then
-    scaled."""
+    """This router chooses the top k experts by a sigmoid, without groups or bias; weights sum to 1
+    and are then scaled."""
 
     def __init__(self, config: VaetkiConfig) -> None:
         super().__init__()
@@ -108,6 +112,7 @@ class VaetkiTopkRouter(nn.Module):
         self.weight = nn.Parameter(torch.zeros(config.n_routed_experts, config.hidden_size))
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits [T, experts], weights [T, k] and chosen experts int64 [T, k]."""
         logits = F.linear(hidden_states.flatten(0, -2).float(), self.weight.float())
         weights, experts = logits.sigmoid().topk(self.top_k, dim=-1, sorted=False)
         if self.renormalise:
@@ -116,11 +121,11 @@ class VaetkiTopkRouter(nn.Module):
 
 
 class VaetkiExperts(axk1.AXK1Experts):
-    pass
+    """These are A.X K1's routed experts, under a name of VAETKI's own as transformers expects."""
 
 
 class VaetkiMoE(nn.Module):
-    """Routed experts and the shared one, side by side."""
+    """This layer adds the outputs of routed experts and of a shared one."""
 
     def __init__(self, config: VaetkiConfig) -> None:
         super().__init__()
@@ -130,13 +135,14 @@ class VaetkiMoE(nn.Module):
         )
 
     def forward(self, hidden_states: Tensor) -> Tensor:
+        """Return the layer's output [B, T, C]."""
         _, weights, experts = self.gate(hidden_states)
         routed = self.experts(hidden_states.flatten(0, -2), experts, weights).view_as(hidden_states)
         return routed + self.shared_experts(hidden_states)
 
 
 class VaetkiDecoderLayer(GradientCheckpointingLayer):
-    """Norms before and behind both parts."""
+    """This decoder layer norms both before and after attention and feed-forward."""
 
     def __init__(self, config: VaetkiConfig, layer_idx: int) -> None:
         super().__init__()
@@ -153,7 +159,8 @@ class VaetkiDecoderLayer(GradientCheckpointingLayer):
         self.post_mlp_layernorm = VaetkiRMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        # no name for what attention returns: it would live to the end
+        """Return the next hidden states [B, T, C]."""
+        # attention's output has no name here, so that its memory is freed before the feed-forward
         hidden_states = hidden_states + self.post_attention_layernorm(
             self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)[0]
         )
@@ -163,6 +170,8 @@ class VaetkiDecoderLayer(GradientCheckpointingLayer):
 
 
 class VaetkiPreTrainedModel(axk1.AXK1PreTrainedModel):
+    """This base class tells transformers how to initialise, record and load VAETKI's modules."""
+
     config: VaetkiConfig
     config_class = VaetkiConfig
     _no_split_modules = ["VaetkiDecoderLayer"]
@@ -177,8 +186,8 @@ class VaetkiPreTrainedModel(axk1.AXK1PreTrainedModel):
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
-        """Inherited experts can; transformers would look for their decorator in this file's
-        text."""
+        """Return True, for inherited experts can; transformers would look for their decorator in
+        this file's source."""
         return True
 
     @torch.no_grad()
@@ -187,10 +196,12 @@ class VaetkiPreTrainedModel(axk1.AXK1PreTrainedModel):
         if isinstance(module, VaetkiTopkRouter):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
         elif isinstance(module, VaetkiRMSNorm):
-            init.zeros_(module.weight)
+            init.zeros_(module.weight)  # the scale is 1 + w
 
 
 class VaetkiModel(VaetkiPreTrainedModel):
+    """This is VAETKI's decoder without a head."""
+
     def __init__(self, config: VaetkiConfig) -> None:
         super().__init__(config)
         self.padding_idx, self.vocab_size = config.pad_token_id, config.vocab_size
@@ -215,34 +226,36 @@ class VaetkiModel(VaetkiPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> MoeModelOutputWithPast:
+        """Return the last hidden states [B, T, C] and the KV cache. Raises ValueError unless
+        exactly one of `input_ids` and `inputs_embeds` is given."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
-            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+            cached = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = torch.arange(
-                seen, seen + hidden_states.shape[1], device=hidden_states.device
+                cached, cached + hidden_states.shape[1], device=hidden_states.device
             )[None]
-        about: dict[str, Any] = {
+        mask_inputs: dict[str, Any] = {
             "config": self.config,
             "inputs_embeds": hidden_states,
             "attention_mask": attention_mask,
             "past_key_values": past_key_values,
             "position_ids": position_ids,
         }
-        make: dict[str, Any] = {
+        mask_functions: dict[str, Any] = {
             "full_attention": create_causal_mask,
             "sliding_attention": create_sliding_window_causal_mask,
         }
         types = self.config.layer_types or []
-        masks = {kind: make[kind](**about) for kind in set(types)}
-        turns = self.rotary_emb(hidden_states, position_ids)
+        masks = {kind: mask_functions[kind](**mask_inputs) for kind in set(types)}
+        position_embeddings = self.rotary_emb(hidden_states, position_ids)
         for layer, kind in zip(self.layers, types, strict=True):
             hidden_states = layer(
                 hidden_states,
-                position_embeddings=turns,
+                position_embeddings=position_embeddings,
                 attention_mask=masks[kind],
                 position_ids=position_ids,
                 past_key_values=past_key_values,
@@ -255,10 +268,10 @@ class VaetkiModel(VaetkiPreTrainedModel):
 
 
 class VaetkiForCausalLM(VaetkiPreTrainedModel, axk1.AXK1ForCausalLM):
-    """A.X K1's head over VAETKI's model."""
+    """This is VAETKI's decoder with a language model head, as A.X K1's."""
 
     def __init__(self, config: VaetkiConfig) -> None:
-        PreTrainedModel.__init__(self, config)  # not A.X K1's, which would make its own model first
+        PreTrainedModel.__init__(self, config)  # not A.X K1's, which would build its model first
         self.model = VaetkiModel(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)

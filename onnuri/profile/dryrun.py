@@ -25,16 +25,16 @@ from torch import Tensor, nn
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.model.backbone import stock_model
+from onnuri.model.backbone import build_hf_model
 from onnuri.model.loss import next_token_loss
 from onnuri.planner.layout import Layout, spelled
 from onnuri.planner.memory import GIB
 from onnuri.planner.recipe import Recipe
 from onnuri.profile import depth, fake_ops
 from onnuri.profile.trace import KINDS, Trace, TracedCollective, calls
-from onnuri.training.layout import Meshes, Placement, local_sizes, place
+from onnuri.training.layout import Meshes, Placement, local_sizes, parallelize
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import Trainee, backward_and_step
+from onnuri.training.step import ModelWithLoss, backward_and_step
 
 
 class DryRun(Config):
@@ -139,7 +139,7 @@ def run(
     layout.check(recipe.omni, gpus, tokens, tokens * layout.dp * layout.micro_batch)
     values = recipe.values | {"vocab_size": recipe.omni.vocabulary}
     return trace(
-        lambda: stock_model(recipe.family, values),
+        lambda: build_hf_model(recipe.family, values),
         recipe.name,
         layout,
         rank,
@@ -226,7 +226,9 @@ def _counted(
 
     with ranks(rank, layout.gpus), fake_ops.lazy_pieces():
         trainee = ready(network, fused)
-        views = place(network, layout, trainee, dispatch=fake_ops.BALANCED, placement=placement)
+        views = parallelize(
+            network, layout, trainee, dispatch=fake_ops.BALANCED, placement=placement
+        )
         with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
             trainee.to_empty(device="cpu")
             optimizer = started(trainee)
@@ -245,14 +247,14 @@ def _counted(
     )
 
 
-def ready(network: Any, fused: bool) -> Trainee:
+def ready(network: Any, fused: bool) -> ModelWithLoss:
     """Return a network with its loss, its experts' products grouped and, in a trace, attention that
     a GPU would fuse."""
     fake_ops.register()
     if fused:
         network.set_attn_implementation(fake_ops.FUSED)
     network.config._experts_implementation = "grouped_mm"
-    return Trainee(network, next_token_loss)
+    return ModelWithLoss(network, next_token_loss)
 
 
 def started(module: nn.Module) -> Optimizers:

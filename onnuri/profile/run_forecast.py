@@ -29,7 +29,7 @@ from onnuri.planner import stock
 from onnuri.planner.activations import eager
 from onnuri.planner.interval import Z80, Interval, exact, spread
 from onnuri.profile import op_timing
-from onnuri.training.loop import LoopConfig, read_metrics
+from onnuri.training.loop import TrainConfig, read_metrics
 from onnuri.training.optim import Muon, Optimizers
 
 SPEED = Interval(low=0.55, mid=0.7, high=0.9)
@@ -93,7 +93,7 @@ class RunOutcome(Config):
 
 
 def freeze(
-    out: Path, stages: Mapping[str, tuple[OmniTask, LoopConfig]], earlier: Mapping[str, float]
+    out: Path, stages: Mapping[str, tuple[OmniTask, TrainConfig]], earlier: Mapping[str, float]
 ) -> None:
     """Write OUT/forecast.json before the first step of a run's stages, and never again. `earlier`:
     losses of runs like it."""
@@ -105,7 +105,7 @@ def freeze(
         )
 
 
-def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> Forecast:
+def foresee(task: OmniTask, loop: TrainConfig, earlier: Mapping[str, float]) -> Forecast:
     """Return the forecast of a stage; it takes seconds of the whole machine."""
     a, batch = stock.from_config(task.module.config), task.batch(0)
     optimizer = Optimizers(

@@ -41,7 +41,7 @@ from onnuri.model.objective import OmniTask, start_from_features
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
 from onnuri.profile import run_forecast
-from onnuri.training.loop import LoopConfig, fit
+from onnuri.training.loop import TrainConfig, fit
 from onnuri.world import wordings
 from onnuri.world.scene import sample_edit, sample_scene
 from onnuri.world.tasks import COMPARISONS, corpus, question
@@ -53,7 +53,7 @@ class Stage(config.Config):
 
     name: str
     """its folder in the run"""
-    loop: LoopConfig
+    loop: TrainConfig
     mix: MixConfig = MixConfig()
     share: float = 1.0
     """of its weights in what goes on, the rest of those before it: averages err less than either
@@ -142,36 +142,36 @@ class LaptopConfig(config.Config):
     """in which codecs write objects down"""
     tasks: bool = False
     """whether the vocabulary has tokens that say what is asked"""
-    visual: LoopConfig = LoopConfig(minutes=16, learning_rate=2e-3)
-    audio: LoopConfig = LoopConfig(minutes=14, learning_rate=1.5e-3, weight_decay=0.01)
-    shape: LoopConfig = LoopConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
+    visual: TrainConfig = TrainConfig(minutes=16, learning_rate=2e-3)
+    audio: TrainConfig = TrainConfig(minutes=14, learning_rate=1.5e-3, weight_decay=0.01)
+    shape: TrainConfig = TrainConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
     model: tuple[Stage, ...] = (
-        Stage(name="lm", loop=LoopConfig(minutes=70, optimizer="muon", learning_rate=2e-3)),
+        Stage(name="lm", loop=TrainConfig(minutes=70, optimizer="muon", learning_rate=2e-3)),
         Stage(
             name="speech",
             mix=SPEECH,
-            loop=LoopConfig(
+            loop=TrainConfig(
                 minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=100, decay=0.7
             ),
         ),
         Stage(
             name="places",
             mix=PLACES,
-            loop=LoopConfig(
+            loop=TrainConfig(
                 minutes=75, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.5
             ),
         ),
         Stage(
             name="voice",
             mix=VOICE,
-            loop=LoopConfig(
+            loop=TrainConfig(
                 minutes=24, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.8
             ),
         ),
         Stage(
             name="voice2",
             mix=VOICE,
-            loop=LoopConfig(
+            loop=TrainConfig(
                 minutes=45, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.7
             ),
             share=0.7,
@@ -205,7 +205,7 @@ def evening() -> LaptopConfig:
 
 def smoke() -> LaptopConfig:
     """Two minutes: every stage runs, nothing is learned."""
-    few = LoopConfig(steps=4, log_every=1)
+    few = TrainConfig(steps=4, log_every=1)
     return full().replace(
         pictures=32,
         utterances=8,
@@ -251,14 +251,14 @@ def words() -> LaptopConfig:
             Stage(
                 name="words",
                 mix=WORDS,
-                loop=LoopConfig(
+                loop=TrainConfig(
                     steps=4_500, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.5
                 ),
             ),
             Stage(
                 name="words_voice",
                 mix=voice,
-                loop=LoopConfig(
+                loop=TrainConfig(
                     steps=1_200, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.8
                 ),
                 share=0.7,
@@ -266,7 +266,7 @@ def words() -> LaptopConfig:
             Stage(
                 name="words_more",
                 mix=more,
-                loop=LoopConfig(
+                loop=TrainConfig(
                     steps=7_900, optimizer="muon", learning_rate=1.5e-3, warmup_steps=60, decay=0.7
                 ),
                 share=0.75,
@@ -277,7 +277,7 @@ def words() -> LaptopConfig:
 
 def words_smoke() -> LaptopConfig:
     """The road of `words`, in a minute."""
-    few = LoopConfig(steps=4, log_every=1)
+    few = TrainConfig(steps=4, log_every=1)
     made = words()
     return made.replace(
         scenes=32, tokens=1_024, workers=1, model=tuple(s.replace(loop=few) for s in made.model)

@@ -35,7 +35,7 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.stock import architecture
 from onnuri.recipes import NAMES, find, matrix, module
 from onnuri.recipes.laptop import PLACES, Stage, learn, note
-from onnuri.training.loop import LoopConfig, read_metrics
+from onnuri.training.loop import TrainConfig, read_metrics
 
 MIX = PLACES.replace(hear=0.14, speak=0.12)
 TEXT_CODES = 4_096
@@ -53,7 +53,9 @@ class NanoConfig(config.Config):
     """the class's configuration, but for the vocabulary, which follows from the codecs"""
     flops: float
     """budget: FLOPs of the model, forward and backward"""
-    loop: LoopConfig = LoopConfig(optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.4)
+    loop: TrainConfig = TrainConfig(
+        optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.4
+    )
     """how fast; its steps follow from the budget"""
     mix: MixConfig = MIX
     scenes: int = 8_192
@@ -122,7 +124,7 @@ def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
     )
     start = time.time()
     torch.manual_seed(settings.seed)
-    network = backbone.stock_model(
+    network = backbone.build_hf_model(
         find(name).family, {**settings.values, "vocab_size": settings.architecture.vocabulary}
     )
     stage = Stage(

@@ -1,7 +1,7 @@
-"""What a run needs to go on: weights, optimizer, step and time spent, in one file that is whole or
-not there.
+"""This module writes and reads checkpoints: weights, optimizer state, step and elapsed seconds of a
+run, in one file that is written atomically.
 
-Knows nothing of tasks. Tensors only: a checkpoint is read without running pickled code.
+It knows no objective. The file holds tensors only, so reading it runs no pickled code.
 """
 
 from __future__ import annotations
@@ -18,15 +18,23 @@ from onnuri.errors import WeightsError
 
 
 class Stateful(Protocol):
-    """An optimizer, or several."""
+    """An optimizer, or several as one, whose state can be stored."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors and plain values."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned."""
 
 
-def store(path: Path, module: nn.Module, optimizer: Stateful, step: int, spent: float) -> None:
-    """Write under a temporary name, then rename."""
+ELAPSED = "spent"
+"""key of the elapsed seconds in the file, as the first checkpoints have it"""
+
+
+def store(
+    path: Path, module: nn.Module, optimizer: Stateful, step: int, elapsed_seconds: float
+) -> None:
+    """Write a checkpoint under a temporary name, flush it to disk, then rename it."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         torch.save(
@@ -34,18 +42,20 @@ def store(path: Path, module: nn.Module, optimizer: Stateful, step: int, spent: 
                 "module": module.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "step": step,
-                "spent": spent,
+                ELAPSED: elapsed_seconds,
             },
             file,
         )
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # before the rename: a power cut must not leave an empty file
     os.replace(part, path)
 
 
 def restore(path: Path, module: nn.Module, optimizer: Stateful) -> tuple[int, float]:
-    """(step, seconds spent) of the file, put into module and optimizer; (0, 0.0) where there is
-    none."""
+    """Load a checkpoint into module and optimizer and return its step and elapsed seconds.
+
+    Return (0, 0.0) if there is no file. Raises WeightsError for a damaged one or another run's.
+    """
     if not path.exists():
         return 0, 0.0
     try:
@@ -58,4 +68,4 @@ def restore(path: Path, module: nn.Module, optimizer: Stateful) -> tuple[int, fl
             "delete the run's folder or give another with --out",
         ) from None
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), float(state["spent"])
+    return int(state["step"]), float(state[ELAPSED])

@@ -1,12 +1,12 @@
-"""Fine-tuning of any causal language model on conversations: all weights, or low-rank adapters by
-peft.
+"""This module fine-tunes any causal language model on conversations: all weights, or low-rank
+adapters by peft.
 
-The loss is that of answers alone, each token weighing the same however conversations are dealt out
-to batches. What comes out is a folder that plain transformers reads, in the base's own type, with
-its tokenizer, its chat template and, where it has one, its token layout. Names no family: sequences
-stand in rows of their own, filled up at the end, which no causal model sees.
+Only the tokens of answers count in the loss, all with one weight, however conversations fall into
+batches. The result is a folder that plain transformers reads, in the base's own dtype, with its
+tokenizer, its chat template and, if it has one, its token layout. The module knows no model family:
+each sequence has a row of its own, padded at its end, where a causal model does not look.
 
-    OUT/run.json       what was asked; the same command goes on from OUT/checkpoint.pt
+    OUT/run.json       the settings; the same command resumes from OUT/checkpoint.pt
     OUT/model/         the model, adapters merged
     OUT/adapter/       with --lora, the adapters alone, as peft reads them
 """
@@ -47,29 +47,31 @@ from onnuri.model.base import (
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
 from onnuri.training.finetune_config import FinetuneConfig
-from onnuri.training.loop import Figures, LoopConfig, fit
+from onnuri.training.loop import Figures, TrainConfig, fit
 
 SORTED_BATCHES = 16
-"""batches whose sequences are sorted by length, so that little of a row is filled up"""
+"""batches among which sequences are sorted by length, so that rows need little padding"""
 HELD_OUT_SHARE, HELD_OUT_AT_MOST, HELD_OUT_FROM = 0.05, 200, 20
-"""of conversations, kept from training to measure the loss; none of fewer than so many"""
+"""share of conversations that are held out of training to measure the loss, the most of them, and
+the least number of conversations from which any are held out"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sequences:
-    """What a file teaches, split once."""
+    """Sequences holds a data file's token sequences, split into training and held-out ones."""
 
     training: list[ChatSequence]
     held_out: list[ChatSequence]
     conversations: int
+    """number of conversations in the file"""
     cut: int
-    """sequences that were longer than they may be"""
+    """number of sequences that were cut to the longest length allowed"""
     dropped: int
-    """conversations of which no answer was left"""
+    """number of conversations that were left out because no answer fits"""
 
 
-class ChatTask:
-    """The answers of conversations, as the training loop wants them."""
+class ChatObjective:
+    """A ChatObjective trains a causal language model on the answers of conversations."""
 
     def __init__(
         self,
@@ -81,7 +83,8 @@ class ChatTask:
         seed: int,
         padding: int,
     ) -> None:
-        """`network`: a causal language model; `module`: what of it is trained and stored."""
+        """Build the objective: `network` is the causal language model, `module` the part of it that
+        is trained and stored, `padding` the id that fills rows."""
         self.network, self.module, self.sequences = network, module, sequences
         self.batch_size, self.micro_batches = batch_size, micro_batches
         self.seed, self.padding = seed, padding
@@ -90,29 +93,30 @@ class ChatTask:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Return how many steps of the optimizer see every sequence once."""
+        """Return the number of optimizer steps in which every sequence is seen once."""
         return -(-len(self.sequences) // self.batch_size)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ids, mask and weights [B, T] of a micro-batch, counted through all steps."""
+        """Return ids, mask and weights [B, T] of micro-batch number `step`, counted from the start
+        of training."""
         step, part = divmod(step, self.micro_batches)
-        epoch, place = divmod(step, self.steps_per_epoch)
-        chosen = self._order(epoch)[place][part :: self.micro_batches]
-        return self.rows([self.sequences[k] for k in chosen])
+        epoch, epoch_step = divmod(step, self.steps_per_epoch)
+        indices = self._order(epoch)[epoch_step][part :: self.micro_batches]
+        return self.rows([self.sequences[k] for k in indices])
 
     def _shuffled(self, epoch: int) -> list[list[int]]:
-        """Return which sequences each step of an epoch sees: in random order, those of a step about
-        as long as each other."""
+        """Return the indices of each step's sequences in an epoch, in random order, those of one
+        step being of similar length."""
         rng = np.random.default_rng([self.seed, epoch])
-        order, many = rng.permutation(len(self.sequences)), SORTED_BATCHES * self.batch_size
+        order, size = rng.permutation(len(self.sequences)), SORTED_BATCHES * self.batch_size
         steps: list[list[int]] = []
-        for first in range(0, len(order), many):
-            near = sorted(order[first : first + many], key=lambda k: len(self.sequences[k].ids))
-            steps += [near[k : k + self.batch_size] for k in range(0, len(near), self.batch_size)]
+        for first in range(0, len(order), size):
+            group = sorted(order[first : first + size], key=lambda k: len(self.sequences[k].ids))
+            steps += [group[k : k + self.batch_size] for k in range(0, len(group), self.batch_size)]
         return [steps[k] for k in rng.permutation(len(steps))]
 
     def rows(self, sequences: Sequence[ChatSequence]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ids, mask and weights [B, T] of sequences, filled up at their ends."""
+        """Return ids, mask and weights [B, T] of sequences, each a row padded at its end."""
         longest = max((len(sequence.ids) for sequence in sequences), default=1)
         ids = torch.full((len(sequences), longest), self.padding)
         mask, weights = torch.zeros_like(ids), torch.zeros(ids.shape)
@@ -123,42 +127,43 @@ class ChatTask:
         return ids, mask, weights
 
     def weight(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Return the number of tokens to learn in a batch []."""
+        """Return the number [] of target tokens in a batch."""
         return batch[2].sum()
 
     def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[LossParts, Figures]:
-        """Return the loss of answers' tokens, and how many ids were read."""
+        """Return the loss of a batch's answer tokens, and the number of its tokens for the log."""
         ids, mask, weights = batch
         if not len(ids):  # the last step of an epoch may have fewer sequences than micro-batches
-            nothing = next(p for p in self.module.parameters() if p.requires_grad)
-            return LossParts(nothing.sum() * 0.0, 0.0), {"tokens": 0.0}
+            parameter = next(p for p in self.module.parameters() if p.requires_grad)
+            return LossParts(parameter.sum() * 0.0, 0.0), {"tokens": 0.0}
         device = next(self.network.parameters()).device
-        # which positions foretell a token of an answer is known on the host: nothing waits
-        at = torch.nonzero(weights[:, 1:].reshape(-1))[:, 0].to(device, non_blocking=True)
-        weight = weights[:, 1:].reshape(-1).to(device, non_blocking=True)[at]
-        moved, seen = (x.to(device, non_blocking=True) for x in (ids, mask))
-        targets = moved[:, 1:].reshape(-1)[at]
+        # which positions predict a token of an answer is known on the host, so no copy is awaited
+        positions = torch.nonzero(weights[:, 1:].reshape(-1))[:, 0].to(device, non_blocking=True)
+        weight = weights[:, 1:].reshape(-1).to(device, non_blocking=True)[positions]
+        ids, device_mask = (x.to(device, non_blocking=True) for x in (ids, mask))
+        targets = ids[:, 1:].reshape(-1)[positions]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            total = self._sum(moved, seen, at, targets, weight)
+            total = self._sum(ids, device_mask, positions, targets, weight)
         return LossParts(total, self.weight(batch)), {"tokens": float(mask.sum())}
 
     def _sum(
-        self, ids: Tensor, mask: Tensor, at: Tensor, targets: Tensor, weight: Tensor
+        self, ids: Tensor, mask: Tensor, positions: Tensor, targets: Tensor, weight: Tensor
     ) -> Tensor:
-        """Return the sum of weight x loss [] over the positions `at` [N] of rows [B, T - 1]."""
+        """Return the sum [] of weight x loss over some positions [N] of the flattened rows [B, T -
+        1]."""
         network: Any = self.network
         if self.plain_head:
             hidden = network.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
             head = network.get_output_embeddings().weight
-            return cross_entropy(hidden[:, :-1].flatten(0, 1)[at], head, targets, weight)
-        # what a class does to its logits (caps and scales them) it does itself
+            return cross_entropy(hidden[:, :-1].flatten(0, 1)[positions], head, targets, weight)
+        # some classes cap or scale their logits: those must compute them themselves
         logits = network(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        wanted = logits[:, :-1].flatten(0, 1)[at].float()
-        return (nn.functional.cross_entropy(wanted, targets, reduction="none") * weight).sum()
+        logits = logits[:, :-1].flatten(0, 1)[positions].float()
+        return (nn.functional.cross_entropy(logits, targets, reduction="none") * weight).sum()
 
     @torch.no_grad()
     def evaluate(self, sequences: Sequence[ChatSequence]) -> float:
-        """Return the mean loss per token of answers."""
+        """Return the mean loss per answer token of some sequences."""
         training = self.network.training
         self.network.eval()
         ordered = sorted(sequences, key=lambda sequence: len(sequence.ids))
@@ -171,18 +176,18 @@ class ChatTask:
 
 
 class _Adapters(nn.Module):
-    """A network of which adapters alone are trained and stored."""
+    """An _Adapters restricts the state dict of a network to its trainable parameters."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def state_dict(self, *args: Any, **named: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return what is trained, by name."""
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the trainable parameters, by name."""
         return {n: p.detach() for n, p in self.network.named_parameters() if p.requires_grad}
 
-    def load_state_dict(self, state: Any, *args: Any, **named: Any) -> Any:  # type: ignore[override]
-        """Put back what was stored. Raises KeyError where a weight is missing."""
+    def load_state_dict(self, state: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
+        """Load the trainable parameters from a state. Raises KeyError if one is missing."""
         with torch.no_grad():
             for name, parameter in self.network.named_parameters():
                 if parameter.requires_grad:
@@ -190,7 +195,8 @@ class _Adapters(nn.Module):
 
 
 def finetune(config: FinetuneConfig, out: Path) -> None:
-    """Train a base on conversations and write the model to OUT/model, going on where OUT was left.
+    """Fine-tune a base model on conversations and write it to OUT/model, resuming a run that was
+    interrupted.
 
     Raises ConfigError for data or settings that cannot be used and for a folder of another run, and
     WeightsError for a base that cannot be loaded.
@@ -206,12 +212,12 @@ def finetune(config: FinetuneConfig, out: Path) -> None:
     network = load_base(base, dtype=dtype, device=device)
     longest = min(config.max_tokens or 2048, _positions(network))
     sequences = split(Path(config.data), tokenizer, longest, config.seed)
-    _tell(console, network, sequences)
+    _print_summary(console, network, sequences)
     module = network
-    adapted = _adapt(network, config) if config.lora else None
-    if adapted is not None:
-        module = _Adapters(adapted)
-    task = ChatTask(
+    peft_model = _add_adapters(network, config) if config.lora else None
+    if peft_model is not None:
+        module = _Adapters(peft_model)
+    objective = ChatObjective(
         network,
         module,
         sequences.training,
@@ -220,21 +226,20 @@ def finetune(config: FinetuneConfig, out: Path) -> None:
         config.seed,
         tokenizer.pad_token_id or 0,
     )
-    fresh = not (out / "checkpoint.pt").exists()
-    before = task.evaluate(sequences.held_out) if sequences.held_out and fresh else None
-    if before is not None:
-        console.print(f"held out: loss {before:.3f} per token before")
-    fit(task, loop_config(config, task.steps_per_epoch), out, "finetune")
-    if sequences.held_out:
-        console.print(f"held out: loss {task.evaluate(sequences.held_out):.3f} per token after")
-    _write(network, adapted, tokenizer, base, out, sequences.training)
+    held_out = sequences.held_out
+    if held_out and not (out / "checkpoint.pt").exists():
+        console.print(f"held out: loss {objective.evaluate(held_out):.3f} per token before")
+    fit(objective, train_config(config, objective.steps_per_epoch), out, "finetune")
+    if held_out:
+        console.print(f"held out: loss {objective.evaluate(held_out):.3f} per token after")
+    _write(network, peft_model, tokenizer, base, out, sequences.training)
     console.print(f"wrote {out / 'model'}: from_pretrained reads it")
 
 
-def loop_config(config: FinetuneConfig, steps_per_epoch: int) -> LoopConfig:
-    """Return how long and how fast the loop runs."""
+def train_config(config: FinetuneConfig, steps_per_epoch: int) -> TrainConfig:
+    """Return the training loop's settings for a fine-tuning run."""
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
-    return LoopConfig(
+    return TrainConfig(
         steps=steps,
         learning_rate=config.learning_rate or (2e-4 if config.lora else 1e-5),
         warmup_steps=steps // 30,
@@ -248,16 +253,19 @@ def loop_config(config: FinetuneConfig, steps_per_epoch: int) -> LoopConfig:
 
 
 def split(path: Path, tokenizer: Any, longest: int, seed: int) -> Sequences:
-    """Return a file's sequences, a few conversations held out. Raises ConfigError where no answer
-    fits."""
+    """Return a file's sequences of at most `longest` tokens, those of a few random conversations
+    held out.
+
+    Raises ConfigError if no answer fits.
+    """
     conversations = read_conversations(path)
     encoded = [encode_conversation(each, tokenizer, longest) for each in conversations]
-    held: set[int] = set()
+    held_out: set[int] = set()
     if len(encoded) >= HELD_OUT_FROM:
-        many = min(HELD_OUT_AT_MOST, int(len(encoded) * HELD_OUT_SHARE))
-        chosen = np.random.default_rng([seed, 1]).permutation(len(encoded))[:many]
-        held = {int(k) for k in chosen}
-    training = [s for k, each in enumerate(encoded) if k not in held for s in each]
+        count = min(HELD_OUT_AT_MOST, int(len(encoded) * HELD_OUT_SHARE))
+        indices = np.random.default_rng([seed, 1]).permutation(len(encoded))[:count]
+        held_out = {int(k) for k in indices}
+    training = [s for k, each in enumerate(encoded) if k not in held_out for s in each]
     if not training:
         raise ConfigError(
             f"--data {path}",
@@ -266,7 +274,7 @@ def split(path: Path, tokenizer: Any, longest: int, seed: int) -> Sequences:
         )
     return Sequences(
         training,
-        [s for k in sorted(held) for s in encoded[k]],
+        [s for k in sorted(held_out) for s in encoded[k]],
         len(conversations),
         sum(s.cut for each in encoded for s in each),
         sum(not each for each in encoded),
@@ -274,47 +282,56 @@ def split(path: Path, tokenizer: Any, longest: int, seed: int) -> Sequences:
 
 
 def _check_run(config: FinetuneConfig, out: Path) -> None:
-    """Write what is asked beside the run; raise ConfigError where the folder is of another."""
+    """Write the settings to OUT/run.json, or raise ConfigError if it holds those of another run."""
     try:
         digest = hashlib.sha256(Path(config.data).read_bytes()).hexdigest()
     except OSError as error:
         raise ConfigError(
             f"--data {config.data}", f"cannot be read ({error.strerror})", "give a file"
         ) from None
-    asked = {**config.to_json(), "data_sha256": digest}
+    # the file's content, not its name: a run must not resume on data that has changed
+    settings = {**config.to_json(), "data_sha256": digest}
     path = out / "run.json"
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        other = sorted(k for k in asked if earlier.get(k) != asked[k])
-        if other:
+        changed = sorted(k for k in settings if earlier.get(k) != settings[k])
+        if changed:
             raise ConfigError(
-                f"{out}", f"holds a run with another {', '.join(other)}", "give another --out"
+                f"{out}", f"holds a run with another {', '.join(changed)}", "give another --out"
             )
     else:
-        files.write_json(asked, path)
+        files.write_json(settings, path)
 
 
 def _dtype_and_device(base: Path, config: FinetuneConfig) -> tuple[torch.dtype | None, str]:
-    """Return the type that weights have while they are trained (None: the base's own), and
-    where."""
-    cuda = torch.cuda.is_available()
-    device = ("cuda" if cuda else "cpu") if config.device == "auto" else config.device
+    """Return the dtype of the weights in training (None: the base's own) and the device.
+
+    Raises ConfigError for a GPU that PyTorch does not see.
+    """
+    cuda, device = torch.cuda.is_available(), config.device
+    if device == "auto":
+        device = "cuda" if cuda else "cpu"
     if device.startswith("cuda") and not cuda:
         raise ConfigError(
             f"--device {config.device}", "is not there: PyTorch sees no GPU", "give --device cpu"
         )
-    # updates of 1e-5 are lost in 16 bits; weights that stay as they are may have them on a GPU
+    # updates of 1e-5 are lost in 16 bits; weights that adapters leave frozen may have 16 on a GPU
     return (None if config.lora and device != "cpu" else torch.float32), device
 
 
 def _positions(network: nn.Module) -> int:
-    """Return the longest sequence that a model knows; any, where it names none."""
+    """Return the longest sequence in tokens that a model supports; 2^30 if its config names
+    none."""
     config: Any = network.config
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
 
 
-def _adapt(network: nn.Module, config: FinetuneConfig) -> Any:
-    """Put adapters beside a network's linear layers, in place; return peft's model around it."""
+def _add_adapters(network: nn.Module, config: FinetuneConfig) -> Any:
+    """Add low-rank adapters to a network's linear layers in place and return peft's model around
+    it.
+
+    Raises ConfigError if peft is not installed.
+    """
     try:
         import peft
     except ImportError:
@@ -330,13 +347,13 @@ def _adapt(network: nn.Module, config: FinetuneConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     model: Any = network
-    with warnings.catch_warnings():  # peft asks transformers for what has another name since
+    with warnings.catch_warnings():  # peft uses a name that transformers has deprecated
         warnings.simplefilter("ignore", FutureWarning)
         return peft.get_peft_model(model, settings)
 
 
-def _tell(console: Console, network: nn.Module, sequences: Sequences) -> None:
-    """Say what is trained on what."""
+def _print_summary(console: Console, network: nn.Module, sequences: Sequences) -> None:
+    """Print the sizes of the model and of the data in one line."""
     params = sum(p.numel() for p in network.parameters())
     ids = sum(len(s.ids) for s in sequences.training)
     answers = sum(sum(s.weights) for s in sequences.training)
@@ -354,20 +371,20 @@ def _tell(console: Console, network: nn.Module, sequences: Sequences) -> None:
 
 def _write(
     network: nn.Module,
-    adapted: Any,
+    peft_model: Any,
     tokenizer: Any,
     base: Path,
     out: Path,
     sequences: Sequence[ChatSequence],
 ) -> None:
-    """Write OUT/model, and the adapters beside it where there are any."""
+    """Write OUT/model and, if there are adapters, OUT/adapter."""
     model: Any = network
-    if adapted is not None:
+    if peft_model is not None:
         with files.whole_folder(out / "adapter") as part:
-            adapted.save_pretrained(part)
-        model = adapted.merge_and_unload()
-    _stop_where_answers_end(model, tokenizer, sequences)
-    # each weight in the base's own type: some classes keep a few in 32 bits
+            peft_model.save_pretrained(part)
+        model = peft_model.merge_and_unload()
+    _add_stop_tokens(model, tokenizer, sequences)
+    # each weight in the dtype that it has in the base: some classes keep a few in 32 bits
     outline = load_base(base, device="meta").state_dict()
     for name, tensor in model.state_dict(keep_vars=True).items():
         tensor.data = tensor.data.to(outline[name].dtype)
@@ -375,9 +392,8 @@ def _write(
     save_base(model, tokenizer, layout, out / "model")
 
 
-def _stop_where_answers_end(model: Any, tokenizer: Any, sequences: Sequence[ChatSequence]) -> None:
-    """Make `generate` stop at the tokens that end answers in training, beside those at which it
-    stops."""
+def _add_stop_tokens(model: Any, tokenizer: Any, sequences: Sequence[ChatSequence]) -> None:
+    """Add the special tokens that end answers in training to those at which `generate` stops."""
     specials = {tokenizer.convert_tokens_to_ids(token) for token in special_tokens(tokenizer)}
     last = [max(k for k, weight in enumerate(sequence.weights) if weight) for sequence in sequences]
     ends = {sequence.ids[k] for sequence, k in zip(sequences, last, strict=True)} & specials

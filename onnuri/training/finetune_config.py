@@ -1,4 +1,7 @@
-"""What a fine-tuning is asked for. Imports nothing slow: its fields are the command line's flags."""
+"""This module holds the settings of a fine-tuning run, which are also the command line's flags.
+
+It imports nothing slow, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from onnuri.errors import ConfigError
 
 
 class FinetuneConfig(Config):
-    """What is trained, on what and for how long."""
+    """A FinetuneConfig says which model is trained, on what data, how, and for how long."""
 
     base: str
     """folder of the language model and its tokenizer, as save_pretrained writes them"""
@@ -18,32 +21,32 @@ class FinetuneConfig(Config):
     """JSON Lines: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content":
     "…"}]} a line, or {"prompt": "…", "completion": "…"}; the loss is that of answers"""
     lora: int | None = None
-    """rank of low-rank adapters (Hu et al. 2021, arXiv 2106.09685), such as 16, in place of training
+    """rank of low-rank adapters (Hu et al. 2021, arXiv 2106.09685), such as 16, instead of training
     all weights; they are written to OUT/adapter and merged into OUT/model (needs the extra: pip
     install 'onnuri[finetune]')"""
     lora_alpha: int | None = None
     """adapters count alpha / rank; twice the rank without it"""
     epochs: float = 1.0
-    """times that every conversation is seen"""
+    """number of passes over all conversations"""
     steps: int | None = None
-    """steps of the optimizer, in place of epochs"""
+    """number of optimizer steps, instead of epochs"""
     batch_size: int = 8
     """sequences per step"""
     micro_batches: int = 1
-    """parts of a step that are in memory one after the other; more need less memory and change no
-    figure"""
+    """parts into which a step is split, one in memory at a time; more need less memory and give
+    the same result"""
     learning_rate: float | None = None
-    """its highest; without it 1e-5 for all weights, 2e-4 for adapters"""
+    """highest learning rate; without it 1e-5 for all weights, 2e-4 for adapters"""
     max_tokens: int | None = None
-    """of a sequence, longer ones are cut; without it 2,048, or what the model knows if that is
-    less"""
+    """longest sequence in tokens, longer ones are cut; without it 2,048, or the model's own limit
+    if that is less"""
     seed: int = 0
-    """same seed, same model"""
+    """seed of all random numbers: the same seed gives the same model"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """where it is trained; auto: on a GPU where there is one"""
+    """device that trains; auto: a GPU if there is one"""
 
     def check(self) -> None:
-        """Raise ConfigError for a value with which nothing could be trained."""
+        """Raise ConfigError if a value is out of range or two contradict each other."""
         at_least_one = {
             "lora": self.lora,
             "lora_alpha": self.lora_alpha,
@@ -81,4 +84,5 @@ class FinetuneConfig(Config):
 
 
 def _flag(name: str, value: object) -> str:
+    """Return a field and its value as they are typed on the command line."""
     return f"--{name.replace('_', '-')} {value}"

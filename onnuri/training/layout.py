@@ -1,11 +1,12 @@
-"""The parallel plan, applied: a planner's `Layout` becomes meshes, sharded parameters and
-dispatched experts.
+"""This module applies a planner's `Layout` to a model: device meshes, tensor and expert
+parallelism, activation checkpointing, FSDP.
 
-Holds nothing else: no loss, no optimizer, no figures. PyTorch's `fully_shard` and the plans that
-transformers ships with every class do the work. Two views of the same ranks, the innermost last:
+It knows no loss, no optimizer and no figures. PyTorch's `fully_shard` and the plans that
+transformers ships with every class do the work. Two meshes view the same ranks, innermost axis
+last:
 
     dense     replicate, fsdp, tp      attention, dense feed-forwards, embedding, head
-    experts   replicate, efsdp, ep     routed experts; `efsdp` is what is left of fsdp x tp
+    experts   replicate, efsdp, ep     routed experts; efsdp = fsdp x tp / ep
 """
 
 from __future__ import annotations
@@ -25,41 +26,44 @@ from onnuri.errors import ConfigError
 from onnuri.planner.layout import Layout
 
 Placement = Literal["even", "first"]
-"""even: `shard_dim`; first: dimension 0 always, PyTorch's default, kept to show what it costs"""
+"""even: the dimension that `shard_dim` returns; first: always dimension 0, PyTorch's default, there
+to show what it costs"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Meshes:
-    """Two views of the same ranks."""
+    """Meshes holds the two device meshes of the same ranks."""
 
     dense: DeviceMesh
     experts: DeviceMesh
 
 
-def meshes(layout: Layout, device: str) -> Meshes:
-    """Of a process group that is initialised. Raises ConfigError where expert parallelism leaves
-    the copy's ranks."""
+def build_meshes(layout: Layout, device: str) -> Meshes:
+    """Return the meshes of a layout over the initialised process group.
+
+    Raises ConfigError if expert parallelism does not fit within one replica's ranks.
+    """
     shard = layout.shards
-    copies, within = layout.dp // shard, shard * layout.tp
-    if within % layout.ep:
+    replicas, replica_ranks = layout.dp // shard, shard * layout.tp
+    if replica_ranks % layout.ep:
         raise ConfigError(
             f"ep {layout.ep}",
-            f"does not divide the {within} ranks that share one copy",
+            f"does not divide the {replica_ranks} ranks that share one copy",
             "choose ep that divides shard x tp",
         )
     return Meshes(
         init_device_mesh(
-            device, (copies, shard, layout.tp), mesh_dim_names=("replicate", "fsdp", "tp")
+            device, (replicas, shard, layout.tp), mesh_dim_names=("replicate", "fsdp", "tp")
         ),
         init_device_mesh(
             device,
-            (copies, within // layout.ep, layout.ep),
+            (replicas, replica_ranks // layout.ep, layout.ep),
             mesh_dim_names=("replicate", "efsdp", "ep"),
         ),
     )
 
 
-def place(
+def parallelize(
     network: Any,
     layout: Layout,
     root: nn.Module | None = None,
@@ -69,12 +73,13 @@ def place(
     dispatch: str = "auto",
     placement: Placement = "even",
 ) -> Meshes:
-    """Shard a causal language model in place, `root` being what is called (the network and its loss
-    around it).
+    """Shard a causal language model in place over the ranks of a layout and return its meshes.
 
-    `dtype`: of products and gathered weights; shards, gradients' sums and the optimizer stay as the
-    parameters are. `dispatch`: how tokens reach experts, a name of transformers'
-    `EPImplementationInterface`. Raises ConfigError for a layout that needs another engine.
+    `root` is the module whose forward is called, if it is not the network itself (ModelWithLoss).
+    `dtype` is that of matrix products and gathered weights; shards, reduced gradients and optimizer
+    state keep the parameters' dtype. `dispatch` says how tokens reach experts, by a name of
+    transformers' `EPImplementationInterface`. Raises ConfigError for a layout that needs another
+    engine.
     """
     if layout.engine:
         raise ConfigError(
@@ -85,106 +90,112 @@ def place(
     from transformers.distributed.expert_parallel import apply_expert_parallelism
     from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
-    views, tied = meshes(layout, device), _tied(network)
-    experts = _expand(network, network.ep_plan) if layout.ep > 1 else {}
+    meshes, tied = build_meshes(layout, device), _has_tied_embeddings(network)
+    ep_plan = _expand(network, network.ep_plan) if layout.ep > 1 else {}
     if layout.tp > 1:
-        split = {
-            n: style for n, style in _expand(network, network.tp_plan).items() if n not in experts
-        }
+        tp_plan = _expand(network, network.tp_plan)
+        tp_plan = {name: style for name, style in tp_plan.items() if name not in ep_plan}
         table, head = network.get_input_embeddings(), network.get_output_embeddings()
-        # what is shared would be cut once, under one of its names: both are, alike, and joined
-        # again
+        # a tied weight would be cut under one of its names only: untie, cut both alike, tie again
         if tied:
             head.weight = nn.Parameter(table.weight.detach())
-        apply_tensor_parallelism(network, views.dense["tp"], split)
+        apply_tensor_parallelism(network, meshes.dense["tp"], tp_plan)
         if tied:
             head.weight = table.weight
-    if experts:
+    if ep_plan:
         apply_expert_parallelism(
-            network, views.experts["ep"], views.dense["tp"], experts, ep_implementation=dispatch
+            network, meshes.experts["ep"], meshes.dense["tp"], ep_plan, ep_implementation=dispatch
         )
     if layout.recompute != "none":
-        recompute(network, layout.recompute)
-    routed = {id(p) for n, p in network.named_parameters() if n in experts}
-    _shard(network, root or network, views, layout, routed, dtype, placement)
-    return views
+        checkpoint_activations(network, layout.recompute)
+    routed = {id(p) for n, p in network.named_parameters() if n in ep_plan}
+    _apply_fsdp(network, root or network, meshes, layout, routed, dtype, placement)
+    return meshes
 
 
-def _shard(
+def _apply_fsdp(
     network: Any,
     root: nn.Module,
-    views: Meshes,
+    meshes: Meshes,
     layout: Layout,
     routed: set[int],
     dtype: torch.dtype | None,
     placement: Placement,
 ) -> None:
-    """A group a layer, one for the embedding unless it is the head too, and the root's: what no
-    other took."""
-    dense = views.dense["replicate", "fsdp"] if layout.dp > layout.shards else views.dense["fsdp"]
-    reduce = torch.float32 if dtype else None
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduce)
-    chosen = _placer(views, dense.size(dense.ndim - 1), layout, routed, placement)
-    apart = [] if _tied(network) else [network.get_input_embeddings()]
-    for module in [*network.model.layers, *apart, root]:
-        fully_shard(module, mesh=dense, shard_placement_fn=chosen, mp_policy=policy)
-        # a rank's loss is divided before its backward pass (`step.gradients`), so that experts,
+    """Wrap each layer, the embedding unless it is tied to the head, and the root as FSDP groups.
+
+    `routed` holds the ids of the routed experts' parameters, which shard over the experts' mesh.
+    """
+    mesh = meshes.dense["replicate", "fsdp"] if layout.dp > layout.shards else meshes.dense["fsdp"]
+    reduce_dtype = torch.float32 if dtype else None
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduce_dtype)
+    place = _placement_function(meshes, mesh.size(mesh.ndim - 1), layout, routed, placement)
+    embeddings = [] if _has_tied_embeddings(network) else [network.get_input_embeddings()]
+    for module in [*network.model.layers, *embeddings, root]:
+        fully_shard(module, mesh=mesh, shard_placement_fn=place, mp_policy=policy)
+        # a rank's loss is divided before its backward pass (`step.backward`), so that experts,
         # whose gradients come from other ranks' tokens too, are summed like all others; gloo knows
         # no other reduction than a sum
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
-    for module in apart:
+    for module in embeddings:
         module.set_unshard_in_backward(False)  # a lookup's gradient does not need its table
 
 
-def _tied(network: Any) -> bool:
-    """One matrix for embedding and head."""
+def _has_tied_embeddings(network: Any) -> bool:
+    """Return whether the input embedding and the head are one matrix."""
     return network.get_input_embeddings().weight is network.get_output_embeddings().weight
 
 
-def _placer(
-    views: Meshes, ranks: int, layout: Layout, routed: set[int], placement: Placement
+def _placement_function(
+    meshes: Meshes, ranks: int, layout: Layout, routed: set[int], placement: Placement
 ) -> Callable[[nn.Parameter], Any]:
-    """Where a parameter is cut, and over which ranks."""
-    # not exported, though fully_shard's documentation names them; groups of their own for experts
-    # would be gathered once more under recomputation, for their backward hooks come too late (read
-    # from its hooks: 3 gathers a step instead of 2)
+    """Return the function that tells `fully_shard` a parameter's shard dimension and mesh; `ranks`
+    is the size of the dense mesh's fsdp axis."""
+    # not exported, though fully_shard's documentation names them; FSDP groups of their own for
+    # experts would be gathered once more under recomputation, for their backward hooks come too
+    # late (read from its hooks: 3 gathers per step instead of 2)
     from torch.distributed.fsdp._fully_shard._fsdp_common import (
         FSDPMeshInfo,
         HSDPMeshInfo,
         ShardPlacementResult,
     )
 
-    over = (
-        views.experts["replicate", "efsdp"] if layout.dp > layout.shards else views.experts["efsdp"]
-    )
-    info = (
-        HSDPMeshInfo(over, shard_mesh_dim=1, replicate_mesh_dim=0)
-        if over.ndim == 2
-        else FSDPMeshInfo(over, shard_mesh_dim=0)
-    )
+    info: Any
+    if layout.dp > layout.shards:
+        expert_mesh = meshes.experts["replicate", "efsdp"]
+        info = HSDPMeshInfo(expert_mesh, shard_mesh_dim=1, replicate_mesh_dim=0)
+    else:
+        expert_mesh = meshes.experts["efsdp"]
+        info = FSDPMeshInfo(expert_mesh, shard_mesh_dim=0)
 
-    def chosen(parameter: nn.Parameter) -> Any:
-        expert = id(parameter) in routed
+    def place(parameter: nn.Parameter) -> Any:
+        is_expert = id(parameter) in routed
         shape = parameter.to_local().shape if isinstance(parameter, DTensor) else parameter.shape
-        count = over.size(over.ndim - 1) if expert else ranks
-        cut = Shard(shard_dim(shape, count) if placement == "even" else 0)
-        return ShardPlacementResult(cut, info) if expert else cut
+        count = expert_mesh.size(expert_mesh.ndim - 1) if is_expert else ranks
+        shard = Shard(shard_dim(shape, count) if placement == "even" else 0)
+        return ShardPlacementResult(shard, info) if is_expert else shard
 
-    return chosen
+    return place
 
 
 def shard_dim(shape: Sequence[int], ranks: int) -> int:
-    """Of experts' weights [experts, out, in] the first dimension that the ranks divide, of others
-    0. Dimension 0 of 192 experts over 1,024 ranks gives some ranks a whole expert and most none; of
-    a matrix it gives a row more or less, and another dimension would cost a copy."""
+    """Return the dimension along which a parameter is sharded over some ranks.
+
+    For experts' weights [experts, out, in] it is the first that the ranks divide, for all others 0.
+    Dimension 0 of 192 experts over 1,024 ranks would give some ranks a whole expert and most none;
+    of a matrix it gives a row more or less, and another dimension would cost a copy.
+    """
     even = [d for d, size in enumerate(shape) if size % ranks == 0]
     return even[0] if len(shape) > 2 and even else 0
 
 
-def recompute(network: Any, how: Literal["selective", "full"]) -> None:
-    """Forget what layers keep for their backward pass. selective: products, attention and
-    dispatched tokens are kept, what is between them is computed again; full: everything is."""
+def checkpoint_activations(network: Any, how: Literal["selective", "full"]) -> None:
+    """Turn on activation checkpointing in every layer of a network.
+
+    selective: matrix products, attention and dispatched tokens are saved, the rest is recomputed in
+    the backward pass; full: everything but a layer's input is recomputed.
+    """
     from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
@@ -194,16 +205,15 @@ def recompute(network: Any, how: Literal["selective", "full"]) -> None:
 
 
 def _policy(context: Any, operator: Any, *args: Any, **named: Any) -> Any:
+    """Return whether selective checkpointing saves an operator's output or recomputes it."""
     from torch.utils.checkpoint import CheckpointPolicy
 
-    return (
-        CheckpointPolicy.MUST_SAVE
-        if operator.name().split(".")[0] in KEPT
-        else CheckpointPolicy.PREFER_RECOMPUTE
-    )
+    if operator.name().split(".")[0] in SAVED_OPERATORS:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
-KEPT = {
+SAVED_OPERATORS = {
     f"aten::{name}"
     for name in (
         "mm",
@@ -220,49 +230,47 @@ KEPT = {
     "onnuri::fused_attention",
     "_c10d_functional::all_to_all_single",
 }
-"""what selective recomputation keeps"""
+"""operators whose outputs selective activation checkpointing saves"""
 
 
 def _expand(network: nn.Module, plan: dict[str, str]) -> dict[str, str]:
-    """A plan with `*` for the layers' numbers and rules for modules, for every name it is about. Of
-    a module its parameters come first: experts are cut before they are told where tokens come
-    from."""
-    found = {}
+    """Return a plan's style for the full name of every module and parameter that it covers.
+
+    The plan has `*` for layer numbers, and a module's style holds for its parameters. Parameters
+    come before their module: experts must be sharded before the module's hooks dispatch tokens.
+    """
+    styles = {}
     for name, module in network.named_modules():
-        rule = plan.get(_wild(name))
-        for own in (
-            f"{name}.{p}".removeprefix(".") for p, _ in module.named_parameters(recurse=False)
-        ):
-            if style := plan.get(_wild(own), rule):
-                found[own] = style
-        if rule:
-            found[name] = rule
-    return found
+        module_style = plan.get(_pattern(name))
+        for parameter, _ in module.named_parameters(recurse=False):
+            full_name = f"{name}.{parameter}".removeprefix(".")
+            if style := plan.get(_pattern(full_name), module_style):
+                styles[full_name] = style
+        if module_style:
+            styles[name] = module_style
+    return styles
 
 
-def _wild(name: str) -> str:
+def _pattern(name: str) -> str:
+    """Return a name with `*` for every layer number."""
     return re.sub(r"\.\d+(?=\.|$)", ".*", name)
 
 
-def local_sizes(parameter: Tensor, views: Meshes) -> Tensor:
-    """How many of a parameter's values each rank holds [world], from its placements alone."""
-    world = views.dense.size()
+def local_sizes(parameter: Tensor, meshes: Meshes) -> Tensor:
+    """Return the number of a parameter's elements that each rank holds, int64 [world], computed
+    from its placements alone."""
+    world = meshes.dense.size()
     if not isinstance(parameter, DTensor):
         return torch.full((world,), parameter.numel())
     names = parameter.device_mesh.mesh_dim_names or ()
-    view = views.experts if {"efsdp", "ep"} & set(names) else views.dense
-    where = dict(
-        zip(
-            view.mesh_dim_names or (),
-            torch.unravel_index(torch.arange(world), view.shape),
-            strict=True,
-        )
-    )
+    mesh = meshes.experts if {"efsdp", "ep"} & set(names) else meshes.dense
+    coordinates = torch.unravel_index(torch.arange(world), mesh.shape)
+    coordinate_of = dict(zip(mesh.mesh_dim_names or (), coordinates, strict=True))
     sizes = {d: torch.full((world,), n) for d, n in enumerate(parameter.shape)}
-    # of two cuts through one dimension the inner axis comes first: the outer one cuts what it left
-    for name, cut in reversed(list(zip(names, parameter.placements, strict=True))):
-        if hasattr(cut, "dim"):
-            dim = cut.dim % parameter.ndim
-            chunk = -(-sizes[dim] // view[name].size())
-            sizes[dim] = (sizes[dim] - where[name] * chunk).clamp(min=0).minimum(chunk)
+    # where two axes shard one dimension, the inner one cuts first and the outer one cuts the rest
+    for name, placement in reversed(list(zip(names, parameter.placements, strict=True))):
+        if hasattr(placement, "dim"):
+            dim = placement.dim % parameter.ndim
+            chunk = -(-sizes[dim] // mesh[name].size())
+            sizes[dim] = (sizes[dim] - coordinate_of[name] * chunk).clamp(min=0).minimum(chunk)
     return torch.stack(list(sizes.values())).prod(0)

@@ -1,5 +1,7 @@
-"""A run's figures: JSON lines for programs, a bar with the time left for people. Knows nothing of
-what is trained."""
+"""This module writes a run's figures: JSON lines for programs, a bar with the time left for people.
+
+It knows nothing of what is trained.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,18 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 
-class Metrics:
-    """Appends one JSON object a line. Lines after `step`, of a sitting whose end was lost, are
-    dropped."""
+class MetricsLog:
+    """A MetricsLog appends one JSON object per line to a file.
+
+    Lines after `step` are dropped when it opens: a sitting that was killed wrote them after its
+    last checkpoint, and the run writes them again.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
-        self.path, self.since = path, Counter[str]()
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self.path = path
+        self.sums: Any = Counter()  # of floats and tensors, which Counter's types do not foresee
+        lines = [line for line in self._lines() if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def _lines(self) -> list[str]:
         if not self.path.exists():
@@ -33,40 +39,36 @@ class Metrics:
         return [line for line in lines if line.startswith("{") and line.endswith("}")]
 
     def add(self, seconds: float, figures: Mapping[str, Tensor | float]) -> None:
-        """Take one step's figures, for the means of the next line. Tensors stay where they are
-        until then."""
+        """Add one step's seconds and figures to the means of the next line. Tensors stay on their
+        device until then."""
+        # in 64 bits, since sums of many 16-bit figures stop growing; no read, which would wait
         values = {
             name: value.detach().double() if isinstance(value, Tensor) else value
             for name, value in figures.items()
         }
-        self.since.update(values)  # type: ignore[arg-type]
-        self.since.update({f"{name}/n": 1 for name in figures} | {"/steps": 1, "/seconds": seconds})  # type: ignore[dict-item]
+        self.sums.update(values)
+        self.sums.update({f"{name}/n": 1 for name in figures} | {"/steps": 1, "/seconds": seconds})
 
-    def write(self, **at: Any) -> None:
-        """A line: where the run is, means of what was added since the last one, steps (and tokens)
-        a second."""
-        means = {n: float(v) / self.since[f"{n}/n"] for n, v in self.since.items() if "/" not in n}
-        pace = self.since["/steps"] / max(self.since["/seconds"], 1e-9)
-        speed = {"steps_per_second": pace} | (
-            {"tokens_per_second": pace * means["tokens"]} if "tokens" in means else {}
-        )
-        self.since.clear()
-        figures = {**at, **means, **speed}
+    def write(self, **position: Any) -> None:
+        """Append a line: the run's position, means since the last line, steps and tokens per
+        second."""
+        means = {n: float(v) / self.sums[f"{n}/n"] for n, v in self.sums.items() if "/" not in n}
+        steps_per_second = self.sums["/steps"] / max(self.sums["/seconds"], 1e-9)
+        self.sums.clear()
+        figures = {**position, **means, "steps_per_second": steps_per_second}
+        if "tokens" in means:
+            figures["tokens_per_second"] = steps_per_second * means["tokens"]
+        rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(
-                json.dumps(
-                    {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
-                )
-                + "\n"
-            )
+            file.write(json.dumps(rounded) + "\n")
 
 
-class Progress:
-    """A bar on a terminal, a line every half minute elsewhere."""
+class ProgressBar:
+    """A ProgressBar draws a bar on a terminal, and prints a line every half minute elsewhere."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.console, self.shown = name, Console(), ""
-        self.said = time.perf_counter()
+        self.name, self.console, self.loss = name, Console(), ""
+        self.printed = time.perf_counter()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -89,17 +91,20 @@ class Progress:
     ) -> None:
         self.bar.stop()
 
-    def show(self, share: float, spent: float, step: int, loss: float | None) -> None:
-        """Show the `share` of the budget that is done and `spent` seconds so far; without a loss,
-        the last that was told."""
-        left = spent * (1 - share) / max(share, 1e-9)
-        self.shown = f"loss {loss:.4f}" if loss is not None else self.shown
-        note = f"step {step}  {self.shown}  {_clock(left)} left"
-        self.bar.update(self.row, completed=share, note=note)
-        if not self.console.is_terminal and time.perf_counter() - self.said > 30:
-            self.console.print(f"{self.name} {share:6.1%}  {note}", highlight=False)
-            self.said = time.perf_counter()
+    def show(self, progress: float, elapsed_seconds: float, step: int, loss: float | None) -> None:
+        """Show a share `progress` of the budget in [0, 1], the time left and the loss.
+
+        Without a loss, the one shown before stays.
+        """
+        left_seconds = elapsed_seconds * (1 - progress) / max(progress, 1e-9)
+        self.loss = f"loss {loss:.4f}" if loss is not None else self.loss
+        note = f"step {step}  {self.loss}  {_clock(left_seconds)} left"
+        self.bar.update(self.row, completed=progress, note=note)
+        if not self.console.is_terminal and time.perf_counter() - self.printed > 30:
+            self.console.print(f"{self.name} {progress:6.1%}  {note}", highlight=False)
+            self.printed = time.perf_counter()
 
 
 def _clock(seconds: float) -> str:
+    """Return a duration as h:mm:ss."""
     return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d}:{int(seconds % 60):02d}"

@@ -1,9 +1,9 @@
-"""Optimizers for a module: orthogonalised momentum for the matrices inside, AdamW for embeddings
-and vectors. Knows no task.
+"""This module holds a module's optimizers: Muon for the layers' matrices, AdamW for embeddings and
+vectors. It knows no objective.
 
-PyTorch has a Muon of its own, which iterates in bfloat16: right on a GPU, and on a CPU without such
-instructions a hundred times slower than float32. Ours iterates in float32, all matrices of a shape
-at once; a test holds it against PyTorch's.
+PyTorch's own Muon iterates in bfloat16: right on a GPU, but a hundred times slower than float32 on
+a CPU without bfloat16 instructions. This one iterates in float32, all matrices of one shape at
+once; a test compares it with PyTorch's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Matrices [N, R, C] with all singular values brought near 1 (between about 0.7 and 1.2)."""
+    """Return matrices [N, R, C] with all singular values brought near 1 (between about 0.7 and 1.2)
+    by Newton–Schulz iterations."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
@@ -32,8 +33,11 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, at the size of AdamW's updates, so that one learning rate
-    serves both (Liu et al. 2025, arXiv 2502.16982)."""
+    """Muon updates matrices by their orthogonalised Nesterov momentum.
+
+    Updates are scaled to the size of AdamW's, so that one learning rate serves both (Liu et al.
+    2025, arXiv 2502.16982).
+    """
 
     def __init__(
         self,
@@ -45,73 +49,74 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None, skip: Tensor | None = None) -> None:  # type: ignore[override]
-        """Update all matrices; where `skip` [] is true, leave everything as it is."""
+    def step(  # type: ignore[override]
+        self, closure: None = None, skip: Tensor | None = None
+    ) -> None:
+        """Update all matrices; where `skip` [] is true, change neither weights nor momentum."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for p in group["params"]:
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for shape, params in shapes.items():
-                self._update(params, group, group["lr"] * 0.2 * math.sqrt(max(shape[-2:])), skip)
+                scale = group["lr"] * 0.2 * math.sqrt(max(shape[-2:]))
+                self._update(params, group, scale, skip)
 
     def _update(
-        self, params: list[nn.Parameter], group: dict[str, Any], size: float, skip: Tensor | None
+        self, params: list[nn.Parameter], group: dict[str, Any], scale: float, skip: Tensor | None
     ) -> None:
-        """One step of parameters of one shape."""
-        ahead = []
+        """Update parameters of one shape together."""
+        nesterov = []
         for p in params:
             gradient, state = p.grad, self.state[p]
             assert gradient is not None
             if not state:
                 state["momentum"] = torch.zeros_like(p)
             momentum: Tensor = state["momentum"]
-            if skip is None:
-                momentum.lerp_(gradient, 1 - group["momentum"])
-            else:
-                momentum.copy_(
-                    torch.where(skip, momentum, momentum.lerp(gradient, 1 - group["momentum"]))
-                )
-            ahead.append(gradient.lerp(momentum, group["momentum"]))
-        matrices = torch.stack(ahead)
-        updates = orthogonalise(matrices.flatten(0, -3)).view_as(
-            matrices
-        )  # an expert is a matrix of its own
-        kept = 1 - group["lr"] * group["weight_decay"]
+            new_momentum = momentum.lerp(gradient, 1 - group["momentum"])
+            if skip is not None:
+                new_momentum = torch.where(skip, momentum, new_momentum)
+            momentum.copy_(new_momentum)
+            nesterov.append(gradient.lerp(momentum, group["momentum"]))
+        stacked = torch.stack(nesterov)
+        # experts [E, R, C] are matrices of their own
+        updates = orthogonalise(stacked.flatten(0, -3)).view_as(stacked)
+        decay = 1 - group["lr"] * group["weight_decay"]
         for p, update in zip(params, updates, strict=True):
             if skip is None:
-                p.mul_(kept).add_(update, alpha=-size)
+                p.mul_(decay).add_(update, alpha=-scale)
             else:
-                p.copy_(torch.where(skip, p, (p * kept).add(update, alpha=-size)))
+                p.copy_(torch.where(skip, p, (p * decay).add(update, alpha=-scale)))
 
 
-_TOGETHER = 128
-"""shards in one fused update: what DTensor does before it grows with their square, 10 s for the
-1,015 of A.X K1"""
+MAX_FUSED_SHARDS = 128
+"""shards in one fused update: DTensor's dispatch grows with the square of their number, 10 s for
+the 1,015 of A.X K1"""
 
 
-def _by_mesh(params: list[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Parameters whose shards lie on the same mesh together: no kernel takes several."""
-    parts: dict[Any, list[nn.Parameter]] = {}
+def _fused_groups(params: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return parameters in groups of one mesh each, since no fused kernel takes shards of
+    several."""
+    by_mesh: dict[Any, list[nn.Parameter]] = {}
     for p in params:
-        parts.setdefault(p.device_mesh if isinstance(p, DTensor) else None, []).append(p)
-    return [
-        same[k : k + _TOGETHER] if mesh else same
-        for mesh, same in parts.items()
-        for k in range(0, len(same), _TOGETHER if mesh else len(same))
-    ]
+        by_mesh.setdefault(p.device_mesh if isinstance(p, DTensor) else None, []).append(p)
+    groups = []
+    for mesh, same_mesh in by_mesh.items():
+        size = MAX_FUSED_SHARDS if mesh else len(same_mesh)
+        groups += [same_mesh[k : k + size] for k in range(0, len(same_mesh), size)]
+    return groups
 
 
-def _inner(name: str, p: nn.Parameter) -> bool:
-    """Whether a weight is a matrix inside, or several: an embedding is not, a layer's experts
-    are."""
-    return (p.ndim == 2 and "embed" not in name and "lm_head" not in name) or (
-        p.ndim == 3 and "experts" in name
-    )
+def _is_layer_matrix(name: str, p: nn.Parameter) -> bool:
+    """Return whether a parameter is a matrix of a layer, or its experts' matrices [E, R, C], and so
+    Muon's; embeddings and the head are not."""
+    if p.ndim == 3:
+        return "experts" in name
+    return p.ndim == 2 and "embed" not in name and "lm_head" not in name
 
 
 class Optimizers:
-    """One optimizer for every kind of weight, stepped together."""
+    """An Optimizers steps Muon and AdamW together, each on its kind of parameter."""
 
     def __init__(
         self,
@@ -122,17 +127,15 @@ class Optimizers:
         betas: tuple[float, float],
     ) -> None:
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-        inner = [p for n, p in named if _inner(n, p)] if muon else []
-        taken = {id(p) for p in inner}
-        matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in taken]
+        muon_params = [p for n, p in named if _is_layer_matrix(n, p)] if muon else []
+        muon_ids = {id(p) for p in muon_params}
+        matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in muon_ids]
         vectors = [p for _, p in named if p.ndim < 2]
-        groups = [
-            {"params": same, "weight_decay": decay}
-            for params, decay in ((matrices, weight_decay), (vectors, 0.0))
-            for same in _by_mesh(params)
-        ]
-        # fused where sharded or on a GPU: one kernel per group, a step count that is never read
-        # back, and updates that skip
+        groups = []
+        for params, decay in ((matrices, weight_decay), (vectors, 0.0)):
+            groups += [{"params": group, "weight_decay": decay} for group in _fused_groups(params)]
+        # fused if sharded or on a GPU: one kernel per group, a step count that is never read back
+        # to the host, and updates that can skip
         self.fused = (
             any(isinstance(p, DTensor) or p.device.type not in ("cpu", "meta") for _, p in named)
             or None
@@ -140,39 +143,39 @@ class Optimizers:
         self.each: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=self.fused)
         ]
-        if inner:
-            self.each.append(Muon(inner, lr=learning_rate, weight_decay=weight_decay))
+        if muon_params:
+            self.each.append(Muon(muon_params, lr=learning_rate, weight_decay=weight_decay))
 
-    def step(self, rate: float, skip: Tensor | None = None) -> None:
-        """Update all weights at a learning rate; where `skip` [] is true, none, without anybody
-        waiting for its value.
+    def step(self, lr: float, skip: Tensor | None = None) -> None:
+        """Update all weights at a learning rate; where `skip` [] is true, update none.
 
-        `skip` needs fused kernels, as there are on a GPU and of shards.
+        The host does not wait for the value of `skip`. It needs fused kernels, which exist on a GPU
+        and for shards.
         """
         for optimizer in self.each:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = lr
             if isinstance(optimizer, Muon):
                 optimizer.step(skip=skip)
                 continue
             # how torch.amp.GradScaler tells a fused optimizer to leave an update out
-            optimizer.grad_scale = None  # type: ignore[attr-defined]
-            optimizer.found_inf = skip.float() if skip is not None else None  # type: ignore[attr-defined]
-            optimizer.step()
+            fused: Any = optimizer
+            fused.grad_scale = None
+            fused.found_inf = skip.float() if skip is not None else None
+            fused.step()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of each optimizer, by its number."""
         return {str(k): o.state_dict() for k, o in enumerate(self.each)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state, of this machine or another: which kernels update is this one's
-        choice, not the state's."""
+        """Continue from a state that `state_dict` returned, on this machine or another.
+
+        Whether kernels are fused depends on this machine, not on the one that wrote the state.
+        """
         for k, optimizer in enumerate(self.each):
             saved = state[str(k)]
             if not isinstance(optimizer, Muon):
-                saved = {
-                    **saved,
-                    "param_groups": [
-                        {**group, "fused": self.fused} for group in saved["param_groups"]
-                    ],
-                }
+                groups = [{**group, "fused": self.fused} for group in saved["param_groups"]]
+                saved = {**saved, "param_groups": groups}
             optimizer.load_state_dict(saved)

@@ -1,7 +1,8 @@
-"""One step of the optimizer: the same code on a laptop, over many ranks, and in a trace on a CPU.
+"""This module does backward pass, gradient clipping and update of one optimizer step.
 
-Knows no task and no layout: it sees parameters, whole or sharded, and a loss. On a GPU it never
-waits for a value: a step whose gradients are not finite is left out by the kernels themselves.
+The same code runs on a laptop, over many ranks, and in a trace on a CPU. It knows no objective and
+no layout: it sees parameters, whole or sharded, and a loss. On a GPU it never waits for a value:
+the optimizer's kernels themselves skip a step whose gradients are not finite.
 """
 
 from __future__ import annotations
@@ -19,25 +20,29 @@ from onnuri.model.loss import LossParts
 from onnuri.training.optim import Optimizers
 
 
-class Trainee(nn.Module):
-    """A network with its loss inside: while the outermost sharded module runs, its weights are
-    whole, the head's too."""
+class ModelWithLoss(nn.Module):
+    """A ModelWithLoss wraps a network and its loss in one module.
+
+    FSDP gathers the weights of the outermost sharded module, the head's too, only while that
+    module's `forward` runs; a loss that reads the head must run inside it.
+    """
 
     def __init__(self, network: nn.Module, loss: Callable[[nn.Module, Any], LossParts]) -> None:
         super().__init__()
         self.network, self._loss = network, loss
 
     def forward(self, batch: Any) -> LossParts:
+        """Return the loss of a batch."""
         return self._loss(self.network, batch)
 
 
 def total_weight(
     weights: Sequence[Tensor | float], group: dist.ProcessGroup | None = None
 ) -> Tensor | float:
-    """Return the weight of a step's targets [], of all its micro-batches and of all data ranks of a
-    group together.
+    """Return the weight [] of a step's targets, summed over its micro-batches and a group's data
+    ranks.
 
-    Where weights are numbers they are every rank's, and nobody is asked.
+    Weights that are plain numbers are equal on every rank, so they need no collective.
     """
     total = sum(weights[1:], start=weights[0])
     if group is None:
@@ -50,8 +55,8 @@ def total_weight(
 
 
 def backward(loss: LossParts, total: Tensor | float) -> None:
-    """Add the gradients of one micro-batch's loss, `total` being the weight of the step's
-    targets."""
+    """Accumulate the gradients of one micro-batch's loss, divided by the `total` weight of the
+    step's targets."""
     (loss.sum / total).backward()
 
 
@@ -59,60 +64,66 @@ def backward_and_step(
     module: nn.Module,
     loss: LossParts,
     optimizer: Optimizers,
-    rate: float,
+    lr: float,
     clip: float,
     total: Tensor | float,
 ) -> Tensor:
-    """Do the last micro-batch's backward pass, clip, and update. Return the norm of all gradients
-    before clipping [].
+    """Run the last micro-batch's backward pass, clip all gradients, update the weights and zero the
+    gradients. Return the gradient norm [] before clipping.
 
-    `total`: weight of the step's targets, of all micro-batches and data ranks; gradients are summed
-    over both. Gradients that are not finite change nothing: one bad batch must not cost the run.
+    `total` is the weight of the step's targets over all micro-batches and data ranks, over which
+    gradients are summed. Gradients that are not finite change nothing: one bad batch must not cost
+    the run.
     """
     backward(loss, total)
-    found = norm(module.parameters())
-    clipped(module.parameters(), found, clip)
-    if isinstance(found, FakeTensor):  # a trace has no values to look at
-        optimizer.step(rate)
-    elif found.device.type != "cpu":
-        optimizer.step(rate, skip=~torch.isfinite(found))
-    elif torch.isfinite(found):
-        optimizer.step(rate)
+    norm = gradient_norm(module.parameters())
+    clip_gradients(module.parameters(), norm, clip)
+    if isinstance(norm, FakeTensor):  # a trace has no values to look at
+        optimizer.step(lr)
+    elif norm.device.type != "cpu":
+        optimizer.step(lr, skip=~torch.isfinite(norm))
+    elif torch.isfinite(norm):
+        optimizer.step(lr)
     module.zero_grad(set_to_none=True)
-    return found
+    return norm
 
 
-def norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Of all gradients together []. PyTorch's own does not mix meshes, and reduces once a
-    parameter: this once a mesh."""
-    parts: dict[Any, list[Tensor]] = {}
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the norm [] of all gradients together, on every rank.
+
+    PyTorch's own refuses gradients on different meshes and reduces once per parameter; this reduces
+    once per mesh.
+    """
+    shards: dict[Any, list[Tensor]] = {}
     for gradient in (p.grad for p in parameters if p.grad is not None):
-        where = None
+        mesh_axes = None
         if isinstance(gradient, DTensor):
             axes = tuple(k for k, cut in enumerate(gradient.placements) if not cut.is_replicate())
-            where, gradient = (gradient.device_mesh, axes), gradient.to_local()
-        parts.setdefault(where, []).append(gradient)
-    norms = [_over(nn.utils.get_total_norm(local), where) for where, local in parts.items()]
+            mesh_axes, gradient = (gradient.device_mesh, axes), gradient.to_local()
+        shards.setdefault(mesh_axes, []).append(gradient)
+    # get_total_norm is one fused kernel per group; the squares are added over ranks afterwards
+    norms = [_norm_over(axes, nn.utils.get_total_norm(local)) for axes, local in shards.items()]
     return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
 
 
-def _over(local: Tensor, where: Any) -> Tensor:
-    """The norm of what the ranks along some axes of a mesh hold together."""
-    if where is None:
+def _norm_over(mesh_axes: Any, local: Tensor) -> Tensor:
+    """Return the norm [] of gradients that are sharded along a mesh's axes, from a rank's own."""
+    if mesh_axes is None:
         return local
-    mesh, axes = where
+    mesh, axes = mesh_axes
     square = local.square()
     for axis in (k for k in axes if mesh.size(k) > 1):
         dist.all_reduce(square, group=mesh.get_group(axis))
     return square.sqrt()
 
 
-def clipped(parameters: Iterable[nn.Parameter], found: Tensor, most: float) -> None:
-    """Scale gradients in place so that their norm, `found`, is at most `most`, as `clip_grad_norm_`
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: float) -> None:
+    """Scale gradients of a given norm [] in place to at most `max_norm`, as `clip_grad_norm_`
     does."""
     gradients = [
         p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad
         for p in parameters
         if p.grad is not None
     ]
-    torch._foreach_mul_(gradients, (most / (found + 1e-6)).clamp(max=1.0))
+    # no branch on the norm, whose value the host would have to wait for
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))

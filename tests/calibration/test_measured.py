@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from onnuri.calibration import measured, runs
 from onnuri.calibration.fit import published, stack, usable
 from onnuri.calibration.validate import in_sample
-from onnuri.model.backbone import stock_model
+from onnuri.model.backbone import build_hf_model
 from onnuri.planner.cost import OPERATORS_ROUTED, operator_bytes, work
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
@@ -110,7 +110,7 @@ class Moved(TorchDispatchMode):
 def moved(family: str, values: dict[str, Any], layers: int, tokens: int) -> float:
     """Bytes a token of a forward and a backward pass."""
     with torch.device("meta"):
-        network = stock_model(family, {**values, "num_hidden_layers": layers}).to(torch.bfloat16)
+        network = build_hf_model(family, {**values, "num_hidden_layers": layers}).to(torch.bfloat16)
         fake_ops.register()
         network.set_attn_implementation(fake_ops.FUSED)
         network.config._experts_implementation = "grouped_mm"

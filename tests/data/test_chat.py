@@ -130,8 +130,8 @@ def test_both_forms_and_parts_of_text_are_read(tmp_path):
     ]
     path.write_text("\n\n".join(json.dumps(line) for line in lines) + "\n")
     first, second = read_conversations(path)
-    assert first.messages[0]["content"] == "a cube" and first.place == f"{path}:1"
-    assert [m["content"] for m in second.messages] == ["q", "a"] and second.place == f"{path}:3"
+    assert first.messages[0]["content"] == "a cube" and first.line == f"{path}:1"
+    assert [m["content"] for m in second.messages] == ["q", "a"] and second.line == f"{path}:3"
 
 
 @pytest.mark.parametrize(

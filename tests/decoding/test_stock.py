@@ -20,7 +20,7 @@ def network(request):
     torch.manual_seed(5)
     values = {**nano(request.param).values, "vocab_size": VOCABULARY}
     values |= {"sliding_window": 6} if "sliding_window" in values else {}
-    model = backbone.stock_model(recipes.find(request.param).family, values).eval()
+    model = backbone.build_hf_model(recipes.find(request.param).family, values).eval()
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(
             20

@@ -66,7 +66,7 @@ def values_of(name, **changes):
 
 def built(name, **changes):
     torch.manual_seed(2)
-    model = backbone.stock_model(recipes.find(name).family, values_of(name, **changes)).eval()
+    model = backbone.build_hf_model(recipes.find(name).family, values_of(name, **changes)).eval()
     with torch.no_grad():
         for p in model.parameters():  # larger than at the start, so that no feature drowns
             p.mul_(4) if p.ndim > 1 else None
@@ -91,7 +91,7 @@ def logits(model, ids):
 @pytest.mark.parametrize("name,field,value", CHANGES, ids=lambda x: str(x)[:30])
 def test_a_feature_that_is_changed_is_seen(models, ids, name, field, value):
     assert nano(name).values[field] != value
-    other = backbone.stock_model(
+    other = backbone.build_hf_model(
         recipes.find(name).family, values_of(name, **{field: value})
     ).eval()
     other.load_state_dict(models[name].state_dict())
@@ -100,7 +100,7 @@ def test_a_feature_that_is_changed_is_seen(models, ids, name, field, value):
 
 @pytest.mark.parametrize("name,field,value", SHAPES, ids=lambda x: str(x)[:30])
 def test_a_feature_that_has_weights_does_not_load(models, name, field, value):
-    other = backbone.stock_model(recipes.find(name).family, values_of(name, **{field: value}))
+    other = backbone.build_hf_model(recipes.find(name).family, values_of(name, **{field: value}))
     with pytest.raises(RuntimeError, match="loading state_dict"):
         other.load_state_dict(models[name].state_dict())
 
@@ -150,7 +150,7 @@ def test_without_indexers_short_sequences_are_what_the_class_makes_of_them(model
     made = []
     for topk in (40, 5):
         plain = AXK2ForCausalLM(
-            backbone.stock_config("axk2", values_of("axk2", index_topk=topk))
+            backbone.build_hf_config("axk2", values_of("axk2", index_topk=topk))
         ).eval()
         missing, unexpected = plain.load_state_dict(models["axk2"].state_dict(), strict=False)
         assert not unexpected and all("indexer" in name for name in missing)
@@ -161,4 +161,4 @@ def test_without_indexers_short_sequences_are_what_the_class_makes_of_them(model
 
 def test_an_unknown_family_is_one_line():
     with pytest.raises(ConfigError, match="use one of llama"):
-        backbone.stock_config("gpt9", {})
+        backbone.build_hf_config("gpt9", {})

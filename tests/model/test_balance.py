@@ -11,12 +11,14 @@ from onnuri.model import backbone
 from onnuri.model import balance as balance_module
 from onnuri.model.balance import STEP, Balance
 from onnuri.recipes.nano import nano
-from onnuri.training.layout import recompute
+from onnuri.training.layout import checkpoint_activations
 
 
 def built(name):
     torch.manual_seed(3)
-    return backbone.stock_model(recipes.find(name).family, {**nano(name).values, "vocab_size": 64})
+    return backbone.build_hf_model(
+        recipes.find(name).family, {**nano(name).values, "vocab_size": 64}
+    )
 
 
 def loads(model, ids):
@@ -141,7 +143,7 @@ def test_recomputation_changes_no_gradient_and_counts_nothing_twice(name, how):
         model = built(name).double()
         model.config._experts_implementation = "eager"  # grouped products are of 32 bits at most
         if recomputed:
-            recompute(model, how)
+            checkpoint_activations(model, how)
         model.train()
         balance = Balance(model)
         with balance.watching():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from onnuri.model.backbone import stock_model
+from onnuri.model.backbone import build_hf_model
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import next_token_loss
 from onnuri.recipes import NAMES, find
@@ -115,7 +115,7 @@ def test_it_is_the_loss_of_every_class(name):
         | ({"logits_scaling": 0.5} if name == "hyperclovax_omni" else {})
     )
     torch.manual_seed(0)
-    network = stock_model(find(name).family, values)
+    network = build_hf_model(find(name).family, values)
     ids = torch.randint(0, 96, (2, 20))
     ours, theirs = next_token_loss(network, ids).mean, network(input_ids=ids, labels=ids).loss
     torch.testing.assert_close(ours, theirs)

@@ -5,7 +5,7 @@ import torch
 
 from onnuri.codecs.text import TextCodec
 from onnuri.model.backbone import BackboneConfig, embedding
-from onnuri.model.graft import graft, spelled
+from onnuri.model.graft import graft, map_text_codes
 from onnuri.model.omni import OmniModel, new_layout
 
 
@@ -29,7 +29,7 @@ def test_what_was_learned_stays(model):
     assert torch.equal(
         new[layout.special("<|text|>")], old[model.layout.special("<|text|>")].float()
     )
-    names, rows = model.codecs["text"].tokenizer, spelled(model.codecs["text"], text)
+    names, rows = model.codecs["text"].tokenizer, map_text_codes(model.codecs["text"], text)
     for code in range(text.num_codes):
         name = str(text.tokenizer.id_to_token(code))
         if name in names.get_vocab():

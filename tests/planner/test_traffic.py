@@ -81,7 +81,7 @@ def test_bytes_a_gpu_are_those_of_the_dry_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", recipes.NAMES)
 def test_shapes_are_those_of_the_class(name: str) -> None:
-    from onnuri.model.backbone import stock_model
+    from onnuri.model.backbone import build_hf_model
 
     recipe = recipes.find(name)
     values = (
@@ -94,7 +94,7 @@ def test_shapes_are_those_of_the_class(name: str) -> None:
         }
     )
     with torch.device("meta"):
-        network: Any = stock_model(recipe.family, values)
+        network: Any = build_hf_model(recipe.family, values)
     a = architecture(name, recipe.family, values)
     found = Counter(tuple(p.shape) for p in network.model.layers.parameters())
     assert found == Counter(s.dims for b in a.blocks for s in layer_shapes(b, a.hidden) * b.count)

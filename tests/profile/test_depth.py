@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from onnuri.model.backbone import stock_model
+from onnuri.model.backbone import build_hf_model
 from onnuri.planner.layout import Layout
 from onnuri.profile import depth, dryrun
 from onnuri.profile.trace import Window
@@ -45,7 +45,7 @@ def test_few_layers_say_what_all_count(recipe, layout):
         values["mlp_layer_types"] = ["dense"] + ["sparse"] * 29
     few, all_ = (
         dryrun.trace(
-            lambda: stock_model(find(recipe).family, values),
+            lambda: build_hf_model(find(recipe).family, values),
             "",
             LAYOUTS[layout],
             1,

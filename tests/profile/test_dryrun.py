@@ -10,7 +10,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed.tensor import DTensor
 
 from onnuri.errors import ConfigError
-from onnuri.model.backbone import stock_model
+from onnuri.model.backbone import build_hf_model
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.layout import Layout
@@ -21,7 +21,7 @@ from onnuri.profile.plan_vs_trace import pairs
 from onnuri.profile.trace import Trace
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
-from onnuri.training.layout import local_sizes, place
+from onnuri.training.layout import local_sizes, parallelize
 from onnuri.training.step import backward_and_step
 
 TOKENS = 64
@@ -72,7 +72,7 @@ def test_bytes_are_those_of_pytorchs_memory_tracker(recipe, sixteen_bits):
     with FakeTensorMode():
         ours, theirs = Trace(), MemTracker()
         for counted in (ours, theirs):
-            step(dryrun.ready(stock_model(*twin(recipe)), True), counted)
+            step(dryrun.ready(build_hf_model(*twin(recipe)), True), counted)
     assert ours.peak == theirs.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
 
 
@@ -81,7 +81,7 @@ def test_flops_are_those_of_the_architecture(recipe):
     """Attention's backward pass is 5 products to the forward's 2; the formula's convention is 4."""
     family, values = twin(recipe)
     found = dryrun.trace(
-        lambda: stock_model(family, values), recipe, Layout(recompute="none"), tokens=TOKENS
+        lambda: build_hf_model(family, values), recipe, Layout(recompute="none"), tokens=TOKENS
     )
     shape = architecture(recipe, family, values)
     vectors = sum(
@@ -105,7 +105,7 @@ def placed(recipe, layout, rank=0, placement="even", **changes):
     """Sizes that every rank holds, and what this one does."""
     with dryrun.ranks(rank, layout.gpus):
         with torch.device("meta"):
-            network = stock_model(
+            network = build_hf_model(
                 *(
                     twin(recipe, **changes)
                     if changes
@@ -113,7 +113,7 @@ def placed(recipe, layout, rank=0, placement="even", **changes):
                 )
             )
         total = sum(p.numel() for p in network.parameters())
-        views = place(network, layout, placement=placement)
+        views = parallelize(network, layout, placement=placement)
         held = sum(
             (p.to_local() if isinstance(p, DTensor) else p).numel() for p in network.parameters()
         )
@@ -162,7 +162,7 @@ def test_the_planner_foretells_the_loss_of_a_large_vocabulary(layout):
     """By chunks, or of all logits where tensor parallelism gathers them: the fullest moment of a
     network so narrow."""
     family, values = twin("solar_open", vocab_size=65_536)
-    found = dryrun.trace(lambda: stock_model(family, values), "", layout, tokens=4096)
+    found = dryrun.trace(lambda: build_hf_model(family, values), "", layout, tokens=4096)
     planned = memory(
         Job(
             architecture=architecture("", family, values),

@@ -17,9 +17,9 @@ from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import OmniTask
 from onnuri.model.omni import load_codecs, new_layout
 from onnuri.profile import op_timing, run_forecast
-from onnuri.training.loop import LoopConfig, fit
+from onnuri.training.loop import TrainConfig, fit
 
-LOOP = LoopConfig(steps=2, log_every=1, optimizer="muon")
+LOOP = TrainConfig(steps=2, log_every=1, optimizer="muon")
 
 
 @pytest.fixture(scope="module")

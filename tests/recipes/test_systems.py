@@ -40,7 +40,7 @@ def counted(model):
 
 def on_meta(family, values):
     with torch.device("meta"):
-        return backbone.stock_model(family, values)
+        return backbone.build_hf_model(family, values)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -16,7 +16,7 @@ from onnuri.cli import main
 from onnuri.data.chat import ChatSequence
 from onnuri.model.base import extend, has_plain_head, layout_of, load_base, save_base
 from onnuri.training import finetune as finetuning
-from onnuri.training.finetune import ChatTask, FinetuneConfig, finetune
+from onnuri.training.finetune import ChatObjective, FinetuneConfig, finetune
 
 ENDED = (
     "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}"
@@ -69,7 +69,7 @@ def test_the_loss_is_that_of_transformers(tmp_path, family, plain):
     for length in (5, 9, 12):
         ids = torch.randint(2, 300, (length,), generator=draw).tolist()
         sequences.append(ChatSequence(ids, [0.0, 0.0, *[1.0] * (length - 2)]))
-    task = ChatTask(model, model, sequences, 3, 1, 0, padding=0)
+    task = ChatObjective(model, model, sequences, 3, 1, 0, padding=0)
     ids, mask, weight = task.rows(sequences)
     labels = torch.where(weight > 0, ids, -100)
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_dropout_counts_in_training_and_not_where_the_loss_is_measured(tmp_path)
     model = load_base(tmp_path)
     model.train()
     sequence = ChatSequence(list(range(2, 30)), [0.0, *[1.0] * 27])
-    task = ChatTask(model, model, [sequence], 1, 1, 0, padding=0)
+    task = ChatObjective(model, model, [sequence], 1, 1, 0, padding=0)
     assert model.training  # trying the head leaves it so
     trained = {float(task.loss(task.batch(0))[0].mean.detach()) for _ in range(3)}
     assert len(trained) == 3 and len({task.evaluate([sequence]) for _ in range(3)}) == 1
@@ -148,14 +148,14 @@ def test_adapters_count_twice_unless_said_otherwise(tmp_path, chat):
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, chat, lora, monkeypatch):
     folder = base(tmp_path)
     finetune(asked(folder, chat, lora=lora), tmp_path / "whole")
-    own = ChatTask.batch
+    own = ChatObjective.batch
 
     def stopping(self, step):
         if step == 3 and not (tmp_path / "stopped" / "checkpoint.pt").exists():
             os.kill(os.getpid(), signal.SIGTERM)
         return own(self, step)
 
-    monkeypatch.setattr(finetuning.ChatTask, "batch", stopping)
+    monkeypatch.setattr(finetuning.ChatObjective, "batch", stopping)
     with pytest.raises(KeyboardInterrupt):
         finetune(asked(folder, chat, lora=lora), tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "model").exists()
@@ -188,7 +188,7 @@ class Headless(torch.nn.Linear):
 def test_an_epoch_sees_every_sequence_once_and_in_another_order():
     sequences = [ChatSequence([k] * (k % 7 + 2), [0.0, *[1.0] * (k % 7 + 1)]) for k in range(23)]
     network = Headless()
-    task = ChatTask(network, network, sequences, 4, 2, 0, 99)
+    task = ChatObjective(network, network, sequences, 4, 2, 0, 99)
     steps = task.steps_per_epoch
     assert steps == 6
 

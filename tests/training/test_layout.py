@@ -16,7 +16,7 @@ from onnuri.profile.dryrun import ready, trace
 from onnuri.profile.fake_ops import BALANCED
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
-from onnuri.training.layout import meshes, shard_dim
+from onnuri.training.layout import build_meshes, shard_dim
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_ranks
@@ -188,4 +188,4 @@ def test_what_needs_another_engine_says_so(layout):
 
 def test_experts_cannot_leave_the_ranks_of_a_copy():
     with pytest.raises(ConfigError, match="share one copy"):
-        meshes(Layout(dp=8, ep=8, sharding="hsdp", shard=4), "cpu")
+        build_meshes(Layout(dp=8, ep=8, sharding="hsdp", shard=4), "cpu")

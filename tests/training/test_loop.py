@@ -14,13 +14,13 @@ from torch import nn
 
 from onnuri.errors import WeightsError
 from onnuri.training import loop, metrics
-from onnuri.training.loop import LoopConfig, fit, rate, read_metrics
+from onnuri.training.loop import TrainConfig, fit, lr_at, read_metrics
 
 PROGRAM = textwrap.dedent("""
     import sys, time, torch
     from pathlib import Path
     from torch import nn
-    from onnuri.training.loop import LoopConfig, fit
+    from onnuri.training.loop import TrainConfig, fit
 
     class Task:
         def __init__(self, pause):
@@ -35,7 +35,7 @@ PROGRAM = textwrap.dedent("""
     if __name__ == "__main__":
         out, pause = Path(sys.argv[1]), float(sys.argv[2])
         task = Task(pause)
-        fit(task, LoopConfig(steps=60, checkpoint_seconds=0.2, log_every=5), out)
+        fit(task, TrainConfig(steps=60, checkpoint_seconds=0.2, log_every=5), out)
         torch.save(task.module.state_dict(), out / "final.pt")
 """)
 
@@ -82,28 +82,28 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(program, straight, tmp_
 
 
 def test_schedule_warms_up_stays_and_decays():
-    config = LoopConfig(steps=100, learning_rate=1.0, warmup_steps=9, decay=0.3)
-    assert rate(4, 0.04, config) == pytest.approx(0.5)
-    assert rate(9, 0.09, config) == rate(69, 0.69, config) == 1.0
-    assert 0 < rate(90, 0.9, config) < rate(80, 0.8, config) < 1
-    assert rate(99, 1.0, config) == pytest.approx(0.0)
+    config = TrainConfig(steps=100, learning_rate=1.0, warmup_steps=9, decay=0.3)
+    assert lr_at(4, 0.04, config) == pytest.approx(0.5)
+    assert lr_at(9, 0.09, config) == lr_at(69, 0.69, config) == 1.0
+    assert 0 < lr_at(90, 0.9, config) < lr_at(80, 0.8, config) < 1
+    assert lr_at(99, 1.0, config) == pytest.approx(0.0)
 
 
 def test_a_shorter_run_is_the_longer_one_until_it_decays():
     """So a preset's model may go on from another's checkpoint."""
-    short, long = LoopConfig(minutes=10), LoopConfig(minutes=30)
-    assert all(rate(50 * m, m / 10, short) == rate(50 * m, m / 30, long) for m in range(7))
+    short, long = TrainConfig(minutes=10), TrainConfig(minutes=30)
+    assert all(lr_at(50 * m, m / 10, short) == lr_at(50 * m, m / 30, long) for m in range(7))
 
 
 def test_a_stop_asked_for_after_the_last_step_is_heeded(tmp_path, monkeypatch):
-    class Late(loop.Progress):
+    class Late(loop.ProgressBar):
         def __exit__(self, *error):
             os.kill(os.getpid(), signal.SIGINT)
             return super().__exit__(*error)
 
-    monkeypatch.setattr(loop, "Progress", Late)
+    monkeypatch.setattr(loop, "ProgressBar", Late)
     with pytest.raises(KeyboardInterrupt):
-        fit(Small(), LoopConfig(steps=2), tmp_path)
+        fit(Small(), TrainConfig(steps=2), tmp_path)
     assert (tmp_path / "checkpoint.pt").exists()
 
 
@@ -112,7 +112,7 @@ def test_every_half_minute_a_line_says_how_far_it_is(tmp_path, monkeypatch, caps
     no terminal."""
     clock = itertools.count(0, 20)
     monkeypatch.setattr(metrics, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    fit(Small(), LoopConfig(steps=8), tmp_path, "small")
+    fit(Small(), TrainConfig(steps=8), tmp_path, "small")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [(line[0], line[1], line[3]) for line in lines] == [
         ("small", f"{100 * step / 8:.1f}%", str(step))
@@ -128,7 +128,7 @@ def test_a_checkpoint_that_is_not_one_is_one_line(tmp_path):
         module = nn.Linear(1, 1)
 
     with pytest.raises(WeightsError, match="delete the run's folder"):
-        fit(Task(), LoopConfig(steps=1), tmp_path)
+        fit(Task(), TrainConfig(steps=1), tmp_path)
 
 
 def test_metrics_are_json_lines(program, tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 
 from onnuri.model.loss import LossParts
 from onnuri.training import checkpoint, loop, step
-from onnuri.training.loop import LoopConfig, fit, rate, read_metrics
+from onnuri.training.loop import TrainConfig, fit, lr_at, read_metrics
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import backward_and_step, total_weight
 
@@ -110,12 +110,12 @@ def test_every_step_and_every_seed_draws_random_numbers_of_its_own(tmp_path):
     drawn = {}
     for seed in (0, 1):
         task = Masks()
-        fit(task, LoopConfig(steps=5, seed=seed), tmp_path / str(seed))
+        fit(task, TrainConfig(steps=5, seed=seed), tmp_path / str(seed))
         drawn[seed] = task.drawn
     everything = [tuple(numbers) for numbers in drawn[0] + drawn[1]]
     assert len(set(everything)) == 10
     again = Masks()
-    fit(again, LoopConfig(steps=5, seed=1), tmp_path / "again")
+    fit(again, TrainConfig(steps=5, seed=1), tmp_path / "again")
     assert again.drawn == drawn[1]
 
 
@@ -135,10 +135,10 @@ def test_minutes_that_were_spent_count_after_a_resume(tmp_path, monkeypatch):
             return super().loss(batch)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(Minute(), LoopConfig(minutes=5, log_every=1), tmp_path)
+        fit(Minute(), TrainConfig(minutes=5, log_every=1), tmp_path)
     rest = Minute()
     rest.stop_after = None
-    fit(rest, LoopConfig(minutes=5, log_every=1), tmp_path)
+    fit(rest, TrainConfig(minutes=5, log_every=1), tmp_path)
     lines = read_metrics(tmp_path)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5] and len(rest.drawn) == 3
     assert [line["seconds"] for line in lines] == [60.0, 120.0, 180.0, 240.0, 300.0]
@@ -175,16 +175,16 @@ def test_checkpoints_are_written_while_the_run_goes_on(tmp_path, monkeypatch):
             clock["now"] += 10.0
             return super().loss(batch)
 
-    fit(Ten(), LoopConfig(steps=10, checkpoint_seconds=35.0), tmp_path)
+    fit(Ten(), TrainConfig(steps=10, checkpoint_seconds=35.0), tmp_path)
     assert stored == [(4, 40.0), (8, 80.0), (10, 100.0)]
 
 
 def test_the_rate_is_warm_up_then_flat_then_one_minus_the_root():
-    config = LoopConfig(steps=100, learning_rate=0.4, warmup_steps=4, decay=0.5)
-    assert rate(0, 0.0, config) == pytest.approx(0.4 / 5)
-    assert rate(4, 0.04, config) == pytest.approx(0.4)
-    assert rate(60, 0.625, config) == pytest.approx(0.4 * (1 - math.sqrt(0.25)))
-    assert rate(60, 0.99, config.replace(decay=0.0)) == pytest.approx(0.4)
+    config = TrainConfig(steps=100, learning_rate=0.4, warmup_steps=4, decay=0.5)
+    assert lr_at(0, 0.0, config) == pytest.approx(0.4 / 5)
+    assert lr_at(4, 0.04, config) == pytest.approx(0.4)
+    assert lr_at(60, 0.625, config) == pytest.approx(0.4 * (1 - math.sqrt(0.25)))
+    assert lr_at(60, 0.99, config.replace(decay=0.0)) == pytest.approx(0.4)
 
 
 def test_metrics_are_means_over_the_steps_since_the_last_line(tmp_path):
@@ -194,7 +194,7 @@ def test_metrics_are_means_over_the_steps_since_the_last_line(tmp_path):
             return loss, {"count": float(len(self.drawn))}
 
     task = Counting()
-    fit(task, LoopConfig(steps=6, log_every=3), tmp_path)
+    fit(task, TrainConfig(steps=6, log_every=3), tmp_path)
     assert [line["count"] for line in read_metrics(tmp_path)] == [2.0, 5.0]
     assert not task.module.training
 
@@ -222,7 +222,7 @@ def test_what_a_task_counts_in_a_step_is_applied_after_the_optimizer(tmp_path):
                 "applied" if not torch.equal(self.module.weight, self.before) else "too early"
             )
 
-    fit(Counts(), LoopConfig(steps=1, warmup_steps=0, decay=0.0), tmp_path)
+    fit(Counts(), TrainConfig(steps=1, warmup_steps=0, decay=0.0), tmp_path)
     assert events == ["begin", "backward", "end", "applied"]
 
 
@@ -268,7 +268,7 @@ def test_micro_batches_of_uneven_weight_are_one_batch(tmp_path):
         task = Uneven(rows)
         fit(
             task,
-            LoopConfig(steps=3, micro_batches=micro_batches, clip=0.3, log_every=1),
+            TrainConfig(steps=3, micro_batches=micro_batches, clip=0.3, log_every=1),
             tmp_path / f"{rows}",
         )
         weights.append([p.detach().clone() for p in task.module.parameters()])
@@ -354,7 +354,7 @@ def test_every_micro_batch_draws_random_numbers_of_its_own(tmp_path):
         task = Masks()
         fit(
             task,
-            LoopConfig(steps=steps, micro_batches=micro_batches),
+            TrainConfig(steps=steps, micro_batches=micro_batches),
             tmp_path / str(micro_batches),
         )
         drawn.append(task.drawn)

@@ -17,14 +17,14 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from onnuri.decoding.stock import head
-from onnuri.model.backbone import stock_model
+from onnuri.model.backbone import build_hf_model
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
 from onnuri.planner.layout import Layout
 from onnuri.profile.dryrun import count, ready, started
-from onnuri.training.layout import place
+from onnuri.training.layout import parallelize
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import Trainee, backward, backward_and_step, total_weight
+from onnuri.training.step import ModelWithLoss, backward, backward_and_step, total_weight
 
 TOKENS = 24
 
@@ -60,7 +60,7 @@ def weights(trainee):
 
 def built(case):
     torch.manual_seed(0)
-    return stock_model(case["family"], case["values"])
+    return build_hf_model(case["family"], case["values"])
 
 
 def weighed(network, rows):
@@ -82,9 +82,9 @@ def weighed_steps(case, rows_of, group=None, layout=None):
     """Weights after three steps; `rows_of(step)` are a rank's micro-batches."""
     network = built(case).double()
     network.config._experts_implementation = "eager"  # grouped products are of 32 bits at most
-    trainee = Trainee(network, weighed)
+    trainee = ModelWithLoss(network, weighed)
     if layout:
-        place(network, layout, trainee, dtype=None)
+        parallelize(network, layout, trainee, dtype=None)
     optimizer = Optimizers(trainee, False, 1e-2, 0.1, (0.9, 0.95))
     losses = []
     for step in range(3):
@@ -110,7 +110,7 @@ def measure(case, rank):
 
 def learned(case, layout, rank):
     trainee = ready(built(case), fused=False)
-    place(trainee.network, layout, trainee, dtype=None, dispatch=case["dispatch"])
+    parallelize(trainee.network, layout, trainee, dtype=None, dispatch=case["dispatch"])
     found = steps(trainee, slice(rank, rank + 1) if layout.dp == 2 else slice(0, 2), layout.dp)
     losses = torch.tensor([loss for loss, _ in found])
     dist.all_reduce(losses)
@@ -123,7 +123,7 @@ def learned(case, layout, rank):
 
 def counted(case, layout, rank):
     trainee = ready(built(case), fused=False)
-    views = place(trainee.network, layout, trainee, dispatch=case["dispatch"])
+    views = parallelize(trainee.network, layout, trainee, dispatch=case["dispatch"])
     made, _ = count(trainee, started(trainee), batch(slice(0, 1)), layout, views)
     held = sum(
         (p.to_local() if isinstance(p, DTensor) else p).numel() for p in trainee.parameters()
