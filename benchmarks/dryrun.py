@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from onnuri import recipes
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.training import dryrun
 
 RESULTS = Path(__file__).parent / "results" / "dryrun.json"

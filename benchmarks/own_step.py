@@ -25,7 +25,7 @@ import torch
 from onnuri.model.backbone import stock_model
 from onnuri.model.loss import next_token_loss
 from onnuri.planner import measured, runs
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.recipes import axk1, solar_open
 from onnuri.training.layout import place
 from onnuri.training.optim import Optimizers

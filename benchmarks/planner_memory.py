@@ -20,9 +20,9 @@ from typing import Any
 from onnuri import recipes
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
 from onnuri.planner.memory_rows import predict_row
+from onnuri.planner.parallel import Layout
 from onnuri.planner.traffic import collectives
 
 RESULTS = Path(__file__).parent / "results"

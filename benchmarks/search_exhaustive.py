@@ -24,7 +24,7 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
-from onnuri.planner.routing import real_step
+from onnuri.planner.moe_imbalance import real_step
 from onnuri.planner.search import search
 from onnuri.planner.step_time import newest
 

@@ -22,7 +22,7 @@ import tyro
 
 from onnuri.errors import OnnuriError
 from onnuri.modality import Language, Medium
-from onnuri.planner.layout import Precision
+from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
 
 if TYPE_CHECKING:
@@ -674,13 +674,13 @@ class PlanDryRun:
 
     def run(self) -> None:
         from onnuri import files, recipes
-        from onnuri.planner import layout
+        from onnuri.planner import parallel
         from onnuri.training import beside, dryrun
 
         files.check_place(self.json)
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
-        asked = layout.parse(self.layout, gpus) if self.layout else None
+        asked = parallel.parse(self.layout, gpus) if self.layout else None
         found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank, whole=self.whole)
         print(f"{found}\n\n{beside.text(beside.pairs(found, recipe.omni, recipe.gpu))}")
         if self.json:

@@ -12,7 +12,7 @@ import functools
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
-from onnuri.planner.layout import Layout, Precision
+from onnuri.planner.parallel import Layout, Precision
 
 SAVED: dict[Precision, float] = {
     "bf16": 2.0,

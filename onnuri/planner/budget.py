@@ -21,10 +21,10 @@ from onnuri.planner.counts import Engines, Report, quiet
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
-from onnuri.planner.layout import Layout
-from onnuri.planner.operate import Serving
+from onnuri.planner.parallel import Layout
 from onnuri.planner.plan import Plan, media_tokens, plan
 from onnuri.planner.recipe import Recipe, TrainingStage
+from onnuri.planner.serving_cost import Serving
 from onnuri.planner.sizes import dense, sparse
 
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)

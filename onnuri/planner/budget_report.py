@@ -8,11 +8,11 @@ from typing import Any
 
 from onnuri import files
 from onnuri.modality import Language
-from onnuri.planner import loss, operate, page, plots
-from onnuri.planner.bill import bill
+from onnuri.planner import loss, page, plots, serving_cost
 from onnuri.planner.budget import MOST_TOKENS, Budget, Option, cost
+from onnuri.planner.cost import bill
 from onnuri.planner.interval import exact
-from onnuri.planner.layout import spelled
+from onnuri.planner.parallel import spelled
 from onnuri.planner.report import between, cells, labelled, number, percent, pictures, runs, share
 from onnuri.planner.words import ours, say
 
@@ -202,9 +202,9 @@ def _note(language: Language) -> str:
                 "budget note",
                 language,
                 most=number(MOST_TOKENS),
-                speed=f"{operate.TOKENS_PER_S:g}",
-                context=f"{operate.CONTEXT:,}",
-                busy=share(operate.BUSY),
+                speed=f"{serving_cost.TOKENS_PER_S:g}",
+                context=f"{serving_cost.CONTEXT:,}",
+                busy=share(serving_cost.BUSY),
             ),
             say("assumptions", language),
         )

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.goodput import DAY, other_share
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.layout import Precision
+from onnuri.planner.parallel import Precision
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.search import Board, Fit, Problem, Stream, fastest_on
 from onnuri.planner.timing import Timer

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from onnuri.planner import constants, runs
-from onnuri.planner.cost import Work, work
 from onnuri.planner.step_time import Rates, rates, seconds
+from onnuri.planner.step_work import Work, work
 from onnuri.planner.validate import CHOICE
 
 SIGMA = 0.08

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
+from onnuri.planner.parallel import Layout, Precision, Recompute, Sharding
 
 MICRO_BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
 VIRTUAL_STAGES = (1, 2, 4)

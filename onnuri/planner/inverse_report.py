@@ -10,7 +10,7 @@ from onnuri.modality import Language
 from onnuri.planner import page
 from onnuri.planner.budget_report import aligned
 from onnuri.planner.inverse import Largest, Size
-from onnuri.planner.layout import spelled
+from onnuri.planner.parallel import spelled
 from onnuri.planner.report import between, cells, labelled, number, percent
 from onnuri.planner.words import ours, say
 

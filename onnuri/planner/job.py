@@ -8,7 +8,7 @@ from typing import Literal
 from onnuri.config import Config
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 
 Kernels = Literal["vendor", "torch", "compiled", "eager"]
 """vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; torch: PyTorch's own,

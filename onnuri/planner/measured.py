@@ -14,7 +14,7 @@ import re
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 
 Row = dict[str, str]
 FILE = DATA / "measured_gpu.csv"

@@ -2,7 +2,7 @@
 moment, by part.
 
 The fullest pipeline stage counts, not the mean. Knows no speed. What a layer keeps is in
-`activations.py`, which layers a rank holds in `stages.py`.
+`activations.py`, which layers a rank holds in `pipeline_stages.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from onnuri.config import Config
 from onnuri.planner.activations import SAVED, Kept, compiled, eager, fused, matrices
 from onnuri.planner.architecture import Block
 from onnuri.planner.constants import Constant
+from onnuri.planner.fsdp_groups import embedding, layer, root
 from onnuri.planner.interval import Z80, Interval
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
-from onnuri.planner.sharded import embedding, layer, root
-from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
+from onnuri.planner.parallel import Layout
+from onnuri.planner.pipeline_stages import (
+    Weights,
+    ends,
+    in_flight,
+    layer_weights,
+    shards,
+    stage_layers,
+)
 
 GIB = 2**30
 UNSURE = 0.15

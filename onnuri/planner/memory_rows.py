@@ -22,8 +22,8 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.interval import Z80
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
 from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
+from onnuri.planner.parallel import Layout, Precision, Recompute, Sharding
 
 REQUIRED = ("model", "gpus", "tp", "pp")
 

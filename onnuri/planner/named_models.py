@@ -15,8 +15,8 @@ from onnuri.errors import ConfigError
 from onnuri.planner import hardware, shapes, sizes, stock
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Gpu
-from onnuri.planner.layout import Layout
 from onnuri.planner.loss import effective_params
+from onnuri.planner.parallel import Layout
 from onnuri.planner.recipe import Recipe, TrainingStage
 
 SEQUENCE = 4_096

@@ -2,7 +2,7 @@
 loss, serving.
 
 Every figure has a range and names what it leans on. Knows no recipe by name and runs nothing:
-`routing.py`, `memory.py` and the rest estimate, this file puts their answers together for all
+`moe_imbalance.py`, `memory.py` and the rest estimate, this file puts their answers together for all
 stages of training.
 """
 
@@ -16,25 +16,25 @@ from pathlib import Path
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
-from onnuri.planner import bill as bills
+from onnuri.planner import cost as bills
 from onnuri.planner import goodput as goodputs
 from onnuri.planner import loss as losses
-from onnuri.planner import operate, phases
+from onnuri.planner import serving_cost, stage_layouts
 from onnuri.planner import verdict as verdicts
-from onnuri.planner.bill import Bill
+from onnuri.planner.cost import Bill
 from onnuri.planner.counts import Aim, Counts, Engines, Report, quiet
 from onnuri.planner.goodput import DAY, Goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
 from onnuri.planner.job import Job
 from onnuri.planner.latency import Demand, Limited, limited
-from onnuri.planner.layout import Layout, Precision
 from onnuri.planner.memory import GIB, memory
-from onnuri.planner.operate import Serving
+from onnuri.planner.moe_imbalance import real_step
+from onnuri.planner.parallel import Layout, Precision
 from onnuri.planner.recipe import Recipe, TrainingStage
-from onnuri.planner.routing import real_step
 from onnuri.planner.saved import Saved
 from onnuri.planner.search import Candidate, Search
+from onnuri.planner.serving_cost import Serving
 from onnuri.planner.step_time import StepTime, newest
 from onnuri.planner.verdict import Edge, Verdict
 
@@ -254,7 +254,7 @@ def plan(
             "give your own, --price-usd, or leave the budget out",
         )
     release = release or newest()
-    laid = phases.asked(recipe, cluster, layout)
+    laid = stage_layouts.asked(recipe, cluster, layout)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
     given, used = cluster.gpus, precisions or (recipe.layout.precision,)
     counts = Counts(
@@ -267,7 +267,7 @@ def plan(
         usd_per_hour=price.mid if price else 0.0,
         encoding_hours=encoding.mid if encoding else 0.0,
     )
-    question = phases.Question(
+    question = stage_layouts.Question(
         recipe=recipe,
         cluster=cluster,
         precisions=used,
@@ -277,7 +277,9 @@ def plan(
         exact_gpus=exact_gpus,
     )
     laid_out = (
-        phases.given(question, laid) if laid else phases.found(question, aim, counts, Saved(cache))
+        stage_layouts.given(question, laid)
+        if laid
+        else stage_layouts.found(question, aim, counts, Saved(cache))
     )
     cluster, recipe, jobs, searched = (
         laid_out.cluster,
@@ -285,8 +287,8 @@ def plan(
         laid_out.jobs,
         laid_out.search,
     )
-    notes = phases.other_batches(zip(question.recipe.stages, recipe.stages))
-    notes += phases.eased(recipe, jobs, laid) if laid else []
+    notes = stage_layouts.other_batches(zip(question.recipe.stages, recipe.stages))
+    notes += stage_layouts.eased(recipe, jobs, laid) if laid else []
     notes += recipe.notes
     work = _Work(recipe, cluster, jobs)
     work.share, edge = _share(work, tokens, days, budget_usd)
@@ -297,9 +299,9 @@ def plan(
             f"are less than one step of {step:,} tokens",
             "give more of them",
         )
-    notes += [*phases.other_batches(zip(recipe.stages, jobs)), *work.tight()]
+    notes += [*stage_layouts.other_batches(zip(recipe.stages, jobs)), *work.tight()]
     shown = [c.layout for c in searched.best] if searched else []
-    notes += phases.uneven(recipe.architecture.layers, [*shown, *(j.layout for j in jobs)])
+    notes += stage_layouts.uneven(recipe.architecture.layers, [*shown, *(j.layout for j in jobs)])
     made = _assemble(
         work, edge, notes, tokens, days, budget_usd, searched, given, laid_out.days_on_all
     )
@@ -527,7 +529,7 @@ def _assemble(
         gpu_hours=hours,
         bill=cost,
         loss=expected,
-        serving=operate.serving(omni, cluster),
+        serving=serving_cost.serving(omni, cluster),
         media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
         days_wanted=days,
         usd_wanted=usd,
@@ -629,7 +631,7 @@ def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tu
         "step": found.evidence,
         "goodput": goodputs.EVIDENCE,
         "loss": losses.EVIDENCE,
-        "serving": operate.EVIDENCE,
+        "serving": serving_cost.EVIDENCE,
         "bill": (_billed(cluster), "assumed: draw, cooling"),
     }
     return known | ({"recipe": ("assumed: " + ", ".join(assumed),)} if assumed else {})

@@ -11,7 +11,7 @@ from typing import Any
 
 from onnuri.config import Config
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 
 BOUNDARIES = 2
 """ids that open and close an item of a medium"""

@@ -14,8 +14,8 @@ from onnuri.planner import page as pages
 from onnuri.planner import plots
 from onnuri.planner.interval import Interval, exact
 from onnuri.planner.latency import Limited
-from onnuri.planner.layout import spelled
 from onnuri.planner.page import Line
+from onnuri.planner.parallel import spelled
 from onnuri.planner.plan import Plan, StagePlan
 from onnuri.planner.search import Candidate
 from onnuri.planner.words import ours, say

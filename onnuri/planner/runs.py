@@ -21,7 +21,7 @@ from onnuri.planner import hardware, measured, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job, Kernels
-from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
+from onnuri.planner.parallel import Layout, Precision, Recompute, Sharding
 
 Row = dict[str, str]
 COLUMNS = (

@@ -23,9 +23,9 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.grid import MICRO_BATCHES, RECOMPUTE, Cell, Degrees, degrees, grid, pipelines
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval
-from onnuri.planner.layout import Layout, Precision, Sharding
 from onnuri.planner.memory import GIB
-from onnuri.planner.routing import real_step
+from onnuri.planner.moe_imbalance import real_step
+from onnuri.planner.parallel import Layout, Precision, Sharding
 from onnuri.planner.step_time import StepTime
 from onnuri.planner.timing import Timer
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.planner import constants, hardware, runs
-from onnuri.planner.cost import FUSED_YEAR, Work, work
 from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
+from onnuri.planner.step_work import FUSED_YEAR, Work, work
 
 HOPPER = 2023.0
 """PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since

@@ -1,9 +1,9 @@
 """The step time of many layouts of one model: what layouts share is counted once, then
 `step_time.seconds` adds it up.
 
-Knows no formula of its own: `cost.inside` is kept for one copy of the model, `cost.between` for the
+Knows no formula of its own: `step_work.inside` is kept for one copy of the model, `step_work.between` for the
 data ranks, and both are the very functions that `step_time` calls. A test holds the sums against
-`routing.real_step`.
+`moe_imbalance.real_step`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from onnuri.planner import constants
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.cost import Work, between, inside, schedule
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
-from onnuri.planner.routing import slowdown
+from onnuri.planner.moe_imbalance import slowdown
+from onnuri.planner.parallel import Layout
 from onnuri.planner.step_time import Rates, rates, seconds
+from onnuri.planner.step_work import Work, between, inside, schedule
 
 MANY = 64
 """micro-batches with which a copy that stands alone is bounded, so that one count serves many
@@ -123,7 +123,7 @@ class Timer:
         return seconds(w, self._rates_of(job, layout.gpus), constants.values())[0]
 
     def seconds(self, layout: Layout, batch_tokens: int) -> float:
-        """What `routing.real_step` says of a step in all, up to rounding."""
+        """What `moe_imbalance.real_step` says of a step in all, up to rounding."""
         return sum(self.parts(layout, batch_tokens).values()) * self.slowdown
 
     def copy_seconds(self, layout: Layout, batch_tokens: int) -> float:
@@ -190,6 +190,6 @@ class Timer:
 
 
 def _warmup(layout: Layout) -> int:
-    """Micro-batches beyond which no pipeline rank holds more at once (`stages.in_flight`), and at
+    """Micro-batches beyond which no pipeline rank holds more at once (`pipeline_stages.in_flight`), and at
     least 2."""
     return max(2, 2 * (layout.pp - 1) + (layout.virtual_stages - 1) * layout.pp + 1)

@@ -1,7 +1,7 @@
 """What a rank sends and receives in one optimizer step: every collective with its ranks, bytes and
 calls.
 
-Knows no link and no time: `cost.py` makes seconds of it. Bytes of a call are of the larger side of
+Knows no link and no time: `step_work.py` makes seconds of it. Bytes of a call are of the larger side of
 it: an all-gather's output, a reduce-scatter's and an all-reduce's input, all that a rank puts into
 an all-to-all with its own share, a message's length. Two engines' rules stand here. Onnuri's
 trainer (`job.ours`): a copy of a token for each of its experts, gradients summed over all data
@@ -15,9 +15,16 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from onnuri.planner.architecture import Block, Experts
+from onnuri.planner.fsdp_groups import Group, embedding, layer, root
 from onnuri.planner.job import Job
-from onnuri.planner.sharded import Group, embedding, layer, root
-from onnuri.planner.stages import Weights, chunks, ends, layer_weights, shards, stage_layers
+from onnuri.planner.pipeline_stages import (
+    Weights,
+    chunks,
+    ends,
+    layer_weights,
+    shards,
+    stage_layers,
+)
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
 Axis = Literal["tp", "cp", "ep", "domains", "dp", "expert_dp", "replica", "pp"]

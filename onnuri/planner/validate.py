@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from onnuri import files
 from onnuri.errors import ConfigError
-from onnuri.planner import constants, goodput, measured, memory_rows, routing, runs, step_time
+from onnuri.planner import constants, goodput, measured, memory_rows, moe_imbalance, runs, step_time
 from onnuri.planner.interval import Interval, spread
 from onnuri.planner.job import Job
 
@@ -81,7 +81,7 @@ def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
             job.cluster, job.architecture.num_params() * goodput.STATE_BYTES, hours=hours
         ).share
     ]
-    kept += [routing.KEPT] * job.architecture.mixture
+    kept += [moe_imbalance.KEPT] * job.architecture.mixture
     return spread(lambda s, *shares: s * math.prod(shares), speed, *kept)
 
 

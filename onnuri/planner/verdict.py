@@ -14,7 +14,7 @@ from onnuri.config import Config
 from onnuri.planner import goodput as goodputs
 from onnuri.planner.goodput import Goodput
 from onnuri.planner.interval import Interval
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 
 Edge = Literal["days", "usd", "tokens", "recipe"]
 """what ends training: the days or dollars that were given, the tokens that were, or those that the

@@ -7,7 +7,7 @@ axk1`, `onnuri train axk1 --preset nano`.
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes.system import MEDIA, layers, stages, system
 

@@ -12,7 +12,7 @@ than published, all of them active. Run: `onnuri plan axk2`, `onnuri train axk2 
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes import axk1
 from onnuri.recipes.system import MEDIA, layers, stages, system

@@ -14,7 +14,7 @@ Run: `onnuri plan hyperclovax_omni`, `onnuri train hyperclovax_omni --preset nan
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.recipe import MediumPlan, Recipe
 from onnuri.recipes.system import ASSUMED, SHAPE, TEXT, stages, system
 

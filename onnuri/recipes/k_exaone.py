@@ -7,7 +7,7 @@ not here. Run: `onnuri plan k_exaone`, `onnuri train k_exaone --preset nano`.
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes.system import ASSUMED, MEDIA, every, layers, stages, system
 

@@ -6,7 +6,7 @@ Run: `onnuri plan solar_open`, `onnuri train solar_open --preset nano`.
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes.system import MEDIA, stages, system
 

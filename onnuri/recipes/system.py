@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.recipe import MediumPlan, Recipe, TrainingStage
 from onnuri.planner.stock import architecture
 

@@ -7,7 +7,7 @@ Its class is ours (`model/vaetki.py`), for transformers has none. Run: `onnuri p
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes.system import ASSUMED, MEDIA, SHAPE, every, layers, stages, system
 

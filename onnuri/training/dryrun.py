@@ -27,8 +27,8 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import stock_model
 from onnuri.model.loss import next_token_loss
-from onnuri.planner.layout import Layout, spelled
 from onnuri.planner.memory import GIB
+from onnuri.planner.parallel import Layout, spelled
 from onnuri.planner.recipe import Recipe
 from onnuri.training import depth, standins
 from onnuri.training.layout import Meshes, Placement, local_sizes, place

@@ -22,7 +22,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from onnuri.errors import ConfigError
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 
 Placement = Literal["even", "first"]
 """even: `shard_dim`; first: dimension 0 always, PyTorch's default, kept to show what it costs"""

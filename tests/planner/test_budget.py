@@ -7,7 +7,7 @@ import pytest
 
 from onnuri import recipes
 from onnuri.errors import ConfigError
-from onnuri.planner import budget, budget_report, hardware, operate
+from onnuri.planner import budget, budget_report, hardware, serving_cost
 from onnuri.planner.budget import Budget
 from onnuri.planner.interval import Z80, Interval
 
@@ -144,7 +144,7 @@ def test_whose_layouts_what_is_assumed_and_units_are_said(b200):
     said = budget_report.text(b200)
     assert (
         "--engines any" in said
-        and f"{operate.BUSY.mid:.0%} (30 – 80) of the hours" in said
+        and f"{serving_cost.BUSY.mid:.0%} (30 – 80) of the hours" in said
         and "beats the top one" in said
     )
     unpriced = b200.systems[0].replace(

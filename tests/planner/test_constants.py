@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from onnuri.planner import constants, fit, memory, shapes
-from onnuri.planner.cost import work
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.step_time import rates, seconds, spread
+from onnuri.planner.step_work import work
 
 EVERY = (*constants.load(), *memory.CONSTANTS.values())
 

@@ -13,7 +13,7 @@ from onnuri.planner import budget, counts, report, saved
 from onnuri.planner import plan as plans
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.plan import plan
 from onnuri.planner.progress import Progress
 from onnuri.planner.recipe import Recipe, TrainingStage

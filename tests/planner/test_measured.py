@@ -14,13 +14,13 @@ from torch.utils._pytree import tree_leaves
 
 from onnuri.model.backbone import stock_model
 from onnuri.planner import measured, runs
-from onnuri.planner.cost import OPERATORS_ROUTED, operator_bytes, work
 from onnuri.planner.fit import published, stack, usable
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import GIB, memory
+from onnuri.planner.parallel import Layout
 from onnuri.planner.step_time import step_time
+from onnuri.planner.step_work import OPERATORS_ROUTED, operator_bytes, work
 from onnuri.planner.stock import architecture
 from onnuri.planner.validate import in_sample
 from onnuri.training import standins

@@ -14,10 +14,10 @@ from onnuri.planner.activations import compiled, eager, fused
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import CHUNK, memory
 from onnuri.planner.memory_rows import models, predict_row
-from onnuri.planner.stages import chunks, ends, in_flight, layer_weights, stage_layers
+from onnuri.planner.parallel import Layout
+from onnuri.planner.pipeline_stages import chunks, ends, in_flight, layer_weights, stage_layers
 
 GPT = Architecture(
     name="gpt",

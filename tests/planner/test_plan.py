@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import onnuri
 from onnuri import recipes
 from onnuri.errors import ConfigError
-from onnuri.planner import phases, report
 from onnuri.planner import plan as plans
+from onnuri.planner import report, stage_layouts
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.plan import Plan
@@ -141,7 +141,7 @@ def test_media_lengthen_the_bill_and_the_vocabulary():
     assert costly.encoding_gpu_hours.mid == pytest.approx(10 * cheap.encoding_gpu_hours.mid)
     assert costly.gpu_hours.mid > cheap.gpu_hours.mid
     text, annealing = (
-        phases.stage_job(recipe, s, Cluster(gpu="H200", gpus=recipe.gpus), recipe.layout)
+        stage_layouts.stage_job(recipe, s, Cluster(gpu="H200", gpus=recipe.gpus), recipe.layout)
         for s in (recipe.stages[0], recipe.stages[-1])
     )
     assert text.architecture == recipe.architecture and annealing.architecture == recipe.omni
@@ -188,13 +188,13 @@ def test_a_stage_of_longer_sequences_is_slower_a_token_and_one_that_is_frozen_fa
 
 
 def test_other_gpus_keep_the_batch_as_near_as_they_can():
-    recipe, notes = phases.fitted(recipes.find("solar_open"), 512)
+    recipe, notes = stage_layouts.fitted(recipes.find("solar_open"), 512)
     assert (
         recipe.stages[0].batch_tokens == 16_777_216
         and "text 15,728,640 → 16,777,216 tokens" in notes[0]
     )
-    assert phases.fitted(recipe, 512) == (recipe, [])
-    many, _ = phases.fitted(
+    assert stage_layouts.fitted(recipe, 512) == (recipe, [])
+    many, _ = stage_layouts.fitted(
         recipes.find("axk1"), 100_000
     )  # more GPUs than sequences: ranks of which each has one
     assert many.stages[0].batch_tokens == 6_250 * 4096
@@ -203,7 +203,7 @@ def test_other_gpus_keep_the_batch_as_near_as_they_can():
 def test_one_prediction_takes_less_than_50_ms():
     import time
 
-    job = phases.stage_job(
+    job = stage_layouts.stage_job(
         recipes.find("axk1"),
         recipes.find("axk1").stages[0],
         Cluster(gpu="H200", gpus=1024),

@@ -13,7 +13,7 @@ from onnuri.planner.goodput import DAY, goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
-from onnuri.planner.routing import real_step
+from onnuri.planner.moe_imbalance import real_step
 from onnuri.planner.timing import Timer
 
 GROUPED = Attention(heads=32, kv_heads=8, head_dim=128)

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnuri.planner import constants, shapes
-from onnuri.planner.cost import work
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.planner.step_time import larger, step_time
+from onnuri.planner.step_work import work
 
 
 def job(

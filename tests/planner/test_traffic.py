@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from onnuri import recipes
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner.fsdp_groups import Shape, embedding, group, layer, layer_shapes, root
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
-from onnuri.planner.sharded import Shape, embedding, group, layer, layer_shapes, root
+from onnuri.planner.parallel import Layout
 from onnuri.planner.stock import architecture
 from onnuri.planner.traffic import collectives
 

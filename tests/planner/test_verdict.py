@@ -101,7 +101,7 @@ def test_hours_sum_to_one_and_the_first_limits():
 
 
 def test_every_part_of_a_step_belongs_to_one_limit():
-    from onnuri.planner.phases import stage_job
+    from onnuri.planner.stage_layouts import stage_job
     from onnuri.planner.step_time import step_time
 
     recipe = recipes.find("axk1")

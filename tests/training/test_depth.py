@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from onnuri.model.backbone import stock_model
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.recipes import find
 from onnuri.recipes.nano import nano
 from onnuri.training import depth, dryrun

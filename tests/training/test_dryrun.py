@@ -13,8 +13,8 @@ from onnuri.errors import ConfigError
 from onnuri.model.backbone import stock_model
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
+from onnuri.planner.parallel import Layout
 from onnuri.planner.stock import architecture
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano

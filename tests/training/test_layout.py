@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from processes import ForkedProcess
 
 from onnuri.errors import ConfigError
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
 from onnuri.training.dryrun import ready, trace

@@ -20,7 +20,7 @@ from onnuri.decoding.stock import head
 from onnuri.model.backbone import stock_model
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 from onnuri.training.dryrun import count, ready, started
 from onnuri.training.layout import place
 from onnuri.training.optim import Optimizers

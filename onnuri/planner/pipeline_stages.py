@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Block
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import Layout
 
 
 class Weights(NamedTuple):

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
-from onnuri.planner.layout import Layout
-from onnuri.planner.stages import shards
+from onnuri.planner.parallel import Layout
+from onnuri.planner.pipeline_stages import shards
 
 
 class Shape(NamedTuple):

@@ -17,8 +17,8 @@ from onnuri.planner.counts import Aim, Counts, Engines, sequences_on
 from onnuri.planner.grid import UNEVEN
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout, Precision, parse, spelled
 from onnuri.planner.memory import GIB, memory
+from onnuri.planner.parallel import Layout, Precision, parse, spelled
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.saved import Saved
 from onnuri.planner.search import Search, least_bytes, search

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture, Attention, Block
-from onnuri.planner.layout import Layout, parse, spelled
+from onnuri.planner.parallel import Layout, parse, spelled
 
 SMALL = Architecture(
     name="small",

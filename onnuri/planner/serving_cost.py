@@ -12,7 +12,7 @@ import functools
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.bill import price
+from onnuri.planner.cost import price
 from onnuri.planner.hardware import Cluster, Gpu
 from onnuri.planner.interval import Interval, spread
 
