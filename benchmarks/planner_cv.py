@@ -32,8 +32,7 @@ from onnuri.planner.fit import (
     stack,
     usable,
 )
-from onnuri.planner.step_time import doubts as unsure
-from onnuri.planner.step_time import spread, step_time
+from onnuri.planner.step_time import extrapolation_flags, spread, step_time
 
 RARE = 8
 """groups in which rare sources and models are left out"""
@@ -221,7 +220,7 @@ def main() -> None:
     place = np.arange(len(e.rows))
     among = {"published": place < len(first), "measured": place >= len(first) + len(further)}
     among["further"] = ~among["published"] & ~among["measured"]
-    doubts = np.array([unsure(runs.meanings(r)[0].job) for r in e.rows])
+    doubts = np.array([extrapolation_flags(runs.meanings(r)[0].job) for r in e.rows])
     whole, target, moe = fit(e), published(e), mixtures(e)
     keys = {
         "source": folds([runs.repository(r) for r in e.rows]),

@@ -22,7 +22,7 @@ from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
 from onnuri.planner.memory_rows import predict_row
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.traffic import collectives
 
 RESULTS = Path(__file__).parent / "results"
@@ -87,7 +87,7 @@ def _deviations(name: str, run: dict[str, Any]) -> dict[str, Any]:
 
 def job_of(name: str, run: dict[str, Any]) -> Job:
     """The step that a dry run took: one micro-batch of a recipe with its media's ids."""
-    layout, found = Layout.from_json(run["layout"]), recipes.find(name)
+    layout, found = ParallelConfig.from_json(run["layout"]), recipes.find(name)
     return Job(
         architecture=found.omni,
         layout=layout,

@@ -52,7 +52,7 @@ def jobs(
                         cluster=cluster,
                         tokens=tokens,
                         batch_tokens=batch,
-                        release=newest(),
+                        software_year=newest(),
                     )
                 n += 1
 
@@ -96,7 +96,12 @@ def main() -> None:
                 )
                 found = (
                     search(
-                        recipe.architecture, cluster, tokens, batch, here=here, release=newest()
+                        recipe.architecture,
+                        cluster,
+                        tokens,
+                        batch,
+                        here=here,
+                        software_year=newest(),
                     ).best[0]
                     if best
                     else None

@@ -428,7 +428,7 @@ class PlanRecipe:
     are searched"""
     precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
     """that the search may use; may be given more than once; without it, the recipe's own"""
-    release: float | None = None
+    software_year: float | None = None
     """year of the training software, such as 2025.9; without it, of the newest published run"""
     engines: Literal["here", "any"] = "here"
     """whose layouts are planned: those that run here where there is one, or the fastest of any
@@ -466,7 +466,7 @@ class PlanRecipe:
                 days=self.days,
                 budget_usd=self.budget_usd,
                 precisions=self.precision or None,
-                release=self.release,
+                software_year=self.software_year,
                 engines=self.engines,
                 exact_gpus=self.exact_gpus,
                 report=shown,
@@ -507,7 +507,7 @@ class PlanRecipe:
                 days,
                 tokens,
                 precisions=self.precision or None,
-                release=self.release,
+                software_year=self.software_year,
                 engines=self.engines,
                 exact_gpus=self.exact_gpus,
                 report=shown,

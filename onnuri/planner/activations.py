@@ -12,7 +12,7 @@ import functools
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
-from onnuri.planner.parallel import Layout, Precision
+from onnuri.planner.parallel import ParallelConfig, Precision
 
 SAVED: dict[Precision, float] = {
     "bf16": 2.0,
@@ -41,9 +41,9 @@ class Kept(NamedTuple):
 def fused(
     block: Block,
     a: Architecture,
-    layout: Layout,
+    layout: ParallelConfig,
     tokens: int,
-    release: float | None = None,
+    software_year: float | None = None,
     imbalance: float = 1.0,
 ) -> Kept:
     """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written.
@@ -61,7 +61,7 @@ def fused(
     )  # a mixer's two projections, convolution and output
     working = 4.0 * a.hidden if tp > 1 else 2.0 * a.hidden  # gathered input and its gradient
     if block.attention:
-        inside += _fused_attention(block.attention, layout, tokens, release)
+        inside += _fused_attention(block.attention, layout, tokens, software_year)
     if block.mlp:
         inside += _feed_forward(block, block.mlp, kept) / tp
         working = max(working, 2 * (1 + block.gated) * block.mlp / tp)
@@ -83,7 +83,9 @@ def _feed_forward(block: Block, width: int, kept: float) -> float:
     return (2 * (1 + block.gated) + kept) * width
 
 
-def _fused_attention(at: Attention, layout: Layout, tokens: int, release: float | None) -> float:
+def _fused_attention(
+    at: Attention, layout: ParallelConfig, tokens: int, software_year: float | None
+) -> float:
     tp, kept = layout.tp, SAVED[layout.precision]
     heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
     out = heads * at.values
@@ -92,7 +94,7 @@ def _fused_attention(at: Attention, layout: Layout, tokens: int, release: float 
         inside += (2 + kept) * (at.query_rank + at.kv_rank) + 2 * at.rope_dim
     else:
         inside = 2 * (heads * at.head_dim + groups * (at.head_dim + at.values))
-    if release is None or release >= FLASH:
+    if software_year is None or software_year >= FLASH:
         inside += 4 * heads  # one sum of exponentials a query
         # its own output for the backward pass, and the next product's input: one tensor in 16 bits,
         # unless heads are exchanged for tokens in between (context parallelism by all-to-all) or
@@ -105,7 +107,7 @@ def _fused_attention(at: Attention, layout: Layout, tokens: int, release: float 
     return inside + kept * out + scores
 
 
-def matrices(block: Block, hidden: int, layout: Layout) -> set[tuple[float, float]]:
+def matrices(block: Block, hidden: int, layout: ParallelConfig) -> set[tuple[float, float]]:
     """Shapes of a layer's matrices on one rank, queries, keys and values in one, gate and up in
     one."""
     tp, at, e = layout.tp, block.attention, block.experts
@@ -149,7 +151,7 @@ class Eager(NamedTuple):
 
 
 @functools.lru_cache(4096)  # layers of a model are mostly alike
-def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager:
+def eager(block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0) -> Eager:
     """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated
     feed-forward gate, activation, up and their product. `h`: hidden width."""
     tp = layout.tp
@@ -200,7 +202,7 @@ def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager
 
 
 @functools.lru_cache(4096)
-def compiled(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager:
+def compiled(block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0) -> Eager:
     """Return the same of a layer that PyTorch's compiler fuses: of what products and attention
     leave, its partitioner keeps what cannot be made again by fused kernels
     (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`): the states before

@@ -21,7 +21,7 @@ from onnuri.planner.counts import Engines, Report, quiet
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.plan import Plan, media_tokens, plan
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.serving_cost import Serving
@@ -200,7 +200,7 @@ def option(
         kind=kind,
         plan=found,
         days_needed=whole,
-        finish=whole.below(days),
+        finish=whole.cdf(days),
         tokens=by_then,
         text_share=text,
         loss=expected,
@@ -248,7 +248,7 @@ def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
         architecture=a,
         media=(),
         stages=(stage,),
-        layout=Layout(dp=cluster.gpus),
+        layout=ParallelConfig(dp=cluster.gpus),
         gpu=cluster.gpu,
         gpus=cluster.gpus,
     )
@@ -284,9 +284,9 @@ def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
     media count those learned by the date."""
     dice, found = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
     for _ in range(DRAWS):
-        law = [i.at(dice.gauss(0, 1)) for i in loss.INPUTS]
+        law = [i.quantile(dice.gauss(0, 1)) for i in loss.INPUTS]
         speed, served = dice.gauss(0, 1), dice.gauss(0, 1)
-        took = [o.days_needed.at(COMMON * (speed + dice.gauss(0, 1))) for o in options]
+        took = [o.days_needed.quantile(COMMON * (speed + dice.gauss(0, 1))) for o in options]
         found["loss"].append(
             [
                 o.loss_after(min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
@@ -295,7 +295,7 @@ def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
         )
         found["operate"].append(
             [
-                -o.serving.tokens_per_s_per_gpu.at(COMMON * (served + dice.gauss(0, 1)))
+                -o.serving.tokens_per_s_per_gpu.quantile(COMMON * (served + dice.gauss(0, 1)))
                 for o in options
             ]
         )

@@ -12,7 +12,7 @@ from onnuri.planner import loss, page, plots, serving_cost
 from onnuri.planner.budget import MOST_TOKENS, Budget, Option, cost
 from onnuri.planner.cost import bill
 from onnuri.planner.interval import exact
-from onnuri.planner.parallel import spelled
+from onnuri.planner.parallel import to_string
 from onnuri.planner.report import between, cells, labelled, number, percent, pictures, runs, share
 from onnuri.planner.words import ours, say
 
@@ -138,7 +138,7 @@ def row(o: Option, language: Language) -> dict[str, str]:
         "days needed": between(o.days_needed),
         "trains": between(p.tokens_per_s_per_gpu),
         "cost": between(p.bill.usd, before="$", language=language),
-        "layout": f"{spelled(p.layout).replace(',', ', ')}; {runs(p.engine, language)}",
+        "layout": f"{to_string(p.layout).replace(',', ', ')}; {runs(p.engine, language)}",
         "serve gpus": f"{s.fewest_gpus} – {s.gpus}" if s.gpus > s.fewest_gpus else str(s.gpus),
         "tokens/s/GPU": between(s.tokens_per_s_per_gpu),
         "KV": number(s.kv_bytes_per_token),

@@ -23,7 +23,7 @@ SAID = (
     (r"(\S+) tokens", "{0} 토큰"),
     (r"budget (\S+)", "예산 {0}"),
     (r"recipe (.+)", "레시피 {0}"),
-    (r"release (\S+)", "출시 연도 {0}"),
+    (r"software year (\S+)", "출시 연도 {0}"),
     (r"precision (.+)", "정밀도 {0}"),
     (r"context (\S+)", "문맥 길이 {0}"),
     ("serving", "서비스"),

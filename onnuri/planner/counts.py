@@ -144,16 +144,16 @@ class Counts:
         recipe: Recipe,
         cluster: Cluster,
         precisions: tuple[Precision, ...],
-        release: float | None,
+        software_year: float | None,
         goodput: Callable[[int], float],
         frozen: float,
         report: Report = quiet,
     ) -> None:
-        self.recipe, self.cluster, self.precisions, self.release = (
+        self.recipe, self.cluster, self.precisions, self.software_year = (
             recipe,
             cluster,
             precisions,
-            release,
+            software_year,
         )
         self.goodput, self.report = functools.cache(goodput), report
         self.weights = {
@@ -170,7 +170,7 @@ class Counts:
     def timer(self, a: Architecture, tokens: int) -> Timer:
         """One for all searches of a model and a length."""
         if (a, tokens) not in self._timers:
-            self._timers[a, tokens] = Timer(a, self.cluster, tokens, self.release)
+            self._timers[a, tokens] = Timer(a, self.cluster, tokens, self.software_year)
         return self._timers[a, tokens]
 
     def model(self, stage: TrainingStage) -> Architecture:

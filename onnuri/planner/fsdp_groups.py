@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.pipeline_stages import shards
 
 
@@ -53,12 +53,12 @@ class Cut(NamedTuple):
     routed_ranks: int
 
 
-def cut_of(layout: Layout) -> Cut:
+def cut_of(layout: ParallelConfig) -> Cut:
     """Layouts of one cut have the same groups."""
     return Cut(layout.tp, layout.ep, *shards(layout))
 
 
-def group(shapes: Iterable[Shape], layout: Layout) -> Group:
+def group(shapes: Iterable[Shape], layout: ParallelConfig) -> Group:
     """Of parameters that are gathered together."""
     return _group(shapes, cut_of(layout))
 
@@ -87,7 +87,7 @@ def _group(shapes: Iterable[Shape], cut: Cut) -> Group:
     return Group(kept, dense, routed)
 
 
-def layer(block: Block, hidden: int, layout: Layout) -> Group:
+def layer(block: Block, hidden: int, layout: ParallelConfig) -> Group:
     """The group of one layer."""
     return _layer(block, hidden, cut_of(layout))
 
@@ -172,14 +172,14 @@ def _attention(at: Attention, hidden: int) -> list[Shape]:
     return found + [Shape((at.head_dim,))] * (2 * at.qk_norm) + [Shape((at.heads,), 0)] * at.sinks
 
 
-def embedding(a: Architecture, layout: Layout) -> Group:
+def embedding(a: Architecture, layout: ParallelConfig) -> Group:
     """The group of the embedding, empty where it is the head too."""
     return group(
         [] if a.tied else [Shape((a.vocabulary, a.embedding_width or a.hidden), 0)], layout
     )
 
 
-def root(a: Architecture, layout: Layout) -> Group:
+def root(a: Architecture, layout: ParallelConfig) -> Group:
     """What no other group took: the head and the last norm."""
     extra = [Shape((a.positions, a.hidden))] * bool(a.positions)
     rest = a.other_params + a.table_params

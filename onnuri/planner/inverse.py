@@ -333,6 +333,6 @@ def _rung(
             kind=kind,
             plan=found,
             done=found.days.mid <= days,
-            likely=found.days.below(days),
+            likely=found.days.cdf(days),
         )
     )

@@ -10,7 +10,7 @@ from onnuri.modality import Language
 from onnuri.planner import page
 from onnuri.planner.budget_report import aligned
 from onnuri.planner.inverse import Largest, Size
-from onnuri.planner.parallel import spelled
+from onnuri.planner.parallel import to_string
 from onnuri.planner.report import between, cells, labelled, number, percent
 from onnuri.planner.words import ours, say
 
@@ -96,7 +96,7 @@ def rows(found: Largest, columns: tuple[str, ...], language: Language) -> list[l
             "finish": percent(s.likely),
             "expected loss": f"{p.loss:.3f}" if p.loss else say("none", language),
             "cost": between(p.bill.usd, before="$", language=language),
-            "layout": spelled(p.layout),
+            "layout": to_string(p.layout),
         }
         lines.append([values[c] for c in columns])
     return lines

@@ -8,7 +8,7 @@ from typing import Literal
 from onnuri.config import Config
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 
 Kernels = Literal["vendor", "torch", "compiled", "eager"]
 """vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; torch: PyTorch's own,
@@ -20,13 +20,13 @@ class Job(Config):
     `traffic.collectives(job)`."""
 
     architecture: Architecture
-    layout: Layout
+    layout: ParallelConfig
     cluster: Cluster
     tokens: int
     """a sequence"""
     batch_tokens: int
     """all ranks and micro-batches of an optimizer step"""
-    release: float | None = None
+    software_year: float | None = None
     """year of the training software, such as 2025.9; None for unknown"""
 
     kernels: Kernels = "vendor"

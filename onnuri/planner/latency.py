@@ -222,9 +222,7 @@ def _answer(server: _Server, gpus: int, batch: float, bound: str, met: bool) -> 
         spread(functools.partial(f, gpus, batch), *SHARES)
         for f in (server.ttft, server.tpot, functools.partial(_rate, server))
     )
-    odds = [
-        time.below(limit) for time, limit in ((ttft, demand.ttft), (tpot, demand.tpot)) if limit
-    ]
+    odds = [time.cdf(limit) for time, limit in ((ttft, demand.ttft), (tpot, demand.tpot)) if limit]
     usd = price(server.decoder.gpu)
     read: Interval | None = None
     written: Interval | None = None

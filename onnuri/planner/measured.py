@@ -14,7 +14,7 @@ import re
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 
 Row = dict[str, str]
 FILE = DATA / "measured_gpu.csv"
@@ -40,7 +40,7 @@ def job(row: Row) -> Job:
     where the note says so."""
     gpus, tokens, batch = (int(row[c]) for c in ("gpus", "seq_len", "global_batch_tokens"))
     found = re.search(r"MBS (\d+)", row["note"])
-    layout = Layout(
+    layout = ParallelConfig(
         dp=gpus,
         ep=int(row["ep"]),
         micro_batch=int(found[1]) if found else 1,
@@ -55,7 +55,7 @@ def job(row: Row) -> Job:
         tokens=tokens,
         batch_tokens=batch,
         graphs=False,
-        release=RELEASE,
+        software_year=RELEASE,
     )
 
 

@@ -18,7 +18,7 @@ from onnuri.planner.constants import Constant
 from onnuri.planner.fsdp_groups import embedding, layer, root
 from onnuri.planner.interval import Z80, Interval
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.pipeline_stages import (
     Weights,
     ends,
@@ -205,7 +205,7 @@ class _Step:
         and every second product (torchtitan, `distributed/activation_checkpoint.py`: `not (func ==
         mm and mm_count % 2 == 0)`)."""
         kept = fused(
-            block, self.a, self.layout, self.job.tokens, self.job.release, self.job.imbalance
+            block, self.a, self.layout, self.job.tokens, self.job.software_year, self.job.imbalance
         )
         if not self.sharded:
             return kept
@@ -309,7 +309,9 @@ class _Step:
         )
 
 
-def states(held: Weights, layout: Layout, gradient: float = 4.0) -> tuple[float, float, float]:
+def states(
+    held: Weights, layout: ParallelConfig, gradient: float = 4.0
+) -> tuple[float, float, float]:
     """Bytes of parameters, gradients and optimizer. Megatron-Core: 2 + 4 + 12 (a copy and two
     moments in 32 bits), the last divided by data ranks with its distributed optimizer. Fully
     sharded: 4 + 4 + 8, all divided. `gradient`: bytes of one of its numbers."""

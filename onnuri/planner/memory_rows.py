@@ -23,7 +23,7 @@ from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.interval import Z80
 from onnuri.planner.job import Job
 from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
-from onnuri.planner.parallel import Layout, Precision, Recompute, Sharding
+from onnuri.planner.parallel import ParallelConfig, Precision, Recompute, Sharding
 
 REQUIRED = ("model", "gpus", "tp", "pp")
 
@@ -79,7 +79,7 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
         r"\b(?:MBS|micro-?batch(?: size)?)[ =:]*(\d+)", note
     )
     micro = micro or (1 if pp > 1 else local) or model.micro_batch
-    layout = Layout(
+    layout = ParallelConfig(
         dp=_whole(row, "dp", _whole(row, "gpus", 1) // (tp * pp * cp) or 1),
         tp=tp,
         pp=pp,
@@ -98,7 +98,7 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
         layout=layout,
         tokens=tokens,
         batch_tokens=batch,
-        release=_release(row),
+        software_year=_release(row),
         kernels="eager" if re.search(r"\beager\b", note, re.I) else "vendor",
         cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)),
     )

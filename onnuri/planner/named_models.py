@@ -16,7 +16,7 @@ from onnuri.planner import hardware, shapes, sizes, stock
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Gpu
 from onnuri.planner.loss import effective_params
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.recipe import Recipe, TrainingStage
 
 SEQUENCE = 4_096
@@ -167,7 +167,7 @@ def training(
         architecture=a,
         media=(),
         stages=(stage,),
-        layout=Layout(dp=count),
+        layout=ParallelConfig(dp=count),
         gpu=kind.name,
         gpus=count,
         notes=tuple(notes),

@@ -21,7 +21,7 @@ Recompute = Literal["none", "selective", "full"]
 Precision = Literal["bf16", "fp8", "mxfp8", "nvfp4"]
 
 
-class Layout(Config):
+class ParallelConfig(Config):
     """Degrees multiply to the GPUs: dp · tp · cp · pp; `ep` divides dp · cp."""
 
     dp: int = 1
@@ -130,7 +130,7 @@ class Layout(Config):
 _DEGREES = ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch")
 
 
-def spelled(layout: Layout) -> str:
+def to_string(layout: ParallelConfig) -> str:
     """A layout as it is typed, `dp=1024,ep=64,hsdp:64,recompute=full,bf16`: degrees of 1 are left
     out."""
     said = [f"{name}={getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
@@ -140,15 +140,15 @@ def spelled(layout: Layout) -> str:
     )
 
 
-def parse(text: str, gpus: int) -> Layout:
-    """What `spelled` writes; without `dp`, it fills the GPUs. Raises ConfigError for what is not
+def parse(text: str, gpus: int) -> ParallelConfig:
+    """What `to_string` writes; without `dp`, it fills the GPUs. Raises ConfigError for what is not
     part of a layout."""
     found: dict[str, Any] = {}
     if not text.strip():
         raise ConfigError(
             "--layout ''",
             "is empty",
-            f"write such as {spelled(Layout(dp=64, ep=8))}, or leave it out",
+            f"write such as {to_string(ParallelConfig(dp=64, ep=8))}, or leave it out",
         )
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
@@ -169,10 +169,10 @@ def parse(text: str, gpus: int) -> Layout:
             raise ConfigError(
                 f"--layout {part!r}",
                 "is not part of a layout",
-                f"write such as {spelled(Layout(dp=64, ep=8))}",
+                f"write such as {to_string(ParallelConfig(dp=64, ep=8))}",
             )
     if "dp" not in found:
         found["dp"] = max(
             1, gpus // max(1, math.prod(found.get(name, 1) for name in ("tp", "cp", "pp")))
         )
-    return Layout(**found)
+    return ParallelConfig(**found)

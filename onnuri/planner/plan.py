@@ -30,7 +30,7 @@ from onnuri.planner.job import Job
 from onnuri.planner.latency import Demand, Limited, limited
 from onnuri.planner.memory import GIB, memory
 from onnuri.planner.moe_imbalance import real_step
-from onnuri.planner.parallel import Layout, Precision
+from onnuri.planner.parallel import ParallelConfig, Precision
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.saved import Saved
 from onnuri.planner.search import Candidate, Search
@@ -77,7 +77,7 @@ class StagePlan(Config):
     tokens: float
     tokens_per_sequence: int
     batch_tokens: int
-    layout: Layout
+    layout: ParallelConfig
     engine: str | None
     """None: runnable here; else the engine that the layout needs"""
     steps: float
@@ -112,7 +112,7 @@ class Plan(Config):
     recipe: str
     title: str
     cluster: Cluster
-    layout: Layout
+    layout: ParallelConfig
     engine: str | None
     """None: runnable here; else the engine that the layout needs"""
     total_params: float
@@ -198,12 +198,12 @@ class Plan(Config):
 def plan(
     recipe: Recipe,
     cluster: Cluster,
-    layout: Layout | str | None = None,
+    layout: ParallelConfig | str | None = None,
     tokens: float | None = None,
     days: float | None = None,
     budget_usd: float | None = None,
     precisions: tuple[Precision, ...] | None = None,
-    release: float | None = None,
+    software_year: float | None = None,
     here: bool = False,
     engines: Engines = "here",
     exact_gpus: bool = False,
@@ -229,9 +229,9 @@ def plan(
             raise ConfigError(
                 f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0"
             )
-    if release is not None and not YEARS[0] <= release <= YEARS[1]:
+    if software_year is not None and not YEARS[0] <= software_year <= YEARS[1]:
         raise ConfigError(
-            f"release {release:g}",
+            f"software year {software_year:g}",
             f"is not a year from {YEARS[0]} to {YEARS[1]}",
             "give such as 2025.9",
         )
@@ -253,12 +253,18 @@ def plan(
             "has no list price in the hardware table",
             "give your own, --price-usd, or leave the budget out",
         )
-    release = release or newest()
+    software_year = software_year or newest()
     laid = stage_layouts.asked(recipe, cluster, layout)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
     given, used = cluster.gpus, precisions or (recipe.layout.precision,)
     counts = Counts(
-        recipe, cluster, used, release, functools.partial(_kept, recipe, cluster), FROZEN, report
+        recipe,
+        cluster,
+        used,
+        software_year,
+        functools.partial(_kept, recipe, cluster),
+        FROZEN,
+        report,
     )
     price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
     aim = Aim(
@@ -271,7 +277,7 @@ def plan(
         recipe=recipe,
         cluster=cluster,
         precisions=used,
-        release=release,
+        software_year=software_year,
         engines=engines,
         here=here,
         exact_gpus=exact_gpus,
@@ -479,8 +485,8 @@ def _assemble(
     cost = bills.bill(cluster.kind, hours, cluster.power_w)
     if edge == "usd" and usd:
         cost = cost.replace(usd=exact(usd))
-    in_time = (took * more).below(days) if days else None
-    in_budget = (whole.usd * more).below(usd) if usd and whole.usd else None
+    in_time = (took * more).cdf(days) if days else None
+    in_budget = (whole.usd * more).cdf(usd) if usd and whole.usd else None
     capacity, room, shares = (
         cluster.kind.memory_bytes / GIB,
         fullest.range * (1 / GIB),
@@ -493,7 +499,7 @@ def _assemble(
     fits = room.mid <= capacity
     verdict = Verdict(
         fits=fits,
-        fits_likely=room.below(capacity),
+        fits_likely=room.cdf(capacity),
         edge=edge,
         tokens=reached,
         days=until,

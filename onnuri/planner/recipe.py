@@ -11,7 +11,7 @@ from typing import Any
 
 from onnuri.config import Config
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 
 BOUNDARIES = 2
 """ids that open and close an item of a medium"""
@@ -65,7 +65,7 @@ class Recipe(Config):
     architecture: Architecture
     media: tuple[MediumPlan, ...]
     stages: tuple[TrainingStage, ...]
-    layout: Layout
+    layout: ParallelConfig
     """its own plan, runnable here"""
     gpu: str
     gpus: int

@@ -15,7 +15,7 @@ from onnuri.planner import plots
 from onnuri.planner.interval import Interval, exact
 from onnuri.planner.latency import Limited
 from onnuri.planner.page import Line
-from onnuri.planner.parallel import spelled
+from onnuri.planner.parallel import to_string
 from onnuri.planner.plan import Plan, StagePlan
 from onnuri.planner.search import Candidate
 from onnuri.planner.words import ours, say
@@ -235,7 +235,10 @@ def _laid(p: Plan, language: Language) -> list[Line]:
     """Layout, memory, step and speed of the largest stage."""
     main, full = (say(s.name, language) for s in (p.main, p.fullest))
     rows = [
-        (f"{say('layout', language)} ({main})", f"{spelled(p.layout)}; {runs(p.engine, language)}"),
+        (
+            f"{say('layout', language)} ({main})",
+            f"{to_string(p.layout)}; {runs(p.engine, language)}",
+        ),
         (f"{say('memory', language)} ({full})", _memory(p, language)),
         (
             f"{say('step', language)} ({main})",
@@ -325,13 +328,13 @@ def _beside(p: Plan, language: Language) -> Iterator[Line]:
                 stage=say(main.name, language),
                 days=days,
                 gib=number(gib),
-                layout=spelled(layout),
+                layout=to_string(layout),
             ),
         )
 
 
 def _stage(p: Plan, s: StagePlan, language: Language) -> str:
-    other = "" if s.layout == p.layout else f"; {spelled(s.layout)}; {runs(s.engine, language)}"
+    other = "" if s.layout == p.layout else f"; {to_string(s.layout)}; {runs(s.engine, language)}"
     took = between(
         s.days if p.verdict.edge in ("tokens", "recipe") else exact(s.days.mid),
         unit=say("d", language),
@@ -401,7 +404,7 @@ def _candidate(c: Candidate, language: Language) -> str:
             else say("slower by", language, times=c.slower, because=say(c.because, language))
         )
     return (
-        f"{spelled(c.layout)}; {between(c.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}; "
+        f"{to_string(c.layout)}; {between(c.tokens_per_s_per_gpu, unit=say('tokens/s/GPU', language))}; "
         f"{say('nine in ten', language, gib=number(c.memory_gib))}; {behind}; {runs(c.engine, language)}"
     )
 

@@ -21,7 +21,7 @@ from onnuri.planner import hardware, measured, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job, Kernels
-from onnuri.planner.parallel import Layout, Precision, Recompute, Sharding
+from onnuri.planner.parallel import ParallelConfig, Precision, Recompute, Sharding
 
 Row = dict[str, str]
 COLUMNS = (
@@ -275,7 +275,7 @@ def meanings(row: Row) -> list[Meaning]:
                 tokens=tokens,
                 batch_tokens=max(batch, rank),
                 elsewhere=True,
-                release=year(row, a),
+                software_year=year(row, a),
                 kernels=_kernels(row),
                 graphs=True
                 if re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU")
@@ -354,7 +354,7 @@ def year(row: Row, a: Architecture | None = None) -> float | None:
     return spec["year"] + 0.3 if "year" in spec else None
 
 
-def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
+def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[ParallelConfig]:
     """What the row says, completed in every way that fits; where nothing fits, its plainest
     completion."""
     text, moe = row["zero_or_fsdp"].lower(), a.mixture
@@ -378,7 +378,7 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
             recomputes, precisions, _micro_batches(row, tokens, dp, pp), chunks
         ):
             options.append(
-                Layout(
+                ParallelConfig(
                     dp=dp,
                     tp=tp,
                     cp=cp,
@@ -430,7 +430,7 @@ def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int,
     return found or [(1, 1, 1, 1)]
 
 
-def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
+def fits(a: Architecture, layout: ParallelConfig, gpu: str, tokens: int) -> bool:
     """Roughly, whether a GPU holds it: 6 bytes a local parameter and 12 sharded, activations of all
     passes in flight (arXiv 2205.05198, 34 bytes a token, layer and hidden unit; 2 with full
     recomputation)."""
@@ -504,7 +504,7 @@ def flops_per_token(row: Row, job: Job) -> float:
         causal = (
             "full attention" not in text
             and "not causal" not in text
-            and (job.release or 2024.0) >= FULL_SCORES_BEFORE
+            and (job.software_year or 2024.0) >= FULL_SCORES_BEFORE
         )
     flops = job.architecture.flops_per_token(job.tokens, causal)
     hardware_flops = (

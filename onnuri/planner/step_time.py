@@ -218,7 +218,7 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     total = sum(parts.values())
     speed = job.batch_tokens / job.cluster.gpus / total
     moe = job.architecture.mixture
-    down, up = spread(moe, doubts(job), {**constants.values(), **c})
+    down, up = spread(moe, extrapolation_flags(job), {**constants.values(), **c})
     return StepTime(
         parts=parts,
         overlapped={k: max(0.0, v) for k, v in hidden.items()},
@@ -231,7 +231,7 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     )
 
 
-def doubts(job: Job) -> float:
+def extrapolation_flags(job: Job) -> float:
     """Return how doubtful a prediction is: 1 for a stack that is strange, and a part of it for each
     lesser reason: a GPU without a published run or launched less than a year before, few
     parameters, and a shape that the formulas do not hold whole, or that is assumed."""
@@ -256,7 +256,7 @@ def strange(job: Job) -> bool:
 
 def _year(job: Job) -> float:
     """Of the training software: where it is unknown, the common one, or soon after the GPU."""
-    return job.release or max(COMMON_YEAR, job.cluster.kind.launched + 0.5)
+    return job.software_year or max(COMMON_YEAR, job.cluster.kind.launched + 0.5)
 
 
 def _graphs(job: Job) -> float:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.pipeline_stages import Weights, ends
 from onnuri.planner.traffic import Axis, Collective, Held, Part, collectives
 
@@ -191,7 +191,7 @@ def between(job: Job) -> dict[str, float]:
     }
 
 
-def _stages(a: Architecture, layout: Layout) -> tuple[float, float]:
+def _stages(a: Architecture, layout: ParallelConfig) -> tuple[float, float]:
     """The fullest pipeline rank's share of the layers, and of the head beside them. Engineers
     either give every stage as many layers, or let embedding and head take a layer's place; the
     better of both counts."""
@@ -249,7 +249,7 @@ def _block(
         if e.latent:
             wide += [(h, e.latent), (e.latent, h)]
         out |= _experts(e.latent or h, block, job, tokens, passes)
-        apart = e.bias and not (job.release or 0.0) >= FUSED_YEAR
+        apart = e.bias and not (job.software_year or 0.0) >= FUSED_YEAR
         passed = 2.0 + block.gated + 12 * apart  # biases and clamps came as kernels of their own
         moved += passed * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
     # PyTorch stops a layer's recomputation at the last tensor that is needed: a dense
@@ -284,7 +284,7 @@ def _block(
     return out
 
 
-def operator_bytes(block: Block, h: int, layout: Layout) -> float:
+def operator_bytes(block: Block, h: int, layout: ParallelConfig) -> float:
     """Return the bytes a token that transformers' operators between a layer's products read and
     write, forward and backward, one operator after another: by its sizes, as counted in a trace of
     Llama, Solar Open and A.X K1."""

@@ -63,7 +63,7 @@ def predict(row: runs.Row) -> Prediction | None:
     odds = [(s / best) ** CHOICE for s in speeds]
     speed = math.exp(sum(o * math.log(s) for o, s in zip(odds, speeds, strict=True)) / sum(odds))
     down, up = step_time.spread(
-        jobs[0].architecture.mixture, step_time.doubts(jobs[0]), constants.values()
+        jobs[0].architecture.mixture, step_time.extrapolation_flags(jobs[0]), constants.values()
     )
     known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
     if row["metric"] in runs.CUMULATIVE:
@@ -81,7 +81,7 @@ def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
             job.cluster, job.architecture.num_params() * goodput.STATE_BYTES, hours=hours
         ).share
     ]
-    kept += [moe_imbalance.KEPT] * job.architecture.mixture
+    kept += [moe_imbalance.REAL_ROUTING_EFFICIENCY] * job.architecture.mixture
     return spread(lambda s, *shares: s * math.prod(shares), speed, *kept)
 
 

@@ -1,4 +1,4 @@
-"""The parallel plan, applied: a planner's `Layout` becomes meshes, sharded parameters and
+"""The parallel plan, applied: a planner's `ParallelConfig` becomes meshes, sharded parameters and
 dispatched experts.
 
 Holds nothing else: no loss, no optimizer, no figures. PyTorch's `fully_shard` and the plans that
@@ -22,7 +22,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from onnuri.errors import ConfigError
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 
 Placement = Literal["even", "first"]
 """even: `shard_dim`; first: dimension 0 always, PyTorch's default, kept to show what it costs"""
@@ -36,7 +36,7 @@ class Meshes:
     experts: DeviceMesh
 
 
-def meshes(layout: Layout, device: str) -> Meshes:
+def meshes(layout: ParallelConfig, device: str) -> Meshes:
     """Of a process group that is initialised. Raises ConfigError where expert parallelism leaves
     the copy's ranks."""
     shard = layout.shards
@@ -61,7 +61,7 @@ def meshes(layout: Layout, device: str) -> Meshes:
 
 def place(
     network: Any,
-    layout: Layout,
+    layout: ParallelConfig,
     root: nn.Module | None = None,
     *,
     device: str = "cpu",
@@ -114,7 +114,7 @@ def _shard(
     network: Any,
     root: nn.Module,
     views: Meshes,
-    layout: Layout,
+    layout: ParallelConfig,
     routed: set[int],
     dtype: torch.dtype | None,
     placement: Placement,
@@ -143,7 +143,7 @@ def _tied(network: Any) -> bool:
 
 
 def _placer(
-    views: Meshes, ranks: int, layout: Layout, routed: set[int], placement: Placement
+    views: Meshes, ranks: int, layout: ParallelConfig, routed: set[int], placement: Placement
 ) -> Callable[[nn.Parameter], Any]:
     """Where a parameter is cut, and over which ranks."""
     # not exported, though fully_shard's documentation names them; groups of their own for experts

@@ -20,7 +20,7 @@ from onnuri.model.objective import OmniTask
 from onnuri.planner import hardware, step_work
 from onnuri.planner.architecture import Architecture, Attention
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.training.optim import Muon, Optimizers, orthogonalise
 
 WIDE = 2
@@ -31,7 +31,7 @@ SAMPLE = 8
 """matrices that Muon's iteration is timed on at most"""
 LARGE = 2**26
 """bytes: what a step keeps is ten times as much, no machine's cache is"""
-ALONE = Layout(sharding="ddp", recompute="none")
+ALONE = ParallelConfig(sharding="ddp", recompute="none")
 
 
 def step_seconds(

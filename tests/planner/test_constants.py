@@ -9,7 +9,7 @@ import pytest
 from onnuri.planner import constants, fit, memory, shapes
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.step_time import rates, seconds, spread
 from onnuri.planner.step_work import work
 
@@ -45,7 +45,7 @@ def test_fitted_constants_stay_within_reach_of_their_priors() -> None:
 def test_every_constant_is_used_and_none_is_used_that_is_not_listed() -> None:
     one = Job(
         architecture=shapes.shape("Nemotron-3-Nano-30B-A3B"),
-        layout=Layout(dp=16, ep=8, precision="nvfp4"),
+        layout=ParallelConfig(dp=16, ep=8, precision="nvfp4"),
         cluster=Cluster(gpu="GB200", gpus=16),
         tokens=4096,
         batch_tokens=2**20,

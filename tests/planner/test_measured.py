@@ -18,7 +18,7 @@ from onnuri.planner.fit import published, stack, usable
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import GIB, memory
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.step_time import step_time
 from onnuri.planner.step_work import OPERATORS_ROUTED, operator_bytes, work
 from onnuri.planner.stock import architecture
@@ -143,12 +143,14 @@ def test_bytes_between_products_are_those_that_operators_move() -> None:
     values = {**LLAMA, "num_hidden_layers": 2}
     a = architecture("llama", "llama", values)
     counted = moved("llama", LLAMA, 2, 1024) - moved("llama", LLAMA, 1, 1024)
-    assert operator_bytes(a.blocks[0], a.hidden, Layout()) == pytest.approx(counted, rel=0.1)
+    assert operator_bytes(a.blocks[0], a.hidden, ParallelConfig()) == pytest.approx(
+        counted, rel=0.1
+    )
 
 
 def test_own_selective_recomputation_moves_a_forward_pass_more() -> None:
     def between(recompute: str) -> float:
-        layout = Layout(recompute=recompute)  # type: ignore[arg-type]
+        layout = ParallelConfig(recompute=recompute)  # type: ignore[arg-type]
         one = Job(
             architecture=measured.shapes()["solar_open shape"],
             layout=layout,

@@ -16,7 +16,7 @@ from onnuri.planner.hardware import DATA, Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import CHUNK, memory
 from onnuri.planner.memory_rows import models, predict_row
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.pipeline_stages import chunks, ends, in_flight, layer_weights, stage_layers
 
 GPT = Architecture(
@@ -51,10 +51,10 @@ MIXTURE = Architecture(
 
 def job(
     a: Architecture,
-    layout: Layout,
+    layout: ParallelConfig,
     tokens: int = 4096,
     micro_batches: int = 8,
-    release: float | None = None,
+    software_year: float | None = None,
 ) -> Job:
     return Job(
         architecture=a,
@@ -62,7 +62,7 @@ def job(
         cluster=Cluster(gpu="H100", gpus=layout.gpus),
         tokens=tokens,
         batch_tokens=tokens * layout.dp * layout.micro_batch * micro_batches,
-        release=release,
+        software_year=software_year,
     )
 
 
@@ -74,12 +74,14 @@ def test_layer_keeps_what_korthikanti_counted(tp: int) -> None:
     plain = fused(
         GPT.blocks[0],
         GPT,
-        Layout(tp=tp, sequence_parallel=False, recompute="none"),
+        ParallelConfig(tp=tp, sequence_parallel=False, recompute="none"),
         s,
-        release=2022.0,
+        software_year=2022.0,
     )
     assert plain.inside == pytest.approx(h * (10 + 24 / tp + 5 * a * s / (h * tp)))
-    split = fused(GPT.blocks[0], GPT, Layout(tp=tp, recompute="selective"), s, release=2022.0)
+    split = fused(
+        GPT.blocks[0], GPT, ParallelConfig(tp=tp, recompute="selective"), s, software_year=2022.0
+    )
     assert split.inside == pytest.approx(34 * h / tp)
 
 
@@ -175,18 +177,18 @@ def test_the_first_layers_can_be_fullest() -> None:
             Block(count=20, attention=Attention(heads=16, kv_heads=8, head_dim=128), mlp=6144),
         ),
     )
-    one = memory(job(a, Layout(recompute="full"), micro_batches=1))
+    one = memory(job(a, ParallelConfig(recompute="full"), micro_batches=1))
     assert one.gradients > 0.8 * one.parameters
 
 
 def test_a_compiled_layer_keeps_less_than_an_eager_one_and_no_less_than_products() -> None:
     for block in (*GPT.blocks, *MIXTURE.blocks):
-        loose, fused_ = (kind(block, 2048, Layout()) for kind in (eager, compiled))
+        loose, fused_ = (kind(block, 2048, ParallelConfig()) for kind in (eager, compiled))
         assert loose.products - 2 * 2048 <= fused_.inside <= loose.inside
 
 
 LAYOUTS = st.builds(
-    lambda dp, tp, cp, pp, ep, v, m, sharding, recompute, precision: Layout(
+    lambda dp, tp, cp, pp, ep, v, m, sharding, recompute, precision: ParallelConfig(
         dp=2**dp,
         tp=2**tp,
         cp=2**cp,
@@ -211,13 +213,13 @@ LAYOUTS = st.builds(
 )
 
 
-def fits(layout: Layout) -> None:
+def fits(layout: ParallelConfig) -> None:
     assume(layout.virtual_stages == 1 or layout.pp > 1)
 
 
 @given(LAYOUTS)
 @settings(max_examples=200, deadline=None)
-def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
+def test_parts_are_the_total_and_all_are_there(layout: ParallelConfig) -> None:
     fits(layout)
     m = memory(job(MIXTURE, layout))
     parts = {
@@ -234,7 +236,7 @@ def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
     ),
 )
 @settings(max_examples=300, deadline=None)
-def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
+def test_more_sharding_never_takes_more(layout: ParallelConfig, how: str) -> None:
     """Of more experts' ranks the weights alone: tokens on their way to others take room too."""
     fits(layout)
     split = layout.replace(pp=max(layout.pp, 2))  # one engine runs both
@@ -266,7 +268,7 @@ def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
 def test_all_ranks_together_hold_the_model(pp: int, virtual: int, ep: int) -> None:
     """Without tensor parallelism nothing is held twice but a tied table, and what multi-token
     prediction adds."""
-    layout = Layout(pp=2**pp, virtual_stages=virtual if pp else 1, dp=ep, ep=ep)
+    layout = ParallelConfig(pp=2**pp, virtual_stages=virtual if pp else 1, dp=ep, ep=ep)
     if layout.pp * layout.virtual_stages > MIXTURE.layers:
         return
     dense = routed = 0.0
@@ -281,7 +283,7 @@ def test_all_ranks_together_hold_the_model(pp: int, virtual: int, ep: int) -> No
 @given(st.integers(1, 8), st.integers(1, 4), st.integers(1, 40))
 def test_every_layer_is_on_one_chunk(pp: int, virtual: int, layers: int) -> None:
     a = GPT.replace(blocks=(GPT.blocks[0].replace(count=layers), GPT.blocks[0].replace(count=3)))
-    parts = chunks(a, Layout(pp=pp, virtual_stages=virtual))
+    parts = chunks(a, ParallelConfig(pp=pp, virtual_stages=virtual))
     assert sum(n for part in parts for _, n in part) == a.layers
     sizes = [sum(n for _, n in part) for part in parts]
     assert max(sizes) - min(sizes) <= 1
@@ -294,19 +296,23 @@ def test_every_layer_is_on_one_chunk(pp: int, virtual: int, layers: int) -> None
 def test_micro_batches_in_flight(pp: int, virtual: int, stage: int, flying: int) -> None:
     """Interleaved, the first rank holds p v + p - 1 chunks: 1 + (p - 1)/(p v) of the model (arXiv
     2205.05198, 4.2.3)."""
-    assert in_flight(Layout(pp=pp, virtual_stages=virtual), stage, 64) == flying
+    assert in_flight(ParallelConfig(pp=pp, virtual_stages=virtual), stage, 64) == flying
 
 
 def test_few_micro_batches_are_all_in_flight() -> None:
-    layout = Layout(pp=4, sharding="zero1")
+    layout = ParallelConfig(pp=4, sharding="zero1")
     few, many = (memory(job(MIXTURE, layout, micro_batches=n)).activations for n in (1, 8))
     assert few < many
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout(dp=8, ep=8), Layout(dp=8, pp=2, ep=8, sharding="zero1", recompute="none")]
+    "layout",
+    [
+        ParallelConfig(dp=8, ep=8),
+        ParallelConfig(dp=8, pp=2, ep=8, sharding="zero1", recompute="none"),
+    ],
 )
-def test_crowded_experts_take_more(layout: Layout) -> None:
+def test_crowded_experts_take_more(layout: ParallelConfig) -> None:
     """By what their tokens keep, twice as much for twice as many: none of it is the router's or
     attention's."""
     even, half, twice = (
@@ -318,7 +324,7 @@ def test_crowded_experts_take_more(layout: Layout) -> None:
 def test_the_fullest_stage_counts() -> None:
     """A table on the first rank alone makes it the fullest; the mean of all would say less."""
     wide = MIXTURE.replace(vocabulary=1_000_000)
-    assert memory(job(wide, Layout(pp=8, sharding="zero1"))).stage in (0, 7)
+    assert memory(job(wide, ParallelConfig(pp=8, sharding="zero1"))).stage in (0, 7)
 
 
 def test_listed_models_are_as_large_as_their_names_say() -> None:

@@ -24,7 +24,12 @@ def test_a_mixture_waits_for_its_fullest_expert():
     )
     assert real.low < balanced.low < real.high <= balanced.high
     # the published pairs lie in what is allowed for
-    assert moe_imbalance.KEPT.low <= 237 / 295 <= 357 / 389 <= moe_imbalance.KEPT.high
+    assert (
+        moe_imbalance.REAL_ROUTING_EFFICIENCY.low
+        <= 237 / 295
+        <= 357 / 389
+        <= moe_imbalance.REAL_ROUTING_EFFICIENCY.high
+    )
 
 
 def test_a_dense_model_has_no_router():

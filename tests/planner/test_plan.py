@@ -65,12 +65,12 @@ def test_json_and_back(own):
 
 def test_days_tokens_and_dollars_are_kept(own):
     days = onnuri.plan("axk1", layout="own", days=30)
-    assert days.days.mid == pytest.approx(30) and days.in_time == pytest.approx(own.days.below(30))
+    assert days.days.mid == pytest.approx(30) and days.in_time == pytest.approx(own.days.cdf(30))
     assert days.tokens / own.tokens == pytest.approx(30 / own.days.mid)
     assert onnuri.plan("axk1", layout="own", tokens=1e12).tokens == pytest.approx(1e12)
     dollars = onnuri.plan("axk1", layout="own", budget_usd=1e6)
     assert dollars.bill.usd.mid == pytest.approx(1e6, rel=0.01)
-    assert dollars.in_budget == pytest.approx(own.bill.usd.below(1e6), abs=0.01)
+    assert dollars.in_budget == pytest.approx(own.bill.usd.cdf(1e6), abs=0.01)
     both = onnuri.plan("axk1", layout="own", days=30, budget_usd=1e6)
     assert both.tokens == pytest.approx(min(days.tokens, dollars.tokens))
 
@@ -155,7 +155,7 @@ def test_odds_are_of_all_tokens_that_were_wanted(own):
     enough = onnuri.plan("axk1", layout="own", days=own.days.high)
     assert enough.in_time == pytest.approx(0.9, abs=0.01) and enough.tokens_wanted == own.tokens
     some = onnuri.plan("axk1", layout="own", days=30, tokens=1e12)
-    assert some.tokens_wanted == 1e12 and some.in_time == pytest.approx(some.days.below(30))
+    assert some.tokens_wanted == 1e12 and some.in_time == pytest.approx(some.days.cdf(30))
 
 
 def test_no_loss_is_said_where_no_law_holds():
@@ -264,8 +264,8 @@ def leaves(value, where=""):
         ("1024xH200", {"layout": "tp=0"}, "tp 0: is less than 1"),
         ("1024xH200", {"layout": "micro_batch=0"}, "micro_batch 0"),
         ("1024xH200", {"layout": " "}, "is empty"),
-        ("1024xH200", {"release": -1}, "release -1"),
-        ("1024xH200", {"release": float("nan")}, "release nan"),
+        ("1024xH200", {"software_year": -1}, "software year -1"),
+        ("1024xH200", {"software_year": float("nan")}, "software year nan"),
         ("1024xH200", {"layout": "own", "days": 1e-9}, "less than one step"),
         ("1024xH200", {"days": 1e300}, "days 1e\\+300"),
         ("1024xH200", {"layout": "own", "precisions": ("fp8",)}, "stands beside a layout"),

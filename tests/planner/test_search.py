@@ -73,7 +73,7 @@ def every(a, cluster, batch, here=False):
         for ep, (sharding, shard), micro, v, recompute in itertools.product(
             eps, shardings, range(1, 9), (1, 2, 4), ("none", "selective", "full")
         ):
-            layout = grid.Layout(
+            layout = grid.ParallelConfig(
                 dp=dp,
                 tp=tp,
                 cp=cp,
@@ -130,7 +130,7 @@ def test_the_best_of_all_is_found_and_none_is_forgotten(judged):
         kinds.setdefault(search.kind(layout), seconds)
     for candidate, seconds in zip(found.best, sorted(kinds.values()), strict=False):
         assert candidate.slower == pytest.approx(seconds / held[0][0], rel=1e-9)
-    assert len(found.best) == min(search.KEPT, len(kinds))
+    assert len(found.best) == min(search.SHOWN_LAYOUTS, len(kinds))
 
 
 def job_of(candidate, case):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnuri.planner import constants, shapes
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.step_time import larger, step_time
 from onnuri.planner.step_work import work
 
@@ -22,14 +22,14 @@ def job(
     sequences: int = 4,
     **layout: object,
 ) -> Job:
-    laid = Layout(**{"dp": 8, **layout})  # type: ignore[arg-type]
+    laid = ParallelConfig(**{"dp": 8, **layout})  # type: ignore[arg-type]
     return Job(
         architecture=shapes.shape(model),
         layout=laid,
         cluster=Cluster(gpu=gpu, gpus=laid.gpus),
         tokens=tokens,
         batch_tokens=tokens * laid.dp * laid.micro_batch * sequences,
-        release=2025.5,
+        software_year=2025.5,
     )
 
 
@@ -143,9 +143,9 @@ def test_interval_widens_for_what_is_unknown() -> None:
         job(gpu="GH200"),
         job(gpu="MI325X"),
         job("Llama3.2-1B"),
-        job().replace(release=2022.5),
+        job().replace(software_year=2022.5),
         job(precision="fp8").replace(kernels="compiled"),
-        job(gpu="B200").replace(release=2025.1),
+        job(gpu="B200").replace(software_year=2025.1),
     ]
     told = [
         f.high / f.low
@@ -163,7 +163,7 @@ def test_interval_widens_for_what_is_unknown() -> None:
     many = step_time(job(dp=64))  # nor has it ever been timed over a network
     assert many.high / many.low > told[0]
     old, new = (
-        step_time(job("Mixtral-8x7B").replace(elsewhere=True, release=year))
+        step_time(job("Mixtral-8x7B").replace(elsewhere=True, software_year=year))
         for year in (2024.5, 2026.0)
     )
     assert old.high / old.low > new.high / new.low

@@ -15,7 +15,7 @@ from onnuri import recipes
 from onnuri.planner import shapes, step_work
 from onnuri.planner.hardware import Cluster, gpu
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.traffic import Collective, collectives
 
 DRY = json.loads(
@@ -31,7 +31,7 @@ def job(
     elsewhere: bool = False,
     **layout: object,
 ) -> Job:
-    laid = Layout(**{"dp": 8, **layout})  # type: ignore[arg-type]
+    laid = ParallelConfig(**{"dp": 8, **layout})  # type: ignore[arg-type]
     return Job(
         architecture=shapes.shape(model),
         layout=laid,
@@ -99,7 +99,7 @@ def test_the_step_is_given_the_bytes_that_the_dry_run_traced(name: str) -> None:
     """At cards as quick as the links every wire has one rate, and what the real step sent takes its
     bytes over it."""
     run = DRY[name]
-    layout = Layout.from_json(run["layout"])
+    layout = ParallelConfig.from_json(run["layout"])
     one = Job(
         architecture=recipes.find(name).omni,
         layout=layout,
