@@ -17,7 +17,7 @@ from typing import Any
 
 from onnuri import recipes
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.training import dryrun
+from onnuri.profile import dryrun
 
 RESULTS = Path(__file__).parent / "results" / "dryrun.json"
 DEFAULT = "axk1, default sharding"

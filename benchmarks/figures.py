@@ -15,7 +15,7 @@ from typing import Any
 from onnuri import recipes
 from onnuri.evaluation import quality, report
 from onnuri.modality import MEDIA
-from onnuri.training import forecast
+from onnuri.profile import run_forecast
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -524,9 +524,9 @@ def forecasts() -> str | None:
         if "forecast" in found:
             pairs = {
                 figure: f"{told} → {was}"
-                for figure, told, was in forecast.compared(
-                    forecast.Forecast.from_json(found["forecast"]),
-                    forecast.Outcome.from_json(found["outcome"]),
+                for figure, told, was in run_forecast.compared(
+                    run_forecast.Forecast.from_json(found["forecast"]),
+                    run_forecast.RunOutcome.from_json(found["outcome"]),
                 )
             }
             rows.append([name, *(pairs[figure] for figure in shown)])

@@ -41,8 +41,8 @@ def planner() -> dict[str, Any]:
     out, none]."""
     import planner_cv
 
-    from onnuri.planner import measured, runs
-    from onnuri.planner.fit import FURTHER, PUBLISHED, fit, log_speed, stack, usable
+    from onnuri.calibration import measured, runs
+    from onnuri.calibration.fit import FURTHER, PUBLISHED, fit, log_speed, stack, usable
 
     evidence = stack(
         [row for path in (PUBLISHED, FURTHER, measured.FILE) for row in usable(runs.read(path))]

@@ -1,12 +1,12 @@
 """Measures Onnuri's training step on one GPU: tokens a second and the allocator's peak, one process
 a case.
 
-    python benchmarks/own_step.py out.csv     the cases of `onnuri/planner/data/measured_gpu.csv`, into a table like it
+    python benchmarks/own_step.py out.csv     the cases of `onnuri/calibration/data/measured_gpu.csv`, into a table like it
 
 A process of its own for each case, because what a case leaves behind (a graph that still points at
 its weights when garbage is collected) counts into the peak of the next one: the first table was
 measured in one process and had to be corrected for it. Needs a GPU. The shapes are those of
-`onnuri/planner/data/measured_shapes.json`, as transformers' configs.
+`onnuri/calibration/data/measured_shapes.json`, as transformers' configs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
+from onnuri.calibration import measured, runs
 from onnuri.model.backbone import stock_model
 from onnuri.model.loss import next_token_loss
-from onnuri.planner import measured, runs
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.recipes import axk1, solar_open
 from onnuri.training.layout import place

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from onnuri.planner import constants, hardware, measured, runs
-from onnuri.planner.fit import (
+from onnuri.calibration import measured, runs
+from onnuri.calibration.fit import (
     FURTHER,
     PUBLISHED,
     Evidence,
@@ -32,6 +32,7 @@ from onnuri.planner.fit import (
     stack,
     usable,
 )
+from onnuri.planner import constants, hardware
 from onnuri.planner.step_time import extrapolation_flags, spread, step_time
 
 RARE = 8
@@ -90,7 +91,7 @@ def _shares(e: Evidence) -> list[float]:
     """Logarithm of each row's model FLOPs over the peak of its precision."""
     target, out = published(e), []
     for i, row in enumerate(e.rows):
-        job = runs.meanings(row)[0].job
+        job = runs.candidate_jobs(row)[0].job
         peak = hardware.gpu(row["gpu"]).peak_tflops(runs.precision(row)) * 1e12
         out.append(float(target[i]) + math.log(job.architecture.flops_per_token(job.tokens) / peak))
     return out
@@ -176,12 +177,12 @@ def elsewhere(
 ) -> dict[str, Any]:
     """A machine whose large products its group measured (SimuMax's B200: 0.488 of the peak, the
     table says 0.776), its source left out: with the table's rate, and with the measured one."""
-    held = np.array([runs.meanings(r)[0].job.cluster.gemm_share is not None for r in e.rows])
+    held = np.array([runs.candidate_jobs(r)[0].job.cluster.gemm_share is not None for r in e.rows])
     c, out = {**constants.values(), **fit(e, held, whole), **ends(off, e, doubts, ~held)}, {}
     for name in ("table", "measured"):
         speeds, inside = [], []
         for i in np.flatnonzero(held):
-            job = runs.meanings(e.rows[i])[0].job
+            job = runs.candidate_jobs(e.rows[i])[0].job
             found = step_time(
                 job
                 if name == "measured"
@@ -220,7 +221,7 @@ def main() -> None:
     place = np.arange(len(e.rows))
     among = {"published": place < len(first), "measured": place >= len(first) + len(further)}
     among["further"] = ~among["published"] & ~among["measured"]
-    doubts = np.array([extrapolation_flags(runs.meanings(r)[0].job) for r in e.rows])
+    doubts = np.array([extrapolation_flags(runs.candidate_jobs(r)[0].job) for r in e.rows])
     whole, target, moe = fit(e), published(e), mixtures(e)
     keys = {
         "source": folds([runs.repository(r) for r in e.rows]),

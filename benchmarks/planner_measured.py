@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from onnuri.planner import measured, runs
-from onnuri.planner.fit import (
+from onnuri.calibration import measured, runs
+from onnuri.calibration.fit import (
     FURTHER,
     PUBLISHED,
     Evidence,
@@ -49,7 +49,7 @@ def rows_of(e: Evidence) -> list[dict[str, Any]]:
     }
     out = []
     for i in np.flatnonzero(own):
-        row, job = e.rows[i], runs.meanings(e.rows[i])[0].job
+        row, job = e.rows[i], runs.candidate_jobs(e.rows[i])[0].job
         held = np.arange(len(e.rows)) == i
         place = int(np.flatnonzero((shapes == row["model"]) & own).tolist().index(i))
         planned, found = memory(job).allocated / GIB, step_time(job)

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from onnuri import recipes
-from onnuri.planner.hardware import DATA, Cluster
+from onnuri.calibration import DATA
+from onnuri.calibration.memory_rows import predict_row
+from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
-from onnuri.planner.memory_rows import predict_row
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.traffic import collectives
 

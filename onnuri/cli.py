@@ -457,7 +457,7 @@ class PlanRecipe:
         if self.gpus_for:
             self._fewest(recipe, cluster, demand)
             return
-        with progress.Progress(self.report.language) as shown:
+        with progress.SearchProgress(self.report.language) as shown:
             found = onnuri.plan(
                 recipe,
                 cluster,
@@ -486,13 +486,13 @@ class PlanRecipe:
         from onnuri.errors import ConfigError
         from onnuri.planner import inverse, progress, report, saved, words
 
-        beside = {
+        conflicting = {
             "--gpus": self.gpus,
             "--days": self.days,
             "--budget-usd": self.budget_usd,
             "--layout": self.layout,
         }
-        for flag, value in beside.items():
+        for flag, value in conflicting.items():
             if value is not None:
                 raise ConfigError(
                     f"{flag} {value}",
@@ -500,7 +500,7 @@ class PlanRecipe:
                     "leave one out",
                 )
         days, tokens = inverse.duration("gpus-for", self.gpus_for or ""), words.count(self.tokens)
-        with progress.Progress(self.report.language) as shown:
+        with progress.SearchProgress(self.report.language) as shown:
             found = inverse.fewest(
                 recipe,
                 cluster,
@@ -582,7 +582,7 @@ class PlanBudget:
                     "leave it out",
                 )
             days = inverse.duration("largest-for", self.largest_for)
-            with progress.Progress(self.report.language) as shown:
+            with progress.SearchProgress(self.report.language) as shown:
                 largest = inverse.largest(
                     systems,
                     cluster,
@@ -599,7 +599,7 @@ class PlanBudget:
                 "stands beside --days, which says how many",
                 "give --largest-for instead",
             )
-        with progress.Progress(self.report.language) as shown:
+        with progress.SearchProgress(self.report.language) as shown:
             found = budget.budget(
                 systems,
                 cluster,
@@ -648,7 +648,7 @@ class PlanValidate:
     """file for the figures"""
 
     def run(self) -> None:
-        from onnuri.planner import validate
+        from onnuri.calibration import validate
 
         validate.run(self.runs, self.memory, self.json)
 
@@ -675,14 +675,16 @@ class PlanDryRun:
     def run(self) -> None:
         from onnuri import files, recipes
         from onnuri.planner import parallel
-        from onnuri.training import beside, dryrun
+        from onnuri.profile import dryrun, plan_vs_trace
 
         files.check_place(self.json)
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
         asked = parallel.parse(self.layout, gpus) if self.layout else None
         found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank, whole=self.whole)
-        print(f"{found}\n\n{beside.text(beside.pairs(found, recipe.omni, recipe.gpu))}")
+        print(
+            f"{found}\n\n{plan_vs_trace.text(plan_vs_trace.pairs(found, recipe.omni, recipe.gpu))}"
+        )
         if self.json:
             files.write_json(found.to_json(), self.json)
 
@@ -705,7 +707,7 @@ class PlanFreeze:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class PlanCommand:
     """What a GPU budget can train, how and by when: `onnuri plan axk1 --gpu H200 --gpus 1024 --days
     75`."""
 
@@ -734,13 +736,13 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Plan, tyro.conf.subcommand("plan")]
+    | Annotated[PlanCommand, tyro.conf.subcommand("plan")]
 )
 
 
 def parse(
     arguments: Sequence[str] | None = None,
-) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate | Plan:
+) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate | PlanCommand:
     """The command that the arguments name. A mistake raises SystemExit(2) after one line on
     stderr."""
     complaint = io.StringIO()
@@ -775,9 +777,9 @@ def misused(line: str, given: list[str]) -> str:
     error = usage.mistake(line)
     if error is None or given[:1] != ["plan"] or usage.language(given) != "ko":
         return str(error or line)
-    from onnuri.planner import complaints
+    from onnuri.planner import words
 
-    return complaints.complaint(error, "ko")
+    return words.complaint(error, "ko")
 
 
 def one_line(box: str) -> str:
@@ -794,9 +796,9 @@ def said(error: OnnuriError, command: object) -> str:
     report = getattr(getattr(command, "what", None), "report", None)
     if not isinstance(report, PlanReport):
         return str(error)
-    from onnuri.planner import complaints
+    from onnuri.planner import words
 
-    return complaints.complaint(error, report.language)
+    return words.complaint(error, report.language)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

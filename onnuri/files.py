@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from onnuri.errors import ConfigError, MediaError
+from onnuri.phrases import Phrase
 
 
 def write_bytes(data: bytes, path: Path) -> None:
@@ -34,7 +35,7 @@ def write_bytes(data: bytes, path: Path) -> None:
             raise
     except OSError as error:
         raise MediaError(
-            str(path), f"cannot be written ({error.strerror})", "give another place"
+            str(path), Phrase("cannot be written ({})", error.strerror), "give another place"
         ) from None
 
 
@@ -59,7 +60,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         part.rename(folder)
     except OSError as error:
         raise ConfigError(
-            str(folder), f"cannot be written ({error.strerror})", "give another folder"
+            str(folder), Phrase("cannot be written ({})", error.strerror), "give another folder"
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -78,5 +79,5 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MediaError(
-            str(folder), f"cannot be a folder ({error.strerror})", "give another folder"
+            str(folder), Phrase("cannot be a folder ({})", error.strerror), "give another folder"
         ) from None

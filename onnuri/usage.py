@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 
 HELP = "see onnuri --help"
 FORMS = (
@@ -70,7 +71,7 @@ def mistake(line: str) -> ConfigError | None:
                 group.replace(", ", " ") if n == 0 else group
                 for n, group in enumerate(found.groups())
             ]
-            value, rule, repair = (part.format(*groups) for part in parts)
+            value, rule, repair = (Phrase(part, *groups) for part in parts)
             return ConfigError(value, rule, repair)
     return None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner import loss
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.counts import Engines, Report, quiet
@@ -118,7 +119,7 @@ def budget(
     with `exact_gpus` no size uses fewer GPUs."""
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(
-            f"days {days:g}",
+            Phrase("days {:g}", days),
             "is not a positive number of days within a century",
             "give such as 120",
         )
@@ -132,8 +133,8 @@ def budget(
     if not found:
         why, times = Counter(left_out.values()).most_common(1)[0]
         raise ConfigError(
-            f"{cluster.gpus} {cluster.gpu} for {days:g} days",
-            f"is enough for none of {len(left_out)} sizes; {times} of them: {why}",
+            Phrase("{} {} for {:g} days", cluster.gpus, cluster.gpu, days),
+            Phrase("is enough for none of {} sizes; {} of them: {}", len(left_out), times, why),
             "give more GPUs or days",
         )
     systems = tuple(o for o in found if o.kind == "system")

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from onnuri import files
 from onnuri.modality import Language
-from onnuri.planner import loss, page, plots, serving_cost
-from onnuri.planner.budget import MOST_TOKENS, Budget, Option, cost
+from onnuri.planner import document as documents
+from onnuri.planner import loss, plots, serving_cost
+from onnuri.planner.budget import MOST_TOKENS, Budget, Option, Rank, cost
 from onnuri.planner.cost import bill
-from onnuri.planner.interval import exact
+from onnuri.planner.document import Document, Line, Part, Table, aligned
+from onnuri.planner.figures import between, dollars, number, parameters, percent, share
+from onnuri.planner.interval import Interval, exact
 from onnuri.planner.parallel import to_string
-from onnuri.planner.report import between, cells, labelled, number, percent, pictures, runs, share
-from onnuri.planner.words import ours, say
+from onnuri.planner.report import pictures, runs
+from onnuri.planner.words import Catalogue, catalogue
 
 TRAINING = (
     "system",
@@ -59,23 +63,20 @@ def write(
     language: Language = "en",
     command: str = "",
 ) -> None:
-    """Print it, and write what was asked for; `command` is the one that makes the page anew."""
-    for path in (json, html):
-        files.check_place(path)
-    print(text(b, language))
-    if json:
-        files.write_json({"verdict": decided(b), **b.to_json()}, json)
-    if html:
-        files.write_bytes(page_of(b, language, command).encode(), html)
+    """Print a budget, and write what is asked for; `command` makes the page anew."""
+    figures = {"verdict": decided(b), **b.to_json()}
+    page = functools.partial(page_of, b, language, command)
+    documents.write(text(b, language), figures, page, json, html)
 
 
-def title(b: Budget, language: Language) -> str:
-    return say("budget", language, gpu=b.cluster.gpu, gpus=f"{b.cluster.gpus:,}", days=b.days)
+def title(b: Budget, say: Catalogue) -> str:
+    """Return the GPUs and the days."""
+    return say("budget", gpu=b.cluster.gpu, gpus=f"{b.cluster.gpus:,}", days=b.days)
 
 
 def decided(b: Budget) -> dict[str, Any]:
-    """The verdict in the JSON, in no language."""
-    whole = bill(b.cluster.kind, exact(b.days * 24 * b.cluster.gpus)).usd
+    """Return the verdict in the JSON, in no language."""
+    whole = _whole_cost(b)
     return {
         **{aim: ranks[0].name for aim, ranks in b.aims.items()},
         "usd": whole.to_json() if whole else None,
@@ -83,226 +84,183 @@ def decided(b: Budget) -> dict[str, Any]:
     }
 
 
-def verdict(b: Budget, language: Language) -> list[tuple[str, str]]:
-    """What to decide by: the first under each aim, what finishes its own plan, and what all of it
-    costs."""
-    by, rows = {o.name: o for o in b.systems}, list[tuple[str, str]]()
+def _whole_cost(b: Budget) -> Interval | None:
+    """Return the dollars of all GPUs until the date."""
+    return bill(b.cluster.kind, exact(b.days * 24 * b.cluster.gpus)).usd
+
+
+def verdict(b: Budget, say: Catalogue) -> list[Line]:
+    """Return what to decide by: the first under each aim, what finishes its own plan, and what all
+    of it costs."""
+    systems = {o.name: o for o in b.systems}
+    rows: list[Line] = []
     for aim, key in (("loss", "lowest loss"), ("operate", "cheapest"), ("media", "most media")):
         if ranks := b.aims.get(aim):
+            first = systems[ranks[0].name]
             tied = sum(r.place == ranks[0].place for r in ranks) - 1
-            tie = say("tied with", language, count=tied) if tied else ""
-            o = by[ranks[0].name]
-            figure = {
-                "loss": thousandths(o),
-                "operate": between(cost(o), before="$" * bool(o.serving.usd_per_million_tokens)),
-                "media": ", ".join(say(m, language) for m in o.plan.media),
-            }[aim]
-            rows.append(
-                (
-                    say(key, language),
-                    say(
-                        "first of",
-                        language,
-                        title=o.title,
-                        figure=figure,
-                        tie=tie,
-                        odds=percent(ranks[0].first),
-                    ),
-                )
+            sentence = say(
+                "first of",
+                title=first.title,
+                figure=_figure(aim, first, say),
+                tie=say("tied with", count=tied) if tied else "",
+                odds=percent(ranks[0].first),
             )
+            rows.append((say(key), sentence))
     if not b.systems:
-        rows.append((say("system", language), say("not systems", language)))
-    done = ", ".join(f"{o.title} {percent(o.finish)}" for o in b.systems if o.finish >= 0.5)
-    rows.append((say("finished", language), done or say("none of them", language)))
-    hours = exact(b.days * 24 * b.cluster.gpus)
-    rows.append(
-        (
-            say("whole budget", language),
-            between(bill(b.cluster.kind, hours).usd, before="$", language=language),
-        )
-    )
-    return rows
+        rows.append((say("system"), say("not systems")))
+    done = [f"{o.title} {percent(o.finish)}" for o in b.systems if o.finish >= 0.5]
+    return [
+        *rows,
+        (say("finished"), ", ".join(done) or say("none of them")),
+        (say("whole budget"), dollars(_whole_cost(b), say)),
+    ]
 
 
-def row(o: Option, language: Language) -> dict[str, str]:
-    """One option, column by column."""
+def _figure(aim: str, o: Option, say: Catalogue) -> str:
+    """Return what an option has under an aim."""
+    if aim == "loss":
+        return thousandths(o)
+    if aim == "media":
+        return ", ".join(map(say, o.plan.media))
+    return between(cost(o), before="$" if o.serving.usd_per_million_tokens else "")
+
+
+def row(o: Option, say: Catalogue) -> dict[str, str]:
+    """Return one option, column by column."""
     p, s = o.plan, o.serving
+    price = between(cost(o), before="$" if s.usd_per_million_tokens else "")
     return {
         "system": o.title,
-        "params": number(p.total_params)
-        + (f" / {number(p.active_params)}" if p.active_params < p.total_params else ""),
+        "params": parameters(p.total_params, p.active_params),
         "tokens by then": between(o.tokens),
         "tokens per active": number(o.tokens.mid / p.active_params),
         "loss by then": thousandths(o),
         "finish": f"{o.finish:.0%}",
         "days needed": between(o.days_needed),
         "trains": between(p.tokens_per_s_per_gpu),
-        "cost": between(p.bill.usd, before="$", language=language),
-        "layout": f"{to_string(p.layout).replace(',', ', ')}; {runs(p.engine, language)}",
+        "cost": dollars(p.bill.usd, say),
+        "layout": f"{to_string(p.layout).replace(',', ', ')}; {runs(p.engine, say)}",
         "serve gpus": f"{s.fewest_gpus} – {s.gpus}" if s.gpus > s.fewest_gpus else str(s.gpus),
         "tokens/s/GPU": between(s.tokens_per_s_per_gpu),
         "KV": number(s.kv_bytes_per_token),
         "users a node": between(s.users_per_node),
-        "usd a million": between(cost(o), before="$") if s.usd_per_million_tokens else "",
-        "gpu seconds": "" if s.usd_per_million_tokens else between(cost(o)),
-        "media": ", ".join(say(m, language) for m in p.media),
+        "usd a million": price if s.usd_per_million_tokens else "",
+        "gpu seconds": "" if s.usd_per_million_tokens else price,
+        "media": _figure("media", o, say),
     }
 
 
-def rows(
-    options: tuple[Option, ...], columns: tuple[str, ...], language: Language
-) -> list[list[str]]:
-    """Without columns in which nothing stands."""
-    made = [row(o, language) for o in options]
-    shown = [c for c in columns if any(r[c] for r in made)]
-    return [[say(c, language) for c in shown], *([r[c] for c in shown] for r in made)]
+def rows(options: Sequence[Option], columns: Sequence[str], say: Catalogue) -> Table:
+    """Return a head and a line per option, without columns in which nothing stands."""
+    lines = [row(o, say) for o in options]
+    shown = [c for c in columns if any(line[c] for line in lines)]
+    return [[say(c) for c in shown], *([line[c] for c in shown] for line in lines)]
 
 
 def thousandths(o: Option) -> str:
-    return f"{o.loss.mid:.3f} ({o.loss.low:.3f} – {o.loss.high:.3f})"
+    """Return the loss of an option with its range."""
+    return f"{o.loss:.3f}"
 
 
 def text(b: Budget, language: Language = "en") -> str:
-    """What a terminal has room for; the page and the JSON have all."""
-    first = verdict(b, language)
-    said = [
-        f"{title(b, language)}  ({say('ranges', language)})",
+    """Return what a terminal has room for; the page and the JSON have all."""
+    say = catalogue(language)
+    first = verdict(b, say)
+    columns = max(documents.cells(label) for label, _ in first) + 2
+    lines = [
+        f"{title(b, say)}  ({say('ranges')})",
         "",
-        labelled(first, max(cells(k) for k, _ in first) + 2),
+        documents.labelled(first, columns),
         "",
-        say(f"engines {b.engines}", language),
+        say(f"engines {b.engines}"),
     ]
-    for aim in b.aims:
-        said += ["", say(f"aim {aim}", language), *aligned(_ranks(b, aim, language))]
-    for heading, options in _tables(b):
-        said += ["", say(heading, language), *aligned(rows(options, NARROW, language))]
-    said += [f"  {name}: {ours(why, language)}" for name, why in b.left_out.items()]
-    said += [
-        "",
-        *(f"{say('cluster', language)}: {ours('; '.join(b.cluster.yours), language)}",)
-        * bool(b.cluster.yours),
-    ]
-    return "\n".join([*said, _note(language), _advice(b, language), _real(language)])
+    for aim, ranks in b.aims.items():
+        lines += ["", say(f"aim {aim}"), *aligned(_ranks(b, aim, ranks, say))]
+    for heading, options in _tables(b).items():
+        lines += ["", say(heading), *aligned(rows(options, NARROW, say))]
+    lines += [f"  {name}: {say.translate(why)}" for name, why in b.left_out.items()]
+    note, *others = _notes(b, say)
+    yours = [others.pop(0)] if b.cluster.yours else []
+    return "\n".join([*lines, "", *yours, note, *others])
 
 
-def _tables(b: Budget) -> list[tuple[str, tuple[Option, ...]]]:
-    """Headings of tables in which something stands."""
-    return [
-        (h, options)
-        for h, options in (("budget five", b.systems), ("budget ladder", b.ladder))
-        if options
-    ]
+def _tables(b: Budget) -> dict[str, tuple[Option, ...]]:
+    """Return the options by heading, where there are any."""
+    tables = {"budget five": b.systems, "budget ladder": b.ladder}
+    return {heading: options for heading, options in tables.items() if options}
 
 
-def _note(language: Language) -> str:
-    """What all figures rest on."""
-    return " ".join(
-        (
-            say(
-                "budget note",
-                language,
-                most=number(MOST_TOKENS),
-                speed=f"{serving_cost.TOKENS_PER_S:g}",
-                context=f"{serving_cost.CONTEXT:,}",
-                busy=share(serving_cost.BUSY),
-            ),
-            say("assumptions", language),
-        )
+def _notes(b: Budget, say: Catalogue) -> list[str]:
+    """Return what all figures rest on, what the user says of the cluster, and what laws and real
+    runs advise."""
+    rests = say(
+        "budget note",
+        most=number(MOST_TOKENS),
+        speed=f"{serving_cost.TOKENS_PER_S:g}",
+        context=f"{serving_cost.CONTEXT:,}",
+        busy=share(serving_cost.BUSY),
     )
-
-
-def aligned(lines: list[list[str]]) -> list[str]:
-    """Columns under each other."""
-    wide = [max(cells(line[n]) for line in lines) for n in range(len(lines[0]))] if lines else []
+    yours = b.cluster.yours
+    laws = (f"{law} {number(n)} × {number(d)}" for law, (n, d) in b.optimal.items())
+    real = (f"{name} {count:,}" for name, count in loss.TOKENS_PER_ACTIVE.items())
     return [
-        "  " + "  ".join(cell + " " * (w - cells(cell)) for cell, w in zip(line, wide)).rstrip()
-        for line in lines
+        f"{rests} {say('assumptions')}",
+        *([f"{say('cluster')}: {say.translate(*yours)}"] if yours else []),
+        f"{say('optimal', flops=f'{b.flops:.1e}')}: {', '.join(laws)}",
+        f"{say('real runs')}: {', '.join(real)}",
     ]
 
 
-def _ranks(b: Budget, aim: str, language: Language) -> list[list[str]]:
-    """A head, and a line a system: place, figure, probabilities."""
-    by, ranks = {o.name: o for o in b.systems}, b.aims[aim]
-    shared = {r.place for r in ranks if sum(other.place == r.place for other in ranks) > 1}
-    price = ranks and by[ranks[0].name].serving.usd_per_million_tokens
-    unit = {
-        "loss": "nats",
-        "operate": "usd a million" if price else "gpu seconds",
-        "media": "media",
-    }[aim]
-    head = (
-        "rank",
-        "system",
-        unit,
-        "best probability",
-        "beats",
-        *["done probability"] * (aim == "media"),
-    )
-    found = [[say(k, language) for k in head]]
+def _ranks(b: Budget, aim: str, ranks: Sequence[Rank], say: Catalogue) -> Table:
+    """Return a head, and a line per system: place, figure, probabilities."""
+    systems = {o.name: o for o in b.systems}
+    places = [r.place for r in ranks]
+    price = ranks and systems[ranks[0].name].serving.usd_per_million_tokens
+    unit = {"loss": "nats", "operate": "usd a million" if price else "gpu seconds"}.get(aim, aim)
+    head = ["rank", "system", unit, "best probability", "beats"]
+    if aim == "media":
+        head.append("done probability")
+    lines = [list(map(say, head))]
     for r in ranks:
-        o = by[r.name]
-        figure = {
-            "loss": thousandths(o),
-            "operate": between(cost(o), before="$" * bool(price)),
-            "media": f"{len(o.plan.media)}: " + ", ".join(say(m, language) for m in o.plan.media),
-        }[aim]
-        tie = f" ({say('tie', language)})" if r.place in shared else ""
-        found.append(
-            [
-                f"{r.place}{tie}",
-                o.title,
-                figure,
-                f"{r.first:.0%}",
-                "" if r.beats is None else f"{r.beats:.0%}",
-                *[f"{o.finish:.0%}"] * (aim == "media"),
-            ]
-        )
-    return found
-
-
-def _advice(b: Budget, language: Language) -> str:
-    sizes = ", ".join(f"{law} {number(n)} × {number(d)}" for law, (n, d) in b.optimal.items())
-    return f"{say('optimal', language, flops=f'{b.flops:.1e}')}: {sizes}"
-
-
-def _real(language: Language) -> str:
-    runs = ", ".join(f"{name} {count:,}" for name, count in loss.TOKENS_PER_ACTIVE.items())
-    return f"{say('real runs', language)}: {runs}"
+        o = systems[r.name]
+        figure = _figure(aim, o, say)
+        line = [
+            f"{r.place} ({say('tie')})" if places.count(r.place) > 1 else str(r.place),
+            o.title,
+            f"{len(o.plan.media)}: {figure}" if aim == "media" else figure,
+            f"{r.first:.0%}",
+            "" if r.beats is None else f"{r.beats:.0%}",
+        ]
+        if aim == "media":
+            line.append(f"{o.finish:.0%}")
+        lines.append(line)
+    return lines
 
 
 def page_of(b: Budget, language: Language = "en", command: str = "") -> str:
-    """One file that needs nothing else: the verdict, the aims, and the rest folded."""
-    body = [
-        f'<p class="note">{say("ranges", language)}. {say(f"engines {b.engines}", language)}</p>',
-        page.verdict(verdict(b, language)),
-        page.command(command, language),
+    """Return one file that needs nothing else: the verdict, the aims, and the rest folded."""
+    say = catalogue(language)
+    parts = [
+        Part(say(f"aim {aim}"), tables=[_ranks(b, aim, ranks, say)], opened=aim == "loss")
+        for aim, ranks in b.aims.items()
     ]
-    for aim in b.aims:
-        body.append(
-            page.folded(
-                say(f"aim {aim}", language),
-                page.table(_ranks(b, aim, language)),
-                opened=aim == "loss",
-            )
-        )
-    for heading, options in _tables(b):
-        training = (
-            TRAINING if options is b.systems else TRAINING[:-1]
-        )  # sizes by rule are not to be copied
-        tables = (page.table(rows(options, columns, language)) for columns in (training, SERVING))
-        body.append(page.folded(say(heading, language), "".join(tables)))
+    for heading, options in _tables(b).items():
+        # layouts of sizes by rule are not to be copied
+        training = TRAINING if options is b.systems else TRAINING[:-1]
+        tables = [rows(options, columns, say) for columns in (training, SERVING)]
+        parts.append(Part(say(heading), tables=tables))
     if b.left_out:
-        why = [(name, ours(why, language)) for name, why in b.left_out.items()]
-        body.append(page.folded(say("left out", language), page.facts(why)))
-    yours = [f"{say('cluster', language)}: {ours('; '.join(b.cluster.yours), language)}"] * bool(
-        b.cluster.yours
+        why = [(name, say.translate(reason)) for name, reason in b.left_out.items()]
+        parts.append(Part(say("left out"), why))
+    parts.append(Part(say("evidence and notes"), notes=_notes(b, say)))
+    ladder, systems = (
+        [(o.title, o.plan.active_params, o.loss, o.kind) for o in options]
+        for options in (b.ladder, b.systems)
     )
-    notes = "<br>".join([_note(language), *yours, _advice(b, language), _real(language)])
-    body.append(page.folded(say("evidence and notes", language), f'<p class="note">{notes}</p>'))
-    ladder = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.ladder]
-    systems = [(o.title, o.plan.active_params, o.loss, o.kind) for o in b.systems]
-    drawn = page.drawing(plots.sizes(ladder, systems, language))
-    body.append(page.folded(f"{say('size', language)}, {say('loss', language)}", drawn))
+    drawing = plots.sizes(ladder, systems, say)
+    parts.append(Part(f"{say('size')}, {say('loss')}", drawing=drawing))
     if b.systems:
-        body.append(pictures([o.plan for o in b.systems], language))
-    return page.page(title(b, language), "".join(body), language)
+        parts += pictures([o.plan for o in b.systems], say)
+    note = f"{say('ranges')}. {say(f'engines {b.engines}')}"
+    shown = Document(title(b, say), note, verdict(b, say), parts)
+    return documents.html(shown, say, command)

@@ -1,5 +1,5 @@
 """The fitted constants of the step's time: value, prior, unit, source; `data/constants.json`,
-written by `fit`.
+written by `calibration/fit.py`.
 
 Knows no formula. None belongs to a row, a source or a model.
 """

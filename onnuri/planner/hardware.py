@@ -11,6 +11,7 @@ from pathlib import Path
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner.parallel import Precision
 
 DATA = Path(__file__).parent / "data"
@@ -75,8 +76,8 @@ class Gpu(Config):
             block = precision in ("mxfp8", "nvfp4") and not self.fp4_tflops
             if block or (precision == "fp8" and not self.fp8_tflops):
                 raise ConfigError(
-                    f"precision {precision}",
-                    f"is not what a {self.name} multiplies",
+                    Phrase("precision {}", precision),
+                    Phrase("is not what a {} multiplies", self.name),
                     "leave it out, or take another GPU",
                 )
 
@@ -166,7 +167,7 @@ def gpu(name: str) -> Gpu:
         raise ConfigError(
             f"GPU {name!r}",
             "is not in the hardware table",
-            f"use {', '.join(known[n] for n in near)}",
+            Phrase("use {}", ", ".join(known[n] for n in near)),
         )
     return table()[known[name.lower()]]
 
@@ -181,7 +182,9 @@ def check_count(gpus: int) -> None:
     """Raise ConfigError for a number of GPUs that no cluster has."""
     if not 1 <= gpus <= MOST_GPUS:
         raise ConfigError(
-            f"{gpus} GPUs", f"are not from 1 to {MOST_GPUS:,}", "give a whole number between"
+            Phrase("{} GPUs", gpus),
+            Phrase("are not from 1 to {:,}", MOST_GPUS),
+            "give a whole number between",
         )
 
 
@@ -190,7 +193,9 @@ def parse(text: str) -> Cluster:
     count, x, name = text.partition("x")
     if not x or not count.isdecimal():
         raise ConfigError(
-            f"cluster {text!r}", "is not a number of GPUs and their name", "write such as 1024xH200"
+            Phrase("cluster {!r}", text),
+            "is not a number of GPUs and their name",
+            "write such as 1024xH200",
         )
     return cluster(name, int(count))
 

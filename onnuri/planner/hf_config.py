@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from onnuri.errors import ConfigError, DependencyError
+from onnuri.phrases import Phrase
 from onnuri.planner import shapes
-from onnuri.planner.meta_model import Reading
+from onnuri.planner.meta_model import ModelReading
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SECONDS = 8.0
@@ -34,7 +35,7 @@ READER = 1
 """version of `meta_model.py`'s answers; count it up where they change"""
 
 
-def read(what: str) -> Reading:
+def read(what: str) -> ModelReading:
     """Return what is read of a folder, a config.json or `ORG/NAME`. Raises ConfigError for what is
     none or not known."""
     raw, name = load(what)
@@ -89,12 +90,14 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ConfigError(
-                str(path), f"is larger than {MOST_BYTES / 1e6:.0f} MB", "give a model's config.json"
+                str(path),
+                Phrase("is larger than {:.0f} MB", MOST_BYTES / 1e6),
+                "give a model's config.json",
             )
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            str(path), f"cannot be read ({error})", "give a model's config.json"
+            str(path), Phrase("cannot be read ({})", error), "give a model's config.json"
         ) from None
 
 
@@ -104,7 +107,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            where, f"is not JSON ({str(error)[:80]})", "give a model's config.json"
+            where, Phrase("is not JSON ({})", str(error)[:80]), "give a model's config.json"
         ) from None
     if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
         raise ConfigError(
@@ -116,7 +119,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
             if isinstance(count, int) and not 1 <= count <= MOST_LAYERS:
                 raise ConfigError(
                     f"{key} {count} of {where}",
-                    f"is not from 1 to {MOST_LAYERS:,}",
+                    Phrase("is not from 1 to {:,}", MOST_LAYERS),
                     "mend the config",
                 )
     return raw
@@ -137,18 +140,21 @@ def _hub(repository: str) -> str:
         cached = huggingface_hub.try_to_load_from_cache(repository, "config.json")
     except Exception as error:
         raise ConfigError(
-            f"model {repository!r}",
-            f"is no name of the hub ({' '.join(str(error).split())[:80]})",
+            Phrase("model {!r}", repository),
+            Phrase("is no name of the hub ({})", " ".join(str(error).split())[:80]),
             "give ORG/NAME",
         ) from None
     if isinstance(cached, str):
         return _text(Path(cached))
-    local = "give its folder or config.json"
+    local: str = "give its folder or config.json"
     if shapes.listed(repository.partition("/")[2]):
-        local += f", or {repository.partition('/')[2]} of the shipped shapes"
+        local = Phrase(
+            "give its folder or config.json, or {} of the shipped shapes",
+            repository.partition("/")[2],
+        )
     if constants.HF_HUB_OFFLINE:
         raise ConfigError(
-            f"model {repository}",
+            Phrase("model {}", repository),
             "is not in the hub's local cache, and HF_HUB_OFFLINE is set",
             local,
         )
@@ -162,27 +168,29 @@ def _hub(repository: str) -> str:
         )
     except Exception as error:
         raise ConfigError(
-            f"model {repository}",
-            "is not in the hub's local cache, and the hub cannot be reached "
-            f"({' '.join(str(error).split())[:80] or type(error).__name__})",
+            Phrase("model {}", repository),
+            Phrase(
+                "is not in the hub's local cache, and the hub cannot be reached ({})",
+                " ".join(str(error).split())[:80] or type(error).__name__,
+            ),
             local,
         ) from None
     if answer.status_code in (401, 403):
         raise ConfigError(
-            f"model {repository}",
+            Phrase("model {}", repository),
             "is not public, or does not exist",
-            "log in with `hf auth login` and accept its terms, or " + local,
+            Phrase("log in with `hf auth login` and accept its terms, or {}", local),
         )
     if answer.status_code != 200 or len(answer.content) > MOST_BYTES:
         raise ConfigError(
-            f"model {repository}",
-            f"has no config.json on the hub (status {answer.status_code})",
+            Phrase("model {}", repository),
+            Phrase("has no config.json on the hub (status {})", answer.status_code),
             local,
         )
     return answer.text
 
 
-def _read(raw: dict[str, Any], name: str) -> Reading:
+def _read(raw: dict[str, Any], name: str) -> ModelReading:
     """By transformers' own class, on the meta device."""
     try:
         import torch  # noqa: F401
@@ -199,7 +207,7 @@ def _read(raw: dict[str, Any], name: str) -> Reading:
     if kind not in transformers.CONFIG_MAPPING:
         if "auto_map" in raw:
             raise ConfigError(
-                f"model type {kind!r} of {name}",
+                Phrase("model type {!r} of {}", kind, name),
                 "needs code of its own (trust_remote_code), which is not run",
                 "give a size such as 70B or 300B-A15B instead",
             )
@@ -207,16 +215,18 @@ def _read(raw: dict[str, Any], name: str) -> Reading:
             kind, list(transformers.CONFIG_MAPPING.keys()), n=3, cutoff=0.5
         )
         raise ConfigError(
-            f"model type {kind!r} of {name}",
-            f"is not known to transformers {transformers.__version__}",
-            f"use {' or '.join(near)}" if near else "give a size such as 70B or 300B-A15B instead",
+            Phrase("model type {!r} of {}", kind, name),
+            Phrase("is not known to transformers {}", transformers.__version__),
+            Phrase("use {}", " or ".join(near))
+            if near
+            else "give a size such as 70B or 300B-A15B instead",
         )
     try:
         config = transformers.CONFIG_MAPPING[kind].from_dict(values)
     except Exception as error:
         raise ConfigError(
             f"config of {name}",
-            f"is not a {kind}'s ({' '.join(str(error).split())[:160]})",
+            Phrase("is not a {}'s ({})", kind, " ".join(str(error).split())[:160]),
             "mend the config",
         ) from None
     return meta_model.read(config, name)
@@ -247,14 +257,14 @@ def _place(raw: dict[str, Any]) -> Path:
     return root / "onnuri" / "shapes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _kept(raw: dict[str, Any]) -> Reading | None:
+def _kept(raw: dict[str, Any]) -> ModelReading | None:
     try:
-        return Reading.from_json(json.loads(_place(raw).read_text(encoding="utf-8")))
+        return ModelReading.from_json(json.loads(_place(raw).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, ConfigError, RuntimeError):
         return None  # none, or one of another version: it is read anew
 
 
-def _keep(raw: dict[str, Any], reading: Reading) -> None:
+def _keep(raw: dict[str, Any], reading: ModelReading) -> None:
     """Atomically, so that two plans at once never read half; a folder that cannot be written is no
     mistake."""
     with contextlib.suppress(OSError, RuntimeError):

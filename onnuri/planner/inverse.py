@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner import budget, loss
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.goodput import DAY
@@ -98,11 +99,15 @@ def fewest(
     Raises ConfigError where no count does."""
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(
-            f"days {days:g}", "is not above 0 and within a century", "write such as 30d, 6w or 72h"
+            Phrase("days {:g}", days),
+            "is not above 0 and within a century",
+            "write such as 30d, 6w or 72h",
         )
     if tokens is not None and not 0 < tokens < MOST:
         raise ConfigError(
-            f"tokens {tokens:g}", f"is not a positive number below {MOST:g}", "give more than 0"
+            Phrase("tokens {:g}", tokens),
+            Phrase("is not a positive number below {:g}", MOST),
+            "give more than 0",
         )
     whole_of = {"tokens": recipe.tokens if tokens is None else tokens, **wanted}
 
@@ -167,9 +172,13 @@ def _bracket(counts: _Counts, start: int, days: float) -> tuple[int, int]:
             if not math.isfinite(counts.days[best]) and counts.why:
                 raise counts.why
             raise ConfigError(
-                f"{days:g} days",
-                f"are too few for any number of GPUs up to {MOST_GPUS:,}",
-                f"give {counts.days[best]:,.0f} days, which {best:,} GPUs take, or fewer tokens",
+                Phrase("{:g} days", days),
+                Phrase("are too few for any number of GPUs up to {:,}", MOST_GPUS),
+                Phrase(
+                    "give {:,.0f} days, which {:,} GPUs take, or fewer tokens",
+                    counts.days[best],
+                    best,
+                ),
             )
     return low, high
 
@@ -252,11 +261,15 @@ def largest(
     arguments. Raises ConfigError where none is."""
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(
-            f"days {days:g}", "is not above 0 and within a century", "write such as 30d, 6w or 72h"
+            Phrase("days {:g}", days),
+            "is not above 0 and within a century",
+            "write such as 30d, 6w or 72h",
         )
     if tokens is not None and not 0 < tokens < MOST:
         raise ConfigError(
-            f"tokens {tokens:g}", f"is not a positive number below {MOST:g}", "give more than 0"
+            Phrase("tokens {:g}", tokens),
+            Phrase("is not a positive number below {:g}", MOST),
+            "give more than 0",
         )
     sizes: list[Size] = []
     left_out: dict[str, str] = {}
@@ -271,12 +284,12 @@ def largest(
     if not any(s.done for s in sizes):
         soonest = min((s.plan.days.mid for s in sizes), default=math.inf)
         repair = (
-            f"give {math.ceil(soonest):,} days, or more GPUs"
+            Phrase("give {:,} days, or more GPUs", math.ceil(soonest))
             if math.isfinite(soonest)
             else "use GPUs of more memory, or more"
         )
         raise ConfigError(
-            f"{cluster.gpus:,} {cluster.gpu} for {days:g} days",
+            Phrase("{:,} {} for {:g} days", cluster.gpus, cluster.gpu, days),
             "train none of the sizes fully",
             repair,
         )

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
-from onnuri import files
 from onnuri.modality import Language
-from onnuri.planner import page
-from onnuri.planner.budget_report import aligned
+from onnuri.planner import document as documents
+from onnuri.planner.document import Document, Line, Part, Table
+from onnuri.planner.figures import between, dollars, number, parameters, percent
 from onnuri.planner.inverse import Largest, Size
 from onnuri.planner.parallel import to_string
-from onnuri.planner.report import between, cells, labelled, number, percent
-from onnuri.planner.words import ours, say
+from onnuri.planner.words import Catalogue, catalogue
 
 COLUMNS = (
     "system",
@@ -37,107 +38,96 @@ def write(
     language: Language = "en",
     command: str = "",
 ) -> None:
-    """Print it, and write what was asked for; `command` is the one that makes the page anew."""
-    for path in (json, html):
-        files.check_place(path)
-    print(text(found, language))
-    if json:
-        files.write_json(
-            {"verdict": {kind: s.name for kind, s in found.best.items()}, **found.to_json()}, json
-        )
-    if html:
-        files.write_bytes(page_of(found, language, command).encode(), html)
+    """Print the largest models, and write what is asked for; `command` makes the page anew."""
+    figures = {"verdict": {kind: s.name for kind, s in found.best.items()}, **found.to_json()}
+    page = functools.partial(page_of, found, language, command)
+    documents.write(text(found, language), figures, page, json, html)
 
 
-def title(found: Largest, language: Language) -> str:
-    return say(
-        "largest", language, gpus=f"{found.cluster.gpus:,}", gpu=found.cluster.gpu, days=found.days
-    )
+def title(found: Largest, say: Catalogue) -> str:
+    """Return the GPUs and the days."""
+    cluster = found.cluster
+    return say("largest", gpus=f"{cluster.gpus:,}", gpu=cluster.gpu, days=found.days)
 
 
-def verdict(found: Largest, language: Language) -> list[tuple[str, str]]:
-    """The largest of each kind that is done, the largest of all first."""
-    ordered = list(found.best.values())
-    labels = [
-        say("largest one", language) if n == 0 else say(s.kind, language)
-        for n, s in enumerate(ordered)
+def verdict(found: Largest, say: Catalogue) -> list[Line]:
+    """Return the largest of each kind that is done, the largest of all first."""
+    return [
+        (say(s.kind if n else "largest one"), _sentence(s, say))
+        for n, s in enumerate(found.best.values())
     ]
-    return [(label, _sentence(s, language)) for label, s in zip(labels, ordered)]
 
 
-def _sentence(s: Size, language: Language) -> str:
+def _sentence(s: Size, say: Catalogue) -> str:
     v = s.plan.verdict
     return say(
         "largest verdict",
-        language,
         title=s.title,
         tokens=number(s.plan.tokens),
         days=between(s.plan.days),
         odds=percent(s.likely),
-        usd=between(v.usd, before="$", language=language),
-        loss=f"{v.loss.mid:.3f}" if v.loss else say("none", language),
-        limit=say("limit " + v.limit, language),
+        usd=dollars(v.usd, say),
+        loss=f"{v.loss.mid:.3f}" if v.loss else say("none"),
+        limit=say("limit " + v.limit),
     )
 
 
-def rows(found: Largest, columns: tuple[str, ...], language: Language) -> list[list[str]]:
-    """A head, and a line a size."""
-    lines = [[say("loss" if c == "expected loss" else c, language) for c in columns]]
+def rows(found: Largest, columns: Sequence[str], say: Catalogue) -> Table:
+    """Return a head, and a line per size."""
+    lines = [[say("loss" if c == "expected loss" else c) for c in columns]]
     for s in found.sizes:
         p = s.plan
-        active = f" / {number(p.active_params)}" if p.active_params < p.total_params else ""
         values = {
             "system": s.title,
-            "kind": say(s.kind, language),
-            "params": number(p.total_params) + active,
+            "kind": say(s.kind),
+            "params": parameters(p.total_params, p.active_params),
             "all tokens": number(p.tokens),
             "days needed": between(p.days),
-            "done": say("yes" if s.done else "no", language),
+            "done": say("yes" if s.done else "no"),
             "finish": percent(s.likely),
-            "expected loss": f"{p.loss:.3f}" if p.loss else say("none", language),
-            "cost": between(p.bill.usd, before="$", language=language),
+            "expected loss": f"{p.loss:.3f}" if p.loss else say("none"),
+            "cost": dollars(p.bill.usd, say),
             "layout": to_string(p.layout),
         }
         lines.append([values[c] for c in columns])
     return lines
 
 
-def _basis(found: Largest, language: Language) -> str:
-    """How many tokens, and what the user said of the cluster."""
-    said = (
-        say("largest tokens", language, tokens=number(found.tokens))
-        if found.tokens
-        else say("largest optimal", language)
-    )
+def _basis(found: Largest, say: Catalogue) -> str:
+    """Return how many tokens are trained, and what the user says of the cluster."""
+    basis = say("largest optimal")
+    if found.tokens:
+        basis = say("largest tokens", tokens=number(found.tokens))
     yours = found.cluster.yours
-    return said + (
-        f"; {say('cluster', language)}: {ours('; '.join(yours), language)}" if yours else ""
-    )
+    return f"{basis}; {say('cluster')}: {say.translate(*yours)}" if yours else basis
+
+
+def _left_out(found: Largest, say: Catalogue) -> list[Line]:
+    return [(name, say.translate(why)) for name, why in found.left_out.items()]
 
 
 def text(found: Largest, language: Language = "en") -> str:
-    """What a terminal has room for; the page and the JSON have all."""
-    first = verdict(found, language)
-    said = [
-        f"{title(found, language)}  ({say('ranges', language)})",
+    """Return what a terminal has room for; the page and the JSON have all."""
+    say = catalogue(language)
+    first = verdict(found, say)
+    columns = max(documents.cells(label) for label, _ in first) + 2
+    lines = [
+        f"{title(found, say)}  ({say('ranges')})",
         "",
-        labelled(first, max(cells(k) for k, _ in first) + 2),
+        documents.labelled(first, columns),
         "",
+        *documents.aligned(rows(found, NARROW, say)),
+        *(f"  {name}: {why}" for name, why in _left_out(found, say)),
     ]
-    said += aligned(rows(found, NARROW, language))
-    said += [f"  {name}: {ours(why, language)}" for name, why in found.left_out.items()]
-    return "\n".join([*said, "", _basis(found, language)])
+    return "\n".join([*lines, "", _basis(found, say)])
 
 
 def page_of(found: Largest, language: Language = "en", command: str = "") -> str:
-    """One file that needs nothing else."""
-    body = [
-        f'<p class="note">{say("ranges", language)}. {_basis(found, language)}</p>',
-        page.verdict(verdict(found, language)),
-        page.command(command, language),
-        page.table(rows(found, COLUMNS, language)),
-    ]
+    """Return one file that needs nothing else."""
+    say = catalogue(language)
+    parts = [Part("", tables=[rows(found, COLUMNS, say)])]
     if found.left_out:
-        why = [(name, ours(why, language)) for name, why in found.left_out.items()]
-        body.append(page.folded(say("left out", language), page.facts(why)))
-    return page.page(title(found, language), "".join(body), language)
+        parts.append(Part(say("left out"), _left_out(found, say)))
+    note = f"{say('ranges')}. {_basis(found, say)}"
+    shown = Document(title(found, say), note, verdict(found, say), parts)
+    return documents.html(shown, say, command)

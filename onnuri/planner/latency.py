@@ -17,6 +17,7 @@ import re
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.cost import price
 from onnuri.planner.hardware import Cluster, Gpu
@@ -56,21 +57,21 @@ class Demand(Config):
             if not 1 <= tokens <= MOST_TOKENS:
                 raise ConfigError(
                     f"{name} {tokens}",
-                    f"is not from 1 to {MOST_TOKENS:,} tokens",
+                    Phrase("is not from 1 to {:,} tokens", MOST_TOKENS),
                     "give such as 1024",
                 )
         for name, seconds in (("ttft", self.ttft), ("tpot", self.tpot)):
             if seconds is not None and not 0 < seconds <= MOST_SECONDS:
                 raise ConfigError(
                     f"{name} {seconds * 1e3:g} ms",
-                    f"is not above 0 and up to {MOST_SECONDS:g} s",
+                    Phrase("is not above 0 and up to {:g} s", MOST_SECONDS),
                     "give milliseconds, such as 500, or such as 2s",
                 )
         ratio, most = self.prompts_per_token, self.isl / self.osl
         if ratio is not None and not 0 <= ratio <= most * (1 + 1e-9):
             raise ConfigError(
-                f"prompts per token {ratio:g}",
-                f"is not from 0 to isl / osl, {most:.4g}",
+                Phrase("prompts per token {:g}", ratio),
+                Phrase("is not from 0 to isl / osl, {:.4g}", most),
                 "give fewer, or leave it out where nothing is cached",
             )
 
@@ -281,7 +282,7 @@ def demand(
         )
         raise ConfigError(
             "serving",
-            f"lacks {missing}",
+            Phrase("lacks {}", missing),
             "give the tokens of a prompt and of an answer: --isl 1024 --osl 256",
         )
     asked = Demand(

@@ -9,7 +9,6 @@ transformers are imported here alone, and only when a config is read.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections import defaultdict
@@ -18,7 +17,8 @@ from typing import Any, NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import meta_flops
+from onnuri.phrases import Phrase, joined
+from onnuri.planner import meta_flops, stock
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
 TOWER = re.compile(
@@ -77,13 +77,18 @@ TOPK = (
 )
 ASSUMED_TOPK = 8
 """experts a token where a config names none: the commonest of the shipped shapes"""
+ALL_EXPERTS = "the chosen experts alone, though transformers' own code computes all of them"
+CHUNKS = ("chunk_size", "mamba_chunk_size", "chunk_length")
+"""names of the tokens that a state-space layer takes at once"""
+HEADS = ("num_heads", "num_attention_heads", "n_heads", "head_dim", "num_key_value_heads")
+"""attributes of which an attention's module has one"""
 CLOSE = 0.005
 """of torch's count of FLOPs: what is nearer to it needs no correction"""
 RECURRENT = ("linear", "mamba", "conv", "recurrent", "ssm", "rwkv")
 """parts of `layer_types` of layers without attention"""
 
 
-class Reading(Config):
+class ModelReading(Config):
     """What was read of one config."""
 
     architecture: Architecture
@@ -123,7 +128,7 @@ class _Weight(NamedTuple):
         return math.prod(self.shape)
 
 
-def read(config: Any, name: str = "") -> Reading:
+def read(config: Any, name: str = "") -> ModelReading:
     """Return what the planner reads of a config of transformers. Raises ConfigError where no class
     builds it."""
     model = build(config)
@@ -147,14 +152,14 @@ def build(config: Any) -> Any:
                 errors.append(error)
     if not errors:
         raise ConfigError(
-            f"model type {config.model_type!r}",
+            Phrase("model type {!r}", config.model_type),
             "has no causal language model in transformers",
             "give a decoder's config",
         )
     why = " ".join(str(errors[0]).split())[:160]
     raise ConfigError(
         f"config of {config.model_type}",
-        f"builds no model ({type(errors[0]).__name__}: {why})",
+        Phrase("builds no model ({}: {})", type(errors[0]).__name__, why),
         "complete the config",
     )
 
@@ -191,6 +196,37 @@ def _on_meta(made: Any, config: Any) -> Any:
         return made._from_config(config)
 
 
+def _size(weights: Iterable[_Weight]) -> int:
+    """Return the numbers in the matrices among weights."""
+    return sum(w.size for w in weights if w.matrix)
+
+
+def _rows(weights: Iterable[_Weight], hidden: int) -> int:
+    """Return the output features of matrices that read the hidden states."""
+    return sum(w.size // (w.shape[-1] if len(w.shape) == 2 else hidden) for w in weights)
+
+
+def _whole(owner: Any, *names: str) -> int | None:
+    """Return the first of some attributes that is a whole number above 0, or None."""
+    for name in names:
+        value = getattr(owner, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+def _of_layer(values: Any, index: int) -> Any:
+    """Return a layer's own value where a config has one per layer, else None."""
+    if isinstance(values, (list, tuple)) and index < len(values):
+        return values[index]
+    return None
+
+
+def _unnumbered(path: str) -> str:
+    """Return a parameter's path without the numbers in it."""
+    return re.sub(r"\.\d+(?=\.|$)", "", path).removesuffix(".weight")
+
+
 class _Reader:
     """One model's parameters by layer and part."""
 
@@ -215,7 +251,7 @@ class _Reader:
             return None
         return getattr(module, "weight", None)
 
-    def reading(self) -> Reading:
+    def reading(self) -> ModelReading:
         lists = self._lists()
         layers, outside = self._split(lists)
         left_out: dict[str, int] = {}
@@ -226,11 +262,7 @@ class _Reader:
         hidden = self._hidden(layers)
         self.hidden = hidden
         blocks = [self._block(index, weights) for index, weights in layers]
-        merged = tuple(
-            block.replace(count=len(list(alike))) for block, alike in itertools.groupby(blocks)
-        )
-        architecture = self._architecture(merged, hidden, outside)
-        context = getattr(self.config, "max_position_embeddings", None)
+        architecture = self._architecture(stock.merged(blocks), hidden, outside)
         again, extra = self._counted(architecture)
         architecture = architecture.replace(extra_flops=extra)
         total = sum(p.numel() for p in {id(p): p for p in self.parameters.values()}.values())
@@ -239,7 +271,7 @@ class _Reader:
             architecture = architecture.replace(
                 table_params=architecture.table_params + total - counted
             )
-        return Reading(
+        return ModelReading(
             architecture=architecture,
             total=total,
             left_out=left_out,
@@ -247,7 +279,7 @@ class _Reader:
             assumed=tuple(self.assumed),
             unplaced={k: v for k, v in self.unplaced.items() if v},
             recurrent=self.recurrent,
-            context=context if isinstance(context, int) else None,
+            context=_whole(self.config, "max_position_embeddings"),
             model_class=type(self.model).__name__,
             model_type=str(getattr(self.model.config, "model_type", "")),
         )
@@ -259,28 +291,18 @@ class _Reader:
         A class that computes every expert for every token is no difference: engines compute the
         chosen ones.
         """
-        chunk = max(
-            (
-                value
-                for name in ("chunk_size", "mamba_chunk_size", "chunk_length")
-                if isinstance(value := getattr(self.config, name, 0), int)
-            ),
-            default=0,
-        )
-        tokens = max(meta_flops.TOKENS, min(chunk, 512))
+        chunks = (_whole(self.config, name) or 0 for name in CHUNKS)
+        tokens = max(meta_flops.TOKENS, min(max(chunks), 512))
         counted = meta_flops.forward_flops(self.model, tokens)
         if counted is None:
             return None, 0.0
         formula = forward(architecture, tokens)
         idle = architecture.num_params() - architecture.num_active_params()
         if idle and abs(counted / (formula + 2 * idle) - 1) < 4 * CLOSE:
-            self.assumed[
-                "the chosen experts alone, though transformers' own code computes all of them"
-            ] = None
+            self.assumed[ALL_EXPERTS] = None
             return 0.0, 0.0
-        return counted / formula - 1, 0.0 if abs(
-            counted / formula - 1
-        ) < CLOSE else counted - formula
+        more = counted / formula - 1
+        return more, 0.0 if abs(more) < CLOSE else counted - formula
 
     def _own(self, path: str) -> int:
         """Numbers of a parameter, 0 where its first owner is elsewhere."""
@@ -396,39 +418,31 @@ class _Reader:
         if attention:
             block = block.replace(attention=attention)
         if parts["mixer"]:
-            size = sum(w.size for w in parts["mixer"] if w.matrix)
-            block = block.replace(mixer_params=size, mixer_width=self._inner(parts["mixer"]))
-            self.recurrent += sum(w.size for w in parts["mixer"] if w.matrix and not w.again)
+            mixer = parts["mixer"]
+            block = block.replace(mixer_params=_size(mixer), mixer_width=self._inner(mixer))
+            self.recurrent += _size(w for w in mixer if not w.again)
         idle = sum(w.size for w in parts["cross"])
-        if idle and not (
-            parts["attention"] or parts["mixer"]
-        ):  # a layer of its own for an encoder's states
-            block, idle = (
-                Block(count=1, norms=0, repeated_params=again),
-                sum(w.size for w in weights if w.matrix),
-            )
+        if idle and not (parts["attention"] or parts["mixer"]):
+            # a layer of its own for an encoder's states
+            block, idle = Block(count=1, norms=0, repeated_params=again), _size(weights)
         elif routed:
             e = routed[0]
-            held = sum(w.size for w in parts["experts"] if w.matrix)
-            spare = held - e.routed * block.mlp_params(e.latent or self.hidden, e.width)
+            spare = _size(parts["experts"]) - e.routed * block.mlp_params(
+                e.latent or self.hidden, e.width
+            )
             if spare > 0:
                 idle += spare
                 self.unplaced["rows of experts' tensors beyond the experts"] += spare
-        norms = min(
-            sum(
-                1
-                for w in weights
-                if w.shape == (self.hidden,)
-                and re.search("norm|ln", w.path, re.I)
-                and w.path.endswith("weight")
-            ),
-            4,
-        )
-        block = block.replace(norms=norms)
+        norms = [
+            w
+            for w in weights
+            if w.shape == (self.hidden,) and re.search("(norm|ln).*weight$", w.path, re.I)
+        ]
+        block = block.replace(norms=min(len(norms), 4))
         # what the formulas do not hold: products of every token, and numbers that no product
         # multiplies
-        matrices = sum(w.size for w in weights if w.matrix) - idle
-        block = block.replace(other_params=matrices - block.matrices(self.hidden))
+        other = _size(weights) - idle - block.matrices(self.hidden)
+        block = block.replace(other_params=other)
         block = block.replace(vector_params=vectors - block.vectors(self.hidden), idle_params=idle)
         self._name_rest(parts, block)
         return block
@@ -438,23 +452,19 @@ class _Reader:
         part."""
         for w in parts["other"]:
             if w.matrix:
-                self.unplaced[re.sub(r"\.\d+(?=\.|$)", "", w.path).removesuffix(".weight")] += (
-                    w.size
-                )
+                self.unplaced[_unnumbered(w.path)] += w.size
         if cross := sum(w.size for w in parts["cross"]):
             self.unplaced["attention to an encoder, which text alone does not use"] += cross
         if block.idle_params and not (block.attention or block.mixer_params):
             return  # a layer of its own for an encoder's states: its feed-forward is idle too
-        placed = {
-            "further projections of attention": (
-                "attention",
-                block.attention.projections(self.hidden) if block.attention else 0,
-            ),
-            "further products of feed-forwards": ("mlp", block.mlp_params(self.hidden, block.mlp)),
-        }
-        for name, (part, held) in placed.items():
-            if rest := abs(sum(w.size for w in parts[part] if w.matrix) - held):
-                self.unplaced[name] += rest
+        projections = block.attention.projections(self.hidden) if block.attention else 0
+        feed_forward = block.mlp_params(self.hidden, block.mlp)
+        self.unplaced["further projections of attention"] += abs(
+            _size(parts["attention"]) - projections
+        )
+        self.unplaced["further products of feed-forwards"] += abs(
+            _size(parts["mlp"]) - feed_forward
+        )
 
     def _part(self, w: _Weight, weights: list[_Weight], mixture: bool, recurrent: set[str]) -> str:
         path, inside = w.path, w.path.split(".")[0] in recurrent
@@ -466,18 +476,11 @@ class _Reader:
             ):
                 return "shared"
             return "other" if mixture else "mlp"
-        if (
-            mixture
-            and "router" not in path
-            and (EXPERTS.search(path) or (w.stacked and w.shape[0] == self.routed))
-        ):
+        stacked = w.stacked and w.shape[0] == self.routed
+        if mixture and "router" not in path and (EXPERTS.search(path) or stacked):
             return "experts"
-        if (
-            mixture
-            and w.matrix
-            and re.search(r"(^|[._])(router|gate|classifier)([._]|$)", path)
-            and not re.search(r"att", path)
-        ):
+        routes = re.search(r"(^|[._])(router|gate|classifier)([._]|$)", path)
+        if mixture and w.matrix and routes and "att" not in path:
             return "router"
         if re.search(
             r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|norm[^.]*(\.mlp\..*|\.\w+)?$",
@@ -505,22 +508,22 @@ class _Reader:
         kinds = getattr(self.config, "layer_types", None) or getattr(
             self.config, "layers_block_type", None
         )
-        kind = str(kinds[index]) if isinstance(kinds, (list, tuple)) and index < len(kinds) else ""
+        kind = str(_of_layer(kinds, index) or "")
         if any(word in kind for word in RECURRENT) and "hybrid" not in kind:
             return heads
         return {w.path.split(".")[0] for w in weights if MIXER.search(w.path)}
 
     def _inner(self, mixer: list[_Weight]) -> int:
         """A mixer's inner width: the input of its last product."""
-        outs = [
-            w
+        inputs = [
+            w.shape[1]
             for w in mixer
             if w.matrix
             and len(w.shape) == 2
             and w.shape[0] == self.hidden
             and re.search(r"out|o_proj|down", w.path)
         ]
-        return max((w.shape[1] for w in outs), default=self.hidden)
+        return max(inputs, default=self.hidden)
 
     def _feed_forward(self, weights: list[_Weight]) -> tuple[int, bool]:
         """Width and whether three matrices make it; two feed-forwards of a layer count as one of
@@ -530,7 +533,7 @@ class _Reader:
         width = sum(w.size // self.hidden for w in downs)
         if not width:
             return 0, True
-        return width, sum(w.size for w in matrices) > 2.5 * width * self.hidden
+        return width, _size(matrices) > 2.5 * width * self.hidden
 
     def _routed(self, weights: list[_Weight]) -> int:
         """Routed experts of a layer: in one tensor, or a module each."""
@@ -566,8 +569,7 @@ class _Reader:
             return None
         matrices = [w for w in parts["experts"] if w.matrix]
         downs = [w for w in matrices if DOWN.search(w.path)]
-        size = sum(w.size for w in matrices)
-        down = sum(w.size for w in downs)
+        down = _size(downs)
         inputs = {s for w in downs for s in w.shape[-2:]}
         latent = 0
         inner = self.hidden
@@ -575,11 +577,10 @@ class _Reader:
             ups = {s for w in matrices if w not in downs for s in w.shape[-2:]}
             latent = inner = min(inputs & ups, default=min(inputs))
         width = down // count // inner
-        three = size > 2.5 * down
+        three = _size(matrices) > 2.5 * down
         bias = any(not w.matrix and w.size >= count * self.hidden for w in parts["experts"])
-        shared = sum(w.size for w in parts["shared"] if w.matrix)
         each = (2 + (three if gated is None else gated)) * self.hidden
-        shared_width = shared // each
+        shared_width = _size(parts["shared"]) // each
         experts = Experts(
             routed=count,
             topk=min(count, self._topk(index)),
@@ -627,8 +628,7 @@ class _Reader:
             for owner in (module, self.config):
                 for name in names:
                     found = getattr(owner, name, None)
-                    if isinstance(found, (list, tuple)) and len(found) > index:
-                        found = found[index]
+                    found = _of_layer(found, index) or found
                     if isinstance(found, int) and not isinstance(found, bool) and found > 0:
                         return found
             return None
@@ -639,20 +639,9 @@ class _Reader:
             return self._latent(value, heads * copies, window, matrices)
         inside = max(out, key=lambda w: w.size)
         width = inside.size // self.hidden  # all heads' values
-        query = sum(
-            w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
-            for w in matrices
-            if QUERY.search(w.path)
-        )
-        key = sum(
-            w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
-            for w in matrices
-            if KEY.search(w.path)
-        )
-        values = sum(
-            w.size // w.shape[-1] if len(w.shape) == 2 else w.size // self.hidden
-            for w in matrices
-            if VALUE.search(w.path)
+        query, key, values = (
+            _rows((w for w in matrices if pattern.search(w.path)), self.hidden)
+            for pattern in (QUERY, KEY, VALUE)
         )
         said = value("head_dim", "head_size", "attention_head_size", "kv_channels", "size_per_head")
         fused = [w for w in matrices if FUSED.search(w.path) and not query]
@@ -715,23 +704,13 @@ class _Reader:
         for _ in range(3):
             path = path.rpartition(".")[0]
             module = self.modules.get(path)
-            if module is not None and any(
-                hasattr(module, n)
-                for n in (
-                    "num_heads",
-                    "num_attention_heads",
-                    "n_heads",
-                    "head_dim",
-                    "num_key_value_heads",
-                )
-            ):
+            if any(hasattr(module, name) for name in HEADS):
                 return module
         return None
 
     def _window(self, index: int, module: Any) -> int | None:
         """Tokens that a query of this layer sees, where they are fewer than all."""
-        kinds = getattr(self.config, "layer_types", None)
-        kind = kinds[index] if isinstance(kinds, (list, tuple)) and index < len(kinds) else None
+        kind = _of_layer(getattr(self.config, "layer_types", None), index)
         if kind == "full_attention":
             return None
         if kind == "chunked_attention":
@@ -743,7 +722,7 @@ class _Reader:
                 self.config, "attention_window_size", None
             )
         if isinstance(window, (tuple, list)):
-            window = window[index] if index < len(window) else None
+            window = _of_layer(window, index)
         if getattr(self.config, "use_sliding_window", None) is False:
             return None
         return window if isinstance(window, int) and window > 0 else None
@@ -789,14 +768,10 @@ class _Reader:
             ):
                 numbers += value.numel()
                 if len(value.shape) > 1:
-                    self.unplaced[
-                        f"table {re.sub(r'[.][0-9]+(?=[.]|$)', '', path).removesuffix('.weight')}"
-                    ] += value.numel()
+                    self.unplaced[f"table {_unnumbered(path)}"] += value.numel()
             else:
                 other += value.numel()
-                name = re.sub(r"\.\d+(?=\.|$)", "", path).removesuffix(".weight")
-                self.unplaced[".".join(name.split(".")[:4])] += value.numel()
-        context = getattr(self.config, "max_position_embeddings", None)
+                self.unplaced[".".join(_unnumbered(path).split(".")[:4])] += value.numel()
         return Architecture(
             name=self.name,
             vocabulary=vocabulary,
@@ -807,7 +782,7 @@ class _Reader:
             embedding_width=0 if width == hidden else width,
             other_params=other,
             table_params=numbers - hidden,
-            context=context if isinstance(context, int) and context > 0 else 131_072,
+            context=_whole(self.config, "max_position_embeddings") or 131_072,
         )
 
 
@@ -821,12 +796,12 @@ def forward(architecture: Architecture, tokens: int) -> float:
     return architecture.replace(blocks=tuple(whole)).flops_per_token(tokens, causal=False) / 3
 
 
-def parts(reading: Reading) -> Iterable[tuple[str, int]]:
+def parts(reading: ModelReading) -> Iterable[tuple[str, int]]:
     """Return what is not placed, the largest first."""
     return sorted(reading.unplaced.items(), key=lambda item: -item[1])
 
 
-def unplaced_share(reading: Reading) -> float:
+def unplaced_share(reading: ModelReading) -> float:
     """Return the share of the weights that the model of cost cannot place, mixers counted; 1 where
     experts are assumed."""
     if any("experts a token" in value for value in reading.assumed):
@@ -836,29 +811,37 @@ def unplaced_share(reading: Reading) -> float:
     )
 
 
-def notes(reading: Reading) -> Iterator[str]:
+def notes(reading: ModelReading) -> Iterator[str]:
     """Sentences for a plan: what is left out, and what its cost is rough for."""
     total = reading.architecture.num_params()
     for path, size in reading.left_out.items():
-        yield f"{path} ({size / 1e9:.2f}B parameters) is left out: the plan trains the language model alone"
+        yield Phrase(
+            "{} ({:.2f}B parameters) is left out: the plan trains the language model alone",
+            path,
+            size / 1e9,
+        )
     if reading.recurrent:
-        yield (
-            f"state-space or linear-attention layers hold {reading.recurrent / total:.1%} of the parameters; their cost "
-            "is rough, so the ranges of speed and memory are wider"
+        yield Phrase(
+            "state-space or linear-attention layers hold {:.1%} of the parameters; their cost is"
+            " rough, so the ranges of speed and memory are wider",
+            reading.recurrent / total,
         )
     named = [f"{name} {size / total:.1%}" for name, size in parts(reading) if size >= 0.001 * total]
     if named:
-        rest = f" and {len(named) - 4} more" if len(named) > 4 else ""
-        yield (
-            "counted as plain products or tables, for the model of cost has no formula for them: "
-            f"{', '.join(named[:4])}{rest}"
+        rest = Phrase(" and {} more", len(named) - 4) if len(named) > 4 else ""
+        yield Phrase(
+            "counted as plain products or tables, for the model of cost has no formula for them:"
+            " {}{}",
+            ", ".join(named[:4]),
+            rest,
         )
     if reading.run_again and abs(reading.run_again) > 0.02:
-        yield (
-            f"torch counts {1 + reading.run_again:.2f} times the FLOPs that the weights explain (recurrences, layers that "
-            "run again, or parts that text does not use); the plan takes torch's count"
+        yield Phrase(
+            "torch counts {:.2f} times the FLOPs that the weights explain (recurrences, layers that"
+            " run again, or parts that text does not use); the plan takes torch's count",
+            1 + reading.run_again,
         )
     if reading.assumed:
-        yield f"assumed, for the config does not say: {', '.join(reading.assumed)}"
+        yield Phrase("assumed, for the config does not say: {}", joined(", ", reading.assumed))
     if any(b.repeated_params for b in reading.architecture.blocks):
         yield "layers that share one set of weights are computed as often as they run and counted once"

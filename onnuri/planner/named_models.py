@@ -12,6 +12,7 @@ import re
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase, joined
 from onnuri.planner import hardware, shapes, sizes, stock
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Gpu
@@ -31,7 +32,10 @@ MOST_TOKENS = 10**12
 """of a sequence or batch: a slip of the keyboard beyond"""
 
 
-LAYOUT_ALONE = f"runnable here is said of the layout alone: Onnuri's trainer builds {', '.join(stock.FAMILIES)}"
+LAYOUT_ALONE = Phrase(
+    "runnable here is said of the layout alone: Onnuri's trainer builds {}",
+    ", ".join(stock.FAMILIES),
+)
 """of models that it does not build"""
 
 
@@ -52,7 +56,12 @@ def find(what: str, recipes: tuple[str, ...] = ()) -> Named:
         return Named(
             architecture=made.replace(unsure=0.5),
             notes=(
-                f"{made.name} is a size, no model: {made.layers} layers of {made.hidden} by the rule of `onnuri plan budget`",
+                Phrase(
+                    "{} is a size, no model: {} layers of {} by the rule of `onnuri plan budget`",
+                    made.name,
+                    made.layers,
+                    made.hidden,
+                ),
                 *_untrained(made),
             ),
         )
@@ -74,16 +83,19 @@ def unknown(name: str, recipes: tuple[str, ...] = ()) -> ConfigError:
     near += [plain[k] for k in difflib.get_close_matches(key, list(plain), n=4, cutoff=0.4)]
     offered = list(dict.fromkeys(near))[:5] or list(recipes)[:5]
     return ConfigError(
-        f"model {name!r}",
+        Phrase("model {!r}", name),
         "is no recipe, listed shape, config.json, folder, ORG/NAME or size",
-        f"use {', '.join(offered)}, a config.json, ORG/NAME, or a size such as 70B or 300B-A15B",
+        Phrase(
+            "use {}, a config.json, ORG/NAME, or a size such as 70B or 300B-A15B",
+            ", ".join(offered),
+        ),
     )
 
 
 def listed(name: str) -> Named:
     """Return a model of the shipped shapes."""
     spec = shapes.listed(name) or {}
-    source = f"shape from {spec['source']}"
+    source = Phrase("shape from {}", spec["source"])
     if not spec.get("family"):
         return Named(
             architecture=shapes.shape(name), notes=(source, *_untrained(shapes.shape(name)))
@@ -94,7 +106,14 @@ def listed(name: str) -> Named:
     return Named(
         architecture=a.replace(unsure=0.5),
         notes=(
-            f"{spec['name']} is a family: {a.layers} layers of {a.hidden} with its traits ({spec['source']}){said}",
+            Phrase(
+                "{} is a family: {} layers of {} with its traits ({}){}",
+                spec["name"],
+                a.layers,
+                a.hidden,
+                spec["source"],
+                said,
+            ),
         ),
     )
 
@@ -117,7 +136,7 @@ def _read(name: str) -> Named:
     return Named(
         architecture=a,
         notes=(
-            f"shapes of {reading.model_class} as transformers builds it from the config",
+            Phrase("shapes of {} as transformers builds it from the config", reading.model_class),
             *meta_model.notes(reading),
             *trained,
         ),
@@ -142,10 +161,15 @@ def training(
     flops = tokens * a.flops_per_token(sequence)
     # DeepSeek's law of the best batch (arXiv 2401.02954), as `onnuri plan budget` takes it
     batch = batch_tokens or max(1, round(0.2920 * flops**0.3271 / sequence)) * sequence
-    assumed = [f"sequences of {sequence:,} tokens (--seq-len)"] * (seq_len is None)
-    assumed += [f"batches of {batch:,} tokens (--batch-tokens)"] * (batch_tokens is None)
+    assumed: list[str] = [Phrase("sequences of {:,} tokens (--seq-len)", sequence)] * (
+        seq_len is None
+    )
+    assumed += [Phrase("batches of {:,} tokens (--batch-tokens)", batch)] * (batch_tokens is None)
     assumed += [
-        f"{tokens:.3g} tokens of text in all, 20 for each dense parameter it is worth (--tokens)"
+        Phrase(
+            "{:.3g} tokens of text in all, 20 for each dense parameter it is worth (--tokens)",
+            tokens,
+        )
     ]
     kind, count = hardware.gpu(gpu or GPU) if gpu is None or isinstance(gpu, str) else gpu, gpus
     if count is None:
@@ -153,7 +177,7 @@ def training(
         assumed += [f"{count:,} {kind.name} (--gpu, --gpus)"]
     elif gpu is None:
         assumed += [f"{kind.name} (--gpu)"]
-    notes.append("assumed, for it is no recipe: " + "; ".join(assumed))
+    notes.append(Phrase("assumed, for it is no recipe: {}", joined("; ", assumed)))
     stage = TrainingStage(
         name="text", tokens=tokens, tokens_per_sequence=sequence, batch_tokens=batch
     )
@@ -180,19 +204,21 @@ def check(seq_len: int | None, batch_tokens: int | None, a: Architecture | None 
     for flag, value in (("--seq-len", seq_len), ("--batch-tokens", batch_tokens)):
         if value is not None and not 1 <= value <= MOST_TOKENS:
             raise ConfigError(
-                f"{flag} {value}", f"is not from 1 to {MOST_TOKENS:,} tokens", "give such as 4096"
+                f"{flag} {value}",
+                Phrase("is not from 1 to {:,} tokens", MOST_TOKENS),
+                "give such as 4096",
             )
     if a and seq_len and a.positions and seq_len > a.positions:
         raise ConfigError(
             f"--seq-len {seq_len}",
-            f"is more than the {a.positions:,} positions that {a.name} learns",
-            f"give at most {a.positions}",
+            Phrase("is more than the {:,} positions that {} learns", a.positions, a.name),
+            Phrase("give at most {}", a.positions),
         )
     if seq_len and batch_tokens and batch_tokens % seq_len:
         raise ConfigError(
             f"--batch-tokens {batch_tokens}",
-            f"is not whole sequences of {seq_len:,} tokens",
-            f"give a multiple of {seq_len}",
+            Phrase("is not whole sequences of {:,} tokens", seq_len),
+            Phrase("give a multiple of {}", seq_len),
         )
 
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner import hardware
 from onnuri.planner.hardware import MOST_GPUS, Cluster, Gpu
 
@@ -97,7 +98,10 @@ class OwnGpu(Config):
             raise ConfigError(
                 f"gpu.name {self.name!r}",
                 "is a GPU of the hardware table",
-                f'write gpu = "{known[self.name.lower()]}" and your figures beside it, or another name',
+                Phrase(
+                    'write gpu = "{}" and your figures beside it, or another name',
+                    known[self.name.lower()],
+                ),
             )
         share, special, narrow = hardware.defaults()
         if self.gemm_tflops:
@@ -133,8 +137,10 @@ class OwnGpu(Config):
             for name in ("gemm_tflops", "launched", "special_tera_per_s")
             if getattr(self, name) is None
         ]
-        lines = [f"GPU {self.name}, the whole row: yours"]
-        return tuple(lines + [f"assumed of {self.name}: {', '.join(assumed)}"] * bool(assumed))
+        lines = [Phrase("GPU {}, the whole row: yours", self.name)]
+        return tuple(
+            lines + [Phrase("assumed of {}: {}", self.name, ", ".join(assumed))] * bool(assumed)
+        )
 
 
 class Own(Config):
@@ -177,7 +183,7 @@ class Own(Config):
         if mine and above.gpu and above.gpu.lower() != mine.lower():
             raise ConfigError(
                 f"GPU {above.gpu!r}",
-                f"stands beside the cluster file's {mine!r}",
+                Phrase("stands beside the cluster file's {!r}", mine),
                 "leave one of them out",
             )
         if self.row:
@@ -253,7 +259,7 @@ class Own(Config):
         """Return a sentence of evidence for each figure, with the table's beside it."""
         lines = list(self.row.said()) if self.row else []
         low, high = base.usd_low, base.usd_high
-        listed = f"{low or high:g} to {high or low:g}" if low or high else None
+        listed = Phrase("{:g} to {:g}", low or high, high or low) if low or high else None
         table: dict[str, tuple[str, float | str | None]] = {
             "price_usd": ("price", listed),
             "nic_gbps": ("network", base.nic_gb_per_s * 8),
@@ -283,8 +289,12 @@ class Own(Config):
                 and value >= 1.9 * listed_value
             )
             lines.append(
-                f"{label}: yours, {value:g} {RULES[key].unit} (table: {before})"
-                + ", twice the table's: data sheets count both ways" * twice
+                Phrase(
+                    "{} (table: {}){}",
+                    Phrase(f"{label}: yours, {{:g}} {RULES[key].unit}", value),
+                    before,
+                    ", twice the table's: data sheets count both ways" if twice else "",
+                )
             )
         return tuple(lines + ["compiled kernels of Onnuri's own step: yours"] * bool(self.compiled))
 
@@ -295,13 +305,13 @@ def _share(key: str, tflops: float, peak: float | None, precision: str, name: st
     if not peak:
         raise ConfigError(
             f"{key} {tflops:g}",
-            f"is of {precision} products, which a {name} has not",
+            Phrase("is of {} products, which a {} has not", precision, name),
             "leave it out",
         )
     if tflops > peak:
         raise ConfigError(
             f"{key} {tflops:g}",
-            f"is above the peak of a {name}, {peak:g} TFLOPS dense",
+            Phrase("is above the peak of a {}, {:g} TFLOPS dense", name, peak),
             "give what large products were measured to reach, without sparsity",
         )
     return tflops / peak
@@ -331,18 +341,20 @@ def check(values: Mapping[str, Any], prefix: str = "") -> None:
 
 def _check_figure(key: str, value: Any, rule: Rule) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise ConfigError(f"{key} {value!r}", "is not a number", f"write such as {rule.example}")
+        raise ConfigError(
+            f"{key} {value!r}", "is not a number", Phrase("write such as {}", rule.example)
+        )
     if rule.whole and value != int(value if math.isfinite(value) else 0):
         raise ConfigError(
-            f"{key} {value:g}", "is not a whole number", f"write such as {rule.example}"
+            f"{key} {value:g}", "is not a whole number", Phrase("write such as {}", rule.example)
         )
     if key == "gpus":
         hardware.check_count(int(value))
     if not rule.low <= value <= rule.high:
         raise ConfigError(
             f"{key} {value:g}",
-            f"is not from {rule.low:g} to {rule.high:,g} {rule.unit}",
-            f"write such as {rule.example}",
+            Phrase("is not from {:g} to {:,g} {}", rule.low, rule.high, rule.unit),
+            Phrase("write such as {}", rule.example),
         )
 
 
@@ -360,7 +372,7 @@ def of(values: Mapping[str, Any], where: str = "cluster") -> Own:
         if lacking:
             raise ConfigError(
                 f"{where}: [gpu]",
-                f"lacks {', '.join(lacking)}",
+                Phrase("lacks {}", ", ".join(lacking)),
                 "add them, or name a GPU of the hardware table",
             )
         check(row, "gpu.")
@@ -378,7 +390,7 @@ def _known(values: Mapping[str, Any], known: list[str], where: str, prefix: str)
             raise ConfigError(
                 f"{where}: {prefix}{key}",
                 "is not a key of a cluster",
-                f"did you mean {prefix}{near}? known are {', '.join(known)}",
+                Phrase("did you mean {}{}? known are {}", prefix, near, ", ".join(known)),
             )
 
 
@@ -388,11 +400,13 @@ def read(path: Path) -> Own:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
-            str(path), f"cannot be read ({error.strerror})", "give a TOML file with a cluster"
+            str(path),
+            Phrase("cannot be read ({})", error.strerror),
+            "give a TOML file with a cluster",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
-            str(path), f"is not TOML ({error})", 'write lines such as gpu = "H200"'
+            str(path), Phrase("is not TOML ({})", error), 'write lines such as gpu = "H200"'
         ) from None
     if not values:  # else the plan would be of another cluster without a word
         raise ConfigError(

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner.architecture import Architecture
 
 Sharding = Literal["ddp", "zero1", "fsdp", "hsdp"]
@@ -74,18 +75,20 @@ class ParallelConfig(Config):
         for rule, value, by in self._divisions(architecture, gpus, tokens, batch_tokens):
             if by < 1 or value % by:
                 raise ConfigError(
-                    f"{rule} {value}", f"is not a multiple of {by}", "choose a layout that divides"
+                    f"{rule} {value}",
+                    Phrase("is not a multiple of {}", by),
+                    "choose a layout that divides",
                 )
         if self.gpus != gpus:
             raise ConfigError(
                 f"dp {self.dp} x tp {self.tp} x cp {self.cp} x pp {self.pp} = {self.gpus}",
-                f"is not {gpus} GPUs",
+                Phrase("is not {} GPUs", gpus),
                 "let the degrees multiply to the GPUs",
             )
         if self.pp * self.virtual_stages > architecture.layers:
             raise ConfigError(
-                f"{self.pp * self.virtual_stages} stages",
-                f"are more than {architecture.layers} layers",
+                Phrase("{} stages", self.pp * self.virtual_stages),
+                Phrase("are more than {} layers", architecture.layers),
                 "use fewer stages",
             )
 
@@ -148,13 +151,15 @@ def parse(text: str, gpus: int) -> ParallelConfig:
         raise ConfigError(
             "--layout ''",
             "is empty",
-            f"write such as {to_string(ParallelConfig(dp=64, ep=8))}, or leave it out",
+            Phrase("write such as {}, or leave it out", to_string(ParallelConfig(dp=64, ep=8))),
         )
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
         sharding, _, shard = part.partition(":")
         if name in found:
-            raise ConfigError(f"--layout {part!r}", f"gives {name} again", "leave one of them out")
+            raise ConfigError(
+                f"--layout {part!r}", Phrase("gives {} again", name), "leave one of them out"
+            )
         if name in _DEGREES and value.isdecimal():
             found[name] = int(value)
         elif name == "recompute" and value in get_args(Recompute):
@@ -169,7 +174,7 @@ def parse(text: str, gpus: int) -> ParallelConfig:
             raise ConfigError(
                 f"--layout {part!r}",
                 "is not part of a layout",
-                f"write such as {to_string(ParallelConfig(dp=64, ep=8))}",
+                Phrase("write such as {}", to_string(ParallelConfig(dp=64, ep=8))),
             )
     if "dp" not in found:
         found["dp"] = max(

@@ -2,7 +2,7 @@
 loss, serving.
 
 Every figure has a range and names what it leans on. Knows no recipe by name and runs nothing:
-`moe_imbalance.py`, `memory.py` and the rest estimate, this file puts their answers together for all
+`routing.py`, `memory.py` and the rest estimate, this file puts their answers together for all
 stages of training.
 """
 
@@ -12,10 +12,12 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
+from onnuri.phrases import Phrase, joined
 from onnuri.planner import cost as bills
 from onnuri.planner import goodput as goodputs
 from onnuri.planner import loss as losses
@@ -26,7 +28,6 @@ from onnuri.planner.counts import Aim, Counts, Engines, Report, quiet
 from onnuri.planner.goodput import DAY, Goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
-from onnuri.planner.job import Job
 from onnuri.planner.latency import Demand, Limited, limited
 from onnuri.planner.memory import GIB, memory
 from onnuri.planner.moe_imbalance import real_step
@@ -219,60 +220,12 @@ def plan(
     release, software is as new as the newest that was published. `report` is told how far the
     search is; `cache` is a folder in which answers of searches are kept. With `serve`, its serving
     is also planned within limits."""
-    for name, value in (
-        ("gpus", cluster.gpus),
-        ("tokens", tokens),
-        ("days", days),
-        ("budget", budget_usd),
-    ):
-        if value is not None and not 0 < value < MOST:
-            raise ConfigError(
-                f"{name} {value:g}", f"is not a positive number below {MOST:g}", "give more than 0"
-            )
-    if software_year is not None and not YEARS[0] <= software_year <= YEARS[1]:
-        raise ConfigError(
-            f"software year {software_year:g}",
-            f"is not a year from {YEARS[0]} to {YEARS[1]}",
-            "give such as 2025.9",
-        )
-    if layout is not None and precisions:
-        raise ConfigError(
-            f"precision {', '.join(precisions)}",
-            "stands beside a layout, which has its own",
-            "write it in the layout",
-        )
-    if layout is not None and engines != "here":
-        raise ConfigError(
-            f"engines {engines}",
-            "stands beside a layout, which says what runs it",
-            "leave one of them out",
-        )
-    if budget_usd is not None and bills.price(cluster.kind) is None:
-        raise ConfigError(
-            f"GPU {cluster.gpu}",
-            "has no list price in the hardware table",
-            "give your own, --price-usd, or leave the budget out",
-        )
+    wanted = Wanted(tokens, days, budget_usd)
+    _check(cluster, wanted, layout, precisions, software_year, engines)
     software_year = software_year or newest()
     laid = stage_layouts.asked(recipe, cluster, layout)
+    used = precisions or (recipe.layout.precision,)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
-    given, used = cluster.gpus, precisions or (recipe.layout.precision,)
-    counts = Counts(
-        recipe,
-        cluster,
-        used,
-        software_year,
-        functools.partial(_kept, recipe, cluster),
-        FROZEN,
-        report,
-    )
-    price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
-    aim = Aim(
-        days=days,
-        usd=budget_usd,
-        usd_per_hour=price.mid if price else 0.0,
-        encoding_hours=encoding.mid if encoding else 0.0,
-    )
     question = stage_layouts.Question(
         recipe=recipe,
         cluster=cluster,
@@ -282,36 +235,102 @@ def plan(
         here=here,
         exact_gpus=exact_gpus,
     )
-    laid_out = (
-        stage_layouts.given(question, laid)
-        if laid
-        else stage_layouts.found(question, aim, counts, Saved(cache))
-    )
-    cluster, recipe, jobs, searched = (
-        laid_out.cluster,
-        laid_out.recipe,
-        laid_out.jobs,
-        laid_out.search,
-    )
-    notes = stage_layouts.other_batches(zip(question.recipe.stages, recipe.stages))
-    notes += stage_layouts.eased(recipe, jobs, laid) if laid else []
-    notes += recipe.notes
-    work = _Work(recipe, cluster, jobs)
-    work.share, edge = _share(work, tokens, days, budget_usd)
-    trained, step = recipe.tokens * work.share, max(j.batch_tokens for j in jobs)
-    if trained < step:
+    if laid:
+        laid_out = stage_layouts.given(question, laid)
+    else:
+        kept = functools.partial(_kept, recipe, cluster)
+        counts = Counts(recipe, cluster, used, software_year, kept, FROZEN, report)
+        laid_out = stage_layouts.found(
+            question, _aim(recipe, cluster, wanted), counts, Saved(cache)
+        )
+    work = _Work(laid_out, wanted, cluster.gpus)
+    stages, jobs = work.recipe.stages, work.jobs
+    step = max(j.batch_tokens for j in jobs)
+    if work.trained < step:
         raise ConfigError(
-            f"{trained:.3g} tokens",
-            f"are less than one step of {step:,} tokens",
+            Phrase("{:.3g} tokens", work.trained),
+            Phrase("are less than one step of {:,} tokens", step),
             "give more of them",
         )
-    notes += [*stage_layouts.other_batches(zip(recipe.stages, jobs)), *work.tight()]
-    shown = [c.layout for c in searched.best] if searched else []
-    notes += stage_layouts.uneven(recipe.architecture.layers, [*shown, *(j.layout for j in jobs)])
-    made = _assemble(
-        work, edge, notes, tokens, days, budget_usd, searched, given, laid_out.days_on_all
+    shown = [c.layout for c in work.search.best] if work.search else []
+    layers = work.recipe.architecture.layers
+    notes = [
+        *stage_layouts.other_batches(zip(recipe.stages, stages)),
+        *(stage_layouts.eased(work.recipe, jobs, laid) if laid else []),
+        *work.recipe.notes,
+        *stage_layouts.other_batches(zip(stages, jobs)),
+        *work.tight(),
+        *stage_layouts.uneven(layers, [*shown, *(j.layout for j in jobs)]),
+    ]
+    answer = _assemble(work, notes)
+    return answer.replace(limited=limited(recipe.omni, work.cluster, serve)) if serve else answer
+
+
+class Wanted(NamedTuple):
+    """What a plan is asked for; None is not asked for."""
+
+    tokens: float | None
+    days: float | None
+    usd: float | None
+
+
+def _check(
+    cluster: Cluster,
+    wanted: Wanted,
+    layout: ParallelConfig | str | None,
+    precisions: tuple[Precision, ...] | None,
+    software_year: float | None,
+    engines: Engines,
+) -> None:
+    """Raise ConfigError for a question that cannot be."""
+    numbers = {
+        "gpus": cluster.gpus,
+        "tokens": wanted.tokens,
+        "days": wanted.days,
+        "budget": wanted.usd,
+    }
+    for name, value in numbers.items():
+        if value is not None and not 0 < value < MOST:
+            raise ConfigError(
+                Phrase("{} {:g}", name, value),
+                Phrase("is not a positive number below {:g}", MOST),
+                "give more than 0",
+            )
+    if software_year is not None and not YEARS[0] <= software_year <= YEARS[1]:
+        raise ConfigError(
+            Phrase("software year {:g}", software_year),
+            Phrase("is not a year from {} to {}", YEARS[0], YEARS[1]),
+            "give such as 2025.9",
+        )
+    if layout is not None and precisions:
+        raise ConfigError(
+            Phrase("precision {}", ", ".join(precisions)),
+            "stands beside a layout, which has its own",
+            "write it in the layout",
+        )
+    if layout is not None and engines != "here":
+        raise ConfigError(
+            f"engines {engines}",
+            "stands beside a layout, which says what runs it",
+            "leave one of them out",
+        )
+    if wanted.usd is not None and bills.price(cluster.kind) is None:
+        raise ConfigError(
+            f"GPU {cluster.gpu}",
+            "has no list price in the hardware table",
+            "give your own, --price-usd, or leave the budget out",
+        )
+
+
+def _aim(recipe: Recipe, cluster: Cluster, wanted: Wanted) -> Aim:
+    """Return what layouts and numbers of GPUs are judged by."""
+    price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
+    return Aim(
+        days=wanted.days,
+        usd=wanted.usd,
+        usd_per_hour=price.mid if price else 0.0,
+        encoding_hours=encoding.mid if encoding else 0.0,
     )
-    return made.replace(limited=limited(recipe.omni, cluster, serve)) if serve else made
 
 
 def _kept(recipe: Recipe, cluster: Cluster, gpus: int) -> float:
@@ -342,27 +361,38 @@ def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Inte
 
 
 class _Work:
-    """What is estimated once: all stages on the cluster."""
+    """What is estimated once: all stages on the cluster, and the share of them that is trained."""
 
-    def __init__(self, recipe: Recipe, cluster: Cluster, jobs: list[Job]) -> None:
-        self.recipe, self.cluster, self.jobs, self.share = recipe, cluster, jobs, 1.0
-        self.steps, self.rooms = [real_step(j) for j in jobs], [memory(j) for j in jobs]
-        self.state_bytes = recipe.omni.num_params() * goodputs.STATE_BYTES
+    def __init__(self, laid_out: stage_layouts.Phases, wanted: Wanted, gpus: int) -> None:
+        """`gpus`: all that there are, of which the cluster is what is used."""
+        self.cluster, self.recipe, self.jobs, self.search, self.days_on_all = laid_out
+        self.wanted, self.gpus = wanted, gpus
+        self.price = bills.price(self.cluster.kind)
+        self.steps, self.rooms = [real_step(j) for j in self.jobs], [memory(j) for j in self.jobs]
+        self.state_bytes = self.recipe.omni.num_params() * goodputs.STATE_BYTES
+        self.share = 1.0
+        self.share, self.edge = self._share()
+
+    @property
+    def trained(self) -> float:
+        """Tokens of all stages that are trained."""
+        return self.recipe.tokens * self.share
 
     @property
     def goodput(self) -> Goodput:
         """Of the part of the recipe that is trained: a short project loses less."""
-        tokens = [
-            s.tokens * self.share * (FROZEN if s.trains != "all" else 1.0)
-            for s in self.recipe.stages
-        ]
         seconds = sum(
-            n / (step.speed.mid * self.cluster.gpus)
-            for n, step in zip(tokens, self.steps, strict=True)
+            self._tokens(s) / (step.speed.mid * self.cluster.gpus)
+            for s, step in zip(self.recipe.stages, self.steps, strict=True)
         )
         return goodputs.goodput(self.cluster, self.state_bytes, hours=seconds / 3600)
 
+    def _tokens(self, stage: TrainingStage) -> float:
+        """Tokens of a stage, fewer where it trains only embeddings and so takes less time."""
+        return stage.tokens * self.share * (FROZEN if stage.trains != "all" else 1.0)
+
     def stages(self) -> tuple[StagePlan, ...]:
+        """Return the plan of every stage."""
         return tuple(
             StagePlan(
                 name=s.name,
@@ -380,7 +410,7 @@ class _Work:
         )
 
     def _days(self, stage: TrainingStage, step: StepTime) -> Interval:
-        tokens = stage.tokens * self.share * (FROZEN if stage.trains != "all" else 1.0)
+        tokens = self._tokens(stage)
         return spread(
             lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY),
             step.speed,
@@ -391,13 +421,47 @@ class _Work:
         """Of the part of the recipe that is trained."""
         return encoding_hours(self.recipe, self.cluster, self.share)
 
+    def gpu_hours(self, days: Interval) -> Interval:
+        """Return GPU hours of training and of encoding."""
+        encoding = self.encoding_hours() or exact(0.0)
+        return spread(lambda d, e: d * 24 * self.cluster.gpus + e, days, encoding)
+
+    def _share(self) -> tuple[float, Edge]:
+        """Return the part of the recipe's tokens that is trained, and what ends it."""
+        wanted, price = self.wanted, self.price
+        if wanted.tokens is not None:
+            return wanted.tokens / self.recipe.tokens, "tokens"
+        shares: list[tuple[float, Edge]] = []
+        if wanted.days is not None:
+            shares.append((self._reached(wanted.days, lambda days: days), "days"))
+        if wanted.usd is not None and price:
+
+            def cost(days: float) -> float:
+                encoding = self.encoding_hours()
+                hours = days * 24 * self.cluster.gpus + (encoding.mid if encoding else 0.0)
+                return price.mid * hours
+
+            shares.append((self._reached(wanted.usd, cost), "usd"))
+        return min(shares, default=(1.0, "recipe"))
+
+    def _reached(self, most: float, cost: Callable[[float], float]) -> float:
+        """Return the part of the recipe whose days cost `most`. A longer project loses more of its
+        hours, so this is no division."""
+        self.share = 1.0
+        for _ in range(200):
+            ratio = most / cost(total([s.days for s in self.stages()]).mid)
+            self.share *= ratio
+            if abs(ratio - 1) <= 1e-12:
+                break
+        return self.share
+
     def tight(self) -> list[str]:
         """Notes on stages that may not fit."""
         capacity, named = self.cluster.kind.memory_bytes, list(zip(self.recipe.stages, self.rooms))
         over = [s.name for s, m in named if m.total > capacity]
         near = [s.name for s, m in named if m.total <= capacity < m.high]
         return [
-            f"{', '.join(names)}: {why}"
+            Phrase("{}: {}", joined(", ", names), why)
             for names, why in (
                 (over, "does not fit the GPU"),
                 (near, "fits the GPU with less than 90 % probability"),
@@ -415,38 +479,6 @@ def total(parts: list[Interval]) -> Interval:
     )
 
 
-def _share(
-    work: _Work, tokens: float | None, days: float | None, usd: float | None
-) -> tuple[float, Edge]:
-    """Part of the recipe's tokens that is trained, and what ends it."""
-    if tokens is not None:
-        return tokens / work.recipe.tokens, "tokens"
-    shares: list[tuple[float, Edge]] = []
-    if days is not None:
-        shares.append((_reached(work, days, lambda took: took), "days"))
-    if usd is not None and (price := bills.price(work.cluster.kind)):
-
-        def cost(took: float) -> float:
-            encoding = work.encoding_hours()
-            return price.mid * (took * 24 * work.cluster.gpus + (encoding.mid if encoding else 0.0))
-
-        shares.append((_reached(work, usd, cost), "usd"))
-    work.share = 1.0
-    return min(shares, default=(1.0, "recipe"))
-
-
-def _reached(work: _Work, most: float, cost: Callable[[float], float]) -> float:
-    """Return the part of the recipe whose days cost `most`. A longer project loses more of its
-    hours, so this is no division."""
-    work.share = 1.0
-    for _ in range(200):
-        ratio = most / cost(total([s.days for s in work.stages()]).mid)
-        work.share *= ratio
-        if abs(ratio - 1) <= 1e-12:
-            break
-    return work.share
-
-
 def media_tokens(recipe: Recipe) -> float:
     """Tokens of media other than text."""
     return sum(
@@ -457,58 +489,41 @@ def media_tokens(recipe: Recipe) -> float:
     )
 
 
-def _assemble(
-    work: _Work,
-    edge: Edge,
-    notes: list[str],
-    tokens: float | None,
-    days: float | None,
-    usd: float | None,
-    search: Search | None,
-    given: int,
-    days_on_all: float | None,
-) -> Plan:
+def _assemble(work: _Work, notes: list[str]) -> Plan:
     recipe, cluster, stages, omni = work.recipe, work.cluster, work.stages(), work.recipe.omni
-    wanted, trained = tokens or recipe.tokens, recipe.tokens * work.share
-    more = wanted / trained
+    tokens = work.wanted.tokens or recipe.tokens
+    longer = tokens / work.trained
     main = max(range(len(stages)), key=lambda n: stages[n].tokens)
-    faster = _faster(search, stages[main].engine)
-    found, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
-    took, encoding, step = total([s.days for s in stages]), work.encoding_hours(), found.speed
-    whole = bills.bill(
-        cluster.kind, _hours(cluster, took, encoding), cluster.power_w
-    )  # of all the tokens that are trained
-    until, reached = _edge(edge, cluster, took, whole.usd, trained, days, usd)
-    hours = _hours(cluster, until, encoding)
-    if edge == "usd" and usd and (price := bills.price(cluster.kind)):
-        hours = spread(lambda p: usd / p, price)
-    cost = bills.bill(cluster.kind, hours, cluster.power_w)
-    if edge == "usd" and usd:
-        cost = cost.replace(usd=exact(usd))
-    in_time = (took * more).cdf(days) if days else None
-    in_budget = (whole.usd * more).cdf(usd) if usd and whole.usd else None
-    capacity, room, shares = (
-        cluster.kind.memory_bytes / GIB,
-        fullest.range * (1 / GIB),
-        verdicts.hours(found.parts, stages[main].layout, work.goodput),
-    )
+    step, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
+    faster = _faster(work.search, stages[main].engine)
+    days = total([s.days for s in stages])
+    whole = bills.bill(cluster.kind, work.gpu_hours(days), cluster.power_w)
+    end = _end(work, days, whole.usd)
+    capacity, room = cluster.kind.memory_bytes / GIB, fullest.range * (1 / GIB)
+    _, wanted_days, wanted_usd = work.wanted
+    in_time = (days * longer).cdf(wanted_days) if wanted_days else None
+    in_budget = (whole.usd * longer).cdf(wanted_usd) if wanted_usd and whole.usd else None
     expected = losses.by_tokens(
-        omni.num_params(), omni.num_active_params(), reached, media_tokens(recipe) / recipe.tokens
+        omni.num_params(),
+        omni.num_active_params(),
+        end.tokens,
+        media_tokens(recipe) / recipe.tokens,
     )
-    odds = [p for p in (in_time, in_budget) if p is not None]
     fits = room.mid <= capacity
+    shares = verdicts.hours(step.parts, stages[main].layout, work.goodput)
     verdict = Verdict(
         fits=fits,
         fits_likely=room.cdf(capacity),
-        edge=edge,
-        tokens=reached,
-        days=until,
-        usd=cost.usd,
-        likely=min(odds, default=None),
+        edge=work.edge,
+        tokens=end.tokens,
+        days=end.days,
+        usd=end.bill.usd,
+        likely=min((p for p in (in_time, in_budget) if p is not None), default=None),
         loss=expected,
-        limit=verdicts.limit(fits, edge, shares),
+        limit=verdicts.limit(fits, work.edge, shares),
         hours=shares,
     )
+    speed, batch = step.speed, stages[main].batch_tokens
     return Plan(
         verdict=verdict,
         recipe=recipe.name,
@@ -518,60 +533,81 @@ def _assemble(
         engine=stages[main].engine,
         total_params=recipe.architecture.num_params(),
         active_params=recipe.architecture.num_active_params(),
-        tokens=trained,
+        tokens=work.trained,
         tokens_of_recipe=recipe.tokens,
         memory={p: getattr(fullest, p) / GIB for p in MEMORY_PARTS},
         memory_gib=room,
         capacity_gib=capacity,
-        step=step_parts(found),
-        step_seconds=spread(lambda rate: stages[main].batch_tokens / (rate * cluster.gpus), step),
-        mfu=step * (found.mfu / found.tokens_per_s_per_gpu),
-        tokens_per_s_per_gpu=step,
+        step=step_parts(step),
+        step_seconds=spread(lambda rate: batch / (rate * cluster.gpus), speed),
+        mfu=speed * (step.mfu / step.tokens_per_s_per_gpu),
+        tokens_per_s_per_gpu=speed,
         stages=stages,
         goodput=work.goodput,
         state_bytes=work.state_bytes,
-        days=took,
-        encoding_gpu_hours=encoding,
-        gpu_hours=hours,
-        bill=cost,
+        days=days,
+        encoding_gpu_hours=work.encoding_hours(),
+        gpu_hours=end.gpu_hours,
+        bill=end.bill,
         loss=expected,
         serving=serving_cost.serving(omni, cluster),
         media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
-        days_wanted=days,
-        usd_wanted=usd,
-        tokens_wanted=wanted,
+        days_wanted=wanted_days,
+        usd_wanted=wanted_usd,
+        tokens_wanted=tokens,
         in_time=in_time,
         in_budget=in_budget,
-        evidence=_evidence(recipe, cluster, found),
+        evidence=_evidence(recipe, cluster, step),
         notes=tuple(notes),
-        search=search,
-        gpus_given=given,
+        search=work.search,
+        gpus_given=work.gpus,
         faster=faster,
-        warnings=(
-            *_fewer(work, given, days_on_all, days if tokens is None else None, took.mid),
-            *_engines(stages),
-            *_slower(stages[main], faster),
-        ),
+        warnings=(*_fewer(work, days.mid), *_engines(stages), *_slower(stages[main], faster)),
     )
 
 
-def _fewer(
-    work: _Work, given: int, on_all: float | None, days: float | None, took: float
-) -> list[str]:
-    """What using fewer GPUs than there are gains. `on_all`: days of the whole recipe on all of
-    them."""
-    used = work.cluster.gpus
+class _End(NamedTuple):
+    """When training ends, and what is there then."""
+
+    days: Interval
+    tokens: Interval
+    gpu_hours: Interval
+    bill: Bill
+
+
+def _end(work: _Work, days: Interval, cost: Interval | None) -> _End:
+    """Return the end of training: what was asked for has no range, the rest has.
+
+    `days` and `cost` are those of all the tokens that are trained.
+    """
+    cluster, wanted, trained, price = work.cluster, work.wanted, work.trained, work.price
+    until, tokens = days, exact(trained)
+    if work.edge == "days" and wanted.days:
+        until, tokens = exact(wanted.days), verdicts.by_then(trained, days, wanted.days)
+    if work.edge != "usd" or not (wanted.usd and cost and price):
+        hours = work.gpu_hours(until)
+        return _End(until, tokens, hours, bills.bill(cluster.kind, hours, cluster.power_w))
+    usd = wanted.usd
+    until = spread(lambda p: usd / p / (24 * cluster.gpus), price)
+    hours = spread(lambda p: usd / p, price)
+    bill = bills.bill(cluster.kind, hours, cluster.power_w).replace(usd=exact(usd))
+    return _End(until, verdicts.by_then(trained, cost, usd), hours, bill)
+
+
+def _fewer(work: _Work, took: float) -> list[str]:
+    """What using fewer GPUs than there are gains; `took`: days on those that are used."""
+    used, given, on_all = work.cluster.gpus, work.gpus, work.days_on_all
     if used == given:
         return []
     if on_all is None:
-        return [f"use {used:,} of {given:,} GPUs: no layout is better on more of them"]
+        return [Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", used, given)]
     gain = on_all * work.share / took
-    if days is not None and gain > 0:
-        trained = work.recipe.tokens * work.share / 1e12
-        why = f"they train {trained:.3g}T tokens, all would train {trained / gain:.3g}T"
-    else:
-        why = f"they need {took:.3g} days, all would need {took * gain:.3g}"
-    return [f"use {used:,} of {given:,} GPUs: {why}"]
+    if work.wanted.days is not None and work.wanted.tokens is None and gain > 0:
+        trained = work.trained / 1e12
+        sentence = "use {:,} of {:,} GPUs: they train {:.3g}T tokens, all would train {:.3g}T"
+        return [Phrase(sentence, used, given, trained, trained / gain)]
+    sentence = "use {:,} of {:,} GPUs: they need {:.3g} days, all would need {:.3g}"
+    return [Phrase(sentence, used, given, took, took * gain)]
 
 
 def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
@@ -581,11 +617,13 @@ def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
         by.setdefault(s.engine, []).append(s.name)
     if len(by) < 2:
         return []
-    said = (
-        ", ".join(names) + (f" with {engine}" if engine else " here")
+    needs = (
+        Phrase("{} with {}", joined(", ", names), engine)
+        if engine
+        else Phrase("{} here", joined(", ", names))
         for engine, names in by.items()
     )
-    return ["stages need different engines: " + "; ".join(said)]
+    return [Phrase("stages need different engines: {}", joined("; ", needs))]
 
 
 def _faster(search: Search | None, engine: str | None) -> Candidate | None:
@@ -601,33 +639,14 @@ def _slower(main: StagePlan, faster: Candidate | None) -> list[str]:
         return []
     times = faster.tokens_per_s_per_gpu.mid / main.tokens_per_s_per_gpu.mid
     return [
-        f"{faster.engine} trains {main.name} {times:.2g} times faster than what is runnable here: --engines any plans with it"
-    ]
-
-
-def _hours(cluster: Cluster, days: Interval, encoding: Interval | None) -> Interval:
-    """Return GPU hours of training and of encoding."""
-    return spread(lambda d, e: d * 24 * cluster.gpus + e, days, encoding or exact(0.0))
-
-
-def _edge(
-    edge: Edge,
-    cluster: Cluster,
-    took: Interval,
-    cost: Interval | None,
-    trained: float,
-    days: float | None,
-    usd: float | None,
-) -> tuple[Interval, Interval]:
-    """Return days until training ends and tokens by then. What was asked for has no range, the
-    other has."""
-    if edge == "days" and days:
-        return exact(days), verdicts.by_then(trained, took, days)
-    if edge == "usd" and usd and cost and (price := bills.price(cluster.kind)):
-        return spread(lambda p: usd / p / (24 * cluster.gpus), price), verdicts.by_then(
-            trained, cost, usd
+        Phrase(
+            "{} trains {} {:.2g} times faster than what is runnable here: --engines any plans"
+            " with it",
+            faster.engine,
+            main.name,
+            times,
         )
-    return took, exact(trained)
+    ]
 
 
 def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tuple[str, ...]]:
@@ -640,7 +659,7 @@ def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tu
         "serving": serving_cost.EVIDENCE,
         "bill": (_billed(cluster), "assumed: draw, cooling"),
     }
-    return known | ({"recipe": ("assumed: " + ", ".join(assumed),)} if assumed else {})
+    return known | ({"recipe": (Phrase("assumed: {}", ", ".join(assumed)),)} if assumed else {})
 
 
 def _billed(cluster: Cluster) -> str:
@@ -648,7 +667,7 @@ def _billed(cluster: Cluster) -> str:
     said = {line.partition(":")[0] for line in cluster.yours}
     price = "your price" if "price" in said else "list prices of the hardware table"
     power = "your power" if "power" in said else "rated power"
-    return f"{price}, {power}"
+    return joined(", ", (price, power))
 
 
 def step_parts(found: StepTime) -> tuple[StepPart, ...]:

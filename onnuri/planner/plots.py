@@ -8,11 +8,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from onnuri.modality import Language
 from onnuri.planner import goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval
-from onnuri.planner.words import say
+from onnuri.planner.words import Catalogue
 
 INK = "#123456"
 """stands for the page's colour until it is drawn"""
@@ -69,10 +68,10 @@ def draw(paint: Callable[[Any], None], height: float, salt: str) -> str:
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
-def bars(rows: Rows, unit: str, language: Language, salt: str, limit: float | None = None) -> str:
+def bars(rows: Rows, unit: str, say: Catalogue, salt: str, limit: float | None = None) -> str:
     """Stacked bars: memory by part, a step by part."""
     names = sorted(
-        {n for _, parts in rows for n in parts},
+        dict.fromkeys(n for _, parts in rows for n in parts),
         key=lambda n: -max(parts.get(n, 0.0) for _, parts in rows),
     )
 
@@ -80,14 +79,7 @@ def bars(rows: Rows, unit: str, language: Language, salt: str, limit: float | No
         left = [0.0] * len(rows)
         for color, name in zip(COLORS * 3, names):
             values = [parts.get(name, 0.0) for _, parts in rows]
-            axes.barh(
-                range(len(rows)),
-                values,
-                left=left,
-                color=color,
-                label=say(name, language),
-                height=0.6,
-            )
+            axes.barh(range(len(rows)), values, left=left, color=color, label=say(name), height=0.6)
             left = [x + v for x, v in zip(left, values)]
         if limit:
             axes.axvline(limit, color=INK, linestyle="--", linewidth=1)
@@ -105,7 +97,7 @@ def bars(rows: Rows, unit: str, language: Language, salt: str, limit: float | No
     return draw(paint, 0.45 * len(rows) + 0.5, salt)
 
 
-def checkpoints(cluster: Cluster, state_bytes: float, chosen: float, language: Language) -> str:
+def checkpoints(cluster: Cluster, state_bytes: float, chosen: float, say: Catalogue) -> str:
     """Goodput against the checkpoint interval, the chosen one marked."""
     seconds = [chosen * 10 ** (k / 12) for k in range(-14, 15)]
     shares = [goodput.goodput(cluster, state_bytes, s).share for s in seconds]
@@ -124,8 +116,8 @@ def checkpoints(cluster: Cluster, state_bytes: float, chosen: float, language: L
         axes.axvline(chosen / 60, color=INK, linestyle="--", linewidth=1)
         axes.set_xscale("log")
         axes.set_ylim(max(0.0, min(s.low for s in shares) - 0.02), 1)
-        axes.set_xlabel(say("every", language))
-        axes.set_ylabel(say("goodput", language))
+        axes.set_xlabel(say("every"))
+        axes.set_ylabel(say("goodput"))
 
     return draw(paint, 2.8, "checkpoints")
 
@@ -134,7 +126,7 @@ Point = tuple[str, float, Interval, str]
 """label, active parameters, loss, kind"""
 
 
-def sizes(points: Sequence[Point], marked: Sequence[Point], language: Language) -> str:
+def sizes(points: Sequence[Point], marked: Sequence[Point], say: Catalogue) -> str:
     """Size against loss: the ladder as lines with their ranges, the systems as marks with names."""
 
     def paint(axes: Any) -> None:
@@ -142,12 +134,7 @@ def sizes(points: Sequence[Point], marked: Sequence[Point], language: Language) 
             line = sorted((active / 1e9, loss) for _, active, loss, k in points if k == kind)
             x = [a for a, _ in line]
             axes.plot(
-                x,
-                [i.mid for _, i in line],
-                color=color,
-                marker="o",
-                markersize=4,
-                label=say(kind, language),
+                x, [i.mid for _, i in line], color=color, marker="o", markersize=4, label=say(kind)
             )
             axes.fill_between(
                 x,
@@ -170,8 +157,8 @@ def sizes(points: Sequence[Point], marked: Sequence[Point], language: Language) 
                 label=name,
             )  # a legend: names at the marks would overlap
         axes.set_xscale("log")
-        axes.set_xlabel(say("size", language))
-        axes.set_ylabel(say("nats", language))
+        axes.set_xlabel(say("size"))
+        axes.set_ylabel(say("nats"))
         axes.legend(frameon=False, fontsize=9)
 
     return draw(paint, 4.2, "sizes")

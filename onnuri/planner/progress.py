@@ -9,17 +9,17 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from onnuri.modality import Language
-from onnuri.planner.words import say
+from onnuri.planner.words import catalogue
 
 EVERY_SECONDS = 30.0
 """between plain lines, so that an error after a shorter search is the only line of a log"""
 
 
-class Progress:
+class SearchProgress:
     """Shows what a search reports: the count of GPUs that it tries and the best one so far."""
 
     def __init__(self, language: Language = "en", stream: TextIO | None = None) -> None:
-        self.language, self.stream = language, stream or sys.stderr
+        self.say, self.stream = catalogue(language), stream or sys.stderr
         self._status: Any = None
         self._last = time.monotonic()
 
@@ -29,7 +29,7 @@ class Progress:
                 Console,
             )  # here, because a search that is kept needs no terminal
 
-            self._status = Console(file=self.stream).status(say("searching", self.language))
+            self._status = Console(file=self.stream).status(self.say("searching"))
             self._status.start()
         return self
 
@@ -43,7 +43,7 @@ class Progress:
             self._status.stop()
 
     def __call__(self, gpus: int, best: int) -> None:
-        line = say("searching on", self.language, gpus=f"{gpus:,}", best=f"{best:,}")
+        line = self.say("searching on", gpus=f"{gpus:,}", best=f"{best:,}")
         if self._status is not None:
             self._status.update(line)
         elif time.monotonic() - self._last >= EVERY_SECONDS:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.grid import MICRO_BATCHES, RECOMPUTE, Cell, Degrees, degrees, grid, pipelines
 from onnuri.planner.hardware import Cluster
@@ -111,7 +112,7 @@ def search(
             own = board
     if not all_.fits:
         raise ConfigError(
-            f"{a.name} on {cluster.gpus:,} {cluster.gpu}",
+            Phrase("{} on {:,} {}", a.name, cluster.gpus, cluster.gpu),
             _why_none(a, cluster, tokens, batch_tokens, precisions, here),
             "use more GPUs, or a power of two",
         )
@@ -413,11 +414,13 @@ def _why_none(
         for cell, dp in grid(a, cluster, tokens, batch_tokens, precisions, here)
     )
     if not layouts:
-        return f"no layout divides {batch_tokens // tokens:,} sequences a batch"
+        return Phrase("no layout divides {:,} sequences a batch", batch_tokens // tokens)
     room = least_bytes(a, cluster, tokens, batch_tokens, precisions, here) / GIB
-    return (
-        f"none of {layouts:,} layouts fits, the smallest takes {room:,.0f} GiB of "
-        f"{cluster.kind.memory_bytes / GIB:.0f}"
+    return Phrase(
+        "none of {:,} layouts fits, the smallest takes {:,.0f} GiB of {:.0f}",
+        layouts,
+        room,
+        cluster.kind.memory_bytes / GIB,
     )
 
 

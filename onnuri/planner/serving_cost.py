@@ -11,6 +11,7 @@ import functools
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.cost import price
 from onnuri.planner.hardware import Cluster, Gpu
@@ -39,7 +40,11 @@ BUSY = Interval(low=0.3, mid=0.5, high=0.8)
 EVIDENCE = (
     "roofline of memory and products",
     "DeepSeek's inference system overview, 2025-03: prompts, speed a user",
-    f"assumed: shares reached, {CONTEXT:,} tokens of context, users in {BUSY.mid:.0%} of the hours",
+    Phrase(
+        "assumed: shares reached, {:,} tokens of context, users in {:.0%} of the hours",
+        CONTEXT,
+        BUSY.mid,
+    ),
 )
 
 
@@ -147,7 +152,9 @@ def serving(
     """Weights in 8 bits where the GPU multiplies them, else in 16; keys and values in 8 bits."""
     if context < 1:
         raise ConfigError(
-            f"context {context}", "is less than 1 token", "give the mean length of a conversation"
+            Phrase("context {}", context),
+            "is less than 1 token",
+            "give the mean length of a conversation",
         )
     gpu = cluster.kind
     on = Decoder(a, gpu, context, weight_bytes or (1.0 if gpu.fp8_tflops else 2.0))

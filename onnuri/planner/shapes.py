@@ -14,6 +14,7 @@ import re
 from typing import Any
 
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner import sizes
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import DATA
@@ -56,9 +57,9 @@ def shape(name: str, **known: Any) -> Architecture:
     if spec is None:
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.3) or names()[:5]
         raise ConfigError(
-            f"model {name!r}",
+            Phrase("model {!r}", name),
             "is not in the list of shapes",
-            f"use {', '.join(near)}, or give its columns",
+            Phrase("use {}, or give its columns", ", ".join(near)),
         )
     return build({**spec, **known, "name": name})
 
@@ -92,7 +93,7 @@ def infer(
             known["hidden"] = sizes.ASPECT * known["layers"]
         else:
             raise ConfigError(
-                f"model {name!r}",
+                Phrase("model {!r}", name),
                 "has neither a listed shape nor a parameter count",
                 "give total_params_B, or layers, hidden and heads",
             )

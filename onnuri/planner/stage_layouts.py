@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase, joined
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.counts import Aim, Counts, Engines, sequences_on
 from onnuri.planner.grid import UNEVEN
@@ -37,11 +38,11 @@ def fitted(recipe: Recipe, gpus: int, here: bool = False) -> tuple[Recipe, list[
 def other_batches(changed: Iterable[tuple[TrainingStage, TrainingStage | Job]]) -> list[str]:
     """A note where batches are not what a recipe says."""
     said = [
-        f"{s.name} {s.batch_tokens:,} → {other.batch_tokens:,} tokens"
+        Phrase("{} {:,} → {:,} tokens", s.name, s.batch_tokens, other.batch_tokens)
         for s, other in changed
         if other.batch_tokens != s.batch_tokens
     ]
-    return ["batches that the ranks divide: " + ", ".join(said)] if said else []
+    return [Phrase("batches that the ranks divide: {}", joined(", ", said))] if said else []
 
 
 class Question(Config):
@@ -163,7 +164,7 @@ def asked(
     if layout == "own" and not recipe.own_layout:
         raise ConfigError(
             "--layout own",
-            f"is a recipe's, and {recipe.name} is none",
+            Phrase("is a recipe's, and {} is none", recipe.name),
             "leave it out, or write one",
         )
     if isinstance(layout, str):
@@ -176,8 +177,11 @@ def asked(
 def uneven(layers: int, layouts: Iterable[ParallelConfig]) -> list[str]:
     """A note on what an engine needs for pipelines whose stages do not divide the layers."""
     stages = sorted({(x.pp, x.engine or "") for x in layouts if layers % x.pp})
+    sentence = "{} layers over {} stages are uneven: {} needs "
     return [
-        f"{layers} layers over {pp} stages are uneven: {engine} needs {UNEVEN.get(engine, 'its stages written out')}"
+        Phrase(sentence + "{}", layers, pp, engine, UNEVEN[engine])
+        if engine in UNEVEN
+        else Phrase(sentence + "its stages written out", layers, pp, engine)
         for pp, engine in stages
     ]
 
@@ -185,11 +189,13 @@ def uneven(layers: int, layouts: Iterable[ParallelConfig]) -> list[str]:
 def eased(recipe: Recipe, jobs: Iterable[Job], layout: ParallelConfig) -> list[str]:
     """A note on stages that are laid out otherwise than was asked."""
     other = [
-        f"{s.name} {to_string(job.layout)}"
+        Phrase("{} {}", s.name, to_string(job.layout))
         for s, job in zip(recipe.stages, jobs)
         if job.layout != layout
     ]
-    return ["laid out so that they divide and fit: " + "; ".join(other)] if other else []
+    return (
+        [Phrase("laid out so that they divide and fit: {}", joined("; ", other))] if other else []
+    )
 
 
 class _Ask:
@@ -228,8 +234,8 @@ class _Ask:
             )
         except ConfigError as error:
             raise ConfigError(
-                f"{self.recipe.name} on {self.cluster.gpus:,} {self.cluster.gpu}",
-                f"{stage.name}: {error.rule}",
+                Phrase("{} on {:,} {}", self.recipe.name, self.cluster.gpus, self.cluster.gpu),
+                Phrase("{}: {}", stage.name, error.rule),
                 self._repair(here),
             ) from None
 
@@ -254,8 +260,10 @@ class _Ask:
             else [n for n in powers[::-1] if n < self.cluster.gpus]
         ):
             if self._room(gpus, here) <= self.cluster.kind.memory_bytes:
-                return f"use {gpus:,} GPUs"
-        return f"use GPUs of {room / GIB:,.0f} GiB" if short else "use a power of two of GPUs"
+                return Phrase("use {:,} GPUs", gpus)
+        return (
+            Phrase("use GPUs of {:,.0f} GiB", room / GIB) if short else "use a power of two of GPUs"
+        )
 
     def _room(self, gpus: int, here: bool) -> float:
         """Bytes a GPU that the hungriest stage needs at least."""

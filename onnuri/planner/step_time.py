@@ -1,7 +1,7 @@
 """Seconds of a training step by part, tokens a second and GPU, an interval, and the evidence:
 roofline a class of products.
 
-Knows no row of the published runs; its constants (`constants.py`) were fitted on them by `fit.py`.
+Knows no row of the published runs; its constants (`constants.py`) were fitted on them by `calibration/fit.py`.
 All of `seconds` is arithmetic that holds for numbers and for arrays of them, so the fit runs this
 very code.
 """
@@ -13,7 +13,9 @@ import math
 from typing import NamedTuple
 
 from onnuri.config import Config
-from onnuri.planner import constants, hardware, runs
+from onnuri.phrases import Phrase
+from onnuri.planner import constants, hardware
+from onnuri.planner import evidence as evidences
 from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
 from onnuri.planner.step_work import FUSED_YEAR, Work, work
@@ -236,7 +238,7 @@ def extrapolation_flags(job: Job) -> float:
     lesser reason: a GPU without a published run or launched less than a year before, few
     parameters, and a shape that the formulas do not hold whole, or that is assumed."""
     kind = job.cluster.kind
-    new = kind.name not in _seen() or _year(job) - kind.launched < 1
+    new = kind.name not in evidences.published().gpus or _year(job) - kind.launched < 1
     small = job.architecture.num_params() < SMALL
     return strange(job) + FEW * (new + small) + UNSURE * job.architecture.unsure
 
@@ -278,28 +280,28 @@ def spread(moe: bool, doubt: float, c: dict[str, float]) -> tuple[float, float]:
     return c[f"{kind}_below"] * wider, c[f"{kind}_above"] * wider
 
 
-@functools.cache
 def newest() -> float:
-    """Year of the newest software in the published tables: what a plan made now would run."""
-    return max(year for r in runs.published() if (year := runs.year(r)))
-
-
-@functools.cache
-def _seen() -> frozenset[str]:
-    return frozenset(r["gpu"] for r in runs.published())
+    """Return the year of the newest published software: what a plan made now would run."""
+    return evidences.published().newest_year
 
 
 @functools.cache
 def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
-    """How many published runs are alike, and of what."""
-    narrow = {"bf16": ("bf16", "fp16"), "nvfp4": ("fp4",)}.get(precision, ("fp8",))
-    alike = [r for r in runs.published() if (r["kind"] == "moe") == moe]
-    near = [r for r in alike if r["gpu"] == gpu and r["precision"] in narrow]
-    models = ", ".join(sorted({r["model"] for r in near})[:4]) or "none"
-    kind = "mixture-of-experts" if moe else "dense"
+    """Return how many published runs are alike, and of what."""
+    published = evidences.published()
+    kind, name = ("moe", "mixture-of-experts") if moe else ("dense", "dense")
+    key = evidences.key(kind, gpu, precision)
     return (
-        f"{len(near)} of {len(alike)} published {kind} runs are on {gpu} in {precision}: {models}",
-        f"{len(constants.load())} constants, `onnuri plan constants`",
+        Phrase(
+            "{} of {} published {} runs are on {} in {}: {}",
+            published.alike.get(key, 0),
+            published.runs[kind],
+            name,
+            gpu,
+            precision,
+            ", ".join(published.models.get(key, ())) or "none",
+        ),
+        Phrase("{} constants, `onnuri plan constants`", len(constants.load())),
     )
 
 

@@ -39,7 +39,7 @@ OPERATORS_NORM, OPERATORS_RESIDUAL, OPERATORS_ROTATED, OPERATORS_LATENT, OPERATO
 )
 """bytes that operators of transformers 5.23 read and write, forward and backward, a number of a
 norm's input, of a layer's state, of rotated queries and keys, of latent queries, of a gated
-feed-forward's width: what a dispatch mode counts in `onnuri/training/trace.py`'s way, products and
+feed-forward's width: what a dispatch mode counts in `onnuri/profile/trace.py`'s way, products and
 attention left out"""
 OPERATORS_ROUTED = 90.0
 """the same of a number that goes to an expert and back, the router's work with it"""

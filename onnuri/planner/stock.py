@@ -3,156 +3,137 @@ class of transformers.
 
 Recipes give their values, which name every field; a built config gives its own (`from_config`). A
 test holds the counts of both against the model on the meta device. A family that is not here is one
-line in `_FAMILIES`.
+line in `_FAMILIES`; any other class is read by `meta_model.py`, which needs torch.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
 Values = Mapping[str, Any]
 
 
+class _Family(NamedTuple):
+    """What a class has that no value of its config says, and which of its values say the rest."""
+
+    latent: bool = False
+    """multi-head latent attention, else grouped queries"""
+    windows: bool = False
+    """`layer_types` says which layers slide a window"""
+    qk_norm: bool = False
+    attention_bias: bool = False
+    """a value says whether attention has biases"""
+    mlp_bias: bool = False
+    """a value says whether the feed-forward has them"""
+    experts: tuple[str, str] | None = None
+    """the values that count routed and shared experts"""
+    leading_dense: bool = True
+    """`mlp_layer_types` says which layers have them, else all do"""
+    router_bias: bool = True
+    """the router's scores are corrected by a bias for each expert"""
+    norms: int = 2
+    post_norm: bool = False
+    """a value says whether a norm stands behind each part too (peri-layer normalisation)"""
+    expert_norm: bool = False
+    """another norm stands behind the experts"""
+    centred: bool = False
+    gated: bool = False
+    """attention's output and every norm but the one before a dense feed-forward are gated"""
+
+
+_ROUTED = ("n_routed_experts", "n_shared_experts")
+_FAMILIES = {
+    "llama": _Family(attention_bias=True, mlp_bias=True),
+    "hyperclovax": _Family(attention_bias=True, mlp_bias=True, post_norm=True),
+    "solar_open": _Family(attention_bias=True, experts=_ROUTED, leading_dense=False),
+    "exaone_moe": _Family(
+        windows=True, qk_norm=True, experts=("num_experts", "num_shared_experts")
+    ),
+    "axk1": _Family(latent=True, experts=_ROUTED, expert_norm=True),
+    "axk2": _Family(latent=True, experts=_ROUTED, gated=True),
+    "vaetki": _Family(
+        latent=True, windows=True, experts=_ROUTED, router_bias=False, norms=4, centred=True
+    ),
+}
+FAMILIES = tuple(_FAMILIES)
+"""that Onnuri's own trainer builds (`model/backbone.py`)"""
+
+
 def from_config(config: Any, name: str = "") -> Architecture:
-    """Of a config of transformers."""
+    """Return the architecture of a config of transformers."""
     return architecture(name or config.model_type, config.model_type, config.to_dict())
 
 
 def architecture(name: str, family: str, values: Values) -> Architecture:
-    """Of a family's values. Raises ConfigError for an unknown family or a missing value."""
+    """Return the architecture of a family's values.
+
+    Raises ConfigError for an unknown family or a missing value.
+    """
     if family not in _FAMILIES:
         raise ConfigError(
-            f"family {family!r}", "is not known", f"use one of {', '.join(_FAMILIES)}"
+            Phrase("family {!r}", family),
+            "is not known",
+            Phrase("use one of {}", ", ".join(_FAMILIES)),
         )
     try:
-        layers = [_FAMILIES[family](values, k) for k in range(values["num_hidden_layers"])]
-        blocks = tuple(
-            block.replace(count=len(list(alike))) for block, alike in itertools.groupby(layers)
-        )
+        layers = [_block(_FAMILIES[family], values, k) for k in range(values["num_hidden_layers"])]
         return Architecture(
             name=name,
             vocabulary=values["vocab_size"],
             hidden=values["hidden_size"],
-            blocks=blocks,
+            blocks=merged(layers),
             tied=values["tie_word_embeddings"],
             context=values["max_position_embeddings"],
         )
     except KeyError as missing:
         raise ConfigError(
-            f"{name}", f"has no {missing}", f"give every value of the family {family}"
+            name, Phrase("has no {}", missing), Phrase("give every value of the family {}", family)
         ) from None
 
 
-def _dense(v: Values, k: int) -> Block:
-    """Llama's layer."""
+def merged(layers: list[Block]) -> tuple[Block, ...]:
+    """Return layers with equal neighbours counted as one block."""
+    return tuple(
+        block.replace(count=len(list(alike))) for block, alike in itertools.groupby(layers)
+    )
+
+
+def _block(f: _Family, v: Values, k: int) -> Block:
+    """Return layer `k`."""
+    sliding = f.windows and v["layer_types"][k] == "sliding_attention"
+    window = v["sliding_window"] if sliding else None
+    sparse = f.experts and (not f.leading_dense or v["mlp_layer_types"][k] == "sparse")
     return Block(
         count=1,
-        attention=_grouped(v, bias=v["attention_bias"]),
-        mlp=v["intermediate_size"],
-        mlp_bias=v["mlp_bias"],
+        attention=_latent(f, v, window) if f.latent else _grouped(f, v, window),
+        mlp=0 if sparse else v["intermediate_size"],
+        mlp_bias=f.mlp_bias and v["mlp_bias"],
+        experts=_experts(f, f.experts, v) if f.experts and sparse else None,
+        norms=f.norms + 2 * (f.post_norm and v["use_post_norm"]) + bool(f.expert_norm and sparse),
+        centred=f.centred,
+        gate_rank=v["gated_norm_rank"] if f.gated else 0,
+        gated_norms=1 + bool(sparse) if f.gated else 0,
     )
 
 
-def _hyperclovax(v: Values, k: int) -> Block:
-    """With a norm behind each part too (peri-layer normalisation)."""
-    return _dense(v, k).replace(norms=2 + 2 * v["use_post_norm"])
-
-
-def _solar_open(v: Values, k: int) -> Block:
-    return Block(
-        count=1,
-        attention=_grouped(v, bias=v["attention_bias"]),
-        experts=_experts(v, v["n_routed_experts"], v["n_shared_experts"], corrected=True),
-    )
-
-
-def _exaone_moe(v: Values, k: int) -> Block:
-    """Sliding windows by layer, queries and keys normed."""
-    window = v["sliding_window"] if v["layer_types"][k] == "sliding_attention" else None
-    return _either(
-        v,
-        k,
-        Block(count=1, attention=_grouped(v, window=window, qk_norm=True)),
-        _experts(v, v["num_experts"], v["num_shared_experts"], corrected=True),
-    )
-
-
-def _axk1(v: Values, k: int) -> Block:
-    """A third norm, behind the experts."""
-    block = _either(
-        v,
-        k,
-        Block(count=1, attention=_latent(v)),
-        _experts(v, v["n_routed_experts"], v["n_shared_experts"], corrected=True),
-    )
-    return block.replace(norms=2 + bool(block.experts))
-
-
-def _axk2(v: Values, k: int) -> Block:
-    """Attention's output is gated, and so is every norm but the one before a dense feed-forward."""
-    block = _either(
-        v,
-        k,
-        Block(count=1, attention=_latent(v).replace(gated=True), gate_rank=v["gated_norm_rank"]),
-        _experts(v, v["n_routed_experts"], v["n_shared_experts"], corrected=True),
-    )
-    return block.replace(gated_norms=1 + bool(block.experts))
-
-
-def _vaetki(v: Values, k: int) -> Block:
-    window = v["sliding_window"] if v["layer_types"][k] == "sliding_attention" else None
-    return _either(
-        v,
-        k,
-        Block(count=1, attention=_latent(v, window), norms=4, centred=True),
-        _experts(v, v["n_routed_experts"], v["n_shared_experts"], corrected=False),
-    )
-
-
-_FAMILIES: dict[str, Callable[[Values, int], Block]] = {
-    "llama": _dense,
-    "hyperclovax": _hyperclovax,
-    "solar_open": _solar_open,
-    "exaone_moe": _exaone_moe,
-    "axk1": _axk1,
-    "axk2": _axk2,
-    "vaetki": _vaetki,
-}
-
-
-FAMILIES = tuple(_FAMILIES)
-"""that Onnuri's own trainer builds (`model/backbone.py`)"""
-
-
-def _either(v: Values, k: int, block: Block, experts: Experts) -> Block:
-    """A block with experts or, where the layer is said to be dense, with a feed-forward."""
-    return (
-        block.replace(experts=experts)
-        if v["mlp_layer_types"][k] == "sparse"
-        else block.replace(mlp=v["intermediate_size"])
-    )
-
-
-def _grouped(
-    v: Values, window: int | None = None, qk_norm: bool = False, bias: bool = False
-) -> Attention:
-    size = v.get("head_dim") or v["hidden_size"] // v["num_attention_heads"]
+def _grouped(f: _Family, v: Values, window: int | None) -> Attention:
     return Attention(
         heads=v["num_attention_heads"],
         kv_heads=v["num_key_value_heads"],
-        head_dim=size,
+        head_dim=v.get("head_dim") or v["hidden_size"] // v["num_attention_heads"],
         window=window,
-        qk_norm=qk_norm,
-        bias=bias,
+        qk_norm=f.qk_norm,
+        bias=f.attention_bias and v["attention_bias"],
     )
 
 
-def _latent(v: Values, window: int | None = None) -> Attention:
+def _latent(f: _Family, v: Values, window: int | None) -> Attention:
     return Attention(
         heads=v["num_attention_heads"],
         kv_heads=v["num_attention_heads"],
@@ -162,14 +143,16 @@ def _latent(v: Values, window: int | None = None) -> Attention:
         query_rank=v["q_lora_rank"],
         kv_rank=v["kv_lora_rank"],
         rope_dim=v["qk_rope_head_dim"],
+        gated=f.gated,
     )
 
 
-def _experts(v: Values, routed: int, shared: int, corrected: bool) -> Experts:
+def _experts(f: _Family, names: tuple[str, str], v: Values) -> Experts:
+    routed, shared = (v[name] for name in names)
     return Experts(
         routed=routed,
         topk=v["num_experts_per_tok"],
         width=v["moe_intermediate_size"],
         shared=shared,
-        router_bias=routed * corrected,
+        router_bias=routed * f.router_bias,
     )

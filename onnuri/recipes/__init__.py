@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnuri.errors import ConfigError
+from onnuri.phrases import Phrase
 from onnuri.planner import named_models
 from onnuri.planner.hardware import Gpu
 from onnuri.planner.recipe import Recipe
@@ -88,7 +89,9 @@ def train(name: str, preset: str | None, out: Path | None) -> None:
     chosen = preset or next(iter(road.PRESETS))
     if chosen not in road.PRESETS:
         raise ConfigError(
-            f"preset {chosen!r}", f"is not one of {name}'s", f"use {', '.join(road.PRESETS)}"
+            f"preset {chosen!r}",
+            Phrase("is not one of {}'s", name),
+            Phrase("use {}", ", ".join(road.PRESETS)),
         )
     folder = out or Path("runs") / f"{name}-{chosen}"
     if name == "laptop":
@@ -106,5 +109,7 @@ def module(name: str) -> Any:
             or difflib.get_close_matches(key, names, n=3, cutoff=0.4)
             or names
         )
-        raise ConfigError(f"recipe {name!r}", "is not known", f"use {', '.join(near)}")
+        raise ConfigError(
+            Phrase("recipe {!r}", name), "is not known", Phrase("use {}", ", ".join(near))
+        )
     return importlib.import_module(f"onnuri.recipes.{key}")

@@ -40,7 +40,7 @@ from onnuri.model.graft import graft
 from onnuri.model.objective import OmniTask, start_from_features
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
-from onnuri.training import forecast
+from onnuri.profile import run_forecast
 from onnuri.training.loop import LoopConfig, fit
 from onnuri.world import wordings
 from onnuri.world.scene import sample_edit, sample_scene
@@ -437,7 +437,7 @@ def learn(
         )
         for k, stage in enumerate(stages)
     ]
-    forecast.freeze(
+    run_forecast.freeze(
         out,
         {stage.name: (task, stage.loop) for stage, task in zip(stages, omni_tasks, strict=True)},
         earlier,
@@ -445,7 +445,7 @@ def learn(
     for stage, task in zip(stages, omni_tasks, strict=True):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         fit(task, stage.loop, out / stage.name, f"model: {stage.name}")
-        forecast.score(out, stage.name, network)
+        run_forecast.score(out, stage.name, network)
         if stage.share < 1:
             network.load_state_dict(
                 {

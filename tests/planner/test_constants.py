@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from onnuri.planner import constants, fit, memory, shapes
+from onnuri.calibration import fit
+from onnuri.planner import constants, memory, shapes
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.parallel import ParallelConfig

@@ -15,7 +15,7 @@ from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.plan import plan
-from onnuri.planner.progress import Progress
+from onnuri.planner.progress import SearchProgress
 from onnuri.planner.recipe import Recipe, TrainingStage
 
 AT = Attention(heads=16, kv_heads=8, head_dim=128)
@@ -338,7 +338,7 @@ def test_plain_lines_come_every_half_minute(monkeypatch):
     clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr("onnuri.planner.progress.time.monotonic", lambda: next(clock))
     out = Stream(False)
-    with Progress("ko", out) as shown:
+    with SearchProgress("ko", out) as shown:
         for n in range(10):
             shown(100 - n, 100)
     assert 1 < len(out.text.splitlines()) < 6 and out.text.startswith("병렬화 구성 탐색 중: GPU ")
@@ -346,7 +346,7 @@ def test_plain_lines_come_every_half_minute(monkeypatch):
 
 def test_a_terminal_gets_one_line_that_moves():
     out = Stream(True)
-    with Progress("en", out) as shown:
+    with SearchProgress("en", out) as shown:
         shown(99, 100)
     assert "99 GPUs, best so far 100" in out.text or "searching layouts" in out.text
 

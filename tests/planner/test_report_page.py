@@ -1,5 +1,6 @@
 """The report's page in a real browser: on a phone, by night, and its command copied."""
 
+import html
 import shlex
 import shutil
 
@@ -36,11 +37,11 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     plan = onnuri.plan("axk1", {"gpu": "H200", "gpus": 1024, "price_usd": 2}, layout="own", days=75)
     few = budget.budget([recipes.find("hyperclovax_omni")], hardware.cluster("H100", 64), 60)
-    for name, html in (
+    for name, text in (
         ("plan", report.page_of(plan, "ko", command=TYPED)),
         ("budget", budget_report.page_of(few, "en", TYPED)),
     ):
-        (folder / f"{name}.html").write_text(html)
+        (folder / f"{name}.html").write_text(text)
     return folder
 
 
@@ -116,5 +117,6 @@ def test_the_page_has_the_command_that_made_it(tmp_path, capsys):
     typed = ["plan", "hyperclovax_omni", "--layout", "own", "--html", str(tmp_path / "a b.html")]
     main(typed)
     assert (
-        shlex.join(["onnuri", *typed]).replace("'", "&#x27;") in (tmp_path / "a b.html").read_text()
+        html.escape(shlex.join(["onnuri", *typed])).replace("&#x27;", "&#39;")
+        in (tmp_path / "a b.html").read_text()
     )

@@ -213,7 +213,9 @@ def test_one_line_where_nothing_fits_or_divides():
     with pytest.raises(ConfigError, match="no layout divides") as odd:
         search.search(DENSE, Cluster(gpu="H100", gpus=37), 4096, 4096)
     for raised in (short, odd):  # a budget shows them in the reader's language
-        assert set(re.findall("[A-Za-z]+", words.ours(raised.value.rule, "ko"))) <= {"GiB"}
+        assert set(re.findall("[A-Za-z]+", words.catalogue("ko").translate(raised.value.rule))) <= {
+            "GiB"
+        }
 
 
 @pytest.fixture(scope="module")

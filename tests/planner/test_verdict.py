@@ -7,7 +7,7 @@ import pytest
 import onnuri
 from onnuri import recipes
 from onnuri.cli import main
-from onnuri.planner import budget, hardware, report, verdict
+from onnuri.planner import budget, figures, hardware, report, verdict
 from onnuri.planner.interval import Interval, exact
 
 
@@ -28,7 +28,7 @@ def test_days_have_tokens_with_a_range():
         assert (whole.days * (tokens / whole.tokens)).cdf(75) == pytest.approx(1 - share, abs=1e-3)
     assert v.likely == some.in_time == pytest.approx(whole.days.cdf(75))
     said = report.text(some)
-    assert "75 (" not in said and f"{report.between(v.tokens)} in 75 days" in said
+    assert "75 (" not in said and f"{figures.between(v.tokens)} in 75 days" in said
     hours = 75 * 24 * some.cluster.gpus
     assert some.gpu_hours.mid == pytest.approx(hours + some.encoding_gpu_hours.mid)
     assert some.gpu_hours.high / some.gpu_hours.low < 1.01  # the hours until the date are known
@@ -174,7 +174,7 @@ def test_the_verdict_is_first_in_table_and_json(tmp_path, capsys):
     ],
 )
 def test_no_probability_is_said_to_be_certain(odds, said):
-    assert report.percent(odds) == said
+    assert figures.percent(odds) == said
 
 
 def test_korean_of_a_report_has_the_fields_words_and_no_english_left():

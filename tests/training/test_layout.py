@@ -12,11 +12,11 @@ from processes import ForkedProcess
 
 from onnuri.errors import ConfigError
 from onnuri.planner.parallel import ParallelConfig
+from onnuri.profile.dryrun import ready, trace
+from onnuri.profile.fake_ops import BALANCED
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
-from onnuri.training.dryrun import ready, trace
 from onnuri.training.layout import meshes, shard_dim
-from onnuri.training.standins import BALANCED
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_ranks

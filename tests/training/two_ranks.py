@@ -21,7 +21,7 @@ from onnuri.model.backbone import stock_model
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.training.dryrun import count, ready, started
+from onnuri.profile.dryrun import count, ready, started
 from onnuri.training.layout import place
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import Trainee, backward, backward_and_step, total_weight

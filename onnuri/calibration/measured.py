@@ -1,0 +1,66 @@
+"""Our own step, measured on one GPU: rows with the columns of `data/published_runs.csv`, each with
+the peak of its memory.
+
+Knows no constant. The shapes are those of `data/measured_shapes.json`, as `stock.py` reads them
+from transformers' configs.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+
+from onnuri.calibration import DATA
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.job import Job
+from onnuri.planner.parallel import ParallelConfig
+
+Row = dict[str, str]
+FILE = DATA / "measured_gpu.csv"
+RELEASE = 2026.2
+"""of PyTorch 2.11"""
+SOURCE = "onnuri, own step"
+
+
+@functools.cache
+def shapes() -> dict[str, Architecture]:
+    """The measured models, by their names in the table."""
+    listed = json.loads((DATA / "measured_shapes.json").read_text(encoding="utf-8"))
+    return {name: Architecture.from_json(values) for name, values in listed.items()}
+
+
+def is_own(row: Row) -> bool:
+    """Return whether a row is of Onnuri's trainer and of a shape that was measured."""
+    return (row.get("note") or "").startswith("own step") and row["model"] in shapes()
+
+
+def job(row: Row) -> Job:
+    """Return the job that a measured row ran: Onnuri's trainer, fully sharded, its layers compiled
+    where the note says so."""
+    gpus, tokens, batch = (int(row[c]) for c in ("gpus", "seq_len", "global_batch_tokens"))
+    found = re.search(r"MBS (\d+)", row["note"])
+    layout = ParallelConfig(
+        dp=gpus,
+        ep=int(row["ep"]),
+        micro_batch=int(found[1]) if found else 1,
+        sharding="fsdp",
+        recompute=row["recompute"],  # type: ignore[arg-type]
+    )
+    cluster = Cluster(gpu=row["gpu"], gpus=gpus, compiled="layers compiled" in row["note"])
+    return Job(
+        architecture=shapes()[row["model"]],
+        layout=layout,
+        cluster=cluster,
+        tokens=tokens,
+        batch_tokens=batch,
+        graphs=False,
+        software_year=RELEASE,
+    )
+
+
+def peak_gib(row: Row) -> float:
+    """Return the GiB that the step of a row had allocated at its peak, what the measuring process
+    still held of its previous case taken off."""
+    return float(row["peak_allocated_GiB"]) - float(row["held_before_GiB"] or 0)

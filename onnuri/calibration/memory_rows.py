@@ -1,0 +1,209 @@
+"""Published measurements of memory, predicted: one row of a CSV with the columns of
+`data/published_memory.csv` to GiB.
+
+Looks at no column of results. Shapes of the models that those rows name stand in
+`data/memory_models.json`, each with its source; a row of another model brings its own columns
+(hidden, ffn, heads, kv_heads, vocabulary, experts, topk).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from onnuri.calibration import DATA, runs
+from onnuri.config import Config
+from onnuri.errors import ConfigError
+from onnuri.planner import shapes
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.interval import Z80
+from onnuri.planner.job import Job
+from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
+from onnuri.planner.parallel import ParallelConfig, Precision, Recompute, Sharding
+
+REQUIRED = ("model", "gpus", "tp", "pp")
+
+
+class MemoryPrediction(NamedTuple):
+    """GiB, with an 80 % interval."""
+
+    gib: float
+    low: float
+    high: float
+
+
+class MemoryModel(Config):
+    """A model whose memory was published, and of its published configuration what the CSV has no
+    column for."""
+
+    architecture: Architecture
+    source: str
+    micro_batch: int = 1
+    virtual_stages: int = 1
+
+
+def predict_row(row: Mapping[str, str]) -> MemoryPrediction | None:
+    """None for a row without a required column, or of a model that is neither listed nor described
+    by its columns."""
+    model = _model(row) if all(row.get(name) for name in REQUIRED) else None
+    if model is None:
+        return None
+    found = memory(job(row, model), own=False)
+    value, spread = _asked(found, row.get("note") or "") / GIB, math.exp(Z80 * found.spread)
+    return MemoryPrediction(value, value / spread, value * spread)
+
+
+def _asked(m: Memory, note: str) -> float:
+    """What the note says that was measured; without a word, the allocator's peak."""
+    if "optimizer state" in note:
+        return m.parameters + m.gradients + m.optimizer
+    if "activations" in note:
+        return m.activations
+    return m.allocated * (CONSTANTS["memory_reserved"].value if "reserved" in note else 1)
+
+
+def job(row: Mapping[str, str], model: MemoryModel) -> Job:
+    """What the row ran, at its words where it has no column."""
+    note = row.get("note") or ""
+    tokens = _whole(row, "seq_len", 4096)
+    tp, pp, cp = (_whole(row, name, 1) for name in ("tp", "pp", "cp"))
+    local = _number(r"local batch(?: size)?[ =:]*(\d+)", note)
+    passes = _whole(row, "microbatches", local if local and pp > 1 else 1024)
+    # torchtitan's local batch is all of a step's passes, of one sequence each, where there is a
+    # pipeline
+    micro = _whole(row, "micro_batch", 0) or _number(
+        r"\b(?:MBS|micro-?batch(?: size)?)[ =:]*(\d+)", note
+    )
+    micro = micro or (1 if pp > 1 else local) or model.micro_batch
+    layout = ParallelConfig(
+        dp=_whole(row, "dp", _whole(row, "gpus", 1) // (tp * pp * cp) or 1),
+        tp=tp,
+        pp=pp,
+        cp=cp,
+        ep=_whole(row, "ep", 1),
+        sequence_parallel="no sequence parallel" not in note,
+        sharding=_sharding(row),
+        virtual_stages=_whole(row, "vp", 0) or model.virtual_stages,
+        micro_batch=micro,
+        recompute=_recompute(f"{row.get('recompute') or ''} recompute", note),
+        precision=_precision(row),
+    )
+    batch = tokens * layout.dp * micro * passes
+    return Job(
+        architecture=_reduced(model.architecture, _whole(row, "layers", 0)),
+        layout=layout,
+        tokens=tokens,
+        batch_tokens=batch,
+        software_year=_release(row),
+        kernels="eager" if re.search(r"\beager\b", note, re.I) else "vendor",
+        cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)),
+    )
+
+
+def _recompute(*said: str) -> Recompute:
+    """What a column or a note says; without a word, none."""
+    again = r"(?:recompute\w*|recomputation|AC|activation (?:checkpointing|recomputation))"
+    degree = r"(no|none|selective|full)"
+    for text in said:
+        found = re.search(rf"\b{degree}[ -]{again}\b", text, re.I) or re.search(
+            rf"\b{again}[ =:]*{degree}\b", text, re.I
+        )
+        if found:
+            degrees: dict[str, Recompute] = {"selective": "selective", "full": "full"}
+            return degrees.get(found[1].lower(), "none")
+    return "none"
+
+
+def _precision(row: Mapping[str, str]) -> Precision:
+    """Return the format of products that the row's column or, without one, its note says; 16 bits
+    without a word."""
+    column = row.get("precision") or ""
+    said = (
+        column
+        if column.strip()
+        else " ".join(re.findall(r"\b(?:mxfp8|nvfp4|fp8|float8)\b", row.get("note") or "", re.I))
+    )
+    return runs.precision({"precision": said, "note": row.get("note") or ""})
+
+
+def _sharding(row: Mapping[str, str]) -> Sharding:
+    """Megatron-Core's distributed optimizer, unless the row speaks of full sharding or of none."""
+    said = f"{row.get('zero_or_fsdp') or ''} {row.get('note') or ''}".lower()
+    return "fsdp" if re.search(r"fsdp|zero-?3", said) else "ddp" if "ddp" in said else "zero1"
+
+
+def _release(row: Mapping[str, str]) -> float | None:
+    """Of the software: its column, or the month of a paper that is the source."""
+    if row.get("release"):
+        return float(row["release"])
+    found = re.search(r"arXiv:(\d\d)(\d\d)\.", row.get("source") or "")
+    return 2000 + int(found[1]) + (int(found[2]) - 1) / 12 if found else None
+
+
+def _reduced(a: Architecture, layers: int) -> Architecture:
+    """With fewer layers, the leading kinds kept."""
+    if layers in (0, a.layers):
+        return a
+    first = sum(b.count for b in a.blocks[:-1])
+    return a.replace(blocks=(*a.blocks[:-1], a.blocks[-1].replace(count=max(layers - first, 1))))
+
+
+def _model(row: Mapping[str, str]) -> MemoryModel | None:
+    """Listed here, listed among all shapes, or of the row's own columns."""
+    name = row["model"]
+    if named := models().get(re.sub(r"[^a-z0-9]", "", name.lower())):
+        return named
+    known: dict[str, Any] = {
+        to: _whole(row, column, 0) for column, to in _COLUMNS.items() if row.get(column)
+    }
+    if known.get("experts") and "ffn" in known:  # the column's meaning in rows of mixtures
+        known["expert_ffn"] = known.pop("ffn")
+    if not shapes.listed(name) and not {"layers", "hidden", "heads"} <= known.keys():
+        return None
+    return MemoryModel(
+        architecture=shapes.infer(name, None, None, **known),
+        source="data/shapes.json and the row's columns",
+    )
+
+
+_COLUMNS = {c: c for c in ("layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads")} | {
+    "vocabulary": "vocab"
+}
+"""of a row, and what `shapes.py` calls them"""
+
+
+@functools.cache
+def models() -> dict[str, MemoryModel]:
+    """By name in small letters and digits."""
+    listed = json.loads((DATA / "memory_models.json").read_text(encoding="utf-8"))
+    return {
+        re.sub(r"[^a-z0-9]", "", name.lower()): MemoryModel.from_json(values)
+        for name, values in listed.items()
+    }
+
+
+def _whole(row: Mapping[str, str], column: str, missing: int) -> int:
+    text = row.get(column) or ""
+    if not text:
+        return missing
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not (number >= 1 and number.is_integer()):
+        raise ConfigError(
+            f"{column} {text!r} of {row.get('id', 'a row')}",
+            "is not a whole number above zero",
+            "write one, or leave the cell empty",
+        )
+    return int(number)
+
+
+def _number(pattern: str, note: str) -> int:
+    found = re.search(pattern, note)
+    return int(found[1]) if found else 0

@@ -1,0 +1,514 @@
+"""Published runs as jobs: a CSV's row in, the jobs it may mean with their weights out, and figures
+in the row's metric.
+
+Knows no constant and never reads `value`. What a row does not say is what an engineer would choose,
+or several choices.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from onnuri.calibration import DATA, measured
+from onnuri.errors import ConfigError
+from onnuri.planner import hardware, shapes
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.job import Job, Kernels
+from onnuri.planner.parallel import ParallelConfig, Precision, Recompute, Sharding
+
+Row = dict[str, str]
+COLUMNS = (
+    "id",
+    "model",
+    "kind",
+    "total_params_B",
+    "active_params_B",
+    "layers",
+    "hidden",
+    "ffn",
+    "experts",
+    "topk",
+    "heads",
+    "kv_heads",
+    "seq_len",
+    "global_batch_tokens",
+    "gpu",
+    "gpus",
+    "precision",
+    "dp",
+    "tp",
+    "pp",
+    "cp",
+    "ep",
+    "zero_or_fsdp",
+    "recompute",
+    "metric",
+    "value",
+)
+"""that a table of runs has; `note`, `source`, `tokens_trained_B` and others may stand beside
+them"""
+WHOLE = {
+    "layers",
+    "hidden",
+    "ffn",
+    "experts",
+    "topk",
+    "heads",
+    "kv_heads",
+    "seq_len",
+    "gpus",
+    "dp",
+    "tp",
+    "pp",
+    "cp",
+    "ep",
+    "microbatches",
+    "micro_batch",
+    "vp",
+    "vocabulary",
+}
+NUMBERS = WHOLE | {
+    "total_params_B",
+    "active_params_B",
+    "global_batch_tokens",
+    "value",
+    "tokens_trained_B",
+    "release",
+    "real_step_ms",
+    "real_mem_GiB",
+}
+SMALLEST, LARGEST = 1e-9, 1e12
+"""of any figure of such a table: what is beyond is a slip of the keyboard"""
+KINDS = ("dense", "moe")
+PRECISION = re.compile(r"(?<!\d)(?:32|16|8|4)(?!\d)|half|mixed|amp", re.I)
+CUMULATIVE = ("gpu_hours", "days")
+METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", *CUMULATIVE)
+PUBLISHED, FURTHER = DATA / "published_runs.csv", DATA / "further_runs.csv"
+RULE = (
+    f"a row is null only if its model, gpu or metric is empty, its GPU is not listed, its metric is not one of "
+    f"{', '.join(METRICS)}, nothing tells its model's size, or it asks for hours without tokens_trained_B or for days "
+    "without that and gpus; a null counts as 100 % error; 32 bits are predicted as 16"
+)
+FULL_SCORES_BEFORE = 2025.0
+"""year to which figures in FLOPs counted attention in full unless they say otherwise (PaLM's and
+Megatron-LM's formula)"""
+
+
+class CandidateJob(NamedTuple):
+    """One of the jobs that a row may mean."""
+
+    job: Job
+    weight: float
+    """of all of a row's meanings 1"""
+
+
+def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
+    """Rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells that
+    cannot be."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows, header = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            str(path), f"cannot be read as a CSV ({error})", "give a file like published_runs.csv"
+        ) from None
+    if missing := [c for c in columns if c not in header]:
+        raise ConfigError(
+            str(path),
+            f"has no column {', '.join(missing)}",
+            f"give the columns {', '.join(columns)}",
+        )
+    for line, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise ConfigError(
+                f"{path} line {line}", f"has not {len(header)} cells", "quote cells with commas"
+            )
+        for cell, rule, repair in mistakes(row):
+            raise ConfigError(f"{path} line {line} ({row['id']}): {cell}", rule, repair)
+    return rows
+
+
+def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
+    """Cells of a row that cannot be: column and value, rule, repair. An empty cell is unknown, not
+    a mistake."""
+    for column in (c for c in row if c in NUMBERS and row[c].strip()):
+        try:
+            value = float(row[column])
+        except ValueError:
+            value = math.nan
+        if not SMALLEST <= value <= LARGEST:
+            yield (
+                f"{column} {row[column]!r}",
+                f"is not a number above 0 (at most {LARGEST:g})",
+                "mend or empty the cell",
+            )
+            return
+        if column in WHOLE and not value.is_integer():
+            yield f"{column} {row[column]!r}", "is not a whole number", "mend or empty the cell"
+    if row.get("kind", "").strip().lower() not in ("", *KINDS):
+        yield (
+            f"kind {row['kind']!r}",
+            "is not known",
+            f"write {' or '.join(KINDS)}, or empty the cell",
+        )
+    if row.get("precision", "").strip() and not PRECISION.search(row["precision"]):
+        yield (
+            f"precision {row['precision']!r}",
+            "is not one of 32, 16, 8 or 4 bits",
+            "write such as bf16, fp8, mxfp8 or nvfp4",
+        )
+    # data ranks are counted with or without context's, so these are held against the GPUs by
+    # themselves
+    bounds = [
+        (("tp", "pp", "cp"), "gpus"),
+        (("dp",), "gpus"),
+        (("ep",), "gpus"),
+        (("pp",), "layers"),
+        (("topk",), "experts"),
+    ]
+    for parts, bound in bounds:
+        product, most = math.prod(whole(row, c) or 1 for c in parts), whole(row, bound)
+        if most and product > most:
+            said = " x ".join(f"{c} {row[c]}" for c in parts if whole(row, c))
+            yield said, f"is more than {bound} {row[bound]}", "mend or empty a cell"
+
+
+@functools.cache
+def published() -> tuple[Row, ...]:
+    """Rows of steady speed that stand on a published page: what the constants were fitted to."""
+    return tuple(r for path in (PUBLISHED, FURTHER) for r in read(path) if steady(r))
+
+
+def steady(row: Row) -> bool:
+    """Whether a row is a speed, and not noted from memory."""
+    return row.get("recalled") != "yes" and row["metric"] not in CUMULATIVE
+
+
+def number(row: Row, column: str) -> float | None:
+    cell = (row.get(column) or "").strip()
+    return float(cell) if cell else None
+
+
+def whole(row: Row, column: str) -> int | None:
+    value = number(row, column)
+    return None if value is None else max(1, round(value))
+
+
+def why_null(row: Row) -> str | None:
+    """The rule by which a row has no prediction, or None."""
+    for column in ("model", "gpu", "metric"):
+        if not row[column].strip():
+            return f"{column} is empty"
+    if row["gpu"].lower() not in {n.lower() for n in hardware.table()}:
+        return f"GPU {row['gpu']!r} is not listed"
+    if row["metric"] not in METRICS:
+        return f"metric {row['metric']!r} is not one of {', '.join(METRICS)}"
+    if row["metric"] in CUMULATIVE and not number(row, "tokens_trained_B"):
+        return "tokens_trained_B is empty"
+    if row["metric"] == "days" and not number(row, "gpus"):
+        return "gpus is empty"
+    try:
+        architecture(row)
+    except ConfigError as error:
+        return f"nothing tells the model's size: {error.value} {error.rule}"
+    return None
+
+
+def architecture(row: Row) -> Architecture:
+    if measured.is_own(row):
+        return measured.shapes()[row["model"]]
+    known: dict[str, int | None] = {
+        c: whole(row, c) for c in ("layers", "hidden", "heads", "kv_heads", "experts", "topk")
+    }
+    known["expert_ffn" if row["kind"].strip().lower() == "moe" else "ffn"] = whole(row, "ffn")
+    if found := re.search(r"vocab(?:ulary)? (\d{4,6})", note(row)):
+        known["vocab"] = int(found[1])
+    if re.search(r"w/o MTP|without MTP|no MTP", note(row)):
+        known["mtp"] = 0
+    total, active = number(row, "total_params_B"), number(row, "active_params_B")
+    return shapes.infer(
+        row["model"],
+        total and total * 1e9,
+        active and active * 1e9,
+        mixture=row["kind"].strip().lower() == "moe",
+        **known,
+    )
+
+
+def repository(row: Row) -> str:
+    """A row's source without the file in it."""
+    source = (row.get("source") or "").strip()
+    return source if source.startswith("http") else source.split(":")[0]
+
+
+def note(row: Row) -> str:
+    return row.get("note") or ""
+
+
+def candidate_jobs(row: Row) -> list[CandidateJob]:
+    """The jobs a row may mean: what it says, and what it does not say in the ways that engineers
+    choose."""
+    if measured.is_own(row):
+        return [CandidateJob(measured.job(row), 1.0)]
+    a, tokens = architecture(row), whole(row, "seq_len") or 4096
+    gpus = whole(row, "gpus") or _usual_gpus(a)
+    cluster = _cluster(row, gpus)
+    jobs = []
+    for layout in _layouts(row, a, gpus, tokens):
+        rank = layout.micro_batch * tokens * layout.dp
+        batch = whole(row, "global_batch_tokens") or rank * max(
+            -(-4_194_304 // rank), 4 * layout.pp * (layout.pp > 1)
+        )
+        jobs.append(
+            Job(
+                architecture=a,
+                layout=layout,
+                cluster=cluster,
+                tokens=tokens,
+                batch_tokens=max(batch, rank),
+                elsewhere=True,
+                software_year=year(row, a),
+                kernels=_kernels(row),
+                graphs=True
+                if re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU")
+                else None,
+                gradient_bytes=_gradient_bytes(row),
+                async_tp=bool(re.search(r"async-? ?TP", note(row), re.I)),
+            )
+        )
+    return [CandidateJob(job, 1 / len(jobs)) for job in jobs]
+
+
+def _kernels(row: Row) -> Kernels:
+    """PyTorch's own where a row speaks of its compiler, its attention or an engine made of it, or
+    of its sharding alone, and of no vendor's library; unfused where the row says so."""
+    said = f"{note(row)} {row['zero_or_fsdp']}"
+    named = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", said, re.I)
+    alone = all(
+        (whole(row, c) or 1) == 1 for c in ("tp", "pp", "cp")
+    )  # beside other degrees it is a group's own engine
+    library = re.search(
+        r"\bTE\b|Transformer Engine|Megatron|NeMo|XLA|JAX|MaxText", note(row)
+    ) or row["gpu"].startswith("TPU")
+    if library or not (named or (alone and re.search("FSDP", said, re.I))):
+        return "vendor"
+    if re.search(r"\beager\b", said, re.I):
+        return "eager"
+    return "compiled" if re.search("compile", said, re.I) else "torch"
+
+
+def _gradient_bytes(row: Row) -> float:
+    """What data ranks sum: 32 bits but where all is 16, or where ZeRO is named, whose optimizers
+    sum gradients as they are (DeepSpeed's communication_data_type; InternLM/InternEvo,
+    hybrid_zero_optim.py)."""
+    return 2.0 if "pure" in note(row).lower() or "zero" in row["zero_or_fsdp"].lower() else 4.0
+
+
+def _usual_gpus(a: Architecture) -> int:
+    """A power of two with about a GPU for 200M active parameters."""
+    return max(8, 2 ** round(a.num_active_params() / 2e8).bit_length())
+
+
+def _cluster(row: Row, gpus: int) -> Cluster:
+    kind, text, nic = hardware.gpu(row["gpu"]), note(row), None
+    if found := re.search(r"(\d+(?:\.\d+)?) ?Gb/s per GPU", text):
+        nic = float(found[1]) / 8
+    elif found := re.search(r"(\d+)x ?[A-Za-z -]*?(\d+) ?Gb", text):
+        nic = int(found[1]) * float(found[2]) / 8 / 8
+    share = re.search(r"GEMM[^;]*?\b(0\.\d+) of the peak", text)
+    power = re.search(r"(\d{3,4}) ?W\b", text)
+    memory = re.search(r"(\d+(?:\.\d+)?) ?TB/s", text)
+    return Cluster(
+        gpu=kind.name,
+        gpus=gpus,
+        nic_gb_per_s=nic,
+        gemm_share=float(share[1]) if share else None,
+        power_w=float(power[1]) if power else None,
+        memory_tb_per_s=float(memory[1]) if memory else None,
+    )
+
+
+def year(row: Row, a: Architecture | None = None) -> float | None:
+    """Of the training software: a release in the note or id, a date, the paper's number; else soon
+    after the model."""
+    texts = (note(row), row["id"], row.get("source") or "")
+    for pattern in (
+        r"NeMo (\d\d)\.(\d\d)",
+        r"@(\d\d)\.(\d\d)",
+        r"20(\d\d)[-/.](\d\d)\b",
+        r"arxiv\.org/abs/(\d\d)(\d\d)\.",
+        r"arXiv:(\d\d)(\d\d)\.",
+    ):
+        for text in texts:
+            if (found := re.search(pattern, text)) and 1 <= int(found[2]) <= 12:
+                return 2000 + int(found[1]) + (int(found[2]) - 0.5) / 12
+    spec = shapes.listed(row["model"]) or {}
+    return spec["year"] + 0.3 if "year" in spec else None
+
+
+def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[ParallelConfig]:
+    """What the row says, completed in every way that fits; where nothing fits, its plainest
+    completion."""
+    text, moe = row["zero_or_fsdp"].lower(), a.mixture
+    full = re.search(r"fsdp|zero-?3", text)
+    stages = _said(row, r"\bVP ?(\d+)")
+    recomputes: list[Recompute] = [
+        r for r in get_args(Recompute) if r == row["recompute"].strip()
+    ] or ["selective"]
+    precisions: list[Precision] = [precision(row)] if row["precision"].strip() else ["bf16", "fp8"]
+    options = []
+    for tp, pp, cp, ep in _degrees(row, a, gpus, moe):
+        dp = max(1, gpus // (tp * pp * cp))
+        shard = _shard(text, dp * cp)
+        sharding: Sharding = "zero1" if not full else "hsdp" if shard else "fsdp"
+        chunks = (
+            [stages]
+            if stages
+            else [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and v * pp <= a.layers / 1.5)]
+        )
+        for recompute, kind, m, v in itertools.product(
+            recomputes, precisions, _micro_batches(row, tokens, dp, pp), chunks
+        ):
+            options.append(
+                ParallelConfig(
+                    dp=dp,
+                    tp=tp,
+                    cp=cp,
+                    pp=pp,
+                    ep=ep,
+                    sharding=sharding,
+                    shard=shard,
+                    recompute=recompute,
+                    virtual_stages=v,
+                    micro_batch=m,
+                    precision=kind,
+                )
+            )
+    return [o for o in options if fits(a, o, row["gpu"], tokens)] or options[:1]
+
+
+def _shard(text: str, ranks: int) -> int | None:
+    found = re.search(r"within (\d+)|fsdp(\d+)", text)
+    shard = int(found[1] or found[2]) if found else None
+    return None if not shard or shard >= ranks or ranks % shard else shard
+
+
+def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int, int, int, int]]:
+    """Tensor, pipeline, context and expert parallel degrees: as given, else those that engineers
+    try."""
+    given = {c: whole(row, c) for c in ("dp", "tp", "pp", "cp", "ep")}
+    cp = given["cp"] or 1
+    rest = gpus // cp // (given["dp"] or 1)  # with dp given, tensor and pipeline share what is left
+    tensor = [given["tp"]] if given["tp"] else [t for t in (1, 2, 4, 8) if rest % t == 0]
+    found = []
+    for tp in tensor:
+        if given["pp"]:
+            pipeline = [given["pp"]]
+        elif given["dp"]:
+            pipeline = [max(1, rest // tp)]
+        elif given["tp"] or row["zero_or_fsdp"].lower().startswith("fsdp"):
+            pipeline = [1]
+        else:
+            pipeline = [p for p in (1, 2, 4, 8, 12, 16) if rest % (tp * p) == 0 and p <= a.layers]
+        for pp in pipeline:
+            ranks = max(1, gpus // (tp * pp))
+            routed = next((b.experts.routed for b in a.blocks if b.experts), 1)
+            each = (
+                [given["ep"]]
+                if given["ep"]
+                else [e for e in (1, 4, 8, 16, 32, 64) if ranks % e == 0 and routed % e == 0]
+            )
+            found += [(tp, pp, cp, e) for e in (each if moe else [1])]
+    return found or [(1, 1, 1, 1)]
+
+
+def fits(a: Architecture, layout: ParallelConfig, gpu: str, tokens: int) -> bool:
+    """Roughly, whether a GPU holds it: 6 bytes a local parameter and 12 sharded, activations of all
+    passes in flight (arXiv 2205.05198, 34 bytes a token, layer and hidden unit; 2 with full
+    recomputation)."""
+    routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
+    local = (a.num_params() - routed) / layout.tp / layout.pp + routed / layout.ep / layout.pp
+    ranks = layout.shard or layout.dp * layout.cp
+    held = local * (6 + 12 / ranks if layout.sharding == "zero1" else 18 / ranks)
+    each = 2 if layout.recompute == "full" else 34
+    kept = (
+        layout.micro_batch * tokens / layout.cp * a.hidden * each * a.layers / layout.tp
+    )  # pp passes of a pp-th each
+    logits = layout.micro_batch * tokens / layout.cp * a.vocabulary / layout.tp * 6
+    return held + kept + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
+
+
+def _micro_batches(row: Row, tokens: int, dp: int, pp: int) -> list[int]:
+    batch = number(row, "global_batch_tokens")
+    if found := _said(row, r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)"):
+        return [found]
+    if found := _said(row, r"local batch(?: size)?[ =:]*(\d+)"):
+        return [
+            1 if pp > 1 else found
+        ]  # torchtitan's local batch is all of a step's passes, of one sequence each
+    each = max(1, round(batch / (tokens * dp))) if batch else 0
+    if each and (
+        found := _said(row, r"(?:micro_num|grad accum|gradient accumulation|\bGA)[ =]*(\d+)")
+    ):
+        return [max(1, each // found)]
+    return [m for m in (1, 2, 4, 8) if not each or each % m == 0] or [1]
+
+
+def _said(row: Row, pattern: str) -> int:
+    """A whole number that the note gives; 0 where it gives none."""
+    found = re.search(pattern, note(row), re.I)
+    return int(found[1]) if found else 0
+
+
+def precision(row: Row) -> Precision:
+    label = re.search(r"label '([A-Za-z0-9-]+)", note(row))
+    text = (label[1] if label else row["precision"]).lower()
+    if "nvfp4" in text or "fp4" in text:
+        return "nvfp4"
+    if re.search(r"mxfp8|fp8-mx", text):
+        return "mxfp8"
+    return "fp8" if re.search("fp8|float8|int8|e4m3", text) else "bf16"
+
+
+def in_metric(row: Row, job: Job, speed: float) -> float:
+    """Tokens a second and GPU in the row's metric and by its convention."""
+    metric = row["metric"]
+    if metric == "tokens_per_s_per_gpu":
+        return speed
+    if metric in CUMULATIVE:
+        hours = (number(row, "tokens_trained_B") or 0.0) * 1e9 / speed / 3600
+        return hours if metric == "gpu_hours" else hours / 24 / (number(row, "gpus") or 1)
+    flops = flops_per_token(row, job) * speed
+    return (
+        flops / 1e12
+        if metric == "tflops_per_gpu"
+        else 100 * flops / (job.cluster.kind.bf16_tflops * 1e12)
+    )
+
+
+def flops_per_token(row: Row, job: Job) -> float:
+    """By the row's convention: hardware FLOPs count a full recomputation; attention in full or
+    causal."""
+    text = note(row).lower()
+    if "causal" in text and "not causal" not in text:
+        causal = True
+    else:
+        causal = (
+            "full attention" not in text
+            and "not causal" not in text
+            and (job.software_year or 2024.0) >= FULL_SCORES_BEFORE
+        )
+    flops = job.architecture.flops_per_token(job.tokens, causal)
+    hardware_flops = (
+        re.search(r"hardware|incl\. recompute", text) and row["metric"] == "tflops_per_gpu"
+    )
+    return flops * 4 / 3 if hardware_flops and job.layout.recompute == "full" else flops

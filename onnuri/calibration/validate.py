@@ -1,0 +1,229 @@
+"""`onnuri plan validate`: predicts every row of a table of published runs without its value, and
+sets both side by side.
+
+Knows no command line and fits nothing. Errors are of the prediction over the published value, less
+one.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from onnuri import files
+from onnuri.calibration import measured, memory_rows, runs
+from onnuri.errors import ConfigError
+from onnuri.planner import constants, goodput, moe_imbalance, step_time
+from onnuri.planner.interval import Interval, spread
+from onnuri.planner.job import Job
+
+MEMORY_VALUE = "real_mem_GiB"
+MEMORY_COLUMNS = (
+    "id",
+    "model",
+    "layers",
+    "gpu",
+    "gpus",
+    "tp",
+    "pp",
+    "cp",
+    "ep",
+    "dp",
+    "seq_len",
+    "microbatches",
+    MEMORY_VALUE,
+)
+IN_SAMPLE = (
+    "{known} of these rows are those that the constants were fitted to: the errors above are in sample; errors on "
+    "what was held out stand in docs/planner-speed.md"
+)
+CHOICE = 10.0
+"""engineers choose among what a row leaves open: odds of a choice go with its speed to this
+power"""
+
+
+class RunPrediction(NamedTuple):
+    """In the row's metric, with an 80 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def predict(row: runs.Row) -> RunPrediction | None:
+    """One row of runs; None by `runs.RULE`. Never reads its value."""
+    if runs.why_null(row):
+        return None
+    means = runs.candidate_jobs(row)
+    jobs = [m.job for m in means]
+    speeds = [step_time.step_time(job).tokens_per_s_per_gpu for job in jobs]
+    best = max(speeds)
+    odds = [(s / best) ** CHOICE for s in speeds]
+    speed = math.exp(sum(o * math.log(s) for o, s in zip(odds, speeds, strict=True)) / sum(odds))
+    down, up = step_time.spread(
+        jobs[0].architecture.mixture, step_time.extrapolation_flags(jobs[0]), constants.values()
+    )
+    known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
+    if row["metric"] in runs.CUMULATIVE:
+        known = lasting(jobs[0], known, (runs.number(row, "tokens_trained_B") or 0.0) * 1e9)
+    ends = [runs.in_metric(row, jobs[0], s) for s in (known.mid, known.low, known.high)]
+    return RunPrediction(ends[0], min(ends[1:]), max(ends[1:]))
+
+
+def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
+    """Tokens a second over the hours in which that many tokens are trained: real routing, failures,
+    and what else takes time."""
+    hours = tokens / (speed.mid * job.cluster.gpus) / 3600
+    kept = [
+        goodput.goodput(
+            job.cluster, job.architecture.num_params() * goodput.STATE_BYTES, hours=hours
+        ).share
+    ]
+    kept += [moe_imbalance.REAL_ROUTING_EFFICIENCY] * job.architecture.mixture
+    return spread(lambda s, *shares: s * math.prod(shares), speed, *kept)
+
+
+def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:
+    """Print every row and the summaries, and write them where `json_file` says. Raises ConfigError
+    for a bad table."""
+    files.check_place(json_file)
+    rows = runs.read(path, MEMORY_COLUMNS if memory else runs.COLUMNS)
+    if not rows:
+        raise ConfigError(str(path), "has no rows", "give a file like published_runs.csv")
+    found = (
+        compare(rows, MEMORY_VALUE, MEMORY_VALUE, _memory)
+        if memory
+        else compare(rows, "value", None, predict, runs.why_null)
+    )
+    found["summary"]["in_sample"] = (
+        0 if memory else in_sample(rows)
+    )  # memory's constants are fitted to no row
+    print(text(found, memory))
+    if json_file:
+        files.write_json(found, json_file)
+
+
+def in_sample(rows: Iterable[runs.Row]) -> int:
+    """How many are rows that the constants were fitted to, whatever they are called."""
+
+    def figures(row: runs.Row) -> tuple[object, ...]:
+        return tuple(
+            runs.number(row, c) if c in runs.NUMBERS else row[c] for c in runs.COLUMNS if c != "id"
+        )
+
+    fitted = {figures(row) for row in (*runs.published(), *runs.read(measured.FILE))}
+    return sum(figures(row) in fitted for row in rows)
+
+
+def _memory(row: runs.Row) -> RunPrediction | None:
+    found = memory_rows.predict_row(row)
+    return found and RunPrediction(found.gib, found.low, found.high)
+
+
+def compare(
+    rows: Iterable[runs.Row],
+    value: str,
+    metric: str | None,
+    by: Callable[[runs.Row], RunPrediction | None],
+    why: Callable[[runs.Row], str | None] | None = None,
+) -> dict[str, Any]:
+    """`rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no
+    prediction."""
+    out, keys = [], []
+    for row in rows:
+        found, published = by(row), runs.number(row, value)
+        error = found.value / published - 1 if found and published else None
+        out.append(
+            {
+                "id": row["id"],
+                "metric": metric or row["metric"],
+                "published": published,
+                "predicted": found and found.value,
+                "low": found and found.low,
+                "high": found and found.high,
+                "error": -1.0 if found is None else error,
+                "why_null": why(row) if why and not found else None,
+                "assumed": assumed(row) if why and found else None,
+            }
+        )
+        keys.append(
+            {
+                "kind": row.get("kind") or "",
+                "gpu": row["gpu"],
+                "metric": metric or row["metric"],
+                "source": runs.repository(row),
+            }
+        )
+    return {"rows": out, "summary": summary(out, keys)}
+
+
+def assumed(row: runs.Row) -> str | None:
+    """Return what of a row's model is assumed, or None where the list or its columns tell it."""
+    a = runs.architecture(row)
+    if not a.unsure:
+        return None
+    experts = next((b.experts for b in a.blocks if b.experts), None)
+    mixed = f", {experts.topk} of {experts.routed} experts" if experts else ""
+    return f"{a.layers} layers of {a.hidden}{mixed}: {a.num_params() / 1e9:.3g}B by rule"
+
+
+def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str, Any]:
+    """All of them, and by kind, GPU, source and metric."""
+    known = [(r, k) for r, k in zip(rows, keys, strict=True) if r["published"]]
+    out: dict[str, Any] = {"all": figures([r for r, _ in known])}
+    for name in ("kind", "gpu", "source", "metric"):
+        values = sorted({k[name] for _, k in known})
+        out[name] = {v: figures([r for r, k in known if k[name] == v]) for v in values}
+    return out
+
+
+def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
+    """Errors without their sign; coverage of the 80 % intervals among rows that have one."""
+    errors = sorted(abs(r["error"]) for r in rows)
+    inside = [r["low"] <= r["published"] <= r["high"] for r in rows if r["predicted"] is not None]
+    return {
+        "rows": len(rows),
+        "null": sum(r["predicted"] is None for r in rows),
+        "median_error": statistics.median(errors) if errors else None,
+        "p90_error": errors[math.ceil(0.9 * len(errors)) - 1] if errors else None,
+        "coverage": sum(inside) / len(inside) if inside else None,
+    }
+
+
+def text(found: Mapping[str, Any], memory: bool = False) -> str:
+    lines = [
+        f"{'id':<58}{'metric':>21}{'published':>12}{'predicted':>12}{'80 % from':>12}{'to':>12}{'error':>8}"
+    ]
+    for r in found["rows"]:
+        cells = "".join(f"{_short(r[k]):>12}" for k in ("published", "predicted", "low", "high"))
+        error = "" if r["error"] is None else f"{100 * r['error']:+.1f} %"
+        said = r.get("why_null") or (r.get("assumed") and f"assumed: {r['assumed']}")
+        lines.append(
+            f"{r['id'][:57]:<58}{r['metric']:>21}{cells}{error:>8}" + (f"  {said}" if said else "")
+        )
+    lines.append("")
+    for name, groups in found["summary"].items():
+        if name == "in_sample":
+            lines += [IN_SAMPLE.format(known=groups)] * bool(groups)
+            continue
+        for key, f in ({"rows": groups} if name == "all" else groups).items():
+            if f["rows"]:
+                covered = (
+                    ""
+                    if f["coverage"] is None
+                    else f", 80 % intervals hold {100 * f['coverage']:.0f} %"
+                )
+                lines.append(
+                    f"{name} {key}: {f['rows']} rows, {f['null']} null, error {100 * f['median_error']:.1f} % at the "
+                    f"median, {100 * f['p90_error']:.1f} % at the 90th percentile{covered}"
+                )
+    if not memory:
+        lines.append(runs.RULE)
+    return "\n".join(lines)
+
+
+def _short(value: float | None) -> str:
+    return "null" if value is None else f"{value:.5g}"

@@ -1,0 +1,58 @@
+"""A dry run beside what the planner says of the same step: bytes, products, messages, and how far
+they are apart.
+
+Knows neither how one is traced nor how the other is estimated.
+"""
+
+from __future__ import annotations
+
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.hardware import Cluster
+from onnuri.planner.job import Job
+from onnuri.planner.memory import memory
+from onnuri.planner.traffic import collectives
+from onnuri.profile.dryrun import DryRun
+
+Pair = tuple[float, float]
+"""planned, traced"""
+
+
+def pairs(run: DryRun, a: Architecture, gpu: str) -> dict[str, Pair]:
+    """Bytes of one rank, FLOPs of one micro-batch."""
+    job = Job(
+        architecture=a,
+        layout=run.layout,
+        cluster=Cluster(gpu=gpu, gpus=run.gpus),
+        tokens=run.tokens,
+        batch_tokens=run.tokens * run.layout.dp * run.layout.micro_batch,
+    )
+    m, head = memory(job), 6.0 * a.embedding()
+    again = 4 / 3 if run.layout.recompute == "full" else 1.0  # layers alone are recomputed
+    flops = (
+        ((a.flops_per_token(run.tokens) - head) * again + head)
+        * run.tokens
+        * run.layout.micro_batch
+        / run.layout.tp
+    )
+    return {
+        "parameter bytes": (m.parameters, run.parameter_bytes),
+        "optimizer bytes": (m.optimizer, run.optimizer_bytes),
+        "peak activation bytes": (m.peak_activations, run.activation_bytes),
+        "peak bytes": (m.allocated, run.peak_bytes),
+        "FLOPs": (flops, run.flops),
+        "collective bytes": (sum(c.total for c in collectives(job)), run.collective_bytes),
+    }
+
+
+def text(found: dict[str, Pair]) -> str:
+    """A line a figure."""
+    return "\n".join(
+        [
+            f"{'':<24}{'planned':>12}{'traced':>12}",
+            *(
+                f"{name:<24}{planned:>12.5g}{traced:>12.5g}{planned / traced - 1:>+9.2%}"
+                for name, (planned, traced) in found.items()
+                if traced
+            ),
+        ]
+    )
