@@ -46,32 +46,33 @@ class Evidence(NamedTuple):
 
 
 def usable(rows: Sequence[runs.Row]) -> list[runs.Row]:
-    """Rows of steady speed that stand on a published page."""
+    """Return the rows of steady speed that stand on a published page and have a prediction."""
     return [r for r in rows if runs.steady(r) and runs.why_null(r) is None]
 
 
 def stack(rows: Sequence[runs.Row]) -> Evidence:
-    found = [(i, m) for i, row in enumerate(rows) for m in runs.candidate_jobs(row)]
-    jobs = [m.job for _, m in found]
-    firsts = [next(m.job for j, m in found if j == i) for i in range(len(rows))]
+    """Return rows with the work and rates of all their candidate jobs stacked to arrays."""
+    pairs = [(i, m) for i, row in enumerate(rows) for m in runs.candidate_jobs(row)]
+    jobs = [m.job for _, m in pairs]
+    firsts = [next(m.job for j, m in pairs if j == i) for i in range(len(rows))]
     return Evidence(
         rows=list(rows),
         work=Work(*_columns(map(work, jobs))),
         rates=Rates(*_columns(map(rates, jobs))),
         per_gpu=np.array([j.batch_tokens / j.cluster.gpus for j in jobs]),
-        weight=np.array([m.weight for _, m in found]),
-        row=np.array([i for i, _ in found]),
+        weight=np.array([m.weight for _, m in pairs]),
+        row=np.array([i for i, _ in pairs]),
         factor=np.array([runs.in_metric(r, j, 1.0) for r, j in zip(rows, firsts, strict=True)]),
     )
 
 
-def _columns(found: Iterable[tuple[float, ...]]) -> list[Any]:
-    return [np.array(x, float) for x in zip(*found, strict=True)]
+def _columns(rows: Iterable[tuple[float, ...]]) -> list[Any]:
+    return [np.array(x, float) for x in zip(*rows, strict=True)]
 
 
 def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
-    """Of each row, in tokens a second and GPU: the mean over what it may mean, the faster the
-    likelier."""
+    """Return the logarithm of each row's predicted tokens per second and GPU: the mean over its
+    candidate jobs, the faster the likelier."""
     parts, _ = seconds(e.work, e.rates, fitted)
     logs = np.log(e.per_gpu / sum(parts.values()))
     best = np.full(len(e.rows), -np.inf)
@@ -81,19 +82,21 @@ def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
 
 
 def published(e: Evidence) -> np.ndarray:
-    """Logarithm of each row's value, in tokens a second and GPU."""
+    """Return the logarithm of each row's published value, in tokens per second and GPU."""
     return np.log(np.array([float(r["value"]) for r in e.rows]) / e.factor)
 
 
 def repeats(rows: Sequence[runs.Row]) -> np.ndarray:
-    """How many rows are the same model, machine and precision: releases repeat them."""
+    """Return for each row how many rows are the same model, machine and precision: releases repeat
+    them."""
     keys = [(r["model"], r["gpu"], r["precision"], r["seq_len"]) for r in rows]
     count = Counter(keys)
     return np.array([count[k] for k in keys], float)
 
 
 def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) -> dict[str, float]:
-    """Constants from all rows but those `held` out (a mask); `start` only saves time."""
+    """Return the constants fitted to all rows but those `held` out (a mask); `start` only saves
+    time."""
     known = [c for c in constants.load() if c.name not in INTERVAL]
     prior, spread = np.log([c.prior for c in known]), np.array([c.spread for c in known])
     use = np.ones(len(e.rows), bool) if held is None else ~held
@@ -119,10 +122,13 @@ def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) ->
 def interval(
     errors: np.ndarray, moe: np.ndarray, doubts: np.ndarray, machines: Sequence[str]
 ) -> dict[str, float]:
-    """The interval's constants from logarithms of published over predicted of rows that were held
-    out: a tenth lies beyond either end, and what a doubt adds has the least quantile loss (Gneiting
-    and Raftery 2007, section 6.2). Rows of one machine err together, so it counts for less than
-    their number. What fewer than ten rows tell stays at its prior."""
+    """Return the interval's constants from the errors of rows that were held out.
+
+    `errors` are logarithms of published over predicted speed. A tenth lies beyond either end, and
+    what a doubt adds has the least quantile loss (Gneiting and Raftery 2007, section 6.2). Rows of
+    one machine err together, so it counts for less than their number. What fewer than ten rows tell
+    stays at its prior.
+    """
     count = Counter(machines)
     weight = np.array([count[m] ** -0.25 for m in machines])
     prior = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
@@ -131,7 +137,7 @@ def interval(
         _ends(errors, moe, doubts, weight, prior | {"open": x})
         for x in ([prior["open"]] if few else WIDER)
     ]
-    return min(tried, key=lambda found: found[0])[1]
+    return min(tried, key=lambda result: result[0])[1]
 
 
 def _ends(
@@ -139,25 +145,25 @@ def _ends(
     moe: np.ndarray,
     doubts: np.ndarray,
     weight: np.ndarray,
-    found: dict[str, float],
+    fitted: dict[str, float],
 ) -> tuple[float, dict[str, float]]:
     """The ends of an interval that a doubt widens as is given, and their quantile loss."""
-    lost, wider = 0.0, 1 + found["open"] * doubts
+    lost, wider = 0.0, 1 + fitted["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
         if mask.sum() >= 10:
             scaled = errors[mask] / wider[mask]
-            found |= {
+            fitted |= {
                 f"{kind}_below": max(0.02, -quantile(scaled, weight[mask], 0.1)),
                 f"{kind}_above": max(0.02, quantile(scaled, weight[mask], 0.9)),
             }
-        for end, share in ((-found[f"{kind}_below"], 0.1), (found[f"{kind}_above"], 0.9)):
+        for end, share in ((-fitted[f"{kind}_below"], 0.1), (fitted[f"{kind}_above"], 0.9)):
             beyond = errors[mask] - end * wider[mask]
             lost += float((weight[mask] * np.maximum(share * beyond, (share - 1) * beyond)).sum())
-    return lost, found
+    return lost, fitted
 
 
 def quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:
-    """The value below which that share of the weight lies."""
+    """Return the value below which a share of the weight lies."""
     order = np.argsort(values)
     total = np.cumsum(weight[order]) - weight[order] / 2
     return float(np.interp(share * weight.sum(), total, values[order]))

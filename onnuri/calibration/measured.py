@@ -26,7 +26,7 @@ SOURCE = "onnuri, own step"
 
 @functools.cache
 def shapes() -> dict[str, Architecture]:
-    """The measured models, by their names in the table."""
+    """Return the measured models, by their names in the table."""
     listed = json.loads((DATA / "measured_shapes.json").read_text(encoding="utf-8"))
     return {name: Architecture.from_json(values) for name, values in listed.items()}
 
@@ -40,11 +40,11 @@ def job(row: Row) -> Job:
     """Return the job that a measured row ran: Onnuri's trainer, fully sharded, its layers compiled
     where the note says so."""
     gpus, tokens, batch = (int(row[c]) for c in ("gpus", "seq_len", "global_batch_tokens"))
-    found = re.search(r"MBS (\d+)", row["note"])
+    micro_batch = re.search(r"MBS (\d+)", row["note"])
     layout = ParallelConfig(
         dp=gpus,
         ep=int(row["ep"]),
-        micro_batch=int(found[1]) if found else 1,
+        micro_batch=int(micro_batch[1]) if micro_batch else 1,
         sharding="fsdp",
         recompute=row["recompute"],  # type: ignore[arg-type]
     )

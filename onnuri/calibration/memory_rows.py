@@ -48,13 +48,13 @@ class MemoryModel(Config):
 
 
 def predict_row(row: Mapping[str, str]) -> MemoryPrediction | None:
-    """None for a row without a required column, or of a model that is neither listed nor described
-    by its columns."""
+    """Return the predicted GiB of a row; None without a required column, or for a model that is
+    neither listed nor described by its columns."""
     model = _model(row) if all(row.get(name) for name in REQUIRED) else None
     if model is None:
         return None
-    found = memory(job(row, model), own=False)
-    value, spread = _asked(found, row.get("note") or "") / GIB, math.exp(Z80 * found.spread)
+    estimate = memory(job(row, model), own=False)
+    value, spread = _asked(estimate, row.get("note") or "") / GIB, math.exp(Z80 * estimate.spread)
     return MemoryPrediction(value, value / spread, value * spread)
 
 
@@ -68,7 +68,7 @@ def _asked(m: Memory, note: str) -> float:
 
 
 def job(row: Mapping[str, str], model: MemoryModel) -> Job:
-    """What the row ran, at its words where it has no column."""
+    """Return what the row ran, by its note where it has no column."""
     note = row.get("note") or ""
     tokens = _whole(row, "seq_len", 4096)
     tp, pp, cp = (_whole(row, name, 1) for name in ("tp", "pp", "cp"))
@@ -105,17 +105,17 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
     )
 
 
-def _recompute(*said: str) -> Recompute:
+def _recompute(*texts: str) -> Recompute:
     """What a column or a note says; without a word, none."""
     again = r"(?:recompute\w*|recomputation|AC|activation (?:checkpointing|recomputation))"
     degree = r"(no|none|selective|full)"
-    for text in said:
-        found = re.search(rf"\b{degree}[ -]{again}\b", text, re.I) or re.search(
+    for text in texts:
+        words = re.search(rf"\b{degree}[ -]{again}\b", text, re.I) or re.search(
             rf"\b{again}[ =:]*{degree}\b", text, re.I
         )
-        if found:
+        if words:
             degrees: dict[str, Recompute] = {"selective": "selective", "full": "full"}
-            return degrees.get(found[1].lower(), "none")
+            return degrees.get(words[1].lower(), "none")
     return "none"
 
 
@@ -123,26 +123,26 @@ def _precision(row: Mapping[str, str]) -> Precision:
     """Return the format of products that the row's column or, without one, its note says; 16 bits
     without a word."""
     column = row.get("precision") or ""
-    said = (
+    label = (
         column
         if column.strip()
         else " ".join(re.findall(r"\b(?:mxfp8|nvfp4|fp8|float8)\b", row.get("note") or "", re.I))
     )
-    return runs.precision({"precision": said, "note": row.get("note") or ""})
+    return runs.precision({"precision": label, "note": row.get("note") or ""})
 
 
 def _sharding(row: Mapping[str, str]) -> Sharding:
     """Megatron-Core's distributed optimizer, unless the row speaks of full sharding or of none."""
-    said = f"{row.get('zero_or_fsdp') or ''} {row.get('note') or ''}".lower()
-    return "fsdp" if re.search(r"fsdp|zero-?3", said) else "ddp" if "ddp" in said else "zero1"
+    words = f"{row.get('zero_or_fsdp') or ''} {row.get('note') or ''}".lower()
+    return "fsdp" if re.search(r"fsdp|zero-?3", words) else "ddp" if "ddp" in words else "zero1"
 
 
 def _release(row: Mapping[str, str]) -> float | None:
     """Of the software: its column, or the month of a paper that is the source."""
     if row.get("release"):
         return float(row["release"])
-    found = re.search(r"arXiv:(\d\d)(\d\d)\.", row.get("source") or "")
-    return 2000 + int(found[1]) + (int(found[2]) - 1) / 12 if found else None
+    paper = re.search(r"arXiv:(\d\d)(\d\d)\.", row.get("source") or "")
+    return 2000 + int(paper[1]) + (int(paper[2]) - 1) / 12 if paper else None
 
 
 def _reduced(a: Architecture, layers: int) -> Architecture:
@@ -179,7 +179,7 @@ _COLUMNS = {c: c for c in ("layers", "hidden", "ffn", "experts", "topk", "heads"
 
 @functools.cache
 def models() -> dict[str, MemoryModel]:
-    """By name in small letters and digits."""
+    """Return the models of `data/memory_models.json`, by name in small letters and digits."""
     listed = json.loads((DATA / "memory_models.json").read_text(encoding="utf-8"))
     return {
         re.sub(r"[^a-z0-9]", "", name.lower()): MemoryModel.from_json(values)
@@ -205,5 +205,5 @@ def _whole(row: Mapping[str, str], column: str, missing: int) -> int:
 
 
 def _number(pattern: str, note: str) -> int:
-    found = re.search(pattern, note)
-    return int(found[1]) if found else 0
+    match = re.search(pattern, note)
+    return int(match[1]) if match else 0

@@ -111,8 +111,8 @@ class CandidateJob(NamedTuple):
 
 
 def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
-    """Rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells that
-    cannot be."""
+    """Return the rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells
+    that cannot be."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -138,8 +138,8 @@ def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
 
 
 def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
-    """Cells of a row that cannot be: column and value, rule, repair. An empty cell is unknown, not
-    a mistake."""
+    """Yield the cells of a row that cannot be: column and value, rule, repair. An empty cell is
+    unknown, not a mistake."""
     for column in (c for c in row if c in NUMBERS and row[c].strip()):
         try:
             value = float(row[column])
@@ -178,13 +178,14 @@ def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
     for parts, bound in bounds:
         product, most = math.prod(whole(row, c) or 1 for c in parts), whole(row, bound)
         if most and product > most:
-            said = " x ".join(f"{c} {row[c]}" for c in parts if whole(row, c))
-            yield said, f"is more than {bound} {row[bound]}", "mend or empty a cell"
+            degrees = " x ".join(f"{c} {row[c]}" for c in parts if whole(row, c))
+            yield degrees, f"is more than {bound} {row[bound]}", "mend or empty a cell"
 
 
 @functools.cache
 def published() -> tuple[Row, ...]:
-    """Rows of steady speed that stand on a published page: what the constants were fitted to."""
+    """Return the rows of steady speed that stand on a published page: what the constants were
+    fitted to."""
     return tuple(r for path in (PUBLISHED, FURTHER) for r in read(path) if steady(r))
 
 
@@ -194,17 +195,19 @@ def steady(row: Row) -> bool:
 
 
 def number(row: Row, column: str) -> float | None:
+    """Return a cell's number, or None for an empty cell."""
     cell = (row.get(column) or "").strip()
     return float(cell) if cell else None
 
 
 def whole(row: Row, column: str) -> int | None:
+    """Return a cell's number as a whole one of at least 1, or None for an empty cell."""
     value = number(row, column)
     return None if value is None else max(1, round(value))
 
 
 def why_null(row: Row) -> str | None:
-    """The rule by which a row has no prediction, or None."""
+    """Return the rule by which a row has no prediction, or None."""
     for column in ("model", "gpu", "metric"):
         if not row[column].strip():
             return f"{column} is empty"
@@ -224,14 +227,16 @@ def why_null(row: Row) -> str | None:
 
 
 def architecture(row: Row) -> Architecture:
+    """Return the row's model: measured here, listed, or inferred from its columns. Raises
+    ConfigError where nothing tells its size."""
     if measured.is_own(row):
         return measured.shapes()[row["model"]]
     known: dict[str, int | None] = {
         c: whole(row, c) for c in ("layers", "hidden", "heads", "kv_heads", "experts", "topk")
     }
     known["expert_ffn" if row["kind"].strip().lower() == "moe" else "ffn"] = whole(row, "ffn")
-    if found := re.search(r"vocab(?:ulary)? (\d{4,6})", note(row)):
-        known["vocab"] = int(found[1])
+    if match := re.search(r"vocab(?:ulary)? (\d{4,6})", note(row)):
+        known["vocab"] = int(match[1])
     if re.search(r"w/o MTP|without MTP|no MTP", note(row)):
         known["mtp"] = 0
     total, active = number(row, "total_params_B"), number(row, "active_params_B")
@@ -245,18 +250,19 @@ def architecture(row: Row) -> Architecture:
 
 
 def repository(row: Row) -> str:
-    """A row's source without the file in it."""
+    """Return a row's source without the file in it."""
     source = (row.get("source") or "").strip()
     return source if source.startswith("http") else source.split(":")[0]
 
 
 def note(row: Row) -> str:
+    """Return the row's note, which may be empty."""
     return row.get("note") or ""
 
 
 def candidate_jobs(row: Row) -> list[CandidateJob]:
-    """The jobs a row may mean: what it says, and what it does not say in the ways that engineers
-    choose."""
+    """Return the jobs that a row may stand for: what it says, and what it does not say in the ways
+    that engineers choose."""
     if measured.is_own(row):
         return [CandidateJob(measured.job(row), 1.0)]
     a, tokens = architecture(row), whole(row, "seq_len") or 4096
@@ -291,19 +297,19 @@ def candidate_jobs(row: Row) -> list[CandidateJob]:
 def _kernels(row: Row) -> Kernels:
     """PyTorch's own where a row speaks of its compiler, its attention or an engine made of it, or
     of its sharding alone, and of no vendor's library; unfused where the row says so."""
-    said = f"{note(row)} {row['zero_or_fsdp']}"
-    named = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", said, re.I)
+    words = f"{note(row)} {row['zero_or_fsdp']}"
+    named = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", words, re.I)
     alone = all(
         (whole(row, c) or 1) == 1 for c in ("tp", "pp", "cp")
     )  # beside other degrees it is a group's own engine
     library = re.search(
         r"\bTE\b|Transformer Engine|Megatron|NeMo|XLA|JAX|MaxText", note(row)
     ) or row["gpu"].startswith("TPU")
-    if library or not (named or (alone and re.search("FSDP", said, re.I))):
+    if library or not (named or (alone and re.search("FSDP", words, re.I))):
         return "vendor"
-    if re.search(r"\beager\b", said, re.I):
+    if re.search(r"\beager\b", words, re.I):
         return "eager"
-    return "compiled" if re.search("compile", said, re.I) else "torch"
+    return "compiled" if re.search("compile", words, re.I) else "torch"
 
 
 def _gradient_bytes(row: Row) -> float:
@@ -320,10 +326,10 @@ def _usual_gpus(a: Architecture) -> int:
 
 def _cluster(row: Row, gpus: int) -> Cluster:
     kind, text, nic = hardware.gpu(row["gpu"]), note(row), None
-    if found := re.search(r"(\d+(?:\.\d+)?) ?Gb/s per GPU", text):
-        nic = float(found[1]) / 8
-    elif found := re.search(r"(\d+)x ?[A-Za-z -]*?(\d+) ?Gb", text):
-        nic = int(found[1]) * float(found[2]) / 8 / 8
+    if match := re.search(r"(\d+(?:\.\d+)?) ?Gb/s per GPU", text):
+        nic = float(match[1]) / 8
+    elif match := re.search(r"(\d+)x ?[A-Za-z -]*?(\d+) ?Gb", text):
+        nic = int(match[1]) * float(match[2]) / 8 / 8
     share = re.search(r"GEMM[^;]*?\b(0\.\d+) of the peak", text)
     power = re.search(r"(\d{3,4}) ?W\b", text)
     memory = re.search(r"(\d+(?:\.\d+)?) ?TB/s", text)
@@ -338,8 +344,8 @@ def _cluster(row: Row, gpus: int) -> Cluster:
 
 
 def year(row: Row, a: Architecture | None = None) -> float | None:
-    """Of the training software: a release in the note or id, a date, the paper's number; else soon
-    after the model."""
+    """Return the year of the training software: of a release in the note or id, a date, the paper's
+    number; else soon after the model."""
     texts = (note(row), row["id"], row.get("source") or "")
     for pattern in (
         r"NeMo (\d\d)\.(\d\d)",
@@ -349,8 +355,8 @@ def year(row: Row, a: Architecture | None = None) -> float | None:
         r"arXiv:(\d\d)(\d\d)\.",
     ):
         for text in texts:
-            if (found := re.search(pattern, text)) and 1 <= int(found[2]) <= 12:
-                return 2000 + int(found[1]) + (int(found[2]) - 0.5) / 12
+            if (match := re.search(pattern, text)) and 1 <= int(match[2]) <= 12:
+                return 2000 + int(match[1]) + (int(match[2]) - 0.5) / 12
     spec = shapes.listed(row["model"]) or {}
     return spec["year"] + 0.3 if "year" in spec else None
 
@@ -397,25 +403,25 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Parallel
 
 
 def _shard(text: str, ranks: int) -> int | None:
-    found = re.search(r"within (\d+)|fsdp(\d+)", text)
-    shard = int(found[1] or found[2]) if found else None
+    match = re.search(r"within (\d+)|fsdp(\d+)", text)
+    shard = int(match[1] or match[2]) if match else None
     return None if not shard or shard >= ranks or ranks % shard else shard
 
 
 def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int, int, int, int]]:
     """Tensor, pipeline, context and expert parallel degrees: as given, else those that engineers
     try."""
-    given = {c: whole(row, c) for c in ("dp", "tp", "pp", "cp", "ep")}
-    cp = given["cp"] or 1
-    rest = gpus // cp // (given["dp"] or 1)  # with dp given, tensor and pipeline share what is left
-    tensor = [given["tp"]] if given["tp"] else [t for t in (1, 2, 4, 8) if rest % t == 0]
-    found = []
+    known = {c: whole(row, c) for c in ("dp", "tp", "pp", "cp", "ep")}
+    cp = known["cp"] or 1
+    rest = gpus // cp // (known["dp"] or 1)  # with dp given, tensor and pipeline share what is left
+    tensor = [known["tp"]] if known["tp"] else [t for t in (1, 2, 4, 8) if rest % t == 0]
+    degrees = []
     for tp in tensor:
-        if given["pp"]:
-            pipeline = [given["pp"]]
-        elif given["dp"]:
+        if known["pp"]:
+            pipeline = [known["pp"]]
+        elif known["dp"]:
             pipeline = [max(1, rest // tp)]
-        elif given["tp"] or row["zero_or_fsdp"].lower().startswith("fsdp"):
+        elif known["tp"] or row["zero_or_fsdp"].lower().startswith("fsdp"):
             pipeline = [1]
         else:
             pipeline = [p for p in (1, 2, 4, 8, 12, 16) if rest % (tp * p) == 0 and p <= a.layers]
@@ -423,53 +429,55 @@ def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int,
             ranks = max(1, gpus // (tp * pp))
             routed = next((b.experts.routed for b in a.blocks if b.experts), 1)
             each = (
-                [given["ep"]]
-                if given["ep"]
+                [known["ep"]]
+                if known["ep"]
                 else [e for e in (1, 4, 8, 16, 32, 64) if ranks % e == 0 and routed % e == 0]
             )
-            found += [(tp, pp, cp, e) for e in (each if moe else [1])]
-    return found or [(1, 1, 1, 1)]
+            degrees += [(tp, pp, cp, e) for e in (each if moe else [1])]
+    return degrees or [(1, 1, 1, 1)]
 
 
 def fits(a: Architecture, layout: ParallelConfig, gpu: str, tokens: int) -> bool:
-    """Roughly, whether a GPU holds it: 6 bytes a local parameter and 12 sharded, activations of all
-    passes in flight (arXiv 2205.05198, 34 bytes a token, layer and hidden unit; 2 with full
-    recomputation)."""
+    """Return roughly whether a GPU holds a layout: 6 bytes per local parameter and 12 sharded,
+    activations of all passes in flight (arXiv 2205.05198, 34 bytes per token, layer and hidden
+    unit; 2 with full recomputation)."""
     routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
     local = (a.num_params() - routed) / layout.tp / layout.pp + routed / layout.ep / layout.pp
     ranks = layout.shard or layout.dp * layout.cp
     held = local * (6 + 12 / ranks if layout.sharding == "zero1" else 18 / ranks)
     each = 2 if layout.recompute == "full" else 34
-    kept = (
+    activations = (
         layout.micro_batch * tokens / layout.cp * a.hidden * each * a.layers / layout.tp
     )  # pp passes of a pp-th each
     logits = layout.micro_batch * tokens / layout.cp * a.vocabulary / layout.tp * 6
-    return held + kept + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
+    return held + activations + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
 
 
 def _micro_batches(row: Row, tokens: int, dp: int, pp: int) -> list[int]:
     batch = number(row, "global_batch_tokens")
-    if found := _said(row, r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)"):
-        return [found]
-    if found := _said(row, r"local batch(?: size)?[ =:]*(\d+)"):
+    if count := _said(row, r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)"):
+        return [count]
+    if count := _said(row, r"local batch(?: size)?[ =:]*(\d+)"):
         return [
-            1 if pp > 1 else found
+            1 if pp > 1 else count
         ]  # torchtitan's local batch is all of a step's passes, of one sequence each
     each = max(1, round(batch / (tokens * dp))) if batch else 0
     if each and (
-        found := _said(row, r"(?:micro_num|grad accum|gradient accumulation|\bGA)[ =]*(\d+)")
+        count := _said(row, r"(?:micro_num|grad accum|gradient accumulation|\bGA)[ =]*(\d+)")
     ):
-        return [max(1, each // found)]
+        return [max(1, each // count)]
     return [m for m in (1, 2, 4, 8) if not each or each % m == 0] or [1]
 
 
 def _said(row: Row, pattern: str) -> int:
     """A whole number that the note gives; 0 where it gives none."""
-    found = re.search(pattern, note(row), re.I)
-    return int(found[1]) if found else 0
+    match = re.search(pattern, note(row), re.I)
+    return int(match[1]) if match else 0
 
 
 def precision(row: Row) -> Precision:
+    """Return the format of the products by the row's column, or by the label that its note
+    quotes."""
     label = re.search(r"label '([A-Za-z0-9-]+)", note(row))
     text = (label[1] if label else row["precision"]).lower()
     if "nvfp4" in text or "fp4" in text:
@@ -480,7 +488,7 @@ def precision(row: Row) -> Precision:
 
 
 def in_metric(row: Row, job: Job, speed: float) -> float:
-    """Tokens a second and GPU in the row's metric and by its convention."""
+    """Return tokens per second and GPU in the row's metric and by its convention."""
     metric = row["metric"]
     if metric == "tokens_per_s_per_gpu":
         return speed
@@ -496,8 +504,8 @@ def in_metric(row: Row, job: Job, speed: float) -> float:
 
 
 def flops_per_token(row: Row, job: Job) -> float:
-    """By the row's convention: hardware FLOPs count a full recomputation; attention in full or
-    causal."""
+    """Return FLOPs per token by the row's convention: hardware FLOPs count a full recomputation;
+    attention in full or causal."""
     text = note(row).lower()
     if "causal" in text and "not causal" not in text:
         causal = True

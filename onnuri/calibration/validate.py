@@ -54,7 +54,7 @@ class RunPrediction(NamedTuple):
 
 
 def predict(row: runs.Row) -> RunPrediction | None:
-    """One row of runs; None by `runs.RULE`. Never reads its value."""
+    """Return the prediction of one row of runs; None by `runs.RULE`. Never reads its value."""
     if runs.why_null(row):
         return None
     means = runs.candidate_jobs(row)
@@ -74,16 +74,16 @@ def predict(row: runs.Row) -> RunPrediction | None:
 
 
 def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
-    """Tokens a second over the hours in which that many tokens are trained: real routing, failures,
-    and what else takes time."""
+    """Return tokens per second over the hours in which that many tokens are trained: real routing,
+    failures, and what else takes time."""
     hours = tokens / (speed.mid * job.cluster.gpus) / 3600
-    kept = [
+    factors = [
         goodput.goodput(
             job.cluster, job.architecture.num_params() * goodput.STATE_BYTES, hours=hours
         ).share
     ]
-    kept += [moe_imbalance.REAL_ROUTING_EFFICIENCY] * job.architecture.mixture
-    return spread(lambda s, *shares: s * math.prod(shares), speed, *kept)
+    factors += [moe_imbalance.REAL_ROUTING_EFFICIENCY] * job.architecture.mixture
+    return spread(lambda s, *shares: s * math.prod(shares), speed, *factors)
 
 
 def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:
@@ -93,21 +93,22 @@ def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None
     rows = runs.read(path, MEMORY_COLUMNS if memory else runs.COLUMNS)
     if not rows:
         raise ConfigError(str(path), "has no rows", "give a file like published_runs.csv")
-    found = (
+    report = (
         compare(rows, MEMORY_VALUE, MEMORY_VALUE, _memory)
         if memory
         else compare(rows, "value", None, predict, runs.why_null)
     )
-    found["summary"]["in_sample"] = (
+    report["summary"]["in_sample"] = (
         0 if memory else in_sample(rows)
     )  # memory's constants are fitted to no row
-    print(text(found, memory))
+    print(text(report, memory))
     if json_file:
-        files.write_json(found, json_file)
+        files.write_json(report, json_file)
 
 
 def in_sample(rows: Iterable[runs.Row]) -> int:
-    """How many are rows that the constants were fitted to, whatever they are called."""
+    """Return how many rows are those that the constants were fitted to, whatever they are
+    called."""
 
     def figures(row: runs.Row) -> tuple[object, ...]:
         return tuple(
@@ -119,8 +120,8 @@ def in_sample(rows: Iterable[runs.Row]) -> int:
 
 
 def _memory(row: runs.Row) -> RunPrediction | None:
-    found = memory_rows.predict_row(row)
-    return found and RunPrediction(found.gib, found.low, found.high)
+    prediction = memory_rows.predict_row(row)
+    return prediction and RunPrediction(prediction.gib, prediction.low, prediction.high)
 
 
 def compare(
@@ -130,23 +131,23 @@ def compare(
     by: Callable[[runs.Row], RunPrediction | None],
     why: Callable[[runs.Row], str | None] | None = None,
 ) -> dict[str, Any]:
-    """`rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no
+    """Return `rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no
     prediction."""
     out, keys = [], []
     for row in rows:
-        found, published = by(row), runs.number(row, value)
-        error = found.value / published - 1 if found and published else None
+        prediction, published = by(row), runs.number(row, value)
+        error = prediction.value / published - 1 if prediction and published else None
         out.append(
             {
                 "id": row["id"],
                 "metric": metric or row["metric"],
                 "published": published,
-                "predicted": found and found.value,
-                "low": found and found.low,
-                "high": found and found.high,
-                "error": -1.0 if found is None else error,
-                "why_null": why(row) if why and not found else None,
-                "assumed": assumed(row) if why and found else None,
+                "predicted": prediction and prediction.value,
+                "low": prediction and prediction.low,
+                "high": prediction and prediction.high,
+                "error": -1.0 if prediction is None else error,
+                "why_null": why(row) if why and not prediction else None,
+                "assumed": assumed(row) if why and prediction else None,
             }
         )
         keys.append(
@@ -171,7 +172,7 @@ def assumed(row: runs.Row) -> str | None:
 
 
 def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str, Any]:
-    """All of them, and by kind, GPU, source and metric."""
+    """Return the figures of all rows, and by kind, GPU, source and metric."""
     known = [(r, k) for r, k in zip(rows, keys, strict=True) if r["published"]]
     out: dict[str, Any] = {"all": figures([r for r, _ in known])}
     for name in ("kind", "gpu", "source", "metric"):
@@ -181,7 +182,8 @@ def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str,
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
-    """Errors without their sign; coverage of the 80 % intervals among rows that have one."""
+    """Return errors without their sign, and the coverage of the 80 % intervals among rows that have
+    one."""
     errors = sorted(abs(r["error"]) for r in rows)
     inside = [r["low"] <= r["published"] <= r["high"] for r in rows if r["predicted"] is not None]
     return {
@@ -193,19 +195,21 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
     }
 
 
-def text(found: Mapping[str, Any], memory: bool = False) -> str:
+def text(report: Mapping[str, Any], memory: bool = False) -> str:
+    """Return a line per row and a line per group of rows, for a terminal."""
     lines = [
         f"{'id':<58}{'metric':>21}{'published':>12}{'predicted':>12}{'80 % from':>12}{'to':>12}{'error':>8}"
     ]
-    for r in found["rows"]:
+    for r in report["rows"]:
         cells = "".join(f"{_short(r[k]):>12}" for k in ("published", "predicted", "low", "high"))
         error = "" if r["error"] is None else f"{100 * r['error']:+.1f} %"
-        said = r.get("why_null") or (r.get("assumed") and f"assumed: {r['assumed']}")
+        remark = r.get("why_null") or (r.get("assumed") and f"assumed: {r['assumed']}")
         lines.append(
-            f"{r['id'][:57]:<58}{r['metric']:>21}{cells}{error:>8}" + (f"  {said}" if said else "")
+            f"{r['id'][:57]:<58}{r['metric']:>21}{cells}{error:>8}"
+            + (f"  {remark}" if remark else "")
         )
     lines.append("")
-    for name, groups in found["summary"].items():
+    for name, groups in report["summary"].items():
         if name == "in_sample":
             lines += [IN_SAMPLE.format(known=groups)] * bool(groups)
             continue

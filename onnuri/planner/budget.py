@@ -22,9 +22,8 @@ from onnuri.planner.counts import Engines, Report, quiet
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
-from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.plan import Plan, media_tokens, plan
-from onnuri.planner.recipe import Recipe, TrainingStage
+from onnuri.planner.recipe import Recipe, TrainingStage, best_batch, text_recipe
 from onnuri.planner.serving_cost import Serving
 from onnuri.planner.sizes import dense, sparse
 
@@ -36,6 +35,10 @@ beyond it, text repeats"""
 TOKENS = 4_096
 """a sequence"""
 MOST_DAYS = 36_525.0
+TOO_FEW_TOKENS = (
+    "trains too few tokens by then for a law of loss to hold: less than one for each parameter"
+    " it is worth"
+)
 DRAWS = 4_000
 COMMON = math.sqrt(0.5)
 """weight of the error of a speed that all options share (one cluster, one software): half of the
@@ -72,6 +75,7 @@ class Option(Config):
 
     @property
     def serving(self) -> Serving:
+        """Return what serving the option takes."""
         return self.plan.serving
 
 
@@ -114,37 +118,40 @@ def budget(
     cache: Path | None = None,
     exact_gpus: bool = False,
 ) -> Budget:
-    """The systems and the ladder, as far as they fit. Raises ConfigError where nothing does.
+    """Return the systems and the ladder of sizes, as far as they fit. Raises ConfigError where
+    nothing does.
+
     `report` is told how far the searches are, `cache` is a folder in which their answers are kept;
-    with `exact_gpus` no size uses fewer GPUs."""
+    with `exact_gpus` no size uses fewer GPUs.
+    """
     if not 0 < days <= MOST_DAYS:
         raise ConfigError(
             Phrase("days {:g}", days),
             "is not a positive number of days within a century",
             "give such as 120",
         )
-    found: list[Option] = []
+    options: list[Option] = []
     left_out: dict[str, str] = {}
     for recipe, kind in [*((r, "system") for r in recipes), *_ladder(cluster, days)]:
         try:
-            found.append(option(recipe, kind, cluster, days, engines, report, cache, exact_gpus))
+            options.append(option(recipe, kind, cluster, days, engines, report, cache, exact_gpus))
         except ConfigError as error:
             left_out[recipe.title] = error.rule
-    if not found:
+    if not options:
         why, times = Counter(left_out.values()).most_common(1)[0]
         raise ConfigError(
             Phrase("{} {} for {:g} days", cluster.gpus, cluster.gpu, days),
             Phrase("is enough for none of {} sizes; {} of them: {}", len(left_out), times, why),
             "give more GPUs or days",
         )
-    systems = tuple(o for o in found if o.kind == "system")
+    systems = tuple(o for o in options if o.kind == "system")
     return Budget(
         cluster=cluster,
         days=days,
         engines=engines,
         systems=systems,
         left_out=left_out,
-        ladder=tuple(o for o in found if o.kind != "system"),
+        ladder=tuple(o for o in options if o.kind != "system"),
         flops=compute(cluster, days),
         optimal=loss.optimal_sizes(compute(cluster, days)),
         aims=rank(systems, days) if systems else {},
@@ -152,7 +159,7 @@ def budget(
 
 
 def compute(cluster: Cluster, days: float) -> float:
-    """FLOPs of a budget, at a share of the peak that good dense runs reach."""
+    """Return the FLOPs of a budget, at a share of the peak that good dense runs reach."""
     return 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
 
 
@@ -166,8 +173,8 @@ def option(
     cache: Path | None = None,
     exact_gpus: bool = False,
 ) -> Option:
-    """A recipe trained until the date; its own plan is what it says without one."""
-    found = plan(
+    """Return a recipe trained until the date; its own plan is what it says without one."""
+    answer = plan(
         recipe,
         cluster,
         days=days,
@@ -177,17 +184,12 @@ def option(
         cache=cache,
         exact_gpus=exact_gpus,
     )
-    if found.tokens > MOST_TOKENS:
-        found = plan(recipe, found.cluster, found.layout, tokens=MOST_TOKENS)
-    if found.loss is None:
-        raise ConfigError(
-            recipe.title,
-            "trains too few tokens by then for a law of loss to hold: less than one for each "
-            "parameter it is worth",
-            "give more GPUs or days",
-        )
+    if answer.tokens > MOST_TOKENS:
+        answer = plan(recipe, answer.cluster, answer.layout, tokens=MOST_TOKENS)
+    if answer.loss is None:
+        raise ConfigError(recipe.title, TOO_FEW_TOKENS, "give more GPUs or days")
     whole, text = (
-        found.days * (recipe.tokens / found.tokens),
+        answer.days * (recipe.tokens / answer.tokens),
         1 - media_tokens(recipe) / recipe.tokens,
     )
     by_then = spread(lambda d: min(recipe.tokens * days / d, MOST_TOKENS), whole)
@@ -199,7 +201,7 @@ def option(
         name=recipe.name,
         title=recipe.title,
         kind=kind,
-        plan=found,
+        plan=answer,
         days_needed=whole,
         finish=whole.cdf(days),
         tokens=by_then,
@@ -213,20 +215,15 @@ def option(
 
 
 def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
-    made = [(dense(n), "dense") for n in DENSE_LAYERS] + [
+    shapes = [(dense(n), "dense") for n in DENSE_LAYERS] + [
         (sparse(n), "sparse") for n in SPARSE_LAYERS
     ]
-    return [(by_rule(a, cluster, days), kind) for a, kind in made]
+    return [(by_rule(a, cluster, days), kind) for a, kind in shapes]
 
 
 def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
-    """A size as a recipe: text alone, in batches by DeepSeek's law (arXiv 2401.02954: 0.292 ·
-    C^0.3271 tokens)."""
-    batch = (
-        max(1, round(0.2920 * compute(cluster, days) ** 0.3271 / (TOKENS * cluster.gpus)))
-        * TOKENS
-        * cluster.gpus
-    )
+    """Return a size as a recipe: text alone, in batches of whole sequences per GPU."""
+    batch = best_batch(compute(cluster, days), TOKENS * cluster.gpus)
     active = a.num_active_params()
     title = f"{a.num_params() / 1e9:.0f}B" + (
         f"-A{active / 1e9:.0f}B" if active < a.num_params() else ""
@@ -239,20 +236,7 @@ def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
         batch_tokens=batch,
         source="20 tokens a parameter it is worth, arXiv 2203.15556",
     )
-    return Recipe(
-        name=a.name,
-        team="",
-        title=title,
-        family="",
-        values={},
-        sources={},
-        architecture=a,
-        media=(),
-        stages=(stage,),
-        layout=ParallelConfig(dp=cluster.gpus),
-        gpu=cluster.gpu,
-        gpus=cluster.gpus,
-    )
+    return text_recipe(a, stage, cluster.gpu, cluster.gpus, title=title)
 
 
 # ---- ranking
@@ -263,7 +247,8 @@ Draws = list[list[float]]
 
 
 def rank(options: Sequence[Option], days: float) -> dict[str, tuple[Rank, ...]]:
-    """Under every aim: places, ties, and how often each is first when all unknowns are drawn."""
+    """Return under every aim places, ties, and how often each option is first when all unknowns are
+    drawn."""
     draws = draw(options, days)
     return {
         "loss": _ranks(options, draws["loss"], lambda o: o.loss),
@@ -273,37 +258,35 @@ def rank(options: Sequence[Option], days: float) -> dict[str, tuple[Rank, ...]]:
 
 
 def cost(o: Option) -> Interval:
-    """Dollars per million tokens; without a list price, GPU seconds."""
+    """Return dollars per million tokens; without a list price, GPU seconds."""
     return o.serving.usd_per_million_tokens or spread(
         lambda rate: 1e6 / rate, o.serving.tokens_per_s_per_gpu
     )
 
 
 def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
-    """Figures of all options under each aim. The laws' unknowns are common to all options; so are
-    the price and the hours with users, which cancel: what serves more tokens a GPU is cheaper. Of
-    media count those learned by the date."""
-    dice, found = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
+    """Return figures of all options under each aim, drawn together."""
+    dice, draws = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
     for _ in range(DRAWS):
         law = [i.quantile(dice.gauss(0, 1)) for i in loss.INPUTS]
         speed, served = dice.gauss(0, 1), dice.gauss(0, 1)
         took = [o.days_needed.quantile(COMMON * (speed + dice.gauss(0, 1))) for o in options]
-        found["loss"].append(
+        draws["loss"].append(
             [
                 o.loss_after(min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
                 for o, t in zip(options, took)
             ]
         )
-        found["operate"].append(
+        draws["operate"].append(
             [
                 -o.serving.tokens_per_s_per_gpu.quantile(COMMON * (served + dice.gauss(0, 1)))
                 for o in options
             ]
         )
-        found["media"].append(
+        draws["media"].append(
             [-len(o.plan.media) * float(t <= days) for o, t in zip(options, took)]
         )
-    return found
+    return draws
 
 
 def _ranks(

@@ -41,24 +41,26 @@ def quiet(gpus: int, best: int) -> None:
 
 
 def admissible(most: int, node: int) -> list[int]:
-    """Counts of GPUs that are tried, the largest first. Whether a count is tried does not depend on
-    `most`."""
+    """Return the counts of GPUs that are tried, the largest first. Whether a count is tried does
+    not depend on `most`."""
     return [
         n for n in range(most, 0, -1) if n <= EVERY or n % (node if n <= NODES else 8 * node) == 0
     ]
 
 
 def sequences_on(stage: TrainingStage, gpus: int, here: bool) -> int:
-    """Sequences a batch of a stage on so many GPUs: the nearest whole number a GPU. A batch with
-    fewer sequences than there are GPUs gets one a GPU where all is to run `here`, else one a rank,
-    of the most ranks that divide the GPUs."""
+    """Return the sequences per batch of a stage on so many GPUs: the nearest whole number per GPU.
+
+    A batch with fewer sequences than there are GPUs gets one per GPU where all is to run `here`,
+    else one per rank, of the most ranks that divide the GPUs.
+    """
     return batches(stage, gpus, here)[0]
 
 
 def batches(stage: TrainingStage, gpus: int, here: bool) -> list[int]:
-    """Sequences a batch that a search may take: the nearest, and the next on the other side unless
-    it is more than `OTHER_BATCH` from what the recipe says. Nine sequences a GPU do not divide as
-    eight do."""
+    """Return the sequences per batch that a search may take: the nearest, and the next on the other
+    side unless it is more than `OTHER_BATCH` from what the recipe says. Nine sequences per GPU do
+    not divide as eight do."""
     wanted = stage.batch_tokens / stage.tokens_per_sequence
     most = gpus if here else max(1, min(gpus, stage.batch_tokens // stage.tokens_per_sequence))
     unit = next(n for n in range(most, 0, -1) if gpus % n == 0)
@@ -96,21 +98,21 @@ class Aim:
     """GPU hours to encode the media of the whole recipe"""
 
     def score(self, gpus: int, days: float) -> float:
-        """Shares of the recipe that are trained in the time and for the dollars; without a date,
-        one over its days."""
+        """Return the shares of the recipe that are trained in the time and for the dollars; without
+        a date, one over its days."""
         if self.days is None:
             return 1 / days
         return min(self.days / days, self._affordable(gpus, days)) * self._shorter(gpus)
 
     def layouts_depend_on(self) -> list[float] | None:
-        """What of the aim the best layouts depend on: nothing, unless a date and dollars limit
-        together."""
+        """Return what of the aim the best layouts depend on: nothing, unless a date and dollars
+        limit together."""
         if self.days is None or self.usd is None:
             return None
         return [self.days, self.usd, self.usd_per_hour, self.encoding_hours]
 
     def most_days(self, gpus: int, score: float) -> float:
-        """Days of the whole recipe beyond which the score is not reached."""
+        """Return the days of the whole recipe beyond which the score is not reached."""
         if score <= 0:
             return math.inf
         if self.days is None:
@@ -168,18 +170,18 @@ class Counts:
         self._stages: dict[tuple[str, int, bool, bool], Laid | None] = {}
 
     def timer(self, a: Architecture, tokens: int) -> Timer:
-        """One for all searches of a model and a length."""
+        """Return the timer that all searches of a model and a length share."""
         if (a, tokens) not in self._timers:
             self._timers[a, tokens] = Timer(a, self.cluster, tokens, self.software_year)
         return self._timers[a, tokens]
 
     def model(self, stage: TrainingStage) -> Architecture:
-        """Text alone is trained before the vocabulary grows."""
+        """Return the model of a stage: text alone is trained before the vocabulary grows."""
         return self.recipe.omni if stage.media_share else self.recipe.architecture
 
     def with_batch(self, sequences: int) -> Recipe:
-        """The recipe with such a batch in its largest stage, and in those that are trained in its
-        layout."""
+        """Return the recipe with such a batch in its largest stage, and in those that are trained
+        in its layout."""
         return self.recipe.replace(
             stages=tuple(
                 s.replace(batch_tokens=sequences * s.tokens_per_sequence)
@@ -190,7 +192,7 @@ class Counts:
         )
 
     def problem(self, stage: TrainingStage, here: bool) -> Problem:
-        """A stage's search."""
+        """Return a stage's search."""
         return Problem(
             self.timer(self.model(stage), stage.tokens_per_sequence),
             self.precisions,
@@ -199,16 +201,19 @@ class Counts:
         )
 
     def fastest(self, stage: TrainingStage, gpus: int, sequences: int, here: bool) -> Fit | None:
-        """The fastest layout of a stage on so many GPUs."""
+        """Return the fastest layout of a stage on so many GPUs."""
         problem, board = self.problem(stage, here), Board(1)
         fastest_on(problem, gpus, sequences, Stream(problem, [(gpus, sequences)]), board)
         return board.best
 
     def choose(self, aim: Aim, engines: Engines, here: bool, exact: bool = False) -> Choice:
-        """The count that reaches most, and all GPUs where none holds the recipe (or `exact` asks
-        for them). With `engines` "here", counts on which Onnuri's trainer holds the largest stage
-        come first; any engine's are taken where none does, and where a cluster too small for
-        Onnuri's trainer reaches more."""
+        """Return the count that reaches most, and all GPUs where none holds the recipe (or `exact`
+        asks for them).
+
+        With `engines` "here", counts on which Onnuri's trainer holds the largest stage come first;
+        any engine's are taken where none does, and where a cluster too small for Onnuri's trainer
+        reaches more.
+        """
         most = self.cluster.gpus
         counts = [most] if exact else admissible(most, self.cluster.node)
         own = here or engines == "here"
@@ -318,8 +323,8 @@ class Counts:
         return total / (gpus * self.goodput(gpus) * DAY)
 
     def stage(self, s: TrainingStage, gpus: int, own: bool, here: bool) -> Laid | None:
-        """The fastest layout of a stage by itself: with `own` one that is runnable here, with a
-        sequence a GPU if its batch has fewer; else, unless all must be `here`, any."""
+        """Return the fastest layout of a stage by itself: with `own` one that is runnable here,
+        with a sequence per GPU if its batch has fewer; else, unless all must be `here`, any."""
         key = (s.name, gpus, own, here)
         if key not in self._stages:
             tries = [True] * (own or here) + [False] * (not here)

@@ -39,9 +39,9 @@ def read(what: str) -> ModelReading:
     """Return what is read of a folder, a config.json or `ORG/NAME`. Raises ConfigError for what is
     none or not known."""
     raw, name = load(what)
-    kept = _kept(raw)
-    if kept is not None:
-        return kept.replace(architecture=kept.architecture.replace(name=name))
+    saved = _kept(raw)
+    if saved is not None:
+        return saved.replace(architecture=saved.architecture.replace(name=name))
     reading = _read(raw, name)
     _keep(raw, reading)
     return reading

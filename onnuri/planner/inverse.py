@@ -23,7 +23,6 @@ from onnuri.planner.hardware import MOST_GPUS, Cluster
 from onnuri.planner.plan import MOST, Fewest, Plan, plan
 from onnuri.planner.recipe import Recipe
 
-MOST_DAYS = 36_525.0
 LAYERS = range(4, 257, 2)
 """of sizes by rule: 0.2B to 3.5T dense parameters"""
 SMOOTH = 7
@@ -39,13 +38,29 @@ def duration(name: str, text: str) -> float:
             f"{name} {text!r}", "is not a length of time", "write such as 30d, 6w or 72h"
         )
     days = float(parts[1]) * {"w": 7.0, "h": 1 / 24}.get(parts[2], 1.0)
-    if not 0 < days <= MOST_DAYS:
+    if not 0 < days <= budget.MOST_DAYS:
         raise ConfigError(
             f"{name} {text!r}",
             "is not above 0 and within a century",
             "write such as 30d, 6w or 72h",
         )
     return days
+
+
+def _check(days: float, tokens: float | None) -> None:
+    """Raise ConfigError for days or tokens that cannot be."""
+    if not 0 < days <= budget.MOST_DAYS:
+        raise ConfigError(
+            Phrase("days {:g}", days),
+            "is not above 0 and within a century",
+            "write such as 30d, 6w or 72h",
+        )
+    if tokens is not None and not 0 < tokens < MOST:
+        raise ConfigError(
+            Phrase("tokens {:g}", tokens),
+            Phrase("is not a positive number below {:g}", MOST),
+            "give more than 0",
+        )
 
 
 # ---- how many GPUs
@@ -97,18 +112,7 @@ def fewest(
     the middle of the range. `answer` makes the plan of a count; without it, `plan.plan` does with
     the rest of its arguments, `wanted`, and counts are compared by layouts that are runnable here.
     Raises ConfigError where no count does."""
-    if not 0 < days <= MOST_DAYS:
-        raise ConfigError(
-            Phrase("days {:g}", days),
-            "is not above 0 and within a century",
-            "write such as 30d, 6w or 72h",
-        )
-    if tokens is not None and not 0 < tokens < MOST:
-        raise ConfigError(
-            Phrase("tokens {:g}", tokens),
-            Phrase("is not a positive number below {:g}", MOST),
-            "give more than 0",
-        )
+    _check(days, tokens)
     whole_of = {"tokens": recipe.tokens if tokens is None else tokens, **wanted}
 
     def quick(gpus: int) -> Plan:
@@ -128,17 +132,17 @@ def fewest(
         None,
     ):
         low, high = _bisected(counts, admissible or counts.between(low, high), low, high, days)
-    found = (answer or whole)(high)
+    best = (answer or whole)(high)
     while (
-        answer is None and found.days.mid > days * 1.000_001 and high < MOST_GPUS
+        answer is None and best.days.mid > days * 1.000_001 and high < MOST_GPUS
     ):  # a stage in another engine was slower
         low, high = high, high + max(1, cluster.node if high >= cluster.node else 1)
-        found = whole(high)
+        best = whole(high)
     took = counts.days.get(low, math.inf)
-    return found.replace(
+    return best.replace(
         fewest=Fewest(
             days=days,
-            gpus=found.cluster.gpus,
+            gpus=best.cluster.gpus,
             less=low or None,
             less_days=took if took < math.inf else None,
             tried=len(counts.days),
@@ -235,11 +239,11 @@ class Largest(Config):
     @property
     def best(self) -> dict[str, Size]:
         """Return the largest that is done of each kind, the largest of all first."""
-        best = {
-            s.kind: s
-            for s in sorted((s for s in self.sizes if s.done), key=lambda s: s.plan.total_params)
-        }
-        return dict(sorted(best.items(), key=lambda kind_size: -kind_size[1].plan.total_params))
+        best: dict[str, Size] = {}
+        done = (s for s in self.sizes if s.done)
+        for size in sorted(done, key=lambda s: -s.plan.total_params):
+            best.setdefault(size.kind, size)
+        return best
 
 
 class _Rung(NamedTuple):
@@ -259,24 +263,13 @@ def largest(
     """Return the largest dense model, the largest mixture of experts and the systems that are
     trained fully in `days`, in layouts that are runnable here. `wanted`: the rest of `plan.plan`'s
     arguments. Raises ConfigError where none is."""
-    if not 0 < days <= MOST_DAYS:
-        raise ConfigError(
-            Phrase("days {:g}", days),
-            "is not above 0 and within a century",
-            "write such as 30d, 6w or 72h",
-        )
-    if tokens is not None and not 0 < tokens < MOST:
-        raise ConfigError(
-            Phrase("tokens {:g}", tokens),
-            Phrase("is not a positive number below {:g}", MOST),
-            "give more than 0",
-        )
+    _check(days, tokens)
     sizes: list[Size] = []
     left_out: dict[str, str] = {}
     for kind, shape in (("dense", budget.dense), ("sparse", budget.sparse)):
-        sizes += _by_rule(kind, shape, cluster, days, tokens, wanted)
+        sizes += _by_rule(shape, kind, cluster, days, tokens=tokens, **wanted)
     for recipe in sorted(recipes, key=lambda r: -r.architecture.num_params()):
-        rung = _rung(recipe, "system", cluster, days, tokens, wanted)
+        rung = _rung(recipe, "system", cluster, days, tokens, **wanted)
         if rung.size:
             sizes.append(rung.size)
         else:
@@ -297,55 +290,42 @@ def largest(
 
 
 def _by_rule(
-    kind: str,
-    shape: Callable[[int], Architecture],
-    cluster: Cluster,
-    days: float,
-    tokens: float | None,
-    wanted: dict[str, Any],
+    shape: Callable[[int], Architecture], kind: str, cluster: Cluster, days: float, **wanted: Any
 ) -> list[Size]:
     """Return the largest size that is done and the next larger, by bisection over layers."""
-    rungs: dict[int, _Rung] = {}
+    rungs: dict[int, Size | None] = {}
 
     def done(layers: int) -> bool:
-        made = budget.by_rule(shape(layers), cluster, days)
-        rungs[layers] = _rung(made, kind, cluster, days, tokens, wanted)
-        size = rungs[layers].size
+        recipe = budget.by_rule(shape(layers), cluster, days)
+        size = rungs[layers] = _rung(recipe, kind, cluster, days, **wanted).size
         return size is not None and size.done
 
     first, last = -1, len(LAYERS)
     while last - first > 1:
         middle = (first + last) // 2
         first, last = (middle, last) if done(LAYERS[middle]) else (first, middle)
-    ends = [rungs[LAYERS[n]].size for n in (first, last) if 0 <= n < len(LAYERS)]
+    ends = (rungs[LAYERS[n]] for n in (first, last) if 0 <= n < len(LAYERS))
     return [size for size in ends if size]
 
 
 def _rung(
-    recipe: Recipe,
-    kind: str,
-    cluster: Cluster,
-    days: float,
-    tokens: float | None,
-    wanted: dict[str, Any],
+    recipe: Recipe, kind: str, cluster: Cluster, days: float, tokens: float | None, **wanted: Any
 ) -> _Rung:
+    """Return a size's plan for all its tokens, or why it has none."""
     whole = tokens or recipe.tokens
     try:
-        found = plan(recipe, cluster, tokens=whole, days=days, here=True, **wanted)
+        answer = plan(recipe, cluster, tokens=whole, days=days, here=True, **wanted)
     except ConfigError as error:
         return _Rung(None, error.rule)
-    if not loss.holds(found.total_params, found.active_params, whole):
-        return _Rung(
-            None,
-            "trains too few tokens by then for a law of loss to hold: less than one for each parameter it is worth",
-        )
+    if not loss.holds(answer.total_params, answer.active_params, whole):
+        return _Rung(None, budget.TOO_FEW_TOKENS)
     return _Rung(
         Size(
             name=recipe.name,
             title=recipe.title,
             kind=kind,
-            plan=found,
-            done=found.days.mid <= days,
-            likely=found.days.cdf(days),
+            plan=answer,
+            done=answer.days.mid <= days,
+            likely=answer.days.cdf(days),
         )
     )

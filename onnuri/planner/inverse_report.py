@@ -32,29 +32,29 @@ NARROW = COLUMNS[:-1]
 
 
 def write(
-    found: Largest,
+    answer: Largest,
     json: Path | None = None,
     html: Path | None = None,
     language: Language = "en",
     command: str = "",
 ) -> None:
     """Print the largest models, and write what is asked for; `command` makes the page anew."""
-    figures = {"verdict": {kind: s.name for kind, s in found.best.items()}, **found.to_json()}
-    page = functools.partial(page_of, found, language, command)
-    documents.write(text(found, language), figures, page, json, html)
+    figures = {"verdict": {kind: s.name for kind, s in answer.best.items()}, **answer.to_json()}
+    page = functools.partial(page_of, answer, language, command)
+    documents.write(text(answer, language), figures, page, json, html)
 
 
-def title(found: Largest, say: Catalogue) -> str:
+def title(answer: Largest, say: Catalogue) -> str:
     """Return the GPUs and the days."""
-    cluster = found.cluster
-    return say("largest", gpus=f"{cluster.gpus:,}", gpu=cluster.gpu, days=found.days)
+    cluster = answer.cluster
+    return say("largest", gpus=f"{cluster.gpus:,}", gpu=cluster.gpu, days=answer.days)
 
 
-def verdict(found: Largest, say: Catalogue) -> list[Line]:
+def verdict(answer: Largest, say: Catalogue) -> list[Line]:
     """Return the largest of each kind that is done, the largest of all first."""
     return [
         (say(s.kind if n else "largest one"), _sentence(s, say))
-        for n, s in enumerate(found.best.values())
+        for n, s in enumerate(answer.best.values())
     ]
 
 
@@ -72,10 +72,10 @@ def _sentence(s: Size, say: Catalogue) -> str:
     )
 
 
-def rows(found: Largest, columns: Sequence[str], say: Catalogue) -> Table:
+def rows(answer: Largest, columns: Sequence[str], say: Catalogue) -> Table:
     """Return a head, and a line per size."""
     lines = [[say("loss" if c == "expected loss" else c) for c in columns]]
-    for s in found.sizes:
+    for s in answer.sizes:
         p = s.plan
         values = {
             "system": s.title,
@@ -93,41 +93,41 @@ def rows(found: Largest, columns: Sequence[str], say: Catalogue) -> Table:
     return lines
 
 
-def _basis(found: Largest, say: Catalogue) -> str:
+def _basis(answer: Largest, say: Catalogue) -> str:
     """Return how many tokens are trained, and what the user says of the cluster."""
     basis = say("largest optimal")
-    if found.tokens:
-        basis = say("largest tokens", tokens=number(found.tokens))
-    yours = found.cluster.yours
+    if answer.tokens:
+        basis = say("largest tokens", tokens=number(answer.tokens))
+    yours = answer.cluster.yours
     return f"{basis}; {say('cluster')}: {say.translate(*yours)}" if yours else basis
 
 
-def _left_out(found: Largest, say: Catalogue) -> list[Line]:
-    return [(name, say.translate(why)) for name, why in found.left_out.items()]
+def _left_out(answer: Largest, say: Catalogue) -> list[Line]:
+    return [(name, say.translate(why)) for name, why in answer.left_out.items()]
 
 
-def text(found: Largest, language: Language = "en") -> str:
+def text(answer: Largest, language: Language = "en") -> str:
     """Return what a terminal has room for; the page and the JSON have all."""
     say = catalogue(language)
-    first = verdict(found, say)
+    first = verdict(answer, say)
     columns = max(documents.cells(label) for label, _ in first) + 2
     lines = [
-        f"{title(found, say)}  ({say('ranges')})",
+        f"{title(answer, say)}  ({say('ranges')})",
         "",
         documents.labelled(first, columns),
         "",
-        *documents.aligned(rows(found, NARROW, say)),
-        *(f"  {name}: {why}" for name, why in _left_out(found, say)),
+        *documents.aligned(rows(answer, NARROW, say)),
+        *(f"  {name}: {why}" for name, why in _left_out(answer, say)),
     ]
-    return "\n".join([*lines, "", _basis(found, say)])
+    return "\n".join([*lines, "", _basis(answer, say)])
 
 
-def page_of(found: Largest, language: Language = "en", command: str = "") -> str:
+def page_of(answer: Largest, language: Language = "en", command: str = "") -> str:
     """Return one file that needs nothing else."""
     say = catalogue(language)
-    parts = [Part("", tables=[rows(found, COLUMNS, say)])]
-    if found.left_out:
-        parts.append(Part(say("left out"), _left_out(found, say)))
-    note = f"{say('ranges')}. {_basis(found, say)}"
-    shown = Document(title(found, say), note, verdict(found, say), parts)
+    parts = [Part("", tables=[rows(answer, COLUMNS, say)])]
+    if answer.left_out:
+        parts.append(Part(say("left out"), _left_out(answer, say)))
+    note = f"{say('ranges')}. {_basis(answer, say)}"
+    shown = Document(title(answer, say), note, verdict(answer, say), parts)
     return documents.html(shown, say, command)

@@ -144,10 +144,10 @@ def build(config: Any) -> Any:
     """
     errors: list[Exception] = []
     for part in _parts(config):
-        for made in dict.fromkeys((_class(part), _class(config))):
+        for model_class in dict.fromkeys((_class(part), _class(config))):
             try:
-                if made is not None:
-                    return _on_meta(made, part)
+                if model_class is not None:
+                    return _on_meta(model_class, part)
             except Exception as error:
                 errors.append(error)
     if not errors:
@@ -166,11 +166,11 @@ def build(config: Any) -> Any:
 
 def _parts(config: Any) -> list[Any]:
     """A config, and what it holds of a decoder of text where it holds several."""
-    found = [config]
+    configs = [config]
     for part in (config.get_text_config(decoder=True), getattr(config, "decoder", None)):
-        if hasattr(part, "model_type") and all(part is not f for f in found):
-            found.append(part)
-    return found
+        if hasattr(part, "model_type") and all(part is not f for f in configs):
+            configs.append(part)
+    return configs
 
 
 def _class(config: Any) -> Any:
@@ -184,16 +184,16 @@ def _class(config: Any) -> Any:
     ):
         known = getattr(modeling_auto, mapping, {})
         if type(config) in known:
-            made = known[type(config)]
-            return made[0] if isinstance(made, (tuple, list)) else made
+            model_class = known[type(config)]
+            return model_class[0] if isinstance(model_class, (tuple, list)) else model_class
     return None
 
 
-def _on_meta(made: Any, config: Any) -> Any:
+def _on_meta(model_class: Any, config: Any) -> Any:
     import torch
 
     with torch.device("meta"):
-        return made._from_config(config)
+        return model_class._from_config(config)
 
 
 def _size(weights: Iterable[_Weight]) -> int:
@@ -326,9 +326,9 @@ class _Reader:
         """Lists of modules outside towers, by path: parameters in each."""
         sizes: dict[str, int] = defaultdict(int)
         for path, value in self.parameters.items():
-            found = re.match(r"(.*?)\.\d+\.", path)
-            if found and not TOWER.search(path):
-                sizes[found[1]] += value.numel()
+            match = re.match(r"(.*?)\.\d+\.", path)
+            if match and not TOWER.search(path):
+                sizes[match[1]] += value.numel()
         return sizes
 
     def _split(
@@ -362,12 +362,12 @@ class _Reader:
         layers: dict[int, list[_Weight]] = defaultdict(list)
         outside: dict[str, Any] = {}
         for path, value in self.parameters.items():
-            found = re.match(r"(.*?)\.(\d+)\.(.*)", path)
-            if found and found[1] in joined and value is not self.table and value is not self.head:
+            match = re.match(r"(.*?)\.(\d+)\.(.*)", path)
+            if match and match[1] in joined and value is not self.table and value is not self.head:
                 inside = (
-                    found[3] if found[1] == main else f"{found[1].rpartition('.')[2]}.{found[3]}"
+                    match[3] if match[1] == main else f"{match[1].rpartition('.')[2]}.{match[3]}"
                 )
-                layers[int(found[2])].append(self._weight(path, inside, value))
+                layers[int(match[2])].append(self._weight(path, inside, value))
             else:
                 outside[path] = value
         self.main = main
@@ -387,14 +387,14 @@ class _Reader:
     def _hidden(self, layers: list[tuple[int, list[_Weight]]]) -> int:
         """The width that most of the layers' matrices share, for a config may call it anything."""
         votes: dict[int, int] = defaultdict(int)
-        said = getattr(self.config, "hidden_size", None)
+        named = getattr(self.config, "hidden_size", None)
         for _, weights in layers:
             for w in weights:
                 if w.matrix:
                     for size in set(w.shape[-2:]):
                         votes[size] += 1
-        if isinstance(said, int) and votes.get(said):
-            return said
+        if isinstance(named, int) and votes.get(named):
+            return named
         return max(votes, key=lambda size: votes[size])
 
     # ---- one layer
@@ -627,10 +627,14 @@ class _Reader:
         def value(*names: str) -> int | None:
             for owner in (module, self.config):
                 for name in names:
-                    found = getattr(owner, name, None)
-                    found = _of_layer(found, index) or found
-                    if isinstance(found, int) and not isinstance(found, bool) and found > 0:
-                        return found
+                    attribute = getattr(owner, name, None)
+                    attribute = _of_layer(attribute, index) or attribute
+                    if (
+                        isinstance(attribute, int)
+                        and not isinstance(attribute, bool)
+                        and attribute > 0
+                    ):
+                        return attribute
             return None
 
         heads = value("num_heads", "num_attention_heads", "n_heads", "n_head") or 1
@@ -643,10 +647,12 @@ class _Reader:
             _rows((w for w in matrices if pattern.search(w.path)), self.hidden)
             for pattern in (QUERY, KEY, VALUE)
         )
-        said = value("head_dim", "head_size", "attention_head_size", "kv_channels", "size_per_head")
+        named = value(
+            "head_dim", "head_size", "attention_head_size", "kv_channels", "size_per_head"
+        )
         fused = [w for w in matrices if FUSED.search(w.path) and not query]
         value_dim = max(1, width // heads)
-        head_dim = said or value_dim
+        head_dim = named or value_dim
         if query and query % heads == 0 and query // heads not in (head_dim, 2 * head_dim):
             head_dim = query // heads
         groups = (
@@ -812,7 +818,7 @@ def unplaced_share(reading: ModelReading) -> float:
 
 
 def notes(reading: ModelReading) -> Iterator[str]:
-    """Sentences for a plan: what is left out, and what its cost is rough for."""
+    """Yield sentences for a plan: what is left out, and what its cost is rough for."""
     total = reading.architecture.num_params()
     for path, size in reading.left_out.items():
         yield Phrase(

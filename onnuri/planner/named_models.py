@@ -17,8 +17,7 @@ from onnuri.planner import hardware, shapes, sizes, stock
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Gpu
 from onnuri.planner.loss import effective_params
-from onnuri.planner.parallel import ParallelConfig
-from onnuri.planner.recipe import Recipe, TrainingStage
+from onnuri.planner.recipe import Recipe, TrainingStage, best_batch, text_recipe
 
 SEQUENCE = 4_096
 """tokens of a training sequence where none is asked for: what most public models were trained
@@ -52,17 +51,17 @@ def find(what: str, recipes: tuple[str, ...] = ()) -> Named:
     is unknown."""
     name = what.strip()
     if size := sizes.parse(name):
-        made = sizes.of(*size)
+        shape = sizes.of(*size)
         return Named(
-            architecture=made.replace(unsure=0.5),
+            architecture=shape.replace(unsure=0.5),
             notes=(
                 Phrase(
                     "{} is a size, no model: {} layers of {} by the rule of `onnuri plan budget`",
-                    made.name,
-                    made.layers,
-                    made.hidden,
+                    shape.name,
+                    shape.layers,
+                    shape.hidden,
                 ),
-                *_untrained(made),
+                *_untrained(shape),
             ),
         )
     if shapes.listed(name):
@@ -101,7 +100,7 @@ def listed(name: str) -> Named:
             architecture=shapes.shape(name), notes=(source, *_untrained(shapes.shape(name)))
         )
     size = sizes.in_name(name) or (7e9, None)
-    said = "" if sizes.in_name(name) else "; 7B assumed, for the name says no size"
+    unsized = "" if sizes.in_name(name) else "; 7B assumed, for the name says no size"
     a = shapes.infer(name, size[0], None)
     return Named(
         architecture=a.replace(unsure=0.5),
@@ -112,7 +111,7 @@ def listed(name: str) -> Named:
                 a.layers,
                 a.hidden,
                 spec["source"],
-                said,
+                unsized,
             ),
         ),
     )
@@ -159,8 +158,7 @@ def training(
     sequence = seq_len or min(SEQUENCE, a.positions or a.context, a.context)
     check(seq_len, batch_tokens, a)
     flops = tokens * a.flops_per_token(sequence)
-    # DeepSeek's law of the best batch (arXiv 2401.02954), as `onnuri plan budget` takes it
-    batch = batch_tokens or max(1, round(0.2920 * flops**0.3271 / sequence)) * sequence
+    batch = batch_tokens or best_batch(flops, sequence)
     assumed: list[str] = [Phrase("sequences of {:,} tokens (--seq-len)", sequence)] * (
         seq_len is None
     )
@@ -181,22 +179,7 @@ def training(
     stage = TrainingStage(
         name="text", tokens=tokens, tokens_per_sequence=sequence, batch_tokens=batch
     )
-    return Recipe(
-        name=a.name,
-        team="",
-        title=a.name,
-        family="",
-        values={},
-        sources={},
-        architecture=a,
-        media=(),
-        stages=(stage,),
-        layout=ParallelConfig(dp=count),
-        gpu=kind.name,
-        gpus=count,
-        notes=tuple(notes),
-        own_layout=False,
-    )
+    return text_recipe(a, stage, kind.name, count, notes=tuple(notes), own_layout=False)
 
 
 def check(seq_len: int | None, batch_tokens: int | None, a: Architecture | None = None) -> None:

@@ -173,16 +173,17 @@ class Plan(Config):
 
     @property
     def main(self) -> StagePlan:
-        """The stage that trains the most tokens: layout, step and speed are its."""
+        """Return the stage that trains the most tokens: layout, step and speed are its."""
         return max(self.stages, key=lambda s: s.tokens)
 
     @property
     def fullest(self) -> StagePlan:
-        """The stage whose memory the plan's is."""
+        """Return the stage whose memory the plan's is."""
         return max(self.stages, key=lambda s: s.memory_gib)
 
     @property
     def fits(self) -> bool:
+        """Return whether the plan fits its GPUs at the middle of the range."""
         return self.memory_gib.mid <= self.capacity_gib
 
     def __str__(self) -> str:
@@ -212,14 +213,16 @@ def plan(
     cache: Path | None = None,
     serve: Demand | None = None,
 ) -> Plan:
-    """A recipe laid out on a cluster. Its stages shrink or grow together to `tokens`, or to what
-    `days` and `budget_usd` allow at the middle of the range; without any of them it trains what it
-    says. Without a layout, all are searched, on as many GPUs as train fastest (on all with
-    `exact_gpus`), and the fastest that is runnable here is taken, or with `engines` "any" the
-    fastest of all (the recipe's own with "own"); `here` leaves the others unsearched. Without a
-    release, software is as new as the newest that was published. `report` is told how far the
-    search is; `cache` is a folder in which answers of searches are kept. With `serve`, its serving
-    is also planned within limits."""
+    """Return what training a recipe on a cluster takes.
+
+    Its stages shrink or grow together to `tokens`, or to what `days` and `budget_usd` allow at the
+    middle of the range; without any of them it trains what it says. Without a layout, all are
+    searched, on as many GPUs as train fastest (on all with `exact_gpus`), and the fastest that is
+    runnable here is taken, or with `engines` "any" the fastest of all (the recipe's own with
+    "own"); `here` leaves the others unsearched. Without a release, software is as new as the newest
+    that was published. `report` is told how far the search is; `cache` is a folder in which answers
+    of searches are kept. With `serve`, its serving is also planned within limits.
+    """
     wanted = Wanted(tokens, days, budget_usd)
     _check(cluster, wanted, layout, precisions, software_year, engines)
     software_year = software_year or newest()
@@ -238,8 +241,8 @@ def plan(
     if laid:
         laid_out = stage_layouts.given(question, laid)
     else:
-        kept = functools.partial(_kept, recipe, cluster)
-        counts = Counts(recipe, cluster, used, software_year, kept, FROZEN, report)
+        goodput = functools.partial(_kept, recipe, cluster)
+        counts = Counts(recipe, cluster, used, software_year, goodput, FROZEN, report)
         laid_out = stage_layouts.found(
             question, _aim(recipe, cluster, wanted), counts, Saved(cache)
         )
@@ -345,8 +348,8 @@ def _kept_on(params: int, cluster: Cluster) -> float:
 
 
 def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Interval | None:
-    """GPU hours to turn a share of a recipe's media into tokens; they are kept, so once. None where
-    there is nothing."""
+    """Return the GPU hours that turn a share of a recipe's media into tokens; they are kept, so
+    once. None where there is nothing."""
     costs = {m.medium: m.encode_flops_per_token for m in recipe.media}
     flops = share * sum(
         s.tokens * part * costs.get(medium, 0.0)
@@ -471,7 +474,8 @@ class _Work:
 
 
 def total(parts: list[Interval]) -> Interval:
-    """Of stages that share one error: speeds of one model on one cluster are wrong together."""
+    """Return the sum over stages that share one error: speeds of one model on one cluster are wrong
+    together."""
     return Interval(
         low=sum(p.low for p in parts),
         mid=sum(p.mid for p in parts),
@@ -480,7 +484,7 @@ def total(parts: list[Interval]) -> Interval:
 
 
 def media_tokens(recipe: Recipe) -> float:
-    """Tokens of media other than text."""
+    """Return the tokens of media other than text."""
     return sum(
         s.tokens * part
         for s in recipe.stages
@@ -596,18 +600,18 @@ def _end(work: _Work, days: Interval, cost: Interval | None) -> _End:
 
 def _fewer(work: _Work, took: float) -> list[str]:
     """What using fewer GPUs than there are gains; `took`: days on those that are used."""
-    used, given, on_all = work.cluster.gpus, work.gpus, work.days_on_all
-    if used == given:
+    used, gpus, on_all = work.cluster.gpus, work.gpus, work.days_on_all
+    if used == gpus:
         return []
     if on_all is None:
-        return [Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", used, given)]
+        return [Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", used, gpus)]
     gain = on_all * work.share / took
     if work.wanted.days is not None and work.wanted.tokens is None and gain > 0:
         trained = work.trained / 1e12
         sentence = "use {:,} of {:,} GPUs: they train {:.3g}T tokens, all would train {:.3g}T"
-        return [Phrase(sentence, used, given, trained, trained / gain)]
+        return [Phrase(sentence, used, gpus, trained, trained / gain)]
     sentence = "use {:,} of {:,} GPUs: they need {:.3g} days, all would need {:.3g}"
-    return [Phrase(sentence, used, given, took, took * gain)]
+    return [Phrase(sentence, used, gpus, took, took * gain)]
 
 
 def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
@@ -649,11 +653,11 @@ def _slower(main: StagePlan, faster: Candidate | None) -> list[str]:
     ]
 
 
-def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tuple[str, ...]]:
+def _evidence(recipe: Recipe, cluster: Cluster, step: StepTime) -> dict[str, tuple[str, ...]]:
     assumed = sorted(k for k, source in recipe.sources.items() if source == "assumed")
     yours = {"cluster": cluster.yours} if cluster.yours else {}
     known = yours | {
-        "step": found.evidence,
+        "step": step.evidence,
         "goodput": goodputs.EVIDENCE,
         "loss": losses.EVIDENCE,
         "serving": serving_cost.EVIDENCE,
@@ -664,21 +668,21 @@ def _evidence(recipe: Recipe, cluster: Cluster, found: StepTime) -> dict[str, tu
 
 def _billed(cluster: Cluster) -> str:
     """Return what dollars and energy lean on."""
-    said = {line.partition(":")[0] for line in cluster.yours}
-    price = "your price" if "price" in said else "list prices of the hardware table"
-    power = "your power" if "power" in said else "rated power"
+    own = {line.partition(":")[0] for line in cluster.yours}
+    price = "your price" if "price" in own else "list prices of the hardware table"
+    power = "your power" if "power" in own else "rated power"
     return joined(", ", (price, power))
 
 
-def step_parts(found: StepTime) -> tuple[StepPart, ...]:
-    """The longest first; nothing that takes no time."""
-    names = sorted({*found.parts, *found.overlapped}, key=lambda n: -found.parts.get(n, 0.0))
+def step_parts(step: StepTime) -> tuple[StepPart, ...]:
+    """Return the parts of a step, the longest first; nothing that takes no time."""
+    names = sorted({*step.parts, *step.overlapped}, key=lambda n: -step.parts.get(n, 0.0))
     every = (
         StepPart(
             name=n,
-            exposed_seconds=found.parts.get(n, 0.0),
-            overlapped_seconds=found.overlapped.get(n, 0.0),
+            exposed_seconds=step.parts.get(n, 0.0),
+            overlapped_seconds=step.overlapped.get(n, 0.0),
         )
         for n in names
     )
-    return tuple(p for p in every if p.exposed_seconds + p.overlapped_seconds > 1e-4 * found.total)
+    return tuple(p for p in every if p.exposed_seconds + p.overlapped_seconds > 1e-4 * step.total)

@@ -38,7 +38,7 @@ Rows = Sequence[tuple[str, dict[str, float]]]
 
 
 def draw(paint: Callable[[Any], None], height: float, salt: str) -> str:
-    """One drawing. Words stay words, so that the page's fonts show them."""
+    """Return one drawing as SVG. Words stay words, so that the page's fonts show them."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -69,7 +69,7 @@ def draw(paint: Callable[[Any], None], height: float, salt: str) -> str:
 
 
 def bars(rows: Rows, unit: str, say: Catalogue, salt: str, limit: float | None = None) -> str:
-    """Stacked bars: memory by part, a step by part."""
+    """Return stacked bars: memory by part, a step by part."""
     names = sorted(
         dict.fromkeys(n for _, parts in rows for n in parts),
         key=lambda n: -max(parts.get(n, 0.0) for _, parts in rows),
@@ -98,7 +98,7 @@ def bars(rows: Rows, unit: str, say: Catalogue, salt: str, limit: float | None =
 
 
 def checkpoints(cluster: Cluster, state_bytes: float, chosen: float, say: Catalogue) -> str:
-    """Goodput against the checkpoint interval, the chosen one marked."""
+    """Return goodput against the checkpoint interval, the chosen one marked."""
     seconds = [chosen * 10 ** (k / 12) for k in range(-14, 15)]
     shares = [goodput.goodput(cluster, state_bytes, s).share for s in seconds]
 
@@ -127,7 +127,8 @@ Point = tuple[str, float, Interval, str]
 
 
 def sizes(points: Sequence[Point], marked: Sequence[Point], say: Catalogue) -> str:
-    """Size against loss: the ladder as lines with their ranges, the systems as marks with names."""
+    """Return size against loss: the ladder as lines with their ranges, the systems as marks with
+    names."""
 
     def paint(axes: Any) -> None:
         for color, kind in zip(COLORS, dict.fromkeys(p[3] for p in points)):

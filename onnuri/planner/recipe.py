@@ -79,14 +79,43 @@ class Recipe(Config):
 
     @property
     def tokens(self) -> float:
+        """Return the tokens of all stages."""
         return sum(s.tokens for s in self.stages)
 
     @property
     def omni(self) -> Architecture:
-        """With the ids that media and boundaries add: what is trained after the text stage."""
+        """Return the model with the ids that media and boundaries add: what is trained after the
+        text stage."""
         if not self.media:
             return self.architecture
         added = sum(m.codes for m in self.media) + BOUNDARIES * len(self.media)
         return self.architecture.replace(
             vocabulary=-(-(self.architecture.vocabulary + added) // ALIGNED) * ALIGNED
         )
+
+
+def best_batch(flops: float, unit: int) -> int:
+    """Return the tokens of the best batch for a budget of FLOPs, in whole units (DeepSeek's law,
+    arXiv 2401.02954)."""
+    return max(1, round(0.2920 * flops**0.3271 / unit)) * unit
+
+
+def text_recipe(a: Architecture, stage: TrainingStage, gpu: str, gpus: int, **more: Any) -> Recipe:
+    """Return one stage of text for a model that no team's recipe trains."""
+    return Recipe(
+        **{
+            "name": a.name,
+            "team": "",
+            "title": a.name,
+            "family": "",
+            "values": {},
+            "sources": {},
+            "architecture": a,
+            "media": (),
+            "stages": (stage,),
+            "layout": ParallelConfig(dp=gpus),
+            "gpu": gpu,
+            "gpus": gpus,
+            **more,
+        }
+    )

@@ -25,7 +25,7 @@ MOST = 256
 
 
 def folder() -> Path:
-    """Where the user's answers are kept: `$XDG_CACHE_HOME/onnuri/plans`, or
+    """Return where the user's answers are kept: `$XDG_CACHE_HOME/onnuri/plans`, or
     `~/.cache/onnuri/plans`."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (
@@ -37,7 +37,7 @@ def folder() -> Path:
 
 @functools.cache
 def version() -> str:
-    """A hash of the planner's sources and tables, and of what turns them into configs."""
+    """Return a hash of the planner's sources and tables, and of what turns them into configs."""
     here, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted(
         [*here.rglob("*.py"), *here.rglob("*.csv"), *here.rglob("*.json"), Path(config.__file__)]
@@ -53,15 +53,15 @@ class Saved:
         self.place = place
 
     def get(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer to these inputs, None where there is none that can be read."""
+        """Return the answer to these inputs, None where there is none that can be read."""
         path = self._path(inputs)
         if path is None:
             return None
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["inputs"] != json.loads(json.dumps(inputs)):
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            if entry["inputs"] != json.loads(json.dumps(inputs)):
                 return None
-            answer: dict[str, Any] = kept["answer"]
+            answer: dict[str, Any] = entry["answer"]
             with contextlib.suppress(OSError):
                 os.utime(path)
             return answer
@@ -85,6 +85,6 @@ class Saved:
 
     def _prune(self, place: Path) -> None:
         """Forget the answers that were not used for longest."""
-        kept = sorted(place.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in kept[MOST:]:
+        newest = sorted(place.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in newest[MOST:]:
             path.unlink(missing_ok=True)

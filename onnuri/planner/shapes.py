@@ -26,17 +26,19 @@ Spec = dict[str, Any]
 
 @functools.cache
 def table() -> dict[str, Spec]:
-    """By name and by alias, letters and digits only."""
+    """Return the list by name and by alias, letters and digits only."""
     listed = json.loads((DATA / "shapes.json").read_text(encoding="utf-8"))
     return {_plain(name): spec for spec in listed for name in (spec["name"], *spec["aliases"])}
 
 
 def names() -> list[str]:
+    """Return the names of the listed models, sorted."""
     return sorted({spec["name"] for spec in table().values()})
 
 
 def listed(name: str) -> Spec | None:
-    """What the list says of a model, its family's traits if only those are known, or None."""
+    """Return what the list says of a model, its family's traits if only those are known, or
+    None."""
     plain = _plain(name)
     if plain in table():
         return table()[plain]
@@ -51,8 +53,8 @@ def listed(name: str) -> Spec | None:
 
 
 def shape(name: str, **known: Any) -> Architecture:
-    """A listed model's architecture, with some values changed. Raises ConfigError for an unknown
-    name."""
+    """Return a listed model's architecture, with some values changed. Raises ConfigError for an
+    unknown name."""
     spec = listed(name)
     if spec is None:
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.3) or names()[:5]
@@ -155,7 +157,7 @@ def _guess(total: float | None, known: Spec) -> Spec:
 
 
 def build(spec: Spec) -> Architecture:
-    """An architecture from one line of the list."""
+    """Return an architecture from one line of the list."""
     hidden, layers = spec["hidden"], spec["layers"]
     gated, experts = spec.get("gated", True), _experts(spec)
     dense = spec.get("dense_layers", 0) if experts else layers

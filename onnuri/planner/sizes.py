@@ -29,7 +29,7 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)([MBT])(?:-?A(\d+(?:\.\d+)?)([MBT]))?", re.I)
 
 
 def dense(layers: int) -> Architecture:
-    """A gated feed-forward of 3.5 times the width, as of Llama 3."""
+    """Return a dense size: a gated feed-forward of 3.5 times the width, as of Llama 3."""
     width = ASPECT * layers
     return Architecture(
         name=f"dense-{layers}",
@@ -40,8 +40,8 @@ def dense(layers: int) -> Architecture:
 
 
 def sparse(layers: int) -> Architecture:
-    """128 experts of 0.3 times the width, 8 chosen and one shared: between Solar Open, K-EXAONE and
-    A.X K1."""
+    """Return a mixture: 128 experts of 0.3 times the width, 8 chosen and one shared, between Solar
+    Open, K-EXAONE and A.X K1."""
     width = ASPECT * layers
     experts = Experts(routed=128, topk=8, width=round(width * 0.3 / 128) * 128, shared=1)
     return Architecture(
@@ -59,35 +59,37 @@ def _attention(width: int) -> Attention:
 def parse(text: str) -> tuple[float, float | None] | None:
     """Return total and active parameters of `70B`, `1.5B`, `500M` or `300B-A15B`; None for what is
     no size."""
-    found = SIZE.fullmatch(text.strip())
-    if not found:
+    match = SIZE.fullmatch(text.strip())
+    if not match:
         return None
-    total = float(found[1]) * UNIT[found[2].upper()]
-    return total, float(found[3]) * UNIT[found[4].upper()] if found[3] else None
+    total = float(match[1]) * UNIT[match[2].upper()]
+    return total, float(match[3]) * UNIT[match[4].upper()] if match[3] else None
 
 
 def in_name(name: str) -> tuple[float, float | None] | None:
     """Return the size that a model's name says, such as that of Mistral-Large-123B or Foo-30B-A3B;
     None without one."""
-    found = [m for m in re.finditer(rf"(?<![A-Za-z0-9.]){SIZE.pattern}(?![A-Za-z0-9])", name, re.I)]
-    return parse(found[0][0]) if len(found) == 1 else None
+    matches = [
+        m for m in re.finditer(rf"(?<![A-Za-z0-9.]){SIZE.pattern}(?![A-Za-z0-9])", name, re.I)
+    ]
+    return parse(matches[0][0]) if len(matches) == 1 else None
 
 
 def of(total: float, active: float | None = None, name: str = "") -> Architecture:
     """Return a shape of so many parameters. Raises ConfigError for sizes that the rule does not
     reach."""
-    said = name or _said(total, active)
+    label = name or _said(total, active)
     if not SMALLEST <= total <= LARGEST:
         raise ConfigError(
-            f"size {said}", "is not from 100M to 100T parameters", "give such as 70B or 300B-A15B"
+            f"size {label}", "is not from 100M to 100T parameters", "give such as 70B or 300B-A15B"
         )
     if active is None:
-        return _dense_of(total).replace(name=said)
+        return _dense_of(total).replace(name=label)
     if not 0 < active < total:
         raise ConfigError(
-            f"size {said}", "has no fewer active parameters than in all", "give such as 300B-A15B"
+            f"size {label}", "has no fewer active parameters than in all", "give such as 300B-A15B"
         )
-    return _sparse_of(total, active, said).replace(name=said)
+    return _sparse_of(total, active, label).replace(name=label)
 
 
 def mixture(total: float, name: str = "") -> Architecture:
@@ -114,7 +116,7 @@ def _dense_of(total: float) -> Architecture:
     return a.replace(blocks=(block.replace(mlp=max(64, round(width / 256) * 256 or 128)),))
 
 
-def _sparse_of(total: float, active: float, said: str) -> Architecture:
+def _sparse_of(total: float, active: float, label: str) -> Architecture:
     """The depth by `sparse`'s rule for the active parameters; as many experts as the total asks, in
     multiples of 8."""
     tied = active < TIED
@@ -138,14 +140,16 @@ def _sparse_of(total: float, active: float, said: str) -> Architecture:
         routed = (total - fixed - layers * shared * expert) / (layers * (expert + a.hidden))
         routed = max(topk + 1, round(routed / 8) * 8 if routed > 16 else round(routed))
         experts = Experts(routed=int(routed), topk=topk, width=width, shared=shared)
-        made = a.replace(blocks=(block.replace(experts=experts),))
-        error = abs(made.num_params() / total - 1) + abs(made.num_active_params() / active - 1)
+        shape_of_experts = a.replace(blocks=(block.replace(experts=experts),))
+        error = abs(shape_of_experts.num_params() / total - 1) + abs(
+            shape_of_experts.num_active_params() / active - 1
+        )
         if best is None or error < best[0] - 0.02:
-            best = error, made
+            best = error, shape_of_experts
     assert best
     if best[0] > 0.15:
         raise ConfigError(
-            f"size {said}",
+            f"size {label}",
             "is no mixture that the rule makes",
             "give more total or fewer active parameters",
         )

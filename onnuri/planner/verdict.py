@@ -73,9 +73,9 @@ def hours(step: Mapping[str, float], layout: ParallelConfig, good: Goodput) -> d
     again = RECOMPUTED[layout.recompute] * layers
     parts = {"compute": layers + step.get("head", 0.0) - again, "recomputation": again}
     parts |= {limit: sum(step.get(name, 0.0) for name in names) for limit, names in PARTS.items()}
-    kept, explained = good.share.mid, max(goodputs.OTHER_SHARE.mid, good.share.mid)
-    shares = {name: kept * seconds / whole for name, seconds in parts.items()}
-    shares |= {"failures": explained - kept, "other hours": 1 - explained}
+    trained, explained = good.share.mid, max(goodputs.OTHER_SHARE.mid, good.share.mid)
+    shares = {name: trained * seconds / whole for name, seconds in parts.items()}
+    shares |= {"failures": explained - trained, "other hours": 1 - explained}
     return dict(sorted(((k, v) for k, v in shares.items() if v > 0), key=lambda kv: -kv[1]))
 
 

@@ -48,13 +48,15 @@ class LayerPattern:
 
     @property
     def layers(self) -> int:
+        """Return how many layers the pattern has."""
         return self.before + self.unit * self.repeats + self.after
 
     def cut(self, repeats: int) -> LayerPattern:
+        """Return the pattern with fewer repeats."""
         return dataclasses.replace(self, repeats=repeats)
 
     def kept(self, repeats: int) -> list[int]:
-        """Indices of the layers of the row that a shorter one has."""
+        """Return the indices of the layers of this pattern that a shorter one has."""
         return [
             *range(self.before + self.unit * repeats),
             *range(self.layers - self.after, self.layers),
@@ -63,9 +65,9 @@ class LayerPattern:
     def places(self, layer: int) -> list[Name]:
         """Return where a layer is, counted from each end that is near; nowhere within the middle
         units."""
-        found: list[Name] = [("first", layer)] if layer < self.before + 2 * self.unit else []
+        names: list[Name] = [("first", layer)] if layer < self.before + 2 * self.unit else []
         left = self.layers - layer
-        return [*found, ("last", left)] if left <= self.after + 2 * self.unit else found
+        return [*names, ("last", left)] if left <= self.after + 2 * self.unit else names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _backward() -> bool:
 
 
 def extend(row: LayerPattern, counted: Sequence[Counted]) -> Counted:
-    """What the whole row's step counts, from steps of it cut to each of REPEATS. Raises
+    """Return what the whole row's step counts, from steps of it cut to each of REPEATS. Raises
     NotAffine."""
 
     def line(values: Sequence[Any]) -> Any:
@@ -221,14 +223,14 @@ def extend(row: LayerPattern, counted: Sequence[Counted]) -> Counted:
 
 def _placed(row: LayerPattern, windows: dict[Name, Window]) -> dict[Name, Window]:
     """Windows by where their layer is, seen from the ends."""
-    found: dict[Name, Window] = {}
+    placed: dict[Name, Window] = {}
     for name, window in windows.items():
         if name[0] not in ("forward", "backward"):
-            found[name] = window
+            placed[name] = window
             continue
         for side, k in row.places(name[1]):
-            found[f"{name[0]} {side}", k] = window
-    return found
+            placed[f"{name[0]} {side}", k] = window
+    return placed
 
 
 def _middle(row: LayerPattern, windows: dict[Name, Window]) -> None:

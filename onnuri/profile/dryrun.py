@@ -75,6 +75,7 @@ class DryRun(Config):
 
     @property
     def collective_bytes(self) -> int:
+        """Return the bytes of all calls of all collectives."""
         return sum(c.bytes * c.calls for c in self.collectives)
 
     def __str__(self) -> str:
@@ -103,7 +104,7 @@ class DryRun(Config):
 
 @contextmanager
 def ranks(rank: int, count: int) -> Iterator[None]:
-    """A process group of ranks that do not exist. Raises ConfigError for a rank outside."""
+    """Enter a process group of ranks that do not exist. Raises ConfigError for a rank outside."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if not 0 <= rank < count:
@@ -128,8 +129,8 @@ def run(
     placement: Placement = "even",
     whole: bool = False,
 ) -> DryRun:
-    """Of a recipe with the ids that its media add, by its own layout unless another is given;
-    `whole`: of every layer.
+    """Trace the step of a recipe with the ids that its media add, by its own layout unless another
+    is given; `whole`: every layer of it.
 
     Raises ConfigError for a layout that does not divide, needs another engine or has no such rank.
     """
@@ -158,8 +159,8 @@ def trace(
     fused: bool = True,
     whole: bool = False,
 ) -> DryRun:
-    """Of the causal language model of transformers' that `build` makes; without `fused`, with its
-    attention of a CPU."""
+    """Trace the step of the causal language model of transformers that `build` makes; without
+    `fused`, with its attention of a CPU."""
     began = time.perf_counter()
     with torch.device("meta"):
         network = build()
@@ -202,19 +203,19 @@ def trace(
     )
 
 
-def _cut(network: Any, kept: list[int]) -> Any:
+def _cut(network: Any, indices: list[int]) -> Any:
     """A copy of a network on the meta device with some of its layers."""
     layers = depth.layers_of(network)
     inside, name = next(
         (m, n) for m in network.modules() for n, child in m.named_children() if child is layers
     )
     try:
-        setattr(inside, name, nn.ModuleList(layers[k] for k in kept))
-        made = copy.deepcopy(network)
+        setattr(inside, name, nn.ModuleList(layers[k] for k in indices))
+        shorter = copy.deepcopy(network)
     finally:
         setattr(inside, name, layers)
-    made.config.num_hidden_layers = len(kept)
-    return made
+    shorter.config.num_hidden_layers = len(indices)
+    return shorter
 
 
 def _counted(
@@ -245,8 +246,8 @@ def _counted(
 
 
 def ready(network: Any, fused: bool) -> Trainee:
-    """A network with its loss, its experts' products grouped and, in a trace, attention that a GPU
-    would fuse."""
+    """Return a network with its loss, its experts' products grouped and, in a trace, attention that
+    a GPU would fuse."""
     fake_ops.register()
     if fused:
         network.set_attn_implementation(fake_ops.FUSED)
@@ -255,7 +256,7 @@ def ready(network: Any, fused: bool) -> Trainee:
 
 
 def started(module: nn.Module) -> Optimizers:
-    """AdamW with its state made: a first step's peak would be without it."""
+    """Return AdamW with its state made: a first step's peak would be without it."""
     optimizer = Optimizers(module, False, 1e-4, 0.1, (0.9, 0.95))
     for p in module.parameters():
         p.grad = torch.zeros_like(p)
@@ -267,8 +268,8 @@ def started(module: nn.Module) -> Optimizers:
 def count(
     module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: ParallelConfig, views: Meshes
 ) -> tuple[Trace, int]:
-    """(what was counted, bytes of activations kept for the backward pass) of a step, on tensors
-    fake or real."""
+    """Return what a step counts, on tensors fake or real, and the bytes of activations kept for the
+    backward pass."""
     counted = Trace(axes(views))
     counted.hold(module.parameters(), "parameters")
     counted.hold(
@@ -288,7 +289,7 @@ def count(
 
 
 def axes(views: Meshes) -> dict[str, str]:
-    """The axis of each process group, by its name."""
+    """Return the axis of each process group, by its name."""
     return {
         mesh.get_group(axis).group_name: axis
         for mesh in (views.experts, views.dense)

@@ -84,8 +84,8 @@ def _balanced() -> type:
 
 
 def counts(pairs: int, ranks: int, experts: int) -> list[list[int]]:
-    """How many of a rank's pairs of token and expert go to each rank's experts, as equal as numbers
-    allow."""
+    """Return how many of a rank's pairs of token and expert go to each rank's experts, as equal as
+    numbers allow."""
     every = [len(range(e, pairs, ranks * experts)) for e in range(ranks * experts)]
     return [every[k : k + experts] for k in range(0, len(every), experts)]
 
@@ -100,9 +100,12 @@ def attention(
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """[B, heads, T, size] to [B, T, heads, size] as a fused kernel does it: grouped keys and values
-    are not copied, a window's far scores not computed, and only inputs, output and the scores'
-    log-sums kept."""
+    """Return attention's output as a fused kernel makes it, [B, heads, T, size] to [B, T, heads,
+    size].
+
+    Grouped keys and values are not copied, a window's far scores not computed, and only inputs,
+    output and the scores' log-sums kept.
+    """
     window = sliding_window or getattr(module, "sliding_window", None) or 0
     return torch.ops.onnuri.fused_attention(query, key, value, window)[0].transpose(1, 2), None
 
@@ -163,7 +166,8 @@ torch.library.register_autograd("onnuri::fused_attention", _backward, setup_cont
 def attention_flops(
     query: torch.Size, key: torch.Size, value: torch.Size, window: int, *rest: Any, **named: Any
 ) -> int:
-    """Forward: scores and sums over what a query sees, 2 a multiplication and addition."""
+    """Return the FLOPs of scores and sums over what a query sees, 2 per multiplication and
+    addition."""
     return 2 * query[0] * query[1] * _seen(query[2], window) * (query[3] + value[3])
 
 
@@ -178,8 +182,8 @@ def attention_backward_flops(
     *rest: Any,
     **named: Any,
 ) -> int:
-    """Scores again and four gradients' products (Dao 2023, arXiv 2307.08691, section 3.1: five
-    products to two)."""
+    """Return the FLOPs of the scores again and of four gradients' products (Dao 2023, arXiv
+    2307.08691, section 3.1: five products to two)."""
     return 2 * query[0] * query[1] * _seen(query[2], window) * (3 * query[3] + 2 * value[3])
 
 
@@ -212,7 +216,7 @@ class Pieces(Sequence[Tensor]):
         )
 
     def joined(self, dim: int) -> list[int]:
-        """The shape of all pieces, which must be equal, along a dimension."""
+        """Return the shape of all pieces, which must be equal, along a dimension."""
         shape = list(self.whole.shape)
         shape[self.dim] = self.size
         shape[dim] *= self.number
@@ -252,10 +256,10 @@ def lazy_pieces() -> Iterator[None]:
 
 
 @contextmanager
-def replaced(owner: Any, name: str, made: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, substitute: Any) -> Iterator[None]:
     """Within, an attribute of a module or class is another."""
     before = getattr(owner, name)
-    setattr(owner, name, made)
+    setattr(owner, name, substitute)
     try:
         yield
     finally:

@@ -37,7 +37,7 @@ ALONE = ParallelConfig(sharding="ddp", recompute="none")
 def step_seconds(
     task: OmniTask, a: Architecture, optimizer: Optimizers, batch: PackedRow
 ) -> dict[str, float]:
-    """By part of a step."""
+    """Return the seconds of a step by part."""
     tokens, lengths = batch.ids.numel(), batch.lengths
     pace = copied()
     any_one = hardware.Cluster(
@@ -72,7 +72,7 @@ def step_seconds(
 
 
 def scored(task: OmniTask, batch: PackedRow) -> list[tuple[int, int]]:
-    """(targets, ids among which they are scored)."""
+    """Return pairs of targets and of the ids among which they are scored."""
     ids, counted = batch.ids, batch.weights > 0
     return [
         (rows, c.hi - c.lo)
@@ -82,26 +82,26 @@ def scored(task: OmniTask, batch: PackedRow) -> list[tuple[int, int]]:
 
 
 def shapes(task: OmniTask, a: Architecture, tokens: int) -> Counter[tuple[int, int, int]]:
-    """(rows, outputs, inputs) of the products inside, and how often; an expert gets its share of
-    the tokens."""
-    found: Counter[tuple[int, int, int]] = Counter()
+    """Return (rows, outputs, inputs) of the products inside, and how often; an expert gets its
+    share of the tokens."""
+    products: Counter[tuple[int, int, int]] = Counter()
     mixture = next((b.experts for b in a.blocks if b.experts), None)
     for name, p in task.module.named_parameters():
         if p.ndim == 3 and mixture:
-            found[tokens * mixture.topk // mixture.routed, p.shape[1], p.shape[2]] += p.shape[0]
+            products[tokens * mixture.topk // mixture.routed, p.shape[1], p.shape[2]] += p.shape[0]
         elif p.ndim == 2 and "embed" not in name and "lm_head" not in name:
-            found[tokens, p.shape[0], p.shape[1]] += 1
-    return found
+            products[tokens, p.shape[0], p.shape[1]] += 1
+    return products
 
 
 def product(rows: int, outputs: int, inputs: int) -> float:
-    """Seconds of a product and of its two gradients."""
+    """Return the seconds of a product and of its two gradients."""
     x, w, g = torch.ones(rows, inputs), torch.ones(outputs, inputs), torch.ones(rows, outputs)
     return quickest(lambda: (x @ w.T, g @ w, g.T @ x))
 
 
 def scores(at: Attention, tokens: int) -> float:
-    """Seconds of one sequence's attention, there and back."""
+    """Return the seconds of one sequence's attention, forward and backward."""
     query, key = (
         torch.ones(1, n, tokens, at.head_dim + at.rope_dim, requires_grad=True)
         for n in (at.heads, at.kv_heads)
@@ -117,7 +117,7 @@ def scores(at: Attention, tokens: int) -> float:
 
 
 def updates(optimizer: Optimizers) -> float:
-    """Seconds of Muon's iterations."""
+    """Return the seconds of Muon's iterations."""
     total = 0.0
     for shape, n in Counter(
         tuple(p.shape[-2:])
@@ -133,17 +133,17 @@ def updates(optimizer: Optimizers) -> float:
 
 
 def copied() -> float:
-    """Bytes a second, read and written, of what no cache holds."""
+    """Return the bytes per second, read and written, of what no cache holds."""
     source = torch.ones(LARGE // 4)
     target = torch.ones_like(source)
     return 2 * source.nbytes / quickest(lambda: target.copy_(source))
 
 
 def quickest(work: Callable[[], object], least: int = 3, seconds: float = 0.03) -> float:
-    """Seconds of the quickest of some tries: others' work on the machine only adds."""
-    found: list[float] = []
-    while len(found) < least or sum(found) < seconds:
+    """Return the seconds of the quickest of some tries: others' work on the machine only adds."""
+    times: list[float] = []
+    while len(times) < least or sum(times) < seconds:
         began = time.perf_counter()
         work()
-        found.append(time.perf_counter() - began)
-    return min(found)
+        times.append(time.perf_counter() - began)
+    return min(times)

@@ -18,7 +18,7 @@ Pair = tuple[float, float]
 
 
 def pairs(run: DryRun, a: Architecture, gpu: str) -> dict[str, Pair]:
-    """Bytes of one rank, FLOPs of one micro-batch."""
+    """Return what is planned and what was traced: bytes of one rank, FLOPs of one micro-batch."""
     job = Job(
         architecture=a,
         layout=run.layout,
@@ -44,14 +44,14 @@ def pairs(run: DryRun, a: Architecture, gpu: str) -> dict[str, Pair]:
     }
 
 
-def text(found: dict[str, Pair]) -> str:
-    """A line a figure."""
+def text(figures: dict[str, Pair]) -> str:
+    """Return a line per figure, with the error of the plan."""
     return "\n".join(
         [
             f"{'':<24}{'planned':>12}{'traced':>12}",
             *(
                 f"{name:<24}{planned:>12.5g}{traced:>12.5g}{planned / traced - 1:>+9.2%}"
-                for name, (planned, traced) in found.items()
+                for name, (planned, traced) in figures.items()
                 if traced
             ),
         ]

@@ -95,7 +95,7 @@ class RunOutcome(Config):
 def freeze(
     out: Path, stages: Mapping[str, tuple[OmniTask, LoopConfig]], earlier: Mapping[str, float]
 ) -> None:
-    """Writes OUT/forecast.json before the first step of a run's stages, and never again. `earlier`:
+    """Write OUT/forecast.json before the first step of a run's stages, and never again. `earlier`:
     losses of runs like it."""
     path = out / FORECAST
     if not path.exists() and not any((out / name / "metrics.jsonl").exists() for name in stages):
@@ -106,7 +106,7 @@ def freeze(
 
 
 def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> Forecast:
-    """Takes seconds of the whole machine."""
+    """Return the forecast of a stage; it takes seconds of the whole machine."""
     a, batch = stock.from_config(task.module.config), task.batch(0)
     optimizer = Optimizers(
         task.module, loop.optimizer == "muon", loop.learning_rate, loop.weight_decay, loop.betas
@@ -123,12 +123,12 @@ def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> F
             for p in group["params"]
         ),
     )
-    kept = (
+    saved = (
         op_timing.WIDE
         * tokens
         * sum(b.count * eager(b, a.hidden, op_timing.ALONE).inside for b in a.blocks)
     )
-    kept += 12 * sum(
+    saved += 12 * sum(
         rows * ids for rows, ids in op_timing.scored(task, batch)
     )  # logits, their logarithms and gradients
     present, steps = resident("VmRSS"), loop.steps or 0
@@ -137,7 +137,7 @@ def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> F
         weight_bytes=state,
         gradient_bytes=state,
         optimizer_bytes=moments,
-        peak_bytes=spread(lambda share: present + state + moments + share * kept, KEPT),
+        peak_bytes=spread(lambda share: present + state + moments + share * saved, KEPT),
         flops_per_token=a.flops_per_token(round(context)),
         tokens_per_second=speed,
         minutes=spread(lambda pace: steps * tokens / pace / 60, speed)
@@ -150,8 +150,8 @@ def foresee(task: OmniTask, loop: LoopConfig, earlier: Mapping[str, float]) -> F
 
 
 def expected_loss(earlier: list[float]) -> Interval | None:
-    """Of one more run like these: their geometric mean; deviations around it and the assumed one,
-    that of the mean added."""
+    """Return the loss of one more run like these: their geometric mean, with the deviations around
+    it, the assumed one and that of the mean added."""
     if not earlier:
         return None
     logs = [math.log(loss) for loss in earlier]
@@ -166,8 +166,8 @@ def expected_loss(earlier: list[float]) -> Interval | None:
 
 
 def score(out: Path, stage: str, module: nn.Module) -> None:
-    """After a stage: adds what it was to OUT/outcome.json and prints it beside what was expected,
-    where anything was."""
+    """Add what a stage was to OUT/outcome.json and print it beside what was expected, where
+    anything was."""
     expected = _read(out / FORECAST).get(stage)
     if expected is None:  # a run from before there were forecasts, or a stage that was added to one
         return
@@ -180,7 +180,7 @@ def score(out: Path, stage: str, module: nn.Module) -> None:
 
 
 def outcome(folder: Path, module: nn.Module) -> RunOutcome:
-    """Of a stage that ended in this process."""
+    """Return what a stage was that ended in this process."""
     lines, peak = read_metrics(folder), resident("VmHWM")
     state = torch.load(folder / "checkpoint.pt", weights_only=True)["optimizer"]
     moments = [
@@ -198,15 +198,15 @@ def outcome(folder: Path, module: nn.Module) -> RunOutcome:
 
 
 def compared(told: Forecast, was: RunOutcome) -> list[tuple[str, str, str]]:
-    """Figure, forecast and outcome for people; how far it is from the middle, where it is out of
-    its range."""
+    """Return figure, forecast and outcome for people; how far it is from the middle, where it is
+    out of its range."""
     rows = []
     for field, (name, scale, unit) in FIGURES.items():
-        given, real = getattr(told, field), getattr(was, field)
-        if given is None:
+        expected, real = getattr(told, field), getattr(was, field)
+        if expected is None:
             rows.append((name, "no earlier run is like it", f"{real / scale:,.4g} {unit}"))
             continue
-        span = given if isinstance(given, Interval) else exact(given)
+        span = expected if isinstance(expected, Interval) else exact(expected)
         ends = (
             f" ({span.low / scale:,.4g} – {span.high / scale:,.4g})" if span.low < span.high else ""
         )
@@ -217,8 +217,8 @@ def compared(told: Forecast, was: RunOutcome) -> list[tuple[str, str, str]]:
 
 
 def resident(field: str) -> int:
-    """Bytes of this process's memory: VmRSS now, VmHWM at most. Where the system does not tell, the
-    most so far."""
+    """Return the bytes of this process's memory: VmRSS now, VmHWM at most. Where the system does
+    not tell, the most so far."""
     status = Path("/proc/self/status")
     for line in status.read_text(encoding="utf-8").splitlines() if status.exists() else ():
         if line.startswith(f"{field}:"):

@@ -64,6 +64,7 @@ class Window:
 
     @property
     def peak(self) -> int:
+        """Return the most bytes that lived of all kinds together."""
         return sum(self.at_peak.values())
 
 
@@ -110,21 +111,21 @@ class Trace(TorchDispatchMode):
         self._storages: dict[int, tuple[weakref.ref[Any], int, Kind]] = {}
 
     def begin(self, name: Name) -> None:
-        """A part of the step begins; what lives already counts to it."""
+        """Begin a part of the step; what lives already counts to it."""
         self._window = self.windows.setdefault(name, Window())
         self._peak = self._window.peak
         self._seen(KINDS)
 
     @property
     def peak(self) -> int:
-        """Most bytes that lived at any time."""
+        """Return the most bytes that lived at any time."""
         return fullest(self.windows.values()).peak
 
     @property
     def at_peak(self) -> dict[str, int]:
-        """Of which kinds they were."""
-        found = fullest(self.windows.values()).at_peak
-        return {k: found[k] for k in KINDS}
+        """Return the bytes that lived at the peak, by kind."""
+        living = fullest(self.windows.values()).at_peak
+        return {k: living[k] for k in KINDS}
 
     def hold(self, tensors: Iterable[Tensor], kind: Kind) -> None:
         """Count tensors' storages as of a kind from now on."""
@@ -133,6 +134,7 @@ class Trace(TorchDispatchMode):
 
     @property
     def collectives(self) -> tuple[TracedCollective, ...]:
+        """Return the collectives that were called."""
         return calls(self.calls)
 
     def __enter__(self) -> Self:
@@ -142,11 +144,11 @@ class Trace(TorchDispatchMode):
         )
 
         def resized(storage: torch.UntypedStorage, size: int) -> Any:
-            found = resize(
+            result = resize(
                 storage, size
             )  # fully_shard frees and fills whole weights this way, past all modes
             self._resized(storage)
-            return found
+            return result
 
         def unseen(*args: Any) -> Any:
             self._paused += (
@@ -219,8 +221,8 @@ class Trace(TorchDispatchMode):
             ] += 1
 
     def _of(self, tensor: Tensor) -> Kind | None:
-        found = self._storages.get(tensor.untyped_storage()._cdata)
-        return found[2] if found else None
+        entry = self._storages.get(tensor.untyped_storage()._cdata)
+        return entry[2] if entry else None
 
     def _note(self, tensor: Tensor, kind: Kind, always: bool = False) -> None:
         storage = tensor.untyped_storage()
