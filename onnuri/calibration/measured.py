@@ -55,7 +55,6 @@ def job(row: Row) -> Job:
         cluster=cluster,
         tokens=tokens,
         batch_tokens=batch,
-        graphs=False,
         software_year=RELEASE,
     )
 

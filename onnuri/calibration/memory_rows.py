@@ -24,7 +24,7 @@ from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Z80
 from onnuri.planner.job import Job
 from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
-from onnuri.planner.parallel import ParallelConfig, Precision, Recompute, Sharding
+from onnuri.planner.parallel import MEGATRON, ParallelConfig, Precision, Recompute, Sharding
 
 REQUIRED = ("model", "gpus", "tp", "pp")
 
@@ -53,7 +53,7 @@ def predict_row(row: Mapping[str, str]) -> MemoryPrediction | None:
     model = _model(row) if all(row.get(name) for name in REQUIRED) else None
     if model is None:
         return None
-    estimate = memory(job(row, model), own=False)
+    estimate = memory(job(row, model))
     value, spread = _asked(estimate, row.get("note") or "") / GIB, math.exp(Z80 * estimate.spread)
     return MemoryPrediction(value, value / spread, value * spread)
 
@@ -100,7 +100,9 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
         tokens=tokens,
         batch_tokens=batch,
         software_year=_release(row),
-        kernels="eager" if re.search(r"\beager\b", note, re.I) else "vendor",
+        engine=MEGATRON.replace(
+            kernels="eager" if re.search(r"\beager\b", note, re.I) else "vendor"
+        ),
         cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)),
     )
 

@@ -21,8 +21,16 @@ from onnuri.errors import ConfigError
 from onnuri.planner import hardware, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.job import Job, Kernels
-from onnuri.planner.parallel import ParallelConfig, Precision, Recompute, Sharding
+from onnuri.planner.job import Job
+from onnuri.planner.parallel import (
+    MEGATRON,
+    EngineProfile,
+    Kernels,
+    ParallelConfig,
+    Precision,
+    Recompute,
+    Sharding,
+)
 
 Row = dict[str, str]
 COLUMNS = (
@@ -268,6 +276,7 @@ def candidate_jobs(row: Row) -> list[CandidateJob]:
     a, tokens = architecture(row), whole(row, "seq_len") or 4096
     gpus = whole(row, "gpus") or _usual_gpus(a)
     cluster = _cluster(row, gpus)
+    engine = _engine(row)
     jobs = []
     for layout in _layouts(row, a, gpus, tokens):
         rank = layout.micro_batch * tokens * layout.dp
@@ -281,17 +290,23 @@ def candidate_jobs(row: Row) -> list[CandidateJob]:
                 cluster=cluster,
                 tokens=tokens,
                 batch_tokens=max(batch, rank),
-                elsewhere=True,
                 software_year=year(row, a),
-                kernels=_kernels(row),
-                graphs=True
-                if re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU")
-                else None,
-                gradient_bytes=_gradient_bytes(row),
-                async_tp=bool(re.search(r"async-? ?TP", note(row), re.I)),
+                engine=engine,
             )
         )
     return [CandidateJob(job, 1 / len(jobs)) for job in jobs]
+
+
+def _engine(row: Row) -> EngineProfile:
+    """Return the engine of another group that ran the row, as its note describes it."""
+    graphs = re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU")
+    return MEGATRON.replace(
+        name="another group's",
+        kernels=_kernels(row),
+        graphs=1.0 if graphs else MEGATRON.graphs,
+        gradient_bytes=_gradient_bytes(row),
+        async_tp=bool(re.search(r"async-? ?TP", note(row), re.I)),
+    )
 
 
 def _kernels(row: Row) -> Kernels:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.goodput import DAY, other_share
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.parallel import Precision
+from onnuri.planner.parallel import ONNURI, Precision
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.search import Board, Fit, Problem, Stream, fastest_on
 from onnuri.planner.timing import Timer
@@ -315,7 +315,7 @@ class Counts:
         for s in self.recipe.stages:
             if self.like_main(s):
                 pace = main.pace
-            elif laid := self.stage(s, gpus, own and main.layout.engine is None, here):
+            elif laid := self.stage(s, gpus, own and main.layout.engine is ONNURI, here):
                 pace = laid.fit.pace
             else:
                 return 0.0

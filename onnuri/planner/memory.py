@@ -134,10 +134,10 @@ class Memory(Config):
         return self.range.high
 
 
-def memory(job: Job, own: bool | None = None) -> Memory:
-    """Of the fullest pipeline stage, as the layout's engine runs it: Onnuri's trainer, or one of
-    fused kernels (Megatron-Core, torchtitan). `own` says which where the layout does not."""
-    if job.layout.engine is None if own is None else own:
+def memory(job: Job) -> Memory:
+    """Return the bytes of the fullest pipeline stage as the job's engine runs it: operators of
+    transformers, or fused kernels (Megatron-Core, torchtitan)."""
+    if job.profile.transformers:
         found = _OwnStep(job).fullest()
     else:
         step = _Step(job)
@@ -192,7 +192,7 @@ class _Step:
 
     def __init__(self, job: Job) -> None:
         self.job, self.layout, self.a = job, job.layout, job.architecture
-        self.sharded = self.layout.sharding in ("fsdp", "hsdp")
+        self.sharded = self.layout.sharded
         alike = self.a.alike  # blocks of one kind are counted once
         held = {k: layer_weights(self.a.blocks[k], self.a.hidden, self.layout) for k in set(alike)}
         kept = {k: self._kept(self.a.blocks[k]) for k in set(alike)}
@@ -210,7 +210,7 @@ class _Step:
         if not self.sharded:
             return kept
         split = self.layout.tp if self.layout.sequence_parallel else 1
-        unfused = eager if self.job.kernels == "eager" else compiled
+        unfused = eager if self.job.profile.kernels == "eager" else compiled
         own = unfused(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance)
         at, whole = block.attention, max(kept.inside, own.inside / split)
         if self.layout.recompute != "selective":
@@ -231,7 +231,9 @@ class _Step:
         held = ends(self.a, self.layout, k)
         for index, count in self.layers[k].items():
             held = held.plus(self.held[index], count)
-        parameters, gradients, optimizer = states(held, self.layout, self.job.gradient_bytes)
+        parameters, gradients, optimizer = states(
+            held, self.layout, self.job.profile.gradient_bytes
+        )
         moments = [self._fullest(k, gradients)]
         if self.sharded:
             return _whole(k, parameters, optimizer, moments, spread="memory_spread_fsdp")
@@ -317,7 +319,7 @@ def states(
     sharded: 4 + 4 + 8, all divided. `gradient`: bytes of one of its numbers."""
     dense, routed = shards(layout)
     shared, own = held.dense / dense + held.routed / routed, held.dense + held.routed
-    if layout.sharding in ("fsdp", "hsdp"):
+    if layout.sharded:
         return 4 * shared, gradient * shared, 8 * shared
     return 2 * own, gradient * own, 12 * (shared if layout.sharding == "zero1" else own)
 

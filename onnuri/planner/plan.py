@@ -403,7 +403,7 @@ class _Work:
                 tokens_per_sequence=job.tokens,
                 batch_tokens=job.batch_tokens,
                 layout=job.layout,
-                engine=job.layout.engine,
+                engine=job.layout.other_engine,
                 steps=s.tokens * self.share / job.batch_tokens,
                 tokens_per_s_per_gpu=step.speed,
                 memory_gib=room.total / GIB,

@@ -159,7 +159,7 @@ class Board:
 
 def kind(layout: ParallelConfig) -> tuple[object, ...]:
     """What makes two layouts worth showing beside each other."""
-    return layout.engine, layout.precision, layout.tp, layout.pp, layout.cp, layout.ep
+    return layout.engine.name, layout.precision, layout.tp, layout.pp, layout.cp, layout.ep
 
 
 class Bounded(NamedTuple):
@@ -462,7 +462,7 @@ def _candidate(
     because = _because(step, first) if step != first else ""
     return Candidate(
         layout=layout,
-        engine=layout.engine,
+        engine=layout.other_engine,
         memory_gib=timer.room(layout, batch_tokens) / GIB,
         slower=step.total / first.total,
         because=because,

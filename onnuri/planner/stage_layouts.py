@@ -19,7 +19,7 @@ from onnuri.planner.grid import UNEVEN
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import GIB, memory
-from onnuri.planner.parallel import ParallelConfig, Precision, parse, to_string
+from onnuri.planner.parallel import ONNURI, ParallelConfig, Precision, parse, to_string
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.saved import Saved
 from onnuri.planner.search import Search, least_bytes, search
@@ -147,7 +147,7 @@ def jobs(recipe: Recipe, cluster: Cluster, q: Question, counts: Counts) -> tuple
     main = max(recipe.stages, key=lambda s: s.tokens)
     searched = ask.search(main, q.here)
     chosen = ((searched.here if q.engines == "here" else None) or searched.best[0]).layout
-    own = q.engines == "here" and chosen.engine is None
+    own = q.engines == "here" and chosen.engine is ONNURI
     return [
         stage_job(recipe, s, cluster, chosen, q.software_year)
         if _shape(recipe, s) == _shape(recipe, main)
@@ -176,7 +176,7 @@ def asked(
 
 def uneven(layers: int, layouts: Iterable[ParallelConfig]) -> list[str]:
     """A note on what an engine needs for pipelines whose stages do not divide the layers."""
-    stages = sorted({(x.pp, x.engine or "") for x in layouts if layers % x.pp})
+    stages = sorted({(x.pp, x.other_engine or "") for x in layouts if layers % x.pp})
     sentence = "{} layers over {} stages are uneven: {} needs "
     return [
         Phrase(sentence + "{}", layers, pp, engine, UNEVEN[engine])

@@ -19,14 +19,9 @@ from onnuri.planner.traffic import Axis, Collective, Held, Part, collectives
 TILE = 256
 """columns that a kernel's block of threads computes; what a product lacks of it is computed for
 nothing"""
-LOSS_BYTES = 2 + 4 + 4 + 4
-"""of a logit: read in 16 bits, written in 32, read for the loss, its gradient written"""
 ADAM_BYTES = 2 * (4 + 4 + 4)
 """of a weight: itself and two moments in 32 bits, read and written (Kingma and Ba 2014, arXiv
 1412.6980)"""
-CLIP_BYTES = 4 + 8
-"""of a weight whose gradient is clipped by kernels of its own: read for the norm, read and written
-(`training/step.py`)"""
 COPY_BYTES = 2 * (2 + 2) + (2 + 4)
 """of a weight and micro-batch: out of two gathers in 16 bits, its gradient into a 32-bit sum
 (`fully_shard`'s copies in and out, torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py)"""
@@ -45,8 +40,6 @@ OPERATORS_ROUTED = 90.0
 """the same of a number that goes to an expert and back, the router's work with it"""
 FORWARD = 0.3
 """of those bytes in the forward pass"""
-OPERATORS_LOSS = 46.0
-"""of a logit: `model/cross_entropy.py`"""
 FUSED_YEAR = 2026.42
 """Megatron Core 26.06 (github NVIDIA/Megatron-LM issue 4997): experts' biases, clamps and
 activations in one kernel"""
@@ -176,8 +169,9 @@ def inside(job: Job) -> dict[str, float]:
     heads = (1 + len(a.mtp)) * last
     head = _product(tokens, a.hidden, a.vocabulary / layout.tp)
     fields["head_flops"], fields["head_bytes"] = (3 * heads * x for x in head)
-    loss = OPERATORS_LOSS if job.ours else LOSS_BYTES
-    fields["elementwise_bytes"] += heads * tokens * a.vocabulary * loss / layout.tp
+    fields["elementwise_bytes"] += (
+        heads * tokens * a.vocabulary * job.profile.loss_bytes / layout.tp
+    )
     fields["tp_copy_bytes"] = _layout_bytes(job)
     return fields | wires(job, "inside")
 
@@ -254,7 +248,7 @@ def _block(
         moved += passed * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
     # PyTorch stops a layer's recomputation at the last tensor that is needed: a dense
     # feed-forward's last product is not
-    stopped = block.mlp and block.norms <= 2 and not block.experts and job.kernels_of_pytorch
+    stopped = block.mlp and block.norms <= 2 and not block.experts and job.profile.pytorch
     parts = [
         _products("mlp", tokens, wide, passes),
         _products("mlp", tokens, down, 3.0 if stopped else passes),
@@ -265,7 +259,7 @@ def _block(
     out["elementwise_bytes"] = 2 * again * moved
     if forgets(job):
         out["layers"] = again / 3
-    if job.ours and (e := block.experts):
+    if job.profile.transformers and (e := block.experts):
         # transformers' `grouped_mm` waits for no count of tokens and launches about as many kernels
         # as two layers more
         out |= {
@@ -274,7 +268,7 @@ def _block(
             "expert_groups": 0.0,
             "permute_bytes": out["permute_bytes"] * again / passes,
         }
-    if job.ours and not job.cluster.compiled:
+    if job.profile.transformers and not job.cluster.compiled:
         grown = 1 + FORWARD * (again - 3)
         out["elementwise_bytes"] = grown * tokens * operator_bytes(block, h, job.layout)
         if e := block.experts:
@@ -307,7 +301,9 @@ def forward_passes(job: Job) -> float:
     pass, and what is computed again. PyTorch's engines that recompute selectively do every second
     product, or every second layer, once more (torchtitan,
     `distributed/activation_checkpoint.py`)."""
-    half = job.layout.recompute == "selective" and not job.ours and job.runs_kernels != "vendor"
+    half = (
+        job.layout.recompute == "selective" and not job.profile.transformers and job.profile.pytorch
+    )
     return 4.0 if job.layout.recompute == "full" else 3.5 if half else 3.0
 
 
@@ -315,7 +311,7 @@ def forgets(job: Job) -> bool:
     """Return whether all that stands between products is computed again in the backward pass:
     PyTorch's selective checkpointing keeps products and attention alone (`training/layout.py`,
     KEPT)."""
-    return job.layout.recompute == "selective" and job.ours
+    return job.layout.recompute == "selective" and job.profile.transformers
 
 
 def _products(
@@ -447,15 +443,14 @@ def _optimizer_bytes(job: Job) -> float:
     shard = 1 if layout.sharding == "ddp" else layout.shard or ranks
     local = (a.num_params() + extra - routed) / (layout.tp * layout.pp * shard)
     local += routed / (layout.ep * layout.pp * min(max(1.0, ranks * layout.tp / layout.ep), shard))
-    beside = CLIP_BYTES if job.ours else 2  # others write 16-bit weights
-    return (ADAM_BYTES + job.gradient_bytes + beside) * local
+    return (ADAM_BYTES + job.profile.gradient_bytes + job.profile.update_bytes) * local
 
 
 def _copy_bytes(job: Job) -> float:
     """Bytes of a micro-batch that fully sharded PyTorch copies to and from its collectives'
     buffers, on one rank."""
     a, layout = job.architecture, job.layout
-    if layout.sharding not in ("fsdp", "hsdp") or not job.kernels_of_pytorch:
+    if not layout.sharded or not job.profile.pytorch:
         return 0.0
     routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
     return COPY_BYTES * ((a.num_params() - routed) / layout.tp + routed / layout.ep) / layout.pp
@@ -481,8 +476,8 @@ def _layout_bytes(job: Job) -> float:
     if (
         job.layout.tp == 1
         or not job.layout.sequence_parallel
-        or not job.kernels_of_pytorch
-        or job.async_tp
+        or not job.profile.pytorch
+        or job.profile.async_tp
     ):
         return 0.0
     moved = sum(c.total for c in collectives(job, pace(job), "inside") if c.axis == "tp")

@@ -177,7 +177,7 @@ class Timer:
             layout.virtual_stages,
             layout.micro_batch,
             layout.recompute,
-            layout.engine,
+            layout.engine.name,
             near,
         )
 
@@ -188,7 +188,7 @@ class Timer:
         return self._inside[key]
 
     def _rates_of(self, job: Job, gpus: int) -> Rates:
-        key = (gpus, job.layout.precision, job.layout.engine)
+        key = (gpus, job.layout.precision, job.layout.engine.name)
         if key not in self._rates:
             self._rates[key] = rates(job.replace(cluster=self.one.replace(gpus=gpus)))
         return self._rates[key]

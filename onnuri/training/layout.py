@@ -76,10 +76,10 @@ def place(
     parameters are. `dispatch`: how tokens reach experts, a name of transformers'
     `EPImplementationInterface`. Raises ConfigError for a layout that needs another engine.
     """
-    if layout.engine:
+    if layout.other_engine:
         raise ConfigError(
             f"layout of pp {layout.pp}, cp {layout.cp}, {layout.sharding}, {layout.precision}",
-            f"needs {layout.engine}",
+            f"needs {layout.other_engine}",
             "use dp, tp and ep with fsdp, hsdp or ddp in bf16",
         )
     from transformers.distributed.expert_parallel import apply_expert_parallelism

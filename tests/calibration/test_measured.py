@@ -19,7 +19,7 @@ from onnuri.model.backbone import stock_model
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import GIB, memory
-from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.parallel import ONNURI, ParallelConfig
 from onnuri.planner.step_time import step_time
 from onnuri.planner.step_work import OPERATORS_ROUTED, operator_bytes, work
 from onnuri.planner.stock import architecture
@@ -31,7 +31,7 @@ ROWS = runs.read(measured.FILE)
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r["id"])
 def test_memory_and_speed_of_a_measured_step(row: runs.Row) -> None:
     job = measured.job(row)
-    assert job.ours and job.cluster.compiled == ("compiled" in row["id"])
+    assert job.profile is ONNURI and job.cluster.compiled == ("compiled" in row["id"])
     assert memory(job).allocated / GIB == pytest.approx(measured.peak_gib(row), rel=0.05)
     found = step_time(job)
     assert found.tokens_per_s_per_gpu == pytest.approx(float(row["value"]), rel=0.15)

@@ -216,7 +216,10 @@ def test_notes_say_wires_boards_and_vocabularies() -> None:
         500,
         2.4,
     )
-    assert said.architecture.vocabulary == 32_000 and said.graphs and job().graphs is None
+    assert said.architecture.vocabulary == 32_000 and (said.engine.graphs, job().engine.graphs) == (
+        1.0,
+        0.5,
+    )
     assert job(note="400 Gb/s per GPU").cluster.nic == 50
 
 

@@ -15,7 +15,7 @@ from onnuri import recipes
 from onnuri.planner import shapes, step_work
 from onnuri.planner.hardware import Cluster, gpu
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.parallel import MEGATRON, ParallelConfig
 from onnuri.planner.traffic import Collective, collectives
 
 DRY = json.loads(
@@ -38,7 +38,7 @@ def job(
         cluster=Cluster(gpu="H100", gpus=laid.gpus, nic_gb_per_s=nic),
         tokens=4096,
         batch_tokens=4096 * laid.dp * laid.micro_batch * sequences,
-        elsewhere=elsewhere,
+        engine=MEGATRON if elsewhere else None,
     )
 
 

@@ -163,7 +163,7 @@ def test_our_tensor_ranks_each_dispatch_their_part() -> None:
     """As a dry run of k_exaone's twin has it, tp 2 and ep 4: every expert's copy, half of the
     tokens a rank."""
     layout = ParallelConfig(dp=4, tp=2, ep=4, sequence_parallel=False)
-    assert layout.engine is None
+    assert layout.other_engine is None
     sent = next(c for c in collectives(job(MIXTURE, layout)) if c.kind == "all_to_all")
     assert sent.bytes == 2 * 1024 * MIXTURE.hidden * 2 / 2
 

@@ -133,7 +133,7 @@ def test_a_recipe_says_where_every_value_is_from_and_its_plan_runs_here(name):
     assert set(r.values) - known <= {
         "head_dim"
     }  # the class reads it, and its list of fields does not have it
-    assert r.layout.engine is None and [s.name for s in r.stages] == [
+    assert r.layout.other_engine is None and [s.name for s in r.stages] == [
         "text",
         "alignment",
         "omni",
