@@ -242,7 +242,10 @@ def main() -> None:
     assert not any(nulls.values()), nulls  # such a row would count as not held
     for title, mask in ((name, among[name]) for name in ("published", "further")):
         figures = {name: table(e, mask, out[name], base[name], inside[name]) for name in keys}
-        for name, c in (("fitted", whole), ("prior", {c.name: c.prior for c in constants.load()})):
+        for name, c in (
+            ("fitted", whole),
+            ("prior", {c.name: c.prior for c in constants.fitted()}),
+        ):
             said = log_speed(e, c)
             figures[name] = {
                 kind: errors(said[m], target[m])

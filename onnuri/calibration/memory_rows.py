@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from onnuri.calibration import DATA, runs
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import shapes
+from onnuri.planner import constants, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Z80
 from onnuri.planner.job import Job
-from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
+from onnuri.planner.memory import GIB, Memory, memory
 from onnuri.planner.parallel import MEGATRON, ParallelConfig, Precision, Recompute, Sharding
 
 REQUIRED = ("model", "gpus", "tp", "pp")
@@ -64,7 +64,7 @@ def _asked(m: Memory, note: str) -> float:
         return m.parameters + m.gradients + m.optimizer
     if "activations" in note:
         return m.activations
-    return m.allocated * (CONSTANTS["memory_reserved"].value if "reserved" in note else 1)
+    return m.allocated * (constants.values()["memory_reserved"] if "reserved" in note else 1)
 
 
 def job(row: Mapping[str, str], model: MemoryModel) -> Job:

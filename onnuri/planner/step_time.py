@@ -293,7 +293,7 @@ def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
             precision,
             ", ".join(published.models.get(key, ())) or "none",
         ),
-        Phrase("{} constants, `onnuri plan constants`", len(constants.load())),
+        Phrase("{} constants, `onnuri plan constants`", len(constants.fitted())),
     )
 
 

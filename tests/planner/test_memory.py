@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from onnuri.planner.activations import compiled, eager, fused
+from onnuri.planner.activations import megatron_layer, torch_compiled_layer, torch_eager_layer
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
@@ -65,18 +65,18 @@ def test_layer_keeps_what_korthikanti_counted(tp: int) -> None:
     """arXiv 2205.05198, table 2: s b h (10 + 24/t + 5 a s / h t) without and s b h 34 / t with
     sequence parallelism and selective recomputation."""
     h, a, s = GPT.hidden, 64, 2048
-    plain = fused(
+    plain = megatron_layer(
         GPT.blocks[0],
         GPT,
         ParallelConfig(tp=tp, sequence_parallel=False, recompute="none"),
         s,
         software_year=2022.0,
     )
-    assert plain.inside == pytest.approx(h * (10 + 24 / tp + 5 * a * s / (h * tp)))
-    split = fused(
+    assert plain.saved_bytes == pytest.approx(h * (10 + 24 / tp + 5 * a * s / (h * tp)))
+    split = megatron_layer(
         GPT.blocks[0], GPT, ParallelConfig(tp=tp, recompute="selective"), s, software_year=2022.0
     )
-    assert split.inside == pytest.approx(34 * h / tp)
+    assert split.saved_bytes == pytest.approx(34 * h / tp)
 
 
 def test_the_first_layers_can_be_fullest() -> None:
@@ -96,8 +96,11 @@ def test_the_first_layers_can_be_fullest() -> None:
 
 def test_a_compiled_layer_keeps_less_than_an_eager_one_and_no_less_than_products() -> None:
     for block in (*GPT.blocks, *MIXTURE.blocks):
-        loose, fused_ = (kind(block, 2048, ParallelConfig()) for kind in (eager, compiled))
-        assert loose.products - 2 * 2048 <= fused_.inside <= loose.inside
+        loose, fused_ = (
+            kind(block, 2048, ParallelConfig())
+            for kind in (torch_eager_layer, torch_compiled_layer)
+        )
+        assert loose.product_bytes - 2 * 2048 <= fused_.saved_bytes <= loose.saved_bytes
 
 
 LAYOUTS = st.builds(
