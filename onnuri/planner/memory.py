@@ -26,14 +26,8 @@ from onnuri.planner.fsdp_groups import embedding, layer, root
 from onnuri.planner.interval import Z80, Interval
 from onnuri.planner.job import Job
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.planner.pipeline_stages import (
-    Weights,
-    ends,
-    in_flight,
-    layer_weights,
-    shards,
-    stage_layers,
-)
+from onnuri.planner.pipeline_stages import ends, in_flight, shards, stage_layers
+from onnuri.planner.weights import Weights, layer_weights
 
 GIB = 2**30
 UNSURE = 0.15

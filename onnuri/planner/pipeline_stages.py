@@ -6,46 +6,9 @@ Knows no bytes and no time: numbers of weights only. Memory and traffic both cou
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from onnuri.planner.architecture import Architecture, Block
+from onnuri.planner.architecture import Architecture
 from onnuri.planner.parallel import ParallelConfig
-
-
-class Weights(NamedTuple):
-    """Numbers of weights on a rank before data ranks share them."""
-
-    dense: float = 0.0
-    routed: float = 0.0
-    """of routed experts"""
-
-    def plus(self, other: Weights, times: float = 1.0) -> Weights:
-        return Weights(self.dense + times * other.dense, self.routed + times * other.routed)
-
-
-def layer_weights(block: Block, hidden: int, layout: ParallelConfig) -> Weights:
-    """Of one layer: matrices divide by `tp`, latent projections, router and norms do not, experts
-    divide by `ep` (Megatron-Bridge PR 3744)."""
-    tp, at, e = layout.tp, block.attention, block.experts
-    whole = (
-        block.norms + 2 * block.gate_rank * block.gated_norms
-    ) * hidden + block.mixer_params / tp
-    whole += block.other_params + block.vector_params + block.idle_params - block.repeated_params
-    split = block.mlp_params(hidden, block.mlp)
-    if at:
-        latent = hidden * (at.query_rank + at.kv_rank + at.rope_dim) if at.kv_rank else 0
-        whole += latent + at.num_params(hidden) - at.projections(hidden)
-        split += at.projections(hidden) - latent
-        if (
-            not at.kv_rank and at.kv_heads < tp
-        ):  # a group of keys and values is not divided: ranks hold copies
-            whole += (1 - at.kv_heads / tp) * hidden * (at.head_dim + at.values)
-    if block.mlp_bias and block.mlp:
-        whole += (1 + block.gated) * block.mlp + hidden
-    if e:
-        whole += e.routed * (hidden + e.bias) + 2 * hidden * e.latent
-        split += e.shared * block.mlp_params(hidden, e.shared_width or e.width)
-    return Weights(whole + split / tp, block.routed(hidden) / layout.ep)
+from onnuri.planner.weights import Weights, layer_weights
 
 
 def chunks(a: Architecture, layout: ParallelConfig) -> list[list[tuple[int, int]]]:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.job import Job
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.planner.pipeline_stages import Weights, ends
+from onnuri.planner.pipeline_stages import ends
 from onnuri.planner.traffic import Axis, Collective, Held, Part, collectives
+from onnuri.planner.weights import Weights
 
 TILE = 256
 """columns that a kernel's block of threads computes; what a product lacks of it is computed for

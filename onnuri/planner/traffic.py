@@ -17,14 +17,8 @@ from typing import Literal, NamedTuple
 from onnuri.planner.architecture import Block, Experts
 from onnuri.planner.fsdp_groups import Group, embedding, layer, root
 from onnuri.planner.job import Job
-from onnuri.planner.pipeline_stages import (
-    Weights,
-    chunks,
-    ends,
-    layer_weights,
-    shards,
-    stage_layers,
-)
+from onnuri.planner.pipeline_stages import chunks, ends, shards, stage_layers
+from onnuri.planner.weights import Weights, layer_weights
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
 Axis = Literal["tp", "cp", "ep", "domains", "dp", "expert_dp", "replica", "pp"]

@@ -11,7 +11,8 @@ from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import CHUNK, memory
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.planner.pipeline_stages import chunks, ends, in_flight, layer_weights, stage_layers
+from onnuri.planner.pipeline_stages import chunks, ends, in_flight, stage_layers
+from onnuri.planner.weights import layer_weights
 
 GPT = Architecture(
     name="gpt",

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from onnuri import recipes
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
-from onnuri.planner.fsdp_groups import Shape, embedding, group, layer, layer_shapes, root
+from onnuri.planner.fsdp_groups import embedding, group, layer, root
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.stock import architecture
 from onnuri.planner.traffic import collectives
+from onnuri.planner.weights import Shape, layer_shapes
 
 DRY = json.loads(
     (Path(__file__).parents[2] / "benchmarks/results/dryrun.json").read_text(encoding="utf-8")
