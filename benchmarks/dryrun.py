@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from onnuri import recipes
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile import dryrun
 
 RESULTS = Path(__file__).parent / "results" / "dryrun.json"
@@ -27,7 +27,7 @@ DEFAULT = "axk1, default sharding"
 def one(name: str) -> dict[str, Any]:
     if name == DEFAULT:
         found = dryrun.run(
-            recipes.find("axk1"), 1024, Layout(dp=1024, recompute="full"), placement="first"
+            recipes.find("axk1"), 1024, ParallelConfig(dp=1024, recompute="full"), placement="first"
         )
     else:
         found = dryrun.run(recipes.find(name), recipes.find(name).gpus)

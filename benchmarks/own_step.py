@@ -25,7 +25,7 @@ import torch
 from onnuri.calibration import measured, runs
 from onnuri.model.backbone import build_hf_model
 from onnuri.model.loss import next_token_loss
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.recipes import axk1, solar_open
 from onnuri.training.layout import parallelize
 from onnuri.training.optim import Optimizers
@@ -92,7 +92,7 @@ def measure(row: runs.Row, steps: int = 8) -> dict[str, float]:
     if job.cluster.compiled:
         for layer in network.model.layers:
             layer.compile()
-    layout = Layout(micro_batch=job.layout.micro_batch, recompute=job.layout.recompute)
+    layout = ParallelConfig(micro_batch=job.layout.micro_batch, recompute=job.layout.recompute)
     parallelize(network, layout, trainee, device="cuda")
     optimizer = Optimizers(trainee, False, 1e-4, 0.1, (0.9, 0.95))
     torch.cuda.reset_peak_memory_stats()

@@ -33,8 +33,7 @@ from onnuri.calibration.fit import (
     usable,
 )
 from onnuri.planner import constants, hardware
-from onnuri.planner.step_time import doubts as unsure
-from onnuri.planner.step_time import spread, step_time
+from onnuri.planner.step_time import extrapolation_flags, spread, step_time
 
 RARE = 8
 """groups in which rare sources and models are left out"""
@@ -222,7 +221,7 @@ def main() -> None:
     place = np.arange(len(e.rows))
     among = {"published": place < len(first), "measured": place >= len(first) + len(further)}
     among["further"] = ~among["published"] & ~among["measured"]
-    doubts = np.array([unsure(runs.candidate_jobs(r)[0].job) for r in e.rows])
+    doubts = np.array([extrapolation_flags(runs.candidate_jobs(r)[0].job) for r in e.rows])
     whole, target, moe = fit(e), published(e), mixtures(e)
     keys = {
         "source": folds([runs.repository(r) for r in e.rows]),
@@ -243,7 +242,10 @@ def main() -> None:
     assert not any(nulls.values()), nulls  # such a row would count as not held
     for title, mask in ((name, among[name]) for name in ("published", "further")):
         figures = {name: table(e, mask, out[name], base[name], inside[name]) for name in keys}
-        for name, c in (("fitted", whole), ("prior", {c.name: c.prior for c in constants.load()})):
+        for name, c in (
+            ("fitted", whole),
+            ("prior", {c.name: c.prior for c in constants.fitted()}),
+        ):
             said = log_speed(e, c)
             figures[name] = {
                 kind: errors(said[m], target[m])

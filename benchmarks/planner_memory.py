@@ -22,8 +22,8 @@ from onnuri.calibration import DATA
 from onnuri.calibration.memory_rows import predict_row
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.traffic import collectives
 
 RESULTS = Path(__file__).parent / "results"
@@ -88,7 +88,7 @@ def _deviations(name: str, run: dict[str, Any]) -> dict[str, Any]:
 
 def job_of(name: str, run: dict[str, Any]) -> Job:
     """The step that a dry run took: one micro-batch of a recipe with its media's ids."""
-    layout, found = Layout.from_json(run["layout"]), recipes.find(name)
+    layout, found = ParallelConfig.from_json(run["layout"]), recipes.find(name)
     return Job(
         architecture=found.omni,
         layout=layout,

@@ -24,7 +24,7 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
-from onnuri.planner.routing import real_step
+from onnuri.planner.moe_imbalance import real_step
 from onnuri.planner.search import search
 from onnuri.planner.step_time import newest
 
@@ -52,7 +52,7 @@ def jobs(
                         cluster=cluster,
                         tokens=tokens,
                         batch_tokens=batch,
-                        release=newest(),
+                        software_year=newest(),
                     )
                 n += 1
 
@@ -96,7 +96,12 @@ def main() -> None:
                 )
                 found = (
                     search(
-                        recipe.architecture, cluster, tokens, batch, here=here, release=newest()
+                        recipe.architecture,
+                        cluster,
+                        tokens,
+                        batch,
+                        here=here,
+                        software_year=newest(),
                     ).best[0]
                     if best
                     else None

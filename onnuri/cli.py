@@ -22,7 +22,7 @@ import tyro
 
 from onnuri.errors import OnnuriError
 from onnuri.modality import Language, Medium
-from onnuri.planner.layout import Precision
+from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
 from onnuri.training.finetune_config import FinetuneConfig
 
@@ -461,7 +461,7 @@ class PlanRecipe:
     are searched"""
     precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
     """that the search may use; may be given more than once; without it, the recipe's own"""
-    release: float | None = None
+    software_year: float | None = None
     """year of the training software, such as 2025.9; without it, of the newest published run"""
     engines: Literal["here", "any"] = "here"
     """whose layouts are planned: those that run here where there is one, or the fastest of any
@@ -499,7 +499,7 @@ class PlanRecipe:
                 days=self.days,
                 budget_usd=self.budget_usd,
                 precisions=self.precision or None,
-                release=self.release,
+                software_year=self.software_year,
                 engines=self.engines,
                 exact_gpus=self.exact_gpus,
                 report=shown,
@@ -540,7 +540,7 @@ class PlanRecipe:
                 days,
                 tokens,
                 precisions=self.precision or None,
-                release=self.release,
+                software_year=self.software_year,
                 engines=self.engines,
                 exact_gpus=self.exact_gpus,
                 report=shown,
@@ -707,13 +707,13 @@ class PlanDryRun:
 
     def run(self) -> None:
         from onnuri import files, recipes
-        from onnuri.planner import layout
+        from onnuri.planner import parallel
         from onnuri.profile import dryrun, plan_vs_trace
 
         files.check_place(self.json)
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
-        asked = layout.parse(self.layout, gpus) if self.layout else None
+        asked = parallel.parse(self.layout, gpus) if self.layout else None
         found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank, whole=self.whole)
         print(
             f"{found}\n\n{plan_vs_trace.text(plan_vs_trace.pairs(found, recipe.omni, recipe.gpu))}"

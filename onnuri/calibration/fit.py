@@ -17,8 +17,8 @@ from scipy.optimize import least_squares
 from onnuri.calibration import runs
 from onnuri.calibration.validate import CHOICE
 from onnuri.planner import constants
-from onnuri.planner.cost import Work, work
 from onnuri.planner.step_time import Rates, rates, seconds
+from onnuri.planner.step_work import Work, work
 
 SIGMA = 0.08
 """log error that is expected of one configuration: noise between releases and sources"""
@@ -97,7 +97,7 @@ def repeats(rows: Sequence[runs.Row]) -> np.ndarray:
 def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) -> dict[str, float]:
     """Return the constants fitted to all rows but those `held` out (a mask); `start` only saves
     time."""
-    known = [c for c in constants.load() if c.name not in INTERVAL]
+    known = [c for c in constants.fitted() if c.name not in INTERVAL]
     prior, spread = np.log([c.prior for c in known]), np.array([c.spread for c in known])
     use = np.ones(len(e.rows), bool) if held is None else ~held
     target = published(e)
@@ -131,7 +131,7 @@ def interval(
     """
     count = Counter(machines)
     weight = np.array([count[m] ** -0.25 for m in machines])
-    prior = {c.name: c.prior for c in constants.load() if c.name in INTERVAL}
+    prior = {c.name: c.prior for c in constants.fitted() if c.name in INTERVAL}
     few = min((doubts > 0).sum(), (doubts == 0).sum()) < 10
     tried = [
         _ends(errors, moe, doubts, weight, prior | {"open": x})

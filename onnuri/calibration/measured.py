@@ -15,7 +15,7 @@ from onnuri.calibration import DATA
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 
 Row = dict[str, str]
 FILE = DATA / "measured_gpu.csv"
@@ -41,7 +41,7 @@ def job(row: Row) -> Job:
     where the note says so."""
     gpus, tokens, batch = (int(row[c]) for c in ("gpus", "seq_len", "global_batch_tokens"))
     micro_batch = re.search(r"MBS (\d+)", row["note"])
-    layout = Layout(
+    layout = ParallelConfig(
         dp=gpus,
         ep=int(row["ep"]),
         micro_batch=int(micro_batch[1]) if micro_batch else 1,
@@ -55,8 +55,7 @@ def job(row: Row) -> Job:
         cluster=cluster,
         tokens=tokens,
         batch_tokens=batch,
-        graphs=False,
-        release=RELEASE,
+        software_year=RELEASE,
     )
 
 

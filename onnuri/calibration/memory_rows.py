@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 from onnuri.calibration import DATA, runs
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.planner import shapes
+from onnuri.planner import constants, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Z80
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
-from onnuri.planner.memory import CONSTANTS, GIB, Memory, memory
+from onnuri.planner.memory import GIB, Memory, memory
+from onnuri.planner.parallel import MEGATRON, ParallelConfig, Precision, Recompute, Sharding
 
 REQUIRED = ("model", "gpus", "tp", "pp")
 
@@ -53,7 +53,7 @@ def predict_row(row: Mapping[str, str]) -> MemoryPrediction | None:
     model = _model(row) if all(row.get(name) for name in REQUIRED) else None
     if model is None:
         return None
-    estimate = memory(job(row, model), own=False)
+    estimate = memory(job(row, model))
     value, spread = _asked(estimate, row.get("note") or "") / GIB, math.exp(Z80 * estimate.spread)
     return MemoryPrediction(value, value / spread, value * spread)
 
@@ -64,7 +64,7 @@ def _asked(m: Memory, note: str) -> float:
         return m.parameters + m.gradients + m.optimizer
     if "activations" in note:
         return m.activations
-    return m.allocated * (CONSTANTS["memory_reserved"].value if "reserved" in note else 1)
+    return m.allocated * (constants.values()["memory_reserved"] if "reserved" in note else 1)
 
 
 def job(row: Mapping[str, str], model: MemoryModel) -> Job:
@@ -80,7 +80,7 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
         r"\b(?:MBS|micro-?batch(?: size)?)[ =:]*(\d+)", note
     )
     micro = micro or (1 if pp > 1 else local) or model.micro_batch
-    layout = Layout(
+    layout = ParallelConfig(
         dp=_whole(row, "dp", _whole(row, "gpus", 1) // (tp * pp * cp) or 1),
         tp=tp,
         pp=pp,
@@ -99,8 +99,10 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
         layout=layout,
         tokens=tokens,
         batch_tokens=batch,
-        release=_release(row),
-        kernels="eager" if re.search(r"\beager\b", note, re.I) else "vendor",
+        software_year=_release(row),
+        engine=MEGATRON.replace(
+            kernels="eager" if re.search(r"\beager\b", note, re.I) else "vendor"
+        ),
         cluster=Cluster(gpu=row.get("gpu") or "", gpus=_whole(row, "gpus", 1)),
     )
 

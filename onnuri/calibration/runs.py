@@ -21,8 +21,16 @@ from onnuri.errors import ConfigError
 from onnuri.planner import hardware, shapes
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.job import Job, Kernels
-from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
+from onnuri.planner.job import Job
+from onnuri.planner.parallel import (
+    MEGATRON,
+    EngineProfile,
+    Kernels,
+    ParallelConfig,
+    Precision,
+    Recompute,
+    Sharding,
+)
 
 Row = dict[str, str]
 COLUMNS = (
@@ -268,6 +276,7 @@ def candidate_jobs(row: Row) -> list[CandidateJob]:
     a, tokens = architecture(row), whole(row, "seq_len") or 4096
     gpus = whole(row, "gpus") or _usual_gpus(a)
     cluster = _cluster(row, gpus)
+    engine = _engine(row)
     jobs = []
     for layout in _layouts(row, a, gpus, tokens):
         rank = layout.micro_batch * tokens * layout.dp
@@ -281,17 +290,23 @@ def candidate_jobs(row: Row) -> list[CandidateJob]:
                 cluster=cluster,
                 tokens=tokens,
                 batch_tokens=max(batch, rank),
-                elsewhere=True,
-                release=year(row, a),
-                kernels=_kernels(row),
-                graphs=True
-                if re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU")
-                else None,
-                gradient_bytes=_gradient_bytes(row),
-                async_tp=bool(re.search(r"async-? ?TP", note(row), re.I)),
+                software_year=year(row, a),
+                engine=engine,
             )
         )
     return [CandidateJob(job, 1 / len(jobs)) for job in jobs]
+
+
+def _engine(row: Row) -> EngineProfile:
+    """Return the engine of another group that ran the row, as its note describes it."""
+    graphs = re.search(r"graph|XLA", note(row), re.I) or row["gpu"].startswith("TPU")
+    return MEGATRON.replace(
+        name="another group's",
+        kernels=_kernels(row),
+        graphs=1.0 if graphs else MEGATRON.graphs,
+        gradient_bytes=_gradient_bytes(row),
+        async_tp=bool(re.search(r"async-? ?TP", note(row), re.I)),
+    )
 
 
 def _kernels(row: Row) -> Kernels:
@@ -361,7 +376,7 @@ def year(row: Row, a: Architecture | None = None) -> float | None:
     return spec["year"] + 0.3 if "year" in spec else None
 
 
-def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
+def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[ParallelConfig]:
     """What the row says, completed in every way that fits; where nothing fits, its plainest
     completion."""
     text, moe = row["zero_or_fsdp"].lower(), a.mixture
@@ -385,7 +400,7 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Layout]:
             recomputes, precisions, _micro_batches(row, tokens, dp, pp), chunks
         ):
             options.append(
-                Layout(
+                ParallelConfig(
                     dp=dp,
                     tp=tp,
                     cp=cp,
@@ -437,7 +452,7 @@ def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int,
     return degrees or [(1, 1, 1, 1)]
 
 
-def fits(a: Architecture, layout: Layout, gpu: str, tokens: int) -> bool:
+def fits(a: Architecture, layout: ParallelConfig, gpu: str, tokens: int) -> bool:
     """Return roughly whether a GPU holds a layout: 6 bytes per local parameter and 12 sharded,
     activations of all passes in flight (arXiv 2205.05198, 34 bytes per token, layer and hidden
     unit; 2 with full recomputation)."""
@@ -513,7 +528,7 @@ def flops_per_token(row: Row, job: Job) -> float:
         causal = (
             "full attention" not in text
             and "not causal" not in text
-            and (job.release or 2024.0) >= FULL_SCORES_BEFORE
+            and (job.software_year or 2024.0) >= FULL_SCORES_BEFORE
         )
     flops = job.architecture.flops_per_token(job.tokens, causal)
     hardware_flops = (

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from onnuri import files
 from onnuri.calibration import measured, memory_rows, runs
 from onnuri.errors import ConfigError
-from onnuri.planner import constants, goodput, routing, step_time
+from onnuri.planner import constants, goodput, moe_imbalance, step_time
 from onnuri.planner.interval import Interval, spread
 from onnuri.planner.job import Job
 
@@ -64,7 +64,7 @@ def predict(row: runs.Row) -> RunPrediction | None:
     odds = [(s / best) ** CHOICE for s in speeds]
     speed = math.exp(sum(o * math.log(s) for o, s in zip(odds, speeds, strict=True)) / sum(odds))
     down, up = step_time.spread(
-        jobs[0].architecture.mixture, step_time.doubts(jobs[0]), constants.values()
+        jobs[0].architecture.mixture, step_time.extrapolation_flags(jobs[0]), constants.values()
     )
     known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
     if row["metric"] in runs.CUMULATIVE:
@@ -82,7 +82,7 @@ def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
             job.cluster, job.architecture.num_params() * goodput.STATE_BYTES, hours=hours
         ).share
     ]
-    factors += [routing.KEPT] * job.architecture.mixture
+    factors += [moe_imbalance.REAL_ROUTING_EFFICIENCY] * job.architecture.mixture
     return spread(lambda s, *shares: s * math.prod(shares), speed, *factors)
 
 

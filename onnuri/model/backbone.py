@@ -146,20 +146,6 @@ class BackboneConfig(config.Config):
             attn_implementation="sdpa",
         )  # type: ignore[call-arg]
 
-    def num_params(self) -> int:
-        """Return the number of parameters, tied embeddings counted once."""
-        layer = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
-        return self.vocabulary * self.width + self.layers * layer + self.width
-
-    def flops_per_token(self, context: int) -> int:
-        """Return the FLOPs of one token's forward and backward pass in a context of some tokens.
-
-        6 per weight in a matrix product, 12 per layer, channel and position of attention (Kaplan et
-        al. 2020, arXiv 2001.08361, and PaLM's appendix B, arXiv 2204.02311).
-        """
-        weights = self.num_params() - (2 * self.layers + 1) * self.width
-        return 6 * weights + 12 * self.layers * self.width * context // 2
-
 
 def load(folder: Path) -> nn.Module:
     """Return the causal language model of a Hugging Face folder, in float32 and evaluation mode."""

@@ -12,7 +12,7 @@ import functools
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
-from onnuri.planner.layout import Layout, Precision
+from onnuri.planner.parallel import ParallelConfig, Precision
 
 SAVED: dict[Precision, float] = {
     "bf16": 2.0,
@@ -27,25 +27,32 @@ FLASH = 2022.5
 """release from which scores are never written (Dao et al. 2022, arXiv 2205.14135)"""
 
 
-class Kept(NamedTuple):
-    """Bytes a token and rank of one layer."""
+class LayerBytes(NamedTuple):
+    """Bytes per token and rank that one layer keeps and needs for its backward pass."""
 
-    inside: float
-    """kept from forward to backward"""
-    border: float
+    saved_bytes: float
+    """kept from forward to backward without recomputation"""
+    input_bytes: float
     """its input alone, which is what remains of a layer that is recomputed"""
-    working: float
-    """on top of what is kept, at the backward pass's fullest moment"""
+    transient_bytes: float
+    """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
+    product_bytes: float = 0.0
+    """kept where only products, attention and dispatched tokens are (`training/layout.py`, KEPT),
+    input counted"""
+    recompute_bytes: float = 0.0
+    """what recomputing the rest adds to them"""
+    expert_grad_peak_bytes: float = 0.0
+    """when the experts' gradients are there; 0 without experts"""
 
 
-def fused(
+def megatron_layer(
     block: Block,
     a: Architecture,
-    layout: Layout,
+    layout: ParallelConfig,
     tokens: int,
-    release: float | None = None,
+    software_year: float | None = None,
     imbalance: float = 1.0,
-) -> Kept:
+) -> LayerBytes:
     """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written.
     `imbalance`: of what its experts get, over the mean."""
     wide, tp = a.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
@@ -53,28 +60,32 @@ def fused(
     dropped = bool(
         a.positions
     )  # GPT-3's generation, known by learned positions, trained with dropout: a byte a mask
-    inside = (
+    saved_bytes = (
         min(block.norms, 2) * (2 + kept) * wide + max(block.norms - 2, 0) * 2 * wide
     )  # norms' inputs and outputs
-    inside += (
+    saved_bytes += (
         2 * wide * dropped + 8 * block.mixer_width / tp
     )  # a mixer's two projections, convolution and output
-    working = 4.0 * a.hidden if tp > 1 else 2.0 * a.hidden  # gathered input and its gradient
+    transient_bytes = (
+        4.0 * a.hidden if tp > 1 else 2.0 * a.hidden
+    )  # gathered input and its gradient
     if block.attention:
-        inside += _fused_attention(block.attention, layout, tokens, release)
+        saved_bytes += _fused_attention(block.attention, layout, tokens, software_year)
     if block.mlp:
-        inside += _feed_forward(block, block.mlp, kept) / tp
-        working = max(working, 2 * (1 + block.gated) * block.mlp / tp)
+        saved_bytes += _feed_forward(block, block.mlp, kept) / tp
+        transient_bytes = max(transient_bytes, 2 * (1 + block.gated) * block.mlp / tp)
     if e := block.experts:
         own = (
             imbalance * e.topk * wide / a.hidden
         )  # of the rank's own tokens, which are what sequence parallelism leaves it
-        inside += (
+        saved_bytes += (
             own * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed
         )  # and router's scores
-        inside += e.shared * _feed_forward(block, e.shared_width or e.width, kept) / tp
-        working = max(working, 4 * own * a.hidden, 2 * own * (1 + block.gated) * e.width)
-    return Kept(inside, 2 * wide, working)
+        saved_bytes += e.shared * _feed_forward(block, e.shared_width or e.width, kept) / tp
+        transient_bytes = max(
+            transient_bytes, 4 * own * a.hidden, 2 * own * (1 + block.gated) * e.width
+        )
+    return LayerBytes(saved_bytes, 2 * wide, transient_bytes)
 
 
 def _feed_forward(block: Block, width: int, kept: float) -> float:
@@ -83,29 +94,31 @@ def _feed_forward(block: Block, width: int, kept: float) -> float:
     return (2 * (1 + block.gated) + kept) * width
 
 
-def _fused_attention(at: Attention, layout: Layout, tokens: int, release: float | None) -> float:
+def _fused_attention(
+    at: Attention, layout: ParallelConfig, tokens: int, software_year: float | None
+) -> float:
     tp, kept = layout.tp, SAVED[layout.precision]
     heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
     out = heads * at.values
     if at.kv_rank:  # keys and values of every head are written out of the latent
-        inside = 2 * heads * (2 * (at.head_dim + at.rope_dim) + at.values)
-        inside += (2 + kept) * (at.query_rank + at.kv_rank) + 2 * at.rope_dim
+        saved_bytes = 2 * heads * (2 * (at.head_dim + at.rope_dim) + at.values)
+        saved_bytes += (2 + kept) * (at.query_rank + at.kv_rank) + 2 * at.rope_dim
     else:
-        inside = 2 * (heads * at.head_dim + groups * (at.head_dim + at.values))
-    if release is None or release >= FLASH:
-        inside += 4 * heads  # one sum of exponentials a query
+        saved_bytes = 2 * (heads * at.head_dim + groups * (at.head_dim + at.values))
+    if software_year is None or software_year >= FLASH:
+        saved_bytes += 4 * heads  # one sum of exponentials a query
         # its own output for the backward pass, and the next product's input: one tensor in 16 bits,
         # unless heads are exchanged for tokens in between (context parallelism by all-to-all) or
         # the product keeps another format
         shared = layout.cp == 1 and layout.precision == "bf16"
-        return inside + (2 if shared else 2 + kept) * out
+        return saved_bytes + (2 if shared else 2 + kept) * out
     scores = (
         5 * heads * tokens if layout.recompute == "none" else 0
     )  # softmax in and out, dropout's mask: arXiv 2205.05198
-    return inside + kept * out + scores
+    return saved_bytes + kept * out + scores
 
 
-def matrices(block: Block, hidden: int, layout: Layout) -> set[tuple[float, float]]:
+def matrices(block: Block, hidden: int, layout: ParallelConfig) -> set[tuple[float, float]]:
     """Shapes of a layer's matrices on one rank, queries, keys and values in one, gate and up in
     one."""
     tp, at, e = layout.tp, block.attention, block.experts
@@ -130,56 +143,40 @@ def matrices(block: Block, hidden: int, layout: Layout) -> set[tuple[float, floa
     return found
 
 
-class Eager(NamedTuple):
-    """Bytes a token and rank of one layer of transformers' model code, operator by operator."""
-
-    inside: float
-    """kept without recomputation"""
-    products: float
-    """kept where only products, attention and dispatched tokens are (`training/layout.py`, KEPT),
-    input counted"""
-    again: float
-    """what recomputing the rest adds to them"""
-    border: float
-    """its input alone"""
-    working: float
-    """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
-    late: float = 0.0
-    """when the experts' gradients are there; 0 without experts"""
-
-
 @functools.lru_cache(4096)  # layers of a model are mostly alike
-def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager:
+def torch_eager_layer(
+    block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0
+) -> LayerBytes:
     """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated
     feed-forward gate, activation, up and their product. `h`: hidden width."""
     tp = layout.tp
     behind = (6.0 + 2 * block.centred) * h + 4  # a norm whose output is added, not multiplied
-    border, norms = 2.0 * h, block.norms * behind + min(block.norms, 2) * 2.0 * h
-    inside, products, shared = (
+    input_bytes, norms = 2.0 * h, block.norms * behind + min(block.norms, 2) * 2.0 * h
+    saved_bytes, product_bytes, shared = (
         norms + 8 * block.mixer_width / tp,
-        border + 8 * block.mixer_width / tp,
+        input_bytes + 8 * block.mixer_width / tp,
         0.0,
     )
-    inside += block.gated_norms * 6.0 * h  # the gate in 32 bits, and what it lets through
-    products += block.gated_norms * 2.0 * h
-    working, late = 12.0 * h, 0.0
+    saved_bytes += block.gated_norms * 6.0 * h  # the gate in 32 bits, and what it lets through
+    product_bytes += block.gated_norms * 2.0 * h
+    transient_bytes, expert_grad_peak_bytes = 12.0 * h, 0.0
     if at := block.attention:
         more, kept, same = _eager_attention(at, h, tp)
         more += 2 * (at.query_rank + at.kv_rank) * block.centred
-        inside, products, shared = inside + more, products + kept, shared + same
+        saved_bytes, product_bytes, shared = saved_bytes + more, product_bytes + kept, shared + same
     if block.mlp:
         wide, parts = block.mlp / tp, 1 + block.gated
-        inside += 4 * parts * wide
-        products, shared = products + 2 * parts * wide + 2 * h, shared + 2 * parts * wide
-        working = max(working, 4 * wide + 4 * h)
+        saved_bytes += 4 * parts * wide
+        product_bytes, shared = product_bytes + 2 * parts * wide + 2 * h, shared + 2 * parts * wide
+        transient_bytes = max(transient_bytes, 4 * wide + 4 * h)
     if e := block.experts:
         latent, moved = bool(block.attention and block.attention.kv_rank), layout.ep > 1
         wide = e.shared * (e.shared_width or e.width) / (tp if latent else 1)
         rows, width = e.topk / (tp if moved else 1), e.width / (1 if moved else tp)
         here = rows * (imbalance if moved else 1.0)  # of the rank's own experts
-        inside += 4 * h + 12 * e.routed + 16 * rows  # the router, in 32 bits
-        inside += here * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
-        products += (
+        saved_bytes += 4 * h + 12 * e.routed + 16 * rows  # the router, in 32 bits
+        saved_bytes += here * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
+        product_bytes += (
             4 * e.routed
             + here * (4 * width + 2 * h)
             + (here + rows) * 2 * h * moved
@@ -191,35 +188,41 @@ def eager(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager
         # bits; the layer's state between its parts, and a last norm's gradient in 32 bits; what
         # comes after is not yet there
         after = 8 * wide + (block.norms > 2) * behind
-        late = inside - rows * 2 * h - after + 4 * h
-        working = max(
-            working,
+        expert_grad_peak_bytes = saved_bytes - rows * 2 * h - after + 4 * h
+        transient_bytes = max(
+            transient_bytes,
             (4 * here + 6 * rows if moved else 8 * rows) * h + (6 + 4 * block.centred) * h - after,
         )
-    return Eager(inside, products, inside - shared, border, working, late)
+    return LayerBytes(
+        saved_bytes,
+        input_bytes,
+        transient_bytes,
+        product_bytes,
+        saved_bytes - shared,
+        expert_grad_peak_bytes,
+    )
 
 
 @functools.lru_cache(4096)
-def compiled(block: Block, h: int, layout: Layout, imbalance: float = 1.0) -> Eager:
+def torch_compiled_layer(
+    block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0
+) -> LayerBytes:
     """Return the same of a layer that PyTorch's compiler fuses: of what products and attention
     leave, its partitioner keeps what cannot be made again by fused kernels
     (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`): the states before
     both parts, not the last product's output, which the next layer's input holds; and the rows that
     went to the experts, for their product's gradient."""
-    found, e = eager(block, h, layout, imbalance), block.experts
-    alone = (
-        layout.ep == 1 if e else False
-    )  # with expert parallelism, products count the dispatched rows already
-    inside = (
-        found.products
-        - 2.0 * h * bool(block.mlp or (e and e.shared))
-        + 2.0 * h * (e.topk if e and alone else 0)
-    )
-    inside = min(inside, found.inside)
-    return found._replace(
-        inside=inside,
-        again=min(found.again, inside),
-        late=found.late and max(0.0, found.late - (found.inside - inside)),
+    eager, e = torch_eager_layer(block, h, layout, imbalance), block.experts
+    # with expert parallelism, products count the dispatched rows already
+    undispatched = e.topk if e and layout.ep == 1 else 0
+    has_last_product = bool(block.mlp or (e and e.shared))
+    saved_bytes = eager.product_bytes - 2.0 * h * has_last_product + 2.0 * h * undispatched
+    saved_bytes = min(saved_bytes, eager.saved_bytes)
+    fewer = eager.saved_bytes - saved_bytes
+    return eager._replace(
+        saved_bytes=saved_bytes,
+        recompute_bytes=min(eager.recompute_bytes, saved_bytes),
+        expert_grad_peak_bytes=max(0.0, eager.expert_grad_peak_bytes - fewer),
     )
 
 
@@ -234,8 +237,8 @@ def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, floa
         down = at.query_rank + at.kv_rank
         gate = at.gated * heads * at.values
         query, down = query + 2 * gate, down + at.gated * at.query_rank // 2
-        inside = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out + 8 * gate
-        return inside, 2 * (down + at.rope_dim) + query + up + out + 2 * h, up + out
+        saved_bytes = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out + 8 * gate
+        return saved_bytes, 2 * (down + at.rope_dim) + query + up + out + 2 * h, up + out
     turned, values = 2 * (heads + groups) * at.head_dim, 2 * groups * at.values
     norms = (heads + groups) * (6 * at.head_dim + 4) * at.qk_norm
     return norms + turned + values + out, turned + values + out + 2 * h, values + out

@@ -22,9 +22,9 @@ from onnuri.planner.counts import Engines, Report, quiet
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
-from onnuri.planner.operate import Serving
 from onnuri.planner.plan import Plan, media_tokens, plan
 from onnuri.planner.recipe import Recipe, TrainingStage, best_batch, text_recipe
+from onnuri.planner.serving_cost import Serving
 from onnuri.planner.sizes import dense, sparse
 
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
@@ -203,7 +203,7 @@ def option(
         kind=kind,
         plan=answer,
         days_needed=whole,
-        finish=whole.below(days),
+        finish=whole.cdf(days),
         tokens=by_then,
         text_share=text,
         loss=expected,
@@ -268,9 +268,9 @@ def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
     """Return figures of all options under each aim, drawn together."""
     dice, draws = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
     for _ in range(DRAWS):
-        law = [i.at(dice.gauss(0, 1)) for i in loss.INPUTS]
+        law = [i.quantile(dice.gauss(0, 1)) for i in loss.INPUTS]
         speed, served = dice.gauss(0, 1), dice.gauss(0, 1)
-        took = [o.days_needed.at(COMMON * (speed + dice.gauss(0, 1))) for o in options]
+        took = [o.days_needed.quantile(COMMON * (speed + dice.gauss(0, 1))) for o in options]
         draws["loss"].append(
             [
                 o.loss_after(min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
@@ -279,7 +279,7 @@ def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
         )
         draws["operate"].append(
             [
-                -o.serving.tokens_per_s_per_gpu.at(COMMON * (served + dice.gauss(0, 1)))
+                -o.serving.tokens_per_s_per_gpu.quantile(COMMON * (served + dice.gauss(0, 1)))
                 for o in options
             ]
         )

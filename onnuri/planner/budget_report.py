@@ -10,13 +10,13 @@ from typing import Any
 
 from onnuri.modality import Language
 from onnuri.planner import document as documents
-from onnuri.planner import loss, operate, plots
-from onnuri.planner.bill import bill
+from onnuri.planner import loss, plots, serving_cost
 from onnuri.planner.budget import MOST_TOKENS, Budget, Option, Rank, cost
+from onnuri.planner.cost import bill
 from onnuri.planner.document import Document, Line, Section, Table, aligned
 from onnuri.planner.figures import between, dollars, number, parameters, percent, share
 from onnuri.planner.interval import Interval, exact
-from onnuri.planner.layout import spelled
+from onnuri.planner.parallel import to_string
 from onnuri.planner.report import pictures, runs
 from onnuri.planner.words import Catalogue, catalogue
 
@@ -139,7 +139,7 @@ def row(o: Option, say: Catalogue) -> dict[str, str]:
         "days needed": between(o.days_needed),
         "trains": between(p.tokens_per_s_per_gpu),
         "cost": dollars(p.bill.usd, say),
-        "layout": f"{spelled(p.layout).replace(',', ', ')}; {runs(p.engine, say)}",
+        "layout": f"{to_string(p.layout).replace(',', ', ')}; {runs(p.engine, say)}",
         "serve gpus": f"{s.fewest_gpus} – {s.gpus}" if s.gpus > s.fewest_gpus else str(s.gpus),
         "tokens/s/GPU": between(s.tokens_per_s_per_gpu),
         "KV": number(s.kv_bytes_per_token),
@@ -196,9 +196,9 @@ def _notes(b: Budget, say: Catalogue) -> list[str]:
     rests = say(
         "budget note",
         most=number(MOST_TOKENS),
-        speed=f"{operate.TOKENS_PER_S:g}",
-        context=f"{operate.CONTEXT:,}",
-        busy=share(operate.BUSY),
+        speed=f"{serving_cost.TOKENS_PER_S:g}",
+        context=f"{serving_cost.CONTEXT:,}",
+        busy=share(serving_cost.BUSY),
     )
     yours = b.cluster.yours
     laws = (f"{law} {number(n)} × {number(d)}" for law, (n, d) in b.optimal.items())

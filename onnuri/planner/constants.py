@@ -1,5 +1,5 @@
-"""The fitted constants of the step's time: value, prior, unit, source; `data/constants.json`,
-written by `calibration/fit.py`.
+"""The constants of a step's time, which a fit moves, and of its memory, which none does: value,
+prior, unit and source, in `data/constants.json`.
 
 Knows no formula. None belongs to a row, a source or a model.
 """
@@ -26,24 +26,32 @@ class Constant(Config):
     unit: str
     source: str
     """of the prior"""
+    fitted: bool = True
+    """whether a fit to published runs moves it"""
 
 
 @functools.cache
 def load() -> tuple[Constant, ...]:
+    """Return every constant."""
     return tuple(Constant.from_json(c) for c in json.loads(FILE.read_text(encoding="utf-8")))
+
+
+def fitted() -> tuple[Constant, ...]:
+    """Return the constants that a fit moves, those of speed."""
+    return tuple(c for c in load() if c.fitted)
 
 
 @functools.cache
 def values() -> dict[str, float]:
+    """Return the value of every constant by its name."""
     return {c.name: c.value for c in load()}
 
 
-def save(fitted: dict[str, float]) -> None:
+def save(new: dict[str, float]) -> None:
     """Write the values of a fit; priors stay, and values that are not given."""
     lines = [
         json.dumps(
-            {**c.to_json(), "value": float(f"{fitted.get(c.name, c.value):.4g}")},
-            ensure_ascii=False,
+            {**c.to_json(), "value": float(f"{new.get(c.name, c.value):.4g}")}, ensure_ascii=False
         )
         for c in load()
     ]
@@ -52,9 +60,7 @@ def save(fitted: dict[str, float]) -> None:
 
 def table(rows: Iterable[Constant] | None = None) -> str:
     """What `onnuri plan constants` prints: those of speed and of memory."""
-    from onnuri.planner import memory  # which takes `Constant` from here
-
-    shown = tuple(rows or (*load(), *memory.CONSTANTS.values()))
+    shown = tuple(rows or load())
     head = f"{'constant':<20}{'value':>11}{'prior':>11}{'spread':>8}  unit; source of the prior"
     return "\n".join(
         [

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.goodput import DAY, other_share
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.layout import Precision
+from onnuri.planner.parallel import ONNURI, Precision
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.search import Board, Fit, Problem, Stream, fastest_on
 from onnuri.planner.timing import Timer
@@ -146,16 +146,16 @@ class Counts:
         recipe: Recipe,
         cluster: Cluster,
         precisions: tuple[Precision, ...],
-        release: float | None,
+        software_year: float | None,
         goodput: Callable[[int], float],
         frozen: float,
         report: Report = quiet,
     ) -> None:
-        self.recipe, self.cluster, self.precisions, self.release = (
+        self.recipe, self.cluster, self.precisions, self.software_year = (
             recipe,
             cluster,
             precisions,
-            release,
+            software_year,
         )
         self.goodput, self.report = functools.cache(goodput), report
         self.weights = {
@@ -172,7 +172,7 @@ class Counts:
     def timer(self, a: Architecture, tokens: int) -> Timer:
         """Return the timer that all searches of a model and a length share."""
         if (a, tokens) not in self._timers:
-            self._timers[a, tokens] = Timer(a, self.cluster, tokens, self.release)
+            self._timers[a, tokens] = Timer(a, self.cluster, tokens, self.software_year)
         return self._timers[a, tokens]
 
     def model(self, stage: TrainingStage) -> Architecture:
@@ -315,7 +315,7 @@ class Counts:
         for s in self.recipe.stages:
             if self.like_main(s):
                 pace = main.pace
-            elif laid := self.stage(s, gpus, own and main.layout.engine is None, here):
+            elif laid := self.stage(s, gpus, own and main.layout.engine is ONNURI, here):
                 pace = laid.fit.pace
             else:
                 return 0.0

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.layout import Layout, Precision, Recompute, Sharding
+from onnuri.planner.parallel import ONNURI, ParallelConfig, Precision, Recompute, Sharding
 
 MICRO_BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
 VIRTUAL_STAGES = (1, 2, 4)
@@ -66,11 +66,11 @@ class Cell(NamedTuple):
         sharding: Sharding | None = None,
         shard: int | None = None,
         recompute: Recompute = "none",
-    ) -> Layout:
+    ) -> ParallelConfig:
         """One of the layouts; without a sharding, one that the cell has for any number of data
         ranks."""
         d = self.degrees
-        return Layout(
+        return ParallelConfig(
             dp=dp,
             tp=d.tp,
             cp=d.cp,
@@ -110,7 +110,7 @@ class Cell(NamedTuple):
     def _of_own(self, dp: int) -> bool:
         """Whether Onnuri's trainer runs the cell's degrees, so that another cell has its
         shardings."""
-        return self.layout(dp, "fsdp").engine is None
+        return self.layout(dp, "fsdp").engine is ONNURI
 
 
 def _sharing(shards: int, dp: int) -> tuple[Sharding, int | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.phrases import Phrase
-from onnuri.planner.layout import Precision
+from onnuri.planner.parallel import Precision
 
 DATA = Path(__file__).parent / "data"
 MOST_GPUS = 1_000_000

@@ -20,15 +20,15 @@ class Interval(Config):
     mid: float
     high: float
 
-    def at(self, z: float) -> float:
-        """The value `z` standard deviations from the middle."""
+    def quantile(self, z: float) -> float:
+        """Return the value `z` standard deviations of a normal distribution from the middle."""
         end, share = (self.high, z / Z80) if z > 0 else (self.low, -z / Z80)
         if self.low > 0:
             return self.mid * (end / self.mid) ** share
         return self.mid + (end - self.mid) * share
 
-    def below(self, value: float) -> float:
-        """Probability that the truth is at most `value`."""
+    def cdf(self, value: float) -> float:
+        """Return the probability that the truth is at most `value`."""
         end = self.high if value > self.mid else self.low
         if end == self.mid:
             return float(value >= self.mid)

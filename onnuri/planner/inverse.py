@@ -326,6 +326,6 @@ def _rung(
             kind=kind,
             plan=answer,
             done=answer.days.mid <= days,
-            likely=answer.days.below(days),
+            likely=answer.days.cdf(days),
         )
     )

@@ -12,7 +12,7 @@ from onnuri.planner import document as documents
 from onnuri.planner.document import Document, Line, Section, Table
 from onnuri.planner.figures import between, dollars, number, parameters, percent
 from onnuri.planner.inverse import Largest, Size
-from onnuri.planner.layout import spelled
+from onnuri.planner.parallel import to_string
 from onnuri.planner.words import Catalogue, catalogue
 
 COLUMNS = (
@@ -87,7 +87,7 @@ def rows(answer: Largest, columns: Sequence[str], say: Catalogue) -> Table:
             "finish": percent(s.likely),
             "expected loss": f"{p.loss:.3f}" if p.loss else say("none"),
             "cost": dollars(p.bill.usd, say),
-            "layout": spelled(p.layout),
+            "layout": to_string(p.layout),
         }
         lines.append([values[c] for c in columns])
     return lines

@@ -6,7 +6,7 @@ time per output token.
 
 One pool of GPUs reads prompts and writes answers (continuous batching); an instance holds the
 model, the batch is the largest that meets both limits at the middle of what is unknown. The
-roofline is `operate.py`'s. Knows no engine.
+roofline is `serving_cost.py`'s. Knows no engine.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.phrases import Phrase
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.bill import price
+from onnuri.planner.cost import price
 from onnuri.planner.hardware import Cluster, Gpu
 from onnuri.planner.interval import Interval, spread
-from onnuri.planner.operate import BANDWIDTH, BUSY, LAYER_SECONDS, PRODUCTS, Decoder, kv_bytes
+from onnuri.planner.serving_cost import BANDWIDTH, BUSY, LAYER_SECONDS, PRODUCTS, Decoder, kv_bytes
 
 MOST_TOKENS = 10_000_000
 """of a prompt or an answer: ten times the longest context that is served"""
@@ -100,7 +100,7 @@ class Limited(Config):
     bound: str
     """what keeps the batch from growing, or what cannot be met: memory, ttft, tpot"""
     usd_per_million_input: Interval | None
-    """of tokens read anew; busy as `operate.BUSY` says. None without a price"""
+    """of tokens read anew; busy as `serving_cost.BUSY` says. None without a price"""
     usd_per_million_output: Interval | None
 
 
@@ -223,9 +223,7 @@ def _answer(server: _Server, gpus: int, batch: float, bound: str, met: bool) -> 
         spread(functools.partial(f, gpus, batch), *SHARES)
         for f in (server.ttft, server.tpot, functools.partial(_rate, server))
     )
-    odds = [
-        time.below(limit) for time, limit in ((ttft, demand.ttft), (tpot, demand.tpot)) if limit
-    ]
+    odds = [time.cdf(limit) for time, limit in ((ttft, demand.ttft), (tpot, demand.tpot)) if limit]
     usd = price(server.decoder.gpu)
     read: Interval | None = None
     written: Interval | None = None

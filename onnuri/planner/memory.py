@@ -2,7 +2,7 @@
 moment, by part.
 
 The fullest pipeline stage counts, not the mean. Knows no speed. What a layer keeps is in
-`activations.py`, which layers a rank holds in `stages.py`.
+`activations.py`, which layers a rank holds in `pipeline_stages.py`.
 """
 
 from __future__ import annotations
@@ -12,59 +12,28 @@ import math
 from typing import NamedTuple
 
 from onnuri.config import Config
-from onnuri.planner.activations import SAVED, Kept, compiled, eager, fused, matrices
+from onnuri.planner import constants
+from onnuri.planner.activations import (
+    SAVED,
+    LayerBytes,
+    matrices,
+    megatron_layer,
+    torch_compiled_layer,
+    torch_eager_layer,
+)
 from onnuri.planner.architecture import Block
-from onnuri.planner.constants import Constant
+from onnuri.planner.fsdp_groups import embedding, layer, root
 from onnuri.planner.interval import Z80, Interval
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
-from onnuri.planner.sharded import embedding, layer, root
-from onnuri.planner.stages import Weights, ends, in_flight, layer_weights, shards, stage_layers
+from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.pipeline_stages import ends, in_flight, shards, stage_layers
+from onnuri.planner.weights import Weights, layer_weights
 
 GIB = 2**30
 UNSURE = 0.15
 """deviation of the logarithm that a wholly assumed shape adds: assumed"""
 CHUNK = 1024
 """tokens whose logits Onnuri's trainer has in memory at once: `model/cross_entropy.py`, ROWS"""
-
-
-def _constant(name: str, value: float, unit: str, source: str) -> Constant:
-    return Constant(name=name, value=value, prior=value, spread=0.0, unit=unit, source=source)
-
-
-CONSTANTS = {
-    c.name: c
-    for c in (
-        _constant(
-            "memory_reserved",
-            1.05,
-            "reserved over allocated bytes",
-            "19 runs of MooreThreads/SimuMax@4dcaae5, "
-            "docs/b200/b200_release_v1.2_summary.json: 1.03 to 1.09, median 1.05",
-        ),
-        _constant(
-            "memory_context",
-            2.0,
-            "GiB",
-            "CUDA's context and NCCL's buffers; a prior, nothing published was found",
-        ),
-        _constant(
-            "memory_spread",
-            0.04,
-            "deviation of the logarithm",
-            "between the median deviation of published rows and dry runs, "
-            "below 1 %, and the largest, 11 %",
-        ),
-        _constant(
-            "memory_spread_fsdp",
-            0.15,
-            "deviation of the logarithm",
-            "fully sharded by another engine than Onnuri's trainer: "
-            "nine runs of torchtitan, benchmarks/results/planner_memory.json",
-        ),
-    )
-}
-"""none is fitted to a row, a source or a model"""
 
 
 class Memory(Config):
@@ -127,10 +96,10 @@ class Memory(Config):
         return self.range.high
 
 
-def memory(job: Job, own: bool | None = None) -> Memory:
-    """Of the fullest pipeline stage, as the layout's engine runs it: Onnuri's trainer, or one of
-    fused kernels (Megatron-Core, torchtitan). `own` says which where the layout does not."""
-    if job.layout.engine is None if own is None else own:
+def memory(job: Job) -> Memory:
+    """Return the bytes of the fullest pipeline stage as the job's engine runs it: operators of
+    transformers, or fused kernels (Megatron-Core, torchtitan)."""
+    if job.profile.transformers:
         found = _OwnStep(job).fullest()
     else:
         step = _Step(job)
@@ -162,7 +131,7 @@ def _whole(
 ) -> Memory:
     """At the fullest of the moments, with what the allocator and the libraries take besides."""
     full = max(moments, key=sum)
-    runtime = (CONSTANTS["memory_reserved"].value - 1) * (
+    runtime = (constants.values()["memory_reserved"] - 1) * (
         parameters + optimizer + sum(full) + buffers
     )
     return Memory(
@@ -174,8 +143,8 @@ def _whole(
         transient=full.own + full.gathered,
         buffers=buffers,
         stage=stage,
-        runtime=runtime + CONSTANTS["memory_context"].value * GIB,
-        spread=CONSTANTS[spread].value,
+        runtime=runtime + constants.values()["memory_context"] * GIB,
+        spread=constants.values()[spread],
         peak_activations=max(m.activations + m.logits + m.own for m in moments),
     )
 
@@ -185,7 +154,7 @@ class _Step:
 
     def __init__(self, job: Job) -> None:
         self.job, self.layout, self.a = job, job.layout, job.architecture
-        self.sharded = self.layout.sharding in ("fsdp", "hsdp")
+        self.sharded = self.layout.sharded
         alike = self.a.alike  # blocks of one kind are counted once
         held = {k: layer_weights(self.a.blocks[k], self.a.hidden, self.layout) for k in set(alike)}
         kept = {k: self._kept(self.a.blocks[k]) for k in set(alike)}
@@ -193,25 +162,29 @@ class _Step:
         self.layers = stage_layers(self.a, self.layout)
         self.tokens = job.pass_tokens
 
-    def _kept(self, block: Block) -> Kept:
+    def _kept(self, block: Block) -> LayerBytes:
         """Of fused kernels. PyTorch's engines that recompute selectively keep attention's output
         and every second product (torchtitan, `distributed/activation_checkpoint.py`: `not (func ==
         mm and mm_count % 2 == 0)`)."""
-        kept = fused(
-            block, self.a, self.layout, self.job.tokens, self.job.release, self.job.imbalance
+        kept = megatron_layer(
+            block, self.a, self.layout, self.job.tokens, self.job.software_year, self.job.imbalance
         )
         if not self.sharded:
             return kept
         split = self.layout.tp if self.layout.sequence_parallel else 1
-        unfused = eager if self.job.kernels == "eager" else compiled
+        unfused = torch_eager_layer if self.job.profile.kernels == "eager" else torch_compiled_layer
         own = unfused(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance)
-        at, whole = block.attention, max(kept.inside, own.inside / split)
+        at, whole = block.attention, max(kept.saved_bytes, own.saved_bytes / split)
         if self.layout.recompute != "selective":
-            return kept._replace(inside=whole, working=max(kept.working, own.working / split))
+            return kept._replace(
+                saved_bytes=whole,
+                transient_bytes=max(kept.transient_bytes, own.transient_bytes / split),
+            )
         out = (2.0 * at.values + 4) * at.heads if at else 0.0
-        inside = (own.border + out + (own.products - own.border - out) / 2) / split
+        inside = (own.input_bytes + out + (own.product_bytes - own.input_bytes - out) / 2) / split
         return kept._replace(
-            inside=inside, working=max(kept.working, own.working / split) + whole - inside
+            saved_bytes=inside,
+            transient_bytes=max(kept.transient_bytes, own.transient_bytes / split) + whole - inside,
         )
 
     def unlike(self) -> list[int]:
@@ -224,7 +197,9 @@ class _Step:
         held = ends(self.a, self.layout, k)
         for index, count in self.layers[k].items():
             held = held.plus(self.held[index], count)
-        parameters, gradients, optimizer = states(held, self.layout, self.job.gradient_bytes)
+        parameters, gradients, optimizer = states(
+            held, self.layout, self.job.profile.gradient_bytes
+        )
         moments = [self._fullest(k, gradients)]
         if self.sharded:
             return _whole(k, parameters, optimizer, moments, spread="memory_spread_fsdp")
@@ -234,19 +209,23 @@ class _Step:
         """All micro-batches in flight kept, the last one at its head or its fullest layer."""
         full, last = self.layout.recompute == "full", k == self.layout.pp - 1
         kept = [(self.kept[index], count) for index, count in self.layers[k].items()]
-        own = sum(count * (each.border if full else each.inside) for each, count in kept)
+        own = sum(count * (each.input_bytes if full else each.saved_bytes) for each, count in kept)
         flying = (
             in_flight(self.layout, k, max(self.job.micro_batches, 1)) / self.layout.virtual_stages
         )
         logits = head = 0.0
         if last:
-            own += sum(b.count * self._kept(b).inside for b in self.a.mtp) / flying
+            own += sum(b.count * self._kept(b).saved_bytes for b in self.a.mtp) / flying
             logits, head = self._head()
         # a layer that is recomputed is whole again for a moment; by then the last stage has freed
         # its logits
         inner = (
             max(
-                (each.working + (each.inside - each.border) * full for each, _ in kept), default=0.0
+                (
+                    each.transient_bytes + (each.saved_bytes - each.input_bytes) * full
+                    for each, _ in kept
+                ),
+                default=0.0,
             )
             - logits
         )
@@ -302,13 +281,15 @@ class _Step:
         )
 
 
-def states(held: Weights, layout: Layout, gradient: float = 4.0) -> tuple[float, float, float]:
+def states(
+    held: Weights, layout: ParallelConfig, gradient: float = 4.0
+) -> tuple[float, float, float]:
     """Bytes of parameters, gradients and optimizer. Megatron-Core: 2 + 4 + 12 (a copy and two
     moments in 32 bits), the last divided by data ranks with its distributed optimizer. Fully
     sharded: 4 + 4 + 8, all divided. `gradient`: bytes of one of its numbers."""
     dense, routed = shards(layout)
     shared, own = held.dense / dense + held.routed / routed, held.dense + held.routed
-    if layout.sharding in ("fsdp", "hsdp"):
+    if layout.sharded:
         return 4 * shared, gradient * shared, 8 * shared
     return 2 * own, gradient * own, 12 * (shared if layout.sharding == "zero1" else own)
 
@@ -321,7 +302,7 @@ class _OwnStep:
     def __init__(self, job: Job) -> None:
         a, self.job, self.layout = job.architecture, job, job.layout
         self.tokens = job.pass_tokens
-        costs = compiled if job.cluster.compiled else eager
+        costs = torch_compiled_layer if job.cluster.compiled else torch_eager_layer
         divided = self.layout.ep if self.layout.ep > 1 else self.layout.tp
         kinds = {
             k: (
@@ -337,7 +318,9 @@ class _OwnStep:
         self.experts = [routed for _, _, routed in each]
         """numbers of the experts' weights on this rank"""
         self.root, self.embedding = root(a, self.layout), embedding(a, self.layout)
-        kept = {"none": "inside", "selective": "products", "full": "border"}[self.layout.recompute]
+        kept = {"none": "saved_bytes", "selective": "product_bytes", "full": "input_bytes"}[
+            self.layout.recompute
+        ]
         self.kept = [0.0, *itertools.accumulate(getattr(c, kept) for c in self.costs)]
         """bytes a token that the first so many layers keep"""
         self.shards = [0.0, *itertools.accumulate(g.kept for g in self.groups)]
@@ -393,8 +376,10 @@ class _OwnStep:
     def _recomputed(self, k: int) -> Moment:
         """A layer is whole again, its backward pass begins."""
         cost = self.costs[k]
-        again = {"none": 0.0, "selective": cost.again, "full": cost.inside}[self.layout.recompute]
-        own = self.tokens * (again + cost.working + cost.border) + 2 * self.root.whole
+        again = {"none": 0.0, "selective": cost.recompute_bytes, "full": cost.saved_bytes}[
+            self.layout.recompute
+        ]
+        own = self.tokens * (again + cost.transient_bytes + cost.input_bytes) + 2 * self.root.whole
         return Moment(
             self._gradients(k),
             self._kept(k + 1),
@@ -406,15 +391,19 @@ class _OwnStep:
     def _experts(self, k: int) -> Moment:
         """The gradients of a layer's experts are there, whole and in 16 bits, the rest of its
         backward pass is ahead."""
-        own = self.tokens * self.costs[k].late + 2 * self.experts[k] + 2 * self.root.whole
-        kept = self._kept(k) + self.tokens * self.costs[k].border
+        own = (
+            self.tokens * self.costs[k].expert_grad_peak_bytes
+            + 2 * self.experts[k]
+            + 2 * self.root.whole
+        )
+        kept = self._kept(k) + self.tokens * self.costs[k].input_bytes
         return Moment(self._gradients(k), kept, 0.0, own, self._whole_weights(k) + self._current(k))
 
     def _summed(self, k: int) -> Moment:
         """A layer's backward pass is over, its gradient in 16 bits and copied in 32, and its sum in
         32."""
         held = self.groups[k]
-        own = self.tokens * self.costs[k].border + 2 * self.root.whole + 6 * held.whole
+        own = self.tokens * self.costs[k].input_bytes + 2 * self.root.whole + 6 * held.whole
         return Moment(
             self._gradients(k), self._kept(k), 0.0, own, self._whole_weights(k) + 4 * held.kept
         )

@@ -18,24 +18,24 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
 from onnuri.phrases import Phrase, joined
-from onnuri.planner import bill as bills
+from onnuri.planner import cost as bills
 from onnuri.planner import goodput as goodputs
 from onnuri.planner import loss as losses
-from onnuri.planner import operate, phases
+from onnuri.planner import serving_cost, stage_layouts
 from onnuri.planner import verdict as verdicts
-from onnuri.planner.bill import Bill
+from onnuri.planner.cost import Bill
 from onnuri.planner.counts import Aim, Counts, Engines, Report, quiet
 from onnuri.planner.goodput import DAY, Goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
 from onnuri.planner.latency import Demand, Limited, limited
-from onnuri.planner.layout import Layout, Precision
 from onnuri.planner.memory import GIB, memory
-from onnuri.planner.operate import Serving
+from onnuri.planner.moe_imbalance import real_step
+from onnuri.planner.parallel import ParallelConfig, Precision
 from onnuri.planner.recipe import Recipe, TrainingStage
-from onnuri.planner.routing import real_step
 from onnuri.planner.saved import Saved
 from onnuri.planner.search import Candidate, Search
+from onnuri.planner.serving_cost import Serving
 from onnuri.planner.step_time import StepTime, newest
 from onnuri.planner.verdict import Edge, Verdict
 
@@ -78,7 +78,7 @@ class StagePlan(Config):
     tokens: float
     tokens_per_sequence: int
     batch_tokens: int
-    layout: Layout
+    layout: ParallelConfig
     engine: str | None
     """None: runnable here; else the engine that the layout needs"""
     steps: float
@@ -113,7 +113,7 @@ class Plan(Config):
     recipe: str
     title: str
     cluster: Cluster
-    layout: Layout
+    layout: ParallelConfig
     engine: str | None
     """None: runnable here; else the engine that the layout needs"""
     total_params: float
@@ -200,12 +200,12 @@ class Plan(Config):
 def plan(
     recipe: Recipe,
     cluster: Cluster,
-    layout: Layout | str | None = None,
+    layout: ParallelConfig | str | None = None,
     tokens: float | None = None,
     days: float | None = None,
     budget_usd: float | None = None,
     precisions: tuple[Precision, ...] | None = None,
-    release: float | None = None,
+    software_year: float | None = None,
     here: bool = False,
     engines: Engines = "here",
     exact_gpus: bool = False,
@@ -224,26 +224,28 @@ def plan(
     of searches are kept. With `serve`, its serving is also planned within limits.
     """
     wanted = Wanted(tokens, days, budget_usd)
-    _check(cluster, wanted, layout, precisions, release, engines)
-    release = release or newest()
-    laid = phases.asked(recipe, cluster, layout)
+    _check(cluster, wanted, layout, precisions, software_year, engines)
+    software_year = software_year or newest()
+    laid = stage_layouts.asked(recipe, cluster, layout)
     used = precisions or (recipe.layout.precision,)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
-    question = phases.Question(
+    question = stage_layouts.Question(
         recipe=recipe,
         cluster=cluster,
         precisions=used,
-        release=release,
+        software_year=software_year,
         engines=engines,
         here=here,
         exact_gpus=exact_gpus,
     )
     if laid:
-        laid_out = phases.given(question, laid)
+        laid_out = stage_layouts.given(question, laid)
     else:
         goodput = functools.partial(_kept, recipe, cluster)
-        counts = Counts(recipe, cluster, used, release, goodput, FROZEN, report)
-        laid_out = phases.found(question, _aim(recipe, cluster, wanted), counts, Saved(cache))
+        counts = Counts(recipe, cluster, used, software_year, goodput, FROZEN, report)
+        laid_out = stage_layouts.found(
+            question, _aim(recipe, cluster, wanted), counts, Saved(cache)
+        )
     work = _Work(laid_out, wanted, cluster.gpus)
     stages, jobs = work.recipe.stages, work.jobs
     step = max(j.batch_tokens for j in jobs)
@@ -256,12 +258,12 @@ def plan(
     shown = [c.layout for c in work.search.best] if work.search else []
     layers = work.recipe.architecture.layers
     notes = [
-        *phases.other_batches(zip(recipe.stages, stages)),
-        *(phases.eased(work.recipe, jobs, laid) if laid else []),
+        *stage_layouts.other_batches(zip(recipe.stages, stages)),
+        *(stage_layouts.eased(work.recipe, jobs, laid) if laid else []),
         *work.recipe.notes,
-        *phases.other_batches(zip(stages, jobs)),
+        *stage_layouts.other_batches(zip(stages, jobs)),
         *work.tight(),
-        *phases.uneven(layers, [*shown, *(j.layout for j in jobs)]),
+        *stage_layouts.uneven(layers, [*shown, *(j.layout for j in jobs)]),
     ]
     answer = _assemble(work, notes)
     return answer.replace(limited=limited(recipe.omni, work.cluster, serve)) if serve else answer
@@ -278,9 +280,9 @@ class Wanted(NamedTuple):
 def _check(
     cluster: Cluster,
     wanted: Wanted,
-    layout: Layout | str | None,
+    layout: ParallelConfig | str | None,
     precisions: tuple[Precision, ...] | None,
-    release: float | None,
+    software_year: float | None,
     engines: Engines,
 ) -> None:
     """Raise ConfigError for a question that cannot be."""
@@ -297,9 +299,9 @@ def _check(
                 Phrase("is not a positive number below {:g}", MOST),
                 "give more than 0",
             )
-    if release is not None and not YEARS[0] <= release <= YEARS[1]:
+    if software_year is not None and not YEARS[0] <= software_year <= YEARS[1]:
         raise ConfigError(
-            Phrase("release {:g}", release),
+            Phrase("software year {:g}", software_year),
             Phrase("is not a year from {} to {}", YEARS[0], YEARS[1]),
             "give such as 2025.9",
         )
@@ -364,7 +366,7 @@ def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Inte
 class _Work:
     """What is estimated once: all stages on the cluster, and the share of them that is trained."""
 
-    def __init__(self, laid_out: phases.Phases, wanted: Wanted, gpus: int) -> None:
+    def __init__(self, laid_out: stage_layouts.Phases, wanted: Wanted, gpus: int) -> None:
         """`gpus`: all that there are, of which the cluster is what is used."""
         self.cluster, self.recipe, self.jobs, self.search, self.days_on_all = laid_out
         self.wanted, self.gpus = wanted, gpus
@@ -401,7 +403,7 @@ class _Work:
                 tokens_per_sequence=job.tokens,
                 batch_tokens=job.batch_tokens,
                 layout=job.layout,
-                engine=job.layout.engine,
+                engine=job.layout.other_engine,
                 steps=s.tokens * self.share / job.batch_tokens,
                 tokens_per_s_per_gpu=step.speed,
                 memory_gib=room.total / GIB,
@@ -503,8 +505,8 @@ def _assemble(work: _Work, notes: list[str]) -> Plan:
     end = _end(work, days, whole.usd)
     capacity, room = cluster.kind.memory_bytes / GIB, fullest.range * (1 / GIB)
     _, wanted_days, wanted_usd = work.wanted
-    in_time = (days * longer).below(wanted_days) if wanted_days else None
-    in_budget = (whole.usd * longer).below(wanted_usd) if wanted_usd and whole.usd else None
+    in_time = (days * longer).cdf(wanted_days) if wanted_days else None
+    in_budget = (whole.usd * longer).cdf(wanted_usd) if wanted_usd and whole.usd else None
     expected = losses.by_tokens(
         omni.num_params(),
         omni.num_active_params(),
@@ -515,7 +517,7 @@ def _assemble(work: _Work, notes: list[str]) -> Plan:
     shares = verdicts.hours(step.parts, stages[main].layout, work.goodput)
     verdict = Verdict(
         fits=fits,
-        fits_likely=room.below(capacity),
+        fits_likely=room.cdf(capacity),
         edge=work.edge,
         tokens=end.tokens,
         days=end.days,
@@ -552,7 +554,7 @@ def _assemble(work: _Work, notes: list[str]) -> Plan:
         gpu_hours=end.gpu_hours,
         bill=end.bill,
         loss=expected,
-        serving=operate.serving(omni, cluster),
+        serving=serving_cost.serving(omni, cluster),
         media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
         days_wanted=wanted_days,
         usd_wanted=wanted_usd,
@@ -658,7 +660,7 @@ def _evidence(recipe: Recipe, cluster: Cluster, step: StepTime) -> dict[str, tup
         "step": step.evidence,
         "goodput": goodputs.EVIDENCE,
         "loss": losses.EVIDENCE,
-        "serving": operate.EVIDENCE,
+        "serving": serving_cost.EVIDENCE,
         "bill": (_billed(cluster), "assumed: draw, cooling"),
     }
     return known | ({"recipe": (Phrase("assumed: {}", ", ".join(assumed)),)} if assumed else {})

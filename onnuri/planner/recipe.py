@@ -11,7 +11,7 @@ from typing import Any
 
 from onnuri.config import Config
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 
 BOUNDARIES = 2
 """ids that open and close an item of a medium"""
@@ -65,7 +65,7 @@ class Recipe(Config):
     architecture: Architecture
     media: tuple[MediumPlan, ...]
     stages: tuple[TrainingStage, ...]
-    layout: Layout
+    layout: ParallelConfig
     """its own plan, runnable here"""
     gpu: str
     gpus: int
@@ -113,7 +113,7 @@ def text_recipe(a: Architecture, stage: TrainingStage, gpu: str, gpus: int, **mo
             "architecture": a,
             "media": (),
             "stages": (stage,),
-            "layout": Layout(dp=gpus),
+            "layout": ParallelConfig(dp=gpus),
             "gpu": gpu,
             "gpus": gpus,
             **more,

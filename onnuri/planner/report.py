@@ -15,7 +15,7 @@ from onnuri.planner.document import Document, Line, Section
 from onnuri.planner.figures import between, dollars, duration, milliseconds, number, percent, share
 from onnuri.planner.interval import exact
 from onnuri.planner.latency import Limited
-from onnuri.planner.layout import spelled
+from onnuri.planner.parallel import to_string
 from onnuri.planner.plan import Plan, StagePlan
 from onnuri.planner.search import Candidate
 from onnuri.planner.words import Catalogue, catalogue
@@ -206,7 +206,7 @@ def _beside(p: Plan, say: Catalogue) -> Iterator[Line]:
             stage=say(main.name),
             days=f"{number(main.days.mid / times)} {say('d')}",
             gib=number(side.memory_gib),
-            layout=spelled(side.layout),
+            layout=to_string(side.layout),
         )
         yield f"  {label}", sentence
 
@@ -243,7 +243,7 @@ def _laid(p: Plan, say: Catalogue) -> list[Line]:
     ]
     speed = between(p.tokens_per_s_per_gpu, say("tokens/s/GPU"))
     rows = {
-        f"{say('layout')} ({main})": f"{spelled(p.layout)}; {runs(p.engine, say)}",
+        f"{say('layout')} ({main})": f"{to_string(p.layout)}; {runs(p.engine, say)}",
         f"{say('memory')} ({full})": _memory(p, say),
         f"{say('step')} ({main})": f"{between(p.step_seconds, 's')}: {_step(p, say)}",
         "hidden": ", ".join(hidden),
@@ -272,7 +272,7 @@ def _step(p: Plan, say: Catalogue) -> str:
 
 
 def _stage(p: Plan, s: StagePlan, say: Catalogue) -> str:
-    other = "" if s.layout == p.layout else f"; {spelled(s.layout)}; {runs(s.engine, say)}"
+    other = "" if s.layout == p.layout else f"; {to_string(s.layout)}; {runs(s.engine, say)}"
     days = s.days if p.verdict.edge in ("tokens", "recipe") else exact(s.days.mid)
     return (
         f"{say('tokens', tokens=number(s.tokens), sequence=f'{s.tokens_per_sequence:,}')}, "
@@ -333,7 +333,7 @@ def _candidate(c: Candidate, say: Catalogue) -> str:
     elif c.because:
         behind = say("slower by", times=c.slower, because=say(c.because))
     return (
-        f"{spelled(c.layout)}; {between(c.tokens_per_s_per_gpu, say('tokens/s/GPU'))}; "
+        f"{to_string(c.layout)}; {between(c.tokens_per_s_per_gpu, say('tokens/s/GPU'))}; "
         f"{say('nine in ten', gib=number(c.memory_gib))}; {behind}; {runs(c.engine, say)}"
     )
 

@@ -24,13 +24,13 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.grid import MICRO_BATCHES, RECOMPUTE, Cell, Degrees, degrees, grid, pipelines
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval
-from onnuri.planner.layout import Layout, Precision, Sharding
 from onnuri.planner.memory import GIB
-from onnuri.planner.routing import real_step
+from onnuri.planner.moe_imbalance import real_step
+from onnuri.planner.parallel import ParallelConfig, Precision, Sharding
 from onnuri.planner.step_time import StepTime
 from onnuri.planner.timing import Timer
 
-KEPT = 5
+SHOWN_LAYOUTS = 5
 """best layouts that are shown"""
 ROUNDING = 1 + 1e-9
 """of sums that are taken in another order"""
@@ -42,7 +42,7 @@ rows"""
 class Candidate(Config):
     """One layout that fits."""
 
-    layout: Layout
+    layout: ParallelConfig
     engine: str | None
     """None: runnable here"""
     tokens_per_s_per_gpu: Interval
@@ -92,7 +92,7 @@ def search(
     batch_tokens: int,
     precisions: tuple[Precision, ...] = ("bf16",),
     here: bool = False,
-    release: float | None = None,
+    software_year: float | None = None,
     timer: Timer | None = None,
     most_gpus: int = 0,
 ) -> Search:
@@ -100,9 +100,9 @@ def search(
     none fits. A timer that is given has counted for the same model, GPU, sequences and release, on
     counts up to `most_gpus`."""
     began = time.perf_counter()
-    timer = timer or Timer(a, cluster, tokens, release)
+    timer = timer or Timer(a, cluster, tokens, software_year)
     sequences = batch_tokens // tokens if batch_tokens % tokens == 0 else 0
-    all_, own = (Board(KEPT if not only else 1) for only in (False, True))
+    all_, own = (Board(SHOWN_LAYOUTS if not only else 1) for only in (False, True))
     for only, board in ((False, all_), (True, own)) if not here else ((True, all_),):
         problem = Problem(timer, precisions, only, most_gpus)
         fastest_on(
@@ -128,7 +128,7 @@ class Fit(NamedTuple):
 
     pace: float
     """GPU seconds per token"""
-    layout: Layout
+    layout: ParallelConfig
 
 
 class Board:
@@ -138,9 +138,9 @@ class Board:
     def __init__(self, kept: int, limit: float = math.inf) -> None:
         self.kept, self.limit = kept, limit
         self.fits: dict[tuple[object, ...], Fit] = {}
-        self.timed: list[tuple[float, Layout]] = []
+        self.timed: list[tuple[float, ParallelConfig]] = []
         """paces of layouts that were timed, whether they fit or not"""
-        self.large: set[Layout] = set()
+        self.large: set[ParallelConfig] = set()
         """layouts that need too much memory"""
 
     def see(self, fit: Fit) -> None:
@@ -157,9 +157,9 @@ class Board:
         return min(self.fits.values(), key=lambda f: f.pace, default=None)
 
 
-def kind(layout: Layout) -> tuple[object, ...]:
+def kind(layout: ParallelConfig) -> tuple[object, ...]:
     """What makes two layouts worth showing beside each other."""
-    return layout.engine, layout.precision, layout.tp, layout.pp, layout.cp, layout.ep
+    return layout.engine.name, layout.precision, layout.tp, layout.pp, layout.cp, layout.ep
 
 
 class Bounded(NamedTuple):
@@ -356,7 +356,7 @@ def _fit_fastest(
     recomputation."""
     timer, batch = problem.timer, sequences * problem.timer.tokens
     gpus = dp * cell.copy
-    timed: list[tuple[float, Layout]] = []
+    timed: list[tuple[float, ParallelConfig]] = []
     for sharding, shard in shardings:
         layout = cell.layout(dp, sharding, shard, RECOMPUTE[recompute])
         if (
@@ -427,7 +427,7 @@ def _why_none(
 def _report(
     timer: Timer, batch_tokens: int, all_: Board, own: Board, layouts: int, began: float
 ) -> Search:
-    fits = sorted(all_.fits.values(), key=lambda f: f.pace)[:KEPT]
+    fits = sorted(all_.fits.values(), key=lambda f: f.pace)[:SHOWN_LAYOUTS]
     first = real_step(timer.job(fits[0].layout, batch_tokens))
     best = tuple(_candidate(timer, fit.layout, batch_tokens, first) for fit in fits)
     here = own.best
@@ -455,12 +455,14 @@ def _because(found: StepTime, best: StepTime) -> str:
     return max(found.parts, key=lambda name: found.parts[name] - best.parts.get(name, 0.0))
 
 
-def _candidate(timer: Timer, layout: Layout, batch_tokens: int, first: StepTime) -> Candidate:
+def _candidate(
+    timer: Timer, layout: ParallelConfig, batch_tokens: int, first: StepTime
+) -> Candidate:
     step = real_step(timer.job(layout, batch_tokens))
     because = _because(step, first) if step != first else ""
     return Candidate(
         layout=layout,
-        engine=layout.engine,
+        engine=layout.other_engine,
         memory_gib=timer.room(layout, batch_tokens) / GIB,
         slower=step.total / first.total,
         because=because,

@@ -16,9 +16,9 @@ from onnuri.config import Config
 from onnuri.phrases import Phrase
 from onnuri.planner import constants, hardware
 from onnuri.planner import evidence as evidences
-from onnuri.planner.cost import FUSED_YEAR, Work, work
 from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
+from onnuri.planner.step_work import FUSED_YEAR, Work, work
 
 HOPPER = 2023.0
 """PyTorch's own attention is FlashAttention-2, which lacks the instructions of GPUs launched since
@@ -105,7 +105,7 @@ class StepTime(Config):
 
 
 def rates(job: Job) -> Rates:
-    kind, cluster = job.cluster.kind, job.cluster
+    kind, cluster, engine = job.cluster.kind, job.cluster, job.profile
     share = cluster.gemm_share or kind.gemm_share
     capped = cluster.power_w / kind.power_w if cluster.power_w and kind.power_w else 1.0
     precision = job.layout.precision
@@ -119,12 +119,12 @@ def rates(job: Job) -> Rates:
         memory=(cluster.memory_tb_per_s or kind.memory_tb_per_s) * 1e12,
         special=kind.special_tera_per_s * 1e12,
         plain=float(_plain(job)),
-        own=float(job.ours),
-        compiled=float(job.runs_kernels == "compiled" and not job.ours),
-        pytorch=float(job.kernels_of_pytorch and not job.async_tp),
-        eager=float(job.runs_kernels == "eager"),
+        own=float(engine.transformers),
+        compiled=float(engine.kernels == "compiled"),
+        pytorch=float(engine.pytorch and not engine.async_tp),
+        eager=float(engine.kernels == "eager"),
         year=_year(job),
-        graphs=_graphs(job),
+        graphs=engine.graphs,
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))),
     )
 
@@ -220,7 +220,7 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     total = sum(parts.values())
     speed = job.batch_tokens / job.cluster.gpus / total
     moe = job.architecture.mixture
-    down, up = spread(moe, doubts(job), {**constants.values(), **c})
+    down, up = spread(moe, extrapolation_flags(job), {**constants.values(), **c})
     return StepTime(
         parts=parts,
         overlapped={k: max(0.0, v) for k, v in hidden.items()},
@@ -233,7 +233,7 @@ def step_time(job: Job, fitted: dict[str, float] | None = None) -> StepTime:
     )
 
 
-def doubts(job: Job) -> float:
+def extrapolation_flags(job: Job) -> float:
     """Return how doubtful a prediction is: 1 for a stack that is strange, and a part of it for each
     lesser reason: a GPU without a published run or launched less than a year before, few
     parameters, and a shape that the formulas do not hold whole, or that is assumed."""
@@ -250,28 +250,20 @@ def strange(job: Job) -> bool:
     has timed. Strange: other vendors' chips, older software, PyTorch's own kernels in 8 or 4 bits
     or with experts, mixtures before summer 2025."""
     kind, year, mixture = job.cluster.kind, _year(job), job.architecture.mixture
-    if job.ours:
+    if job.profile.transformers:
         return kind.launched != hardware.gpu("H200").launched or job.cluster.gpus > kind.domain
-    pytorch = job.kernels_of_pytorch and (mixture or job.layout.precision != "bf16")
+    pytorch = job.profile.pytorch and (mixture or job.layout.precision != "bf16")
     return kind.name.startswith(OTHERS) or year < 2023 or pytorch or (mixture and year < MIXED_YEAR)
 
 
 def _year(job: Job) -> float:
     """Of the training software: where it is unknown, the common one, or soon after the GPU."""
-    return job.release or max(COMMON_YEAR, job.cluster.kind.launched + 0.5)
-
-
-def _graphs(job: Job) -> float:
-    """Return the probability that kernels are replayed from captured graphs: a half where it is not
-    said, and none in Onnuri's trainer."""
-    if job.graphs is not None:
-        return float(job.graphs)
-    return 0.0 if job.ours else 0.5
+    return job.software_year or max(COMMON_YEAR, job.cluster.kind.launched + 0.5)
 
 
 def _plain(job: Job) -> bool:
     """Whether attention's kernels are older than the GPU."""
-    return job.kernels_of_pytorch and job.cluster.kind.launched >= HOPPER
+    return job.profile.pytorch and job.cluster.kind.launched >= HOPPER
 
 
 def spread(moe: bool, doubt: float, c: dict[str, float]) -> tuple[float, float]:
@@ -301,7 +293,7 @@ def evidence(gpu: str, precision: str, moe: bool) -> tuple[str, ...]:
             precision,
             ", ".join(published.models.get(key, ())) or "none",
         ),
-        Phrase("{} constants, `onnuri plan constants`", len(constants.load())),
+        Phrase("{} constants, `onnuri plan constants`", len(constants.fitted())),
     )
 
 

@@ -1,9 +1,9 @@
 """The step time of many layouts of one model: what layouts share is counted once, then
 `step_time.seconds` adds it up.
 
-Knows no formula of its own: `cost.inside` is kept for one copy of the model, `cost.between` for the
+Knows no formula of its own: `step_work.inside` is kept for one copy of the model, `step_work.between` for the
 data ranks, and both are the very functions that `step_time` calls. A test holds the sums against
-`routing.real_step`.
+`moe_imbalance.real_step`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from onnuri.planner import constants
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.cost import Work, between, inside, schedule
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
-from onnuri.planner.routing import slowdown
+from onnuri.planner.moe_imbalance import slowdown
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.step_time import Rates, rates, seconds
+from onnuri.planner.step_work import Work, between, inside, schedule
 
 MANY = 64
 """micro-batches with which a copy that stands alone is bounded, so that one count serves many
@@ -40,9 +40,14 @@ class Timer:
     """Times layouts of one model in sequences of one length on one kind of GPU."""
 
     def __init__(
-        self, a: Architecture, cluster: Cluster, tokens: int, release: float | None = None
+        self, a: Architecture, cluster: Cluster, tokens: int, software_year: float | None = None
     ) -> None:
-        self.a, self.tokens, self.release, self.one = a, tokens, release, cluster.replace(gpus=1)
+        self.a, self.tokens, self.software_year, self.one = (
+            a,
+            tokens,
+            software_year,
+            cluster.replace(gpus=1),
+        )
         self._merged = a.merged()
         self.slowdown = slowdown(a)
         self._clusters: dict[int, Cluster] = {}
@@ -56,11 +61,11 @@ class Timer:
         self.calls = 0
         """layouts timed, for tests and reports: work is counted, not seconds"""
 
-    def job(self, layout: Layout, batch_tokens: int) -> Job:
+    def job(self, layout: ParallelConfig, batch_tokens: int) -> Job:
         """A layout as a job that fills its GPUs."""
         return self._job(layout, batch_tokens, self.a)
 
-    def _job(self, layout: Layout, batch_tokens: int, a: Architecture) -> Job:
+    def _job(self, layout: ParallelConfig, batch_tokens: int, a: Architecture) -> Job:
         gpus = layout.gpus
         cluster = self._clusters.get(gpus)
         if cluster is None:
@@ -71,15 +76,15 @@ class Timer:
             cluster=cluster,
             tokens=self.tokens,
             batch_tokens=batch_tokens,
-            release=self.release,
+            software_year=self.software_year,
         )
 
     @functools.cached_property
     def bare(self) -> Timer:
         """A timer of the layers alone, without embedding and head."""
-        return Timer(self.a.replace(vocabulary=0), self.one, self.tokens, self.release)
+        return Timer(self.a.replace(vocabulary=0), self.one, self.tokens, self.software_year)
 
-    def pace(self, layout: Layout) -> Pace:
+    def pace(self, layout: ParallelConfig) -> Pace:
         """Of a layout's copy of the model. Less than what any number of data ranks takes, however
         they share weights."""
         key = self._copy(layout)
@@ -94,7 +99,7 @@ class Timer:
     def crowd(self, gpus: int) -> float:
         """Times a step of one GPU that a step takes because the cluster is so large."""
         if gpus not in self._crowd:
-            job, c = self.job(Layout(dp=gpus), self.tokens * gpus), constants.values()
+            job, c = self.job(ParallelConfig(dp=gpus), self.tokens * gpus), constants.values()
             one, many = (
                 sum(seconds(Work(elementwise_bytes=1e9), self._rates_of(job, n), c)[0].values())
                 for n in (1, gpus)
@@ -102,7 +107,7 @@ class Timer:
             self._crowd[gpus] = many / one
         return self._crowd[gpus]
 
-    def parts(self, layout: Layout, batch_tokens: int) -> dict[str, float]:
+    def parts(self, layout: ParallelConfig, batch_tokens: int) -> dict[str, float]:
         """Seconds of a step by part, a balanced router assumed."""
         self.calls += 1
         job = self._job(layout, batch_tokens, self._merged)
@@ -122,11 +127,11 @@ class Timer:
         w = Work(**self._inside_of(job), **self._between[key], **schedule(job))
         return seconds(w, self._rates_of(job, layout.gpus), constants.values())[0]
 
-    def seconds(self, layout: Layout, batch_tokens: int) -> float:
-        """What `routing.real_step` says of a step in all, up to rounding."""
+    def seconds(self, layout: ParallelConfig, batch_tokens: int) -> float:
+        """What `moe_imbalance.real_step` says of a step in all, up to rounding."""
         return sum(self.parts(layout, batch_tokens).values()) * self.slowdown
 
-    def copy_seconds(self, layout: Layout, batch_tokens: int) -> float:
+    def copy_seconds(self, layout: ParallelConfig, batch_tokens: int) -> float:
         """Of a step if one copy of a `hsdp` layout stood alone: less than with others, whose
         gradients it must add."""
         alone = layout.replace(dp=layout.shards, sharding="fsdp", shard=None)
@@ -141,7 +146,7 @@ class Timer:
             )
         return self._alone[key] * passes / many * self.crowd(layout.gpus) / self.crowd(alone.gpus)
 
-    def room(self, layout: Layout, batch_tokens: int) -> float:
+    def room(self, layout: ParallelConfig, batch_tokens: int) -> float:
         """Bytes that a GPU needs at most, with a probability of 90 %."""
         job = self.job(layout, batch_tokens)
         dp = (
@@ -158,7 +163,7 @@ class Timer:
             self._bytes[key] = memory(job).high
         return self._bytes[key]
 
-    def _copy(self, layout: Layout) -> Key:
+    def _copy(self, layout: ParallelConfig) -> Key:
         """What the cost of one copy of the model depends on."""
         near = (
             layout.pp > 1 and layout.gpus <= self.one.kind.domain
@@ -172,7 +177,7 @@ class Timer:
             layout.virtual_stages,
             layout.micro_batch,
             layout.recompute,
-            layout.engine,
+            layout.engine.name,
             near,
         )
 
@@ -183,13 +188,13 @@ class Timer:
         return self._inside[key]
 
     def _rates_of(self, job: Job, gpus: int) -> Rates:
-        key = (gpus, job.layout.precision, job.layout.engine)
+        key = (gpus, job.layout.precision, job.layout.engine.name)
         if key not in self._rates:
             self._rates[key] = rates(job.replace(cluster=self.one.replace(gpus=gpus)))
         return self._rates[key]
 
 
-def _warmup(layout: Layout) -> int:
-    """Micro-batches beyond which no pipeline rank holds more at once (`stages.in_flight`), and at
+def _warmup(layout: ParallelConfig) -> int:
+    """Micro-batches beyond which no pipeline rank holds more at once (`pipeline_stages.in_flight`), and at
     least 2."""
     return max(2, 2 * (layout.pp - 1) + (layout.virtual_stages - 1) * layout.pp + 1)

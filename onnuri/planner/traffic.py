@@ -1,10 +1,10 @@
 """What a rank sends and receives in one optimizer step: every collective with its ranks, bytes and
 calls.
 
-Knows no link and no time: `cost.py` makes seconds of it. Bytes of a call are of the larger side of
+Knows no link and no time: `step_work.py` makes seconds of it. Bytes of a call are of the larger side of
 it: an all-gather's output, a reduce-scatter's and an all-reduce's input, all that a rank puts into
 an all-to-all with its own share, a message's length. Two engines' rules stand here. Onnuri's
-trainer (`job.ours`): a copy of a token for each of its experts, gradients summed over all data
+trainer (`EngineProfile.transformers`): a copy of a token for each of its experts, gradients summed over all data
 ranks in every micro-batch. Other groups': a token once to each rank of a domain of fast links and
 once to each other domain, sums of copies once a step.
 """
@@ -15,9 +15,10 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from onnuri.planner.architecture import Block, Experts
+from onnuri.planner.fsdp_groups import Group, embedding, layer, root
 from onnuri.planner.job import Job
-from onnuri.planner.sharded import Group, embedding, layer, root
-from onnuri.planner.stages import Weights, chunks, ends, layer_weights, shards, stage_layers
+from onnuri.planner.pipeline_stages import chunks, ends, shards, stage_layers
+from onnuri.planner.weights import Weights, layer_weights
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
 Axis = Literal["tp", "cp", "ep", "domains", "dp", "expert_dp", "replica", "pp"]
@@ -84,7 +85,7 @@ def collectives(job: Job, stage: int | Held = 0, part: Part = "all") -> tuple[Co
     copy: list[Collective] = []
     data: list[Collective] = []
     last: list[Collective] = []
-    if job.ours:
+    if job.profile.transformers:
         layers: list[tuple[Block, float]] = [
             (b, b.count) for b in (*job.architecture.blocks, *job.architecture.mtp)
         ]
@@ -226,7 +227,7 @@ def _expert(job: Job, layers: list[tuple[Block, float]]) -> list[Collective]:
     """Tokens to their experts and back, forward and backward; tensor-parallel ranks each send their
     part of them."""
     layout, found = job.layout, []
-    split = layout.tp if job.ours or layout.sequence_parallel else 1
+    split = layout.tp if job.profile.transformers or layout.sequence_parallel else 1
     for b, count in layers:
         if (e := b.experts) and layout.ep > 1:
             size, calls = (
@@ -252,7 +253,7 @@ def _copies(job: Job, e: Experts) -> list[tuple[Axis, int, float]]:
     that has one of its experts, and there once to each rank that has (DeepEP,
     github.com/deepseek-ai/DeepEP)."""
     ep = job.layout.ep
-    if job.ours:
+    if not job.profile.deduplicates_tokens:
         return [("ep", ep, e.topk)]
     domains = -(-ep // job.cluster.kind.domain)
     ranks = max(1, ep // domains)
@@ -288,7 +289,7 @@ def _data(job: Job, h: Held) -> list[Collective]:
     groups = [
         (layer_weights(b, job.architecture.hidden, job.layout), count) for b, count in h.blocks
     ] + [(h.ends, 1)]
-    by = _sharded if job.layout.sharding in ("fsdp", "hsdp") else _whole
+    by = _sharded if job.layout.sharded else _whole
     return [c for weights, count in groups for c in by(job, weights, count)]
 
 
@@ -308,7 +309,9 @@ def _whole(job: Job, weights: Weights, count: float) -> list[Collective]:
             "all_reduce" if layout.sharding == "ddp" or within < ranks else "reduce_scatter"
         )
         found.append(
-            Collective("gradients", kind, axis, ranks, job.gradient_bytes * own, count, True)
+            Collective(
+                "gradients", kind, axis, ranks, job.profile.gradient_bytes * own, count, True
+            )
         )
         if layout.sharding != "ddp":
             found.append(Collective("weights", "all_gather", axis, within, 2 * own, count, True))
@@ -326,9 +329,9 @@ def _sharded(job: Job, weights: Weights, count: float, gathers: int = 2) -> list
     )
     for axis, ranks, own in axes:
         size, calls, summed = (
-            job.gradient_bytes * own,
+            job.profile.gradient_bytes * own,
             count * (1 if staged else m),
-            count * (m if job.ours else 1),
+            count * (m if job.profile.sums_copies_every_pass else 1),
         )
         found += [
             Collective(
@@ -348,7 +351,7 @@ def _sharded(job: Job, weights: Weights, count: float, gathers: int = 2) -> list
                 copies,
                 size / ranks,
                 summed,
-                not job.ours,
+                not job.profile.sums_copies_every_pass,
             ),
         ]
     return found

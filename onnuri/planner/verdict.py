@@ -14,7 +14,7 @@ from onnuri.config import Config
 from onnuri.planner import goodput as goodputs
 from onnuri.planner.goodput import Goodput
 from onnuri.planner.interval import Interval
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 
 Edge = Literal["days", "usd", "tokens", "recipe"]
 """what ends training: the days or dollars that were given, the tokens that were, or those that the
@@ -64,7 +64,7 @@ def by_then(tokens: float, took: Interval, days: float) -> Interval:
     )
 
 
-def hours(step: Mapping[str, float], layout: Layout, good: Goodput) -> dict[str, float]:
+def hours(step: Mapping[str, float], layout: ParallelConfig, good: Goodput) -> dict[str, float]:
     """Return on what the clock's hours go, as shares that sum to 1: of a step by what limits it, of
     the rest failures with their checkpoints, and what neither explains. `step` has the exposed
     seconds by part."""

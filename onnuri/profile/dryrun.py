@@ -27,8 +27,8 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import build_hf_model
 from onnuri.model.loss import next_token_loss
-from onnuri.planner.layout import Layout, spelled
 from onnuri.planner.memory import GIB
+from onnuri.planner.parallel import ParallelConfig, to_string
 from onnuri.planner.recipe import Recipe
 from onnuri.profile import depth, fake_ops
 from onnuri.profile.trace import KINDS, Trace, TracedCollective, calls
@@ -44,7 +44,7 @@ class DryRun(Config):
     name: str
     gpus: int
     rank: int
-    layout: Layout
+    layout: ParallelConfig
     tokens: int
     """a sequence"""
     total_params: int
@@ -80,7 +80,7 @@ class DryRun(Config):
 
     def __str__(self) -> str:
         lines = [
-            f"{self.name} on {self.gpus} GPUs, rank {self.rank}: {spelled(self.layout)}",
+            f"{self.name} on {self.gpus} GPUs, rank {self.rank}: {to_string(self.layout)}",
             f"parameters {self.local_params / 1e6:,.1f}M of {self.total_params / 1e9:,.2f}B, "
             f"fullest rank {self.imbalance:.2f}x the mean",
             f"peak {self.peak_bytes / GIB:,.2f} GiB: "
@@ -123,7 +123,7 @@ def ranks(rank: int, count: int) -> Iterator[None]:
 def run(
     recipe: Recipe,
     gpus: int,
-    layout: Layout | None = None,
+    layout: ParallelConfig | None = None,
     rank: int = 0,
     tokens: int | None = None,
     placement: Placement = "even",
@@ -152,7 +152,7 @@ def run(
 def trace(
     build: Callable[[], Any],
     name: str,
-    layout: Layout,
+    layout: ParallelConfig,
     rank: int = 0,
     tokens: int = 4096,
     placement: Placement = "even",
@@ -219,7 +219,7 @@ def _cut(network: Any, indices: list[int]) -> Any:
 
 
 def _counted(
-    network: Any, layout: Layout, rank: int, tokens: int, placement: Placement, fused: bool
+    network: Any, layout: ParallelConfig, rank: int, tokens: int, placement: Placement, fused: bool
 ) -> depth.Counted:
     """What a rank's step counts of a network on the meta device, which is sharded in place."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -268,7 +268,7 @@ def started(module: nn.Module) -> Optimizers:
 
 
 def count(
-    module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: Layout, views: Meshes
+    module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: ParallelConfig, views: Meshes
 ) -> tuple[Trace, int]:
     """Return what a step counts, on tensors fake or real, and the bytes of activations kept for the
     backward pass."""

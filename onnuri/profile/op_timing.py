@@ -1,7 +1,7 @@
 """How long a step's parts take on this machine: a network's own products, each timed alone for a
 moment, and what is moved.
 
-What is moved is the planner's count (`cost.work`) in 32 bits. No step is run: that would be a
+What is moved is the planner's count (`step_work.work`) in 32 bits. No step is run: that would be a
 measurement, not a forecast.
 """
 
@@ -17,10 +17,10 @@ import torch.nn.functional as F
 
 from onnuri.data.pack import PackedRow
 from onnuri.model.objective import OmniTask
-from onnuri.planner import cost, hardware
+from onnuri.planner import hardware, step_work
 from onnuri.planner.architecture import Architecture, Attention
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.training.optim import Muon, Optimizers, orthogonalise
 
 WIDE = 2
@@ -31,7 +31,7 @@ SAMPLE = 8
 """matrices that Muon's iteration is timed on at most"""
 LARGE = 2**26
 """bytes: what a step keeps is ten times as much, no machine's cache is"""
-ALONE = Layout(sharding="ddp", recompute="none")
+ALONE = ParallelConfig(sharding="ddp", recompute="none")
 
 
 def step_seconds(
@@ -43,7 +43,7 @@ def step_seconds(
     any_one = hardware.Cluster(
         gpu="H100", gpus=1
     )  # a job names a GPU; bytes that one of them moves do not depend on it
-    work = cost.work(
+    work = step_work.work(
         Job(
             architecture=a.replace(vocabulary=1),
             layout=ALONE,
@@ -66,7 +66,7 @@ def step_seconds(
             if b.attention
         ),
         "moved": moved / pace,
-        "optimizer": updates(optimizer) + cost.ADAM_BYTES * a.num_params() / pace,
+        "optimizer": updates(optimizer) + step_work.ADAM_BYTES * a.num_params() / pace,
         "batch": quickest(lambda: task.batch(0)),
     }
 

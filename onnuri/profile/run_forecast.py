@@ -26,7 +26,7 @@ from onnuri.config import Config
 from onnuri.media import write_json
 from onnuri.model.objective import OmniTask
 from onnuri.planner import stock
-from onnuri.planner.activations import eager
+from onnuri.planner.activations import torch_eager_layer
 from onnuri.planner.interval import Z80, Interval, exact, spread
 from onnuri.profile import op_timing
 from onnuri.training.loop import TrainConfig, read_metrics
@@ -126,7 +126,9 @@ def foresee(task: OmniTask, loop: TrainConfig, earlier: Mapping[str, float]) -> 
     saved = (
         op_timing.WIDE
         * tokens
-        * sum(b.count * eager(b, a.hidden, op_timing.ALONE).inside for b in a.blocks)
+        * sum(
+            b.count * torch_eager_layer(b, a.hidden, op_timing.ALONE).saved_bytes for b in a.blocks
+        )
     )
     saved += 12 * sum(
         rows * ids for rows, ids in op_timing.scored(task, batch)

@@ -7,7 +7,7 @@ axk1`, `onnuri train axk1 --preset nano`.
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes.system import MEDIA, layers, stages, system
 
@@ -94,7 +94,7 @@ def recipe() -> Recipe:
         stages(
             10e12, "about 10T, arXiv 2601.09200", 1024, {"image": 0.15, "audio": 0.2, "video": 0.1}
         ),
-        Layout(dp=1024, ep=8, micro_batch=8, recompute="full"),
+        ParallelConfig(dp=1024, ep=8, micro_batch=8, recompute="full"),
         "H200",
         1024,
         519e9,

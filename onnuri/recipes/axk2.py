@@ -12,7 +12,7 @@ than published, all of them active. Run: `onnuri plan axk2`, `onnuri train axk2 
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes import axk1
 from onnuri.recipes.system import MEDIA, layers, stages, system
@@ -70,7 +70,7 @@ def recipe() -> Recipe:
         VALUES,
         MEDIA,
         stages(8.5e12, REPORT, 1024, {"image": 0.15, "audio": 0.2, "video": 0.1}),
-        Layout(dp=1024, ep=8, micro_batch=8, recompute="full"),
+        ParallelConfig(dp=1024, ep=8, micro_batch=8, recompute="full"),
         "B200",
         1024,
         688e9,

@@ -14,7 +14,7 @@ Run: `onnuri plan hyperclovax_omni`, `onnuri train hyperclovax_omni --preset nan
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.recipe import MediumPlan, Recipe
 from onnuri.recipes.system import ASSUMED, SHAPE, TEXT, stages, system
 
@@ -93,7 +93,7 @@ def recipe() -> Recipe:
         VALUES,
         (TEXT, IMAGE, AUDIO, VIDEO, SHAPE),
         stages(10e12, ASSUMED, 512, {"image": 0.2, "audio": 0.2, "video": 0.1, "shape": 0.05}),
-        Layout(dp=512, micro_batch=8, sharding="hsdp", shard=8, recompute="selective"),
+        ParallelConfig(dp=512, micro_batch=8, sharding="hsdp", shard=8, recompute="selective"),
         "B200",
         512,
         8e9,

@@ -7,7 +7,7 @@ not here. Run: `onnuri plan k_exaone`, `onnuri train k_exaone --preset nano`.
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes.system import ASSUMED, MEDIA, every, layers, stages, system
 
@@ -67,7 +67,7 @@ def recipe() -> Recipe:
         VALUES,
         MEDIA,
         stages(10e12, ASSUMED, 512, {"image": 0.15, "audio": 0.2, "video": 0.1}),
-        Layout(dp=512, ep=8, micro_batch=8, recompute="full"),
+        ParallelConfig(dp=512, ep=8, micro_batch=8, recompute="full"),
         "B200",
         512,
         236e9,

@@ -6,7 +6,7 @@ Run: `onnuri plan solar_open`, `onnuri train solar_open --preset nano`.
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes.system import MEDIA, stages, system
 
@@ -59,7 +59,7 @@ def recipe() -> Recipe:
         VALUES,
         MEDIA,
         stages(19.7e12, "arXiv 2601.07022", 480, {"image": 0.15, "audio": 0.2, "video": 0.1}),
-        Layout(dp=480, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"),
+        ParallelConfig(dp=480, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"),
         "B200",
         480,
         102.65e9,

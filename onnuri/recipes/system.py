@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.recipe import MediumPlan, Recipe, TrainingStage
 from onnuri.planner.stock import architecture
 
@@ -109,7 +109,7 @@ def system(
     values: Sourced,
     media: tuple[MediumPlan, ...],
     stages: tuple[TrainingStage, ...],
-    layout: Layout,
+    layout: ParallelConfig,
     gpu: str,
     gpus: int,
     total: float,

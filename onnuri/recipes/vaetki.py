@@ -7,7 +7,7 @@ Its class is ours (`model/vaetki.py`), for transformers has none. Run: `onnuri p
 
 from __future__ import annotations
 
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes.system import ASSUMED, MEDIA, SHAPE, every, layers, stages, system
 
@@ -75,7 +75,7 @@ def recipe() -> Recipe:
         VALUES,
         (*MEDIA, SHAPE),
         stages(9.8e12, CARD, 512, {"image": 0.12, "audio": 0.15, "video": 0.08, "shape": 0.1}),
-        Layout(dp=512, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"),
+        ParallelConfig(dp=512, ep=8, micro_batch=8, sharding="hsdp", shard=32, recompute="full"),
         "B200",
         512,
         112.2e9,

@@ -1,4 +1,4 @@
-"""This module applies a planner's `Layout` to a model: device meshes, tensor and expert
+"""This module applies a planner's `ParallelConfig` to a model: device meshes, tensor and expert
 parallelism, activation checkpointing, FSDP.
 
 It knows no loss, no optimizer and no figures. PyTorch's `fully_shard` and the plans that
@@ -23,7 +23,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from onnuri.errors import ConfigError
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 
 Placement = Literal["even", "first"]
 """even: the dimension that `shard_dim` returns; first: always dimension 0, PyTorch's default, there
@@ -38,7 +38,7 @@ class Meshes:
     experts: DeviceMesh
 
 
-def build_meshes(layout: Layout, device: str) -> Meshes:
+def build_meshes(layout: ParallelConfig, device: str) -> Meshes:
     """Return the meshes of a layout over the initialised process group.
 
     Raises ConfigError if expert parallelism does not fit within one replica's ranks.
@@ -65,7 +65,7 @@ def build_meshes(layout: Layout, device: str) -> Meshes:
 
 def parallelize(
     network: Any,
-    layout: Layout,
+    layout: ParallelConfig,
     root: nn.Module | None = None,
     *,
     device: str = "cpu",
@@ -81,10 +81,10 @@ def parallelize(
     transformers' `EPImplementationInterface`. Raises ConfigError for a layout that needs another
     engine.
     """
-    if layout.engine:
+    if layout.other_engine:
         raise ConfigError(
             f"layout of pp {layout.pp}, cp {layout.cp}, {layout.sharding}, {layout.precision}",
-            f"needs {layout.engine}",
+            f"needs {layout.other_engine}",
             "use dp, tp and ep with fsdp, hsdp or ddp in bf16",
         )
     from transformers.distributed.expert_parallel import apply_expert_parallelism
@@ -117,7 +117,7 @@ def _apply_fsdp(
     network: Any,
     root: nn.Module,
     meshes: Meshes,
-    layout: Layout,
+    layout: ParallelConfig,
     routed: set[int],
     dtype: torch.dtype | None,
     placement: Placement,
@@ -148,7 +148,7 @@ def _has_tied_embeddings(network: Any) -> bool:
 
 
 def _placement_function(
-    meshes: Meshes, ranks: int, layout: Layout, routed: set[int], placement: Placement
+    meshes: Meshes, ranks: int, layout: ParallelConfig, routed: set[int], placement: Placement
 ) -> Callable[[nn.Parameter], Any]:
     """Return the function that tells `fully_shard` a parameter's shard dimension and mesh; `ranks`
     is the size of the dense mesh's fsdp axis."""

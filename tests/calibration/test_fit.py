@@ -23,7 +23,7 @@ def made(evidence: fit.Evidence) -> tuple[dict[str, float], fit.Evidence]:
     draw = np.random.default_rng(0)
     truth = {
         c.name: c.prior * float(np.exp(c.spread * draw.uniform(-1.5, 1.5)))
-        for c in constants.load()
+        for c in constants.fitted()
     }
     values = np.exp(fit.log_speed(evidence, truth)) * evidence.factor
     return truth, evidence._replace(
@@ -37,7 +37,7 @@ def test_a_fit_finds_the_constants_that_made_its_rows(
     """Those that the rows speak of; the rest stay near their priors, and all rows are predicted."""
     truth, rows = made
     found, target = fit.fit(rows), fit.published(rows)
-    prior = {c.name: c.prior for c in constants.load()}
+    prior = {c.name: c.prior for c in constants.fitted()}
     off = {
         name: np.abs(fit.log_speed(rows, c) - target)
         for name, c in (("found", found), ("prior", prior))

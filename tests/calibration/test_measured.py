@@ -16,12 +16,12 @@ from onnuri.calibration import measured, runs
 from onnuri.calibration.fit import published, stack, usable
 from onnuri.calibration.validate import in_sample
 from onnuri.model.backbone import build_hf_model
-from onnuri.planner.cost import OPERATORS_ROUTED, operator_bytes, work
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import GIB, memory
+from onnuri.planner.parallel import ONNURI, ParallelConfig
 from onnuri.planner.step_time import step_time
+from onnuri.planner.step_work import OPERATORS_ROUTED, operator_bytes, work
 from onnuri.planner.stock import architecture
 from onnuri.profile import fake_ops
 
@@ -31,7 +31,7 @@ ROWS = runs.read(measured.FILE)
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r["id"])
 def test_memory_and_speed_of_a_measured_step(row: runs.Row) -> None:
     job = measured.job(row)
-    assert job.ours and job.cluster.compiled == ("compiled" in row["id"])
+    assert job.profile is ONNURI and job.cluster.compiled == ("compiled" in row["id"])
     assert memory(job).allocated / GIB == pytest.approx(measured.peak_gib(row), rel=0.05)
     found = step_time(job)
     assert found.tokens_per_s_per_gpu == pytest.approx(float(row["value"]), rel=0.15)
@@ -143,12 +143,14 @@ def test_bytes_between_products_are_those_that_operators_move() -> None:
     values = {**LLAMA, "num_hidden_layers": 2}
     a = architecture("llama", "llama", values)
     counted = moved("llama", LLAMA, 2, 1024) - moved("llama", LLAMA, 1, 1024)
-    assert operator_bytes(a.blocks[0], a.hidden, Layout()) == pytest.approx(counted, rel=0.1)
+    assert operator_bytes(a.blocks[0], a.hidden, ParallelConfig()) == pytest.approx(
+        counted, rel=0.1
+    )
 
 
 def test_own_selective_recomputation_moves_a_forward_pass_more() -> None:
     def between(recompute: str) -> float:
-        layout = Layout(recompute=recompute)  # type: ignore[arg-type]
+        layout = ParallelConfig(recompute=recompute)  # type: ignore[arg-type]
         one = Job(
             architecture=measured.shapes()["solar_open shape"],
             layout=layout,

@@ -216,7 +216,10 @@ def test_notes_say_wires_boards_and_vocabularies() -> None:
         500,
         2.4,
     )
-    assert said.architecture.vocabulary == 32_000 and said.graphs and job().graphs is None
+    assert said.architecture.vocabulary == 32_000 and (said.engine.graphs, job().engine.graphs) == (
+        1.0,
+        0.5,
+    )
     assert job(note="400 Gb/s per GPU").cluster.nic == 50
 
 
@@ -230,14 +233,14 @@ def test_notes_say_wires_boards_and_vocabularies() -> None:
     ],
 )
 def test_the_year_of_the_software(note: str, source: str, month: str) -> None:
-    assert job(note=note, source=source).release == pytest.approx(
+    assert job(note=note, source=source).software_year == pytest.approx(
         int(month[:4]) + (int(month[5:]) - 0.5) / 12
     )
 
 
 def test_software_of_an_unknown_year_is_a_little_younger_than_the_model() -> None:
-    assert 0 < job().release - shapes.listed("Llama 3.1 8B")["year"] < 1
-    assert job(model="unheard-of", total_params_B="8").release is None
+    assert 0 < job().software_year - shapes.listed("Llama 3.1 8B")["year"] < 1
+    assert job(model="unheard-of", total_params_B="8").software_year is None
 
 
 @pytest.mark.parametrize(

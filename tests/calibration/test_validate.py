@@ -66,7 +66,7 @@ def test_priors_pull_where_no_row_speaks() -> None:
     nothing = fit.fit(e, np.ones(8, bool))
     assert all(
         nothing[c.name] == pytest.approx(c.prior, rel=1e-3)
-        for c in constants.load()
+        for c in constants.fitted()
         if c.name in nothing
     )
 

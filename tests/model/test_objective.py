@@ -13,6 +13,7 @@ from onnuri.model.backbone import BackboneConfig
 from onnuri.model.loss import soft_targets
 from onnuri.model.objective import omni_loss, sequence_ids
 from onnuri.model.token_layout import TokenLayout
+from onnuri.planner import stock
 
 LAYOUT = TokenLayout.of(toy_specs(300))
 SETS = tuple(LAYOUT.candidate_sets())
@@ -192,8 +193,9 @@ def test_config_counts_its_weights_before_it_is_built():
     config = BackboneConfig(vocabulary=1000, width=48, layers=3, heads=3, hidden=96)
     with torch.device("meta"):
         built = config.build()
-    assert sum(p.numel() for p in built.parameters()) == config.num_params()
-    assert config.flops_per_token(128) > 6 * config.num_params() * 0.9
+    counted = stock.from_config(config.to_transformers())
+    assert sum(p.numel() for p in built.parameters()) == counted.num_params()
+    assert counted.flops_per_token(128) > 6 * counted.num_params() * 0.9
 
 
 def test_a_grids_fields_weigh_as_the_table_says():

@@ -7,7 +7,7 @@ import pytest
 
 from onnuri import recipes
 from onnuri.errors import ConfigError
-from onnuri.planner import budget, budget_report, hardware, operate
+from onnuri.planner import budget, budget_report, hardware, serving_cost
 from onnuri.planner.budget import Budget
 from onnuri.planner.interval import Z80, Interval
 
@@ -46,7 +46,7 @@ def test_all_are_there_with_odds_and_costs(b200):
 
 def test_odds_of_finishing_follow_the_days(b200):
     axk1 = b200.systems[0]
-    assert axk1.finish == axk1.days_needed.below(120)
+    assert axk1.finish == axk1.days_needed.cdf(120)
     later = budget.option(recipes.find("axk1"), "system", b200.cluster, 240, exact_gpus=True)
     assert later.finish > axk1.finish and later.days_needed.mid == pytest.approx(
         axk1.days_needed.mid
@@ -144,7 +144,7 @@ def test_whose_layouts_what_is_assumed_and_units_are_said(b200):
     said = budget_report.text(b200)
     assert (
         "--engines any" in said
-        and f"{operate.BUSY.mid:.0%} (30 – 80) of the hours" in said
+        and f"{serving_cost.BUSY.mid:.0%} (30 – 80) of the hours" in said
         and "beats the top one" in said
     )
     unpriced = b200.systems[0].replace(

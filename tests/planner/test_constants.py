@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from onnuri.calibration import fit
-from onnuri.planner import constants, memory, shapes
-from onnuri.planner.cost import work
+from onnuri.planner import constants, shapes
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.step_time import rates, seconds, spread
+from onnuri.planner.step_work import work
 
-EVERY = (*constants.load(), *memory.CONSTANTS.values())
+EVERY = constants.load()
 
 
 class Asked(dict[str, float]):
@@ -39,14 +39,14 @@ def test_fitted_constants_stay_within_reach_of_their_priors() -> None:
     from math import log
 
     assert not {
-        c.name: c.value for c in constants.load() if abs(log(c.value / c.prior)) > 3 * c.spread
+        c.name: c.value for c in constants.fitted() if abs(log(c.value / c.prior)) > 3 * c.spread
     }
 
 
 def test_every_constant_is_used_and_none_is_used_that_is_not_listed() -> None:
     one = Job(
         architecture=shapes.shape("Nemotron-3-Nano-30B-A3B"),
-        layout=Layout(dp=16, ep=8, precision="nvfp4"),
+        layout=ParallelConfig(dp=16, ep=8, precision="nvfp4"),
         cluster=Cluster(gpu="GB200", gpus=16),
         tokens=4096,
         batch_tokens=2**20,
@@ -55,7 +55,7 @@ def test_every_constant_is_used_and_none_is_used_that_is_not_listed() -> None:
     seconds(work(one), rates(one), asked)
     for moe in (True, False):
         spread(moe, 1, asked)
-    assert asked.names == {c.name for c in constants.load()}
+    assert asked.names == {c.name for c in constants.fitted()}
     assert set(fit.INTERVAL) < asked.names
 
 

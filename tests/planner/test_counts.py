@@ -13,7 +13,7 @@ from onnuri.planner import budget, counts, report, saved
 from onnuri.planner import plan as plans
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.plan import plan
 from onnuri.planner.progress import SearchProgress
 from onnuri.planner.recipe import Recipe, TrainingStage
@@ -50,7 +50,7 @@ def recipe(a, sequences=96):
         architecture=a,
         media=(),
         stages=stages,
-        layout=Layout(dp=8),
+        layout=ParallelConfig(dp=8),
         gpu="H100",
         gpus=8,
     )
@@ -231,7 +231,7 @@ def test_everything_else_searches_again(tmp_path, searches, monkeypatch):
         dict(engines="any"),
         dict(exact_gpus=True),
         dict(here=True),
-        dict(release=2024.0),
+        dict(software_year=2024.0),
         dict(precisions=("bf16", "fp8")),
         dict(days=30, budget_usd=1e5),
         dict(days=30, budget_usd=1e6),

@@ -18,22 +18,26 @@ def test_at_and_below_are_inverse(ends, z):
     if mid / low < 1.01 or high / mid < 1.01:
         return
     i = Interval(low=low, mid=mid, high=high)
-    assert i.below(i.at(z)) == pytest.approx((1 + math.erf(z / math.sqrt(2))) / 2, abs=1e-6)
+    assert i.cdf(i.quantile(z)) == pytest.approx((1 + math.erf(z / math.sqrt(2))) / 2, abs=1e-6)
 
 
 def test_a_tenth_lies_beyond_either_end():
     for i in (Interval(low=1, mid=2, high=9), Interval(low=-1, mid=0, high=3)):
-        assert (i.below(i.low), i.below(i.mid), i.below(i.high)) == pytest.approx(
+        assert (i.cdf(i.low), i.cdf(i.mid), i.cdf(i.high)) == pytest.approx(
             (0.1, 0.5, 0.9), abs=1e-3
         )
-        assert (i.at(-Z80), i.at(0), i.at(Z80)) == pytest.approx((i.low, i.mid, i.high))
-    assert exact(3).below(2.9) == 0 and exact(3).below(3.1) == 1
+        assert (i.quantile(-Z80), i.quantile(0), i.quantile(Z80)) == pytest.approx(
+            (i.low, i.mid, i.high)
+        )
+    assert exact(3).cdf(2.9) == 0 and exact(3).cdf(3.1) == 1
 
 
 def test_spread_of_a_product_is_that_of_a_simulation():
     a, b = Interval(low=1, mid=2, high=4), Interval(low=0.5, mid=0.6, high=0.72)
     dice = random.Random(0)
-    drawn = sorted(a.at(dice.gauss(0, 1)) * b.at(dice.gauss(0, 1)) for _ in range(20_000))
+    drawn = sorted(
+        a.quantile(dice.gauss(0, 1)) * b.quantile(dice.gauss(0, 1)) for _ in range(20_000)
+    )
     found = spread(lambda x, y: x * y, a, b)
     assert (found.low, found.mid, found.high) == pytest.approx(
         (drawn[2_000], drawn[10_000], drawn[18_000]), rel=0.03

@@ -75,7 +75,7 @@ def test_a_plan_on_the_fewest_gpus_is_in_time_and_one_on_fewer_is_not(capsys):
         and found.tokens == pytest.approx(2e12)
         and found.cluster.gpus == found.fewest.gpus
     )
-    assert found.in_time == pytest.approx(found.days.below(30))
+    assert found.in_time == pytest.approx(found.days.cdf(30))
     fewer = onnuri.plan(OMNI, {"gpu": "H100", "gpus": found.fewest.less}, tokens=2e12, here=True)
     assert fewer.days.mid > 30
     main(
@@ -108,7 +108,7 @@ def test_the_largest_is_in_time_and_the_next_is_not():
             for s in (done, late)
         ]
         assert layers[1] - layers[0] == inverse.LAYERS.step
-        assert done.likely == done.plan.days.below(20)
+        assert done.likely == done.plan.days.cdf(20)
     assert [s.kind for s in found.best.values()] == list(found.best)
     assert next(iter(found.best.values())).plan.total_params == max(
         s.plan.total_params for s in found.sizes if s.done

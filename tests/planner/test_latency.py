@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from onnuri.cli import main
 from onnuri.errors import ConfigError
-from onnuri.planner import latency, operate, shapes
+from onnuri.planner import latency, serving_cost, shapes
 from onnuri.planner.hardware import Cluster, gpu
 from onnuri.planner.latency import Demand, limited
 
 LLAMA, DEEPSEEK = shapes.shape("Llama3-8B"), shapes.shape("DeepSeek-V3-671B")
 H100 = Cluster(gpu="H100", gpus=64)
-MIDS = (operate.BANDWIDTH.mid, operate.PRODUCTS.mid, operate.LAYER_SECONDS.mid)
+MIDS = (serving_cost.BANDWIDTH.mid, serving_cost.PRODUCTS.mid, serving_cost.LAYER_SECONDS.mid)
 
 
 def server(a, kind, asked):
@@ -40,9 +40,9 @@ def test_limits_are_kept_one_more_user_breaks_them_and_littles_law_holds(isl, os
     assert ttft is None or found.ttft.mid <= ttft
     assert tpot is None or found.tpot.mid <= tpot
     assert on.over(found.gpus, found.users + 1) == found.bound
-    kept = operate.kv_bytes(LLAMA, max(1, isl + osl // 2))
+    kept = serving_cost.kv_bytes(LLAMA, max(1, isl + osl // 2))
     most = (
-        found.gpus * gpu("H100").memory_bytes * operate.MEMORY_SHARE - LLAMA.num_params()
+        found.gpus * gpu("H100").memory_bytes * serving_cost.MEMORY_SHARE - LLAMA.num_params()
     ) / kept  # weights in 8 bits
     assert found.users <= max(1, most) and (found.bound != "memory" or found.users + 1 > most)
     assert found.bound == "memory" or ttft or tpot
@@ -73,8 +73,16 @@ def test_prefill_by_hand_and_as_deepseek_published():
     slow, fast = (
         4096 / 16 / deepseek.prefill(16, bandwidth, products, layer)
         for bandwidth, products, layer in (
-            (operate.BANDWIDTH.low, operate.PRODUCTS.low, operate.LAYER_SECONDS.high),
-            (operate.BANDWIDTH.high, operate.PRODUCTS.high, operate.LAYER_SECONDS.low),
+            (
+                serving_cost.BANDWIDTH.low,
+                serving_cost.PRODUCTS.low,
+                serving_cost.LAYER_SECONDS.high,
+            ),
+            (
+                serving_cost.BANDWIDTH.high,
+                serving_cost.PRODUCTS.high,
+                serving_cost.LAYER_SECONDS.low,
+            ),
         )
     )
     assert slow <= published <= fast
@@ -107,7 +115,7 @@ def test_dollars_of_input_and_output_sum_to_the_gpus_hours():
     read = found.usd_per_million_input.mid * found.requests_per_s.mid * 4000 / 1e6
     written = found.usd_per_million_output.mid * found.requests_per_s.mid * 500 / 1e6
     assert read + written == pytest.approx(
-        found.gpus * 2 / 3600 / operate.BUSY.mid
+        found.gpus * 2 / 3600 / serving_cost.BUSY.mid
     )  # hours without users too
 
 

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from onnuri.planner.activations import compiled, eager, fused
+from onnuri.planner.activations import megatron_layer, torch_compiled_layer, torch_eager_layer
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import CHUNK, memory
-from onnuri.planner.stages import chunks, ends, in_flight, layer_weights, stage_layers
+from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.pipeline_stages import chunks, ends, in_flight, stage_layers
+from onnuri.planner.weights import layer_weights
 
 GPT = Architecture(
     name="gpt",
@@ -45,10 +46,10 @@ MIXTURE = Architecture(
 
 def job(
     a: Architecture,
-    layout: Layout,
+    layout: ParallelConfig,
     tokens: int = 4096,
     micro_batches: int = 8,
-    release: float | None = None,
+    software_year: float | None = None,
 ) -> Job:
     return Job(
         architecture=a,
@@ -56,7 +57,7 @@ def job(
         cluster=Cluster(gpu="H100", gpus=layout.gpus),
         tokens=tokens,
         batch_tokens=tokens * layout.dp * layout.micro_batch * micro_batches,
-        release=release,
+        software_year=software_year,
     )
 
 
@@ -65,16 +66,18 @@ def test_layer_keeps_what_korthikanti_counted(tp: int) -> None:
     """arXiv 2205.05198, table 2: s b h (10 + 24/t + 5 a s / h t) without and s b h 34 / t with
     sequence parallelism and selective recomputation."""
     h, a, s = GPT.hidden, 64, 2048
-    plain = fused(
+    plain = megatron_layer(
         GPT.blocks[0],
         GPT,
-        Layout(tp=tp, sequence_parallel=False, recompute="none"),
+        ParallelConfig(tp=tp, sequence_parallel=False, recompute="none"),
         s,
-        release=2022.0,
+        software_year=2022.0,
     )
-    assert plain.inside == pytest.approx(h * (10 + 24 / tp + 5 * a * s / (h * tp)))
-    split = fused(GPT.blocks[0], GPT, Layout(tp=tp, recompute="selective"), s, release=2022.0)
-    assert split.inside == pytest.approx(34 * h / tp)
+    assert plain.saved_bytes == pytest.approx(h * (10 + 24 / tp + 5 * a * s / (h * tp)))
+    split = megatron_layer(
+        GPT.blocks[0], GPT, ParallelConfig(tp=tp, recompute="selective"), s, software_year=2022.0
+    )
+    assert split.saved_bytes == pytest.approx(34 * h / tp)
 
 
 def test_the_first_layers_can_be_fullest() -> None:
@@ -88,18 +91,21 @@ def test_the_first_layers_can_be_fullest() -> None:
             Block(count=20, attention=Attention(heads=16, kv_heads=8, head_dim=128), mlp=6144),
         ),
     )
-    one = memory(job(a, Layout(recompute="full"), micro_batches=1))
+    one = memory(job(a, ParallelConfig(recompute="full"), micro_batches=1))
     assert one.gradients > 0.8 * one.parameters
 
 
 def test_a_compiled_layer_keeps_less_than_an_eager_one_and_no_less_than_products() -> None:
     for block in (*GPT.blocks, *MIXTURE.blocks):
-        loose, fused_ = (kind(block, 2048, Layout()) for kind in (eager, compiled))
-        assert loose.products - 2 * 2048 <= fused_.inside <= loose.inside
+        loose, fused_ = (
+            kind(block, 2048, ParallelConfig())
+            for kind in (torch_eager_layer, torch_compiled_layer)
+        )
+        assert loose.product_bytes - 2 * 2048 <= fused_.saved_bytes <= loose.saved_bytes
 
 
 LAYOUTS = st.builds(
-    lambda dp, tp, cp, pp, ep, v, m, sharding, recompute, precision: Layout(
+    lambda dp, tp, cp, pp, ep, v, m, sharding, recompute, precision: ParallelConfig(
         dp=2**dp,
         tp=2**tp,
         cp=2**cp,
@@ -124,13 +130,13 @@ LAYOUTS = st.builds(
 )
 
 
-def fits(layout: Layout) -> None:
+def fits(layout: ParallelConfig) -> None:
     assume(layout.virtual_stages == 1 or layout.pp > 1)
 
 
 @given(LAYOUTS)
 @settings(max_examples=200, deadline=None)
-def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
+def test_parts_are_the_total_and_all_are_there(layout: ParallelConfig) -> None:
     fits(layout)
     m = memory(job(MIXTURE, layout))
     parts = {
@@ -147,7 +153,7 @@ def test_parts_are_the_total_and_all_are_there(layout: Layout) -> None:
     ),
 )
 @settings(max_examples=300, deadline=None)
-def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
+def test_more_sharding_never_takes_more(layout: ParallelConfig, how: str) -> None:
     """Of more experts' ranks the weights alone: tokens on their way to others take room too."""
     fits(layout)
     split = layout.replace(pp=max(layout.pp, 2))  # one engine runs both
@@ -179,7 +185,7 @@ def test_more_sharding_never_takes_more(layout: Layout, how: str) -> None:
 def test_all_ranks_together_hold_the_model(pp: int, virtual: int, ep: int) -> None:
     """Without tensor parallelism nothing is held twice but a tied table, and what multi-token
     prediction adds."""
-    layout = Layout(pp=2**pp, virtual_stages=virtual if pp else 1, dp=ep, ep=ep)
+    layout = ParallelConfig(pp=2**pp, virtual_stages=virtual if pp else 1, dp=ep, ep=ep)
     if layout.pp * layout.virtual_stages > MIXTURE.layers:
         return
     dense = routed = 0.0
@@ -194,7 +200,7 @@ def test_all_ranks_together_hold_the_model(pp: int, virtual: int, ep: int) -> No
 @given(st.integers(1, 8), st.integers(1, 4), st.integers(1, 40))
 def test_every_layer_is_on_one_chunk(pp: int, virtual: int, layers: int) -> None:
     a = GPT.replace(blocks=(GPT.blocks[0].replace(count=layers), GPT.blocks[0].replace(count=3)))
-    parts = chunks(a, Layout(pp=pp, virtual_stages=virtual))
+    parts = chunks(a, ParallelConfig(pp=pp, virtual_stages=virtual))
     assert sum(n for part in parts for _, n in part) == a.layers
     sizes = [sum(n for _, n in part) for part in parts]
     assert max(sizes) - min(sizes) <= 1
@@ -207,19 +213,23 @@ def test_every_layer_is_on_one_chunk(pp: int, virtual: int, layers: int) -> None
 def test_micro_batches_in_flight(pp: int, virtual: int, stage: int, flying: int) -> None:
     """Interleaved, the first rank holds p v + p - 1 chunks: 1 + (p - 1)/(p v) of the model (arXiv
     2205.05198, 4.2.3)."""
-    assert in_flight(Layout(pp=pp, virtual_stages=virtual), stage, 64) == flying
+    assert in_flight(ParallelConfig(pp=pp, virtual_stages=virtual), stage, 64) == flying
 
 
 def test_few_micro_batches_are_all_in_flight() -> None:
-    layout = Layout(pp=4, sharding="zero1")
+    layout = ParallelConfig(pp=4, sharding="zero1")
     few, many = (memory(job(MIXTURE, layout, micro_batches=n)).activations for n in (1, 8))
     assert few < many
 
 
 @pytest.mark.parametrize(
-    "layout", [Layout(dp=8, ep=8), Layout(dp=8, pp=2, ep=8, sharding="zero1", recompute="none")]
+    "layout",
+    [
+        ParallelConfig(dp=8, ep=8),
+        ParallelConfig(dp=8, pp=2, ep=8, sharding="zero1", recompute="none"),
+    ],
 )
-def test_crowded_experts_take_more(layout: Layout) -> None:
+def test_crowded_experts_take_more(layout: ParallelConfig) -> None:
     """By what their tokens keep, twice as much for twice as many: none of it is the router's or
     attention's."""
     even, half, twice = (
@@ -231,7 +241,7 @@ def test_crowded_experts_take_more(layout: Layout) -> None:
 def test_the_fullest_stage_counts() -> None:
     """A table on the first rank alone makes it the fullest; the mean of all would say less."""
     wide = MIXTURE.replace(vocabulary=1_000_000)
-    assert memory(job(wide, Layout(pp=8, sharding="zero1"))).stage in (0, 7)
+    assert memory(job(wide, ParallelConfig(pp=8, sharding="zero1"))).stage in (0, 7)
 
 
 def test_a_chunk_is_as_long_as_the_trainers() -> None:

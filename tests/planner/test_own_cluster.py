@@ -6,7 +6,7 @@ import onnuri
 from onnuri.cli import main
 from onnuri.errors import ConfigError
 from onnuri.planner import hardware, own_cluster
-from onnuri.planner.bill import price
+from onnuri.planner.cost import price
 from onnuri.planner.own_cluster import Own
 
 LAYOUT = {"layout": "own"}

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import onnuri
 from onnuri import recipes
 from onnuri.errors import ConfigError
-from onnuri.planner import phases, report
 from onnuri.planner import plan as plans
+from onnuri.planner import report, stage_layouts
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.plan import Plan
@@ -65,12 +65,12 @@ def test_json_and_back(own):
 
 def test_days_tokens_and_dollars_are_kept(own):
     days = onnuri.plan("axk1", layout="own", days=30)
-    assert days.days.mid == pytest.approx(30) and days.in_time == pytest.approx(own.days.below(30))
+    assert days.days.mid == pytest.approx(30) and days.in_time == pytest.approx(own.days.cdf(30))
     assert days.tokens / own.tokens == pytest.approx(30 / own.days.mid)
     assert onnuri.plan("axk1", layout="own", tokens=1e12).tokens == pytest.approx(1e12)
     dollars = onnuri.plan("axk1", layout="own", budget_usd=1e6)
     assert dollars.bill.usd.mid == pytest.approx(1e6, rel=0.01)
-    assert dollars.in_budget == pytest.approx(own.bill.usd.below(1e6), abs=0.01)
+    assert dollars.in_budget == pytest.approx(own.bill.usd.cdf(1e6), abs=0.01)
     both = onnuri.plan("axk1", layout="own", days=30, budget_usd=1e6)
     assert both.tokens == pytest.approx(min(days.tokens, dollars.tokens))
 
@@ -141,7 +141,7 @@ def test_media_lengthen_the_bill_and_the_vocabulary():
     assert costly.encoding_gpu_hours.mid == pytest.approx(10 * cheap.encoding_gpu_hours.mid)
     assert costly.gpu_hours.mid > cheap.gpu_hours.mid
     text, annealing = (
-        phases.stage_job(recipe, s, Cluster(gpu="H200", gpus=recipe.gpus), recipe.layout)
+        stage_layouts.stage_job(recipe, s, Cluster(gpu="H200", gpus=recipe.gpus), recipe.layout)
         for s in (recipe.stages[0], recipe.stages[-1])
     )
     assert text.architecture == recipe.architecture and annealing.architecture == recipe.omni
@@ -155,7 +155,7 @@ def test_odds_are_of_all_tokens_that_were_wanted(own):
     enough = onnuri.plan("axk1", layout="own", days=own.days.high)
     assert enough.in_time == pytest.approx(0.9, abs=0.01) and enough.tokens_wanted == own.tokens
     some = onnuri.plan("axk1", layout="own", days=30, tokens=1e12)
-    assert some.tokens_wanted == 1e12 and some.in_time == pytest.approx(some.days.below(30))
+    assert some.tokens_wanted == 1e12 and some.in_time == pytest.approx(some.days.cdf(30))
 
 
 def test_no_loss_is_said_where_no_law_holds():
@@ -188,13 +188,13 @@ def test_a_stage_of_longer_sequences_is_slower_a_token_and_one_that_is_frozen_fa
 
 
 def test_other_gpus_keep_the_batch_as_near_as_they_can():
-    recipe, notes = phases.fitted(recipes.find("solar_open"), 512)
+    recipe, notes = stage_layouts.fitted(recipes.find("solar_open"), 512)
     assert (
         recipe.stages[0].batch_tokens == 16_777_216
         and "text 15,728,640 → 16,777,216 tokens" in notes[0]
     )
-    assert phases.fitted(recipe, 512) == (recipe, [])
-    many, _ = phases.fitted(
+    assert stage_layouts.fitted(recipe, 512) == (recipe, [])
+    many, _ = stage_layouts.fitted(
         recipes.find("axk1"), 100_000
     )  # more GPUs than sequences: ranks of which each has one
     assert many.stages[0].batch_tokens == 6_250 * 4096
@@ -203,7 +203,7 @@ def test_other_gpus_keep_the_batch_as_near_as_they_can():
 def test_one_prediction_takes_less_than_50_ms():
     import time
 
-    job = phases.stage_job(
+    job = stage_layouts.stage_job(
         recipes.find("axk1"),
         recipes.find("axk1").stages[0],
         Cluster(gpu="H200", gpus=1024),
@@ -264,8 +264,8 @@ def leaves(value, where=""):
         ("1024xH200", {"layout": "tp=0"}, "tp 0: is less than 1"),
         ("1024xH200", {"layout": "micro_batch=0"}, "micro_batch 0"),
         ("1024xH200", {"layout": " "}, "is empty"),
-        ("1024xH200", {"release": -1}, "release -1"),
-        ("1024xH200", {"release": float("nan")}, "release nan"),
+        ("1024xH200", {"software_year": -1}, "software year -1"),
+        ("1024xH200", {"software_year": float("nan")}, "software year nan"),
         ("1024xH200", {"layout": "own", "days": 1e-9}, "less than one step"),
         ("1024xH200", {"days": 1e300}, "days 1e\\+300"),
         ("1024xH200", {"layout": "own", "precisions": ("fp8",)}, "stands beside a layout"),

@@ -13,7 +13,7 @@ from onnuri.planner.goodput import DAY, goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
-from onnuri.planner.routing import real_step
+from onnuri.planner.moe_imbalance import real_step
 from onnuri.planner.timing import Timer
 
 GROUPED = Attention(heads=32, kv_heads=8, head_dim=128)
@@ -73,7 +73,7 @@ def every(a, cluster, batch, here=False):
         for ep, (sharding, shard), micro, v, recompute in itertools.product(
             eps, shardings, range(1, 9), (1, 2, 4), ("none", "selective", "full")
         ):
-            layout = grid.Layout(
+            layout = grid.ParallelConfig(
                 dp=dp,
                 tp=tp,
                 cp=cp,
@@ -91,7 +91,7 @@ def every(a, cluster, batch, here=False):
                 or (v > 1 and (pp == 1 or sequences // (dp * micro) % pp))
             ):
                 continue
-            own = layout.engine is None
+            own = layout.other_engine is None
             if (dp == 1) != (sharding == "ddp") and not (own and sharding == "ddp"):
                 # `zero1` holds less than `ddp` and sends as much; Onnuri's trainer has no `zero1`
                 continue
@@ -120,7 +120,7 @@ def test_the_best_of_all_is_found_and_none_is_forgotten(judged):
     found = search.search(a, cluster, 4096, batch)
     assert found.layouts == len(all_) == sum(found.lost.values()) + len(found.best)
     assert real_step(job_of(found.best[0], judged[0])).total == pytest.approx(held[0][0], rel=1e-9)
-    own = next(seconds for seconds, layout in held if layout.engine is None)
+    own = next(seconds for seconds, layout in held if layout.other_engine is None)
     assert real_step(job_of(found.here, judged[0])).total == pytest.approx(own, rel=1e-9)
     assert [c.slower for c in found.best] == sorted(c.slower for c in found.best) and found.best[
         0
@@ -130,7 +130,7 @@ def test_the_best_of_all_is_found_and_none_is_forgotten(judged):
         kinds.setdefault(search.kind(layout), seconds)
     for candidate, seconds in zip(found.best, sorted(kinds.values()), strict=False):
         assert candidate.slower == pytest.approx(seconds / held[0][0], rel=1e-9)
-    assert len(found.best) == min(search.KEPT, len(kinds))
+    assert len(found.best) == min(search.SHOWN_LAYOUTS, len(kinds))
 
 
 def job_of(candidate, case):
@@ -161,7 +161,7 @@ def test_what_runs_here_is_a_part_of_the_grid(judged):
         for sharding, shard in cell.shardings(dp)
         for recompute in grid.RECOMPUTE
     }
-    assert here == {layout for _, _, layout in all_ if layout.engine is None} and here
+    assert here == {layout for _, _, layout in all_ if layout.other_engine is None} and here
 
 
 def test_the_least_of_all_is_what_no_layout_is_below(judged):
@@ -176,7 +176,7 @@ def test_no_layout_that_fits_is_faster_than_its_bound(judged, others):
     counts = [(n, 6 * n) for n in others] + [(cluster.gpus, batch // 4096)]
     bounds = {b.cell: b for b in search.Stream(problem, counts)}
     for seconds, room, layout in all_:
-        own = layout.engine is None
+        own = layout.other_engine is None
         cell = grid.Cell(
             grid.Degrees(layout.tp, layout.cp, layout.ep, "bf16", own),
             layout.pp,

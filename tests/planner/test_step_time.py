@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnuri.planner import constants, shapes
-from onnuri.planner.cost import work
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import MEGATRON, ParallelConfig
 from onnuri.planner.step_time import larger, step_time
+from onnuri.planner.step_work import work
 
 
 def job(
@@ -22,14 +22,14 @@ def job(
     sequences: int = 4,
     **layout: object,
 ) -> Job:
-    laid = Layout(**{"dp": 8, **layout})  # type: ignore[arg-type]
+    laid = ParallelConfig(**{"dp": 8, **layout})  # type: ignore[arg-type]
     return Job(
         architecture=shapes.shape(model),
         layout=laid,
         cluster=Cluster(gpu=gpu, gpus=laid.gpus),
         tokens=tokens,
         batch_tokens=tokens * laid.dp * laid.micro_batch * sequences,
-        release=2025.5,
+        software_year=2025.5,
     )
 
 
@@ -138,18 +138,18 @@ def test_slower_wires_and_products_are_slower() -> None:
 
 
 def test_interval_widens_for_what_is_unknown() -> None:
-    known = job().replace(elsewhere=True)
+    known = job().replace(engine=MEGATRON)
     others = [
         job(gpu="GH200"),
         job(gpu="MI325X"),
         job("Llama3.2-1B"),
-        job().replace(release=2022.5),
-        job(precision="fp8").replace(kernels="compiled"),
-        job(gpu="B200").replace(release=2025.1),
+        job().replace(software_year=2022.5),
+        job(precision="fp8").replace(engine=MEGATRON.replace(kernels="compiled")),
+        job(gpu="B200").replace(software_year=2025.1),
     ]
     told = [
         f.high / f.low
-        for f in map(step_time, [known, *(o.replace(elsewhere=True) for o in others)])
+        for f in map(step_time, [known, *(o.replace(engine=o.engine or MEGATRON) for o in others)])
     ]
     assert all(told[0] < wider for wider in told[1:])
     ours, unmeasured = (
@@ -163,7 +163,7 @@ def test_interval_widens_for_what_is_unknown() -> None:
     many = step_time(job(dp=64))  # nor has it ever been timed over a network
     assert many.high / many.low > told[0]
     old, new = (
-        step_time(job("Mixtral-8x7B").replace(elsewhere=True, release=year))
+        step_time(job("Mixtral-8x7B").replace(engine=MEGATRON, software_year=year))
         for year in (2024.5, 2026.0)
     )
     assert old.high / old.low > new.high / new.low
@@ -177,7 +177,7 @@ def test_a_corner_lies_between_the_larger_and_the_sum(a: float, b: float, sharp:
 def test_pytorchs_own_kernels_are_slower_where_the_gpu_is_newer_than_they_are() -> None:
     def parts(kernels: str, gpu: str, **layout: object) -> dict[str, float]:
         one = job("Llama3-8B", gpu, 16384, recompute="none", **layout)
-        return step_time(one.replace(elsewhere=True, kernels=kernels)).parts
+        return step_time(one.replace(engine=MEGATRON.replace(kernels=kernels))).parts
 
     assert parts("vendor", "H100")["attention"] < parts("compiled", "H100")["attention"]
     assert parts("vendor", "A100-80")["attention"] == parts("compiled", "A100-80")["attention"]
@@ -189,7 +189,7 @@ def test_pytorchs_own_kernels_are_slower_where_the_gpu_is_newer_than_they_are() 
     ours = job(tokens=16384, recompute="none")
     assert (
         step_time(ours).parts["attention"]
-        == step_time(ours.replace(elsewhere=True, kernels="eager")).parts["attention"]
+        == step_time(ours.replace(engine=MEGATRON.replace(kernels="eager"))).parts["attention"]
     )
 
 

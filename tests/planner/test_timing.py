@@ -6,9 +6,9 @@ import pytest
 
 from onnuri import recipes
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
-from onnuri.planner.routing import real_step
+from onnuri.planner.moe_imbalance import real_step
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.timing import Timer
 
 SHARDINGS = [("ddp", None), ("zero1", None), ("fsdp", None), ("hsdp", 8), ("hsdp", 12)]
@@ -34,7 +34,7 @@ def timed(request):
     )
     mixture = timer.a.mixture
     layouts = [
-        Layout(
+        ParallelConfig(
             dp=dp,
             tp=tp,
             cp=cp,

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from onnuri import recipes
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
+from onnuri.planner.fsdp_groups import embedding, group, layer, root
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
-from onnuri.planner.sharded import Shape, embedding, group, layer, layer_shapes, root
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.stock import architecture
 from onnuri.planner.traffic import collectives
+from onnuri.planner.weights import Shape, layer_shapes
 
 DRY = json.loads(
     (Path(__file__).parents[2] / "benchmarks/results/dryrun.json").read_text(encoding="utf-8")
@@ -35,7 +36,7 @@ MIXTURE = LLAMA.replace(
 )
 
 
-def job(a: Architecture, layout: Layout, micro_batches: int = 4, tokens: int = 1024) -> Job:
+def job(a: Architecture, layout: ParallelConfig, micro_batches: int = 4, tokens: int = 1024) -> Job:
     return Job(
         architecture=a,
         layout=layout,
@@ -46,7 +47,7 @@ def job(a: Architecture, layout: Layout, micro_batches: int = 4, tokens: int = 1
 
 
 def dry_job(name: str) -> Job:
-    layout = Layout.from_json(DRY[name]["layout"])
+    layout = ParallelConfig.from_json(DRY[name]["layout"])
     return job(recipes.find(name).omni, layout, micro_batches=1, tokens=DRY[name]["tokens"])
 
 
@@ -99,9 +100,9 @@ def test_shapes_are_those_of_the_class(name: str) -> None:
     found = Counter(tuple(p.shape) for p in network.model.layers.parameters())
     assert found == Counter(s.dims for b in a.blocks for s in layer_shapes(b, a.hidden) * b.count)
     whole = (
-        root(a, Layout()).kept
-        + embedding(a, Layout()).kept
-        + sum(b.count * layer(b, a.hidden, Layout()).kept for b in a.blocks)
+        root(a, ParallelConfig()).kept
+        + embedding(a, ParallelConfig()).kept
+        + sum(b.count * layer(b, a.hidden, ParallelConfig()).kept for b in a.blocks)
     )
     assert whole == sum(p.numel() for p in network.parameters()) == a.num_params()
 
@@ -109,21 +110,21 @@ def test_shapes_are_those_of_the_class(name: str) -> None:
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3), st.integers(1, 12))
 def test_fullest_shard_is_that_of_pytorch(dims: list[int], ranks: int) -> None:
     """`torch.chunk` along the rows; of three dimensions along the first that divides."""
-    held = group([Shape(tuple(dims))], Layout(dp=ranks))
+    held = group([Shape(tuple(dims))], ParallelConfig(dp=ranks))
     cut = next((d for d, n in enumerate(dims) if n % ranks == 0), 0) if len(dims) == 3 else 0
     first = torch.empty(dims, device="meta").chunk(ranks, cut)[0]
     assert (held.kept, held.whole) == (first.numel(), first.numel() * ranks)
 
 
 def test_one_gpu_sends_nothing() -> None:
-    assert collectives(job(MIXTURE, Layout())) == ()
+    assert collectives(job(MIXTURE, ParallelConfig())) == ()
 
 
 def test_distributed_optimizer_by_hand() -> None:
     """Every weight's gradient once in 32 bits, every weight back once in 16 (ZeRO, arXiv
     1910.02054, section 7)."""
     sent: Counter[tuple[str, int]] = Counter()
-    for c in collectives(job(LLAMA, Layout(dp=8, sharding="zero1"))):
+    for c in collectives(job(LLAMA, ParallelConfig(dp=8, sharding="zero1"))):
         sent[c.kind, c.ranks] += c.total  # type: ignore[assignment]
     assert sent == {
         ("reduce_scatter", 8): 4 * LLAMA.num_params(),
@@ -135,7 +136,7 @@ def test_tensor_parallelism_by_hand() -> None:
     """arXiv 2205.05198, section 4.2: a pair of gather and scatter about attention and about the
     feed-forward, forward and backward, and backward the gathers again for the weights'
     gradients."""
-    found = collectives(job(LLAMA, Layout(tp=4, sharding="zero1"), micro_batches=1))
+    found = collectives(job(LLAMA, ParallelConfig(tp=4, sharding="zero1"), micro_batches=1))
     hidden = 2 * 1024 * LLAMA.hidden
     calls = {c.kind: c.calls for c in found}
     assert calls == {"all_gather": 8 * 2 * 3 + 3, "reduce_scatter": 8 * 2 * 2 + 2}
@@ -143,7 +144,7 @@ def test_tensor_parallelism_by_hand() -> None:
 
 
 def test_experts_and_pipeline_by_hand() -> None:
-    layout = Layout(dp=4, pp=2, ep=4, sharding="zero1", recompute="none")
+    layout = ParallelConfig(dp=4, pp=2, ep=4, sharding="zero1", recompute="none")
     for stage in (0, 1):
         found = {c.name: c for c in collectives(job(MIXTURE, layout), stage)}
         sent = found["experts, dispatch and combine"]
@@ -162,8 +163,8 @@ def test_experts_and_pipeline_by_hand() -> None:
 def test_our_tensor_ranks_each_dispatch_their_part() -> None:
     """As a dry run of k_exaone's twin has it, tp 2 and ep 4: every expert's copy, half of the
     tokens a rank."""
-    layout = Layout(dp=4, tp=2, ep=4, sequence_parallel=False)
-    assert layout.engine is None
+    layout = ParallelConfig(dp=4, tp=2, ep=4, sequence_parallel=False)
+    assert layout.other_engine is None
     sent = next(c for c in collectives(job(MIXTURE, layout)) if c.kind == "all_to_all")
     assert sent.bytes == 2 * 1024 * MIXTURE.hidden * 2 / 2
 
@@ -180,7 +181,7 @@ def test_our_tensor_ranks_each_dispatch_their_part() -> None:
 def test_every_call_is_between_ranks(
     dp: int, tp: int, cp: int, pp: int, ep: int, sharding: Any
 ) -> None:
-    layout = Layout(
+    layout = ParallelConfig(
         dp=2**dp, tp=2**tp, cp=2**cp, pp=2**pp, ep=2 ** min(ep, dp + cp), sharding=sharding
     )
     for stage in range(layout.pp):

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from onnuri.model.backbone import build_hf_model
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile import depth, dryrun
 from onnuri.profile.trace import Window
 from onnuri.recipes import find
 from onnuri.recipes.nano import nano
 
 LAYOUTS = {
-    "shards": Layout(dp=4, recompute="none"),
-    "experts": Layout(dp=4, ep=2, micro_batch=2, recompute="full"),
-    "tensors": Layout(dp=2, tp=2, recompute="selective", sequence_parallel=False),
+    "shards": ParallelConfig(dp=4, recompute="none"),
+    "experts": ParallelConfig(dp=4, ep=2, micro_batch=2, recompute="full"),
+    "tensors": ParallelConfig(dp=2, tp=2, recompute="selective", sequence_parallel=False),
 }
 
 

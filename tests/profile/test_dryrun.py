@@ -13,8 +13,8 @@ from onnuri.errors import ConfigError
 from onnuri.model.backbone import build_hf_model
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout
 from onnuri.planner.memory import memory
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.stock import architecture
 from onnuri.profile import dryrun
 from onnuri.profile.plan_vs_trace import pairs
@@ -81,7 +81,10 @@ def test_flops_are_those_of_the_architecture(recipe):
     """Attention's backward pass is 5 products to the forward's 2; the formula's convention is 4."""
     family, values = twin(recipe)
     found = dryrun.trace(
-        lambda: build_hf_model(family, values), recipe, Layout(recompute="none"), tokens=TOKENS
+        lambda: build_hf_model(family, values),
+        recipe,
+        ParallelConfig(recompute="none"),
+        tokens=TOKENS,
     )
     shape = architecture(recipe, family, values)
     vectors = sum(
@@ -124,11 +127,11 @@ def placed(recipe, layout, rank=0, placement="even", **changes):
 @given(
     st.sampled_from(
         [
-            Layout(dp=8),
-            Layout(dp=8, ep=2),
-            Layout(dp=8, ep=4, sharding="hsdp", shard=4),
-            Layout(dp=4, tp=2, ep=4, sequence_parallel=False),
-            Layout(dp=4, tp=2, sequence_parallel=False, sharding="hsdp", shard=2),
+            ParallelConfig(dp=8),
+            ParallelConfig(dp=8, ep=2),
+            ParallelConfig(dp=8, ep=4, sharding="hsdp", shard=4),
+            ParallelConfig(dp=4, tp=2, ep=4, sequence_parallel=False),
+            ParallelConfig(dp=4, tp=2, sequence_parallel=False, sharding="hsdp", shard=2),
         ]
     ),
     st.integers(0, 7),
@@ -143,7 +146,7 @@ def test_sizes_of_all_ranks_follow_from_placements(layout, rank, placement):
 
 @pytest.mark.slow
 def test_default_sharding_of_experts_fills_some_ranks_five_times():
-    sizes, _, total = placed("axk1", Layout(dp=1024), placement="first")
+    sizes, _, total = placed("axk1", ParallelConfig(dp=1024), placement="first")
     assert sizes.max() / sizes.double().mean() == pytest.approx(5.2, abs=0.05)
     assert int(sizes.sum()) == total
 
@@ -156,7 +159,10 @@ def test_a_recipes_own_plan_is_balanced(recipe):
 
 @pytest.mark.parametrize(
     "layout",
-    [Layout(dp=2, recompute="full"), Layout(tp=2, sequence_parallel=False, recompute="full")],
+    [
+        ParallelConfig(dp=2, recompute="full"),
+        ParallelConfig(tp=2, sequence_parallel=False, recompute="full"),
+    ],
 )
 def test_the_planner_foretells_the_loss_of_a_large_vocabulary(layout):
     """By chunks, or of all logits where tensor parallelism gathers them: the fullest moment of a
@@ -199,8 +205,8 @@ def test_the_planner_foretells_the_dry_run(recipe):
         (1024, None, 1024, "rank 1024"),
         (1024, None, -1, "rank -1"),
         (1004, None, 0, "not a multiple"),
-        (1024, Layout(dp=512), 0, "is not 1024 GPUs"),
-        (1024, Layout(dp=512, pp=2), 0, "needs"),
+        (1024, ParallelConfig(dp=512), 0, "is not 1024 GPUs"),
+        (1024, ParallelConfig(dp=512, pp=2), 0, "needs"),
         (0, None, 0, "less than 1"),
     ],
 )

@@ -13,7 +13,7 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
 from onnuri.model import backbone
-from onnuri.planner import phases, stock
+from onnuri.planner import stage_layouts, stock
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.recipe import Recipe
 from onnuri.recipes.nano import BUDGET, SEQUENCE, nano
@@ -133,14 +133,14 @@ def test_a_recipe_says_where_every_value_is_from_and_its_plan_runs_here(name):
     assert set(r.values) - known <= {
         "head_dim"
     }  # the class reads it, and its list of fields does not have it
-    assert r.layout.engine is None and [s.name for s in r.stages] == [
+    assert r.layout.other_engine is None and [s.name for s in r.stages] == [
         "text",
         "alignment",
         "omni",
         "annealing",
     ]
     for stage in r.stages:
-        phases.stage_job(r, stage, Cluster(gpu=r.gpu, gpus=r.gpus), r.layout).check()
+        stage_layouts.stage_job(r, stage, Cluster(gpu=r.gpu, gpus=r.gpus), r.layout).check()
         assert (
             set(stage.media_share) <= {m.medium for m in r.media}
             and sum(stage.media_share.values()) < 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from processes import ForkedProcess
 
 from onnuri.errors import ConfigError
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile.dryrun import ready, trace
 from onnuri.profile.fake_ops import BALANCED
 from onnuri.recipes import NAMES, find
@@ -23,10 +23,10 @@ import two_ranks
 
 SMALL = {"vocab_size": 64, "hidden_size": 48}
 LAYOUTS = {
-    "fsdp": Layout(dp=2, recompute="none"),
-    "copies": Layout(dp=2, sharding="hsdp", shard=1, recompute="full"),
-    "experts": Layout(dp=2, ep=2, recompute="selective"),
-    "tensors": Layout(tp=2, sequence_parallel=False, recompute="none"),
+    "fsdp": ParallelConfig(dp=2, recompute="none"),
+    "copies": ParallelConfig(dp=2, sharding="hsdp", shard=1, recompute="full"),
+    "experts": ParallelConfig(dp=2, ep=2, recompute="selective"),
+    "tensors": ParallelConfig(tp=2, sequence_parallel=False, recompute="none"),
 }
 
 
@@ -104,7 +104,7 @@ def check_counted(case, found, rank):
     traced = trace(
         lambda: two_ranks.built(case),
         "",
-        Layout.from_json(case["layout"]),
+        ParallelConfig.from_json(case["layout"]),
         rank,
         two_ranks.TOKENS,
         fused=False,
@@ -175,10 +175,10 @@ def test_a_dimension_is_one_that_ranks_divide_if_there_is_one(shape, ranks):
 @pytest.mark.parametrize(
     "layout",
     [
-        Layout(dp=2, pp=2),
-        Layout(tp=2),
-        Layout(dp=2, precision="fp8"),
-        Layout(dp=2, sharding="zero1"),
+        ParallelConfig(dp=2, pp=2),
+        ParallelConfig(tp=2),
+        ParallelConfig(dp=2, precision="fp8"),
+        ParallelConfig(dp=2, sharding="zero1"),
     ],
 )
 def test_what_needs_another_engine_says_so(layout):
@@ -188,4 +188,4 @@ def test_what_needs_another_engine_says_so(layout):
 
 def test_experts_cannot_leave_the_ranks_of_a_copy():
     with pytest.raises(ConfigError, match="share one copy"):
-        build_meshes(Layout(dp=8, ep=8, sharding="hsdp", shard=4), "cpu")
+        build_meshes(ParallelConfig(dp=8, ep=8, sharding="hsdp", shard=4), "cpu")

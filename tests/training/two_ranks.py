@@ -20,7 +20,7 @@ from onnuri.decoding.stock import head
 from onnuri.model.backbone import build_hf_model
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
-from onnuri.planner.layout import Layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile.dryrun import count, ready, started
 from onnuri.training.layout import parallelize
 from onnuri.training.optim import Optimizers
@@ -104,8 +104,10 @@ def packed(case, layout, rank):
 
 def measure(case, rank):
     if case.get("packed"):
-        return packed(case, Layout.from_json(case["layout"]), rank)
-    return (learned if case["learn"] else counted)(case, Layout.from_json(case["layout"]), rank)
+        return packed(case, ParallelConfig.from_json(case["layout"]), rank)
+    return (learned if case["learn"] else counted)(
+        case, ParallelConfig.from_json(case["layout"]), rank
+    )
 
 
 def learned(case, layout, rank):

@@ -6,49 +6,12 @@ Knows no bytes and no time: numbers of weights only. Memory and traffic both cou
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from onnuri.planner.architecture import Architecture, Block
-from onnuri.planner.layout import Layout
-
-
-class Weights(NamedTuple):
-    """Numbers of weights on a rank before data ranks share them."""
-
-    dense: float = 0.0
-    routed: float = 0.0
-    """of routed experts"""
-
-    def plus(self, other: Weights, times: float = 1.0) -> Weights:
-        return Weights(self.dense + times * other.dense, self.routed + times * other.routed)
+from onnuri.planner.architecture import Architecture
+from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.weights import Weights, layer_weights
 
 
-def layer_weights(block: Block, hidden: int, layout: Layout) -> Weights:
-    """Of one layer: matrices divide by `tp`, latent projections, router and norms do not, experts
-    divide by `ep` (Megatron-Bridge PR 3744)."""
-    tp, at, e = layout.tp, block.attention, block.experts
-    whole = (
-        block.norms + 2 * block.gate_rank * block.gated_norms
-    ) * hidden + block.mixer_params / tp
-    whole += block.other_params + block.vector_params + block.idle_params - block.repeated_params
-    split = block.mlp_params(hidden, block.mlp)
-    if at:
-        latent = hidden * (at.query_rank + at.kv_rank + at.rope_dim) if at.kv_rank else 0
-        whole += latent + at.num_params(hidden) - at.projections(hidden)
-        split += at.projections(hidden) - latent
-        if (
-            not at.kv_rank and at.kv_heads < tp
-        ):  # a group of keys and values is not divided: ranks hold copies
-            whole += (1 - at.kv_heads / tp) * hidden * (at.head_dim + at.values)
-    if block.mlp_bias and block.mlp:
-        whole += (1 + block.gated) * block.mlp + hidden
-    if e:
-        whole += e.routed * (hidden + e.bias) + 2 * hidden * e.latent
-        split += e.shared * block.mlp_params(hidden, e.shared_width or e.width)
-    return Weights(whole + split / tp, block.routed(hidden) / layout.ep)
-
-
-def chunks(a: Architecture, layout: Layout) -> list[list[tuple[int, int]]]:
+def chunks(a: Architecture, layout: ParallelConfig) -> list[list[tuple[int, int]]]:
     """Layers of every pipeline chunk as (index of the block, how many), in the model's order. What
     does not divide goes to the middle, away from embedding and head. Chunk k is on rank k modulo
     `pp`."""
@@ -71,7 +34,7 @@ def chunks(a: Architecture, layout: Layout) -> list[list[tuple[int, int]]]:
     return parts
 
 
-def stage_layers(a: Architecture, layout: Layout) -> list[dict[int, int]]:
+def stage_layers(a: Architecture, layout: ParallelConfig) -> list[dict[int, int]]:
     """For every pipeline rank: how many layers of each block, by the block's index."""
     found: list[dict[int, int]] = [{} for _ in range(layout.pp)]
     for k, part in enumerate(chunks(a, layout)):
@@ -81,7 +44,7 @@ def stage_layers(a: Architecture, layout: Layout) -> list[dict[int, int]]:
     return found
 
 
-def ends(a: Architecture, layout: Layout, stage: int) -> Weights:
+def ends(a: Architecture, layout: ParallelConfig, stage: int) -> Weights:
     """Embedding on the first rank of the pipeline; final norm, head and multi-token prediction on
     its last."""
     table, last = a.embedding() / layout.tp, layout.pp - 1
@@ -99,7 +62,7 @@ def ends(a: Architecture, layout: Layout, stage: int) -> Weights:
     return held
 
 
-def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
+def in_flight(layout: ParallelConfig, stage: int, micro_batches: int) -> int:
     """Chunks whose activations a pipeline rank holds at once: 1F1B, interleaved with more than one
     chunk a rank (Narayanan et al. 2021, arXiv 2104.04473)."""
     if layout.virtual_stages == 1:
@@ -108,7 +71,7 @@ def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
     return min(warmup + 1, micro_batches * layout.virtual_stages)
 
 
-def shards(layout: Layout) -> tuple[int, int]:
+def shards(layout: ParallelConfig) -> tuple[int, int]:
     """Ranks that share what is sharded: of dense weights, of experts', which tensor-parallel ranks
     divide no further."""
     data = layout.shards * layout.cp

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture, Attention, Block
-from onnuri.planner.layout import Layout, parse, spelled
+from onnuri.planner.parallel import ParallelConfig, parse, to_string
 
 SMALL = Architecture(
     name="small",
@@ -19,7 +19,7 @@ degree = st.integers(1, 64)
 
 @given(
     st.builds(
-        Layout,
+        ParallelConfig,
         dp=degree,
         tp=degree,
         cp=degree,
@@ -33,11 +33,11 @@ degree = st.integers(1, 64)
     )
 )
 def test_what_is_spelled_is_parsed(layout):
-    assert parse(spelled(layout) + ("" if layout.dp > 1 else ",dp=1"), 4096) == layout
+    assert parse(to_string(layout) + ("" if layout.dp > 1 else ",dp=1"), 4096) == layout
 
 
 def test_shards_and_missing_degrees():
-    assert parse("hsdp:64,tp=2", 1024) == Layout(dp=512, tp=2, sharding="hsdp", shard=64)
+    assert parse("hsdp:64,tp=2", 1024) == ParallelConfig(dp=512, tp=2, sharding="hsdp", shard=64)
 
 
 @pytest.mark.parametrize(

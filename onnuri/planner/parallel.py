@@ -22,7 +22,73 @@ Recompute = Literal["none", "selective", "full"]
 Precision = Literal["bf16", "fp8", "mxfp8", "nvfp4"]
 
 
-class Layout(Config):
+Kernels = Literal["vendor", "torch", "compiled", "eager"]
+"""vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; torch: PyTorch's own,
+fused by hand; compiled: fused by its compiler; eager: one an operation"""
+
+
+class EngineProfile(Config):
+    """What a training engine runs, keeps, moves and sends, where engines differ."""
+
+    name: str
+    transformers: bool = False
+    """it runs the model code and the parallel plans of transformers, operator by operator"""
+
+    # which layouts it runs
+    shardings: tuple[Sharding, ...] = get_args(Sharding)
+    precisions: tuple[Precision, ...] = get_args(Precision)
+    model_parallel: bool = True
+    """pipelines, context and sequence parallelism"""
+    sharded_pipelines: bool = False
+    """full sharding beside pipelines or sequence parallelism"""
+
+    # what its kernels do
+    kernels: Kernels = "vendor"
+    async_tp: bool = False
+    """PyTorch's tensor parallelism sends pieces beside its products (asynchronous tensor
+    parallelism) instead of waiting"""
+    graphs: float = 0.5
+    """probability that kernels are replayed from captured graphs instead of launched one by one"""
+    loss_bytes: float = 2 + 4 + 4 + 4
+    """moved per logit: read in 16 bits, written in 32, read for the loss, its gradient written"""
+    update_bytes: float = 2.0
+    """moved per weight beside Adam's own: a copy in 16 bits is written"""
+
+    # what it sends
+    gradient_bytes: float = 4.0
+    """of one number that data ranks sum; 2 where all training is in 16 bit"""
+    deduplicates_tokens: bool = True
+    """a token goes once to each rank and domain that has experts of it, not once to each expert
+    (DeepEP, github.com/deepseek-ai/DeepEP)"""
+    sums_copies_every_pass: bool = False
+    """copies add their gradients up in every micro-batch instead of once a step"""
+
+    @property
+    def pytorch(self) -> bool:
+        """Whether PyTorch's own kernels run, compiled or not."""
+        return self.kernels != "vendor"
+
+
+ONNURI = EngineProfile(
+    name="onnuri",
+    transformers=True,
+    shardings=("ddp", "fsdp", "hsdp"),
+    precisions=("bf16",),
+    model_parallel=False,  # the plans that transformers ships reduce whole sequences
+    kernels="torch",
+    graphs=0.0,
+    loss_bytes=46.0,  # `model/cross_entropy.py`
+    update_bytes=4 + 8,  # clipping reads for the norm, reads and writes (`training/step.py`)
+    deduplicates_tokens=False,
+    sums_copies_every_pass=True,  # `fully_shard` reduces after each backward pass
+)
+MEGATRON = EngineProfile(name="Megatron-Core")
+TORCHTITAN = EngineProfile(name="torchtitan", sharded_pipelines=True, kernels="torch")
+ENGINES = (ONNURI, MEGATRON, TORCHTITAN)
+"""in the order in which a layout is given to them: the first that supports it runs it"""
+
+
+class ParallelConfig(Config):
     """Degrees multiply to the GPUs: dp · tp · cp · pp; `ep` divides dp · cp."""
 
     dp: int = 1
@@ -51,23 +117,34 @@ class Layout(Config):
     def gpus(self) -> int:
         return self.dp * self.tp * self.cp * self.pp
 
-    @property
-    def engine(self) -> str | None:
-        """None where Onnuri's trainer runs it; else the engine that does."""
-        split = (
-            self.tp > 1 and self.sequence_parallel
-        )  # the plans that transformers ships reduce whole sequences
-        if (self.pp > 1 or split) and self.sharding in ("fsdp", "hsdp"):
-            return "torchtitan"  # measured: DESIGN.md, "PP does not combine with FSDP"
-        if (
-            self.pp > 1
-            or self.cp > 1
-            or split
-            or self.precision != "bf16"
-            or self.sharding == "zero1"
-        ):
-            return "Megatron-Core"
+    def supported_by(self, engine: EngineProfile) -> str | None:
+        """Return what of this layout an engine does not run, or None where it runs it."""
+        if self.precision not in engine.precisions:
+            return self.precision
+        if self.sharding not in engine.shardings:
+            return self.sharding
+        split = self.pp > 1 or (self.tp > 1 and self.sequence_parallel)
+        if (split or self.cp > 1) and not engine.model_parallel:
+            return "pipelines, context or sequence parallelism"
+        if split and self.sharded and not engine.sharded_pipelines:
+            return f"{self.sharding} beside pipelines or sequence parallelism"
         return None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether data ranks share parameters, gradients and optimizer."""
+        return self.sharding in ("fsdp", "hsdp")
+
+    @property
+    def engine(self) -> EngineProfile:
+        """Return the first engine that runs this layout."""
+        return next(engine for engine in ENGINES if self.supported_by(engine) is None)
+
+    @property
+    def other_engine(self) -> str | None:
+        """Return the name of the engine that this layout needs, None where Onnuri's runs it."""
+        engine = self.engine
+        return None if engine is ONNURI else engine.name
 
     def check(self, architecture: Architecture, gpus: int, tokens: int, batch_tokens: int) -> None:
         """Raises ConfigError for a layout that does not divide."""
@@ -119,7 +196,7 @@ class Layout(Config):
         if self.shard:
             pairs.append(("dp", self.dp, self.shard))
         if (
-            self.engine is None
+            self.engine is ONNURI
         ):  # Onnuri's trainer holds a copy's experts on the ranks that share the copy
             pairs.append(("ranks of a copy", self.shards * self.tp, self.ep))
         return pairs
@@ -133,7 +210,7 @@ class Layout(Config):
 _DEGREES = ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch")
 
 
-def spelled(layout: Layout) -> str:
+def to_string(layout: ParallelConfig) -> str:
     """A layout as it is typed, `dp=1024,ep=64,hsdp:64,recompute=full,bf16`: degrees of 1 are left
     out."""
     said = [f"{name}={getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
@@ -143,15 +220,15 @@ def spelled(layout: Layout) -> str:
     )
 
 
-def parse(text: str, gpus: int) -> Layout:
-    """What `spelled` writes; without `dp`, it fills the GPUs. Raises ConfigError for what is not
+def parse(text: str, gpus: int) -> ParallelConfig:
+    """What `to_string` writes; without `dp`, it fills the GPUs. Raises ConfigError for what is not
     part of a layout."""
     found: dict[str, Any] = {}
     if not text.strip():
         raise ConfigError(
             "--layout ''",
             "is empty",
-            Phrase("write such as {}, or leave it out", spelled(Layout(dp=64, ep=8))),
+            Phrase("write such as {}, or leave it out", to_string(ParallelConfig(dp=64, ep=8))),
         )
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
@@ -174,10 +251,10 @@ def parse(text: str, gpus: int) -> Layout:
             raise ConfigError(
                 f"--layout {part!r}",
                 "is not part of a layout",
-                Phrase("write such as {}", spelled(Layout(dp=64, ep=8))),
+                Phrase("write such as {}", to_string(ParallelConfig(dp=64, ep=8))),
             )
     if "dp" not in found:
         found["dp"] = max(
             1, gpus // max(1, math.prod(found.get(name, 1) for name in ("tp", "cp", "pp")))
         )
-    return Layout(**found)
+    return ParallelConfig(**found)

@@ -13,7 +13,7 @@ from onnuri.planner.interval import Interval
 from onnuri.planner.job import Job
 from onnuri.planner.step_time import StepTime, step_time
 
-KEPT = Interval(low=237 / 295, mid=math.sqrt(237 / 295 * 357 / 389), high=1.0)
+REAL_ROUTING_EFFICIENCY = Interval(low=237 / 295, mid=math.sqrt(237 / 295 * 357 / 389), high=1.0)
 """speed with real routing over the speed with forced balance: 295 to 237 TFLOPS in sequences of
 16K, 389 to 357 of 131K (`facts/scaling.md`); none at best"""
 EVIDENCE = "router imbalance: 295 to 237 and 389 to 357 TFLOPS"
@@ -21,7 +21,7 @@ EVIDENCE = "router imbalance: 295 to 237 and 389 to 357 TFLOPS"
 
 def slowdown(a: Architecture) -> float:
     """Times a step with a balanced router that a step of the model takes, at the middle."""
-    return 1 / KEPT.mid if a.mixture else 1.0
+    return 1 / REAL_ROUTING_EFFICIENCY.mid if a.mixture else 1.0
 
 
 def real_step(job: Job) -> StepTime:
@@ -30,14 +30,20 @@ def real_step(job: Job) -> StepTime:
     if not job.architecture.mixture:
         return found
     speed, waiting = found.tokens_per_s_per_gpu, found.total * (slowdown(job.architecture) - 1)
-    down = math.hypot(math.log(found.low / speed), math.log(KEPT.low / KEPT.mid))
-    up = math.hypot(math.log(found.high / speed), math.log(KEPT.high / KEPT.mid))
+    down = math.hypot(
+        math.log(found.low / speed),
+        math.log(REAL_ROUTING_EFFICIENCY.low / REAL_ROUTING_EFFICIENCY.mid),
+    )
+    up = math.hypot(
+        math.log(found.high / speed),
+        math.log(REAL_ROUTING_EFFICIENCY.high / REAL_ROUTING_EFFICIENCY.mid),
+    )
     return found.replace(
         parts={**found.parts, "imbalance": waiting},
         total=found.total + waiting,
-        mfu=found.mfu * KEPT.mid,
-        tokens_per_s_per_gpu=speed * KEPT.mid,
-        low=speed * KEPT.mid * math.exp(-down),
-        high=speed * KEPT.mid * math.exp(up),
+        mfu=found.mfu * REAL_ROUTING_EFFICIENCY.mid,
+        tokens_per_s_per_gpu=speed * REAL_ROUTING_EFFICIENCY.mid,
+        low=speed * REAL_ROUTING_EFFICIENCY.mid * math.exp(-down),
+        high=speed * REAL_ROUTING_EFFICIENCY.mid * math.exp(up),
         evidence=(*found.evidence, EVIDENCE),
     )

@@ -18,8 +18,8 @@ from onnuri.planner.counts import Aim, Counts, Engines, sequences_on
 from onnuri.planner.grid import UNEVEN
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.layout import Layout, Precision, parse, spelled
 from onnuri.planner.memory import GIB, memory
+from onnuri.planner.parallel import ONNURI, ParallelConfig, Precision, parse, to_string
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.saved import Saved
 from onnuri.planner.search import Search, least_bytes, search
@@ -52,7 +52,7 @@ class Question(Config):
     cluster: Cluster
     """all GPUs that are there"""
     precisions: tuple[Precision, ...]
-    release: float | None
+    software_year: float | None
     engines: Engines
     here: bool
     exact_gpus: bool
@@ -71,13 +71,13 @@ class Phases(NamedTuple):
     """of the whole recipe on all GPUs that are there, where that was counted"""
 
 
-def given(q: Question, layout: Layout) -> Phases:
+def given(q: Question, layout: ParallelConfig) -> Phases:
     """Every stage in a layout that is given. Raises ConfigError for one that does not divide."""
     recipe, _ = fitted(q.recipe, q.cluster.gpus, q.here)
     return Phases(
         q.cluster,
         recipe,
-        [stage_job(recipe, s, q.cluster, layout, q.release) for s in recipe.stages],
+        [stage_job(recipe, s, q.cluster, layout, q.software_year) for s in recipe.stages],
         None,
         None,
     )
@@ -125,11 +125,11 @@ def _restored(q: Question, kept: dict[str, Any]) -> Phases | None:
         laid = [
             Job(
                 architecture=_model(recipe, s),
-                layout=Layout.from_json(layout),
+                layout=ParallelConfig.from_json(layout),
                 cluster=cluster,
                 tokens=s.tokens_per_sequence,
                 batch_tokens=int(batch),
-                release=q.release,
+                software_year=q.software_year,
             )
             for s, layout, batch in zip(
                 recipe.stages, kept["layouts"], kept["job_batches"], strict=True
@@ -143,20 +143,22 @@ def _restored(q: Question, kept: dict[str, Any]) -> Phases | None:
 def jobs(recipe: Recipe, cluster: Cluster, q: Question, counts: Counts) -> tuple[list[Job], Search]:
     """Every stage as a job, and how the layout of the one that trains most was found. Raises
     ConfigError where a stage fits in no layout."""
-    ask = _Ask(recipe, cluster, q.precisions, q.release, counts)
+    ask = _Ask(recipe, cluster, q.precisions, q.software_year, counts)
     main = max(recipe.stages, key=lambda s: s.tokens)
     searched = ask.search(main, q.here)
     chosen = ((searched.here if q.engines == "here" else None) or searched.best[0]).layout
-    own = q.engines == "here" and chosen.engine is None
+    own = q.engines == "here" and chosen.engine is ONNURI
     return [
-        stage_job(recipe, s, cluster, chosen, q.release)
+        stage_job(recipe, s, cluster, chosen, q.software_year)
         if _shape(recipe, s) == _shape(recipe, main)
         else ask.job(s, own, q.here)
         for s in recipe.stages
     ], searched
 
 
-def asked(recipe: Recipe, cluster: Cluster, layout: Layout | str | None) -> Layout | None:
+def asked(
+    recipe: Recipe, cluster: Cluster, layout: ParallelConfig | str | None
+) -> ParallelConfig | None:
     """A layout that is given, by name, as it is typed, or as it is. Raises ConfigError for what is
     none."""
     if layout == "own" and not recipe.own_layout:
@@ -172,9 +174,9 @@ def asked(recipe: Recipe, cluster: Cluster, layout: Layout | str | None) -> Layo
     return layout
 
 
-def uneven(layers: int, layouts: Iterable[Layout]) -> list[str]:
+def uneven(layers: int, layouts: Iterable[ParallelConfig]) -> list[str]:
     """A note on what an engine needs for pipelines whose stages do not divide the layers."""
-    stages = sorted({(x.pp, x.engine or "") for x in layouts if layers % x.pp})
+    stages = sorted({(x.pp, x.other_engine or "") for x in layouts if layers % x.pp})
     sentence = "{} layers over {} stages are uneven: {} needs "
     return [
         Phrase(sentence + "{}", layers, pp, engine, UNEVEN[engine])
@@ -184,10 +186,10 @@ def uneven(layers: int, layouts: Iterable[Layout]) -> list[str]:
     ]
 
 
-def eased(recipe: Recipe, jobs: Iterable[Job], layout: Layout) -> list[str]:
+def eased(recipe: Recipe, jobs: Iterable[Job], layout: ParallelConfig) -> list[str]:
     """A note on stages that are laid out otherwise than was asked."""
     other = [
-        Phrase("{} {}", s.name, spelled(job.layout))
+        Phrase("{} {}", s.name, to_string(job.layout))
         for s, job in zip(recipe.stages, jobs)
         if job.layout != layout
     ]
@@ -204,14 +206,14 @@ class _Ask:
         recipe: Recipe,
         cluster: Cluster,
         precisions: tuple[Precision, ...],
-        release: float | None,
+        software_year: float | None,
         counts: Counts,
     ) -> None:
-        self.recipe, self.cluster, self.precisions, self.release = (
+        self.recipe, self.cluster, self.precisions, self.software_year = (
             recipe,
             cluster,
             precisions,
-            release,
+            software_year,
         )
         self.counts = counts
 
@@ -226,7 +228,7 @@ class _Ask:
                 stage.batch_tokens,
                 self.precisions,
                 here,
-                self.release,
+                self.software_year,
                 self.counts.timer(a, stage.tokens_per_sequence),
                 self.counts.cluster.gpus,
             )
@@ -245,7 +247,7 @@ class _Ask:
             self.search(stage, here)  # says why
             raise AssertionError(stage)
         alone = stage.replace(batch_tokens=laid.sequences * stage.tokens_per_sequence)
-        return _stage_job(self.recipe, alone, self.cluster, laid.fit.layout, self.release)
+        return _stage_job(self.recipe, alone, self.cluster, laid.fit.layout, self.software_year)
 
     def _repair(self, here: bool) -> str:
         """The next power of two of GPUs on which all stages fit: more, where memory is short,
@@ -292,8 +294,8 @@ def stage_job(
     recipe: Recipe,
     stage: TrainingStage,
     cluster: Cluster,
-    layout: Layout,
-    release: float | None = None,
+    layout: ParallelConfig,
+    software_year: float | None = None,
 ) -> Job:
     """A stage of other sequences or a larger vocabulary than the layout was chosen for: its batch
     grows to the next that divides; where it would not fit, its micro-batch shrinks, then it
@@ -303,7 +305,7 @@ def stage_job(
         for k in range(layout.micro_batch.bit_length())
     ]
     tried = [
-        _stage_job(recipe, stage, cluster, each, release)
+        _stage_job(recipe, stage, cluster, each, software_year)
         for each in (*smaller, *(each.replace(recompute="full") for each in smaller))
     ]
     tried[0].check()
@@ -317,7 +319,11 @@ def stage_job(
 
 
 def _stage_job(
-    recipe: Recipe, stage: TrainingStage, cluster: Cluster, layout: Layout, release: float | None
+    recipe: Recipe,
+    stage: TrainingStage,
+    cluster: Cluster,
+    layout: ParallelConfig,
+    software_year: float | None,
 ) -> Job:
     fewer = max(
         1, min(layout.micro_batch, stage.batch_tokens // (stage.tokens_per_sequence * layout.dp))
@@ -331,5 +337,5 @@ def _stage_job(
         cluster=cluster,
         tokens=stage.tokens_per_sequence,
         batch_tokens=math.ceil(stage.batch_tokens / unit) * unit,
-        release=release,
+        software_year=software_year,
     )

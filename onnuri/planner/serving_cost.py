@@ -13,7 +13,7 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.phrases import Phrase
 from onnuri.planner.architecture import Architecture
-from onnuri.planner.bill import price
+from onnuri.planner.cost import price
 from onnuri.planner.hardware import Cluster, Gpu
 from onnuri.planner.interval import Interval, spread
 

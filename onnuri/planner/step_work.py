@@ -1,0 +1,495 @@
+"""What one GPU computes and moves for a micro-batch and for a step, and how long its collectives
+hold the wires.
+
+Knows no constant that was fitted. What is sent is counted in `traffic.py`; here it becomes seconds
+at the wires' full rate. One `Work` a job; `step_time` makes seconds of all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from onnuri.planner.architecture import Architecture, Attention, Block
+from onnuri.planner.job import Job
+from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.pipeline_stages import ends
+from onnuri.planner.traffic import Axis, Collective, Held, Part, collectives
+from onnuri.planner.weights import Weights
+
+TILE = 256
+"""columns that a kernel's block of threads computes; what a product lacks of it is computed for
+nothing"""
+ADAM_BYTES = 2 * (4 + 4 + 4)
+"""of a weight: itself and two moments in 32 bits, read and written (Kingma and Ba 2014, arXiv
+1412.6980)"""
+COPY_BYTES = 2 * (2 + 2) + (2 + 4)
+"""of a weight and micro-batch: out of two gathers in 16 bits, its gradient into a 32-bit sum
+(`fully_shard`'s copies in and out, torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py)"""
+OPERATORS_NORM, OPERATORS_RESIDUAL, OPERATORS_ROTATED, OPERATORS_LATENT, OPERATORS_GATED = (
+    135.0,
+    24.0,
+    50.0,
+    150.0,
+    31.0,
+)
+"""bytes that operators of transformers 5.23 read and write, forward and backward, a number of a
+norm's input, of a layer's state, of rotated queries and keys, of latent queries, of a gated
+feed-forward's width: what a dispatch mode counts in `onnuri/profile/trace.py`'s way, products and
+attention left out"""
+OPERATORS_ROUTED = 90.0
+"""the same of a number that goes to an expert and back, the router's work with it"""
+FORWARD = 0.3
+"""of those bytes in the forward pass"""
+FUSED_YEAR = 2026.42
+"""Megatron Core 26.06 (github NVIDIA/Megatron-LM issue 4997): experts' biases, clamps and
+activations in one kernel"""
+
+
+class Work(NamedTuple):
+    """Of one GPU: forward and backward of one micro-batch through its stage, unless a field says a
+    step. A field is a number; the fit stacks many jobs' works, and a field is then an array."""
+
+    proj_flops: float = 0.0
+    """products around attention and in state-space mixers"""
+    proj_bytes: float = 0.0
+    """their operands and results once in 16 bit"""
+    mlp_flops: float = 0.0
+    """dense feed-forwards and shared experts"""
+    mlp_bytes: float = 0.0
+    expert_flops: float = 0.0
+    expert_bytes: float = 0.0
+    head_flops: float = 0.0
+    head_bytes: float = 0.0
+    quant_bytes: float = 0.0
+    """activations and weights that go into products, once in 16 bit: what a narrow format reads to
+    convert"""
+    expert_quant_bytes: float = 0.0
+    attention_flops: float = 0.0
+    """scores and sums, the softmax recomputed in backward (FlashAttention, arXiv 2205.14135)"""
+    exponentials: float = 0.0
+    elementwise_bytes: float = 0.0
+    """norms, residuals, rotations, activation functions, loss"""
+    permute_bytes: float = 0.0
+    """tokens put in the experts' order and back"""
+    scan_bytes: float = 0.0
+    """state-space mixers' states and gates"""
+    layers: float = 0.0
+    """passes through a layer whose kernels the host launches"""
+    expert_layers: float = 0.0
+    expert_groups: float = 0.0
+    """experts of a rank in those layers, each with kernels of its own"""
+    tp_wire: float = 0.0
+    """s that tensor parallelism holds its links at their full rate; so all of these"""
+    cp_wire: float = 0.0
+    ep_wire: float = 0.0
+    pp_wire: float = 0.0
+    gather_wire: float = 0.0
+    """parameters and gradients of data ranks, a micro-batch"""
+    step_wire: float = 0.0
+    """the same, once a step"""
+    gather_hops: float = 0.0
+    """messages in a row times ranks, a micro-batch"""
+    step_hops: float = 0.0
+    """the same, a step"""
+    tp_copy_bytes: float = 0.0
+    """what PyTorch's tensor parallelism lays out anew around its collectives: they cut the first
+    dimension, and tokens are the second (torch/distributed/_functional_collectives.py:
+    `torch.cat(torch.chunk(...))`)"""
+    copy_bytes: float = 0.0
+    """whole weights and gradients that fully sharded PyTorch copies to and from its collectives'
+    buffers"""
+    optimizer_bytes: float = 0.0
+    """a step"""
+    micro_batches: float = 1.0
+    cover: float = 1.0
+    """passes at a step's end and start beside which data ranks can talk: with interleaved chunks of
+    layers, those of the chunks after the first"""
+    bubble: float = 0.0
+    """passes' worth of waiting, as a share of a micro-batch's time"""
+    model_flops: float = 0.0
+    """of a step and GPU, causal, nothing recomputed"""
+
+
+def work(job: Job) -> Work:
+    """All of it, from the shapes."""
+    return Work(
+        **inside(job),
+        **between(job),
+        **schedule(job),
+        model_flops=job.architecture.flops_per_token(job.tokens)
+        * job.batch_tokens
+        / job.layout.gpus,
+    )
+
+
+def inside(job: Job) -> dict[str, float]:
+    """Fields of `Work` that one copy of the model needs for a micro-batch: products, and what
+    tensor, context, expert and pipeline ranks send. How data ranks share weights, and how many
+    there are, changes none of them."""
+    a, layout = job.architecture, job.layout
+    tokens = job.pass_tokens
+    passes = forward_passes(job)
+    fields = dict.fromkeys(
+        (
+            "proj_flops",
+            "proj_bytes",
+            "mlp_flops",
+            "mlp_bytes",
+            "expert_flops",
+            "expert_bytes",
+            "quant_bytes",
+            "expert_quant_bytes",
+            "attention_flops",
+            "exponentials",
+            "elementwise_bytes",
+            "permute_bytes",
+            "scan_bytes",
+            "layers",
+            "expert_layers",
+            "expert_groups",
+        ),
+        0.0,
+    )
+    share, last = _stages(a, layout)
+    kinds = [
+        _block(a, a.blocks[k], job, tokens, passes) if k == n else {} for n, k in enumerate(a.alike)
+    ]
+    of_mtp = [_block(a, block, job, tokens, passes) for block in a.mtp]
+    for block, each in zip(
+        (*a.blocks, *a.mtp), (*(kinds[k] for k in a.alike), *of_mtp), strict=True
+    ):
+        for name, value in each.items():
+            fields[name] += value * block.count * share
+    fields["proj_flops"] += passes * tokens * max(0.0, a.extra_flops) * share / layout.tp
+    gpu = job.cluster.kind
+    if layout.precision == "nvfp4" and any(b.mixer_params for b in a.blocks):
+        # Nemotron 3 keeps attention's and mixers' products wider (arXiv 2512.20856, "NVFP4
+        # training")
+        fields["proj_flops"] *= gpu.peak_tflops("nvfp4") / gpu.peak_tflops("mxfp8")
+    heads = (1 + len(a.mtp)) * last
+    head = _product(tokens, a.hidden, a.vocabulary / layout.tp)
+    fields["head_flops"], fields["head_bytes"] = (3 * heads * x for x in head)
+    fields["elementwise_bytes"] += (
+        heads * tokens * a.vocabulary * job.profile.loss_bytes / layout.tp
+    )
+    fields["tp_copy_bytes"] = _layout_bytes(job)
+    return fields | wires(job, "inside")
+
+
+def between(job: Job) -> dict[str, float]:
+    """Fields of `Work` that depend on how data ranks share weights; the micro-batch, its count and
+    what is recomputed change none of them."""
+    return wires(job, "data") | {
+        "optimizer_bytes": _optimizer_bytes(job),
+        "copy_bytes": _copy_bytes(job),
+    }
+
+
+def _stages(a: Architecture, layout: ParallelConfig) -> tuple[float, float]:
+    """The fullest pipeline rank's share of the layers, and of the head beside them. Engineers
+    either give every stage as many layers, or let embedding and head take a layer's place; the
+    better of both counts."""
+    if layout.pp == 1:
+        return 1.0, 1.0
+    slots = layout.pp * min(layout.virtual_stages, max(1, (a.layers + 2) // layout.pp))
+    even, placed = (-(-n // slots) * slots / a.layers for n in (a.layers, a.layers + 2))
+    layer = a.num_active_params() / a.layers
+    alone, within = even + layout.pp * a.embedding() / layer / a.layers, placed + 1e-9
+    return (even / layout.pp, 1.0) if alone <= within else (placed / layout.pp, 0.0)
+
+
+def _product(m: float, k: float, n: float) -> tuple[float, float]:
+    """FLOPs and bytes of one matrix product in 16 bit."""
+    wide = -(-n // TILE) * TILE
+    return 2 * m * k * wide, 2 * (m * k + k * n + m * n)
+
+
+def _block(
+    a: Architecture, block: Block, job: Job, tokens: float, passes: float
+) -> dict[str, float]:
+    """Of one layer."""
+    tp, h = job.layout.tp, a.hidden
+    out = {"layers": passes / 3}
+    whole = h * tokens / (tp if job.layout.sequence_parallel else 1)
+    moved = (
+        5.0 * block.norms + 4.0 * block.gated_norms
+    ) * whole  # norm in and out, residual's three; gate's and product's
+    around: list[tuple[float, float]] = [(h, max(0, block.other_params) / h)] * bool(
+        block.other_params
+    )
+    if at := block.attention:
+        around += _attention_products(at, h, tp)
+        out |= _scores(at, job, tokens, passes)
+        beside = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
+        moved += 4.0 * at.gated * tokens * at.heads * at.values / tp
+        moved += beside * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
+    if block.mixer_params:
+        inner = block.mixer_width
+        n = (block.mixer_params - inner * h) / h
+        around += [(h, n / tp), (inner / tp, h)]
+        out["scan_bytes"] = 2 * passes * tokens * inner * 8 / tp
+    if around:
+        out |= _products("proj", tokens, around, passes)
+    width = block.mlp + (
+        block.experts.shared * (block.experts.shared_width or block.experts.width)
+        if block.experts
+        else 0
+    )
+    wide: list[tuple[float, float]] = [(h, (1 + block.gated) * width / tp)] if width else []
+    down: list[tuple[float, float]] = [(width / tp, h)] if width else []
+    moved += (2.0 + block.gated) * tokens * width / tp
+    wide += [(h, block.gate_rank), (block.gate_rank, h)] * block.gated_norms
+    if e := block.experts:
+        if e.latent:
+            wide += [(h, e.latent), (e.latent, h)]
+        out |= _experts(e.latent or h, block, job, tokens, passes)
+        apart = e.bias and not (job.software_year or 0.0) >= FUSED_YEAR
+        passed = 2.0 + block.gated + 12 * apart  # biases and clamps came as kernels of their own
+        moved += passed * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
+    # PyTorch stops a layer's recomputation at the last tensor that is needed: a dense
+    # feed-forward's last product is not
+    stopped = block.mlp and block.norms <= 2 and not block.experts and job.profile.pytorch
+    parts = [
+        _products("mlp", tokens, wide, passes),
+        _products("mlp", tokens, down, 3.0 if stopped else passes),
+    ]
+    if wide:
+        out |= {name: sum(part[name] for part in parts) for name in parts[0]}
+    again = 4.0 if forgets(job) else passes
+    out["elementwise_bytes"] = 2 * again * moved
+    if forgets(job):
+        out["layers"] = again / 3
+    if job.profile.transformers and (e := block.experts):
+        # transformers' `grouped_mm` waits for no count of tokens and launches about as many kernels
+        # as two layers more
+        out |= {
+            "layers": 3 * out["layers"],
+            "expert_layers": 0.0,
+            "expert_groups": 0.0,
+            "permute_bytes": out["permute_bytes"] * again / passes,
+        }
+    if job.profile.transformers and not job.cluster.compiled:
+        grown = 1 + FORWARD * (again - 3)
+        out["elementwise_bytes"] = grown * tokens * operator_bytes(block, h, job.layout)
+        if e := block.experts:
+            out["permute_bytes"] = grown * OPERATORS_ROUTED * tokens / tp * e.topk * h
+    out["quant_bytes"] = out.get("proj_bytes", 0.0) + out.get("mlp_bytes", 0.0)
+    out["expert_quant_bytes"] = out.get("expert_bytes", 0.0)
+    return out
+
+
+def operator_bytes(block: Block, h: int, layout: ParallelConfig) -> float:
+    """Return the bytes a token that transformers' operators between a layer's products read and
+    write, forward and backward, one operator after another: by its sizes, as counted in a trace of
+    Llama, Solar Open and A.X K1."""
+    tp, at, e = layout.tp, block.attention, block.experts
+    moved = OPERATORS_NORM * (block.norms + block.centred * 0.2) * h + OPERATORS_RESIDUAL * h
+    moved += 30.0 * block.gated_norms * h
+    if at and at.kv_rank:
+        moved += OPERATORS_LATENT * at.heads * (at.head_dim + at.rope_dim)
+    elif at:
+        each = OPERATORS_ROTATED + OPERATORS_NORM * at.qk_norm
+        moved += (
+            each * (at.heads + at.kv_heads) * at.head_dim + 10.0 * at.gated * at.heads * at.values
+        ) / tp
+    width = block.mlp + (e.shared * (e.shared_width or e.width) + e.topk * e.width if e else 0)
+    return moved + OPERATORS_GATED * width / tp * (0.5 + 0.5 * block.gated)
+
+
+def forward_passes(job: Job) -> float:
+    """Return a layer's passes through its products, in forward passes: one, two of the backward
+    pass, and what is computed again. PyTorch's engines that recompute selectively do every second
+    product, or every second layer, once more (torchtitan,
+    `distributed/activation_checkpoint.py`)."""
+    half = (
+        job.layout.recompute == "selective" and not job.profile.transformers and job.profile.pytorch
+    )
+    return 4.0 if job.layout.recompute == "full" else 3.5 if half else 3.0
+
+
+def forgets(job: Job) -> bool:
+    """Return whether all that stands between products is computed again in the backward pass:
+    PyTorch's selective checkpointing keeps products and attention alone (`training/layout.py`,
+    KEPT)."""
+    return job.layout.recompute == "selective" and job.profile.transformers
+
+
+def _products(
+    name: str, tokens: float, shapes: list[tuple[float, float]], passes: float
+) -> dict[str, float]:
+    done = [_product(tokens, k, n) for k, n in shapes]
+    return {
+        f"{name}_flops": passes * sum(d[0] for d in done),
+        f"{name}_bytes": passes * sum(d[1] for d in done),
+    }
+
+
+def _attention_products(at: Attention, hidden: int, tp: int) -> list[tuple[float, float]]:
+    if not at.kv_rank:
+        key = max(at.kv_heads / tp, 1.0)
+        return [
+            (hidden, at.heads / tp * at.head_dim + key * (at.head_dim + at.values)),
+            (at.heads / tp * at.values, hidden),
+        ]
+    query = at.asked() / tp
+    asked = (
+        [(hidden, at.query_rank), ((1 + at.gated) * at.query_rank, query)]
+        if at.query_rank
+        else [(hidden, query)]
+    )
+    return [
+        *asked,
+        (hidden, at.kv_rank + at.rope_dim),
+        (at.kv_rank, at.heads / tp * (at.head_dim + at.values)),
+        (at.heads / tp * at.values, hidden),
+    ]
+
+
+def _scores(at: Attention, job: Job, tokens: float, passes: float) -> dict[str, float]:
+    """3.5 forward passes: backward is five products to forward's two (FlashAttention-2, arXiv
+    2307.08691)."""
+    seen, times = at.seen(job.tokens), passes + 0.5
+    return {
+        "attention_flops": times * tokens * at.score_flops(seen) / job.layout.tp,
+        "exponentials": (passes - 1) * tokens * seen * at.heads / job.layout.tp,
+    }
+
+
+def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -> dict[str, float]:
+    """Balanced routing: every local expert sees the same number of tokens."""
+    e, layout = block.experts, job.layout
+    assert e
+    local = e.routed / layout.ep
+    each = tokens / layout.tp * e.topk / local
+    shapes = [(width, (1 + block.gated) * e.width), (e.width, width)]
+    done = [
+        _product(each + TILE / 2, k, n) for k, n in shapes
+    ]  # groups end in the middle of a tile
+    return {
+        "expert_flops": passes * local * sum(d[0] for d in done),
+        "expert_bytes": passes * local * sum(d[1] for d in done),
+        "permute_bytes": 2 * passes * tokens / layout.tp * e.topk * width * 4,
+        "expert_layers": passes / 3,
+        "expert_groups": local * passes / 3,
+    }
+
+
+def pace(job: Job) -> Held:
+    """The pipeline rank that the others wait for."""
+    a, layout = job.architecture, job.layout
+    share, last = _stages(a, layout)
+    alone, slots = layout.pp == 1, layout.pp * layout.virtual_stages
+    at_end = ends(a, layout, layout.pp - 1) if last else Weights()
+    return Held(
+        [(b, b.count * share) for b in a.blocks],
+        [(b, b.count * share) for b in a.mtp],
+        alone,
+        bool(last),
+        at_end,
+        2 * (slots - 1) / layout.pp,
+    )
+
+
+def wires(job: Job, part: Part = "all") -> dict[str, float]:
+    """Seconds and hops of the collectives, by the field of `Work`."""
+    out: dict[str, float] = {}
+    for c in collectives(job, pace(job), part):
+        times = c.calls if c.once else c.calls / job.micro_batches
+        name = _PARTS.get(c.axis) or ("step" if c.once else "gather")
+        out[f"{name}_wire"] = out.get(f"{name}_wire", 0.0) + times * _seconds(job, c)
+        if c.axis not in _PARTS:
+            out[f"{name}_hops"] = out.get(f"{name}_hops", 0.0) + times * _hops(c)
+    return out
+
+
+_PARTS: dict[Axis, str] = {"tp": "tp", "cp": "cp", "ep": "ep", "domains": "ep", "pp": "pp"}
+"""of a step by the axis that talks; data ranks' depends on when they do"""
+
+
+def _hops(c: Collective) -> float:
+    """Messages in a row of one call: round a ring, or up a tree and down again (NCCL 2.4's double
+    binary trees)."""
+    return 2 * math.log2(c.ranks) if c.kind == "all_reduce" else c.ranks - 1
+
+
+def _seconds(job: Job, c: Collective) -> float:
+    """Of one call at the wires' full rate: a ring's steps, or an all-to-all's shares within a
+    domain and beyond."""
+    kind, layout, nic = job.cluster.kind, job.layout, job.cluster.nic * 1e9
+    link = kind.link_gb_per_s * 1e9
+    if c.kind == "all_to_all":
+        near = min(c.ranks, kind.domain) if c.axis == "ep" else 1
+        return c.bytes / c.ranks * ((near - 1) / link + (c.ranks - near) / nic)
+    apart = {"tp": 1, "cp": layout.tp, "dp": layout.tp, "expert_dp": layout.ep}.get(
+        c.axis
+    ) or layout.gpus // c.ranks
+    if c.kind == "p2p":  # one neighbour, over a card of its own
+        return c.bytes / (link if apart * c.ranks <= kind.domain else nic)
+    return (
+        c.bytes
+        * (1 + (c.kind == "all_reduce"))
+        * (c.ranks - 1)
+        / c.ranks
+        / ring_rate(job, apart, c.ranks)
+    )
+
+
+def _optimizer_bytes(job: Job) -> float:
+    """Bytes that the optimizer of one rank reads and writes in a step."""
+    a, layout = job.architecture, job.layout
+    ranks = layout.dp * layout.cp
+    routed = sum(b.count * b.routed(a.hidden) for b in (*a.blocks, *a.mtp))
+    extra = sum(b.num_params(a.hidden) + 2 * a.hidden**2 for b in a.mtp)
+    shard = 1 if layout.sharding == "ddp" else layout.shard or ranks
+    local = (a.num_params() + extra - routed) / (layout.tp * layout.pp * shard)
+    local += routed / (layout.ep * layout.pp * min(max(1.0, ranks * layout.tp / layout.ep), shard))
+    return (ADAM_BYTES + job.profile.gradient_bytes + job.profile.update_bytes) * local
+
+
+def _copy_bytes(job: Job) -> float:
+    """Bytes of a micro-batch that fully sharded PyTorch copies to and from its collectives'
+    buffers, on one rank."""
+    a, layout = job.architecture, job.layout
+    if not layout.sharded or not job.profile.pytorch:
+        return 0.0
+    routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
+    return COPY_BYTES * ((a.num_params() - routed) / layout.tp + routed / layout.ep) / layout.pp
+
+
+def schedule(job: Job) -> dict[str, float]:
+    """Fields of `Work` that follow from the number of micro-batches and the pipeline."""
+    layout = job.layout
+    return {
+        "micro_batches": float(job.micro_batches),
+        "cover": 1
+        + (layout.virtual_stages > 1)
+        * (1 - 1 / layout.virtual_stages)
+        * (min(layout.pp, job.micro_batches) - 1),
+        "bubble": (layout.pp - 1)
+        / min(layout.virtual_stages, max(1, job.architecture.layers // layout.pp)),
+    }
+
+
+def _layout_bytes(job: Job) -> float:
+    """Bytes of a micro-batch that PyTorch's tensor parallelism reads and writes to lay tokens out
+    anew."""
+    if (
+        job.layout.tp == 1
+        or not job.layout.sequence_parallel
+        or not job.profile.pytorch
+        or job.profile.async_tp
+    ):
+        return 0.0
+    moved = sum(c.total for c in collectives(job, pace(job), "inside") if c.axis == "tp")
+    return 2 * moved / job.micro_batches
+
+
+def ring_rate(job: Job, apart: int, ranks: int) -> float:
+    """Bytes a second of a ring over `ranks` that are `apart`: inside a domain the links', else of
+    the network cards that the domain's members of the group have among them, at most the links'."""
+    kind = job.cluster.kind
+    link = kind.link_gb_per_s * 1e9
+    if apart * ranks <= kind.domain:
+        return link
+    return min(link, job.cluster.nic * 1e9 * max(1.0, min(kind.domain / apart, ranks)))
