@@ -32,13 +32,12 @@ import soxr
 import torch
 
 import onnuri
-from onnuri.decoding.compiled import Compiled
-from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.decoding.request import Plan, Request
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.evaluation.audio import transcribe
 from onnuri.evaluation.report import machine
 from onnuri.evaluation.score import score
+from onnuri.inference.cpu_kernel import Compiled
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.request import Plan, Request, SamplingConfig
 from onnuri.modality import ATTRIBUTES, AUDIO_HZ, LANGUAGES
 from onnuri.server.sound import PCM_HZ
 from onnuri.world.grammar import parse

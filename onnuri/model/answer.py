@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from onnuri.codecs.spelling import LONGEST_SENTENCE, Reading, plain
-from onnuri.decoding.engine import Engine
-from onnuri.decoding.request import Plan, Request, Score, Ticket
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError
+from onnuri.inference.engine import Engine
+from onnuri.inference.request import Plan, Request, SamplingConfig, Score, Ticket
 from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, Language, Medium
 from onnuri.model.asking import language_spoken, task_of, wish_of
 from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of, unsure

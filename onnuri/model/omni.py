@@ -24,11 +24,10 @@ import torch
 from torch import nn
 
 from onnuri.codecs import registry
-from onnuri.decoding.engine import Engine
-from onnuri.decoding.request import Plan
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError, OnnuriError, WeightsError
 from onnuri.files import whole_folder
+from onnuri.inference.engine import Engine
+from onnuri.inference.request import Plan, SamplingConfig
 from onnuri.modality import MEDIA, Language, Medium
 from onnuri.model import backbone
 from onnuri.model.answer import Answers, Context, Given, drive, known

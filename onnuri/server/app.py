@@ -2,7 +2,7 @@
 tests.
 
 Routes are thin: what they answer is in `chat.py`, `responses.py`, `images.py`, `audio.py` and
-`jobs.py`, what stands before them in `guard.py`.
+`jobs.py`, what stands before them in `middleware.py`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from onnuri import __version__, formats
 from onnuri.errors import OnnuriError
 from onnuri.modality import MEDIA, Medium
-from onnuri.server import audio, chat, completions, images, intake, jobs, memory, responses
+from onnuri.server import audio, chat, completions, images, inputs, jobs, memory, responses
 from onnuri.server.bodies import documented, either
 from onnuri.server.complaints import complaint
-from onnuri.server.guard import LOCAL, Guard, client_of
-from onnuri.server.problems import Problem, problem_of
+from onnuri.server.errors import Problem, problem_of
+from onnuri.server.middleware import LOCAL, Guard, client_of
 from onnuri.server.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -385,9 +385,9 @@ def _jobs(app: FastAPI) -> None:
         parts = body.input_reference or []
         if isinstance(parts, str):
             parts = [{"type": "file", "file": {"file_data": parts}}]
-        intake.check_count(parts, state.model.answers, "input_reference")
+        inputs.check_count(parts, state.model.answers, "input_reference")
         given: list[Any] = [
-            await state.service.decoded(intake.load, part, f"input_reference[{k}]", state.settings)
+            await state.service.decoded(inputs.load, part, f"input_reference[{k}]", state.settings)
             for k, part in enumerate(parts)
         ]
         given += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
@@ -485,7 +485,7 @@ def _rest(app: FastAPI) -> None:
     @app.get("/v1/formats", tags=["operation"])
     def all_formats(who: Who) -> dict[str, Any]:
         """The formats of files that are read, whichever way they come."""
-        return {"object": "list", "data": [intake.about(form) for form in formats.table()]}
+        return {"object": "list", "data": [inputs.about(form) for form in formats.table()]}
 
     @app.post("/v1/inspect", tags=["operation"])
     async def inspect(
@@ -496,7 +496,7 @@ def _rest(app: FastAPI) -> None:
         state = _state(request)
         return await _within(
             request,
-            state.service.decoded(intake.inspect, await file.read(), "file", state.settings),
+            state.service.decoded(inputs.inspect, await file.read(), "file", state.settings),
         )
 
     app.router.default = _page(StaticFiles(directory=WEB, html=True))

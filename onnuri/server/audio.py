@@ -15,7 +15,7 @@ from onnuri.modality import AUDIO_HZ, Language, language_of
 from onnuri.model.answer import Context
 from onnuri.server import unheeded
 from onnuri.server.chat import base64_of, usage_of
-from onnuri.server.problems import Problem
+from onnuri.server.errors import Problem
 from onnuri.server.schemas import SpeechRequest
 from onnuri.server.service import Item, Sound, Stream, Wish, Words
 from onnuri.server.sound import TYPES, Pcm, encoded

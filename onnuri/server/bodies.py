@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from onnuri.server.problems import Problem
+from onnuri.server.errors import Problem
 
 B = TypeVar("B", bound=BaseModel)
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")

@@ -23,21 +23,21 @@ from pydantic import TypeAdapter, ValidationError
 from onnuri import media
 from onnuri.codecs.spelling import LONGEST_SENTENCE
 from onnuri.errors import MediaError
+from onnuri.inference.constraints import Structure
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked, wish_of
 from onnuri.model.notice import Notice
-from onnuri.server import intake, unheeded
-from onnuri.server.beside import beside
+from onnuri.server import inputs, unheeded
 from onnuri.server.complaints import rule_of
+from onnuri.server.errors import Problem, problem_of
 from onnuri.server.logprobs import logprobs_of
+from onnuri.server.merge_streams import beside
 from onnuri.server.pool import kind
-from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import MEDIUM, ChatRequest, Message, Said
 from onnuri.server.service import Item, Picture, Sound, Stream, Wish, Words
 from onnuri.server.sound import PCM_HZ, Pcm, encoded
 from onnuri.server.state import Caller, State
-from onnuri.server.structure import Structure
 from onnuri.server.tools import Calling, call_of, structure_of
 
 SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
@@ -131,13 +131,13 @@ async def _inputs(message: Message, name: str, state: State) -> list[Any]:
         return [("text", message.content)] if message.content.strip() else []
     words: list[str] = []
     found: list[Any] = []
-    intake.check_count(message.content or [], state.model.answers, f"{name}.content")
+    inputs.check_count(message.content or [], state.model.answers, f"{name}.content")
     for k, part in enumerate(message.content or []):
         here = f"{name}.content[{k}]"
         if part.get("type") == "text":
             words.append(_said(part.get("text"), here))
         else:
-            found.append(await state.service.decoded(intake.load, part, here, state.settings))
+            found.append(await state.service.decoded(inputs.load, part, here, state.settings))
     said = " ".join(" ".join(words).split())
     return [*found, *([("text", said)] if said else [])]
 
@@ -160,7 +160,7 @@ async def _shown_before(messages: list[Message], state: State, field: str) -> li
             parts += [p for p in message.content if p.get("type") in URL.values()]
         if parts:
             return [
-                await state.service.decoded(intake.load, parts[-1], f"{field}[{k}]", state.settings)
+                await state.service.decoded(inputs.load, parts[-1], f"{field}[{k}]", state.settings)
             ]
     return []
 

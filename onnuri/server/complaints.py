@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onnuri.server.problems import Problem
+from onnuri.server.errors import Problem
 
 RULES = {
     "missing": ("is missing", "add it"),

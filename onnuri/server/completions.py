@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from onnuri.decoding.request import Score
+from onnuri.inference.request import Score
 from onnuri.modality import Language, language_of
 from onnuri.server import unheeded
-from onnuri.server.beside import beside
 from onnuri.server.chat import stopped
+from onnuri.server.errors import Problem
+from onnuri.server.merge_streams import beside
 from onnuri.server.pool import kind
-from onnuri.server.problems import Problem
 from onnuri.server.schemas import CompletionRequest
 from onnuri.server.service import Item, Stream, Words
 from onnuri.server.state import Caller, State

@@ -13,11 +13,11 @@ from onnuri import media
 from onnuri.modality import IMAGE_SIZE, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
-from onnuri.server import intake, unheeded
+from onnuri.server import inputs, unheeded
 from onnuri.server.bodies import contents
 from onnuri.server.chat import base64_of, unknown, usage_of
+from onnuri.server.errors import Problem
 from onnuri.server.pool import kind
-from onnuri.server.problems import Problem
 from onnuri.server.schemas import EditRequest, ImageRequest, PictureForm
 from onnuri.server.service import Item, Picture, Stream, Wish
 from onnuri.server.sizes import SIZE, fitted, size_of
@@ -131,8 +131,8 @@ async def given(value: Any, medium: Medium | None, name: str, state: State) -> t
     """What came with a form or in JSON, as an input. Raises Problem and MediaError."""
     data, part = await contents(value, name)
     if part is not None:
-        return await state.service.decoded(intake.load, part, name, state.settings, medium)
-    return await state.service.decoded(intake.item, data, medium, name, state.settings)
+        return await state.service.decoded(inputs.load, part, name, state.settings, medium)
+    return await state.service.decoded(inputs.item, data, medium, name, state.settings)
 
 
 def whole_only(name: str) -> Problem:

@@ -18,7 +18,7 @@ from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.model.notice import unsure
 from onnuri.server.chat import field_of, unknown, usage_of
-from onnuri.server.problems import Problem, problem_of
+from onnuri.server.errors import Problem, problem_of
 from onnuri.server.schemas import Drawing
 from onnuri.server.service import Wish
 from onnuri.server.sizes import SECONDS, SIZE, fitted, seconds_of, size_of

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from onnuri.codecs.text import TextCodec
-from onnuri.decoding.request import Score
+from onnuri.inference.request import Score
 
 
 def logprobs_of(scores: Iterable[tuple[int, Score]], codec: TextCodec) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from onnuri.decoding.queue import Queue
 from onnuri.errors import AwayError
+from onnuri.inference.scheduler import Queue
 
 T = TypeVar("T")
 Work = tuple[str, asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]

@@ -16,12 +16,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from onnuri.inference.constraints import ANY_OBJECT, Structure
 from onnuri.modality import Medium
 from onnuri.model.answer import Context
 from onnuri.server import chat, images, unheeded
 from onnuri.server.complaints import rule_of
+from onnuri.server.errors import Problem
 from onnuri.server.pool import kind
-from onnuri.server.problems import Problem
 from onnuri.server.schemas import (
     MEDIUM,
     ChatRequest,
@@ -37,7 +38,6 @@ from onnuri.server.schemas import (
 from onnuri.server.service import Item, Picture, Stream, Words
 from onnuri.server.sizes import size_of
 from onnuri.server.state import Caller, State
-from onnuri.server.structure import ANY_OBJECT, Structure
 from onnuri.server.tools import Calling, structure_of
 
 KEPT = {

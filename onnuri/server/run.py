@@ -17,18 +17,18 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from onnuri import WEIGHTS, load
-from onnuri.decoding.compiled import Compiled
-from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.errors import ConfigError, OnnuriError
+from onnuri.inference.cpu_kernel import Compiled
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.vllm_backend import Vllm, VllmConfig
 from onnuri.model.omni import OmniModel
 from onnuri.server import memory
 from onnuri.server.app import create
-from onnuri.server.guard import LOCAL
+from onnuri.server.middleware import LOCAL
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
 from onnuri.server.state import State
 from onnuri.server.store import Store
-from onnuri.server.vllm import Vllm, VllmConfig
 
 log = logging.getLogger("onnuri")
 

@@ -20,14 +20,13 @@ from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
-from onnuri.decoding.request import Request, Score, Ticket
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import AwayError, ConfigError
+from onnuri.inference.constraints import LONGEST, Structure, Structures
+from onnuri.inference.request import Request, SamplingConfig, Score, Ticket
 from onnuri.modality import Language, Medium
 from onnuri.model.answer import Context, Given, Listener, Steps
 from onnuri.model.omni import OmniModel, override
 from onnuri.server.pool import Pool, kind
-from onnuri.server.structure import LONGEST, Structure, Structures
 
 T = TypeVar("T")
 Stream = AsyncGenerator[T, None]
@@ -100,7 +99,7 @@ class Wish:
 
 
 class Decoder(Protocol):
-    """What a service asks of whatever decodes: `decoding.engine.Engine` here, `vllm.Vllm` in
+    """What a service asks of whatever decodes: `inference.engine.Engine` here, `vllm.Vllm` in
     another process.
 
     `queue`, `active`, `rows`, `prefixes` and `drawn` are read by metrics alone.

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES
-from onnuri.server.problems import Problem
+from onnuri.server.errors import Problem
 
 SIZE = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 SECONDS = VIDEO_FRAMES // VIDEO_FPS

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from onnuri.errors import ConfigError
 from onnuri.model.omni import OmniModel
+from onnuri.server.errors import Problem
 from onnuri.server.metrics import Metrics
-from onnuri.server.problems import Problem
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
 from onnuri.server.store import Key, Store

@@ -11,9 +11,9 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from onnuri.server.problems import Problem
+from onnuri.inference.constraints import ANY_OBJECT, Structure, Structures
+from onnuri.server.errors import Problem
 from onnuri.server.schemas import ChatRequest, Tool
-from onnuri.server.structure import ANY_OBJECT, Structure, Structures
 
 
 def structure_of(request: ChatRequest) -> Callable[[Structures], Structure] | None:

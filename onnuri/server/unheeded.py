@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onnuri.server.problems import Problem
+from onnuri.server.errors import Problem
 
 DRAWN = {
     "logit_bias": "no bias is put on tokens",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onnuri.server.problems import Problem
+from onnuri.server.errors import Problem
 
 Words = tuple[str, str]
 KINDS: dict[str, Words] = {

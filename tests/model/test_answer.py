@@ -2,8 +2,7 @@
 
 import pytest
 
-from onnuri.decoding.request import Plan, Request, Ticket
-from onnuri.decoding.sample import SamplingConfig
+from onnuri.inference.request import Plan, Request, SamplingConfig, Ticket
 from onnuri.model.answer import drive
 
 REQUEST = Request(prompt=[1], plan=Plan(free=(0, 9), end=9, longest=3), sampling=SamplingConfig())

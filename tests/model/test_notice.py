@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from onnuri.codecs.text import TextCodec
-from onnuri.decoding.sample import SamplingConfig
+from onnuri.inference.request import SamplingConfig
 from onnuri.modality import LANGUAGES
 from onnuri.model import notice
 from onnuri.model.answer import drive

@@ -7,7 +7,7 @@ import pytest
 
 import onnuri
 from onnuri.cli import main
-from onnuri.decoding.stock import StockForward
+from onnuri.inference.hf_forward import StockForward
 from onnuri.modality import MEDIA
 from onnuri.recipes import nano
 from onnuri.training.loop import read_metrics

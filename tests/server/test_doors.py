@@ -17,8 +17,8 @@ from PIL import Image
 from onnuri import cli, demo, media
 from onnuri.errors import OnnuriError
 from onnuri.model.omni import Reply
-from onnuri.server import images, intake, responses
-from onnuri.server.problems import Problem
+from onnuri.server import images, inputs, responses
+from onnuri.server.errors import Problem
 from onnuri.server.settings import ServeConfig
 
 SETTINGS = ServeConfig()
@@ -127,7 +127,7 @@ def doors(data, name, medium, folder, capsys, monkeypatch):
     )
 
     def page():
-        kind = intake.inspect(data, "file", SETTINGS)["kind"]
+        kind = inputs.inspect(data, "file", SETTINGS)["kind"]
         return "shape" if kind == "mesh" else kind
 
     def command_line():
@@ -155,11 +155,11 @@ def doors(data, name, medium, folder, capsys, monkeypatch):
     return {
         "page": page,
         "command line": command_line,
-        "file": lambda: intake.load(
+        "file": lambda: inputs.load(
             {"type": "file", "file": {"file_data": uri, "filename": name}}, "a", SETTINGS
         )[0],
-        "url": lambda: intake.load({"type": kind, kind: {"url": uri}}, "a", SETTINGS)[0],
-        "responses": lambda: intake.load(
+        "url": lambda: inputs.load({"type": kind, kind: {"url": uri}}, "a", SETTINGS)[0],
+        "responses": lambda: inputs.load(
             responses._part({"type": "input_file", "file_data": uri, "filename": name}, "a"),
             "a",
             SETTINGS,
@@ -219,4 +219,4 @@ def test_a_hundred_pictures_are_counted_before_one_is_decoded(monkeypatch, model
     with pytest.raises(
         OnnuriError, match="100 parts: need 3300 tokens or more, 1280 at most fit; give fewer"
     ):
-        intake.check_count(parts, model.answers, "messages[0].content")
+        inputs.check_count(parts, model.answers, "messages[0].content")

@@ -14,8 +14,8 @@ import trimesh
 from PIL import Image
 
 from onnuri import media
+from onnuri.server.errors import problem_of
 from onnuri.server.pool import Pool
-from onnuri.server.problems import problem_of
 
 ASK = {"messages": [{"role": "user", "content": "a red cube"}]}
 

@@ -20,7 +20,7 @@ from openai.types.responses import Response, ResponseFailedEvent, ResponseStream
 from PIL import Image
 
 from onnuri.server import chat
-from onnuri.server.problems import Problem
+from onnuri.server.errors import Problem
 from onnuri.server.responses import Answer
 from onnuri.server.schemas import ResponseRequest
 from onnuri.world.grammar import parse

@@ -21,12 +21,11 @@ import pytest
 from processes import LIMIT_SECONDS, run_onnuri, wait_until
 
 import onnuri
-from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.decoding.request import Plan, Request, Ticket
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import AwayError, BusyError, ConfigError
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.request import Plan, Request, SamplingConfig, Ticket
+from onnuri.inference.vllm_backend import Vllm, VllmConfig
 from onnuri.modality import MEDIA
-from onnuri.server.vllm import Vllm, VllmConfig
 from onnuri.world.scene import generator, sample_scene
 from onnuri.world.text import caption
 

@@ -7,11 +7,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnuri.decoding import compiled
-from onnuri.decoding.cache import Cache
-from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.decoding.forward import Forward
-from onnuri.decoding.request import Plan, Request
+from onnuri.inference import cpu_kernel
+from onnuri.inference.cache import Cache
+from onnuri.inference.cpu_llama import Forward
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.request import Plan, Request
 from onnuri.model.backbone import BackboneConfig
 
 ROWS, POSITIONS, VOCABULARY = 19, 96, 331
@@ -45,11 +45,11 @@ def pair_of(shape, half, threads):
     torch.set_num_threads(threads)
     model = model_of(shape, half)
     caches = [Cache.of(model, ROWS) for _ in range(2)]
-    made = compiled.fastest(model, caches[0])
+    made = cpu_kernel.fastest(model, caches[0])
     for a, b in zip(caches[0].layers, caches[1].layers, strict=True):
         b.copy_(a.copy_(torch.randn(a.shape)))
     torch.set_num_threads(before)
-    assert isinstance(made, compiled.Compiled) and made.weight == (
+    assert isinstance(made, cpu_kernel.Compiled) and made.weight == (
         torch.float16 if half else torch.float32
     )
     return (made, caches[0]), (Forward(model), caches[1])
@@ -60,10 +60,10 @@ def lanes(request):
     """Kernels built for this processor's vectors, and for AVX2's wherever this runs."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param:
-            patch.setenv(compiled.LANES, request.param)
-        compiled.build.cache_clear()
+            patch.setenv(cpu_kernel.LANES, request.param)
+        cpu_kernel.build.cache_clear()
         yield request.param
-    compiled.build.cache_clear()
+    cpu_kernel.build.cache_clear()
 
 
 @settings(
@@ -129,10 +129,10 @@ def test_attention_far_beyond_what_an_exponential_holds():
 def test_without_a_compiler_pytorch_decodes(compiler, monkeypatch, tmp_path):
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiled.build.cache_clear()
+    cpu_kernel.build.cache_clear()
     model = model_of(SHAPES[0], True)
     engine = Engine(model, EngineConfig(rows=2))
-    compiled.build.cache_clear()
+    cpu_kernel.build.cache_clear()
     assert type(engine.forward) is Forward
     ticket = engine.submit(Request(prompt=[1, 2], plan=Plan(ranges=((0, 50),) * 4)))
     engine.run([ticket])
@@ -142,24 +142,24 @@ def test_without_a_compiler_pytorch_decodes(compiler, monkeypatch, tmp_path):
 def test_a_kernel_that_does_not_agree_is_not_used(monkeypatch, tmp_path):
     wrong = tmp_path / "kernel.c"
     wrong.write_text(
-        compiled.SOURCE.read_text().replace("c - key[k + 1] * s", "c + key[k + 1] * s")
+        cpu_kernel.SOURCE.read_text().replace("c - key[k + 1] * s", "c + key[k + 1] * s")
     )
-    monkeypatch.setattr(compiled, "SOURCE", wrong)
+    monkeypatch.setattr(cpu_kernel, "SOURCE", wrong)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiled.build.cache_clear()
+    cpu_kernel.build.cache_clear()
     model = model_of(SHAPES[0], False)
-    assert type(compiled.fastest(model, Cache.of(model, 3))) is Forward and any(
+    assert type(cpu_kernel.fastest(model, Cache.of(model, 3))) is Forward and any(
         tmp_path.rglob("*.so")
     )
-    compiled.build.cache_clear()
+    cpu_kernel.build.cache_clear()
 
 
 def test_the_kernel_is_built_once_and_a_half_written_one_is_never_used(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiled.build.cache_clear()
-    assert compiled.build("float") is not None
+    cpu_kernel.build.cache_clear()
+    assert cpu_kernel.build("float") is not None
     [made] = (tmp_path / "onnuri").iterdir()
     stamp = made.stat().st_mtime_ns
-    compiled.build.cache_clear()
-    assert compiled.build("float") is not None and made.stat().st_mtime_ns == stamp
-    compiled.build.cache_clear()
+    cpu_kernel.build.cache_clear()
+    assert cpu_kernel.build("float") is not None and made.stat().st_mtime_ns == stamp
+    cpu_kernel.build.cache_clear()

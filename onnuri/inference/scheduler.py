@@ -1,16 +1,64 @@
 """Requests that wait to be decoded: many threads put them in, an engine's takes them out. Knows no
 tensors.
 
-Bounded, and fair by kind (`queue.py`). Both engines have one: ours, and vLLM's (`server/vllm.py`).
+Bounded, and fair by kind (`FairQueue`). Both engines have one: ours, and vLLM's (`inference/vllm_backend.py`).
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
+from typing import Generic, TypeVar
 
-from onnuri.decoding.queue import Queue
-from onnuri.decoding.request import Ticket
 from onnuri.errors import BusyError
+from onnuri.inference.request import Ticket
+
+T = TypeVar("T")
+
+
+class Queue(Generic[T]):
+    """First come first served within a kind."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, deque[T]] = {}
+        self.times: dict[str, float] = {}
+        self.now = 0.0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.waiting.values()))
+
+    def push(self, kind: str, item: T) -> None:
+        if not self.waiting.get(kind):
+            self.times[kind] = max(self.times.get(kind, 0.0), self.now)
+        self.waiting.setdefault(kind, deque()).append(item)
+
+    def peek(self) -> tuple[str, T] | None:
+        """Whose turn it is."""
+        kinds = [k for k, items in self.waiting.items() if items]
+        if not kinds:
+            return None
+        kind = min(kinds, key=lambda k: self.times[k])
+        return kind, self.waiting[kind][0]
+
+    def pop(self, cost: float = 0.0) -> T:
+        """Serve whose turn it is, at a cost."""
+        first = self.peek()
+        assert first
+        kind, _ = first
+        self.now = self.times[kind]
+        self.charge(kind, cost)
+        return self.waiting[kind].popleft()
+
+    def charge(self, kind: str, cost: float) -> None:
+        """What serving a kind has cost, where it is known only afterwards."""
+        self.times[kind] = self.times.get(kind, self.now) + cost
+
+    def remove(self, kind: str, item: T) -> None:
+        """It no longer waits. Raises ValueError where it did not."""
+        self.waiting.get(kind, deque()).remove(item)
+
+    def all(self) -> list[T]:
+        return [item for items in self.waiting.values() for item in items]
 
 
 class Waiting:

@@ -18,8 +18,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from onnuri.decoding.request import Constraint, Plan, Request, Score
-from onnuri.decoding.sample import SamplingConfig
+from onnuri.inference.request import Constraint, Plan, Request, SamplingConfig, Score
 
 
 def asked(key: str, request: Request) -> dict[str, Any]:
@@ -70,7 +69,7 @@ def bound(constraint: Constraint | None) -> list[Any] | None:
 
 
 class Remote:
-    """`decoding.request.Constraint` in the worker: the grammar itself stays with the server, which
+    """`inference.request.Constraint` in the worker: the grammar itself stays with the server, which
     is asked once a draw."""
 
     def __init__(

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from onnuri import config
-from onnuri.decoding.request import Course, Ticket
-from onnuri.decoding.waiting import Waiting
 from onnuri.errors import AwayError, ConfigError
-from onnuri.server import vllm_wire as wire
+from onnuri.inference import vllm_wire as wire
+from onnuri.inference.request import Course, Ticket
+from onnuri.inference.scheduler import Waiting
 
 log = logging.getLogger("onnuri")
 PACKAGE = Path(__file__).parents[1]
@@ -271,7 +271,7 @@ class Vllm:
         try:
             with self._log.open("w", encoding="utf-8") as out:
                 self._process = subprocess.Popen(
-                    [python, "-m", "onnuri.server.vllm_worker", json.dumps(told)],
+                    [python, "-m", "onnuri.inference.vllm_worker", json.dumps(told)],
                     text=True,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

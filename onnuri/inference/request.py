@@ -8,11 +8,21 @@ import threading
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from onnuri.decoding.sample import SamplingConfig
+from onnuri import config
 from onnuri.errors import ConfigError, OnnuriError
 
 Finish = Literal["stop", "length", "cancelled"]
 """why an answer ended: by itself, for want of room, or since nobody waits for it"""
+
+
+class SamplingConfig(config.Config):
+    """How ids are drawn."""
+
+    temperature: float = 0.7
+    """0 always takes the likeliest"""
+    top_p: float = 0.95
+    guidance: float = 1.0
+    """classifier-free guidance (Ho & Salimans 2022): 1 is none"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

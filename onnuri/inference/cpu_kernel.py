@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onnuri.decoding.cache import Cache
-from onnuri.decoding.forward import Forward, knows, queries_keys_values
-from onnuri.decoding.stock import StockForward
+from onnuri.inference.cache import Cache
+from onnuri.inference.cpu_llama import Forward, knows, queries_keys_values
+from onnuri.inference.hf_forward import StockForward
 
 SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = ("-O3", "-fPIC", "-shared")

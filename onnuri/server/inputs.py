@@ -19,7 +19,7 @@ from onnuri import formats, media
 from onnuri.errors import ConfigError, MediaError
 from onnuri.modality import Medium
 from onnuri.model.answer import Answers
-from onnuri.server.problems import Problem
+from onnuri.server.errors import Problem
 from onnuri.server.settings import ServeConfig
 
 PARTS: dict[str, Medium] = {

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from onnuri import recipes
-from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.decoding.request import Plan, Request
-from onnuri.decoding.sample import SamplingConfig
-from onnuri.decoding.stock import StockForward
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.hf_forward import StockForward
+from onnuri.inference.request import Plan, Request, SamplingConfig
 from onnuri.model import backbone
 from onnuri.recipes.nano import nano
 

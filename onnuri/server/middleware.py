@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onnuri.server.problems import Problem
+from onnuri.server.errors import Problem
 from onnuri.server.state import State
 
 log = logging.getLogger("onnuri.access")

@@ -1,5 +1,5 @@
-"""vLLM in a process and an environment of its own: `PYTHON -m onnuri.server.vllm_worker SETTINGS`,
-which `vllm.py` starts.
+"""vLLM in a process and an environment of its own: `PYTHON -m onnuri.inference.vllm_worker SETTINGS`,
+which `vllm_backend.py` starts.
 
 Reads and writes the lines that `vllm_wire.py` lists; vLLM batches, caches and runs the model,
 `vllm_processor.py` decides what is drawn. Of Onnuri only files are imported that need nothing but
@@ -21,14 +21,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from onnuri.decoding.request import Course, Ticket
-from onnuri.server import vllm_wire as wire
+from onnuri.inference import vllm_wire as wire
+from onnuri.inference.request import Course, Ticket
 
 END_SECONDS = 10.0
 """for vLLM to put away what it shares between processes"""
 TRIES = 64
 """to get both rows of a pair into one step"""
-PROCESSOR = "onnuri.server.vllm_processor:Processor"
+PROCESSOR = "onnuri.inference.vllm_processor:Processor"
 Say = Callable[[dict[str, Any]], None]
 
 
@@ -72,7 +72,7 @@ class Worker:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from onnuri.server import vllm_processor
+        from onnuri.inference import vllm_processor
 
         self.engine, self.lines, self.say, self.alone = engine, lines, say, alone
         self.processor, self.params, self.delta = (

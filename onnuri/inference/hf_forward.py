@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onnuri.decoding.cache import Cache
+from onnuri.inference.cache import Cache
 
 NAME = "onnuri_rows"
 """under which `rows_attention` is known to transformers (`model/backbone.py` sees to that)"""

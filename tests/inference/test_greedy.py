@@ -5,9 +5,8 @@ import pytest
 import torch
 
 import onnuri
-from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.decoding.request import Plan, Request
-from onnuri.decoding.sample import SamplingConfig
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.request import Plan, Request, SamplingConfig
 from onnuri.modality import MEDIA
 from onnuri.world.scene import generator, sample_scene
 from onnuri.world.text import caption

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from onnuri.decoding import choose as choose_module
-from onnuri.decoding.engine import Engine
-from onnuri.decoding.request import Plan, Request
-from onnuri.decoding.sample import SamplingConfig
+from onnuri.inference import sampler
+from onnuri.inference.engine import Engine
+from onnuri.inference.request import Plan, Request, SamplingConfig
 
 PLAN = Plan(free=(10, 60), end=90, longest=12)
 END = 50
@@ -132,6 +131,6 @@ def test_nothing_is_computed_for_those_who_do_not_ask(network, monkeypatch):
         run(Engine(network), request(1, on_score=scores.append, likeliest=3))[0] == expected
         and scores
     )
-    monkeypatch.setattr(choose_module, "likelihood", never)
-    monkeypatch.setattr(choose_module, "masked", never)
+    monkeypatch.setattr(sampler, "likelihood", never)
+    monkeypatch.setattr(sampler, "masked", never)
     assert run(Engine(network), request(1)) == [expected]

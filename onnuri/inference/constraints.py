@@ -146,7 +146,7 @@ class Structure:
 
 
 class Bound:
-    """`decoding.request.Constraint`: a grammar, and a way to its end that fits."""
+    """`inference.request.Constraint`: a grammar, and a way to its end that fits."""
 
     def __init__(self, structures: Structures, matcher: LLMatcher, room: int) -> None:
         self.structures, self.matcher, self.room = structures, matcher, room

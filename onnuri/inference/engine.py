@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from onnuri import config
-from onnuri.decoding.cache import Cache, Prefixes
-from onnuri.decoding.choose import Drawing, choose
-from onnuri.decoding.compiled import fastest
-from onnuri.decoding.request import Plan, Request, Ticket
-from onnuri.decoding.sample import SamplingConfig
-from onnuri.decoding.waiting import Waiting
 from onnuri.errors import ConfigError
+from onnuri.inference.cache import Cache, Prefixes
+from onnuri.inference.cpu_kernel import fastest
+from onnuri.inference.request import Plan, Request, SamplingConfig, Ticket
+from onnuri.inference.sampler import Drawing, choose
+from onnuri.inference.scheduler import Waiting
 
 
 class EngineConfig(config.Config):

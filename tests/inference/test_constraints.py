@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnuri.errors import ConfigError
-from onnuri.server.structure import ANY_OBJECT, DEEPEST, SCHEMA_BYTES, Structures
+from onnuri.inference.constraints import ANY_OBJECT, DEEPEST, SCHEMA_BYTES, Structures
 from onnuri.server.tools import call_of
 
 NODE = {

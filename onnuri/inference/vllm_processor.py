@@ -1,4 +1,4 @@
-"""Our plans, our guidance and our draw (`decoding/choose.py`) within vLLM: a LogitsProcessor of its
+"""Our plans, our guidance and our draw (`inference/sampler.py`) within vLLM: a LogitsProcessor of its
 v1 engine.
 
 It leaves every row one id, which vLLM's greedy sampler then takes; so a seed draws here what it
@@ -23,9 +23,9 @@ from torch import Tensor
 from vllm.v1.sample.logits_processor import LogitsProcessor  # type: ignore[import-not-found, unused-ignore]
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates  # type: ignore[import-not-found, unused-ignore]
 
-from onnuri.decoding.choose import Drawing, choose
-from onnuri.decoding.request import Constraint, Score, Ticket
-from onnuri.server.vllm_wire import request_of
+from onnuri.inference.request import Constraint, Score, Ticket
+from onnuri.inference.sampler import Drawing, choose
+from onnuri.inference.vllm_wire import request_of
 
 
 @dataclasses.dataclass
@@ -82,7 +82,7 @@ def row_of(params: Any, prompt: list[int] | None, behind: list[int]) -> Row | No
 
 
 class Processor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
-    """`EngineArgs(logits_processors=["onnuri.server.vllm_processor:Processor"])`."""
+    """`EngineArgs(logits_processors=["onnuri.inference.vllm_processor:Processor"])`."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self.rows: dict[int, Row] = {}

@@ -1,6 +1,6 @@
 """Which id stands next, of many requests at once: what a plan allows, guidance, constraints, the
 draw. Knows no cache and no model: whoever calls it has the logits. Our engine and vLLM's worker
-(`server/vllm_processor.py`) both do.
+(`inference/vllm_processor.py`) both do.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from onnuri.decoding.request import Course, Score, Ticket
-from onnuri.decoding.sample import draw, guided, likelihood, masked, whether_first
+from onnuri.inference.request import Course, Score, Ticket
+
+FEW = 48
+"""ids that nearly always hold all of top_p"""
 
 
 class Drawing:
@@ -130,3 +132,65 @@ def _agreeing(logits: Tensor, last: list[bool]) -> Tensor:
     """Logits [B, V] of which a row may take the last alone, or all but the last."""
     only = torch.tensor(last)[:, None] == (torch.arange(logits.shape[1]) == logits.shape[1] - 1)
     return logits.masked_fill(~only, -torch.inf)
+
+
+def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+    """Logits [B, V] moved away from what would be said without the input."""
+    return unconditional + guidance * (conditional - unconditional)
+
+
+def whether_first(logits: Tensor, temperature: float) -> Tensor:
+    """Logits [B, V] such that a draw decides between the last and all others by their sum, then
+    among the others.
+
+    A low temperature, and the likeliest alone, would else prefer one likely id to many that share a
+    greater likelihood.
+    """
+    others = logits[:, :-1]
+    inner = (
+        torch.log_softmax(others / temperature, -1) * temperature
+        if temperature > 0
+        else others - others.amax(-1, keepdim=True)
+    )
+    return torch.cat([inner + others.logsumexp(-1, keepdim=True), logits[:, -1:]], -1)
+
+
+def masked(logits: Tensor, allowed: list[bytes | None], closing: list[int | None]) -> Tensor:
+    """Logits [B, V] without what a row may not take; the last, of the end, goes to `closing` where
+    the row has one."""
+    logits = logits.clone()
+    for row, (mask, place) in enumerate(zip(allowed, closing, strict=True)):
+        if place is not None:
+            logits[row, place] = logits[row, -1]
+        if mask is not None:
+            logits[row].masked_fill_(
+                torch.frombuffer(bytearray(mask), dtype=torch.uint8) == 0, -torch.inf
+            )
+    return logits
+
+
+def likelihood(logits: Tensor, drawn: int, count: int) -> tuple[float, list[tuple[int, float]]]:
+    """Of logits [V] the log probability of one index, and the `count` likeliest with theirs."""
+    logprobs = logits.log_softmax(-1)
+    if not count:
+        return float(logprobs[drawn]), []
+    values, places = logprobs.topk(min(count, int(logits.isfinite().sum())))
+    return float(logprobs[drawn]), list(zip(places.tolist(), values.tolist(), strict=True))
+
+
+def draw(
+    logits: Tensor, temperature: float, top_p: float, generators: list[torch.Generator]
+) -> Tensor:
+    """One index a row of logits [B, V], each row from its own random numbers."""
+    if temperature <= 0:
+        return torch.from_numpy(logits.numpy().argmax(-1))  # ten times as fast as torch's
+    shares = torch.softmax(logits / temperature, -1)
+    ranked, order = shares.topk(min(FEW, shares.shape[-1]))
+    if bool((ranked.sum(-1) < top_p).any()):  # seldom, and then it takes twenty times as long
+        ranked, order = shares.sort(-1, descending=True)
+    ranked = ranked * (ranked.cumsum(-1) - ranked < top_p)
+    threshold = torch.tensor([torch.rand((), generator=g) for g in generators])[
+        :, None
+    ] * ranked.sum(-1, keepdim=True)
+    place = (ranked.cumsum(-1) < threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return order.gather(1, place[:, None])[:, 0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnuri.decoding.queue import Queue
+from onnuri.inference.scheduler import Queue
 
 
 def served(queue, count, costs):

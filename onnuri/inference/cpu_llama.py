@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onnuri.decoding.cache import Cache
+from onnuri.inference.cache import Cache
 
 
 def knows(model: nn.Module) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from processes import wait_until
 
 from onnuri.errors import MediaError
-from onnuri.server.intake import public_address
+from onnuri.server.inputs import public_address
 from onnuri.server.settings import ServeConfig
 from onnuri.server.store import Store
 

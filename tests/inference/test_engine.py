@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from onnuri.decoding.cache import PAGE, Cache, Prefixes
-from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.decoding.forward import Forward
-from onnuri.decoding.request import Plan, Request
-from onnuri.decoding.sample import SamplingConfig, draw, whether_first
 from onnuri.errors import BusyError, ConfigError
+from onnuri.inference.cache import PAGE, Cache, Prefixes
+from onnuri.inference.cpu_llama import Forward
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.request import Plan, Request, SamplingConfig
+from onnuri.inference.sampler import draw, whether_first
 
 
 def greedy(network, prompt, steps, ranges):
