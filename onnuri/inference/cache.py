@@ -62,7 +62,7 @@ def _untouched(*shape: int) -> Tensor:
     return torch.frombuffer(memory, dtype=torch.float32).view(shape)
 
 
-class Prefixes:
+class PrefixCache:
     """Pages of what ended rows held, the least lately used forgotten first.
 
     A page's key is a hash of all ids up to its end, so that whoever begins alike shares it (vLLM's
@@ -92,8 +92,8 @@ class Prefixes:
     def held_bytes(self) -> int:
         return len(self.kept) * self.page_bytes
 
-    def keep(self, ids: list[int], cache: Cache, row: int) -> None:
-        """Whole pages of a row that holds `ids`."""
+    def insert(self, ids: list[int], cache: Cache, row: int) -> None:
+        """Keep the whole pages of a row that holds `ids`."""
         keys = list(_keys(ids))[: len(self.free) + len(self.kept)]
         old = self._known(keys)
         self._touch(keys[:old])
@@ -106,9 +106,9 @@ class Prefixes:
         self.kept.update(zip(keys[old:], places, strict=True))
         self._touch(keys)
 
-    def reuse(self, ids: list[int], cache: Cache, row: int) -> int:
-        """Fill a row with the longest kept prefix of `ids`, all but the last at most; its length, 0
-        for none."""
+    def lookup(self, ids: list[int], cache: Cache, row: int) -> int:
+        """Fill a row with the longest kept prefix of `ids`, all but the last at most; return its
+        length, 0 for none."""
         keys = list(_keys(ids[:-1]))
         keys = keys[: self._known(keys)]
         if places := [self.kept[key] for key in keys]:

@@ -1,7 +1,7 @@
 """Answers of a given structure: JSON by a schema, and calls of tools. What they say is the model's;
 that they are whole is ours.
 
-llguidance says which tokens the grammar admits; this file sees to it that an answer ends. A `Bound`
+llguidance says which tokens the grammar admits; this file sees to it that an answer ends. A `GrammarState`
 always knows a way to the end that fits into the room that is left: a token after which none would
 fit is not taken, and where a small model rambles (a string, a number, a list, a nest that does not
 end) the way is gone instead. Knows no HTTP and no network.
@@ -62,7 +62,7 @@ _INSIDE = tuple(
 wait for a mark"""
 
 
-class Structures:
+class GrammarCompiler:
     """A text codec as llguidance sees it; makes structures."""
 
     def __init__(self, codec: TextCodec) -> None:
@@ -75,14 +75,12 @@ class Structures:
             llguidance.TokenizerWrapper(_Codec(codec)), slices=[]
         )
 
-    def json(self, schema: dict[str, Any], name: str) -> Structure:
+    def json(self, schema: dict[str, Any], name: str) -> Grammar:
         """JSON that a schema admits. Raises ConfigError, with the field's `name`, for one that
         cannot be followed."""
-        return Structure(
-            self, self._compiled([{"json_schema": self._admitted(schema, name)}], name)
-        )
+        return Grammar(self, self._compiled([{"json_schema": self._admitted(schema, name)}], name))
 
-    def call(self, tools: dict[str, dict[str, Any]], name: str) -> Structure:
+    def call(self, tools: dict[str, dict[str, Any]], name: str) -> Grammar:
         """A tool's name, a new line, arguments as the schema of its parameters says."""
         grammars = [
             {
@@ -92,7 +90,7 @@ class Structures:
             for k, (tool, schema) in enumerate(tools.items())
         ]
         start = " | ".join(f"{json.dumps(tool + chr(10))} @tool{k}" for k, tool in enumerate(tools))
-        return Structure(
+        return Grammar(
             self, self._compiled([{"lark_grammar": f"start: {start}"}, *grammars], name), calls=True
         )
 
@@ -132,23 +130,23 @@ class Structures:
 
 
 @dataclasses.dataclass(frozen=True)
-class Structure:
+class Grammar:
     """A grammar that compiled."""
 
-    of: Structures
+    of: GrammarCompiler
     matcher: LLMatcher
     calls: bool = False
     """whether it is a tool's name and its arguments"""
 
-    def begin(self, room: int) -> Bound:
+    def begin(self, room: int) -> GrammarState:
         """A constraint for one answer of at most `room` tokens, its end included."""
-        return Bound(self.of, self.matcher.deep_copy(), room)
+        return GrammarState(self.of, self.matcher.deep_copy(), room)
 
 
-class Bound:
-    """`inference.request.Constraint`: a grammar, and a way to its end that fits."""
+class GrammarState:
+    """`inference.request.DynamicConstraint`: a grammar, and a way to its end that fits."""
 
-    def __init__(self, structures: Structures, matcher: LLMatcher, room: int) -> None:
+    def __init__(self, structures: GrammarCompiler, matcher: LLMatcher, room: int) -> None:
         self.structures, self.matcher, self.room = structures, matcher, room
         self.place, self.fuel = Place(structures.codec.pieces), FUEL
         self.way = self._way(matcher, self.place, room)
@@ -253,6 +251,27 @@ class Bound:
             place.read(step)
             way += step
         return None
+
+
+class ForcedCodes:
+    """A `DynamicConstraint` that puts in codes one by one, each scored as if it had been drawn; then
+    all is free."""
+
+    def __init__(self, codes: Sequence[int], count: int) -> None:
+        self.codes, self.at, self.all = codes, 0, b"\1" * (count + 1)
+
+    def allowed(self) -> bytes:
+        """Return that everything may stand: a text's `count` codes, and its end."""
+        return self.all
+
+    def closing(self) -> int | None:
+        """Return None: the end needs no other id's score."""
+        return None
+
+    def take(self, drawn: int) -> int:
+        """Return the next of the codes, and what was drawn after them."""
+        self.at += 1
+        return int(self.codes[self.at - 1]) if self.at <= len(self.codes) else drawn
 
 
 class Place:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from onnuri.inference.cache import Cache
-from onnuri.inference.cpu_llama import Forward, knows, queries_keys_values
-from onnuri.inference.hf_forward import StockForward
+from onnuri.inference.cpu_llama import LlamaForward, knows, queries_keys_values
+from onnuri.inference.hf_forward import HFForward
 
 SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = ("-O3", "-fPIC", "-shared")
@@ -38,47 +38,38 @@ LANES = "ONNURI_KERNEL_LANES"
 processor"""
 
 
-def fastest(model: nn.Module, cache: Cache, compiled: bool = True) -> Forward | StockForward:
-    """The forward pass for a model and a cache: ours for the class it knows, compiled, if that is
-    wanted and can be."""
+def fastest(model: nn.Module, cache: Cache, compiled: bool = True) -> LlamaForward | HFForward:
+    """Return the fastest forward pass for a model and a cache: ours for the class that it knows,
+    compiled, if that is wanted and can be."""
     if not knows(model):
-        return StockForward(model)
+        return HFForward(model)
     if not compiled:
-        return Forward(model)
+        return LlamaForward(model)
     exact = all(torch.equal(p.half().float(), p) for p in model.parameters() if p.ndim == 2)
     library, size = build("_Float16" if exact else "float"), cache.layers[0].shape[-1]
     if library is None or size not in [n * library.lanes() for n in SIZES]:
-        return Forward(model)
-    made = Compiled(model, cache, library, torch.float16 if exact else torch.float32)
-    return made if _agree(made, cache) else Forward(model)
+        return LlamaForward(model)
+    kernel = CompiledLlama(model, cache, library, torch.float16 if exact else torch.float32)
+    return kernel if _agrees(kernel, cache) else LlamaForward(model)
 
 
-def _agree(made: Compiled, cache: Cache) -> bool:
-    """Whether a step is what PyTorch says it is; the cache's first ids are overwritten."""
-    rows = min(2, cache.rows)
+def _agrees(kernel: CompiledLlama, cache: Cache) -> bool:
+    """Return whether a step is what PyTorch says it is; the cache's first ids are overwritten."""
+    rows, vocabulary = min(2, cache.rows), len(kernel.embedding)
     for at in range(3):
-        ids, lengths = (
-            (torch.arange(rows) + rows * at) % len(made.embedding),
-            torch.full((rows,), at),
-        )
-        one, other = (
-            made.one(ids, lengths, cache, at, True),
-            Forward.one(made, ids, lengths, cache, at, True),
-        )
-        if not torch.allclose(one, other, atol=1e-3, rtol=1e-3):
+        ids = [(rows * at + row) % vocabulary for row in range(rows)]
+        hidden = kernel.decode(ids, [at] * rows, cache)
+        expected = LlamaForward.decode(kernel, ids, [at] * rows, cache)
+        if not torch.allclose(hidden, expected, atol=1e-3, rtol=1e-3):
             return False
-    return torch.allclose(
-        made.logits(one, 0, len(made.embedding)),
-        one @ (made.embedding * made.final).T,
-        atol=1e-2,
-        rtol=1e-3,
-    )
+    expected = hidden @ (kernel.embedding * kernel.final).T
+    return torch.allclose(kernel.logits(hidden, 0, vocabulary), expected, atol=1e-2, rtol=1e-3)
 
 
 @functools.cache
 def build(weight: str) -> ctypes.CDLL | None:
-    """The kernel for weights of a type, compiled unless it is there from before; None where that
-    cannot be."""
+    """Return the kernel for weights of a type, compiled unless it is there from before; None where
+    that cannot be."""
     compiler = (
         os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     )
@@ -115,8 +106,8 @@ def build(weight: str) -> ctypes.CDLL | None:
 
 
 def _compile(compiler: str, flags: tuple[str, ...], weight: str, path: Path) -> None:
-    """With threads by OpenMP, whose library PyTorch has loaded, if the compiler has it. Raises
-    CalledProcessError."""
+    """Build the kernel, with threads by OpenMP, whose library PyTorch has loaded, if the compiler
+    has it. Raises CalledProcessError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "kernel.so"
@@ -180,7 +171,7 @@ class _Model(ctypes.Structure):
     ]
 
 
-class Compiled(Forward):
+class CompiledLlama(LlamaForward):
     """Prompts are read by PyTorch, which is good at many ids; what follows one by one, and the
     head, by the kernel."""
 
@@ -230,26 +221,25 @@ class Compiled(Forward):
         self._model.scratch = keep(torch.zeros(library.scratch_floats(ctypes.byref(self._model))))
         self._at = ctypes.addressof(self._model)
 
-    def one(self, ids: Tensor, lengths: Tensor, cache: Cache, longest: int, even: bool) -> Tensor:
-        """As in `Forward`; of its own cache only."""
-        assert (
-            cache is self.cache
-            and longest < self.positions
-            and len(ids) == len(lengths) <= cache.rows
-        )
-        made = torch.empty(len(ids), self.width)
-        self.library.step(self._at, ids.data_ptr(), lengths.data_ptr(), len(ids), made.data_ptr())
-        return made
+    def decode(self, ids: list[int], lengths: list[int], cache: Cache) -> Tensor:
+        """Return what `LlamaForward.decode` does; of its own cache only."""
+        assert cache is self.cache and max(lengths) < self.positions
+        assert len(ids) == len(lengths) <= cache.rows
+        held, drawn = torch.tensor(lengths), torch.tensor(ids)
+        hidden = torch.empty(len(ids), self.width)
+        self.library.step(self._at, drawn.data_ptr(), held.data_ptr(), len(ids), hidden.data_ptr())
+        return hidden
 
     def logits(self, hidden: Tensor, lo: int, hi: int, extra: int | None = None) -> Tensor:
+        """Return what `LlamaForward.logits` does."""
         hidden = (hidden * self.final).contiguous()
-        made = torch.empty(len(hidden), hi - lo + (extra is not None))
+        logits = torch.empty(len(hidden), hi - lo + (extra is not None))
         self.library.logits(
-            self._at, hidden.data_ptr(), len(hidden), lo, hi, made.data_ptr(), made.shape[1]
+            self._at, hidden.data_ptr(), len(hidden), lo, hi, logits.data_ptr(), logits.shape[1]
         )
         if extra is not None:
-            made[:, -1] = hidden @ self.embedding[extra]
-        return made
+            logits[:, -1] = hidden @ self.embedding[extra]
+        return logits
 
 
 def _panels(matrix: Tensor, wide: int) -> Tensor:

@@ -20,7 +20,7 @@ from onnuri.inference.cache import Cache
 
 
 def knows(model: nn.Module) -> bool:
-    """Whether `Forward` is this model's pass: a Llama, keys and values of as many heads as queries,
+    """Whether `LlamaForward` is this model's pass: a Llama, keys and values of as many heads as queries,
     tied embeddings."""
     c: Any = model.config
     return bool(
@@ -31,7 +31,7 @@ def knows(model: nn.Module) -> bool:
     )
 
 
-class Forward:
+class LlamaForward:
     """A model's weights and what they do to ids. Shapes: N rows, T ids a row, C width."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -59,35 +59,28 @@ class Forward:
         return (self.embedding * self.final).T.contiguous()
 
     @torch.inference_mode()
-    def one(self, ids: Tensor, lengths: Tensor, cache: Cache, longest: int, even: bool) -> Tensor:
-        """Last hidden states [N, C], normed, of one id [N] a row, for the cache's first N rows,
-        which hold `lengths` [N].
-
-        `longest`: the greatest length; `even`: whether all are of that length.
-        """
-        count, rows = len(ids), torch.arange(len(ids))
-        x, turns = self.embedding[ids], self.turns[lengths]
-        mask = (
-            None
-            if even
-            else torch.where(torch.arange(longest + 1) <= lengths[:, None], 0.0, -torch.inf)[
-                :, None, None
-            ]
-        )
+    def decode(self, ids: list[int], lengths: list[int], cache: Cache) -> Tensor:
+        """Return the last hidden states [N, C], normed, of one id per row, for the cache's first N
+        rows, which hold `lengths`."""
+        count, rows, held = len(ids), torch.arange(len(ids)), torch.tensor(lengths)
+        x, turns, mask = self.embedding[torch.tensor(ids)], self.turns[held], None
+        longest = max(lengths)
+        if min(lengths) < longest:
+            seen = torch.arange(longest + 1) <= held[:, None]
+            mask = torch.where(seen, 0.0, -torch.inf)[:, None, None]
         for w, store in zip(self.weights, cache.layers, strict=True):
             turned = self._project(x, w, turns)
-            store[:, rows, :, lengths] = turned[:, 1:]
+            store[:, rows, :, held] = turned[:, 1:]
             keys, values = store[:, :count, :, : longest + 1]
-            seen = F.scaled_dot_product_attention(
-                turned[:, 0, :, None], keys, values, attn_mask=mask
-            )
-            x = self._rest(x, seen.reshape(count, self.width), w)
+            query = turned[:, 0, :, None]
+            attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+            x = self._rest(x, attended.reshape(count, self.width), w)
         return self._norm(x)
 
     @torch.inference_mode()
-    def chunk(self, ids: Tensor, row: int, at: int, cache: Cache) -> Tensor:
-        """Last hidden states [T, C], normed, of ids [T] that go on in one row of the cache, which
-        holds `at`."""
+    def prefill(self, ids: Tensor, row: int, at: int, cache: Cache) -> Tensor:
+        """Return the last hidden states [T, C], normed, of ids [T] that go on in one row of the
+        cache, which holds `at`."""
         count, end = len(ids), at + len(ids)
         x, turns = self.embedding[ids], self.turns[at:end]
         mask = torch.ones(count, end, dtype=torch.bool).tril(at) if at else None
@@ -96,26 +89,23 @@ class Forward:
             store[:, row, :, at:end] = turned[:, 1:].permute(1, 2, 0, 3)
             keys, values = store[:, row : row + 1, :, :end]
             query = turned[:, 0].transpose(0, 1)[None]
-            seen = F.scaled_dot_product_attention(
+            attended = F.scaled_dot_product_attention(
                 query, keys, values, attn_mask=mask, is_causal=not at
             )
-            x = self._rest(x, seen[0].transpose(0, 1).reshape(count, self.width), w)
+            x = self._rest(x, attended[0].transpose(0, 1).reshape(count, self.width), w)
         return self._norm(x)
 
     def logits(self, hidden: Tensor, lo: int, hi: int, extra: int | None = None) -> Tensor:
-        """Logits [N, hi - lo] of ids [lo, hi), and one more for an id beyond them."""
-        found = hidden @ self.head[:, lo:hi]
-        if extra is not None:
-            found = torch.cat([found, hidden @ self.head[:, extra : extra + 1]], 1)
-        return found
+        """Return logits [N, hi - lo] of ids [lo, hi), and one more for an id beyond them."""
+        return logits_of(hidden, self.head, lo, hi, extra)
 
     def _project(self, x: Tensor, w: dict[str, Tensor], turns: Tensor) -> Tensor:
         """Query, key and value [N, 3, heads, size], the first two turned (Su et al. 2021)."""
         y = (self._norm(x) @ w["qkv"]).view(len(x), 3, self.heads, self.size // 2, 2)
         return torch.view_as_real(torch.view_as_complex(y) * turns).flatten(-2)
 
-    def _rest(self, x: Tensor, seen: Tensor, w: dict[str, Tensor]) -> Tensor:
-        x = torch.addmm(x, seen, w["out"])
+    def _rest(self, x: Tensor, attended: Tensor, w: dict[str, Tensor]) -> Tensor:
+        x = torch.addmm(x, attended, w["out"])
         gate, up = (self._norm(x) @ w["gate_up"]).chunk(2, -1)
         return torch.addmm(x, F.silu(gate).mul_(up), w["down"])
 
@@ -124,6 +114,15 @@ class Forward:
         rows."""
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         return x * torch.addcmul(self.epsilon, size, size, value=1 / self.width).rsqrt_()
+
+
+def logits_of(hidden: Tensor, head: Tensor, lo: int, hi: int, extra: int | None) -> Tensor:
+    """Return logits [N, hi - lo] of hidden states [N, C] by a head [C, vocabulary], and one more
+    for an id beyond [lo, hi)."""
+    logits = hidden @ head[:, lo:hi]
+    if extra is None:
+        return logits
+    return torch.cat([logits, hidden @ head[:, extra : extra + 1]], 1)
 
 
 def _laid_out(layer: Any, heads: int, size: int) -> dict[str, Tensor]:

@@ -1,17 +1,16 @@
 """Continuous batching: requests of any length come and go between steps; ids in, ids out. Knows no
 media.
 
-Each `step` reads some of a new prompt (`CHUNK` ids at most, so that nobody waits long for somebody
-else's), draws one id for every row that has been read, and feeds all of them in one pass. Guidance
-gives a request two rows. At every position only the allowed ids are scored: a slice of the tied
-embedding. Whoever wants answers steps the engine: `run` until its own tickets are done, or a thread
-of its own in a server; a lock lets both happen at once.
+Each `step` prefills some of a new prompt (`EngineConfig.chunk` ids at most, so that nobody waits
+long for somebody else's), samples one id for every row that has been prefilled, and decodes all of
+them in one pass. Guidance gives a request two rows. At every position only the allowed ids are
+scored: a slice of the tied embedding. Whoever wants answers steps the engine: `run` until its own
+handles are done, or a thread of its own in a server; a lock lets both happen at once.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -19,11 +18,12 @@ from torch import Tensor, nn
 
 from onnuri import config
 from onnuri.errors import ConfigError
-from onnuri.inference.cache import Cache, Prefixes
+from onnuri.inference.backend import BackendLoad
+from onnuri.inference.cache import Cache, PrefixCache
 from onnuri.inference.cpu_kernel import fastest
-from onnuri.inference.request import Plan, Request, SamplingConfig, Ticket
-from onnuri.inference.sampler import Drawing, choose
-from onnuri.inference.scheduler import Waiting
+from onnuri.inference.request import Request, RequestHandle, SamplingConfig, TokenConstraint
+from onnuri.inference.sampler import SampledRequest, sample
+from onnuri.inference.scheduler import RequestQueue
 
 
 class EngineConfig(config.Config):
@@ -51,214 +51,214 @@ class _Row:
         """its row in the cache"""
 
 
-class _Active(Drawing):
+class _Active(SampledRequest):
     """A request that has rows."""
 
-    def __init__(self, ticket: Ticket) -> None:
-        super().__init__(ticket)
-        self.rows = [_Row(list(prompt)) for prompt in ticket.request.prompts]
+    def __init__(self, handle: RequestHandle) -> None:
+        super().__init__(handle)
+        self.rows = [_Row(list(prompt)) for prompt in handle.request.prompts]
         self.hidden: list[Tensor] = []
-        """of each row that has been read, [C]"""
+        """of each row whose prompt has been read, [C]"""
 
 
 class Engine:
-    """The weights of a model, and whatever they are decoding."""
+    """A `Backend` (`backend.py`): the weights of a model, and whatever they are decoding."""
 
     def __init__(self, model: nn.Module, settings: EngineConfig | None = None) -> None:
         self.settings = settings or EngineConfig()
         self.cache = Cache.of(model, self.settings.rows)
-        self.forward = f = fastest(model, self.cache, self.settings.compiled)
-        self.prefixes, self.queue = (
-            Prefixes(self.settings.prefix_bytes, self.cache),
-            Waiting(self.settings.waiting),
-        )
+        self.forward = fastest(model, self.cache, self.settings.compiled)
+        self.prefixes = PrefixCache(self.settings.prefix_bytes, self.cache)
+        self.queue = RequestQueue(self.settings.waiting)
         self.active: list[_Active] = []
-        """those that draw an id a step; their rows come first in the cache"""
-        self.reading: _Active | None = None
+        """those that draw an id per step; their rows come first in the cache"""
+        self.prefilling: _Active | None = None
         self.rows: list[_Row] = []
         """every row in use, at its place in the cache"""
-        self.hidden = torch.zeros(0, f.width)
+        self.hidden = torch.zeros(0, self.forward.width)
         """of every row that draws, [N, C]"""
-        self.drawn: Counter[str] = Counter()
-        """ids drawn, by kind"""
         self._lock = threading.Lock()
 
-    def submit(self, request: Request, bounded: bool = True) -> Ticket:
+    def submit(self, request: Request, bounded: bool = True) -> RequestHandle:
         """Take a request. Raises ConfigError where it cannot fit, BusyError where too many wait."""
-        return self.enter(Ticket(request), bounded)
-
-    def enter(self, ticket: Ticket, bounded: bool = True) -> Ticket:
-        """`submit` for a ticket that was made before."""
-        request = ticket.request
         request.check(self.forward.positions)
-        if request.paired and self.settings.rows < 2:
+        if request.guided and self.settings.rows < 2:
             raise ConfigError("guidance", "needs two rows", "give the engine more rows")
-        return self.queue.enter(ticket, bounded)
+        return self.queue.push(request, bounded)
 
     @property
     def idle(self) -> bool:
-        return not (self.active or self.reading or len(self.queue))
+        """Return whether nothing waits and nothing is decoded."""
+        return not (self.active or self.prefilling or len(self.queue))
 
-    def run(self, tickets: Iterable[Ticket]) -> None:
+    @property
+    def ready(self) -> bool:
+        """Return whether it takes requests: it is here, so it does."""
+        return True
+
+    def load(self) -> BackendLoad:
+        """Return what it is doing."""
+        return BackendLoad(
+            waiting=len(self.queue),
+            active=len(self.active),
+            rows=len(self.rows),
+            drawn=dict(self.queue.drawn),
+            prefix_bytes=self.prefixes.held_bytes,
+            prefix_reused_tokens=self.prefixes.reused,
+        )
+
+    def run(self, handles: Iterable[RequestHandle]) -> None:
         """Step until all of them have ended."""
-        for ticket in tickets:
-            while not ticket.done:
+        for handle in handles:
+            while not handle.done:
                 self.step()
 
     def generate(
         self,
         prompts: list[list[int]],
-        plan: Plan,
+        token_constraint: TokenConstraint,
         sampling: SamplingConfig,
         seeds: list[int],
-        without: list[list[int]] | None = None,
-        scripts: list[list[list[int]]] | None = None,
+        unconditional_prompts: list[list[int]] | None = None,
+        forced_segments: list[list[list[int]]] | None = None,
     ) -> list[list[int]]:
-        """Ids that follow each prompt, all under one plan."""
-        tickets = [
+        """Return the ids that follow each prompt, all under one constraint."""
+        handles = [
             self.submit(
                 Request(
                     prompt=prompt,
-                    plan=plan,
+                    token_constraint=token_constraint,
                     sampling=sampling,
                     seed=seeds[k],
-                    without=without[k] if without else None,
-                    script=scripts[k] if scripts else [],
+                    unconditional_prompt=unconditional_prompts[k]
+                    if unconditional_prompts
+                    else None,
+                    forced_segments=forced_segments[k] if forced_segments else [],
                 ),
                 bounded=False,
             )
             for k, prompt in enumerate(prompts)
         ]
-        self.run(tickets)
-        return [ticket.ids for ticket in tickets]
+        self.run(handles)
+        return [handle.ids for handle in handles]
 
     def reset(self) -> None:
-        """Call off whatever waits or is decoded, and begin anew."""
+        """Cancel whatever waits or is decoded, and begin anew."""
         with self._lock:
-            gone = self.queue.clear()
-            gone += [a.ticket for a in [*self.active, *([self.reading] if self.reading else [])]]
-            self.active, self.reading, self.rows, self.hidden = [], None, [], self.hidden[:0]
-        for ticket in gone:
-            ticket.close("cancelled")
-
-    @property
-    def ready(self) -> bool:
-        """Whether it takes requests: it is here, so it does."""
-        return True
+            handles = self.queue.clear() + [active.handle for active in self.active]
+            if self.prefilling:
+                handles.append(self.prefilling.handle)
+            self.active, self.prefilling, self.rows, self.hidden = [], None, [], self.hidden[:0]
+        for handle in handles:
+            handle.close("cancelled")
 
     def close(self) -> None:
-        """`reset`; there is nothing else to end."""
+        """Cancel everything; there is nothing else to end."""
         self.reset()
 
     def step(self) -> None:
-        """Read some, draw one id for each, feed them."""
+        """Prefill some, draw one id for each, decode them."""
         with self._lock, torch.inference_mode():
-            self._drop()
-            self._read()
+            self._evict()
+            self._prefill()
             if self.active:
-                self._draw()
-                self._feed()
+                self._sample()
+                self._decode()
 
-    def _drop(self) -> None:
-        """Let go of what was called off."""
-        for ticket in self.queue.drop():
-            ticket.close("cancelled")
-        if self.reading and self.reading.ticket.cancelled:
-            self._release(self.reading)
-            self.reading.ticket.close("cancelled")
-            self.reading = None
-        for active in [a for a in self.active if a.ticket.cancelled]:
-            self._end(active, keep=False)
-            active.ticket.close("cancelled")
+    def _evict(self) -> None:
+        """Let go of what was cancelled."""
+        self.queue.evict()
+        if self.prefilling and self.prefilling.handle.cancelled:
+            self._release(self.prefilling)
+            self.prefilling.handle.close("cancelled")
+            self.prefilling = None
+        for active in [active for active in self.active if active.handle.cancelled]:
+            self.active.remove(active)
+            self._release(active)
+            active.handle.close("cancelled")
 
-    def _read(self) -> None:
-        """Prompts, `chunk` ids of them at most; those that are read draw from this step on."""
+    def _prefill(self) -> None:
+        """Read prompts, `chunk` ids of them at most; those that are read draw from this step on."""
         left = self.settings.chunk
-        while left > 0 and (now := self.reading or self._admit()):
-            row = now.rows[len(now.hidden)]
+        while left > 0 and (prefilling := self.prefilling or self._admit()):
+            row = prefilling.rows[len(prefilling.hidden)]
             ids = row.ids[row.length : row.length + left]
-            hidden = self.forward.chunk(torch.tensor(ids), row.at, row.length, self.cache)
+            hidden = self.forward.prefill(torch.tensor(ids), row.at, row.length, self.cache)
             row.length += len(ids)
             left -= len(ids)
             if row.length == len(row.ids):
-                now.hidden.append(hidden[-1])
-            if len(now.hidden) == len(now.rows):
-                self.active.append(now)
-                placed = sorted(range(len(now.rows)), key=lambda k: now.rows[k].at)
-                self.hidden = torch.cat([self.hidden, torch.stack([now.hidden[k] for k in placed])])
-                self.reading = None
+                prefilling.hidden.append(hidden[-1])
+            if len(prefilling.hidden) == len(prefilling.rows):
+                self.active.append(prefilling)
+                pairs = zip(prefilling.rows, prefilling.hidden, strict=True)
+                placed = [state for _, state in sorted(pairs, key=lambda pair: pair[0].at)]
+                self.hidden = torch.cat([self.hidden, torch.stack(placed)])
+                self.prefilling = None
 
     def _admit(self) -> _Active | None:
-        """Give the next in turn its rows, if there is room for them."""
-        ticket = self.queue.take(self.settings.rows - len(self.rows))
-        if ticket is None:
+        """Give the next request its rows, if there is room for them."""
+        handle = self.queue.pop(self.settings.rows - len(self.rows))
+        if handle is None:
             return None
-        self.reading = _Active(ticket)
-        for row in self.reading.rows:
+        self.prefilling = _Active(handle)
+        for row in self.prefilling.rows:
             row.at = len(self.rows)
             self.rows.append(row)
-            row.length = self.prefixes.reuse(row.ids, self.cache, row.at)
-        ticket.reused = self.reading.rows[0].length
-        return self.reading
+            row.length = self.prefixes.lookup(row.ids, self.cache, row.at)
+        handle.reused = self.prefilling.rows[0].length
+        return self.prefilling
 
-    def _draw(self) -> None:
-        """One id more for every active request; those that end with it leave."""
-        chosen, over = choose(self.active, self._score), []
+    def _sample(self) -> None:
+        """Draw one id more for every active request; those that end with it leave."""
+        tokens, ended = sample(self.active, self._score), []
         for active in self.active:
-            token = active.course.take(chosen.get(active))
-            self.drawn[active.request.kind] += 1
-            self.queue.charge(active.ticket)
+            token = active.state.take(tokens.get(active))
+            self.queue.count(active.handle)
             for row in active.rows:
                 row.ids.append(token)
             if active.request.on_token:
                 active.request.on_token(token)
-            if active.course.finish:
-                over.append(active)
-        for active in over:
-            self._end(active, keep=True)
-            active.ticket.close(active.course.finish)  # type: ignore[arg-type]
+            if active.state.finish:
+                ended.append(active)
+        for active in ended:
+            self.active.remove(active)
+            row = active.rows[0]
+            self.prefixes.insert(row.ids[: row.length], self.cache, row.at)
+            self._release(active)
+            assert active.state.finish
+            active.handle.close(active.state.finish)
 
     def _score(
-        self, members: list[_Active], bare: bool, lo: int, hi: int, extra: int | None
+        self, members: list[_Active], unconditional: bool, lo: int, hi: int, extra: int | None
     ) -> Tensor:
-        """Logits [N, hi - lo] of each member's row, and one more for an id beyond them."""
-        return self.forward.logits(self.hidden[[a.rows[bare].at for a in members]], lo, hi, extra)
+        """Return logits [N, hi - lo] of each member's row, and one more for an id beyond them."""
+        rows = [member.rows[unconditional].at for member in members]
+        return self.forward.logits(self.hidden[rows], lo, hi, extra)
 
-    def _feed(self) -> None:
-        """The last id of every row that goes on."""
-        count = len(self.rows) - (len(self.reading.rows) if self.reading else 0)
-        if not count:
+    @property
+    def _decoding_rows(self) -> int:
+        """Return how many rows draw: those before the ones that are prefilled."""
+        return len(self.rows) - (len(self.prefilling.rows) if self.prefilling else 0)
+
+    def _decode(self) -> None:
+        """Feed the last id of every row that goes on."""
+        rows = self.rows[: self._decoding_rows]
+        if not rows:
             self.hidden = self.hidden[:0]
             return
-        rows = self.rows[:count]
         lengths = [row.length for row in rows]
-        longest = max(lengths)
-        self.hidden = self.forward.one(
-            torch.tensor([row.ids[-1] for row in rows]),
-            torch.tensor(lengths),
-            self.cache,
-            longest,
-            min(lengths) == longest,
-        )
+        self.hidden = self.forward.decode([row.ids[-1] for row in rows], lengths, self.cache)
         for row in rows:
             row.length += 1
 
-    def _end(self, active: _Active, keep: bool) -> None:
-        self.active.remove(active)
-        if keep:
-            self.prefixes.keep(
-                active.rows[0].ids[: active.rows[0].length], self.cache, active.rows[0].at
-            )
-        self._release(active)
-
-    def _release(self, gone: _Active) -> None:
-        """Close the gaps that rows leave: those that draw stay before those that are read."""
-        for row in gone.rows:
-            drawing = len(self.rows) - (len(self.reading.rows) if self.reading else 0)
-            if row.at < drawing:
-                self._fill(row.at, drawing - 1)
-                self._fill(drawing - 1, len(self.rows) - 1)
-                self.hidden = self.hidden[: drawing - 1]
+    def _release(self, active: _Active) -> None:
+        """Close the gaps that rows leave: those that draw stay before those that are prefilled."""
+        for row in active.rows:
+            decoding = self._decoding_rows
+            if row.at < decoding:
+                self._fill(row.at, decoding - 1)
+                self._fill(decoding - 1, len(self.rows) - 1)
+                self.hidden = self.hidden[: decoding - 1]
             else:
                 self._fill(row.at, len(self.rows) - 1)
             self.rows.pop()

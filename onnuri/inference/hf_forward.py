@@ -1,7 +1,7 @@
-"""The forward pass of any stock class on its own code, for decoding: slower than `Forward`, and as
+"""The forward pass of any stock class on its own code, for decoding: slower than `LlamaForward`, and as
 right. Knows no requests.
 
-The class is run as it is; what is ours is where keys and values lie. `Shelf` stands where
+The class is run as it is; what is ours is where keys and values lie. `CacheView` stands where
 transformers' cache would: it puts what a layer has computed into rows of `Cache` and gives back all
 that these rows hold. `rows_attention` lets every row see its own length, and within a window where
 the layer has one. Latent attention (MLA) keeps its latents, not keys and values.
@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnuri.inference.cache import Cache
+from onnuri.inference.cpu_llama import logits_of
 
 NAME = "onnuri_rows"
 """under which `rows_attention` is known to transformers (`model/backbone.py` sees to that)"""
 
 
-class Shelf:
+class CacheView:
     """Rows of a cache as a layer of transformers sees them."""
 
     def __init__(self, cache: Cache, rows: Tensor, lengths: Tensor) -> None:
@@ -54,7 +55,7 @@ def rows_attention(
     value: Tensor,
     mask: Tensor | None,
     scaling: float,
-    shelf: Shelf | None = None,
+    cache_view: CacheView | None = None,
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
@@ -63,16 +64,16 @@ def rows_attention(
     Without a shelf the query is the end of the keys, as in transformers' own.
     """
     tokens, longest = query.shape[2], key.shape[2]
-    lengths = shelf.lengths if shelf else torch.tensor([longest - tokens])
+    lengths = cache_view.lengths if cache_view else torch.tensor([longest - tokens])
     own = (lengths[:, None] + torch.arange(tokens))[:, None, :, None]
     there = torch.arange(longest)
     seen = there <= own
     if sliding_window:
         seen = seen & (there > own - sliding_window)
-    made = F.scaled_dot_product_attention(
+    attended = F.scaled_dot_product_attention(
         query, key, value, attn_mask=seen, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
     )
-    return made.transpose(1, 2), None
+    return attended.transpose(1, 2), None
 
 
 def head(model: nn.Module) -> Tensor:
@@ -83,46 +84,40 @@ def head(model: nn.Module) -> Tensor:
     return weight if scale == 1.0 else weight * scale
 
 
-class StockForward:
-    """`Forward`'s interface over a stock model."""
+class HFForward:
+    """`LlamaForward`'s interface over a stock model."""
 
     def __init__(self, model: Any) -> None:
-        self.model, settings = model, model.config
-        self.width, self.positions = (
-            int(settings.hidden_size),
-            int(settings.max_position_embeddings),
-        )
-        self.embedding = model.get_input_embeddings().weight.detach()
+        self.model = model
+        self.width = int(model.config.hidden_size)
+        self.positions = int(model.config.max_position_embeddings)
         self.head = head(model).detach()
 
-    def one(self, ids: Tensor, lengths: Tensor, cache: Cache, longest: int, even: bool) -> Tensor:
-        """As in `Forward`: one id [N] a row, [N, C]."""
-        return self._states(ids[:, None], Shelf(cache, torch.arange(len(ids)), lengths))[:, 0]
+    def decode(self, ids: list[int], lengths: list[int], cache: Cache) -> Tensor:
+        """Return [N, C] of one id per row, as `LlamaForward` does."""
+        view = CacheView(cache, torch.arange(len(ids)), torch.tensor(lengths))
+        return self._states(torch.tensor(ids)[:, None], view)[:, 0]
 
-    def chunk(self, ids: Tensor, row: int, at: int, cache: Cache) -> Tensor:
-        """As in `Forward`: ids [T] of one row, [T, C]."""
-        return self._states(ids[None], Shelf(cache, torch.tensor([row]), torch.tensor([at])))[0]
+    def prefill(self, ids: Tensor, row: int, at: int, cache: Cache) -> Tensor:
+        """Return [T, C] of ids [T] of one row, as `LlamaForward` does."""
+        view = CacheView(cache, torch.tensor([row]), torch.tensor([at]))
+        return self._states(ids[None], view)[0]
 
     @torch.inference_mode()
-    def _states(self, ids: Tensor, shelf: Shelf) -> Tensor:
+    def _states(self, ids: Tensor, view: CacheView) -> Tensor:
         core = self.model.model
         if core.config._attn_implementation != NAME:
             core.set_attn_implementation(NAME)
-        positions = shelf.lengths[:, None] + torch.arange(ids.shape[1])
+        positions = view.lengths[:, None] + torch.arange(ids.shape[1])
         states: Tensor = core(
             input_ids=ids,
             position_ids=positions,
-            past_key_values=shelf,
+            past_key_values=view,
             use_cache=True,
-            shelf=shelf,
+            cache_view=view,
         ).last_hidden_state
         return states
 
     def logits(self, hidden: Tensor, lo: int, hi: int, extra: int | None = None) -> Tensor:
-        """As in `Forward`."""
-        found = hidden @ self.head[lo:hi].T
-        return (
-            found
-            if extra is None
-            else torch.cat([found, hidden @ self.head[extra : extra + 1].T], 1)
-        )
+        """Return logits as `LlamaForward` does."""
+        return logits_of(hidden, self.head.T, lo, hi, extra)

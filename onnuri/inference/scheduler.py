@@ -1,23 +1,27 @@
-"""Requests that wait to be decoded: many threads put them in, an engine's takes them out. Knows no
-tensors.
+"""Which request is decoded next: kinds share by what their service costs, and only so many may
+wait. Knows no tensors.
 
-Bounded, and fair by kind (`FairQueue`). Both engines have one: ours, and vLLM's (`inference/vllm_backend.py`).
+Start-time fair queueing (Goyal, Vin and Cheng 1996): every kind has a virtual time that grows by
+what its service costs; one that had nothing to ask for starts again at the present and cannot save
+up. Both back ends have a `RequestQueue`: our engine, and vLLM's (`vllm_backend.py`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from typing import Generic, TypeVar
 
 from onnuri.errors import BusyError
-from onnuri.inference.request import Ticket
+from onnuri.inference.request import Request, RequestHandle
 
 T = TypeVar("T")
+READ_COST = 1 / 8
+"""of an id of a prompt, where drawing one costs 1"""
 
 
-class Queue(Generic[T]):
-    """First come first served within a kind."""
+class FairQueue(Generic[T]):
+    """A queue that serves the kind first that has cost least, and within a kind who came first."""
 
     def __init__(self) -> None:
         self.waiting: dict[str, deque[T]] = {}
@@ -28,81 +32,91 @@ class Queue(Generic[T]):
         return sum(map(len, self.waiting.values()))
 
     def push(self, kind: str, item: T) -> None:
+        """Let an item wait."""
         if not self.waiting.get(kind):
             self.times[kind] = max(self.times.get(kind, 0.0), self.now)
         self.waiting.setdefault(kind, deque()).append(item)
 
     def peek(self) -> tuple[str, T] | None:
-        """Whose turn it is."""
-        kinds = [k for k, items in self.waiting.items() if items]
+        """Return the kind and the item that come next."""
+        kinds = [kind for kind, items in self.waiting.items() if items]
         if not kinds:
             return None
-        kind = min(kinds, key=lambda k: self.times[k])
+        kind = min(kinds, key=lambda kind: self.times[kind])
         return kind, self.waiting[kind][0]
 
     def pop(self, cost: float = 0.0) -> T:
-        """Serve whose turn it is, at a cost."""
+        """Return the item that comes next; its kind is charged a cost."""
         first = self.peek()
         assert first
-        kind, _ = first
+        kind, item = first
         self.now = self.times[kind]
         self.charge(kind, cost)
-        return self.waiting[kind].popleft()
+        self.waiting[kind].popleft()
+        return item
 
     def charge(self, kind: str, cost: float) -> None:
-        """What serving a kind has cost, where it is known only afterwards."""
+        """Add what serving a kind has cost, where it is known only afterwards."""
         self.times[kind] = self.times.get(kind, self.now) + cost
 
     def remove(self, kind: str, item: T) -> None:
-        """It no longer waits. Raises ValueError where it did not."""
+        """Take an item out. Raises ValueError where it does not wait."""
         self.waiting.get(kind, deque()).remove(item)
 
     def all(self) -> list[T]:
+        """Return every item that waits."""
         return [item for items in self.waiting.values() for item in items]
 
 
-class Waiting:
-    """At most `most` tickets, and any number of those that are let in unbounded."""
+class RequestQueue:
+    """Requests that wait: many threads put them in, an engine's takes them out.
 
-    def __init__(self, most: int) -> None:
-        self.most, self._queue, self._door = most, Queue[Ticket](), threading.Lock()
+    At most `limit` wait, and any number of those that are let in unbounded.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self._queue, self._lock = limit, FairQueue[RequestHandle](), threading.Lock()
+        self.drawn: Counter[str] = Counter()
+        """ids drawn, by kind"""
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def enter(self, ticket: Ticket, bounded: bool = True) -> Ticket:
-        """Raises BusyError where too many wait."""
-        with self._door:
-            if bounded and len(self) >= self.most:
+    def push(self, request: Request, bounded: bool) -> RequestHandle:
+        """Return the handle of a request that now waits. Raises BusyError where too many do."""
+        handle = RequestHandle(request)
+        with self._lock:
+            if bounded and len(self) >= self.limit:
                 raise BusyError(
                     f"{len(self)} requests wait", "no more are taken", "try again in a moment"
                 )
-            self._queue.push(ticket.request.kind, ticket)
-        return ticket
+            self._queue.push(request.kind, handle)
+        return handle
 
-    def take(self, rows: int) -> Ticket | None:
-        """The next in turn, if there is one and it needs no more than so many rows."""
-        with self._door:
+    def pop(self, rows: int) -> RequestHandle | None:
+        """Return the next request, if there is one and it needs no more than so many rows."""
+        with self._lock:
             first = self._queue.peek()
             if first is None or len(first[1].request.prompts) > rows:
                 return None
-            return self._queue.pop(
-                len(first[1].request.prompt) / 8
-            )  # reading an id costs less than drawing one
+            return self._queue.pop(len(first[1].request.prompt) * READ_COST)
 
-    def charge(self, ticket: Ticket) -> None:
-        """One id more, in each of its rows, was drawn for its kind."""
-        self._queue.charge(ticket.request.kind, len(ticket.request.prompts))
+    def count(self, handle: RequestHandle) -> None:
+        """Charge a request's kind for one id more in each of its rows."""
+        request = handle.request
+        self.drawn[request.kind] += 1
+        self._queue.charge(request.kind, len(request.prompts))
 
-    def drop(self) -> list[Ticket]:
-        """Those that were called off; they wait no more."""
-        with self._door:
-            gone = [ticket for ticket in self._queue.all() if ticket.cancelled]
-            for ticket in gone:
-                self._queue.remove(ticket.request.kind, ticket)
-        return gone
+    def evict(self) -> None:
+        """Close those that were cancelled; they wait no more."""
+        with self._lock:
+            evicted = [handle for handle in self._queue.all() if handle.cancelled]
+            for handle in evicted:
+                self._queue.remove(handle.request.kind, handle)
+        for handle in evicted:
+            handle.close("cancelled")
 
-    def clear(self) -> list[Ticket]:
-        """All of them; none waits any more."""
-        with self._door:
+    def clear(self) -> list[RequestHandle]:
+        """Return all of them; none waits any more."""
+        with self._lock:
             return [self._queue.pop() for _ in range(len(self))]

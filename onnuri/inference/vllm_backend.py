@@ -1,7 +1,7 @@
 """Decoding in vLLM: an engine for `Service` whose steps happen in a process of an environment that
 has vLLM. Knows no media.
 
-`Vllm` queues requests, fairly by kind, gives the worker (`vllm_worker.py`) as many as it has rows
+`VllmBackend` queues requests, fairly by kind, gives the worker (`vllm_worker.py`) as many as it has rows
 for, and takes ids as they come. When the worker dies, whoever waits is told so (503), nothing new
 is taken, and another is started: at once, then after 1, 2, 4 … 60 seconds where it does not come
 up. It sees the end of its input when this process is gone, and ends.
@@ -10,7 +10,6 @@ up. It sees the end of its input when this process is gone, and ends.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -19,15 +18,15 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from onnuri import config
 from onnuri.errors import AwayError, ConfigError
 from onnuri.inference import vllm_wire as wire
-from onnuri.inference.request import Course, Ticket
-from onnuri.inference.scheduler import Waiting
+from onnuri.inference.backend import BackendLoad
+from onnuri.inference.request import Request, RequestHandle, RequestState
+from onnuri.inference.scheduler import RequestQueue
 
 log = logging.getLogger("onnuri")
 PACKAGE = Path(__file__).parents[1]
@@ -67,24 +66,15 @@ class VllmConfig(config.Config):
     """vLLM's own, as its command line has them"""
 
 
-@dataclasses.dataclass
-class Kept:
-    """What metrics ask of our own engine's prefixes; vLLM keeps its own, and does not say."""
-
-    held_bytes: int = 0
-    reused: int = 0
-
-
-class Vllm:
-    """Requests of a server, decoded elsewhere. Raises ConfigError where vLLM cannot be started."""
+class VllmBackend:
+    """A `Backend` (`backend.py`) in another process. Raises ConfigError where vLLM cannot be
+    started."""
 
     def __init__(self, settings: VllmConfig) -> None:
         self.settings, self.arguments = settings, _arguments(settings.arguments)
-        self.queue, self.prefixes = Waiting(settings.waiting), Kept()
-        self.active: dict[str, Course] = {}
+        self.queue = RequestQueue(settings.waiting)
+        self.active: dict[str, RequestState] = {}
         """those that the worker has, by key"""
-        self.drawn: Counter[str] = Counter()
-        """ids drawn, by kind"""
         self.about: dict[str, Any] = {}
         """what the worker said of itself"""
         self.ready = False
@@ -96,10 +86,9 @@ class Vllm:
         self._keeper = threading.Thread(target=self._keep, name="onnuri-vllm", daemon=True)
         self._keeper.start()
 
-    def enter(self, ticket: Ticket, bounded: bool = True) -> Ticket:
+    def submit(self, request: Request, bounded: bool = True) -> RequestHandle:
         """Take a request. Raises ConfigError where it cannot be done, BusyError where too many
         wait, AwayError without a worker."""
-        request = ticket.request
         request.check(self.about["positions"])
         if (request.constraint or request.on_score) and not self.about["alone"]:
             raise ConfigError(
@@ -109,114 +98,114 @@ class Vllm:
             )
         if not self.ready:
             raise _away()
-        return self.queue.enter(ticket, bounded)
+        return self.queue.push(request, bounded)
 
     @property
     def idle(self) -> bool:
+        """Return whether nothing waits and nothing is decoded."""
         return not (self.active or len(self.queue))
 
     @property
-    def rows(self) -> list[str]:
-        """A key for every sequence in vLLM."""
-        return [key for key, course in list(self.active.items()) for _ in course.request.prompts]
+    def rows(self) -> int:
+        """Return how many sequences vLLM has."""
+        return sum(len(state.request.prompts) for state in list(self.active.values()))
+
+    def load(self) -> BackendLoad:
+        """Return what it is doing."""
+        return BackendLoad(
+            waiting=len(self.queue),
+            active=len(self.active),
+            rows=self.rows,
+            drawn=dict(self.queue.drawn),
+        )
 
     def step(self) -> None:
-        """Take what the worker says, let go of what was called off, give it what it has room
-        for."""
+        """Take what the worker says, let go of what was cancelled, give it what it has room for."""
+        # All messages: that it is gone must be heard before its successor is given anything.
         with contextlib.suppress(queue.Empty):
-            while (
-                True
-            ):  # all of it: that it is gone must be heard before its successor is given anything
+            while True:
                 self._hear(self._inbox.get_nowait())
-        self._drop()
+        self._evict()
         self._admit()
         with contextlib.suppress(queue.Empty):
             self._hear(self._inbox.get(timeout=WAIT_SECONDS))
 
     def reset(self) -> None:
-        """Call off whatever waits or is decoded."""
+        """Cancel whatever waits or is decoded."""
         for key in list(self.active):
             self._say({"cancel": key})
-        self._end_all(None)
+        self._end_all()
 
     def close(self) -> None:
-        """End the worker; what is under way is called off."""
+        """End the worker; what is under way is cancelled."""
         self._closed.set()
-        self._end_all(None)
+        self._end_all()
         self._stop()
         self._keeper.join()
 
-    def _drop(self) -> None:
-        gone = self.queue.drop()
-        for key in [key for key, course in self.active.items() if course.ticket.cancelled]:
+    def _evict(self) -> None:
+        self.queue.evict()
+        for key in [key for key, state in self.active.items() if state.handle.cancelled]:
             self._say({"cancel": key})
-            gone.append(self.active.pop(key).ticket)
-        for ticket in gone:
-            ticket.close("cancelled")
+            self.active.pop(key).handle.close("cancelled")
 
     def _admit(self) -> None:
-        while self.ready and (ticket := self.queue.take(self.settings.rows - len(self.rows))):
+        while self.ready and (handle := self.queue.pop(self.settings.rows - self.rows)):
             self._count += 1
             key = str(self._count)
-            self.active[key] = Course(ticket)
-            self._say({"ask": wire.asked(key, ticket.request)})
+            self.active[key] = RequestState(handle)
+            self._say({"ask": wire.to_json(key, handle.request)})
 
-    def _hear(self, said: dict[str, Any]) -> None:
-        """One line of the worker's."""
-        if "step" in said:
-            for key, token, score in said["step"]:
+    def _hear(self, message: dict[str, Any]) -> None:
+        """Do what one line of the worker's asks for."""
+        if "step" in message:
+            for key, token, score in message["step"]:
                 if key in self.active:
                     self._take(key, token, score)
-        elif "take" in said:
-            self._settle(*said["take"])
-        elif "refused" in said and (course := self.active.pop(said["refused"][0], None)):
-            course.ticket.fail(
-                ConfigError(
-                    "vLLM", f"does not take this request ({said['refused'][1]})", "ask for less"
-                )
-            )
-        elif "gone" in said:
+        elif "take" in message:
+            self._settle(*message["take"])
+        elif "refused" in message and (state := self.active.pop(message["refused"][0], None)):
+            reason = f"does not take this request ({message['refused'][1]})"
+            state.handle.close("cancelled", ConfigError("vLLM", reason, "ask for less"))
+        elif "gone" in message:
             self._end_all(_away())
 
     def _take(self, key: str, token: int, score: list[Any] | None) -> None:
-        course = self.active[key]
-        request = course.request
-        course.take(token)
-        self.drawn[request.kind] += 1
-        self.queue.charge(course.ticket)
+        state = self.active[key]
+        request = state.request
+        state.take(token)
+        self.queue.count(state.handle)
         if request.on_score and score:
             request.on_score(wire.score_of(score))
         if request.on_token:
             request.on_token(token)
-        if course.finish:
+        if state.finish:
             del self.active[key]
-            course.ticket.close(course.finish)
+            state.handle.close(state.finish)
 
     def _settle(self, key: str, drawn: int) -> None:
-        """What a constraint makes of what was drawn; the worker waits for it, whatever happens."""
-        stands, more = drawn, None
+        """Say what a constraint makes of what was drawn; the worker waits for it, whatever
+        happens."""
+        stands, allowed = drawn, None
         try:
-            if (course := self.active.get(key)) and (constraint := course.request.constraint):
+            if (state := self.active.get(key)) and (constraint := state.request.constraint):
                 stands = constraint.take(drawn)
-                lo, hi = course.plan.free
-                more = wire.bound(constraint) if stands < hi - lo else None
+                lo, hi = state.token_constraint.vocab_range
+                allowed = wire.allowed_by(constraint) if stands < hi - lo else None
         finally:
-            self._say({"stands": [stands, more]})
+            self._say({"stands": [stands, allowed]})
 
-    def _end_all(self, error: AwayError | None) -> None:
-        gone = [*self.queue.clear(), *(course.ticket for course in self.active.values())]
+    def _end_all(self, error: AwayError | None = None) -> None:
+        handles = [*self.queue.clear(), *(state.handle for state in self.active.values())]
         self.active.clear()
-        for ticket in gone:
-            if error:
-                ticket.fail(error)
-            else:
-                ticket.close("cancelled")
+        for handle in handles:
+            handle.close("cancelled", error)
 
-    def _say(self, said: dict[str, Any]) -> None:
+    def _say(self, message: dict[str, Any]) -> None:
         process = self._process
         assert process and process.stdin
         with contextlib.suppress(OSError, ValueError):  # it has died, which its keeper says
-            process.stdin.write(json.dumps(said) + "\n")
+            process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
 
     def _keep(self) -> None:
@@ -224,7 +213,7 @@ class Vllm:
         while not self._closed.is_set():
             assert self._process and self._process.stdout
             for line in self._process.stdout:
-                self._inbox.put(_read(line))
+                self._inbox.put(_prefill(line))
             self.ready = False
             self._stop()
             self._inbox.put({"gone": True})
@@ -257,7 +246,7 @@ class Vllm:
         """A worker that is ready. Raises ConfigError."""
         settings, python = self.settings, self.settings.python
         _link(settings.home)
-        told = {
+        worker_settings = {
             "folder": str(settings.folder.absolute()),
             "rows": settings.rows,
             "positions": settings.positions,
@@ -271,7 +260,7 @@ class Vllm:
         try:
             with self._log.open("w", encoding="utf-8") as out:
                 self._process = subprocess.Popen(
-                    [python, "-m", "onnuri.inference.vllm_worker", json.dumps(told)],
+                    [python, "-m", "onnuri.inference.vllm_worker", json.dumps(worker_settings)],
                     text=True,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -294,7 +283,7 @@ class Vllm:
     def _greet(self, process: subprocess.Popen[str]) -> None:
         """Wait until it is ready. Raises ConfigError."""
         assert process.stdout
-        said = _read(process.stdout.readline())
+        said = _prefill(process.stdout.readline())
         if "ready" in said:
             self.about = said["ready"]
             return
@@ -331,12 +320,12 @@ def _away() -> AwayError:
     return AwayError("vLLM", "has ended and is being started again", "ask again in a moment")
 
 
-def _arguments(said: str) -> list[str]:
+def _arguments(line: str) -> list[str]:
     try:
-        return shlex.split(said)
+        return shlex.split(line)
     except ValueError as error:
         raise ConfigError(
-            f"--vllm-args {said!r}", f"cannot be read ({error})", "write them as a shell would"
+            f"--vllm-args {line!r}", f"cannot be read ({error})", "write them as a shell would"
         ) from None
 
 
@@ -355,13 +344,13 @@ def _link(home: Path) -> None:
         ) from None
 
 
-def _read(line: str) -> dict[str, Any]:
+def _prefill(line: str) -> dict[str, Any]:
     """A line of the worker's, or nothing where it is none."""
     try:
-        said = json.loads(line)
+        message = json.loads(line)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
 def _last_line(log_file: Path) -> str:

@@ -18,85 +18,86 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from onnuri.inference.request import Constraint, Plan, Request, SamplingConfig, Score
+from onnuri.inference.request import (
+    DynamicConstraint,
+    Request,
+    SamplingConfig,
+    TokenConstraint,
+    TokenScore,
+)
+
+Allowed = list[Any]
+"""a constraint's mask in base64, and what takes the end's score"""
 
 
-def asked(key: str, request: Request) -> dict[str, Any]:
-    """A request as JSON values."""
+def to_json(key: str, request: Request) -> dict[str, Any]:
+    """Return a request as JSON values."""
     return {
         "key": key,
         "prompt": request.prompt,
-        "without": request.without,
-        "plan": dataclasses.asdict(request.plan),
+        "unconditional_prompt": request.unconditional_prompt,
+        "token_constraint": dataclasses.asdict(request.token_constraint),
         "sampling": request.sampling.to_json(),
         "seed": request.seed,
-        "script": request.script,
+        "forced_segments": request.forced_segments,
         "likeliest": request.likeliest if request.on_score else None,
-        "bound": bound(request.constraint),
+        "allowed": allowed_by(request.constraint) if request.constraint else None,
     }
 
 
 def request_of(
-    said: dict[str, Any],
-    constraint: Constraint | None = None,
-    on_score: Callable[[Score], None] | None = None,
+    values: dict[str, Any],
+    constraint: DynamicConstraint | None = None,
+    on_score: Callable[[TokenScore], None] | None = None,
 ) -> Request:
-    """The request that `asked` wrote, with a constraint and a listener of this side, if it has
-    them."""
-    plan = Plan(**{name: _tuples(value) for name, value in said["plan"].items()})
-    scored: dict[str, Any] = (
-        {} if said["likeliest"] is None else {"on_score": on_score, "likeliest": said["likeliest"]}
-    )
+    """Return the request that `to_json` wrote, with a constraint and a listener of this side, if it
+    has them."""
+    ranges = {name: _tuples(value) for name, value in values["token_constraint"].items()}
+    scored = values["likeliest"] is not None
     return Request(
-        prompt=said["prompt"],
-        without=said["without"],
-        plan=plan,
-        seed=said["seed"],
-        script=said["script"],
-        sampling=SamplingConfig.from_json(said["sampling"]),
-        constraint=constraint if said["bound"] else None,
-        **scored,
+        prompt=values["prompt"],
+        unconditional_prompt=values["unconditional_prompt"],
+        token_constraint=TokenConstraint(**ranges),
+        seed=values["seed"],
+        forced_segments=values["forced_segments"],
+        sampling=SamplingConfig.from_json(values["sampling"]),
+        constraint=constraint if values["allowed"] else None,
+        on_score=on_score if scored else None,
+        likeliest=values["likeliest"] or 0,
     )
 
 
-def bound(constraint: Constraint | None) -> list[Any] | None:
-    """What a constraint allows now: its mask, and what takes the end's score."""
-    return (
-        None
-        if constraint is None
-        else [base64.b64encode(constraint.allowed()).decode(), constraint.closing()]
-    )
+def allowed_by(constraint: DynamicConstraint) -> Allowed:
+    """Return what a constraint allows now."""
+    return [base64.b64encode(constraint.allowed()).decode(), constraint.closing()]
 
 
-class Remote:
-    """`inference.request.Constraint` in the worker: the grammar itself stays with the server, which
-    is asked once a draw."""
+class RemoteConstraint:
+    """A `DynamicConstraint` in the worker: the grammar itself stays with the server, which is asked
+    once per draw."""
 
-    def __init__(
-        self, first: list[Any], ask: Callable[[int], tuple[int, list[Any] | None]]
-    ) -> None:
-        self.ask = ask
-        self._may(first)
+    def __init__(self, first: Allowed, ask: Callable[[int], tuple[int, Allowed | None]]) -> None:
+        self.now, self.ask = first, ask
 
     def allowed(self) -> bytes:
-        return self.mask
+        """Return the mask that the server sent last."""
+        return base64.b64decode(self.now[0])
 
     def closing(self) -> int | None:
-        return self.place
+        """Return what takes the end's score."""
+        place: int | None = self.now[1]
+        return place
 
     def take(self, drawn: int) -> int:
-        stands, more = self.ask(drawn)
-        if more is not None:
-            self._may(more)
+        """Return the id that the server lets stand."""
+        stands, allowed = self.ask(drawn)
+        self.now = allowed or self.now
         return stands
 
-    def _may(self, now: list[Any]) -> None:
-        self.mask, self.place = base64.b64decode(now[0]), now[1]
 
-
-def score_of(said: list[Any]) -> Score:
-    """The score that `dataclasses.astuple` and JSON made lists of."""
-    return Score(said[0], tuple((token, logprob) for token, logprob in said[1]))
+def score_of(values: list[Any]) -> TokenScore:
+    """Return the score that `dataclasses.astuple` and JSON made lists of."""
+    return TokenScore(values[0], tuple((token, logprob) for token, logprob in values[1]))
 
 
 def _tuples(value: Any) -> Any:

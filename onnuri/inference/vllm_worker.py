@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onnuri.inference import vllm_wire as wire
-from onnuri.inference.request import Course, Ticket
+from onnuri.inference.request import RequestHandle, RequestState
 
 END_SECONDS = 10.0
 """for vLLM to put away what it shares between processes"""
@@ -39,15 +39,15 @@ class Lines:
         self.asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.stands: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         self.loaded = False
-        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._prefill, daemon=True).start()
 
-    def _read(self) -> None:
+    def _prefill(self) -> None:
         for line in sys.stdin:
-            said = json.loads(line)
-            if "stands" in said:
-                self.stands.put(said["stands"])
+            message = json.loads(line)
+            if "stands" in message:
+                self.stands.put(message["stands"])
             else:
-                self.asked.put(said)
+                self.asked.put(message)
         if self.loaded:
             self.asked.put({"end": True})
             time.sleep(END_SECONDS)
@@ -55,14 +55,20 @@ class Lines:
 
 
 @dataclasses.dataclass
-class Answer:
+class WorkerRequest:
     """A request under way: vLLM's requests for it, and how far it is."""
 
-    said: dict[str, Any]
-    course: Course
+    values: dict[str, Any]
+    """as the server sent it"""
+    state: RequestState
     rows: list[str] = dataclasses.field(default_factory=list)
     tries: int = 0
     """in vain since the last id"""
+
+    @property
+    def key(self) -> str:
+        """Return its key."""
+        return str(self.values["key"])
 
 
 class Worker:
@@ -75,137 +81,133 @@ class Worker:
         from onnuri.inference import vllm_processor
 
         self.engine, self.lines, self.say, self.alone = engine, lines, say, alone
-        self.processor, self.params, self.delta = (
-            vllm_processor,
-            SamplingParams,
-            RequestOutputKind.DELTA,
-        )
-        self.answers: dict[str, Answer] = {}
+        self.processor, self.params = vllm_processor, SamplingParams
+        self.delta = RequestOutputKind.DELTA
+        self.requests: dict[str, WorkerRequest] = {}
         self.count = 0
 
     def run(self) -> None:
-        """Until nobody asks any more."""
+        """Work until nobody asks any more."""
         while self._listen():
-            if self.answers:
+            if self.requests:
                 self._step()
 
     def _listen(self) -> bool:
         """Take what was asked; wait for it if there is nothing else to do. False at the end."""
-        while not self.answers or not self.lines.asked.empty():
-            said = self.lines.asked.get()
-            if "end" in said:
+        while not self.requests or not self.lines.asked.empty():
+            message = self.lines.asked.get()
+            if "end" in message:
                 return False
-            if "ask" in said:
-                self._enter(said["ask"])
-            elif (answer := self.answers.get(said["cancel"])) is not None:
-                self._leave(answer)
+            if "ask" in message:
+                self._enter(message["ask"])
+            elif (request := self.requests.get(message["cancel"])) is not None:
+                self._leave(request)
         return True
 
-    def _enter(self, said: dict[str, Any]) -> None:
-        key = str(said["key"])
-        request = wire.request_of(said)
+    def _enter(self, values: dict[str, Any]) -> None:
+        state = RequestState(RequestHandle(wire.request_of(values)))
+        request = WorkerRequest(values, state)
         if self.alone:
-            remote = said["bound"] and wire.Remote(
-                said["bound"], lambda drawn: self._taken(key, drawn)
+            remote = values["allowed"] and wire.RemoteConstraint(
+                values["allowed"], lambda drawn: self._taken(request.key, drawn)
             )
-            self.processor.LINKS[key] = self.processor.Link(remote)
-        answer = self.answers[key] = Answer(said, Course(Ticket(request)))
-        self._begin(answer)
+            self.processor.LINKS[request.key] = self.processor.Link(remote)
+        self.requests[request.key] = request
+        self._begin(request)
 
-    def _begin(self, answer: Answer) -> None:
+    def _begin(self, request: WorkerRequest) -> None:
         """Give vLLM its rows, from where it is."""
         try:
-            self._add(answer)
+            self._add(request)
         except Exception as error:  # vLLM's checks raise what they like; the others go on
-            self._refuse(answer, str(error))
+            self._refuse(request, str(error))
 
-    def _add(self, answer: Answer) -> None:
-        request, stood = answer.course.request, list(answer.course.stands)
-        answer.rows = []
-        for bare, prompt in enumerate(request.prompts):
+    def _add(self, request: WorkerRequest) -> None:
+        asked, prior_ids = request.state.request, list(request.state.tokens)
+        request.rows = []
+        for k, prompt in enumerate(asked.prompts):
             self.count += 1
-            ours = {"said": answer.said, "bare": bool(bare), "stood": stood}
+            ours = {"values": request.values, "unconditional": bool(k), "prior_ids": prior_ids}
             params = self.params(
                 temperature=0,
-                max_tokens=request.steps - len(stood),
+                max_tokens=asked.steps - len(prior_ids),
                 ignore_eos=True,
                 detokenize=False,
                 output_kind=self.delta,
                 extra_args={"onnuri": ours},
             )
-            answer.rows.append(f"{self.count}")
-            self.engine.add_request(answer.rows[-1], {"prompt_token_ids": prompt + stood}, params)
+            request.rows.append(str(self.count))
+            ids = {"prompt_token_ids": prompt + prior_ids}
+            self.engine.add_request(request.rows[-1], ids, params)
 
     def _step(self) -> None:
-        """One step of vLLM's, and what came of it."""
-        got: dict[str, list[int]] = defaultdict(list)
-        over = set()
+        """Take one step of vLLM's, and tell what came of it."""
+        new_ids: dict[str, list[int]] = defaultdict(list)
+        ended = set()
         for output in self.engine.step():
-            got[output.request_id] += output.outputs[0].token_ids
-            over |= {output.request_id} if output.finished else set()
-        told, cut = [], []
-        for answer in list(self.answers.values()):
-            rows, ids = answer.rows, [got[row] for row in answer.rows]
+            new_ids[output.request_id] += output.outputs[0].token_ids
+            if output.finished:
+                ended.add(output.request_id)
+        tokens, cut = [], []
+        for request in list(self.requests.values()):
+            rows, ids = request.rows, [new_ids[row] for row in request.rows]
             if any(ids):
-                told += self._take(answer, ids)
-            if not answer.course.finish and answer.rows is rows and over.intersection(rows):
-                cut.append(answer)
-        if told:
-            self.say({"step": told})
-        for answer in cut:
-            self._refuse(answer, "it ended it too soon; the log may say why")
+                tokens += self._take(request, ids)
+            if not request.state.finish and request.rows is rows and ended.intersection(rows):
+                cut.append(request)
+        if tokens:
+            self.say({"step": tokens})
+        for request in cut:
+            self._refuse(request, "it ended it too soon; the log may say why")
 
-    def _take(self, answer: Answer, ids: list[list[int]]) -> list[list[Any]]:
-        """[key, id, score] of what its rows got, if all got the same, which is something."""
-        key, request = str(answer.said["key"]), answer.course.request
-        if request.paired and (
-            ids[0] != ids[1] or self.processor.nothing(request.prompt) in ids[0]
-        ):
-            self._again(answer)
+    def _take(self, request: WorkerRequest, ids: list[list[int]]) -> list[list[Any]]:
+        """Return [key, id, score] of what its rows got, if all got the same, which is something."""
+        asked = request.state.request
+        idle = self.processor.idle_token(asked.prompt)
+        if asked.guided and (ids[0] != ids[1] or idle in ids[0]):
+            self._again(request)
             return []
-        answer.tries, told = 0, []
-        scores = self.processor.LINKS[key].scores if self.alone else []
+        request.tries, tokens = 0, []
+        scores = self.processor.LINKS[request.key].scores if self.alone else []
         for token in ids[0]:
-            drawn = not answer.course.forced
-            answer.course.take(token)
-            told.append(
-                [key, token, dataclasses.astuple(scores.pop(0)) if drawn and scores else None]
-            )
-            if answer.course.finish:
-                self._leave(answer)
+            drawn = not request.state.forced
+            request.state.take(token)
+            score = dataclasses.astuple(scores.pop(0)) if drawn and scores else None
+            tokens.append([request.key, token, score])
+            if request.state.finish:
+                self._leave(request)
                 break
-        return told
+        return tokens
 
-    def _again(self, answer: Answer) -> None:
+    def _again(self, request: WorkerRequest) -> None:
         """Begin a pair anew, whose rows were not in one step."""
-        answer.tries += 1
-        self.engine.abort_request(answer.rows)
-        if answer.tries < TRIES:
-            self._begin(answer)
+        request.tries += 1
+        self.engine.abort_request(request.rows)
+        if request.tries < TRIES:
+            self._begin(request)
             return
         self._refuse(
-            answer, "guidance needs two sequences in one step, and there is no room for them"
+            request, "guidance needs two sequences in one step, and there is no room for them"
         )
 
-    def _refuse(self, answer: Answer, why: str) -> None:
-        self._leave(answer)
-        self.say({"refused": [answer.said["key"], " ".join(why.split())]})
+    def _refuse(self, request: WorkerRequest, reason: str) -> None:
+        self._leave(request)
+        self.say({"refused": [request.values["key"], " ".join(reason.split())]})
 
-    def _leave(self, answer: Answer) -> None:
-        key = str(answer.said["key"])
-        self.engine.abort_request(answer.rows)
-        self.answers.pop(key, None)
-        self.processor.LINKS.pop(key, None)
+    def _leave(self, request: WorkerRequest) -> None:
+        self.engine.abort_request(request.rows)
+        self.requests.pop(request.key, None)
+        self.processor.LINKS.pop(request.key, None)
 
-    def _taken(self, key: str, drawn: int) -> tuple[int, list[Any] | None]:
+    def _taken(self, key: str, drawn: int) -> tuple[int, wire.Allowed | None]:
         self.say({"take": [key, drawn]})
-        stands, more = self.lines.stands.get()
-        return stands, more
+        stands, allowed = self.lines.stands.get()
+        return stands, allowed
 
 
 def load(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """vLLM's engine over a model's folder, and what is said of it. Raises ValueError for arguments
-    that it does not take."""
+    """Return vLLM's engine over a model's folder, and what is said of it. Raises ValueError for
+    arguments that it does not take."""
     import vllm
     from vllm import EngineArgs, LLMEngine
     from vllm.platforms import current_platform
@@ -246,14 +248,14 @@ def _wrong(message: str) -> None:
 
 
 def main() -> None:
-    """Until standard input ends."""
+    """Work until standard input ends."""
     out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what vLLM prints is none of our lines
     lock = threading.Lock()
 
-    def say(said: dict[str, Any]) -> None:
+    def say(message: dict[str, Any]) -> None:
         with lock:
-            out.write(json.dumps(said) + "\n")
+            out.write(json.dumps(message) + "\n")
             out.flush()
 
     lines, settings = Lines(), json.loads(sys.argv[1])

@@ -36,7 +36,8 @@ from onnuri.modality import MEDIA, Medium
 from onnuri.server import audio, chat, completions, images, inputs, jobs, memory, responses
 from onnuri.server.bodies import documented, either
 from onnuri.server.complaints import complaint
-from onnuri.server.errors import Problem, problem_of
+from onnuri.server.errors import APIError, as_api_error
+from onnuri.server.events import Stream
 from onnuri.server.middleware import LOCAL, Guard, client_of
 from onnuri.server.schemas import (
     ChatRequest,
@@ -49,7 +50,6 @@ from onnuri.server.schemas import (
     TranscriptionRequest,
     VideoRequest,
 )
-from onnuri.server.service import Stream
 from onnuri.server.sizes import seconds_of, size_of
 from onnuri.server.sound import TYPES
 from onnuri.server.state import Caller, State
@@ -105,7 +105,7 @@ def create(state: State) -> FastAPI:
             allow_headers=["*"],
         )
     app.add_exception_handler(Exception, _failed)
-    for kind in (Problem, OnnuriError, TimeoutError, HTTPException, RequestValidationError):
+    for kind in (APIError, OnnuriError, TimeoutError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _failed)
     _conversation(app)
     _sounds(app)
@@ -121,7 +121,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     elif isinstance(error, HTTPException):
         problem = _refusal(request, error)
     else:
-        problem = problem_of(error)
+        problem = as_api_error(error)
     if problem.status >= 500 and problem.code == "internal_error":
         log.error("%s failed", request.state.id, exc_info=error)
     return JSONResponse(
@@ -131,21 +131,21 @@ async def _failed(request: Request, error: Exception) -> Response:
     )
 
 
-def _refusal(request: Request, error: HTTPException) -> Problem:
+def _refusal(request: Request, error: HTTPException) -> APIError:
     """What the framework refuses, in our words."""
     asked = f"{request.method} {request.url.path:.100}"
     if error.status_code == 404:
-        return Problem(404, f"{asked}: there is no such route; see /docs", "not_found")
+        return APIError(404, f"{asked}: there is no such route; see /docs", "not_found")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
-        return Problem(
+        return APIError(
             405,
             f"{asked}: this route takes {allowed}; use that",
             "method_not_allowed",
             more={"Allow": allowed},
         )
     code = {413: "body_too_large", 408: "request_timeout"}.get(error.status_code, "invalid_request")
-    return Problem(
+    return APIError(
         error.status_code,
         error.detail if error.status_code in (408, 413) else f"{asked}: {error.detail}",
         code,
@@ -174,7 +174,7 @@ async def _reader(request: Request) -> None:
             sent = base64.b64decode(sent).decode().rpartition(":")[2]
     try:
         await _state(request).admit(sent, client_of(request.scope) in LOCAL, counts=False)
-    except Problem as problem:
+    except APIError as problem:
         problem.more = {"WWW-Authenticate": 'Basic realm="Onnuri", charset="UTF-8"'}
         raise
 
@@ -197,7 +197,7 @@ async def _within(request: Request, work: Coroutine[Any, Any, T]) -> T:
             if not task.done() and time.monotonic() > deadline:
                 raise TimeoutError
             if not task.done() and await request.is_disconnected():
-                raise Problem(499, "the client has gone", "client_closed_request")
+                raise APIError(499, "the client has gone", "client_closed_request")
         return task.result()
     finally:
         if not task.done():
@@ -218,7 +218,7 @@ async def _raw(request: Request, parts: Stream[bytes], media_type: str) -> Strea
 async def _streamed(
     request: Request,
     chunks: Stream[dict[str, Any] | None],
-    failed: Callable[[Problem], dict[str, Any]] | None = None,
+    failed: Callable[[APIError], dict[str, Any]] | None = None,
 ) -> StreamingResponse:
     """A stream whose first chunk is there, so that an error before it still has its status;
     `failed` is one after it."""
@@ -332,7 +332,7 @@ def _sounds(app: FastAPI) -> None:
         """Speech in any language to a sentence in English. A form, or JSON."""
         state, body, (_, samples) = await _heard(request)
         if body.stream:
-            raise Problem(
+            raise APIError(
                 400,
                 "stream: a translation comes as a whole; leave it out",
                 "unsupported_value",
@@ -387,12 +387,14 @@ def _jobs(app: FastAPI) -> None:
             parts = [{"type": "file", "file": {"file_data": parts}}]
         inputs.check_count(parts, state.model.answers, "input_reference")
         given: list[Any] = [
-            await state.service.decoded(inputs.load, part, f"input_reference[{k}]", state.settings)
+            await state.service.decode_in_pool(
+                inputs.load, part, f"input_reference[{k}]", state.settings
+            )
             for k, part in enumerate(parts)
         ]
         given += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
         if not given:
-            raise Problem(
+            raise APIError(
                 400,
                 "prompt: nothing is given; give a sentence or an input_reference",
                 "invalid_value",
@@ -496,7 +498,7 @@ def _rest(app: FastAPI) -> None:
         state = _state(request)
         return await _within(
             request,
-            state.service.decoded(inputs.inspect, await file.read(), "file", state.settings),
+            state.service.decode_in_pool(inputs.inspect, await file.read(), "file", state.settings),
         )
 
     app.router.default = _page(StaticFiles(directory=WEB, html=True))

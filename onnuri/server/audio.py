@@ -15,9 +15,9 @@ from onnuri.modality import AUDIO_HZ, Language, language_of
 from onnuri.model.answer import Context
 from onnuri.server import unheeded
 from onnuri.server.chat import base64_of, usage_of
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
+from onnuri.server.events import AudioDelta, FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.schemas import SpeechRequest
-from onnuri.server.service import Item, Sound, Stream, Wish, Words
 from onnuri.server.sound import TYPES, Pcm, encoded
 from onnuri.server.state import Caller, State
 
@@ -36,12 +36,12 @@ async def speech(request: SpeechRequest, state: State, caller: Caller) -> tuple[
     item, sentence = None, _sentence(request, state)
     async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
         async for event in made:
-            if isinstance(event, Item):
+            if isinstance(event, FinalItem):
                 item = event
     assert item
     check_answer(item.item, "audio")
     await state.spend(caller, len(sentence) + item.tokens)
-    return await state.service.aside(encoded, item.item, form), TYPES[form]
+    return await state.service.run_in_pool(encoded, item.item, form), TYPES[form]
 
 
 async def pcm(request: SpeechRequest, state: State, caller: Caller) -> Stream[bytes]:
@@ -49,9 +49,9 @@ async def pcm(request: SpeechRequest, state: State, caller: Caller) -> Stream[by
     samples, sentence = Pcm(), _sentence(request, state)
     async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
         async for event in made:
-            if isinstance(event, Sound) and (data := samples.send(event.samples)):
+            if isinstance(event, AudioDelta) and (data := samples.send(event.samples)):
                 yield data
-            elif isinstance(event, Item):
+            elif isinstance(event, FinalItem):
                 await state.spend(caller, len(sentence) + event.tokens)
                 yield samples.end()
 
@@ -66,14 +66,16 @@ async def speech_events(
     yield {}
     async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
         async for event in made:
-            if isinstance(event, Sound) and raw and (data := samples.send(event.samples)):
+            if isinstance(event, AudioDelta) and raw and (data := samples.send(event.samples)):
                 yield {"type": "speech.audio.delta", "audio": base64_of(data)}
-            elif isinstance(event, Item):
+            elif isinstance(event, FinalItem):
                 await state.spend(caller, len(sentence) + event.tokens)
                 check_answer(event.item, "audio")
                 form = request.response_format or "mp3"
                 rest = (
-                    samples.end() if raw else await state.service.aside(encoded, event.item, form)
+                    samples.end()
+                    if raw
+                    else await state.service.run_in_pool(encoded, event.item, form)
                 )
                 for at in range(0, len(rest), PIECE_BYTES):
                     yield {
@@ -95,7 +97,7 @@ def _sentence(request: SpeechRequest, state: State) -> np.ndarray:
     """Text codes of what is to be spoken. Raises Problem where it is too long."""
     unheeded.refuse(request.model_extra, unheeded.SPEECH)
     if request.speed not in (None, 1):
-        raise Problem(
+        raise APIError(
             400,
             f"speed {request.speed:g}: this model speaks at its own pace; give 1",
             "invalid_value",
@@ -104,7 +106,7 @@ def _sentence(request: SpeechRequest, state: State) -> np.ndarray:
     codes: np.ndarray = state.model.codecs["text"].encode(" ".join(request.input.split()))
     most = state.model.layout.spec("text").max_codes
     if len(codes) > most:
-        raise Problem(
+        raise APIError(
             400,
             f"input of {len(codes)} tokens: at most {most} are spoken at once; send it in parts",
             "invalid_value",
@@ -117,7 +119,7 @@ async def _spoken(
     request: SpeechRequest, sentence: np.ndarray, state: State, caller: Caller
 ) -> Stream[Any]:
     seed = request.seed if request.seed is not None else secrets.randbits(31)
-    wish = Wish(
+    spec = OutputSpec(
         to="audio",
         language=request.language or language_of(request.input),
         seed=seed,
@@ -125,9 +127,9 @@ async def _spoken(
         top_p=request.top_p,
     )
     first = state.metrics.first(caller.began)
-    async with contextlib.aclosing(state.service.answer(Context([], 0), wish, sentence)) as made:
+    async with contextlib.aclosing(state.service.answer(Context([], 0), spec, sentence)) as made:
         async for event in made:
-            first.see("audio", isinstance(event, Sound))
+            first.see("audio", isinstance(event, AudioDelta))
             yield event
 
 
@@ -135,8 +137,8 @@ async def transcribe(
     samples: np.ndarray, state: State, caller: Caller
 ) -> tuple[Language, str, float]:
     """Language, words and seconds of a sound."""
-    codes = await state.service.aside(state.model.encode, "audio", samples)
-    language, words = await state.service.drive(state.model.answers.hear(codes))
+    codes = await state.service.run_in_pool(state.model.encode, "audio", samples)
+    language, words = await state.service.run_pipeline(state.model.answers.hear(codes))
     await state.spend(caller, len(codes) + len(words))
     return language, state.model.codecs["text"].decode(words), len(samples) / AUDIO_HZ
 
@@ -144,7 +146,7 @@ async def transcribe(
 async def translate(samples: np.ndarray, state: State, caller: Caller) -> tuple[str, float]:
     """What a sound says, in English, and its seconds. What is English already is said again."""
     context = await state.service.read([("audio", samples)])
-    item = await state.service.item(context, Wish(to="text", language="en"))
+    item = await state.service.item(context, OutputSpec(to="text", language="en"))
     await state.spend(caller, usage_of(context, [item])["total_tokens"])
     return item.item, len(samples) / AUDIO_HZ
 
@@ -194,14 +196,14 @@ def check_transcription(fields: Mapping[str, Any]) -> None:
     """Raises Problem for what is asked of a transcription and not done."""
     unheeded.refuse(fields, unheeded.TRANSCRIPTION)
     if "word" in (fields.get("timestamp_granularities") or ()):
-        raise Problem(
+        raise APIError(
             400,
             "timestamp_granularities 'word': the times of words are not known; give 'segment'",
             "unsupported_value",
             "timestamp_granularities",
         )
     if fields.get("language") not in (None, "", *NAMES):
-        raise Problem(
+        raise APIError(
             400,
             f"language {fields['language']!r:.40}: is not heard here; give {' or '.join(NAMES)}, or nothing",
             "invalid_value",
@@ -214,13 +216,13 @@ async def transcription_events(
 ) -> Stream[dict[str, Any] | None]:
     """`transcript.text.delta` word by word, then `transcript.text.done`."""
     yield {}
-    codes = await state.service.aside(state.model.encode, "audio", samples)
+    codes = await state.service.run_in_pool(state.model.encode, "audio", samples)
     whole, used = "", 0
     async with contextlib.aclosing(state.service.listen(codes)) as made:
         async for event in made:
-            if isinstance(event, Item):
+            if isinstance(event, FinalItem):
                 whole, used = event.item, event.tokens
-            elif isinstance(event, Words):
+            elif isinstance(event, TextDelta):
                 yield {"type": "transcript.text.delta", "delta": event.text}
     await state.spend(caller, len(codes) + used)
     yield {

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
 
 B = TypeVar("B", bound=BaseModel)
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -35,7 +35,7 @@ async def either(request: Request, kind: type[B]) -> B:
                 [{"type": "json_invalid", "loc": ("body", at), "msg": ""}]
             ) from None
     else:
-        raise Problem(
+        raise APIError(
             400,
             f"the request's body: is {about or 'nothing'!s:.60}, where a form or JSON is read; send "
             "multipart/form-data or application/json",
@@ -107,7 +107,7 @@ async def contents(value: Any, name: str) -> tuple[bytes | None, Any]:
                 return None, {"type": "file", "file": {"file_data": inner}}
             if isinstance(inner, Mapping):
                 return None, {"type": field, field: dict(inner)}
-    raise Problem(
+    raise APIError(
         400,
         f'{name}: is no file; send an upload, a data: URI or base64, or {{"image_url": …}}',
         "invalid_value",

@@ -23,19 +23,19 @@ from pydantic import TypeAdapter, ValidationError
 from onnuri import media
 from onnuri.codecs.spelling import LONGEST_SENTENCE
 from onnuri.errors import MediaError
-from onnuri.inference.constraints import Structure
+from onnuri.inference.constraints import Grammar
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked, wish_of
 from onnuri.model.notice import Notice
 from onnuri.server import inputs, unheeded
 from onnuri.server.complaints import rule_of
-from onnuri.server.errors import Problem, problem_of
+from onnuri.server.errors import APIError, as_api_error
+from onnuri.server.events import AudioDelta, FinalItem, OutputSpec, PartialImage, Stream, TextDelta
 from onnuri.server.logprobs import logprobs_of
 from onnuri.server.merge_streams import beside
 from onnuri.server.pool import kind
 from onnuri.server.schemas import MEDIUM, ChatRequest, Message, Said
-from onnuri.server.service import Item, Picture, Sound, Stream, Wish, Words
 from onnuri.server.sound import PCM_HZ, Pcm, encoded
 from onnuri.server.state import Caller, State
 from onnuri.server.tools import Calling, call_of, structure_of
@@ -67,13 +67,13 @@ class Turn:
     """whether it is a lone sentence"""
     asker: Language
     """in which the asker is told what the model does not know"""
-    structure: Structure | None = None
+    grammar: Grammar | None = None
     """of the answer's text"""
 
     @property
     def calls(self) -> bool:
         """Whether a tool is called instead of saying something."""
-        return self.structure is not None and self.structure.calls
+        return self.grammar is not None and self.grammar.calls
 
 
 @dataclasses.dataclass
@@ -85,7 +85,7 @@ class Reply:
     sound_id: str = ""
     transcript: str = ""
     finish: str = "stop"
-    items: list[Item] = dataclasses.field(default_factory=list)
+    items: list[FinalItem] = dataclasses.field(default_factory=list)
     scores: list[Any] = dataclasses.field(default_factory=list)
     """of the words, in the client's fields"""
     only: bool = True
@@ -101,13 +101,13 @@ async def turn_of(request: ChatRequest, state: State, field: str = "messages") -
     by their `field`. Raises Problem and MediaError."""
     at = max((k for k, m in enumerate(request.messages) if m.role == "user"), default=None)
     if at is None:
-        raise Problem(
+        raise APIError(
             400, f"{field}: none is the user's; add one with role 'user'", "invalid_value", field
         )
     given = await _inputs(request.messages[at], f"{field}[{at}]", state)
     words = [item for medium, item in given if medium == "text"]
     if not given:
-        raise Problem(
+        raise APIError(
             400, f"{field}[{at}]: is empty; say something or attach a file", "invalid_value", field
         )
     if all(medium == "text" for medium, _ in given) and refers(" ".join(words)):
@@ -137,7 +137,9 @@ async def _inputs(message: Message, name: str, state: State) -> list[Any]:
         if part.get("type") == "text":
             words.append(_said(part.get("text"), here))
         else:
-            found.append(await state.service.decoded(inputs.load, part, here, state.settings))
+            found.append(
+                await state.service.decode_in_pool(inputs.load, part, here, state.settings)
+            )
     said = " ".join(" ".join(words).split())
     return [*found, *([("text", said)] if said else [])]
 
@@ -147,7 +149,7 @@ def _said(text: Any, name: str) -> str:
         return TypeAdapter(Said).validate_python(text, strict=True)
     except ValidationError as error:
         rule, repair = rule_of(error.errors())
-        raise Problem(
+        raise APIError(
             400, f"{name}: {rule}; {repair or 'give a string'}", "invalid_value", name
         ) from None
 
@@ -160,28 +162,30 @@ async def _shown_before(messages: list[Message], state: State, field: str) -> li
             parts += [p for p in message.content if p.get("type") in URL.values()]
         if parts:
             return [
-                await state.service.decoded(inputs.load, parts[-1], f"{field}[{k}]", state.settings)
+                await state.service.decode_in_pool(
+                    inputs.load, parts[-1], f"{field}[{k}]", state.settings
+                )
             ]
     return []
 
 
-def wishes(request: ChatRequest, turn: Turn) -> list[Wish]:
+def output_specs(request: ChatRequest, turn: Turn) -> list[OutputSpec]:
     """One for each medium that is wanted, words first: what is spoken is what is written."""
     wanted = list(dict.fromkeys(request.modalities or ["text"]))
     seed = request.seed if request.seed is not None else secrets.randbits(31)
     likeliest = (request.top_logprobs or 0) if request.logprobs and not turn.calls else None
     order = sorted((MEDIUM[w] for w in wanted), key=list(MEDIUM.values()).index)
     return [
-        Wish(
+        OutputSpec(
             to=m,
             language=turn.language,
             seed=seed,
             temperature=request.temperature,
             top_p=request.top_p,
             guidance=request.guidance,
-            partial=(request.partial_images or 0) if request.stream else 0,
-            structure=turn.structure,
-            longest=_limit(request),
+            partial=(request.partial_images or 0) if request.stream and m == "image" else 0,
+            grammar=turn.grammar,
+            max_tokens=_limit(request),
             likeliest=likeliest,
         )
         for m in order
@@ -212,22 +216,22 @@ async def choices(
 async def events(request: ChatRequest, turn: Turn, context: Context, state: State) -> Stream[Any]:
     """(medium, event) of all that is wanted, side by side, but speech after the text that it
     speaks."""
-    wanted = wishes(request, turn)
+    wanted = output_specs(request, turn)
     written: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     has_text = wanted[0].to == "text"
 
-    async def one(wish: Wish) -> Stream[Any]:
+    async def one(spec: OutputSpec) -> Stream[Any]:
         sentence = None
-        if wish.to == "audio" and has_text:
+        if spec.to == "audio" and has_text:
             sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
-        async with contextlib.aclosing(state.service.answer(context, wish, sentence)) as made:
-            words = wish.to == "text" and not turn.structure
+        async with contextlib.aclosing(state.service.answer(context, spec, sentence)) as made:
+            words = spec.to == "text" and not turn.grammar
             async for event in stopped(made, request.stop, _limit(request)) if words else made:
-                if wish.to == "text" and isinstance(event, Item):
+                if spec.to == "text" and isinstance(event, FinalItem):
                     written.set_result(event.item)
-                yield wish.to, event
+                yield spec.to, event
 
-    async with contextlib.aclosing(beside([one(wish) for wish in wanted])) as made:
+    async with contextlib.aclosing(beside([one(spec) for spec in wanted])) as made:
         async for _, event in made:
             yield event
 
@@ -242,13 +246,13 @@ async def stopped(
     pieces, begins = 0, list[tuple[int, Any]]()
     """of every score that is not told, where its token begins"""
 
-    def until(end: int) -> Words:
+    def until(end: int) -> TextDelta:
         scores = [score for begin, score in begins if begin < end]
         del begins[: len(scores)]
-        return Words(whole[len(told) : end], tuple(scores))
+        return TextDelta(whole[len(told) : end], tuple(scores))
 
     async for event in made:
-        if isinstance(event, Words):
+        if isinstance(event, TextDelta):
             begins += [(len(whole), score) for score in event.scores]
             whole, pieces = whole + event.text, pieces + 1
             cut = min((at for s in stops if (at := whole.find(s)) >= 0), default=None)
@@ -256,7 +260,9 @@ async def stopped(
                 end = len(whole) if cut is None else cut
                 if end > len(told):
                     yield until(end)
-                yield Item("text", whole[:end], pieces, "stop" if cut is not None else "length")
+                yield FinalItem(
+                    "text", whole[:end], pieces, "stop" if cut is not None else "length"
+                )
                 return
             held = max(
                 (n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])), default=0
@@ -264,7 +270,7 @@ async def stopped(
             if len(whole) - held > len(told):
                 yield until(len(whole) - held)
                 told = whole[: len(whole) - held]
-        elif isinstance(event, Item):
+        elif isinstance(event, FinalItem):
             if len(whole) > len(told):
                 yield until(len(whole))
             yield event
@@ -276,9 +282,9 @@ async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[s
     replies = [reply.again() for _ in range(request.n or 1)]
     async with contextlib.aclosing(choices(request, turn, context, state)) as made:
         async for k, (medium, event) in made:
-            if isinstance(event, Item):
+            if isinstance(event, FinalItem):
                 _take(replies[k], event)
-            elif isinstance(event, Words) and medium == "text":
+            elif isinstance(event, TextDelta) and medium == "text":
                 replies[k].scores += logprobs_of(event.scores, state.model.codecs["text"])
     usage = usage_of(context, [item for r in replies for item in r.items])
     await state.spend(caller, usage["total_tokens"])
@@ -298,7 +304,7 @@ async def complete(request: ChatRequest, state: State, caller: Caller) -> dict[s
 async def unknown(context: Context, language: Language, state: State) -> dict[str, Any]:
     """The field `onnuri` of an answer: what the model does not know of what it was given; none
     where it knows all."""
-    return field_of(await state.service.aside(state.model.answers.notices, context, language))
+    return field_of(await state.service.run_in_pool(state.model.answers.notices, context, language))
 
 
 def field_of(found: Sequence[Notice], before: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -318,7 +324,7 @@ async def _choice(reply: Reply, request: ChatRequest, turn: Turn, state: State) 
             if media.is_silent(item.item):
                 message["failures"] = [*message.get("failures", []), SILENT]
                 continue
-            data = await state.service.aside(encoded, item.item, form)
+            data = await state.service.run_in_pool(encoded, item.item, form)
             message["audio"] = {
                 "id": reply.sound_id,
                 "data": base64_of(data),
@@ -361,10 +367,10 @@ async def stream(
         yield chunk(k, {"role": "assistant", "content": None})
     async with contextlib.aclosing(choices(request, turn, context, state)) as made:
         async for k, (medium, event) in made:
-            first.see(medium, isinstance(event, Sound))
+            first.see(medium, isinstance(event, AudioDelta))
             scores = (
                 logprobs_of(event.scores, state.model.codecs["text"])
-                if isinstance(event, Words)
+                if isinstance(event, TextDelta)
                 else []
             )
             for delta in await telling[k].deltas(medium, event):
@@ -388,7 +394,7 @@ class _Telling:
 
     async def deltas(self, medium: Medium, event: Any) -> list[dict[str, Any]]:
         """What an event adds."""
-        if isinstance(event, Words):
+        if isinstance(event, TextDelta):
             if medium == "audio":
                 return [{"audio": {"id": self.reply.sound_id, "transcript": event.text}}]
             return (
@@ -396,10 +402,10 @@ class _Telling:
                 if self.calling
                 else [{"content": event.text}]
             )
-        if isinstance(event, Sound):
+        if isinstance(event, AudioDelta):
             data = self.pcm.send(event.samples)
             return [{"audio": {"id": self.reply.sound_id, "data": base64_of(data)}}] if data else []
-        if isinstance(event, Picture):
+        if isinstance(event, PartialImage):
             self.seen += 1
             return [
                 {
@@ -445,7 +451,7 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
         and request.audio.format not in ("pcm16", "pcm")
         and "audio" in (request.modalities or [])
     ):
-        raise Problem(
+        raise APIError(
             400,
             f"audio.format {request.audio.format!r}: a stream's sound is pcm16, at {PCM_HZ} Hz; give 'pcm16'",
             "invalid_value",
@@ -457,7 +463,7 @@ async def _begin(request: ChatRequest, state: State, caller: Caller) -> tuple[Tu
     unheeded.refuse(request.model_extra, unheeded.CHAT)
     turn = await turn_of(request, state)
     if (made := structure_of(request)) is not None:
-        turn.structure = await state.service.aside(lambda: made(state.service.structures))
+        turn.grammar = await state.service.run_in_pool(lambda: made(state.service.grammars))
     context = await context_of(request, turn, state)
     only = len(set(request.modalities or ["text"])) == 1
     return (
@@ -497,7 +503,7 @@ def _answering(turn: Turn) -> Language:
     return turn.language if "?" in said else next(x for x in LANGUAGES if x != turn.language)
 
 
-def _take(reply: Reply, item: Item) -> None:
+def _take(reply: Reply, item: FinalItem) -> None:
     reply.items.append(item)
     if item.medium == "text":
         reply.content = item.item
@@ -505,11 +511,13 @@ def _take(reply: Reply, item: Item) -> None:
         reply.finish = "length"
 
 
-async def _shown_or_why_not(item: Item, reply: Reply, state: State) -> tuple[str, dict[str, Any]]:
+async def _shown_or_why_not(
+    item: FinalItem, reply: Reply, state: State
+) -> tuple[str, dict[str, Any]]:
     """A message's field and what it has more. One medium that came to nothing (a shape without
     surface) does not take the others with it. Raises MediaError where it was the only one."""
     try:
-        await state.service.aside(media.check_answer, item.item, item.medium)
+        await state.service.run_in_pool(media.check_answer, item.item, item.medium)
         return SHOWN[item.medium], await _shown(item.item, item.medium, state)
     except MediaError as error:
         if reply.only:
@@ -519,14 +527,14 @@ async def _shown_or_why_not(item: Item, reply: Reply, state: State) -> tuple[str
 
 async def _shown(item: Any, medium: Medium, state: State) -> dict[str, Any]:
     row = TABLE[medium]
-    data = await state.service.aside(media.to_bytes, item, row.suffixes[0])
+    data = await state.service.run_in_pool(media.to_bytes, item, row.suffixes[0])
     return {
         "type": URL[medium],
         URL[medium]: {"url": f"data:{row.media_type};base64,{base64_of(data)}"},
     }
 
 
-def usage_of(context: Context, items: list[Item]) -> dict[str, Any]:
+def usage_of(context: Context, items: list[FinalItem]) -> dict[str, Any]:
     """Tokens by medium, in the client's fields; boundaries count as text."""
     names = {medium: f"{name}_tokens" for name, medium in MEDIUM.items()}
     given = {names[m]: context.given.get(m, 0) for m in names}
@@ -544,13 +552,13 @@ def usage_of(context: Context, items: list[Item]) -> dict[str, Any]:
     }
 
 
-def error_of(problem: Problem) -> dict[str, Any]:
+def error_of(problem: APIError) -> dict[str, Any]:
     """What goes wrong in a stream, as its last event."""
     return problem.body
 
 
 async def sse(
-    chunks: Stream[dict[str, Any] | None], failed: Callable[[Problem], dict[str, Any]] = error_of
+    chunks: Stream[dict[str, Any] | None], failed: Callable[[APIError], dict[str, Any]] = error_of
 ) -> Stream[bytes]:
     """Server-sent events of chunks; what goes wrong on the way is the last of them."""
     async with contextlib.aclosing(chunks) as made:
@@ -558,7 +566,7 @@ async def sse(
             async for chunk in made:
                 yield b"data: [DONE]\n\n" if chunk is None else _event(chunk)
         except Exception as error:
-            yield _event(failed(problem_of(error)))
+            yield _event(failed(as_api_error(error)))
 
 
 def _event(body: dict[str, Any]) -> bytes:

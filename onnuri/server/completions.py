@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from onnuri.inference.request import Score
+from onnuri.inference.request import TokenScore
 from onnuri.modality import Language, language_of
 from onnuri.server import unheeded
 from onnuri.server.chat import stopped
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
+from onnuri.server.events import FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.merge_streams import beside
 from onnuri.server.pool import kind
 from onnuri.server.schemas import CompletionRequest
-from onnuri.server.service import Item, Stream, Words
 from onnuri.server.state import Caller, State
 
 MOST = 128
@@ -45,7 +45,7 @@ class Part:
     finish: str = "length"
     tokens: int = 0
     """that were drawn"""
-    scores: list[tuple[int, Score]] = dataclasses.field(default_factory=list)
+    scores: list[tuple[int, TokenScore]] = dataclasses.field(default_factory=list)
 
 
 async def complete(request: CompletionRequest, state: State, caller: Caller) -> dict[str, Any]:
@@ -79,7 +79,7 @@ async def stream(
 ) -> Stream[dict[str, Any] | None]:
     """Chunks of text; scores are told by whole answers alone."""
     if request.logprobs is not None:
-        raise Problem(
+        raise APIError(
             400,
             "logprobs: are told with whole answers; leave stream out",
             "invalid_value",
@@ -103,9 +103,9 @@ async def stream(
     async with contextlib.aclosing(_events(request, parts, state)) as made:
         async for k, event in made:
             _take(parts[k], event)
-            if isinstance(event, Words) and event.text:
+            if isinstance(event, TextDelta) and event.text:
                 yield chunk(k, event.text)
-            elif isinstance(event, Item):
+            elif isinstance(event, FinalItem):
                 yield chunk(k, "", parts[k].finish)
     usage = _usage(parts)
     await state.spend(caller, usage["total_tokens"])
@@ -118,7 +118,7 @@ def _parts(request: CompletionRequest, state: State) -> list[Part]:
     """Every answer that is wanted. Raises Problem."""
     unheeded.refuse(request.model_extra, unheeded.COMPLETION)
     if request.best_of not in (None, 1, request.n):
-        raise Problem(
+        raise APIError(
             400,
             f"best_of {request.best_of}: no answer is chosen among others; leave it out",
             "unsupported_value",
@@ -129,7 +129,7 @@ def _parts(request: CompletionRequest, state: State) -> list[Part]:
         prompts = [prompts]
     count = len(prompts) * (request.n or 1)
     if not 1 <= count <= MOST:
-        raise Problem(
+        raise APIError(
             400, f"prompt: asks for {count} answers; give 1 to {MOST}", "invalid_value", "prompt"
         )
     kind.set("text")
@@ -161,7 +161,7 @@ def _part(
             lead, prompt = special, prompt[1:]
         if any(not 0 <= token < most for token in prompt):
             wrong = next(token for token in prompt if not 0 <= token < most)
-            raise Problem(
+            raise APIError(
                 400,
                 f"{name}: {wrong} is no token of text; give ids of 0 to {most - 1}, or a string",
                 "invalid_value",
@@ -170,7 +170,7 @@ def _part(
         codes = np.array(prompt, dtype=np.int64)
     room = state.model.answers.positions - _longest(request) - 8
     if len(codes) > room:
-        raise Problem(
+        raise APIError(
             400,
             f"{name}: has {len(codes)} tokens, {max(room, 0)} at most fit beside max_tokens; give fewer",
             "context_length_exceeded",
@@ -194,13 +194,16 @@ async def _events(
         made = state.service.going_on(
             part.codes,
             part.language,
-            part.seed,
+            OutputSpec(
+                to="text",
+                seed=part.seed,
+                temperature=request.temperature,
+                top_p=request.top_p,
+                likeliest=request.logprobs,
+            ),
             _longest(request),
             echo=scored and bool(request.echo),
             scored=part.scores if scored else None,
-            likeliest=request.logprobs or 0,
-            temperature=request.temperature,
-            top_p=request.top_p,
         )
         async with contextlib.aclosing(stopped(made, request.stop, None)) as events:
             async for event in events:
@@ -212,9 +215,9 @@ async def _events(
 
 
 def _take(part: Part, event: Any) -> None:
-    if isinstance(event, Words):
+    if isinstance(event, TextDelta):
         part.text += event.text
-    elif isinstance(event, Item):
+    elif isinstance(event, FinalItem):
         part.text, part.finish, part.tokens = event.item, event.finish, event.tokens
 
 
@@ -245,10 +248,12 @@ def _logprobs(part: Part, request: CompletionRequest, state: State) -> dict[str,
     }
 
 
-def _standing(part: Part, length: int, codec: Any) -> tuple[list[tuple[int, Score]], list[int]]:
+def _standing(
+    part: Part, length: int, codec: Any
+) -> tuple[list[tuple[int, TokenScore]], list[int]]:
     """The tokens that an answer of so many letters is made of, which a stop sequence may have cut,
     and where each begins."""
-    kept, offsets, at, rest = list[tuple[int, Score]](), list[int](), 0, b""
+    kept, offsets, at, rest = list[tuple[int, TokenScore]](), list[int](), 0, b""
     for code, score in part.scores:
         ends = code >= len(codec.pieces)
         if at > length or (at == length and not ends and not rest and length):

@@ -9,7 +9,7 @@ from typing import Any
 from onnuri.errors import AwayError, BusyError, OnnuriError
 
 
-class Problem(Exception):
+class APIError(Exception):
     """An answer that is an error."""
 
     def __init__(
@@ -64,21 +64,21 @@ def _type(status: int) -> str:
     }.get(status, "invalid_request_error" if status < 500 else "server_error")
 
 
-def problem_of(error: Exception) -> Problem:
+def as_api_error(error: Exception) -> APIError:
     """Any exception as a problem; what is not a user's mistake tells nothing of itself."""
-    if isinstance(error, Problem):
+    if isinstance(error, APIError):
         return error
     if isinstance(error, BusyError):
-        return Problem(429, str(error), error.code or "server_busy", retry_after=2)
+        return APIError(429, str(error), error.code or "server_busy", retry_after=2)
     if isinstance(error, AwayError):
-        return Problem(503, str(error), error.code or "unavailable", retry_after=5)
+        return APIError(503, str(error), error.code or "unavailable", retry_after=5)
     if isinstance(error, OnnuriError):
-        return Problem(400, str(error), error.code or "invalid_value", about=error.about)
+        return APIError(400, str(error), error.code or "invalid_value", about=error.about)
     if isinstance(error, TimeoutError):
-        return Problem(
+        return APIError(
             504, "the answer took too long: it was called off; ask for less or try again", "timeout"
         )
-    return Problem(
+    return APIError(
         500,
         "the server failed: this is a bug of ours; the log has its request id",
         "internal_error",

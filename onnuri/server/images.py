@@ -16,10 +16,10 @@ from onnuri.model.asking import language_asked
 from onnuri.server import inputs, unheeded
 from onnuri.server.bodies import contents
 from onnuri.server.chat import base64_of, unknown, usage_of
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
+from onnuri.server.events import FinalItem, OutputSpec, PartialImage, Stream
 from onnuri.server.pool import kind
 from onnuri.server.schemas import EditRequest, ImageRequest, PictureForm
-from onnuri.server.service import Item, Picture, Stream, Wish
 from onnuri.server.sizes import SIZE, fitted, size_of
 from onnuri.server.state import Caller, State
 
@@ -31,7 +31,7 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 async def generate(request: ImageRequest, state: State, caller: Caller) -> dict[str, Any]:
     """All pictures that were asked for."""
     context, wanted = await _begin(request, state)
-    made = await asyncio.gather(*(state.service.item(context, wish) for wish in wanted))
+    made = await asyncio.gather(*(state.service.item(context, spec) for spec in wanted))
     data = [await encoded(item.item, request, state) for item in made]
     usage = _usage(context, list(made))
     await state.spend(caller, usage["total_tokens"])
@@ -49,23 +49,25 @@ async def stream(
 ) -> Stream[dict[str, Any] | None]:
     """Events of one picture: partial ones, then the whole."""
     if (request.n or 1) != 1:
-        raise Problem(400, f"n {request.n}: a stream has one picture; give 1", "invalid_value", "n")
-    context, [wish] = await _begin(request, state)
+        raise APIError(
+            400, f"n {request.n}: a stream has one picture; give 1", "invalid_value", "n"
+        )
+    context, [spec] = await _begin(request, state)
     name = "image_edit" if isinstance(request, EditRequest) else "image_generation"
     all_have = {"created_at": int(time.time()), "quality": "auto", **about(request)}
     yield {}
     first = state.metrics.first(caller.began)
-    async with contextlib.aclosing(state.service.answer(context, wish)) as made:
+    async with contextlib.aclosing(state.service.answer(context, spec)) as made:
         async for event in made:
             first.see("image")
-            if isinstance(event, Picture):
+            if isinstance(event, PartialImage):
                 yield {
                     "type": f"{name}.partial_image",
                     "partial_image_index": event.index,
                     **all_have,
                     "b64_json": await encoded(event.image, request, state, whole=False),
                 }
-            elif isinstance(event, Item):
+            elif isinstance(event, FinalItem):
                 usage = _usage(context, [event])
                 await state.spend(caller, usage["total_tokens"])
                 yield {
@@ -77,11 +79,11 @@ async def stream(
     yield None
 
 
-async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[Wish]]:
+async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[OutputSpec]]:
     size_of(request.size, "size")
     unheeded.refuse(request.model_extra, unheeded.PICTURE)
     if request.response_format == "url":
-        raise Problem(
+        raise APIError(
             400,
             "response_format 'url': there is no store of pictures; give 'b64_json'",
             "invalid_value",
@@ -91,7 +93,7 @@ async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[Wis
     context = await state.service.read([*await _given(request, state), ("text", request.prompt)])
     seed = request.seed if request.seed is not None else secrets.randbits(31)
     return context, [
-        Wish(
+        OutputSpec(
             to="image",
             language=request.language or language_asked(request.prompt),
             seed=seed + k,
@@ -118,7 +120,7 @@ async def _given(request: ImageRequest, state: State) -> list[Any]:
         if file not in (None, "")
     ]
     if not 1 <= len(files) <= MOST:
-        raise Problem(
+        raise APIError(
             400,
             f"image: {len(files)} are given; give a picture, or up to {MOST} as image[]",
             "invalid_value",
@@ -131,13 +133,13 @@ async def given(value: Any, medium: Medium | None, name: str, state: State) -> t
     """What came with a form or in JSON, as an input. Raises Problem and MediaError."""
     data, part = await contents(value, name)
     if part is not None:
-        return await state.service.decoded(inputs.load, part, name, state.settings, medium)
-    return await state.service.decoded(inputs.item, data, medium, name, state.settings)
+        return await state.service.decode_in_pool(inputs.load, part, name, state.settings, medium)
+    return await state.service.decode_in_pool(inputs.item, data, medium, name, state.settings)
 
 
-def whole_only(name: str) -> Problem:
+def whole_only(name: str) -> APIError:
     """What a mask, which a field holds, is answered with."""
-    return Problem(
+    return APIError(
         400,
         f"{name}: this model draws every picture whole; leave it out and say in the prompt what to change",
         "invalid_value",
@@ -168,10 +170,10 @@ async def encoded(image: Any, form: PictureForm, state: State, whole: bool = Tru
             fitted(image, size_of(form.size, "size")), SUFFIX[form.output_format or "png"], quality
         )
 
-    return base64_of(await state.service.aside(made))
+    return base64_of(await state.service.run_in_pool(made))
 
 
-def _usage(context: Context, items: list[Item]) -> dict[str, Any]:
+def _usage(context: Context, items: list[FinalItem]) -> dict[str, Any]:
     """In the fields of the images API."""
     usage = usage_of(context, items)
     given = usage["prompt_tokens_details"]

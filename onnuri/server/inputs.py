@@ -19,7 +19,7 @@ from onnuri import formats, media
 from onnuri.errors import ConfigError, MediaError
 from onnuri.modality import Medium
 from onnuri.model.answer import Answers
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
 from onnuri.server.settings import ServeConfig
 
 PARTS: dict[str, Medium] = {
@@ -92,7 +92,7 @@ def load(
     if kind == "file":
         file = _object(part, "file", name)
         if "file_data" not in file:
-            raise Problem(
+            raise APIError(
                 400,
                 f"{name}: only file_data is read, there is no store of files; give the data",
                 "invalid_value",
@@ -100,7 +100,7 @@ def load(
             )
         return item(_data(str(file["file_data"]), name, settings), medium, name, settings)
     if not isinstance(kind, str) or kind not in PARTS:
-        raise Problem(
+        raise APIError(
             400,
             f"{name}: {kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}",
             "invalid_value",
@@ -117,7 +117,7 @@ def _object(part: dict[str, Any], key: str, name: str) -> dict[str, Any]:
     if isinstance(inner, str):
         return {"url": inner}
     if not isinstance(inner, dict):
-        raise Problem(400, f"{name}: has no {key}; give an object", "invalid_value", name)
+        raise APIError(400, f"{name}: has no {key}; give an object", "invalid_value", name)
     return inner
 
 

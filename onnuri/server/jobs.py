@@ -18,9 +18,9 @@ from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.model.notice import unsure
 from onnuri.server.chat import field_of, unknown, usage_of
-from onnuri.server.errors import Problem, problem_of
-from onnuri.server.schemas import Drawing
-from onnuri.server.service import Wish
+from onnuri.server.errors import APIError, as_api_error
+from onnuri.server.events import OutputSpec
+from onnuri.server.schemas import SamplingFields
 from onnuri.server.sizes import SECONDS, SIZE, fitted, seconds_of, size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.store import Job
@@ -40,7 +40,7 @@ MOST = 64
 
 async def create(
     kind: str,
-    drawing: Drawing,
+    drawing: SamplingFields,
     given: list[Any],
     about: dict[str, Any],
     state: State,
@@ -55,7 +55,7 @@ async def create(
     context = await state.service.read(given)
     words = [item for medium, item in given if medium == "text"]
     seed = drawing.seed if drawing.seed is not None else secrets.randbits(31)
-    wish = Wish(
+    spec = OutputSpec(
         to=MADE[kind],
         language=drawing.language or (language_asked(words[-1]) if words else "ko"),
         seed=seed,
@@ -63,35 +63,35 @@ async def create(
         top_p=drawing.top_p,
         guidance=drawing.guidance,
     )
-    told = await unknown(context, wish.language, state)
+    told = await unknown(context, spec.language, state)
     job = state.store.add_job(
         kind, caller.id, {**about, "model": state.settings.name, **told}, state.settings.job_seconds
     )
-    task = asyncio.create_task(_work(job, context, wish, state, caller))
+    task = asyncio.create_task(_work(job, context, spec, state, caller))
     state.jobs[job.id] = task
     task.add_done_callback(lambda _: state.jobs.pop(job.id, None))
     return show(job, state)
 
 
-async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Caller) -> None:
+async def _work(job: Job, context: Context, spec: OutputSpec, state: State, caller: Caller) -> None:
     """Make it and keep it; whatever goes wrong is the job's error."""
     try:
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
         async with asyncio.timeout(state.settings.request_seconds):
-            made = await state.service.item(context, wish)
-            if more := unsure(context.logprobs, wish.language):
+            made = await state.service.item(context, spec)
+            if more := unsure(context.logprobs, spec.language):
                 told = job.about.get("onnuri", {}).get("notices", [])
                 await asyncio.to_thread(
                     state.store.update_job, job.id, about={**job.about, **field_of(more, told)}
                 )
-            data = await state.service.decoded(_file, made.item, job)
+            data = await state.service.decode_in_pool(_file, made.item, job)
             await asyncio.to_thread(state.store.finish_job, job.id, data)
             await state.spend(caller, usage_of(context, [made])["total_tokens"])
     except asyncio.CancelledError:
         state.store.update_job(job.id, status="failed", error="it was called off")
         raise
     except Exception as error:
-        problem = problem_of(error)
+        problem = as_api_error(error)
         if problem.status >= 500:
             log.exception("job %s failed", job.id)
         await asyncio.to_thread(
@@ -150,7 +150,9 @@ def find(id: str, kind: str, state: State, caller: Caller) -> Job:
     """Raises Problem where the caller has no such job."""
     job = state.store.job(id, kind, caller.id)
     if job is None:
-        raise Problem(404, f"{kind} {id!r}: there is none; list those there are", "not_found", "id")
+        raise APIError(
+            404, f"{kind} {id!r}: there is none; list those there are", "not_found", "id"
+        )
     return job
 
 
@@ -158,7 +160,7 @@ def content(job: Job, state: State, variant: str | None) -> tuple[Path | bytes, 
     """The file of a job that is done, or what is made of it, and its media type."""
     known = ("video", "thumbnail") if job.kind == "video" else (job.kind,)
     if variant not in (None, *known):
-        raise Problem(
+        raise APIError(
             400,
             f"variant {variant!r:.40}: is not made; give {' or '.join(known)}",
             "invalid_value",
@@ -166,7 +168,7 @@ def content(job: Job, state: State, variant: str | None) -> tuple[Path | bytes, 
         )
     path = state.store.files / job.id
     if job.status != "completed" or not path.exists():
-        raise Problem(
+        raise APIError(
             404 if job.status == "completed" else 409,
             f"{job.kind} {job.id!r}: is {job.status}; its file is there when it is completed",
             "not_ready",

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from onnuri.codecs.text import TextCodec
-from onnuri.inference.request import Score
+from onnuri.inference.request import TokenScore
 
 
-def logprobs_of(scores: Iterable[tuple[int, Score]], codec: TextCodec) -> list[dict[str, Any]]:
+def logprobs_of(scores: Iterable[tuple[int, TokenScore]], codec: TextCodec) -> list[dict[str, Any]]:
     """Of every token how likely it was, and what was likeliest in its place."""
     return [
         {

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from onnuri.server.service import Stream
+from onnuri.server.events import Stream
 
 T = TypeVar("T")
 

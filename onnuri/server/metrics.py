@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from onnuri.server.service import Decoder
+from onnuri.inference.backend import Backend
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.6, 1, 2, 4, 8, 16, 32)
 """seconds"""
@@ -18,7 +18,7 @@ BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.6, 1, 2, 4, 8, 16, 32)
 class Metrics:
     """One server's figures; those of engines by model."""
 
-    def __init__(self, engines: Mapping[str, Decoder]) -> None:
+    def __init__(self, engines: Mapping[str, Backend]) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Engines(engines))
         self.requests = Counter(
@@ -60,7 +60,7 @@ class Metrics:
 class _Engines:
     """What engines count by themselves, read when it is asked for."""
 
-    def __init__(self, engines: Mapping[str, Decoder]) -> None:
+    def __init__(self, engines: Mapping[str, Backend]) -> None:
         self.engines = engines
 
     def collect(self) -> Iterable[Metric]:
@@ -79,15 +79,16 @@ class _Engines:
             labels=["model"],
         )
         for model, engine in self.engines.items():
+            load = engine.load()
             for family, value in (
-                (queue, len(engine.queue)),
-                (active, len(engine.active)),
-                (rows, len(engine.rows)),
-                (prefixes, engine.prefixes.held_bytes),
-                (reused, engine.prefixes.reused),
+                (queue, load.waiting),
+                (active, load.active),
+                (rows, load.rows),
+                (prefixes, load.prefix_bytes),
+                (reused, load.prefix_reused_tokens),
             ):
                 family.add_metric([model], value)
-            for medium, count in dict(engine.drawn).items():
+            for medium, count in load.drawn.items():
                 tokens.add_metric([model, medium], count)
         return queue, active, rows, prefixes, tokens, reused
 

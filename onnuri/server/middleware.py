@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
 from onnuri.server.state import State
 
 log = logging.getLogger("onnuri.access")
@@ -93,12 +93,12 @@ class Guard:
                 )
             )
 
-    def _refused(self, scope: Scope, headers: Headers, counted: bool) -> Problem | None:
+    def _refused(self, scope: Scope, headers: Headers, counted: bool) -> APIError | None:
         settings = self.state.settings
         host = re.sub(r":\d*$", "", headers.get("host") or "").strip("[]").lower()
         known = (*LOCAL, *map(str.lower, settings.hosts))
         if (settings.host in LOCAL or settings.hosts) and host not in (*known, settings.host, ""):
-            return Problem(
+            return APIError(
                 403,
                 f"host {host!r:.80}: this server answers to {', '.join(known)}; start it with --hosts {host:.80}",
                 "host_not_allowed",
@@ -109,7 +109,7 @@ class Guard:
             and origin not in settings.origins
             and origin.partition("://")[2] != headers.get("host")
         ):
-            return Problem(
+            return APIError(
                 403,
                 f"origin {origin!r}: may not call this server; start it with --origins",
                 "origin_not_allowed",
@@ -117,11 +117,11 @@ class Guard:
         if not counted:
             return None
         if self.state.traffic.draining:
-            return Problem(
+            return APIError(
                 503, "the server is stopping; ask again in a moment", "shutting_down", retry_after=5
             )
         if self.state.traffic.open > settings.requests:
-            return Problem(
+            return APIError(
                 429,
                 f"{self.state.traffic.open} requests are under way: no more are taken; try again in a moment",
                 "server_busy",
@@ -129,11 +129,11 @@ class Guard:
             )
         length = headers.get("content-length", "0")
         if not length.isdigit():
-            return Problem(400, "content-length: is no number", "invalid_value")
+            return APIError(400, "content-length: is no number", "invalid_value")
         return self._too_long() if int(length) > settings.body_bytes else None
 
-    def _too_long(self) -> Problem:
-        return Problem(
+    def _too_long(self) -> APIError:
+        return APIError(
             413,
             f"the request's body: at most {self.state.settings.body_bytes} bytes are read; send less",
             "body_too_large",
@@ -163,11 +163,11 @@ class Guard:
         return receive_some
 
 
-async def _answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+async def _answer(problem: APIError, scope: Scope, receive: Receive, send: Send) -> None:
     await response_of(problem)(scope, receive, send)
 
 
-def response_of(problem: Problem) -> JSONResponse:
+def response_of(problem: APIError) -> JSONResponse:
     return JSONResponse(problem.body, problem.status, problem.headers)
 
 

@@ -16,12 +16,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from onnuri.inference.constraints import ANY_OBJECT, Structure
+from onnuri.inference.constraints import ANY_OBJECT, Grammar
 from onnuri.modality import Medium
 from onnuri.model.answer import Context
 from onnuri.server import chat, images, unheeded
 from onnuri.server.complaints import rule_of
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
+from onnuri.server.events import FinalItem, PartialImage, Stream, TextDelta
 from onnuri.server.pool import kind
 from onnuri.server.schemas import (
     MEDIUM,
@@ -35,7 +36,6 @@ from onnuri.server.schemas import (
     Tool,
     Wanted,
 )
-from onnuri.server.service import Item, Picture, Stream, Words
 from onnuri.server.sizes import size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.tools import Calling, structure_of
@@ -76,7 +76,7 @@ class Answer:
             async for event in made:
                 yield self._numbered(event)
 
-    def failed(self, problem: Problem) -> dict[str, Any]:
+    def failed(self, problem: APIError) -> dict[str, Any]:
         """The last event where something went wrong on the way."""
         code = (
             "rate_limit_exceeded"
@@ -93,7 +93,7 @@ class Answer:
         """The request in chat's form, what is asked, and what was read; the items begin. Raises
         Problem and MediaError."""
         if self.tool.model not in (None, self.state.settings.name):
-            raise Problem(
+            raise APIError(
                 400,
                 f"{_named(self.request)}.model {self.tool.model!r:.80}: the model that answers draws too; "
                 "leave it out",
@@ -108,7 +108,7 @@ class Answer:
             )
             kind.set(medium)
         turn = await chat.turn_of(asked, self.state, "input")
-        turn.structure = await self._structure(asked)
+        turn.grammar = await self._structure(asked)
         return asked, turn, await chat.context_of(asked, turn, self.state)
 
     async def _events(self) -> Stream[dict[str, Any]]:
@@ -118,13 +118,13 @@ class Answer:
         for item in self.items.values():
             for event in item.begin():
                 yield event
-        first, made = self.state.metrics.first(self.caller.began), list[Item]()
+        first, made = self.state.metrics.first(self.caller.began), list[FinalItem]()
         async with contextlib.aclosing(chat.events(asked, turn, context, self.state)) as answer:
             async for medium, event in answer:
                 first.see(medium)
                 for told in await self.items[medium].tell(event):
                     yield told
-                made += [event] if isinstance(event, Item) else []
+                made += [event] if isinstance(event, FinalItem) else []
         usage = _usage(context, made)
         await self.state.spend(self.caller, usage["total_tokens"])
         told_of = await chat.unknown(context, turn.asker, self.state)
@@ -138,23 +138,23 @@ class Answer:
         else:
             yield self._event("completed", usage=usage, completed_at=int(time.time()), **told_of)
 
-    async def _structure(self, asked: ChatRequest) -> Structure | None:
+    async def _structure(self, asked: ChatRequest) -> Grammar | None:
         """What the words must be; None for a sentence."""
         if asked.tool_choice and (call := structure_of(asked)):
-            return await self.state.service.aside(lambda: call(self.state.service.structures))
+            return await self.state.service.run_in_pool(lambda: call(self.state.service.grammars))
         form = self.request.text.format if self.request.text else None
         if not form or form.type == "text":
             return None
         schema = ANY_OBJECT if form.type == "json_object" else form.schema_
         if schema is None:
-            raise Problem(
+            raise APIError(
                 400,
                 "text.format 'json_schema': says no schema; give schema too",
                 "invalid_value",
                 "text.format",
             )
-        return await self.state.service.aside(
-            lambda: self.state.service.structures.json(schema, "text.format.schema")
+        return await self.state.service.run_in_pool(
+            lambda: self.state.service.grammars.json(schema, "text.format.schema")
         )
 
     def _numbered(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -208,9 +208,9 @@ class _Writing:
         """Its first events."""
         return [_of_item("added", self), self._event("content_part.added", part=self.part)]
 
-    async def tell(self, event: Words | Item) -> list[dict[str, Any]]:
+    async def tell(self, event: TextDelta | FinalItem) -> list[dict[str, Any]]:
         """What an event adds."""
-        if isinstance(event, Words):
+        if isinstance(event, TextDelta):
             return [self._event("output_text.delta", delta=event.text, logprobs=[])]
         self.part = {**self.part, "text": event.item}
         self.whole, self.status = True, "incomplete" if event.finish == "length" else "completed"
@@ -252,9 +252,9 @@ class _Drawing:
         """Its first events."""
         return [_of_item("added", self), self._event("in_progress"), self._event("generating")]
 
-    async def tell(self, event: Picture | Item) -> list[dict[str, Any]]:
+    async def tell(self, event: PartialImage | FinalItem) -> list[dict[str, Any]]:
         """What an event adds."""
-        if isinstance(event, Picture):
+        if isinstance(event, PartialImage):
             return [
                 self._event(
                     "partial_image",
@@ -302,9 +302,9 @@ class _Calling:
         """Nothing: which function is called is not known yet."""
         return []
 
-    async def tell(self, event: Words | Item) -> list[dict[str, Any]]:
+    async def tell(self, event: TextDelta | FinalItem) -> list[dict[str, Any]]:
         """What an event adds."""
-        if isinstance(event, Words):
+        if isinstance(event, TextDelta):
             return [
                 _of_item("added", self)
                 if "id" in part
@@ -380,7 +380,7 @@ def asked_of(request: ResponseRequest, tool: ImageTool) -> ChatRequest:
     """The same as a request of chat's. Raises Problem."""
     for name, repair in KEPT.items():
         if getattr(request, name):
-            raise Problem(400, f"{name}: nothing is stored here; {repair}", "invalid_value", name)
+            raise APIError(400, f"{name}: nothing is stored here; {repair}", "invalid_value", name)
     place = _named(request)
     size_of(tool.size, f"{place}.size")
     unheeded.refuse(request.model_extra, unheeded.RESPONSE)
@@ -415,7 +415,7 @@ def _wanted(request: ResponseRequest) -> list[Wanted]:
     if choice == "auto":
         return ["text", "image"] if draws else ["text"]
     if not request.tools:
-        raise Problem(
+        raise APIError(
             400,
             "tool_choice: there are no tools to choose from; give tools",
             "invalid_value",
@@ -424,14 +424,14 @@ def _wanted(request: ResponseRequest) -> list[Wanted]:
     if isinstance(choice, FunctionChoice) or (choice == "required" and not draws):
         return ["text"]
     if not draws:
-        raise Problem(
+        raise APIError(
             400,
             "tool_choice 'image_generation': is none of the tools; give it too",
             "invalid_value",
             "tool_choice",
         )
     if choice == "required" and len(request.tools) > 1:
-        raise Problem(
+        raise APIError(
             400,
             "tool_choice 'required': the model does not know whether to draw or to call a function; name one tool",
             "invalid_value",
@@ -451,7 +451,7 @@ def _calls(request: ResponseRequest) -> dict[str, Any]:
         for f in functions
     ]
     if named is not None and named not in [f.name for f in functions]:
-        raise Problem(
+        raise APIError(
             400,
             f"tool_choice {named!r:.80}: is none of the functions; use one of "
             f"{', '.join(f.name for f in functions) or 'those that are given in tools'}",
@@ -482,7 +482,7 @@ def _message(item: dict[str, Any], name: str) -> Message:
     ):  # what was called and came of it says nothing to the model
         return Message(role="assistant" if what == "function_call" else "tool")
     if what != "message":
-        raise Problem(
+        raise APIError(
             400,
             f"{name}: {what!r:.80} is not a kind of item that is read; use message, image_generation_call, "
             "function_call or function_call_output",
@@ -497,7 +497,7 @@ def _message(item: dict[str, Any], name: str) -> Message:
     except ValidationError as error:
         field = error.errors()[0]["loc"][0]
         rule, repair = rule_of([each for each in error.errors() if each["loc"][0] == field])
-        raise Problem(
+        raise APIError(
             400, f"{name}.{field}: {rule}; {repair or 'give another'}", "invalid_value", "input"
         ) from None
 
@@ -510,7 +510,7 @@ def _part(part: Any, name: str) -> dict[str, Any]:
     if what in SAME:
         return dict(part)
     if what not in DATA:
-        raise Problem(
+        raise APIError(
             400,
             f"{name}: {what!r:.80} is not a kind of part; use input_text, output_text, {', '.join((*DATA, *SAME))}",
             "invalid_value",
@@ -518,7 +518,7 @@ def _part(part: Any, name: str) -> dict[str, Any]:
         )
     data = next((part[field] for field in DATA[what] if part.get(field)), None)
     if data is None:
-        raise Problem(
+        raise APIError(
             400,
             f"{name}: has no {' or '.join(DATA[what])}, and there is no store of files; give the data",
             "invalid_value",
@@ -537,7 +537,7 @@ def _type(thing: Any) -> str:
     return said if isinstance(said, str) else ""
 
 
-def _usage(context: Context, items: list[Item]) -> dict[str, Any]:
+def _usage(context: Context, items: list[FinalItem]) -> dict[str, Any]:
     """In the fields of this API."""
     usage = chat.usage_of(context, items)
     return {

@@ -18,9 +18,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from onnuri import WEIGHTS, load
 from onnuri.errors import ConfigError, OnnuriError
-from onnuri.inference.cpu_kernel import Compiled
+from onnuri.inference.cpu_kernel import CompiledLlama
 from onnuri.inference.engine import Engine, EngineConfig
-from onnuri.inference.vllm_backend import Vllm, VllmConfig
+from onnuri.inference.vllm_backend import VllmBackend, VllmConfig
 from onnuri.model.omni import OmniModel
 from onnuri.server import memory
 from onnuri.server.app import create
@@ -81,7 +81,7 @@ def own_service(settings: ServeConfig, folder: Path | None) -> Service:
     """Decoding in our own engine."""
     model = load(folder)
     engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.requests))
-    if not isinstance(engine.forward, Compiled):
+    if not isinstance(engine.forward, CompiledLlama):
         log.warning(
             "no C compiler builds the decoding kernel: PyTorch decodes, several times slower; install gcc"
         )
@@ -93,7 +93,7 @@ def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Servi
     folder = folder or WEIGHTS / "laptop"
     model = OmniModel.load(folder, weights=False)
     model.answers.scored = False  # a process more to ask for every id
-    engine = Vllm(
+    engine = VllmBackend(
         VllmConfig(
             python=settings.vllm_python,
             folder=folder,

@@ -36,7 +36,7 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class Drawing(_Body):
+class SamplingFields(_Body):
     """How tokens are drawn; what is not given is the model's own."""
 
     model: str | None = None
@@ -92,7 +92,7 @@ class Tool(_Body):
     function: Function
 
 
-class ChatRequest(Drawing):
+class ChatRequest(SamplingFields):
     messages: Annotated[list[Message], Field(min_length=1, max_length=200)]
     modalities: Annotated[list[Wanted], Field(min_length=1, max_length=5)] | None = None
     audio: AudioOut | None = None
@@ -110,7 +110,7 @@ class ChatRequest(Drawing):
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
 
 
-class CompletionRequest(Drawing):
+class CompletionRequest(SamplingFields):
     """`/v1/completions`."""
 
     prompt: (
@@ -178,7 +178,7 @@ class TextOut(_Body):
     format: TextFormat | None = None
 
 
-class ResponseRequest(Drawing):
+class ResponseRequest(SamplingFields):
     input: Said | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200)]
     instructions: Said | None = None
     tools: (
@@ -217,7 +217,7 @@ class ResponseRequest(Drawing):
         return tools
 
 
-class ImageRequest(Drawing, PictureForm):
+class ImageRequest(SamplingFields, PictureForm):
     prompt: Prompt
     n: Annotated[int | None, Field(ge=1, le=10)] = 1
     response_format: Literal["b64_json", "url"] | None = None
@@ -234,7 +234,7 @@ class EditRequest(ImageRequest):
     markup: Any = None
 
 
-class VideoRequest(Drawing):
+class VideoRequest(SamplingFields):
     """`/v1/videos`: a form, or JSON."""
 
     prompt: Prompt
@@ -244,7 +244,7 @@ class VideoRequest(Drawing):
     """a picture or another thing to begin from"""
 
 
-class SpeechRequest(Drawing):
+class SpeechRequest(SamplingFields):
     input: Prompt
     voice: Any = "default"
     response_format: SoundFormat | None = None
@@ -263,7 +263,7 @@ class TranscriptionRequest(_Body):
     timestamp_granularities: list[Literal["word", "segment"]] | None = None
 
 
-class MeshRequest(Drawing):
+class MeshRequest(SamplingFields):
     """`/v1/meshes`: a sentence, or any media as a message's parts."""
 
     prompt: Annotated[Said | None, Field(max_length=4000)] = None

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
 
 SIZE = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 SECONDS = VIDEO_FRAMES // VIDEO_FPS
@@ -33,7 +33,7 @@ def size_of(size: str | None, name: str, even: bool = False) -> tuple[int, int]:
         LEAST <= int(side) <= MOST and not (even and int(side) % 2) for side in found.groups()
     ):
         rule = f"is not WIDTHxHEIGHT of {LEAST} to {MOST} {'even ' if even else ''}pixels"
-        raise Problem(
+        raise APIError(
             400,
             f"{name} {str(size)!r:.40}: {rule}; give one such as 512x512, or 'auto' ({SIZE}, as it is drawn)",
             "invalid_value",
@@ -49,7 +49,7 @@ def seconds_of(seconds: str | float | None, name: str) -> float:
     except (TypeError, ValueError):
         asked = 0
     if not 1 <= asked <= LONGEST:
-        raise Problem(
+        raise APIError(
             400,
             f"{name} {str(seconds)!r:.40}: is not 1 to {LONGEST}; give one of these, or nothing ({SECONDS}, as it "
             "is made)",

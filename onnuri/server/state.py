@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from onnuri.errors import ConfigError
 from onnuri.model.omni import OmniModel
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
 from onnuri.server.metrics import Metrics
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
@@ -100,7 +100,7 @@ class State:
             return self
         if name not in self.services:
             known = " or ".join(repr(n) for n in (*self.services, *self.aliases))
-            raise Problem(
+            raise APIError(
                 404,
                 f"model {name!r:.80}: is not served here; use {known}",
                 "model_not_found",
@@ -133,7 +133,7 @@ class State:
         if key is None:
             if local and not self.keyed:
                 return Caller(NOBODY)
-            raise Problem(
+            raise APIError(
                 401,
                 "the API key is missing or not known: give one as 'Authorization: Bearer KEY'; "
                 "`onnuri keys add NAME` makes one",
@@ -148,7 +148,7 @@ class State:
             (tokens, key.tokens_per_minute, "tokens"),
         ):
             if most and used > most:
-                raise Problem(
+                raise APIError(
                     429,
                     f"{used} {what} in this minute: the key has {most}; wait for the next minute",
                     "rate_limit_exceeded",

@@ -11,12 +11,12 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from onnuri.inference.constraints import ANY_OBJECT, Structure, Structures
-from onnuri.server.errors import Problem
+from onnuri.inference.constraints import ANY_OBJECT, Grammar, GrammarCompiler
+from onnuri.server.errors import APIError
 from onnuri.server.schemas import ChatRequest, Tool
 
 
-def structure_of(request: ChatRequest) -> Callable[[Structures], Structure] | None:
+def structure_of(request: ChatRequest) -> Callable[[GrammarCompiler], Grammar] | None:
     """How to make what the text must be, which takes its time; None for words. Raises Problem."""
     _check(request)
     form, choice = request.response_format, request.tool_choice
@@ -28,7 +28,7 @@ def structure_of(request: ChatRequest) -> Callable[[Structures], Structure] | No
     if form.type == "json_object":
         return lambda structures: structures.json(ANY_OBJECT, "response_format")
     if not form.json_schema:
-        raise Problem(
+        raise APIError(
             400,
             "response_format 'json_schema': says no schema; give json_schema too",
             "invalid_value",
@@ -41,7 +41,7 @@ def structure_of(request: ChatRequest) -> Callable[[Structures], Structure] | No
 def _check(request: ChatRequest) -> None:
     """Raises Problem for fields that do not go together."""
     if request.top_logprobs is not None and not request.logprobs:
-        raise Problem(
+        raise APIError(
             400,
             f"top_logprobs {request.top_logprobs}: says nothing without logprobs; give logprobs true",
             "invalid_value",
@@ -53,14 +53,14 @@ def _check(request: ChatRequest) -> None:
         return
     wanted = request.modalities or ["text"]
     if "text" not in wanted:
-        raise Problem(
+        raise APIError(
             400,
             f"{name}: is of text, which is not wanted; add 'text' to modalities",
             "invalid_value",
             name,
         )
     if "audio" in wanted:
-        raise Problem(
+        raise APIError(
             400,
             f"{name}: makes JSON, which is not spoken; leave 'audio' out of modalities",
             "invalid_value",
@@ -72,7 +72,7 @@ def _parameters(request: ChatRequest, choice: Any) -> dict[str, dict[str, Any]]:
     """The schema of every tool that may be called, by name. Raises Problem."""
     names = [tool.function.name for tool in request.tools or []]
     if not names:
-        raise Problem(
+        raise APIError(
             400,
             "tool_choice: there are no tools to choose from; give tools",
             "invalid_value",
@@ -80,7 +80,7 @@ def _parameters(request: ChatRequest, choice: Any) -> dict[str, dict[str, Any]]:
         )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise Problem(
+        raise APIError(
             400,
             f"tools: two are named {twice!r}; give each a name of its own",
             "invalid_value",
@@ -93,7 +93,7 @@ def _parameters(request: ChatRequest, choice: Any) -> dict[str, dict[str, Any]]:
     if isinstance(choice, Tool):
         name = choice.function.name
         if name not in tools:
-            raise Problem(
+            raise APIError(
                 400,
                 f"tool_choice {name!r}: is none of the tools; use one of {', '.join(names)}",
                 "invalid_value",
@@ -102,7 +102,7 @@ def _parameters(request: ChatRequest, choice: Any) -> dict[str, dict[str, Any]]:
         tools = {name: tools[name]}
     for name, schema in tools.items():
         if schema["type"] != "object":
-            raise Problem(
+            raise APIError(
                 400,
                 f"tools: {name}: parameters of type {schema['type']!r}: arguments are an object; say 'object'",
                 "invalid_value",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
 
 DRAWN = {
     "logit_bias": "no bias is put on tokens",
@@ -56,7 +56,7 @@ def refuse(fields: Mapping[str, Any] | None, known: Mapping[str, str]) -> None:
         ):
             continue
         repair = "" if ";" in why else "; leave it out"
-        raise Problem(
+        raise APIError(
             400,
             f"{name} {str(value)!r:.60}: has no effect here, as {why}{repair}",
             "unsupported_value",

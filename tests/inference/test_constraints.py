@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnuri.errors import ConfigError
-from onnuri.inference.constraints import ANY_OBJECT, DEEPEST, SCHEMA_BYTES, Structures
+from onnuri.inference.constraints import ANY_OBJECT, DEEPEST, SCHEMA_BYTES, GrammarCompiler
 from onnuri.server.tools import call_of
 
 NODE = {
@@ -76,7 +76,7 @@ SCHEMAS = {
 
 @pytest.fixture(scope="module")
 def structures(codecs):
-    return Structures(codecs["text"])
+    return GrammarCompiler(codecs["text"])
 
 
 def drawn(structures, structure, room, seed):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from onnuri.inference import cpu_kernel
 from onnuri.inference.cache import Cache
-from onnuri.inference.cpu_llama import Forward
+from onnuri.inference.cpu_llama import LlamaForward
 from onnuri.inference.engine import Engine, EngineConfig
-from onnuri.inference.request import Plan, Request
+from onnuri.inference.request import Request, TokenConstraint
 from onnuri.model.backbone import BackboneConfig
 
 ROWS, POSITIONS, VOCABULARY = 19, 96, 331
@@ -49,10 +49,10 @@ def pair_of(shape, half, threads):
     for a, b in zip(caches[0].layers, caches[1].layers, strict=True):
         b.copy_(a.copy_(torch.randn(a.shape)))
     torch.set_num_threads(before)
-    assert isinstance(made, cpu_kernel.Compiled) and made.weight == (
+    assert isinstance(made, cpu_kernel.CompiledLlama) and made.weight == (
         torch.float16 if half else torch.float32
     )
-    return (made, caches[0]), (Forward(model), caches[1])
+    return (made, caches[0]), (LlamaForward(model), caches[1])
 
 
 @pytest.fixture(params=[None, "8"], ids=["lanes of this machine", "8 lanes"])
@@ -78,16 +78,10 @@ def lanes(request):
 def test_the_kernel_is_the_pass_of_pytorch(lanes, shape, half, threads, data):
     (kernel, kept), (eager, other) = pair_of(shape, half, threads)
     assert not lanes or kernel.library.lanes() == int(lanes)
-    lengths = torch.tensor(
-        data.draw(st.lists(st.integers(0, POSITIONS - 3), min_size=1, max_size=ROWS))
-    )
+    lengths = data.draw(st.lists(st.integers(0, POSITIONS - 3), min_size=1, max_size=ROWS))
     for _ in range(2):
-        ids = torch.randint(0, VOCABULARY, (len(lengths),))
-        longest, even = int(lengths.max()), bool((lengths == lengths[0]).all())
-        ours, theirs = (
-            kernel.one(ids, lengths, kept, longest, even),
-            eager.one(ids, lengths, other, longest, even),
-        )
+        ids = torch.randint(0, VOCABULARY, (len(lengths),)).tolist()
+        ours, theirs = kernel.decode(ids, lengths, kept), eager.decode(ids, lengths, other)
         assert torch.allclose(ours, theirs, atol=2e-4, rtol=1e-3)
         for a, b in zip(kept.layers, other.layers, strict=True):
             assert torch.allclose(a, b, atol=2e-4, rtol=1e-3)
@@ -100,18 +94,16 @@ def test_the_kernel_is_the_pass_of_pytorch(lanes, shape, half, threads, data):
             atol=1e-3,
             rtol=1e-3,
         )
-        lengths = lengths + 1
+        lengths = [length + 1 for length in lengths]
 
 
 def test_a_row_is_the_same_to_the_last_bit_whoever_is_beside_it():
     (kernel, cache), _ = pair_of(SHAPES[1], True, 2)
-    ids, lengths = torch.randint(0, VOCABULARY, (ROWS,)), torch.randint(0, POSITIONS - 1, (ROWS,))
-    whole = kernel.one(ids, lengths, cache, int(lengths.max()), False)
+    ids = torch.randint(0, VOCABULARY, (ROWS,)).tolist()
+    lengths = torch.randint(0, POSITIONS - 1, (ROWS,)).tolist()
+    whole = kernel.decode(ids, lengths, cache)
     for count in range(1, ROWS):
-        assert torch.equal(
-            kernel.one(ids[:count], lengths[:count], cache, int(lengths.max()), False),
-            whole[:count],
-        )
+        assert torch.equal(kernel.decode(ids[:count], lengths[:count], cache), whole[:count])
     assert torch.equal(kernel.logits(whole, 5, 300)[:3], kernel.logits(whole[:3], 5, 300))
 
 
@@ -120,8 +112,8 @@ def test_attention_far_beyond_what_an_exponential_holds():
     for cache in (kept, other):
         for layer in cache.layers:
             layer[0] *= 1e4
-    ids, lengths = torch.arange(4), torch.tensor([0, 20, 50, 94])
-    ours, theirs = (f.one(ids, lengths, c, 94, False) for f, c in ((kernel, kept), (eager, other)))
+    ids, lengths = [0, 1, 2, 3], [0, 20, 50, 94]
+    ours, theirs = (f.decode(ids, lengths, c) for f, c in ((kernel, kept), (eager, other)))
     assert torch.isfinite(ours).all() and torch.allclose(ours, theirs, atol=1e-3)
 
 
@@ -133,10 +125,12 @@ def test_without_a_compiler_pytorch_decodes(compiler, monkeypatch, tmp_path):
     model = model_of(SHAPES[0], True)
     engine = Engine(model, EngineConfig(rows=2))
     cpu_kernel.build.cache_clear()
-    assert type(engine.forward) is Forward
-    ticket = engine.submit(Request(prompt=[1, 2], plan=Plan(ranges=((0, 50),) * 4)))
-    engine.run([ticket])
-    assert len(ticket.ids) == 4 and not any(tmp_path.rglob("*.so"))
+    assert type(engine.forward) is LlamaForward
+    handle = engine.submit(
+        Request(prompt=[1, 2], token_constraint=TokenConstraint(position_ranges=((0, 50),) * 4))
+    )
+    engine.run([handle])
+    assert len(handle.ids) == 4 and not any(tmp_path.rglob("*.so"))
 
 
 def test_a_kernel_that_does_not_agree_is_not_used(monkeypatch, tmp_path):
@@ -148,7 +142,7 @@ def test_a_kernel_that_does_not_agree_is_not_used(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cpu_kernel.build.cache_clear()
     model = model_of(SHAPES[0], False)
-    assert type(cpu_kernel.fastest(model, Cache.of(model, 3))) is Forward and any(
+    assert type(cpu_kernel.fastest(model, Cache.of(model, 3))) is LlamaForward and any(
         tmp_path.rglob("*.so")
     )
     cpu_kernel.build.cache_clear()

@@ -6,7 +6,7 @@ import torch
 
 import onnuri
 from onnuri.inference.engine import Engine, EngineConfig
-from onnuri.inference.request import Plan, Request, SamplingConfig
+from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
 from onnuri.modality import MEDIA
 from onnuri.world.scene import generator, sample_scene
 from onnuri.world.text import caption
@@ -20,24 +20,28 @@ def requests_of(model, count):
     for k in range(count):
         said = caption(sample_scene(k, "seen"), "ko" if k % 2 else "en", generator("seen", k))
         for to in MEDIA:
-            plan = model.plan(to)
-            if plan.ranges:
-                plan = Plan(ranges=plan.ranges)  # what agrees with what is ours, not transformers'
+            allowed = model.token_constraint(to)
+            if allowed.position_ranges:
+                allowed = TokenConstraint(
+                    position_ranges=allowed.position_ranges
+                )  # what agrees with what is ours, not transformers'
             else:
-                plan = Plan(free=plan.free, end=plan.end, longest=60)
+                allowed = TokenConstraint(
+                    vocab_range=allowed.vocab_range, end=allowed.end, max_tokens=60
+                )
             words = v.segment("text", model.codecs["text"].encode(said), "ko" if k % 2 else "en")
             prompt = [v.special("<bos>"), *words, *v.opening(to, "en" if k % 2 else "ko")]
-            found.append(Request(prompt=prompt, plan=plan, sampling=GREEDY, kind=to))
+            found.append(Request(prompt=prompt, token_constraint=allowed, sampling=GREEDY, kind=to))
     return found
 
 
 def reference(network, request):
     """What transformers generates when it may take the same ids at the same places."""
-    plan, start = request.plan, len(request.prompt)
+    constraint, start = request.token_constraint, len(request.prompt)
 
     def allowed(_, ids):
-        lo, hi, may_end = plan.at(min(len(ids) - start, request.steps - 1))
-        return [*range(lo, hi), *([plan.end] if may_end else [])]
+        lo, hi, may_end = constraint.at(min(len(ids) - start, request.steps - 1))
+        return [*range(lo, hi), *([constraint.end] if may_end else [])]
 
     ids = torch.tensor([request.prompt])
     made = network.generate(
@@ -46,20 +50,22 @@ def reference(network, request):
         do_sample=False,
         max_new_tokens=request.steps,
         prefix_allowed_tokens_fn=allowed,
-        eos_token_id=plan.end if plan.end >= 0 else None,
+        eos_token_id=constraint.end if constraint.end >= 0 else None,
         pad_token_id=0,
     )
     ids = made[0, start:].tolist()
-    return ids[: ids.index(plan.end)] if plan.end in ids else ids
+    return ids[: ids.index(constraint.end)] if constraint.end in ids else ids
 
 
 def gap(network, request, ids):
     """Between the two likeliest ids that follow, in logits."""
-    lo, hi, may_end = request.plan.at(len(ids))
+    lo, hi, may_end = request.token_constraint.at(len(ids))
     with torch.no_grad():
         logits = network(input_ids=torch.tensor([request.prompt + ids])).logits[0, -1]
     first, second = (
-        torch.cat([logits[lo:hi], logits[request.plan.end :][: int(may_end)]]).topk(2).values
+        torch.cat([logits[lo:hi], logits[request.token_constraint.end :][: int(may_end)]])
+        .topk(2)
+        .values
     )
     return float(first - second)
 
@@ -70,18 +76,18 @@ def test_two_hundred_prompts_give_what_transformers_gives(rows, chunk, capsys):
     model = onnuri.load()
     requests = requests_of(model, 40 if rows == 24 else 8)
     engine = Engine(model.network, EngineConfig(rows=rows, chunk=chunk))
-    tickets = []
+    handles = []
     for request in requests:  # they come while others are under way
-        tickets.append(engine.submit(request))
+        handles.append(engine.submit(request))
         engine.step()
-    engine.run(tickets)
+    engine.run(handles)
     other, close = [], 0
-    for request, ticket in zip(requests, tickets, strict=True):
+    for request, handle in zip(requests, handles, strict=True):
         expected = reference(model.network, request)
-        if ticket.ids != expected:
+        if handle.ids != expected:
             same = next(
-                (k for k, (a, b) in enumerate(zip(ticket.ids, expected)) if a != b),
-                min(len(expected), len(ticket.ids)),
+                (k for k, (a, b) in enumerate(zip(handle.ids, expected)) if a != b),
+                min(len(expected), len(handle.ids)),
             )
             other.append(gap(model.network, request, expected[:same]))
             close += other[-1] <= 1e-4

@@ -6,8 +6,8 @@ import torch
 
 from onnuri import recipes
 from onnuri.inference.engine import Engine, EngineConfig
-from onnuri.inference.hf_forward import StockForward
-from onnuri.inference.request import Plan, Request, SamplingConfig
+from onnuri.inference.hf_forward import HFForward
+from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
 from onnuri.model import backbone
 from onnuri.recipes.nano import nano
 
@@ -45,18 +45,23 @@ def test_greedy_decoding_is_that_of_transformers(network):
     engine = Engine(
         network, EngineConfig(rows=3, chunk=8)
     )  # fewer rows than requests: one comes when another has gone
-    assert isinstance(engine.forward, StockForward)
-    plan = Plan(ranges=((0, VOCABULARY),) * 12)
-    tickets = []
+    assert isinstance(engine.forward, HFForward)
+    allowed = TokenConstraint(position_ranges=((0, VOCABULARY),) * 12)
+    handles = []
     for k, prompt in enumerate(prompts):
-        tickets.append(
+        handles.append(
             engine.submit(
-                Request(prompt=prompt, plan=plan, sampling=SamplingConfig(temperature=0), seed=k)
+                Request(
+                    prompt=prompt,
+                    token_constraint=allowed,
+                    sampling=SamplingConfig(temperature=0),
+                    seed=k,
+                )
             )
         )
         engine.step()
-    engine.run(tickets)
-    assert [t.ids for t in tickets] == expected
+    engine.run(handles)
+    assert [t.ids for t in handles] == expected
     with torch.no_grad():  # and afterwards the class alone still is what it was
         ids = torch.tensor([prompts[1]])
         assert (
@@ -74,8 +79,8 @@ def test_greedy_decoding_is_that_of_transformers(network):
 
 def test_a_prefix_that_was_kept_gives_the_same(network):
     engine = Engine(network, EngineConfig(rows=2))
-    plan, prompt = Plan(ranges=((0, VOCABULARY),) * 5), list(range(1, 40))
+    allowed, prompt = (TokenConstraint(position_ranges=((0, VOCABULARY),) * 5), list(range(1, 40)))
     first, second = (
-        engine.generate([prompt], plan, SamplingConfig(temperature=0), [0])[0] for _ in range(2)
+        engine.generate([prompt], allowed, SamplingConfig(temperature=0), [0])[0] for _ in range(2)
     )
     assert first == second and engine.prefixes.reused >= 32

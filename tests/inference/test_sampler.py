@@ -5,9 +5,9 @@ import torch
 
 from onnuri.inference import sampler
 from onnuri.inference.engine import Engine
-from onnuri.inference.request import Plan, Request, SamplingConfig
+from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
 
-PLAN = Plan(free=(10, 60), end=90, longest=12)
+PLAN = TokenConstraint(vocab_range=(10, 60), end=90, max_tokens=12)
 END = 50
 """the end, counted as a constraint does"""
 
@@ -31,15 +31,15 @@ class Every:
 
 
 def run(engine, *requests):
-    tickets = [engine.submit(request) for request in requests]
-    engine.run(tickets)
-    return [ticket.ids for ticket in tickets]
+    handles = [engine.submit(request) for request in requests]
+    engine.run(handles)
+    return [handle.ids for handle in handles]
 
 
 def request(k=0, **more):
     return Request(
         prompt=[k + 1, 2, 3],
-        plan=PLAN,
+        token_constraint=PLAN,
         sampling=SamplingConfig(temperature=20.0, top_p=1.0),
         seed=k,
         **more,
@@ -80,7 +80,7 @@ def test_where_the_answer_may_not_end_the_ends_score_goes_to_what_closes(network
     made = engine.submit(
         Request(
             prompt=[1, 2, 3],
-            plan=PLAN,
+            token_constraint=PLAN,
             sampling=SamplingConfig(temperature=0),
             constraint=Every(least=12, closing=4),
         )

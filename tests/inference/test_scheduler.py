@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnuri.inference.scheduler import Queue
+from onnuri.inference.scheduler import FairQueue
 
 
 def served(queue, count, costs):
@@ -15,7 +15,7 @@ def served(queue, count, costs):
 
 
 def test_kinds_share_by_what_they_cost():
-    queue = Queue()
+    queue = FairQueue()
     for _ in range(40):
         queue.push("video", "video")
         queue.push("text", "text")
@@ -24,7 +24,7 @@ def test_kinds_share_by_what_they_cost():
 
 
 def test_a_cost_that_is_known_afterwards_counts_as_well():
-    queue = Queue()
+    queue = FairQueue()
     for _ in range(40):
         queue.push("video", "video")
         queue.push("text", "text")
@@ -36,7 +36,7 @@ def test_a_cost_that_is_known_afterwards_counts_as_well():
 
 
 def test_who_comes_late_is_served_soon_and_has_not_saved_up():
-    queue = Queue()
+    queue = FairQueue()
     for _ in range(30):
         queue.push("video", "video")
     served(queue, 20, {"video": 40})
@@ -47,7 +47,7 @@ def test_who_comes_late_is_served_soon_and_has_not_saved_up():
 
 
 def test_first_come_first_served_within_a_kind():
-    queue = Queue()
+    queue = FairQueue()
     for k in range(5):
         queue.push("image", k)
     assert (
@@ -58,7 +58,7 @@ def test_first_come_first_served_within_a_kind():
 
 
 def test_what_no_longer_waits_is_not_served():
-    queue = Queue()
+    queue = FairQueue()
     for k in range(6):
         queue.push("ab"[k % 2], k)
     queue.remove("a", 2)

@@ -10,19 +10,19 @@ import pytest
 from onnuri.errors import MediaError
 from onnuri.modality import VOXELS
 from onnuri.server import chat
-from onnuri.server.service import Item
+from onnuri.server.events import FinalItem
 
-EMPTY = Item("shape", np.zeros((VOXELS,) * 3 + (4,), np.uint8), 64)
-PICTURE = Item(
+EMPTY = FinalItem("shape", np.zeros((VOXELS,) * 3 + (4,), np.uint8), 64)
+PICTURE = FinalItem(
     "image",
     np.pad(np.zeros((64, 64, 3), np.uint8), ((32, 32), (32, 32), (0, 0)), constant_values=255),
     62,
 )
-BLANK = Item("image", np.zeros((128, 128, 3), np.uint8), 62)
+BLANK = FinalItem("image", np.zeros((128, 128, 3), np.uint8), 62)
 
 
 class Aside:
-    async def aside(self, call, *arguments):
+    async def run_in_pool(self, call, *arguments):
         return call(*arguments)
 
 

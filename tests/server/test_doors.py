@@ -18,7 +18,7 @@ from onnuri import cli, demo, media
 from onnuri.errors import OnnuriError
 from onnuri.model.omni import Reply
 from onnuri.server import images, inputs, responses
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
 from onnuri.server.settings import ServeConfig
 
 SETTINGS = ServeConfig()
@@ -114,7 +114,7 @@ def verdict(door):
     it."""
     try:
         return door()
-    except (OnnuriError, Problem) as error:
+    except (OnnuriError, APIError) as error:
         return str(error).split(": ", 1)[1]
 
 
@@ -123,7 +123,7 @@ def doors(data, name, medium, folder, capsys, monkeypatch):
     encoded = base64.b64encode(data).decode()
     uri, kind = f"data:application/octet-stream;base64,{encoded}", URL[medium]
     state = types.SimpleNamespace(
-        settings=SETTINGS, service=types.SimpleNamespace(decoded=_at_once)
+        settings=SETTINGS, service=types.SimpleNamespace(decode_in_pool=_at_once)
     )
 
     def page():

@@ -20,7 +20,7 @@ from openai.types.responses import Response, ResponseFailedEvent, ResponseStream
 from PIL import Image
 
 from onnuri.server import chat
-from onnuri.server.errors import Problem
+from onnuri.server.errors import APIError
 from onnuri.server.responses import Answer
 from onnuri.server.schemas import ResponseRequest
 from onnuri.world.grammar import parse
@@ -407,7 +407,7 @@ def test_a_model_that_is_not_served(client):
     [
         (TimeoutError(), "server_error"),
         (ValueError("secret"), "server_error"),
-        (Problem(429, "busy", "server_busy"), "rate_limit_exceeded"),
+        (APIError(429, "busy", "server_busy"), "rate_limit_exceeded"),
     ],
 )
 def test_what_goes_wrong_on_the_way_is_the_last_event(error, code):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from onnuri.inference.cache import Cache
-from onnuri.inference.cpu_llama import Forward
+from onnuri.inference.cpu_llama import LlamaForward
 
 __version__ = "0.0.stand-in"
 
@@ -120,7 +120,7 @@ class LLMEngine:
         )
         torch.set_num_threads(1)
         model = model_of(pathlib.Path(chosen.model))
-        self.forward, self.cache = Forward(model), Cache.of(model, chosen.max_num_seqs)
+        self.forward, self.cache = LlamaForward(model), Cache.of(model, chosen.max_num_seqs)
         self.chosen, self.chance = chosen, random.Random(0)
         self.processor = Processor(None, torch.device("cpu"), False)
         self.waiting, self.batch = [], []
@@ -188,7 +188,7 @@ class LLMEngine:
         for row in self.batch:
             ids = row.prompt + row.behind
             hidden.append(
-                self.forward.chunk(torch.tensor(ids[row.held :]), row.slot, row.held, self.cache)[
+                self.forward.prefill(torch.tensor(ids[row.held :]), row.slot, row.held, self.cache)[
                     -1
                 ]
             )
