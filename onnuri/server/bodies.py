@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from onnuri.server.errors import APIError
+from onnuri.server.errors import APIError, invalid
 
 B = TypeVar("B", bound=BaseModel)
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -107,9 +107,4 @@ async def contents(value: Any, name: str) -> tuple[bytes | None, Any]:
                 return None, {"type": "file", "file": {"file_data": inner}}
             if isinstance(inner, Mapping):
                 return None, {"type": field, field: dict(inner)}
-    raise APIError(
-        400,
-        f'{name}: is no file; send an upload, a data: URI or base64, or {{"image_url": …}}',
-        "invalid_value",
-        name,
-    )
+    raise invalid(name, 'is no file; send an upload, a data: URI or base64, or {"image_url": …}')

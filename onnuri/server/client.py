@@ -18,7 +18,7 @@ from onnuri.modality import TABLE, Language, Medium
 from onnuri.model.asking import language_asked
 from onnuri.model.notice import Notice
 from onnuri.model.omni import Reply
-from onnuri.server.chat import SHOWN, URL
+from onnuri.server.conversation import SHOWN, URL
 from onnuri.server.schemas import MEDIUM
 
 WANTED = {medium: name for name, medium in MEDIUM.items()}

@@ -76,12 +76,10 @@ def complaint(errors: Sequence[Any], body: Any, content_type: str = "application
         if isinstance(value, (str, int, float)) and there[0]["type"] != "missing"
         else ""
     )
-    return APIError(
-        400,
-        " ".join(f"{where}{shown}: {rule}{f'; {repair}' if repair else ''}".split()),
-        "invalid_value",
-        where,
-    )
+    message = f"{where}{shown}: {rule}"
+    if repair:
+        message += f"; {repair}"
+    return APIError(400, " ".join(message.split()), "invalid_value", where)
 
 
 def _place(error: Any, body: Any) -> tuple[int, str, Any]:

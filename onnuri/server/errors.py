@@ -8,6 +8,13 @@ from typing import Any
 
 from onnuri.errors import AwayError, BusyError, OnnuriError
 
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
 
 class APIError(Exception):
     """An answer that is an error."""
@@ -23,49 +30,38 @@ class APIError(Exception):
         about: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code, self.param, self.retry_after = (
-            status,
-            message,
-            code,
-            param,
-            retry_after,
-        )
-        self.more, self.about = more or {}, about or {}
-        """further headers; what the code is about, for `words.py`"""
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.retry_after, self.more, self.about = retry_after, more or {}, about or {}
+        """seconds; further headers; what the code is about, for `words.py`"""
 
     @property
     def body(self) -> dict[str, Any]:
+        """Return what the client is sent."""
+        kind = TYPES.get(
+            self.status, "invalid_request_error" if self.status < 500 else "server_error"
+        )
         return {
-            "error": {
-                "message": self.message,
-                "type": _type(self.status),
-                "param": self.param,
-                "code": self.code,
-            }
+            "error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         }
 
     @property
     def headers(self) -> dict[str, str]:
-        wait = (
-            {}
-            if self.retry_after is None
-            else {"Retry-After": str(max(1, round(self.retry_after)))}
-        )
-        asked = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
-        return {**asked, **wait, **self.more}
+        """Return the headers that go with it."""
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(max(1, round(self.retry_after)))
+        return {**headers, **self.more}
 
 
-def _type(status: int) -> str:
-    return {
-        401: "authentication_error",
-        403: "permission_error",
-        404: "not_found_error",
-        429: "rate_limit_error",
-    }.get(status, "invalid_request_error" if status < 500 else "server_error")
+def invalid(param: str, rule: str, *, field: str = "", code: str = "invalid_value") -> APIError:
+    """Return the error of a request's field that cannot be followed: the message says which field,
+    perhaps with its value, and the rule. `field`: of the request, where `param` is a place in it or
+    has the value too."""
+    return APIError(400, f"{param}: {rule}", code, field or param)
 
 
 def as_api_error(error: Exception) -> APIError:
-    """Any exception as a problem; what is not a user's mistake tells nothing of itself."""
+    """Return any exception as an answer; what is not a user's mistake tells nothing of itself."""
     if isinstance(error, APIError):
         return error
     if isinstance(error, BusyError):

@@ -19,7 +19,7 @@ from onnuri import formats, media
 from onnuri.errors import ConfigError, MediaError
 from onnuri.modality import Medium
 from onnuri.model.answer import Answers
-from onnuri.server.errors import APIError
+from onnuri.server.errors import invalid
 from onnuri.server.settings import ServeConfig
 
 PARTS: dict[str, Medium] = {
@@ -92,20 +92,10 @@ def load(
     if kind == "file":
         file = _object(part, "file", name)
         if "file_data" not in file:
-            raise APIError(
-                400,
-                f"{name}: only file_data is read, there is no store of files; give the data",
-                "invalid_value",
-                name,
-            )
+            raise invalid(name, "only file_data is read, there is no store of files; give the data")
         return item(_data(str(file["file_data"]), name, settings), medium, name, settings)
     if not isinstance(kind, str) or kind not in PARTS:
-        raise APIError(
-            400,
-            f"{name}: {kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}",
-            "invalid_value",
-            name,
-        )
+        raise invalid(name, f"{kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}")
     inner = _object(part, kind, name)
     if kind == "input_audio":
         return item(_decoded(str(inner.get("data", "")), name), "audio", name, settings)
@@ -117,7 +107,7 @@ def _object(part: dict[str, Any], key: str, name: str) -> dict[str, Any]:
     if isinstance(inner, str):
         return {"url": inner}
     if not isinstance(inner, dict):
-        raise APIError(400, f"{name}: has no {key}; give an object", "invalid_value", name)
+        raise invalid(name, f"has no {key}; give an object")
     return inner
 
 

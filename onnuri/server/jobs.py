@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from onnuri.modality import VIDEO_FPS, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.model.notice import unsure
-from onnuri.server.chat import field_of, unknown, usage_of
-from onnuri.server.errors import APIError, as_api_error
+from onnuri.server.conversation import notices_field, unknown
+from onnuri.server.errors import APIError, as_api_error, invalid
 from onnuri.server.events import OutputSpec
 from onnuri.server.schemas import SamplingFields
 from onnuri.server.sizes import SECONDS, SIZE, fitted, seconds_of, size_of
@@ -40,7 +39,7 @@ MOST = 64
 
 async def create(
     kind: str,
-    drawing: SamplingFields,
+    body: SamplingFields,
     given: list[Any],
     about: dict[str, Any],
     state: State,
@@ -54,15 +53,8 @@ async def create(
         )
     context = await state.service.read(given)
     words = [item for medium, item in given if medium == "text"]
-    seed = drawing.seed if drawing.seed is not None else secrets.randbits(31)
-    spec = OutputSpec(
-        to=MADE[kind],
-        language=drawing.language or (language_asked(words[-1]) if words else "ko"),
-        seed=seed,
-        temperature=drawing.temperature,
-        top_p=drawing.top_p,
-        guidance=drawing.guidance,
-    )
+    language = body.language or (language_asked(words[-1]) if words else "ko")
+    spec = body.output_spec(MADE[kind], language, body.seed_or_any())
     told = await unknown(context, spec.language, state)
     job = state.store.add_job(
         kind, caller.id, {**about, "model": state.settings.name, **told}, state.settings.job_seconds
@@ -82,11 +74,11 @@ async def _work(job: Job, context: Context, spec: OutputSpec, state: State, call
             if more := unsure(context.logprobs, spec.language):
                 told = job.about.get("onnuri", {}).get("notices", [])
                 await asyncio.to_thread(
-                    state.store.update_job, job.id, about={**job.about, **field_of(more, told)}
+                    state.store.update_job, job.id, about={**job.about, **notices_field(more, told)}
                 )
             data = await state.service.decode_in_pool(_file, made.item, job)
             await asyncio.to_thread(state.store.finish_job, job.id, data)
-            await state.spend(caller, usage_of(context, [made])["total_tokens"])
+            await state.account(caller, context, [made])
     except asyncio.CancelledError:
         state.store.update_job(job.id, status="failed", error="it was called off")
         raise
@@ -160,11 +152,8 @@ def content(job: Job, state: State, variant: str | None) -> tuple[Path | bytes, 
     """The file of a job that is done, or what is made of it, and its media type."""
     known = ("video", "thumbnail") if job.kind == "video" else (job.kind,)
     if variant not in (None, *known):
-        raise APIError(
-            400,
-            f"variant {variant!r:.40}: is not made; give {' or '.join(known)}",
-            "invalid_value",
-            "variant",
+        raise invalid(
+            f"variant {variant!r:.40}", f"is not made; give {' or '.join(known)}", field="variant"
         )
     path = state.store.files / job.id
     if job.status != "completed" or not path.exists():

@@ -1,4 +1,4 @@
-"""Several streams as one: whatever any of them has, as it comes. Knows no events."""
+"""Several streams as one: whatever any of them has, as it comes. Knows no kind of event."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from onnuri.server.events import Stream
 T = TypeVar("T")
 
 
-async def beside(streams: Sequence[Stream[T]]) -> Stream[tuple[int, T]]:
-    """(place of the stream, what it has). The first error ends all of them, and so does leaving."""
+async def merge_streams(streams: Sequence[Stream[T]]) -> Stream[tuple[int, T]]:
+    """Yield (place of the stream, what it has). The first error ends all of them, and so does
+    leaving."""
     queue: asyncio.Queue[Any] = asyncio.Queue()
 
-    async def one(place: int, stream: Stream[T]) -> None:
+    async def forward(place: int, stream: Stream[T]) -> None:
         async with contextlib.aclosing(stream):
             async for event in stream:
                 queue.put_nowait((place, event))
 
-    async def all_() -> None:
+    async def forward_all() -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 for place, stream in enumerate(streams):
-                    group.create_task(one(place, stream))
+                    group.create_task(forward(place, stream))
             queue.put_nowait(None)
         except* Exception as errors:
-            queue.put_nowait(_first(errors))
+            first: BaseException = errors
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            queue.put_nowait(first)
 
-    task = asyncio.create_task(all_())
+    task = asyncio.create_task(forward_all())
     try:
         while (event := await queue.get()) is not None:
             if isinstance(event, Exception):
@@ -40,10 +44,3 @@ async def beside(streams: Sequence[Stream[T]]) -> Stream[tuple[int, T]]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first error within groups of groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

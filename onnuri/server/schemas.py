@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from onnuri.modality import Language, Medium
+from onnuri.server.events import OutputSpec
 
 Wanted = Literal["text", "image", "audio", "video", "mesh"]
 MEDIUM: dict[str, Medium] = {
@@ -47,6 +49,22 @@ class SamplingFields(_Body):
     """classifier-free guidance: 1 is none"""
     language: Language | None = None
     """of text and speech; without it, that of what was said"""
+
+    def seed_or_any(self) -> int:
+        """Return the seed that was given, or a random one."""
+        return secrets.randbits(31) if self.seed is None else self.seed
+
+    def output_spec(self, to: Medium, language: Language, seed: int, **more: Any) -> OutputSpec:
+        """Return one item that is wanted, sampled as was asked."""
+        return OutputSpec(
+            to=to,
+            language=language,
+            seed=seed,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            guidance=self.guidance,
+            **more,
+        )
 
 
 class AudioOut(_Body):
@@ -108,6 +126,16 @@ class ChatRequest(SamplingFields):
     tools: Annotated[list[Tool], Field(max_length=64)] | None = None
     tool_choice: Literal["none", "auto", "required"] | Tool | None = None
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """Return the modalities of the answer."""
+        return self.modalities or ["text"]
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Return the limit of its text."""
+        return self.max_completion_tokens or self.max_tokens
 
 
 class CompletionRequest(SamplingFields):

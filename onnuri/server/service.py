@@ -22,7 +22,6 @@ from onnuri.errors import AwayError, ConfigError
 from onnuri.inference.backend import Backend
 from onnuri.inference.constraints import LONGEST, ForcedCodes, GrammarCompiler, GrammarState
 from onnuri.inference.request import Request, RequestHandle, SamplingConfig, TokenScore
-from onnuri.modality import Language
 from onnuri.model.answer import Context, Inputs, Listener, Pipeline
 from onnuri.model.omni import OmniModel, override
 from onnuri.server.events import (
@@ -183,7 +182,6 @@ class Service:
     async def going_on(
         self,
         codes: np.ndarray,
-        language: Language,
         spec: OutputSpec,
         max_tokens: int,
         *,
@@ -210,7 +208,7 @@ class Service:
 
             return answers.go_on(
                 codes[: len(codes) - count],
-                language,
+                spec.language,
                 self._sampling(spec),
                 spec.seed,
                 max_tokens + count,

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES
-from onnuri.server.errors import APIError
+from onnuri.server.errors import invalid
 
 SIZE = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 SECONDS = VIDEO_FRAMES // VIDEO_FPS
@@ -33,11 +33,10 @@ def size_of(size: str | None, name: str, even: bool = False) -> tuple[int, int]:
         LEAST <= int(side) <= MOST and not (even and int(side) % 2) for side in found.groups()
     ):
         rule = f"is not WIDTHxHEIGHT of {LEAST} to {MOST} {'even ' if even else ''}pixels"
-        raise APIError(
-            400,
-            f"{name} {str(size)!r:.40}: {rule}; give one such as 512x512, or 'auto' ({SIZE}, as it is drawn)",
-            "invalid_value",
-            name,
+        raise invalid(
+            f"{name} {str(size)!r:.40}",
+            f"{rule}; give one such as 512x512, or 'auto' ({SIZE}, as it is drawn)",
+            field=name,
         )
     return int(found[1]), int(found[2])
 
@@ -49,12 +48,10 @@ def seconds_of(seconds: str | float | None, name: str) -> float:
     except (TypeError, ValueError):
         asked = 0
     if not 1 <= asked <= LONGEST:
-        raise APIError(
-            400,
-            f"{name} {str(seconds)!r:.40}: is not 1 to {LONGEST}; give one of these, or nothing ({SECONDS}, as it "
-            "is made)",
-            "invalid_value",
-            name,
+        raise invalid(
+            f"{name} {str(seconds)!r:.40}",
+            f"is not 1 to {LONGEST}; give one of these, or nothing ({SECONDS}, as it is made)",
+            field=name,
         )
     return asked
 

@@ -6,15 +6,23 @@ import asyncio
 import copy
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import Request
 
 from onnuri.errors import ConfigError
+from onnuri.modality import Medium
+from onnuri.model.answer import Context
 from onnuri.model.omni import OmniModel
+from onnuri.server import inputs
 from onnuri.server.errors import APIError
+from onnuri.server.events import FinalItem
 from onnuri.server.metrics import Metrics
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
 from onnuri.server.store import Key, Store
+from onnuri.server.usage import Usage
 
 NOBODY = "local"
 """whose requests, jobs and files are those of callers without a configured key"""
@@ -158,6 +166,24 @@ class State:
         return Caller(key.id, key, limits=limits)
 
     async def spend(self, caller: Caller, tokens: int) -> None:
-        """Tokens that were used, towards the key's limit."""
+        """Count tokens towards the key's limit."""
         if caller.key is not None:
             await asyncio.to_thread(self.store.use, caller.id, 0, tokens)
+
+    async def account(self, caller: Caller, context: Context, items: Sequence[FinalItem]) -> Usage:
+        """Return what items took, counted towards the key's limit."""
+        usage = Usage(context, items)
+        await self.spend(caller, usage.total)
+        return usage
+
+    async def load(
+        self, part: dict[str, Any], name: str, medium: Medium | None = None
+    ) -> tuple[Medium, Any]:
+        """Return the input of a message's part that is not text. Raises APIError and MediaError."""
+        return await self.service.decode_in_pool(inputs.load, part, name, self.settings, medium)
+
+
+def state_of(request: Request) -> State:
+    """Return the state of the server that a request came to."""
+    state: State = request.app.state.onnuri
+    return state

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onnuri.server.errors import APIError
+from onnuri.server.errors import invalid
 
 DRAWN = {
     "logit_bias": "no bias is put on tokens",
@@ -56,9 +56,9 @@ def refuse(fields: Mapping[str, Any] | None, known: Mapping[str, str]) -> None:
         ):
             continue
         repair = "" if ";" in why else "; leave it out"
-        raise APIError(
-            400,
-            f"{name} {str(value)!r:.60}: has no effect here, as {why}{repair}",
-            "unsupported_value",
-            name,
+        raise invalid(
+            f"{name} {str(value)!r:.60}",
+            f"has no effect here, as {why}{repair}",
+            field=name,
+            code="unsupported_value",
         )

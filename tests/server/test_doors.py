@@ -17,7 +17,7 @@ from PIL import Image
 from onnuri import cli, demo, media
 from onnuri.errors import OnnuriError
 from onnuri.model.omni import Reply
-from onnuri.server import images, inputs, responses
+from onnuri.server import images, inputs, openai_responses
 from onnuri.server.errors import APIError
 from onnuri.server.settings import ServeConfig
 
@@ -160,7 +160,7 @@ def doors(data, name, medium, folder, capsys, monkeypatch):
         )[0],
         "url": lambda: inputs.load({"type": kind, kind: {"url": uri}}, "a", SETTINGS)[0],
         "responses": lambda: inputs.load(
-            responses._part({"type": "input_file", "file_data": uri, "filename": name}, "a"),
+            openai_responses._part({"type": "input_file", "file_data": uri, "filename": name}, "a"),
             "a",
             SETTINGS,
         )[0],
