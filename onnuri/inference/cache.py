@@ -33,8 +33,8 @@ class Cache:
 
     @classmethod
     def of(cls, model: nn.Module, rows: int) -> Cache:
-        """For a stock model. Of latent attention (MLA) it holds latents, shared by all heads, and
-        the part with positions."""
+        """Return the cache of a stock model. Of latent attention (MLA) it holds latents, shared by
+        all heads, and the part with positions."""
         c: Any = model.config
         if rank := getattr(c, "kv_lora_rank", 0):
             heads, size = 1, max(rank, c.qk_rope_head_dim)
@@ -46,6 +46,7 @@ class Cache:
         return cls(c.num_hidden_layers, rows, heads, c.max_position_embeddings, size)
 
     def move(self, row: int, to: int, length: int) -> None:
+        """Copy the first `length` ids of a row into another."""
         for layer in self.layers:
             layer[:, to, :, :length] = layer[:, row, :, :length]
 
@@ -90,6 +91,7 @@ class PrefixCache:
 
     @property
     def held_bytes(self) -> int:
+        """Return the bytes of all pages that are kept."""
         return len(self.kept) * self.page_bytes
 
     def insert(self, ids: list[int], cache: Cache, row: int) -> None:

@@ -9,6 +9,7 @@ end) the way is gone instead. Knows no HTTP and no network.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import random
@@ -34,7 +35,9 @@ FUEL = 20_000
 TRIES = 6
 SCHEMA_BYTES = 1 << 16
 QUOTE, BACKSLASH = ord('"'), ord("\\")
-ANY_OBJECT: dict[str, Any] = {
+Schema = dict[str, Any]
+"""a JSON schema"""
+ANY_OBJECT: Schema = {
     "type": "object",
     "minProperties": 1,
     "maxProperties": 4,
@@ -75,13 +78,14 @@ class GrammarCompiler:
             llguidance.TokenizerWrapper(_Codec(codec)), slices=[]
         )
 
-    def json(self, schema: dict[str, Any], name: str) -> Grammar:
-        """JSON that a schema admits. Raises ConfigError, with the field's `name`, for one that
-        cannot be followed."""
+    def json(self, schema: Schema, name: str) -> Grammar:
+        """Return the grammar of JSON that a schema admits. Raises ConfigError, with the field's
+        `name`, for one that cannot be followed."""
         return Grammar(self, self._compiled([{"json_schema": self._admitted(schema, name)}], name))
 
-    def call(self, tools: dict[str, dict[str, Any]], name: str) -> Grammar:
-        """A tool's name, a new line, arguments as the schema of its parameters says."""
+    def call(self, tools: dict[str, Schema], name: str) -> Grammar:
+        """Return the grammar of a call: a tool's name, a new line, arguments as the schema of its
+        parameters says."""
         grammars = [
             {
                 "name": f"tool{k}",
@@ -94,7 +98,7 @@ class GrammarCompiler:
             self, self._compiled([{"lark_grammar": f"start: {start}"}, *grammars], name), calls=True
         )
 
-    def _admitted(self, schema: dict[str, Any], name: str) -> dict[str, Any]:
+    def _admitted(self, schema: Schema, name: str) -> Schema:
         """A schema that compiles: without members that nobody named, if it does so too."""
         try:
             if (size := len(json.dumps(schema))) > SCHEMA_BYTES:
@@ -116,7 +120,7 @@ class GrammarCompiler:
             return {**open_, **compact}
         return {**closed, **compact}
 
-    def _compiled(self, grammars: list[dict[str, Any]], name: str) -> LLMatcher:
+    def _compiled(self, grammars: list[Schema], name: str) -> LLMatcher:
         made = self.matcher(
             self.tokenizer, json.dumps({"grammars": grammars}), log_level=0, limits=self.limits
         )
@@ -139,7 +143,7 @@ class Grammar:
     """whether it is a tool's name and its arguments"""
 
     def begin(self, room: int) -> GrammarState:
-        """A constraint for one answer of at most `room` tokens, its end included."""
+        """Return a constraint for one answer of at most `room` tokens, its end included."""
         return GrammarState(self.of, self.matcher.deep_copy(), room)
 
 
@@ -156,6 +160,7 @@ class GrammarState:
         """why the grammar could not be followed to its end"""
 
     def allowed(self) -> bytes:
+        """Return what the grammar admits now, or what alone leads to the end in time."""
         mask = b"" if self.broken else bytes(self._forced() or self.matcher.compute_logit_bias())
         if self.matcher.is_error() or not any(mask):
             self.broken = (
@@ -165,12 +170,14 @@ class GrammarState:
         return mask
 
     def closing(self) -> int | None:
-        """A string ends where the model would end its text, since it has never seen a quotation
-        mark; but not before it has said anything."""
+        """Return the quotation mark within a string, which ends where the model would end its text,
+        since it has never seen a quotation mark; but not before it has said anything."""
         inside = self.place.inside and not self.place.escaped and self.place.since > 0
         return QUOTE if inside and not self.matcher.is_accepting() else None
 
     def take(self, drawn: int) -> int:
+        """Return the id that was drawn, or the next on the way to the end where none would fit
+        after it."""
         self.room -= 1
         if self.broken:
             return drawn
@@ -287,14 +294,10 @@ class Place:
         """tokens since the last mark outside of strings"""
 
     def copy(self) -> Place:
-        made = Place(self.pieces)
-        made.inside, made.escaped, made.commas, made.since = (
-            self.inside,
-            self.escaped,
-            list(self.commas),
-            self.since,
-        )
-        return made
+        """Return the same place, which goes on by itself."""
+        place = copy.copy(self)
+        place.commas = list(self.commas)
+        return place
 
     def read(self, tokens: Sequence[int]) -> None:
         """Go on by tokens; the end has no bytes."""
@@ -320,7 +323,8 @@ class Place:
                 self.commas[-1] += 1
 
     def rambles(self, way: list[int]) -> bool:
-        """Whether this has gone on for long enough, and the way to the end should be gone."""
+        """Return whether this has gone on for long enough, and the way to the end should be
+        gone."""
         first = self.pieces[way[0]][0] if way else 0
         many = (
             not self.inside
@@ -343,9 +347,9 @@ class _Codec:
 
 
 def narrowed(schema: Any, name: str, close: bool) -> Any:
-    """A schema that admits a part of what this one does, and no more: where `close`, its objects
-    have no members but those that they name, if they name any and say nothing of others. Raises
-    ConfigError."""
+    """Return a schema that admits a part of what this one does, and no more: where `close`, its
+    objects have no members but those that they name, if they name any and say nothing of others.
+    Raises ConfigError."""
     if not isinstance(schema, dict):
         return schema
     made = dict(schema)
@@ -362,7 +366,7 @@ def narrowed(schema: Any, name: str, close: bool) -> Any:
     return made if made.get("type") == "integer" else _inclusive(made)
 
 
-def _check(schema: dict[str, Any], name: str) -> None:
+def _check(schema: Schema, name: str) -> None:
     """What the library takes but does not keep. The grammar does not see that a key is there
     already, so several that nobody named might be one. Raises ConfigError."""
     for key in ("exclusiveMinimum", "exclusiveMaximum"):
@@ -382,7 +386,7 @@ def _check(schema: dict[str, Any], name: str) -> None:
         )
 
 
-def _inclusive(schema: dict[str, Any]) -> dict[str, Any]:
+def _inclusive(schema: Schema) -> Schema:
     """Numbers strictly between bounds as from a little further in: llguidance 1.9 takes the bound
     itself for one of them where that is whole and the other less than 1 away."""
     above, least, below, most = (

@@ -10,6 +10,7 @@ inputs]. A test holds it against transformers'.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ from onnuri.inference.cache import Cache
 
 
 def knows(model: nn.Module) -> bool:
-    """Whether `LlamaForward` is this model's pass: a Llama, keys and values of as many heads as queries,
-    tied embeddings."""
+    """Return whether `LlamaForward` is this model's pass: a Llama, keys and values of as many heads
+    as queries, tied embeddings."""
     c: Any = model.config
     return bool(
         c.model_type == "llama"
@@ -55,7 +56,7 @@ class LlamaForward:
 
     @functools.cached_property
     def head(self) -> Tensor:
-        """[C, vocabulary]"""
+        """Return what scores ids, [C, vocabulary]."""
         return (self.embedding * self.final).T.contiguous()
 
     @torch.inference_mode()
@@ -63,36 +64,46 @@ class LlamaForward:
         """Return the last hidden states [N, C], normed, of one id per row, for the cache's first N
         rows, which hold `lengths`."""
         count, rows, held = len(ids), torch.arange(len(ids)), torch.tensor(lengths)
-        x, turns, mask = self.embedding[torch.tensor(ids)], self.turns[held], None
-        longest = max(lengths)
+        longest, mask = max(lengths), None
         if min(lengths) < longest:
             seen = torch.arange(longest + 1) <= held[:, None]
             mask = torch.where(seen, 0.0, -torch.inf)[:, None, None]
-        for w, store in zip(self.weights, cache.layers, strict=True):
-            turned = self._project(x, w, turns)
+
+        def attend(turned: Tensor, store: Tensor) -> Tensor:
             store[:, rows, :, held] = turned[:, 1:]
             keys, values = store[:, :count, :, : longest + 1]
             query = turned[:, 0, :, None]
-            attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-            x = self._rest(x, attended.reshape(count, self.width), w)
-        return self._norm(x)
+            return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+
+        return self._run_layers(torch.tensor(ids), self.turns[held], cache, attend)
 
     @torch.inference_mode()
     def prefill(self, ids: Tensor, row: int, at: int, cache: Cache) -> Tensor:
         """Return the last hidden states [T, C], normed, of ids [T] that go on in one row of the
         cache, which holds `at`."""
         count, end = len(ids), at + len(ids)
-        x, turns = self.embedding[ids], self.turns[at:end]
         mask = torch.ones(count, end, dtype=torch.bool).tril(at) if at else None
-        for w, store in zip(self.weights, cache.layers, strict=True):
-            turned = self._project(x, w, turns)
+
+        def attend(turned: Tensor, store: Tensor) -> Tensor:
             store[:, row, :, at:end] = turned[:, 1:].permute(1, 2, 0, 3)
             keys, values = store[:, row : row + 1, :, :end]
             query = turned[:, 0].transpose(0, 1)[None]
             attended = F.scaled_dot_product_attention(
                 query, keys, values, attn_mask=mask, is_causal=not at
             )
-            x = self._rest(x, attended[0].transpose(0, 1).reshape(count, self.width), w)
+            return attended[0].transpose(0, 1)
+
+        return self._run_layers(ids, self.turns[at:end], cache, attend)
+
+    def _run_layers(
+        self, ids: Tensor, turns: Tensor, cache: Cache, attend: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Return the last hidden states [N, C] of ids [N]; `attend` puts a layer's keys and values
+        into its store and attends to what is there."""
+        x = self.embedding[ids]
+        for w, store in zip(self.weights, cache.layers, strict=True):
+            turned = self._project(x, w, turns)
+            x = self._rest(x, attend(turned, store).reshape(len(ids), self.width), w)
         return self._norm(x)
 
     def logits(self, hidden: Tensor, lo: int, hi: int, extra: int | None = None) -> Tensor:
@@ -139,7 +150,8 @@ def _laid_out(layer: Any, heads: int, size: int) -> dict[str, Tensor]:
 
 
 def queries_keys_values(attention: Any, heads: int, size: int) -> Tensor:
-    """[3 C, C], of query and key side by side what rotary embedding turns together."""
+    """Return the weights of query, key and value, [3 C, C], of the first two side by side what
+    rotary embedding turns together."""
     turned = [_side_by_side(p.weight, heads, size) for p in (attention.q_proj, attention.k_proj)]
     return torch.cat([*turned, attention.v_proj.weight])
 

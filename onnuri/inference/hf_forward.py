@@ -32,8 +32,8 @@ class CacheView:
     def update(
         self, keys: Tensor, values: Tensor, layer: int, *rest: Any, **more: Any
     ) -> tuple[Tensor, Tensor]:
-        """Put [N, heads, T, size] behind what the rows hold; all that they then hold, [N, heads,
-        longest, size]."""
+        """Put [N, heads, T, size] behind what the rows hold; return all that they then hold, [N,
+        heads, longest, size]."""
         count = keys.shape[2]
         at = self.lengths[:, None] + torch.arange(count)
         store, longest = self.cache.layers[layer], int(self.lengths.max()) + count
@@ -45,6 +45,7 @@ class CacheView:
         return held[0], held[1]
 
     def get_seq_length(self, layer: int = 0) -> int:
+        """Return the length of the longest row."""
         return int(self.lengths.max())
 
 
@@ -77,7 +78,7 @@ def rows_attention(
 
 
 def head(model: nn.Module) -> Tensor:
-    """What scores ids [vocabulary, C]: the embedding itself, where they are tied."""
+    """Return what scores ids, [vocabulary, C]: the embedding itself, where they are tied."""
     core: Any = model
     weight: Tensor = core.get_output_embeddings().weight
     scale = getattr(core.config, "logits_scaling", 1.0)  # HyperCLOVA X

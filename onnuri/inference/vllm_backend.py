@@ -75,11 +75,11 @@ class VllmBackend:
         self.queue = RequestQueue(settings.waiting)
         self.active: dict[str, RequestState] = {}
         """those that the worker has, by key"""
-        self.about: dict[str, Any] = {}
+        self.about: wire.Message = {}
         """what the worker said of itself"""
         self.ready = False
         """whether there is a worker that decodes"""
-        self._inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[wire.Message] = queue.SimpleQueue()
         self._closed, self._count = threading.Event(), 0
         self._process: subprocess.Popen[str] | None = None
         self._start()
@@ -156,7 +156,7 @@ class VllmBackend:
             self.active[key] = RequestState(handle)
             self._say({"ask": wire.to_json(key, handle.request)})
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _hear(self, message: wire.Message) -> None:
         """Do what one line of the worker's asks for."""
         if "step" in message:
             for key, token, score in message["step"]:
@@ -201,7 +201,7 @@ class VllmBackend:
         for handle in handles:
             handle.close("cancelled", error)
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _say(self, message: wire.Message) -> None:
         process = self._process
         assert process and process.stdin
         with contextlib.suppress(OSError, ValueError):  # it has died, which its keeper says
@@ -344,7 +344,7 @@ def _link(home: Path) -> None:
         ) from None
 
 
-def _prefill(line: str) -> dict[str, Any]:
+def _prefill(line: str) -> wire.Message:
     """A line of the worker's, or nothing where it is none."""
     try:
         message = json.loads(line)

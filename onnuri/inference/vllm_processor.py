@@ -24,7 +24,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates  # type
 
 from onnuri.inference.request import DynamicConstraint, RequestHandle, TokenScore
 from onnuri.inference.sampler import SampledRequest, ScoreFunction, sample
-from onnuri.inference.vllm_wire import request_of
+from onnuri.inference.vllm_wire import Message, request_of
 
 
 @dataclasses.dataclass
@@ -49,7 +49,7 @@ class VllmRow(SampledRequest):
     """One row of vLLM's batch."""
 
     def __init__(
-        self, values: dict[str, Any], unconditional: bool, prior_ids: list[int], new_ids: list[int]
+        self, values: Message, unconditional: bool, prior_ids: list[int], new_ids: list[int]
     ) -> None:
         self.values, self.key, self.unconditional = values, str(values["key"]), unconditional
         self.prior_ids, self.new_ids = prior_ids, new_ids

@@ -26,11 +26,12 @@ from onnuri.inference.request import (
     TokenScore,
 )
 
+Message = dict[str, Any]
 Allowed = list[Any]
 """a constraint's mask in base64, and what takes the end's score"""
 
 
-def to_json(key: str, request: Request) -> dict[str, Any]:
+def to_json(key: str, request: Request) -> Message:
     """Return a request as JSON values."""
     return {
         "key": key,
@@ -46,7 +47,7 @@ def to_json(key: str, request: Request) -> dict[str, Any]:
 
 
 def request_of(
-    values: dict[str, Any],
+    values: Message,
     constraint: DynamicConstraint | None = None,
     on_score: Callable[[TokenScore], None] | None = None,
 ) -> Request:

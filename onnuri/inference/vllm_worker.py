@@ -29,14 +29,14 @@ END_SECONDS = 10.0
 TRIES = 64
 """to get both rows of a pair into one step"""
 PROCESSOR = "onnuri.inference.vllm_processor:Processor"
-Say = Callable[[dict[str, Any]], None]
+Say = Callable[[wire.Message], None]
 
 
 class Lines:
     """Standard input, read beside the work, so that its end is seen at any time."""
 
     def __init__(self) -> None:
-        self.asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.asked: queue.SimpleQueue[wire.Message] = queue.SimpleQueue()
         self.stands: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         self.loaded = False
         threading.Thread(target=self._prefill, daemon=True).start()
@@ -58,7 +58,7 @@ class Lines:
 class WorkerRequest:
     """A request under way: vLLM's requests for it, and how far it is."""
 
-    values: dict[str, Any]
+    values: wire.Message
     """as the server sent it"""
     state: RequestState
     rows: list[str] = dataclasses.field(default_factory=list)
@@ -104,7 +104,7 @@ class Worker:
                 self._leave(request)
         return True
 
-    def _enter(self, values: dict[str, Any]) -> None:
+    def _enter(self, values: wire.Message) -> None:
         state = RequestState(RequestHandle(wire.request_of(values)))
         request = WorkerRequest(values, state)
         if self.alone:
@@ -205,7 +205,7 @@ class Worker:
         return stands, allowed
 
 
-def load(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def load(settings: wire.Message) -> tuple[Any, wire.Message]:
     """Return vLLM's engine over a model's folder, and what is said of it. Raises ValueError for
     arguments that it does not take."""
     import vllm
@@ -253,7 +253,7 @@ def main() -> None:
     os.dup2(2, 1)  # what vLLM prints is none of our lines
     lock = threading.Lock()
 
-    def say(message: dict[str, Any]) -> None:
+    def say(message: wire.Message) -> None:
         with lock:
             out.write(json.dumps(message) + "\n")
             out.flush()

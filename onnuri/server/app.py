@@ -30,7 +30,7 @@ from onnuri.modality import MEDIA
 from onnuri.server import audio, images, inputs, jobs, memory
 from onnuri.server.bodies import documented, either
 from onnuri.server.complaints import complaint
-from onnuri.server.errors import APIError, as_api_error, invalid
+from onnuri.server.errors import JSON, APIError, as_api_error, invalid
 from onnuri.server.middleware import LOCAL, Guard, client_of
 from onnuri.server.openai_chat import ChatAnswer
 from onnuri.server.openai_completions import CompletionAnswer
@@ -62,7 +62,7 @@ _bearer = HTTPBearer(
 
 
 def create(state: State) -> FastAPI:
-    """The ASGI application."""
+    """Return the ASGI application."""
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -334,12 +334,12 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         after: str | None = None,
         order: Literal["asc", "desc"] = "desc",
-    ) -> dict[str, Any]:
+    ) -> JSON:
         """Jobs, the newest first."""
         return jobs.listing(kind, state_of(request), who, limit, after, order)
 
     @app.get(path + "/{id}", tags=[tag], operation_id=f"{tag}_get")
-    def get(id: str, request: Request, who: Who) -> dict[str, Any]:
+    def get(id: str, request: Request, who: Who) -> JSON:
         """How far a job is."""
         return jobs.show(jobs.find(id, kind, state_of(request), who), state_of(request))
 
@@ -356,7 +356,7 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
         )
 
     @app.delete(path + "/{id}", tags=[tag], operation_id=f"{tag}_delete")
-    async def delete(id: str, request: Request, who: Who) -> dict[str, Any]:
+    async def delete(id: str, request: Request, who: Who) -> JSON:
         """Call a job off, or forget it."""
         state = state_of(request)
         job = await asyncio.to_thread(jobs.find, id, kind, state, who)
@@ -365,13 +365,13 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
 
 def _rest(app: FastAPI) -> None:
     @app.get("/v1/models", tags=["models"])
-    def models(request: Request, who: Who) -> dict[str, Any]:
+    def models(request: Request, who: Who) -> JSON:
         """What is served."""
         state = state_of(request)
         return {"object": "list", "data": [model_of(state.choose(name)) for name in state.services]}
 
     @app.get("/v1/models/{name}", tags=["models"])
-    def model(name: str, request: Request, who: Who) -> dict[str, Any]:
+    def model(name: str, request: Request, who: Who) -> JSON:
         return model_of(state_of(request).choose(name))
 
     @app.get("/health", tags=["operation"])
@@ -401,14 +401,12 @@ def _rest(app: FastAPI) -> None:
         return JSONResponse(app.openapi())
 
     @app.get("/v1/formats", tags=["operation"])
-    def all_formats(who: Who) -> dict[str, Any]:
+    def all_formats(who: Who) -> JSON:
         """The formats of files that are read, whichever way they come."""
         return {"object": "list", "data": [inputs.about(form) for form in formats.table()]}
 
     @app.post("/v1/inspect", tags=["operation"])
-    async def inspect(
-        request: Request, who: Who, file: Annotated[UploadFile, File()]
-    ) -> dict[str, Any]:
+    async def inspect(request: Request, who: Who, file: Annotated[UploadFile, File()]) -> JSON:
         """What a file would be read as, or why it is not: the verdict that it gets by every other
         way."""
         state = state_of(request)
@@ -432,8 +430,8 @@ def _page(files: StaticFiles) -> ASGIApp:
     return answer
 
 
-def model_of(state: State) -> dict[str, Any]:
-    """The model as `/v1/models` lists it, with what goes in and comes out."""
+def model_of(state: State) -> JSON:
+    """Return the model as `/v1/models` lists it, with what goes in and comes out."""
     names = ["mesh" if m == "shape" else m for m in MEDIA]
     return {
         "id": state.settings.name,

@@ -3,8 +3,8 @@ and sound to sentences."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from onnuri.media import check_answer
 from onnuri.modality import AUDIO_HZ, Language, language_of
 from onnuri.model.answer import Context
 from onnuri.server import unheeded
-from onnuri.server.errors import invalid
+from onnuri.server.errors import JSON, invalid
 from onnuri.server.events import AudioDelta, FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.schemas import SpeechRequest
 from onnuri.server.sound import TYPES, Pcm, encoded
@@ -21,8 +21,6 @@ from onnuri.server.state import Caller, State
 from onnuri.server.streaming import base64_of
 from onnuri.server.usage import token_counts
 
-VOICES = ("default",)
-"""the model's own; OpenAI's names of voices are taken for it"""
 NAMES = {"ko": "korean", "en": "english"}
 """languages, as a transcription names them"""
 PIECE_BYTES = 3 * 4096
@@ -55,7 +53,7 @@ class Speech:
 
     async def whole(self) -> tuple[bytes, str]:
         """Return a whole sound as a file, and its media type."""
-        async with contextlib.aclosing(self._events()) as events:
+        async with aclosing(self._events()) as events:
             async for event in events:
                 if isinstance(event, FinalItem):
                     item = event
@@ -67,7 +65,7 @@ class Speech:
     async def pcm(self) -> Stream[bytes]:
         """Yield raw samples as they come."""
         samples = Pcm()
-        async with contextlib.aclosing(self._events()) as events:
+        async with aclosing(self._events()) as events:
             async for event in events:
                 if isinstance(event, AudioDelta) and (data := samples.send(event.samples)):
                     yield data
@@ -75,16 +73,16 @@ class Speech:
                     await self._spend(event)
                     yield samples.end()
 
-    async def events(self) -> Stream[dict[str, Any] | None]:
+    async def events(self) -> Stream[JSON | None]:
         """Yield `speech.audio.delta`, then `speech.audio.done`. Raw samples come as they are made; a
         file's bytes, which is what any other format is, once it is whole."""
         raw, samples = self.format in ("pcm", "pcm16"), Pcm()
 
-        def delta(data: bytes) -> dict[str, Any]:
+        def delta(data: bytes) -> JSON:
             return {"type": "speech.audio.delta", "audio": base64_of(data)}
 
         yield {}
-        async with contextlib.aclosing(self._events()) as events:
+        async with aclosing(self._events()) as events:
             async for event in events:
                 if isinstance(event, AudioDelta) and raw and (data := samples.send(event.samples)):
                     yield delta(data)
@@ -107,12 +105,12 @@ class Speech:
         spec = request.output_spec("audio", language, request.seed_or_any())
         first = state.metrics.first(self.caller.began)
         events = state.service.answer(Context([], 0), spec, self.codes)
-        async with contextlib.aclosing(events):
+        async with aclosing(events):
             async for event in events:
                 first.see("audio", isinstance(event, AudioDelta))
                 yield event
 
-    async def _spend(self, item: FinalItem) -> dict[str, Any]:
+    async def _spend(self, item: FinalItem) -> JSON:
         await self.state.spend(self.caller, len(self.codes) + item.tokens)
         return token_counts(len(self.codes), item.tokens)
 
@@ -199,12 +197,12 @@ def check_transcription(fields: Mapping[str, Any]) -> None:
 
 async def transcription_events(
     samples: np.ndarray, state: State, caller: Caller
-) -> Stream[dict[str, Any] | None]:
+) -> Stream[JSON | None]:
     """Yield `transcript.text.delta` word by word, then `transcript.text.done`."""
     yield {}
     codes = await state.service.run_in_pool(state.model.encode, "audio", samples)
     whole, written = "", 0
-    async with contextlib.aclosing(state.service.listen(codes)) as events:
+    async with aclosing(state.service.listen(codes)) as events:
         async for event in events:
             if isinstance(event, FinalItem):
                 whole, written = event.item, event.tokens

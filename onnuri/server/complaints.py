@@ -44,7 +44,7 @@ OBJECTS = ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
 
 
 def complaint(errors: Sequence[Any], body: Any, content_type: str = "application/json") -> APIError:
-    """The errors of a request that does not hold, as one problem: the one that lies deepest is what
+    """Return the errors of a request that does not hold, as one: the one that lies deepest is what
     was meant."""
     first = errors[0]
     if first["type"] == "json_invalid":
@@ -102,7 +102,7 @@ def _place(error: Any, body: Any) -> tuple[int, str, Any]:
 
 
 def rule_of(errors: Sequence[Any]) -> tuple[str, str]:
-    """Rule and repair of what is wrong at one place; of a union, all that it could be."""
+    """Return rule and repair of what is wrong at one place; of a union, all that it could be."""
     kinds = list(dict.fromkeys(error["type"] for error in errors))
     nouns = {
         "string_type": "a string",

@@ -9,10 +9,10 @@ blue"). A small model knows no more of a conversation than that.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import re
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,7 +25,7 @@ from onnuri.model.asking import language_asked, wish_of
 from onnuri.model.notice import Notice
 from onnuri.server import inputs
 from onnuri.server.complaints import rule_of
-from onnuri.server.errors import invalid
+from onnuri.server.errors import JSON, invalid
 from onnuri.server.events import FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.merge_streams import merge_streams
 from onnuri.server.schemas import MEDIUM, ChatRequest, Message, Said
@@ -139,7 +139,7 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
     return context
 
 
-async def unknown(context: Context, language: Language, state: State) -> dict[str, Any]:
+async def unknown(context: Context, language: Language, state: State) -> JSON:
     """Return the field `onnuri` of an answer: what the model does not know of what it was given;
     none where it knows all."""
     return notices_field(
@@ -147,9 +147,7 @@ async def unknown(context: Context, language: Language, state: State) -> dict[st
     )
 
 
-def notices_field(
-    notices: Sequence[Notice], before: Sequence[dict[str, Any]] = ()
-) -> dict[str, Any]:
+def notices_field(notices: Sequence[Notice], before: Sequence[JSON] = ()) -> JSON:
     """Return notices, behind those that were told before, as the field `onnuri`; nothing where
     there are none."""
     told = [*before, *(notice.to_json() for notice in notices)]
@@ -189,7 +187,7 @@ async def answer_events(
         if spec.to == "audio" and has_text:
             sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
         events = state.service.answer(context, spec, sentence)
-        async with contextlib.aclosing(events):
+        async with aclosing(events):
             if spec.to == "text" and not turn.grammar:
                 events = until_stop(events, request.stop, request.most_tokens)
             async for event in events:
@@ -197,7 +195,7 @@ async def answer_events(
                     written.set_result(event.item)
                 yield spec.to, event
 
-    async with contextlib.aclosing(merge_streams([one(spec) for spec in specs])) as merged:
+    async with aclosing(merge_streams([one(spec) for spec in specs])) as merged:
         async for _, event in merged:
             yield event
 

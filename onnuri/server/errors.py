@@ -8,6 +8,8 @@ from typing import Any
 
 from onnuri.errors import AwayError, BusyError, OnnuriError
 
+JSON = dict[str, Any]
+"""an object of a request or an answer"""
 TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -35,7 +37,7 @@ class APIError(Exception):
         """seconds; further headers; what the code is about, for `words.py`"""
 
     @property
-    def body(self) -> dict[str, Any]:
+    def body(self) -> JSON:
         """Return what the client is sent."""
         kind = TYPES.get(
             self.status, "invalid_request_error" if self.status < 500 else "server_error"

@@ -4,8 +4,8 @@ to pictures, whole, or partly while their tokens arrive."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from contextlib import aclosing
 from typing import Any
 
 from onnuri import media
@@ -15,7 +15,7 @@ from onnuri.model.asking import language_asked
 from onnuri.server import inputs, unheeded
 from onnuri.server.bodies import contents
 from onnuri.server.conversation import unknown
-from onnuri.server.errors import APIError, invalid
+from onnuri.server.errors import JSON, APIError, invalid
 from onnuri.server.events import FinalItem, OutputSpec, PartialImage, Stream
 from onnuri.server.pool import kind
 from onnuri.server.schemas import EditRequest, ImageRequest, PictureForm
@@ -28,7 +28,7 @@ MOST = 16
 SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
-async def generate(request: ImageRequest, state: State, caller: Caller) -> dict[str, Any]:
+async def generate(request: ImageRequest, state: State, caller: Caller) -> JSON:
     """Return all pictures that were asked for."""
     context, specs = await _begin(request, state)
     items = await asyncio.gather(*(state.service.item(context, spec) for spec in specs))
@@ -43,9 +43,7 @@ async def generate(request: ImageRequest, state: State, caller: Caller) -> dict[
     }
 
 
-async def stream(
-    request: ImageRequest, state: State, caller: Caller
-) -> Stream[dict[str, Any] | None]:
+async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[JSON | None]:
     """Yield the events of one picture: partial ones, then the whole."""
     if (request.n or 1) != 1:
         raise invalid(f"n {request.n}", "a stream has one picture; give 1", field="n")
@@ -54,7 +52,7 @@ async def stream(
     common = {"created_at": int(time.time()), "quality": "auto", **about(request)}
     yield {}
     first = state.metrics.first(caller.began)
-    async with contextlib.aclosing(state.service.answer(context, spec)) as events:
+    async with aclosing(state.service.answer(context, spec)) as events:
         async for event in events:
             first.see("image")
             if isinstance(event, PartialImage):
@@ -113,7 +111,7 @@ async def _pictures(request: EditRequest, state: State) -> list[Any]:
 
 
 async def given(value: Any, medium: Medium | None, name: str, state: State) -> tuple[Medium, Any]:
-    """Return what came with a form or in JSON, as an input. Raises Problem and MediaError."""
+    """Return what came with a form or in JSON, as an input. Raises APIError and MediaError."""
     data, part = await contents(value, name)
     if part is not None:
         return await state.load(part, name, medium)
@@ -128,7 +126,7 @@ def whole_only(name: str) -> APIError:
     )
 
 
-def about(form: PictureForm) -> dict[str, Any]:
+def about(form: PictureForm) -> JSON:
     """Return what is said of a picture, beside the picture."""
     width, height = size_of(form.size, "size")
     scaled = {} if (width, height) == (IMAGE_SIZE, IMAGE_SIZE) else {"drawn_size": SIZE}

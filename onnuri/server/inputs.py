@@ -19,7 +19,7 @@ from onnuri import formats, media
 from onnuri.errors import ConfigError, MediaError
 from onnuri.modality import Medium
 from onnuri.model.answer import Answers
-from onnuri.server.errors import invalid
+from onnuri.server.errors import JSON, invalid
 from onnuri.server.settings import ServeConfig
 
 PARTS: dict[str, Medium] = {
@@ -37,13 +37,13 @@ REDIRECTS = 3
 def item(
     data: bytes, medium: Medium | None, name: str, settings: ServeConfig
 ) -> tuple[Medium, Any]:
-    """A file's bytes as an input, which must be of a medium where one is declared. Raises
+    """Return a file's bytes as an input, which must be of a medium where one is declared. Raises
     MediaError."""
     return media.take(data, medium, name, settings.limits)
 
 
-def inspect(data: bytes, name: str, settings: ServeConfig) -> dict[str, Any]:
-    """What a file would be read as. Raises MediaError where it would not be."""
+def inspect(data: bytes, name: str, settings: ServeConfig) -> JSON:
+    """Return what a file would be read as. Raises MediaError where it would not be."""
     medium, _ = item(data, None, name, settings)
     form = formats.sniff(data)
     assert isinstance(form, formats.Format)
@@ -51,8 +51,8 @@ def inspect(data: bytes, name: str, settings: ServeConfig) -> dict[str, Any]:
     return {"object": "file.inspection", "kind": kind, **about(form), "bytes": len(data)}
 
 
-def about(form: formats.Format) -> dict[str, Any]:
-    """A format as the API tells it."""
+def about(form: formats.Format) -> JSON:
+    """Return a format as the API tells it."""
     kinds = ["mesh" if medium == "shape" else medium for medium in formats.MEDIA_OF[form.family]]
     return {
         "format": form.name,
@@ -62,7 +62,7 @@ def about(form: formats.Format) -> dict[str, Any]:
     }
 
 
-def check_count(parts: Sequence[dict[str, Any]], answers: Answers, name: str) -> None:
+def check_count(parts: Sequence[JSON], answers: Answers, name: str) -> None:
     """Raise ConfigError where so many parts cannot fit into the model's room, before any of them is
     decoded."""
     image, shape = (answers.layout.spec(medium).item_codes or 1 for medium in ("image", "shape"))
@@ -78,16 +78,16 @@ def check_count(parts: Sequence[dict[str, Any]], answers: Answers, name: str) ->
         )
 
 
-def _type_of(part: dict[str, Any]) -> str:
+def _type_of(part: JSON) -> str:
     said = part.get("type")
     return said if isinstance(said, str) else ""
 
 
 def load(
-    part: dict[str, Any], name: str, settings: ServeConfig, medium: Medium | None = None
+    part: JSON, name: str, settings: ServeConfig, medium: Medium | None = None
 ) -> tuple[Medium, Any]:
-    """The input of a part that is not text; of a file that must be of a `medium` where one is
-    declared. Blocks while it decodes. Raises Problem and MediaError."""
+    """Return the input of a part that is not text; of a file that must be of a `medium` where one
+    is declared. Blocks while it decodes. Raises APIError and MediaError."""
     kind = part.get("type")
     if kind == "file":
         file = _object(part, "file", name)
@@ -102,7 +102,7 @@ def load(
     return item(_data(str(inner.get("url", "")), name, settings), PARTS[kind], name, settings)
 
 
-def _object(part: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+def _object(part: JSON, key: str, name: str) -> JSON:
     inner = part.get(key)
     if isinstance(inner, str):
         return {"url": inner}
@@ -146,8 +146,8 @@ def _decoded(text: str, name: str) -> bytes:
 
 
 def fetch(url: str, name: str, most: int) -> bytes:
-    """What a public URL leads to. Raises MediaError where it is not public, too long, or not to be
-    had.
+    """Return what a public URL leads to. Raises MediaError where it is not public, too long, or not
+    to be had.
 
     Every name is resolved once and the connection made to the address that was checked, so that a
     name cannot mean another address a moment later.
@@ -158,18 +158,11 @@ def fetch(url: str, name: str, most: int) -> bytes:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise MediaError(name, "leads to no http address", "give the data itself")
-        address = public_address(
-            parts.hostname, parts.port or (443 if parts.scheme == "https" else 80), name
-        )
-        direct = parts._replace(
-            netloc=f"[{address}]:{parts.port}"
-            if ":" in address and parts.port
-            else f"[{address}]"
-            if ":" in address
-            else f"{address}:{parts.port}"
-            if parts.port
-            else address
-        )
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        address = public_address(parts.hostname, port, name)
+        if ":" in address:
+            address = f"[{address}]"
+        direct = parts._replace(netloc=f"{address}:{parts.port}" if parts.port else address)
         try:
             with (
                 httpx.Client(
@@ -207,7 +200,7 @@ def _at_most(parts: Any, most: int, name: str) -> bytes:
 
 
 def public_address(host: str, port: int, name: str) -> str:
-    """The address of a host, all of whose addresses are public. Raises MediaError."""
+    """Return the address of a host, all of whose addresses are public. Raises MediaError."""
     try:
         found = {
             str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

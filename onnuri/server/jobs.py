@@ -17,12 +17,12 @@ from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.model.notice import unsure
 from onnuri.server.conversation import notices_field, unknown
-from onnuri.server.errors import APIError, as_api_error, invalid
+from onnuri.server.errors import JSON, APIError, as_api_error, invalid
 from onnuri.server.events import OutputSpec
 from onnuri.server.schemas import SamplingFields
 from onnuri.server.sizes import SECONDS, SIZE, fitted, seconds_of, size_of
 from onnuri.server.state import Caller, State
-from onnuri.server.store import Job
+from onnuri.server.store import MediaJob
 
 log = logging.getLogger("onnuri")
 MADE: dict[str, Medium] = {"video": "video", "mesh": "shape"}
@@ -38,15 +38,10 @@ MOST = 64
 
 
 async def create(
-    kind: str,
-    body: SamplingFields,
-    given: list[Any],
-    about: dict[str, Any],
-    state: State,
-    caller: Caller,
-) -> dict[str, Any]:
-    """A job under way. Its inputs are read first, so that what is wrong with them is an error at
-    once."""
+    kind: str, body: SamplingFields, given: list[Any], about: JSON, state: State, caller: Caller
+) -> JSON:
+    """Begin a job and return it. Its inputs are read first, so that what is wrong with them is an
+    error at once."""
     if len(state.jobs) >= MOST:
         raise BusyError(
             f"{len(state.jobs)} jobs are under way", "no more are taken", "try again in a moment"
@@ -65,7 +60,9 @@ async def create(
     return show(job, state)
 
 
-async def _work(job: Job, context: Context, spec: OutputSpec, state: State, caller: Caller) -> None:
+async def _work(
+    job: MediaJob, context: Context, spec: OutputSpec, state: State, caller: Caller
+) -> None:
     """Make it and keep it; whatever goes wrong is the job's error."""
     try:
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
@@ -91,7 +88,7 @@ async def _work(job: Job, context: Context, spec: OutputSpec, state: State, call
         )
 
 
-def _file(item: Any, job: Job) -> bytes:
+def _file(item: Any, job: MediaJob) -> bytes:
     """What was made, as the file that was asked for. Raises MediaError where there is nothing in
     it."""
     media.check_answer(item, MADE[job.kind])
@@ -105,8 +102,8 @@ def _file(item: Any, job: Job) -> bytes:
     return media.movie_bytes((fitted(frame, size) for frame in item), ".mp4", slower)
 
 
-def show(job: Job, state: State) -> dict[str, Any]:
-    """A job as the client knows it."""
+def show(job: MediaJob, state: State) -> JSON:
+    """Return a job as the client knows it."""
     model = job.about.get(
         "model", state.settings.name
     )  # jobs that an earlier version kept name none
@@ -138,8 +135,8 @@ def show(job: Job, state: State) -> dict[str, Any]:
     return {**common, "output_format": job.about["format"]}
 
 
-def find(id: str, kind: str, state: State, caller: Caller) -> Job:
-    """Raises Problem where the caller has no such job."""
+def find(id: str, kind: str, state: State, caller: Caller) -> MediaJob:
+    """Return a job of the caller's. Raises APIError where there is none."""
     job = state.store.job(id, kind, caller.id)
     if job is None:
         raise APIError(
@@ -148,8 +145,8 @@ def find(id: str, kind: str, state: State, caller: Caller) -> Job:
     return job
 
 
-def content(job: Job, state: State, variant: str | None) -> tuple[Path | bytes, str]:
-    """The file of a job that is done, or what is made of it, and its media type."""
+def content(job: MediaJob, state: State, variant: str | None) -> tuple[Path | bytes, str]:
+    """Return the file of a job that is done, or what is made of it, and its media type."""
     known = ("video", "thumbnail") if job.kind == "video" else (job.kind,)
     if variant not in (None, *known):
         raise invalid(
@@ -169,7 +166,7 @@ def content(job: Job, state: State, variant: str | None) -> tuple[Path | bytes, 
     return path, TYPES[job.about["format"]]
 
 
-async def delete(job: Job, state: State) -> dict[str, Any]:
+async def delete(job: MediaJob, state: State) -> JSON:
     """Call it off where it is under way, and forget it."""
     if task := state.jobs.get(job.id):
         task.cancel()
@@ -181,7 +178,8 @@ async def delete(job: Job, state: State) -> dict[str, Any]:
 
 def listing(
     kind: str, state: State, caller: Caller, limit: int, after: str | None, order: str
-) -> dict[str, Any]:
+) -> JSON:
+    """Return a page of the caller's jobs."""
     found = state.store.jobs(kind, caller.id, limit + 1, after, order != "asc")
     shown = [show(job, state) for job in found[:limit]]
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from onnuri.server.events import Stream
@@ -18,7 +19,7 @@ async def merge_streams(streams: Sequence[Stream[T]]) -> Stream[tuple[int, T]]:
     queue: asyncio.Queue[Any] = asyncio.Queue()
 
     async def forward(place: int, stream: Stream[T]) -> None:
-        async with contextlib.aclosing(stream):
+        async with aclosing(stream):
             async for event in stream:
                 queue.put_nowait((place, event))
 

@@ -70,8 +70,9 @@ class Guard:
 
         self.state.traffic.open += counted
         try:
-            if problem := self._refused(scope, headers, counted):
-                await _answer(problem, scope, receive, told)
+            if error := self._refused(scope, headers, counted):
+                answer = JSONResponse(error.body, error.status, error.headers)
+                await answer(scope, receive, told)
             else:
                 await self.app(scope, self._bounded(receive), told)
         finally:
@@ -163,14 +164,7 @@ class Guard:
         return receive_some
 
 
-async def _answer(problem: APIError, scope: Scope, receive: Receive, send: Send) -> None:
-    await response_of(problem)(scope, receive, send)
-
-
-def response_of(problem: APIError) -> JSONResponse:
-    return JSONResponse(problem.body, problem.status, problem.headers)
-
-
 def client_of(scope: Any) -> str:
+    """Return the address of whoever calls; empty where the server does not know it."""
     client = scope.get("client")
     return client[0] if client else ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import secrets
 import time
+from contextlib import aclosing
 from typing import Any
 
 from onnuri import media
@@ -14,7 +14,7 @@ from onnuri.modality import TABLE, Medium
 from onnuri.model.answer import Context
 from onnuri.server import unheeded
 from onnuri.server.conversation import SHOWN, URL, Turn, answer_events, context_of, turn_of, unknown
-from onnuri.server.errors import invalid
+from onnuri.server.errors import JSON, invalid
 from onnuri.server.events import AudioDelta, FinalItem, PartialImage, Stream, TextDelta
 from onnuri.server.logprobs import logprobs_of
 from onnuri.server.merge_streams import merge_streams
@@ -24,7 +24,7 @@ from onnuri.server.sound import PCM_HZ, Pcm, encoded
 from onnuri.server.state import Caller, State
 from onnuri.server.streaming import base64_of
 from onnuri.server.tools import ToolCall, call_of, grammar_of
-from onnuri.server.usage import Usage
+from onnuri.server.usage import TokenUsage
 
 SILENT = {
     "type": "audio",
@@ -65,14 +65,14 @@ class ChatAnswer:
 
     def __init__(self, request: ChatRequest, state: State, caller: Caller) -> None:
         self.request, self.state, self.caller = request, state, caller
-        self.id = f"chatcmpl-{secrets.token_hex(12)}"
+        self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
         only = len(set(request.wanted)) == 1
         self.choices = [ChatChoice(only) for _ in range(request.n or 1)]
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> JSON:
         """Return all of it."""
         turn, context = await self._begin()
-        async with contextlib.aclosing(self._events(turn, context)) as events:
+        async with aclosing(self._events(turn, context)) as events:
             async for k, (medium, event) in events:
                 if isinstance(event, FinalItem):
                     self.choices[k].add(event)
@@ -86,18 +86,17 @@ class ChatAnswer:
         more = await unknown(context, turn.asker, self.state)
         return {**self._about("chat.completion", choices), "usage": usage.chat(), **more}
 
-    async def chunks(self) -> Stream[dict[str, Any] | None]:
+    async def chunks(self) -> Stream[JSON | None]:
         """Yield chunks; the first once inputs are read, so that what is wrong with them is still an
         error with a status."""
         turn, context = await self._begin()
         first = self.state.metrics.first(self.caller.began)
-        created = int(time.time())
         telling = [StreamedChoice(choice, turn, self.state) for choice in self.choices]
 
-        def chunk(*choices: dict[str, Any]) -> dict[str, Any]:
-            return {**self._about("chat.completion.chunk", list(choices)), "created": created}
+        def chunk(*choices: JSON) -> JSON:
+            return self._about("chat.completion.chunk", list(choices))
 
-        def delta(k: int, delta: dict[str, Any], scores: Any = ()) -> dict[str, Any]:
+        def delta(k: int, delta: JSON, scores: Any = ()) -> JSON:
             return {
                 "index": k,
                 "delta": delta,
@@ -107,7 +106,7 @@ class ChatAnswer:
 
         for k in range(len(telling)):
             yield chunk(delta(k, {"role": "assistant", "content": None}))
-        async with contextlib.aclosing(self._events(turn, context)) as events:
+        async with aclosing(self._events(turn, context)) as events:
             async for k, (medium, event) in events:
                 first.see(medium, isinstance(event, AudioDelta))
                 scores = self._scores(event) if isinstance(event, TextDelta) else []
@@ -151,35 +150,33 @@ class ChatAnswer:
         for k in range(len(self.choices)):
             request = self.request.model_copy(update={"seed": seed + k})
             streams.append(answer_events(request, turn, context, self.state))
-        async with contextlib.aclosing(merge_streams(streams)) as merged:
+        async with aclosing(merge_streams(streams)) as merged:
             async for event in merged:
                 yield event
 
-    def _about(self, object: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _about(self, object: str, choices: list[JSON]) -> JSON:
         return {
             "id": self.id,
             "object": object,
-            "created": int(time.time()),
+            "created": self.created,
             "model": self.state.settings.name,
             "choices": choices,
         }
 
-    def _scores(self, event: TextDelta) -> list[dict[str, Any]]:
+    def _scores(self, event: TextDelta) -> list[JSON]:
         return logprobs_of(event.scores, self.state.model.codecs["text"])
 
-    async def _spend(self, context: Context) -> Usage:
+    async def _spend(self, context: Context) -> TokenUsage:
         items = [item for choice in self.choices for item in choice.items]
         return await self.state.account(self.caller, context, items)
 
 
-async def whole_choice(
-    choice: ChatChoice, request: ChatRequest, turn: Turn, state: State
-) -> dict[str, Any]:
+async def whole_choice(choice: ChatChoice, request: ChatRequest, turn: Turn, state: State) -> JSON:
     """Return a choice in the client's fields. Raises MediaError where its only medium came to
     nothing."""
-    message: dict[str, Any] = {"role": "assistant", "content": choice.content, "refusal": None}
+    message: JSON = {"role": "assistant", "content": choice.content, "refusal": None}
 
-    def add(field: str, part: dict[str, Any]) -> None:
+    def add(field: str, part: JSON) -> None:
         message[field] = [*message.get(field, []), part]
 
     for item in choice.items:
@@ -212,7 +209,7 @@ class StreamedChoice:
         self.choice, self.state, self.pcm, self.pictures = choice, state, Pcm(), 0
         self.call = ToolCall() if turn.calls else None
 
-    async def deltas(self, medium: Medium, event: Any) -> list[dict[str, Any]]:
+    async def deltas(self, medium: Medium, event: Any) -> list[JSON]:
         """Return what an event adds."""
         if isinstance(event, TextDelta):
             if medium == "audio":
@@ -238,19 +235,17 @@ class StreamedChoice:
             return [{field: [{"index": index, **part}]}]
         return []
 
-    def _audio(self, **fields: Any) -> dict[str, Any]:
+    def _audio(self, **fields: Any) -> JSON:
         return {"audio": {"id": self.choice.sound_id, **fields}}
 
 
-def _logprobs(scores: Any) -> dict[str, Any] | None:
+def _logprobs(scores: Any) -> JSON | None:
     """Return scores as a choice has them; words that were not drawn (a sentence that is said again)
     have none."""
     return {"content": list(scores), "refusal": None} if scores else None
 
 
-async def _shown_or_why_not(
-    item: FinalItem, choice: ChatChoice, state: State
-) -> tuple[str, dict[str, Any]]:
+async def _shown_or_why_not(item: FinalItem, choice: ChatChoice, state: State) -> tuple[str, JSON]:
     """Return a message's field and what it has more. One medium that came to nothing (a shape
     without surface) does not take the others with it. Raises MediaError where it was the only
     one."""
@@ -263,7 +258,7 @@ async def _shown_or_why_not(
         return "failures", {"type": URL[item.medium], "message": str(error)}
 
 
-async def _shown(item: Any, medium: Medium, state: State) -> dict[str, Any]:
+async def _shown(item: Any, medium: Medium, state: State) -> JSON:
     row, name = TABLE[medium], URL[medium]
     data = await state.service.run_in_pool(media.to_bytes, item, row.suffixes[0])
     return {"type": name, name: {"url": f"data:{row.media_type};base64,{base64_of(data)}"}}

@@ -8,10 +8,10 @@ tokenizer (`onnuri export` writes it).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import secrets
 import time
+from contextlib import aclosing
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from onnuri.inference.request import TokenScore
 from onnuri.modality import Language, language_of
 from onnuri.server import unheeded
 from onnuri.server.conversation import until_stop
-from onnuri.server.errors import invalid
+from onnuri.server.errors import JSON, invalid
 from onnuri.server.events import FinalItem, Stream, TextDelta
 from onnuri.server.merge_streams import merge_streams
 from onnuri.server.pool import kind
@@ -63,14 +63,15 @@ class CompletionAnswer:
 
     def __init__(self, request: CompletionRequest, state: State, caller: Caller) -> None:
         self.request, self.state, self.caller = request, state, caller
-        self.id, self.codec = f"cmpl-{secrets.token_hex(12)}", state.model.codecs["text"]
+        self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
+        self.codec = state.model.codecs["text"]
         self.max_tokens = 16 if request.max_tokens is None else request.max_tokens
         self.completions: list[Completion] = []
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> JSON:
         """Return all completions."""
         self._begin()
-        async with contextlib.aclosing(self._events()) as events:
+        async with aclosing(self._events()) as events:
             async for _ in events:
                 pass
         usage = await self._spend()
@@ -85,24 +86,23 @@ class CompletionAnswer:
         ]
         return {**self._about(choices), "usage": usage}
 
-    async def chunks(self) -> Stream[dict[str, Any] | None]:
+    async def chunks(self) -> Stream[JSON | None]:
         """Yield chunks of text; scores are told by whole answers alone."""
         if self.request.logprobs is not None:
             raise invalid("logprobs", "are told with whole answers; leave stream out")
         self._begin()
-        created = int(time.time())
 
-        def chunk(*choices: dict[str, Any]) -> dict[str, Any]:
-            return {**self._about(list(choices)), "created": created}
+        def chunk(*choices: JSON) -> JSON:
+            return self._about(list(choices))
 
-        def choice(k: int, text: str, finish: str | None = None) -> dict[str, Any]:
+        def choice(k: int, text: str, finish: str | None = None) -> JSON:
             return {"index": k, "text": text, "finish_reason": finish, "logprobs": None}
 
         yield {}
         if self.request.echo:
             for k, part in enumerate(self.completions):
                 yield chunk(choice(k, self._echo(part)))
-        async with contextlib.aclosing(self._events()) as events:
+        async with aclosing(self._events()) as events:
             async for k, event in events:
                 if isinstance(event, TextDelta) and event.text:
                     yield chunk(choice(k, event.text))
@@ -113,16 +113,16 @@ class CompletionAnswer:
             yield {**chunk(), "usage": usage}
         yield None
 
-    def _about(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _about(self, choices: list[JSON]) -> JSON:
         return {
             "id": self.id,
             "object": "text_completion",
-            "created": int(time.time()),
+            "created": self.created,
             "model": self.state.settings.name,
             "choices": choices,
         }
 
-    async def _spend(self) -> dict[str, Any]:
+    async def _spend(self) -> JSON:
         read = sum(len(part.codes) for part in self.completions)
         written = sum(part.tokens for part in self.completions)
         await self.state.spend(self.caller, read + written)
@@ -198,20 +198,20 @@ class CompletionAnswer:
                 echo=scored and bool(request.echo),
                 scored=part.scores if scored else None,
             )
-            async with contextlib.aclosing(until_stop(events, request.stop, None)) as stopped:
+            async with aclosing(until_stop(events, request.stop, None)) as stopped:
                 async for event in stopped:
                     part.add(event)
                     yield event
 
         streams = [one(part) for part in self.completions]
-        async with contextlib.aclosing(merge_streams(streams)) as merged:
+        async with aclosing(merge_streams(streams)) as merged:
             async for place, event in merged:
                 yield place, event
 
     def _echo(self, part: Completion) -> str:
         return str(self.codec.decode(part.codes)) if self.request.echo else ""
 
-    def _logprobs(self, part: Completion) -> dict[str, Any] | None:
+    def _logprobs(self, part: Completion) -> JSON | None:
         """Return scores in the fields of this API: tokens side by side, each with what was likeliest
         in its place, and where it begins."""
         if self.request.logprobs is None:

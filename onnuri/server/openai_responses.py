@@ -10,9 +10,9 @@ but the model, which has learned no system messages, reads none.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,7 +23,7 @@ from onnuri.model.answer import Context
 from onnuri.server import images, unheeded
 from onnuri.server.complaints import rule_of
 from onnuri.server.conversation import Turn, answer_events, context_of, turn_of, unknown
-from onnuri.server.errors import APIError, invalid
+from onnuri.server.errors import JSON, APIError, invalid
 from onnuri.server.events import FinalItem, PartialImage, Stream, TextDelta
 from onnuri.server.pool import kind
 from onnuri.server.schemas import (
@@ -64,21 +64,21 @@ class ResponseAnswer:
         self.id, self.created, self.told = _new_id("resp"), int(time.time()), 0
         self.items: dict[Medium, OutputItem] = {}
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> JSON:
         """Return the response when all of it is there."""
-        async with contextlib.aclosing(self._events()) as events:
+        async with aclosing(self._events()) as events:
             last = [event async for event in events][-1]
-        response: dict[str, Any] = last["response"]
+        response: JSON = last["response"]
         return response
 
-    async def events(self) -> Stream[dict[str, Any] | None]:
+    async def events(self) -> Stream[JSON | None]:
         """Yield all that a stream tells; the first once inputs are read, so that what is wrong with
         them still has a status."""
-        async with contextlib.aclosing(self._events()) as events:
+        async with aclosing(self._events()) as events:
             async for event in events:
                 yield self._numbered(event)
 
-    def failed(self, error: APIError) -> dict[str, Any]:
+    def failed(self, error: APIError) -> JSON:
         """Return the last event where something went wrong on the way."""
         code = "server_error" if error.status >= 500 else "invalid_prompt"
         if error.status == 429:
@@ -105,7 +105,7 @@ class ResponseAnswer:
         turn.grammar = await self._grammar(chat)
         return chat, turn, await context_of(chat, turn, self.state)
 
-    async def _events(self) -> Stream[dict[str, Any]]:
+    async def _events(self) -> Stream[JSON]:
         chat, turn, context = await self._begin()
         for name in ("created", "in_progress"):
             yield self._event(name, "in_progress")
@@ -113,7 +113,7 @@ class ResponseAnswer:
             for event in item.begin():
                 yield event
         first, finals = self.state.metrics.first(self.caller.began), list[FinalItem]()
-        async with contextlib.aclosing(answer_events(chat, turn, context, self.state)) as answer:
+        async with aclosing(answer_events(chat, turn, context, self.state)) as answer:
             async for medium, part in answer:
                 first.see(medium)
                 for event in await self.items[medium].tell(part):
@@ -145,11 +145,11 @@ class ResponseAnswer:
             lambda: service.grammars.json(schema, "text.format.schema")
         )
 
-    def _numbered(self, event: dict[str, Any]) -> dict[str, Any]:
+    def _numbered(self, event: JSON) -> JSON:
         self.told += 1
         return {**event, "sequence_number": self.told - 1}
 
-    def _event(self, name: str, status: str = "", **more: Any) -> dict[str, Any]:
+    def _event(self, name: str, status: str = "", **more: Any) -> JSON:
         """Return an event that has the response as it is, with only those items that are whole."""
         return {
             "type": f"response.{name}",
@@ -184,19 +184,19 @@ class OutputItem:
         self.whole, self.status = False, "in_progress"
 
     @property
-    def item(self) -> dict[str, Any]:
+    def item(self) -> JSON:
         """Return the item as far as it is."""
         fields = {"id": self.id, "type": self.type, "status": self.status}
         return {**fields, **self._fields()}
 
-    def _fields(self) -> dict[str, Any]:
+    def _fields(self) -> JSON:
         raise NotImplementedError
 
-    def begin(self) -> list[dict[str, Any]]:
+    def begin(self) -> list[JSON]:
         """Return its first events."""
         return [self._item_event("added")]
 
-    async def tell(self, event: Any) -> list[dict[str, Any]]:
+    async def tell(self, event: Any) -> list[JSON]:
         """Return what an event adds."""
         raise NotImplementedError
 
@@ -204,11 +204,11 @@ class OutputItem:
         self.whole, cut = True, may_be_cut and final.finish == "length"
         self.status = "incomplete" if cut else "completed"
 
-    def _event(self, event: str, **more: Any) -> dict[str, Any]:
+    def _event(self, event: str, **more: Any) -> JSON:
         place = {"item_id": self.id, "output_index": self.place}
         return {"type": f"response.{self.event_type}{event}", **place, **more}
 
-    def _item_event(self, name: str) -> dict[str, Any]:
+    def _item_event(self, name: str) -> JSON:
         return {
             "type": f"response.output_item.{name}",
             "output_index": self.place,
@@ -223,18 +223,18 @@ class MessageItem(OutputItem):
     text = ""
 
     @property
-    def part(self) -> dict[str, Any]:
+    def part(self) -> JSON:
         """Return its only part of content."""
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
-    def _fields(self) -> dict[str, Any]:
+    def _fields(self) -> JSON:
         return {"role": "assistant", "content": [self.part] if self.whole else []}
 
-    def begin(self) -> list[dict[str, Any]]:
+    def begin(self) -> list[JSON]:
         """Return its first events."""
         return [*super().begin(), self._part_event("content_part.added", part=self.part)]
 
-    async def tell(self, event: TextDelta | FinalItem) -> list[dict[str, Any]]:
+    async def tell(self, event: TextDelta | FinalItem) -> list[JSON]:
         """Return what an event adds."""
         if isinstance(event, TextDelta):
             return [self._part_event("output_text.delta", delta=event.text, logprobs=[])]
@@ -246,7 +246,7 @@ class MessageItem(OutputItem):
             self._item_event("done"),
         ]
 
-    def _part_event(self, name: str, **more: Any) -> dict[str, Any]:
+    def _part_event(self, name: str, **more: Any) -> JSON:
         return self._event(name, content_index=0, **more)
 
 
@@ -260,14 +260,14 @@ class DrawingItem(OutputItem):
         super().__init__(place)
         self.tool, self.state = tool, state
 
-    def _fields(self) -> dict[str, Any]:
+    def _fields(self) -> JSON:
         return {"result": self.result, **images.about(self.tool)}
 
-    def begin(self) -> list[dict[str, Any]]:
+    def begin(self) -> list[JSON]:
         """Return its first events."""
         return [*super().begin(), self._event("in_progress"), self._event("generating")]
 
-    async def tell(self, event: PartialImage | FinalItem) -> list[dict[str, Any]]:
+    async def tell(self, event: PartialImage | FinalItem) -> list[JSON]:
         """Return what an event adds."""
         if isinstance(event, PartialImage):
             data = await images.encoded(event.image, self.tool, self.state, whole=False)
@@ -288,15 +288,15 @@ class CallItem(OutputItem):
         super().__init__(place)
         self.call = ToolCall()
 
-    def _fields(self) -> dict[str, Any]:
+    def _fields(self) -> JSON:
         arguments = self.call.arguments if self.whole else ""
         return {"call_id": self.call.id, "name": self.call.name, "arguments": arguments}
 
-    def begin(self) -> list[dict[str, Any]]:
+    def begin(self) -> list[JSON]:
         """Return nothing: which function is called is not known yet."""
         return []
 
-    async def tell(self, event: TextDelta | FinalItem) -> list[dict[str, Any]]:
+    async def tell(self, event: TextDelta | FinalItem) -> list[JSON]:
         """Return what an event adds."""
         if isinstance(event, TextDelta):
             return [
@@ -329,7 +329,7 @@ def _place_of_tool(request: ResponseRequest) -> str:
     )
 
 
-def _given_back(request: ResponseRequest) -> dict[str, Any]:
+def _given_back(request: ResponseRequest) -> JSON:
     """Return what a response repeats of its request: only fields that have been checked."""
     form, choice = request.text and request.text.format, request.tool_choice or "auto"
     fields = {"type", "name", "schema_"} if form and form.type == "json_schema" else {"type"}
@@ -353,7 +353,7 @@ def _given_back(request: ResponseRequest) -> dict[str, Any]:
     }
 
 
-def _tool_back(tool: ImageTool | FunctionTool) -> dict[str, Any]:
+def _tool_back(tool: ImageTool | FunctionTool) -> JSON:
     given = tool.model_dump(include=set(type(tool).model_fields), exclude_unset=True)
     return given if isinstance(tool, ImageTool) else {"parameters": None, "strict": None, **given}
 
@@ -413,7 +413,7 @@ def _wanted(request: ResponseRequest) -> list[Wanted]:
     return ["image"]
 
 
-def _calls(request: ResponseRequest) -> dict[str, Any]:
+def _calls(request: ResponseRequest) -> JSON:
     """Return which functions are to be called, in chat's fields; empty where none is. Raises
     APIError."""
     choice = request.tool_choice
@@ -437,7 +437,7 @@ def _calls(request: ResponseRequest) -> dict[str, Any]:
     return {"tools": tools, "tool_choice": tools[names.index(choice.name)]}
 
 
-def _message(item: dict[str, Any], name: str) -> Message:
+def _message(item: JSON, name: str) -> Message:
     """Return an item of `input` in chat's form. Raises APIError."""
     kind = _type(item) or "message"
     if kind == "image_generation_call":
@@ -468,7 +468,7 @@ def _message(item: dict[str, Any], name: str) -> Message:
         ) from None
 
 
-def _part(part: Any, name: str) -> dict[str, Any]:
+def _part(part: Any, name: str) -> JSON:
     """Return a message's part in chat's form. Raises APIError."""
     kind = _type(part)
     if kind in ("input_text", "output_text"):

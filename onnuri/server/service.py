@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -145,7 +146,7 @@ class Service:
 
     async def item(self, context: Context, spec: OutputSpec) -> FinalItem:
         """Return one item, when it is whole."""
-        async with contextlib.aclosing(self.answer(context, spec)) as events:
+        async with aclosing(self.answer(context, spec)) as events:
             async for event in events:
                 if isinstance(event, FinalItem):
                     return event
@@ -169,7 +170,7 @@ class Service:
                 return answers.make("text", *common, on_token, **options)
             return answers.write(*common, only_heard=True, on_token=on_token, **options)
 
-        async with contextlib.aclosing(self._words(ask, scores)) as events:
+        async with aclosing(self._words(ask, scores)) as events:
             async for event in events:
                 if grammar and grammar.broken:
                     raise ConfigError(
@@ -218,7 +219,7 @@ class Service:
 
         forced = len(self.model.codecs["text"].decode(codes)) if echo else 0
         told = 0
-        async with contextlib.aclosing(self._words(ask)) as events:
+        async with aclosing(self._words(ask)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     told += len(event.text)

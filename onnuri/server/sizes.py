@@ -24,8 +24,8 @@ LONGEST = 20
 
 
 def size_of(size: str | None, name: str, even: bool = False) -> tuple[int, int]:
-    """Width and height in pixels; the model's own where nothing is asked for. Raises Problem, which
-    calls it `name`."""
+    """Return width and height in pixels; the model's own where nothing is asked for. Raises
+    APIError, which calls it `name`."""
     if size in (None, "", "auto"):
         return IMAGE_SIZE, IMAGE_SIZE
     found = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(size))
@@ -42,7 +42,7 @@ def size_of(size: str | None, name: str, even: bool = False) -> tuple[int, int]:
 
 
 def seconds_of(seconds: str | float | None, name: str) -> float:
-    """How long a video is to be. Raises Problem."""
+    """Return how long a video is to be. Raises APIError."""
     try:
         asked = SECONDS if seconds in (None, "", "auto") else float(seconds)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -57,8 +57,8 @@ def seconds_of(seconds: str | float | None, name: str) -> float:
 
 
 def fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture uint8 [H, W, 3] as large as fits into (width, height), in its middle; its edges go
-    on around it."""
+    """Return a picture uint8 [H, W, 3] as large as fits into (width, height), in its middle; its
+    edges go on around it."""
     width, height = size
     if picture.shape[:2] == (height, width):
         return picture

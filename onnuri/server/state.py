@@ -16,13 +16,13 @@ from onnuri.modality import Medium
 from onnuri.model.answer import Context
 from onnuri.model.omni import OmniModel
 from onnuri.server import inputs
-from onnuri.server.errors import APIError
+from onnuri.server.errors import JSON, APIError
 from onnuri.server.events import FinalItem
-from onnuri.server.metrics import Metrics
+from onnuri.server.metrics import ServerMetrics
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
 from onnuri.server.store import Key, Store
-from onnuri.server.usage import Usage
+from onnuri.server.usage import TokenUsage
 
 NOBODY = "local"
 """whose requests, jobs and files are those of callers without a configured key"""
@@ -94,15 +94,16 @@ class State:
                     else "is a served model's own name",
                     f"served are {', '.join(self.services)}",
                 )
-        self.metrics = Metrics({name: each.engine for name, each in self.services.items()})
+        self.metrics = ServerMetrics({name: each.engine for name, each in self.services.items()})
 
     @property
     def model(self) -> OmniModel:
+        """Return the model that is asked."""
         return self.service.model
 
     def choose(self, name: str | None) -> State:
-        """The state whose `service` and `settings.name` are that model's, all else shared; without
-        a name, the first's. Raises Problem for a model that is not served."""
+        """Return the state whose `service` and `settings.name` are that model's, all else shared;
+        without a name, the first's. Raises APIError for a model that is not served."""
         name = self.aliases.get(name, name) if name else name
         if name is None or name == self.settings.name:
             return self
@@ -123,7 +124,7 @@ class State:
 
     @property
     def keyed(self) -> bool:
-        """Whether callers need a key: once one was made, they do, even after the last was
+        """Return whether callers need a key: once one was made, they do, even after the last was
         revoked."""
         return not self.settings.open and self.store.ever_key()
 
@@ -133,7 +134,8 @@ class State:
             service.close()
 
     async def admit(self, secret: str | None, local: bool, counts: bool = True) -> Caller:
-        """Who a key belongs to, and one request more for it if it `counts`. Raises Problem."""
+        """Return who a key belongs to; one request more is counted for it if it `counts`. Raises
+        APIError."""
         return await asyncio.to_thread(self._admit, secret, local, counts)
 
     def _admit(self, secret: str | None, local: bool, counts: bool) -> Caller:
@@ -170,15 +172,15 @@ class State:
         if caller.key is not None:
             await asyncio.to_thread(self.store.use, caller.id, 0, tokens)
 
-    async def account(self, caller: Caller, context: Context, items: Sequence[FinalItem]) -> Usage:
+    async def account(
+        self, caller: Caller, context: Context, items: Sequence[FinalItem]
+    ) -> TokenUsage:
         """Return what items took, counted towards the key's limit."""
-        usage = Usage(context, items)
+        usage = TokenUsage(context, items)
         await self.spend(caller, usage.total)
         return usage
 
-    async def load(
-        self, part: dict[str, Any], name: str, medium: Medium | None = None
-    ) -> tuple[Medium, Any]:
+    async def load(self, part: JSON, name: str, medium: Medium | None = None) -> tuple[Medium, Any]:
         """Return the input of a message's part that is not text. Raises APIError and MediaError."""
         return await self.service.decode_in_pool(inputs.load, part, name, self.settings, medium)
 

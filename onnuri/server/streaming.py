@@ -9,18 +9,18 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from onnuri.server.errors import APIError, as_api_error
+from onnuri.server.errors import JSON, APIError, as_api_error
 from onnuri.server.events import Stream
 from onnuri.server.state import state_of
 from onnuri.server.words import with_words
 
 T = TypeVar("T")
-Chunk = dict[str, Any]
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 POLL_SECONDS = 0.25
 
@@ -48,8 +48,8 @@ async def whole_or_streamed(
     request: Request,
     streams: bool | None,
     whole: Callable[[], Coroutine[Any, Any, Any]],
-    chunks: Callable[[], Stream[Chunk | None]],
-    failed: Callable[[APIError], Chunk] | None = None,
+    chunks: Callable[[], Stream[JSON | None]],
+    failed: Callable[[APIError], JSON] | None = None,
 ) -> Response:
     """Return an answer as JSON, or as a stream where that is asked for."""
     if streams:
@@ -66,9 +66,7 @@ async def raw(request: Request, parts: Stream[bytes], media_type: str) -> Stream
 
 
 async def streamed(
-    request: Request,
-    chunks: Stream[Chunk | None],
-    failed: Callable[[APIError], Chunk] | None = None,
+    request: Request, chunks: Stream[JSON | None], failed: Callable[[APIError], JSON] | None = None
 ) -> StreamingResponse:
     """Return a stream whose first chunk is there, so that an error before it still has its status;
     `failed` is one after it."""
@@ -79,9 +77,9 @@ async def streamed(
     return StreamingResponse(events, media_type="text/event-stream", headers=UNBUFFERED)
 
 
-async def sse(chunks: Stream[Chunk | None], failed: Callable[[APIError], Chunk]) -> Stream[bytes]:
+async def sse(chunks: Stream[JSON | None], failed: Callable[[APIError], JSON]) -> Stream[bytes]:
     """Yield server-sent events of chunks; what goes wrong on the way is the last of them."""
-    async with contextlib.aclosing(chunks):
+    async with aclosing(chunks):
         try:
             async for chunk in chunks:
                 yield b"data: [DONE]\n\n" if chunk is None else _event(chunk)
@@ -89,7 +87,7 @@ async def sse(chunks: Stream[Chunk | None], failed: Callable[[APIError], Chunk])
             yield _event(failed(as_api_error(error)))
 
 
-def _event(body: Chunk) -> bytes:
+def _event(body: JSON) -> bytes:
     named = f"event: {body['type']}\n" if "type" in body else ""
     return f"{named}data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
 
@@ -104,7 +102,7 @@ async def _begun(request: Request, parts: Stream[T]) -> Stream[T]:
     first = await within(request, anext(parts))  # type: ignore[arg-type]
 
     async def go_on() -> Stream[T]:
-        async with contextlib.aclosing(parts):
+        async with aclosing(parts):
             if first:
                 yield first
             while True:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from onnuri.inference.constraints import ANY_OBJECT, Grammar, GrammarCompiler
-from onnuri.server.errors import invalid
+from onnuri.server.errors import JSON, invalid
 from onnuri.server.schemas import ChatRequest, Tool
 
 
@@ -57,7 +57,7 @@ def _check(request: ChatRequest) -> None:
         raise invalid(name, "makes JSON, which is not spoken; leave 'audio' out of modalities")
 
 
-def _parameters(request: ChatRequest, choice: Any) -> dict[str, dict[str, Any]]:
+def _parameters(request: ChatRequest, choice: Any) -> dict[str, JSON]:
     """Return the schema of every tool that may be called, by name. Raises APIError."""
     names = [tool.function.name for tool in request.tools or []]
     if not names:
@@ -95,7 +95,7 @@ class ToolCall:
         self.id, self.name, self.arguments = f"call_{secrets.token_hex(12)}", "", ""
         self._line = ""
 
-    def send(self, text: str) -> Iterator[dict[str, Any]]:
+    def send(self, text: str) -> Iterator[JSON]:
         """Yield what more text adds to the call."""
         if not self.name:
             self._line += text
@@ -114,7 +114,7 @@ class ToolCall:
             yield {"index": 0, "function": {"arguments": text}}
 
 
-def call_of(text: str) -> list[dict[str, Any]]:
+def call_of(text: str) -> list[JSON]:
     """Return the call that a whole text is; none, if it was cut within the name."""
     call = ToolCall()
     for _ in call.send(text):

@@ -46,7 +46,7 @@ PASSING: dict[str, tuple[Any, ...]] = {
 
 
 def refuse(fields: Mapping[str, Any] | None, known: Mapping[str, str]) -> None:
-    """Raises Problem for the first of the `known` fields that asks for something."""
+    """Raise APIError for the first of the `known` fields that asks for something."""
     for name, why in known.items():
         value = (fields or {}).get(name)
         if (

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from onnuri.model.answer import Context
+from onnuri.server.errors import JSON
 from onnuri.server.events import FinalItem
 from onnuri.server.schemas import MEDIUM
 
 NAMES = {medium: f"{name}_tokens" for name, medium in MEDIUM.items()}
 
 
-def token_counts(
-    read: int, written: int, names: tuple[str, str] = ("input", "output")
-) -> dict[str, Any]:
+def token_counts(read: int, written: int, names: tuple[str, str] = ("input", "output")) -> JSON:
     """Return tokens that were read and written, and their sum, under names of an API."""
     reading, writing = names
     return {f"{reading}_tokens": read, f"{writing}_tokens": written, "total_tokens": read + written}
 
 
-class Usage:
+class TokenUsage:
     """Tokens by modality; boundaries count as text."""
 
     def __init__(self, context: Context, items: Sequence[FinalItem]) -> None:
@@ -38,7 +36,7 @@ class Usage:
         """Return all tokens."""
         return self.inputs + self.outputs
 
-    def chat(self) -> dict[str, Any]:
+    def chat(self) -> JSON:
         """Return them in the fields of `/v1/chat/completions`."""
         return {
             **token_counts(self.inputs, self.outputs, ("prompt", "completion")),
@@ -46,7 +44,7 @@ class Usage:
             "completion_tokens_details": {"reasoning_tokens": 0, **self.written},
         }
 
-    def responses(self) -> dict[str, Any]:
+    def responses(self) -> JSON:
         """Return them in the fields of `/v1/responses`."""
         cached = {"cache_write_tokens": 0, "cached_tokens": self.cached}
         return {
@@ -55,7 +53,7 @@ class Usage:
             "output_tokens_details": {"reasoning_tokens": 0, **self.written},
         }
 
-    def images(self) -> dict[str, Any]:
+    def images(self) -> JSON:
         """Return them in the fields of `/v1/images`."""
         details = {name: self.read[name] for name in ("text_tokens", "image_tokens")}
         return {**token_counts(self.inputs, self.outputs), "input_tokens_details": details}
