@@ -1,4 +1,4 @@
-/* One step of a Llama-class decoder for a few sequences, and its head. Knows no requests and no media; `compiled.py` builds
+/* One step of a Llama-class decoder for a few sequences, and its head. Knows no requests and no media; `cpu_kernel.py` builds
  * and calls it, `forward.py` is the same in PyTorch.
  *
  * A step in PyTorch is a hundred small calls, each of which costs more than its work. Here the threads go through the
