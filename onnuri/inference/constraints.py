@@ -1,10 +1,10 @@
 """Answers of a given structure: JSON by a schema, and calls of tools. What they say is the model's;
 that they are whole is ours.
 
-llguidance says which tokens the grammar admits; this file sees to it that an answer ends. A `GrammarState`
-always knows a way to the end that fits into the room that is left: a token after which none would
-fit is not taken, and where a small model rambles (a string, a number, a list, a nest that does not
-end) the way is gone instead. Knows no HTTP and no network.
+llguidance says which tokens the grammar admits; this file sees to it that an answer ends. A
+`GrammarState` always knows a way to the end that fits into the room that is left: a token after
+which none would fit is not taken, and where a small model rambles (a string, a number, a list, a
+nest that does not end) the way is gone instead. Knows no HTTP and no network.
 """
 
 from __future__ import annotations
@@ -261,8 +261,8 @@ class GrammarState:
 
 
 class ForcedCodes:
-    """A `DynamicConstraint` that puts in codes one by one, each scored as if it had been drawn; then
-    all is free."""
+    """A `DynamicConstraint` that puts in codes one by one, each scored as if it had been drawn;
+    then all is free."""
 
     def __init__(self, codes: Sequence[int], count: int) -> None:
         self.codes, self.at, self.all = codes, 0, b"\1" * (count + 1)

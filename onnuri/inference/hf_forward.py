@@ -1,5 +1,5 @@
-"""The forward pass of any stock class on its own code, for decoding: slower than `LlamaForward`, and as
-right. Knows no requests.
+"""The forward pass of any stock class on its own code, for decoding: slower than `LlamaForward`,
+and as right. Knows no requests.
 
 The class is run as it is; what is ours is where keys and values lie. `CacheView` stands where
 transformers' cache would: it puts what a layer has computed into rows of `Cache` and gives back all

@@ -68,11 +68,10 @@ class _Draw(NamedTuple):
         state, gate = sampled.state, sampled.gate
         lo, hi, may_end = state.token_constraint.at(state.step)
         end = state.token_constraint.end if may_end else None
-        if gate is None:
-            slot = "free"
-        else:
+        slot: Literal["free", "gate", "gated"] = "free"
+        if gate is not None:
             slot = "gate" if gate == state.step else "gated"
-        return cls(lo, hi, end, sampled.request.sampling, sampled.request.guided, slot)  # type: ignore[arg-type]
+        return cls(lo, hi, end, sampled.request.sampling, sampled.request.guided, slot)
 
     def token(self, index: int) -> int:
         """Return the id that an index of the logits stands for."""

@@ -1,10 +1,10 @@
 """Decoding in vLLM: an engine for `Service` whose steps happen in a process of an environment that
 has vLLM. Knows no media.
 
-`VllmBackend` queues requests, fairly by kind, gives the worker (`vllm_worker.py`) as many as it has rows
-for, and takes ids as they come. When the worker dies, whoever waits is told so (503), nothing new
-is taken, and another is started: at once, then after 1, 2, 4 … 60 seconds where it does not come
-up. It sees the end of its input when this process is gone, and ends.
+`VllmBackend` queues requests, fairly by kind, gives the worker (`vllm_worker.py`) as many as it has
+rows for, and takes ids as they come. When the worker dies, whoever waits is told so (503), nothing
+new is taken, and another is started: at once, then after 1, 2, 4 … 60 seconds where it does not
+come up. It sees the end of its input when this process is gone, and ends.
 """
 
 from __future__ import annotations

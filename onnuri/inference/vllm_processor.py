@@ -1,5 +1,5 @@
-"""Our plans, our guidance and our draw (`inference/sampler.py`) within vLLM: a LogitsProcessor of its
-v1 engine.
+"""Our constraints, guidance and sampler (`sampler.py`) within vLLM: a LogitsProcessor of
+its v1 engine.
 
 It leaves every row one id, which vLLM's greedy sampler then takes; so a seed draws here what it
 draws in our own engine, as far as logits agree. All that it knows of a row comes with the row's
@@ -8,8 +8,8 @@ parameters and the ids that stand in it, since vLLM moves rows and may run this 
 
 Guidance: a request with and without its input are two rows of vLLM's. Where both are in a step
 their logits are combined and both get the same id. Where one is alone (it was admitted a step
-later, or was put aside for want of memory) it gets `idle_token`, an id that stands in no answer; the
-worker then begins both anew from where they were, which costs little beside a prefix cache.
+later, or was put aside for want of memory) it gets `idle_token`, an id that stands in no answer;
+the worker then begins both anew from where they were, which costs little beside a prefix cache.
 """
 
 from __future__ import annotations

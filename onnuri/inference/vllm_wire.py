@@ -7,7 +7,7 @@ to the worker     {"ask": …}        a request, under a key
 from the worker   {"ready": …}      once: vLLM's version, and what it can do
                   {"fault": why}    once: it cannot start
                   {"step": […]}     [key, id, score] of every request that got an id
-                  {"take": […]}     [key, id within the range]: what does its constraint make of this?
+                  {"take": […]}     [key, id within the range]: what does its constraint say?
                   {"refused": …}    [key, why]
 """
 

@@ -1,5 +1,5 @@
-"""vLLM in a process and an environment of its own: `PYTHON -m onnuri.inference.vllm_worker SETTINGS`,
-which `vllm_backend.py` starts.
+"""vLLM in a process and an environment of its own: `PYTHON -m onnuri.inference.vllm_worker
+SETTINGS`, which `vllm_backend.py` starts.
 
 Reads and writes the lines that `vllm_wire.py` lists; vLLM batches, caches and runs the model,
 `vllm_processor.py` decides what is drawn. Of Onnuri only files are imported that need nothing but

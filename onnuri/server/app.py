@@ -85,7 +85,8 @@ def create(state: State) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        description="Text, image, audio, video and 3D, each understood and generated: OpenAI's routes and ours.",
+        description="Text, image, audio, video and 3D, each understood and generated: "
+        "OpenAI's routes and ours.",
     )
     app.state.onnuri = state
     app.add_middleware(Guard, state=state)

@@ -74,8 +74,8 @@ class Speech:
                     yield samples.end()
 
     async def events(self) -> Stream[JSON | None]:
-        """Yield `speech.audio.delta`, then `speech.audio.done`. Raw samples come as they are made; a
-        file's bytes, which is what any other format is, once it is whole."""
+        """Yield `speech.audio.delta`, then `speech.audio.done`. Raw samples come as they are made;
+        a file's bytes, which is what any other format is, once it is whole."""
         raw, samples = self.format in ("pcm", "pcm16"), Pcm()
 
         def delta(data: bytes) -> JSON:

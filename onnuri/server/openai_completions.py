@@ -212,8 +212,8 @@ class CompletionAnswer:
         return str(self.codec.decode(part.codes)) if self.request.echo else ""
 
     def _logprobs(self, part: Completion) -> JSON | None:
-        """Return scores in the fields of this API: tokens side by side, each with what was likeliest
-        in its place, and where it begins."""
+        """Return scores in the fields of this API: tokens side by side, each with what was
+        likeliest in its place, and where it begins."""
         if self.request.logprobs is None:
             return None
         scores, offsets = standing_tokens(part, len(self._echo(part)) + len(part.text), self.codec)
@@ -238,8 +238,8 @@ class CompletionAnswer:
 def standing_tokens(
     part: Completion, length: int, codec: Any
 ) -> tuple[list[tuple[int, TokenScore]], list[int]]:
-    """Return the tokens that an answer of so many letters is made of, which a stop sequence may have
-    cut, and where each begins."""
+    """Return the tokens that an answer of so many letters is made of, which a stop sequence may
+    have cut, and where each begins."""
     tokens, offsets, at, rest = list[tuple[int, TokenScore]](), list[int](), 0, b""
     for code, score in part.scores:
         ends = code >= len(codec.pieces)

@@ -84,7 +84,8 @@ def own_service(settings: ServeConfig, folder: Path | None) -> Service:
     engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.requests))
     if not isinstance(engine.forward, CompiledLlama):
         log.warning(
-            "no C compiler builds the decoding kernel: PyTorch decodes, several times slower; install gcc"
+            "no C compiler builds the decoding kernel: PyTorch decodes, several times slower; "
+            "install gcc"
         )
     return Service(model, engine)
 
