@@ -58,7 +58,7 @@ def planner() -> dict[str, Any]:
 
 
 def dry_runs() -> dict[str, Any]:
-    """Return what `onnuri plan dry-run` writes for each system, but for the seconds it took."""
+    """Return what `onnuri token_constraint dry-run` writes for each system, but for the seconds it took."""
     from onnuri import recipes
 
     figures = {}
@@ -115,7 +115,7 @@ def answers() -> dict[str, list[int]]:
     import onnuri
     from onnuri.evaluation.matrix import render
     from onnuri.modality import LANGUAGES, MEDIA
-    from onnuri.model.answer import drive
+    from onnuri.model.answer import run_pipelines
     from onnuri.world.scene import sample_scene
 
     model = onnuri.load()
@@ -128,7 +128,9 @@ def answers() -> dict[str, list[int]]:
             source, language = MEDIA[(i + k) % len(MEDIA)], LANGUAGES[(i + k) % 2]
             item = render(sample_scene(k, "held_out"), source, language, "held_out")
             steps = model.answers.answer(target, [(source, item)], language, greedy)
-            codes[f"{source} to {target}"] = [int(code) for code in drive(model.engine, [steps])[0]]
+            codes[f"{source} to {target}"] = [
+                int(code) for code in run_pipelines(model.engine, [steps])[0]
+            ]
     return codes
 
 

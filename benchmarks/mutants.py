@@ -62,7 +62,7 @@ NEAREST = {
     "training": ["tests/training", "tests/recipes", "tests/test_end_to_end.py"],
     "model": [
         "tests/model",
-        "tests/decoding",
+        "tests/inference",
         "tests/training",
         "tests/test_end_to_end.py",
         "tests/recipes",

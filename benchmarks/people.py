@@ -26,7 +26,7 @@ from onnuri.errors import OnnuriError
 from onnuri.evaluation.matrix import OBSERVE, counted
 from onnuri.evaluation.report import machine
 from onnuri.evaluation.score import score, wilson
-from onnuri.model.answer import drive
+from onnuri.model.answer import run_pipelines
 from onnuri.model.asking import language_asked
 from onnuri.world.scene import COLORS, RELATIONS, SIZES, SOLIDS, Description, Traits
 
@@ -110,7 +110,7 @@ def main() -> None:
             )
             for seed in range(settings.seeds)
         ]
-        pictures = model.codecs["image"].decode_batch(drive(model.engine, steps))
+        pictures = model.codecs["image"].decode_batch(run_pipelines(model.engine, steps))
         right = [
             score(wanted, OBSERVE["image"](picture), attributes, asked).scene
             for picture in pictures

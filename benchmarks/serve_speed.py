@@ -32,13 +32,12 @@ import soxr
 import torch
 
 import onnuri
-from onnuri.decoding.compiled import Compiled
-from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.decoding.request import Plan, Request
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.evaluation.audio import transcribe
 from onnuri.evaluation.report import machine
 from onnuri.evaluation.score import score
+from onnuri.inference.cpu_kernel import CompiledLlama
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
 from onnuri.modality import ATTRIBUTES, AUDIO_HZ, LANGUAGES
 from onnuri.server.sound import PCM_HZ
 from onnuri.world.grammar import parse
@@ -71,10 +70,12 @@ def prompts(model: Any, count: int) -> list[list[int]]:
 
 def ours(engine: Engine, asked: list[list[int]], lo: int, hi: int) -> float:
     """Tokens a second of ids in [lo, hi)."""
-    plan = Plan(ranges=((lo, hi),) * TOKENS)
+    allowed = TokenConstraint(position_ranges=((lo, hi),) * TOKENS)
     start = time.perf_counter()
-    tickets = [engine.submit(Request(prompt=p, plan=plan, sampling=GREEDY)) for p in asked]
-    engine.run(tickets)
+    handles = [
+        engine.submit(Request(prompt=p, token_constraint=allowed, sampling=GREEDY)) for p in asked
+    ]
+    engine.run(handles)
     return len(asked) * TOKENS / (time.perf_counter() - start)
 
 
@@ -160,7 +161,7 @@ def decoding(vllm_python: str | None) -> dict[str, Any]:
         Engine(model.network, EngineConfig(prefix_bytes=0, compiled=compiled))
         for compiled in (True, False)
     )
-    assert isinstance(engine.forward, Compiled), (
+    assert isinstance(engine.forward, CompiledLlama), (
         "no C compiler here: its figures would be PyTorch's"
     )
     lo, hi = model.layout.own("audio")

@@ -23,7 +23,7 @@ from onnuri import media
 from onnuri.evaluation.report import machine
 from onnuri.modality import LANGUAGES
 from onnuri.model import notice
-from onnuri.model.answer import drive
+from onnuri.model.answer import run_pipelines
 from onnuri.model.asking import language_asked
 from onnuri.model.omni import load_codecs
 from onnuri.world import image, other, shape, wordings
@@ -132,7 +132,7 @@ def likelihoods(model: Any, said: list[str], to: Any) -> list[float]:
         steps.append(
             model.answers.answer(to, [("text", sentence)], language, model.sampling, k, keep)
         )
-    drive(model.engine, steps)
+    run_pipelines(model.engine, steps)
     return [float(np.mean(contexts[k].logprobs[to])) for k in range(len(said))]
 
 

@@ -66,6 +66,17 @@ class Codec(nn.Module, ABC):
         """Return the item of one sequence of codes [K]."""
         return self.decode_batch([np.asarray(codes)])[0]
 
+    @property
+    def partial_counts(self) -> tuple[int, ...]:
+        """Return after how many codes more of an item can be shown; empty where nothing can be
+        before the end."""
+        return ()
+
+    def partial(self, codes: np.ndarray) -> Any:
+        """Return what an item looks like of which only these first codes are known, as many as one
+        of `partial_counts`."""
+        raise NotImplementedError
+
     def save(self, folder: Path) -> None:
         """Write `config.json`, the codec's spec and `model.safetensors` to a folder."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -140,6 +140,18 @@ class ImageCodec(Codec):
             for p in to_array(next(paint(self.visual, self.still, stacked[k : k + AT_ONCE])))
         ]
 
+    @property
+    def partial_counts(self) -> tuple[int, ...]:
+        """Return where an object begins: all before it is known then."""
+        return tuple(sorted({gate for gate in self.still.slot_gates if gate is not None}))
+
+    def partial(self, codes: np.ndarray) -> np.ndarray:
+        """Return a picture of which only these first codes are known: the other objects are
+        absent."""
+        absent = [hi - 1 for _, hi in self.still.position_ranges[len(codes) :]]
+        picture: np.ndarray = self.decode(np.concatenate([codes, np.array(absent, np.int64)]))
+        return picture
+
     def code_features(self) -> Tensor:
         """float32 [codes, F]: what every code says, in numbers."""
         return visual_features(self.visual, self.still)

@@ -2,7 +2,7 @@
 drives it decides.
 
 Every part is a generator that yields requests and is sent their tickets when they have ended.
-`drive` runs any number of them side by side and waits; a server awaits them one by one. Speech
+`run_pipelines` runs any number of them side by side and waits; a server awaits them one by one. Speech
 meets words only, as in training (`data/mix.py`): the model first writes down what it hears, and
 goes on with that; it writes what it is going to say, and then speaks it word by word.
 """
@@ -16,19 +16,24 @@ from typing import Any, TypeVar
 import numpy as np
 
 from onnuri.codecs.spelling import LONGEST_SENTENCE, Reading, plain
-from onnuri.decoding.engine import Engine
-from onnuri.decoding.request import Plan, Request, Score, Ticket
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError
+from onnuri.inference.engine import Engine
+from onnuri.inference.request import (
+    Request,
+    RequestHandle,
+    SamplingConfig,
+    TokenConstraint,
+    TokenScore,
+)
 from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, Language, Medium
 from onnuri.model.asking import language_spoken, task_of, wish_of
 from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of, unsure
 from onnuri.model.token_layout import TokenLayout
 
 T = TypeVar("T")
-Steps = Generator[Request, Ticket, T]
+Pipeline = Generator[Request, RequestHandle, T]
 """yields requests, is sent their tickets, returns a T"""
-Given = Sequence[Any]
+Inputs = Sequence[Any]
 """inputs [(medium, item), …]; a text may be (medium, item, language) to say its language"""
 Listener = Callable[[int], None]
 HEARING = SamplingConfig(temperature=0.0)
@@ -95,7 +100,7 @@ class Answers:
             spec.max_codes for spec in self.layout.codecs if spec.name in MEDIA
         )
 
-    def read(self, given: Given) -> Steps[Context]:
+    def read(self, given: Inputs) -> Pipeline[Context]:
         """Inputs as ids, in their order; of a sound what the model hears in it. Raises
         ConfigError."""
         context = Context([self.layout.special("<bos>")], len(given))
@@ -140,7 +145,7 @@ class Answers:
 
     def hear(
         self, codes: np.ndarray, on_token: Listener | None = None
-    ) -> Steps[tuple[Language, np.ndarray]]:
+    ) -> Pipeline[tuple[Language, np.ndarray]]:
         """Of a sound's codes the language and the text codes that the model hears."""
         v = self.layout
         prompt = [
@@ -149,10 +154,16 @@ class Answers:
             *v.task("transcribe"),
             v.special(v.spec("text").open),
         ]
-        plan = dataclasses.replace(self.plan("text"), first=v.languages)
+        token_constraint = dataclasses.replace(
+            self.token_constraint("text"), first_range=v.languages
+        )
         ids = (
             yield Request(
-                prompt=prompt, plan=plan, sampling=HEARING, kind="text", on_token=on_token
+                prompt=prompt,
+                token_constraint=token_constraint,
+                sampling=HEARING,
+                kind="text",
+                on_token=on_token,
             )
         ).ids
         language = next(x for x in LANGUAGES if v.special(LANGUAGE_TOKENS[x]) == ids[0])
@@ -167,7 +178,7 @@ class Answers:
         only_heard: bool = False,
         on_token: Listener | None = None,
         **more: Any,
-    ) -> Steps[np.ndarray]:
+    ) -> Pipeline[np.ndarray]:
         """Text codes that answer: of a lone sound its words, of a lone sentence that is to be
         spoken (not `only_heard`) itself, if it is in the language that is asked for; to a greeting
         or a question about nothing that was shown what can be done; else what the model writes, as
@@ -201,7 +212,7 @@ class Answers:
         sampling: SamplingConfig,
         seed: int = 0,
         on_token: Listener | None = None,
-    ) -> Steps[np.ndarray]:
+    ) -> Pipeline[np.ndarray]:
         """A sentence's sound, every word put in before what it sounds like."""
         if not len(sentence):
             return np.zeros(0, np.int64)
@@ -215,19 +226,21 @@ class Answers:
             *v.segment("text", sentence, language),
             *v.opening("audio", language),
         ]
-        script = [v.ids("text", word).tolist() for word in self.codecs["text"].words(sentence)]
-        plan = dataclasses.replace(
-            self.plan("audio"), end=v.special("<|word|>"), stretch=LONGEST_WORD
+        forced_segments = [
+            v.ids("text", word).tolist() for word in self.codecs["text"].words(sentence)
+        ]
+        token_constraint = dataclasses.replace(
+            self.token_constraint("audio"), end=v.special("<|word|>"), max_segment=LONGEST_WORD
         )
         return self._codes(
             "audio",
             (
                 yield Request(
                     prompt=prompt,
-                    plan=plan,
+                    token_constraint=token_constraint,
                     sampling=sampling,
                     seed=seed,
-                    script=script,
+                    forced_segments=forced_segments,
                     kind="audio",
                     on_token=on_token,
                 )
@@ -243,7 +256,7 @@ class Answers:
         seed: int = 0,
         on_token: Listener | None = None,
         **more: Any,
-    ) -> Steps[np.ndarray]:
+    ) -> Pipeline[np.ndarray]:
         """Codes of any medium but sound that follow what was given; `more` are other fields of the
         request."""
         opening = self.layout.opening(to, language)
@@ -259,12 +272,12 @@ class Answers:
             )
         request = Request(
             prompt=context.ids + asked + opening,
-            plan=self.plan(to),
+            token_constraint=self.token_constraint(to),
             sampling=sampling,
             seed=seed,
             kind=to,
             on_token=on_token,
-            without=[self.layout.special("<bos>"), *opening],
+            unconditional_prompt=[self.layout.special("<bos>"), *opening],
         )
         request = dataclasses.replace(request, **more)
         if (
@@ -272,7 +285,7 @@ class Answers:
         ):  # what a grammar forces is no answer of the model's own
             drawn, told = context.logprobs.setdefault(to, []), request.on_score
 
-            def hear(score: Score) -> None:
+            def hear(score: TokenScore) -> None:
                 drawn.append(score.logprob)
                 if told:
                     told(score)
@@ -289,18 +302,18 @@ class Answers:
         longest: int,
         on_token: Listener | None = None,
         **more: Any,
-    ) -> Steps[np.ndarray]:
+    ) -> Pipeline[np.ndarray]:
         """Text codes that go on within a text that begins with `codes`; `more` are other fields of
         the request."""
         v = self.layout
         prompt = [v.special("<bos>"), *v.opening("text", language), *v.ids("text", codes).tolist()]
-        plan = dataclasses.replace(self.plan("text"), longest=longest)
+        token_constraint = dataclasses.replace(self.token_constraint("text"), max_tokens=longest)
         return self._codes(
             "text",
             (
                 yield Request(
                     prompt=prompt,
-                    plan=plan,
+                    token_constraint=token_constraint,
                     sampling=sampling,
                     seed=seed,
                     kind="text",
@@ -313,12 +326,12 @@ class Answers:
     def answer(
         self,
         to: Medium,
-        given: Given,
+        given: Inputs,
         language: Language,
         sampling: dict[str, SamplingConfig],
         seed: int = 0,
         listen: Callable[[Context], None] | None = None,
-    ) -> Steps[np.ndarray]:
+    ) -> Pipeline[np.ndarray]:
         """Codes of a medium, from inputs: all of the above, as it is needed. `listen` is told what
         was given, as read."""
         context = yield from self.read(given)
@@ -338,26 +351,28 @@ class Answers:
         codes: np.ndarray = self.codecs[medium].encode(item)
         return codes[: self.layout.spec(medium).max_codes]
 
-    def plan(self, to: Medium) -> Plan:
+    def token_constraint(self, to: Medium) -> TokenConstraint:
         """What may be generated for a medium."""
         spec, allowed = self.layout.spec(to), self.layout.allowed(to)
         if allowed and spec.slots:
-            return Plan(ranges=tuple(allowed), leads=spec.slots.slot_gates)
+            return TokenConstraint(position_ranges=tuple(allowed), slot_gates=spec.slots.slot_gates)
         lo, hi = self.layout.own(to)
-        return Plan(free=(lo, hi), end=self.layout.special(spec.close), longest=spec.max_codes)
+        return TokenConstraint(
+            vocab_range=(lo, hi), end=self.layout.special(spec.close), max_tokens=spec.max_codes
+        )
 
-    def _codes(self, medium: Medium, ticket: Ticket) -> np.ndarray:
-        return self.layout.codes(medium, np.array(ticket.ids, dtype=np.int64))
+    def _codes(self, medium: Medium, handle: RequestHandle) -> np.ndarray:
+        return self.layout.codes(medium, np.array(handle.ids, dtype=np.int64))
 
 
-def drive(engine: Engine, everyone: Sequence[Steps[T]]) -> list[T]:
+def run_pipelines(engine: Engine, everyone: Sequence[Pipeline[T]]) -> list[T]:
     """What each of them returns; their requests are decoded together."""
     results: dict[int, T] = {}
-    open_: dict[int, Ticket] = {}
+    open_: dict[int, RequestHandle] = {}
 
-    def go_on(k: int, ticket: Ticket | None) -> None:
+    def go_on(k: int, handle: RequestHandle | None) -> None:
         try:
-            open_[k] = engine.submit(everyone[k].send(ticket), bounded=False)  # type: ignore[arg-type]
+            open_[k] = engine.submit(everyone[k].send(handle), bounded=False)  # type: ignore[arg-type]
         except StopIteration as end:
             results[k] = end.value
 
@@ -366,11 +381,11 @@ def drive(engine: Engine, everyone: Sequence[Steps[T]]) -> list[T]:
             go_on(k, None)
         while open_:
             engine.step()
-            for k in [k for k, ticket in open_.items() if ticket.done]:
+            for k in [k for k, handle in open_.items() if handle.done]:
                 go_on(k, open_.pop(k))
     finally:
-        for ticket in open_.values():
-            ticket.cancel()
+        for handle in open_.values():
+            handle.cancel()
     return [results[k] for k in range(len(everyone))]
 
 

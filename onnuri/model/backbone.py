@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from onnuri import config
-from onnuri.decoding import stock
 from onnuri.errors import ConfigError
+from onnuri.inference import hf_forward
 from onnuri.model import attention
 
 FAMILIES = {
@@ -253,7 +253,7 @@ def _register() -> None:
     from transformers import AttentionInterface
 
     attention.register()
-    AttentionInterface.register(stock.NAME, stock.rows_attention)
+    AttentionInterface.register(hf_forward.NAME, hf_forward.rows_attention)
 
 
 def embedding(model: nn.Module) -> torch.Tensor:

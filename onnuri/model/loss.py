@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from onnuri.decoding.stock import head
+from onnuri.inference.hf_forward import head
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.token_layout import CandidateSet
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from onnuri.data.mix import Mixer, Segment
 from onnuri.data.pack import PackedRow, PackedSequence, pack
-from onnuri.decoding.stock import head
+from onnuri.inference.hf_forward import head
 from onnuri.modality import MEDIA
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.balance import Balance

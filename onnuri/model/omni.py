@@ -24,14 +24,13 @@ import torch
 from torch import nn
 
 from onnuri.codecs import registry
-from onnuri.decoding.engine import Engine
-from onnuri.decoding.request import Plan
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import ConfigError, OnnuriError, WeightsError
 from onnuri.files import whole_folder
+from onnuri.inference.engine import Engine
+from onnuri.inference.request import SamplingConfig, TokenConstraint
 from onnuri.modality import MEDIA, Language, Medium
 from onnuri.model import backbone
-from onnuri.model.answer import Answers, Context, Given, drive, known
+from onnuri.model.answer import Answers, Context, Inputs, known, run_pipelines
 from onnuri.model.asking import language_asked, task_of
 from onnuri.model.notice import Notice
 from onnuri.model.token_layout import TokenLayout
@@ -127,7 +126,7 @@ class OmniModel:
     def generate(
         self,
         to: Medium,
-        inputs: Given = (),
+        inputs: Inputs = (),
         *,
         language: Language = "ko",
         seed: int = 0,
@@ -156,7 +155,7 @@ class OmniModel:
     def generate_batch(
         self,
         to: Medium,
-        inputs: Sequence[Given],
+        inputs: Sequence[Inputs],
         *,
         language: Language | Sequence[Language] = "ko",
         seeds: Sequence[int] | None = None,
@@ -169,7 +168,7 @@ class OmniModel:
         sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         languages = [language] * len(inputs) if isinstance(language, str) else list(language)
         seeds = list(seeds) if seeds is not None else list(range(len(inputs)))
-        codes = drive(
+        codes = run_pipelines(
             self.engine,
             [
                 self.answers.answer(to, given, spoken, sampling, seed)
@@ -181,7 +180,7 @@ class OmniModel:
     def reply(
         self,
         to: Medium,
-        inputs: Given = (),
+        inputs: Inputs = (),
         *,
         language: Language | None = None,
         seed: int = 0,
@@ -202,7 +201,7 @@ class OmniModel:
         spoken = language or (language_asked(words[-1]) if words else "ko")
         sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         contexts: list[Context] = []
-        codes = drive(
+        codes = run_pipelines(
             self.engine, [self.answers.answer(to, given, spoken, sampling, seed, contexts.append)]
         )[0]
         return Reply(
@@ -211,14 +210,14 @@ class OmniModel:
 
     def transcribe(self, sounds: Sequence[Any]) -> list[tuple[Language, str]]:
         """The language and the words of every sound."""
-        heard = drive(
+        heard = run_pipelines(
             self.engine, [self.answers.hear(self.encode("audio", sound)) for sound in sounds]
         )
         return [(language, self.codecs["text"].decode(words)) for language, words in heard]
 
-    def prompt(self, given: Given, to: Medium, language: Language) -> list[int]:
+    def prompt(self, given: Inputs, to: Medium, language: Language) -> list[int]:
         """`<bos>`, the inputs' segments, and what opens the answer."""
-        context = drive(self.engine, [self.answers.read(given)])[0]
+        context = run_pipelines(self.engine, [self.answers.read(given)])[0]
         asked = self.layout.task(task_of(to, context.inputs, context.says(language)))
         return context.ids + asked + self.layout.opening(to, language)
 
@@ -226,9 +225,9 @@ class OmniModel:
         """Codes of an item; speech and text are cut at the medium's longest."""
         return self.answers.encode(medium, item)
 
-    def plan(self, to: Medium) -> Plan:
+    def token_constraint(self, to: Medium) -> TokenConstraint:
         """What may be generated for a medium."""
-        return self.answers.plan(to)
+        return self.answers.token_constraint(to)
 
     def save(self, folder: Path) -> None:
         """Write the folder; whole or not at all."""

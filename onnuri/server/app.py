@@ -1,8 +1,9 @@
 """The server: every route, and what binds them. `onnuri serve` runs it; `create` makes it for
 tests.
 
-Routes are thin: what they answer is in `chat.py`, `responses.py`, `images.py`, `audio.py` and
-`jobs.py`, what stands before them in `guard.py`.
+Routes are thin: what they answer is in `openai_chat.py`, `openai_responses.py`,
+`openai_completions.py`, `images.py`, `audio.py` and `jobs.py`, how it is sent in `streaming.py`,
+what stands before them in `middleware.py`.
 """
 
 from __future__ import annotations
@@ -11,20 +12,13 @@ import asyncio
 import base64
 import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import (
-    FileResponse,
-    JSONResponse,
-    PlainTextResponse,
-    Response,
-    StreamingResponse,
-)
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -32,12 +26,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onnuri import __version__, formats
 from onnuri.errors import OnnuriError
-from onnuri.modality import MEDIA, Medium
-from onnuri.server import audio, chat, completions, images, intake, jobs, memory, responses
+from onnuri.modality import MEDIA
+from onnuri.server import audio, images, inputs, jobs, memory
 from onnuri.server.bodies import documented, either
 from onnuri.server.complaints import complaint
-from onnuri.server.guard import LOCAL, Guard, client_of
-from onnuri.server.problems import Problem, problem_of
+from onnuri.server.errors import JSON, APIError, as_api_error, invalid
+from onnuri.server.middleware import LOCAL, Guard, client_of
+from onnuri.server.openai_chat import ChatAnswer
+from onnuri.server.openai_completions import CompletionAnswer
+from onnuri.server.openai_responses import ResponseAnswer
 from onnuri.server.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -49,18 +46,15 @@ from onnuri.server.schemas import (
     TranscriptionRequest,
     VideoRequest,
 )
-from onnuri.server.service import Stream
 from onnuri.server.sizes import seconds_of, size_of
 from onnuri.server.sound import TYPES
-from onnuri.server.state import Caller, State
+from onnuri.server.state import Caller, State, state_of
+from onnuri.server.streaming import raw, streamed, whole_or_streamed, within
 from onnuri.server.words import with_words
 
-T = TypeVar("T")
 log = logging.getLogger("onnuri")
 WEB = Path(__file__).parent / "web"
-UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 TIDY_SECONDS, TRIM_SECONDS = 60.0, 10.0
-POLL_SECONDS = 0.25
 _bearer = HTTPBearer(
     auto_error=False,
     description="a key that `onnuri keys add` made; none is needed on loopback without keys",
@@ -68,7 +62,7 @@ _bearer = HTTPBearer(
 
 
 def create(state: State) -> FastAPI:
-    """The ASGI application."""
+    """Return the ASGI application."""
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -91,7 +85,8 @@ def create(state: State) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        description="Text, image, audio, video and 3D, each understood and generated: OpenAI's routes and ours.",
+        description="Text, image, audio, video and 3D, each understood and generated: "
+        "OpenAI's routes and ours.",
     )
     app.state.onnuri = state
     app.add_middleware(Guard, state=state)
@@ -105,7 +100,7 @@ def create(state: State) -> FastAPI:
             allow_headers=["*"],
         )
     app.add_exception_handler(Exception, _failed)
-    for kind in (Problem, OnnuriError, TimeoutError, HTTPException, RequestValidationError):
+    for kind in (APIError, OnnuriError, TimeoutError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _failed)
     _conversation(app)
     _sounds(app)
@@ -121,7 +116,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     elif isinstance(error, HTTPException):
         problem = _refusal(request, error)
     else:
-        problem = problem_of(error)
+        problem = as_api_error(error)
     if problem.status >= 500 and problem.code == "internal_error":
         log.error("%s failed", request.state.id, exc_info=error)
     return JSONResponse(
@@ -131,21 +126,21 @@ async def _failed(request: Request, error: Exception) -> Response:
     )
 
 
-def _refusal(request: Request, error: HTTPException) -> Problem:
+def _refusal(request: Request, error: HTTPException) -> APIError:
     """What the framework refuses, in our words."""
     asked = f"{request.method} {request.url.path:.100}"
     if error.status_code == 404:
-        return Problem(404, f"{asked}: there is no such route; see /docs", "not_found")
+        return APIError(404, f"{asked}: there is no such route; see /docs", "not_found")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
-        return Problem(
+        return APIError(
             405,
             f"{asked}: this route takes {allowed}; use that",
             "method_not_allowed",
             more={"Allow": allowed},
         )
     code = {413: "body_too_large", 408: "request_timeout"}.get(error.status_code, "invalid_request")
-    return Problem(
+    return APIError(
         error.status_code,
         error.detail if error.status_code in (408, 413) else f"{asked}: {error.detail}",
         code,
@@ -154,28 +149,24 @@ def _refusal(request: Request, error: HTTPException) -> Problem:
 
 
 async def _caller(request: Request, bearer: Annotated[Any, Depends(_bearer)]) -> Caller:
-    state: State = request.app.state.onnuri
-    caller = await state.admit(
-        bearer.credentials if bearer else None, client_of(request.scope) in LOCAL
-    )
-    request.state.caller, request.state.limits = (
-        caller.id,
-        [(k.encode(), v.encode()) for k, v in caller.limits.items()],
-    )
+    local = client_of(request.scope) in LOCAL
+    caller = await state_of(request).admit(bearer.credentials if bearer else None, local)
+    request.state.caller = caller.id
+    request.state.limits = [(k.encode(), v.encode()) for k, v in caller.limits.items()]
     return caller
 
 
 async def _reader(request: Request) -> None:
-    """Whoever reads what an operator reads needs a key where callers do; a browser sends one as a
-    password."""
+    """Let in whoever reads what an operator reads: it needs a key where callers do; a browser sends
+    one as a password."""
     kind, _, sent = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "basic":
         with contextlib.suppress(ValueError):
             sent = base64.b64decode(sent).decode().rpartition(":")[2]
     try:
-        await _state(request).admit(sent, client_of(request.scope) in LOCAL, counts=False)
-    except Problem as problem:
-        problem.more = {"WWW-Authenticate": 'Basic realm="Onnuri", charset="UTF-8"'}
+        await state_of(request).admit(sent, client_of(request.scope) in LOCAL, counts=False)
+    except APIError as error:
+        error.more = {"WWW-Authenticate": 'Basic realm="Onnuri", charset="UTF-8"'}
         raise
 
 
@@ -183,88 +174,25 @@ Who = Annotated[Caller, Depends(_caller)]
 Reader = [Depends(_reader)]
 
 
-def _state(request: Request) -> State:
-    return request.app.state.onnuri  # type: ignore[no-any-return]
-
-
-async def _within(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result, unless it takes too long or the client has gone: then it is called off."""
-    state, task = _state(request), asyncio.create_task(work)
-    deadline = time.monotonic() + state.settings.request_seconds
-    try:
-        while not task.done():
-            await asyncio.wait([task], timeout=POLL_SECONDS)
-            if not task.done() and time.monotonic() > deadline:
-                raise TimeoutError
-            if not task.done() and await request.is_disconnected():
-                raise Problem(499, "the client has gone", "client_closed_request")
-        return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
-
-
-async def _raw(request: Request, parts: Stream[bytes], media_type: str) -> StreamingResponse:
-    """Bytes as they come; the first is there, so that an error before it still has its status."""
-    deadline = time.monotonic() + _state(request).settings.request_seconds
-    first = await _within(request, anext(parts))  # type: ignore[arg-type]
-    return StreamingResponse(
-        _go_on(first, parts, deadline), media_type=media_type, headers=UNBUFFERED
-    )
-
-
-async def _streamed(
-    request: Request,
-    chunks: Stream[dict[str, Any] | None],
-    failed: Callable[[Problem], dict[str, Any]] | None = None,
-) -> StreamingResponse:
-    """A stream whose first chunk is there, so that an error before it still has its status;
-    `failed` is one after it."""
-    deadline = time.monotonic() + _state(request).settings.request_seconds
-    accepted = request.headers.get("accept-language", "")
-    failed = failed or (lambda problem: with_words(problem, accepted))
-    first = await _within(request, anext(chunks))  # type: ignore[arg-type]
-
-    async def all_() -> AsyncIterator[bytes]:
-        async with contextlib.aclosing(chat.sse(_go_on(first, chunks, deadline), failed)) as made:
-            async for data in made:
-                yield data
-
-    return StreamingResponse(all_(), media_type="text/event-stream", headers=UNBUFFERED)
-
-
-async def _go_on(first: Any, rest: Stream[Any], deadline: float) -> Stream[Any]:
-    async with contextlib.aclosing(rest):
-        if first:
-            yield first
-        while True:
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    chunk = await anext(rest)
-            except StopAsyncIteration:
-                return
-            yield chunk
+def _chosen(request: Request, body: Any) -> State:
+    """Return the state of the model that a body names."""
+    return state_of(request).choose(body.model)
 
 
 def _conversation(app: FastAPI) -> None:
     @app.post("/v1/chat/completions", tags=["conversation"])
     async def chat_completions(body: ChatRequest, request: Request, who: Who) -> Response:
         """Text, pictures, sounds, videos and meshes in; any of them out, by `modalities`."""
-        state = _state(request).choose(body.model)
-        if body.stream:
-            return await _streamed(request, chat.stream(body, state, who))
-        return JSONResponse(await _within(request, chat.complete(body, state, who)))
+        answer = ChatAnswer(body, _chosen(request, body), who)
+        return await whole_or_streamed(request, body.stream, answer.whole, answer.chunks)
 
     @app.post("/v1/responses", tags=["conversation"])
     async def responses_create(body: ResponseRequest, request: Request, who: Who) -> Response:
         """A conversation in; words out, and pictures where the tool that draws is given."""
-        state = _state(request).choose(body.model)
-        answer = responses.Answer(body, state, who)
-        if body.stream:
-            return await _streamed(request, answer.events(), answer.failed)
-        return JSONResponse(await _within(request, answer.whole()))
+        answer = ResponseAnswer(body, _chosen(request, body), who)
+        return await whole_or_streamed(
+            request, body.stream, answer.whole, answer.events, answer.failed
+        )
 
     @app.post("/v1/images/generations", tags=["images"])
     async def images_generations(body: ImageRequest, request: Request, who: Who) -> Response:
@@ -283,29 +211,27 @@ def _conversation(app: FastAPI) -> None:
     @app.post("/v1/completions", tags=["conversation"])
     async def text_completions(body: CompletionRequest, request: Request, who: Who) -> Response:
         """Text that goes on from text, and how likely every token of it is."""
-        state = _state(request).choose(body.model)
-        if body.stream:
-            return await _streamed(request, completions.stream(body, state, who))
-        return JSONResponse(await _within(request, completions.complete(body, state, who)))
+        answer = CompletionAnswer(body, _chosen(request, body), who)
+        return await whole_or_streamed(request, body.stream, answer.whole, answer.chunks)
 
 
 async def _pictures(body: ImageRequest, request: Request, who: Caller) -> Response:
-    state = _state(request).choose(body.model)
-    if body.stream:
-        return await _streamed(request, images.stream(body, state, who))
-    return JSONResponse(await _within(request, images.generate(body, state, who)))
+    arguments = (body, _chosen(request, body), who)
+    return await whole_or_streamed(
+        request, body.stream, lambda: images.generate(*arguments), lambda: images.stream(*arguments)
+    )
 
 
 def _sounds(app: FastAPI) -> None:
     @app.post("/v1/audio/speech", tags=["audio"])
     async def audio_speech(body: SpeechRequest, request: Request, who: Who) -> Response:
         """A sentence to speech."""
-        state = _state(request).choose(body.model)
+        speech = audio.Speech(body, _chosen(request, body), who)
         if body.stream_format == "sse":
-            return await _streamed(request, audio.speech_events(body, state, who))
+            return await streamed(request, speech.events())
         if body.response_format in ("pcm", "pcm16"):
-            return await _raw(request, audio.pcm(body, state, who), TYPES["pcm"])
-        data, kind = await _within(request, audio.speech(body, state, who))
+            return await raw(request, speech.pcm(), TYPES["pcm"])
+        data, kind = await within(request, speech.whole())
         return Response(data, media_type=kind)
 
     @app.post(
@@ -315,13 +241,11 @@ def _sounds(app: FastAPI) -> None:
     )
     async def audio_transcriptions(request: Request, who: Who) -> Response:
         """Speech to a sentence. A form, or JSON."""
-        state, body, (_, samples) = await _heard(request)
+        state, body, samples = await _heard(request)
         if body.stream:
-            return await _streamed(request, audio.transcription_events(samples, state, who))
-        language, text, seconds = await _within(request, audio.transcribe(samples, state, who))
-        return _written(
-            audio.transcription(body.response_format, "transcribe", language, text, seconds)
-        )
+            return await streamed(request, audio.transcription_events(samples, state, who))
+        heard = await within(request, audio.transcribe(samples, state, who))
+        return _written(audio.transcription(body.response_format, "transcribe", *heard))
 
     @app.post(
         "/v1/audio/translations",
@@ -330,28 +254,26 @@ def _sounds(app: FastAPI) -> None:
     )
     async def audio_translations(request: Request, who: Who) -> Response:
         """Speech in any language to a sentence in English. A form, or JSON."""
-        state, body, (_, samples) = await _heard(request)
+        state, body, samples = await _heard(request)
         if body.stream:
-            raise Problem(
-                400,
-                "stream: a translation comes as a whole; leave it out",
-                "unsupported_value",
-                "stream",
+            raise invalid(
+                "stream", "a translation comes as a whole; leave it out", code="unsupported_value"
             )
-        text, seconds = await _within(request, audio.translate(samples, state, who))
-        return _written(audio.transcription(body.response_format, "translate", "en", text, seconds))
+        heard = await within(request, audio.translate(samples, state, who))
+        return _written(audio.transcription(body.response_format, "translate", *heard))
 
 
-async def _heard(request: Request) -> tuple[State, TranscriptionRequest, tuple[Medium, Any]]:
-    """What is asked of a sound, and the sound. Raises Problem and MediaError."""
+async def _heard(request: Request) -> tuple[State, TranscriptionRequest, Any]:
+    """Return what is asked of a sound, and its samples. Raises APIError and MediaError."""
     body = await either(request, TranscriptionRequest)
     audio.check_transcription({**body.model_dump(), **(body.model_extra or {})})
-    state = _state(request).choose(body.model)
-    return state, body, await images.given(body.file, "audio", "file", state)
+    state = _chosen(request, body)
+    _, samples = await images.given(body.file, "audio", "file", state)
+    return state, body, samples
 
 
-def _written(made: Any) -> Response:
-    return PlainTextResponse(made) if isinstance(made, str) else JSONResponse(made)
+def _written(answer: Any) -> Response:
+    return PlainTextResponse(answer) if isinstance(answer, str) else JSONResponse(answer)
 
 
 def _jobs(app: FastAPI) -> None:
@@ -362,7 +284,7 @@ def _jobs(app: FastAPI) -> None:
         """A sentence, and perhaps a picture or another thing to begin from, to a video. A form, or
         JSON."""
         body = await either(request, VideoRequest)
-        state = _state(request).choose(body.model)
+        state = _chosen(request, body)
         width, height = size_of(body.size, "size", even=True)
         seconds = f"{seconds_of(body.seconds, 'seconds'):g}"
         given: list[Any] = [("text", body.prompt)]
@@ -381,23 +303,20 @@ def _jobs(app: FastAPI) -> None:
     @app.post("/v1/meshes", tags=["meshes"])
     async def meshes_create(body: MeshRequest, request: Request, who: Who) -> Response:
         """A sentence, or any media, to a 3D model."""
-        state = _state(request).choose(body.model)
+        state = _chosen(request, body)
         parts = body.input_reference or []
         if isinstance(parts, str):
             parts = [{"type": "file", "file": {"file_data": parts}}]
-        intake.check_count(parts, state.model.answers, "input_reference")
+        inputs.check_count(parts, state.model.answers, "input_reference")
         given: list[Any] = [
-            await state.service.decoded(intake.load, part, f"input_reference[{k}]", state.settings)
+            await state.service.decode_in_pool(
+                inputs.load, part, f"input_reference[{k}]", state.settings
+            )
             for k, part in enumerate(parts)
         ]
         given += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
         if not given:
-            raise Problem(
-                400,
-                "prompt: nothing is given; give a sentence or an input_reference",
-                "invalid_value",
-                "prompt",
-            )
+            raise invalid("prompt", "nothing is given; give a sentence or an input_reference")
         about = {"prompt": body.prompt, "format": body.output_format or "glb"}
         return JSONResponse(await jobs.create("mesh", body, given, about, state, who))
 
@@ -416,20 +335,20 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         after: str | None = None,
         order: Literal["asc", "desc"] = "desc",
-    ) -> dict[str, Any]:
+    ) -> JSON:
         """Jobs, the newest first."""
-        return jobs.listing(kind, _state(request), who, limit, after, order)
+        return jobs.listing(kind, state_of(request), who, limit, after, order)
 
     @app.get(path + "/{id}", tags=[tag], operation_id=f"{tag}_get")
-    def get(id: str, request: Request, who: Who) -> dict[str, Any]:
+    def get(id: str, request: Request, who: Who) -> JSON:
         """How far a job is."""
-        return jobs.show(jobs.find(id, kind, _state(request), who), _state(request))
+        return jobs.show(jobs.find(id, kind, state_of(request), who), state_of(request))
 
     @app.get(path + "/{id}/content", tags=[tag], operation_id=f"{tag}_content")
     def content(id: str, request: Request, who: Who, variant: str | None = None) -> Response:
         """The file that a job made, or a part of it by `Range`; of a video its `thumbnail` too."""
         made, media_type = jobs.content(
-            jobs.find(id, kind, _state(request), who), _state(request), variant
+            jobs.find(id, kind, state_of(request), who), state_of(request), variant
         )
         return (
             Response(made, media_type=media_type)
@@ -438,23 +357,23 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
         )
 
     @app.delete(path + "/{id}", tags=[tag], operation_id=f"{tag}_delete")
-    async def delete(id: str, request: Request, who: Who) -> dict[str, Any]:
+    async def delete(id: str, request: Request, who: Who) -> JSON:
         """Call a job off, or forget it."""
-        state = _state(request)
+        state = state_of(request)
         job = await asyncio.to_thread(jobs.find, id, kind, state, who)
         return await jobs.delete(job, state)
 
 
 def _rest(app: FastAPI) -> None:
     @app.get("/v1/models", tags=["models"])
-    def models(request: Request, who: Who) -> dict[str, Any]:
+    def models(request: Request, who: Who) -> JSON:
         """What is served."""
-        state = _state(request)
+        state = state_of(request)
         return {"object": "list", "data": [model_of(state.choose(name)) for name in state.services]}
 
     @app.get("/v1/models/{name}", tags=["models"])
-    def model(name: str, request: Request, who: Who) -> dict[str, Any]:
-        return model_of(_state(request).choose(name))
+    def model(name: str, request: Request, who: Who) -> JSON:
+        return model_of(state_of(request).choose(name))
 
     @app.get("/health", tags=["operation"])
     async def health() -> dict[str, str]:
@@ -464,7 +383,7 @@ def _rest(app: FastAPI) -> None:
     @app.get("/ready", tags=["operation"])
     async def ready(request: Request) -> Response:
         """Whether it takes requests."""
-        state = _state(request)
+        state = state_of(request)
         fine = all(service.ready for service in state.services.values())
         status = "stopping" if state.traffic.draining else "ready" if fine else "away"
         return JSONResponse({"status": status}, 200 if status == "ready" else 503)
@@ -472,7 +391,7 @@ def _rest(app: FastAPI) -> None:
     @app.get("/metrics", tags=["operation"], dependencies=Reader)
     async def metrics(request: Request) -> Response:
         """For Prometheus."""
-        return Response(_state(request).metrics.page(), media_type="text/plain; version=0.0.4")
+        return Response(state_of(request).metrics.page(), media_type="text/plain; version=0.0.4")
 
     @app.get("/docs", include_in_schema=False, dependencies=Reader)
     async def docs() -> Response:
@@ -483,20 +402,18 @@ def _rest(app: FastAPI) -> None:
         return JSONResponse(app.openapi())
 
     @app.get("/v1/formats", tags=["operation"])
-    def all_formats(who: Who) -> dict[str, Any]:
+    def all_formats(who: Who) -> JSON:
         """The formats of files that are read, whichever way they come."""
-        return {"object": "list", "data": [intake.about(form) for form in formats.table()]}
+        return {"object": "list", "data": [inputs.about(form) for form in formats.table()]}
 
     @app.post("/v1/inspect", tags=["operation"])
-    async def inspect(
-        request: Request, who: Who, file: Annotated[UploadFile, File()]
-    ) -> dict[str, Any]:
+    async def inspect(request: Request, who: Who, file: Annotated[UploadFile, File()]) -> JSON:
         """What a file would be read as, or why it is not: the verdict that it gets by every other
         way."""
-        state = _state(request)
-        return await _within(
+        state = state_of(request)
+        return await within(
             request,
-            state.service.decoded(intake.inspect, await file.read(), "file", state.settings),
+            state.service.decode_in_pool(inputs.inspect, await file.read(), "file", state.settings),
         )
 
     app.router.default = _page(StaticFiles(directory=WEB, html=True))
@@ -514,8 +431,8 @@ def _page(files: StaticFiles) -> ASGIApp:
     return answer
 
 
-def model_of(state: State) -> dict[str, Any]:
-    """The model as `/v1/models` lists it, with what goes in and comes out."""
+def model_of(state: State) -> JSON:
+    """Return the model as `/v1/models` lists it, with what goes in and comes out."""
     names = ["mesh" if m == "shape" else m for m in MEDIA]
     return {
         "id": state.settings.name,

@@ -3,9 +3,8 @@ and sound to sentences."""
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any, Literal
 
 import numpy as np
@@ -14,15 +13,14 @@ from onnuri.media import check_answer
 from onnuri.modality import AUDIO_HZ, Language, language_of
 from onnuri.model.answer import Context
 from onnuri.server import unheeded
-from onnuri.server.chat import base64_of, usage_of
-from onnuri.server.problems import Problem
+from onnuri.server.errors import JSON, invalid
+from onnuri.server.events import AudioDelta, FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.schemas import SpeechRequest
-from onnuri.server.service import Item, Sound, Stream, Wish, Words
 from onnuri.server.sound import TYPES, Pcm, encoded
 from onnuri.server.state import Caller, State
+from onnuri.server.streaming import base64_of
+from onnuri.server.usage import token_counts
 
-VOICES = ("default",)
-"""the model's own; OpenAI's names of voices are taken for it"""
 NAMES = {"ko": "korean", "en": "english"}
 """languages, as a transcription names them"""
 PIECE_BYTES = 3 * 4096
@@ -30,127 +28,116 @@ PIECE_BYTES = 3 * 4096
 Task = Literal["transcribe", "translate"]
 
 
-async def speech(request: SpeechRequest, state: State, caller: Caller) -> tuple[bytes, str]:
-    """A whole sound as a file, and its media type."""
-    form = request.response_format or "mp3"
-    item, sentence = None, _sentence(request, state)
-    async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
-        async for event in made:
-            if isinstance(event, Item):
-                item = event
-    assert item
-    check_answer(item.item, "audio")
-    await state.spend(caller, len(sentence) + item.tokens)
-    return await state.service.aside(encoded, item.item, form), TYPES[form]
+class Speech:
+    """A sentence that is to be spoken. Raises APIError where it is too long."""
 
+    def __init__(self, request: SpeechRequest, state: State, caller: Caller) -> None:
+        self.request, self.state, self.caller = request, state, caller
+        self.format = request.response_format or "mp3"
+        unheeded.refuse(request.model_extra, unheeded.SPEECH)
+        if request.speed not in (None, 1):
+            raise invalid(
+                f"speed {request.speed:g}",
+                "this model speaks at its own pace; give 1",
+                field="speed",
+            )
+        sentence = " ".join(request.input.split())
+        self.codes: np.ndarray = state.model.codecs["text"].encode(sentence)
+        most = state.model.layout.spec("text").max_codes
+        if len(self.codes) > most:
+            raise invalid(
+                f"input of {len(self.codes)} tokens",
+                f"at most {most} are spoken at once; send it in parts",
+                field="input",
+            )
 
-async def pcm(request: SpeechRequest, state: State, caller: Caller) -> Stream[bytes]:
-    """Raw samples as they come."""
-    samples, sentence = Pcm(), _sentence(request, state)
-    async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
-        async for event in made:
-            if isinstance(event, Sound) and (data := samples.send(event.samples)):
-                yield data
-            elif isinstance(event, Item):
-                await state.spend(caller, len(sentence) + event.tokens)
-                yield samples.end()
+    async def whole(self) -> tuple[bytes, str]:
+        """Return a whole sound as a file, and its media type."""
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                if isinstance(event, FinalItem):
+                    item = event
+        check_answer(item.item, "audio")
+        await self._spend(item)
+        data = await self.state.service.run_in_pool(encoded, item.item, self.format)
+        return data, TYPES[self.format]
 
+    async def pcm(self) -> Stream[bytes]:
+        """Yield raw samples as they come."""
+        samples = Pcm()
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                if isinstance(event, AudioDelta) and (data := samples.send(event.samples)):
+                    yield data
+                elif isinstance(event, FinalItem):
+                    await self._spend(event)
+                    yield samples.end()
 
-async def speech_events(
-    request: SpeechRequest, state: State, caller: Caller
-) -> Stream[dict[str, Any] | None]:
-    """`speech.audio.delta`, then `speech.audio.done`. Raw samples come as they are made; a file's
-    bytes, which is what any other format is, once it is whole."""
-    raw = request.response_format in ("pcm", "pcm16")
-    samples, sentence = Pcm(), _sentence(request, state)
-    yield {}
-    async with contextlib.aclosing(_spoken(request, sentence, state, caller)) as made:
-        async for event in made:
-            if isinstance(event, Sound) and raw and (data := samples.send(event.samples)):
-                yield {"type": "speech.audio.delta", "audio": base64_of(data)}
-            elif isinstance(event, Item):
-                await state.spend(caller, len(sentence) + event.tokens)
-                check_answer(event.item, "audio")
-                form = request.response_format or "mp3"
-                rest = (
-                    samples.end() if raw else await state.service.aside(encoded, event.item, form)
-                )
-                for at in range(0, len(rest), PIECE_BYTES):
-                    yield {
-                        "type": "speech.audio.delta",
-                        "audio": base64_of(rest[at : at + PIECE_BYTES]),
-                    }
-                yield {
-                    "type": "speech.audio.done",
-                    "usage": {
-                        "input_tokens": len(sentence),
-                        "output_tokens": event.tokens,
-                        "total_tokens": len(sentence) + event.tokens,
-                    },
-                }
-    yield None
+    async def events(self) -> Stream[JSON | None]:
+        """Yield `speech.audio.delta`, then `speech.audio.done`. Raw samples come as they are made;
+        a file's bytes, which is what any other format is, once it is whole."""
+        raw, samples = self.format in ("pcm", "pcm16"), Pcm()
 
+        def delta(data: bytes) -> JSON:
+            return {"type": "speech.audio.delta", "audio": base64_of(data)}
 
-def _sentence(request: SpeechRequest, state: State) -> np.ndarray:
-    """Text codes of what is to be spoken. Raises Problem where it is too long."""
-    unheeded.refuse(request.model_extra, unheeded.SPEECH)
-    if request.speed not in (None, 1):
-        raise Problem(
-            400,
-            f"speed {request.speed:g}: this model speaks at its own pace; give 1",
-            "invalid_value",
-            "speed",
-        )
-    codes: np.ndarray = state.model.codecs["text"].encode(" ".join(request.input.split()))
-    most = state.model.layout.spec("text").max_codes
-    if len(codes) > most:
-        raise Problem(
-            400,
-            f"input of {len(codes)} tokens: at most {most} are spoken at once; send it in parts",
-            "invalid_value",
-            "input",
-        )
-    return codes
+        yield {}
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                if isinstance(event, AudioDelta) and raw and (data := samples.send(event.samples)):
+                    yield delta(data)
+                elif isinstance(event, FinalItem):
+                    usage = await self._spend(event)
+                    check_answer(event.item, "audio")
+                    rest = samples.end()
+                    if not raw:
+                        rest = await self.state.service.run_in_pool(
+                            encoded, event.item, self.format
+                        )
+                    for at in range(0, len(rest), PIECE_BYTES):
+                        yield delta(rest[at : at + PIECE_BYTES])
+                    yield {"type": "speech.audio.done", "usage": usage}
+        yield None
 
+    async def _events(self) -> Stream[Any]:
+        request, state = self.request, self.state
+        language = request.language or language_of(request.input)
+        spec = request.output_spec("audio", language, request.seed_or_any())
+        first = state.metrics.first(self.caller.began)
+        events = state.service.answer(Context([], 0), spec, self.codes)
+        async with aclosing(events):
+            async for event in events:
+                first.see("audio", isinstance(event, AudioDelta))
+                yield event
 
-async def _spoken(
-    request: SpeechRequest, sentence: np.ndarray, state: State, caller: Caller
-) -> Stream[Any]:
-    seed = request.seed if request.seed is not None else secrets.randbits(31)
-    wish = Wish(
-        to="audio",
-        language=request.language or language_of(request.input),
-        seed=seed,
-        temperature=request.temperature,
-        top_p=request.top_p,
-    )
-    first = state.metrics.first(caller.began)
-    async with contextlib.aclosing(state.service.answer(Context([], 0), wish, sentence)) as made:
-        async for event in made:
-            first.see("audio", isinstance(event, Sound))
-            yield event
+    async def _spend(self, item: FinalItem) -> JSON:
+        await self.state.spend(self.caller, len(self.codes) + item.tokens)
+        return token_counts(len(self.codes), item.tokens)
 
 
 async def transcribe(
     samples: np.ndarray, state: State, caller: Caller
 ) -> tuple[Language, str, float]:
-    """Language, words and seconds of a sound."""
-    codes = await state.service.aside(state.model.encode, "audio", samples)
-    language, words = await state.service.drive(state.model.answers.hear(codes))
+    """Return the language, words and seconds of a sound."""
+    codes = await state.service.run_in_pool(state.model.encode, "audio", samples)
+    language, words = await state.service.run_pipeline(state.model.answers.hear(codes))
     await state.spend(caller, len(codes) + len(words))
     return language, state.model.codecs["text"].decode(words), len(samples) / AUDIO_HZ
 
 
-async def translate(samples: np.ndarray, state: State, caller: Caller) -> tuple[str, float]:
-    """What a sound says, in English, and its seconds. What is English already is said again."""
+async def translate(
+    samples: np.ndarray, state: State, caller: Caller
+) -> tuple[Language, str, float]:
+    """Return English, what a sound says in it, and its seconds. What is English already is said
+    again."""
     context = await state.service.read([("audio", samples)])
-    item = await state.service.item(context, Wish(to="text", language="en"))
-    await state.spend(caller, usage_of(context, [item])["total_tokens"])
-    return item.item, len(samples) / AUDIO_HZ
+    item = await state.service.item(context, OutputSpec(to="text", language="en"))
+    await state.account(caller, context, [item])
+    return "en", item.item, len(samples) / AUDIO_HZ
 
 
 def transcription(form: str, task: Task, language: Language, text: str, seconds: float) -> Any:
-    """An answer in the form that was asked for, in words of the language."""
+    """Return an answer in the form that was asked for, in words of the language."""
     usage = {"type": "duration", "seconds": max(1, round(seconds))}
     if form == "text":
         return text + "\n"
@@ -182,7 +169,7 @@ def transcription(form: str, task: Task, language: Language, text: str, seconds:
 
 
 def _subtitles(form: str, text: str, seconds: float) -> str:
-    """The whole sound as one subtitle."""
+    """Return the whole sound as one subtitle."""
     whole, rest = divmod(round(seconds * 1000), 1000)
     comma = "," if form == "srt" else "."
     end = f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{comma}{rest:03}"
@@ -191,46 +178,37 @@ def _subtitles(form: str, text: str, seconds: float) -> str:
 
 
 def check_transcription(fields: Mapping[str, Any]) -> None:
-    """Raises Problem for what is asked of a transcription and not done."""
+    """Raise APIError for what is asked of a transcription and not done."""
     unheeded.refuse(fields, unheeded.TRANSCRIPTION)
     if "word" in (fields.get("timestamp_granularities") or ()):
-        raise Problem(
-            400,
-            "timestamp_granularities 'word': the times of words are not known; give 'segment'",
-            "unsupported_value",
-            "timestamp_granularities",
+        raise invalid(
+            "timestamp_granularities 'word'",
+            "the times of words are not known; give 'segment'",
+            field="timestamp_granularities",
+            code="unsupported_value",
         )
     if fields.get("language") not in (None, "", *NAMES):
-        raise Problem(
-            400,
-            f"language {fields['language']!r:.40}: is not heard here; give {' or '.join(NAMES)}, or nothing",
-            "invalid_value",
-            "language",
+        raise invalid(
+            f"language {fields['language']!r:.40}",
+            f"is not heard here; give {' or '.join(NAMES)}, or nothing",
+            field="language",
         )
 
 
 async def transcription_events(
     samples: np.ndarray, state: State, caller: Caller
-) -> Stream[dict[str, Any] | None]:
-    """`transcript.text.delta` word by word, then `transcript.text.done`."""
+) -> Stream[JSON | None]:
+    """Yield `transcript.text.delta` word by word, then `transcript.text.done`."""
     yield {}
-    codes = await state.service.aside(state.model.encode, "audio", samples)
-    whole, used = "", 0
-    async with contextlib.aclosing(state.service.listen(codes)) as made:
-        async for event in made:
-            if isinstance(event, Item):
-                whole, used = event.item, event.tokens
-            elif isinstance(event, Words):
+    codes = await state.service.run_in_pool(state.model.encode, "audio", samples)
+    whole, written = "", 0
+    async with aclosing(state.service.listen(codes)) as events:
+        async for event in events:
+            if isinstance(event, FinalItem):
+                whole, written = event.item, event.tokens
+            elif isinstance(event, TextDelta):
                 yield {"type": "transcript.text.delta", "delta": event.text}
-    await state.spend(caller, len(codes) + used)
-    yield {
-        "type": "transcript.text.done",
-        "text": whole,
-        "usage": {
-            "type": "tokens",
-            "input_tokens": len(codes),
-            "output_tokens": used,
-            "total_tokens": len(codes) + used,
-        },
-    }
+    await state.spend(caller, len(codes) + written)
+    usage = {"type": "tokens", **token_counts(len(codes), written)}
+    yield {"type": "transcript.text.done", "text": whole, "usage": usage}
     yield None

@@ -14,15 +14,15 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from onnuri.server.problems import Problem
+from onnuri.server.errors import JSON, APIError, invalid
 
 B = TypeVar("B", bound=BaseModel)
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 async def either(request: Request, kind: type[B]) -> B:
-    """The request's body, form or JSON. Raises Problem, and RequestValidationError as FastAPI
-    does."""
+    """Return the request's body, form or JSON. Raises APIError, and RequestValidationError as
+    FastAPI does."""
     about = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if about in FORMS:
         body: Any = await _form(request, kind)
@@ -35,7 +35,7 @@ async def either(request: Request, kind: type[B]) -> B:
                 [{"type": "json_invalid", "loc": ("body", at), "msg": ""}]
             ) from None
     else:
-        raise Problem(
+        raise APIError(
             400,
             f"the request's body: is {about or 'nothing'!s:.60}, where a form or JSON is read; send "
             "multipart/form-data or application/json",
@@ -48,12 +48,12 @@ async def either(request: Request, kind: type[B]) -> B:
         raise RequestValidationError(found, body=body) from None
 
 
-async def _form(request: Request, kind: type[BaseModel]) -> dict[str, Any]:
+async def _form(request: Request, kind: type[BaseModel]) -> JSON:
     """A form's fields; of those that are lists all that were sent, as `name` or `name[]`, as
     clients write them."""
     form = await request.form()
     lists = {name for name, field in kind.model_fields.items() if _is_list(field.annotation)}
-    fields: dict[str, Any] = {}
+    fields: JSON = {}
     for name, value in form.multi_items():
         plain = name.removesuffix("[]")
         if plain in lists or plain != name:
@@ -69,9 +69,9 @@ def _is_list(annotation: Any) -> bool:
     )
 
 
-def documented(kind: type[BaseModel], files: tuple[str, ...]) -> dict[str, Any]:
-    """What the OpenAPI page says of such a body; `files` are the fields that may be uploads in a
-    form."""
+def documented(kind: type[BaseModel], files: tuple[str, ...]) -> JSON:
+    """Return what the OpenAPI page says of such a body; `files` are the fields that may be uploads
+    in a form."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     form = {
@@ -93,8 +93,8 @@ def documented(kind: type[BaseModel], files: tuple[str, ...]) -> dict[str, Any]:
 
 
 async def contents(value: Any, name: str) -> tuple[bytes | None, Any]:
-    """(an upload's bytes, None) or (None, what JSON has in its place as a message's part). Raises
-    Problem."""
+    """Return (an upload's bytes, None) or (None, what JSON has in its place as a message's part).
+    Raises APIError."""
     if isinstance(value, UploadFile):
         return await value.read(), None
     if isinstance(value, str):
@@ -107,9 +107,4 @@ async def contents(value: Any, name: str) -> tuple[bytes | None, Any]:
                 return None, {"type": "file", "file": {"file_data": inner}}
             if isinstance(inner, Mapping):
                 return None, {"type": field, field: dict(inner)}
-    raise Problem(
-        400,
-        f'{name}: is no file; send an upload, a data: URI or base64, or {{"image_url": …}}',
-        "invalid_value",
-        name,
-    )
+    raise invalid(name, 'is no file; send an upload, a data: URI or base64, or {"image_url": …}')

@@ -18,7 +18,8 @@ from onnuri.modality import TABLE, Language, Medium
 from onnuri.model.asking import language_asked
 from onnuri.model.notice import Notice
 from onnuri.model.omni import Reply
-from onnuri.server.chat import SHOWN, URL
+from onnuri.server.conversation import SHOWN, URL
+from onnuri.server.errors import JSON
 from onnuri.server.schemas import MEDIUM
 
 WANTED = {medium: name for name, medium in MEDIUM.items()}
@@ -41,14 +42,15 @@ class Remote:
     def generate(
         self, to: Medium, inputs: Any, *, language: Language = "ko", **sampling: Any
     ) -> Any:
-        """One item of a medium. Raises OnnuriError where the server cannot be reached or
+        """Return one item of a medium. Raises OnnuriError where the server cannot be reached or
         refuses."""
         return self.reply(to, inputs, language=language, **sampling).item
 
     def reply(
         self, to: Medium, inputs: Any, *, language: Language | None = None, **sampling: Any
     ) -> Reply:
-        """The same with what the model did not know of the inputs. Raises OnnuriError likewise."""
+        """Return the same with what the model did not know of the inputs. Raises OnnuriError
+        likewise."""
         content = [_part(medium, item) for medium, item, *_ in inputs]
         words = [item for medium, item, *_ in inputs if medium == "text"]
         spoken: Language = language or (language_asked(words[-1]) if words else "ko")
@@ -81,7 +83,7 @@ class Remote:
         return Reply(media.from_bytes(base64.b64decode(data), to, "the answer"), spoken, notices)
 
 
-def _part(medium: Medium, item: Any) -> dict[str, Any]:
+def _part(medium: Medium, item: Any) -> JSON:
     if medium == "text":
         return {"type": "text", "text": item}
     row = TABLE[medium]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onnuri.server.problems import Problem
+from onnuri.server.errors import APIError
 
 RULES = {
     "missing": ("is missing", "add it"),
@@ -43,12 +43,12 @@ RULES = {
 OBJECTS = ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
 
 
-def complaint(errors: Sequence[Any], body: Any, content_type: str = "application/json") -> Problem:
-    """The errors of a request that does not hold, as one problem: the one that lies deepest is what
+def complaint(errors: Sequence[Any], body: Any, content_type: str = "application/json") -> APIError:
+    """Return the errors of a request that does not hold, as one: the one that lies deepest is what
     was meant."""
     first = errors[0]
     if first["type"] == "json_invalid":
-        return Problem(
+        return APIError(
             400,
             f"the request's body: is not JSON (from character {first['loc'][-1]} on); send JSON",
             "invalid_json",
@@ -56,13 +56,13 @@ def complaint(errors: Sequence[Any], body: Any, content_type: str = "application
     whole = tuple(first["loc"]) == ("body",)
     if whole and "json" not in content_type:
         sent = content_type.split(";")[0] or "nothing"
-        return Problem(
+        return APIError(
             400,
             f"the request's body: is {sent:.60}, where JSON is read; send JSON with Content-Type: application/json",
             "invalid_value",
         )
     if whole:
-        return Problem(
+        return APIError(
             400, "the request's body: is not an object; send a JSON object", "invalid_value"
         )
     places = [_place(error, body) for error in errors]
@@ -76,12 +76,10 @@ def complaint(errors: Sequence[Any], body: Any, content_type: str = "application
         if isinstance(value, (str, int, float)) and there[0]["type"] != "missing"
         else ""
     )
-    return Problem(
-        400,
-        " ".join(f"{where}{shown}: {rule}{f'; {repair}' if repair else ''}".split()),
-        "invalid_value",
-        where,
-    )
+    message = f"{where}{shown}: {rule}"
+    if repair:
+        message += f"; {repair}"
+    return APIError(400, " ".join(message.split()), "invalid_value", where)
 
 
 def _place(error: Any, body: Any) -> tuple[int, str, Any]:
@@ -104,7 +102,7 @@ def _place(error: Any, body: Any) -> tuple[int, str, Any]:
 
 
 def rule_of(errors: Sequence[Any]) -> tuple[str, str]:
-    """Rule and repair of what is wrong at one place; of a union, all that it could be."""
+    """Return rule and repair of what is wrong at one place; of a union, all that it could be."""
     kinds = list(dict.fromkeys(error["type"] for error in errors))
     nouns = {
         "string_type": "a string",

@@ -4,149 +4,130 @@ to pictures, whole, or partly while their tokens arrive."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import secrets
 import time
+from contextlib import aclosing
 from typing import Any
 
 from onnuri import media
 from onnuri.modality import IMAGE_SIZE, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
-from onnuri.server import intake, unheeded
+from onnuri.server import inputs, unheeded
 from onnuri.server.bodies import contents
-from onnuri.server.chat import base64_of, unknown, usage_of
+from onnuri.server.conversation import unknown
+from onnuri.server.errors import JSON, APIError, invalid
+from onnuri.server.events import FinalItem, OutputSpec, PartialImage, Stream
 from onnuri.server.pool import kind
-from onnuri.server.problems import Problem
 from onnuri.server.schemas import EditRequest, ImageRequest, PictureForm
-from onnuri.server.service import Item, Picture, Stream, Wish
 from onnuri.server.sizes import SIZE, fitted, size_of
 from onnuri.server.state import Caller, State
+from onnuri.server.streaming import base64_of
 
 MOST = 16
 """pictures that an edit may begin from"""
 SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
-async def generate(request: ImageRequest, state: State, caller: Caller) -> dict[str, Any]:
-    """All pictures that were asked for."""
-    context, wanted = await _begin(request, state)
-    made = await asyncio.gather(*(state.service.item(context, wish) for wish in wanted))
-    data = [await encoded(item.item, request, state) for item in made]
-    usage = _usage(context, list(made))
-    await state.spend(caller, usage["total_tokens"])
+async def generate(request: ImageRequest, state: State, caller: Caller) -> JSON:
+    """Return all pictures that were asked for."""
+    context, specs = await _begin(request, state)
+    items = await asyncio.gather(*(state.service.item(context, spec) for spec in specs))
+    data = [{"b64_json": await encoded(item.item, request, state)} for item in items]
+    usage = await state.account(caller, context, items)
     return {
         "created": int(time.time()),
-        "data": [{"b64_json": d} for d in data],
+        "data": data,
         **about(request),
-        "usage": usage,
-        **await unknown(context, wanted[0].language, state),
+        "usage": usage.images(),
+        **await unknown(context, specs[0].language, state),
     }
 
 
-async def stream(
-    request: ImageRequest, state: State, caller: Caller
-) -> Stream[dict[str, Any] | None]:
-    """Events of one picture: partial ones, then the whole."""
+async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[JSON | None]:
+    """Yield the events of one picture: partial ones, then the whole."""
     if (request.n or 1) != 1:
-        raise Problem(400, f"n {request.n}: a stream has one picture; give 1", "invalid_value", "n")
-    context, [wish] = await _begin(request, state)
+        raise invalid(f"n {request.n}", "a stream has one picture; give 1", field="n")
+    context, [spec] = await _begin(request, state)
     name = "image_edit" if isinstance(request, EditRequest) else "image_generation"
-    all_have = {"created_at": int(time.time()), "quality": "auto", **about(request)}
+    common = {"created_at": int(time.time()), "quality": "auto", **about(request)}
     yield {}
     first = state.metrics.first(caller.began)
-    async with contextlib.aclosing(state.service.answer(context, wish)) as made:
-        async for event in made:
+    async with aclosing(state.service.answer(context, spec)) as events:
+        async for event in events:
             first.see("image")
-            if isinstance(event, Picture):
+            if isinstance(event, PartialImage):
                 yield {
                     "type": f"{name}.partial_image",
                     "partial_image_index": event.index,
-                    **all_have,
+                    **common,
                     "b64_json": await encoded(event.image, request, state, whole=False),
                 }
-            elif isinstance(event, Item):
-                usage = _usage(context, [event])
-                await state.spend(caller, usage["total_tokens"])
+            elif isinstance(event, FinalItem):
+                usage = await state.account(caller, context, [event])
                 yield {
                     "type": f"{name}.completed",
-                    **all_have,
-                    "usage": usage,
+                    **common,
+                    "usage": usage.images(),
                     "b64_json": await encoded(event.item, request, state),
                 }
     yield None
 
 
-async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[Wish]]:
+async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[OutputSpec]]:
     size_of(request.size, "size")
     unheeded.refuse(request.model_extra, unheeded.PICTURE)
     if request.response_format == "url":
-        raise Problem(
-            400,
-            "response_format 'url': there is no store of pictures; give 'b64_json'",
-            "invalid_value",
-            "response_format",
+        raise invalid(
+            "response_format 'url'",
+            "there is no store of pictures; give 'b64_json'",
+            field="response_format",
         )
     kind.set("image")
-    context = await state.service.read([*await _given(request, state), ("text", request.prompt)])
-    seed = request.seed if request.seed is not None else secrets.randbits(31)
+    pictures = await _pictures(request, state) if isinstance(request, EditRequest) else []
+    context = await state.service.read([*pictures, ("text", request.prompt)])
+    language = request.language or language_asked(request.prompt)
+    partial = (request.partial_images or 0) if request.stream else 0
+    seed = request.seed_or_any()
     return context, [
-        Wish(
-            to="image",
-            language=request.language or language_asked(request.prompt),
-            seed=seed + k,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            guidance=request.guidance,
-            partial=(request.partial_images or 0) if request.stream else 0,
-        )
+        request.output_spec("image", language, seed + k, partial=partial)
         for k in range(request.n or 1)
     ]
 
 
-async def _given(request: ImageRequest, state: State) -> list[Any]:
-    """The pictures that an edit begins from. Raises Problem and MediaError."""
-    if not isinstance(request, EditRequest):
-        return []
+async def _pictures(request: EditRequest, state: State) -> list[Any]:
+    """Return the pictures that an edit begins from. Raises APIError and MediaError."""
     for name in ("mask", "markup"):
         if getattr(request, name) is not None:
             raise whole_only(name)
-    files = [
-        file
-        for field in (request.image, request.images)
-        for file in (field if isinstance(field, list) else [field])
-        if file not in (None, "")
-    ]
+    files: list[Any] = []
+    for field in (request.image, request.images):
+        files += field if isinstance(field, list) else [field]
+    files = [file for file in files if file not in (None, "")]
     if not 1 <= len(files) <= MOST:
-        raise Problem(
-            400,
-            f"image: {len(files)} are given; give a picture, or up to {MOST} as image[]",
-            "invalid_value",
-            "image",
+        raise invalid(
+            "image", f"{len(files)} are given; give a picture, or up to {MOST} as image[]"
         )
     return [await given(file, "image", f"image[{k}]", state) for k, file in enumerate(files)]
 
 
 async def given(value: Any, medium: Medium | None, name: str, state: State) -> tuple[Medium, Any]:
-    """What came with a form or in JSON, as an input. Raises Problem and MediaError."""
+    """Return what came with a form or in JSON, as an input. Raises APIError and MediaError."""
     data, part = await contents(value, name)
     if part is not None:
-        return await state.service.decoded(intake.load, part, name, state.settings, medium)
-    return await state.service.decoded(intake.item, data, medium, name, state.settings)
+        return await state.load(part, name, medium)
+    return await state.service.decode_in_pool(inputs.item, data, medium, name, state.settings)
 
 
-def whole_only(name: str) -> Problem:
-    """What a mask, which a field holds, is answered with."""
-    return Problem(
-        400,
-        f"{name}: this model draws every picture whole; leave it out and say in the prompt what to change",
-        "invalid_value",
+def whole_only(name: str) -> APIError:
+    """Return what a mask, which a field holds, is answered with."""
+    return invalid(
         name,
+        "this model draws every picture whole; leave it out and say in the prompt what to change",
     )
 
 
-def about(form: PictureForm) -> dict[str, Any]:
-    """What is said of a picture, beside the picture."""
+def about(form: PictureForm) -> JSON:
+    """Return what is said of a picture, beside the picture."""
     width, height = size_of(form.size, "size")
     scaled = {} if (width, height) == (IMAGE_SIZE, IMAGE_SIZE) else {"drawn_size": SIZE}
     return {
@@ -158,7 +139,8 @@ def about(form: PictureForm) -> dict[str, Any]:
 
 
 async def encoded(image: Any, form: PictureForm, state: State, whole: bool = True) -> str:
-    """A picture's file in base64. Raises MediaError where nothing is in one that is `whole`."""
+    """Return a picture's file in base64. Raises MediaError where nothing is in one that is
+    `whole`."""
 
     def made() -> bytes:
         if whole:
@@ -168,19 +150,4 @@ async def encoded(image: Any, form: PictureForm, state: State, whole: bool = Tru
             fitted(image, size_of(form.size, "size")), SUFFIX[form.output_format or "png"], quality
         )
 
-    return base64_of(await state.service.aside(made))
-
-
-def _usage(context: Context, items: list[Item]) -> dict[str, Any]:
-    """In the fields of the images API."""
-    usage = usage_of(context, items)
-    given = usage["prompt_tokens_details"]
-    return {
-        "input_tokens": usage["prompt_tokens"],
-        "output_tokens": usage["completion_tokens"],
-        "total_tokens": usage["total_tokens"],
-        "input_tokens_details": {
-            "text_tokens": given["text_tokens"],
-            "image_tokens": given["image_tokens"],
-        },
-    }
+    return base64_of(await state.service.run_in_pool(made))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from onnuri.modality import VIDEO_FPS, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.model.notice import unsure
-from onnuri.server.chat import field_of, unknown, usage_of
-from onnuri.server.problems import Problem, problem_of
-from onnuri.server.schemas import Drawing
-from onnuri.server.service import Wish
+from onnuri.server.conversation import notices_field, unknown
+from onnuri.server.errors import JSON, APIError, as_api_error, invalid
+from onnuri.server.events import OutputSpec
+from onnuri.server.schemas import SamplingFields
 from onnuri.server.sizes import SECONDS, SIZE, fitted, seconds_of, size_of
 from onnuri.server.state import Caller, State
-from onnuri.server.store import Job
+from onnuri.server.store import MediaJob
 
 log = logging.getLogger("onnuri")
 MADE: dict[str, Medium] = {"video": "video", "mesh": "shape"}
@@ -39,59 +38,49 @@ MOST = 64
 
 
 async def create(
-    kind: str,
-    drawing: Drawing,
-    given: list[Any],
-    about: dict[str, Any],
-    state: State,
-    caller: Caller,
-) -> dict[str, Any]:
-    """A job under way. Its inputs are read first, so that what is wrong with them is an error at
-    once."""
+    kind: str, body: SamplingFields, given: list[Any], about: JSON, state: State, caller: Caller
+) -> JSON:
+    """Begin a job and return it. Its inputs are read first, so that what is wrong with them is an
+    error at once."""
     if len(state.jobs) >= MOST:
         raise BusyError(
             f"{len(state.jobs)} jobs are under way", "no more are taken", "try again in a moment"
         )
     context = await state.service.read(given)
     words = [item for medium, item in given if medium == "text"]
-    seed = drawing.seed if drawing.seed is not None else secrets.randbits(31)
-    wish = Wish(
-        to=MADE[kind],
-        language=drawing.language or (language_asked(words[-1]) if words else "ko"),
-        seed=seed,
-        temperature=drawing.temperature,
-        top_p=drawing.top_p,
-        guidance=drawing.guidance,
-    )
-    told = await unknown(context, wish.language, state)
+    language = body.language or (language_asked(words[-1]) if words else "ko")
+    spec = body.output_spec(MADE[kind], language, body.seed_or_any())
+    told = await unknown(context, spec.language, state)
     job = state.store.add_job(
         kind, caller.id, {**about, "model": state.settings.name, **told}, state.settings.job_seconds
     )
-    task = asyncio.create_task(_work(job, context, wish, state, caller))
+    task = asyncio.create_task(_work(job, context, spec, state, caller))
     state.jobs[job.id] = task
     task.add_done_callback(lambda _: state.jobs.pop(job.id, None))
     return show(job, state)
 
 
-async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Caller) -> None:
+async def _work(
+    job: MediaJob, context: Context, spec: OutputSpec, state: State, caller: Caller
+) -> None:
     """Make it and keep it; whatever goes wrong is the job's error."""
     try:
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
         async with asyncio.timeout(state.settings.request_seconds):
-            made = await state.service.item(context, wish)
-            if more := unsure(context.logprobs, wish.language):
+            made = await state.service.item(context, spec)
+            if more := unsure(context.logprobs, spec.language):
                 told = job.about.get("onnuri", {}).get("notices", [])
                 await asyncio.to_thread(
-                    state.store.update_job, job.id, about={**job.about, **field_of(more, told)}
+                    state.store.update_job, job.id, about={**job.about, **notices_field(more, told)}
                 )
-            data = await state.service.decoded(_file, made.item, job)
+            data = await state.service.decode_in_pool(_file, made.item, job)
             await asyncio.to_thread(state.store.finish_job, job.id, data)
-            await state.spend(caller, usage_of(context, [made])["total_tokens"])
+            await state.account(caller, context, [made])
     except asyncio.CancelledError:
         state.store.update_job(job.id, status="failed", error="it was called off")
         raise
     except Exception as error:
-        problem = problem_of(error)
+        problem = as_api_error(error)
         if problem.status >= 500:
             log.exception("job %s failed", job.id)
         await asyncio.to_thread(
@@ -99,7 +88,7 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
         )
 
 
-def _file(item: Any, job: Job) -> bytes:
+def _file(item: Any, job: MediaJob) -> bytes:
     """What was made, as the file that was asked for. Raises MediaError where there is nothing in
     it."""
     media.check_answer(item, MADE[job.kind])
@@ -113,8 +102,8 @@ def _file(item: Any, job: Job) -> bytes:
     return media.movie_bytes((fitted(frame, size) for frame in item), ".mp4", slower)
 
 
-def show(job: Job, state: State) -> dict[str, Any]:
-    """A job as the client knows it."""
+def show(job: MediaJob, state: State) -> JSON:
+    """Return a job as the client knows it."""
     model = job.about.get(
         "model", state.settings.name
     )  # jobs that an earlier version kept name none
@@ -146,27 +135,26 @@ def show(job: Job, state: State) -> dict[str, Any]:
     return {**common, "output_format": job.about["format"]}
 
 
-def find(id: str, kind: str, state: State, caller: Caller) -> Job:
-    """Raises Problem where the caller has no such job."""
+def find(id: str, kind: str, state: State, caller: Caller) -> MediaJob:
+    """Return a job of the caller's. Raises APIError where there is none."""
     job = state.store.job(id, kind, caller.id)
     if job is None:
-        raise Problem(404, f"{kind} {id!r}: there is none; list those there are", "not_found", "id")
+        raise APIError(
+            404, f"{kind} {id!r}: there is none; list those there are", "not_found", "id"
+        )
     return job
 
 
-def content(job: Job, state: State, variant: str | None) -> tuple[Path | bytes, str]:
-    """The file of a job that is done, or what is made of it, and its media type."""
+def content(job: MediaJob, state: State, variant: str | None) -> tuple[Path | bytes, str]:
+    """Return the file of a job that is done, or what is made of it, and its media type."""
     known = ("video", "thumbnail") if job.kind == "video" else (job.kind,)
     if variant not in (None, *known):
-        raise Problem(
-            400,
-            f"variant {variant!r:.40}: is not made; give {' or '.join(known)}",
-            "invalid_value",
-            "variant",
+        raise invalid(
+            f"variant {variant!r:.40}", f"is not made; give {' or '.join(known)}", field="variant"
         )
     path = state.store.files / job.id
     if job.status != "completed" or not path.exists():
-        raise Problem(
+        raise APIError(
             404 if job.status == "completed" else 409,
             f"{job.kind} {job.id!r}: is {job.status}; its file is there when it is completed",
             "not_ready",
@@ -178,7 +166,7 @@ def content(job: Job, state: State, variant: str | None) -> tuple[Path | bytes, 
     return path, TYPES[job.about["format"]]
 
 
-async def delete(job: Job, state: State) -> dict[str, Any]:
+async def delete(job: MediaJob, state: State) -> JSON:
     """Call it off where it is under way, and forget it."""
     if task := state.jobs.get(job.id):
         task.cancel()
@@ -190,7 +178,8 @@ async def delete(job: Job, state: State) -> dict[str, Any]:
 
 def listing(
     kind: str, state: State, caller: Caller, limit: int, after: str | None, order: str
-) -> dict[str, Any]:
+) -> JSON:
+    """Return a page of the caller's jobs."""
     found = state.store.jobs(kind, caller.id, limit + 1, after, order != "asc")
     shown = [show(job, state) for job in found[:limit]]
     return {

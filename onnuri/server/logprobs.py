@@ -4,14 +4,14 @@ drawn: text, or what a grammar admits; not of the whole vocabulary."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from onnuri.codecs.text import TextCodec
-from onnuri.decoding.request import Score
+from onnuri.inference.request import TokenScore
+from onnuri.server.errors import JSON
 
 
-def logprobs_of(scores: Iterable[tuple[int, Score]], codec: TextCodec) -> list[dict[str, Any]]:
-    """Of every token how likely it was, and what was likeliest in its place."""
+def logprobs_of(scores: Iterable[tuple[int, TokenScore]], codec: TextCodec) -> list[JSON]:
+    """Return how likely every token was, and what was likeliest in its place."""
     return [
         {
             **_token(code, score.logprob, codec),
@@ -21,7 +21,7 @@ def logprobs_of(scores: Iterable[tuple[int, Score]], codec: TextCodec) -> list[d
     ]
 
 
-def _token(code: int, logprob: float, codec: TextCodec) -> dict[str, Any]:
+def _token(code: int, logprob: float, codec: TextCodec) -> JSON:
     """A part of a letter cannot be written, so `bytes` is the exact form; the end of the text has
     none."""
     if code >= len(codec.pieces):

@@ -16,8 +16,9 @@ ARENAS, LARGE_BYTES = 1, 256 * 1024
 
 
 def settle() -> None:
-    """Before threads begin: one arena instead of one for each of them, and what is large comes from
-    the system and goes back to it, instead of leaving gaps."""
+    """Keep little of what is freed; called before threads begin: one arena instead of one for each
+    of them, and what is large comes from the system and goes back to it, instead of leaving
+    gaps."""
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_ARENA_MAX, ARENAS)
@@ -25,6 +26,6 @@ def settle() -> None:
 
 
 def trim() -> None:
-    """Now and then: what is free goes back to the system."""
+    """Give back to the system what is free; called now and then."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -3,22 +3,30 @@ by medium."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from onnuri.server.service import Decoder
+from onnuri.inference.backend import Backend
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.3, 0.6, 1, 2, 4, 8, 16, 32)
 """seconds"""
+GAUGES = (
+    ("waiting", "onnuri_queue", "requests that wait for the engine"),
+    ("active", "onnuri_active", "requests that are decoded"),
+    ("rows", "onnuri_rows", "sequences in the cache"),
+    ("prefix_bytes", "onnuri_prefix_bytes", "of kept prefixes"),
+)
+"""fields of a back end's load, as metrics"""
 
 
-class Metrics:
+class ServerMetrics:
     """One server's figures; those of engines by model."""
 
-    def __init__(self, engines: Mapping[str, Decoder]) -> None:
+    def __init__(self, engines: Mapping[str, Backend]) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Engines(engines))
         self.requests = Counter(
@@ -49,57 +57,51 @@ class Metrics:
         )
 
     def first(self, began: float) -> First:
-        """For one request that began at a time of `time.perf_counter`."""
+        """Return the times of one request that began at a time of `time.perf_counter`."""
         return First(self, began)
 
     def page(self) -> bytes:
-        """The text format."""
+        """Return the text format."""
         return generate_latest(self.registry)
 
 
 class _Engines:
     """What engines count by themselves, read when it is asked for."""
 
-    def __init__(self, engines: Mapping[str, Decoder]) -> None:
+    def __init__(self, engines: Mapping[str, Backend]) -> None:
         self.engines = engines
 
     def collect(self) -> Iterable[Metric]:
-        queue = GaugeMetricFamily(
-            "onnuri_queue", "requests that wait for the engine", labels=["model"]
-        )
-        active = GaugeMetricFamily("onnuri_active", "requests that are decoded", labels=["model"])
-        rows = GaugeMetricFamily("onnuri_rows", "sequences in the cache", labels=["model"])
-        prefixes = GaugeMetricFamily("onnuri_prefix_bytes", "of kept prefixes", labels=["model"])
+        """Return what they are doing now."""
         tokens = CounterMetricFamily(
             "onnuri_tokens", "ids decoded, by medium", labels=["model", "medium"]
         )
+        families: dict[str, Metric] = {
+            field: GaugeMetricFamily(name, text, labels=["model"]) for field, name, text in GAUGES
+        }
         reused = CounterMetricFamily(
             "onnuri_prefix_reused_tokens",
             "ids of prompts that were not read again",
             labels=["model"],
         )
+        families |= {"drawn": tokens, "prefix_reused_tokens": reused}
         for model, engine in self.engines.items():
-            for family, value in (
-                (queue, len(engine.queue)),
-                (active, len(engine.active)),
-                (rows, len(engine.rows)),
-                (prefixes, engine.prefixes.held_bytes),
-                (reused, engine.prefixes.reused),
-            ):
-                family.add_metric([model], value)
-            for medium, count in dict(engine.drawn).items():
+            load = dataclasses.asdict(engine.load())
+            for medium, count in load.pop("drawn").items():
                 tokens.add_metric([model, medium], count)
-        return queue, active, rows, prefixes, tokens, reused
+            for field, value in load.items():
+                families[field].add_metric([model], value)  # type: ignore[attr-defined]
+        return families.values()
 
 
 class First:
     """How long one request's first of everything took."""
 
-    def __init__(self, metrics: Metrics, began: float) -> None:
+    def __init__(self, metrics: ServerMetrics, began: float) -> None:
         self.metrics, self.began, self.seen = metrics, began, set[str]()
 
     def see(self, medium: str, sound: bool = False) -> None:
-        """Something of a medium is there, and whether it can be heard."""
+        """Note that something of a medium is there, and whether it can be heard."""
         seconds = time.perf_counter() - self.began
         if medium not in self.seen:
             self.metrics.first_token.labels(medium).observe(seconds)

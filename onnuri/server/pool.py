@@ -10,18 +10,20 @@ meshes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from onnuri.decoding.queue import Queue
 from onnuri.errors import AwayError
+from onnuri.inference.scheduler import FairQueue
 
 T = TypeVar("T")
-Work = tuple[str, asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]
+Work = tuple[str, Future[Any], Callable[[], Any]]
+"""of a kind, what it becomes, and the call that does it"""
 kind: contextvars.ContextVar[str] = contextvars.ContextVar("kind", default="")
 """of the request whose work it is; what a coroutine sets, its tasks have"""
 
@@ -30,14 +32,11 @@ class Pool:
     """Threads that work for coroutines."""
 
     def __init__(self, workers: int) -> None:
-        self.quick: Queue[Work] = Queue()
-        self.heavy: Queue[Work] = Queue()
-        self.closed, self.some = False, threading.Condition()
-        orders = (
-            [(self.quick,), *[(self.heavy, self.quick)] * (workers - 1)]
-            if workers > 1
-            else [(self.quick, self.heavy)]
-        )
+        self.quick, self.heavy = FairQueue[Work](), FairQueue[Work]()
+        self.closed, self.changed = False, threading.Condition()
+        orders = [(self.quick,), *[(self.heavy, self.quick)] * (workers - 1)]
+        if workers == 1:
+            orders = [(self.quick, self.heavy)]
         self.threads = [
             threading.Thread(
                 target=self._work, args=(order,), name=f"onnuri-media-{k}", daemon=True
@@ -49,61 +48,47 @@ class Pool:
 
     def close(self) -> None:
         """End the threads; what waits is refused."""
-        with self.some:
+        with self.changed:
             self.closed = True
-            self.some.notify_all()
+            self.changed.notify_all()
         for thread in self.threads:
             thread.join()
-        for _, loop, future, _ in [*self.quick.all(), *self.heavy.all()]:
-            _told(loop, _set, future, None, _stopping())
+        for _, future, _ in [*self.quick.all(), *self.heavy.all()]:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(stopping())
 
     async def run(self, call: Callable[..., T], *arguments: Any, heavy: bool = False) -> T:
-        """What a call gives, made in a thread."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        work: Work = (kind.get(), loop, future, lambda: call(*arguments))
-        with self.some:
+        """Return what a call gives, made in a thread."""
+        future: Future[T] = Future()
+        work: Work = (kind.get(), future, functools.partial(call, *arguments))
+        with self.changed:
             if self.closed:
-                raise _stopping()
+                raise stopping()
             (self.heavy if heavy else self.quick).push(work[0], work)
-            self.some.notify_all()  # one that takes no heavy work may be the one that is woken
-        return await future
+            # all: one that takes no heavy work may be the one that is woken
+            self.changed.notify_all()
+        return await asyncio.wrap_future(future)
 
-    def _work(self, queues: Sequence[Queue[Work]]) -> None:
+    def _work(self, queues: Sequence[FairQueue[Work]]) -> None:
         """Serve the first of some queues in which anything waits, again and again."""
         while True:
-            with self.some:
-                self.some.wait_for(lambda: self.closed or any(map(len, queues)))
+            with self.changed:
+                self.changed.wait_for(lambda: self.closed or any(map(len, queues)))
                 if self.closed:
                     return
-                queue = next(q for q in queues if len(q))
-                name, loop, future, call = queue.pop()
-            if future.cancelled():
+                queue = next(queue for queue in queues if len(queue))
+                name, future, call = queue.pop()
+            if not future.set_running_or_notify_cancel():
                 continue
             began = time.thread_time()
             try:
-                result = call()
+                future.set_result(call())
             except BaseException as error:  # whoever waits for it has it
-                _told(loop, _set, future, None, error)
-            else:
-                _told(loop, _set, future, result, None)
-            with self.some:
+                future.set_exception(error)
+            with self.changed:
                 queue.charge(name, time.thread_time() - began)
 
 
-def _stopping() -> AwayError:
+def stopping() -> AwayError:
+    """Return the error of what is asked for while the server stops."""
     return AwayError("the server", "is stopping", "ask again in a moment", code="shutting_down")
-
-
-def _set(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
-
-
-def _told(loop: asyncio.AbstractEventLoop, call: Callable[..., Any], *arguments: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-        loop.call_soon_threadsafe(call, *arguments)

@@ -17,24 +17,25 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from onnuri import WEIGHTS, load
-from onnuri.decoding.compiled import Compiled
-from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.errors import ConfigError, OnnuriError
+from onnuri.inference.cpu_kernel import CompiledLlama
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.vllm_backend import VllmBackend, VllmConfig
 from onnuri.model.omni import OmniModel
 from onnuri.server import memory
 from onnuri.server.app import create
-from onnuri.server.guard import LOCAL
+from onnuri.server.middleware import LOCAL
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
 from onnuri.server.state import State
 from onnuri.server.store import Store
-from onnuri.server.vllm import Vllm, VllmConfig
 
 log = logging.getLogger("onnuri")
 
 
 def serve(settings: ServeConfig, folder: Path | None = None) -> None:
-    """Until SIGTERM or SIGINT. Raises ConfigError where the port or the database cannot be had."""
+    """Serve until SIGTERM or SIGINT. Raises ConfigError where the port or the database cannot be
+    had."""
     settings.check()
     memory.settle()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
@@ -78,22 +79,24 @@ def _service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
 
 
 def own_service(settings: ServeConfig, folder: Path | None) -> Service:
-    """Decoding in our own engine."""
+    """Return a service that decodes in our own engine."""
     model = load(folder)
     engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.requests))
-    if not isinstance(engine.forward, Compiled):
+    if not isinstance(engine.forward, CompiledLlama):
         log.warning(
-            "no C compiler builds the decoding kernel: PyTorch decodes, several times slower; install gcc"
+            "no C compiler builds the decoding kernel: PyTorch decodes, several times slower; "
+            "install gcc"
         )
     return Service(model, engine)
 
 
 def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
-    """Decoding in vLLM, which alone has the weights. Raises ConfigError where it does not start."""
+    """Return a service that decodes in vLLM, which alone has the weights. Raises ConfigError where
+    it does not start."""
     folder = folder or WEIGHTS / "laptop"
     model = OmniModel.load(folder, weights=False)
     model.answers.scored = False  # a process more to ask for every id
-    engine = Vllm(
+    engine = VllmBackend(
         VllmConfig(
             python=settings.vllm_python,
             folder=folder,
@@ -117,15 +120,15 @@ def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Servi
 
 
 def name_of(settings: ServeConfig) -> str:
-    """The second model's in the API: as told, else its folder's as far as it can stand in a path,
-    and not the first's."""
+    """Return the second model's name in the API: as told, else its folder's as far as it can stand
+    in a path, and not the first's."""
     assert settings.beside
     name = settings.beside_name or plain(settings.beside.resolve().name)
     return name if name != settings.name else f"{name}-2"
 
 
 def plain(name: str) -> str:
-    """A name as far as it can stand in a path."""
+    """Return a name as far as it can stand in a path."""
     return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "model"
 
 
@@ -176,8 +179,8 @@ class _Server(uvicorn.Server):
 
 
 def prompt_headers(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol, but a connection on which a request's headers do not come in time is
-    closed."""
+    """Return uvicorn's protocol, but a connection on which a request's headers do not come in time
+    is closed."""
 
     class Prompt(H11Protocol):
         def connection_made(self, transport: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from onnuri.modality import Language, Medium
+from onnuri.server.events import OutputSpec
 
 Wanted = Literal["text", "image", "audio", "video", "mesh"]
 MEDIUM: dict[str, Medium] = {
@@ -36,7 +38,7 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class Drawing(_Body):
+class SamplingFields(_Body):
     """How tokens are drawn; what is not given is the model's own."""
 
     model: str | None = None
@@ -47,6 +49,22 @@ class Drawing(_Body):
     """classifier-free guidance: 1 is none"""
     language: Language | None = None
     """of text and speech; without it, that of what was said"""
+
+    def seed_or_any(self) -> int:
+        """Return the seed that was given, or a random one."""
+        return secrets.randbits(31) if self.seed is None else self.seed
+
+    def output_spec(self, to: Medium, language: Language, seed: int, **more: Any) -> OutputSpec:
+        """Return one item that is wanted, sampled as was asked."""
+        return OutputSpec(
+            to=to,
+            language=language,
+            seed=seed,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            guidance=self.guidance,
+            **more,
+        )
 
 
 class AudioOut(_Body):
@@ -92,7 +110,7 @@ class Tool(_Body):
     function: Function
 
 
-class ChatRequest(Drawing):
+class ChatRequest(SamplingFields):
     messages: Annotated[list[Message], Field(min_length=1, max_length=200)]
     modalities: Annotated[list[Wanted], Field(min_length=1, max_length=5)] | None = None
     audio: AudioOut | None = None
@@ -109,8 +127,18 @@ class ChatRequest(Drawing):
     tool_choice: Literal["none", "auto", "required"] | Tool | None = None
     partial_images: Annotated[int | None, Field(ge=0, le=3)] = None
 
+    @property
+    def wanted(self) -> list[Wanted]:
+        """Return the modalities of the answer."""
+        return self.modalities or ["text"]
 
-class CompletionRequest(Drawing):
+    @property
+    def most_tokens(self) -> int | None:
+        """Return the limit of its text."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class CompletionRequest(SamplingFields):
     """`/v1/completions`."""
 
     prompt: (
@@ -178,7 +206,7 @@ class TextOut(_Body):
     format: TextFormat | None = None
 
 
-class ResponseRequest(Drawing):
+class ResponseRequest(SamplingFields):
     input: Said | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200)]
     instructions: Said | None = None
     tools: (
@@ -217,7 +245,7 @@ class ResponseRequest(Drawing):
         return tools
 
 
-class ImageRequest(Drawing, PictureForm):
+class ImageRequest(SamplingFields, PictureForm):
     prompt: Prompt
     n: Annotated[int | None, Field(ge=1, le=10)] = 1
     response_format: Literal["b64_json", "url"] | None = None
@@ -234,7 +262,7 @@ class EditRequest(ImageRequest):
     markup: Any = None
 
 
-class VideoRequest(Drawing):
+class VideoRequest(SamplingFields):
     """`/v1/videos`: a form, or JSON."""
 
     prompt: Prompt
@@ -244,7 +272,7 @@ class VideoRequest(Drawing):
     """a picture or another thing to begin from"""
 
 
-class SpeechRequest(Drawing):
+class SpeechRequest(SamplingFields):
     input: Prompt
     voice: Any = "default"
     response_format: SoundFormat | None = None
@@ -263,7 +291,7 @@ class TranscriptionRequest(_Body):
     timestamp_granularities: list[Literal["word", "segment"]] | None = None
 
 
-class MeshRequest(Drawing):
+class MeshRequest(SamplingFields):
     """`/v1/meshes`: a sentence, or any media as a message's parts."""
 
     prompt: Annotated[Said | None, Field(max_length=4000)] = None

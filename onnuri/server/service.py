@@ -1,8 +1,7 @@
 """A model that many ask at once: one thread decodes, a few encode and render, coroutines wait.
 Knows no HTTP.
 
-An answer comes as events: `Words`, `Sound`, `Picture` while its tokens arrive, then `Item` with the
-whole. Whoever stops listening has called it off.
+An answer comes as events (`events.py`). Whoever stops listening has called it off.
 """
 
 from __future__ import annotations
@@ -11,150 +10,36 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
-import itertools
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from onnuri.decoding.request import Request, Score, Ticket
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import AwayError, ConfigError
-from onnuri.modality import Language, Medium
-from onnuri.model.answer import Context, Given, Listener, Steps
+from onnuri.inference.backend import Backend
+from onnuri.inference.constraints import LONGEST, ForcedCodes, GrammarCompiler, GrammarState
+from onnuri.inference.request import Request, RequestHandle, SamplingConfig, TokenScore
+from onnuri.model.answer import Context, Inputs, Listener, Pipeline
 from onnuri.model.omni import OmniModel, override
-from onnuri.server.pool import Pool, kind
-from onnuri.server.structure import LONGEST, Structure, Structures
+from onnuri.server.events import (
+    AudioDelta,
+    Event,
+    FinalItem,
+    OutputSpec,
+    PartialImage,
+    Stream,
+    TextDelta,
+    TokenStream,
+    sound_parts,
+)
+from onnuri.server.pool import Pool, kind, stopping
 
 T = TypeVar("T")
-Stream = AsyncGenerator[T, None]
 log = logging.getLogger("onnuri")
-PARTS = (3, 3, 6, 12, 24)
-"""codes of sound that are rendered at a time, 120 ms at first, the last again and again: a part
-lasts no longer than what has been sent before it. Not as many as have come by then: a seed would
-give other last bits every time"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Words:
-    """More of a sentence."""
-
-    text: str
-    scores: tuple[tuple[int, Score], ...] = ()
-    """of each of its tokens, by code, if they were asked for and drawn"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Sound:
-    """More of a sound, float32 [T] at 16 kHz."""
-
-    samples: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """What a picture is so far, uint8 [H, W, 3]: background, then one object more each."""
-
-    index: int
-    image: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """A whole item, in the codec's form."""
-
-    medium: Medium
-    item: Any
-    tokens: int
-    finish: str = "stop"
-    transcript: str = ""
-    """of a sound, what it says"""
-    reused: int = 0
-    """tokens of the inputs that were not read again"""
-
-
-Event = Words | Sound | Picture | Item
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
-    """One medium that is wanted."""
-
-    to: Medium
-    language: Language = "ko"
-    seed: int = 0
-    temperature: float | None = None
-    top_p: float | None = None
-    guidance: float | None = None
-    partial: int = 0
-    """pictures that are shown before the last"""
-    structure: Structure | None = None
-    """of a text, which is then as long as it must be"""
-    longest: int | None = None
-    """most tokens of a text that has a structure"""
-    likeliest: int | None = None
-    """how many tokens a score of a text's names; None: no scores"""
-
-
-class Decoder(Protocol):
-    """What a service asks of whatever decodes: `decoding.engine.Engine` here, `vllm.Vllm` in
-    another process.
-
-    `queue`, `active`, `rows`, `prefixes` and `drawn` are read by metrics alone.
-    """
-
-    queue: Any
-    prefixes: Any
-    drawn: Any
-
-    @property
-    def active(self) -> Any: ...
-    @property
-    def rows(self) -> Any: ...
-    @property
-    def idle(self) -> bool:
-        """Whether a step would do nothing."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it takes requests."""
-
-    def enter(self, ticket: Ticket) -> Ticket:
-        """Take a request. Raises an OnnuriError where it cannot."""
-
-    def step(self) -> None:
-        """Some ids more, told to tickets on this thread; soon after, those that were called off are
-        closed."""
-
-    def reset(self) -> None:
-        """Call off whatever waits or is decoded."""
-
-    def close(self) -> None:
-        """The same, and for good."""
-
-
-class Dictated:
-    """A constraint under which codes are put in one by one, each scored as if it had been drawn;
-    then all is free."""
-
-    def __init__(self, codes: np.ndarray, count: int) -> None:
-        self.codes, self.at, self.all = codes, 0, b"\1" * (count + 1)
-
-    def allowed(self) -> bytes:
-        """Everything: a text's `count` codes, and its end."""
-        return self.all
-
-    def closing(self) -> int | None:
-        """The end needs no other id's score."""
-        return None
-
-    def take(self, drawn: int) -> int:
-        """The next of the codes, and what was drawn after them."""
-        self.at += 1
-        return int(self.codes[self.at - 1]) if self.at <= len(self.codes) else drawn
 
 
 class _Returned(Exception):
@@ -167,7 +52,7 @@ class _Returned(Exception):
 class Service:
     """Decodes in a thread of its own while somebody waits."""
 
-    def __init__(self, model: OmniModel, engine: Decoder, workers: int = 2) -> None:
+    def __init__(self, model: OmniModel, engine: Backend, workers: int = 2) -> None:
         self.model, self.engine = model, engine
         self.pool = Pool(workers)
         self.started = time.time()
@@ -176,7 +61,7 @@ class Service:
         self._thread.start()
 
     def close(self) -> None:
-        """End the threads; what is under way is called off."""
+        """End the threads; what is under way is cancelled."""
         self._closed = True
         self._work.set()
         self._thread.join()
@@ -185,7 +70,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether the engine's thread lives, and the engine."""
+        """Return whether the engine's thread lives, and the engine."""
         return self._thread.is_alive() and not self._closed and self.engine.ready
 
     def _decode(self) -> None:
@@ -201,114 +86,96 @@ class Service:
                 self.engine.reset()
 
     @functools.cached_property
-    def structures(self) -> Structures:
-        """What makes JSON of the model's tokens."""
-        return Structures(self.model.codecs["text"])
+    def grammars(self) -> GrammarCompiler:
+        """Return what makes JSON of the model's tokens."""
+        return GrammarCompiler(self.model.codecs["text"])
 
-    async def aside(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Encoding and rendering, beside the loop."""
+    async def run_in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Encode or render, beside the event loop."""
         return await self.pool.run(call, *arguments)
 
-    async def decoded(self, call: Callable[..., T], *arguments: Any) -> T:
-        """The same of what somebody sent, which may be as much as is read: others' words do not
-        wait for it."""
+    async def decode_in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Decode what somebody sent, which may be as much as is read: others' words do not wait for
+        it."""
         return await self.pool.run(call, *arguments, heavy=True)
 
-    async def drive(self, steps: Steps[T], told: Callable[[Ticket], None] | None = None) -> T:
-        """What a part of `model/answer.py` returns. `told` gets every ticket's end.
-        Raises BusyError where too many wait, AwayError where the server stops."""
-        loop, ticket = asyncio.get_running_loop(), None
+    async def run_pipeline(
+        self, pipeline: Pipeline[T], on_end: Callable[[RequestHandle], None] | None = None
+    ) -> T:
+        """Return what a pipeline of `model/answer.py` returns. `on_end` gets every handle at its
+        end. Raises BusyError where too many wait, AwayError where the server stops."""
+        handle = None
         try:
             while True:
-                ticket = Ticket(await self.aside(_next, steps, ticket))
-                ended = loop.create_future()
-                ticket.when_done(functools.partial(_ended, loop, ended))
+                request = await self.run_in_pool(_next_request, pipeline, handle)
                 if self._closed:
-                    raise AwayError(
-                        "the server", "is stopping", "ask again in a moment", code="shutting_down"
-                    )
-                self.engine.enter(ticket)
+                    raise stopping()
+                handle = self.engine.submit(request)
                 self._work.set()
-                await ended
-                if ticket.error:
-                    raise ticket.error
-                if ticket.finish == "cancelled":
+                await asyncio.wrap_future(handle.ended)
+                if handle.finish == "cancelled":
                     raise AwayError(
                         "the answer",
                         "was called off, as the server is stopping or failed",
                         "ask again",
                     )
-                if told:
-                    told(ticket)
+                if on_end:
+                    on_end(handle)
         except _Returned as returned:
             return cast(T, returned.value)
         finally:
-            if ticket and not ticket.done:
-                ticket.cancel()
+            if handle and not handle.done:
+                handle.cancel()
                 self._work.set()
 
-    async def read(self, given: Given) -> Context:
-        """Inputs as the model's context."""
-        return await self.drive(self.model.answers.read(given))
+    async def read(self, inputs: Inputs) -> Context:
+        """Return inputs as the model's context."""
+        return await self.run_pipeline(self.model.answers.read(inputs))
 
-    async def answer(
-        self, context: Context, wish: Wish, sentence: np.ndarray | None = None
+    def answer(
+        self, context: Context, spec: OutputSpec, sentence: np.ndarray | None = None
     ) -> Stream[Event]:
-        """One medium as events, `Item` last. A sound speaks `sentence` (text codes), or what the
-        model would write."""
-        kind.set(wish.to)
-        stream = {"text": self._text, "audio": self._speech, "image": self._image}.get(
-            wish.to, self._whole
-        )
-        async with contextlib.aclosing(stream(context, wish, sentence)) as events:
-            async for event in events:
-                yield event
+        """Return the events of one item, `FinalItem` last. A sound speaks `sentence` (text codes),
+        or what the model would write."""
+        kind.set(spec.to)
+        if spec.to == "text":
+            return self._text(context, spec)
+        if spec.to == "audio":
+            return self._speech(context, spec, sentence)
+        return self._item(context, spec)
 
-    async def item(self, context: Context, wish: Wish) -> Item:
-        """One medium, when it is whole."""
-        async with contextlib.aclosing(self.answer(context, wish)) as made:
-            async for event in made:
-                if isinstance(event, Item):
+    async def item(self, context: Context, spec: OutputSpec) -> FinalItem:
+        """Return one item, when it is whole."""
+        async with aclosing(self.answer(context, spec)) as events:
+            async for event in events:
+                if isinstance(event, FinalItem):
                     return event
         raise AssertionError("an answer without an item")
 
-    async def _text(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
-        answers, scores = self.model.answers, list[Score]()
-        asked: dict[str, Any] = (
-            {}
-            if wish.likeliest is None
-            else {"on_score": scores.append, "likeliest": wish.likeliest}
-        )
-        bound = None
-        if wish.structure:
-            room = min(wish.longest or LONGEST, LONGEST, answers.positions - len(context.ids) - 2)
-            bound = await self.aside(wish.structure.begin, room)
-            asked |= {
-                "constraint": bound,
-                "plan": dataclasses.replace(answers.plan("text"), longest=room),
-            }
-
-        def ask(told: Listener) -> Steps[np.ndarray]:
-            if bound:
-                return answers.make(
-                    "text", context, wish.language, self._sampling(wish), wish.seed, told, **asked
-                )
-            return answers.write(
-                context,
-                wish.language,
-                self._sampling(wish),
-                wish.seed,
-                only_heard=True,
-                on_token=told,
-                **asked,
+    async def _text(self, context: Context, spec: OutputSpec) -> Stream[Event]:
+        answers, scores = self.model.answers, list[TokenScore]()
+        options = _scored(scores, spec.likeliest)
+        grammar: GrammarState | None = None
+        if spec.grammar:
+            room = min(
+                spec.max_tokens or LONGEST, LONGEST, answers.positions - len(context.ids) - 2
             )
+            grammar = await self.run_in_pool(spec.grammar.begin, room)
+            allowed = dataclasses.replace(answers.token_constraint("text"), max_tokens=room)
+            options |= {"constraint": grammar, "token_constraint": allowed}
 
-        async with contextlib.aclosing(self._words(ask, scores)) as events:
+        def ask(on_token: Listener) -> Pipeline[np.ndarray]:
+            common = (context, spec.language, self._sampling(spec), spec.seed)
+            if grammar:
+                return answers.make("text", *common, on_token, **options)
+            return answers.write(*common, only_heard=True, on_token=on_token, **options)
+
+        async with aclosing(self._words(ask, scores)) as events:
             async for event in events:
-                if bound and bound.broken:
+                if grammar and grammar.broken:
                     raise ConfigError(
                         "the schema",
-                        f"cannot be followed to its end ({bound.broken})",
+                        f"cannot be followed to its end ({grammar.broken})",
                         "give a simpler one",
                     )
                 yield event
@@ -316,194 +183,161 @@ class Service:
     async def going_on(
         self,
         codes: np.ndarray,
-        language: Language,
-        seed: int,
-        longest: int,
+        spec: OutputSpec,
+        max_tokens: int,
         *,
         echo: bool = False,
-        scored: list[tuple[int, Score]] | None = None,
-        likeliest: int = 0,
-        temperature: float | None = None,
-        top_p: float | None = None,
+        scored: list[tuple[int, TokenScore]] | None = None,
     ) -> Stream[Event]:
-        """Words that follow text codes within one text, at most `longest`. `scored` grows by every
-        token that stands and its score, the text's end too where it is drawn; with `echo` by those
-        of `codes` first."""
+        """Yield the words that follow text codes within one text, at most `max_tokens`. `scored`
+        grows by every token that stands and its score, the text's end too where it is drawn; with
+        `echo` by those of `codes` first."""
         answers, count = self.model.answers, len(codes) if echo else 0
-        if not longest + count:
-            yield Item("text", "", 0, "length")
+        if not max_tokens + count:
+            yield FinalItem("text", "", 0, "length")
             return
-        scores, end = list[Score](), self.model.layout.text_codes
-        asked: dict[str, Any] = (
-            {} if scored is None else {"on_score": scores.append, "likeliest": max(likeliest, 1)}
-        )
+        scores, end = list[TokenScore](), self.model.layout.text_codes
+        options = _scored(scores, None if scored is None else max(spec.likeliest or 0, 1))
         if echo:
-            asked["constraint"] = Dictated(codes, end)
+            options["constraint"] = ForcedCodes(codes.tolist(), end)
 
-        def ask(told: Listener) -> Steps[np.ndarray]:
+        def ask(on_token: Listener) -> Pipeline[np.ndarray]:
             def hear(token: int) -> None:
                 if scored is not None and len(scores) > len(scored):
                     scored.append((min(token, end), scores[len(scored)]))
-                told(token)
+                on_token(token)
 
-            sampling = override(self.model.sampling["text"], temperature, top_p, None)
             return answers.go_on(
                 codes[: len(codes) - count],
-                language,
-                sampling,
-                seed,
-                longest + count,
+                spec.language,
+                self._sampling(spec),
+                spec.seed,
+                max_tokens + count,
                 hear,
-                **asked,
+                **options,
             )
 
-        dictated, seen = len(self.model.codecs["text"].decode(codes)) if echo else 0, 0
-        async with contextlib.aclosing(self._words(ask)) as events:
+        forced = len(self.model.codecs["text"].decode(codes)) if echo else 0
+        told = 0
+        async with aclosing(self._words(ask)) as events:
             async for event in events:
-                if isinstance(event, Words):
-                    seen += len(event.text)
-                    if seen > dictated:
-                        yield Words(event.text[-(seen - dictated) :])
-                elif isinstance(event, Item):
-                    yield Item("text", event.item[dictated:], event.tokens - count, event.finish)
+                if isinstance(event, TextDelta):
+                    told += len(event.text)
+                    if told > forced:
+                        yield TextDelta(event.text[-(told - forced) :])
+                elif isinstance(event, FinalItem):
+                    yield FinalItem("text", event.item[forced:], event.tokens - count, event.finish)
 
-    async def listen(self, codes: np.ndarray) -> Stream[Event]:
-        """What is heard in a sound's codes, word by word; the language is left out."""
+    def listen(self, codes: np.ndarray) -> Stream[Event]:
+        """Return the events of what is heard in a sound's codes, word by word; the language is left
+        out."""
 
-        def ask(told: Listener) -> Steps[np.ndarray]:
-            _, words = yield from self.model.answers.hear(codes, told)
+        def ask(on_token: Listener) -> Pipeline[np.ndarray]:
+            _, words = yield from self.model.answers.hear(codes, on_token)
             return words
 
-        async with contextlib.aclosing(self._words(ask)) as events:
-            async for event in events:
-                yield event
+        return self._words(ask)
 
     async def _words(
-        self, ask: Callable[[Listener], Steps[np.ndarray]], scores: Sequence[Score] = ()
+        self, ask: Callable[[Listener], Pipeline[np.ndarray]], scores: Sequence[TokenScore] = ()
     ) -> Stream[Event]:
-        """`scores` grows by one before every id that is told, or stays empty."""
+        """Yield words as they come. `scores` grows by one before every id that is told, or stays
+        empty."""
         text, shown, scored = self.model.codecs["text"], "", 0
-        async with self._tokens(ask) as (ids, made):
-            codes: list[int] = []
-            async for token in ids:
-                if 0 <= token < self.model.layout.text_codes:
-                    codes.append(token)
-                    whole = text.decode(np.array(codes))
-                    if not whole.endswith("\ufffd") and len(whole) > len(
-                        shown
-                    ):  # not within a letter
-                        yield Words(
-                            whole[len(shown) :],
-                            tuple(zip(codes[scored:], scores[scored : len(codes)])),
-                        )
-                        shown, scored = whole, len(codes)
-            written = await made
+        codes: list[int] = []
+
+        def delta(whole: str) -> TextDelta:
+            return TextDelta(
+                whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)]))
+            )
+
+        async with self._tokens(ask) as (tokens, answer):
+            async for token in tokens:
+                if not 0 <= token < self.model.layout.text_codes:
+                    continue
+                codes.append(token)
+                whole = text.decode(np.array(codes))
+                # not within a letter
+                if not whole.endswith("\ufffd") and len(whole) > len(shown):
+                    yield delta(whole)
+                    shown, scored = whole, len(codes)
+            written = await answer
             whole = text.decode(written)
             if len(whole) > len(shown):
-                yield Words(
-                    whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)]))
-                )
-            yield Item("text", whole, len(written), ids.finish, reused=ids.reused)
+                yield delta(whole)
+            yield FinalItem("text", whole, len(written), tokens.finish, reused=tokens.reused)
 
     async def _speech(
-        self, context: Context, wish: Wish, sentence: np.ndarray | None
+        self, context: Context, spec: OutputSpec, sentence: np.ndarray | None
     ) -> Stream[Event]:
-        answers, text, audio = (
-            self.model.answers,
-            self.model.codecs["text"],
-            self.model.codecs["audio"],
-        )
+        answers, audio = self.model.answers, self.model.codecs["audio"]
         if sentence is None:
-            sentence = await self.drive(
-                answers.write(context, wish.language, self.model.sampling["text"], wish.seed)
+            sampling = self.model.sampling["text"]
+            sentence = await self.run_pipeline(
+                answers.write(context, spec.language, sampling, spec.seed)
             )
-        said = text.decode(sentence)
-        yield Words(said)
-        lo, hi = self.model.layout.own("audio")
+        transcript = self.model.codecs["text"].decode(sentence)
+        yield TextDelta(transcript)
         parts: list[np.ndarray] = []
 
-        def ask(told: Listener) -> Steps[np.ndarray]:
-            return answers.speak(sentence, wish.language, self._sampling(wish), wish.seed, told)
+        def ask(on_token: Listener) -> Pipeline[np.ndarray]:
+            return answers.speak(sentence, spec.language, self._sampling(spec), spec.seed, on_token)
 
-        async with self._tokens(ask) as (ids, made):
-            stream = (
-                audio.stream() if hasattr(audio, "stream") else None
-            )  # else nothing can be heard before the end
-            async for batch in _some(ids, lo, hi):
+        async with self._tokens(ask) as (tokens, answer):
+            # without a stream nothing can be heard before the end
+            stream = audio.stream() if hasattr(audio, "stream") else None
+            async for batch in sound_parts(tokens, *self.model.layout.own("audio")):
                 if stream:
-                    parts.append(await self.aside(stream.send, batch))
+                    parts.append(await self.run_in_pool(stream.send, batch))
                     if len(parts[-1]):
-                        yield Sound(parts[-1])
-            codes = await made
-            parts.append(
-                await self.aside(stream.end) if stream else await self.aside(audio.decode, codes)
-            )
+                        yield AudioDelta(parts[-1])
+            codes = await answer
+            if stream:
+                parts.append(await self.run_in_pool(stream.end))
+            else:
+                parts.append(await self.run_in_pool(audio.decode, codes))
             if len(parts[-1]):
-                yield Sound(parts[-1])
-            yield Item("audio", np.concatenate(parts), len(codes), ids.finish, said)
+                yield AudioDelta(parts[-1])
+            sound = np.concatenate(parts)
+            yield FinalItem("audio", sound, len(codes), tokens.finish, transcript)
 
-    async def _image(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
-        codec, shown = self.model.codecs["image"], 0
-        if codec.spec.slots is None:  # nothing can be shown before the end
-            async for event in self._whole(context, wish, _):
-                yield event
-            return
-        gates = codec.spec.slots.slot_gates
-        stops = sorted(
-            {gate for gate in gates if gate is not None}
-        )  # where an object begins, all before it is known
-        async with self._tokens(self._make(context, wish)) as (ids, made):
-            got: list[int] = []
-            async for token in ids:
-                got.append(token)
-                if len(got) in stops[max(len(stops) - wish.partial, 0) :]:
-                    codes = self._so_far(got)
-                    yield Picture(shown, (await self.aside(codec.decode, codes)))
-                    shown += 1
-            codes = await made
-            yield Item(
-                "image",
-                await self.aside(codec.decode, codes),
-                len(codes),
-                ids.finish,
-                reused=ids.reused,
+    async def _item(self, context: Context, spec: OutputSpec) -> Stream[Event]:
+        codec, codes_so_far = self.model.codecs[spec.to], list[int]()
+        counts = codec.partial_counts
+        counts = counts[max(len(counts) - spec.partial, 0) :]
+
+        def ask(on_token: Listener) -> Pipeline[np.ndarray]:
+            return self.model.answers.make(
+                spec.to, context, spec.language, self._sampling(spec), spec.seed, on_token
             )
 
-    async def _whole(self, context: Context, wish: Wish, _: Any) -> Stream[Event]:
-        async with self._tokens(self._make(context, wish)) as (ids, made):
-            codes = await made
-            item = await self.aside(self.model.codecs[wish.to].decode, codes)
-            yield Item(wish.to, item, len(codes), ids.finish, reused=ids.reused)
+        async with self._tokens(ask) as (tokens, answer):
+            if counts:
+                async for token in tokens:
+                    codes_so_far.append(token)
+                    if len(codes_so_far) in counts:
+                        codes = self.model.layout.codes(spec.to, np.array(codes_so_far, np.int64))
+                        picture = await self.run_in_pool(codec.partial, codes)
+                        yield PartialImage(counts.index(len(codes)), picture)
+            codes = await answer
+            item = await self.run_in_pool(codec.decode, codes)
+            yield FinalItem(spec.to, item, len(codes), tokens.finish, reused=tokens.reused)
 
-    def _so_far(self, ids: list[int]) -> np.ndarray:
-        """A picture's codes with all that has not come absent."""
-        ranges = self.model.codecs["image"].spec.slots.position_ranges
-        codes = self.model.layout.codes("image", np.array(ids, dtype=np.int64))
-        return np.concatenate(
-            [codes, np.array([hi - 1 for _, hi in ranges[len(ids) :]], dtype=np.int64)]
-        )
-
-    def _make(self, context: Context, wish: Wish) -> Callable[[Listener], Steps[np.ndarray]]:
-        return lambda told: self.model.answers.make(
-            wish.to, context, wish.language, self._sampling(wish), wish.seed, told
-        )
-
-    def _sampling(self, wish: Wish) -> SamplingConfig:
-        return override(self.model.sampling[wish.to], wish.temperature, wish.top_p, wish.guidance)
+    def _sampling(self, spec: OutputSpec) -> SamplingConfig:
+        return override(self.model.sampling[spec.to], spec.temperature, spec.top_p, spec.guidance)
 
     @contextlib.asynccontextmanager
     async def _tokens(
-        self, ask: Callable[[Listener], Steps[T]]
-    ) -> Stream[tuple[_Ids, asyncio.Task[T]]]:
-        """The ids of an answer as they come, and a task of what it becomes; leaving calls it
-        off."""
-        ids = _Ids(asyncio.get_running_loop())
-        task = asyncio.create_task(
-            cast(Coroutine[Any, Any, T], self.drive(ask(ids.put), ids.ended))
-        )
-        task.add_done_callback(lambda _: ids.close())
+        self, ask: Callable[[Listener], Pipeline[T]]
+    ) -> Stream[tuple[TokenStream, asyncio.Task[T]]]:
+        """Yield the ids of an answer as they come, and a task of what it becomes; leaving cancels
+        it."""
+        tokens = TokenStream()
+        run = self.run_pipeline(ask(tokens.put), tokens.ended)
+        task = asyncio.create_task(cast(Coroutine[Any, Any, T], run))
+        task.add_done_callback(lambda _: tokens.close())
         try:
-            yield ids, task
+            yield tokens, task
         finally:
             if not task.done():
                 task.cancel()
@@ -513,68 +347,15 @@ class Service:
                 task.exception()  # seen: whoever awaits it has it, nobody else is told
 
 
-class _Ids:
-    """Ids from the engine's thread to a coroutine."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop, self.queue, self.finish, self.reused = (
-            loop,
-            asyncio.Queue[int | None](),
-            "stop",
-            0,
-        )
-
-    def put(self, token: int) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever listened
-            self.loop.call_soon_threadsafe(self.queue.put_nowait, token)
-
-    def ended(self, ticket: Ticket) -> None:
-        self.finish, self.reused = ticket.finish or "stop", ticket.reused
-
-    def close(self) -> None:
-        self.queue.put_nowait(None)
-
-    def __aiter__(self) -> _Ids:
-        return self
-
-    async def __anext__(self) -> int:
-        token = await self.queue.get()
-        if token is None:
-            raise StopAsyncIteration
-        return token
+def _scored(scores: list[TokenScore], likeliest: int | None) -> dict[str, Any]:
+    """Return fields of a request that fill `scores`; none without a number of likeliest ids."""
+    if likeliest is None:
+        return {}
+    return {"on_score": scores.append, "likeliest": likeliest}
 
 
-async def _some(ids: _Ids, lo: int, hi: int) -> Stream[list[int]]:
-    """Codes of ids in [lo, hi), as many at a time as `PARTS` says, the rest in parts too."""
-    got: list[int] = []
-    parts = itertools.chain(PARTS, itertools.repeat(PARTS[-1]))
-    wanted = next(parts)
-    async for token in ids:
-        if lo <= token < hi:
-            got.append(token - lo)
-        if len(got) == wanted:
-            yield got
-            got, wanted = [], next(parts)
-    for size in sorted(
-        {*PARTS, 1}, reverse=True
-    ):  # of few sizes: convolutions keep what they compile for each
-        while len(got) >= size:
-            yield got[:size]
-            got = got[size:]
-
-
-def _ended(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], _: Ticket) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-        loop.call_soon_threadsafe(_wake, future)
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _next(steps: Generator[Request, Ticket, Any], ticket: Ticket | None) -> Request:
+def _next_request(pipeline: Pipeline[Any], handle: RequestHandle | None) -> Request:
     try:
-        return steps.send(ticket)  # type: ignore[arg-type]
+        return pipeline.send(handle)  # type: ignore[arg-type]
     except StopIteration as end:
         raise _Returned(end.value) from None

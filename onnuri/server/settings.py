@@ -70,7 +70,7 @@ class ServeConfig(config.Config):
     """of a mesh"""
 
     def check(self) -> None:
-        """Raises ConfigError for a number with which nothing could be served."""
+        """Raise ConfigError for a number with which nothing could be served."""
         for name, least in (
             ("rows", 2),
             ("requests", 1),
@@ -122,11 +122,12 @@ class ServeConfig(config.Config):
 
     @property
     def aliases(self) -> dict[str, str]:
-        """Names of models by other names."""
+        """Return names of models by other names."""
         return dict(pair.split("=", 1) for pair in self.alias)
 
     @property
     def limits(self) -> Limits:
+        """Return what may be read of a file."""
         from onnuri.media import Limits  # here, so that `onnuri serve --help` is quick
 
         return Limits(
@@ -140,4 +141,5 @@ class ServeConfig(config.Config):
 
     @property
     def url(self) -> str:
+        """Return the SQLAlchemy URL of the database."""
         return self.database or f"sqlite:///{self.data / 'onnuri.db'}"

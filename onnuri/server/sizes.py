@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES
-from onnuri.server.problems import Problem
+from onnuri.server.errors import invalid
 
 SIZE = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 SECONDS = VIDEO_FRAMES // VIDEO_FPS
@@ -24,8 +24,8 @@ LONGEST = 20
 
 
 def size_of(size: str | None, name: str, even: bool = False) -> tuple[int, int]:
-    """Width and height in pixels; the model's own where nothing is asked for. Raises Problem, which
-    calls it `name`."""
+    """Return width and height in pixels; the model's own where nothing is asked for. Raises
+    APIError, which calls it `name`."""
     if size in (None, "", "auto"):
         return IMAGE_SIZE, IMAGE_SIZE
     found = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(size))
@@ -33,35 +33,32 @@ def size_of(size: str | None, name: str, even: bool = False) -> tuple[int, int]:
         LEAST <= int(side) <= MOST and not (even and int(side) % 2) for side in found.groups()
     ):
         rule = f"is not WIDTHxHEIGHT of {LEAST} to {MOST} {'even ' if even else ''}pixels"
-        raise Problem(
-            400,
-            f"{name} {str(size)!r:.40}: {rule}; give one such as 512x512, or 'auto' ({SIZE}, as it is drawn)",
-            "invalid_value",
-            name,
+        raise invalid(
+            f"{name} {str(size)!r:.40}",
+            f"{rule}; give one such as 512x512, or 'auto' ({SIZE}, as it is drawn)",
+            field=name,
         )
     return int(found[1]), int(found[2])
 
 
 def seconds_of(seconds: str | float | None, name: str) -> float:
-    """How long a video is to be. Raises Problem."""
+    """Return how long a video is to be. Raises APIError."""
     try:
         asked = SECONDS if seconds in (None, "", "auto") else float(seconds)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         asked = 0
     if not 1 <= asked <= LONGEST:
-        raise Problem(
-            400,
-            f"{name} {str(seconds)!r:.40}: is not 1 to {LONGEST}; give one of these, or nothing ({SECONDS}, as it "
-            "is made)",
-            "invalid_value",
-            name,
+        raise invalid(
+            f"{name} {str(seconds)!r:.40}",
+            f"is not 1 to {LONGEST}; give one of these, or nothing ({SECONDS}, as it is made)",
+            field=name,
         )
     return asked
 
 
 def fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture uint8 [H, W, 3] as large as fits into (width, height), in its middle; its edges go
-    on around it."""
+    """Return a picture uint8 [H, W, 3] as large as fits into (width, height), in its middle; its
+    edges go on around it."""
     width, height = size
     if picture.shape[:2] == (height, width):
         return picture

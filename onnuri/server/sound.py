@@ -29,11 +29,11 @@ class Pcm:
         self.resample, self.rest = soxr.ResampleStream(AUDIO_HZ, PCM_HZ, 1, dtype="float32"), b""
 
     def send(self, samples: np.ndarray) -> bytes:
-        """What more samples float32 [T] at 16 kHz make."""
+        """Return what more samples float32 [T] at 16 kHz make."""
         return self._bytes(samples, last=False)
 
     def end(self) -> bytes:
-        """The rest."""
+        """Return the rest."""
         return self._bytes(np.zeros(0, np.float32), last=True)
 
     def _bytes(self, samples: np.ndarray, last: bool) -> bytes:
@@ -45,7 +45,7 @@ class Pcm:
 
 
 def encoded(samples: np.ndarray, form: str) -> bytes:
-    """A whole sound as a file or as raw samples."""
+    """Return a whole sound as a file or as raw samples."""
     if form in ("pcm", "pcm16"):
         pcm = Pcm()
         return pcm.send(samples) + pcm.end()

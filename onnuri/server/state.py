@@ -6,15 +6,23 @@ import asyncio
 import copy
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import Request
 
 from onnuri.errors import ConfigError
+from onnuri.modality import Medium
+from onnuri.model.answer import Context
 from onnuri.model.omni import OmniModel
-from onnuri.server.metrics import Metrics
-from onnuri.server.problems import Problem
+from onnuri.server import inputs
+from onnuri.server.errors import JSON, APIError
+from onnuri.server.events import FinalItem
+from onnuri.server.metrics import ServerMetrics
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
 from onnuri.server.store import Key, Store
+from onnuri.server.usage import TokenUsage
 
 NOBODY = "local"
 """whose requests, jobs and files are those of callers without a configured key"""
@@ -86,21 +94,22 @@ class State:
                     else "is a served model's own name",
                     f"served are {', '.join(self.services)}",
                 )
-        self.metrics = Metrics({name: each.engine for name, each in self.services.items()})
+        self.metrics = ServerMetrics({name: each.engine for name, each in self.services.items()})
 
     @property
     def model(self) -> OmniModel:
+        """Return the model that is asked."""
         return self.service.model
 
     def choose(self, name: str | None) -> State:
-        """The state whose `service` and `settings.name` are that model's, all else shared; without
-        a name, the first's. Raises Problem for a model that is not served."""
+        """Return the state whose `service` and `settings.name` are that model's, all else shared;
+        without a name, the first's. Raises APIError for a model that is not served."""
         name = self.aliases.get(name, name) if name else name
         if name is None or name == self.settings.name:
             return self
         if name not in self.services:
             known = " or ".join(repr(n) for n in (*self.services, *self.aliases))
-            raise Problem(
+            raise APIError(
                 404,
                 f"model {name!r:.80}: is not served here; use {known}",
                 "model_not_found",
@@ -115,7 +124,7 @@ class State:
 
     @property
     def keyed(self) -> bool:
-        """Whether callers need a key: once one was made, they do, even after the last was
+        """Return whether callers need a key: once one was made, they do, even after the last was
         revoked."""
         return not self.settings.open and self.store.ever_key()
 
@@ -125,7 +134,8 @@ class State:
             service.close()
 
     async def admit(self, secret: str | None, local: bool, counts: bool = True) -> Caller:
-        """Who a key belongs to, and one request more for it if it `counts`. Raises Problem."""
+        """Return who a key belongs to; one request more is counted for it if it `counts`. Raises
+        APIError."""
         return await asyncio.to_thread(self._admit, secret, local, counts)
 
     def _admit(self, secret: str | None, local: bool, counts: bool) -> Caller:
@@ -133,7 +143,7 @@ class State:
         if key is None:
             if local and not self.keyed:
                 return Caller(NOBODY)
-            raise Problem(
+            raise APIError(
                 401,
                 "the API key is missing or not known: give one as 'Authorization: Bearer KEY'; "
                 "`onnuri keys add NAME` makes one",
@@ -148,7 +158,7 @@ class State:
             (tokens, key.tokens_per_minute, "tokens"),
         ):
             if most and used > most:
-                raise Problem(
+                raise APIError(
                     429,
                     f"{used} {what} in this minute: the key has {most}; wait for the next minute",
                     "rate_limit_exceeded",
@@ -158,6 +168,24 @@ class State:
         return Caller(key.id, key, limits=limits)
 
     async def spend(self, caller: Caller, tokens: int) -> None:
-        """Tokens that were used, towards the key's limit."""
+        """Count tokens towards the key's limit."""
         if caller.key is not None:
             await asyncio.to_thread(self.store.use, caller.id, 0, tokens)
+
+    async def account(
+        self, caller: Caller, context: Context, items: Sequence[FinalItem]
+    ) -> TokenUsage:
+        """Return what items took, counted towards the key's limit."""
+        usage = TokenUsage(context, items)
+        await self.spend(caller, usage.total)
+        return usage
+
+    async def load(self, part: JSON, name: str, medium: Medium | None = None) -> tuple[Medium, Any]:
+        """Return the input of a message's part that is not text. Raises APIError and MediaError."""
+        return await self.service.decode_in_pool(inputs.load, part, name, self.settings, medium)
+
+
+def state_of(request: Request) -> State:
+    """Return the state of the server that a request came to."""
+    state: State = request.app.state.onnuri
+    return state

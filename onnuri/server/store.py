@@ -61,7 +61,7 @@ class Usage(_Base):
     tokens: Mapped[int] = mapped_column(BigInteger)
 
 
-class Job(_Base):
+class MediaJob(_Base):
     """Something that takes a while: a video or a mesh."""
 
     __tablename__ = "jobs"
@@ -99,10 +99,11 @@ class Store:
             ) from None
 
     def close(self) -> None:
+        """Close the database."""
         self.engine.dispose()
 
     def add_key(self, name: str, requests_per_minute: int = 0, tokens_per_minute: int = 0) -> str:
-        """A new key; it is told once and never again."""
+        """Return a new key; it is told once and never again."""
         secret = f"onnuri-{secrets.token_urlsafe(32)}"
         with self._session() as session:
             session.add(
@@ -118,11 +119,12 @@ class Store:
         return secret
 
     def all_keys(self) -> list[Key]:
+        """Return every key, the oldest first."""
         with self._session() as session:
             return list(session.scalars(select(Key).order_by(Key.created)))
 
     def revoke(self, which: str) -> list[Key]:
-        """The keys of that id or name which were not revoked; where it is one, it is revoked
+        """Return the keys of that id or name which were not revoked; where it is one, it is revoked
         now."""
         with self._session() as session:
             found = list(
@@ -140,24 +142,26 @@ class Store:
             return own
 
     def key_of(self, secret: str) -> Key | None:
+        """Return the key of a secret; None where it is not known or was revoked."""
         with self._session() as session:
             return session.scalar(
                 select(Key).where(Key.sha256 == _digest(secret), Key.revoked.is_(None))
             )
 
     def any_key(self) -> bool:
+        """Return whether a key is good."""
         with self._session() as session:
             return session.scalar(select(Key.id).where(Key.revoked.is_(None)).limit(1)) is not None
 
     def ever_key(self) -> bool:
-        """Whether a key was ever made: who made one does not want callers without."""
+        """Return whether a key was ever made: who made one does not want callers without."""
         with self._session() as session:
             return session.scalar(select(Key.id).limit(1)) is not None
 
     def use(
         self, key: str, requests: int, tokens: int, now: float | None = None
     ) -> tuple[int, int]:
-        """Add to what a key used in this minute; the new sums. One statement, so that no two
+        """Add to what a key used in this minute; return the new sums. One statement, so that no two
         requests miss each other."""
         values = {
             "key": key,
@@ -181,7 +185,7 @@ class Store:
             return int(row[0]), int(row[1])
 
     def used(self, key: str) -> list[Usage]:
-        """By minute, the latest first."""
+        """Return what a key used, by minute, the latest first."""
         with self._session() as session:
             return list(
                 session.scalars(
@@ -189,9 +193,10 @@ class Store:
                 )
             )
 
-    def add_job(self, kind: str, key: str, about: dict[str, Any], seconds: float) -> Job:
+    def add_job(self, kind: str, key: str, about: dict[str, Any], seconds: float) -> MediaJob:
+        """Return a new job that waits."""
         now = time.time()
-        job = Job(
+        job = MediaJob(
             id=f"{kind}_{secrets.token_hex(12)}",
             kind=kind,
             key=key,
@@ -205,42 +210,50 @@ class Store:
             session.add(job)
         return job
 
-    def job(self, id: str, kind: str, key: str) -> Job | None:
-        """A job of that kind which belongs to the key."""
+    def job(self, id: str, kind: str, key: str) -> MediaJob | None:
+        """Return a job of that kind which belongs to the key."""
         with self._session() as session:
-            return session.scalar(select(Job).where(Job.id == id, Job.kind == kind, Job.key == key))
+            return session.scalar(
+                select(MediaJob).where(
+                    MediaJob.id == id, MediaJob.kind == kind, MediaJob.key == key
+                )
+            )
 
     def jobs(
         self, kind: str, key: str, limit: int = 20, after: str | None = None, newest: bool = True
-    ) -> list[Job]:
-        order = (Job.created.desc(), Job.id.desc()) if newest else (Job.created, Job.id)
-        wanted = select(Job).where(Job.kind == kind, Job.key == key).order_by(*order)
+    ) -> list[MediaJob]:
+        """Return jobs of a kind that belong to the key, from behind the one `after`."""
+        order = (
+            (MediaJob.created.desc(), MediaJob.id.desc())
+            if newest
+            else (MediaJob.created, MediaJob.id)
+        )
+        wanted = select(MediaJob).where(MediaJob.kind == kind, MediaJob.key == key).order_by(*order)
         with self._session() as session:
             if after:
-                last = session.get(Job, after)
+                last = session.get(MediaJob, after)
                 if last is None:
                     return []
                 wanted = wanted.where(
-                    Job.created < last.created if newest else Job.created > last.created
+                    MediaJob.created < last.created if newest else MediaJob.created > last.created
                 )
             return list(session.scalars(wanted.limit(limit)))
 
     def update_job(self, id: str, **values: Any) -> None:
+        """Write fields of a job."""
         with self._session() as session:
-            session.execute(update(Job).where(Job.id == id).values(**values))
+            session.execute(update(MediaJob).where(MediaJob.id == id).values(**values))
 
     def finish_job(self, id: str, data: bytes) -> None:
-        """Its file first, then the row that says so: whoever reads `completed` finds the file."""
+        """Keep what was made: its file first, then the row that says so: whoever reads `completed`
+        finds the file."""
         media.write_bytes(data, self.files / id)
         self.update_job(id, status="completed", progress=100, completed=time.time())
 
-    def content(self, job: Job) -> bytes | None:
-        path = self.files / job.id
-        return path.read_bytes() if job.status == "completed" and path.exists() else None
-
     def delete_job(self, id: str) -> None:
+        """Forget a job and its file."""
         with self._session() as session:
-            if (job := session.get(Job, id)) is not None:
+            if (job := session.get(MediaJob, id)) is not None:
                 session.delete(job)
         with contextlib.suppress(FileNotFoundError):
             (self.files / id).unlink()
@@ -250,15 +263,15 @@ class Store:
         on, and clear away files that no row knows, which a process that was killed left."""
         now = time.time()
         with self._session() as session:
-            for job in session.scalars(select(Job).where(Job.expires < now)):
+            for job in session.scalars(select(MediaJob).where(MediaJob.expires < now)):
                 session.delete(job)
             session.flush()
-            for job in session.scalars(select(Job)) if started else ():
+            for job in session.scalars(select(MediaJob)) if started else ():
                 if job.status in ("queued", "in_progress"):
                     job.status, job.error = "failed", "the server was stopped; ask again"
                 elif job.status == "completed" and not (self.files / job.id).exists():
                     job.status, job.error = "failed", "its file is lost; ask again"
-            known = {i for i in session.scalars(select(Job.id))} if started else set()
+            known = {i for i in session.scalars(select(MediaJob.id))} if started else set()
             expired = session.scalars(
                 select(Usage).where(Usage.minute < int(now // 60) - 60 * 24 * 40)
             )
@@ -269,7 +282,7 @@ class Store:
                 path.unlink(missing_ok=True)
             elif not started and path.stat().st_mtime < now - 60 and not path.name.startswith("."):
                 with self._session() as session:
-                    gone = session.get(Job, path.name) is None
+                    gone = session.get(MediaJob, path.name) is None
                 if gone:
                     path.unlink(missing_ok=True)
 

@@ -11,81 +11,60 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from onnuri.server.problems import Problem
+from onnuri.inference.constraints import ANY_OBJECT, Grammar, GrammarCompiler
+from onnuri.server.errors import JSON, invalid
 from onnuri.server.schemas import ChatRequest, Tool
-from onnuri.server.structure import ANY_OBJECT, Structure, Structures
 
 
-def structure_of(request: ChatRequest) -> Callable[[Structures], Structure] | None:
-    """How to make what the text must be, which takes its time; None for words. Raises Problem."""
+def grammar_of(request: ChatRequest) -> Callable[[GrammarCompiler], Grammar] | None:
+    """Return how to compile what the text must be, which takes its time; None for words. Raises
+    APIError."""
     _check(request)
     form, choice = request.response_format, request.tool_choice
     if choice == "required" or isinstance(choice, Tool):
         tools = _parameters(request, choice)
-        return lambda structures: structures.call(tools, "tools")
+        return lambda compiler: compiler.call(tools, "tools")
     if not form or form.type == "text":
         return None
     if form.type == "json_object":
-        return lambda structures: structures.json(ANY_OBJECT, "response_format")
+        return lambda compiler: compiler.json(ANY_OBJECT, "response_format")
     if not form.json_schema:
-        raise Problem(
-            400,
-            "response_format 'json_schema': says no schema; give json_schema too",
-            "invalid_value",
-            "response_format",
+        raise invalid(
+            "response_format 'json_schema'",
+            "says no schema; give json_schema too",
+            field="response_format",
         )
     schema = form.json_schema.schema_
-    return lambda structures: structures.json(schema, "response_format.json_schema.schema")
+    return lambda compiler: compiler.json(schema, "response_format.json_schema.schema")
 
 
 def _check(request: ChatRequest) -> None:
-    """Raises Problem for fields that do not go together."""
+    """Raise APIError for fields that do not go together."""
     if request.top_logprobs is not None and not request.logprobs:
-        raise Problem(
-            400,
-            f"top_logprobs {request.top_logprobs}: says nothing without logprobs; give logprobs true",
-            "invalid_value",
-            "top_logprobs",
+        raise invalid(
+            f"top_logprobs {request.top_logprobs}",
+            "says nothing without logprobs; give logprobs true",
+            field="top_logprobs",
         )
     asked = request.tool_choice == "required" or isinstance(request.tool_choice, Tool)
     name = "tool_choice" if asked else "response_format"
     if not asked and (not request.response_format or request.response_format.type == "text"):
         return
-    wanted = request.modalities or ["text"]
+    wanted = request.wanted
     if "text" not in wanted:
-        raise Problem(
-            400,
-            f"{name}: is of text, which is not wanted; add 'text' to modalities",
-            "invalid_value",
-            name,
-        )
+        raise invalid(name, "is of text, which is not wanted; add 'text' to modalities")
     if "audio" in wanted:
-        raise Problem(
-            400,
-            f"{name}: makes JSON, which is not spoken; leave 'audio' out of modalities",
-            "invalid_value",
-            name,
-        )
+        raise invalid(name, "makes JSON, which is not spoken; leave 'audio' out of modalities")
 
 
-def _parameters(request: ChatRequest, choice: Any) -> dict[str, dict[str, Any]]:
-    """The schema of every tool that may be called, by name. Raises Problem."""
+def _parameters(request: ChatRequest, choice: Any) -> dict[str, JSON]:
+    """Return the schema of every tool that may be called, by name. Raises APIError."""
     names = [tool.function.name for tool in request.tools or []]
     if not names:
-        raise Problem(
-            400,
-            "tool_choice: there are no tools to choose from; give tools",
-            "invalid_value",
-            "tool_choice",
-        )
+        raise invalid("tool_choice", "there are no tools to choose from; give tools")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise Problem(
-            400,
-            f"tools: two are named {twice!r}; give each a name of its own",
-            "invalid_value",
-            "tools",
-        )
+        raise invalid("tools", f"two are named {twice!r}; give each a name of its own")
     tools = {
         t.function.name: {"type": "object", **(t.function.parameters or {"properties": {}})}
         for t in request.tools or []
@@ -93,25 +72,22 @@ def _parameters(request: ChatRequest, choice: Any) -> dict[str, dict[str, Any]]:
     if isinstance(choice, Tool):
         name = choice.function.name
         if name not in tools:
-            raise Problem(
-                400,
-                f"tool_choice {name!r}: is none of the tools; use one of {', '.join(names)}",
-                "invalid_value",
-                "tool_choice",
+            raise invalid(
+                f"tool_choice {name!r}",
+                f"is none of the tools; use one of {', '.join(names)}",
+                field="tool_choice",
             )
         tools = {name: tools[name]}
     for name, schema in tools.items():
         if schema["type"] != "object":
-            raise Problem(
-                400,
-                f"tools: {name}: parameters of type {schema['type']!r}: arguments are an object; say 'object'",
-                "invalid_value",
+            raise invalid(
                 "tools",
+                f"{name}: parameters of type {schema['type']!r}: arguments are an object; say 'object'",
             )
     return tools
 
 
-class Calling:
+class ToolCall:
     """A tool's call while its text comes: its name, then pieces of its arguments, in the client's
     fields."""
 
@@ -119,8 +95,8 @@ class Calling:
         self.id, self.name, self.arguments = f"call_{secrets.token_hex(12)}", "", ""
         self._line = ""
 
-    def send(self, text: str) -> Iterator[dict[str, Any]]:
-        """What more text adds to the call."""
+    def send(self, text: str) -> Iterator[JSON]:
+        """Yield what more text adds to the call."""
         if not self.name:
             self._line += text
             name, line, text = self._line.partition("\n")
@@ -137,19 +113,13 @@ class Calling:
             self.arguments += text
             yield {"index": 0, "function": {"arguments": text}}
 
-    @property
-    def whole(self) -> dict[str, Any]:
-        """The call, once all of its text has come."""
-        return {
-            "id": self.id,
-            "type": "function",
-            "function": {"name": self.name, "arguments": self.arguments},
-        }
 
-
-def call_of(text: str) -> list[dict[str, Any]]:
-    """The call that a whole text is; none, if it was cut within the name."""
-    calling = Calling()
-    for _ in calling.send(text):
+def call_of(text: str) -> list[JSON]:
+    """Return the call that a whole text is; none, if it was cut within the name."""
+    call = ToolCall()
+    for _ in call.send(text):
         pass
-    return [calling.whole] if calling.name else []
+    if not call.name:
+        return []
+    function = {"name": call.name, "arguments": call.arguments}
+    return [{"id": call.id, "type": "function", "function": function}]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onnuri.server.problems import Problem
+from onnuri.server.errors import invalid
 
 DRAWN = {
     "logit_bias": "no bias is put on tokens",
@@ -46,7 +46,7 @@ PASSING: dict[str, tuple[Any, ...]] = {
 
 
 def refuse(fields: Mapping[str, Any] | None, known: Mapping[str, str]) -> None:
-    """Raises Problem for the first of the `known` fields that asks for something."""
+    """Raise APIError for the first of the `known` fields that asks for something."""
     for name, why in known.items():
         value = (fields or {}).get(name)
         if (
@@ -56,9 +56,9 @@ def refuse(fields: Mapping[str, Any] | None, known: Mapping[str, str]) -> None:
         ):
             continue
         repair = "" if ";" in why else "; leave it out"
-        raise Problem(
-            400,
-            f"{name} {str(value)!r:.60}: has no effect here, as {why}{repair}",
-            "unsupported_value",
-            name,
+        raise invalid(
+            f"{name} {str(value)!r:.60}",
+            f"has no effect here, as {why}{repair}",
+            field=name,
+            code="unsupported_value",
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from onnuri.server.problems import Problem
+from onnuri.server.errors import JSON, APIError
 
 Words = tuple[str, str]
 KINDS: dict[str, Words] = {
@@ -132,9 +132,9 @@ OTHER: Words = (
 )
 
 
-def words_of(problem: Problem, accepted: str) -> str | None:
-    """What the page says of a problem, in the language that `Accept-Language` asks for; None where
-    it asks for none."""
+def words_of(problem: APIError, accepted: str) -> str | None:
+    """Return what the page says of a problem, in the language that `Accept-Language` asks for; None
+    where it asks for none."""
     language = accepted.strip().lower()
     if not language or language.startswith("*"):
         return None
@@ -150,7 +150,7 @@ def words_of(problem: Problem, accepted: str) -> str | None:
         return OTHER[which].format(**about)
 
 
-def with_words(problem: Problem, accepted: str) -> dict[str, Any]:
-    """The body of an error, with the page's words where they were asked for."""
+def with_words(problem: APIError, accepted: str) -> JSON:
+    """Return the body of an error, with the page's words where they were asked for."""
     body, words = problem.body, words_of(problem, accepted)
     return {"error": {**body["error"], "words": words}} if words else body

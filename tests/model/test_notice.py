@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from onnuri.codecs.text import TextCodec
-from onnuri.decoding.sample import SamplingConfig
+from onnuri.inference.request import SamplingConfig
 from onnuri.modality import LANGUAGES
 from onnuri.model import notice
-from onnuri.model.answer import drive
+from onnuri.model.answer import run_pipelines
 from onnuri.model.notice import (
     CAN_DO,
     Notice,
@@ -203,18 +203,18 @@ def test_the_engine_says_how_likely_what_it_drew_was(model):
     steps = answers.answer(
         "image", [("text", "a small red sphere")], "en", sampling, 0, contexts.append
     )
-    (codes,) = drive(model.engine, [steps])
+    (codes,) = run_pipelines(model.engine, [steps])
     context, v = contexts[0], model.layout
     ids = [*context.ids, *v.opening("image", "en"), *v.ids("image", codes).tolist()]
     with torch.no_grad():
         logits = model.network(input_ids=torch.tensor([ids])).logits[0].float()
-    plan, begin = answers.plan("image"), len(ids) - len(codes)
+    allowed, begin = answers.token_constraint("image"), len(ids) - len(codes)
     wanted = [
         float(logits[begin + k - 1, lo:hi].log_softmax(-1)[ids[begin + k] - lo])
-        for k, (lo, hi) in enumerate(plan.ranges)
+        for k, (lo, hi) in enumerate(allowed.position_ranges)
     ]
     held = [
-        k for k, lead in enumerate(plan.leads) if lead in (None, k)
+        k for k, lead in enumerate(allowed.slot_gates) if lead in (None, k)
     ]  # what follows an absent object is no choice
     assert np.array(context.logprobs["image"])[held] == pytest.approx(
         np.array(wanted)[held], abs=0.15

@@ -7,7 +7,7 @@ import pytest
 
 import onnuri
 from onnuri.cli import main
-from onnuri.decoding.stock import StockForward
+from onnuri.inference.hf_forward import HFForward
 from onnuri.modality import MEDIA
 from onnuri.recipes import nano
 from onnuri.training.loop import read_metrics
@@ -31,7 +31,7 @@ def test_smoke_trains_systems_on_one_table(tmp_path):
     assert was["params"] == nano.smoke("vaetki").architecture.num_params()
     model = onnuri.load(tmp_path / "vaetki/model")
     assert type(model.network).__name__ == "VaetkiForCausalLM" and isinstance(
-        model.engine.forward, StockForward
+        model.engine.forward, HFForward
     )
     text = model.codecs["text"]
     assert model.layout.text_codes == 4096 and text.decode(text.encode("빨간 구 é")) == "빨간 구 é"

@@ -17,8 +17,8 @@ from PIL import Image
 from onnuri import cli, demo, media
 from onnuri.errors import OnnuriError
 from onnuri.model.omni import Reply
-from onnuri.server import images, intake, responses
-from onnuri.server.problems import Problem
+from onnuri.server import images, inputs, openai_responses
+from onnuri.server.errors import APIError
 from onnuri.server.settings import ServeConfig
 
 SETTINGS = ServeConfig()
@@ -114,7 +114,7 @@ def verdict(door):
     it."""
     try:
         return door()
-    except (OnnuriError, Problem) as error:
+    except (OnnuriError, APIError) as error:
         return str(error).split(": ", 1)[1]
 
 
@@ -123,11 +123,11 @@ def doors(data, name, medium, folder, capsys, monkeypatch):
     encoded = base64.b64encode(data).decode()
     uri, kind = f"data:application/octet-stream;base64,{encoded}", URL[medium]
     state = types.SimpleNamespace(
-        settings=SETTINGS, service=types.SimpleNamespace(decoded=_at_once)
+        settings=SETTINGS, service=types.SimpleNamespace(decode_in_pool=_at_once)
     )
 
     def page():
-        kind = intake.inspect(data, "file", SETTINGS)["kind"]
+        kind = inputs.inspect(data, "file", SETTINGS)["kind"]
         return "shape" if kind == "mesh" else kind
 
     def command_line():
@@ -155,12 +155,12 @@ def doors(data, name, medium, folder, capsys, monkeypatch):
     return {
         "page": page,
         "command line": command_line,
-        "file": lambda: intake.load(
+        "file": lambda: inputs.load(
             {"type": "file", "file": {"file_data": uri, "filename": name}}, "a", SETTINGS
         )[0],
-        "url": lambda: intake.load({"type": kind, kind: {"url": uri}}, "a", SETTINGS)[0],
-        "responses": lambda: intake.load(
-            responses._part({"type": "input_file", "file_data": uri, "filename": name}, "a"),
+        "url": lambda: inputs.load({"type": kind, kind: {"url": uri}}, "a", SETTINGS)[0],
+        "responses": lambda: inputs.load(
+            openai_responses._part({"type": "input_file", "file_data": uri, "filename": name}, "a"),
             "a",
             SETTINGS,
         )[0],
@@ -219,4 +219,4 @@ def test_a_hundred_pictures_are_counted_before_one_is_decoded(monkeypatch, model
     with pytest.raises(
         OnnuriError, match="100 parts: need 3300 tokens or more, 1280 at most fit; give fewer"
     ):
-        intake.check_count(parts, model.answers, "messages[0].content")
+        inputs.check_count(parts, model.answers, "messages[0].content")

@@ -14,8 +14,8 @@ import trimesh
 from PIL import Image
 
 from onnuri import media
+from onnuri.server.errors import as_api_error
 from onnuri.server.pool import Pool
-from onnuri.server.problems import problem_of
 
 ASK = {"messages": [{"role": "user", "content": "a red cube"}]}
 
@@ -404,7 +404,7 @@ def test_what_was_called_off_by_a_stop_is_no_fault_of_the_asker():
 
     errors, _ = asyncio.run(stopped())
     for error in errors:
-        problem = problem_of(error)
+        problem = as_api_error(error)
         assert (problem.status, problem.code) == (503, "shutting_down") and problem.body["error"][
             "type"
         ] == "server_error"

@@ -19,10 +19,10 @@ from contract import strict
 from openai.types.responses import Response, ResponseFailedEvent, ResponseStreamEvent
 from PIL import Image
 
-from onnuri.server import chat
-from onnuri.server.problems import Problem
-from onnuri.server.responses import Answer
+from onnuri.server.errors import APIError
+from onnuri.server.openai_responses import ResponseAnswer
 from onnuri.server.schemas import ResponseRequest
+from onnuri.server.streaming import sse
 from onnuri.world.grammar import parse
 
 MODEL = "onnuri-laptop"
@@ -407,11 +407,11 @@ def test_a_model_that_is_not_served(client):
     [
         (TimeoutError(), "server_error"),
         (ValueError("secret"), "server_error"),
-        (Problem(429, "busy", "server_busy"), "rate_limit_exceeded"),
+        (APIError(429, "busy", "server_busy"), "rate_limit_exceeded"),
     ],
 )
 def test_what_goes_wrong_on_the_way_is_the_last_event(error, code):
-    answer = Answer(
+    answer = ResponseAnswer(
         ResponseRequest(input="a"),
         types.SimpleNamespace(settings=types.SimpleNamespace(name=MODEL)),
         None,
@@ -422,7 +422,7 @@ def test_what_goes_wrong_on_the_way_is_the_last_event(error, code):
         raise error
 
     async def told():
-        return [data async for data in chat.sse(breaks(), answer.failed)]
+        return [data async for data in sse(breaks(), answer.failed)]
 
     _, last = asyncio.run(told())
     name, data = last.decode().strip().split("\n")

@@ -123,14 +123,14 @@ def test_use_adds_up_by_minute_whoever_else_uses(store):
 
 def test_a_jobs_file_is_there_when_it_is_completed(store):
     job = store.add_job("video", "k", {"prompt": "구", "format": "mp4"}, 60)
-    assert job.status == "queued" and store.content(job) is None
+    assert job.status == "queued" and not (store.files / job.id).exists()
     store.update_job(job.id, status="in_progress", progress=40)
     assert store.job(job.id, "video", "k").progress == 40
     store.finish_job(job.id, b"data")
     done = store.job(job.id, "video", "k")
     assert (
         done.status == "completed"
-        and store.content(done) == b"data"
+        and (store.files / done.id).read_bytes() == b"data"
         and done.about["prompt"] == "구"
     )
     assert store.job(job.id, "mesh", "k") is None and store.job(job.id, "video", "other") is None

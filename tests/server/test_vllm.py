@@ -21,12 +21,11 @@ import pytest
 from processes import LIMIT_SECONDS, run_onnuri, wait_until
 
 import onnuri
-from onnuri.decoding.engine import Engine, EngineConfig
-from onnuri.decoding.request import Plan, Request, Ticket
-from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import AwayError, BusyError, ConfigError
+from onnuri.inference.engine import Engine, EngineConfig
+from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
+from onnuri.inference.vllm_backend import VllmBackend, VllmConfig
 from onnuri.modality import MEDIA
-from onnuri.server.vllm import Vllm, VllmConfig
 from onnuri.world.scene import generator, sample_scene
 from onnuri.world.text import caption
 
@@ -75,7 +74,7 @@ def start(python, tmp_path_factory):
     def start(**settings):
         home = tmp_path_factory.mktemp("vllm")
         started.append(
-            Vllm(
+            VllmBackend(
                 VllmConfig(
                     **{
                         "python": python,
@@ -105,15 +104,15 @@ def own(model):
 
 
 def run(engine, *requests):
-    tickets = [engine.enter(Ticket(request)) for request in requests]
-    until(lambda: all(ticket.done for ticket in tickets), engine)
-    return tickets
+    handles = [engine.submit(request) for request in requests]
+    until(lambda: all(handle.done for handle in handles), engine)
+    return handles
 
 
 def until_done(engine, request):
-    ticket = engine.enter(Ticket(request))
-    until(lambda: ticket.done, engine=engine)
-    return ticket
+    handle = engine.submit(request)
+    until(lambda: handle.done, engine=engine)
+    return handle
 
 
 def until(what, engine=None):
@@ -137,16 +136,22 @@ def requests_of(model, count, guidance=None, **more):
             caption(sample_scene(k, "seen"), tongues[0], generator("seen", k))
         )
         for to in MEDIA:
-            opening, plan = v.opening(to, tongues[1]), model.plan(to)
+            opening, allowed = v.opening(to, tongues[1]), model.token_constraint(to)
             prompt = [v.special("<bos>"), *v.segment("text", words, tongues[0]), *opening]
-            bare = {"without": [v.special("<bos>"), *opening]} if guidance and to != "audio" else {}
+            bare = (
+                {"unconditional_prompt": [v.special("<bos>"), *opening]}
+                if guidance and to != "audio"
+                else {}
+            )
             sampling = more.get("sampling", GREEDY).replace(guidance=guidance if bare else 1.0)
-            plan = plan if plan.ranges else dataclasses.replace(plan, longest=60)
+            allowed = (
+                allowed if allowed.position_ranges else dataclasses.replace(allowed, max_tokens=60)
+            )
             found.append(
                 Request(
                     **{
                         "prompt": prompt,
-                        "plan": plan,
+                        "token_constraint": allowed,
                         "kind": to,
                         "seed": k,
                         **bare,
@@ -167,11 +172,13 @@ def gap(model, request, ids):
     """Between the two likeliest ids that follow, in logits."""
     import torch
 
-    lo, hi, may_end = request.plan.at(len(ids))
+    lo, hi, may_end = request.token_constraint.at(len(ids))
     with torch.no_grad():
         logits = model.network(input_ids=torch.tensor([request.prompt + ids])).logits[0, -1]
     first, second = (
-        torch.cat([logits[lo:hi], logits[request.plan.end :][: int(may_end)]]).topk(2).values
+        torch.cat([logits[lo:hi], logits[request.token_constraint.end :][: int(may_end)]])
+        .topk(2)
+        .values
     )
     return float(first - second)
 
@@ -181,16 +188,16 @@ def alike(model, engine, own, requests, capsys, what):
     expected = [own.submit(request) for request in requests]
     own.run(expected)
     other = []
-    for request, ticket, mine in zip(requests, run(engine, *requests), expected, strict=True):
-        assert ticket.finish and not ticket.error
-        if ticket.ids != mine.ids:
+    for request, handle, mine in zip(requests, run(engine, *requests), expected, strict=True):
+        assert handle.finish and not handle.ended.exception()
+        if handle.ids != mine.ids:
             same = next(
-                (k for k, (a, b) in enumerate(zip(ticket.ids, mine.ids)) if a != b),
-                min(len(ticket.ids), len(mine.ids)),
+                (k for k, (a, b) in enumerate(zip(handle.ids, mine.ids)) if a != b),
+                min(len(handle.ids), len(mine.ids)),
             )
             other.append(gap(model, request, mine.ids[:same]))
         else:
-            assert ticket.finish == mine.finish
+            assert handle.finish == mine.finish
     with capsys.disabled():
         print(
             f"\n{what}: {len(requests) - len(other)} of {len(requests)} as our engine; gaps of the others {other}"
@@ -202,7 +209,11 @@ def test_greedily_it_gives_what_our_engine_gives(model, engine, own, capsys):
     """Objects that agree with what leads them are drawn in two steps; their gap is not that of two
     ids."""
     requests = [
-        dataclasses.replace(r, plan=Plan(ranges=r.plan.ranges)) if r.plan.ranges else r
+        dataclasses.replace(
+            r, token_constraint=TokenConstraint(position_ranges=r.token_constraint.position_ranges)
+        )
+        if r.token_constraint.position_ranges
+        else r
         for r in requests_of(model, 5)
     ]
     assert all(
@@ -228,17 +239,21 @@ def test_guidance_is_a_pair_that_stays_together(model, engine, own, capsys):
 
 def test_words_of_a_script_are_put_in(model, engine, own):
     request = spoken(model, SENTENCE)
-    seen, [ticket] = [], run(engine, request)
+    seen, [handle] = [], run(engine, request)
     [again] = run(engine, dataclasses.replace(request, on_token=seen.append))
     mine = own.submit(request)
     own.run([mine])
-    assert ticket.ids == mine.ids == again.ids and len(ticket.ids) > 20
-    assert [i for i in seen if i not in mine.ids and i != request.plan.end] == [
-        i for run in request.script for i in run
+    assert handle.ids == mine.ids == again.ids and len(handle.ids) > 20
+    assert [i for i in seen if i not in mine.ids and i != request.token_constraint.end] == [
+        i for run in request.forced_segments for i in run
     ]
     assert (
         run(
-            engine, dataclasses.replace(request, plan=dataclasses.replace(request.plan, stretch=2))
+            engine,
+            dataclasses.replace(
+                request,
+                token_constraint=dataclasses.replace(request.token_constraint, max_segment=2),
+            ),
         )[0].ids
         != mine.ids
     )
@@ -281,7 +296,7 @@ def test_a_constraint_is_asked_where_it_is(model, engine, own):
     found = []
     for one in (own, engine):
         request = requests_of(model, 1)[0]
-        lo, hi = request.plan.free
+        lo, hi = request.token_constraint.vocab_range
         found.append(
             [
                 i - lo
@@ -298,62 +313,66 @@ def test_a_constraint_is_asked_where_it_is(model, engine, own):
 
 def test_what_is_called_off_is_gone(model, engine):
     some = requests_of(model, 6, sampling=SamplingConfig(temperature=1.0))
-    tickets = [engine.enter(Ticket(request)) for request in some]
-    until(lambda: any(ticket.ids for ticket in tickets), engine=engine)
-    for ticket in tickets:
-        ticket.cancel()
+    handles = [engine.submit(request) for request in some]
+    until(lambda: any(handle.ids for handle in handles), engine=engine)
+    for handle in handles:
+        handle.cancel()
     engine.step()
-    assert engine.idle and not engine.rows and {t.finish for t in tickets} <= {"cancelled", "stop"}
+    assert engine.idle and not engine.rows and {t.finish for t in handles} <= {"cancelled", "stop"}
     assert run(engine, some[0])[0].finish  # and the next is served
 
 
 def test_no_more_wait_than_may_and_kinds_take_turns(model, start):
     engine = start(rows=2, waiting=6)
     text, image = requests_of(model, 1)[:2]
-    tickets = [engine.enter(Ticket(request)) for request in [image] * 4 + [text] * 2]
+    handles = [engine.submit(request) for request in [image] * 4 + [text] * 2]
     with pytest.raises(BusyError, match="6 requests wait"):
-        engine.enter(Ticket(text))
+        engine.submit(text)
     order = []
-    for ticket in tickets:
-        ticket.when_done(lambda t: order.append(t.request.kind))
-    until(lambda: all(t.done for t in tickets), engine=engine)
+    for handle in handles:
+        handle.ended.add_done_callback(lambda _, kind=handle.request.kind: order.append(kind))
+    until(lambda: all(t.done for t in handles), engine=engine)
     assert "text" in order[:3]
-    assert engine.drawn["image"] == 4 * image.steps
+    assert engine.load().drawn["image"] == 4 * image.steps
     with pytest.raises(ConfigError, match="2048 positions"):
-        engine.enter(Ticket(dataclasses.replace(image, prompt=image.prompt * 400)))
+        engine.submit(dataclasses.replace(image, prompt=image.prompt * 400))
 
 
 def test_what_vllm_refuses_or_cuts_says_so(model, start):
     engine = start(arguments="--max-model-len 64")
     text, image, *_ = requests_of(model, 1)
-    short = dataclasses.replace(text, plan=dataclasses.replace(text.plan, longest=9))
+    short = dataclasses.replace(
+        text, token_constraint=dataclasses.replace(text.token_constraint, max_tokens=9)
+    )
     with pytest.raises(ConfigError, match="64 positions"):
-        engine.enter(Ticket(dataclasses.replace(image, prompt=image.prompt[:1] * 50)))
+        engine.submit(dataclasses.replace(image, prompt=image.prompt[:1] * 50))
     engine.about["positions"] = 2048  # as if nobody had looked
     asked = [dataclasses.replace(image, prompt=image.prompt[:1] * length) for length in (50, 90)]
     cut, refused, served = run(engine, *asked, short)
     assert (
-        "too soon" in str(cut.error)
-        and isinstance(refused.error, ConfigError)
-        and served.error is None
+        "too soon" in str(cut.ended.exception())
+        and isinstance(refused.ended.exception(), ConfigError)
+        and served.ended.exception() is None
     )
-    assert all(len(str(t.error).splitlines()) == 1 for t in (cut, refused)) and engine.idle
+    assert (
+        all(len(str(t.ended.exception()).splitlines()) == 1 for t in (cut, refused)) and engine.idle
+    )
 
 
 def test_a_worker_that_dies_is_said_and_followed(model, start):
     engine = start()
     requests = requests_of(model, 3)
-    before = [ticket.ids for ticket in run(engine, *requests)]
-    tickets = [engine.enter(Ticket(request)) for request in requests]
+    before = [handle.ids for handle in run(engine, *requests)]
+    handles = [engine.submit(request) for request in requests]
     engine.step()
     os.kill(engine._process.pid, signal.SIGKILL)
-    until(lambda: all(ticket.done for ticket in tickets), engine=engine)
-    errors = {type(t.error) for t in tickets if t.finish == "cancelled"}
+    until(lambda: all(handle.done for handle in handles), engine=engine)
+    errors = {type(t.ended.exception()) for t in handles if t.finish == "cancelled"}
     assert errors == {AwayError} and engine.idle and not engine.ready
     with pytest.raises(AwayError, match="ask again"):
-        engine.enter(Ticket(requests[0]))
+        engine.submit(requests[0])
     until(lambda: engine.ready)
-    assert [ticket.ids for ticket in run(engine, *requests)] == before
+    assert [handle.ids for handle in run(engine, *requests)] == before
 
 
 class Away:
@@ -574,7 +593,7 @@ def test_a_vllm_that_cannot_start_says_why_in_one_line(
     tmp_path, standin, python, arguments, message
 ):
     with pytest.raises(ConfigError) as told:
-        Vllm(
+        VllmBackend(
             VllmConfig(
                 python=standin if python == "standin" else python,
                 folder=onnuri.WEIGHTS / "laptop",
@@ -614,7 +633,7 @@ def test_tensor_parallelism_draws_the_same(model, own, tmp_path, monkeypatch, ca
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = set(os.listdir("/dev/shm"))
-    engine = Vllm(
+    engine = VllmBackend(
         VllmConfig(
             python=REAL,
             folder=onnuri.WEIGHTS / "laptop",
@@ -634,7 +653,7 @@ def test_tensor_parallelism_draws_the_same(model, own, tmp_path, monkeypatch, ca
 
 
 def test_several_processes_have_no_constraints_and_say_so(model, standin, tmp_path):
-    engine = Vllm(
+    engine = VllmBackend(
         VllmConfig(
             python=standin,
             folder=onnuri.WEIGHTS / "laptop",
@@ -647,6 +666,6 @@ def test_several_processes_have_no_constraints_and_say_so(model, standin, tmp_pa
         request = requests_of(model, 1)[0]
         assert run(engine, request)[0].finish
         with pytest.raises(ConfigError, match="several processes"):
-            engine.enter(Ticket(dataclasses.replace(request, constraint=Even(10))))
+            engine.submit(dataclasses.replace(request, constraint=Even(10)))
     finally:
         engine.close()

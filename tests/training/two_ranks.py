@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from onnuri.decoding.stock import head
+from onnuri.inference.hf_forward import head
 from onnuri.model.backbone import build_hf_model
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts

@@ -1,4 +1,4 @@
-"""A stand-in for vLLM, as far as `onnuri/server/vllm_worker.py` and `vllm_processor.py` know it:
+"""A stand-in for vLLM, as far as `onnuri/inference/vllm_worker.py` and `vllm_processor.py` know it:
 the same names, our own forward pass, and a scheduler that does by chance, and often, what vLLM's
 does seldom: it admits half of a pair, moves rows, puts some aside and takes them in again.
 """
@@ -15,8 +15,8 @@ import types
 import torch
 from safetensors.torch import load_file
 
-from onnuri.decoding.cache import Cache
-from onnuri.decoding.forward import Forward
+from onnuri.inference.cache import Cache
+from onnuri.inference.cpu_llama import LlamaForward
 
 __version__ = "0.0.stand-in"
 
@@ -112,15 +112,15 @@ def model_of(folder):
 
 class LLMEngine:
     def __init__(self, chosen):
-        from onnuri.server.vllm_processor import Processor
+        from onnuri.inference.vllm_processor import Processor
 
         assert (
-            chosen.logits_processors == ["onnuri.server.vllm_processor:Processor"]
+            chosen.logits_processors == ["onnuri.inference.vllm_processor:Processor"]
             and chosen.skip_tokenizer_init
         )
         torch.set_num_threads(1)
         model = model_of(pathlib.Path(chosen.model))
-        self.forward, self.cache = Forward(model), Cache.of(model, chosen.max_num_seqs)
+        self.forward, self.cache = LlamaForward(model), Cache.of(model, chosen.max_num_seqs)
         self.chosen, self.chance = chosen, random.Random(0)
         self.processor = Processor(None, torch.device("cpu"), False)
         self.waiting, self.batch = [], []
@@ -188,7 +188,7 @@ class LLMEngine:
         for row in self.batch:
             ids = row.prompt + row.behind
             hidden.append(
-                self.forward.chunk(torch.tensor(ids[row.held :]), row.slot, row.held, self.cache)[
+                self.forward.prefill(torch.tensor(ids[row.held :]), row.slot, row.held, self.cache)[
                     -1
                 ]
             )

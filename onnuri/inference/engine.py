@@ -1,0 +1,274 @@
+"""Continuous batching: requests of any length come and go between steps; ids in, ids out. Knows no
+media.
+
+Each `step` prefills some of a new prompt (`EngineConfig.chunk` ids at most, so that nobody waits
+long for somebody else's), samples one id for every row that has been prefilled, and decodes all of
+them in one pass. Guidance gives a request two rows. At every position only the allowed ids are
+scored: a slice of the tied embedding. Whoever wants answers steps the engine: `run` until its own
+handles are done, or a thread of its own in a server; a lock lets both happen at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from onnuri import config
+from onnuri.errors import ConfigError
+from onnuri.inference.backend import BackendLoad
+from onnuri.inference.cache import Cache, PrefixCache
+from onnuri.inference.cpu_kernel import fastest
+from onnuri.inference.request import Request, RequestHandle, SamplingConfig, TokenConstraint
+from onnuri.inference.sampler import SampledRequest, sample
+from onnuri.inference.scheduler import RequestQueue
+
+
+class EngineConfig(config.Config):
+    """How much the engine holds."""
+
+    rows: int = 64
+    """sequences that are decoded together; a request with guidance takes two"""
+    waiting: int = 100_000
+    """requests that may wait; more are refused"""
+    prefix_bytes: int = 64 << 20
+    """of ended sequences, for those that go on from them"""
+    chunk: int = 256
+    """ids of prompts that are read between two steps"""
+    compiled: bool = True
+    """whether steps run in a kernel that this machine's C compiler builds, if it has one"""
+
+
+class _Row:
+    """One sequence in the cache."""
+
+    def __init__(self, prompt: list[int]) -> None:
+        self.ids, self.length = prompt, 0
+        """what it is made of, and how much of that the cache holds"""
+        self.at = -1
+        """its row in the cache"""
+
+
+class _Active(SampledRequest):
+    """A request that has rows."""
+
+    def __init__(self, handle: RequestHandle) -> None:
+        super().__init__(handle)
+        self.rows = [_Row(list(prompt)) for prompt in handle.request.prompts]
+        self.hidden: list[Tensor] = []
+        """of each row whose prompt has been read, [C]"""
+
+
+class Engine:
+    """A `Backend` (`backend.py`): the weights of a model, and whatever they are decoding."""
+
+    def __init__(self, model: nn.Module, settings: EngineConfig | None = None) -> None:
+        self.settings = settings or EngineConfig()
+        self.cache = Cache.of(model, self.settings.rows)
+        self.forward = fastest(model, self.cache, self.settings.compiled)
+        self.prefixes = PrefixCache(self.settings.prefix_bytes, self.cache)
+        self.queue = RequestQueue(self.settings.waiting)
+        self.active: list[_Active] = []
+        """those that draw an id per step; their rows come first in the cache"""
+        self.prefilling: _Active | None = None
+        self.rows: list[_Row] = []
+        """every row in use, at its place in the cache"""
+        self.hidden = torch.zeros(0, self.forward.width)
+        """of every row that draws, [N, C]"""
+        self._lock = threading.Lock()
+
+    def submit(self, request: Request, bounded: bool = True) -> RequestHandle:
+        """Take a request. Raises ConfigError where it cannot fit, BusyError where too many wait."""
+        request.check(self.forward.positions)
+        if request.guided and self.settings.rows < 2:
+            raise ConfigError("guidance", "needs two rows", "give the engine more rows")
+        return self.queue.push(request, bounded)
+
+    @property
+    def idle(self) -> bool:
+        """Return whether nothing waits and nothing is decoded."""
+        return not (self.active or self.prefilling or len(self.queue))
+
+    @property
+    def ready(self) -> bool:
+        """Return whether it takes requests: it is here, so it does."""
+        return True
+
+    def load(self) -> BackendLoad:
+        """Return what it is doing."""
+        return BackendLoad(
+            waiting=len(self.queue),
+            active=len(self.active),
+            rows=len(self.rows),
+            drawn=dict(self.queue.drawn),
+            prefix_bytes=self.prefixes.held_bytes,
+            prefix_reused_tokens=self.prefixes.reused,
+        )
+
+    def run(self, handles: Iterable[RequestHandle]) -> None:
+        """Step until all of them have ended."""
+        for handle in handles:
+            while not handle.done:
+                self.step()
+
+    def generate(
+        self,
+        prompts: list[list[int]],
+        token_constraint: TokenConstraint,
+        sampling: SamplingConfig,
+        seeds: list[int],
+        unconditional_prompts: list[list[int]] | None = None,
+        forced_segments: list[list[list[int]]] | None = None,
+    ) -> list[list[int]]:
+        """Return the ids that follow each prompt, all under one constraint."""
+        handles = [
+            self.submit(
+                Request(
+                    prompt=prompt,
+                    token_constraint=token_constraint,
+                    sampling=sampling,
+                    seed=seeds[k],
+                    unconditional_prompt=unconditional_prompts[k]
+                    if unconditional_prompts
+                    else None,
+                    forced_segments=forced_segments[k] if forced_segments else [],
+                ),
+                bounded=False,
+            )
+            for k, prompt in enumerate(prompts)
+        ]
+        self.run(handles)
+        return [handle.ids for handle in handles]
+
+    def reset(self) -> None:
+        """Cancel whatever waits or is decoded, and begin anew."""
+        with self._lock:
+            handles = self.queue.clear() + [active.handle for active in self.active]
+            if self.prefilling:
+                handles.append(self.prefilling.handle)
+            self.active, self.prefilling, self.rows, self.hidden = [], None, [], self.hidden[:0]
+        for handle in handles:
+            handle.close("cancelled")
+
+    def close(self) -> None:
+        """Cancel everything; there is nothing else to end."""
+        self.reset()
+
+    def step(self) -> None:
+        """Prefill some, draw one id for each, decode them."""
+        with self._lock, torch.inference_mode():
+            self._evict()
+            self._prefill()
+            if self.active:
+                self._sample()
+                self._decode()
+
+    def _evict(self) -> None:
+        """Let go of what was cancelled."""
+        self.queue.evict()
+        if self.prefilling and self.prefilling.handle.cancelled:
+            self._release(self.prefilling)
+            self.prefilling.handle.close("cancelled")
+            self.prefilling = None
+        for active in [active for active in self.active if active.handle.cancelled]:
+            self.active.remove(active)
+            self._release(active)
+            active.handle.close("cancelled")
+
+    def _prefill(self) -> None:
+        """Read prompts, `chunk` ids of them at most; those that are read draw from this step on."""
+        left = self.settings.chunk
+        while left > 0 and (prefilling := self.prefilling or self._admit()):
+            row = prefilling.rows[len(prefilling.hidden)]
+            ids = row.ids[row.length : row.length + left]
+            hidden = self.forward.prefill(torch.tensor(ids), row.at, row.length, self.cache)
+            row.length += len(ids)
+            left -= len(ids)
+            if row.length == len(row.ids):
+                prefilling.hidden.append(hidden[-1])
+            if len(prefilling.hidden) == len(prefilling.rows):
+                self.active.append(prefilling)
+                pairs = zip(prefilling.rows, prefilling.hidden, strict=True)
+                placed = [state for _, state in sorted(pairs, key=lambda pair: pair[0].at)]
+                self.hidden = torch.cat([self.hidden, torch.stack(placed)])
+                self.prefilling = None
+
+    def _admit(self) -> _Active | None:
+        """Give the next request its rows, if there is room for them."""
+        handle = self.queue.pop(self.settings.rows - len(self.rows))
+        if handle is None:
+            return None
+        self.prefilling = _Active(handle)
+        for row in self.prefilling.rows:
+            row.at = len(self.rows)
+            self.rows.append(row)
+            row.length = self.prefixes.lookup(row.ids, self.cache, row.at)
+        handle.reused = self.prefilling.rows[0].length
+        return self.prefilling
+
+    def _sample(self) -> None:
+        """Draw one id more for every active request; those that end with it leave."""
+        tokens, ended = sample(self.active, self._score), []
+        for active in self.active:
+            token = active.state.take(tokens.get(active))
+            self.queue.count(active.handle)
+            for row in active.rows:
+                row.ids.append(token)
+            if active.request.on_token:
+                active.request.on_token(token)
+            if active.state.finish:
+                ended.append(active)
+        for active in ended:
+            self.active.remove(active)
+            row = active.rows[0]
+            self.prefixes.insert(row.ids[: row.length], self.cache, row.at)
+            self._release(active)
+            assert active.state.finish
+            active.handle.close(active.state.finish)
+
+    def _score(
+        self, members: list[_Active], unconditional: bool, lo: int, hi: int, extra: int | None
+    ) -> Tensor:
+        """Return logits [N, hi - lo] of each member's row, and one more for an id beyond them."""
+        rows = [member.rows[unconditional].at for member in members]
+        return self.forward.logits(self.hidden[rows], lo, hi, extra)
+
+    @property
+    def _decoding_rows(self) -> int:
+        """Return how many rows draw: those before the ones that are prefilled."""
+        return len(self.rows) - (len(self.prefilling.rows) if self.prefilling else 0)
+
+    def _decode(self) -> None:
+        """Feed the last id of every row that goes on."""
+        rows = self.rows[: self._decoding_rows]
+        if not rows:
+            self.hidden = self.hidden[:0]
+            return
+        lengths = [row.length for row in rows]
+        self.hidden = self.forward.decode([row.ids[-1] for row in rows], lengths, self.cache)
+        for row in rows:
+            row.length += 1
+
+    def _release(self, active: _Active) -> None:
+        """Close the gaps that rows leave: those that draw stay before those that are prefilled."""
+        for row in active.rows:
+            decoding = self._decoding_rows
+            if row.at < decoding:
+                self._fill(row.at, decoding - 1)
+                self._fill(decoding - 1, len(self.rows) - 1)
+                self.hidden = self.hidden[: decoding - 1]
+            else:
+                self._fill(row.at, len(self.rows) - 1)
+            self.rows.pop()
+
+    def _fill(self, gap: int, last: int) -> None:
+        """Move the last row, if that is another, into a gap."""
+        if gap == last:
+            return
+        row = self.rows[last]
+        self.cache.move(last, gap, row.length)
+        if last < len(self.hidden):
+            self.hidden[gap] = self.hidden[last]
+        self.rows[gap], row.at = row, gap

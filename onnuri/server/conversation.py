@@ -1,0 +1,238 @@
+"""A conversation as what is asked of the model, and what the model makes of it, for every API that
+has conversations.
+
+What the model is asked about is the last user's message; where that is a question or an instruction
+in words only, the last thing that was shown in the conversation before it goes in too ("make it
+blue"). A small model knows no more of a conversation than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from onnuri.codecs.spelling import LONGEST_SENTENCE
+from onnuri.inference.constraints import Grammar
+from onnuri.modality import LANGUAGES, Language
+from onnuri.model.answer import Context
+from onnuri.model.asking import language_asked, wish_of
+from onnuri.model.notice import Notice
+from onnuri.server import inputs
+from onnuri.server.complaints import rule_of
+from onnuri.server.errors import JSON, invalid
+from onnuri.server.events import FinalItem, OutputSpec, Stream, TextDelta
+from onnuri.server.merge_streams import merge_streams
+from onnuri.server.schemas import MEDIUM, ChatRequest, Message, Said
+from onnuri.server.state import State
+
+SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
+"""a message's fields of media"""
+URL = {"image": "image_url", "video": "video_url", "shape": "mesh_url"}
+_INSTRUCTION = re.compile(
+    r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|swap|delete|"
+    r"describe|translate)\b|(라|해|줘|주세요|십시오|하세요|보세요|세요)$"
+)
+"""how an instruction begins in English and ends in Korean"""
+
+
+@dataclasses.dataclass
+class Turn:
+    """What is asked."""
+
+    inputs: list[Any]
+    language: Language
+    """of the answer"""
+    only_words: bool
+    """whether it is a lone sentence"""
+    asker: Language
+    """in which the asker is told what the model does not know"""
+    grammar: Grammar | None = None
+    """of the answer's text"""
+
+    @property
+    def calls(self) -> bool:
+        """Return whether a tool is called instead of saying something."""
+        return self.grammar is not None and self.grammar.calls
+
+
+async def turn_of(request: ChatRequest, state: State, field: str = "messages") -> Turn:
+    """Return the inputs of the last user's message, and of what it speaks about; errors call the
+    messages by their `field`. Raises APIError and MediaError."""
+    at = max((k for k, m in enumerate(request.messages) if m.role == "user"), default=None)
+    if at is None:
+        raise invalid(field, "none is the user's; add one with role 'user'")
+    own = await _inputs(request.messages[at], f"{field}[{at}]", state)
+    words = [item for medium, item in own if medium == "text"]
+    if not own:
+        raise invalid(f"{field}[{at}]", "is empty; say something or attach a file", field=field)
+    if len(words) == len(own) and refers(" ".join(words)):
+        own = [*await _shown_before(request.messages[:at], state, field), *own]
+    language = request.language or (language_asked(words[-1]) if words else LANGUAGES[0])
+    return Turn(own, language, len(own) == 1 and bool(words), language)
+
+
+def refers(said: str) -> bool:
+    """Return whether words speak of what was shown before: a question or an instruction does, a
+    statement says something new."""
+    bare = said.strip().rstrip(".!。").lower()
+    return bool(re.search(r"[?？]\s*$", said) or _INSTRUCTION.search(bare))
+
+
+async def _inputs(message: Message, name: str, state: State) -> list[Any]:
+    """Return [(medium, item), …] of a message, media before words: so the model has learned to be
+    asked."""
+    if isinstance(message.content, str):
+        return [("text", message.content)] if message.content.strip() else []
+    words: list[str] = []
+    media: list[Any] = []
+    inputs.check_count(message.content or [], state.model.answers, f"{name}.content")
+    for k, part in enumerate(message.content or []):
+        here = f"{name}.content[{k}]"
+        if part.get("type") == "text":
+            words.append(_text(part.get("text"), here))
+        else:
+            media.append(await state.load(part, here))
+    said = " ".join(" ".join(words).split())
+    return [*media, ("text", said)] if said else media
+
+
+def _text(text: Any, name: str) -> str:
+    try:
+        return TypeAdapter(Said).validate_python(text, strict=True)
+    except ValidationError as error:
+        rule, repair = rule_of(error.errors())
+        raise invalid(name, f"{rule}; {repair or 'give a string'}") from None
+
+
+async def _shown_before(messages: list[Message], state: State, field: str) -> list[Any]:
+    """Return the last thing that can be seen in earlier messages, of whichever side."""
+    for k, message in reversed(list(enumerate(messages))):
+        parts = [part for name in SHOWN.values() for part in getattr(message, name) or []]
+        if isinstance(message.content, list):
+            parts += [part for part in message.content if part.get("type") in URL.values()]
+        if parts:
+            return [await state.load(parts[-1], f"{field}[{k}]")]
+    return []
+
+
+async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
+    """Return a turn's inputs, read; the turn's language is then the answer's."""
+    context = await state.service.read(turn.inputs)
+    if request.language is not None:
+        return context
+    if context.heard and context.language and not any(m == "text" for m, *_ in turn.inputs):
+        turn.language = turn.asker = context.language
+    elif turn.only_words and "text" in request.wanted:
+        said = str(turn.inputs[0][1])
+        wished = wish_of(said[:LONGEST_SENTENCE])[0] is not None
+        answered = wished or state.model.layout.tasks or state.model.answers.outside(context)
+        # A lone statement is answered in words by its translation, where the model was not taught
+        # to say it again in the asker's language (`TokenLayout.tasks`).
+        if not answered and "?" not in said:
+            turn.language = next(other for other in LANGUAGES if other != turn.language)
+    return context
+
+
+async def unknown(context: Context, language: Language, state: State) -> JSON:
+    """Return the field `onnuri` of an answer: what the model does not know of what it was given;
+    none where it knows all."""
+    return notices_field(
+        await state.service.run_in_pool(state.model.answers.notices, context, language)
+    )
+
+
+def notices_field(notices: Sequence[Notice], before: Sequence[JSON] = ()) -> JSON:
+    """Return notices, behind those that were told before, as the field `onnuri`; nothing where
+    there are none."""
+    told = [*before, *(notice.to_json() for notice in notices)]
+    return {"onnuri": {"notices": told}} if told else {}
+
+
+def output_specs(request: ChatRequest, turn: Turn) -> list[OutputSpec]:
+    """Return one for each medium that is wanted, words first: what is spoken is what is written."""
+    seed = request.seed_or_any()
+    likeliest = (request.top_logprobs or 0) if request.logprobs and not turn.calls else None
+    return [
+        request.output_spec(
+            medium,
+            turn.language,
+            seed,
+            partial=(request.partial_images or 0) if request.stream and medium == "image" else 0,
+            grammar=turn.grammar,
+            max_tokens=request.most_tokens,
+            likeliest=likeliest,
+        )
+        for medium in MEDIUM.values()
+        if medium in {MEDIUM[name] for name in request.wanted}
+    ]
+
+
+async def answer_events(
+    request: ChatRequest, turn: Turn, context: Context, state: State
+) -> Stream[Any]:
+    """Yield (medium, event) of all that is wanted, side by side, but speech after the text that it
+    speaks."""
+    specs = output_specs(request, turn)
+    written: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    has_text = specs[0].to == "text"
+
+    async def one(spec: OutputSpec) -> Stream[Any]:
+        sentence = None
+        if spec.to == "audio" and has_text:
+            sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
+        events = state.service.answer(context, spec, sentence)
+        async with aclosing(events):
+            if spec.to == "text" and not turn.grammar:
+                events = until_stop(events, request.stop, request.most_tokens)
+            async for event in events:
+                if spec.to == "text" and isinstance(event, FinalItem):
+                    written.set_result(event.item)
+                yield spec.to, event
+
+    async with aclosing(merge_streams([one(spec) for spec in specs])) as merged:
+        async for _, event in merged:
+            yield event
+
+
+async def until_stop(
+    events: Stream[Any], stop: str | list[str] | None, limit: int | None
+) -> Stream[Any]:
+    """Yield words until a stop sequence, which is not told, or until there are `limit` of them.
+    Words that may be the beginning of a stop sequence are held back."""
+    stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
+    whole, told, pieces = "", 0, 0
+    begins = list[tuple[int, Any]]()
+    """of every score that is not told, where its token begins"""
+
+    def until(end: int) -> TextDelta:
+        scores = [score for begin, score in begins if begin < end]
+        del begins[: len(scores)]
+        return TextDelta(whole[told:end], tuple(scores))
+
+    async for event in events:
+        if isinstance(event, TextDelta):
+            begins += [(len(whole), score) for score in event.scores]
+            whole, pieces = whole + event.text, pieces + 1
+            cut = min((at for s in stops if (at := whole.find(s)) >= 0), default=None)
+            if cut is not None or (limit is not None and pieces >= limit):
+                end = len(whole) if cut is None else cut
+                if end > told:
+                    yield until(end)
+                yield FinalItem("text", whole[:end], pieces, "length" if cut is None else "stop")
+                return
+            held = max(
+                (n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])), default=0
+            )
+            if len(whole) - held > told:
+                yield until(len(whole) - held)
+                told = len(whole) - held
+        elif isinstance(event, FinalItem):
+            if len(whole) > told:
+                yield until(len(whole))
+            yield event

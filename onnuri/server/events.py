@@ -1,0 +1,128 @@
+"""What an answer tells while it comes, whichever API asked: more of a text, of a sound, of a
+picture, then the whole. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import AsyncGenerator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from onnuri.inference.constraints import Grammar
+from onnuri.inference.request import RequestHandle, TokenScore
+from onnuri.modality import Language, Medium
+
+T = TypeVar("T")
+Stream = AsyncGenerator[T, None]
+PARTS = (3, 3, 6, 12, 24)
+"""codes of sound that are rendered at a time, 120 ms at first, the last again and again: a part
+lasts no longer than what has been sent before it. Not as many as have come by then: a seed would
+give other last bits every time"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputSpec:
+    """One item that is wanted."""
+
+    to: Medium
+    language: Language = "ko"
+    seed: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    guidance: float | None = None
+    partial: int = 0
+    """pictures that are shown before the last"""
+    grammar: Grammar | None = None
+    """of a text, which is then as long as it must be"""
+    max_tokens: int | None = None
+    """most tokens of a text that has a grammar"""
+    likeliest: int | None = None
+    """how many tokens a score of a text's names; None: no scores"""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextDelta:
+    """More of a text."""
+
+    text: str
+    scores: tuple[tuple[int, TokenScore], ...] = ()
+    """of each of its tokens, by code, if they were asked for and drawn"""
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioDelta:
+    """More of a sound, float32 [T] at 16 kHz."""
+
+    samples: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class PartialImage:
+    """What a picture is so far, uint8 [H, W, 3]: background, then one object more each."""
+
+    index: int
+    image: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalItem:
+    """A whole item, in the codec's form."""
+
+    medium: Medium
+    item: Any
+    tokens: int
+    finish: str = "stop"
+    transcript: str = ""
+    """of a sound, what it says"""
+    reused: int = 0
+    """tokens of the inputs that were not read again"""
+
+
+Event = TextDelta | AudioDelta | PartialImage | FinalItem
+
+
+class TokenStream:
+    """Ids from the engine's thread to a coroutine."""
+
+    def __init__(self) -> None:
+        self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue[int | None]()
+        self.finish, self.reused = "stop", 0
+
+    def put(self, token: int) -> None:
+        """Hand on an id, from the engine's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever listened
+            self.loop.call_soon_threadsafe(self.queue.put_nowait, token)
+
+    def ended(self, handle: RequestHandle) -> None:
+        """Note how a request ended."""
+        self.finish, self.reused = handle.finish or "stop", handle.reused
+
+    def close(self) -> None:
+        """Say that no more will come."""
+        self.queue.put_nowait(None)
+
+    async def __aiter__(self) -> Stream[int]:
+        while (token := await self.queue.get()) is not None:
+            yield token
+
+
+async def sound_parts(tokens: TokenStream, lo: int, hi: int) -> Stream[list[int]]:
+    """Yield codes of ids in [lo, hi), as many at a time as `PARTS` says, the rest in parts too."""
+    codes: list[int] = []
+    sizes = itertools.chain(PARTS, itertools.repeat(PARTS[-1]))
+    wanted = next(sizes)
+    async for token in tokens:
+        if lo <= token < hi:
+            codes.append(token - lo)
+        if len(codes) == wanted:
+            yield codes
+            codes, wanted = [], next(sizes)
+    # of few sizes: convolutions keep what they compile for each
+    for size in sorted({*PARTS, 1}, reverse=True):
+        while len(codes) >= size:
+            yield codes[:size]
+            codes = codes[size:]

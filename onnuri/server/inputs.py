@@ -1,0 +1,217 @@
+"""What a request brings, as the model's inputs: parts of messages, data URIs, uploads, and URLs
+where they are allowed.
+
+Nothing is fetched unless the server was told so, and then never from an address that is not public,
+at no redirect.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import socket
+import urllib.parse
+from collections.abc import Sequence
+from typing import Any
+
+from onnuri import formats, media
+from onnuri.errors import ConfigError, MediaError
+from onnuri.modality import Medium
+from onnuri.model.answer import Answers
+from onnuri.server.errors import JSON, invalid
+from onnuri.server.settings import ServeConfig
+
+PARTS: dict[str, Medium] = {
+    "image_url": "image",
+    "audio_url": "audio",
+    "video_url": "video",
+    "mesh_url": "shape",
+    "input_audio": "audio",
+}
+"""kinds of a message's parts beside text and file"""
+FETCH_SECONDS = 10.0
+REDIRECTS = 3
+
+
+def item(
+    data: bytes, medium: Medium | None, name: str, settings: ServeConfig
+) -> tuple[Medium, Any]:
+    """Return a file's bytes as an input, which must be of a medium where one is declared. Raises
+    MediaError."""
+    return media.take(data, medium, name, settings.limits)
+
+
+def inspect(data: bytes, name: str, settings: ServeConfig) -> JSON:
+    """Return what a file would be read as. Raises MediaError where it would not be."""
+    medium, _ = item(data, None, name, settings)
+    form = formats.sniff(data)
+    assert isinstance(form, formats.Format)
+    kind = "mesh" if medium == "shape" else medium
+    return {"object": "file.inspection", "kind": kind, **about(form), "bytes": len(data)}
+
+
+def about(form: formats.Format) -> JSON:
+    """Return a format as the API tells it."""
+    kinds = ["mesh" if medium == "shape" else medium for medium in formats.MEDIA_OF[form.family]]
+    return {
+        "format": form.name,
+        "kinds": kinds,
+        "suffixes": list(form.suffixes),
+        "media_types": list(form.media_types),
+    }
+
+
+def check_count(parts: Sequence[JSON], answers: Answers, name: str) -> None:
+    """Raise ConfigError where so many parts cannot fit into the model's room, before any of them is
+    decoded."""
+    image, shape = (answers.layout.spec(medium).item_codes or 1 for medium in ("image", "shape"))
+    fewest = {"image_url": image, "video_url": image, "mesh_url": shape}
+    least = sum(fewest.get(_type_of(part), 1) + 2 for part in parts if _type_of(part) != "text")
+    if least > answers.room:
+        raise ConfigError(
+            f"{name}: {len(parts)} parts",
+            f"need {least} tokens or more, {answers.room} at most fit",
+            "give fewer",
+            code="too_many_tokens",
+            most=answers.room,
+        )
+
+
+def _type_of(part: JSON) -> str:
+    said = part.get("type")
+    return said if isinstance(said, str) else ""
+
+
+def load(
+    part: JSON, name: str, settings: ServeConfig, medium: Medium | None = None
+) -> tuple[Medium, Any]:
+    """Return the input of a part that is not text; of a file that must be of a `medium` where one
+    is declared. Blocks while it decodes. Raises APIError and MediaError."""
+    kind = part.get("type")
+    if kind == "file":
+        file = _object(part, "file", name)
+        if "file_data" not in file:
+            raise invalid(name, "only file_data is read, there is no store of files; give the data")
+        return item(_data(str(file["file_data"]), name, settings), medium, name, settings)
+    if not isinstance(kind, str) or kind not in PARTS:
+        raise invalid(name, f"{kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}")
+    inner = _object(part, kind, name)
+    if kind == "input_audio":
+        return item(_decoded(str(inner.get("data", "")), name), "audio", name, settings)
+    return item(_data(str(inner.get("url", "")), name, settings), PARTS[kind], name, settings)
+
+
+def _object(part: JSON, key: str, name: str) -> JSON:
+    inner = part.get(key)
+    if isinstance(inner, str):
+        return {"url": inner}
+    if not isinstance(inner, dict):
+        raise invalid(name, f"has no {key}; give an object")
+    return inner
+
+
+def _data(url: str, name: str, settings: ServeConfig) -> bytes:
+    """The bytes of a data URI, of plain base64, or of what a URL leads to."""
+    scheme = url[:8].split(":")[0].lower()
+    if scheme == "data":
+        about, comma, body = url.partition(",")
+        if not comma:
+            raise MediaError(name, "is a data URI without data", "give data:TYPE;base64,DATA")
+        return (
+            _decoded(body, name)
+            if about.endswith(";base64")
+            else urllib.parse.unquote_to_bytes(body)
+        )
+    if scheme in ("http", "https"):
+        if not settings.fetch:
+            raise MediaError(
+                name,
+                "is a URL, and this server fetches none",
+                "give a data: URI, or start it with --fetch",
+            )
+        return fetch(url, name, settings.body_bytes)
+    if "://" in url[:40] or scheme == "file":
+        raise MediaError(
+            name, f"is a URL of a kind that is not read ({scheme})", "give a data: URI"
+        )
+    return _decoded(url, name)
+
+
+def _decoded(text: str, name: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise MediaError(name, "is not base64", "encode the file as base64") from None
+
+
+def fetch(url: str, name: str, most: int) -> bytes:
+    """Return what a public URL leads to. Raises MediaError where it is not public, too long, or not
+    to be had.
+
+    Every name is resolved once and the connection made to the address that was checked, so that a
+    name cannot mean another address a moment later.
+    """
+    import httpx
+
+    for _ in range(REDIRECTS + 1):
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise MediaError(name, "leads to no http address", "give the data itself")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        address = public_address(parts.hostname, port, name)
+        if ":" in address:
+            address = f"[{address}]"
+        direct = parts._replace(netloc=f"{address}:{parts.port}" if parts.port else address)
+        try:
+            with (
+                httpx.Client(
+                    timeout=FETCH_SECONDS, follow_redirects=False, trust_env=False
+                ) as client,
+                client.stream(
+                    "GET",
+                    direct.geturl(),
+                    headers={"Host": parts.netloc.rpartition("@")[2]},
+                    extensions={"sni_hostname": parts.hostname},
+                ) as answer,
+            ):
+                if answer.is_redirect:
+                    url = urllib.parse.urljoin(url, answer.headers.get("location", ""))
+                    continue
+                if answer.status_code != 200:
+                    raise MediaError(
+                        name, f"was answered with {answer.status_code}", "give the data itself"
+                    )
+                return _at_most(answer.iter_bytes(), most, name)
+        except httpx.HTTPError as error:
+            raise MediaError(
+                name, f"could not be fetched ({type(error).__name__})", "give the data itself"
+            ) from None
+    raise MediaError(name, f"leads on more than {REDIRECTS} times", "give the data itself")
+
+
+def _at_most(parts: Any, most: int, name: str) -> bytes:
+    got = bytearray()
+    for part in parts:
+        got += part
+        if len(got) > most:
+            raise MediaError(name, f"is longer than {most} bytes", "give a smaller file")
+    return bytes(got)
+
+
+def public_address(host: str, port: int, name: str) -> str:
+    """Return the address of a host, all of whose addresses are public. Raises MediaError."""
+    try:
+        found = {
+            str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        }
+    except (OSError, UnicodeError):
+        raise MediaError(
+            name, "leads to a host that is not known", "give the data itself"
+        ) from None
+    for address in found:
+        ip = ipaddress.ip_address(address.split("%")[0])
+        mapped = getattr(ip, "ipv4_mapped", None)
+        if not (mapped or ip).is_global or ip.is_multicast:
+            raise MediaError(name, "leads to an address that is not public", "give the data itself")
+    return sorted(found)[0]

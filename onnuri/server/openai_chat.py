@@ -1,0 +1,264 @@
+"""`/v1/chat/completions`: a conversation in, any media out, whole or streamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from contextlib import aclosing
+from typing import Any
+
+from onnuri import media
+from onnuri.errors import MediaError
+from onnuri.modality import TABLE, Medium
+from onnuri.model.answer import Context
+from onnuri.server import unheeded
+from onnuri.server.conversation import SHOWN, URL, Turn, answer_events, context_of, turn_of, unknown
+from onnuri.server.errors import JSON, invalid
+from onnuri.server.events import AudioDelta, FinalItem, PartialImage, Stream, TextDelta
+from onnuri.server.logprobs import logprobs_of
+from onnuri.server.merge_streams import merge_streams
+from onnuri.server.pool import kind
+from onnuri.server.schemas import MEDIUM, ChatRequest
+from onnuri.server.sound import PCM_HZ, Pcm, encoded
+from onnuri.server.state import Caller, State
+from onnuri.server.streaming import base64_of
+from onnuri.server.tools import ToolCall, call_of, grammar_of
+from onnuri.server.usage import TokenUsage
+
+SILENT = {
+    "type": "audio",
+    "message": "the answer (audio): has nothing to be heard in it; ask for something else",
+}
+EXPIRES = 3600
+"""seconds for which an answer's sound can be referred to by its id"""
+
+
+@dataclasses.dataclass
+class ChatChoice:
+    """One choice of an answer as it grows."""
+
+    only: bool
+    """whether one medium is all that is wanted"""
+    sound_id: str = dataclasses.field(default_factory=lambda: f"audio_{secrets.token_hex(12)}")
+    content: str | None = None
+    finish: str = "stop"
+    items: list[FinalItem] = dataclasses.field(default_factory=list)
+    scores: list[Any] = dataclasses.field(default_factory=list)
+    """of the words, in the client's fields"""
+
+    def add(self, item: FinalItem) -> None:
+        """Take in an item that is whole."""
+        self.items.append(item)
+        if item.medium == "text":
+            self.content = item.item
+        if item.finish == "length":
+            self.finish = "length"
+
+    def finish_reason(self, turn: Turn) -> str:
+        """Return why it ended, in the client's words."""
+        return "tool_calls" if turn.calls and self.finish == "stop" else self.finish
+
+
+class ChatAnswer:
+    """One answer, from the request to its last chunk."""
+
+    def __init__(self, request: ChatRequest, state: State, caller: Caller) -> None:
+        self.request, self.state, self.caller = request, state, caller
+        self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
+        only = len(set(request.wanted)) == 1
+        self.choices = [ChatChoice(only) for _ in range(request.n or 1)]
+
+    async def whole(self) -> JSON:
+        """Return all of it."""
+        turn, context = await self._begin()
+        async with aclosing(self._events(turn, context)) as events:
+            async for k, (medium, event) in events:
+                if isinstance(event, FinalItem):
+                    self.choices[k].add(event)
+                elif isinstance(event, TextDelta) and medium == "text":
+                    self.choices[k].scores += self._scores(event)
+        usage = await self._spend(context)
+        choices = [
+            {"index": k, **await whole_choice(choice, self.request, turn, self.state)}
+            for k, choice in enumerate(self.choices)
+        ]
+        more = await unknown(context, turn.asker, self.state)
+        return {**self._about("chat.completion", choices), "usage": usage.chat(), **more}
+
+    async def chunks(self) -> Stream[JSON | None]:
+        """Yield chunks; the first once inputs are read, so that what is wrong with them is still an
+        error with a status."""
+        turn, context = await self._begin()
+        first = self.state.metrics.first(self.caller.began)
+        telling = [StreamedChoice(choice, turn, self.state) for choice in self.choices]
+
+        def chunk(*choices: JSON) -> JSON:
+            return self._about("chat.completion.chunk", list(choices))
+
+        def delta(k: int, delta: JSON, scores: Any = ()) -> JSON:
+            return {
+                "index": k,
+                "delta": delta,
+                "finish_reason": None,
+                "logprobs": _logprobs(scores),
+            }
+
+        for k in range(len(telling)):
+            yield chunk(delta(k, {"role": "assistant", "content": None}))
+        async with aclosing(self._events(turn, context)) as events:
+            async for k, (medium, event) in events:
+                first.see(medium, isinstance(event, AudioDelta))
+                scores = self._scores(event) if isinstance(event, TextDelta) else []
+                for part in await telling[k].deltas(medium, event):
+                    yield chunk(delta(k, part, scores))
+        more = await unknown(context, turn.asker, self.state)
+        for k, choice in enumerate(self.choices):
+            finish_reason = choice.finish_reason(turn)
+            yield {**chunk({**delta(k, {}), "finish_reason": finish_reason}), **more}
+        usage = await self._spend(context)
+        if self.request.stream_options and self.request.stream_options.include_usage:
+            yield {**chunk(), "usage": usage.chat()}
+        yield None
+
+    async def _begin(self) -> tuple[Turn, Context]:
+        request, state = self.request, self.state
+        audio = request.audio
+        streams_file = request.stream and audio and audio.format not in ("pcm16", "pcm")
+        if streams_file and "audio" in request.wanted:
+            assert audio
+            raise invalid(
+                f"audio.format {audio.format!r}",
+                f"a stream's sound is pcm16, at {PCM_HZ} Hz; give 'pcm16'",
+                field="audio.format",
+            )
+        order = list(MEDIUM)
+        kind.set(MEDIUM[max(request.wanted, key=order.index)])
+        unheeded.refuse(request.model_extra, unheeded.CHAT)
+        turn = await turn_of(request, state)
+        if (compile_grammar := grammar_of(request)) is not None:
+            turn.grammar = await state.service.run_in_pool(
+                lambda: compile_grammar(state.service.grammars)
+            )
+        return turn, await context_of(request, turn, state)
+
+    async def _events(self, turn: Turn, context: Context) -> Stream[tuple[int, Any]]:
+        """Yield (choice, (medium, event)) of all choices, side by side, each with a seed of its
+        own."""
+        seed = self.request.seed_or_any()
+        streams = []
+        for k in range(len(self.choices)):
+            request = self.request.model_copy(update={"seed": seed + k})
+            streams.append(answer_events(request, turn, context, self.state))
+        async with aclosing(merge_streams(streams)) as merged:
+            async for event in merged:
+                yield event
+
+    def _about(self, object: str, choices: list[JSON]) -> JSON:
+        return {
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.state.settings.name,
+            "choices": choices,
+        }
+
+    def _scores(self, event: TextDelta) -> list[JSON]:
+        return logprobs_of(event.scores, self.state.model.codecs["text"])
+
+    async def _spend(self, context: Context) -> TokenUsage:
+        items = [item for choice in self.choices for item in choice.items]
+        return await self.state.account(self.caller, context, items)
+
+
+async def whole_choice(choice: ChatChoice, request: ChatRequest, turn: Turn, state: State) -> JSON:
+    """Return a choice in the client's fields. Raises MediaError where its only medium came to
+    nothing."""
+    message: JSON = {"role": "assistant", "content": choice.content, "refusal": None}
+
+    def add(field: str, part: JSON) -> None:
+        message[field] = [*message.get(field, []), part]
+
+    for item in choice.items:
+        if item.medium == "text" and turn.calls:
+            message |= {"content": None, "tool_calls": call_of(item.item) or None}
+        elif item.medium == "audio" and media.is_silent(item.item):
+            add("failures", SILENT)
+        elif item.medium == "audio":
+            form = request.audio.format if request.audio else "wav"
+            data = await state.service.run_in_pool(encoded, item.item, form)
+            message["audio"] = {
+                "id": choice.sound_id,
+                "data": base64_of(data),
+                "transcript": item.transcript,
+                "expires_at": int(time.time()) + EXPIRES,
+            }
+        elif item.medium in SHOWN:
+            add(*await _shown_or_why_not(item, choice, state))
+    return {
+        "message": message,
+        "finish_reason": choice.finish_reason(turn),
+        "logprobs": _logprobs(choice.scores),
+    }
+
+
+class StreamedChoice:
+    """One choice of a stream: what its chunks tell."""
+
+    def __init__(self, choice: ChatChoice, turn: Turn, state: State) -> None:
+        self.choice, self.state, self.pcm, self.pictures = choice, state, Pcm(), 0
+        self.call = ToolCall() if turn.calls else None
+
+    async def deltas(self, medium: Medium, event: Any) -> list[JSON]:
+        """Return what an event adds."""
+        if isinstance(event, TextDelta):
+            if medium == "audio":
+                return [self._audio(transcript=event.text)]
+            if self.call:
+                return [{"tool_calls": [part]} for part in self.call.send(event.text)]
+            return [{"content": event.text}]
+        if isinstance(event, AudioDelta):
+            data = self.pcm.send(event.samples)
+            return [self._audio(data=base64_of(data))] if data else []
+        if isinstance(event, PartialImage):
+            part = await _shown(event.image, "image", self.state)
+            place = {"index": self.pictures, "partial_image_index": event.index}
+            self.pictures += 1
+            return [{"images": [{**place, **part}]}]
+        self.choice.add(event)
+        if medium == "audio":
+            rest = base64_of(self.pcm.end())
+            return [self._audio(data=rest, expires_at=int(time.time()) + EXPIRES)]
+        if medium in SHOWN:
+            field, part = await _shown_or_why_not(event, self.choice, self.state)
+            index = self.pictures if medium == "image" else 0
+            return [{field: [{"index": index, **part}]}]
+        return []
+
+    def _audio(self, **fields: Any) -> JSON:
+        return {"audio": {"id": self.choice.sound_id, **fields}}
+
+
+def _logprobs(scores: Any) -> JSON | None:
+    """Return scores as a choice has them; words that were not drawn (a sentence that is said again)
+    have none."""
+    return {"content": list(scores), "refusal": None} if scores else None
+
+
+async def _shown_or_why_not(item: FinalItem, choice: ChatChoice, state: State) -> tuple[str, JSON]:
+    """Return a message's field and what it has more. One medium that came to nothing (a shape
+    without surface) does not take the others with it. Raises MediaError where it was the only
+    one."""
+    try:
+        await state.service.run_in_pool(media.check_answer, item.item, item.medium)
+        return SHOWN[item.medium], await _shown(item.item, item.medium, state)
+    except MediaError as error:
+        if choice.only:
+            raise
+        return "failures", {"type": URL[item.medium], "message": str(error)}
+
+
+async def _shown(item: Any, medium: Medium, state: State) -> JSON:
+    row, name = TABLE[medium], URL[medium]
+    data = await state.service.run_in_pool(media.to_bytes, item, row.suffixes[0])
+    return {"type": name, name: {"url": f"data:{row.media_type};base64,{base64_of(data)}"}}

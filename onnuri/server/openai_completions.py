@@ -1,0 +1,265 @@
+"""`/v1/completions`: text that goes on from text, and how likely every token of it is. What
+evaluation harnesses ask.
+
+With `echo` the prompt's own tokens are put in one by one, so that each has its score. Scores are of
+text's tokens and its end, not of the whole vocabulary. A prompt of ids has those of the model's
+tokenizer (`onnuri export` writes it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from contextlib import aclosing
+from typing import Any
+
+import numpy as np
+
+from onnuri.inference.request import TokenScore
+from onnuri.modality import Language, language_of
+from onnuri.server import unheeded
+from onnuri.server.conversation import until_stop
+from onnuri.server.errors import JSON, invalid
+from onnuri.server.events import FinalItem, Stream, TextDelta
+from onnuri.server.merge_streams import merge_streams
+from onnuri.server.pool import kind
+from onnuri.server.schemas import CompletionRequest
+from onnuri.server.state import Caller, State
+from onnuri.server.usage import token_counts
+
+MOST = 128
+"""answers of one request: prompts times n"""
+ENDS = 8
+"""positions beside the prompt and the answer"""
+
+
+@dataclasses.dataclass
+class Completion:
+    """One prompt, and what comes of it."""
+
+    codes: np.ndarray
+    """of text"""
+    lead: str
+    """a special token before them, which is echoed and no more"""
+    language: Language
+    seed: int
+    text: str = ""
+    finish: str = "length"
+    tokens: int = 0
+    """that were drawn"""
+    scores: list[tuple[int, TokenScore]] = dataclasses.field(default_factory=list)
+
+    def add(self, event: Any) -> None:
+        """Take in what came."""
+        if isinstance(event, TextDelta):
+            self.text += event.text
+        elif isinstance(event, FinalItem):
+            self.text, self.finish, self.tokens = event.item, event.finish, event.tokens
+
+
+class CompletionAnswer:
+    """One answer, from the request to its last chunk. Raises APIError."""
+
+    def __init__(self, request: CompletionRequest, state: State, caller: Caller) -> None:
+        self.request, self.state, self.caller = request, state, caller
+        self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
+        self.codec = state.model.codecs["text"]
+        self.max_tokens = 16 if request.max_tokens is None else request.max_tokens
+        self.completions: list[Completion] = []
+
+    async def whole(self) -> JSON:
+        """Return all completions."""
+        self._begin()
+        async with aclosing(self._events()) as events:
+            async for _ in events:
+                pass
+        usage = await self._spend()
+        choices = [
+            {
+                "index": k,
+                "text": self._echo(part) + part.text,
+                "finish_reason": part.finish,
+                "logprobs": self._logprobs(part),
+            }
+            for k, part in enumerate(self.completions)
+        ]
+        return {**self._about(choices), "usage": usage}
+
+    async def chunks(self) -> Stream[JSON | None]:
+        """Yield chunks of text; scores are told by whole answers alone."""
+        if self.request.logprobs is not None:
+            raise invalid("logprobs", "are told with whole answers; leave stream out")
+        self._begin()
+
+        def chunk(*choices: JSON) -> JSON:
+            return self._about(list(choices))
+
+        def choice(k: int, text: str, finish: str | None = None) -> JSON:
+            return {"index": k, "text": text, "finish_reason": finish, "logprobs": None}
+
+        yield {}
+        if self.request.echo:
+            for k, part in enumerate(self.completions):
+                yield chunk(choice(k, self._echo(part)))
+        async with aclosing(self._events()) as events:
+            async for k, event in events:
+                if isinstance(event, TextDelta) and event.text:
+                    yield chunk(choice(k, event.text))
+                elif isinstance(event, FinalItem):
+                    yield chunk(choice(k, "", event.finish))
+        usage = await self._spend()
+        if self.request.stream_options and self.request.stream_options.include_usage:
+            yield {**chunk(), "usage": usage}
+        yield None
+
+    def _about(self, choices: list[JSON]) -> JSON:
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.state.settings.name,
+            "choices": choices,
+        }
+
+    async def _spend(self) -> JSON:
+        read = sum(len(part.codes) for part in self.completions)
+        written = sum(part.tokens for part in self.completions)
+        await self.state.spend(self.caller, read + written)
+        return token_counts(read, written, ("prompt", "completion"))
+
+    def _begin(self) -> None:
+        """Set up every completion that is wanted."""
+        request = self.request
+        unheeded.refuse(request.model_extra, unheeded.COMPLETION)
+        if request.best_of not in (None, 1, request.n):
+            raise invalid(
+                f"best_of {request.best_of}",
+                "no answer is chosen among others; leave it out",
+                field="best_of",
+                code="unsupported_value",
+            )
+        prompts: list[Any] = (
+            request.prompt if isinstance(request.prompt, list) else [request.prompt]
+        )
+        if prompts and isinstance(prompts[0], int):
+            prompts = [prompts]
+        count, each = len(prompts) * (request.n or 1), request.n or 1
+        if not 1 <= count <= MOST:
+            raise invalid("prompt", f"asks for {count} answers; give 1 to {MOST}")
+        kind.set("text")
+        seed = request.seed_or_any()
+        for k, prompt in enumerate(prompts):
+            name = f"prompt[{k}]" if len(prompts) > 1 else "prompt"
+            self.completions += [self._completion(prompt, name, seed + j) for j in range(each)]
+
+    def _completion(self, prompt: str | list[int], name: str, seed: int) -> Completion:
+        lead = ""
+        if isinstance(prompt, str):
+            codes = self.codec.encode(prompt)
+        else:
+            specials = {id: token for token, id in self.state.model.layout.special_ids.items()}
+            # what begins a prompt where a harness has nothing else
+            if prompt and prompt[0] in specials:
+                lead, prompt = specials[prompt[0]], prompt[1:]
+            most = self.codec.num_codes
+            wrong = next((token for token in prompt if not 0 <= token < most), None)
+            if wrong is not None:
+                raise invalid(
+                    name,
+                    f"{wrong} is no token of text; give ids of 0 to {most - 1}, or a string",
+                    field="prompt",
+                )
+            codes = np.array(prompt, dtype=np.int64)
+        room = self.state.model.answers.positions - self.max_tokens - ENDS
+        if len(codes) > room:
+            raise invalid(
+                name,
+                f"has {len(codes)} tokens, {max(room, 0)} at most fit beside max_tokens; "
+                "give fewer",
+                field="prompt",
+                code="context_length_exceeded",
+            )
+        language = self.request.language or language_of(self.codec.decode(codes))
+        return Completion(codes, lead, language, seed)
+
+    async def _events(self) -> Stream[tuple[int, Any]]:
+        """Yield (place, TextDelta or FinalItem) of all completions, side by side, each of which has
+        taken it in; with scores of the prompt where they are echoed."""
+        request = self.request
+        scored = request.logprobs is not None
+
+        async def one(part: Completion) -> Stream[Any]:
+            spec = request.output_spec("text", part.language, part.seed, likeliest=request.logprobs)
+            events = self.state.service.going_on(
+                part.codes,
+                spec,
+                self.max_tokens,
+                echo=scored and bool(request.echo),
+                scored=part.scores if scored else None,
+            )
+            async with aclosing(until_stop(events, request.stop, None)) as stopped:
+                async for event in stopped:
+                    part.add(event)
+                    yield event
+
+        streams = [one(part) for part in self.completions]
+        async with aclosing(merge_streams(streams)) as merged:
+            async for place, event in merged:
+                yield place, event
+
+    def _echo(self, part: Completion) -> str:
+        return str(self.codec.decode(part.codes)) if self.request.echo else ""
+
+    def _logprobs(self, part: Completion) -> JSON | None:
+        """Return scores in the fields of this API: tokens side by side, each with what was
+        likeliest in its place, and where it begins."""
+        if self.request.logprobs is None:
+            return None
+        scores, offsets = standing_tokens(part, len(self._echo(part)) + len(part.text), self.codec)
+        lead = [part.lead] if part.lead and self.request.echo else []
+        names = [_name(code, self.codec) for code, _ in scores]
+        likeliest: list[dict[str, float] | None] = [
+            {
+                **{_name(c, self.codec): p for c, p in score.likeliest[: self.request.logprobs]},
+                name: score.logprob,
+            }
+            for name, (_, score) in zip(names, scores, strict=True)
+        ]
+        missing = [None] * len(lead)
+        return {
+            "tokens": [*lead, *names],
+            "token_logprobs": [*missing, *(score.logprob for _, score in scores)],
+            "top_logprobs": [*missing, *likeliest],
+            "text_offset": [0] * len(lead) + offsets,
+        }
+
+
+def standing_tokens(
+    part: Completion, length: int, codec: Any
+) -> tuple[list[tuple[int, TokenScore]], list[int]]:
+    """Return the tokens that an answer of so many letters is made of, which a stop sequence may
+    have cut, and where each begins."""
+    tokens, offsets, at, rest = list[tuple[int, TokenScore]](), list[int](), 0, b""
+    for code, score in part.scores:
+        ends = code >= len(codec.pieces)
+        if at > length or (at == length and not ends and not rest and length):
+            break
+        tokens.append((code, score))
+        offsets.append(at)
+        rest += b"" if ends else codec.pieces[code]
+        try:  # a letter's first tokens begin where the letter does
+            at, rest = at + len(rest.decode()), b""
+        except UnicodeDecodeError:
+            continue
+    return tokens, offsets
+
+
+def _name(code: int, codec: Any) -> str:
+    """Return a token as a string; a part of a letter by its bytes, as OpenAI writes it."""
+    if code >= len(codec.pieces):
+        return str(codec.spec.close)
+    try:
+        return str(codec.pieces[code].decode())
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in codec.pieces[code])

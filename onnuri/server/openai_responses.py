@@ -1,0 +1,499 @@
+"""`/v1/responses`: a conversation in OpenAI's newer form, over the turns and events of
+`conversation.py`.
+
+A request becomes one of chat's. What comes back is told as items (a message of words, a call of the
+tool that draws or of a client's function), in a stream by numbered events; the whole is the last
+event of the same stream. Functions are called where one is named or `required`, as in chat. Nothing
+is stored: what was said before is sent again in `input`. `instructions` are taken and given back,
+but the model, which has learned no system messages, reads none.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import aclosing
+from typing import Any
+
+from pydantic import ValidationError
+
+from onnuri.inference.constraints import ANY_OBJECT, Grammar
+from onnuri.modality import Medium
+from onnuri.model.answer import Context
+from onnuri.server import images, unheeded
+from onnuri.server.complaints import rule_of
+from onnuri.server.conversation import Turn, answer_events, context_of, turn_of, unknown
+from onnuri.server.errors import JSON, APIError, invalid
+from onnuri.server.events import FinalItem, PartialImage, Stream, TextDelta
+from onnuri.server.pool import kind
+from onnuri.server.schemas import (
+    MEDIUM,
+    ChatRequest,
+    Function,
+    FunctionChoice,
+    FunctionTool,
+    ImageTool,
+    Message,
+    ResponseRequest,
+    Tool,
+    Wanted,
+)
+from onnuri.server.sizes import size_of
+from onnuri.server.state import Caller, State
+from onnuri.server.tools import ToolCall, grammar_of
+
+KEPT = {
+    "previous_response_id": "send what was said before in input",
+    "conversation": "send what was said before in input",
+    "prompt": "write it in input",
+    "background": "wait for the answer, or stream it",
+}
+"""fields that speak of what is stored, and what to do without them"""
+SAME = ("input_audio", "audio_url", "video_url", "mesh_url")
+"""parts that are chat's as they are; all but the first beyond OpenAI's"""
+DATA = {"input_image": ("image_url",), "input_file": ("file_data", "file_url")}
+"""parts with a file, and the fields that may hold it"""
+
+
+class ResponseAnswer:
+    """One response, from the request to its last event."""
+
+    def __init__(self, request: ResponseRequest, state: State, caller: Caller) -> None:
+        self.request, self.state, self.caller = request, state, caller
+        self.tool = _draws(request) or ImageTool(type="image_generation")
+        self.id, self.created, self.told = _new_id("resp"), int(time.time()), 0
+        self.items: dict[Medium, OutputItem] = {}
+
+    async def whole(self) -> JSON:
+        """Return the response when all of it is there."""
+        async with aclosing(self._events()) as events:
+            last = [event async for event in events][-1]
+        response: JSON = last["response"]
+        return response
+
+    async def events(self) -> Stream[JSON | None]:
+        """Yield all that a stream tells; the first once inputs are read, so that what is wrong with
+        them still has a status."""
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                yield self._numbered(event)
+
+    def failed(self, error: APIError) -> JSON:
+        """Return the last event where something went wrong on the way."""
+        code = "server_error" if error.status >= 500 else "invalid_prompt"
+        if error.status == 429:
+            code = "rate_limit_exceeded"
+        return self._numbered(self._event("failed", error={"code": code, "message": error.message}))
+
+    async def _begin(self) -> tuple[ChatRequest, Turn, Context]:
+        """Return the request in chat's form, what is asked, and what was read; the items begin.
+        Raises APIError and MediaError."""
+        if self.tool.model not in (None, self.state.settings.name):
+            raise invalid(
+                f"{_place_of_tool(self.request)}.model {self.tool.model!r:.80}",
+                "the model that answers draws too; leave it out",
+                field="tools",
+            )
+        chat = chat_request_of(self.request, self.tool)
+        for k, name in enumerate(chat.wanted):
+            if name == "image":
+                self.items["image"] = DrawingItem(k, self.tool, self.state)
+            else:
+                self.items["text"] = CallItem(k) if chat.tool_choice else MessageItem(k)
+            kind.set(MEDIUM[name])
+        turn = await turn_of(chat, self.state, "input")
+        turn.grammar = await self._grammar(chat)
+        return chat, turn, await context_of(chat, turn, self.state)
+
+    async def _events(self) -> Stream[JSON]:
+        chat, turn, context = await self._begin()
+        for name in ("created", "in_progress"):
+            yield self._event(name, "in_progress")
+        for item in self.items.values():
+            for event in item.begin():
+                yield event
+        first, finals = self.state.metrics.first(self.caller.began), list[FinalItem]()
+        async with aclosing(answer_events(chat, turn, context, self.state)) as answer:
+            async for medium, part in answer:
+                first.see(medium)
+                for event in await self.items[medium].tell(part):
+                    yield event
+                if isinstance(part, FinalItem):
+                    finals.append(part)
+        usage = await self.state.account(self.caller, context, finals)
+        more = await unknown(context, turn.asker, self.state)
+        if any(item.finish == "length" for item in finals):
+            name, more["incomplete_details"] = "incomplete", {"reason": "max_output_tokens"}
+        else:
+            name, more["completed_at"] = "completed", int(time.time())
+        yield self._event(name, usage=usage.responses(), **more)
+
+    async def _grammar(self, chat: ChatRequest) -> Grammar | None:
+        """Return what the words must be; None for a sentence."""
+        service = self.state.service
+        if chat.tool_choice and (compile_grammar := grammar_of(chat)):
+            return await service.run_in_pool(lambda: compile_grammar(service.grammars))
+        form = self.request.text.format if self.request.text else None
+        if not form or form.type == "text":
+            return None
+        schema = ANY_OBJECT if form.type == "json_object" else form.schema_
+        if schema is None:
+            raise invalid(
+                "text.format 'json_schema'", "says no schema; give schema too", field="text.format"
+            )
+        return await service.run_in_pool(
+            lambda: service.grammars.json(schema, "text.format.schema")
+        )
+
+    def _numbered(self, event: JSON) -> JSON:
+        self.told += 1
+        return {**event, "sequence_number": self.told - 1}
+
+    def _event(self, name: str, status: str = "", **more: Any) -> JSON:
+        """Return an event that has the response as it is, with only those items that are whole."""
+        return {
+            "type": f"response.{name}",
+            "response": {
+                "id": self.id,
+                "object": "response",
+                "created_at": self.created,
+                "status": status or name,
+                "completed_at": None,
+                "model": self.state.settings.name,
+                "output": [item.item for item in self.items.values() if item.whole],
+                "error": None,
+                "incomplete_details": None,
+                "usage": None,
+                **_given_back(self.request),
+                **more,
+            },
+        }
+
+
+class OutputItem:
+    """One item of a response, as it is told."""
+
+    prefix = ""
+    """of its id"""
+    type = ""
+    event_type = ""
+    """what its own events' types begin with"""
+
+    def __init__(self, place: int) -> None:
+        self.place, self.id = place, _new_id(self.prefix)
+        self.whole, self.status = False, "in_progress"
+
+    @property
+    def item(self) -> JSON:
+        """Return the item as far as it is."""
+        fields = {"id": self.id, "type": self.type, "status": self.status}
+        return {**fields, **self._fields()}
+
+    def _fields(self) -> JSON:
+        raise NotImplementedError
+
+    def begin(self) -> list[JSON]:
+        """Return its first events."""
+        return [self._item_event("added")]
+
+    async def tell(self, event: Any) -> list[JSON]:
+        """Return what an event adds."""
+        raise NotImplementedError
+
+    def _end(self, final: FinalItem, may_be_cut: bool = True) -> None:
+        self.whole, cut = True, may_be_cut and final.finish == "length"
+        self.status = "incomplete" if cut else "completed"
+
+    def _event(self, event: str, **more: Any) -> JSON:
+        place = {"item_id": self.id, "output_index": self.place}
+        return {"type": f"response.{self.event_type}{event}", **place, **more}
+
+    def _item_event(self, name: str) -> JSON:
+        return {
+            "type": f"response.output_item.{name}",
+            "output_index": self.place,
+            "item": self.item,
+        }
+
+
+class MessageItem(OutputItem):
+    """The message of words."""
+
+    prefix, type = "msg", "message"
+    text = ""
+
+    @property
+    def part(self) -> JSON:
+        """Return its only part of content."""
+        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
+
+    def _fields(self) -> JSON:
+        return {"role": "assistant", "content": [self.part] if self.whole else []}
+
+    def begin(self) -> list[JSON]:
+        """Return its first events."""
+        return [*super().begin(), self._part_event("content_part.added", part=self.part)]
+
+    async def tell(self, event: TextDelta | FinalItem) -> list[JSON]:
+        """Return what an event adds."""
+        if isinstance(event, TextDelta):
+            return [self._part_event("output_text.delta", delta=event.text, logprobs=[])]
+        self.text = event.item
+        self._end(event)
+        return [
+            self._part_event("output_text.done", text=event.item, logprobs=[]),
+            self._part_event("content_part.done", part=self.part),
+            self._item_event("done"),
+        ]
+
+    def _part_event(self, name: str, **more: Any) -> JSON:
+        return self._event(name, content_index=0, **more)
+
+
+class DrawingItem(OutputItem):
+    """The call of the tool that draws."""
+
+    prefix, type, event_type = "ig", "image_generation_call", "image_generation_call."
+    result: str | None = None
+
+    def __init__(self, place: int, tool: ImageTool, state: State) -> None:
+        super().__init__(place)
+        self.tool, self.state = tool, state
+
+    def _fields(self) -> JSON:
+        return {"result": self.result, **images.about(self.tool)}
+
+    def begin(self) -> list[JSON]:
+        """Return its first events."""
+        return [*super().begin(), self._event("in_progress"), self._event("generating")]
+
+    async def tell(self, event: PartialImage | FinalItem) -> list[JSON]:
+        """Return what an event adds."""
+        if isinstance(event, PartialImage):
+            data = await images.encoded(event.image, self.tool, self.state, whole=False)
+            fields = {"partial_image_index": event.index, "partial_image_b64": data}
+            return [self._event("partial_image", **fields, **images.about(self.tool))]
+        self.result = await images.encoded(event.item, self.tool, self.state)
+        self._end(event, may_be_cut=False)
+        return [self._event("completed"), self._item_event("done")]
+
+
+class CallItem(OutputItem):
+    """The call of a client's function: its name once that is whole, then its arguments piece by
+    piece."""
+
+    prefix, type, event_type = "fc", "function_call", "function_call_arguments."
+
+    def __init__(self, place: int) -> None:
+        super().__init__(place)
+        self.call = ToolCall()
+
+    def _fields(self) -> JSON:
+        arguments = self.call.arguments if self.whole else ""
+        return {"call_id": self.call.id, "name": self.call.name, "arguments": arguments}
+
+    def begin(self) -> list[JSON]:
+        """Return nothing: which function is called is not known yet."""
+        return []
+
+    async def tell(self, event: TextDelta | FinalItem) -> list[JSON]:
+        """Return what an event adds."""
+        if isinstance(event, TextDelta):
+            return [
+                self._item_event("added")
+                if "id" in part
+                else self._event("delta", delta=part["function"]["arguments"])
+                for part in self.call.send(event.text)
+            ]
+        if not self.call.name:  # cut within the name
+            return []
+        self._end(event)
+        done = self._event("done", name=self.call.name, arguments=self.call.arguments)
+        return [done, self._item_event("done")]
+
+
+def _draws(request: ResponseRequest) -> ImageTool | None:
+    """Return the tool that draws, if it is given."""
+    return next((tool for tool in request.tools or [] if isinstance(tool, ImageTool)), None)
+
+
+def _place_of_tool(request: ResponseRequest) -> str:
+    """Return where among the tools the one that draws is."""
+    return next(
+        (
+            f"tools[{k}]"
+            for k, tool in enumerate(request.tools or [])
+            if isinstance(tool, ImageTool)
+        ),
+        "tools",
+    )
+
+
+def _given_back(request: ResponseRequest) -> JSON:
+    """Return what a response repeats of its request: only fields that have been checked."""
+    form, choice = request.text and request.text.format, request.tool_choice or "auto"
+    fields = {"type", "name", "schema_"} if form and form.type == "json_schema" else {"type"}
+    return {
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
+        "metadata": request.metadata or {},
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "store": False,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "truncation": "disabled",
+        "text": {
+            "format": form.model_dump(include=fields, by_alias=True) if form else {"type": "text"}
+        },
+        "tool_choice": choice
+        if isinstance(choice, str)
+        else choice.model_dump(include=set(type(choice).model_fields)),
+        "tools": [_tool_back(tool) for tool in request.tools or []],
+    }
+
+
+def _tool_back(tool: ImageTool | FunctionTool) -> JSON:
+    given = tool.model_dump(include=set(type(tool).model_fields), exclude_unset=True)
+    return given if isinstance(tool, ImageTool) else {"parameters": None, "strict": None, **given}
+
+
+def chat_request_of(request: ResponseRequest, tool: ImageTool) -> ChatRequest:
+    """Return the same as a request of chat's. Raises APIError."""
+    for name, repair in KEPT.items():
+        if getattr(request, name):
+            raise invalid(name, f"nothing is stored here; {repair}")
+    place = _place_of_tool(request)
+    size_of(tool.size, f"{place}.size")
+    unheeded.refuse(request.model_extra, unheeded.RESPONSE)
+    if tool.input_image_mask is not None:
+        raise images.whole_only(f"{place}.input_image_mask")
+    items = request.input
+    if isinstance(items, str):
+        items = [{"role": "user", "content": items}]
+    return ChatRequest(
+        messages=[_message(item, f"input[{k}]") for k, item in enumerate(items)],
+        modalities=_wanted(request),
+        **_calls(request),
+        stream=request.stream,
+        max_completion_tokens=request.max_output_tokens,
+        partial_images=tool.partial_images,
+        seed=request.seed,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        guidance=request.guidance,
+        language=request.language,
+    )
+
+
+def _wanted(request: ResponseRequest) -> list[Wanted]:
+    """Return the modalities that are wanted. A small model does not know when a picture would help:
+    with `auto` it answers by both; nor when a function would. Raises APIError."""
+    choice, draws = request.tool_choice or "auto", _draws(request)
+    if choice == "none":
+        return ["text"]
+    if choice == "auto":
+        return ["text", "image"] if draws else ["text"]
+    if not request.tools:
+        raise invalid("tool_choice", "there are no tools to choose from; give tools")
+    if isinstance(choice, FunctionChoice) or (choice == "required" and not draws):
+        return ["text"]
+    if not draws:
+        raise invalid(
+            "tool_choice 'image_generation'",
+            "is none of the tools; give it too",
+            field="tool_choice",
+        )
+    if choice == "required" and len(request.tools) > 1:
+        raise invalid(
+            "tool_choice 'required'",
+            "the model does not know whether to draw or to call a function; name one tool",
+            field="tool_choice",
+        )
+    return ["image"]
+
+
+def _calls(request: ResponseRequest) -> JSON:
+    """Return which functions are to be called, in chat's fields; empty where none is. Raises
+    APIError."""
+    choice = request.tool_choice
+    tools = [
+        Tool(type="function", function=Function(name=tool.name, parameters=tool.parameters))
+        for tool in request.tools or []
+        if isinstance(tool, FunctionTool)
+    ]
+    if choice == "required" and tools:
+        return {"tools": tools, "tool_choice": choice}
+    if not isinstance(choice, FunctionChoice):
+        return {}
+    names = [tool.function.name for tool in tools]
+    if choice.name not in names:
+        known = ", ".join(names) or "those that are given in tools"
+        raise invalid(
+            f"tool_choice {choice.name!r:.80}",
+            f"is none of the functions; use one of {known}",
+            field="tool_choice",
+        )
+    return {"tools": tools, "tool_choice": tools[names.index(choice.name)]}
+
+
+def _message(item: JSON, name: str) -> Message:
+    """Return an item of `input` in chat's form. Raises APIError."""
+    kind = _type(item) or "message"
+    if kind == "image_generation_call":
+        shown = {"type": "image_url", "image_url": {"url": item.get("result")}}
+        return Message(role="assistant", images=[shown] if item.get("result") else None)
+    # what was called and what came of it says nothing to the model
+    if kind == "function_call":
+        return Message(role="assistant")
+    if kind == "function_call_output":
+        return Message(role="tool")
+    if kind != "message":
+        raise invalid(
+            name,
+            f"{kind!r:.80} is not a kind of item that is read; use message, "
+            "image_generation_call, function_call or function_call_output",
+            field="input",
+        )
+    content = item.get("content")
+    if isinstance(content, list):
+        content = [_part(part, f"{name}.content[{k}]") for k, part in enumerate(content)]
+    try:
+        return Message.model_validate({"role": item.get("role"), "content": content})
+    except ValidationError as error:
+        field = error.errors()[0]["loc"][0]
+        rule, repair = rule_of([each for each in error.errors() if each["loc"][0] == field])
+        raise invalid(
+            f"{name}.{field}", f"{rule}; {repair or 'give another'}", field="input"
+        ) from None
+
+
+def _part(part: Any, name: str) -> JSON:
+    """Return a message's part in chat's form. Raises APIError."""
+    kind = _type(part)
+    if kind in ("input_text", "output_text"):
+        return {"type": "text", "text": part.get("text")}
+    if kind in SAME:
+        return dict(part)
+    if kind not in DATA:
+        kinds = ", ".join(("input_text", "output_text", *DATA, *SAME))
+        raise invalid(name, f"{kind!r:.80} is not a kind of part; use {kinds}", field="input")
+    data = next((part[field] for field in DATA[kind] if part.get(field)), None)
+    if data is None:
+        fields = " or ".join(DATA[kind])
+        raise invalid(
+            name, f"has no {fields}, and there is no store of files; give the data", field="input"
+        )
+    if kind == "input_image":
+        return {"type": "image_url", "image_url": data}
+    return {"type": "file", "file": {"file_data": data}}
+
+
+def _type(thing: Any) -> str:
+    """Return what an item or a part says that it is."""
+    said = thing.get("type") if isinstance(thing, dict) else None
+    return said if isinstance(said, str) else ""
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(24)}"
