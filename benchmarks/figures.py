@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from onnuri import recipes
-from onnuri.evaluation import quality, report
 from onnuri.modality import MEDIA
+from onnuri.toyworld.oracles import quality, report
 from onnuri.training import forecast
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,12 +23,13 @@ import torch
 import onnuri
 from onnuri import media
 from onnuri.errors import OnnuriError
-from onnuri.evaluation.matrix import OBSERVE, counted
-from onnuri.evaluation.report import machine
-from onnuri.evaluation.score import score, wilson
+from onnuri.evaluation.interval import wilson
+from onnuri.evaluation.machine import machine
 from onnuri.model.answer import drive
 from onnuri.model.asking import language_asked
-from onnuri.world.scene import COLORS, RELATIONS, SIZES, SOLIDS, Description, Traits
+from onnuri.toyworld.oracles.matrix import OBSERVE, counted
+from onnuri.toyworld.oracles.score import score
+from onnuri.toyworld.scene import COLORS, RELATIONS, SIZES, SOLIDS, Description, Traits
 
 HERE = Path(__file__).parent
 GROUPS: dict[str, Callable[[str], bool]] = {

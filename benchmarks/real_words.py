@@ -16,7 +16,7 @@ import unicodedata
 from pathlib import Path
 
 import onnuri
-from onnuri.codecs import spelling
+from onnuri.toyworld.front_end import spelling
 
 ENGLISH, KOREAN = Path("/usr/share/dict/american-english"), Path("/usr/share/hunspell/ko_KR.dic")
 OUT = Path(spelling.__file__).with_name("real_words.txt")

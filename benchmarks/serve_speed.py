@@ -36,14 +36,15 @@ from onnuri.decoding.compiled import Compiled
 from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.decoding.request import Plan, Request
 from onnuri.decoding.sample import SamplingConfig
-from onnuri.evaluation.audio import transcribe
-from onnuri.evaluation.report import machine
-from onnuri.evaluation.score import score
-from onnuri.modality import ATTRIBUTES, AUDIO_HZ, LANGUAGES
+from onnuri.evaluation.machine import machine
+from onnuri.modality import AUDIO_HZ, LANGUAGES
 from onnuri.server.sound import PCM_HZ
-from onnuri.world.grammar import parse
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.attributes import ATTRIBUTES
+from onnuri.toyworld.grammar import parse
+from onnuri.toyworld.oracles.audio import transcribe
+from onnuri.toyworld.oracles.score import score
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 TOKENS, ROUNDS = 128, 5
 GREEDY = SamplingConfig(temperature=0)

@@ -17,10 +17,10 @@ from onnuri.errors import ConfigError
 CODECS = {
     "bpe": "onnuri.codecs.text:TextCodec",
     "tokenizer": "onnuri.codecs.tokenizer:TokenizerCodec",
-    "object_image": "onnuri.codecs.image:ImageCodec",
+    "object_image": "onnuri.toyworld.codecs.image:ImageCodec",
     "mel": "onnuri.codecs.audio:AudioCodec",
-    "object_video": "onnuri.codecs.video:VideoCodec",
-    "object_shape": "onnuri.codecs.shape:ShapeCodec",
+    "object_video": "onnuri.toyworld.codecs.video:VideoCodec",
+    "object_shape": "onnuri.toyworld.codecs.mesh:ShapeCodec",
     "emu3": "onnuri.codecs.emu3:Emu3Codec",
     "mimi": "onnuri.codecs.mimi:MimiCodec",
 }

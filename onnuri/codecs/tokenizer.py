@@ -22,8 +22,6 @@ class TokenizerCodec(Codec):
     """str ↔ codes int64 [K], the tokenizer's own ids."""
 
     medium: ClassVar[Medium] = "text"
-    spelling: None = None
-    """it has no list of words: any sentence is read as it is"""
 
     class Config(config.Config):
         pass
@@ -40,11 +38,6 @@ class TokenizerCodec(Codec):
             else []
         )
         return [np.array(ids, np.int64) for ids in found]
-
-    def encode_given(self, sentence: str) -> np.ndarray:
-        """Return the ids of a sentence that is given to a model."""
-        codes: np.ndarray = self.encode(sentence)
-        return codes
 
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
         """Return the texts of ids; ids of special tokens say nothing."""

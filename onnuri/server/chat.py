@@ -21,12 +21,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from onnuri import media
-from onnuri.codecs.spelling import LONGEST_SENTENCE
 from onnuri.errors import MediaError
 from onnuri.modality import LANGUAGES, TABLE, Language, Medium
 from onnuri.model.answer import Context
-from onnuri.model.asking import language_asked, wish_of
-from onnuri.model.notice import Notice
+from onnuri.model.asking import LONGEST_SENTENCE, language_asked, wish_of
+from onnuri.model.front_end import Notice
 from onnuri.server import intake, unheeded
 from onnuri.server.beside import beside
 from onnuri.server.complaints import rule_of
@@ -485,7 +484,9 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
         turn.only_words and request.language is None and "text" in (request.modalities or ["text"])
     ):
         wished = wish_of(str(turn.given[0][1])[:LONGEST_SENTENCE])[0] is not None
-        if not (wished or state.model.layout.tasks or state.model.answers.outside(context)):
+        if not (
+            wished or state.model.layout.tasks or state.model.answers.refusal(context, turn.asker)
+        ):
             turn.language = _answering(turn)
     return context
 

@@ -16,7 +16,6 @@ from onnuri.errors import BusyError
 from onnuri.modality import VIDEO_FPS, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
-from onnuri.model.notice import unsure
 from onnuri.server.chat import field_of, unknown, usage_of
 from onnuri.server.problems import Problem, problem_of
 from onnuri.server.schemas import Drawing
@@ -79,7 +78,7 @@ async def _work(job: Job, context: Context, wish: Wish, state: State, caller: Ca
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
         async with asyncio.timeout(state.settings.request_seconds):
             made = await state.service.item(context, wish)
-            if more := unsure(context.logprobs, wish.language):
+            if more := state.model.front_end.unsure(context.logprobs, wish.language):
                 told = job.about.get("onnuri", {}).get("notices", [])
                 await asyncio.to_thread(
                     state.store.update_job, job.id, about={**job.about, **field_of(more, told)}

@@ -73,7 +73,7 @@ def speak_aligned(text: str, language: Language, voice: Voice) -> tuple[np.ndarr
     starts = [
         k for k, c in enumerate(text) if not c.isspace() and (k == 0 or text[k - 1].isspace())
     ]
-    edges, frames, beats, begun = [float(first)], [0], [], 0
+    edges, frames, frames_per_word, begun = [float(first)], [0], [], 0
     for k in range(len(starts)):
         following = starts[k + 1] if k + 1 < len(starts) else len(text)
         marked = [
@@ -83,20 +83,20 @@ def speak_aligned(text: str, language: Language, voice: Voice) -> tuple[np.ndarr
         ]
         end = last if k + 1 == len(starts) else marked[-1] if marked else None
         if end is None or end <= edges[-1]:
-            beats.append(0)
+            frames_per_word.append(0)
             continue
         frames.append(frames[-1] + max(round((end - edges[-1]) / rate * AUDIO_HZ / FRAME), 1))
         edges.append(float(end))
-        beats.append(frames[-1] - begun)
+        frames_per_word.append(frames[-1] - begun)
         begun = frames[-1]
-    beats[0] += 1
-    beats[-1] += 1
+    frames_per_word[0] += 1
+    frames_per_word[-1] += 1
     at = np.interp(np.arange(frames[-1] * FRAME), np.array(frames) * FRAME, edges)
     warped = np.interp(at, np.arange(len(made)), made).astype(np.float32)
     level = float(np.sqrt(np.mean(warped**2))) if len(warped) else 1.0
     return np.clip(np.pad(warped * (LEVEL / max(level, 1e-6)), FRAME), -1, 1).astype(
         np.float32
-    ), beats
+    ), frames_per_word
 
 
 def _synthesise(
@@ -134,7 +134,9 @@ def _engine() -> tuple[subprocess.Popen[bytes], int]:
             "espeakng-loader", "speaks the laptop's world", "pip install 'onnuri[world]'"
         )
     process = subprocess.Popen(
-        [sys.executable, "-m", "onnuri.world.espeak"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "onnuri.toyworld.espeak"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     atexit.register(process.kill)
     return process, int(process.stdout.readline())  # type: ignore[union-attr]

@@ -12,8 +12,8 @@ import dataclasses
 import re
 
 from onnuri.modality import Language, language_of
-from onnuri.world.scene import INVERSE, Description, Traits
-from onnuri.world.words import COLOR, COLOR_NOUN, PLACE, SIZE, SOLID, SYNONYMS, VERB
+from onnuri.toyworld.scene import INVERSE, Description, Traits
+from onnuri.toyworld.words import COLOR, COLOR_NOUN, PLACE, SIZE, SOLID, SYNONYMS, VERB
 
 Lexeme = tuple[str, str]
 """(class, value): such as ("color", "red")"""

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 
 from onnuri.modality import IMAGE_SIZE
-from onnuri.world.scene import COLORS, REACH, Scene, Thing
-from onnuri.world.solids import sdf
+from onnuri.toyworld.scene import COLORS, REACH, Scene, Thing
+from onnuri.toyworld.solids import sdf
 
 AMBIENT, DIFFUSE, HIGHLIGHT = 0.55, 0.45, 0.22
 STEPS = 28

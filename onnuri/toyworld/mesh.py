@@ -11,9 +11,9 @@ import trimesh
 
 from onnuri import media
 from onnuri.modality import VOXELS
-from onnuri.world.image import turn_about_vertical
-from onnuri.world.scene import COLORS, REACH, Scene
-from onnuri.world.solids import sdf
+from onnuri.toyworld.image import turn_about_vertical
+from onnuri.toyworld.scene import COLORS, REACH, Scene
+from onnuri.toyworld.solids import sdf
 
 
 def voxels(scene: Scene) -> np.ndarray:

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from onnuri.modality import IMAGE_SIZE
-from onnuri.world.image import compose, direction, sprites
-from onnuri.world.scene import Scene
+from onnuri.toyworld.image import compose, direction, sprites
+from onnuri.toyworld.scene import Scene
 
 
 def render(scene: Scene) -> np.ndarray:

@@ -3,7 +3,7 @@ Knows no sentences.
 
 The first word of a list is the world's own. A list's words after `HELD` are never said in training:
 with them tests measure what a model makes of a name that it has not met, and
-`onnuri.world.wordings` says them only when it is asked to. Rare words were held out rather than
+`onnuri.toyworld.wordings` says them only when it is asked to. Rare words were held out rather than
 drawn by chance, so that what is lost to every user is little.
 """
 

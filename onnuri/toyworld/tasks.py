@@ -12,8 +12,8 @@ import re
 import numpy as np
 
 from onnuri.modality import Language, language_of
-from onnuri.world.scene import HELD_OUT, RELATIONS, Description, Edit, Scene, Traits
-from onnuri.world.words import COLOR, COLOR_NOUN, PLACE, RESULT, SIZE, SOLID, VERB, josa
+from onnuri.toyworld.scene import HELD_OUT, RELATIONS, Description, Edit, Scene, Traits
+from onnuri.toyworld.words import COLOR, COLOR_NOUN, PLACE, RESULT, SIZE, SOLID, VERB, josa
 
 NUMBERS: dict[Language, list[str]] = {
     "ko": ["영 개", "한 개", "두 개", "세 개"],
@@ -224,8 +224,8 @@ def instruction(scene: Scene, edit: Edit, language: Language, rng: np.random.Gen
 def corpus(scenes: list[Scene]) -> list[str]:
     """Captions, questions, answers and instructions of scenes in both languages, for a
     tokenizer."""
-    from onnuri.world.scene import sample_edit
-    from onnuri.world.text import caption
+    from onnuri.toyworld.scene import sample_edit
+    from onnuri.toyworld.text import caption
 
     texts = [words for asked, answers in COMPARISONS.values() for words in (asked, *answers)]
     for scene in scenes:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnuri.modality import Language
-from onnuri.world.scene import Scene, Thing
-from onnuri.world.words import COLOR, PLACE, SIZE, SOLID, VERB, josa
+from onnuri.toyworld.scene import Scene, Thing
+from onnuri.toyworld.words import COLOR, PLACE, SIZE, SOLID, VERB, josa
 
 
 def caption(

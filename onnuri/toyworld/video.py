@@ -11,8 +11,8 @@ import dataclasses
 import numpy as np
 
 from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES
-from onnuri.world.image import background, compose, sprites
-from onnuri.world.scene import Scene
+from onnuri.toyworld.image import background, compose, sprites
+from onnuri.toyworld.scene import Scene
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from onnuri.modality import Language
-from onnuri.world import tasks
-from onnuri.world.scene import COLORS as WORLD_COLORS
-from onnuri.world.scene import HELD_OUT, INVERSE, Edit, Scene, Thing
-from onnuri.world.synonyms import COLORS, EN_MOTIONS, KO_MOTIONS, PLACES, SIZES, SOLIDS, Motion
-from onnuri.world.words import COLOR, COLOR_NOUN, RESULT, SIZE, SOLID, VERB, josa
+from onnuri.toyworld import tasks
+from onnuri.toyworld.scene import COLORS as WORLD_COLORS
+from onnuri.toyworld.scene import HELD_OUT, INVERSE, Edit, Scene, Thing
+from onnuri.toyworld.synonyms import COLORS, EN_MOTIONS, KO_MOTIONS, PLACES, SIZES, SOLIDS, Motion
+from onnuri.toyworld.words import COLOR, COLOR_NOUN, RESULT, SIZE, SOLID, VERB, josa
 
 T = TypeVar("T")
 _TABLES: dict[str, Any] = json.loads(

@@ -9,8 +9,8 @@ from onnuri.decoding.engine import Engine, EngineConfig
 from onnuri.decoding.request import Plan, Request
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.modality import MEDIA
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 GREEDY = SamplingConfig(temperature=0)
 

@@ -23,7 +23,7 @@ from onnuri.server import chat
 from onnuri.server.problems import Problem
 from onnuri.server.responses import Answer
 from onnuri.server.schemas import ResponseRequest
-from onnuri.world.grammar import parse
+from onnuri.toyworld.grammar import parse
 
 MODEL = "onnuri-laptop"
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"

@@ -27,8 +27,8 @@ from onnuri.decoding.sample import SamplingConfig
 from onnuri.errors import AwayError, BusyError, ConfigError
 from onnuri.modality import MEDIA
 from onnuri.server.vllm import Vllm, VllmConfig
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 REAL = os.environ.get("ONNURI_VLLM_PYTHON")
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"

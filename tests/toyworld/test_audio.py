@@ -5,9 +5,9 @@ import time
 import numpy as np
 
 from onnuri.modality import LANGUAGES
-from onnuri.world.audio import FRAME, OWN, VARIANTS, Voice, sample_voice, speak, speak_aligned
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.audio import FRAME, OWN, VARIANTS, Voice, sample_voice, speak, speak_aligned
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 
 def test_speech_is_the_same_every_time_whatever_was_said_before():
@@ -19,8 +19,8 @@ def test_speech_is_the_same_every_time_whatever_was_said_before():
 def test_speech_is_the_same_in_every_process():
     """Started at another second: espeak-ng's random numbers would begin with the time of day."""
     program = (
-        "import hashlib; from onnuri.world.audio import speak, Voice; from onnuri.world.scene import *; "
-        "from onnuri.world.text import caption\n"
+        "import hashlib; from onnuri.toyworld.audio import speak, Voice; from onnuri.toyworld.scene import *; "
+        "from onnuri.toyworld.text import caption\n"
         "made = [speak(caption(sample_scene(k, 'seen'), x, generator('seen', k)), x, Voice(variant=v)).tobytes()"
         " for k in range(6) for x in ('ko', 'en') for v in ('', 'f2')]\n"
         "print(hashlib.sha256(b''.join(made)).hexdigest())"
@@ -61,18 +61,21 @@ def test_aligned_speech_gives_every_word_whole_frames_and_lasts_as_long():
     for seed in range(30):
         for language in LANGUAGES:
             said = caption(sample_scene(seed), language, generator("train", seed))
-            sound, beats = speak_aligned(said, language, OWN)
+            sound, frames_per_word = speak_aligned(said, language, OWN)
             assert (
-                len(beats) == len(said.split())
-                and sum(beats) * FRAME == len(sound)
-                and min(beats) >= 0
+                len(frames_per_word) == len(said.split())
+                and sum(frames_per_word) * FRAME == len(sound)
+                and min(frames_per_word) >= 0
             )
-            assert abs(len(sound) - len(speak(said, language, OWN))) <= (len(beats) / 2 + 2) * FRAME
+            assert (
+                abs(len(sound) - len(speak(said, language, OWN)))
+                <= (len(frames_per_word) / 2 + 2) * FRAME
+            )
             assert 0.02 < np.sqrt((sound**2).mean()) < 0.2 and np.abs(sound).max() <= 1
 
 
 def test_longer_words_have_more_frames():
     _, (star, cylinder) = speak_aligned("별 원기둥", "ko", OWN)
     assert cylinder > star
-    _, beats = speak_aligned("yes", "en", OWN)
-    assert len(beats) == 1 and beats[0] > 4
+    _, frames_per_word = speak_aligned("yes", "en", OWN)
+    assert len(frames_per_word) == 1 and frames_per_word[0] > 4

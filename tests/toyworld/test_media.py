@@ -6,9 +6,9 @@ import pytest
 from scipy import ndimage
 
 from onnuri.modality import VOXELS
-from onnuri.world import image, shape, video
-from onnuri.world.scene import SIZES, SOLIDS, Scene, Thing, sample_scene
-from onnuri.world.solids import sdf
+from onnuri.toyworld import image, mesh, video
+from onnuri.toyworld.scene import SIZES, SOLIDS, Scene, Thing, sample_scene
+from onnuri.toyworld.solids import sdf
 
 
 def one(solid: str, size: str = "medium", **more: float) -> Scene:
@@ -53,28 +53,28 @@ def test_first_frame_is_the_picture_and_later_frames_move():
 def test_rendering_is_deterministic():
     scene = sample_scene(11)
     assert (image.render(scene).image == image.render(scene).image).all()
-    assert (shape.voxels(scene) == shape.voxels(scene)).all()
+    assert (mesh.voxels(scene) == mesh.voxels(scene)).all()
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("solid", SOLIDS)
 def test_meshes_are_watertight_and_as_large_as_their_voxels(solid, size):
-    grid = shape.voxels(one(solid, size, yaw=0.3))
-    mesh = shape.mesh(one(solid, size, yaw=0.3))
-    assert mesh.is_watertight and mesh.volume > 0
+    grid = mesh.voxels(one(solid, size, yaw=0.3))
+    surface = mesh.mesh(one(solid, size, yaw=0.3))
+    assert surface.is_watertight and surface.volume > 0
     # parts thinner than a voxel never reach one half: the smaller the solid, the more of it is lost
-    share = mesh.volume / (grid[..., 3].astype(float).sum() / 255 * (2 / VOXELS) ** 3)
+    share = surface.volume / (grid[..., 3].astype(float).sum() / 255 * (2 / VOXELS) ** 3)
     assert {"small": 0.7, "medium": 0.85, "large": 0.9}[size] < share <= 1.0
 
 
 def test_holes_of_tori_are_open():
     for size in SIZES:
-        assert shape.mesh(one("torus", size)).euler_number == 0  # genus 1
+        assert mesh.mesh(one("torus", size)).euler_number == 0  # genus 1
         assert image.render(one("torus", size)).masks[64, 64] == 0
 
 
 def test_a_scene_has_one_component_a_thing():
     for seed in range(12):
         scene = sample_scene(seed)
-        _, count = ndimage.label(shape.voxels(scene)[..., 3] > 127, structure=np.ones((3, 3, 3)))
-        assert count == len(scene.things) and shape.mesh(scene).is_watertight
+        _, count = ndimage.label(mesh.voxels(scene)[..., 3] > 127, structure=np.ones((3, 3, 3)))
+        assert count == len(scene.things) and mesh.mesh(scene).is_watertight

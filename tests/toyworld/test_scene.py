@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnuri.world.scene import (
+from onnuri.toyworld.scene import (
     COLORS,
     HELD_OUT,
     INVERSE,

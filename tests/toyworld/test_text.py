@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnuri.modality import LANGUAGES
-from onnuri.world.grammar import parse
-from onnuri.world.scene import HELD_OUT, INVERSE, Traits, sample_edit, sample_scene
-from onnuri.world.tasks import answer, instruction, question
-from onnuri.world.text import caption
-from onnuri.world.words import SOLID, josa
+from onnuri.toyworld.grammar import parse
+from onnuri.toyworld.scene import HELD_OUT, INVERSE, Traits, sample_edit, sample_scene
+from onnuri.toyworld.tasks import answer, instruction, question
+from onnuri.toyworld.text import caption
+from onnuri.toyworld.words import SOLID, josa
 
 
 @given(

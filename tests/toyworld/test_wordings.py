@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from onnuri.modality import LANGUAGES
-from onnuri.world import synonyms, wordings
-from onnuri.world.grammar import parse
-from onnuri.world.scene import HELD_OUT, SOLIDS, Scene, Thing, sample_edit, sample_scene
-from onnuri.world.tasks import answer, kind_of, question
-from onnuri.world.words import COLOR
+from onnuri.toyworld import synonyms, wordings
+from onnuri.toyworld.grammar import parse
+from onnuri.toyworld.scene import HELD_OUT, SOLIDS, Scene, Thing, sample_edit, sample_scene
+from onnuri.toyworld.tasks import answer, kind_of, question
+from onnuri.toyworld.words import COLOR
 
 
 def test_there_are_many_wordings_and_a_fifth_is_held_out():

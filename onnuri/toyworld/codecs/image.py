@@ -14,8 +14,10 @@ from torch import Tensor
 from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec, SlotLayout
-from onnuri.codecs.sprites import crop, place
-from onnuri.codecs.visual import (
+from onnuri.modality import IMAGE_SIZE, Medium
+from onnuri.toyworld.codecs.objects import OBJECTS
+from onnuri.toyworld.codecs.sprites import crop, place
+from onnuri.toyworld.codecs.visual import (
     CROP,
     Visual,
     VisualConfig,
@@ -28,7 +30,6 @@ from onnuri.codecs.visual import (
     restore_boxes,
     visual_features,
 )
-from onnuri.modality import IMAGE_SIZE, OBJECTS, Medium
 
 AT_ONCE = 64
 """pictures that go through the networks together"""

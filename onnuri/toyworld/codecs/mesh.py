@@ -22,8 +22,9 @@ from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.fsq import FSQ
 from onnuri.codecs.spec import CodecSpec, Field, SlotLayout
-from onnuri.codecs.sprites import hat
-from onnuri.modality import OBJECTS, VOXELS, Medium, ObjectOrder
+from onnuri.modality import VOXELS, Medium
+from onnuri.toyworld.codecs.objects import OBJECTS, ObjectOrder
+from onnuri.toyworld.codecs.sprites import hat
 
 CROP = 24
 """cells a side of a component's crop"""

@@ -19,10 +19,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from onnuri.codecs.base import Codec
-from onnuri.codecs.image import ImageCodec, encode_pictures, locate, paint, to_array, to_tensor
 from onnuri.codecs.spec import CodecSpec, SlotLayout
-from onnuri.codecs.visual import LARGEST, SMALLEST, fields_of, restore_boxes, video_spec
 from onnuri.modality import VIDEO_FRAMES, Medium
+from onnuri.toyworld.codecs.image import (
+    ImageCodec,
+    encode_pictures,
+    locate,
+    paint,
+    to_array,
+    to_tensor,
+)
+from onnuri.toyworld.codecs.visual import LARGEST, SMALLEST, fields_of, restore_boxes, video_spec
 
 CHUNK = 4
 """frames of a chunk"""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from onnuri import config
 from onnuri.codecs.fsq import FSQ
 from onnuri.codecs.spec import CodecSpec, Field, SlotLayout
-from onnuri.modality import OBJECTS, ObjectOrder
+from onnuri.toyworld.codecs.objects import OBJECTS, ObjectOrder
 
 CROP = 40
 """pixels of a crop and of a sprite"""

@@ -16,9 +16,9 @@ from torch import Tensor
 from onnuri.codecs.audio import AudioCodec
 from onnuri.data.pool import build
 from onnuri.modality import LANGUAGES
-from onnuri.world.audio import sample_voice, speak
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.audio import sample_voice, speak
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 ROW = 65_536
 """samples a row"""

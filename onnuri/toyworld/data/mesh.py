@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnuri.codecs.shape import ShapeCodec, components
 from onnuri.data.pool import build
-from onnuri.world.scene import sample_scene
-from onnuri.world.shape import voxels
+from onnuri.toyworld.codecs.mesh import ShapeCodec, components
+from onnuri.toyworld.mesh import voxels
+from onnuri.toyworld.scene import sample_scene
 
 
 def make_pool(folder: Path, rows: int, workers: int = 2) -> None:

@@ -21,76 +21,54 @@ import numpy as np
 
 from onnuri import config
 from onnuri.codecs.spec import SlotLayout
-from onnuri.codecs.spelling import COMMON, REAL, plain
-from onnuri.data.table import CAPTIONS, Table, edit_of
-from onnuri.modality import LANGUAGES, MEDIA, TABLE, Language, Medium, Task
-from onnuri.world import wordings
-from onnuri.world.scene import HELD_OUT, Scene
-from onnuri.world.tasks import COMPARISONS
+from onnuri.data.segment import Segment, SpokenWords
+from onnuri.modality import LANGUAGES, MEDIA, Language, Medium, Task
+from onnuri.toyworld import wordings
+from onnuri.toyworld.attributes import STATIC_MODALITIES
+from onnuri.toyworld.data.token_store import CAPTIONS, TokenStore, edit_of
+from onnuri.toyworld.front_end.spelling import COMMON, REAL
+from onnuri.toyworld.front_end.toy import ToyFrontEnd
+from onnuri.toyworld.scene import HELD_OUT, Scene
+from onnuri.toyworld.tasks import COMPARISONS
 
-STILL: tuple[Medium, ...] = tuple(m for m in MEDIA if "motion" not in TABLE[m].carries)
-SIGHTS: tuple[Medium, ...] = ("image", "video", "shape")
-"""media that are seen"""
-SILENT: tuple[Medium, ...] = tuple(m for m in MEDIA if m != "audio")
+VISUAL_MODALITIES: tuple[Medium, ...] = ("image", "video", "shape")
+NOT_AUDIO: tuple[Medium, ...] = tuple(m for m in MEDIA if m != "audio")
 KINDS = (
-    "draw",
-    "describe",
+    "text_to_x",
+    "caption",
     "convert",
     "chain",
-    "alone",
+    "unconditional",
     "translate",
     "ask",
     "edit",
     "compare",
-    "hear",
-    "speak",
+    "asr",
+    "tts",
     "double",
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Words:
-    """The sentence that a sound speaks, and how many of the sound's codes each of its words has."""
-
-    codes: np.ndarray
-    beats: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """One item in a sequence."""
-
-    medium: Medium
-    codes: np.ndarray
-    language: Language | None
-    weight: float
-    """in the loss, of its codes and its closing token"""
-    words: Words | None = None
-    """of the model's own speech"""
-    task: Task | None = None
-    """what is asked, said before the segment"""
-
-
-class MixConfig(config.Config):
+class MixtureWeights(config.Config):
     """Weights of the kinds of sequence, and of the media within them."""
 
-    draw: float = 0.33
+    text_to_x: float = 0.33
     """from words to what is seen"""
-    describe: float = 0.22
+    caption: float = 0.22
     """from what is seen to words"""
     convert: float = 0.07
     """from one thing that is seen to another: learned soonest"""
     chain: float = 0.05
     """three or four media of one scene"""
-    alone: float = 0.04
+    unconditional: float = 0.04
     """a medium without a source: what guidance is measured against"""
     translate: float = 0.05
     ask: float = 0.06
     edit: float = 0.08
     compare: float = 0.01
     """two pictures or shapes and the question which has more objects"""
-    hear: float = 0.05
-    speak: float = 0.06
+    asr: float = 0.05
+    tts: float = 0.06
     double: float = 0.0
     """from words to two or three things that are alike, which no scene has: made of the codes of
     one that has as many"""
@@ -124,56 +102,66 @@ class MixConfig(config.Config):
     """weight in the loss of a given sound: nobody asks for voices other than the model's own"""
 
 
-class Mixer:
+class TaskSampler:
     """Draws sequences from a table; `text` turns sentences into codes, `layouts` say what those of
     pictures and shapes are."""
 
     def __init__(
-        self, settings: MixConfig, table: Table, text: Any, layouts: Mapping[str, SlotLayout]
+        self,
+        settings: MixtureWeights,
+        store: TokenStore,
+        text: Any,
+        front_end: ToyFrontEnd,
+        layouts: Mapping[str, SlotLayout],
     ) -> None:
-        self.settings, self.table, self.text, self.layouts = settings, table, text, layouts
-        every = _thinned(table, settings.single)
-        self.filmed, self.spoken = (
-            np.intersect1d(table.having(c), every) for c in ("video", "voice_ko")
+        self.settings, self.store, self.layouts = settings, store, layouts
+        self.text, self.front_end = text, front_end
+        every = _thinned(store, settings.single)
+        self.has_video, self.has_speech = (
+            np.intersect1d(store.rows_with(c), every) for c in ("video", "voice_ko")
         )
-        self.asked = table.having("say_ko")
-        self.filmed_still = np.intersect1d(self.filmed, table.having("still"))
-        self.edited = {
-            m: np.intersect1d(table.having(f"edit_{m}"), self.filmed if m == "video" else every)
-            for m in SIGHTS
+        self.has_question = store.rows_with("say_ko")
+        self.video_with_static = np.intersect1d(self.has_video, store.rows_with("still"))
+        self.has_edit = {
+            m: np.intersect1d(
+                store.rows_with(f"edit_{m}"), self.has_video if m == "video" else every
+            )
+            for m in VISUAL_MODALITIES
         }
-        self.rows = {m: self.filmed if m == "video" else every for m in SILENT}
-        self.several = np.flatnonzero(table.column("count") > 1)
-        self.shares = _shares([getattr(settings, k) for k in KINDS])
-        self.sights = _shares(
+        self.rows = {m: self.has_video if m == "video" else every for m in NOT_AUDIO}
+        self.has_several = np.flatnonzero(store.column("count") > 1)
+        self.task_shares = _shares([getattr(settings, k) for k in KINDS])
+        self.visual_shares = _shares(
             [
-                settings.video if m == "video" else (1 - settings.video) / (len(SIGHTS) - 1)
-                for m in SIGHTS
+                settings.video
+                if m == "video"
+                else (1 - settings.video) / (len(VISUAL_MODALITIES) - 1)
+                for m in VISUAL_MODALITIES
             ]
         )
-        self._scene = functools.lru_cache(maxsize=None)(table.scene)
-        known = text.spelling.counts if text.spelling is not None else {}
+        self._scene = functools.lru_cache(maxsize=None)(store.scene)
+        known = front_end.spelling.counts if front_end.spelling is not None else {}
         foreign = sorted(word for word in COMMON | REAL if word not in known)
         self.noise = {
             language: [w for w in foreign if w.isascii() == (language == "en")]
             for language in LANGUAGES
         }
 
-    def draw(self, rng: np.random.Generator) -> list[Segment]:
+    def sample(self, rng: np.random.Generator) -> list[Segment]:
         """One sequence's segments."""
-        kind = KINDS[int(rng.choice(len(KINDS), p=self.shares))]
+        kind = KINDS[int(rng.choice(len(KINDS), p=self.task_shares))]
         made: list[Segment] = getattr(self, f"_{kind}")(rng)
         return [
             dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.medium}"))
             for s in made
         ]
 
-    def _draw(self, rng: np.random.Generator) -> list[Segment]:
-        return self._of(rng, ["text", self._sight(rng)])
+    def _text_to_x(self, rng: np.random.Generator) -> list[Segment]:
+        return self._of(rng, ["text", self._visual(rng)])
 
-    def _describe(self, rng: np.random.Generator) -> list[Segment]:
+    def _caption(self, rng: np.random.Generator) -> list[Segment]:
         """Something that is seen and its description, which may have been asked for in words."""
-        seen, described = self._of(rng, [self._sight(rng), "text"])
+        seen, described = self._of(rng, [self._visual(rng), "text"])
         described = dataclasses.replace(described, task="describe")
         assert described.language
         if rng.random() >= 0.4 * self.settings.people:
@@ -181,39 +169,40 @@ class Mixer:
         request = wordings.look(described.language, rng)
         return [seen, self._given(request, described.language), described]
 
-    def _sight(self, rng: np.random.Generator) -> Medium:
-        return SIGHTS[int(rng.choice(len(SIGHTS), p=self.sights))]
+    def _visual(self, rng: np.random.Generator) -> Medium:
+        return VISUAL_MODALITIES[int(rng.choice(len(VISUAL_MODALITIES), p=self.visual_shares))]
 
     def _convert(self, rng: np.random.Generator) -> list[Segment]:
-        first, second = rng.permutation(len(SIGHTS))[:2]
-        return self._of(rng, [SIGHTS[first], SIGHTS[second]])
+        first, second = rng.permutation(len(VISUAL_MODALITIES))[:2]
+        return self._of(rng, [VISUAL_MODALITIES[first], VISUAL_MODALITIES[second]])
 
     def _chain(self, rng: np.random.Generator) -> list[Segment]:
         return self._of(
-            rng, [SILENT[int(k)] for k in rng.permutation(len(SILENT))[: int(rng.integers(3, 5))]]
+            rng,
+            [NOT_AUDIO[int(k)] for k in rng.permutation(len(NOT_AUDIO))[: int(rng.integers(3, 5))]],
         )
 
-    def _alone(self, rng: np.random.Generator) -> list[Segment]:
-        return self._of(rng, [_one(rng, SILENT)], given=False)
+    def _unconditional(self, rng: np.random.Generator) -> list[Segment]:
+        return self._of(rng, [_one(rng, NOT_AUDIO)], given=False)
 
     def _of(
         self, rng: np.random.Generator, media: list[Medium], given: bool = True
     ) -> list[Segment]:
         """The media of one scene, the first as given and the others as wanted."""
-        still = media[0] in STILL
+        static = media[0] in STATIC_MODALITIES
         rows = (
             self.rows["text"]
             if "video" not in media
-            else self.filmed_still
-            if still
-            else self.filmed
+            else self.video_with_static
+            if static
+            else self.has_video
         )
         row = int(rng.choice(rows))
         moves = any(
-            m not in STILL for m in media[1:]
+            m not in STATIC_MODALITIES for m in media[1:]
         )  # a person who asks for a picture seldom says how things move
         return [
-            self._item(rng, row, m, still and k > 0, given and k == 0, moves)
+            self._item(rng, row, m, static and k > 0, given and k == 0, moves)
             for k, m in enumerate(media)
         ]
 
@@ -222,7 +211,7 @@ class Mixer:
         rng: np.random.Generator,
         row: int,
         medium: Medium,
-        still: bool,
+        static: bool,
         given: bool,
         moves: bool,
     ) -> Segment:
@@ -230,7 +219,7 @@ class Mixer:
         is wanted `moves`; what is wanted says all that can be known."""
         weight = self.settings.source_loss if given else 1.0
         if medium != "text":
-            return Segment(medium, self.table.get(row, medium), None, weight)
+            return Segment(medium, self.store.get(row, medium), None, weight)
         language: Language = _one(rng, LANGUAGES)
         if given and self._people(rng):
             sentence = wordings.say(
@@ -243,8 +232,8 @@ class Mixer:
             return self._given(
                 self._slipped(self._among_noise(sentence, language, rng), rng), language
             )
-        which = "s" if still else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
-        sentence = self.table.text(row, f"{language}_{which}")
+        which = "s" if static else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
+        sentence = self.store.text(row, f"{language}_{which}")
         return self._given(sentence, language) if given else self._wanted(sentence, language)
 
     def _people(self, rng: np.random.Generator) -> bool:
@@ -252,19 +241,12 @@ class Mixer:
         return bool(self.settings.people) and rng.random() < self.settings.people
 
     def _given(self, sentence: str, language: Language) -> Segment:
-        """A sentence as the text front end leaves it, if the model's text has one."""
-        return Segment(
-            "text",
-            self.text.encode_given(self._front(sentence)),
-            language,
-            self.settings.source_loss,
-        )
+        """Return a sentence as the text front end leaves it."""
+        codes = self.front_end.encode(self.front_end.plain(sentence), self.text)
+        return Segment("text", codes, language, self.settings.source_loss)
 
     def _wanted(self, sentence: str, language: Language, task: Task | None = None) -> Segment:
         return Segment("text", self.text.encode(sentence), language, 1.0, task=task)
-
-    def _front(self, sentence: str) -> str:
-        return plain(sentence) if self.text.spelling is not None else sentence
 
     def _among_noise(self, sentence: str, language: Language, rng: np.random.Generator) -> str:
         """Return the sentence, sometimes with words that name nothing of the world before, after or
@@ -289,113 +271,121 @@ class Mixer:
     def _translate(self, rng: np.random.Generator) -> list[Segment]:
         """A whole sentence and the same in the other language; of people's, sometimes as the world
         says it in their own."""
-        row, first = int(rng.integers(self.table.rows)), int(rng.integers(2))
+        row, first = int(rng.integers(self.store.rows)), int(rng.integers(2))
         which = [int(rng.integers(CAPTIONS - 1)) for _ in range(2)]
         one, other = LANGUAGES[first], LANGUAGES[1 - first]
         people = self._people(rng)
         source = (
             wordings.say(self._scene(row), one, rng)
             if people
-            else self.table.text(row, f"{one}_{which[0]}")
+            else self.store.text(row, f"{one}_{which[0]}")
         )
         if people and rng.random() < 0.35:
             return [
                 self._given(source, one),
-                self._wanted(self.table.text(row, f"{one}_{which[1]}"), one, "describe"),
+                self._wanted(self.store.text(row, f"{one}_{which[1]}"), one, "describe"),
             ]
         return [
             self._given(source, one),
-            self._wanted(self.table.text(row, f"{other}_{which[1]}"), other, "translate"),
+            self._wanted(self.store.text(row, f"{other}_{which[1]}"), other, "translate"),
         ]
 
-    def _hear(self, rng: np.random.Generator) -> list[Segment]:
+    def _asr(self, rng: np.random.Generator) -> list[Segment]:
         """A sound in any voice and its transcript, whose language nothing tells."""
         ask = rng.random() < 0.15
-        row, language = int(rng.choice(self.asked if ask else self.spoken)), _one(rng, LANGUAGES)
+        row, language = (
+            int(rng.choice(self.has_question if ask else self.has_speech)),
+            _one(rng, LANGUAGES),
+        )
         column, words = ("say", "ask") if ask else ("audio", "spoken")
         return [
             Segment(
                 "audio",
-                self.table.get(row, f"{column}_{language}"),
+                self.store.get(row, f"{column}_{language}"),
                 None,
                 self.settings.given_sound,
             ),
-            self._wanted(self.table.text(row, f"{words}_{language}"), language, "transcribe"),
+            self._wanted(self.store.text(row, f"{words}_{language}"), language, "transcribe"),
         ]
 
-    def _speak(self, rng: np.random.Generator) -> list[Segment]:
+    def _tts(self, rng: np.random.Generator) -> list[Segment]:
         """A sentence and its sound in the model's own voice."""
         reply = rng.random() < 0.15
-        row, language = int(rng.choice(self.asked if reply else self.spoken)), _one(rng, LANGUAGES)
-        sound, beats, words = ("reply", "tap", "tell") if reply else ("voice", "beat", "spoken")
-        sentence = self._given(self.table.text(row, f"{words}_{language}"), language)
+        row, language = (
+            int(rng.choice(self.has_question if reply else self.has_speech)),
+            _one(rng, LANGUAGES),
+        )
+        sound, frames_per_word, words = (
+            ("reply", "tap", "tell") if reply else ("voice", "beat", "spoken")
+        )
+        sentence = self._given(self.store.text(row, f"{words}_{language}"), language)
         return [
             sentence,
             Segment(
                 "audio",
-                self.table.get(row, f"{sound}_{language}"),
+                self.store.get(row, f"{sound}_{language}"),
                 language,
                 1.0,
-                Words(sentence.codes, self.table.get(row, f"{beats}_{language}")),
+                SpokenWords(sentence.codes, self.store.get(row, f"{frames_per_word}_{language}")),
             ),
         ]
 
     def _ask(self, rng: np.random.Generator) -> list[Segment]:
         """Something of a scene, a question, the answer."""
-        about = _one(rng, SILENT)
+        about = _one(rng, NOT_AUDIO)
         row, language = int(rng.choice(self.rows[about])), _one(rng, LANGUAGES)
-        asked, told = (self.table.text(row, f"{column}_{language}") for column in ("ask", "tell"))
+        asked, told = (self.store.text(row, f"{column}_{language}") for column in ("ask", "tell"))
         people = self._people(rng)
         if people:
             scene = self._scene(row)
             asked, told = wordings.inquire(scene, language, rng, motion=about in ("text", "video"))
         if about != "text":
-            context = Segment(about, self.table.get(row, about), None, self.settings.source_loss)
+            context = Segment(about, self.store.get(row, about), None, self.settings.source_loss)
         elif people and rng.random() < 0.5:
             context = self._given(wordings.say(self._scene(row), language, rng), language)
         else:
             context = self._given(
-                self.table.text(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}"), language
+                self.store.text(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}"), language
             )
         return [context, self._given(asked, language), self._wanted(told, language, "answer")]
 
     def _compare(self, rng: np.random.Generator) -> list[Segment]:
         """Two still media of different scenes, the question which has more objects, the answer."""
-        rows = [int(k) for k in rng.integers(self.table.rows, size=2)]
+        rows = [int(k) for k in rng.integers(self.store.rows, size=2)]
         language: Language = _one(rng, LANGUAGES)
-        medium: Medium = _one(rng, STILL)
-        a, b = (int(self.table.get(row, "count")[0]) for row in rows)
+        medium: Medium = _one(rng, STATIC_MODALITIES)
+        a, b = (int(self.store.get(row, "count")[0]) for row in rows)
         question, answers = COMPARISONS[language]
         given = self.settings.source_loss
         return [
-            *(Segment(medium, self.table.get(row, medium), None, given) for row in rows),
+            *(Segment(medium, self.store.get(row, medium), None, given) for row in rows),
             self._given(question, language),
             self._wanted(answers[0 if a > b else 1 if b > a else 2], language, "answer"),
         ]
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
         """A medium, an instruction, the medium as it then is."""
-        medium = self._sight(rng)
-        row, language = int(rng.choice(self.edited[medium])), _one(rng, LANGUAGES)
-        told = self.table.text(row, f"edit_{language}")
+        medium = self._visual(rng)
+        row, language = int(rng.choice(self.has_edit[medium])), _one(rng, LANGUAGES)
+        told = self.store.text(row, f"edit_{language}")
         if self._people(rng):
             scene = self._scene(row)
             edit = edit_of(scene)
             assert edit
             told = wordings.instruct(scene, edit, language, rng)
         return [
-            Segment(medium, self.table.get(row, medium), None, self.settings.source_loss),
+            Segment(medium, self.store.get(row, medium), None, self.settings.source_loss),
             self._given(told, language),
-            Segment(medium, self.table.get(row, f"edit_{medium}"), None, 1.0, task="edit"),
+            Segment(medium, self.store.get(row, f"edit_{medium}"), None, 1.0, task="edit"),
         ]
 
     def _double(self, rng: np.random.Generator) -> list[Segment]:
         """Words for things that are alike, and codes that show the same thing at every place of a
         scene of two or three."""
         language: Language = _one(rng, LANGUAGES)
-        medium: Medium = _one(rng, STILL)
+        medium: Medium = _one(rng, STATIC_MODALITIES)
         while True:
-            row = int(rng.choice(self.several))
+            row = int(rng.choice(self.has_several))
             scene = self._scene(row)
             first, *others = scene.things
             alike = dataclasses.replace(
@@ -417,7 +407,7 @@ class Mixer:
                 for _, r, _ in scene.relations()
             ):
                 break
-        codes = alike_codes(self.table.get(row, medium), self.layouts[medium], scene)
+        codes = alike_codes(self.store.get(row, medium), self.layouts[medium], scene)
         return [
             self._given(wordings.doubled(alike, language, rng), language),
             Segment(medium, codes, None, 1.0),
@@ -444,10 +434,10 @@ def alike_codes(codes: np.ndarray, layout: SlotLayout, scene: Scene) -> np.ndarr
     return np.concatenate([codes[:head], slots.ravel()])
 
 
-def _thinned(table: Table, single: float) -> np.ndarray:
+def _thinned(store: TokenStore, single: float) -> np.ndarray:
     """Rows, of those with one object only a share, always the same."""
-    rows, counts = np.arange(table.rows), table.column("count")
-    return rows[(counts > 1) | (np.random.default_rng(0).random(table.rows) < single)]
+    rows, counts = np.arange(store.rows), store.column("count")
+    return rows[(counts > 1) | (np.random.default_rng(0).random(store.rows) < single)]
 
 
 def _one(rng: np.random.Generator, among: tuple[Any, ...]) -> Any:

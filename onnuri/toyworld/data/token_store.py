@@ -38,15 +38,15 @@ from typing import Any
 
 import numpy as np
 
-from onnuri.codecs.video import STRIDE
 from onnuri.data.pool import run_jobs
 from onnuri.errors import ConfigError
 from onnuri.modality import LANGUAGES, Language
-from onnuri.world import audio, image, shape, video
-from onnuri.world.scene import Edit, Scene, Thing, generator, sample_edit, sample_scene
-from onnuri.world.tasks import instruction, question
-from onnuri.world.text import caption
-from onnuri.world.wordings import say
+from onnuri.toyworld import audio, image, mesh, video
+from onnuri.toyworld.codecs.video import STRIDE
+from onnuri.toyworld.scene import Edit, Scene, Thing, generator, sample_edit, sample_scene
+from onnuri.toyworld.tasks import instruction, question
+from onnuri.toyworld.text import caption
+from onnuri.toyworld.wordings import say
 
 Row = dict[str, np.ndarray]
 NONE = np.zeros(0, np.int64)
@@ -62,7 +62,7 @@ EDITED = 0.35
 _codecs: dict[str, Any] = {}
 
 
-def make_table(
+def make_store(
     folder: Path,
     rows: int,
     load_codecs: Callable[[Path], dict[str, Any]],
@@ -284,8 +284,8 @@ def _spoken(
     codecs: dict[str, Any], sentence: str, language: Language
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes of a sentence in the model's own voice, and how many each word has."""
-    samples, beats = audio.speak_aligned(sentence, language, audio.OWN)
-    return codecs["audio"].encode(samples), np.array(beats, dtype=np.int64)
+    samples, frames_per_word = audio.speak_aligned(sentence, language, audio.OWN)
+    return codecs["audio"].encode(samples), np.array(frames_per_word, dtype=np.int64)
 
 
 def _media(
@@ -301,7 +301,7 @@ def _media(
     film = functools.partial(video.render, every=STRIDE)  # the codec looks at no other frames
     renderers: dict[str, Any] = {
         "video": lambda s: film(s).frames,
-        "shape": shape.voxels,
+        "shape": mesh.voxels,
         "image": lambda s: image.render(s).image,
     }
     first = codecs["image"].spec.item_codes
@@ -326,7 +326,7 @@ def _media(
             row[f"{prefix}image"] = row[f"{prefix}video"][:first]
 
 
-class Table:
+class TokenStore:
     """Reads a table by memory map. Raises ConfigError where the folder holds none, or a damaged
     one."""
 
@@ -365,6 +365,6 @@ class Table:
         """Return the sentence of a row in a column of text."""
         return bytes(self.get(row, column).tolist()).decode()
 
-    def having(self, column: str) -> np.ndarray:
+    def rows_with(self, column: str) -> np.ndarray:
         """Rows whose entry in a column is not empty."""
         return np.flatnonzero(np.diff(self.offsets[column]))

@@ -15,14 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnuri.codecs.image import cut
-from onnuri.codecs.sprites import place
-from onnuri.codecs.video import CHUNK, path_of
-from onnuri.codecs.visual import VIDEO_CHUNKS, Visual, composite
 from onnuri.data.pool import build
-from onnuri.modality import IMAGE_SIZE, OBJECTS, VIDEO_FPS
-from onnuri.world import image
-from onnuri.world.scene import SECONDS, Scene, generator, sample_scene
+from onnuri.modality import IMAGE_SIZE, VIDEO_FPS
+from onnuri.toyworld import image
+from onnuri.toyworld.codecs.image import cut
+from onnuri.toyworld.codecs.objects import OBJECTS
+from onnuri.toyworld.codecs.sprites import place
+from onnuri.toyworld.codecs.video import CHUNK, path_of
+from onnuri.toyworld.codecs.visual import VIDEO_CHUNKS, Visual, composite
+from onnuri.toyworld.scene import SECONDS, Scene, generator, sample_scene
 
 
 def make_pool(folder: Path, scenes: int, workers: int = 2) -> None:

@@ -10,21 +10,20 @@ test uses.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from onnuri.codecs.spec import SlotLayout
-from onnuri.codecs.spelling import Reading, Spelling
 from onnuri.modality import Language, Medium
-from onnuri.model.asking import ends_as_question, is_greeting, is_question
+from onnuri.model.front_end import Notice, Reading, Seen
+from onnuri.toyworld.front_end.questions import ends_as_question, is_greeting, is_question
+from onnuri.toyworld.front_end.spelling import Spelling
 
-Code = Literal["unknown_words", "corrected", "unfamiliar", "nothing_seen", "improbable", "outside"]
 DETAILS = 4.0
 """standard deviation in pixels of the blur that details of a picture are what is above"""
 _HERE = Path(__file__).parent
@@ -43,20 +42,6 @@ CAN_DO: dict[Language, str] = {
 """what is said to a greeting, or to a question about anything else"""
 
 
-@dataclasses.dataclass(frozen=True)
-class Notice:
-    """One thing that is not known."""
-
-    code: Code
-    message: str
-    """in the asker's language"""
-    details: tuple[str, ...] = ()
-    """the unknown words; of `corrected`, each word as it was written and as it is read"""
-
-    def to_json(self) -> dict[str, Any]:
-        return {"code": self.code, "message": self.message, "details": list(self.details)}
-
-
 @functools.cache
 def thresholds() -> dict[str, Any]:
     """Return by medium and measure of `fidelity` the least that is familiar and the median of ours,
@@ -69,24 +54,8 @@ def thresholds() -> dict[str, Any]:
 def default_words() -> Spelling:
     """Return the words of the world, for models whose text codec has no list of its own."""
     words = Spelling.load(_HERE)
-    assert words is not None, "onnuri/model/words.json is missing"
+    assert words is not None, "onnuri/toyworld/front_end/words.json is missing"
     return words
-
-
-def reading_of(sentence: str, text: Any) -> Reading:
-    """Return how a sentence is read, by the text codec's own list of words or the default one.
-
-    A codec without a list mends nothing, so that the model meets a slip as it was written: there it
-    counts as unknown.
-    """
-    own: Spelling | None = text.spelling
-    if own is not None:
-        return own.read(sentence)
-    reading = default_words().read(sentence)
-    slips = tuple(written for written, _ in reading.corrected)
-    return dataclasses.replace(
-        reading, text=sentence, unknown=reading.unknown + slips, corrected=()
-    )
 
 
 def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[str, float]:
@@ -105,7 +74,10 @@ def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[s
         return {"iou": both / either if either else 0.0}
     from scipy.ndimage import gaussian_filter
 
-    from onnuri.codecs.image import to_array, to_tensor  # here, for torch is slow to import
+    from onnuri.toyworld.codecs.image import (  # here, for torch is slow to import
+        to_array,
+        to_tensor,
+    )
 
     shown = to_array(to_tensor([item if medium == "image" else item[0]]))[0].astype(np.float64)
     again = codec.decode(codes) if medium == "image" else next(iter(codec.decode_stream(codes)))[0]
@@ -133,10 +105,7 @@ def objects_seen(layout: SlotLayout, codes: np.ndarray) -> int:
 
 
 def notices(
-    readings: Sequence[Reading],
-    seen: Sequence[tuple[Medium, Any, np.ndarray]],
-    codecs: dict[str, Any],
-    language: Language,
+    readings: Sequence[Reading], seen: Sequence[Seen], codecs: dict[str, Any], language: Language
 ) -> list[Notice]:
     """Return what is not known of the words and of what is to be seen, in a language."""
     found = []
@@ -197,11 +166,9 @@ def unsure(logprobs: dict[Medium, list[float]], language: Language) -> list[Noti
     return [Notice("improbable", message)]
 
 
-def outside(words: str, reading: Reading, alone: bool) -> bool:
+def outside(words: str, reading: Reading) -> bool:
     """Whether words that come alone ask for nothing that the model can do: a greeting, a question
     about nothing that was shown, or mostly words that it does not know."""
-    if not alone:
-        return False
     mostly = reading.words > 0 and 2 * len(reading.unknown) > reading.words
     greets = is_greeting(words) and len(reading.unknown) + 3 > reading.words
     # "could I have a red ball?" asks for a thing of the world, "could I have your name?" for what

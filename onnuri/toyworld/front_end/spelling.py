@@ -4,12 +4,11 @@ of the keyboard; no meaning.
 Knows a list of words, not what they say: a synonym stays as it is, for the model to understand. The
 list lies beside the tokenizer (`codecs/text/words.json`); a model without one reads sentences as
 they are. What is neither a word of the list nor one slip away from exactly one is unknown, and is
-told to whoever asks (`model/notice.py`).
+told to whoever asks (`notice.py`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import math
@@ -19,6 +18,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+
+from onnuri.model.asking import LONGEST_SENTENCE
+from onnuri.model.front_end import Reading
 
 PARTICLES = (
     "이에요",
@@ -65,31 +67,9 @@ SELDOM, RARE = 0.1, 0.005
 _EDGE = ",.;:!?()[]\"'~…。·"
 LONGEST = 24
 """letters of a run-together piece that is looked up"""
-LONGEST_SENTENCE = 4000
-"""characters of a sentence that are read for what they ask and which words they hold; a codec takes
-fewer"""
 LONGEST_RUN = 100
 """characters of a piece without spaces that is looked into; what is longer is unknown, whatever it
 says"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """A sentence as the model reads it."""
-
-    text: str
-    unknown: tuple[str, ...] = ()
-    """words that are not known, as they were written"""
-    words: int = 0
-    corrected: tuple[tuple[str, str], ...] = ()
-    """(as it was written, as it is read)"""
-
-    @property
-    def slips(self) -> tuple[tuple[str, str], ...]:
-        """The corrections of more than spaces."""
-        return tuple(
-            (written, read) for written, read in self.corrected if read.replace(" ", "") != written
-        )
 
 
 def plain(sentence: str) -> str:

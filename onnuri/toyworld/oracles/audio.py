@@ -4,7 +4,7 @@ them.
 Shares no weights and no training signal with the model or its codecs: a small convolutional CTC
 network (Graves et al. 2006) trained on raw synthetic speech of training scenes, with noise,
 filtering and blur so that decoded speech is read too. Weights are in `onnuri/weights/recogniser`.
-Train: `python -m onnuri.evaluation.audio OUT MINUTES [THREADS]` (28 1).
+Train: `python -m onnuri.toyworld.oracles.audio OUT MINUTES [THREADS]` (28 1).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from onnuri.codecs.audio import mels
 from onnuri.data.pool import build
 from onnuri.errors import WeightsError
 from onnuri.modality import LANGUAGES, Language
+from onnuri.toyworld.audio import sample_voice, speak, speak_aligned
+from onnuri.toyworld.grammar import parse
+from onnuri.toyworld.scene import Description, generator, sample_scene
+from onnuri.toyworld.tasks import question
+from onnuri.toyworld.text import caption
 from onnuri.training.loop import LoopConfig, fit
-from onnuri.world.audio import sample_voice, speak, speak_aligned
-from onnuri.world.grammar import parse
-from onnuri.world.scene import Description, generator, sample_scene
-from onnuri.world.tasks import question
-from onnuri.world.text import caption
 
 LONGEST = 128_000
 """samples of a training utterance"""

@@ -16,8 +16,8 @@ import numpy as np
 from scipy import ndimage
 
 from onnuri.modality import IMAGE_SIZE
-from onnuri.world.image import compose, sprites
-from onnuri.world.scene import COLORS, SIZES, SOLIDS, Description, Scene, Thing, Traits, relation
+from onnuri.toyworld.image import compose, sprites
+from onnuri.toyworld.scene import COLORS, SIZES, SOLIDS, Description, Scene, Thing, Traits, relation
 
 CONTRAST = 0.055
 """colour distance from the background that counts as an object"""

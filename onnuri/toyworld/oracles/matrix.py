@@ -18,17 +18,27 @@ from typing import Any, Protocol
 import numpy as np
 from rich.progress import Progress
 
-from onnuri.evaluation import audio as hear
-from onnuri.evaluation import image as see
-from onnuri.evaluation import shape as touch
-from onnuri.evaluation import text as read
-from onnuri.evaluation import video as watch
-from onnuri.evaluation.score import Score, score, wilson
-from onnuri.modality import ATTRIBUTES, LANGUAGES, MEDIA, TABLE, Attribute, Language, Medium
-from onnuri.world import audio, image, other, shape, video
-from onnuri.world.scene import Description, Edit, Scene, Split, generator, sample_edit, sample_scene
-from onnuri.world.tasks import comparison, instruction, question
-from onnuri.world.text import caption
+from onnuri.evaluation.interval import wilson
+from onnuri.modality import LANGUAGES, MEDIA, Language, Medium
+from onnuri.toyworld import audio, image, mesh, other, video
+from onnuri.toyworld.attributes import ATTRIBUTES, CARRIES, Attribute
+from onnuri.toyworld.oracles import audio as hear
+from onnuri.toyworld.oracles import image as see
+from onnuri.toyworld.oracles import mesh as touch
+from onnuri.toyworld.oracles import text as read
+from onnuri.toyworld.oracles import video as watch
+from onnuri.toyworld.oracles.score import Score, score
+from onnuri.toyworld.scene import (
+    Description,
+    Edit,
+    Scene,
+    Split,
+    generator,
+    sample_edit,
+    sample_scene,
+)
+from onnuri.toyworld.tasks import comparison, instruction, question
+from onnuri.toyworld.text import caption
 
 SPLITS: tuple[Split, ...] = ("seen", "held_out")
 OBSERVE: dict[Medium, Callable[[Any], Description | None]] = {
@@ -112,7 +122,7 @@ def render(scene: Scene, medium: Medium, language: Language, split: Split) -> An
     return {
         "image": lambda: image.render(scene).image,
         "video": lambda: video.render(scene).frames,
-        "shape": lambda: shape.voxels(scene),
+        "shape": lambda: mesh.voxels(scene),
     }[medium]()
 
 
@@ -169,8 +179,8 @@ def cell(
 def counted(source: Medium, target: Medium) -> frozenset[Attribute]:
     """Attributes that the source states and the target shows; a still asks for stillness where
     motion can be shown."""
-    stated = TABLE[source].carries
-    return TABLE[target].carries & (stated if "motion" in stated else stated | {"motion"})
+    stated = CARRIES[source]
+    return CARRIES[target] & (stated if "motion" in stated else stated | {"motion"})
 
 
 def expectation(
@@ -179,7 +189,7 @@ def expectation(
     """What a source states: of a still, stillness; of a sentence, the relations it names; else one
     of every pair."""
     true = scene.description()
-    if "motion" not in TABLE[source].carries:
+    if "motion" not in CARRIES[source]:
         true = dataclasses.replace(
             true, things=tuple(dataclasses.replace(t, motion="still") for t in true.things)
         )
@@ -363,7 +373,7 @@ def _edit(
     model: Model, stock: Items, source: Medium, target: Medium, samples: dict[str, Any] | None
 ) -> dict[str, Any]:
     """A medium and an instruction in; the medium out, one attribute changed and all others kept."""
-    attributes = TABLE[target].carries
+    attributes = CARRIES[target]
     edits: list[tuple[int, Edit]] = []
     for k, scene in enumerate(stock.scenes):
         edit = sample_edit(stock.random(k), scene, "motion" in attributes, stock.split)

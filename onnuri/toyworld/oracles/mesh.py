@@ -9,10 +9,10 @@ import itertools
 import numpy as np
 from scipy import ndimage
 
-from onnuri.evaluation.image import relations
 from onnuri.modality import VOXELS
-from onnuri.world.scene import COLORS, SIZES, SOLIDS, Description, Scene, Thing, Traits
-from onnuri.world.shape import voxels as render
+from onnuri.toyworld.mesh import voxels as render
+from onnuri.toyworld.oracles.image import relations
+from onnuri.toyworld.scene import COLORS, SIZES, SOLIDS, Description, Scene, Thing, Traits
 
 WINDOW = 28
 """voxels a side of a template"""

@@ -22,14 +22,14 @@ from skimage.metrics import structural_similarity
 from onnuri import media
 from onnuri.codecs.audio import log_mel
 from onnuri.errors import ConfigError, DependencyError
-from onnuri.evaluation.report import machine
+from onnuri.evaluation.machine import machine
 from onnuri.modality import AUDIO_HZ, LANGUAGES
-from onnuri.world import audio as world_audio
-from onnuri.world import image as world_image
-from onnuri.world import shape as world_shape
-from onnuri.world import text as world_text
-from onnuri.world import video as world_video
-from onnuri.world.scene import Scene, Split, generator, sample_scene
+from onnuri.toyworld import audio as world_audio
+from onnuri.toyworld import image as world_image
+from onnuri.toyworld import mesh as world_mesh
+from onnuri.toyworld import text as world_text
+from onnuri.toyworld import video as world_video
+from onnuri.toyworld.scene import Scene, Split, generator, sample_scene
 
 SPLITS: tuple[Split, ...] = ("seen", "held_out")
 Figures = dict[str, float]
@@ -140,7 +140,7 @@ def _audio(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
 
 
 def _shape(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
-    truth = world_shape.voxels(scene)
+    truth = world_mesh.voxels(scene)
     codes = codec.encode(truth)
     again = codec.decode(codes)
     a, b = truth[..., 3] > 127, again[..., 3] > 127

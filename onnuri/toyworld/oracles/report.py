@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from rich.table import Table
 
 from onnuri import media
 from onnuri.errors import ConfigError
-from onnuri.evaluation.matrix import SPLITS, matrix
+from onnuri.evaluation.machine import machine
 from onnuri.modality import MEDIA, TABLE, Medium
+from onnuri.toyworld.oracles.matrix import SPLITS, matrix
 
 Cells = list[dict[str, Any]]
 
@@ -46,16 +46,6 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
         media.write_bytes(picture, path.with_suffix(".png"))
         media.write_bytes(page(found, samples, picture).encode(), path.with_suffix(".html"))
     return found
-
-
-def machine() -> str:
-    """What the figures were measured on."""
-    import torch
-
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def overall(found: dict[str, Any], split: str, source: str, target: str) -> Cells:

@@ -16,16 +16,16 @@ from typing import Any
 from rich.progress import track
 
 from onnuri import media
-from onnuri.data.table import Table, edit_of
 from onnuri.errors import ConfigError
-from onnuri.evaluation import image, shape
-from onnuri.evaluation.report import machine
+from onnuri.evaluation.machine import machine
 from onnuri.modality import LANGUAGES, Medium, language_of
 from onnuri.model.omni import load_codecs
-from onnuri.world.grammar import parse
-from onnuri.world.scene import HELD_OUT, compositions, held_out, sample_scene
-from onnuri.world.tasks import relation_asked
-from onnuri.world.words import COLOR, SOLID
+from onnuri.toyworld.data.token_store import TokenStore, edit_of
+from onnuri.toyworld.grammar import parse
+from onnuri.toyworld.oracles import image, mesh
+from onnuri.toyworld.scene import HELD_OUT, compositions, held_out, sample_scene
+from onnuri.toyworld.tasks import relation_asked
+from onnuri.toyworld.words import COLOR, SOLID
 
 TEXTS = tuple(
     f"{column}_{language}" for column in ("ask", "tell", "edit") for language in LANGUAGES
@@ -55,27 +55,27 @@ def said(sentence: str) -> set[tuple[str, ...]]:
     return found
 
 
-def scan(table: Table, codecs: dict[str, Any], every: int = 1) -> dict[str, list[str]]:
+def scan(store: TokenStore, codecs: dict[str, Any], every: int = 1) -> dict[str, list[str]]:
     """`{"records": …, "texts": …, "codes": …}`: what was found that should not be there, one line
     each.
 
     Records and texts of all rows; codes, which cost a decoder and an oracle, of one row in `every`.
     """
-    sights: tuple[tuple[Medium, Any], ...] = (("image", image.observe), ("shape", shape.observe))
+    sights: tuple[tuple[Medium, Any], ...] = (("image", image.observe), ("shape", mesh.observe))
     found: dict[str, list[str]] = {"records": [], "texts": [], "codes": []}
-    for row in track(range(table.rows), description="rows", transient=True):
+    for row in track(range(store.rows), description="rows", transient=True):
         scene = sample_scene(row)
         edit = edit_of(scene)
         for record in [scene] + ([edit.apply(scene)] if edit else []):
             found["records"] += [f"row {row}: {c}" for c in held_out(record)]
         for column in TEXTS:
-            sentence = table.text(row, column)
+            sentence = store.text(row, column)
             found["texts"] += [
                 f"row {row}, {column}: {sentence!r}: {c}" for c in said(sentence) & HELD_OUT
             ]
         for medium, observe in sights if row % every == 0 else ():
             for column in (medium, f"edit_{medium}"):
-                codes = table.get(row, column)
+                codes = store.get(row, column)
                 seen = observe(codecs[medium].decode(codes)) if len(codes) else None
                 found["codes"] += [
                     f"row {row}, {column}: {c}"
@@ -91,19 +91,19 @@ def run(folder: Path, every: int, path: Path | None) -> dict[str, Any]:
             f"--every {every}", "at least one row in so many is needed", "give 1 or more"
         )
     media.check_place(path)
-    table = Table(folder / "table")
-    found = scan(table, load_codecs(folder / "codecs"), every)
+    store = TokenStore(folder / "table")
+    found = scan(store, load_codecs(folder / "codecs"), every)
     figures = {
         "machine": machine(),
-        "rows": table.rows,
-        "rows_seen": len(range(0, table.rows, every)),
+        "rows": store.rows,
+        "rows_seen": len(range(0, store.rows, every)),
         "held_out_compositions": len(HELD_OUT),
         **{k: len(v) for k, v in found.items()},
     }
     for line in itertools.chain(*found.values()):
         print(line)
     print(
-        f"{table.rows} rows: held-out compositions in {figures['records']} records and {figures['texts']} texts; the oracles "
+        f"{store.rows} rows: held-out compositions in {figures['records']} records and {figures['texts']} texts; the oracles "
         f"see {figures['codes']} in the codes of {figures['rows_seen']} rows"
     )
     if path:

@@ -9,13 +9,12 @@ way round.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from onnuri.modality import ATTRIBUTES, Attribute
-from onnuri.world.scene import INVERSE, Description, Traits
+from onnuri.toyworld.attributes import ATTRIBUTES, Attribute
+from onnuri.toyworld.scene import INVERSE, Description, Traits
 
 OF_THING: tuple[Attribute, ...] = ("solid", "color", "size", "motion")
 
@@ -121,15 +120,3 @@ def _relations(
         i in back and j in back and (back[i], r, back[j]) in expected.relations for i, r, j in said
     )
     return max(wanted, len(said)), min(true, max(wanted, len(said)))
-
-
-def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    if asked == 0:
-        return 0.0, 1.0
-    p = right / asked
-    middle, spread = (
-        p + z * z / (2 * asked),
-        z * math.sqrt(p * (1 - p) / asked + z * z / (4 * asked * asked)),
-    )
-    return (middle - spread) / (1 + z * z / asked), (middle + spread) / (1 + z * z / asked)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnuri.world.grammar import parse
-from onnuri.world.scene import Description
+from onnuri.toyworld.grammar import parse
+from onnuri.toyworld.scene import Description
 
 
 def observe(text: str) -> Description | None:

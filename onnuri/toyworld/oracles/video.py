@@ -8,9 +8,9 @@ import functools
 
 import numpy as np
 
-from onnuri.evaluation.image import Blob, blobs, describe
 from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES
-from onnuri.world.scene import MOTIONS, Description, motion_path
+from onnuri.toyworld.oracles.image import Blob, blobs, describe
+from onnuri.toyworld.scene import MOTIONS, Description, motion_path
 
 STRIDE = 2
 """every second frame is looked at"""

@@ -22,14 +22,15 @@ from rich.table import Table
 
 from onnuri import media
 from onnuri.errors import ConfigError
-from onnuri.evaluation.matrix import OBSERVE, Model, counted
-from onnuri.evaluation.report import machine
-from onnuri.evaluation.score import Score, score, wilson
+from onnuri.evaluation.interval import wilson
+from onnuri.evaluation.machine import machine
 from onnuri.modality import LANGUAGES, Language, Medium
-from onnuri.world import wordings
-from onnuri.world.scene import Description, Scene, Traits, sample_scene
-from onnuri.world.text import caption
-from onnuri.world.words import COLOR, COLOR_NOUN, SOLID
+from onnuri.toyworld import wordings
+from onnuri.toyworld.oracles.matrix import OBSERVE, Model, counted
+from onnuri.toyworld.oracles.score import Score, score
+from onnuri.toyworld.scene import Description, Scene, Traits, sample_scene
+from onnuri.toyworld.text import caption
+from onnuri.toyworld.words import COLOR, COLOR_NOUN, SOLID
 
 FIRST = 400_000
 """first seed of the scenes"""

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 
-from onnuri.codecs import shape, video, visual
-from onnuri.codecs.image import to_array, to_tensor
-from onnuri.codecs.visual import (
+from onnuri.toyworld.codecs import mesh, video, visual
+from onnuri.toyworld.codecs.image import to_array, to_tensor
+from onnuri.toyworld.codecs.visual import (
     Visual,
     VisualConfig,
     composite,
@@ -22,7 +22,7 @@ from onnuri.codecs.visual import (
     restore_boxes,
 )
 
-IMAGE, SHAPE = image_spec().slots, shape.shape_spec().slots
+IMAGE, SHAPE = image_spec().slots, mesh.shape_spec().slots
 
 
 def block_of(low, high, rgb, edge=255):
@@ -37,7 +37,7 @@ def block_of(low, high, rgb, edge=255):
 
 
 def test_a_block_of_voxels_has_its_box_and_colour():
-    [(crop, box, rgb)] = shape.components(block_of((10, 20, 30), (26, 30, 54), (255, 51, 102)))
+    [(crop, box, rgb)] = mesh.components(block_of((10, 20, 30), (26, 30, 54), (255, 51, 102)))
     np.testing.assert_allclose(
         box[:3], [(10 + 26) / 64 - 1, (20 + 30) / 64 - 1, (30 + 54) / 64 - 1], atol=1e-6
     )
@@ -52,7 +52,7 @@ def test_a_block_of_voxels_has_its_box_and_colour():
 def test_an_outer_layer_that_is_partly_full_moves_the_surface_within_it():
     """A surface lies where a layer is half full: with outer layers at 80 %, 0.2 of a cell further
     in on both sides."""
-    [(_, box, _)] = shape.components(block_of((10, 10, 10), (30, 30, 30), (9, 9, 9), edge=204))
+    [(_, box, _)] = mesh.components(block_of((10, 10, 10), (30, 30, 30), (9, 9, 9), edge=204))
     np.testing.assert_allclose(box[3:], (20 - 2 * 0.2) / 32, atol=1e-5)
     np.testing.assert_allclose(box[:3], 40 / 64 - 1, atol=1e-5)
 
@@ -62,13 +62,13 @@ def test_the_three_largest_components_are_kept_left_to_right_and_dust_is_not():
     for x, side in ((40, 6), (5, 5), (20, 3), (55, 4)):
         grid[x : x + side, 10 : 10 + side, 10 : 10 + side] = 255
     grid[60, 60, 60] = 255
-    boxes = [box for _, box, _ in shape.components(grid)]
+    boxes = [box for _, box, _ in mesh.components(grid)]
     assert [round((float(b[0]) + 1) * 32 - float(b[3]) * 16) for b in boxes] == [5, 40, 55]
     speck = np.zeros((64, 64, 64, 4), np.uint8)
     speck[1, 1, 1:8] = 255
-    assert shape.components(speck) == []
+    assert mesh.components(speck) == []
     speck[1, 1, 8] = 255
-    assert len(shape.components(speck)) == 1
+    assert len(mesh.components(speck)) == 1
 
 
 @pytest.mark.parametrize("box", [(0.1, -0.2, 0.3, 0.5, 0.6, 0.7), (-0.7, 0.7, 0.0, 0.4, 0.5, 1.2)])
@@ -77,7 +77,7 @@ def test_a_full_crop_is_put_under_its_box(box):
     steps = (np.arange(24) + 0.5) / 24 - 0.5
     inside = np.abs(steps * 1.15) < 0.5
     crop = (inside[:, None, None] & inside[None, :, None] & inside[None, None]).astype(np.float32)
-    shape.put(grid, crop, np.array(box, np.float32), np.array([0.2, 0.4, 0.6], np.float32))
+    mesh.put(grid, crop, np.array(box, np.float32), np.array([0.2, 0.4, 0.6], np.float32))
     centres = (np.arange(64) + 0.5) / 32 - 1
     full = grid[..., 3] > 127
     for axis in range(3):
@@ -90,8 +90,8 @@ def test_a_full_crop_is_put_under_its_box(box):
 def test_what_is_put_does_not_hide_what_is_fuller():
     grid, crop = np.zeros((64, 64, 64, 4), np.uint8), np.ones((24, 24, 24), np.float32)
     here = np.array([0, 0, 0, 0.5, 0.5, 0.5], np.float32)
-    shape.put(grid, crop, here, np.array([1, 0, 0], np.float32))
-    shape.put(grid, 0.6 * crop, here, np.array([0, 1, 0], np.float32))
+    mesh.put(grid, crop, here, np.array([1, 0, 0], np.float32))
+    mesh.put(grid, 0.6 * crop, here, np.array([0, 1, 0], np.float32))
     assert (grid[32, 32, 32] == (255, 0, 0, 255)).all()
 
 
@@ -108,7 +108,7 @@ def test_what_is_put_does_not_hide_what_is_fuller():
     )
 )
 def test_a_shapes_codes_give_back_form_box_and_colour(parts):
-    row = shape._row(
+    row = mesh._row(
         SHAPE,
         [
             (np.array(f), np.array(c + e, np.float32), np.array(rgb, np.float32))
@@ -118,7 +118,7 @@ def test_a_shapes_codes_give_back_form_box_and_colour(parts):
     assert len(row) == 33 and all(
         lo <= v < hi for v, (lo, hi) in zip(row, SHAPE.position_ranges, strict=True)
     )
-    back = shape._parts(SHAPE, row)
+    back = mesh._parts(SHAPE, row)
     assert len(back) == len(parts)
     for (form, centre, extent, rgb), (f, box, colour) in zip(parts, back, strict=True):
         assert f.tolist() == form

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from onnuri import media
-from onnuri.world import image, shape
-from onnuri.world.scene import SIZES, Scene, Thing
+from onnuri.toyworld import image, mesh
+from onnuri.toyworld.scene import SIZES, Scene, Thing
 
 PLACES = (("red", -0.3, 0.2, 0.0), ("blue", 0.41, -0.37, 0.3), ("yellow", 0.11, 0.5, -0.35))
 
@@ -19,8 +19,8 @@ def test_holes_of_tori_survive(codecs, size):
                 Thing(solid="torus", color=color, size=size, motion="still", x=x, z=z, yaw=yaw),
             )
         )
-        mesh = media.mesh_of(codecs["shape"].decode(codecs["shape"].encode(shape.voxels(scene))))
-        assert mesh.is_watertight and mesh.euler_number == 0
+        surface = media.mesh_of(codecs["shape"].decode(codecs["shape"].encode(mesh.voxels(scene))))
+        assert surface.is_watertight and surface.euler_number == 0
         picture = image.render(scene).image
         row, column = round(64 * (1 - z)), round(64 * (1 + x))
         middle = np.s_[row - 1 : row + 1, column - 1 : column + 1]

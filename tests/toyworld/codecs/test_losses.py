@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from onnuri.codecs.audio import AudioCodec, mel_filters
-from onnuri.codecs.shape import ShapeCodec
-from onnuri.data import visual as visual_data
-from onnuri.data.visual import boxes_of_masks, decibels, finder_loss, repaint, visual_loss
+from onnuri.toyworld.codecs.mesh import ShapeCodec
+from onnuri.toyworld.data import visual as visual_data
+from onnuri.toyworld.data.visual import boxes_of_masks, decibels, finder_loss, repaint, visual_loss
 
 
 def magnitudes(sound, window, hop):

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from onnuri.codecs.sprites import MARGIN, crop, place
+from onnuri.toyworld.codecs.sprites import MARGIN, crop, place
 
 
 def test_crop_is_grid_sample():

@@ -7,9 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from onnuri.data.table import PARTS, Table, _merge, make_table, records, write_shard
 from onnuri.errors import ConfigError
-from onnuri.world.scene import sample_scene
+from onnuri.toyworld.data.token_store import (
+    PARTS,
+    TokenStore,
+    _merge,
+    make_store,
+    records,
+    write_shard,
+)
+from onnuri.toyworld.scene import sample_scene
 
 COLUMNS = {"sights": ("image", "edit_image"), "words": ("ko_0",), "records": ("record",)}
 
@@ -42,14 +49,14 @@ def written(tmp_path_factory):
 
 def test_every_entry_comes_back(written):
     folder, rows = written
-    table = Table(folder)
+    table = TokenStore(folder)
     assert table.rows == len(rows) and not list(folder.glob("*.npz"))
     for k, row in enumerate(rows):
         assert table.text(k, "ko_0") == bytes(row["ko_0"].tolist()).decode()
         for name in itertools.chain(*COLUMNS.values()):
             assert table.get(k, name).dtype == np.int64
             assert table.get(k, name).tolist() == row[name].tolist()
-    assert table.having("edit_image").tolist() == [
+    assert table.rows_with("edit_image").tolist() == [
         k for k, r in enumerate(rows) if len(r["edit_image"])
     ]
 
@@ -61,7 +68,7 @@ def test_an_id_of_a_large_vocabulary_comes_back(tmp_path):
     for part in ("words", "records"):
         write_shard(tmp_path, 0, part, [{part: ids[:1]}])
     _merge(tmp_path, [0], 1)
-    assert Table(tmp_path).get(0, "image").tolist() == ids.tolist()
+    assert TokenStore(tmp_path).get(0, "image").tolist() == ids.tolist()
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**32])
@@ -72,21 +79,23 @@ def test_an_id_that_no_store_holds_is_refused(tmp_path, wrong):
 
 
 def test_a_scene_comes_back_as_it_was(written):
-    assert [Table(written[0]).scene(k) for k in (0, 5, 10)] == [sample_scene(k) for k in (0, 5, 10)]
+    assert [TokenStore(written[0]).scene(k) for k in (0, 5, 10)] == [
+        sample_scene(k) for k in (0, 5, 10)
+    ]
 
 
 def test_columns_are_memory_mapped(written):
-    assert all(isinstance(v, np.memmap) for v in Table(written[0]).values.values())
+    assert all(isinstance(v, np.memmap) for v in TokenStore(written[0]).values.values())
 
 
 def test_a_table_that_is_whole_is_not_made_again(written, tmp_path):
     def never(path):
         raise AssertionError
 
-    make_table(written[0], 13, never, tmp_path)
+    make_store(written[0], 13, never, tmp_path)
     assert json.loads((written[0] / "table.json").read_text())["rows"] == 13
     with pytest.raises(ConfigError, match="not of 14 rows; delete"):
-        make_table(written[0], 14, never, tmp_path)
+        make_store(written[0], 14, never, tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"others")
     with pytest.raises(ConfigError, match="made with other codecs; delete"):
-        make_table(written[0], 13, never, tmp_path)
+        make_store(written[0], 13, never, tmp_path)

@@ -4,28 +4,30 @@ import numpy as np
 import pytest
 import torch
 
-from onnuri.codecs.text import TextCodec
+import onnuri
 from onnuri.decoding.sample import SamplingConfig
 from onnuri.modality import LANGUAGES
-from onnuri.model import notice
 from onnuri.model.answer import drive
-from onnuri.model.notice import (
+from onnuri.model.front_end import Notice
+from onnuri.model.omni import Reply
+from onnuri.toyworld import image, mesh, other
+from onnuri.toyworld.front_end import notice
+from onnuri.toyworld.front_end.notice import (
     CAN_DO,
-    Notice,
     default_words,
     familiarity,
     fidelity,
     notices,
     objects_seen,
     outside,
-    reading_of,
     thresholds,
     unsure,
 )
-from onnuri.model.omni import Reply
-from onnuri.world import image, other, shape
-from onnuri.world.scene import sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.front_end.toy import ToyFrontEnd
+from onnuri.toyworld.scene import sample_scene
+from onnuri.toyworld.text import caption
+
+SHIPPED = ToyFrontEnd.load(onnuri.WEIGHTS / "laptop" / "codecs")
 
 
 def blur(plane):
@@ -45,7 +47,7 @@ def test_fidelity_is_psnr_correlation_of_details_and_iou(codecs):
     voxels."""
     picture, voxels = (
         image.render(sample_scene(5, "seen")).image,
-        shape.voxels(sample_scene(5, "seen")),
+        mesh.voxels(sample_scene(5, "seen")),
     )
     codes = codecs["image"].encode(picture)
     again = codecs["image"].decode(codes).astype(float)
@@ -96,7 +98,7 @@ def test_objects_are_counted_in_codes(codecs):
             codecs["image"].spec.slots, codecs["image"].encode(image.render(scene).image)
         ) == len(scene.things)
         assert objects_seen(
-            codecs["shape"].spec.slots, codecs["shape"].encode(shape.voxels(scene))
+            codecs["shape"].spec.slots, codecs["shape"].encode(mesh.voxels(scene))
         ) == len(scene.things)
     assert (
         objects_seen(
@@ -121,7 +123,7 @@ def test_own_and_the_second_renderer_s_are_familiar_and_noise_is_not(codecs):
             == codes_of(other.render(scene), "image", codecs)
             == []
         )
-        assert codes_of(shape.voxels(scene), "shape", codecs) == []
+        assert codes_of(mesh.voxels(scene), "shape", codecs) == []
     rng = np.random.default_rng(0)
     assert codes_of(rng.integers(0, 256, (128, 128, 3)).astype(np.uint8), "image", codecs)
     assert codes_of(np.full((128, 128, 3), 128, np.uint8), "image", codecs) == ["nothing_seen"]
@@ -140,7 +142,7 @@ def test_every_notice_is_in_the_language_that_is_asked_for(codecs):
         (m, x, codecs[m].encode(x))
         for m, x in (("image", gray), ("image", checked), ("shape", empty))
     ]
-    readings = [reading_of(sentence, codecs["text"]) for sentence in ("a dog", "a red shpere")]
+    readings = [SHIPPED.read(sentence) for sentence in ("a dog", "a red shpere")]
     for language in LANGUAGES:
         told = notices(readings, seen, codecs, language)
         assert {n.code for n in told} == {
@@ -154,7 +156,7 @@ def test_every_notice_is_in_the_language_that_is_asked_for(codecs):
 
 def test_unknown_words_are_named_in_both_languages(codecs):
     for language in LANGUAGES:
-        said = notices([reading_of("a dog on a bicycle", codecs["text"])], [], codecs, language)
+        said = notices([SHIPPED.read("a dog on a bicycle")], [], codecs, language)
         assert [n.code for n in said] == ["unknown_words"] and said[0].details == ("dog", "bicycle")
         assert "'dog', 'bicycle'" in said[0].message and (max(said[0].message) >= "가") == (
             language == "ko"
@@ -169,9 +171,8 @@ def test_a_reply_answers_and_tells(model):
     assert [n.details for n in strange.notices if n.code == "unknown_words"] == [("강아지를",)]
 
 
-def test_a_slip_is_unknown_where_nothing_mends_it(codecs):
-    bare = TextCodec(codecs["text"].tokenizer)
-    reading = reading_of("a red shpere", bare)
+def test_a_slip_is_unknown_where_nothing_mends_it():
+    reading = ToyFrontEnd().read("a red shpere")
     assert reading.unknown == ("shpere",) and reading.text == "a red shpere"
 
 
@@ -227,8 +228,8 @@ def test_own_sentences_are_never_flagged(codecs):
             sentence = caption(
                 sample_scene(700_000 + seed, "seen"), language, np.random.default_rng(seed)
             )
-            reading = reading_of(sentence, codecs["text"])
-            assert not reading.unknown and not outside(sentence, reading, True), sentence
+            reading = SHIPPED.read(sentence)
+            assert not reading.unknown and not outside(sentence, reading), sentence
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_own_sentences_are_never_flagged(codecs):
     ],
 )
 def test_who_asks_for_a_thing_of_the_world_asks_for_nothing_elsewhere(codecs, said, elsewhere):
-    assert outside(said, reading_of(said, codecs["text"]), True) == elsewhere
+    assert outside(said, SHIPPED.read(said)) == elsewhere
 
 
 def test_what_was_told_is_not_said_twice():

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnuri.codecs.spelling import COMMON, Spelling, distance, jamo, plain
-from onnuri.codecs.text import TextCodec
-from onnuri.model.notice import default_words
+import onnuri
+from onnuri.toyworld.front_end.notice import default_words
+from onnuri.toyworld.front_end.spelling import COMMON, Spelling, distance, jamo, plain
+from onnuri.toyworld.front_end.toy import ToyFrontEnd
 
 WORDS = default_words()
+SHIPPED = ToyFrontEnd.load(onnuri.WEIGHTS / "laptop" / "codecs")
 
 
 @pytest.mark.parametrize(
@@ -101,15 +103,13 @@ def test_any_text_is_read_and_reading_twice_changes_nothing(text):
     WORDS.read(text)
 
 
-def test_the_list_is_saved_with_the_tokenizer_and_a_codec_without_one_reads_text_as_it_is(
-    tmp_path, codecs
-):
-    assert (
-        codecs["text"].spelling is not None
-        or codecs["text"].read("A RED Ball.").text == "A RED Ball."
-    )
-    TextCodec(codecs["text"].tokenizer, Spelling({"red": 2, "ball": 1})).save(tmp_path)
-    again = TextCodec.load(tmp_path)
+def test_the_list_is_saved_with_the_tokenizer_and_a_model_without_one_meets_text_as_it_is(tmp_path):
+    assert ToyFrontEnd.load(tmp_path).read("A RED Ball.").text == "A RED Ball."
+    ToyFrontEnd().save(tmp_path)
+    assert ToyFrontEnd.load(tmp_path).spelling is None
+    (tmp_path / "text").mkdir()
+    ToyFrontEnd(Spelling({"red": 2, "ball": 1})).save(tmp_path)
+    again = ToyFrontEnd.load(tmp_path)
     assert again.spelling is not None and again.spelling.counts == {"red": 2, "ball": 1}
     assert again.read("A RED Ball.").text == "a red ball"
 
@@ -142,9 +142,9 @@ def test_a_first_word_that_seldom_begins_a_sentence_is_read_as_in_the_middle_of_
 ):
     """Alone it would be other codes, "c" and "ube", which the model has hardly read."""
     text = codecs["text"]
-    given = text.encode_given(alone).tolist()
+    given = SHIPPED.encode(alone, text).tolist()
     assert given == text.encode(after)[-len(given) :].tolist() != text.encode(alone).tolist()
-    assert TextCodec(text.tokenizer).encode_given(alone).tolist() == text.encode(alone).tolist()
+    assert ToyFrontEnd().encode(alone, text).tolist() == text.encode(alone).tolist()
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,8 @@ def test_a_first_word_that_seldom_begins_a_sentence_is_read_as_in_the_middle_of_
     ],
 )
 def test_other_sentences_are_given_as_they_are(codecs, sentence):
-    assert (
-        codecs["text"].encode_given(sentence).tolist() == codecs["text"].encode(sentence).tolist()
-    )
+    text = codecs["text"]
+    assert SHIPPED.encode(sentence, text).tolist() == text.encode(sentence).tolist()
 
 
 def test_a_list_knows_how_often_its_words_begin_a_sentence(tmp_path):

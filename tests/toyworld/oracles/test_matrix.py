@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from onnuri.errors import ConfigError
-from onnuri.evaluation import report
-from onnuri.evaluation.matrix import SPOKEN, Items, matrix, render
 from onnuri.modality import MEDIA
-from onnuri.world.scene import sample_scene
-from onnuri.world.tasks import answer
+from onnuri.toyworld.oracles import report
+from onnuri.toyworld.oracles.matrix import SPOKEN, Items, matrix, render
+from onnuri.toyworld.scene import sample_scene
+from onnuri.toyworld.tasks import answer
 
 
 class Copy:

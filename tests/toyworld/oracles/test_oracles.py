@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from onnuri.errors import WeightsError
-from onnuri.evaluation import audio as hear
-from onnuri.evaluation import image as see
-from onnuri.evaluation import shape as touch
-from onnuri.evaluation import video as watch
-from onnuri.evaluation.audio import Recogniser
-from onnuri.evaluation.score import score
-from onnuri.modality import LANGUAGES, TABLE
-from onnuri.world import audio, image, shape, video
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.modality import LANGUAGES
+from onnuri.toyworld import audio, image, mesh, video
+from onnuri.toyworld.attributes import CARRIES
+from onnuri.toyworld.oracles import audio as hear
+from onnuri.toyworld.oracles import image as see
+from onnuri.toyworld.oracles import mesh as touch
+from onnuri.toyworld.oracles import video as watch
+from onnuri.toyworld.oracles.audio import Recogniser
+from onnuri.toyworld.oracles.score import score
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 
 def spoken(scene, seed):
@@ -26,7 +27,7 @@ def spoken(scene, seed):
 
 CASES = {
     "image": (16, lambda s, k: image.render(s).image, see.observe),
-    "shape": (16, lambda s, k: shape.voxels(s), touch.observe),
+    "shape": (16, lambda s, k: mesh.voxels(s), touch.observe),
     "video": (5, lambda s, k: video.render(s).frames, watch.observe),
     "audio": (40, spoken, hear.observe),
 }
@@ -38,10 +39,7 @@ def accuracy(medium, count, start=500):
     for k in range(start, start + count):
         scene = sample_scene(k, "seen" if k % 4 < 2 else "held_out")
         got = score(
-            scene.description(),
-            observe(make(scene, k)),
-            TABLE[medium].carries,
-            frozenset(scene.stated),
+            scene.description(), observe(make(scene, k)), CARRIES[medium], frozenset(scene.stated)
         )
         right.update(got.right)
         asked.update(got.asked)

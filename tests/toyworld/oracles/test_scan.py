@@ -3,11 +3,11 @@ read back."""
 
 import pytest
 
-from onnuri.data.table import PARTS, Table, _merge, write_shard
 from onnuri.errors import ConfigError
-from onnuri.evaluation.scan import said, scan
 from onnuri.modality import LANGUAGES
-from onnuri.world.scene import (
+from onnuri.toyworld.data.token_store import PARTS, TokenStore, _merge, write_shard
+from onnuri.toyworld.oracles.scan import said, scan
+from onnuri.toyworld.scene import (
     HELD_OUT,
     compositions,
     generator,
@@ -15,15 +15,15 @@ from onnuri.world.scene import (
     sample_edit,
     sample_scene,
 )
-from onnuri.world.tasks import instruction, question
-from onnuri.world.text import caption
+from onnuri.toyworld.tasks import instruction, question
+from onnuri.toyworld.text import caption
 
 
 def write(folder, scenes, codecs):
     for part, make in PARTS.items():
         write_shard(folder, 0, part, make(scenes, codecs))
     _merge(folder, [0], len(scenes))
-    return Table(folder)
+    return TokenStore(folder)
 
 
 def test_a_table_of_training_holds_nothing_held_out(tmp_path, codecs):
@@ -46,7 +46,7 @@ def test_a_table_that_is_not_whole_is_one_line(tmp_path, codecs, broken, left):
     if left is not None:
         (tmp_path / broken).write_bytes(whole[:left])
     with pytest.raises(ConfigError, match="no whole token table"):
-        Table(tmp_path)
+        TokenStore(tmp_path)
 
 
 def test_the_scan_finds_what_is_there(tmp_path, codecs):

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnuri.evaluation.score import score, wilson
-from onnuri.modality import ATTRIBUTES
-from onnuri.world.scene import Description, Traits, sample_scene
+from onnuri.evaluation.interval import wilson
+from onnuri.toyworld.attributes import ATTRIBUTES
+from onnuri.toyworld.oracles.score import score
+from onnuri.toyworld.scene import Description, Traits, sample_scene
 
 ALL = frozenset(ATTRIBUTES)
 

@@ -4,11 +4,11 @@ import functools
 
 import pytest
 
-from onnuri.evaluation import words
-from onnuri.evaluation.image import observe
-from onnuri.world import image
-from onnuri.world.scene import Scene, Thing
-from onnuri.world.words import SOLID
+from onnuri.toyworld import image
+from onnuri.toyworld.oracles import words
+from onnuri.toyworld.oracles.image import observe
+from onnuri.toyworld.scene import Scene, Thing
+from onnuri.toyworld.words import SOLID
 
 
 class Draws:
