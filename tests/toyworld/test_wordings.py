@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from onnuri.modality import LANGUAGES
-from onnuri.toyworld import synonyms, wordings
+from onnuri.toyworld import synonyms, wordings, wordings_tables
 from onnuri.toyworld.grammar import parse
 from onnuri.toyworld.scene import HELD_OUT, SOLIDS, Scene, Thing, sample_edit, sample_scene
 from onnuri.toyworld.tasks import answer, kind_of, question
+from onnuri.toyworld.wordings_en import English, plural_of
+from onnuri.toyworld.wordings_ko import Korean, in_frame
+from onnuri.toyworld.wordings_speaker import other_colors
+from onnuri.toyworld.wordings_tables import HELD_FRAMES, WORDINGS
 from onnuri.toyworld.words import COLOR
 
 
@@ -35,9 +39,7 @@ def test_there_are_many_wordings_and_a_fifth_is_held_out():
 def test_training_never_says_what_is_held_out(language):
     held = {w for w in synonyms.held_out_synonyms(language)}
     frames = [
-        w.frame
-        for w in wordings.WORDINGS
-        if w.language == language and (language, w.frame) in wordings._HELD_FRAMES
+        w.frame for w in WORDINGS if w.language == language and (language, w.frame) in HELD_FRAMES
     ]
     starts = {
         f.split("{")[0].strip() for f in frames if len(f.split("{")[0].strip()) > 8 and "{" in f
@@ -65,7 +67,7 @@ def test_what_it_is_not_names_no_held_out_color():
         for thing in sample_scene(seed).things:
             assert all(
                 ("color", thing.solid, c) not in HELD_OUT and c != thing.color
-                for c in wordings.other_colors(thing)
+                for c in other_colors(thing)
             )
 
 
@@ -124,12 +126,12 @@ def test_things_that_are_alike_are_counted(objects, numbers, others):
             said = wordings.doubled(scene, language, np.random.default_rng(seed))
             names = synonyms.SOLIDS[language][scene.things[0].solid].known
             single = language == "ko" or re.search("another|one more", said)
-            assert any((n if single else wordings._plural(n)) in said for n in names), said
+            assert any((n if single else plural_of(n)) in said for n in names), said
             assert not re.search(others, said), said
             plural = (
                 re.search("들", said)
                 if language == "ko"
-                else any(wordings._plural(n) in said for n in names)
+                else any(plural_of(n) in said for n in names)
             )
             assert re.search(numbers, said) or plural, said
             plurals += not re.search(numbers, said)
@@ -208,7 +210,7 @@ SELDOM, BODIES = (
 @pytest.mark.parametrize(("language", "kind", "share", "option", "sentence"), SELDOM)
 def test_kinds_of_some_scenes_are_true_of_them(language, kind, share, option, sentence):
     """Against sentences that were read one by one."""
-    speaker = wordings._English if language == "en" else wordings._Korean
+    speaker = English if language == "en" else Korean
     speaks = speaker(SCENES[kind], Dice(int(option), float(share)), kind != "alike", True, False)
     speaks.article = "a"
     assert getattr(speaks, "attributes_later" if kind == "one_later" else kind)() == sentence
@@ -238,7 +240,7 @@ MOVING = Scene(
 )
 def test_a_kind_is_said_only_of_scenes_that_it_says_whole(monkeypatch, scene, full, motion, kinds):
     every = {"two_of_a_kind", "attributes_later", "without_a_place", "placing"}
-    for speaker in (wordings._English, wordings._Korean):
+    for speaker in (English, Korean):
         for kind in every:
             monkeypatch.setattr(speaker, kind, lambda self, kind=kind: kind)
         sentences = {
@@ -256,7 +258,7 @@ def test_a_kind_is_said_only_of_scenes_that_it_says_whole(monkeypatch, scene, fu
 @pytest.mark.parametrize(("language", "kind", "body", "sentence"), BODIES)
 def test_every_body_is_true_of_its_scene(language, kind, body, sentence):
     """Against sentences that were read one by one: a small red sphere above a large blue cube."""
-    speaks = (wordings._English if language == "en" else wordings._Korean)(
+    speaks = (English if language == "en" else Korean)(
         SCENES["placing"], Dice(0, 0.4), True, True, False
     )
     speaks.article = "a"
@@ -269,7 +271,7 @@ def test_every_body_is_true_of_its_scene(language, kind, body, sentence):
 def test_no_body_is_without_a_sentence_that_was_read():
     assert {(language, kind, body) for language, kind, body, _ in BODIES} == {
         (language, kind, body)
-        for language, kinds in wordings.BODIES.items()
+        for language, kinds in wordings_tables.BODIES.items()
         for kind, bodies in kinds.items()
         for body in bodies
     }
@@ -277,5 +279,5 @@ def test_no_body_is_without_a_sentence_that_was_read():
 
 def test_a_name_that_ends_in_parentheses_takes_no_particle():
     """The front end makes a comma of them: "별, 노란색 그려줘"."""
-    assert wordings._framed("{을} 그려줘", "별(노란색)") == "별(노란색) 그려줘"
-    assert wordings._framed("{을} 그려줘", "노란 별") == "노란 별을 그려줘"
+    assert in_frame("{을} 그려줘", "별(노란색)") == "별(노란색) 그려줘"
+    assert in_frame("{을} 그려줘", "노란 별") == "노란 별을 그려줘"
