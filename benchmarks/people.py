@@ -2,7 +2,7 @@
 
     python benchmarks/people.py [--sentences people|strangers|fresh|FILE] [--folder MODEL] [--seeds 3]
 
-`sentences/people.json`: sixty, written by someone who had written for `world/wordings.py` before
+`sentences/people.json`: sixty, written by someone who had written for `toyworld/wordings.py` before
 and did not open it for them. `sentences/strangers.json`: 280, by two who had never seen the
 project; they showed which kinds training lacked (session 12), so they are no test any more.
 `sentences/fresh.json`: 120, by a third, read by nobody here before they were measured. Whole scenes

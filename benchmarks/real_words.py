@@ -1,4 +1,4 @@
-"""Writes `onnuri/codecs/real_words.txt`: words of a language that are one slip away from a word of
+"""Writes `onnuri/toyworld/front_end/real_words.txt`: words of a language that are one slip away from a word of
 the world, and are no slip.
 
     python benchmarks/real_words.py [--words onnuri/weights/laptop/codecs/text/words.json]

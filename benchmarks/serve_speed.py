@@ -6,7 +6,7 @@ Decoding is paired: the same prompts, greedy, the same number of tokens, taking 
 the median of rounds. vLLM runs in an environment of its own (`--vllm PYTHON`, see docs/server.md)
 on the exported folder; without it, its part is left out. The ratio to `generate` is given with the
 full head for both, and with our head sliced to a medium. Transcripts are read by the oracle of
-`evaluation/audio.py`, which never sees them.
+`toyworld/oracles/audio.py`, which never sees them.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 
 Foreign sentences, pictures and shapes of several kinds (`foreign.py`), 50 each, against 200 own of
 fresh seeds; for every kind the share that is flagged and the AUROC against the own. Pictures of the
-second renderer (`world/other.py`) are not foreign. `--calibrate` sets the thresholds of
-`onnuri/model/notice.json`, on seeds and kinds that this does not report.
+second renderer (`toyworld/other.py`) are not foreign. `--calibrate` sets the thresholds of
+`onnuri/toyworld/front_end/notice.json`, on seeds and kinds that this does not report.
 """
 
 from __future__ import annotations

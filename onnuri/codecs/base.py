@@ -58,10 +58,17 @@ class Codec(nn.Module, ABC):
     def decode_batch(self, codes: list[np.ndarray]) -> list[Any]:
         """The items again, from any codes that the grid allows."""
 
+    def code_features(self) -> torch.Tensor | None:
+        """Return what every code says in numbers, float32 [codes, F]; None where a code says
+        nothing alone, as a word or a code whose meaning depends on those before it."""
+        return None
+
     def encode(self, item: Any) -> np.ndarray:
+        """Return the codes int64 [K] of an item."""
         return self.encode_batch([item])[0]
 
     def decode(self, codes: np.ndarray) -> Any:
+        """Return the item of codes int64 [K]."""
         return self.decode_batch([np.asarray(codes)])[0]
 
     def save(self, folder: Path) -> None:

@@ -93,7 +93,3 @@ class MimiCodec(ForeignCodec):
             made.float().cpu().numpy(), self.network.config.sampling_rate, AUDIO_HZ
         )
         return np.clip(samples, -1, 1).astype(np.float32)
-
-    def code_features(self) -> None:
-        """Return None: a code's meaning depends on the codes of its frame before it."""
-        return

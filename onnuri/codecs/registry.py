@@ -8,7 +8,9 @@ To add a codec: a file with a subclass of `base.Codec`, a line here, and a small
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec
@@ -29,11 +31,17 @@ CODECS = {
 def codec_class(name: str) -> type[Codec]:
     """Return a codec's class, imported when it is first asked for. Raises ConfigError for an
     unknown name."""
-    if name not in CODECS:
-        raise ConfigError(f"codec {name!r}", "is not known", f"use one of {', '.join(CODECS)}")
-    module, _, attribute = CODECS[name].partition(":")
-    found: type[Codec] = getattr(importlib.import_module(module), attribute)
-    return found
+    named: type[Codec] = class_named("codec", name, CODECS)
+    return named
+
+
+def class_named(kind: str, name: str, places: Mapping[str, str]) -> Any:
+    """Return the class "module:attribute" of a name. Raises ConfigError for an unknown one, which
+    says what `kind` of thing it names."""
+    if name not in places:
+        raise ConfigError(f"{kind} {name!r}", "is not known", f"use one of {', '.join(places)}")
+    module, _, attribute = places[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def folder_of(spec: CodecSpec) -> str:

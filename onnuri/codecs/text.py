@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -138,10 +138,6 @@ class TextCodec(Codec):
             )
         return cls(tokenizer, spec)
 
-    def code_features(self) -> Any:
-        """None: words are learned from nothing."""
-        return None
-
 
 def _tokenizer(model: models.BPE) -> Tokenizer:
     made = Tokenizer(model)
@@ -150,8 +146,3 @@ def _tokenizer(model: models.BPE) -> Tokenizer:
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     return made
-
-
-def tokens_per_character(codec: TextCodec, texts: list[str]) -> float:
-    """Codes divided by characters over a corpus."""
-    return sum(len(c) for c in codec.encode_batch(texts)) / sum(len(t) for t in texts)

@@ -65,7 +65,3 @@ class TokenizerCodec(Codec):
 
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(tokenizer, spec or CodecSpec.read_beside(folder, cls.medium))
-
-    def code_features(self) -> None:
-        """Return None: words mean what the language model knows of them."""
-        return

@@ -9,7 +9,6 @@ of `FrontEnd` in a file, and a line in `FRONT_ENDS`.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onnuri.codecs.base import Codec
-from onnuri.errors import ConfigError
+from onnuri.codecs.registry import class_named
 from onnuri.modality import Language, Medium
 
 FRONT_ENDS = {
@@ -114,9 +113,5 @@ class FrontEnd:
 def front_end_class(name: str) -> type[FrontEnd]:
     """Return a front end's class, imported when a folder names it. Raises ConfigError for an
     unknown name."""
-    if name not in FRONT_ENDS:
-        known = ", ".join(FRONT_ENDS)
-        raise ConfigError(f"front end {name!r}", "is not known", f"use one of {known}")
-    module, _, attribute = FRONT_ENDS[name].partition(":")
-    front_end: type[FrontEnd] = getattr(importlib.import_module(module), attribute)
+    front_end: type[FrontEnd] = class_named("front end", name, FRONT_ENDS)
     return front_end

@@ -418,7 +418,7 @@ def alike_codes(codes: np.ndarray, layout: SlotLayout, scene: Scene) -> np.ndarr
     """Return the codes of a picture or shape of two or three objects with the first thing of the
     scene at every place.
 
-    Objects are in the order of right plus down (`modality.ObjectOrder`), and an object's codes are
+    Objects are in the order of right plus down (`toyworld.codecs.objects.ObjectOrder`), and an object's codes are
     the same wherever it stands, but for its place.
     """
     before = [name for name in layout.order if not layout.field(name).optional]

@@ -178,15 +178,15 @@ def _merge(folder: Path, starts: list[int], rows: int) -> None:
             _shard_file(folder, start, part).unlink()
 
 
-def sights(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
+def visual_columns(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
     """Return the columns of what is seen, of the scenes and of what their edits make of them."""
     rows: list[Row] = [{} for _ in scenes]
-    filmed = [scene.seed % FILMED == 0 for scene in scenes]
-    _media(rows, scenes, "", codecs, filmed, [True] * len(scenes))
+    has_video = [scene.seed % FILMED == 0 for scene in scenes]
+    _media(rows, scenes, "", codecs, has_video, [True] * len(scenes))
     edits = [edit_of(scene) for scene in scenes]
     edited = [e.apply(s) if e else None for e, s in zip(edits, scenes)]
-    still = [e is not None and e.attribute != "motion" for e in edits]
-    _media(rows, edited, "edit_", codecs, filmed, still)
+    static = [e is not None and e.attribute != "motion" for e in edits]
+    _media(rows, edited, "edit_", codecs, has_video, static)
     return rows
 
 
@@ -201,7 +201,7 @@ def records(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
 
 
 PARTS: dict[str, Callable[[list[Scene], dict[str, Any]], list[Row]]] = {
-    "sights": sights,
+    "sights": visual_columns,
     "words": words,
     "records": records,
 }
@@ -293,10 +293,10 @@ def _media(
     scenes: list[Any],
     prefix: str,
     codecs: dict[str, Any],
-    filmed: list[bool],
-    still: list[bool],
+    has_video: list[bool],
+    static: list[bool],
 ) -> None:
-    """Image and shape of scenes where `still`, video where `filmed`; a scene that is None leaves
+    """Image and shape of scenes where `static`, video where `has_video`; a scene that is None leaves
     the entries empty."""
     film = functools.partial(video.render, every=STRIDE)  # the codec looks at no other frames
     renderers: dict[str, Any] = {
@@ -307,9 +307,9 @@ def _media(
     first = codecs["image"].spec.item_codes
     # a video's first frame is the picture, its first codes are the picture's
     wanted = {
-        "video": filmed,
-        "shape": still,
-        "image": [s and not f for s, f in zip(still, filmed)],
+        "video": has_video,
+        "shape": static,
+        "image": [s and not f for s, f in zip(static, has_video)],
     }
     for medium, want in wanted.items():
         chosen = [k for k, w in enumerate(want) if w and scenes[k] is not None]
@@ -321,7 +321,7 @@ def _media(
                 rows[k][f"{prefix}{medium}"] = codes
         for row in rows:
             row.setdefault(f"{prefix}{medium}", NONE)
-    for row, is_still in zip(rows, still):
+    for row, is_still in zip(rows, static):
         if is_still and len(row[f"{prefix}video"]):
             row[f"{prefix}image"] = row[f"{prefix}video"][:first]
 

@@ -61,7 +61,7 @@ def scan(store: TokenStore, codecs: dict[str, Any], every: int = 1) -> dict[str,
 
     Records and texts of all rows; codes, which cost a decoder and an oracle, of one row in `every`.
     """
-    sights: tuple[tuple[Medium, Any], ...] = (("image", image.observe), ("shape", mesh.observe))
+    oracles: tuple[tuple[Medium, Any], ...] = (("image", image.observe), ("shape", mesh.observe))
     found: dict[str, list[str]] = {"records": [], "texts": [], "codes": []}
     for row in track(range(store.rows), description="rows", transient=True):
         scene = sample_scene(row)
@@ -73,7 +73,7 @@ def scan(store: TokenStore, codecs: dict[str, Any], every: int = 1) -> dict[str,
             found["texts"] += [
                 f"row {row}, {column}: {sentence!r}: {c}" for c in said(sentence) & HELD_OUT
             ]
-        for medium, observe in sights if row % every == 0 else ():
+        for medium, observe in oracles if row % every == 0 else ():
             for column in (medium, f"edit_{medium}"):
                 codes = store.get(row, column)
                 seen = observe(codecs[medium].decode(codes)) if len(codes) else None

@@ -1,7 +1,7 @@
 """Whole scenes from words: as the world says them, changed in one way, and in wordings that
 training never used.
 
-Knows a model only as something with `generate_batch`, and no wordings but `world/text.py`'s: every
+Knows a model only as something with `generate_batch`, and no wordings but `toyworld/text.py`'s: every
 change is made to the world's own sentence by a rule of its own, so that it does not follow how
 training data was made. A whole scene is right when an oracle sees all that was said and nothing
 more.
@@ -69,7 +69,7 @@ _OTHER_NAMES = {
     "검은": "까만",
     "초록": "녹색",
 }
-"""the names that `world/words.py` says are understood"""
+"""the names that `toyworld/words.py` says are understood"""
 
 
 def _unchanged(text: str, language: Language, rng: np.random.Generator) -> str:
