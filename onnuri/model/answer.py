@@ -3,8 +3,8 @@ drives it decides.
 
 Every part is a generator that yields requests and is sent their tickets when they have ended.
 `drive` runs any number of them side by side and waits; a server awaits them one by one. Speech
-meets words only, as in training (`toyworld/data/mixture.py`): the model first writes down what it hears, and
-goes on with that; it writes what it is going to say, and then speaks it word by word.
+meets words only, as in training: the model first writes down what it hears, and goes on with that;
+it writes what it is going to say, and then speaks it word by word.
 """
 
 from __future__ import annotations

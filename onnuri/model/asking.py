@@ -1,5 +1,4 @@
-"""What is asked, by the words in which it is asked: which task, which language, and whether it is
-of the world at all.
+"""What is asked, by the words in which it is asked: which task, and which language.
 
 Knows no network. Wishes are read from words, not from a list of sentences; where nothing tells, the
 inputs do.
@@ -67,7 +66,7 @@ def task_of(to: Medium, given: Sequence[tuple[Medium, str]], same: bool = False)
     wanted in another.
 
     A sound counts as the words that were heard in it. `same`: whether all is one sentence in the
-    language of the answer, which is then said again in the world's own words.
+    language of the answer, which is then said again in other words.
     """
     if not given:
         return None
