@@ -26,7 +26,7 @@ def test_the_plain_front_end_changes_nothing_and_tells_nothing(codecs, tmp_path)
 
 def test_every_name_is_that_of_its_class():
     assert {front_end_class(name).name for name in FRONT_ENDS} == set(FRONT_ENDS)
-    with pytest.raises(ConfigError, match="front end 'other': is not known: use one of plain, toy"):
+    with pytest.raises(ConfigError, match="front end 'other': is not known; use one of plain, toy"):
         front_end_class("other")
 
 
