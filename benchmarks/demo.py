@@ -15,7 +15,7 @@ from pathlib import Path
 
 import onnuri
 from onnuri import media
-from onnuri.evaluation.report import machine
+from onnuri.evaluation.machine import machine
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from onnuri import recipes
-from onnuri.evaluation import quality, report
 from onnuri.modality import MEDIA
 from onnuri.profile import run_forecast
+from onnuri.toyworld.oracles import quality, report
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

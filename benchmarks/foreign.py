@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from onnuri.modality import LANGUAGES
-from onnuri.world.scene import sample_scene
-from onnuri.world.text import caption
-from onnuri.world.words import COLOR, SIZE
+from onnuri.toyworld.scene import sample_scene
+from onnuri.toyworld.text import caption
+from onnuri.toyworld.words import COLOR, SIZE
 
 Rng = np.random.Generator
 

@@ -15,12 +15,13 @@ from PIL import Image
 
 import onnuri
 from onnuri import media
-from onnuri.evaluation.matrix import OBSERVE, counted
-from onnuri.evaluation.report import front, machine
-from onnuri.evaluation.score import score
+from onnuri.evaluation.machine import machine
 from onnuri.modality import LANGUAGES, Medium
-from onnuri.world.scene import Scene, generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.oracles.matrix import OBSERVE, counted
+from onnuri.toyworld.oracles.report import front
+from onnuri.toyworld.oracles.score import score
+from onnuri.toyworld.scene import Scene, generator, sample_scene
+from onnuri.toyworld.text import caption
 
 FIRST_SEED, COUNT, TILE, GAP = 9000, 12, 128, 6
 TARGETS: tuple[Medium, ...] = ("image", "video", "shape")

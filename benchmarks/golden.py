@@ -113,10 +113,10 @@ def answers() -> dict[str, list[int]]:
     """Return the codes that follow from each medium in each other one, of a scene that training
     cannot reach."""
     import onnuri
-    from onnuri.evaluation.matrix import render
     from onnuri.modality import LANGUAGES, MEDIA
     from onnuri.model.answer import run_pipelines
-    from onnuri.world.scene import sample_scene
+    from onnuri.toyworld.oracles.matrix import render
+    from onnuri.toyworld.scene import sample_scene
 
     model = onnuri.load()
     greedy = {

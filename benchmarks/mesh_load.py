@@ -27,7 +27,7 @@ import numpy as np
 import trimesh
 
 from onnuri import media
-from onnuri.evaluation.report import machine
+from onnuri.evaluation.machine import machine
 
 RESULTS = Path(__file__).parent / "results" / "mesh_load.json"
 MESH_SECONDS, WORDS_SECONDS = 2.0, 1.0

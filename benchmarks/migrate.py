@@ -21,6 +21,7 @@ from onnuri.codecs import registry
 from onnuri.codecs.text import text_spec
 from onnuri.errors import OnnuriError
 from onnuri.modality import MEDIA
+from onnuri.model.front_end import UNNAMED
 from onnuri.model.omni import FORMAT, check, hashes_of
 from onnuri.model.token_layout import TokenLayout
 
@@ -48,6 +49,7 @@ def main(folder: tyro.conf.Positional[Path]) -> None:
     layout = TokenLayout.of([text, *specs], bool(about.get("tasks", False)))
     about = {
         "format": FORMAT,
+        "front_end": UNNAMED,
         "sampling": about["sampling"],
         "layout": layout.to_json(),
         "sha256": hashes_of(folder),

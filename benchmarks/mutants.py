@@ -71,7 +71,13 @@ NEAREST = {
         "tests/codecs",
         "tests/data",
         "tests/model",
-        "tests/evaluation",
+        "tests/toyworld",
+        "tests/test_end_to_end.py",
+    ],
+    "toyworld/codecs": [
+        "tests/toyworld",
+        "tests/codecs",
+        "tests/model",
         "tests/test_end_to_end.py",
     ],
 }
@@ -265,7 +271,8 @@ def killed_by(
     original = target.read_text(encoding="utf-8")
     target.write_text(mutant.source, encoding="utf-8")
     try:
-        _, part, module = mutant.path.split("/")
+        _, *parents, module = mutant.path.split("/")
+        part = "/".join(parents)
         own = f"tests/{part}/test_{module}"
         suites = (
             ([own] if (folder / own).exists() else [])
@@ -362,7 +369,7 @@ def tried(
 def main(
     count: int = 40,
     seed: int = 1,
-    folders: tuple[str, ...] = ("training", "model", "codecs"),
+    folders: tuple[str, ...] = ("training", "model", "codecs", "toyworld/codecs"),
     only: int | None = None,
     limit_seconds: float = 900.0,
     dry: bool = False,

@@ -15,9 +15,9 @@ from typing import Any
 
 import onnuri
 from onnuri import recipes
-from onnuri.evaluation.matrix import SPLITS, matrix
-from onnuri.evaluation.report import machine
+from onnuri.evaluation.machine import machine
 from onnuri.recipes.nano import SEQUENCE, NanoConfig
+from onnuri.toyworld.oracles.matrix import SPLITS, matrix
 from onnuri.training.loop import read_metrics
 
 ITEMS = 50

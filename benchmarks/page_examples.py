@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import onnuri
-from onnuri.evaluation import text
-from onnuri.evaluation.matrix import OBSERVE, counted
-from onnuri.evaluation.score import score
 from onnuri.modality import LANGUAGES, MEDIA, Language, Medium
-from onnuri.world.scene import Description
+from onnuri.toyworld.oracles import text
+from onnuri.toyworld.oracles.matrix import OBSERVE, counted
+from onnuri.toyworld.oracles.score import score
+from onnuri.toyworld.scene import Description
 
 CANDIDATES: dict[Language, tuple[str, ...]] = {
     "ko": (

@@ -2,7 +2,7 @@
 
     python benchmarks/people.py [--sentences people|strangers|fresh|FILE] [--folder MODEL] [--seeds 3]
 
-`sentences/people.json`: sixty, written by someone who had written for `world/wordings.py` before
+`sentences/people.json`: sixty, written by someone who had written for `toyworld/wordings.py` before
 and did not open it for them. `sentences/strangers.json`: 280, by two who had never seen the
 project; they showed which kinds training lacked (session 12), so they are no test any more.
 `sentences/fresh.json`: 120, by a third, read by nobody here before they were measured. Whole scenes
@@ -23,12 +23,13 @@ import torch
 import onnuri
 from onnuri import media
 from onnuri.errors import OnnuriError
-from onnuri.evaluation.matrix import OBSERVE, counted
-from onnuri.evaluation.report import machine
-from onnuri.evaluation.score import score, wilson
+from onnuri.evaluation.interval import wilson
+from onnuri.evaluation.machine import machine
 from onnuri.model.answer import run_pipelines
 from onnuri.model.asking import language_asked
-from onnuri.world.scene import COLORS, RELATIONS, SIZES, SOLIDS, Description, Traits
+from onnuri.toyworld.oracles.matrix import OBSERVE, counted
+from onnuri.toyworld.oracles.score import score
+from onnuri.toyworld.scene import COLORS, RELATIONS, SIZES, SOLIDS, Description, Traits
 
 HERE = Path(__file__).parent
 GROUPS: dict[str, Callable[[str], bool]] = {

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 import onnuri
-from onnuri.evaluation.report import front
+from onnuri.toyworld.oracles.report import front
 
 SENTENCES = {
     "ko": "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnuri
 from onnuri import media, recipes
-from onnuri.evaluation.report import machine
+from onnuri.evaluation.machine import machine
 
 GPUS = (600, 960, 992, 1000, 1008, 1024, 1100, 2000)
 KIND = {"axk1": "H200", "vaetki": "H100"}

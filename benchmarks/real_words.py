@@ -1,4 +1,4 @@
-"""Writes `onnuri/codecs/real_words.txt`: words of a language that are one slip away from a word of
+"""Writes `onnuri/toyworld/front_end/real_words.txt`: words of a language that are one slip away from a word of
 the world, and are no slip.
 
     python benchmarks/real_words.py [--words onnuri/weights/laptop/codecs/text/words.json]
@@ -16,7 +16,7 @@ import unicodedata
 from pathlib import Path
 
 import onnuri
-from onnuri.codecs import spelling
+from onnuri.toyworld.front_end import spelling
 
 ENGLISH, KOREAN = Path("/usr/share/dict/american-english"), Path("/usr/share/hunspell/ko_KR.dic")
 OUT = Path(spelling.__file__).with_name("real_words.txt")

@@ -6,7 +6,7 @@ Decoding is paired: the same prompts, greedy, the same number of tokens, taking 
 the median of rounds. vLLM runs in an environment of its own (`--vllm PYTHON`, see docs/server.md)
 on the exported folder; without it, its part is left out. The ratio to `generate` is given with the
 full head for both, and with our head sliced to a medium. Transcripts are read by the oracle of
-`evaluation/audio.py`, which never sees them.
+`toyworld/oracles/audio.py`, which never sees them.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ import soxr
 import torch
 
 import onnuri
-from onnuri.evaluation.audio import transcribe
-from onnuri.evaluation.report import machine
-from onnuri.evaluation.score import score
+from onnuri.evaluation.machine import machine
 from onnuri.inference.cpu_kernel import CompiledLlama
 from onnuri.inference.engine import Engine, EngineConfig
 from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
-from onnuri.modality import ATTRIBUTES, AUDIO_HZ, LANGUAGES
+from onnuri.modality import AUDIO_HZ, LANGUAGES
 from onnuri.server.sound import PCM_HZ
-from onnuri.world.grammar import parse
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.attributes import ATTRIBUTES
+from onnuri.toyworld.grammar import parse
+from onnuri.toyworld.oracles.audio import transcribe
+from onnuri.toyworld.oracles.score import score
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 TOKENS, ROUNDS = 128, 5
 GREEDY = SamplingConfig(temperature=0)

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 import onnuri
-from onnuri.evaluation.report import machine
+from onnuri.evaluation.machine import machine
 from onnuri.modality import MEDIA
-from onnuri.world import audio, image, shape, video
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld import audio, image, mesh, video
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 ROUNDS = 20
 
@@ -61,7 +61,7 @@ def rendering() -> dict[str, float]:
         "text": lambda s: caption(s, "ko", rng),
         "image": image.render,
         "video": video.render,
-        "shape": shape.voxels,
+        "shape": mesh.voxels,
         "audio": lambda s: audio.speak(caption(s, "ko", rng), "ko", voice),
     }
     found = {}

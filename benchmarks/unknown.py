@@ -3,8 +3,8 @@
 
 Foreign sentences, pictures and shapes of several kinds (`foreign.py`), 50 each, against 200 own of
 fresh seeds; for every kind the share that is flagged and the AUROC against the own. Pictures of the
-second renderer (`world/other.py`) are not foreign. `--calibrate` sets the thresholds of
-`onnuri/model/notice.json`, on seeds and kinds that this does not report.
+second renderer (`toyworld/other.py`) are not foreign. `--calibrate` sets the thresholds of
+`onnuri/toyworld/front_end/notice.json`, on seeds and kinds that this does not report.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ import torch
 
 import onnuri
 from onnuri import media
-from onnuri.evaluation.report import machine
+from onnuri.evaluation.machine import machine
 from onnuri.modality import LANGUAGES
-from onnuri.model import notice
 from onnuri.model.answer import run_pipelines
 from onnuri.model.asking import language_asked
+from onnuri.model.front_end import FrontEnd
 from onnuri.model.omni import load_codecs
-from onnuri.world import image, other, shape, wordings
-from onnuri.world.scene import sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld import image, mesh, other, wordings
+from onnuri.toyworld.front_end import notice
+from onnuri.toyworld.front_end.toy import ToyFrontEnd
+from onnuri.toyworld.scene import sample_scene
+from onnuri.toyworld.text import caption
 
 HERE = Path(__file__).parent
 BELOW = {"psnr": 0.005, "details": 0.01, "iou": 0.01}
@@ -65,11 +67,11 @@ def familiar(items: list[np.ndarray], medium: Any, codecs: dict[str, Any]) -> li
     ]
 
 
-def sentences(text: Any, own: int, each: int) -> dict[str, Any]:
+def sentences(front_end: FrontEnd, own: int, each: int) -> dict[str, Any]:
     """Familiarity of a sentence: minus its unknown words."""
 
     def scores(said: list[str]) -> list[float]:
-        return [-float(len(notice.reading_of(s, text).unknown)) for s in said]
+        return [-float(len(front_end.read(s).unknown)) for s in said]
 
     known = scores(own_sentences(own, FIRST))
     rows = {
@@ -100,7 +102,7 @@ def table(known: list[float], rows: dict[str, list[float]], least: float) -> dic
 
 def own_items(medium: str, count: int, first: int) -> list[np.ndarray]:
     scenes = [sample_scene(first + k, "seen") for k in range(count)]
-    return [image.render(s).image if medium == "image" else shape.voxels(s) for s in scenes]
+    return [image.render(s).image if medium == "image" else mesh.voxels(s) for s in scenes]
 
 
 def seen_things(medium: Any, codecs: dict[str, Any], own: int, each: int) -> dict[str, Any]:
@@ -259,7 +261,7 @@ def main() -> None:
         return
     found = {
         "machine": machine(),
-        "text": sentences(codecs["text"], settings.own, settings.each),
+        "text": sentences(ToyFrontEnd.load(settings.codecs), settings.own, settings.each),
         **{m: seen_things(m, codecs, settings.own, settings.each) for m in ("image", "shape")},
         **{
             f"answer in {to}": r

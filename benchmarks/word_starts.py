@@ -15,8 +15,8 @@ from pathlib import Path
 
 import onnuri
 from onnuri import media
-from onnuri.codecs.spelling import Spelling
 from onnuri.recipes.laptop import sentences_of_training
+from onnuri.toyworld.front_end.spelling import Spelling
 
 
 def main() -> None:

@@ -279,10 +279,9 @@ class Matrix:
     """a model's folder; without one, the model that ships"""
 
     def run(self) -> None:
-        from onnuri import load
-        from onnuri.evaluation import report
+        from onnuri.recipes import evaluate
 
-        report.run(load(self.model), self.items, self.json)
+        evaluate.matrix(self.model, self.items, self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,10 +299,9 @@ class Sentences:
     """a model's folder; without one, the model that ships"""
 
     def run(self) -> None:
-        from onnuri import load
-        from onnuri.evaluation import words
+        from onnuri.recipes import evaluate
 
-        words.run(load(self.model), self.items, self.to, self.json)
+        evaluate.sentences(self.model, self.items, self.to, self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -318,10 +316,9 @@ class Codecs:
     """a model's folder; without one, the model that ships"""
 
     def run(self) -> None:
-        from onnuri import load
-        from onnuri.evaluation import quality
+        from onnuri.recipes import evaluate
 
-        quality.run(load(self.model), self.items, self.json)
+        evaluate.codecs(self.model, self.items, self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -337,9 +334,9 @@ class Scan:
     """file for the figures"""
 
     def run(self) -> None:
-        from onnuri.evaluation import scan
+        from onnuri.recipes import evaluate
 
-        scan.run(self.folder, self.every, self.json)
+        evaluate.table(self.folder, self.every, self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

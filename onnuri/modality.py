@@ -1,4 +1,4 @@
-"""The five media: their files, what a scene shows in each, and the sizes of their arrays.
+"""The five media: their files, and the sizes of their arrays.
 
 Knows nothing of networks. What a medium's codes look like, its codec says (`codecs/spec.py`), not
 this table.
@@ -11,8 +11,6 @@ from typing import Literal
 
 Medium = Literal["text", "image", "audio", "video", "shape"]
 MEDIA: tuple[Medium, ...] = ("text", "image", "audio", "video", "shape")
-Attribute = Literal["solid", "color", "size", "relation", "motion"]
-ATTRIBUTES: tuple[Attribute, ...] = ("solid", "color", "size", "relation", "motion")
 Language = Literal["ko", "en"]
 LANGUAGES: tuple[Language, ...] = ("ko", "en")
 LANGUAGE_TOKENS = {"ko": "<|ko|>", "en": "<|en|>"}
@@ -29,19 +27,6 @@ TASKS: tuple[Task, ...] = ("describe", "answer", "edit", "translate", "transcrib
 """what is asked of a model, where the inputs alone do not say it: a token before the answer"""
 
 
-OBJECTS = 3
-"""Objects an item's grid has room for."""
-ObjectOrder = Literal["left", "diagonal"]
-"""The order in which a codec writes objects down. `left`: from left to right. `diagonal`: by right
-plus down.
-
-A sentence says which of two objects comes first only where their relation decides it. Left and
-right decide `left`, but above and below do not: objects one above the other came in either order,
-and a model that drew code by code mixed the two. The world's relations need one axis to exceed the
-other 1.5 times, so that any of the four decides `diagonal`.
-"""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Modality:
     """One medium's row."""
@@ -51,36 +36,21 @@ class Modality:
     """file name endings that are read and written, the default first"""
     media_type: str
     """the default's media type (RFC 6838)"""
-    carries: frozenset[Attribute]
-    """attributes of a scene that the medium can show"""
 
 
-_ALL = frozenset(ATTRIBUTES)
-_STILL = _ALL - {"motion"}
 TABLE: dict[Medium, Modality] = {
     m.name: m
     for m in (
-        Modality(name="text", suffixes=(".txt",), media_type="text/plain", carries=_ALL),
-        Modality(
-            name="image",
-            suffixes=(".png", ".jpg", ".jpeg", ".webp"),
-            media_type="image/png",
-            carries=_STILL,
-        ),
+        Modality(name="text", suffixes=(".txt",), media_type="text/plain"),
+        Modality(name="image", suffixes=(".png", ".jpg", ".jpeg", ".webp"), media_type="image/png"),
         Modality(
             name="audio",
             suffixes=(".wav", ".flac", ".mp3", ".ogg", ".opus"),
             media_type="audio/wav",
-            carries=_ALL,
         ),
+        Modality(name="video", suffixes=(".mp4", ".webm", ".gif"), media_type="video/mp4"),
         Modality(
-            name="video", suffixes=(".mp4", ".webm", ".gif"), media_type="video/mp4", carries=_ALL
-        ),
-        Modality(
-            name="shape",
-            suffixes=(".glb", ".obj", ".ply", ".stl"),
-            media_type="model/gltf-binary",
-            carries=_STILL,
+            name="shape", suffixes=(".glb", ".obj", ".ply", ".stl"), media_type="model/gltf-binary"
         ),
     )
 }
@@ -93,4 +63,4 @@ VIDEO_FRAMES = 17
 VIDEO_FPS = 8
 AUDIO_HZ = 16_000
 VOXELS = 64
-"""voxels a side of a shape's cube, which spans the world's [-1, 1]³"""
+"""voxels a side of a shape's cube, which spans [-1, 1]³"""

@@ -18,11 +18,11 @@ import onnuri
 from onnuri import media
 from onnuri.chat import ChatSession
 from onnuri.cli import main
-from onnuri.evaluation.image import observe
 from onnuri.modality import MEDIA, TABLE
-from onnuri.world import audio, image, shape, video
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld import audio, image, mesh, video
+from onnuri.toyworld.oracles.image import observe
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 SCENE = sample_scene(11, "seen")
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
@@ -37,7 +37,7 @@ def files(tmp_path_factory):
         "text": sentence,
         "image": image.render(SCENE).image,
         "video": video.render(SCENE).frames,
-        "shape": shape.voxels(SCENE),
+        "shape": mesh.voxels(SCENE),
         "audio": audio.speak(sentence, "ko", audio.sample_voice(generator("seen", 11))),
     }
     for medium in MEDIA:

@@ -10,8 +10,8 @@ import trimesh
 from onnuri import media
 from onnuri.errors import MediaError
 from onnuri.modality import TABLE
-from onnuri.world import image, shape, video
-from onnuri.world.scene import sample_scene
+from onnuri.toyworld import image, mesh, video
+from onnuri.toyworld.scene import sample_scene
 
 SCENE = sample_scene(3, "seen")
 
@@ -53,7 +53,7 @@ def test_bytes_say_themselves_what_they_are(medium, suffix):
         "image": lambda: image.render(SCENE).image,
         "audio": lambda: np.sin(np.arange(16_000) * 0.1).astype(np.float32),
         "video": lambda: video.render(SCENE).frames,
-        "shape": lambda: shape.voxels(SCENE),
+        "shape": lambda: mesh.voxels(SCENE),
     }[medium]()
     data = media.to_bytes(item, suffix)
     assert media.from_bytes(data, medium, "the file").shape[1:] == item.shape[1:]
@@ -69,7 +69,7 @@ def test_limits_hold_before_anything_is_decoded():
         ("image", image.render(SCENE).image),
         ("audio", np.sin(np.arange(16_000) * 0.1).astype(np.float32)),
         ("video", video.render(SCENE).frames),
-        ("shape", shape.voxels(SCENE)),
+        ("shape", mesh.voxels(SCENE)),
     ):
         with pytest.raises(MediaError, match=r"the file: .* at most"):
             media.from_bytes(
@@ -87,7 +87,7 @@ def test_videos_come_back(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply"])
 def test_shapes_come_back(tmp_path, suffix):
-    grid = shape.voxels(SCENE)
+    grid = mesh.voxels(SCENE)
     media.write(grid, tmp_path / f"a{suffix}")
     again = media.read(tmp_path / f"a{suffix}", "shape")
     a, b = grid[..., 3] > 127, again[..., 3] > 127
@@ -113,7 +113,7 @@ def bad_files(folder):
 
     whole_png, whole_glb = (
         media.to_bytes(image.render(SCENE).image, ".png"),
-        media.to_bytes(shape.voxels(SCENE), ".glb"),
+        media.to_bytes(mesh.voxels(SCENE), ".glb"),
     )
     mp4, flac = (
         media.to_bytes(video.render(SCENE).frames, ".mp4"),

@@ -10,8 +10,8 @@ import pytest
 
 import onnuri
 from onnuri.cli import main, parse
-from onnuri.world import image
-from onnuri.world.scene import sample_scene
+from onnuri.toyworld import image
+from onnuri.toyworld.scene import sample_scene
 
 ROOT = Path(onnuri.__file__).parents[1]
 README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")}

@@ -1,9 +1,9 @@
 """The specs of the laptop's codecs with a small tokenizer, for tests that need no networks."""
 
 from onnuri.codecs.audio import audio_spec
-from onnuri.codecs.shape import shape_spec
 from onnuri.codecs.text import text_spec
-from onnuri.codecs.visual import image_spec, video_spec
+from onnuri.toyworld.codecs.mesh import shape_spec
+from onnuri.toyworld.codecs.visual import image_spec, video_spec
 
 
 def toy_specs(text_codes: int = 300):

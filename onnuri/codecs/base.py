@@ -58,6 +58,11 @@ class Codec(nn.Module, ABC):
     def decode_batch(self, codes: list[np.ndarray]) -> list[Any]:
         """Return the items of any codes that the spec allows."""
 
+    def code_features(self) -> torch.Tensor | None:
+        """Return what every code says in numbers, float32 [codes, F]; None where a code says
+        nothing alone, as a word or a code whose meaning depends on those before it."""
+        return None
+
     def encode(self, item: Any) -> np.ndarray:
         """Return the codes int64 [K] of one item."""
         return self.encode_batch([item])[0]

@@ -95,7 +95,3 @@ class MimiCodec(ForeignCodec):
         waveform = self.network.decode(codes).audio_values[0, 0].float().cpu().numpy()
         samples: np.ndarray = soxr.resample(waveform, self.network.config.sampling_rate, AUDIO_HZ)
         return np.clip(samples, -1, 1).astype(np.float32)
-
-    def code_features(self) -> None:
-        """Return None, since a code's meaning depends on the earlier codes of its frame."""
-        return

@@ -7,7 +7,9 @@ To add a codec, write a file with a subclass of `base.Codec`, a line here, and a
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec
@@ -16,23 +18,29 @@ from onnuri.errors import ConfigError
 CODECS = {
     "bpe": "onnuri.codecs.text:TextCodec",
     "tokenizer": "onnuri.codecs.tokenizer:TokenizerCodec",
-    "object_image": "onnuri.codecs.image:ImageCodec",
+    "object_image": "onnuri.toyworld.codecs.image:ImageCodec",
     "mel": "onnuri.codecs.audio:AudioCodec",
-    "object_video": "onnuri.codecs.video:VideoCodec",
-    "object_shape": "onnuri.codecs.shape:ShapeCodec",
+    "object_video": "onnuri.toyworld.codecs.video:VideoCodec",
+    "object_shape": "onnuri.toyworld.codecs.mesh:ShapeCodec",
     "emu3": "onnuri.codecs.emu3:Emu3Codec",
     "mimi": "onnuri.codecs.mimi:MimiCodec",
 }
 
 
 def codec_class(name: str) -> type[Codec]:
-    """Return a codec's class by its name, importing its module. Raises ConfigError for an unknown
-    name."""
-    if name not in CODECS:
-        raise ConfigError(f"codec {name!r}", "is not known", f"use one of {', '.join(CODECS)}")
-    module, _, attribute = CODECS[name].partition(":")
-    codec: type[Codec] = getattr(importlib.import_module(module), attribute)
-    return codec
+    """Return a codec's class, imported when it is first asked for. Raises ConfigError for an
+    unknown name."""
+    named: type[Codec] = class_named("codec", name, CODECS)
+    return named
+
+
+def class_named(kind: str, name: str, places: Mapping[str, str]) -> Any:
+    """Return the class "module:attribute" of a name. Raises ConfigError for an unknown one, which
+    says what `kind` of thing it names."""
+    if name not in places:
+        raise ConfigError(f"{kind} {name!r}", "is not known", f"use one of {', '.join(places)}")
+    module, _, attribute = places[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def folder_of(spec: CodecSpec) -> str:

@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -19,7 +19,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec, Stream
-from onnuri.codecs.spelling import Reading, Spelling
 from onnuri.errors import ConfigError
 from onnuri.modality import Medium
 
@@ -50,11 +49,9 @@ class TextCodec(Codec):
     class Config(config.Config):
         pass
 
-    def __init__(
-        self, tokenizer: Tokenizer, spelling: Spelling | None = None, spec: CodecSpec | None = None
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, spec: CodecSpec | None = None) -> None:
         super().__init__(self.Config(), spec or text_spec(int(tokenizer.get_vocab_size())))
-        self.tokenizer, self.spelling = tokenizer, spelling
+        self.tokenizer = tokenizer
 
     @classmethod
     def learn(cls, texts: Iterable[str], size: int = 1500) -> Self:
@@ -78,7 +75,7 @@ class TextCodec(Codec):
         described = json.loads(self.tokenizer.to_str())
         vocabulary = described["model"]["vocab"]
         vocabulary |= {f"<unused {k}>": k for k in range(self.num_codes, size)}
-        return type(self)(Tokenizer.from_str(json.dumps(described)), self.spelling)
+        return type(self)(Tokenizer.from_str(json.dumps(described)))
 
     def encode_batch(self, items: list[str]) -> list[np.ndarray]:
         return [np.array(self._ids(item), dtype=np.int64) for item in items]
@@ -94,14 +91,6 @@ class TextCodec(Codec):
                 + self.tokenizer.encode(part, add_special_tokens=False).ids
             )
         return ids
-
-    def encode_given(self, sentence: str) -> np.ndarray:
-        """Return the codes of a sentence that is given to a model. A first word that seldom begins
-        one ("cube") takes the codes that it has in the middle: alone it would be others, "c" and
-        "ube", which the model has hardly read."""
-        seldom = self.spelling is not None and self.spelling.seldom_first(sentence)
-        codes: np.ndarray = self.encode(f" {sentence}" if seldom else sentence)
-        return codes
 
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
         return [
@@ -130,13 +119,6 @@ class TextCodec(Codec):
         folder.mkdir(parents=True, exist_ok=True)
         self.spec.save_beside(folder)
         self.tokenizer.save(str(folder / "tokenizer.json"))
-        if self.spelling is not None:
-            self.spelling.save(folder)
-
-    def read(self, sentence: str) -> Reading:
-        """Return a sentence as the model reads it; as it is, where the codec has no list of
-        words."""
-        return self.spelling.read(sentence) if self.spelling is not None else Reading(sentence)
 
     @classmethod
     def load(
@@ -154,11 +136,7 @@ class TextCodec(Codec):
                 f"is not the one of the codec's spec, which has {spec.num_codes}",
                 "fetch or export the folder again",
             )
-        return cls(tokenizer, Spelling.load(folder), spec)
-
-    def code_features(self) -> Any:
-        """None: words are learned from nothing."""
-        return None
+        return cls(tokenizer, spec)
 
 
 def _tokenizer(model: models.BPE) -> Tokenizer:
@@ -168,8 +146,3 @@ def _tokenizer(model: models.BPE) -> Tokenizer:
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     return made
-
-
-def tokens_per_character(codec: TextCodec, texts: list[str]) -> float:
-    """Codes divided by characters over a corpus."""
-    return sum(len(c) for c in codec.encode_batch(texts)) / sum(len(t) for t in texts)

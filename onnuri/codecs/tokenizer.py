@@ -22,8 +22,6 @@ class TokenizerCodec(Codec):
     """A TokenizerCodec encodes a str as codes int64 [K], the tokenizer's own ids."""
 
     medium: ClassVar[Medium] = "text"
-    spelling: None = None
-    """None, since it corrects no spelling: any sentence is encoded as it is"""
 
     class Config(config.Config):
         """A Config is empty: the tokenizer's own files hold all settings."""
@@ -39,11 +37,6 @@ class TokenizerCodec(Codec):
         # special tokens are split into plain ones, so that no user's text can close an item
         encoded = self.tokenizer(items, add_special_tokens=False, split_special_tokens=True)
         return [np.array(ids, np.int64) for ids in encoded.input_ids]
-
-    def encode_given(self, sentence: str) -> np.ndarray:
-        """Return the ids of a user's sentence."""
-        codes: np.ndarray = self.encode(sentence)
-        return codes
 
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
         """Return the text of every sequence of ids; special tokens are left out."""
@@ -71,7 +64,3 @@ class TokenizerCodec(Codec):
 
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(tokenizer, spec or CodecSpec.read_beside(folder, cls.medium))
-
-    def code_features(self) -> None:
-        """Return None, since the language model already has embeddings of its text tokens."""
-        return

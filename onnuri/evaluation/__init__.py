@@ -1,2 +1,2 @@
-"""Evaluation: the any-to-any matrix, its oracles, the codecs' quality cards, reports. Nothing here
-is trained with the model."""
+"""Evaluation of any model: intervals, and the machine of a measurement. The toy world's matrix and
+oracles are in `toyworld/oracles/`."""

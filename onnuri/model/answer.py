@@ -2,9 +2,9 @@
 drives it decides.
 
 Every part is a generator that yields requests and is sent their tickets when they have ended.
-`run_pipelines` runs any number of them side by side and waits; a server awaits them one by one. Speech
-meets words only, as in training (`data/mix.py`): the model first writes down what it hears, and
-goes on with that; it writes what it is going to say, and then speaks it word by word.
+`run_pipelines` runs any number of them side by side and waits; a server awaits them one by one.
+Speech meets words only, as in training: the model first writes down what it hears, and goes on with
+that; it writes what it is going to say, and then speaks it word by word.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnuri.codecs.spelling import LONGEST_SENTENCE, Reading, plain
 from onnuri.errors import ConfigError
 from onnuri.inference.engine import Engine
 from onnuri.inference.request import (
@@ -26,8 +25,8 @@ from onnuri.inference.request import (
     TokenScore,
 )
 from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, Language, Medium
-from onnuri.model.asking import language_spoken, task_of, wish_of
-from onnuri.model.notice import CAN_DO, Notice, notices, outside, reading_of, unsure
+from onnuri.model.asking import LONGEST_SENTENCE, language_spoken, task_of, wish_of
+from onnuri.model.front_end import FrontEnd, Notice, Reading, Seen
 from onnuri.model.token_layout import TokenLayout
 
 T = TypeVar("T")
@@ -63,8 +62,8 @@ class Context:
     """media in their order, with the words of a text or a sound"""
     readings: list[Reading] = dataclasses.field(default_factory=list)
     """every text as the model reads it"""
-    seen: list[tuple[Medium, Any, np.ndarray]] = dataclasses.field(default_factory=list)
-    """(medium, item, codes) of what is to be seen"""
+    seen: list[Seen] = dataclasses.field(default_factory=list)
+    """what is to be seen"""
     logprobs: dict[Medium, list[float]] = dataclasses.field(default_factory=dict)
     """of every id that was drawn for an answer, by the answer's medium"""
 
@@ -76,8 +75,11 @@ class Context:
 class Answers:
     """What a token layout and codecs make of questions."""
 
-    def __init__(self, layout: TokenLayout, codecs: dict[str, Any], positions: int) -> None:
+    def __init__(
+        self, layout: TokenLayout, codecs: dict[str, Any], positions: int, front_end: FrontEnd
+    ) -> None:
         self.layout, self.codecs, self.positions = layout, codecs, positions
+        self.front_end = front_end
         for spec in layout.codecs:
             if (
                 spec.name in codecs
@@ -138,9 +140,9 @@ class Answers:
 
     def _read(self, words: str, context: Context) -> np.ndarray:
         """Return the codes of words as the text front end leaves them."""
-        reading = reading_of(words, self.codecs["text"])
+        reading = self.front_end.read(words)
         context.readings.append(reading)
-        codes: np.ndarray = self.codecs["text"].encode_given(reading.text)
+        codes = self.front_end.encode(reading.text, self.codecs["text"])
         return codes[: self.layout.spec("text").max_codes]
 
     def hear(
@@ -183,27 +185,34 @@ class Answers:
         spoken (not `only_heard`) itself, if it is in the language that is asked for; to a greeting
         or a question about nothing that was shown what can be done; else what the model writes, as
         `make` does."""
-        if only_heard and not context.heard and self.outside(context):
-            text: np.ndarray = self.codecs["text"].encode(CAN_DO[language])
+        refusal = self.refusal(context, language)
+        if only_heard and not context.heard and refusal:
+            text: np.ndarray = self.codecs["text"].encode(refusal)
             return text
         if context.says(language) and (context.heard or not only_heard):
             return context.words
         return (yield from self.make("text", context, language, sampling, seed, on_token, **more))
 
-    def outside(self, context: Context) -> bool:
-        """Whether what was given asks for nothing that the model can do."""
-        alone = context.count == 1 and bool(context.readings)
-        return alone and outside(context.inputs[0][1], context.readings[0], alone)
+    def refusal(self, context: Context, language: Language) -> str | None:
+        """Return what is said to words that come alone and ask for nothing that the model can do;
+        None where something can be done."""
+        if context.count != 1 or not context.readings:
+            return None
+        words = context.inputs[0][1]
+        return self.front_end.refusal(words, context.readings[0], language)
 
     def notices(self, context: Context, language: Language) -> list[Notice]:
         """Return what is not known of what was given, and of what came of it, in the language of
         the answer."""
-        found = notices(context.readings, context.seen, self.codecs, language) + unsure(
-            context.logprobs, language
-        )
-        if self.outside(context):
-            found.append(Notice("outside", CAN_DO[language]))
-        return found
+        front_end = self.front_end
+        notices = [
+            *front_end.notices(context.readings, context.seen, self.codecs, language),
+            *front_end.unsure(context.logprobs, language),
+        ]
+        refusal = self.refusal(context, language)
+        if refusal:
+            notices.append(Notice("outside", refusal))
+        return notices
 
     def speak(
         self,
@@ -217,8 +226,8 @@ class Answers:
         if not len(sentence):
             return np.zeros(0, np.int64)
         v = self.layout
-        if self.codecs["text"].spelling is not None:  # case and a full stop are not spoken
-            sentence = self.encode("text", plain(self.codecs["text"].decode(sentence)))
+        most = self.layout.spec("text").max_codes
+        sentence = self.front_end.spoken(sentence, self.codecs["text"])[:most]
         if not len(sentence):
             return np.zeros(0, np.int64)
         prompt = [

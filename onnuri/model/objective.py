@@ -1,5 +1,4 @@
-"""What a model of several media is trained on: a table's sequences as ids with weights, packed into
-rows.
+"""What a model of several media is trained on: sequences as ids with weights, packed into rows.
 
 Every target is scored only among the ids that generation would choose from (`loss.py`): generation
 never leaves a slot's field or a medium's codes, so the head need not score the others, and the loss
@@ -16,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnuri.data.mix import Mixer, Segment
 from onnuri.data.pack import PackedRow, PackedSequence, pack
+from onnuri.data.segment import Segment, SequenceSource
 from onnuri.inference.hf_forward import head
 from onnuri.modality import MEDIA
 from onnuri.model.backbone import embedding, hidden_states
@@ -59,11 +58,11 @@ def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
     """The model's own speech: every word before its sound. Words are given; sounds and where they
     end are foretold."""
     assert s.words and s.language
-    words, beats = split(s.words.codes), s.words.beats
-    assert len(words) == len(beats), (len(words), len(beats))
-    ids = layout.spoken(words, np.split(s.codes, np.cumsum(beats)[:-1]), s.language)
+    words, frames = split(s.words.codes), s.words.frames_per_word
+    assert len(words) == len(frames), (len(words), len(frames))
+    ids = layout.spoken(words, np.split(s.codes, np.cumsum(frames)[:-1]), s.language)
     weights = [0.0, 0.0]
-    for word, count in zip(words, beats, strict=True):
+    for word, count in zip(words, frames, strict=True):
         weights += [0.0] * len(word) + [s.weight] * (int(count) + 1)
     return ids, [*weights, 0.0]
 
@@ -91,18 +90,22 @@ def omni_loss(
 
 
 class OmniTask:
-    """Trains a backbone on a table's sequences, in rows of a fixed length."""
+    """Trains a backbone on the sequences of a source, in rows of a fixed length."""
 
     def __init__(
         self,
         module: nn.Module,
         layout: TokenLayout,
-        mixer: Mixer,
+        source: SequenceSource,
         split: Split,
         tokens: int = 2048,
         seed: int = 0,
+        soft: bool = False,
+        ordinal_weight: float = 1.0,
     ) -> None:
-        self.module, self.layout, self.mixer, self.split = module, layout, mixer, split
+        """`soft`, `ordinal_weight`: as `omni_loss` takes them."""
+        self.module, self.layout, self.source, self.split = module, layout, source, split
+        self.soft, self.ordinal_weight = soft, ordinal_weight
         self.tokens, self.seed, self.balance = tokens, seed, Balance(module)
         self.sets = tuple(layout.candidate_sets())
 
@@ -110,7 +113,7 @@ class OmniTask:
         """Return a row of `tokens` ids: a pure function of the step."""
         rng = np.random.default_rng([self.seed, step])
         return pack(
-            lambda: sequence_ids(self.mixer.draw(rng), self.layout, self.split),
+            lambda: sequence_ids(self.source.sample(rng), self.layout, self.split),
             self.tokens,
             self.layout.special("<pad>"),
         )
@@ -131,9 +134,9 @@ class OmniTask:
     def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, LossParts | float]]:
         """Return the loss and figures for the log, which leave out what keeps experts busy: some
         families have none of it."""
-        mix, tokens = self.mixer.settings, batch.ids.numel() - batch.padding
+        tokens = batch.ids.numel() - batch.padding
         self.balance.tokens = tokens
-        parts = omni_loss(self.module, self.sets, batch, mix.soft, mix.loss_place)
+        parts = omni_loss(self.module, self.sets, batch, self.soft, self.ordinal_weight)
         present = (
             batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()
         )  # on the host: what a row has is known
@@ -157,12 +160,11 @@ def start_from_features(
     table = embedding(model)
     scale = float(table.std())
     draw = torch.Generator().manual_seed(seed)
-    for codebook, codec in (
-        ("visual", codecs["video"]),
-        ("audio", codecs["audio"]),
-        ("shape", codecs["shape"]),
-    ):
-        features = codec.code_features()
+    owners = {spec.codebook: codecs[spec.name] for spec in layout.codecs}
+    for codebook in layout.ranges:
+        features = owners[codebook].code_features()
+        if features is None:
+            continue
         mixed = features @ torch.randn(features.shape[1], table.shape[1], generator=draw)
         mixed = mixed / mixed.std(1, keepdim=True).clamp_min(1e-3)
         lo, hi = layout.span(codebook)

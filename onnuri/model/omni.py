@@ -32,7 +32,7 @@ from onnuri.modality import MEDIA, Language, Medium
 from onnuri.model import backbone
 from onnuri.model.answer import Answers, Context, Inputs, known, run_pipelines
 from onnuri.model.asking import language_asked, task_of
-from onnuri.model.notice import Notice
+from onnuri.model.front_end import UNNAMED, FrontEnd, Notice, front_end_class
 from onnuri.model.token_layout import TokenLayout
 
 FORMAT = 2
@@ -108,16 +108,20 @@ class OmniModel:
         layout: TokenLayout | None = None,
         sampling: dict[str, SamplingConfig] | None = None,
         dtype: torch.dtype | None = None,
+        front_end: FrontEnd | None = None,
     ) -> None:
         """`layout`: of the network's ids; without it, a new one for the codecs. `dtype`: in which
-        the weights are saved; without it, as `backbone.save` decides."""
+        the weights are saved; without it, as `backbone.save` decides. `front_end`: reads sentences;
+        without it, they are read as they are."""
         self.network, self.codecs, self.dtype = network.eval(), codecs, dtype
         self.layout = layout or new_layout(codecs)
         self.sampling = {
             **{name: SamplingConfig() for name in self.layout.names},
             **(sampling or SAMPLING),
         }
-        self.answers = Answers(self.layout, codecs, backbone.positions(network))
+        self.front_end = front_end or FrontEnd()
+        positions = backbone.positions(network)
+        self.answers = Answers(self.layout, codecs, positions, self.front_end)
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -236,8 +240,10 @@ class OmniModel:
             backbone.save(self.network, part, begin, end, pad, self.dtype)
             backbone.save_tokenizer(self.codecs["text"].tokenizer, self.layout.specials, part)
             registry.save(self.codecs, part / "codecs")
+            self.front_end.save(part / "codecs")
             about = {
                 "format": FORMAT,
+                "front_end": self.front_end.name,
                 "sampling": {m: s.to_json() for m, s in self.sampling.items()},
                 "layout": self.layout.to_json(),
                 "sha256": hashes_of(part),
@@ -264,7 +270,8 @@ class OmniModel:
                 f"holds no model that can be loaded ({error})",
                 "fetch or export the folder again",
             ) from error
-        return cls(network, codecs, layout, sampling, dtype)
+        front_end = front_end_class(about.get("front_end", UNNAMED)).load(folder / "codecs")
+        return cls(network, codecs, layout, sampling, dtype, front_end)
 
 
 def _layout_of(folder: Path, about: dict[str, Any]) -> TokenLayout:

@@ -25,27 +25,29 @@ import onnuri
 from onnuri import config, media
 from onnuri.codecs import registry
 from onnuri.codecs.audio import AudioCodec
-from onnuri.codecs.image import ImageCodec
-from onnuri.codecs.shape import ShapeCodec
 from onnuri.codecs.spec import SlotLayout
-from onnuri.codecs.spelling import Spelling, plain
 from onnuri.codecs.text import TextCodec
-from onnuri.codecs.video import VideoCodec
-from onnuri.data import audio, shape, visual
-from onnuri.data.mix import SIGHTS, MixConfig, Mixer
-from onnuri.data.table import Table, make_table
-from onnuri.modality import LANGUAGES, ObjectOrder
+from onnuri.modality import LANGUAGES
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.graft import graft
 from onnuri.model.objective import OmniTask, start_from_features
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
 from onnuri.profile import run_forecast
+from onnuri.toyworld import wordings
+from onnuri.toyworld.codecs.image import ImageCodec
+from onnuri.toyworld.codecs.mesh import ShapeCodec
+from onnuri.toyworld.codecs.objects import ObjectOrder
+from onnuri.toyworld.codecs.video import VideoCodec
+from onnuri.toyworld.data import audio, mesh, visual
+from onnuri.toyworld.data.mixture import VISUAL_MODALITIES, MixtureWeights, TaskSampler
+from onnuri.toyworld.data.token_store import TokenStore, make_store
+from onnuri.toyworld.front_end.spelling import Spelling, plain
+from onnuri.toyworld.front_end.toy import ToyFrontEnd
+from onnuri.toyworld.scene import sample_edit, sample_scene
+from onnuri.toyworld.tasks import COMPARISONS, corpus, question
+from onnuri.toyworld.text import caption
 from onnuri.training.loop import TrainConfig, fit
-from onnuri.world import wordings
-from onnuri.world.scene import sample_edit, sample_scene
-from onnuri.world.tasks import COMPARISONS, corpus, question
-from onnuri.world.text import caption
 
 
 class Stage(config.Config):
@@ -54,36 +56,36 @@ class Stage(config.Config):
     name: str
     """its folder in the run"""
     loop: TrainConfig
-    mix: MixConfig = MixConfig()
+    mix: MixtureWeights = MixtureWeights()
     share: float = 1.0
     """of its weights in what goes on, the rest of those before it: averages err less than either
     (Wortsman et al. 2022)"""
 
 
-SPEECH = MixConfig(
-    draw=0.28,
-    describe=0.12,
+SPEECH = MixtureWeights(
+    text_to_x=0.28,
+    caption=0.12,
     convert=0.03,
     chain=0.03,
-    alone=0.03,
+    unconditional=0.03,
     translate=0.04,
     ask=0.05,
     edit=0.07,
-    hear=0.22,
-    speak=0.12,
+    asr=0.22,
+    tts=0.12,
 )
 """more of what is learned last: to hear and to speak"""
-PLACES = MixConfig(
-    draw=0.32,
-    describe=0.18,
+PLACES = MixtureWeights(
+    text_to_x=0.32,
+    caption=0.18,
     convert=0.14,
     chain=0.03,
-    alone=0.03,
+    unconditional=0.03,
     translate=0.03,
     ask=0.05,
     edit=0.06,
-    hear=0.10,
-    speak=0.08,
+    asr=0.10,
+    tts=0.08,
     soft=True,
     loss_place=2.0,
     single=0.35,
@@ -92,31 +94,31 @@ PLACES = MixConfig(
 """where things are: soft targets for places and sides, sights from sights, more scenes of several
 objects"""
 VOICE = PLACES.replace(
-    draw=0.16,
-    describe=0.10,
+    text_to_x=0.16,
+    caption=0.10,
     convert=0.05,
     chain=0.01,
-    alone=0.02,
+    unconditional=0.02,
     translate=0.03,
     edit=0.05,
     ask=0.03,
-    hear=0.12,
-    speak=0.43,
+    asr=0.12,
+    tts=0.43,
 )
 """to say every word so that it is understood; of all else as much as keeps it"""
 
 WORDS = PLACES.replace(
-    draw=0.36,
-    describe=0.16,
+    text_to_x=0.36,
+    caption=0.16,
     convert=0.07,
     chain=0.02,
-    alone=0.03,
+    unconditional=0.03,
     translate=0.06,
     ask=0.07,
     edit=0.07,
     compare=0.01,
-    hear=0.06,
-    speak=0.06,
+    asr=0.06,
+    tts=0.06,
     double=0.06,
     people=0.75,
     slips=0.06,
@@ -198,7 +200,7 @@ def evening() -> LaptopConfig:
     return base.replace(
         model=(
             first.replace(loop=first.loop.replace(minutes=35)),
-            last.replace(loop=last.loop.replace(minutes=20), mix=last.mix.replace(hear=0.18)),
+            last.replace(loop=last.loop.replace(minutes=20), mix=last.mix.replace(asr=0.18)),
         )
     )
 
@@ -229,16 +231,16 @@ def words() -> LaptopConfig:
     """People's wordings from the weights that ship: their text is tokenized anew, objects are
     written down by right plus down, and the vocabulary says what is asked. Budgets are steps, so
     that a busy machine learns as much."""
-    voice = WORDS.replace(draw=0.22, describe=0.10, convert=0.03, edit=0.05, hear=0.12, speak=0.33)
+    voice = WORDS.replace(text_to_x=0.22, caption=0.10, convert=0.03, edit=0.05, asr=0.12, tts=0.33)
     more = WORDS.replace(
-        draw=0.42,
-        describe=0.10,
+        text_to_x=0.42,
+        caption=0.10,
         convert=0.04,
         ask=0.04,
         edit=0.05,
         translate=0.05,
-        hear=0.08,
-        speak=0.13,
+        asr=0.08,
+        tts=0.13,
         double=0.08,
         noise=0.2,
     )
@@ -315,7 +317,7 @@ def pools(settings: LaptopConfig, out: Path) -> None:
         return
     visual.make_pool(out / "pool/visual", settings.pictures, settings.workers)
     audio.make_pool(out / "pool/audio", settings.utterances, settings.workers)
-    shape.make_pool(out / "pool/shape", settings.crops, settings.workers)
+    mesh.make_pool(out / "pool/shape", settings.crops, settings.workers)
 
 
 def codecs(settings: LaptopConfig, out: Path) -> None:
@@ -336,7 +338,7 @@ def codecs(settings: LaptopConfig, out: Path) -> None:
         "visual codec",
     )
     fit(audio.AudioTask(sound, out / "pool/audio"), settings.audio, out / "audio", "audio codec")
-    fit(shape.ShapeTask(solid, out / "pool/shape"), settings.shape, out / "shape", "shape codec")
+    fit(mesh.ShapeTask(solid, out / "pool/shape"), settings.shape, out / "shape", "shape codec")
     text = TextCodec.learn(
         corpus([sample_scene(seed) for seed in range(1500)]), settings.text_codes
     )
@@ -356,15 +358,17 @@ def take_codecs(settings: LaptopConfig, folder: Path) -> None:
         visual=visual_config.visual.replace(order=settings.order)
     )
     shipped["shape"].config = shipped["shape"].config.replace(order=settings.order)
-    shipped["text"] = learn_text(settings.text_codes)
+    shipped["text"], front_end = learn_text(settings.text_codes)
     registry.save(shipped, folder)
+    front_end.save(folder)
 
 
-def learn_text(size: int) -> TextCodec:
-    """Return a text codec of what the world and people say in training, with its list of words."""
+def learn_text(size: int) -> tuple[TextCodec, ToyFrontEnd]:
+    """Return a text codec of what the world and people say in training, and a front end with the
+    list of its words."""
     sentences = sentences_of_training()
     text = TextCodec.learn(sentences, size)
-    return TextCodec(text.tokenizer, Spelling.learn(sentences))
+    return text, ToyFrontEnd(Spelling.learn(sentences))
 
 
 def sentences_of_training(scenes: int = 8_000) -> list[str]:
@@ -385,7 +389,7 @@ def sentences_of_training(scenes: int = 8_000) -> list[str]:
 
 def table(settings: LaptopConfig, out: Path) -> None:
     """Compute every token once."""
-    make_table(out / "table", settings.scenes, load_codecs, out / "codecs", settings.workers)
+    make_store(out / "table", settings.scenes, load_codecs, out / "codecs", settings.workers)
 
 
 def model(settings: LaptopConfig, out: Path) -> None:
@@ -401,7 +405,8 @@ def model(settings: LaptopConfig, out: Path) -> None:
     learn(
         network,
         made,
-        Table(out / "table"),
+        TokenStore(out / "table"),
+        ToyFrontEnd.load(out / "codecs"),
         settings.model,
         settings.tokens,
         settings.seed,
@@ -413,7 +418,8 @@ def model(settings: LaptopConfig, out: Path) -> None:
 def learn(
     network: nn.Module,
     made: dict[str, Any],
-    table: Table,
+    store: TokenStore,
+    front_end: ToyFrontEnd,
     stages: tuple[Stage, ...],
     tokens: int,
     seed: int,
@@ -425,15 +431,17 @@ def learn(
     `earlier`: losses of runs that the forecast leans on. `tasks`: whether the token layout says
     what is asked."""
     layout = new_layout(made, tasks)
-    slots: dict[str, SlotLayout] = {medium: made[medium].spec.slots for medium in SIGHTS}
+    slots: dict[str, SlotLayout] = {medium: made[medium].spec.slots for medium in VISUAL_MODALITIES}
     omni_tasks = [
         OmniTask(
             network,
             layout,
-            Mixer(stage.mix, table, made["text"], slots),
+            TaskSampler(stage.mix, store, made["text"], front_end, slots),
             made["text"].words,
             tokens,
             seed + k,
+            stage.mix.soft,
+            stage.mix.loss_place,
         )
         for k, stage in enumerate(stages)
     ]
@@ -453,7 +461,7 @@ def learn(
                     for name, weight in network.state_dict().items()
                 }
             )
-    OmniModel(network, made, layout).save(out / "model")
+    OmniModel(network, made, layout, front_end=front_end).save(out / "model")
 
 
 def backbone_config(settings: LaptopConfig, layout: TokenLayout) -> BackboneConfig:

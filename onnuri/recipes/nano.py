@@ -24,8 +24,6 @@ import onnuri
 from onnuri import config, media
 from onnuri.codecs import registry
 from onnuri.codecs.text import text_spec
-from onnuri.data.mix import MixConfig
-from onnuri.data.table import Table, make_table
 from onnuri.modality import MEDIA
 from onnuri.model import backbone
 from onnuri.model.objective import start_from_features
@@ -35,9 +33,12 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.stock import architecture
 from onnuri.recipes import NAMES, find, matrix, module
 from onnuri.recipes.laptop import PLACES, Stage, learn, note
+from onnuri.toyworld.data.mixture import MixtureWeights
+from onnuri.toyworld.data.token_store import TokenStore, make_store
+from onnuri.toyworld.front_end.toy import ToyFrontEnd
 from onnuri.training.loop import TrainConfig, read_metrics
 
-MIX = PLACES.replace(hear=0.14, speak=0.12)
+MIX = PLACES.replace(asr=0.14, tts=0.12)
 TEXT_CODES = 4_096
 """the world's own words are 972; the other ids stand for nothing, as most of a large vocabulary
 does here"""
@@ -57,7 +58,7 @@ class NanoConfig(config.Config):
         optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.4
     )
     """how fast; its steps follow from the budget"""
-    mix: MixConfig = MIX
+    mix: MixtureWeights = MIX
     scenes: int = 8_192
     """rows of the token table"""
     tokens: int = 3_072
@@ -155,10 +156,14 @@ def earlier(settings: NanoConfig, out: Path) -> dict[str, float]:
     return found
 
 
-def prepare(settings: NanoConfig, data: Path) -> tuple[dict[str, Any], Table]:
-    """The shipped codecs with more text ids, and the table that they make of scenes."""
+def prepare(settings: NanoConfig, data: Path) -> tuple[dict[str, Any], TokenStore, ToyFrontEnd]:
+    """Return the shipped codecs with more text ids, the table that they make of scenes, and the
+    shipped front end."""
     if not (data / "codecs/shape/config.json").exists():
-        shipped = load_codecs(onnuri.WEIGHTS / "laptop" / "codecs")
+        folder = onnuri.WEIGHTS / "laptop" / "codecs"
+        shipped = load_codecs(folder)
         registry.save({**shipped, "text": shipped["text"].padded(TEXT_CODES)}, data / "codecs")
-    make_table(data / "table", settings.scenes, load_codecs, data / "codecs", settings.workers)
-    return load_codecs(data / "codecs"), Table(data / "table")
+        ToyFrontEnd.load(folder).save(data / "codecs")
+    make_store(data / "table", settings.scenes, load_codecs, data / "codecs", settings.workers)
+    folder = data / "codecs"
+    return load_codecs(folder), TokenStore(data / "table"), ToyFrontEnd.load(folder)

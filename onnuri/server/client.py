@@ -16,7 +16,7 @@ from onnuri import media
 from onnuri.errors import ConfigError, OnnuriError
 from onnuri.modality import TABLE, Language, Medium
 from onnuri.model.asking import language_asked
-from onnuri.model.notice import Notice
+from onnuri.model.front_end import Notice
 from onnuri.model.omni import Reply
 from onnuri.server.conversation import SHOWN, URL
 from onnuri.server.errors import JSON

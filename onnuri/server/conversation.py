@@ -17,12 +17,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from onnuri.codecs.spelling import LONGEST_SENTENCE
 from onnuri.inference.constraints import Grammar
 from onnuri.modality import LANGUAGES, Language
 from onnuri.model.answer import Context
-from onnuri.model.asking import language_asked, wish_of
-from onnuri.model.notice import Notice
+from onnuri.model.asking import LONGEST_SENTENCE, language_asked, wish_of
+from onnuri.model.front_end import Notice
 from onnuri.server import inputs
 from onnuri.server.complaints import rule_of
 from onnuri.server.errors import JSON, invalid
@@ -131,7 +130,9 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
     elif turn.only_words and "text" in request.wanted:
         said = str(turn.inputs[0][1])
         wished = wish_of(said[:LONGEST_SENTENCE])[0] is not None
-        answered = wished or state.model.layout.tasks or state.model.answers.outside(context)
+        answered = (
+            wished or state.model.layout.tasks or state.model.answers.refusal(context, turn.asker)
+        )
         # A lone statement is answered in words by its translation, where the model was not taught
         # to say it again in the asker's language (`TokenLayout.tasks`).
         if not answered and "?" not in said:

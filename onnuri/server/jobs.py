@@ -15,7 +15,6 @@ from onnuri.errors import BusyError
 from onnuri.modality import VIDEO_FPS, Medium
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
-from onnuri.model.notice import unsure
 from onnuri.server.conversation import notices_field, unknown
 from onnuri.server.errors import JSON, APIError, as_api_error, invalid
 from onnuri.server.events import OutputSpec
@@ -68,7 +67,7 @@ async def _work(
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
         async with asyncio.timeout(state.settings.request_seconds):
             made = await state.service.item(context, spec)
-            if more := unsure(context.logprobs, spec.language):
+            if more := state.model.front_end.unsure(context.logprobs, spec.language):
                 told = job.about.get("onnuri", {}).get("notices", [])
                 await asyncio.to_thread(
                     state.store.update_job, job.id, about={**job.about, **notices_field(more, told)}

@@ -20,7 +20,7 @@ from onnuri.codecs.audio import (
     prepare,
     spectrum,
 )
-from onnuri.data.audio import ROW, AudioTask, render_row
+from onnuri.toyworld.data.audio import ROW, AudioTask, render_row
 
 
 @pytest.fixture(scope="module")

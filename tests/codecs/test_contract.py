@@ -10,9 +10,9 @@ from onnuri.codecs.audio import AHEAD, FRAME
 from onnuri.codecs.spec import CodecSpec
 from onnuri.codecs.text import TextCodec
 from onnuri.modality import MEDIA
-from onnuri.world import audio, image, shape, video
-from onnuri.world.scene import sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld import audio, image, mesh, video
+from onnuri.toyworld.scene import sample_scene
+from onnuri.toyworld.text import caption
 
 FORMS = {
     "image": ((128, 128, 3), np.uint8),
@@ -28,7 +28,7 @@ def item(medium: str, seed: int = 3):
         "text": lambda: sentence,
         "image": lambda: image.render(scene).image,
         "video": lambda: video.render(scene).frames,
-        "shape": lambda: shape.voxels(scene),
+        "shape": lambda: mesh.voxels(scene),
         "audio": lambda: audio.speak(sentence, "ko", audio.Voice()),
     }[medium]()
 
@@ -134,7 +134,7 @@ def test_any_relation_decides_which_object_comes_first_in_diagonal_order(codecs,
     codes."""
     codec, made = (
         codecs[medium],
-        {"image": lambda s: image.render(s).image, "shape": shape.voxels}[medium],
+        {"image": lambda s: image.render(s).image, "shape": mesh.voxels}[medium],
     )
     config = (
         codec.config.replace(visual=codec.config.visual.replace(order="diagonal"))

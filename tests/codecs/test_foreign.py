@@ -18,12 +18,12 @@ from onnuri.codecs.flatten import (
     sequence_to_frames,
     sequence_to_grid,
 )
-from onnuri.codecs.image import ImageCodec
 from onnuri.codecs.mimi import MimiCodec
 from onnuri.codecs.spec import CodecSpec, Grid, Stream
-from onnuri.codecs.video import VideoCodec
-from onnuri.codecs.visual import image_spec
 from onnuri.errors import ConfigError
+from onnuri.toyworld.codecs.image import ImageCodec
+from onnuri.toyworld.codecs.video import VideoCodec
+from onnuri.toyworld.codecs.visual import image_spec
 
 EMU3, MIMI = small_emu3(), small_mimi()
 CODECS = [EMU3, MIMI]

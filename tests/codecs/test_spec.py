@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from toy_specs import toy_specs
 
 from onnuri.codecs.spec import CodecSpec, Field, SlotLayout, Stream
-from onnuri.codecs.visual import VIDEO_CHUNKS
 from onnuri.errors import ConfigError
-from onnuri.modality import ATTRIBUTES, MEDIA, OBJECTS, TABLE
+from onnuri.modality import MEDIA, TABLE
+from onnuri.toyworld.attributes import ATTRIBUTES, CARRIES
+from onnuri.toyworld.codecs.objects import OBJECTS
+from onnuri.toyworld.codecs.visual import VIDEO_CHUNKS
 
 SPECS = {spec.name: spec for spec in toy_specs()}
 
@@ -46,8 +48,8 @@ def test_a_video_begins_as_its_first_frame():
 
 
 def test_every_medium_carries_known_attributes():
-    assert set(TABLE) == set(MEDIA) == set(SPECS)
-    assert all(row.carries <= set(ATTRIBUTES) for row in TABLE.values())
+    assert set(TABLE) == set(MEDIA) == set(SPECS) == set(CARRIES)
+    assert all(carried <= set(ATTRIBUTES) for carried in CARRIES.values())
 
 
 def test_an_object_is_there_or_absent_in_all_its_codes():

@@ -8,8 +8,8 @@ import onnuri
 from onnuri.inference.engine import Engine, EngineConfig
 from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
 from onnuri.modality import MEDIA
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 GREEDY = SamplingConfig(temperature=0)
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from toy_specs import toy_specs
 
-from onnuri.data.mix import Segment, Words
 from onnuri.data.pack import pack
+from onnuri.data.segment import Segment, SpokenWords
 from onnuri.modality import MEDIA
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.loss import soft_targets
@@ -74,7 +74,7 @@ def test_sliced_loss_is_the_full_softmax_with_all_that_cannot_stand_there_masked
             rng.integers(0, 4096, 9),
             "ko",
             1.0,
-            Words(rng.integers(0, 300, 6), np.array([4, 0, 5])),
+            SpokenWords(rng.integers(0, 300, 6), np.array([4, 0, 5])),
         ),
     ]
 
@@ -156,7 +156,7 @@ def test_the_model_s_own_speech_has_every_word_before_its_sound():
         np.arange(10, 19),
         "en",
         0.8,
-        Words(np.array([5, 6, 7, 8, 9, 3]), np.array([4, 0, 5])),
+        SpokenWords(np.array([5, 6, 7, 8, 9, 3]), np.array([4, 0, 5])),
     )
     ids, weights, media = sequence_ids([said], LAYOUT, by_twos)
     word, audio = LAYOUT.special("<|word|>"), LAYOUT.start("audio")

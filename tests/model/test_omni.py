@@ -13,25 +13,26 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import onnuri
 from onnuri.codecs import audio as audio_codec
-from onnuri.codecs import image as image_codec
-from onnuri.codecs import registry, visual
-from onnuri.codecs import shape as shape_codec
-from onnuri.codecs import video as video_codec
+from onnuri.codecs import registry
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.emu3 import Emu3Codec
-from onnuri.codecs.image import ImageCodec
-from onnuri.codecs.shape import ShapeCodec
 from onnuri.codecs.text import TextCodec
-from onnuri.codecs.video import VideoCodec
 from onnuri.errors import ConfigError, WeightsError
 from onnuri.modality import MEDIA
 from onnuri.model import token_layout
 from onnuri.model.backbone import BackboneConfig
-from onnuri.model.notice import notices
 from onnuri.model.objective import start_from_features
 from onnuri.model.omni import OmniModel, hashes_of, load_codecs, new_layout
-from onnuri.world import image, shape
-from onnuri.world.scene import sample_scene
+from onnuri.toyworld import image, mesh
+from onnuri.toyworld.codecs import image as image_codec
+from onnuri.toyworld.codecs import mesh as shape_codec
+from onnuri.toyworld.codecs import video as video_codec
+from onnuri.toyworld.codecs import visual
+from onnuri.toyworld.codecs.image import ImageCodec
+from onnuri.toyworld.codecs.mesh import ShapeCodec
+from onnuri.toyworld.codecs.video import VideoCodec
+from onnuri.toyworld.front_end.notice import notices
+from onnuri.toyworld.scene import sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +225,7 @@ def test_a_folder_is_read_by_itself_after_every_default_of_the_code_changed(mode
     scene = sample_scene(4, "seen")
     given = {
         "image": image.render(scene).image,
-        "shape": shape.voxels(scene),
+        "shape": mesh.voxels(scene),
         "text": "a red cube left of a blue sphere",
     }
     pairs = [

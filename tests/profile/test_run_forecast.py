@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnuri
-from onnuri.data.mix import MixConfig, Mixer
-from onnuri.data.table import Table, make_table
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import OmniTask
 from onnuri.model.omni import load_codecs, new_layout
 from onnuri.profile import op_timing, run_forecast
+from onnuri.toyworld.data.mixture import MixtureWeights, TaskSampler
+from onnuri.toyworld.data.token_store import TokenStore, make_store
+from onnuri.toyworld.front_end.toy import ToyFrontEnd
 from onnuri.training.loop import TrainConfig, fit
 
 LOOP = TrainConfig(steps=2, log_every=1, optimizer="muon")
@@ -25,11 +26,17 @@ LOOP = TrainConfig(steps=2, log_every=1, optimizer="muon")
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     folder, codecs = tmp_path_factory.mktemp("table"), onnuri.WEIGHTS / "laptop" / "codecs"
-    make_table(folder, 16, load_codecs, codecs, 1)
+    make_store(folder, 16, load_codecs, codecs, 1)
     made = load_codecs(codecs)
     text, layout = made["text"], new_layout(made)
     network = BackboneConfig(vocabulary=layout.size, width=32, layers=2, heads=2, hidden=48).build()
-    return OmniTask(network, layout, Mixer(MixConfig(), Table(folder), text, {}), text.words, 256)
+    return OmniTask(
+        network,
+        layout,
+        TaskSampler(MixtureWeights(), TokenStore(folder), text, ToyFrontEnd(), {}),
+        text.words,
+        256,
+    )
 
 
 def test_a_forecast_is_frozen_and_its_counts_come_true(task, tmp_path, capsys):

@@ -8,9 +8,9 @@ import pytest
 from processes import start_python, wait_until
 
 import onnuri
-from onnuri.data.table import Table
 from onnuri.modality import MEDIA
 from onnuri.recipes.laptop import PRESETS, LaptopConfig
+from onnuri.toyworld.data.token_store import TokenStore
 from onnuri.training.loop import read_metrics
 
 
@@ -31,7 +31,7 @@ def test_smoke_goes_from_nothing_to_a_model_also_when_interrupted(tmp_path):
     with log.open("w") as errors:
         assert start_python(*command, stdout=errors, stderr=errors).wait() == 0, log.read_text()
     assert LaptopConfig.load(out / "run.json") == PRESETS["smoke"]()
-    assert Table(out / "table").rows == 48 and set(
+    assert TokenStore(out / "table").rows == 48 and set(
         json.loads((out / "times.json").read_text())
     ) == {"pools", "codecs", "table", "model"}
     last = read_metrics(out / "lm")[-1]

@@ -13,9 +13,9 @@ from processes import LIMIT_SECONDS, ForkedProcess, wait_until
 
 import onnuri
 from onnuri import media
-from onnuri.world import audio, image, shape, video
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld import audio, image, mesh, video
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 SCENE = sample_scene(31, "seen")
 
@@ -134,6 +134,6 @@ def scene():
         "image": media.to_bytes(image.render(SCENE).image, ".png"),
         "audio": media.to_bytes(sound, ".wav"),
         "video": media.to_bytes(video.render(SCENE).frames, ".mp4"),
-        "shape": media.to_bytes(shape.voxels(SCENE), ".glb"),
+        "shape": media.to_bytes(mesh.voxels(SCENE), ".glb"),
     }
     return {**files, **said, "samples": np.asarray(sound)}

@@ -22,10 +22,10 @@ from PIL import Image
 from processes import wait_until
 
 from onnuri import media
-from onnuri.evaluation.audio import transcribe
-from onnuri.world.grammar import parse
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.grammar import parse
+from onnuri.toyworld.oracles.audio import transcribe
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 MODEL = "onnuri-laptop"
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from onnuri.evaluation import text
 from onnuri.modality import LANGUAGES, MEDIA, language_of
+from onnuri.toyworld.oracles import text
 
 ROOT = Path(__file__).parents[2]
 RESULTS = json.loads(

@@ -23,7 +23,7 @@ from onnuri.server.errors import APIError
 from onnuri.server.openai_responses import ResponseAnswer
 from onnuri.server.schemas import ResponseRequest
 from onnuri.server.streaming import sse
-from onnuri.world.grammar import parse
+from onnuri.toyworld.grammar import parse
 
 MODEL = "onnuri-laptop"
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"

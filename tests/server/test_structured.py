@@ -13,8 +13,8 @@ import pytest
 from contract import strict
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 MODEL = "onnuri-laptop"
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"

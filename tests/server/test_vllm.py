@@ -26,8 +26,8 @@ from onnuri.inference.engine import Engine, EngineConfig
 from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
 from onnuri.inference.vllm_backend import VllmBackend, VllmConfig
 from onnuri.modality import MEDIA
-from onnuri.world.scene import generator, sample_scene
-from onnuri.world.text import caption
+from onnuri.toyworld.scene import generator, sample_scene
+from onnuri.toyworld.text import caption
 
 REAL = os.environ.get("ONNURI_VLLM_PYTHON")
 SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"

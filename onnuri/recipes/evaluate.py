@@ -1,0 +1,30 @@
+"""What `onnuri evaluate` runs: the toy world's oracles on a model of the laptop's recipe, its codecs,
+or the data it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnuri
+from onnuri.modality import Medium
+from onnuri.toyworld.oracles import quality, report, scan, words
+
+
+def matrix(model: Path | None, items: int, json: Path | None) -> None:
+    """Measure every medium to every medium, and write JSON, a heat map and a page."""
+    report.run(onnuri.load(model), items, json)
+
+
+def sentences(model: Path | None, items: int, to: Medium, json: Path | None) -> None:
+    """Measure whole scenes from words."""
+    words.run(onnuri.load(model), items, to, json)
+
+
+def codecs(model: Path | None, items: int, json: Path | None) -> None:
+    """Measure every codec's quality on held-out data."""
+    quality.run(onnuri.load(model), items, json)
+
+
+def table(folder: Path, every: int, json: Path | None) -> None:
+    """Look for held-out compositions in a run's token table."""
+    scan.run(folder, every, json)

@@ -1,0 +1,197 @@
+"""The video codec: 17 frames to 43 codes and back. Causal: the first frame's image codes, then
+motion chunk by chunk.
+
+The networks are `visual.py`'s, shared with the image codec: an image is a one-frame video. Every
+chunk of four frames has one code an object: its box's path from where the last chunk left it.
+Frames stream as chunks arrive, equal to the whole. What changes in an object other than place and
+size is not coded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from onnuri.codecs.base import Codec
+from onnuri.codecs.spec import CodecSpec, SlotLayout
+from onnuri.modality import VIDEO_FRAMES, Medium
+from onnuri.toyworld.codecs.image import (
+    ImageCodec,
+    encode_pictures,
+    locate,
+    paint,
+    to_array,
+    to_tensor,
+)
+from onnuri.toyworld.codecs.visual import LARGEST, SMALLEST, fields_of, restore_boxes, video_spec
+
+CHUNK = 4
+"""frames of a chunk"""
+STRIDE = 2
+"""frames from one in which objects are looked for to the next"""
+REACH = 36
+"""pixels that an object may move meanwhile"""
+_UNITS = torch.tensor([16.0, 16.0, 0.5, 0.5])
+"""pixels, pixels, log, log: what one unit of a path is"""
+
+
+def path_of(boxes: Tensor, start: Tensor) -> Tensor:
+    """Boxes [..., 4 frames, 4] as a path [..., 16] from a starting box [..., 4]."""
+    moved = torch.cat(
+        [boxes[..., :2] - start[..., None, :2], torch.log(boxes[..., 2:] / start[..., None, 2:])],
+        -1,
+    )
+    return (moved / _UNITS).flatten(-2)
+
+
+def boxes_of(path: Tensor, start: Tensor) -> Tensor:
+    """The inverse of `path_of`: boxes [..., 4 frames, 4]."""
+    moved = path.unflatten(-1, (CHUNK, 4)) * _UNITS
+    sides = start[..., None, 2:] * torch.exp(moved[..., 2:].clamp(-1.5, 1.5))
+    return torch.cat([start[..., None, :2] + moved[..., :2], sides.clamp(SMALLEST, LARGEST)], -1)
+
+
+def follow(boxes: Tensor, there: Tensor, count: int) -> Tensor:
+    """Paths of the first frame's `count` objects: boxes [F, count, 4] from detections [F, 3, 4],
+    there [F, 3].
+
+    Detections are matched by least distance; an object that is not seen stays where it was.
+    """
+    track = [boxes[0, :count]]
+    for frame in range(1, len(boxes)):
+        now, seen = track[-1].clone(), boxes[frame][there[frame]]
+        if count and len(seen):
+            distance = torch.cdist(now[:, :2], seen[:, :2]).numpy()
+            for a, b in zip(*linear_sum_assignment(distance)):
+                if distance[a, b] < REACH:
+                    now[a] = seen[b]
+        track.append(now)
+    return torch.stack(track)
+
+
+def between(track: Tensor) -> Tensor:
+    """Boxes of every frame [17, count, 4] from those of every second [9, count, 4]: cubic in
+    between (Catmull–Rom).
+
+    A cubic overshoots where a size jumps; a side stays a pixel at least, or its logarithm would be
+    no number.
+    """
+    ends = torch.cat([2 * track[:1] - track[1:2], track, 2 * track[-1:] - track[-2:-1]])
+    middle = (9 * (ends[1:-2] + ends[2:-1]) - ends[:-3] - ends[3:]) / 16
+    middle = torch.cat([middle[..., :2], middle[..., 2:].clamp_min(1.0)], -1)
+    return torch.cat([torch.stack([track[:-1], middle], 1).flatten(0, 1), track[-1:]])
+
+
+class VideoCodec(ImageCodec):
+    """uint8 [F, H, W, 3] ↔ 43 codes by its own spec; 17 frames: longer videos are cut, shorter ones
+    hold their last frame."""
+
+    medium: ClassVar[Medium] = "video"
+
+    @staticmethod
+    def new_spec() -> CodecSpec:
+        """Return the spec of a codec that is not loaded."""
+        return video_spec()
+
+    @property
+    def still(self) -> SlotLayout:
+        """Return the layout of the first frame's codes: all before the motion."""
+        layout = super().still
+        return layout.replace(order=layout.order[: layout.order.index("motion")])
+
+    @property
+    def chunks(self) -> int:
+        """Return the number of chunks that follow the first frame."""
+        layout = super().still
+        return layout.order.count("motion") // layout.slots
+
+    def save(self, folder: Path) -> None:
+        """Write the spec beside the image codec, whose networks these are; the networks too where
+        there is none."""
+        if not (folder / "model.safetensors").exists():
+            super().save(folder)
+        self.spec.save_beside(folder)
+
+    @classmethod
+    def load(
+        cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()
+    ) -> Self:
+        """Return the codec of a folder, with the networks of an image codec that was loaded from
+        it, or its own."""
+        image = next((codec for codec in beside if isinstance(codec, ImageCodec)), None)
+        if image is None:
+            return super().load(folder, spec)
+        return cls(
+            image.config, image.visual, spec or CodecSpec.read_beside(folder, cls.medium)
+        ).eval()
+
+    @torch.inference_mode()
+    def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
+        return [self._encode(frames).numpy() for frames in items]
+
+    def _encode(self, frames: np.ndarray) -> Tensor:
+        order = np.minimum(np.arange(0, VIDEO_FRAMES, STRIDE), len(frames) - 1)
+        unique, place = np.unique(order, return_inverse=True)
+        seen = to_tensor(list(frames[unique]))
+        layout = self.still
+        still = encode_pictures(self.visual, layout, seen[:1])
+        boxes, there, _ = locate(self.visual, seen, layout.slots)
+        _, _, digits, present, _ = fields_of(layout, still)
+        count = int(present.sum())
+        track = between(follow(boxes, there, count)[place])
+        start, codes = restore_boxes(digits[0, :count], layout), []
+        field = layout.field("motion")
+        for chunk in range(self.chunks):
+            path = path_of(
+                track[1 + CHUNK * chunk : 1 + CHUNK * (chunk + 1)].transpose(0, 1), start
+            )
+            motion = self.visual.path_codes.encode(self.visual.path_encoder(path))
+            start = self._chunk(motion, start)[
+                ..., -1, :
+            ]  # from what was decoded, so that errors do not add up
+            codes.append(torch.cat([motion, motion.new_full((layout.slots - count,), field.codes)]))
+        return torch.cat([still[0], torch.cat(codes) + layout.base("motion")])
+
+    def _chunk(self, motion: Tensor, start: Tensor) -> Tensor:
+        """Boxes [..., 4 frames, 4] of motion digits [...] from starting boxes [..., 4]."""
+        return boxes_of(self.visual.path_decoder(self.visual.path_codes.decode(motion)), start)
+
+    @torch.inference_mode()
+    def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
+        videos = [
+            np.concatenate(parts, 1)
+            for k in range(0, len(codes), 16)
+            if (parts := list(self._stream(torch.from_numpy(np.stack(codes[k : k + 16])).long())))
+        ]
+        return [video for batch in videos for video in batch]
+
+    @torch.inference_mode()
+    def decode_stream(self, codes: np.ndarray) -> Iterator[np.ndarray]:
+        """Frames uint8 [1 or 4, H, W, 3] as their codes arrive: the first frame, then chunk by
+        chunk."""
+        for part in self._stream(torch.from_numpy(np.asarray(codes)).long()[None]):
+            yield part[0]
+
+    def _stream(self, codes: Tensor) -> Iterator[np.ndarray]:
+        """[B, 43] to uint8 [B, 1 or 4, H, W, 3], chunk by chunk."""
+        layout, paths = self.still, self.still.field("motion").codes
+        first = layout.item_codes
+        still, motion = codes[:, :first], codes[:, first:].unflatten(1, (self.chunks, layout.slots))
+        at = restore_boxes(fields_of(layout, still)[2], layout)
+        yield to_array(next(paint(self.visual, layout, still)))[:, None]
+        for chunk in range(self.chunks):
+            digits = motion[:, chunk] - layout.base("motion")
+            moved = self._chunk(digits.clamp(0, paths - 1), at)
+            moving = ((digits >= 0) & (digits < paths))[..., None, None]
+            boxes = torch.where(moving, moved, at[..., None, :].expand_as(moved))
+            at = boxes[..., -1, :]
+            yield np.stack(
+                [to_array(p) for p in paint(self.visual, layout, still, boxes.permute(2, 0, 1, 3))],
+                1,
+            )

@@ -1,0 +1,1 @@
+"""Data of the toy world: pools for its codecs, and its scenes as codes and sequences of codes."""

@@ -1,0 +1,449 @@
+"""Which sequences are made of a scene, by weight: pairs, chains, questions, edits, speech. Knows no
+network.
+
+A sequence is a list of segments, each with a weight in the loss. With `people`, what is given is
+said as people say it, in words that are drawn anew from the scene's record each time, and what is
+answered is said as the world says it. What a still medium opens goes on with what a still can know:
+a moving scene's picture is never followed by its motion. Speech meets words only: a given sound is
+followed by its transcript, and the model's own speech follows the sentence that it speaks, with
+every word before its sound. So all that must be learned of sound is to hear (any voice) and to
+speak (one voice); the rest is knowledge of words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from onnuri import config
+from onnuri.codecs.spec import SlotLayout
+from onnuri.data.segment import Segment, SpokenWords
+from onnuri.modality import LANGUAGES, MEDIA, Language, Medium, Task
+from onnuri.toyworld import wordings
+from onnuri.toyworld.attributes import STATIC_MODALITIES
+from onnuri.toyworld.data.token_store import CAPTIONS, TokenStore, edit_of
+from onnuri.toyworld.front_end.spelling import COMMON, REAL
+from onnuri.toyworld.front_end.toy import ToyFrontEnd
+from onnuri.toyworld.scene import HELD_OUT, Scene
+from onnuri.toyworld.tasks import COMPARISONS
+
+VISUAL_MODALITIES: tuple[Medium, ...] = ("image", "video", "shape")
+NOT_AUDIO: tuple[Medium, ...] = tuple(m for m in MEDIA if m != "audio")
+KINDS = (
+    "text_to_x",
+    "caption",
+    "convert",
+    "chain",
+    "unconditional",
+    "translate",
+    "ask",
+    "edit",
+    "compare",
+    "asr",
+    "tts",
+    "double",
+)
+
+
+class MixtureWeights(config.Config):
+    """Weights of the kinds of sequence, and of the media within them."""
+
+    text_to_x: float = 0.33
+    """from words to what is seen"""
+    caption: float = 0.22
+    """from what is seen to words"""
+    convert: float = 0.07
+    """from one thing that is seen to another: learned soonest"""
+    chain: float = 0.05
+    """three or four media of one scene"""
+    unconditional: float = 0.04
+    """a medium without a source: what guidance is measured against"""
+    translate: float = 0.05
+    ask: float = 0.06
+    edit: float = 0.08
+    compare: float = 0.01
+    """two pictures or shapes and the question which has more objects"""
+    asr: float = 0.05
+    tts: float = 0.06
+    double: float = 0.0
+    """from words to two or three things that are alike, which no scene has: made of the codes of
+    one that has as many"""
+    people: float = 0.0
+    """share of the given sentences that are in the wordings of people, drawn anew each time; the
+    rest are the world's own"""
+    slips: float = 0.0
+    """share of the given sentences of people with a slip of the keyboard that the text front end
+    did not mend"""
+    noise: float = 0.0
+    """share of the given sentences of people with up to three words that mean nothing here, as
+    people say more than is asked"""
+    loss_text: float = 2.0
+    """weight in the loss of a medium's items, wanted or given; text is also what answers and
+    instructions are in"""
+    loss_image: float = 1.0
+    loss_audio: float = 0.8
+    loss_video: float = 1.0
+    loss_shape: float = 1.0
+    source_loss: float = 0.15
+    """weight in the loss of what is given"""
+    soft: bool = False
+    """whether targets whose codes are in order (places, sides) are spread over their neighbours"""
+    loss_place: float = 1.0
+    """weight in the loss of codes that are in order"""
+    single: float = 1.0
+    """share of the scenes of one object that are drawn from: two and three have more to learn"""
+    video: float = 1 / 3
+    """share of video among what is seen"""
+    given_sound: float = 0.0
+    """weight in the loss of a given sound: nobody asks for voices other than the model's own"""
+
+
+class TaskSampler:
+    """Draws sequences from a table; `text` turns sentences into codes, `layouts` say what those of
+    pictures and shapes are."""
+
+    def __init__(
+        self,
+        settings: MixtureWeights,
+        store: TokenStore,
+        text: Any,
+        front_end: ToyFrontEnd,
+        layouts: Mapping[str, SlotLayout],
+    ) -> None:
+        self.settings, self.store, self.layouts = settings, store, layouts
+        self.text, self.front_end = text, front_end
+        every = _thinned(store, settings.single)
+        self.has_video, self.has_speech = (
+            np.intersect1d(store.rows_with(c), every) for c in ("video", "voice_ko")
+        )
+        self.has_question = store.rows_with("say_ko")
+        self.video_with_static = np.intersect1d(self.has_video, store.rows_with("still"))
+        self.has_edit = {
+            m: np.intersect1d(
+                store.rows_with(f"edit_{m}"), self.has_video if m == "video" else every
+            )
+            for m in VISUAL_MODALITIES
+        }
+        self.rows = {m: self.has_video if m == "video" else every for m in NOT_AUDIO}
+        self.has_several = np.flatnonzero(store.column("count") > 1)
+        self.task_shares = _shares([getattr(settings, k) for k in KINDS])
+        self.visual_shares = _shares(
+            [
+                settings.video
+                if m == "video"
+                else (1 - settings.video) / (len(VISUAL_MODALITIES) - 1)
+                for m in VISUAL_MODALITIES
+            ]
+        )
+        self._scene = functools.lru_cache(maxsize=None)(store.scene)
+        known = front_end.spelling.counts if front_end.spelling is not None else {}
+        foreign = sorted(word for word in COMMON | REAL if word not in known)
+        self.noise = {
+            language: [w for w in foreign if w.isascii() == (language == "en")]
+            for language in LANGUAGES
+        }
+
+    def sample(self, rng: np.random.Generator) -> list[Segment]:
+        """One sequence's segments."""
+        kind = KINDS[int(rng.choice(len(KINDS), p=self.task_shares))]
+        made: list[Segment] = getattr(self, f"_{kind}")(rng)
+        return [
+            dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.medium}"))
+            for s in made
+        ]
+
+    def _text_to_x(self, rng: np.random.Generator) -> list[Segment]:
+        return self._of(rng, ["text", self._visual(rng)])
+
+    def _caption(self, rng: np.random.Generator) -> list[Segment]:
+        """Something that is seen and its description, which may have been asked for in words."""
+        seen, described = self._of(rng, [self._visual(rng), "text"])
+        described = dataclasses.replace(described, task="describe")
+        assert described.language
+        if rng.random() >= 0.4 * self.settings.people:
+            return [seen, described]
+        request = wordings.look(described.language, rng)
+        return [seen, self._given(request, described.language), described]
+
+    def _visual(self, rng: np.random.Generator) -> Medium:
+        return VISUAL_MODALITIES[int(rng.choice(len(VISUAL_MODALITIES), p=self.visual_shares))]
+
+    def _convert(self, rng: np.random.Generator) -> list[Segment]:
+        first, second = rng.permutation(len(VISUAL_MODALITIES))[:2]
+        return self._of(rng, [VISUAL_MODALITIES[first], VISUAL_MODALITIES[second]])
+
+    def _chain(self, rng: np.random.Generator) -> list[Segment]:
+        return self._of(
+            rng,
+            [NOT_AUDIO[int(k)] for k in rng.permutation(len(NOT_AUDIO))[: int(rng.integers(3, 5))]],
+        )
+
+    def _unconditional(self, rng: np.random.Generator) -> list[Segment]:
+        return self._of(rng, [_one(rng, NOT_AUDIO)], given=False)
+
+    def _of(
+        self, rng: np.random.Generator, media: list[Medium], given: bool = True
+    ) -> list[Segment]:
+        """The media of one scene, the first as given and the others as wanted."""
+        static = media[0] in STATIC_MODALITIES
+        rows = (
+            self.rows["text"]
+            if "video" not in media
+            else self.video_with_static
+            if static
+            else self.has_video
+        )
+        row = int(rng.choice(rows))
+        moves = any(
+            m not in STATIC_MODALITIES for m in media[1:]
+        )  # a person who asks for a picture seldom says how things move
+        return [
+            self._item(rng, row, m, static and k > 0, given and k == 0, moves)
+            for k, m in enumerate(media)
+        ]
+
+    def _item(
+        self,
+        rng: np.random.Generator,
+        row: int,
+        medium: Medium,
+        static: bool,
+        given: bool,
+        moves: bool,
+    ) -> Segment:
+        """Return an item of a scene: what is given may leave a size out, and a motion unless what
+        is wanted `moves`; what is wanted says all that can be known."""
+        weight = self.settings.source_loss if given else 1.0
+        if medium != "text":
+            return Segment(medium, self.store.get(row, medium), None, weight)
+        language: Language = _one(rng, LANGUAGES)
+        if given and self._people(rng):
+            sentence = wordings.say(
+                self._scene(row),
+                language,
+                rng,
+                full=rng.random() < 0.7,
+                motion=moves or rng.random() < 0.5,
+            )
+            return self._given(
+                self._slipped(self._among_noise(sentence, language, rng), rng), language
+            )
+        which = "s" if static else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
+        sentence = self.store.text(row, f"{language}_{which}")
+        return self._given(sentence, language) if given else self._wanted(sentence, language)
+
+    def _people(self, rng: np.random.Generator) -> bool:
+        """Whether what is given is said as people say it."""
+        return bool(self.settings.people) and rng.random() < self.settings.people
+
+    def _given(self, sentence: str, language: Language) -> Segment:
+        """Return a sentence as the text front end leaves it."""
+        codes = self.front_end.encode(self.front_end.plain(sentence), self.text)
+        return Segment("text", codes, language, self.settings.source_loss)
+
+    def _wanted(self, sentence: str, language: Language, task: Task | None = None) -> Segment:
+        return Segment("text", self.text.encode(sentence), language, 1.0, task=task)
+
+    def _among_noise(self, sentence: str, language: Language, rng: np.random.Generator) -> str:
+        """Return the sentence, sometimes with words that name nothing of the world before, after or
+        within it."""
+        if rng.random() >= self.settings.noise:
+            return sentence
+        extra = [str(word) for word in rng.choice(self.noise[language], int(rng.integers(1, 4)))]
+        words = sentence.split()
+        at = (0, len(words), int(rng.integers(len(words) + 1)))[
+            int(rng.choice(3, p=(0.45, 0.45, 0.1)))
+        ]
+        return " ".join([*words[:at], *extra, *words[at:]])
+
+    def _slipped(self, sentence: str, rng: np.random.Generator) -> str:
+        """The sentence, sometimes with a letter left out, doubled or swapped with the next."""
+        if rng.random() >= self.settings.slips:
+            return sentence
+        at = int(rng.integers(len(sentence) - 1))
+        a, b = sentence[at], sentence[at + 1]
+        return sentence[:at] + _one(rng, (b, a + a + b, b + a)) + sentence[at + 2 :]
+
+    def _translate(self, rng: np.random.Generator) -> list[Segment]:
+        """A whole sentence and the same in the other language; of people's, sometimes as the world
+        says it in their own."""
+        row, first = int(rng.integers(self.store.rows)), int(rng.integers(2))
+        which = [int(rng.integers(CAPTIONS - 1)) for _ in range(2)]
+        one, other = LANGUAGES[first], LANGUAGES[1 - first]
+        people = self._people(rng)
+        source = (
+            wordings.say(self._scene(row), one, rng)
+            if people
+            else self.store.text(row, f"{one}_{which[0]}")
+        )
+        if people and rng.random() < 0.35:
+            return [
+                self._given(source, one),
+                self._wanted(self.store.text(row, f"{one}_{which[1]}"), one, "describe"),
+            ]
+        return [
+            self._given(source, one),
+            self._wanted(self.store.text(row, f"{other}_{which[1]}"), other, "translate"),
+        ]
+
+    def _asr(self, rng: np.random.Generator) -> list[Segment]:
+        """A sound in any voice and its transcript, whose language nothing tells."""
+        ask = rng.random() < 0.15
+        row, language = (
+            int(rng.choice(self.has_question if ask else self.has_speech)),
+            _one(rng, LANGUAGES),
+        )
+        column, words = ("say", "ask") if ask else ("audio", "spoken")
+        return [
+            Segment(
+                "audio",
+                self.store.get(row, f"{column}_{language}"),
+                None,
+                self.settings.given_sound,
+            ),
+            self._wanted(self.store.text(row, f"{words}_{language}"), language, "transcribe"),
+        ]
+
+    def _tts(self, rng: np.random.Generator) -> list[Segment]:
+        """A sentence and its sound in the model's own voice."""
+        reply = rng.random() < 0.15
+        row, language = (
+            int(rng.choice(self.has_question if reply else self.has_speech)),
+            _one(rng, LANGUAGES),
+        )
+        sound, frames_per_word, words = (
+            ("reply", "tap", "tell") if reply else ("voice", "beat", "spoken")
+        )
+        sentence = self._given(self.store.text(row, f"{words}_{language}"), language)
+        return [
+            sentence,
+            Segment(
+                "audio",
+                self.store.get(row, f"{sound}_{language}"),
+                language,
+                1.0,
+                SpokenWords(sentence.codes, self.store.get(row, f"{frames_per_word}_{language}")),
+            ),
+        ]
+
+    def _ask(self, rng: np.random.Generator) -> list[Segment]:
+        """Something of a scene, a question, the answer."""
+        about = _one(rng, NOT_AUDIO)
+        row, language = int(rng.choice(self.rows[about])), _one(rng, LANGUAGES)
+        asked, told = (self.store.text(row, f"{column}_{language}") for column in ("ask", "tell"))
+        people = self._people(rng)
+        if people:
+            scene = self._scene(row)
+            asked, told = wordings.inquire(scene, language, rng, motion=about in ("text", "video"))
+        if about != "text":
+            context = Segment(about, self.store.get(row, about), None, self.settings.source_loss)
+        elif people and rng.random() < 0.5:
+            context = self._given(wordings.say(self._scene(row), language, rng), language)
+        else:
+            context = self._given(
+                self.store.text(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}"), language
+            )
+        return [context, self._given(asked, language), self._wanted(told, language, "answer")]
+
+    def _compare(self, rng: np.random.Generator) -> list[Segment]:
+        """Two still media of different scenes, the question which has more objects, the answer."""
+        rows = [int(k) for k in rng.integers(self.store.rows, size=2)]
+        language: Language = _one(rng, LANGUAGES)
+        medium: Medium = _one(rng, STATIC_MODALITIES)
+        a, b = (int(self.store.get(row, "count")[0]) for row in rows)
+        question, answers = COMPARISONS[language]
+        given = self.settings.source_loss
+        return [
+            *(Segment(medium, self.store.get(row, medium), None, given) for row in rows),
+            self._given(question, language),
+            self._wanted(answers[0 if a > b else 1 if b > a else 2], language, "answer"),
+        ]
+
+    def _edit(self, rng: np.random.Generator) -> list[Segment]:
+        """A medium, an instruction, the medium as it then is."""
+        medium = self._visual(rng)
+        row, language = int(rng.choice(self.has_edit[medium])), _one(rng, LANGUAGES)
+        told = self.store.text(row, f"edit_{language}")
+        if self._people(rng):
+            scene = self._scene(row)
+            edit = edit_of(scene)
+            assert edit
+            told = wordings.instruct(scene, edit, language, rng)
+        return [
+            Segment(medium, self.store.get(row, medium), None, self.settings.source_loss),
+            self._given(told, language),
+            Segment(medium, self.store.get(row, f"edit_{medium}"), None, 1.0, task="edit"),
+        ]
+
+    def _double(self, rng: np.random.Generator) -> list[Segment]:
+        """Words for things that are alike, and codes that show the same thing at every place of a
+        scene of two or three."""
+        language: Language = _one(rng, LANGUAGES)
+        medium: Medium = _one(rng, STATIC_MODALITIES)
+        while True:
+            row = int(rng.choice(self.has_several))
+            scene = self._scene(row)
+            first, *others = scene.things
+            alike = dataclasses.replace(
+                scene,
+                things=(
+                    first,
+                    *(
+                        dataclasses.replace(
+                            thing, **{k: getattr(first, k) for k in ("solid", "color", "size")}
+                        )
+                        for thing in others
+                    ),
+                ),
+            )
+            # a larger thing could reach into its neighbour; two of a solid beside each other may be
+            # held out
+            if all(first.radius <= thing.radius for thing in others) and not any(
+                ("relation", r, first.solid, first.solid) in HELD_OUT
+                for _, r, _ in scene.relations()
+            ):
+                break
+        codes = alike_codes(self.store.get(row, medium), self.layouts[medium], scene)
+        return [
+            self._given(wordings.doubled(alike, language, rng), language),
+            Segment(medium, codes, None, 1.0),
+        ]
+
+
+def alike_codes(codes: np.ndarray, layout: SlotLayout, scene: Scene) -> np.ndarray:
+    """Return the codes of a picture or shape of two or three objects with the first thing of the
+    scene at every place.
+
+    Objects are in the order of right plus down (`toyworld.codecs.objects.ObjectOrder`), and an object's codes are
+    the same wherever it stands, but for its place.
+    """
+    before = [name for name in layout.order if not layout.field(name).optional]
+    head = sum(layout.field(name).count for name in before)
+    slots = codes[head:].reshape(layout.slots, -1).copy()
+    order = sorted(range(len(scene.things)), key=lambda k: scene.things[k].x - scene.things[k].z)
+    names = layout.order[len(before) :][: (len(layout.order) - len(before)) // layout.slots]
+    columns = [name for name in names for _ in range(layout.field(name).count)]
+    kept = np.array([name in ("x", "y", "center") for name in columns])
+    source = slots[order.index(0)].copy()
+    for slot in range(len(order)):
+        slots[slot] = np.where(kept, slots[slot], source)
+    return np.concatenate([codes[:head], slots.ravel()])
+
+
+def _thinned(store: TokenStore, single: float) -> np.ndarray:
+    """Rows, of those with one object only a share, always the same."""
+    rows, counts = np.arange(store.rows), store.column("count")
+    return rows[(counts > 1) | (np.random.default_rng(0).random(store.rows) < single)]
+
+
+def _one(rng: np.random.Generator, among: tuple[Any, ...]) -> Any:
+    return among[int(rng.integers(len(among)))]
+
+
+def _shares(weights: list[float]) -> np.ndarray:
+    values = np.asarray(weights, dtype=float)
+    return values / values.sum()

@@ -1,0 +1,1 @@
+"""The toy world's text front end: spelling, questions out of its reach, notices of what is unknown."""

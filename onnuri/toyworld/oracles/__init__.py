@@ -1,0 +1,1 @@
+"""The toy world's oracles, which judge answers and share no weights with the model, and their reports."""

@@ -1,0 +1,76 @@
+"""The oracle of shapes: connected components, colour by nearest albedo, solid and size by template
+overlap."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+from scipy import ndimage
+
+from onnuri.modality import VOXELS
+from onnuri.toyworld.mesh import voxels as render
+from onnuri.toyworld.oracles.image import relations
+from onnuri.toyworld.scene import COLORS, SIZES, SOLIDS, Description, Scene, Thing, Traits
+
+WINDOW = 28
+"""voxels a side of a template"""
+SPECK = 40
+"""voxels; smaller components are dust"""
+
+
+def observe(voxels: np.ndarray) -> Description:
+    """Objects of voxels uint8 [64, 64, 64, 4] and the relations between all of them."""
+    labels, count = ndimage.label(voxels[..., 3] > 127)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    kept = [int(k) + 1 for k in np.argsort(-sizes)[:4] if sizes[k] >= SPECK]
+    things, places = [], []
+    for k in kept:
+        mask = labels == k
+        center = np.argwhere(mask).mean(0)
+        solid, size = solid_and_size(mask, center)
+        things.append(Traits(solid=solid, size=size, color=_color(voxels[mask][:, :3])))
+        places.append((float(center[0]), float(center[2])))
+    return Description(things=tuple(things), relations=relations(places))
+
+
+def _color(rgb: np.ndarray) -> str:
+    mean = np.median(rgb, 0) / 255
+    return min(COLORS, key=lambda c: float(np.abs(mean - np.array(COLORS[c])).sum()))
+
+
+def centred(mask: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """The mask float32 [28, 28, 28] with its centre in the middle, to a fraction of a voxel."""
+    low = np.floor(center).astype(int)
+    part = np.pad(mask, WINDOW)[
+        tuple(slice(c + WINDOW // 2, c + WINDOW // 2 + WINDOW + 1) for c in low)
+    ]
+    part = part.astype(np.float32)
+    for axis, fraction in enumerate(center - low):
+        first, second = np.split(part, [part.shape[axis] - 1], axis)[0], np.delete(part, 0, axis)
+        part = first * (1 - fraction) + second * fraction
+    return part
+
+
+@functools.cache
+def bank() -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
+    """(solid, size) of every template, templates float32 [N, 28³] and their squared norms [N]."""
+    names, made = [], []
+    for solid, size, yaw in itertools.product(SOLIDS, SIZES, (-0.4, -0.2, 0.0, 0.2, 0.4)):
+        thing = Thing(
+            solid=solid, color="red", size=size, motion="still", x=1 / VOXELS, z=1 / VOXELS, yaw=yaw
+        )
+        mask = render(Scene(things=(thing,)))[..., 3] > 127
+        made.append(centred(mask, np.argwhere(mask).mean(0)).ravel())
+        names.append((solid, size))
+    stack = np.stack(made)
+    return names, stack, (stack**2).sum(1)
+
+
+def solid_and_size(mask: np.ndarray, center: np.ndarray) -> tuple[str, str]:
+    """The template with the best overlap (Tanimoto: intersection over union of soft masks)."""
+    names, templates, norms = bank()
+    own = centred(mask, center).ravel()
+    both = templates @ own
+    return names[int(np.argmax(both / (norms + own @ own - both)))]

@@ -1,0 +1,194 @@
+"""Quality of the codecs on scenes they never saw: one card a medium, figures only; `docs/codecs.md`
+is written from it.
+
+Knows no language model. Ground truth is rendered from test seeds (`seen`: compositions of training,
+`held_out`: not). PSNR of 8-bit frames; SSIM after Wang et al. 2004 (scikit-image); STOI after Taal
+et al. 2011 (pystoi, extra `dev`); Chamfer distance in world units: mean of both ways' nearest
+distances between surface points.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.spatial import cKDTree
+from skimage.metrics import structural_similarity
+
+from onnuri import media
+from onnuri.codecs.audio import log_mel
+from onnuri.errors import ConfigError, DependencyError
+from onnuri.evaluation.machine import machine
+from onnuri.modality import AUDIO_HZ, LANGUAGES
+from onnuri.toyworld import audio as world_audio
+from onnuri.toyworld import image as world_image
+from onnuri.toyworld import mesh as world_mesh
+from onnuri.toyworld import text as world_text
+from onnuri.toyworld import video as world_video
+from onnuri.toyworld.scene import Scene, Split, generator, sample_scene
+
+SPLITS: tuple[Split, ...] = ("seen", "held_out")
+Figures = dict[str, float]
+
+
+def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
+    """Measure every codec of a model, print the cards, and write them as JSON."""
+    if items < 1:
+        raise ConfigError(f"--items {items}", "at least one item is needed", "give 1 or more")
+    media.check_place(path)
+    cards = {"machine": machine(), **measure(model.codecs, items)}
+    show(cards)
+    if path:
+        media.write_json(cards, path, indent=2)
+    return cards
+
+
+def measure(codecs: dict[str, Any], items: int) -> dict[str, Any]:
+    """`{medium: {split: {figure: mean}}}`, with codes in use over all of a medium's items."""
+    cards: dict[str, Any] = {"items": items}
+    for medium, one in (
+        ("image", _image),
+        ("video", _video),
+        ("audio", _audio),
+        ("shape", _shape),
+        ("text", _text),
+    ):
+        used: set[int] = set()
+        cards[medium] = {}
+        for split in SPLITS:
+            rows = []
+            for seed in track(range(items), description=f"{medium} {split}", transient=True):
+                figures, codes = one(codecs[medium], sample_scene(seed, split))
+                rows.append(figures)
+                used.update(int(c) for c in codes)
+            cards[medium][split] = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+        cards[medium]["codes_in_use"] = len(used)
+        cards[medium]["codes"] = codecs[medium].num_codes
+    return cards
+
+
+def show(cards: dict[str, Any]) -> None:
+    table = Table("medium", "split", "figures", "codes in use")
+    for medium, card in cards.items():
+        if isinstance(card, dict):
+            for split in SPLITS:
+                figures = "  ".join(f"{k} {v:.3g}" for k, v in card[split].items())
+                table.add_row(medium, split, figures, f"{card['codes_in_use']} of {card['codes']}")
+    Console().print(table)
+
+
+def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float:
+    """Decibels between uint8 arrays [..., H, W, 3], over all pixels or those of a mask [..., H,
+    W]."""
+    error = (a.astype(np.float64) - b.astype(np.float64)) ** 2
+    mean = error.mean() if where is None else error[where].mean()
+    return float(10 * np.log10(255**2 / max(mean, 1e-6)))
+
+
+def _image(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
+    truth = world_image.render(scene)
+    codes = codec.encode(truth.image)
+    again, mask = codec.decode(codes), truth.masks > 0
+    whole, local = structural_similarity(truth.image, again, channel_axis=-1, full=True)
+    return dict(
+        psnr=psnr(truth.image, again),
+        psnr_mask=psnr(truth.image, again, mask),
+        ssim=float(whole),
+        ssim_mask=float(local[mask].mean()),
+    ), codes
+
+
+def _video(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
+    truth = world_video.render(scene)
+    codes = codec.encode(truth.frames)
+    again = codec.decode(codes)
+    ssim = [
+        structural_similarity(a, b, channel_axis=-1) for a, b in zip(truth.frames[::4], again[::4])
+    ]
+    return dict(
+        psnr=psnr(truth.frames, again),
+        psnr_mask=psnr(truth.frames, again, truth.masks > 0),
+        ssim=float(np.mean(ssim)),
+    ), codes
+
+
+def _audio(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
+    try:
+        from pystoi import stoi
+    except ImportError:
+        raise DependencyError(
+            "pystoi", "is needed to measure speech", "pip install 'onnuri[dev]'"
+        ) from None
+    rng = generator("seen", scene.seed)
+    language = LANGUAGES[scene.seed % 2]
+    truth = world_audio.speak(
+        world_text.caption(scene, language, rng), language, world_audio.sample_voice(rng)
+    )
+    codes = codec.encode(truth)
+    again = codec.decode(codes)
+    length = min(len(truth), len(again))
+    truth, again = truth[:length], again[:length]
+    return dict(
+        log_mel_error=float(np.abs(log_mel(truth) - log_mel(again)).mean()),
+        stoi=float(stoi(truth, again, AUDIO_HZ)),
+        seconds=length / AUDIO_HZ,
+    ), codes
+
+
+def _shape(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
+    truth = world_mesh.voxels(scene)
+    codes = codec.encode(truth)
+    again = codec.decode(codes)
+    a, b = truth[..., 3] > 127, again[..., 3] > 127
+    both = a & b
+    color = (
+        np.abs(truth[both, :3].astype(float) - again[both, :3]).mean() / 255 if both.any() else 1.0
+    )
+    return dict(
+        iou=float(both.sum() / max((a | b).sum(), 1)),
+        chamfer=_chamfer(truth, again),
+        color_error=float(color),
+    ), codes
+
+
+def _chamfer(a: np.ndarray, b: np.ndarray) -> float:
+    if not (b[..., 3] > 127).any():
+        return 2.0
+    one, two = media.mesh_of(a).vertices, media.mesh_of(b).vertices
+    return float((cKDTree(two).query(one)[0].mean() + cKDTree(one).query(two)[0].mean()) / 2)
+
+
+def _text(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
+    figures, used = {}, []
+    for language in LANGUAGES:
+        text = world_text.caption(scene, language, generator("seen", scene.seed))
+        codes = codec.encode(text)
+        figures[f"tokens_per_character_{language}"] = len(codes) / len(text)
+        figures[f"tokens_{language}"] = float(len(codes))
+        figures["exact"] = float(codec.decode(codes) == text)
+        used.append(codes)
+    return figures, np.concatenate(used)
+
+
+def markdown(cards: dict[str, Any]) -> str:
+    """The cards as Markdown tables, for `docs/codecs.md`."""
+    lines = []
+    for medium, card in cards.items():
+        if isinstance(card, dict):
+            names = list(card["seen"])
+            lines += [
+                f"### {medium}",
+                "",
+                f"Codes in use: {card['codes_in_use']} of {card['codes']}.",
+                "",
+                "| split | " + " | ".join(names) + " |",
+                "|---" * (len(names) + 1) + "|",
+            ]
+            lines += [
+                f"| {s} | " + " | ".join(f"{card[s][n]:.4g}" for n in names) + " |" for s in SPLITS
+            ] + [""]
+    return "\n".join(lines)

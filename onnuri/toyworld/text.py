@@ -1,0 +1,116 @@
+"""A scene as a sentence, in Korean or English, in several phrasings. `grammar.py` reads what is
+written here.
+
+Knows no tokens. Sentences are short, because they are also spoken. A thing that is said to do
+nothing stands still; a thing that was named before is named again by colour and solid ("그 파란 정육면체",
+"the blue cube").
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnuri.modality import Language
+from onnuri.toyworld.scene import Scene, Thing
+from onnuri.toyworld.words import COLOR, PLACE, SIZE, SOLID, VERB, josa
+
+
+def caption(
+    scene: Scene,
+    language: Language,
+    rng: np.random.Generator,
+    full: bool = True,
+    motion: bool = True,
+) -> str:
+    """A sentence that states the scene: all of it, or with `full=False` without some sizes;
+    `motion=False`: a still."""
+    sized = [full or rng.random() < 0.5 for _ in scene.things]
+    writer = (_Korean if language == "ko" else _English)(scene, rng, sized, motion)
+    clauses = [(0, None, None)] if len(scene.things) == 1 else list(scene.stated)
+    return writer.sentence(clauses)  # type: ignore[arg-type]
+
+
+class _Writer:
+    """What both languages share: which things have been named, and how much is said of them."""
+
+    language: Language
+
+    def __init__(
+        self, scene: Scene, rng: np.random.Generator, sized: list[bool], motion: bool
+    ) -> None:
+        self.scene, self.rng, self.sized, self.motion = scene, rng, sized, motion
+        self.named: set[int] = set()
+
+    def moving(self, index: int) -> str:
+        return self.scene.things[index].motion if self.motion else "still"
+
+    def words(self, thing: Thing, sized: bool) -> str:
+        color, solid = COLOR[self.language][thing.color], SOLID[self.language][thing.solid]
+        return f"{SIZE[self.language][thing.size]} {color} {solid}" if sized else f"{color} {solid}"
+
+
+class _Korean(_Writer):
+    language: Language = "ko"
+
+    def sentence(self, clauses: list[tuple[int, str | None, int | None]]) -> str:
+        formal = self.rng.random() < 0.5
+        parts = [
+            self.clause(i, r, j, formal, last=k == len(clauses) - 1)
+            for k, (i, r, j) in enumerate(clauses)
+        ]
+        return " ".join(parts) + ("." if self.rng.random() < 0.8 else "")
+
+    def clause(self, i: int, relation: str | None, j: int | None, formal: bool, last: bool) -> str:
+        known = i in self.named
+        motion = "still" if known else self.moving(i)
+        verb = VERB[motion]
+        # a motion may also be said before the noun, and then the thing "is" somewhere
+        before = motion != "still" and relation is not None and self.rng.random() < 0.25
+        subject = josa(self.name(i, modify=before), "이/가")
+        if before:
+            motion, verb = "still", VERB["still"]
+        end = verb.linking if not last else verb.formal if formal else verb.plain
+        if relation is None or j is None:
+            return f"{subject} {end}"
+        where = f"{self.name(j, modify=True)} {PLACE['ko'][relation]}{'에' if motion == 'still' else '에서'}"
+        return f"{where} {subject} {end}" if self.rng.random() < 0.5 else f"{subject} {where} {end}"
+
+    def name(self, index: int, modify: bool) -> str:
+        thing, known = self.scene.things[index], index in self.named
+        self.named.add(index)
+        if known:
+            return f"그 {self.words(thing, False)}"
+        motion = self.moving(index)
+        prefix = f"{VERB[motion].modifying} " if modify and motion != "still" else ""
+        return prefix + self.words(thing, self.sized[index])
+
+
+class _English(_Writer):
+    language: Language = "en"
+
+    def sentence(self, clauses: list[tuple[int, str | None, int | None]]) -> str:
+        parts = [self.clause(i, r, j) for i, r, j in clauses]
+        text = " and ".join(parts)
+        return text[0].upper() + text[1:] + ("." if self.rng.random() < 0.8 else "")
+
+    def clause(self, i: int, relation: str | None, j: int | None) -> str:
+        known = i in self.named
+        motion = "still" if known else self.moving(i)
+        if relation is None or j is None:
+            if motion == "still":
+                return f"there is {self.name(i, False)}"
+            return f"{self.name(i, False)} {VERB[motion].present}"
+        before = motion != "still" and self.rng.random() < 0.25
+        if before or (motion == "still" and not known and self.rng.random() < 0.4):
+            return f"there is {self.name(i, before)} {PLACE['en'][relation]} {self.name(j, True)}"
+        return f"{self.name(i, False)} {VERB[motion].present} {PLACE['en'][relation]} {self.name(j, True)}"
+
+    def name(self, index: int, modify: bool) -> str:
+        thing, known = self.scene.things[index], index in self.named
+        self.named.add(index)
+        words = self.words(thing, self.sized[index] and not known)
+        if known:
+            return f"the {words}"
+        motion = self.moving(index)
+        suffix = f" {VERB[motion].participle}" if modify and motion != "still" else ""
+        return f"{'an' if words[0] in 'aeiou' else 'a'} {words}{suffix}"

@@ -1,0 +1,32 @@
+"""A scene as a video: the sprites of its picture, placed anew for every frame; it costs little more
+than a picture.
+
+Knows nothing of codecs. 17 frames at 8 a second; frame 0 is the picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES
+from onnuri.toyworld.image import background, compose, sprites
+from onnuri.toyworld.scene import Scene
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedVideo:
+    frames: np.ndarray
+    """uint8 [F, H, W, 3]"""
+    masks: np.ndarray
+    """uint8 [F, H, W]: 0 background, i + 1 where things[i] is"""
+
+
+def render(scene: Scene, size: int = IMAGE_SIZE, every: int = 1) -> RenderedVideo:
+    """All frames of a scene; with `every` n, each n-th is drawn and held, for a codec that looks at
+    no others."""
+    layers, behind = sprites(scene, size), background(scene, size)
+    drawn = [compose(scene, layers, k / VIDEO_FPS, behind) for k in range(0, VIDEO_FRAMES, every)]
+    made = [drawn[k // every] for k in range(VIDEO_FRAMES)]
+    return RenderedVideo(np.stack([m[0] for m in made]), np.stack([m[1] for m in made]))
