@@ -57,6 +57,8 @@ ARITHMETIC = {
     ast.BitOr: ast.BitAnd,
 }
 NEAREST = {
+    "profile": ["tests/profile", "tests/recipes"],
+    "calibration": ["tests/calibration"],
     "training": ["tests/training", "tests/recipes", "tests/test_end_to_end.py"],
     "model": [
         "tests/model",

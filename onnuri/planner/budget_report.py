@@ -13,7 +13,7 @@ from onnuri.planner import document as documents
 from onnuri.planner import loss, plots, serving_cost
 from onnuri.planner.budget import MOST_TOKENS, Budget, Option, Rank, cost
 from onnuri.planner.cost import bill
-from onnuri.planner.document import Document, Line, Part, Table, aligned
+from onnuri.planner.document import Document, Line, Section, Table, aligned
 from onnuri.planner.figures import between, dollars, number, parameters, percent, share
 from onnuri.planner.interval import Interval, exact
 from onnuri.planner.parallel import to_string
@@ -241,24 +241,24 @@ def page_of(b: Budget, language: Language = "en", command: str = "") -> str:
     """Return one file that needs nothing else: the verdict, the aims, and the rest folded."""
     say = catalogue(language)
     parts = [
-        Part(say(f"aim {aim}"), tables=[_ranks(b, aim, ranks, say)], opened=aim == "loss")
+        Section(say(f"aim {aim}"), tables=[_ranks(b, aim, ranks, say)], opened=aim == "loss")
         for aim, ranks in b.aims.items()
     ]
     for heading, options in _tables(b).items():
         # layouts of sizes by rule are not to be copied
         training = TRAINING if options is b.systems else TRAINING[:-1]
         tables = [rows(options, columns, say) for columns in (training, SERVING)]
-        parts.append(Part(say(heading), tables=tables))
+        parts.append(Section(say(heading), tables=tables))
     if b.left_out:
         why = [(name, say.translate(reason)) for name, reason in b.left_out.items()]
-        parts.append(Part(say("left out"), why))
-    parts.append(Part(say("evidence and notes"), notes=_notes(b, say)))
+        parts.append(Section(say("left out"), why))
+    parts.append(Section(say("evidence and notes"), notes=_notes(b, say)))
     ladder, systems = (
         [(o.title, o.plan.active_params, o.loss, o.kind) for o in options]
         for options in (b.ladder, b.systems)
     )
     drawing = plots.sizes(ladder, systems, say)
-    parts.append(Part(f"{say('size')}, {say('loss')}", drawing=drawing))
+    parts.append(Section(f"{say('size')}, {say('loss')}", drawing=drawing))
     if b.systems:
         parts += pictures([o.plan for o in b.systems], say)
     note = f"{say('ranges')}. {say(f'engines {b.engines}')}"

@@ -21,7 +21,7 @@ Table = list[list[str]]
 """cells by line; the first line is the head"""
 
 
-class Part(NamedTuple):
+class Section(NamedTuple):
     """A part of a report that a reader opens; without a heading it is not folded."""
 
     heading: str
@@ -41,7 +41,7 @@ class Document(NamedTuple):
     """under the title"""
     verdict: list[Line]
     """what to decide by"""
-    parts: list[Part]
+    parts: list[Section]
 
 
 def html(document: Document, say: Catalogue, command: str = "", whole: bool = True) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnuri.modality import Language
 from onnuri.planner import document as documents
-from onnuri.planner.document import Document, Line, Part, Table
+from onnuri.planner.document import Document, Line, Section, Table
 from onnuri.planner.figures import between, dollars, number, parameters, percent
 from onnuri.planner.inverse import Largest, Size
 from onnuri.planner.parallel import to_string
@@ -125,9 +125,9 @@ def text(answer: Largest, language: Language = "en") -> str:
 def page_of(answer: Largest, language: Language = "en", command: str = "") -> str:
     """Return one file that needs nothing else."""
     say = catalogue(language)
-    parts = [Part("", tables=[rows(answer, COLUMNS, say)])]
+    parts = [Section("", tables=[rows(answer, COLUMNS, say)])]
     if answer.left_out:
-        parts.append(Part(say("left out"), _left_out(answer, say)))
+        parts.append(Section(say("left out"), _left_out(answer, say)))
     note = f"{say('ranges')}. {_basis(answer, say)}"
     shown = Document(title(answer, say), note, verdict(answer, say), parts)
     return documents.html(shown, say, command)

@@ -252,8 +252,7 @@ class _Reader:
         return getattr(module, "weight", None)
 
     def reading(self) -> ModelReading:
-        lists = self._lists()
-        layers, outside = self._split(lists)
+        layers, outside = self._split()
         left_out: dict[str, int] = {}
         for path in [p for p in outside if TOWER.search(p) and self._apart(p)]:
             tower = self._tower(path)
@@ -322,55 +321,37 @@ class _Reader:
             if TOWER.search(".".join(parts[:n]))
         )
 
-    def _lists(self) -> dict[str, int]:
-        """Lists of modules outside towers, by path: parameters in each."""
+    def _split(self) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
+        """Return the layers of the largest list of modules, lists of its length beside it joined,
+        and the parameters that are in none. What towers hold makes no list large."""
+        lists: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
         sizes: dict[str, int] = defaultdict(int)
         for path, value in self.parameters.items():
-            match = re.match(r"(.*?)\.\d+\.", path)
-            if match and not TOWER.search(path):
-                sizes[match[1]] += value.numel()
-        return sizes
-
-    def _split(
-        self, lists: dict[str, int]
-    ) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
-        """Layers of the largest list, lists of its length beside it joined, and the parameters
-        outside."""
-        if not lists:
+            if match := re.match(r"(.*?)\.(\d+)\.", path):
+                lists[match[1]][int(match[2])].append(path)
+                if not TOWER.search(path):
+                    sizes[match[1]] += value.numel()
+        if not sizes:
             raise ConfigError(
                 f"config of {self.name}",
                 "builds a model without repeated layers",
                 "give a decoder's config",
             )
-        main = max(lists, key=lambda k: lists[k])
-        parent = main.rpartition(".")[0]
-
-        def length(path: str) -> int:
-            return len(
-                {
-                    m[1]
-                    for p in self.parameters
-                    if (m := re.match(re.escape(path) + r"\.(\d+)\.", p))
-                }
-            )
-
-        count = length(main)
-        joined = [
-            k for k in lists if k.rpartition(".")[0] == parent and length(k) == count and count > 1
+        main = self.main = max(sizes, key=lambda name: sizes[name])
+        parent, count = main.rpartition(".")[0], len(lists[main])
+        beside = [
+            name
+            for name in sizes
+            if name.rpartition(".")[0] == parent and len(lists[name]) == count and count > 1
         ]
-        joined = [main] if main not in joined else joined
+        outside = dict(self.parameters)
         layers: dict[int, list[_Weight]] = defaultdict(list)
-        outside: dict[str, Any] = {}
-        for path, value in self.parameters.items():
-            match = re.match(r"(.*?)\.(\d+)\.(.*)", path)
-            if match and match[1] in joined and value is not self.table and value is not self.head:
-                inside = (
-                    match[3] if match[1] == main else f"{match[1].rpartition('.')[2]}.{match[3]}"
-                )
-                layers[int(match[2])].append(self._weight(path, inside, value))
-            else:
-                outside[path] = value
-        self.main = main
+        for name in beside or [main]:
+            prefix = "" if name == main else f"{name.rpartition('.')[2]}."
+            for place, paths in lists[name].items():
+                for path in filter(self._apart, paths):
+                    inside = path.removeprefix(f"{name}.{place}.")
+                    layers[place].append(self._weight(path, prefix + inside, outside.pop(path)))
         return sorted(layers.items()), outside
 
     def _weight(self, path: str, inside: str, value: Any) -> _Weight:

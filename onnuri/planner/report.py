@@ -11,7 +11,7 @@ from onnuri.modality import Language
 from onnuri.planner import document as documents
 from onnuri.planner import loss as losses
 from onnuri.planner import plots
-from onnuri.planner.document import Document, Line, Part
+from onnuri.planner.document import Document, Line, Section
 from onnuri.planner.figures import between, dollars, duration, milliseconds, number, percent, share
 from onnuri.planner.interval import exact
 from onnuri.planner.latency import Limited
@@ -214,7 +214,7 @@ def _beside(p: Plan, say: Catalogue) -> Iterator[Line]:
 # ---- every figure
 
 
-def sections(p: Plan, say: Catalogue) -> list[Part]:
+def sections(p: Plan, say: Catalogue) -> list[Section]:
     """Return every figure, in the order of a decision, under the headings of the page."""
     parts = {
         "layout": _laid(p, say),
@@ -228,7 +228,9 @@ def sections(p: Plan, say: Catalogue) -> list[Part]:
         "searched": list(_searched(p, say)),
         "evidence and notes": _evidence(p, say),
     }
-    return [Part(say(key), facts, opened=key == "layout") for key, facts in parts.items() if facts]
+    return [
+        Section(say(key), facts, opened=key == "layout") for key, facts in parts.items() if facts
+    ]
 
 
 def _laid(p: Plan, say: Catalogue) -> list[Line]:
@@ -346,7 +348,7 @@ def _evidence(p: Plan, say: Catalogue) -> list[Line]:
 # ---- drawings
 
 
-def pictures(plans: Sequence[Plan], say: Catalogue) -> list[Part]:
+def pictures(plans: Sequence[Plan], say: Catalogue) -> list[Section]:
     """Return drawings of memory, step and checkpoints of one plan or several."""
     one, unit = plans[0], "s"
     exposed = {p.title: {s.name: s.exposed_seconds for s in p.step} for p in plans}
@@ -364,7 +366,7 @@ def pictures(plans: Sequence[Plan], say: Catalogue) -> list[Part]:
             one.cluster, one.state_bytes, one.goodput.checkpoint_seconds, say
         ),
     }
-    return [Part(say("drawing", of=say(key)), drawing=svg) for key, svg in drawings.items()]
+    return [Section(say("drawing", of=say(key)), drawing=svg) for key, svg in drawings.items()]
 
 
 def _per_million_tokens(p: Plan, seconds: Mapping[str, float]) -> dict[str, float]:
@@ -373,7 +375,7 @@ def _per_million_tokens(p: Plan, seconds: Mapping[str, float]) -> dict[str, floa
     return {name: part / total * 1e6 / p.tokens_per_s_per_gpu.mid for name, part in seconds.items()}
 
 
-def sizes(p: Plan, systems: Counts, say: Catalogue) -> Part:
+def sizes(p: Plan, systems: Counts, say: Catalogue) -> Section:
     """Return a drawing of the loss of other sizes for the same products: dense ones, mixtures of
     ten times their active parameters, the systems."""
 
@@ -392,4 +394,4 @@ def sizes(p: Plan, systems: Counts, say: Catalogue) -> Part:
     counted = [(s["recipe"], s["total_params"], s["active_params"]) for s in systems]
     others = counted or [(p.title, p.total_params, p.active_params)]
     marked = [each for model in others for each in point("system", *model)]
-    return Part(say("same products"), drawing=plots.sizes(ladder, marked, say))
+    return Section(say("same products"), drawing=plots.sizes(ladder, marked, say))
