@@ -16,7 +16,7 @@ from PIL import Image
 import onnuri
 from onnuri import media
 from onnuri.evaluation.machine import machine
-from onnuri.modality import LANGUAGES, Medium
+from onnuri.modality import LANGUAGES, Modality
 from onnuri.toyworld.oracles.matrix import OBSERVE, counted
 from onnuri.toyworld.oracles.report import front
 from onnuri.toyworld.oracles.score import score
@@ -24,11 +24,11 @@ from onnuri.toyworld.scene import Scene, generator, sample_scene
 from onnuri.toyworld.text import caption
 
 FIRST_SEED, COUNT, TILE, GAP = 9000, 12, 128, 6
-TARGETS: tuple[Medium, ...] = ("image", "video", "shape")
+TARGETS: tuple[Modality, ...] = ("image", "video", "shape")
 ROOT = Path(__file__).parents[1]
 
 
-def tile_of(target: Medium, item: Any) -> np.ndarray:
+def tile_of(target: Modality, item: Any) -> np.ndarray:
     """Return uint8 [128, 256, 3]: a picture or a mesh beside white, or the first and the last frame
     of a video."""
     if target == "video":
@@ -41,7 +41,7 @@ def tile_of(target: Medium, item: Any) -> np.ndarray:
     return np.concatenate([picture, np.full_like(picture, 255)], 1)
 
 
-def judged(scene: Scene, target: Medium, item: Any) -> tuple[int, int]:
+def judged(scene: Scene, target: Modality, item: Any) -> tuple[int, int]:
     """Return how many attributes the oracle finds right, and how many the sentence states."""
     true = scene.description()
     stated = frozenset(scene.stated)

@@ -110,7 +110,7 @@ def curve() -> list[float]:
 
 
 def answers() -> dict[str, list[int]]:
-    """Return the codes that follow from each medium in each other one, of a scene that training
+    """Return the codes that follow from each modality in each other one, of a scene that training
     cannot reach."""
     import onnuri
     from onnuri.modality import LANGUAGES, MEDIA
@@ -120,7 +120,7 @@ def answers() -> dict[str, list[int]]:
 
     model = onnuri.load()
     greedy = {
-        medium: sampling.replace(temperature=0.0) for medium, sampling in model.sampling.items()
+        modality: sampling.replace(temperature=0.0) for modality, sampling in model.sampling.items()
     }
     codes = {}
     for i, target in enumerate(MEDIA):

@@ -57,7 +57,7 @@ def measured(run: Path) -> dict[str, Any]:
 
 
 def off_diagonal(cells: list[dict[str, Any]], split: str) -> dict[str, float]:
-    """Means over the cells from one medium to another, and how far the worst of them is above
+    """Means over the cells from one modality to another, and how far the worst of them is above
     chance."""
     chosen = [c for c in cells if c["split"] == split and c["from"] != c["to"]]
     return {

@@ -2,7 +2,7 @@
 bench-examples`.
 
 A candidate is made in all five media under 20 seeds and judged by the oracles against what its own
-words state. Those that are right in at least 18 of 20 in every medium are made once more under 20
+words state. Those that are right in at least 18 of 20 in every modality are made once more under 20
 fresh seeds, and only what holds there as well is written to the page. The fresh seeds choose
 nothing: of the sentences that hold, the page shows the first three of each language in the order of
 the list, so that the list's order is the only taste in it.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import onnuri
-from onnuri.modality import LANGUAGES, MEDIA, Language, Medium
+from onnuri.modality import LANGUAGES, MEDIA, Language, Modality
 from onnuri.toyworld.oracles import text
 from onnuri.toyworld.oracles.matrix import OBSERVE, counted
 from onnuri.toyworld.oracles.score import score
@@ -77,16 +77,16 @@ def expected_from(sentence: str) -> Description:
     return stated
 
 
-def right_of(model: Any, sentence: str, language: Language, seeds: range) -> dict[Medium, int]:
-    """Return, for each medium, under how many seeds all that the sentence states is right."""
+def right_of(model: Any, sentence: str, language: Language, seeds: range) -> dict[Modality, int]:
+    """Return, for each modality, under how many seeds all that the sentence states is right."""
     expected = expected_from(sentence)
     stated = frozenset(
         r for r in expected.relations if r[0] < r[2]
     )  # the oracle reads each both ways round
-    right: dict[Medium, int] = {}
-    for medium, items in outputs_of(model, sentence, language, seeds).items():
-        right[medium] = sum(
-            score(expected, OBSERVE[medium](item), counted("text", medium), stated).scene
+    right: dict[Modality, int] = {}
+    for modality, items in outputs_of(model, sentence, language, seeds).items():
+        right[modality] = sum(
+            score(expected, OBSERVE[modality](item), counted("text", modality), stated).scene
             for item in items
         )
     return right
@@ -94,24 +94,24 @@ def right_of(model: Any, sentence: str, language: Language, seeds: range) -> dic
 
 def outputs_of(
     model: Any, sentence: str, language: Language, seeds: range
-) -> dict[Medium, list[Any]]:
+) -> dict[Modality, list[Any]]:
     """Return what the page answers under each seed: words in the language of a text answer, and
     speech that says them."""
     spoken = text_language(language)
 
-    def make(medium: Medium, sentences: list[str], to: Language) -> list[Any]:
+    def make(modality: Modality, sentences: list[str], to: Language) -> list[Any]:
         given = [[("text", s)] for s in sentences]
         made: list[Any] = model.generate_batch(
-            medium, given, language=[to] * len(given), seeds=list(seeds)
+            modality, given, language=[to] * len(given), seeds=list(seeds)
         )
         return made
 
     asked = [sentence] * len(seeds)
     words = make("text", asked, spoken)
-    drawn: tuple[Medium, ...] = ("image", "video", "shape")
+    drawn: tuple[Modality, ...] = ("image", "video", "shape")
     return {
         "text": words,
-        **{medium: make(medium, asked, language) for medium in drawn},
+        **{modality: make(modality, asked, language) for modality in drawn},
         "audio": make("audio", words, spoken),
     }
 
@@ -130,8 +130,8 @@ def measured(model: Any, sentence: str, language: Language) -> dict[str, Any]:
     return {"language": language, "sentence": sentence, "choosing": choosing, "fresh": fresh}
 
 
-def holds(right: dict[Medium, int] | None) -> bool:
-    """Whether a sentence is right often enough in every medium."""
+def holds(right: dict[Modality, int] | None) -> bool:
+    """Whether a sentence is right often enough in every modality."""
     return right is not None and min(right.values()) >= RIGHT_OF_20
 
 

@@ -5,7 +5,7 @@ bench-serve`. Writes benchmarks/results/serve.json.
 Decoding is paired: the same prompts, greedy, the same number of tokens, taking turns in one run,
 the median of rounds. vLLM runs in an environment of its own (`--vllm PYTHON`, see docs/server.md)
 on the exported folder; without it, its part is left out. The ratio to `generate` is given with the
-full head for both, and with our head sliced to a medium. Transcripts are read by the oracle of
+full head for both, and with our head sliced to a modality. Transcripts are read by the oracle of
 `toyworld/oracles/audio.py`, which never sees them.
 """
 

@@ -1,4 +1,4 @@
-"""How long the shipped model takes for one item of every medium, and how many the world renders:
+"""How long the shipped model takes for one item of every modality, and how many the world renders:
 `make bench-speed`.
 
 Model loaded, two threads, batch of one, different sentences. Writes benchmarks/results/speed.json.
@@ -41,9 +41,9 @@ def generating() -> dict[str, dict[str, float]]:
     said = [caption(s, "ko" if k % 2 else "en", generator("seen", k)) for k, s in enumerate(scenes)]
     pictures = [image.render(s).image for s in scenes]
     found = {}
-    for medium in MEDIA[1:]:
-        found[medium] = timed(
-            lambda k, m=medium: model.generate(
+    for modality in MEDIA[1:]:
+        found[modality] = timed(
+            lambda k, m=modality: model.generate(
                 m, text=said[k], language="ko" if k % 2 else "en", seed=k
             )
         )
@@ -65,11 +65,11 @@ def rendering() -> dict[str, float]:
         "audio": lambda s: audio.speak(caption(s, "ko", rng), "ko", voice),
     }
     found = {}
-    for medium, one in render.items():
+    for modality, one in render.items():
         start = time.perf_counter()
         for scene in scenes:
             one(scene)
-        found[medium] = round(len(scenes) / (time.perf_counter() - start), 1)
+        found[modality] = round(len(scenes) / (time.perf_counter() - start), 1)
     return found
 
 

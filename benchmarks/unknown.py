@@ -46,22 +46,24 @@ def auroc(own: list[float], strange: list[float]) -> float:
 
 
 def shown_again(
-    items: list[np.ndarray], medium: Any, codecs: dict[str, Any]
+    items: list[np.ndarray], modality: Any, codecs: dict[str, Any]
 ) -> list[dict[str, float]]:
     """Fidelity of items; empty where nothing is seen."""
-    codec = codecs[medium]
+    codec = codecs[modality]
     return [
-        notice.fidelity(medium, item, codes, codec) if notice.objects_seen(medium, codes) else {}
+        notice.fidelity(modality, item, codes, codec)
+        if notice.objects_seen(modality, codes)
+        else {}
         for item, codes in zip(items, codec.encode_batch(items), strict=True)
     ]
 
 
-def familiar(items: list[np.ndarray], medium: Any, codecs: dict[str, Any]) -> list[float]:
+def familiar(items: list[np.ndarray], modality: Any, codecs: dict[str, Any]) -> list[float]:
     """Familiarity of items; minus infinity where nothing is seen."""
-    codec = codecs[medium]
+    codec = codecs[modality]
     return [
-        notice.familiarity(medium, item, codes, codec)
-        if notice.objects_seen(medium, codes)
+        notice.familiarity(modality, item, codes, codec)
+        if notice.objects_seen(modality, codes)
         else float("-inf")
         for item, codes in zip(items, codec.encode_batch(items), strict=True)
     ]
@@ -100,32 +102,34 @@ def table(known: list[float], rows: dict[str, list[float]], least: float) -> dic
     }
 
 
-def own_items(medium: str, count: int, first: int) -> list[np.ndarray]:
+def own_items(modality: str, count: int, first: int) -> list[np.ndarray]:
     scenes = [sample_scene(first + k, "seen") for k in range(count)]
-    return [image.render(s).image if medium == "image" else mesh.voxels(s) for s in scenes]
+    return [image.render(s).image if modality == "image" else mesh.voxels(s) for s in scenes]
 
 
-def seen_things(medium: Any, codecs: dict[str, Any], own: int, each: int) -> dict[str, Any]:
+def seen_things(modality: Any, codecs: dict[str, Any], own: int, each: int) -> dict[str, Any]:
     least = 0.0
-    known = familiar(own_items(medium, own, FIRST), medium, codecs)
+    known = familiar(own_items(modality, own, FIRST), modality, codecs)
     kinds = (
-        foreign.TEST_PICTURES | foreign.FRESH_PICTURES if medium == "image" else foreign.TEST_SHAPES
+        foreign.TEST_PICTURES | foreign.FRESH_PICTURES
+        if modality == "image"
+        else foreign.TEST_SHAPES
     )
     rows = {
-        name: familiar([make(np.random.default_rng([2, k])) for k in range(each)], medium, codecs)
+        name: familiar([make(np.random.default_rng([2, k])) for k in range(each)], modality, codecs)
         for name, make in kinds.items()
     }
     found = table(known, rows, least)
-    if medium == "image":
+    if modality == "image":
         strange = familiar(
-            [other.render(sample_scene(FIRST + k, "seen")) for k in range(each)], medium, codecs
+            [other.render(sample_scene(FIRST + k, "seen")) for k in range(each)], modality, codecs
         )
         found["not_foreign"] = {"second renderer": flagged(strange, least)}
     return found
 
 
 def likelihoods(model: Any, said: list[str], to: Any) -> list[float]:
-    """Mean log probability of what is drawn for a medium, for each sentence."""
+    """Mean log probability of what is drawn for a modality, for each sentence."""
     contexts: dict[int, Any] = {}
     steps = []
     for k, sentence in enumerate(said):
@@ -182,26 +186,26 @@ def calibrate(codecs: dict[str, Any], count: int = 150) -> None:
     """
     marks: dict[str, Any] = {}
     about: dict[str, Any] = {}
-    for medium, kinds in (
+    for modality, kinds in (
         ("image", foreign.CALIBRATION_PICTURES),
         ("shape", foreign.CALIBRATION_SHAPES),
     ):
-        own = shown_again(own_items(medium, count, CALIBRATION), medium, codecs)
-        if medium == "image":
+        own = shown_again(own_items(modality, count, CALIBRATION), modality, codecs)
+        if modality == "image":
             own += shown_again(
                 [other.render(sample_scene(CALIBRATION + k, "seen")) for k in range(count)],
-                medium,
+                modality,
                 codecs,
             )
         strange = [
             found
             for make in kinds.values()
             for found in shown_again(
-                [make(np.random.default_rng([3, k])) for k in range(count // 2)], medium, codecs
+                [make(np.random.default_rng([3, k])) for k in range(count // 2)], modality, codecs
             )
         ]
         seen = [found for found in own if found]
-        marks[medium] = {
+        marks[modality] = {
             k: {
                 "least": round(float(np.quantile([found[k] for found in seen], BELOW[k])), 3),
                 "usual": round(float(np.median([found[k] for found in seen])), 3),
@@ -209,7 +213,7 @@ def calibrate(codecs: dict[str, Any], count: int = 150) -> None:
             for k in seen[0]
         }
 
-        def flagged_of(every: list[dict[str, float]], of: str = medium) -> float:
+        def flagged_of(every: list[dict[str, float]], of: str = modality) -> float:
             return float(
                 np.mean(
                     [
@@ -219,7 +223,7 @@ def calibrate(codecs: dict[str, Any], count: int = 150) -> None:
                 )
             )
 
-        about[medium] = {
+        about[modality] = {
             "own": len(own),
             "own_flagged": round(flagged_of(own), 4),
             "foreign": len(strange),
@@ -268,9 +272,9 @@ def main() -> None:
             for to, r in answers(onnuri.load(), settings.own, settings.each).items()
         },
     }
-    for medium, rows in ((k, v) for k, v in found.items() if k != "machine"):
+    for modality, rows in ((k, v) for k, v in found.items() if k != "machine"):
         print(
-            f"{medium}: least familiarity {rows['least']}; own flagged {rows['own']['flagged']:.1%} of {rows['own']['n']}"
+            f"{modality}: least familiarity {rows['least']}; own flagged {rows['own']['flagged']:.1%} of {rows['own']['n']}"
         )
         for name, row in rows["foreign"].items():
             print(

@@ -1,4 +1,4 @@
-"""Onnuri (온누리, "the whole world"): any backbone, any medium: text, image, audio, video and 3D in
+"""Onnuri (온누리, "the whole world"): any backbone, any modality: text, image, audio, video and 3D in
 and out.
 
     import onnuri

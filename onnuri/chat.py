@@ -15,7 +15,7 @@ from rich.console import Console
 
 from onnuri import load, media
 from onnuri.errors import ConfigError, OnnuriError
-from onnuri.modality import MEDIA, TABLE, Medium
+from onnuri.modality import MEDIA, TABLE, Modality
 from onnuri.server.client import Remote
 
 HELP = (
@@ -28,7 +28,7 @@ class ChatSession:
 
     def __init__(self, model: Any, out: Path, sampling: dict[str, Any]) -> None:
         self.model, self.out, self.sampling = model, out, sampling
-        self.to: Medium = "text"
+        self.to: Modality = "text"
         self.inputs: list[tuple[str, Any]] = []
         self.answers = 0
 

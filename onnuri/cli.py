@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from onnuri.errors import OnnuriError
-from onnuri.modality import Language, Medium
+from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
 from onnuri.training.finetune_config import FinetuneConfig
@@ -75,10 +75,10 @@ class Demo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate:
-    """Any media in, one medium out: `onnuri generate --to shape --image chair.png -o chair.glb`."""
+    """Any media in, one modality out: `onnuri generate --to shape --image chair.png -o chair.glb`."""
 
-    to: Medium
-    """the medium that is wanted"""
+    to: Modality
+    """the modality that is wanted"""
     output: Annotated[Path, Alias(aliases=["-o"])]
     """file that is written; its ending says the format"""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
@@ -101,8 +101,8 @@ class Generate:
     def run(self) -> None:
         from onnuri import demo
 
-        kinds: tuple[Medium, ...] = ("image", "audio", "video", "shape")
-        files = [(medium, path) for medium in kinds for path in getattr(self, medium)]
+        kinds: tuple[Modality, ...] = ("image", "audio", "video", "shape")
+        files = [(modality, path) for modality in kinds for path in getattr(self, modality)]
         demo.generate(
             self.to,
             self.output,
@@ -136,7 +136,7 @@ class Chat:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Serve:
-    """OpenAI's API and a page in which anyone can talk in any medium: `onnuri serve`, then open
+    """OpenAI's API and a page in which anyone can talk in any modality: `onnuri serve`, then open
     what it says."""
 
     model: tyro.conf.Positional[Path | None] = None
@@ -268,7 +268,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """The any-to-any matrix: every medium to every medium, judged by oracles that know nothing of
+    """The any-to-any matrix: every modality to every modality, judged by oracles that know nothing of
     the model."""
 
     items: int = 100
@@ -291,7 +291,7 @@ class Sentences:
 
     items: int = 100
     """scenes a row"""
-    to: Medium = "image"
+    to: Modality = "image"
     """what the words become: image, video or shape"""
     json: Path | None = None
     """file for the figures"""
@@ -309,7 +309,7 @@ class Codecs:
     """Quality of every codec on held-out data: PSNR, SSIM, STOI, IoU and so on."""
 
     items: int = 100
-    """items a medium and split"""
+    """items a modality and split"""
     json: Path | None = None
     """file for the figures"""
     model: Path | None = None

@@ -20,12 +20,12 @@ from rich.console import Console
 
 from onnuri import load, media
 from onnuri.errors import ConfigError, MediaError
-from onnuri.modality import MEDIA, TABLE, Language, Medium
+from onnuri.modality import MEDIA, TABLE, Language, Modality
 from onnuri.model.omni import Reply
 
 WEB = Path(__file__).parent / "server" / "web"
 VIEWER = "model-viewer-umd.min.js"
-SHOWN: tuple[Medium, ...] = ("image", "audio", "video", "shape")
+SHOWN: tuple[Modality, ...] = ("image", "audio", "video", "shape")
 """modalities that the demo generates from a sentence"""
 
 
@@ -45,15 +45,15 @@ def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -
     console, start = Console(), time.perf_counter()
     media.make_folder(out)
     model = load(folder)
-    files: dict[Medium, Path] = {}
-    for medium in SHOWN:
+    files: dict[Modality, Path] = {}
+    for modality in SHOWN:
         item_start = time.perf_counter()
-        reply = model.reply(medium, [("text", sentence)], **sampling)
+        reply = model.reply(modality, [("text", sentence)], **sampling)
         item = reply.item
-        media.check_answer(item, medium)
-        files[medium] = out / f"{medium}{TABLE[medium].suffixes[0]}"
-        media.write(item, files[medium])
-        console.print(f"  {medium:6} {files[medium]}  {time.perf_counter() - item_start:.2f} s")
+        media.check_answer(item, modality)
+        files[modality] = out / f"{modality}{TABLE[modality].suffixes[0]}"
+        media.write(item, files[modality])
+        console.print(f"  {modality:6} {files[modality]}  {time.perf_counter() - item_start:.2f} s")
     shutil.copyfile(WEB / VIEWER, out / VIEWER)
     media.write(page(sentence, files), out / "index.html")
     tell(reply)
@@ -61,9 +61,9 @@ def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -
 
 
 def generate(
-    to: Medium,
+    to: Modality,
     output: Path,
-    files: list[tuple[Medium, Path]],
+    files: list[tuple[Modality, Path]],
     text: str | None,
     language: Language | None,
     folder: Path | None = None,
@@ -72,7 +72,7 @@ def generate(
     """Generate one file from any mix of files and a sentence. Raises OnnuriError before anything is
     written."""
     media.check_suffix(output, to)
-    inputs: list[tuple[str, Any]] = [media.take_file(path, medium) for medium, path in files]
+    inputs: list[tuple[str, Any]] = [media.take_file(path, modality) for modality, path in files]
     if text is not None:
         inputs.append(("text", check_sentence(text)))
     if not inputs:
@@ -94,13 +94,15 @@ def tell(reply: Reply) -> None:
         print(f"onnuri: {sentence}", file=sys.stderr)
 
 
-def page(sentence: str, files: dict[Medium, Path]) -> str:
+def page(sentence: str, files: dict[Modality, Path]) -> str:
     """Return the page's HTML with all media inside."""
-    uris = {medium: _uri(files[medium], medium) for medium in MEDIA if medium in files}
+    uris = {modality: _uri(files[modality], modality) for modality in MEDIA if modality in files}
     template = string.Template((WEB / "demo.html").read_text(encoding="utf-8"))
     return template.substitute(sentence=html.escape(sentence), viewer=VIEWER, **uris)
 
 
-def _uri(path: Path, medium: Medium) -> str:
+def _uri(path: Path, modality: Modality) -> str:
     """Return a file as a data URI."""
-    return f"data:{TABLE[medium].media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return (
+        f"data:{TABLE[modality].media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    )

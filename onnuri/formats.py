@@ -17,10 +17,10 @@ from typing import Literal
 
 from PIL import Image
 
-from onnuri.modality import Medium
+from onnuri.modality import Modality
 
 Family = Literal["picture", "sound", "movie", "mesh"]
-MEDIA_OF: dict[Family, tuple[Medium, ...]] = {
+MEDIA_OF: dict[Family, tuple[Modality, ...]] = {
     "picture": ("image", "video"),
     "sound": ("audio",),
     "movie": ("video", "audio"),

@@ -26,46 +26,48 @@ from onnuri.files import make_folder as make_folder
 from onnuri.files import write_bytes as write_bytes
 from onnuri.files import write_json as write_json
 from onnuri.meshes import mesh_of
-from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, TABLE, VIDEO_FPS, VIDEO_FRAMES, Medium
+from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, TABLE, VIDEO_FPS, VIDEO_FRAMES, Modality
 from onnuri.pictures import LIMITS, Limits
 
 
-def read(path: Path, medium: str, limits: Limits = LIMITS) -> Any:
+def read(path: Path, modality: str, limits: Limits = LIMITS) -> Any:
     """Return a file as its modality's array. Raises MediaError for a file of another one."""
-    if medium == "text":
+    if modality == "text":
         return _read_text(path, _bytes_of(path, limits))
-    return from_bytes(_bytes_of(path, limits), medium, str(path), limits, path.parent)
+    return from_bytes(_bytes_of(path, limits), modality, str(path), limits, path.parent)
 
 
 def from_bytes(
-    data: bytes, medium: str, name: str, limits: Limits = LIMITS, beside: Path | None = None
+    data: bytes, modality: str, name: str, limits: Limits = LIMITS, beside: Path | None = None
 ) -> Any:
     """Return a file's bytes as its modality's array.
 
     Raises MediaError, which calls the file `name`, for a file of another modality.
     """
-    detected, item = take(data, medium, name, limits, beside)  # type: ignore[arg-type]
-    if detected == medium:
+    detected, item = take(data, modality, name, limits, beside)  # type: ignore[arg-type]
+    if detected == modality:
         return item
-    if medium == "video" and _form_of(data, name).name == "GIF":  # a still GIF: its frame repeated
+    if (
+        modality == "video" and _form_of(data, name).name == "GIF"
+    ):  # a still GIF: its frame repeated
         return np.stack([_square(item)] * VIDEO_FRAMES)
-    raise _wrong_modality(name, medium, detected, _form_of(data, name).name)
+    raise _wrong_modality(name, modality, detected, _form_of(data, name).name)
 
 
 def take_file(
-    path: Path, declared: Medium | None = None, limits: Limits = LIMITS
-) -> tuple[Medium, Any]:
+    path: Path, declared: Modality | None = None, limits: Limits = LIMITS
+) -> tuple[Modality, Any]:
     """Return what `take` returns for a file at a path, whatever the ending of its name."""
     return take(_bytes_of(path, limits), declared, str(path), limits, path.parent)
 
 
 def take(
     data: bytes,
-    declared: Medium | None,
+    declared: Modality | None,
     name: str,
     limits: Limits = LIMITS,
     beside: Path | None = None,
-) -> tuple[Medium, Any]:
+) -> tuple[Modality, Any]:
     """Return a file's modality, detected by its bytes, and its array.
 
     An animated picture is a video and a still one an image, whichever of the two was `declared`. A
@@ -123,9 +125,9 @@ def _wrong_modality(name: str, declared: str, detected: str, form: str) -> Media
         name,
         f"is not {declared}: it is {detected} ({form})",
         f"give it as {detected}",
-        code="other_medium",
+        code="other_modality",
         declared=declared,
-        medium=detected,
+        modality=detected,
         format=form,
     )
 
@@ -158,7 +160,7 @@ def write(item: Any, path: Path) -> None:
     write_bytes(to_bytes(item, path.suffix.lower()), path)
 
 
-def check_answer(item: Any, medium: str) -> None:
+def check_answer(item: Any, modality: str) -> None:
     """Raise MediaError for an answer without content: silence, a plain colour, no surface."""
     is_empty = {
         "text": lambda: not item.strip(),
@@ -174,22 +176,22 @@ def check_answer(item: Any, medium: str) -> None:
         "video": "nothing to be seen in it",
         "shape": "no surface",
     }
-    if is_empty[medium]():
+    if is_empty[modality]():
         raise MediaError(
-            f"the answer ({medium})",
-            f"has {lacks[medium]}",
+            f"the answer ({modality})",
+            f"has {lacks[modality]}",
             "ask for something else or another --seed",
             code="empty_answer",
-            medium=medium,
+            modality=modality,
         )
 
 
-def check_suffix(path: Path, medium: str) -> None:
+def check_suffix(path: Path, modality: str) -> None:
     """Raise MediaError unless a file name has one of its modality's endings."""
-    known = TABLE[medium].suffixes  # type: ignore[index]
+    known = TABLE[modality].suffixes  # type: ignore[index]
     if path.suffix.lower() not in known:
         raise MediaError(
-            str(path), f"does not end as {medium} does", f"use one of {', '.join(known)}"
+            str(path), f"does not end as {modality} does", f"use one of {', '.join(known)}"
         )
 
 
@@ -323,8 +325,8 @@ def check_seconds(name: str | Path, seconds: float, limits: Limits = LIMITS) -> 
 
 
 def _read_movie(
-    data: bytes, form: formats.Format, name: str, limits: Limits, declared: Medium | None
-) -> tuple[Medium, np.ndarray]:
+    data: bytes, form: formats.Format, name: str, limits: Limits, declared: Modality | None
+) -> tuple[Modality, np.ndarray]:
     """Return a movie's frames as video, or its sound as audio if that is declared or all it has."""
     import av
 

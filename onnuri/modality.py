@@ -1,6 +1,6 @@
 """The five media: their files, and the sizes of their arrays.
 
-Knows nothing of networks. What a medium's codes look like, its codec says (`codecs/spec.py`), not
+Knows nothing of networks. What a modality's codes look like, its codec says (`codecs/spec.py`), not
 this table.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-Medium = Literal["text", "image", "audio", "video", "shape"]
-MEDIA: tuple[Medium, ...] = ("text", "image", "audio", "video", "shape")
+Modality = Literal["text", "image", "audio", "video", "shape"]
+MEDIA: tuple[Modality, ...] = ("text", "image", "audio", "video", "shape")
 Language = Literal["ko", "en"]
 LANGUAGES: tuple[Language, ...] = ("ko", "en")
 LANGUAGE_TOKENS = {"ko": "<|ko|>", "en": "<|en|>"}
@@ -28,28 +28,30 @@ TASKS: tuple[Task, ...] = ("describe", "answer", "edit", "translate", "transcrib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Modality:
-    """One medium's row."""
+class ModalityInfo:
+    """One modality's row."""
 
-    name: Medium
+    name: Modality
     suffixes: tuple[str, ...]
     """file name endings that are read and written, the default first"""
     media_type: str
     """the default's media type (RFC 6838)"""
 
 
-TABLE: dict[Medium, Modality] = {
+TABLE: dict[Modality, ModalityInfo] = {
     m.name: m
     for m in (
-        Modality(name="text", suffixes=(".txt",), media_type="text/plain"),
-        Modality(name="image", suffixes=(".png", ".jpg", ".jpeg", ".webp"), media_type="image/png"),
-        Modality(
+        ModalityInfo(name="text", suffixes=(".txt",), media_type="text/plain"),
+        ModalityInfo(
+            name="image", suffixes=(".png", ".jpg", ".jpeg", ".webp"), media_type="image/png"
+        ),
+        ModalityInfo(
             name="audio",
             suffixes=(".wav", ".flac", ".mp3", ".ogg", ".opus"),
             media_type="audio/wav",
         ),
-        Modality(name="video", suffixes=(".mp4", ".webm", ".gif"), media_type="video/mp4"),
-        Modality(
+        ModalityInfo(name="video", suffixes=(".mp4", ".webm", ".gif"), media_type="video/mp4"),
+        ModalityInfo(
             name="shape", suffixes=(".glb", ".obj", ".ply", ".stl"), media_type="model/gltf-binary"
         ),
     )

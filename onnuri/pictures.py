@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from onnuri.errors import MediaError
 from onnuri.formats import Format
-from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES, Medium
+from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES, Modality
 
 MOVING = ("GIF", "PNG", "WEBP", "AVIF")
 """Pillow's formats in which several pictures are frames; in others they are pages, sizes or
@@ -49,7 +49,7 @@ class Limits:
 LIMITS = Limits()
 
 
-def read(data: bytes, form: Format, name: str, limits: Limits) -> tuple[Medium, np.ndarray]:
+def read(data: bytes, form: Format, name: str, limits: Limits) -> tuple[Modality, np.ndarray]:
     """Return ("image", uint8 [H, W, 3]), or ("video", uint8 [17, 128, 128, 3]) of an animated
     picture.
 

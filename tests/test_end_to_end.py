@@ -1,4 +1,4 @@
-"""What a user does, with the model that ships: every medium to every medium through files, mistakes
+"""What a user does, with the model that ships: every modality to every modality through files, mistakes
 in one line."""
 
 import json
@@ -30,7 +30,7 @@ SENTENCE = "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A scene in every medium and every format that is read."""
+    """A scene in every modality and every format that is read."""
     folder = tmp_path_factory.mktemp("media")
     sentence = caption(SCENE, "ko", generator("seen", 11))
     made = {
@@ -40,9 +40,9 @@ def files(tmp_path_factory):
         "shape": mesh.voxels(SCENE),
         "audio": audio.speak(sentence, "ko", audio.sample_voice(generator("seen", 11))),
     }
-    for medium in MEDIA:
-        for suffix in TABLE[medium].suffixes:
-            media.write(made[medium], folder / f"{medium}{suffix}")
+    for modality in MEDIA:
+        for suffix in TABLE[modality].suffixes:
+            media.write(made[modality], folder / f"{modality}{suffix}")
     return folder
 
 
@@ -82,7 +82,7 @@ def test_demo_writes_five_media_and_a_page(tmp_path):
 
 @pytest.mark.parametrize("to", MEDIA)
 @pytest.mark.parametrize("source", MEDIA)
-def test_any_medium_to_any_medium(files, tmp_path, source, to):
+def test_any_modality_to_any_modality(files, tmp_path, source, to):
     given = (
         ["--text", (files / "text.txt").read_text(encoding="utf-8")]
         if source == "text"
@@ -214,7 +214,7 @@ def test_what_is_far_from_the_world_gets_an_answer(tmp_path):
     )
 
 
-def test_chat_takes_files_answers_in_any_medium_and_explains_mistakes(files, tmp_path):
+def test_chat_takes_files_answers_in_any_modality_and_explains_mistakes(files, tmp_path):
     talk = ChatSession(onnuri.load(), tmp_path, {})
     assert "taken" in talk.say(f"/image {files / 'image.png'}")
     assert talk.say("몇 개가 있나요?") not in (None, "")

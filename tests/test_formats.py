@@ -30,9 +30,9 @@ def saved(picture, form, **more):
     return out.getvalue()
 
 
-def seen(data, medium="image"):
-    became, item = media.take(data, medium, "x")
-    assert became == medium
+def seen(data, modality="image"):
+    became, item = media.take(data, modality, "x")
+    assert became == modality
     return item.astype(int)
 
 
@@ -166,8 +166,8 @@ def test_pictures_that_move_are_videos_by_whichever_door(form):
     frames = [Image.fromarray(np.roll(PICTURE, 8 * k, axis=1)) for k in range(6)]
     data = saved(frames[0], form, save_all=True, append_images=frames[1:], duration=250)
     for declared in (None, "image", "video"):
-        medium, item = media.take(data, declared, "x")
-        assert medium == "video" and item.shape == (17, 128, 128, 3)
+        modality, item = media.take(data, declared, "x")
+        assert modality == "video" and item.shape == (17, 128, 128, 3)
         for second, k in ((0, 0), (0.5, 2), (1.0, 4)):
             near(item[int(second * 8)], pictures.square(frames[k].convert("RGB")), 12)
     still = saved(frames[0], form)
@@ -199,8 +199,8 @@ def track(form, codec, samples=TONE, rate=48_000, layout="mono"):
 
 
 def rings(data, declared=None):
-    medium, item = media.take(data, declared, "x")
-    assert medium == "audio" and 0.9 < len(item) / 16_000 < 1.2
+    modality, item = media.take(data, declared, "x")
+    assert modality == "audio" and 0.9 < len(item) / 16_000 < 1.2
     assert np.abs(np.fft.rfft(item)).argmax() * 16_000 / len(item) == pytest.approx(440, abs=3)
     return item
 

@@ -46,18 +46,18 @@ def test_sounds_come_back(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    "medium,suffix", [(m, s) for m in TABLE for s in TABLE[m].suffixes if m != "text"]
+    "modality,suffix", [(m, s) for m in TABLE for s in TABLE[m].suffixes if m != "text"]
 )
-def test_bytes_say_themselves_what_they_are(medium, suffix):
+def test_bytes_say_themselves_what_they_are(modality, suffix):
     item = {
         "image": lambda: image.render(SCENE).image,
         "audio": lambda: np.sin(np.arange(16_000) * 0.1).astype(np.float32),
         "video": lambda: video.render(SCENE).frames,
         "shape": lambda: mesh.voxels(SCENE),
-    }[medium]()
+    }[modality]()
     data = media.to_bytes(item, suffix)
-    assert media.from_bytes(data, medium, "the file").shape[1:] == item.shape[1:]
-    for other in set(TABLE) - {medium, "text"}:
+    assert media.from_bytes(data, modality, "the file").shape[1:] == item.shape[1:]
+    for other in set(TABLE) - {modality, "text"}:
         if suffix != ".gif":
             with pytest.raises(MediaError, match=f"the file: is not {other}"):
                 media.from_bytes(data, other, "the file")
@@ -65,7 +65,7 @@ def test_bytes_say_themselves_what_they_are(medium, suffix):
 
 def test_limits_hold_before_anything_is_decoded():
     narrow = media.Limits(pixels=100, seconds=0.5, faces=3)
-    for medium, item in (
+    for modality, item in (
         ("image", image.render(SCENE).image),
         ("audio", np.sin(np.arange(16_000) * 0.1).astype(np.float32)),
         ("video", video.render(SCENE).frames),
@@ -73,7 +73,7 @@ def test_limits_hold_before_anything_is_decoded():
     ):
         with pytest.raises(MediaError, match=r"the file: .* at most"):
             media.from_bytes(
-                media.to_bytes(item, TABLE[medium].suffixes[0]), medium, "the file", narrow
+                media.to_bytes(item, TABLE[modality].suffixes[0]), modality, "the file", narrow
             )
 
 
@@ -106,7 +106,7 @@ def test_sound_of_another_rate_and_two_channels_is_read_as_16_khz_mono(tmp_path)
 
 
 def bad_files(folder):
-    """(name, medium, maker of the file)"""
+    """(name, modality, maker of the file)"""
 
     def save(name, data):
         return lambda: (folder / name).write_bytes(data)
@@ -183,10 +183,10 @@ def bad_files(folder):
 
 
 def test_every_bad_file_is_one_line_that_says_what_to_do(tmp_path):
-    for name, medium, make in bad_files(tmp_path):
+    for name, modality, make in bad_files(tmp_path):
         make()
         with pytest.raises(MediaError) as caught:
-            media.read(tmp_path / name, medium)
+            media.read(tmp_path / name, modality)
         line = str(caught.value)
         assert name in line and "\n" not in line and ";" in line, line
 

@@ -23,7 +23,7 @@ from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.fsq import FSQ
 from onnuri.codecs.spec import CodecSpec, Stream
-from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Medium
+from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Modality
 
 FRAME = 640
 """samples a code"""
@@ -77,7 +77,7 @@ Memory = dict[nn.Module, Tensor]
 """the last inputs of every causal block, between two chunks of a stream"""
 
 
-class Block(nn.Module):
+class ConvBlock(nn.Module):
     """ConvNeXt block in one dimension (Liu et al. 2022) on [B, C, T]; `ahead` of its kernel's taps
     look forward."""
 
@@ -117,7 +117,7 @@ def audio_spec() -> CodecSpec:
 class AudioCodec(Codec):
     """float32 [T] at 16 kHz ↔ one code every 640 samples."""
 
-    medium: ClassVar[Medium] = "audio"
+    modality: ClassVar[Modality] = "audio"
 
     class Config(config.Config):
         fine: int = 160
@@ -134,20 +134,20 @@ class AudioCodec(Codec):
         middle = c.kernel // 2
         self.enter = nn.Conv1d(MELS, c.fine, 3, padding=1)
         self.fine_encoder = nn.Sequential(
-            *(Block(c.fine, c.kernel, middle) for _ in range(c.fine_blocks // 2))
+            *(ConvBlock(c.fine, c.kernel, middle) for _ in range(c.fine_blocks // 2))
         )
         self.shrink = nn.Conv1d(c.fine, c.coarse, 4, 4)
         self.coarse_encoder = nn.Sequential(
-            *(Block(c.coarse, c.kernel, middle) for _ in range(c.coarse_blocks))
+            *(ConvBlock(c.coarse, c.kernel, middle) for _ in range(c.coarse_blocks))
         )
         self.to_codes, self.fsq = nn.Linear(c.coarse, 4), FSQ(LEVELS)
         self.from_codes = nn.Conv1d(4, c.coarse, 3)
         self.coarse_decoder = nn.Sequential(
-            *(Block(c.coarse, c.kernel, 0) for _ in range(c.coarse_blocks))
+            *(ConvBlock(c.coarse, c.kernel, 0) for _ in range(c.coarse_blocks))
         )
         self.grow = nn.Linear(c.coarse, 4 * c.fine)
         self.fine_decoder = nn.Sequential(
-            *(Block(c.fine, c.kernel, 0) for _ in range(c.fine_blocks))
+            *(ConvBlock(c.fine, c.kernel, 0) for _ in range(c.fine_blocks))
         )
         self.norm = nn.LayerNorm(c.fine)
         self.head = nn.Linear(c.fine, 2 * (WINDOW // 2 + 1))

@@ -28,13 +28,13 @@ from torch import nn
 
 from onnuri.codecs.spec import CodecSpec
 from onnuri.config import Config
-from onnuri.modality import Medium
+from onnuri.modality import Modality
 
 
 class Codec(nn.Module, ABC):
     """A Codec encodes media of one modality as codes and decodes codes to media."""
 
-    medium: ClassVar[Medium]
+    modality: ClassVar[Modality]
     storage: ClassVar[torch.dtype | None] = torch.float16
     """dtype in which weights are saved; None: their own"""
 
@@ -108,7 +108,7 @@ class Codec(nn.Module, ABC):
         config = cls.Config.from_json(
             json.loads((folder / "config.json").read_text(encoding="utf-8"))
         )
-        spec = spec or CodecSpec.read_beside(folder, cls.medium)
+        spec = spec or CodecSpec.read_beside(folder, cls.modality)
         codec = cls(config, spec=spec)  # type: ignore[call-arg]
         state = load_file(folder / "model.safetensors")
         # 16 bits are for storage alone; integer buffers keep their dtype

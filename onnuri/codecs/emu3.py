@@ -19,14 +19,14 @@ from onnuri import config
 from onnuri.codecs.flatten import grid_to_sequence, sequence_to_grid
 from onnuri.codecs.foreign import ForeignCodec
 from onnuri.codecs.spec import CodecSpec, Grid
-from onnuri.modality import Medium
+from onnuri.modality import Modality
 
 
 class Emu3Codec(ForeignCodec):
     """An Emu3Codec encodes pictures uint8 [H, W, 3] as 2 + h · w codes: height, width, and one per
     cell of 8 × 8 pixels (with the published weights)."""
 
-    medium: ClassVar[Medium] = "image"
+    modality: ClassVar[Modality] = "image"
     network_class: ClassVar[str] = "Emu3VQVAE"
     registered: ClassVar[str] = "emu3"
 

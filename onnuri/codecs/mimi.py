@@ -20,14 +20,14 @@ from onnuri.codecs.flatten import frames_to_sequence, sequence_to_frames
 from onnuri.codecs.foreign import ForeignCodec
 from onnuri.codecs.spec import CodecSpec, Stream
 from onnuri.errors import ConfigError
-from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Medium
+from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Modality
 
 
 class MimiCodec(ForeignCodec):
     """A MimiCodec encodes sound float32 [T] at 16 kHz as 12.5 · Q codes per second (with the
     published weights)."""
 
-    medium: ClassVar[Medium] = "audio"
+    modality: ClassVar[Modality] = "audio"
     network_class: ClassVar[str] = "MimiModel"
     registered: ClassVar[str] = "mimi"
 

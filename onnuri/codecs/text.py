@@ -20,7 +20,7 @@ from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec, Stream
 from onnuri.errors import ConfigError
-from onnuri.modality import Medium
+from onnuri.modality import Modality
 
 LONGEST = 160
 """codes of the longest text that is read or written"""
@@ -44,7 +44,7 @@ def text_spec(codes: int) -> CodecSpec:
 class TextCodec(Codec):
     """str ↔ codes int64 [K]."""
 
-    medium: ClassVar[Medium] = "text"
+    modality: ClassVar[Modality] = "text"
 
     class Config(config.Config):
         pass
@@ -128,7 +128,7 @@ class TextCodec(Codec):
         spec's."""
         tokenizer, spec = (
             Tokenizer.from_file(str(folder / "tokenizer.json")),
-            spec or CodecSpec.read_beside(folder, cls.medium),
+            spec or CodecSpec.read_beside(folder, cls.modality),
         )
         if spec.num_codes != tokenizer.get_vocab_size():
             raise ConfigError(

@@ -15,13 +15,13 @@ import numpy as np
 from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec
-from onnuri.modality import Medium
+from onnuri.modality import Modality
 
 
 class TokenizerCodec(Codec):
     """A TokenizerCodec encodes a str as codes int64 [K], the tokenizer's own ids."""
 
-    medium: ClassVar[Medium] = "text"
+    modality: ClassVar[Modality] = "text"
 
     class Config(config.Config):
         """A Config is empty: the tokenizer's own files hold all settings."""
@@ -63,4 +63,4 @@ class TokenizerCodec(Codec):
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return cls(tokenizer, spec or CodecSpec.read_beside(folder, cls.medium))
+        return cls(tokenizer, spec or CodecSpec.read_beside(folder, cls.modality))

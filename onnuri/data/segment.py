@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onnuri.modality import Language, Medium, Task
+from onnuri.modality import Language, Modality, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SpokenWords:
 class Segment:
     """One item in a sequence."""
 
-    medium: Medium
+    modality: Modality
     codes: np.ndarray
     language: Language | None
     weight: float

@@ -1,7 +1,7 @@
 """Continuous batching: requests of any length come and go between steps; ids in, ids out. Knows no
 media.
 
-Each `step` prefills some of a new prompt (`EngineConfig.chunk` ids at most, so that nobody waits
+Each `step` prefills some of a new prompt (`EngineConfig.prefill_tokens` ids at most, so that nobody waits
 long for somebody else's), samples one id for every row that has been prefilled, and decodes all of
 them in one pass. Guidance gives a request two rows. At every position only the allowed ids are
 scored: a slice of the tied embedding. Whoever wants answers steps the engine: `run` until its own
@@ -35,7 +35,7 @@ class EngineConfig(config.Config):
     """requests that may wait; more are refused"""
     prefix_bytes: int = 64 << 20
     """of ended sequences, for those that go on from them"""
-    chunk: int = 256
+    prefill_tokens: int = 256
     """ids of prompts that are read between two steps"""
     compiled: bool = True
     """whether steps run in a kernel that this machine's C compiler builds, if it has one"""
@@ -178,8 +178,8 @@ class Engine:
             active.handle.close("cancelled")
 
     def _prefill(self) -> None:
-        """Read prompts, `chunk` ids of them at most; those that are read draw from this step on."""
-        left = self.settings.chunk
+        """Read prompts, `prefill_tokens` ids of them at most; those that are read draw from this step on."""
+        left = self.settings.prefill_tokens
         while left > 0 and (prefilling := self.prefilling or self._admit()):
             row = prefilling.rows[len(prefilling.hidden)]
             ids = row.ids[row.length : row.length + left]

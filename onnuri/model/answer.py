@@ -24,7 +24,7 @@ from onnuri.inference.request import (
     TokenConstraint,
     TokenScore,
 )
-from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, Language, Medium
+from onnuri.modality import LANGUAGE_TOKENS, LANGUAGES, MEDIA, Language, Modality
 from onnuri.model.asking import LONGEST_SENTENCE, language_spoken, task_of, wish_of
 from onnuri.model.front_end import FrontEnd, Notice, Reading, Seen
 from onnuri.model.token_layout import TokenLayout
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Pipeline = Generator[Request, RequestHandle, T]
 """yields requests, is sent their tickets, returns a T"""
 Inputs = Sequence[Any]
-"""inputs [(medium, item), …]; a text may be (medium, item, language) to say its language"""
+"""inputs [(modality, item), …]; a text may be (modality, item, language) to say its language"""
 Listener = Callable[[int], None]
 HEARING = SamplingConfig(temperature=0.0)
 """how a sound's words are drawn"""
@@ -56,16 +56,16 @@ class Context:
     """whether that is a sound"""
     words: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     """its codes of text"""
-    given: dict[Medium, int] = dataclasses.field(default_factory=dict)
-    """codes of each medium"""
-    inputs: list[tuple[Medium, str]] = dataclasses.field(default_factory=list)
+    given: dict[Modality, int] = dataclasses.field(default_factory=dict)
+    """codes of each modality"""
+    inputs: list[tuple[Modality, str]] = dataclasses.field(default_factory=list)
     """media in their order, with the words of a text or a sound"""
     readings: list[Reading] = dataclasses.field(default_factory=list)
     """every text as the model reads it"""
     seen: list[Seen] = dataclasses.field(default_factory=list)
     """what is to be seen"""
-    logprobs: dict[Medium, list[float]] = dataclasses.field(default_factory=dict)
-    """of every id that was drawn for an answer, by the answer's medium"""
+    logprobs: dict[Modality, list[float]] = dataclasses.field(default_factory=dict)
+    """of every id that was drawn for an answer, by the answer's modality"""
 
     def says(self, language: Language) -> bool:
         """Whether all that was given is a sentence in that language."""
@@ -106,28 +106,28 @@ class Answers:
         """Inputs as ids, in their order; of a sound what the model hears in it. Raises
         ConfigError."""
         context = Context([self.layout.special("<bos>")], len(given))
-        for medium, item, *tongue in given:
-            known(medium, self.layout)
-            codes, language, heard = self.encode(medium, item), None, medium == "audio"
-            context.given[medium] = context.given.get(medium, 0) + len(codes)
+        for modality, item, *tongue in given:
+            known(modality, self.layout)
+            codes, language, heard = self.encode(modality, item), None, modality == "audio"
+            context.given[modality] = context.given.get(modality, 0) + len(codes)
             read = codes
             words = ""
             if heard:
                 language, codes = yield from self.hear(codes)
                 words = self.codecs["text"].decode(codes)
                 read = self._read(words, context)
-            elif medium == "text":
+            elif modality == "text":
                 words = wish_of(item[:LONGEST_SENTENCE])[1] or item[:LONGEST_SENTENCE]
                 language = tongue[0] if tongue else language_spoken(words)
                 read = self._read(item if words == item[:LONGEST_SENTENCE] else words, context)
             else:
-                context.seen.append((medium, item, codes))
-            context.inputs.append((medium, words))
+                context.seen.append((modality, item, codes))
+            context.inputs.append((modality, words))
             context.ids = context.ids + self.layout.segment(
-                "text" if heard else medium, read, language
+                "text" if heard else modality, read, language
             )
             context.language, context.heard = language, heard
-            context.words = codes if heard or medium == "text" else context.words[:0]
+            context.words = codes if heard or modality == "text" else context.words[:0]
         if len(context.ids) > self.room:
             raise ConfigError(
                 f"inputs of {len(context.ids)} tokens",
@@ -258,7 +258,7 @@ class Answers:
 
     def make(
         self,
-        to: Medium,
+        to: Modality,
         context: Context,
         language: Language,
         sampling: SamplingConfig,
@@ -266,7 +266,7 @@ class Answers:
         on_token: Listener | None = None,
         **more: Any,
     ) -> Pipeline[np.ndarray]:
-        """Codes of any medium but sound that follow what was given; `more` are other fields of the
+        """Codes of any modality but sound that follow what was given; `more` are other fields of the
         request."""
         opening = self.layout.opening(to, language)
         asked = self.layout.task(task_of(to, context.inputs, context.says(language)))
@@ -334,14 +334,14 @@ class Answers:
 
     def answer(
         self,
-        to: Medium,
+        to: Modality,
         given: Inputs,
         language: Language,
         sampling: dict[str, SamplingConfig],
         seed: int = 0,
         listen: Callable[[Context], None] | None = None,
     ) -> Pipeline[np.ndarray]:
-        """Codes of a medium, from inputs: all of the above, as it is needed. `listen` is told what
+        """Codes of a modality, from inputs: all of the above, as it is needed. `listen` is told what
         was given, as read."""
         context = yield from self.read(given)
         if listen:
@@ -355,13 +355,13 @@ class Answers:
             return (yield from self.speak(sentence, language, sampling["audio"], seed))
         return (yield from self.make(to, context, language, sampling[to], seed))
 
-    def encode(self, medium: Medium, item: Any) -> np.ndarray:
-        """Codes of an item; speech and text are cut at the medium's longest."""
-        codes: np.ndarray = self.codecs[medium].encode(item)
-        return codes[: self.layout.spec(medium).max_codes]
+    def encode(self, modality: Modality, item: Any) -> np.ndarray:
+        """Codes of an item; speech and text are cut at the modality's longest."""
+        codes: np.ndarray = self.codecs[modality].encode(item)
+        return codes[: self.layout.spec(modality).max_codes]
 
-    def token_constraint(self, to: Medium) -> TokenConstraint:
-        """What may be generated for a medium."""
+    def token_constraint(self, to: Modality) -> TokenConstraint:
+        """What may be generated for a modality."""
         spec, allowed = self.layout.spec(to), self.layout.allowed(to)
         if allowed and spec.slots:
             return TokenConstraint(position_ranges=tuple(allowed), slot_gates=spec.slots.slot_gates)
@@ -370,8 +370,8 @@ class Answers:
             vocab_range=(lo, hi), end=self.layout.special(spec.close), max_tokens=spec.max_codes
         )
 
-    def _codes(self, medium: Medium, handle: RequestHandle) -> np.ndarray:
-        return self.layout.codes(medium, np.array(handle.ids, dtype=np.int64))
+    def _codes(self, modality: Modality, handle: RequestHandle) -> np.ndarray:
+        return self.layout.codes(modality, np.array(handle.ids, dtype=np.int64))
 
 
 def run_pipelines(engine: Engine, everyone: Sequence[Pipeline[T]]) -> list[T]:
@@ -399,6 +399,6 @@ def run_pipelines(engine: Engine, everyone: Sequence[Pipeline[T]]) -> list[T]:
 
 
 def known(name: str, layout: TokenLayout) -> None:
-    """Raise ConfigError for what is neither a medium nor another codec of the model."""
+    """Raise ConfigError for what is neither a modality nor another codec of the model."""
     if name not in layout.names:
-        raise ConfigError(repr(name), "is not a medium", f"use one of {', '.join(layout.names)}")
+        raise ConfigError(repr(name), "is not a modality", f"use one of {', '.join(layout.names)}")

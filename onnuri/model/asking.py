@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from onnuri.modality import Language, Medium, Task
+from onnuri.modality import Language, Modality, Task
 
 LONGEST_SENTENCE = 4000
 """characters of a sentence that are read for what they ask and which words they hold; a codec takes
@@ -61,8 +61,8 @@ def language_spoken(sentence: str) -> Language:
     return "ko" if korean and 2 * korean >= len(words) else "en"
 
 
-def task_of(to: Medium, given: Sequence[tuple[Medium, str]], same: bool = False) -> Task | None:
-    """Return what is asked of inputs [(medium, its words or "")]; None where a medium is only
+def task_of(to: Modality, given: Sequence[tuple[Modality, str]], same: bool = False) -> Task | None:
+    """Return what is asked of inputs [(modality, its words or "")]; None where a modality is only
     wanted in another.
 
     A sound counts as the words that were heard in it. `same`: whether all is one sentence in the
@@ -70,8 +70,8 @@ def task_of(to: Medium, given: Sequence[tuple[Medium, str]], same: bool = False)
     """
     if not given:
         return None
-    medium, words = given[-1]
-    said = medium in ("text", "audio")
+    modality, words = given[-1]
+    said = modality in ("text", "audio")
     shown = any(m not in ("text", "audio") for m, _ in given)
     if to not in ("text", "audio"):
         return "edit" if said and shown else None

@@ -17,7 +17,7 @@ import numpy as np
 
 from onnuri.codecs.base import Codec
 from onnuri.codecs.registry import class_named
-from onnuri.modality import Language, Medium
+from onnuri.modality import Language, Modality
 
 FRONT_ENDS = {
     "plain": "onnuri.model.front_end:FrontEnd",
@@ -25,8 +25,8 @@ FRONT_ENDS = {
 }
 UNNAMED = "toyworld"
 """the front end of folders that name none: they were written when there was no other"""
-Seen = tuple[Medium, Any, np.ndarray]
-"""(medium, item, codes) of an input that is to be seen"""
+Seen = tuple[Modality, Any, np.ndarray]
+"""(modality, item, codes) of an input that is to be seen"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +96,9 @@ class FrontEnd:
         """Return what is not known of the words and of what is to be seen, in a language."""
         return []
 
-    def unsure(self, logprobs: dict[Medium, list[float]], language: Language) -> list[Notice]:
+    def unsure(self, logprobs: dict[Modality, list[float]], language: Language) -> list[Notice]:
         """Return that an answer is improbable, by the log probabilities of what was drawn for each
-        medium."""
+        modality."""
         return []
 
     def save(self, codecs: Path) -> None:

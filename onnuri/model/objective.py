@@ -1,8 +1,8 @@
 """What a model of several media is trained on: sequences as ids with weights, packed into rows.
 
 Every target is scored only among the ids that generation would choose from (`loss.py`): generation
-never leaves a slot's field or a medium's codes, so the head need not score the others, and the loss
-is that of a medium at the same time.
+never leaves a slot's field or a modality's codes, so the head need not score the others, and the loss
+is that of a modality at the same time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Split = Callable[[np.ndarray], list[np.ndarray]]
 
 def sequence_ids(segments: list[Segment], layout: TokenLayout, split: Split) -> PackedSequence:
     """`<bos> … <eos>` of segments, the weight in the loss of predicting each id, and the index of
-    its medium in MEDIA."""
+    its modality in MEDIA."""
     ids, weights, media = [layout.special("<bos>")], [0.0], [0]
     for s in segments:
         asked = layout.task(s.task)
@@ -42,16 +42,16 @@ def sequence_ids(segments: list[Segment], layout: TokenLayout, split: Split) -> 
         more, counts = _spoken(s, layout, split) if s.words else _item(s, layout)
         ids += more
         weights += counts
-        media += [MEDIA.index(s.medium)] * len(more)
+        media += [MEDIA.index(s.modality)] * len(more)
     return [*ids, layout.special("<eos>")], [*weights, 0.05], [*media, media[-1]]
 
 
 def _item(s: Segment, layout: TokenLayout) -> Weighted:
     """A segment's codes between its boundaries."""
-    slots, opening = layout.spec(s.medium).slots, layout.opening(s.medium, s.language)
+    slots, opening = layout.spec(s.modality).slots, layout.opening(s.modality, s.language)
     weights = [0.05, s.weight][: len(opening)]  # the language is told apart with the item
     weights += [s.weight * w for w in slots.weights] if slots else [s.weight] * len(s.codes)
-    return layout.segment(s.medium, s.codes, s.language), [*weights, 0.05 if slots else s.weight]
+    return layout.segment(s.modality, s.codes, s.language), [*weights, 0.05 if slots else s.weight]
 
 
 def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
@@ -89,7 +89,7 @@ def omni_loss(
     )
 
 
-class OmniTask:
+class OmniObjective:
     """Trains a backbone on the sequences of a source, in rows of a fixed length."""
 
     def __init__(
@@ -141,10 +141,10 @@ class OmniTask:
             batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()
         )  # on the host: what a row has is known
         assert parts.by_modality is not None
-        by_medium = {f"loss_{MEDIA[k]}": LossParts(*parts.by_modality[k]) for k in present}
+        by_modality = {f"loss_{MEDIA[k]}": LossParts(*parts.by_modality[k]) for k in present}
         whole = LossParts(parts.sum.detach(), parts.weight)
         figures: dict[str, LossParts | float] = {
-            **by_medium,
+            **by_modality,
             "loss": whole,
             "tokens": float(tokens),
         }

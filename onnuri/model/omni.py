@@ -28,7 +28,7 @@ from onnuri.errors import ConfigError, OnnuriError, WeightsError
 from onnuri.files import whole_folder
 from onnuri.inference.engine import Engine
 from onnuri.inference.request import SamplingConfig, TokenConstraint
-from onnuri.modality import MEDIA, Language, Medium
+from onnuri.modality import MEDIA, Language, Modality
 from onnuri.model import backbone
 from onnuri.model.answer import Answers, Context, Inputs, known, run_pipelines
 from onnuri.model.asking import language_asked, task_of
@@ -77,7 +77,7 @@ def load_codecs(folder: Path) -> dict[str, Any]:
     """
     try:
         codecs: dict[str, Any] = dict(registry.load(folder, MEDIA))
-        missing = [medium for medium in MEDIA if medium not in codecs]
+        missing = [modality for modality in MEDIA if modality not in codecs]
         if missing:
             raise FileNotFoundError(f"no codec of {', '.join(missing)}")
         return codecs
@@ -99,7 +99,7 @@ def new_layout(codecs: dict[str, Any], tasks: bool = False) -> TokenLayout:
 
 
 class OmniModel:
-    """Any media in, any medium out."""
+    """Any media in, any modality out."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class OmniModel:
 
     def generate(
         self,
-        to: Medium,
+        to: Modality,
         inputs: Inputs = (),
         *,
         language: Language = "ko",
@@ -139,10 +139,10 @@ class OmniModel:
         guidance: float | None = None,
         **named: Any,
     ) -> Any:
-        """One item of a medium from inputs [(medium, item), …], or named ones: `generate("image",
+        """One item of a modality from inputs [(modality, item), …], or named ones: `generate("image",
         text="…")`.
 
-        Raises ConfigError for an unknown medium, a setting out of range or an input that is too
+        Raises ConfigError for an unknown modality, a setting out of range or an input that is too
         long.
         """
         given = [*inputs, *named.items()]
@@ -158,7 +158,7 @@ class OmniModel:
 
     def generate_batch(
         self,
-        to: Medium,
+        to: Modality,
         inputs: Sequence[Inputs],
         *,
         language: Language | Sequence[Language] = "ko",
@@ -167,7 +167,7 @@ class OmniModel:
         top_p: float | None = None,
         guidance: float | None = None,
     ) -> list[Any]:
-        """Items of a medium, one for each list of inputs."""
+        """Items of a modality, one for each list of inputs."""
         known(to, self.layout)
         sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         languages = [language] * len(inputs) if isinstance(language, str) else list(language)
@@ -183,7 +183,7 @@ class OmniModel:
 
     def reply(
         self,
-        to: Medium,
+        to: Modality,
         inputs: Inputs = (),
         *,
         language: Language | None = None,
@@ -193,7 +193,7 @@ class OmniModel:
         guidance: float | None = None,
         **named: Any,
     ) -> Reply:
-        """Return an item of a medium with what the model does not know of the inputs
+        """Return an item of a modality with what the model does not know of the inputs
         (`Reply.notices`).
 
         Without `language`, the answer is in the asker's own, or in the one that the words ask for
@@ -201,7 +201,7 @@ class OmniModel:
         """
         known(to, self.layout)
         given = [*inputs, *named.items()]
-        words = [item for medium, item, *_ in given if medium == "text"]
+        words = [item for modality, item, *_ in given if modality == "text"]
         spoken = language or (language_asked(words[-1]) if words else "ko")
         sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         contexts: list[Context] = []
@@ -219,18 +219,18 @@ class OmniModel:
         )
         return [(language, self.codecs["text"].decode(words)) for language, words in heard]
 
-    def prompt(self, given: Inputs, to: Medium, language: Language) -> list[int]:
+    def prompt(self, given: Inputs, to: Modality, language: Language) -> list[int]:
         """`<bos>`, the inputs' segments, and what opens the answer."""
         context = run_pipelines(self.engine, [self.answers.read(given)])[0]
         asked = self.layout.task(task_of(to, context.inputs, context.says(language)))
         return context.ids + asked + self.layout.opening(to, language)
 
-    def encode(self, medium: Medium, item: Any) -> np.ndarray:
-        """Codes of an item; speech and text are cut at the medium's longest."""
-        return self.answers.encode(medium, item)
+    def encode(self, modality: Modality, item: Any) -> np.ndarray:
+        """Codes of an item; speech and text are cut at the modality's longest."""
+        return self.answers.encode(modality, item)
 
-    def token_constraint(self, to: Medium) -> TokenConstraint:
-        """What may be generated for a medium."""
+    def token_constraint(self, to: Modality) -> TokenConstraint:
+        """What may be generated for a modality."""
         return self.answers.token_constraint(to)
 
     def save(self, folder: Path) -> None:

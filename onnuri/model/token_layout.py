@@ -22,7 +22,7 @@ from tokenizers import AddedToken
 from onnuri.codecs.spec import CodecSpec, Stream
 from onnuri.config import Config
 from onnuri.errors import ConfigError
-from onnuri.modality import LANGUAGE_TOKENS, TASKS, Language, Medium, Task
+from onnuri.modality import LANGUAGE_TOKENS, TASKS, Language, Modality, Task
 
 TEXT, AUDIO = "text", "audio"
 """names of the codec of text and of the codec of the model's speech"""
@@ -279,18 +279,18 @@ class TokenLayout(Config):
                 )
         return sorted(sets, key=lambda each: each.lo)
 
-    def segments(self, ids: Sequence[int]) -> list[tuple[Medium, Language | None, np.ndarray]]:
+    def segments(self, ids: Sequence[int]) -> list[tuple[Modality, Language | None, np.ndarray]]:
         """Return (codec's name, language, codes int64 [K]) of every item in a sequence, the inverse
         of `segment`.
 
         An item without a closing token goes to the end of the sequence. Ids outside items are
         skipped, and so are the words within the model's own speech.
         """
-        opens = {self.special(spec.open): cast(Medium, spec.name) for spec in self.codecs}
+        opens = {self.special(spec.open): cast(Modality, spec.name) for spec in self.codecs}
         tags = {
             self.special(t): cast(Language, language) for language, t in LANGUAGE_TOKENS.items()
         }
-        items: list[tuple[Medium, Language | None, np.ndarray]] = []
+        items: list[tuple[Modality, Language | None, np.ndarray]] = []
         word = self.special("<|word|>")
         position = 0
         while position < len(ids):

@@ -87,7 +87,7 @@ class Rank(Config):
     """the same for a tie: its 80 % range and the range of the place's first overlap"""
     first: float
     """probability of being the best of all"""
-    beats: float | None
+    win_probability: float | None
     """probability of being better than the first of the list, what is unknown of both drawn once;
     None for the first"""
 
@@ -303,7 +303,7 @@ def _ranks(
                 name=options[n].name,
                 place=ranks[-1].place if tied else len(ranks) + 1,
                 first=sum((d[n] == min(d)) / d.count(min(d)) for d in draws) / len(draws),
-                beats=sum(_better(d[n], d[order[0]]) for d in draws) / len(draws)
+                win_probability=sum(_better(d[n], d[order[0]]) for d in draws) / len(draws)
                 if ranks
                 else None,
             )

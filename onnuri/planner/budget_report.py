@@ -229,7 +229,7 @@ def _ranks(b: Budget, aim: str, ranks: Sequence[Rank], say: Catalogue) -> Table:
             o.title,
             f"{len(o.plan.media)}: {figure}" if aim == "media" else figure,
             f"{r.first:.0%}",
-            "" if r.beats is None else f"{r.beats:.0%}",
+            "" if r.win_probability is None else f"{r.win_probability:.0%}",
         ]
         if aim == "media":
             line.append(f"{o.finish:.0%}")

@@ -19,7 +19,7 @@ from onnuri.planner.goodput import DAY, other_share
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.parallel import ONNURI, Precision
 from onnuri.planner.recipe import Recipe, TrainingStage
-from onnuri.planner.search import Board, Fit, Problem, Stream, fastest_on
+from onnuri.planner.search import Board, CellStream, Fit, Problem, fastest_on
 from onnuri.planner.timing import Timer
 
 Engines = Literal["here", "any"]
@@ -203,7 +203,7 @@ class Counts:
     def fastest(self, stage: TrainingStage, gpus: int, sequences: int, here: bool) -> Fit | None:
         """Return the fastest layout of a stage on so many GPUs."""
         problem, board = self.problem(stage, here), Board(1)
-        fastest_on(problem, gpus, sequences, Stream(problem, [(gpus, sequences)]), board)
+        fastest_on(problem, gpus, sequences, CellStream(problem, [(gpus, sequences)]), board)
         return board.best
 
     def choose(self, aim: Aim, engines: Engines, here: bool, exact: bool = False) -> Choice:
@@ -238,7 +238,7 @@ class Counts:
             ]
             if not self._could(window, aim, problem, best):
                 continue
-            stream = Stream(problem, window)
+            stream = CellStream(problem, window)
             for gpus, sequences in window:
                 board = Board(1, self._limit(gpus, aim, best.score, self._least(stream)))
                 fastest_on(problem, gpus, sequences, stream, board)
@@ -262,7 +262,7 @@ class Counts:
     def _floor(self, here: bool) -> float:
         """Less than the pace of the largest stage on any number of GPUs."""
         if here not in self._floors:
-            self._floors[here] = Stream(self.problem(self.main, here), [(1, 1)]).floor
+            self._floors[here] = CellStream(self.problem(self.main, here), [(1, 1)]).floor
         return self._floors[here]
 
     def _too_few(self, counts: list[int], aim: Aim, best: Choice) -> list[int]:
@@ -289,7 +289,7 @@ class Counts:
         )
         return [n for n in could if n < smallest]
 
-    def _least(self, stream: Stream) -> float:
+    def _least(self, stream: CellStream) -> float:
         """Less than the pace of any layout on a stream's counts."""
         first = next(iter(stream), None)
         return first.pace if first else math.inf

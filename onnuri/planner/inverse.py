@@ -20,7 +20,8 @@ from onnuri.planner import budget, loss
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.goodput import DAY
 from onnuri.planner.hardware import MOST_GPUS, Cluster
-from onnuri.planner.plan import MOST, Fewest, Plan, plan
+from onnuri.planner.plan import MOST, Plan, plan
+from onnuri.planner.plan_record import Fewest
 from onnuri.planner.recipe import Recipe
 
 LAYERS = range(4, 257, 2)

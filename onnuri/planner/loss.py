@@ -52,7 +52,7 @@ equalled 6.1B dense at the same tokens (arXiv 2507.17702). Middle: the geometric
 thumb without a source. Low: assumed, as far below. The joint law of arXiv 2502.05172 would be
 better; its constants were not obtained."""
 MEDIA = Interval(low=0.0, mid=0.5, high=1.0)
-"""how much a token of another medium helps the loss on text, as a share of a text token: assumed,
+"""how much a token of another modality helps the loss on text, as a share of a text token: assumed,
 from none to all"""
 INPUTS = (LAW, FLOOR, SPARSITY, MEDIA)
 EVIDENCE = (

@@ -14,28 +14,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
 from onnuri.phrases import Phrase, joined
 from onnuri.planner import cost as bills
 from onnuri.planner import goodput as goodputs
 from onnuri.planner import loss as losses
-from onnuri.planner import serving_cost, stage_layouts
+from onnuri.planner import report, serving_cost, stage_layouts
 from onnuri.planner import verdict as verdicts
 from onnuri.planner.cost import Bill
 from onnuri.planner.counts import Aim, Counts, Engines, Report, quiet
 from onnuri.planner.goodput import DAY, Goodput
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.interval import Interval, exact, spread
-from onnuri.planner.latency import Demand, Limited, limited
+from onnuri.planner.latency import Demand, limited
 from onnuri.planner.memory import GIB, memory
 from onnuri.planner.moe_imbalance import real_step
 from onnuri.planner.parallel import ParallelConfig, Precision
+from onnuri.planner.plan_record import PlanRecord, StagePlan, StepPart
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.saved import Saved
 from onnuri.planner.search import Candidate, Search
-from onnuri.planner.serving_cost import Serving
 from onnuri.planner.step_time import StepTime, newest
 from onnuri.planner.verdict import Edge, Verdict
 
@@ -61,139 +60,14 @@ MEMORY_PARTS = (
 )
 
 
-class StepPart(Config):
-    """What a step spends time on."""
-
-    name: str
-    exposed_seconds: float
-    """that lengthen the step"""
-    overlapped_seconds: float = 0.0
-    """that pass while something else runs"""
-
-
-class StagePlan(Config):
-    """One stage of training."""
-
-    name: str
-    tokens: float
-    tokens_per_sequence: int
-    batch_tokens: int
-    layout: ParallelConfig
-    engine: str | None
-    """None: runnable here; else the engine that the layout needs"""
-    steps: float
-    tokens_per_s_per_gpu: Interval
-    memory_gib: float
-    days: Interval
-    """failures counted"""
-
-
-class Fewest(Config):
-    """How the number of GPUs was found, where it was asked for."""
-
-    days: float
-    """in which all tokens are to be trained, at the middle of the range"""
-    gpus: int
-    less: int | None
-    """the next lower count that was tried; None: one GPU is enough"""
-    less_days: float | None
-    """that it takes; None where nothing fits on it"""
-    tried: int
-    """counts for which a plan was made"""
-    monotone: bool
-    """whether more GPUs never took longer, of those"""
-
-
-class Plan(Config):
+class Plan(PlanRecord):
     """What training a recipe on a cluster takes. Frozen; prints as text and, in a notebook, as a
     page."""
 
-    verdict: Verdict
-    """what to decide by, before the figures"""
-    recipe: str
-    title: str
-    cluster: Cluster
-    layout: ParallelConfig
-    engine: str | None
-    """None: runnable here; else the engine that the layout needs"""
-    total_params: float
-    active_params: float
-    tokens: float
-    tokens_of_recipe: float
-    memory: dict[str, float]
-    """GiB of the fullest GPU in the stage that needs most, by part"""
-    memory_gib: Interval
-    """their sum"""
-    capacity_gib: float
-    step: tuple[StepPart, ...]
-    """of the largest stage"""
-    step_seconds: Interval
-    mfu: Interval
-    """model FLOPs over the bf16 peak; causal attention, no recomputation"""
-    tokens_per_s_per_gpu: Interval
-    stages: tuple[StagePlan, ...]
-    goodput: Goodput
-    state_bytes: float
-    """of a checkpoint"""
-    days: Interval
-    """that `tokens` take; where days were asked for, the verdict has the tokens of those days"""
-    encoding_gpu_hours: Interval | None
-    """media into tokens, once; None where the codecs' cost is unknown"""
-    gpu_hours: Interval
-    """training and encoding; where days or dollars were asked for, until then"""
-    bill: Bill
-    loss: Interval | None
-    """nats a text token by published laws; compare sizes with it, not other models; None for fewer
-    tokens than parameters"""
-    serving: Serving
-    media: tuple[str, ...]
-    days_wanted: float | None
-    usd_wanted: float | None
-    tokens_wanted: float
-    """what was asked for, or what the recipe says"""
-    in_time: float | None
-    """probability that all of them are trained by the day that was asked for"""
-    in_budget: float | None
-    """the same of the dollars"""
-    evidence: dict[str, tuple[str, ...]]
-    notes: tuple[str, ...]
-    search: Search | None
-    """how the layout was found; None where it was given"""
-    gpus_given: int
-    """of which the cluster is what the plan uses"""
-    warnings: tuple[str, ...]
-    """what a reader must know before any figure"""
-    faster: Candidate | None
-    """the fastest layout of another engine for the largest stage, where what runs here is more than
-    `FASTER` times slower"""
-    fewest: Fewest | None = None
-    """how the number of GPUs was found; None where it was given"""
-    limited: Limited | None = None
-    """serving within limits of latency; None where none were given"""
-
-    @property
-    def main(self) -> StagePlan:
-        """Return the stage that trains the most tokens: layout, step and speed are its."""
-        return max(self.stages, key=lambda s: s.tokens)
-
-    @property
-    def fullest(self) -> StagePlan:
-        """Return the stage whose memory the plan's is."""
-        return max(self.stages, key=lambda s: s.memory_gib)
-
-    @property
-    def fits(self) -> bool:
-        """Return whether the plan fits its GPUs at the middle of the range."""
-        return self.memory_gib.mid <= self.capacity_gib
-
     def __str__(self) -> str:
-        from onnuri.planner import report
-
         return report.text(self)
 
     def _repr_html_(self) -> str:
-        from onnuri.planner import report
-
         return report.page_of(self, whole=False)
 
 
@@ -350,11 +224,11 @@ def _kept_on(params: int, cluster: Cluster) -> float:
 def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Interval | None:
     """Return the GPU hours that turn a share of a recipe's media into tokens; they are kept, so
     once. None where there is nothing."""
-    costs = {m.medium: m.encode_flops_per_token for m in recipe.media}
+    costs = {m.modality: m.encode_flops_per_token for m in recipe.media}
     flops = share * sum(
-        s.tokens * part * costs.get(medium, 0.0)
+        s.tokens * part * costs.get(modality, 0.0)
         for s in recipe.stages
-        for medium, part in s.media_share.items()
+        for modality, part in s.media_share.items()
     )
     if not flops:
         return None
@@ -488,8 +362,8 @@ def media_tokens(recipe: Recipe) -> float:
     return sum(
         s.tokens * part
         for s in recipe.stages
-        for medium, part in s.media_share.items()
-        if medium != "text"
+        for modality, part in s.media_share.items()
+        if modality != "text"
     )
 
 
@@ -555,7 +429,7 @@ def _assemble(work: _Work, notes: list[str]) -> Plan:
         bill=end.bill,
         loss=expected,
         serving=serving_cost.serving(omni, cluster),
-        media=tuple(m for m in MEDIA if m in {r.medium for r in recipe.media}),
+        media=tuple(m for m in MEDIA if m in {r.modality for r in recipe.media}),
         days_wanted=wanted_days,
         usd_wanted=wanted_usd,
         tokens_wanted=tokens,

@@ -14,16 +14,16 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.parallel import ParallelConfig
 
 BOUNDARIES = 2
-"""ids that open and close an item of a medium"""
+"""ids that open and close an item of a modality"""
 ALIGNED = 128
 """rows of an embedding are padded to a multiple of it: tensor cores and every degree of tensor
 parallelism like it"""
 
 
-class MediumPlan(Config):
-    """How one medium becomes tokens of the model's vocabulary."""
+class ModalityPlan(Config):
+    """How one modality becomes tokens of the model's vocabulary."""
 
-    medium: str
+    modality: str
     """a name of `modality.MEDIA`"""
     codec: str
     codes: int
@@ -44,7 +44,7 @@ class TrainingStage(Config):
     tokens_per_sequence: int
     batch_tokens: int
     media_share: dict[str, float] = dataclasses.field(default_factory=dict)
-    """of its tokens, by medium; the rest is text"""
+    """of its tokens, by modality; the rest is text"""
     trains: str = "all"
     """all, or the embeddings of new ids only"""
     source: str = "assumed"
@@ -63,7 +63,7 @@ class Recipe(Config):
     sources: dict[str, str]
     """for every one of `values`, where it was published, or `assumed`"""
     architecture: Architecture
-    media: tuple[MediumPlan, ...]
+    media: tuple[ModalityPlan, ...]
     stages: tuple[TrainingStage, ...]
     layout: ParallelConfig
     """its own plan, runnable here"""

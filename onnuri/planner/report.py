@@ -16,7 +16,7 @@ from onnuri.planner.figures import between, dollars, duration, milliseconds, num
 from onnuri.planner.interval import exact
 from onnuri.planner.latency import Limited
 from onnuri.planner.parallel import to_string
-from onnuri.planner.plan import Plan, StagePlan
+from onnuri.planner.plan_record import PlanRecord, StagePlan
 from onnuri.planner.search import Candidate
 from onnuri.planner.words import Catalogue, catalogue
 
@@ -25,7 +25,7 @@ Counts = Sequence[dict[str, Any]]
 
 
 def write(
-    p: Plan,
+    p: PlanRecord,
     json: Path | None = None,
     html: Path | None = None,
     language: Language = "en",
@@ -63,7 +63,7 @@ def write_recipes(rows: list[dict[str, Any]], json: Path | None = None) -> None:
         files.write_json(rows, json)
 
 
-def text(p: Plan, language: Language = "en") -> str:
+def text(p: PlanRecord, language: Language = "en") -> str:
     """Return the plan for a terminal: the verdict, then every figure."""
     say = catalogue(language)
     first = verdict(p, say)
@@ -74,7 +74,11 @@ def text(p: Plan, language: Language = "en") -> str:
 
 
 def page_of(
-    p: Plan, language: Language = "en", whole: bool = True, systems: Counts = (), command: str = ""
+    p: PlanRecord,
+    language: Language = "en",
+    whole: bool = True,
+    systems: Counts = (),
+    command: str = "",
 ) -> str:
     """Return the plan as a page, or (`whole` False) as a part of a notebook: the verdict, and the
     rest folded."""
@@ -84,7 +88,7 @@ def page_of(
     return documents.html(shown, say, command, whole)
 
 
-def titled(p: Plan, say: Catalogue) -> str:
+def titled(p: PlanRecord, say: Catalogue) -> str:
     """Return the model and the GPUs that are used."""
     return say(
         "on" if p.cluster.gpus == p.gpus_given else "on fewer",
@@ -98,7 +102,7 @@ def titled(p: Plan, say: Catalogue) -> str:
 # ---- the verdict
 
 
-def verdict(p: Plan, say: Catalogue) -> list[Line]:
+def verdict(p: PlanRecord, say: Catalogue) -> list[Line]:
     """Return what to decide by: fits, tokens, days, dollars, loss, and the one thing that
     limits."""
     v = p.verdict
@@ -130,7 +134,7 @@ def _lines(rows: Mapping[str, str], say: Catalogue) -> list[Line]:
     return [(say(key), value) for key, value in rows.items() if value]
 
 
-def _likely(p: Plan, wanted: Mapping[str, str], say: Catalogue) -> str:
+def _likely(p: PlanRecord, wanted: Mapping[str, str], say: Catalogue) -> str:
     """Return the probabilities of all tokens that are wanted, by the day and for the dollars."""
     odds = {"in time": p.in_time, "in budget": p.in_budget}
     return "; ".join(
@@ -140,13 +144,13 @@ def _likely(p: Plan, wanted: Mapping[str, str], say: Catalogue) -> str:
     )
 
 
-def _limit(p: Plan, say: Catalogue) -> str:
+def _limit(p: PlanRecord, say: Catalogue) -> str:
     hours = list(p.verdict.hours.items())[:4]
     shares = ", ".join(f"{say('limit ' + name)} {part:.0%}" for name, part in hours)
     return say("limit sentence", limit=say("limit " + p.verdict.limit), hours=shares)
 
 
-def _fewest(p: Plan, say: Catalogue) -> str:
+def _fewest(p: PlanRecord, say: Catalogue) -> str:
     """Return the number of GPUs where it was asked for, what the next lower would take, and
     whether the way there was monotone."""
     f = p.fewest
@@ -190,7 +194,7 @@ def limited(x: Limited, say: Catalogue) -> str:
     return f"{wanted}: {figures}{odds}"
 
 
-def _beside(p: Plan, say: Catalogue) -> Iterator[Line]:
+def _beside(p: PlanRecord, say: Catalogue) -> Iterator[Line]:
     """Yield what runs here and the fastest of another engine, one under the other, where the
     second is much faster."""
     if p.faster is None:
@@ -214,7 +218,7 @@ def _beside(p: Plan, say: Catalogue) -> Iterator[Line]:
 # ---- every figure
 
 
-def sections(p: Plan, say: Catalogue) -> list[Section]:
+def sections(p: PlanRecord, say: Catalogue) -> list[Section]:
     """Return every figure, in the order of a decision, under the headings of the page."""
     parts = {
         "layout": _laid(p, say),
@@ -233,7 +237,7 @@ def sections(p: Plan, say: Catalogue) -> list[Section]:
     ]
 
 
-def _laid(p: Plan, say: Catalogue) -> list[Line]:
+def _laid(p: PlanRecord, say: Catalogue) -> list[Line]:
     """Return layout, memory, step and speed of the largest stage."""
     main, full = say(p.main.name), say(p.fullest.name)
     hidden = [
@@ -257,7 +261,7 @@ def runs(engine: str | None, say: Catalogue) -> str:
     return say("engine", engine=engine) if engine else say("runnable")
 
 
-def _memory(p: Plan, say: Catalogue) -> str:
+def _memory(p: PlanRecord, say: Catalogue) -> str:
     largest = sorted(p.memory.items(), key=lambda part: -part[1])
     parts = ", ".join(f"{say(name)} {number(gib)}" for name, gib in largest if gib > 0.005)
     capacity = say("of capacity", capacity=number(p.capacity_gib))
@@ -265,13 +269,13 @@ def _memory(p: Plan, say: Catalogue) -> str:
     return f"{between(p.memory_gib, 'GiB')} {capacity}{over}: {parts}"
 
 
-def _step(p: Plan, say: Catalogue) -> str:
+def _step(p: PlanRecord, say: Catalogue) -> str:
     total = sum(s.exposed_seconds for s in p.step)
     shares = ((s.name, s.exposed_seconds / total) for s in p.step)
     return ", ".join(f"{say(name)} {part:.0%}" for name, part in shares if part > 0.005)
 
 
-def _stage(p: Plan, s: StagePlan, say: Catalogue) -> str:
+def _stage(p: PlanRecord, s: StagePlan, say: Catalogue) -> str:
     other = "" if s.layout == p.layout else f"; {to_string(s.layout)}; {runs(s.engine, say)}"
     days = s.days if p.verdict.edge in ("tokens", "recipe") else exact(s.days.mid)
     return (
@@ -281,7 +285,7 @@ def _stage(p: Plan, s: StagePlan, say: Catalogue) -> str:
     )
 
 
-def _hours(p: Plan, say: Catalogue) -> list[Line]:
+def _hours(p: PlanRecord, say: Catalogue) -> list[Line]:
     """Return failures, GPU hours and energy."""
     good, energy, encoding = p.goodput, p.bill.energy_mwh, p.encoding_gpu_hours
     failing = say(
@@ -296,7 +300,7 @@ def _hours(p: Plan, say: Catalogue) -> list[Line]:
     return _lines(rows, say)
 
 
-def serving(p: Plan, say: Catalogue) -> str:
+def serving(p: PlanRecord, say: Catalogue) -> str:
     """Return what an instance of GPUs serves, and for how much."""
     s = p.serving
     return say(
@@ -309,7 +313,7 @@ def serving(p: Plan, say: Catalogue) -> str:
     )
 
 
-def _searched(p: Plan, say: Catalogue) -> Iterator[Line]:
+def _searched(p: PlanRecord, say: Catalogue) -> Iterator[Line]:
     search = p.search
     if search is None:
         return
@@ -338,7 +342,7 @@ def _candidate(c: Candidate, say: Catalogue) -> str:
     )
 
 
-def _evidence(p: Plan, say: Catalogue) -> list[Line]:
+def _evidence(p: PlanRecord, say: Catalogue) -> list[Line]:
     """Return notes, and what each figure leans on."""
     rows = {"notes": p.notes} if p.notes else {}
     rows |= {f"{say('evidence')}: {say(key)}": sources for key, sources in p.evidence.items()}
@@ -348,7 +352,7 @@ def _evidence(p: Plan, say: Catalogue) -> list[Line]:
 # ---- drawings
 
 
-def pictures(plans: Sequence[Plan], say: Catalogue) -> list[Section]:
+def pictures(plans: Sequence[PlanRecord], say: Catalogue) -> list[Section]:
     """Return drawings of memory, step and checkpoints of one plan or several."""
     one, unit = plans[0], "s"
     exposed = {p.title: {s.name: s.exposed_seconds for s in p.step} for p in plans}
@@ -369,13 +373,13 @@ def pictures(plans: Sequence[Plan], say: Catalogue) -> list[Section]:
     return [Section(say("drawing", of=say(key)), drawing=svg) for key, svg in drawings.items()]
 
 
-def _per_million_tokens(p: Plan, seconds: Mapping[str, float]) -> dict[str, float]:
+def _per_million_tokens(p: PlanRecord, seconds: Mapping[str, float]) -> dict[str, float]:
     """Return the GPU seconds of a million tokens by part of a step."""
     total = sum(seconds.values())
     return {name: part / total * 1e6 / p.tokens_per_s_per_gpu.mid for name, part in seconds.items()}
 
 
-def sizes(p: Plan, systems: Counts, say: Catalogue) -> Section:
+def sizes(p: PlanRecord, systems: Counts, say: Catalogue) -> Section:
     """Return a drawing of the loss of other sizes for the same products: dense ones, mixtures of
     ten times their active parameters, the systems."""
 

@@ -106,7 +106,11 @@ def search(
     for only, board in ((False, all_), (True, own)) if not here else ((True, all_),):
         problem = Problem(timer, precisions, only, most_gpus)
         fastest_on(
-            problem, cluster.gpus, sequences, Stream(problem, [(cluster.gpus, sequences)]), board
+            problem,
+            cluster.gpus,
+            sequences,
+            CellStream(problem, [(cluster.gpus, sequences)]),
+            board,
         )
         if only and here:
             own = board
@@ -176,7 +180,7 @@ Count = tuple[int, int]
 """GPUs, and sequences a batch on them"""
 
 
-class Stream:
+class CellStream:
     """Cells in the order of their bounds on any of some counts of GPUs, each bounded no more finely
     than its place in the order asks for. May be gone through many times: what was counted stays."""
 
@@ -313,7 +317,9 @@ class Stream:
         )
 
 
-def fastest_on(problem: Problem, gpus: int, sequences: int, stream: Stream, board: Board) -> None:
+def fastest_on(
+    problem: Problem, gpus: int, sequences: int, stream: CellStream, board: Board
+) -> None:
     """Put on the board what is fastest on so many GPUs, of what beats the board's limit."""
     timer, crowd = problem.timer, problem.timer.crowd(gpus)
     for bounded in stream:

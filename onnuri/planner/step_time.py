@@ -67,7 +67,7 @@ class Rates(NamedTuple):
     """1 where attention's kernels are older than the GPU"""
     pytorch: float
     """1 where PyTorch's own engines run, whose tensor parallelism waits for its collectives"""
-    eager: float
+    unfused: float
     """1 where another group's kernels are not fused"""
     compiled: float
     """1 where PyTorch's compiler fused another group's"""
@@ -122,7 +122,7 @@ def rates(job: Job) -> Rates:
         own=float(engine.transformers),
         compiled=float(engine.kernels == "compiled"),
         pytorch=float(engine.pytorch and not engine.async_tp),
-        eager=float(engine.kernels == "eager"),
+        unfused=float(engine.kernels == "eager"),
         year=_year(job),
         graphs=engine.graphs,
         domains=max(0.0, math.log2(cluster.gpus / min(kind.domain, cluster.gpus))),
@@ -151,7 +151,7 @@ def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], d
     # where experts compute in block formats, the releases of June 2026 fuse what stands around
     # their products
     fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
-    others = (1 + UNFUSED * r.eager) * (1 - (1 - c["compiled"]) * r.compiled)
+    others = (1 + UNFUSED * r.unfused) * (1 - (1 - c["compiled"]) * r.compiled)
     between = (
         c["elementwise"] * (1 + c["old"] * old) * others * (1 - r.own) + c["operators"] * r.own
     )

@@ -114,8 +114,8 @@ class Work(NamedTuple):
 def work(job: Job) -> Work:
     """All of it, from the shapes."""
     return Work(
-        **inside(job),
-        **between(job),
+        **copy_work(job),
+        **data_parallel_work(job),
         **schedule(job),
         model_flops=job.architecture.flops_per_token(job.tokens)
         * job.batch_tokens
@@ -123,7 +123,7 @@ def work(job: Job) -> Work:
     )
 
 
-def inside(job: Job) -> dict[str, float]:
+def copy_work(job: Job) -> dict[str, float]:
     """Fields of `Work` that one copy of the model needs for a micro-batch: products, and what
     tensor, context, expert and pipeline ranks send. How data ranks share weights, and how many
     there are, changes none of them."""
@@ -177,7 +177,7 @@ def inside(job: Job) -> dict[str, float]:
     return fields | wires(job, "inside")
 
 
-def between(job: Job) -> dict[str, float]:
+def data_parallel_work(job: Job) -> dict[str, float]:
     """Fields of `Work` that depend on how data ranks share weights; the micro-batch, its count and
     what is recomputed change none of them."""
     return wires(job, "data") | {

@@ -1,7 +1,7 @@
 """The step time of many layouts of one model: what layouts share is counted once, then
 `step_time.seconds` adds it up.
 
-Knows no formula of its own: `step_work.inside` is kept for one copy of the model, `step_work.between` for the
+Knows no formula of its own: `step_work.copy_work` is kept for one copy of the model, `step_work.data_parallel_work` for the
 data ranks, and both are the very functions that `step_time` calls. A test holds the sums against
 `moe_imbalance.real_step`.
 """
@@ -19,7 +19,7 @@ from onnuri.planner.memory import memory
 from onnuri.planner.moe_imbalance import slowdown
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.step_time import Rates, rates, seconds
-from onnuri.planner.step_work import Work, between, inside, schedule
+from onnuri.planner.step_work import Work, copy_work, data_parallel_work, schedule
 
 MANY = 64
 """micro-batches with which a copy that stands alone is bounded, so that one count serves many
@@ -123,7 +123,7 @@ class Timer:
             layout.dp,
         )
         if key not in self._between:
-            self._between[key] = between(job)
+            self._between[key] = data_parallel_work(job)
         w = Work(**self._inside_of(job), **self._between[key], **schedule(job))
         return seconds(w, self._rates_of(job, layout.gpus), constants.values())[0]
 
@@ -184,7 +184,7 @@ class Timer:
     def _inside_of(self, job: Job) -> dict[str, float]:
         key = self._copy(job.layout)
         if key not in self._inside:
-            self._inside[key] = inside(job)
+            self._inside[key] = copy_work(job)
         return self._inside[key]
 
     def _rates_of(self, job: Job, gpus: int) -> Rates:

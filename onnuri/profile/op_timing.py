@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from onnuri.data.pack import PackedRow
-from onnuri.model.objective import OmniTask
+from onnuri.model.objective import OmniObjective
 from onnuri.planner import hardware, step_work
 from onnuri.planner.architecture import Architecture, Attention
 from onnuri.planner.job import Job
@@ -35,7 +35,7 @@ ALONE = ParallelConfig(sharding="ddp", recompute="none")
 
 
 def step_seconds(
-    task: OmniTask, a: Architecture, optimizer: Optimizers, batch: PackedRow
+    task: OmniObjective, a: Architecture, optimizer: Optimizers, batch: PackedRow
 ) -> dict[str, float]:
     """Return the seconds of a step by part."""
     tokens, lengths = batch.ids.numel(), batch.lengths
@@ -71,7 +71,7 @@ def step_seconds(
     }
 
 
-def scored(task: OmniTask, batch: PackedRow) -> list[tuple[int, int]]:
+def scored(task: OmniObjective, batch: PackedRow) -> list[tuple[int, int]]:
     """Return pairs of targets and of the ids among which they are scored."""
     ids, counted = batch.ids, batch.weights > 0
     return [
@@ -81,7 +81,7 @@ def scored(task: OmniTask, batch: PackedRow) -> list[tuple[int, int]]:
     ]
 
 
-def shapes(task: OmniTask, a: Architecture, tokens: int) -> Counter[tuple[int, int, int]]:
+def shapes(task: OmniObjective, a: Architecture, tokens: int) -> Counter[tuple[int, int, int]]:
     """Return (rows, outputs, inputs) of the products inside, and how often; an expert gets its
     share of the tokens."""
     products: Counter[tuple[int, int, int]] = Counter()

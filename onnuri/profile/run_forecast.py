@@ -24,7 +24,7 @@ from torch import nn
 
 from onnuri.config import Config
 from onnuri.media import write_json
-from onnuri.model.objective import OmniTask
+from onnuri.model.objective import OmniObjective
 from onnuri.planner import stock
 from onnuri.planner.activations import torch_eager_layer
 from onnuri.planner.interval import Z80, Interval, exact, spread
@@ -93,7 +93,7 @@ class RunOutcome(Config):
 
 
 def freeze(
-    out: Path, stages: Mapping[str, tuple[OmniTask, TrainConfig]], earlier: Mapping[str, float]
+    out: Path, stages: Mapping[str, tuple[OmniObjective, TrainConfig]], earlier: Mapping[str, float]
 ) -> None:
     """Write OUT/forecast.json before the first step of a run's stages, and never again. `earlier`:
     losses of runs like it."""
@@ -105,7 +105,7 @@ def freeze(
         )
 
 
-def foresee(task: OmniTask, loop: TrainConfig, earlier: Mapping[str, float]) -> Forecast:
+def foresee(task: OmniObjective, loop: TrainConfig, earlier: Mapping[str, float]) -> Forecast:
     """Return the forecast of a stage; it takes seconds of the whole machine."""
     a, batch = stock.from_config(task.module.config), task.batch(0)
     optimizer = Optimizers(

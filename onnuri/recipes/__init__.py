@@ -1,6 +1,6 @@
 """Recipes: Python functions that return complete configs, one file a system.
 
-`find("axk1")` is a system as its team published it, with what it takes to teach it every medium;
+`find("axk1")` is a system as its team published it, with what it takes to teach it every modality;
 `nano("axk1")` the same class in a few million parameters, which a laptop trains. `laptop` is a road
 of its own.
 """

@@ -6,16 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnuri
-from onnuri.modality import Medium
+from onnuri.modality import Modality
 from onnuri.toyworld.oracles import quality, report, scan, words
 
 
 def matrix(model: Path | None, items: int, json: Path | None) -> None:
-    """Measure every medium to every medium, and write JSON, a heat map and a page."""
+    """Measure every modality to every modality, and write JSON, a heat map and a page."""
     report.run(onnuri.load(model), items, json)
 
 
-def sentences(model: Path | None, items: int, to: Medium, json: Path | None) -> None:
+def sentences(model: Path | None, items: int, to: Modality, json: Path | None) -> None:
     """Measure whole scenes from words."""
     words.run(onnuri.load(model), items, to, json)
 

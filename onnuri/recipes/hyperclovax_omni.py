@@ -1,10 +1,10 @@
-"""HyperCLOVA X SEED 8B Omni (Naver Cloud) as Onnuri trains it: dense, every medium in and out as
+"""HyperCLOVA X SEED 8B Omni (Naver Cloud) as Onnuri trains it: dense, every modality in and out as
 discrete tokens.
 
 Naver's own model differs: images come in as continuous embeddings of a ViT beside their discrete
 tokens, sounds as continuous Whisper-type features beside theirs, and what its tokens stand for is
 drawn by a flow-matching transformer and a vocoder with a speaker's embedding (arXiv 2601.01792); it
-sees videos and makes none, and knows no 3D. Here a medium is its codes, both ways, one next-token
+sees videos and makes none, and knows no 3D. Here a modality is its codes, both ways, one next-token
 loss trains all of it, and a codec alone decodes. The class is that of Naver's text models in
 transformers. What the 8B model's attention and feed-forward look like was not published: those
 values are the class's defaults, with heads as in the 32B model, and count 8.0B.
@@ -15,7 +15,7 @@ Run: `onnuri plan hyperclovax_omni`, `onnuri train hyperclovax_omni --preset nan
 from __future__ import annotations
 
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.planner.recipe import MediumPlan, Recipe
+from onnuri.planner.recipe import ModalityPlan, Recipe
 from onnuri.recipes.system import ASSUMED, SHAPE, TEXT, stages, system
 
 REPORT = "arXiv 2601.01792"
@@ -46,24 +46,24 @@ VALUES = {
     "tie_word_embeddings": (False, CLASS),
     "initializer_range": (0.02, CLASS),
 }
-IMAGE = MediumPlan(
-    medium="image",
+IMAGE = ModalityPlan(
+    modality="image",
     codec="TA-Tok, 384 x 384 px",
     codes=0,
     tokens_per_item=729,
     encode_flops_per_token=0.86e9,
     source=f"{REPORT}: ids within the published vocabulary; FLOPs: twice SigLIP2-so400m's 428M a patch",
 )
-VIDEO = MediumPlan(
-    medium="video",
+VIDEO = ModalityPlan(
+    modality="video",
     codec="TA-Tok, one frame a second: the image's ids",
     codes=0,
     tokens_per_second=729,
     encode_flops_per_token=IMAGE.encode_flops_per_token,
     source=ASSUMED,
 )
-AUDIO = MediumPlan(
-    medium="audio",
+AUDIO = ModalityPlan(
+    modality="audio",
     codec="CosyVoice2 FSQ",
     codes=0,
     tokens_per_second=25,

@@ -30,7 +30,7 @@ from onnuri.codecs.text import TextCodec
 from onnuri.modality import LANGUAGES
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.graft import graft
-from onnuri.model.objective import OmniTask, start_from_features
+from onnuri.model.objective import OmniObjective, start_from_features
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
 from onnuri.profile import run_forecast
@@ -332,13 +332,20 @@ def codecs(settings: LaptopConfig, out: Path) -> None:
     torch.manual_seed(settings.seed)
     image, sound, solid = ImageCodec(), AudioCodec(), ShapeCodec()
     fit(
-        visual.VisualTask(image.visual, out / "pool/visual"),
+        visual.VisualObjective(image.visual, out / "pool/visual"),
         settings.visual,
         out / "visual",
         "visual codec",
     )
-    fit(audio.AudioTask(sound, out / "pool/audio"), settings.audio, out / "audio", "audio codec")
-    fit(mesh.ShapeTask(solid, out / "pool/shape"), settings.shape, out / "shape", "shape codec")
+    fit(
+        audio.AudioObjective(sound, out / "pool/audio"),
+        settings.audio,
+        out / "audio",
+        "audio codec",
+    )
+    fit(
+        mesh.ShapeObjective(solid, out / "pool/shape"), settings.shape, out / "shape", "shape codec"
+    )
     text = TextCodec.learn(
         corpus([sample_scene(seed) for seed in range(1500)]), settings.text_codes
     )
@@ -431,9 +438,11 @@ def learn(
     `earlier`: losses of runs that the forecast leans on. `tasks`: whether the token layout says
     what is asked."""
     layout = new_layout(made, tasks)
-    slots: dict[str, SlotLayout] = {medium: made[medium].spec.slots for medium in VISUAL_MODALITIES}
+    slots: dict[str, SlotLayout] = {
+        modality: made[modality].spec.slots for modality in VISUAL_MODALITIES
+    }
     omni_tasks = [
-        OmniTask(
+        OmniObjective(
             network,
             layout,
             TaskSampler(stage.mix, store, made["text"], front_end, slots),

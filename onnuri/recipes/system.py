@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.planner.recipe import MediumPlan, Recipe, TrainingStage
+from onnuri.planner.recipe import ModalityPlan, Recipe, TrainingStage
 from onnuri.planner.stock import architecture
 
 ASSUMED = "assumed"
@@ -20,35 +20,35 @@ TOKENS = 4_096
 Sourced = Mapping[str, tuple[Any, str]]
 """for every value of a class's configuration what it is and where that was published"""
 
-TEXT = MediumPlan(
-    medium="text", codec="the model's own tokenizer", codes=0, source="the model's own"
+TEXT = ModalityPlan(
+    modality="text", codec="the model's own tokenizer", codes=0, source="the model's own"
 )
-IMAGE = MediumPlan(
-    medium="image",
+IMAGE = ModalityPlan(
+    modality="image",
     codec="Cosmos-Tokenizer DV8x16x16, 256 x 256 px",
     codes=64_000,
     tokens_per_item=256,
     encode_flops_per_token=5e9,
     source="arXiv 2501.03575; that it is used, and its FLOPs: assumed",
 )
-VIDEO = MediumPlan(
-    medium="video",
+VIDEO = ModalityPlan(
+    modality="video",
     codec="Cosmos-Tokenizer DV8x16x16, 256 x 256 px at 16 frames/s: the image's ids",
     codes=0,
     tokens_per_second=512,
     encode_flops_per_token=5e9,
     source=IMAGE.source,
 )
-AUDIO = MediumPlan(
-    medium="audio",
+AUDIO = ModalityPlan(
+    modality="audio",
     codec="X-Codec2",
     codes=65_536,
     tokens_per_second=50,
     encode_flops_per_token=1.2e9,
     source="arXiv 2502.04128; that it is used, and its FLOPs (twice w2v-bert's 600M a frame): assumed",
 )
-SHAPE = MediumPlan(
-    medium="shape",
+SHAPE = ModalityPlan(
+    modality="shape",
     codec="ShapeLLM-Omni 3D VQ-VAE",
     codes=8_192,
     tokens_per_item=1_024,
@@ -67,7 +67,7 @@ def stages(
     `shares` of the media once they are all there. Eight sequences a GPU and step, in the end one
     that is eight times as long.
     """
-    batch, half = 8 * TOKENS * gpus, {medium: share / 2 for medium, share in shares.items()}
+    batch, half = 8 * TOKENS * gpus, {modality: share / 2 for modality, share in shares.items()}
     return (
         TrainingStage(
             name="text",
@@ -107,7 +107,7 @@ def system(
     title: str,
     family: str,
     values: Sourced,
-    media: tuple[MediumPlan, ...],
+    media: tuple[ModalityPlan, ...],
     stages: tuple[TrainingStage, ...],
     layout: ParallelConfig,
     gpu: str,

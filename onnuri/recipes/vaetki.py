@@ -1,4 +1,4 @@
-"""VAETKI (NC AI): 112B parameters, 10B active, and 3D as a medium. MLA, windows in five layers of
+"""VAETKI (NC AI): 112B parameters, 10B active, and 3D as a modality. MLA, windows in five layers of
 six, four norms a layer.
 
 Its class is ours (`model/vaetki.py`), for transformers has none. Run: `onnuri plan vaetki`,

@@ -14,15 +14,15 @@ import httpx
 
 from onnuri import media
 from onnuri.errors import ConfigError, OnnuriError
-from onnuri.modality import TABLE, Language, Medium
+from onnuri.modality import TABLE, Language, Modality
 from onnuri.model.asking import language_asked
 from onnuri.model.front_end import Notice
 from onnuri.model.omni import Reply
 from onnuri.server.conversation import SHOWN, URL
 from onnuri.server.errors import JSON
-from onnuri.server.schemas import MEDIUM
+from onnuri.server.schemas import MODALITY
 
-WANTED = {medium: name for name, medium in MEDIUM.items()}
+WANTED = {modality: name for name, modality in MODALITY.items()}
 """the API's names of media"""
 
 
@@ -40,19 +40,19 @@ class Remote:
         )
 
     def generate(
-        self, to: Medium, inputs: Any, *, language: Language = "ko", **sampling: Any
+        self, to: Modality, inputs: Any, *, language: Language = "ko", **sampling: Any
     ) -> Any:
-        """Return one item of a medium. Raises OnnuriError where the server cannot be reached or
+        """Return one item of a modality. Raises OnnuriError where the server cannot be reached or
         refuses."""
         return self.reply(to, inputs, language=language, **sampling).item
 
     def reply(
-        self, to: Medium, inputs: Any, *, language: Language | None = None, **sampling: Any
+        self, to: Modality, inputs: Any, *, language: Language | None = None, **sampling: Any
     ) -> Reply:
         """Return the same with what the model did not know of the inputs. Raises OnnuriError
         likewise."""
-        content = [_part(medium, item) for medium, item, *_ in inputs]
-        words = [item for medium, item, *_ in inputs if medium == "text"]
+        content = [_part(modality, item) for modality, item, *_ in inputs]
+        words = [item for modality, item, *_ in inputs if modality == "text"]
         spoken: Language = language or (language_asked(words[-1]) if words else "ko")
         body = {
             "messages": [{"role": "user", "content": content}],
@@ -83,14 +83,14 @@ class Remote:
         return Reply(media.from_bytes(base64.b64decode(data), to, "the answer"), spoken, notices)
 
 
-def _part(medium: Medium, item: Any) -> JSON:
-    if medium == "text":
+def _part(modality: Modality, item: Any) -> JSON:
+    if modality == "text":
         return {"type": "text", "text": item}
-    row = TABLE[medium]
+    row = TABLE[modality]
     data = base64.b64encode(media.to_bytes(item, row.suffixes[0])).decode()
-    if medium == "audio":
+    if modality == "audio":
         return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
-    return {"type": URL[medium], URL[medium]: {"url": f"data:{row.media_type};base64,{data}"}}
+    return {"type": URL[modality], URL[modality]: {"url": f"data:{row.media_type};base64,{data}"}}
 
 
 def _complaint(answer: httpx.Response) -> str:

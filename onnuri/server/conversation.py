@@ -27,7 +27,7 @@ from onnuri.server.complaints import rule_of
 from onnuri.server.errors import JSON, invalid
 from onnuri.server.events import FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.merge_streams import merge_streams
-from onnuri.server.schemas import MEDIUM, ChatRequest, Message, Said
+from onnuri.server.schemas import MODALITY, ChatRequest, Message, Said
 from onnuri.server.state import State
 
 SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
@@ -67,7 +67,7 @@ async def turn_of(request: ChatRequest, state: State, field: str = "messages") -
     if at is None:
         raise invalid(field, "none is the user's; add one with role 'user'")
     own = await _inputs(request.messages[at], f"{field}[{at}]", state)
-    words = [item for medium, item in own if medium == "text"]
+    words = [item for modality, item in own if modality == "text"]
     if not own:
         raise invalid(f"{field}[{at}]", "is empty; say something or attach a file", field=field)
     if len(words) == len(own) and refers(" ".join(words)):
@@ -84,7 +84,7 @@ def refers(said: str) -> bool:
 
 
 async def _inputs(message: Message, name: str, state: State) -> list[Any]:
-    """Return [(medium, item), …] of a message, media before words: so the model has learned to be
+    """Return [(modality, item), …] of a message, media before words: so the model has learned to be
     asked."""
     if isinstance(message.content, str):
         return [("text", message.content)] if message.content.strip() else []
@@ -156,28 +156,28 @@ def notices_field(notices: Sequence[Notice], before: Sequence[JSON] = ()) -> JSO
 
 
 def output_specs(request: ChatRequest, turn: Turn) -> list[OutputSpec]:
-    """Return one for each medium that is wanted, words first: what is spoken is what is written."""
+    """Return one for each modality that is wanted, words first: what is spoken is what is written."""
     seed = request.seed_or_any()
     likeliest = (request.top_logprobs or 0) if request.logprobs and not turn.calls else None
     return [
         request.output_spec(
-            medium,
+            modality,
             turn.language,
             seed,
-            partial=(request.partial_images or 0) if request.stream and medium == "image" else 0,
+            partial=(request.partial_images or 0) if request.stream and modality == "image" else 0,
             grammar=turn.grammar,
             max_tokens=request.most_tokens,
             likeliest=likeliest,
         )
-        for medium in MEDIUM.values()
-        if medium in {MEDIUM[name] for name in request.wanted}
+        for modality in MODALITY.values()
+        if modality in {MODALITY[name] for name in request.wanted}
     ]
 
 
 async def answer_events(
     request: ChatRequest, turn: Turn, context: Context, state: State
 ) -> Stream[Any]:
-    """Yield (medium, event) of all that is wanted, side by side, but speech after the text that it
+    """Yield (modality, event) of all that is wanted, side by side, but speech after the text that it
     speaks."""
     specs = output_specs(request, turn)
     written: asyncio.Future[str] = asyncio.get_running_loop().create_future()

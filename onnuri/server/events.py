@@ -14,7 +14,7 @@ import numpy as np
 
 from onnuri.inference.constraints import Grammar
 from onnuri.inference.request import RequestHandle, TokenScore
-from onnuri.modality import Language, Medium
+from onnuri.modality import Language, Modality
 
 T = TypeVar("T")
 Stream = AsyncGenerator[T, None]
@@ -28,7 +28,7 @@ give other last bits every time"""
 class OutputSpec:
     """One item that is wanted."""
 
-    to: Medium
+    to: Modality
     language: Language = "ko"
     seed: int = 0
     temperature: float | None = None
@@ -72,7 +72,7 @@ class PartialImage:
 class FinalItem:
     """A whole item, in the codec's form."""
 
-    medium: Medium
+    modality: Modality
     item: Any
     tokens: int
     finish: str = "stop"

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from onnuri import media
-from onnuri.modality import IMAGE_SIZE, Medium
+from onnuri.modality import IMAGE_SIZE, Modality
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.server import inputs, unheeded
@@ -110,12 +110,14 @@ async def _pictures(request: EditRequest, state: State) -> list[Any]:
     return [await given(file, "image", f"image[{k}]", state) for k, file in enumerate(files)]
 
 
-async def given(value: Any, medium: Medium | None, name: str, state: State) -> tuple[Medium, Any]:
+async def given(
+    value: Any, modality: Modality | None, name: str, state: State
+) -> tuple[Modality, Any]:
     """Return what came with a form or in JSON, as an input. Raises APIError and MediaError."""
     data, part = await contents(value, name)
     if part is not None:
-        return await state.load(part, name, medium)
-    return await state.service.decode_in_pool(inputs.item, data, medium, name, state.settings)
+        return await state.load(part, name, modality)
+    return await state.service.decode_in_pool(inputs.item, data, modality, name, state.settings)
 
 
 def whole_only(name: str) -> APIError:

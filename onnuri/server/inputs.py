@@ -17,12 +17,12 @@ from typing import Any
 
 from onnuri import formats, media
 from onnuri.errors import ConfigError, MediaError
-from onnuri.modality import Medium
+from onnuri.modality import Modality
 from onnuri.model.answer import Answers
 from onnuri.server.errors import JSON, invalid
 from onnuri.server.settings import ServeConfig
 
-PARTS: dict[str, Medium] = {
+PARTS: dict[str, Modality] = {
     "image_url": "image",
     "audio_url": "audio",
     "video_url": "video",
@@ -35,25 +35,27 @@ REDIRECTS = 3
 
 
 def item(
-    data: bytes, medium: Medium | None, name: str, settings: ServeConfig
-) -> tuple[Medium, Any]:
-    """Return a file's bytes as an input, which must be of a medium where one is declared. Raises
+    data: bytes, modality: Modality | None, name: str, settings: ServeConfig
+) -> tuple[Modality, Any]:
+    """Return a file's bytes as an input, which must be of a modality where one is declared. Raises
     MediaError."""
-    return media.take(data, medium, name, settings.limits)
+    return media.take(data, modality, name, settings.limits)
 
 
 def inspect(data: bytes, name: str, settings: ServeConfig) -> JSON:
     """Return what a file would be read as. Raises MediaError where it would not be."""
-    medium, _ = item(data, None, name, settings)
+    modality, _ = item(data, None, name, settings)
     form = formats.sniff(data)
     assert isinstance(form, formats.Format)
-    kind = "mesh" if medium == "shape" else medium
+    kind = "mesh" if modality == "shape" else modality
     return {"object": "file.inspection", "kind": kind, **about(form), "bytes": len(data)}
 
 
 def about(form: formats.Format) -> JSON:
     """Return a format as the API tells it."""
-    kinds = ["mesh" if medium == "shape" else medium for medium in formats.MEDIA_OF[form.family]]
+    kinds = [
+        "mesh" if modality == "shape" else modality for modality in formats.MEDIA_OF[form.family]
+    ]
     return {
         "format": form.name,
         "kinds": kinds,
@@ -65,7 +67,9 @@ def about(form: formats.Format) -> JSON:
 def check_count(parts: Sequence[JSON], answers: Answers, name: str) -> None:
     """Raise ConfigError where so many parts cannot fit into the model's room, before any of them is
     decoded."""
-    image, shape = (answers.layout.spec(medium).item_codes or 1 for medium in ("image", "shape"))
+    image, shape = (
+        answers.layout.spec(modality).item_codes or 1 for modality in ("image", "shape")
+    )
     fewest = {"image_url": image, "video_url": image, "mesh_url": shape}
     least = sum(fewest.get(_type_of(part), 1) + 2 for part in parts if _type_of(part) != "text")
     if least > answers.room:
@@ -84,16 +88,16 @@ def _type_of(part: JSON) -> str:
 
 
 def load(
-    part: JSON, name: str, settings: ServeConfig, medium: Medium | None = None
-) -> tuple[Medium, Any]:
-    """Return the input of a part that is not text; of a file that must be of a `medium` where one
+    part: JSON, name: str, settings: ServeConfig, modality: Modality | None = None
+) -> tuple[Modality, Any]:
+    """Return the input of a part that is not text; of a file that must be of a `modality` where one
     is declared. Blocks while it decodes. Raises APIError and MediaError."""
     kind = part.get("type")
     if kind == "file":
         file = _object(part, "file", name)
         if "file_data" not in file:
             raise invalid(name, "only file_data is read, there is no store of files; give the data")
-        return item(_data(str(file["file_data"]), name, settings), medium, name, settings)
+        return item(_data(str(file["file_data"]), name, settings), modality, name, settings)
     if not isinstance(kind, str) or kind not in PARTS:
         raise invalid(name, f"{kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}")
     inner = _object(part, kind, name)

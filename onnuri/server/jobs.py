@@ -12,7 +12,7 @@ from typing import Any
 
 from onnuri import media
 from onnuri.errors import BusyError
-from onnuri.modality import VIDEO_FPS, Medium
+from onnuri.modality import VIDEO_FPS, Modality
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.server.conversation import notices_field, unknown
@@ -24,7 +24,7 @@ from onnuri.server.state import Caller, State
 from onnuri.server.store import MediaJob
 
 log = logging.getLogger("onnuri")
-MADE: dict[str, Medium] = {"video": "video", "mesh": "shape"}
+MADE: dict[str, Modality] = {"video": "video", "mesh": "shape"}
 TYPES = {
     "glb": "model/gltf-binary",
     "obj": "model/obj",
@@ -46,7 +46,7 @@ async def create(
             f"{len(state.jobs)} jobs are under way", "no more are taken", "try again in a moment"
         )
     context = await state.service.read(given)
-    words = [item for medium, item in given if medium == "text"]
+    words = [item for modality, item in given if modality == "text"]
     language = body.language or (language_asked(words[-1]) if words else "ko")
     spec = body.output_spec(MADE[kind], language, body.seed_or_any())
     told = await unknown(context, spec.language, state)

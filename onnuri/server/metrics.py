@@ -1,5 +1,5 @@
 """`/metrics` for Prometheus: the queue, how long the first token and the first sound took, tokens
-by medium."""
+by modality."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ServerMetrics:
         self.first_token = Histogram(
             "onnuri_first_token_seconds",
             "from the request to the first token or its picture",
-            ["medium"],
+            ["modality"],
             buckets=BUCKETS,
             registry=self.registry,
         )
@@ -74,7 +74,7 @@ class _Engines:
     def collect(self) -> Iterable[Metric]:
         """Return what they are doing now."""
         tokens = CounterMetricFamily(
-            "onnuri_tokens", "ids decoded, by medium", labels=["model", "medium"]
+            "onnuri_tokens", "ids decoded, by modality", labels=["model", "modality"]
         )
         families: dict[str, Metric] = {
             field: GaugeMetricFamily(name, text, labels=["model"]) for field, name, text in GAUGES
@@ -87,8 +87,8 @@ class _Engines:
         families |= {"drawn": tokens, "prefix_reused_tokens": reused}
         for model, engine in self.engines.items():
             load = dataclasses.asdict(engine.load())
-            for medium, count in load.pop("drawn").items():
-                tokens.add_metric([model, medium], count)
+            for modality, count in load.pop("drawn").items():
+                tokens.add_metric([model, modality], count)
             for field, value in load.items():
                 families[field].add_metric([model], value)  # type: ignore[attr-defined]
         return families.values()
@@ -100,11 +100,11 @@ class First:
     def __init__(self, metrics: ServerMetrics, began: float) -> None:
         self.metrics, self.began, self.seen = metrics, began, set[str]()
 
-    def see(self, medium: str, sound: bool = False) -> None:
-        """Note that something of a medium is there, and whether it can be heard."""
+    def see(self, modality: str, sound: bool = False) -> None:
+        """Note that something of a modality is there, and whether it can be heard."""
         seconds = time.perf_counter() - self.began
-        if medium not in self.seen:
-            self.metrics.first_token.labels(medium).observe(seconds)
+        if modality not in self.seen:
+            self.metrics.first_token.labels(modality).observe(seconds)
         if sound and "sound" not in self.seen:
             self.metrics.first_audio.observe(seconds)
-        self.seen |= {medium} | ({"sound"} if sound else set())
+        self.seen |= {modality} | ({"sound"} if sound else set())

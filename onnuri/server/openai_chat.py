@@ -10,7 +10,7 @@ from typing import Any
 
 from onnuri import media
 from onnuri.errors import MediaError
-from onnuri.modality import TABLE, Medium
+from onnuri.modality import TABLE, Modality
 from onnuri.model.answer import Context
 from onnuri.server import unheeded
 from onnuri.server.conversation import SHOWN, URL, Turn, answer_events, context_of, turn_of, unknown
@@ -19,7 +19,7 @@ from onnuri.server.events import AudioDelta, FinalItem, PartialImage, Stream, Te
 from onnuri.server.logprobs import logprobs_of
 from onnuri.server.merge_streams import merge_streams
 from onnuri.server.pool import kind
-from onnuri.server.schemas import MEDIUM, ChatRequest
+from onnuri.server.schemas import MODALITY, ChatRequest
 from onnuri.server.sound import PCM_HZ, Pcm, encoded
 from onnuri.server.state import Caller, State
 from onnuri.server.streaming import base64_of
@@ -39,7 +39,7 @@ class ChatChoice:
     """One choice of an answer as it grows."""
 
     only: bool
-    """whether one medium is all that is wanted"""
+    """whether one modality is all that is wanted"""
     sound_id: str = dataclasses.field(default_factory=lambda: f"audio_{secrets.token_hex(12)}")
     content: str | None = None
     finish: str = "stop"
@@ -50,7 +50,7 @@ class ChatChoice:
     def add(self, item: FinalItem) -> None:
         """Take in an item that is whole."""
         self.items.append(item)
-        if item.medium == "text":
+        if item.modality == "text":
             self.content = item.item
         if item.finish == "length":
             self.finish = "length"
@@ -73,10 +73,10 @@ class ChatAnswer:
         """Return all of it."""
         turn, context = await self._begin()
         async with aclosing(self._events(turn, context)) as events:
-            async for k, (medium, event) in events:
+            async for k, (modality, event) in events:
                 if isinstance(event, FinalItem):
                     self.choices[k].add(event)
-                elif isinstance(event, TextDelta) and medium == "text":
+                elif isinstance(event, TextDelta) and modality == "text":
                     self.choices[k].scores += self._scores(event)
         usage = await self._spend(context)
         choices = [
@@ -107,10 +107,10 @@ class ChatAnswer:
         for k in range(len(telling)):
             yield chunk(delta(k, {"role": "assistant", "content": None}))
         async with aclosing(self._events(turn, context)) as events:
-            async for k, (medium, event) in events:
-                first.see(medium, isinstance(event, AudioDelta))
+            async for k, (modality, event) in events:
+                first.see(modality, isinstance(event, AudioDelta))
                 scores = self._scores(event) if isinstance(event, TextDelta) else []
-                for part in await telling[k].deltas(medium, event):
+                for part in await telling[k].deltas(modality, event):
                     yield chunk(delta(k, part, scores))
         more = await unknown(context, turn.asker, self.state)
         for k, choice in enumerate(self.choices):
@@ -132,8 +132,8 @@ class ChatAnswer:
                 f"a stream's sound is pcm16, at {PCM_HZ} Hz; give 'pcm16'",
                 field="audio.format",
             )
-        order = list(MEDIUM)
-        kind.set(MEDIUM[max(request.wanted, key=order.index)])
+        order = list(MODALITY)
+        kind.set(MODALITY[max(request.wanted, key=order.index)])
         unheeded.refuse(request.model_extra, unheeded.CHAT)
         turn = await turn_of(request, state)
         if (compile_grammar := grammar_of(request)) is not None:
@@ -143,7 +143,7 @@ class ChatAnswer:
         return turn, await context_of(request, turn, state)
 
     async def _events(self, turn: Turn, context: Context) -> Stream[tuple[int, Any]]:
-        """Yield (choice, (medium, event)) of all choices, side by side, each with a seed of its
+        """Yield (choice, (modality, event)) of all choices, side by side, each with a seed of its
         own."""
         seed = self.request.seed_or_any()
         streams = []
@@ -172,7 +172,7 @@ class ChatAnswer:
 
 
 async def whole_choice(choice: ChatChoice, request: ChatRequest, turn: Turn, state: State) -> JSON:
-    """Return a choice in the client's fields. Raises MediaError where its only medium came to
+    """Return a choice in the client's fields. Raises MediaError where its only modality came to
     nothing."""
     message: JSON = {"role": "assistant", "content": choice.content, "refusal": None}
 
@@ -180,11 +180,11 @@ async def whole_choice(choice: ChatChoice, request: ChatRequest, turn: Turn, sta
         message[field] = [*message.get(field, []), part]
 
     for item in choice.items:
-        if item.medium == "text" and turn.calls:
+        if item.modality == "text" and turn.calls:
             message |= {"content": None, "tool_calls": call_of(item.item) or None}
-        elif item.medium == "audio" and media.is_silent(item.item):
+        elif item.modality == "audio" and media.is_silent(item.item):
             add("failures", SILENT)
-        elif item.medium == "audio":
+        elif item.modality == "audio":
             form = request.audio.format if request.audio else "wav"
             data = await state.service.run_in_pool(encoded, item.item, form)
             message["audio"] = {
@@ -193,7 +193,7 @@ async def whole_choice(choice: ChatChoice, request: ChatRequest, turn: Turn, sta
                 "transcript": item.transcript,
                 "expires_at": int(time.time()) + EXPIRES,
             }
-        elif item.medium in SHOWN:
+        elif item.modality in SHOWN:
             add(*await _shown_or_why_not(item, choice, state))
     return {
         "message": message,
@@ -209,10 +209,10 @@ class StreamedChoice:
         self.choice, self.state, self.pcm, self.pictures = choice, state, Pcm(), 0
         self.call = ToolCall() if turn.calls else None
 
-    async def deltas(self, medium: Medium, event: Any) -> list[JSON]:
+    async def deltas(self, modality: Modality, event: Any) -> list[JSON]:
         """Return what an event adds."""
         if isinstance(event, TextDelta):
-            if medium == "audio":
+            if modality == "audio":
                 return [self._audio(transcript=event.text)]
             if self.call:
                 return [{"tool_calls": [part]} for part in self.call.send(event.text)]
@@ -226,12 +226,12 @@ class StreamedChoice:
             self.pictures += 1
             return [{"images": [{**place, **part}]}]
         self.choice.add(event)
-        if medium == "audio":
+        if modality == "audio":
             rest = base64_of(self.pcm.end())
             return [self._audio(data=rest, expires_at=int(time.time()) + EXPIRES)]
-        if medium in SHOWN:
+        if modality in SHOWN:
             field, part = await _shown_or_why_not(event, self.choice, self.state)
-            index = self.pictures if medium == "image" else 0
+            index = self.pictures if modality == "image" else 0
             return [{field: [{"index": index, **part}]}]
         return []
 
@@ -246,19 +246,19 @@ def _logprobs(scores: Any) -> JSON | None:
 
 
 async def _shown_or_why_not(item: FinalItem, choice: ChatChoice, state: State) -> tuple[str, JSON]:
-    """Return a message's field and what it has more. One medium that came to nothing (a shape
+    """Return a message's field and what it has more. One modality that came to nothing (a shape
     without surface) does not take the others with it. Raises MediaError where it was the only
     one."""
     try:
-        await state.service.run_in_pool(media.check_answer, item.item, item.medium)
-        return SHOWN[item.medium], await _shown(item.item, item.medium, state)
+        await state.service.run_in_pool(media.check_answer, item.item, item.modality)
+        return SHOWN[item.modality], await _shown(item.item, item.modality, state)
     except MediaError as error:
         if choice.only:
             raise
-        return "failures", {"type": URL[item.medium], "message": str(error)}
+        return "failures", {"type": URL[item.modality], "message": str(error)}
 
 
-async def _shown(item: Any, medium: Medium, state: State) -> JSON:
-    row, name = TABLE[medium], URL[medium]
+async def _shown(item: Any, modality: Modality, state: State) -> JSON:
+    row, name = TABLE[modality], URL[modality]
     data = await state.service.run_in_pool(media.to_bytes, item, row.suffixes[0])
     return {"type": name, name: {"url": f"data:{row.media_type};base64,{base64_of(data)}"}}

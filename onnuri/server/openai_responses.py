@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from onnuri.inference.constraints import ANY_OBJECT, Grammar
-from onnuri.modality import Medium
+from onnuri.modality import Modality
 from onnuri.model.answer import Context
 from onnuri.server import images, unheeded
 from onnuri.server.complaints import rule_of
@@ -27,7 +27,7 @@ from onnuri.server.errors import JSON, APIError, invalid
 from onnuri.server.events import FinalItem, PartialImage, Stream, TextDelta
 from onnuri.server.pool import kind
 from onnuri.server.schemas import (
-    MEDIUM,
+    MODALITY,
     ChatRequest,
     Function,
     FunctionChoice,
@@ -62,7 +62,7 @@ class ResponseAnswer:
         self.request, self.state, self.caller = request, state, caller
         self.tool = _draws(request) or ImageTool(type="image_generation")
         self.id, self.created, self.told = _new_id("resp"), int(time.time()), 0
-        self.items: dict[Medium, OutputItem] = {}
+        self.items: dict[Modality, OutputItem] = {}
 
     async def whole(self) -> JSON:
         """Return the response when all of it is there."""
@@ -100,7 +100,7 @@ class ResponseAnswer:
                 self.items["image"] = DrawingItem(k, self.tool, self.state)
             else:
                 self.items["text"] = CallItem(k) if chat.tool_choice else MessageItem(k)
-            kind.set(MEDIUM[name])
+            kind.set(MODALITY[name])
         turn = await turn_of(chat, self.state, "input")
         turn.grammar = await self._grammar(chat)
         return chat, turn, await context_of(chat, turn, self.state)
@@ -114,9 +114,9 @@ class ResponseAnswer:
                 yield event
         first, finals = self.state.metrics.first(self.caller.began), list[FinalItem]()
         async with aclosing(answer_events(chat, turn, context, self.state)) as answer:
-            async for medium, part in answer:
-                first.see(medium)
-                for event in await self.items[medium].tell(part):
+            async for modality, part in answer:
+                first.see(modality)
+                for event in await self.items[modality].tell(part):
                     yield event
                 if isinstance(part, FinalItem):
                     finals.append(part)

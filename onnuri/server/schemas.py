@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from onnuri.modality import Language, Medium
+from onnuri.modality import Language, Modality
 from onnuri.server.events import OutputSpec
 
 Wanted = Literal["text", "image", "audio", "video", "mesh"]
-MEDIUM: dict[str, Medium] = {
+MODALITY: dict[str, Modality] = {
     "text": "text",
     "image": "image",
     "audio": "audio",
@@ -54,7 +54,7 @@ class SamplingFields(_Body):
         """Return the seed that was given, or a random one."""
         return secrets.randbits(31) if self.seed is None else self.seed
 
-    def output_spec(self, to: Medium, language: Language, seed: int, **more: Any) -> OutputSpec:
+    def output_spec(self, to: Modality, language: Language, seed: int, **more: Any) -> OutputSpec:
         """Return one item that is wanted, sampled as was asked."""
         return OutputSpec(
             to=to,

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import Request
 
 from onnuri.errors import ConfigError
-from onnuri.modality import Medium
+from onnuri.modality import Modality
 from onnuri.model.answer import Context
 from onnuri.model.omni import OmniModel
 from onnuri.server import inputs
@@ -180,9 +180,11 @@ class State:
         await self.spend(caller, usage.total)
         return usage
 
-    async def load(self, part: JSON, name: str, medium: Medium | None = None) -> tuple[Medium, Any]:
+    async def load(
+        self, part: JSON, name: str, modality: Modality | None = None
+    ) -> tuple[Modality, Any]:
         """Return the input of a message's part that is not text. Raises APIError and MediaError."""
-        return await self.service.decode_in_pool(inputs.load, part, name, self.settings, medium)
+        return await self.service.decode_in_pool(inputs.load, part, name, self.settings, modality)
 
 
 def state_of(request: Request) -> State:

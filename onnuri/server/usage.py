@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from onnuri.model.answer import Context
 from onnuri.server.errors import JSON
 from onnuri.server.events import FinalItem
-from onnuri.server.schemas import MEDIUM
+from onnuri.server.schemas import MODALITY
 
-NAMES = {medium: f"{name}_tokens" for name, medium in MEDIUM.items()}
+NAMES = {modality: f"{name}_tokens" for name, modality in MODALITY.items()}
 
 
 def token_counts(read: int, written: int, names: tuple[str, str] = ("input", "output")) -> JSON:
@@ -22,11 +22,11 @@ class TokenUsage:
     """Tokens by modality; boundaries count as text."""
 
     def __init__(self, context: Context, items: Sequence[FinalItem]) -> None:
-        self.read = {name: context.given.get(medium, 0) for medium, name in NAMES.items()}
+        self.read = {name: context.given.get(modality, 0) for modality, name in NAMES.items()}
         self.read["text_tokens"] += max(0, len(context.ids) - sum(self.read.values()))
         self.written = dict.fromkeys(NAMES.values(), 0)
         for item in items:
-            self.written[NAMES[item.medium]] += item.tokens
+            self.written[NAMES[item.modality]] += item.tokens
         self.inputs, self.outputs = sum(self.read.values()), sum(self.written.values())
         reused = max((item.reused for item in items), default=0)
         self.cached = min(reused, self.inputs)

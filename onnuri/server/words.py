@@ -71,9 +71,9 @@ WORDS: dict[str, Words] = {
         "파일이 온전하지 않아 읽지 못했습니다({format}). 파일 전체를 다시 주세요.",
         "The file is not whole and could not be read ({format}). Give all of it.",
     ),
-    "other_medium": (
-        "이 파일은 종류가 다릅니다({medium}). 그 종류로 붙여 주세요.",
-        "This file is {medium}. Attach it as that.",
+    "other_modality": (
+        "이 파일은 종류가 다릅니다({modality}). 그 종류로 붙여 주세요.",
+        "This file is {modality}. Attach it as that.",
     ),
     "other_file": (
         "이 3D 파일은 색이나 모양의 일부가 다른 파일에 있습니다. 모두 들어 있는 GLB로 저장해서 주세요.",
@@ -118,8 +118,8 @@ WORDS: dict[str, Words] = {
     ),
     "no_frame": ("동영상에 그림이 없습니다.", "There are no pictures in the video."),
     "empty_answer": (
-        "답으로 나온 {medium}에 아무것도 없습니다. 다르게 물어보세요.",
-        "The answer came out empty ({medium}). Ask in another way.",
+        "답으로 나온 {modality}에 아무것도 없습니다. 다르게 물어보세요.",
+        "The answer came out empty ({modality}). Ask in another way.",
     ),
     "too_many_tokens": (
         "한 번에 읽을 수 있는 것보다 많습니다. 더 적게 주세요.",
@@ -141,7 +141,7 @@ def words_of(problem: APIError, accepted: str) -> str | None:
     which = 0 if language.startswith("ko") else 1
     about: Mapping[str, Any] = {**problem.about, "message": problem.message}
     about = {
-        name: KINDS[value][which] if name == "medium" and value in KINDS else value
+        name: KINDS[value][which] if name == "modality" and value in KINDS else value
         for name, value in about.items()
     }
     try:

@@ -4,7 +4,7 @@ and which never.
 Knows nothing of how a scene looks, sounds or reads: the sibling files render it. World units: the
 cube [-1, 1]³, x to the right, y away from the viewer, z up. Everything follows from a seed.
 
-Held-out compositions (about 8 % of each kind of pair) never occur in training, in any medium;
+Held-out compositions (about 8 % of each kind of pair) never occur in training, in any modality;
 `HELD_OUT` lists them.
 """
 
@@ -71,7 +71,7 @@ class Traits:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a medium says of a scene: objects, and relations (subject, relation, object) between
+    """What a modality says of a scene: objects, and relations (subject, relation, object) between
     their indices."""
 
     things: tuple[Traits, ...]

@@ -1,1 +1,1 @@
-"""Training: one loop for codecs and model. Knows no medium."""
+"""Training: one loop for codecs and model. Knows no modality."""

@@ -20,7 +20,7 @@ from onnuri.codecs.audio import (
     prepare,
     spectrum,
 )
-from onnuri.toyworld.data.audio import ROW, AudioTask, render_row
+from onnuri.toyworld.data.audio import ROW, AudioObjective, render_row
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_it_learns_also_after_it_has_encoded():
 def test_a_batch_is_a_function_of_the_step(codec, tmp_path):
     rows = (np.stack([np.tile(tone(ROW // 2, k), 2) for k in range(3)]) * 32767).astype(np.int16)
     np.save(tmp_path / "samples.npy", rows)
-    one, two = (AudioTask(codec, tmp_path, size=4, length=3200) for _ in range(2))
+    one, two = (AudioObjective(codec, tmp_path, size=4, length=3200) for _ in range(2))
     one.batch(0)
     assert one.batch(7)["audio"].shape == (4, 3200)
     assert (one.batch(7)["audio"] == two.batch(7)["audio"]).all()

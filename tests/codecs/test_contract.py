@@ -21,7 +21,7 @@ FORMS = {
 }
 
 
-def item(medium: str, seed: int = 3):
+def item(modality: str, seed: int = 3):
     scene, rng = sample_scene(seed, "seen"), np.random.default_rng(seed)
     sentence = caption(scene, "ko", rng)
     return {
@@ -30,18 +30,18 @@ def item(medium: str, seed: int = 3):
         "video": lambda: video.render(scene).frames,
         "shape": lambda: mesh.voxels(scene),
         "audio": lambda: audio.speak(sentence, "ko", audio.Voice()),
-    }[medium]()
+    }[modality]()
 
 
-@pytest.mark.parametrize("medium", MEDIA)
-def test_codes_are_as_the_spec_says(codecs, medium):
-    codes, spec = codecs[medium].encode(item(medium)), codecs[medium].spec
+@pytest.mark.parametrize("modality", MEDIA)
+def test_codes_are_as_the_spec_says(codecs, modality):
+    codes, spec = codecs[modality].encode(item(modality)), codecs[modality].spec
     assert (
         codes.dtype == np.int64
         and codes.min() >= 0
-        and codes.max() < spec.num_codes == codecs[medium].num_codes
+        and codes.max() < spec.num_codes == codecs[modality].num_codes
     )
-    assert spec.name == spec.modality == medium and len(codes) <= spec.max_codes
+    assert spec.name == spec.modality == modality and len(codes) <= spec.max_codes
     if spec.slots:
         assert codes.shape == (spec.item_codes,) and spec.item_codes == spec.max_codes
         assert all(
@@ -49,34 +49,36 @@ def test_codes_are_as_the_spec_says(codecs, medium):
         )
 
 
-@pytest.mark.parametrize("medium", MEDIA)
-def test_a_batch_is_its_items(codecs, medium):
-    items = [item(medium, s) for s in (3, 4)]
-    together = codecs[medium].encode_batch(items)
-    assert all((a == codecs[medium].encode(x)).all() for a, x in zip(together, items, strict=True))
+@pytest.mark.parametrize("modality", MEDIA)
+def test_a_batch_is_its_items(codecs, modality):
+    items = [item(modality, s) for s in (3, 4)]
+    together = codecs[modality].encode_batch(items)
+    assert all(
+        (a == codecs[modality].encode(x)).all() for a, x in zip(together, items, strict=True)
+    )
 
 
-@pytest.mark.parametrize("medium", FORMS)
-def test_any_legal_codes_decode(codecs, medium):
-    rng, ranges = np.random.default_rng(0), codecs[medium].spec.slots.position_ranges
+@pytest.mark.parametrize("modality", FORMS)
+def test_any_legal_codes_decode(codecs, modality):
+    rng, ranges = np.random.default_rng(0), codecs[modality].spec.slots.position_ranges
     rows = [np.array([rng.integers(lo, hi) for lo, hi in ranges]) for _ in range(3)]
     rows += [np.array([hi - 1 for _, hi in ranges]), np.array([lo for lo, _ in ranges])]
-    form, kind = FORMS[medium]
-    assert all(x.shape == form and x.dtype == kind for x in codecs[medium].decode_batch(rows))
+    form, kind = FORMS[modality]
+    assert all(x.shape == form and x.dtype == kind for x in codecs[modality].decode_batch(rows))
 
 
-@pytest.mark.parametrize("medium", ["image", "audio", "shape", "text"])
-def test_what_is_saved_is_loaded(codecs, medium, tmp_path):
-    codecs[medium].save(tmp_path)
-    assert CodecSpec.read_beside(tmp_path, medium) == codecs[medium].spec
-    again = type(codecs[medium]).load(tmp_path)
-    assert (again.encode(item(medium)) == codecs[medium].encode(item(medium))).all()
+@pytest.mark.parametrize("modality", ["image", "audio", "shape", "text"])
+def test_what_is_saved_is_loaded(codecs, modality, tmp_path):
+    codecs[modality].save(tmp_path)
+    assert CodecSpec.read_beside(tmp_path, modality) == codecs[modality].spec
+    again = type(codecs[modality]).load(tmp_path)
+    assert (again.encode(item(modality)) == codecs[modality].encode(item(modality))).all()
 
 
-@pytest.mark.parametrize("medium", ["image", "audio", "video", "shape"])
-def test_every_code_has_features(codecs, medium):
-    features = codecs[medium].code_features()
-    assert features.shape[0] == codecs[medium].num_codes and bool(features.isfinite().all())
+@pytest.mark.parametrize("modality", ["image", "audio", "video", "shape"])
+def test_every_code_has_features(codecs, modality):
+    features = codecs[modality].code_features()
+    assert features.shape[0] == codecs[modality].num_codes and bool(features.isfinite().all())
 
 
 def test_sound_streams_as_the_whole_with_little_look_ahead(codecs):
@@ -128,17 +130,17 @@ def test_words_are_single_codes():
     assert len(codec.encode("작은 빨간 구가 돈다")) == 4
 
 
-@pytest.mark.parametrize("medium", ["image", "shape"])
-def test_any_relation_decides_which_object_comes_first_in_diagonal_order(codecs, medium):
+@pytest.mark.parametrize("modality", ["image", "shape"])
+def test_any_relation_decides_which_object_comes_first_in_diagonal_order(codecs, modality):
     """What is left of or above another comes before it, so that a sentence says the order of the
     codes."""
     codec, made = (
-        codecs[medium],
-        {"image": lambda s: image.render(s).image, "shape": mesh.voxels}[medium],
+        codecs[modality],
+        {"image": lambda s: image.render(s).image, "shape": mesh.voxels}[modality],
     )
     config = (
         codec.config.replace(visual=codec.config.visual.replace(order="diagonal"))
-        if medium == "image"
+        if modality == "image"
         else codec.config.replace(order="diagonal")
     )
     diagonal = type(codec)(config).eval()
@@ -149,10 +151,10 @@ def test_any_relation_decides_which_object_comes_first_in_diagonal_order(codecs,
     )
     assert {s.stated[0][1] for s in scenes} == {"left_of", "right_of", "above", "below"}
     for scene in scenes:
-        slots = diagonal.encode(made(scene))[4 if medium == "image" else 0 :].reshape(3, -1)
-        names = grid.order[1:7] if medium == "image" else grid.order[:4]
+        slots = diagonal.encode(made(scene))[4 if modality == "image" else 0 :].reshape(3, -1)
+        names = grid.order[1:7] if modality == "image" else grid.order[:4]
         columns = [n for n in names for _ in range(grid.field(n).count)]
-        first = [slots[k, columns.index("x" if medium == "image" else "center")] for k in (0, 1)]
+        first = [slots[k, columns.index("x" if modality == "image" else "center")] for k in (0, 1)]
         across = first[0] < first[1]
         i, relation, j = scene.stated[0]
         before = i if relation in ("left_of", "above") else j

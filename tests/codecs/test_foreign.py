@@ -42,7 +42,7 @@ def item(codec, seed=0):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("codec", CODECS, ids=["emu3", "mimi"])
-def test_codes_are_as_the_spec_says_and_decode_to_the_medium(codec, seed):
+def test_codes_are_as_the_spec_says_and_decode_to_the_modality(codec, seed):
     codes, spec = codec.encode(item(codec, seed)), codec.spec
     assert codes.dtype == np.int64 and codes.ndim == 1 and 0 < len(codes) <= spec.max_codes
     assert codes.min() >= 0 and codes.max() < spec.num_codes == codec.num_codes

@@ -47,7 +47,7 @@ def test_a_video_begins_as_its_first_frame():
     assert SPECS["image"].codebook == SPECS["video"].codebook
 
 
-def test_every_medium_carries_known_attributes():
+def test_every_modality_carries_known_attributes():
     assert set(TABLE) == set(MEDIA) == set(SPECS) == set(CARRIES)
     assert all(carried <= set(ATTRIBUTES) for carried in CARRIES.values())
 

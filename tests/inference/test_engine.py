@@ -246,7 +246,7 @@ def test_whatever_else_is_decoded_an_answer_is_what_it_is_alone(network, rows, c
         handle = engine.submit(request)
         engine.run([handle])
         alone.append((handle.ids, handle.finish))
-    engine = Engine(network, EngineConfig(rows=rows, chunk=chunk, prefix_bytes=prefix))
+    engine = Engine(network, EngineConfig(rows=rows, prefill_tokens=chunk, prefix_bytes=prefix))
     handles = []
     for request in requests:  # they come while others are under way
         handles.append(engine.submit(request))
@@ -264,7 +264,7 @@ def test_what_is_called_off_leaves_the_others_as_they_are(network):
         handle = engine.submit(request)
         engine.run([handle])
         expected.append(handle.ids)
-    engine = Engine(network, EngineConfig(rows=12, chunk=8))
+    engine = Engine(network, EngineConfig(rows=12, prefill_tokens=8))
     handles = [engine.submit(request) for request in requests]
     for k, handle in enumerate(handles[1::2]):
         for _ in range(k % 4):

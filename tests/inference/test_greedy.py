@@ -15,7 +15,7 @@ GREEDY = SamplingConfig(temperature=0)
 
 
 def requests_of(model, count):
-    """`count` prompts for every medium: sentences to all, and pictures to text."""
+    """`count` prompts for every modality: sentences to all, and pictures to text."""
     v, found = model.layout, []
     for k in range(count):
         said = caption(sample_scene(k, "seen"), "ko" if k % 2 else "en", generator("seen", k))
@@ -75,7 +75,7 @@ def gap(network, request, ids):
 def test_two_hundred_prompts_give_what_transformers_gives(rows, chunk, capsys):
     model = onnuri.load()
     requests = requests_of(model, 40 if rows == 24 else 8)
-    engine = Engine(model.network, EngineConfig(rows=rows, chunk=chunk))
+    engine = Engine(model.network, EngineConfig(rows=rows, prefill_tokens=chunk))
     handles = []
     for request in requests:  # they come while others are under way
         handles.append(engine.submit(request))

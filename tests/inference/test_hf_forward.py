@@ -43,7 +43,7 @@ def test_greedy_decoding_is_that_of_transformers(network):
         )
         expected.append(made[0, len(prompt) :].tolist())
     engine = Engine(
-        network, EngineConfig(rows=3, chunk=8)
+        network, EngineConfig(rows=3, prefill_tokens=8)
     )  # fewer rows than requests: one comes when another has gone
     assert isinstance(engine.forward, HFForward)
     allowed = TokenConstraint(position_ranges=((0, VOCABULARY),) * 12)

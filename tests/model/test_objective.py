@@ -19,14 +19,14 @@ LAYOUT = TokenLayout.of(toy_specs(300))
 SETS = tuple(LAYOUT.candidate_sets())
 
 
-def segment(medium, rng, weight=1.0):
-    spec = LAYOUT.spec(medium)
+def segment(modality, rng, weight=1.0):
+    spec = LAYOUT.spec(modality)
     codes = (
         [int(rng.integers(lo, hi)) for lo, hi in spec.slots.position_ranges]
         if spec.slots
         else rng.integers(0, spec.num_codes, 12).tolist()
     )
-    return Segment(medium, np.array(codes), None if spec.slots else "ko", weight)
+    return Segment(modality, np.array(codes), None if spec.slots else "ko", weight)
 
 
 def test_ranges_are_apart_and_cover_everything():
@@ -36,12 +36,12 @@ def test_ranges_are_apart_and_cover_everything():
     assert "<|embed|>" in LAYOUT.specials and LAYOUT.special("<pad>") == 300
 
 
-@pytest.mark.parametrize("medium", MEDIA)
-def test_codes_and_ids_are_one_to_one(medium):
-    codes = np.arange(LAYOUT.spec(medium).num_codes)
-    ids = LAYOUT.ids(medium, codes)
-    assert (LAYOUT.codes(medium, ids) == codes).all()
-    lo, hi = LAYOUT.span(LAYOUT.spec(medium).codebook)
+@pytest.mark.parametrize("modality", MEDIA)
+def test_codes_and_ids_are_one_to_one(modality):
+    codes = np.arange(LAYOUT.spec(modality).num_codes)
+    ids = LAYOUT.ids(modality, codes)
+    assert (LAYOUT.codes(modality, ids) == codes).all()
+    lo, hi = LAYOUT.span(LAYOUT.spec(modality).codebook)
     assert ((ids >= lo) & (ids < hi)).all()
 
 
@@ -52,8 +52,8 @@ def competitors(target):
     lo, hi = LAYOUT.span("audio")
     if lo <= target < hi or target == word:
         allowed[lo:hi] = allowed[word] = True
-    for medium in MEDIA:
-        for lo, hi in LAYOUT.allowed(medium) or [LAYOUT.span("text")] * (medium == "text"):
+    for modality in MEDIA:
+        for lo, hi in LAYOUT.allowed(modality) or [LAYOUT.span("text")] * (modality == "text"):
             if lo <= target < hi and target != word:
                 allowed[lo:hi] = True
     return allowed
@@ -185,8 +185,8 @@ def test_the_model_s_own_speech_has_every_word_before_its_sound():
         i for i in body if i >= audio or i == word
     ]
     assert set(media[1:]) == {MEDIA.index("audio")}
-    ((medium, language, codes),) = LAYOUT.segments(ids)
-    assert (medium, language, codes.tolist()) == ("audio", "en", list(range(10, 19)))
+    ((modality, language, codes),) = LAYOUT.segments(ids)
+    assert (modality, language, codes.tolist()) == ("audio", "en", list(range(10, 19)))
 
 
 def test_config_counts_its_weights_before_it_is_built():

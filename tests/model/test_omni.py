@@ -1,4 +1,4 @@
-"""The folder: transformers alone reads the same model, damage is one line, and every medium comes
+"""The folder: transformers alone reads the same model, damage is one line, and every modality comes
 out of any other."""
 
 import copy
@@ -158,11 +158,11 @@ def test_saving_replaces_a_folder_and_leaves_nothing_beside_it(made, tmp_path):
 
 
 @pytest.mark.parametrize("to", MEDIA)
-def test_a_medium_comes_in_its_form_and_its_grid(made, to):
+def test_a_modality_comes_in_its_form_and_its_grid(made, to):
     """Whatever an untrained model draws, it is an item: the allowed ranges see to that."""
     prompt = made.prompt([("text", "a red sphere")], to, "en")
     ids = made.engine.generate(
-        [prompt], made.plan(to), made.sampling[to], [3], [made.prompt([], to, "en")]
+        [prompt], made.token_constraint(to), made.sampling[to], [3], [made.prompt([], to, "en")]
     )[0]
     read = made.layout.segments([*prompt, *ids])
     assert [m for m, _, _ in read] == ["text", to]
@@ -215,8 +215,8 @@ def test_embeddings_of_codes_that_say_alike_begin_alike(made, codecs):
         lambda model: model.generate("image", smell="a red cube"),
     ],
 )
-def test_what_is_no_medium_is_said_with_those_that_are(made, call):
-    with pytest.raises(ConfigError, match="'smell': is not a medium; use one of text, image"):
+def test_what_is_no_modality_is_said_with_those_that_are(made, call):
+    with pytest.raises(ConfigError, match="'smell': is not a modality; use one of text, image"):
         call(made)
 
 
@@ -336,7 +336,7 @@ def foreigners():
     return {"emu3": small_emu3(), "mimi": small_mimi()}
 
 
-def test_two_codecs_of_a_medium_in_one_model_come_back_from_its_folder(
+def test_two_codecs_of_a_modality_in_one_model_come_back_from_its_folder(
     codecs, foreigners, tmp_path
 ):
     every = {**codecs, **foreigners}
@@ -394,7 +394,7 @@ def test_a_codec_too_long_for_the_model_is_refused_and_a_long_one_leaves_room_fo
             model.generate("emu3", [("text", "a red sphere " * 60)])
 
 
-def test_notices_of_a_second_codec_are_those_of_its_medium(model):
+def test_notices_of_a_second_codec_are_those_of_its_modality(model):
     photo = ImageCodec(
         model.codecs["image"].config,
         model.codecs["image"].visual,

@@ -18,18 +18,18 @@ LAYOUT = TokenLayout.of(toy_specs(300))
 
 @st.composite
 def items(draw):
-    """(medium, language or None, codes) as a codec would give them."""
-    medium = draw(st.sampled_from(MEDIA))
-    spec = LAYOUT.spec(medium)
+    """(modality, language or None, codes) as a codec would give them."""
+    modality = draw(st.sampled_from(MEDIA))
+    spec = LAYOUT.spec(modality)
     if spec.slots:
         return (
-            medium,
+            modality,
             None,
             [draw(st.integers(lo, hi - 1)) for lo, hi in spec.slots.position_ranges],
         )
     top = spec.num_codes - 1
     return (
-        medium,
+        modality,
         draw(st.sampled_from([None, *LANGUAGES])),
         draw(st.lists(st.integers(0, top), max_size=20)),
     )
@@ -39,17 +39,17 @@ def items(draw):
 @given(st.lists(items(), max_size=5))
 def test_segments_is_the_inverse_of_segment(given_items):
     ids = [LAYOUT.special("<bos>")]
-    for medium, language, codes in given_items:
-        ids += LAYOUT.segment(medium, np.array(codes, dtype=np.int64), language)
+    for modality, language, codes in given_items:
+        ids += LAYOUT.segment(modality, np.array(codes, dtype=np.int64), language)
     read = LAYOUT.segments([*ids, LAYOUT.special("<eos>")])
     assert [(m, language, codes.tolist()) for m, language, codes in read] == given_items
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, LAYOUT.size - 1), max_size=60))
-def test_segments_of_any_ids_are_codes_of_their_medium(ids):
-    for medium, _, codes in LAYOUT.segments(ids):
-        assert ((codes >= 0) & (codes < LAYOUT.spec(medium).num_codes)).all()
+def test_segments_of_any_ids_are_codes_of_their_modality(ids):
+    for modality, _, codes in LAYOUT.segments(ids):
+        assert ((codes >= 0) & (codes < LAYOUT.spec(modality).num_codes)).all()
 
 
 def test_an_item_that_is_not_closed_goes_on_to_the_end():
@@ -60,9 +60,9 @@ def test_an_item_that_is_not_closed_goes_on_to_the_end():
 
 
 def test_every_grid_position_allows_ids_of_its_own_codebook_only():
-    for medium in MEDIA:
-        allowed, (lo, hi) = LAYOUT.allowed(medium), LAYOUT.own(medium)
-        assert (allowed is None) == (LAYOUT.spec(medium).item_codes is None)
+    for modality in MEDIA:
+        allowed, (lo, hi) = LAYOUT.allowed(modality), LAYOUT.own(modality)
+        assert (allowed is None) == (LAYOUT.spec(modality).item_codes is None)
         assert all(lo <= a < b <= hi for a, b in allowed or [])
 
 
@@ -83,7 +83,7 @@ def test_every_id_is_in_one_candidate_set():
     assert all(a.hi == b.lo for a, b in itertools.pairwise(sets))
 
 
-def test_two_codecs_of_one_medium_stand_side_by_side():
+def test_two_codecs_of_one_modality_stand_side_by_side():
     """A second image codec, of codes that stream, has boundaries and ids of its own."""
     text, image, *rest = toy_specs(300)
     other = image.replace(

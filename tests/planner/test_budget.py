@@ -60,7 +60,9 @@ def test_three_aims_are_ranked_and_probabilities_sum_to_one(b200):
         assert {r.name for r in ranks} == set(recipes.NAMES) and sum(
             r.first for r in ranks
         ) == pytest.approx(1)
-        assert ranks[0].beats is None and all(r.first <= r.beats + 1e-9 <= 1 for r in ranks[1:])
+        assert ranks[0].win_probability is None and all(
+            r.first <= r.win_probability + 1e-9 <= 1 for r in ranks[1:]
+        )
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.1, 1.5])
@@ -72,7 +74,7 @@ def test_what_all_share_cancels_between_systems(b200, ratio):
         served(one, rate, width).replace(name=str(rate)) for rate in (1000.0, 1000.0 / ratio)
     ]
     first, second = budget.rank(options, b200.days)["operate"]
-    assert second.beats == pytest.approx(
+    assert second.win_probability == pytest.approx(
         statistics.NormalDist().cdf(-math.log(ratio) / width), abs=0.02
     )
     assert first.place == second.place == 1  # for the price alone is known within a factor
@@ -95,7 +97,7 @@ def test_ranges_of_loss_overlap_where_the_order_is_sure(b200):
         axk1.loss.overlaps(omni.loss)
         and last.name == omni.name
         and last.place == 1
-        and last.beats < 0.01
+        and last.win_probability < 0.01
     )
 
 

@@ -72,7 +72,7 @@ def test_no_law_speaks_of_fewer_tokens_than_parameters():
     )
 
 
-def test_a_token_of_another_medium_is_worth_between_none_and_one_of_text():
+def test_a_token_of_another_modality_is_worth_between_none_and_one_of_text():
     none, omni, all_ = (
         loss.expected_loss(8e9, 8e9, 5e12 + more, media)
         for more, media in ((0, 0), (0, 5e12), (5e12, 0))

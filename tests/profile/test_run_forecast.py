@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import onnuri
 from onnuri.model.backbone import BackboneConfig
-from onnuri.model.objective import OmniTask
+from onnuri.model.objective import OmniObjective
 from onnuri.model.omni import load_codecs, new_layout
 from onnuri.profile import op_timing, run_forecast
 from onnuri.toyworld.data.mixture import MixtureWeights, TaskSampler
@@ -30,7 +30,7 @@ def task(tmp_path_factory):
     made = load_codecs(codecs)
     text, layout = made["text"], new_layout(made)
     network = BackboneConfig(vocabulary=layout.size, width=32, layers=2, heads=2, hidden=48).build()
-    return OmniTask(
+    return OmniObjective(
         network,
         layout,
         TaskSampler(MixtureWeights(), TokenStore(folder), text, ToyFrontEnd(), {}),

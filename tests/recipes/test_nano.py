@@ -1,5 +1,5 @@
 """`onnuri train RECIPE --preset smoke`: the small twins' road, from the shipped codecs to a folder
-that makes every medium."""
+that makes every modality."""
 
 import json
 

@@ -142,10 +142,10 @@ def test_a_recipe_says_where_every_value_is_from_and_its_plan_runs_here(name):
     for stage in r.stages:
         stage_layouts.stage_job(r, stage, Cluster(gpu=r.gpu, gpus=r.gpus), r.layout).check()
         assert (
-            set(stage.media_share) <= {m.medium for m in r.media}
+            set(stage.media_share) <= {m.modality for m in r.media}
             and sum(stage.media_share.values()) < 1
         )
-    assert {m.medium for m in r.media} <= set(MEDIA) and r.tokens > 1e12
+    assert {m.modality for m in r.media} <= set(MEDIA) and r.tokens > 1e12
     assert Recipe.from_json(r.to_json()) == r and isinstance(r, Config)
 
 

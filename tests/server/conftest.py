@@ -126,7 +126,7 @@ def http(server):
 
 @pytest.fixture(scope="session")
 def scene():
-    """One scene in every medium, as files' bytes, and its sentences."""
+    """One scene in every modality, as files' bytes, and its sentences."""
     rng = generator("seen", 31)
     said = {language: caption(SCENE, language, rng) for language in ("ko", "en")}
     sound = audio.speak(said["ko"], "ko", audio.sample_voice(rng))

@@ -1,4 +1,4 @@
-"""What a chat answers where a medium comes to nothing."""
+"""What a chat answers where a modality comes to nothing."""
 
 import asyncio
 import dataclasses
@@ -41,7 +41,7 @@ def test_a_shape_without_surface_leaves_the_picture_beside_it():
     assert failure["type"] == "mesh_url" and "no surface" in failure["message"]
     telling = StreamedChoice(dataclasses.replace(reply, items=[]), TURN, STATE)
     [empty], [picture] = (
-        asyncio.run(telling.deltas(item.medium, item)) for item in (EMPTY, PICTURE)
+        asyncio.run(telling.deltas(item.modality, item)) for item in (EMPTY, PICTURE)
     )
     assert (
         "no surface" in empty["failures"][0]["message"]

@@ -36,8 +36,8 @@ URLS = {
 }
 
 
-def part(medium, data):
-    name, media_type = URLS[medium]
+def part(modality, data):
+    name, media_type = URLS[modality]
     return {
         "type": name,
         name: {"url": f"data:{media_type};base64,{base64.b64encode(data).decode()}"},
@@ -114,7 +114,7 @@ def test_a_sentence_to_all_media_at_once(client):
     )
 
 
-def test_every_medium_goes_in(client, scene):
+def test_every_modality_goes_in(client, scene):
     for content in (
         [part("image", scene["image"])],
         [part("video", scene["video"])],

@@ -65,7 +65,7 @@ def mesh(form, solid=None):
     return data.encode() if isinstance(data, str) else data
 
 
-FILES = {  # a suffix, bytes and medium; None where it is refused
+FILES = {  # a suffix, bytes and modality; None where it is refused
     "png": (lambda: picture("PNG"), "image"),
     "jpg": (lambda: picture("JPEG"), "image"),
     "webp": (lambda: picture("WEBP"), "image"),
@@ -110,7 +110,7 @@ class Recorder:
 
 
 def verdict(door):
-    """What a door makes of a file: its medium, or the words of its refusal without what they call
+    """What a door makes of a file: its modality, or the words of its refusal without what they call
     it."""
     try:
         return door()
@@ -118,10 +118,10 @@ def verdict(door):
         return str(error).split(": ", 1)[1]
 
 
-def doors(data, name, medium, folder, capsys, monkeypatch):
+def doors(data, name, modality, folder, capsys, monkeypatch):
     """Six of them: page, command line, `file`, `*_url`, /v1/responses, upload."""
     encoded = base64.b64encode(data).decode()
-    uri, kind = f"data:application/octet-stream;base64,{encoded}", URL[medium]
+    uri, kind = f"data:application/octet-stream;base64,{encoded}", URL[modality]
     state = types.SimpleNamespace(
         settings=SETTINGS, service=types.SimpleNamespace(decode_in_pool=_at_once)
     )
@@ -140,7 +140,7 @@ def doors(data, name, medium, folder, capsys, monkeypatch):
                     "generate",
                     "--to",
                     "text",
-                    f"--{medium}",
+                    f"--{modality}",
                     str(folder / name),
                     "-o",
                     str(folder / "out.txt"),
@@ -176,9 +176,9 @@ async def _at_once(call, *arguments):
 
 @pytest.mark.parametrize("kind", FILES)
 def test_six_doors_give_one_verdict_in_the_same_words(kind, tmp_path, capsys, monkeypatch):
-    make, medium = FILES[kind]
+    make, modality = FILES[kind]
     data, told = make(), set()
-    meant = medium or {"wav": "audio", "m4a": "audio", "glb": "shape"}.get(
+    meant = modality or {"wav": "audio", "m4a": "audio", "glb": "shape"}.get(
         kind.split(".")[-1], "image"
     )
     for pattern in NAMES:
@@ -186,22 +186,22 @@ def test_six_doors_give_one_verdict_in_the_same_words(kind, tmp_path, capsys, mo
         for door in doors(data, name, meant, tmp_path, capsys, monkeypatch).values():
             told.add(verdict(door))
     assert len(told) == 1, told
-    assert (told == {medium}) if medium else (";" in min(told)), told
+    assert (told == {modality}) if modality else (";" in min(told)), told
 
 
-def test_what_is_meant_as_another_medium_is_told_what_it_is(tmp_path, capsys, monkeypatch):
+def test_what_is_meant_as_another_modality_is_told_what_it_is(tmp_path, capsys, monkeypatch):
     for kind in ("png", "wav", "mp4", "glb"):
-        make, medium = FILES[kind]
-        for meant in set(URL) - {medium}:
+        make, modality = FILES[kind]
+        for meant in set(URL) - {modality}:
             six = doors(make(), "x", meant, tmp_path, capsys, monkeypatch)
             told = {verdict(six[door]) for door in ("command line", "url")}
-            if {medium, meant} == {"image", "video"} and kind == "png":
+            if {modality, meant} == {"image", "video"} and kind == "png":
                 assert told == {
                     "image"
                 }  # a picture that does not move, by the door of those that do
             else:
                 assert told == {
-                    f"is not {meant}: it is {medium} ({media.formats.sniff(make()).name}); give it as {medium}"
+                    f"is not {meant}: it is {modality} ({media.formats.sniff(make()).name}); give it as {modality}"
                 }
 
 

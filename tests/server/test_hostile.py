@@ -98,7 +98,7 @@ def gif(width, height, frames):
 
 
 def cases(scene):
-    """(medium, name, bytes): all of them must be refused."""
+    """(modality, name, bytes): all of them must be refused."""
     nan = np.array([0, 0, 0, 1, 0, 0, np.nan, 1, 0], np.float32).tobytes()
     flat = "v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n"
     rng = np.random.default_rng(0)
@@ -170,14 +170,14 @@ def cases(scene):
             b"v 0 0 0\nv 1 0 0\nv 0 1 0\n" + b"f 1 2 3\n" * 150_000,
         ),
     ]
-    for medium in WANTED:
-        whole = scene[medium]
+    for modality in WANTED:
+        whole = scene[modality]
         found += [
-            (medium, "nothing", b""),
-            (medium, "a byte", b"\0"),
-            (medium, "text", b"hello"),
-            (medium, "noise", noise),
-            (medium, "its beginning", whole[:20]),
+            (modality, "nothing", b""),
+            (modality, "a byte", b"\0"),
+            (modality, "text", b"hello"),
+            (modality, "noise", noise),
+            (modality, "its beginning", whole[:20]),
         ]
     wrong = {"image": "audio", "audio": "video", "video": "shape", "shape": "image"}
     return found + [(m, f"in truth {o}", scene[o]) for m, o in wrong.items()]
@@ -198,16 +198,16 @@ def test_bad_media_are_refused_and_memory_stays_bounded(server, http, scene):
     every = cases(scene)
     assert len(every) >= 40
     before = process.memory_info().rss
-    for medium, name, data in every:
+    for modality, name, data in every:
         url = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
-        part = {"type": WANTED[medium], WANTED[medium]: {"url": url}}
+        part = {"type": WANTED[modality], WANTED[modality]: {"url": url}}
         answer = http.post(
             "/v1/chat/completions", json={"messages": [{"role": "user", "content": [part]}]}
         )
         try:
             refused(answer)
         except AssertionError as error:
-            raise AssertionError(f"{medium}: {name}: {error}") from None
+            raise AssertionError(f"{modality}: {name}: {error}") from None
     for data in (b"", b"hello", wav(data=b"\0\0" * 16_000), scene["image"]):
         for route in ("transcriptions", "translations"):
             refused(http.post(f"/v1/audio/{route}", files={"file": ("../../etc/passwd", data)}))

@@ -181,9 +181,9 @@ def test_metrics_and_the_openapi_page(http):
     page = http.get("/metrics").text
     for name in (
         'onnuri_queue{model="onnuri-laptop"} ',
-        'onnuri_first_token_seconds_count{medium="image"}',
+        'onnuri_first_token_seconds_count{modality="image"}',
         "onnuri_first_audio_seconds_count ",
-        'onnuri_tokens_total{medium="audio",model="onnuri-laptop"}',
+        'onnuri_tokens_total{modality="audio",model="onnuri-laptop"}',
         'onnuri_requests_total{route="/v1/audio/speech",status="200"}',
     ):
         assert name in page, name
@@ -202,7 +202,7 @@ def test_metrics_and_the_openapi_page(http):
     } <= set(paths)
 
 
-def test_meshes_come_in_every_format_and_from_every_medium(http, scene):
+def test_meshes_come_in_every_format_and_from_every_modality(http, scene):
     def made(body):
         job = http.post("/v1/meshes", json=body).json()
         while job["status"] in ("queued", "in_progress"):
@@ -212,7 +212,7 @@ def test_meshes_come_in_every_format_and_from_every_medium(http, scene):
 
     for form, begin in (("glb", b"glTF"), ("obj", b"#"), ("ply", b"ply"), ("stl", b"")):
         assert made({"prompt": "a red cube", "output_format": form}).startswith(begin)
-    for medium in ("image", "audio", "video"):
-        assert made({"input_reference": base64.b64encode(scene[medium]).decode()}).startswith(
+    for modality in ("image", "audio", "video"):
+        assert made({"input_reference": base64.b64encode(scene[modality]).decode()}).startswith(
             b"glTF"
         )

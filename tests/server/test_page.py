@@ -273,7 +273,7 @@ def test_a_sentence_is_answered_in_all_media(page):
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_every_medium_can_be_shown_and_asked_about(page, scene, kind):
+def test_every_modality_can_be_shown_and_asked_about(page, scene, kind):
     want(page, "text")
     attach(page, NAMES[kind], scene["shape" if kind == "mesh" else kind])
     expect(page.get_by_test_id(f"chip-{kind}")).to_be_visible()
@@ -449,7 +449,7 @@ def test_an_error_in_the_middle_of_an_answer_keeps_what_had_come(page):
     expect(bubble.get_by_test_id("answer-text")).to_have_text("작은")
 
 
-def test_a_medium_that_came_to_nothing_is_told_beside_what_came(page):
+def test_a_modality_that_came_to_nothing_is_told_beside_what_came(page):
     failure = {"type": "mesh_url", "message": "an empty shape: has no surface to write"}
     answer_with(page, {"content": "없음"}, {"failures": [failure]})
     say(page, SENTENCE)

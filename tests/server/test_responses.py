@@ -130,7 +130,7 @@ def test_a_sentence(client):
     assert made.usage.total_tokens == made.usage.input_tokens + made.usage.output_tokens
 
 
-def test_every_medium_goes_in(client, scene):
+def test_every_modality_goes_in(client, scene):
     sound = base64.b64encode(scene["audio"]).decode()
     for part in (
         {"type": "input_image", "image_url": url_of(scene["image"]), "detail": "auto"},

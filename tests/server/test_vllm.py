@@ -127,7 +127,7 @@ def until(what, engine=None):
 
 
 def requests_of(model, count, guidance=None, **more):
-    """`count` sentences to every medium, as they are asked for; with guidance where a medium can
+    """`count` sentences to every modality, as they are asked for; with guidance where a modality can
     have it."""
     v, found = model.layout, []
     for k in range(count):
@@ -413,7 +413,7 @@ def asked(server, modalities, **more):
     return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=LIMIT_SECONDS)
 
 
-def test_every_medium_comes_as_from_our_own_engine(served, server):
+def test_every_modality_comes_as_from_our_own_engine(served, server):
     """The same words, and the same bytes of pictures, sound, video and mesh, for the same seed."""
     got, own = (
         asked(s, ["text", "image", "audio", "video", "mesh"]).json()["choices"][0]["message"]
@@ -492,7 +492,7 @@ def test_jobs_and_figures(served):
     assert httpx.get(f"{served.url}/v1/videos/{job}/content").content[4:8] == b"ftyp"
     page = httpx.get(f"{served.url}/metrics").text
     assert (
-        'onnuri_tokens_total{medium="video",model="onnuri-laptop"}' in page
+        'onnuri_tokens_total{modality="video",model="onnuri-laptop"}' in page
         and 'onnuri_rows{model="onnuri-laptop"} 0.0' in page
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec, SlotLayout
-from onnuri.modality import IMAGE_SIZE, Medium
+from onnuri.modality import IMAGE_SIZE, Modality
 from onnuri.toyworld.codecs.objects import OBJECTS
 from onnuri.toyworld.codecs.sprites import crop, place
 from onnuri.toyworld.codecs.visual import (
@@ -102,7 +102,7 @@ def paint(
 class ImageCodec(Codec):
     """uint8 [H, W, 3] ↔ 31 codes by its own spec. Decodes to 128 × 128."""
 
-    medium: ClassVar[Medium] = "image"
+    modality: ClassVar[Modality] = "image"
 
     class Config(config.Config):
         visual: VisualConfig = VisualConfig()

@@ -22,7 +22,7 @@ from onnuri import config
 from onnuri.codecs.base import Codec
 from onnuri.codecs.fsq import FSQ
 from onnuri.codecs.spec import CodecSpec, Field, SlotLayout
-from onnuri.modality import VOXELS, Medium
+from onnuri.modality import VOXELS, Modality
 from onnuri.toyworld.codecs.objects import OBJECTS, ObjectOrder
 from onnuri.toyworld.codecs.sprites import hat
 
@@ -146,7 +146,7 @@ def put(grid: np.ndarray, crop: np.ndarray, box: np.ndarray, rgb: np.ndarray) ->
 class ShapeCodec(Codec):
     """uint8 [64, 64, 64, 4] ↔ 33 codes by its own spec."""
 
-    medium: ClassVar[Medium] = "shape"
+    modality: ClassVar[Modality] = "shape"
 
     class Config(config.Config):
         width: int = 16

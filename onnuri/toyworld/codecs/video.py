@@ -20,7 +20,7 @@ from torch import Tensor
 
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec, SlotLayout
-from onnuri.modality import VIDEO_FRAMES, Medium
+from onnuri.modality import VIDEO_FRAMES, Modality
 from onnuri.toyworld.codecs.image import (
     ImageCodec,
     encode_pictures,
@@ -92,7 +92,7 @@ class VideoCodec(ImageCodec):
     """uint8 [F, H, W, 3] ↔ 43 codes by its own spec; 17 frames: longer videos are cut, shorter ones
     hold their last frame."""
 
-    medium: ClassVar[Medium] = "video"
+    modality: ClassVar[Modality] = "video"
 
     @staticmethod
     def new_spec() -> CodecSpec:
@@ -128,7 +128,7 @@ class VideoCodec(ImageCodec):
         if image is None:
             return super().load(folder, spec)
         return cls(
-            image.config, image.visual, spec or CodecSpec.read_beside(folder, cls.medium)
+            image.config, image.visual, spec or CodecSpec.read_beside(folder, cls.modality)
         ).eval()
 
     @torch.inference_mode()

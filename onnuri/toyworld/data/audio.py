@@ -41,7 +41,7 @@ def render_row(seed: int) -> dict[str, np.ndarray]:
     return {"samples": (made[:ROW] * 32767).astype(np.int16)}
 
 
-class AudioTask:
+class AudioObjective:
     """Trains an AudioCodec from a pool."""
 
     def __init__(

@@ -28,7 +28,7 @@ def render_row(seed: int) -> dict[str, np.ndarray]:
     return {"crops": (found[seed % len(found)][0] * 255).round().clip(0, 255).astype(np.uint8)}
 
 
-class ShapeTask:
+class ShapeObjective:
     """Trains a ShapeCodec from a pool."""
 
     def __init__(self, module: ShapeCodec, folder: Path, size: int = 32, seed: int = 0) -> None:

@@ -3,7 +3,7 @@ network.
 
 A sequence is a list of segments, each with a weight in the loss. With `people`, what is given is
 said as people say it, in words that are drawn anew from the scene's record each time, and what is
-answered is said as the world says it. What a still medium opens goes on with what a still can know:
+answered is said as the world says it. What a still modality opens goes on with what a still can know:
 a moving scene's picture is never followed by its motion. Speech meets words only: a given sound is
 followed by its transcript, and the model's own speech follows the sentence that it speaks, with
 every word before its sound. So all that must be learned of sound is to hear (any voice) and to
@@ -22,7 +22,7 @@ import numpy as np
 from onnuri import config
 from onnuri.codecs.spec import SlotLayout
 from onnuri.data.segment import Segment, SpokenWords
-from onnuri.modality import LANGUAGES, MEDIA, Language, Medium, Task
+from onnuri.modality import LANGUAGES, MEDIA, Language, Modality, Task
 from onnuri.toyworld import wordings
 from onnuri.toyworld.attributes import STATIC_MODALITIES
 from onnuri.toyworld.data.token_store import CAPTIONS, TokenStore, edit_of
@@ -31,8 +31,8 @@ from onnuri.toyworld.front_end.toy import ToyFrontEnd
 from onnuri.toyworld.scene import HELD_OUT, Scene
 from onnuri.toyworld.tasks import COMPARISONS
 
-VISUAL_MODALITIES: tuple[Medium, ...] = ("image", "video", "shape")
-NOT_AUDIO: tuple[Medium, ...] = tuple(m for m in MEDIA if m != "audio")
+VISUAL_MODALITIES: tuple[Modality, ...] = ("image", "video", "shape")
+NOT_AUDIO: tuple[Modality, ...] = tuple(m for m in MEDIA if m != "audio")
 KINDS = (
     "text_to_x",
     "caption",
@@ -61,7 +61,7 @@ class MixtureWeights(config.Config):
     chain: float = 0.05
     """three or four media of one scene"""
     unconditional: float = 0.04
-    """a medium without a source: what guidance is measured against"""
+    """a modality without a source: what guidance is measured against"""
     translate: float = 0.05
     ask: float = 0.06
     edit: float = 0.08
@@ -82,7 +82,7 @@ class MixtureWeights(config.Config):
     """share of the given sentences of people with up to three words that mean nothing here, as
     people say more than is asked"""
     loss_text: float = 2.0
-    """weight in the loss of a medium's items, wanted or given; text is also what answers and
+    """weight in the loss of a modality's items, wanted or given; text is also what answers and
     instructions are in"""
     loss_image: float = 1.0
     loss_audio: float = 0.8
@@ -152,7 +152,7 @@ class TaskSampler:
         kind = KINDS[int(rng.choice(len(KINDS), p=self.task_shares))]
         made: list[Segment] = getattr(self, f"_{kind}")(rng)
         return [
-            dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.medium}"))
+            dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.modality}"))
             for s in made
         ]
 
@@ -169,7 +169,7 @@ class TaskSampler:
         request = wordings.look(described.language, rng)
         return [seen, self._given(request, described.language), described]
 
-    def _visual(self, rng: np.random.Generator) -> Medium:
+    def _visual(self, rng: np.random.Generator) -> Modality:
         return VISUAL_MODALITIES[int(rng.choice(len(VISUAL_MODALITIES), p=self.visual_shares))]
 
     def _convert(self, rng: np.random.Generator) -> list[Segment]:
@@ -186,7 +186,7 @@ class TaskSampler:
         return self._of(rng, [_one(rng, NOT_AUDIO)], given=False)
 
     def _of(
-        self, rng: np.random.Generator, media: list[Medium], given: bool = True
+        self, rng: np.random.Generator, media: list[Modality], given: bool = True
     ) -> list[Segment]:
         """The media of one scene, the first as given and the others as wanted."""
         static = media[0] in STATIC_MODALITIES
@@ -210,7 +210,7 @@ class TaskSampler:
         self,
         rng: np.random.Generator,
         row: int,
-        medium: Medium,
+        modality: Modality,
         static: bool,
         given: bool,
         moves: bool,
@@ -218,8 +218,8 @@ class TaskSampler:
         """Return an item of a scene: what is given may leave a size out, and a motion unless what
         is wanted `moves`; what is wanted says all that can be known."""
         weight = self.settings.source_loss if given else 1.0
-        if medium != "text":
-            return Segment(medium, self.store.get(row, medium), None, weight)
+        if modality != "text":
+            return Segment(modality, self.store.get(row, modality), None, weight)
         language: Language = _one(rng, LANGUAGES)
         if given and self._people(rng):
             sentence = wordings.say(
@@ -353,20 +353,20 @@ class TaskSampler:
         """Two still media of different scenes, the question which has more objects, the answer."""
         rows = [int(k) for k in rng.integers(self.store.rows, size=2)]
         language: Language = _one(rng, LANGUAGES)
-        medium: Medium = _one(rng, STATIC_MODALITIES)
+        modality: Modality = _one(rng, STATIC_MODALITIES)
         a, b = (int(self.store.get(row, "count")[0]) for row in rows)
         question, answers = COMPARISONS[language]
         given = self.settings.source_loss
         return [
-            *(Segment(medium, self.store.get(row, medium), None, given) for row in rows),
+            *(Segment(modality, self.store.get(row, modality), None, given) for row in rows),
             self._given(question, language),
             self._wanted(answers[0 if a > b else 1 if b > a else 2], language, "answer"),
         ]
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
-        """A medium, an instruction, the medium as it then is."""
-        medium = self._visual(rng)
-        row, language = int(rng.choice(self.has_edit[medium])), _one(rng, LANGUAGES)
+        """A modality, an instruction, the modality as it then is."""
+        modality = self._visual(rng)
+        row, language = int(rng.choice(self.has_edit[modality])), _one(rng, LANGUAGES)
         told = self.store.text(row, f"edit_{language}")
         if self._people(rng):
             scene = self._scene(row)
@@ -374,16 +374,16 @@ class TaskSampler:
             assert edit
             told = wordings.instruct(scene, edit, language, rng)
         return [
-            Segment(medium, self.store.get(row, medium), None, self.settings.source_loss),
+            Segment(modality, self.store.get(row, modality), None, self.settings.source_loss),
             self._given(told, language),
-            Segment(medium, self.store.get(row, f"edit_{medium}"), None, 1.0, task="edit"),
+            Segment(modality, self.store.get(row, f"edit_{modality}"), None, 1.0, task="edit"),
         ]
 
     def _double(self, rng: np.random.Generator) -> list[Segment]:
         """Words for things that are alike, and codes that show the same thing at every place of a
         scene of two or three."""
         language: Language = _one(rng, LANGUAGES)
-        medium: Medium = _one(rng, STATIC_MODALITIES)
+        modality: Modality = _one(rng, STATIC_MODALITIES)
         while True:
             row = int(rng.choice(self.has_several))
             scene = self._scene(row)
@@ -407,10 +407,10 @@ class TaskSampler:
                 for _, r, _ in scene.relations()
             ):
                 break
-        codes = alike_codes(self.store.get(row, medium), self.layouts[medium], scene)
+        codes = alike_codes(self.store.get(row, modality), self.layouts[modality], scene)
         return [
             self._given(wordings.doubled(alike, language, rng), language),
-            Segment(medium, codes, None, 1.0),
+            Segment(modality, codes, None, 1.0),
         ]
 
 

@@ -311,16 +311,16 @@ def _media(
         "shape": static,
         "image": [s and not f for s, f in zip(static, has_video)],
     }
-    for medium, want in wanted.items():
+    for modality, want in wanted.items():
         chosen = [k for k, w in enumerate(want) if w and scenes[k] is not None]
         for at in range(0, len(chosen), 16):
             part = chosen[at : at + 16]
             for k, codes in zip(
-                part, codecs[medium].encode_batch([renderers[medium](scenes[k]) for k in part])
+                part, codecs[modality].encode_batch([renderers[modality](scenes[k]) for k in part])
             ):
-                rows[k][f"{prefix}{medium}"] = codes
+                rows[k][f"{prefix}{modality}"] = codes
         for row in rows:
-            row.setdefault(f"{prefix}{medium}", NONE)
+            row.setdefault(f"{prefix}{modality}", NONE)
     for row, is_still in zip(rows, static):
         if is_still and len(row[f"{prefix}video"]):
             row[f"{prefix}image"] = row[f"{prefix}video"][:first]

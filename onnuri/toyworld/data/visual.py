@@ -89,7 +89,7 @@ def scene_paths(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return made.numpy()
 
 
-class VisualTask:
+class VisualObjective:
     """Trains a `Visual` from a pool."""
 
     def __init__(self, module: Visual, folder: Path, size: int = 32, seed: int = 0) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from onnuri.codecs.spec import SlotLayout
-from onnuri.modality import Language, Medium
+from onnuri.modality import Language, Modality
 from onnuri.model.front_end import Notice, Reading, Seen
 from onnuri.toyworld.front_end.questions import ends_as_question, is_greeting, is_question
 from onnuri.toyworld.front_end.spelling import Spelling
@@ -27,7 +27,7 @@ from onnuri.toyworld.front_end.spelling import Spelling
 DETAILS = 4.0
 """standard deviation in pixels of the blur that details of a picture are what is above"""
 _HERE = Path(__file__).parent
-_WHAT: dict[Language, dict[Medium, str]] = {
+_WHAT: dict[Language, dict[Modality, str]] = {
     "ko": {"image": "이 그림", "video": "이 영상", "shape": "이 3D 모델"},
     "en": {"image": "this picture", "video": "this video", "shape": "this 3D model"},
 }
@@ -44,7 +44,7 @@ CAN_DO: dict[Language, str] = {
 
 @functools.cache
 def thresholds() -> dict[str, Any]:
-    """Return by medium and measure of `fidelity` the least that is familiar and the median of ours,
+    """Return by modality and measure of `fidelity` the least that is familiar and the median of ours,
     as `benchmarks/unknown.py --calibrate` measured them."""
     found: dict[str, Any] = json.loads((_HERE / "notice.json").read_text(encoding="utf-8"))
     return found
@@ -58,7 +58,7 @@ def default_words() -> Spelling:
     return words
 
 
-def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[str, float]:
+def fidelity(modality: Modality, item: Any, codes: np.ndarray, codec: Any) -> dict[str, float]:
     """Return how well a codec shows again what it was given: PSNR in dB and the correlation of
     details (Pearson's, over pixels and channels, each channel less its blur) of a picture; IoU of a
     shape.
@@ -67,7 +67,7 @@ def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[s
     edges of solids are, whatever the light. Of a video, the first frame counts: the rest is coded
     as its objects' motion.
     """
-    if medium == "shape":
+    if modality == "shape":
         again = codec.decode(codes)[..., 3] > 127
         solid = item[..., 3] > 127
         both, either = int((again & solid).sum()), int((again | solid).sum())
@@ -79,8 +79,10 @@ def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[s
         to_tensor,
     )
 
-    shown = to_array(to_tensor([item if medium == "image" else item[0]]))[0].astype(np.float64)
-    again = codec.decode(codes) if medium == "image" else next(iter(codec.decode_stream(codes)))[0]
+    shown = to_array(to_tensor([item if modality == "image" else item[0]]))[0].astype(np.float64)
+    again = (
+        codec.decode(codes) if modality == "image" else next(iter(codec.decode_stream(codes)))[0]
+    )
     again = again.astype(np.float64)
     error = float(((shown - again) ** 2).mean())
     details = [x - gaussian_filter(x, (DETAILS, DETAILS, 0)) for x in (shown, again)]
@@ -89,11 +91,11 @@ def fidelity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> dict[s
     return {"psnr": 10 * float(np.log10(255**2 / max(error, 1e-3))), "details": alike}
 
 
-def familiarity(medium: Medium, item: Any, codes: np.ndarray, codec: Any) -> float:
+def familiarity(modality: Modality, item: Any, codes: np.ndarray, codec: Any) -> float:
     """Return how familiar something seen is, by the measure of `fidelity` that speaks most against
     it: 1 as half of ours are, below 0 what is called unfamiliar."""
-    marks = thresholds()["marks"][medium]
-    found = fidelity(medium, item, codes, codec)
+    marks = thresholds()["marks"][modality]
+    found = fidelity(modality, item, codes, codec)
     return min((found[k] - m["least"]) / (m["usual"] - m["least"]) for k, m in marks.items())
 
 
@@ -127,19 +129,21 @@ def notices(
             else f"Read as a slip of the keyboard: {named}."
         )
         found.append(Notice("corrected", message, tuple(word for pair in slips for word in pair)))
-    for medium, item, codes in seen:
-        if codecs[medium].spec.slots is None:  # a codec that knows no objects says nothing of them
+    for modality, item, codes in seen:
+        if (
+            codecs[modality].spec.slots is None
+        ):  # a codec that knows no objects says nothing of them
             continue
-        seen_as: Medium = codecs[medium].spec.modality
+        seen_as: Modality = codecs[modality].spec.modality
         what = _WHAT[language][seen_as]
-        if objects_seen(codecs[medium].spec.slots, codes) == 0:
+        if objects_seen(codecs[modality].spec.slots, codes) == 0:
             message = (
                 f"{what}에서 아는 물체를 찾지 못했습니다."
                 if language == "ko"
                 else f"I see nothing that I know in {what}."
             )
             found.append(Notice("nothing_seen", message))
-        elif familiarity(seen_as, item, codes, codecs[medium]) < 0:
+        elif familiarity(seen_as, item, codes, codecs[modality]) < 0:
             message = (
                 f"{what}은 제가 배운 것과 많이 달라서, 답이 틀렸을 수 있습니다."
                 if language == "ko"
@@ -149,9 +153,9 @@ def notices(
     return found
 
 
-def unsure(logprobs: dict[Medium, list[float]], language: Language) -> list[Notice]:
+def unsure(logprobs: dict[Modality, list[float]], language: Language) -> list[Notice]:
     """Return that an answer is improbable, where the log probabilities of what was drawn for a
-    medium are lower on average than those of nearly all answers to what is known
+    modality are lower on average than those of nearly all answers to what is known
     (`notice.json`)."""
     least = thresholds().get("least_logprob", {})
     if not any(

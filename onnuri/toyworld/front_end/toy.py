@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onnuri.codecs.base import Codec
-from onnuri.modality import Language, Medium
+from onnuri.modality import Language, Modality
 from onnuri.model.front_end import FrontEnd, Notice, Reading, Seen
 from onnuri.toyworld.front_end import notice
 from onnuri.toyworld.front_end.spelling import Spelling, plain
@@ -72,7 +72,7 @@ class ToyFrontEnd(FrontEnd):
         """Return what is not known of the words and of what is to be seen, in a language."""
         return notice.notices(readings, seen, codecs, language)
 
-    def unsure(self, logprobs: dict[Medium, list[float]], language: Language) -> list[Notice]:
+    def unsure(self, logprobs: dict[Modality, list[float]], language: Language) -> list[Notice]:
         """Return that an answer is improbable, by the thresholds of `notice.json`."""
         return notice.unsure(logprobs, language)
 

@@ -156,7 +156,7 @@ def render_row(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-class RecogniserTask:
+class RecogniserObjective:
     """CTC on augmented speech."""
 
     def __init__(self, folder: Path, size: int = 16, seed: int = 0) -> None:
@@ -233,7 +233,7 @@ def train(out: Path, minutes: float, rows: int = 16_000) -> Recogniser:
     """The recogniser from nothing; OUT/recogniser is what ships."""
     build(out / "pool", rows, render_row, 2, "speech")
     torch.manual_seed(0)
-    task = RecogniserTask(out / "pool")
+    task = RecogniserObjective(out / "pool")
     fit(
         task,
         TrainConfig(minutes=minutes, learning_rate=3e-3, weight_decay=0.01, decay=0.5),

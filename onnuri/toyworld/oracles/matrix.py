@@ -1,8 +1,8 @@
-"""The any-to-any matrix: every medium to every medium, on scenes that training cannot reach, judged
+"""The any-to-any matrix: every modality to every modality, on scenes that training cannot reach, judged
 by the oracles.
 
 Knows a model only as something with `generate_batch` and `codecs`. Off the diagonal a scene goes in
-as one medium and comes out as another. The diagonal is text: question answering and translation;
+as one modality and comes out as another. The diagonal is text: question answering and translation;
 image, video, shape: instructed edit; audio: speech translation. Chance answers with another scene;
 the ceiling is the oracle on the ground truth after the target's codec.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from rich.progress import Progress
 
 from onnuri.evaluation.interval import wilson
-from onnuri.modality import LANGUAGES, MEDIA, Language, Medium
+from onnuri.modality import LANGUAGES, MEDIA, Language, Modality
 from onnuri.toyworld import audio, image, mesh, other, video
 from onnuri.toyworld.attributes import ATTRIBUTES, CARRIES, Attribute
 from onnuri.toyworld.oracles import audio as hear
@@ -41,7 +41,7 @@ from onnuri.toyworld.tasks import comparison, instruction, question
 from onnuri.toyworld.text import caption
 
 SPLITS: tuple[Split, ...] = ("seen", "held_out")
-OBSERVE: dict[Medium, Callable[[Any], Description | None]] = {
+OBSERVE: dict[Modality, Callable[[Any], Description | None]] = {
     "text": read.observe,
     "image": see.observe,
     "audio": hear.observe,
@@ -57,7 +57,7 @@ class Model(Protocol):
     codecs: dict[str, Any]
 
     def generate_batch(
-        self, to: Medium, inputs: list[list[Any]], *, language: list[Language], seeds: list[int]
+        self, to: Modality, inputs: list[list[Any]], *, language: list[Language], seeds: list[int]
     ) -> list[Any]: ...
 
 
@@ -86,44 +86,44 @@ class Items:
     def language(self, index: int) -> Language:
         return LANGUAGES[index % 2]
 
-    def _media(self, medium: Medium, index: int, language: Language | None = None) -> Any:
-        """The scene's item of a medium; text and speech are the same sentence."""
-        return render(self.scenes[index], medium, language or self.language(index), self.split)
+    def _media(self, modality: Modality, index: int, language: Language | None = None) -> Any:
+        """The scene's item of a modality; text and speech are the same sentence."""
+        return render(self.scenes[index], modality, language or self.language(index), self.split)
 
     def random(self, index: int) -> np.random.Generator:
         """Random numbers of a scene, the same each time."""
         return generator(self.split, self.scenes[index].seed)
 
     @functools.cached_property
-    def ceilings(self) -> dict[Medium, list[Description | None]]:
+    def ceilings(self) -> dict[Modality, list[Description | None]]:
         """What the oracle sees of the ground truth after encode–decode."""
-        found: dict[Medium, list[Description | None]] = {
+        found: dict[Modality, list[Description | None]] = {
             "text": [s.description() for s in self.scenes]
         }
-        for medium in MEDIA[1:]:
-            codec = self.codecs[medium]
-            truth = [self.media(medium, k) for k in range(len(self.scenes))]
-            found[medium] = [
-                OBSERVE[medium](x) for x in codec.decode_batch(codec.encode_batch(truth))
+        for modality in MEDIA[1:]:
+            codec = self.codecs[modality]
+            truth = [self.media(modality, k) for k in range(len(self.scenes))]
+            found[modality] = [
+                OBSERVE[modality](x) for x in codec.decode_batch(codec.encode_batch(truth))
             ]
         return found
 
 
-def render(scene: Scene, medium: Medium, language: Language, split: Split) -> Any:
-    """Ground truth of a scene in a medium."""
-    if medium in SPOKEN:
+def render(scene: Scene, modality: Modality, language: Language, split: Split) -> Any:
+    """Ground truth of a scene in a modality."""
+    if modality in SPOKEN:
         rng = generator(split, scene.seed)
         sentence = caption(scene, language, rng)
         return (
             sentence
-            if medium == "text"
+            if modality == "text"
             else audio.speak(sentence, language, audio.sample_voice(rng))
         )
     return {
         "image": lambda: image.render(scene).image,
         "video": lambda: video.render(scene).frames,
         "shape": lambda: mesh.voxels(scene),
-    }[medium]()
+    }[modality]()
 
 
 def matrix(
@@ -155,7 +155,7 @@ def matrix(
 
 
 def cell(
-    model: Model, stock: Items, source: Medium, target: Medium, samples: dict[str, Any] | None
+    model: Model, stock: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
 ) -> list[dict[str, Any]]:
     """The rows of one cell and split: all, by language, by number of objects; two tasks on text's
     diagonal."""
@@ -176,7 +176,7 @@ def cell(
     return rows
 
 
-def counted(source: Medium, target: Medium) -> frozenset[Attribute]:
+def counted(source: Modality, target: Modality) -> frozenset[Attribute]:
     """Attributes that the source states and the target shows; a still asks for stillness where
     motion can be shown."""
     stated = CARRIES[source]
@@ -184,7 +184,7 @@ def counted(source: Medium, target: Medium) -> frozenset[Attribute]:
 
 
 def expectation(
-    scene: Scene, source: Medium
+    scene: Scene, source: Modality
 ) -> tuple[Description, frozenset[tuple[int, str, int]]]:
     """What a source states: of a still, stillness; of a sentence, the relations it names; else one
     of every pair."""
@@ -293,12 +293,12 @@ def _brief(outcomes: list[Outcome]) -> dict[str, Any]:
 def _across(
     model: Model,
     stock: Items,
-    source: Medium,
-    target: Medium,
+    source: Modality,
+    target: Modality,
     samples: dict[str, Any] | None,
     items: list[Any] | None = None,
 ) -> dict[str, Any]:
-    """A scene as one medium in (its own item, or those given), as another out; of one medium, in
+    """A scene as one modality in (its own item, or those given), as another out; of one modality, in
     the other language."""
     count = len(stock.scenes)
     speak: list[Language] = [stock.language(k) for k in range(count)]
@@ -334,7 +334,7 @@ def _across(
 
 
 def _ask(
-    model: Model, stock: Items, source: Medium, target: Medium, samples: dict[str, Any] | None
+    model: Model, stock: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
 ) -> dict[str, Any]:
     """A caption and a question about it in; the answer out."""
     asked = []
@@ -370,9 +370,9 @@ def _one(right: bool) -> Score:
 
 
 def _edit(
-    model: Model, stock: Items, source: Medium, target: Medium, samples: dict[str, Any] | None
+    model: Model, stock: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """A medium and an instruction in; the medium out, one attribute changed and all others kept."""
+    """A modality and an instruction in; the modality out, one attribute changed and all others kept."""
     attributes = CARRIES[target]
     edits: list[tuple[int, Edit]] = []
     for k, scene in enumerate(stock.scenes):

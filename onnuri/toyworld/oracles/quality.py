@@ -1,4 +1,4 @@
-"""Quality of the codecs on scenes they never saw: one card a medium, figures only; `docs/codecs.md`
+"""Quality of the codecs on scenes they never saw: one card a modality, figures only; `docs/codecs.md`
 is written from it.
 
 Knows no language model. Ground truth is rendered from test seeds (`seen`: compositions of training,
@@ -48,9 +48,9 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
 
 
 def measure(codecs: dict[str, Any], items: int) -> dict[str, Any]:
-    """`{medium: {split: {figure: mean}}}`, with codes in use over all of a medium's items."""
+    """`{modality: {split: {figure: mean}}}`, with codes in use over all of a modality's items."""
     cards: dict[str, Any] = {"items": items}
-    for medium, one in (
+    for modality, one in (
         ("image", _image),
         ("video", _video),
         ("audio", _audio),
@@ -58,26 +58,28 @@ def measure(codecs: dict[str, Any], items: int) -> dict[str, Any]:
         ("text", _text),
     ):
         used: set[int] = set()
-        cards[medium] = {}
+        cards[modality] = {}
         for split in SPLITS:
             rows = []
-            for seed in track(range(items), description=f"{medium} {split}", transient=True):
-                figures, codes = one(codecs[medium], sample_scene(seed, split))
+            for seed in track(range(items), description=f"{modality} {split}", transient=True):
+                figures, codes = one(codecs[modality], sample_scene(seed, split))
                 rows.append(figures)
                 used.update(int(c) for c in codes)
-            cards[medium][split] = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
-        cards[medium]["codes_in_use"] = len(used)
-        cards[medium]["codes"] = codecs[medium].num_codes
+            cards[modality][split] = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+        cards[modality]["codes_in_use"] = len(used)
+        cards[modality]["codes"] = codecs[modality].num_codes
     return cards
 
 
 def show(cards: dict[str, Any]) -> None:
-    table = Table("medium", "split", "figures", "codes in use")
-    for medium, card in cards.items():
+    table = Table("modality", "split", "figures", "codes in use")
+    for modality, card in cards.items():
         if isinstance(card, dict):
             for split in SPLITS:
                 figures = "  ".join(f"{k} {v:.3g}" for k, v in card[split].items())
-                table.add_row(medium, split, figures, f"{card['codes_in_use']} of {card['codes']}")
+                table.add_row(
+                    modality, split, figures, f"{card['codes_in_use']} of {card['codes']}"
+                )
     Console().print(table)
 
 
@@ -177,11 +179,11 @@ def _text(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
 def markdown(cards: dict[str, Any]) -> str:
     """The cards as Markdown tables, for `docs/codecs.md`."""
     lines = []
-    for medium, card in cards.items():
+    for modality, card in cards.items():
         if isinstance(card, dict):
             names = list(card["seen"])
             lines += [
-                f"### {medium}",
+                f"### {modality}",
                 "",
                 f"Codes in use: {card['codes_in_use']} of {card['codes']}.",
                 "",

@@ -18,7 +18,7 @@ from rich.table import Table
 from onnuri import media
 from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
-from onnuri.modality import MEDIA, TABLE, Medium
+from onnuri.modality import MEDIA, TABLE, Modality
 from onnuri.toyworld.oracles.matrix import SPLITS, matrix
 
 Cells = list[dict[str, Any]]
@@ -158,23 +158,24 @@ def page(found: dict[str, Any], samples: dict[str, Any], picture: bytes) -> str:
     )
 
 
-def _target(name: str) -> Medium:
+def _target(name: str) -> Modality:
     return next((m for m in MEDIA if name.split("-")[1] == m), "text")
 
 
-def _show(medium: Medium, item: Any) -> str:
+def _show(modality: Modality, item: Any) -> str:
     """An item as HTML; a shape as its picture from the front."""
-    if medium == "text":
+    if modality == "text":
         return html.escape(str(item))
-    if medium == "shape":
+    if modality == "shape":
         return f"<img width=128 src='{_uri(media.to_bytes(front(item), '.png'), 'image/png')}'>"
-    suffix = ".gif" if medium == "video" else TABLE[medium].suffixes[0]
+    suffix = ".gif" if modality == "video" else TABLE[modality].suffixes[0]
     uri = _uri(
-        media.to_bytes(item, suffix), "image/gif" if medium == "video" else TABLE[medium].media_type
+        media.to_bytes(item, suffix),
+        "image/gif" if modality == "video" else TABLE[modality].media_type,
     )
     return (
         f"<audio controls src='{uri}'></audio>"
-        if medium == "audio"
+        if modality == "audio"
         else f"<img width=128 src='{uri}'>"
     )
 

@@ -18,7 +18,7 @@ from rich.progress import track
 from onnuri import media
 from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
-from onnuri.modality import LANGUAGES, Medium, language_of
+from onnuri.modality import LANGUAGES, Modality, language_of
 from onnuri.model.omni import load_codecs
 from onnuri.toyworld.data.token_store import TokenStore, edit_of
 from onnuri.toyworld.grammar import parse
@@ -61,7 +61,7 @@ def scan(store: TokenStore, codecs: dict[str, Any], every: int = 1) -> dict[str,
 
     Records and texts of all rows; codes, which cost a decoder and an oracle, of one row in `every`.
     """
-    oracles: tuple[tuple[Medium, Any], ...] = (("image", image.observe), ("shape", mesh.observe))
+    oracles: tuple[tuple[Modality, Any], ...] = (("image", image.observe), ("shape", mesh.observe))
     found: dict[str, list[str]] = {"records": [], "texts": [], "codes": []}
     for row in track(range(store.rows), description="rows", transient=True):
         scene = sample_scene(row)
@@ -73,10 +73,10 @@ def scan(store: TokenStore, codecs: dict[str, Any], every: int = 1) -> dict[str,
             found["texts"] += [
                 f"row {row}, {column}: {sentence!r}: {c}" for c in said(sentence) & HELD_OUT
             ]
-        for medium, observe in oracles if row % every == 0 else ():
-            for column in (medium, f"edit_{medium}"):
+        for modality, observe in oracles if row % every == 0 else ():
+            for column in (modality, f"edit_{modality}"):
                 codes = store.get(row, column)
-                seen = observe(codecs[medium].decode(codes)) if len(codes) else None
+                seen = observe(codecs[modality].decode(codes)) if len(codes) else None
                 found["codes"] += [
                     f"row {row}, {column}: {c}"
                     for c in (compositions(seen) & HELD_OUT if seen else ())

@@ -1,7 +1,7 @@
 """How what was seen is held against what was asked: attributes right, of those that source and
 target both carry.
 
-Knows no medium's analysis. Objects are matched by best assignment; a missing or extra object makes
+Knows no modality's analysis. Objects are matched by best assignment; a missing or extra object makes
 all its attributes wrong. A relation is right if the target states it of the matched objects, either
 way round.
 """

@@ -24,7 +24,7 @@ from onnuri import media
 from onnuri.errors import ConfigError
 from onnuri.evaluation.interval import wilson
 from onnuri.evaluation.machine import machine
-from onnuri.modality import LANGUAGES, Language, Medium
+from onnuri.modality import LANGUAGES, Language, Modality
 from onnuri.toyworld import wordings
 from onnuri.toyworld.oracles.matrix import OBSERVE, Model, counted
 from onnuri.toyworld.oracles.score import Score, score
@@ -199,7 +199,7 @@ CHANGES: dict[str, Change] = {
 
 
 def right(
-    model: Model, to: Medium, scenes: list[Scene], sentences: list[str], languages: list[Language]
+    model: Model, to: Modality, scenes: list[Scene], sentences: list[str], languages: list[Language]
 ) -> list[Score]:
     """Return how right each scene comes out of its sentence."""
     made = model.generate_batch(
@@ -212,7 +212,7 @@ def right(
     ]
 
 
-def names_alone(model: Model, to: Medium) -> dict[str, Any]:
+def names_alone(model: Model, to: Modality) -> dict[str, Any]:
     """Return the share of items with one thing of the right solid, by language, from its name alone
     ("cube", "공 그려줘")."""
     attributes = counted("text", to)
@@ -252,7 +252,7 @@ def row(scores: Iterable[Score]) -> dict[str, Any]:
     }
 
 
-def measure(model: Model, items: int, to: Medium = "image") -> dict[str, Any]:
+def measure(model: Model, items: int, to: Modality = "image") -> dict[str, Any]:
     """Return whole scenes by change of wording, relation and number of objects, in held-out
     wordings, and of names alone."""
     began = time.time()
@@ -333,7 +333,7 @@ def relations(run: Callable[..., list[Score]], items: int) -> dict[str, Any]:
     return found
 
 
-def run(model: Any, items: int, to: Medium, path: Path | None) -> dict[str, Any]:
+def run(model: Any, items: int, to: Modality, path: Path | None) -> dict[str, Any]:
     """Measure, print and write PATH."""
     if items < 1:
         raise ConfigError(f"--items {items}", "at least one item is needed", "give 1 or more")

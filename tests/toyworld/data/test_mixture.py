@@ -123,7 +123,7 @@ def drawn(config, count=600, seed=0):
     return [
         [
             SimpleNamespace(
-                medium=s.medium,
+                modality=s.modality,
                 column=NAMES[s.codes[0]],
                 row=int(s.codes[1]),
                 language=s.language,
@@ -152,7 +152,7 @@ def test_scenes_of_one_object_are_thinned_and_video_has_its_share():
         s[0].row for s in drawn(only(caption=1.0, single=0.5, video=0.0), 2000) if s[0].row % 3 == 0
     }
     assert 0 < len(some) < ROWS // 3
-    media = Counter(s[0].medium for s in drawn(only(caption=1.0, video=0.6), 2000))
+    media = Counter(s[0].modality for s in drawn(only(caption=1.0, video=0.6), 2000))
     assert abs(media["video"] / 2000 - 0.6) < 0.05 and abs(media["image"] / 2000 - 0.2) < 0.05
 
 
@@ -163,7 +163,7 @@ def test_every_pair_of_what_is_read_and_seen_occurs_and_a_sequence_is_of_one_sce
         "convert": {(a, b) for a in VISUAL_MODALITIES for b in VISUAL_MODALITIES if a != b},
     }.items():
         sequences = drawn(only(**{kind: 1.0}), 800)
-        assert set(Counter(tuple(x.medium for x in s) for s in sequences)) == pairs
+        assert set(Counter(tuple(x.modality for x in s) for s in sequences)) == pairs
         for first, second in sequences:
             assert first.row == second.row
             assert (first.weight, second.weight) == (MixtureWeights().source_loss, 1.0)
@@ -178,9 +178,9 @@ def test_what_is_given_is_encoded_as_given_and_what_is_wanted_is_not():
 
 def test_speech_meets_its_words_only():
     for sequence in drawn(MixtureWeights(**EQUAL), 3000):
-        assert len(sequence) == 2 or all(s.medium != "audio" for s in sequence)
+        assert len(sequence) == 2 or all(s.modality != "audio" for s in sequence)
     for sound, words in drawn(only(asr=1.0)):
-        assert (sound.medium, sound.language, sound.weight, sound.words) == (
+        assert (sound.modality, sound.language, sound.weight, sound.words) == (
             "audio",
             None,
             0.0,
@@ -205,12 +205,12 @@ def test_speech_meets_its_words_only():
 @pytest.mark.parametrize("kind", ["caption", "convert", "chain"])
 def test_after_a_still_nothing_tells_of_motion(kind):
     for first, *rest in drawn(only(**{kind: 1.0}), 1500):
-        if "motion" in CARRIES[first.medium]:
+        if "motion" in CARRIES[first.modality]:
             continue
         moving = first.row % STEPS["still"] != 0
         for s in rest:
             assert not moving or (
-                s.column.endswith("_s") if s.medium == "text" else s.medium != "video"
+                s.column.endswith("_s") if s.modality == "text" else s.modality != "video"
             )
 
 
@@ -218,27 +218,27 @@ def test_languages_of_columns_and_tags_agree_and_translations_cross():
     for sequence in drawn(MixtureWeights(**EQUAL), 1500):
         for s in sequence:
             assert (s.language is None) == (
-                s.medium in VISUAL_MODALITIES or (s.medium == "audio" and s.weight < 1)
+                s.modality in VISUAL_MODALITIES or (s.modality == "audio" and s.weight < 1)
             )
             assert s.language is None or s.column == "phrase" or s.language in s.column.split("_")
     for a, b in drawn(only(translate=1.0), 200):
-        assert a.language != b.language and a.row == b.row and a.medium == b.medium == "text"
+        assert a.language != b.language and a.row == b.row and a.modality == b.modality == "text"
 
 
 def test_chains_are_of_three_or_four_media_without_sound_and_alone_has_one():
     assert {len(s) for s in drawn(only(chain=1.0))} == {3, 4}
-    assert all(len({x.medium for x in s} - {"audio"}) == len(s) for s in drawn(only(chain=1.0)))
+    assert all(len({x.modality for x in s} - {"audio"}) == len(s) for s in drawn(only(chain=1.0)))
     assert all(len(s) == 1 and s[0].weight == 1.0 for s in drawn(only(unconditional=1.0)))
 
 
 def test_questions_and_edits_have_their_shape():
     sequences = drawn(only(ask=1.0))
-    assert {s[0].medium for s in sequences} == set(MEDIA) - {"audio"}
+    assert {s[0].modality for s in sequences} == set(MEDIA) - {"audio"}
     for about, asked, told in sequences:
         assert asked.column == f"ask_{asked.language}" and told.column == f"tell_{asked.language}"
         assert about.row == asked.row == told.row and told.weight == 1.0
     for before, said, after in drawn(only(edit=1.0)):
-        assert after.column == f"edit_{before.medium}" and said.column == f"edit_{said.language}"
+        assert after.column == f"edit_{before.modality}" and said.column == f"edit_{said.language}"
 
 
 def test_comparisons_say_which_has_more():
@@ -248,10 +248,12 @@ def test_comparisons_say_which_has_more():
         assert which == COMPARISONS[asked.language][0] and told.language == asked.language
         # `Made` counts as many objects as the row's number
         expected = 0 if first.row > second.row else 1 if second.row > first.row else 2
-        assert first.medium == second.medium and more == COMPARISONS[asked.language][1][expected]
+        assert (
+            first.modality == second.modality and more == COMPARISONS[asked.language][1][expected]
+        )
 
 
-def test_a_medium_s_weight_multiplies_its_own_items_only():
+def test_a_modality_s_weight_multiplies_its_own_items_only():
     plain, weighted = (
         drawn(MixtureWeights(**EQUAL), 300),
         drawn(MixtureWeights(**EQUAL | {"loss_audio": 0.5}), 300),
@@ -259,7 +261,7 @@ def test_a_medium_s_weight_multiplies_its_own_items_only():
     for a, b in zip(plain, weighted, strict=True):
         for x, y in zip(a, b, strict=True):
             assert (x.column, x.row) == (y.column, y.row)
-            assert y.weight == pytest.approx(x.weight * (0.5 if x.medium == "audio" else 1.0))
+            assert y.weight == pytest.approx(x.weight * (0.5 if x.modality == "audio" else 1.0))
 
 
 def test_the_answer_says_what_was_asked():
@@ -289,9 +291,9 @@ def test_people_s_sentences_are_also_said_again_in_their_language():
 def test_people_are_given_and_never_answered_with():
     for kind in ("text_to_x", "caption", "translate", "ask"):
         sequences = drawn(only(**{kind: 1.0, "people": 1.0}), 200)
-        texts = [s for *given, _ in sequences for s in given if s.medium == "text"]
+        texts = [s for *given, _ in sequences for s in given if s.modality == "text"]
         assert texts and sum(s.column == "people" for s in texts) >= 0.3 * len(texts), kind
-        last = [s[-1] for s in sequences if s[-1].medium == "text"]
+        last = [s[-1] for s in sequences if s[-1].modality == "text"]
         assert all(s.column != "people" or kind == "ask" for s in last), kind
 
 
@@ -318,14 +320,14 @@ def test_a_motion_is_left_out_only_where_no_motion_is_wanted(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objects", [2, 3])
-@pytest.mark.parametrize("medium", ["image", "shape"])
-def test_a_double_shows_the_first_thing_at_every_place(codecs, medium, objects):
+@pytest.mark.parametrize("modality", ["image", "shape"])
+def test_a_double_shows_the_first_thing_at_every_place(codecs, modality, objects):
     """The oracle sees things that are alike where the codes of a scene of as many were, in the
     codecs' own order."""
-    codec = codecs[medium]
+    codec = codecs[modality]
     settings = (
         codec.config.replace(visual=codec.config.visual.replace(order="diagonal"))
-        if medium == "image"
+        if modality == "image"
         else codec.config.replace(order="diagonal")
     )
     diagonal = type(codec)(settings).eval()
@@ -334,9 +336,9 @@ def test_a_double_shows_the_first_thing_at_every_place(codecs, medium, objects):
     scenes = [s for s in made if all(s.things[0].radius <= thing.radius for thing in s.things)][:6]
     for scene in scenes:
         written = diagonal.encode(
-            image.render(scene).image if medium == "image" else mesh.voxels(scene)
+            image.render(scene).image if modality == "image" else mesh.voxels(scene)
         )
-        seen = {"image": see, "shape": touch}[medium].observe(
+        seen = {"image": see, "shape": touch}[modality].observe(
             codec.decode(alike_codes(written, codec.spec.slots, scene))
         )
         names = [(t.solid, t.color) for t in seen.things]

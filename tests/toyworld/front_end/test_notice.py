@@ -108,10 +108,10 @@ def test_objects_are_counted_in_codes(codecs):
     )
 
 
-def codes_of(picture, medium, codecs):
+def codes_of(picture, modality, codecs):
     return [
         n.code
-        for n in notices([], [(medium, picture, codecs[medium].encode(picture))], codecs, "en")
+        for n in notices([], [(modality, picture, codecs[modality].encode(picture))], codecs, "en")
     ]
 
 

@@ -22,7 +22,7 @@ class Copy:
 
 
 class Known:
-    """Answers with scene k + shift in the medium asked for; a picture opens a still."""
+    """Answers with scene k + shift in the modality asked for; a picture opens a still."""
 
     codecs = {m: Copy() for m in MEDIA}
 

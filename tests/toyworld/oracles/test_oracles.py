@@ -33,28 +33,28 @@ CASES = {
 }
 
 
-def accuracy(medium, count, start=500):
-    _, make, observe = CASES[medium]
+def accuracy(modality, count, start=500):
+    _, make, observe = CASES[modality]
     right, asked = collections.Counter(), collections.Counter()
     for k in range(start, start + count):
         scene = sample_scene(k, "seen" if k % 4 < 2 else "held_out")
         got = score(
-            scene.description(), observe(make(scene, k)), CARRIES[medium], frozenset(scene.stated)
+            scene.description(), observe(make(scene, k)), CARRIES[modality], frozenset(scene.stated)
         )
         right.update(got.right)
         asked.update(got.asked)
     return sum(right.values()) / sum(asked.values())
 
 
-@pytest.mark.parametrize("medium", CASES)
-def test_ground_truth_is_read(medium):
-    assert accuracy(medium, CASES[medium][0]) >= 0.99
+@pytest.mark.parametrize("modality", CASES)
+def test_ground_truth_is_read(modality):
+    assert accuracy(modality, CASES[modality][0]) >= 0.99
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("medium", CASES)
-def test_ground_truth_is_read_by_the_hundred(medium):
-    assert accuracy(medium, 400 if medium != "video" else 120, start=2000) >= 0.99
+@pytest.mark.parametrize("modality", CASES)
+def test_ground_truth_is_read_by_the_hundred(modality):
+    assert accuracy(modality, 400 if modality != "video" else 120, start=2000) >= 0.99
 
 
 def test_noise_pictures_and_silence_are_not_scenes():
