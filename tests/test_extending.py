@@ -36,6 +36,7 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
         "with_tiles.py",
         "my_family.py",
         "with_my_family.py",
+        "my_source.py",
         "plan",
         "mine.py",
         "plan",

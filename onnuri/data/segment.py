@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onnuri.modality import Language, Modality, Task
+from onnuri.modality import Language, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,8 @@ class SpokenWords:
 class Segment:
     """One item in a sequence."""
 
-    modality: Modality
+    codec: str
+    """the name in the token layout of the codec whose codes these are"""
     codes: np.ndarray
     language: Language | None
     weight: float

@@ -42,16 +42,16 @@ def sequence_ids(segments: list[Segment], layout: TokenLayout, split: Split) -> 
         more, counts = _spoken(s, layout, split) if s.words else _item(s, layout)
         ids += more
         weights += counts
-        media += [MEDIA.index(s.modality)] * len(more)
+        media += [MEDIA.index(layout.modality(s.codec))] * len(more)
     return [*ids, layout.special("<eos>")], [*weights, 0.05], [*media, media[-1]]
 
 
 def _item(s: Segment, layout: TokenLayout) -> Weighted:
     """A segment's codes between its boundaries."""
-    slots, opening = layout.spec(s.modality).slots, layout.opening(s.modality, s.language)
+    slots, opening = layout.spec(s.codec).slots, layout.opening(s.codec, s.language)
     weights = [0.05, s.weight][: len(opening)]  # the language is told apart with the item
     weights += [s.weight * w for w in slots.weights] if slots else [s.weight] * len(s.codes)
-    return layout.segment(s.modality, s.codes, s.language), [*weights, 0.05 if slots else s.weight]
+    return layout.segment(s.codec, s.codes, s.language), [*weights, 0.05 if slots else s.weight]
 
 
 def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:

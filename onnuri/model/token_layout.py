@@ -149,6 +149,10 @@ class TokenLayout(Config):
                 return spec
         raise KeyError(name)
 
+    def modality(self, name: str) -> Modality:
+        """Return the modality of a codec. Raises KeyError for a codec that the model has not."""
+        return cast(Modality, self.spec(name).modality)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Return the codecs' names, in their order."""

@@ -152,7 +152,7 @@ class TaskSampler:
         kind = KINDS[int(rng.choice(len(KINDS), p=self.task_shares))]
         made: list[Segment] = getattr(self, f"_{kind}")(rng)
         return [
-            dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.modality}"))
+            dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.codec}"))
             for s in made
         ]
 

@@ -123,7 +123,7 @@ def drawn(config, count=600, seed=0):
     return [
         [
             SimpleNamespace(
-                modality=s.modality,
+                modality=s.codec,
                 column=NAMES[s.codes[0]],
                 row=int(s.codes[1]),
                 language=s.language,
