@@ -70,6 +70,12 @@ def test_the_korean_twin_has_the_same_commands():
     assert [c[0] for c in ours] == [c[0] for c in twin] and len(ours) >= 8
 
 
+def test_links_between_documents_lead_somewhere():
+    for page in (ROOT / "docs").glob("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)[)#]", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), (page.name, target)
+
+
 def test_links_lead_somewhere():
     for name, text in README.items():
         for link in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", text):

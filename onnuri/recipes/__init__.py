@@ -133,10 +133,12 @@ def _own_module(path: Path) -> Any:
         raise
     except Exception as error:  # the file is a program of the user's
         raise ConfigError(
-            f"recipe {path}", f"cannot be run ({type(error).__name__}: {error})", "mend the file"
+            Phrase("recipe {}", path),
+            Phrase("cannot be run ({}: {})", type(error).__name__, error),
+            "mend the file",
         ) from error
     if not callable(getattr(own, "recipe", None)):
         raise ConfigError(
-            f"recipe {path}", "has no function recipe()", "write one that returns a Recipe"
+            Phrase("recipe {}", path), "has no function recipe()", "write one that returns a Recipe"
         )
     return own
