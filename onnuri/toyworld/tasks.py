@@ -209,7 +209,7 @@ def instruction(scene: Scene, edit: Edit, language: Language, rng: np.random.Gen
             "color": lambda: f"{name} {josa(COLOR_NOUN[value], '으로/로')} 바꿔라.",
             "solid": lambda: f"{name} {josa(SOLID['ko'][value], '으로/로')} 바꿔라.",
             "size": lambda: (
-                f"{name} {({'small': '작게', 'modality': '중간 크기로', 'large': '크게'})[value]} 해라."
+                f"{name} {({'small': '작게', 'medium': '중간 크기로', 'large': '크게'})[value]} 해라."
             ),
             "motion": lambda: f"{name} {RESULT[value]} 해라.",
         }[edit.attribute]()
