@@ -1,5 +1,5 @@
-"""How many objects an item of the toy world's codecs has room for, and in which order they are
-written."""
+"""This module says how many objects an item of the toy world's codecs has room for, and in which
+order they are written."""
 
 from typing import Literal
 

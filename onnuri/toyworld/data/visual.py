@@ -124,7 +124,7 @@ def visual_loss(visual: Visual, batch: dict[str, Tensor]) -> tuple[Tensor, dict[
     colours, background, paths), and its metrics in decibels and pixels."""
     pictures, masks, boxes = batch["pictures"], batch["masks"], batch["boxes"]
     present = boxes[..., 2] > 0
-    finder, foreground = finder_loss(visual, pictures, masks, boxes, present)
+    finder_error, foreground = finder_loss(visual, pictures, masks, boxes, present)
     noisy_boxes = torch.where(
         present[..., None], boxes, torch.tensor([64.0, 64.0, 20.0, 20.0])
     ).flatten(0, 1)
@@ -165,13 +165,19 @@ def visual_loss(visual: Visual, batch: dict[str, Tensor]) -> tuple[Tensor, dict[
     )
     behind_error = (((behind - pictures) ** 2) * (1 - near_objects)).mean()
     loss = (
-        20 * whole + 10 * local + silhouette + 40 * behind_error + finder + 0.1 * offset + 3 * path
+        20 * whole
+        + 10 * local
+        + silhouette
+        + 40 * behind_error
+        + finder_error
+        + 0.1 * offset
+        + 3 * path
     )
     inner = (error * inside).sum() / (3 * inside.sum() + 1)
     return loss, {
         "psnr": decibels(whole),
         "psnr_mask": decibels(inner),
-        "find": float(finder.detach()),
+        "find": float(finder_error.detach()),
         "offset_px": float(offset.detach()),
         "path": float(path.detach()),
         "silhouette": float(silhouette.detach()),

@@ -1,6 +1,7 @@
-"""Whether words greet, ask to be told something, or ask for a thing of the toy world.
+"""This module says whether words greet, ask to be told something, or ask for a thing of the toy
+world.
 
-Knows no network. Wishes are read from words, not from a list of sentences.
+It knows no network. Requests are recognized by words, not from a list of sentences.
 """
 
 from __future__ import annotations
@@ -58,5 +59,5 @@ def is_question(words: str) -> bool:
 
 
 def is_greeting(words: str) -> bool:
-    """Whether words greet, thank, or ask who is there."""
+    """Return whether words greet, thank, or ask who is there."""
     return bool(_GREETING.search(words.strip()))

@@ -1,10 +1,10 @@
-"""The text front end: what a sentence is before it becomes tokens. Case, Unicode, spaces and slips
-of the keyboard; no meaning.
+"""This module normalizes a sentence before it becomes tokens: case, Unicode, spaces and slips of
+the keyboard, but not meaning.
 
-Knows a list of words, not what they say: a synonym stays as it is, for the model to understand. The
-list lies beside the tokenizer (`codecs/text/words.json`); a model without one reads sentences as
-they are. What is neither a word of the list nor one slip away from exactly one is unknown, and is
-told to whoever asks (`notice.py`).
+It knows a list of words, not what they mean: a synonym stays as it is, for the model to understand.
+The list lies beside the tokenizer (`codecs/text/words.json`); a model without one reads sentences
+as they are. A word that is neither in the list nor one slip away from exactly one of its words is
+unknown, and the user is told so (`notice.py`).
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def plain(sentence: str) -> str:
 
 
 def _plainer(text: str) -> str:
+    """Return the sentence after one pass of the rules of `plain`."""
     text = re.sub(
         r"[\"“”„«»`*_]|'(?!\w)|(?<!\w)'",
         " ",
@@ -100,7 +101,8 @@ def _plainer(text: str) -> str:
 
 
 class Spelling:
-    """Sentences against a list of words, with how often each was met."""
+    """A Spelling reads sentences against a list of words, with how often each occurred in the
+    training sentences."""
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class Spelling:
 
     @classmethod
     def learn(cls, sentences: Iterable[str]) -> Spelling:
-        """The words of sentences."""
+        """Return the list of the words of some sentences."""
         counts: Counter[str] = Counter()
         starts: Counter[str] = Counter()
         for sentence in sentences:
@@ -135,13 +137,14 @@ class Spelling:
         return cls(dict(counts), dict(starts))
 
     def save(self, folder: Path) -> None:
+        """Write the list to `words.json` in a folder."""
         lists = {"format": 1, "words": self.counts, "starts": self.starts}
         text = json.dumps(lists, ensure_ascii=False, indent=0, sort_keys=True)
         (folder / "words.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Spelling | None:
-        """The list that `save` wrote; None where there is none."""
+        """Return the list that `save` wrote; None if there is none."""
         path = folder / "words.json"
         if not path.exists():
             return None
@@ -155,16 +158,19 @@ class Spelling:
         than `SELDOM` of its own occurrences, and fewer than `RARE` of all sentences ("is" begins
         few of its own, and many questions)."""
         first = next(iter(sentence.split()), "").strip(_EDGE)
-        known = first if first in self.counts else self._stem(first)
-        if known is None:
+        list_word = first if first in self.counts else self._stem(first)
+        if list_word is None:
             return False
-        begun = self.starts.get(known, 0)
-        return begun < SELDOM * self.counts[known] and begun < RARE * self._sentences
+        start_count = self.starts.get(list_word, 0)
+        return (
+            start_count < SELDOM * self.counts[list_word] and start_count < RARE * self._sentences
+        )
 
     def read(self, sentence: str) -> Reading:
-        """Return the sentence as the model reads it, and what in it is not known."""
+        """Return the sentence as the model reads it, with its unknown words and the slips that were
+        corrected."""
         tokens = self._joined(plain(sentence[:LONGEST_SENTENCE]).split())
-        written: list[str] = []
+        pieces: list[str] = []
         unknown: list[str] = []
         corrected: list[tuple[str, str]] = []
         count = 0
@@ -173,22 +179,22 @@ class Spelling:
             if not core:
                 continue
             if not re.search(r"\w", core):  # "+" and "&" are no words to be ignorant of
-                written.append(token)
+                pieces.append(token)
                 continue
             before, after = token.split(core, 1)
             count += 1
-            found = self.word(core)
-            if found is None:
+            reading = self.word(core)
+            if reading is None:
                 unknown.append(core)
-            elif found != core:
-                corrected.append((core, found))
-            written.append(before.strip("\"'([") + (found or core) + after.replace("!", "."))
-        return Reading(" ".join(written).rstrip("."), tuple(unknown), count, tuple(corrected))
+            elif reading != core:
+                corrected.append((core, reading))
+            pieces.append(before.strip("\"'([") + (reading or core) + after.replace("!", "."))
+        return Reading(" ".join(pieces).rstrip("."), tuple(unknown), count, tuple(corrected))
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 (one list a process)
     def word(self, core: str) -> str | None:
-        """Return what a word is read as: itself, words that were run together, or the one word that
-        is a slip away."""
+        """Return how a word is read: as itself, as words that were run together, or as the one word
+        that is a slip away; None if it is unknown."""
         if self.knows(core) or core in COMMON:
             return core
         if len(core) > LONGEST_RUN or self._real(core):
@@ -196,13 +202,13 @@ class Spelling:
         return self._apart(core) or self._slip(core)
 
     def _real(self, word: str) -> bool:
-        """Whether a word means something of its own, alone or before a Korean particle."""
+        """Return whether a word means something of its own, alone or before a Korean particle."""
         return word in self.real or any(
             word.endswith(p) and word[: -len(p)] in self.real for p in PARTICLES
         )
 
     def knows(self, word: str) -> bool:
-        """Whether a word is of the list, alone or before a Korean particle, or a number."""
+        """Return whether a word is in the list, alone or before a Korean particle, or a number."""
         return (
             word in self.counts
             or self._stem(word) is not None
@@ -210,6 +216,8 @@ class Spelling:
         )
 
     def _stem(self, word: str) -> str | None:
+        """Return the word of the list that remains without a Korean particle; None if there is
+        none."""
         for particle in PARTICLES:
             if (
                 word.endswith(particle)
@@ -220,23 +228,24 @@ class Spelling:
         return None
 
     def _joined(self, tokens: list[str]) -> list[str]:
-        """Join neighbours that are a word only together, such as a name with a space within."""
-        found: list[str] = []
+        """Return tokens in which neighbours are joined that are a word only together, such as a
+        name with a space within."""
+        joined: list[str] = []
         for token in tokens:
             if (
-                found
-                and not self.knows(found[-1].strip(_EDGE))
+                joined
+                and not self.knows(joined[-1].strip(_EDGE))
                 and not self.knows(token.strip(_EDGE))
-                and (found[-1] + token).strip(_EDGE) in self.counts
+                and (joined[-1] + token).strip(_EDGE) in self.counts
             ):
-                found[-1] += token
+                joined[-1] += token
             else:
-                found.append(token)
-        return found
+                joined.append(token)
+        return joined
 
     def _apart(self, core: str) -> str | None:
-        """Return words that were written without spaces, the likeliest way of parting them; None
-        where there is none."""
+        """Return words that were written without spaces, split in the likeliest way by word
+        frequency; None if there is no such split."""
         if len(core) < 4:
             return None
         best: list[tuple[float, list[str]] | None] = [(0.0, [])] + [None] * len(core)
@@ -267,8 +276,8 @@ class Spelling:
         )
 
     def _slip(self, core: str) -> str | None:
-        """Return the one word that is a slip of the keyboard away: a letter more, less, other or
-        swapped with its neighbour."""
+        """Return the one word that is a slip of the keyboard away: a letter more, less, different
+        or swapped with its neighbour; None if there is none."""
         letters = jamo(core)
         if len(letters) > self._longest + 1:
             return None
@@ -300,17 +309,19 @@ class Spelling:
 
 
 def jamo(word: str) -> str:
-    """Return the letters of a word: Hangul syllables apart, so that one slip is one letter."""
+    """Return the letters of a word, with Hangul syllables decomposed, so that one slip is one
+    letter."""
     return unicodedata.normalize("NFD", word)
 
 
 def _shorter(letters: str) -> set[str]:
+    """Return every string that lacks one of the letters."""
     return {letters[:k] + letters[k + 1 :] for k in range(len(letters))}
 
 
 def distance(a: str, b: str) -> int:
-    """Return how many slips lie between two words, a swap of neighbours counting one (optimal
-    string alignment)."""
+    """Return the number of slips between two words, where a swap of neighbours counts one (optimal
+    string alignment distance)."""
     rows = [list(range(len(b) + 1))]
     for i, x in enumerate(a, 1):
         row = [i]
