@@ -76,11 +76,9 @@ def components(
     """
     labels, count = ndimage.label(voxels[..., 3] > 127, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    labels_kept = [
-        int(k) + 1 for k in np.argsort(-sizes, kind="stable")[:most] if sizes[k] >= SPECK
-    ]
+    largest = [int(k) + 1 for k in np.argsort(-sizes, kind="stable")[:most] if sizes[k] >= SPECK]
     windows = ndimage.find_objects(labels)
-    parts = [_component(voxels, labels, k, windows[k - 1]) for k in labels_kept]
+    parts = [_component(voxels, labels, k, windows[k - 1]) for k in largest]
     if order == "diagonal":
         return sorted(parts, key=lambda c: c[1][0] - c[1][2])
     return sorted(parts, key=lambda c: (c[1][0], c[1][2]))

@@ -114,7 +114,7 @@ def notices(
 ) -> list[Notice]:
     """Return the notices about the words of the readings and about the media that were given, in a
     language."""
-    notices_found = []
+    results = []
     words = tuple(dict.fromkeys(word for reading in readings for word in reading.unknown))
     if words:
         word_list = ", ".join(f"'{word}'" for word in words[:5])
@@ -123,7 +123,7 @@ def notices(
             if language == "ko"
             else f"I do not know {'this word' if len(words) == 1 else 'these words'}: {word_list}. The answer is made from the rest."
         )
-        notices_found.append(Notice("unknown_words", message, words))
+        results.append(Notice("unknown_words", message, words))
     slips = tuple(dict.fromkeys(pair for reading in readings for pair in reading.slips))
     if slips:
         word_list = ", ".join(f"'{written}' → '{read}'" for written, read in slips[:5])
@@ -132,9 +132,7 @@ def notices(
             if language == "ko"
             else f"Read as a slip of the keyboard: {word_list}."
         )
-        notices_found.append(
-            Notice("corrected", message, tuple(word for pair in slips for word in pair))
-        )
+        results.append(Notice("corrected", message, tuple(word for pair in slips for word in pair)))
     for modality, item, codes in seen:
         if (
             codecs[modality].spec.slots is None
@@ -148,15 +146,15 @@ def notices(
                 if language == "ko"
                 else f"I see nothing that I know in {what}."
             )
-            notices_found.append(Notice("nothing_seen", message))
+            results.append(Notice("nothing_seen", message))
         elif familiarity(seen_as, item, codes, codecs[modality]) < 0:
             message = (
                 f"{what}은 제가 배운 것과 많이 달라서, 답이 틀렸을 수 있습니다."
                 if language == "ko"
                 else f"{what[0].upper()}{what[1:]} is unlike anything I have learned; the answer may well be wrong."
             )
-            notices_found.append(Notice("unfamiliar", message))
-    return notices_found
+            results.append(Notice("unfamiliar", message))
+    return results
 
 
 def unsure(logprobs: dict[Modality, list[float]], language: Language) -> list[Notice]:

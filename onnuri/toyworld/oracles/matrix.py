@@ -1,10 +1,10 @@
-"""The any-to-any matrix: every modality to every modality, on scenes that training cannot reach, judged
-by the oracles.
+"""This module measures the any-to-any matrix: every modality to every modality, on scenes that
+training cannot reach, judged by the oracles.
 
-Knows a model only as something with `generate_batch` and `codecs`. Off the diagonal a scene goes in
-as one modality and comes out as another. The diagonal is text: question answering and translation;
-image, video, shape: instructed edit; audio: speech translation. Chance answers with another scene;
-the ceiling is the oracle on the ground truth after the target's codec.
+It knows a model only as something with `generate_batch` and `codecs`. Off the diagonal a scene goes
+in as one modality and comes out as another. The diagonal is text: question answering and
+translation; image, video, shape: instructed edit; audio: speech translation. Chance answers with
+another scene; the ceiling is the oracle on the ground truth after the target's codec.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SPOKEN = ("text", "audio")
 
 
 class Model(Protocol):
-    """What is judged."""
+    """A Model is what the matrix measures: something that generates items from items."""
 
     codecs: dict[str, Any]
 
@@ -63,7 +63,8 @@ class Model(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One item of a cell."""
+    """An Outcome holds the score of one generated item, and the score that another scene would have
+    had."""
 
     score: Score
     chance: Score
@@ -72,7 +73,7 @@ class Outcome:
 
 
 class Items:
-    """The scenes of a split with their media, rendered when first asked for.
+    """An Items holds the scenes of a split and their media, which are rendered on first use.
 
     `first` is the first scene's seed: settings are tried on other scenes than those that are
     reported (0 …).
@@ -84,33 +85,35 @@ class Items:
         self.media = functools.cache(self._media)
 
     def language(self, index: int) -> Language:
+        """Return the language of a scene's text and speech: Korean and English in turn."""
         return LANGUAGES[index % 2]
 
     def _media(self, modality: Modality, index: int, language: Language | None = None) -> Any:
-        """The scene's item of a modality; text and speech are the same sentence."""
+        """Return a scene's item of a modality; text and speech are the same sentence."""
         return render(self.scenes[index], modality, language or self.language(index), self.split)
 
     def random(self, index: int) -> np.random.Generator:
-        """Random numbers of a scene, the same each time."""
+        """Return a fresh random generator of a scene, in the same state each time."""
         return generator(self.split, self.scenes[index].seed)
 
     @functools.cached_property
     def ceilings(self) -> dict[Modality, list[Description | None]]:
-        """What the oracle sees of the ground truth after encode–decode."""
-        found: dict[Modality, list[Description | None]] = {
+        """Return by modality what the oracle sees of the ground truth after encoding and
+        decoding."""
+        descriptions: dict[Modality, list[Description | None]] = {
             "text": [s.description() for s in self.scenes]
         }
         for modality in MEDIA[1:]:
             codec = self.codecs[modality]
             truth = [self.media(modality, k) for k in range(len(self.scenes))]
-            found[modality] = [
+            descriptions[modality] = [
                 OBSERVE[modality](x) for x in codec.decode_batch(codec.encode_batch(truth))
             ]
-        return found
+        return descriptions
 
 
 def render(scene: Scene, modality: Modality, language: Language, split: Split) -> Any:
-    """Ground truth of a scene in a modality."""
+    """Return the ground truth of a scene in a modality."""
     if modality in SPOKEN:
         rng = generator(split, scene.seed)
         sentence = caption(scene, language, rng)
@@ -132,33 +135,33 @@ def matrix(
     splits: Iterable[Split] = SPLITS,
     samples: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All cells, as the JSON of README describes. `samples` collects a few inputs and outputs of
-    every cell."""
-    began, cells = time.time(), []
+    """Return the measurements of all cells, as the JSON that README describes. `samples` collects a
+    few inputs and outputs of every cell."""
+    start, cells = time.time(), []
     with Progress(transient=True) as progress:
         row = progress.add_task("matrix", total=25 * len(tuple(splits)))
         for split in splits:
-            stock = Items(split, items, model.codecs)
+            scenes = Items(split, items, model.codecs)
             for source in MEDIA:
                 for target in MEDIA:
                     progress.update(row, description=f"{split}: {source} to {target}")
-                    cells += cell(model, stock, source, target, samples)
+                    cells += cell(model, scenes, source, target, samples)
                     progress.advance(row)
         progress.update(row, description="second renderer and mixed inputs")
-        more = further(model, items)
+        further_rows = further(model, items)
     return {
         "items": items,
-        "seconds": round(time.time() - began, 1),
+        "seconds": round(time.time() - start, 1),
         "cells": cells,
-        "further": more,
+        "further": further_rows,
     }
 
 
 def cell(
-    model: Model, stock: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
+    model: Model, scenes: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """The rows of one cell and split: all, by language, by number of objects; two tasks on text's
-    diagonal."""
+    """Return the rows of one cell and split: all items, by language, and by number of objects; two
+    tasks on text's diagonal."""
     tasks = {"translation": _across} if source != target or source in SPOKEN else {"edit": _edit}
     if source != target:
         tasks = {"caption" if target == "text" else "generation": _across}
@@ -166,19 +169,19 @@ def cell(
         tasks = {"translation": _across, "question answering": _ask}  # type: ignore[dict-item]
     rows = []
     for task, run in tasks.items():
-        made = run(model, stock, source, target, samples)
+        result = run(model, scenes, source, target, samples)
         rows += summarise(
-            made["outcomes"],
-            {"from": source, "to": target, "split": stock.split, "task": task},
-            made.get("ceiling", {}),
-            made.get("extra", {}),
+            result["outcomes"],
+            {"from": source, "to": target, "split": scenes.split, "task": task},
+            result.get("ceiling", {}),
+            result.get("extra", {}),
         )
     return rows
 
 
 def counted(source: Modality, target: Modality) -> frozenset[Attribute]:
-    """Attributes that the source states and the target shows; a still asks for stillness where
-    motion can be shown."""
+    """Return the attributes that the source states and the target shows. A still source counts as
+    stating that nothing moves, where the target can show motion."""
     stated = CARRIES[source]
     return CARRIES[target] & (stated if "motion" in stated else stated | {"motion"})
 
@@ -186,8 +189,8 @@ def counted(source: Modality, target: Modality) -> frozenset[Attribute]:
 def expectation(
     scene: Scene, source: Modality
 ) -> tuple[Description, frozenset[tuple[int, str, int]]]:
-    """What a source states: of a still, stillness; of a sentence, the relations it names; else one
-    of every pair."""
+    """Return what a source states of a scene: the description (for a still, without motion) and the
+    relations, those named in a sentence or else one per pair."""
     true = scene.description()
     if "motion" not in CARRIES[source]:
         true = dataclasses.replace(
@@ -202,39 +205,39 @@ def expectation(
 
 
 def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, Any]]:
-    """What the matrix has no cell for: pictures of a renderer that nothing was trained on, and
-    mixed inputs."""
-    stock, rows = Items(split, items, model.codecs), []
-    pictures = [other.render(scene) for scene in stock.scenes]
+    """Return measurements for which the matrix has no cell: pictures of a renderer on which nothing
+    was trained, and mixed inputs."""
+    scenes, rows = Items(split, items, model.codecs), []
+    pictures = [other.render(scene) for scene in scenes.scenes]
     for target in ("text", "shape"):
-        made = _across(model, stock, "image", target, None, pictures)  # type: ignore[arg-type]
+        result = _across(model, scenes, "image", target, None, pictures)  # type: ignore[arg-type]
         rows += [
-            {"name": "second renderer", "from": "image", "to": target, **_brief(made["outcomes"])}
+            {"name": "second renderer", "from": "image", "to": target, **_brief(result["outcomes"])}
         ]
-    asked = [
-        question(scene, stock.language(k), stock.random(k), motion=False)
-        for k, scene in enumerate(stock.scenes)
+    questions = [
+        question(scene, scenes.language(k), scenes.random(k), motion=False)
+        for k, scene in enumerate(scenes.scenes)
     ]
-    languages = [stock.language(k) for k in range(items)]
-    spoken = [
-        audio.speak(q, languages[k], audio.sample_voice(stock.random(k)))
-        for k, (q, _) in enumerate(asked)
+    languages = [scenes.language(k) for k in range(items)]
+    spoken_questions = [
+        audio.speak(q, languages[k], audio.sample_voice(scenes.random(k)))
+        for k, (q, _) in enumerate(questions)
     ]
-    given: list[list[Any]] = [
-        [("image", stock.media("image", k)), ("audio", spoken[k])] for k in range(items)
+    inputs: list[list[Any]] = [
+        [("image", scenes.media("image", k)), ("audio", spoken_questions[k])] for k in range(items)
     ]
     for to, hear_it in (("text", str), ("audio", hear.transcribe)):
         answers = model.generate_batch(
             to,  # type: ignore[arg-type]
-            given,
+            inputs,
             language=languages,
             seeds=list(range(items)),
         )
-        said = [hear_it(answer) for answer in answers]  # type: ignore[operator]
+        answer_texts = [hear_it(answer) for answer in answers]  # type: ignore[operator]
         outcomes = [
             Outcome(
-                _one(read.same_answer(asked[k][1], said[k])),
-                _one(read.same_answer(asked[k][1], asked[(k + 14) % items][1])),
+                _one(read.same_answer(questions[k][1], answer_texts[k])),
+                _one(read.same_answer(questions[k][1], questions[(k + 14) % items][1])),
                 languages[k],
                 1,
             )
@@ -249,19 +252,21 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
             }
         )
     pairs = [(k, (k + 1) % items) for k in range(items)]
-    wanted = [
-        comparison(len(stock.scenes[a].things), len(stock.scenes[b].things), languages[k])
+    comparisons = [
+        comparison(len(scenes.scenes[a].things), len(scenes.scenes[b].things), languages[k])
         for k, (a, b) in enumerate(pairs)
     ]
-    given = [
-        [*(("image", stock.media("image", x)) for x in pair), ("text", wanted[k][0])]
+    inputs = [
+        [*(("image", scenes.media("image", x)) for x in pair), ("text", comparisons[k][0])]
         for k, pair in enumerate(pairs)
     ]
-    said = model.generate_batch("text", given, language=languages, seeds=list(range(items)))
+    answer_texts = model.generate_batch(
+        "text", inputs, language=languages, seeds=list(range(items))
+    )
     outcomes = [
         Outcome(
-            _one(read.same_answer(wanted[k][1], said[k])),
-            _one(read.same_answer(wanted[k][1], wanted[(k + 14) % items][1])),
+            _one(read.same_answer(comparisons[k][1], answer_texts[k])),
+            _one(read.same_answer(comparisons[k][1], comparisons[(k + 14) % items][1])),
             languages[k],
             1,
         )
@@ -279,6 +284,8 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
 
 
 def _brief(outcomes: list[Outcome]) -> dict[str, Any]:
+    """Return the summary of outcomes: attribute accuracy with its 95 % interval, chance, and
+    accuracy by attribute."""
     right, asked = (sum(o.score.attributes[k] for o in outcomes) for k in (0, 1))
     share, by = _total([o.score for o in outcomes])
     return {
@@ -292,152 +299,178 @@ def _brief(outcomes: list[Outcome]) -> dict[str, Any]:
 
 def _across(
     model: Model,
-    stock: Items,
+    scenes: Items,
     source: Modality,
     target: Modality,
     samples: dict[str, Any] | None,
     items: list[Any] | None = None,
 ) -> dict[str, Any]:
-    """A scene as one modality in (its own item, or those given), as another out; of one modality, in
-    the other language."""
-    count = len(stock.scenes)
-    speak: list[Language] = [stock.language(k) for k in range(count)]
-    ask = speak if source != target else [LANGUAGES[1 - LANGUAGES.index(s)] for s in speak]
-    given = [(source, items[k] if items else stock.media(source, k)) for k in range(count)]
-    made = model.generate_batch(
-        target, [[g] for g in given], language=ask, seeds=list(range(count))
+    """Return the outcomes and the ceiling of scenes that go in as one modality (their own items, or
+    `items`) and come out as another; for one and the same modality, in the other language."""
+    count = len(scenes.scenes)
+    source_languages: list[Language] = [scenes.language(k) for k in range(count)]
+    target_languages = (
+        source_languages
+        if source != target
+        else [LANGUAGES[1 - LANGUAGES.index(s)] for s in source_languages]
+    )
+    inputs = [(source, items[k] if items else scenes.media(source, k)) for k in range(count)]
+    generated = model.generate_batch(
+        target, [[g] for g in inputs], language=target_languages, seeds=list(range(count))
     )
     if samples is not None:
-        samples[f"{source}-{target}-{stock.split}"] = [
-            (given[k], made[k]) for k in range(min(2, count))
+        samples[f"{source}-{target}-{scenes.split}"] = [
+            (inputs[k], generated[k]) for k in range(min(2, count))
         ]
     attributes = counted(source, target)
-    outcomes, top = [], []
-    for k, item in enumerate(made):
-        expected, stated = expectation(stock.scenes[k], source)
-        asked = None if target in SPOKEN and source not in SPOKEN else stated
-        other = stock.scenes[(k + 7) % count].description()
-        spoken = ask[k] if {source, target} & set(SPOKEN) else None
+    outcomes, ceiling_scores = [], []
+    for k, item in enumerate(generated):
+        expected, stated = expectation(scenes.scenes[k], source)
+        relations_asked = None if target in SPOKEN and source not in SPOKEN else stated
+        other_scene = scenes.scenes[(k + 7) % count].description()
+        language = target_languages[k] if {source, target} & set(SPOKEN) else None
         outcomes.append(
             Outcome(
-                score(expected, OBSERVE[target](item), attributes, asked),
-                score(expected, other, attributes, asked),
-                spoken,
+                score(expected, OBSERVE[target](item), attributes, relations_asked),
+                score(expected, other_scene, attributes, relations_asked),
+                language,
                 len(expected.things),
             )
         )
-        true = stock.scenes[k].description()
-        top.append(
-            score(true, stock.ceilings[target][k], attributes, asked if asked is None else stated)
+        truth = scenes.scenes[k].description()
+        ceiling_scores.append(
+            score(
+                truth,
+                scenes.ceilings[target][k],
+                attributes,
+                relations_asked if relations_asked is None else stated,
+            )
         )
-    return {"outcomes": outcomes, "ceiling": _total(top)}
+    return {"outcomes": outcomes, "ceiling": _total(ceiling_scores)}
 
 
 def _ask(
-    model: Model, stock: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
+    model: Model, scenes: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """A caption and a question about it in; the answer out."""
-    asked = []
-    for k, scene in enumerate(stock.scenes):
-        asked.append(question(scene, stock.language(k), stock.random(k)))
-    given = [[("text", stock.media("text", k)), ("text", q)] for k, (q, _) in enumerate(asked)]
-    made = model.generate_batch(
+    """Return the outcomes and the ceiling of question answering: a caption and a question about it
+    go in, the answer comes out."""
+    questions = []
+    for k, scene in enumerate(scenes.scenes):
+        questions.append(question(scene, scenes.language(k), scenes.random(k)))
+    inputs = [
+        [("text", scenes.media("text", k)), ("text", q)] for k, (q, _) in enumerate(questions)
+    ]
+    generated = model.generate_batch(
         "text",
-        given,
-        language=[stock.language(k) for k in range(len(asked))],
-        seeds=list(range(len(asked))),
+        inputs,
+        language=[scenes.language(k) for k in range(len(questions))],
+        seeds=list(range(len(questions))),
     )
     if samples is not None:
-        samples[f"text-question-{stock.split}"] = [
-            (("text", asked[k][0]), made[k]) for k in range(min(2, len(made)))
+        samples[f"text-question-{scenes.split}"] = [
+            (("text", questions[k][0]), generated[k]) for k in range(min(2, len(generated)))
         ]
     outcomes = []
-    for k, (said, (_, true)) in enumerate(zip(made, asked)):
-        other = asked[(k + 14) % len(asked)][1]
+    for k, (answer_text, (_, true_answer)) in enumerate(zip(generated, questions)):
+        other_answer = questions[(k + 14) % len(questions)][1]
         outcomes.append(
             Outcome(
-                _one(read.same_answer(true, said)),
-                _one(read.same_answer(true, other)),
-                stock.language(k),
-                len(stock.scenes[k].things),
+                _one(read.same_answer(true_answer, answer_text)),
+                _one(read.same_answer(true_answer, other_answer)),
+                scenes.language(k),
+                len(scenes.scenes[k].things),
             )
         )
     return {"outcomes": outcomes, "ceiling": (1.0, {})}
 
 
 def _one(right: bool) -> Score:
+    """Return the score of a single answer."""
     return Score({"answer": int(right)}, {"answer": 1})
 
 
 def _edit(
-    model: Model, stock: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
+    model: Model, scenes: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """A modality and an instruction in; the modality out, one attribute changed and all others kept."""
+    """Return the outcomes and the ceiling of instructed edits, and the shares of edited, kept and
+    merely copied attributes: one attribute is to change and all others to stay."""
     attributes = CARRIES[target]
     edits: list[tuple[int, Edit]] = []
-    for k, scene in enumerate(stock.scenes):
-        edit = sample_edit(stock.random(k), scene, "motion" in attributes, stock.split)
+    for k, scene in enumerate(scenes.scenes):
+        edit = sample_edit(scenes.random(k), scene, "motion" in attributes, scenes.split)
         edits += [(k, edit)] if edit else []
-    said = [instruction(stock.scenes[k], e, stock.language(k), stock.random(k)) for k, e in edits]
-    given = [[(source, stock.media(source, k)), ("text", s)] for (k, _), s in zip(edits, said)]
-    made = model.generate_batch(
-        target, given, language=[stock.language(k) for k, _ in edits], seeds=list(range(len(edits)))
+    instructions = [
+        instruction(scenes.scenes[k], e, scenes.language(k), scenes.random(k)) for k, e in edits
+    ]
+    inputs = [
+        [(source, scenes.media(source, k)), ("text", s)] for (k, _), s in zip(edits, instructions)
+    ]
+    generated = model.generate_batch(
+        target,
+        inputs,
+        language=[scenes.language(k) for k, _ in edits],
+        seeds=list(range(len(edits))),
     )
     if samples is not None:
-        samples[f"{source}-{target}-{stock.split}"] = [
-            ((source, given[k][0][1], said[k]), made[k]) for k in range(min(2, len(made)))
+        samples[f"{source}-{target}-{scenes.split}"] = [
+            ((source, inputs[k][0][1], instructions[k]), generated[k])
+            for k in range(min(2, len(generated)))
         ]
-    outcomes, changed, kept, copied = [], [0, 0], [0, 0], [0, 0]
-    for (k, edit), item in zip(edits, made):
-        before, after = stock.scenes[k].description(), edit.apply(stock.scenes[k]).description()
+    outcomes, edited_counts, kept_counts, copied_counts = [], [0, 0], [0, 0], [0, 0]
+    for (k, edit), item in zip(edits, generated):
+        before, after = scenes.scenes[k].description(), edit.apply(scenes.scenes[k]).description()
         stated = frozenset(r for r in after.relations if r[0] < r[2])
         seen = OBSERVE[target](item)
-        whole = score(after, seen, attributes, stated)
-        other = stock.scenes[(k + 7) % len(stock.scenes)].description()
+        whole_score = score(after, seen, attributes, stated)
+        other = scenes.scenes[(k + 7) % len(scenes.scenes)].description()
         outcomes.append(
             Outcome(
-                whole, score(after, other, attributes, stated), stock.language(k), len(after.things)
+                whole_score,
+                score(after, other, attributes, stated),
+                scenes.language(k),
+                len(after.things),
             )
         )
-        lost = score(_without(after, edit), seen, attributes, stated)
+        rest_score = score(_without(after, edit), seen, attributes, stated)
         _add(
-            changed,
+            edited_counts,
             (
-                whole.right[edit.attribute] - lost.right[edit.attribute],
-                whole.asked[edit.attribute] - lost.asked[edit.attribute],
+                whole_score.right[edit.attribute] - rest_score.right[edit.attribute],
+                whole_score.asked[edit.attribute] - rest_score.asked[edit.attribute],
             ),
         )
-        _add(kept, lost.attributes)
-        _add(copied, score(after, before, attributes, stated).attributes)
+        _add(kept_counts, rest_score.attributes)
+        _add(copied_counts, score(after, before, attributes, stated).attributes)
     extra = {
-        "edited": changed[0] / max(changed[1], 1),
-        "kept": kept[0] / max(kept[1], 1),
-        "unchanged_copy": copied[0] / max(copied[1], 1),
+        "edited": edited_counts[0] / max(edited_counts[1], 1),
+        "kept": kept_counts[0] / max(kept_counts[1], 1),
+        "unchanged_copy": copied_counts[0] / max(copied_counts[1], 1),
     }
-    top = _total(
+    ceiling = _total(
         [
             score(
                 s.description(), c, attributes, frozenset(r for r in s.relations() if r[0] < r[2])
             )
-            for s, c in zip(stock.scenes, stock.ceilings[target])
+            for s, c in zip(scenes.scenes, scenes.ceilings[target])
         ]
     )
-    return {"outcomes": outcomes, "ceiling": top, "extra": extra}
+    return {"outcomes": outcomes, "ceiling": ceiling, "extra": extra}
 
 
 def _without(after: Description, edit: Edit) -> Description:
-    """The description without the edited attribute."""
+    """Return the description without the edited attribute."""
     things = list(after.things)
     things[edit.index] = dataclasses.replace(things[edit.index], **{edit.attribute: None})  # type: ignore[arg-type]
     return dataclasses.replace(after, things=tuple(things))
 
 
 def _add(total: list[int], more: tuple[int, int]) -> None:
+    """Add a pair of numbers to a total in place."""
     total[0], total[1] = total[0] + more[0], total[1] + more[1]
 
 
 def _total(scores: list[Score]) -> tuple[float, dict[str, float]]:
-    """Share right over all attributes, and by attribute."""
+    """Return the share of attributes right, over all attributes and by attribute."""
     right, asked = sum(s.attributes[0] for s in scores), sum(s.attributes[1] for s in scores)
     by: dict[str, float] = {
         str(a): sum(s.right[a] for s in scores) / n
@@ -453,7 +486,7 @@ def summarise(
     ceiling: tuple[float, dict[str, float]],
     extra: dict[str, float],
 ) -> list[dict[str, Any]]:
-    """The JSON rows of outcomes: all; by language; by objects."""
+    """Return the JSON rows of outcomes: over all, by language, and by number of objects."""
     rows = []
     for language, objects in [
         ("all", "all"),
