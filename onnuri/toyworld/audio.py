@@ -24,7 +24,7 @@ from onnuri.modality import AUDIO_HZ, Language
 VARIANTS = ("", "m3", "f2", "f4")
 """espeak's voice variants: its default man, a deeper one, two women"""
 FRAME = 640
-"""samples a token"""
+"""samples per code"""
 LEVEL = 0.08
 """root mean square of every utterance"""
 
@@ -36,13 +36,13 @@ class Voice:
     variant: str = ""
     """one of VARIANTS"""
     rate_wpm: int = 250
-    """words a minute"""
+    """words per minute"""
     pitch: int = 50
-    """espeak's 0 to 100"""
+    """pitch from 0 to 100, as espeak-ng counts"""
 
 
 OWN = Voice(variant="f4", rate_wpm=265, pitch=50)
-"""the voice in which the model learns to speak; it learns to hear them all"""
+"""the voice in which the model learns to speak; it learns to recognise all voices"""
 
 
 def sample_voice(rng: np.random.Generator) -> Voice:

@@ -33,7 +33,7 @@ _TINTS = (
     ((0.48, 0.47, 0.58), (0.39, 0.38, 0.48)),
     ((0.52, 0.52, 0.46), (0.42, 0.42, 0.38)),
 )
-"""Top and bottom of every background: mid-tones of low saturation, away from all object colours."""
+"""top and bottom RGB of every background: mid-tones of low saturation, away from object colours"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import functools
 import hashlib
 import itertools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,18 +43,18 @@ COLORS: dict[str, tuple[float, float, float]] = {
     "white": (0.97, 0.97, 0.97),
     "black": (0.07, 0.07, 0.07),
 }
-"""Albedo, linear in what is shown, 0 to 1."""
+"""albedo RGB in [0, 1], in display space"""
 SIZES: dict[str, float] = {"small": 0.150, "medium": 0.210, "large": 0.290}
-"""Radius in world units; neighbours differ by a factor of 1.4 or more, the camera's zoom by 1.05 at
-most."""
+"""radius in world units; neighbours differ by a factor of at least 1.38, the camera's zoom by 1.05
+at most"""
 MOTIONS = ("still", "left", "right", "rise", "sink", "circle", "bounce", "grow", "shrink")
 RELATIONS = ("left_of", "right_of", "above", "below")
 INVERSE = {"left_of": "right_of", "right_of": "left_of", "above": "below", "below": "above"}
 BACKGROUNDS = 8
 SECONDS = 2.0
-"""a video's duration: 17 frames at 8 a second"""
+"""a video's duration: 17 frames at 8 per second"""
 REACH = 1.15
-"""A solid of radius r stays within r * REACH of its centre on the screen, whatever its pose."""
+"""a solid of radius r stays within r · REACH of its centre on the screen, whatever its pose"""
 
 Split = Literal["train", "seen", "held_out"]
 
@@ -119,7 +119,7 @@ class Scene:
     """relations that a caption states: thing k + 1 to an earlier one, or an earlier one to it"""
     background: int = 0
     elevation: float = 0.25
-    """camera, radians above the horizon"""
+    """the camera's angle above the horizon in radians"""
     azimuth: float = 0.0
     zoom: float = 1.0
     light: tuple[float, float] = (-0.6, 0.8)
@@ -161,7 +161,8 @@ class Edit:
     def apply(self, scene: Scene) -> Scene:
         """Return the scene after the edit."""
         things = list(scene.things)
-        things[self.index] = dataclasses.replace(things[self.index], **{self.attribute: self.value})  # type: ignore[arg-type]
+        change: dict[str, Any] = {self.attribute: self.value}
+        things[self.index] = dataclasses.replace(things[self.index], **change)
         return dataclasses.replace(scene, things=tuple(things))
 
 
@@ -230,8 +231,8 @@ def _held_out() -> frozenset[tuple[str, ...]]:
 
 
 HELD_OUT: frozenset[tuple[str, ...]] = _held_out()
-"""("color", solid, color), ("motion", solid, motion) and ("relation", relation, solid, solid) never
-trained on."""
+"""("color", solid, color), ("motion", solid, motion) and ("relation", relation, solid, solid)
+that training never contains"""
 
 
 def compositions(description: Description) -> set[tuple[str, ...]]:
@@ -258,9 +259,8 @@ def fits(scene: Scene) -> bool:
     """Return whether all objects stay in view, no two are alike, none ever touch, and the relation
     of every pair is clear."""
     boxes = [t.box() for t in scene.things]
-    if len({(t.solid, t.color) for t in scene.things}) < len(
-        boxes
-    ):  # "the red sphere" must name one thing
+    # "the red sphere" must name one thing
+    if len({(t.solid, t.color) for t in scene.things}) < len(boxes):
         return False
     if any(min(b[0], b[1]) < -0.96 or max(b[2], b[3]) > 0.96 for b in boxes):
         return False

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 Field = np.ndarray
-"""float32 [...]: a distance for every point; negative inside."""
+"""float32 [...]: one signed distance per point, negative inside"""
 
 
 def sdf(solid: str, points: np.ndarray) -> Field:

@@ -12,7 +12,7 @@ import re
 
 import numpy as np
 
-from onnuri.modality import Language, language_of
+from onnuri.modality import LANGUAGES, Language, language_of
 from onnuri.toyworld.scene import HELD_OUT, RELATIONS, Description, Edit, Scene, Traits
 from onnuri.toyworld.words import COLOR, COLOR_NOUN, PLACE, RESULT, SIZE, SOLID, VERB, josa
 
@@ -104,8 +104,7 @@ COMPARISONS: dict[Language, tuple[str, tuple[str, str, str]]] = {
     "ko": ("어느 쪽에 물체가 더 많나요?", ("첫 번째", "두 번째", "같다")),
     "en": ("Which one has more objects?", ("the first", "the second", "the same")),
 }
-"""a question about two things that were given, and its answers: the first has more, the second,
-neither"""
+"""a question about two items, and its answers: the first has more, the second, neither"""
 
 
 def comparison(first: int, second: int, language: Language) -> tuple[str, str]:
@@ -241,7 +240,7 @@ def corpus(scenes: list[Scene]) -> list[str]:
     for scene in scenes:
         rng = np.random.default_rng(scene.seed)
         edit = sample_edit(rng, scene, allow_motion=True)
-        for language in ("ko", "en"):
-            texts += [caption(scene, language, rng), *question(scene, language, rng)]  # type: ignore[arg-type]
-            texts += [instruction(scene, edit, language, rng)] if edit else []  # type: ignore[arg-type]
+        for language in LANGUAGES:
+            texts += [caption(scene, language, rng), *question(scene, language, rng)]
+            texts += [instruction(scene, edit, language, rng)] if edit else []
     return texts

@@ -119,7 +119,8 @@ class _English(_Writer):
         before = motion != "still" and self.rng.random() < 0.25
         if before or (motion == "still" and not known and self.rng.random() < 0.4):
             return f"there is {self.name(i, before)} {PLACE['en'][relation]} {self.name(j, True)}"
-        return f"{self.name(i, False)} {VERB[motion].present} {PLACE['en'][relation]} {self.name(j, True)}"
+        subject = self.name(i, False)
+        return f"{subject} {VERB[motion].present} {PLACE['en'][relation]} {self.name(j, True)}"
 
     def name(self, index: int, modify: bool) -> str:
         """Return the noun phrase of a thing, in short if it was named before; `modify` puts its

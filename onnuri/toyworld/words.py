@@ -146,7 +146,7 @@ RESULT = {
     "grow": "커지게",
     "shrink": "작아지게",
 }
-"""Korean "so that it …", of instructions."""
+"""Korean adverbial forms of motions in instructions, meaning that a thing is made to move so"""
 
 SYNONYMS: dict[str, str] = {
     "공": "구",
@@ -181,7 +181,7 @@ SYNONYMS: dict[str, str] = {
     "violet": "purple",
     "diamond": "octahedron",
 }
-"""Understood, never said."""
+"""words that the grammar understands, by the word that it uses itself for them"""
 
 
 def ends_in_consonant(word: str) -> tuple[bool, bool]:

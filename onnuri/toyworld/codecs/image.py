@@ -32,7 +32,7 @@ from onnuri.toyworld.codecs.visual import (
 )
 
 AT_ONCE = 64
-"""pictures that go through the networks together"""
+"""number of pictures that go through the networks together"""
 
 
 def to_tensor(pictures: list[np.ndarray]) -> Tensor:

@@ -27,13 +27,14 @@ from onnuri.toyworld.codecs.objects import OBJECTS, ObjectOrder
 from onnuri.toyworld.codecs.sprites import hat
 
 CROP = 24
-"""cells a side of a component's crop"""
+"""cells per side of a component's crop"""
 MARGIN = 1.15
 """a crop shows this many times the box"""
 SMALLEST, LARGEST = 0.06, 2.0
-"""world units of a box's side; 256 codes between them, evenly in the logarithm"""
+"""smallest and largest side of a box in world units, between which 256 codes lie evenly in the
+logarithm"""
 SPECK = 8
-"""components of fewer voxels are dust"""
+"""components of fewer voxels are ignored"""
 
 
 def shape_spec() -> CodecSpec:
@@ -93,9 +94,8 @@ def _component(
     others = (labels[window] != k) & (labels[window] != 0)
     alpha = np.where(others, 0, voxels[window][..., 3]).astype(np.float32) / 255
     low, high = [], []
-    for axis in range(
-        3
-    ):  # sub-voxel: how full the outermost layer is says where the surface lies in it
+    # sub-voxel: how full the outermost layer is tells where the surface lies in it
+    for axis in range(3):
         profile = alpha.max(axis=tuple(a for a in range(3) if a != axis))
         inside = np.flatnonzero(profile > 0.5)
         before, after = (
@@ -104,10 +104,9 @@ def _component(
         )
         low.append(window[axis].start + inside[0] + 0.5 - (profile[inside[0]] - 0.5) - before)
         high.append(window[axis].start + inside[-1] + 0.5 + (profile[inside[-1]] - 0.5) + after)
-    low_, high_ = np.array(low) * 2 / VOXELS - 1, np.array(high) * 2 / VOXELS - 1
-    box = np.concatenate([(low_ + high_) / 2, np.maximum(high_ - low_, SMALLEST)]).astype(
-        np.float32
-    )
+    lowest, highest = np.array(low) * 2 / VOXELS - 1, np.array(high) * 2 / VOXELS - 1
+    extent = np.maximum(highest - lowest, SMALLEST)
+    box = np.concatenate([(lowest + highest) / 2, extent]).astype(np.float32)
     rgb = (voxels[window][..., :3] * alpha[..., None]).sum((0, 1, 2)) / alpha.sum() / 255
     return cut(alpha, box, [s.start for s in window]), box, rgb.astype(np.float32)
 
@@ -158,7 +157,7 @@ class ShapeCodec(Codec):
 
         width: int = 16
         order: ObjectOrder = "left"
-        """in which components are written down"""
+        """order in which components are encoded"""
 
     def __init__(self, settings: Any = None, spec: CodecSpec | None = None) -> None:
         super().__init__(settings or self.Config(), spec or shape_spec())

@@ -32,13 +32,13 @@ from onnuri.toyworld.codecs.image import (
 from onnuri.toyworld.codecs.visual import LARGEST, SMALLEST, fields_of, restore_boxes, video_spec
 
 CHUNK = 4
-"""frames of a chunk"""
+"""number of frames per chunk"""
 STRIDE = 2
-"""frames from one in which objects are looked for to the next"""
+"""objects are located in one frame of so many"""
 REACH = 36
-"""pixels that an object may move meanwhile"""
+"""pixels that an object may move between two such frames"""
 _UNITS = torch.tensor([16.0, 16.0, 0.5, 0.5])
-"""pixels, pixels, log, log: what one unit of a path is"""
+"""units of a path's four numbers per frame: pixels for x and y, natural logarithm for the sides"""
 
 
 def path_of(boxes: Tensor, start: Tensor) -> Tensor:
@@ -155,9 +155,8 @@ class VideoCodec(ImageCodec):
                 track[1 + CHUNK * chunk : 1 + CHUNK * (chunk + 1)].transpose(0, 1), start
             )
             motion = self.visual.path_codes.encode(self.visual.path_encoder(path))
-            start = self._chunk(motion, start)[
-                ..., -1, :
-            ]  # from what was decoded, so that errors do not add up
+            # from the decoded boxes, so that errors do not add up
+            start = self._chunk(motion, start)[..., -1, :]
             codes.append(torch.cat([motion, motion.new_full((layout.slots - count,), field.codes)]))
         return torch.cat([still[0], torch.cat(codes) + layout.base("motion")])
 

@@ -25,15 +25,16 @@ from onnuri.codecs.spec import CodecSpec, Field, SlotLayout
 from onnuri.toyworld.codecs.objects import OBJECTS, ObjectOrder
 
 CROP = 40
-"""pixels of a crop and of a sprite"""
+"""pixels per side of a crop and of a sprite"""
 PICTURE = 128
-"""pixels of a picture's side, in which boxes are given"""
+"""pixels per side of a picture; boxes are given in them"""
 SMALLEST, LARGEST = 4.0, 110.0
-"""pixels of a box's side; 128 codes between them, evenly in the logarithm"""
+"""smallest and largest side of a box in pixels, between which 128 codes lie evenly in the
+logarithm"""
 
 
 VIDEO_CHUNKS = 4
-"""A video's 17 frames are its first frame and four chunks of four."""
+"""number of chunks of four frames after a video's first frame"""
 _FIELDS = (
     Field(name="background", count=4, codes=512, weight=0.2, optional=False),
     Field(name="color", count=1, codes=512, weight=3.0),
@@ -85,9 +86,9 @@ class VisualConfig(config.Config):
     crop_width: int = 32
     sprite_width: int = 32
     threshold: float = 0.3
-    """least peak of the heat map that counts as an object"""
+    """lowest peak of the heat map that counts as an object"""
     order: ObjectOrder = "left"
-    """in which objects are written down"""
+    """order in which objects are encoded"""
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -266,9 +267,8 @@ class Visual(nn.Module):
 def composite(behind: Tensor, layers: Tensor) -> Tensor:
     """Return pictures [B, 3, H, W]: premultiplied layers [B, O, 4, H, W] over a background [B, 3,
     H, W], the first lowest."""
-    for layer in layers.unbind(
-        1
-    ):  # not indexing: its gradient would be a picture-sized tensor of zeros each time
+    # not indexing: its gradient would be a picture-sized tensor of zeros each time
+    for layer in layers.unbind(1):
         color, alpha = layer.split((3, 1), 1)
         behind = behind * (1 - alpha) + color
     return behind

@@ -21,7 +21,7 @@ from onnuri.toyworld.scene import generator, sample_scene
 from onnuri.toyworld.text import caption
 
 ROW = 65_536
-"""samples a row"""
+"""samples per row"""
 
 
 def make_pool(folder: Path, rows: int, workers: int = 2) -> None:

@@ -54,15 +54,15 @@ class MixtureWeights(config.Config):
     them."""
 
     text_to_x: float = 0.33
-    """from words to what is seen"""
+    """a sentence, then a picture, video or shape"""
     caption: float = 0.22
-    """from what is seen to words"""
+    """a picture, video or shape, then a sentence"""
     convert: float = 0.07
-    """from one thing that is seen to another: learned soonest"""
+    """one visual modality, then another; learned soonest"""
     chain: float = 0.05
-    """three or four media of one scene"""
+    """one scene in three or four modalities"""
     unconditional: float = 0.04
-    """a modality without a source: what guidance is measured against"""
+    """one modality without input, which classifier-free guidance needs"""
     translate: float = 0.05
     ask: float = 0.06
     edit: float = 0.08
@@ -71,36 +71,36 @@ class MixtureWeights(config.Config):
     asr: float = 0.05
     tts: float = 0.06
     double: float = 0.0
-    """from words to two or three things that are alike, which no scene has: made of the codes of
-    one that has as many"""
+    """a sentence, then two or three things that are alike; as no scene has such things, they are
+    made from the codes of a scene of as many"""
     people: float = 0.0
-    """share of the given sentences that are in the wordings of people, drawn anew each time; the
+    """share of the input sentences that are in the wordings of people, drawn anew each time; the
     rest are the world's own"""
     slips: float = 0.0
-    """share of the given sentences of people with a slip of the keyboard that the text front end
+    """share of the input sentences of people with a slip of the keyboard that the text front end
     did not mend"""
     noise: float = 0.0
-    """share of the given sentences of people with up to three words that mean nothing here, as
+    """share of the input sentences of people with up to three words that mean nothing here, as
     people say more than is asked"""
     loss_text: float = 2.0
-    """weight in the loss of a modality's items, wanted or given; text is also what answers and
+    """weight in the loss of a modality's items, inputs and targets; text is also what answers and
     instructions are in"""
     loss_image: float = 1.0
     loss_audio: float = 0.8
     loss_video: float = 1.0
     loss_shape: float = 1.0
     source_loss: float = 0.15
-    """weight in the loss of what is given"""
+    """weight in the loss of input items, relative to targets"""
     soft: bool = False
-    """whether targets whose codes are in order (places, sides) are spread over their neighbours"""
+    """whether the targets of ordinal codes (places, sides) are smoothed over neighbouring codes"""
     loss_place: float = 1.0
-    """weight in the loss of codes that are in order"""
+    """weight in the loss of ordinal codes"""
     single: float = 1.0
-    """share of the scenes of one object that are drawn from: two and three have more to learn"""
+    """share of the scenes of one object that are used: those of two and three teach more"""
     video: float = 1 / 3
-    """share of video among what is seen"""
+    """share of video among visual items"""
     given_sound: float = 0.0
-    """weight in the loss of a given sound: nobody asks for voices other than the model's own"""
+    """weight in the loss of an input sound: nobody asks for voices other than the model's own"""
 
 
 class TaskSampler:

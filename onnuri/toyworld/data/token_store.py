@@ -1,25 +1,29 @@
-"""The token table: what codecs make of scenes, computed once. Knows codecs by their contract, not
-the language model.
+"""This module builds and reads the token table, which holds the codes of scenes, computed once. It
+knows codecs by their contract, and no language model.
 
 A table is a folder of columns; a column is `<name>.values.npy` (uint32, end to end) and
 `<name>.offsets.npy` (int64 [N + 1]); `table.json` lists them and is written last. An absent entry
-is empty. Sentences are kept as UTF-8 bytes, not as a tokenizer's codes, so that another tokenizer
-reads the same table. What is seen and what is said are made apart, so that a change of the
-sentences does not cost the pictures again. Columns:
+is empty. Sentences are stored as UTF-8 bytes, not as a tokenizer's codes, so that another tokenizer
+reads the same table. Pictures and sentences are computed apart, so that a change of the sentences
+does not cost the pictures again. Columns:
 
     image, shape                      codes of the scene
     video                             likewise, in every second row
-    spoken_ko, spoken_en              what is spoken: caption 0, in half of the rows a wording of people if it is short
+    spoken_ko, spoken_en              what is spoken: caption 0, in half of the rows a wording of
+                                      people if it is short
     audio_ko, audio_en                codes of that, spoken by any voice, in every second row
-    voice_ko, voice_en                the same in the model's own voice, words aligned with frames, in the same rows
+    voice_ko, voice_en                the same in the model's own voice, words aligned with frames,
+                                      in the same rows
     beat_ko, beat_en                  how many of these codes each word has
     ko_0 … en_2                       captions; ko_s, en_s captions of the still
     ask_ko, tell_ko, ask_en, tell_en  a question of what a still shows, and its answer
-    edit_ko, edit_en                  an instruction; edit_image, edit_video, edit_shape what it makes of the scene
-                                      (an edit of motion has only edit_video)
+    edit_ko, edit_en                  an instruction; edit_image, edit_video, edit_shape what it
+                                      makes of the scene (an edit of motion has only edit_video)
     still                             one entry [1] where nothing moves, else empty
-    say_ko, say_en                    question as speech (`ask_*` spoken by any voice), in every eighth row
-    reply_ko, reply_en                its answer in the model's own voice (`tell_*` spoken), in the same rows
+    say_ko, say_en                    question as speech (`ask_*` spoken by any voice), in every
+                                      eighth row
+    reply_ko, reply_en                its answer in the model's own voice (`tell_*` spoken), in the
+                                      same rows
     tap_ko, tap_en                    how many codes each word of the answer has
     record                            the scene itself, as JSON
     count                             one entry: how many objects there are
@@ -51,11 +55,11 @@ from onnuri.toyworld.wordings import say
 Row = dict[str, np.ndarray]
 NONE = np.zeros(0, np.int64)
 SHARD = 128
-"""scenes a shard"""
+"""scenes per shard"""
 CAPTIONS = 3
-"""phrasings a language"""
+"""captions per language"""
 FILMED, SPOKEN, ASKED = 2, 2, 8
-"""one row in so many has a video, speech, a spoken question: what is learned soonest for its cost
+"""one row in so many has a video, speech, a spoken question; measured to learn soonest for its cost
 in time"""
 EDITED = 0.35
 """share of scenes with an edit"""
@@ -211,7 +215,8 @@ PARTS: dict[str, Callable[[list[Scene], dict[str, Any]], list[Row]]] = {
     "words": words,
     "records": records,
 }
-"""parts of a table that are made apart"""
+"""the parts of a table that are computed apart; each takes scenes and codecs and returns rows of
+columns"""
 
 
 def _edit_words(scene: Scene) -> Row:

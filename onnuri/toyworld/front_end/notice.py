@@ -25,7 +25,7 @@ from onnuri.toyworld.front_end.questions import ends_as_question, is_greeting, i
 from onnuri.toyworld.front_end.spelling import Spelling
 
 DETAILS = 4.0
-"""standard deviation in pixels of the blur that details of a picture are what is above"""
+"""standard deviation in pixels of the blur; what a picture shows beyond its blur are its details"""
 _HERE = Path(__file__).parent
 _WHAT: dict[Language, dict[Modality, str]] = {
     "ko": {"image": "이 그림", "video": "이 영상", "shape": "이 3D 모델"},
@@ -35,11 +35,12 @@ CAN_DO: dict[Language, str] = {
     "ko": "저는 작은 세계만 압니다: 색과 크기가 있는 입체 하나에서 셋까지, 그 위치와 움직임입니다. "
     "그것을 그리고, 말하고, 움직여 보이고, 3D로 만들고, 보여 주시면 설명할 수 있습니다. "
     "이렇게 말해 보세요: 파란 상자 왼쪽에 빨간 공을 그려줘",
-    "en": "I only know a small world: one to three solids with a color and a size, where they are and how they move. "
+    "en": "I only know a small world: one to three solids with a color and a size, "
+    "where they are and how they move. "
     "I can draw, say, animate and model them, and describe what you show me. "
     "Try: draw a red ball to the left of a blue box",
 }
-"""what is said to a greeting, or to a question about anything else"""
+"""the answer to a greeting, or to a question about anything but the world"""
 
 
 @functools.cache
@@ -121,7 +122,8 @@ def notices(
         message = (
             f"모르는 말이 있습니다: {word_list}. 답은 나머지 말만 보고 만들었습니다."
             if language == "ko"
-            else f"I do not know {'this word' if len(words) == 1 else 'these words'}: {word_list}. The answer is made from the rest."
+            else f"I do not know {'this word' if len(words) == 1 else 'these words'}: {word_list}. "
+            "The answer is made from the rest."
         )
         results.append(Notice("unknown_words", message, words))
     slips = tuple(dict.fromkeys(pair for reading in readings for pair in reading.slips))
@@ -134,9 +136,8 @@ def notices(
         )
         results.append(Notice("corrected", message, tuple(word for pair in slips for word in pair)))
     for modality, item, codes in seen:
-        if (
-            codecs[modality].spec.slots is None
-        ):  # a codec that knows no objects says nothing of them
+        # a codec that knows no objects says nothing of them
+        if codecs[modality].spec.slots is None:
             continue
         seen_as: Modality = codecs[modality].spec.modality
         what = _WHAT[language][seen_as]
@@ -151,7 +152,8 @@ def notices(
             message = (
                 f"{what}은 제가 배운 것과 많이 달라서, 답이 틀렸을 수 있습니다."
                 if language == "ko"
-                else f"{what[0].upper()}{what[1:]} is unlike anything I have learned; the answer may well be wrong."
+                else f"{what[0].upper()}{what[1:]} is unlike anything I have learned; "
+                "the answer may well be wrong."
             )
             results.append(Notice("unfamiliar", message))
     return results

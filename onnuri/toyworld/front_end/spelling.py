@@ -54,10 +54,10 @@ PARTICLES = (
     "고",
     "요",
 )
-"""what may follow a Korean noun without a space"""
+"""particles and endings that may follow a Korean noun without a space"""
 COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
-"""words of any sentence: never taken for a slip of a word of the world, and nothing to be ignorant
-of"""
+"""words of any sentence: never taken for a slip of a word of the world, and never reported as
+unknown"""
 REAL = frozenset(Path(__file__).with_name("real_words.txt").read_text(encoding="utf-8").split())
 """words of a language that are a slip away from one of the world and mean something else: "bell" is
 no "ball", "고양이" no "모양이". Written by `benchmarks/real_words.py`"""
@@ -66,10 +66,9 @@ SELDOM, RARE = 0.1, 0.005
 (docs/log.md, session 11)"""
 _EDGE = ",.;:!?()[]\"'~…。·"
 LONGEST = 24
-"""letters of a run-together piece that is looked up"""
+"""most letters of a piece of run-together words that is looked up"""
 LONGEST_RUN = 100
-"""characters of a piece without spaces that is looked into; what is longer is unknown, whatever it
-says"""
+"""most characters of a token without spaces that is corrected or split; a longer one is unknown"""
 
 
 def plain(sentence: str) -> str:

@@ -38,10 +38,10 @@ from onnuri.toyworld.text import caption
 from onnuri.training.loop import TrainConfig, fit
 
 LONGEST = 128_000
-"""samples of a training utterance"""
+"""most samples of a training utterance"""
 PACE = (190, 291)
-"""words a minute, first and behind the last; wider than what is spoken, so that an odd rhythm is
-read too"""
+"""range of the rate in words per minute, upper bound excluded; wider than the world's voices, so
+that an odd rhythm is recognised too"""
 
 
 def words_of(text: str) -> list[str]:

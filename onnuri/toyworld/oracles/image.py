@@ -22,9 +22,9 @@ from onnuri.toyworld.scene import COLORS, SIZES, SOLIDS, Description, Scene, Thi
 CONTRAST = 0.055
 """colour distance from the background that counts as an object"""
 SPECK = 30
-"""pixels; smaller components are dust"""
+"""components of fewer pixels are ignored"""
 WINDOW = 56
-"""pixels of a silhouette in the bank"""
+"""pixels per side of a silhouette in the bank"""
 
 
 @dataclasses.dataclass(frozen=True)

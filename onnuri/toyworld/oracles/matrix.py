@@ -58,7 +58,9 @@ class Model(Protocol):
 
     def generate_batch(
         self, to: Modality, inputs: list[list[Any]], *, language: list[Language], seeds: list[int]
-    ) -> list[Any]: ...
+    ) -> list[Any]:
+        """Return one item of modality `to` for each list of inputs (modality, item)."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -460,7 +462,8 @@ def _edit(
 def _without(after: Description, edit: Edit) -> Description:
     """Return the description without the edited attribute."""
     things = list(after.things)
-    things[edit.index] = dataclasses.replace(things[edit.index], **{edit.attribute: None})  # type: ignore[arg-type]
+    erasure: dict[str, Any] = {edit.attribute: None}
+    things[edit.index] = dataclasses.replace(things[edit.index], **erasure)
     return dataclasses.replace(after, things=tuple(things))
 
 

@@ -15,9 +15,9 @@ from onnuri.toyworld.oracles.image import relations
 from onnuri.toyworld.scene import COLORS, SIZES, SOLIDS, Description, Scene, Thing, Traits
 
 WINDOW = 28
-"""voxels a side of a template"""
+"""voxels per side of a template"""
 SPECK = 40
-"""voxels; smaller components are dust"""
+"""components of fewer voxels are ignored"""
 
 
 def observe(voxels: np.ndarray) -> Description:

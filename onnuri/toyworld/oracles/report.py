@@ -76,7 +76,8 @@ def show(result: dict[str, Any]) -> None:
         )
     for row in result["further"]:
         console.print(
-            f"{row['name']}, {row['from']} to {row['to']}: {row['attribute_accuracy']:.1%} (chance {row['chance']:.0%})"
+            f"{row['name']}, {row['from']} to {row['to']}: "
+            f"{row['attribute_accuracy']:.1%} (chance {row['chance']:.0%})"
         )
     console.print(f"{result['items']} items a cell and split, {result['seconds']:.0f} s")
 
@@ -85,7 +86,8 @@ def _brief(c: dict[str, Any]) -> str:
     """Return one row of a cell as the short text of a table's entry, in percent."""
     extra = f" edited {c['edited']:.0%} kept {c['kept']:.0%}" if "edited" in c else ""
     task = f" {c['task']}" if c["from"] == c["to"] == "text" else ""
-    return f"{c['attribute_accuracy'] * 100:.1f} ({c['ceiling'] * 100:.0f}, {c['chance'] * 100:.0f}){extra}{task}"
+    percent = [c[name] * 100 for name in ("attribute_accuracy", "ceiling", "chance")]
+    return f"{percent[0]:.1f} ({percent[1]:.0f}, {percent[2]:.0f}){extra}{task}"
 
 
 def mean(result: dict[str, Any], split: str) -> float:
@@ -150,12 +152,16 @@ def page(result: dict[str, Any], samples: dict[str, Any], picture: bytes) -> str
     parts = []
     for name, pairs in samples.items():
         cells = "".join(
-            f"<td>{_show(source[0], source[1])}{html.escape(source[2]) if len(source) > 2 else ''}</td>"
+            f"<td>{_show(source[0], source[1])}"
+            f"{html.escape(source[2]) if len(source) > 2 else ''}</td>"
             f"<td>→</td><td>{_show(_target(name), item)}</td>"
             for source, item in pairs
         )
         parts.append(f"<h2>{html.escape(name)}</h2><table><tr>{cells}</tr></table>")
-    style = "body{font:15px/1.5 system-ui;margin:2rem}td{padding:.5rem;max-width:22rem}img{image-rendering:auto}"
+    style = (
+        "body{font:15px/1.5 system-ui;margin:2rem}td{padding:.5rem;max-width:22rem}"
+        "img{image-rendering:auto}"
+    )
     return (
         f"<!doctype html><meta charset=utf-8><title>any-to-any matrix</title><style>{style}</style>"
         f"<h1>Any-to-any matrix</h1><p>{result['items']} items a cell and split.</p>"

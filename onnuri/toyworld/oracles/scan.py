@@ -32,7 +32,7 @@ TEXTS = tuple(
 ) + tuple(f"{language}_{k}" for language in LANGUAGES for k in "012s")
 
 
-def said(sentence: str) -> set[tuple[str, ...]]:
+def named_compositions(sentence: str) -> set[tuple[str, ...]]:
     """Return the compositions that a caption, question or instruction names, whether it states that
     they hold or not."""
     language, named = language_of(sentence), set()
@@ -71,7 +71,8 @@ def scan(store: TokenStore, codecs: dict[str, Any], every: int = 1) -> dict[str,
         for column in TEXTS:
             sentence = store.text(row, column)
             violations["texts"] += [
-                f"row {row}, {column}: {sentence!r}: {c}" for c in said(sentence) & HELD_OUT
+                f"row {row}, {column}: {sentence!r}: {c}"
+                for c in named_compositions(sentence) & HELD_OUT
             ]
         for modality, observe in oracles if row % every == 0 else ():
             for column in (modality, f"edit_{modality}"):
@@ -104,8 +105,9 @@ def run(folder: Path, every: int, path: Path | None) -> dict[str, Any]:
     for line in itertools.chain(*violations.values()):
         print(line)
     print(
-        f"{store.rows} rows: held-out compositions in {figures['records']} records and {figures['texts']} texts; the oracles "
-        f"see {figures['codes']} in the codes of {figures['rows_seen']} rows"
+        f"{store.rows} rows: held-out compositions in {figures['records']} records and "
+        f"{figures['texts']} texts; the oracles see {figures['codes']} in the codes of "
+        f"{figures['rows_seen']} rows"
     )
     if path:
         media.write_json(figures, path, indent=2)

@@ -20,8 +20,8 @@ OF_THING: tuple[Attribute, ...] = ("solid", "color", "size", "motion")
 
 
 _TIES = {"solid": 0.01, "color": 0.02}
-"""what decides between assignments that are equally good, also where these attributes are not asked
-for"""
+"""bonus of equal attributes, which decides between assignments that are equally good, also where
+these attributes are not scored"""
 
 
 @dataclasses.dataclass(frozen=True)

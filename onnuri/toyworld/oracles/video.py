@@ -13,7 +13,7 @@ from onnuri.toyworld.oracles.image import Blob, blobs, describe
 from onnuri.toyworld.scene import MOTIONS, Description, motion_path
 
 STRIDE = 2
-"""every second frame is looked at"""
+"""the oracle looks at one frame in so many"""
 
 
 def observe(frames: np.ndarray) -> Description:

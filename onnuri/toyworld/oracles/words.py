@@ -33,9 +33,9 @@ from onnuri.toyworld.text import caption
 from onnuri.toyworld.words import COLOR, COLOR_NOUN, SOLID
 
 FIRST = 400_000
-"""first seed of the scenes"""
+"""seed of the first scene"""
 SEEDS_ALONE = 4
-"""items of every form of a name that is said alone"""
+"""number of items for each form of a name that is said alone"""
 _ALONE: dict[Language, tuple[str, ...]] = {"en": ("{}", "draw {}"), "ko": ("{}", "{} 그려줘")}
 Change = Callable[[str, Language, np.random.Generator], str]
 _ENDINGS = (
@@ -69,7 +69,7 @@ _OTHER_NAMES = {
     "검은": "까만",
     "초록": "녹색",
 }
-"""the names that `toyworld/words.py` says are understood"""
+"""other names, which `toyworld/words.py` lists as understood"""
 
 
 def _unchanged(text: str, language: Language, rng: np.random.Generator) -> str:
