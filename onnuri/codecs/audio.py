@@ -269,21 +269,21 @@ class SoundStream:
         )
         if self.pending.shape[1] <= 2:
             return np.zeros(0, np.float32)
-        ready, self.tail = self._go_on(self.codec.spectra(self.pending, self.memory))
+        ready, self.tail = self._overlap_add(self.codec.spectra(self.pending, self.memory))
         self.pending, cut, self.cut = self.pending[:, -2:], self.cut, 0
-        return _sound(ready[..., cut:])
+        return _normalized(ready[..., cut:])
 
     @torch.inference_mode()
     def end(self) -> np.ndarray:
         """Return the remaining samples float32 [T] of the sound."""
         if self.pending.shape[1] < 2:
             return np.zeros(0, np.float32)
-        ready, tail = self._go_on(
+        ready, tail = self._overlap_add(
             self.codec.spectra(torch.cat([self.pending, self.silence], 1), self.memory)
         )
-        return _sound(torch.cat([ready, tail], -1)[..., self.cut : -EDGE])
+        return _normalized(torch.cat([ready, tail], -1)[..., self.cut : -EDGE])
 
-    def _go_on(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
+    def _overlap_add(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
         """Return the overlap-add [2, 1, T] of new frames with the tail [2, 1, 480] of those before,
         up to where no later frame reaches, and the new tail."""
         total = self.codec.overlap(spectra)
@@ -291,7 +291,7 @@ class SoundStream:
         return total[..., : -2 * EDGE], total[..., -2 * EDGE :]
 
 
-def _sound(total: Tensor) -> np.ndarray:
+def _normalized(total: Tensor) -> np.ndarray:
     """Return samples float32 [T] in [-1, 1] from an overlap-add and its weight [2, 1, T]."""
     return (total[0, 0] / total[1, 0].clamp_min(0.5)).clamp(-1, 1).numpy()
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from rich.progress import track
 
-_LEAN = {
+_WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
@@ -47,7 +47,10 @@ def run_jobs(work: Callable[[Job], None], jobs: list[Job], workers: int, name: s
         for _ in track(map(work, jobs), name, len(jobs), transient=True):
             pass
     elif jobs:
-        with _environment(_LEAN), multiprocessing.get_context("spawn").Pool(workers) as pool:
+        with (
+            _environment(_WORKER_ENVIRONMENT),
+            multiprocessing.get_context("spawn").Pool(workers) as pool,
+        ):
             for _ in track(pool.imap_unordered(work, jobs), name, len(jobs), transient=True):
                 pass
 
@@ -87,12 +90,12 @@ def build(
         for start, count in shards
         if not (folder / f"{start}.shard.npz").exists()
     ]
-    run_jobs(_shard, jobs, workers, name)
+    run_jobs(_build_shard, jobs, workers, name)
     merge(folder, [start for start, _ in shards], rows)
     summary.write_text(json.dumps({"rows": rows}))
 
 
-def _shard(job: tuple[Path, Callable[[int], Row], int, int]) -> None:
+def _build_shard(job: tuple[Path, Callable[[int], Row], int, int]) -> None:
     """Compute `count` rows from seed `start` on and save them as one `.npz` file, renamed from a
     temporary name when it is whole."""
     folder, make, start, count = job

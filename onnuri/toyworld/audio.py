@@ -58,7 +58,7 @@ def speak(text: str, language: Language, voice: Voice) -> np.ndarray:
     """Return a sentence as sound float32 [T] at 16 kHz. Raises DependencyError without the extra
     `world`."""
     samples, rate, _ = _synthesise(text, language, voice)
-    return _finish(soxr.resample(samples, rate, AUDIO_HZ))
+    return _trim_and_level(soxr.resample(samples, rate, AUDIO_HZ))
 
 
 def speak_aligned(text: str, language: Language, voice: Voice) -> tuple[np.ndarray, list[int]]:
@@ -107,7 +107,7 @@ def _synthesise(
 ) -> tuple[np.ndarray, int, list[tuple[int, int]]]:
     """Return espeak-ng's samples float32 [T], their sampling rate, and for every word its character
     position in the text and its first sample."""
-    process, rate = _engine()
+    process, rate = _speaking_process()
     name = f"{language}+{voice.variant}" if voice.variant else language
     request = {"text": text, "voice": name, "rate": voice.rate_wpm, "pitch": voice.pitch}
     requests, answers = process.stdin, process.stdout
@@ -120,7 +120,7 @@ def _synthesise(
     return samples, rate, [(int(place), int(sample)) for place, sample in marks]
 
 
-def _finish(samples: np.ndarray) -> np.ndarray:
+def _trim_and_level(samples: np.ndarray) -> np.ndarray:
     """Return samples with the silence at both ends cut to one frame, the level set and the length
     padded to whole frames."""
     audible = np.flatnonzero(np.abs(samples) > 0.01 * max(float(np.abs(samples).max()), 1e-6))
@@ -131,7 +131,7 @@ def _finish(samples: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _engine() -> tuple[subprocess.Popen[bytes], int]:
+def _speaking_process() -> tuple[subprocess.Popen[bytes], int]:
     """Return this process's speaking subprocess, started once, and its sampling rate in Hz. Raises
     DependencyError without the extra `world`."""
     if importlib.util.find_spec("espeakng_loader") is None:

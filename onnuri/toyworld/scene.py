@@ -206,7 +206,9 @@ _SALT = "onnuri-0"
 """chosen so that the README's first sentence is a composition of training"""
 
 
-def _pick(kind: str, candidates: list[tuple[str, ...]], share: float) -> set[tuple[str, ...]]:
+def _fixed_share(
+    kind: str, candidates: list[tuple[str, ...]], share: float
+) -> set[tuple[str, ...]]:
     """Return a fixed share of the candidates, those whose names have the lowest hashes, so that
     every run picks the same."""
     ranked = sorted(
@@ -217,13 +219,18 @@ def _pick(kind: str, candidates: list[tuple[str, ...]], share: float) -> set[tup
 
 def _held_out() -> frozenset[tuple[str, ...]]:
     """Return the compositions that are held out of training, as `HELD_OUT` describes them."""
-    pairs = {("color", *c) for c in _pick("color", list(itertools.product(SOLIDS, COLORS)), 0.08)}
+    pairs = {
+        ("color", *c) for c in _fixed_share("color", list(itertools.product(SOLIDS, COLORS)), 0.08)
+    }
     moving = [m for m in MOTIONS if m != "still"]
     motions = {
-        ("motion", *c) for c in _pick("motion", list(itertools.product(SOLIDS, moving)), 0.08)
+        ("motion", *c)
+        for c in _fixed_share("motion", list(itertools.product(SOLIDS, moving)), 0.08)
     }
     # a relation and its inverse are one composition: both ways of saying it are held out
-    picked = _pick("relation", list(itertools.product(("left_of", "above"), SOLIDS, SOLIDS)), 0.08)
+    picked = _fixed_share(
+        "relation", list(itertools.product(("left_of", "above"), SOLIDS, SOLIDS)), 0.08
+    )
     relations = {("relation", r, a, b) for r, a, b in picked} | {
         ("relation", INVERSE[r], b, a) for r, a, b in picked
     }
@@ -287,12 +294,12 @@ def sample_scene(seed: int, split: Split = "train", objects: int | None = None) 
     rng = generator(split, seed)
     count = objects or int(rng.choice([1, 2, 3], p=[0.35, 0.40, 0.25]))
     while True:
-        scene = _draw(rng, count, seed)
+        scene = _random_scene(rng, count, seed)
         if scene is not None and bool(held_out(scene)) == (split == "held_out"):
             return scene
 
 
-def _draw(rng: np.random.Generator, count: int, seed: int) -> Scene | None:
+def _random_scene(rng: np.random.Generator, count: int, seed: int) -> Scene | None:
     """Return a random scene of `count` objects: attributes are drawn once, then places until they
     fit; None after 60 tries."""
     traits = [
@@ -321,11 +328,11 @@ def _draw(rng: np.random.Generator, count: int, seed: int) -> Scene | None:
         )
         scene = Scene(things=things, **view)  # type: ignore[arg-type]
         if fits(scene):
-            return dataclasses.replace(scene, stated=_state(rng, scene))
+            return dataclasses.replace(scene, stated=_stated_relations(rng, scene))
     return None
 
 
-def _state(rng: np.random.Generator, scene: Scene) -> tuple[tuple[int, str, int], ...]:
+def _stated_relations(rng: np.random.Generator, scene: Scene) -> tuple[tuple[int, str, int], ...]:
     """Return the relations that a caption states: for every object after the first, one to an
     earlier object, in a random direction."""
     stated = []

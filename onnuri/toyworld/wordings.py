@@ -151,11 +151,15 @@ def inquire(
     own_question, answer = tasks.question(scene, language, rng, motion)
     kind, groups = tasks.kind_of(own_question)
     return word_question(
-        kind, [_renamed(group, language, rng) for group in groups], language, rng, held_out
+        kind,
+        [_with_peoples_names(group, language, rng) for group in groups],
+        language,
+        rng,
+        held_out,
     ), answer
 
 
-def _renamed(words: str, language: Language, rng: np.random.Generator) -> str:
+def _with_peoples_names(words: str, language: Language, rng: np.random.Generator) -> str:
     """Return words in which some of the world's names of colours and solids are replaced by
     people's."""
     renamed_words = []

@@ -214,7 +214,9 @@ class ShapeCodec(Codec):
         rows, first = [], 0
         for parts in components_of_items:
             rows.append(
-                _row(self.layout, [(form[first + k], c[1], c[2]) for k, c in enumerate(parts)])
+                _encode_components(
+                    self.layout, [(form[first + k], c[1], c[2]) for k, c in enumerate(parts)]
+                )
             )
             first += len(parts)
         return rows
@@ -226,7 +228,7 @@ class ShapeCodec(Codec):
         placed = [
             (grid, *part)
             for grid, row in zip(grids, codes)
-            for part in _parts(self.layout, np.asarray(row))
+            for part in _decode_components(self.layout, np.asarray(row))
         ]
         if placed:
             form = self.fsq.decode(torch.from_numpy(np.stack([p[1] for p in placed])).long())
@@ -286,7 +288,9 @@ class ShapeCodec(Codec):
         return features
 
 
-def _row(layout: SlotLayout, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
+def _encode_components(
+    layout: SlotLayout, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> np.ndarray:
     """Return the codes int64 [K] of up to `slots` components (form digits [4], box [6], RGB [3]);
     the remaining slots get the codes for absence."""
     places, sides = layout.field("center").codes, layout.field("extent").codes
@@ -306,8 +310,10 @@ def _row(layout: SlotLayout, parts: list[tuple[np.ndarray, np.ndarray, np.ndarra
     return np.array(row, dtype=np.int64)
 
 
-def _parts(layout: SlotLayout, row: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return the components (form digits [4], box [6], RGB [3]) that `_row` encoded, without those
+def _decode_components(
+    layout: SlotLayout, row: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return the components (form digits [4], box [6], RGB [3]) that `_encode_components` encoded, without those
     of which a code is absent."""
     each: list[dict[str, np.ndarray]] = [{} for _ in range(layout.slots)]
     times, position = Counter[str](), 0

@@ -156,11 +156,11 @@ class VideoCodec(ImageCodec):
             )
             motion = self.visual.path_codes.encode(self.visual.path_encoder(path))
             # from the decoded boxes, so that errors do not add up
-            start = self._chunk(motion, start)[..., -1, :]
+            start = self._decode_chunk(motion, start)[..., -1, :]
             codes.append(torch.cat([motion, motion.new_full((layout.slots - count,), field.codes)]))
         return torch.cat([still[0], torch.cat(codes) + layout.base("motion")])
 
-    def _chunk(self, motion: Tensor, start: Tensor) -> Tensor:
+    def _decode_chunk(self, motion: Tensor, start: Tensor) -> Tensor:
         """Return the boxes [..., 4 frames, 4] of motion digits [...] from starting boxes [...,
         4]."""
         return boxes_of(self.visual.path_decoder(self.visual.path_codes.decode(motion)), start)
@@ -191,7 +191,7 @@ class VideoCodec(ImageCodec):
         yield to_array(next(paint(self.visual, layout, still)))[:, None]
         for chunk in range(self.chunks):
             digits = motion[:, chunk] - layout.base("motion")
-            path_boxes = self._chunk(digits.clamp(0, paths - 1), last_boxes)
+            path_boxes = self._decode_chunk(digits.clamp(0, paths - 1), last_boxes)
             present = ((digits >= 0) & (digits < paths))[..., None, None]
             boxes = torch.where(present, path_boxes, last_boxes[..., None, :].expand_as(path_boxes))
             last_boxes = boxes[..., -1, :]

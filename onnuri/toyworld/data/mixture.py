@@ -117,7 +117,7 @@ class TaskSampler:
     ) -> None:
         self.settings, self.store, self.layouts = settings, store, layouts
         self.text, self.front_end = text, front_end
-        every = _thinned(store, settings.single)
+        every = _rows_used(store, settings.single)
         self.has_video, self.has_speech = (
             np.intersect1d(store.rows_with(c), every) for c in ("video", "voice_ko")
         )
@@ -159,40 +159,40 @@ class TaskSampler:
 
     def _text_to_x(self, rng: np.random.Generator) -> list[Segment]:
         """Return a sentence and something visual that it describes."""
-        return self._of(rng, ["text", self._visual(rng)])
+        return self._one_scene(rng, ["text", self._random_visual_modality(rng)])
 
     def _caption(self, rng: np.random.Generator) -> list[Segment]:
         """Return something visual and its description, sometimes with a request for one in
         between."""
-        visual, description = self._of(rng, [self._visual(rng), "text"])
+        visual, description = self._one_scene(rng, [self._random_visual_modality(rng), "text"])
         description = dataclasses.replace(description, task="describe")
         assert description.language
         if rng.random() >= 0.4 * self.settings.people:
             return [visual, description]
         request = wordings.look(description.language, rng)
-        return [visual, self._given(request, description.language), description]
+        return [visual, self._input_sentence(request, description.language), description]
 
-    def _visual(self, rng: np.random.Generator) -> Modality:
+    def _random_visual_modality(self, rng: np.random.Generator) -> Modality:
         """Return a random visual modality."""
         return VISUAL_MODALITIES[int(rng.choice(len(VISUAL_MODALITIES), p=self.visual_shares))]
 
     def _convert(self, rng: np.random.Generator) -> list[Segment]:
         """Return one scene in two different visual modalities."""
         first, second = rng.permutation(len(VISUAL_MODALITIES))[:2]
-        return self._of(rng, [VISUAL_MODALITIES[first], VISUAL_MODALITIES[second]])
+        return self._one_scene(rng, [VISUAL_MODALITIES[first], VISUAL_MODALITIES[second]])
 
     def _chain(self, rng: np.random.Generator) -> list[Segment]:
         """Return one scene in three or four modalities."""
-        return self._of(
+        return self._one_scene(
             rng,
             [NOT_AUDIO[int(k)] for k in rng.permutation(len(NOT_AUDIO))[: int(rng.integers(3, 5))]],
         )
 
     def _unconditional(self, rng: np.random.Generator) -> list[Segment]:
         """Return a scene in one modality without any input before it."""
-        return self._of(rng, [_one(rng, NOT_AUDIO)], given=False)
+        return self._one_scene(rng, [_choice(rng, NOT_AUDIO)], given=False)
 
-    def _of(
+    def _one_scene(
         self, rng: np.random.Generator, media: list[Modality], given: bool = True
     ) -> list[Segment]:
         """Return one random scene in the given modalities: with `given`, the first is an input and
@@ -210,11 +210,11 @@ class TaskSampler:
             m not in STATIC_MODALITIES for m in media[1:]
         )  # a person who asks for a picture seldom says how things move
         return [
-            self._item(rng, row, m, static and k > 0, given and k == 0, moves)
+            self._scene_segment(rng, row, m, static and k > 0, given and k == 0, moves)
             for k, m in enumerate(media)
         ]
 
-    def _item(
+    def _scene_segment(
         self,
         rng: np.random.Generator,
         row: int,
@@ -231,8 +231,8 @@ class TaskSampler:
         weight = self.settings.source_loss if given else 1.0
         if modality != "text":
             return Segment(modality, self.store.get(row, modality), None, weight)
-        language: Language = _one(rng, LANGUAGES)
-        if given and self._people(rng):
+        language: Language = _choice(rng, LANGUAGES)
+        if given and self._words_as_people(rng):
             sentence = wordings.say(
                 self._scene(row),
                 language,
@@ -240,27 +240,33 @@ class TaskSampler:
                 full=rng.random() < 0.7,
                 motion=moves or rng.random() < 0.5,
             )
-            return self._given(
-                self._slipped(self._among_noise(sentence, language, rng), rng), language
+            return self._input_sentence(
+                self._with_slip(self._with_noise(sentence, language, rng), rng), language
             )
         which = "s" if static else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
         sentence = self.store.text(row, f"{language}_{which}")
-        return self._given(sentence, language) if given else self._wanted(sentence, language)
+        return (
+            self._input_sentence(sentence, language)
+            if given
+            else self._target_sentence(sentence, language)
+        )
 
-    def _people(self, rng: np.random.Generator) -> bool:
+    def _words_as_people(self, rng: np.random.Generator) -> bool:
         """Return whether an input sentence is worded as people word it."""
         return bool(self.settings.people) and rng.random() < self.settings.people
 
-    def _given(self, sentence: str, language: Language) -> Segment:
+    def _input_sentence(self, sentence: str, language: Language) -> Segment:
         """Return the segment of an input sentence, as the text front end passes it to the model."""
         codes = self.front_end.encode(self.front_end.plain(sentence), self.text)
         return Segment("text", codes, language, self.settings.source_loss)
 
-    def _wanted(self, sentence: str, language: Language, task: Task | None = None) -> Segment:
+    def _target_sentence(
+        self, sentence: str, language: Language, task: Task | None = None
+    ) -> Segment:
         """Return the segment of a target sentence."""
         return Segment("text", self.text.encode(sentence), language, 1.0, task=task)
 
-    def _among_noise(self, sentence: str, language: Language, rng: np.random.Generator) -> str:
+    def _with_noise(self, sentence: str, language: Language, rng: np.random.Generator) -> str:
         """Return the sentence, sometimes with up to three words before, after or within it that
         name nothing of the world."""
         if rng.random() >= self.settings.noise:
@@ -272,14 +278,14 @@ class TaskSampler:
         ]
         return " ".join([*words[:position], *extra, *words[position:]])
 
-    def _slipped(self, sentence: str, rng: np.random.Generator) -> str:
+    def _with_slip(self, sentence: str, rng: np.random.Generator) -> str:
         """Return the sentence, sometimes with a letter left out, doubled or swapped with the
         next."""
         if rng.random() >= self.settings.slips:
             return sentence
         position = int(rng.integers(len(sentence) - 1))
         a, b = sentence[position], sentence[position + 1]
-        return sentence[:position] + _one(rng, (b, a + a + b, b + a)) + sentence[position + 2 :]
+        return sentence[:position] + _choice(rng, (b, a + a + b, b + a)) + sentence[position + 2 :]
 
     def _translate(self, rng: np.random.Generator) -> list[Segment]:
         """Return a sentence and its translation; sometimes a sentence of people and the world's own
@@ -287,7 +293,7 @@ class TaskSampler:
         row, first = int(rng.integers(self.store.rows)), int(rng.integers(2))
         which = [int(rng.integers(CAPTIONS - 1)) for _ in range(2)]
         one, other = LANGUAGES[first], LANGUAGES[1 - first]
-        people = self._people(rng)
+        people = self._words_as_people(rng)
         source = (
             wordings.say(self._scene(row), one, rng)
             if people
@@ -295,12 +301,12 @@ class TaskSampler:
         )
         if people and rng.random() < 0.35:
             return [
-                self._given(source, one),
-                self._wanted(self.store.text(row, f"{one}_{which[1]}"), one, "describe"),
+                self._input_sentence(source, one),
+                self._target_sentence(self.store.text(row, f"{one}_{which[1]}"), one, "describe"),
             ]
         return [
-            self._given(source, one),
-            self._wanted(self.store.text(row, f"{other}_{which[1]}"), other, "translate"),
+            self._input_sentence(source, one),
+            self._target_sentence(self.store.text(row, f"{other}_{which[1]}"), other, "translate"),
         ]
 
     def _asr(self, rng: np.random.Generator) -> list[Segment]:
@@ -308,7 +314,7 @@ class TaskSampler:
         is_question = rng.random() < 0.15
         row, language = (
             int(rng.choice(self.has_question if is_question else self.has_speech)),
-            _one(rng, LANGUAGES),
+            _choice(rng, LANGUAGES),
         )
         column, words = ("say", "ask") if is_question else ("audio", "spoken")
         return [
@@ -318,7 +324,9 @@ class TaskSampler:
                 None,
                 self.settings.given_sound,
             ),
-            self._wanted(self.store.text(row, f"{words}_{language}"), language, "transcribe"),
+            self._target_sentence(
+                self.store.text(row, f"{words}_{language}"), language, "transcribe"
+            ),
         ]
 
     def _tts(self, rng: np.random.Generator) -> list[Segment]:
@@ -326,12 +334,12 @@ class TaskSampler:
         is_answer = rng.random() < 0.15
         row, language = (
             int(rng.choice(self.has_question if is_answer else self.has_speech)),
-            _one(rng, LANGUAGES),
+            _choice(rng, LANGUAGES),
         )
         sound, frames_per_word, words = (
             ("reply", "tap", "tell") if is_answer else ("voice", "beat", "spoken")
         )
-        sentence = self._given(self.store.text(row, f"{words}_{language}"), language)
+        sentence = self._input_sentence(self.store.text(row, f"{words}_{language}"), language)
         return [
             sentence,
             Segment(
@@ -345,12 +353,12 @@ class TaskSampler:
 
     def _ask(self, rng: np.random.Generator) -> list[Segment]:
         """Return a scene in some modality but audio, a question about it, and the answer."""
-        modality = _one(rng, NOT_AUDIO)
-        row, language = int(rng.choice(self.rows[modality])), _one(rng, LANGUAGES)
+        modality = _choice(rng, NOT_AUDIO)
+        row, language = int(rng.choice(self.rows[modality])), _choice(rng, LANGUAGES)
         question_text, answer_text = (
             self.store.text(row, f"{column}_{language}") for column in ("ask", "tell")
         )
-        people = self._people(rng)
+        people = self._words_as_people(rng)
         if people:
             scene = self._scene(row)
             question_text, answer_text = wordings.inquire(
@@ -361,53 +369,53 @@ class TaskSampler:
                 modality, self.store.get(row, modality), None, self.settings.source_loss
             )
         elif people and rng.random() < 0.5:
-            context = self._given(wordings.say(self._scene(row), language, rng), language)
+            context = self._input_sentence(wordings.say(self._scene(row), language, rng), language)
         else:
-            context = self._given(
+            context = self._input_sentence(
                 self.store.text(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}"), language
             )
         return [
             context,
-            self._given(question_text, language),
-            self._wanted(answer_text, language, "answer"),
+            self._input_sentence(question_text, language),
+            self._target_sentence(answer_text, language, "answer"),
         ]
 
     def _compare(self, rng: np.random.Generator) -> list[Segment]:
         """Return two pictures or shapes of different scenes, the question which has more objects,
         and the answer."""
         rows = [int(k) for k in rng.integers(self.store.rows, size=2)]
-        language: Language = _one(rng, LANGUAGES)
-        modality: Modality = _one(rng, STATIC_MODALITIES)
+        language: Language = _choice(rng, LANGUAGES)
+        modality: Modality = _choice(rng, STATIC_MODALITIES)
         a, b = (int(self.store.get(row, "count")[0]) for row in rows)
         question, answers = COMPARISONS[language]
         given = self.settings.source_loss
         return [
             *(Segment(modality, self.store.get(row, modality), None, given) for row in rows),
-            self._given(question, language),
-            self._wanted(answers[0 if a > b else 1 if b > a else 2], language, "answer"),
+            self._input_sentence(question, language),
+            self._target_sentence(answers[0 if a > b else 1 if b > a else 2], language, "answer"),
         ]
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
         """Return a scene in a visual modality, an instruction, and the scene as it then is."""
-        modality = self._visual(rng)
-        row, language = int(rng.choice(self.has_edit[modality])), _one(rng, LANGUAGES)
+        modality = self._random_visual_modality(rng)
+        row, language = int(rng.choice(self.has_edit[modality])), _choice(rng, LANGUAGES)
         instruction = self.store.text(row, f"edit_{language}")
-        if self._people(rng):
+        if self._words_as_people(rng):
             scene = self._scene(row)
             edit = edit_of(scene)
             assert edit
             instruction = wordings.instruct(scene, edit, language, rng)
         return [
             Segment(modality, self.store.get(row, modality), None, self.settings.source_loss),
-            self._given(instruction, language),
+            self._input_sentence(instruction, language),
             Segment(modality, self.store.get(row, f"edit_{modality}"), None, 1.0, task="edit"),
         ]
 
     def _double(self, rng: np.random.Generator) -> list[Segment]:
         """Return words for two or three things that are alike, and codes that show the same thing
         at every place of a scene."""
-        language: Language = _one(rng, LANGUAGES)
-        modality: Modality = _one(rng, STATIC_MODALITIES)
+        language: Language = _choice(rng, LANGUAGES)
+        modality: Modality = _choice(rng, STATIC_MODALITIES)
         while True:
             row = int(rng.choice(self.has_several))
             scene = self._scene(row)
@@ -433,7 +441,7 @@ class TaskSampler:
                 break
         codes = alike_codes(self.store.get(row, modality), self.layouts[modality], scene)
         return [
-            self._given(wordings.doubled(alike, language, rng), language),
+            self._input_sentence(wordings.doubled(alike, language, rng), language),
             Segment(modality, codes, None, 1.0),
         ]
 
@@ -460,14 +468,14 @@ def alike_codes(codes: np.ndarray, layout: SlotLayout, scene: Scene) -> np.ndarr
     return np.concatenate([codes[:common_codes], slots.ravel()])
 
 
-def _thinned(store: TokenStore, single: float) -> np.ndarray:
+def _rows_used(store: TokenStore, single: float) -> np.ndarray:
     """Return all rows of several objects and a share `single` of those with one object, always the
     same ones."""
     rows, counts = np.arange(store.rows), store.column("count")
     return rows[(counts > 1) | (np.random.default_rng(0).random(store.rows) < single)]
 
 
-def _one(rng: np.random.Generator, among: tuple[Any, ...]) -> Any:
+def _choice(rng: np.random.Generator, among: tuple[Any, ...]) -> Any:
     """Return one of the options, each equally likely."""
     return among[int(rng.integers(len(among)))]
 

@@ -79,9 +79,11 @@ def make_store(
     Raises ConfigError if the folder holds a table of other rows, or of other codecs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _same(folder / "codecs.json", {"sha256": _hash(codecs)}, "made with other codecs")
+    _check_manifest(
+        folder / "codecs.json", {"sha256": _codecs_hash(codecs)}, "made with other codecs"
+    )
     if (folder / "table.json").exists():
-        _same(folder / "table.json", {"rows": rows}, f"not of {rows} rows")
+        _check_manifest(folder / "table.json", {"rows": rows}, f"not of {rows} rows")
         return
     starts = list(range(0, rows, SHARD))
     jobs = [
@@ -91,13 +93,13 @@ def make_store(
         if not _shard_file(folder, s, part).exists()
     ]
     try:
-        run_jobs(_shard, jobs, workers, "token table")
+        run_jobs(_build_shard, jobs, workers, "token table")
     finally:
         _codecs.clear()  # where this process did the work, it may do that of other codecs next
     _merge(folder, starts, rows)
 
 
-def _same(path: Path, expected: dict[str, Any], complaint: str) -> None:
+def _check_manifest(path: Path, expected: dict[str, Any], complaint: str) -> None:
     """Write what a folder is built with to `path`, or check it if the file exists. Raises
     ConfigError, with the complaint, if it differs."""
     if not path.exists():
@@ -111,7 +113,7 @@ def _same(path: Path, expected: dict[str, Any], complaint: str) -> None:
         )
 
 
-def _hash(folder: Path) -> str:
+def _codecs_hash(folder: Path) -> str:
     """Return the hash of all codecs' weights, settings and specs in a folder, except the text
     codec's, since a table holds no text codes."""
     digest = hashlib.sha256()
@@ -121,7 +123,7 @@ def _hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _shard(job: tuple[Path, str, int, int, Callable[[Path], dict[str, Any]], Path]) -> None:
+def _build_shard(job: tuple[Path, str, int, int, Callable[[Path], dict[str, Any]], Path]) -> None:
     """Compute one part (see `PARTS`) of `count` rows from seed `start` on and write it as a
     shard."""
     folder, part, start, count, load_codecs, codecs = job
@@ -192,17 +194,17 @@ def visual_columns(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
     edits."""
     rows: list[Row] = [{} for _ in scenes]
     has_video = [scene.seed % FILMED == 0 for scene in scenes]
-    _media(rows, scenes, "", codecs, has_video, [True] * len(scenes))
+    _add_media(rows, scenes, "", codecs, has_video, [True] * len(scenes))
     edits = [edit_of(scene) for scene in scenes]
     edited = [e.apply(s) if e else None for e, s in zip(edits, scenes)]
     static = [e is not None and e.attribute != "motion" for e in edits]
-    _media(rows, edited, "edit_", codecs, has_video, static)
+    _add_media(rows, edited, "edit_", codecs, has_video, static)
     return rows
 
 
 def words(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
     """Return the columns of text and speech of the scenes."""
-    return [_words(scene, codecs) | _edit_words(scene) for scene in scenes]
+    return [_word_columns(scene, codecs) | _edit_columns(scene) for scene in scenes]
 
 
 def records(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
@@ -219,7 +221,7 @@ PARTS: dict[str, Callable[[list[Scene], dict[str, Any]], list[Row]]] = {
 columns"""
 
 
-def _edit_words(scene: Scene) -> Row:
+def _edit_columns(scene: Scene) -> Row:
     """Return the columns of a scene's edit as an instruction in both languages; empty without an
     edit."""
     edit, rng = edit_of(scene), generator("train", scene.seed)
@@ -244,7 +246,7 @@ def edit_of(scene: Scene) -> Edit | None:
     )
 
 
-def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
+def _word_columns(scene: Scene, codecs: dict[str, Any]) -> Row:
     """Return the columns of a scene's captions, question and answer, and of what of them is
     spoken."""
     rng, row = generator("train", scene.seed), {}
@@ -256,26 +258,32 @@ def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
         question_text, answer_text = question(scene, language, rng, motion=False)
         row[f"ask_{language}"], row[f"tell_{language}"] = _utf8(question_text), _utf8(answer_text)
         voice = audio.sample_voice(rng)
-        spoken = _to_speak(scene, captions[0], language)
+        spoken = _spoken_sentence(scene, captions[0], language)
         row[f"spoken_{language}"] = _utf8(spoken)
         row[f"audio_{language}"] = (
-            _heard(codecs, spoken, language, voice) if scene.seed % SPOKEN == 0 else NONE
+            _encode_speech(codecs, spoken, language, voice) if scene.seed % SPOKEN == 0 else NONE
         )
         row[f"voice_{language}"], row[f"beat_{language}"] = (
-            _spoken(codecs, spoken, language) if scene.seed % SPOKEN == 0 else (NONE, NONE)
+            _encode_own_speech(codecs, spoken, language)
+            if scene.seed % SPOKEN == 0
+            else (NONE, NONE)
         )
         row[f"say_{language}"] = (
-            _heard(codecs, question_text, language, voice) if scene.seed % ASKED == 0 else NONE
+            _encode_speech(codecs, question_text, language, voice)
+            if scene.seed % ASKED == 0
+            else NONE
         )
         row[f"reply_{language}"], row[f"tap_{language}"] = (
-            _spoken(codecs, answer_text, language) if scene.seed % ASKED == 0 else (NONE, NONE)
+            _encode_own_speech(codecs, answer_text, language)
+            if scene.seed % ASKED == 0
+            else (NONE, NONE)
         )
     row["count"] = np.array([len(scene.things)])
     row["still"] = np.ones(int(all(t.motion == "still" for t in scene.things)), np.int64)
     return row
 
 
-def _to_speak(scene: Scene, sentence: str, language: Language) -> str:
+def _spoken_sentence(scene: Scene, sentence: str, language: Language) -> str:
     """Return the sentence that is spoken of a scene: the caption, or in half of the spoken rows a
     wording of people, if a voice can say it word by word and it is not much longer than the
     caption."""
@@ -289,7 +297,7 @@ def _to_speak(scene: Scene, sentence: str, language: Language) -> str:
     return wording if clear and len(wording) <= 1.5 * len(sentence) else sentence
 
 
-def _heard(
+def _encode_speech(
     codecs: dict[str, Any], sentence: str, language: Language, voice: audio.Voice
 ) -> np.ndarray:
     """Return the audio codes int64 [K] of a sentence in any voice."""
@@ -297,7 +305,7 @@ def _heard(
     return codes
 
 
-def _spoken(
+def _encode_own_speech(
     codecs: dict[str, Any], sentence: str, language: Language
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the audio codes int64 [K] of a sentence in the model's own voice, and how many codes
@@ -306,7 +314,7 @@ def _spoken(
     return codecs["audio"].encode(samples), np.array(frames_per_word, dtype=np.int64)
 
 
-def _media(
+def _add_media(
     rows: list[Row],
     scenes: list[Any],
     prefix: str,

@@ -76,12 +76,12 @@ def plain(sentence: str) -> str:
     parentheses, and without quotes, faces (":)", "ㅎㅎ") and a final full stop."""
     text = unicodedata.normalize("NFKC", sentence).casefold()
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
-    while (plainer := _plainer(text)) != text:  # what one rule leaves, an earlier one may read
+    while (plainer := _plain_once(text)) != text:  # what one rule leaves, an earlier one may read
         text = plainer
     return text
 
 
-def _plainer(text: str) -> str:
+def _plain_once(text: str) -> str:
     """Return the sentence after one pass of the rules of `plain`."""
     text = re.sub(
         r"[\"“”„«»`*_]|'(?!\w)|(?<!\w)'",
@@ -121,7 +121,7 @@ class Spelling:
         self._longest = max(map(len, self._by_jamo), default=0)
         self._deletions: dict[str, set[str]] = {}
         for letters in self._by_jamo:
-            for short in _shorter(letters):
+            for short in _deletions_of(letters):
                 self._deletions.setdefault(short, set()).add(letters)
 
     @classmethod
@@ -168,7 +168,7 @@ class Spelling:
     def read(self, sentence: str) -> Reading:
         """Return the sentence as the model reads it, with its unknown words and the slips that were
         corrected."""
-        tokens = self._joined(plain(sentence[:LONGEST_SENTENCE]).split())
+        tokens = self._join_tokens(plain(sentence[:LONGEST_SENTENCE]).split())
         pieces: list[str] = []
         unknown: list[str] = []
         corrected: list[tuple[str, str]] = []
@@ -196,11 +196,11 @@ class Spelling:
         that is a slip away; None if it is unknown."""
         if self.knows(core) or core in COMMON:
             return core
-        if len(core) > LONGEST_RUN or self._real(core):
+        if len(core) > LONGEST_RUN or self._is_real_word(core):
             return None
-        return self._apart(core) or self._slip(core)
+        return self._split_words(core) or self._correct_slip(core)
 
-    def _real(self, word: str) -> bool:
+    def _is_real_word(self, word: str) -> bool:
         """Return whether a word means something of its own, alone or before a Korean particle."""
         return word in self.real or any(
             word.endswith(p) and word[: -len(p)] in self.real for p in PARTICLES
@@ -226,7 +226,7 @@ class Spelling:
                 return word[: -len(particle)]
         return None
 
-    def _joined(self, tokens: list[str]) -> list[str]:
+    def _join_tokens(self, tokens: list[str]) -> list[str]:
         """Return tokens in which neighbours are joined that are a word only together, such as a
         name with a space within."""
         joined: list[str] = []
@@ -242,7 +242,7 @@ class Spelling:
                 joined.append(token)
         return joined
 
-    def _apart(self, core: str) -> str | None:
+    def _split_words(self, core: str) -> str | None:
         """Return words that were written without spaces, split in the likeliest way by word
         frequency; None if there is no such split."""
         if len(core) < 4:
@@ -274,7 +274,7 @@ class Spelling:
             else None
         )
 
-    def _slip(self, core: str) -> str | None:
+    def _correct_slip(self, core: str) -> str | None:
         """Return the one word that is a slip of the keyboard away: a letter more, less, different
         or swapped with its neighbour; None if there is none."""
         letters = jamo(core)
@@ -288,7 +288,7 @@ class Spelling:
             ]
             return swapped[0] if len(core) == 3 and len(swapped) == 1 else None
         near: set[str] = set()
-        for short in {letters, *_shorter(letters)}:
+        for short in {letters, *_deletions_of(letters)}:
             near |= self._deletions.get(short, set())
             if short in self._by_jamo:
                 near.add(short)
@@ -301,7 +301,7 @@ class Spelling:
                 "가" <= core[0] <= "힣"
                 and core.endswith(particle)
                 and len(stem) >= 2
-                and (whole := self._slip(stem))
+                and (whole := self._correct_slip(stem))
             ):
                 return whole + particle
         return None
@@ -313,7 +313,7 @@ def jamo(word: str) -> str:
     return unicodedata.normalize("NFD", word)
 
 
-def _shorter(letters: str) -> set[str]:
+def _deletions_of(letters: str) -> set[str]:
     """Return every string that lacks one of the letters."""
     return {letters[:k] + letters[k + 1 :] for k in range(len(letters))}
 

@@ -164,11 +164,15 @@ def cell(
 ) -> list[dict[str, Any]]:
     """Return the rows of one cell and split: all items, by language, and by number of objects; two
     tasks on text's diagonal."""
-    tasks = {"translation": _across} if source != target or source in SPOKEN else {"edit": _edit}
+    tasks = (
+        {"translation": _measure_generation}
+        if source != target or source in SPOKEN
+        else {"edit": _measure_edits}
+    )
     if source != target:
-        tasks = {"caption" if target == "text" else "generation": _across}
+        tasks = {"caption" if target == "text" else "generation": _measure_generation}
     if source == target == "text":
-        tasks = {"translation": _across, "question answering": _ask}  # type: ignore[dict-item]
+        tasks = {"translation": _measure_generation, "question answering": _measure_answers}  # type: ignore[dict-item]
     rows = []
     for task, run in tasks.items():
         result = run(model, scenes, source, target, samples)
@@ -212,9 +216,14 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
     scenes, rows = Items(split, items, model.codecs), []
     pictures = [other.render(scene) for scene in scenes.scenes]
     for target in ("text", "shape"):
-        result = _across(model, scenes, "image", target, None, pictures)  # type: ignore[arg-type]
+        result = _measure_generation(model, scenes, "image", target, None, pictures)  # type: ignore[arg-type]
         rows += [
-            {"name": "second renderer", "from": "image", "to": target, **_brief(result["outcomes"])}
+            {
+                "name": "second renderer",
+                "from": "image",
+                "to": target,
+                **_summary(result["outcomes"]),
+            }
         ]
     questions = [
         question(scene, scenes.language(k), scenes.random(k), motion=False)
@@ -238,8 +247,8 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
         answer_texts = [hear_it(answer) for answer in answers]  # type: ignore[operator]
         outcomes = [
             Outcome(
-                _one(read.same_answer(questions[k][1], answer_texts[k])),
-                _one(read.same_answer(questions[k][1], questions[(k + 14) % items][1])),
+                _single_score(read.same_answer(questions[k][1], answer_texts[k])),
+                _single_score(read.same_answer(questions[k][1], questions[(k + 14) % items][1])),
                 languages[k],
                 1,
             )
@@ -250,7 +259,7 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
                 "name": "picture and spoken question",
                 "from": "image + audio",
                 "to": to,
-                **_brief(outcomes),
+                **_summary(outcomes),
             }
         )
     pairs = [(k, (k + 1) % items) for k in range(items)]
@@ -267,8 +276,8 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
     )
     outcomes = [
         Outcome(
-            _one(read.same_answer(comparisons[k][1], answer_texts[k])),
-            _one(read.same_answer(comparisons[k][1], comparisons[(k + 14) % items][1])),
+            _single_score(read.same_answer(comparisons[k][1], answer_texts[k])),
+            _single_score(read.same_answer(comparisons[k][1], comparisons[(k + 14) % items][1])),
             languages[k],
             1,
         )
@@ -279,27 +288,27 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
             "name": "two pictures: which has more",
             "from": "image + image + text",
             "to": "text",
-            **_brief(outcomes),
+            **_summary(outcomes),
         }
     )
     return rows
 
 
-def _brief(outcomes: list[Outcome]) -> dict[str, Any]:
+def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
     """Return the summary of outcomes: attribute accuracy with its 95 % interval, chance, and
     accuracy by attribute."""
     right, asked = (sum(o.score.attributes[k] for o in outcomes) for k in (0, 1))
-    share, by = _total([o.score for o in outcomes])
+    share, by = _accuracy([o.score for o in outcomes])
     return {
         "n": len(outcomes),
         "attribute_accuracy": share,
         "interval": list(wilson(right, asked)),
-        "chance": _total([o.chance for o in outcomes])[0],
+        "chance": _accuracy([o.chance for o in outcomes])[0],
         "by_attribute": by,
     }
 
 
-def _across(
+def _measure_generation(
     model: Model,
     scenes: Items,
     source: Modality,
@@ -348,10 +357,10 @@ def _across(
                 relations_asked if relations_asked is None else stated,
             )
         )
-    return {"outcomes": outcomes, "ceiling": _total(ceiling_scores)}
+    return {"outcomes": outcomes, "ceiling": _accuracy(ceiling_scores)}
 
 
-def _ask(
+def _measure_answers(
     model: Model, scenes: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return the outcomes and the ceiling of question answering: a caption and a question about it
@@ -377,8 +386,8 @@ def _ask(
         other_answer = questions[(k + 14) % len(questions)][1]
         outcomes.append(
             Outcome(
-                _one(read.same_answer(true_answer, answer_text)),
-                _one(read.same_answer(true_answer, other_answer)),
+                _single_score(read.same_answer(true_answer, answer_text)),
+                _single_score(read.same_answer(true_answer, other_answer)),
                 scenes.language(k),
                 len(scenes.scenes[k].things),
             )
@@ -386,12 +395,12 @@ def _ask(
     return {"outcomes": outcomes, "ceiling": (1.0, {})}
 
 
-def _one(right: bool) -> Score:
+def _single_score(right: bool) -> Score:
     """Return the score of a single answer."""
     return Score({"answer": int(right)}, {"answer": 1})
 
 
-def _edit(
+def _measure_edits(
     model: Model, scenes: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return the outcomes and the ceiling of instructed edits, and the shares of edited, kept and
@@ -433,22 +442,22 @@ def _edit(
                 len(after.things),
             )
         )
-        rest_score = score(_without(after, edit), seen, attributes, stated)
-        _add(
+        rest_score = score(_without_edited_attribute(after, edit), seen, attributes, stated)
+        _add_counts(
             edited_counts,
             (
                 whole_score.right[edit.attribute] - rest_score.right[edit.attribute],
                 whole_score.asked[edit.attribute] - rest_score.asked[edit.attribute],
             ),
         )
-        _add(kept_counts, rest_score.attributes)
-        _add(copied_counts, score(after, before, attributes, stated).attributes)
+        _add_counts(kept_counts, rest_score.attributes)
+        _add_counts(copied_counts, score(after, before, attributes, stated).attributes)
     extra = {
         "edited": edited_counts[0] / max(edited_counts[1], 1),
         "kept": kept_counts[0] / max(kept_counts[1], 1),
         "unchanged_copy": copied_counts[0] / max(copied_counts[1], 1),
     }
-    ceiling = _total(
+    ceiling = _accuracy(
         [
             score(
                 s.description(), c, attributes, frozenset(r for r in s.relations() if r[0] < r[2])
@@ -459,7 +468,7 @@ def _edit(
     return {"outcomes": outcomes, "ceiling": ceiling, "extra": extra}
 
 
-def _without(after: Description, edit: Edit) -> Description:
+def _without_edited_attribute(after: Description, edit: Edit) -> Description:
     """Return the description without the edited attribute."""
     things = list(after.things)
     erasure: dict[str, Any] = {edit.attribute: None}
@@ -467,12 +476,12 @@ def _without(after: Description, edit: Edit) -> Description:
     return dataclasses.replace(after, things=tuple(things))
 
 
-def _add(total: list[int], more: tuple[int, int]) -> None:
+def _add_counts(total: list[int], more: tuple[int, int]) -> None:
     """Add a pair of numbers to a total in place."""
     total[0], total[1] = total[0] + more[0], total[1] + more[1]
 
 
-def _total(scores: list[Score]) -> tuple[float, dict[str, float]]:
+def _accuracy(scores: list[Score]) -> tuple[float, dict[str, float]]:
     """Return the share of attributes right, over all attributes and by attribute."""
     right, asked = sum(s.attributes[0] for s in scores), sum(s.attributes[1] for s in scores)
     by: dict[str, float] = {
@@ -505,7 +514,7 @@ def summarise(
             sum(o.score.attributes[0] for o in part),
             sum(o.score.attributes[1] for o in part),
         )
-        share, by = _total([o.score for o in part])
+        share, by = _accuracy([o.score for o in part])
         whole = language == "all" and objects == "all"
         rows.append(
             {
@@ -517,7 +526,7 @@ def summarise(
                 "scene_accuracy": float(np.mean([o.score.scene for o in part])),
                 "interval": list(wilson(right, asked)),
                 "ceiling": ceiling[0],
-                "chance": _total([o.chance for o in part])[0],
+                "chance": _accuracy([o.chance for o in part])[0],
                 "by_attribute": by,
                 **({"ceiling_by_attribute": ceiling[1], **extra} if whole else {}),
             }

@@ -67,7 +67,10 @@ def show(result: dict[str, Any]) -> None:
         for source in MEDIA:
             table.add_row(
                 source,
-                *("\n".join(_brief(c) for c in overall(result, split, source, t)) for t in MEDIA),
+                *(
+                    "\n".join(_cell_text(c) for c in overall(result, split, source, t))
+                    for t in MEDIA
+                ),
             )
         console.print(table)
         console.print(
@@ -82,7 +85,7 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"{result['items']} items a cell and split, {result['seconds']:.0f} s")
 
 
-def _brief(c: dict[str, Any]) -> str:
+def _cell_text(c: dict[str, Any]) -> str:
     """Return one row of a cell as the short text of a table's entry, in percent."""
     extra = f" edited {c['edited']:.0%} kept {c['kept']:.0%}" if "edited" in c else ""
     task = f" {c['task']}" if c["from"] == c["to"] == "text" else ""
@@ -152,9 +155,9 @@ def page(result: dict[str, Any], samples: dict[str, Any], picture: bytes) -> str
     parts = []
     for name, pairs in samples.items():
         cells = "".join(
-            f"<td>{_show(source[0], source[1])}"
+            f"<td>{_to_html(source[0], source[1])}"
             f"{html.escape(source[2]) if len(source) > 2 else ''}</td>"
-            f"<td>→</td><td>{_show(_target(name), item)}</td>"
+            f"<td>→</td><td>{_to_html(_target(name), item)}</td>"
             for source, item in pairs
         )
         parts.append(f"<h2>{html.escape(name)}</h2><table><tr>{cells}</tr></table>")
@@ -165,7 +168,7 @@ def page(result: dict[str, Any], samples: dict[str, Any], picture: bytes) -> str
     return (
         f"<!doctype html><meta charset=utf-8><title>any-to-any matrix</title><style>{style}</style>"
         f"<h1>Any-to-any matrix</h1><p>{result['items']} items a cell and split.</p>"
-        f"<img src='{_uri(picture, 'image/png')}'>{''.join(parts)}"
+        f"<img src='{_data_uri(picture, 'image/png')}'>{''.join(parts)}"
     )
 
 
@@ -174,14 +177,16 @@ def _target(name: str) -> Modality:
     return next((m for m in MEDIA if name.split("-")[1] == m), "text")
 
 
-def _show(modality: Modality, item: Any) -> str:
+def _to_html(modality: Modality, item: Any) -> str:
     """Return an item as HTML; a shape is shown as its picture from the front."""
     if modality == "text":
         return html.escape(str(item))
     if modality == "shape":
-        return f"<img width=128 src='{_uri(media.to_bytes(front(item), '.png'), 'image/png')}'>"
+        return (
+            f"<img width=128 src='{_data_uri(media.to_bytes(front(item), '.png'), 'image/png')}'>"
+        )
     suffix = ".gif" if modality == "video" else TABLE[modality].suffixes[0]
-    uri = _uri(
+    uri = _data_uri(
         media.to_bytes(item, suffix),
         "image/gif" if modality == "video" else TABLE[modality].media_type,
     )
@@ -205,6 +210,6 @@ def front(voxels: Any) -> Any:
     return np.ascontiguousarray(picture.transpose(1, 0, 2)[::-1])
 
 
-def _uri(data: bytes, kind: str) -> str:
+def _data_uri(data: bytes, kind: str) -> str:
     """Return bytes as a data URI of a media type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
