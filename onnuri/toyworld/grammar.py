@@ -221,11 +221,15 @@ class _Reader:
     def english_clause(self) -> None:
         """Read an English clause: (there is phrase | phrase verb | phrase) [place phrase]. "and"
         joins it to the next."""
-        there = self.maybe("there") is not None
+        there_is = self.maybe("there") is not None
         subject, _ = self.noun_phrase()
         bare = self.peek() == "is"
         motion = (
-            "still" if there else self.take("verb", "is") if self.peek() in ("verb", "is") else None
+            "still"
+            if there_is
+            else self.take("verb", "is")
+            if self.peek() in ("verb", "is")
+            else None
         )
         where = None
         if self.peek() == "place":
@@ -245,10 +249,10 @@ class _Reader:
         if motion is not None:
             for index in {subject, *(where or ())[:1]}:
                 thing = self.things[index]
-                stated = (
+                new_motion = (
                     motion if index == subject and thing.motion is None else thing.motion or "still"
                 )
-                self.things[index] = dataclasses.replace(thing, motion=stated)
+                self.things[index] = dataclasses.replace(thing, motion=new_motion)
         if where:
             other, relation = where
             if other == subject:

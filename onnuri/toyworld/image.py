@@ -77,10 +77,10 @@ def compose(
         half = size / 2 * scene.zoom * thing.radius * REACH * scale
         rows, down = coverage(row - half, row + half, len(layer), size)
         columns, across = coverage(column - half, column + half, len(layer), size)
-        seen = np.einsum("rn,nmc,km->rkc", down, layer, across, optimize=True)
+        pixels_seen = np.einsum("rn,nmc,km->rkc", down, layer, across, optimize=True)
         window = canvas[rows, columns]
-        canvas[rows, columns] = window * (1 - seen[..., 3:]) + seen[..., :3]
-        masks[rows, columns][seen[..., 3] > 0.5] = index + 1
+        canvas[rows, columns] = window * (1 - pixels_seen[..., 3:]) + pixels_seen[..., :3]
+        masks[rows, columns][pixels_seen[..., 3] > 0.5] = index + 1
     return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8), masks
 
 

@@ -22,13 +22,13 @@ def render(scene: Scene) -> np.ndarray:
     """Return the picture uint8 [128, 128, 3] of a scene under another light, texture and camera."""
     rng = np.random.default_rng([3, scene.seed])
     side = float(rng.choice([-1.0, 1.0]))
-    moved = dataclasses.replace(
+    changed_scene = dataclasses.replace(
         scene,
         elevation=float(rng.uniform(0.40, 0.50)),
         azimuth=side * float(rng.uniform(0.20, 0.32)),
         light=(side * 1.2, 0.35),
     )
-    return compose(moved, sprites(moved, shader=_shade), 0.0, _background(rng))[0]
+    return compose(changed_scene, sprites(changed_scene, shader=_shade), 0.0, _background(rng))[0]
 
 
 def _shade(

@@ -335,12 +335,12 @@ def _random_scene(rng: np.random.Generator, count: int, seed: int) -> Scene | No
 def _stated_relations(rng: np.random.Generator, scene: Scene) -> tuple[tuple[int, str, int], ...]:
     """Return the relations that a caption states: for every object after the first, one to an
     earlier object, in a random direction."""
-    stated = []
+    relations = []
     for k in range(1, len(scene.things)):
         other = int(rng.integers(k))
         i, j = (k, other) if rng.random() < 0.5 else (other, k)
-        stated.append(next((a, r, b) for a, r, b in scene.relations() if (a, b) == (i, j)))
-    return tuple(stated)
+        relations.append(next((a, r, b) for a, r, b in scene.relations() if (a, b) == (i, j)))
+    return tuple(relations)
 
 
 def sample_edit(
@@ -358,11 +358,11 @@ def sample_edit(
         )
         value = str(rng.choice(values[attribute]))
         edit = Edit(index=index, attribute=attribute, value=value)
-        after = edit.apply(scene)
+        edited_scene = edit.apply(scene)
         if (
             value != getattr(scene.things[index], attribute)
-            and fits(after)
-            and (split == "held_out" or not held_out(after))
+            and fits(edited_scene)
+            and (split == "held_out" or not held_out(edited_scene))
         ):
             return edit
     return None

@@ -196,13 +196,15 @@ def _find(things: tuple[Traits, ...], words: str, language: Language) -> int | N
     is none or several."""
     colors = {w: c for c, w in COLOR[language].items()}
     solids = {w: s for s, w in SOLID[language].items()}
-    wanted = [(colors.get(w), solids.get(w)) for w in words.split()]
-    if any(c is None and s is None for c, s in wanted):
+    word_meanings = [(colors.get(w), solids.get(w)) for w in words.split()]
+    if any(c is None and s is None for c, s in word_meanings):
         return None
     fits = [
         k
         for k, t in enumerate(things)
-        if all((c is None or t.color == c) and (s is None or t.solid == s) for c, s in wanted)
+        if all(
+            (c is None or t.color == c) and (s is None or t.solid == s) for c, s in word_meanings
+        )
     ]
     return fits[0] if len(fits) == 1 else None
 
@@ -236,7 +238,11 @@ def corpus(scenes: list[Scene]) -> list[str]:
     from onnuri.toyworld.scene import sample_edit
     from onnuri.toyworld.text import caption
 
-    texts = [words for asked, answers in COMPARISONS.values() for words in (asked, *answers)]
+    texts = [
+        words
+        for question_text, answers in COMPARISONS.values()
+        for words in (question_text, *answers)
+    ]
     for scene in scenes:
         rng = np.random.default_rng(scene.seed)
         edit = sample_edit(rng, scene, allow_motion=True)

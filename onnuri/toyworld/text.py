@@ -74,9 +74,9 @@ class _Korean(_Writer):
         motion = "still" if known else self.moving(i)
         verb = VERB[motion]
         # a motion may also be said before the noun, and then the thing "is" somewhere
-        before = motion != "still" and relation is not None and self.rng.random() < 0.25
-        subject = josa(self.name(i, modify=before), "이/가")
-        if before:
+        motion_first = motion != "still" and relation is not None and self.rng.random() < 0.25
+        subject = josa(self.name(i, modify=motion_first), "이/가")
+        if motion_first:
             motion, verb = "still", VERB["still"]
         end = verb.linking if not last else verb.formal if formal else verb.plain
         if relation is None or j is None:
@@ -116,9 +116,10 @@ class _English(_Writer):
             if motion == "still":
                 return f"there is {self.name(i, False)}"
             return f"{self.name(i, False)} {VERB[motion].present}"
-        before = motion != "still" and self.rng.random() < 0.25
-        if before or (motion == "still" and not known and self.rng.random() < 0.4):
-            return f"there is {self.name(i, before)} {PLACE['en'][relation]} {self.name(j, True)}"
+        motion_first = motion != "still" and self.rng.random() < 0.25
+        if motion_first or (motion == "still" and not known and self.rng.random() < 0.4):
+            subject = self.name(i, motion_first)
+            return f"there is {subject} {PLACE['en'][relation]} {self.name(j, True)}"
         subject = self.name(i, False)
         return f"{subject} {VERB[motion].present} {PLACE['en'][relation]} {self.name(j, True)}"
 

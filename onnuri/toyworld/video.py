@@ -29,6 +29,8 @@ def render(scene: Scene, size: int = IMAGE_SIZE, every: int = 1) -> RenderedVide
     """Return all frames of a scene. With `every` n, only each n-th frame is drawn and then
     repeated, for a codec that looks at no others."""
     layers, behind = sprites(scene, size), background(scene, size)
-    drawn = [compose(scene, layers, k / VIDEO_FPS, behind) for k in range(0, VIDEO_FRAMES, every)]
-    frames = [drawn[k // every] for k in range(VIDEO_FRAMES)]
+    rendered_frames = [
+        compose(scene, layers, k / VIDEO_FPS, behind) for k in range(0, VIDEO_FRAMES, every)
+    ]
+    frames = [rendered_frames[k // every] for k in range(VIDEO_FRAMES)]
     return RenderedVideo(np.stack([m[0] for m in frames]), np.stack([m[1] for m in frames]))

@@ -251,10 +251,11 @@ class English(Speaker):
                     self.framed(_a(f"{size} {solid}".strip()))
                     + f"{self.one((', color', ', in', '. color:'))} {color}"
                 )
-            one = f"{_a(traits[0])} one"
+            noun_phrase = f"{_a(traits[0])} one"
             look = traits[0]
-            tails = (f", and make it {look}", f". make it {look}", f", {look}", f". {one}",
-                     f", {one} please", f". it is {look}", f". it should be {look}")  # fmt: skip
+            tails = (f", and make it {look}", f". make it {look}", f", {look}",
+                     f". {noun_phrase}", f", {noun_phrase} please",
+                     f". it is {look}", f". it should be {look}")  # fmt: skip
             return self.framed(_a(solids[0])) + self.one(tails)
         i, relation, j = self.pair()
         place, side, other = (self.place(relation), _SIDES[relation], _SIDES[INVERSE[relation]])
@@ -356,7 +357,7 @@ class English(Speaker):
         if len(self.scene.things) == 3:
             counts = ["three", "three", "3", "three identical", "a trio of", "three of the same"]
         if len(self.scene.things) == 2 and self.chance(0.08):
-            more = self.one(
+            one_more = self.one(
                 (
                     "another one just like it",
                     "one more just like it",
@@ -364,7 +365,9 @@ class English(Speaker):
                     "one more of the same",
                 )
             )
-            return f"{self.framed(_a(' '.join(w for w in (size, color, solid) if w)))} and {more}"
+            return (
+                f"{self.framed(_a(' '.join(w for w in (size, color, solid) if w)))} and {one_more}"
+            )
         count = self.one([*counts, ""])
         return " ".join(
             self.framed(f"{count} {size} {color} {plural_of(solid)}", plural=True).split()

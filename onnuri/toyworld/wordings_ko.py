@@ -66,11 +66,11 @@ class Korean(Speaker):
 
     def sentence(self, held_out: bool) -> str:
         """Return a sentence that states the scene, in a wording of training or one held out."""
-        stated = list(self.scene.stated)
+        relations = list(self.scene.stated)
         special = "" if held_out else self.seldom()
         if special:
             return special
-        if not stated:
+        if not relations:
             wording = self.wording(held_out, ("noun", "noun", "clause"))
             if wording.kind == "noun":
                 return in_frame(
@@ -78,10 +78,10 @@ class Korean(Speaker):
                 )
             return self.ended(self.one(SINGLE), wording.frame, (0, None, None), True)
         wording = self.wording(held_out)
-        rest = stated[1:]
+        rest = relations[1:]
         bodies = self.trained_bodies("clause")
         if wording.kind == "noun":
-            phrase = self.filled(wording.body, *stated[0], "")
+            phrase = self.filled(wording.body, *relations[0], "")
             for clause in rest:
                 body = self.one(
                     [b for b in BODIES["ko"]["noun"][:3] if ("ko", b) not in HELD_BODIES]
@@ -98,7 +98,7 @@ class Korean(Speaker):
                 else wording.frame,
                 phrase,
             )
-        clauses = [(wording.body, stated[0]), *((self.one(bodies), c) for c in rest)]
+        clauses = [(wording.body, relations[0]), *((self.one(bodies), c) for c in rest)]
         return " ".join(
             self.ended(body, wording.frame, clause, k == len(clauses) - 1)
             for k, (body, clause) in enumerate(clauses)
@@ -268,10 +268,10 @@ class Korean(Speaker):
                 grown = self.one(GROWN[self.scene.things[0].size]) if size else ""
                 count = self.one(("", "", " 하나", " 하나만", " 한 개", " 한개만"))
                 ways = f"{colored} {grown}" if self.chance(0.5) else f"{grown} {colored}"
-                named = (
+                noun_phrase = (
                     f"{solids[0]}{count}" if count or self.chance(0.5) else josa(solids[0], "을/를")
                 )
-                return " ".join(f"{named} {ways} {self.one(REQUESTS['ko']['verb'])}".split())
+                return " ".join(f"{noun_phrase} {ways} {self.one(REQUESTS['ko']['verb'])}".split())
             name = f"{size} {solids[0]}{self.one(('', ' 하나'))}".strip()
             tails = (f", 색은 {color}", f". 색은 {color}", f", {colored}", f". {color}", f", {self.call(0, 'color')} 거",
                      f"인데 색이 {color}", f", 색깔은 {color}", f"인데 {color}")  # fmt: skip
@@ -330,8 +330,8 @@ class Korean(Speaker):
         a, b, place = self.thing(i, True), self.thing(j, True), self.place(relation)
         put = self.one(("놓아줘", "놔줘", "놔 주세요", "놓아 주세요", "두세요", "그려줘", "그려 주세요", "배치해 주세요", "놓자",
                         "올려줘", "세워 주세요", "배치", *REQUESTS["ko"]["verb"]))  # fmt: skip
-        at = self.one(("에", "에", "에다", "에다가"))
-        be = self.one(
+        particle = self.one(("에", "에", "에다", "에다가"))
+        wish = self.one(
             (
                 "있게 그려줘",
                 "있게 해줘",
@@ -342,18 +342,18 @@ class Korean(Speaker):
                 "있어",
             )
         )
-        it = self.one(("그", "그거", "그것", "걔", "거기"))
+        pronoun = self.one(("그", "그거", "그것", "걔", "거기"))
         first = self.one(("그리고", "두고", "놓고", "그려주고", "만들고"))
         return self.one(
             (
-                f"{josa(a, '을/를')} {b} {place}{at} {put}",
-                f"{b} {place}{at} {josa(a, '을/를')} {put}",
-                f"{b} {place}{at} {a} {self.one(('하나', '좀', '하나만'))} {put}",
-                f"{josa(a, '이/가')} {b} {place}에 {be}",
-                f"{josa(a, '은/는')} {b} {place}에 {be}",
-                f"{josa(b, '을/를')} {first} {it} {place}에 {josa(a, '을/를')} {put}",
-                f"{b} 그리고 {it} {place}에 {a} {put}",
-                f"{josa(b, '이/가')} 있는데 {it} {place}에 {josa(a, '이/가')} {be}",
+                f"{josa(a, '을/를')} {b} {place}{particle} {put}",
+                f"{b} {place}{particle} {josa(a, '을/를')} {put}",
+                f"{b} {place}{particle} {a} {self.one(('하나', '좀', '하나만'))} {put}",
+                f"{josa(a, '이/가')} {b} {place}에 {wish}",
+                f"{josa(a, '은/는')} {b} {place}에 {wish}",
+                f"{josa(b, '을/를')} {first} {pronoun} {place}에 {josa(a, '을/를')} {put}",
+                f"{b} 그리고 {pronoun} {place}에 {a} {put}",
+                f"{josa(b, '이/가')} 있는데 {pronoun} {place}에 {josa(a, '이/가')} {wish}",
                 f"{josa(a, '을/를')} {b} {place}에",
             )
         )
@@ -390,10 +390,10 @@ class Korean(Speaker):
             )
         )
         if len(self.scene.things) == 2 and self.chance(0.08):
-            more = self.one(
+            one_more = self.one(
                 ("하나랑 똑같은 거 하나 더", "하나, 똑같은 걸로 하나 더", "하나 더해서 둘")
             )
-            return f"{name} {more}"
+            return f"{name} {one_more}"
         frames = [f for f in self.trained_frames("noun") if "하나" not in f]
         request = self.request()
         return in_frame(

@@ -98,12 +98,14 @@ def _component(
     for axis in range(3):
         profile = alpha.max(axis=tuple(a for a in range(3) if a != axis))
         inside = np.flatnonzero(profile > 0.5)
-        before, after = (
+        cell_before, cell_after = (
             profile[inside[0] - 1] if inside[0] else 0.0,
             profile[min(inside[-1] + 1, len(profile) - 1)],
         )
-        low.append(window[axis].start + inside[0] + 0.5 - (profile[inside[0]] - 0.5) - before)
-        high.append(window[axis].start + inside[-1] + 0.5 + (profile[inside[-1]] - 0.5) + after)
+        low.append(window[axis].start + inside[0] + 0.5 - (profile[inside[0]] - 0.5) - cell_before)
+        high.append(
+            window[axis].start + inside[-1] + 0.5 + (profile[inside[-1]] - 0.5) + cell_after
+        )
     lowest, highest = np.array(low) * 2 / VOXELS - 1, np.array(high) * 2 / VOXELS - 1
     extent = np.maximum(highest - lowest, SMALLEST)
     box = np.concatenate([(lowest + highest) / 2, extent]).astype(np.float32)
@@ -225,14 +227,16 @@ class ShapeCodec(Codec):
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
         """Return the voxels uint8 [64, 64, 64, 4] of every sequence of codes."""
         grids = [np.zeros((VOXELS,) * 3 + (4,), np.uint8) for _ in codes]
-        placed = [
+        grid_parts = [
             (grid, *part)
             for grid, row in zip(grids, codes)
             for part in _decode_components(self.layout, np.asarray(row))
         ]
-        if placed:
-            form = self.fsq.decode(torch.from_numpy(np.stack([p[1] for p in placed])).long())
-            for (grid, _, box, rgb), crop in zip(placed, torch.sigmoid(self.solid(form)).numpy()):
+        if grid_parts:
+            form = self.fsq.decode(torch.from_numpy(np.stack([p[1] for p in grid_parts])).long())
+            for (grid, _, box, rgb), crop in zip(
+                grid_parts, torch.sigmoid(self.solid(form)).numpy()
+            ):
                 put(grid, crop, box, rgb)
         return grids
 
@@ -313,8 +317,8 @@ def _encode_components(
 def _decode_components(
     layout: SlotLayout, row: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return the components (form digits [4], box [6], RGB [3]) that `_encode_components` encoded, without those
-    of which a code is absent."""
+    """Return the components (form digits [4], box [6], RGB [3]) that `_encode_components`
+    encoded, without those of which a code is absent."""
     each: list[dict[str, np.ndarray]] = [{} for _ in range(layout.slots)]
     times, position = Counter[str](), 0
     for name in layout.order:

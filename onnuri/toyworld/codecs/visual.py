@@ -294,8 +294,8 @@ def peaks(
         present[:, k] &= ~same.any(1)
     present &= present.cumsum(1) <= objects
     rank = peak_boxes[..., 0] if order == "left" else peak_boxes[..., 0] + peak_boxes[..., 1]
-    chosen = torch.where(present, rank, torch.inf).argsort(1)[:, :objects]
-    return peak_boxes.gather(1, chosen[..., None].expand(-1, -1, 4)), present.gather(1, chosen)
+    picks = torch.where(present, rank, torch.inf).argsort(1)[:, :objects]
+    return peak_boxes.gather(1, picks[..., None].expand(-1, -1, 4)), present.gather(1, picks)
 
 
 def quantize_boxes(boxes: Tensor, layout: SlotLayout) -> Tensor:

@@ -190,13 +190,13 @@ class TaskSampler:
 
     def _unconditional(self, rng: np.random.Generator) -> list[Segment]:
         """Return a scene in one modality without any input before it."""
-        return self._one_scene(rng, [_choice(rng, NOT_AUDIO)], given=False)
+        return self._one_scene(rng, [_choice(rng, NOT_AUDIO)], has_input=False)
 
     def _one_scene(
-        self, rng: np.random.Generator, media: list[Modality], given: bool = True
+        self, rng: np.random.Generator, media: list[Modality], has_input: bool = True
     ) -> list[Segment]:
-        """Return one random scene in the given modalities: with `given`, the first is an input and
-        the others are targets."""
+        """Return one random scene in the given modalities: with `has_input`, the first is an input
+        and the others are targets."""
         static = media[0] in STATIC_MODALITIES
         rows = (
             self.rows["text"]
@@ -210,7 +210,7 @@ class TaskSampler:
             m not in STATIC_MODALITIES for m in media[1:]
         )  # a person who asks for a picture seldom says how things move
         return [
-            self._scene_segment(rng, row, m, static and k > 0, given and k == 0, moves)
+            self._scene_segment(rng, row, m, static and k > 0, has_input and k == 0, moves)
             for k, m in enumerate(media)
         ]
 
@@ -220,19 +220,19 @@ class TaskSampler:
         row: int,
         modality: Modality,
         static: bool,
-        given: bool,
+        is_input: bool,
         moves: bool,
     ) -> Segment:
         """Return the segment of one modality of a scene.
 
-        An input (`given`) may leave out a size, and a motion unless the target `moves`; a target
+        An input (`is_input`) may leave out a size, and a motion unless the target `moves`; a target
         states all that can be known.
         """
-        weight = self.settings.source_loss if given else 1.0
+        weight = self.settings.source_loss if is_input else 1.0
         if modality != "text":
             return Segment(modality, self.store.get(row, modality), None, weight)
         language: Language = _choice(rng, LANGUAGES)
-        if given and self._words_as_people(rng):
+        if is_input and self._words_as_people(rng):
             sentence = wordings.say(
                 self._scene(row),
                 language,
@@ -243,11 +243,11 @@ class TaskSampler:
             return self._input_sentence(
                 self._with_slip(self._with_noise(sentence, language, rng), rng), language
             )
-        which = "s" if static else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
+        which = "s" if static else int(rng.integers(CAPTIONS if is_input else CAPTIONS - 1))
         sentence = self.store.text(row, f"{language}_{which}")
         return (
             self._input_sentence(sentence, language)
-            if given
+            if is_input
             else self._target_sentence(sentence, language)
         )
 
@@ -292,21 +292,25 @@ class TaskSampler:
         wording in the same language."""
         row, first = int(rng.integers(self.store.rows)), int(rng.integers(2))
         which = [int(rng.integers(CAPTIONS - 1)) for _ in range(2)]
-        one, other = LANGUAGES[first], LANGUAGES[1 - first]
+        language, target_language = LANGUAGES[first], LANGUAGES[1 - first]
         people = self._words_as_people(rng)
         source = (
-            wordings.say(self._scene(row), one, rng)
+            wordings.say(self._scene(row), language, rng)
             if people
-            else self.store.text(row, f"{one}_{which[0]}")
+            else self.store.text(row, f"{language}_{which[0]}")
         )
         if people and rng.random() < 0.35:
             return [
-                self._input_sentence(source, one),
-                self._target_sentence(self.store.text(row, f"{one}_{which[1]}"), one, "describe"),
+                self._input_sentence(source, language),
+                self._target_sentence(
+                    self.store.text(row, f"{language}_{which[1]}"), language, "describe"
+                ),
             ]
         return [
-            self._input_sentence(source, one),
-            self._target_sentence(self.store.text(row, f"{other}_{which[1]}"), other, "translate"),
+            self._input_sentence(source, language),
+            self._target_sentence(
+                self.store.text(row, f"{target_language}_{which[1]}"), target_language, "translate"
+            ),
         ]
 
     def _asr(self, rng: np.random.Generator) -> list[Segment]:
@@ -388,9 +392,9 @@ class TaskSampler:
         modality: Modality = _choice(rng, STATIC_MODALITIES)
         a, b = (int(self.store.get(row, "count")[0]) for row in rows)
         question, answers = COMPARISONS[language]
-        given = self.settings.source_loss
+        input_weight = self.settings.source_loss
         return [
-            *(Segment(modality, self.store.get(row, modality), None, given) for row in rows),
+            *(Segment(modality, self.store.get(row, modality), None, input_weight) for row in rows),
             self._input_sentence(question, language),
             self._target_sentence(answers[0 if a > b else 1 if b > a else 2], language, "answer"),
         ]

@@ -258,13 +258,15 @@ def _word_columns(scene: Scene, codecs: dict[str, Any]) -> Row:
         question_text, answer_text = question(scene, language, rng, motion=False)
         row[f"ask_{language}"], row[f"tell_{language}"] = _utf8(question_text), _utf8(answer_text)
         voice = audio.sample_voice(rng)
-        spoken = _spoken_sentence(scene, captions[0], language)
-        row[f"spoken_{language}"] = _utf8(spoken)
+        spoken_text = _spoken_sentence(scene, captions[0], language)
+        row[f"spoken_{language}"] = _utf8(spoken_text)
         row[f"audio_{language}"] = (
-            _encode_speech(codecs, spoken, language, voice) if scene.seed % SPOKEN == 0 else NONE
+            _encode_speech(codecs, spoken_text, language, voice)
+            if scene.seed % SPOKEN == 0
+            else NONE
         )
         row[f"voice_{language}"], row[f"beat_{language}"] = (
-            _encode_own_speech(codecs, spoken, language)
+            _encode_own_speech(codecs, spoken_text, language)
             if scene.seed % SPOKEN == 0
             else (NONE, NONE)
         )
@@ -340,11 +342,12 @@ def _add_media(
         "image": [s and not f for s, f in zip(static, has_video)],
     }
     for modality, mask in row_masks.items():
-        chosen = [k for k, w in enumerate(mask) if w and scenes[k] is not None]
-        for first in range(0, len(chosen), 16):
-            part = chosen[first : first + 16]
+        indices = [k for k, w in enumerate(mask) if w and scenes[k] is not None]
+        for first in range(0, len(indices), 16):
+            batch = indices[first : first + 16]
             for k, codes in zip(
-                part, codecs[modality].encode_batch([renderers[modality](scenes[k]) for k in part])
+                batch,
+                codecs[modality].encode_batch([renderers[modality](scenes[k]) for k in batch]),
             ):
                 rows[k][f"{prefix}{modality}"] = codes
         for row in rows:

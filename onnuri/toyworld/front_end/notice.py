@@ -165,7 +165,8 @@ def unsure(logprobs: dict[Modality, list[float]], language: Language) -> list[No
     input lie."""
     least = thresholds().get("least_logprob", {})
     if not any(
-        drawn and m in least and float(np.mean(drawn)) < least[m] for m, drawn in logprobs.items()
+        values and m in least and float(np.mean(values)) < least[m]
+        for m, values in logprobs.items()
     ):
         return []
     message = (

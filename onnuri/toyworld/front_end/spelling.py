@@ -180,14 +180,14 @@ class Spelling:
             if not re.search(r"\w", core):  # "+" and "&" are no words to be ignorant of
                 pieces.append(token)
                 continue
-            before, after = token.split(core, 1)
+            prefix, suffix = token.split(core, 1)
             count += 1
             reading = self.word(core)
             if reading is None:
                 unknown.append(core)
             elif reading != core:
                 corrected.append((core, reading))
-            pieces.append(before.strip("\"'([") + (reading or core) + after.replace("!", "."))
+            pieces.append(prefix.strip("\"'([") + (reading or core) + suffix.replace("!", "."))
         return Reading(" ".join(pieces).rstrip("."), tuple(unknown), count, tuple(corrected))
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 (one list a process)
@@ -250,8 +250,8 @@ class Spelling:
         best: list[tuple[float, list[str]] | None] = [(0.0, [])] + [None] * len(core)
         for end in range(1, len(core) + 1):
             for start in range(max(0, end - LONGEST), end):
-                before, piece = best[start], core[start:end]
-                if before is None:
+                best_before, piece = best[start], core[start:end]
+                if best_before is None:
                     continue
                 cost = self._cost.get(piece)
                 if cost is None and (stem := self._stem(piece)):
@@ -260,10 +260,10 @@ class Spelling:
                     piece.isascii() and len(piece) == 1 and piece not in ("a", "i")
                 ):
                     continue
-                whole = before[0] + cost + 1.0
-                now = best[end]
-                if now is None or whole < now[0]:
-                    best[end] = whole, [*before[1], piece]
+                whole = best_before[0] + cost + 1.0
+                best_now = best[end]
+                if best_now is None or whole < best_now[0]:
+                    best[end] = whole, [*best_before[1], piece]
         last = best[-1]
         # many short pieces are no sentence: "information" is not "in for mat i on"
         return (

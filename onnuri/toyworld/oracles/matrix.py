@@ -143,11 +143,11 @@ def matrix(
     with Progress(transient=True) as progress:
         row = progress.add_task("matrix", total=25 * len(tuple(splits)))
         for split in splits:
-            scenes = Items(split, items, model.codecs)
+            ground_truth = Items(split, items, model.codecs)
             for source in MEDIA:
                 for target in MEDIA:
                     progress.update(row, description=f"{split}: {source} to {target}")
-                    cells += cell(model, scenes, source, target, samples)
+                    cells += cell(model, ground_truth, source, target, samples)
                     progress.advance(row)
         progress.update(row, description="second renderer and mixed inputs")
         further_rows = further(model, items)
@@ -160,25 +160,29 @@ def matrix(
 
 
 def cell(
-    model: Model, scenes: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
+    model: Model,
+    ground_truth: Items,
+    source: Modality,
+    target: Modality,
+    samples: dict[str, Any] | None,
 ) -> list[dict[str, Any]]:
     """Return the rows of one cell and split: all items, by language, and by number of objects; two
     tasks on text's diagonal."""
-    tasks = (
-        {"translation": _measure_generation}
-        if source != target or source in SPOKEN
-        else {"edit": _measure_edits}
-    )
+    tasks: dict[str, Callable[..., dict[str, Any]]]
     if source != target:
         tasks = {"caption" if target == "text" else "generation": _measure_generation}
-    if source == target == "text":
-        tasks = {"translation": _measure_generation, "question answering": _measure_answers}  # type: ignore[dict-item]
+    elif source == "text":
+        tasks = {"translation": _measure_generation, "question answering": _measure_answers}
+    elif source == "audio":
+        tasks = {"translation": _measure_generation}
+    else:
+        tasks = {"edit": _measure_edits}
     rows = []
     for task, run in tasks.items():
-        result = run(model, scenes, source, target, samples)
+        result = run(model, ground_truth, source, target, samples)
         rows += summarise(
             result["outcomes"],
-            {"from": source, "to": target, "split": scenes.split, "task": task},
+            {"from": source, "to": target, "split": ground_truth.split, "task": task},
             result.get("ceiling", {}),
             result.get("extra", {}),
         )
@@ -213,10 +217,11 @@ def expectation(
 def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, Any]]:
     """Return measurements for which the matrix has no cell: pictures of a renderer on which nothing
     was trained, and mixed inputs."""
-    scenes, rows = Items(split, items, model.codecs), []
-    pictures = [other.render(scene) for scene in scenes.scenes]
-    for target in ("text", "shape"):
-        result = _measure_generation(model, scenes, "image", target, None, pictures)  # type: ignore[arg-type]
+    ground_truth, rows = Items(split, items, model.codecs), []
+    pictures = [other.render(scene) for scene in ground_truth.scenes]
+    targets: tuple[Modality, ...] = ("text", "shape")
+    for target in targets:
+        result = _measure_generation(model, ground_truth, "image", target, None, pictures)
         rows += [
             {
                 "name": "second renderer",
@@ -226,16 +231,17 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
             }
         ]
     questions = [
-        question(scene, scenes.language(k), scenes.random(k), motion=False)
-        for k, scene in enumerate(scenes.scenes)
+        question(scene, ground_truth.language(k), ground_truth.random(k), motion=False)
+        for k, scene in enumerate(ground_truth.scenes)
     ]
-    languages = [scenes.language(k) for k in range(items)]
+    languages = [ground_truth.language(k) for k in range(items)]
     spoken_questions = [
-        audio.speak(q, languages[k], audio.sample_voice(scenes.random(k)))
+        audio.speak(q, languages[k], audio.sample_voice(ground_truth.random(k)))
         for k, (q, _) in enumerate(questions)
     ]
     inputs: list[list[Any]] = [
-        [("image", scenes.media("image", k)), ("audio", spoken_questions[k])] for k in range(items)
+        [("image", ground_truth.media("image", k)), ("audio", spoken_questions[k])]
+        for k in range(items)
     ]
     for to, hear_it in (("text", str), ("audio", hear.transcribe)):
         answers = model.generate_batch(
@@ -264,11 +270,13 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
         )
     pairs = [(k, (k + 1) % items) for k in range(items)]
     comparisons = [
-        comparison(len(scenes.scenes[a].things), len(scenes.scenes[b].things), languages[k])
+        comparison(
+            len(ground_truth.scenes[a].things), len(ground_truth.scenes[b].things), languages[k]
+        )
         for k, (a, b) in enumerate(pairs)
     ]
     inputs = [
-        [*(("image", scenes.media("image", x)) for x in pair), ("text", comparisons[k][0])]
+        [*(("image", ground_truth.media("image", x)) for x in pair), ("text", comparisons[k][0])]
         for k, pair in enumerate(pairs)
     ]
     answer_texts = model.generate_batch(
@@ -297,20 +305,20 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
 def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
     """Return the summary of outcomes: attribute accuracy with its 95 % interval, chance, and
     accuracy by attribute."""
-    right, asked = (sum(o.score.attributes[k] for o in outcomes) for k in (0, 1))
-    share, by = _accuracy([o.score for o in outcomes])
+    right_count, asked_count = (sum(o.score.attributes[k] for o in outcomes) for k in (0, 1))
+    share, by_attribute = _accuracy([o.score for o in outcomes])
     return {
         "n": len(outcomes),
         "attribute_accuracy": share,
-        "interval": list(wilson(right, asked)),
+        "interval": list(wilson(right_count, asked_count)),
         "chance": _accuracy([o.chance for o in outcomes])[0],
-        "by_attribute": by,
+        "by_attribute": by_attribute,
     }
 
 
 def _measure_generation(
     model: Model,
-    scenes: Items,
+    ground_truth: Items,
     source: Modality,
     target: Modality,
     samples: dict[str, Any] | None,
@@ -318,27 +326,27 @@ def _measure_generation(
 ) -> dict[str, Any]:
     """Return the outcomes and the ceiling of scenes that go in as one modality (their own items, or
     `items`) and come out as another; for one and the same modality, in the other language."""
-    count = len(scenes.scenes)
-    source_languages: list[Language] = [scenes.language(k) for k in range(count)]
+    count = len(ground_truth.scenes)
+    source_languages: list[Language] = [ground_truth.language(k) for k in range(count)]
     target_languages = (
         source_languages
         if source != target
         else [LANGUAGES[1 - LANGUAGES.index(s)] for s in source_languages]
     )
-    inputs = [(source, items[k] if items else scenes.media(source, k)) for k in range(count)]
+    inputs = [(source, items[k] if items else ground_truth.media(source, k)) for k in range(count)]
     generated = model.generate_batch(
         target, [[g] for g in inputs], language=target_languages, seeds=list(range(count))
     )
     if samples is not None:
-        samples[f"{source}-{target}-{scenes.split}"] = [
+        samples[f"{source}-{target}-{ground_truth.split}"] = [
             (inputs[k], generated[k]) for k in range(min(2, count))
         ]
     attributes = counted(source, target)
     outcomes, ceiling_scores = [], []
     for k, item in enumerate(generated):
-        expected, stated = expectation(scenes.scenes[k], source)
+        expected, stated = expectation(ground_truth.scenes[k], source)
         relations_asked = None if target in SPOKEN and source not in SPOKEN else stated
-        other_scene = scenes.scenes[(k + 7) % count].description()
+        other_scene = ground_truth.scenes[(k + 7) % count].description()
         language = target_languages[k] if {source, target} & set(SPOKEN) else None
         outcomes.append(
             Outcome(
@@ -348,11 +356,11 @@ def _measure_generation(
                 len(expected.things),
             )
         )
-        truth = scenes.scenes[k].description()
+        truth = ground_truth.scenes[k].description()
         ceiling_scores.append(
             score(
                 truth,
-                scenes.ceilings[target][k],
+                ground_truth.ceilings[target][k],
                 attributes,
                 relations_asked if relations_asked is None else stated,
             )
@@ -361,24 +369,28 @@ def _measure_generation(
 
 
 def _measure_answers(
-    model: Model, scenes: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
+    model: Model,
+    ground_truth: Items,
+    source: Modality,
+    target: Modality,
+    samples: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the outcomes and the ceiling of question answering: a caption and a question about it
     go in, the answer comes out."""
     questions = []
-    for k, scene in enumerate(scenes.scenes):
-        questions.append(question(scene, scenes.language(k), scenes.random(k)))
+    for k, scene in enumerate(ground_truth.scenes):
+        questions.append(question(scene, ground_truth.language(k), ground_truth.random(k)))
     inputs = [
-        [("text", scenes.media("text", k)), ("text", q)] for k, (q, _) in enumerate(questions)
+        [("text", ground_truth.media("text", k)), ("text", q)] for k, (q, _) in enumerate(questions)
     ]
     generated = model.generate_batch(
         "text",
         inputs,
-        language=[scenes.language(k) for k in range(len(questions))],
+        language=[ground_truth.language(k) for k in range(len(questions))],
         seeds=list(range(len(questions))),
     )
     if samples is not None:
-        samples[f"text-question-{scenes.split}"] = [
+        samples[f"text-question-{ground_truth.split}"] = [
             (("text", questions[k][0]), generated[k]) for k in range(min(2, len(generated)))
         ]
     outcomes = []
@@ -388,8 +400,8 @@ def _measure_answers(
             Outcome(
                 _single_score(read.same_answer(true_answer, answer_text)),
                 _single_score(read.same_answer(true_answer, other_answer)),
-                scenes.language(k),
-                len(scenes.scenes[k].things),
+                ground_truth.language(k),
+                len(ground_truth.scenes[k].things),
             )
         )
     return {"outcomes": outcomes, "ceiling": (1.0, {})}
@@ -401,48 +413,61 @@ def _single_score(right: bool) -> Score:
 
 
 def _measure_edits(
-    model: Model, scenes: Items, source: Modality, target: Modality, samples: dict[str, Any] | None
+    model: Model,
+    ground_truth: Items,
+    source: Modality,
+    target: Modality,
+    samples: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the outcomes and the ceiling of instructed edits, and the shares of edited, kept and
     merely copied attributes: one attribute is to change and all others to stay."""
     attributes = CARRIES[target]
     edits: list[tuple[int, Edit]] = []
-    for k, scene in enumerate(scenes.scenes):
-        edit = sample_edit(scenes.random(k), scene, "motion" in attributes, scenes.split)
+    for k, scene in enumerate(ground_truth.scenes):
+        edit = sample_edit(
+            ground_truth.random(k), scene, "motion" in attributes, ground_truth.split
+        )
         edits += [(k, edit)] if edit else []
     instructions = [
-        instruction(scenes.scenes[k], e, scenes.language(k), scenes.random(k)) for k, e in edits
+        instruction(ground_truth.scenes[k], e, ground_truth.language(k), ground_truth.random(k))
+        for k, e in edits
     ]
     inputs = [
-        [(source, scenes.media(source, k)), ("text", s)] for (k, _), s in zip(edits, instructions)
+        [(source, ground_truth.media(source, k)), ("text", s)]
+        for (k, _), s in zip(edits, instructions)
     ]
     generated = model.generate_batch(
         target,
         inputs,
-        language=[scenes.language(k) for k, _ in edits],
+        language=[ground_truth.language(k) for k, _ in edits],
         seeds=list(range(len(edits))),
     )
     if samples is not None:
-        samples[f"{source}-{target}-{scenes.split}"] = [
+        samples[f"{source}-{target}-{ground_truth.split}"] = [
             ((source, inputs[k][0][1], instructions[k]), generated[k])
             for k in range(min(2, len(generated)))
         ]
     outcomes, edited_counts, kept_counts, copied_counts = [], [0, 0], [0, 0], [0, 0]
     for (k, edit), item in zip(edits, generated):
-        before, after = scenes.scenes[k].description(), edit.apply(scenes.scenes[k]).description()
-        stated = frozenset(r for r in after.relations if r[0] < r[2])
-        seen = OBSERVE[target](item)
-        whole_score = score(after, seen, attributes, stated)
-        other = scenes.scenes[(k + 7) % len(scenes.scenes)].description()
+        original_scene, edited_scene = (
+            ground_truth.scenes[k].description(),
+            edit.apply(ground_truth.scenes[k]).description(),
+        )
+        stated = frozenset(r for r in edited_scene.relations if r[0] < r[2])
+        observed = OBSERVE[target](item)
+        whole_score = score(edited_scene, observed, attributes, stated)
+        other_scene = ground_truth.scenes[(k + 7) % len(ground_truth.scenes)].description()
         outcomes.append(
             Outcome(
                 whole_score,
-                score(after, other, attributes, stated),
-                scenes.language(k),
-                len(after.things),
+                score(edited_scene, other_scene, attributes, stated),
+                ground_truth.language(k),
+                len(edited_scene.things),
             )
         )
-        rest_score = score(_without_edited_attribute(after, edit), seen, attributes, stated)
+        rest_score = score(
+            _without_edited_attribute(edited_scene, edit), observed, attributes, stated
+        )
         _add_counts(
             edited_counts,
             (
@@ -451,7 +476,9 @@ def _measure_edits(
             ),
         )
         _add_counts(kept_counts, rest_score.attributes)
-        _add_counts(copied_counts, score(after, before, attributes, stated).attributes)
+        _add_counts(
+            copied_counts, score(edited_scene, original_scene, attributes, stated).attributes
+        )
     extra = {
         "edited": edited_counts[0] / max(edited_counts[1], 1),
         "kept": kept_counts[0] / max(kept_counts[1], 1),
@@ -462,7 +489,7 @@ def _measure_edits(
             score(
                 s.description(), c, attributes, frozenset(r for r in s.relations() if r[0] < r[2])
             )
-            for s, c in zip(scenes.scenes, scenes.ceilings[target])
+            for s, c in zip(ground_truth.scenes, ground_truth.ceilings[target])
         ]
     )
     return {"outcomes": outcomes, "ceiling": ceiling, "extra": extra}
@@ -483,13 +510,16 @@ def _add_counts(total: list[int], more: tuple[int, int]) -> None:
 
 def _accuracy(scores: list[Score]) -> tuple[float, dict[str, float]]:
     """Return the share of attributes right, over all attributes and by attribute."""
-    right, asked = sum(s.attributes[0] for s in scores), sum(s.attributes[1] for s in scores)
-    by: dict[str, float] = {
+    right_count, asked_count = (
+        sum(s.attributes[0] for s in scores),
+        sum(s.attributes[1] for s in scores),
+    )
+    by_attribute: dict[str, float] = {
         str(a): sum(s.right[a] for s in scores) / n
         for a in ATTRIBUTES
         if scores and a in scores[0].asked and (n := sum(s.asked[a] for s in scores))
     }
-    return right / max(asked, 1), by
+    return right_count / max(asked_count, 1), by_attribute
 
 
 def summarise(
@@ -505,29 +535,29 @@ def summarise(
         *((lang, "all") for lang in LANGUAGES),
         *(("all", n) for n in (1, 2, 3)),
     ]:
-        part = [
+        group = [
             o for o in outcomes if language in ("all", o.language) and objects in ("all", o.objects)
         ]
-        if not part:
+        if not group:
             continue
-        right, asked = (
-            sum(o.score.attributes[0] for o in part),
-            sum(o.score.attributes[1] for o in part),
+        right_count, asked_count = (
+            sum(o.score.attributes[0] for o in group),
+            sum(o.score.attributes[1] for o in group),
         )
-        share, by = _accuracy([o.score for o in part])
+        share, by_attribute = _accuracy([o.score for o in group])
         whole = language == "all" and objects == "all"
         rows.append(
             {
                 **about,
                 "objects": objects,
                 "language": language,
-                "n": len(part),
+                "n": len(group),
                 "attribute_accuracy": share,
-                "scene_accuracy": float(np.mean([o.score.scene for o in part])),
-                "interval": list(wilson(right, asked)),
+                "scene_accuracy": float(np.mean([o.score.scene for o in group])),
+                "interval": list(wilson(right_count, asked_count)),
                 "ceiling": ceiling[0],
-                "chance": _accuracy([o.chance for o in part])[0],
-                "by_attribute": by,
+                "chance": _accuracy([o.chance for o in group])[0],
+                "by_attribute": by_attribute,
                 **({"ceiling_by_attribute": ceiling[1], **extra} if whole else {}),
             }
         )

@@ -173,8 +173,11 @@ def _chamfer(a: np.ndarray, b: np.ndarray) -> float:
     the second is empty."""
     if not (b[..., 3] > 127).any():
         return 2.0
-    one, two = media.mesh_of(a).vertices, media.mesh_of(b).vertices
-    return float((cKDTree(two).query(one)[0].mean() + cKDTree(one).query(two)[0].mean()) / 2)
+    points_a, points_b = media.mesh_of(a).vertices, media.mesh_of(b).vertices
+    return float(
+        (cKDTree(points_b).query(points_a)[0].mean() + cKDTree(points_a).query(points_b)[0].mean())
+        / 2
+    )
 
 
 def _text(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:

@@ -35,13 +35,13 @@ TEXTS = tuple(
 def named_compositions(sentence: str) -> set[tuple[str, ...]]:
     """Return the compositions that a caption, question or instruction names, whether it states that
     they hold or not."""
-    language, named = language_of(sentence), set()
+    language, compositions_found = language_of(sentence), set()
     description = parse(sentence)
     if description:
-        named |= compositions(description)
+        compositions_found |= compositions(description)
     question = relation_asked(sentence)
     if question:
-        named.add(("relation", *question))
+        compositions_found.add(("relation", *question))
     colors, solids = (
         {w.lower(): k for k, w in words[language].items()} for words in (COLOR, SOLID)
     )
@@ -51,8 +51,8 @@ def named_compositions(sentence: str) -> set[tuple[str, ...]]:
             if first in colors and (
                 second.startswith(name) if language == "ko" else second == name
             ):
-                named.add(("color", solid, colors[first]))
-    return named
+                compositions_found.add(("color", solid, colors[first]))
+    return compositions_found
 
 
 def scan(store: TokenStore, codecs: dict[str, Any], every: int = 1) -> dict[str, list[str]]:
@@ -77,10 +77,10 @@ def scan(store: TokenStore, codecs: dict[str, Any], every: int = 1) -> dict[str,
         for modality, observe in oracles if row % every == 0 else ():
             for column in (modality, f"edit_{modality}"):
                 codes = store.get(row, column)
-                seen = observe(codecs[modality].decode(codes)) if len(codes) else None
+                description = observe(codecs[modality].decode(codes)) if len(codes) else None
                 violations["codes"] += [
                     f"row {row}, {column}: {c}"
-                    for c in (compositions(seen) & HELD_OUT if seen else ())
+                    for c in (compositions(description) & HELD_OUT if description else ())
                 ]
     return violations
 

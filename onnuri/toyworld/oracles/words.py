@@ -80,9 +80,9 @@ def _unchanged(text: str, language: Language, rng: np.random.Generator) -> str:
 def _colors(text: str, language: Language, rng: np.random.Generator) -> str:
     """Return the sentence with colours named otherwise: 빨간색 for 빨간, or in the other language."""
     for key, word in COLOR[language].items():
-        foreign = COLOR["en" if language == "ko" else "ko"][key]
-        other = COLOR_NOUN[key] if language == "ko" and rng.random() < 0.5 else foreign
-        text = re.sub(rf"(?<![\w가-힣]){word}(?![\w가-힣])", other, text)
+        foreign_word = COLOR["en" if language == "ko" else "ko"][key]
+        replacement = COLOR_NOUN[key] if language == "ko" and rng.random() < 0.5 else foreign_word
+        text = re.sub(rf"(?<![\w가-힣]){word}(?![\w가-힣])", replacement, text)
     return text
 
 
@@ -184,8 +184,10 @@ def _noun_ending(text: str) -> str:
 
 def _names(text: str, language: Language, rng: np.random.Generator) -> str:
     """Return the sentence with other names for solids, sizes, places and colours."""
-    for own, name in _OTHER_NAMES.items():
-        text = re.sub(rf"(?<![\w가-힣]){own}(?=$|[\s.]|[이가은는와과](?![가-힣]))", name, text)
+    for own_name, other_name in _OTHER_NAMES.items():
+        text = re.sub(
+            rf"(?<![\w가-힣]){own_name}(?=$|[\s.]|[이가은는와과](?![가-힣]))", other_name, text
+        )
     return text
 
 
@@ -231,8 +233,8 @@ def names_alone(model: Model, to: Modality) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for language in LANGUAGES:
         scores: list[Score] = []
-        for solid, own in SOLID[language].items():
-            names = [own, *([_OTHER_NAMES[own]] if own in _OTHER_NAMES else [])]
+        for solid, own_name in SOLID[language].items():
+            names = [own_name, *([_OTHER_NAMES[own_name]] if own_name in _OTHER_NAMES else [])]
             sentences = [
                 form.format(name)
                 for name in names
@@ -245,8 +247,8 @@ def names_alone(model: Model, to: Modality) -> dict[str, Any]:
                 language=[language] * len(sentences),
                 seeds=list(range(len(sentences))),
             )
-            wanted = Description(things=(Traits(solid=solid),))
-            scores += [score(wanted, OBSERVE[to](item), attributes) for item in items]
+            expected = Description(things=(Traits(solid=solid),))
+            scores += [score(expected, OBSERVE[to](item), attributes) for item in items]
         rows[language] = row(scores)
     return rows
 
@@ -271,7 +273,7 @@ def measure(model: Model, items: int, to: Modality = "image") -> dict[str, Any]:
     began = time.time()
     scenes = [sample_scene(FIRST + k, "seen") for k in range(items)]
     languages = [LANGUAGES[k % 2] for k in range(items)]
-    own = [
+    own_sentences = [
         caption(s, x, np.random.default_rng([5, s.seed]))
         for s, x in zip(scenes, languages, strict=True)
     ]
@@ -281,7 +283,7 @@ def measure(model: Model, items: int, to: Modality = "image") -> dict[str, Any]:
         """Return the world's own sentences after a change."""
         return [
             change(t, x, np.random.default_rng([6, s.seed]))
-            for t, x, s in zip(own, languages, scenes, strict=True)
+            for t, x, s in zip(own_sentences, languages, scenes, strict=True)
         ]
 
     changes = {
@@ -308,7 +310,7 @@ def measure(model: Model, items: int, to: Modality = "image") -> dict[str, Any]:
             )
             for n in (1, 2, 3)
         }
-        for name, scores in {"own": run(scenes, own, languages), **people_scores}.items()
+        for name, scores in {"own": run(scenes, own_sentences, languages), **people_scores}.items()
     }
     return {
         "to": to,
