@@ -1,2 +1,2 @@
-"""Codecs: media to discrete codes and back. They know nothing of language models, vocabularies or
-the world."""
+"""Codecs turn media into discrete codes and back. They know nothing of language models,
+vocabularies or the toy world."""

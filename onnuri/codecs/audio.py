@@ -1,9 +1,10 @@
-"""The audio codec: 16 kHz speech to 25 codes a second and back, without iteration, streaming with
-80 ms look-ahead.
+"""This module implements the audio codec, which turns 16 kHz speech into 25 codes per second and
+back, without iteration; it streams with 80 ms of look-ahead.
 
-Knows nothing of words. Encoder: log-mel through ConvNeXt blocks to one vector every 640 samples,
-FSQ with 8 × 8 × 8 × 8 codes. Decoder: causal ConvNeXt blocks, then magnitude and phase of a
-short-time Fourier transform and its inverse (Vocos, Siuzdak 2023, arXiv 2306.00814).
+It knows nothing of words. The encoder takes a log-mel spectrum through ConvNeXt blocks to one
+vector per 640 samples, which FSQ quantizes to 8 × 8 × 8 × 8 codes. The decoder predicts, with
+causal ConvNeXt blocks, magnitude and phase of a short-time Fourier transform, and inverts it
+(Vocos, Siuzdak 2023, arXiv 2306.00814).
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from onnuri.codecs.spec import CodecSpec, Stream
 from onnuri.modality import AUDIO_HZ, HEARD_SECONDS, Modality
 
 FRAME = 640
-"""samples a code"""
+"""samples per code"""
 HOP, WINDOW = 160, 640
-"""samples; of the spectra that are read and written"""
+"""samples between two spectra, and samples that each covers"""
 EDGE = (WINDOW - HOP) // 2
 """samples by which a spectrum's window reaches beyond its hop, on either side"""
 LEVELS = (8, 8, 8, 8)
-"""of the quantizer's four numbers"""
+"""quantization levels of the four channels"""
 MELS = 80
 LEVEL = 0.08
 """root mean square to which every sound is set before it is coded"""
 AHEAD = 2
-"""codes that must have arrived beyond the one that is played: 80 ms"""
+"""number of codes that must follow the one that is played: 80 ms"""
 
 
 @functools.cache
 def mel_filters(bins: int = MELS, window: int = WINDOW) -> Tensor:
-    """Triangles [bins, window / 2 + 1], evenly spaced on the HTK mel scale, 0 to 8 kHz (Young et
-    al., The HTK Book)."""
+    """Return triangular mel filters float32 [bins, window / 2 + 1], evenly spaced on the HTK mel
+    scale from 0 to 8 kHz (Young et al., The HTK Book)."""
     top = 2595 * math.log10(1 + AUDIO_HZ / 2 / 700)
     with torch.inference_mode(False):  # what encoding caches must serve training too
         corners = 700 * (10 ** (torch.linspace(0, top, bins + 2) / 2595) - 1)
@@ -54,32 +55,33 @@ def mel_filters(bins: int = MELS, window: int = WINDOW) -> Tensor:
 
 
 def spectrum(samples: Tensor, window: int = WINDOW, hop: int = HOP) -> Tensor:
-    """Magnitudes [B, window / 2 + 1, T / hop] of samples [B, T]; frame k is centred in its hop."""
+    """Return the magnitudes [B, window / 2 + 1, T / hop] of the short-time Fourier transform of
+    samples [B, T]; frame k is centred in its hop."""
     pad = (window - hop) // 2
     padded = F.pad(samples, (pad, pad))
-    made = torch.stft(
+    transform = torch.stft(
         padded, window, hop, window=torch.hann_window(window), center=False, return_complex=True
     )
-    return torch.sqrt(made.real**2 + made.imag**2 + 1e-9)
+    return torch.sqrt(transform.real**2 + transform.imag**2 + 1e-9)
 
 
 def mels(samples: Tensor) -> Tensor:
-    """Natural-log mel magnitudes [B, 80, T / 160] of samples [B, T]."""
+    """Return the natural-log mel magnitudes [B, 80, T / 160] of samples [B, T]."""
     return torch.log(mel_filters() @ spectrum(samples) + 1e-2)
 
 
 def log_mel(samples: np.ndarray) -> np.ndarray:
-    """`mels` of one sound float32 [T], as [80, T / 160]."""
+    """Return the natural-log mel magnitudes [80, T / 160] of one sound float32 [T]."""
     return mels(torch.from_numpy(samples)[None])[0].numpy()
 
 
 Memory = dict[nn.Module, Tensor]
-"""the last inputs of every causal block, between two chunks of a stream"""
+"""each causal block's last inputs [B, C, kernel - 1], kept between two chunks of a stream"""
 
 
 class ConvBlock(nn.Module):
-    """ConvNeXt block in one dimension (Liu et al. 2022) on [B, C, T]; `ahead` of its kernel's taps
-    look forward."""
+    """A ConvBlock is a one-dimensional ConvNeXt block (Liu et al. 2022) on [B, C, T]; `ahead` of
+    its kernel's taps look at later frames."""
 
     def __init__(self, width: int, kernel: int, ahead: int) -> None:
         super().__init__()
@@ -90,19 +92,22 @@ class ConvBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
-        """With a memory (causal blocks only), x goes on where the last call ended; without, silence
-        surrounds it."""
+        """Return the block's output [B, C, T] for an input of that shape.
+
+        With a `memory` (causal blocks only) the input continues where the last call with that
+        memory ended; without, silence surrounds it.
+        """
         padded = F.pad(x, self.pad)
         if memory is not None:
-            before = self.pad[0]
-            padded[..., :before] = memory.get(self, padded[..., :before])
-            memory[self] = padded[..., padded.shape[-1] - before :].clone()
+            past = self.pad[0]
+            padded[..., :past] = memory.get(self, padded[..., :past])
+            memory[self] = padded[..., padded.shape[-1] - past :].clone()
         y = self.norm(self.depthwise(padded).transpose(1, 2))
         return x + (self.scale * self.down(F.gelu(self.up(y)))).transpose(1, 2)
 
 
 def audio_spec() -> CodecSpec:
-    """Return what a new audio codec's codes look like."""
+    """Return the spec of a new audio codec."""
     return CodecSpec(
         name="audio",
         codec="mel",
@@ -115,11 +120,13 @@ def audio_spec() -> CodecSpec:
 
 
 class AudioCodec(Codec):
-    """float32 [T] at 16 kHz ↔ one code every 640 samples."""
+    """An AudioCodec encodes sound float32 [T] at 16 kHz as one code per 640 samples."""
 
     modality: ClassVar[Modality] = "audio"
 
     class Config(config.Config):
+        """A Config holds the widths and depths of the codec's networks."""
+
         fine: int = 160
         """width at 100 frames a second"""
         coarse: int = 256
@@ -155,18 +162,18 @@ class AudioCodec(Codec):
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
     def latent(self, samples: Tensor) -> Tensor:
-        """Unquantized [B, T / 640, 4] of samples [B, T]."""
+        """Return the unquantized vectors [B, T / 640, 4] of samples [B, T]."""
         x = self.fine_encoder(self.enter(mels(samples) * 0.5 + 1))
         return self.to_codes(self.coarse_encoder(self.shrink(x)).transpose(1, 2))
 
     def render(self, values: Tensor) -> Tensor:
-        """Samples [B, 640 K] of quantized values [B, K, 4]."""
-        added = self.overlap(self.spectra(F.pad(values, (0, 0, 1, 1))))[..., EDGE:-EDGE]
-        return added[0] / added[1].clamp_min(0.5)
+        """Return the samples [B, 640 K] that quantized vectors [B, K, 4] decode to."""
+        total = self.overlap(self.spectra(F.pad(values, (0, 0, 1, 1))))[..., EDGE:-EDGE]
+        return total[0] / total[1].clamp_min(0.5)
 
     def spectra(self, values: Tensor, memory: Memory | None = None) -> Tensor:
-        """Complex spectra [B, 321, 4 K] of values [B, K + 2, 4]: the first and the last are only
-        neighbours."""
+        """Return complex spectra [B, 321, 4 K] of quantized vectors [B, K + 2, 4], of which the
+        first and the last serve only as neighbours of the convolution."""
         x = self.from_codes(values.transpose(1, 2))
         for block in self.coarse_decoder:
             x = block(x, memory)
@@ -177,8 +184,8 @@ class AudioCodec(Codec):
         return torch.polar(torch.exp(size.clamp(max=6)), phase)
 
     def overlap(self, spectra: Tensor) -> Tensor:
-        """[2, B, 160 T + 480] of spectra [B, 321, T]: the sum of the frames, and the weight that it
-        is divided by."""
+        """Return [2, B, 160 T + 480] for spectra [B, 321, T]: the overlap-add of their inverse
+        transforms, and the window's weight by which it must be divided."""
         frames = torch.fft.irfft(spectra.transpose(1, 2), n=WINDOW) * self.window
         both = (
             torch.stack([frames, (self.window**2).expand_as(frames)]).flatten(0, 1).transpose(1, 2)
@@ -188,6 +195,7 @@ class AudioCodec(Codec):
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the codes int64 [T / 640] of every sound float32 [T]."""
         # one by one: padding to a common length would change the codes near the shorter ones' ends
         return [
             self.fsq.encode(self.latent(torch.from_numpy(prepare(item))[None]))[0].numpy()
@@ -196,9 +204,11 @@ class AudioCodec(Codec):
 
     @torch.inference_mode()
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the sound float32 [640 K] in [-1, 1] of every sequence of codes [K]."""
         return [self._decode(c) if len(c) else np.zeros(0, np.float32) for c in codes]
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the sound float32 [640 K] in [-1, 1] of one sequence of codes [K]."""
         return (
             self.render(self.fsq.decode(torch.from_numpy(np.asarray(codes)).long()[None]))[0]
             .clamp(-1, 1)
@@ -206,79 +216,89 @@ class AudioCodec(Codec):
         )
 
     def decode_stream(self, codes: Iterable[int], chunk: int = 1) -> Iterator[np.ndarray]:
-        """Samples as codes arrive, equal to the whole in sum; after every `chunk` codes, what is
-        certain by then."""
-        stream, arrived = self.stream(), iter(codes)
-        while group := list(itertools.islice(arrived, chunk)):
-            yield from (more for more in [stream.send(group)] if len(more))
-        yield from (more for more in [stream.end()] if len(more))
+        """Yield the samples of a sound as its codes arrive; joined, they equal the whole sound.
+
+        After every `chunk` codes it yields the samples that no later code can change.
+        """
+        stream, remaining = self.stream(), iter(codes)
+        while codes_now := list(itertools.islice(remaining, chunk)):
+            yield from (samples for samples in [stream.send(codes_now)] if len(samples))
+        yield from (samples for samples in [stream.end()] if len(samples))
 
     def stream(self) -> SoundStream:
-        """One sound, to be decoded as its codes arrive."""
+        """Return a decoder for one sound whose codes arrive bit by bit."""
         return SoundStream(self)
 
     def training_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Spectra at three resolutions, linear and logarithmic, and log-mel; {"audio": [B, T]}."""
+        """Return the reconstruction loss [] of a batch {"audio": [B, T]} and its log-mel error.
+
+        The loss compares log-mel spectra, and spectra at three resolutions, linear and logarithmic.
+        """
         truth = batch["audio"]
-        made = self.render(self.fsq(self.latent(truth)))
-        mel = (mels(made) - mels(truth)).abs().mean()
+        decoded = self.render(self.fsq(self.latent(truth)))
+        mel = (mels(decoded) - mels(truth)).abs().mean()
         loss = mel
         for window in (256, 512, 1024):
-            a, b = spectrum(truth, window, window // 4), spectrum(made, window, window // 4)
+            a, b = spectrum(truth, window, window // 4), spectrum(decoded, window, window // 4)
             loss = loss + 0.3 * (torch.log(a + 1e-2) - torch.log(b + 1e-2)).abs().mean()
             loss = loss + 0.3 * (a - b).norm() / a.norm().clamp_min(1e-3)
         return loss, {"log_mel_error": float(mel.detach())}
 
     def code_features(self) -> Tensor:
-        """float32 [4096, 4]: the quantized values."""
+        """Return the quantized vector of every code, float32 [4096, 4]."""
         return self.fsq.decode(torch.arange(self.num_codes))
 
 
 class SoundStream:
-    """A sound under way: codes go in, samples come out as soon as no later code can change them."""
+    """A SoundStream decodes one sound bit by bit: it takes codes and returns the samples that no
+    later code can change."""
 
     def __init__(self, codec: AudioCodec) -> None:
         self.codec, self.memory = codec, cast(Memory, {})
-        self.none = torch.zeros(1, 1, 4)
-        self.held, self.tail = self.none, torch.zeros(2, 1, 0)
+        self.silence = torch.zeros(1, 1, 4)
+        self.pending, self.tail = self.silence, torch.zeros(2, 1, 0)
         self.cut = EDGE
-        """the first samples to come precede the sound"""
+        """number of samples to drop from the next output, since they precede the sound"""
 
     @torch.inference_mode()
     def send(self, codes: list[int]) -> np.ndarray:
-        """float32 [T] at 16 kHz that more codes make certain, 80 ms behind them."""
-        self.held = torch.cat([self.held, self.codec.fsq.decode(torch.tensor(codes))[None]], 1)
-        if self.held.shape[1] <= 2:
+        """Return the samples float32 [T] at 16 kHz that these further codes make certain, which end
+        80 ms before the last code."""
+        self.pending = torch.cat(
+            [self.pending, self.codec.fsq.decode(torch.tensor(codes))[None]], 1
+        )
+        if self.pending.shape[1] <= 2:
             return np.zeros(0, np.float32)
-        ready, self.tail = self._go_on(self.codec.spectra(self.held, self.memory))
-        self.held, cut, self.cut = self.held[:, -2:], self.cut, 0
-        return _sound(ready[..., cut:])
+        ready, self.tail = self._overlap_add(self.codec.spectra(self.pending, self.memory))
+        self.pending, cut, self.cut = self.pending[:, -2:], self.cut, 0
+        return _normalized(ready[..., cut:])
 
     @torch.inference_mode()
     def end(self) -> np.ndarray:
-        """The rest."""
-        if self.held.shape[1] < 2:
+        """Return the remaining samples float32 [T] of the sound."""
+        if self.pending.shape[1] < 2:
             return np.zeros(0, np.float32)
-        ready, tail = self._go_on(
-            self.codec.spectra(torch.cat([self.held, self.none], 1), self.memory)
+        ready, tail = self._overlap_add(
+            self.codec.spectra(torch.cat([self.pending, self.silence], 1), self.memory)
         )
-        return _sound(torch.cat([ready, tail], -1)[..., self.cut : -EDGE])
+        return _normalized(torch.cat([ready, tail], -1)[..., self.cut : -EDGE])
 
-    def _go_on(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
-        """New frames added to the tail [2, 1, 480] of those before: what no later frame reaches,
-        and the new tail."""
-        added = self.codec.overlap(spectra)
-        added[..., : self.tail.shape[-1]] += self.tail
-        return added[..., : -2 * EDGE], added[..., -2 * EDGE :]
+    def _overlap_add(self, spectra: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the overlap-add [2, 1, T] of new frames with the tail [2, 1, 480] of those before,
+        up to where no later frame reaches, and the new tail."""
+        total = self.codec.overlap(spectra)
+        total[..., : self.tail.shape[-1]] += self.tail
+        return total[..., : -2 * EDGE], total[..., -2 * EDGE :]
 
 
-def _sound(added: Tensor) -> np.ndarray:
-    """float32 [T] of sum and weight [2, 1, T]."""
-    return (added[0, 0] / added[1, 0].clamp_min(0.5)).clamp(-1, 1).numpy()
+def _normalized(total: Tensor) -> np.ndarray:
+    """Return samples float32 [T] in [-1, 1] from an overlap-add and its weight [2, 1, T]."""
+    return (total[0, 0] / total[1, 0].clamp_min(0.5)).clamp(-1, 1).numpy()
 
 
 def prepare(samples: np.ndarray) -> np.ndarray:
-    """Level set and padded to whole codes."""
+    """Return a sound float32 [T] scaled to the codec's level and padded with silence to whole
+    codes."""
     samples = np.asarray(samples, dtype=np.float32)
     level = float(np.sqrt(np.mean(samples**2))) if len(samples) else 0.0
     padded = np.pad(samples, (0, -len(samples) % FRAME if len(samples) else FRAME))

@@ -59,8 +59,9 @@ class Codec(nn.Module, ABC):
         """Return the items of any codes that the spec allows."""
 
     def code_features(self) -> torch.Tensor | None:
-        """Return what every code says in numbers, float32 [codes, F]; None where a code says
-        nothing alone, as a word or a code whose meaning depends on those before it."""
+        """Return a feature vector per code, float32 [codes, F], from which a model may initialize
+        its embeddings; None where a single code has no meaning of its own, as in text or where a
+        code's meaning depends on those before it."""
         return None
 
     def encode(self, item: Any) -> np.ndarray:
@@ -73,13 +74,13 @@ class Codec(nn.Module, ABC):
 
     @property
     def partial_counts(self) -> tuple[int, ...]:
-        """Return after how many codes more of an item can be shown; empty where nothing can be
-        before the end."""
+        """Return after how many codes an unfinished item can be shown; empty where it can only be
+        shown whole."""
         return ()
 
     def partial(self, codes: np.ndarray) -> Any:
-        """Return what an item looks like of which only these first codes are known, as many as one
-        of `partial_counts`."""
+        """Return a preview of an item of which only these first codes are known; their number is
+        one of `partial_counts`."""
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:

@@ -30,13 +30,13 @@ CODECS = {
 def codec_class(name: str) -> type[Codec]:
     """Return a codec's class, imported when it is first asked for. Raises ConfigError for an
     unknown name."""
-    named: type[Codec] = class_named("codec", name, CODECS)
-    return named
+    codec: type[Codec] = class_named("codec", name, CODECS)
+    return codec
 
 
 def class_named(kind: str, name: str, places: Mapping[str, str]) -> Any:
-    """Return the class "module:attribute" of a name. Raises ConfigError for an unknown one, which
-    says what `kind` of thing it names."""
+    """Return the class of a name, imported from its place "module:attribute". Raises ConfigError
+    for an unknown name; `kind` says in the message what it names."""
     if name not in places:
         raise ConfigError(f"{kind} {name!r}", "is not known", f"use one of {', '.join(places)}")
     module, _, attribute = places[name].partition(":")

@@ -1,8 +1,8 @@
-"""The text codec: byte-fallback BPE. Any Unicode goes in and comes out unchanged; words of its
-corpus are one token.
+"""This module implements the text codec: byte-fallback BPE, in which any Unicode text goes in and
+comes out unchanged and words of its corpus are one token.
 
-Knows no language. The first 256 codes are bytes; merges never span words. Training is
-`TextCodec.learn`.
+It knows no language. The first 256 codes are bytes; merges never span words. `TextCodec.learn`
+trains one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from onnuri.errors import ConfigError
 from onnuri.modality import Modality
 
 LONGEST = 160
-"""codes of the longest text that is read or written"""
+"""number of codes of the longest text that is read or written"""
 SPACE = "▁"
 BYTES = [f"<0x{b:02X}>" for b in range(256)]
 
 
 def text_spec(codes: int) -> CodecSpec:
-    """Return what a new text codec's codes look like, of which there are so many."""
+    """Return the spec of a new text codec of so many codes."""
     return CodecSpec(
         name="text",
         codec="bpe",
@@ -42,11 +42,13 @@ def text_spec(codes: int) -> CodecSpec:
 
 
 class TextCodec(Codec):
-    """str ↔ codes int64 [K]."""
+    """A TextCodec encodes a str as codes int64 [K]."""
 
     modality: ClassVar[Modality] = "text"
 
     class Config(config.Config):
+        """A Config is empty: the tokenizer's own file holds all settings."""
+
         pass
 
     def __init__(self, tokenizer: Tokenizer, spec: CodecSpec | None = None) -> None:
@@ -55,33 +57,38 @@ class TextCodec(Codec):
 
     @classmethod
     def learn(cls, texts: Iterable[str], size: int = 1500) -> Self:
-        """A codec of at most `size` codes from a corpus."""
-        learner = Tokenizer(models.BPE())
-        learner.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
+        """Return a codec of at most `size` codes that is trained on the texts of a corpus."""
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
         trainer = trainers.BpeTrainer(vocab_size=size - len(BYTES), show_progress=False)
-        learner.train_from_iterator(texts, trainer)
-        learned = json.loads(learner.to_str())["model"]
+        bpe.train_from_iterator(texts, trainer)
+        trained = json.loads(bpe.to_str())["model"]
         vocabulary = {token: k for k, token in enumerate(BYTES)}
         vocabulary |= {
             t: len(BYTES) + k
-            for k, t in enumerate(sorted(learned["vocab"], key=learned["vocab"].get))
+            for k, t in enumerate(sorted(trained["vocab"], key=trained["vocab"].get))
         }
-        merges = [tuple(m) for m in learned["merges"]]
+        merges = [tuple(m) for m in trained["merges"]]
         return cls(_tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True)))
 
     def padded(self, size: int) -> Self:
-        """The same with ids that stand for nothing behind its own, `size` in all, where a corpus
-        has no more words."""
-        described = json.loads(self.tokenizer.to_str())
-        vocabulary = described["model"]["vocab"]
+        """Return a copy of the codec with unused ids appended, so that it has `size` codes even
+        where the corpus had too few words."""
+        definition = json.loads(self.tokenizer.to_str())
+        vocabulary = definition["model"]["vocab"]
         vocabulary |= {f"<unused {k}>": k for k in range(self.num_codes, size)}
-        return type(self)(Tokenizer.from_str(json.dumps(described)))
+        return type(self)(Tokenizer.from_str(json.dumps(definition)))
 
     def encode_batch(self, items: list[str]) -> list[np.ndarray]:
+        """Return the codes int64 [K] of every text."""
         return [np.array(self._ids(item), dtype=np.int64) for item in items]
 
     def _ids(self, text: str) -> list[int]:
-        """A literal ▁ goes as its bytes: as a character it would come back as a space."""
+        """Return the ids of a text.
+
+        A literal ▁, which stands for a space in tokens, is written as its bytes, since it would
+        come back as a space.
+        """
         first, *rest = text.split(SPACE)
         ids = self.tokenizer.encode(first, add_special_tokens=False).ids
         for part in rest:
@@ -93,13 +100,15 @@ class TextCodec(Codec):
         return ids
 
     def decode_batch(self, codes: list[np.ndarray]) -> list[str]:
+        """Return the text of every sequence of codes."""
         return [
             self.tokenizer.decode([int(c) for c in row], skip_special_tokens=False) for row in codes
         ]
 
     @functools.cached_property
     def pieces(self) -> list[bytes]:
-        """The bytes that each code stands for; a letter may be cut between codes."""
+        """Return the bytes that each code stands for, by code; a letter may be cut between
+        codes."""
         names = [str(self.tokenizer.id_to_token(k)) for k in range(len(BYTES), self.num_codes)]
         return [
             *(bytes([b]) for b in range(256)),
@@ -107,7 +116,8 @@ class TextCodec(Codec):
         ]
 
     def words(self, codes: np.ndarray) -> list[np.ndarray]:
-        """The codes of each word, white space before it included; end to end they are the whole."""
+        """Return the codes of each word, with the white space before it; joined, they are all the
+        codes."""
         begins = [
             k
             for k, c in enumerate(codes)
@@ -116,6 +126,7 @@ class TextCodec(Codec):
         return [part for part in np.split(codes, begins) if len(part)]
 
     def save(self, folder: Path) -> None:
+        """Write the spec and the tokenizer to a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         self.spec.save_beside(folder)
         self.tokenizer.save(str(folder / "tokenizer.json"))
@@ -124,8 +135,8 @@ class TextCodec(Codec):
     def load(
         cls, folder: Path, spec: CodecSpec | None = None, beside: Sequence[Codec] = ()
     ) -> Self:
-        """Return the codec that `save` wrote. Raises ConfigError where its tokenizer is not the
-        spec's."""
+        """Return the codec that `save` wrote. Raises ConfigError if its tokenizer has another size
+        than the spec."""
         tokenizer, spec = (
             Tokenizer.from_file(str(folder / "tokenizer.json")),
             spec or CodecSpec.read_beside(folder, cls.modality),
@@ -140,9 +151,10 @@ class TextCodec(Codec):
 
 
 def _tokenizer(model: models.BPE) -> Tokenizer:
-    made = Tokenizer(model)
-    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
-    made.decoder = decoders.Sequence(
+    """Return a tokenizer of a BPE model with this codec's pre-tokenizer and decoder."""
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
+    tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    return made
+    return tokenizer

@@ -1,1 +1,2 @@
-"""Data: media into tables of codes, tables into sequences, sequences into batches."""
+"""This package turns media into tables of codes, tables into sequences, and sequences into
+batches."""

@@ -176,7 +176,7 @@ def _texts(conversation: Conversation, tokenizer: Any) -> Iterator[_Text]:
 
 
 def _common_prefix(one: str, other: str) -> int:
-    """Return the number of characters in the longest common prefix of two texts."""
+    """Return the length in characters of the longest common prefix of two texts."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return sum(1 for _ in same)
 

@@ -35,7 +35,7 @@ class PackedRow(NamedTuple):
 
     @property
     def weight(self) -> Tensor:
-        """Return the sum [] of all targets' weights, on the host."""
+        """Return the sum [] of the loss weights of all targets in the row, on the host."""
         return self.weights[0, 1:].sum()
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,12 +66,12 @@ def pack(draw: Callable[[], PackedSequence], tokens: int, padding: int) -> Packe
         weights += [0.0, *weight[1:tokens]]
         modality_ids += modality[:tokens]
         lengths.append(min(len(sequence), tokens))
-    rest = tokens - len(ids)
-    if rest:
-        ids += [padding] * rest
-        weights += [0.0] * rest
-        modality_ids += [0] * rest
-        lengths.append(rest)
+    padding_count = tokens - len(ids)
+    if padding_count:
+        ids += [padding] * padding_count
+        weights += [0.0] * padding_count
+        modality_ids += [0] * padding_count
+        lengths.append(padding_count)
     # positions restart in each sequence, padding's too
     positions = np.concatenate([np.arange(n) for n in lengths])
     return PackedRow(
@@ -80,5 +80,5 @@ def pack(draw: Callable[[], PackedSequence], tokens: int, padding: int) -> Packe
         torch.tensor(lengths),
         torch.tensor([weights], dtype=torch.float32),
         torch.tensor([modality_ids]),
-        rest,
+        padding_count,
     )

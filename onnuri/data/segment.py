@@ -1,5 +1,7 @@
-"""What a training sequence is made of: segments of one item each, with a weight in the loss. Knows
-no ids, no network and no world.
+"""This module defines the parts of a training sequence: segments of one item each, with a weight in
+the loss.
+
+It knows no ids, no network and no world.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from onnuri.modality import Language, Task
 
 @dataclasses.dataclass(frozen=True)
 class SpokenWords:
-    """The sentence that a sound speaks, and how many of the sound's codes each of its words has."""
+    """A SpokenWords holds the text codes of a spoken sentence, int64 [K], and how many of the
+    sound's codes each of its words has, int64 [words]."""
 
     codes: np.ndarray
     frames_per_word: np.ndarray
@@ -22,23 +25,27 @@ class SpokenWords:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """One item in a sequence."""
+    """A Segment holds one item in a training sequence: its codes int64 [K] and what the loss and
+    the prompt need to know of it."""
 
     codec: str
     """the name in the token layout of the codec whose codes these are"""
     codes: np.ndarray
+    """int64 [K]"""
     language: Language | None
+    """language of text or speech, if it is stated before the segment"""
     weight: float
-    """in the loss, of its codes and its closing token"""
+    """weight in the loss of its codes and of its closing token"""
     words: SpokenWords | None = None
-    """of the model's own speech"""
+    """the words of a sound that the model itself speaks"""
     task: Task | None = None
-    """what is asked, said before the segment"""
+    """the task that is stated before the segment"""
 
 
 class SequenceSource(Protocol):
-    """Draws the sequences that a model is trained on."""
+    """A SequenceSource draws the sequences that a model is trained on."""
 
     def sample(self, rng: np.random.Generator) -> list[Segment]:
-        """Return the segments of one sequence: a function of the random numbers alone."""
+        """Return the segments of one sequence, which depend on the random numbers of `rng`
+        alone."""
         ...

@@ -1,2 +1,2 @@
-"""Evaluation of any model: intervals, and the machine of a measurement. The toy world's matrix and
-oracles are in `toyworld/oracles/`."""
+"""This package evaluates any model: it holds confidence intervals and the description of the
+machine of a measurement. The toy world's matrix and oracles are in `toyworld/oracles/`."""

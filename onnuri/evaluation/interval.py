@@ -1,4 +1,4 @@
-"""Intervals of measured shares."""
+"""This module computes confidence intervals of measured shares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 
 
 def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
+    """Return the bounds of the confidence interval of a share, `right` of `asked` trials, at `z`
+    standard deviations (95 % by default); Wilson 1927."""
     if asked == 0:
         return 0.0, 1.0
     p = right / asked

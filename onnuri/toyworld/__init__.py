@@ -1,2 +1,2 @@
-"""The world: one scene renders to all five media, deterministically from a seed. The laptop's
-data."""
+"""This package is the toy world, the laptop's data: one scene renders to all five modalities,
+deterministically from a seed."""

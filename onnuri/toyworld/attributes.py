@@ -1,4 +1,4 @@
-"""The attributes of a scene, and which of them each modality can show."""
+"""This module lists the attributes of a scene, and which of them each modality can show."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _END, _WORD = 0, 1
 
 
 class _Event(ctypes.Structure):
-    """espeak_EVENT of speak_lib.h."""
+    """An _Event mirrors the C struct espeak_EVENT of speak_lib.h."""
 
     _fields_ = (
         ("type", ctypes.c_int),
@@ -48,6 +48,8 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes
 
 
 def main() -> None:
+    """Start the engine, write its sampling rate in Hz as one line, and answer every request on
+    stdin from a fork of its own."""
     import espeakng_loader
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -68,11 +70,14 @@ def main() -> None:
 
 
 def _speak(library: ctypes.CDLL, request: dict[str, str]) -> None:
-    """In the fork: synthesise, answer, end without any clean-up of the parent's things."""
+    """Synthesise one request in the forked child, write the answer to stdout, and exit without
+    cleaning up what belongs to the parent."""
     parts: list[bytes] = []
     words: list[int] = []
 
     def receive(wave: int | None, count: int, events: Any) -> int:
+        """Collect the samples and the word events that the engine hands over; returning 0 lets it
+        continue."""
         if wave and count > 0:
             parts.append(ctypes.string_at(wave, 2 * count))
         for event in itertools.takewhile(

@@ -1,9 +1,8 @@
-"""Reads a sentence of the world: the oracle of text. Knows nothing of how `text.py` phrases; it
-goes word by word.
+"""This module parses a sentence of the toy world; it is the oracle of text.
 
-A sentence is lexed into classes (article, size, colour, solid, place, verb …) and read as clauses;
-what does not fit is not of the grammar, and the answer is None. Stated relations are given both
-ways round.
+It knows nothing of how `text.py` phrases sentences: it reads word by word. A sentence is lexed into
+classes (article, size, colour, solid, place, verb …) and read as clauses; a sentence that does not
+fit is not of the grammar, and its parse is None. A stated relation is returned in both directions.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Lexeme = tuple[str, str]
 
 
 def parse(text: str) -> Description | None:
-    """What a sentence states; None where it is not of the grammar."""
+    """Return the description that a sentence states; None if it is not of the grammar."""
     lexemes = lex(text)
     if not lexemes:
         return None
@@ -31,11 +30,12 @@ def parse(text: str) -> Description | None:
 
 
 class _Unreadable(Exception):
-    """The sentence is not of the grammar."""
+    """This exception says that a sentence is not of the grammar."""
 
 
 def _phrases() -> dict[Language, dict[str, Lexeme]]:
-    """Every phrase, words joined by single spaces, with its class and value."""
+    """Return every phrase of each language, words joined by single spaces, with its class and
+    value."""
     ko: dict[str, Lexeme] = {"그": ("known", ""), "와": ("and", ""), "과": ("and", "")}
     en: dict[str, Lexeme] = {
         "a": ("article", ""),
@@ -85,24 +85,27 @@ _LONGEST = 4
 
 
 def lex(text: str) -> list[Lexeme] | None:
-    """Words to classes, longest phrase first; None if a word is unknown."""
+    """Return a sentence as (class, value) pairs, the longest phrase first; None if it contains an
+    unknown word."""
     language = language_of(text)
     words = re.sub(r"[.,!\"']", " ", text.lower()).split()
     words = [_synonym(w, language) for w in words]
-    found, at = [], 0
-    while at < len(words):
-        for length in range(min(_LONGEST, len(words) - at), 0, -1):
-            lexeme = _PHRASES[language].get(" ".join(words[at : at + length]))
+    lexemes, position = [], 0
+    while position < len(words):
+        for length in range(min(_LONGEST, len(words) - position), 0, -1):
+            lexeme = _PHRASES[language].get(" ".join(words[position : position + length]))
             if lexeme:
-                found.append(lexeme)
-                at += length
+                lexemes.append(lexeme)
+                position += length
                 break
         else:
             return None
-    return found
+    return lexemes
 
 
 def _synonym(word: str, language: Language) -> str:
+    """Return the grammar's own word for a synonym, with its Korean particle, or the word
+    unchanged."""
     if word in SYNONYMS:
         return SYNONYMS[word]
     if language == "ko":
@@ -113,7 +116,8 @@ def _synonym(word: str, language: Language) -> str:
 
 
 class _Reader:
-    """Clauses, left to right; things in the order in which they are first named."""
+    """A _Reader reads lexemes as clauses, left to right; it numbers things in the order in which
+    they are first named."""
 
     def __init__(self, lexemes: list[Lexeme], language: Language) -> None:
         self.lexemes, self.language, self.at = lexemes, language, 0
@@ -121,6 +125,8 @@ class _Reader:
         self.relations: set[tuple[int, str, int]] = set()
 
     def read(self) -> Description:
+        """Return the description of the whole sentence. Raises _Unreadable if it is not of the
+        grammar."""
         clause = self.korean_clause if self.language == "ko" else self.english_clause
         if self.language == "ko" and self.lexemes[-1][0] not in ("verb",):
             self.names()
@@ -133,19 +139,24 @@ class _Reader:
         return Description(things=tuple(self.things), relations=frozenset(self.relations))
 
     def peek(self) -> str:
+        """Return the class of the next lexeme, or "" at the end."""
         return self.lexemes[self.at][0] if self.at < len(self.lexemes) else ""
 
     def take(self, *kinds: str) -> str:
+        """Consume the next lexeme and return its value. Raises _Unreadable if its class is none of
+        `kinds`."""
         if self.peek() not in kinds:
             raise _Unreadable
         self.at += 1
         return self.lexemes[self.at - 1][1]
 
     def maybe(self, kind: str) -> str | None:
+        """Consume the next lexeme and return its value if it is of a class; else return None."""
         return self.take(kind) if self.peek() == kind else None
 
     def names(self) -> None:
-        """A Korean prompt without a verb: things joined by "and", or one beside another."""
+        """Read a Korean prompt without a verb: things joined by "and", or one thing beside
+        another."""
         where: tuple[int, str] | None = None
         while self.at < len(self.lexemes):
             index, kind = self.noun_phrase()
@@ -162,8 +173,8 @@ class _Reader:
             raise _Unreadable
 
     def noun_phrase(self) -> tuple[int, str]:
-        """The index of the thing named, and the class of its last word (solid, subject or
-        solid_and)."""
+        """Read a noun phrase and return the index of the thing that it names and the class of its
+        last word (solid, subject or solid_and)."""
         known = self.maybe("known") is not None
         if not known:
             self.maybe("article")
@@ -181,7 +192,8 @@ class _Reader:
         return len(self.things) - 1, kind
 
     def recall(self, solid: str, color: str | None) -> int:
-        """The thing named before with this solid and colour; a first "the" introduces it."""
+        """Return the index of the thing that was named before with this solid and colour; if there
+        is none, "the" introduces a new one."""
         for index, thing in enumerate(self.things):
             if thing.solid == solid and color in (None, thing.color):
                 return index
@@ -189,7 +201,7 @@ class _Reader:
         return len(self.things) - 1
 
     def korean_clause(self) -> None:
-        """[phrase place] subject [phrase place] verb"""
+        """Read a Korean clause: [phrase place] subject [phrase place] verb."""
         where: tuple[int, str] | None = None
         subject: int | None = None
         while self.peek() not in ("verb", "linking", ""):
@@ -207,12 +219,17 @@ class _Reader:
         self.state(subject, motion, where)
 
     def english_clause(self) -> None:
-        """(there is phrase | phrase verb | phrase) [place phrase]; clauses are joined by "and"."""
-        there = self.maybe("there") is not None
+        """Read an English clause: (there is phrase | phrase verb | phrase) [place phrase]. "and"
+        joins it to the next."""
+        there_is = self.maybe("there") is not None
         subject, _ = self.noun_phrase()
         bare = self.peek() == "is"
         motion = (
-            "still" if there else self.take("verb", "is") if self.peek() in ("verb", "is") else None
+            "still"
+            if there_is
+            else self.take("verb", "is")
+            if self.peek() in ("verb", "is")
+            else None
         )
         where = None
         if self.peek() == "place":
@@ -227,13 +244,15 @@ class _Reader:
                 raise _Unreadable
 
     def state(self, subject: int, motion: str | None, where: tuple[int, str] | None) -> None:
+        """Record the motion and the place that a clause states of its subject. Raises _Unreadable
+        if a thing is beside itself."""
         if motion is not None:
             for index in {subject, *(where or ())[:1]}:
                 thing = self.things[index]
-                said = (
+                new_motion = (
                     motion if index == subject and thing.motion is None else thing.motion or "still"
                 )
-                self.things[index] = dataclasses.replace(thing, motion=said)
+                self.things[index] = dataclasses.replace(thing, motion=new_motion)
         if where:
             other, relation = where
             if other == subject:

@@ -1,8 +1,8 @@
-"""A scene as a picture: every solid is sphere-traced once into a sprite, and sprites are placed by
-exact area sampling.
+"""This module renders a scene as a picture: every solid is sphere-traced once into a sprite, and
+sprites are placed by exact area sampling.
 
-Knows nothing of codecs. The camera is orthographic and far away: elevation and azimuth turn how a
-solid is seen, and its centre (x, z) lands on column size / 2 (1 + zoom x) and row size / 2 (1 -
+It knows nothing of codecs. The camera is orthographic and far away: elevation and azimuth turn how
+a solid is seen, and its centre (x, z) lands on column size / 2 (1 + zoom x) and row size / 2 (1 -
 zoom z), so that left, right, above and below on the screen are those of the world. Colour = albedo
 × (ambient + diffuse) + highlight, in display space.
 """
@@ -33,11 +33,13 @@ _TINTS = (
     ((0.48, 0.47, 0.58), (0.39, 0.38, 0.48)),
     ((0.52, 0.52, 0.46), (0.42, 0.42, 0.38)),
 )
-"""Top and bottom of every background: mid-tones of low saturation, away from all object colours."""
+"""top and bottom RGB of every background: mid-tones of low saturation, away from object colours"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
+    """A Rendered holds the picture of a scene and which object each pixel shows."""
+
     image: np.ndarray
     """uint8 [H, W, 3]"""
     masks: np.ndarray
@@ -45,7 +47,7 @@ class Rendered:
 
 
 def render(scene: Scene, seconds: float = 0.0, size: int = IMAGE_SIZE) -> Rendered:
-    """The picture at a time in [0, SECONDS]."""
+    """Return the picture of a scene at a time in [0, SECONDS]."""
     image, masks = compose(scene, sprites(scene, size), seconds, background(scene, size))
     return Rendered(image, masks)
 
@@ -56,15 +58,16 @@ Shader = Callable[[Scene, np.ndarray, np.ndarray, tuple[float, float, float]], n
 
 
 def sprites(scene: Scene, size: int = IMAGE_SIZE, shader: Shader | None = None) -> list[np.ndarray]:
-    """Every thing as it is seen, premultiplied RGBA float32 [n, n, 4] over ± REACH radii, at a
-    still camera."""
+    """Return the sprite of every object as it is seen by a still camera, premultiplied RGBA float32
+    [n, n, 4] that spans ± REACH radii."""
     return [_sprite(scene, thing, size, shader or _shade) for thing in scene.things]
 
 
 def compose(
     scene: Scene, layers: list[np.ndarray], seconds: float, behind: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sprites placed where their motion has them: (image uint8 [H, W, 3], masks uint8 [H, W])."""
+    """Return the picture uint8 [H, W, 3] and the masks uint8 [H, W] of sprites placed over the
+    background `behind` where their motion has them at `seconds`."""
     size = len(behind)
     canvas, masks = behind.copy(), np.zeros((size, size), dtype=np.uint8)
     for index, (thing, layer) in enumerate(zip(scene.things, layers)):
@@ -74,15 +77,16 @@ def compose(
         half = size / 2 * scene.zoom * thing.radius * REACH * scale
         rows, down = coverage(row - half, row + half, len(layer), size)
         columns, across = coverage(column - half, column + half, len(layer), size)
-        seen = np.einsum("rn,nmc,km->rkc", down, layer, across, optimize=True)
+        pixels_seen = np.einsum("rn,nmc,km->rkc", down, layer, across, optimize=True)
         window = canvas[rows, columns]
-        canvas[rows, columns] = window * (1 - seen[..., 3:]) + seen[..., :3]
-        masks[rows, columns][seen[..., 3] > 0.5] = index + 1
+        canvas[rows, columns] = window * (1 - pixels_seen[..., 3:]) + pixels_seen[..., :3]
+        masks[rows, columns][pixels_seen[..., 3] > 0.5] = index + 1
     return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8), masks
 
 
 def coverage(start: float, stop: float, samples: int, size: int) -> tuple[slice, np.ndarray]:
-    """Exact area sampling of `samples` cells spread over [start, stop) onto pixels of [0, size).
+    """Return the exact area sampling of `samples` cells, spread over [start, stop), onto pixels of
+    [0, size).
 
     Returns the pixels that are touched, and float32 [pixels, samples]: how much of each pixel each
     cell covers.
@@ -96,8 +100,8 @@ def coverage(start: float, stop: float, samples: int, size: int) -> tuple[slice,
 
 
 def background(scene: Scene, size: int = IMAGE_SIZE) -> np.ndarray:
-    """float32 [H, W, 3] in [0, 1]: a soft gradient, tilted a little, brighter under a higher
-    light."""
+    """Return the background float32 [H, W, 3] in [0, 1]: a soft gradient, slightly tilted, and
+    brighter under a higher light."""
     top, bottom = (np.array(c, dtype=np.float32) for c in _TINTS[scene.background])
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     tilt = 0.3 * np.sin(scene.light[0])
@@ -109,6 +113,8 @@ def background(scene: Scene, size: int = IMAGE_SIZE) -> np.ndarray:
 
 
 def _sprite(scene: Scene, thing: Thing, size: int, shader: Shader) -> np.ndarray:
+    """Return the sprite of one object, premultiplied RGBA float32 [n, n, 4]: one ray is traced per
+    sprite pixel and shaded where it hits."""
     half = size / 2 * scene.zoom * thing.radius * REACH
     n = int(np.ceil(2 * half * SHARPNESS * IMAGE_SIZE / size))
     axis = ((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1) * np.float32(REACH)
@@ -127,7 +133,8 @@ def _sprite(scene: Scene, thing: Thing, size: int, shader: Shader) -> np.ndarray
 
 
 def _trace(solid: str, origin: np.ndarray, ahead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which rays hit (bool [N]) and where (float32 [hits, 3])."""
+    """Return which rays hit a solid, bool [N], and where, float32 [hits, 3], by sphere tracing from
+    `origin` [N, 3] along `ahead`."""
     reach = np.float32(1.3)
     depth = np.full(len(origin), -reach, dtype=np.float32)
     alive = np.arange(len(origin))
@@ -147,15 +154,16 @@ def _trace(solid: str, origin: np.ndarray, ahead: np.ndarray) -> tuple[np.ndarra
 
 
 def _normal(solid: str, points: np.ndarray) -> np.ndarray:
-    """Unit normals by differences along the corners of a tetrahedron (Quilez, "normals for an
-    SDF")."""
+    """Return the unit normals [N, 3] of points on a solid, by differences along the corners of a
+    tetrahedron (Quilez, "normals for an SDF")."""
     corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], dtype=np.float32)
     slope = sum(c * sdf(solid, points + np.float32(0.01) * c)[:, None] for c in corners)
     return slope / np.maximum(np.linalg.norm(slope, axis=-1, keepdims=True), 1e-9)
 
 
 def direction(around: float, above: float) -> np.ndarray:
-    """Unit vector towards a light at an azimuth and an elevation in radians."""
+    """Return the unit vector [3] towards a light at azimuth `around` and elevation `above`, in
+    radians."""
     return np.array(
         [np.sin(around) * np.cos(above), -np.cos(around) * np.cos(above), np.sin(above)]
     )
@@ -164,6 +172,8 @@ def direction(around: float, above: float) -> np.ndarray:
 def _shade(
     scene: Scene, points: np.ndarray, normal: np.ndarray, albedo: tuple[float, float, float]
 ) -> np.ndarray:
+    """Return the colours [N, 3] of points on a solid under the scene's light, by Blinn–Phong
+    shading."""
     light = direction(*scene.light)
     viewer = np.array([0, -np.cos(scene.elevation), np.sin(scene.elevation)])
     halfway = (light + viewer) / np.linalg.norm(light + viewer)
@@ -173,7 +183,7 @@ def _shade(
 
 
 def turn_about_vertical(vectors: np.ndarray, angle: float) -> np.ndarray:
-    """Vectors [..., 3] turned about the vertical."""
+    """Return vectors [..., 3] turned about the vertical by an angle in radians."""
     sin, cos = np.float32(np.sin(angle)), np.float32(np.cos(angle))
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
     return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=-1).astype(np.float32)

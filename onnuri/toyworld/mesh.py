@@ -1,7 +1,8 @@
-"""A scene as coloured voxels and as a watertight mesh, both from the solids' signed distances.
+"""This module renders a scene as coloured voxels and as a watertight mesh, both from the solids'
+signed distances.
 
-Knows nothing of codecs. The grid spans the world's [-1, 1]³ with axes x, y, z; motion is not shown
-(time 0).
+It knows nothing of codecs. The grid spans the world's [-1, 1]³ with axes x, y, z; it shows time 0
+and no motion.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from onnuri.toyworld.solids import sdf
 
 
 def voxels(scene: Scene) -> np.ndarray:
-    """uint8 [64, 64, 64, 4]: albedo, and alpha / 255 the occupancy, smooth over one voxel at the
-    surface."""
+    """Return the voxels uint8 [64, 64, 64, 4] of a scene: RGB is the albedo, alpha / 255 the
+    occupancy, smooth over one voxel at the surface."""
     grid = np.zeros((VOXELS,) * 3 + (4,), dtype=np.uint8)
     for thing in scene.things:
         center = np.array([thing.x, thing.y, thing.z], dtype=np.float32)
@@ -50,5 +51,5 @@ def voxels(scene: Scene) -> np.ndarray:
 
 
 def mesh(scene: Scene) -> trimesh.Trimesh:
-    """Watertight surface with vertex colours, in world units."""
+    """Return the watertight surface of a scene with vertex colours, in world units."""
     return media.mesh_of(voxels(scene))

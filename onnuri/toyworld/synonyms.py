@@ -1,7 +1,7 @@
-"""What people call the world's solids, colours, sizes, places and motions, in Korean and English.
-Knows no sentences.
+"""This module lists what people call the world's solids, colours, sizes, places and motions, in
+Korean and English. It knows no sentences.
 
-The first word of a list is the world's own. A list's words after `HELD` are never said in training:
+The first word of a list is the world's own. A list's words after `HELD` never occur in training:
 with them tests measure what a model makes of a name that it has not met, and
 `onnuri.toyworld.wordings` says them only when it is asked to. Rare words were held out rather than
 drawn by chance, so that what is lost to every user is little.
@@ -18,7 +18,7 @@ HELD = "|"
 
 
 def _split(words: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the words before and after the bar; words are separated by commas."""
+    """Return the words before and after the bar in a list of words separated by commas."""
     known, _, held = words.partition(HELD)
     return tuple(w.strip() for w in known.split(",") if w.strip()), tuple(
         w.strip() for w in held.split(",") if w.strip()
@@ -80,7 +80,8 @@ _COLORS: dict[Language, dict[str, str]] = {
 _SIZES: dict[Language, dict[str, str]] = {
     "en": {
         "small": "small, little, tiny, mini, small-sized | petite",
-        "medium": "medium, medium-sized, mid-sized, middle-sized, average-sized, normal-sized | moderate",
+        "medium": "medium, medium-sized, mid-sized, middle-sized, average-sized, normal-sized "
+        "| moderate",
         "large": "large, big, huge, giant, enormous, great big | massive",
     },
     "ko": {
@@ -91,8 +92,10 @@ _SIZES: dict[Language, dict[str, str]] = {
 }
 _PLACES: dict[Language, dict[str, str]] = {
     "en": {
-        "left_of": "to the left of, left of, to left of, on the left of, on the left side of, at the left of | leftward of",
-        "right_of": "to the right of, right of, to right of, on the right of, on the right side of, at the right of | rightward of",
+        "left_of": "to the left of, left of, to left of, on the left of, on the left side of, "
+        "at the left of | leftward of",
+        "right_of": "to the right of, right of, to right of, on the right of, "
+        "on the right side of, at the right of | rightward of",
         "above": "above, over, on top of, higher than, up above | atop",
         "below": "below, under, beneath, underneath, lower than, down below | down from",
     },
@@ -107,14 +110,15 @@ _PLACES: dict[Language, dict[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """What one thing is called: `known` in training, the world's own word first; `held` only in
-    tests."""
+    """A Names holds what one thing is called: `known` in training, the world's own word first;
+    `held` only in tests."""
 
     known: tuple[str, ...]
     held: tuple[str, ...]
 
 
 def _names(table: dict[Language, dict[str, str]]) -> dict[Language, dict[str, Names]]:
+    """Return a table of word lists with every list split into `Names`."""
     return {
         language: {key: Names(*_split(words)) for key, words in rows.items()}
         for language, rows in table.items()
@@ -126,7 +130,7 @@ SOLIDS, COLORS, SIZES, PLACES = (_names(t) for t in (_SOLIDS, _COLORS, _SIZES, _
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
-    """A Korean verb in the forms that people use: 간다, 갑니다, 가요, 가고, 가는, 감."""
+    """A Motion holds a Korean verb in the forms that people use: 간다, 갑니다, 가요, 가고, 가는, 감."""
 
     plain: str
     formal: str
@@ -181,7 +185,7 @@ _MOVES: dict[str, str] = {
 
 
 def _motion(phrase: str) -> Motion:
-    """Return the forms of a phrase whose last word is a verb of the table."""
+    """Return the forms of a Korean phrase whose last word is a verb of the table."""
     *before, verb = phrase.split()
     return Motion(*(" ".join([*before, form]) for form in _VERBS[verb].split()))
 
@@ -193,22 +197,31 @@ for _key, _phrases in _MOVES.items():
     KO_MOTIONS[_key] = tuple(map(_motion, _known)), tuple(map(_motion, _held))
 
 _EN_MOVES: dict[str, str] = {
-    "still": "is/standing still, stands still/standing still, rests/resting, sits/sitting, stays put/staying put "
+    "still": "is/standing still, stands still/standing still, rests/resting, sits/sitting, "
+    "stays put/staying put "
     "| lingers/lingering",
-    "left": "moves left/moving left, goes left/going left, moves to the left/moving to the left, slides left/sliding left, "
+    "left": "moves left/moving left, goes left/going left, moves to the left/moving to the left, "
+    "slides left/sliding left, "
     "drifts left/drifting left, travels left/traveling left | heads leftward/heading leftward",
-    "right": "moves right/moving right, goes right/going right, moves to the right/moving to the right, "
+    "right": "moves right/moving right, goes right/going right, "
+    "moves to the right/moving to the right, "
     "slides right/sliding right, "
-    "drifts right/drifting right, travels right/traveling right | heads rightward/heading rightward",
-    "rise": "rises/rising, goes up/going up, moves up/moving up, floats up/floating up, moves upward/moving upward, "
+    "drifts right/drifting right, travels right/traveling right "
+    "| heads rightward/heading rightward",
+    "rise": "rises/rising, goes up/going up, moves up/moving up, floats up/floating up, "
+    "moves upward/moving upward, "
     "climbs/climbing | ascends/ascending",
-    "sink": "sinks/sinking, goes down/going down, moves down/moving down, falls/falling, moves downward/moving downward, "
+    "sink": "sinks/sinking, goes down/going down, moves down/moving down, falls/falling, "
+    "moves downward/moving downward, "
     "drops/dropping | descends/descending",
-    "circle": "circles/circling, spins/spinning, goes around/going around, moves in a circle/moving in a circle, "
+    "circle": "circles/circling, spins/spinning, goes around/going around, "
+    "moves in a circle/moving in a circle, "
     "turns in circles/turning in circles, goes round/going round | orbits/orbiting",
-    "bounce": "bounces/bouncing, hops/hopping, jumps/jumping, bounces up and down/bouncing up and down, "
+    "bounce": "bounces/bouncing, hops/hopping, jumps/jumping, "
+    "bounces up and down/bouncing up and down, "
     "jumps up and down/jumping up and down | bobs/bobbing",
-    "grow": "grows/growing, gets bigger/getting bigger, becomes larger/becoming larger, expands/expanding, "
+    "grow": "grows/growing, gets bigger/getting bigger, becomes larger/becoming larger, "
+    "expands/expanding, "
     "gets larger/getting larger | swells/swelling",
     "shrink": "shrinks/shrinking, gets smaller/getting smaller, becomes smaller/becoming smaller, "
     "gets tinier/getting tinier, grows smaller/growing smaller | dwindles/dwindling",
@@ -222,12 +235,12 @@ for _key, _phrases in _EN_MOVES.items():
 
 def held_out_synonyms(language: Language) -> set[str]:
     """Return every name of a language that training never says; of Korean verbs the plain form."""
-    found = {
+    names_held = {
         word
         for table in (SOLIDS, COLORS, SIZES, PLACES)
         for names in table[language].values()
         for word in names.held
     }
     if language == "ko":
-        return found | {verb.plain for _, held in KO_MOTIONS.values() for verb in held}
-    return found | {pair[0] for _, held in EN_MOTIONS.values() for pair in held}
+        return names_held | {verb.plain for _, held in KO_MOTIONS.values() for verb in held}
+    return names_held | {pair[0] for _, held in EN_MOTIONS.values() for pair in held}

@@ -1,8 +1,9 @@
-"""Questions with answers, and instructions to change a scene, in Korean and English. Knows no
-tokens.
+"""This module writes questions with answers, and instructions that change a scene, in Korean and
+English.
 
-Nothing said names a held-out composition unless the scene itself has it: what a wrong "is it left
-of …?" asks about is checked too. `answer` reads a question by itself, as an oracle of `question`.
+It knows no tokens. A question names no held-out composition unless the scene itself has it, which
+includes the relation that a "is it left of …?" with the answer no asks about. `answer` reads a
+question independently, as an oracle of `question`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 
 import numpy as np
 
-from onnuri.modality import Language, language_of
+from onnuri.modality import LANGUAGES, Language, language_of
 from onnuri.toyworld.scene import HELD_OUT, RELATIONS, Description, Edit, Scene, Traits
 from onnuri.toyworld.words import COLOR, COLOR_NOUN, PLACE, RESULT, SIZE, SOLID, VERB, josa
 
@@ -25,20 +26,22 @@ KINDS = ("count", "color", "size", "motion", "solid", "relation")
 def question(
     scene: Scene, language: Language, rng: np.random.Generator, motion: bool = True
 ) -> tuple[str, str]:
-    """A question about a scene and its answer; `motion=False` asks nothing that a still does not
-    show."""
+    """Return a random question about a scene and its answer; `motion=False` asks nothing that a
+    still picture does not show."""
     kinds = [
         k for k in KINDS if (motion or k != "motion") and (len(scene.things) > 1 or k != "relation")
     ]
     kind = str(rng.choice(kinds))
     index = int(rng.integers(len(scene.things)))
-    asked = _ask(scene, kind, index, language, rng)
-    told = answer(scene.description(), asked)
-    assert told is not None, asked
-    return asked, told
+    question_text = _ask(scene, kind, index, language, rng)
+    answer_text = answer(scene.description(), question_text)
+    assert answer_text is not None, question_text
+    return question_text, answer_text
 
 
 def _ask(scene: Scene, kind: str, index: int, language: Language, rng: np.random.Generator) -> str:
+    """Return a question of a kind about the thing `index`; where its name would not be unique, a
+    question about its size."""
     thing = scene.things[index]
     color, solid = COLOR[language][thing.color], SOLID[language][thing.solid]
     ko = language == "ko"
@@ -65,13 +68,15 @@ def _ask(scene: Scene, kind: str, index: int, language: Language, rng: np.random
 
 
 def _ask_relation(scene: Scene, index: int, language: Language, rng: np.random.Generator) -> str:
+    """Return the question whether the thing `index` is in some relation to another; half of the
+    time it is."""
     others = [k for k in range(len(scene.things)) if k != index]
     other = scene.things[int(rng.choice(others))]
     one, true = scene.things[index], dict(((i, j), r) for i, r, j in scene.relations())
-    right = true[(index, scene.things.index(other))]
-    relation = right if rng.random() < 0.5 else str(rng.choice(RELATIONS))
+    true_relation = true[(index, scene.things.index(other))]
+    relation = true_relation if rng.random() < 0.5 else str(rng.choice(RELATIONS))
     if ("relation", relation, one.solid, other.solid) in HELD_OUT:
-        relation = right
+        relation = true_relation
     a = f"{COLOR[language][one.color]} {SOLID[language][one.solid]}"
     b = f"{COLOR[language][other.color]} {SOLID[language][other.solid]}"
     place = PLACE[language][relation]
@@ -99,51 +104,51 @@ COMPARISONS: dict[Language, tuple[str, tuple[str, str, str]]] = {
     "ko": ("어느 쪽에 물체가 더 많나요?", ("첫 번째", "두 번째", "같다")),
     "en": ("Which one has more objects?", ("the first", "the second", "the same")),
 }
-"""a question about two things that were given, and its answers: the first has more, the second,
-neither"""
+"""a question about two items, and its answers: the first has more, the second, neither"""
 
 
 def comparison(first: int, second: int, language: Language) -> tuple[str, str]:
-    """The question which of two counts is larger, and its answer."""
-    asked, answers = COMPARISONS[language]
-    return asked, answers[0 if first > second else 1 if second > first else 2]
+    """Return the question which of two items has more objects, and its answer for two numbers of
+    objects."""
+    question_text, answers = COMPARISONS[language]
+    return question_text, answers[0 if first > second else 1 if second > first else 2]
 
 
-def answer(description: Description, asked: str) -> str | None:
-    """The true answer to a question; None where it is not of the grammar or asks about nothing that
-    is there."""
-    language = language_of(asked)
+def answer(description: Description, question_text: str) -> str | None:
+    """Return the true answer to a question; None if it is not of the grammar or asks about
+    something that is not there."""
+    language = language_of(question_text)
     for kind, patterns in _PATTERNS.items():
-        found = re.match(patterns[language == "en"], asked.strip().lower())
-        if found:
-            return _answer(description, kind, list(found.groups()), language)
+        match = re.match(patterns[language == "en"], question_text.strip().lower())
+        if match:
+            return _answer(description, kind, list(match.groups()), language)
     return None
 
 
-def kind_of(asked: str) -> tuple[str, list[str]]:
-    """Return the kind of one of our own questions and what it names; of a relation: one thing, the
-    place, the other."""
-    language = language_of(asked)
+def kind_of(question_text: str) -> tuple[str, list[str]]:
+    """Return the kind of a question that `question` wrote and the names in it; for a relation one
+    thing, the place, the other thing. Raises ValueError for any other sentence."""
+    language = language_of(question_text)
     for kind, patterns in _PATTERNS.items():
-        found = re.match(patterns[language == "en"], asked.strip().lower())
-        if found:
-            groups = list(found.groups())
+        match = re.match(patterns[language == "en"], question_text.strip().lower())
+        if match:
+            groups = list(match.groups())
             return kind, [
                 groups[0],
                 groups[2],
                 groups[1],
             ] if kind == "relation" and language == "ko" else groups
-    raise ValueError(asked)
+    raise ValueError(question_text)
 
 
-def relation_asked(asked: str) -> tuple[str, str, str] | None:
-    """(relation, solid, solid) of a question whether one thing is beside another; None for any
-    other sentence."""
-    language = language_of(asked)
-    found = re.match(_PATTERNS["relation"][language == "en"], asked.strip().lower())
-    if not found:
+def relation_asked(question_text: str) -> tuple[str, str, str] | None:
+    """Return the (relation, solid, solid) of a question whether one thing is beside another; None
+    for any other sentence."""
+    language = language_of(question_text)
+    match = re.match(_PATTERNS["relation"][language == "en"], question_text.strip().lower())
+    if not match:
         return None
-    a, place, b = found.groups() if language == "en" else (found[1], found[3], found[2])
+    a, place, b = match.groups() if language == "en" else (match[1], match[3], match[2])
     solids = {w: s for s, w in SOLID[language].items()}
     return (
         next(r for r, w in PLACE[language].items() if w == place),
@@ -155,6 +160,8 @@ def relation_asked(asked: str) -> tuple[str, str, str] | None:
 def _answer(
     description: Description, kind: str, groups: list[str], language: Language
 ) -> str | None:
+    """Return the answer to a question of a kind about a description; `groups` are the names that
+    its pattern captured. None if they name nothing or several things."""
     things = description.things
     if kind == "count":
         return NUMBERS[language][len(things)]
@@ -185,22 +192,26 @@ def _answer(
 
 
 def _find(things: tuple[Traits, ...], words: str, language: Language) -> int | None:
-    """The only thing that the words (colour, solid or both) name."""
+    """Return the index of the only thing that the words (colour, solid or both) name; None if there
+    is none or several."""
     colors = {w: c for c, w in COLOR[language].items()}
     solids = {w: s for s, w in SOLID[language].items()}
-    wanted = [(colors.get(w), solids.get(w)) for w in words.split()]
-    if any(c is None and s is None for c, s in wanted):
+    word_meanings = [(colors.get(w), solids.get(w)) for w in words.split()]
+    if any(c is None and s is None for c, s in word_meanings):
         return None
     fits = [
         k
         for k, t in enumerate(things)
-        if all((c is None or t.color == c) and (s is None or t.solid == s) for c, s in wanted)
+        if all(
+            (c is None or t.color == c) and (s is None or t.solid == s) for c, s in word_meanings
+        )
     ]
     return fits[0] if len(fits) == 1 else None
 
 
 def instruction(scene: Scene, edit: Edit, language: Language, rng: np.random.Generator) -> str:
-    """A command that makes the edit, such as "빨간 구를 파란색으로 바꿔라." and "Make the red sphere blue."."""
+    """Return a command that makes the edit, such as "빨간 구를 파란색으로 바꿔라." or "Make the red sphere
+    blue."."""
     thing, value = scene.things[edit.index], edit.value
     name = f"{COLOR[language][thing.color]} {SOLID[language][thing.solid]}"
     if language == "ko":
@@ -222,16 +233,20 @@ def instruction(scene: Scene, edit: Edit, language: Language, rng: np.random.Gen
 
 
 def corpus(scenes: list[Scene]) -> list[str]:
-    """Captions, questions, answers and instructions of scenes in both languages, for a
-    tokenizer."""
+    """Return captions, questions, answers and instructions of scenes in both languages, on which a
+    tokenizer is trained."""
     from onnuri.toyworld.scene import sample_edit
     from onnuri.toyworld.text import caption
 
-    texts = [words for asked, answers in COMPARISONS.values() for words in (asked, *answers)]
+    texts = [
+        words
+        for question_text, answers in COMPARISONS.values()
+        for words in (question_text, *answers)
+    ]
     for scene in scenes:
         rng = np.random.default_rng(scene.seed)
         edit = sample_edit(rng, scene, allow_motion=True)
-        for language in ("ko", "en"):
-            texts += [caption(scene, language, rng), *question(scene, language, rng)]  # type: ignore[arg-type]
-            texts += [instruction(scene, edit, language, rng)] if edit else []  # type: ignore[arg-type]
+        for language in LANGUAGES:
+            texts += [caption(scene, language, rng), *question(scene, language, rng)]
+            texts += [instruction(scene, edit, language, rng)] if edit else []
     return texts

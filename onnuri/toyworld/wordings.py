@@ -1,5 +1,5 @@
-"""A scene in the wordings of people: names, requests, endings, order, counts and negation in Korean
-and English.
+"""This module says a scene in the wordings of people: names, requests, endings, order, counts and
+negation in Korean and English.
 
 `text.py` writes the world's own sentences, which are what the model answers with; this module says
 the same in the ways in which people ask. A wording is a frame ("please draw {}", "{} 그려줘") around a
@@ -74,10 +74,10 @@ def say(
     full: bool = True,
     motion: bool = True,
 ) -> str:
-    """Return a sentence of people that states the scene.
+    """Return a random sentence that states the scene as people say it.
 
     `held_out`: in a wording that training never uses. `held_names`: with one name that training
-    never uses. `full=False` leaves some sizes and colours out; `motion=False` says it of a still.
+    never uses. `full=False` leaves out some sizes and colours; `motion=False` leaves out motions.
     """
     speaker = SPEAKERS[language](scene, rng, full, motion, held_names)
     sentence = speaker.sentence(held_out)
@@ -89,31 +89,31 @@ def say(
 
 def doubled(scene: Scene, language: Language, rng: np.random.Generator) -> str:
     """Return a sentence for things that are alike, such as "two red balls" or "balls": the scene's
-    first thing, as often as it has things, two or three. Sizes and colours are left out at
-    times."""
+    first thing, as often as the scene has things, two or three. Sometimes size and colour are left
+    out."""
     speaker = SPEAKERS[language](scene, rng, False, False, False)
     return speaker.alike()
 
 
 def look(language: Language, rng: np.random.Generator, held_out: bool = False) -> str:
-    """Return a request to describe what is shown."""
+    """Return a random request to describe what is shown."""
     options = training(LOOK[language], held_out)
     return options[int(rng.integers(len(options)))]
 
 
-def asked(
+def word_question(
     kind: str,
     groups: list[str],
     language: Language,
     rng: np.random.Generator,
     held_out: bool = False,
 ) -> str:
-    """Return a question of a kind in some wording; `groups` as `tasks.py` reads them from its own
-    question."""
+    """Return a question of a kind in a random wording; `groups` are the names in it, as
+    `tasks.kind_of` returns them."""
     return _filled(training(QUESTIONS[language][kind], held_out), groups, rng)
 
 
-def told_to(
+def word_instruction(
     attribute: str,
     name: str,
     value: str,
@@ -121,12 +121,15 @@ def told_to(
     rng: np.random.Generator,
     held_out: bool = False,
 ) -> str:
-    """Return an instruction in some wording: what is named, and what it becomes."""
+    """Return an instruction in a random wording: `name` is the thing to change, `value` what it
+    becomes."""
     text = _filled(training(EDITS[language][attribute], held_out), [name, value], rng)
     return text if language == "ko" else text.replace(" a o", " an o").replace(" a a", " an a")
 
 
 def _filled(options: list[str], groups: list[str], rng: np.random.Generator) -> str:
+    """Return a random option with the names filled in, each with the Korean particle that its place
+    asks for."""
     text = options[int(rng.integers(len(options)))]
     for k, word in enumerate(groups):
         text = text.replace(f"{{{k}}}", word).replace(f"{{{k}의}}", f"{word}의")
@@ -144,39 +147,44 @@ def inquire(
     motion: bool = True,
     held_out: bool = False,
 ) -> tuple[str, str]:
-    """Return a question of people about the scene, and its answer as the world gives it."""
-    own, told = tasks.question(scene, language, rng, motion)
-    kind, groups = tasks.kind_of(own)
-    return asked(
-        kind, [_renamed(group, language, rng) for group in groups], language, rng, held_out
-    ), told
+    """Return a question about the scene as people ask it, and the answer as the world gives it."""
+    own_question, answer = tasks.question(scene, language, rng, motion)
+    kind, groups = tasks.kind_of(own_question)
+    return word_question(
+        kind,
+        [_with_peoples_names(group, language, rng) for group in groups],
+        language,
+        rng,
+        held_out,
+    ), answer
 
 
-def _renamed(words: str, language: Language, rng: np.random.Generator) -> str:
-    """Return the world's names of colours and solids in words of people, sometimes."""
-    found = []
+def _with_peoples_names(words: str, language: Language, rng: np.random.Generator) -> str:
+    """Return words in which some of the world's names of colours and solids are replaced by
+    people's."""
+    renamed_words = []
     for word in words.split():
-        for own, names in ((COLOR, COLORS), (SOLID, SOLIDS)):
-            key = next((k for k, w in own[language].items() if w == word), None)
+        for own_names, names in ((COLOR, COLORS), (SOLID, SOLIDS)):
+            key = next((k for k, w in own_names[language].items() if w == word), None)
             if key and rng.random() < 0.4:
                 word = str(
                     names[language][key].known[int(rng.integers(len(names[language][key].known)))]
                 )
                 break
-        found.append(word)
-    return " ".join(found)
+        renamed_words.append(word)
+    return " ".join(renamed_words)
 
 
 def instruct(
     scene: Scene, edit: Edit, language: Language, rng: np.random.Generator, held_out: bool = False
 ) -> str:
-    """Return an instruction of people that makes the edit."""
+    """Return an instruction as people give it that makes the edit."""
     speaker = SPEAKERS[language](scene, rng, False, False, False)
     name = f"{speaker.call(edit.index, 'color')} {speaker.call(edit.index, 'solid')}"
     value = edit.value
     if edit.attribute == "color":
         names = COLORS[language][value].known
-        said = (
+        value_words = (
             COLOR_NOUN[value]
             if language == "ko" and rng.random() < 0.6
             else value
@@ -185,7 +193,7 @@ def instruct(
         )
     elif edit.attribute == "solid":
         names = SOLIDS[language][value].known
-        said = (
+        value_words = (
             SOLID[language][value] if rng.random() < 0.5 else names[int(rng.integers(len(names)))]
         )
     elif edit.attribute == "size":
@@ -194,19 +202,21 @@ def instruct(
             "medium": ("medium", "medium-sized"),
             "large": ("large", "big"),
         }
-        said = (GROWN if language == "ko" else usual)[value][int(rng.integers(2))]
+        value_words = (GROWN if language == "ko" else usual)[value][int(rng.integers(2))]
     else:
-        said = RESULT[value] if language == "ko" else VERB[value].bare
-    return told_to(edit.attribute, name, said, language, rng, held_out)
+        value_words = RESULT[value] if language == "ko" else VERB[value].bare
+    return word_instruction(edit.attribute, name, value_words, language, rng, held_out)
 
 
 def templates() -> tuple[int, int]:
-    """Return how many wordings there are in all, and how many of them are held out."""
-    rest = [
+    """Return the number of wordings in all, and the number of them that are held out."""
+    option_lists = [
         options
         for table in (QUESTIONS, EDITS)
         for kinds in table.values()
         for options in kinds.values()
     ] + list(LOOK.values())
-    held = sum(w.held_out for w in WORDINGS) + sum(len(training(options, True)) for options in rest)
-    return len(WORDINGS) + sum(map(len, rest)), held
+    held_count = sum(w.held_out for w in WORDINGS) + sum(
+        len(training(options, True)) for options in option_lists
+    )
+    return len(WORDINGS) + sum(map(len, option_lists)), held_count

@@ -1,4 +1,4 @@
-"""A scene in the English of people."""
+"""This module says a scene in the English of people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnuri.toyworld.wordings_speaker import Speaker, other_colors
 from onnuri.toyworld.words import COLOR, SOLID
 
 SINGLE: tuple[str, ...] = ("{A} {verb}", "there is {A}")
-"""bodies of a sentence about one thing"""
+"""bodies of sentences about one thing"""
 
 
 _SIDES: dict[str, tuple[str, ...]] = {
@@ -49,17 +49,20 @@ _COUNTS: dict[int, tuple[str, ...]] = {
 
 
 class English(Speaker):
+    """An English words one scene in English."""
+
     language: Language = "en"
 
     def sentence(self, held_out: bool) -> str:
+        """Return a sentence that states the scene, in a wording of training or one held out."""
         self.article = str(
             self.rng.choice(["a", "the", "", "one", "some"], p=[0.6, 0.15, 0.15, 0.07, 0.03])
         )
-        stated = list(self.scene.stated)
+        clauses = list(self.scene.stated)
         special = "" if held_out else self.seldom()
         if special:
             return special
-        if not stated:
+        if not clauses:
             wording = self.wording(
                 held_out, ("noun", "noun", "clause") if not held_out else ("noun",)
             )
@@ -72,25 +75,29 @@ class English(Speaker):
             text = body.format(A=self.thing(0, not verb), verb=self.verb(0) if verb else "")
             return wording.frame.format(text)
         wording = self.wording(held_out)
-        asks = wording.kind == "noun" and len(stated) == 1 and not held_out and self.chance(0.35)
-        text = (self.request() if asks else wording.frame).format(
-            self.body(wording.body, *stated[0])
+        is_request = (
+            wording.kind == "noun" and len(clauses) == 1 and not held_out and self.chance(0.35)
         )
-        for i, relation, j in stated[1:]:
+        text = (self.request() if is_request else wording.frame).format(
+            self.body(wording.body, *clauses[0])
+        )
+        for i, relation, j in clauses[1:]:
             bodies = self.trained_bodies("clause")
             text = text.rstrip("?") + self.one(_JOINS) + self.body(self.one(bodies), i, relation, j)
         return text
 
     def body(self, body: str, i: int, relation: str, j: int) -> str:
+        """Return a body with its names and places filled in, for thing `i` in a `relation` to thing
+        `j`."""
         if i in self.named and j not in self.named and self.chance(0.5) and body.startswith("{A} "):
             i, j, relation = j, i, INVERSE[relation]  # what is new comes first
-        later = body.find("{A}") > body.find("{B}") >= 0
+        object_first = body.find("{A}") > body.find("{B}") >= 0
         verb = (
             self.moving(i) != "still"
             and body in ("{A} sits {r} {B}", "{A} stands {r} {B}", "{A} is {r} {B}")
             and i not in self.named
         )
-        if later:
+        if object_first:
             names = {"B": self.thing(j, True)}
             names["A"] = self.thing(i, True)
         else:
@@ -116,6 +123,7 @@ class English(Speaker):
         )
 
     def verb(self, index: int) -> str:
+        """Return a random verb for a thing's motion."""
         known, _ = EN_MOTIONS[self.moving(index)]
         if self.moving(index) == "still":
             return self.one(
@@ -125,11 +133,12 @@ class English(Speaker):
         return f"is {participle}" if self.chance(0.4) else str(present)
 
     def thing(self, index: int, modify: bool) -> str:
-        """Return the noun phrase of a thing; `modify`: with its motion."""
+        """Return the noun phrase of a thing, in short if it was named before; `modify` adds its
+        motion."""
         if index in self.named:
             return self.again(index)
         self.named.add(index)
-        size, color, solid = self.said(index)
+        size, color, solid = self.attribute_words(index)
         if size and self.chance(0.08):
             size = f"{self.one(_VERY)} {size}"
         if color and self.chance(0.05):
@@ -149,9 +158,9 @@ class English(Speaker):
                 )
             )
             name = " ".join(name.split())
-        negated = ""
+        negation = ""
         if color and self.chance(0.06):
-            name, negated = self.negated(index, name, size, color, solid)
+            name, negation = self.negated(index, name, size, color, solid)
         motion = ""
         if modify and self.moving(index) != "still":
             known, _ = EN_MOTIONS[self.moving(index)]
@@ -167,11 +176,11 @@ class English(Speaker):
                         f" which {present}",
                     )
                 )
-        named = _a(name) if self.article == "a" else f"{self.article} {name}"
-        return f"{named}{negated}{motion}".strip()
+        noun_phrase = _a(name) if self.article == "a" else f"{self.article} {name}"
+        return f"{noun_phrase}{negation}{motion}".strip()
 
     def negated(self, index: int, name: str, size: str, color: str, solid: str) -> tuple[str, str]:
-        """Return the name with what it is not, and what follows it."""
+        """Return a name with a random word of what the thing is not, and what follows the name."""
         thing = self.scene.things[index]
         if self.chance(0.5):
             other = self.one([COLOR["en"][k] for k in other_colors(thing)])
@@ -194,71 +203,79 @@ class English(Speaker):
         )
 
     def again(self, index: int) -> str:
+        """Return a thing that was named before by colour and solid."""
         self.named.add(index)
-        _, color, solid = self.said(index)
+        _, color, solid = self.attribute_words(index)
         full = f"the {color} {solid}" if color else f"the {solid}"
         return self.one((full, full, f"the {solid}" if self.alone(index) else full))
 
     def the_one(self, index: int) -> str:
-        """Return "the red one" where a colour tells which, else the thing's name again."""
+        """Return "the red one" if a colour identifies the thing, else the thing's name."""
         if self.colors_differ() and self.chance(0.6):
             return f"the {self.call(index, 'color')} one"
         return self.again(index)
 
     def two_of_a_kind(self) -> str:
-        """Return "two balls: a red one on the left and a blue one on the right" and the like."""
+        """Return a sentence for two things of one solid such as "two balls: a red one on the left
+        and a blue one on the right"."""
         i, relation, j = self.pair()
         first, second, inverse = self.dressed(i), self.dressed(j), INVERSE[relation]
-        counted = f"{self.one(('two', '2', 'a pair of'))} {plural_of(self.call(i, 'solid'))}"
+        pair_phrase = f"{self.one(('two', '2', 'a pair of'))} {plural_of(self.call(i, 'solid'))}"
         sides, bare = _SIDES, _BARE_SIDES
         places = (
-            f"{_a(first)} one {self.one(sides[relation])} and {_a(second)} one {self.one(sides[inverse])}",
+            f"{_a(first)} one {self.one(sides[relation])} "
+            f"and {_a(second)} one {self.one(sides[inverse])}",
             f"{first} one {self.one(bare[relation])}, {second} one {self.one(bare[inverse])}",
             f"{first} {self.one(bare[relation])}, {second} {self.one(bare[inverse])}",
             f"the {first} one is {self.place(relation)} the {second} one",
             f"the {first} one {self.place(relation)} the {second} one",
             f"one {first}, one {second}, the {first} one is {self.place(relation)} the other",
-            f"one is {first} and one is {second}, the {first} is {self.place(relation)} the {second}",
+            f"one is {first} and one is {second}, "
+            f"the {first} is {self.place(relation)} the {second}",
         )
-        return (
-            f"{self.framed(counted, plural=True)}{self.one((': ', ', ', '. '))}{self.one(places)}"
-        )
+        opening = self.framed(pair_phrase, plural=True)
+        return f"{opening}{self.one((': ', ', ', '. '))}{self.one(places)}"
 
     def attributes_later(self) -> str:
-        """Return "a star above a cube, the star is pink and the cube is blue" and the like; of one
-        thing "a star, make it pink"."""
+        """Return a sentence such as "a star above a cube, the star is pink and the cube is blue",
+        or of one thing "a star, make it pink"."""
         solids = [self.call(k, "solid") for k in range(len(self.scene.things))]
-        wears = [
-            self.one((" and ", ", ")).join(w for w in self.said(k)[:2] if w)
+        traits = [
+            self.one((" and ", ", ")).join(w for w in self.attribute_words(k)[:2] if w)
             for k in range(len(solids))
         ]
         if len(solids) == 1:
             if self.chance(0.2):
-                size, color, solid = self.said(0)
+                size, color, solid = self.attribute_words(0)
                 return (
                     self.framed(_a(f"{size} {solid}".strip()))
                     + f"{self.one((', color', ', in', '. color:'))} {color}"
                 )
-            one = f"{_a(wears[0])} one"
-            tails = (f", and make it {wears[0]}", f". make it {wears[0]}", f", {wears[0]}", f". {one}", f", {one} please",
-                     f". it is {wears[0]}", f". it should be {wears[0]}")  # fmt: skip
+            noun_phrase = f"{_a(traits[0])} one"
+            look = traits[0]
+            tails = (f", and make it {look}", f". make it {look}", f", {look}",
+                     f". {noun_phrase}", f", {noun_phrase} please",
+                     f". it is {look}", f". it should be {look}")  # fmt: skip
             return self.framed(_a(solids[0])) + self.one(tails)
         i, relation, j = self.pair()
         place, side, other = (self.place(relation), _SIDES[relation], _SIDES[INVERSE[relation]])
         a, b = (_a(solids[k]) if self.chance(0.7) else solids[k] for k in (i, j))
-        (x, y), (p, q) = (solids[i], solids[j]), (wears[i], wears[j])
+        (x, y), (p, q) = (solids[i], solids[j]), (traits[i], traits[j])
         return self.one(
             (
                 f"{self.framed(f'{a} {place} {b}')}, {x} is {p}, {y} is {q}",
                 f"{self.framed(f'{a} {place} {b}')}. the {x} is {p} and the {y} is {q}",
-                f"{self.framed(f'{a} and {b}', plural=True)}. the {x} is {p} and is {place} the {y}, which is {q}",
-                f"{self.framed(f'{a} and {b}', plural=True)}. the {x} is {p}, the {y} is {q}, the {x} is {self.one(side)}",
-                f"{self.framed(f'{a} {self.one(side)} and {b} {self.one(other)}')}, {x} {p}, {y} {q}",
+                f"{self.framed(f'{a} and {b}', plural=True)}. "
+                f"the {x} is {p} and is {place} the {y}, which is {q}",
+                f"{self.framed(f'{a} and {b}', plural=True)}. "
+                f"the {x} is {p}, the {y} is {q}, the {x} is {self.one(side)}",
+                f"{self.framed(f'{a} {self.one(side)} and {b} {self.one(other)}')}, "
+                f"{x} {p}, {y} {q}",
             )
         )
 
     def without_a_place(self) -> str:
-        """Return the things and nothing of where they are."""
+        """Return a sentence that names the things but not where they are."""
         order = self.rng.permutation(len(self.scene.things))
         names = [self.thing(int(k), True) for k in order]
         if len(names) == 3:
@@ -266,15 +283,16 @@ class English(Speaker):
                 ("{}, {} and {}", "{}, {}, and {}", "{}, {}, {}", "{} and {} and {}")
             ).format(*names)
             return self.framed(text, plural=True)
-        joins = ["{} and {}", "{} and {}", "{} and {}", "{}, {}", "{} with {}", "{} + {}", "{} & {}", "{} and also {}",
-                 "{} together with {}", "both {} and {}", "{} plus {}"]  # fmt: skip
+        joins = ["{} and {}"] * 3
+        joins += ["{}, {}", "{} with {}", "{} + {}", "{} & {}", "{} and also {}"]
+        joins += ["{} together with {}", "both {} and {}", "{} plus {}"]
         if self.scene.stated[0][1] in ("left_of", "right_of"):
             joins += ["{} next to {}", "{} beside {}", "{} by the side of {}"]
         return self.framed(self.one(joins).format(*names), plural=True)
 
     def placing(self) -> str:
-        """Return what puts one thing beside another, "put a red ball on top of a blue box" and the
-        like."""
+        """Return a sentence that puts one thing beside another, such as "put a red ball on top of a
+        blue box"."""
         i, relation, j = self.pair()
         a, b, place, its = (
             self.thing(i, True),
@@ -321,8 +339,8 @@ class English(Speaker):
         )
 
     def framed(self, phrase: str, plural: bool = False) -> str:
-        """Return a noun phrase in a frame of training; `plural`: in none that speaks of one
-        thing."""
+        """Return a noun phrase in a random frame of training; with `plural`, in none that speaks of
+        one thing."""
         if self.chance(0.4):
             return self.request().format(phrase)
         single = ("this is {}", "there is {}", "there's {}") if plural else ()
@@ -331,14 +349,15 @@ class English(Speaker):
         return self.one(frames).format(phrase)
 
     def alike(self) -> str:
-        size, color, solid = self.said(0)
+        """Return a sentence for as many things as the scene has, all like its first."""
+        size, color, solid = self.attribute_words(0)
         if self.chance(0.2):
             size = color = ""
         counts = ["two", "two", "2", "a pair of", "two identical", "a couple of", "two of the same"]
         if len(self.scene.things) == 3:
             counts = ["three", "three", "3", "three identical", "a trio of", "three of the same"]
         if len(self.scene.things) == 2 and self.chance(0.08):
-            more = self.one(
+            one_more = self.one(
                 (
                     "another one just like it",
                     "one more just like it",
@@ -346,7 +365,9 @@ class English(Speaker):
                     "one more of the same",
                 )
             )
-            return f"{self.framed(_a(' '.join(w for w in (size, color, solid) if w)))} and {more}"
+            return (
+                f"{self.framed(_a(' '.join(w for w in (size, color, solid) if w)))} and {one_more}"
+            )
         count = self.one([*counts, ""])
         return " ".join(
             self.framed(f"{count} {size} {color} {plural_of(solid)}", plural=True).split()
@@ -359,6 +380,7 @@ def _a(phrase: str) -> str:
 
 
 def plural_of(solid: str) -> str:
+    """Return the plural of an English solid's name."""
     irregular = {
         "box": "boxes",
         "cross": "crosses",

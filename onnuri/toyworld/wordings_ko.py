@@ -1,4 +1,4 @@
-"""A scene in the Korean of people."""
+"""This module says a scene in the Korean of people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnuri.toyworld.wordings_tables import BODIES, HELD_BODIES, REQUESTS
 from onnuri.toyworld.words import COLOR, COLOR_NOUN, SOLID, josa
 
 SINGLE: tuple[str, ...] = ("{A이} {v}", "{A은} {v}")
-"""bodies of a sentence about one thing"""
+"""bodies of sentences about one thing"""
 
 
 _SIDES: dict[str, tuple[str, ...]] = {
@@ -52,22 +52,25 @@ GROWN: dict[str, tuple[str, ...]] = {
     ),
     "large": ("크게", "커다랗게", "아주 크게", "큼직하게", "대형으로", "크기는 크게"),
 }
-"""how large a thing is to be drawn"""
+"""adverbs for the size in which a thing is to be drawn"""
 
 
 FRAMED_KO = ("{}", "{}", "{} 그려줘", "{} 보여줘", "{} 그려 주세요", "{} 만들어줘")
-"""around names that more is said of in a second sentence"""
+"""frames around names whose attributes follow in a second sentence"""
 
 
 class Korean(Speaker):
+    """A Korean words one scene in Korean."""
+
     language: Language = "ko"
 
     def sentence(self, held_out: bool) -> str:
-        stated = list(self.scene.stated)
+        """Return a sentence that states the scene, in a wording of training or one held out."""
+        relations = list(self.scene.stated)
         special = "" if held_out else self.seldom()
         if special:
             return special
-        if not stated:
+        if not relations:
             wording = self.wording(held_out, ("noun", "noun", "clause"))
             if wording.kind == "noun":
                 return in_frame(
@@ -75,10 +78,10 @@ class Korean(Speaker):
                 )
             return self.ended(self.one(SINGLE), wording.frame, (0, None, None), True)
         wording = self.wording(held_out)
-        rest = stated[1:]
+        rest = relations[1:]
         bodies = self.trained_bodies("clause")
         if wording.kind == "noun":
-            phrase = self.filled(wording.body, *stated[0], "")
+            phrase = self.filled(wording.body, *relations[0], "")
             for clause in rest:
                 body = self.one(
                     [b for b in BODIES["ko"]["noun"][:3] if ("ko", b) not in HELD_BODIES]
@@ -95,14 +98,15 @@ class Korean(Speaker):
                 else wording.frame,
                 phrase,
             )
-        clauses = [(wording.body, stated[0]), *((self.one(bodies), c) for c in rest)]
+        clauses = [(wording.body, relations[0]), *((self.one(bodies), c) for c in rest)]
         return " ".join(
             self.ended(body, wording.frame, clause, k == len(clauses) - 1)
             for k, (body, clause) in enumerate(clauses)
         )
 
     def ended(self, body: str, frame: str, clause: tuple[int, Any, Any], last: bool) -> str:
-        """Return a clause with the ending that its place asks for."""
+        """Return a clause (thing, relation, other thing) in a body, whose verb has the ending that
+        its place in the sentence asks for."""
         i = clause[0]
         motion = (
             self.moving(i)
@@ -111,32 +115,35 @@ class Korean(Speaker):
             else "still"
         )
         verb: Motion = self.verb(motion)
-        framed = "{}" in frame
-        form = "linking" if not last else "modifying" if framed else frame
+        has_slot = "{}" in frame
+        form = "linking" if not last else "modifying" if has_slot else frame
         self.spoken = motion != "still"
         if motion != "still" and "{p}에 " in body:
             body = body.replace("{p}에 ", "{p}에서 ")
         text = self.filled(body, *clause, getattr(verb, form))
-        return frame.format(text) if framed and last else text
+        return frame.format(text) if has_slot and last else text
 
     def verb(self, motion: str) -> Motion:
+        """Return the forms of a verb for a motion."""
         known, _ = KO_MOTIONS[motion]
         return known[0] if self.own or (motion == "still" and self.chance(0.6)) else self.one(known)
 
     def filled(self, body: str, i: int, relation: str | None, j: int | None, verb: str) -> str:
-        spoken = bool(verb) and getattr(self, "spoken", False)
+        """Return a body with its names and places filled in, for thing `i` in a `relation` to thing
+        `j`."""
+        verb_says_motion = bool(verb) and getattr(self, "spoken", False)
         self.spoken = False
-        first = (
+        name_order = (
             [("A", i), ("B", j)]
             if j is None or body.find("{A") < body.find("{B")
             else [("B", j), ("A", i)]
         )
         names: dict[str, str] = {}
-        for letter, index in first:
+        for letter, index in name_order:
             if index is not None:
-                names[letter] = self.thing(index, not (letter == "A" and spoken))
-        again = {"a": self.again(i), "b": self.again(j) if j is not None else ""}
-        for letter, name in {**names, **again}.items():
+                names[letter] = self.thing(index, not (letter == "A" and verb_says_motion))
+        later_names = {"a": self.again(i), "b": self.again(j) if j is not None else ""}
+        for letter, name in {**names, **later_names}.items():
             if name:
                 names |= {
                     letter: name,
@@ -164,10 +171,12 @@ class Korean(Speaker):
         return body.format(**names, v=verb)
 
     def thing(self, index: int, modify: bool) -> str:
+        """Return the noun phrase of a thing, in short if it was named before; `modify` puts its
+        motion before it."""
         if index in self.named:
             return self.again(index)
         self.named.add(index)
-        size, color, solid = self.said(index)
+        size, color, solid = self.attribute_words(index)
         if size and self.chance(0.08):
             size = f"{self.one(_VERY)} {size}"
         if color and self.chance(0.08):
@@ -205,42 +214,49 @@ class Korean(Speaker):
         return name
 
     def joined(self, name: str) -> str:
-        """Return a name with one of the particles for "and"."""
+        """Return a name with a random one of the particles for "and"."""
         return josa(name, self.one(("와/과", "와/과", "와/과", "이랑/랑", "하고/하고")))
 
     def the_one(self, index: int) -> str:
-        """Return a thing as the subject, "the red one" where a colour tells which, else by its
-        name."""
+        """Return a thing as the subject: "the red one" if a colour identifies it, else its name."""
         if self.colors_differ() and self.chance(0.6):
             return f"{self.call(index, 'color')} {self.one(('게', '게', '것이', '거가', '쪽이'))}"
         return josa(self.again(index), "이/가")
 
     def two_of_a_kind(self) -> str:
-        """Return "공 두 개: 빨간 거 왼쪽, 파란 거 오른쪽" and the like."""
+        """Return a sentence for two things of one solid such as "공 두 개: 빨간 거 왼쪽, 파란 거 오른쪽"."""
         i, relation, j = self.pair()
         first, second = self.dressed(i), self.dressed(j)
-        solid, there, here = (
+        solid, places, inverse_places = (
             self.call(i, "solid"),
             _BARE_SIDES[relation],
             _BARE_SIDES[INVERSE[relation]],
         )
-        counted = self.one((f"{solid} 두 개", f"{solid} 2개", f"두 개의 {solid}", f"{solid} 둘"))
-        a, b, thing = self.one(there), self.one(here), self.one(("거", "것", "건", "게", solid))
-        ends = self.one(("", "에", "에 있어", "에 그려줘", "에 있다"))
-        linked = josa(counted, "이/가")
+        pair_phrase = self.one(
+            (f"{solid} 두 개", f"{solid} 2개", f"두 개의 {solid}", f"{solid} 둘")
+        )
+        a, b, thing = (
+            self.one(places),
+            self.one(inverse_places),
+            self.one(("거", "것", "건", "게", solid)),
+        )
+        endings = self.one(("", "에", "에 있어", "에 그려줘", "에 있다"))
+        pair_subject = josa(pair_phrase, "이/가")
         return self.one(
             (
-                f"{counted}{self.one((': ', ', ', '. '))}{first} {thing} {a}, {second} {thing} {b}",
-                f"{linked} 있는데 {first} {thing} {a}, {second} {thing} {b}{ends}",
-                f"{counted}인데 {first} 건 {a}, {second} 건 {b}",
-                f"{self.one(FRAMED_KO).format(counted)}. {first} {self.one(('게', '것이', '건'))} {josa(a, '이야/야')}",
-                f"{first} {thing} {a}에 {second} {thing} {b}에 {linked} 있다",
+                f"{pair_phrase}{self.one((': ', ', ', '. '))}"
+                f"{first} {thing} {a}, {second} {thing} {b}",
+                f"{pair_subject} 있는데 {first} {thing} {a}, {second} {thing} {b}{endings}",
+                f"{pair_phrase}인데 {first} 건 {a}, {second} 건 {b}",
+                f"{self.one(FRAMED_KO).format(pair_phrase)}. {first} {self.one(('게', '것이', '건'))} {josa(a, '이야/야')}",
+                f"{first} {thing} {a}에 {second} {thing} {b}에 {pair_subject} 있다",
                 f"{a} {first} {solid}, {b} {second} {solid}",
             )
         )
 
     def attributes_later(self) -> str:
-        """Return "별이랑 상자, 별은 노란색 상자는 까만색이고 별이 위" and the like; of one thing "별 하나, 색은 노랑"."""
+        """Return a sentence such as "별이랑 상자, 별은 노란색 상자는 까만색이고 별이 위", or of one thing "별 하나, 색은
+        노랑"."""
         solids = [self.call(k, "solid") for k in range(len(self.scene.things))]
         colors = [self.call(k, "color") for k in range(len(solids))]
         colors = [name if name.endswith(("색", "랑", "강")) else COLOR_NOUN[thing.color]
@@ -252,10 +268,10 @@ class Korean(Speaker):
                 grown = self.one(GROWN[self.scene.things[0].size]) if size else ""
                 count = self.one(("", "", " 하나", " 하나만", " 한 개", " 한개만"))
                 ways = f"{colored} {grown}" if self.chance(0.5) else f"{grown} {colored}"
-                named = (
+                noun_phrase = (
                     f"{solids[0]}{count}" if count or self.chance(0.5) else josa(solids[0], "을/를")
                 )
-                return " ".join(f"{named} {ways} {self.one(REQUESTS['ko']['verb'])}".split())
+                return " ".join(f"{noun_phrase} {ways} {self.one(REQUESTS['ko']['verb'])}".split())
             name = f"{size} {solids[0]}{self.one(('', ' 하나'))}".strip()
             tails = (f", 색은 {color}", f". 색은 {color}", f", {colored}", f". {color}", f", {self.call(0, 'color')} 거",
                      f"인데 색이 {color}", f", 색깔은 {color}", f"인데 {color}")  # fmt: skip
@@ -281,7 +297,7 @@ class Korean(Speaker):
         )
 
     def without_a_place(self) -> str:
-        """Return the things and nothing of where they are."""
+        """Return a sentence that names the things but not where they are."""
         order = self.rng.permutation(len(self.scene.things))
         names = [self.thing(int(k), True) for k in order]
         if len(names) == 3:
@@ -305,17 +321,17 @@ class Korean(Speaker):
         return in_frame(self.asking(), self.one(joins))
 
     def asking(self) -> str:
-        """Return a frame of training around a noun phrase."""
+        """Return a random frame around a noun phrase that training uses."""
         return self.request() if self.chance(0.4) else self.one(self.trained_frames("noun"))
 
     def placing(self) -> str:
-        """Return what puts one thing beside another, "빨간 공을 파란 상자 위에 놔줘" and the like."""
+        """Return a sentence that puts one thing beside another, such as "빨간 공을 파란 상자 위에 놔줘"."""
         i, relation, j = self.pair()
         a, b, place = self.thing(i, True), self.thing(j, True), self.place(relation)
         put = self.one(("놓아줘", "놔줘", "놔 주세요", "놓아 주세요", "두세요", "그려줘", "그려 주세요", "배치해 주세요", "놓자",
                         "올려줘", "세워 주세요", "배치", *REQUESTS["ko"]["verb"]))  # fmt: skip
-        at = self.one(("에", "에", "에다", "에다가"))
-        be = self.one(
+        particle = self.one(("에", "에", "에다", "에다가"))
+        wish = self.one(
             (
                 "있게 그려줘",
                 "있게 해줘",
@@ -326,53 +342,58 @@ class Korean(Speaker):
                 "있어",
             )
         )
-        it = self.one(("그", "그거", "그것", "걔", "거기"))
+        pronoun = self.one(("그", "그거", "그것", "걔", "거기"))
         first = self.one(("그리고", "두고", "놓고", "그려주고", "만들고"))
         return self.one(
             (
-                f"{josa(a, '을/를')} {b} {place}{at} {put}",
-                f"{b} {place}{at} {josa(a, '을/를')} {put}",
-                f"{b} {place}{at} {a} {self.one(('하나', '좀', '하나만'))} {put}",
-                f"{josa(a, '이/가')} {b} {place}에 {be}",
-                f"{josa(a, '은/는')} {b} {place}에 {be}",
-                f"{josa(b, '을/를')} {first} {it} {place}에 {josa(a, '을/를')} {put}",
-                f"{b} 그리고 {it} {place}에 {a} {put}",
-                f"{josa(b, '이/가')} 있는데 {it} {place}에 {josa(a, '이/가')} {be}",
+                f"{josa(a, '을/를')} {b} {place}{particle} {put}",
+                f"{b} {place}{particle} {josa(a, '을/를')} {put}",
+                f"{b} {place}{particle} {a} {self.one(('하나', '좀', '하나만'))} {put}",
+                f"{josa(a, '이/가')} {b} {place}에 {wish}",
+                f"{josa(a, '은/는')} {b} {place}에 {wish}",
+                f"{josa(b, '을/를')} {first} {pronoun} {place}에 {josa(a, '을/를')} {put}",
+                f"{b} 그리고 {pronoun} {place}에 {a} {put}",
+                f"{josa(b, '이/가')} 있는데 {pronoun} {place}에 {josa(a, '이/가')} {wish}",
                 f"{josa(a, '을/를')} {b} {place}에",
             )
         )
 
     def thing_en(self, what: str, index: int) -> str:
+        """Return the English word for a thing's colour, as people mix it into Korean."""
         return self.one(COLORS["en"][self.scene.things[index].color].known[:2])
 
     def again(self, index: int) -> str:
+        """Return a thing that was named before by colour and solid."""
         self.named.add(index)
-        _, color, solid = self.said(index)
+        _, color, solid = self.attribute_words(index)
         name = f"{color} {solid}".strip()
         return self.one((f"그 {name}", name))
 
     def alike(self) -> str:
-        size, color, solid = self.said(0)
+        """Return a sentence for as many things as the scene has, all like its first."""
+        size, color, solid = self.attribute_words(0)
         if self.chance(0.2):
             size = color = ""
         name = " ".join(w for w in (size, color, solid) if w)
-        counted, alone, digit = ("세", "셋", 3) if len(self.scene.things) == 3 else ("두", "둘", 2)
+        number, native_number, digit = (
+            ("세", "셋", 3) if len(self.scene.things) == 3 else ("두", "둘", 2)
+        )
         phrase = self.one(
             (
-                f"{name} {counted} 개",
-                f"{counted} 개의 {name}",
+                f"{name} {number} 개",
+                f"{number} 개의 {name}",
                 f"{name} {digit}개",
-                f"똑같은 {name} {counted} 개",
-                f"{name} {counted}개",
-                f"{name} {alone}",
+                f"똑같은 {name} {number} 개",
+                f"{name} {number}개",
+                f"{name} {native_number}",
                 f"{name}들",
             )
         )
         if len(self.scene.things) == 2 and self.chance(0.08):
-            more = self.one(
+            one_more = self.one(
                 ("하나랑 똑같은 거 하나 더", "하나, 똑같은 걸로 하나 더", "하나 더해서 둘")
             )
-            return f"{name} {more}"
+            return f"{name} {one_more}"
         frames = [f for f in self.trained_frames("noun") if "하나" not in f]
         request = self.request()
         return in_frame(
@@ -381,20 +402,21 @@ class Korean(Speaker):
 
 
 def _hangul(word: str) -> bool:
+    """Return whether a word ends in a Hangul syllable."""
     return bool(word) and "가" <= word[-1] <= "힣"
 
 
 def in_frame(frame: str, phrase: str) -> str:
-    """Return the phrase in a Korean frame, with the particle that its last syllable asks for."""
+    """Return a phrase in a Korean frame, with the particle that its last syllable asks for."""
     for mark, pair in (("{을}", "을/를"), ("{이}", "이/가")):
         if mark in frame and phrase.endswith(")"):  # "별(노란색)"
             return frame.replace(mark, phrase)
         if mark in frame:
             return frame.replace(mark, josa(phrase, pair) if _hangul(phrase) else f"{phrase}를")
-    ends = _hangul(phrase) and (ord(phrase[-1]) - 0xAC00) % 28 > 0
+    ends_in_final = _hangul(phrase) and (ord(phrase[-1]) - 0xAC00) % 28 > 0
     return (
         frame.replace("{의}", f"{phrase}의")
-        .replace("{이에요}", f"{phrase}이에요" if ends else f"{phrase}예요")
-        .replace("{이다}", f"{phrase}이다" if ends else f"{phrase}다")
+        .replace("{이에요}", f"{phrase}이에요" if ends_in_final else f"{phrase}예요")
+        .replace("{이다}", f"{phrase}이다" if ends_in_final else f"{phrase}다")
         .replace("{}", phrase)
     )

@@ -1,5 +1,5 @@
-"""What a sentence of people in either language shares: which things of a scene have been named, and
-what they are called."""
+"""This module holds the base class of people's wordings, which keeps what both languages share:
+which things of a scene have been named, and what they are called."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ T = TypeVar("T")
 
 
 class Speaker(abc.ABC):
-    """What both languages share: which things have been named, and what they are called."""
+    """A Speaker words one scene as people do. It remembers which things have been named and what
+    they were called."""
 
     language: Language
 
@@ -42,17 +43,17 @@ class Speaker(abc.ABC):
         ]
         self.named: set[int] = set()
         self.own = rng.random() < 0.35
-        """whether the world's own names are used"""
+        """whether most names are the world's own"""
         self.names: dict[tuple[int, str], str] = {}
         self.held_at = int(rng.integers(len(scene.things)))
-        """whose name is one that training never says"""
+        """index of the thing whose name is held out, if `held_names`"""
 
     def alone(self, index: int) -> bool:
-        """Whether no other thing is of this solid."""
+        """Return whether no other thing is of the same solid."""
         return sum(t.solid == self.scene.things[index].solid for t in self.scene.things) == 1
 
-    def said(self, index: int) -> tuple[str, str, str]:
-        """Return size, colour and solid of a thing, "" for what is left out."""
+    def attribute_words(self, index: int) -> tuple[str, str, str]:
+        """Return the words for size, colour and solid of a thing, "" for what is left out."""
         return (
             self.call(index, "size") if self.sized[index] else "",
             self.call(index, "color") if self.colored[index] else "",
@@ -60,30 +61,30 @@ class Speaker(abc.ABC):
         )
 
     def one(self, among: Sequence[T]) -> T:
-        """Return one of the options, each as likely."""
+        """Return one of the options, each equally likely."""
         return among[int(self.rng.integers(len(among)))]
 
     def chance(self, probability: float) -> bool:
-        """Return true with a probability."""
+        """Return true with a probability in [0, 1]."""
         return bool(self.rng.random() < probability)
 
     def trained_frames(self, kind: str) -> list[str]:
-        """Return the frames that training says."""
+        """Return the frames of a kind that training uses."""
         return [f for f in FRAMES[self.language][kind] if (self.language, f) not in HELD_FRAMES]
 
     def trained_bodies(self, kind: str) -> list[str]:
-        """Return the bodies that training says."""
+        """Return the bodies of a kind that training uses."""
         return [b for b in BODIES[self.language][kind] if (self.language, b) not in HELD_BODIES]
 
     def request(self) -> str:
-        """Return a frame around a noun phrase that is put together from parts: an opening, a verb,
-        a closing."""
+        """Return a random frame around a noun phrase, put together from an opening, a verb and a
+        closing."""
         parts = REQUESTS[self.language]
         if self.language == "en":
             verb = self.one(parts["ask"]).format(
                 v=self.one(parts["verb"]), ving=self.one(parts["verbing"])
             )
-            frame = f"{self.one(parts['opening'])}{verb} {self.one(parts['object'])}{{}}{self.one(parts['closing'])}"
+            frame = f"{self.one(parts['opening'])}{verb} {self.one(parts['object'])}{{}}"
         else:
             stem, ending = self.one(parts["stem"]), self.one(parts["ending"])
             verb = (
@@ -91,23 +92,24 @@ class Speaker(abc.ABC):
                 if self.chance(0.6)
                 else self.one(parts["verb"])
             )
-            frame = f"{self.one(parts['opening'])}{self.one(parts['object'])} {verb}{self.one(parts['closing'])}"
-        return frame
+            frame = f"{self.one(parts['opening'])}{self.one(parts['object'])} {verb}"
+        return frame + self.one(parts["closing"])
 
     def plainly(self, frame: str) -> str:
-        """Return a frame for one thing: often none, often one that is put together, else that which
-        was drawn."""
+        """Return a frame for one thing: often none, often one that is put together from parts, else
+        the given one."""
         return self.one(("{}", self.request(), self.request(), frame, frame))
 
     def colors_differ(self) -> bool:
-        """Whether a colour is said of everything and names one thing."""
+        """Return whether every thing's colour is said and no two colours are equal, so that a
+        colour identifies a thing."""
         colors = [thing.color for thing in self.scene.things]
         return all(self.colored) and len(set(colors)) == len(colors)
 
     def seldom(self) -> str:
-        """Return a sentence of a kind that only some scenes allow, or "": two of one solid,
-        attributes after the names, things without a place (only where the speaker may leave
-        something out), one thing that is put beside another."""
+        """Return a sentence of a kind that only some scenes allow, or "": two things of one solid,
+        attributes after the names, things without a place (only if something may be left out), one
+        thing that is put beside another."""
         things = self.scene.things
         still = all(
             self.moving(k) == "still" for k in range(len(things))
@@ -153,22 +155,25 @@ class Speaker(abc.ABC):
         """Return a sentence that puts one thing beside another."""
 
     def pair(self) -> tuple[int, str, int]:
-        """Return the stated relation of two things, in either direction."""
+        """Return the stated relation of two things as (subject, relation, object), in a random
+        direction."""
         i, relation, j = self.scene.stated[0]
         return (i, relation, j) if self.chance(0.5) else (j, INVERSE[relation], i)
 
     def dressed(self, index: int) -> str:
-        """Return size and colour of a thing, without its name."""
-        size, color, _ = self.said(index)
+        """Return the size and colour of a thing in words, without its name."""
+        size, color, _ = self.attribute_words(index)
         return f"{size} {color}".strip()
 
     def call(self, index: int, what: str) -> str:
-        """Return a thing's solid, colour or size in words, the same each time."""
+        """Return a thing's solid, colour or size in words, the same ones each time."""
         if (index, what) not in self.names:
             self.names[index, what] = self._call(index, what)
         return self.names[index, what]
 
     def _call(self, index: int, what: str) -> str:
+        """Return a random word for a thing's solid, colour or size, held out where the speaker says
+        a held-out name."""
         key = getattr(self.scene.things[index], what)
         names = {"solid": SOLIDS, "color": COLORS, "size": SIZES}[what][self.language][key]
         if (
@@ -181,13 +186,16 @@ class Speaker(abc.ABC):
         return own if self.own or self.chance(0.3) else self.one(names.known)
 
     def place(self, relation: str) -> str:
+        """Return a random word for a relation."""
         names = PLACES[self.language][relation]
         return names.known[0] if self.own or self.chance(0.4) else self.one(names.known)
 
     def moving(self, index: int) -> str:
+        """Return the motion of a thing, "still" where motions are not said."""
         return self.scene.things[index].motion if self.motion else "still"
 
     def wording(self, held_out: bool, kinds: tuple[str, ...] = ("noun", "clause")) -> Wording:
+        """Return a random wording of one of the kinds, of training or held out."""
         kind = self.one(kinds)
         frames = [f for f in FRAMES[self.language][kind]]
         bodies = [b for b in BODIES[self.language][kind]]
@@ -202,8 +210,8 @@ class Speaker(abc.ABC):
 
 
 def other_colors(thing: Thing) -> list[str]:
-    """Return the colours that a thing may be said not to have: none that would name a held-out
-    composition."""
+    """Return the colours that a thing may be said not to have, without those that would name a
+    held-out composition."""
     return [
         c for c in WORLD_COLORS if c != thing.color and ("color", thing.solid, c) not in HELD_OUT
     ]

@@ -1,5 +1,5 @@
-"""The tables of people's wordings in both languages (`wordings.json`), and which of them are held
-out of training: a fifth, chosen by hash."""
+"""This module holds the tables of people's wordings in both languages (`wordings.json`), and says
+which of them are held out of training: a fifth, chosen by hash."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TABLES: dict[str, Any] = json.loads(
 
 
 FRAMES: dict[Language, dict[str, list[str]]] = _TABLES["frames"]
-"""around a noun phrase or a clause, by language; of a Korean clause also its ending"""
+"""frames around a noun phrase or a clause, by language; around a Korean clause also verb endings"""
 
 
 BODIES: dict[Language, dict[str, list[str]]] = _TABLES["bodies"]
@@ -42,7 +42,7 @@ REQUESTS: dict[str, dict[str, list[str]]] = _TABLES["requests"]
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Wording:
-    """A way of saying a scene."""
+    """A Wording is one way of saying a scene."""
 
     language: Language
     kind: str
@@ -52,7 +52,8 @@ class Wording:
 
     @property
     def held_out(self) -> bool:
-        """Whether training never says it: its frame or its body is held out."""
+        """Return whether training never uses the wording, since its frame or its body is held
+        out."""
         return (self.language, self.frame) in HELD_FRAMES or (
             self.language,
             self.body,
@@ -60,11 +61,14 @@ class Wording:
 
 
 def rank(name: str) -> str:
+    """Return the hash by which wordings are ranked, so that the held-out ones stay the same for
+    ever."""
     return hashlib.sha256(f"wording 0|{name}".encode()).hexdigest()
 
 
 def _lowest(names: list[tuple[Language, str]], share: float) -> frozenset[tuple[Language, str]]:
-    """Return a fixed share of the names, the same for ever: those whose hash is lowest."""
+    """Return a fixed share of the names, those with the lowest hashes, so that every run picks the
+    same."""
     return frozenset(sorted(names, key=lambda n: rank("|".join(n)))[: round(share * len(names))])
 
 
@@ -96,6 +100,7 @@ WORDINGS: tuple[Wording, ...] = tuple(
 
 
 def training(options: list[str], held_out: bool) -> list[str]:
-    """Return the options of training, or those held out: a fifth by hash, never the first."""
+    """Return the options that training uses, or with `held_out` the others: a fifth by hash, never
+    the first."""
     held = sorted(options[1:], key=rank)[: max(1, round(0.2 * len(options)))]
     return held if held_out else [o for o in options if o not in held]

@@ -1,5 +1,5 @@
-"""The words of the world in Korean and English, and the Korean particles that follow them. Knows no
-grammar."""
+"""This module lists the words of the world in Korean and English, and chooses the Korean particles
+that follow them. It knows no grammar."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ PLACE: dict[Language, dict[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
-    """Korean: plain, formal, connective and adnominal form. English: present, participle and plain
-    form."""
+    """A Verb holds the forms of one motion: in Korean plain, formal, connective and adnominal; in
+    English present, participle and plain form."""
 
     plain: str
     formal: str
@@ -146,7 +146,7 @@ RESULT = {
     "grow": "커지게",
     "shrink": "작아지게",
 }
-"""Korean "so that it …", of instructions."""
+"""Korean adverbial forms of motions in instructions, meaning that a thing is made to move so"""
 
 SYNONYMS: dict[str, str] = {
     "공": "구",
@@ -181,18 +181,19 @@ SYNONYMS: dict[str, str] = {
     "violet": "purple",
     "diamond": "octahedron",
 }
-"""Understood, never said."""
+"""words that the grammar understands, by the word that it uses itself for them"""
 
 
 def ends_in_consonant(word: str) -> tuple[bool, bool]:
-    """Whether a Korean word ends in a consonant, and whether that is ㄹ (Unicode: syllable = base +
-    28 v + final)."""
+    """Return whether a Korean word ends in a consonant, and whether that is ㄹ (Unicode: syllable =
+    base + 28 v + final)."""
     final = (ord(word[-1]) - 0xAC00) % 28
     return final != 0, final == 8
 
 
 def josa(word: str, pair: str) -> str:
-    """The word with its particle: `pair` is "이/가", "은/는", "을/를", "와/과" or "으로/로"."""
+    """Return a Korean word with the particle that its last letter asks for; `pair` is "이/가", "은/는",
+    "을/를", "와/과" or "으로/로"."""
     consonant, rieul = ends_in_consonant(word)
     first, second = pair.split("/")
     if pair == "으로/로":

@@ -1,5 +1,5 @@
-"""The image codec: any picture to 31 codes and back to 128 × 128. The networks are `visual.py`'s,
-shared with video."""
+"""This module implements the image codec, which turns any picture into 31 codes and back to 128 ×
+128. The networks are those of `visual.py`, shared with video."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from onnuri.toyworld.codecs.visual import (
 )
 
 AT_ONCE = 64
-"""pictures that go through the networks together"""
+"""number of pictures that go through the networks together"""
 
 
 def to_tensor(pictures: list[np.ndarray]) -> Tensor:
-    """uint8 [H, W, 3] of any size to float32 [B, 3, 128, 128] in [0, 1]."""
-    sized = [
+    """Return pictures uint8 [H, W, 3] of any size as one float32 [B, 3, 128, 128] in [0, 1]."""
+    resized = [
         p
         if p.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE)
         else np.asarray(Image.fromarray(p).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX))
         for p in pictures
     ]
-    return torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
 
 
 def to_array(pictures: Tensor) -> np.ndarray:
-    """float32 [B, 3, H, W] to uint8 [B, H, W, 3]."""
+    """Return pictures float32 [B, 3, H, W] in [0, 1] as uint8 [B, H, W, 3]."""
     return (
         (pictures.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     )
@@ -56,55 +56,62 @@ def to_array(pictures: Tensor) -> np.ndarray:
 def locate(
     visual: Visual, pictures: Tensor, objects: int = OBJECTS
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Up to O objects of pictures [B, 3, 128, 128]: boxes [B, O, 4], there [B, O], foreground [B,
-    1, 64, 64]."""
+    """Return up to O objects of pictures [B, 3, 128, 128]: boxes [B, O, 4], whether each is
+    present, bool [B, O], and the foreground [B, 1, 64, 64]."""
     heat, boxes, mask = visual.finder(pictures)
-    found, there = peaks(heat, boxes, visual.settings.threshold, visual.settings.order, objects)
+    rough_boxes, present = peaks(
+        heat, boxes, visual.settings.threshold, visual.settings.order, objects
+    )
     foreground = torch.sigmoid(mask)
-    flat = found.reshape(-1, 4)
-    flat = visual.refine(cut(pictures, foreground, flat), flat)
-    return flat.view(-1, objects, 4), there, foreground
+    flat_boxes = rough_boxes.reshape(-1, 4)
+    flat_boxes = visual.refine(cut(pictures, foreground, flat_boxes), flat_boxes)
+    return flat_boxes.view(-1, objects, 4), present, foreground
 
 
 def cut(pictures: Tensor, foreground: Tensor, boxes: Tensor) -> Tensor:
-    """Crops [B × O, 4, 40, 40] (RGB and foreground) of boxes [B × O, 4], as many per picture."""
-    each = boxes.view(len(pictures), -1, 4)
-    return torch.cat([crop(pictures, each, CROP), crop(foreground, each, CROP)], 2).flatten(0, 1)
+    """Return the crops [B × O, 4, 40, 40] (RGB and foreground) of boxes [B × O, 4], equally many
+    per picture."""
+    picture_boxes = boxes.view(len(pictures), -1, 4)
+    return torch.cat(
+        [crop(pictures, picture_boxes, CROP), crop(foreground, picture_boxes, CROP)], 2
+    ).flatten(0, 1)
 
 
 def encode_pictures(visual: Visual, layout: SlotLayout, pictures: Tensor) -> Tensor:
-    """Codes int64 [B, K] of pictures [B, 3, 128, 128], in an image's layout."""
-    boxes, there, foreground = locate(visual, pictures, layout.slots)
+    """Return the codes int64 [B, K] of pictures [B, 3, 128, 128], in an image's layout."""
+    boxes, present, foreground = locate(visual, pictures, layout.slots)
     digits = quantize_boxes(boxes, layout)
     crops = cut(pictures, foreground, restore_boxes(digits, layout).view(-1, 4))
     form = visual.form_codes.encode(visual.form(crops)).view(-1, layout.slots, 4)
     color = visual.form_codes.encode(visual.color(crops)).view(-1, layout.slots)
     background = visual.form_codes.encode(visual.background(pictures, foreground))
-    return grid_of(layout, form, color, digits, there, background)
+    return grid_of(layout, form, color, digits, present, background)
 
 
 def paint(
     visual: Visual, layout: SlotLayout, codes: Tensor, boxes: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Pictures float32 [B, 3, 128, 128] of codes [B, K], one for every set of boxes [F, B, O, 4] or
-    their own."""
-    form, color, digits, there, background = fields_of(layout, codes)
+    """Yield pictures float32 [B, 3, 128, 128] of codes [B, K]: one for every set of boxes of [F, B,
+    O, 4], or a single one with the boxes of the codes."""
+    form, color, digits, present, background = fields_of(layout, codes)
     behind = visual.paint_background(visual.form_codes.decode(background))
     sprites = visual.sprites(
         visual.form_codes.decode(form).flatten(0, 1), visual.form_codes.decode(color).flatten(0, 1)
     )
-    sprites = sprites * there.flatten().view(-1, 1, 1, 1)
-    for at in boxes if boxes is not None else restore_boxes(digits, layout)[None]:
-        layers = place(sprites, at.reshape(-1, 4))
+    sprites = sprites * present.flatten().view(-1, 1, 1, 1)
+    for frame_boxes in boxes if boxes is not None else restore_boxes(digits, layout)[None]:
+        layers = place(sprites, frame_boxes.reshape(-1, 4))
         yield composite(behind, layers.view(-1, layout.slots, 4, IMAGE_SIZE, IMAGE_SIZE))
 
 
 class ImageCodec(Codec):
-    """uint8 [H, W, 3] ↔ 31 codes by its own spec. Decodes to 128 × 128."""
+    """An ImageCodec encodes pictures uint8 [H, W, 3] as 31 codes each, and decodes to 128 × 128."""
 
     modality: ClassVar[Modality] = "image"
 
     class Config(config.Config):
+        """A Config holds the settings of the networks."""
+
         visual: VisualConfig = VisualConfig()
 
     def __init__(
@@ -115,7 +122,7 @@ class ImageCodec(Codec):
 
     @staticmethod
     def new_spec() -> CodecSpec:
-        """Return the spec of a codec that is not loaded."""
+        """Return the spec of a new codec."""
         return image_spec()
 
     @property
@@ -126,6 +133,7 @@ class ImageCodec(Codec):
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the codes int64 [31] of every picture."""
         codes = [
             encode_pictures(self.visual, self.still, to_tensor(items[k : k + AT_ONCE]))
             for k in range(0, len(items), AT_ONCE)
@@ -134,6 +142,7 @@ class ImageCodec(Codec):
 
     @torch.inference_mode()
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the picture uint8 [128, 128, 3] of every sequence of codes."""
         stacked = torch.from_numpy(np.stack(codes)).long()
         return [
             p
@@ -143,16 +152,18 @@ class ImageCodec(Codec):
 
     @property
     def partial_counts(self) -> tuple[int, ...]:
-        """Return where an object begins: all before it is known then."""
+        """Return the positions at which an object begins: a picture can be shown before each of
+        them."""
         return tuple(sorted({gate for gate in self.still.slot_gates if gate is not None}))
 
     def partial(self, codes: np.ndarray) -> np.ndarray:
-        """Return a picture of which only these first codes are known: the other objects are
-        absent."""
+        """Return the picture of an item of which only these first codes are known; the other
+        objects are absent."""
         absent = [hi - 1 for _, hi in self.still.position_ranges[len(codes) :]]
         picture: np.ndarray = self.decode(np.concatenate([codes, np.array(absent, np.int64)]))
         return picture
 
     def code_features(self) -> Tensor:
-        """float32 [codes, F]: what every code says, in numbers."""
+        """Return a feature vector per code, float32 [codes, F], as `visual_features` describes
+        it."""
         return visual_features(self.visual, self.still)

@@ -1,9 +1,9 @@
-"""The shape codec: coloured voxels to 33 codes and back: connected components, each coded by form,
-colour and place.
+"""This module implements the shape codec, which turns coloured voxels into 33 codes and back:
+connected components, each coded by form, colour and place.
 
-Knows nothing of the world's solids. A component is cut out of the grid under its box and coded by a
-3-D convolutional network with FSQ; colour, centre and extent are scalars on fixed scales (FSQ with
-nothing to learn). Of more than three components the three largest are kept.
+It knows nothing of the world's solids. A component is cut out of the grid under its box and coded
+by a 3-D convolutional network with FSQ; colour, centre and extent are scalars on fixed scales (FSQ
+with nothing to learn). Of more than three components the three largest are kept.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from onnuri.toyworld.codecs.objects import OBJECTS, ObjectOrder
 from onnuri.toyworld.codecs.sprites import hat
 
 CROP = 24
-"""cells a side of a component's crop"""
+"""cells per side of a component's crop"""
 MARGIN = 1.15
 """a crop shows this many times the box"""
 SMALLEST, LARGEST = 0.06, 2.0
-"""world units of a box's side; 256 codes between them, evenly in the logarithm"""
+"""smallest and largest side of a box in world units, between which 256 codes lie evenly in the
+logarithm"""
 SPECK = 8
-"""components of fewer voxels are dust"""
+"""components of fewer voxels are ignored"""
 
 
 def shape_spec() -> CodecSpec:
-    """Return what a new shape codec's codes look like."""
+    """Return the spec of a new shape codec."""
     fields = (
         Field(name="color", count=1, codes=512, weight=3.0),
         Field(name="form", count=4, codes=512, weight=0.7),
@@ -59,6 +60,7 @@ def shape_spec() -> CodecSpec:
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Return a 3-D convolution of kernel 3 with group normalization and SiLU."""
     return nn.Sequential(
         nn.Conv3d(inputs, outputs, 3, stride, 1), nn.GroupNorm(4, outputs), nn.SiLU()
     )
@@ -67,50 +69,53 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 def components(
     voxels: np.ndarray, order: ObjectOrder = "left", most: int = OBJECTS
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Up to `most` (crop float32 [24, 24, 24] of occupancy, box float32 [6] centre and extent, RGB
-    float32 [3] in 0 … 1).
+    """Return up to `most` components of voxels uint8 [64, 64, 64, 4], the largest, in the given
+    order as seen from the front.
 
-    From voxels uint8 [64, 64, 64, 4]; in the order that is asked for, seen from the front.
+    Each is a crop float32 [24, 24, 24] of occupancy, a box float32 [6] of centre and extent in
+    world units, and RGB float32 [3] in [0, 1].
     """
     labels, count = ndimage.label(voxels[..., 3] > 127, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    kept = [int(k) + 1 for k in np.argsort(-sizes, kind="stable")[:most] if sizes[k] >= SPECK]
+    largest = [int(k) + 1 for k in np.argsort(-sizes, kind="stable")[:most] if sizes[k] >= SPECK]
     windows = ndimage.find_objects(labels)
-    found = [_component(voxels, labels, k, windows[k - 1]) for k in kept]
+    parts = [_component(voxels, labels, k, windows[k - 1]) for k in largest]
     if order == "diagonal":
-        return sorted(found, key=lambda c: c[1][0] - c[1][2])
-    return sorted(found, key=lambda c: (c[1][0], c[1][2]))
+        return sorted(parts, key=lambda c: c[1][0] - c[1][2])
+    return sorted(parts, key=lambda c: (c[1][0], c[1][2]))
 
 
 def _component(
     voxels: np.ndarray, labels: np.ndarray, k: int, window: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the crop [24, 24, 24], box [6] and RGB [3] of component `k`, whose bounding slices are
+    `window`."""
     window = tuple(slice(max(s.start - 3, 0), s.stop + 3) for s in window)
     others = (labels[window] != k) & (labels[window] != 0)
     alpha = np.where(others, 0, voxels[window][..., 3]).astype(np.float32) / 255
     low, high = [], []
-    for axis in range(
-        3
-    ):  # sub-voxel: how full the outermost layer is says where the surface lies in it
+    # sub-voxel: how full the outermost layer is tells where the surface lies in it
+    for axis in range(3):
         profile = alpha.max(axis=tuple(a for a in range(3) if a != axis))
         inside = np.flatnonzero(profile > 0.5)
-        before, after = (
+        cell_before, cell_after = (
             profile[inside[0] - 1] if inside[0] else 0.0,
             profile[min(inside[-1] + 1, len(profile) - 1)],
         )
-        low.append(window[axis].start + inside[0] + 0.5 - (profile[inside[0]] - 0.5) - before)
-        high.append(window[axis].start + inside[-1] + 0.5 + (profile[inside[-1]] - 0.5) + after)
-    low_, high_ = np.array(low) * 2 / VOXELS - 1, np.array(high) * 2 / VOXELS - 1
-    box = np.concatenate([(low_ + high_) / 2, np.maximum(high_ - low_, SMALLEST)]).astype(
-        np.float32
-    )
+        low.append(window[axis].start + inside[0] + 0.5 - (profile[inside[0]] - 0.5) - cell_before)
+        high.append(
+            window[axis].start + inside[-1] + 0.5 + (profile[inside[-1]] - 0.5) + cell_after
+        )
+    lowest, highest = np.array(low) * 2 / VOXELS - 1, np.array(high) * 2 / VOXELS - 1
+    extent = np.maximum(highest - lowest, SMALLEST)
+    box = np.concatenate([(lowest + highest) / 2, extent]).astype(np.float32)
     rgb = (voxels[window][..., :3] * alpha[..., None]).sum((0, 1, 2)) / alpha.sum() / 255
     return cut(alpha, box, [s.start for s in window]), box, rgb.astype(np.float32)
 
 
 def cut(alpha: np.ndarray, box: np.ndarray, start: list[int]) -> np.ndarray:
-    """Occupancy [24, 24, 24] of a window of the grid that begins at `start`, under a box × MARGIN;
-    trilinear."""
+    """Return the occupancy [24, 24, 24] that a box × MARGIN shows of a window of the grid that
+    begins at cell `start`, by trilinear sampling."""
     steps = (torch.arange(CROP) + 0.5) / CROP - 0.5
     part = torch.from_numpy(np.ascontiguousarray(alpha))
     weights = []
@@ -121,7 +126,8 @@ def cut(alpha: np.ndarray, box: np.ndarray, start: list[int]) -> np.ndarray:
 
 
 def put(grid: np.ndarray, crop: np.ndarray, box: np.ndarray, rgb: np.ndarray) -> None:
-    """Paint a crop's occupancy into voxels uint8 [64, 64, 64, 4], where it is the fuller."""
+    """Paint a crop's occupancy and colour into voxels uint8 [64, 64, 64, 4], wherever it is fuller
+    than what is there."""
     reach = box[3:] * MARGIN / 2
     low = np.clip(np.floor((box[:3] - reach + 1) * VOXELS / 2).astype(int), 0, VOXELS - 1)
     high = np.clip(np.ceil((box[:3] + reach + 1) * VOXELS / 2).astype(int) + 1, low + 1, VOXELS)
@@ -130,8 +136,8 @@ def put(grid: np.ndarray, crop: np.ndarray, box: np.ndarray, rgb: np.ndarray) ->
         world = (torch.arange(int(low[axis]), int(high[axis])) + 0.5) * 2 / VOXELS - 1
         cells = ((world - float(box[axis])) / (float(box[3 + axis]) * MARGIN) + 0.5) * CROP - 0.5
         weights.append(hat(cells, CROP))
-    made = torch.einsum("abc,xa,yb,zc->xyz", torch.from_numpy(crop), *weights).numpy()
-    alpha = (made.clip(0, 1) * 255).round().astype(np.uint8)
+    occupancy = torch.einsum("abc,xa,yb,zc->xyz", torch.from_numpy(crop), *weights).numpy()
+    alpha = (occupancy.clip(0, 1) * 255).round().astype(np.uint8)
     window = grid[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
     fuller = alpha > window[..., 3]
     window[fuller] = np.concatenate(
@@ -144,14 +150,16 @@ def put(grid: np.ndarray, crop: np.ndarray, box: np.ndarray, rgb: np.ndarray) ->
 
 
 class ShapeCodec(Codec):
-    """uint8 [64, 64, 64, 4] ↔ 33 codes by its own spec."""
+    """A ShapeCodec encodes voxels uint8 [64, 64, 64, 4] as 33 codes."""
 
     modality: ClassVar[Modality] = "shape"
 
     class Config(config.Config):
+        """A Config holds the width of the networks and the order of components."""
+
         width: int = 16
         order: ObjectOrder = "left"
-        """in which components are written down"""
+        """order in which components are encoded"""
 
     def __init__(self, settings: Any = None, spec: CodecSpec | None = None) -> None:
         super().__init__(settings or self.Config(), spec or shape_spec())
@@ -184,68 +192,78 @@ class ShapeCodec(Codec):
         return self.spec.slots
 
     def form(self, crops: Tensor) -> Tensor:
-        """Unquantized form [N, 4, 3] of crops [N, 24, 24, 24]."""
+        """Return the unquantized form [N, 4, 3] of crops [N, 24, 24, 24]."""
         return self.encoder(crops[:, None] * 2 - 1).view(-1, 4, 3)
 
     def solid(self, form: Tensor) -> Tensor:
-        """Occupancy logits [N, 24, 24, 24] of quantized form [N, 4, 3]."""
+        """Return the occupancy logits [N, 24, 24, 24] of quantized forms [N, 4, 3]."""
         low = self.stem(form.flatten(1)).view(len(form), -1, 3, 3, 3)
         cells = self.decoder(low).unflatten(1, (2, 2, 2))
         return cells.permute(0, 4, 1, 5, 2, 6, 3).reshape(len(form), CROP, CROP, CROP)
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
-        found = [components(item, self.config.order, self.layout.slots) for item in items]
-        crops = [c[0] for parts in found for c in parts]
+        """Return the codes int64 [33] of every item of voxels."""
+        components_of_items = [
+            components(item, self.config.order, self.layout.slots) for item in items
+        ]
+        crops = [c[0] for parts in components_of_items for c in parts]
         form = (
             self.fsq.encode(self.form(torch.from_numpy(np.stack(crops)))).numpy()
             if crops
             else np.zeros((0, 4))
         )
-        rows, at = [], 0
-        for parts in found:
+        rows, first = [], 0
+        for parts in components_of_items:
             rows.append(
-                _row(self.layout, [(form[at + k], c[1], c[2]) for k, c in enumerate(parts)])
+                _encode_components(
+                    self.layout, [(form[first + k], c[1], c[2]) for k, c in enumerate(parts)]
+                )
             )
-            at += len(parts)
+            first += len(parts)
         return rows
 
     @torch.inference_mode()
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the voxels uint8 [64, 64, 64, 4] of every sequence of codes."""
         grids = [np.zeros((VOXELS,) * 3 + (4,), np.uint8) for _ in codes]
-        placed = [
+        grid_parts = [
             (grid, *part)
             for grid, row in zip(grids, codes)
-            for part in _parts(self.layout, np.asarray(row))
+            for part in _decode_components(self.layout, np.asarray(row))
         ]
-        if placed:
-            form = self.fsq.decode(torch.from_numpy(np.stack([p[1] for p in placed])).long())
-            for (grid, _, box, rgb), crop in zip(placed, torch.sigmoid(self.solid(form)).numpy()):
+        if grid_parts:
+            form = self.fsq.decode(torch.from_numpy(np.stack([p[1] for p in grid_parts])).long())
+            for (grid, _, box, rgb), crop in zip(
+                grid_parts, torch.sigmoid(self.solid(form)).numpy()
+            ):
                 put(grid, crop, box, rgb)
         return grids
 
     def training_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy and Dice of the occupancy; {"crops": [B, 24, 24, 24] in 0 … 1}."""
+        """Return the loss [] of a batch {"crops": [B, 24, 24, 24] in [0, 1]}, cross-entropy and
+        Dice of the occupancy, and its IoU."""
         truth = batch["crops"]
         form = self.fsq(self.form(truth))
-        kept = torch.where(
+        form_count = torch.where(
             torch.rand(len(form), 1, 1) < 0.7, 4, torch.randint(1, 5, (len(form), 1, 1))
         )
         logits = self.solid(
-            form * (torch.arange(4)[:, None] < kept)
+            form * (torch.arange(4)[:, None] < form_count)
         )  # nested dropout (Rippel et al. 2014)
-        made = torch.sigmoid(logits)
-        dice = 1 - 2 * (made * truth).sum((1, 2, 3)) / (made**2 + truth**2).sum(
+        occupancy = torch.sigmoid(logits)
+        dice = 1 - 2 * (occupancy * truth).sum((1, 2, 3)) / (occupancy**2 + truth**2).sum(
             (1, 2, 3)
         ).clamp_min(1)
         loss = F.binary_cross_entropy_with_logits(logits, truth) + dice.mean()
-        full = kept.flatten() == 4
-        a, b = made[full] > 0.5, truth[full] > 0.5
+        full = form_count.flatten() == 4
+        a, b = occupancy[full] > 0.5, truth[full] > 0.5
         return loss, {"iou": float((a & b).sum() / (a | b).sum().clamp_min(1))}
 
     def code_features(self) -> Tensor:
-        """float32 [codes, F]: FSQ digits, colours, coordinates; one block of columns a field, and
-        absence."""
+        """Return a feature vector per code, float32 [codes, F]: FSQ digits, colours and coordinates
+        in blocks of columns, and columns that say which field the code belongs to and whether it
+        means absence."""
         fields = self.layout.fields
         features = torch.zeros(self.layout.num_codes, 14 + len(fields))
         row = 0
@@ -274,9 +292,11 @@ class ShapeCodec(Codec):
         return features
 
 
-def _row(layout: SlotLayout, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return the codes int64 [K] of up to `slots` components (form digits [4], box [6], RGB
-    [3])."""
+def _encode_components(
+    layout: SlotLayout, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """Return the codes int64 [K] of up to `slots` components (form digits [4], box [6], RGB [3]);
+    the remaining slots get the codes for absence."""
     places, sides = layout.field("center").codes, layout.field("extent").codes
     each = []
     for form, box, rgb in parts:
@@ -294,15 +314,18 @@ def _row(layout: SlotLayout, parts: list[tuple[np.ndarray, np.ndarray, np.ndarra
     return np.array(row, dtype=np.int64)
 
 
-def _parts(layout: SlotLayout, row: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return what `_row` wrote, without components of which a code is absent."""
+def _decode_components(
+    layout: SlotLayout, row: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return the components (form digits [4], box [6], RGB [3]) that `_encode_components`
+    encoded, without those of which a code is absent."""
     each: list[dict[str, np.ndarray]] = [{} for _ in range(layout.slots)]
-    times, at = Counter[str](), 0
+    times, position = Counter[str](), 0
     for name in layout.order:
         count = layout.field(name).count
-        each[times[name]][name] = row[at : at + count] - layout.base(name)
+        each[times[name]][name] = row[position : position + count] - layout.base(name)
         times[name] += 1
-        at += count
+        position += count
     places, sides = layout.field("center").codes, layout.field("extent").codes
     parts = []
     for values in each:

@@ -1,13 +1,13 @@
-"""How many objects an item of the toy world's codecs has room for, and in which order they are
-written."""
+"""This module says how many objects an item of the toy world's codecs has room for, and in which
+order they are written."""
 
 from typing import Literal
 
 OBJECTS = 3
-"""Objects an item's grid has room for."""
+"""number of objects for which an item has codes"""
 ObjectOrder = Literal["left", "diagonal"]
-"""The order in which a codec writes objects down. `left`: from left to right. `diagonal`: by right
-plus down.
+"""the order in which a codec encodes objects: `left` from left to right, `diagonal` by right plus
+down
 
 A sentence says which of two objects comes first only where their relation decides it. Left and
 right decide `left`, but above and below do not: objects one above the other came in either order,

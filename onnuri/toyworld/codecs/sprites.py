@@ -1,7 +1,7 @@
-"""Cutting objects out of pictures and putting them back: separable bilinear sampling under
+"""This module cuts objects out of pictures and puts them back, by separable bilinear sampling under
 axis-aligned boxes.
 
-Knows nothing of codes. A box is (centre x, centre y, width, height) in pixels of a 128-pixel
+It knows nothing of codes. A box is (centre x, centre y, width, height) in pixels of a 128-pixel
 picture. Both ways are two small matrix products, differentiable in picture and box (Jaderberg et
 al. 2015, arXiv 1506.02025, without rotation).
 """
@@ -16,15 +16,15 @@ MARGIN = 1.2
 
 
 def hat(positions: Tensor, size: int) -> Tensor:
-    """Bilinear weights [..., P, size] of cells 0 … size - 1 at fractional cell positions [..., P];
-    outside is zero."""
+    """Return the bilinear weights [..., P, size] of cells 0 … size - 1 at fractional cell positions
+    [..., P]; outside the cells they are zero."""
     cells = torch.arange(size, dtype=positions.dtype, device=positions.device)
     return (1 - (positions.unsqueeze(-1) - cells).abs()).clamp_min(0)
 
 
 def crop(pictures: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """What boxes [B, N, 4] show of pictures [B, C, H, W], as [B, N, C, size, size]; outside the
-    picture, zeros."""
+    """Return what boxes [B, N, 4] show of pictures [B, C, H, W], as [B, N, C, size, size]; outside
+    the picture it is zero."""
     scale = pictures.shape[-1] / 128
     steps = (torch.arange(size, dtype=boxes.dtype) + 0.5) / size - 0.5
     x = (boxes[..., 0:1] + steps * boxes[..., 2:3] * MARGIN) * scale - 0.5
@@ -36,8 +36,8 @@ def crop(pictures: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def place(sprites: Tensor, boxes: Tensor, size: int = 128) -> Tensor:
-    """Sprites [B, C, S, S] put under boxes [B, 4] on an empty picture [B, C, size, size]; the
-    inverse of `crop`."""
+    """Return pictures [B, C, size, size] that are empty except for sprites [B, C, S, S] under boxes
+    [B, 4]; the inverse of `crop`."""
     cells = sprites.shape[-1]
     pixels = (torch.arange(size, dtype=boxes.dtype) + 0.5) * 128 / size
     x = ((pixels - boxes[:, 0:1]) / (boxes[:, 2:3] * MARGIN) + 0.5) * cells - 0.5

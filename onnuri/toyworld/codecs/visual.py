@@ -1,7 +1,7 @@
-"""The visual codec of image and video: find objects, code what each is and where, and what lies
-behind them.
+"""This module holds the networks of the image and video codecs: they find objects, and code what
+and where each is, and what lies behind them.
 
-Knows nothing of the world's solids, colours or words: any picture gets an answer, of three objects
+It knows nothing of the world's solids, colours or words: any picture is described by three objects
 at most. Codes are few and semantic, as in MPEG-4's video objects and slot tokenizers (Slot-MLLM,
 2025): per object four codes of form (silhouette and shading, free of colour), one of colour, four
 of place; four codes of background. A sprite is colour × shade + highlight, so that any form goes
@@ -25,15 +25,16 @@ from onnuri.codecs.spec import CodecSpec, Field, SlotLayout
 from onnuri.toyworld.codecs.objects import OBJECTS, ObjectOrder
 
 CROP = 40
-"""pixels of a crop and of a sprite"""
+"""pixels per side of a crop and of a sprite"""
 PICTURE = 128
-"""pixels of a picture's side, in which boxes are given"""
+"""pixels per side of a picture; boxes are given in them"""
 SMALLEST, LARGEST = 4.0, 110.0
-"""pixels of a box's side; 128 codes between them, evenly in the logarithm"""
+"""smallest and largest side of a box in pixels, between which 128 codes lie evenly in the
+logarithm"""
 
 
 VIDEO_CHUNKS = 4
-"""A video's 17 frames are its first frame and four chunks of four."""
+"""number of chunks of four frames after a video's first frame"""
 _FIELDS = (
     Field(name="background", count=4, codes=512, weight=0.2, optional=False),
     Field(name="color", count=1, codes=512, weight=3.0),
@@ -54,17 +55,18 @@ stream"""
 
 
 def image_spec() -> CodecSpec:
-    """Return what a new image codec's codes look like."""
+    """Return the spec of a new image codec."""
     return _spec("image", _IMAGE_ORDER)
 
 
 def video_spec() -> CodecSpec:
-    """Return what a new video codec's codes look like: its first frame's image codes, then motion
-    codes."""
+    """Return the spec of a new video codec, whose codes are the first frame's image codes, then
+    motion codes."""
     return _spec("video", _VIDEO_ORDER)
 
 
 def _spec(name: str, order: tuple[str, ...]) -> CodecSpec:
+    """Return the spec of a codec of this module, whose items have the fields in `order`."""
     layout = SlotLayout(fields=_FIELDS, order=order, slots=OBJECTS)
     return CodecSpec(
         name=name,
@@ -78,26 +80,27 @@ def _spec(name: str, order: tuple[str, ...]) -> CodecSpec:
 
 
 class VisualConfig(config.Config):
-    """Sizes of the parts."""
+    """A VisualConfig holds the sizes of the networks and the settings of detection."""
 
     finder_width: int = 24
     crop_width: int = 32
     sprite_width: int = 32
     threshold: float = 0.3
-    """least peak of the heat map that counts as an object"""
+    """lowest peak of the heat map that counts as an object"""
     order: ObjectOrder = "left"
-    """in which objects are written down"""
+    """order in which objects are encoded"""
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Return a 2-D convolution of kernel 3 with group normalization and SiLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(4, outputs), nn.SiLU()
     )
 
 
 class Finder(nn.Module):
-    """Where objects are: heat map of centres and boxes at stride 4, foreground at stride 2 (Zhou et
-    al. 2019)."""
+    """A Finder predicts where objects are: a heat map of centres and boxes at stride 4, and the
+    foreground at stride 2 (Zhou et al. 2019)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -114,8 +117,8 @@ class Finder(nn.Module):
         nn.init.constant_(self.head.bias[:1], -3.0)  # type: ignore[index]
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, 3, 128, 128] → heat logits [B, 32, 32], boxes [B, 4, 32, 32] in pixels, mask logits
-        [B, 1, 64, 64]."""
+        """Return for pictures [B, 3, 128, 128] heat logits [B, 32, 32], boxes [B, 4, 32, 32] in
+        pixels and mask logits [B, 1, 64, 64]."""
         fine = self.fine(F.avg_pool2d(pictures, 2) - 0.45)
         middle = self.middle(fine)
         joined = self.join(
@@ -130,7 +133,7 @@ class Finder(nn.Module):
 
 
 class CropEncoder(nn.Module):
-    """A crop [B, 4, 40, 40] (RGB and foreground) to a vector."""
+    """A CropEncoder maps a crop [B, 4, 40, 40] (RGB and foreground) to a vector [B, outputs]."""
 
     def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
@@ -146,11 +149,12 @@ class CropEncoder(nn.Module):
         )
 
     def forward(self, crops: Tensor) -> Tensor:
+        """Return the vectors [B, outputs] of crops [B, 4, 40, 40]."""
         return self.layers(crops)
 
 
 class SpriteDecoder(nn.Module):
-    """Form [B, 12] to maps [B, 3, 40, 40]: alpha, shade, highlight."""
+    """A SpriteDecoder maps a form [B, 12] to maps [B, 3, 40, 40] of alpha, shade and highlight."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -168,6 +172,7 @@ class SpriteDecoder(nn.Module):
         )
 
     def forward(self, form: Tensor) -> Tensor:
+        """Return the maps [B, 3, 40, 40] of forms [B, 12]."""
         maps = self.layers(self.stem(form).view(len(form), -1, 5, 5))
         return torch.cat(
             [
@@ -180,6 +185,7 @@ class SpriteDecoder(nn.Module):
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return a perceptron with two hidden layers and SiLU."""
     return nn.Sequential(
         nn.Linear(inputs, hidden),
         nn.SiLU(),
@@ -190,8 +196,8 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class Visual(nn.Module):
-    """All networks of the visual codec; `ImageCodec` and `VideoCodec` share one. B pictures, N
-    objects."""
+    """A Visual holds all networks of the visual codec, which `ImageCodec` and `VideoCodec` share. B
+    pictures, N objects."""
 
     def __init__(self, settings: VisualConfig) -> None:
         super().__init__()
@@ -208,7 +214,7 @@ class Visual(nn.Module):
         nn.init.zeros_(self.refiner.layers[-1].bias)  # type: ignore[arg-type]
 
     def refine(self, crops: Tensor, boxes: Tensor) -> Tensor:
-        """Better boxes [N, 4] from what the given ones show."""
+        """Return boxes [N, 4] corrected by what their crops [N, 4, 40, 40] show."""
         shift = self.refiner(crops) * 0.2
         sides = boxes[:, 2:] * torch.exp(shift[:, 2:].clamp(-1, 1))
         return torch.cat(
@@ -216,11 +222,12 @@ class Visual(nn.Module):
         )
 
     def form(self, crops: Tensor) -> Tensor:
-        """Unquantized form [N, 4, 3]."""
+        """Return the unquantized form [N, 4, 3] of crops [N, 4, 40, 40]."""
         return self.form_encoder(crops).view(-1, 4, 3)
 
     def color(self, crops: Tensor) -> Tensor:
-        """Unquantized colour [N, 3] from the foreground's mean and spread."""
+        """Return the unquantized colour [N, 3] of crops [N, 4, 40, 40], from the foreground's mean
+        and spread."""
         weight = crops[:, 3:] ** 2
         total = weight.sum((2, 3)) + 1e-3
         mean = (crops[:, :3] * weight).sum((2, 3)) / total
@@ -230,25 +237,27 @@ class Visual(nn.Module):
         return self.color_encoder(torch.cat([mean, spread * 3], 1) * 2 - 0.6)
 
     def background(self, pictures: Tensor, mask: Tensor) -> Tensor:
-        """Unquantized background [B, 4, 3] from what the mask [B, 1, 64, 64] leaves, at 8 × 8."""
+        """Return the unquantized background [B, 4, 3] of pictures [B, 3, 128, 128], from what the
+        mask [B, 1, 64, 64] leaves uncovered, at 8 × 8."""
         clear = 1 - F.max_pool2d(mask, 5, 1, 2).clamp(0, 1)
         weight = F.avg_pool2d(clear, 8)
         mean = F.avg_pool2d(F.avg_pool2d(pictures, 2) * clear, 8) / (weight + 1e-3)
-        filled = torch.where(
+        colors = torch.where(
             weight > 0.05,
             mean,
             (mean * weight).sum((2, 3), True) / (weight.sum((2, 3), True) + 1e-3),
         )
-        features = torch.cat([(filled - 0.45) * 5, weight], 1)
+        features = torch.cat([(colors - 0.45) * 5, weight], 1)
         return self.background_encoder(features.flatten(1)).view(-1, 4, 3)
 
     def paint_background(self, quantized: Tensor, size: int = 128) -> Tensor:
-        """[B, 4, 3] → [B, 3, size, size]."""
+        """Return the backgrounds [B, 3, size, size] of quantized codes [B, 4, 3]."""
         low = torch.sigmoid(self.background_decoder(quantized.flatten(1))).view(-1, 3, 8, 8)
         return F.interpolate(low, (size, size), mode="bilinear", align_corners=True)
 
     def sprites(self, form: Tensor, color: Tensor) -> Tensor:
-        """Quantized form [N, 4, 3] and colour [N, 3] → premultiplied RGBA [N, 4, 40, 40]."""
+        """Return the sprites, premultiplied RGBA [N, 4, 40, 40], of quantized form [N, 4, 3] and
+        colour [N, 3]."""
         maps = self.sprite_decoder(form.flatten(1))
         albedo = torch.sigmoid(self.color_decoder(color))[..., None, None]
         alpha = maps[:, :1]
@@ -256,10 +265,10 @@ class Visual(nn.Module):
 
 
 def composite(behind: Tensor, layers: Tensor) -> Tensor:
-    """Premultiplied layers [B, O, 4, H, W] over a background [B, 3, H, W], the first lowest."""
-    for layer in layers.unbind(
-        1
-    ):  # not indexing: its gradient would be a picture-sized tensor of zeros each time
+    """Return pictures [B, 3, H, W]: premultiplied layers [B, O, 4, H, W] over a background [B, 3,
+    H, W], the first lowest."""
+    # not indexing: its gradient would be a picture-sized tensor of zeros each time
+    for layer in layers.unbind(1):
         color, alpha = layer.split((3, 1), 1)
         behind = behind * (1 - alpha) + color
     return behind
@@ -272,26 +281,26 @@ def peaks(
     order: ObjectOrder = "left",
     objects: int = OBJECTS,
 ) -> tuple[Tensor, Tensor]:
-    """Return up to O objects per picture, in order: boxes [B, O, 4] and whether each is there, bool
-    [B, O]."""
+    """Return up to O objects per picture, in order, from a heat map [B, 32, 32] and boxes [B, 4,
+    32, 32]: boxes [B, O, 4] and whether each is present, bool [B, O]."""
     score = torch.sigmoid(heat)
     score = score * (F.max_pool2d(score[:, None], 3, 1, 1)[:, 0] == score)
     best, index = score.flatten(1).topk(2 * objects, 1)
-    found = boxes.flatten(2).transpose(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
-    there = best > threshold
+    peak_boxes = boxes.flatten(2).transpose(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
+    present = best > threshold
     for k in range(1, 2 * objects):  # a second peak within another's box is the same object
-        gap = (found[:, k : k + 1, :2] - found[:, :k, :2]).abs()
-        same = (gap < 0.35 * found[:, :k, 2:]).all(-1) & there[:, :k]
-        there[:, k] &= ~same.any(1)
-    there &= there.cumsum(1) <= objects
-    rank = found[..., 0] if order == "left" else found[..., 0] + found[..., 1]
-    chosen = torch.where(there, rank, torch.inf).argsort(1)[:, :objects]
-    return found.gather(1, chosen[..., None].expand(-1, -1, 4)), there.gather(1, chosen)
+        gap = (peak_boxes[:, k : k + 1, :2] - peak_boxes[:, :k, :2]).abs()
+        same = (gap < 0.35 * peak_boxes[:, :k, 2:]).all(-1) & present[:, :k]
+        present[:, k] &= ~same.any(1)
+    present &= present.cumsum(1) <= objects
+    rank = peak_boxes[..., 0] if order == "left" else peak_boxes[..., 0] + peak_boxes[..., 1]
+    picks = torch.where(present, rank, torch.inf).argsort(1)[:, :objects]
+    return peak_boxes.gather(1, picks[..., None].expand(-1, -1, 4)), present.gather(1, picks)
 
 
 def quantize_boxes(boxes: Tensor, layout: SlotLayout) -> Tensor:
-    """Return boxes [..., 4] as digits int64 [..., 4]: evenly over the picture for the centre,
-    evenly in the logarithm for sides.
+    """Return boxes [..., 4] as digits int64 [..., 4]: the centre evenly over the picture, the sides
+    evenly in the logarithm.
 
     With 256 and 128 codes these are half pixels and 2.6 %.
     """
@@ -307,7 +316,7 @@ def quantize_boxes(boxes: Tensor, layout: SlotLayout) -> Tensor:
 
 
 def restore_boxes(digits: Tensor, layout: SlotLayout) -> Tensor:
-    """Return digits [..., 4] as boxes, float32: the inverse of `quantize_boxes`."""
+    """Return the boxes float32 [..., 4] of digits [..., 4]: the inverse of `quantize_boxes`."""
     places, sides = layout.field("x").codes, layout.field("width").codes
     size = SMALLEST * torch.exp(
         digits[..., 2:].float() / (sides - 1) * math.log(LARGEST / SMALLEST)
@@ -316,8 +325,8 @@ def restore_boxes(digits: Tensor, layout: SlotLayout) -> Tensor:
 
 
 def visual_features(visual: Visual, layout: SlotLayout) -> Tensor:
-    """A vector for every code of the visual codebook [codes, F]: what it says, in numbers; one
-    block a field."""
+    """Return a feature vector per code of the visual codebook, float32 [codes, F], that holds what
+    the code means as numbers; every field has its own block of columns."""
     blocks: dict[str, Tensor] = {}
     digits = visual.form_codes.decode(torch.arange(visual.form_codes.num_codes))
     with torch.no_grad():
@@ -351,11 +360,11 @@ def grid_of(
     form: Tensor,
     color: Tensor,
     digits: Tensor,
-    there: Tensor,
+    present: Tensor,
     background: Tensor,
 ) -> Tensor:
-    """Return the fields of an image as codes int64 [B, K], in the layout's order; absent objects
-    get every field's last code."""
+    """Return an image's fields as codes int64 [B, K], in the layout's order; absent objects get
+    every field's last code."""
     values = {
         "form": form,
         "color": color[..., None],
@@ -366,7 +375,7 @@ def grid_of(
         field, slot = layout.field(name), times[name]
         times[name] += 1
         if field.optional:
-            part = torch.where(there[:, slot, None], values[name][:, slot], field.codes)
+            part = torch.where(present[:, slot, None], values[name][:, slot], field.codes)
         else:
             part = background
         parts.append(part + layout.base(name))
@@ -374,23 +383,23 @@ def grid_of(
 
 
 def fields_of(layout: SlotLayout, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return what `grid_of` wrote: form [B, O, 4], colour [B, O], digits [B, O, 4], there [B, O],
-    background [B, 4].
+    """Return the fields that `grid_of` encoded: form [B, O, 4], colour [B, O], digits [B, O, 4],
+    presence bool [B, O], background [B, 4].
 
-    An object is there if all its codes are.
+    An object is present if all its codes are.
     """
-    found: dict[str, list[Tensor]] = {name: [] for name in layout.order}
-    at = 0
+    field_codes: dict[str, list[Tensor]] = {name: [] for name in layout.order}
+    position = 0
     for name in layout.order:
         count = layout.field(name).count
-        found[name].append(codes[:, at : at + count] - layout.base(name))
-        at += count
-    there = torch.ones(len(codes), layout.slots, dtype=torch.bool)
+        field_codes[name].append(codes[:, position : position + count] - layout.base(name))
+        position += count
+    present = torch.ones(len(codes), layout.slots, dtype=torch.bool)
     values = {}
-    for name, parts in found.items():
+    for name, parts in field_codes.items():
         field, stacked = layout.field(name), torch.stack(parts, 1)
         if field.optional:
-            there &= ((stacked >= 0) & (stacked < field.codes)).all(-1)
+            present &= ((stacked >= 0) & (stacked < field.codes)).all(-1)
         values[name] = stacked.clamp(0, field.codes - 1)
     digits = torch.cat([values[name] for name in _PLACE], -1)
-    return values["form"], values["color"][..., 0], digits, there, values["background"][:, 0]
+    return values["form"], values["color"][..., 0], digits, present, values["background"][:, 0]

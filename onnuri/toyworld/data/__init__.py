@@ -1,1 +1,2 @@
-"""Data of the toy world: pools for its codecs, and its scenes as codes and sequences of codes."""
+"""This package holds the data of the toy world: pools for its codecs, and its scenes as codes and
+sequences of codes."""

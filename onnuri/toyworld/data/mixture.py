@@ -1,12 +1,12 @@
-"""Which sequences are made of a scene, by weight: pairs, chains, questions, edits, speech. Knows no
-network.
+"""This module samples training sequences from a token table, by kind: pairs, chains, questions,
+edits, speech. It knows no network.
 
-A sequence is a list of segments, each with a weight in the loss. With `people`, what is given is
-said as people say it, in words that are drawn anew from the scene's record each time, and what is
-answered is said as the world says it. What a still modality opens goes on with what a still can know:
-a moving scene's picture is never followed by its motion. Speech meets words only: a given sound is
-followed by its transcript, and the model's own speech follows the sentence that it speaks, with
-every word before its sound. So all that must be learned of sound is to hear (any voice) and to
+A sequence is a list of segments, each with a weight in the loss. With `people`, an input sentence
+is worded as people word it, drawn anew from the scene's record each time, while an answer is worded
+as the world words it. A sequence that starts with a still modality continues only with what a still
+can show: a moving scene's picture is never followed by its motion. Speech meets words only: a given
+sound is followed by its transcript, and the model's own speech follows the sentence that it speaks,
+with every word before its sound. So all that must be learned of sound is to hear (any voice) and to
 speak (one voice); the rest is knowledge of words.
 """
 
@@ -50,18 +50,19 @@ KINDS = (
 
 
 class MixtureWeights(config.Config):
-    """Weights of the kinds of sequence, and of the media within them."""
+    """A MixtureWeights holds the weights of the kinds of sequence, and of the modalities within
+    them."""
 
     text_to_x: float = 0.33
-    """from words to what is seen"""
+    """a sentence, then a picture, video or shape"""
     caption: float = 0.22
-    """from what is seen to words"""
+    """a picture, video or shape, then a sentence"""
     convert: float = 0.07
-    """from one thing that is seen to another: learned soonest"""
+    """one visual modality, then another; learned soonest"""
     chain: float = 0.05
-    """three or four media of one scene"""
+    """one scene in three or four modalities"""
     unconditional: float = 0.04
-    """a modality without a source: what guidance is measured against"""
+    """one modality without input, which classifier-free guidance needs"""
     translate: float = 0.05
     ask: float = 0.06
     edit: float = 0.08
@@ -70,41 +71,41 @@ class MixtureWeights(config.Config):
     asr: float = 0.05
     tts: float = 0.06
     double: float = 0.0
-    """from words to two or three things that are alike, which no scene has: made of the codes of
-    one that has as many"""
+    """a sentence, then two or three things that are alike; as no scene has such things, they are
+    made from the codes of a scene of as many"""
     people: float = 0.0
-    """share of the given sentences that are in the wordings of people, drawn anew each time; the
+    """share of the input sentences that are in the wordings of people, drawn anew each time; the
     rest are the world's own"""
     slips: float = 0.0
-    """share of the given sentences of people with a slip of the keyboard that the text front end
+    """share of the input sentences of people with a slip of the keyboard that the text front end
     did not mend"""
     noise: float = 0.0
-    """share of the given sentences of people with up to three words that mean nothing here, as
+    """share of the input sentences of people with up to three words that mean nothing here, as
     people say more than is asked"""
     loss_text: float = 2.0
-    """weight in the loss of a modality's items, wanted or given; text is also what answers and
+    """weight in the loss of a modality's items, inputs and targets; text is also what answers and
     instructions are in"""
     loss_image: float = 1.0
     loss_audio: float = 0.8
     loss_video: float = 1.0
     loss_shape: float = 1.0
     source_loss: float = 0.15
-    """weight in the loss of what is given"""
+    """weight in the loss of input items, relative to targets"""
     soft: bool = False
-    """whether targets whose codes are in order (places, sides) are spread over their neighbours"""
+    """whether the targets of ordinal codes (places, sides) are smoothed over neighbouring codes"""
     loss_place: float = 1.0
-    """weight in the loss of codes that are in order"""
+    """weight in the loss of ordinal codes"""
     single: float = 1.0
-    """share of the scenes of one object that are drawn from: two and three have more to learn"""
+    """share of the scenes of one object that are used: those of two and three teach more"""
     video: float = 1 / 3
-    """share of video among what is seen"""
+    """share of video among visual items"""
     given_sound: float = 0.0
-    """weight in the loss of a given sound: nobody asks for voices other than the model's own"""
+    """weight in the loss of an input sound: nobody asks for voices other than the model's own"""
 
 
 class TaskSampler:
-    """Draws sequences from a table; `text` turns sentences into codes, `layouts` say what those of
-    pictures and shapes are."""
+    """A TaskSampler draws training sequences from a token table; `text` encodes sentences, and
+    `layouts` describe the codes of pictures and shapes."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class TaskSampler:
     ) -> None:
         self.settings, self.store, self.layouts = settings, store, layouts
         self.text, self.front_end = text, front_end
-        every = _thinned(store, settings.single)
+        every = _rows_used(store, settings.single)
         self.has_video, self.has_speech = (
             np.intersect1d(store.rows_with(c), every) for c in ("video", "voice_ko")
         )
@@ -148,47 +149,54 @@ class TaskSampler:
         }
 
     def sample(self, rng: np.random.Generator) -> list[Segment]:
-        """One sequence's segments."""
+        """Return the segments of one random sequence."""
         kind = KINDS[int(rng.choice(len(KINDS), p=self.task_shares))]
-        made: list[Segment] = getattr(self, f"_{kind}")(rng)
+        segments: list[Segment] = getattr(self, f"_{kind}")(rng)
         return [
             dataclasses.replace(s, weight=s.weight * getattr(self.settings, f"loss_{s.codec}"))
-            for s in made
+            for s in segments
         ]
 
     def _text_to_x(self, rng: np.random.Generator) -> list[Segment]:
-        return self._of(rng, ["text", self._visual(rng)])
+        """Return a sentence and something visual that it describes."""
+        return self._one_scene(rng, ["text", self._random_visual_modality(rng)])
 
     def _caption(self, rng: np.random.Generator) -> list[Segment]:
-        """Something that is seen and its description, which may have been asked for in words."""
-        seen, described = self._of(rng, [self._visual(rng), "text"])
-        described = dataclasses.replace(described, task="describe")
-        assert described.language
+        """Return something visual and its description, sometimes with a request for one in
+        between."""
+        visual, description = self._one_scene(rng, [self._random_visual_modality(rng), "text"])
+        description = dataclasses.replace(description, task="describe")
+        assert description.language
         if rng.random() >= 0.4 * self.settings.people:
-            return [seen, described]
-        request = wordings.look(described.language, rng)
-        return [seen, self._given(request, described.language), described]
+            return [visual, description]
+        request = wordings.look(description.language, rng)
+        return [visual, self._input_sentence(request, description.language), description]
 
-    def _visual(self, rng: np.random.Generator) -> Modality:
+    def _random_visual_modality(self, rng: np.random.Generator) -> Modality:
+        """Return a random visual modality."""
         return VISUAL_MODALITIES[int(rng.choice(len(VISUAL_MODALITIES), p=self.visual_shares))]
 
     def _convert(self, rng: np.random.Generator) -> list[Segment]:
+        """Return one scene in two different visual modalities."""
         first, second = rng.permutation(len(VISUAL_MODALITIES))[:2]
-        return self._of(rng, [VISUAL_MODALITIES[first], VISUAL_MODALITIES[second]])
+        return self._one_scene(rng, [VISUAL_MODALITIES[first], VISUAL_MODALITIES[second]])
 
     def _chain(self, rng: np.random.Generator) -> list[Segment]:
-        return self._of(
+        """Return one scene in three or four modalities."""
+        return self._one_scene(
             rng,
             [NOT_AUDIO[int(k)] for k in rng.permutation(len(NOT_AUDIO))[: int(rng.integers(3, 5))]],
         )
 
     def _unconditional(self, rng: np.random.Generator) -> list[Segment]:
-        return self._of(rng, [_one(rng, NOT_AUDIO)], given=False)
+        """Return a scene in one modality without any input before it."""
+        return self._one_scene(rng, [_choice(rng, NOT_AUDIO)], has_input=False)
 
-    def _of(
-        self, rng: np.random.Generator, media: list[Modality], given: bool = True
+    def _one_scene(
+        self, rng: np.random.Generator, media: list[Modality], has_input: bool = True
     ) -> list[Segment]:
-        """The media of one scene, the first as given and the others as wanted."""
+        """Return one random scene in the given modalities: with `has_input`, the first is an input
+        and the others are targets."""
         static = media[0] in STATIC_MODALITIES
         rows = (
             self.rows["text"]
@@ -202,26 +210,29 @@ class TaskSampler:
             m not in STATIC_MODALITIES for m in media[1:]
         )  # a person who asks for a picture seldom says how things move
         return [
-            self._item(rng, row, m, static and k > 0, given and k == 0, moves)
+            self._scene_segment(rng, row, m, static and k > 0, has_input and k == 0, moves)
             for k, m in enumerate(media)
         ]
 
-    def _item(
+    def _scene_segment(
         self,
         rng: np.random.Generator,
         row: int,
         modality: Modality,
         static: bool,
-        given: bool,
+        is_input: bool,
         moves: bool,
     ) -> Segment:
-        """Return an item of a scene: what is given may leave a size out, and a motion unless what
-        is wanted `moves`; what is wanted says all that can be known."""
-        weight = self.settings.source_loss if given else 1.0
+        """Return the segment of one modality of a scene.
+
+        An input (`is_input`) may leave out a size, and a motion unless the target `moves`; a target
+        states all that can be known.
+        """
+        weight = self.settings.source_loss if is_input else 1.0
         if modality != "text":
             return Segment(modality, self.store.get(row, modality), None, weight)
-        language: Language = _one(rng, LANGUAGES)
-        if given and self._people(rng):
+        language: Language = _choice(rng, LANGUAGES)
+        if is_input and self._words_as_people(rng):
             sentence = wordings.say(
                 self._scene(row),
                 language,
@@ -229,75 +240,87 @@ class TaskSampler:
                 full=rng.random() < 0.7,
                 motion=moves or rng.random() < 0.5,
             )
-            return self._given(
-                self._slipped(self._among_noise(sentence, language, rng), rng), language
+            return self._input_sentence(
+                self._with_slip(self._with_noise(sentence, language, rng), rng), language
             )
-        which = "s" if static else int(rng.integers(CAPTIONS if given else CAPTIONS - 1))
+        which = "s" if static else int(rng.integers(CAPTIONS if is_input else CAPTIONS - 1))
         sentence = self.store.text(row, f"{language}_{which}")
-        return self._given(sentence, language) if given else self._wanted(sentence, language)
+        return (
+            self._input_sentence(sentence, language)
+            if is_input
+            else self._target_sentence(sentence, language)
+        )
 
-    def _people(self, rng: np.random.Generator) -> bool:
-        """Whether what is given is said as people say it."""
+    def _words_as_people(self, rng: np.random.Generator) -> bool:
+        """Return whether an input sentence is worded as people word it."""
         return bool(self.settings.people) and rng.random() < self.settings.people
 
-    def _given(self, sentence: str, language: Language) -> Segment:
-        """Return a sentence as the text front end leaves it."""
+    def _input_sentence(self, sentence: str, language: Language) -> Segment:
+        """Return the segment of an input sentence, as the text front end passes it to the model."""
         codes = self.front_end.encode(self.front_end.plain(sentence), self.text)
         return Segment("text", codes, language, self.settings.source_loss)
 
-    def _wanted(self, sentence: str, language: Language, task: Task | None = None) -> Segment:
+    def _target_sentence(
+        self, sentence: str, language: Language, task: Task | None = None
+    ) -> Segment:
+        """Return the segment of a target sentence."""
         return Segment("text", self.text.encode(sentence), language, 1.0, task=task)
 
-    def _among_noise(self, sentence: str, language: Language, rng: np.random.Generator) -> str:
-        """Return the sentence, sometimes with words that name nothing of the world before, after or
-        within it."""
+    def _with_noise(self, sentence: str, language: Language, rng: np.random.Generator) -> str:
+        """Return the sentence, sometimes with up to three words before, after or within it that
+        name nothing of the world."""
         if rng.random() >= self.settings.noise:
             return sentence
         extra = [str(word) for word in rng.choice(self.noise[language], int(rng.integers(1, 4)))]
         words = sentence.split()
-        at = (0, len(words), int(rng.integers(len(words) + 1)))[
+        position = (0, len(words), int(rng.integers(len(words) + 1)))[
             int(rng.choice(3, p=(0.45, 0.45, 0.1)))
         ]
-        return " ".join([*words[:at], *extra, *words[at:]])
+        return " ".join([*words[:position], *extra, *words[position:]])
 
-    def _slipped(self, sentence: str, rng: np.random.Generator) -> str:
-        """The sentence, sometimes with a letter left out, doubled or swapped with the next."""
+    def _with_slip(self, sentence: str, rng: np.random.Generator) -> str:
+        """Return the sentence, sometimes with a letter left out, doubled or swapped with the
+        next."""
         if rng.random() >= self.settings.slips:
             return sentence
-        at = int(rng.integers(len(sentence) - 1))
-        a, b = sentence[at], sentence[at + 1]
-        return sentence[:at] + _one(rng, (b, a + a + b, b + a)) + sentence[at + 2 :]
+        position = int(rng.integers(len(sentence) - 1))
+        a, b = sentence[position], sentence[position + 1]
+        return sentence[:position] + _choice(rng, (b, a + a + b, b + a)) + sentence[position + 2 :]
 
     def _translate(self, rng: np.random.Generator) -> list[Segment]:
-        """A whole sentence and the same in the other language; of people's, sometimes as the world
-        says it in their own."""
+        """Return a sentence and its translation; sometimes a sentence of people and the world's own
+        wording in the same language."""
         row, first = int(rng.integers(self.store.rows)), int(rng.integers(2))
         which = [int(rng.integers(CAPTIONS - 1)) for _ in range(2)]
-        one, other = LANGUAGES[first], LANGUAGES[1 - first]
-        people = self._people(rng)
+        language, target_language = LANGUAGES[first], LANGUAGES[1 - first]
+        people = self._words_as_people(rng)
         source = (
-            wordings.say(self._scene(row), one, rng)
+            wordings.say(self._scene(row), language, rng)
             if people
-            else self.store.text(row, f"{one}_{which[0]}")
+            else self.store.text(row, f"{language}_{which[0]}")
         )
         if people and rng.random() < 0.35:
             return [
-                self._given(source, one),
-                self._wanted(self.store.text(row, f"{one}_{which[1]}"), one, "describe"),
+                self._input_sentence(source, language),
+                self._target_sentence(
+                    self.store.text(row, f"{language}_{which[1]}"), language, "describe"
+                ),
             ]
         return [
-            self._given(source, one),
-            self._wanted(self.store.text(row, f"{other}_{which[1]}"), other, "translate"),
+            self._input_sentence(source, language),
+            self._target_sentence(
+                self.store.text(row, f"{target_language}_{which[1]}"), target_language, "translate"
+            ),
         ]
 
     def _asr(self, rng: np.random.Generator) -> list[Segment]:
-        """A sound in any voice and its transcript, whose language nothing tells."""
-        ask = rng.random() < 0.15
+        """Return a sound in any voice and its transcript; no token says which language it is."""
+        is_question = rng.random() < 0.15
         row, language = (
-            int(rng.choice(self.has_question if ask else self.has_speech)),
-            _one(rng, LANGUAGES),
+            int(rng.choice(self.has_question if is_question else self.has_speech)),
+            _choice(rng, LANGUAGES),
         )
-        column, words = ("say", "ask") if ask else ("audio", "spoken")
+        column, words = ("say", "ask") if is_question else ("audio", "spoken")
         return [
             Segment(
                 "audio",
@@ -305,20 +328,22 @@ class TaskSampler:
                 None,
                 self.settings.given_sound,
             ),
-            self._wanted(self.store.text(row, f"{words}_{language}"), language, "transcribe"),
+            self._target_sentence(
+                self.store.text(row, f"{words}_{language}"), language, "transcribe"
+            ),
         ]
 
     def _tts(self, rng: np.random.Generator) -> list[Segment]:
-        """A sentence and its sound in the model's own voice."""
-        reply = rng.random() < 0.15
+        """Return a sentence and its sound in the model's own voice."""
+        is_answer = rng.random() < 0.15
         row, language = (
-            int(rng.choice(self.has_question if reply else self.has_speech)),
-            _one(rng, LANGUAGES),
+            int(rng.choice(self.has_question if is_answer else self.has_speech)),
+            _choice(rng, LANGUAGES),
         )
         sound, frames_per_word, words = (
-            ("reply", "tap", "tell") if reply else ("voice", "beat", "spoken")
+            ("reply", "tap", "tell") if is_answer else ("voice", "beat", "spoken")
         )
-        sentence = self._given(self.store.text(row, f"{words}_{language}"), language)
+        sentence = self._input_sentence(self.store.text(row, f"{words}_{language}"), language)
         return [
             sentence,
             Segment(
@@ -331,59 +356,70 @@ class TaskSampler:
         ]
 
     def _ask(self, rng: np.random.Generator) -> list[Segment]:
-        """Something of a scene, a question, the answer."""
-        about = _one(rng, NOT_AUDIO)
-        row, language = int(rng.choice(self.rows[about])), _one(rng, LANGUAGES)
-        asked, told = (self.store.text(row, f"{column}_{language}") for column in ("ask", "tell"))
-        people = self._people(rng)
+        """Return a scene in some modality but audio, a question about it, and the answer."""
+        modality = _choice(rng, NOT_AUDIO)
+        row, language = int(rng.choice(self.rows[modality])), _choice(rng, LANGUAGES)
+        question_text, answer_text = (
+            self.store.text(row, f"{column}_{language}") for column in ("ask", "tell")
+        )
+        people = self._words_as_people(rng)
         if people:
             scene = self._scene(row)
-            asked, told = wordings.inquire(scene, language, rng, motion=about in ("text", "video"))
-        if about != "text":
-            context = Segment(about, self.store.get(row, about), None, self.settings.source_loss)
+            question_text, answer_text = wordings.inquire(
+                scene, language, rng, motion=modality in ("text", "video")
+            )
+        if modality != "text":
+            context = Segment(
+                modality, self.store.get(row, modality), None, self.settings.source_loss
+            )
         elif people and rng.random() < 0.5:
-            context = self._given(wordings.say(self._scene(row), language, rng), language)
+            context = self._input_sentence(wordings.say(self._scene(row), language, rng), language)
         else:
-            context = self._given(
+            context = self._input_sentence(
                 self.store.text(row, f"{language}_{int(rng.integers(CAPTIONS - 1))}"), language
             )
-        return [context, self._given(asked, language), self._wanted(told, language, "answer")]
+        return [
+            context,
+            self._input_sentence(question_text, language),
+            self._target_sentence(answer_text, language, "answer"),
+        ]
 
     def _compare(self, rng: np.random.Generator) -> list[Segment]:
-        """Two still media of different scenes, the question which has more objects, the answer."""
+        """Return two pictures or shapes of different scenes, the question which has more objects,
+        and the answer."""
         rows = [int(k) for k in rng.integers(self.store.rows, size=2)]
-        language: Language = _one(rng, LANGUAGES)
-        modality: Modality = _one(rng, STATIC_MODALITIES)
+        language: Language = _choice(rng, LANGUAGES)
+        modality: Modality = _choice(rng, STATIC_MODALITIES)
         a, b = (int(self.store.get(row, "count")[0]) for row in rows)
         question, answers = COMPARISONS[language]
-        given = self.settings.source_loss
+        input_weight = self.settings.source_loss
         return [
-            *(Segment(modality, self.store.get(row, modality), None, given) for row in rows),
-            self._given(question, language),
-            self._wanted(answers[0 if a > b else 1 if b > a else 2], language, "answer"),
+            *(Segment(modality, self.store.get(row, modality), None, input_weight) for row in rows),
+            self._input_sentence(question, language),
+            self._target_sentence(answers[0 if a > b else 1 if b > a else 2], language, "answer"),
         ]
 
     def _edit(self, rng: np.random.Generator) -> list[Segment]:
-        """A modality, an instruction, the modality as it then is."""
-        modality = self._visual(rng)
-        row, language = int(rng.choice(self.has_edit[modality])), _one(rng, LANGUAGES)
-        told = self.store.text(row, f"edit_{language}")
-        if self._people(rng):
+        """Return a scene in a visual modality, an instruction, and the scene as it then is."""
+        modality = self._random_visual_modality(rng)
+        row, language = int(rng.choice(self.has_edit[modality])), _choice(rng, LANGUAGES)
+        instruction = self.store.text(row, f"edit_{language}")
+        if self._words_as_people(rng):
             scene = self._scene(row)
             edit = edit_of(scene)
             assert edit
-            told = wordings.instruct(scene, edit, language, rng)
+            instruction = wordings.instruct(scene, edit, language, rng)
         return [
             Segment(modality, self.store.get(row, modality), None, self.settings.source_loss),
-            self._given(told, language),
+            self._input_sentence(instruction, language),
             Segment(modality, self.store.get(row, f"edit_{modality}"), None, 1.0, task="edit"),
         ]
 
     def _double(self, rng: np.random.Generator) -> list[Segment]:
-        """Words for things that are alike, and codes that show the same thing at every place of a
-        scene of two or three."""
-        language: Language = _one(rng, LANGUAGES)
-        modality: Modality = _one(rng, STATIC_MODALITIES)
+        """Return words for two or three things that are alike, and codes that show the same thing
+        at every place of a scene."""
+        language: Language = _choice(rng, LANGUAGES)
+        modality: Modality = _choice(rng, STATIC_MODALITIES)
         while True:
             row = int(rng.choice(self.has_several))
             scene = self._scene(row)
@@ -409,41 +445,46 @@ class TaskSampler:
                 break
         codes = alike_codes(self.store.get(row, modality), self.layouts[modality], scene)
         return [
-            self._given(wordings.doubled(alike, language, rng), language),
+            self._input_sentence(wordings.doubled(alike, language, rng), language),
             Segment(modality, codes, None, 1.0),
         ]
 
 
 def alike_codes(codes: np.ndarray, layout: SlotLayout, scene: Scene) -> np.ndarray:
-    """Return the codes of a picture or shape of two or three objects with the first thing of the
-    scene at every place.
+    """Return the codes [K] of a picture or shape of two or three objects, changed so that the
+    scene's first thing is at every place.
 
-    Objects are in the order of right plus down (`toyworld.codecs.objects.ObjectOrder`), and an object's codes are
-    the same wherever it stands, but for its place.
+    Objects are in the order of right plus down (`toyworld.codecs.objects.ObjectOrder`), and an
+    object's codes are the same wherever it stands, except for its place.
     """
-    before = [name for name in layout.order if not layout.field(name).optional]
-    head = sum(layout.field(name).count for name in before)
-    slots = codes[head:].reshape(layout.slots, -1).copy()
+    common_fields = [name for name in layout.order if not layout.field(name).optional]
+    common_codes = sum(layout.field(name).count for name in common_fields)
+    slots = codes[common_codes:].reshape(layout.slots, -1).copy()
     order = sorted(range(len(scene.things)), key=lambda k: scene.things[k].x - scene.things[k].z)
-    names = layout.order[len(before) :][: (len(layout.order) - len(before)) // layout.slots]
+    names = layout.order[len(common_fields) :][
+        : (len(layout.order) - len(common_fields)) // layout.slots
+    ]
     columns = [name for name in names for _ in range(layout.field(name).count)]
-    kept = np.array([name in ("x", "y", "center") for name in columns])
+    is_place = np.array([name in ("x", "y", "center") for name in columns])
     source = slots[order.index(0)].copy()
     for slot in range(len(order)):
-        slots[slot] = np.where(kept, slots[slot], source)
-    return np.concatenate([codes[:head], slots.ravel()])
+        slots[slot] = np.where(is_place, slots[slot], source)
+    return np.concatenate([codes[:common_codes], slots.ravel()])
 
 
-def _thinned(store: TokenStore, single: float) -> np.ndarray:
-    """Rows, of those with one object only a share, always the same."""
+def _rows_used(store: TokenStore, single: float) -> np.ndarray:
+    """Return all rows of several objects and a share `single` of those with one object, always the
+    same ones."""
     rows, counts = np.arange(store.rows), store.column("count")
     return rows[(counts > 1) | (np.random.default_rng(0).random(store.rows) < single)]
 
 
-def _one(rng: np.random.Generator, among: tuple[Any, ...]) -> Any:
+def _choice(rng: np.random.Generator, among: tuple[Any, ...]) -> Any:
+    """Return one of the options, each equally likely."""
     return among[int(rng.integers(len(among)))]
 
 
 def _shares(weights: list[float]) -> np.ndarray:
+    """Return weights scaled to sum to 1, float64 [N]."""
     values = np.asarray(weights, dtype=float)
     return values / values.sum()

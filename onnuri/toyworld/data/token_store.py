@@ -1,25 +1,29 @@
-"""The token table: what codecs make of scenes, computed once. Knows codecs by their contract, not
-the language model.
+"""This module builds and reads the token table, which holds the codes of scenes, computed once. It
+knows codecs by their contract, and no language model.
 
 A table is a folder of columns; a column is `<name>.values.npy` (uint32, end to end) and
 `<name>.offsets.npy` (int64 [N + 1]); `table.json` lists them and is written last. An absent entry
-is empty. Sentences are kept as UTF-8 bytes, not as a tokenizer's codes, so that another tokenizer
-reads the same table. What is seen and what is said are made apart, so that a change of the
-sentences does not cost the pictures again. Columns:
+is empty. Sentences are stored as UTF-8 bytes, not as a tokenizer's codes, so that another tokenizer
+reads the same table. Pictures and sentences are computed apart, so that a change of the sentences
+does not cost the pictures again. Columns:
 
     image, shape                      codes of the scene
     video                             likewise, in every second row
-    spoken_ko, spoken_en              what is spoken: caption 0, in half of the rows a wording of people if it is short
+    spoken_ko, spoken_en              what is spoken: caption 0, in half of the rows a wording of
+                                      people if it is short
     audio_ko, audio_en                codes of that, spoken by any voice, in every second row
-    voice_ko, voice_en                the same in the model's own voice, words aligned with frames, in the same rows
+    voice_ko, voice_en                the same in the model's own voice, words aligned with frames,
+                                      in the same rows
     beat_ko, beat_en                  how many of these codes each word has
     ko_0 … en_2                       captions; ko_s, en_s captions of the still
     ask_ko, tell_ko, ask_en, tell_en  a question of what a still shows, and its answer
-    edit_ko, edit_en                  an instruction; edit_image, edit_video, edit_shape what it makes of the scene
-                                      (an edit of motion has only edit_video)
+    edit_ko, edit_en                  an instruction; edit_image, edit_video, edit_shape what it
+                                      makes of the scene (an edit of motion has only edit_video)
     still                             one entry [1] where nothing moves, else empty
-    say_ko, say_en                    question as speech (`ask_*` spoken by any voice), in every eighth row
-    reply_ko, reply_en                its answer in the model's own voice (`tell_*` spoken), in the same rows
+    say_ko, say_en                    question as speech (`ask_*` spoken by any voice), in every
+                                      eighth row
+    reply_ko, reply_en                its answer in the model's own voice (`tell_*` spoken), in the
+                                      same rows
     tap_ko, tap_en                    how many codes each word of the answer has
     record                            the scene itself, as JSON
     count                             one entry: how many objects there are
@@ -51,11 +55,11 @@ from onnuri.toyworld.wordings import say
 Row = dict[str, np.ndarray]
 NONE = np.zeros(0, np.int64)
 SHARD = 128
-"""scenes a shard"""
+"""scenes per shard"""
 CAPTIONS = 3
-"""phrasings a language"""
+"""captions per language"""
 FILMED, SPOKEN, ASKED = 2, 2, 8
-"""one row in so many has a video, speech, a spoken question: what is learned soonest for its cost
+"""one row in so many has a video, speech, a spoken question; measured to learn soonest for its cost
 in time"""
 EDITED = 0.35
 """share of scenes with an edit"""
@@ -69,14 +73,17 @@ def make_store(
     codecs: Path,
     workers: int = 2,
 ) -> None:
-    """The rows of training seeds 0 … rows - 1; goes on after the last whole shard.
+    """Build the token table of training seeds 0 … rows - 1 in `folder`; an interrupted build
+    continues after the last whole shard.
 
-    Raises ConfigError where the folder holds a table of other rows, or of other codecs.
+    Raises ConfigError if the folder holds a table of other rows, or of other codecs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _same(folder / "codecs.json", {"sha256": _hash(codecs)}, "made with other codecs")
+    _check_manifest(
+        folder / "codecs.json", {"sha256": _codecs_hash(codecs)}, "made with other codecs"
+    )
     if (folder / "table.json").exists():
-        _same(folder / "table.json", {"rows": rows}, f"not of {rows} rows")
+        _check_manifest(folder / "table.json", {"rows": rows}, f"not of {rows} rows")
         return
     starts = list(range(0, rows, SHARD))
     jobs = [
@@ -86,18 +93,19 @@ def make_store(
         if not _shard_file(folder, s, part).exists()
     ]
     try:
-        run_jobs(_shard, jobs, workers, "token table")
+        run_jobs(_build_shard, jobs, workers, "token table")
     finally:
         _codecs.clear()  # where this process did the work, it may do that of other codecs next
     _merge(folder, starts, rows)
 
 
-def _same(path: Path, wanted: dict[str, Any], complaint: str) -> None:
-    """Writes what a folder was made with, or holds it against what is wanted."""
+def _check_manifest(path: Path, expected: dict[str, Any], complaint: str) -> None:
+    """Write what a folder is built with to `path`, or check it if the file exists. Raises
+    ConfigError, with the complaint, if it differs."""
     if not path.exists():
-        path.write_text(json.dumps(wanted))
-    found = json.loads(path.read_text())
-    if any(found.get(k) != v for k, v in wanted.items()):
+        path.write_text(json.dumps(expected))
+    stored_values = json.loads(path.read_text())
+    if any(stored_values.get(k) != v for k, v in expected.items()):
         raise ConfigError(
             str(path.parent),
             f"is a token table {complaint}",
@@ -105,9 +113,9 @@ def _same(path: Path, wanted: dict[str, Any], complaint: str) -> None:
         )
 
 
-def _hash(folder: Path) -> str:
-    """Return the hash of all codecs' weights, settings and specs in a folder; a table knows no
-    tokenizer."""
+def _codecs_hash(folder: Path) -> str:
+    """Return the hash of all codecs' weights, settings and specs in a folder, except the text
+    codec's, since a table holds no text codes."""
     digest = hashlib.sha256()
     specs = [file for file in folder.rglob("spec-*.json") if file.parent.name != "text"]
     for file in sorted([*folder.rglob("*.safetensors"), *folder.rglob("config.json"), *specs]):
@@ -115,7 +123,9 @@ def _hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _shard(job: tuple[Path, str, int, int, Callable[[Path], dict[str, Any]], Path]) -> None:
+def _build_shard(job: tuple[Path, str, int, int, Callable[[Path], dict[str, Any]], Path]) -> None:
+    """Compute one part (see `PARTS`) of `count` rows from seed `start` on and write it as a
+    shard."""
     folder, part, start, count, load_codecs, codecs = job
     if not _codecs:
         _codecs.update(load_codecs(codecs))
@@ -130,7 +140,7 @@ def _shard(job: tuple[Path, str, int, int, Callable[[Path], dict[str, Any]], Pat
 
 
 def write_shard(folder: Path, start: int, part: str, rows: list[Row]) -> None:
-    """Write one part of some rows under a temporary name, then rename. Raises ConfigError for a
+    """Write one part of some rows under a temporary name, then rename it. Raises ConfigError for a
     value that is no uint32."""
     columns: dict[str, np.ndarray] = {}
     for name in rows[0]:
@@ -154,6 +164,7 @@ def stored(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _shard_file(folder: Path, start: int, part: str) -> Path:
+    """Return the path of the shard of a part that begins at row `start`."""
     return folder / f"{start}.{part}.npz"
 
 
@@ -179,24 +190,25 @@ def _merge(folder: Path, starts: list[int], rows: int) -> None:
 
 
 def visual_columns(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
-    """Return the columns of what is seen, of the scenes and of what their edits make of them."""
+    """Return the columns of media that are seen, for the scenes and for the scenes after their
+    edits."""
     rows: list[Row] = [{} for _ in scenes]
     has_video = [scene.seed % FILMED == 0 for scene in scenes]
-    _media(rows, scenes, "", codecs, has_video, [True] * len(scenes))
+    _add_media(rows, scenes, "", codecs, has_video, [True] * len(scenes))
     edits = [edit_of(scene) for scene in scenes]
     edited = [e.apply(s) if e else None for e, s in zip(edits, scenes)]
     static = [e is not None and e.attribute != "motion" for e in edits]
-    _media(rows, edited, "edit_", codecs, has_video, static)
+    _add_media(rows, edited, "edit_", codecs, has_video, static)
     return rows
 
 
 def words(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
-    """Return the columns of what is said and heard."""
-    return [_words(scene, codecs) | _edit_words(scene) for scene in scenes]
+    """Return the columns of text and speech of the scenes."""
+    return [_word_columns(scene, codecs) | _edit_columns(scene) for scene in scenes]
 
 
 def records(scenes: list[Scene], codecs: dict[str, Any]) -> list[Row]:
-    """Return the column of the scenes themselves."""
+    """Return the column of the scenes themselves, as JSON."""
     return [{"record": _utf8(json.dumps(dataclasses.asdict(scene)))} for scene in scenes]
 
 
@@ -205,10 +217,13 @@ PARTS: dict[str, Callable[[list[Scene], dict[str, Any]], list[Row]]] = {
     "words": words,
     "records": records,
 }
-"""parts of a table that are made apart"""
+"""the parts of a table that are computed apart; each takes scenes and codecs and returns rows of
+columns"""
 
 
-def _edit_words(scene: Scene) -> Row:
+def _edit_columns(scene: Scene) -> Row:
+    """Return the columns of a scene's edit as an instruction in both languages; empty without an
+    edit."""
     edit, rng = edit_of(scene), generator("train", scene.seed)
     return {
         f"edit_{language}": _utf8(instruction(scene, edit, language, rng) if edit else "")
@@ -217,11 +232,12 @@ def _edit_words(scene: Scene) -> Row:
 
 
 def _utf8(sentence: str) -> np.ndarray:
+    """Return a sentence as UTF-8 bytes, int64 [K]."""
     return np.frombuffer(sentence.encode(), np.uint8).astype(np.int64)
 
 
 def edit_of(scene: Scene) -> Edit | None:
-    """The edit that a scene's row holds, if any."""
+    """Return the edit that a scene's row holds; None if it holds none."""
     rng = np.random.default_rng([7, scene.seed])
     return (
         sample_edit(rng, scene, allow_motion=scene.seed % FILMED == 0 and rng.random() < 0.5)
@@ -230,38 +246,49 @@ def edit_of(scene: Scene) -> Edit | None:
     )
 
 
-def _words(scene: Scene, codecs: dict[str, Any]) -> Row:
+def _word_columns(scene: Scene, codecs: dict[str, Any]) -> Row:
+    """Return the columns of a scene's captions, question and answer, and of what of them is
+    spoken."""
     rng, row = generator("train", scene.seed), {}
     for language in LANGUAGES:
-        said = [caption(scene, language, rng, full=k < CAPTIONS - 1) for k in range(CAPTIONS)]
-        for k, sentence in enumerate(said):
+        captions = [caption(scene, language, rng, full=k < CAPTIONS - 1) for k in range(CAPTIONS)]
+        for k, sentence in enumerate(captions):
             row[f"{language}_{k}"] = _utf8(sentence)
         row[f"{language}_s"] = _utf8(caption(scene, language, rng, motion=False))
-        asked, told = question(scene, language, rng, motion=False)
-        row[f"ask_{language}"], row[f"tell_{language}"] = _utf8(asked), _utf8(told)
+        question_text, answer_text = question(scene, language, rng, motion=False)
+        row[f"ask_{language}"], row[f"tell_{language}"] = _utf8(question_text), _utf8(answer_text)
         voice = audio.sample_voice(rng)
-        spoken = _to_speak(scene, said[0], language)
-        row[f"spoken_{language}"] = _utf8(spoken)
+        spoken_text = _spoken_sentence(scene, captions[0], language)
+        row[f"spoken_{language}"] = _utf8(spoken_text)
         row[f"audio_{language}"] = (
-            _heard(codecs, spoken, language, voice) if scene.seed % SPOKEN == 0 else NONE
+            _encode_speech(codecs, spoken_text, language, voice)
+            if scene.seed % SPOKEN == 0
+            else NONE
         )
         row[f"voice_{language}"], row[f"beat_{language}"] = (
-            _spoken(codecs, spoken, language) if scene.seed % SPOKEN == 0 else (NONE, NONE)
+            _encode_own_speech(codecs, spoken_text, language)
+            if scene.seed % SPOKEN == 0
+            else (NONE, NONE)
         )
         row[f"say_{language}"] = (
-            _heard(codecs, asked, language, voice) if scene.seed % ASKED == 0 else NONE
+            _encode_speech(codecs, question_text, language, voice)
+            if scene.seed % ASKED == 0
+            else NONE
         )
         row[f"reply_{language}"], row[f"tap_{language}"] = (
-            _spoken(codecs, told, language) if scene.seed % ASKED == 0 else (NONE, NONE)
+            _encode_own_speech(codecs, answer_text, language)
+            if scene.seed % ASKED == 0
+            else (NONE, NONE)
         )
     row["count"] = np.array([len(scene.things)])
     row["still"] = np.ones(int(all(t.motion == "still" for t in scene.things)), np.int64)
     return row
 
 
-def _to_speak(scene: Scene, sentence: str, language: Language) -> str:
-    """Return what is spoken of a scene: in half of the rows that are spoken, what people say, if a
-    voice can say it word by word and it is not much longer than a caption."""
+def _spoken_sentence(scene: Scene, sentence: str, language: Language) -> str:
+    """Return the sentence that is spoken of a scene: the caption, or in half of the spoken rows a
+    wording of people, if a voice can say it word by word and it is not much longer than the
+    caption."""
     if scene.seed % (2 * SPOKEN):
         return sentence
     wording = say(scene, language, np.random.default_rng([11, scene.seed]))
@@ -272,23 +299,24 @@ def _to_speak(scene: Scene, sentence: str, language: Language) -> str:
     return wording if clear and len(wording) <= 1.5 * len(sentence) else sentence
 
 
-def _heard(
+def _encode_speech(
     codecs: dict[str, Any], sentence: str, language: Language, voice: audio.Voice
 ) -> np.ndarray:
-    """Codes of a sentence in any voice."""
+    """Return the audio codes int64 [K] of a sentence in any voice."""
     codes: np.ndarray = codecs["audio"].encode(audio.speak(sentence, language, voice))
     return codes
 
 
-def _spoken(
+def _encode_own_speech(
     codecs: dict[str, Any], sentence: str, language: Language
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of a sentence in the model's own voice, and how many each word has."""
+    """Return the audio codes int64 [K] of a sentence in the model's own voice, and how many codes
+    each word has, int64 [words]."""
     samples, frames_per_word = audio.speak_aligned(sentence, language, audio.OWN)
     return codecs["audio"].encode(samples), np.array(frames_per_word, dtype=np.int64)
 
 
-def _media(
+def _add_media(
     rows: list[Row],
     scenes: list[Any],
     prefix: str,
@@ -296,39 +324,42 @@ def _media(
     has_video: list[bool],
     static: list[bool],
 ) -> None:
-    """Image and shape of scenes where `static`, video where `has_video`; a scene that is None leaves
-    the entries empty."""
-    film = functools.partial(video.render, every=STRIDE)  # the codec looks at no other frames
+    """Add the codes of scenes to their rows: image and shape where `static`, video where
+    `has_video`. A scene that is None leaves its entries empty."""
+    render_video = functools.partial(
+        video.render, every=STRIDE
+    )  # the codec looks at no other frames
     renderers: dict[str, Any] = {
-        "video": lambda s: film(s).frames,
+        "video": lambda s: render_video(s).frames,
         "shape": mesh.voxels,
         "image": lambda s: image.render(s).image,
     }
-    first = codecs["image"].spec.item_codes
+    image_codes = codecs["image"].spec.item_codes
     # a video's first frame is the picture, its first codes are the picture's
-    wanted = {
+    row_masks = {
         "video": has_video,
         "shape": static,
         "image": [s and not f for s, f in zip(static, has_video)],
     }
-    for modality, want in wanted.items():
-        chosen = [k for k, w in enumerate(want) if w and scenes[k] is not None]
-        for at in range(0, len(chosen), 16):
-            part = chosen[at : at + 16]
+    for modality, mask in row_masks.items():
+        indices = [k for k, w in enumerate(mask) if w and scenes[k] is not None]
+        for first in range(0, len(indices), 16):
+            batch = indices[first : first + 16]
             for k, codes in zip(
-                part, codecs[modality].encode_batch([renderers[modality](scenes[k]) for k in part])
+                batch,
+                codecs[modality].encode_batch([renderers[modality](scenes[k]) for k in batch]),
             ):
                 rows[k][f"{prefix}{modality}"] = codes
         for row in rows:
             row.setdefault(f"{prefix}{modality}", NONE)
     for row, is_still in zip(rows, static):
         if is_still and len(row[f"{prefix}video"]):
-            row[f"{prefix}image"] = row[f"{prefix}video"][:first]
+            row[f"{prefix}image"] = row[f"{prefix}video"][:image_codes]
 
 
 class TokenStore:
-    """Reads a table by memory map. Raises ConfigError where the folder holds none, or a damaged
-    one."""
+    """A TokenStore reads a token table by memory map. Its constructor raises ConfigError if the
+    folder holds none, or a damaged one."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -346,16 +377,16 @@ class TokenStore:
             ) from None
 
     def get(self, row: int, column: str) -> np.ndarray:
-        """Codes int64 [K]; empty where there is none."""
+        """Return the entry int64 [K] of a row in a column; empty where there is none."""
         start, stop = self.offsets[column][row : row + 2]
         return np.asarray(self.values[column][start:stop], dtype=np.int64)
 
     def column(self, name: str) -> np.ndarray:
-        """A column that has one code in every row, int64 [rows]."""
+        """Return a column that has exactly one code per row, int64 [rows]."""
         return np.asarray(self.values[name], dtype=np.int64)
 
     def scene(self, row: int) -> Scene:
-        """Return the record of a row's scene."""
+        """Return the scene of a row."""
         values = json.loads(self.text(row, "record"))
         things = tuple(Thing(**thing) for thing in values.pop("things"))
         stated = tuple((i, relation, j) for i, relation, j in values.pop("stated"))
@@ -366,5 +397,5 @@ class TokenStore:
         return bytes(self.get(row, column).tolist()).decode()
 
     def rows_with(self, column: str) -> np.ndarray:
-        """Rows whose entry in a column is not empty."""
+        """Return the rows whose entry in a column is not empty, int64 [N]."""
         return np.flatnonzero(np.diff(self.offsets[column]))

@@ -1,6 +1,7 @@
-"""Whether words greet, ask to be told something, or ask for a thing of the toy world.
+"""This module says whether words greet, ask to be told something, or ask for a thing of the toy
+world.
 
-Knows no network. Wishes are read from words, not from a list of sentences.
+It knows no network. Requests are recognized by words, not from a list of sentences.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ _QUESTION = re.compile(
     re.IGNORECASE,
 )
 _DRAWING = re.compile(
-    r"^(please |can you |could you |would you |(can|could|may) i (?=have|get|see|show)|i want |i'd like |i would like )*"
-    r"(draw|make|show|paint|sketch|create|generate|render|give|imagine|put|let|(?<= i )(have|get|see))\b"
+    r"^(please |can you |could you |would you |(can|could|may) i (?=have|get|see|show)|"
+    r"i want |i'd like |i would like )*"
+    r"(draw|make|show|paint|sketch|create|generate|render|give|imagine|put|let|"
+    r"(?<= i )(have|get|see))\b"
     r"|(그려|만들어|보여|생성해|그리고)",
     re.IGNORECASE,
 )
 _ASKING_FOR = re.compile(
-    r"\b(draw|sketch|paint|render|(can|could|may|would) (you|we|i) (please )?(do|have|get|show|try|put|add|place|make|create|give|"
-    r"mind)|(can|could|may) (we|i) see|(how|what) about (?!(you|me|us|it|that|this|them)\b)|is it possible to|would love|"
+    r"\b(draw|sketch|paint|render|(can|could|may|would) (you|we|i) (please )?"
+    r"(do|have|get|show|try|put|add|place|make|create|give|mind)|"
+    r"(can|could|may) (we|i) see|(how|what) about (?!(you|me|us|it|that|this|them)\b)|"
+    r"is it possible to|would love|"
     r"would like|(the client|my \w+) wants|we need|i'm after|looking for|"
     r"can the .* be)\b"
     r"|(그릴 수|[아어려워여해] ?(줄 수|주실 수|줄래|주실래|주시겠|주면|줘도|줄까|볼래|볼까|보자|주라|줘|주게|다오)|"
@@ -31,13 +36,15 @@ _ASKING_FOR = re.compile(
 )
 """requests that have the form of a question"""
 _TELLING = re.compile(
-    r"\b(tell|say|count|know|answer|explain|describe|how (many|much|big|old|far)|capital|weather|time)\b|"
+    r"\b(tell|say|count|know|answer|explain|describe|how (many|much|big|old|far)|"
+    r"capital|weather|time)\b|"
     r"(알려|말해|세어|맞춰|설명|뭐|뭘|무엇|무슨|누구|누가|어디|언제|왜|몇|얼마|어느|어떻)",
     re.IGNORECASE,
 )
-"""what asks to be told something, however it is put"""
+"""words that ask to be told something, in any form"""
 _GREETING = re.compile(
-    r"^(hi|hello|hey|howdy|yo|greetings|thanks|bye|goodbye|help|good (morning|afternoon|evening|day)|thank you|who are you|"
+    r"^(hi|hello|hey|howdy|yo|greetings|thanks|bye|goodbye|help|"
+    r"good (morning|afternoon|evening|day)|thank you|who are you|"
     r"what can you do)\b|^(안녕|반가|고마|감사|잘 (가|있어)|누구(야|세요|니)|뭐 할 수 있|무엇을 할 수 있|도와)",
     re.IGNORECASE,
 )
@@ -58,5 +65,5 @@ def is_question(words: str) -> bool:
 
 
 def is_greeting(words: str) -> bool:
-    """Whether words greet, thank, or ask who is there."""
+    """Return whether words greet, thank, or ask who is there."""
     return bool(_GREETING.search(words.strip()))

@@ -1,10 +1,10 @@
-"""The text front end: what a sentence is before it becomes tokens. Case, Unicode, spaces and slips
-of the keyboard; no meaning.
+"""This module normalizes a sentence before it becomes tokens: case, Unicode, spaces and slips of
+the keyboard, but not meaning.
 
-Knows a list of words, not what they say: a synonym stays as it is, for the model to understand. The
-list lies beside the tokenizer (`codecs/text/words.json`); a model without one reads sentences as
-they are. What is neither a word of the list nor one slip away from exactly one is unknown, and is
-told to whoever asks (`notice.py`).
+It knows a list of words, not what they mean: a synonym stays as it is, for the model to understand.
+The list lies beside the tokenizer (`codecs/text/words.json`); a model without one reads sentences
+as they are. A word that is neither in the list nor one slip away from exactly one of its words is
+unknown, and the user is told so (`notice.py`).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ PARTICLES = (
     "고",
     "요",
 )
-"""what may follow a Korean noun without a space"""
+"""particles and endings that may follow a Korean noun without a space"""
 COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
-"""words of any sentence: never taken for a slip of a word of the world, and nothing to be ignorant
-of"""
+"""words of any sentence: never taken for a slip of a word of the world, and never reported as
+unknown"""
 REAL = frozenset(Path(__file__).with_name("real_words.txt").read_text(encoding="utf-8").split())
 """words of a language that are a slip away from one of the world and mean something else: "bell" is
 no "ball", "고양이" no "모양이". Written by `benchmarks/real_words.py`"""
@@ -66,10 +66,9 @@ SELDOM, RARE = 0.1, 0.005
 (docs/log.md, session 11)"""
 _EDGE = ",.;:!?()[]\"'~…。·"
 LONGEST = 24
-"""letters of a run-together piece that is looked up"""
+"""most letters of a piece of run-together words that is looked up"""
 LONGEST_RUN = 100
-"""characters of a piece without spaces that is looked into; what is longer is unknown, whatever it
-says"""
+"""most characters of a token without spaces that is corrected or split; a longer one is unknown"""
 
 
 def plain(sentence: str) -> str:
@@ -77,12 +76,13 @@ def plain(sentence: str) -> str:
     parentheses, and without quotes, faces (":)", "ㅎㅎ") and a final full stop."""
     text = unicodedata.normalize("NFKC", sentence).casefold()
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
-    while (plainer := _plainer(text)) != text:  # what one rule leaves, an earlier one may read
+    while (plainer := _plain_once(text)) != text:  # what one rule leaves, an earlier one may read
         text = plainer
     return text
 
 
-def _plainer(text: str) -> str:
+def _plain_once(text: str) -> str:
+    """Return the sentence after one pass of the rules of `plain`."""
     text = re.sub(
         r"[\"“”„«»`*_]|'(?!\w)|(?<!\w)'",
         " ",
@@ -100,7 +100,8 @@ def _plainer(text: str) -> str:
 
 
 class Spelling:
-    """Sentences against a list of words, with how often each was met."""
+    """A Spelling reads sentences against a list of words, with how often each occurred in the
+    training sentences."""
 
     def __init__(
         self,
@@ -120,12 +121,12 @@ class Spelling:
         self._longest = max(map(len, self._by_jamo), default=0)
         self._deletions: dict[str, set[str]] = {}
         for letters in self._by_jamo:
-            for short in _shorter(letters):
+            for short in _deletions_of(letters):
                 self._deletions.setdefault(short, set()).add(letters)
 
     @classmethod
     def learn(cls, sentences: Iterable[str]) -> Spelling:
-        """The words of sentences."""
+        """Return the list of the words of some sentences."""
         counts: Counter[str] = Counter()
         starts: Counter[str] = Counter()
         for sentence in sentences:
@@ -135,13 +136,14 @@ class Spelling:
         return cls(dict(counts), dict(starts))
 
     def save(self, folder: Path) -> None:
+        """Write the list to `words.json` in a folder."""
         lists = {"format": 1, "words": self.counts, "starts": self.starts}
         text = json.dumps(lists, ensure_ascii=False, indent=0, sort_keys=True)
         (folder / "words.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Spelling | None:
-        """The list that `save` wrote; None where there is none."""
+        """Return the list that `save` wrote; None if there is none."""
         path = folder / "words.json"
         if not path.exists():
             return None
@@ -155,16 +157,19 @@ class Spelling:
         than `SELDOM` of its own occurrences, and fewer than `RARE` of all sentences ("is" begins
         few of its own, and many questions)."""
         first = next(iter(sentence.split()), "").strip(_EDGE)
-        known = first if first in self.counts else self._stem(first)
-        if known is None:
+        list_word = first if first in self.counts else self._stem(first)
+        if list_word is None:
             return False
-        begun = self.starts.get(known, 0)
-        return begun < SELDOM * self.counts[known] and begun < RARE * self._sentences
+        start_count = self.starts.get(list_word, 0)
+        return (
+            start_count < SELDOM * self.counts[list_word] and start_count < RARE * self._sentences
+        )
 
     def read(self, sentence: str) -> Reading:
-        """Return the sentence as the model reads it, and what in it is not known."""
-        tokens = self._joined(plain(sentence[:LONGEST_SENTENCE]).split())
-        written: list[str] = []
+        """Return the sentence as the model reads it, with its unknown words and the slips that were
+        corrected."""
+        tokens = self._join_tokens(plain(sentence[:LONGEST_SENTENCE]).split())
+        pieces: list[str] = []
         unknown: list[str] = []
         corrected: list[tuple[str, str]] = []
         count = 0
@@ -173,36 +178,36 @@ class Spelling:
             if not core:
                 continue
             if not re.search(r"\w", core):  # "+" and "&" are no words to be ignorant of
-                written.append(token)
+                pieces.append(token)
                 continue
-            before, after = token.split(core, 1)
+            prefix, suffix = token.split(core, 1)
             count += 1
-            found = self.word(core)
-            if found is None:
+            reading = self.word(core)
+            if reading is None:
                 unknown.append(core)
-            elif found != core:
-                corrected.append((core, found))
-            written.append(before.strip("\"'([") + (found or core) + after.replace("!", "."))
-        return Reading(" ".join(written).rstrip("."), tuple(unknown), count, tuple(corrected))
+            elif reading != core:
+                corrected.append((core, reading))
+            pieces.append(prefix.strip("\"'([") + (reading or core) + suffix.replace("!", "."))
+        return Reading(" ".join(pieces).rstrip("."), tuple(unknown), count, tuple(corrected))
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 (one list a process)
     def word(self, core: str) -> str | None:
-        """Return what a word is read as: itself, words that were run together, or the one word that
-        is a slip away."""
+        """Return how a word is read: as itself, as words that were run together, or as the one word
+        that is a slip away; None if it is unknown."""
         if self.knows(core) or core in COMMON:
             return core
-        if len(core) > LONGEST_RUN or self._real(core):
+        if len(core) > LONGEST_RUN or self._is_real_word(core):
             return None
-        return self._apart(core) or self._slip(core)
+        return self._split_words(core) or self._correct_slip(core)
 
-    def _real(self, word: str) -> bool:
-        """Whether a word means something of its own, alone or before a Korean particle."""
+    def _is_real_word(self, word: str) -> bool:
+        """Return whether a word means something of its own, alone or before a Korean particle."""
         return word in self.real or any(
             word.endswith(p) and word[: -len(p)] in self.real for p in PARTICLES
         )
 
     def knows(self, word: str) -> bool:
-        """Whether a word is of the list, alone or before a Korean particle, or a number."""
+        """Return whether a word is in the list, alone or before a Korean particle, or a number."""
         return (
             word in self.counts
             or self._stem(word) is not None
@@ -210,6 +215,8 @@ class Spelling:
         )
 
     def _stem(self, word: str) -> str | None:
+        """Return the word of the list that remains without a Korean particle; None if there is
+        none."""
         for particle in PARTICLES:
             if (
                 word.endswith(particle)
@@ -219,31 +226,32 @@ class Spelling:
                 return word[: -len(particle)]
         return None
 
-    def _joined(self, tokens: list[str]) -> list[str]:
-        """Join neighbours that are a word only together, such as a name with a space within."""
-        found: list[str] = []
+    def _join_tokens(self, tokens: list[str]) -> list[str]:
+        """Return tokens in which neighbours are joined that are a word only together, such as a
+        name with a space within."""
+        joined: list[str] = []
         for token in tokens:
             if (
-                found
-                and not self.knows(found[-1].strip(_EDGE))
+                joined
+                and not self.knows(joined[-1].strip(_EDGE))
                 and not self.knows(token.strip(_EDGE))
-                and (found[-1] + token).strip(_EDGE) in self.counts
+                and (joined[-1] + token).strip(_EDGE) in self.counts
             ):
-                found[-1] += token
+                joined[-1] += token
             else:
-                found.append(token)
-        return found
+                joined.append(token)
+        return joined
 
-    def _apart(self, core: str) -> str | None:
-        """Return words that were written without spaces, the likeliest way of parting them; None
-        where there is none."""
+    def _split_words(self, core: str) -> str | None:
+        """Return words that were written without spaces, split in the likeliest way by word
+        frequency; None if there is no such split."""
         if len(core) < 4:
             return None
         best: list[tuple[float, list[str]] | None] = [(0.0, [])] + [None] * len(core)
         for end in range(1, len(core) + 1):
             for start in range(max(0, end - LONGEST), end):
-                before, piece = best[start], core[start:end]
-                if before is None:
+                best_before, piece = best[start], core[start:end]
+                if best_before is None:
                     continue
                 cost = self._cost.get(piece)
                 if cost is None and (stem := self._stem(piece)):
@@ -252,10 +260,10 @@ class Spelling:
                     piece.isascii() and len(piece) == 1 and piece not in ("a", "i")
                 ):
                     continue
-                whole = before[0] + cost + 1.0
-                now = best[end]
-                if now is None or whole < now[0]:
-                    best[end] = whole, [*before[1], piece]
+                whole = best_before[0] + cost + 1.0
+                best_now = best[end]
+                if best_now is None or whole < best_now[0]:
+                    best[end] = whole, [*best_before[1], piece]
         last = best[-1]
         # many short pieces are no sentence: "information" is not "in for mat i on"
         return (
@@ -266,9 +274,9 @@ class Spelling:
             else None
         )
 
-    def _slip(self, core: str) -> str | None:
-        """Return the one word that is a slip of the keyboard away: a letter more, less, other or
-        swapped with its neighbour."""
+    def _correct_slip(self, core: str) -> str | None:
+        """Return the one word that is a slip of the keyboard away: a letter more, less, different
+        or swapped with its neighbour; None if there is none."""
         letters = jamo(core)
         if len(letters) > self._longest + 1:
             return None
@@ -280,7 +288,7 @@ class Spelling:
             ]
             return swapped[0] if len(core) == 3 and len(swapped) == 1 else None
         near: set[str] = set()
-        for short in {letters, *_shorter(letters)}:
+        for short in {letters, *_deletions_of(letters)}:
             near |= self._deletions.get(short, set())
             if short in self._by_jamo:
                 near.add(short)
@@ -293,24 +301,26 @@ class Spelling:
                 "가" <= core[0] <= "힣"
                 and core.endswith(particle)
                 and len(stem) >= 2
-                and (whole := self._slip(stem))
+                and (whole := self._correct_slip(stem))
             ):
                 return whole + particle
         return None
 
 
 def jamo(word: str) -> str:
-    """Return the letters of a word: Hangul syllables apart, so that one slip is one letter."""
+    """Return the letters of a word, with Hangul syllables decomposed, so that one slip is one
+    letter."""
     return unicodedata.normalize("NFD", word)
 
 
-def _shorter(letters: str) -> set[str]:
+def _deletions_of(letters: str) -> set[str]:
+    """Return every string that lacks one of the letters."""
     return {letters[:k] + letters[k + 1 :] for k in range(len(letters))}
 
 
 def distance(a: str, b: str) -> int:
-    """Return how many slips lie between two words, a swap of neighbours counting one (optimal
-    string alignment)."""
+    """Return the number of slips between two words, where a swap of neighbours counts one (optimal
+    string alignment distance)."""
     rows = [list(range(len(b) + 1))]
     for i, x in enumerate(a, 1):
         row = [i]

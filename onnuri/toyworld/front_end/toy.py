@@ -1,5 +1,5 @@
-"""The toy world's front end: sentences in the words of its list, and notices of what lies beyond
-it."""
+"""This module is the toy world's front end, which reads sentences in the words of its list and
+writes notices of what lies beyond it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from onnuri.toyworld.front_end.spelling import Spelling, plain
 
 
 class ToyFrontEnd(FrontEnd):
-    """Reads sentences by a list of words. A model without a list of its own meets every sentence
-    as it was written, and the list of the world tells what is unknown."""
+    """A ToyFrontEnd reads sentences by a list of words. A model without a list of its own gets
+    every sentence as it was written, and the world's list tells what is unknown."""
 
     name: ClassVar[str] = "toyworld"
 
@@ -27,8 +27,8 @@ class ToyFrontEnd(FrontEnd):
         self.spelling = spelling
 
     def read(self, sentence: str) -> Reading:
-        """Return the sentence as the model reads it. Without a list of its own nothing is mended,
-        so that the model meets a slip as it was written: there it counts as unknown."""
+        """Return the sentence as the model reads it. Without a list of its own nothing is
+        corrected, so that the model gets a slip as it was written, and it counts as unknown."""
         if self.spelling is not None:
             return self.spelling.read(sentence)
         reading = notice.default_words().read(sentence)
@@ -59,7 +59,8 @@ class ToyFrontEnd(FrontEnd):
         return super().encode(plain(text.decode(codes)), text)
 
     def refusal(self, words: str, reading: Reading, language: Language) -> str | None:
-        """Return what the model can do, to a greeting or a question about anything else."""
+        """Return a sentence that says what the model can do, if the words are a greeting or a
+        question about anything else; otherwise None."""
         return notice.CAN_DO[language] if notice.outside(words, reading) else None
 
     def notices(
@@ -69,11 +70,11 @@ class ToyFrontEnd(FrontEnd):
         codecs: dict[str, Any],
         language: Language,
     ) -> list[Notice]:
-        """Return what is not known of the words and of what is to be seen, in a language."""
+        """Return the notices about unknown words and unfamiliar media, in a language."""
         return notice.notices(readings, seen, codecs, language)
 
     def unsure(self, logprobs: dict[Modality, list[float]], language: Language) -> list[Notice]:
-        """Return that an answer is improbable, by the thresholds of `notice.json`."""
+        """Return a notice if the answer is improbable, by the thresholds of `notice.json`."""
         return notice.unsure(logprobs, language)
 
     def save(self, codecs: Path) -> None:

@@ -1,1 +1,2 @@
-"""The toy world's oracles, which judge answers and share no weights with the model, and their reports."""
+"""This package holds the toy world's oracles, which judge answers and share no weights with the
+model, and their reports."""

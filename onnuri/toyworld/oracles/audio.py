@@ -1,10 +1,11 @@
-"""The oracle of speech: an independent recogniser of the world's words, and the grammar that reads
-them.
+"""This module is the oracle of speech: an independent recogniser of the world's words, and the
+grammar that reads them.
 
-Shares no weights and no training signal with the model or its codecs: a small convolutional CTC
-network (Graves et al. 2006) trained on raw synthetic speech of training scenes, with noise,
-filtering and blur so that decoded speech is read too. Weights are in `onnuri/weights/recogniser`.
-Train: `python -m onnuri.toyworld.oracles.audio OUT MINUTES [THREADS]` (28 1).
+It shares no weights and no training signal with the model or its codecs: a small convolutional CTC
+network (Graves et al. 2006) is trained on raw synthetic speech of training scenes, with noise,
+filtering and blur, so that it can read decoded speech too. Weights are in
+`onnuri/weights/recogniser`. Train: `python -m onnuri.toyworld.oracles.audio OUT MINUTES [THREADS]`
+(28 1).
 """
 
 from __future__ import annotations
@@ -37,30 +38,33 @@ from onnuri.toyworld.text import caption
 from onnuri.training.loop import TrainConfig, fit
 
 LONGEST = 128_000
-"""samples of a training utterance"""
+"""most samples of a training utterance"""
 PACE = (190, 291)
-"""words a minute, first and behind the last; wider than what is spoken, so that an odd rhythm is
-read too"""
+"""range of the rate in words per minute, upper bound excluded; wider than the world's voices, so
+that an odd rhythm is recognised too"""
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
+    """Return the words of a text in lower case, without punctuation."""
     return re.sub(r"[.,?!]", "", text.lower()).split()
 
 
 class _Residual(nn.Module):
+    """A _Residual is a dilated convolution with batch normalization and a skip connection."""
+
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
         self.conv = nn.Conv1d(width, width, 5, padding=2 * dilation, dilation=dilation)
         self.norm = nn.BatchNorm1d(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output [B, C, T] for an input of that shape."""
         return x + F.silu(self.norm(self.conv(x)))
 
 
 class Recogniser(nn.Module):
-    """Log-mel [B, 80, T at 100 Hz] to log-probabilities of words [B, T / 4, words + 1]; 0 is the
-    blank."""
+    """A Recogniser maps log-mel [B, 80, T at 100 Hz] to log probabilities of words [B, T / 4, words
+    + 1], where 0 is the blank."""
 
     def __init__(self, words: list[str]) -> None:
         super().__init__()
@@ -81,9 +85,11 @@ class Recogniser(nn.Module):
         self.head = nn.Conv1d(192, len(words) + 1, 1)
 
     def forward(self, mel: Tensor) -> Tensor:
+        """Return the log probabilities [B, T / 4, words + 1] of log-mel [B, 80, T]."""
         return self.head(self.coarse(self.fine(mel * 0.5 + 1))).transpose(1, 2).log_softmax(-1)
 
     def save(self, folder: Path) -> None:
+        """Write the weights in 16 bits, the words and the weights' hash to a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         data = save(
             {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
@@ -94,6 +100,8 @@ class Recogniser(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
+        """Return the recogniser that `save` wrote. Raises WeightsError if there is none or its hash
+        differs."""
         if not (folder / "config.json").exists():
             raise WeightsError(
                 str(folder), "has no recogniser", "fetch the repository's weights again"
@@ -104,51 +112,52 @@ class Recogniser(nn.Module):
             raise WeightsError(
                 str(folder), "is not what was written", "fetch the repository's weights again"
             )
-        made = cls(about["words"])
-        made.load_state_dict(
+        recogniser = cls(about["words"])
+        recogniser.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
         )
-        return made.eval()
+        return recogniser.eval()
 
 
 @functools.cache
 def recogniser() -> Recogniser:
-    """The one that ships."""
+    """Return the recogniser that ships with the library."""
     return Recogniser.load(WEIGHTS / "recogniser")
 
 
 @torch.inference_mode()
 def transcribe(samples: np.ndarray, model: Recogniser | None = None) -> str:
-    """The words of a sound float32 [T], likeliest word at every frame; "" where none is heard."""
+    """Return the words of a sound float32 [T], by the likeliest word at every frame; "" if none is
+    recognised."""
     model = model or recogniser()
     if len(samples) < 1600:
         return ""
     best = model(mels(torch.from_numpy(np.ascontiguousarray(samples))[None]))[0].argmax(-1)
-    kept = torch.unique_consecutive(best)
-    return " ".join(model.words[k - 1] for k in kept.tolist() if k)
+    word_ids = torch.unique_consecutive(best)
+    return " ".join(model.words[k - 1] for k in word_ids.tolist() if k)
 
 
 def observe(samples: np.ndarray) -> Description | None:
-    """What a sound says; None where it cannot be read."""
+    """Return the description that a sound states; None if it cannot be read."""
     return parse(transcribe(samples))
 
 
 def render_row(seed: int) -> dict[str, np.ndarray]:
-    """An utterance of a training scene, its words as UTF-8 bytes, its length. Any pace; half are
-    aligned with frames."""
+    """Return one row of the training pool: an utterance of a training scene, its length and its
+    words as UTF-8 bytes. The rate is random; half of the utterances are aligned with frames."""
     rng, scene = generator("train", 2**41 + seed), sample_scene(2**41 + seed)
     language: Language = LANGUAGES[seed % 2]
-    said = (
+    sentence = (
         caption(scene, language, rng)
         if rng.random() < 0.85
         else str(rng.choice(question(scene, language, rng)))
     )
     voice = dataclasses.replace(sample_voice(rng), rate_wpm=int(rng.integers(*PACE)))
     aligned = rng.random() < 0.5
-    sound = (speak_aligned(said, language, voice)[0] if aligned else speak(said, language, voice))[
-        :LONGEST
-    ]
-    text = "\n".join(words_of(said)).encode()[:1024]
+    sound = (
+        speak_aligned(sentence, language, voice)[0] if aligned else speak(sentence, language, voice)
+    )[:LONGEST]
+    text = "\n".join(words_of(sentence)).encode()[:1024]
     return {
         "sound": np.pad((sound * 32767).astype(np.int16), (0, LONGEST - len(sound))),
         "length": np.array(len(sound)),
@@ -157,7 +166,7 @@ def render_row(seed: int) -> dict[str, np.ndarray]:
 
 
 class RecogniserObjective:
-    """CTC on augmented speech."""
+    """A RecogniserObjective trains a Recogniser by CTC on augmented speech from a pool."""
 
     def __init__(self, folder: Path, size: int = 16, seed: int = 0) -> None:
         self.sound, self.length = (
@@ -172,6 +181,8 @@ class RecogniserObjective:
         self.order = np.argsort(self.length)
 
     def batch(self, step: int) -> dict[str, Any]:
+        """Return the batch of a step: sounds float32 [size, T], their word ids, and their numbers
+        of output frames."""
         rng = np.random.default_rng([self.seed, step])
         start = int(
             rng.integers(len(self.order) - self.size)
@@ -188,6 +199,7 @@ class RecogniserObjective:
         }
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Return the CTC loss [] of a batch under random disturbances, and no metrics."""
         log = self.module(augment(mels(disturb(batch["sound"]))))
         lengths = torch.tensor([len(t) for t in batch["targets"]])
         loss = F.ctc_loss(
@@ -201,14 +213,14 @@ class RecogniserObjective:
 
 
 def disturb(sound: Tensor) -> Tensor:
-    """Gain and noise."""
+    """Return sounds [B, T] with a random gain and white noise."""
     gain = torch.exp(torch.randn(len(sound), 1) * 0.3)
     return sound * gain + torch.randn_like(sound) * 0.01 * torch.rand(len(sound), 1)
 
 
 def augment(mel: Tensor) -> Tensor:
-    """Tilted, blurred over time and pitch, stretched in pitch, jittered: what a codec might do to
-    speech."""
+    """Return log-mel [B, 80, T] tilted, blurred over time and pitch, stretched in pitch and
+    jittered at random, as a codec might change speech."""
     batch, bins, _ = mel.shape
     mel = (
         mel
@@ -230,29 +242,31 @@ def augment(mel: Tensor) -> Tensor:
 
 
 def train(out: Path, minutes: float, rows: int = 16_000) -> Recogniser:
-    """The recogniser from nothing; OUT/recogniser is what ships."""
+    """Train a recogniser for some minutes on a pool of `rows` utterances, save it to OUT/recogniser
+    and return it."""
     build(out / "pool", rows, render_row, 2, "speech")
     torch.manual_seed(0)
-    task = RecogniserObjective(out / "pool")
+    objective = RecogniserObjective(out / "pool")
     fit(
-        task,
+        objective,
         TrainConfig(minutes=minutes, learning_rate=3e-3, weight_decay=0.01, decay=0.5),
         out / "run",
         "recogniser",
     )
-    task.module.save(out / "recogniser")
-    return task.module
+    objective.module.save(out / "recogniser")
+    return objective.module
 
 
 def accuracy(model: Recogniser, split: str, items: int) -> dict[str, float]:
-    """Share of utterances of unseen scenes whose description is read exactly, by language."""
+    """Return the share of utterances of unseen scenes whose description is read exactly, by
+    language."""
     right: dict[str, list[bool]] = {language: [] for language in LANGUAGES}
     for seed in range(items):
         scene, rng = sample_scene(seed, split), generator("seen", seed)  # type: ignore[arg-type]
         language = LANGUAGES[seed % 2]
-        said = caption(scene, language, rng)
-        heard = transcribe(speak(said, language, sample_voice(rng)), model)
-        right[language].append(parse(heard) == parse(said))
+        sentence = caption(scene, language, rng)
+        transcript = transcribe(speak(sentence, language, sample_voice(rng)), model)
+        right[language].append(parse(transcript) == parse(sentence))
     return {k: float(np.mean(v)) for k, v in right.items()}
 
 

@@ -1,10 +1,10 @@
-"""Quality of the codecs on scenes they never saw: one card a modality, figures only; `docs/codecs.md`
-is written from it.
+"""This module measures the quality of the codecs on scenes that they never saw, one card of figures
+per modality; `docs/codecs.md` is written from it.
 
-Knows no language model. Ground truth is rendered from test seeds (`seen`: compositions of training,
-`held_out`: not). PSNR of 8-bit frames; SSIM after Wang et al. 2004 (scikit-image); STOI after Taal
-et al. 2011 (pystoi, extra `dev`); Chamfer distance in world units: mean of both ways' nearest
-distances between surface points.
+It knows no language model. Ground truth is rendered from test seeds (`seen`: compositions of
+training, `held_out`: not). PSNR of 8-bit frames; SSIM after Wang et al. 2004 (scikit-image); STOI
+after Taal et al. 2011 (pystoi, extra `dev`); Chamfer distance in world units: mean of both ways'
+nearest distances between surface points.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ Figures = dict[str, float]
 
 
 def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
-    """Measure every codec of a model, print the cards, and write them as JSON."""
+    """Measure every codec of a model, print the cards, and write them to `path` as JSON. Raises
+    ConfigError for wrong options."""
     if items < 1:
         raise ConfigError(f"--items {items}", "at least one item is needed", "give 1 or more")
     media.check_place(path)
@@ -48,30 +49,32 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
 
 
 def measure(codecs: dict[str, Any], items: int) -> dict[str, Any]:
-    """`{modality: {split: {figure: mean}}}`, with codes in use over all of a modality's items."""
+    """Return `{modality: {split: {figure: mean}}}`, with the number of codes in use over all of a
+    modality's items."""
     cards: dict[str, Any] = {"items": items}
-    for modality, one in (
+    for modality, measure_item in (
         ("image", _image),
         ("video", _video),
         ("audio", _audio),
         ("shape", _shape),
         ("text", _text),
     ):
-        used: set[int] = set()
+        codes_used: set[int] = set()
         cards[modality] = {}
         for split in SPLITS:
             rows = []
             for seed in track(range(items), description=f"{modality} {split}", transient=True):
-                figures, codes = one(codecs[modality], sample_scene(seed, split))
+                figures, codes = measure_item(codecs[modality], sample_scene(seed, split))
                 rows.append(figures)
-                used.update(int(c) for c in codes)
+                codes_used.update(int(c) for c in codes)
             cards[modality][split] = {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
-        cards[modality]["codes_in_use"] = len(used)
+        cards[modality]["codes_in_use"] = len(codes_used)
         cards[modality]["codes"] = codecs[modality].num_codes
     return cards
 
 
 def show(cards: dict[str, Any]) -> None:
+    """Print the cards as a table."""
     table = Table("modality", "split", "figures", "codes in use")
     for modality, card in cards.items():
         if isinstance(card, dict):
@@ -84,41 +87,46 @@ def show(cards: dict[str, Any]) -> None:
 
 
 def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Decibels between uint8 arrays [..., H, W, 3], over all pixels or those of a mask [..., H,
-    W]."""
+    """Return the PSNR in decibels between uint8 arrays [..., H, W, 3], over all pixels or those of
+    a mask [..., H, W]."""
     error = (a.astype(np.float64) - b.astype(np.float64)) ** 2
     mean = error.mean() if where is None else error[where].mean()
     return float(10 * np.log10(255**2 / max(mean, 1e-6)))
 
 
 def _image(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
+    """Return the figures of the image codec on a scene, and the codes."""
     truth = world_image.render(scene)
     codes = codec.encode(truth.image)
-    again, mask = codec.decode(codes), truth.masks > 0
-    whole, local = structural_similarity(truth.image, again, channel_axis=-1, full=True)
+    decoded, mask = codec.decode(codes), truth.masks > 0
+    whole, local = structural_similarity(truth.image, decoded, channel_axis=-1, full=True)
     return dict(
-        psnr=psnr(truth.image, again),
-        psnr_mask=psnr(truth.image, again, mask),
+        psnr=psnr(truth.image, decoded),
+        psnr_mask=psnr(truth.image, decoded, mask),
         ssim=float(whole),
         ssim_mask=float(local[mask].mean()),
     ), codes
 
 
 def _video(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
+    """Return the figures of the video codec on a scene, and the codes."""
     truth = world_video.render(scene)
     codes = codec.encode(truth.frames)
-    again = codec.decode(codes)
+    decoded = codec.decode(codes)
     ssim = [
-        structural_similarity(a, b, channel_axis=-1) for a, b in zip(truth.frames[::4], again[::4])
+        structural_similarity(a, b, channel_axis=-1)
+        for a, b in zip(truth.frames[::4], decoded[::4])
     ]
     return dict(
-        psnr=psnr(truth.frames, again),
-        psnr_mask=psnr(truth.frames, again, truth.masks > 0),
+        psnr=psnr(truth.frames, decoded),
+        psnr_mask=psnr(truth.frames, decoded, truth.masks > 0),
         ssim=float(np.mean(ssim)),
     ), codes
 
 
 def _audio(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
+    """Return the figures of the audio codec on a scene's caption, and the codes. Raises
+    DependencyError without pystoi."""
     try:
         from pystoi import stoi
     except ImportError:
@@ -131,53 +139,63 @@ def _audio(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
         world_text.caption(scene, language, rng), language, world_audio.sample_voice(rng)
     )
     codes = codec.encode(truth)
-    again = codec.decode(codes)
-    length = min(len(truth), len(again))
-    truth, again = truth[:length], again[:length]
+    decoded = codec.decode(codes)
+    length = min(len(truth), len(decoded))
+    truth, decoded = truth[:length], decoded[:length]
     return dict(
-        log_mel_error=float(np.abs(log_mel(truth) - log_mel(again)).mean()),
-        stoi=float(stoi(truth, again, AUDIO_HZ)),
+        log_mel_error=float(np.abs(log_mel(truth) - log_mel(decoded)).mean()),
+        stoi=float(stoi(truth, decoded, AUDIO_HZ)),
         seconds=length / AUDIO_HZ,
     ), codes
 
 
 def _shape(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
+    """Return the figures of the shape codec on a scene, and the codes."""
     truth = world_mesh.voxels(scene)
     codes = codec.encode(truth)
-    again = codec.decode(codes)
-    a, b = truth[..., 3] > 127, again[..., 3] > 127
+    decoded = codec.decode(codes)
+    a, b = truth[..., 3] > 127, decoded[..., 3] > 127
     both = a & b
     color = (
-        np.abs(truth[both, :3].astype(float) - again[both, :3]).mean() / 255 if both.any() else 1.0
+        np.abs(truth[both, :3].astype(float) - decoded[both, :3]).mean() / 255
+        if both.any()
+        else 1.0
     )
     return dict(
         iou=float(both.sum() / max((a | b).sum(), 1)),
-        chamfer=_chamfer(truth, again),
+        chamfer=_chamfer(truth, decoded),
         color_error=float(color),
     ), codes
 
 
 def _chamfer(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Chamfer distance in world units between the surfaces of two grids of voxels; 2 if
+    the second is empty."""
     if not (b[..., 3] > 127).any():
         return 2.0
-    one, two = media.mesh_of(a).vertices, media.mesh_of(b).vertices
-    return float((cKDTree(two).query(one)[0].mean() + cKDTree(one).query(two)[0].mean()) / 2)
+    points_a, points_b = media.mesh_of(a).vertices, media.mesh_of(b).vertices
+    return float(
+        (cKDTree(points_b).query(points_a)[0].mean() + cKDTree(points_a).query(points_b)[0].mean())
+        / 2
+    )
 
 
 def _text(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:
-    figures, used = {}, []
+    """Return the figures of the text codec on a scene's captions in both languages, and the
+    codes."""
+    figures, all_codes = {}, []
     for language in LANGUAGES:
         text = world_text.caption(scene, language, generator("seen", scene.seed))
         codes = codec.encode(text)
         figures[f"tokens_per_character_{language}"] = len(codes) / len(text)
         figures[f"tokens_{language}"] = float(len(codes))
         figures["exact"] = float(codec.decode(codes) == text)
-        used.append(codes)
-    return figures, np.concatenate(used)
+        all_codes.append(codes)
+    return figures, np.concatenate(all_codes)
 
 
 def markdown(cards: dict[str, Any]) -> str:
-    """The cards as Markdown tables, for `docs/codecs.md`."""
+    """Return the cards as Markdown tables, for `docs/codecs.md`."""
     lines = []
     for modality, card in cards.items():
         if isinstance(card, dict):

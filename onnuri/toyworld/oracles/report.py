@@ -1,7 +1,7 @@
-"""What `onnuri evaluate matrix` shows: a table on the terminal, JSON, a heat map, and a page with
-samples.
+"""This module reports `onnuri evaluate matrix`: a table on the terminal, JSON, a heat map, and a
+page with samples.
 
-Knows no model but by `matrix.py`.
+It knows models only through `matrix.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Cells = list[dict[str, Any]]
 
 
 def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
-    """Measure, print, and write PATH, PATH's heat map (.png) and page (.html)."""
+    """Measure a model on `items` items per cell, print the matrix and write it to `path`, with a
+    heat map (.png) and a page (.html) beside it. Raises ConfigError for wrong options."""
     if items < 1:
         raise ConfigError(
             f"--items {items}", "at least one item a cell is needed", "give 1 or more"
@@ -38,88 +39,97 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
         )
     media.check_place(path)
     samples: dict[str, Any] = {}
-    found = {"machine": machine(), **matrix(model, items, samples=samples)}
-    show(found)
+    result = {"machine": machine(), **matrix(model, items, samples=samples)}
+    show(result)
     if path:
-        picture = heat_map(found)
-        media.write_json(found, path)
+        picture = heat_map(result)
+        media.write_json(result, path)
         media.write_bytes(picture, path.with_suffix(".png"))
-        media.write_bytes(page(found, samples, picture).encode(), path.with_suffix(".html"))
-    return found
+        media.write_bytes(page(result, samples, picture).encode(), path.with_suffix(".html"))
+    return result
 
 
-def overall(found: dict[str, Any], split: str, source: str, target: str) -> Cells:
-    """The rows of a cell over all languages and numbers of objects: one a task."""
+def overall(result: dict[str, Any], split: str, source: str, target: str) -> Cells:
+    """Return the rows of a cell over all languages and numbers of objects: one per task."""
     return [
         c
-        for c in found["cells"]
+        for c in result["cells"]
         if (c["from"], c["to"], c["split"], c["objects"], c["language"])
         == (source, target, split, "all", "all")
     ]
 
 
-def show(found: dict[str, Any]) -> None:
+def show(result: dict[str, Any]) -> None:
+    """Print the matrix of every split as a table, its mean and the further measurements."""
     console = Console()
-    for split in sorted({c["split"] for c in found["cells"]}, key=SPLITS.index):
+    for split in sorted({c["split"] for c in result["cells"]}, key=SPLITS.index):
         table = Table("from \\ to", *MEDIA, title=f"{split}: attributes right, % (ceiling, chance)")
         for source in MEDIA:
             table.add_row(
                 source,
-                *("\n".join(_brief(c) for c in overall(found, split, source, t)) for t in MEDIA),
+                *(
+                    "\n".join(_cell_text(c) for c in overall(result, split, source, t))
+                    for t in MEDIA
+                ),
             )
         console.print(table)
         console.print(
-            f"off the diagonal: mean {mean(found, split):.1%}; by attribute: "
-            + ", ".join(f"{a} {v:.1%}" for a, v in by_attribute(found, split).items())
+            f"off the diagonal: mean {mean(result, split):.1%}; by attribute: "
+            + ", ".join(f"{a} {v:.1%}" for a, v in by_attribute(result, split).items())
         )
-    for row in found["further"]:
+    for row in result["further"]:
         console.print(
-            f"{row['name']}, {row['from']} to {row['to']}: {row['attribute_accuracy']:.1%} (chance {row['chance']:.0%})"
+            f"{row['name']}, {row['from']} to {row['to']}: "
+            f"{row['attribute_accuracy']:.1%} (chance {row['chance']:.0%})"
         )
-    console.print(f"{found['items']} items a cell and split, {found['seconds']:.0f} s")
+    console.print(f"{result['items']} items a cell and split, {result['seconds']:.0f} s")
 
 
-def _brief(c: dict[str, Any]) -> str:
+def _cell_text(c: dict[str, Any]) -> str:
+    """Return one row of a cell as the short text of a table's entry, in percent."""
     extra = f" edited {c['edited']:.0%} kept {c['kept']:.0%}" if "edited" in c else ""
     task = f" {c['task']}" if c["from"] == c["to"] == "text" else ""
-    return f"{c['attribute_accuracy'] * 100:.1f} ({c['ceiling'] * 100:.0f}, {c['chance'] * 100:.0f}){extra}{task}"
+    percent = [c[name] * 100 for name in ("attribute_accuracy", "ceiling", "chance")]
+    return f"{percent[0]:.1f} ({percent[1]:.0f}, {percent[2]:.0f}){extra}{task}"
 
 
-def mean(found: dict[str, Any], split: str) -> float:
-    """Mean attribute accuracy of the 20 cells off the diagonal."""
+def mean(result: dict[str, Any], split: str) -> float:
+    """Return the mean attribute accuracy, in [0, 1], of the 20 cells off the diagonal."""
     values = [
         c["attribute_accuracy"]
         for s in MEDIA
         for t in MEDIA
         if s != t
-        for c in overall(found, split, s, t)
+        for c in overall(result, split, s, t)
     ]
     return sum(values) / max(len(values), 1)
 
 
-def by_attribute(found: dict[str, Any], split: str) -> dict[str, float]:
-    """Mean over the cells off the diagonal that count the attribute."""
+def by_attribute(result: dict[str, Any], split: str) -> dict[str, float]:
+    """Return for every attribute the mean accuracy over the cells off the diagonal that count
+    it."""
     values: dict[str, list[float]] = {}
     for s in MEDIA:
         for t in MEDIA:
-            for c in overall(found, split, s, t) if s != t else []:
+            for c in overall(result, split, s, t) if s != t else []:
                 for a, v in c["by_attribute"].items():
                     values.setdefault(a, []).append(v)
     return {a: sum(v) / len(v) for a, v in values.items()}
 
 
-def heat_map(found: dict[str, Any]) -> bytes:
-    """A PNG: one square a split, colour and number the share of attributes right."""
+def heat_map(result: dict[str, Any]) -> bytes:
+    """Return a PNG with one heat map per split, whose colour and number are the percentage of
+    attributes right."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    splits = sorted({c["split"] for c in found["cells"]}, key=SPLITS.index)
+    splits = sorted({c["split"] for c in result["cells"]}, key=SPLITS.index)
     figure, axes = plt.subplots(1, len(splits), figsize=(5.2 * len(splits), 4.6), squeeze=False)
     for axis, split in zip(axes[0], splits):
         values = [
-            [100 * overall(found, split, s, t)[0]["attribute_accuracy"] for t in MEDIA]
+            [100 * overall(result, split, s, t)[0]["attribute_accuracy"] for t in MEDIA]
             for s in MEDIA
         ]
         axis.imshow(values, vmin=0, vmax=100, cmap="viridis")
@@ -140,36 +150,43 @@ def heat_map(found: dict[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def page(found: dict[str, Any], samples: dict[str, Any], picture: bytes) -> str:
-    """A self-contained page: the heat map, and two samples of every cell."""
+def page(result: dict[str, Any], samples: dict[str, Any], picture: bytes) -> str:
+    """Return a self-contained HTML page with the heat map and two samples of every cell."""
     parts = []
     for name, pairs in samples.items():
         cells = "".join(
-            f"<td>{_show(given[0], given[1])}{html.escape(given[2]) if len(given) > 2 else ''}</td>"
-            f"<td>→</td><td>{_show(_target(name), made)}</td>"
-            for given, made in pairs
+            f"<td>{_to_html(source[0], source[1])}"
+            f"{html.escape(source[2]) if len(source) > 2 else ''}</td>"
+            f"<td>→</td><td>{_to_html(_target(name), item)}</td>"
+            for source, item in pairs
         )
         parts.append(f"<h2>{html.escape(name)}</h2><table><tr>{cells}</tr></table>")
-    style = "body{font:15px/1.5 system-ui;margin:2rem}td{padding:.5rem;max-width:22rem}img{image-rendering:auto}"
+    style = (
+        "body{font:15px/1.5 system-ui;margin:2rem}td{padding:.5rem;max-width:22rem}"
+        "img{image-rendering:auto}"
+    )
     return (
         f"<!doctype html><meta charset=utf-8><title>any-to-any matrix</title><style>{style}</style>"
-        f"<h1>Any-to-any matrix</h1><p>{found['items']} items a cell and split.</p>"
-        f"<img src='{_uri(picture, 'image/png')}'>{''.join(parts)}"
+        f"<h1>Any-to-any matrix</h1><p>{result['items']} items a cell and split.</p>"
+        f"<img src='{_data_uri(picture, 'image/png')}'>{''.join(parts)}"
     )
 
 
 def _target(name: str) -> Modality:
+    """Return the target's modality in a sample's name, such as "image-text-seen"."""
     return next((m for m in MEDIA if name.split("-")[1] == m), "text")
 
 
-def _show(modality: Modality, item: Any) -> str:
-    """An item as HTML; a shape as its picture from the front."""
+def _to_html(modality: Modality, item: Any) -> str:
+    """Return an item as HTML; a shape is shown as its picture from the front."""
     if modality == "text":
         return html.escape(str(item))
     if modality == "shape":
-        return f"<img width=128 src='{_uri(media.to_bytes(front(item), '.png'), 'image/png')}'>"
+        return (
+            f"<img width=128 src='{_data_uri(media.to_bytes(front(item), '.png'), 'image/png')}'>"
+        )
     suffix = ".gif" if modality == "video" else TABLE[modality].suffixes[0]
-    uri = _uri(
+    uri = _data_uri(
         media.to_bytes(item, suffix),
         "image/gif" if modality == "video" else TABLE[modality].media_type,
     )
@@ -181,7 +198,8 @@ def _show(modality: Modality, item: Any) -> str:
 
 
 def front(voxels: Any) -> Any:
-    """uint8 [64, 64, 3]: the first filled voxel of every line of sight, darker the farther."""
+    """Return voxels [64, 64, 64, 4] seen from the front, uint8 [64, 64, 3]: the first filled voxel
+    of every line of sight, darker the farther it is."""
     import numpy as np
 
     filled = voxels[..., 3] > 127
@@ -192,5 +210,6 @@ def front(voxels: Any) -> Any:
     return np.ascontiguousarray(picture.transpose(1, 0, 2)[::-1])
 
 
-def _uri(data: bytes, kind: str) -> str:
+def _data_uri(data: bytes, kind: str) -> str:
+    """Return bytes as a data URI of a media type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

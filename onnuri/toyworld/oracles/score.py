@@ -1,9 +1,9 @@
-"""How what was seen is held against what was asked: attributes right, of those that source and
-target both carry.
+"""This module scores an observed scene against the expected one: the number of attributes right, of
+those that source and target can both show.
 
-Knows no modality's analysis. Objects are matched by best assignment; a missing or extra object makes
-all its attributes wrong. A relation is right if the target states it of the matched objects, either
-way round.
+It knows no modality's analysis. Objects are matched by best assignment; a missing or extra object
+makes all its attributes wrong. A relation is right if the target states it of the matched objects,
+in either direction.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ OF_THING: tuple[Attribute, ...] = ("solid", "color", "size", "motion")
 
 
 _TIES = {"solid": 0.01, "color": 0.02}
-"""what decides between assignments that are equally good, also where these attributes are not asked
-for"""
+"""bonus of equal attributes, which decides between assignments that are equally good, also where
+these attributes are not scored"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Attributes right and asked, by name."""
+    """A Score holds the numbers of attributes right and asked for, by attribute."""
 
     right: dict[str, int]
     asked: dict[str, int]
 
     @property
     def attributes(self) -> tuple[int, int]:
+        """Return the numbers of attributes right and asked for, over all attributes."""
         return sum(self.right.values()), sum(self.asked.values())
 
     @property
     def scene(self) -> bool:
-        """Everything right."""
+        """Return whether the whole scene is right."""
         return self.right == self.asked
 
 
@@ -47,11 +48,11 @@ def score(
     attributes: frozenset[Attribute],
     stated: frozenset[tuple[int, str, int]] | None = None,
 ) -> Score:
-    """Hold `seen` against `expected` on some attributes.
+    """Return the score of an observed scene (`seen`) against the expected one, on some attributes.
 
-    `stated`: the relations asked for, one way round. Without it the target chooses which to state,
-    as a sentence does: one for every object after the first is asked for, and counted right if it
-    is true.
+    `stated` are the relations asked for, each in one direction. Without it the target chooses which
+    relations to state, as a sentence does: one is asked for per object after the first, and it is
+    right if it is true.
     """
     asked: dict[str, int] = {a: 0 for a in ATTRIBUTES if a in attributes}
     right = dict(asked)
@@ -59,14 +60,14 @@ def score(
     for thing in expected.things:
         for a in of_thing:
             asked[a] += getattr(thing, a) is not None
-    found = list(seen.things) if seen else []
-    pairs = match(expected.things, found, of_thing)
+    things_seen = list(seen.things) if seen else []
+    pairs = match(expected.things, things_seen, of_thing)
     for i, j in pairs.items():
         for a in of_thing:
-            want = getattr(expected.things[i], a)
-            right[a] += want is not None and getattr(found[j], a) == want
+            value = getattr(expected.things[i], a)
+            right[a] += value is not None and getattr(things_seen[j], a) == value
     for _ in range(
-        len(found) - len(expected.things)
+        len(things_seen) - len(expected.things)
     ):  # an extra object: all its attributes are wrong
         for a in of_thing:
             asked[a] += 1
@@ -76,18 +77,18 @@ def score(
 
 
 def match(
-    expected: tuple[Traits, ...], found: list[Traits], attributes: list[Attribute]
+    expected: tuple[Traits, ...], things_seen: list[Traits], attributes: list[Attribute]
 ) -> dict[int, int]:
-    """Expected index → found index, with most attributes equal in all; colour and solid decide
-    ties."""
-    if not found or not expected:
+    """Return the index of the matched object for each expected index, so that the most attributes
+    are equal in all; colour and solid decide ties."""
+    if not things_seen or not expected:
         return {}
     gain = np.array(
         [
             [
                 sum(getattr(e, a) == getattr(f, a) for a in attributes)
                 + sum(tie for a, tie in _TIES.items() if getattr(e, a) == getattr(f, a))
-                for f in found
+                for f in things_seen
             ]
             for e in expected
         ]
@@ -101,7 +102,7 @@ def _relations(
     pairs: dict[int, int],
     stated: frozenset[tuple[int, str, int]] | None,
 ) -> tuple[int, int]:
-    """(asked, right)."""
+    """Return the numbers of relations asked for and right."""
     if stated is not None:
         if not seen:
             return len(stated), 0
@@ -109,14 +110,15 @@ def _relations(
             i in pairs and j in pairs and (pairs[i], r, pairs[j]) in seen.relations
             for i, r, j in stated
         )
-    wanted = len(expected.things) - 1
-    if not seen or wanted <= 0:
-        return max(wanted, 0), 0
+    count = len(expected.things) - 1
+    if not seen or count <= 0:
+        return max(count, 0), 0
     back = {j: i for i, j in pairs.items()}
-    said = {(i, r, j) for i, r, j in seen.relations if i < j} | {
+    relations_seen = {(i, r, j) for i, r, j in seen.relations if i < j} | {
         (j, INVERSE[r], i) for i, r, j in seen.relations if j < i
     }
-    true = sum(
-        i in back and j in back and (back[i], r, back[j]) in expected.relations for i, r, j in said
+    true_count = sum(
+        i in back and j in back and (back[i], r, back[j]) in expected.relations
+        for i, r, j in relations_seen
     )
-    return max(wanted, len(said)), min(true, max(wanted, len(said)))
+    return max(count, len(relations_seen)), min(true_count, max(count, len(relations_seen)))

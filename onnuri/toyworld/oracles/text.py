@@ -1,4 +1,5 @@
-"""The oracle of text: the world's grammar. A sentence that it does not read is wrong."""
+"""This module is the oracle of text: the world's grammar. A sentence that it cannot parse is
+wrong."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ from onnuri.toyworld.scene import Description
 
 
 def observe(text: str) -> Description | None:
-    """What a sentence states; None where it is not of the grammar."""
+    """Return the description that a sentence states; None if it is not of the grammar."""
     return parse(text)
 
 
-def same_answer(expected: str, given: str) -> bool:
-    """Whether two short answers are the same words."""
-    return expected.strip(" .").lower() == given.strip(" .").lower()
+def same_answer(expected: str, actual: str) -> bool:
+    """Return whether two short answers are the same words."""
+    return expected.strip(" .").lower() == actual.strip(" .").lower()

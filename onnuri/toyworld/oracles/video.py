@@ -1,5 +1,5 @@
-"""The oracle of videos: the first frame as a picture, and every blob's path against the world's
-motions."""
+"""This module is the oracle of videos: it describes the first frame as a picture, and compares
+every blob's path with the world's motions."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from onnuri.toyworld.oracles.image import Blob, blobs, describe
 from onnuri.toyworld.scene import MOTIONS, Description, motion_path
 
 STRIDE = 2
-"""every second frame is looked at"""
+"""the oracle looks at one frame in so many"""
 
 
 def observe(frames: np.ndarray) -> Description:
-    """Objects of a video uint8 [17, 128, 128, 3], with their motions."""
-    looked = [blobs(frame) for frame in frames[::STRIDE]]
-    first = describe(looked[0])
-    moved = tuple(
-        dataclasses.replace(t, motion=motion_of(path(looked, k)))
+    """Return the objects of a video uint8 [17, 128, 128, 3], with their motions."""
+    blobs_of_frames = [blobs(frame) for frame in frames[::STRIDE]]
+    first = describe(blobs_of_frames[0])
+    things = tuple(
+        dataclasses.replace(t, motion=motion_of(path(blobs_of_frames, k)))
         for k, t in enumerate(first.things)
     )
-    return dataclasses.replace(first, things=moved)
+    return dataclasses.replace(first, things=things)
 
 
-def path(looked: list[list[Blob]], index: int) -> np.ndarray:
-    """One blob's path float [F, 3]: world offset right and up, and scale, from the first frame
-    on."""
-    blob = start = looked[0][index]
-    made = []
-    for found in looked:
-        near = [b for b in found if np.hypot(b.x - blob.x, b.y - blob.y) < 26]
-        if near:
+def path(blobs_of_frames: list[list[Blob]], index: int) -> np.ndarray:
+    """Return one blob's path float [F, 3] from the first frame on: offset right and up in world
+    units, and scale."""
+    blob = start = blobs_of_frames[0][index]
+    points = []
+    for frame_blobs in blobs_of_frames:
+        nearby = [b for b in frame_blobs if np.hypot(b.x - blob.x, b.y - blob.y) < 26]
+        if nearby:
             blob = min(
-                near,
+                nearby,
                 key=lambda b: np.hypot(b.x - blob.x, b.y - blob.y) + 0.02 * abs(b.area - blob.area),
             )
         half = IMAGE_SIZE / 2
-        made.append(
+        points.append(
             ((blob.x - start.x) / half, (start.y - blob.y) / half, np.sqrt(blob.area / start.area))
         )
-    return np.array(made)
+    return np.array(points)
 
 
 @functools.cache
 def _templates() -> np.ndarray:
-    """Paths of all motions [M, F, 3]."""
+    """Return the paths of all motions, float [M, F, 3]."""
     times = np.arange(0, VIDEO_FRAMES, STRIDE) / VIDEO_FPS
     return np.array([[motion_path(m, t) for t in times] for m in MOTIONS])
 
 
 def motion_of(track: np.ndarray) -> str:
-    """The motion whose path is nearest; a change of scale by a tenth weighs as much as a move by
-    0.1."""
+    """Return the motion whose path is nearest to a track [F, 3]; a change of scale by 0.1 weighs as
+    much as a move by 0.1."""
     error = ((_templates() - track[None]) ** 2).sum((1, 2))
     return MOTIONS[int(np.argmin(error))]

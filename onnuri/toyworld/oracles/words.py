@@ -1,10 +1,10 @@
-"""Whole scenes from words: as the world says them, changed in one way, and in wordings that
-training never used.
+"""This module measures whole scenes from words: as the world says them, changed in one way, and in
+wordings that training never used.
 
-Knows a model only as something with `generate_batch`, and no wordings but `toyworld/text.py`'s: every
-change is made to the world's own sentence by a rule of its own, so that it does not follow how
-training data was made. A whole scene is right when an oracle sees all that was said and nothing
-more.
+It knows a model only as something with `generate_batch`, and no wordings but those of
+`toyworld/text.py`: every change is made to the world's own sentence by a rule of its own, so that
+it does not follow how training data was made. A whole scene is right if an oracle sees all that was
+said and nothing more.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from onnuri.toyworld.text import caption
 from onnuri.toyworld.words import COLOR, COLOR_NOUN, SOLID
 
 FIRST = 400_000
-"""first seed of the scenes"""
+"""seed of the first scene"""
 SEEDS_ALONE = 4
-"""items of every form of a name that is said alone"""
+"""number of items for each form of a name that is said alone"""
 _ALONE: dict[Language, tuple[str, ...]] = {"en": ("{}", "draw {}"), "ko": ("{}", "{} 그려줘")}
 Change = Callable[[str, Language, np.random.Generator], str]
 _ENDINGS = (
@@ -69,23 +69,25 @@ _OTHER_NAMES = {
     "검은": "까만",
     "초록": "녹색",
 }
-"""the names that `toyworld/words.py` says are understood"""
+"""other names, which `toyworld/words.py` lists as understood"""
 
 
 def _unchanged(text: str, language: Language, rng: np.random.Generator) -> str:
+    """Return the sentence as it is."""
     return text
 
 
 def _colors(text: str, language: Language, rng: np.random.Generator) -> str:
-    """빨간색 for 빨간; or the other language's colours."""
+    """Return the sentence with colours named otherwise: 빨간색 for 빨간, or in the other language."""
     for key, word in COLOR[language].items():
-        foreign = COLOR["en" if language == "ko" else "ko"][key]
-        other = COLOR_NOUN[key] if language == "ko" and rng.random() < 0.5 else foreign
-        text = re.sub(rf"(?<![\w가-힣]){word}(?![\w가-힣])", other, text)
+        foreign_word = COLOR["en" if language == "ko" else "ko"][key]
+        replacement = COLOR_NOUN[key] if language == "ko" and rng.random() < 0.5 else foreign_word
+        text = re.sub(rf"(?<![\w가-힣]){word}(?![\w가-힣])", replacement, text)
     return text
 
 
 def _no_articles(text: str, language: Language, rng: np.random.Generator) -> str:
+    """Return the sentence without its articles, in Korean without "그"."""
     return (
         re.sub(r"\b(an?|the)\s", "", text, flags=re.IGNORECASE)
         if language == "en"
@@ -94,21 +96,24 @@ def _no_articles(text: str, language: Language, rng: np.random.Generator) -> str
 
 
 def _lower(text: str, language: Language, rng: np.random.Generator) -> str:
+    """Return the sentence in lower case without its full stop."""
     return text.lower().rstrip(".")
 
 
 def _very(text: str, language: Language, rng: np.random.Generator) -> str:
+    """Return the sentence with "very" before small and large."""
     if language == "en":
         return re.sub(r"\b(small|large)\b", r"very \1", text)
     return re.sub(r"(?<![가-힣])(작은|큰)(?![가-힣])", r"아주 \1", text)
 
 
 def _upper(text: str, language: Language, rng: np.random.Generator) -> str:
+    """Return the sentence in upper case, in Korean with exclamation marks."""
     return text.upper() if language == "en" else f"{text.rstrip('.')}!!"
 
 
 def _casual(text: str, language: Language, rng: np.random.Generator) -> str:
-    """-어요 in Korean; "I see" in English."""
+    """Return the sentence with a casual ending in Korean (-어요), with "I see" in English."""
     if language == "en":
         return f"I see {text[0].lower()}{text[1:]}".replace("I see there is ", "I see ")
     body = text.rstrip(".")
@@ -119,32 +124,37 @@ def _casual(text: str, language: Language, rng: np.random.Generator) -> str:
 
 
 def _definite(text: str, language: Language, rng: np.random.Generator) -> str:
+    """Return the sentence with definite articles for indefinite ones, in Korean with "그" before
+    it."""
     return (
         re.sub(r"\ban?\b", "the", text, flags=re.IGNORECASE) if language == "en" else f"그 {text}"
     )
 
 
 def _typo(text: str, language: Language, rng: np.random.Generator) -> str:
-    """Two neighbouring letters of one long word swapped; in Korean one vowel or consonant is
-    another."""
+    """Return the sentence with a slip in one long word: two neighbouring letters swapped, in Korean
+    another vowel."""
     words = text.split()
-    long = [k for k, w in enumerate(words) if len(w) >= (4 if language == "en" else 2)]
-    k = long[int(rng.integers(len(long)))]
-    at = int(rng.integers(1, len(words[k].rstrip(".")) - 1)) if len(words[k].rstrip(".")) > 2 else 0
+    long_words = [k for k, w in enumerate(words) if len(w) >= (4 if language == "en" else 2)]
+    k = long_words[int(rng.integers(len(long_words)))]
+    position = (
+        int(rng.integers(1, len(words[k].rstrip(".")) - 1)) if len(words[k].rstrip(".")) > 2 else 0
+    )
     letters = list(words[k])
     if language == "en":
-        letters[at], letters[at + 1] = letters[at + 1], letters[at]
+        letters[position], letters[position + 1] = letters[position + 1], letters[position]
     else:
-        code = ord(letters[at]) - 0xAC00
+        code = ord(letters[position]) - 0xAC00
         vowel = (
             code % 588 // 28 + 1
         ) % 21  # Unicode: syllable = base + 588 consonant + 28 vowel + final
-        letters[at] = chr(0xAC00 + code // 588 * 588 + vowel * 28 + code % 28)
+        letters[position] = chr(0xAC00 + code // 588 * 588 + vowel * 28 + code % 28)
     words[k] = "".join(letters)
     return " ".join(words)
 
 
 def _request(text: str, language: Language, rng: np.random.Generator) -> str:
+    """Return the sentence as a request to draw."""
     return (
         f"Please draw {text[0].lower()}{text[1:]}".replace("draw there is", "draw")
         if language == "en"
@@ -153,7 +163,7 @@ def _request(text: str, language: Language, rng: np.random.Generator) -> str:
 
 
 def _noun_ending(text: str) -> str:
-    """A Korean sentence as what is to be drawn: "…가 있는 그림"."""
+    """Return a Korean sentence as the noun phrase of what is to be drawn, "…가 있는 그림"."""
     body = text.rstrip(".")
     for end, modifying in (
         ("있습니다", "있는"),
@@ -173,12 +183,16 @@ def _noun_ending(text: str) -> str:
 
 
 def _names(text: str, language: Language, rng: np.random.Generator) -> str:
-    for own, name in _OTHER_NAMES.items():
-        text = re.sub(rf"(?<![\w가-힣]){own}(?=$|[\s.]|[이가은는와과](?![가-힣]))", name, text)
+    """Return the sentence with other names for solids, sizes, places and colours."""
+    for own_name, other_name in _OTHER_NAMES.items():
+        text = re.sub(
+            rf"(?<![\w가-힣]){own_name}(?=$|[\s.]|[이가은는와과](?![가-힣]))", other_name, text
+        )
     return text
 
 
 def _no_spaces(text: str, language: Language, rng: np.random.Generator) -> str:
+    """Return the sentence without spaces."""
     return text.replace(" ", "")
 
 
@@ -201,14 +215,14 @@ CHANGES: dict[str, Change] = {
 def right(
     model: Model, to: Modality, scenes: list[Scene], sentences: list[str], languages: list[Language]
 ) -> list[Score]:
-    """Return how right each scene comes out of its sentence."""
-    made = model.generate_batch(
+    """Return the score of what a model makes of each sentence against its scene."""
+    generated = model.generate_batch(
         to, [[("text", s)] for s in sentences], language=languages, seeds=list(range(len(scenes)))
     )
     attributes = counted("text", to)
     return [
         score(scene.description(), OBSERVE[to](item), attributes, frozenset(scene.stated))
-        for scene, item in zip(scenes, made, strict=True)
+        for scene, item in zip(scenes, generated, strict=True)
     ]
 
 
@@ -219,8 +233,8 @@ def names_alone(model: Model, to: Modality) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for language in LANGUAGES:
         scores: list[Score] = []
-        for solid, own in SOLID[language].items():
-            names = [own, *([_OTHER_NAMES[own]] if own in _OTHER_NAMES else [])]
+        for solid, own_name in SOLID[language].items():
+            names = [own_name, *([_OTHER_NAMES[own_name]] if own_name in _OTHER_NAMES else [])]
             sentences = [
                 form.format(name)
                 for name in names
@@ -233,47 +247,49 @@ def names_alone(model: Model, to: Modality) -> dict[str, Any]:
                 language=[language] * len(sentences),
                 seeds=list(range(len(sentences))),
             )
-            wanted = Description(things=(Traits(solid=solid),))
-            scores += [score(wanted, OBSERVE[to](item), attributes) for item in items]
+            expected = Description(things=(Traits(solid=solid),))
+            scores += [score(expected, OBSERVE[to](item), attributes) for item in items]
         rows[language] = row(scores)
     return rows
 
 
 def row(scores: Iterable[Score]) -> dict[str, Any]:
-    """Return whole scenes and attributes right, with the 95 % interval of the scenes."""
-    held = list(scores)
-    whole = sum(s.scene for s in held)
-    hits, asked = (sum(s.attributes[k] for s in held) for k in (0, 1))
+    """Return the shares of whole scenes and of attributes right, with the 95 % interval of the
+    scenes."""
+    all_scores = list(scores)
+    whole = sum(s.scene for s in all_scores)
+    right_count, asked_count = (sum(s.attributes[k] for s in all_scores) for k in (0, 1))
     return {
-        "n": len(held),
-        "scenes": whole / max(len(held), 1),
-        "interval": list(wilson(whole, len(held))),
-        "attributes": hits / max(asked, 1),
+        "n": len(all_scores),
+        "scenes": whole / max(len(all_scores), 1),
+        "interval": list(wilson(whole, len(all_scores))),
+        "attributes": right_count / max(asked_count, 1),
     }
 
 
 def measure(model: Model, items: int, to: Modality = "image") -> dict[str, Any]:
-    """Return whole scenes by change of wording, relation and number of objects, in held-out
-    wordings, and of names alone."""
+    """Return the shares of whole scenes right by change of wording, relation and number of objects,
+    in held-out wordings, and of names alone."""
     began = time.time()
     scenes = [sample_scene(FIRST + k, "seen") for k in range(items)]
     languages = [LANGUAGES[k % 2] for k in range(items)]
-    own = [
+    own_sentences = [
         caption(s, x, np.random.default_rng([5, s.seed]))
         for s, x in zip(scenes, languages, strict=True)
     ]
     run = functools.partial(right, model, to)
 
     def changed(change: Change) -> list[str]:
+        """Return the world's own sentences after a change."""
         return [
             change(t, x, np.random.default_rng([6, s.seed]))
-            for t, x, s in zip(own, languages, scenes, strict=True)
+            for t, x, s in zip(own_sentences, languages, scenes, strict=True)
         ]
 
     changes = {
         name: row(run(scenes, changed(change), languages)) for name, change in CHANGES.items()
     }
-    people = {
+    people_sentences = {
         name: [
             wordings.say(s, x, np.random.default_rng([8, s.seed]), **how)
             for s, x in zip(scenes, languages, strict=True)
@@ -284,7 +300,9 @@ def measure(model: Model, items: int, to: Modality = "image") -> dict[str, Any]:
             ("names held out", {"held_names": True}),
         )
     }
-    said = {name: run(scenes, sentences, languages) for name, sentences in people.items()}
+    people_scores = {
+        name: run(scenes, sentences, languages) for name, sentences in people_sentences.items()
+    }
     objects = {
         name: {
             str(n): row(
@@ -292,14 +310,14 @@ def measure(model: Model, items: int, to: Modality = "image") -> dict[str, Any]:
             )
             for n in (1, 2, 3)
         }
-        for name, scores in {"own": run(scenes, own, languages), **said}.items()
+        for name, scores in {"own": run(scenes, own_sentences, languages), **people_scores}.items()
     }
     return {
         "to": to,
         "items": items,
         "machine": machine(),
         "changes": changes,
-        "people": {k: row(v) for k, v in said.items()},
+        "people": {k: row(v) for k, v in people_scores.items()},
         "objects": objects,
         "relations": relations(run, items),
         "names alone": names_alone(model, to),
@@ -308,8 +326,9 @@ def measure(model: Model, items: int, to: Modality = "image") -> dict[str, Any]:
 
 
 def relations(run: Callable[..., list[Score]], items: int) -> dict[str, Any]:
-    """Return whole scenes and the relation itself, of scenes of two objects, by relation."""
-    found: dict[str, Any] = {}
+    """Return the shares of whole scenes and of the relation right, by relation, for scenes of two
+    objects."""
+    rows: dict[str, Any] = {}
     for relation in ("left_of", "right_of", "above", "below"):
         scenes: list[Scene] = []
         seed = FIRST
@@ -324,17 +343,18 @@ def relations(run: Callable[..., list[Score]], items: int) -> dict[str, Any]:
             for s, x in zip(scenes, languages, strict=True)
         ]
         scores = run(scenes, sentences, languages)
-        found[relation] = {
+        rows[relation] = {
             **row(scores),
             "relation": float(
                 np.mean([s.right["relation"] == s.asked["relation"] for s in scores])
             ),
         }
-    return found
+    return rows
 
 
 def run(model: Any, items: int, to: Modality, path: Path | None) -> dict[str, Any]:
-    """Measure, print and write PATH."""
+    """Measure `items` scenes from words to a visual modality, print the shares and write them to
+    `path` as JSON. Raises ConfigError for wrong options."""
     if items < 1:
         raise ConfigError(f"--items {items}", "at least one item is needed", "give 1 or more")
     if to in ("text", "audio"):
@@ -344,23 +364,24 @@ def run(model: Any, items: int, to: Modality, path: Path | None) -> dict[str, An
             "use image, video or shape",
         )
     media.check_place(path)
-    found = measure(model, items, to)
-    show(found)
+    result = measure(model, items, to)
+    show(result)
     if path:
-        media.write_json(found, path, indent=2)
-    return found
+        media.write_json(result, path, indent=2)
+    return result
 
 
-def show(found: dict[str, Any]) -> None:
+def show(result: dict[str, Any]) -> None:
+    """Print the result as a table."""
     console = Console()
     table = Table(
         "sentence",
         "whole scenes, %",
         "95 %",
         "attributes, %",
-        title=f"words to {found['to']}, {found['items']} scenes",
+        title=f"words to {result['to']}, {result['items']} scenes",
     )
-    for name, values in {**found["changes"], **found["people"], **found["relations"]}.items():
+    for name, values in {**result["changes"], **result["people"], **result["relations"]}.items():
         low, high = values["interval"]
         table.add_row(
             name,
@@ -373,10 +394,10 @@ def show(found: dict[str, Any]) -> None:
         "a name and nothing more: "
         + ", ".join(
             f"{language} {r['scenes']:.0%} of {r['n']}"
-            for language, r in found["names alone"].items()
+            for language, r in result["names alone"].items()
         )
     )
-    for name, rows in found["objects"].items():
+    for name, rows in result["objects"].items():
         console.print(
             f"{name}: "
             + ", ".join(f"{n} objects {r['scenes']:.0%} of {r['n']}" for n, r in rows.items())

@@ -108,7 +108,7 @@ def test_what_is_put_does_not_hide_what_is_fuller():
     )
 )
 def test_a_shapes_codes_give_back_form_box_and_colour(parts):
-    row = mesh._row(
+    row = mesh._encode_components(
         SHAPE,
         [
             (np.array(f), np.array(c + e, np.float32), np.array(rgb, np.float32))
@@ -118,7 +118,7 @@ def test_a_shapes_codes_give_back_form_box_and_colour(parts):
     assert len(row) == 33 and all(
         lo <= v < hi for v, (lo, hi) in zip(row, SHAPE.position_ranges, strict=True)
     )
-    back = mesh._parts(SHAPE, row)
+    back = mesh._decode_components(SHAPE, row)
     assert len(back) == len(parts)
     for (form, centre, extent, rgb), (f, box, colour) in zip(parts, back, strict=True):
         assert f.tolist() == form

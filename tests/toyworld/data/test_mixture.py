@@ -354,7 +354,7 @@ def test_noise_is_up_to_three_words_that_mean_nothing_here_and_leaves_the_senten
     sentence = ["a", "red", "ball", "left", "of", "cubes"]
     for language in LANGUAGES:
         for _ in range(100):
-            words = sampler._among_noise(" ".join(sentence), language, rng).split()
+            words = sampler._with_noise(" ".join(sentence), language, rng).split()
             extra = list(words)
             for word in sentence:
                 extra.remove(word)
@@ -362,7 +362,7 @@ def test_noise_is_up_to_three_words_that_mean_nothing_here_and_leaves_the_senten
             assert [w for w in words if w in sentence and w not in extra] == [
                 w for w in sentence if w not in extra
             ]
-        assert quiet._among_noise("a red ball", language, rng) == "a red ball"
+        assert quiet._with_noise("a red ball", language, rng) == "a red ball"
 
 
 def test_noise_has_no_word_that_training_says_of_the_world(codecs):

@@ -6,7 +6,7 @@ import pytest
 from onnuri.errors import ConfigError
 from onnuri.modality import LANGUAGES
 from onnuri.toyworld.data.token_store import PARTS, TokenStore, _merge, write_shard
-from onnuri.toyworld.oracles.scan import said, scan
+from onnuri.toyworld.oracles.scan import named_compositions, scan
 from onnuri.toyworld.scene import (
     HELD_OUT,
     compositions,
@@ -67,13 +67,13 @@ def test_captions_questions_and_instructions_of_training_name_nothing_held_out()
                 question(scene, language, rng)[0],
                 instruction(scene, edit, language, rng) if edit else "",
             ):
-                assert not said(sentence) & HELD_OUT, sentence
+                assert not named_compositions(sentence) & HELD_OUT, sentence
 
 
 def test_what_is_said_is_what_is_there():
     for k in range(60):
         scene = sample_scene(k, "held_out")
         for language in LANGUAGES:
-            named = said(caption(scene, language, generator("held_out", k)))
+            named = named_compositions(caption(scene, language, generator("held_out", k)))
             assert named <= compositions(scene.description())
             assert {c for c in compositions(scene.description()) if c[0] == "color"} <= named
