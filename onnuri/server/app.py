@@ -28,7 +28,7 @@ from onnuri import __version__, formats
 from onnuri.errors import OnnuriError
 from onnuri.modality import MEDIA
 from onnuri.server import audio, images, inputs, jobs, memory
-from onnuri.server.bodies import documented, either
+from onnuri.server.bodies import form_or_json, openapi_body
 from onnuri.server.complaints import complaint
 from onnuri.server.errors import JSON, APIError, as_api_error, invalid
 from onnuri.server.middleware import LOCAL, Guard, client_of
@@ -49,7 +49,12 @@ from onnuri.server.schemas import (
 from onnuri.server.sizes import seconds_of, size_of
 from onnuri.server.sound import TYPES
 from onnuri.server.state import Caller, State, state_of
-from onnuri.server.streaming import raw, streamed, whole_or_streamed, within
+from onnuri.server.streaming import (
+    byte_response,
+    event_response,
+    json_or_event_response,
+    within_deadline,
+)
 from onnuri.server.words import with_words
 
 log = logging.getLogger("onnuri")
@@ -184,13 +189,13 @@ def _conversation(app: FastAPI) -> None:
     async def chat_completions(body: ChatRequest, request: Request, who: Who) -> Response:
         """Text, pictures, sounds, videos and meshes in; any of them out, by `modalities`."""
         answer = ChatAnswer(body, _chosen(request, body), who)
-        return await whole_or_streamed(request, body.stream, answer.whole, answer.chunks)
+        return await json_or_event_response(request, body.stream, answer.whole, answer.chunks)
 
     @app.post("/v1/responses", tags=["conversation"])
     async def responses_create(body: ResponseRequest, request: Request, who: Who) -> Response:
         """A conversation in; words out, and pictures where the tool that draws is given."""
         answer = ResponseAnswer(body, _chosen(request, body), who)
-        return await whole_or_streamed(
+        return await json_or_event_response(
             request, body.stream, answer.whole, answer.events, answer.failed
         )
 
@@ -202,22 +207,22 @@ def _conversation(app: FastAPI) -> None:
     @app.post(
         "/v1/images/edits",
         tags=["images"],
-        openapi_extra=documented(EditRequest, ("image", "image[]")),
+        openapi_extra=openapi_body(EditRequest, ("image", "image[]")),
     )
     async def images_edits(request: Request, who: Who) -> Response:
         """Pictures, and a sentence that says what to make of them, to pictures. A form, or JSON."""
-        return await _pictures(await either(request, EditRequest), request, who)
+        return await _pictures(await form_or_json(request, EditRequest), request, who)
 
     @app.post("/v1/completions", tags=["conversation"])
     async def text_completions(body: CompletionRequest, request: Request, who: Who) -> Response:
         """Text that goes on from text, and how likely every token of it is."""
         answer = CompletionAnswer(body, _chosen(request, body), who)
-        return await whole_or_streamed(request, body.stream, answer.whole, answer.chunks)
+        return await json_or_event_response(request, body.stream, answer.whole, answer.chunks)
 
 
 async def _pictures(body: ImageRequest, request: Request, who: Caller) -> Response:
     arguments = (body, _chosen(request, body), who)
-    return await whole_or_streamed(
+    return await json_or_event_response(
         request, body.stream, lambda: images.generate(*arguments), lambda: images.stream(*arguments)
     )
 
@@ -228,29 +233,29 @@ def _sounds(app: FastAPI) -> None:
         """A sentence to speech."""
         speech = audio.Speech(body, _chosen(request, body), who)
         if body.stream_format == "sse":
-            return await streamed(request, speech.events())
+            return await event_response(request, speech.events())
         if body.response_format in ("pcm", "pcm16"):
-            return await raw(request, speech.pcm(), TYPES["pcm"])
-        data, kind = await within(request, speech.whole())
+            return await byte_response(request, speech.pcm(), TYPES["pcm"])
+        data, kind = await within_deadline(request, speech.whole())
         return Response(data, media_type=kind)
 
     @app.post(
         "/v1/audio/transcriptions",
         tags=["audio"],
-        openapi_extra=documented(TranscriptionRequest, ("file",)),
+        openapi_extra=openapi_body(TranscriptionRequest, ("file",)),
     )
     async def audio_transcriptions(request: Request, who: Who) -> Response:
         """Speech to a sentence. A form, or JSON."""
         state, body, samples = await _heard(request)
         if body.stream:
-            return await streamed(request, audio.transcription_events(samples, state, who))
-        heard = await within(request, audio.transcribe(samples, state, who))
+            return await event_response(request, audio.transcription_events(samples, state, who))
+        heard = await within_deadline(request, audio.transcribe(samples, state, who))
         return _written(audio.transcription(body.response_format, "transcribe", *heard))
 
     @app.post(
         "/v1/audio/translations",
         tags=["audio"],
-        openapi_extra=documented(TranscriptionRequest, ("file",)),
+        openapi_extra=openapi_body(TranscriptionRequest, ("file",)),
     )
     async def audio_translations(request: Request, who: Who) -> Response:
         """Speech in any language to a sentence in English. A form, or JSON."""
@@ -259,16 +264,16 @@ def _sounds(app: FastAPI) -> None:
             raise invalid(
                 "stream", "a translation comes as a whole; leave it out", code="unsupported_value"
             )
-        heard = await within(request, audio.translate(samples, state, who))
+        heard = await within_deadline(request, audio.translate(samples, state, who))
         return _written(audio.transcription(body.response_format, "translate", *heard))
 
 
 async def _heard(request: Request) -> tuple[State, TranscriptionRequest, Any]:
     """Return what is asked of a sound, and its samples. Raises APIError and MediaError."""
-    body = await either(request, TranscriptionRequest)
+    body = await form_or_json(request, TranscriptionRequest)
     audio.check_transcription({**body.model_dump(), **(body.model_extra or {})})
     state = _chosen(request, body)
-    _, samples = await images.given(body.file, "audio", "file", state)
+    _, samples = await images.read_upload(body.file, "audio", "file", state)
     return state, body, samples
 
 
@@ -278,19 +283,21 @@ def _written(answer: Any) -> Response:
 
 def _jobs(app: FastAPI) -> None:
     @app.post(
-        "/v1/videos", tags=["videos"], openapi_extra=documented(VideoRequest, ("input_reference",))
+        "/v1/videos",
+        tags=["videos"],
+        openapi_extra=openapi_body(VideoRequest, ("input_reference",)),
     )
     async def videos_create(request: Request, who: Who) -> Response:
         """A sentence, and perhaps a picture or another thing to begin from, to a video. A form, or
         JSON."""
-        body = await either(request, VideoRequest)
+        body = await form_or_json(request, VideoRequest)
         state = _chosen(request, body)
         width, height = size_of(body.size, "size", even=True)
         seconds = f"{seconds_of(body.seconds, 'seconds'):g}"
         given: list[Any] = [("text", body.prompt)]
         if body.input_reference not in (None, ""):
             given.insert(
-                0, await images.given(body.input_reference, None, "input_reference", state)
+                0, await images.read_upload(body.input_reference, None, "input_reference", state)
             )
         about = {
             "prompt": body.prompt,
@@ -342,13 +349,13 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
     @app.get(path + "/{id}", tags=[tag], operation_id=f"{tag}_get")
     def get(id: str, request: Request, who: Who) -> JSON:
         """How far a job is."""
-        return jobs.show(jobs.find(id, kind, state_of(request), who), state_of(request))
+        return jobs.job_fields(jobs.find_job(id, kind, state_of(request), who), state_of(request))
 
     @app.get(path + "/{id}/content", tags=[tag], operation_id=f"{tag}_content")
     def content(id: str, request: Request, who: Who, variant: str | None = None) -> Response:
         """The file that a job made, or a part of it by `Range`; of a video its `thumbnail` too."""
         made, media_type = jobs.content(
-            jobs.find(id, kind, state_of(request), who), state_of(request), variant
+            jobs.find_job(id, kind, state_of(request), who), state_of(request), variant
         )
         return (
             Response(made, media_type=media_type)
@@ -360,7 +367,7 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
     async def delete(id: str, request: Request, who: Who) -> JSON:
         """Call a job off, or forget it."""
         state = state_of(request)
-        job = await asyncio.to_thread(jobs.find, id, kind, state, who)
+        job = await asyncio.to_thread(jobs.find_job, id, kind, state, who)
         return await jobs.delete(job, state)
 
 
@@ -404,14 +411,14 @@ def _rest(app: FastAPI) -> None:
     @app.get("/v1/formats", tags=["operation"])
     def all_formats(who: Who) -> JSON:
         """The formats of files that are read, whichever way they come."""
-        return {"object": "list", "data": [inputs.about(form) for form in formats.table()]}
+        return {"object": "list", "data": [inputs.format_fields(form) for form in formats.table()]}
 
     @app.post("/v1/inspect", tags=["operation"])
     async def inspect(request: Request, who: Who, file: Annotated[UploadFile, File()]) -> JSON:
         """What a file would be read as, or why it is not: the verdict that it gets by every other
         way."""
         state = state_of(request)
-        return await within(
+        return await within_deadline(
             request,
             state.service.decode_in_pool(inputs.inspect, await file.read(), "file", state.settings),
         )

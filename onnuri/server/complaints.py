@@ -1,5 +1,5 @@
-"""What is wrong with a request's fields, as one line: the field's path as the client wrote it, the
-value, the rule, the repair.
+"""Validation errors of a request as one line: the field's path as the client wrote it, its value,
+the rule, the repair.
 
 pydantic's own words and the branches of its unions (`function-after[…]`, `list[…]`) are not the
 client's, and stay here.
@@ -44,8 +44,8 @@ OBJECTS = ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
 
 
 def complaint(errors: Sequence[Any], body: Any, content_type: str = "application/json") -> APIError:
-    """Return the errors of a request that does not hold, as one: the one that lies deepest is what
-    was meant."""
+    """Return pydantic's errors of a request as one APIError. Of several, the one that lies deepest
+    in the body is taken: the client meant that branch of a union."""
     first = errors[0]
     if first["type"] == "json_invalid":
         return APIError(
@@ -58,7 +58,8 @@ def complaint(errors: Sequence[Any], body: Any, content_type: str = "application
         sent = content_type.split(";")[0] or "nothing"
         return APIError(
             400,
-            f"the request's body: is {sent:.60}, where JSON is read; send JSON with Content-Type: application/json",
+            f"the request's body: is {sent:.60}, where JSON is read; "
+            "send JSON with Content-Type: application/json",
             "invalid_value",
         )
     if whole:
@@ -83,7 +84,8 @@ def complaint(errors: Sequence[Any], body: Any, content_type: str = "application
 
 
 def _place(error: Any, body: Any) -> tuple[int, str, Any]:
-    """How deep an error lies, its path as a client writes it, and what stands there."""
+    """Return how deep in the body an error lies, its path as a client writes it, and the value
+    there."""
     source, *steps = error["loc"]
     value = body if source == "body" else {}
     path, depth = "", 0
@@ -102,7 +104,8 @@ def _place(error: Any, body: Any) -> tuple[int, str, Any]:
 
 
 def rule_of(errors: Sequence[Any]) -> tuple[str, str]:
-    """Return rule and repair of what is wrong at one place; of a union, all that it could be."""
+    """Return the rule that errors at one place break, and the repair; for a union the rule lists
+    all types that it takes."""
     kinds = list(dict.fromkeys(error["type"] for error in errors))
     nouns = {
         "string_type": "a string",

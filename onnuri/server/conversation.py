@@ -140,7 +140,7 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
     return context
 
 
-async def unknown(context: Context, language: Language, state: State) -> JSON:
+async def notices_of_unknown(context: Context, language: Language, state: State) -> JSON:
     """Return the field `onnuri` of an answer: what the model does not know of what it was given;
     none where it knows all."""
     return notices_field(

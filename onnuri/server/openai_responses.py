@@ -22,7 +22,7 @@ from onnuri.modality import Modality
 from onnuri.model.answer import Context
 from onnuri.server import images, unheeded
 from onnuri.server.complaints import rule_of
-from onnuri.server.conversation import Turn, answer_events, context_of, turn_of, unknown
+from onnuri.server.conversation import Turn, answer_events, context_of, notices_of_unknown, turn_of
 from onnuri.server.errors import JSON, APIError, invalid
 from onnuri.server.events import FinalItem, PartialImage, Stream, TextDelta
 from onnuri.server.pool import kind
@@ -121,7 +121,7 @@ class ResponseAnswer:
                 if isinstance(part, FinalItem):
                     finals.append(part)
         usage = await self.state.account(self.caller, context, finals)
-        more = await unknown(context, turn.asker, self.state)
+        more = await notices_of_unknown(context, turn.asker, self.state)
         if any(item.finish == "length" for item in finals):
             name, more["incomplete_details"] = "incomplete", {"reason": "max_output_tokens"}
         else:
@@ -261,7 +261,7 @@ class DrawingItem(OutputItem):
         self.tool, self.state = tool, state
 
     def _fields(self) -> JSON:
-        return {"result": self.result, **images.about(self.tool)}
+        return {"result": self.result, **images.picture_fields(self.tool)}
 
     def begin(self) -> list[JSON]:
         """Return its first events."""
@@ -270,10 +270,10 @@ class DrawingItem(OutputItem):
     async def tell(self, event: PartialImage | FinalItem) -> list[JSON]:
         """Return what an event adds."""
         if isinstance(event, PartialImage):
-            data = await images.encoded(event.image, self.tool, self.state, whole=False)
+            data = await images.encode_picture(event.image, self.tool, self.state, whole=False)
             fields = {"partial_image_index": event.index, "partial_image_b64": data}
-            return [self._event("partial_image", **fields, **images.about(self.tool))]
-        self.result = await images.encoded(event.item, self.tool, self.state)
+            return [self._event("partial_image", **fields, **images.picture_fields(self.tool))]
+        self.result = await images.encode_picture(event.item, self.tool, self.state)
         self._end(event, may_be_cut=False)
         return [self._event("completed"), self._item_event("done")]
 
