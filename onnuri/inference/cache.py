@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 PAGE = 16
-"""ids whose keys and values are page_index and shared together"""
+"""ids whose keys and values are cached and shared together"""
 
 
 class Cache:

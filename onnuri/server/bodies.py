@@ -1,5 +1,5 @@
-"""Bodies that come as a form or as JSON: OpenAI's clients send forms where files go with them,
-other clients JSON.
+"""Bodies that are a form or JSON: OpenAI's clients send forms where there are files, other clients
+JSON.
 
 Knows no route: a request and a class of `schemas.py` in, one of that class out.
 """

@@ -27,7 +27,7 @@ from onnuri.server.complaints import rule_of
 from onnuri.server.errors import JSON, invalid
 from onnuri.server.events import FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.merge_streams import merge_streams
-from onnuri.server.schemas import MODALITY, ChatRequest, Message, Said
+from onnuri.server.schemas import MODALITY, ChatRequest, Message, ValidText
 from onnuri.server.state import State
 
 SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
@@ -103,7 +103,7 @@ async def _inputs(message: Message, name: str, state: State) -> list[Any]:
 
 def _text(text: Any, name: str) -> str:
     try:
-        return TypeAdapter(Said).validate_python(text, strict=True)
+        return TypeAdapter(ValidText).validate_python(text, strict=True)
     except ValidationError as error:
         rule, repair = rule_of(error.errors())
         raise invalid(name, f"{rule}; {repair or 'give a string'}") from None

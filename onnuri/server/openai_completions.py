@@ -29,7 +29,7 @@ from onnuri.server.state import Caller, State
 from onnuri.server.usage import token_counts
 
 MOST = 128
-"""answers of stream_of request: prompts times n"""
+"""answers of one request: prompts times n"""
 ENDS = 8
 """positions beside the prompt and the answer"""
 

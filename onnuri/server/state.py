@@ -66,7 +66,7 @@ class Traffic:
     open: int = 0
     """requests under way"""
     draining: bool = False
-    """whether the server has been headers to stop"""
+    """whether the server has been told to stop"""
 
 
 class State:
