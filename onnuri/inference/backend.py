@@ -21,8 +21,8 @@ class BackendLoad:
     """requests that are decoded"""
     rows: int
     """sequences in the cache"""
-    drawn: Mapping[str, int]
-    """ids drawn since the start, by kind"""
+    sampled_tokens: Mapping[str, int]
+    """ids sampled since the start, by kind"""
     prefix_bytes: int = 0
     """of kept prefixes; vLLM keeps its own, and does not say"""
     prefix_reused_tokens: int = 0

@@ -27,6 +27,7 @@ class Cache:
     heads, positions, head size] per layer."""
 
     def __init__(self, layers: int, rows: int, heads: int, positions: int, size: int) -> None:
+        """Allocate the keys and values of all layers; `size` is the size of a head."""
         self.layers = [_lazy_zeros(2, rows, heads, positions, size) for _ in range(layers)]
         self.rows = rows
         self.bytes = sum(layer.nbytes for layer in self.layers)

@@ -157,6 +157,7 @@ class GrammarState:
     that fits into the room left."""
 
     def __init__(self, compiler: GrammarCompiler, matcher: LLMatcher, room: int) -> None:
+        """Begin an answer of at most `room` tokens, and find its first ending."""
         self.compiler, self.matcher, self.room = compiler, matcher, room
         self.position, self.steps_left = JsonPosition(compiler.codec.pieces), SEARCH_STEPS
         self.ending = self._find_ending(matcher, self.position, room)
@@ -185,22 +186,22 @@ class GrammarState:
         inside = self.position.inside and not self.position.escaped and self.position.since > 0
         return QUOTE if inside and not self.matcher.is_accepting() else None
 
-    def take(self, drawn: int) -> int:
+    def take(self, sampled: int) -> int:
         """Take in a sampled token and return the one that stands: the sampled one, or the next of
         the ending where no ending would fit after it."""
         self.room -= 1
         if self.broken:
-            return drawn
-        if self.ending is not None and drawn != self._next_of_ending:
-            ending = self._ending_after(drawn)
+            return sampled
+        if self.ending is not None and sampled != self._next_of_ending:
+            ending = self._ending_after(sampled)
             if ending is None:
-                drawn = self._next_of_ending
+                sampled = self._next_of_ending
             else:
-                self.ending = [drawn, *ending]
+                self.ending = [sampled, *ending]
         self.ending = self.ending[1:] if self.ending is not None else None
-        self.matcher.consume_token(drawn)
-        self.position.advance([drawn])
-        return drawn
+        self.matcher.consume_token(sampled)
+        self.position.advance([sampled])
+        return sampled
 
     @property
     def _next_of_ending(self) -> int:
@@ -299,10 +300,10 @@ class ForcedCodes:
         """Return None: the end's score goes to no other id."""
         return None
 
-    def take(self, drawn: int) -> int:
+    def take(self, sampled: int) -> int:
         """Return the next of the forced codes, or the sampled one after the last."""
         self.at += 1
-        return int(self.codes[self.at - 1]) if self.at <= len(self.codes) else drawn
+        return int(self.codes[self.at - 1]) if self.at <= len(self.codes) else sampled
 
 
 class JsonPosition:
@@ -310,6 +311,7 @@ class JsonPosition:
     members."""
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
+        """Begin before the first byte; `pieces` are the bytes of each token."""
         self.pieces = pieces
         self.inside = self.escaped = False
         """whether in a string, and there right after a backslash"""

@@ -1,10 +1,10 @@
 """The forward pass of a Llama-class model on a CPU, laid out for decoding: few calls, no copies.
 Knows no requests.
 
-It differs from transformers' in three ways: projections are fused, norms' weights are folded into them, and the two
-halves that rotary embedding turns stand side by side, so that it is one complex product. Weights
-lie as [inputs, outputs], which MKL multiplies with a few rows a third faster than [outputs,
-inputs]. A test holds it against transformers'.
+It differs from transformers' in three ways: projections are fused, norms' weights are folded into
+them, and the two halves that rotary embedding rotates are neighbours, so that it is one complex
+product. Weights lie as [inputs, outputs], which MKL multiplies with a few rows a third faster than
+[outputs, inputs]. A test holds it against transformers'.
 """
 
 from __future__ import annotations
@@ -66,21 +66,21 @@ class LlamaForward:
     def decode(self, ids: list[int], lengths: list[int], cache: Cache) -> Tensor:
         """Return the last hidden states [N, C], normed, of one new id per row. The rows are the
         cache's first N and hold `lengths` ids; the new keys and values are appended."""
-        count, rows, held = len(ids), torch.arange(len(ids)), torch.tensor(lengths)
+        count, rows, past = len(ids), torch.arange(len(ids)), torch.tensor(lengths)
         longest, mask = max(lengths), None
         if min(lengths) < longest:
-            seen = torch.arange(longest + 1) <= held[:, None]
+            seen = torch.arange(longest + 1) <= past[:, None]
             mask = torch.where(seen, 0.0, -torch.inf)[:, None, None]
 
         def attend(turned: Tensor, store: Tensor) -> Tensor:
             """Append one layer's keys and values to its cache; return each row's attention over all
             that it holds."""
-            store[:, rows, :, held] = turned[:, 1:]
+            store[:, rows, :, past] = turned[:, 1:]
             keys, values = store[:, :count, :, : longest + 1]
             query = turned[:, 0, :, None]
             return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
 
-        return self._run_layers(torch.tensor(ids), self.turns[held], cache, attend)
+        return self._run_layers(torch.tensor(ids), self.turns[past], cache, attend)
 
     @torch.inference_mode()
     def prefill(self, ids: Tensor, row: int, at: int, cache: Cache) -> Tensor:

@@ -66,6 +66,7 @@ class Engine:
     decoded."""
 
     def __init__(self, model: nn.Module, settings: EngineConfig | None = None) -> None:
+        """Allocate the cache and the prefix cache, and choose the fastest forward pass."""
         self.settings = settings or EngineConfig()
         self.cache = Cache.of(model, self.settings.rows)
         self.forward = fastest(model, self.cache, self.settings.compiled)
@@ -104,7 +105,7 @@ class Engine:
             waiting=len(self.queue),
             active=len(self.active),
             rows=len(self.rows),
-            drawn=dict(self.queue.drawn),
+            sampled_tokens=dict(self.queue.sampled_tokens),
             prefix_bytes=self.prefixes.held_bytes,
             prefix_reused_tokens=self.prefixes.reused,
         )

@@ -76,7 +76,7 @@ class DynamicConstraint(Protocol):
         """Return the id that gets the end's logit while the answer may not end but a part of it
         may, such as a quotation mark; None where there is none."""
 
-    def take(self, drawn: int) -> int:
+    def take(self, sampled: int) -> int:
         """Take in the id that was sampled, and return the id that stands: the same, or another
         where the answer would have no room to end after it."""
 
@@ -102,16 +102,16 @@ class Request:
     unconditional_prompt: list[int] | None = None
     """the prompt of guidance, which lacks the input"""
     forced_segments: list[list[int]] = dataclasses.field(default_factory=list)
-    """ids that are put in, the first segment at once, the next whenever an end is drawn; the answer
-    is over when an end is drawn after the last. They are not part of the answer"""
+    """ids that are put in, the first segment at once, the next whenever an end is sampled; the answer
+    is over when an end is sampled after the last. They are not part of the answer"""
     kind: str = ""
     """whose share of the engine it takes: kinds are served in turn"""
     on_token: Callable[[int], None] | None = None
-    """is told every id as it stands, forced or drawn, on the engine's thread"""
+    """is told every id as it stands, forced or sampled, on the engine's thread"""
     constraint: DynamicConstraint | None = None
-    """of this answer alone: it is changed by what is drawn"""
+    """of this answer alone: it is changed by what is sampled"""
     on_score: Callable[[TokenScore], None] | None = None
-    """is told how likely a drawn id was, before `on_token`; without it nothing is computed"""
+    """is told how likely a sampled id was, before `on_token`; without it nothing is computed"""
     likeliest: int = 0
     """how many ids a score names"""
 
@@ -152,6 +152,7 @@ class RequestHandle:
     it."""
 
     def __init__(self, request: Request) -> None:
+        """Begin with no ids and no end."""
         self.request = request
         self.ids: list[int] = []
         """the answer, without forced segments and without the end"""
@@ -189,6 +190,7 @@ class RequestState:
     whether it is finished."""
 
     def __init__(self, handle: RequestHandle) -> None:
+        """Begin with the first forced segment, if there is one."""
         self.handle, self.request = handle, handle.request
         self.token_constraint = handle.request.token_constraint
         self.later_segments = [list(segment) for segment in self.request.forced_segments]
@@ -197,7 +199,7 @@ class RequestState:
         self.tokens: list[int] = []
         """every id behind the prompt"""
         self.segment_tokens = 0
-        """ids drawn since the last end"""
+        """ids sampled since the last end"""
         self.finish: Finish | None = None
 
     @property
@@ -210,30 +212,30 @@ class RequestState:
         """Return whether the next id comes from a forced segment, so that none is sampled."""
         return bool(self.segment)
 
-    def take(self, drawn: int | None) -> int:
+    def take(self, sampled: int | None) -> int:
         """Append the next id and return it: the forced one if there is any, else the one that was
         sampled. Sets `finish` where the answer ends."""
-        token = self.segment.pop(0) if self.segment else self._accept_sampled(drawn)
+        token = self.segment.pop(0) if self.segment else self._accept_sampled(sampled)
         self.tokens.append(token)
         if self.finish is None and self.step >= self.request.steps:
             self.finish = "stop" if self.token_constraint.position_ranges else "length"
         return token
 
-    def _accept_sampled(self, drawn: int | None) -> int:
+    def _accept_sampled(self, sampled: int | None) -> int:
         """Return the sampled id that stands, which is `end` where the segment is at its longest.
         Any other id joins the answer; an end starts the next forced segment, or finishes the
         answer."""
-        assert drawn is not None
+        assert sampled is not None
         constraint = self.token_constraint
         self.segment_tokens += 1
         if constraint.max_segment and self.segment_tokens > constraint.max_segment:
-            drawn = constraint.end
-        if constraint.position_ranges or drawn != constraint.end:
-            self.handle.ids.append(drawn)
-            return drawn
+            sampled = constraint.end
+        if constraint.position_ranges or sampled != constraint.end:
+            self.handle.ids.append(sampled)
+            return sampled
         self.segment_tokens = 0
         if self.later_segments:
             self.segment = self.later_segments.pop(0)
         else:
             self.finish = "stop"
-        return drawn
+        return sampled

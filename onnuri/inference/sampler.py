@@ -168,14 +168,14 @@ def masked(logits: Tensor, constraints: Sequence[DynamicConstraint | None]) -> T
     return logits
 
 
-def likelihood(logits: Tensor, drawn: int, count: int) -> tuple[float, list[tuple[int, float]]]:
+def likelihood(logits: Tensor, index: int, count: int) -> tuple[float, list[tuple[int, float]]]:
     """Return the log probability of one index of logits [V], and the `count` most likely indices
     with theirs."""
     logprobs = logits.log_softmax(-1)
     if not count:
-        return float(logprobs[drawn]), []
+        return float(logprobs[index]), []
     values, places = logprobs.topk(min(count, int(logits.isfinite().sum())))
-    return float(logprobs[drawn]), list(zip(places.tolist(), values.tolist(), strict=True))
+    return float(logprobs[index]), list(zip(places.tolist(), values.tolist(), strict=True))
 
 
 def draw(

@@ -77,8 +77,8 @@ class RequestQueue:
 
     def __init__(self, limit: int) -> None:
         self.limit, self._queue, self._lock = limit, FairQueue[RequestHandle](), threading.Lock()
-        self.drawn: Counter[str] = Counter()
-        """ids drawn, by kind"""
+        self.sampled_tokens: Counter[str] = Counter()
+        """ids sampled since the start, by kind"""
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -107,7 +107,7 @@ class RequestQueue:
     def count(self, handle: RequestHandle) -> None:
         """Count one more sampled id of a request, and charge its kind for each of its rows."""
         request = handle.request
-        self.drawn[request.kind] += 1
+        self.sampled_tokens[request.kind] += 1
         self._queue.charge(request.kind, len(request.prompts))
 
     def evict(self) -> None:

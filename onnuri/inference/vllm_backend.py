@@ -117,7 +117,7 @@ class VllmBackend:
             waiting=len(self.queue),
             active=len(self.active),
             rows=self.rows,
-            drawn=dict(self.queue.drawn),
+            sampled_tokens=dict(self.queue.sampled_tokens),
         )
 
     def step(self) -> None:
@@ -190,13 +190,13 @@ class VllmBackend:
             del self.active[key]
             state.handle.close(state.finish)
 
-    def _answer_constraint(self, key: str, drawn: int) -> None:
+    def _answer_constraint(self, key: str, sampled: int) -> None:
         """Send the worker the id that a request's constraint lets stand for a sampled one, and the
         mask that follows; the worker waits for it, so it is sent whatever happens."""
-        stands, allowed = drawn, None
+        stands, allowed = sampled, None
         try:
             if (state := self.active.get(key)) and (constraint := state.request.constraint):
-                stands = constraint.take(drawn)
+                stands = constraint.take(sampled)
                 lo, hi = state.token_constraint.vocab_range
                 allowed = wire.allowed_by(constraint) if stands < hi - lo else None
         finally:

@@ -52,6 +52,8 @@ class VllmRow(SampledRequest):
     def __init__(
         self, values: Message, unconditional: bool, prior_ids: list[int], new_ids: list[int]
     ) -> None:
+        """Take a request's values from the wire, the ids that vLLM counts to the prompt, and its
+        list of new ids."""
         self.values, self.key, self.unconditional = values, str(values["key"]), unconditional
         self.prior_ids, self.new_ids = prior_ids, new_ids
         """ids of the answer that vLLM takes for the prompt's, and those behind it, which vLLM adds

@@ -3,7 +3,7 @@ environments; knows neither vLLM nor HTTP.
 
 to the worker     {"ask": …}        a request, under a key
                   {"cancel": key}   nobody waits for it
-                  {"stands": …}     what a constraint makes of what was drawn, and what may follow
+                  {"stands": …}     what a constraint makes of what was sampled, and what may follow
 from the worker   {"ready": …}      once: vLLM's version, and what it can do
                   {"fault": why}    once: it cannot start
                   {"step": […]}     [key, id, score] of every request that got an id
@@ -90,9 +90,9 @@ class RemoteConstraint:
         place: int | None = self.now[1]
         return place
 
-    def take(self, drawn: int) -> int:
+    def take(self, sampled: int) -> int:
         """Send the sampled id to the server, and return the id that it lets stand."""
-        stands, allowed = self.ask(drawn)
+        stands, allowed = self.ask(sampled)
         self.now = allowed or self.now
         return stands
 

@@ -2,7 +2,7 @@
 SETTINGS`, which `vllm_backend.py` starts.
 
 Reads and writes the lines that `vllm_wire.py` lists; vLLM batches, caches and runs the model,
-`vllm_processor.py` decides what is drawn. Of Onnuri only files are imported that need nothing but
+`vllm_processor.py` decides what is sampled. Of Onnuri only files are imported that need nothing but
 torch. Ends when its input does: whoever started it is gone.
 """
 
@@ -79,6 +79,7 @@ class Worker:
     vLLM is one process, this one."""
 
     def __init__(self, engine: Any, lines: Lines, send: Send, alone: bool) -> None:
+        """Take vLLM's engine, the server's messages, and the way to answer them."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -115,7 +116,7 @@ class Worker:
         request = WorkerRequest(values, state)
         if self.alone:
             remote = values["allowed"] and wire.RemoteConstraint(
-                values["allowed"], lambda drawn: self._ask_constraint(request.key, drawn)
+                values["allowed"], lambda sampled: self._ask_constraint(request.key, sampled)
             )
             self.processor.LINKS[request.key] = self.processor.Link(remote)
         self.requests[request.key] = request
@@ -211,10 +212,10 @@ class Worker:
         self.requests.pop(request.key, None)
         self.processor.LINKS.pop(request.key, None)
 
-    def _ask_constraint(self, key: str, drawn: int) -> tuple[int, wire.Allowed | None]:
+    def _ask_constraint(self, key: str, sampled: int) -> tuple[int, wire.Allowed | None]:
         """Return the id that the server's constraint lets stand for a sampled one, and the mask
         that follows; blocks until it answers."""
-        self.send({"take": [key, drawn]})
+        self.send({"take": [key, sampled]})
         stands, allowed = self.lines.stands.get()
         return stands, allowed
 

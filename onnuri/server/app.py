@@ -135,21 +135,21 @@ async def _error_response(request: Request, error: Exception) -> Response:
 
 def _framework_error(request: Request, error: HTTPException) -> APIError:
     """Return an error that the framework raises in our words."""
-    asked = f"{request.method} {request.url.path:.100}"
+    route = f"{request.method} {request.url.path:.100}"
     if error.status_code == 404:
-        return APIError(404, f"{asked}: there is no such route; see /docs", "not_found")
+        return APIError(404, f"{route}: there is no such route; see /docs", "not_found")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         return APIError(
             405,
-            f"{asked}: this route takes {allowed}; use that",
+            f"{route}: this route takes {allowed}; use that",
             "method_not_allowed",
             more={"Allow": allowed},
         )
     code = {413: "body_too_large", 408: "request_timeout"}.get(error.status_code, "invalid_request")
     return APIError(
         error.status_code,
-        error.detail if error.status_code in (408, 413) else f"{asked}: {error.detail}",
+        error.detail if error.status_code in (408, 413) else f"{route}: {error.detail}",
         code,
         more=error.headers,
     )

@@ -33,6 +33,7 @@ class Speech:
     cannot be followed."""
 
     def __init__(self, request: SpeechRequest, state: State, caller: Caller) -> None:
+        """Check the request and encode its sentence. Raises APIError."""
         self.request, self.state, self.caller = request, state, caller
         self.format = request.response_format or "mp3"
         unheeded.refuse(request.model_extra, unheeded.SPEECH)
@@ -206,14 +207,14 @@ async def transcription_events(
     """Yield `transcript.text.delta` events word by word, then `transcript.text.done`."""
     yield {}
     codes = await state.service.run_in_pool(state.model.encode, "audio", samples)
-    whole, written = "", 0
+    whole, output_tokens = "", 0
     async with aclosing(state.service.listen(codes)) as events:
         async for event in events:
             if isinstance(event, FinalItem):
-                whole, written = event.item, event.tokens
+                whole, output_tokens = event.item, event.tokens
             elif isinstance(event, TextDelta):
                 yield {"type": "transcript.text.delta", "delta": event.text}
-    await state.spend(caller, len(codes) + written)
-    usage = {"type": "tokens", **token_counts(len(codes), written)}
+    await state.spend(caller, len(codes) + output_tokens)
+    usage = {"type": "tokens", **token_counts(len(codes), output_tokens)}
     yield {"type": "transcript.text.done", "text": whole, "usage": usage}
     yield None

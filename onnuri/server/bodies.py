@@ -37,8 +37,8 @@ async def form_or_json(request: Request, kind: type[B]) -> B:
     else:
         raise APIError(
             400,
-            f"the request's body: is {content_type or 'nothing'!s:.60}, where a form or JSON is read; "
-            "send multipart/form-data or application/json",
+            f"the request's body: is {content_type or 'nothing'!s:.60}, where a form or JSON is "
+            "read; send multipart/form-data or application/json",
             "invalid_value",
         )
     try:

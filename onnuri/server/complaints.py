@@ -68,16 +68,16 @@ def complaint(errors: Sequence[Any], body: Any, content_type: str = "application
         )
     places = [_place(error, body) for error in errors]
     depth = max(depth for depth, *_ in places)
-    chosen = next(k for k, (d, *_) in enumerate(places) if d == depth)
-    _, where, value = places[chosen]
+    deepest = next(k for k, (d, *_) in enumerate(places) if d == depth)
+    _, where, value = places[deepest]
     there = [error for error, place in zip(errors, places, strict=True) if place[1] == where]
     rule, repair = rule_of(there)
-    shown = (
+    value_text = (
         f" {value!r:.60}"
         if isinstance(value, (str, int, float)) and there[0]["type"] != "missing"
         else ""
     )
-    message = f"{where}{shown}: {rule}"
+    message = f"{where}{value_text}: {rule}"
     if repair:
         message += f"; {repair}"
     return APIError(400, " ".join(message.split()), "invalid_value", where)
@@ -112,9 +112,9 @@ def rule_of(errors: Sequence[Any]) -> tuple[str, str]:
         "list_type": "a list",
         **dict.fromkeys(OBJECTS, "an object"),
     }
-    wanted = list(dict.fromkeys(nouns[kind] for kind in kinds if kind in nouns))
-    if len(wanted) > 1:
-        return f"is neither {' nor '.join(wanted)}", "give one of them"
+    types = list(dict.fromkeys(nouns[kind] for kind in kinds if kind in nouns))
+    if len(types) > 1:
+        return f"is neither {' nor '.join(types)}", "give one of them"
     error = next((e for e in errors if e["type"] not in OBJECTS), errors[0])
     if error["type"] in OBJECTS:
         return "is not an object", "give an object"

@@ -183,21 +183,21 @@ async def answer_events(
     """Yield (modality, event) of all modalities that are wanted as they come; speech begins after
     the text that it speaks."""
     specs = output_specs(request, turn)
-    written: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    written_text: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     has_text = specs[0].to == "text"
 
     async def events_of(spec: OutputSpec) -> Stream[Any]:
         """Yield (modality, event) of one modality."""
         sentence = None
         if spec.to == "audio" and has_text:
-            sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
+            sentence = state.model.codecs["text"].encode(await asyncio.shield(written_text))
         events = state.service.answer(context, spec, sentence)
         async with aclosing(events):
             if spec.to == "text" and not turn.grammar:
                 events = until_stop(events, request.stop, request.most_tokens)
             async for event in events:
                 if spec.to == "text" and isinstance(event, FinalItem):
-                    written.set_result(event.item)
+                    written_text.set_result(event.item)
                 yield spec.to, event
 
     async with aclosing(merge_streams([events_of(spec) for spec in specs])) as merged:
@@ -211,15 +211,15 @@ async def until_stop(
     """Yield the events of a text up to a stop sequence, which is left out, or up to `limit` pieces.
     Words that may be the beginning of a stop sequence are held back."""
     stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
-    whole, told, pieces = "", 0, 0
+    whole, sent, pieces = "", 0, 0
     begins = list[tuple[int, Any]]()
-    """of every score that is not told, where its token begins"""
+    """of every score that is not sent, where its token begins"""
 
     def until(end: int) -> TextDelta:
         """Return the part of the text up to a letter that is not told yet, with its scores."""
         scores = [score for begin, score in begins if begin < end]
         del begins[: len(scores)]
-        return TextDelta(whole[told:end], tuple(scores))
+        return TextDelta(whole[sent:end], tuple(scores))
 
     async for event in events:
         if isinstance(event, TextDelta):
@@ -228,17 +228,17 @@ async def until_stop(
             cut = min((at for s in stops if (at := whole.find(s)) >= 0), default=None)
             if cut is not None or (limit is not None and pieces >= limit):
                 end = len(whole) if cut is None else cut
-                if end > told:
+                if end > sent:
                     yield until(end)
                 yield FinalItem("text", whole[:end], pieces, "length" if cut is None else "stop")
                 return
-            held = max(
+            withheld = max(
                 (n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])), default=0
             )
-            if len(whole) - held > told:
-                yield until(len(whole) - held)
-                told = len(whole) - held
+            if len(whole) - withheld > sent:
+                yield until(len(whole) - withheld)
+                sent = len(whole) - withheld
         elif isinstance(event, FinalItem):
-            if len(whole) > told:
+            if len(whole) > sent:
                 yield until(len(whole))
             yield event

@@ -117,13 +117,13 @@ async def sound_parts(tokens: TokenStream, lo: int, hi: int) -> Stream[list[int]
     rest is split into such sizes too."""
     codes: list[int] = []
     sizes = itertools.chain(PARTS, itertools.repeat(PARTS[-1]))
-    wanted = next(sizes)
+    size_now = next(sizes)
     async for token in tokens:
         if lo <= token < hi:
             codes.append(token - lo)
-        if len(codes) == wanted:
+        if len(codes) == size_now:
             yield codes
-            codes, wanted = [], next(sizes)
+            codes, size_now = [], next(sizes)
     # of few sizes: convolutions keep what they compile for each
     for size in sorted({*PARTS, 1}, reverse=True):
         while len(codes) >= size:

@@ -49,9 +49,12 @@ async def create(
     words = [item for modality, item in inputs if modality == "text"]
     language = body.language or (language_asked(words[-1]) if words else "ko")
     spec = body.output_spec(MODALITY_OF[kind], language, body.seed_or_any())
-    told = await notices_of_unknown(context, spec.language, state)
+    notices = await notices_of_unknown(context, spec.language, state)
     job = state.store.add_job(
-        kind, caller.id, {**about, "model": state.settings.name, **told}, state.settings.job_seconds
+        kind,
+        caller.id,
+        {**about, "model": state.settings.name, **notices},
+        state.settings.job_seconds,
     )
     task = asyncio.create_task(_work(job, context, spec, state, caller))
     state.jobs[job.id] = task
@@ -68,9 +71,11 @@ async def _work(
         async with asyncio.timeout(state.settings.request_seconds):
             item = await state.service.item(context, spec)
             if more := state.model.front_end.unsure(context.logprobs, spec.language):
-                told = job.about.get("onnuri", {}).get("notices", [])
+                before = job.about.get("onnuri", {}).get("notices", [])
                 await asyncio.to_thread(
-                    state.store.update_job, job.id, about={**job.about, **notices_field(more, told)}
+                    state.store.update_job,
+                    job.id,
+                    about={**job.about, **notices_field(more, before)},
                 )
             data = await state.service.decode_in_pool(_file, item.item, job)
             await asyncio.to_thread(state.store.finish_job, job.id, data)
@@ -181,11 +186,11 @@ def listing(
     """Return a page of the caller's jobs of a kind, at most `limit`, those behind the job
     `after`."""
     page = state.store.jobs(kind, caller.id, limit + 1, after, order != "asc")
-    shown = [job_fields(job, state) for job in page[:limit]]
+    jobs_on_page = [job_fields(job, state) for job in page[:limit]]
     return {
         "object": "list",
-        "data": shown,
+        "data": jobs_on_page,
         "has_more": len(page) > limit,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
+        "first_id": jobs_on_page[0]["id"] if jobs_on_page else None,
+        "last_id": jobs_on_page[-1]["id"] if jobs_on_page else None,
     }

@@ -27,6 +27,7 @@ class ServerMetrics:
     """The metrics of one server; those of engines are labelled by model."""
 
     def __init__(self, engines: Mapping[str, Backend]) -> None:
+        """Register all metrics, with those of the engines by model."""
         self.registry = CollectorRegistry()
         self.registry.register(_Engines(engines))
         self.requests = Counter(
@@ -85,10 +86,10 @@ class _Engines:
             "ids of prompts that were not read again",
             labels=["model"],
         )
-        families |= {"drawn": tokens, "prefix_reused_tokens": reused}
+        families |= {"sampled_tokens": tokens, "prefix_reused_tokens": reused}
         for model, engine in self.engines.items():
             load = dataclasses.asdict(engine.load())
-            for modality, count in load.pop("drawn").items():
+            for modality, count in load.pop("sampled_tokens").items():
                 tokens.add_metric([model, modality], count)
             for field, value in load.items():
                 families[field].add_metric([model], value)  # type: ignore[attr-defined]

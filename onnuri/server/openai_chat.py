@@ -72,6 +72,7 @@ class ChatAnswer:
     """The answer to one request, whole or in chunks."""
 
     def __init__(self, request: ChatRequest, state: State, caller: Caller) -> None:
+        """Take a request, the state of its model, and its caller."""
         self.request, self.state, self.caller = request, state, caller
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
         only = len(set(request.wanted)) == 1

@@ -47,7 +47,7 @@ class Completion:
     text: str = ""
     finish: str = "length"
     tokens: int = 0
-    """that were drawn"""
+    """sampled tokens"""
     scores: list[tuple[int, TokenScore]] = dataclasses.field(default_factory=list)
 
     def add(self, event: Any) -> None:
@@ -62,6 +62,7 @@ class CompletionAnswer:
     """The answer to one request, whole or in chunks. Raises APIError."""
 
     def __init__(self, request: CompletionRequest, state: State, caller: Caller) -> None:
+        """Take a request, the state of its model, and its caller."""
         self.request, self.state, self.caller = request, state, caller
         self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
         self.codec = state.model.codecs["text"]
@@ -127,10 +128,10 @@ class CompletionAnswer:
 
     async def _spend(self) -> JSON:
         """Count the tokens towards the caller's limit, and return them as the usage."""
-        read = sum(len(part.codes) for part in self.completions)
-        written = sum(part.tokens for part in self.completions)
-        await self.state.spend(self.caller, read + written)
-        return token_counts(read, written, ("prompt", "completion"))
+        input_tokens = sum(len(part.codes) for part in self.completions)
+        output_tokens = sum(part.tokens for part in self.completions)
+        await self.state.spend(self.caller, input_tokens + output_tokens)
+        return token_counts(input_tokens, output_tokens, ("prompt", "completion"))
 
     def _prepare(self) -> None:
         """Check the request and set up a completion per prompt and `n`. Raises APIError."""

@@ -59,6 +59,7 @@ class ResponseAnswer:
     """The answer to one request, whole or in events."""
 
     def __init__(self, request: ResponseRequest, state: State, caller: Caller) -> None:
+        """Take a request, the state of its model, and its caller."""
         self.request, self.state, self.caller = request, state, caller
         self.tool = _drawing_tool(request) or ImageTool(type="image_generation")
         self.id, self.created, self.event_count = _new_id("resp"), int(time.time()), 0
@@ -320,8 +321,8 @@ class CallItem(OutputItem):
         if not self.call.name:  # cut within the name
             return []
         self._end(event)
-        done = self._event("done", name=self.call.name, arguments=self.call.arguments)
-        return [done, self._item_event("done")]
+        end = self._event("done", name=self.call.name, arguments=self.call.arguments)
+        return [end, self._item_event("done")]
 
 
 def _drawing_tool(request: ResponseRequest) -> ImageTool | None:
@@ -368,8 +369,8 @@ def _repeated_fields(request: ResponseRequest) -> JSON:
 
 def _repeated_tool(tool: ImageTool | FunctionTool) -> JSON:
     """Return a tool as a response repeats it."""
-    given = tool.model_dump(include=set(type(tool).model_fields), exclude_unset=True)
-    return given if isinstance(tool, ImageTool) else {"parameters": None, "strict": None, **given}
+    fields = tool.model_dump(include=set(type(tool).model_fields), exclude_unset=True)
+    return fields if isinstance(tool, ImageTool) else {"parameters": None, "strict": None, **fields}
 
 
 def chat_request_of(request: ResponseRequest, tool: ImageTool) -> ChatRequest:
@@ -456,8 +457,8 @@ def _message(item: JSON, name: str) -> Message:
     """Return an item of `input` as a message of chat's. Raises APIError, which calls it `name`."""
     kind = _type(item) or "message"
     if kind == "image_generation_call":
-        shown = {"type": "image_url", "image_url": {"url": item.get("result")}}
-        return Message(role="assistant", images=[shown] if item.get("result") else None)
+        picture = {"type": "image_url", "image_url": {"url": item.get("result")}}
+        return Message(role="assistant", images=[picture] if item.get("result") else None)
     # what was called and what came of it says nothing to the model
     if kind == "function_call":
         return Message(role="assistant")
@@ -506,8 +507,8 @@ def _part(part: Any, name: str) -> JSON:
 
 def _type(thing: Any) -> str:
     """Return the type that an item or a part names, "" where it names none."""
-    said = thing.get("type") if isinstance(thing, dict) else None
-    return said if isinstance(said, str) else ""
+    type_name = thing.get("type") if isinstance(thing, dict) else None
+    return type_name if isinstance(type_name, str) else ""
 
 
 def _new_id(kind: str) -> str:

@@ -32,6 +32,7 @@ class Pool:
     """Threads that run blocking calls for coroutines, fairly by kind."""
 
     def __init__(self, workers: int) -> None:
+        """Start the threads; the first takes no heavy work, unless it is the only one."""
         self.quick, self.heavy = FairQueue[Work](), FairQueue[Work]()
         self.closed, self.changed = False, threading.Condition()
         queue_orders = [(self.quick,), *[(self.heavy, self.quick)] * (workers - 1)]

@@ -193,6 +193,8 @@ def protocol_with_header_timeout(seconds: float) -> type[H11Protocol]:
     do not arrive within so many seconds."""
 
     class WithHeaderTimeout(H11Protocol):
+        """An HTTP connection with a timer for each request's headers."""
+
         def connection_made(self, transport: Any) -> None:
             """Start the timer of the first request's headers."""
             super().connection_made(transport)

@@ -53,6 +53,7 @@ class Service:
     """A model, the thread that steps its engine, and the pool that encodes and renders for it."""
 
     def __init__(self, model: OmniModel, engine: Backend, workers: int = 2) -> None:
+        """Start the engine's thread and a pool of `workers` threads."""
         self.model, self.engine = model, engine
         self.pool = Pool(workers)
         self.started = time.time()
@@ -229,13 +230,13 @@ class Service:
             )
 
         forced = len(self.model.codecs["text"].decode(codes)) if echo else 0
-        told = 0
+        letters = 0
         async with aclosing(self._words(ask)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
-                    told += len(event.text)
-                    if told > forced:
-                        yield TextDelta(event.text[-(told - forced) :])
+                    letters += len(event.text)
+                    if letters > forced:
+                        yield TextDelta(event.text[-(letters - forced) :])
                 elif isinstance(event, FinalItem):
                     yield FinalItem("text", event.item[forced:], event.tokens - count, event.finish)
 
@@ -255,13 +256,13 @@ class Service:
     ) -> Stream[Event]:
         """Yield the events of a text that a pipeline writes, as whole letters. `scores` is extended
         by one score before each id that comes, or stays empty."""
-        text, shown, scored = self.model.codecs["text"], "", 0
+        text, sent, scored = self.model.codecs["text"], "", 0
         codes: list[int] = []
 
         def delta(whole: str) -> TextDelta:
             """Return the part of a text that is not shown yet, with its scores."""
             return TextDelta(
-                whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)]))
+                whole[len(sent) :], tuple(zip(codes[scored:], scores[scored : len(codes)]))
             )
 
         async with self._tokens(ask) as (tokens, answer):
@@ -271,14 +272,14 @@ class Service:
                 codes.append(token)
                 whole = text.decode(np.array(codes))
                 # not within a letter
-                if not whole.endswith("\ufffd") and len(whole) > len(shown):
+                if not whole.endswith("\ufffd") and len(whole) > len(sent):
                     yield delta(whole)
-                    shown, scored = whole, len(codes)
-            written = await answer
-            whole = text.decode(written)
-            if len(whole) > len(shown):
+                    sent, scored = whole, len(codes)
+            final_codes = await answer
+            whole = text.decode(final_codes)
+            if len(whole) > len(sent):
                 yield delta(whole)
-            yield FinalItem("text", whole, len(written), tokens.finish, reused=tokens.reused)
+            yield FinalItem("text", whole, len(final_codes), tokens.finish, reused=tokens.reused)
 
     async def _speech(
         self, context: Context, spec: OutputSpec, sentence: np.ndarray | None

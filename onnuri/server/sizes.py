@@ -45,16 +45,16 @@ def seconds_of(seconds: str | float | None, name: str) -> float:
     """Return the length of a video in seconds that a field asks for, the model's own where it is
     empty. Raises APIError, which calls the field `name`."""
     try:
-        length = SECONDS if seconds in (None, "", "auto") else float(seconds)  # type: ignore[arg-type]
+        wish = SECONDS if seconds in (None, "", "auto") else float(seconds)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        length = 0
-    if not 1 <= length <= LONGEST:
+        wish = 0
+    if not 1 <= wish <= LONGEST:
         raise invalid(
             f"{name} {str(seconds)!r:.40}",
             f"is not 1 to {LONGEST}; give one of these, or nothing ({SECONDS}, as it is made)",
             field=name,
         )
-    return length
+    return wish
 
 
 def fit_into(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -65,10 +65,10 @@ def fit_into(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return picture
     scale = min(width / picture.shape[1], height / picture.shape[0])
     inner = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    shown = np.asarray(Image.fromarray(picture).resize(inner, Image.Resampling.BICUBIC))
+    scaled = np.asarray(Image.fromarray(picture).resize(inner, Image.Resampling.BICUBIC))
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
     return np.pad(
-        shown,
+        scaled,
         ((top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0)),
         mode="edge",
     )

@@ -84,6 +84,7 @@ class Store:
     """The database and the folder of files. Raises ConfigError where either cannot be used."""
 
     def __init__(self, url: str, folder: Path) -> None:
+        """Open the database, making its tables, and the folder of files. Raises ConfigError."""
         self.files = folder / "files"
         media.make_folder(self.files)
         try:

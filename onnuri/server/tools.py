@@ -50,10 +50,10 @@ def _check(request: ChatRequest) -> None:
     name = "tool_choice" if calls else "response_format"
     if not calls and (not request.response_format or request.response_format.type == "text"):
         return
-    wanted = request.wanted
-    if "text" not in wanted:
+    modalities = request.wanted
+    if "text" not in modalities:
         raise invalid(name, "is of text, which is not wanted; add 'text' to modalities")
-    if "audio" in wanted:
+    if "audio" in modalities:
         raise invalid(name, "makes JSON, which is not spoken; leave 'audio' out of modalities")
 
 

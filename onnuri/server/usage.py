@@ -13,16 +13,14 @@ from onnuri.server.schemas import MODALITY
 NAMES = {modality: f"{name}_tokens" for name, modality in MODALITY.items()}
 
 
-def token_counts(
-    input_counts: int, output_counts: int, names: tuple[str, str] = ("input", "output")
-) -> JSON:
+def token_counts(inputs: int, outputs: int, names: tuple[str, str] = ("input", "output")) -> JSON:
     """Return the number of input and output tokens, and their sum, under an API's two names for
     them."""
     reading, writing = names
     return {
-        f"{reading}_tokens": input_counts,
-        f"{writing}_tokens": output_counts,
-        "total_tokens": input_counts + output_counts,
+        f"{reading}_tokens": inputs,
+        f"{writing}_tokens": outputs,
+        "total_tokens": inputs + outputs,
     }
 
 
