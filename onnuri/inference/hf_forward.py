@@ -92,7 +92,7 @@ class HFForward:
     """A forward pass with `LlamaForward`'s interface that runs a Hugging Face model's own code."""
 
     def __init__(self, model: Any) -> None:
-        """Take a model, whose output projection is read once."""
+        """Take a transformers causal language model; its output projection is read once."""
         self.model = model
         self.width = int(model.config.hidden_size)
         self.positions = int(model.config.max_position_embeddings)

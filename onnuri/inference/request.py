@@ -102,8 +102,8 @@ class Request:
     unconditional_prompt: list[int] | None = None
     """the prompt of guidance, which lacks the input"""
     forced_segments: list[list[int]] = dataclasses.field(default_factory=list)
-    """ids that are put in, the first segment at once, the next whenever an end is sampled; the answer
-    is over when an end is sampled after the last. They are not part of the answer"""
+    """ids that are put in, the first segment at once, the next whenever an end is sampled; the
+    answer is over when an end is sampled after the last. They are not part of the answer"""
     kind: str = ""
     """whose share of the engine it takes: kinds are served in turn"""
     on_token: Callable[[int], None] | None = None

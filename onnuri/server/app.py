@@ -193,7 +193,7 @@ def _conversation(app: FastAPI) -> None:
 
     @app.post("/v1/chat/completions", tags=["conversation"])
     async def chat_completions(body: ChatRequest, request: Request, who: Who) -> Response:
-        """Answer a conversation with text, pictures, sounds, videos and meshes by any of them, as
+        """Answer a conversation of text, pictures, sounds, videos and meshes with any of these, as
         `modalities` says."""
         answer = ChatAnswer(body, _state_for(request, body), who)
         return await json_or_event_response(request, body.stream, answer.whole, answer.chunks)

@@ -26,7 +26,8 @@ API_NAMES = {modality: name for name, modality in MODALITY.items()}
 
 
 class Remote:
-    """A served model with the interface of `OmniModel`: `generate` and `reply`."""
+    """A served model with the interface of `OmniModel`: `generate` and `reply` send requests to a
+    server."""
 
     def __init__(self, url: str, key: str = "none") -> None:
         """Prepare to ask a server. Raises ConfigError where the URL is no http address."""

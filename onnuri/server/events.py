@@ -98,7 +98,7 @@ class TokenStream:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever listened
             self.loop.call_soon_threadsafe(self.queue.put_nowait, token)
 
-    def ended(self, handle: RequestHandle) -> None:
+    def record_end(self, handle: RequestHandle) -> None:
         """Record why a request ended, and how many ids the prefix cache held."""
         self.finish, self.reused = handle.finish or "stop", handle.reused
 

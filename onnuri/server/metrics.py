@@ -57,10 +57,10 @@ class ServerMetrics:
             registry=self.registry,
         )
 
-    def first(self, began: float) -> First:
+    def first(self, began: float) -> FirstTimes:
         """Return a recorder of one request's first times; `began` is a time of
         `time.perf_counter`."""
-        return First(self, began)
+        return FirstTimes(self, began)
 
     def page(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
@@ -96,7 +96,7 @@ class _Engines:
         return families.values()
 
 
-class First:
+class FirstTimes:
     """A recorder of the seconds from one request to its first token of each modality and to its
     first sound."""
 

@@ -56,7 +56,8 @@ class ChatChoice:
     """of the words, in the client's fields"""
 
     def add(self, item: FinalItem) -> None:
-        """Take in an item that is whole."""
+        """Add a whole item to the choice; a text becomes its content, and a cut item its reason to
+        end."""
         self.items.append(item)
         if item.modality == "text":
             self.content = item.item

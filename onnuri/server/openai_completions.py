@@ -51,7 +51,7 @@ class Completion:
     scores: list[tuple[int, TokenScore]] = dataclasses.field(default_factory=list)
 
     def add(self, event: Any) -> None:
-        """Take in an event: more of the text, or all of it."""
+        """Take in an event of the answer: more of the text, or the whole of it with its end."""
         if isinstance(event, TextDelta):
             self.text += event.text
         elif isinstance(event, FinalItem):
@@ -199,7 +199,7 @@ class CompletionAnswer:
         async def stream_of(part: Completion) -> Stream[Any]:
             """Yield one completion's events, up to a stop sequence."""
             spec = request.output_spec("text", part.language, part.seed, likeliest=request.logprobs)
-            events = self.state.service.going_on(
+            events = self.state.service.continue_text(
                 part.codes,
                 spec,
                 self.max_tokens,

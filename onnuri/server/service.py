@@ -187,7 +187,7 @@ class Service:
                     )
                 yield event
 
-    async def going_on(
+    async def continue_text(
         self,
         codes: np.ndarray,
         spec: OutputSpec,
@@ -354,7 +354,7 @@ class Service:
         """Give a stream of an answer's ids as they come, and a task with the pipeline's result;
         leaving the context cancels it."""
         tokens = TokenStream()
-        run = self.run_pipeline(ask(tokens.put), tokens.ended)
+        run = self.run_pipeline(ask(tokens.put), tokens.record_end)
         task = asyncio.create_task(cast(Coroutine[Any, Any, T], run))
         task.add_done_callback(lambda _: tokens.close())
         try:

@@ -45,7 +45,8 @@ def seconds_of(seconds: str | float | None, name: str) -> float:
     """Return the length of a video in seconds that a field asks for, the model's own where it is
     empty. Raises APIError, which calls the field `name`."""
     try:
-        wish = SECONDS if seconds in (None, "", "auto") else float(seconds)  # type: ignore[arg-type]
+        is_empty = seconds in (None, "", "auto")
+        wish = SECONDS if is_empty else float(seconds)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         wish = 0
     if not 1 <= wish <= LONGEST:

@@ -144,7 +144,8 @@ class State:
         return await asyncio.to_thread(self._admit, secret, local, counts)
 
     def _admit(self, secret: str | None, local: bool, counts: bool) -> Caller:
-        """Do the work of `admit`; blocks on the database."""
+        """Return the caller to whom a key belongs, looked up and counted in the database, which
+        blocks. Raises APIError as `admit` does."""
         key = self.store.key_of(secret) if secret else None
         if key is None:
             if local and not self.keyed:
