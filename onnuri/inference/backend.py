@@ -1,5 +1,5 @@
-"""What a server asks of whatever decodes: our engine (`engine.py`), or vLLM in another process
-(`vllm_backend.py`)."""
+"""The interface between a server and whatever decodes for it: our engine (`engine.py`), or vLLM in
+another process (`vllm_backend.py`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from onnuri.inference.request import Request, RequestHandle
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackendLoad:
-    """What a back end is doing, for metrics."""
+    """The current load of a back end, and its counters since the start, as the server's metrics
+    report them."""
 
     waiting: int
     """requests"""
@@ -20,8 +21,8 @@ class BackendLoad:
     """requests that are decoded"""
     rows: int
     """sequences in the cache"""
-    drawn: Mapping[str, int]
-    """ids drawn since the start, by kind"""
+    sampled_tokens: Mapping[str, int]
+    """ids sampled since the start, by kind"""
     prefix_bytes: int = 0
     """of kept prefixes; vLLM keeps its own, and does not say"""
     prefix_reused_tokens: int = 0
@@ -29,28 +30,30 @@ class BackendLoad:
 
 
 class Backend(Protocol):
-    """A model's decoding, which one thread drives by `step`."""
+    """The decoding of one model; a single thread drives it by calling `step` again and again."""
 
     def submit(self, request: Request) -> RequestHandle:
-        """Take a request. Raises an OnnuriError where it cannot."""
+        """Queue a request and return its handle. Raises an OnnuriError where it cannot be decoded
+        here."""
 
     @property
     def idle(self) -> bool:
-        """Return whether a step would do nothing."""
+        """Return whether nothing is queued and nothing is decoded, so that `step` would do
+        nothing."""
 
     @property
     def ready(self) -> bool:
-        """Return whether it takes requests."""
+        """Return whether new requests are accepted."""
 
     def step(self) -> None:
-        """Decode some ids more, told to handles on this thread; soon after, those that were
-        cancelled are closed."""
+        """Decode some more ids, pass them to the requests' listeners on this thread, and close the
+        handles of requests that were cancelled."""
 
     def reset(self) -> None:
-        """Cancel whatever waits or is decoded."""
+        """Cancel every queued and every active request."""
 
     def close(self) -> None:
-        """Do the same, and for good."""
+        """Cancel every request and shut the back end down for good."""
 
     def load(self) -> BackendLoad:
-        """Return what it is doing."""
+        """Return how many requests wait and are active now, and the counters since the start."""

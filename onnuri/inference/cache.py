@@ -1,5 +1,5 @@
-"""Keys and values: rows that are in use, and prefixes that are kept for whoever goes on from them.
-Knows no requests.
+"""The key/value cache: rows of sequences in use, and a prefix cache that fills the rows of later
+prompts. Knows no requests.
 
 A row's memory is touched only as far as it is filled, so a cache costs what its rows are long, and
 at most `bytes`.
@@ -19,22 +19,23 @@ import torch
 from torch import Tensor, nn
 
 PAGE = 16
-"""ids whose keys and values are kept and shared together"""
+"""ids whose keys and values are cached and shared together"""
 
 
 class Cache:
-    """`rows` of keys and values, the ones in use first: [2, rows, heads, positions, size] a
-    layer."""
+    """Keys and values of `rows` sequences, the ones in use first: one float32 tensor [2, rows,
+    heads, positions, head size] per layer."""
 
     def __init__(self, layers: int, rows: int, heads: int, positions: int, size: int) -> None:
-        self.layers = [_untouched(2, rows, heads, positions, size) for _ in range(layers)]
+        """Allocate the keys and values of all layers; `size` is the size of a head."""
+        self.layers = [_lazy_zeros(2, rows, heads, positions, size) for _ in range(layers)]
         self.rows = rows
         self.bytes = sum(layer.nbytes for layer in self.layers)
 
     @classmethod
     def of(cls, model: nn.Module, rows: int) -> Cache:
-        """Return the cache of a stock model. Of latent attention (MLA) it holds latents, shared by
-        all heads, and the part with positions."""
+        """Return an empty cache in the shapes of a Hugging Face model. For latent attention (MLA)
+        it holds the latents, which all heads share, and the keys' part that carries positions."""
         c: Any = model.config
         if rank := getattr(c, "kv_lora_rank", 0):
             heads, size = 1, max(rank, c.qk_rope_head_dim)
@@ -46,14 +47,14 @@ class Cache:
         return cls(c.num_hidden_layers, rows, heads, c.max_position_embeddings, size)
 
     def move(self, row: int, to: int, length: int) -> None:
-        """Copy the first `length` ids of a row into another."""
+        """Copy the first `length` positions of one row into the row `to`, in every layer."""
         for layer in self.layers:
             layer[:, to, :, :length] = layer[:, row, :, :length]
 
 
-def _untouched(*shape: int) -> Tensor:
-    """float32 zeros that take no memory before they are written: not when they are read, as shared
-    memory would, and page by page, for huge pages would take all of it."""
+def _lazy_zeros(*shape: int) -> Tensor:
+    """Return float32 zeros of a shape whose memory is taken page by page as it is written. Shared
+    memory would be taken by reading too, and huge pages would take all of it at once."""
     private = (
         {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     )
@@ -64,56 +65,60 @@ def _untouched(*shape: int) -> Tensor:
 
 
 class PrefixCache:
-    """Pages of what ended rows held, the least lately used forgotten first.
+    """A prefix cache: pages of keys and values of ended sequences, the least recently used evicted
+    first.
 
-    A page's key is a hash of all ids up to its end, so that whoever begins alike shares it (vLLM's
-    automatic prefix caching). Pages have their places in one piece of memory: of as many bytes,
-    allocated one by one, the allocator would lose a half to gaps. A page is never forgotten before
-    those behind it.
+    A page's key is a hash of all ids up to its end, so that equal prefixes share it (vLLM's
+    automatic prefix caching). All pages lie in one piece of memory: if they were allocated one by
+    one, the allocator would lose half of it to gaps. A page is never evicted before those behind
+    it.
     """
 
     def __init__(self, room: int, cache: Cache) -> None:
+        """Allocate as many pages as fit into `room` bytes, in the shapes of `cache`."""
         _, _, heads, _, size = cache.layers[0].shape
-        each = len(cache.layers) * 2 * heads * PAGE * size * 4
+        bytes_per_page = len(cache.layers) * 2 * heads * PAGE * size * 4
         self.layers = (
-            [_untouched(room // each, 2, heads, PAGE, size) for _ in cache.layers]
-            if room >= each
+            [_lazy_zeros(room // bytes_per_page, 2, heads, PAGE, size) for _ in cache.layers]
+            if room >= bytes_per_page
             else []
         )
         """[pages, 2, heads, PAGE, size] a layer; all of it taken at once, since it will be: memory
         shows from the start"""
         for layer in self.layers:
             layer.zero_()
-        self.free = list(range(room // each))[::-1]
-        self.kept: OrderedDict[bytes, int] = OrderedDict()
-        """places of pages, the least lately used first"""
-        self.page_bytes, self.reused = each, 0
+        self.free = list(range(room // bytes_per_page))[::-1]
+        self.page_index: OrderedDict[bytes, int] = OrderedDict()
+        """the place of each cached page, by its key, the least recently used first"""
+        self.page_bytes, self.reused = bytes_per_page, 0
 
     @property
     def held_bytes(self) -> int:
-        """Return the bytes of all pages that are kept."""
-        return len(self.kept) * self.page_bytes
+        """Return the bytes of all pages that are cached now."""
+        return len(self.page_index) * self.page_bytes
 
     def insert(self, ids: list[int], cache: Cache, row: int) -> None:
-        """Keep the whole pages of a row that holds `ids`."""
-        keys = list(_keys(ids))[: len(self.free) + len(self.kept)]
-        old = self._known(keys)
+        """Cache the full pages of a row of `cache` that holds the ids `ids`; pages are evicted
+        where none is free."""
+        keys = list(_page_keys(ids))[: len(self.free) + len(self.page_index)]
+        old = self._count_cached(keys)  # pages that are cached already
         self._touch(keys[:old])
         while len(self.free) < len(keys) - old:
-            self.free.append(self.kept.popitem(last=False)[1])
+            self.free.append(self.page_index.popitem(last=False)[1])
         if places := [self.free.pop() for _ in keys[old:]]:
             for pages, layer in zip(self.layers, cache.layers, strict=True):
                 fresh = layer[:, row, :, PAGE * old : PAGE * len(keys)]
                 pages[places] = fresh.unflatten(2, (-1, PAGE)).permute(2, 0, 1, 3, 4)
-        self.kept.update(zip(keys[old:], places, strict=True))
+        self.page_index.update(zip(keys[old:], places, strict=True))
         self._touch(keys)
 
     def lookup(self, ids: list[int], cache: Cache, row: int) -> int:
-        """Fill a row with the longest kept prefix of `ids`, all but the last at most; return its
-        length, 0 for none."""
-        keys = list(_keys(ids[:-1]))
-        keys = keys[: self._known(keys)]
-        if places := [self.kept[key] for key in keys]:
+        """Copy the longest cached prefix of `ids` into a row of `cache` and return its length in
+        ids, 0 for none. The last id is never among them, since prefill must compute its hidden
+        state."""
+        keys = list(_page_keys(ids[:-1]))
+        keys = keys[: self._count_cached(keys)]
+        if places := [self.page_index[key] for key in keys]:
             for pages, layer in zip(self.layers, cache.layers, strict=True):
                 layer[:, row, :, : PAGE * len(keys)] = (
                     pages[places].permute(1, 2, 0, 3, 4).flatten(2, 3)
@@ -122,17 +127,19 @@ class PrefixCache:
         self.reused += PAGE * len(keys)
         return PAGE * len(keys)
 
-    def _known(self, keys: list[bytes]) -> int:
-        """How many of a sequence's pages are kept."""
-        return next((k for k, key in enumerate(keys) if key not in self.kept), len(keys))
+    def _count_cached(self, keys: list[bytes]) -> int:
+        """Return how many of a sequence's first pages are cached, by the keys of its pages."""
+        return next((k for k, key in enumerate(keys) if key not in self.page_index), len(keys))
 
     def _touch(self, keys: list[bytes]) -> None:
+        """Mark pages as the most recently used, the first page last, so that it outlives those
+        behind it."""
         for key in reversed(keys):  # the first page last
-            self.kept.move_to_end(key)
+            self.page_index.move_to_end(key)
 
 
-def _keys(ids: list[int]) -> Iterator[bytes]:
-    """A key for every whole page of a sequence."""
+def _page_keys(ids: list[int]) -> Iterator[bytes]:
+    """Yield one key per full page of a sequence: the hash of all ids up to the page's end."""
     page = hashlib.blake2b(digest_size=16)
     whole = np.asarray(ids[: len(ids) // PAGE * PAGE], dtype=np.int64).reshape(-1, PAGE)
     for part in whole:

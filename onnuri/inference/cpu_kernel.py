@@ -1,8 +1,8 @@
 """The forward pass compiled for this machine: builds `kernel.c` with its C compiler once, and calls
 it. Knows no requests.
 
-Where there is no compiler, or what it builds does not agree with PyTorch, `fastest` gives PyTorch's
-pass, which is the same and slower.
+Where there is no compiler, or its build does not agree with PyTorch, `fastest` returns PyTorch's
+forward pass, which gives the same and is slower.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from onnuri.inference.cache import Cache
-from onnuri.inference.cpu_llama import LlamaForward, knows, queries_keys_values
+from onnuri.inference.cpu_llama import LlamaForward, is_plain_llama, queries_keys_values
 from onnuri.inference.hf_forward import HFForward
 
 SOURCE = Path(__file__).with_name("kernel.c")
@@ -39,9 +39,10 @@ processor"""
 
 
 def fastest(model: nn.Module, cache: Cache, compiled: bool = True) -> LlamaForward | HFForward:
-    """Return the fastest forward pass for a model and a cache: ours for the class that it knows,
-    compiled, if that is wanted and can be."""
-    if not knows(model):
+    """Return the fastest forward pass for a model over a cache: the compiled kernel for the Llamas
+    that it knows, if `compiled` and it can be built, `LlamaForward` otherwise, and `HFForward` for
+    any other class."""
+    if not is_plain_llama(model):
         return HFForward(model)
     if not compiled:
         return LlamaForward(model)
@@ -54,7 +55,8 @@ def fastest(model: nn.Module, cache: Cache, compiled: bool = True) -> LlamaForwa
 
 
 def _agrees(kernel: CompiledLlama, cache: Cache) -> bool:
-    """Return whether a step is what PyTorch says it is; the cache's first ids are overwritten."""
+    """Return whether three decoding steps and the logits of the compiled kernel equal PyTorch's
+    within rounding. The cache's first positions are overwritten."""
     rows, vocabulary = min(2, cache.rows), len(kernel.embedding)
     for at in range(3):
         ids = [(rows * at + row) % vocabulary for row in range(rows)]
@@ -68,18 +70,18 @@ def _agrees(kernel: CompiledLlama, cache: Cache) -> bool:
 
 @functools.cache
 def build(weight: str) -> ctypes.CDLL | None:
-    """Return the kernel for weights of a type, compiled unless it is there from before; None where
-    that cannot be."""
+    """Return the kernel as a loaded library for weights of a C type (`float` or `_Float16`),
+    compiled unless an equal build is on disk; None where there is no compiler or none works."""
     compiler = (
         os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     )
     if compiler is None:
         return None
     lanes = os.environ.get(LANES)
-    chosen = (*FLAGS, f"-DLANES={int(lanes)}") if lanes in ("8", "16") else FLAGS
-    about = [
+    flags = (*FLAGS, f"-DLANES={int(lanes)}") if lanes in ("8", "16") else FLAGS
+    build_inputs = [
         SOURCE.read_text(encoding="utf-8"),
-        chosen,
+        flags,
         WAYS,
         weight,
         compiler,
@@ -88,9 +90,12 @@ def build(weight: str) -> ctypes.CDLL | None:
         _features(),
     ]
     try:
-        path = _folder() / f"kernel-{hashlib.sha256(repr(about).encode()).hexdigest()[:24]}.so"
+        path = (
+            _cache_folder()
+            / f"kernel-{hashlib.sha256(repr(build_inputs).encode()).hexdigest()[:24]}.so"
+        )
         if not path.exists():
-            _compile(compiler, chosen, weight, path)
+            _compile(compiler, flags, weight, path)
         library = ctypes.CDLL(str(path))
     except (
         OSError,
@@ -106,30 +111,41 @@ def build(weight: str) -> ctypes.CDLL | None:
 
 
 def _compile(compiler: str, flags: tuple[str, ...], weight: str, path: Path) -> None:
-    """Build the kernel, with threads by OpenMP, whose library PyTorch has loaded, if the compiler
-    has it. Raises CalledProcessError."""
+    """Compile `kernel.c` into a shared library at `path`, by the first of `WAYS` that the compiler
+    takes; its OpenMP library is then the one that PyTorch has loaded. Raises CalledProcessError
+    where it takes none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / "kernel.so"
+        library = Path(folder) / "kernel.so"
         for way in WAYS:
-            done = subprocess.run(
-                [compiler, *flags, *way, f"-DWEIGHT={weight}", str(SOURCE), "-o", str(made), "-lm"],
+            result = subprocess.run(
+                [
+                    compiler,
+                    *flags,
+                    *way,
+                    f"-DWEIGHT={weight}",
+                    str(SOURCE),
+                    "-o",
+                    str(library),
+                    "-lm",
+                ],
                 capture_output=True,
                 timeout=BUILD_SECONDS,
             )
-            if done.returncode == 0:
-                made.rename(path)
+            if result.returncode == 0:
+                library.rename(path)
                 return
-        done.check_returncode()
+        result.check_returncode()
 
 
-def _folder() -> Path:
-    """Of what is compiled, for this user."""
+def _cache_folder() -> Path:
+    """Return the folder of this user's compiled kernels."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onnuri"
 
 
 def _features() -> str:
-    """What the processor can do, as far as the system says: homes are shared by machines."""
+    """Return the processor's feature flags as far as the system tells them. They are part of a
+    build's name, since several machines may share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line for line in lines if line.startswith(("flags", "Features")))
@@ -138,7 +154,7 @@ def _features() -> str:
 
 
 class _Layer(ctypes.Structure):
-    """As in kernel.c."""
+    """The C struct `Layer` of kernel.c: addresses of one layer's weights and cache."""
 
     _fields_ = [
         (name, ctypes.c_void_p)
@@ -147,7 +163,7 @@ class _Layer(ctypes.Structure):
 
 
 class _Model(ctypes.Structure):
-    """As in kernel.c."""
+    """The C struct `Model` of kernel.c: a model's sizes and the addresses of its weights."""
 
     _fields_ = [
         *(
@@ -172,23 +188,26 @@ class _Model(ctypes.Structure):
 
 
 class CompiledLlama(LlamaForward):
-    """Prompts are read by PyTorch, which is good at many ids; what follows one by one, and the
-    head, by the kernel."""
+    """A forward pass that prefills prompts in PyTorch, which is good at many ids, and decodes and
+    computes logits in the compiled kernel."""
 
     def __init__(
         self, model: nn.Module, cache: Cache, library: ctypes.CDLL, weight: torch.dtype
     ) -> None:
+        """Lay the weights out in the kernel's panels, as `weight` (float32 or float16), and bind
+        the kernel to one cache."""
         super().__init__(model)
         self.library, self.cache, self.weight = library, cache, weight
         core: Any = model.model
         panel = 2 * library.lanes()
 
-        def keep(tensor: Tensor) -> int:
-            """Its address; it lives as long as this."""
-            self._held.append(tensor.detach().contiguous())
-            return self._held[-1].data_ptr()
+        def address_of(tensor: Tensor) -> int:
+            """Return the address of a contiguous copy of a tensor, which lives as long as this
+            object."""
+            self._pinned.append(tensor.detach().contiguous())
+            return self._pinned[-1].data_ptr()
 
-        self._held: list[Tensor] = []
+        self._pinned: list[Tensor] = []
         layers = (_Layer * self.layers)()
         for k, (layer, store) in enumerate(zip(core.layers, cache.layers, strict=True)):
             attention, mlp = layer.self_attn, layer.mlp
@@ -198,9 +217,9 @@ class CompiledLlama(LlamaForward):
                 ("gate_up", _pairs(mlp.gate_proj.weight, mlp.up_proj.weight, panel // 2)),
                 ("down", mlp.down_proj.weight),
             ):
-                setattr(layers[k], name, keep(_panels(matrix.detach(), panel).to(weight)))
-            layers[k].before = keep(layer.input_layernorm.weight)
-            layers[k].behind = keep(layer.post_attention_layernorm.weight)
+                setattr(layers[k], name, address_of(_panels(matrix.detach(), panel).to(weight)))
+            layers[k].before = address_of(layer.input_layernorm.weight)
+            layers[k].behind = address_of(layer.post_attention_layernorm.weight)
             layers[k].cache = store.data_ptr()
         self._layers = layers
         self._model = _Model(
@@ -214,28 +233,43 @@ class CompiledLlama(LlamaForward):
             torch.get_num_threads(),
             float(self.epsilon),
         )
-        self._model.embedding, self._model.final = keep(self.embedding), keep(self.final)
-        self._model.turns = keep(torch.view_as_real(self.turns[:, 0, 0]).flatten(1))
-        self._model.head = keep(_panels(self.embedding, panel).to(weight))
+        self._model.embedding, self._model.final = (
+            address_of(self.embedding),
+            address_of(self.final),
+        )
+        self._model.turns = address_of(torch.view_as_real(self.turns[:, 0, 0]).flatten(1))
+        self._model.head = address_of(_panels(self.embedding, panel).to(weight))
         self._model.layer = ctypes.addressof(layers)
-        self._model.scratch = keep(torch.zeros(library.scratch_floats(ctypes.byref(self._model))))
-        self._at = ctypes.addressof(self._model)
+        self._model.scratch = address_of(
+            torch.zeros(library.scratch_floats(ctypes.byref(self._model)))
+        )
+        self._model_address = ctypes.addressof(self._model)
 
     def decode(self, ids: list[int], lengths: list[int], cache: Cache) -> Tensor:
-        """Return what `LlamaForward.decode` does; of its own cache only."""
+        """Return the last hidden states [N, C] of one new id per row, as `LlamaForward.decode`
+        does, from the kernel; `cache` must be the one it is bound to."""
         assert cache is self.cache and max(lengths) < self.positions
         assert len(ids) == len(lengths) <= cache.rows
-        held, drawn = torch.tensor(lengths), torch.tensor(ids)
+        past, new_ids = torch.tensor(lengths), torch.tensor(ids)
         hidden = torch.empty(len(ids), self.width)
-        self.library.step(self._at, drawn.data_ptr(), held.data_ptr(), len(ids), hidden.data_ptr())
+        self.library.step(
+            self._model_address, new_ids.data_ptr(), past.data_ptr(), len(ids), hidden.data_ptr()
+        )
         return hidden
 
     def logits(self, hidden: Tensor, lo: int, hi: int, extra: int | None = None) -> Tensor:
-        """Return what `LlamaForward.logits` does."""
+        """Return logits [N, hi - lo], with one more column for `extra`, as `LlamaForward.logits`
+        does, from the kernel."""
         hidden = (hidden * self.final).contiguous()
         logits = torch.empty(len(hidden), hi - lo + (extra is not None))
         self.library.logits(
-            self._at, hidden.data_ptr(), len(hidden), lo, hi, logits.data_ptr(), logits.shape[1]
+            self._model_address,
+            hidden.data_ptr(),
+            len(hidden),
+            lo,
+            hi,
+            logits.data_ptr(),
+            logits.shape[1],
         )
         if extra is not None:
             logits[:, -1] = hidden @ self.embedding[extra]
@@ -243,13 +277,15 @@ class CompiledLlama(LlamaForward):
 
 
 def _panels(matrix: Tensor, wide: int) -> Tensor:
-    """[panels, inputs, wide] of a matrix [outputs, inputs], the last filled up with zeros."""
+    """Return a matrix [outputs, inputs] as [panels, inputs, wide], the order in which the kernel
+    reads it: `wide` outputs per panel, the last one padded with zeros."""
     filled = torch.cat([matrix, matrix.new_zeros(-len(matrix) % wide, matrix.shape[1])])
     return filled.unflatten(0, (-1, wide)).transpose(1, 2).contiguous()
 
 
 def _pairs(gate: Tensor, up: Tensor, lanes: int) -> Tensor:
-    """Outputs of gate and up in turns of `lanes`."""
+    """Return the rows of the gate and up projections in turns of `lanes`, so that the kernel has
+    both halves of a hidden unit in one panel."""
     more = gate.new_zeros(-len(gate) % lanes, gate.shape[1])
     both = [torch.cat([x.detach(), more]).unflatten(0, (-1, lanes)) for x in (gate, up)]
     return torch.stack(both, 1).flatten(0, 2)

@@ -1,11 +1,11 @@
 """Continuous batching: requests of any length come and go between steps; ids in, ids out. Knows no
 media.
 
-Each `step` prefills some of a new prompt (`EngineConfig.prefill_tokens` ids at most, so that nobody waits
-long for somebody else's), samples one id for every row that has been prefilled, and decodes all of
-them in one pass. Guidance gives a request two rows. At every position only the allowed ids are
-scored: a slice of the tied embedding. Whoever wants answers steps the engine: `run` until its own
-handles are done, or a thread of its own in a server; a lock lets both happen at once.
+Each `step` prefills some of a new prompt (at most `EngineConfig.prefill_tokens` ids, so that nobody
+waits long for somebody else's), samples one id for every row that has been prefilled, and decodes
+all of them in one pass. Guidance gives a request two rows. At every position only the allowed ids
+are scored: a slice of the tied embedding. Whoever wants answers steps the engine: `run` until its
+own handles are done, or a thread of its own in a server; a lock lets both happen at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from onnuri.inference.scheduler import RequestQueue
 
 
 class EngineConfig(config.Config):
-    """How much the engine holds."""
+    """The sizes of an engine: rows of its cache, its queue and its prefix cache."""
 
     rows: int = 64
     """sequences that are decoded together; a request with guidance takes two"""
@@ -36,7 +36,7 @@ class EngineConfig(config.Config):
     prefix_bytes: int = 64 << 20
     """of ended sequences, for those that go on from them"""
     prefill_tokens: int = 256
-    """ids of prompts that are read between two steps"""
+    """ids of prompts that are prefilled between two steps"""
     compiled: bool = True
     """whether steps run in a kernel that this machine's C compiler builds, if it has one"""
 
@@ -46,41 +46,44 @@ class _Row:
 
     def __init__(self, prompt: list[int]) -> None:
         self.ids, self.length = prompt, 0
-        """what it is made of, and how much of that the cache holds"""
+        """its ids, and how many of them the cache holds"""
         self.at = -1
-        """its row in the cache"""
+        """its index in the cache"""
 
 
 class _Active(SampledRequest):
-    """A request that has rows."""
+    """A request that has rows in the cache, in prefill or in decode."""
 
     def __init__(self, handle: RequestHandle) -> None:
         super().__init__(handle)
         self.rows = [_Row(list(prompt)) for prompt in handle.request.prompts]
         self.hidden: list[Tensor] = []
-        """of each row whose prompt has been read, [C]"""
+        """the last hidden state [C] of each row whose prompt is prefilled"""
 
 
 class Engine:
-    """A `Backend` (`backend.py`): the weights of a model, and whatever they are decoding."""
+    """A `Backend` (`backend.py`): a model's weights, their cache, and the requests that are
+    decoded."""
 
     def __init__(self, model: nn.Module, settings: EngineConfig | None = None) -> None:
+        """Allocate the cache and the prefix cache, and choose the fastest forward pass."""
         self.settings = settings or EngineConfig()
         self.cache = Cache.of(model, self.settings.rows)
         self.forward = fastest(model, self.cache, self.settings.compiled)
         self.prefixes = PrefixCache(self.settings.prefix_bytes, self.cache)
         self.queue = RequestQueue(self.settings.waiting)
         self.active: list[_Active] = []
-        """those that draw an id per step; their rows come first in the cache"""
+        """requests in decode, which sample an id per step; their rows come first in the cache"""
         self.prefilling: _Active | None = None
         self.rows: list[_Row] = []
         """every row in use, at its place in the cache"""
         self.hidden = torch.zeros(0, self.forward.width)
-        """of every row that draws, [N, C]"""
+        """the last hidden state of every row in decode, [N, C]"""
         self._lock = threading.Lock()
 
     def submit(self, request: Request, bounded: bool = True) -> RequestHandle:
-        """Take a request. Raises ConfigError where it cannot fit, BusyError where too many wait."""
+        """Queue a request and return its handle. Raises ConfigError where it cannot fit, BusyError
+        where it is `bounded` and too many wait."""
         request.check(self.forward.positions)
         if request.guided and self.settings.rows < 2:
             raise ConfigError("guidance", "needs two rows", "give the engine more rows")
@@ -88,27 +91,27 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Return whether nothing waits and nothing is decoded."""
+        """Return whether nothing waits and nothing is prefilled or decoded."""
         return not (self.active or self.prefilling or len(self.queue))
 
     @property
     def ready(self) -> bool:
-        """Return whether it takes requests: it is here, so it does."""
+        """Return whether new requests are accepted, which they always are in this process."""
         return True
 
     def load(self) -> BackendLoad:
-        """Return what it is doing."""
+        """Return how many requests wait and are active now, and the counters since the start."""
         return BackendLoad(
             waiting=len(self.queue),
             active=len(self.active),
             rows=len(self.rows),
-            drawn=dict(self.queue.drawn),
+            sampled_tokens=dict(self.queue.sampled_tokens),
             prefix_bytes=self.prefixes.held_bytes,
             prefix_reused_tokens=self.prefixes.reused,
         )
 
     def run(self, handles: Iterable[RequestHandle]) -> None:
-        """Step until all of them have ended."""
+        """Step until all of the handles have ended."""
         for handle in handles:
             while not handle.done:
                 self.step()
@@ -122,7 +125,8 @@ class Engine:
         unconditional_prompts: list[list[int]] | None = None,
         forced_segments: list[list[list[int]]] | None = None,
     ) -> list[list[int]]:
-        """Return the ids that follow each prompt, all under one constraint."""
+        """Return the ids that are sampled after each prompt, all under one constraint; blocks until
+        all have ended."""
         handles = [
             self.submit(
                 Request(
@@ -143,7 +147,7 @@ class Engine:
         return [handle.ids for handle in handles]
 
     def reset(self) -> None:
-        """Cancel whatever waits or is decoded, and begin anew."""
+        """Cancel every request that waits, is prefilled or is decoded, and free all rows."""
         with self._lock:
             handles = self.queue.clear() + [active.handle for active in self.active]
             if self.prefilling:
@@ -153,11 +157,12 @@ class Engine:
             handle.close("cancelled")
 
     def close(self) -> None:
-        """Cancel everything; there is nothing else to end."""
+        """Cancel every request; there is no thread or process to end."""
         self.reset()
 
     def step(self) -> None:
-        """Prefill some, draw one id for each, decode them."""
+        """Prefill some prompts, sample one id per active request, and decode all of them in one
+        pass."""
         with self._lock, torch.inference_mode():
             self._evict()
             self._prefill()
@@ -166,7 +171,7 @@ class Engine:
                 self._decode()
 
     def _evict(self) -> None:
-        """Let go of what was cancelled."""
+        """Free the rows of requests that were cancelled, and close their handles."""
         self.queue.evict()
         if self.prefilling and self.prefilling.handle.cancelled:
             self._release(self.prefilling)
@@ -178,7 +183,8 @@ class Engine:
             active.handle.close("cancelled")
 
     def _prefill(self) -> None:
-        """Read prompts, `prefill_tokens` ids of them at most; those that are read draw from this step on."""
+        """Prefill at most `prefill_tokens` ids of prompts; a request whose rows are all prefilled
+        becomes active, and is sampled from this step on."""
         left = self.settings.prefill_tokens
         while left > 0 and (prefilling := self.prefilling or self._admit()):
             row = prefilling.rows[len(prefilling.hidden)]
@@ -196,7 +202,8 @@ class Engine:
                 self.prefilling = None
 
     def _admit(self) -> _Active | None:
-        """Give the next request its rows, if there is room for them."""
+        """Give the next queued request its rows, filled from the prefix cache, and return it; None
+        where none waits or there are too few rows."""
         handle = self.queue.pop(self.settings.rows - len(self.rows))
         if handle is None:
             return None
@@ -209,7 +216,8 @@ class Engine:
         return self.prefilling
 
     def _sample(self) -> None:
-        """Draw one id more for every active request; those that end with it leave."""
+        """Sample one id per active request and tell its listener; a request that ends with it goes
+        to the prefix cache and frees its rows."""
         tokens, ended = sample(self.active, self._score), []
         for active in self.active:
             token = active.state.take(tokens.get(active))
@@ -231,17 +239,19 @@ class Engine:
     def _score(
         self, members: list[_Active], unconditional: bool, lo: int, hi: int, extra: int | None
     ) -> Tensor:
-        """Return logits [N, hi - lo] of each member's row, and one more for an id beyond them."""
+        """Return logits [N, hi - lo] of one row per member, its unconditional one if told so, with
+        one more column for `extra`, an id beyond [lo, hi)."""
         rows = [member.rows[unconditional].at for member in members]
         return self.forward.logits(self.hidden[rows], lo, hi, extra)
 
     @property
     def _decoding_rows(self) -> int:
-        """Return how many rows draw: those before the ones that are prefilled."""
+        """Return how many rows are in decode; the rows in prefill come after them."""
         return len(self.rows) - (len(self.prefilling.rows) if self.prefilling else 0)
 
     def _decode(self) -> None:
-        """Feed the last id of every row that goes on."""
+        """Run the last id of every row in decode through the model, and keep the hidden states that
+        the next step samples from."""
         rows = self.rows[: self._decoding_rows]
         if not rows:
             self.hidden = self.hidden[:0]
@@ -252,7 +262,8 @@ class Engine:
             row.length += 1
 
     def _release(self, active: _Active) -> None:
-        """Close the gaps that rows leave: those that draw stay before those that are prefilled."""
+        """Free a request's rows and close the gaps, so that rows in decode stay before those in
+        prefill."""
         for row in active.rows:
             decoding = self._decoding_rows
             if row.at < decoding:
@@ -264,7 +275,8 @@ class Engine:
             self.rows.pop()
 
     def _fill(self, gap: int, last: int) -> None:
-        """Move the last row, if that is another, into a gap."""
+        """Move the last row, with its keys, values and hidden state, to the index `gap`; nothing
+        where it is the same."""
         if gap == last:
             return
         row = self.rows[last]

@@ -1,10 +1,10 @@
-"""The forward pass of any stock class on its own code, for decoding: slower than `LlamaForward`,
-and as right. Knows no requests.
+"""The forward pass of any Hugging Face class by its own code, for decoding: slower than
+`LlamaForward`, and as exact. Knows no requests.
 
-The class is run as it is; what is ours is where keys and values lie. `CacheView` stands where
-transformers' cache would: it puts what a layer has computed into rows of `Cache` and gives back all
-that these rows hold. `rows_attention` lets every row see its own length, and within a window where
-the layer has one. Latent attention (MLA) keeps its latents, not keys and values.
+The class runs unchanged; only its keys and values lie in our `Cache`. `CacheView` stands where
+transformers' cache would: it appends a layer's keys and values to rows of the cache and returns all
+that these rows hold. `rows_attention` limits every row to its own length, and to a window where the
+layer has one. Latent attention (MLA) caches its latents, not keys and values.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ NAME = "onnuri_rows"
 
 
 class CacheView:
-    """Rows of a cache as a layer of transformers sees them."""
+    """Some rows of a `Cache`, with the interface of a key/value cache that transformers' layers
+    call."""
 
     def __init__(self, cache: Cache, rows: Tensor, lengths: Tensor) -> None:
-        """`rows` [N] are gone on with; they hold `lengths` [N]."""
+        """View the rows `rows` [N] of a cache, which hold `lengths` [N] ids."""
         self.cache, self.rows, self.lengths = cache, rows, lengths
 
     def update(
         self, keys: Tensor, values: Tensor, layer: int, *rest: Any, **more: Any
     ) -> tuple[Tensor, Tensor]:
-        """Put [N, heads, T, size] behind what the rows hold; return all that they then hold, [N,
-        heads, longest, size]."""
+        """Append a layer's keys and values [N, heads, T, size] to the rows; return all that the
+        rows then hold, each [N, heads, longest, size]."""
         count = keys.shape[2]
         at = self.lengths[:, None] + torch.arange(count)
         store, longest = self.cache.layers[layer], int(self.lengths.max()) + count
-        held = []
+        stored = []
         for half, new in zip(store, (keys, values), strict=True):
             heads, size = new.shape[1], new.shape[3]
             half[self.rows[:, None], :heads, at, :size] = new.transpose(1, 2)
-            held.append(half[self.rows, :heads, :longest, :size])
-        return held[0], held[1]
+            stored.append(half[self.rows, :heads, :longest, :size])
+        return stored[0], stored[1]
 
     def get_seq_length(self, layer: int = 0) -> int:
-        """Return the length of the longest row."""
+        """Return how many ids the longest row holds."""
         return int(self.lengths.max())
 
 
@@ -60,9 +61,10 @@ def rows_attention(
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of [N, heads, T, size] to what each row holds and itself: [N, T, heads, size].
+    """Return attention [N, T, heads, size] of queries [N, heads, T, size] to the ids of their own
+    row, up to themselves and within the sliding window.
 
-    Without a shelf the query is the end of the keys, as in transformers' own.
+    Without a cache view the queries are the last of the keys, as in transformers' own attention.
     """
     tokens, longest = query.shape[2], key.shape[2]
     lengths = cache_view.lengths if cache_view else torch.tensor([longest - tokens])
@@ -78,7 +80,8 @@ def rows_attention(
 
 
 def head(model: nn.Module) -> Tensor:
-    """Return what scores ids, [vocabulary, C]: the embedding itself, where they are tied."""
+    """Return the output projection [vocabulary, C] of a Hugging Face model, scaled where the class
+    scales its logits; where embeddings are tied it is the embedding itself."""
     core: Any = model
     weight: Tensor = core.get_output_embeddings().weight
     scale = getattr(core.config, "logits_scaling", 1.0)  # HyperCLOVA X
@@ -86,26 +89,31 @@ def head(model: nn.Module) -> Tensor:
 
 
 class HFForward:
-    """`LlamaForward`'s interface over a stock model."""
+    """A forward pass with `LlamaForward`'s interface that runs a Hugging Face model's own code."""
 
     def __init__(self, model: Any) -> None:
+        """Take a transformers causal language model; its output projection is read once."""
         self.model = model
         self.width = int(model.config.hidden_size)
         self.positions = int(model.config.max_position_embeddings)
         self.head = head(model).detach()
 
     def decode(self, ids: list[int], lengths: list[int], cache: Cache) -> Tensor:
-        """Return [N, C] of one id per row, as `LlamaForward` does."""
+        """Return the last hidden states [N, C] of one new id per row, as `LlamaForward.decode`
+        does."""
         view = CacheView(cache, torch.arange(len(ids)), torch.tensor(lengths))
         return self._states(torch.tensor(ids)[:, None], view)[:, 0]
 
     def prefill(self, ids: Tensor, row: int, at: int, cache: Cache) -> Tensor:
-        """Return [T, C] of ids [T] of one row, as `LlamaForward` does."""
+        """Return the last hidden states [T, C] of prompt ids [T] of one row, as
+        `LlamaForward.prefill` does."""
         view = CacheView(cache, torch.tensor([row]), torch.tensor([at]))
         return self._states(ids[None], view)[0]
 
     @torch.inference_mode()
     def _states(self, ids: Tensor, view: CacheView) -> Tensor:
+        """Return the last hidden states [N, T, C] of ids [N, T], which are appended to a view's
+        rows."""
         core = self.model.model
         if core.config._attn_implementation != NAME:
             core.set_attn_implementation(NAME)
@@ -120,5 +128,6 @@ class HFForward:
         return states
 
     def logits(self, hidden: Tensor, lo: int, hi: int, extra: int | None = None) -> Tensor:
-        """Return logits as `LlamaForward` does."""
+        """Return logits [N, hi - lo], with one more column for `extra`, as `LlamaForward.logits`
+        does."""
         return logits_of(hidden, self.head.T, lo, hi, extra)

@@ -1,5 +1,5 @@
 /* One step of a Llama-class decoder for a few sequences, and its head. Knows no requests and no media; `cpu_kernel.py` builds
- * and calls it, `forward.py` is the same in PyTorch.
+ * and calls it, `cpu_llama.py` is the same in PyTorch.
  *
  * A step in PyTorch is a hundred small calls, each of which costs more than its work. Here the threads go through the
  * layers together and meet at barriers. Weights lie in panels of 2 * LANES outputs, [panels][inputs][2 * LANES], so that

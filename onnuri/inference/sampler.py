@@ -1,7 +1,8 @@
-"""Which id each request gets next: allowed ids, guidance, constraints, temperature, top-p.
+"""Sampling: which id each request gets next, by its allowed ids, guidance, constraints, temperature
+and top-p.
 
-Knows no cache, no model and no media: whoever calls it has the logits. Our engine and vLLM's worker
-(`vllm_processor.py`) both do.
+Knows no cache, no model and no media: the caller supplies the logits. Our engine and vLLM's worker
+(`vllm_processor.py`) both call it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from onnuri.inference.request import (
 )
 
 FEW = 48
-"""ids that nearly always hold all of top_p"""
+"""most likely ids that nearly always hold all of top_p, so that no full sort is needed"""
 
 
 class SampledRequest:
-    """A request for which ids are drawn."""
+    """A request that is being decoded: its state, and the random generator that its ids are drawn
+    from."""
 
     def __init__(self, handle: RequestHandle) -> None:
         self.handle, self.request, self.state = handle, handle.request, RequestState(handle)
@@ -33,13 +35,15 @@ class SampledRequest:
 
     @property
     def gate(self) -> int | None:
-        """Return the position that the next one agrees with."""
+        """Return the position that gates the next one (`TokenConstraint.slot_gates`), None where it
+        has no gate."""
         gates = self.state.token_constraint.slot_gates
         return gates[self.state.step] if gates else None
 
     @property
     def gate_is_shut(self) -> bool:
-        """Return whether the next position's gate took the last id of its range."""
+        """Return whether the gate's position took the last id of its range, so that the next must
+        take its own last id."""
         assert self.gate is not None
         _, hi, _ = self.state.token_constraint.at(self.gate)
         return self.handle.ids[self.gate] == hi - 1
@@ -47,12 +51,12 @@ class SampledRequest:
 
 R = TypeVar("R", bound=SampledRequest)
 ScoreFunction = Callable[[list[R], bool, int, int, int | None], Tensor]
-"""of (requests, whether without the input, lo, hi, extra) the logits of ids [lo, hi), and one more
-for an id beyond them"""
+"""takes (requests, whether unconditional, lo, hi, extra) and returns logits [N, hi - lo] of the ids
+[lo, hi), with one more column for `extra`, an id beyond them"""
 
 
-class _Draw(NamedTuple):
-    """What requests have in common whose ids are scored and drawn together."""
+class _SamplingGroup(NamedTuple):
+    """What requests have in common whose logits are computed and sampled in one batch."""
 
     lo: int
     hi: int
@@ -63,8 +67,9 @@ class _Draw(NamedTuple):
     slot: Literal["free", "gate", "gated"]
 
     @classmethod
-    def of(cls, sampled: SampledRequest) -> _Draw:
-        """Return what a request is to draw next, wherever in its answer it is."""
+    def of(cls, sampled: SampledRequest) -> _SamplingGroup:
+        """Return the group in which a request's next id is sampled, wherever in its answer it
+        is."""
         state, gate = sampled.state, sampled.gate
         lo, hi, may_end = state.token_constraint.at(state.step)
         end = state.token_constraint.end if may_end else None
@@ -74,7 +79,7 @@ class _Draw(NamedTuple):
         return cls(lo, hi, end, sampled.request.sampling, sampled.request.guided, slot)
 
     def token(self, index: int) -> int:
-        """Return the id that an index of the logits stands for."""
+        """Return the token id that a column of the group's logits stands for."""
         if index < self.hi - self.lo:
             return self.lo + index
         assert self.end is not None
@@ -82,26 +87,28 @@ class _Draw(NamedTuple):
 
 
 def sample(requests: Iterable[R], score: ScoreFunction[R]) -> dict[R, int]:
-    """Return the id that every request draws; those with a forced id draw none."""
-    groups: dict[_Draw, list[R]] = {}
+    """Return the sampled id of every request whose next id is not forced. `score` computes the
+    logits of requests that allow the same ids and sample alike."""
+    groups: dict[_SamplingGroup, list[R]] = {}
     for sampled in requests:
         if not sampled.state.forced:
-            groups.setdefault(_Draw.of(sampled), []).append(sampled)
+            groups.setdefault(_SamplingGroup.of(sampled), []).append(sampled)
     tokens: dict[R, int] = {}
     for group, members in groups.items():
-        tokens |= zip(members, _sample_alike(group, members, score), strict=True)
+        tokens |= zip(members, _sample_group(group, members, score), strict=True)
     return tokens
 
 
-def _sample_alike(group: _Draw, members: list[R], score: ScoreFunction[R]) -> list[int]:
-    """Return the ids that requests draw which have the same draw before them."""
+def _sample_group(group: _SamplingGroup, members: list[R], score: ScoreFunction[R]) -> list[int]:
+    """Return one sampled id per member of a group, after guidance, gates and constraints on its
+    logits; listeners get its score."""
     sampling = group.sampling
     logits = score(members, False, group.lo, group.hi, group.end)
     if group.guided:
         unconditional = score(members, True, group.lo, group.hi, group.end)
         logits = guided(logits, unconditional, sampling.guidance)
     if group.slot == "gate":
-        logits = whether_first(logits, sampling.temperature)
+        logits = two_step_logits(logits, sampling.temperature)
     elif group.slot == "gated":
         shut = torch.tensor([sampled.gate_is_shut for sampled in members])
         is_last = torch.arange(logits.shape[1]) == logits.shape[1] - 1
@@ -125,16 +132,17 @@ def _sample_alike(group: _Draw, members: list[R], score: ScoreFunction[R]) -> li
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
-    """Return logits [B, V] moved away from what would be said without the input."""
+    """Return logits [B, V] after classifier-free guidance (Ho & Salimans 2022): the conditional
+    ones moved away from the unconditional ones."""
     return unconditional + guidance * (conditional - unconditional)
 
 
-def whether_first(logits: Tensor, temperature: float) -> Tensor:
-    """Return logits [B, V] such that a draw decides between the last and all others by their sum,
-    then among the others.
+def two_step_logits(logits: Tensor, temperature: float) -> Tensor:
+    """Return logits [B, V] that decide first between the last id and the sum of all others, then
+    among the others.
 
-    A low temperature, and the likeliest alone, would else prefer one likely id to many that share a
-    greater likelihood.
+    Else a low temperature, and greedy sampling, would prefer one likely id to many that share a
+    greater probability.
     """
     others = logits[:, :-1]
     inner = (
@@ -146,8 +154,8 @@ def whether_first(logits: Tensor, temperature: float) -> Tensor:
 
 
 def masked(logits: Tensor, constraints: Sequence[DynamicConstraint | None]) -> Tensor:
-    """Return logits [B, V] without what each row's constraint forbids; the last, of the end, goes
-    to `closing` where the constraint has one."""
+    """Return logits [B, V] with -inf where a row's constraint allows no id; the last column, the
+    end's, is also written to the constraint's `closing` id where it has one."""
     logits = logits.clone()
     for row, constraint in zip(logits, constraints, strict=True):
         if constraint is None:
@@ -160,20 +168,21 @@ def masked(logits: Tensor, constraints: Sequence[DynamicConstraint | None]) -> T
     return logits
 
 
-def likelihood(logits: Tensor, drawn: int, count: int) -> tuple[float, list[tuple[int, float]]]:
-    """Return the log probability of one index of logits [V], and the `count` likeliest indices with
-    theirs."""
+def likelihood(logits: Tensor, index: int, count: int) -> tuple[float, list[tuple[int, float]]]:
+    """Return the log probability of one index of logits [V], and the `count` most likely indices
+    with theirs."""
     logprobs = logits.log_softmax(-1)
     if not count:
-        return float(logprobs[drawn]), []
+        return float(logprobs[index]), []
     values, places = logprobs.topk(min(count, int(logits.isfinite().sum())))
-    return float(logprobs[drawn]), list(zip(places.tolist(), values.tolist(), strict=True))
+    return float(logprobs[index]), list(zip(places.tolist(), values.tolist(), strict=True))
 
 
 def draw(
     logits: Tensor, temperature: float, top_p: float, generators: list[torch.Generator]
 ) -> Tensor:
-    """Return one index per row of logits [B, V], each row drawn from its own random numbers."""
+    """Return one index per row of logits [B, V], sampled by temperature and top-p with the row's
+    own random generator; the most likely at temperature 0."""
     if temperature <= 0:
         return torch.from_numpy(logits.numpy().argmax(-1))  # ten times as fast as torch's
     shares = torch.softmax(logits / temperature, -1)

@@ -1,4 +1,4 @@
-"""Decoding in vLLM: an engine for `Service` whose steps happen in a process of an environment that
+"""Decoding in vLLM: a back end for `Service` whose steps happen in a process of an environment that
 has vLLM. Knows no media.
 
 `VllmBackend` queues requests, fairly by kind, gives the worker (`vllm_worker.py`) as many as it has
@@ -31,9 +31,9 @@ from onnuri.inference.scheduler import RequestQueue
 log = logging.getLogger("onnuri")
 PACKAGE = Path(__file__).parents[1]
 WAIT_SECONDS = 0.02
-"""for the worker's next line, before it is seen who has called off"""
+"""for which a step waits for the worker, before it looks for cancelled requests"""
 END_SECONDS = 30.0
-"""for the worker to end by itself, which takes it no second where it is one process"""
+"""for which the worker may end by itself; it takes less than 1 where it is one process"""
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_USE_V2_MODEL_RUNNER": "0",
@@ -48,7 +48,7 @@ DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 
 
 class VllmConfig(config.Config):
-    """What vLLM is told."""
+    """The settings of a vLLM worker: its environment, model, sizes and own arguments."""
 
     python: str
     """the Python of an environment that has vLLM"""
@@ -63,7 +63,7 @@ class VllmConfig(config.Config):
     waiting: int = 64
     """requests that may wait; more are refused"""
     arguments: str = ""
-    """vLLM's own, as its command line has them"""
+    """vLLM's own arguments, as on its command line"""
 
 
 class VllmBackend:
@@ -71,24 +71,25 @@ class VllmBackend:
     started."""
 
     def __init__(self, settings: VllmConfig) -> None:
-        self.settings, self.arguments = settings, _arguments(settings.arguments)
+        """Start the worker, wait until it is ready, and start the thread that restarts it."""
+        self.settings, self.arguments = settings, _split_arguments(settings.arguments)
         self.queue = RequestQueue(settings.waiting)
         self.active: dict[str, RequestState] = {}
-        """those that the worker has, by key"""
+        """requests that the worker has, by key"""
         self.about: wire.Message = {}
-        """what the worker said of itself"""
+        """the worker's version, device and limits, as it reported them"""
         self.ready = False
-        """whether there is a worker that decodes"""
+        """whether there is a worker that takes requests"""
         self._inbox: queue.SimpleQueue[wire.Message] = queue.SimpleQueue()
         self._closed, self._count = threading.Event(), 0
         self._process: subprocess.Popen[str] | None = None
         self._start()
-        self._keeper = threading.Thread(target=self._keep, name="onnuri-vllm", daemon=True)
-        self._keeper.start()
+        self._supervisor = threading.Thread(target=self._supervise, name="onnuri-vllm", daemon=True)
+        self._supervisor.start()
 
     def submit(self, request: Request, bounded: bool = True) -> RequestHandle:
-        """Take a request. Raises ConfigError where it cannot be done, BusyError where too many
-        wait, AwayError without a worker."""
+        """Queue a request and return its handle. Raises ConfigError where vLLM cannot decode it,
+        BusyError where too many wait, AwayError where there is no worker."""
         request.check(self.about["positions"])
         if (request.constraint or request.on_score) and not self.about["alone"]:
             raise ConfigError(
@@ -97,7 +98,7 @@ class VllmBackend:
                 "leave them out, or serve without tensor and pipeline parallelism",
             )
         if not self.ready:
-            raise _away()
+            raise _away_error()
         return self.queue.push(request, bounded)
 
     @property
@@ -107,70 +108,76 @@ class VllmBackend:
 
     @property
     def rows(self) -> int:
-        """Return how many sequences vLLM has."""
+        """Return how many sequences the worker is decoding."""
         return sum(len(state.request.prompts) for state in list(self.active.values()))
 
     def load(self) -> BackendLoad:
-        """Return what it is doing."""
+        """Return how many requests wait and are active now, and the ids sampled since the start."""
         return BackendLoad(
             waiting=len(self.queue),
             active=len(self.active),
             rows=self.rows,
-            drawn=dict(self.queue.drawn),
+            sampled_tokens=dict(self.queue.sampled_tokens),
         )
 
     def step(self) -> None:
-        """Take what the worker says, let go of what was cancelled, give it what it has room for."""
+        """Handle the worker's messages, cancel what was called off, and send it requests that it
+        has rows for; wait `WAIT_SECONDS` at most."""
         # All messages: that it is gone must be heard before its successor is given anything.
         with contextlib.suppress(queue.Empty):
             while True:
-                self._hear(self._inbox.get_nowait())
+                self._handle(self._inbox.get_nowait())
         self._evict()
         self._admit()
         with contextlib.suppress(queue.Empty):
-            self._hear(self._inbox.get(timeout=WAIT_SECONDS))
+            self._handle(self._inbox.get(timeout=WAIT_SECONDS))
 
     def reset(self) -> None:
-        """Cancel whatever waits or is decoded."""
+        """Cancel every queued and every active request."""
         for key in list(self.active):
-            self._say({"cancel": key})
+            self._send({"cancel": key})
         self._end_all()
 
     def close(self) -> None:
-        """End the worker; what is under way is cancelled."""
+        """Cancel every request and end the worker for good."""
         self._closed.set()
         self._end_all()
         self._stop()
-        self._keeper.join()
+        self._supervisor.join()
 
     def _evict(self) -> None:
+        """Close the handles of cancelled requests, and tell the worker of those that it has."""
         self.queue.evict()
         for key in [key for key, state in self.active.items() if state.handle.cancelled]:
-            self._say({"cancel": key})
+            self._send({"cancel": key})
             self.active.pop(key).handle.close("cancelled")
 
     def _admit(self) -> None:
+        """Send the worker queued requests as long as it has rows for them."""
         while self.ready and (handle := self.queue.pop(self.settings.rows - self.rows)):
             self._count += 1
             key = str(self._count)
             self.active[key] = RequestState(handle)
-            self._say({"ask": wire.to_json(key, handle.request)})
+            self._send({"ask": wire.to_json(key, handle.request)})
 
-    def _hear(self, message: wire.Message) -> None:
-        """Do what one line of the worker's asks for."""
+    def _handle(self, message: wire.Message) -> None:
+        """Do what one message of the worker's asks for: new ids, a constraint's verdict, a refusal,
+        or its end."""
         if "step" in message:
             for key, token, score in message["step"]:
                 if key in self.active:
-                    self._take(key, token, score)
+                    self._append(key, token, score)
         elif "take" in message:
-            self._settle(*message["take"])
+            self._answer_constraint(*message["take"])
         elif "refused" in message and (state := self.active.pop(message["refused"][0], None)):
             reason = f"does not take this request ({message['refused'][1]})"
             state.handle.close("cancelled", ConfigError("vLLM", reason, "ask for less"))
         elif "gone" in message:
-            self._end_all(_away())
+            self._end_all(_away_error())
 
-    def _take(self, key: str, token: int, score: list[Any] | None) -> None:
+    def _append(self, key: str, token: int, score: list[Any] | None) -> None:
+        """Append an id, with the score that came with it, to an active request; tell its listeners,
+        and close it where it ends."""
         state = self.active[key]
         request = state.request
         state.take(token)
@@ -183,49 +190,56 @@ class VllmBackend:
             del self.active[key]
             state.handle.close(state.finish)
 
-    def _settle(self, key: str, drawn: int) -> None:
-        """Say what a constraint makes of what was drawn; the worker waits for it, whatever
-        happens."""
-        stands, allowed = drawn, None
+    def _answer_constraint(self, key: str, sampled: int) -> None:
+        """Send the worker the id that a request's constraint lets stand for a sampled one, and the
+        mask that follows; the worker waits for it, so it is sent whatever happens."""
+        stands, allowed = sampled, None
         try:
             if (state := self.active.get(key)) and (constraint := state.request.constraint):
-                stands = constraint.take(drawn)
+                stands = constraint.take(sampled)
                 lo, hi = state.token_constraint.vocab_range
                 allowed = wire.allowed_by(constraint) if stands < hi - lo else None
         finally:
-            self._say({"stands": [stands, allowed]})
+            self._send({"stands": [stands, allowed]})
 
     def _end_all(self, error: AwayError | None = None) -> None:
+        """Close the handles of all requests, queued and active, with an error if one is given."""
         handles = [*self.queue.clear(), *(state.handle for state in self.active.values())]
         self.active.clear()
         for handle in handles:
             handle.close("cancelled", error)
 
-    def _say(self, message: wire.Message) -> None:
+    def _send(self, message: wire.Message) -> None:
+        """Write a message to the worker as a line of JSON; where it has died, its supervisor
+        notices."""
         process = self._process
         assert process and process.stdin
         with contextlib.suppress(OSError, ValueError):  # it has died, which its keeper says
             process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
 
-    def _keep(self) -> None:
-        """Hand on what the worker says; when it is gone, start another."""
+    def _supervise(self) -> None:
+        """Pass the worker's lines on to the inbox; when it ends, log it and start another. Runs in
+        a thread of its own."""
         while not self._closed.is_set():
             assert self._process and self._process.stdout
             for line in self._process.stdout:
-                self._inbox.put(_prefill(line))
+                self._inbox.put(_parse_line(line))
             self.ready = False
             self._stop()
             self._inbox.put({"gone": True})
             if not self._closed.is_set():
                 log.error(
-                    "vLLM's process ended with status %s: what it was decoding is lost, it is started again; its log is %s",
+                    "vLLM's process ended with status %s: what it was decoding is lost, "
+                    "it is started again; its log is %s",
                     self._process.returncode,
                     self._log,
                 )
-                self._again()
+                self._restart()
 
-    def _again(self) -> None:
+    def _restart(self) -> None:
+        """Start the worker again, after pauses of 1 to 60 seconds where it fails, until it is up or
+        this is closed."""
         pause = 1.0
         while not self._closed.is_set():
             try:
@@ -240,12 +254,13 @@ class VllmBackend:
 
     @property
     def _log(self) -> Path:
+        """Return the path of the worker's log."""
         return self.settings.home / "log"
 
     def _start(self) -> None:
-        """A worker that is ready. Raises ConfigError."""
+        """Start a worker and wait until it is ready. Raises ConfigError."""
         settings, python = self.settings, self.settings.python
-        _link(settings.home)
+        _link_package(settings.home)
         worker_settings = {
             "folder": str(settings.folder.absolute()),
             "rows": settings.rows,
@@ -274,21 +289,23 @@ class VllmBackend:
                 f"--vllm-python {python}", f"cannot be run ({error.strerror})", _REPAIR
             ) from None
         try:
-            self._greet(self._process)
+            self._wait_until_ready(self._process)
         except BaseException:  # an interrupt too must not leave it behind
             self._stop()
             raise
         self.ready = True
 
-    def _greet(self, process: subprocess.Popen[str]) -> None:
-        """Wait until it is ready. Raises ConfigError."""
+    def _wait_until_ready(self, process: subprocess.Popen[str]) -> None:
+        """Wait for the worker's first message, which says what it can do. Raises ConfigError where
+        it says, or shows, that it cannot start."""
         assert process.stdout
-        said = _prefill(process.stdout.readline())
-        if "ready" in said:
-            self.about = said["ready"]
+        message = _parse_line(process.stdout.readline())
+        if "ready" in message:
+            self.about = message["ready"]
             return
         fault = str(
-            said.get("fault") or f"it ended with status {process.wait()}; {_last_line(self._log)}"
+            message.get("fault")
+            or f"it ended with status {process.wait()}; {_last_line(self._log)}"
         )
         if "No module named 'vllm'" in fault:
             raise ConfigError(f"--vllm-python {self.settings.python}", "has no vLLM", _REPAIR)
@@ -299,7 +316,8 @@ class VllmBackend:
         )
 
     def _stop(self) -> None:
-        """End the worker and what it has started."""
+        """End the worker and all processes that it has started; it has `END_SECONDS` to do so by
+        itself."""
         process = self._process
         if process is None:
             return
@@ -316,11 +334,14 @@ class VllmBackend:
 _REPAIR = "give the Python of an environment that has vLLM (docs/server.md)"
 
 
-def _away() -> AwayError:
+def _away_error() -> AwayError:
+    """Return the error of requests that come while there is no worker, or that it took with it."""
     return AwayError("vLLM", "has ended and is being started again", "ask again in a moment")
 
 
-def _arguments(line: str) -> list[str]:
+def _split_arguments(line: str) -> list[str]:
+    """Return vLLM's command line as a list of arguments. Raises ConfigError where quotes do not
+    match."""
     try:
         return shlex.split(line)
     except ValueError as error:
@@ -329,9 +350,9 @@ def _arguments(line: str) -> list[str]:
         ) from None
 
 
-def _link(home: Path) -> None:
-    """A folder with our package alone: what else lies beside it here may not be seen in the other
-    environment."""
+def _link_package(home: Path) -> None:
+    """Make a folder with a link to our package alone, so that the other environment sees nothing
+    else that lies beside it here. Raises ConfigError."""
     link = home / "onnuri"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -344,8 +365,8 @@ def _link(home: Path) -> None:
         ) from None
 
 
-def _prefill(line: str) -> wire.Message:
-    """A line of the worker's, or nothing where it is none."""
+def _parse_line(line: str) -> wire.Message:
+    """Return a line of the worker's as a message, an empty one where it is no JSON object."""
     try:
         message = json.loads(line)
     except ValueError:
@@ -354,5 +375,6 @@ def _prefill(line: str) -> wire.Message:
 
 
 def _last_line(log_file: Path) -> str:
+    """Return the last line of a log that is not empty, cut to 300 characters."""
     lines = log_file.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")[:300]

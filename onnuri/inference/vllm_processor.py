@@ -1,15 +1,15 @@
-"""Our constraints, guidance and sampler (`sampler.py`) within vLLM: a LogitsProcessor of
-its v1 engine.
+"""Our constraints, guidance and sampler (`sampler.py`) within vLLM: a LogitsProcessor of its v1
+engine.
 
-It leaves every row one id, which vLLM's greedy sampler then takes; so a seed draws here what it
-draws in our own engine, as far as logits agree. All that it knows of a row comes with the row's
-parameters and the ids that stand in it, since vLLM moves rows and may run this in another process
-(tensor parallelism). Runs in vLLM's environment.
+It leaves every row one id, which vLLM's greedy sampler then takes; so a seed samples here what it
+samples in our own engine, as far as logits agree. All that it knows of a row comes with the row's
+parameters and its ids so far, since vLLM moves rows and may run this in another process (tensor
+parallelism). Runs in vLLM's environment.
 
 Guidance: a request with and without its input are two rows of vLLM's. Where both are in a step
 their logits are combined and both get the same id. Where one is alone (it was admitted a step
-later, or was put aside for want of memory) it gets `idle_token`, an id that stands in no answer;
-the worker then begins both anew from where they were, which costs little beside a prefix cache.
+later, or was preempted for want of memory) it gets `idle_token`, an id that no answer has; the
+worker then begins both anew from where they were, which costs little beside a prefix cache.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.v1.sample.logits_processor import LogitsProcessor  # type: ignore[import-not-found, unused-ignore]
-from vllm.v1.sample.logits_processor.builtin import process_dict_updates  # type: ignore[import-not-found, unused-ignore]
+from vllm.v1.sample.logits_processor import LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from onnuri.inference.request import DynamicConstraint, RequestHandle, TokenScore
 from onnuri.inference.sampler import SampledRequest, ScoreFunction, sample
@@ -29,7 +29,8 @@ from onnuri.inference.vllm_wire import Message, request_of
 
 @dataclasses.dataclass
 class Link:
-    """What a request has beyond its parameters, where the worker is this process."""
+    """The constraint and the scores of a request, shared with the worker where it is this
+    process."""
 
     constraint: DynamicConstraint | None = None
     scores: list[TokenScore] = dataclasses.field(default_factory=list)
@@ -40,17 +41,19 @@ LINKS: dict[str, Link] = {}
 
 
 def idle_token(prompt: list[int]) -> int:
-    """Return the id of a row that may draw nothing: what begins every prompt, and stands in no
-    answer."""
+    """Return the id that a row gets which may sample nothing in this step: the one that begins
+    every prompt and that no answer has."""
     return prompt[0]
 
 
 class VllmRow(SampledRequest):
-    """One row of vLLM's batch."""
+    """One row of vLLM's batch, with the state of its answer."""
 
     def __init__(
         self, values: Message, unconditional: bool, prior_ids: list[int], new_ids: list[int]
     ) -> None:
+        """Take a request's values from the wire, the ids that vLLM counts to the prompt, and its
+        list of new ids."""
         self.values, self.key, self.unconditional = values, str(values["key"]), unconditional
         self.prior_ids, self.new_ids = prior_ids, new_ids
         """ids of the answer that vLLM takes for the prompt's, and those behind it, which vLLM adds
@@ -60,7 +63,8 @@ class VllmRow(SampledRequest):
         self.begin()
 
     def begin(self) -> None:
-        """Go to where the ids that stand lead, random numbers included."""
+        """Replay the ids so far, random numbers included, so that the state is as if they had been
+        sampled here."""
         link = LINKS.get(self.key, Link())
         super().__init__(
             RequestHandle(request_of(self.values, link.constraint, link.scores.append))
@@ -72,12 +76,13 @@ class VllmRow(SampledRequest):
 
     @property
     def is_stale(self) -> bool:
-        """Return whether other ids stand than were drawn here."""
+        """Return whether the row's ids are more or fewer than were sampled here, so that it must be
+        replayed."""
         return len(self.prior_ids) + len(self.new_ids) != self.state.step
 
 
 def row_of(params: Any, prompt: list[int] | None, new_ids: list[int]) -> VllmRow | None:
-    """Return the row of a request of ours; vLLM's warm-up has others."""
+    """Return the row of a request that our worker sent; None for others, such as vLLM's warm-up."""
     ours = (params.extra_args or {}).get("onnuri")
     return (
         VllmRow(ours["values"], ours["unconditional"], ours["prior_ids"], new_ids) if ours else None
@@ -85,7 +90,8 @@ def row_of(params: Any, prompt: list[int] | None, new_ids: list[int]) -> VllmRow
 
 
 class Processor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
-    """`EngineArgs(logits_processors=["onnuri.inference.vllm_processor:Processor"])`."""
+    """vLLM's logits processor:
+    `EngineArgs(logits_processors=["onnuri.inference.vllm_processor:Processor"])`."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self.rows: dict[int, VllmRow] = {}
@@ -93,18 +99,19 @@ class Processor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Ours come from the worker alone."""
+        """Accept all parameters, since only our worker sends them."""
 
     def is_argmax_invariant(self) -> bool:
-        """Return False: what is left need not be what was likeliest."""
+        """Return False: the id that is left need not be the most likely one."""
         return False
 
     def update_state(self, batch_update: Any) -> None:
-        """Follow vLLM's rows."""
+        """Follow the rows that vLLM has added, removed and moved."""
         process_dict_updates(self.rows, batch_update, row_of)
 
     def apply(self, logits: Tensor) -> Tensor:
-        """Return logits [rows, vocabulary], all but one id of each of our rows out of reach."""
+        """Return logits [rows, vocabulary] in which each of our rows has one sampled id at 0 and
+        all others at -inf."""
         complete = self._complete_rows()
         sampled = sample(complete, _score_function(logits))
         tokens = {place: idle_token(row.request.prompt) for place, row in self.rows.items()}
@@ -117,7 +124,8 @@ class Processor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
         return logits
 
     def _complete_rows(self) -> list[VllmRow]:
-        """Return those that can draw: all they need is in this step, and they are not over."""
+        """Return the rows that can sample in this step: unfinished, and with their unconditional
+        partner, where guidance needs one, at the same length."""
         partners = {
             (row.key, len(row.new_ids)): place
             for place, row in self.rows.items()
@@ -139,12 +147,13 @@ class Processor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
 
 
 def _score_function(logits: Tensor) -> ScoreFunction[VllmRow]:
-    """Return what `sample` asks for, from vLLM's logits, on the CPU, where our random numbers
-    are."""
+    """Return the function by which `sample` gets logits from vLLM's, copied to the CPU, where our
+    random generators are."""
 
     def score(
         members: list[VllmRow], unconditional: bool, lo: int, hi: int, extra: int | None
     ) -> Tensor:
+        """Return logits [N, hi - lo] of one row per member, with one more column for `extra`."""
         rows = logits[[row.places[unconditional] for row in members]]
         allowed = rows[:, lo:hi]
         if extra is not None:

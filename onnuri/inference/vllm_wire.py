@@ -3,7 +3,7 @@ environments; knows neither vLLM nor HTTP.
 
 to the worker     {"ask": …}        a request, under a key
                   {"cancel": key}   nobody waits for it
-                  {"stands": …}     what a constraint makes of what was drawn, and what may follow
+                  {"stands": …}     what a constraint makes of what was sampled, and what may follow
 from the worker   {"ready": …}      once: vLLM's version, and what it can do
                   {"fault": why}    once: it cannot start
                   {"step": […]}     [key, id, score] of every request that got an id
@@ -28,11 +28,11 @@ from onnuri.inference.request import (
 
 Message = dict[str, Any]
 Allowed = list[Any]
-"""a constraint's mask in base64, and what takes the end's score"""
+"""a constraint's mask in base64, and the id that gets the end's logit"""
 
 
 def to_json(key: str, request: Request) -> Message:
-    """Return a request as JSON values."""
+    """Return a request, under a key, as a message of JSON values."""
     return {
         "key": key,
         "prompt": request.prompt,
@@ -51,8 +51,8 @@ def request_of(
     constraint: DynamicConstraint | None = None,
     on_score: Callable[[TokenScore], None] | None = None,
 ) -> Request:
-    """Return the request that `to_json` wrote, with a constraint and a listener of this side, if it
-    has them."""
+    """Return the request that `to_json` wrote, with a constraint and a listener of this process
+    where the original has them."""
     ranges = {name: _tuples(value) for name, value in values["token_constraint"].items()}
     scored = values["likeliest"] is not None
     return Request(
@@ -69,13 +69,14 @@ def request_of(
 
 
 def allowed_by(constraint: DynamicConstraint) -> Allowed:
-    """Return what a constraint allows now."""
+    """Return what a constraint allows now: its mask in base64, and the id that gets the end's
+    logit."""
     return [base64.b64encode(constraint.allowed()).decode(), constraint.closing()]
 
 
 class RemoteConstraint:
     """A `DynamicConstraint` in the worker: the grammar itself stays with the server, which is asked
-    once per draw."""
+    once per sampled id."""
 
     def __init__(self, first: Allowed, ask: Callable[[int], tuple[int, Allowed | None]]) -> None:
         self.now, self.ask = first, ask
@@ -85,13 +86,13 @@ class RemoteConstraint:
         return base64.b64decode(self.now[0])
 
     def closing(self) -> int | None:
-        """Return what takes the end's score."""
+        """Return the id that gets the end's logit now, None where there is none."""
         place: int | None = self.now[1]
         return place
 
-    def take(self, drawn: int) -> int:
-        """Return the id that the server lets stand."""
-        stands, allowed = self.ask(drawn)
+    def take(self, sampled: int) -> int:
+        """Send the sampled id to the server, and return the id that it lets stand."""
+        stands, allowed = self.ask(sampled)
         self.now = allowed or self.now
         return stands
 
@@ -102,4 +103,5 @@ def score_of(values: list[Any]) -> TokenScore:
 
 
 def _tuples(value: Any) -> Any:
+    """Return a value with all its lists, nested ones too, as tuples."""
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -1,9 +1,9 @@
-"""The server: every route, and what binds them. `onnuri serve` runs it; `create` makes it for
+"""The server: every route, and what binds them. `onnuri serve` runs it; `create` builds it for
 tests.
 
-Routes are thin: what they answer is in `openai_chat.py`, `openai_responses.py`,
-`openai_completions.py`, `images.py`, `audio.py` and `jobs.py`, how it is sent in `streaming.py`,
-what stands before them in `middleware.py`.
+Routes are thin: their answers are in `openai_chat.py`, `openai_responses.py`,
+`openai_completions.py`, `images.py`, `audio.py` and `jobs.py`, the ways of sending them in
+`streaming.py`, what comes before them in `middleware.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onnuri import __version__, formats
 from onnuri.errors import OnnuriError
 from onnuri.modality import MEDIA
 from onnuri.server import audio, images, inputs, jobs, memory
-from onnuri.server.bodies import documented, either
+from onnuri.server.bodies import form_or_json, openapi_body
 from onnuri.server.complaints import complaint
 from onnuri.server.errors import JSON, APIError, as_api_error, invalid
 from onnuri.server.middleware import LOCAL, Guard, client_of
@@ -49,7 +49,12 @@ from onnuri.server.schemas import (
 from onnuri.server.sizes import seconds_of, size_of
 from onnuri.server.sound import TYPES
 from onnuri.server.state import Caller, State, state_of
-from onnuri.server.streaming import raw, streamed, whole_or_streamed, within
+from onnuri.server.streaming import (
+    byte_response,
+    event_response,
+    json_or_event_response,
+    within_deadline,
+)
 from onnuri.server.words import with_words
 
 log = logging.getLogger("onnuri")
@@ -62,10 +67,12 @@ _bearer = HTTPBearer(
 
 
 def create(state: State) -> FastAPI:
-    """Return the ASGI application."""
+    """Return the ASGI application with all routes over one server's state."""
 
     @contextlib.asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        """Tidy the store and trim memory regularly while the server runs; cancel all work at its
+        end."""
         await asyncio.to_thread(state.store.tidy, True)
         regular = [
             asyncio.create_task(_every(TIDY_SECONDS, state.store.tidy)),
@@ -81,7 +88,7 @@ def create(state: State) -> FastAPI:
     app = FastAPI(
         title="Onnuri",
         version=__version__,
-        lifespan=life,
+        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -99,22 +106,22 @@ def create(state: State) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(Exception, _error_response)
     for kind in (APIError, OnnuriError, TimeoutError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, _failed)
+        app.add_exception_handler(kind, _error_response)
     _conversation(app)
     _sounds(app)
     _jobs(app)
-    _rest(app)
+    _operation(app)
     return app
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    """Every error in the client's form."""
+async def _error_response(request: Request, error: Exception) -> Response:
+    """Return any error as an answer in the client's form; log those that are bugs."""
     if isinstance(error, RequestValidationError):
         problem = complaint(error.errors(), error.body, request.headers.get("content-type", ""))
     elif isinstance(error, HTTPException):
-        problem = _refusal(request, error)
+        problem = _framework_error(request, error)
     else:
         problem = as_api_error(error)
     if problem.status >= 500 and problem.code == "internal_error":
@@ -126,29 +133,31 @@ async def _failed(request: Request, error: Exception) -> Response:
     )
 
 
-def _refusal(request: Request, error: HTTPException) -> APIError:
-    """What the framework refuses, in our words."""
-    asked = f"{request.method} {request.url.path:.100}"
+def _framework_error(request: Request, error: HTTPException) -> APIError:
+    """Return an error that the framework raises in our words."""
+    route = f"{request.method} {request.url.path:.100}"
     if error.status_code == 404:
-        return APIError(404, f"{asked}: there is no such route; see /docs", "not_found")
+        return APIError(404, f"{route}: there is no such route; see /docs", "not_found")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         return APIError(
             405,
-            f"{asked}: this route takes {allowed}; use that",
+            f"{route}: this route takes {allowed}; use that",
             "method_not_allowed",
             more={"Allow": allowed},
         )
     code = {413: "body_too_large", 408: "request_timeout"}.get(error.status_code, "invalid_request")
     return APIError(
         error.status_code,
-        error.detail if error.status_code in (408, 413) else f"{asked}: {error.detail}",
+        error.detail if error.status_code in (408, 413) else f"{route}: {error.detail}",
         code,
         more=error.headers,
     )
 
 
 async def _caller(request: Request, bearer: Annotated[Any, Depends(_bearer)]) -> Caller:
+    """Return the caller of a request, which is counted towards its limit. Raises APIError where a
+    key is needed."""
     local = client_of(request.scope) in LOCAL
     caller = await state_of(request).admit(bearer.credentials if bearer else None, local)
     request.state.caller = caller.id
@@ -156,9 +165,9 @@ async def _caller(request: Request, bearer: Annotated[Any, Depends(_bearer)]) ->
     return caller
 
 
-async def _reader(request: Request) -> None:
-    """Let in whoever reads what an operator reads: it needs a key where callers do; a browser sends
-    one as a password."""
+async def _admit_operator(request: Request) -> None:
+    """Let in callers of an operator's pages. They need a key where the API's callers do; a browser
+    sends one as a password. Raises APIError."""
     kind, _, sent = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "basic":
         with contextlib.suppress(ValueError):
@@ -171,126 +180,140 @@ async def _reader(request: Request) -> None:
 
 
 Who = Annotated[Caller, Depends(_caller)]
-Reader = [Depends(_reader)]
+Reader = [Depends(_admit_operator)]
 
 
-def _chosen(request: Request, body: Any) -> State:
-    """Return the state of the model that a body names."""
+def _state_for(request: Request, body: Any) -> State:
+    """Return the state for the model that a body names. Raises APIError."""
     return state_of(request).choose(body.model)
 
 
 def _conversation(app: FastAPI) -> None:
+    """Add the routes of text and pictures."""
+
     @app.post("/v1/chat/completions", tags=["conversation"])
     async def chat_completions(body: ChatRequest, request: Request, who: Who) -> Response:
-        """Text, pictures, sounds, videos and meshes in; any of them out, by `modalities`."""
-        answer = ChatAnswer(body, _chosen(request, body), who)
-        return await whole_or_streamed(request, body.stream, answer.whole, answer.chunks)
+        """Answer a conversation of text, pictures, sounds, videos and meshes with any of these, as
+        `modalities` says."""
+        answer = ChatAnswer(body, _state_for(request, body), who)
+        return await json_or_event_response(request, body.stream, answer.whole, answer.chunks)
 
     @app.post("/v1/responses", tags=["conversation"])
     async def responses_create(body: ResponseRequest, request: Request, who: Who) -> Response:
-        """A conversation in; words out, and pictures where the tool that draws is given."""
-        answer = ResponseAnswer(body, _chosen(request, body), who)
-        return await whole_or_streamed(
+        """Answer a conversation with text, and with a picture where the tool that draws is
+        given."""
+        answer = ResponseAnswer(body, _state_for(request, body), who)
+        return await json_or_event_response(
             request, body.stream, answer.whole, answer.events, answer.failed
         )
 
     @app.post("/v1/images/generations", tags=["images"])
     async def images_generations(body: ImageRequest, request: Request, who: Who) -> Response:
-        """A sentence to pictures."""
+        """Draw pictures from a sentence."""
         return await _pictures(body, request, who)
 
     @app.post(
         "/v1/images/edits",
         tags=["images"],
-        openapi_extra=documented(EditRequest, ("image", "image[]")),
+        openapi_extra=openapi_body(EditRequest, ("image", "image[]")),
     )
     async def images_edits(request: Request, who: Who) -> Response:
-        """Pictures, and a sentence that says what to make of them, to pictures. A form, or JSON."""
-        return await _pictures(await either(request, EditRequest), request, who)
+        """Draw pictures from pictures and a sentence that says what to change. The body is a form,
+        or JSON."""
+        return await _pictures(await form_or_json(request, EditRequest), request, who)
 
     @app.post("/v1/completions", tags=["conversation"])
     async def text_completions(body: CompletionRequest, request: Request, who: Who) -> Response:
-        """Text that goes on from text, and how likely every token of it is."""
-        answer = CompletionAnswer(body, _chosen(request, body), who)
-        return await whole_or_streamed(request, body.stream, answer.whole, answer.chunks)
+        """Continue a text, and tell how likely each of its tokens is."""
+        answer = CompletionAnswer(body, _state_for(request, body), who)
+        return await json_or_event_response(request, body.stream, answer.whole, answer.chunks)
 
 
 async def _pictures(body: ImageRequest, request: Request, who: Caller) -> Response:
-    arguments = (body, _chosen(request, body), who)
-    return await whole_or_streamed(
+    """Return pictures as JSON, or as a stream of events."""
+    arguments = (body, _state_for(request, body), who)
+    return await json_or_event_response(
         request, body.stream, lambda: images.generate(*arguments), lambda: images.stream(*arguments)
     )
 
 
 def _sounds(app: FastAPI) -> None:
+    """Add the routes of sound."""
+
     @app.post("/v1/audio/speech", tags=["audio"])
     async def audio_speech(body: SpeechRequest, request: Request, who: Who) -> Response:
-        """A sentence to speech."""
-        speech = audio.Speech(body, _chosen(request, body), who)
+        """Speak a sentence."""
+        speech = audio.Speech(body, _state_for(request, body), who)
         if body.stream_format == "sse":
-            return await streamed(request, speech.events())
+            return await event_response(request, speech.events())
         if body.response_format in ("pcm", "pcm16"):
-            return await raw(request, speech.pcm(), TYPES["pcm"])
-        data, kind = await within(request, speech.whole())
+            return await byte_response(request, speech.pcm(), TYPES["pcm"])
+        data, kind = await within_deadline(request, speech.whole())
         return Response(data, media_type=kind)
 
     @app.post(
         "/v1/audio/transcriptions",
         tags=["audio"],
-        openapi_extra=documented(TranscriptionRequest, ("file",)),
+        openapi_extra=openapi_body(TranscriptionRequest, ("file",)),
     )
     async def audio_transcriptions(request: Request, who: Who) -> Response:
-        """Speech to a sentence. A form, or JSON."""
-        state, body, samples = await _heard(request)
+        """Write down what a sound says. The body is a form, or JSON."""
+        state, body, samples = await _transcription_input(request)
         if body.stream:
-            return await streamed(request, audio.transcription_events(samples, state, who))
-        heard = await within(request, audio.transcribe(samples, state, who))
-        return _written(audio.transcription(body.response_format, "transcribe", *heard))
+            return await event_response(request, audio.transcription_events(samples, state, who))
+        result = await within_deadline(request, audio.transcribe(samples, state, who))
+        return _text_or_json(audio.transcription(body.response_format, "transcribe", *result))
 
     @app.post(
         "/v1/audio/translations",
         tags=["audio"],
-        openapi_extra=documented(TranscriptionRequest, ("file",)),
+        openapi_extra=openapi_body(TranscriptionRequest, ("file",)),
     )
     async def audio_translations(request: Request, who: Who) -> Response:
-        """Speech in any language to a sentence in English. A form, or JSON."""
-        state, body, samples = await _heard(request)
+        """Write down in English what a sound says in any language. The body is a form, or JSON."""
+        state, body, samples = await _transcription_input(request)
         if body.stream:
             raise invalid(
                 "stream", "a translation comes as a whole; leave it out", code="unsupported_value"
             )
-        heard = await within(request, audio.translate(samples, state, who))
-        return _written(audio.transcription(body.response_format, "translate", *heard))
+        result = await within_deadline(request, audio.translate(samples, state, who))
+        return _text_or_json(audio.transcription(body.response_format, "translate", *result))
 
 
-async def _heard(request: Request) -> tuple[State, TranscriptionRequest, Any]:
-    """Return what is asked of a sound, and its samples. Raises APIError and MediaError."""
-    body = await either(request, TranscriptionRequest)
+async def _transcription_input(request: Request) -> tuple[State, TranscriptionRequest, Any]:
+    """Return the state for a request's model, its body, and its sound's samples. Raises APIError
+    and MediaError."""
+    body = await form_or_json(request, TranscriptionRequest)
     audio.check_transcription({**body.model_dump(), **(body.model_extra or {})})
-    state = _chosen(request, body)
-    _, samples = await images.given(body.file, "audio", "file", state)
+    state = _state_for(request, body)
+    _, samples = await images.read_upload(body.file, "audio", "file", state)
     return state, body, samples
 
 
-def _written(answer: Any) -> Response:
+def _text_or_json(answer: Any) -> Response:
+    """Return a transcription as plain text or as JSON."""
     return PlainTextResponse(answer) if isinstance(answer, str) else JSONResponse(answer)
 
 
 def _jobs(app: FastAPI) -> None:
+    """Add the routes of videos and meshes."""
+
     @app.post(
-        "/v1/videos", tags=["videos"], openapi_extra=documented(VideoRequest, ("input_reference",))
+        "/v1/videos",
+        tags=["videos"],
+        openapi_extra=openapi_body(VideoRequest, ("input_reference",)),
     )
     async def videos_create(request: Request, who: Who) -> Response:
-        """A sentence, and perhaps a picture or another thing to begin from, to a video. A form, or
-        JSON."""
-        body = await either(request, VideoRequest)
-        state = _chosen(request, body)
+        """Start a video from a sentence, and perhaps from a picture or another thing to begin from.
+        The body is a form, or JSON."""
+        body = await form_or_json(request, VideoRequest)
+        state = _state_for(request, body)
         width, height = size_of(body.size, "size", even=True)
         seconds = f"{seconds_of(body.seconds, 'seconds'):g}"
-        given: list[Any] = [("text", body.prompt)]
+        items: list[Any] = [("text", body.prompt)]
         if body.input_reference not in (None, ""):
-            given.insert(
-                0, await images.given(body.input_reference, None, "input_reference", state)
+            items.insert(
+                0, await images.read_upload(body.input_reference, None, "input_reference", state)
             )
         about = {
             "prompt": body.prompt,
@@ -298,34 +321,34 @@ def _jobs(app: FastAPI) -> None:
             "size": f"{width}x{height}",
             "seconds": seconds,
         }
-        return JSONResponse(await jobs.create("video", body, given, about, state, who))
+        return JSONResponse(await jobs.create("video", body, items, about, state, who))
 
     @app.post("/v1/meshes", tags=["meshes"])
     async def meshes_create(body: MeshRequest, request: Request, who: Who) -> Response:
-        """A sentence, or any media, to a 3D model."""
-        state = _chosen(request, body)
+        """Start a 3D model from a sentence, or from any media."""
+        state = _state_for(request, body)
         parts = body.input_reference or []
         if isinstance(parts, str):
             parts = [{"type": "file", "file": {"file_data": parts}}]
         inputs.check_count(parts, state.model.answers, "input_reference")
-        given: list[Any] = [
+        items: list[Any] = [
             await state.service.decode_in_pool(
                 inputs.load, part, f"input_reference[{k}]", state.settings
             )
             for k, part in enumerate(parts)
         ]
-        given += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
-        if not given:
+        items += [("text", body.prompt)] if body.prompt and body.prompt.strip() else []
+        if not items:
             raise invalid("prompt", "nothing is given; give a sentence or an input_reference")
         about = {"prompt": body.prompt, "format": body.output_format or "glb"}
-        return JSONResponse(await jobs.create("mesh", body, given, about, state, who))
+        return JSONResponse(await jobs.create("mesh", body, items, about, state, who))
 
     for kind, path in (("video", "/v1/videos"), ("mesh", "/v1/meshes")):
         _job_routes(app, kind, path)
 
 
 def _job_routes(app: FastAPI, kind: str, path: str) -> None:
-    """What both kinds of jobs have."""
+    """Add the routes that both kinds of jobs have."""
     tag = path[4:]
 
     @app.get(path, tags=[tag], operation_id=f"{tag}_list")
@@ -336,53 +359,57 @@ def _job_routes(app: FastAPI, kind: str, path: str) -> None:
         after: str | None = None,
         order: Literal["asc", "desc"] = "desc",
     ) -> JSON:
-        """Jobs, the newest first."""
+        """List jobs, the newest first."""
         return jobs.listing(kind, state_of(request), who, limit, after, order)
 
     @app.get(path + "/{id}", tags=[tag], operation_id=f"{tag}_get")
     def get(id: str, request: Request, who: Who) -> JSON:
-        """How far a job is."""
-        return jobs.show(jobs.find(id, kind, state_of(request), who), state_of(request))
+        """Tell how far a job is."""
+        return jobs.job_fields(jobs.find_job(id, kind, state_of(request), who), state_of(request))
 
     @app.get(path + "/{id}/content", tags=[tag], operation_id=f"{tag}_content")
     def content(id: str, request: Request, who: Who, variant: str | None = None) -> Response:
-        """The file that a job made, or a part of it by `Range`; of a video its `thumbnail` too."""
-        made, media_type = jobs.content(
-            jobs.find(id, kind, state_of(request), who), state_of(request), variant
+        """Return the file of a finished job, or a part of it by `Range`; of a video its `thumbnail`
+        too."""
+        file, media_type = jobs.content(
+            jobs.find_job(id, kind, state_of(request), who), state_of(request), variant
         )
         return (
-            Response(made, media_type=media_type)
-            if isinstance(made, bytes)
-            else FileResponse(made, media_type=media_type)
+            Response(file, media_type=media_type)
+            if isinstance(file, bytes)
+            else FileResponse(file, media_type=media_type)
         )
 
     @app.delete(path + "/{id}", tags=[tag], operation_id=f"{tag}_delete")
     async def delete(id: str, request: Request, who: Who) -> JSON:
-        """Call a job off, or forget it."""
+        """Cancel a job, or delete it with its file."""
         state = state_of(request)
-        job = await asyncio.to_thread(jobs.find, id, kind, state, who)
+        job = await asyncio.to_thread(jobs.find_job, id, kind, state, who)
         return await jobs.delete(job, state)
 
 
-def _rest(app: FastAPI) -> None:
+def _operation(app: FastAPI) -> None:
+    """Add the routes of models, health, metrics and file formats, and the page."""
+
     @app.get("/v1/models", tags=["models"])
     def models(request: Request, who: Who) -> JSON:
-        """What is served."""
+        """List the models that are served."""
         state = state_of(request)
         return {"object": "list", "data": [model_of(state.choose(name)) for name in state.services]}
 
     @app.get("/v1/models/{name}", tags=["models"])
     def model(name: str, request: Request, who: Who) -> JSON:
+        """Return one model."""
         return model_of(state_of(request).choose(name))
 
     @app.get("/health", tags=["operation"])
     async def health() -> dict[str, str]:
-        """Whether the process answers."""
+        """Tell that the process answers."""
         return {"status": "ok"}
 
     @app.get("/ready", tags=["operation"])
     async def ready(request: Request) -> Response:
-        """Whether it takes requests."""
+        """Tell whether requests are taken."""
         state = state_of(request)
         fine = all(service.ready for service in state.services.values())
         status = "stopping" if state.traffic.draining else "ready" if fine else "away"
@@ -390,28 +417,30 @@ def _rest(app: FastAPI) -> None:
 
     @app.get("/metrics", tags=["operation"], dependencies=Reader)
     async def metrics(request: Request) -> Response:
-        """For Prometheus."""
+        """Return the metrics in Prometheus's format."""
         return Response(state_of(request).metrics.page(), media_type="text/plain; version=0.0.4")
 
     @app.get("/docs", include_in_schema=False, dependencies=Reader)
     async def docs() -> Response:
+        """Return the page that shows the API's description."""
         return FileResponse(WEB / "docs.html")
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=Reader)
     async def openapi() -> Response:
+        """Return the API's description."""
         return JSONResponse(app.openapi())
 
     @app.get("/v1/formats", tags=["operation"])
     def all_formats(who: Who) -> JSON:
-        """The formats of files that are read, whichever way they come."""
-        return {"object": "list", "data": [inputs.about(form) for form in formats.table()]}
+        """List the formats of files that are read, whichever way they come."""
+        return {"object": "list", "data": [inputs.format_fields(form) for form in formats.table()]}
 
     @app.post("/v1/inspect", tags=["operation"])
     async def inspect(request: Request, who: Who, file: Annotated[UploadFile, File()]) -> JSON:
-        """What a file would be read as, or why it is not: the verdict that it gets by every other
-        way."""
+        """Tell what a file would be read as, or why it would not; every other way of sending it
+        gets the same verdict."""
         state = state_of(request)
-        return await within(
+        return await within_deadline(
             request,
             state.service.decode_in_pool(inputs.inspect, await file.read(), "file", state.settings),
         )
@@ -420,10 +449,11 @@ def _rest(app: FastAPI) -> None:
 
 
 def _page(files: StaticFiles) -> ASGIApp:
-    """The page's files behind all routes, so that what is no route is 404 and a route's other
-    methods are 405."""
+    """Return an ASGI app of the page's files, to stand behind all routes: what is no route is 404
+    and a route's other methods are 405."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a file of the page."""
         if scope["method"] not in ("GET", "HEAD") or scope["path"].startswith("/v1/"):
             raise HTTPException(404)
         await files(scope, receive, send)
@@ -432,7 +462,7 @@ def _page(files: StaticFiles) -> ASGIApp:
 
 
 def model_of(state: State) -> JSON:
-    """Return the model as `/v1/models` lists it, with what goes in and comes out."""
+    """Return the model as `/v1/models` lists it, with the modalities that it reads and makes."""
     names = ["mesh" if m == "shape" else m for m in MEDIA]
     return {
         "id": state.settings.name,
@@ -448,7 +478,7 @@ def model_of(state: State) -> JSON:
 
 
 async def _every(seconds: float, work: Callable[[], object]) -> None:
-    """Again and again, in a thread; what fails once is tried again."""
+    """Run a call in a thread every so many seconds, for ever; its errors are ignored."""
     while True:
         await asyncio.sleep(seconds)
         with contextlib.suppress(Exception):

@@ -1,5 +1,5 @@
-"""`/v1/audio/speech`, `/v1/audio/transcriptions` and `/v1/audio/translations`: sentences to sound
-and sound to sentences."""
+"""The routes `/v1/audio/speech`, `/v1/audio/transcriptions` and `/v1/audio/translations`: text to
+speech and speech to text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnuri.server import unheeded
 from onnuri.server.errors import JSON, invalid
 from onnuri.server.events import AudioDelta, FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.schemas import SpeechRequest
-from onnuri.server.sound import TYPES, Pcm, encoded
+from onnuri.server.sound import TYPES, Pcm, encode_sound
 from onnuri.server.state import Caller, State
 from onnuri.server.streaming import base64_of
 from onnuri.server.usage import token_counts
@@ -29,9 +29,11 @@ Task = Literal["transcribe", "translate"]
 
 
 class Speech:
-    """A sentence that is to be spoken. Raises APIError where it is too long."""
+    """The answer to `/v1/audio/speech`. Raises APIError where the sentence is too long or a field
+    cannot be followed."""
 
     def __init__(self, request: SpeechRequest, state: State, caller: Caller) -> None:
+        """Check the request and encode its sentence. Raises APIError."""
         self.request, self.state, self.caller = request, state, caller
         self.format = request.response_format or "mp3"
         unheeded.refuse(request.model_extra, unheeded.SPEECH)
@@ -52,18 +54,18 @@ class Speech:
             )
 
     async def whole(self) -> tuple[bytes, str]:
-        """Return a whole sound as a file, and its media type."""
+        """Return the whole sound as a file, and its media type."""
         async with aclosing(self._events()) as events:
             async for event in events:
                 if isinstance(event, FinalItem):
                     item = event
         check_answer(item.item, "audio")
         await self._spend(item)
-        data = await self.state.service.run_in_pool(encoded, item.item, self.format)
+        data = await self.state.service.run_in_pool(encode_sound, item.item, self.format)
         return data, TYPES[self.format]
 
     async def pcm(self) -> Stream[bytes]:
-        """Yield raw samples as they come."""
+        """Yield raw samples (16 bit) as they are decoded."""
         samples = Pcm()
         async with aclosing(self._events()) as events:
             async for event in events:
@@ -74,11 +76,12 @@ class Speech:
                     yield samples.end()
 
     async def events(self) -> Stream[JSON | None]:
-        """Yield `speech.audio.delta`, then `speech.audio.done`. Raw samples come as they are made;
-        a file's bytes, which is what any other format is, once it is whole."""
+        """Yield `speech.audio.delta` events, then `speech.audio.done`. Raw samples are sent as they
+        are decoded; any other format's file once it is whole."""
         raw, samples = self.format in ("pcm", "pcm16"), Pcm()
 
         def delta(data: bytes) -> JSON:
+            """Return an event with a part of the sound."""
             return {"type": "speech.audio.delta", "audio": base64_of(data)}
 
         yield {}
@@ -92,7 +95,7 @@ class Speech:
                     rest = samples.end()
                     if not raw:
                         rest = await self.state.service.run_in_pool(
-                            encoded, event.item, self.format
+                            encode_sound, event.item, self.format
                         )
                     for at in range(0, len(rest), PIECE_BYTES):
                         yield delta(rest[at : at + PIECE_BYTES])
@@ -100,6 +103,7 @@ class Speech:
         yield None
 
     async def _events(self) -> Stream[Any]:
+        """Yield the model's events of the sound, and record when the first came."""
         request, state = self.request, self.state
         language = request.language or language_of(request.input)
         spec = request.output_spec("audio", language, request.seed_or_any())
@@ -111,6 +115,7 @@ class Speech:
                 yield event
 
     async def _spend(self, item: FinalItem) -> JSON:
+        """Count the tokens towards the caller's limit, and return them as the usage."""
         await self.state.spend(self.caller, len(self.codes) + item.tokens)
         return token_counts(len(self.codes), item.tokens)
 
@@ -118,7 +123,7 @@ class Speech:
 async def transcribe(
     samples: np.ndarray, state: State, caller: Caller
 ) -> tuple[Language, str, float]:
-    """Return the language, words and seconds of a sound."""
+    """Return the language of a sound [T] at 16 kHz, its words, and its length in seconds."""
     codes = await state.service.run_in_pool(state.model.encode, "audio", samples)
     language, words = await state.service.run_pipeline(state.model.answers.hear(codes))
     await state.spend(caller, len(codes) + len(words))
@@ -128,8 +133,8 @@ async def transcribe(
 async def translate(
     samples: np.ndarray, state: State, caller: Caller
 ) -> tuple[Language, str, float]:
-    """Return English, what a sound says in it, and its seconds. What is English already is said
-    again."""
+    """Return "en", the English words for what a sound [T] at 16 kHz says, and its length in
+    seconds; English is written as it is heard."""
     context = await state.service.read([("audio", samples)])
     item = await state.service.item(context, OutputSpec(to="text", language="en"))
     await state.account(caller, context, [item])
@@ -137,7 +142,7 @@ async def translate(
 
 
 def transcription(form: str, task: Task, language: Language, text: str, seconds: float) -> Any:
-    """Return an answer in the form that was asked for, in words of the language."""
+    """Return a transcription in the format `form`: a string, or JSON fields."""
     usage = {"type": "duration", "seconds": max(1, round(seconds))}
     if form == "text":
         return text + "\n"
@@ -169,7 +174,7 @@ def transcription(form: str, task: Task, language: Language, text: str, seconds:
 
 
 def _subtitles(form: str, text: str, seconds: float) -> str:
-    """Return the whole sound as one subtitle."""
+    """Return a transcription as subtitles (`srt` or `vtt`) with one cue for the whole sound."""
     whole, rest = divmod(round(seconds * 1000), 1000)
     comma = "," if form == "srt" else "."
     end = f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{comma}{rest:03}"
@@ -178,7 +183,8 @@ def _subtitles(form: str, text: str, seconds: float) -> str:
 
 
 def check_transcription(fields: Mapping[str, Any]) -> None:
-    """Raise APIError for what is asked of a transcription and not done."""
+    """Raise APIError for fields of a transcription request that ask for something that is not
+    done."""
     unheeded.refuse(fields, unheeded.TRANSCRIPTION)
     if "word" in (fields.get("timestamp_granularities") or ()):
         raise invalid(
@@ -198,17 +204,17 @@ def check_transcription(fields: Mapping[str, Any]) -> None:
 async def transcription_events(
     samples: np.ndarray, state: State, caller: Caller
 ) -> Stream[JSON | None]:
-    """Yield `transcript.text.delta` word by word, then `transcript.text.done`."""
+    """Yield `transcript.text.delta` events word by word, then `transcript.text.done`."""
     yield {}
     codes = await state.service.run_in_pool(state.model.encode, "audio", samples)
-    whole, written = "", 0
+    whole, output_tokens = "", 0
     async with aclosing(state.service.listen(codes)) as events:
         async for event in events:
             if isinstance(event, FinalItem):
-                whole, written = event.item, event.tokens
+                whole, output_tokens = event.item, event.tokens
             elif isinstance(event, TextDelta):
                 yield {"type": "transcript.text.delta", "delta": event.text}
-    await state.spend(caller, len(codes) + written)
-    usage = {"type": "tokens", **token_counts(len(codes), written)}
+    await state.spend(caller, len(codes) + output_tokens)
+    usage = {"type": "tokens", **token_counts(len(codes), output_tokens)}
     yield {"type": "transcript.text.done", "text": whole, "usage": usage}
     yield None

@@ -1,5 +1,5 @@
-"""Bodies that come as a form or as JSON: OpenAI's clients send forms where files go with them,
-other clients JSON.
+"""Bodies that are a form or JSON: OpenAI's clients send forms where there are files, other clients
+JSON.
 
 Knows no route: a request and a class of `schemas.py` in, one of that class out.
 """
@@ -20,13 +20,13 @@ B = TypeVar("B", bound=BaseModel)
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
-async def either(request: Request, kind: type[B]) -> B:
-    """Return the request's body, form or JSON. Raises APIError, and RequestValidationError as
-    FastAPI does."""
-    about = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if about in FORMS:
+async def form_or_json(request: Request, kind: type[B]) -> B:
+    """Return the request's body, a form or JSON, as a class of `schemas.py`. Raises APIError, and
+    RequestValidationError as FastAPI does."""
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type in FORMS:
         body: Any = await _form(request, kind)
-    elif about.endswith("json"):
+    elif content_type.endswith("json"):
         try:
             body = await request.json()
         except (ValueError, RecursionError) as error:
@@ -37,20 +37,20 @@ async def either(request: Request, kind: type[B]) -> B:
     else:
         raise APIError(
             400,
-            f"the request's body: is {about or 'nothing'!s:.60}, where a form or JSON is read; send "
-            "multipart/form-data or application/json",
+            f"the request's body: is {content_type or 'nothing'!s:.60}, where a form or JSON is "
+            "read; send multipart/form-data or application/json",
             "invalid_value",
         )
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        found = [{**e, "loc": ("body", *e["loc"])} for e in error.errors()]
-        raise RequestValidationError(found, body=body) from None
+        errors = [{**e, "loc": ("body", *e["loc"])} for e in error.errors()]
+        raise RequestValidationError(errors, body=body) from None
 
 
 async def _form(request: Request, kind: type[BaseModel]) -> JSON:
-    """A form's fields; of those that are lists all that were sent, as `name` or `name[]`, as
-    clients write them."""
+    """Return a form's fields; a field that is a list in `kind` has all values that were sent as
+    `name` or `name[]`, the two ways in which clients write it."""
     form = await request.form()
     lists = {name for name, field in kind.model_fields.items() if _is_list(field.annotation)}
     fields: JSON = {}
@@ -64,14 +64,15 @@ async def _form(request: Request, kind: type[BaseModel]) -> JSON:
 
 
 def _is_list(annotation: Any) -> bool:
+    """Return whether a field's type is a list, or a union with one."""
     return get_origin(annotation) is list or any(
         _is_list(part) for part in getattr(annotation, "__args__", ())
     )
 
 
-def documented(kind: type[BaseModel], files: tuple[str, ...]) -> JSON:
-    """Return what the OpenAPI page says of such a body; `files` are the fields that may be uploads
-    in a form."""
+def openapi_body(kind: type[BaseModel], files: tuple[str, ...]) -> JSON:
+    """Return OpenAPI's description of a body that is a form or JSON; `files` are the fields that
+    may be uploads in a form."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     form = {
@@ -92,8 +93,8 @@ def documented(kind: type[BaseModel], files: tuple[str, ...]) -> JSON:
     }
 
 
-async def contents(value: Any, name: str) -> tuple[bytes | None, Any]:
-    """Return (an upload's bytes, None) or (None, what JSON has in its place as a message's part).
+async def upload_or_part(value: Any, name: str) -> tuple[bytes | None, Any]:
+    """Return (an upload's bytes, None), or (None, JSON's value for it as a part of a message).
     Raises APIError."""
     if isinstance(value, UploadFile):
         return await value.read(), None

@@ -1,5 +1,4 @@
-"""A served model as one that is here: `onnuri chat --server URL` asks it. Knows no codec and no
-network.
+"""A client of a served model, for `onnuri chat --server URL`. Knows no codec and no network.
 
 For programs, OpenAI's own client is the way (docs/server.md); this one turns files' arrays into
 requests and back.
@@ -22,14 +21,16 @@ from onnuri.server.conversation import SHOWN, URL
 from onnuri.server.errors import JSON
 from onnuri.server.schemas import MODALITY
 
-WANTED = {modality: name for name, modality in MODALITY.items()}
+API_NAMES = {modality: name for name, modality in MODALITY.items()}
 """the API's names of media"""
 
 
 class Remote:
-    """`generate` as `OmniModel` has it."""
+    """A served model with the interface of `OmniModel`: `generate` and `reply` send requests to a
+    server."""
 
     def __init__(self, url: str, key: str = "none") -> None:
+        """Prepare to ask a server. Raises ConfigError where the URL is no http address."""
         if not url.startswith(("http://", "https://")):
             raise ConfigError(
                 f"--server {url}", "is no http address", "give one such as http://127.0.0.1:8000"
@@ -42,21 +43,21 @@ class Remote:
     def generate(
         self, to: Modality, inputs: Any, *, language: Language = "ko", **sampling: Any
     ) -> Any:
-        """Return one item of a modality. Raises OnnuriError where the server cannot be reached or
-        refuses."""
+        """Return one item of a modality from the server. Raises OnnuriError where it cannot be
+        reached or refuses."""
         return self.reply(to, inputs, language=language, **sampling).item
 
     def reply(
         self, to: Modality, inputs: Any, *, language: Language | None = None, **sampling: Any
     ) -> Reply:
-        """Return the same with what the model did not know of the inputs. Raises OnnuriError
-        likewise."""
+        """Return one item of a modality with its language and with notices of what the model did
+        not know in the inputs. Raises OnnuriError where the server cannot be reached or refuses."""
         content = [_part(modality, item) for modality, item, *_ in inputs]
         words = [item for modality, item, *_ in inputs if modality == "text"]
         spoken: Language = language or (language_asked(words[-1]) if words else "ko")
         body = {
             "messages": [{"role": "user", "content": content}],
-            "modalities": [WANTED[to]],
+            "modalities": [API_NAMES[to]],
             "language": spoken,
             **sampling,
         }
@@ -71,8 +72,8 @@ class Remote:
         if answer.status_code != 200:
             raise OnnuriError(self.url, _complaint(answer), "ask otherwise")
         message = answer.json()["choices"][0]["message"]
-        found = answer.json().get("onnuri", {}).get("notices", [])
-        notices = tuple(Notice(n["code"], n["message"], tuple(n["details"])) for n in found)
+        notice_fields = answer.json().get("onnuri", {}).get("notices", [])
+        notices = tuple(Notice(n["code"], n["message"], tuple(n["details"])) for n in notice_fields)
         if to == "text":
             return Reply(message["content"], spoken, notices)
         data = (
@@ -84,6 +85,7 @@ class Remote:
 
 
 def _part(modality: Modality, item: Any) -> JSON:
+    """Return an input as a part of a chat message: text as it is, media as a file in base64."""
     if modality == "text":
         return {"type": "text", "text": item}
     row = TABLE[modality]
@@ -94,6 +96,7 @@ def _part(modality: Modality, item: Any) -> JSON:
 
 
 def _complaint(answer: httpx.Response) -> str:
+    """Return in words what a server answered instead of 200."""
     try:
         return f"answered {answer.status_code}: {answer.json()['error']['message']}"
     except (ValueError, KeyError, TypeError):

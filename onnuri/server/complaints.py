@@ -1,5 +1,5 @@
-"""What is wrong with a request's fields, as one line: the field's path as the client wrote it, the
-value, the rule, the repair.
+"""Validation errors of a request as one line: the field's path as the client wrote it, its value,
+the rule, the repair.
 
 pydantic's own words and the branches of its unions (`function-after[…]`, `list[…]`) are not the
 client's, and stay here.
@@ -44,8 +44,8 @@ OBJECTS = ("model_type", "model_attributes_type", "dict_type", "dataclass_type")
 
 
 def complaint(errors: Sequence[Any], body: Any, content_type: str = "application/json") -> APIError:
-    """Return the errors of a request that does not hold, as one: the one that lies deepest is what
-    was meant."""
+    """Return pydantic's errors of a request as one APIError. Of several, the one that lies deepest
+    in the body is taken: the client meant that branch of a union."""
     first = errors[0]
     if first["type"] == "json_invalid":
         return APIError(
@@ -58,7 +58,8 @@ def complaint(errors: Sequence[Any], body: Any, content_type: str = "application
         sent = content_type.split(";")[0] or "nothing"
         return APIError(
             400,
-            f"the request's body: is {sent:.60}, where JSON is read; send JSON with Content-Type: application/json",
+            f"the request's body: is {sent:.60}, where JSON is read; "
+            "send JSON with Content-Type: application/json",
             "invalid_value",
         )
     if whole:
@@ -67,23 +68,24 @@ def complaint(errors: Sequence[Any], body: Any, content_type: str = "application
         )
     places = [_place(error, body) for error in errors]
     depth = max(depth for depth, *_ in places)
-    chosen = next(k for k, (d, *_) in enumerate(places) if d == depth)
-    _, where, value = places[chosen]
+    deepest = next(k for k, (d, *_) in enumerate(places) if d == depth)
+    _, where, value = places[deepest]
     there = [error for error, place in zip(errors, places, strict=True) if place[1] == where]
     rule, repair = rule_of(there)
-    shown = (
+    value_text = (
         f" {value!r:.60}"
         if isinstance(value, (str, int, float)) and there[0]["type"] != "missing"
         else ""
     )
-    message = f"{where}{shown}: {rule}"
+    message = f"{where}{value_text}: {rule}"
     if repair:
         message += f"; {repair}"
     return APIError(400, " ".join(message.split()), "invalid_value", where)
 
 
 def _place(error: Any, body: Any) -> tuple[int, str, Any]:
-    """How deep an error lies, its path as a client writes it, and what stands there."""
+    """Return how deep in the body an error lies, its path as a client writes it, and the value
+    there."""
     source, *steps = error["loc"]
     value = body if source == "body" else {}
     path, depth = "", 0
@@ -102,16 +104,17 @@ def _place(error: Any, body: Any) -> tuple[int, str, Any]:
 
 
 def rule_of(errors: Sequence[Any]) -> tuple[str, str]:
-    """Return rule and repair of what is wrong at one place; of a union, all that it could be."""
+    """Return the rule that errors at one place break, and the repair; for a union the rule lists
+    all types that it takes."""
     kinds = list(dict.fromkeys(error["type"] for error in errors))
     nouns = {
         "string_type": "a string",
         "list_type": "a list",
         **dict.fromkeys(OBJECTS, "an object"),
     }
-    wanted = list(dict.fromkeys(nouns[kind] for kind in kinds if kind in nouns))
-    if len(wanted) > 1:
-        return f"is neither {' nor '.join(wanted)}", "give one of them"
+    types = list(dict.fromkeys(nouns[kind] for kind in kinds if kind in nouns))
+    if len(types) > 1:
+        return f"is neither {' nor '.join(types)}", "give one of them"
     error = next((e for e in errors if e["type"] not in OBJECTS), errors[0])
     if error["type"] in OBJECTS:
         return "is not an object", "give an object"

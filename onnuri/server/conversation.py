@@ -1,9 +1,9 @@
-"""A conversation as what is asked of the model, and what the model makes of it, for every API that
-has conversations.
+"""A conversation as inputs of the model, and the model's answer to it, for every API that has
+conversations.
 
-What the model is asked about is the last user's message; where that is a question or an instruction
-in words only, the last thing that was shown in the conversation before it goes in too ("make it
-blue"). A small model knows no more of a conversation than that.
+The model is asked the last user's message; where that is a question or an instruction in words
+only, the last medium that was shown in the conversation before it goes in too ("make it blue"). A
+small model knows no more of a conversation than that.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from onnuri.server.complaints import rule_of
 from onnuri.server.errors import JSON, invalid
 from onnuri.server.events import FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.merge_streams import merge_streams
-from onnuri.server.schemas import MODALITY, ChatRequest, Message, Said
+from onnuri.server.schemas import MODALITY, ChatRequest, Message, ValidText
 from onnuri.server.state import State
 
 SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
-"""a message's fields of media"""
+"""the field of a message for each medium"""
 URL = {"image": "image_url", "video": "video_url", "shape": "mesh_url"}
 _INSTRUCTION = re.compile(
-    r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|swap|delete|"
-    r"describe|translate)\b|(라|해|줘|주세요|십시오|하세요|보세요|세요)$"
+    r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|"
+    r"swap|delete|describe|translate)\b|(라|해|줘|주세요|십시오|하세요|보세요|세요)$"
 )
 """how an instruction begins in English and ends in Korean"""
 
 
 @dataclasses.dataclass
 class Turn:
-    """What is asked."""
+    """The inputs that a conversation asks the model about, and how it is to answer."""
 
     inputs: list[Any]
     language: Language
@@ -56,13 +56,13 @@ class Turn:
 
     @property
     def calls(self) -> bool:
-        """Return whether a tool is called instead of saying something."""
+        """Return whether the answer is a call of a tool instead of words."""
         return self.grammar is not None and self.grammar.calls
 
 
 async def turn_of(request: ChatRequest, state: State, field: str = "messages") -> Turn:
-    """Return the inputs of the last user's message, and of what it speaks about; errors call the
-    messages by their `field`. Raises APIError and MediaError."""
+    """Return the inputs of the last user's message, with the medium that it refers back to. Errors
+    call the messages by the request's `field`. Raises APIError and MediaError."""
     at = max((k for k, m in enumerate(request.messages) if m.role == "user"), default=None)
     if at is None:
         raise invalid(field, "none is the user's; add one with role 'user'")
@@ -70,22 +70,22 @@ async def turn_of(request: ChatRequest, state: State, field: str = "messages") -
     words = [item for modality, item in own if modality == "text"]
     if not own:
         raise invalid(f"{field}[{at}]", "is empty; say something or attach a file", field=field)
-    if len(words) == len(own) and refers(" ".join(words)):
-        own = [*await _shown_before(request.messages[:at], state, field), *own]
+    if len(words) == len(own) and refers_back(" ".join(words)):
+        own = [*await _last_shown(request.messages[:at], state, field), *own]
     language = request.language or (language_asked(words[-1]) if words else LANGUAGES[0])
     return Turn(own, language, len(own) == 1 and bool(words), language)
 
 
-def refers(said: str) -> bool:
-    """Return whether words speak of what was shown before: a question or an instruction does, a
+def refers_back(words: str) -> bool:
+    """Return whether words are about what was shown before: a question or an instruction is, a
     statement says something new."""
-    bare = said.strip().rstrip(".!。").lower()
-    return bool(re.search(r"[?？]\s*$", said) or _INSTRUCTION.search(bare))
+    bare = words.strip().rstrip(".!。").lower()
+    return bool(re.search(r"[?？]\s*$", words) or _INSTRUCTION.search(bare))
 
 
 async def _inputs(message: Message, name: str, state: State) -> list[Any]:
-    """Return [(modality, item), …] of a message, media before words: so the model has learned to be
-    asked."""
+    """Return [(modality, item), …] of a message, media before words, the order that the model was
+    trained on. Raises APIError and MediaError."""
     if isinstance(message.content, str):
         return [("text", message.content)] if message.content.strip() else []
     words: list[str] = []
@@ -97,20 +97,22 @@ async def _inputs(message: Message, name: str, state: State) -> list[Any]:
             words.append(_text(part.get("text"), here))
         else:
             media.append(await state.load(part, here))
-    said = " ".join(" ".join(words).split())
-    return [*media, ("text", said)] if said else media
+    sentence = " ".join(" ".join(words).split())
+    return [*media, ("text", sentence)] if sentence else media
 
 
 def _text(text: Any, name: str) -> str:
+    """Return the text of a part. Raises APIError, which calls it `name`, where it is no string."""
     try:
-        return TypeAdapter(Said).validate_python(text, strict=True)
+        return TypeAdapter(ValidText).validate_python(text, strict=True)
     except ValidationError as error:
         rule, repair = rule_of(error.errors())
         raise invalid(name, f"{rule}; {repair or 'give a string'}") from None
 
 
-async def _shown_before(messages: list[Message], state: State, field: str) -> list[Any]:
-    """Return the last thing that can be seen in earlier messages, of whichever side."""
+async def _last_shown(messages: list[Message], state: State, field: str) -> list[Any]:
+    """Return, as a list of one input, the last picture, video or shape in earlier messages, of
+    whichever role; an empty list where there is none."""
     for k, message in reversed(list(enumerate(messages))):
         parts = [part for name in SHOWN.values() for part in getattr(message, name) or []]
         if isinstance(message.content, list):
@@ -121,42 +123,43 @@ async def _shown_before(messages: list[Message], state: State, field: str) -> li
 
 
 async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
-    """Return a turn's inputs, read; the turn's language is then the answer's."""
+    """Return a turn's inputs as the model's context. Where the request names no language, set the
+    turn's to the one of the answer."""
     context = await state.service.read(turn.inputs)
     if request.language is not None:
         return context
     if context.heard and context.language and not any(m == "text" for m, *_ in turn.inputs):
         turn.language = turn.asker = context.language
     elif turn.only_words and "text" in request.wanted:
-        said = str(turn.inputs[0][1])
-        wished = wish_of(said[:LONGEST_SENTENCE])[0] is not None
+        sentence = str(turn.inputs[0][1])
+        wished = wish_of(sentence[:LONGEST_SENTENCE])[0] is not None
         answered = (
             wished or state.model.layout.tasks or state.model.answers.refusal(context, turn.asker)
         )
         # A lone statement is answered in words by its translation, where the model was not taught
         # to say it again in the asker's language (`TokenLayout.tasks`).
-        if not answered and "?" not in said:
+        if not answered and "?" not in sentence:
             turn.language = next(other for other in LANGUAGES if other != turn.language)
     return context
 
 
-async def unknown(context: Context, language: Language, state: State) -> JSON:
-    """Return the field `onnuri` of an answer: what the model does not know of what it was given;
-    none where it knows all."""
+async def notices_of_unknown(context: Context, language: Language, state: State) -> JSON:
+    """Return the field `onnuri` of an answer, notices of what the model does not know in its
+    inputs; no field where it knows all."""
     return notices_field(
         await state.service.run_in_pool(state.model.answers.notices, context, language)
     )
 
 
 def notices_field(notices: Sequence[Notice], before: Sequence[JSON] = ()) -> JSON:
-    """Return notices, behind those that were told before, as the field `onnuri`; nothing where
-    there are none."""
-    told = [*before, *(notice.to_json() for notice in notices)]
-    return {"onnuri": {"notices": told}} if told else {}
+    """Return notices, behind those of `before`, as the field `onnuri`; no field where there are
+    none."""
+    fields = [*before, *(notice.to_json() for notice in notices)]
+    return {"onnuri": {"notices": fields}} if fields else {}
 
 
 def output_specs(request: ChatRequest, turn: Turn) -> list[OutputSpec]:
-    """Return one for each modality that is wanted, words first: what is spoken is what is written."""
+    """Return one output per modality that is wanted, text first, since speech speaks the text."""
     seed = request.seed_or_any()
     likeliest = (request.top_logprobs or 0) if request.logprobs and not turn.calls else None
     return [
@@ -177,26 +180,27 @@ def output_specs(request: ChatRequest, turn: Turn) -> list[OutputSpec]:
 async def answer_events(
     request: ChatRequest, turn: Turn, context: Context, state: State
 ) -> Stream[Any]:
-    """Yield (modality, event) of all that is wanted, side by side, but speech after the text that it
-    speaks."""
+    """Yield (modality, event) of all modalities that are wanted as they come; speech begins after
+    the text that it speaks."""
     specs = output_specs(request, turn)
-    written: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    written_text: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     has_text = specs[0].to == "text"
 
-    async def one(spec: OutputSpec) -> Stream[Any]:
+    async def events_of(spec: OutputSpec) -> Stream[Any]:
+        """Yield (modality, event) of one modality."""
         sentence = None
         if spec.to == "audio" and has_text:
-            sentence = state.model.codecs["text"].encode(await asyncio.shield(written))
+            sentence = state.model.codecs["text"].encode(await asyncio.shield(written_text))
         events = state.service.answer(context, spec, sentence)
         async with aclosing(events):
             if spec.to == "text" and not turn.grammar:
                 events = until_stop(events, request.stop, request.most_tokens)
             async for event in events:
                 if spec.to == "text" and isinstance(event, FinalItem):
-                    written.set_result(event.item)
+                    written_text.set_result(event.item)
                 yield spec.to, event
 
-    async with aclosing(merge_streams([one(spec) for spec in specs])) as merged:
+    async with aclosing(merge_streams([events_of(spec) for spec in specs])) as merged:
         async for _, event in merged:
             yield event
 
@@ -204,17 +208,18 @@ async def answer_events(
 async def until_stop(
     events: Stream[Any], stop: str | list[str] | None, limit: int | None
 ) -> Stream[Any]:
-    """Yield words until a stop sequence, which is not told, or until there are `limit` of them.
+    """Yield the events of a text up to a stop sequence, which is left out, or up to `limit` pieces.
     Words that may be the beginning of a stop sequence are held back."""
     stops = [s for s in ([stop] if isinstance(stop, str) else stop or []) if s]
-    whole, told, pieces = "", 0, 0
+    whole, sent, pieces = "", 0, 0
     begins = list[tuple[int, Any]]()
-    """of every score that is not told, where its token begins"""
+    """of every score that is not sent, where its token begins"""
 
     def until(end: int) -> TextDelta:
+        """Return the part of the text up to a letter that is not told yet, with its scores."""
         scores = [score for begin, score in begins if begin < end]
         del begins[: len(scores)]
-        return TextDelta(whole[told:end], tuple(scores))
+        return TextDelta(whole[sent:end], tuple(scores))
 
     async for event in events:
         if isinstance(event, TextDelta):
@@ -223,17 +228,17 @@ async def until_stop(
             cut = min((at for s in stops if (at := whole.find(s)) >= 0), default=None)
             if cut is not None or (limit is not None and pieces >= limit):
                 end = len(whole) if cut is None else cut
-                if end > told:
+                if end > sent:
                     yield until(end)
                 yield FinalItem("text", whole[:end], pieces, "length" if cut is None else "stop")
                 return
-            held = max(
+            withheld = max(
                 (n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])), default=0
             )
-            if len(whole) - held > told:
-                yield until(len(whole) - held)
-                told = len(whole) - held
+            if len(whole) - withheld > sent:
+                yield until(len(whole) - withheld)
+                sent = len(whole) - withheld
         elif isinstance(event, FinalItem):
-            if len(whole) > told:
+            if len(whole) > sent:
                 yield until(len(whole))
             yield event

@@ -1,5 +1,5 @@
-"""What goes wrong, as OpenAI's clients expect it: `{"error": {"message", "type", "param", "code"}}`
-and a status."""
+"""Errors as OpenAI's clients expect them: `{"error": {"message", "type", "param", "code"}}` and a
+status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TYPES = {
 
 
 class APIError(Exception):
-    """An answer that is an error."""
+    """An error that becomes the answer to a request."""
 
     def __init__(
         self,
@@ -31,14 +31,15 @@ class APIError(Exception):
         more: Mapping[str, str] | None = None,
         about: Mapping[str, object] | None = None,
     ) -> None:
+        """`retry_after` is in seconds; `more` are further headers; `about` are the values that
+        `words.py` puts into the page's words for the code."""
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
         self.retry_after, self.more, self.about = retry_after, more or {}, about or {}
-        """seconds; further headers; what the code is about, for `words.py`"""
 
     @property
     def body(self) -> JSON:
-        """Return what the client is sent."""
+        """Return the JSON body that the client is sent."""
         kind = TYPES.get(
             self.status, "invalid_request_error" if self.status < 500 else "server_error"
         )
@@ -48,7 +49,7 @@ class APIError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return the headers that go with it."""
+        """Return the headers that go with the answer."""
         headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(max(1, round(self.retry_after)))
@@ -56,14 +57,17 @@ class APIError(Exception):
 
 
 def invalid(param: str, rule: str, *, field: str = "", code: str = "invalid_value") -> APIError:
-    """Return the error of a request's field that cannot be followed: the message says which field,
-    perhaps with its value, and the rule. `field`: of the request, where `param` is a place in it or
-    has the value too."""
+    """Return the error (400) of a request's field that cannot be followed; its message names the
+    field, perhaps with its value, and the rule.
+
+    `field` is the request's field, where `param` is a place within it or has the value too.
+    """
     return APIError(400, f"{param}: {rule}", code, field or param)
 
 
 def as_api_error(error: Exception) -> APIError:
-    """Return any exception as an answer; what is not a user's mistake tells nothing of itself."""
+    """Return any exception as an APIError; one that is not a user's mistake becomes a 500 that
+    tells nothing of itself."""
     if isinstance(error, APIError):
         return error
     if isinstance(error, BusyError):

@@ -1,4 +1,4 @@
-"""What an answer tells while it comes, whichever API asked: more of a text, of a sound, of a
+"""The events of an answer as it comes, whichever API asked: more of a text, of a sound, of a
 picture, then the whole. Knows no HTTP."""
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from onnuri.modality import Language, Modality
 T = TypeVar("T")
 Stream = AsyncGenerator[T, None]
 PARTS = (3, 3, 6, 12, 24)
-"""codes of sound that are rendered at a time, 120 ms at first, the last again and again: a part
-lasts no longer than what has been sent before it. Not as many as have come by then: a seed would
-give other last bits every time"""
+"""codes of sound that are rendered together, 120 ms at first, the last size again and again: a part
+lasts no longer than what has been sent before it. The sizes do not depend on how many codes have
+come by then, since a seed would give other last bits every time"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputSpec:
-    """One item that is wanted."""
+    """One item that the model is to make."""
 
     to: Modality
     language: Language = "ko"
@@ -46,7 +46,7 @@ class OutputSpec:
 
 @dataclasses.dataclass(frozen=True)
 class TextDelta:
-    """More of a text."""
+    """An event: more of a text."""
 
     text: str
     scores: tuple[tuple[int, TokenScore], ...] = ()
@@ -55,14 +55,15 @@ class TextDelta:
 
 @dataclasses.dataclass(frozen=True)
 class AudioDelta:
-    """More of a sound, float32 [T] at 16 kHz."""
+    """An event: more of a sound, float32 [T] at 16 kHz."""
 
     samples: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class PartialImage:
-    """What a picture is so far, uint8 [H, W, 3]: background, then one object more each."""
+    """An event: a picture so far, uint8 [H, W, 3], which shows the background, then one more object
+    each."""
 
     index: int
     image: np.ndarray
@@ -70,7 +71,7 @@ class PartialImage:
 
 @dataclasses.dataclass(frozen=True)
 class FinalItem:
-    """A whole item, in the codec's form."""
+    """The last event: a whole item, in the form that its codec decodes to."""
 
     modality: Modality
     item: Any
@@ -86,41 +87,43 @@ Event = TextDelta | AudioDelta | PartialImage | FinalItem
 
 
 class TokenStream:
-    """Ids from the engine's thread to a coroutine."""
+    """A stream of ids from the engine's thread to a coroutine."""
 
     def __init__(self) -> None:
         self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue[int | None]()
         self.finish, self.reused = "stop", 0
 
     def put(self, token: int) -> None:
-        """Hand on an id, from the engine's thread."""
+        """Pass an id on; called on the engine's thread."""
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever listened
             self.loop.call_soon_threadsafe(self.queue.put_nowait, token)
 
-    def ended(self, handle: RequestHandle) -> None:
-        """Note how a request ended."""
+    def record_end(self, handle: RequestHandle) -> None:
+        """Record why a request ended, and how many ids the prefix cache held."""
         self.finish, self.reused = handle.finish or "stop", handle.reused
 
     def close(self) -> None:
-        """Say that no more will come."""
+        """End the stream."""
         self.queue.put_nowait(None)
 
     async def __aiter__(self) -> Stream[int]:
+        """Yield ids until the stream is closed."""
         while (token := await self.queue.get()) is not None:
             yield token
 
 
 async def sound_parts(tokens: TokenStream, lo: int, hi: int) -> Stream[list[int]]:
-    """Yield codes of ids in [lo, hi), as many at a time as `PARTS` says, the rest in parts too."""
+    """Yield the audio codes of a stream, ids in [lo, hi), as lists of the sizes in `PARTS`; the
+    rest is split into such sizes too."""
     codes: list[int] = []
     sizes = itertools.chain(PARTS, itertools.repeat(PARTS[-1]))
-    wanted = next(sizes)
+    size_now = next(sizes)
     async for token in tokens:
         if lo <= token < hi:
             codes.append(token - lo)
-        if len(codes) == wanted:
+        if len(codes) == size_now:
             yield codes
-            codes, wanted = [], next(sizes)
+            codes, size_now = [], next(sizes)
     # of few sizes: convolutions keep what they compile for each
     for size in sorted({*PARTS, 1}, reverse=True):
         while len(codes) >= size:

@@ -1,5 +1,5 @@
-"""`/v1/images/generations` and `/v1/images/edits`: a sentence, with pictures before it or without,
-to pictures, whole, or partly while their tokens arrive."""
+"""The routes `/v1/images/generations` and `/v1/images/edits`: a sentence, with pictures before it
+or without, to pictures, whole, or partial while their tokens arrive."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from onnuri.modality import IMAGE_SIZE, Modality
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.server import inputs, unheeded
-from onnuri.server.bodies import contents
-from onnuri.server.conversation import unknown
+from onnuri.server.bodies import upload_or_part
+from onnuri.server.conversation import notices_of_unknown
 from onnuri.server.errors import JSON, APIError, invalid
 from onnuri.server.events import FinalItem, OutputSpec, PartialImage, Stream
 from onnuri.server.pool import kind
 from onnuri.server.schemas import EditRequest, ImageRequest, PictureForm
-from onnuri.server.sizes import SIZE, fitted, size_of
+from onnuri.server.sizes import SIZE, fit_into, size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.streaming import base64_of
 
@@ -29,27 +29,28 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
 async def generate(request: ImageRequest, state: State, caller: Caller) -> JSON:
-    """Return all pictures that were asked for."""
+    """Return all pictures that a request asks for, in the answer's fields."""
     context, specs = await _begin(request, state)
     items = await asyncio.gather(*(state.service.item(context, spec) for spec in specs))
-    data = [{"b64_json": await encoded(item.item, request, state)} for item in items]
+    data = [{"b64_json": await encode_picture(item.item, request, state)} for item in items]
     usage = await state.account(caller, context, items)
     return {
         "created": int(time.time()),
         "data": data,
-        **about(request),
+        **picture_fields(request),
         "usage": usage.images(),
-        **await unknown(context, specs[0].language, state),
+        **await notices_of_unknown(context, specs[0].language, state),
     }
 
 
 async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[JSON | None]:
-    """Yield the events of one picture: partial ones, then the whole."""
+    """Yield the events of one picture, partial ones and then the whole; first an empty one once
+    inputs are read, last None."""
     if (request.n or 1) != 1:
         raise invalid(f"n {request.n}", "a stream has one picture; give 1", field="n")
     context, [spec] = await _begin(request, state)
     name = "image_edit" if isinstance(request, EditRequest) else "image_generation"
-    common = {"created_at": int(time.time()), "quality": "auto", **about(request)}
+    common = {"created_at": int(time.time()), "quality": "auto", **picture_fields(request)}
     yield {}
     first = state.metrics.first(caller.began)
     async with aclosing(state.service.answer(context, spec)) as events:
@@ -60,7 +61,7 @@ async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[
                     "type": f"{name}.partial_image",
                     "partial_image_index": event.index,
                     **common,
-                    "b64_json": await encoded(event.image, request, state, whole=False),
+                    "b64_json": await encode_picture(event.image, request, state, whole=False),
                 }
             elif isinstance(event, FinalItem):
                 usage = await state.account(caller, context, [event])
@@ -68,12 +69,14 @@ async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[
                     "type": f"{name}.completed",
                     **common,
                     "usage": usage.images(),
-                    "b64_json": await encoded(event.item, request, state),
+                    "b64_json": await encode_picture(event.item, request, state),
                 }
     yield None
 
 
 async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[OutputSpec]]:
+    """Check a request and read its inputs; return the model's context and one output per picture.
+    Raises APIError and MediaError."""
     size_of(request.size, "size")
     unheeded.refuse(request.model_extra, unheeded.PICTURE)
     if request.response_format == "url":
@@ -95,7 +98,7 @@ async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[Out
 
 
 async def _pictures(request: EditRequest, state: State) -> list[Any]:
-    """Return the pictures that an edit begins from. Raises APIError and MediaError."""
+    """Return the pictures of an edit request as inputs. Raises APIError and MediaError."""
     for name in ("mask", "markup"):
         if getattr(request, name) is not None:
             raise whole_only(name)
@@ -107,29 +110,30 @@ async def _pictures(request: EditRequest, state: State) -> list[Any]:
         raise invalid(
             "image", f"{len(files)} are given; give a picture, or up to {MOST} as image[]"
         )
-    return [await given(file, "image", f"image[{k}]", state) for k, file in enumerate(files)]
+    return [await read_upload(file, "image", f"image[{k}]", state) for k, file in enumerate(files)]
 
 
-async def given(
+async def read_upload(
     value: Any, modality: Modality | None, name: str, state: State
 ) -> tuple[Modality, Any]:
-    """Return what came with a form or in JSON, as an input. Raises APIError and MediaError."""
-    data, part = await contents(value, name)
+    """Return a file, from a form or from JSON, as an input; of the given modality, where there is
+    one. Raises APIError and MediaError."""
+    data, part = await upload_or_part(value, name)
     if part is not None:
         return await state.load(part, name, modality)
     return await state.service.decode_in_pool(inputs.item, data, modality, name, state.settings)
 
 
 def whole_only(name: str) -> APIError:
-    """Return what a mask, which a field holds, is answered with."""
+    """Return the error of a request with a mask, which is in the field `name`."""
     return invalid(
         name,
         "this model draws every picture whole; leave it out and say in the prompt what to change",
     )
 
 
-def about(form: PictureForm) -> JSON:
-    """Return what is said of a picture, beside the picture."""
+def picture_fields(form: PictureForm) -> JSON:
+    """Return the fields that describe a picture in an answer: its format and its size."""
     width, height = size_of(form.size, "size")
     scaled = {} if (width, height) == (IMAGE_SIZE, IMAGE_SIZE) else {"drawn_size": SIZE}
     return {
@@ -140,16 +144,19 @@ def about(form: PictureForm) -> JSON:
     }
 
 
-async def encoded(image: Any, form: PictureForm, state: State, whole: bool = True) -> str:
-    """Return a picture's file in base64. Raises MediaError where nothing is in one that is
-    `whole`."""
+async def encode_picture(image: Any, form: PictureForm, state: State, whole: bool = True) -> str:
+    """Return a picture as a file of the requested size and format, in base64. Raises MediaError
+    where a `whole` picture is blank."""
 
-    def made() -> bytes:
+    def encode() -> bytes:
+        """Return the file's bytes; runs in the pool."""
         if whole:
             media.check_answer(image, "image")
         quality = 95 if form.output_compression is None else form.output_compression
         return media.picture_bytes(
-            fitted(image, size_of(form.size, "size")), SUFFIX[form.output_format or "png"], quality
+            fit_into(image, size_of(form.size, "size")),
+            SUFFIX[form.output_format or "png"],
+            quality,
         )
 
-    return base64_of(await state.service.run_in_pool(made))
+    return base64_of(await state.service.run_in_pool(encode))

@@ -1,4 +1,4 @@
-"""What a request brings, as the model's inputs: parts of messages, data URIs, uploads, and URLs
+"""The media of a request as the model's inputs: parts of messages, data URIs, uploads, and URLs
 where they are allowed.
 
 Nothing is fetched unless the server was told so, and then never from an address that is not public,
@@ -37,22 +37,23 @@ REDIRECTS = 3
 def item(
     data: bytes, modality: Modality | None, name: str, settings: ServeConfig
 ) -> tuple[Modality, Any]:
-    """Return a file's bytes as an input, which must be of a modality where one is declared. Raises
-    MediaError."""
+    """Return a file's bytes as an input: its modality and the decoded item. Raises MediaError where
+    it is not of the given modality, or cannot be read."""
     return media.take(data, modality, name, settings.limits)
 
 
 def inspect(data: bytes, name: str, settings: ServeConfig) -> JSON:
-    """Return what a file would be read as. Raises MediaError where it would not be."""
+    """Return the fields of `/v1/inspect`: what a file would be read as. Raises MediaError where it
+    would not be read."""
     modality, _ = item(data, None, name, settings)
     form = formats.sniff(data)
     assert isinstance(form, formats.Format)
     kind = "mesh" if modality == "shape" else modality
-    return {"object": "file.inspection", "kind": kind, **about(form), "bytes": len(data)}
+    return {"object": "file.inspection", "kind": kind, **format_fields(form), "bytes": len(data)}
 
 
-def about(form: formats.Format) -> JSON:
-    """Return a format as the API tells it."""
+def format_fields(form: formats.Format) -> JSON:
+    """Return a file format in the API's fields."""
     kinds = [
         "mesh" if modality == "shape" else modality for modality in formats.MEDIA_OF[form.family]
     ]
@@ -65,8 +66,8 @@ def about(form: formats.Format) -> JSON:
 
 
 def check_count(parts: Sequence[JSON], answers: Answers, name: str) -> None:
-    """Raise ConfigError where so many parts cannot fit into the model's room, before any of them is
-    decoded."""
+    """Raise ConfigError where so many parts cannot fit into the model's context, before any of them
+    is decoded."""
     image, shape = (
         answers.layout.spec(modality).item_codes or 1 for modality in ("image", "shape")
     )
@@ -83,15 +84,16 @@ def check_count(parts: Sequence[JSON], answers: Answers, name: str) -> None:
 
 
 def _type_of(part: JSON) -> str:
-    said = part.get("type")
-    return said if isinstance(said, str) else ""
+    """Return the type that a part names, "" where it names none."""
+    kind = part.get("type")
+    return kind if isinstance(kind, str) else ""
 
 
 def load(
     part: JSON, name: str, settings: ServeConfig, modality: Modality | None = None
 ) -> tuple[Modality, Any]:
-    """Return the input of a part that is not text; of a file that must be of a `modality` where one
-    is declared. Blocks while it decodes. Raises APIError and MediaError."""
+    """Return the input in a part of a message that is not text, of the given modality where there
+    is one. Blocks while it decodes. Raises APIError and MediaError."""
     kind = part.get("type")
     if kind == "file":
         file = _object(part, "file", name)
@@ -102,11 +104,13 @@ def load(
         raise invalid(name, f"{kind!r} is not a kind of part; use text, file, {', '.join(PARTS)}")
     inner = _object(part, kind, name)
     if kind == "input_audio":
-        return item(_decoded(str(inner.get("data", "")), name), "audio", name, settings)
+        return item(_decode_base64(str(inner.get("data", "")), name), "audio", name, settings)
     return item(_data(str(inner.get("url", "")), name, settings), PARTS[kind], name, settings)
 
 
 def _object(part: JSON, key: str, name: str) -> JSON:
+    """Return the object in a part's field; a string there counts as its URL. Raises APIError where
+    there is neither."""
     inner = part.get(key)
     if isinstance(inner, str):
         return {"url": inner}
@@ -116,15 +120,16 @@ def _object(part: JSON, key: str, name: str) -> JSON:
 
 
 def _data(url: str, name: str, settings: ServeConfig) -> bytes:
-    """The bytes of a data URI, of plain base64, or of what a URL leads to."""
+    """Return the bytes of a data URI, of plain base64, or of the file that a URL leads to. Raises
+    MediaError."""
     scheme = url[:8].split(":")[0].lower()
     if scheme == "data":
-        about, comma, body = url.partition(",")
+        header, comma, body = url.partition(",")
         if not comma:
             raise MediaError(name, "is a data URI without data", "give data:TYPE;base64,DATA")
         return (
-            _decoded(body, name)
-            if about.endswith(";base64")
+            _decode_base64(body, name)
+            if header.endswith(";base64")
             else urllib.parse.unquote_to_bytes(body)
         )
     if scheme in ("http", "https"):
@@ -139,10 +144,11 @@ def _data(url: str, name: str, settings: ServeConfig) -> bytes:
         raise MediaError(
             name, f"is a URL of a kind that is not read ({scheme})", "give a data: URI"
         )
-    return _decoded(url, name)
+    return _decode_base64(url, name)
 
 
-def _decoded(text: str, name: str) -> bytes:
+def _decode_base64(text: str, name: str) -> bytes:
+    """Return the bytes of a text in base64. Raises MediaError where it is not base64."""
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
@@ -150,8 +156,8 @@ def _decoded(text: str, name: str) -> bytes:
 
 
 def fetch(url: str, name: str, most: int) -> bytes:
-    """Return what a public URL leads to. Raises MediaError where it is not public, too long, or not
-    to be had.
+    """Return the file that a public URL leads to. Raises MediaError where it is not public, longer
+    than `most` bytes, or cannot be had.
 
     Every name is resolved once and the connection made to the address that was checked, so that a
     name cannot mean another address a moment later.
@@ -186,7 +192,7 @@ def fetch(url: str, name: str, most: int) -> bytes:
                     raise MediaError(
                         name, f"was answered with {answer.status_code}", "give the data itself"
                     )
-                return _at_most(answer.iter_bytes(), most, name)
+                return _read_at_most(answer.iter_bytes(), most, name)
         except httpx.HTTPError as error:
             raise MediaError(
                 name, f"could not be fetched ({type(error).__name__})", "give the data itself"
@@ -194,28 +200,30 @@ def fetch(url: str, name: str, most: int) -> bytes:
     raise MediaError(name, f"leads on more than {REDIRECTS} times", "give the data itself")
 
 
-def _at_most(parts: Any, most: int, name: str) -> bytes:
-    got = bytearray()
+def _read_at_most(parts: Any, most: int, name: str) -> bytes:
+    """Return the joined parts of an answer. Raises MediaError where they are longer than `most`
+    bytes."""
+    received = bytearray()
     for part in parts:
-        got += part
-        if len(got) > most:
+        received += part
+        if len(received) > most:
             raise MediaError(name, f"is longer than {most} bytes", "give a smaller file")
-    return bytes(got)
+    return bytes(received)
 
 
 def public_address(host: str, port: int, name: str) -> str:
-    """Return the address of a host, all of whose addresses are public. Raises MediaError."""
+    """Return an address of a host. Raises MediaError where any of its addresses is not public."""
     try:
-        found = {
+        addresses = {
             str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         }
     except (OSError, UnicodeError):
         raise MediaError(
             name, "leads to a host that is not known", "give the data itself"
         ) from None
-    for address in found:
+    for address in addresses:
         ip = ipaddress.ip_address(address.split("%")[0])
         mapped = getattr(ip, "ipv4_mapped", None)
         if not (mapped or ip).is_global or ip.is_multicast:
             raise MediaError(name, "leads to an address that is not public", "give the data itself")
-    return sorted(found)[0]
+    return sorted(addresses)[0]

@@ -1,5 +1,5 @@
-"""`/v1/videos` and `/v1/meshes`: jobs that are asked for, looked at, and fetched when they are
-done."""
+"""The routes `/v1/videos` and `/v1/meshes`: jobs that are created, polled, and downloaded when they
+are done."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from onnuri.errors import BusyError
 from onnuri.modality import VIDEO_FPS, Modality
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
-from onnuri.server.conversation import notices_field, unknown
+from onnuri.server.conversation import notices_field, notices_of_unknown
 from onnuri.server.errors import JSON, APIError, as_api_error, invalid
 from onnuri.server.events import OutputSpec
 from onnuri.server.schemas import SamplingFields
-from onnuri.server.sizes import SECONDS, SIZE, fitted, seconds_of, size_of
+from onnuri.server.sizes import SECONDS, SIZE, fit_into, seconds_of, size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.store import MediaJob
 
 log = logging.getLogger("onnuri")
-MADE: dict[str, Modality] = {"video": "video", "mesh": "shape"}
+MODALITY_OF: dict[str, Modality] = {"video": "video", "mesh": "shape"}
 TYPES = {
     "glb": "model/gltf-binary",
     "obj": "model/obj",
@@ -37,44 +37,49 @@ MOST = 64
 
 
 async def create(
-    kind: str, body: SamplingFields, given: list[Any], about: JSON, state: State, caller: Caller
+    kind: str, body: SamplingFields, inputs: list[Any], about: JSON, state: State, caller: Caller
 ) -> JSON:
-    """Begin a job and return it. Its inputs are read first, so that what is wrong with them is an
-    error at once."""
+    """Start a job and return its fields. Its inputs are read first, so that what is wrong with them
+    is an error at once. Raises BusyError where too many jobs are under way."""
     if len(state.jobs) >= MOST:
         raise BusyError(
             f"{len(state.jobs)} jobs are under way", "no more are taken", "try again in a moment"
         )
-    context = await state.service.read(given)
-    words = [item for modality, item in given if modality == "text"]
+    context = await state.service.read(inputs)
+    words = [item for modality, item in inputs if modality == "text"]
     language = body.language or (language_asked(words[-1]) if words else "ko")
-    spec = body.output_spec(MADE[kind], language, body.seed_or_any())
-    told = await unknown(context, spec.language, state)
+    spec = body.output_spec(MODALITY_OF[kind], language, body.seed_or_any())
+    notices = await notices_of_unknown(context, spec.language, state)
     job = state.store.add_job(
-        kind, caller.id, {**about, "model": state.settings.name, **told}, state.settings.job_seconds
+        kind,
+        caller.id,
+        {**about, "model": state.settings.name, **notices},
+        state.settings.job_seconds,
     )
     task = asyncio.create_task(_work(job, context, spec, state, caller))
     state.jobs[job.id] = task
     task.add_done_callback(lambda _: state.jobs.pop(job.id, None))
-    return show(job, state)
+    return job_fields(job, state)
 
 
 async def _work(
     job: MediaJob, context: Context, spec: OutputSpec, state: State, caller: Caller
 ) -> None:
-    """Make it and keep it; whatever goes wrong is the job's error."""
+    """Make a job's item and store its file; an error becomes the job's own."""
     try:
         await asyncio.to_thread(state.store.update_job, job.id, status="in_progress")
         async with asyncio.timeout(state.settings.request_seconds):
-            made = await state.service.item(context, spec)
+            item = await state.service.item(context, spec)
             if more := state.model.front_end.unsure(context.logprobs, spec.language):
-                told = job.about.get("onnuri", {}).get("notices", [])
+                before = job.about.get("onnuri", {}).get("notices", [])
                 await asyncio.to_thread(
-                    state.store.update_job, job.id, about={**job.about, **notices_field(more, told)}
+                    state.store.update_job,
+                    job.id,
+                    about={**job.about, **notices_field(more, before)},
                 )
-            data = await state.service.decode_in_pool(_file, made.item, job)
+            data = await state.service.decode_in_pool(_file, item.item, job)
             await asyncio.to_thread(state.store.finish_job, job.id, data)
-            await state.account(caller, context, [made])
+            await state.account(caller, context, [item])
     except asyncio.CancelledError:
         state.store.update_job(job.id, status="failed", error="it was called off")
         raise
@@ -88,9 +93,9 @@ async def _work(
 
 
 def _file(item: Any, job: MediaJob) -> bytes:
-    """What was made, as the file that was asked for. Raises MediaError where there is nothing in
-    it."""
-    media.check_answer(item, MADE[job.kind])
+    """Return an item as a file in the format, size and length that its job asks for. Raises
+    MediaError where there is nothing in it."""
+    media.check_answer(item, MODALITY_OF[job.kind])
     if job.kind != "video":
         return media.to_bytes(item, f".{job.about['format']}")
     size, seconds = (
@@ -98,14 +103,13 @@ def _file(item: Any, job: MediaJob) -> bytes:
         seconds_of(job.about.get("seconds"), "seconds"),
     )
     slower = Fraction(SECONDS * VIDEO_FPS) / Fraction(seconds).limit_denominator(100)
-    return media.movie_bytes((fitted(frame, size) for frame in item), ".mp4", slower)
+    return media.movie_bytes((fit_into(frame, size) for frame in item), ".mp4", slower)
 
 
-def show(job: MediaJob, state: State) -> JSON:
-    """Return a job as the client knows it."""
-    model = job.about.get(
-        "model", state.settings.name
-    )  # jobs that an earlier version kept name none
+def job_fields(job: MediaJob, state: State) -> JSON:
+    """Return a job in the fields that the client gets."""
+    # jobs that an earlier version stored name no model
+    model = job.about.get("model", state.settings.name)
     common = {
         "id": job.id,
         "object": job.kind,
@@ -134,8 +138,8 @@ def show(job: MediaJob, state: State) -> JSON:
     return {**common, "output_format": job.about["format"]}
 
 
-def find(id: str, kind: str, state: State, caller: Caller) -> MediaJob:
-    """Return a job of the caller's. Raises APIError where there is none."""
+def find_job(id: str, kind: str, state: State, caller: Caller) -> MediaJob:
+    """Return the caller's job of a kind. Raises APIError (404) where there is none."""
     job = state.store.job(id, kind, caller.id)
     if job is None:
         raise APIError(
@@ -145,7 +149,8 @@ def find(id: str, kind: str, state: State, caller: Caller) -> MediaJob:
 
 
 def content(job: MediaJob, state: State, variant: str | None) -> tuple[Path | bytes, str]:
-    """Return the file of a job that is done, or what is made of it, and its media type."""
+    """Return the path of a finished job's file, or the bytes of its thumbnail, and the media type.
+    Raises APIError where the file is not there yet."""
     known = ("video", "thumbnail") if job.kind == "video" else (job.kind,)
     if variant not in (None, *known):
         raise invalid(
@@ -166,7 +171,7 @@ def content(job: MediaJob, state: State, variant: str | None) -> tuple[Path | by
 
 
 async def delete(job: MediaJob, state: State) -> JSON:
-    """Call it off where it is under way, and forget it."""
+    """Cancel a job that is under way, delete it and its file, and return what the client gets."""
     if task := state.jobs.get(job.id):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -178,13 +183,14 @@ async def delete(job: MediaJob, state: State) -> JSON:
 def listing(
     kind: str, state: State, caller: Caller, limit: int, after: str | None, order: str
 ) -> JSON:
-    """Return a page of the caller's jobs."""
-    found = state.store.jobs(kind, caller.id, limit + 1, after, order != "asc")
-    shown = [show(job, state) for job in found[:limit]]
+    """Return a page of the caller's jobs of a kind, at most `limit`, those behind the job
+    `after`."""
+    page = state.store.jobs(kind, caller.id, limit + 1, after, order != "asc")
+    jobs_on_page = [job_fields(job, state) for job in page[:limit]]
     return {
         "object": "list",
-        "data": shown,
-        "has_more": len(found) > limit,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
+        "data": jobs_on_page,
+        "has_more": len(page) > limit,
+        "first_id": jobs_on_page[0]["id"] if jobs_on_page else None,
+        "last_id": jobs_on_page[-1]["id"] if jobs_on_page else None,
     }

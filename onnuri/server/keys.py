@@ -1,4 +1,4 @@
-"""`onnuri keys`: who may ask a server, from its terminal."""
+"""The command `onnuri keys`: add, list and revoke the keys of a server from its terminal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from onnuri.server.store import Store
 
 
 def run(what: Any, settings: ServeConfig) -> None:
-    """Add, list or revoke. Raises ConfigError."""
+    """Do what one of the commands `AddKey`, `ListKeys` and `RevokeKey` says. Raises ConfigError."""
     store = Store(settings.url, settings.data)
     {"AddKey": _add, "ListKeys": _list, "RevokeKey": _revoke}[type(what).__name__](what, store)
     store.close()
 
 
 def _add(what: Any, store: Store) -> None:
+    """Add a key and print its secret. Raises ConfigError for a negative limit."""
     for name in ("requests_per_minute", "tokens_per_minute"):
         if getattr(what, name) < 0:
             raise ConfigError(
@@ -29,6 +30,7 @@ def _add(what: Any, store: Store) -> None:
 
 
 def _list(_: Any, store: Store) -> None:
+    """Print a table of all keys, with their limits and their usage in the last hour."""
     from rich.console import Console
     from rich.table import Column, Table
 
@@ -52,18 +54,20 @@ def _list(_: Any, store: Store) -> None:
 
 
 def _revoke(what: Any, store: Store) -> None:
-    found = store.revoke(what.key)
-    if not found:
+    """Revoke the key with an id or a name. Raises ConfigError where there is none, or several have
+    that name."""
+    keys = store.revoke(what.key)
+    if not keys:
         raise ConfigError(what.key, "is no key that can be revoked", "see `onnuri keys list`")
-    if len(found) > 1:
+    if len(keys) > 1:
         raise ConfigError(
             what.key,
-            f"is the name of {len(found)} keys",
-            f"give an id: {', '.join(key.id for key in found)}",
+            f"is the name of {len(keys)} keys",
+            f"give an id: {', '.join(key.id for key in keys)}",
         )
     left = (
         ""
         if store.any_key()
         else "; no key is left, and none is served without one (but with `serve --open`)"
     )
-    print(f"revoked {found[0].id} ({found[0].name}){left}")
+    print(f"revoked {keys[0].id} ({keys[0].name}){left}")

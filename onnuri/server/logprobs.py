@@ -1,5 +1,5 @@
-"""Scores of tokens in the client's fields. They are of the tokens that were allowed where one was
-drawn: text, or what a grammar admits; not of the whole vocabulary."""
+"""Scores of tokens in the client's fields. They are among the tokens that were allowed where one
+was sampled: text, or what a grammar allows; not the whole vocabulary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from onnuri.server.errors import JSON
 
 
 def logprobs_of(scores: Iterable[tuple[int, TokenScore]], codec: TextCodec) -> list[JSON]:
-    """Return how likely every token was, and what was likeliest in its place."""
+    """Return the log probability of each scored token, and of the most likely ones in its place, in
+    OpenAI's fields."""
     return [
         {
             **_token(code, score.logprob, codec),
@@ -22,8 +23,8 @@ def logprobs_of(scores: Iterable[tuple[int, TokenScore]], codec: TextCodec) -> l
 
 
 def _token(code: int, logprob: float, codec: TextCodec) -> JSON:
-    """A part of a letter cannot be written, so `bytes` is the exact form; the end of the text has
-    none."""
+    """Return a token and its log probability in OpenAI's fields. `bytes` is its exact form, since a
+    part of a letter cannot be written; the end of the text has none."""
     if code >= len(codec.pieces):
         return {"token": codec.spec.close, "bytes": None, "logprob": logprob}
     piece = codec.pieces[code]

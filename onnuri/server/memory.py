@@ -1,8 +1,8 @@
-"""What the process keeps of memory that it has freed: with glibc, as little as costs no time. Knows
-no request.
+"""How much freed memory the process keeps: with glibc, as little as costs no time. Knows no
+request.
 
 Measured under load (docs/log.md): otherwise the heap's gaps grow for minutes. With another C
-library both do nothing.
+library both functions do nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ ARENAS, LARGE_BYTES = 1, 256 * 1024
 
 
 def settle() -> None:
-    """Keep little of what is freed; called before threads begin: one arena instead of one for each
-    of them, and what is large comes from the system and goes back to it, instead of leaving
-    gaps."""
+    """Tell glibc to keep little of what is freed; called before threads begin. All threads share
+    one arena, and large blocks come from the system and go back to it, instead of leaving gaps."""
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_ARENA_MAX, ARENAS)
@@ -26,6 +25,6 @@ def settle() -> None:
 
 
 def trim() -> None:
-    """Give back to the system what is free; called now and then."""
+    """Give freed memory back to the system; called every few seconds."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Several streams as one: whatever any of them has, as it comes. Knows no kind of event."""
+"""Several streams merged into one. Knows no kind of event."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ T = TypeVar("T")
 
 
 async def merge_streams(streams: Sequence[Stream[T]]) -> Stream[tuple[int, T]]:
-    """Yield (place of the stream, what it has). The first error ends all of them, and so does
-    leaving."""
+    """Yield (index of the stream, its event) of all streams as events come. The first error ends
+    all of them, and so does leaving."""
     queue: asyncio.Queue[Any] = asyncio.Queue()
 
     async def forward(place: int, stream: Stream[T]) -> None:
+        """Put the events of one stream into the queue."""
         async with aclosing(stream):
             async for event in stream:
                 queue.put_nowait((place, event))
 
     async def forward_all() -> None:
+        """Run all streams, then put None, or the first error, into the queue."""
         try:
             async with asyncio.TaskGroup() as group:
                 for place, stream in enumerate(streams):

@@ -1,5 +1,5 @@
-"""`/metrics` for Prometheus: the queue, how long the first token and the first sound took, tokens
-by modality."""
+"""The route `/metrics` for Prometheus: the queue, the time to the first token and the first sound,
+tokens by modality."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ GAUGES = (
     ("rows", "onnuri_rows", "sequences in the cache"),
     ("prefix_bytes", "onnuri_prefix_bytes", "of kept prefixes"),
 )
-"""fields of a back end's load, as metrics"""
+"""(field of `BackendLoad`, metric, its help text)"""
 
 
 class ServerMetrics:
-    """One server's figures; those of engines by model."""
+    """The metrics of one server; those of engines are labelled by model."""
 
     def __init__(self, engines: Mapping[str, Backend]) -> None:
+        """Register all metrics, with those of the engines by model."""
         self.registry = CollectorRegistry()
         self.registry.register(_Engines(engines))
         self.requests = Counter(
@@ -56,23 +57,24 @@ class ServerMetrics:
             registry=self.registry,
         )
 
-    def first(self, began: float) -> First:
-        """Return the times of one request that began at a time of `time.perf_counter`."""
-        return First(self, began)
+    def first(self, began: float) -> FirstTimes:
+        """Return a recorder of one request's first times; `began` is a time of
+        `time.perf_counter`."""
+        return FirstTimes(self, began)
 
     def page(self) -> bytes:
-        """Return the text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
 
 class _Engines:
-    """What engines count by themselves, read when it is asked for."""
+    """A Prometheus collector that reads the engines' own counters when it is scraped."""
 
     def __init__(self, engines: Mapping[str, Backend]) -> None:
         self.engines = engines
 
     def collect(self) -> Iterable[Metric]:
-        """Return what they are doing now."""
+        """Return the load and counters of every engine as metrics."""
         tokens = CounterMetricFamily(
             "onnuri_tokens", "ids decoded, by modality", labels=["model", "modality"]
         )
@@ -84,24 +86,26 @@ class _Engines:
             "ids of prompts that were not read again",
             labels=["model"],
         )
-        families |= {"drawn": tokens, "prefix_reused_tokens": reused}
+        families |= {"sampled_tokens": tokens, "prefix_reused_tokens": reused}
         for model, engine in self.engines.items():
             load = dataclasses.asdict(engine.load())
-            for modality, count in load.pop("drawn").items():
+            for modality, count in load.pop("sampled_tokens").items():
                 tokens.add_metric([model, modality], count)
             for field, value in load.items():
                 families[field].add_metric([model], value)  # type: ignore[attr-defined]
         return families.values()
 
 
-class First:
-    """How long one request's first of everything took."""
+class FirstTimes:
+    """A recorder of the seconds from one request to its first token of each modality and to its
+    first sound."""
 
     def __init__(self, metrics: ServerMetrics, began: float) -> None:
         self.metrics, self.began, self.seen = metrics, began, set[str]()
 
     def see(self, modality: str, sound: bool = False) -> None:
-        """Note that something of a modality is there, and whether it can be heard."""
+        """Record that something of a modality has come, and whether it is sound that can be
+        played."""
         seconds = time.perf_counter() - self.began
         if modality not in self.seen:
             self.metrics.first_token.labels(modality).observe(seconds)

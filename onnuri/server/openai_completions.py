@@ -1,8 +1,8 @@
-"""`/v1/completions`: text that goes on from text, and how likely every token of it is. What
-evaluation harnesses ask.
+"""The route `/v1/completions`: text that continues text, and how likely each of its tokens is.
+Evaluation harnesses ask it.
 
-With `echo` the prompt's own tokens are put in one by one, so that each has its score. Scores are of
-text's tokens and its end, not of the whole vocabulary. A prompt of ids has those of the model's
+With `echo` the prompt's own tokens are forced one by one, so that each has its score. Scores are
+among text's tokens and its end, not the whole vocabulary. A prompt of ids has those of the model's
 tokenizer (`onnuri export` writes it).
 """
 
@@ -36,7 +36,7 @@ ENDS = 8
 
 @dataclasses.dataclass
 class Completion:
-    """One prompt, and what comes of it."""
+    """One prompt, and the text that continues it so far."""
 
     codes: np.ndarray
     """of text"""
@@ -47,11 +47,11 @@ class Completion:
     text: str = ""
     finish: str = "length"
     tokens: int = 0
-    """that were drawn"""
+    """sampled tokens"""
     scores: list[tuple[int, TokenScore]] = dataclasses.field(default_factory=list)
 
     def add(self, event: Any) -> None:
-        """Take in what came."""
+        """Take in an event of the answer: more of the text, or the whole of it with its end."""
         if isinstance(event, TextDelta):
             self.text += event.text
         elif isinstance(event, FinalItem):
@@ -59,9 +59,10 @@ class Completion:
 
 
 class CompletionAnswer:
-    """One answer, from the request to its last chunk. Raises APIError."""
+    """The answer to one request, whole or in chunks. Raises APIError."""
 
     def __init__(self, request: CompletionRequest, state: State, caller: Caller) -> None:
+        """Take a request, the state of its model, and its caller."""
         self.request, self.state, self.caller = request, state, caller
         self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
         self.codec = state.model.codecs["text"]
@@ -69,9 +70,9 @@ class CompletionAnswer:
         self.completions: list[Completion] = []
 
     async def whole(self) -> JSON:
-        """Return all completions."""
-        self._begin()
-        async with aclosing(self._events()) as events:
+        """Return all completions in the fields of the API."""
+        self._prepare()
+        async with aclosing(self._merged_events()) as events:
             async for _ in events:
                 pass
         usage = await self._spend()
@@ -84,25 +85,27 @@ class CompletionAnswer:
             }
             for k, part in enumerate(self.completions)
         ]
-        return {**self._about(choices), "usage": usage}
+        return {**self._response_fields(choices), "usage": usage}
 
     async def chunks(self) -> Stream[JSON | None]:
-        """Yield chunks of text; scores are told by whole answers alone."""
+        """Yield chunks of the completions; scores come with whole answers only."""
         if self.request.logprobs is not None:
             raise invalid("logprobs", "are told with whole answers; leave stream out")
-        self._begin()
+        self._prepare()
 
         def chunk(*choices: JSON) -> JSON:
-            return self._about(list(choices))
+            """Return a chunk with some choices."""
+            return self._response_fields(list(choices))
 
         def choice(k: int, text: str, finish: str | None = None) -> JSON:
+            """Return a choice of a chunk, with more text or the reason why it ended."""
             return {"index": k, "text": text, "finish_reason": finish, "logprobs": None}
 
         yield {}
         if self.request.echo:
             for k, part in enumerate(self.completions):
                 yield chunk(choice(k, self._echo(part)))
-        async with aclosing(self._events()) as events:
+        async with aclosing(self._merged_events()) as events:
             async for k, event in events:
                 if isinstance(event, TextDelta) and event.text:
                     yield chunk(choice(k, event.text))
@@ -113,7 +116,8 @@ class CompletionAnswer:
             yield {**chunk(), "usage": usage}
         yield None
 
-    def _about(self, choices: list[JSON]) -> JSON:
+    def _response_fields(self, choices: list[JSON]) -> JSON:
+        """Return the fields of an answer or of a chunk, with its choices."""
         return {
             "id": self.id,
             "object": "text_completion",
@@ -123,13 +127,14 @@ class CompletionAnswer:
         }
 
     async def _spend(self) -> JSON:
-        read = sum(len(part.codes) for part in self.completions)
-        written = sum(part.tokens for part in self.completions)
-        await self.state.spend(self.caller, read + written)
-        return token_counts(read, written, ("prompt", "completion"))
+        """Count the tokens towards the caller's limit, and return them as the usage."""
+        input_tokens = sum(len(part.codes) for part in self.completions)
+        output_tokens = sum(part.tokens for part in self.completions)
+        await self.state.spend(self.caller, input_tokens + output_tokens)
+        return token_counts(input_tokens, output_tokens, ("prompt", "completion"))
 
-    def _begin(self) -> None:
-        """Set up every completion that is wanted."""
+    def _prepare(self) -> None:
+        """Check the request and set up a completion per prompt and `n`. Raises APIError."""
         request = self.request
         unheeded.refuse(request.model_extra, unheeded.COMPLETION)
         if request.best_of not in (None, 1, request.n):
@@ -154,6 +159,8 @@ class CompletionAnswer:
             self.completions += [self._completion(prompt, name, seed + j) for j in range(each)]
 
     def _completion(self, prompt: str | list[int], name: str, seed: int) -> Completion:
+        """Return the completion of one prompt, a string or ids; errors call it `name`. Raises
+        APIError."""
         lead = ""
         if isinstance(prompt, str):
             codes = self.codec.encode(prompt)
@@ -163,11 +170,11 @@ class CompletionAnswer:
             if prompt and prompt[0] in specials:
                 lead, prompt = specials[prompt[0]], prompt[1:]
             most = self.codec.num_codes
-            wrong = next((token for token in prompt if not 0 <= token < most), None)
-            if wrong is not None:
+            unknown_id = next((token for token in prompt if not 0 <= token < most), None)
+            if unknown_id is not None:
                 raise invalid(
                     name,
-                    f"{wrong} is no token of text; give ids of 0 to {most - 1}, or a string",
+                    f"{unknown_id} is no token of text; give ids of 0 to {most - 1}, or a string",
                     field="prompt",
                 )
             codes = np.array(prompt, dtype=np.int64)
@@ -183,15 +190,16 @@ class CompletionAnswer:
         language = self.request.language or language_of(self.codec.decode(codes))
         return Completion(codes, lead, language, seed)
 
-    async def _events(self) -> Stream[tuple[int, Any]]:
-        """Yield (place, TextDelta or FinalItem) of all completions, side by side, each of which has
-        taken it in; with scores of the prompt where they are echoed."""
+    async def _merged_events(self) -> Stream[tuple[int, Any]]:
+        """Yield (index of the completion, TextDelta or FinalItem) of all completions as they come,
+        each of which has taken its event in."""
         request = self.request
         scored = request.logprobs is not None
 
-        async def one(part: Completion) -> Stream[Any]:
+        async def stream_of(part: Completion) -> Stream[Any]:
+            """Yield one completion's events, up to a stop sequence."""
             spec = request.output_spec("text", part.language, part.seed, likeliest=request.logprobs)
-            events = self.state.service.going_on(
+            events = self.state.service.continue_text(
                 part.codes,
                 spec,
                 self.max_tokens,
@@ -203,25 +211,30 @@ class CompletionAnswer:
                     part.add(event)
                     yield event
 
-        streams = [one(part) for part in self.completions]
+        streams = [stream_of(part) for part in self.completions]
         async with aclosing(merge_streams(streams)) as merged:
             async for place, event in merged:
                 yield place, event
 
     def _echo(self, part: Completion) -> str:
+        """Return the prompt's text where the request asks to repeat it, else ""."""
         return str(self.codec.decode(part.codes)) if self.request.echo else ""
 
     def _logprobs(self, part: Completion) -> JSON | None:
-        """Return scores in the fields of this API: tokens side by side, each with what was
-        likeliest in its place, and where it begins."""
+        """Return a completion's scores in the fields of this API: tokens, their log probabilities,
+        the most likely alternatives, and where in the text each begins. None where they are not
+        asked for."""
         if self.request.logprobs is None:
             return None
-        scores, offsets = standing_tokens(part, len(self._echo(part)) + len(part.text), self.codec)
+        scores, offsets = tokens_of_text(part, len(self._echo(part)) + len(part.text), self.codec)
         lead = [part.lead] if part.lead and self.request.echo else []
-        names = [_name(code, self.codec) for code, _ in scores]
+        names = [_token_string(code, self.codec) for code, _ in scores]
         likeliest: list[dict[str, float] | None] = [
             {
-                **{_name(c, self.codec): p for c, p in score.likeliest[: self.request.logprobs]},
+                **{
+                    _token_string(c, self.codec): p
+                    for c, p in score.likeliest[: self.request.logprobs]
+                },
                 name: score.logprob,
             }
             for name, (_, score) in zip(names, scores, strict=True)
@@ -235,11 +248,11 @@ class CompletionAnswer:
         }
 
 
-def standing_tokens(
+def tokens_of_text(
     part: Completion, length: int, codec: Any
 ) -> tuple[list[tuple[int, TokenScore]], list[int]]:
-    """Return the tokens that an answer of so many letters is made of, which a stop sequence may
-    have cut, and where each begins."""
+    """Return the scored tokens that make up the first `length` letters of a completion, which a
+    stop sequence may have cut, and the letter at which each begins."""
     tokens, offsets, at, rest = list[tuple[int, TokenScore]](), list[int](), 0, b""
     for code, score in part.scores:
         ends = code >= len(codec.pieces)
@@ -255,7 +268,7 @@ def standing_tokens(
     return tokens, offsets
 
 
-def _name(code: int, codec: Any) -> str:
+def _token_string(code: int, codec: Any) -> str:
     """Return a token as a string; a part of a letter by its bytes, as OpenAI writes it."""
     if code >= len(codec.pieces):
         return str(codec.spec.close)

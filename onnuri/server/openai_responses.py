@@ -22,7 +22,7 @@ from onnuri.modality import Modality
 from onnuri.model.answer import Context
 from onnuri.server import images, unheeded
 from onnuri.server.complaints import rule_of
-from onnuri.server.conversation import Turn, answer_events, context_of, turn_of, unknown
+from onnuri.server.conversation import Turn, answer_events, context_of, notices_of_unknown, turn_of
 from onnuri.server.errors import JSON, APIError, invalid
 from onnuri.server.events import FinalItem, PartialImage, Stream, TextDelta
 from onnuri.server.pool import kind
@@ -42,52 +42,53 @@ from onnuri.server.sizes import size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.tools import ToolCall, grammar_of
 
-KEPT = {
+STORED_FIELDS = {
     "previous_response_id": "send what was said before in input",
     "conversation": "send what was said before in input",
     "prompt": "write it in input",
     "background": "wait for the answer, or stream it",
 }
-"""fields that speak of what is stored, and what to do without them"""
-SAME = ("input_audio", "audio_url", "video_url", "mesh_url")
-"""parts that are chat's as they are; all but the first beyond OpenAI's"""
-DATA = {"input_image": ("image_url",), "input_file": ("file_data", "file_url")}
-"""parts with a file, and the fields that may hold it"""
+"""fields that refer to stored things, and what to do without them"""
+SAME_AS_CHAT = ("input_audio", "audio_url", "video_url", "mesh_url")
+"""types of parts that chat has too; all but the first go beyond OpenAI's"""
+FILE_FIELDS = {"input_image": ("image_url",), "input_file": ("file_data", "file_url")}
+"""types of parts with a file, and the fields that may hold it"""
 
 
 class ResponseAnswer:
-    """One response, from the request to its last event."""
+    """The answer to one request, whole or in events."""
 
     def __init__(self, request: ResponseRequest, state: State, caller: Caller) -> None:
+        """Take a request, the state of its model, and its caller."""
         self.request, self.state, self.caller = request, state, caller
-        self.tool = _draws(request) or ImageTool(type="image_generation")
-        self.id, self.created, self.told = _new_id("resp"), int(time.time()), 0
+        self.tool = _drawing_tool(request) or ImageTool(type="image_generation")
+        self.id, self.created, self.event_count = _new_id("resp"), int(time.time()), 0
         self.items: dict[Modality, OutputItem] = {}
 
     async def whole(self) -> JSON:
-        """Return the response when all of it is there."""
+        """Return the response when all of it is there. Raises APIError and MediaError."""
         async with aclosing(self._events()) as events:
             last = [event async for event in events][-1]
         response: JSON = last["response"]
         return response
 
     async def events(self) -> Stream[JSON | None]:
-        """Yield all that a stream tells; the first once inputs are read, so that what is wrong with
-        them still has a status."""
+        """Yield the events of a stream; the first once inputs are read, so that an error in them
+        still has a status."""
         async with aclosing(self._events()) as events:
             async for event in events:
                 yield self._numbered(event)
 
     def failed(self, error: APIError) -> JSON:
-        """Return the last event where something went wrong on the way."""
+        """Return the last event of a stream in which an error occurred."""
         code = "server_error" if error.status >= 500 else "invalid_prompt"
         if error.status == 429:
             code = "rate_limit_exceeded"
         return self._numbered(self._event("failed", error={"code": code, "message": error.message}))
 
-    async def _begin(self) -> tuple[ChatRequest, Turn, Context]:
-        """Return the request in chat's form, what is asked, and what was read; the items begin.
-        Raises APIError and MediaError."""
+    async def _prepare(self) -> tuple[ChatRequest, Turn, Context]:
+        """Check the request and read its inputs; return it in chat's form, with the question and
+        the model's context. Sets up the output items. Raises APIError and MediaError."""
         if self.tool.model not in (None, self.state.settings.name):
             raise invalid(
                 f"{_place_of_tool(self.request)}.model {self.tool.model!r:.80}",
@@ -106,22 +107,24 @@ class ResponseAnswer:
         return chat, turn, await context_of(chat, turn, self.state)
 
     async def _events(self) -> Stream[JSON]:
-        chat, turn, context = await self._begin()
+        """Yield all events of the response without their numbers; the last one has the whole
+        response."""
+        chat, turn, context = await self._prepare()
         for name in ("created", "in_progress"):
             yield self._event(name, "in_progress")
         for item in self.items.values():
-            for event in item.begin():
+            for event in item.first_events():
                 yield event
         first, finals = self.state.metrics.first(self.caller.began), list[FinalItem]()
         async with aclosing(answer_events(chat, turn, context, self.state)) as answer:
             async for modality, part in answer:
                 first.see(modality)
-                for event in await self.items[modality].tell(part):
+                for event in await self.items[modality].events_of(part):
                     yield event
                 if isinstance(part, FinalItem):
                     finals.append(part)
         usage = await self.state.account(self.caller, context, finals)
-        more = await unknown(context, turn.asker, self.state)
+        more = await notices_of_unknown(context, turn.asker, self.state)
         if any(item.finish == "length" for item in finals):
             name, more["incomplete_details"] = "incomplete", {"reason": "max_output_tokens"}
         else:
@@ -129,7 +132,7 @@ class ResponseAnswer:
         yield self._event(name, usage=usage.responses(), **more)
 
     async def _grammar(self, chat: ChatRequest) -> Grammar | None:
-        """Return what the words must be; None for a sentence."""
+        """Return the grammar that the text must follow, None for a sentence. Raises APIError."""
         service = self.state.service
         if chat.tool_choice and (compile_grammar := grammar_of(chat)):
             return await service.run_in_pool(lambda: compile_grammar(service.grammars))
@@ -146,11 +149,13 @@ class ResponseAnswer:
         )
 
     def _numbered(self, event: JSON) -> JSON:
-        self.told += 1
-        return {**event, "sequence_number": self.told - 1}
+        """Return an event with its number in the stream."""
+        self.event_count += 1
+        return {**event, "sequence_number": self.event_count - 1}
 
     def _event(self, name: str, status: str = "", **more: Any) -> JSON:
-        """Return an event that has the response as it is, with only those items that are whole."""
+        """Return an event with the response as it is now; of its items, only those that are
+        whole."""
         return {
             "type": f"response.{name}",
             "response": {
@@ -164,14 +169,14 @@ class ResponseAnswer:
                 "error": None,
                 "incomplete_details": None,
                 "usage": None,
-                **_given_back(self.request),
+                **_repeated_fields(self.request),
                 **more,
             },
         }
 
 
 class OutputItem:
-    """One item of a response, as it is told."""
+    """One item of a response, and the events that tell of it."""
 
     prefix = ""
     """of its id"""
@@ -185,30 +190,34 @@ class OutputItem:
 
     @property
     def item(self) -> JSON:
-        """Return the item as far as it is."""
+        """Return the item as it is now, in the fields of the API."""
         fields = {"id": self.id, "type": self.type, "status": self.status}
         return {**fields, **self._fields()}
 
     def _fields(self) -> JSON:
+        """Return the fields that only this type of item has."""
         raise NotImplementedError
 
-    def begin(self) -> list[JSON]:
-        """Return its first events."""
+    def first_events(self) -> list[JSON]:
+        """Return the events that begin the item."""
         return [self._item_event("added")]
 
-    async def tell(self, event: Any) -> list[JSON]:
-        """Return what an event adds."""
+    async def events_of(self, event: Any) -> list[JSON]:
+        """Return the events that tell what an event of the answer adds."""
         raise NotImplementedError
 
     def _end(self, final: FinalItem, may_be_cut: bool = True) -> None:
+        """Set the item's status at its end; it is incomplete where it `may_be_cut` and was."""
         self.whole, cut = True, may_be_cut and final.finish == "length"
         self.status = "incomplete" if cut else "completed"
 
     def _event(self, event: str, **more: Any) -> JSON:
+        """Return an event of this type of item."""
         place = {"item_id": self.id, "output_index": self.place}
         return {"type": f"response.{self.event_type}{event}", **place, **more}
 
     def _item_event(self, name: str) -> JSON:
+        """Return an event that has the whole item."""
         return {
             "type": f"response.output_item.{name}",
             "output_index": self.place,
@@ -217,25 +226,26 @@ class OutputItem:
 
 
 class MessageItem(OutputItem):
-    """The message of words."""
+    """The item of a message with text."""
 
     prefix, type = "msg", "message"
     text = ""
 
     @property
     def part(self) -> JSON:
-        """Return its only part of content."""
+        """Return the message's only part."""
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
     def _fields(self) -> JSON:
+        """Return the message's role and its parts."""
         return {"role": "assistant", "content": [self.part] if self.whole else []}
 
-    def begin(self) -> list[JSON]:
-        """Return its first events."""
-        return [*super().begin(), self._part_event("content_part.added", part=self.part)]
+    def first_events(self) -> list[JSON]:
+        """Return the events that begin the item."""
+        return [*super().first_events(), self._part_event("content_part.added", part=self.part)]
 
-    async def tell(self, event: TextDelta | FinalItem) -> list[JSON]:
-        """Return what an event adds."""
+    async def events_of(self, event: TextDelta | FinalItem) -> list[JSON]:
+        """Return the events that tell more of the text, or its end."""
         if isinstance(event, TextDelta):
             return [self._part_event("output_text.delta", delta=event.text, logprobs=[])]
         self.text = event.item
@@ -247,11 +257,12 @@ class MessageItem(OutputItem):
         ]
 
     def _part_event(self, name: str, **more: Any) -> JSON:
+        """Return an event of the message's part."""
         return self._event(name, content_index=0, **more)
 
 
 class DrawingItem(OutputItem):
-    """The call of the tool that draws."""
+    """The item of a picture: a call of the tool that draws."""
 
     prefix, type, event_type = "ig", "image_generation_call", "image_generation_call."
     result: str | None = None
@@ -261,26 +272,27 @@ class DrawingItem(OutputItem):
         self.tool, self.state = tool, state
 
     def _fields(self) -> JSON:
-        return {"result": self.result, **images.about(self.tool)}
+        """Return the picture in base64, once it is there, and its format."""
+        return {"result": self.result, **images.picture_fields(self.tool)}
 
-    def begin(self) -> list[JSON]:
-        """Return its first events."""
-        return [*super().begin(), self._event("in_progress"), self._event("generating")]
+    def first_events(self) -> list[JSON]:
+        """Return the events that begin the item."""
+        return [*super().first_events(), self._event("in_progress"), self._event("generating")]
 
-    async def tell(self, event: PartialImage | FinalItem) -> list[JSON]:
-        """Return what an event adds."""
+    async def events_of(self, event: PartialImage | FinalItem) -> list[JSON]:
+        """Return the events that tell a partial picture, or the whole."""
         if isinstance(event, PartialImage):
-            data = await images.encoded(event.image, self.tool, self.state, whole=False)
+            data = await images.encode_picture(event.image, self.tool, self.state, whole=False)
             fields = {"partial_image_index": event.index, "partial_image_b64": data}
-            return [self._event("partial_image", **fields, **images.about(self.tool))]
-        self.result = await images.encoded(event.item, self.tool, self.state)
+            return [self._event("partial_image", **fields, **images.picture_fields(self.tool))]
+        self.result = await images.encode_picture(event.item, self.tool, self.state)
         self._end(event, may_be_cut=False)
         return [self._event("completed"), self._item_event("done")]
 
 
 class CallItem(OutputItem):
-    """The call of a client's function: its name once that is whole, then its arguments piece by
-    piece."""
+    """The item of a call of a client's function: its name once that is whole, then its arguments
+    piece by piece."""
 
     prefix, type, event_type = "fc", "function_call", "function_call_arguments."
 
@@ -289,15 +301,16 @@ class CallItem(OutputItem):
         self.call = ToolCall()
 
     def _fields(self) -> JSON:
+        """Return the function's name and, at the end, its arguments."""
         arguments = self.call.arguments if self.whole else ""
         return {"call_id": self.call.id, "name": self.call.name, "arguments": arguments}
 
-    def begin(self) -> list[JSON]:
-        """Return nothing: which function is called is not known yet."""
+    def first_events(self) -> list[JSON]:
+        """Return no events: which function is called is not known yet."""
         return []
 
-    async def tell(self, event: TextDelta | FinalItem) -> list[JSON]:
-        """Return what an event adds."""
+    async def events_of(self, event: TextDelta | FinalItem) -> list[JSON]:
+        """Return the events that tell the name, more of the arguments, or the end."""
         if isinstance(event, TextDelta):
             return [
                 self._item_event("added")
@@ -308,17 +321,17 @@ class CallItem(OutputItem):
         if not self.call.name:  # cut within the name
             return []
         self._end(event)
-        done = self._event("done", name=self.call.name, arguments=self.call.arguments)
-        return [done, self._item_event("done")]
+        end = self._event("done", name=self.call.name, arguments=self.call.arguments)
+        return [end, self._item_event("done")]
 
 
-def _draws(request: ResponseRequest) -> ImageTool | None:
-    """Return the tool that draws, if it is given."""
+def _drawing_tool(request: ResponseRequest) -> ImageTool | None:
+    """Return the tool that draws, None where the request has none."""
     return next((tool for tool in request.tools or [] if isinstance(tool, ImageTool)), None)
 
 
 def _place_of_tool(request: ResponseRequest) -> str:
-    """Return where among the tools the one that draws is."""
+    """Return the path of the tool that draws in the request, for errors."""
     return next(
         (
             f"tools[{k}]"
@@ -329,8 +342,9 @@ def _place_of_tool(request: ResponseRequest) -> str:
     )
 
 
-def _given_back(request: ResponseRequest) -> JSON:
-    """Return what a response repeats of its request: only fields that have been checked."""
+def _repeated_fields(request: ResponseRequest) -> JSON:
+    """Return the fields that a response repeats of its request: only those that have been
+    checked."""
     form, choice = request.text and request.text.format, request.tool_choice or "auto"
     fields = {"type", "name", "schema_"} if form and form.type == "json_schema" else {"type"}
     return {
@@ -349,18 +363,19 @@ def _given_back(request: ResponseRequest) -> JSON:
         "tool_choice": choice
         if isinstance(choice, str)
         else choice.model_dump(include=set(type(choice).model_fields)),
-        "tools": [_tool_back(tool) for tool in request.tools or []],
+        "tools": [_repeated_tool(tool) for tool in request.tools or []],
     }
 
 
-def _tool_back(tool: ImageTool | FunctionTool) -> JSON:
-    given = tool.model_dump(include=set(type(tool).model_fields), exclude_unset=True)
-    return given if isinstance(tool, ImageTool) else {"parameters": None, "strict": None, **given}
+def _repeated_tool(tool: ImageTool | FunctionTool) -> JSON:
+    """Return a tool as a response repeats it."""
+    fields = tool.model_dump(include=set(type(tool).model_fields), exclude_unset=True)
+    return fields if isinstance(tool, ImageTool) else {"parameters": None, "strict": None, **fields}
 
 
 def chat_request_of(request: ResponseRequest, tool: ImageTool) -> ChatRequest:
-    """Return the same as a request of chat's. Raises APIError."""
-    for name, repair in KEPT.items():
+    """Return the request as one of chat's. Raises APIError for what is not done here."""
+    for name, repair in STORED_FIELDS.items():
         if getattr(request, name):
             raise invalid(name, f"nothing is stored here; {repair}")
     place = _place_of_tool(request)
@@ -387,9 +402,10 @@ def chat_request_of(request: ResponseRequest, tool: ImageTool) -> ChatRequest:
 
 
 def _wanted(request: ResponseRequest) -> list[Wanted]:
-    """Return the modalities that are wanted. A small model does not know when a picture would help:
-    with `auto` it answers by both; nor when a function would. Raises APIError."""
-    choice, draws = request.tool_choice or "auto", _draws(request)
+    """Return the modalities of the answer by the tools and the choice among them. With `auto` and a
+    tool that draws, the answer has both text and a picture, since a small model does not know when
+    a picture would help; functions are not called. Raises APIError."""
+    choice, draws = request.tool_choice or "auto", _drawing_tool(request)
     if choice == "none":
         return ["text"]
     if choice == "auto":
@@ -414,7 +430,7 @@ def _wanted(request: ResponseRequest) -> list[Wanted]:
 
 
 def _calls(request: ResponseRequest) -> JSON:
-    """Return which functions are to be called, in chat's fields; empty where none is. Raises
+    """Return the functions that are to be called, in chat's fields; empty where none is. Raises
     APIError."""
     choice = request.tool_choice
     tools = [
@@ -438,11 +454,11 @@ def _calls(request: ResponseRequest) -> JSON:
 
 
 def _message(item: JSON, name: str) -> Message:
-    """Return an item of `input` in chat's form. Raises APIError."""
+    """Return an item of `input` as a message of chat's. Raises APIError, which calls it `name`."""
     kind = _type(item) or "message"
     if kind == "image_generation_call":
-        shown = {"type": "image_url", "image_url": {"url": item.get("result")}}
-        return Message(role="assistant", images=[shown] if item.get("result") else None)
+        picture = {"type": "image_url", "image_url": {"url": item.get("result")}}
+        return Message(role="assistant", images=[picture] if item.get("result") else None)
     # what was called and what came of it says nothing to the model
     if kind == "function_call":
         return Message(role="assistant")
@@ -469,18 +485,18 @@ def _message(item: JSON, name: str) -> Message:
 
 
 def _part(part: Any, name: str) -> JSON:
-    """Return a message's part in chat's form. Raises APIError."""
+    """Return a part of a message in chat's form. Raises APIError, which calls it `name`."""
     kind = _type(part)
     if kind in ("input_text", "output_text"):
         return {"type": "text", "text": part.get("text")}
-    if kind in SAME:
+    if kind in SAME_AS_CHAT:
         return dict(part)
-    if kind not in DATA:
-        kinds = ", ".join(("input_text", "output_text", *DATA, *SAME))
+    if kind not in FILE_FIELDS:
+        kinds = ", ".join(("input_text", "output_text", *FILE_FIELDS, *SAME_AS_CHAT))
         raise invalid(name, f"{kind!r:.80} is not a kind of part; use {kinds}", field="input")
-    data = next((part[field] for field in DATA[kind] if part.get(field)), None)
+    data = next((part[field] for field in FILE_FIELDS[kind] if part.get(field)), None)
     if data is None:
-        fields = " or ".join(DATA[kind])
+        fields = " or ".join(FILE_FIELDS[kind])
         raise invalid(
             name, f"has no {fields}, and there is no store of files; give the data", field="input"
         )
@@ -490,10 +506,11 @@ def _part(part: Any, name: str) -> JSON:
 
 
 def _type(thing: Any) -> str:
-    """Return what an item or a part says that it is."""
-    said = thing.get("type") if isinstance(thing, dict) else None
-    return said if isinstance(said, str) else ""
+    """Return the type that an item or a part names, "" where it names none."""
+    type_name = thing.get("type") if isinstance(thing, dict) else None
+    return type_name if isinstance(type_name, str) else ""
 
 
 def _new_id(kind: str) -> str:
+    """Return a new random id that begins with a kind."""
     return f"{kind}_{secrets.token_hex(24)}"

@@ -1,10 +1,10 @@
-"""Encoding and rendering beside the event loop: a few threads, whose time the kinds of work share
-fairly.
+"""A thread pool beside the event loop, for encoding and rendering, whose time the kinds of work
+share fairly.
 
-A thread pool would serve who comes first, so that a caption's picture waits for everybody's videos.
-What has been called off while it waited is not begun. Work whose cost is somebody else's to choose
-(decoding what was sent) is `heavy`: the first thread takes none of it, so that words never wait for
-meshes.
+An ordinary thread pool would serve who comes first, so that a caption's picture would wait for
+everybody's videos. Work that was called off while it waited is not begun. Work whose cost is
+somebody else's to choose (decoding uploaded files) is `heavy`: the first thread takes none of it,
+so that text never waits for meshes.
 """
 
 from __future__ import annotations
@@ -23,31 +23,32 @@ from onnuri.inference.scheduler import FairQueue
 
 T = TypeVar("T")
 Work = tuple[str, Future[Any], Callable[[], Any]]
-"""of a kind, what it becomes, and the call that does it"""
+"""(kind, future of the result, call)"""
 kind: contextvars.ContextVar[str] = contextvars.ContextVar("kind", default="")
-"""of the request whose work it is; what a coroutine sets, its tasks have"""
+"""the kind of request that work is for; a coroutine sets it, and its tasks inherit it"""
 
 
 class Pool:
-    """Threads that work for coroutines."""
+    """Threads that run blocking calls for coroutines, fairly by kind."""
 
     def __init__(self, workers: int) -> None:
+        """Start the threads; the first takes no heavy work, unless it is the only one."""
         self.quick, self.heavy = FairQueue[Work](), FairQueue[Work]()
         self.closed, self.changed = False, threading.Condition()
-        orders = [(self.quick,), *[(self.heavy, self.quick)] * (workers - 1)]
+        queue_orders = [(self.quick,), *[(self.heavy, self.quick)] * (workers - 1)]
         if workers == 1:
-            orders = [(self.quick, self.heavy)]
+            queue_orders = [(self.quick, self.heavy)]
         self.threads = [
             threading.Thread(
                 target=self._work, args=(order,), name=f"onnuri-media-{k}", daemon=True
             )
-            for k, order in enumerate(orders)
+            for k, order in enumerate(queue_orders)
         ]
         for thread in self.threads:
             thread.start()
 
     def close(self) -> None:
-        """End the threads; what waits is refused."""
+        """End the threads; calls that still wait raise AwayError."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()
@@ -58,7 +59,8 @@ class Pool:
                 future.set_exception(stopping())
 
     async def run(self, call: Callable[..., T], *arguments: Any, heavy: bool = False) -> T:
-        """Return what a call gives, made in a thread."""
+        """Return the result of a call that runs in one of the threads. Raises AwayError where the
+        pool is closed, and what the call raises."""
         future: Future[T] = Future()
         work: Work = (kind.get(), future, functools.partial(call, *arguments))
         with self.changed:
@@ -70,7 +72,8 @@ class Pool:
         return await asyncio.wrap_future(future)
 
     def _work(self, queues: Sequence[FairQueue[Work]]) -> None:
-        """Serve the first of some queues in which anything waits, again and again."""
+        """Run calls from the first of some queues in which any waits, and charge their kind for the
+        CPU seconds, until the pool is closed."""
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self.closed or any(map(len, queues)))
@@ -90,5 +93,5 @@ class Pool:
 
 
 def stopping() -> AwayError:
-    """Return the error of what is asked for while the server stops."""
+    """Return the error of requests that come while the server stops."""
     return AwayError("the server", "is stopping", "ask again in a moment", code="shutting_down")

@@ -1,5 +1,5 @@
-"""`onnuri serve`: load, say what is served and where, run until told to stop, let what is under way
-finish."""
+"""The command `onnuri serve`: load the models, say what is served and where, run until told to
+stop, let what is under way finish."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ log = logging.getLogger("onnuri")
 
 
 def serve(settings: ServeConfig, folder: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError where the port or the database cannot be
-    had."""
+    """Serve models until SIGTERM or SIGINT. Raises ConfigError where the port or the database
+    cannot be had, or where others could call without a key."""
     settings.check()
     memory.settle()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    listening = _bind(settings)
+    listener = _listen(settings)
     store = Store(settings.url, settings.data)
     if settings.host not in LOCAL and settings.open:
         raise ConfigError(
@@ -57,7 +57,11 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
     service, beside = _service(settings, folder, settings.name), {}
     try:
         if settings.beside:
-            beside = {name_of(settings): _service(settings, settings.beside, name_of(settings))}
+            beside = {
+                second_model_name(settings): _service(
+                    settings, settings.beside, second_model_name(settings)
+                )
+            }
     except OnnuriError:
         service.close()  # else Python's end, now and then, waits for its threads for ever
         raise
@@ -67,10 +71,11 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
         for each in (service, *beside.values()):
             each.close()
         raise
-    asyncio.run(_run(state, listening))
+    asyncio.run(_run(state, listener))
 
 
 def _service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
+    """Return the service of a model's folder, over the back end that the settings name."""
     return (
         vllm_service(settings, folder, name)
         if settings.backend == "vllm"
@@ -100,7 +105,7 @@ def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Servi
         VllmConfig(
             python=settings.vllm_python,
             folder=folder,
-            home=settings.data / "vllm" / plain(name),
+            home=settings.data / "vllm" / path_safe(name),
             rows=settings.rows,
             positions=model.answers.positions,
             waiting=8 * settings.requests,
@@ -119,31 +124,33 @@ def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Servi
     return Service(model, engine)
 
 
-def name_of(settings: ServeConfig) -> str:
-    """Return the second model's name in the API: as told, else its folder's as far as it can stand
-    in a path, and not the first's."""
+def second_model_name(settings: ServeConfig) -> str:
+    """Return the second model's name in the API: the one in the settings, else its folder's as far
+    as it can stand in a path, made different from the first's."""
     assert settings.beside
-    name = settings.beside_name or plain(settings.beside.resolve().name)
+    name = settings.beside_name or path_safe(settings.beside.resolve().name)
     return name if name != settings.name else f"{name}-2"
 
 
-def plain(name: str) -> str:
-    """Return a name as far as it can stand in a path."""
+def path_safe(name: str) -> str:
+    """Return a name with all characters replaced that cannot stand in a path."""
     return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "model"
 
 
-def _bind(settings: ServeConfig) -> socket.socket:
+def _listen(settings: ServeConfig) -> socket.socket:
+    """Return a socket that listens on the settings' host and port. Raises ConfigError where it
+    cannot."""
     if not 0 <= settings.port < 65_536:  # the system would take the rest of a division
         raise ConfigError(
             f"--port {settings.port}", "cannot be listened on (0 to 65535)", "give one of these"
         )
     try:
         info = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(info[0], info[1])
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(info[4])
-        made.listen(512)
-        return made
+        listener = socket.socket(info[0], info[1])
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(info[4])
+        listener.listen(512)
+        return listener
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(
@@ -154,14 +161,15 @@ def _bind(settings: ServeConfig) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Takes no more when told to stop; what is under way has `drain_seconds`, then its end is an
-    error event."""
+    """A uvicorn server that takes no more requests when told to stop; what is under way has
+    `drain_seconds`, then its end is an error event."""
 
     def __init__(self, settings: uvicorn.Config, state: State) -> None:
         super().__init__(settings)
         self.onnuri = state
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain at the first signal, stop at once at the second."""
         if self.onnuri.traffic.draining:  # a second time: at once
             self.should_exit = self.force_exit = True
             return
@@ -169,6 +177,8 @@ class _Server(uvicorn.Server):
         self.draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
+        """Wait until nothing is under way or `drain_seconds` have passed, then end the services and
+        the server."""
         state = self.onnuri
         for _ in range(round(state.settings.drain_seconds / 0.1)):
             if not state.traffic.open and not state.jobs:
@@ -178,38 +188,44 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def prompt_headers(seconds: float) -> type[H11Protocol]:
-    """Return uvicorn's protocol, but a connection on which a request's headers do not come in time
-    is closed."""
+def protocol_with_header_timeout(seconds: float) -> type[H11Protocol]:
+    """Return uvicorn's protocol with a timeout: a connection is closed on which a request's headers
+    do not arrive within so many seconds."""
 
-    class Prompt(H11Protocol):
+    class WithHeaderTimeout(H11Protocol):
+        """An HTTP connection with a timer for each request's headers."""
+
         def connection_made(self, transport: Any) -> None:
+            """Start the timer of the first request's headers."""
             super().connection_made(transport)
-            self.late = self.loop.call_later(seconds, self._close_if_waiting)
+            self.header_timer = self.loop.call_later(seconds, self._close_if_waiting)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self.late.cancel()
+            """Stop the timer."""
+            self.header_timer.cancel()
             super().connection_lost(exc)
 
         def on_response_complete(self) -> None:
+            """Start the timer of the next request's headers."""
             super().on_response_complete()
-            if (
-                not self.transport.is_closing()
-            ):  # the next request's headers, once they begin, have as long
-                self.late.cancel()
-                self.late = self.loop.call_later(
+            # the next request's headers, once they begin, have as long
+            if not self.transport.is_closing():
+                self.header_timer.cancel()
+                self.header_timer = self.loop.call_later(
                     max(seconds, self.timeout_keep_alive), self._close_if_waiting
                 )
 
         def _close_if_waiting(self) -> None:
+            """Close the connection unless a request is being answered."""
             if self.cycle is None or self.cycle.response_complete:
                 self.transport.close()
 
-    return Prompt
+    return WithHeaderTimeout
 
 
-async def _run(state: State, listening: socket.socket) -> None:
-    host, port = listening.getsockname()[:2]
+async def _run(state: State, listener: socket.socket) -> None:
+    """Run the application on a listening socket until it is told to stop."""
+    host, port = listener.getsockname()[:2]
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     config = uvicorn.Config(
         create(state),
@@ -218,11 +234,12 @@ async def _run(state: State, listening: socket.socket) -> None:
         timeout_graceful_shutdown=5,
         server_header=False,
         h11_max_incomplete_event_size=64 * 1024,
-        http=prompt_headers(state.settings.header_seconds),
+        http=protocol_with_header_timeout(state.settings.header_seconds),
     )
     keys = "keys needed" if state.keyed else "no key needed from this machine"
     print(
-        f"{' and '.join(state.services)}: text, image, audio, video and mesh in and out · page {where} · API {where}/v1 · {keys}",
+        f"{' and '.join(state.services)}: text, image, audio, video and mesh in and out · "
+        f"page {where} · API {where}/v1 · {keys}",
         flush=True,
     )
-    await _Server(config, state).serve([listening])
+    await _Server(config, state).serve([listener])

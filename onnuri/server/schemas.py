@@ -1,4 +1,5 @@
-"""What clients send, field by field. Unknown fields pass, as newer clients have more of them."""
+"""The bodies of requests, field by field. Unknown fields are accepted, as newer clients have more
+of them."""
 
 from __future__ import annotations
 
@@ -23,23 +24,26 @@ SoundFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm", "pcm16"]
 Seed = Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)]
 
 
-def _writable(text: str) -> str:
-    """Half a letter (a lone surrogate), which JSON can hold, is no text."""
+def _check_surrogates(text: str) -> str:
+    """Return a text as it is. Raises ValueError where it has a lone surrogate, half a letter, which
+    JSON can hold and no text can."""
     if any("\ud800" <= c <= "\udfff" for c in text):
         raise ValueError("has half a letter in it (a lone surrogate); send whole ones")
     return text
 
 
-Said = Annotated[str, AfterValidator(_writable)]
-Prompt = Annotated[Said, Field(min_length=1, max_length=4000)]
+ValidText = Annotated[str, AfterValidator(_check_surrogates)]
+Prompt = Annotated[ValidText, Field(min_length=1, max_length=4000)]
 
 
 class _Body(BaseModel):
+    """The base of all bodies and their parts; it keeps unknown fields."""
+
     model_config = ConfigDict(extra="allow")
 
 
 class SamplingFields(_Body):
-    """How tokens are drawn; what is not given is the model's own."""
+    """How tokens are sampled; a field that is left out is the model's own."""
 
     model: str | None = None
     seed: Seed = None
@@ -51,11 +55,11 @@ class SamplingFields(_Body):
     """of text and speech; without it, that of what was said"""
 
     def seed_or_any(self) -> int:
-        """Return the seed that was given, or a random one."""
+        """Return the seed that the request gives, or a random one."""
         return secrets.randbits(31) if self.seed is None else self.seed
 
     def output_spec(self, to: Modality, language: Language, seed: int, **more: Any) -> OutputSpec:
-        """Return one item that is wanted, sampled as was asked."""
+        """Return one item that is wanted, with the request's sampling parameters."""
         return OutputSpec(
             to=to,
             language=language,
@@ -68,17 +72,23 @@ class SamplingFields(_Body):
 
 
 class AudioOut(_Body):
+    """The voice and the file format of spoken answers."""
+
     voice: Any = "default"
     format: SoundFormat = "wav"
 
 
 class StreamOptions(_Body):
+    """What a stream tells beside its chunks."""
+
     include_usage: bool = False
 
 
 class Message(_Body):
+    """One message of a conversation: text, or parts with text and media."""
+
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Said | list[dict[str, Any]] | None = None
+    content: ValidText | list[dict[str, Any]] | None = None
     images: list[dict[str, Any]] | None = None
     videos: list[dict[str, Any]] | None = None
     meshes: list[dict[str, Any]] | None = None
@@ -86,12 +96,14 @@ class Message(_Body):
 
 
 class JsonSchema(_Body):
+    """The JSON schema that the text of an answer must follow."""
+
     name: str | None = None
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
 
 
 class ResponseFormat(_Body):
-    """Of the text; without it, words."""
+    """The format of the answer's text; without it, words."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
@@ -101,16 +113,22 @@ FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class Function(_Body):
+    """The name of a function, and the JSON schema of its parameters."""
+
     name: FunctionName
     parameters: dict[str, Any] | None = None
 
 
 class Tool(_Body):
+    """A function of yours that the model may call."""
+
     type: Literal["function"]
     function: Function
 
 
 class ChatRequest(SamplingFields):
+    """The body of `/v1/chat/completions`."""
+
     messages: Annotated[list[Message], Field(min_length=1, max_length=200)]
     modalities: Annotated[list[Wanted], Field(min_length=1, max_length=5)] | None = None
     audio: AudioOut | None = None
@@ -134,16 +152,18 @@ class ChatRequest(SamplingFields):
 
     @property
     def most_tokens(self) -> int | None:
-        """Return the limit of its text."""
+        """Return the most tokens of the answer's text, None for the model's own limit."""
         return self.max_completion_tokens or self.max_tokens
 
 
 class CompletionRequest(SamplingFields):
-    """`/v1/completions`."""
+    """The body of `/v1/completions`."""
 
     prompt: (
-        Said
-        | Annotated[list[Said] | list[int] | list[list[int]], Field(min_length=1, max_length=4096)]
+        ValidText
+        | Annotated[
+            list[ValidText] | list[int] | list[list[int]], Field(min_length=1, max_length=4096)
+        ]
     )
     """a string, a list of them, the ids of one, or a list of such lists"""
     max_tokens: Annotated[int | None, Field(ge=0)] = None
@@ -157,7 +177,7 @@ class CompletionRequest(SamplingFields):
 
 
 class PictureForm(_Body):
-    """How a picture is to be given."""
+    """The size and the file format of pictures."""
 
     size: str | None = None
     background: Literal["auto", "opaque"] | None = None
@@ -168,7 +188,7 @@ class PictureForm(_Body):
 
 
 class ImageTool(PictureForm):
-    """What draws in `/v1/responses`."""
+    """The tool that draws, in `/v1/responses`."""
 
     type: Literal["image_generation"]
     model: str | None = None
@@ -176,39 +196,47 @@ class ImageTool(PictureForm):
 
 
 class FunctionTool(_Body):
-    """A function of the client's, in `/v1/responses`."""
+    """A function of yours that the model may call, in `/v1/responses`."""
 
     type: Literal["function"]
     name: FunctionName
     parameters: dict[str, Any] | None = None
-    description: Said | None = None
+    description: ValidText | None = None
     strict: bool | None = None
 
 
 class ToolChoice(_Body):
+    """The choice of the tool that draws."""
+
     type: Literal["image_generation"]
 
 
 class FunctionChoice(_Body):
+    """The choice of one function by its name."""
+
     type: Literal["function"]
-    name: Said
+    name: ValidText
 
 
 class TextFormat(_Body):
-    """Of the words of `/v1/responses`; without it, a sentence."""
+    """The format of the answer's text, in `/v1/responses`; without it, a sentence."""
 
     type: Literal["text", "json_object", "json_schema"]
-    name: Said | None = None
+    name: ValidText | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
 
 
 class TextOut(_Body):
+    """The settings of the answer's text, in `/v1/responses`."""
+
     format: TextFormat | None = None
 
 
 class ResponseRequest(SamplingFields):
-    input: Said | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200)]
-    instructions: Said | None = None
+    """The body of `/v1/responses`."""
+
+    input: ValidText | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=200)]
+    instructions: ValidText | None = None
     tools: (
         Annotated[
             list[Annotated[ImageTool | FunctionTool, Field(discriminator="type")]],
@@ -220,7 +248,7 @@ class ResponseRequest(SamplingFields):
     text: TextOut | None = None
     stream: bool | None = False
     max_output_tokens: Annotated[int | None, Field(ge=1)] = None
-    metadata: dict[Said, Said] | None = None
+    metadata: dict[ValidText, ValidText] | None = None
     previous_response_id: Any = None
     conversation: Any = None
     prompt: Any = None
@@ -229,7 +257,8 @@ class ResponseRequest(SamplingFields):
     @field_validator("tools", mode="before")
     @classmethod
     def _known_tools(cls, tools: Any) -> Any:
-        """Says more of another tool than that its type is neither of these."""
+        """Return the tools as they are. Raises ValueError, which names the tool, for one of another
+        type or a second tool that draws."""
         kinds = (
             [tool.get("type", "") for tool in tools if isinstance(tool, dict)]
             if isinstance(tools, list)
@@ -246,6 +275,8 @@ class ResponseRequest(SamplingFields):
 
 
 class ImageRequest(SamplingFields, PictureForm):
+    """The body of `/v1/images/generations`."""
+
     prompt: Prompt
     n: Annotated[int | None, Field(ge=1, le=10)] = 1
     response_format: Literal["b64_json", "url"] | None = None
@@ -253,8 +284,8 @@ class ImageRequest(SamplingFields, PictureForm):
 
 
 class EditRequest(ImageRequest):
-    """A form, or JSON. Clients name a lone picture `image`, each of several `image[]` or, in JSON,
-    `images`."""
+    """The body of `/v1/images/edits`: a form, or JSON. Clients name a lone picture `image`, each of
+    several `image[]` or, in JSON, `images`."""
 
     image: list[Any] | Any = None
     images: list[Any] | Any = None
@@ -263,7 +294,7 @@ class EditRequest(ImageRequest):
 
 
 class VideoRequest(SamplingFields):
-    """`/v1/videos`: a form, or JSON."""
+    """The body of `/v1/videos`: a form, or JSON."""
 
     prompt: Prompt
     seconds: str | float | None = None
@@ -273,6 +304,8 @@ class VideoRequest(SamplingFields):
 
 
 class SpeechRequest(SamplingFields):
+    """The body of `/v1/audio/speech`."""
+
     input: Prompt
     voice: Any = "default"
     response_format: SoundFormat | None = None
@@ -281,7 +314,8 @@ class SpeechRequest(SamplingFields):
 
 
 class TranscriptionRequest(_Body):
-    """`/v1/audio/transcriptions` and translations: a form, or JSON with the file in base64."""
+    """The body of `/v1/audio/transcriptions` and `/v1/audio/translations`: a form, or JSON with the
+    file in base64."""
 
     file: Any
     model: str | None = None
@@ -292,9 +326,9 @@ class TranscriptionRequest(_Body):
 
 
 class MeshRequest(SamplingFields):
-    """`/v1/meshes`: a sentence, or any media as a message's parts."""
+    """The body of `/v1/meshes`: a sentence, or any media as the parts of a message."""
 
-    prompt: Annotated[Said | None, Field(max_length=4000)] = None
-    input_reference: Said | list[dict[str, Any]] | None = None
+    prompt: Annotated[ValidText | None, Field(max_length=4000)] = None
+    input_reference: ValidText | list[dict[str, Any]] | None = None
     """a data URI, or parts such as {"type": "image_url", …}"""
     output_format: Literal["glb", "obj", "ply", "stl"] | None = None

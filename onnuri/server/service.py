@@ -1,7 +1,7 @@
-"""A model that many ask at once: one thread decodes, a few encode and render, coroutines wait.
+"""One model served to many callers: one thread decodes, a few encode and render, coroutines wait.
 Knows no HTTP.
 
-An answer comes as events (`events.py`). Whoever stops listening has called it off.
+An answer comes as events (`events.py`). A caller that stops listening has cancelled it.
 """
 
 from __future__ import annotations
@@ -43,21 +43,22 @@ log = logging.getLogger("onnuri")
 
 
 class _Returned(Exception):
-    """What a generator returned; StopIteration may not cross a future."""
+    """Carries a generator's return value, since StopIteration may not cross a future."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
 class Service:
-    """Decodes in a thread of its own while somebody waits."""
+    """A model, the thread that steps its engine, and the pool that encodes and renders for it."""
 
     def __init__(self, model: OmniModel, engine: Backend, workers: int = 2) -> None:
+        """Start the engine's thread and a pool of `workers` threads."""
         self.model, self.engine = model, engine
         self.pool = Pool(workers)
         self.started = time.time()
         self._work, self._closed = threading.Event(), False
-        self._thread = threading.Thread(target=self._decode, name="onnuri-engine", daemon=True)
+        self._thread = threading.Thread(target=self._run_engine, name="onnuri-engine", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -70,10 +71,12 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Return whether the engine's thread lives, and the engine."""
+        """Return whether the engine's thread is alive and the engine takes requests."""
         return self._thread.is_alive() and not self._closed and self.engine.ready
 
-    def _decode(self) -> None:
+    def _run_engine(self) -> None:
+        """Step the engine while it has requests, and sleep while it has none, until the service is
+        closed. An engine that fails is reset."""
         while not self._closed:
             if self.engine.idle:
                 self._work.wait()
@@ -87,23 +90,24 @@ class Service:
 
     @functools.cached_property
     def grammars(self) -> GrammarCompiler:
-        """Return what makes JSON of the model's tokens."""
+        """Return the compiler of grammars over the model's text tokens, made at first use."""
         return GrammarCompiler(self.model.codecs["text"])
 
     async def run_in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Encode or render, beside the event loop."""
+        """Return the result of a call that encodes or renders, run in the pool's threads."""
         return await self.pool.run(call, *arguments)
 
     async def decode_in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Decode what somebody sent, which may be as much as is read: others' words do not wait for
-        it."""
+        """Return the result of a call that decodes an uploaded file, which may take long; it runs
+        in the pool's threads but never holds up all of them."""
         return await self.pool.run(call, *arguments, heavy=True)
 
     async def run_pipeline(
         self, pipeline: Pipeline[T], on_end: Callable[[RequestHandle], None] | None = None
     ) -> T:
-        """Return what a pipeline of `model/answer.py` returns. `on_end` gets every handle at its
-        end. Raises BusyError where too many wait, AwayError where the server stops."""
+        """Run a pipeline of `model/answer.py`, which yields requests for the engine, and return its
+        result. `on_end` gets each request's handle at its end. Raises BusyError where too many
+        wait, AwayError where the server stops."""
         handle = None
         try:
             while True:
@@ -135,8 +139,8 @@ class Service:
     def answer(
         self, context: Context, spec: OutputSpec, sentence: np.ndarray | None = None
     ) -> Stream[Event]:
-        """Return the events of one item, `FinalItem` last. A sound speaks `sentence` (text codes),
-        or what the model would write."""
+        """Return the stream of events of one item, `FinalItem` last. A sound speaks `sentence`
+        (text codes), or what the model would write."""
         kind.set(spec.to)
         if spec.to == "text":
             return self._text(context, spec)
@@ -145,7 +149,7 @@ class Service:
         return self._item(context, spec)
 
     async def item(self, context: Context, spec: OutputSpec) -> FinalItem:
-        """Return one item, when it is whole."""
+        """Return one item when it is whole."""
         async with aclosing(self.answer(context, spec)) as events:
             async for event in events:
                 if isinstance(event, FinalItem):
@@ -153,8 +157,10 @@ class Service:
         raise AssertionError("an answer without an item")
 
     async def _text(self, context: Context, spec: OutputSpec) -> Stream[Event]:
+        """Yield the events of a text, which follows the grammar of `spec` where it has one. Raises
+        ConfigError where the grammar cannot be followed to its end."""
         answers, scores = self.model.answers, list[TokenScore]()
-        options = _scored(scores, spec.likeliest)
+        options = _score_options(scores, spec.likeliest)
         grammar: GrammarState | None = None
         if spec.grammar:
             room = min(
@@ -165,6 +171,7 @@ class Service:
             options |= {"constraint": grammar, "token_constraint": allowed}
 
         def ask(on_token: Listener) -> Pipeline[np.ndarray]:
+            """Return the pipeline that writes the text."""
             common = (context, spec.language, self._sampling(spec), spec.seed)
             if grammar:
                 return answers.make("text", *common, on_token, **options)
@@ -180,7 +187,7 @@ class Service:
                     )
                 yield event
 
-    async def going_on(
+    async def continue_text(
         self,
         codes: np.ndarray,
         spec: OutputSpec,
@@ -189,20 +196,25 @@ class Service:
         echo: bool = False,
         scored: list[tuple[int, TokenScore]] | None = None,
     ) -> Stream[Event]:
-        """Yield the words that follow text codes within one text, at most `max_tokens`. `scored`
-        grows by every token that stands and its score, the text's end too where it is drawn; with
-        `echo` by those of `codes` first."""
+        """Yield the events of a text that continues text codes, at most `max_tokens` long.
+
+        `scored` is extended by each token that stands and its score, the text's end too where it is
+        sampled; with `echo`, `codes` are scored first.
+        """
         answers, count = self.model.answers, len(codes) if echo else 0
         if not max_tokens + count:
             yield FinalItem("text", "", 0, "length")
             return
         scores, end = list[TokenScore](), self.model.layout.text_codes
-        options = _scored(scores, None if scored is None else max(spec.likeliest or 0, 1))
+        options = _score_options(scores, None if scored is None else max(spec.likeliest or 0, 1))
         if echo:
             options["constraint"] = ForcedCodes(codes.tolist(), end)
 
         def ask(on_token: Listener) -> Pipeline[np.ndarray]:
+            """Return the pipeline that continues the text."""
+
             def hear(token: int) -> None:
+                """Pass an id on, and note its score."""
                 if scored is not None and len(scores) > len(scored):
                     scored.append((min(token, end), scores[len(scored)]))
                 on_token(token)
@@ -218,21 +230,22 @@ class Service:
             )
 
         forced = len(self.model.codecs["text"].decode(codes)) if echo else 0
-        told = 0
+        letters = 0
         async with aclosing(self._words(ask)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
-                    told += len(event.text)
-                    if told > forced:
-                        yield TextDelta(event.text[-(told - forced) :])
+                    letters += len(event.text)
+                    if letters > forced:
+                        yield TextDelta(event.text[-(letters - forced) :])
                 elif isinstance(event, FinalItem):
                     yield FinalItem("text", event.item[forced:], event.tokens - count, event.finish)
 
     def listen(self, codes: np.ndarray) -> Stream[Event]:
-        """Return the events of what is heard in a sound's codes, word by word; the language is left
+        """Return the events of the words that a sound's codes are heard as; the language is left
         out."""
 
         def ask(on_token: Listener) -> Pipeline[np.ndarray]:
+            """Return the pipeline that hears the words."""
             _, words = yield from self.model.answers.hear(codes, on_token)
             return words
 
@@ -241,14 +254,15 @@ class Service:
     async def _words(
         self, ask: Callable[[Listener], Pipeline[np.ndarray]], scores: Sequence[TokenScore] = ()
     ) -> Stream[Event]:
-        """Yield words as they come. `scores` grows by one before every id that is told, or stays
-        empty."""
-        text, shown, scored = self.model.codecs["text"], "", 0
+        """Yield the events of a text that a pipeline writes, as whole letters. `scores` is extended
+        by one score before each id that comes, or stays empty."""
+        text, sent, scored = self.model.codecs["text"], "", 0
         codes: list[int] = []
 
         def delta(whole: str) -> TextDelta:
+            """Return the part of a text that is not shown yet, with its scores."""
             return TextDelta(
-                whole[len(shown) :], tuple(zip(codes[scored:], scores[scored : len(codes)]))
+                whole[len(sent) :], tuple(zip(codes[scored:], scores[scored : len(codes)]))
             )
 
         async with self._tokens(ask) as (tokens, answer):
@@ -258,18 +272,19 @@ class Service:
                 codes.append(token)
                 whole = text.decode(np.array(codes))
                 # not within a letter
-                if not whole.endswith("\ufffd") and len(whole) > len(shown):
+                if not whole.endswith("\ufffd") and len(whole) > len(sent):
                     yield delta(whole)
-                    shown, scored = whole, len(codes)
-            written = await answer
-            whole = text.decode(written)
-            if len(whole) > len(shown):
+                    sent, scored = whole, len(codes)
+            final_codes = await answer
+            whole = text.decode(final_codes)
+            if len(whole) > len(sent):
                 yield delta(whole)
-            yield FinalItem("text", whole, len(written), tokens.finish, reused=tokens.reused)
+            yield FinalItem("text", whole, len(final_codes), tokens.finish, reused=tokens.reused)
 
     async def _speech(
         self, context: Context, spec: OutputSpec, sentence: np.ndarray | None
     ) -> Stream[Event]:
+        """Yield the events of a sound: what it says, then samples in parts as their codes come."""
         answers, audio = self.model.answers, self.model.codecs["audio"]
         if sentence is None:
             sampling = self.model.sampling["text"]
@@ -281,6 +296,7 @@ class Service:
         parts: list[np.ndarray] = []
 
         def ask(on_token: Listener) -> Pipeline[np.ndarray]:
+            """Return the pipeline that speaks the sentence."""
             return answers.speak(sentence, spec.language, self._sampling(spec), spec.seed, on_token)
 
         async with self._tokens(ask) as (tokens, answer):
@@ -302,11 +318,14 @@ class Service:
             yield FinalItem("audio", sound, len(codes), tokens.finish, transcript)
 
     async def _item(self, context: Context, spec: OutputSpec) -> Stream[Event]:
+        """Yield the events of a picture, video or shape: as many partial pictures as `spec` asks
+        for, then the whole."""
         codec, codes_so_far = self.model.codecs[spec.to], list[int]()
         counts = codec.partial_counts
         counts = counts[max(len(counts) - spec.partial, 0) :]
 
         def ask(on_token: Listener) -> Pipeline[np.ndarray]:
+            """Return the pipeline that makes the item."""
             return self.model.answers.make(
                 spec.to, context, spec.language, self._sampling(spec), spec.seed, on_token
             )
@@ -324,16 +343,18 @@ class Service:
             yield FinalItem(spec.to, item, len(codes), tokens.finish, reused=tokens.reused)
 
     def _sampling(self, spec: OutputSpec) -> SamplingConfig:
+        """Return the model's sampling parameters for a modality with those that the request
+        sets."""
         return override(self.model.sampling[spec.to], spec.temperature, spec.top_p, spec.guidance)
 
     @contextlib.asynccontextmanager
     async def _tokens(
         self, ask: Callable[[Listener], Pipeline[T]]
     ) -> Stream[tuple[TokenStream, asyncio.Task[T]]]:
-        """Yield the ids of an answer as they come, and a task of what it becomes; leaving cancels
-        it."""
+        """Give a stream of an answer's ids as they come, and a task with the pipeline's result;
+        leaving the context cancels it."""
         tokens = TokenStream()
-        run = self.run_pipeline(ask(tokens.put), tokens.ended)
+        run = self.run_pipeline(ask(tokens.put), tokens.record_end)
         task = asyncio.create_task(cast(Coroutine[Any, Any, T], run))
         task.add_done_callback(lambda _: tokens.close())
         try:
@@ -347,14 +368,17 @@ class Service:
                 task.exception()  # seen: whoever awaits it has it, nobody else is told
 
 
-def _scored(scores: list[TokenScore], likeliest: int | None) -> dict[str, Any]:
-    """Return fields of a request that fill `scores`; none without a number of likeliest ids."""
+def _score_options(scores: list[TokenScore], likeliest: int | None) -> dict[str, Any]:
+    """Return fields of a request that append its scores to `scores`; none where `likeliest` is
+    None."""
     if likeliest is None:
         return {}
     return {"on_score": scores.append, "likeliest": likeliest}
 
 
 def _next_request(pipeline: Pipeline[Any], handle: RequestHandle | None) -> Request:
+    """Return the next request of a pipeline, given the handle of the last one. Raises _Returned
+    with the pipeline's result at its end."""
     try:
         return pipeline.send(handle)  # type: ignore[arg-type]
     except StopIteration as end:

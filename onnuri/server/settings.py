@@ -1,4 +1,4 @@
-"""What a server is told when it starts."""
+"""The settings of a server."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ class ServeConfig(config.Config):
     """of a mesh"""
 
     def check(self) -> None:
-        """Raise ConfigError for a number with which nothing could be served."""
+        """Raise ConfigError for settings with which nothing could be served, or that contradict
+        each other."""
         for name, least in (
             ("rows", 2),
             ("requests", 1),
@@ -122,12 +123,12 @@ class ServeConfig(config.Config):
 
     @property
     def aliases(self) -> dict[str, str]:
-        """Return names of models by other names."""
+        """Return the names of served models by their other names."""
         return dict(pair.split("=", 1) for pair in self.alias)
 
     @property
     def limits(self) -> Limits:
-        """Return what may be read of a file."""
+        """Return the limits on files that are read."""
         from onnuri.media import Limits  # here, so that `onnuri serve --help` is quick
 
         return Limits(

@@ -1,8 +1,8 @@
-"""Pictures and videos at the sizes that clients ask for: drawn at the model's own, scaled, and said
-so.
+"""Pictures and videos at the sizes that clients ask for: drawn at the model's own size, then
+scaled, as the answer says.
 
-What the model draws is square; in a size that is not, its edges go on to fill the rest. Knows no
-route and no model.
+The model draws squares; in a size that is no square, the picture's edges are extended to fill the
+rest. Knows no route and no model.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ LONGEST = 20
 
 
 def size_of(size: str | None, name: str, even: bool = False) -> tuple[int, int]:
-    """Return width and height in pixels; the model's own where nothing is asked for. Raises
-    APIError, which calls it `name`."""
+    """Return the width and height in pixels that a field asks for, the model's own where it is
+    empty. With `even`, odd sides are refused. Raises APIError, which calls the field `name`."""
     if size in (None, "", "auto"):
         return IMAGE_SIZE, IMAGE_SIZE
-    found = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(size))
-    if not found or not all(
-        LEAST <= int(side) <= MOST and not (even and int(side) % 2) for side in found.groups()
+    sides = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(size))
+    if not sides or not all(
+        LEAST <= int(side) <= MOST and not (even and int(side) % 2) for side in sides.groups()
     ):
         rule = f"is not WIDTHxHEIGHT of {LEAST} to {MOST} {'even ' if even else ''}pixels"
         raise invalid(
@@ -38,36 +38,38 @@ def size_of(size: str | None, name: str, even: bool = False) -> tuple[int, int]:
             f"{rule}; give one such as 512x512, or 'auto' ({SIZE}, as it is drawn)",
             field=name,
         )
-    return int(found[1]), int(found[2])
+    return int(sides[1]), int(sides[2])
 
 
 def seconds_of(seconds: str | float | None, name: str) -> float:
-    """Return how long a video is to be. Raises APIError."""
+    """Return the length of a video in seconds that a field asks for, the model's own where it is
+    empty. Raises APIError, which calls the field `name`."""
     try:
-        asked = SECONDS if seconds in (None, "", "auto") else float(seconds)  # type: ignore[arg-type]
+        is_empty = seconds in (None, "", "auto")
+        wish = SECONDS if is_empty else float(seconds)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        asked = 0
-    if not 1 <= asked <= LONGEST:
+        wish = 0
+    if not 1 <= wish <= LONGEST:
         raise invalid(
             f"{name} {str(seconds)!r:.40}",
             f"is not 1 to {LONGEST}; give one of these, or nothing ({SECONDS}, as it is made)",
             field=name,
         )
-    return asked
+    return wish
 
 
-def fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return a picture uint8 [H, W, 3] as large as fits into (width, height), in its middle; its
-    edges go on around it."""
+def fit_into(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a picture uint8 [H, W, 3] scaled to fit into `size` (width, height), centred, its
+    edges extended to fill the rest."""
     width, height = size
     if picture.shape[:2] == (height, width):
         return picture
     scale = min(width / picture.shape[1], height / picture.shape[0])
     inner = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    shown = np.asarray(Image.fromarray(picture).resize(inner, Image.Resampling.BICUBIC))
+    scaled = np.asarray(Image.fromarray(picture).resize(inner, Image.Resampling.BICUBIC))
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
     return np.pad(
-        shown,
+        scaled,
         ((top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0)),
         mode="edge",
     )

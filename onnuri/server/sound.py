@@ -1,4 +1,5 @@
-"""Sound as clients want it: files, and raw samples at the rate that OpenAI's clients play."""
+"""Sound in the formats that clients ask for: files, and raw samples at the rate that OpenAI's
+clients play."""
 
 from __future__ import annotations
 
@@ -22,30 +23,33 @@ TYPES = {
 
 
 class Pcm:
-    """Samples at 24 kHz as they come. Every part but the last is a multiple of three bytes, so that
-    parts in base64 can be joined as they are: OpenAI's client does so."""
+    """A stream of raw samples at 24 kHz. Every part but the last is a multiple of three bytes, so
+    that its parts in base64 can be joined, as OpenAI's client does."""
 
     def __init__(self) -> None:
         self.resample, self.rest = soxr.ResampleStream(AUDIO_HZ, PCM_HZ, 1, dtype="float32"), b""
 
     def send(self, samples: np.ndarray) -> bytes:
-        """Return what more samples float32 [T] at 16 kHz make."""
+        """Return the bytes that samples float32 [T] at 16 kHz complete."""
         return self._bytes(samples, last=False)
 
     def end(self) -> bytes:
-        """Return the rest."""
+        """Return the bytes that are left at the end of the sound."""
         return self._bytes(np.zeros(0, np.float32), last=True)
 
     def _bytes(self, samples: np.ndarray, last: bool) -> bytes:
-        made = self.resample.resample_chunk(samples.astype(np.float32), last=last)
-        data = self.rest + (np.clip(made, -1, 1) * 32767).astype("<i2").tobytes()
-        keep = 0 if last else len(data) % 6
-        self.rest = data[len(data) - keep :]
-        return data[: len(data) - keep]
+        """Return resampled bytes in whole multiples of six, the rest being kept for the next call;
+        all of them at the `last`."""
+        resampled = self.resample.resample_chunk(samples.astype(np.float32), last=last)
+        data = self.rest + (np.clip(resampled, -1, 1) * 32767).astype("<i2").tobytes()
+        whole = len(data) if last else len(data) - len(data) % 6
+        self.rest = data[whole:]
+        return data[:whole]
 
 
-def encoded(samples: np.ndarray, form: str) -> bytes:
-    """Return a whole sound as a file or as raw samples."""
+def encode_sound(samples: np.ndarray, form: str) -> bytes:
+    """Return a whole sound, float32 [T] at 16 kHz, as a file of a format, or as raw samples for
+    `pcm` and `pcm16`."""
     if form in ("pcm", "pcm16"):
         pcm = Pcm()
         return pcm.send(samples) + pcm.end()

@@ -1,4 +1,5 @@
-"""What every route needs: the model's service, the store, settings, metrics; and who is calling."""
+"""The state that every route needs: the model's service, the store, settings, metrics; and who is
+calling."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ NOBODY = "local"
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Who is calling: a key's id, or `local`."""
+    """The caller of a request: a key's id, or `local`."""
 
     id: str
     key: Key | None = None
@@ -40,26 +41,27 @@ class Caller:
     """headers that say what is left to it"""
 
 
-def _limits(key: Key, requests: int, tokens: int) -> dict[str, str]:
-    """What is left of a key's minute, in OpenAI's headers; of what has no limit nothing is said."""
-    told: dict[str, str] = {}
+def _rate_limit_headers(key: Key, requests: int, tokens: int) -> dict[str, str]:
+    """Return OpenAI's headers of what is left of a key's limits in this minute; there are none for
+    what is not limited."""
+    headers: dict[str, str] = {}
     reset = f"{60 - time.time() % 60:.0f}s"
     for name, most, used in (
         ("requests", key.requests_per_minute, requests),
         ("tokens", key.tokens_per_minute, tokens),
     ):
         if most:
-            told |= {
+            headers |= {
                 f"x-ratelimit-limit-{name}": str(most),
                 f"x-ratelimit-remaining-{name}": str(max(0, most - used)),
                 f"x-ratelimit-reset-{name}": reset,
             }
-    return told
+    return headers
 
 
 @dataclasses.dataclass
 class Traffic:
-    """Of all models together."""
+    """The requests under way, of all models together."""
 
     open: int = 0
     """requests under way"""
@@ -68,8 +70,8 @@ class Traffic:
 
 
 class State:
-    """One server's, as seen by those who ask its first model; `choose` gives it as seen by those
-    who ask another."""
+    """The state of one server, as routes see it that ask its first model; `choose` returns it as
+    seen by those that ask another."""
 
     def __init__(
         self,
@@ -78,6 +80,8 @@ class State:
         settings: ServeConfig,
         others: Mapping[str, Service] | None = None,
     ) -> None:
+        """Take services by model name. Raises ConfigError for an alias that names no served
+        model."""
         self.service, self.store, self.settings = service, store, settings
         self.traffic = Traffic()
         self.jobs: dict[str, asyncio.Task[None]] = {}
@@ -102,8 +106,9 @@ class State:
         return self.service.model
 
     def choose(self, name: str | None) -> State:
-        """Return the state whose `service` and `settings.name` are that model's, all else shared;
-        without a name, the first's. Raises APIError for a model that is not served."""
+        """Return the state whose `service` and `settings.name` are those of the model `name`, all
+        else shared; without a name, the first model's. Raises APIError for a model that is not
+        served."""
         name = self.aliases.get(name, name) if name else name
         if name is None or name == self.settings.name:
             return self
@@ -115,12 +120,12 @@ class State:
                 "model_not_found",
                 "model",
             )
-        chosen = copy.copy(self)
-        chosen.service, chosen.settings = (
+        view = copy.copy(self)
+        view.service, view.settings = (
             self.services[name],
             dataclasses.replace(self.settings, name=name),
         )
-        return chosen
+        return view
 
     @property
     def keyed(self) -> bool:
@@ -129,16 +134,18 @@ class State:
         return not self.settings.open and self.store.ever_key()
 
     def close(self) -> None:
-        """End every model's threads; what is under way is called off."""
+        """End every model's threads; what is under way is cancelled."""
         for service in self.services.values():
             service.close()
 
     async def admit(self, secret: str | None, local: bool, counts: bool = True) -> Caller:
-        """Return who a key belongs to; one request more is counted for it if it `counts`. Raises
-        APIError."""
+        """Return the caller to whom a key belongs, counting one more request for it if `counts`.
+        Raises APIError where it needs a key or has reached its limit."""
         return await asyncio.to_thread(self._admit, secret, local, counts)
 
     def _admit(self, secret: str | None, local: bool, counts: bool) -> Caller:
+        """Return the caller to whom a key belongs, looked up and counted in the database, which
+        blocks. Raises APIError as `admit` does."""
         key = self.store.key_of(secret) if secret else None
         if key is None:
             if local and not self.keyed:
@@ -150,7 +157,7 @@ class State:
                 "invalid_api_key",
             )
         requests, tokens = self.store.use(key.id, int(counts), 0)
-        limits = _limits(key, requests, tokens)
+        limits = _rate_limit_headers(key, requests, tokens)
         if not counts:
             return Caller(key.id, key, limits=limits)
         for used, most, what in (
@@ -168,14 +175,15 @@ class State:
         return Caller(key.id, key, limits=limits)
 
     async def spend(self, caller: Caller, tokens: int) -> None:
-        """Count tokens towards the key's limit."""
+        """Count tokens towards the caller's limit."""
         if caller.key is not None:
             await asyncio.to_thread(self.store.use, caller.id, 0, tokens)
 
     async def account(
         self, caller: Caller, context: Context, items: Sequence[FinalItem]
     ) -> TokenUsage:
-        """Return what items took, counted towards the key's limit."""
+        """Return the tokens that a context and items took, and count them towards the caller's
+        limit."""
         usage = TokenUsage(context, items)
         await self.spend(caller, usage.total)
         return usage
@@ -183,7 +191,8 @@ class State:
     async def load(
         self, part: JSON, name: str, modality: Modality | None = None
     ) -> tuple[Modality, Any]:
-        """Return the input of a message's part that is not text. Raises APIError and MediaError."""
+        """Return the input in a part of a message that is not text. Raises APIError and
+        MediaError."""
         return await self.service.decode_in_pool(inputs.load, part, name, self.settings, modality)
 
 

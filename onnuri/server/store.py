@@ -1,4 +1,4 @@
-"""Keys, what they used, and jobs, in SQLite or PostgreSQL. Knows no HTTP and no model.
+"""The database of keys, their usage, and jobs, in SQLite or PostgreSQL. Knows no HTTP and no model.
 
 A key is kept as its SHA-256 only: keys are 256 random bits, so nothing slower is needed. A job's
 file lies in a folder beside the database, under its id; the row says that it is whole. Times are
@@ -34,11 +34,11 @@ from onnuri.errors import ConfigError
 
 
 class _Base(DeclarativeBase):
-    pass
+    """The base of all tables."""
 
 
 class Key(_Base):
-    """Who may ask, and how much."""
+    """A caller's key, with its limits."""
 
     __tablename__ = "keys"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -52,7 +52,7 @@ class Key(_Base):
 
 
 class Usage(_Base):
-    """What a key used in a minute."""
+    """The requests and tokens of a key in one minute."""
 
     __tablename__ = "usage"
     key: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -62,7 +62,7 @@ class Usage(_Base):
 
 
 class MediaJob(_Base):
-    """Something that takes a while: a video or a mesh."""
+    """A job that takes a while: a video or a mesh."""
 
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -84,12 +84,13 @@ class Store:
     """The database and the folder of files. Raises ConfigError where either cannot be used."""
 
     def __init__(self, url: str, folder: Path) -> None:
+        """Open the database, making its tables, and the folder of files. Raises ConfigError."""
         self.files = folder / "files"
         media.make_folder(self.files)
         try:
             self.engine = create_engine(url, pool_pre_ping=True)
             if self.engine.dialect.name == "sqlite":
-                event.listen(self.engine, "connect", _careful)
+                event.listen(self.engine, "connect", _set_pragmas)
             _Base.metadata.create_all(self.engine)
         except (SQLAlchemyError, ImportError) as error:
             raise ConfigError(
@@ -103,7 +104,7 @@ class Store:
         self.engine.dispose()
 
     def add_key(self, name: str, requests_per_minute: int = 0, tokens_per_minute: int = 0) -> str:
-        """Return a new key; it is told once and never again."""
+        """Return the secret of a new key, which is never told again. A limit of 0 is none."""
         secret = f"onnuri-{secrets.token_urlsafe(32)}"
         with self._session() as session:
             session.add(
@@ -124,19 +125,18 @@ class Store:
             return list(session.scalars(select(Key).order_by(Key.created)))
 
     def revoke(self, which: str) -> list[Key]:
-        """Return the keys of that id or name which were not revoked; where it is one, it is revoked
-        now."""
+        """Return the keys with an id or a name that are not revoked; where there is exactly one,
+        revoke it."""
         with self._session() as session:
-            found = list(
+            matches = list(
                 session.scalars(
                     select(Key).where(
                         (Key.id == which) | (Key.name == which), Key.revoked.is_(None)
                     )
                 )
             )
-            own = [
-                key for key in found if key.id == which
-            ] or found  # an id is never meant as a name
+            # an id is never meant as a name
+            own = [key for key in matches if key.id == which] or matches
             if len(own) == 1:
                 own[0].revoked = time.time()
             return own
@@ -149,7 +149,7 @@ class Store:
             )
 
     def any_key(self) -> bool:
-        """Return whether a key is good."""
+        """Return whether there is a key that is not revoked."""
         with self._session() as session:
             return session.scalar(select(Key.id).where(Key.revoked.is_(None)).limit(1)) is not None
 
@@ -161,8 +161,8 @@ class Store:
     def use(
         self, key: str, requests: int, tokens: int, now: float | None = None
     ) -> tuple[int, int]:
-        """Add to what a key used in this minute; return the new sums. One statement, so that no two
-        requests miss each other."""
+        """Add requests and tokens to a key's usage in this minute, and return the new sums of both.
+        It is one statement, so that no two requests miss each other."""
         values = {
             "key": key,
             "minute": int((now or time.time()) // 60),
@@ -185,7 +185,7 @@ class Store:
             return int(row[0]), int(row[1])
 
     def used(self, key: str) -> list[Usage]:
-        """Return what a key used, by minute, the latest first."""
+        """Return a key's usage by minute, the latest first, 1,440 minutes at most."""
         with self._session() as session:
             return list(
                 session.scalars(
@@ -194,7 +194,7 @@ class Store:
             )
 
     def add_job(self, kind: str, key: str, about: dict[str, Any], seconds: float) -> MediaJob:
-        """Return a new job that waits."""
+        """Return a new queued job, whose file expires after so many seconds."""
         now = time.time()
         job = MediaJob(
             id=f"{kind}_{secrets.token_hex(12)}",
@@ -211,7 +211,7 @@ class Store:
         return job
 
     def job(self, id: str, kind: str, key: str) -> MediaJob | None:
-        """Return a job of that kind which belongs to the key."""
+        """Return a job of a kind that belongs to a key, None where there is none."""
         with self._session() as session:
             return session.scalar(
                 select(MediaJob).where(
@@ -222,22 +222,23 @@ class Store:
     def jobs(
         self, kind: str, key: str, limit: int = 20, after: str | None = None, newest: bool = True
     ) -> list[MediaJob]:
-        """Return jobs of a kind that belong to the key, from behind the one `after`."""
+        """Return at most `limit` jobs of a kind that belong to a key, the `newest` first or the
+        oldest, those behind the job with the id `after`."""
         order = (
             (MediaJob.created.desc(), MediaJob.id.desc())
             if newest
             else (MediaJob.created, MediaJob.id)
         )
-        wanted = select(MediaJob).where(MediaJob.kind == kind, MediaJob.key == key).order_by(*order)
+        query = select(MediaJob).where(MediaJob.kind == kind, MediaJob.key == key).order_by(*order)
         with self._session() as session:
             if after:
                 last = session.get(MediaJob, after)
                 if last is None:
                     return []
-                wanted = wanted.where(
+                query = query.where(
                     MediaJob.created < last.created if newest else MediaJob.created > last.created
                 )
-            return list(session.scalars(wanted.limit(limit)))
+            return list(session.scalars(query.limit(limit)))
 
     def update_job(self, id: str, **values: Any) -> None:
         """Write fields of a job."""
@@ -245,13 +246,12 @@ class Store:
             session.execute(update(MediaJob).where(MediaJob.id == id).values(**values))
 
     def finish_job(self, id: str, data: bytes) -> None:
-        """Keep what was made: its file first, then the row that says so: whoever reads `completed`
-        finds the file."""
+        """Store a job's file, then complete its row: whoever reads `completed` finds the file."""
         media.write_bytes(data, self.files / id)
         self.update_job(id, status="completed", progress=100, completed=time.time())
 
     def delete_job(self, id: str) -> None:
-        """Forget a job and its file."""
+        """Delete a job and its file."""
         with self._session() as session:
             if (job := session.get(MediaJob, id)) is not None:
                 session.delete(job)
@@ -259,8 +259,9 @@ class Store:
             (self.files / id).unlink()
 
     def tidy(self, started: bool = False) -> None:
-        """Forget what has expired. When the server has just `started`: fail what no process works
-        on, and clear away files that no row knows, which a process that was killed left."""
+        """Delete jobs, files and usage that have expired. When the server has just `started`, also
+        fail jobs that no process works on any more, and delete files without a job, which a killed
+        process left."""
         now = time.time()
         with self._session() as session:
             for job in session.scalars(select(MediaJob).where(MediaJob.expires < now)):
@@ -271,14 +272,14 @@ class Store:
                     job.status, job.error = "failed", "the server was stopped; ask again"
                 elif job.status == "completed" and not (self.files / job.id).exists():
                     job.status, job.error = "failed", "its file is lost; ask again"
-            known = {i for i in session.scalars(select(MediaJob.id))} if started else set()
+            known_ids = {i for i in session.scalars(select(MediaJob.id))} if started else set()
             expired = session.scalars(
                 select(Usage).where(Usage.minute < int(now // 60) - 60 * 24 * 40)
             )
             for usage in expired:
                 session.delete(usage)
         for path in self.files.iterdir():
-            if started and path.name not in known:
+            if started and path.name not in known_ids:
                 path.unlink(missing_ok=True)
             elif not started and path.stat().st_mtime < now - 60 and not path.name.startswith("."):
                 with self._session() as session:
@@ -287,20 +288,24 @@ class Store:
                     path.unlink(missing_ok=True)
 
     def _session(self) -> contextlib.AbstractContextManager[Session]:
-        return _committed(self.engine)
+        """Return a context with a session that is committed at its end."""
+        return _transaction(self.engine)
 
 
 @contextlib.contextmanager
-def _committed(engine: Any) -> Any:
+def _transaction(engine: Any) -> Any:
+    """Give a session whose transaction is committed at the end, or rolled back by an error."""
     with Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
 
 
-def _careful(connection: Any, _: Any) -> None:
-    """Readers do not wait for writers, and writers wait for each other."""
+def _set_pragmas(connection: Any, _: Any) -> None:
+    """Set up a new SQLite connection so that readers do not wait for writers, and writers wait for
+    each other."""
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _digest(secret: str) -> str:
+    """Return the SHA-256 of a secret in hexadecimal."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,5 +1,5 @@
-"""Answers in time: whole ones, raw bytes and server-sent events, each called off where it takes too
-long or the client has gone. Knows no API."""
+"""Responses with a deadline: JSON, raw bytes and server-sent events, each cancelled where it takes
+too long or the client has gone. Knows no API."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 POLL_SECONDS = 0.25
 
 
-async def within(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return the work's result, unless it takes too long or the client has gone: then it is called
-    off."""
+async def within_deadline(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine. Raises TimeoutError where it takes too long, APIError (499)
+    where the client has gone; it is then cancelled."""
     task, deadline = asyncio.create_task(work), _deadline(request)
     try:
         while not task.done():
@@ -44,41 +44,45 @@ async def within(request: Request, work: Coroutine[Any, Any, T]) -> T:
                 await task
 
 
-async def whole_or_streamed(
+async def json_or_event_response(
     request: Request,
     streams: bool | None,
     whole: Callable[[], Coroutine[Any, Any, Any]],
     chunks: Callable[[], Stream[JSON | None]],
     failed: Callable[[APIError], JSON] | None = None,
 ) -> Response:
-    """Return an answer as JSON, or as a stream where that is asked for."""
+    """Return an answer as JSON, or as a stream of events where `streams`."""
     if streams:
-        return await streamed(request, chunks(), failed)
-    return JSONResponse(await within(request, whole()))
+        return await event_response(request, chunks(), failed)
+    return JSONResponse(await within_deadline(request, whole()))
 
 
-async def raw(request: Request, parts: Stream[bytes], media_type: str) -> StreamingResponse:
-    """Return bytes as they come; the first is there, so that an error before it still has its
-    status."""
+async def byte_response(
+    request: Request, parts: Stream[bytes], media_type: str
+) -> StreamingResponse:
+    """Return a response that streams bytes. It begins once the first part is there, so that an
+    error before that still has its status."""
     return StreamingResponse(
-        await _begun(request, parts), media_type=media_type, headers=UNBUFFERED
+        await _with_first_part(request, parts), media_type=media_type, headers=UNBUFFERED
     )
 
 
-async def streamed(
+async def event_response(
     request: Request, chunks: Stream[JSON | None], failed: Callable[[APIError], JSON] | None = None
 ) -> StreamingResponse:
-    """Return a stream whose first chunk is there, so that an error before it still has its status;
-    `failed` is one after it."""
+    """Return a response that streams chunks as server-sent events. It begins once the first chunk
+    is there, so that an error before that still has its status; `failed` makes the last chunk of an
+    error after it."""
     accepted = request.headers.get("accept-language", "")
     events = sse(
-        await _begun(request, chunks), failed or (lambda error: with_words(error, accepted))
+        await _with_first_part(request, chunks),
+        failed or (lambda error: with_words(error, accepted)),
     )
     return StreamingResponse(events, media_type="text/event-stream", headers=UNBUFFERED)
 
 
 async def sse(chunks: Stream[JSON | None], failed: Callable[[APIError], JSON]) -> Stream[bytes]:
-    """Yield server-sent events of chunks; what goes wrong on the way is the last of them."""
+    """Yield chunks as server-sent events, None as `[DONE]`; an error becomes the last event."""
     async with aclosing(chunks):
         try:
             async for chunk in chunks:
@@ -88,20 +92,24 @@ async def sse(chunks: Stream[JSON | None], failed: Callable[[APIError], JSON]) -
 
 
 def _event(body: JSON) -> bytes:
-    named = f"event: {body['type']}\n" if "type" in body else ""
-    return f"{named}data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
+    """Return a chunk as one server-sent event, named by its type where it has one."""
+    event_line = f"event: {body['type']}\n" if "type" in body else ""
+    return f"{event_line}data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
 
 
 def _deadline(request: Request) -> float:
+    """Return the time of `time.monotonic` at which a request that begins now is cancelled."""
     return time.monotonic() + state_of(request).settings.request_seconds
 
 
-async def _begun(request: Request, parts: Stream[T]) -> Stream[T]:
-    """Return a stream again whose first part is there."""
+async def _with_first_part(request: Request, parts: Stream[T]) -> Stream[T]:
+    """Wait for the first part of a stream and return the whole stream, which raises TimeoutError at
+    the deadline."""
     deadline = _deadline(request)
-    first = await within(request, anext(parts))  # type: ignore[arg-type]
+    first = await within_deadline(request, anext(parts))  # type: ignore[arg-type]
 
     async def go_on() -> Stream[T]:
+        """Yield the first part, unless it is empty, and all others."""
         async with aclosing(parts):
             if first:
                 yield first

@@ -1,5 +1,5 @@
-"""What a chat asks of its text beyond words: `response_format`, and `tools` with `tool_choice`.
-Knows no grammar.
+"""The structure that a chat request asks of its text: `response_format`, and `tools` with
+`tool_choice`. Knows no grammar.
 
 A tool is called where one is named or some is `required`. A small model does not know when a tool
 would help, so `auto` answers in words.
@@ -17,12 +17,12 @@ from onnuri.server.schemas import ChatRequest, Tool
 
 
 def grammar_of(request: ChatRequest) -> Callable[[GrammarCompiler], Grammar] | None:
-    """Return how to compile what the text must be, which takes its time; None for words. Raises
-    APIError."""
+    """Return a function that compiles, slowly, the grammar that the request's text must follow;
+    None where it is words. Raises APIError."""
     _check(request)
     form, choice = request.response_format, request.tool_choice
     if choice == "required" or isinstance(choice, Tool):
-        tools = _parameters(request, choice)
+        tools = _tool_schemas(request, choice)
         return lambda compiler: compiler.call(tools, "tools")
     if not form or form.type == "text":
         return None
@@ -46,25 +46,26 @@ def _check(request: ChatRequest) -> None:
             "says nothing without logprobs; give logprobs true",
             field="top_logprobs",
         )
-    asked = request.tool_choice == "required" or isinstance(request.tool_choice, Tool)
-    name = "tool_choice" if asked else "response_format"
-    if not asked and (not request.response_format or request.response_format.type == "text"):
+    calls = request.tool_choice == "required" or isinstance(request.tool_choice, Tool)
+    name = "tool_choice" if calls else "response_format"
+    if not calls and (not request.response_format or request.response_format.type == "text"):
         return
-    wanted = request.wanted
-    if "text" not in wanted:
+    modalities = request.wanted
+    if "text" not in modalities:
         raise invalid(name, "is of text, which is not wanted; add 'text' to modalities")
-    if "audio" in wanted:
+    if "audio" in modalities:
         raise invalid(name, "makes JSON, which is not spoken; leave 'audio' out of modalities")
 
 
-def _parameters(request: ChatRequest, choice: Any) -> dict[str, JSON]:
-    """Return the schema of every tool that may be called, by name. Raises APIError."""
+def _tool_schemas(request: ChatRequest, choice: Any) -> dict[str, JSON]:
+    """Return the schema of the parameters of each tool that may be called, by the tool's name.
+    Raises APIError."""
     names = [tool.function.name for tool in request.tools or []]
     if not names:
         raise invalid("tool_choice", "there are no tools to choose from; give tools")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise invalid("tools", f"two are named {twice!r}; give each a name of its own")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate:
+        raise invalid("tools", f"two are named {duplicate!r}; give each a name of its own")
     tools = {
         t.function.name: {"type": "object", **(t.function.parameters or {"properties": {}})}
         for t in request.tools or []
@@ -82,21 +83,23 @@ def _parameters(request: ChatRequest, choice: Any) -> dict[str, JSON]:
         if schema["type"] != "object":
             raise invalid(
                 "tools",
-                f"{name}: parameters of type {schema['type']!r}: arguments are an object; say 'object'",
+                f"{name}: parameters of type {schema['type']!r}: arguments are an object; "
+                "say 'object'",
             )
     return tools
 
 
 class ToolCall:
-    """A tool's call while its text comes: its name, then pieces of its arguments, in the client's
-    fields."""
+    """A tool's call as its text comes: first its name, then pieces of its arguments, in the
+    client's fields."""
 
     def __init__(self) -> None:
         self.id, self.name, self.arguments = f"call_{secrets.token_hex(12)}", "", ""
         self._line = ""
 
     def send(self, text: str) -> Iterator[JSON]:
-        """Yield what more text adds to the call."""
+        """Take in more of the call's text, and yield the deltas that it adds: the name once it is
+        whole, then arguments."""
         if not self.name:
             self._line += text
             name, line, text = self._line.partition("\n")
@@ -115,7 +118,8 @@ class ToolCall:
 
 
 def call_of(text: str) -> list[JSON]:
-    """Return the call that a whole text is; none, if it was cut within the name."""
+    """Return the call in a whole text, in the client's fields, as a list of one; an empty list
+    where the text was cut within the name."""
     call = ToolCall()
     for _ in call.send(text):
         pass

@@ -1,5 +1,6 @@
-"""Fields that this server knows and does not follow: what asks for something by them is told so,
-instead of an answer that looks as if it had been done. Empty values ask for nothing and pass."""
+"""Fields that this server knows and does not follow: a request that asks for something by them gets
+an error, instead of an answer that looks as if it had been done. Empty values ask for nothing and
+are accepted."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ PASSING: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "include": (["reasoning.encrypted_content"],),
 }
-"""values that ask for what is done anyway"""
+"""values of fields that ask for what is done anyway"""
 
 
 def refuse(fields: Mapping[str, Any] | None, known: Mapping[str, str]) -> None:

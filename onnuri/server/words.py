@@ -1,8 +1,8 @@
-"""What goes wrong in the words of people, in Korean and English, by its code: what the page shows
-instead of a field's path.
+"""Errors in the words of people, in Korean and English, by their code: what the page shows instead
+of a field's path.
 
-A client that says `Accept-Language` gets them as `error.words`; OpenAI's clients do not say it and
-get OpenAI's fields alone.
+A client that sends `Accept-Language` gets them as `error.words`; OpenAI's clients do not send it
+and get OpenAI's fields alone.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ WORDS: dict[str, Words] = {
     ),
     "other_file": (
         "이 3D 파일은 색이나 모양의 일부가 다른 파일에 있습니다. 모두 들어 있는 GLB로 저장해서 주세요.",
-        "Parts of this 3D file, such as its colours, are in another file. Save it as a GLB, which holds all.",
+        "Parts of this 3D file, such as its colours, are in another file. "
+        "Save it as a GLB, which holds all.",
     ),
     "compressed_mesh": (
         "{method} 방식으로 압축한 3D는 읽지 못합니다. 압축하지 않고 저장해서 주세요.",
@@ -133,8 +134,8 @@ OTHER: Words = (
 
 
 def words_of(problem: APIError, accepted: str) -> str | None:
-    """Return what the page says of a problem, in the language that `Accept-Language` asks for; None
-    where it asks for none."""
+    """Return the page's sentence for a problem, in the language that the header `Accept-Language`
+    prefers; None where it names none."""
     language = accepted.strip().lower()
     if not language or language.startswith("*"):
         return None
@@ -151,6 +152,7 @@ def words_of(problem: APIError, accepted: str) -> str | None:
 
 
 def with_words(problem: APIError, accepted: str) -> JSON:
-    """Return the body of an error, with the page's words where they were asked for."""
+    """Return the body of an error, with the page's sentence as `words` where the header
+    `Accept-Language` asks for one."""
     body, words = problem.body, words_of(problem, accepted)
     return {"error": {**body["error"], "words": words}} if words else body

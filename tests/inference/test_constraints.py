@@ -138,7 +138,7 @@ def test_without_room_it_goes_on_until_the_room_is_used_up(structures):
     text, bound = drawn(
         structures, structures.json({"type": "string", "minLength": 70}, "x"), 30, 0
     )
-    assert text is None and bound.way is None
+    assert text is None and bound.ending is None
 
 
 def test_tools_are_told_apart(structures):

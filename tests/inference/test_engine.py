@@ -7,7 +7,7 @@ from onnuri.inference.cache import PAGE, Cache, PrefixCache
 from onnuri.inference.cpu_llama import LlamaForward
 from onnuri.inference.engine import Engine, EngineConfig
 from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
-from onnuri.inference.sampler import draw, whether_first
+from onnuri.inference.sampler import draw, two_step_logits
 
 
 def greedy(network, prompt, steps, ranges):
@@ -68,7 +68,7 @@ def test_positions_agree_with_what_leads_them(network):
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
 def test_whether_comes_before_which(temperature):
     shares = torch.tensor([[0.2, 0.15, 0.15, 0.1, 0.4], [0.1, 0.1, 0.05, 0.05, 0.7]])
-    made = whether_first(shares.log(), temperature)
+    made = two_step_logits(shares.log(), temperature)
     drawn = torch.stack(
         [
             draw(
@@ -299,7 +299,7 @@ def test_a_conversation_goes_on_from_what_was_read(network):
 
 
 def test_prefixes_hold_what_rows_held_and_forget_the_oldest():
-    """Beside a dict of every prefix that was ever kept: what is reused is right, and as long as
+    """Beside a dict of every prefix that was ever page_index: what is reused is right, and as long as
     room allows."""
     rng = np.random.default_rng(0)
     cache = Cache(layers=2, rows=2, heads=2, positions=128, size=4)
@@ -322,9 +322,9 @@ def test_prefixes_hold_what_rows_held_and_forget_the_oldest():
             layer[:, 0, :, : len(ids)] = want.view(1, 1, -1, 1)
         prefixes.insert(ids, cache, 0)
         again = prefixes.lookup([*ids, 1], cache, 1)
-        assert again == len(ids) // PAGE * PAGE and len(prefixes.kept) <= room
-        assert sorted([*prefixes.free, *prefixes.kept.values()]) == list(range(room)), step
-    assert len(prefixes.kept) == room and prefixes.held_bytes == room * prefixes.page_bytes
+        assert again == len(ids) // PAGE * PAGE and len(prefixes.page_index) <= room
+        assert sorted([*prefixes.free, *prefixes.page_index.values()]) == list(range(room)), step
+    assert len(prefixes.page_index) == room and prefixes.held_bytes == room * prefixes.page_bytes
 
 
 def test_too_many_and_too_long_are_refused(network):

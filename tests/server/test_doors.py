@@ -165,7 +165,7 @@ def doors(data, name, modality, folder, capsys, monkeypatch):
             SETTINGS,
         )[0],
         "upload": lambda: asyncio.run(
-            images.given(UploadFile(io.BytesIO(data), filename=name), None, "a", state)
+            images.read_upload(UploadFile(io.BytesIO(data), filename=name), None, "a", state)
         )[0],
     }
 

@@ -333,7 +333,7 @@ def test_no_more_wait_than_may_and_kinds_take_turns(model, start):
         handle.ended.add_done_callback(lambda _, kind=handle.request.kind: order.append(kind))
     until(lambda: all(t.done for t in handles), engine=engine)
     assert "text" in order[:3]
-    assert engine.load().drawn["image"] == 4 * image.steps
+    assert engine.load().sampled_tokens["image"] == 4 * image.steps
     with pytest.raises(ConfigError, match="2048 positions"):
         engine.submit(dataclasses.replace(image, prompt=image.prompt * 400))
 
