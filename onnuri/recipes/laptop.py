@@ -454,7 +454,7 @@ def learn(
         )
         for k, stage in enumerate(stages)
     ]
-    run_forecast.freeze(
+    run_forecast.write_forecast(
         out,
         {stage.name: (task, stage.loop) for stage, task in zip(stages, omni_tasks, strict=True)},
         earlier,
@@ -462,7 +462,7 @@ def learn(
     for stage, task in zip(stages, omni_tasks, strict=True):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         fit(task, stage.loop, out / stage.name, f"model: {stage.name}")
-        run_forecast.score(out, stage.name, network)
+        run_forecast.write_outcome(out, stage.name, network)
         if stage.share < 1:
             network.load_state_dict(
                 {
