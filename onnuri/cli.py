@@ -59,8 +59,8 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Turn one Korean or English sentence into a picture, speech, a video and a 3D model, shown on the
-    page OUT/index.html."""
+    """Turn one Korean or English sentence into a picture, speech, a video and a 3D model, shown on
+    the page OUT/index.html."""
 
     sentence: tyro.conf.Positional[str]
     """what the picture shows, such as "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다" """
@@ -128,7 +128,8 @@ class Chat:
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
     server: str | None = None
-    """address of a running `onnuri serve`, such as http://127.0.0.1:8000, instead of a local model"""
+    """address of a running `onnuri serve`, such as http://127.0.0.1:8000, instead of a local
+    model"""
     key: str = "none"
     """the server's API key, where it has keys"""
     out: Annotated[Path, Alias(aliases=["-o"])] = Path("out/chat")
@@ -211,8 +212,8 @@ class Keys:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the model as a Hugging Face folder that plain transformers loads, with its codecs beside
-    it."""
+    """Write the model as a Hugging Face folder that plain transformers loads, with its codecs
+    beside it."""
 
     folder: tyro.conf.Positional[Path]
     """folder that is written"""
@@ -229,17 +230,17 @@ class Export:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
-    """Make a recipe's data and train its codecs and model, from nothing. Interrupt it when you like:
-    the same command resumes."""
+    """Make a recipe's data and train its codecs and model, from nothing. Interrupt it when you
+    like: the same command resumes."""
 
     recipe: tyro.conf.Positional[
         Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]
     ]
     """a recipe of onnuri/recipes"""
     preset: Literal["full", "evening", "words", "nano", "smoke", "words-smoke"] | None = None
-    """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which trains
-    the weights that ship further on people's wordings; the others: nano, 20 minutes after making a
-    token table that they share; all: smoke, a short run that tests every stage"""
+    """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which
+    trains the weights that ship further on people's wordings; the others: nano, 20 minutes after
+    making a token table that they share; all: smoke, a short run that tests every stage"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/RECIPE-PRESET without it"""
 
@@ -270,8 +271,8 @@ class Finetune:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a model from nothing (`onnuri train laptop`), or fine-tune an existing one (`onnuri train
-    finetune --base DIR --data chat.jsonl`)."""
+    """Train a model from nothing (`onnuri train laptop`), or fine-tune an existing one (`onnuri
+    train finetune --base DIR --data chat.jsonl`)."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[TrainRecipe, tyro.conf.subcommand("recipe")]
@@ -304,8 +305,8 @@ class Matrix:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sentences:
-    """Measure whether whole scenes come out as their words say: with one change each, in wordings that
-    training never used, by relation and by number of objects."""
+    """Measure whether whole scenes come out as their words say: with one change each, in wordings
+    that training never used, by relation and by number of objects."""
 
     items: int = 100
     """scenes per row of the result"""
@@ -420,7 +421,8 @@ class OwnClusterFlags:
     """plan with kernels that PyTorch's compiler fuses, for steps that Onnuri itself runs"""
 
     def settings(self, gpu: str | None, gpus: int | None) -> Own:
-        """Return the user's cluster from these flags, --gpu and --gpus, and the file beneath them."""
+        """Return the user's cluster from these flags, --gpu and --gpus, and the file beneath
+        them."""
         from onnuri.planner import own_cluster
 
         flags = {**dataclasses.asdict(self), "compiled": self.compiled or None}
@@ -442,7 +444,8 @@ class ServingFlags:
     tpot: str | None = None
     """longest time per token after the first: 30 or 30ms"""
     prompts_per_token: float | None = None
-    """prompt tokens computed per token of an answer, if prefixes are cached; without it isl / osl"""
+    """prompt tokens computed per token of an answer, if prefixes are cached; without it isl /
+    osl"""
 
     def demand(self) -> Demand | None:
         """Return the demand on serving; None if no flag is given."""
@@ -453,8 +456,8 @@ class ServingFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRecipe:
-    """Plan the training of a model: memory, step time, days, dollars, failures, loss and serving, each
-    with its range."""
+    """Plan the training of a model: memory, step time, days, dollars, failures, loss and serving,
+    each with its range."""
 
     recipe: tyro.conf.Positional[str]
     """a system of `onnuri plan recipes`; a Python file with a function recipe(); a config.json of
@@ -473,17 +476,20 @@ class PlanRecipe:
     seq_len: int | None = None
     """tokens per training sequence; without it, the recipe's own, or 4,096 at most"""
     batch_tokens: int | None = None
-    """tokens per optimizer step over all ranks; without it, the recipe's own, or by a scaling law"""
+    """tokens per optimizer step over all ranks; without it, the recipe's own, or by a scaling
+    law"""
     layout: str | None = None
     """parallel layout, such as dp=1024,ep=64,fsdp,recompute=full,bf16, or "own" for the recipe's;
     without it, all layouts are searched"""
     precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
-    """precision that the search may use; may be given more than once; without it, the recipe's own"""
+    """precision that the search may use; may be given more than once; without it, the recipe's
+    own"""
     software_year: float | None = None
-    """year of the training software, such as 2025.9; without it, that of the newest published run"""
+    """year of the training software, such as 2025.9; without it, that of the newest published
+    run"""
     engines: Literal["here", "any"] = "here"
-    """here: layouts that Onnuri itself runs, if there is one; any: the fastest layout of any training
-    engine"""
+    """here: layouts that Onnuri itself runs, if there is one; any: the fastest layout of any
+    training engine"""
     exact_gpus: bool = False
     """use all GPUs, even if fewer of them train more"""
     cache: bool = True
@@ -715,8 +721,8 @@ class PlanValidate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanDryRun:
-    """Trace the real training step at full size without a GPU: one rank's memory, FLOPs and collectives
-    beside the plan's."""
+    """Trace the real training step at full size without a GPU: one rank's memory, FLOPs and
+    collectives beside the plan's."""
 
     recipe: tyro.conf.Positional[str]
     """a system of `onnuri plan recipes`"""
@@ -750,8 +756,8 @@ class PlanDryRun:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanFreeze:
-    """Store the planner's answer for a recipe's own layout beside the recipe, so that a later change of
-    the answer shows."""
+    """Store the planner's answer for a recipe's own layout beside the recipe, so that a later
+    change of the answer shows."""
 
     recipe: tyro.conf.Positional[str]
     """a system of `onnuri plan recipes`, or "all" """
@@ -836,8 +842,8 @@ def parse(
 
 
 def mistake_line(line: str, arguments: list[str]) -> str:
-    """Return the parser's one-line complaint as a value, a rule and a repair, in Korean for a `plan`
-    with --language ko; a complaint of unknown form stays as it is."""
+    """Return the parser's one-line complaint as a value, a rule and a repair, in Korean for a
+    `plan` with --language ko; a complaint of unknown form stays as it is."""
     from onnuri import usage
 
     error = usage.mistake(line)
@@ -849,8 +855,8 @@ def mistake_line(line: str, arguments: list[str]) -> str:
 
 
 def unboxed(box: str) -> str:
-    """Return tyro's complaint, which it draws in a box, as one line without borders; the rules between
-    its parts become semicolons."""
+    """Return tyro's complaint, which it draws in a box, as one line without borders; the rules
+    between its parts become semicolons."""
     parts = [
         " ".join(re.findall(r"[^│╭╮╰╯\s]+", line.replace("─", "")))
         for line in re.sub(r"[╭╰].*[╮╯]|│ ─+ │|-{8,}", "\n;\n", box).splitlines()
@@ -869,8 +875,8 @@ def error_line(error: OnnuriError, command: object) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the `onnuri` command with the arguments, `sys.argv` without any; mistakes exit with status
-    2."""
+    """Run the `onnuri` command with the arguments, `sys.argv` without any; mistakes exit with
+    status 2."""
     COMMAND_LINE.set(shlex.join(["onnuri", *(sys.argv[1:] if arguments is None else arguments)]))
     command = parse(arguments)
     try:

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from processes import run_onnuri
 
-from onnuri.cli import main, unboxed, parse
+from onnuri.cli import main, parse, unboxed
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:

@@ -40,8 +40,8 @@ Listener = Callable[[int], None]
 HEARING = SamplingConfig(temperature=0.0)
 """sampling settings with which speech is transcribed"""
 RESERVED_POSITIONS = 16
-"""positions that a sequence needs beside the codes of one item: `<bos>`, boundary, language and task
-tokens"""
+"""positions that a sequence needs beside the codes of one item: `<bos>`, boundary, language and
+task tokens"""
 MAX_WORD_CODES = 75
 """most audio codes of one spoken word: three seconds"""
 
@@ -79,8 +79,8 @@ class Context:
 
 
 class Answers:
-    """An Answers builds prompts and decodes answers for one model: its token layout, codecs and text
-    front end, and the number of its positions."""
+    """An Answers builds prompts and decodes answers for one model: its token layout, codecs and
+    text front end, and the number of its positions."""
 
     def __init__(
         self, layout: TokenLayout, codecs: dict[str, Any], positions: int, front_end: FrontEnd
@@ -101,7 +101,8 @@ class Answers:
                     "make the codec with smaller limits",
                 )
         self.scored = True
-        """whether the log probability of every drawn id is requested, for notices of unsure answers"""
+        """whether the log probability of every drawn id is requested, for notices of unsure
+        answers"""
 
     @property
     def room(self) -> int:
@@ -212,16 +213,16 @@ class Answers:
         return (yield from self.make("text", context, language, sampling, seed, on_token, **more))
 
     def refusal(self, context: Context, language: Language) -> str | None:
-        """Return the reply to words that come alone and ask for nothing that the model can do, such as
-        a greeting; None for all other inputs."""
+        """Return the reply to words that come alone and ask for nothing that the model can do, such
+        as a greeting; None for all other inputs."""
         if context.count != 1 or not context.readings:
             return None
         words = context.inputs[0][1]
         return self.front_end.refusal(words, context.readings[0], language)
 
     def notices(self, context: Context, language: Language) -> list[Notice]:
-        """Return what the model did not know of the inputs, and whether the answer is improbable, in
-        the language of the answer."""
+        """Return what the model did not know of the inputs, and whether the answer is improbable,
+        in the language of the answer."""
         front_end = self.front_end
         notices = [
             *front_end.notices(context.readings, context.seen, self.codecs, language),
@@ -287,8 +288,8 @@ class Answers:
         on_token: Listener | None = None,
         **more: Any,
     ) -> Pipeline[np.ndarray]:
-        """Return the codes int64 [K] that the model generates for a modality, other than audio, after
-        the context.
+        """Return the codes int64 [K] that the model generates for a modality, other than audio,
+        after the context.
 
         `more` are other fields of the request. Raises ConfigError if inputs leave no room for an
         item of a codec that is none of the five media.
@@ -370,8 +371,8 @@ class Answers:
         seed: int = 0,
         listen: Callable[[Context], None] | None = None,
     ) -> Pipeline[np.ndarray]:
-        """Return the codes int64 [K] of an answer in a modality to inputs: reads them, writes, speaks
-        or generates as the modality needs.
+        """Return the codes int64 [K] of an answer in a modality to inputs: reads them, writes,
+        speaks or generates as the modality needs.
 
         `sampling` gives settings by modality; `listen` is called with the inputs as read.
         """
@@ -388,7 +389,8 @@ class Answers:
         return (yield from self.make(to, context, language, sampling[to], seed))
 
     def encode(self, modality: Modality, item: Any) -> np.ndarray:
-        """Return the codes int64 [K] of an item; speech and text are cut at their codec's longest."""
+        """Return the codes int64 [K] of an item; speech and text are cut at their codec's
+        longest."""
         codes: np.ndarray = self.codecs[modality].encode(item)
         return codes[: self.layout.spec(modality).max_codes]
 

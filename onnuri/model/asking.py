@@ -49,15 +49,15 @@ def wish_of(sentence: str) -> tuple[Language | None, str]:
 
 
 def language_asked(sentence: str) -> Language:
-    """Return the language to answer in: the one that the sentence names, else the one in which it is
-    written."""
+    """Return the language to answer in: the one that the sentence names, else the one in which it
+    is written."""
     wish, rest = wish_of(sentence[:LONGEST_SENTENCE])
     return wish or language_spoken(rest)
 
 
 def language_spoken(sentence: str) -> Language:
-    """Return the language of a sentence: Korean if at least half of its words have a Hangul syllable,
-    else English."""
+    """Return the language of a sentence: Korean if at least half of its words have a Hangul
+    syllable, else English."""
     words = re.findall(r"[^\W\d_]+", sentence)
     korean = sum(any("가" <= c <= "힣" for c in word) for word in words)
     return "ko" if korean and 2 * korean >= len(words) else "en"

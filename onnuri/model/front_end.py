@@ -31,7 +31,8 @@ Seen = tuple[Modality, Any, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A Reading holds a sentence as the model reads it, and which words were unknown or corrected."""
+    """A Reading holds a sentence as the model reads it, and which words were unknown or
+    corrected."""
 
     text: str
     """the corrected sentence"""
@@ -85,8 +86,8 @@ class FrontEnd:
         return codes
 
     def refusal(self, words: str, reading: Reading, language: Language) -> str | None:
-        """Return the reply to words that come alone and ask for nothing that the model can do, such as
-        a greeting; None if they ask for something."""
+        """Return the reply to words that come alone and ask for nothing that the model can do, such
+        as a greeting; None if they ask for something."""
         return None
 
     def notices(
@@ -96,13 +97,13 @@ class FrontEnd:
         codecs: dict[str, Any],
         language: Language,
     ) -> list[Notice]:
-        """Return notices, in a language, of unknown words and of pictures, videos or shapes that are
-        unlike anything that the codecs know."""
+        """Return notices, in a language, of unknown words and of pictures, videos or shapes that
+        are unlike anything that the codecs know."""
         return []
 
     def unsure(self, logprobs: dict[Modality, list[float]], language: Language) -> list[Notice]:
-        """Return a notice if an answer is improbable, judged by the log probabilities of the ids that
-        were drawn for it, by modality; else an empty list."""
+        """Return a notice if an answer is improbable, judged by the log probabilities of the ids
+        that were drawn for it, by modality; else an empty list."""
         return []
 
     def save(self, codecs: Path) -> None:

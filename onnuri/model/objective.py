@@ -32,8 +32,8 @@ Split = Callable[[np.ndarray], list[np.ndarray]]
 
 
 def sequence_ids(segments: list[Segment], layout: TokenLayout, split: Split) -> PackedSequence:
-    """Return the ids `<bos> … <eos>` of a sequence's segments, the loss weight of predicting each id,
-    and the index of each id's modality in MEDIA."""
+    """Return the ids `<bos> … <eos>` of a sequence's segments, the loss weight of predicting each
+    id, and the index of each id's modality in MEDIA."""
     ids, weights, media = [layout.special("<bos>")], [0.0], [0]
     for s in segments:
         task = layout.task(s.task)
@@ -56,8 +56,8 @@ def _item_ids(s: Segment, layout: TokenLayout) -> Weighted:
 
 
 def _speech_ids(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
-    """Return the ids of speech as the model generates it, every word's text before its sound, and the
-    loss weight of each: 0 for text, which generation forces, the segment's for sounds and the
+    """Return the ids of speech as the model generates it, every word's text before its sound, and
+    the loss weight of each: 0 for text, which generation forces, the segment's for sounds and the
     tokens that end them."""
     assert s.words and s.language
     words, frames = split(s.words.codes), s.words.frames_per_word
@@ -92,7 +92,8 @@ def omni_loss(
 
 
 class OmniObjective:
-    """An OmniObjective trains a backbone on the sequences of a source, in rows of a fixed length."""
+    """An OmniObjective trains a backbone on the sequences of a source, in rows of a fixed
+    length."""
 
     def __init__(
         self,
@@ -128,12 +129,13 @@ class OmniObjective:
         return batch.weight
 
     def watching(self) -> AbstractContextManager[None]:
-        """Return a context that counts experts' loads, to span a step's forward and backward passes."""
+        """Return a context that counts experts' loads, to span a step's forward and backward
+        passes."""
         return self.balance.watching()
 
     def after_step(self, norm: Tensor) -> None:
-        """Move the routers' biases towards even loads after the optimizer's update, unless the gradient
-        norm [] is not finite."""
+        """Move the routers' biases towards even loads after the optimizer's update, unless the
+        gradient norm [] is not finite."""
         self.balance.apply(norm)
 
     def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, LossParts | float]]:
@@ -161,8 +163,8 @@ class OmniObjective:
 def start_from_features(
     model: nn.Module, layout: TokenLayout, codecs: dict[str, Any], seed: int = 0
 ) -> None:
-    """Initialise the embedding rows of codes in place so that codes with similar features start with
-    similar rows.
+    """Initialise the embedding rows of codes in place so that codes with similar features start
+    with similar rows.
 
     Rows are the codec's features times a random matrix plus noise, at the embedding's own scale;
     codebooks without features stay as they are.

@@ -145,8 +145,8 @@ class OmniModel:
         guidance: float | None = None,
         **named: Any,
     ) -> Any:
-        """Return one item of a modality, generated from inputs [(modality, item), …], or named ones:
-        `generate("image", text="…")`.
+        """Return one item of a modality, generated from inputs [(modality, item), …], or named
+        ones: `generate("image", text="…")`.
 
         The same `seed` gives the same item; sampling settings default to the model's. Raises
         ConfigError for an unknown modality, a setting out of range or inputs that are too long.
@@ -235,7 +235,8 @@ class OmniModel:
         return context.ids + task + self.layout.opening(to, language)
 
     def encode(self, modality: Modality, item: Any) -> np.ndarray:
-        """Return the codes int64 [K] of an item; speech and text are cut at their codec's longest."""
+        """Return the codes int64 [K] of an item; speech and text are cut at their codec's
+        longest."""
         return self.answers.encode(modality, item)
 
     def token_constraint(self, to: Modality) -> TokenConstraint:
@@ -261,8 +262,8 @@ class OmniModel:
 
     @classmethod
     def load(cls, folder: Path, weights: bool = True) -> OmniModel:
-        """Return the model that `save` wrote; without `weights`, the backbone has shapes alone, for a
-        server whose engine decodes in another process.
+        """Return the model that `save` wrote; without `weights`, the backbone has shapes alone, for
+        a server whose engine decodes in another process.
 
         Raises WeightsError if files are missing or differ from what was written.
         """
@@ -305,8 +306,8 @@ def _layout_of(folder: Path, about: dict[str, Any]) -> TokenLayout:
 
 
 def _same_codecs(folder: Path, layout: TokenLayout, codecs: dict[str, Any]) -> None:
-    """Raise WeightsError if a codec is not the one for which the layout was made: its codes would mean
-    other things."""
+    """Raise WeightsError if a codec is not the one for which the layout was made: its codes would
+    mean other things."""
     for spec in layout.codecs:
         if spec.name not in codecs or codecs[spec.name].spec != spec:
             raise WeightsError(

@@ -42,8 +42,8 @@ class NotAffine(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class LayerPattern:
-    """A LayerPattern describes a network's layers as `before + unit · repeats + after`, each a number
-    of layers."""
+    """A LayerPattern describes a network's layers as `before + unit · repeats + after`, each a
+    number of layers."""
 
     before: int
     unit: int

@@ -23,7 +23,8 @@ FUSED = "onnuri_fused"
 
 @functools.cache
 def register() -> None:
-    """Register the balanced dispatch and the fused attention in transformers as BALANCED and FUSED."""
+    """Register the balanced dispatch and the fused attention in transformers as BALANCED and
+    FUSED."""
     from transformers import AttentionInterface
     from transformers.distributed.expert_parallel import EPImplementationInterface
 
@@ -33,8 +34,8 @@ def register() -> None:
 
 @functools.cache
 def _balanced() -> type:
-    """Return a class of transformers' expert dispatch in which every expert received_rows equally many
-    tokens; defined here because the import is slow."""
+    """Return a class of transformers' expert dispatch in which every expert received_rows equally
+    many tokens; defined here because the import is slow."""
     from torch.distributed import all_to_all_single
     from torch.distributed._functional_collectives import all_to_all_single_autograd
     from transformers.distributed.expert_parallel import AllToAllEP, _AllToAllState
@@ -86,8 +87,8 @@ def _balanced() -> type:
             )
 
         def _own_rows(self, rows: Tensor) -> Tensor:
-            """Return this rank's part of rows that all ranks of a tensor-parallel group have, cut as
-            `AllToAllEP` does."""
+            """Return this rank's part of rows that all ranks of a tensor-parallel group have, cut
+            as `AllToAllEP` does."""
             from torch.distributed.tensor import DTensor, Replicate, Shard
 
             whole = DTensor.from_local(rows, self.tp_mesh, [Replicate()], run_check=False)
@@ -113,8 +114,8 @@ def attention(
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Return attention's output [B, T, heads, size] for inputs [B, heads, T, size], and None for its
-    weights, with the bytes and FLOPs of a GPU's fused kernel.
+    """Return attention's output [B, T, heads, size] for inputs [B, heads, T, size], and None for
+    its weights, with the bytes and FLOPs of a GPU's fused kernel.
 
     Grouped keys and values are not copied, scores outside a window are not computed, and only
     inputs, output and the scores' log-sums are saved for the backward pass.
@@ -188,8 +189,8 @@ torch.library.register_autograd(
 def attention_flops(
     query: torch.Size, key: torch.Size, value: torch.Size, window: int, *rest: Any, **named: Any
 ) -> int:
-    """Return the FLOPs of fused attention's forward pass from its inputs' shapes [B, heads, T, size],
-    2 per multiplication and addition."""
+    """Return the FLOPs of fused attention's forward pass from its inputs' shapes [B, heads, T,
+    size], 2 per multiplication and addition."""
     return 2 * query[0] * query[1] * _causal_pairs(query[2], window) * (query[3] + value[3])
 
 

@@ -48,7 +48,8 @@ def pairs(run: DryRun, a: Architecture, gpu: str) -> dict[str, Pair]:
 
 
 def text(figures: dict[str, Pair]) -> str:
-    """Return a text table with one line per figure: planned, traced and the plan's relative error."""
+    """Return a text table with one line per figure: planned, traced and the plan's relative
+    error."""
     return "\n".join(
         [
             f"{'':<24}{'planned':>12}{'traced':>12}",

@@ -223,8 +223,8 @@ def measure_outcome(folder: Path, module: nn.Module) -> RunOutcome:
 
 
 def comparison_rows(forecast: Forecast, outcome: RunOutcome) -> list[tuple[str, str, str]]:
-    """Return (figure, forecast, outcome) as texts of a table's rows; an outcome out of its range says
-    how far it is from the middle."""
+    """Return (figure, forecast, outcome) as texts of a table's rows; an outcome out of its range
+    says how far it is from the middle."""
     rows = []
     for field, (name, scale, unit) in FIGURES.items():
         expected, real = getattr(forecast, field), getattr(outcome, field)

@@ -101,7 +101,8 @@ class Trace(TorchDispatchMode):
     """A Trace counts bytes, FLOPs and collectives of all that runs while it is entered."""
 
     def __init__(self, groups: dict[str, str] | None = None) -> None:
-        """Prepare a trace; `groups` gives the mesh axis of each process group by the group's name."""
+        """Prepare a trace; `groups` gives the mesh axis of each process group by the group's
+        name."""
         super().__init__()
         self.groups = groups or {}
         self.flops = 0
@@ -251,7 +252,8 @@ class Trace(TorchDispatchMode):
         self._add_bytes(kind, size)
 
     def _resized(self, storage: torch.UntypedStorage) -> None:
-        """Count a known storage by its new size, as gathered: only unsharded weights are resized."""
+        """Count a known storage by its new size, as gathered: only unsharded weights are
+        resized."""
         if known := self._storages.get(storage._cdata):
             self.living[known[2]] -= known[1]
             self._storages[storage._cdata] = (known[0], storage.nbytes(), "gathered")
