@@ -120,13 +120,13 @@ def find_pattern(layers: nn.ModuleList) -> LayerPattern | None:
                 end += 1
             repeats = (end - before) // unit
             row = LayerPattern(before, unit, repeats, count - before - unit * repeats)
-            traced = sum(row.cut(r).layers for r in REPEATS)
+            traced_layers = sum(row.cut(r).layers for r in REPEATS)
             if (
                 repeats > max(REPEATS)
-                and traced <= LARGEST_TRACED_SHARE * count
-                and (best is None or traced < best[0])
+                and traced_layers <= LARGEST_TRACED_SHARE * count
+                and (best is None or traced_layers < best[0])
             ):
-                best = traced, row
+                best = traced_layers, row
     return best[1] if best else None
 
 
@@ -160,6 +160,8 @@ def mark_layers(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterato
     ("backward", k) when layer k begins, and ("head", 0) after the last layer."""
 
     def enter(k: int) -> Callable[..., None]:
+        """Return the hook that runs before layer k's forward pass."""
+
         def hook(*_: Any) -> None:
             if not _in_backward():  # not a recomputation
                 begin(("forward", k))
@@ -167,6 +169,9 @@ def mark_layers(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterato
         return hook
 
     def leave(k: int) -> Callable[..., None]:
+        """Return the hook that runs after layer k's forward pass; its output's gradient begins the
+        layer's backward pass."""
+
         def hook(module: nn.Module, args: Any, out: Any) -> None:
             if _in_backward():  # a recomputation
                 return

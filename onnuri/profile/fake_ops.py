@@ -220,15 +220,19 @@ class Pieces(Sequence[Tensor]):
     empty pieces follow the last one up to `number`."""
 
     def __init__(self, whole: Tensor, chunks: int, dim: int, number: int | None = None) -> None:
+        """Cut `whole` along `dim` into `chunks` pieces, as `torch.chunk` does, at least
+        `number`."""
         self.whole, self.dim = whole, dim % whole.dim()
         self.size = max(-(-whole.shape[self.dim] // chunks), 1)
         self.parts = max(-(-whole.shape[self.dim] // self.size), 1)
         self.number = number or self.parts
 
     def __len__(self) -> int:
+        """Return the number of pieces, empty ones counted."""
         return self.number
 
     def __getitem__(self, k: Any) -> Any:
+        """Return piece k as a view; an empty tensor past the last one. Raises IndexError."""
         if not -self.number <= k < self.number:
             raise IndexError(k)
         begin = k % self.number * self.size

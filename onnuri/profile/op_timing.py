@@ -82,11 +82,11 @@ def step_seconds(
 def scored_targets(task: OmniObjective, batch: PackedRow) -> list[tuple[int, int]]:
     """Return (number of targets, number of ids) per candidate set that has targets in a batch; the
     head computes that many logits."""
-    ids, counted = batch.ids, batch.weights > 0
+    ids, is_target = batch.ids, batch.weights > 0
     return [
         (rows, c.hi - c.lo)
         for c in task.layout.candidate_sets()
-        if (rows := int(((ids >= c.lo) & (ids < c.hi) & counted).sum()))
+        if (rows := int(((ids >= c.lo) & (ids < c.hi) & is_target).sum()))
     ]
 
 

@@ -245,9 +245,13 @@ class Trace(TorchDispatchMode):
         if known:
             self.living[known[2]] -= known[1]
             kind = kind if always else known[2]
-        reference = (
-            known[0] if known else weakref.ref(storage, lambda _, key=key: self._freed(key))  # type: ignore[misc]
-        )
+        if known:
+            reference = known[0]
+        else:
+            reference = weakref.ref(
+                storage,
+                lambda _, key=key: self._freed(key),  # type: ignore[misc]
+            )
         self._storages[key] = (reference, size, kind)
         self._add_bytes(kind, size)
 
@@ -279,7 +283,8 @@ class Trace(TorchDispatchMode):
 
 def _local(tensor: Any) -> Tensor:
     """Return the part of a sharded tensor that this rank holds; other tensors as they are."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[no-any-return]
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
 
 
 def _process_group(args: tuple[Any, ...]) -> dist.ProcessGroup:
@@ -308,6 +313,7 @@ def _by_shapes(formula: Any) -> Any:
     """Return a FLOP formula that takes tensors, from one that takes their shapes."""
 
     def flops(*args: Any, out_val: Any, **named: Any) -> int:
+        """Return the FLOPs of an operator's call on tensors."""
         return int(formula(*(a.shape if isinstance(a, Tensor) else a for a in args)))
 
     return flops

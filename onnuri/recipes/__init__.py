@@ -96,18 +96,18 @@ def train(name: str, preset: str | None, out: Path | None) -> None:
     recipe_module = importlib.import_module(
         f"onnuri.recipes.{'laptop' if name == 'laptop' else 'nano'}"
     )
-    chosen = preset or next(iter(recipe_module.PRESETS))
-    if chosen not in recipe_module.PRESETS:
+    preset = preset or next(iter(recipe_module.PRESETS))
+    if preset not in recipe_module.PRESETS:
         raise ConfigError(
-            f"preset {chosen!r}",
+            f"preset {preset!r}",
             Phrase("is not one of {}'s", name),
             Phrase("use {}", ", ".join(recipe_module.PRESETS)),
         )
-    folder = out or Path("runs") / f"{name}-{chosen}"
+    folder = out or Path("runs") / f"{name}-{preset}"
     if name == "laptop":
-        recipe_module.train(chosen, folder)
+        recipe_module.train(preset, folder)
     else:
-        recipe_module.train(name, chosen, folder)
+        recipe_module.train(name, preset, folder)
 
 
 def module(name: str) -> Any:

@@ -69,6 +69,7 @@ class ProgressBar:
     """A ProgressBar draws a bar on a terminal, and prints a line every half minute elsewhere."""
 
     def __init__(self, name: str) -> None:
+        """Prepare a bar with a name; it is drawn on a terminal only."""
         self.name, self.console, self.loss = name, Console(), ""
         self.printed = time.perf_counter()
         columns = (
