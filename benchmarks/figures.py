@@ -524,7 +524,7 @@ def forecasts() -> str | None:
         if "forecast" in found:
             pairs = {
                 figure: f"{told} → {was}"
-                for figure, told, was in run_forecast.compared(
+                for figure, told, was in run_forecast.comparison_rows(
                     run_forecast.Forecast.from_json(found["forecast"]),
                     run_forecast.RunOutcome.from_json(found["outcome"]),
                 )

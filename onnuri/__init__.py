@@ -1,5 +1,5 @@
-"""Onnuri (온누리, "the whole world"): any backbone, any modality: text, image, audio, video and 3D in
-and out.
+"""Onnuri (온누리, "the whole world") makes any backbone understand and generate any modality: text,
+image, audio, video and 3D.
 
     import onnuri
     model = onnuri.load()
@@ -31,8 +31,8 @@ speech)."""
 
 
 def load(folder: str | Path | None = None) -> OmniModel:
-    """The model in a folder that `train` or `export` wrote; without one, the laptop model that
-    ships.
+    """Return the model in a folder that `train` or `export` wrote; without one, the laptop model
+    that ships.
 
     Raises WeightsError for a folder without a model, or whose files are not what was written.
     """
@@ -44,13 +44,14 @@ def load(folder: str | Path | None = None) -> OmniModel:
 def plan(
     recipe: Recipe | str,
     cluster: Cluster | Mapping[str, Any] | Path | str | None = None,
-    **wanted: Any,
+    **options: Any,
 ) -> Plan:
-    """What it takes to train `recipe`, one of `onnuri.recipes`, its name or any other model's (a
-    config.json, ORG/NAME, a listed shape, a size such as "70B"), on a cluster such as "1024xH200";
-    without one, on the recipe's own. A cluster of one's own is a dict or a TOML file
-    (`planner/own_cluster.py`). `wanted`: layout, tokens, days, budget_usd and the rest of
-    `planner.plan.plan`'s arguments.
+    """Return the plan of a training run: memory, time, cost and loss, each with its range.
+
+    `recipe` is one of `onnuri.recipes`, its name, or any other model's (a config.json, ORG/NAME, a
+    listed shape, a size such as "70B"). `cluster` is such as "1024xH200", by default the recipe's
+    own; a dict or a TOML file describes a cluster of your own (`planner/own_cluster.py`). `options`
+    are layout, tokens, days, budget_usd and the other arguments of `planner.plan.plan`.
 
         onnuri.plan("axk1", "1024xH200", days=75)
         onnuri.plan("axk1", {"gpu": "H100", "gpus": 512, "price_usd": 2.1}, days=75)
@@ -59,8 +60,7 @@ def plan(
     from onnuri.planner import own_cluster
     from onnuri.planner.plan import plan
 
-    asked = (
-        recipes.resolve(recipe, *own_cluster.named(cluster)) if isinstance(recipe, str) else recipe
-    )
-    place = own_cluster.cluster({} if cluster is None else cluster, asked.gpu, asked.gpus)
-    return plan(asked, place, **wanted)
+    if isinstance(recipe, str):
+        recipe = recipes.resolve(recipe, *own_cluster.named(cluster))
+    hardware = own_cluster.cluster({} if cluster is None else cluster, recipe.gpu, recipe.gpus)
+    return plan(recipe, hardware, **options)

@@ -1,7 +1,7 @@
 """This module implements `onnuri chat`, a conversation with a model in the terminal.
 
 It knows no network. A line is a sentence or a command: `/image FILE` (audio, video, shape likewise)
-adds a file to the next question, `/to MEDIUM` chooses the modality of answers, `/new` drops the
+adds a file to the next question, `/to MODALITY` chooses the modality of answers, `/new` drops the
 files added so far, `/quit` ends.
 """
 
@@ -27,6 +27,8 @@ class ChatSession:
     """A ChatSession holds the inputs since the last answer and the modality of the next one."""
 
     def __init__(self, model: Any, out: Path, sampling: dict[str, Any]) -> None:
+        """Begin a conversation with a model (local or a server's); answers other than text are
+        written to the folder `out`."""
         self.model, self.out, self.sampling = model, out, sampling
         self.to: Modality = "text"
         self.inputs: list[tuple[str, Any]] = []
@@ -53,7 +55,8 @@ class ChatSession:
         raise ConfigError(f"/{command} {rest}".strip(), "is not a command", HELP)
 
     def _answer(self, sentence: str) -> str:
-        """Return the model's answer as text, or the path of the file that holds it."""
+        """Return the model's answer to the inputs so far and a sentence, as text or as the path of
+        the file that holds it."""
         inputs = [*self.inputs]
         if sentence:
             inputs.append(("text", sentence))
@@ -81,7 +84,11 @@ def run(
     key: str = "none",
     **sampling: Any,
 ) -> None:
-    """Run a conversation until /quit or the end of the input, with a local model or a server's."""
+    """Run a conversation until /quit or the end of the input.
+
+    The model is that of a `server` address, of a `folder`, or the one that ships; `lines` replace
+    what would be typed.
+    """
     console = Console()
     session = ChatSession(Remote(server, key) if server else load(folder), out, sampling)
     console.print(HELP, style="dim", markup=False)
@@ -96,7 +103,7 @@ def run(
 
 
 def _typed(console: Console) -> Iterator[str]:
-    """Yield the lines that are typed, until the end of the input."""
+    """Yield the lines that a user types in the terminal, until the end of the input."""
     while True:
         try:
             yield console.input("[bold]> [/]")

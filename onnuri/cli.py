@@ -1,7 +1,9 @@
-"""The command line: one small dataclass a verb, no logic. Imports lazily, so that `onnuri --help`
-is quick.
+"""This module is the command line: one small dataclass per command, whose docstrings are its
+`--help`.
 
-A user's mistake prints one line on stderr and exits with status 2; a traceback is a bug of ours.
+It holds no logic, and a command imports what it runs only when it runs, so that `onnuri --help` is
+quick. A user's mistake prints one line on stderr and exits with status 2; a traceback is a bug of
+ours.
 """
 
 from __future__ import annotations
@@ -33,34 +35,35 @@ if TYPE_CHECKING:
     from onnuri.planner.recipe import Recipe
 
 Alias = tyro.conf.arg
-TYPED: contextvars.ContextVar[str] = contextvars.ContextVar("typed", default="")
-"""the command as it was typed, which a page shows"""
+COMMAND_LINE: contextvars.ContextVar[str] = contextvars.ContextVar("typed", default="")
+"""the command as it was typed, which a report's page shows"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How codes are drawn. The defaults are those of the model's folder."""
+    """How an answer is sampled. The defaults are those of the model's folder."""
 
     seed: int = 0
     """same seed, same answer"""
     temperature: float | None = None
-    """0 always takes the likeliest code; 1 draws as the model believes"""
+    """0 always takes the likeliest code; 1 samples by the model's own probabilities"""
     top_p: float | None = None
     """keep the likeliest codes that together have this probability, 0 to 1"""
     guidance: float | None = None
     """classifier-free guidance: 1 is none, 2 follows the input more closely"""
 
-    def given(self) -> dict[str, Any]:
+    def overrides(self) -> dict[str, Any]:
+        """Return the settings that were given on the command line, by name."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:
-    """One Korean or English sentence to a picture, speech, a video and a 3D model: writes
-    OUT/index.html."""
+    """Turn one Korean or English sentence into a picture, speech, a video and a 3D model, shown on
+    the page OUT/index.html."""
 
     sentence: tyro.conf.Positional[str]
-    """what is to be seen, such as "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다" """
+    """what the picture shows, such as "작은 빨간 구가 파란 정육면체 왼쪽에서 돈다" """
     out: Annotated[Path, Alias(aliases=["-o"])] = Path("out")
     """folder that is written"""
     model: Path | None = None
@@ -68,19 +71,21 @@ class Demo:
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
 
     def run(self) -> None:
+        """Write the media of the sentence and the page that shows them."""
         from onnuri import demo
 
-        demo.run(self.sentence, self.out, self.model, **self.sampling.given())
+        demo.run(self.sentence, self.out, self.model, **self.sampling.overrides())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate:
-    """Any media in, one modality out: `onnuri generate --to shape --image chair.png -o chair.glb`."""
+    """Generate one file of any modality from any mix of inputs: `onnuri generate --to shape --image
+    chair.png -o chair.glb`."""
 
     to: Modality
-    """the modality that is wanted"""
+    """modality of the answer"""
     output: Annotated[Path, Alias(aliases=["-o"])]
-    """file that is written; its ending says the format"""
+    """file that is written; its ending chooses the format"""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """a PNG, JPEG or any picture of `formats.py`; may be given more than once"""
     audio: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
@@ -93,12 +98,13 @@ class Generate:
     """a sentence: a description, a question about the other inputs, or an instruction to change
     them"""
     language: Language | None = None
-    """language of a text or speech answer; without it, that of the text given, else Korean"""
+    """language of a text or speech answer; without it, that of --text, else Korean"""
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
 
     def run(self) -> None:
+        """Generate the file from the inputs, in the order image, audio, video, shape, text."""
         from onnuri import demo
 
         kinds: tuple[Modality, ...] = ("image", "audio", "video", "shape")
@@ -110,18 +116,20 @@ class Generate:
             self.text,
             self.language,
             self.model,
-            **self.sampling.given(),
+            **self.sampling.overrides(),
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chat:
-    """A conversation in the terminal: text, and /image FILE and so on for other media."""
+    """Talk with the model in the terminal: type sentences, and /image FILE and so on for other
+    media."""
 
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
     server: str | None = None
-    """a running `onnuri serve`, such as http://127.0.0.1:8000, instead of a model that is here"""
+    """address of a running `onnuri serve`, such as http://127.0.0.1:8000, instead of a local
+    model"""
     key: str = "none"
     """the server's API key, where it has keys"""
     out: Annotated[Path, Alias(aliases=["-o"])] = Path("out/chat")
@@ -129,15 +137,18 @@ class Chat:
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
 
     def run(self) -> None:
+        """Run the conversation until /quit."""
         from onnuri import chat
 
-        chat.run(self.out, self.model, server=self.server, key=self.key, **self.sampling.given())
+        chat.run(
+            self.out, self.model, server=self.server, key=self.key, **self.sampling.overrides()
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Serve:
-    """OpenAI's API and a page in which anyone can talk in any modality: `onnuri serve`, then open
-    what it says."""
+    """Serve OpenAI's API, and a web page for talking with the model in any modality: run `onnuri
+    serve`, then open the address that it prints."""
 
     model: tyro.conf.Positional[Path | None] = None
     """a model's folder; without one, the model that ships"""
@@ -146,6 +157,7 @@ class Serve:
     )
 
     def run(self) -> None:
+        """Run the server until it is interrupted."""
         from onnuri.server import run
 
         run.serve(self.settings, self.model)
@@ -153,33 +165,33 @@ class Serve:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AddKey:
-    """Make an API key; it is shown once and kept as a hash."""
+    """Make an API key; it is shown once and stored as a hash."""
 
     name: tyro.conf.Positional[str]
-    """whose it is"""
+    """name of the key's owner"""
     requests_per_minute: int = 0
-    """0: any number"""
+    """most requests per minute; 0: any number"""
     tokens_per_minute: int = 0
-    """of all media together; 0: any number"""
+    """most tokens per minute, of all modalities together; 0: any number"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ListKeys:
-    """The keys there are, and what they used in the last hour."""
+    """List the keys, and what each used in the last hour."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RevokeKey:
-    """Take a key back."""
+    """Revoke a key; requests with it are refused from then on."""
 
     key: tyro.conf.Positional[str]
-    """its id or its name, as `onnuri keys list` shows them"""
+    """the key's id or name, as `onnuri keys list` shows them"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Keys:
-    """API keys of a server. Until one is made, callers on this machine need none, and others are
-    not served."""
+    """Manage the API keys of a server. Until one is made, callers on this machine need none, and
+    others are not served."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[AddKey, tyro.conf.subcommand("add")]
@@ -187,11 +199,12 @@ class Keys:
         | Annotated[RevokeKey, tyro.conf.subcommand("revoke")]
     ]
     data: Path = Path("onnuri-data")
-    """the server's folder"""
+    """the server's data folder"""
     database: str = ""
-    """the server's database, if it has another than that folder's"""
+    """address of the server's database, if it is not the one in that folder"""
 
     def run(self) -> None:
+        """Run the chosen subcommand on the server's keys."""
         from onnuri.server import keys
 
         keys.run(self.what, ServeConfig(data=self.data, database=self.database))
@@ -199,7 +212,8 @@ class Keys:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the model as a Hugging Face folder, codecs beside it; plain transformers loads it."""
+    """Write the model as a Hugging Face folder that plain transformers loads, with its codecs
+    beside it."""
 
     folder: tyro.conf.Positional[Path]
     """folder that is written"""
@@ -207,6 +221,7 @@ class Export:
     """a model's folder; without one, the model that ships"""
 
     def run(self) -> None:
+        """Write the model's folder and print its path."""
         from onnuri import load
 
         load(self.model).save(self.folder)
@@ -215,21 +230,22 @@ class Export:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
-    """Data, codecs and model, from nothing. Interrupt it when you like: the same command goes
-    on."""
+    """Make a recipe's data and train its codecs and model, from nothing. Interrupt it when you
+    like: the same command resumes."""
 
     recipe: tyro.conf.Positional[
         Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]
     ]
     """a recipe of onnuri/recipes"""
     preset: Literal["full", "evening", "words", "nano", "smoke", "words-smoke"] | None = None
-    """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which goes
-    on from the weights that ship with the wordings of people; the others: nano, 20 minutes after a
-    table that they share; all: smoke, to see that everything runs"""
+    """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which
+    trains the weights that ship further on people's wordings; the others: nano, 20 minutes after
+    making a token table that they share; all: smoke, a short run that tests every stage"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/RECIPE-PRESET without it"""
 
     def run(self) -> None:
+        """Train the recipe, or resume its run."""
         from onnuri import recipes
 
         recipes.train(self.recipe, self.preset, self.out)
@@ -238,14 +254,15 @@ class TrainRecipe:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finetune:
     """Teach any causal language model of transformers the answers of conversations: `onnuri train
-    finetune --base DIR --data chat.jsonl`. Interrupt it when you like: the same command goes on.
+    finetune --base DIR --data chat.jsonl`. Interrupt it when you like: the same command resumes.
     OUT/model is a folder that plain from_pretrained reads."""
 
     settings: tyro.conf.OmitArgPrefixes[FinetuneConfig]
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
-    """folder of the run; runs/finetune-NAME without it, NAME being the base's"""
+    """folder of the run; runs/finetune-NAME without it, after the base model's name"""
 
     def run(self) -> None:
+        """Fine-tune the base model, or resume its run."""
         from onnuri.training.finetune import finetune
 
         name = Path(self.settings.base).resolve().name
@@ -254,8 +271,8 @@ class Finetune:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """A model from nothing (`onnuri train laptop`), or more for one that there is (`onnuri train
-    finetune --base DIR --data chat.jsonl`)."""
+    """Train a model from nothing (`onnuri train laptop`), or fine-tune an existing one (`onnuri
+    train finetune --base DIR --data chat.jsonl`)."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[TrainRecipe, tyro.conf.subcommand("recipe")]
@@ -263,22 +280,24 @@ class Train:
     ]
 
     def run(self) -> None:
+        """Run the chosen subcommand."""
         self.what.run()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """The any-to-any matrix: every modality to every modality, judged by oracles that know nothing of
-    the model."""
+    """Measure how well the model turns every modality into every other, judged by oracles that know
+    nothing of the model."""
 
     items: int = 100
-    """items a cell and split"""
+    """items per pair of modalities and data split"""
     json: Path | None = None
     """file for the figures; the heat map and the page with samples are written beside it"""
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
 
     def run(self) -> None:
+        """Measure every pair of modalities and write the figures."""
         from onnuri.recipes import evaluate
 
         evaluate.matrix(self.model, self.items, self.json)
@@ -286,19 +305,20 @@ class Matrix:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sentences:
-    """Whole scenes from words: changed in one way each, in wordings that training never used, by
-    relation and by objects."""
+    """Measure whether whole scenes come out as their words say: with one change each, in wordings
+    that training never used, by relation and by number of objects."""
 
     items: int = 100
-    """scenes a row"""
+    """scenes per row of the result"""
     to: Modality = "image"
-    """what the words become: image, video or shape"""
+    """modality that is generated from the words: image, video or shape"""
     json: Path | None = None
     """file for the figures"""
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
 
     def run(self) -> None:
+        """Measure scenes generated from words and write the figures."""
         from onnuri.recipes import evaluate
 
         evaluate.sentences(self.model, self.items, self.to, self.json)
@@ -306,16 +326,17 @@ class Sentences:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Codecs:
-    """Quality of every codec on held-out data: PSNR, SSIM, STOI, IoU and so on."""
+    """Measure the quality of every codec on held-out data: PSNR, SSIM, STOI, IoU and so on."""
 
     items: int = 100
-    """items a modality and split"""
+    """items per modality and data split"""
     json: Path | None = None
     """file for the figures"""
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
 
     def run(self) -> None:
+        """Measure every codec and write the figures."""
         from onnuri.recipes import evaluate
 
         evaluate.codecs(self.model, self.items, self.json)
@@ -323,17 +344,18 @@ class Codecs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scan:
-    """Whether a run's token table holds any held-out composition: records and texts of all rows,
+    """Check that a run's token table holds no held-out composition: records and texts of all rows,
     codes of some."""
 
     folder: tyro.conf.Positional[Path]
-    """a run's folder, that `onnuri train` wrote"""
+    """a run's folder, as `onnuri train` wrote it"""
     every: int = 40
-    """one row in so many has its picture and shape decoded and seen by the oracles"""
+    """one row in this many has its picture and shape decoded and judged by the oracles"""
     json: Path | None = None
     """file for the figures"""
 
     def run(self) -> None:
+        """Scan the run's token table and write the figures."""
         from onnuri.recipes import evaluate
 
         evaluate.table(self.folder, self.every, self.json)
@@ -351,80 +373,82 @@ class Evaluate:
     ]
 
     def run(self) -> None:
+        """Run the chosen measurement."""
         self.what.run()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanReport:
-    """Where the answer goes."""
+    """Where the report is written, and in which language."""
 
     json: Path | None = None
     """file for the figures"""
     html: Path | None = None
     """file for a page with drawings"""
     language: Language = "en"
-    """of the text and the page"""
+    """language of the text and the page"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OwnClusterFlags:
-    """Your cluster, where it is not the hardware table's. Flags count before the file."""
+    """Your own cluster, where it differs from the hardware table. Flags override the file."""
 
     cluster: Path | None = None
     """a TOML file: gpu, gpus and the keys below with _ for -; or a table [gpu] with a GPU of your
     own (docs/planner-plan.md)"""
     price_usd: float | None = None
-    """what a GPU hour costs you, in dollars"""
+    """your price per GPU hour, in dollars"""
     nic_gbps: float | None = None
-    """network of a GPU to other nodes, one way, in gigabits a second, such as 400"""
+    """network bandwidth per GPU to other nodes, one way, in gigabits per second, such as 400"""
     nvlink_gbps: float | None = None
-    """fast links of a GPU, one way, in gigabytes a second: 450 for an H100, of whose 900 data
-    sheets speak"""
+    """NVLink bandwidth per GPU, one way, in gigabytes per second: 450 for an H100, whose data sheet
+    says 900 for both ways"""
     gemm_tflops: float | None = None
-    """what large bf16 products reach when you measure them"""
+    """measured TFLOP/s of large bf16 matrix products"""
     gemm_fp8_tflops: float | None = None
-    """the same of fp8 products"""
+    """measured TFLOP/s of large fp8 matrix products"""
     gpus_per_node: int | None = None
-    """they fail together and fast links join them"""
+    """GPUs of a node, which fail together and are joined by fast links"""
     nvlink_domain: int | None = None
-    """GPUs that fast links join, where that is not a node, such as 72"""
+    """GPUs that fast links join, if that is more than a node, such as 72"""
     power_w: float | None = None
-    """of a GPU; below the table's it is a cap, and products slow down"""
+    """power limit per GPU in watts; below the table's, matrix products are slower"""
     memory_gib: float | None = None
-    """of a GPU, as it says itself, such as 79.1"""
+    """memory per GPU in GiB, as nvidia-smi reports it, such as 79.1"""
     memory_tb_per_s: float | None = None
-    """of a GPU's memory, 1e12 bytes a second"""
+    """bandwidth of a GPU's memory, in 1e12 bytes per second"""
     compiled: bool = False
-    """Onnuri's own step runs the kernels that PyTorch's compiler fuses"""
+    """plan with kernels that PyTorch's compiler fuses, for steps that Onnuri itself runs"""
 
-    def said(self, gpu: str | None, gpus: int | None) -> Own:
-        """What these flags and the file say."""
+    def settings(self, gpu: str | None, gpus: int | None) -> Own:
+        """Return the user's cluster from these flags, --gpu and --gpus, and the file beneath
+        them."""
         from onnuri.planner import own_cluster
 
-        said = {**dataclasses.asdict(self), "compiled": self.compiled or None}
-        path = said.pop("cluster")
-        below = own_cluster.read(path) if path else own_cluster.Own()
-        return below.beneath(own_cluster.Own(gpu=gpu, gpus=gpus, **said))
+        flags = {**dataclasses.asdict(self), "compiled": self.compiled or None}
+        path = flags.pop("cluster")
+        file = own_cluster.read(path) if path else own_cluster.Own()
+        return file.beneath(own_cluster.Own(gpu=gpu, gpus=gpus, **flags))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServingFlags:
-    """Serving within limits of latency."""
+    """Limits of latency within which the trained model is to be served."""
 
     isl: int | None = None
-    """tokens of a prompt (input sequence length)"""
+    """tokens per prompt (input sequence length)"""
     osl: int | None = None
-    """tokens of an answer (output sequence length)"""
+    """tokens per answer (output sequence length)"""
     ttft: str | None = None
-    """time to the first token, at most: 500 or 500ms, or 2s"""
+    """longest time to the first token: 500 or 500ms, or 2s"""
     tpot: str | None = None
-    """time between tokens after it, at most: 30 or 30ms"""
+    """longest time per token after the first: 30 or 30ms"""
     prompts_per_token: float | None = None
-    """prompt tokens read anew for each token of an answer, where prefixes are cached; without it
-    isl / osl"""
+    """prompt tokens computed per token of an answer, if prefixes are cached; without it isl /
+    osl"""
 
-    def made(self) -> Demand | None:
-        """What is demanded; None where nothing is."""
+    def demand(self) -> Demand | None:
+        """Return the demand on serving; None if no flag is given."""
         from onnuri.planner import latency
 
         return latency.demand(self.isl, self.osl, self.ttft, self.tpot, self.prompts_per_token)
@@ -432,41 +456,44 @@ class ServingFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRecipe:
-    """What training a model takes: memory, step time, days, dollars, failures, loss, serving, each
-    with its range."""
+    """Plan the training of a model: memory, step time, days, dollars, failures, loss and serving,
+    each with its range."""
 
     recipe: tyro.conf.Positional[str]
     """a system of `onnuri plan recipes`; a Python file with a function recipe(); a config.json of
     Hugging Face, its folder or ORG/NAME; a listed shape such as llama3-70b; or a size such as 70B
     or 300B-A15B"""
     gpu: str | None = None
-    """such as H200; without it, the recipe's own"""
+    """GPU model, such as H200; without it, the recipe's own"""
     gpus: int | None = None
-    """how many; without it, the recipe's own"""
+    """number of GPUs; without it, the recipe's own"""
     days: float | None = None
-    """train as many tokens as this allows"""
+    """train as many tokens as these days allow"""
     tokens: str | None = None
-    """train so many, such as 10T; without it and --days, what the recipe says"""
+    """number of tokens to train, such as 10T; without it and --days, the recipe's own"""
     budget_usd: float | None = None
-    """train as many tokens as this allows at list prices"""
+    """train as many tokens as these dollars allow at list prices"""
     seq_len: int | None = None
-    """tokens of a training sequence; without it, the recipe's own, or 4,096 at most"""
+    """tokens per training sequence; without it, the recipe's own, or 4,096 at most"""
     batch_tokens: int | None = None
-    """tokens of an optimizer step, all ranks together; without it, the recipe's own, or by a law"""
+    """tokens per optimizer step over all ranks; without it, the recipe's own, or by a scaling
+    law"""
     layout: str | None = None
-    """such as dp=1024,ep=64,fsdp,recompute=full,bf16, or "own" for the recipe's; without it, all
-    are searched"""
+    """parallel layout, such as dp=1024,ep=64,fsdp,recompute=full,bf16, or "own" for the recipe's;
+    without it, all layouts are searched"""
     precision: tyro.conf.UseAppendAction[tuple[Precision, ...]] = ()
-    """that the search may use; may be given more than once; without it, the recipe's own"""
+    """precision that the search may use; may be given more than once; without it, the recipe's
+    own"""
     software_year: float | None = None
-    """year of the training software, such as 2025.9; without it, of the newest published run"""
+    """year of the training software, such as 2025.9; without it, that of the newest published
+    run"""
     engines: Literal["here", "any"] = "here"
-    """whose layouts are planned: those that run here where there is one, or the fastest of any
-    engine"""
+    """here: layouts that Onnuri itself runs, if there is one; any: the fastest layout of any
+    training engine"""
     exact_gpus: bool = False
-    """use all GPUs, also where fewer train more"""
+    """use all GPUs, even if fewer of them train more"""
     cache: bool = True
-    """keep what was searched, and take it from there when only days, tokens or dollars change"""
+    """store what was searched, and use it again when only days, tokens or dollars change"""
     gpus_for: str | None = None
     """find the fewest GPUs that train all tokens in this time: 30d, 6w or 72h (in place of
     --gpus)"""
@@ -477,18 +504,19 @@ class PlanRecipe:
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
+        """Plan the training and write the report."""
         import onnuri
         from onnuri import recipes
         from onnuri.planner import progress, report, saved, words
 
-        own, demand = self.own.said(self.gpu, self.gpus), self.serve.made()
+        own, demand = self.own.settings(self.gpu, self.gpus), self.serve.demand()
         recipe = recipes.resolve(self.recipe, own.kind(), own.gpus, self.seq_len, self.batch_tokens)
         cluster = own.cluster(recipe.gpu, recipe.gpus)
         if self.gpus_for:
-            self._fewest(recipe, cluster, demand)
+            self._report_fewest_gpus(recipe, cluster, demand)
             return
-        with progress.SearchProgress(self.report.language) as shown:
-            found = onnuri.plan(
+        with progress.SearchProgress(self.report.language) as search:
+            plan = onnuri.plan(
                 recipe,
                 cluster,
                 layout=self.layout,
@@ -499,19 +527,20 @@ class PlanRecipe:
                 software_year=self.software_year,
                 engines=self.engines,
                 exact_gpus=self.exact_gpus,
-                report=shown,
+                report=search,
                 cache=saved.folder() if self.cache else None,
                 serve=demand,
             )
         report.write(
-            found,
+            plan,
             **dataclasses.asdict(self.report),
             systems=recipes.summary() if self.report.html else (),
-            command=TYPED.get(),
+            command=COMMAND_LINE.get(),
         )
 
-    def _fewest(self, recipe: Recipe, cluster: Cluster, demand: Demand | None) -> None:
-        """Answer how many GPUs."""
+    def _report_fewest_gpus(self, recipe: Recipe, cluster: Cluster, demand: Demand | None) -> None:
+        """Report the fewest GPUs that train all tokens within --gpus-for. Raises ConfigError for a
+        flag that contradicts it."""
         from onnuri import recipes
         from onnuri.errors import ConfigError
         from onnuri.planner import inverse, progress, report, saved, words
@@ -530,8 +559,8 @@ class PlanRecipe:
                     "leave one out",
                 )
         days, tokens = inverse.duration("gpus-for", self.gpus_for or ""), words.count(self.tokens)
-        with progress.SearchProgress(self.report.language) as shown:
-            found = inverse.fewest(
+        with progress.SearchProgress(self.report.language) as search:
+            fewest = inverse.fewest(
                 recipe,
                 cluster,
                 days,
@@ -540,47 +569,48 @@ class PlanRecipe:
                 software_year=self.software_year,
                 engines=self.engines,
                 exact_gpus=self.exact_gpus,
-                report=shown,
+                report=search,
                 cache=saved.folder() if self.cache else None,
                 serve=demand,
             )
         report.write(
-            found,
+            fewest,
             **dataclasses.asdict(self.report),
             systems=recipes.summary() if self.report.html else (),
-            command=TYPED.get(),
+            command=COMMAND_LINE.get(),
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanBudget:
-    """Which size for a budget: the five systems and sizes made by rule, their loss, their odds, and
-    what serving costs."""
+    """Compare which model size suits a budget: the five systems and sizes made by rule, with their
+    loss, their chances and their cost of serving."""
 
     gpu: str | None = None
-    """such as B200; without it, the cluster file's"""
+    """GPU model, such as B200; without it, the cluster file's"""
     gpus: int | None = None
-    """how many; without it, the cluster file's"""
+    """number of GPUs; without it, the cluster file's"""
     days: float | None = None
-    """until the date"""
+    """days of training that the budget has"""
     largest_for: str | None = None
-    """find the largest models that are trained fully in this time: 75d, 6w or 72h (in place of
+    """find the largest models that train all their tokens in this time: 75d, 6w or 72h (in place of
     --days)"""
     tokens: str | None = None
-    """with --largest-for: of every size, such as 10T; without it, as many as are optimal, and of a
-    system its own"""
+    """with --largest-for: tokens for every size, such as 10T; without it, the optimal number, and a
+    system's own"""
     engines: Literal["here", "any"] = "here"
-    """whose layouts are compared: those that run here, or all (slower)"""
+    """here: layouts that Onnuri itself runs; any: those of all training engines (slower)"""
     exact_gpus: bool = False
-    """use all GPUs for every size, also where fewer train more"""
+    """use all GPUs for every size, even if fewer of them train more"""
     cache: bool = True
-    """keep what was searched, and take it from there when nothing changes that layouts depend on"""
+    """store what was searched, and use it again when nothing changes that layouts depend on"""
     own: tyro.conf.OmitArgPrefixes[OwnClusterFlags] = dataclasses.field(
         default_factory=OwnClusterFlags
     )
     report: tyro.conf.OmitArgPrefixes[PlanReport] = dataclasses.field(default_factory=PlanReport)
 
     def run(self) -> None:
+        """Compare the sizes and write the report. Raises ConfigError for flags that contradict."""
         from onnuri import recipes
         from onnuri.errors import ConfigError
         from onnuri.planner import (
@@ -593,14 +623,12 @@ class PlanBudget:
             words,
         )
 
-        systems, cluster = (
-            [recipes.find(name) for name in recipes.NAMES],
-            self.own.said(self.gpu, self.gpus).cluster(),
-        )
+        systems = [recipes.find(name) for name in recipes.NAMES]
+        cluster = self.own.settings(self.gpu, self.gpus).cluster()
         if (self.days is None) == (self.largest_for is None):
-            said = "--days and --largest-for" if self.days is not None else "budget"
+            value = "--days and --largest-for" if self.days is not None else "budget"
             raise ConfigError(
-                said,
+                value,
                 "needs one of --days and --largest-for",
                 "give such as --days 75, or --largest-for 75d",
             )
@@ -612,16 +640,18 @@ class PlanBudget:
                     "leave it out",
                 )
             days = inverse.duration("largest-for", self.largest_for)
-            with progress.SearchProgress(self.report.language) as shown:
+            with progress.SearchProgress(self.report.language) as search:
                 largest = inverse.largest(
                     systems,
                     cluster,
                     days,
                     words.count(self.tokens),
-                    report=shown,
+                    report=search,
                     cache=saved.folder() if self.cache else None,
                 )
-            inverse_report.write(largest, **dataclasses.asdict(self.report), command=TYPED.get())
+            inverse_report.write(
+                largest, **dataclasses.asdict(self.report), command=COMMAND_LINE.get()
+            )
             return
         if self.tokens is not None:
             raise ConfigError(
@@ -629,27 +659,30 @@ class PlanBudget:
                 "stands beside --days, which says how many",
                 "give --largest-for instead",
             )
-        with progress.SearchProgress(self.report.language) as shown:
-            found = budget.budget(
+        with progress.SearchProgress(self.report.language) as search:
+            comparison = budget.budget(
                 systems,
                 cluster,
                 self.days or 0.0,
                 self.engines,
-                shown,
+                search,
                 saved.folder() if self.cache else None,
                 self.exact_gpus,
             )
-        budget_report.write(found, **dataclasses.asdict(self.report), command=TYPED.get())
+        budget_report.write(
+            comparison, **dataclasses.asdict(self.report), command=COMMAND_LINE.get()
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRecipes:
-    """The systems that are recipes, what they count and what their teams published."""
+    """List the systems that have recipes, with their computed and their published parameters."""
 
     json: Path | None = None
     """file for the figures"""
 
     def run(self) -> None:
+        """Print the systems and write the figures."""
         from onnuri import recipes
         from onnuri.planner import report
 
@@ -658,9 +691,10 @@ class PlanRecipes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanConstants:
-    """The constants of speed and memory, with unit, prior and source."""
+    """List the planner's constants of speed and memory, with unit, prior and source."""
 
     def run(self) -> None:
+        """Print the table of constants."""
         from onnuri.planner import constants
 
         print(constants.table())
@@ -668,16 +702,18 @@ class PlanConstants:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanValidate:
-    """Predict every row of a table of published runs without looking at its value, and compare."""
+    """Predict every row of a table of published runs without looking at its value, and compare the
+    two."""
 
     runs: tyro.conf.Positional[Path]
     """a CSV with the columns of published_runs.csv"""
     memory: bool = False
-    """the table is of measured memory, with the columns of published_memory.csv"""
+    """the table holds measured memory, with the columns of published_memory.csv"""
     json: Path | None = None
     """file for the figures"""
 
     def run(self) -> None:
+        """Predict every row, print the errors and write the figures."""
         from onnuri.calibration import validate
 
         validate.run(self.runs, self.memory, self.json)
@@ -685,24 +721,24 @@ class PlanValidate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanDryRun:
-    """The real training step at full size without a GPU: one rank's memory, products and messages
-    beside the plan's."""
+    """Trace the real training step at full size without a GPU: one rank's memory, FLOPs and
+    collectives beside the plan's."""
 
     recipe: tyro.conf.Positional[str]
     """a system of `onnuri plan recipes`"""
     gpus: int | None = None
-    """how many; without it, the recipe's own"""
+    """number of GPUs; without it, the recipe's own"""
     layout: str | None = None
-    """as `onnuri plan` writes it; without it, the recipe's own"""
+    """parallel layout, as `onnuri plan` writes it; without it, the recipe's own"""
     rank: int = 0
-    """whose step is traced"""
+    """rank whose step is traced"""
     whole: bool = False
-    """trace every layer, though the figures of equal layers follow from a few of them: the same
-    answer, later"""
+    """trace every layer instead of deriving equal layers from a few: the same figures, later"""
     json: Path | None = None
     """file for the figures"""
 
     def run(self) -> None:
+        """Trace the step, print it beside the plan and write the figures."""
         from onnuri import files, recipes
         from onnuri.planner import parallel
         from onnuri.profile import dryrun, plan_vs_trace
@@ -710,24 +746,24 @@ class PlanDryRun:
         files.check_place(self.json)
         recipe = recipes.find(self.recipe)
         gpus = recipe.gpus if self.gpus is None else self.gpus
-        asked = parallel.parse(self.layout, gpus) if self.layout else None
-        found = dryrun.run(recipe, gpus, layout=asked, rank=self.rank, whole=self.whole)
-        print(
-            f"{found}\n\n{plan_vs_trace.text(plan_vs_trace.pairs(found, recipe.omni, recipe.gpu))}"
-        )
+        layout = parallel.parse(self.layout, gpus) if self.layout else None
+        dry_run = dryrun.run(recipe, gpus, layout=layout, rank=self.rank, whole=self.whole)
+        pairs = plan_vs_trace.pairs(dry_run, recipe.omni, recipe.gpu)
+        print(f"{dry_run}\n\n{plan_vs_trace.text(pairs)}")
         if self.json:
-            files.write_json(found.to_json(), self.json)
+            files.write_json(dry_run.to_json(), self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanFreeze:
-    """Write the planner's answer for a recipe's own layout beside the recipe, so that a change of
-    it is seen."""
+    """Store the planner's answer for a recipe's own layout beside the recipe, so that a later
+    change of the answer shows."""
 
     recipe: tyro.conf.Positional[str]
     """a system of `onnuri plan recipes`, or "all" """
 
     def run(self) -> None:
+        """Store the answer of every named recipe."""
         import onnuri
         from onnuri import recipes
 
@@ -738,8 +774,8 @@ class PlanFreeze:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanCommand:
-    """What a GPU budget can train, how and by when: `onnuri plan axk1 --gpu H200 --gpus 1024 --days
-    75`."""
+    """Plan what a GPU budget can train, how and by when: `onnuri plan axk1 --gpu H200 --gpus 1024
+    --days 75`."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[PlanRecipe, tyro.conf.subcommand("recipe")]
@@ -752,14 +788,15 @@ class PlanCommand:
     ]
 
     def run(self) -> None:
+        """Run the chosen subcommand."""
         self.what.run()
 
 
-VERBS = {
+SUBCOMMANDS = {
     "plan": ("recipe", "budget", "recipes", "constants", "validate", "dry-run", "freeze"),
     "train": ("recipe", "finetune"),
 }
-"""a recipe's name needs none of them: `plan axk1`, `train laptop`"""
+"""subcommands that a recipe's name may leave out: `plan axk1` is `plan recipe axk1`"""
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -777,47 +814,49 @@ Command = (
 def parse(
     arguments: Sequence[str] | None = None,
 ) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate | PlanCommand:
-    """The command that the arguments name. A mistake raises SystemExit(2) after one line on
-    stderr."""
+    """Return the command that the arguments name, `sys.argv` without any.
+
+    A mistake raises SystemExit(2) after one line on stderr.
+    """
     complaint = io.StringIO()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    verbs = VERBS.get(given[0], ()) if given else ()
-    if verbs and given[1:] and given[1] not in (*verbs, "--help", "-h"):
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    subcommands = SUBCOMMANDS.get(words[0], ()) if words else ()
+    if subcommands and words[1:] and words[1] not in (*subcommands, "--help", "-h"):
         # --largest-for asks for a model, so names none
-        largest = any(argument.split("=")[0] == "--largest-for" for argument in given)
-        given.insert(1, "budget" if largest and given[0] == "plan" else "recipe")
+        largest = any(argument.split("=")[0] == "--largest-for" for argument in words)
+        words.insert(1, "budget" if largest and words[0] == "plan" else "recipe")
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 Command,
                 prog="onnuri",
-                args=given,  # type: ignore[call-overload, no-any-return]
-                config=(
-                    tyro.conf.CascadeSubcommandArgs,
-                ),  # `keys list --data D` too, not `keys --data D list` alone
+                args=words,  # type: ignore[call-overload, no-any-return]
+                # `keys list --data D` works too, not only `keys --data D list`
+                config=(tyro.conf.CascadeSubcommandArgs,),
                 description="온누리: text, image, audio, video and 3D, each understood and generated.",
             )
     except SystemExit as stop:
         if stop.code:
-            print(f"onnuri: {misused(one_line(complaint.getvalue()), given)}", file=sys.stderr)
+            print(f"onnuri: {mistake_line(unboxed(complaint.getvalue()), words)}", file=sys.stderr)
         raise
 
 
-def misused(line: str, given: list[str]) -> str:
-    """The parser's complaint as a value, a rule and a repair, in Korean where that was asked for;
-    else as it is."""
+def mistake_line(line: str, arguments: list[str]) -> str:
+    """Return the parser's one-line complaint as a value, a rule and a repair, in Korean for a
+    `plan` with --language ko; a complaint of unknown form stays as it is."""
     from onnuri import usage
 
     error = usage.mistake(line)
-    if error is None or given[:1] != ["plan"] or usage.language(given) != "ko":
+    if error is None or arguments[:1] != ["plan"] or usage.language(arguments) != "ko":
         return str(error or line)
     from onnuri.planner import words
 
     return words.complaint(error, "ko")
 
 
-def one_line(box: str) -> str:
-    """tyro's boxed complaint as one line: rules between its parts become semicolons, borders go."""
+def unboxed(box: str) -> str:
+    """Return tyro's complaint, which it draws in a box, as one line without borders; the rules
+    between its parts become semicolons."""
     parts = [
         " ".join(re.findall(r"[^│╭╮╰╯\s]+", line.replace("─", "")))
         for line in re.sub(r"[╭╰].*[╮╯]|│ ─+ │|-{8,}", "\n;\n", box).splitlines()
@@ -825,8 +864,8 @@ def one_line(box: str) -> str:
     return re.sub(r"\s*;(\s*;)*\s*", "; ", " ".join(p for p in parts if p)).strip("; ")
 
 
-def said(error: OnnuriError, command: object) -> str:
-    """The one line of an error, in the language of the report that was asked for."""
+def error_line(error: OnnuriError, command: object) -> str:
+    """Return an error as one line, in the language of the command's report if it has one."""
     report = getattr(getattr(command, "what", None), "report", None)
     if not isinstance(report, PlanReport):
         return str(error)
@@ -836,15 +875,16 @@ def said(error: OnnuriError, command: object) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `onnuri` command."""
-    TYPED.set(shlex.join(["onnuri", *(sys.argv[1:] if arguments is None else arguments)]))
+    """Run the `onnuri` command with the arguments, `sys.argv` without any; mistakes exit with
+    status 2."""
+    COMMAND_LINE.set(shlex.join(["onnuri", *(sys.argv[1:] if arguments is None else arguments)]))
     command = parse(arguments)
     try:
         command.run()
     except OnnuriError as error:
-        print(f"onnuri: {said(error, command)}", file=sys.stderr)
+        print(f"onnuri: {error_line(error, command)}", file=sys.stderr)
         raise SystemExit(2) from None
-    except BrokenPipeError:  # whoever read has gone, as `| head` does
+    except BrokenPipeError:  # the reader of stdout closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except KeyboardInterrupt:

@@ -29,6 +29,7 @@ class Config:
     _dicts: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make a subclass a frozen dataclass and note which of its fields are dicts."""
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         # types are strings here, for modules import annotations from __future__
@@ -39,6 +40,7 @@ class Config:
         )
 
     def __post_init__(self) -> None:
+        """Replace the fields that are dicts by frozen ones."""
         # past the frozen dataclass's own guard: a dict in a frozen config could still be changed
         for name in self._dicts:
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
@@ -146,9 +148,11 @@ class FrozenDict(dict[Any, Any]):
     """A FrozenDict refuses changes, as a config's dicts must; it still pickles."""
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
+        """Raise TypeError instead of a change."""
         raise TypeError("a config does not change; make another with replace()")
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[type, tuple[dict[Any, Any]]]:
+        """Return how to rebuild the dict, since pickle would otherwise set its items."""
         return type(self), (dict(self),)

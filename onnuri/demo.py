@@ -39,8 +39,10 @@ def check_sentence(sentence: str) -> str:
 
 
 def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -> None:
-    """Generate picture, speech, video, 3D model and index.html from one sentence. Raises
-    OnnuriError."""
+    """Write picture, speech, video, 3D model and index.html of one sentence to the folder `out`.
+
+    `folder` is the model's; without one, the model that ships. Raises OnnuriError.
+    """
     sentence = check_sentence(sentence)
     console, start = Console(), time.perf_counter()
     media.make_folder(out)
@@ -69,8 +71,11 @@ def generate(
     folder: Path | None = None,
     **sampling: Any,
 ) -> None:
-    """Generate one file from any mix of files and a sentence. Raises OnnuriError before anything is
-    written."""
+    """Write one file of modality `to`, generated from any mix of files and a sentence.
+
+    `folder` is the model's; without one, the model that ships. Raises OnnuriError before anything
+    is written.
+    """
     media.check_suffix(output, to)
     inputs: list[tuple[str, Any]] = [media.take_file(path, modality) for modality, path in files]
     if text is not None:
@@ -89,13 +94,13 @@ def generate(
 
 
 def tell(reply: Reply) -> None:
-    """Print to stderr what the model did not know; the answer goes to stdout."""
+    """Print to stderr what the model did not know of the inputs, since stdout has the answer."""
     for sentence in reply.told:
         print(f"onnuri: {sentence}", file=sys.stderr)
 
 
 def page(sentence: str, files: dict[Modality, Path]) -> str:
-    """Return the page's HTML with all media inside."""
+    """Return the HTML of the demo's page: the sentence, and its media files as data URIs."""
     uris = {modality: _uri(files[modality], modality) for modality in MEDIA if modality in files}
     template = string.Template((WEB / "demo.html").read_text(encoding="utf-8"))
     return template.substitute(sentence=html.escape(sentence), viewer=VIEWER, **uris)

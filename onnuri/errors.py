@@ -26,6 +26,7 @@ class OnnuriError(Exception):
     def __init__(
         self, value: str, rule: str, repair: str, *, code: str | None = None, **about: object
     ) -> None:
+        """Join value, rule and repair to the one-line message `value: rule; repair`."""
         self.value, self.rule, self.repair, self.code, self.about = value, rule, repair, code, about
         super().__init__(" ".join(f"{value}: {rule}; {repair}".split()))
 

@@ -1,7 +1,7 @@
-"""The five media: their files, and the sizes of their arrays.
+"""This module lists the five modalities: their files, and the sizes of their arrays.
 
-Knows nothing of networks. What a modality's codes look like, its codec says (`codecs/spec.py`), not
-this table.
+It knows nothing of networks. What a modality's codes look like is in its codec's spec
+(`codecs/spec.py`), not here.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ MEDIA: tuple[Modality, ...] = ("text", "image", "audio", "video", "shape")
 Language = Literal["ko", "en"]
 LANGUAGES: tuple[Language, ...] = ("ko", "en")
 LANGUAGE_TOKENS = {"ko": "<|ko|>", "en": "<|en|>"}
-"""The first token inside a text or audio segment says its language."""
+"""special token of each language: the first token inside a text or audio segment"""
 
 
 def language_of(sentence: str) -> Language:
-    """Korean if the sentence has any Hangul syllable, else English."""
+    """Return "ko" if a sentence has any Hangul syllable, else "en"."""
     return "ko" if any("가" <= c <= "힣" for c in sentence) else "en"
 
 
 Task = Literal["describe", "answer", "edit", "translate", "transcribe"]
 TASKS: tuple[Task, ...] = ("describe", "answer", "edit", "translate", "transcribe")
-"""what is asked of a model, where the inputs alone do not say it: a token before the answer"""
+"""tasks, each with a token before the answer that says what is asked if the inputs alone do not"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModalityInfo:
-    """One modality's row."""
+    """A ModalityInfo holds one modality's file name endings and media type."""
 
     name: Modality
     suffixes: tuple[str, ...]
@@ -58,11 +58,11 @@ TABLE: dict[Modality, ModalityInfo] = {
 }
 
 HEARD_SECONDS = 15.36
-"""of a sound: the model hears no more, and half of a sentence is not what was said"""
+"""longest sound that is read: the model hears no more, and a sentence must not be cut in half"""
 IMAGE_SIZE = 128
-"""pixels, height and width"""
+"""height and width of a picture for the model, in pixels"""
 VIDEO_FRAMES = 17
 VIDEO_FPS = 8
 AUDIO_HZ = 16_000
 VOXELS = 64
-"""voxels a side of a shape's cube, which spans [-1, 1]³"""
+"""voxels per side of a shape's cube, which spans [-1, 1]³"""

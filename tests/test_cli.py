@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from processes import run_onnuri
 
-from onnuri.cli import main, one_line, parse
+from onnuri.cli import main, parse, unboxed
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -161,7 +161,7 @@ def test_unknown_option_offers_the_nearest(capsys):
 
 
 def test_boxes_become_one_line():
-    assert one_line("╭─ A ─╮\n│ one │\n│ ─── │\n│ two │\n╰─────╯") == "one; two"
+    assert unboxed("╭─ A ─╮\n│ one │\n│ ─── │\n│ two │\n╰─────╯") == "one; two"
 
 
 def test_help_teaches_every_verb():

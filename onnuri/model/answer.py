@@ -1,10 +1,11 @@
-"""How an answer comes about: what is asked of the engine, in which order. Knows no threads: whoever
-drives it decides.
+"""This module answers questions: it turns inputs into prompts and sends the engine its requests in
+the right order.
 
-Every part is a generator that yields requests and is sent their tickets when they have ended.
-`run_pipelines` runs any number of them side by side and waits; a server awaits them one by one.
-Speech meets words only, as in training: the model first writes down what it hears, and goes on with
-that; it writes what it is going to say, and then speaks it word by word.
+It knows no threads. Every part is a generator that yields requests and is sent their handles when
+they have ended. `run_pipelines` runs any number of them side by side and waits; a server awaits
+them one by one. Speech is connected to words alone, as in training: the model first writes down
+what it hears and goes on with that text; it writes what it is going to say, and then speaks it word
+by word.
 """
 
 from __future__ import annotations
@@ -31,60 +32,68 @@ from onnuri.model.token_layout import TokenLayout
 
 T = TypeVar("T")
 Pipeline = Generator[Request, RequestHandle, T]
-"""yields requests, is sent their tickets, returns a T"""
+"""yields requests, is sent their handles when they have ended, returns a T"""
 Inputs = Sequence[Any]
 """inputs [(modality, item), …]; a text may be (modality, item, language) to say its language"""
 Listener = Callable[[int], None]
+"""is called with every id that is generated"""
 HEARING = SamplingConfig(temperature=0.0)
-"""how a sound's words are drawn"""
-FEWEST = 16
-"""positions beside the codes of one item: what begins, opens, asks and closes"""
-LONGEST_WORD = 75
-"""codes of a spoken word: three seconds"""
+"""sampling settings with which speech is transcribed"""
+RESERVED_POSITIONS = 16
+"""positions that a sequence needs beside the codes of one item: `<bos>`, boundary, language and
+task tokens"""
+MAX_WORD_CODES = 75
+"""most audio codes of one spoken word: three seconds"""
 
 
 @dataclasses.dataclass
 class Context:
-    """What has been given, as ids, and its last input."""
+    """A Context holds the inputs of a question as the model reads them, and what is known of the
+    last one."""
 
     ids: list[int]
+    """`<bos>` and the segments of all inputs"""
     count: int
-    """inputs"""
+    """number of inputs"""
     language: Language | None = None
-    """of the last input, if that is text or a sound"""
+    """language of the last input, if that is text or a sound"""
     heard: bool = False
-    """whether that is a sound"""
+    """whether the last input is a sound"""
     words: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    """its codes of text"""
+    """text codes of the last input, if that is text or a sound"""
     given: dict[Modality, int] = dataclasses.field(default_factory=dict)
-    """codes of each modality"""
+    """number of input codes by modality"""
     inputs: list[tuple[Modality, str]] = dataclasses.field(default_factory=list)
-    """media in their order, with the words of a text or a sound"""
+    """(modality, words) of the inputs in their order; "" for those that are neither text nor
+    sound"""
     readings: list[Reading] = dataclasses.field(default_factory=list)
     """every text as the model reads it"""
     seen: list[Seen] = dataclasses.field(default_factory=list)
-    """what is to be seen"""
+    """pictures, videos and shapes among the inputs"""
     logprobs: dict[Modality, list[float]] = dataclasses.field(default_factory=dict)
-    """of every id that was drawn for an answer, by the answer's modality"""
+    """log probability of every id that was drawn for an answer, by the answer's modality"""
 
     def says(self, language: Language) -> bool:
-        """Whether all that was given is a sentence in that language."""
+        """Return whether a single sentence or sound in a language is all the input."""
         return self.count == 1 and self.language == language
 
 
 class Answers:
-    """What a token layout and codecs make of questions."""
+    """An Answers builds prompts and decodes answers for one model: its token layout, codecs and
+    text front end, and the number of its positions."""
 
     def __init__(
         self, layout: TokenLayout, codecs: dict[str, Any], positions: int, front_end: FrontEnd
     ) -> None:
+        """Take a model's parts. Raises ConfigError for a codec whose longest item does not fit the
+        positions."""
         self.layout, self.codecs, self.positions = layout, codecs, positions
         self.front_end = front_end
         for spec in layout.codecs:
             if (
                 spec.name in codecs
                 and spec.modality != "text"
-                and spec.max_codes > positions - FEWEST
+                and spec.max_codes > positions - RESERVED_POSITIONS
             ):
                 raise ConfigError(
                     f"codec {spec.name!r} of up to {spec.max_codes} codes",
@@ -92,39 +101,44 @@ class Answers:
                     "make the codec with smaller limits",
                 )
         self.scored = True
-        """whether the engine is asked how likely what it draws was"""
+        """whether the log probability of every drawn id is requested, for notices of unsure
+        answers"""
 
     @property
     def room(self) -> int:
-        """Most tokens of inputs: what is left beside the longest answer in one of the five media,
-        and what is heard or said."""
+        """Return the most tokens that inputs may have: what the positions leave beside the longest
+        answer in one of the five media, and as much again for speech's words."""
         return self.positions - 2 * max(
             spec.max_codes for spec in self.layout.codecs if spec.name in MEDIA
         )
 
-    def read(self, given: Inputs) -> Pipeline[Context]:
-        """Inputs as ids, in their order; of a sound what the model hears in it. Raises
-        ConfigError."""
-        context = Context([self.layout.special("<bos>")], len(given))
-        for modality, item, *tongue in given:
+    def read(self, inputs: Inputs) -> Pipeline[Context]:
+        """Return inputs as ids in their order; a sound counts as the words that the model hears in
+        it.
+
+        Raises ConfigError for an unknown modality and for inputs that leave no room for an answer.
+        """
+        context = Context([self.layout.special("<bos>")], len(inputs))
+        for modality, item, *tongue in inputs:
             known(modality, self.layout)
             codes, language, heard = self.encode(modality, item), None, modality == "audio"
             context.given[modality] = context.given.get(modality, 0) + len(codes)
-            read = codes
+            segment_codes = codes
             words = ""
             if heard:
                 language, codes = yield from self.hear(codes)
                 words = self.codecs["text"].decode(codes)
-                read = self._read(words, context)
+                segment_codes = self._read_words(words, context)
             elif modality == "text":
-                words = wish_of(item[:LONGEST_SENTENCE])[1] or item[:LONGEST_SENTENCE]
+                sentence = item[:LONGEST_SENTENCE]
+                words = wish_of(sentence)[1] or sentence
                 language = tongue[0] if tongue else language_spoken(words)
-                read = self._read(item if words == item[:LONGEST_SENTENCE] else words, context)
+                segment_codes = self._read_words(item if words == sentence else words, context)
             else:
                 context.seen.append((modality, item, codes))
             context.inputs.append((modality, words))
             context.ids = context.ids + self.layout.segment(
-                "text" if heard else modality, read, language
+                "text" if heard else modality, segment_codes, language
             )
             context.language, context.heard = language, heard
             context.words = codes if heard or modality == "text" else context.words[:0]
@@ -138,8 +152,9 @@ class Answers:
             )
         return context
 
-    def _read(self, words: str, context: Context) -> np.ndarray:
-        """Return the codes of words as the text front end leaves them."""
+    def _read_words(self, words: str, context: Context) -> np.ndarray:
+        """Return the text codes int64 [K] of a sentence as the front end corrects it, and add its
+        reading to the context."""
         reading = self.front_end.read(words)
         context.readings.append(reading)
         codes = self.front_end.encode(reading.text, self.codecs["text"])
@@ -148,16 +163,17 @@ class Answers:
     def hear(
         self, codes: np.ndarray, on_token: Listener | None = None
     ) -> Pipeline[tuple[Language, np.ndarray]]:
-        """Of a sound's codes the language and the text codes that the model hears."""
-        v = self.layout
+        """Return the language and the text codes int64 [K] of the words that the model hears in a
+        sound's codes."""
+        layout = self.layout
         prompt = [
-            v.special("<bos>"),
-            *v.segment("audio", codes),
-            *v.task("transcribe"),
-            v.special(v.spec("text").open),
+            layout.special("<bos>"),
+            *layout.segment("audio", codes),
+            *layout.task("transcribe"),
+            layout.special(layout.spec("text").open),
         ]
         token_constraint = dataclasses.replace(
-            self.token_constraint("text"), first_range=v.languages
+            self.token_constraint("text"), first_range=layout.languages
         )
         ids = (
             yield Request(
@@ -168,8 +184,8 @@ class Answers:
                 on_token=on_token,
             )
         ).ids
-        language = next(x for x in LANGUAGES if v.special(LANGUAGE_TOKENS[x]) == ids[0])
-        return language, v.codes("text", np.array(ids[1:], dtype=np.int64))
+        language = next(x for x in LANGUAGES if layout.special(LANGUAGE_TOKENS[x]) == ids[0])
+        return language, layout.codes("text", np.array(ids[1:], dtype=np.int64))
 
     def write(
         self,
@@ -181,10 +197,13 @@ class Answers:
         on_token: Listener | None = None,
         **more: Any,
     ) -> Pipeline[np.ndarray]:
-        """Text codes that answer: of a lone sound its words, of a lone sentence that is to be
-        spoken (not `only_heard`) itself, if it is in the language that is asked for; to a greeting
-        or a question about nothing that was shown what can be done; else what the model writes, as
-        `make` does."""
+        """Return the text codes int64 [K] of an answer in a language.
+
+        A single sound in that language is answered by its words, and so is a single sentence that
+        is to be spoken (not `only_heard`); words alone that ask for nothing that the model can do
+        get the front end's refusal; all else is generated as `make` does, with `more` fields of the
+        request.
+        """
         refusal = self.refusal(context, language)
         if only_heard and not context.heard and refusal:
             text: np.ndarray = self.codecs["text"].encode(refusal)
@@ -194,16 +213,16 @@ class Answers:
         return (yield from self.make("text", context, language, sampling, seed, on_token, **more))
 
     def refusal(self, context: Context, language: Language) -> str | None:
-        """Return what is said to words that come alone and ask for nothing that the model can do;
-        None where something can be done."""
+        """Return the reply to words that come alone and ask for nothing that the model can do, such
+        as a greeting; None for all other inputs."""
         if context.count != 1 or not context.readings:
             return None
         words = context.inputs[0][1]
         return self.front_end.refusal(words, context.readings[0], language)
 
     def notices(self, context: Context, language: Language) -> list[Notice]:
-        """Return what is not known of what was given, and of what came of it, in the language of
-        the answer."""
+        """Return what the model did not know of the inputs, and whether the answer is improbable,
+        in the language of the answer."""
         front_end = self.front_end
         notices = [
             *front_end.notices(context.readings, context.seen, self.codecs, language),
@@ -222,24 +241,27 @@ class Answers:
         seed: int = 0,
         on_token: Listener | None = None,
     ) -> Pipeline[np.ndarray]:
-        """A sentence's sound, every word put in before what it sounds like."""
+        """Return the audio codes int64 [K] of a sentence of text codes, generated with each word's
+        text forced before its sound; empty for no words."""
         if not len(sentence):
             return np.zeros(0, np.int64)
-        v = self.layout
-        most = self.layout.spec("text").max_codes
-        sentence = self.front_end.spoken(sentence, self.codecs["text"])[:most]
+        layout = self.layout
+        max_codes = self.layout.spec("text").max_codes
+        sentence = self.front_end.spoken(sentence, self.codecs["text"])[:max_codes]
         if not len(sentence):
             return np.zeros(0, np.int64)
         prompt = [
-            v.special("<bos>"),
-            *v.segment("text", sentence, language),
-            *v.opening("audio", language),
+            layout.special("<bos>"),
+            *layout.segment("text", sentence, language),
+            *layout.opening("audio", language),
         ]
         forced_segments = [
-            v.ids("text", word).tolist() for word in self.codecs["text"].words(sentence)
+            layout.ids("text", word).tolist() for word in self.codecs["text"].words(sentence)
         ]
         token_constraint = dataclasses.replace(
-            self.token_constraint("audio"), end=v.special("<|word|>"), max_segment=LONGEST_WORD
+            self.token_constraint("audio"),
+            end=layout.special("<|word|>"),
+            max_segment=MAX_WORD_CODES,
         )
         return self._codes(
             "audio",
@@ -266,11 +288,15 @@ class Answers:
         on_token: Listener | None = None,
         **more: Any,
     ) -> Pipeline[np.ndarray]:
-        """Codes of any modality but sound that follow what was given; `more` are other fields of the
-        request."""
+        """Return the codes int64 [K] that the model generates for a modality, other than audio,
+        after the context.
+
+        `more` are other fields of the request. Raises ConfigError if inputs leave no room for an
+        item of a codec that is none of the five media.
+        """
         opening = self.layout.opening(to, language)
-        asked = self.layout.task(task_of(to, context.inputs, context.says(language)))
-        most = self.positions - self.layout.spec(to).max_codes - FEWEST
+        task = self.layout.task(task_of(to, context.inputs, context.says(language)))
+        most = self.positions - self.layout.spec(to).max_codes - RESERVED_POSITIONS
         if to not in MEDIA and len(context.ids) > most:
             raise ConfigError(
                 f"inputs of {len(context.ids)} tokens",
@@ -280,7 +306,7 @@ class Answers:
                 most=most,
             )
         request = Request(
-            prompt=context.ids + asked + opening,
+            prompt=context.ids + task + opening,
             token_constraint=self.token_constraint(to),
             sampling=sampling,
             seed=seed,
@@ -289,17 +315,17 @@ class Answers:
             unconditional_prompt=[self.layout.special("<bos>"), *opening],
         )
         request = dataclasses.replace(request, **more)
-        if (
-            self.scored and not request.constraint
-        ):  # what a grammar forces is no answer of the model's own
-            drawn, told = context.logprobs.setdefault(to, []), request.on_score
+        # what a grammar forces does not tell whether the model is sure
+        if self.scored and not request.constraint:
+            logprobs, on_score = context.logprobs.setdefault(to, []), request.on_score
 
-            def hear(score: TokenScore) -> None:
-                drawn.append(score.logprob)
-                if told:
-                    told(score)
+            def record(score: TokenScore) -> None:
+                """Keep an id's log probability and pass the score on to the request's listener."""
+                logprobs.append(score.logprob)
+                if on_score:
+                    on_score(score)
 
-            request = dataclasses.replace(request, on_score=hear)
+            request = dataclasses.replace(request, on_score=record)
         return self._codes(to, (yield request))
 
     def go_on(
@@ -312,10 +338,14 @@ class Answers:
         on_token: Listener | None = None,
         **more: Any,
     ) -> Pipeline[np.ndarray]:
-        """Text codes that go on within a text that begins with `codes`; `more` are other fields of
-        the request."""
-        v = self.layout
-        prompt = [v.special("<bos>"), *v.opening("text", language), *v.ids("text", codes).tolist()]
+        """Return the text codes int64 [K] that continue a text that begins with `codes`, at most
+        `longest`; `more` are other fields of the request."""
+        layout = self.layout
+        prompt = [
+            layout.special("<bos>"),
+            *layout.opening("text", language),
+            *layout.ids("text", codes).tolist(),
+        ]
         token_constraint = dataclasses.replace(self.token_constraint("text"), max_tokens=longest)
         return self._codes(
             "text",
@@ -335,15 +365,18 @@ class Answers:
     def answer(
         self,
         to: Modality,
-        given: Inputs,
+        inputs: Inputs,
         language: Language,
         sampling: dict[str, SamplingConfig],
         seed: int = 0,
         listen: Callable[[Context], None] | None = None,
     ) -> Pipeline[np.ndarray]:
-        """Codes of a modality, from inputs: all of the above, as it is needed. `listen` is told what
-        was given, as read."""
-        context = yield from self.read(given)
+        """Return the codes int64 [K] of an answer in a modality to inputs: reads them, writes,
+        speaks or generates as the modality needs.
+
+        `sampling` gives settings by modality; `listen` is called with the inputs as read.
+        """
+        context = yield from self.read(inputs)
         if listen:
             listen(context)
         if to == "text":
@@ -356,12 +389,13 @@ class Answers:
         return (yield from self.make(to, context, language, sampling[to], seed))
 
     def encode(self, modality: Modality, item: Any) -> np.ndarray:
-        """Codes of an item; speech and text are cut at the modality's longest."""
+        """Return the codes int64 [K] of an item; speech and text are cut at their codec's
+        longest."""
         codes: np.ndarray = self.codecs[modality].encode(item)
         return codes[: self.layout.spec(modality).max_codes]
 
     def token_constraint(self, to: Modality) -> TokenConstraint:
-        """What may be generated for a modality."""
+        """Return the constraint on the ids that may be generated for an item of a modality."""
         spec, allowed = self.layout.spec(to), self.layout.allowed(to)
         if allowed and spec.slots:
             return TokenConstraint(position_ranges=tuple(allowed), slot_gates=spec.slots.slot_gates)
@@ -371,34 +405,38 @@ class Answers:
         )
 
     def _codes(self, modality: Modality, handle: RequestHandle) -> np.ndarray:
+        """Return the ids that a request generated as codes int64 [K] of a modality."""
         return self.layout.codes(modality, np.array(handle.ids, dtype=np.int64))
 
 
-def run_pipelines(engine: Engine, everyone: Sequence[Pipeline[T]]) -> list[T]:
-    """What each of them returns; their requests are decoded together."""
+def run_pipelines(engine: Engine, pipelines: Sequence[Pipeline[T]]) -> list[T]:
+    """Run pipelines to their end and return what each returns; their requests are decoded in one
+    batch."""
     results: dict[int, T] = {}
-    open_: dict[int, RequestHandle] = {}
+    open_handles: dict[int, RequestHandle] = {}
 
-    def go_on(k: int, handle: RequestHandle | None) -> None:
+    def advance(k: int, handle: RequestHandle | None) -> None:
+        """Send pipeline k the handle that ended and submit its next request or take its result."""
         try:
-            open_[k] = engine.submit(everyone[k].send(handle), bounded=False)  # type: ignore[arg-type]
+            request = pipelines[k].send(handle)  # type: ignore[arg-type]
+            open_handles[k] = engine.submit(request, bounded=False)
         except StopIteration as end:
             results[k] = end.value
 
     try:
-        for k in range(len(everyone)):
-            go_on(k, None)
-        while open_:
+        for k in range(len(pipelines)):
+            advance(k, None)
+        while open_handles:
             engine.step()
-            for k in [k for k, handle in open_.items() if handle.done]:
-                go_on(k, open_.pop(k))
+            for k in [k for k, handle in open_handles.items() if handle.done]:
+                advance(k, open_handles.pop(k))
     finally:
-        for handle in open_.values():
+        for handle in open_handles.values():
             handle.cancel()
-    return [results[k] for k in range(len(everyone))]
+    return [results[k] for k in range(len(pipelines))]
 
 
 def known(name: str, layout: TokenLayout) -> None:
-    """Raise ConfigError for what is neither a modality nor another codec of the model."""
+    """Raise ConfigError for a name that is neither a modality nor another codec of the model."""
     if name not in layout.names:
         raise ConfigError(repr(name), "is not a modality", f"use one of {', '.join(layout.names)}")

@@ -1,7 +1,7 @@
-"""What is asked, by the words in which it is asked: which task, and which language.
+"""This module tells from a sentence's words which task and which language are asked for.
 
-Knows no network. Wishes are read from words, not from a list of sentences; where nothing tells, the
-inputs do.
+It knows no network. It looks for words, not for sentences of a list; if no words tell the task, the
+kinds of inputs do.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _RO = re.compile(
 )
 _IS_ENGLISH = ("english", "영어", "영문")
 _DESCRIBE = re.compile(
-    r"\b(describe|caption|explain|tell me what you see|say what you see)\b|\bwhat (do|can) you see\b|"
-    r"^(what is|what's|whats) (this|that|it|there|in (it|this|the (picture|image|photo|video|model|scene|mesh)))\b|"
+    r"\b(describe|caption|explain|tell me what you see|say what you see)\b|"
+    r"\bwhat (do|can) you see\b|"
+    r"^(what is|what's|whats) (this|that|it|there|in "
+    r"(it|this|the (picture|image|photo|video|model|scene|mesh)))\b|"
     r"\bwhat does (it|this|the (picture|image|video)) show\b|"
     r"설명|묘사|(뭐|무엇|뭘)(이|가)? ?(보|있)|^(이게|이건|이것은|이것이|여기)? ?(뭐|무엇)(야|예요|지|인가요|입니까|니)?\??$",
     re.IGNORECASE,
@@ -34,53 +36,55 @@ _TRANSLATE = re.compile(r"\btranslate\b|\btranslation\b|번역|옮겨", re.IGNOR
 
 
 def wish_of(sentence: str) -> tuple[Language | None, str]:
-    """Return the language that a sentence asks for in so many words ("in English", "한국어로"), and the
-    rest of it."""
+    """Return the language of the answer that a sentence names ("in English", "한국어로"), None if it
+    names none, and the sentence without these words."""
     for pattern in (_IN, _RO):
-        found = pattern.search(sentence)
-        if found:
-            rest = " ".join(f"{sentence[: found.start()]} {sentence[found.end() :]}".split())
-            return ("en" if found.group(1).lower() in _IS_ENGLISH else "ko"), re.sub(
+        match = pattern.search(sentence)
+        if match:
+            rest = " ".join(f"{sentence[: match.start()]} {sentence[match.end() :]}".split())
+            return ("en" if match.group(1).lower() in _IS_ENGLISH else "ko"), re.sub(
                 r"\s+([.,!?])", r"\1", rest
             ).strip(" ,")
     return None, sentence
 
 
 def language_asked(sentence: str) -> Language:
-    """Return the language to answer in: the one that is asked for, else the asker's own, that of
-    most words."""
+    """Return the language to answer in: the one that the sentence names, else the one in which it
+    is written."""
     wish, rest = wish_of(sentence[:LONGEST_SENTENCE])
     return wish or language_spoken(rest)
 
 
 def language_spoken(sentence: str) -> Language:
-    """Return Korean where at least as many words have a Hangul syllable as have only Latin letters,
-    else English."""
+    """Return the language of a sentence: Korean if at least half of its words have a Hangul
+    syllable, else English."""
     words = re.findall(r"[^\W\d_]+", sentence)
     korean = sum(any("가" <= c <= "힣" for c in word) for word in words)
     return "ko" if korean and 2 * korean >= len(words) else "en"
 
 
-def task_of(to: Modality, given: Sequence[tuple[Modality, str]], same: bool = False) -> Task | None:
-    """Return what is asked of inputs [(modality, its words or "")]; None where a modality is only
-    wanted in another.
+def task_of(
+    to: Modality, inputs: Sequence[tuple[Modality, str]], same: bool = False
+) -> Task | None:
+    """Return the task of an answer in modality `to` to inputs [(modality, its words or "")]; None
+    if an input is only converted to another modality.
 
-    A sound counts as the words that were heard in it. `same`: whether all is one sentence in the
-    language of the answer, which is then said again in other words.
+    A sound counts as the words that were heard in it. `same` says that the only input is a sentence
+    in the language of the answer, which is then said again in other words.
     """
-    if not given:
+    if not inputs:
         return None
-    modality, words = given[-1]
-    said = modality in ("text", "audio")
-    shown = any(m not in ("text", "audio") for m, _ in given)
+    modality, words = inputs[-1]
+    ends_in_words = modality in ("text", "audio")
+    has_visual = any(m not in ("text", "audio") for m, _ in inputs)
     if to not in ("text", "audio"):
-        return "edit" if said and shown else None
-    if not said:
+        return "edit" if ends_in_words and has_visual else None
+    if not ends_in_words:
         return "describe"
     if same:
         return "describe"
     if _TRANSLATE.search(words):
         return "translate"
-    if shown:
+    if has_visual:
         return "describe" if _DESCRIBE.search(words) or not words else "answer"
-    return "answer" if len(given) > 1 else "translate"
+    return "answer" if len(inputs) > 1 else "translate"

@@ -31,6 +31,7 @@ class Balance:
     """A Balance counts the tokens per expert of a model's routers and evens them out."""
 
     def __init__(self, model: nn.Module) -> None:
+        """Find the routers of a model by their class's name; there may be none."""
         self.routers: list[Any] = [
             m for m in model.modules() if type(m).__name__.endswith("TopkRouter")
         ]

@@ -58,6 +58,8 @@ class _Chunked(torch.autograd.Function):
         soft: Tensor | None,
         losses: Tensor | None,
     ) -> Tensor:
+        """Return the loss [] and keep the gradients of `hidden` and `head` for the backward
+        pass."""
         ctx.gradients = torch.empty_like(hidden), torch.zeros_like(head)
         weights = weights.to(torch.float64 if hidden.dtype == torch.float64 else torch.float32)
         by_hidden, by_head = ctx.gradients
@@ -74,6 +76,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the kept gradients of `hidden` and `head` times the loss's gradient `scale` []."""
         by_hidden, by_head = ctx.gradients
         ctx.gradients = None  # no other reference: autograd then takes them without a copy
         return by_hidden.mul_(scale), by_head.mul_(scale), None, None, None, None, None

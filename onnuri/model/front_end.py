@@ -1,9 +1,9 @@
-"""The contract of a text front end: how a model's sentences are read, and what is told of what it
-does not know.
+"""This module defines the text front end: it corrects a sentence before the model reads it, and
+tells what the model does not know.
 
-Knows no world and no list of words: this one changes nothing and has nothing to tell. A model's
-folder names its own (`onnuri.json`, "front_end") as a spec names its codec. To add one: a subclass
-of `FrontEnd` in a file, and a line in `FRONT_ENDS`.
+It knows no world and no list of words: the base class changes nothing and tells nothing. A model's
+folder names its front end (`onnuri.json`, "front_end") as a spec names its codec. To add one, write
+a subclass of `FrontEnd` in a file and add a line to `FRONT_ENDS`.
 """
 
 from __future__ import annotations
@@ -26,23 +26,26 @@ FRONT_ENDS = {
 UNNAMED = "toyworld"
 """the front end of folders that name none: they were written when there was no other"""
 Seen = tuple[Modality, Any, np.ndarray]
-"""(modality, item, codes) of an input that is to be seen"""
+"""(modality, item, codes) of an input that is a picture, a video or a shape"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A sentence as the model reads it."""
+    """A Reading holds a sentence as the model reads it, and which words were unknown or
+    corrected."""
 
     text: str
+    """the corrected sentence"""
     unknown: tuple[str, ...] = ()
     """words that are not known, as they were written"""
     words: int = 0
+    """number of words"""
     corrected: tuple[tuple[str, str], ...] = ()
     """(as it was written, as it is read)"""
 
     @property
     def slips(self) -> tuple[tuple[str, str], ...]:
-        """Return the corrections of more than spaces."""
+        """Return the corrections (written, read) that change more than spaces."""
         return tuple(
             (written, read) for written, read in self.corrected if read.replace(" ", "") != written
         )
@@ -50,7 +53,7 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Notice:
-    """One thing that is not known."""
+    """A Notice tells the asker one thing that the model did not know, or how it read a word."""
 
     code: str
     message: str
@@ -64,26 +67,27 @@ class Notice:
 
 
 class FrontEnd:
-    """Reads every sentence as it is, and tells nothing."""
+    """A FrontEnd reads every sentence as it is and tells nothing; subclasses know a world."""
 
     name: ClassVar[str] = "plain"
     """in `FRONT_ENDS`"""
 
     def read(self, sentence: str) -> Reading:
-        """Return the sentence as the model reads it, and what in it is not known."""
+        """Return a sentence as the model reads it, with its unknown and corrected words."""
         return Reading(sentence)
 
     def encode(self, sentence: str, text: Codec) -> np.ndarray:
-        """Return the text codes int64 [K] of a sentence that is given to a model and was read."""
+        """Return the text codes int64 [K] of a sentence that `read` returned, by the text codec
+        `text`."""
         return text.encode(sentence)  # type: ignore[no-any-return]
 
     def spoken(self, codes: np.ndarray, text: Codec) -> np.ndarray:
-        """Return the text codes int64 [K] of a sentence as it is spoken."""
+        """Return the text codes int64 [K] of what is spoken for a sentence of text codes."""
         return codes
 
     def refusal(self, words: str, reading: Reading, language: Language) -> str | None:
-        """Return what is said to words that come alone and ask for nothing that the model can do;
-        None where they ask for something."""
+        """Return the reply to words that come alone and ask for nothing that the model can do, such
+        as a greeting; None if they ask for something."""
         return None
 
     def notices(
@@ -93,20 +97,21 @@ class FrontEnd:
         codecs: dict[str, Any],
         language: Language,
     ) -> list[Notice]:
-        """Return what is not known of the words and of what is to be seen, in a language."""
+        """Return notices, in a language, of unknown words and of pictures, videos or shapes that
+        are unlike anything that the codecs know."""
         return []
 
     def unsure(self, logprobs: dict[Modality, list[float]], language: Language) -> list[Notice]:
-        """Return that an answer is improbable, by the log probabilities of what was drawn for each
-        modality."""
+        """Return a notice if an answer is improbable, judged by the log probabilities of the ids
+        that were drawn for it, by modality; else an empty list."""
         return []
 
     def save(self, codecs: Path) -> None:
-        """Write what the front end has learned into a model's folder `codecs/`."""
+        """Write what the front end has learned into the folder `codecs/` of a model."""
 
     @classmethod
     def load(cls, codecs: Path) -> Self:
-        """Return the front end that `save` wrote."""
+        """Return the front end that `save` wrote to a folder `codecs/`."""
         return cls()
 
 

@@ -1,8 +1,9 @@
-"""What a model of several media is trained on: sequences as ids with weights, packed into rows.
+"""This module trains a model of several modalities: it writes sequences as ids with loss weights,
+packs them into rows and computes their loss.
 
 Every target is scored only among the ids that generation would choose from (`loss.py`): generation
-never leaves a slot's field or a modality's codes, so the head need not score the others, and the loss
-is that of a modality at the same time.
+never leaves a slot's field or a modality's codes, so the head need not score the others, and the
+loss per modality follows from the same sums.
 """
 
 from __future__ import annotations
@@ -25,38 +26,39 @@ from onnuri.model.loss import LossParts, grouped_loss, target_groups
 from onnuri.model.token_layout import CandidateSet, TokenLayout
 
 Weighted = tuple[list[int], list[float]]
-"""ids, and the weight in the loss of predicting each"""
+"""ids, and the loss weight of predicting each"""
 Split = Callable[[np.ndarray], list[np.ndarray]]
-"""text codes to the codes of each word"""
+"""function that splits text codes int64 [K] into those of each word"""
 
 
 def sequence_ids(segments: list[Segment], layout: TokenLayout, split: Split) -> PackedSequence:
-    """`<bos> … <eos>` of segments, the weight in the loss of predicting each id, and the index of
-    its modality in MEDIA."""
+    """Return the ids `<bos> … <eos>` of a sequence's segments, the loss weight of predicting each
+    id, and the index of each id's modality in MEDIA."""
     ids, weights, media = [layout.special("<bos>")], [0.0], [0]
     for s in segments:
-        asked = layout.task(s.task)
-        ids += asked
-        weights += [0.0] * len(asked)
-        media += [0] * len(asked)
-        more, counts = _spoken(s, layout, split) if s.words else _item(s, layout)
+        task = layout.task(s.task)
+        ids += task
+        weights += [0.0] * len(task)
+        media += [0] * len(task)
+        more, counts = _speech_ids(s, layout, split) if s.words else _item_ids(s, layout)
         ids += more
         weights += counts
         media += [MEDIA.index(layout.modality(s.codec))] * len(more)
     return [*ids, layout.special("<eos>")], [*weights, 0.05], [*media, media[-1]]
 
 
-def _item(s: Segment, layout: TokenLayout) -> Weighted:
-    """A segment's codes between its boundaries."""
+def _item_ids(s: Segment, layout: TokenLayout) -> Weighted:
+    """Return a segment's ids from its opening to its closing token, and the loss weight of each."""
     slots, opening = layout.spec(s.codec).slots, layout.opening(s.codec, s.language)
-    weights = [0.05, s.weight][: len(opening)]  # the language is told apart with the item
+    weights = [0.05, s.weight][: len(opening)]  # an opening with a language has two tokens
     weights += [s.weight * w for w in slots.weights] if slots else [s.weight] * len(s.codes)
     return layout.segment(s.codec, s.codes, s.language), [*weights, 0.05 if slots else s.weight]
 
 
-def _spoken(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
-    """The model's own speech: every word before its sound. Words are given; sounds and where they
-    end are foretold."""
+def _speech_ids(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
+    """Return the ids of speech as the model generates it, every word's text before its sound, and
+    the loss weight of each: 0 for text, which generation forces, the segment's for sounds and the
+    tokens that end them."""
     assert s.words and s.language
     words, frames = split(s.words.codes), s.words.frames_per_word
     assert len(words) == len(frames), (len(words), len(frames))
@@ -77,8 +79,8 @@ def omni_loss(
     """Return the loss of a packed row, every target scored in its candidate set, on the model's
     device.
 
-    `soft`: targets whose codes are in order are spread over their neighbours. `ordinal_weight`:
-    their weight, which the loss's divisor leaves out.
+    With `soft`, ordinal targets are distributed over their neighbours. `ordinal_weight` multiplies
+    their weights, which the loss's divisor leaves out.
     """
     groups = target_groups(sets, row.ids[0], row.weights[0], row.modality_ids[0], ordinal_weight)
     device = embedding(model).device
@@ -90,7 +92,8 @@ def omni_loss(
 
 
 class OmniObjective:
-    """Trains a backbone on the sequences of a source, in rows of a fixed length."""
+    """An OmniObjective trains a backbone on the sequences of a source, in rows of a fixed
+    length."""
 
     def __init__(
         self,
@@ -103,14 +106,17 @@ class OmniObjective:
         soft: bool = False,
         ordinal_weight: float = 1.0,
     ) -> None:
-        """`soft`, `ordinal_weight`: as `omni_loss` takes them."""
+        """Build the objective of a causal language model `module`; a row has `tokens` ids.
+
+        `split` splits text codes into words; `soft` and `ordinal_weight` are those of `omni_loss`.
+        """
         self.module, self.layout, self.source, self.split = module, layout, source, split
         self.soft, self.ordinal_weight = soft, ordinal_weight
         self.tokens, self.seed, self.balance = tokens, seed, Balance(module)
         self.sets = tuple(layout.candidate_sets())
 
     def batch(self, step: int) -> PackedRow:
-        """Return a row of `tokens` ids: a pure function of the step."""
+        """Return the packed row of a step, `tokens` ids long, a pure function of the step."""
         rng = np.random.default_rng([self.seed, step])
         return pack(
             lambda: sequence_ids(self.source.sample(rng), self.layout, self.split),
@@ -119,27 +125,29 @@ class OmniObjective:
         )
 
     def weight(self, batch: PackedRow) -> Tensor:
-        """Return the weight of all targets of a row []."""
+        """Return the sum [] of the loss weights of a row's targets."""
         return batch.weight
 
     def watching(self) -> AbstractContextManager[None]:
-        """Count the experts' loads while this lasts: a step's forward and backward passes."""
+        """Return a context that counts experts' loads, to span a step's forward and backward
+        passes."""
         return self.balance.watching()
 
     def after_step(self, norm: Tensor) -> None:
-        """Even out the experts' loads, after the optimizer; not where the norm of all gradients []
-        is not finite."""
+        """Move the routers' biases towards even loads after the optimizer's update, unless the
+        gradient norm [] is not finite."""
         self.balance.apply(norm)
 
     def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, LossParts | float]]:
-        """Return the loss and figures for the log, which leave out what keeps experts busy: some
-        families have none of it."""
+        """Return a row's loss, and figures for the log: loss, loss per modality, number of tokens.
+
+        The figures leave out the loss that balances experts, for some families have none.
+        """
         tokens = batch.ids.numel() - batch.padding
         self.balance.tokens = tokens
         parts = omni_loss(self.module, self.sets, batch, self.soft, self.ordinal_weight)
-        present = (
-            batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()
-        )  # on the host: what a row has is known
+        # on the host, so that no device is waited for
+        present = batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()
         assert parts.by_modality is not None
         by_modality = {f"loss_{MEDIA[k]}": LossParts(*parts.by_modality[k]) for k in present}
         whole = LossParts(parts.sum.detach(), parts.weight)
@@ -155,8 +163,12 @@ class OmniObjective:
 def start_from_features(
     model: nn.Module, layout: TokenLayout, codecs: dict[str, Any], seed: int = 0
 ) -> None:
-    """Codes that say alike begin alike: rows = features × a random matrix + noise, at the
-    embedding's own scale."""
+    """Initialise the embedding rows of codes in place so that codes with similar features start
+    with similar rows.
+
+    Rows are the codec's features times a random matrix plus noise, at the embedding's own scale;
+    codebooks without features stay as they are.
+    """
     table = embedding(model)
     scale = float(table.std())
     draw = torch.Generator().manual_seed(seed)

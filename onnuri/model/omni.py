@@ -1,12 +1,13 @@
-"""The any-to-any model: a stock backbone, its vocabulary and the codecs, in one folder.
+"""This module holds the any-to-any model: a backbone of transformers, its token layout and the
+codecs, saved in one folder.
 
-    folder/config.json, model.safetensors, tokenizer.json …   a Hugging Face folder of the stock class
-    folder/codecs/…/                                           the codecs, with what their codes look like (`spec-*.json`)
-    folder/onnuri.json                                         token layout, sampling defaults, hashes of what decides
+    folder/config.json, model.safetensors, tokenizer.json …   a Hugging Face folder
+    folder/codecs/…/        the codecs, with what their codes look like (`spec-*.json`)
+    folder/onnuri.json      token layout, sampling defaults, hashes of weights and settings
 
 The layout and the specs that were saved are the only truth about a model's ids: no default of the
-code is asked at load. Knows the files and the codecs; how an answer comes about is in `answer.py`,
-what is drawn, the decoding engine decides.
+code is used at load. The module knows the files and the codecs; `answer.py` builds prompts, and the
+decoding engine samples.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from onnuri.model.front_end import UNNAMED, FrontEnd, Notice, front_end_class
 from onnuri.model.token_layout import TokenLayout
 
 FORMAT = 2
-"""of onnuri.json; 1 had no layout, and codes were read by the code's own table"""
+"""version of onnuri.json; version 1 had no layout, and ids were those of a table in the code"""
 HASHED = (
     "*.safetensors",
     "tokenizer.json",
@@ -44,7 +45,7 @@ HASHED = (
     "codecs/*/config.json",
     "codecs/*/spec-*.json",
 )
-"""files of a model's folder whose every byte decides what it answers"""
+"""files of a model's folder that determine its answers, and whose hashes are checked at load"""
 SAMPLING: dict[str, SamplingConfig] = {
     "text": SamplingConfig(temperature=0.0),
     "image": SamplingConfig(temperature=0.2, guidance=1.5),
@@ -56,24 +57,25 @@ SAMPLING: dict[str, SamplingConfig] = {
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """An answer, and what the model did not know of what it was given."""
+    """A Reply holds an answer, and what the model did not know of the inputs."""
 
     item: Any
+    """a text, or a modality's array"""
     language: Language
     notices: tuple[Notice, ...] = ()
 
     @property
     def told(self) -> list[str]:
-        """Sentences of the notices that the answer itself does not say."""
-        said = self.item if isinstance(self.item, str) else None
-        return [notice.message for notice in self.notices if notice.message != said]
+        """Return the notices' messages, without one that is the answer itself."""
+        answer = self.item if isinstance(self.item, str) else None
+        return [notice.message for notice in self.notices if notice.message != answer]
 
 
 def load_codecs(folder: Path) -> dict[str, Any]:
-    """Return every codec of a folder `codecs/` by name, the five media's own first; image and video
-    share their networks.
+    """Return every codec of a folder `codecs/` by name, those of the five media first; image and
+    video share their networks.
 
-    Raises WeightsError where one of the five is missing, or any cannot be read.
+    Raises WeightsError if one of the five is missing, or any cannot be read.
     """
     try:
         codecs: dict[str, Any] = dict(registry.load(folder, MEDIA))
@@ -92,14 +94,14 @@ def load_codecs(folder: Path) -> dict[str, Any]:
 
 
 def new_layout(codecs: dict[str, Any], tasks: bool = False) -> TokenLayout:
-    """Return the token layout of a new model with these codecs. `tasks`: with tokens that say what
-    is asked."""
+    """Return the token layout of a new model with some codecs; `tasks` adds a token per task, which
+    says what is asked."""
     names = [*MEDIA, *(name for name in codecs if name not in MEDIA)]
     return TokenLayout.of([codecs[name].spec for name in names], tasks)
 
 
 class OmniModel:
-    """Any media in, any modality out."""
+    """An OmniModel takes inputs of any modalities and generates an item of any modality."""
 
     def __init__(
         self,
@@ -110,9 +112,12 @@ class OmniModel:
         dtype: torch.dtype | None = None,
         front_end: FrontEnd | None = None,
     ) -> None:
-        """`layout`: of the network's ids; without it, a new one for the codecs. `dtype`: in which
-        the weights are saved; without it, as `backbone.save` decides. `front_end`: reads sentences;
-        without it, they are read as they are."""
+        """Join a causal language model and codecs by name.
+
+        `layout` assigns the network's ids; without it, a new one is made for the codecs. `sampling`
+        are settings by modality. `dtype` is that in which weights are saved; without it,
+        `backbone.save` decides. `front_end` reads sentences; without it, they stay as they are.
+        """
         self.network, self.codecs, self.dtype = network.eval(), codecs, dtype
         self.layout = layout or new_layout(codecs)
         self.sampling = {
@@ -125,6 +130,7 @@ class OmniModel:
 
     @functools.cached_property
     def engine(self) -> Engine:
+        """Return the decoding engine of the network, made when it is first used."""
         return Engine(self.network)
 
     def generate(
@@ -139,16 +145,15 @@ class OmniModel:
         guidance: float | None = None,
         **named: Any,
     ) -> Any:
-        """One item of a modality from inputs [(modality, item), …], or named ones: `generate("image",
-        text="…")`.
+        """Return one item of a modality, generated from inputs [(modality, item), …], or named
+        ones: `generate("image", text="…")`.
 
-        Raises ConfigError for an unknown modality, a setting out of range or an input that is too
-        long.
+        The same `seed` gives the same item; sampling settings default to the model's. Raises
+        ConfigError for an unknown modality, a setting out of range or inputs that are too long.
         """
-        given = [*inputs, *named.items()]
         return self.generate_batch(
             to,
-            [given],
+            [[*inputs, *named.items()]],
             language=[language],
             seeds=[seed],
             temperature=temperature,
@@ -167,7 +172,10 @@ class OmniModel:
         top_p: float | None = None,
         guidance: float | None = None,
     ) -> list[Any]:
-        """Items of a modality, one for each list of inputs."""
+        """Return items of a modality, one per list of inputs, decoded in one batch.
+
+        Raises ConfigError as `generate` does.
+        """
         known(to, self.layout)
         sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         languages = [language] * len(inputs) if isinstance(language, str) else list(language)
@@ -175,8 +183,8 @@ class OmniModel:
         codes = run_pipelines(
             self.engine,
             [
-                self.answers.answer(to, given, spoken, sampling, seed)
-                for given, spoken, seed in zip(inputs, languages, seeds, strict=True)
+                self.answers.answer(to, each, spoken, sampling, seed)
+                for each, spoken, seed in zip(inputs, languages, seeds, strict=True)
             ],
         )
         return self.codecs[to].decode_batch(codes)  # type: ignore[no-any-return]
@@ -200,41 +208,43 @@ class OmniModel:
         ("in English", "한국어로").
         """
         known(to, self.layout)
-        given = [*inputs, *named.items()]
-        words = [item for modality, item, *_ in given if modality == "text"]
+        inputs = [*inputs, *named.items()]
+        words = [item for modality, item, *_ in inputs if modality == "text"]
         spoken = language or (language_asked(words[-1]) if words else "ko")
         sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         contexts: list[Context] = []
         codes = run_pipelines(
-            self.engine, [self.answers.answer(to, given, spoken, sampling, seed, contexts.append)]
+            self.engine, [self.answers.answer(to, inputs, spoken, sampling, seed, contexts.append)]
         )[0]
         return Reply(
             self.codecs[to].decode(codes), spoken, tuple(self.answers.notices(contexts[0], spoken))
         )
 
     def transcribe(self, sounds: Sequence[Any]) -> list[tuple[Language, str]]:
-        """The language and the words of every sound."""
-        heard = run_pipelines(
+        """Return the language and the words of every sound float32 [T] at 16 kHz."""
+        transcripts = run_pipelines(
             self.engine, [self.answers.hear(self.encode("audio", sound)) for sound in sounds]
         )
-        return [(language, self.codecs["text"].decode(words)) for language, words in heard]
+        return [(language, self.codecs["text"].decode(words)) for language, words in transcripts]
 
-    def prompt(self, given: Inputs, to: Modality, language: Language) -> list[int]:
-        """`<bos>`, the inputs' segments, and what opens the answer."""
-        context = run_pipelines(self.engine, [self.answers.read(given)])[0]
-        asked = self.layout.task(task_of(to, context.inputs, context.says(language)))
-        return context.ids + asked + self.layout.opening(to, language)
+    def prompt(self, inputs: Inputs, to: Modality, language: Language) -> list[int]:
+        """Return the ids of a prompt: `<bos>`, the inputs' segments, the task's token and the
+        tokens that open the answer."""
+        context = run_pipelines(self.engine, [self.answers.read(inputs)])[0]
+        task = self.layout.task(task_of(to, context.inputs, context.says(language)))
+        return context.ids + task + self.layout.opening(to, language)
 
     def encode(self, modality: Modality, item: Any) -> np.ndarray:
-        """Codes of an item; speech and text are cut at the modality's longest."""
+        """Return the codes int64 [K] of an item; speech and text are cut at their codec's
+        longest."""
         return self.answers.encode(modality, item)
 
     def token_constraint(self, to: Modality) -> TokenConstraint:
-        """What may be generated for a modality."""
+        """Return the constraint on the ids that may be generated for an item of a modality."""
         return self.answers.token_constraint(to)
 
     def save(self, folder: Path) -> None:
-        """Write the folder; whole or not at all."""
+        """Write the model's folder, which appears whole or not at all."""
         with whole_folder(folder) as part:
             begin, end, pad = (self.layout.special(token) for token in ("<bos>", "<eos>", "<pad>"))
             backbone.save(self.network, part, begin, end, pad, self.dtype)
@@ -252,10 +262,10 @@ class OmniModel:
 
     @classmethod
     def load(cls, folder: Path, weights: bool = True) -> OmniModel:
-        """The model that `save` wrote; without `weights`, all but the backbone's, for whoever
-        decodes elsewhere.
+        """Return the model that `save` wrote; without `weights`, the backbone has shapes alone, for
+        a server whose engine decodes in another process.
 
-        Raises WeightsError where files are missing or are not what was written.
+        Raises WeightsError if files are missing or differ from what was written.
         """
         about = check(folder)
         sampling = {m: SamplingConfig.from_json(s) for m, s in about["sampling"].items()}
@@ -275,7 +285,10 @@ class OmniModel:
 
 
 def _layout_of(folder: Path, about: dict[str, Any]) -> TokenLayout:
-    """Return the token layout that a folder was saved with."""
+    """Return the token layout in `about`, the content of a folder's onnuri.json.
+
+    Raises WeightsError for another format or a damaged layout.
+    """
     if about.get("format") != FORMAT:
         raise WeightsError(
             str(folder),
@@ -293,7 +306,7 @@ def _layout_of(folder: Path, about: dict[str, Any]) -> TokenLayout:
 
 
 def _same_codecs(folder: Path, layout: TokenLayout, codecs: dict[str, Any]) -> None:
-    """Raise WeightsError where a codec is not the one that the layout was made for: its codes would
+    """Raise WeightsError if a codec is not the one for which the layout was made: its codes would
     mean other things."""
     for spec in layout.codecs:
         if spec.name not in codecs or codecs[spec.name].spec != spec:
@@ -305,7 +318,10 @@ def _same_codecs(folder: Path, layout: TokenLayout, codecs: dict[str, Any]) -> N
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """The contents of onnuri.json, after every file's hash was compared."""
+    """Return the content of a folder's onnuri.json after comparing every file's hash with it.
+
+    Raises WeightsError for a missing or changed file.
+    """
     path = folder / "onnuri.json"
     if not path.exists():
         raise WeightsError(
@@ -331,7 +347,7 @@ def check(folder: Path) -> dict[str, Any]:
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
-    """Return the hashes of all weights, tokenizers and settings of codecs."""
+    """Return the SHA-256 of all weights, tokenizers and codec settings in a folder, by path."""
     files = sorted({f for name in HASHED for f in folder.rglob(name)})
     return {
         f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
@@ -341,8 +357,9 @@ def hashes_of(folder: Path) -> dict[str, str]:
 def override(
     settings: SamplingConfig, temperature: float | None, top_p: float | None, guidance: float | None
 ) -> SamplingConfig:
-    """Settings with some of them set. Raises ConfigError where one is out of range."""
-    given = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
+    """Return sampling settings with those replaced that are not None. Raises ConfigError for one
+    out of range."""
+    changes = {"temperature": temperature, "top_p": top_p, "guidance": guidance}
     for name, value, low, high in (
         ("temperature", temperature, 0.0, 5.0),
         ("top_p", top_p, 1e-6, 1.0),
@@ -352,4 +369,4 @@ def override(
             raise ConfigError(
                 f"{name} {value}", f"is outside {low:g} to {high:g}", "give a value within"
             )
-    return settings.replace(**{k: v for k, v in given.items() if v is not None})
+    return settings.replace(**{k: v for k, v in changes.items() if v is not None})

@@ -55,6 +55,7 @@ class VaetkiConfig(axk1.AXK1Config):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in the layers' types: every sixth has full attention, the first three are dense."""
         if self.layer_types is None:
             self.layer_types = [
                 "full_attention" if (k + 1) % 6 == 0 else "sliding_attention"
@@ -192,6 +193,7 @@ class VaetkiPreTrainedModel(axk1.AXK1PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        """Initialise a module's weights as A.X K1 does, and the two classes that differ from it."""
         super()._init_weights(module)
         if isinstance(module, VaetkiTopkRouter):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)

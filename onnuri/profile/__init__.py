@@ -1,5 +1,6 @@
-"""What a step does, counted and timed without training: a dry run of a rank, a run's forecast.
+"""This package counts and times what a training step does without training: a dry run of one rank,
+and a forecast of a run.
 
-Knows no recipe. It stands above `training/`, whose very step is traced, and above the planner,
-beside whose estimates the counts are set.
+It knows no recipe. It imports `training/`, whose own step is traced, and the planner, with whose
+estimates the counts are compared.
 """

@@ -1,11 +1,12 @@
-"""What a step of many equal layers counts, from steps of few: each further layer adds the same.
+"""This module extrapolates what a traced step counts from a network of few layers to one of many
+equal layers, since each further layer adds the same.
 
-Knows no model, layout or tensor's values: it sees a row of layers and what a trace counted
-(`trace.py`). A row is cut to 4, 5 and 6 repeats of the unit that repeats (one layer, or a pattern
-of several). Whatever a step counts then lies on a line, and so does the most that lives while one
-layer runs, if layers are counted from the side that they are near to; the whole row's figures are
-where the lines lead. Where they are not lines, exactly, `NotAffine` says so and the whole row must
-be traced.
+It knows no model, no layout and no tensor's values: it sees a list of layers and what a trace
+counted (`trace.py`). The network is cut to 4, 5 and 6 repeats of the unit that repeats (one layer,
+or a pattern of several). Every figure of a step then lies on a line, and so do the most bytes that
+live while one layer runs, if layers are numbered from the end that they are near to; the lines are
+followed to the whole network. If three figures are not exactly on a line, `NotAffine` is raised and
+the whole network must be traced.
 """
 
 from __future__ import annotations
@@ -20,26 +21,29 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from onnuri.profile.trace import Name, Window, fullest
+from onnuri.profile.trace import Name, Window, largest_window
 
 REPEATS = (4, 5, 6)
-"""units that are traced: fewer feel both ends of the row at once; the third step shows that the
-first two are a line"""
+"""repeats of the unit in the three traced networks: with fewer, a layer is near both ends at once;
+the third network shows that the figures are on a line"""
 LONGEST_UNIT = 8
-"""layers"""
-WORTH = 0.6
-"""share of the layers above which the whole row is traced: little would be saved"""
+"""most layers of a unit that is looked for"""
+LARGEST_TRACED_SHARE = 0.6
+"""largest share of the layers that the three cut networks may have together; above it the whole
+network is traced, since little time would be saved"""
 _SKIPPED = ("layer_idx", "training")
 Call = tuple[str, int, int, str]
+"""(name, ranks, bytes, group) of a collective's call"""
 
 
 class NotAffine(Exception):
-    """A figure does not grow by the same with every unit."""
+    """A NotAffine reports that a figure does not grow by the same with every further unit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerPattern:
-    """Layers as `before + unit · repeats + after`."""
+    """A LayerPattern describes a network's layers as `before + unit · repeats + after`, each a
+    number of layers."""
 
     before: int
     unit: int
@@ -48,82 +52,87 @@ class LayerPattern:
 
     @property
     def layers(self) -> int:
-        """Return how many layers the pattern has."""
+        """Return the number of layers of the whole pattern."""
         return self.before + self.unit * self.repeats + self.after
 
     def cut(self, repeats: int) -> LayerPattern:
-        """Return the pattern with fewer repeats."""
+        """Return the pattern with another number of repeats."""
         return dataclasses.replace(self, repeats=repeats)
 
-    def kept(self, repeats: int) -> list[int]:
-        """Return the indices of the layers of this pattern that a shorter one has."""
+    def layers_of_cut(self, repeats: int) -> list[int]:
+        """Return the indices of the layers that remain when the pattern is cut to some repeats."""
         return [
             *range(self.before + self.unit * repeats),
             *range(self.layers - self.after, self.layers),
         ]
 
-    def places(self, layer: int) -> list[Name]:
-        """Return where a layer is, counted from each end that is near; nowhere within the middle
-        units."""
+    def end_positions(self, layer: int) -> list[Name]:
+        """Return a layer's number from each end of the network that is near, ("first", k) or
+        ("last", k); an empty list for a layer in the middle units.
+
+        Layers of networks of different depth correspond if they have such a number in common.
+        """
         names: list[Name] = [("first", layer)] if layer < self.before + 2 * self.unit else []
         left = self.layers - layer
         return [*names, ("last", left)] if left <= self.after + 2 * self.unit else names
 
 
 @dataclasses.dataclass(frozen=True)
-class Counted:
-    """What one rank's step counts."""
+class StepCounts:
+    """A StepCounts holds what one rank's training step counts: bytes, FLOPs and collectives."""
 
     living: Counter[str]
-    """bytes that parameters and optimizer hold"""
+    """bytes that live between steps, by kind: parameters and optimizer state"""
     saved: int
-    """bytes of activations that are kept for the backward pass"""
+    """bytes of activations that live when the backward pass begins"""
     flops: int
     calls: Counter[Call]
+    """number of calls per kind of collective"""
     sizes: Tensor
-    """parameters that each rank holds [world]"""
+    """number of parameters that each rank holds, int64 [world]"""
     windows: dict[Name, Window]
-    """the most that lived, by the part of the step: `marked`'s names"""
+    """the most bytes that lived, by part of the step, as `mark_layers` names them"""
 
     @property
     def peak(self) -> Window:
-        """Return the part of the step in which most bytes lived."""
-        return fullest(self.windows.values())
+        """Return the window of the part of the step in which most bytes lived."""
+        return largest_window(self.windows.values())
 
     def most(self, kind: str) -> int:
-        """Return the most bytes that lived of a kind at any time."""
+        """Return the most bytes of a kind that lived at any time of the step."""
         return max(window.most[kind] for window in self.windows.values())
 
 
 def layers_of(network: nn.Module) -> nn.ModuleList:
-    """Return the longest list of modules within."""
+    """Return the layers of a network: its longest ModuleList."""
     return max((m for m in network.modules() if isinstance(m, nn.ModuleList)), key=len)
 
 
-def row_of(layers: nn.ModuleList) -> LayerPattern | None:
-    """Return how the layers repeat; None where tracing fewer of them would save little."""
-    likes = [_likeness(layer) for layer in layers]
-    count, best = len(likes), None
+def find_pattern(layers: nn.ModuleList) -> LayerPattern | None:
+    """Return the pattern in which the layers repeat that needs the fewest traced layers; None if
+    tracing a part of them would save little."""
+    signatures = [_signature(layer) for layer in layers]
+    count, best = len(signatures), None
     for unit in range(1, LONGEST_UNIT + 1):
         for before in range(count - unit):
             end = before + unit
-            while end < count and likes[end] == likes[end - unit]:
+            while end < count and signatures[end] == signatures[end - unit]:
                 end += 1
             repeats = (end - before) // unit
             row = LayerPattern(before, unit, repeats, count - before - unit * repeats)
-            traced = sum(row.cut(r).layers for r in REPEATS)
+            traced_layers = sum(row.cut(r).layers for r in REPEATS)
             if (
                 repeats > max(REPEATS)
-                and traced <= WORTH * count
-                and (best is None or traced < best[0])
+                and traced_layers <= LARGEST_TRACED_SHARE * count
+                and (best is None or traced_layers < best[0])
             ):
-                best = traced, row
+                best = traced_layers, row
     return best[1] if best else None
 
 
-def _likeness(layer: nn.Module) -> Any:
-    """Whatever tells one layer's step from another's: its modules, their plain settings, shapes of
-    parameters."""
+def _signature(layer: nn.Module) -> Any:
+    """Return a value that is equal for two layers if their steps are: the modules with their types
+    and plain settings, and the shapes and dtypes of the parameters."""
     modules = tuple(
         (
             name,
@@ -146,20 +155,25 @@ def _likeness(layer: nn.Module) -> Any:
 
 
 @contextmanager
-def marked(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterator[None]:
-    """Within, `begin` is told ("forward", k) and ("backward", k) as layer k begins, and ("head", 0)
-    after the last one."""
+def mark_layers(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterator[None]:
+    """Call `begin` at each part of the steps that run in this context: with ("forward", k) and
+    ("backward", k) when layer k begins, and ("head", 0) after the last layer."""
 
     def enter(k: int) -> Callable[..., None]:
+        """Return the hook that runs before layer k's forward pass."""
+
         def hook(*_: Any) -> None:
-            if not _backward():
+            if not _in_backward():  # not a recomputation
                 begin(("forward", k))
 
         return hook
 
     def leave(k: int) -> Callable[..., None]:
+        """Return the hook that runs after layer k's forward pass; its output's gradient begins the
+        layer's backward pass."""
+
         def hook(module: nn.Module, args: Any, out: Any) -> None:
-            if _backward():  # a recomputation
+            if _in_backward():  # a recomputation
                 return
             if k == len(layers) - 1:
                 begin(("head", 0))
@@ -181,61 +195,69 @@ def marked(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterator[Non
             handle.remove()
 
 
-def _backward() -> bool:
+def _in_backward() -> bool:
+    """Return whether autograd is in a backward pass, where checkpointing recomputes layers."""
     return torch._C._current_graph_task_id() != -1
 
 
-def extend(row: LayerPattern, counted: Sequence[Counted]) -> Counted:
-    """Return what the whole row's step counts, from steps of it cut to each of REPEATS. Raises
-    NotAffine."""
+def extrapolate(row: LayerPattern, counted: Sequence[StepCounts]) -> StepCounts:
+    """Return what a step of the whole network counts, from what steps of it cut to each of REPEATS
+    counted.
+
+    Raises NotAffine if a figure of the three is not on a line.
+    """
 
     def line(values: Sequence[Any]) -> Any:
+        """Return the value at the whole network's repeats on the line through three values."""
         a, b, c = values
         if bool(torch.any(torch.as_tensor(b - a != c - b))):
             raise NotAffine(f"{values}")
         return a + (b - a) * (row.repeats - REPEATS[0])
 
-    def every(counters: Sequence[Counter[Any]]) -> Counter[Any]:
+    def lines(counters: Sequence[Counter[Any]]) -> Counter[Any]:
+        """Return a counter each of whose values is `line` of those of three counters."""
         keys = set(counters[0])
         if any(set(c) != keys for c in counters):
             raise NotAffine("other kinds of calls or bytes")
         return Counter({k: line([c[k] for c in counters]) for k in keys})
 
-    placed = [_placed(row.cut(r), c.windows) for r, c in zip(REPEATS, counted, strict=True)]
-    if any(set(p) != set(placed[0]) for p in placed):
+    windows_by_end = [_by_end(row.cut(r), c.windows) for r, c in zip(REPEATS, counted, strict=True)]
+    if any(set(p) != set(windows_by_end[0]) for p in windows_by_end):
         raise NotAffine("other parts of a step")
-    _middle(row.cut(REPEATS[-1]), counted[-1].windows)
+    _check_middle(row.cut(REPEATS[-1]), counted[-1].windows)
     windows = {
         name: Window(
-            every([p[name].most for p in placed]), every([p[name].at_peak for p in placed])
+            lines([p[name].most for p in windows_by_end]),
+            lines([p[name].at_peak for p in windows_by_end]),
         )
-        for name in placed[0]
+        for name in windows_by_end[0]
     }
-    return Counted(
-        living=every([c.living for c in counted]),
+    return StepCounts(
+        living=lines([c.living for c in counted]),
         saved=line([c.saved for c in counted]),
         flops=line([c.flops for c in counted]),
-        calls=every([c.calls for c in counted]),
+        calls=lines([c.calls for c in counted]),
         sizes=line([c.sizes for c in counted]),
         windows=windows,
     )
 
 
-def _placed(row: LayerPattern, windows: dict[Name, Window]) -> dict[Name, Window]:
-    """Windows by where their layer is, seen from the ends."""
-    placed: dict[Name, Window] = {}
+def _by_end(row: LayerPattern, windows: dict[Name, Window]) -> dict[Name, Window]:
+    """Return windows under the numbers of their layers from each end of the network that is near,
+    so that networks of different depth can be compared; others keep their names."""
+    windows_by_end: dict[Name, Window] = {}
     for name, window in windows.items():
         if name[0] not in ("forward", "backward"):
-            placed[name] = window
+            windows_by_end[name] = window
             continue
-        for side, k in row.places(name[1]):
-            placed[f"{name[0]} {side}", k] = window
-    return placed
+        for side, k in row.end_positions(name[1]):
+            windows_by_end[f"{name[0]} {side}", k] = window
+    return windows_by_end
 
 
-def _middle(row: LayerPattern, windows: dict[Name, Window]) -> None:
-    """Raises NotAffine where a middle unit is not halfway between its neighbours, so that no line
-    leads past it."""
+def _check_middle(row: LayerPattern, windows: dict[Name, Window]) -> None:
+    """Raise NotAffine if a middle layer's peak bytes are not the mean of those one unit before and
+    after it, for then nothing can be said of further units."""
     for phase in ("forward", "backward"):
         for layer in range(row.before + 2 * row.unit, row.layers - row.after - 2 * row.unit):
             one, two, three = (windows[phase, layer + step * row.unit] for step in (-1, 0, 1))

@@ -1,10 +1,10 @@
-"""A training step of the real model at full size, on a CPU, in seconds: nothing is computed,
-everything is counted.
+"""This module traces a training step of a real model at full size on a CPU, in seconds: nothing is
+computed, and bytes, FLOPs and collectives are counted.
 
 The network, the loss, the parallel plan and the optimizer are those that train; tensors are fake
-(shapes without values) and the process group is one rank of many that do not exist. What no CPU can
-trace stands in `fake_ops.py`. Of many equal layers a few are traced and the others follow exactly,
-or all are traced (`depth.py`).
+(shapes without values), and the process group is one rank of many that do not exist. What no CPU
+can trace is replaced in `fake_ops.py`. Of many equal layers a few are traced and the others follow
+exactly, or all are traced (`depth.py`).
 
     run(recipe, 1024, rank=0) -> DryRun
 """
@@ -38,18 +38,18 @@ from onnuri.training.step import ModelWithLoss, backward_and_step
 
 
 class DryRun(Config):
-    """One rank's step: a forward and a backward pass of a micro-batch, and the optimizer's
-    update."""
+    """A DryRun holds what one rank's step counts: a forward and a backward pass of one micro-batch,
+    and the optimizer's update."""
 
     name: str
     gpus: int
     rank: int
     layout: ParallelConfig
     tokens: int
-    """a sequence"""
+    """tokens per sequence"""
     total_params: int
     local_params: int
-    """that this rank holds"""
+    """parameters that this rank holds"""
     imbalance: float
     """most parameters that a rank holds over the mean of all ranks"""
     parameter_bytes: int
@@ -58,39 +58,41 @@ class DryRun(Config):
     saved_bytes: int
     """activations that live when the backward pass begins"""
     activation_bytes: int
-    """most of them at any time, unsharded gradients counted"""
+    """most bytes of activations at any time; unsharded gradients count among them"""
     gathered_bytes: int
-    """most of whole weights and of what collectives read and write"""
+    """most bytes at any time of gathered weights and of collectives' buffers"""
     peak_bytes: int
     at_peak: dict[str, int]
-    """what lives at the peak, by kind"""
+    """bytes that live at the peak, by kind"""
     flops: int
     collectives: tuple[TracedCollective, ...]
     layers: int
     traced_layers: int
-    """in all steps; fewer than `layers` where each further one adds the same, more where that
-    turned out not to hold"""
+    """layers traced in all steps together: fewer than `layers` if each further one adds the same,
+    more if that turned out not to hold"""
     seconds: float
-    """that the dry run took"""
+    """seconds that the dry run took"""
 
     @property
     def collective_bytes(self) -> int:
-        """Return the bytes of all calls of all collectives."""
+        """Return the bytes of all collectives of the step together."""
         return sum(c.bytes * c.calls for c in self.collectives)
 
     def __str__(self) -> str:
+        """Return the figures as lines of text, collectives of less than 1 MiB left out."""
         lines = [
             f"{self.name} on {self.gpus} GPUs, rank {self.rank}: {to_string(self.layout)}",
             f"parameters {self.local_params / 1e6:,.1f}M of {self.total_params / 1e9:,.2f}B, "
             f"fullest rank {self.imbalance:.2f}x the mean",
             f"peak {self.peak_bytes / GIB:,.2f} GiB: "
             + ", ".join(f"{kind} {size / GIB:,.2f}" for kind, size in self.at_peak.items()),
-            f"activations {self.activation_bytes / GIB:,.2f} GiB at most, {self.saved_bytes / GIB:,.2f} kept for the "
-            f"backward pass",
+            f"activations {self.activation_bytes / GIB:,.2f} GiB at most, "
+            f"{self.saved_bytes / GIB:,.2f} kept for the backward pass",
             f"{self.flops / 1e12:,.1f} TFLOP",
         ]
         lines += [
-            f"{c.name:<15} {c.group:<10} {c.ranks:>5} ranks {c.calls:>6} x {c.bytes / 2**20:>10,.2f} MiB"
+            f"{c.name:<15} {c.group:<10} {c.ranks:>5} ranks "
+            f"{c.calls:>6} x {c.bytes / 2**20:>10,.2f} MiB"
             for c in sorted(self.collectives, key=lambda c: -c.bytes * c.calls)
             if c.bytes * c.calls > 2**20
         ]
@@ -103,8 +105,11 @@ class DryRun(Config):
 
 
 @contextmanager
-def ranks(rank: int, count: int) -> Iterator[None]:
-    """Enter a process group of ranks that do not exist. Raises ConfigError for a rank outside."""
+def fake_process_group(rank: int, count: int) -> Iterator[None]:
+    """Enter a process group of `count` ranks of which none but this one exists, for a trace.
+
+    Raises ConfigError for a rank outside and in a process that already has a process group.
+    """
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if not 0 <= rank < count:
@@ -129,10 +134,12 @@ def run(
     placement: Placement = "even",
     whole: bool = False,
 ) -> DryRun:
-    """Trace the step of a recipe with the ids that its media add, by its own layout unless another
-    is given; `whole`: every layer of it.
+    """Return the traced step of one rank of a recipe's model, with the ids of its media, over some
+    GPUs.
 
-    Raises ConfigError for a layout that does not divide, needs another engine or has no such rank.
+    `layout` defaults to the recipe's own and `tokens` per sequence to its first stage's; with
+    `whole` every layer is traced. Raises ConfigError for a layout that does not divide, that needs
+    another engine or that has no such rank.
     """
     layout = layout or recipe.layout.replace(dp=gpus // (recipe.layout.gpus // recipe.layout.dp))
     tokens = tokens or recipe.stages[0].tokens_per_sequence
@@ -159,25 +166,30 @@ def trace(
     fused: bool = True,
     whole: bool = False,
 ) -> DryRun:
-    """Trace the step of the causal language model of transformers that `build` makes; without
-    `fused`, with its attention of a CPU."""
-    began = time.perf_counter()
+    """Return the traced step of one rank of the causal language model of transformers that `build`
+    returns.
+
+    Without `fused`, attention is that of a CPU; with `whole` every layer is traced.
+    """
+    start = time.perf_counter()
     with torch.device("meta"):
         network = build()
     total, layers = sum(p.numel() for p in network.parameters()), len(depth.layers_of(network))
-    row, traced, counted = None if whole else depth.row_of(depth.layers_of(network)), 0, None
+    pattern = None if whole else depth.find_pattern(depth.layers_of(network))
+    traced_layers, counts = 0, None
 
-    def step(network: Any) -> depth.Counted:
-        return _counted(network, layout, rank, tokens, placement, fused)
+    def step(network: Any) -> depth.StepCounts:
+        """Return what this rank's step of a network counts."""
+        return _trace_rank(network, layout, rank, tokens, placement, fused)
 
-    if row:
-        each = [_cut(network, row.kept(repeats)) for repeats in depth.REPEATS]
-        traced = sum(len(depth.layers_of(n)) for n in each)
+    if pattern:
+        cut_networks = [_with_layers(network, pattern.layers_of_cut(r)) for r in depth.REPEATS]
+        traced_layers = sum(len(depth.layers_of(n)) for n in cut_networks)
         with contextlib.suppress(depth.NotAffine):
-            counted = depth.extend(row, [step(n) for n in each])
-    if counted is None:
-        counted, traced = step(network), traced + layers
-    sizes = counted.sizes
+            counts = depth.extrapolate(pattern, [step(n) for n in cut_networks])
+    if counts is None:
+        counts, traced_layers = step(network), traced_layers + layers
+    sizes = counts.sizes
     return DryRun(
         name=name,
         gpus=layout.gpus,
@@ -187,69 +199,70 @@ def trace(
         total_params=total,
         local_params=int(sizes[rank]),
         imbalance=round(float(sizes.max() / sizes.double().mean()), 4),
-        parameter_bytes=counted.living["parameters"],
-        gradient_bytes=counted.most("gradients"),
-        optimizer_bytes=counted.living["optimizer"],
-        saved_bytes=counted.saved,
-        activation_bytes=counted.most("activations"),
-        gathered_bytes=counted.most("gathered"),
-        peak_bytes=counted.peak.peak,
-        at_peak={k: counted.peak.at_peak[k] for k in KINDS},
-        flops=counted.flops,
-        collectives=calls(counted.calls),
+        parameter_bytes=counts.living["parameters"],
+        gradient_bytes=counts.most("gradients"),
+        optimizer_bytes=counts.living["optimizer"],
+        saved_bytes=counts.saved,
+        activation_bytes=counts.most("activations"),
+        gathered_bytes=counts.most("gathered"),
+        peak_bytes=counts.peak.peak,
+        at_peak={k: counts.peak.at_peak[k] for k in KINDS},
+        flops=counts.flops,
+        collectives=calls(counts.calls),
         layers=layers,
-        traced_layers=traced,
-        seconds=round(time.perf_counter() - began, 2),
+        traced_layers=traced_layers,
+        seconds=round(time.perf_counter() - start, 2),
     )
 
 
-def _cut(network: Any, indices: list[int]) -> Any:
-    """A copy of a network on the meta device with some of its layers."""
+def _with_layers(network: Any, indices: list[int]) -> Any:
+    """Return a copy of a network on the meta device that has only the layers of some indices."""
     layers = depth.layers_of(network)
-    inside, name = next(
+    parent, name = next(
         (m, n) for m in network.modules() for n, child in m.named_children() if child is layers
     )
     try:
-        setattr(inside, name, nn.ModuleList(layers[k] for k in indices))
+        setattr(parent, name, nn.ModuleList(layers[k] for k in indices))
         shorter = copy.deepcopy(network)
     finally:
-        setattr(inside, name, layers)
+        setattr(parent, name, layers)
     shorter.config.num_hidden_layers = len(indices)
     return shorter
 
 
-def _counted(
+def _trace_rank(
     network: Any, layout: ParallelConfig, rank: int, tokens: int, placement: Placement, fused: bool
-) -> depth.Counted:
-    """What a rank's step counts of a network on the meta device, which is sharded in place."""
+) -> depth.StepCounts:
+    """Return what one rank's step counts; the network, on the meta device, is sharded in place."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with ranks(rank, layout.gpus), fake_ops.lazy_pieces():
-        trainee = ready(network, fused)
-        views = parallelize(
-            network, layout, trainee, dispatch=fake_ops.BALANCED, placement=placement
+    with fake_process_group(rank, layout.gpus), fake_ops.lazy_pieces():
+        model_with_loss = prepare_for_trace(network, fused)
+        meshes = parallelize(
+            network, layout, model_with_loss, dispatch=fake_ops.BALANCED, placement=placement
         )
         with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
-            trainee.to_empty(device="cpu")
-            optimizer = started(trainee)
+            model_with_loss.to_empty(device="cpu")
+            optimizer = adamw_with_state(model_with_loss)
             batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
-            counted, saved = count(trainee, optimizer, batch, layout, views)
+            step_trace, saved = trace_step(model_with_loss, optimizer, batch, layout, meshes)
         sizes = sum(
-            (local_sizes(p, views) for p in trainee.parameters()), torch.zeros((), dtype=torch.long)
+            (local_sizes(p, meshes) for p in model_with_loss.parameters()),
+            torch.zeros((), dtype=torch.long),
         )
-    return depth.Counted(
-        living=Counter({k: counted.living[k] for k in ("parameters", "optimizer")}),
+    return depth.StepCounts(
+        living=Counter({k: step_trace.living[k] for k in ("parameters", "optimizer")}),
         saved=saved,
-        flops=counted.flops,
-        calls=counted.calls,
+        flops=step_trace.flops,
+        calls=step_trace.calls,
         sizes=sizes,
-        windows=counted.windows,
+        windows=step_trace.windows,
     )
 
 
-def ready(network: Any, fused: bool) -> ModelWithLoss:
-    """Return a network with its loss, its experts' products grouped and, in a trace, attention that
-    a GPU would fuse."""
+def prepare_for_trace(network: Any, fused: bool) -> ModelWithLoss:
+    """Return a network with its next-token loss as one module, its experts' products grouped; with
+    `fused`, its attention counts as a GPU's fused kernel."""
     fake_ops.register()
     if fused:
         network.set_attn_implementation(fake_ops.FUSED)
@@ -257,8 +270,9 @@ def ready(network: Any, fused: bool) -> ModelWithLoss:
     return ModelWithLoss(network, next_token_loss)
 
 
-def started(module: nn.Module) -> Optimizers:
-    """Return AdamW with its state made: a first step's peak would be without it."""
+def adamw_with_state(module: nn.Module) -> Optimizers:
+    """Return a module's AdamW after one step on zero gradients, so that its state exists and counts
+    in the peak of the step that is traced."""
     optimizer = Optimizers(module, False, 1e-4, 0.1, (0.9, 0.95))
     for p in module.parameters():
         p.grad = torch.zeros_like(p)
@@ -267,33 +281,36 @@ def started(module: nn.Module) -> Optimizers:
     return optimizer
 
 
-def count(
-    module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: ParallelConfig, views: Meshes
+def trace_step(
+    module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: ParallelConfig, meshes: Meshes
 ) -> tuple[Trace, int]:
-    """Return what a step counts, on tensors fake or real, and the bytes of activations kept for the
-    backward pass."""
-    counted = Trace(axes(views))
-    counted.hold(module.parameters(), "parameters")
-    counted.hold(
+    """Run one step of `module` (a ModelWithLoss) and return its trace, and the bytes of activations
+    that live when the backward pass begins.
+
+    `batch` holds ids [B, T]; tensors may be fake or real.
+    """
+    step_trace = Trace(axis_by_group(meshes))
+    step_trace.hold(module.parameters(), "parameters")
+    step_trace.hold(
         (t for o in optimizer.each for state in o.state.values() for t in state.values()),
         "optimizer",
     )
     for p in module.parameters():
-        p.register_post_accumulate_grad_hook(lambda p: counted.hold([p.grad], "gradients"))
+        p.register_post_accumulate_grad_hook(lambda p: step_trace.hold([p.grad], "gradients"))
     for each in optimizer.each:
-        each.register_step_pre_hook(lambda *_: counted.begin(("update", 0)))
-    with counted, depth.marked(depth.layers_of(module), counted.begin):
+        each.register_step_pre_hook(lambda *_: step_trace.begin(("update", 0)))
+    with step_trace, depth.mark_layers(depth.layers_of(module), step_trace.begin):
         loss = module(batch)
-        saved = counted.living["activations"]
+        saved = step_trace.living["activations"]
         assert isinstance(loss.weight, float)
         backward_and_step(module, loss, optimizer, 1e-4, 1.0, loss.weight * layout.dp)
-    return counted, saved
+    return step_trace, saved
 
 
-def axes(views: Meshes) -> dict[str, str]:
-    """Return the axis of each process group, by its name."""
+def axis_by_group(meshes: Meshes) -> dict[str, str]:
+    """Return the mesh axis ("fsdp", "ep", …) of each process group by the group's name."""
     return {
         mesh.get_group(axis).group_name: axis
-        for mesh in (views.experts, views.dense)
+        for mesh in (meshes.experts, meshes.dense)
         for axis in mesh.mesh_dim_names or ()
     }

@@ -1,8 +1,8 @@
-"""How long a step's parts take on this machine: a network's own products, each timed alone for a
-moment, and what is moved.
+"""This module times the parts of a training step on this machine: each matrix product of a network
+alone for a moment, attention, Muon's iterations and a memory copy.
 
-What is moved is the planner's count (`step_work.work`) in 32 bits. No step is run: that would be a
-measurement, not a forecast.
+The bytes that elementwise operations move are the planner's count (`step_work.work`), in 32 bits.
+No step is run: that would be a measurement, not a forecast.
 """
 
 from __future__ import annotations
@@ -23,67 +23,78 @@ from onnuri.planner.job import Job
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.training.optim import Muon, Optimizers, orthogonalise
 
-WIDE = 2
-"""bytes in 32 bits over those in 16, which the planner counts"""
-LOGIT = 20
-"""bytes read and written of a logit: itself thrice, its gradient twice"""
-SAMPLE = 8
-"""matrices that Muon's iteration is timed on at most"""
-LARGE = 2**26
-"""bytes: what a step keeps is ten times as much, no machine's cache is"""
-ALONE = ParallelConfig(sharding="ddp", recompute="none")
+FP32_FACTOR = 2
+"""bytes of a number in 32 bits over those in 16 bits, which the planner counts"""
+LOGIT_BYTES = 20
+"""bytes read and written per logit: the logit three times, its gradient twice, 4 bytes each"""
+MUON_SAMPLE = 8
+"""most matrices of one shape on which Muon's iteration is timed"""
+COPY_BYTES = 2**26
+"""bytes of the timed memory copy: more than any machine's cache holds, a tenth of what a step
+moves"""
+ONE_RANK = ParallelConfig(sharding="ddp", recompute="none")
+"""parallel configuration of a run on one rank"""
 
 
 def step_seconds(
     task: OmniObjective, a: Architecture, optimizer: Optimizers, batch: PackedRow
 ) -> dict[str, float]:
-    """Return the seconds of a step by part."""
+    """Return the seconds of one training step by part: products, head, attention, moved (bytes of
+    elementwise operations and logits), optimizer, batch.
+
+    `a` is the network's architecture, `batch` a packed row whose targets and lengths are counted.
+    """
     tokens, lengths = batch.ids.numel(), batch.lengths
-    pace = copied()
-    any_one = hardware.Cluster(
-        gpu="H100", gpus=1
-    )  # a job names a GPU; bytes that one of them moves do not depend on it
+    bytes_per_second = copy_bytes_per_second()
+    # a job needs a GPU's name, but the bytes that are moved do not depend on it
+    any_cluster = hardware.Cluster(gpu="H100", gpus=1)
     work = step_work.work(
         Job(
             architecture=a.replace(vocabulary=1),
-            layout=ALONE,
-            cluster=any_one,
+            layout=ONE_RANK,
+            cluster=any_cluster,
             tokens=tokens,
             batch_tokens=tokens,
         )
     )
-    heads = scored(task, batch)
-    moved = WIDE * (work.elementwise_bytes + work.permute_bytes) + LOGIT * sum(
+    heads = scored_targets(task, batch)
+    moved = FP32_FACTOR * (work.elementwise_bytes + work.permute_bytes) + LOGIT_BYTES * sum(
         rows * ids for rows, ids in heads
     )
     return {
-        "products": sum(n * product(*shape) for shape, n in shapes(task, a, tokens).items()),
-        "head": sum(product(rows, ids, a.hidden) for rows, ids in heads),
+        "products": sum(
+            n * product_seconds(*shape) for shape, n in product_shapes(task, a, tokens).items()
+        ),
+        "head": sum(product_seconds(rows, ids, a.hidden) for rows, ids in heads),
         "attention": len(lengths)
         * sum(
-            b.count * scores(b.attention, round(float(lengths.float().mean())))
+            b.count * attention_seconds(b.attention, round(float(lengths.float().mean())))
             for b in a.blocks
             if b.attention
         ),
-        "moved": moved / pace,
-        "optimizer": updates(optimizer) + step_work.ADAM_BYTES * a.num_params() / pace,
-        "batch": quickest(lambda: task.batch(0)),
+        "moved": moved / bytes_per_second,
+        "optimizer": muon_seconds(optimizer)
+        + step_work.ADAM_BYTES * a.num_params() / bytes_per_second,
+        "batch": shortest_seconds(lambda: task.batch(0)),
     }
 
 
-def scored(task: OmniObjective, batch: PackedRow) -> list[tuple[int, int]]:
-    """Return pairs of targets and of the ids among which they are scored."""
-    ids, counted = batch.ids, batch.weights > 0
+def scored_targets(task: OmniObjective, batch: PackedRow) -> list[tuple[int, int]]:
+    """Return (number of targets, number of ids) per candidate set that has targets in a batch; the
+    head computes that many logits."""
+    ids, is_target = batch.ids, batch.weights > 0
     return [
         (rows, c.hi - c.lo)
         for c in task.layout.candidate_sets()
-        if (rows := int(((ids >= c.lo) & (ids < c.hi) & counted).sum()))
+        if (rows := int(((ids >= c.lo) & (ids < c.hi) & is_target).sum()))
     ]
 
 
-def shapes(task: OmniObjective, a: Architecture, tokens: int) -> Counter[tuple[int, int, int]]:
-    """Return (rows, outputs, inputs) of the products inside, and how often; an expert gets its
-    share of the tokens."""
+def product_shapes(
+    task: OmniObjective, a: Architecture, tokens: int
+) -> Counter[tuple[int, int, int]]:
+    """Return the number of matrix products per shape (rows, outputs, inputs) in one forward pass
+    over some tokens, without embedding and head; an expert gets an equal share of the tokens."""
     products: Counter[tuple[int, int, int]] = Counter()
     mixture = next((b.experts for b in a.blocks if b.experts), None)
     for name, p in task.module.named_parameters():
@@ -94,20 +105,22 @@ def shapes(task: OmniObjective, a: Architecture, tokens: int) -> Counter[tuple[i
     return products
 
 
-def product(rows: int, outputs: int, inputs: int) -> float:
-    """Return the seconds of a product and of its two gradients."""
+def product_seconds(rows: int, outputs: int, inputs: int) -> float:
+    """Return the seconds of the product [rows, inputs] x [inputs, outputs] and of the two products
+    of its backward pass."""
     x, w, g = torch.ones(rows, inputs), torch.ones(outputs, inputs), torch.ones(rows, outputs)
-    return quickest(lambda: (x @ w.T, g @ w, g.T @ x))
+    return shortest_seconds(lambda: (x @ w.T, g @ w, g.T @ x))
 
 
-def scores(at: Attention, tokens: int) -> float:
-    """Return the seconds of one sequence's attention, forward and backward."""
+def attention_seconds(at: Attention, tokens: int) -> float:
+    """Return the seconds of one layer's causal attention over one sequence, forward and
+    backward."""
     query, key = (
         torch.ones(1, n, tokens, at.head_dim + at.rope_dim, requires_grad=True)
         for n in (at.heads, at.kv_heads)
     )
     value = torch.ones(1, at.kv_heads, tokens, at.values, requires_grad=True)
-    return quickest(
+    return shortest_seconds(
         lambda: (
             F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
             .sum()
@@ -116,8 +129,9 @@ def scores(at: Attention, tokens: int) -> float:
     )
 
 
-def updates(optimizer: Optimizers) -> float:
-    """Return the seconds of Muon's iterations."""
+def muon_seconds(optimizer: Optimizers) -> float:
+    """Return the seconds of Muon's orthogonalisation of all its matrices in one step, timed on a
+    sample of each shape; 0.0 without Muon."""
     total = 0.0
     for shape, n in Counter(
         tuple(p.shape[-2:])
@@ -127,23 +141,27 @@ def updates(optimizer: Optimizers) -> float:
         for p in group["params"]
         for _ in range(p.shape[0] if p.ndim == 3 else 1)
     ).items():
-        some = torch.ones(min(n, SAMPLE), *shape)
-        total += n / len(some) * quickest(functools.partial(orthogonalise, some))
+        some = torch.ones(min(n, MUON_SAMPLE), *shape)
+        total += n / len(some) * shortest_seconds(functools.partial(orthogonalise, some))
     return total
 
 
-def copied() -> float:
-    """Return the bytes per second, read and written, of what no cache holds."""
-    source = torch.ones(LARGE // 4)
+def copy_bytes_per_second() -> float:
+    """Return the bytes per second, read and written, of a memory copy larger than any cache."""
+    source = torch.ones(COPY_BYTES // 4)
     target = torch.ones_like(source)
-    return 2 * source.nbytes / quickest(lambda: target.copy_(source))
+    return 2 * source.nbytes / shortest_seconds(lambda: target.copy_(source))
 
 
-def quickest(work: Callable[[], object], least: int = 3, seconds: float = 0.03) -> float:
-    """Return the seconds of the quickest of some tries: others' work on the machine only adds."""
+def shortest_seconds(work: Callable[[], object], least: int = 3, seconds: float = 0.03) -> float:
+    """Return the seconds of the shortest of at least `least` calls of `work`, repeated until they
+    have taken `seconds` in all.
+
+    The shortest is taken because other processes on the machine only add time.
+    """
     times: list[float] = []
     while len(times) < least or sum(times) < seconds:
-        began = time.perf_counter()
+        start = time.perf_counter()
         work()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return min(times)

@@ -1,7 +1,7 @@
-"""A dry run beside what the planner says of the same step: bytes, products, messages, and how far
-they are apart.
+"""This module compares a dry run with the planner's estimate of the same step: bytes, FLOPs and
+collectives.
 
-Knows neither how one is traced nor how the other is estimated.
+It knows neither how the one is traced nor how the other is estimated.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from onnuri.planner.traffic import collectives
 from onnuri.profile.dryrun import DryRun
 
 Pair = tuple[float, float]
-"""planned, traced"""
+"""(planned, traced)"""
 
 
 def pairs(run: DryRun, a: Architecture, gpu: str) -> dict[str, Pair]:
-    """Return what is planned and what was traced: bytes of one rank, FLOPs of one micro-batch."""
+    """Return (planned, traced) figures of one rank's step by name: bytes, and FLOPs of one
+    micro-batch."""
     job = Job(
         architecture=a,
         layout=run.layout,
@@ -27,9 +28,11 @@ def pairs(run: DryRun, a: Architecture, gpu: str) -> dict[str, Pair]:
         batch_tokens=run.tokens * run.layout.dp * run.layout.micro_batch,
     )
     m, head = memory(job), 6.0 * a.embedding()
-    again = 4 / 3 if run.layout.recompute == "full" else 1.0  # layers alone are recomputed
+    recompute_factor = (
+        4 / 3 if run.layout.recompute == "full" else 1.0
+    )  # layers alone are recomputed
     flops = (
-        ((a.flops_per_token(run.tokens) - head) * again + head)
+        ((a.flops_per_token(run.tokens) - head) * recompute_factor + head)
         * run.tokens
         * run.layout.micro_batch
         / run.layout.tp
@@ -45,7 +48,8 @@ def pairs(run: DryRun, a: Architecture, gpu: str) -> dict[str, Pair]:
 
 
 def text(figures: dict[str, Pair]) -> str:
-    """Return a line per figure, with the error of the plan."""
+    """Return a text table with one line per figure: planned, traced and the plan's relative
+    error."""
     return "\n".join(
         [
             f"{'':<24}{'planned':>12}{'traced':>12}",

@@ -1,8 +1,9 @@
-"""What a step does, counted while it runs: bytes that live, FLOPs, and every collective. Knows no
-model and no layout.
+"""This module counts what a training step does while it runs: bytes of living tensors, FLOPs, and
+every collective.
 
-Works on fake tensors and on real ones alike, so that one can be held against the other. Bytes are
-those of storages, each counted once, as they are made, resized and freed.
+It knows no model and no layout. It works on fake tensors and on real ones alike, so that one can be
+compared with the other. Bytes are those of storages, each counted once, as they are allocated,
+resized and freed.
 """
 
 from __future__ import annotations
@@ -30,58 +31,59 @@ from onnuri.config import Config
 from onnuri.profile import fake_ops
 
 Kind = Literal["parameters", "gradients", "optimizer", "gathered", "activations"]
-"""gathered: whole weights and what collectives read and write; activations: all else that lives
-during a step"""
+"""gathered: unsharded weights and collectives' buffers; activations: all else that lives during a
+step"""
 KINDS: tuple[Kind, ...] = ("parameters", "gradients", "optimizer", "gathered", "activations")
 
 
 class TracedCollective(Config):
-    """Calls of one kind over groups of one size with equal bytes."""
+    """A TracedCollective counts the calls of one collective over groups of one size with equal
+    bytes."""
 
     name: str
     """all_gather, reduce_scatter, all_reduce, all_to_all, broadcast"""
     ranks: int
-    """of the group"""
+    """ranks of the group"""
     bytes: int
-    """a call: the larger of what a rank gives and gets"""
+    """bytes per call: the larger of what a rank sends and receives"""
     calls: int
     group: str = ""
-    """axis of the mesh, where known"""
+    """axis of the mesh, if it is known"""
 
 
 Name = tuple[str, int]
-"""of a part of a step: what runs, and which of its kind"""
+"""name of a part of a step: what runs, and its number, such as ("forward", 3)"""
 
 
 @dataclasses.dataclass
 class Window:
-    """The most that lived during a part of a step, in bytes."""
+    """A Window holds the most bytes that lived during a part of a step."""
 
     most: Counter[str] = dataclasses.field(default_factory=Counter)
-    """of each kind at any time"""
+    """most bytes of each kind, each at its own time"""
     at_peak: Counter[str] = dataclasses.field(default_factory=Counter)
-    """of each kind when most lived of all together"""
+    """bytes of each kind at the time when most bytes lived in all"""
 
     @property
     def peak(self) -> int:
-        """Return the most bytes that lived of all kinds together."""
+        """Return the most bytes of all kinds together that lived at one time."""
         return sum(self.at_peak.values())
 
 
-def fullest(windows: Iterable[Window]) -> Window:
-    """Return the one in which most lived; the earliest of equals."""
+def largest_window(windows: Iterable[Window]) -> Window:
+    """Return the window with the largest peak; the earliest of equals."""
     return max(windows, key=lambda w: w.peak)
 
 
 def calls(counted: Counter[tuple[str, int, int, str]]) -> tuple[TracedCollective, ...]:
-    """Return (name, ranks, bytes, group) and how often, as collectives."""
+    """Return collectives from the number of calls by (name, ranks, bytes, group)."""
     return tuple(
         TracedCollective(name=name, ranks=ranks, bytes=size, calls=number, group=group)
         for (name, ranks, size, group), number in sorted(counted.items())
     )
 
 
-_PASSING = (None, "activations")
+_TRANSIENT_KINDS = (None, "activations")
 _WRAPPERS = (DTensor, AsyncCollectiveTensor)
 _NAMES = {
     "allgather": "all_gather",
@@ -96,10 +98,11 @@ _NAMES = {
 
 
 class Trace(TorchDispatchMode):
-    """Counts while it is entered."""
+    """A Trace counts bytes, FLOPs and collectives of all that runs while it is entered."""
 
     def __init__(self, groups: dict[str, str] | None = None) -> None:
-        """`groups`: axis of each process group, by its name."""
+        """Prepare a trace; `groups` gives the mesh axis of each process group by the group's
+        name."""
         super().__init__()
         self.groups = groups or {}
         self.flops = 0
@@ -111,26 +114,26 @@ class Trace(TorchDispatchMode):
         self._storages: dict[int, tuple[weakref.ref[Any], int, Kind]] = {}
 
     def begin(self, name: Name) -> None:
-        """Begin a part of the step; what lives already counts to it."""
+        """Begin a named part of the step; bytes that already live count in it too."""
         self._window = self.windows.setdefault(name, Window())
         self._peak = self._window.peak
-        self._seen(KINDS)
+        self._update_peaks(KINDS)
 
     @property
     def peak(self) -> int:
         """Return the most bytes that lived at any time."""
-        return fullest(self.windows.values()).peak
+        return largest_window(self.windows.values()).peak
 
     @property
     def at_peak(self) -> dict[str, int]:
         """Return the bytes that lived at the peak, by kind."""
-        living = fullest(self.windows.values()).at_peak
+        living = largest_window(self.windows.values()).at_peak
         return {k: living[k] for k in KINDS}
 
     def hold(self, tensors: Iterable[Tensor], kind: Kind) -> None:
-        """Count tensors' storages as of a kind from now on."""
+        """Count tensors' storages as bytes of a kind from now on."""
         for tensor in tensors:
-            self._note(_local(tensor), kind, always=True)
+            self._count_storage(_local(tensor), kind, always=True)
 
     @property
     def collectives(self) -> tuple[TracedCollective, ...]:
@@ -138,31 +141,34 @@ class Trace(TorchDispatchMode):
         return calls(self.calls)
 
     def __enter__(self) -> Self:
+        """Begin to count; two functions of PyTorch are replaced that no dispatch mode sees."""
         resize, shapes = (
             torch.UntypedStorage.resize_,
             ShardingPropagator._propagate_tensor_meta_non_cached,
         )
 
         def resized(storage: torch.UntypedStorage, size: int) -> Any:
-            result = resize(
-                storage, size
-            )  # fully_shard frees and fills whole weights this way, past all modes
+            """Resize a storage and count it: fully_shard frees and fills weights this way."""
+            result = resize(storage, size)
             self._resized(storage)
             return result
 
-        def unseen(*args: Any) -> Any:
-            self._paused += (
-                1  # DTensor runs an operator that is new to it on whole tensors, to learn shapes
-            )
+        def uncounted(*args: Any) -> Any:
+            """Count nothing while DTensor runs a new operator on whole tensors for its shapes."""
+            self._paused += 1
             try:
                 return shapes(*args)
             finally:
                 self._paused -= 1
 
         self._replaced = contextlib.ExitStack()
-        self._replaced.enter_context(fake_ops.replaced(torch.UntypedStorage, "resize_", resized))
         self._replaced.enter_context(
-            fake_ops.replaced(ShardingPropagator, "_propagate_tensor_meta_non_cached", unseen)
+            fake_ops.replace_attribute(torch.UntypedStorage, "resize_", resized)
+        )
+        self._replaced.enter_context(
+            fake_ops.replace_attribute(
+                ShardingPropagator, "_propagate_tensor_meta_non_cached", uncounted
+            )
         )
         return super().__enter__()
 
@@ -172,6 +178,7 @@ class Trace(TorchDispatchMode):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Stop counting and restore PyTorch's functions."""
         self._replaced.close()
         super().__exit__(kind, error, trace)
 
@@ -182,8 +189,9 @@ class Trace(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         named: dict[str, Any] | None = None,
     ) -> Any:
+        """Run an operator and count its FLOPs, its outputs' storages or its collective."""
         if any(issubclass(t, _WRAPPERS) for t in types):
-            return NotImplemented  # what they hold comes by once more
+            return NotImplemented  # the tensors that they wrap are dispatched once more
         named = named or {}
         out = function(*args, **named)
         if self._paused:
@@ -192,39 +200,43 @@ class Trace(TorchDispatchMode):
         if space == "prim" or space == "profiler":
             return out
         if space in ("c10d", "_c10d_functional", "fsdp"):
-            self._communicated(packet.__name__, args, named, out, counted=space != "fsdp")
+            self._count_collective(packet.__name__, args, named, out, counted=space != "fsdp")
             return out
-        if formula := FORMULAS.get(packet._qualified_op_name):
+        if formula := FLOP_FORMULAS.get(packet._qualified_op_name):
             self.flops += formula(*args, **named, out_val=out)
         for tensor in (out,) if isinstance(out, Tensor) else tree_leaves(out):
             if isinstance(tensor, Tensor):
-                self._note(tensor, "activations")
+                self._count_storage(tensor, "activations")
         return out
 
-    def _communicated(
+    def _count_collective(
         self, name: str, args: tuple[Any, ...], named: dict[str, Any], out: Any, counted: bool
     ) -> None:
+        """Count a collective's call and its buffers; with `counted` False the buffers alone."""
         tensors = [t for t in tree_leaves((args, named, out)) if isinstance(t, Tensor)]
         known = next((k for k in _NAMES if k in name), None)
         for tensor in tensors:
             # dispatched tokens and reduced activations stay what they are
             whole = not counted or known in ("allgather", "reduce_scatter")
-            self._note(
+            self._count_storage(
                 tensor,
                 "gathered" if whole else "activations",
-                always=whole and self._of(tensor) in _PASSING,
+                always=whole and self._kind_of(tensor) in _TRANSIENT_KINDS,
             )
-        if counted and known and (group := _group(args)).size() > 1:
+        if counted and known and (group := _process_group(args)).size() > 1:
             size = max((t.numel() * t.element_size() for t in tensors), default=0)
             self.calls[
                 _NAMES[known], group.size(), size, self.groups.get(group.group_name, "")
             ] += 1
 
-    def _of(self, tensor: Tensor) -> Kind | None:
+    def _kind_of(self, tensor: Tensor) -> Kind | None:
+        """Return the kind under which a tensor's storage counts; None if it is not known."""
         entry = self._storages.get(tensor.untyped_storage()._cdata)
         return entry[2] if entry else None
 
-    def _note(self, tensor: Tensor, kind: Kind, always: bool = False) -> None:
+    def _count_storage(self, tensor: Tensor, kind: Kind, always: bool = False) -> None:
+        """Count a tensor's storage as bytes of a kind; with `always`, move one that already counts
+        under another kind, else it keeps its kind and only its size is updated."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         size, known = storage.nbytes(), self._storages.get(key)
@@ -233,26 +245,36 @@ class Trace(TorchDispatchMode):
         if known:
             self.living[known[2]] -= known[1]
             kind = kind if always else known[2]
-        reference = known[0] if known else weakref.ref(storage, lambda _, key=key: self._freed(key))  # type: ignore[misc]
+        if known:
+            reference = known[0]
+        else:
+            reference = weakref.ref(
+                storage,
+                lambda _, key=key: self._freed(key),  # type: ignore[misc]
+            )
         self._storages[key] = (reference, size, kind)
-        self._grown(kind, size)
+        self._add_bytes(kind, size)
 
     def _resized(self, storage: torch.UntypedStorage) -> None:
+        """Count a known storage by its new size, as gathered: only unsharded weights are
+        resized."""
         if known := self._storages.get(storage._cdata):
             self.living[known[2]] -= known[1]
             self._storages[storage._cdata] = (known[0], storage.nbytes(), "gathered")
-            self._grown("gathered", storage.nbytes())
+            self._add_bytes("gathered", storage.nbytes())
 
     def _freed(self, key: int) -> None:
+        """Take a freed storage's bytes off those that live."""
         if known := self._storages.pop(key, None):
             self.living[known[2]] -= known[1]
 
-    def _grown(self, kind: Kind, size: int) -> None:
+    def _add_bytes(self, kind: Kind, size: int) -> None:
+        """Add bytes of a kind to those that live, and update the peaks."""
         self.living[kind] += size
-        self._seen((kind,))
+        self._update_peaks((kind,))
 
-    def _seen(self, kinds: tuple[Kind, ...]) -> None:
-        """Some kinds may have grown beyond what lived before."""
+    def _update_peaks(self, kinds: tuple[Kind, ...]) -> None:
+        """Raise the current window's peaks, after kinds may have grown, to what lives now."""
         for kind in kinds:
             self._window.most[kind] = max(self._window.most[kind], self.living[kind])
         if (total := sum(self.living.values())) > self._peak:
@@ -260,12 +282,14 @@ class Trace(TorchDispatchMode):
 
 
 def _local(tensor: Any) -> Tensor:
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[no-any-return]
+    """Return the part of a sharded tensor that this rank holds; other tensors as they are."""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
 
 
-def _group(args: tuple[Any, ...]) -> dist.ProcessGroup:
-    """The process group of a collective's arguments: an object of c10d's, a name of the functional
-    ones'."""
+def _process_group(args: tuple[Any, ...]) -> dist.ProcessGroup:
+    """Return the process group among a collective's arguments: c10d's operators take an object, the
+    functional ones a name."""
     from torch.distributed.distributed_c10d import _resolve_process_group
 
     for arg in args:
@@ -279,31 +303,34 @@ def _group(args: tuple[Any, ...]) -> dist.ProcessGroup:
     raise AssertionError(args)
 
 
-def _grouped(a: Tensor, b: Tensor, *rest: Any, **named: Any) -> int:
-    """Rows [S, K] by one matrix a group [E, K, N], or a matrix a group [E, K, N] from [K, S] and
-    [S, N]: each row is multiplied once either way."""
+def _grouped_product_flops(a: Tensor, b: Tensor, *rest: Any, **named: Any) -> int:
+    """Return the FLOPs of a grouped product: rows [S, K] times one matrix per group [E, K, N], or
+    matrices [E, K, N] from [K, S] and [S, N]; each row is multiplied once either way."""
     return 2 * math.prod(a.shape) * b.shape[-1]
 
 
-def _shaped(formula: Any) -> Any:
-    """A formula of shapes as one of tensors."""
+def _by_shapes(formula: Any) -> Any:
+    """Return a FLOP formula that takes tensors, from one that takes their shapes."""
 
-    def count(*args: Any, out_val: Any, **named: Any) -> int:
+    def flops(*args: Any, out_val: Any, **named: Any) -> int:
+        """Return the FLOPs of an operator's call on tensors."""
         return int(formula(*(a.shape if isinstance(a, Tensor) else a for a in args)))
 
-    return count
+    return flops
 
 
-FORMULAS: dict[str, Any] = {
+FLOP_FORMULAS: dict[str, Any] = {
     packet._qualified_op_name: formula
     for packet, formula in flop_registry.items()
     if hasattr(packet, "_qualified_op_name")
 } | {
     "aten::addmm_": flop_registry[torch.ops.aten.addmm],
-    "aten::_grouped_mm": _grouped,
-    "transformers::grouped_mm_fallback": _grouped,
-    "transformers::grouped_mm_fallback_backward": lambda a, b, *rest, **named: 2 * _grouped(a, b),
-    "onnuri::fused_attention": _shaped(fake_ops.attention_flops),
-    "onnuri::fused_attention_backward": _shaped(fake_ops.attention_backward_flops),
+    "aten::_grouped_mm": _grouped_product_flops,
+    "transformers::grouped_mm_fallback": _grouped_product_flops,
+    "transformers::grouped_mm_fallback_backward": lambda a, b, *rest, **named: (
+        2 * _grouped_product_flops(a, b)
+    ),
+    "onnuri::fused_attention": _by_shapes(fake_ops.attention_flops),
+    "onnuri::fused_attention_backward": _by_shapes(fake_ops.attention_backward_flops),
 }
-"""PyTorch's, and those it lacks, by an operator's name"""
+"""FLOP formulas by operator name: PyTorch's, and those that it lacks"""

@@ -1,8 +1,9 @@
-"""Recipes: Python functions that return complete configs, one file a system.
+"""This package holds the recipes: Python functions that return complete configs, one file per
+system.
 
-`find("axk1")` is a system as its team published it, with what it takes to teach it every modality;
-`nano("axk1")` the same class in a few million parameters, which a laptop trains. `laptop` is a road
-of its own.
+`find("axk1")` returns a system as its team published it, with the stages that teach it every
+modality; `nano.nano("axk1")` the same model class in a few million parameters, which a laptop
+trains. `laptop.py` is the recipe of the model that ships.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from onnuri.planner.recipe import Recipe
 
 NAMES = ("axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni")
 LATER = ("axk2",)
-"""of the programme's second stage"""
+"""systems of the programme's second stage"""
 
 
 @functools.cache
 def find(name: str) -> Recipe:
-    """A system by its name. Raises ConfigError for an unknown one, with the nearest names."""
+    """Return a system's recipe by its name. Raises ConfigError for an unknown one, with the nearest
+    names."""
     recipe: Recipe = module(name).recipe()
     return recipe
 
@@ -39,9 +41,12 @@ def resolve(
     seq_len: int | None = None,
     batch_tokens: int | None = None,
 ) -> Recipe:
-    """A recipe, or any other model with a training plan that is assumed: a folder or config.json of
-    Hugging Face, ORG/NAME, a listed shape, or a size such as 70B. Raises ConfigError for an unknown
-    one, with the nearest names of all kinds."""
+    """Return the recipe that `what` names, or a recipe with assumed training for any other model: a
+    folder or config.json of Hugging Face, ORG/NAME, a listed shape, or a size such as 70B.
+
+    `seq_len` and `batch_tokens` replace the recipe's own. Raises ConfigError for an unknown name,
+    with the nearest names of all kinds.
+    """
     if known(what):
         return named_models.changed(find(what), seq_len, batch_tokens)
     return named_models.training(
@@ -50,17 +55,18 @@ def resolve(
 
 
 def known(name: str) -> bool:
-    """Return whether a name is a recipe's, or a Python file's."""
+    """Return whether a name is that of a recipe or of a Python file."""
     return _key(name) in (*NAMES, *LATER) or name.endswith(".py")
 
 
 def _key(name: str) -> str:
+    """Return a system's name as its file is called: "K-EXAONE" as "k_exaone"."""
     return name.lower().replace("-", "_").replace(".", "")
 
 
 def summary() -> list[dict[str, Any]]:
-    """Of every system, the later ones last, what it counts and what its team published;
-    `total_params` without the ids that media add."""
+    """Return, per system, its parameters as computed and as its team published them, in all and
+    active; the rows of the ids that media add are not counted."""
     return [
         {
             "recipe": r.name,
@@ -74,31 +80,34 @@ def summary() -> list[dict[str, Any]]:
 
 
 def frozen(name: str) -> Path:
-    """Where the planner's answer for a system's own layout lies."""
+    """Return the path of the planner's stored answer for a system's own layout."""
     return Path(__file__).parent / f"{find(name).name}.json"
 
 
 def matrix(name: str) -> Path:
-    """Where the measured matrix of a system's small twin lies (`make bench-nano`)."""
+    """Return the path of the any-to-any matrix measured with a system's nano model (`make
+    bench-nano`)."""
     return Path(__file__).parent / f"{find(name).name}.matrix.json"
 
 
 def train(name: str, preset: str | None, out: Path | None) -> None:
-    """Run or go on with a preset of a recipe; without one, what it is for. Raises ConfigError for a
-    preset it has not."""
-    road = importlib.import_module(f"onnuri.recipes.{'laptop' if name == 'laptop' else 'nano'}")
-    chosen = preset or next(iter(road.PRESETS))
-    if chosen not in road.PRESETS:
+    """Train or resume a recipe's preset, its first one without a name, in a folder that defaults to
+    runs/NAME-PRESET. Raises ConfigError for a preset that the recipe has not."""
+    recipe_module = importlib.import_module(
+        f"onnuri.recipes.{'laptop' if name == 'laptop' else 'nano'}"
+    )
+    preset = preset or next(iter(recipe_module.PRESETS))
+    if preset not in recipe_module.PRESETS:
         raise ConfigError(
-            f"preset {chosen!r}",
+            f"preset {preset!r}",
             Phrase("is not one of {}'s", name),
-            Phrase("use {}", ", ".join(road.PRESETS)),
+            Phrase("use {}", ", ".join(recipe_module.PRESETS)),
         )
-    folder = out or Path("runs") / f"{name}-{chosen}"
+    folder = out or Path("runs") / f"{name}-{preset}"
     if name == "laptop":
-        road.train(chosen, folder)
+        recipe_module.train(preset, folder)
     else:
-        road.train(name, chosen, folder)
+        recipe_module.train(name, preset, folder)
 
 
 def module(name: str) -> Any:
@@ -122,13 +131,13 @@ def module(name: str) -> Any:
 
 
 def _own_module(path: Path) -> Any:
-    """Return the module of a recipe's file. Raises ConfigError where it cannot be run or has no
-    recipe."""
+    """Return the module of a user's recipe file. Raises ConfigError if it cannot be run or has no
+    function `recipe`."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     try:
         assert spec and spec.loader
-        own = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(own)
+        loaded = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
     except OnnuriError:
         raise
     except Exception as error:  # the file is a program of the user's
@@ -137,8 +146,8 @@ def _own_module(path: Path) -> Any:
             Phrase("cannot be run ({}: {})", type(error).__name__, error),
             "mend the file",
         ) from error
-    if not callable(getattr(own, "recipe", None)):
+    if not callable(getattr(loaded, "recipe", None)):
         raise ConfigError(
             Phrase("recipe {}", path), "has no function recipe()", "write one that returns a Recipe"
         )
-    return own
+    return loaded

@@ -77,13 +77,15 @@ NANO = {
         "original_max_position_embeddings": 512,
     },
 }
-"""what the laptop's model has otherwise (`nano.py`)"""
+"""settings of the nano model that differ from these values (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """1,024 H200 and 75 days, says one summary of the report. Experts over the 8 ranks of a node,
-    24 each, cut over 128 nodes; all sequences of a step in one pass, so that weights are gathered
-    once."""
+    """Return the recipe on 1,024 H200, which one summary of the report names, with 75 days.
+
+    Experts are spread over the 8 ranks of a node, 24 each, and sharded over 128 nodes; all
+    sequences of a step are one micro-batch, so that weights are gathered once.
+    """
     return system(
         "axk1",
         "SKT",

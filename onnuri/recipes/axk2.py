@@ -56,12 +56,16 @@ NANO = axk1.NANO | {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
     "gated_norm_rank": 8,
 }
-"""what the laptop's model has otherwise (`nano.py`)"""
+"""settings of the nano model that differ from these values (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """1,024 B200, assumed: as many as for A.X K1, of a kind that has MXFP8. Experts over the 8
-    ranks of a node, 32 each, cut over 128 nodes; all sequences of a step in one pass."""
+    """Return the recipe on 1,024 B200, which is assumed: as many GPUs as for A.X K1, of a kind that
+    has MXFP8.
+
+    Experts are spread over the 8 ranks of a node, 32 each, and sharded over 128 nodes; all
+    sequences of a step are one micro-batch.
+    """
     return system(
         "axk2",
         "SKT",

@@ -1,5 +1,5 @@
-"""What `onnuri evaluate` runs: the toy world's oracles on a model of the laptop's recipe, its codecs,
-or the data it was trained on."""
+"""This module runs `onnuri evaluate`: the toy world's oracles judge a model of the laptop's recipe,
+its codecs, or the data it was trained on."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from onnuri.toyworld.oracles import quality, report, scan, words
 
 
 def matrix(model: Path | None, items: int, json: Path | None) -> None:
-    """Measure every modality to every modality, and write JSON, a heat map and a page."""
+    """Measure every modality to every modality on `items` scenes per cell, and write JSON, a heat
+    map and a page."""
     report.run(onnuri.load(model), items, json)
 
 
 def sentences(model: Path | None, items: int, to: Modality, json: Path | None) -> None:
-    """Measure whole scenes from words."""
+    """Measure whether whole scenes generated from words in modality `to` are what the words say,
+    and write JSON."""
     words.run(onnuri.load(model), items, to, json)
 
 
 def codecs(model: Path | None, items: int, json: Path | None) -> None:
-    """Measure every codec's quality on held-out data."""
+    """Measure every codec's quality on `items` held-out items per modality, and write JSON."""
     quality.run(onnuri.load(model), items, json)
 
 
 def table(folder: Path, every: int, json: Path | None) -> None:
-    """Look for held-out compositions in a run's token table."""
+    """Look for held-out compositions in a run's token table, decoding one row in `every`, and write
+    JSON."""
     scan.run(folder, every, json)

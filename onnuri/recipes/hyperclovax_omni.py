@@ -52,7 +52,8 @@ IMAGE = ModalityPlan(
     codes=0,
     tokens_per_item=729,
     encode_flops_per_token=0.86e9,
-    source=f"{REPORT}: ids within the published vocabulary; FLOPs: twice SigLIP2-so400m's 428M a patch",
+    source=f"{REPORT}: ids within the published vocabulary; "
+    "FLOPs: twice SigLIP2-so400m's 428M a patch",
 )
 VIDEO = ModalityPlan(
     modality="video",
@@ -79,12 +80,14 @@ NANO = {
     "attention_multiplier": 32**-0.5,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
 }
-"""what the laptop's model has otherwise (`nano.py`)"""
+"""settings of the nano model that differ from these values (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """512 B200, as allotted to every team in stage 1: a copy a node, all sequences of a step in one
-    pass."""
+    """Return the recipe on 512 B200, the number allotted to every team in stage 1.
+
+    There is one copy per node, and all sequences of a step are one micro-batch.
+    """
     return system(
         "hyperclovax_omni",
         "Naver Cloud",

@@ -53,12 +53,15 @@ NANO = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 192,
 }
-"""what the laptop's model has otherwise (`nano.py`)"""
+"""settings of the nano model that differ from these values (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """512 B200, allotted in stage 1. Experts over the 8 ranks of a node, 16 each, cut over 64
-    nodes; all sequences of a step in one pass, so that weights are gathered once."""
+    """Return the recipe on 512 B200, the number allotted in stage 1.
+
+    Experts are spread over the 8 ranks of a node, 16 each, and sharded over 64 nodes; all sequences
+    of a step are one micro-batch, so that weights are gathered once.
+    """
     return system(
         "k_exaone",
         "LG AI Research",

@@ -1,11 +1,10 @@
-"""The laptop: from nothing to a served any-to-any model on two CPU cores. README's first link: one
-file, the whole road.
+"""This module trains the model that ships, from nothing to a served any-to-any model, on two CPU
+cores. It is README's first link: the whole recipe in one file.
 
     world → pools → codecs → token table → model → folder
 
-Every stage goes on where it was left. `full` and then `words` are what ships, `evening` less of the
-first, `smoke` the same code in two minutes. Run: `onnuri train laptop [--preset …]`.
-"""
+Every stage resumes where it was interrupted. `full` and then `words` give what ships, `evening` is
+a shorter `full`, `smoke` the same code in two minutes. Run: `onnuri train laptop [--preset …]`."""
 
 from __future__ import annotations
 
@@ -51,15 +50,16 @@ from onnuri.training.loop import TrainConfig, fit
 
 
 class Stage(config.Config):
-    """A part of the language model's training; it goes on with the weights of the one before."""
+    """A Stage is a part of the language model's training; it starts from the weights of the one
+    before."""
 
     name: str
-    """its folder in the run"""
+    """name of the stage's folder in the run"""
     loop: TrainConfig
     mix: MixtureWeights = MixtureWeights()
     share: float = 1.0
-    """of its weights in what goes on, the rest of those before it: averages err less than either
-    (Wortsman et al. 2022)"""
+    """share of this stage's weights in the average with those before it, which is passed on:
+    averages err less than either (Wortsman et al. 2022)"""
 
 
 SPEECH = MixtureWeights(
@@ -74,7 +74,7 @@ SPEECH = MixtureWeights(
     asr=0.22,
     tts=0.12,
 )
-"""more of what is learned last: to hear and to speak"""
+"""mixture with more speech, in and out, which is learned last"""
 PLACES = MixtureWeights(
     text_to_x=0.32,
     caption=0.18,
@@ -91,8 +91,8 @@ PLACES = MixtureWeights(
     single=0.35,
     video=0.4,
 )
-"""where things are: soft targets for places and sides, sights from sights, more scenes of several
-objects"""
+"""mixture for where objects are: soft targets for positions and sizes, more conversions between
+pictures, videos and shapes, more scenes of several objects"""
 VOICE = PLACES.replace(
     text_to_x=0.16,
     caption=0.10,
@@ -105,7 +105,7 @@ VOICE = PLACES.replace(
     asr=0.12,
     tts=0.43,
 )
-"""to say every word so that it is understood; of all else as much as keeps it"""
+"""mixture for intelligible speech, with as much of everything else as prevents forgetting"""
 
 WORDS = PLACES.replace(
     text_to_x=0.36,
@@ -123,27 +123,27 @@ WORDS = PLACES.replace(
     people=0.75,
     slips=0.06,
 )
-"""what people say: three of four given sentences are drawn anew in their wordings"""
+"""mixture for people's wordings: three of four input sentences are sampled anew in these"""
 
 
 class LaptopConfig(config.Config):
-    """Everything a run needs; written to `run.json`, which reruns it."""
+    """A LaptopConfig holds everything a run needs; it is written to `run.json`, which reruns it."""
 
     pictures: int = 8_192
-    """scenes that the visual codec learns from"""
+    """number of scenes that the visual codec is trained on"""
     utterances: int = 2_500
-    """rows of four seconds that the audio codec learns from"""
+    """number of rows of four seconds that the audio codec is trained on"""
     crops: int = 10_000
-    """components that the shape codec learns from"""
+    """number of object crops that the shape codec is trained on"""
     scenes: int = 16_384
     """rows of the token table"""
     text_codes: int = 1500
     start: str | None = None
-    """"shipped": codecs and model go on from those that ship; without it, from nothing"""
+    """"shipped": codecs and model start from those that ship; None: from nothing"""
     order: ObjectOrder = "left"
-    """in which codecs write objects down"""
+    """order of a scene's objects in the codes"""
     tasks: bool = False
-    """whether the vocabulary has tokens that say what is asked"""
+    """whether the token layout has a token per task"""
     visual: TrainConfig = TrainConfig(minutes=16, learning_rate=2e-3)
     audio: TrainConfig = TrainConfig(minutes=14, learning_rate=1.5e-3, weight_decay=0.01)
     shape: TrainConfig = TrainConfig(minutes=10, learning_rate=2e-3, weight_decay=0.01)
@@ -184,17 +184,18 @@ class LaptopConfig(config.Config):
     heads: int = 3
     hidden: int = 576
     tokens: int = 3072
-    """a step, of sequences packed end to end"""
+    """tokens per step, of sequences packed end to end"""
     workers: int = 2
     seed: int = 0
 
 
 def full() -> LaptopConfig:
+    """Return the config of the whole training, at most 6 hours on two cores."""
     return LaptopConfig()
 
 
 def evening() -> LaptopConfig:
-    """Two hours: the same data and codecs, a third of the model's time."""
+    """Return the config of two hours: the same data and codecs, a third of the model's time."""
     base = full()
     first, _, last, *_ = base.model
     return base.replace(
@@ -206,7 +207,7 @@ def evening() -> LaptopConfig:
 
 
 def smoke() -> LaptopConfig:
-    """Two minutes: every stage runs, nothing is learned."""
+    """Return the config of two minutes, which tests every stage and learns nothing."""
     few = TrainConfig(steps=4, log_every=1)
     return full().replace(
         pictures=32,
@@ -228,9 +229,11 @@ def smoke() -> LaptopConfig:
 
 
 def words() -> LaptopConfig:
-    """People's wordings from the weights that ship: their text is tokenized anew, objects are
-    written down by right plus down, and the vocabulary says what is asked. Budgets are steps, so
-    that a busy machine learns as much."""
+    """Return the config that trains the shipped weights further on people's wordings.
+
+    The text codec is learned anew, objects are ordered along the picture's diagonal, and the token
+    layout has task tokens. Budgets are steps, so that a busy machine learns as much.
+    """
     voice = WORDS.replace(text_to_x=0.22, caption=0.10, convert=0.03, edit=0.05, asr=0.12, tts=0.33)
     more = WORDS.replace(
         text_to_x=0.42,
@@ -278,11 +281,11 @@ def words() -> LaptopConfig:
 
 
 def words_smoke() -> LaptopConfig:
-    """The road of `words`, in a minute."""
+    """Return the config of a minute, which tests every stage of `words`."""
     few = TrainConfig(steps=4, log_every=1)
-    made = words()
-    return made.replace(
-        scenes=32, tokens=1_024, workers=1, model=tuple(s.replace(loop=few) for s in made.model)
+    base = words()
+    return base.replace(
+        scenes=32, tokens=1_024, workers=1, model=tuple(s.replace(loop=few) for s in base.model)
     )
 
 
@@ -296,23 +299,24 @@ PRESETS = {
 
 
 def train(preset: str, out: Path) -> None:
-    """Run or go on with a preset in a folder; the model ends in OUT/model."""
-    settings, console, began = PRESETS[preset](), Console(), time.time()
+    """Train or resume a preset in a folder, stage by stage; the model ends in OUT/model."""
+    settings, console, sitting_start = PRESETS[preset](), Console(), time.time()
     torch.set_num_threads(settings.workers)
     media.make_folder(out)
     settings.save(out / "run.json")
     for stage in (pools, codecs, table, model):
         start = time.time()
         stage(settings, out)
-        note(out, stage.__name__, time.time() - start)
+        add_time(out, stage.__name__, time.time() - start)
         console.print(f"{stage.__name__}: {(time.time() - start) / 60:.1f} min")
     console.print(
-        f"wrote {out / 'model'} after {(time.time() - began) / 60:.1f} min in this sitting"
+        f"wrote {out / 'model'} after {(time.time() - sitting_start) / 60:.1f} min in this sitting"
     )
 
 
 def pools(settings: LaptopConfig, out: Path) -> None:
-    """Render what the codecs learn from, if they learn."""
+    """Render the codecs' training data into OUT/pool; nothing if the codecs are the shipped
+    ones."""
     if settings.start:
         return
     visual.make_pool(out / "pool/visual", settings.pictures, settings.workers)
@@ -321,11 +325,11 @@ def pools(settings: LaptopConfig, out: Path) -> None:
 
 
 def codecs(settings: LaptopConfig, out: Path) -> None:
-    """Train text, visual, audio and shape codecs, or take those that ship with a new text codec;
-    save them in OUT/codecs."""
+    """Train text, visual, audio and shape codecs, or take the shipped ones with a new text codec,
+    and save them in OUT/codecs; codecs that are already there stay."""
     if settings.start:
         if not (out / "codecs/text/words.json").exists():
-            take_codecs(settings, out / "codecs")
+            adapt_shipped_codecs(settings, out / "codecs")
         return
     if (out / "codecs/shape/config.json").exists():
         return
@@ -356,9 +360,9 @@ def codecs(settings: LaptopConfig, out: Path) -> None:
     )
 
 
-def take_codecs(settings: LaptopConfig, folder: Path) -> None:
-    """Save the codecs that ship in a folder, with their objects in another order and a text codec
-    of people's words."""
+def adapt_shipped_codecs(settings: LaptopConfig, folder: Path) -> None:
+    """Save the shipped codecs in a folder, with the settings' order of objects and a new text
+    codec, and the front end that belongs to it."""
     shipped = load_codecs(onnuri.WEIGHTS / "laptop" / "codecs")
     visual_config = shipped["image"].config
     shipped["image"].config = visual_config.replace(
@@ -371,16 +375,21 @@ def take_codecs(settings: LaptopConfig, folder: Path) -> None:
 
 
 def learn_text(size: int) -> tuple[TextCodec, ToyFrontEnd]:
-    """Return a text codec of what the world and people say in training, and a front end with the
-    list of its words."""
+    """Return a text codec of `size` codes learned from the training sentences, and a front end with
+    the list of their words."""
     sentences = sentences_of_training()
     text = TextCodec.learn(sentences, size)
     return text, ToyFrontEnd(Spelling.learn(sentences))
 
 
 def sentences_of_training(scenes: int = 8_000) -> list[str]:
-    """Return what the world and people say of the first scenes of training, in both languages."""
-    sentences = [words for asked, answers in COMPARISONS.values() for words in (asked, *answers)]
+    """Return the toy world's and people's sentences about the first training scenes, in both
+    languages."""
+    sentences = [
+        sentence
+        for question_text, answers in COMPARISONS.values()
+        for sentence in (question_text, *answers)
+    ]
     for seed in range(scenes):
         scene, rng = sample_scene(seed), np.random.default_rng([13, seed])
         edit = sample_edit(rng, scene, allow_motion=True)
@@ -395,23 +404,24 @@ def sentences_of_training(scenes: int = 8_000) -> list[str]:
 
 
 def table(settings: LaptopConfig, out: Path) -> None:
-    """Compute every token once."""
+    """Encode the scenes of the settings into the token table OUT/table, so that every token is
+    computed once."""
     make_store(out / "table", settings.scenes, load_codecs, out / "codecs", settings.workers)
 
 
 def model(settings: LaptopConfig, out: Path) -> None:
-    """Train the language model and write the folder that ships."""
-    made = load_codecs(out / "codecs")
+    """Train the language model on the token table and write its folder OUT/model."""
+    codecs = load_codecs(out / "codecs")
     torch.manual_seed(settings.seed)
-    layout = new_layout(made, settings.tasks)
+    layout = new_layout(codecs, settings.tasks)
     network = backbone_config(settings, layout).build()
     if settings.start:
-        graft(onnuri.load(), network, layout, made["text"], settings.seed)
+        graft(onnuri.load(), network, layout, codecs["text"], settings.seed)
     else:
-        start_from_features(network, layout, made, settings.seed)
+        start_from_features(network, layout, codecs, settings.seed)
     learn(
         network,
-        made,
+        codecs,
         TokenStore(out / "table"),
         ToyFrontEnd.load(out / "codecs"),
         settings.model,
@@ -424,7 +434,7 @@ def model(settings: LaptopConfig, out: Path) -> None:
 
 def learn(
     network: nn.Module,
-    made: dict[str, Any],
+    codecs: dict[str, Any],
     store: TokenStore,
     front_end: ToyFrontEnd,
     stages: tuple[Stage, ...],
@@ -434,19 +444,22 @@ def learn(
     earlier: Mapping[str, float] = MappingProxyType({}),
     tasks: bool = False,
 ) -> None:
-    """Train a network on a table, stage by stage, `tokens` a step; the model ends in OUT/model.
-    `earlier`: losses of runs that the forecast leans on. `tasks`: whether the token layout says
-    what is asked."""
-    layout = new_layout(made, tasks)
+    """Train a network on a token table, stage by stage, `tokens` per step; the model ends in
+    OUT/model.
+
+    Each stage is forecast before the first one starts; `earlier` gives the losses of similar runs
+    for that. `tasks` says whether the token layout has task tokens.
+    """
+    layout = new_layout(codecs, tasks)
     slots: dict[str, SlotLayout] = {
-        modality: made[modality].spec.slots for modality in VISUAL_MODALITIES
+        modality: codecs[modality].spec.slots for modality in VISUAL_MODALITIES
     }
-    omni_tasks = [
+    objectives = [
         OmniObjective(
             network,
             layout,
-            TaskSampler(stage.mix, store, made["text"], front_end, slots),
-            made["text"].words,
+            TaskSampler(stage.mix, store, codecs["text"], front_end, slots),
+            codecs["text"].words,
             tokens,
             seed + k,
             stage.mix.soft,
@@ -454,15 +467,18 @@ def learn(
         )
         for k, stage in enumerate(stages)
     ]
-    run_forecast.freeze(
+    run_forecast.write_forecast(
         out,
-        {stage.name: (task, stage.loop) for stage, task in zip(stages, omni_tasks, strict=True)},
+        {
+            stage.name: (objective, stage.loop)
+            for stage, objective in zip(stages, objectives, strict=True)
+        },
         earlier,
     )
-    for stage, task in zip(stages, omni_tasks, strict=True):
+    for stage, objective in zip(stages, objectives, strict=True):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
-        fit(task, stage.loop, out / stage.name, f"model: {stage.name}")
-        run_forecast.score(out, stage.name, network)
+        fit(objective, stage.loop, out / stage.name, f"model: {stage.name}")
+        run_forecast.write_outcome(out, stage.name, network)
         if stage.share < 1:
             network.load_state_dict(
                 {
@@ -470,11 +486,11 @@ def learn(
                     for name, weight in network.state_dict().items()
                 }
             )
-    OmniModel(network, made, layout, front_end=front_end).save(out / "model")
+    OmniModel(network, codecs, layout, front_end=front_end).save(out / "model")
 
 
 def backbone_config(settings: LaptopConfig, layout: TokenLayout) -> BackboneConfig:
-    """Return the backbone of as many ids as the layout has."""
+    """Return the settings' backbone with as many ids as the token layout has."""
     return BackboneConfig(
         vocabulary=layout.size,
         width=settings.width,
@@ -484,8 +500,8 @@ def backbone_config(settings: LaptopConfig, layout: TokenLayout) -> BackboneConf
     )
 
 
-def note(out: Path, stage: str, seconds: float) -> None:
-    """Adds a stage's time in this sitting to OUT/times.json."""
+def add_time(out: Path, stage: str, seconds: float) -> None:
+    """Add a stage's seconds in this sitting to its total in OUT/times.json."""
     path = out / "times.json"
     times: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     times[stage] = round(times.get(stage, 0.0) + seconds, 1)

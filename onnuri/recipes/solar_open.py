@@ -44,13 +44,16 @@ NANO = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 192,
 }
-"""what the laptop's model has otherwise (`nano.py`)"""
+"""settings of the nano model that differ from these values (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """480 B200, as published: 15 copies, each over 4 nodes, for the 480 divide no dimension of its
-    experts; these over the 8 ranks of a node, 16 each; all sequences of a step in one pass, so that
-    weights are gathered once."""
+    """Return the recipe on 480 B200, as published.
+
+    There are 15 copies over 4 nodes each, for 480 ranks divide no dimension of the experts. Experts
+    are spread over the 8 ranks of a node, 16 each; all sequences of a step are one micro-batch, so
+    that weights are gathered once.
+    """
     return system(
         "solar_open",
         "Upstage",

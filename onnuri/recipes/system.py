@@ -1,7 +1,7 @@
-"""What the five systems' recipes share: the codecs that give a text model its media, the stages,
-how a recipe is put together.
+"""This module holds what the systems' recipes share: the codecs that give a text model its other
+modalities, the training stages, and the function that builds a recipe.
 
-Knows no system. A value is written with its source, `(7168, CARD)`; `ASSUMED` marks what nobody
+It knows no system. A value is written with its source, `(7168, CARD)`; `ASSUMED` marks what nobody
 published.
 """
 
@@ -16,9 +16,9 @@ from onnuri.planner.stock import architecture
 
 ASSUMED = "assumed"
 TOKENS = 4_096
-"""a sequence of all stages but the last"""
+"""tokens per sequence in all stages but the last"""
 Sourced = Mapping[str, tuple[Any, str]]
-"""for every value of a class's configuration what it is and where that was published"""
+"""(value, source) by the name of a field of a model class's configuration"""
 
 TEXT = ModalityPlan(
     modality="text", codec="the model's own tokenizer", codes=0, source="the model's own"
@@ -45,7 +45,8 @@ AUDIO = ModalityPlan(
     codes=65_536,
     tokens_per_second=50,
     encode_flops_per_token=1.2e9,
-    source="arXiv 2502.04128; that it is used, and its FLOPs (twice w2v-bert's 600M a frame): assumed",
+    source="arXiv 2502.04128; that it is used, and its FLOPs (twice w2v-bert's 600M a frame): "
+    "assumed",
 )
 SHAPE = ModalityPlan(
     modality="shape",
@@ -61,11 +62,12 @@ MEDIA = (TEXT, IMAGE, AUDIO, VIDEO)
 def stages(
     text: float, source: str, gpus: int, shares: dict[str, float]
 ) -> tuple[TrainingStage, ...]:
-    """Text as published, then what makes it omni: new ids alone, all together, and better data in
-    long sequences.
+    """Return a system's training stages: text as published, then new embeddings alone, all
+    modalities together, and better data in long sequences.
 
-    `shares` of the media once they are all there. Eight sequences a GPU and step, in the end one
-    that is eight times as long.
+    `text` is the number of text tokens and `source` where it was published. `shares` gives each
+    modality's share of the tokens once all are trained. A step has eight sequences per GPU, in the
+    last stage one that is eight times as long.
     """
     batch, half = 8 * TOKENS * gpus, {modality: share / 2 for modality, share in shares.items()}
     return (
@@ -115,8 +117,12 @@ def system(
     total: float,
     active: float,
 ) -> Recipe:
-    """A recipe; its architecture follows from the values."""
-    plain = plainly(values)
+    """Return a system's recipe; its architecture follows from `values`, the configuration of its
+    model class in `family`.
+
+    `total` and `active` are the published numbers of parameters.
+    """
+    plain = without_sources(values)
     return Recipe(
         name=name,
         team=team,
@@ -135,18 +141,20 @@ def system(
     )
 
 
-def plainly(values: Sourced) -> dict[str, Any]:
-    """The values alone."""
+def without_sources(values: Sourced) -> dict[str, Any]:
+    """Return configuration values by name, without their sources."""
     return {key: value for key, (value, _) in values.items()}
 
 
 def layers(first: int, kind: str, count: int, rest: str) -> list[str]:
-    """One kind for the first layers, another for the rest of `count`."""
+    """Return the kind of each of `count` layers: one kind for the `first` layers, another for the
+    rest."""
     return [kind] * first + [rest] * (count - first)
 
 
 def every(period: int, count: int) -> list[str]:
-    """Sliding windows, but for every `period`-th layer, which sees all."""
+    """Return the attention type of each of `count` layers: sliding windows, but full attention in
+    every `period`-th layer."""
     return [
         "full_attention" if (k + 1) % period == 0 else "sliding_attention" for k in range(count)
     ]

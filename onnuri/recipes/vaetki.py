@@ -60,13 +60,15 @@ NANO = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 192,
 }
-"""what the laptop's model has otherwise (`nano.py`)"""
+"""settings of the nano model that differ from these values (`nano.py`)"""
 
 
 def recipe() -> Recipe:
-    """512 B200, as allotted to every team in stage 1: 16 copies of 4 nodes each. Experts over the 8
-    ranks of a node, 16 each; all sequences of a step in one pass, so that weights are gathered
-    once."""
+    """Return the recipe on 512 B200, the number allotted to every team in stage 1.
+
+    There are 16 copies over 4 nodes each. Experts are spread over the 8 ranks of a node, 16 each;
+    all sequences of a step are one micro-batch, so that weights are gathered once.
+    """
     return system(
         "vaetki",
         "NC AI",

@@ -179,6 +179,7 @@ class _Adapters(nn.Module):
     """An _Adapters restricts the state dict of a network to its trainable parameters."""
 
     def __init__(self, network: nn.Module) -> None:
+        """Wrap a network that has adapters."""
         super().__init__()
         self.network = network
 

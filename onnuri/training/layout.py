@@ -170,6 +170,7 @@ def _placement_function(
         info = FSDPMeshInfo(expert_mesh, shard_mesh_dim=0)
 
     def place(parameter: nn.Parameter) -> Any:
+        """Return a parameter's shard dimension, for a routed expert's with the experts' mesh."""
         is_expert = id(parameter) in routed
         shape = parameter.to_local().shape if isinstance(parameter, DTensor) else parameter.shape
         count = expert_mesh.size(expert_mesh.ndim - 1) if is_expert else ranks

@@ -225,6 +225,7 @@ def _stop_signals() -> Iterator[list[int]]:
     numbers: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
+        """Handle a signal by noting its number."""
         numbers.append(number)
 
     try:

@@ -27,12 +27,14 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, step: int) -> None:
+        """Open the log of a run that resumes at `step` and drop later lines."""
         self.path = path
         self.sums: Any = Counter()  # of floats and tensors, which Counter's types do not foresee
         lines = [line for line in self._lines() if json.loads(line)["step"] <= step]
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def _lines(self) -> list[str]:
+        """Return the complete lines of an existing file: a killed run may leave half of one."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines()
@@ -67,6 +69,7 @@ class ProgressBar:
     """A ProgressBar draws a bar on a terminal, and prints a line every half minute elsewhere."""
 
     def __init__(self, name: str) -> None:
+        """Prepare a bar with a name; it is drawn on a terminal only."""
         self.name, self.console, self.loss = name, Console(), ""
         self.printed = time.perf_counter()
         columns = (
@@ -79,6 +82,7 @@ class ProgressBar:
         self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
 
     def __enter__(self) -> Self:
+        """Show the bar."""
         self.bar.start()
         self.row = self.bar.add_task(self.name, total=1.0, note="")
         return self
@@ -89,6 +93,7 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Leave the bar as it is and restore the terminal."""
         self.bar.stop()
 
     def show(self, progress: float, elapsed_seconds: float, step: int, loss: float | None) -> None:

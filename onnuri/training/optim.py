@@ -46,6 +46,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ) -> None:
+        """Take matrices [R, C] and experts' matrices [E, R, C]."""
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -65,7 +66,8 @@ class Muon(torch.optim.Optimizer):
     def _update(
         self, params: list[nn.Parameter], group: dict[str, Any], scale: float, skip: Tensor | None
     ) -> None:
-        """Update parameters of one shape together."""
+        """Update the parameters of one shape together: momentum, orthogonalised update times
+        `scale`, weight decay; where `skip` [] is true, nothing changes."""
         nesterov = []
         for p in params:
             gradient, state = p.grad, self.state[p]
@@ -126,6 +128,8 @@ class Optimizers:
         weight_decay: float,
         betas: tuple[float, float],
     ) -> None:
+        """Divide a module's trainable parameters among the optimizers; without `muon`, AdamW takes
+        all."""
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         muon_params = [p for n, p in named if _is_layer_matrix(n, p)] if muon else []
         muon_ids = {id(p) for p in muon_params}

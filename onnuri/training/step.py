@@ -28,6 +28,7 @@ class ModelWithLoss(nn.Module):
     """
 
     def __init__(self, network: nn.Module, loss: Callable[[nn.Module, Any], LossParts]) -> None:
+        """Wrap a network and the function that returns its loss of a batch."""
         super().__init__()
         self.network, self._loss = network, loss
 

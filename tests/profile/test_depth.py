@@ -85,18 +85,18 @@ def test_the_unit_that_repeats_is_found(before, unit, repeats, after):
     """Layers are alike where they are as wide; a row is taken apart into what it was made of, or
     into less to trace."""
     widths = [*before, *unit * repeats, *after]
-    row = depth.row_of(nn.ModuleList(nn.Linear(1 + w, 1) for w in widths))
+    row = depth.find_pattern(nn.ModuleList(nn.Linear(1 + w, 1) for w in widths))
     wanted = sum(len(before) + len(after) + len(unit) * r for r in depth.REPEATS)
-    if repeats > max(depth.REPEATS) and wanted <= depth.WORTH * len(widths):
+    if repeats > max(depth.REPEATS) and wanted <= depth.LARGEST_TRACED_SHARE * len(widths):
         assert row
     if row:
         assert row.layers == len(widths) and sum(row.cut(r).layers for r in depth.REPEATS) <= min(
-            depth.WORTH * len(widths), wanted
+            depth.LARGEST_TRACED_SHARE * len(widths), wanted
         )
         middle = widths[row.before : row.before + row.unit * row.repeats]
         assert middle == middle[: row.unit] * row.repeats
         for r in depth.REPEATS:  # a cut row is the whole one less some units
-            assert [widths[k] for k in row.kept(r)] == (
+            assert [widths[k] for k in row.layers_of_cut(r)] == (
                 widths[: row.before] + middle[: row.unit] * r + widths[len(widths) - row.after :]
             )
 
@@ -117,7 +117,7 @@ def counted(
         for k in range(layers)
     } | {("head", 0): Window(Counter(activations=9), Counter())}
     gathers = Counter({("all_gather", 8, 64, "fsdp"): layers})
-    return depth.Counted(
+    return depth.StepCounts(
         Counter(parameters=10 * layers),
         4 * layers + 1,
         11 * layers,
@@ -131,7 +131,7 @@ ROW = depth.LayerPattern(1, 2, 24, 1)
 
 
 def test_lines_lead_to_the_whole_row():
-    made = depth.extend(ROW, [counted(ROW.cut(r)) for r in depth.REPEATS])
+    made = depth.extrapolate(ROW, [counted(ROW.cut(r)) for r in depth.REPEATS])
     whole = counted(ROW)
     assert made.peak == whole.peak and made.most("activations") == whole.most("activations")
     assert dataclasses.replace(made, sizes=None, windows={}) == dataclasses.replace(
@@ -153,7 +153,7 @@ def test_lines_lead_to_the_whole_row():
 )
 def test_what_is_no_line_is_not_followed(change):
     with pytest.raises(depth.NotAffine):
-        depth.extend(
+        depth.extrapolate(
             ROW,
             [
                 *(counted(ROW.cut(r)) for r in depth.REPEATS[:2]),
@@ -168,7 +168,7 @@ def test_a_middle_that_bends_is_not_followed():
 
     row = depth.LayerPattern(0, 1, 20)
     with pytest.raises(depth.NotAffine, match="of layer"):
-        depth.extend(row, [counted(row.cut(r), bent) for r in depth.REPEATS])
+        depth.extrapolate(row, [counted(row.cut(r), bent) for r in depth.REPEATS])
 
 
 def test_every_layer_that_is_judged_as_the_middle_is():
@@ -185,7 +185,7 @@ def test_every_layer_that_is_judged_as_the_middle_is():
             for k in range(row.layers)
         }
         try:
-            depth._middle(row, windows)
+            depth._check_middle(row, windows)
         except depth.NotAffine:
             refused.append(bump)
     assert row.layers == 14 and refused == list(range(3, 11))

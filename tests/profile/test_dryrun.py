@@ -55,7 +55,7 @@ def sixteen_bits():
 )
 def test_bytes_are_those_of_pytorchs_memory_tracker(recipe, sixteen_bits):
     def step(trainee, counted):
-        optimizer = dryrun.started(trainee)
+        optimizer = dryrun.adamw_with_state(trainee)
         if isinstance(counted, MemTracker):
             counted.track_external(trainee, *optimizer.each)
         else:
@@ -72,7 +72,7 @@ def test_bytes_are_those_of_pytorchs_memory_tracker(recipe, sixteen_bits):
     with FakeTensorMode():
         ours, theirs = Trace(), MemTracker()
         for counted in (ours, theirs):
-            step(dryrun.ready(build_hf_model(*twin(recipe)), True), counted)
+            step(dryrun.prepare_for_trace(build_hf_model(*twin(recipe)), True), counted)
     assert ours.peak == theirs.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
 
 
@@ -106,7 +106,7 @@ def test_flops_are_those_of_the_architecture(recipe):
 
 def placed(recipe, layout, rank=0, placement="even", **changes):
     """Sizes that every rank holds, and what this one does."""
-    with dryrun.ranks(rank, layout.gpus):
+    with dryrun.fake_process_group(rank, layout.gpus):
         with torch.device("meta"):
             network = build_hf_model(
                 *(

@@ -33,6 +33,8 @@ def test_pieces_that_are_joined_another_way_have_the_shape_of_cat(cut, joined):
         assert torch.cat(pieces, joined).shape == wanted.shape
         out = torch.zeros(wanted.shape)
         assert torch.cat(pieces, dim=joined, out=out) is out
-        assert isinstance(torch.chunk(whole, fake_ops.FEW, cut), tuple)  # few are made at once
+        assert isinstance(
+            torch.chunk(whole, fake_ops.EAGER_PIECES, cut), tuple
+        )  # few are made at once
         assert torch.equal(torch.cat(torch.chunk(whole, 4, 0)), whole)
     assert isinstance(torch.chunk(whole, 16, cut), tuple)

@@ -40,15 +40,15 @@ def task(tmp_path_factory):
 
 
 def test_a_forecast_is_frozen_and_its_counts_come_true(task, tmp_path, capsys):
-    run_forecast.freeze(tmp_path, {"lm": (task, LOOP)}, {"other": 7.0})
+    run_forecast.write_forecast(tmp_path, {"lm": (task, LOOP)}, {"other": 7.0})
     frozen = (tmp_path / "forecast.json").read_bytes()
     state = torch.random.get_rng_state()
-    run_forecast.freeze(tmp_path, {"lm": (task, LOOP)}, {})
+    run_forecast.write_forecast(tmp_path, {"lm": (task, LOOP)}, {})
     assert (tmp_path / "forecast.json").read_bytes() == frozen and torch.equal(
         torch.random.get_rng_state(), state
     )
     fit(task, LOOP, tmp_path / "lm")
-    run_forecast.score(tmp_path, "lm", task.module)
+    run_forecast.write_outcome(tmp_path, "lm", task.module)
     told = run_forecast.Forecast.from_json(json.loads(frozen)["lm"])
     was = run_forecast.RunOutcome.from_json(
         json.loads((tmp_path / "outcome.json").read_text())["lm"]
@@ -78,19 +78,22 @@ def test_a_forecast_is_frozen_and_its_counts_come_true(task, tmp_path, capsys):
 def test_nothing_is_foretold_of_a_run_that_has_begun(task, tmp_path):
     (tmp_path / "lm").mkdir()
     (tmp_path / "lm" / "metrics.jsonl").write_text("")
-    run_forecast.freeze(tmp_path, {"lm": (task, LOOP)}, {})
-    run_forecast.score(tmp_path, "lm", task.module)
+    run_forecast.write_forecast(tmp_path, {"lm": (task, LOOP)}, {})
+    run_forecast.write_outcome(tmp_path, "lm", task.module)
     assert not list(tmp_path.glob("*.json"))
 
 
 def test_a_stage_that_was_added_to_a_run_has_no_forecast_and_no_outcome(task, tmp_path, capsys):
     (tmp_path / "forecast.json").write_text(json.dumps({"other": {}}))
-    run_forecast.score(tmp_path, "lm", task.module)
+    run_forecast.write_outcome(tmp_path, "lm", task.module)
     assert not (tmp_path / "outcome.json").exists() and not capsys.readouterr().out
 
 
 def test_a_budget_of_minutes_is_what_it_takes(task):
-    assert run_forecast.foresee(task, LOOP.replace(steps=None, minutes=3.0), {}).minutes.mid == 3.0
+    assert (
+        run_forecast.forecast_stage(task, LOOP.replace(steps=None, minutes=3.0), {}).minutes.mid
+        == 3.0
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -106,14 +109,14 @@ def test_eight_of_ten_more_runs_lie_in_the_range():
     """Runs that differ as is assumed."""
     rng, inside = np.random.default_rng(0), 0
     for _ in range(2000):
-        *earlier, last = np.exp(rng.normal(0.3, run_forecast.LOSS, 5))
+        *earlier, last = np.exp(rng.normal(0.3, run_forecast.LOSS_DEVIATION, 5))
         found = run_forecast.expected_loss(earlier)
         inside += found.low <= last <= found.high
     assert 0.74 < inside / 2000 < 0.88
 
 
 def test_a_miss_is_said(task):
-    told = run_forecast.foresee(task, LOOP, {"other": 1.0})
+    told = run_forecast.forecast_stage(task, LOOP, {"other": 1.0})
     was = run_forecast.RunOutcome(
         params=told.params,
         weight_bytes=told.weight_bytes,
@@ -123,7 +126,7 @@ def test_a_miss_is_said(task):
         tokens_per_second=told.tokens_per_second.mid,
         minutes=1e9,
     )
-    rows = {row[0]: row[2] for row in run_forecast.compared(told, was)}
+    rows = {row[0]: row[2] for row in run_forecast.comparison_rows(told, was)}
     assert (
         "+50.0%, out of the range" in rows["loss"]
         and "range" in rows["steps"]
@@ -131,7 +134,9 @@ def test_a_miss_is_said(task):
     )
     assert (
         "no earlier run"
-        in {row[0]: row[1] for row in run_forecast.compared(told.replace(loss=None), was)}["loss"]
+        in {row[0]: row[1] for row in run_forecast.comparison_rows(told.replace(loss=None), was)}[
+            "loss"
+        ]
     )
 
 
@@ -143,11 +148,11 @@ def test_products_are_those_of_the_network(task):
     a, tokens = stock.from_config(task.module.config), 100
     counted = sum(
         6 * n * rows * outputs * inputs
-        for (rows, outputs, inputs), n in op_timing.shapes(task, a, tokens).items()
+        for (rows, outputs, inputs), n in op_timing.product_shapes(task, a, tokens).items()
     )
     scores = sum(3 * b.count * b.attention.score_flops(b.attention.seen(7)) for b in a.blocks)
     assert counted / tokens == pytest.approx(a.flops_per_token(7) - scores - 6 * a.embedding())
-    assert sum(rows for rows, _ in op_timing.scored(task, task.batch(0))) == int(
+    assert sum(rows for rows, _ in op_timing.scored_targets(task, task.batch(0))) == int(
         (task.batch(0).weights > 0).sum()
     )
 

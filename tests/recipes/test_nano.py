@@ -74,6 +74,6 @@ def test_the_loss_is_foretold_from_runs_with_the_same_budget(tmp_path):
         (tmp_path / f"{name}-nano/lm/metrics.jsonl").write_text('{"loss": 1.5}\n{"loss": 1.25}\n')
         if name != "vaetki":  # which is still running
             (tmp_path / f"{name}-nano/model").mkdir()
-    found = nano.earlier(nano.nano("k_exaone"), tmp_path / "k_exaone-nano")
+    found = nano.earlier_losses(nano.nano("k_exaone"), tmp_path / "k_exaone-nano")
     assert found["axk1"] == 1.25 and found.get("solar_open") != 1.25 and found.get("vaetki") != 1.25
-    assert not nano.earlier(nano.smoke("k_exaone"), tmp_path / "k_exaone-nano")
+    assert not nano.earlier_losses(nano.smoke("k_exaone"), tmp_path / "k_exaone-nano")

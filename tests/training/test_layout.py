@@ -12,7 +12,7 @@ from processes import ForkedProcess
 
 from onnuri.errors import ConfigError
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.profile.dryrun import ready, trace
+from onnuri.profile.dryrun import prepare_for_trace, trace
 from onnuri.profile.fake_ops import BALANCED
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
@@ -87,7 +87,7 @@ def measured(request, tmp_path_factory):
 
 def check_learned(case, found, close=1e-6):
     """Two ranks learn what one does."""
-    trainee = ready(two_ranks.built(case), fused=False)
+    trainee = prepare_for_trace(two_ranks.built(case), fused=False)
     (loss, norm), (later, last) = two_ranks.steps(trainee, slice(0, 2), 1)
     assert found["losses"][0] == pytest.approx(loss, rel=1e-6)
     assert found["norms"][0] == pytest.approx(norm, rel=close)

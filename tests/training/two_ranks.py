@@ -21,7 +21,7 @@ from onnuri.model.backbone import build_hf_model
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.profile.dryrun import count, ready, started
+from onnuri.profile.dryrun import adamw_with_state, prepare_for_trace, trace_step
 from onnuri.training.layout import parallelize
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import ModelWithLoss, backward, backward_and_step, total_weight
@@ -111,7 +111,7 @@ def measure(case, rank):
 
 
 def learned(case, layout, rank):
-    trainee = ready(built(case), fused=False)
+    trainee = prepare_for_trace(built(case), fused=False)
     parallelize(trainee.network, layout, trainee, dtype=None, dispatch=case["dispatch"])
     found = steps(trainee, slice(rank, rank + 1) if layout.dp == 2 else slice(0, 2), layout.dp)
     losses = torch.tensor([loss for loss, _ in found])
@@ -124,9 +124,9 @@ def learned(case, layout, rank):
 
 
 def counted(case, layout, rank):
-    trainee = ready(built(case), fused=False)
+    trainee = prepare_for_trace(built(case), fused=False)
     views = parallelize(trainee.network, layout, trainee, dispatch=case["dispatch"])
-    made, _ = count(trainee, started(trainee), batch(slice(0, 1)), layout, views)
+    made, _ = trace_step(trainee, adamw_with_state(trainee), batch(slice(0, 1)), layout, views)
     held = sum(
         (p.to_local() if isinstance(p, DTensor) else p).numel() for p in trainee.parameters()
     )
