@@ -1,5 +1,5 @@
-"""What a layer keeps for its backward pass, in bytes a token and rank: product by product, as the
-kernels that run it do.
+"""Count what one layer keeps for its backward pass, in bytes per token and rank: matrix product by
+matrix product, as the kernels that run the layer keep it.
 
 Knows no pipeline and no batch. Two kinds of kernels: fused ones (Megatron-Core with Transformer
 Engine), and the operators that transformers' model code calls one after another, which is what
@@ -20,11 +20,13 @@ SAVED: dict[Precision, float] = {
     "mxfp8": 1 + 1 / 32,
     "nvfp4": 0.5 + 1 / 16,
 }
-"""bytes of one number of a product's kept input: payload and block scales"""
+"""bytes per number of the input that a matrix product keeps for its backward pass: payload and
+block scales"""
 
 
 FLASH = 2022.5
-"""release from which scores are never written (Dao et al. 2022, arXiv 2205.14135)"""
+"""software year from which attention scores are never written to memory (Dao et al. 2022, arXiv
+2205.14135)"""
 
 
 class LayerBytes(NamedTuple):
@@ -33,16 +35,16 @@ class LayerBytes(NamedTuple):
     saved_bytes: float
     """kept from forward to backward without recomputation"""
     input_bytes: float
-    """its input alone, which is what remains of a layer that is recomputed"""
+    """the layer's input alone, which is all that is kept of a layer that is recomputed in full"""
     transient_bytes: float
     """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
     product_bytes: float = 0.0
-    """kept where only products, attention and dispatched tokens are (`training/layout.py`, KEPT),
-    input counted"""
+    """kept under selective recomputation, where only the outputs of products and attention and
+    dispatched tokens are kept (`training/layout.py`, KEPT); the layer's input is counted"""
     recompute_bytes: float = 0.0
-    """what recomputing the rest adds to them"""
+    """what recomputing the rest adds to `product_bytes`"""
     expert_grad_peak_bytes: float = 0.0
-    """when the experts' gradients are there; 0 without experts"""
+    """at the moment when the gradients of the experts' weights exist; 0 without experts"""
 
 
 def megatron_layer(
@@ -53,8 +55,11 @@ def megatron_layer(
     software_year: float | None = None,
     imbalance: float = 1.0,
 ) -> LayerBytes:
-    """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written.
-    `imbalance`: of what its experts get, over the mean."""
+    """Return the bytes per token and rank that a layer of Megatron-Core keeps.
+
+    `tokens` is the sequence length, which counts where attention scores are written. `imbalance` is
+    what this rank's experts receive over the mean.
+    """
     wide, tp = a.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
     kept = SAVED[layout.precision]
     dropped = bool(
@@ -89,14 +94,17 @@ def megatron_layer(
 
 
 def _feed_forward(block: Block, width: int, kept: float) -> float:
-    """The activation function's input, in 16 bits, and its output, which is the second product's
-    input."""
+    """Return the bytes per token that a feed-forward of `width` keeps: the activation function's
+    input, in 16 bits, and its output, which is the second product's input, at `kept` bytes per
+    number."""
     return (2 * (1 + block.gated) + kept) * width
 
 
 def _fused_attention(
     at: Attention, layout: ParallelConfig, tokens: int, software_year: float | None
 ) -> float:
+    """Return the bytes per token and rank that fused attention keeps: queries, keys, values, its
+    output and, with software older than FlashAttention, the scores of all `tokens`."""
     tp, kept = layout.tp, SAVED[layout.precision]
     heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
     out = heads * at.values
@@ -119,36 +127,41 @@ def _fused_attention(
 
 
 def matrices(block: Block, hidden: int, layout: ParallelConfig) -> set[tuple[float, float]]:
-    """Shapes of a layer's matrices on one rank, queries, keys and values in one, gate and up in
-    one."""
+    """Return the distinct (rows, columns) of a layer's weight matrices on one rank, as
+    Megatron-Core stores them: queries, keys and values in one matrix, gate and up in one."""
     tp, at, e = layout.tp, block.attention, block.experts
-    found: set[tuple[float, float]] = set()
+    shapes: set[tuple[float, float]] = set()
     if at:
-        found.add((hidden, at.heads * at.values / tp))
+        shapes.add((hidden, at.heads * at.values / tp))
         keys = at.heads if at.kv_rank else max(at.kv_heads, tp)
         if at.kv_rank:
-            found |= {
+            shapes |= {
                 (at.query_rank, hidden),
                 (at.kv_rank + at.rope_dim, hidden),
                 (at.asked() / tp, (1 + at.gated) * at.query_rank or hidden),
                 (keys * (at.head_dim + at.values) / tp, at.kv_rank),
             }
         else:
-            found.add(((at.heads * at.head_dim + keys * (at.head_dim + at.values)) / tp, hidden))
+            shapes.add(((at.heads * at.head_dim + keys * (at.head_dim + at.values)) / tp, hidden))
     widths = [block.mlp / tp] if block.mlp else []
     if e:
         widths += [e.width] + ([(e.shared_width or e.width) * e.shared / tp] if e.shared else [])
     for width in widths:
-        found |= {((1 + block.gated) * width, hidden), (hidden, width)}
-    return found
+        shapes |= {((1 + block.gated) * width, hidden), (hidden, width)}
+    return shapes
 
 
 @functools.lru_cache(4096)  # layers of a model are mostly alike
 def torch_eager_layer(
     block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0
 ) -> LayerBytes:
-    """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated
-    feed-forward gate, activation, up and their product. `h`: hidden width."""
+    """Return the bytes per token and rank that a layer of transformers keeps when its operators run
+    one by one.
+
+    A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated
+    feed-forward keeps gate, activation, up and their product. `h` is the hidden width, `imbalance`
+    what this rank's experts receive over the mean.
+    """
     tp = layout.tp
     behind = (6.0 + 2 * block.centred) * h + 4  # a norm whose output is added, not multiplied
     input_bytes, norms = 2.0 * h, block.norms * behind + min(block.norms, 2) * 2.0 * h
@@ -207,11 +220,14 @@ def torch_eager_layer(
 def torch_compiled_layer(
     block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0
 ) -> LayerBytes:
-    """Return the same of a layer that PyTorch's compiler fuses: of what products and attention
-    leave, its partitioner keeps what cannot be made again by fused kernels
-    (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`): the states before
-    both parts, not the last product's output, which the next layer's input holds; and the rows that
-    went to the experts, for their product's gradient."""
+    """Return the bytes per token and rank that a layer of transformers keeps when PyTorch's
+    compiler fuses it.
+
+    Of what products and attention leave, its partitioner keeps what cannot be made again by fused
+    kernels (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`): the states
+    before attention and before the feed-forward, not the last product's output, which the next
+    layer's input holds; and the rows that went to the experts, for their product's gradient.
+    """
     eager, e = torch_eager_layer(block, h, layout, imbalance), block.experts
     # with expert parallelism, products count the dispatched rows already
     undispatched = e.topk if e and layout.ep == 1 else 0
@@ -227,7 +243,8 @@ def torch_compiled_layer(
 
 
 def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, float]:
-    """(kept, kept of products alone, what of those is in both)"""
+    """Return three counts of bytes per token and rank that attention of transformers keeps: all of
+    it, what is kept where only products are, and the part that both counts share."""
     tp = 1 if at.kv_rank else tp  # by the plans of transformers 5.23
     heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
     out = heads * (2 * at.values + 4)

@@ -100,7 +100,7 @@ def plan(
     wanted = Wanted(tokens, days, budget_usd)
     _check(cluster, wanted, layout, precisions, software_year, engines)
     software_year = software_year or newest()
-    laid = stage_layouts.asked(recipe, cluster, layout)
+    laid = stage_layouts.requested_layout(recipe, cluster, layout)
     used = precisions or (recipe.layout.precision,)
     cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
     question = stage_layouts.Question(
@@ -113,11 +113,11 @@ def plan(
         exact_gpus=exact_gpus,
     )
     if laid:
-        laid_out = stage_layouts.given(question, laid)
+        laid_out = stage_layouts.phases_in_layout(question, laid)
     else:
         goodput = functools.partial(_kept, recipe, cluster)
         counts = Counts(recipe, cluster, used, software_year, goodput, FROZEN, report)
-        laid_out = stage_layouts.found(
+        laid_out = stage_layouts.phases_by_search(
             question, _aim(recipe, cluster, wanted), counts, Saved(cache)
         )
     work = _Work(laid_out, wanted, cluster.gpus)
@@ -132,12 +132,12 @@ def plan(
     shown = [c.layout for c in work.search.best] if work.search else []
     layers = work.recipe.architecture.layers
     notes = [
-        *stage_layouts.other_batches(zip(recipe.stages, stages)),
-        *(stage_layouts.eased(work.recipe, jobs, laid) if laid else []),
+        *stage_layouts.batch_notes(zip(recipe.stages, stages)),
+        *(stage_layouts.changed_layout_notes(work.recipe, jobs, laid) if laid else []),
         *work.recipe.notes,
-        *stage_layouts.other_batches(zip(stages, jobs)),
+        *stage_layouts.batch_notes(zip(stages, jobs)),
         *work.tight(),
-        *stage_layouts.uneven(layers, [*shown, *(j.layout for j in jobs)]),
+        *stage_layouts.uneven_notes(layers, [*shown, *(j.layout for j in jobs)]),
     ]
     answer = _assemble(work, notes)
     return answer.replace(limited=limited(recipe.omni, work.cluster, serve)) if serve else answer
