@@ -138,7 +138,7 @@ def matrices(block: Block, hidden: int, layout: ParallelConfig) -> set[tuple[flo
             shapes |= {
                 (at.query_rank, hidden),
                 (at.kv_rank + at.rope_dim, hidden),
-                (at.asked() / tp, (1 + at.gated) * at.query_rank or hidden),
+                (at.query_outputs() / tp, (1 + at.gated) * at.query_rank or hidden),
                 (keys * (at.head_dim + at.values) / tp, at.kv_rank),
             }
         else:

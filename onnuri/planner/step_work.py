@@ -352,7 +352,7 @@ def _attention_products(at: Attention, hidden: int, tp: int) -> list[tuple[float
             (hidden, at.heads / tp * at.head_dim + key * (at.head_dim + at.values)),
             (at.heads / tp * at.values, hidden),
         ]
-    query = at.asked() / tp
+    query = at.query_outputs() / tp
     queries = (
         [(hidden, at.query_rank), ((1 + at.gated) * at.query_rank, query)]
         if at.query_rank

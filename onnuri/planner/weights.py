@@ -119,7 +119,7 @@ def _attention(at: Attention, hidden: int) -> list[Shape]:
             Shape((at.kv_rank + at.rope_dim, hidden)),
             Shape((at.kv_rank,)),
             Shape((at.heads * (at.head_dim + at.values), at.kv_rank), megatron=True),
-            Shape((at.asked(), (1 + at.gated) * at.query_rank or hidden), megatron=True),
+            Shape((at.query_outputs(), (1 + at.gated) * at.query_rank or hidden), megatron=True),
         ]
         shapes += [Shape((at.query_rank, hidden)), Shape((at.query_rank,))] * bool(at.query_rank)
     else:

@@ -174,7 +174,7 @@ def test_no_layout_that_fits_is_faster_than_its_bound(judged, others):
     (a, cluster, batch), all_ = judged
     problem = search.Problem(Timer(a, cluster, 4096), ("bf16",), False)
     counts = [(n, 6 * n) for n in others] + [(cluster.gpus, batch // 4096)]
-    bounds = {b.cell: b for b in search.Stream(problem, counts)}
+    bounds = {b.cell: b for b in search.CellStream(problem, counts)}
     for seconds, room, layout in all_:
         own = layout.other_engine is None
         cell = grid.Cell(
