@@ -163,12 +163,12 @@ class _FusedStep:
         self.sharded = self.layout.sharded
         alike = self.a.alike  # blocks of one kind are counted once
         held = {k: layer_weights(self.a.blocks[k], self.a.hidden, self.layout) for k in set(alike)}
-        kept = {k: self._kept(self.a.blocks[k]) for k in set(alike)}
+        kept = {k: self._layer_bytes(self.a.blocks[k]) for k in set(alike)}
         self.held, self.kept = [held[k] for k in alike], [kept[k] for k in alike]
         self.layers = stage_layers(self.a, self.layout)
         self.tokens = job.pass_tokens
 
-    def _kept(self, block: Block) -> LayerBytes:
+    def _layer_bytes(self, block: Block) -> LayerBytes:
         """Return the bytes per token that one layer keeps with fused kernels.
 
         PyTorch's engines that recompute selectively keep attention's output and every second
@@ -230,7 +230,7 @@ class _FusedStep:
         )
         logits = head = 0.0
         if last:
-            own += sum(b.count * self._kept(b).saved_bytes for b in self.a.mtp) / flying
+            own += sum(b.count * self._layer_bytes(b).saved_bytes for b in self.a.mtp) / flying
             logits, head = self._head()
         # a layer that is recomputed is whole again for a moment; by then the last stage has freed
         # its logits
@@ -378,7 +378,7 @@ class _OwnStep:
         moments = [self._head(), self._end(), *(moment(k) for k in self.layers for moment in inner)]
         return _memory_at_fullest(0, parameters, 2 * parameters, moments)
 
-    def _kept(self, layers: int) -> float:
+    def _kept_bytes(self, layers: int) -> float:
         """Return the bytes that the first `layers` layers keep for their backward pass."""
         return self.tokens * self.kept[layers]
 
@@ -408,7 +408,11 @@ class _OwnStep:
             held.routed * (not alone) if held.routed else held.dense
         )  # whose gather's buffer none has taken over yet
         return Moment(
-            self._gradients(last - 1), self._kept(last), logits, own, 2 * self.root.whole + 2 * late
+            self._gradients(last - 1),
+            self._kept_bytes(last),
+            logits,
+            own,
+            2 * self.root.whole + 2 * late,
         )
 
     def _recomputed(self, k: int) -> Moment:
@@ -420,7 +424,7 @@ class _OwnStep:
         own = self.tokens * (again + cost.transient_bytes + cost.input_bytes) + 2 * self.root.whole
         return Moment(
             self._gradients(k),
-            self._kept(k + 1),
+            self._kept_bytes(k + 1),
             0.0,
             own,
             self._whole_weights(k) + self._current(k),
@@ -434,7 +438,7 @@ class _OwnStep:
             + 2 * self.experts[k]
             + 2 * self.root.whole
         )
-        kept = self._kept(k) + self.tokens * self.costs[k].input_bytes
+        kept = self._kept_bytes(k) + self.tokens * self.costs[k].input_bytes
         return Moment(self._gradients(k), kept, 0.0, own, self._whole_weights(k) + self._current(k))
 
     def _summed(self, k: int) -> Moment:
@@ -443,7 +447,11 @@ class _OwnStep:
         held = self.groups[k]
         own = self.tokens * self.costs[k].input_bytes + 2 * self.root.whole + 6 * held.whole
         return Moment(
-            self._gradients(k), self._kept(k), 0.0, own, self._whole_weights(k) + 4 * held.kept
+            self._gradients(k),
+            self._kept_bytes(k),
+            0.0,
+            own,
+            self._whole_weights(k) + 4 * held.kept,
         )
 
     def _whole_weights(self, k: int) -> float:
