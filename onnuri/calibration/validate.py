@@ -1,5 +1,5 @@
-"""`onnuri plan validate`: predicts every row of a table of published runs without its value, and
-sets both side by side.
+"""Predict every row of a table of published runs without its value, and compare the two: `onnuri
+plan validate`.
 
 Knows no command line and fits nothing. Errors are of the prediction over the published value, less
 one.
@@ -41,12 +41,12 @@ IN_SAMPLE = (
     "what was held out stand in docs/planner-speed.md"
 )
 CHOICE = 10.0
-"""engineers choose among what a row leaves open: odds of a choice go with its speed to this
-power"""
+"""power of a candidate job's speed to which its odds go: engineers choose the faster among what a
+row leaves open"""
 
 
 class RunPrediction(NamedTuple):
-    """In the row's metric, with an 80 % interval."""
+    """A prediction in the row's metric, with an 80 % interval."""
 
     value: float
     low: float
@@ -54,11 +54,12 @@ class RunPrediction(NamedTuple):
 
 
 def predict(row: runs.Row) -> RunPrediction | None:
-    """Return the prediction of one row of runs; None by `runs.RULE`. Never reads its value."""
+    """Return the prediction of one row of runs; None by `runs.RULE`. It never reads the row's
+    value."""
     if runs.why_null(row):
         return None
-    means = runs.candidate_jobs(row)
-    jobs = [m.job for m in means]
+    candidates = runs.candidate_jobs(row)
+    jobs = [m.job for m in candidates]
     speeds = [step_time.step_time(job).tokens_per_s_per_gpu for job in jobs]
     best = max(speeds)
     odds = [(s / best) ** CHOICE for s in speeds]
@@ -66,16 +67,16 @@ def predict(row: runs.Row) -> RunPrediction | None:
     down, up = step_time.spread(
         jobs[0].architecture.mixture, step_time.extrapolation_flags(jobs[0]), constants.values()
     )
-    known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
+    interval = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
     if row["metric"] in runs.CUMULATIVE:
-        known = lasting(jobs[0], known, (runs.number(row, "tokens_trained_B") or 0.0) * 1e9)
-    ends = [runs.in_metric(row, jobs[0], s) for s in (known.mid, known.low, known.high)]
+        interval = lasting(jobs[0], interval, (runs.number(row, "tokens_trained_B") or 0.0) * 1e9)
+    ends = [runs.in_metric(row, jobs[0], s) for s in (interval.mid, interval.low, interval.high)]
     return RunPrediction(ends[0], min(ends[1:]), max(ends[1:]))
 
 
 def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
-    """Return tokens per second over the hours in which that many tokens are trained: real routing,
-    failures, and what else takes time."""
+    """Return the tokens per second and GPU over all the hours in which that many tokens are
+    trained: real routing, failures, and what else takes time are counted."""
     hours = tokens / (speed.mid * job.cluster.gpus) / 3600
     factors = [
         goodput.goodput(
@@ -87,8 +88,8 @@ def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
 
 
 def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:
-    """Print every row and the summaries, and write them where `json_file` says. Raises ConfigError
-    for a bad table."""
+    """Print every row and the summaries, and write them to `json_file` where it is set. Raises
+    ConfigError for a bad table."""
     files.check_place(json_file)
     rows = runs.read(path, MEMORY_COLUMNS if memory else runs.COLUMNS)
     if not rows:
@@ -107,8 +108,7 @@ def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None
 
 
 def in_sample(rows: Iterable[runs.Row]) -> int:
-    """Return how many rows are those that the constants were fitted to, whatever they are
-    called."""
+    """Return how many rows are those that the constants were fitted to, whatever their ids."""
 
     def figures(row: runs.Row) -> tuple[object, ...]:
         return tuple(
@@ -120,6 +120,7 @@ def in_sample(rows: Iterable[runs.Row]) -> int:
 
 
 def _memory(row: runs.Row) -> RunPrediction | None:
+    """Return the prediction of a row of memory, in GiB."""
     prediction = memory_rows.predict_row(row)
     return prediction and RunPrediction(prediction.gib, prediction.low, prediction.high)
 
@@ -131,8 +132,11 @@ def compare(
     by: Callable[[runs.Row], RunPrediction | None],
     why: Callable[[runs.Row], str | None] | None = None,
 ) -> dict[str, Any]:
-    """Return `rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no
-    prediction."""
+    """Return a dict of `rows`, each with its published and predicted value, and their `summary`.
+
+    `value` is the column of published values, `metric` a name for all rows or None for their own,
+    `by` predicts a row, and `why` tells why a row of speed has no prediction.
+    """
     out, keys = [], []
     for row in rows:
         prediction, published = by(row), runs.number(row, value)
@@ -162,7 +166,8 @@ def compare(
 
 
 def assumed(row: runs.Row) -> str | None:
-    """Return what of a row's model is assumed, or None where the list or its columns tell it."""
+    """Return which architecture is assumed for a row's model, or None where the list or its columns
+    tell it."""
     a = runs.architecture(row)
     if not a.unsure:
         return None
@@ -182,8 +187,8 @@ def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str,
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
-    """Return errors without their sign, and the coverage of the 80 % intervals among rows that have
-    one."""
+    """Return the median and 90th percentile of the errors without their sign, and the coverage of
+    the 80 % intervals among rows that have one."""
     errors = sorted(abs(r["error"]) for r in rows)
     inside = [r["low"] <= r["published"] <= r["high"] for r in rows if r["predicted"] is not None]
     return {
@@ -230,4 +235,5 @@ def text(report: Mapping[str, Any], memory: bool = False) -> str:
 
 
 def _short(value: float | None) -> str:
+    """Return a number with five significant digits, `null` for None."""
     return "null" if value is None else f"{value:.5g}"

@@ -1,4 +1,4 @@
-"""Any causal language model of transformers as an `Architecture`, read from its modules on the meta
+"""Read any causal language model of transformers as an `Architecture`, from its modules on the meta
 device.
 
 Parameter shapes are the count: nothing is allocated and no list of families is kept. A weight's
@@ -25,7 +25,7 @@ TOWER = re.compile(
     r"vision|visual|multi_?modal|audio|image|speech|video|(^|[._])(vit|sam|vq|vqmodel|tower|whisper)([._]|$)",
     re.I,
 )
-"""paths of what turns other modalities into hidden states"""
+"""paths of modules that turn other modalities into hidden states"""
 NOT_MULTIPLIED = re.compile(
     r"(^|[._])(a_log|d|bias|position_bias|seg_embed|time_mix_\w+|scale|static_weight|rel_pos_\w|"
     r"r_r_bias|r_s_bias|r_w_bias|input_gate_bias|recurrent_gate_bias|dt_proj_bias|\w+_bias)$",
@@ -40,8 +40,8 @@ MIXER = re.compile(
     r"a_log$|dt_bias$|dt_proj|time_decay|rg_lru|igate|mamba|ssm|linear_attn|conv\.conv|conv_1d|forget_gate",
     re.I,
 )
-"""of a layer's sequence mixer: parts that only state-space, recurrent and linear-attention layers
-have"""
+"""paths of a layer's sequence mixer: parts that only state-space, recurrent and linear-attention
+layers have"""
 ATTENTION = re.compile(r"att|(^|\.)(q|k|v|out)_lin\.|(^|\.)(q|k|v|o)_proj\.", re.I)
 QUERY = re.compile(
     r"(^|\.)(q_proj|query|q_lin|wq|q|project_q|query_proj|q)(\.linear)?(\.weight)?$", re.I
@@ -76,55 +76,61 @@ TOPK = (
     "experts_per_token",
 )
 ASSUMED_TOPK = 8
-"""experts a token where a config names none: the commonest of the shipped shapes"""
+"""experts per token where a config names none: the commonest of the shipped shapes"""
 ALL_EXPERTS = "the chosen experts alone, though transformers' own code computes all of them"
+"""note on classes of transformers that compute every expert for every token"""
 CHUNKS = ("chunk_size", "mamba_chunk_size", "chunk_length")
-"""names of the tokens that a state-space layer takes at once"""
+"""names of the config's value that says how many tokens a state-space layer takes at once"""
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "head_dim", "num_key_value_heads")
 """attributes of which an attention's module has one"""
 CLOSE = 0.005
-"""of torch's count of FLOPs: what is nearer to it needs no correction"""
+"""share of torch's count of FLOPs within which the formulas' count needs no correction"""
 RECURRENT = ("linear", "mamba", "conv", "recurrent", "ssm", "rwkv")
-"""parts of `layer_types` of layers without attention"""
+"""words in `layer_types` that name layers without attention"""
 
 
 class ModelReading(Config):
-    """What was read of one config."""
+    """What is read of one config, and what the planner's formulas do not hold of it."""
 
     architecture: Architecture
     total: int
-    """parameters of the class as transformers builds it, what is left out counted"""
+    """parameters of the class as transformers builds it, those that are left out counted"""
     left_out: dict[str, int]
     """towers of other modalities by path: parameters that the architecture does not hold"""
     unplaced: dict[str, int]
     """parts that the model of cost has no formula for: parameters by name, counted as products of
     every token"""
     run_again: float | None
-    """FLOPs a token that torch counts over what the formulas give, less one; None where the class
-    does not run on the meta device"""
+    """share by which torch counts more FLOPs per token than the formulas; None where the class does
+    not run on the meta device"""
     assumed: tuple[str, ...]
-    """values that the config does not name"""
+    """sentences on values that the config does not name"""
     recurrent: int
     """parameters of state-space, recurrent and linear-attention mixers, whose cost is rough"""
     context: int | None
-    """longest sequence that the config names"""
+    """longest sequence in tokens that the config names"""
     model_class: str
     model_type: str
 
 
 class _Weight(NamedTuple):
+    """One parameter of a layer."""
+
     path: str
+    """inside the layer"""
     shape: tuple[int, ...]
     """output features first"""
     matrix: bool
+    """whether products multiply it"""
     again: bool
-    """it is another layer's own"""
+    """whether it is another layer's own"""
 
     stacked: bool = False
-    """one matrix an expert, in one tensor"""
+    """whether it is one matrix per expert in one tensor"""
 
     @property
     def size(self) -> int:
+        """Return how many numbers the parameter has."""
         return math.prod(self.shape)
 
 
@@ -136,11 +142,11 @@ def read(config: Any, name: str = "") -> ModelReading:
 
 
 def build(config: Any) -> Any:
-    """Return the causal language model of a config on the meta device, without one number
-    allocated.
+    """Return the causal language model of a config on the meta device, without allocating any
+    weight.
 
-    A config of several modalities that has no causal class itself is its text's, or the class that
-    reads images and text.
+    A config of several modalities that has no causal class itself is built as its text's, or as the
+    class that reads images and text. Raises ConfigError where no class builds it.
     """
     errors: list[Exception] = []
     for part in _parts(config):
@@ -165,7 +171,8 @@ def build(config: Any) -> Any:
 
 
 def _parts(config: Any) -> list[Any]:
-    """A config, and what it holds of a decoder of text where it holds several."""
+    """Return a config and the configs inside it of a text decoder, where it holds several
+    modalities."""
     configs = [config]
     for part in (config.get_text_config(decoder=True), getattr(config, "decoder", None)):
         if hasattr(part, "model_type") and all(part is not f for f in configs):
@@ -174,7 +181,7 @@ def _parts(config: Any) -> list[Any]:
 
 
 def _class(config: Any) -> Any:
-    """The class of transformers that a config builds, causal ones first, or None."""
+    """Return the class of transformers that a config builds, causal ones first, or None."""
     from transformers.models.auto import modeling_auto
 
     for mapping in (
@@ -190,6 +197,7 @@ def _class(config: Any) -> Any:
 
 
 def _on_meta(model_class: Any, config: Any) -> Any:
+    """Return the model of a class and a config on the meta device."""
     import torch
 
     with torch.device("meta"):
@@ -197,16 +205,16 @@ def _on_meta(model_class: Any, config: Any) -> Any:
 
 
 def _size(weights: Iterable[_Weight]) -> int:
-    """Return the numbers in the matrices among weights."""
+    """Return how many numbers the matrices among these weights have."""
     return sum(w.size for w in weights if w.matrix)
 
 
 def _rows(weights: Iterable[_Weight], hidden: int) -> int:
-    """Return the output features of matrices that read the hidden states."""
+    """Return the number of output features of matrices that read the hidden states."""
     return sum(w.size // (w.shape[-1] if len(w.shape) == 2 else hidden) for w in weights)
 
 
-def _whole(owner: Any, *names: str) -> int | None:
+def _positive_integer(owner: Any, *names: str) -> int | None:
     """Return the first of some attributes that is a whole number above 0, or None."""
     for name in names:
         value = getattr(owner, name, None)
@@ -228,7 +236,7 @@ def _unnumbered(path: str) -> str:
 
 
 class _Reader:
-    """One model's parameters by layer and part."""
+    """Sorts one model's parameters by layer and part, and makes an architecture of them."""
 
     def __init__(self, model: Any, config: Any, name: str) -> None:
         self.model, self.config, self.name = model, config, name
@@ -244,7 +252,8 @@ class _Reader:
         self.table = self._embedding("get_input_embeddings")
 
     def _embedding(self, method: str) -> Any:
-        """The parameter of the embedding or the head, or None."""
+        """Return the weight of the embedding or the head by transformers' method that gets its
+        module, or None."""
         try:
             module = getattr(self.model, method)()
         except (AttributeError, NotImplementedError, TypeError):
@@ -252,17 +261,18 @@ class _Reader:
         return getattr(module, "weight", None)
 
     def reading(self) -> ModelReading:
-        layers, outside = self._split()
+        """Return all that is read of the model."""
+        layers, outside = self._layers_and_rest()
         left_out: dict[str, int] = {}
-        for path in [p for p in outside if TOWER.search(p) and self._apart(p)]:
+        for path in [p for p in outside if TOWER.search(p) and self._is_layer_weight(p)]:
             tower = self._tower(path)
-            left_out[tower] = left_out.get(tower, 0) + self._own(path)
+            left_out[tower] = left_out.get(tower, 0) + self._own_numbers(path)
             del outside[path]
         hidden = self._hidden(layers)
         self.hidden = hidden
         blocks = [self._block(index, weights) for index, weights in layers]
         architecture = self._architecture(stock.merged(blocks), hidden, outside)
-        again, extra = self._counted(architecture)
+        again, extra = self._flops_beyond_formulas(architecture)
         architecture = architecture.replace(extra_flops=extra)
         total = sum(p.numel() for p in {id(p): p for p in self.parameters.values()}.values())
         counted = architecture.num_params() + sum(left_out.values())
@@ -278,19 +288,19 @@ class _Reader:
             assumed=tuple(self.assumed),
             unplaced={k: v for k, v in self.unplaced.items() if v},
             recurrent=self.recurrent,
-            context=_whole(self.config, "max_position_embeddings"),
+            context=_positive_integer(self.config, "max_position_embeddings"),
             model_class=type(self.model).__name__,
             model_type=str(getattr(self.model.config, "model_type", "")),
         )
 
-    def _counted(self, architecture: Architecture) -> tuple[float | None, float]:
-        """The share by which torch counts other FLOPs than the formulas, and their difference a
-        token where it matters.
+    def _flops_beyond_formulas(self, architecture: Architecture) -> tuple[float | None, float]:
+        """Return the share by which torch counts more FLOPs than the formulas, and the difference
+        per token where it matters.
 
-        A class that computes every expert for every token is no difference: engines compute the
+        A class that computes every expert for every token makes no difference: engines compute the
         chosen ones.
         """
-        chunks = (_whole(self.config, name) or 0 for name in CHUNKS)
+        chunks = (_positive_integer(self.config, name) or 0 for name in CHUNKS)
         tokens = max(meta_flops.TOKENS, min(max(chunks), 512))
         counted = meta_flops.forward_flops(self.model, tokens)
         if counted is None:
@@ -303,17 +313,17 @@ class _Reader:
         more = counted / formula - 1
         return more, 0.0 if abs(more) < CLOSE else counted - formula
 
-    def _own(self, path: str) -> int:
-        """Numbers of a parameter, 0 where its first owner is elsewhere."""
+    def _own_numbers(self, path: str) -> int:
+        """Return how many numbers a parameter has, 0 where it first occurs under another path."""
         value = self.parameters[path]
         return value.numel() if self.first[id(value)] == path else 0
 
-    def _apart(self, path: str) -> bool:
-        """Whether a parameter is neither the embedding nor the head."""
+    def _is_layer_weight(self, path: str) -> bool:
+        """Return whether a parameter is neither the embedding nor the head."""
         return all(self.parameters[path] is not w for w in (self.table, self.head) if w is not None)
 
     def _tower(self, path: str) -> str:
-        """The path up to the part that says it is one."""
+        """Return a parameter's path up to the module that names another modality."""
         parts = path.split(".")
         return next(
             ".".join(parts[:n])
@@ -321,9 +331,14 @@ class _Reader:
             if TOWER.search(".".join(parts[:n]))
         )
 
-    def _split(self) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
-        """Return the layers of the largest list of modules, lists of its length beside it joined,
-        and the parameters that are in none. What towers hold makes no list large."""
+    def _layers_and_rest(self) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
+        """Return the layers as pairs of index and weights, and the parameters outside all layers by
+        path.
+
+        The layers are those of the largest list of modules, with lists of its length beside it
+        joined. What towers hold makes no list large. Raises ConfigError for a model without
+        repeated layers.
+        """
         lists: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
         sizes: dict[str, int] = defaultdict(int)
         for path, value in self.parameters.items():
@@ -349,13 +364,13 @@ class _Reader:
         for name in beside or [main]:
             prefix = "" if name == main else f"{name.rpartition('.')[2]}."
             for place, paths in lists[name].items():
-                for path in filter(self._apart, paths):
+                for path in filter(self._is_layer_weight, paths):
                     inside = path.removeprefix(f"{name}.{place}.")
                     layers[place].append(self._weight(path, prefix + inside, outside.pop(path)))
         return sorted(layers.items()), outside
 
     def _weight(self, path: str, inside: str, value: Any) -> _Weight:
-        """One parameter of a layer; output features first."""
+        """Return one parameter of a layer as a weight with output features first."""
         owner = self.modules.get(path.rpartition(".")[0])
         shape = tuple(value.shape)
         kind = type(owner).__name__
@@ -366,7 +381,8 @@ class _Reader:
         return _Weight(inside, shape, matrix, self.first[id(value)] != path, stacked)
 
     def _hidden(self, layers: list[tuple[int, list[_Weight]]]) -> int:
-        """The width that most of the layers' matrices share, for a config may call it anything."""
+        """Return the width that most of the layers' matrices share, because a config may call it
+        anything."""
         votes: dict[int, int] = defaultdict(int)
         named = getattr(self.config, "hidden_size", None)
         for _, weights in layers:
@@ -381,6 +397,8 @@ class _Reader:
     # ---- one layer
 
     def _block(self, index: int, weights: list[_Weight]) -> Block:
+        """Return one layer as a block: its attention, mixer, feed-forward and experts, and what the
+        formulas do not hold."""
         parts: dict[str, list[_Weight]] = defaultdict(list)
         experts = self.routed = self._routed(weights)
         recurrent = self._recurrent(index, weights)
@@ -429,8 +447,8 @@ class _Reader:
         return block
 
     def _name_rest(self, parts: dict[str, list[_Weight]], block: Block) -> None:
-        """Note what has no place: by name where it is a part of its own, else as the rest of a
-        part."""
+        """Record the weights that no formula holds in `unplaced`: by name where they are a part of
+        their own, else as the rest of a part."""
         for w in parts["other"]:
             if w.matrix:
                 self.unplaced[_unnumbered(w.path)] += w.size
@@ -448,6 +466,12 @@ class _Reader:
         )
 
     def _part(self, w: _Weight, weights: list[_Weight], mixture: bool, recurrent: set[str]) -> str:
+        """Return which part of a layer a weight belongs to: attention, mixer, mlp, experts, shared,
+        router, cross or other.
+
+        `mixture` says whether the layer has routed experts, `recurrent` which first parts of paths
+        have a state instead of scores.
+        """
         path, inside = w.path, w.path.split(".")[0] in recurrent
         if CROSS.search(path):
             return "cross"
@@ -484,7 +508,8 @@ class _Reader:
         return "other"
 
     def _recurrent(self, index: int, weights: list[_Weight]) -> set[str]:
-        """First parts of the paths of what has a state instead of scores in this layer."""
+        """Return the first parts of the paths of this layer's weights that have a state instead of
+        attention scores."""
         heads = {w.path.split(".")[0] for w in weights if ATTENTION.search(w.path)}
         kinds = getattr(self.config, "layer_types", None) or getattr(
             self.config, "layers_block_type", None
@@ -495,7 +520,7 @@ class _Reader:
         return {w.path.split(".")[0] for w in weights if MIXER.search(w.path)}
 
     def _inner(self, mixer: list[_Weight]) -> int:
-        """A mixer's inner width: the input of its last product."""
+        """Return a mixer's inner width: the input of its last product."""
         inputs = [
             w.shape[1]
             for w in mixer
@@ -507,8 +532,8 @@ class _Reader:
         return max(inputs, default=self.hidden)
 
     def _feed_forward(self, weights: list[_Weight]) -> tuple[int, bool]:
-        """Width and whether three matrices make it; two feed-forwards of a layer count as one of
-        both widths."""
+        """Return the width of a feed-forward and whether it has three matrices; two feed-forwards
+        of a layer count as one of both widths."""
         matrices = [w for w in weights if w.matrix]
         downs = [w for w in matrices if DOWN.search(w.path) and w.shape[0] == self.hidden]
         width = sum(w.size // self.hidden for w in downs)
@@ -517,7 +542,8 @@ class _Reader:
         return width, _size(matrices) > 2.5 * width * self.hidden
 
     def _routed(self, weights: list[_Weight]) -> int:
-        """Routed experts of a layer: in one tensor, or a module each."""
+        """Return the number of routed experts of a layer, whether they are in one tensor or a
+        module each."""
         routers = {
             w.shape[0] for w in weights if w.matrix and ROUTER.search(w.path) and len(w.shape) == 2
         }
@@ -545,6 +571,8 @@ class _Reader:
     def _experts(
         self, index: int, parts: dict[str, list[_Weight]], gated: bool | None
     ) -> tuple[Experts, bool] | None:
+        """Return a layer's mixture of experts and whether they are gated; None without routed
+        experts. `gated` is that of a dense feed-forward beside them, None without one."""
         count = self.routed
         if not count or not parts["experts"]:
             return None
@@ -574,7 +602,8 @@ class _Reader:
         return experts, three
 
     def _topk(self, index: int) -> int:
-        """Experts a token: of the config, one of its parts, or the module that chooses them."""
+        """Return the experts per token that the config, one of its parts, or the routing module
+        names; `ASSUMED_TOPK` where none does."""
         inner = [
             v
             for v in vars(self.config).values()
@@ -598,6 +627,8 @@ class _Reader:
         return ASSUMED_TOPK
 
     def _attention(self, index: int, weights: list[_Weight]) -> Attention | None:
+        """Return a layer's attention by its matrices and its module's attributes; None for a layer
+        without an output projection."""
         matrices = [w for w in weights if w.matrix]
         out = [w for w in matrices if OUTPUT.search(w.path)]
         if not out:
@@ -660,7 +691,8 @@ class _Reader:
     def _latent(
         self, value: Any, heads: int, window: int | None, matrices: list[_Weight]
     ) -> Attention:
-        """MLA (DeepSeek-V2, arXiv 2405.04434)."""
+        """Return a layer's multi-head latent attention (DeepSeek-V2, arXiv 2405.04434); `value`
+        looks up a number by its names."""
         rank, rope = value("kv_lora_rank") or 0, value("qk_rope_head_dim") or 0
         nope, values = value("qk_nope_head_dim") or 0, value("v_head_dim") or 0
         query = (
@@ -681,7 +713,8 @@ class _Reader:
         )
 
     def _module(self, index: int, out: _Weight) -> Any:
-        """The module that holds an attention's output product, whose attributes tell its heads."""
+        """Return the module that holds an attention's output projection and has an attribute that
+        says its heads; None without one."""
         base = (
             self.main
             if f"{self.main}.{index}.{out.path}" in self.parameters
@@ -696,7 +729,8 @@ class _Reader:
         return None
 
     def _window(self, index: int, module: Any) -> int | None:
-        """Tokens that a query of this layer sees, where they are fewer than all."""
+        """Return how many tokens a query of this layer sees, where they are fewer than all; else
+        None."""
         kind = _of_layer(getattr(self.config, "layer_types", None), index)
         if kind == "full_attention":
             return None
@@ -719,6 +753,8 @@ class _Reader:
     def _architecture(
         self, blocks: tuple[Block, ...], hidden: int, outside: dict[str, Any]
     ) -> Architecture:
+        """Return the architecture of the blocks and of the parameters `outside` the layers, which
+        are placed as tables, positions or products."""
         table, head = self.table, self.head
         if table is None:
             table = max(
@@ -735,9 +771,9 @@ class _Reader:
             or tuple(table.shape) != tuple(head.shape)
         )
         positions = other = numbers = 0
-        held = {id(main)} | ({id(table)} if not tied else set())
+        placed = {id(main)} | ({id(table)} if not tied else set())
         for path, value in outside.items():
-            if id(value) in held or self.first[id(value)] != path:
+            if id(value) in placed or self.first[id(value)] != path:
                 continue
             kind = type(self.modules.get(path.rpartition(".")[0])).__name__
             if (
@@ -769,13 +805,13 @@ class _Reader:
             embedding_width=0 if width == hidden else width,
             other_params=other,
             table_params=numbers - hidden,
-            context=_whole(self.config, "max_position_embeddings") or 131_072,
+            context=_positive_integer(self.config, "max_position_embeddings") or 131_072,
         )
 
 
 def forward(architecture: Architecture, tokens: int) -> float:
-    """Return the formulas' forward FLOPs a token with every score of a sequence computed, as a
-    whole mask does."""
+    """Return the formulas' forward FLOPs per token with every score of a sequence computed, as with
+    a whole mask."""
     whole = (
         b.replace(attention=b.attention and b.attention.replace(window=None))
         for b in architecture.blocks
@@ -784,13 +820,13 @@ def forward(architecture: Architecture, tokens: int) -> float:
 
 
 def parts(reading: ModelReading) -> Iterable[tuple[str, int]]:
-    """Return what is not placed, the largest first."""
+    """Return the parts that no formula holds, with their parameters, the largest first."""
     return sorted(reading.unplaced.items(), key=lambda item: -item[1])
 
 
 def unplaced_share(reading: ModelReading) -> float:
-    """Return the share of the weights that the model of cost cannot place, mixers counted; 1 where
-    experts are assumed."""
+    """Return the share of the weights for which the planner has no exact formula, mixers counted; 1
+    where experts are assumed."""
     if any("experts a token" in value for value in reading.assumed):
         return 1.0
     return (sum(reading.unplaced.values()) + reading.recurrent) / max(
@@ -799,7 +835,7 @@ def unplaced_share(reading: ModelReading) -> float:
 
 
 def notes(reading: ModelReading) -> Iterator[str]:
-    """Yield sentences for a plan: what is left out, and what its cost is rough for."""
+    """Yield sentences for a plan: what is left out, and for what its cost is rough."""
     total = reading.architecture.num_params()
     for path, size in reading.left_out.items():
         yield Phrase(
