@@ -108,9 +108,13 @@ def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) ->
     weight = np.where(use, repeats(e.rows) ** -0.25, 0.0)
 
     def named(x: np.ndarray) -> dict[str, float]:
+        """Return the constants by name for parameters `x`, in standard deviations of their priors'
+        logarithms."""
         return dict(zip((c.name for c in known), np.exp(prior + spread * x), strict=True))
 
     def residuals(x: np.ndarray) -> np.ndarray:
+        """Return the robust errors of all rows and the distances from the priors, to be squared and
+        summed."""
         z = (log_speed(e, named(x)) - target) / SIGMA * weight
         robust = np.sign(z) * np.sqrt(2 * (np.sqrt(1 + z**2) - 1))  # soft l1 on rows, not on priors
         return np.concatenate([robust, x])
@@ -153,7 +157,7 @@ def _ends(
 ) -> tuple[float, dict[str, float]]:
     """Return the quantile loss and the constants of an interval that a doubt widens by
     `fitted["open"]`; its ends are the weighted 10 % and 90 % quantiles of the scaled errors."""
-    loss, wider = 0.0, 1 + fitted["open"] * doubts
+    quantile_loss, wider = 0.0, 1 + fitted["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
         if mask.sum() >= 10:
             scaled = errors[mask] / wider[mask]
@@ -163,8 +167,10 @@ def _ends(
             }
         for end, share in ((-fitted[f"{kind}_below"], 0.1), (fitted[f"{kind}_above"], 0.9)):
             beyond = errors[mask] - end * wider[mask]
-            loss += float((weight[mask] * np.maximum(share * beyond, (share - 1) * beyond)).sum())
-    return loss, fitted
+            quantile_loss += float(
+                (weight[mask] * np.maximum(share * beyond, (share - 1) * beyond)).sum()
+            )
+    return quantile_loss, fitted
 
 
 def quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:

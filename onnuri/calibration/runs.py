@@ -101,9 +101,10 @@ CUMULATIVE = ("gpu_hours", "days")
 METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", *CUMULATIVE)
 PUBLISHED, FURTHER = DATA / "published_runs.csv", DATA / "further_runs.csv"
 RULE = (
-    f"a row is null only if its model, gpu or metric is empty, its GPU is not listed, its metric is not one of "
-    f"{', '.join(METRICS)}, nothing tells its model's size, or it asks for hours without tokens_trained_B or for days "
-    "without that and gpus; a null counts as 100 % error; 32 bits are predicted as 16"
+    "a row is null only if its model, gpu or metric is empty, its GPU is not listed, its metric"
+    f" is not one of {', '.join(METRICS)}, nothing tells its model's size, or it asks for hours"
+    " without tokens_trained_B or for days without that and gpus; a null counts as 100 % error;"
+    " 32 bits are predicted as 16"
 )
 FULL_SCORES_BEFORE = 2025.0
 """year before which figures in FLOPs counted attention in full unless they say otherwise (PaLM's

@@ -37,8 +37,8 @@ MEMORY_COLUMNS = (
     MEMORY_VALUE,
 )
 IN_SAMPLE = (
-    "{known} of these rows are those that the constants were fitted to: the errors above are in sample; errors on "
-    "what was held out stand in docs/planner-speed.md"
+    "{known} of these rows are those that the constants were fitted to: the errors above are in"
+    " sample; errors on what was held out stand in docs/planner-speed.md"
 )
 CHOICE = 10.0
 """power of a candidate job's speed to which its odds go: engineers choose the faster among what a
@@ -111,6 +111,7 @@ def in_sample(rows: Iterable[runs.Row]) -> int:
     """Return how many rows are those that the constants were fitted to, whatever their ids."""
 
     def figures(row: runs.Row) -> tuple[object, ...]:
+        """Return the cells of a row that identify it, numbers as numbers."""
         return tuple(
             runs.number(row, c) if c in runs.NUMBERS else row[c] for c in runs.COLUMNS if c != "id"
         )
@@ -137,11 +138,11 @@ def compare(
     `value` is the column of published values, `metric` a name for all rows or None for their own,
     `by` predicts a row, and `why` tells why a row of speed has no prediction.
     """
-    out, keys = [], []
+    entries, keys = [], []
     for row in rows:
         prediction, published = by(row), runs.number(row, value)
         error = prediction.value / published - 1 if prediction and published else None
-        out.append(
+        entries.append(
             {
                 "id": row["id"],
                 "metric": metric or row["metric"],
@@ -162,7 +163,7 @@ def compare(
                 "source": runs.repository(row),
             }
         )
-    return {"rows": out, "summary": summary(out, keys)}
+    return {"rows": entries, "summary": summary(entries, keys)}
 
 
 def assumed(row: runs.Row) -> str | None:
@@ -179,11 +180,11 @@ def assumed(row: runs.Row) -> str | None:
 def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str, Any]:
     """Return the figures of all rows, and by kind, GPU, source and metric."""
     known = [(r, k) for r, k in zip(rows, keys, strict=True) if r["published"]]
-    out: dict[str, Any] = {"all": figures([r for r, _ in known])}
+    groups: dict[str, Any] = {"all": figures([r for r, _ in known])}
     for name in ("kind", "gpu", "source", "metric"):
         values = sorted({k[name] for _, k in known})
-        out[name] = {v: figures([r for r, k in known if k[name] == v]) for v in values}
-    return out
+        groups[name] = {v: figures([r for r, k in known if k[name] == v]) for v in values}
+    return groups
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
@@ -203,7 +204,8 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
 def text(report: Mapping[str, Any], memory: bool = False) -> str:
     """Return a line per row and a line per group of rows, for a terminal."""
     lines = [
-        f"{'id':<58}{'metric':>21}{'published':>12}{'predicted':>12}{'80 % from':>12}{'to':>12}{'error':>8}"
+        f"{'id':<58}{'metric':>21}{'published':>12}{'predicted':>12}"
+        f"{'80 % from':>12}{'to':>12}{'error':>8}"
     ]
     for r in report["rows"]:
         cells = "".join(f"{_short(r[k]):>12}" for k in ("published", "predicted", "low", "high"))
@@ -226,8 +228,9 @@ def text(report: Mapping[str, Any], memory: bool = False) -> str:
                     else f", 80 % intervals hold {100 * f['coverage']:.0f} %"
                 )
                 lines.append(
-                    f"{name} {key}: {f['rows']} rows, {f['null']} null, error {100 * f['median_error']:.1f} % at the "
-                    f"median, {100 * f['p90_error']:.1f} % at the 90th percentile{covered}"
+                    f"{name} {key}: {f['rows']} rows, {f['null']} null,"
+                    f" error {100 * f['median_error']:.1f} % at the median,"
+                    f" {100 * f['p90_error']:.1f} % at the 90th percentile{covered}"
                 )
     if not memory:
         lines.append(runs.RULE)

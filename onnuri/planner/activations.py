@@ -49,7 +49,7 @@ class LayerBytes(NamedTuple):
 
 def megatron_layer(
     block: Block,
-    a: Architecture,
+    architecture: Architecture,
     layout: ParallelConfig,
     tokens: int,
     software_year: float | None = None,
@@ -60,70 +60,86 @@ def megatron_layer(
     `tokens` is the sequence length, which counts where attention scores are written. `imbalance` is
     what this rank's experts receive over the mean.
     """
-    wide, tp = a.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
-    kept = SAVED[layout.precision]
+    width, tp = architecture.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
+    number_bytes = SAVED[layout.precision]
     dropped = bool(
-        a.positions
+        architecture.positions
     )  # GPT-3's generation, known by learned positions, trained with dropout: a byte a mask
     saved_bytes = (
-        min(block.norms, 2) * (2 + kept) * wide + max(block.norms - 2, 0) * 2 * wide
+        min(block.norms, 2) * (2 + number_bytes) * width + max(block.norms - 2, 0) * 2 * width
     )  # norms' inputs and outputs
     saved_bytes += (
-        2 * wide * dropped + 8 * block.mixer_width / tp
+        2 * width * dropped + 8 * block.mixer_width / tp
     )  # a mixer's two projections, convolution and output
     transient_bytes = (
-        4.0 * a.hidden if tp > 1 else 2.0 * a.hidden
+        4.0 * architecture.hidden if tp > 1 else 2.0 * architecture.hidden
     )  # gathered input and its gradient
     if block.attention:
         saved_bytes += _fused_attention(block.attention, layout, tokens, software_year)
     if block.mlp:
-        saved_bytes += _feed_forward(block, block.mlp, kept) / tp
+        saved_bytes += _feed_forward(block, block.mlp, number_bytes) / tp
         transient_bytes = max(transient_bytes, 2 * (1 + block.gated) * block.mlp / tp)
-    if e := block.experts:
-        own = (
-            imbalance * e.topk * wide / a.hidden
+    if experts := block.experts:
+        routed_copies = (
+            imbalance * experts.topk * width / architecture.hidden
         )  # of the rank's own tokens, which are what sequence parallelism leaves it
         saved_bytes += (
-            own * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed
+            routed_copies
+            * (
+                number_bytes * architecture.hidden
+                + _feed_forward(block, experts.width, number_bytes)
+                + 4
+            )
+            + 8 * experts.routed
         )  # and router's scores
-        saved_bytes += e.shared * _feed_forward(block, e.shared_width or e.width, kept) / tp
-        transient_bytes = max(
-            transient_bytes, 4 * own * a.hidden, 2 * own * (1 + block.gated) * e.width
+        saved_bytes += (
+            experts.shared
+            * _feed_forward(block, experts.shared_width or experts.width, number_bytes)
+            / tp
         )
-    return LayerBytes(saved_bytes, 2 * wide, transient_bytes)
+        transient_bytes = max(
+            transient_bytes,
+            4 * routed_copies * architecture.hidden,
+            2 * routed_copies * (1 + block.gated) * experts.width,
+        )
+    return LayerBytes(saved_bytes, 2 * width, transient_bytes)
 
 
-def _feed_forward(block: Block, width: int, kept: float) -> float:
+def _feed_forward(block: Block, width: int, number_bytes: float) -> float:
     """Return the bytes per token that a feed-forward of `width` keeps: the activation function's
-    input, in 16 bits, and its output, which is the second product's input, at `kept` bytes per
-    number."""
-    return (2 * (1 + block.gated) + kept) * width
+    input, in 16 bits, and its output, which is the second product's input, at `number_bytes`
+    each."""
+    return (2 * (1 + block.gated) + number_bytes) * width
 
 
 def _fused_attention(
-    at: Attention, layout: ParallelConfig, tokens: int, software_year: float | None
+    attention: Attention, layout: ParallelConfig, tokens: int, software_year: float | None
 ) -> float:
     """Return the bytes per token and rank that fused attention keeps: queries, keys, values, its
     output and, with software older than FlashAttention, the scores of all `tokens`."""
-    tp, kept = layout.tp, SAVED[layout.precision]
-    heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
-    out = heads * at.values
-    if at.kv_rank:  # keys and values of every head are written out of the latent
-        saved_bytes = 2 * heads * (2 * (at.head_dim + at.rope_dim) + at.values)
-        saved_bytes += (2 + kept) * (at.query_rank + at.kv_rank) + 2 * at.rope_dim
+    tp, number_bytes = layout.tp, SAVED[layout.precision]
+    heads, groups = attention.heads / tp, max(attention.kv_heads / tp, 1)
+    output_width = heads * attention.values
+    if attention.kv_rank:  # keys and values of every head are written out of the latent
+        saved_bytes = 2 * heads * (2 * (attention.head_dim + attention.rope_dim) + attention.values)
+        saved_bytes += (2 + number_bytes) * (
+            attention.query_rank + attention.kv_rank
+        ) + 2 * attention.rope_dim
     else:
-        saved_bytes = 2 * (heads * at.head_dim + groups * (at.head_dim + at.values))
+        saved_bytes = 2 * (
+            heads * attention.head_dim + groups * (attention.head_dim + attention.values)
+        )
     if software_year is None or software_year >= FLASH:
         saved_bytes += 4 * heads  # one sum of exponentials a query
         # its own output for the backward pass, and the next product's input: one tensor in 16 bits,
         # unless heads are exchanged for tokens in between (context parallelism by all-to-all) or
         # the product keeps another format
-        shared = layout.cp == 1 and layout.precision == "bf16"
-        return saved_bytes + (2 if shared else 2 + kept) * out
+        output_is_shared = layout.cp == 1 and layout.precision == "bf16"
+        return saved_bytes + (2 if output_is_shared else 2 + number_bytes) * output_width
     scores = (
         5 * heads * tokens if layout.recompute == "none" else 0
     )  # softmax in and out, dropout's mask: arXiv 2205.05198
-    return saved_bytes + kept * out + scores
+    return saved_bytes + number_bytes * output_width + scores
 
 
 def matrices(block: Block, hidden: int, layout: ParallelConfig) -> set[tuple[float, float]]:
@@ -174,29 +190,33 @@ def torch_eager_layer(
     product_bytes += block.gated_norms * 2.0 * h
     transient_bytes, expert_grad_peak_bytes = 12.0 * h, 0.0
     if at := block.attention:
-        more, kept, same = _eager_attention(at, h, tp)
-        more += 2 * (at.query_rank + at.kv_rank) * block.centred
-        saved_bytes, product_bytes, shared = saved_bytes + more, product_bytes + kept, shared + same
+        attention_bytes, attention_products, attention_shared = _eager_attention(at, h, tp)
+        attention_bytes += 2 * (at.query_rank + at.kv_rank) * block.centred
+        saved_bytes, product_bytes, shared = (
+            saved_bytes + attention_bytes,
+            product_bytes + attention_products,
+            shared + attention_shared,
+        )
     if block.mlp:
         wide, parts = block.mlp / tp, 1 + block.gated
         saved_bytes += 4 * parts * wide
         product_bytes, shared = product_bytes + 2 * parts * wide + 2 * h, shared + 2 * parts * wide
         transient_bytes = max(transient_bytes, 4 * wide + 4 * h)
     if e := block.experts:
-        latent, moved = bool(block.attention and block.attention.kv_rank), layout.ep > 1
+        latent, dispatched = bool(block.attention and block.attention.kv_rank), layout.ep > 1
         wide = e.shared * (e.shared_width or e.width) / (tp if latent else 1)
-        rows, width = e.topk / (tp if moved else 1), e.width / (1 if moved else tp)
-        here = rows * (imbalance if moved else 1.0)  # of the rank's own experts
+        rows, width = e.topk / (tp if dispatched else 1), e.width / (1 if dispatched else tp)
+        rows_of_experts = rows * (imbalance if dispatched else 1.0)  # of the rank's own experts
         saved_bytes += 4 * h + 12 * e.routed + 16 * rows  # the router, in 32 bits
-        saved_bytes += here * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
+        saved_bytes += rows_of_experts * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
         product_bytes += (
             4 * e.routed
-            + here * (4 * width + 2 * h)
-            + (here + rows) * 2 * h * moved
+            + rows_of_experts * (4 * width + 2 * h)
+            + (rows_of_experts + rows) * 2 * h * dispatched
             + 4 * wide
             + 2 * h * bool(wide)
         )
-        shared += 4 * wide + rows * 4 * width * (not moved)
+        shared += 4 * wide + rows * 4 * width * (not dispatched)
         # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32
         # bits; the layer's state between its parts, and a last norm's gradient in 32 bits; what
         # comes after is not yet there
@@ -204,7 +224,9 @@ def torch_eager_layer(
         expert_grad_peak_bytes = saved_bytes - rows * 2 * h - after + 4 * h
         transient_bytes = max(
             transient_bytes,
-            (4 * here + 6 * rows if moved else 8 * rows) * h + (6 + 4 * block.centred) * h - after,
+            (4 * rows_of_experts + 6 * rows if dispatched else 8 * rows) * h
+            + (6 + 4 * block.centred) * h
+            - after,
         )
     return LayerBytes(
         saved_bytes,
@@ -247,15 +269,27 @@ def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, floa
     it, what is kept where only products are, and the part that both counts share."""
     tp = 1 if at.kv_rank else tp  # by the plans of transformers 5.23
     heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
-    out = heads * (2 * at.values + 4)
+    output = heads * (2 * at.values + 4)
     if at.kv_rank:
-        up = 2 * heads * (at.head_dim + at.values)
+        key_value_up = 2 * heads * (at.head_dim + at.values)
         query = 2 * heads * (at.head_dim + at.rope_dim)
-        down = at.query_rank + at.kv_rank
+        compressed = at.query_rank + at.kv_rank
         gate = at.gated * heads * at.values
-        query, down = query + 2 * gate, down + at.gated * at.query_rank // 2
-        saved_bytes = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out + 8 * gate
-        return saved_bytes, 2 * (down + at.rope_dim) + query + up + out + 2 * h, up + out
+        query, compressed = query + 2 * gate, compressed + at.gated * at.query_rank // 2
+        saved_bytes = (
+            8 * compressed
+            + 4 * bool(at.query_rank)
+            + 4
+            + 2 * query
+            + key_value_up
+            + output
+            + 8 * gate
+        )
+        return (
+            saved_bytes,
+            2 * (compressed + at.rope_dim) + query + key_value_up + output + 2 * h,
+            key_value_up + output,
+        )
     turned, values = 2 * (heads + groups) * at.head_dim, 2 * groups * at.values
     norms = (heads + groups) * (6 * at.head_dim + 4) * at.qk_norm
-    return norms + turned + values + out, turned + values + out + 2 * h, values + out
+    return norms + turned + values + output, turned + values + output + 2 * h, values + output

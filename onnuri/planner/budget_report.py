@@ -109,10 +109,10 @@ def verdict(b: Budget, say: Catalogue) -> list[Line]:
             rows.append((say(key), sentence))
     if not b.systems:
         rows.append((say("system"), say("not systems")))
-    done = [f"{o.title} {percent(o.finish)}" for o in b.systems if o.finish >= 0.5]
+    finished = [f"{o.title} {percent(o.finish)}" for o in b.systems if o.finish >= 0.5]
     return [
         *rows,
-        (say("finished"), ", ".join(done) or say("none of them")),
+        (say("finished"), ", ".join(finished) or say("none of them")),
         (say("whole budget"), dollars(_whole_cost(b), say)),
     ]
 

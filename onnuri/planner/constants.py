@@ -70,7 +70,8 @@ def table(rows: Iterable[Constant] | None = None) -> str:
         [
             head,
             *(
-                f"{c.name:<20}{c.value:>11.4g}{c.prior:>11.4g}{c.spread:>8.2f}  {c.unit}; {c.source}"
+                f"{c.name:<20}{c.value:>11.4g}{c.prior:>11.4g}{c.spread:>8.2f}"
+                f"  {c.unit}; {c.source}"
                 for c in shown
             ),
         ]

@@ -170,7 +170,7 @@ class Counts:
         self.weights = {
             s.name: s.tokens * (frozen if s.trains != "all" else 1.0) for s in recipe.stages
         }
-        """tokens by stage, fewer for one that trains only embeddings, whose tokens take less time"""
+        """tokens by stage, fewer for one that trains only embeddings, which takes less time"""
         self.main = max(recipe.stages, key=lambda s: s.tokens)
         self._timers: dict[tuple[Architecture, int], Timer] = {}
         self.days: dict[int, float] = {}

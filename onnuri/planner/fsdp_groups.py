@@ -23,7 +23,7 @@ from onnuri.planner.weights import Shape, layer_shapes
 class Group(NamedTuple):
     """How many numbers of an FSDP group, which is gathered together, one rank holds."""
 
-    kept: float
+    shard: float
     """in the largest shard of a rank"""
     dense: float
     """gathered over the data ranks of dense weights, padding counted"""
@@ -58,7 +58,7 @@ def group(shapes: Iterable[Shape], layout: ParallelConfig) -> Group:
 def _group(shapes: Iterable[Shape], cut: Cut) -> Group:
     """Return the FSDP group of parameters of these shapes, cut by these degrees."""
     tp, ep, dense_ranks, routed_ranks = cut
-    kept = dense = routed = 0.0
+    shard = dense = routed = 0.0
     for shape in shapes:
         apart = shape.routed and ep > 1
         dims = [
@@ -68,16 +68,16 @@ def _group(shapes: Iterable[Shape], cut: Cut) -> Group:
         if apart:
             dims[0] //= ep
         ranks = routed_ranks if apart else dense_ranks
-        at = (
+        cut_dim = (
             next((k for k, size in enumerate(dims) if size % ranks == 0), 0) if len(dims) > 2 else 0
         )
-        own = math.prod(dims[:at] + dims[at + 1 :]) * -(-dims[at] // ranks)
-        kept, dense, routed = (
-            kept + own,
-            dense + own * ranks * (not apart),
-            routed + own * ranks * apart,
+        part = math.prod(dims[:cut_dim] + dims[cut_dim + 1 :]) * -(-dims[cut_dim] // ranks)
+        shard, dense, routed = (
+            shard + part,
+            dense + part * ranks * (not apart),
+            routed + part * ranks * apart,
         )
-    return Group(kept, dense, routed)
+    return Group(shard, dense, routed)
 
 
 def layer(block: Block, hidden: int, layout: ParallelConfig) -> Group:

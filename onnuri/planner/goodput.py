@@ -107,8 +107,8 @@ def share(
     `other` is the share left by all other causes. A failure costs a restart and, on average, half
     the work since the last checkpoint.
     """
-    lost = min(failures_per_day * (restart + every / 2) / DAY, 0.99)
-    return (1 - lost) / (1 + write / every) * other
+    lost_share = min(failures_per_day * (restart + every / 2) / DAY, 0.99)
+    return (1 - lost_share) / (1 + write / every) * other
 
 
 def best_checkpoint_seconds(write: float, failures_per_day: float) -> float:
@@ -133,14 +133,16 @@ def goodput(
     failures = failures_per_node_day(nodes) * nodes
     write = spread(lambda rate: state_bytes / (nodes * rate * 1e9), WRITE_GB_PER_NODE)
     every = checkpoint_seconds or best_checkpoint_seconds(write.mid, failures.mid)
-    kept = share(failures.mid, RESTART_SECONDS.mid, write.mid, 1.0, every)
-    other = OTHER_SHARE if hours is None else other_share(clock_days(hours / 24 / kept))
+    steady_share = share(failures.mid, RESTART_SECONDS.mid, write.mid, 1.0, every)
+    other = OTHER_SHARE if hours is None else other_share(clock_days(hours / 24 / steady_share))
     # the loss, not the share, is what a log scale suits; a share then cannot exceed 1
-    lost = spread(
+    lost_share = spread(
         lambda f, r, w, o: 1 - share(f, r, w, o, every), failures, RESTART_SECONDS, write, other
     )
     return Goodput(
-        share=Interval(low=max(1 - lost.high, 0.01), mid=1 - lost.mid, high=1 - lost.low),
+        share=Interval(
+            low=max(1 - lost_share.high, 0.01), mid=1 - lost_share.mid, high=1 - lost_share.low
+        ),
         mttf_hours=spread(lambda f: 24 / f, failures),
         checkpoint_seconds=every,
         write_seconds=write,

@@ -100,8 +100,8 @@ class _DaysByCount:
 
     def monotone(self) -> bool:
         """Return whether more GPUs never took longer, of the counts that were planned and fit."""
-        done = [days for _, days in sorted(self.days.items()) if math.isfinite(days)]
-        return all(later <= earlier * 1.001 for earlier, later in itertools.pairwise(done))
+        planned_days = [days for _, days in sorted(self.days.items()) if math.isfinite(days)]
+        return all(later <= earlier * 1.001 for earlier, later in itertools.pairwise(planned_days))
 
 
 def fewest(
@@ -123,6 +123,7 @@ def fewest(
     whole_of = {"tokens": recipe.tokens if tokens is None else tokens, **wanted}
 
     def quick(gpus: int) -> Plan:
+        """Return the plan on so many GPUs for comparing counts, with the tokens alone fixed."""
         return plan(
             recipe,
             cluster.replace(gpus=gpus),
@@ -130,6 +131,7 @@ def fewest(
         )
 
     def whole(gpus: int) -> Plan:
+        """Return the plan on so many GPUs as the user asked for it."""
         return plan(recipe, cluster.replace(gpus=gpus), days=days, **whole_of)
 
     counts = _DaysByCount(answer or quick, cluster.node)
@@ -250,8 +252,8 @@ class Largest(Config):
     def best(self) -> dict[str, Size]:
         """Return the largest of each kind that is trained in time, the largest of all first."""
         best: dict[str, Size] = {}
-        done = (s for s in self.sizes if s.done)
-        for size in sorted(done, key=lambda s: -s.plan.total_params):
+        finished = (s for s in self.sizes if s.done)
+        for size in sorted(finished, key=lambda s: -s.plan.total_params):
             best.setdefault(size.kind, size)
         return best
 
@@ -310,6 +312,7 @@ def _by_rule(
     rungs: dict[int, Size | None] = {}
 
     def done(layers: int) -> bool:
+        """Return whether the size of so many layers is trained in time, and record its plan."""
         recipe = budget.by_rule(shape(layers), cluster, days)
         size = rungs[layers] = _rung(recipe, kind, cluster, days, **wanted).size
         return size is not None and size.done

@@ -133,5 +133,5 @@ def page_of(answer: Largest, language: Language = "en", command: str = "") -> st
     if answer.left_out:
         parts.append(Section(say("left out"), _left_out(answer, say)))
     note = f"{say('ranges')}. {_basis(answer, say)}"
-    shown = Document(title(answer, say), note, verdict(answer, say), parts)
-    return documents.html(shown, say, command)
+    document = Document(title(answer, say), note, verdict(answer, say), parts)
+    return documents.html(document, say, command)

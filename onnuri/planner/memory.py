@@ -118,7 +118,7 @@ class Moment(NamedTuple):
     """sharded gradients that exist already"""
     activations: float = 0.0
     logits: float = 0.0
-    own: float = 0.0
+    backward_bytes: float = 0.0
     """what one layer's backward pass needs, its gradients not yet sharded"""
     gathered: float = 0.0
     """whole weights, and the buffers that collectives write"""
@@ -145,12 +145,12 @@ def _memory_at_fullest(
         optimizer=optimizer,
         activations=full.activations,
         logits=full.logits,
-        transient=full.own + full.gathered,
+        transient=full.backward_bytes + full.gathered,
         buffers=buffers,
         stage=stage,
         runtime=runtime + constants.values()["memory_context"] * GIB,
         spread=constants.values()[spread],
-        peak_activations=max(m.activations + m.logits + m.own for m in moments),
+        peak_activations=max(m.activations + m.logits + m.backward_bytes for m in moments),
     )
 
 
@@ -162,9 +162,14 @@ class _FusedStep:
         self.job, self.layout, self.a = job, job.layout, job.architecture
         self.sharded = self.layout.sharded
         alike = self.a.alike  # blocks of one kind are counted once
-        held = {k: layer_weights(self.a.blocks[k], self.a.hidden, self.layout) for k in set(alike)}
-        kept = {k: self._layer_bytes(self.a.blocks[k]) for k in set(alike)}
-        self.held, self.kept = [held[k] for k in alike], [kept[k] for k in alike]
+        weights = {
+            k: layer_weights(self.a.blocks[k], self.a.hidden, self.layout) for k in set(alike)
+        }
+        layer_bytes = {k: self._layer_bytes(self.a.blocks[k]) for k in set(alike)}
+        self.weights, self.layer_bytes = (
+            [weights[k] for k in alike],
+            [layer_bytes[k] for k in alike],
+        )
         self.layers = stage_layers(self.a, self.layout)
         self.tokens = job.pass_tokens
 
@@ -175,25 +180,34 @@ class _FusedStep:
         product (torchtitan, `distributed/activation_checkpoint.py`: `not (func == mm and mm_count %
         2 == 0)`).
         """
-        kept = megatron_layer(
+        fused = megatron_layer(
             block, self.a, self.layout, self.job.tokens, self.job.software_year, self.job.imbalance
         )
         if not self.sharded:
-            return kept
+            return fused
         split = self.layout.tp if self.layout.sequence_parallel else 1
         unfused = torch_eager_layer if self.job.profile.kernels == "eager" else torch_compiled_layer
-        own = unfused(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance)
-        at, whole = block.attention, max(kept.saved_bytes, own.saved_bytes / split)
+        unfused_layer = unfused(block, self.a.hidden, self.layout.replace(tp=1), self.job.imbalance)
+        attention, everything = (
+            block.attention,
+            max(fused.saved_bytes, unfused_layer.saved_bytes / split),
+        )
         if self.layout.recompute != "selective":
-            return kept._replace(
-                saved_bytes=whole,
-                transient_bytes=max(kept.transient_bytes, own.transient_bytes / split),
+            return fused._replace(
+                saved_bytes=everything,
+                transient_bytes=max(fused.transient_bytes, unfused_layer.transient_bytes / split),
             )
-        out = (2.0 * at.values + 4) * at.heads if at else 0.0
-        inside = (own.input_bytes + out + (own.product_bytes - own.input_bytes - out) / 2) / split
-        return kept._replace(
+        attention_output = (2.0 * attention.values + 4) * attention.heads if attention else 0.0
+        inside = (
+            unfused_layer.input_bytes
+            + attention_output
+            + (unfused_layer.product_bytes - unfused_layer.input_bytes - attention_output) / 2
+        ) / split
+        return fused._replace(
             saved_bytes=inside,
-            transient_bytes=max(kept.transient_bytes, own.transient_bytes / split) + whole - inside,
+            transient_bytes=max(fused.transient_bytes, unfused_layer.transient_bytes / split)
+            + everything
+            - inside,
         )
 
     def unlike(self) -> list[int]:
@@ -207,7 +221,7 @@ class _FusedStep:
         """Return the memory of pipeline stage `k` at its fullest moment."""
         weights = ends(self.a, self.layout, k)
         for index, count in self.layers[k].items():
-            weights = weights.plus(self.held[index], count)
+            weights = weights.plus(self.weights[index], count)
         parameters, gradients, optimizer = states(
             weights, self.layout, self.job.profile.gradient_bytes
         )
@@ -223,14 +237,18 @@ class _FusedStep:
         kept, and the last one is at its head or at its fullest layer. `gradients` are the stage's
         gradient bytes."""
         full, last = self.layout.recompute == "full", k == self.layout.pp - 1
-        kept = [(self.kept[index], count) for index, count in self.layers[k].items()]
-        own = sum(count * (each.input_bytes if full else each.saved_bytes) for each, count in kept)
+        layers = [(self.layer_bytes[index], count) for index, count in self.layers[k].items()]
+        bytes_per_token = sum(
+            count * (each.input_bytes if full else each.saved_bytes) for each, count in layers
+        )
         flying = (
             in_flight(self.layout, k, max(self.job.micro_batches, 1)) / self.layout.virtual_stages
         )
         logits = head = 0.0
         if last:
-            own += sum(b.count * self._layer_bytes(b).saved_bytes for b in self.a.mtp) / flying
+            bytes_per_token += (
+                sum(b.count * self._layer_bytes(b).saved_bytes for b in self.a.mtp) / flying
+            )
             logits, head = self._head()
         # a layer that is recomputed is whole again for a moment; by then the last stage has freed
         # its logits
@@ -238,7 +256,7 @@ class _FusedStep:
             max(
                 (
                     each.transient_bytes + (each.saved_bytes - each.input_bytes) * full
-                    for each, _ in kept
+                    for each, _ in layers
                 ),
                 default=0.0,
             )
@@ -246,7 +264,7 @@ class _FusedStep:
         )
         return Moment(
             gradients,
-            self.tokens * flying * own,
+            self.tokens * flying * bytes_per_token,
             self.tokens * logits,
             self.tokens * max(head, inner, 0.0),
             self._gathered(k),
@@ -283,10 +301,10 @@ class _FusedStep:
         if self.layout.pp > 1:
             return 6.0 * (
                 sum(ends(self.a, self.layout, k))
-                + sum(n * sum(self.held[index]) for index, n in self.layers[k].items())
+                + sum(n * sum(self.weights[index]) for index, n in self.layers[k].items())
             )
         head = self.a.vocabulary * self.a.hidden / self.layout.tp
-        return 10.0 * max(sum(held) for held in self.held) + 6.0 * head
+        return 10.0 * max(sum(weights) for weights in self.weights) + 6.0 * head
 
     def _buffers(self, k: int, weights: Weights) -> float:
         """Return the bytes of buffers that live as long as the run on stage `k`, whose weights are
@@ -318,10 +336,17 @@ def states(
     is the bytes of one number of a gradient.
     """
     dense, routed = shards(layout)
-    shared, own = weights.dense / dense + weights.routed / routed, weights.dense + weights.routed
+    shard, numbers = (
+        weights.dense / dense + weights.routed / routed,
+        weights.dense + weights.routed,
+    )
     if layout.sharded:
-        return 4 * shared, gradient * shared, 8 * shared
-    return 2 * own, gradient * own, 12 * (shared if layout.sharding == "zero1" else own)
+        return 4 * shard, gradient * shard, 8 * shard
+    return (
+        2 * numbers,
+        gradient * numbers,
+        12 * (shard if layout.sharding == "zero1" else numbers),
+    )
 
 
 class _OwnStep:
@@ -347,16 +372,16 @@ class _OwnStep:
             for b in (a.blocks[k],)
         }
         each = [kinds[k] for k, b in zip(a.alike, a.blocks, strict=True) for _ in range(b.count)]
-        self.groups, self.costs = [held for held, _, _ in each], [cost for _, cost, _ in each]
+        self.groups, self.costs = [group for group, _, _ in each], [cost for _, cost, _ in each]
         self.experts = [routed for _, _, routed in each]
         """numbers of the experts' weights on this rank"""
         self.root, self.embedding = root(a, self.layout), embedding(a, self.layout)
-        kept = {"none": "saved_bytes", "selective": "product_bytes", "full": "input_bytes"}[
+        field = {"none": "saved_bytes", "selective": "product_bytes", "full": "input_bytes"}[
             self.layout.recompute
         ]
-        self.kept = [0.0, *itertools.accumulate(getattr(c, kept) for c in self.costs)]
+        self.kept_per_token = [0.0, *itertools.accumulate(getattr(c, field) for c in self.costs)]
         """bytes per token that the first k layers keep, by k"""
-        self.shards = [0.0, *itertools.accumulate(g.kept for g in self.groups)]
+        self.shards = [0.0, *itertools.accumulate(g.shard for g in self.groups)]
         last = len(self.groups) - 1
         changes = {
             j
@@ -365,28 +390,28 @@ class _OwnStep:
             for j in (k - 1, k)
         }
         self.layers = changes | {last, max(last - 1, 0)}
-        """indices of the layers in which the fullest moment can be: where kinds change, and the last
-        but one, beside which gradients are still being summed"""
-        if job.micro_batches == 1 and self.tokens * self.kept[-1] < 4 * self.shards[-1]:
+        """indices of the layers in which the fullest moment can be: where kinds change, and the
+        last but one, beside which gradients are still being summed"""
+        if job.micro_batches == 1 and self.tokens * self.kept_per_token[-1] < 4 * self.shards[-1]:
             # gradients grow faster than what is kept shrinks, so the first layers can be fullest
             self.layers |= {0, min(1, last)}
 
     def fullest(self) -> Memory:
         """Return the memory of the step at its fullest moment."""
-        parameters = 4 * (self.shards[-1] + self.root.kept + self.embedding.kept)
+        parameters = 4 * (self.shards[-1] + self.root.shard + self.embedding.shard)
         inner = (self._recomputed, self._experts, self._summed)
         moments = [self._head(), self._end(), *(moment(k) for k in self.layers for moment in inner)]
         return _memory_at_fullest(0, parameters, 2 * parameters, moments)
 
     def _kept_bytes(self, layers: int) -> float:
         """Return the bytes that the first `layers` layers keep for their backward pass."""
-        return self.tokens * self.kept[layers]
+        return self.tokens * self.kept_per_token[layers]
 
     def _gradients(self, layer: int) -> float:
         """Return the bytes of sharded gradients while `layer` runs its backward pass: those of the
         layers behind it, or of the whole model from the second micro-batch on."""
         if self.job.micro_batches > 1:
-            return 4 * (self.shards[-1] + self.root.kept + self.embedding.kept)
+            return 4 * (self.shards[-1] + self.root.shard + self.embedding.shard)
         return 4 * (self.shards[-1] - self.shards[layer + 1])
 
     def _head(self) -> Moment:
@@ -397,68 +422,83 @@ class _OwnStep:
         and the last norm. Tensor parallelism gathers all logits: log-probabilities that are kept,
         their gradient and the logits' in 32 bits (`ForCausalLMLoss`).
         """
-        a, last, whole = self.job.architecture, len(self.groups), self.layout.tp > 1
+        a, last, gathers_logits = self.job.architecture, len(self.groups), self.layout.tp > 1
         logits = (
-            a.vocabulary * (12.0 * self.tokens if whole else 6.0 * min(self.tokens, CHUNK))
+            a.vocabulary * (12.0 * self.tokens if gathers_logits else 6.0 * min(self.tokens, CHUNK))
             + a.hidden * self.tokens * 10.0
         )
-        own = 0.0 if whole else 2 * self.root.whole + 2.0 * a.hidden * self.tokens
-        held, alone = self.groups[-1], shards(self.layout)[1] == 1
-        late = (
-            held.routed * (not alone) if held.routed else held.dense
+        backward_bytes = (
+            0.0 if gathers_logits else 2 * self.root.whole + 2.0 * a.hidden * self.tokens
+        )
+        last_group, experts_unsharded = self.groups[-1], shards(self.layout)[1] == 1
+        unfreed_gather = (
+            last_group.routed * (not experts_unsharded) if last_group.routed else last_group.dense
         )  # whose gather's buffer none has taken over yet
         return Moment(
             self._gradients(last - 1),
             self._kept_bytes(last),
             logits,
-            own,
-            2 * self.root.whole + 2 * late,
+            backward_bytes,
+            2 * self.root.whole + 2 * unfreed_gather,
         )
 
     def _recomputed(self, k: int) -> Moment:
         """Return the moment at which layer `k` is recomputed and its backward pass begins."""
         cost = self.costs[k]
-        again = {"none": 0.0, "selective": cost.recompute_bytes, "full": cost.saved_bytes}[
-            self.layout.recompute
-        ]
-        own = self.tokens * (again + cost.transient_bytes + cost.input_bytes) + 2 * self.root.whole
+        recomputed_bytes = {
+            "none": 0.0,
+            "selective": cost.recompute_bytes,
+            "full": cost.saved_bytes,
+        }[self.layout.recompute]
+        backward_bytes = (
+            self.tokens * (recomputed_bytes + cost.transient_bytes + cost.input_bytes)
+            + 2 * self.root.whole
+        )
         return Moment(
             self._gradients(k),
             self._kept_bytes(k + 1),
             0.0,
-            own,
+            backward_bytes,
             self._whole_weights(k) + self._current(k),
         )
 
     def _experts(self, k: int) -> Moment:
         """Return the moment in the backward pass of layer `k` at which its experts' gradients
         exist, whole and in 16 bits, while the rest of the layer's backward pass is ahead."""
-        own = (
+        backward_bytes = (
             self.tokens * self.costs[k].expert_grad_peak_bytes
             + 2 * self.experts[k]
             + 2 * self.root.whole
         )
-        kept = self._kept_bytes(k) + self.tokens * self.costs[k].input_bytes
-        return Moment(self._gradients(k), kept, 0.0, own, self._whole_weights(k) + self._current(k))
+        kept_bytes = self._kept_bytes(k) + self.tokens * self.costs[k].input_bytes
+        return Moment(
+            self._gradients(k),
+            kept_bytes,
+            0.0,
+            backward_bytes,
+            self._whole_weights(k) + self._current(k),
+        )
 
     def _summed(self, k: int) -> Moment:
         """Return the moment at which the backward pass of layer `k` is over: its gradient exists in
         16 bits, copied in 32, and its sum over the data ranks in 32."""
-        held = self.groups[k]
-        own = self.tokens * self.costs[k].input_bytes + 2 * self.root.whole + 6 * held.whole
+        group = self.groups[k]
+        backward_bytes = (
+            self.tokens * self.costs[k].input_bytes + 2 * self.root.whole + 6 * group.whole
+        )
         return Moment(
             self._gradients(k),
             self._kept_bytes(k),
             0.0,
-            own,
-            self._whole_weights(k) + 4 * held.kept,
+            backward_bytes,
+            self._whole_weights(k) + 4 * group.shard,
         )
 
     def _whole_weights(self, k: int) -> float:
         """Return the bytes of gathered 16-bit weights beside layer `k`: the root group's, and those
         of the next layer of the backward pass with the shard that they are gathered from."""
         return 2 * self.root.whole + (
-            2 * (self.groups[k - 1].whole + self.groups[k - 1].kept) if k else 0.0
+            2 * (self.groups[k - 1].whole + self.groups[k - 1].shard) if k else 0.0
         )
 
     def _current(self, k: int) -> float:
@@ -471,7 +511,11 @@ class _OwnStep:
     def _end(self) -> Moment:
         """Return the moment at which the backward pass ends, when the root group's gradient is
         summed last."""
-        own = 6 * self.root.whole + 2 * self.embedding.whole
+        backward_bytes = 6 * self.root.whole + 2 * self.embedding.whole
         return Moment(
-            self._gradients(-1), 0.0, 0.0, own, 4 * (self.root.kept + self.embedding.kept)
+            self._gradients(-1),
+            0.0,
+            0.0,
+            backward_bytes,
+            4 * (self.root.shard + self.embedding.shard),
         )

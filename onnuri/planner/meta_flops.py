@@ -62,9 +62,13 @@ def _no_data() -> Any:
     from torch.overrides import TorchFunctionMode
 
     class NoData(TorchFunctionMode):
+        """A torch function mode that answers for the values of meta tensors."""
+
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
+            """Return a zero-like answer for a function that reads a meta tensor's value, else call
+            it."""
             name = getattr(func, "__name__", "")
             if args and isinstance(args[0], torch.Tensor) and args[0].device.type == "meta":
                 if name in ANSWERS:

@@ -22,7 +22,8 @@ from onnuri.planner import meta_flops, stock
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
 TOWER = re.compile(
-    r"vision|visual|multi_?modal|audio|image|speech|video|(^|[._])(vit|sam|vq|vqmodel|tower|whisper)([._]|$)",
+    r"vision|visual|multi_?modal|audio|image|speech|video|"
+    r"(^|[._])(vit|sam|vq|vqmodel|tower|whisper)([._]|$)",
     re.I,
 )
 """paths of modules that turn other modalities into hidden states"""
@@ -37,7 +38,8 @@ SHARED = re.compile(r"shared_(expert|mlp)", re.I)
 ROUTER = re.compile(r"(^|\.)(router|gate)(\.|$)|router", re.I)
 CROSS = re.compile(r"encoder_attn|crossattention|cross_attn", re.I)
 MIXER = re.compile(
-    r"a_log$|dt_bias$|dt_proj|time_decay|rg_lru|igate|mamba|ssm|linear_attn|conv\.conv|conv_1d|forget_gate",
+    r"a_log$|dt_bias$|dt_proj|time_decay|rg_lru|igate|mamba|ssm|linear_attn|"
+    r"conv\.conv|conv_1d|forget_gate",
     re.I,
 )
 """paths of a layer's sequence mixer: parts that only state-space, recurrent and linear-attention
@@ -59,8 +61,8 @@ OUTPUT = re.compile(
     re.I,
 )
 DOWN = re.compile(
-    r"(^|\.)(down_proj|down|w2|wo|w_out|output_linear|fc2|fc_out|c_proj|dense_4h_to_h|lin2|layer_2|output|"
-    r"output\.dense|proj_down|out_proj|value)(\.linear)?(\.weight)?$",
+    r"(^|\.)(down_proj|down|w2|wo|w_out|output_linear|fc2|fc_out|c_proj|dense_4h_to_h|lin2|"
+    r"layer_2|output|output\.dense|proj_down|out_proj|value)(\.linear)?(\.weight)?$",
     re.I,
 )
 TOPK = (
@@ -405,8 +407,8 @@ class _Reader:
         for w in weights:
             parts[self._part(w, weights, bool(experts), recurrent)].append(w)
         vectors = sum(w.size for w in weights if not w.matrix)
-        again = sum(w.size for w in weights if w.again)
-        block = Block(count=1, norms=0, repeated_params=again)
+        repeated = sum(w.size for w in weights if w.again)
+        block = Block(count=1, norms=0, repeated_params=repeated)
         mlp, gated = self._feed_forward(parts["mlp"])
         routed = self._experts(index, parts, gated if mlp else None)
         if routed:
@@ -423,7 +425,7 @@ class _Reader:
         idle = sum(w.size for w in parts["cross"])
         if idle and not (parts["attention"] or parts["mixer"]):
             # a layer of its own for an encoder's states
-            block, idle = Block(count=1, norms=0, repeated_params=again), _size(weights)
+            block, idle = Block(count=1, norms=0, repeated_params=repeated), _size(weights)
         elif routed:
             e = routed[0]
             spare = _size(parts["experts"]) - e.routed * block.mlp_params(
@@ -488,7 +490,8 @@ class _Reader:
         if mixture and w.matrix and routes and "att" not in path:
             return "router"
         if re.search(
-            r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|norm[^.]*(\.mlp\..*|\.\w+)?$",
+            r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|"
+            r"norm[^.]*(\.mlp\..*|\.\w+)?$",
             path,
         ):
             return "other"
@@ -501,7 +504,8 @@ class _Reader:
                 "mixer" if inside or not re.search(r"mixer\.(up|down|gate)_proj", path) else "mlp"
             )
         if re.search(
-            r"mlp|ff|feed_forward|fc\d|fc_|intermediate|output\.dense|lin\d|dense_|up_proj|down_proj|gate_proj",
+            r"mlp|ff|feed_forward|fc\d|fc_|intermediate|output\.dense|lin\d|dense_|"
+            r"up_proj|down_proj|gate_proj",
             path,
         ):
             return "mlp"
@@ -630,13 +634,15 @@ class _Reader:
         """Return a layer's attention by its matrices and its module's attributes; None for a layer
         without an output projection."""
         matrices = [w for w in weights if w.matrix]
-        out = [w for w in matrices if OUTPUT.search(w.path)]
-        if not out:
+        outputs = [w for w in matrices if OUTPUT.search(w.path)]
+        if not outputs:
             return None
-        copies = max(1, len({m[1] for w in out if (m := re.search(r"\.(\d+)\.", w.path))}))
-        module = self._module(index, out[0])
+        copies = max(1, len({m[1] for w in outputs if (m := re.search(r"\.(\d+)\.", w.path))}))
+        module = self._module(index, outputs[0])
 
         def value(*names: str) -> int | None:
+            """Return the first positive whole number that the module or the config has under one of
+            some names; None without one."""
             for owner in (module, self.config):
                 for name in names:
                     attribute = getattr(owner, name, None)
@@ -653,8 +659,8 @@ class _Reader:
         window = self._window(index, module)
         if any("kv_b_proj" in w.path for w in matrices):
             return self._latent(value, heads * copies, window, matrices)
-        inside = max(out, key=lambda w: w.size)
-        width = inside.size // self.hidden  # all heads' values
+        output = max(outputs, key=lambda w: w.size)
+        width = output.size // self.hidden  # all heads' values
         query, key, values = (
             _rows((w for w in matrices if pattern.search(w.path)), self.hidden)
             for pattern in (QUERY, KEY, VALUE)
@@ -867,4 +873,7 @@ def notes(reading: ModelReading) -> Iterator[str]:
     if reading.assumed:
         yield Phrase("assumed, for the config does not say: {}", joined(", ", reading.assumed))
     if any(b.repeated_params for b in reading.architecture.blocks):
-        yield "layers that share one set of weights are computed as often as they run and counted once"
+        yield (
+            "layers that share one set of weights are computed as often as they run and counted"
+            " once"
+        )

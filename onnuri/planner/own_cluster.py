@@ -390,6 +390,7 @@ def of(values: Mapping[str, Any], where: str = "cluster") -> Own:
 
 
 def _check_keys(values: Mapping[str, Any], known: list[str], where: str, prefix: str) -> None:
+    """Raise ConfigError for the first key that is not known, with the nearest known one."""
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.0)[

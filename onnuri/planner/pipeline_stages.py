@@ -27,10 +27,10 @@ def chunks(a: Architecture, layout: ParallelConfig) -> list[list[tuple[int, int]
     for size in sizes:
         part: list[tuple[int, int]] = []
         while size and kinds:
-            index, left = kinds[0]
-            taken = min(size, left)
+            index, remaining = kinds[0]
+            taken = min(size, remaining)
             part.append((index, taken))
-            size, kinds[0][1] = size - taken, left - taken
+            size, kinds[0][1] = size - taken, remaining - taken
             if not kinds[0][1]:
                 kinds.pop(0)
         parts.append(part)

@@ -104,12 +104,12 @@ def plan(
     _check(cluster, wanted, layout, precisions, software_year, engines)
     software_year = software_year or newest()
     chosen_layout = stage_layouts.requested_layout(recipe, cluster, layout)
-    used = precisions or (recipe.layout.precision,)
+    searched_precisions = precisions or (recipe.layout.precision,)
     cluster.kind.check(*((chosen_layout.precision,) if chosen_layout else precisions or ()))
     question = stage_layouts.Question(
         recipe=recipe,
         cluster=cluster,
-        precisions=used,
+        precisions=searched_precisions,
         software_year=software_year,
         engines=engines,
         here=here,
@@ -119,7 +119,9 @@ def plan(
         phases = stage_layouts.phases_in_layout(question, chosen_layout)
     else:
         goodput = functools.partial(_goodput_share, recipe, cluster)
-        counts = Counts(recipe, cluster, used, software_year, goodput, FROZEN, report)
+        counts = Counts(
+            recipe, cluster, searched_precisions, software_year, goodput, FROZEN, report
+        )
         phases = stage_layouts.phases_by_search(
             question, _aim(recipe, cluster, wanted), counts, Saved(cache)
         )
@@ -132,7 +134,7 @@ def plan(
             Phrase("are less than one step of {:,} tokens", step),
             "give more of them",
         )
-    shown = [c.layout for c in work.search.best] if work.search else []
+    shown_layouts = [c.layout for c in work.search.best] if work.search else []
     layers = work.recipe.architecture.layers
     notes = [
         *stage_layouts.batch_notes(zip(recipe.stages, stages)),
@@ -144,7 +146,7 @@ def plan(
         *work.recipe.notes,
         *stage_layouts.batch_notes(zip(stages, jobs)),
         *work.tight(),
-        *stage_layouts.uneven_notes(layers, [*shown, *(j.layout for j in jobs)]),
+        *stage_layouts.uneven_notes(layers, [*shown_layouts, *(j.layout for j in jobs)]),
     ]
     answer = _assemble(work, notes)
     return answer.replace(limited=limited(recipe.omni, work.cluster, serve)) if serve else answer
@@ -252,7 +254,8 @@ class _Work:
     recipe that is trained."""
 
     def __init__(self, laid_out: stage_layouts.Phases, wanted: Wanted, gpus: int) -> None:
-        """`gpus`: all that there are, of which the cluster is what is used."""
+        """Estimate every stage of the phases. `gpus` are all that there are, of which the cluster
+        has those that are used."""
         self.cluster, self.recipe, self.jobs, self.search, self.days_on_all = laid_out
         self.wanted, self.gpus = wanted, gpus
         self.price = bills.price(self.cluster.kind)
@@ -390,12 +393,12 @@ def _assemble(work: _Work, notes: list[str]) -> Plan:
     step, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
     faster = _faster(work.search, stages[main].engine)
     days = total([s.days for s in stages])
-    whole = bills.bill(cluster.kind, work.gpu_hours(days), cluster.power_w)
-    end = _end(work, days, whole.usd)
+    whole_bill = bills.bill(cluster.kind, work.gpu_hours(days), cluster.power_w)
+    end = _end(work, days, whole_bill.usd)
     capacity, room = cluster.kind.memory_bytes / GIB, fullest.range * (1 / GIB)
     _, wanted_days, wanted_usd = work.wanted
     in_time = (days * longer).cdf(wanted_days) if wanted_days else None
-    in_budget = (whole.usd * longer).cdf(wanted_usd) if wanted_usd and whole.usd else None
+    in_budget = (whole_bill.usd * longer).cdf(wanted_usd) if wanted_usd and whole_bill.usd else None
     expected = losses.by_tokens(
         omni.num_params(),
         omni.num_active_params(),
@@ -494,18 +497,20 @@ def _end(work: _Work, days: Interval, cost: Interval | None) -> _End:
 def _fewer_gpus_note(work: _Work, days: float) -> list[str]:
     """Return a warning that says what using fewer GPUs than there are gains; `days` are those on
     the GPUs that are used."""
-    used, gpus, on_all = work.cluster.gpus, work.gpus, work.days_on_all
-    if used == gpus:
+    gpus_used, gpus, on_all = work.cluster.gpus, work.gpus, work.days_on_all
+    if gpus_used == gpus:
         return []
     if on_all is None:
-        return [Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", used, gpus)]
+        return [
+            Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", gpus_used, gpus)
+        ]
     gain = on_all * work.share / days
     if work.wanted.days is not None and work.wanted.tokens is None and gain > 0:
         trained = work.trained / 1e12
         sentence = "use {:,} of {:,} GPUs: they train {:.3g}T tokens, all would train {:.3g}T"
-        return [Phrase(sentence, used, gpus, trained, trained / gain)]
+        return [Phrase(sentence, gpus_used, gpus, trained, trained / gain)]
     sentence = "use {:,} of {:,} GPUs: they need {:.3g} days, all would need {:.3g}"
-    return [Phrase(sentence, used, gpus, days, days * gain)]
+    return [Phrase(sentence, gpus_used, gpus, days, days * gain)]
 
 
 def _engines_note(stages: tuple[StagePlan, ...]) -> list[str]:
@@ -554,21 +559,21 @@ def _evidence(recipe: Recipe, cluster: Cluster, step: StepTime) -> dict[str, tup
     """Return the sentences of evidence by figure."""
     assumed = sorted(k for k, source in recipe.sources.items() if source == "assumed")
     yours = {"cluster": cluster.yours} if cluster.yours else {}
-    known = yours | {
+    sources = yours | {
         "step": step.evidence,
         "goodput": goodputs.EVIDENCE,
         "loss": losses.EVIDENCE,
         "serving": serving_cost.EVIDENCE,
         "bill": (_bill_evidence(cluster), "assumed: draw, cooling"),
     }
-    return known | ({"recipe": (Phrase("assumed: {}", ", ".join(assumed)),)} if assumed else {})
+    return sources | ({"recipe": (Phrase("assumed: {}", ", ".join(assumed)),)} if assumed else {})
 
 
 def _bill_evidence(cluster: Cluster) -> str:
     """Return the sentence that says whose price and power dollars and energy are based on."""
-    own = {line.partition(":")[0] for line in cluster.yours}
-    price = "your price" if "price" in own else "list prices of the hardware table"
-    power = "your power" if "power" in own else "rated power"
+    own_figures = {line.partition(":")[0] for line in cluster.yours}
+    price = "your price" if "price" in own_figures else "list prices of the hardware table"
+    power = "your power" if "power" in own_figures else "rated power"
     return joined(", ", (price, power))
 
 

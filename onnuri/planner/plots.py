@@ -60,12 +60,12 @@ def draw(paint: Callable[[Any], None], height: float, salt: str) -> str:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         paint(axes)
-        out = io.StringIO()
+        buffer = io.StringIO()
         figure.savefig(
-            out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+            buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
         )
         pyplot.close(figure)
-    svg = out.getvalue()
+    svg = buffer.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
@@ -77,6 +77,7 @@ def bars(rows: Rows, unit: str, say: Catalogue, salt: str, limit: float | None =
     )
 
     def paint(axes: Any) -> None:
+        """Paint the stacked bars, their limit and their legend."""
         left = [0.0] * len(rows)
         for color, name in zip(COLORS * 3, names):
             values = [parts.get(name, 0.0) for _, parts in rows]
@@ -105,6 +106,7 @@ def checkpoints(cluster: Cluster, state_bytes: float, chosen: float, say: Catalo
     shares = [goodput.goodput(cluster, state_bytes, s).share for s in seconds]
 
     def paint(axes: Any) -> None:
+        """Paint the curve of goodput with its range, and the chosen interval."""
         minutes = [s / 60 for s in seconds]
         axes.fill_between(
             minutes,
@@ -133,6 +135,7 @@ def sizes(points: Sequence[Point], marked: Sequence[Point], say: Catalogue) -> s
     with names."""
 
     def paint(axes: Any) -> None:
+        """Paint the ladder's curves with their ranges, and the systems as marks."""
         for color, kind in zip(COLORS, dict.fromkeys(p[3] for p in points)):
             line = sorted((active / 1e9, loss) for _, active, loss, k in points if k == kind)
             x = [a for a, _ in line]

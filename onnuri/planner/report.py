@@ -162,8 +162,8 @@ def _fewest(p: PlanRecord, say: Catalogue) -> str:
     sentence = say("fewest", gpus=f"{f.gpus:,}", gpu=p.cluster.gpu, days=number(f.days))
     if f.less:
         days = f.less_days
-        took = say("less takes", days=number(days)) if days else say("less fits not")
-        sentence += say("fewer", gpus=f"{f.less:,}", took=took)
+        consequence = say("less takes", days=number(days)) if days else say("less fits not")
+        sentence += say("fewer", gpus=f"{f.less:,}", took=consequence)
     return sentence if f.monotone else sentence + say("not monotone")
 
 
@@ -332,8 +332,8 @@ def _searched(p: PlanRecord, say: Catalogue) -> Iterator[Line]:
         yield f"  {n + 1}", _candidate(candidate, say)
     if search.here and search.here.layout not in [c.layout for c in search.best]:
         yield f"  {say('runnable')}", _candidate(search.here, say)
-    lost = (f"{_reason(key, say)} {count:,}" for key, count in search.lost.items())
-    yield f"  {say('lost')}", ", ".join(lost)
+    reasons = (f"{_reason(key, say)} {count:,}" for key, count in search.lost.items())
+    yield f"  {say('lost')}", ", ".join(reasons)
 
 
 def _reason(key: str, say: Catalogue) -> str:
@@ -396,6 +396,7 @@ def sizes(p: PlanRecord, systems: Counts, say: Catalogue) -> Section:
     of ten times their active parameters, the systems."""
 
     def point(kind: str, name: str, total: float, active: float) -> Iterator[plots.Point]:
+        """Yield the point of a model in the drawing, if a law of loss holds for it."""
         loss = losses.expected_loss(total, active, p.tokens * p.active_params / active)
         if loss:
             yield name, active, loss, kind

@@ -10,6 +10,7 @@ to bound; `timing.py` counts seconds and bytes.
 from __future__ import annotations
 
 import collections
+import functools
 import heapq
 import itertools
 import math
@@ -108,9 +109,13 @@ def search(
     began = time.perf_counter()
     timer = timer or Timer(a, cluster, tokens, software_year)
     sequences = batch_tokens // tokens if batch_tokens % tokens == 0 else 0
-    all_, own = (Board(SHOWN_LAYOUTS if not only else 1) for only in (False, True))
-    for only, board in ((False, all_), (True, own)) if not here else ((True, all_),):
-        problem = Problem(timer, precisions, only, most_gpus)
+    all_board, own_board = (
+        Board(SHOWN_LAYOUTS if not own_only else 1) for own_only in (False, True)
+    )
+    for own_only, board in (
+        ((False, all_board), (True, own_board)) if not here else ((True, all_board),)
+    ):
+        problem = Problem(timer, precisions, own_only, most_gpus)
         fastest_on(
             problem,
             cluster.gpus,
@@ -118,9 +123,9 @@ def search(
             CellStream(problem, [(cluster.gpus, sequences)]),
             board,
         )
-        if only and here:
-            own = board
-    if not all_.fits:
+        if own_only and here:
+            own_board = board
+    if not all_board.fits:
         raise ConfigError(
             Phrase("{} on {:,} {}", a.name, cluster.gpus, cluster.gpu),
             _why_none(a, cluster, tokens, batch_tokens, precisions, here),
@@ -130,7 +135,7 @@ def search(
         len(cell.shardings(dp)) * len(RECOMPUTE)
         for cell, dp in grid(a, cluster, tokens, batch_tokens, precisions, here)
     )
-    return _report(timer, batch_tokens, all_, own, layouts, began)
+    return _report(timer, batch_tokens, all_board, own_board, layouts, began)
 
 
 class Fit(NamedTuple):
@@ -208,11 +213,13 @@ class CellStream:
         self._order = itertools.count()
         a = self.timer.a
         for d in degrees(a, self.timer.one, self.timer.tokens, problem.precisions, problem.here):
-            self._push(self._layers_pace(d), lambda d=d: self._add_pipelines(d))  # type: ignore[misc]
+            self._push(self._layers_pace(d), functools.partial(self._add_pipelines, d))
         self.floor = min((pace for pace, _, _ in self._heap), default=math.inf)
         """a lower bound of the pace of any layout on any number of GPUs"""
 
     def __iter__(self) -> Iterator[Bounded]:
+        """Yield the cells with their bounds, the lowest bound first, refining them as far as
+        needed."""
         for n in itertools.count():
             while n >= len(self.done) and self._heap:
                 heapq.heappop(self._heap)[2]()
@@ -253,7 +260,7 @@ class CellStream:
                 continue
             self._push(
                 pace * (1 + (pp - 1) / virtual / passes),
-                lambda cell=cell: self._add_timed(cell, 0),  # type: ignore[misc]
+                functools.partial(self._add_timed, cell, 0),
             )
 
     def _most_micro_batches(self, cell: Cell) -> float:
@@ -459,29 +466,29 @@ def _why_none(
 
 
 def _report(
-    timer: Timer, batch_tokens: int, all_: Board, own: Board, layouts: int, began: float
+    timer: Timer, batch_tokens: int, all_board: Board, own_board: Board, layouts: int, began: float
 ) -> Search:
     """Return the result of a search from the boards of all engines and of Onnuri's trainer; `began`
     is when it started (`time.perf_counter`)."""
-    fits = sorted(all_.fits.values(), key=lambda f: f.pace)[:SHOWN_LAYOUTS]
+    fits = sorted(all_board.fits.values(), key=lambda f: f.pace)[:SHOWN_LAYOUTS]
     first = real_step(timer.job(fits[0].layout, batch_tokens))
     best = tuple(_candidate(timer, fit.layout, batch_tokens, first) for fit in fits)
-    here = own.best
-    lost = collections.Counter({"too much memory": len(all_.large)})
-    shown = {fit.layout for fit in fits}
-    for _, layout in all_.timed:
-        if layout not in shown and layout not in all_.large:
+    here = own_board.best
+    reasons = collections.Counter({"too much memory": len(all_board.large)})
+    shown_layouts = {fit.layout for fit in fits}
+    for _, layout in all_board.timed:
+        if layout not in shown_layouts and layout not in all_board.large:
             parts = timer.parts(layout, batch_tokens)
-            lost[
+            reasons[
                 f"slower: {max(parts, key=lambda name: parts[name] - first.parts.get(name, 0.0))}"
             ] += 1
-    rest = layouts - sum(lost.values()) - len(best)
+    rest = layouts - sum(reasons.values()) - len(best)
     if rest > 0:
-        lost["slower before data ranks talk"] = rest
+        reasons["slower before data ranks talk"] = rest
     return Search(
         best=best,
         here=_candidate(timer, here.layout, batch_tokens, first) if here else None,
-        lost=dict(lost.most_common()),
+        lost=dict(reasons.most_common()),
         layouts=layouts,
         seconds=time.perf_counter() - began,
     )

@@ -140,82 +140,120 @@ def _precision_flops(job: Job, share: float) -> float:
     return job.cluster.kind.peak_tflops(job.layout.precision) * 1e12 * share * gain
 
 
-def seconds(w: Work, r: Rates, c: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+def seconds(
+    amounts: Work, machine: Rates, fitted: dict[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return the seconds of a step by part that are exposed, and those that are hidden behind
     computation.
 
-    `w` is what one GPU does, `r` what the machine offers, `c` the fitted constants by name. Holds
-    for numbers and, while fitting, for arrays of them.
+    `amounts` is what one GPU computes and moves, `machine` what the hardware offers, `fitted` the
+    constants by name. Holds for numbers and, while fitting, for arrays of them.
     """
-    narrow = r.fp8 + r.mxfp8 + r.nvfp4
-    clock = math_exp(c["power"] * r.cap)
-    wide = r.wide * clock
-    speed = r.narrow * clock * (1 - narrow + (r.fp8 + r.mxfp8) * c["fp8"] + r.nvfp4 * c["nvfp4"])
-    corner = functools.partial(larger, sharp=c["corner"])
-    old = math_exp(2022 - r.year)
-    behind = c["plain_attention"] * r.plain * math_exp(-NEARER * (r.year - HOPPER))
-    soft = 1 + behind + c["old"] * old
-    memory = r.memory * c["memory"]
-    size = 1 - narrow / 3 - r.nvfp4 / 6  # operands in 8 or 4 bit, results in 16, all of one size
+    narrow = machine.fp8 + machine.mxfp8 + machine.nvfp4
+    clock = math_exp(fitted["power"] * machine.cap)
+    wide = machine.wide * clock
+    speed = (
+        machine.narrow
+        * clock
+        * (
+            1
+            - narrow
+            + (machine.fp8 + machine.mxfp8) * fitted["fp8"]
+            + machine.nvfp4 * fitted["nvfp4"]
+        )
+    )
+    corner = functools.partial(larger, sharp=fitted["corner"])
+    old = math_exp(2022 - machine.year)
+    behind = fitted["plain_attention"] * machine.plain * math_exp(-NEARER * (machine.year - HOPPER))
+    soft = 1 + behind + fitted["old"] * old
+    memory = machine.memory * fitted["memory"]
+    size = (
+        1 - narrow / 3 - machine.nvfp4 / 6
+    )  # operands in 8 or 4 bit, results in 16, all of one size
     # where experts compute in block formats, the releases of June 2026 fuse what stands around
     # their products
-    fused = 1 - (1 - c["fused"]) * (r.mxfp8 + r.nvfp4) * (r.year >= FUSED_YEAR)
-    others = (1 + UNFUSED * r.unfused) * (1 - (1 - c["compiled"]) * r.compiled)
-    between = (
-        c["elementwise"] * (1 + c["old"] * old) * others * (1 - r.own) + c["operators"] * r.own
+    fused = 1 - (1 - fitted["fused"]) * (machine.mxfp8 + machine.nvfp4) * (
+        machine.year >= FUSED_YEAR
     )
-    one = {  # of a micro-batch
+    others = (1 + UNFUSED * machine.unfused) * (1 - (1 - fitted["compiled"]) * machine.compiled)
+    between = (
+        fitted["elementwise"] * (1 + fitted["old"] * old) * others * (1 - machine.own)
+        + fitted["operators"] * machine.own
+    )
+    micro_batch = {  # of a micro-batch
         "projections": corner(
-            w.proj_flops / (speed * c["projection"]), size * w.proj_bytes / memory
+            amounts.proj_flops / (speed * fitted["projection"]), size * amounts.proj_bytes / memory
         ),
         "feed_forward": corner(
-            w.mlp_flops / (speed * c["projection"]), size * w.mlp_bytes / memory
+            amounts.mlp_flops / (speed * fitted["projection"]), size * amounts.mlp_bytes / memory
         ),
-        "experts": corner(w.expert_flops / (speed * c["expert"]), size * w.expert_bytes / memory),
-        "head": corner(w.head_flops / (wide * c["projection"]), w.head_bytes / memory),
+        "experts": corner(
+            amounts.expert_flops / (speed * fitted["expert"]), size * amounts.expert_bytes / memory
+        ),
+        "head": corner(
+            amounts.head_flops / (wide * fitted["projection"]), amounts.head_bytes / memory
+        ),
         "attention": soft
         * corner(
-            w.attention_flops / (wide * c["attention"]),
-            w.exponentials / (r.special * c["exponential"]),
+            amounts.attention_flops / (wide * fitted["attention"]),
+            amounts.exponentials / (machine.special * fitted["exponential"]),
         ),
-        "convert": narrow * c["convert"] * (w.quant_bytes + fused * w.expert_quant_bytes) / memory,
-        "elementwise": between * w.elementwise_bytes / memory,
-        "copies": (w.copy_bytes + w.tp_copy_bytes) / memory,
-        "permute": (c["permute"] * fused * (1 - r.own) + c["operators"] * r.own)
-        * w.permute_bytes
+        "convert": narrow
+        * fitted["convert"]
+        * (amounts.quant_bytes + fused * amounts.expert_quant_bytes)
         / memory,
-        "scan": c["scan"] * w.scan_bytes / memory,
+        "elementwise": between * amounts.elementwise_bytes / memory,
+        "copies": (amounts.copy_bytes + amounts.tp_copy_bytes) / memory,
+        "permute": (
+            fitted["permute"] * fused * (1 - machine.own) + fitted["operators"] * machine.own
+        )
+        * amounts.permute_bytes
+        / memory,
+        "scan": fitted["scan"] * amounts.scan_bytes / memory,
     }
-    busy = sum(one.values())
-    progress = math_exp(-c["launch_progress"] * (r.year - COMMON_YEAR))
-    of_experts = w.expert_layers * c["launch_experts"] + w.expert_groups * c["launch_group"]
-    host = (w.layers * c["launch"] + of_experts * progress * fused) * (
-        1 - r.graphs * (1 - c["graph"])
+    busy = sum(micro_batch.values())
+    progress = math_exp(-fitted["launch_progress"] * (machine.year - COMMON_YEAR))
+    of_experts = (
+        amounts.expert_layers * fitted["launch_experts"]
+        + amounts.expert_groups * fitted["launch_group"]
     )
-    one["launch"] = beyond(host, busy, c["corner"])
-    waits = r.pytorch + (1 - r.pytorch) * c["tp_exposed"]
-    shown = {"tp": waits, "cp": c["ring_exposed"], "ep": c["ep_exposed"], "pp": c["ring_exposed"]}
-    sent = {
-        "tp": w.tp_wire / c["wire"],
-        "cp": w.cp_wire / c["wire"],
-        "ep": w.ep_wire / c["wire"],
-        "pp": w.pp_wire / c["wire"],
+    host = (amounts.layers * fitted["launch"] + of_experts * progress * fused) * (
+        1 - machine.graphs * (1 - fitted["graph"])
+    )
+    micro_batch["launch"] = beyond(host, busy, fitted["corner"])
+    waits = machine.pytorch + (1 - machine.pytorch) * fitted["tp_exposed"]
+    exposed_share = {
+        "tp": waits,
+        "cp": fitted["ring_exposed"],
+        "ep": fitted["ep_exposed"],
+        "pp": fitted["ring_exposed"],
     }
-    one |= {name: time * shown[name] for name, time in sent.items()}
-    pace = sum(one.values())
-    gather = w.gather_wire / c["wire"] + w.gather_hops * c["hop"]
-    hides = min(c["overlap"], 1.0) * pace
-    one["gather"] = beyond(gather, hides, c["corner"]) + c["leak"] * gather
-    step = w.step_wire / c["wire"] + w.step_hops * c["hop"]
-    parts = {name: time * w.micro_batches for name, time in one.items()}
-    parts["bubble"] = w.bubble * sum(one.values())
-    covered = hides * w.cover
-    parts["reduce"] = beyond(step, covered, c["corner"]) + c["leak"] * step
-    parts["optimizer"] = w.optimizer_bytes / memory
-    parts["crowd"] = c["crowd"] * r.domains * sum(parts.values())
-    hidden = {name: time * (1 - shown[name]) * w.micro_batches for name, time in sent.items()}
+    wire_seconds = {
+        "tp": amounts.tp_wire / fitted["wire"],
+        "cp": amounts.cp_wire / fitted["wire"],
+        "ep": amounts.ep_wire / fitted["wire"],
+        "pp": amounts.pp_wire / fitted["wire"],
+    }
+    micro_batch |= {name: time * exposed_share[name] for name, time in wire_seconds.items()}
+    micro_batch_seconds = sum(micro_batch.values())
+    gather = amounts.gather_wire / fitted["wire"] + amounts.gather_hops * fitted["hop"]
+    hiding_seconds = min(fitted["overlap"], 1.0) * micro_batch_seconds
+    micro_batch["gather"] = (
+        beyond(gather, hiding_seconds, fitted["corner"]) + fitted["leak"] * gather
+    )
+    step = amounts.step_wire / fitted["wire"] + amounts.step_hops * fitted["hop"]
+    parts = {name: time * amounts.micro_batches for name, time in micro_batch.items()}
+    parts["bubble"] = amounts.bubble * sum(micro_batch.values())
+    covered = hiding_seconds * amounts.cover
+    parts["reduce"] = beyond(step, covered, fitted["corner"]) + fitted["leak"] * step
+    parts["optimizer"] = amounts.optimizer_bytes / memory
+    parts["crowd"] = fitted["crowd"] * machine.domains * sum(parts.values())
+    hidden = {
+        name: time * (1 - exposed_share[name]) * amounts.micro_batches
+        for name, time in wire_seconds.items()
+    }
     hidden |= {
-        "gather": gather * w.micro_batches - parts["gather"],
+        "gather": gather * amounts.micro_batches - parts["gather"],
         "reduce": step - parts["reduce"],
     }
     return parts, hidden

@@ -164,10 +164,10 @@ def copy_work(job: Job) -> dict[str, float]:
         _block(a, a.blocks[k], job, tokens, passes) if k == n else {} for n, k in enumerate(a.alike)
     ]
     of_mtp = [_block(a, block, job, tokens, passes) for block in a.mtp]
-    for block, each in zip(
+    for block, layer_fields in zip(
         (*a.blocks, *a.mtp), (*(kinds[k] for k in a.alike), *of_mtp), strict=True
     ):
-        for name, value in each.items():
+        for name, value in layer_fields.items():
             fields[name] += value * block.count * share
     fields["proj_flops"] += passes * tokens * max(0.0, a.extra_flops) * share / layout.tp
     gpu = job.cluster.kind
@@ -212,8 +212,8 @@ def _stages(a: Architecture, layout: ParallelConfig) -> tuple[float, float]:
 def _product(m: float, k: float, n: float) -> tuple[float, float]:
     """Return FLOPs and bytes of one matrix product (m, k) x (k, n) in 16 bits, with n rounded up to
     whole tiles."""
-    wide = -(-n // TILE) * TILE
-    return 2 * m * k * wide, 2 * (m * k + k * n + m * n)
+    padded_columns = -(-n // TILE) * TILE
+    return 2 * m * k * padded_columns, 2 * (m * k + k * n + m * n)
 
 
 def _block(
@@ -223,73 +223,77 @@ def _block(
     one rank; `passes` is the number of forward passes that forward, backward and recomputation
     cost."""
     tp, h = job.layout.tp, a.hidden
-    out = {"layers": passes / 3}
-    whole = h * tokens / (tp if job.layout.sequence_parallel else 1)
-    moved = (
+    fields = {"layers": passes / 3}
+    state_numbers = h * tokens / (tp if job.layout.sequence_parallel else 1)
+    moved_numbers = (
         5.0 * block.norms + 4.0 * block.gated_norms
-    ) * whole  # norm in and out, residual's three; gate's and product's
-    around: list[tuple[float, float]] = [(h, max(0, block.other_params) / h)] * bool(
+    ) * state_numbers  # norm in and out, residual's three; gate's and product's
+    projections: list[tuple[float, float]] = [(h, max(0, block.other_params) / h)] * bool(
         block.other_params
     )
     if at := block.attention:
-        around += _attention_products(at, h, tp)
-        out |= _scores(at, job, tokens, passes)
-        beside = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
-        moved += 4.0 * at.gated * tokens * at.heads * at.values / tp
-        moved += beside * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
+        projections += _attention_products(at, h, tp)
+        fields |= _scores(at, job, tokens, passes)
+        rotated = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
+        moved_numbers += 4.0 * at.gated * tokens * at.heads * at.values / tp
+        moved_numbers += (
+            rotated * tokens * (at.heads + at.kv_heads) * (at.head_dim + at.rope_dim) / tp
+        )
     if block.mixer_params:
         inner = block.mixer_width
         n = (block.mixer_params - inner * h) / h
-        around += [(h, n / tp), (inner / tp, h)]
-        out["scan_bytes"] = 2 * passes * tokens * inner * 8 / tp
-    if around:
-        out |= _products("proj", tokens, around, passes)
+        projections += [(h, n / tp), (inner / tp, h)]
+        fields["scan_bytes"] = 2 * passes * tokens * inner * 8 / tp
+    if projections:
+        fields |= _products("proj", tokens, projections, passes)
     width = block.mlp + (
         block.experts.shared * (block.experts.shared_width or block.experts.width)
         if block.experts
         else 0
     )
-    wide: list[tuple[float, float]] = [(h, (1 + block.gated) * width / tp)] if width else []
-    down: list[tuple[float, float]] = [(width / tp, h)] if width else []
-    moved += (2.0 + block.gated) * tokens * width / tp
-    wide += [(h, block.gate_rank), (block.gate_rank, h)] * block.gated_norms
+    up_shapes: list[tuple[float, float]] = [(h, (1 + block.gated) * width / tp)] if width else []
+    down_shapes: list[tuple[float, float]] = [(width / tp, h)] if width else []
+    moved_numbers += (2.0 + block.gated) * tokens * width / tp
+    up_shapes += [(h, block.gate_rank), (block.gate_rank, h)] * block.gated_norms
     if e := block.experts:
         if e.latent:
-            wide += [(h, e.latent), (e.latent, h)]
-        out |= _experts(e.latent or h, block, job, tokens, passes)
-        apart = e.bias and not (job.software_year or 0.0) >= FUSED_YEAR
-        passed = 2.0 + block.gated + 12 * apart  # biases and clamps came as kernels of their own
-        moved += passed * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
+            up_shapes += [(h, e.latent), (e.latent, h)]
+        fields |= _experts(e.latent or h, block, job, tokens, passes)
+        separate_kernels = e.bias and not (job.software_year or 0.0) >= FUSED_YEAR
+        passed = (
+            2.0 + block.gated + 12 * separate_kernels
+        )  # biases and clamps came as kernels of their own
+        moved_numbers += passed * tokens * e.topk * e.width / tp + tokens * e.routed / tp * 4
     # PyTorch stops a layer's recomputation at the last tensor that is needed: a dense
     # feed-forward's last product is not
     stopped = block.mlp and block.norms <= 2 and not block.experts and job.profile.pytorch
     parts = [
-        _products("mlp", tokens, wide, passes),
-        _products("mlp", tokens, down, 3.0 if stopped else passes),
+        _products("mlp", tokens, up_shapes, passes),
+        _products("mlp", tokens, down_shapes, 3.0 if stopped else passes),
     ]
-    if wide:
-        out |= {name: sum(part[name] for part in parts) for name in parts[0]}
-    again = 4.0 if recomputes_elementwise(job) else passes
-    out["elementwise_bytes"] = 2 * again * moved
+    if up_shapes:
+        fields |= {name: sum(part[name] for part in parts) for name in parts[0]}
+    elementwise_passes = 4.0 if recomputes_elementwise(job) else passes
+    fields["elementwise_bytes"] = 2 * elementwise_passes * moved_numbers
     if recomputes_elementwise(job):
-        out["layers"] = again / 3
+        fields["layers"] = elementwise_passes / 3
     if job.profile.transformers and (e := block.experts):
         # transformers' `grouped_mm` waits for no count of tokens and launches about as many kernels
         # as two layers more
-        out |= {
-            "layers": 3 * out["layers"],
+        fields |= {
+            "layers": 3 * fields["layers"],
             "expert_layers": 0.0,
             "expert_groups": 0.0,
-            "permute_bytes": out["permute_bytes"] * again / passes,
+            "permute_bytes": fields["permute_bytes"] * elementwise_passes / passes,
         }
     if job.profile.transformers and not job.cluster.compiled:
-        grown = 1 + FORWARD * (again - 3)
-        out["elementwise_bytes"] = grown * tokens * operator_bytes(block, h, job.layout)
+        grown = 1 + FORWARD * (elementwise_passes - 3)
+        fields["elementwise_bytes"] = grown * tokens * operator_bytes(block, h, job.layout)
         if e := block.experts:
-            out["permute_bytes"] = grown * OPERATORS_ROUTED * tokens / tp * e.topk * h
-    out["quant_bytes"] = out.get("proj_bytes", 0.0) + out.get("mlp_bytes", 0.0)
-    out["expert_quant_bytes"] = out.get("expert_bytes", 0.0)
-    return out
+            fields["permute_bytes"] = grown * OPERATORS_ROUTED * tokens / tp * e.topk * h
+    fields["quant_bytes"] = fields.get("proj_bytes", 0.0) + fields.get("mlp_bytes", 0.0)
+    fields["expert_quant_bytes"] = fields.get("expert_bytes", 0.0)
+    return fields
 
 
 def operator_bytes(block: Block, h: int, layout: ParallelConfig) -> float:
@@ -386,10 +390,10 @@ def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -
     e, layout = block.experts, job.layout
     assert e
     local = e.routed / layout.ep
-    each = tokens / layout.tp * e.topk / local
+    rows = tokens / layout.tp * e.topk / local
     shapes = [(width, (1 + block.gated) * e.width), (e.width, width)]
     costs = [
-        _product(each + TILE / 2, k, n) for k, n in shapes
+        _product(rows + TILE / 2, k, n) for k, n in shapes
     ]  # groups end in the middle of a tile
     return {
         "expert_flops": passes * local * sum(d[0] for d in costs),
@@ -419,14 +423,14 @@ def pace(job: Job) -> Held:
 
 def wires(job: Job, part: Part = "all") -> dict[str, float]:
     """Return seconds and hops of the collectives, by the field of `Work`."""
-    out: dict[str, float] = {}
+    fields: dict[str, float] = {}
     for c in collectives(job, pace(job), part):
         times = c.calls if c.once else c.calls / job.micro_batches
         name = _WIRE_FIELDS.get(c.axis) or ("step" if c.once else "gather")
-        out[f"{name}_wire"] = out.get(f"{name}_wire", 0.0) + times * _call_seconds(job, c)
+        fields[f"{name}_wire"] = fields.get(f"{name}_wire", 0.0) + times * _call_seconds(job, c)
         if c.axis not in _WIRE_FIELDS:
-            out[f"{name}_hops"] = out.get(f"{name}_hops", 0.0) + times * _hops(c)
-    return out
+            fields[f"{name}_hops"] = fields.get(f"{name}_hops", 0.0) + times * _hops(c)
+    return fields
 
 
 _WIRE_FIELDS: dict[Axis, str] = {"tp": "tp", "cp": "cp", "ep": "ep", "domains": "ep", "pp": "pp"}

@@ -73,8 +73,8 @@ def hours(step: Mapping[str, float], layout: ParallelConfig, good: Goodput) -> d
     has the exposed seconds by part."""
     whole = sum(step.values())
     layers = sum(step.get(name, 0.0) for name in COMPUTE if name != "head")
-    again = RECOMPUTED[layout.recompute] * layers
-    parts = {"compute": layers + step.get("head", 0.0) - again, "recomputation": again}
+    recomputed = RECOMPUTED[layout.recompute] * layers
+    parts = {"compute": layers + step.get("head", 0.0) - recomputed, "recomputation": recomputed}
     parts |= {limit: sum(step.get(name, 0.0) for name in names) for limit, names in PARTS.items()}
     trained, explained = good.share.mid, max(goodputs.OTHER_SHARE.mid, good.share.mid)
     shares = {name: trained * seconds / whole for name, seconds in parts.items()}
