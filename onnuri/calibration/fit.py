@@ -70,7 +70,7 @@ def stack(rows: Sequence[runs.Row]) -> Evidence:
 
 
 def _columns(rows: Iterable[tuple[float, ...]]) -> list[Any]:
-    """Return the fields of equal tuples as one array per field."""
+    """Return one array per field of equal tuples, such as `Work`, in their order."""
     return [np.array(x, float) for x in zip(*rows, strict=True)]
 
 
@@ -174,7 +174,8 @@ def _ends(
 
 
 def quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:
-    """Return the value below which a share of the weight lies."""
+    """Return the weighted quantile of values: the value below which a `share` of the weight
+    lies."""
     order = np.argsort(values)
     total = np.cumsum(weight[order]) - weight[order] / 2
     return float(np.interp(share * weight.sum(), total, values[order]))

@@ -26,7 +26,7 @@ SOURCE = "onnuri, own step"
 
 @functools.cache
 def shapes() -> dict[str, Architecture]:
-    """Return the measured models, by their names in the table."""
+    """Return the architectures that were measured, by the model's name in the table."""
     listed = json.loads((DATA / "measured_shapes.json").read_text(encoding="utf-8"))
     return {name: Architecture.from_json(values) for name, values in listed.items()}
 

@@ -199,12 +199,13 @@ def published() -> tuple[Row, ...]:
 
 
 def steady(row: Row) -> bool:
-    """Return whether a row is a speed, and not noted from memory."""
+    """Return whether a row states a speed, not hours or days in all, and was not noted from
+    memory."""
     return row.get("recalled") != "yes" and row["metric"] not in CUMULATIVE
 
 
 def number(row: Row, column: str) -> float | None:
-    """Return a cell's number, or None for an empty cell."""
+    """Return a cell of a row as a number, or None for an empty cell."""
     cell = (row.get(column) or "").strip()
     return float(cell) if cell else None
 
@@ -259,7 +260,7 @@ def architecture(row: Row) -> Architecture:
 
 
 def repository(row: Row) -> str:
-    """Return a row's source without the file in it."""
+    """Return the repository or page of a row's source, without the file in it."""
     source = (row.get("source") or "").strip()
     return source if source.startswith("http") else source.split(":")[0]
 

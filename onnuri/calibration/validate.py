@@ -121,7 +121,7 @@ def in_sample(rows: Iterable[runs.Row]) -> int:
 
 
 def _memory(row: runs.Row) -> RunPrediction | None:
-    """Return the prediction of a row of memory, in GiB."""
+    """Return the prediction of a row of memory in GiB, in the form of a prediction of speed."""
     prediction = memory_rows.predict_row(row)
     return prediction and RunPrediction(prediction.gib, prediction.low, prediction.high)
 

@@ -46,7 +46,8 @@ class Attention(Config):
         return self.value_dim or self.head_dim
 
     def projections(self, hidden: int) -> int:
-        """Return the number of weights in the projections' matrices."""
+        """Return the number of weights in the matrices that project queries, keys, values and the
+        output of one layer, for hidden states of width `hidden`."""
         if not self.kv_rank:
             return hidden * self.head_dim * (self.heads + self.kv_heads) + hidden * self.values * (
                 self.kv_heads + self.heads
@@ -69,7 +70,8 @@ class Attention(Config):
         return self.heads * (self.head_dim + self.rope_dim + self.gated * self.values)
 
     def num_params(self, hidden: int) -> int:
-        """Return the number of parameters: projections, norms, biases and sinks."""
+        """Return the number of parameters of one layer's attention: projections, norms, biases and
+        sinks."""
         vectors = (
             self.query_rank
             + self.kv_rank
@@ -168,7 +170,8 @@ class Block(Config):
         return (2 + self.gated) * hidden * width
 
     def num_params(self, hidden: int) -> int:
-        """Return the parameters of one of the layers."""
+        """Return the number of parameters of one of the block's layers, for hidden states of width
+        `hidden`."""
         rest = self.other_params + self.vector_params + self.idle_params - self.repeated_params
         return (
             self.mixer(hidden)
@@ -207,16 +210,16 @@ class Block(Config):
         return named - self.matrices(hidden)
 
     def mixer(self, hidden: int) -> int:
-        """Return the parameters of attention or of what stands in its place, gates of norms
-        counted."""
+        """Return the number of parameters of one layer's attention or of what stands in its place,
+        gates of norms counted."""
         gates = 2 * hidden * self.gate_rank * self.gated_norms
         return (
             (self.attention.num_params(hidden) if self.attention else 0) + self.mixer_params + gates
         )
 
     def feed_forward(self, hidden: int) -> int:
-        """Return the feed-forward parameters that every token passes: dense feed-forward, shared
-        experts and router."""
+        """Return the number of one layer's feed-forward parameters that every token passes: dense
+        feed-forward, shared experts and router."""
         total = self.mlp_params(hidden, self.mlp) + self.mlp_bias * (
             (1 + self.gated) * self.mlp + hidden
         ) * bool(self.mlp)
@@ -230,12 +233,12 @@ class Block(Config):
         return total
 
     def routed(self, hidden: int) -> int:
-        """Return the parameters of all routed experts of one layer."""
+        """Return the number of parameters of all routed experts of one layer."""
         e = self.experts
         return e.routed * self.expert(hidden) if e else 0
 
     def expert(self, hidden: int) -> int:
-        """Return the parameters of one routed expert; 0 without experts."""
+        """Return the number of parameters of one routed expert; 0 without experts."""
         e = self.experts
         return (
             self.mlp_params(e.latent or hidden, e.width)
@@ -277,7 +280,7 @@ class Architecture(Config):
 
     @functools.cached_property
     def layers(self) -> int:
-        """Return the number of layers."""
+        """Return the number of layers in all blocks."""
         return sum(b.count for b in self.blocks)
 
     @functools.cached_property
@@ -289,7 +292,7 @@ class Architecture(Config):
 
     @functools.cached_property
     def mixture(self) -> bool:
-        """Return whether a block has experts."""
+        """Return whether any block has experts, so that the model is a mixture of experts."""
         return any(b.experts for b in self.blocks)
 
     def merged(self) -> Architecture:
@@ -308,7 +311,8 @@ class Architecture(Config):
 
     @functools.cached_property
     def _num_params(self) -> int:
-        """Return `num_params`, counted once."""
+        """Return the number of parameters of embedding, blocks and head, counted once and
+        cached."""
         outside = self.hidden * (1 + self.positions) + self.other_params + self.table_params
         return (
             self.embedding() * (2 - self.tied)
@@ -322,7 +326,7 @@ class Architecture(Config):
 
     @functools.cached_property
     def _num_active_params(self) -> int:
-        """Return `num_active_params`, counted once."""
+        """Return the number of parameters that one token passes, counted once and cached."""
         idle = sum(
             b.count * (b.experts.routed - b.experts.topk) * b.expert(self.hidden)
             for b in self.blocks
@@ -331,7 +335,7 @@ class Architecture(Config):
         return self.num_params() - idle - sum(b.count * b.idle_params for b in self.blocks)
 
     def embedding(self) -> int:
-        """Return the number of weights of the embedding."""
+        """Return the number of weights in the embedding's matrix, vocabulary times width."""
         return self.vocabulary * (self.embedding_width or self.hidden)
 
     def flops_per_token(self, tokens: int, causal: bool = True) -> float:

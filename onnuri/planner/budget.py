@@ -78,7 +78,8 @@ class Option(Config):
 
     @property
     def serving(self) -> Serving:
-        """Return what serving the option takes."""
+        """Return the estimate of serving this size: GPUs, users, tokens per second, dollars per
+        million tokens."""
         return self.plan.serving
 
 

@@ -71,12 +71,13 @@ def write(
 
 
 def title(b: Budget, say: Catalogue) -> str:
-    """Return the title: the GPUs and the days."""
+    """Return the report's title, which names the number and kind of GPUs and the days."""
     return say("budget", gpu=b.cluster.gpu, gpus=f"{b.cluster.gpus:,}", days=b.days)
 
 
 def decided(b: Budget) -> dict[str, Any]:
-    """Return the verdict for the JSON, in no language."""
+    """Return the verdict for the JSON, without sentences of a language: the first system by aim,
+    the dollars, and the probability of finishing by system."""
     whole = _whole_cost(b)
     return {
         **{aim: ranks[0].name for aim, ranks in b.aims.items()},
@@ -127,7 +128,7 @@ def _figure(aim: str, o: Option, say: Catalogue) -> str:
 
 
 def row(o: Option, say: Catalogue) -> dict[str, str]:
-    """Return the cells of one option by column."""
+    """Return the formatted cells of one option, by the name of the table's column."""
     p, s = o.plan, o.serving
     price = between(cost(o), before="$" if s.usd_per_million_tokens else "")
     return {
@@ -159,7 +160,7 @@ def rows(options: Sequence[Option], columns: Sequence[str], say: Catalogue) -> T
 
 
 def thousandths(o: Option) -> str:
-    """Return the loss of an option with its range."""
+    """Return the loss of an option in nats with three decimals and its range."""
     return f"{o.loss:.3f}"
 
 
@@ -186,7 +187,7 @@ def text(b: Budget, language: Language = "en") -> str:
 
 
 def _tables(b: Budget) -> dict[str, tuple[Option, ...]]:
-    """Return the options by heading, where there are any."""
+    """Return the options by the key of their table's heading, without empty tables."""
     tables = {"budget five": b.systems, "budget ladder": b.ladder}
     return {heading: options for heading, options in tables.items() if options}
 

@@ -34,7 +34,7 @@ class Constant(Config):
 
 @functools.cache
 def load() -> tuple[Constant, ...]:
-    """Return every constant."""
+    """Return all constants of `data/constants.json`, those of speed and of memory."""
     return tuple(Constant.from_json(c) for c in json.loads(FILE.read_text(encoding="utf-8")))
 
 

@@ -38,7 +38,7 @@ Report = Callable[[int, int], None]
 
 
 def quiet(gpus: int, best: int) -> None:
-    """Report no progress."""
+    """Ignore a report of progress; the default where no one wants to see it."""
 
 
 def admissible(most: int, node: int) -> list[int]:
@@ -202,7 +202,8 @@ class Counts:
         )
 
     def problem(self, stage: TrainingStage, here: bool) -> Problem:
-        """Return the search problem of a stage."""
+        """Return the search problem of a stage, its model, sequences and precisions on this kind of
+        GPU; with `here`, only for Onnuri's trainer."""
         return Problem(
             self.timer(self.model(stage), stage.tokens_per_sequence),
             self.precisions,

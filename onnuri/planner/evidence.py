@@ -35,7 +35,7 @@ class PublishedRuns(NamedTuple):
 
 @functools.cache
 def published() -> PublishedRuns:
-    """Return the summary that ships with the planner."""
+    """Return the summary of the published runs that ships with the planner, read once."""
     return PublishedRuns(**json.loads(FILE.read_text(encoding="utf-8")))
 
 

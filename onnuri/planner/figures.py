@@ -22,17 +22,17 @@ def between(i: Interval, unit: str = "", scale: float = 1.0, before: str = "") -
 
 
 def dollars(i: Interval | None, say: Catalogue) -> str:
-    """Return dollars with their range, or the word for unknown."""
+    """Return an amount of dollars with its range as text, or the word for unknown."""
     return between(i, before="$") if i else say("none")
 
 
 def milliseconds(i: Interval) -> str:
-    """Return seconds as milliseconds with their range."""
+    """Return a time in seconds as text in milliseconds, with its range."""
     return between(i, "ms", scale=1e3)
 
 
 def share(i: Interval) -> str:
-    """Return a share of one as percents with their range."""
+    """Return a share between 0 and 1 as text in percent, with its range."""
     return f"{i.mid:.0%} ({i.low * 100:.0f} – {i.high * 100:.0f})"
 
 

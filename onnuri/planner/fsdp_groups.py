@@ -81,7 +81,8 @@ def _group(shapes: Iterable[Shape], cut: Cut) -> Group:
 
 
 def layer(block: Block, hidden: int, layout: ParallelConfig) -> Group:
-    """Return the FSDP group of one layer of a block."""
+    """Return the FSDP group of one layer of a block: how many numbers a rank keeps and gathers of
+    it."""
     return _layer(block, hidden, cut_of(layout))
 
 

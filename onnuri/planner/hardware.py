@@ -59,7 +59,7 @@ class Gpu(Config):
 
     @property
     def memory_bytes(self) -> float:
-        """Return the bytes that programs can allocate."""
+        """Return the bytes of memory that programs can allocate on one GPU."""
         return self.memory_gb * 1e9
 
     def peak_tflops(self, precision: Precision) -> float:
@@ -188,7 +188,7 @@ def cluster(name: str, gpus: int) -> Cluster:
 
 
 def check_count(gpus: int) -> None:
-    """Raise ConfigError for a number of GPUs that no cluster has."""
+    """Raise ConfigError for a number of GPUs below 1 or above the largest cluster, `MOST_GPUS`."""
     if not 1 <= gpus <= MOST_GPUS:
         raise ConfigError(
             Phrase("{} GPUs", gpus),
@@ -211,7 +211,7 @@ def parse(text: str) -> Cluster:
 
 
 def _number(row: dict[str, str], column: str) -> float | None:
-    """Return the number at the start of a cell, or None."""
+    """Return the number at the start of a table's cell, or None for a cell without one."""
     match = re.match(r"[\d.]+", row[column])
     return float(match[0]) if match else None
 

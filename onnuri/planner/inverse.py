@@ -49,7 +49,7 @@ def duration(name: str, text: str) -> float:
 
 
 def _check(days: float, tokens: float | None) -> None:
-    """Raise ConfigError for days or tokens that cannot be."""
+    """Raise ConfigError for days or tokens that are not positive, or beyond all reason."""
     if not 0 < days <= budget.MOST_DAYS:
         raise ConfigError(
             Phrase("days {:g}", days),

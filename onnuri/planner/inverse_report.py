@@ -46,7 +46,7 @@ def write(
 
 
 def title(answer: Largest, say: Catalogue) -> str:
-    """Return the title: the GPUs and the days."""
+    """Return the report's title, which names the number and kind of GPUs and the days."""
     cluster = answer.cluster
     return say("largest", gpus=f"{cluster.gpus:,}", gpu=cluster.gpu, days=answer.days)
 
@@ -76,7 +76,7 @@ def _sentence(s: Size, say: Catalogue) -> str:
 
 
 def rows(answer: Largest, columns: Sequence[str], say: Catalogue) -> Table:
-    """Return a table with a head and a line per size."""
+    """Return a table with a head and a line per size, with the cells of these columns."""
     lines = [[say("loss" if c == "expected loss" else c) for c in columns]]
     for s in answer.sizes:
         p = s.plan
@@ -127,7 +127,7 @@ def text(answer: Largest, language: Language = "en") -> str:
 
 
 def page_of(answer: Largest, language: Language = "en", command: str = "") -> str:
-    """Return the answer as one file that needs nothing else."""
+    """Return the answer as one HTML page that needs no other file."""
     say = catalogue(language)
     parts = [Section("", tables=[rows(answer, COLUMNS, say)])]
     if answer.left_out:

@@ -32,12 +32,13 @@ class Job(Config):
 
     @functools.cached_property
     def profile(self) -> EngineProfile:
-        """Return the engine that runs the step."""
+        """Return the profile of the engine that runs the step: the job's own, or the first that
+        runs the layout."""
         return self.engine or self.layout.engine
 
     @property
     def micro_batches(self) -> int:
-        """Return the number of micro-batches of a data rank per step."""
+        """Return how many micro-batches each data rank runs per optimizer step, at least 1."""
         return max(1, self.batch_tokens // (self.tokens * self.layout.dp * self.layout.micro_batch))
 
     @property

@@ -52,7 +52,7 @@ class Demand(Config):
         return self.isl if self.prompts_per_token is None else self.prompts_per_token * self.osl
 
     def check(self) -> None:
-        """Raise ConfigError for lengths and times that cannot be."""
+        """Raise ConfigError for lengths, times or a share of cached prompts that cannot be."""
         for name, tokens in (("isl", self.isl), ("osl", self.osl)):
             if not 1 <= tokens <= MOST_TOKENS:
                 raise ConfigError(
@@ -223,7 +223,8 @@ def _excess(server: _Server, gpus: int) -> float:
 
 
 def _rate(server: _Server, gpus: int, batch: float, *shares: float) -> float:
-    """Return the tokens of answers per second and GPU."""
+    """Return the tokens of answers generated per second and GPU, for an instance of `gpus` with
+    this batch."""
     return batch / server.tpot(gpus, batch, *shares) / gpus
 
 

@@ -107,7 +107,8 @@ def loss_at(
 
 
 def holds(total: float, active: float, tokens: float) -> bool:
-    """Return whether the laws hold for so few tokens."""
+    """Return whether a model has trained on enough tokens per effective parameter for the laws of
+    loss to hold."""
     return tokens >= FEWEST * effective_params(total, active)
 
 

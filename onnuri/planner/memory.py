@@ -397,7 +397,8 @@ class _OwnStep:
             self.layers |= {0, min(1, last)}
 
     def fullest(self) -> Memory:
-        """Return the memory of the step at its fullest moment."""
+        """Return the memory of a rank of Onnuri's trainer at the fullest of all moments of a
+        step."""
         parameters = 4 * (self.shards[-1] + self.root.shard + self.embedding.shard)
         inner = (self._recomputed, self._experts, self._summed)
         moments = [self._head(), self._end(), *(moment(k) for k in self.layers for moment in inner)]

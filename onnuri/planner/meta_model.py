@@ -233,7 +233,8 @@ def _of_layer(values: Any, index: int) -> Any:
 
 
 def _unnumbered(path: str) -> str:
-    """Return a parameter's path without the numbers in it."""
+    """Return a parameter's path without the layers' and experts' numbers in it, and without
+    `.weight`."""
     return re.sub(r"\.\d+(?=\.|$)", "", path).removesuffix(".weight")
 
 
@@ -263,7 +264,7 @@ class _Reader:
         return getattr(module, "weight", None)
 
     def reading(self) -> ModelReading:
-        """Return all that is read of the model."""
+        """Return the architecture of the model, with what is left out, unplaced or assumed."""
         layers, outside = self._layers_and_rest()
         left_out: dict[str, int] = {}
         for path in [p for p in outside if TOWER.search(p) and self._is_layer_weight(p)]:
@@ -316,7 +317,8 @@ class _Reader:
         return more, 0.0 if abs(more) < CLOSE else counted - formula
 
     def _own_numbers(self, path: str) -> int:
-        """Return how many numbers a parameter has, 0 where it first occurs under another path."""
+        """Return how many numbers a parameter has; 0 for a shared one that was counted under an
+        earlier path."""
         value = self.parameters[path]
         return value.numel() if self.first[id(value)] == path else 0
 

@@ -188,7 +188,8 @@ def training(
 
 
 def check(seq_len: int | None, batch_tokens: int | None, a: Architecture | None = None) -> None:
-    """Raise ConfigError for a sequence or a batch that cannot be."""
+    """Raise ConfigError for a sequence length or a batch, in tokens, that is out of range or does
+    not fit together or to the model."""
     for flag, value in (("--seq-len", seq_len), ("--batch-tokens", batch_tokens)):
         if value is not None and not 1 <= value <= MOST_TOKENS:
             raise ConfigError(

@@ -121,7 +121,7 @@ class ParallelConfig(Config):
 
     @property
     def gpus(self) -> int:
-        """Return the number of GPUs of the layout."""
+        """Return the number of GPUs that the layout takes, the product of its degrees."""
         return self.dp * self.tp * self.cp * self.pp
 
     def supported_by(self, engine: EngineProfile) -> str | None:
@@ -144,7 +144,7 @@ class ParallelConfig(Config):
 
     @property
     def engine(self) -> EngineProfile:
-        """Return the first engine that runs this layout."""
+        """Return the first engine of `ENGINES` that runs this layout."""
         return next(engine for engine in ENGINES if self.supported_by(engine) is None)
 
     @property
@@ -178,7 +178,8 @@ class ParallelConfig(Config):
             )
 
     def check_degrees(self) -> None:
-        """Raise ConfigError for a degree below 1."""
+        """Raise ConfigError for a degree of parallelism, a micro-batch or a number of stages below
+        1."""
         for name in _DEGREES:
             if getattr(self, name) < 1:
                 raise ConfigError(

@@ -70,7 +70,7 @@ class Plan(PlanRecord):
         return report.text(self)
 
     def _repr_html_(self) -> str:
-        """Return the plan as a part of a notebook."""
+        """Return the plan as HTML for a cell of a notebook."""
         return report.page_of(self, whole=False)
 
 
@@ -168,7 +168,8 @@ def _check(
     software_year: float | None,
     engines: Engines,
 ) -> None:
-    """Raise ConfigError for a request that cannot be planned."""
+    """Raise ConfigError for numbers out of range, or for arguments that contradict each other,
+    before anything is planned."""
     numbers = {
         "gpus": cluster.gpus,
         "tokens": wanted.tokens,
@@ -266,7 +267,7 @@ class _Work:
 
     @property
     def trained(self) -> float:
-        """Return the tokens of all stages that are trained."""
+        """Return the number of tokens that all stages train together."""
         return self.recipe.tokens * self.share
 
     @property
@@ -285,7 +286,7 @@ class _Work:
         return stage.tokens * self.share * (FROZEN if stage.trains != "all" else 1.0)
 
     def stages(self) -> tuple[StagePlan, ...]:
-        """Return the plan of every stage."""
+        """Return the plan of every stage: its tokens, layout, speed, memory and days."""
         return tuple(
             StagePlan(
                 name=s.name,
@@ -303,7 +304,7 @@ class _Work:
         )
 
     def _days(self, stage: TrainingStage, step: StepTime) -> Interval:
-        """Return the days of a stage, failures counted."""
+        """Return the days that a stage takes with this step time, failures counted."""
         tokens = self._tokens(stage)
         return spread(
             lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY),
@@ -350,7 +351,7 @@ class _Work:
         return self.share
 
     def tight(self) -> list[str]:
-        """Return notes on stages that may not fit in memory."""
+        """Return notes that name the stages whose memory does not fit the GPU, or may not."""
         capacity, named = self.cluster.kind.memory_bytes, list(zip(self.recipe.stages, self.rooms))
         over = [s.name for s, m in named if m.total > capacity]
         near = [s.name for s, m in named if m.total <= capacity < m.high]
@@ -375,7 +376,7 @@ def total(parts: list[Interval]) -> Interval:
 
 
 def media_tokens(recipe: Recipe) -> float:
-    """Return the tokens of media other than text."""
+    """Return the number of a recipe's training tokens that are of media other than text."""
     return sum(
         s.tokens * part
         for s in recipe.stages
@@ -556,7 +557,7 @@ def _faster_engine_note(main: StagePlan, faster: Candidate | None) -> list[str]:
 
 
 def _evidence(recipe: Recipe, cluster: Cluster, step: StepTime) -> dict[str, tuple[str, ...]]:
-    """Return the sentences of evidence by figure."""
+    """Return the sentences on what each figure of a plan is based on, by the figure's name."""
     assumed = sorted(k for k, source in recipe.sources.items() if source == "assumed")
     yours = {"cluster": cluster.yours} if cluster.yours else {}
     sources = yours | {

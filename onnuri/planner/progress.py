@@ -24,7 +24,7 @@ class SearchProgress:
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Start the moving line where the stream is a terminal."""
+        """Start the moving line where the stream is a terminal, and return the progress itself."""
         if self.stream.isatty():
             from rich.console import (
                 Console,
@@ -40,7 +40,7 @@ class SearchProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the moving line."""
+        """Stop the moving line, whether the search ended or failed."""
         if self._status is not None:
             self._status.stop()
 

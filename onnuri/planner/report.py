@@ -89,7 +89,7 @@ def page_of(
 
 
 def titled(p: PlanRecord, say: Catalogue) -> str:
-    """Return the model and the GPUs that are used."""
+    """Return the plan's title: the model, and the number and kind of GPUs that are used."""
     return say(
         "on" if p.cluster.gpus == p.gpus_given else "on fewer",
         title=p.title,
@@ -295,7 +295,7 @@ def _stage(p: PlanRecord, s: StagePlan, say: Catalogue) -> str:
 
 
 def _hours(p: PlanRecord, say: Catalogue) -> list[Line]:
-    """Return the lines on failures, GPU hours and energy."""
+    """Return the lines of the report on failures, GPU hours and energy."""
     good, energy, encoding = p.goodput, p.bill.energy_mwh, p.encoding_gpu_hours
     failing = say(
         "failures", hours=between(good.mttf_hours), every=duration(good.checkpoint_seconds, say)
@@ -310,7 +310,8 @@ def _hours(p: PlanRecord, say: Catalogue) -> list[Line]:
 
 
 def serving(p: PlanRecord, say: Catalogue) -> str:
-    """Return what an instance of GPUs serves, and for how much."""
+    """Return one line on what an instance of GPUs serves: users, tokens per second, cache and
+    dollars."""
     s = p.serving
     return say(
         "instance",

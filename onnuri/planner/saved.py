@@ -85,7 +85,7 @@ class Saved:
         return self.place / f"{hashlib.sha256(key).hexdigest()}.json"
 
     def _prune(self, place: Path) -> None:
-        """Delete the answers that were not used for longest."""
+        """Delete the answers that were not used for longest, so that `MOST` are left."""
         newest = sorted(place.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in newest[MOST:]:
             path.unlink(missing_ok=True)

@@ -110,6 +110,8 @@ def _dense_of(total: float) -> Architecture:
     tied = total < TIED
 
     def shape(layers: int) -> Architecture:
+        """Return a dense architecture of so many layers, with embedding and head tied for small
+        models."""
         return dense(layers).replace(tied=tied)
 
     layers = min(DEPTHS, key=lambda n: abs(shape(n).num_params() - total))
@@ -127,6 +129,7 @@ def _sparse_of(total: float, active: float, label: str) -> Architecture:
     tied = active < TIED
 
     def shape(layers: int) -> Architecture:
+        """Return a mixture of so many layers, with embedding and head tied for small models."""
         return sparse(layers).replace(tied=tied)
 
     layers = min(DEPTHS, key=lambda n: abs(shape(n).num_active_params() - active))

@@ -317,7 +317,8 @@ def _year(job: Job) -> float:
 
 
 def _attention_is_older(job: Job) -> bool:
-    """Return whether attention's kernels are older than the GPU."""
+    """Return whether attention runs kernels older than the GPU: PyTorch's own on Hopper and
+    later."""
     return job.profile.pytorch and job.cluster.kind.launched >= HOPPER
 
 

@@ -68,7 +68,7 @@ FAMILIES = tuple(_FAMILIES)
 
 
 def from_config(config: Any, name: str = "") -> Architecture:
-    """Return the architecture of a config of transformers."""
+    """Return the architecture of a config object of transformers whose family is known here."""
     return architecture(name or config.model_type, config.model_type, config.to_dict())
 
 
@@ -98,14 +98,15 @@ def architecture(name: str, family: str, values: Values) -> Architecture:
 
 
 def merged(layers: list[Block]) -> tuple[Block, ...]:
-    """Return layers with equal neighbours counted as one block."""
+    """Return single layers as blocks, with equal neighbours joined and counted."""
     return tuple(
         block.replace(count=len(list(alike))) for block, alike in itertools.groupby(layers)
     )
 
 
 def _block(f: _Family, v: Values, k: int) -> Block:
-    """Return layer `k` as a block of one layer."""
+    """Return layer `k` of a family as a block of one layer, by the values `v` of its
+    configuration."""
     sliding = f.windows and v["layer_types"][k] == "sliding_attention"
     window = v["sliding_window"] if sliding else None
     sparse = f.experts and (not f.leading_dense or v["mlp_layer_types"][k] == "sparse")

@@ -63,11 +63,13 @@ class Timer:
         """layouts timed, for tests and reports: work is counted, not seconds"""
 
     def job(self, layout: ParallelConfig, batch_tokens: int) -> Job:
-        """Return the job of a layout that fills its GPUs."""
+        """Return the job that trains the timer's model in a layout, on exactly as many GPUs as the
+        layout takes."""
         return self._job(layout, batch_tokens, self.a)
 
     def _job(self, layout: ParallelConfig, batch_tokens: int, a: Architecture) -> Job:
-        """Return the job of a layout that fills its GPUs, for the architecture `a`."""
+        """Return the job that trains architecture `a` in a layout, on exactly as many GPUs as the
+        layout takes."""
         gpus = layout.gpus
         cluster = self._clusters.get(gpus)
         if cluster is None:

@@ -48,7 +48,7 @@ class Collective(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Return the bytes of all calls of a step."""
+        """Return the bytes of all calls of this collective in a step."""
         return self.bytes * self.calls
 
 

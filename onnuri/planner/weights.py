@@ -45,7 +45,7 @@ class Weights(NamedTuple):
     """of routed experts"""
 
     def plus(self, other: Weights, times: float = 1.0) -> Weights:
-        """Return the sum of these weights and `times` the others."""
+        """Return the sum of these weights and `times` the other ones."""
         return Weights(self.dense + times * other.dense, self.routed + times * other.routed)
 
 
@@ -63,7 +63,8 @@ def layer_weights(block: Block, hidden: int, layout: ParallelConfig) -> Weights:
 
 @functools.lru_cache(1024)  # layers of a model are mostly alike
 def layer_shapes(block: Block, hidden: int) -> tuple[Shape, ...]:
-    """Return the shapes of the parameters of one layer."""
+    """Return the shapes of all parameters of one layer of a block, whole and before any rank's
+    share."""
     shapes = [Shape((hidden,))] * block.norms
     shapes += [
         Shape((block.gate_rank, hidden)),

@@ -47,7 +47,7 @@ class Catalogue:
 
 @functools.cache
 def catalogue(language: Language) -> Catalogue:
-    """Return the catalogue of a language, read once."""
+    """Return the words and sentences of a language, read from its file once."""
     return Catalogue(language)
 
 
