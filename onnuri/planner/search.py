@@ -15,7 +15,7 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from onnuri.config import Config
@@ -131,10 +131,7 @@ def search(
             _why_none(a, cluster, tokens, batch_tokens, precisions, here),
             "use more GPUs, or a power of two",
         )
-    layouts = sum(
-        len(cell.shardings(dp)) * len(RECOMPUTE)
-        for cell, dp in grid(a, cluster, tokens, batch_tokens, precisions, here)
-    )
+    layouts = _count_layouts(grid(a, cluster, tokens, batch_tokens, precisions, here))
     return _report(timer, batch_tokens, all_board, own_board, layouts, began)
 
 
@@ -440,6 +437,11 @@ def least_bytes(
     return least
 
 
+def _count_layouts(cells: Iterable[tuple[Cell, int]]) -> int:
+    """Return how many layouts cells have on their data ranks, each with every recomputation."""
+    return sum(len(cell.shardings(dp)) * len(RECOMPUTE) for cell, dp in cells)
+
+
 def _why_none(
     a: Architecture,
     cluster: Cluster,
@@ -450,10 +452,7 @@ def _why_none(
 ) -> str:
     """Return the sentence that says why no layout fits: none divides the batch, or the smallest
     needs too much memory."""
-    layouts = sum(
-        len(cell.shardings(dp)) * len(RECOMPUTE)
-        for cell, dp in grid(a, cluster, tokens, batch_tokens, precisions, here)
-    )
+    layouts = _count_layouts(grid(a, cluster, tokens, batch_tokens, precisions, here))
     if not layouts:
         return Phrase("no layout divides {:,} sequences a batch", batch_tokens // tokens)
     room = least_bytes(a, cluster, tokens, batch_tokens, precisions, here) / GIB
@@ -478,10 +477,8 @@ def _report(
     shown_layouts = {fit.layout for fit in fits}
     for _, layout in all_board.timed:
         if layout not in shown_layouts and layout not in all_board.large:
-            parts = timer.parts(layout, batch_tokens)
-            reasons[
-                f"slower: {max(parts, key=lambda name: parts[name] - first.parts.get(name, 0.0))}"
-            ] += 1
+            part = _slower_part(timer.parts(layout, batch_tokens), first)
+            reasons[f"slower: {part}"] += 1
     rest = layouts - sum(reasons.values()) - len(best)
     if rest > 0:
         reasons["slower before data ranks talk"] = rest
@@ -494,9 +491,10 @@ def _report(
     )
 
 
-def _slower_part(step: StepTime, best: StepTime) -> str:
-    """Return the name of the part of a step that takes longer than the best's by most."""
-    return max(step.parts, key=lambda name: step.parts[name] - best.parts.get(name, 0.0))
+def _slower_part(parts: Mapping[str, float], best: StepTime) -> str:
+    """Return the name of the part of a step that takes longer than the best's by most; `parts` are
+    seconds."""
+    return max(parts, key=lambda name: parts[name] - best.parts.get(name, 0.0))
 
 
 def _candidate(
@@ -505,7 +503,7 @@ def _candidate(
     """Return a layout with its speed and memory, compared with the step of the best layout,
     `first`."""
     step = real_step(timer.job(layout, batch_tokens))
-    because = _slower_part(step, first) if step != first else ""
+    because = _slower_part(step.parts, first) if step != first else ""
     return Candidate(
         layout=layout,
         engine=layout.other_engine,

@@ -159,11 +159,12 @@ def copy_work(job: Job) -> dict[str, float]:
         ),
         0.0,
     )
-    share, last = _stages(a, layout)
+    share, last = _slowest_stage_shares(a, layout)
     kinds = [
-        _block(a, a.blocks[k], job, tokens, passes) if k == n else {} for n, k in enumerate(a.alike)
+        _layer_work(a, a.blocks[k], job, tokens, passes) if k == n else {}
+        for n, k in enumerate(a.alike)
     ]
-    of_mtp = [_block(a, block, job, tokens, passes) for block in a.mtp]
+    of_mtp = [_layer_work(a, block, job, tokens, passes) for block in a.mtp]
     for block, layer_fields in zip(
         (*a.blocks, *a.mtp), (*(kinds[k] for k in a.alike), *of_mtp), strict=True
     ):
@@ -194,8 +195,8 @@ def data_parallel_work(job: Job) -> dict[str, float]:
     }
 
 
-def _stages(a: Architecture, layout: ParallelConfig) -> tuple[float, float]:
-    """Return the fullest pipeline rank's share of the layers, and of the head beside them (1 or 0).
+def _slowest_stage_shares(a: Architecture, layout: ParallelConfig) -> tuple[float, float]:
+    """Return the slowest pipeline rank's share of the layers, and of the head beside them (1 or 0).
 
     Engineers either give every stage as many layers, or let embedding and head take a layer's
     place; the better of both counts.
@@ -216,7 +217,7 @@ def _product(m: float, k: float, n: float) -> tuple[float, float]:
     return 2 * m * k * padded_columns, 2 * (m * k + k * n + m * n)
 
 
-def _block(
+def _layer_work(
     a: Architecture, block: Block, job: Job, tokens: float, passes: float
 ) -> dict[str, float]:
     """Return the fields of `Work` that one layer of `block` adds for a micro-batch of `tokens` on
@@ -233,7 +234,7 @@ def _block(
     )
     if at := block.attention:
         projections += _attention_products(at, h, tp)
-        fields |= _scores(at, job, tokens, passes)
+        fields |= _score_work(at, job, tokens, passes)
         rotated = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
         moved_numbers += 4.0 * at.gated * tokens * at.heads * at.values / tp
         moved_numbers += (
@@ -245,7 +246,7 @@ def _block(
         projections += [(h, n / tp), (inner / tp, h)]
         fields["scan_bytes"] = 2 * passes * tokens * inner * 8 / tp
     if projections:
-        fields |= _products("proj", tokens, projections, passes)
+        fields |= _product_work("proj", tokens, projections, passes)
     width = block.mlp + (
         block.experts.shared * (block.experts.shared_width or block.experts.width)
         if block.experts
@@ -258,7 +259,7 @@ def _block(
     if e := block.experts:
         if e.latent:
             up_shapes += [(h, e.latent), (e.latent, h)]
-        fields |= _experts(e.latent or h, block, job, tokens, passes)
+        fields |= _expert_work(e.latent or h, block, job, tokens, passes)
         separate_kernels = e.bias and not (job.software_year or 0.0) >= FUSED_YEAR
         passed = (
             2.0 + block.gated + 12 * separate_kernels
@@ -268,8 +269,8 @@ def _block(
     # feed-forward's last product is not
     stopped = block.mlp and block.norms <= 2 and not block.experts and job.profile.pytorch
     parts = [
-        _products("mlp", tokens, up_shapes, passes),
-        _products("mlp", tokens, down_shapes, 3.0 if stopped else passes),
+        _product_work("mlp", tokens, up_shapes, passes),
+        _product_work("mlp", tokens, down_shapes, 3.0 if stopped else passes),
     ]
     if up_shapes:
         fields |= {name: sum(part[name] for part in parts) for name in parts[0]}
@@ -303,17 +304,18 @@ def operator_bytes(block: Block, h: int, layout: ParallelConfig) -> float:
     They follow from the layer's sizes, as counted in a trace of Llama, Solar Open and A.X K1.
     """
     tp, at, e = layout.tp, block.attention, block.experts
-    moved = OPERATORS_NORM * (block.norms + block.centred * 0.2) * h + OPERATORS_RESIDUAL * h
-    moved += 30.0 * block.gated_norms * h
+    total_bytes = OPERATORS_NORM * (block.norms + block.centred * 0.2) * h + OPERATORS_RESIDUAL * h
+    total_bytes += 30.0 * block.gated_norms * h
     if at and at.kv_rank:
-        moved += OPERATORS_LATENT * at.heads * (at.head_dim + at.rope_dim)
+        total_bytes += OPERATORS_LATENT * at.heads * (at.head_dim + at.rope_dim)
     elif at:
-        each = OPERATORS_ROTATED + OPERATORS_NORM * at.qk_norm
-        moved += (
-            each * (at.heads + at.kv_heads) * at.head_dim + 10.0 * at.gated * at.heads * at.values
+        bytes_per_number = OPERATORS_ROTATED + OPERATORS_NORM * at.qk_norm
+        total_bytes += (
+            bytes_per_number * (at.heads + at.kv_heads) * at.head_dim
+            + 10.0 * at.gated * at.heads * at.values
         ) / tp
     width = block.mlp + (e.shared * (e.shared_width or e.width) + e.topk * e.width if e else 0)
-    return moved + OPERATORS_GATED * width / tp * (0.5 + 0.5 * block.gated)
+    return total_bytes + OPERATORS_GATED * width / tp * (0.5 + 0.5 * block.gated)
 
 
 def forward_passes(job: Job) -> float:
@@ -336,7 +338,7 @@ def recomputes_elementwise(job: Job) -> bool:
     return job.layout.recompute == "selective" and job.profile.transformers
 
 
-def _products(
+def _product_work(
     name: str, tokens: float, shapes: list[tuple[float, float]], passes: float
 ) -> dict[str, float]:
     """Return FLOPs and bytes of several products on `tokens` rows, as the fields `{name}_flops` and
@@ -370,7 +372,7 @@ def _attention_products(at: Attention, hidden: int, tp: int) -> list[tuple[float
     ]
 
 
-def _scores(at: Attention, job: Job, tokens: float, passes: float) -> dict[str, float]:
+def _score_work(at: Attention, job: Job, tokens: float, passes: float) -> dict[str, float]:
     """Return the fields of `Work` for attention's scores and weighted sums on one rank.
 
     The backward pass is five products to forward's two, so that all takes 3.5 forward passes
@@ -383,7 +385,9 @@ def _scores(at: Attention, job: Job, tokens: float, passes: float) -> dict[str, 
     }
 
 
-def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -> dict[str, float]:
+def _expert_work(
+    width: int, block: Block, job: Job, tokens: float, passes: float
+) -> dict[str, float]:
     """Return the fields of `Work` for the routed experts of one layer on one rank. Routing is
     balanced: every local expert sees the same number of tokens. `width` is that of the experts'
     input."""
@@ -404,14 +408,14 @@ def _experts(width: int, block: Block, job: Job, tokens: float, passes: float) -
     }
 
 
-def pace(job: Job) -> Held:
-    """Return what the slowest pipeline rank holds, which the others wait for; layers may be
-    fractions."""
+def slowest_stage(job: Job) -> StageContents:
+    """Return what the rank of the slowest pipeline stage holds, which all others wait for; layers
+    may be fractions."""
     a, layout = job.architecture, job.layout
-    share, last = _stages(a, layout)
+    share, last = _slowest_stage_shares(a, layout)
     alone, slots = layout.pp == 1, layout.pp * layout.virtual_stages
     at_end = ends(a, layout, layout.pp - 1) if last else Weights()
-    return Held(
+    return StageContents(
         [(b, b.count * share) for b in a.blocks],
         [(b, b.count * share) for b in a.mtp],
         alone,
@@ -424,7 +428,7 @@ def pace(job: Job) -> Held:
 def wires(job: Job, part: Part = "all") -> dict[str, float]:
     """Return seconds and hops of the collectives, by the field of `Work`."""
     fields: dict[str, float] = {}
-    for c in collectives(job, pace(job), part):
+    for c in collectives(job, slowest_stage(job), part):
         times = c.calls if c.once else c.calls / job.micro_batches
         name = _WIRE_FIELDS.get(c.axis) or ("step" if c.once else "gather")
         fields[f"{name}_wire"] = fields.get(f"{name}_wire", 0.0) + times * _call_seconds(job, c)
@@ -512,7 +516,7 @@ def _layout_bytes(job: Job) -> float:
         or job.profile.async_tp
     ):
         return 0.0
-    moved = sum(c.total for c in collectives(job, pace(job), "inside") if c.axis == "tp")
+    moved = sum(c.total for c in collectives(job, slowest_stage(job), "inside") if c.axis == "tp")
     return 2 * moved / job.micro_batches
 
 

@@ -52,7 +52,7 @@ class Collective(NamedTuple):
         return self.bytes * self.calls
 
 
-class Held(NamedTuple):
+class StageContents(NamedTuple):
     """What of a model one pipeline rank holds."""
 
     blocks: list[tuple[Block, float]]
@@ -69,11 +69,11 @@ class Held(NamedTuple):
     """messages to other pipeline ranks per micro-batch"""
 
 
-def held(job: Job, stage: int) -> Held:
+def stage_contents(job: Job, stage: int) -> StageContents:
     """Return what of the model the rank of pipeline stage `stage` holds."""
     a, layout = job.architecture, job.layout
     count, last = len(chunks(a, layout)), stage == layout.pp - 1
-    return Held(
+    return StageContents(
         [(a.blocks[index], n) for index, n in stage_layers(a, layout)[stage].items()],
         [(b, b.count) for b in a.mtp] if last else [],
         stage == 0,
@@ -83,9 +83,11 @@ def held(job: Job, stage: int) -> Held:
     )
 
 
-def collectives(job: Job, stage: int | Held = 0, part: Part = "all") -> tuple[Collective, ...]:
+def collectives(
+    job: Job, stage: int | StageContents = 0, part: Part = "all"
+) -> tuple[Collective, ...]:
     """Return the collectives of one optimizer step on a rank of pipeline stage `stage`, or on a
-    rank that holds what a `Held` says; groups of one rank and empty calls are left out."""
+    rank that holds what a `StageContents` says; groups of one rank and empty calls are left out."""
     copy: list[Collective] = []
     data: list[Collective] = []
     last: list[Collective] = []
@@ -96,7 +98,7 @@ def collectives(job: Job, stage: int | Held = 0, part: Part = "all") -> tuple[Co
         copy = [*_own_tensor(job), *_expert(job, layers)] if part != "data" else copy
         data = _groups(job) if part != "inside" else data
     else:
-        h = held(job, stage) if isinstance(stage, int) else stage
+        h = stage_contents(job, stage) if isinstance(stage, int) else stage
         copy = (
             [*_tensor(job, h), *_context(job, h), *_expert(job, h.blocks + h.mtp)]
             if part != "data"
@@ -112,7 +114,7 @@ def _passes(job: Job) -> int:
     return 2 if job.layout.recompute == "full" else 1
 
 
-def _tensor(job: Job, h: Held) -> list[Collective]:
+def _tensor(job: Job, h: StageContents) -> list[Collective]:
     """Return the collectives of Megatron-style tensor parallelism.
 
     They come before and after attention and feed-forward; in the backward pass, inputs are gathered
@@ -213,7 +215,7 @@ def _own_tensor(job: Job) -> list[Collective]:
     ]
 
 
-def _context(job: Job, h: Held) -> list[Collective]:
+def _context(job: Job, h: StageContents) -> list[Collective]:
     """Return the messages of ring context parallelism: keys and values go round the ring, backward
     with their gradients (Liu et al. 2023, arXiv 2310.01889)."""
     layout, messages = job.layout, []
@@ -301,7 +303,7 @@ def _groups(job: Job) -> list[Collective]:
     ]
 
 
-def _data(job: Job, h: Held) -> list[Collective]:
+def _data(job: Job, h: StageContents) -> list[Collective]:
     """Return the data-parallel collectives of other engines, one layer at a time: gradients and
     weights. Fully sharded in a pipeline, they come once per step."""
     groups = [
@@ -381,7 +383,7 @@ def _sharded(job: Job, weights: Weights, count: float, gathers: int = 2) -> list
     return listing
 
 
-def _pipeline(job: Job, h: Held) -> list[Collective]:
+def _pipeline(job: Job, h: StageContents) -> list[Collective]:
     """Return the messages that a rank sends to its pipeline neighbours: hidden states to the next
     chunk and their gradients back."""
     split = job.layout.tp if job.layout.sequence_parallel else 1
