@@ -14,7 +14,7 @@ from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.job import Job
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.pipeline_stages import ends
-from onnuri.planner.traffic import Axis, Collective, Held, Part, collectives
+from onnuri.planner.traffic import Axis, Collective, Part, StageContents, collectives
 from onnuri.planner.weights import Weights
 
 TILE = 256
