@@ -1,4 +1,4 @@
-"""Writes the summary of the published runs that the planner reads, `planner/data/evidence.json`.
+"""Write the summary of the published runs that the planner reads, `planner/data/evidence.json`.
 
 python -m onnuri.calibration.evidence
 """
@@ -12,11 +12,12 @@ from onnuri.calibration import runs
 from onnuri.planner import evidence
 
 MOST_MODELS = 4
-"""names that a plan shows"""
+"""number of names of models that a plan shows"""
 
 
 def summary() -> evidence.PublishedRuns:
-    """Count the published rows of steady speed by kind, GPU and class of precisions."""
+    """Return the number of published rows of steady speed by kind, GPU and class of precisions,
+    with the names of their models."""
     rows = runs.published()
     kinds: dict[str, int] = {"dense": 0, "moe": 0}
     models: dict[str, list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Fits the step time's constants to published runs: robust least squares on log error, with priors.
+"""Fit the step time's constants to published runs: robust least squares on log error, with priors.
 Needs scipy.
 
 Knows nothing of how runs are split for validation: `benchmarks/planner_cv.py` does, and writes
@@ -21,32 +21,35 @@ from onnuri.planner.step_time import Rates, rates, seconds
 from onnuri.planner.step_work import Work, work
 
 SIGMA = 0.08
-"""log error that is expected of one configuration: noise between releases and sources"""
+"""standard deviation of the log error that is expected of one configuration: noise between releases
+and sources"""
 INTERVAL = ("dense_below", "dense_above", "moe_below", "moe_above", "open")
-"""constants of the interval, which come from errors on what was held out"""
+"""constants of the interval, which come from errors on rows that were held out"""
 WIDER = [k / 20 for k in range(1, 40)]
-"""what a doubt may add to an interval, of its width without one"""
+"""shares of its width that a doubt may add to an interval, to be tried"""
 PUBLISHED, FURTHER = runs.PUBLISHED, runs.FURTHER
 
 
 class Evidence(NamedTuple):
-    """Rows, and their meanings stacked to arrays."""
+    """Rows, and their candidate jobs stacked to arrays."""
 
     rows: list[runs.Row]
     work: Work
+    """per candidate job"""
     rates: Rates
+    """per candidate job"""
     per_gpu: np.ndarray
-    """tokens a step and GPU, by meaning"""
+    """tokens per step and GPU, per candidate job"""
     weight: np.ndarray
-    """of a meaning in its row"""
+    """share of a candidate job in its row"""
     row: np.ndarray
-    """index of a meaning's row"""
+    """index of a candidate job's row"""
     factor: np.ndarray
-    """of a row: its metric for one token a second and GPU"""
+    """per row: its metric for one token per second and GPU"""
 
 
 def usable(rows: Sequence[runs.Row]) -> list[runs.Row]:
-    """Return the rows of steady speed that stand on a published page and have a prediction."""
+    """Return the rows of steady speed that are on a published page and have a prediction."""
     return [r for r in rows if runs.steady(r) and runs.why_null(r) is None]
 
 
@@ -67,12 +70,13 @@ def stack(rows: Sequence[runs.Row]) -> Evidence:
 
 
 def _columns(rows: Iterable[tuple[float, ...]]) -> list[Any]:
+    """Return one array per field of equal tuples, such as `Work`, in their order."""
     return [np.array(x, float) for x in zip(*rows, strict=True)]
 
 
 def log_speed(e: Evidence, fitted: dict[str, float]) -> np.ndarray:
     """Return the logarithm of each row's predicted tokens per second and GPU: the mean over its
-    candidate jobs, the faster the likelier."""
+    candidate jobs, weighted by their speed, because the faster is the likelier."""
     parts, _ = seconds(e.work, e.rates, fitted)
     logs = np.log(e.per_gpu / sum(parts.values()))
     best = np.full(len(e.rows), -np.inf)
@@ -87,15 +91,15 @@ def published(e: Evidence) -> np.ndarray:
 
 
 def repeats(rows: Sequence[runs.Row]) -> np.ndarray:
-    """Return for each row how many rows are the same model, machine and precision: releases repeat
-    them."""
+    """Return for each row how many rows have the same model, machine, precision and sequence
+    length, because releases repeat them."""
     keys = [(r["model"], r["gpu"], r["precision"], r["seq_len"]) for r in rows]
     count = Counter(keys)
     return np.array([count[k] for k in keys], float)
 
 
 def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) -> dict[str, float]:
-    """Return the constants fitted to all rows but those `held` out (a mask); `start` only saves
+    """Return the constants fitted to all rows but those of the mask `held`; `start` only saves
     time."""
     known = [c for c in constants.fitted() if c.name not in INTERVAL]
     prior, spread = np.log([c.prior for c in known]), np.array([c.spread for c in known])
@@ -104,9 +108,13 @@ def fit(e: Evidence, held: Any = None, start: dict[str, float] | None = None) ->
     weight = np.where(use, repeats(e.rows) ** -0.25, 0.0)
 
     def named(x: np.ndarray) -> dict[str, float]:
+        """Return the constants by name for parameters `x`, in standard deviations of their priors'
+        logarithms."""
         return dict(zip((c.name for c in known), np.exp(prior + spread * x), strict=True))
 
     def residuals(x: np.ndarray) -> np.ndarray:
+        """Return the robust errors of all rows and the distances from the priors, to be squared and
+        summed."""
         z = (log_speed(e, named(x)) - target) / SIGMA * weight
         robust = np.sign(z) * np.sqrt(2 * (np.sqrt(1 + z**2) - 1))  # soft l1 on rows, not on priors
         return np.concatenate([robust, x])
@@ -133,11 +141,11 @@ def interval(
     weight = np.array([count[m] ** -0.25 for m in machines])
     prior = {c.name: c.prior for c in constants.fitted() if c.name in INTERVAL}
     few = min((doubts > 0).sum(), (doubts == 0).sum()) < 10
-    tried = [
+    candidates = [
         _ends(errors, moe, doubts, weight, prior | {"open": x})
         for x in ([prior["open"]] if few else WIDER)
     ]
-    return min(tried, key=lambda result: result[0])[1]
+    return min(candidates, key=lambda result: result[0])[1]
 
 
 def _ends(
@@ -147,8 +155,9 @@ def _ends(
     weight: np.ndarray,
     fitted: dict[str, float],
 ) -> tuple[float, dict[str, float]]:
-    """The ends of an interval that a doubt widens as is given, and their quantile loss."""
-    lost, wider = 0.0, 1 + fitted["open"] * doubts
+    """Return the quantile loss and the constants of an interval that a doubt widens by
+    `fitted["open"]`; its ends are the weighted 10 % and 90 % quantiles of the scaled errors."""
+    quantile_loss, wider = 0.0, 1 + fitted["open"] * doubts
     for kind, mask in (("dense", ~moe), ("moe", moe)):
         if mask.sum() >= 10:
             scaled = errors[mask] / wider[mask]
@@ -158,12 +167,15 @@ def _ends(
             }
         for end, share in ((-fitted[f"{kind}_below"], 0.1), (fitted[f"{kind}_above"], 0.9)):
             beyond = errors[mask] - end * wider[mask]
-            lost += float((weight[mask] * np.maximum(share * beyond, (share - 1) * beyond)).sum())
-    return lost, fitted
+            quantile_loss += float(
+                (weight[mask] * np.maximum(share * beyond, (share - 1) * beyond)).sum()
+            )
+    return quantile_loss, fitted
 
 
 def quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:
-    """Return the value below which a share of the weight lies."""
+    """Return the weighted quantile of values: the value below which a `share` of the weight
+    lies."""
     order = np.argsort(values)
     total = np.cumsum(weight[order]) - weight[order] / 2
     return float(np.interp(share * weight.sum(), total, values[order]))

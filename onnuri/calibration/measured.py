@@ -1,5 +1,5 @@
-"""Our own step, measured on one GPU: rows with the columns of `data/published_runs.csv`, each with
-the peak of its memory.
+"""Read the measurements of Onnuri's own step on one GPU: rows with the columns of
+`data/published_runs.csv`, each with the peak of its memory.
 
 Knows no constant. The shapes are those of `data/measured_shapes.json`, as `stock.py` reads them
 from transformers' configs.
@@ -20,19 +20,19 @@ from onnuri.planner.parallel import ParallelConfig
 Row = dict[str, str]
 FILE = DATA / "measured_gpu.csv"
 RELEASE = 2026.2
-"""of PyTorch 2.11"""
+"""year of PyTorch 2.11"""
 SOURCE = "onnuri, own step"
 
 
 @functools.cache
 def shapes() -> dict[str, Architecture]:
-    """Return the measured models, by their names in the table."""
+    """Return the architectures that were measured, by the model's name in the table."""
     listed = json.loads((DATA / "measured_shapes.json").read_text(encoding="utf-8"))
     return {name: Architecture.from_json(values) for name, values in listed.items()}
 
 
 def is_own(row: Row) -> bool:
-    """Return whether a row is of Onnuri's trainer and of a shape that was measured."""
+    """Return whether a row is of Onnuri's trainer and of an architecture that was measured."""
     return (row.get("note") or "").startswith("own step") and row["model"] in shapes()
 
 
@@ -60,6 +60,6 @@ def job(row: Row) -> Job:
 
 
 def peak_gib(row: Row) -> float:
-    """Return the GiB that the step of a row had allocated at its peak, what the measuring process
-    still held of its previous case taken off."""
+    """Return the GiB that the step of a row had allocated at its peak, without what the measuring
+    process still held of its previous case."""
     return float(row["peak_allocated_GiB"]) - float(row["held_before_GiB"] or 0)

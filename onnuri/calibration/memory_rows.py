@@ -1,4 +1,4 @@
-"""Published measurements of memory, predicted: one row of a CSV with the columns of
+"""Predict published measurements of memory: from one row of a CSV with the columns of
 `data/published_memory.csv` to GiB.
 
 Looks at no column of results. Shapes of the models that those rows name stand in
@@ -30,7 +30,7 @@ REQUIRED = ("model", "gpus", "tp", "pp")
 
 
 class MemoryPrediction(NamedTuple):
-    """GiB, with an 80 % interval."""
+    """Predicted GiB, with an 80 % interval."""
 
     gib: float
     low: float
@@ -38,8 +38,8 @@ class MemoryPrediction(NamedTuple):
 
 
 class MemoryModel(Config):
-    """A model whose memory was published, and of its published configuration what the CSV has no
-    column for."""
+    """A model whose memory was published, and those values of its published configuration for which
+    the CSV has no column."""
 
     architecture: Architecture
     source: str
@@ -54,12 +54,16 @@ def predict_row(row: Mapping[str, str]) -> MemoryPrediction | None:
     if model is None:
         return None
     estimate = memory(job(row, model))
-    value, spread = _asked(estimate, row.get("note") or "") / GIB, math.exp(Z80 * estimate.spread)
+    value, spread = (
+        _measured_bytes(estimate, row.get("note") or "") / GIB,
+        math.exp(Z80 * estimate.spread),
+    )
     return MemoryPrediction(value, value / spread, value * spread)
 
 
-def _asked(m: Memory, note: str) -> float:
-    """What the note says that was measured; without a word, the allocator's peak."""
+def _measured_bytes(m: Memory, note: str) -> float:
+    """Return the bytes of the part of memory that the note says was measured; without a word, the
+    allocator's peak."""
     if "optimizer state" in note:
         return m.parameters + m.gradients + m.optimizer
     if "activations" in note:
@@ -68,7 +72,7 @@ def _asked(m: Memory, note: str) -> float:
 
 
 def job(row: Mapping[str, str], model: MemoryModel) -> Job:
-    """Return what the row ran, by its note where it has no column."""
+    """Return the job that a row ran, by its note where it has no column."""
     note = row.get("note") or ""
     tokens = _whole(row, "seq_len", 4096)
     tp, pp, cp = (_whole(row, name, 1) for name in ("tp", "pp", "cp"))
@@ -108,7 +112,8 @@ def job(row: Mapping[str, str], model: MemoryModel) -> Job:
 
 
 def _recompute(*texts: str) -> Recompute:
-    """What a column or a note says; without a word, none."""
+    """Return the degree of recomputation that the first of some texts names; "none" where none
+    does."""
     again = r"(?:recompute\w*|recomputation|AC|activation (?:checkpointing|recomputation))"
     degree = r"(no|none|selective|full)"
     for text in texts:
@@ -134,13 +139,15 @@ def _precision(row: Mapping[str, str]) -> Precision:
 
 
 def _sharding(row: Mapping[str, str]) -> Sharding:
-    """Megatron-Core's distributed optimizer, unless the row speaks of full sharding or of none."""
+    """Return the sharding of a row: Megatron-Core's distributed optimizer, unless the row speaks of
+    full sharding or of none."""
     words = f"{row.get('zero_or_fsdp') or ''} {row.get('note') or ''}".lower()
     return "fsdp" if re.search(r"fsdp|zero-?3", words) else "ddp" if "ddp" in words else "zero1"
 
 
 def _release(row: Mapping[str, str]) -> float | None:
-    """Of the software: its column, or the month of a paper that is the source."""
+    """Return the year of the software: from its column, or from the month of a paper that is the
+    source; else None."""
     if row.get("release"):
         return float(row["release"])
     paper = re.search(r"arXiv:(\d\d)(\d\d)\.", row.get("source") or "")
@@ -148,7 +155,8 @@ def _release(row: Mapping[str, str]) -> float | None:
 
 
 def _reduced(a: Architecture, layers: int) -> Architecture:
-    """With fewer layers, the leading kinds kept."""
+    """Return an architecture with fewer layers, the leading kinds kept; 0 layers leave it as it
+    is."""
     if layers in (0, a.layers):
         return a
     first = sum(b.count for b in a.blocks[:-1])
@@ -156,7 +164,8 @@ def _reduced(a: Architecture, layers: int) -> Architecture:
 
 
 def _model(row: Mapping[str, str]) -> MemoryModel | None:
-    """Listed here, listed among all shapes, or of the row's own columns."""
+    """Return the model of a row: listed for memory, listed among all shapes, or described by the
+    row's own columns; None where nothing tells."""
     name = row["model"]
     if named := models().get(re.sub(r"[^a-z0-9]", "", name.lower())):
         return named
@@ -176,12 +185,12 @@ def _model(row: Mapping[str, str]) -> MemoryModel | None:
 _COLUMNS = {c: c for c in ("layers", "hidden", "ffn", "experts", "topk", "heads", "kv_heads")} | {
     "vocabulary": "vocab"
 }
-"""of a row, and what `shapes.py` calls them"""
+"""columns of a row by what `shapes.py` calls them"""
 
 
 @functools.cache
 def models() -> dict[str, MemoryModel]:
-    """Return the models of `data/memory_models.json`, by name in small letters and digits."""
+    """Return the models of `data/memory_models.json`, by name in lower-case letters and digits."""
     listed = json.loads((DATA / "memory_models.json").read_text(encoding="utf-8"))
     return {
         re.sub(r"[^a-z0-9]", "", name.lower()): MemoryModel.from_json(values)
@@ -190,6 +199,8 @@ def models() -> dict[str, MemoryModel]:
 
 
 def _whole(row: Mapping[str, str], column: str, missing: int) -> int:
+    """Return a cell as a whole number, or `missing` for an empty one. Raises ConfigError for
+    another number."""
     text = row.get(column) or ""
     if not text:
         return missing
@@ -207,5 +218,6 @@ def _whole(row: Mapping[str, str], column: str, missing: int) -> int:
 
 
 def _number(pattern: str, note: str) -> int:
+    """Return the whole number that a pattern finds in a note; 0 where it finds none."""
     match = re.search(pattern, note)
     return int(match[1]) if match else 0

@@ -1,5 +1,5 @@
-"""Published runs as jobs: a CSV's row in, the jobs it may mean with their weights out, and figures
-in the row's metric.
+"""Read published runs as jobs: from a CSV's row, the jobs that it may stand for with their weights;
+from a speed, the row's metric.
 
 Knows no constant and never reads `value`. What a row does not say is what an engineer would choose,
 or several choices.
@@ -61,8 +61,8 @@ COLUMNS = (
     "metric",
     "value",
 )
-"""that a table of runs has; `note`, `source`, `tokens_trained_B` and others may stand beside
-them"""
+"""columns that a table of runs has; `note`, `source`, `tokens_trained_B` and others may stand
+beside them"""
 WHOLE = {
     "layers",
     "hidden",
@@ -94,33 +94,34 @@ NUMBERS = WHOLE | {
     "real_mem_GiB",
 }
 SMALLEST, LARGEST = 1e-9, 1e12
-"""of any figure of such a table: what is beyond is a slip of the keyboard"""
+"""bounds of any figure of such a table: what is beyond is a slip of the keyboard"""
 KINDS = ("dense", "moe")
 PRECISION = re.compile(r"(?<!\d)(?:32|16|8|4)(?!\d)|half|mixed|amp", re.I)
 CUMULATIVE = ("gpu_hours", "days")
 METRICS = ("tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", *CUMULATIVE)
 PUBLISHED, FURTHER = DATA / "published_runs.csv", DATA / "further_runs.csv"
 RULE = (
-    f"a row is null only if its model, gpu or metric is empty, its GPU is not listed, its metric is not one of "
-    f"{', '.join(METRICS)}, nothing tells its model's size, or it asks for hours without tokens_trained_B or for days "
-    "without that and gpus; a null counts as 100 % error; 32 bits are predicted as 16"
+    "a row is null only if its model, gpu or metric is empty, its GPU is not listed, its metric"
+    f" is not one of {', '.join(METRICS)}, nothing tells its model's size, or it asks for hours"
+    " without tokens_trained_B or for days without that and gpus; a null counts as 100 % error;"
+    " 32 bits are predicted as 16"
 )
 FULL_SCORES_BEFORE = 2025.0
-"""year to which figures in FLOPs counted attention in full unless they say otherwise (PaLM's and
-Megatron-LM's formula)"""
+"""year before which figures in FLOPs counted attention in full unless they say otherwise (PaLM's
+and Megatron-LM's formula)"""
 
 
 class CandidateJob(NamedTuple):
-    """One of the jobs that a row may mean."""
+    """One of the jobs that a row may stand for."""
 
     job: Job
     weight: float
-    """of all of a row's meanings 1"""
+    """share of this job; those of all of a row's jobs sum to 1"""
 
 
 def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
-    """Return the rows of a CSV that has `columns`. Raises ConfigError for missing columns and cells
-    that cannot be."""
+    """Return the rows of a CSV that has `columns`. Raises ConfigError for missing columns and for
+    cells that cannot be."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -146,8 +147,8 @@ def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
 
 
 def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
-    """Yield the cells of a row that cannot be: column and value, rule, repair. An empty cell is
-    unknown, not a mistake."""
+    """Yield three texts for every cell of a row that cannot be: column and value, rule, repair. An
+    empty cell is unknown, not a mistake."""
     for column in (c for c in row if c in NUMBERS and row[c].strip()):
         try:
             value = float(row[column])
@@ -192,18 +193,19 @@ def mistakes(row: Row) -> Iterator[tuple[str, str, str]]:
 
 @functools.cache
 def published() -> tuple[Row, ...]:
-    """Return the rows of steady speed that stand on a published page: what the constants were
-    fitted to."""
+    """Return the rows of steady speed that are on a published page, to which the constants were
+    fitted."""
     return tuple(r for path in (PUBLISHED, FURTHER) for r in read(path) if steady(r))
 
 
 def steady(row: Row) -> bool:
-    """Whether a row is a speed, and not noted from memory."""
+    """Return whether a row states a speed, not hours or days in all, and was not noted from
+    memory."""
     return row.get("recalled") != "yes" and row["metric"] not in CUMULATIVE
 
 
 def number(row: Row, column: str) -> float | None:
-    """Return a cell's number, or None for an empty cell."""
+    """Return a cell of a row as a number, or None for an empty cell."""
     cell = (row.get(column) or "").strip()
     return float(cell) if cell else None
 
@@ -215,7 +217,7 @@ def whole(row: Row, column: str) -> int | None:
 
 
 def why_null(row: Row) -> str | None:
-    """Return the rule by which a row has no prediction, or None."""
+    """Return the reason why a row has no prediction, or None where it has one."""
     for column in ("model", "gpu", "metric"):
         if not row[column].strip():
             return f"{column} is empty"
@@ -235,8 +237,8 @@ def why_null(row: Row) -> str | None:
 
 
 def architecture(row: Row) -> Architecture:
-    """Return the row's model: measured here, listed, or inferred from its columns. Raises
-    ConfigError where nothing tells its size."""
+    """Return the architecture of a row's model: measured here, listed, or inferred from its
+    columns. Raises ConfigError where nothing tells its size."""
     if measured.is_own(row):
         return measured.shapes()[row["model"]]
     known: dict[str, int | None] = {
@@ -258,7 +260,7 @@ def architecture(row: Row) -> Architecture:
 
 
 def repository(row: Row) -> str:
-    """Return a row's source without the file in it."""
+    """Return the repository or page of a row's source, without the file in it."""
     source = (row.get("source") or "").strip()
     return source if source.startswith("http") else source.split(":")[0]
 
@@ -269,8 +271,8 @@ def note(row: Row) -> str:
 
 
 def candidate_jobs(row: Row) -> list[CandidateJob]:
-    """Return the jobs that a row may stand for: what it says, and what it does not say in the ways
-    that engineers choose."""
+    """Return the jobs that a row may stand for: the values that it says, and for those that it does
+    not say the choices that engineers make."""
     if measured.is_own(row):
         return [CandidateJob(measured.job(row), 1.0)]
     a, tokens = architecture(row), whole(row, "seq_len") or 4096
@@ -310,8 +312,11 @@ def _engine(row: Row) -> EngineProfile:
 
 
 def _kernels(row: Row) -> Kernels:
-    """PyTorch's own where a row speaks of its compiler, its attention or an engine made of it, or
-    of its sharding alone, and of no vendor's library; unfused where the row says so."""
+    """Return which kernels ran a row.
+
+    They are PyTorch's own where the row speaks of its compiler, its attention or an engine made of
+    it, or of its sharding alone, and of no vendor's library; unfused where the row says so.
+    """
     words = f"{note(row)} {row['zero_or_fsdp']}"
     named = re.search(r"torch\.?compile|torchtitan|nanotron|SDPA|\beager\b", words, re.I)
     alone = all(
@@ -328,18 +333,22 @@ def _kernels(row: Row) -> Kernels:
 
 
 def _gradient_bytes(row: Row) -> float:
-    """What data ranks sum: 32 bits but where all is 16, or where ZeRO is named, whose optimizers
-    sum gradients as they are (DeepSpeed's communication_data_type; InternLM/InternEvo,
-    hybrid_zero_optim.py)."""
+    """Return the bytes per number that data ranks sum.
+
+    They are 4, but 2 where all training is in 16 bits, or where ZeRO is named, whose optimizers sum
+    gradients as they are (DeepSpeed's communication_data_type; InternLM/InternEvo,
+    hybrid_zero_optim.py).
+    """
     return 2.0 if "pure" in note(row).lower() or "zero" in row["zero_or_fsdp"].lower() else 4.0
 
 
 def _usual_gpus(a: Architecture) -> int:
-    """A power of two with about a GPU for 200M active parameters."""
+    """Return a power of two of GPUs, about one for 200M active parameters."""
     return max(8, 2 ** round(a.num_active_params() / 2e8).bit_length())
 
 
 def _cluster(row: Row, gpus: int) -> Cluster:
+    """Return the cluster of a row, with network, power and rates that its note says."""
     kind, text, nic = hardware.gpu(row["gpu"]), note(row), None
     if match := re.search(r"(\d+(?:\.\d+)?) ?Gb/s per GPU", text):
         nic = float(match[1]) / 8
@@ -377,11 +386,11 @@ def year(row: Row, a: Architecture | None = None) -> float | None:
 
 
 def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[ParallelConfig]:
-    """What the row says, completed in every way that fits; where nothing fits, its plainest
-    completion."""
+    """Return the layouts that a row may stand for: what it says, completed in every way that fits;
+    where nothing fits, its plainest completion."""
     text, moe = row["zero_or_fsdp"].lower(), a.mixture
     full = re.search(r"fsdp|zero-?3", text)
-    stages = _said(row, r"\bVP ?(\d+)")
+    stages = _number_in_note(row, r"\bVP ?(\d+)")
     recomputes: list[Recompute] = [
         r for r in get_args(Recompute) if r == row["recompute"].strip()
     ] or ["selective"]
@@ -418,14 +427,16 @@ def _layouts(row: Row, a: Architecture, gpus: int, tokens: int) -> list[Parallel
 
 
 def _shard(text: str, ranks: int) -> int | None:
+    """Return the ranks that share one copy of the model by the row's text; None where it names none
+    that divides the ranks."""
     match = re.search(r"within (\d+)|fsdp(\d+)", text)
     shard = int(match[1] or match[2]) if match else None
     return None if not shard or shard >= ranks or ranks % shard else shard
 
 
 def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int, int, int, int]]:
-    """Tensor, pipeline, context and expert parallel degrees: as given, else those that engineers
-    try."""
+    """Return the tensor, pipeline, context and expert parallel degrees that a row may stand for:
+    its own, else those that engineers try."""
     known = {c: whole(row, c) for c in ("dp", "tp", "pp", "cp", "ep")}
     cp = known["cp"] or 1
     rest = gpus // cp // (known["dp"] or 1)  # with dp given, tensor and pipeline share what is left
@@ -453,39 +464,45 @@ def _degrees(row: Row, a: Architecture, gpus: int, moe: bool) -> list[tuple[int,
 
 
 def fits(a: Architecture, layout: ParallelConfig, gpu: str, tokens: int) -> bool:
-    """Return roughly whether a GPU holds a layout: 6 bytes per local parameter and 12 sharded,
-    activations of all passes in flight (arXiv 2205.05198, 34 bytes per token, layer and hidden
-    unit; 2 with full recomputation)."""
+    """Return roughly whether a GPU holds a layout.
+
+    Counted are 6 bytes per local parameter and 12 sharded, and activations of all passes in flight
+    (arXiv 2205.05198, 34 bytes per token, layer and hidden unit; 2 with full recomputation).
+    """
     routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
     local = (a.num_params() - routed) / layout.tp / layout.pp + routed / layout.ep / layout.pp
     ranks = layout.shard or layout.dp * layout.cp
-    held = local * (6 + 12 / ranks if layout.sharding == "zero1" else 18 / ranks)
+    weight_bytes = local * (6 + 12 / ranks if layout.sharding == "zero1" else 18 / ranks)
     each = 2 if layout.recompute == "full" else 34
     activations = (
         layout.micro_batch * tokens / layout.cp * a.hidden * each * a.layers / layout.tp
     )  # pp passes of a pp-th each
     logits = layout.micro_batch * tokens / layout.cp * a.vocabulary / layout.tp * 6
-    return held + activations + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
+    return weight_bytes + activations + logits < 0.92e9 * hardware.gpu(gpu).memory_gb
 
 
 def _micro_batches(row: Row, tokens: int, dp: int, pp: int) -> list[int]:
+    """Return the micro-batches, in sequences, that a row may stand for: its own, else those that
+    divide its batch."""
     batch = number(row, "global_batch_tokens")
-    if count := _said(row, r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)"):
+    if count := _number_in_note(row, r"(?:MBS|microbatch|micro-batch|micro_bsz)[ =:]*(\d+)"):
         return [count]
-    if count := _said(row, r"local batch(?: size)?[ =:]*(\d+)"):
+    if count := _number_in_note(row, r"local batch(?: size)?[ =:]*(\d+)"):
         return [
             1 if pp > 1 else count
         ]  # torchtitan's local batch is all of a step's passes, of one sequence each
     each = max(1, round(batch / (tokens * dp))) if batch else 0
     if each and (
-        count := _said(row, r"(?:micro_num|grad accum|gradient accumulation|\bGA)[ =]*(\d+)")
+        count := _number_in_note(
+            row, r"(?:micro_num|grad accum|gradient accumulation|\bGA)[ =]*(\d+)"
+        )
     ):
         return [max(1, each // count)]
     return [m for m in (1, 2, 4, 8) if not each or each % m == 0] or [1]
 
 
-def _said(row: Row, pattern: str) -> int:
-    """A whole number that the note gives; 0 where it gives none."""
+def _number_in_note(row: Row, pattern: str) -> int:
+    """Return the whole number that a pattern finds in the note; 0 where it finds none."""
     match = re.search(pattern, note(row), re.I)
     return int(match[1]) if match else 0
 
@@ -503,7 +520,7 @@ def precision(row: Row) -> Precision:
 
 
 def in_metric(row: Row, job: Job, speed: float) -> float:
-    """Return tokens per second and GPU in the row's metric and by its convention."""
+    """Return tokens per second and GPU converted to the row's metric by its convention."""
     metric = row["metric"]
     if metric == "tokens_per_s_per_gpu":
         return speed
@@ -519,8 +536,8 @@ def in_metric(row: Row, job: Job, speed: float) -> float:
 
 
 def flops_per_token(row: Row, job: Job) -> float:
-    """Return FLOPs per token by the row's convention: hardware FLOPs count a full recomputation;
-    attention in full or causal."""
+    """Return the FLOPs per token by the row's convention: hardware FLOPs count a full
+    recomputation; attention is counted in full or causal."""
     text = note(row).lower()
     if "causal" in text and "not causal" not in text:
         causal = True

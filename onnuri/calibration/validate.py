@@ -1,5 +1,5 @@
-"""`onnuri plan validate`: predicts every row of a table of published runs without its value, and
-sets both side by side.
+"""Predict every row of a table of published runs without its value, and compare the two: `onnuri
+plan validate`.
 
 Knows no command line and fits nothing. Errors are of the prediction over the published value, less
 one.
@@ -37,16 +37,16 @@ MEMORY_COLUMNS = (
     MEMORY_VALUE,
 )
 IN_SAMPLE = (
-    "{known} of these rows are those that the constants were fitted to: the errors above are in sample; errors on "
-    "what was held out stand in docs/planner-speed.md"
+    "{known} of these rows are those that the constants were fitted to: the errors above are in"
+    " sample; errors on what was held out stand in docs/planner-speed.md"
 )
 CHOICE = 10.0
-"""engineers choose among what a row leaves open: odds of a choice go with its speed to this
-power"""
+"""power of a candidate job's speed to which its odds go: engineers choose the faster among what a
+row leaves open"""
 
 
 class RunPrediction(NamedTuple):
-    """In the row's metric, with an 80 % interval."""
+    """A prediction in the row's metric, with an 80 % interval."""
 
     value: float
     low: float
@@ -54,11 +54,12 @@ class RunPrediction(NamedTuple):
 
 
 def predict(row: runs.Row) -> RunPrediction | None:
-    """Return the prediction of one row of runs; None by `runs.RULE`. Never reads its value."""
+    """Return the prediction of one row of runs; None by `runs.RULE`. It never reads the row's
+    value."""
     if runs.why_null(row):
         return None
-    means = runs.candidate_jobs(row)
-    jobs = [m.job for m in means]
+    candidates = runs.candidate_jobs(row)
+    jobs = [m.job for m in candidates]
     speeds = [step_time.step_time(job).tokens_per_s_per_gpu for job in jobs]
     best = max(speeds)
     odds = [(s / best) ** CHOICE for s in speeds]
@@ -66,16 +67,16 @@ def predict(row: runs.Row) -> RunPrediction | None:
     down, up = step_time.spread(
         jobs[0].architecture.mixture, step_time.extrapolation_flags(jobs[0]), constants.values()
     )
-    known = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
+    interval = Interval(low=speed * math.exp(-down), mid=speed, high=speed * math.exp(up))
     if row["metric"] in runs.CUMULATIVE:
-        known = lasting(jobs[0], known, (runs.number(row, "tokens_trained_B") or 0.0) * 1e9)
-    ends = [runs.in_metric(row, jobs[0], s) for s in (known.mid, known.low, known.high)]
+        interval = lasting(jobs[0], interval, (runs.number(row, "tokens_trained_B") or 0.0) * 1e9)
+    ends = [runs.in_metric(row, jobs[0], s) for s in (interval.mid, interval.low, interval.high)]
     return RunPrediction(ends[0], min(ends[1:]), max(ends[1:]))
 
 
 def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
-    """Return tokens per second over the hours in which that many tokens are trained: real routing,
-    failures, and what else takes time."""
+    """Return the tokens per second and GPU over all the hours in which that many tokens are
+    trained: real routing, failures, and what else takes time are counted."""
     hours = tokens / (speed.mid * job.cluster.gpus) / 3600
     factors = [
         goodput.goodput(
@@ -87,8 +88,8 @@ def lasting(job: Job, speed: Interval, tokens: float) -> Interval:
 
 
 def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None:
-    """Print every row and the summaries, and write them where `json_file` says. Raises ConfigError
-    for a bad table."""
+    """Print every row and the summaries, and write them to `json_file` where it is set. Raises
+    ConfigError for a bad table."""
     files.check_place(json_file)
     rows = runs.read(path, MEMORY_COLUMNS if memory else runs.COLUMNS)
     if not rows:
@@ -107,10 +108,10 @@ def run(path: Path, memory: bool = False, json_file: Path | None = None) -> None
 
 
 def in_sample(rows: Iterable[runs.Row]) -> int:
-    """Return how many rows are those that the constants were fitted to, whatever they are
-    called."""
+    """Return how many rows are those that the constants were fitted to, whatever their ids."""
 
     def figures(row: runs.Row) -> tuple[object, ...]:
+        """Return the cells of a row that identify it, numbers as numbers."""
         return tuple(
             runs.number(row, c) if c in runs.NUMBERS else row[c] for c in runs.COLUMNS if c != "id"
         )
@@ -120,6 +121,7 @@ def in_sample(rows: Iterable[runs.Row]) -> int:
 
 
 def _memory(row: runs.Row) -> RunPrediction | None:
+    """Return the prediction of a row of memory in GiB, in the form of a prediction of speed."""
     prediction = memory_rows.predict_row(row)
     return prediction and RunPrediction(prediction.gib, prediction.low, prediction.high)
 
@@ -131,13 +133,16 @@ def compare(
     by: Callable[[runs.Row], RunPrediction | None],
     why: Callable[[runs.Row], str | None] | None = None,
 ) -> dict[str, Any]:
-    """Return `rows` as the JSON has them, and `summary`. `why` tells why a row of speed has no
-    prediction."""
-    out, keys = [], []
+    """Return a dict of `rows`, each with its published and predicted value, and their `summary`.
+
+    `value` is the column of published values, `metric` a name for all rows or None for their own,
+    `by` predicts a row, and `why` tells why a row of speed has no prediction.
+    """
+    entries, keys = [], []
     for row in rows:
         prediction, published = by(row), runs.number(row, value)
         error = prediction.value / published - 1 if prediction and published else None
-        out.append(
+        entries.append(
             {
                 "id": row["id"],
                 "metric": metric or row["metric"],
@@ -158,11 +163,12 @@ def compare(
                 "source": runs.repository(row),
             }
         )
-    return {"rows": out, "summary": summary(out, keys)}
+    return {"rows": entries, "summary": summary(entries, keys)}
 
 
 def assumed(row: runs.Row) -> str | None:
-    """Return what of a row's model is assumed, or None where the list or its columns tell it."""
+    """Return which architecture is assumed for a row's model, or None where the list or its columns
+    tell it."""
     a = runs.architecture(row)
     if not a.unsure:
         return None
@@ -174,16 +180,16 @@ def assumed(row: runs.Row) -> str | None:
 def summary(rows: list[dict[str, Any]], keys: list[dict[str, str]]) -> dict[str, Any]:
     """Return the figures of all rows, and by kind, GPU, source and metric."""
     known = [(r, k) for r, k in zip(rows, keys, strict=True) if r["published"]]
-    out: dict[str, Any] = {"all": figures([r for r, _ in known])}
+    groups: dict[str, Any] = {"all": figures([r for r, _ in known])}
     for name in ("kind", "gpu", "source", "metric"):
         values = sorted({k[name] for _, k in known})
-        out[name] = {v: figures([r for r, k in known if k[name] == v]) for v in values}
-    return out
+        groups[name] = {v: figures([r for r, k in known if k[name] == v]) for v in values}
+    return groups
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
-    """Return errors without their sign, and the coverage of the 80 % intervals among rows that have
-    one."""
+    """Return the median and 90th percentile of the errors without their sign, and the coverage of
+    the 80 % intervals among rows that have one."""
     errors = sorted(abs(r["error"]) for r in rows)
     inside = [r["low"] <= r["published"] <= r["high"] for r in rows if r["predicted"] is not None]
     return {
@@ -198,7 +204,8 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float | int | None]:
 def text(report: Mapping[str, Any], memory: bool = False) -> str:
     """Return a line per row and a line per group of rows, for a terminal."""
     lines = [
-        f"{'id':<58}{'metric':>21}{'published':>12}{'predicted':>12}{'80 % from':>12}{'to':>12}{'error':>8}"
+        f"{'id':<58}{'metric':>21}{'published':>12}{'predicted':>12}"
+        f"{'80 % from':>12}{'to':>12}{'error':>8}"
     ]
     for r in report["rows"]:
         cells = "".join(f"{_short(r[k]):>12}" for k in ("published", "predicted", "low", "high"))
@@ -221,8 +228,9 @@ def text(report: Mapping[str, Any], memory: bool = False) -> str:
                     else f", 80 % intervals hold {100 * f['coverage']:.0f} %"
                 )
                 lines.append(
-                    f"{name} {key}: {f['rows']} rows, {f['null']} null, error {100 * f['median_error']:.1f} % at the "
-                    f"median, {100 * f['p90_error']:.1f} % at the 90th percentile{covered}"
+                    f"{name} {key}: {f['rows']} rows, {f['null']} null,"
+                    f" error {100 * f['median_error']:.1f} % at the median,"
+                    f" {100 * f['p90_error']:.1f} % at the 90th percentile{covered}"
                 )
     if not memory:
         lines.append(runs.RULE)
@@ -230,4 +238,5 @@ def text(report: Mapping[str, Any], memory: bool = False) -> str:
 
 
 def _short(value: float | None) -> str:
+    """Return a number with five significant digits, `null` for None."""
     return "null" if value is None else f"{value:.5g}"

@@ -1,5 +1,5 @@
-"""What a layer keeps for its backward pass, in bytes a token and rank: product by product, as the
-kernels that run it do.
+"""Count what one layer keeps for its backward pass, in bytes per token and rank: matrix product by
+matrix product, as the kernels that run the layer keep it.
 
 Knows no pipeline and no batch. Two kinds of kernels: fused ones (Megatron-Core with Transformer
 Engine), and the operators that transformers' model code calls one after another, which is what
@@ -20,11 +20,13 @@ SAVED: dict[Precision, float] = {
     "mxfp8": 1 + 1 / 32,
     "nvfp4": 0.5 + 1 / 16,
 }
-"""bytes of one number of a product's kept input: payload and block scales"""
+"""bytes per number of the input that a matrix product keeps for its backward pass: payload and
+block scales"""
 
 
 FLASH = 2022.5
-"""release from which scores are never written (Dao et al. 2022, arXiv 2205.14135)"""
+"""software year from which attention scores are never written to memory (Dao et al. 2022, arXiv
+2205.14135)"""
 
 
 class LayerBytes(NamedTuple):
@@ -33,122 +35,149 @@ class LayerBytes(NamedTuple):
     saved_bytes: float
     """kept from forward to backward without recomputation"""
     input_bytes: float
-    """its input alone, which is what remains of a layer that is recomputed"""
+    """the layer's input alone, which is all that is kept of a layer that is recomputed in full"""
     transient_bytes: float
     """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
     product_bytes: float = 0.0
-    """kept where only products, attention and dispatched tokens are (`training/layout.py`, KEPT),
-    input counted"""
+    """kept under selective recomputation, where only the outputs of products and attention and
+    dispatched tokens are kept (`training/layout.py`, KEPT); the layer's input is counted"""
     recompute_bytes: float = 0.0
-    """what recomputing the rest adds to them"""
+    """what recomputing the rest adds to `product_bytes`"""
     expert_grad_peak_bytes: float = 0.0
-    """when the experts' gradients are there; 0 without experts"""
+    """at the moment when the gradients of the experts' weights exist; 0 without experts"""
 
 
 def megatron_layer(
     block: Block,
-    a: Architecture,
+    architecture: Architecture,
     layout: ParallelConfig,
     tokens: int,
     software_year: float | None = None,
     imbalance: float = 1.0,
 ) -> LayerBytes:
-    """A layer of Megatron-Core. `tokens`: of a sequence, for scores where they are written.
-    `imbalance`: of what its experts get, over the mean."""
-    wide, tp = a.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
-    kept = SAVED[layout.precision]
+    """Return the bytes per token and rank that a layer of Megatron-Core keeps.
+
+    `tokens` is the sequence length, which counts where attention scores are written. `imbalance` is
+    what this rank's experts receive over the mean.
+    """
+    width, tp = architecture.hidden / (layout.tp if layout.sequence_parallel else 1), layout.tp
+    number_bytes = SAVED[layout.precision]
     dropped = bool(
-        a.positions
+        architecture.positions
     )  # GPT-3's generation, known by learned positions, trained with dropout: a byte a mask
     saved_bytes = (
-        min(block.norms, 2) * (2 + kept) * wide + max(block.norms - 2, 0) * 2 * wide
+        min(block.norms, 2) * (2 + number_bytes) * width + max(block.norms - 2, 0) * 2 * width
     )  # norms' inputs and outputs
     saved_bytes += (
-        2 * wide * dropped + 8 * block.mixer_width / tp
+        2 * width * dropped + 8 * block.mixer_width / tp
     )  # a mixer's two projections, convolution and output
     transient_bytes = (
-        4.0 * a.hidden if tp > 1 else 2.0 * a.hidden
+        4.0 * architecture.hidden if tp > 1 else 2.0 * architecture.hidden
     )  # gathered input and its gradient
     if block.attention:
         saved_bytes += _fused_attention(block.attention, layout, tokens, software_year)
     if block.mlp:
-        saved_bytes += _feed_forward(block, block.mlp, kept) / tp
+        saved_bytes += _feed_forward(block, block.mlp, number_bytes) / tp
         transient_bytes = max(transient_bytes, 2 * (1 + block.gated) * block.mlp / tp)
-    if e := block.experts:
-        own = (
-            imbalance * e.topk * wide / a.hidden
+    if experts := block.experts:
+        routed_copies = (
+            imbalance * experts.topk * width / architecture.hidden
         )  # of the rank's own tokens, which are what sequence parallelism leaves it
         saved_bytes += (
-            own * (kept * a.hidden + _feed_forward(block, e.width, kept) + 4) + 8 * e.routed
+            routed_copies
+            * (
+                number_bytes * architecture.hidden
+                + _feed_forward(block, experts.width, number_bytes)
+                + 4
+            )
+            + 8 * experts.routed
         )  # and router's scores
-        saved_bytes += e.shared * _feed_forward(block, e.shared_width or e.width, kept) / tp
-        transient_bytes = max(
-            transient_bytes, 4 * own * a.hidden, 2 * own * (1 + block.gated) * e.width
+        saved_bytes += (
+            experts.shared
+            * _feed_forward(block, experts.shared_width or experts.width, number_bytes)
+            / tp
         )
-    return LayerBytes(saved_bytes, 2 * wide, transient_bytes)
+        transient_bytes = max(
+            transient_bytes,
+            4 * routed_copies * architecture.hidden,
+            2 * routed_copies * (1 + block.gated) * experts.width,
+        )
+    return LayerBytes(saved_bytes, 2 * width, transient_bytes)
 
 
-def _feed_forward(block: Block, width: int, kept: float) -> float:
-    """The activation function's input, in 16 bits, and its output, which is the second product's
-    input."""
-    return (2 * (1 + block.gated) + kept) * width
+def _feed_forward(block: Block, width: int, number_bytes: float) -> float:
+    """Return the bytes per token that a feed-forward of `width` keeps: the activation function's
+    input, in 16 bits, and its output, which is the second product's input, at `number_bytes`
+    each."""
+    return (2 * (1 + block.gated) + number_bytes) * width
 
 
 def _fused_attention(
-    at: Attention, layout: ParallelConfig, tokens: int, software_year: float | None
+    attention: Attention, layout: ParallelConfig, tokens: int, software_year: float | None
 ) -> float:
-    tp, kept = layout.tp, SAVED[layout.precision]
-    heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
-    out = heads * at.values
-    if at.kv_rank:  # keys and values of every head are written out of the latent
-        saved_bytes = 2 * heads * (2 * (at.head_dim + at.rope_dim) + at.values)
-        saved_bytes += (2 + kept) * (at.query_rank + at.kv_rank) + 2 * at.rope_dim
+    """Return the bytes per token and rank that fused attention keeps: queries, keys, values, its
+    output and, with software older than FlashAttention, the scores of all `tokens`."""
+    tp, number_bytes = layout.tp, SAVED[layout.precision]
+    heads, groups = attention.heads / tp, max(attention.kv_heads / tp, 1)
+    output_width = heads * attention.values
+    if attention.kv_rank:  # keys and values of every head are written out of the latent
+        saved_bytes = 2 * heads * (2 * (attention.head_dim + attention.rope_dim) + attention.values)
+        saved_bytes += (2 + number_bytes) * (
+            attention.query_rank + attention.kv_rank
+        ) + 2 * attention.rope_dim
     else:
-        saved_bytes = 2 * (heads * at.head_dim + groups * (at.head_dim + at.values))
+        saved_bytes = 2 * (
+            heads * attention.head_dim + groups * (attention.head_dim + attention.values)
+        )
     if software_year is None or software_year >= FLASH:
         saved_bytes += 4 * heads  # one sum of exponentials a query
         # its own output for the backward pass, and the next product's input: one tensor in 16 bits,
         # unless heads are exchanged for tokens in between (context parallelism by all-to-all) or
         # the product keeps another format
-        shared = layout.cp == 1 and layout.precision == "bf16"
-        return saved_bytes + (2 if shared else 2 + kept) * out
+        output_is_shared = layout.cp == 1 and layout.precision == "bf16"
+        return saved_bytes + (2 if output_is_shared else 2 + number_bytes) * output_width
     scores = (
         5 * heads * tokens if layout.recompute == "none" else 0
     )  # softmax in and out, dropout's mask: arXiv 2205.05198
-    return saved_bytes + kept * out + scores
+    return saved_bytes + number_bytes * output_width + scores
 
 
 def matrices(block: Block, hidden: int, layout: ParallelConfig) -> set[tuple[float, float]]:
-    """Shapes of a layer's matrices on one rank, queries, keys and values in one, gate and up in
-    one."""
+    """Return the distinct (rows, columns) of a layer's weight matrices on one rank, as
+    Megatron-Core stores them: queries, keys and values in one matrix, gate and up in one."""
     tp, at, e = layout.tp, block.attention, block.experts
-    found: set[tuple[float, float]] = set()
+    shapes: set[tuple[float, float]] = set()
     if at:
-        found.add((hidden, at.heads * at.values / tp))
+        shapes.add((hidden, at.heads * at.values / tp))
         keys = at.heads if at.kv_rank else max(at.kv_heads, tp)
         if at.kv_rank:
-            found |= {
+            shapes |= {
                 (at.query_rank, hidden),
                 (at.kv_rank + at.rope_dim, hidden),
-                (at.asked() / tp, (1 + at.gated) * at.query_rank or hidden),
+                (at.query_outputs() / tp, (1 + at.gated) * at.query_rank or hidden),
                 (keys * (at.head_dim + at.values) / tp, at.kv_rank),
             }
         else:
-            found.add(((at.heads * at.head_dim + keys * (at.head_dim + at.values)) / tp, hidden))
+            shapes.add(((at.heads * at.head_dim + keys * (at.head_dim + at.values)) / tp, hidden))
     widths = [block.mlp / tp] if block.mlp else []
     if e:
         widths += [e.width] + ([(e.shared_width or e.width) * e.shared / tp] if e.shared else [])
     for width in widths:
-        found |= {((1 + block.gated) * width, hidden), (hidden, width)}
-    return found
+        shapes |= {((1 + block.gated) * width, hidden), (hidden, width)}
+    return shapes
 
 
 @functools.lru_cache(4096)  # layers of a model are mostly alike
 def torch_eager_layer(
     block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0
 ) -> LayerBytes:
-    """A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated
-    feed-forward gate, activation, up and their product. `h`: hidden width."""
+    """Return the bytes per token and rank that a layer of transformers keeps when its operators run
+    one by one.
+
+    A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated
+    feed-forward keeps gate, activation, up and their product. `h` is the hidden width, `imbalance`
+    what this rank's experts receive over the mean.
+    """
     tp = layout.tp
     behind = (6.0 + 2 * block.centred) * h + 4  # a norm whose output is added, not multiplied
     input_bytes, norms = 2.0 * h, block.norms * behind + min(block.norms, 2) * 2.0 * h
@@ -161,29 +190,33 @@ def torch_eager_layer(
     product_bytes += block.gated_norms * 2.0 * h
     transient_bytes, expert_grad_peak_bytes = 12.0 * h, 0.0
     if at := block.attention:
-        more, kept, same = _eager_attention(at, h, tp)
-        more += 2 * (at.query_rank + at.kv_rank) * block.centred
-        saved_bytes, product_bytes, shared = saved_bytes + more, product_bytes + kept, shared + same
+        attention_bytes, attention_products, attention_shared = _eager_attention(at, h, tp)
+        attention_bytes += 2 * (at.query_rank + at.kv_rank) * block.centred
+        saved_bytes, product_bytes, shared = (
+            saved_bytes + attention_bytes,
+            product_bytes + attention_products,
+            shared + attention_shared,
+        )
     if block.mlp:
         wide, parts = block.mlp / tp, 1 + block.gated
         saved_bytes += 4 * parts * wide
         product_bytes, shared = product_bytes + 2 * parts * wide + 2 * h, shared + 2 * parts * wide
         transient_bytes = max(transient_bytes, 4 * wide + 4 * h)
     if e := block.experts:
-        latent, moved = bool(block.attention and block.attention.kv_rank), layout.ep > 1
+        latent, dispatched = bool(block.attention and block.attention.kv_rank), layout.ep > 1
         wide = e.shared * (e.shared_width or e.width) / (tp if latent else 1)
-        rows, width = e.topk / (tp if moved else 1), e.width / (1 if moved else tp)
-        here = rows * (imbalance if moved else 1.0)  # of the rank's own experts
+        rows, width = e.topk / (tp if dispatched else 1), e.width / (1 if dispatched else tp)
+        rows_of_experts = rows * (imbalance if dispatched else 1.0)  # of the rank's own experts
         saved_bytes += 4 * h + 12 * e.routed + 16 * rows  # the router, in 32 bits
-        saved_bytes += here * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
+        saved_bytes += rows_of_experts * (2 * h + 8 * width) + rows * 2 * h + 8 * wide
         product_bytes += (
             4 * e.routed
-            + here * (4 * width + 2 * h)
-            + (here + rows) * 2 * h * moved
+            + rows_of_experts * (4 * width + 2 * h)
+            + (rows_of_experts + rows) * 2 * h * dispatched
             + 4 * wide
             + 2 * h * bool(wide)
         )
-        shared += 4 * wide + rows * 4 * width * (not moved)
+        shared += 4 * wide + rows * 4 * width * (not dispatched)
         # experts' outputs on their rank and on the token's, and their weighted sum's terms in 32
         # bits; the layer's state between its parts, and a last norm's gradient in 32 bits; what
         # comes after is not yet there
@@ -191,7 +224,9 @@ def torch_eager_layer(
         expert_grad_peak_bytes = saved_bytes - rows * 2 * h - after + 4 * h
         transient_bytes = max(
             transient_bytes,
-            (4 * here + 6 * rows if moved else 8 * rows) * h + (6 + 4 * block.centred) * h - after,
+            (4 * rows_of_experts + 6 * rows if dispatched else 8 * rows) * h
+            + (6 + 4 * block.centred) * h
+            - after,
         )
     return LayerBytes(
         saved_bytes,
@@ -207,11 +242,14 @@ def torch_eager_layer(
 def torch_compiled_layer(
     block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0
 ) -> LayerBytes:
-    """Return the same of a layer that PyTorch's compiler fuses: of what products and attention
-    leave, its partitioner keeps what cannot be made again by fused kernels
-    (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`): the states before
-    both parts, not the last product's output, which the next layer's input holds; and the rows that
-    went to the experts, for their product's gradient."""
+    """Return the bytes per token and rank that a layer of transformers keeps when PyTorch's
+    compiler fuses it.
+
+    Of what products and attention leave, its partitioner keeps what cannot be made again by fused
+    kernels (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`): the states
+    before attention and before the feed-forward, not the last product's output, which the next
+    layer's input holds; and the rows that went to the experts, for their product's gradient.
+    """
     eager, e = torch_eager_layer(block, h, layout, imbalance), block.experts
     # with expert parallelism, products count the dispatched rows already
     undispatched = e.topk if e and layout.ep == 1 else 0
@@ -227,18 +265,31 @@ def torch_compiled_layer(
 
 
 def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, float]:
-    """(kept, kept of products alone, what of those is in both)"""
+    """Return three counts of bytes per token and rank that attention of transformers keeps: all of
+    it, what is kept where only products are, and the part that both counts share."""
     tp = 1 if at.kv_rank else tp  # by the plans of transformers 5.23
     heads, groups = at.heads / tp, max(at.kv_heads / tp, 1)
-    out = heads * (2 * at.values + 4)
+    output = heads * (2 * at.values + 4)
     if at.kv_rank:
-        up = 2 * heads * (at.head_dim + at.values)
+        key_value_up = 2 * heads * (at.head_dim + at.values)
         query = 2 * heads * (at.head_dim + at.rope_dim)
-        down = at.query_rank + at.kv_rank
+        compressed = at.query_rank + at.kv_rank
         gate = at.gated * heads * at.values
-        query, down = query + 2 * gate, down + at.gated * at.query_rank // 2
-        saved_bytes = 8 * down + 4 * bool(at.query_rank) + 4 + 2 * query + up + out + 8 * gate
-        return saved_bytes, 2 * (down + at.rope_dim) + query + up + out + 2 * h, up + out
+        query, compressed = query + 2 * gate, compressed + at.gated * at.query_rank // 2
+        saved_bytes = (
+            8 * compressed
+            + 4 * bool(at.query_rank)
+            + 4
+            + 2 * query
+            + key_value_up
+            + output
+            + 8 * gate
+        )
+        return (
+            saved_bytes,
+            2 * (compressed + at.rope_dim) + query + key_value_up + output + 2 * h,
+            key_value_up + output,
+        )
     turned, values = 2 * (heads + groups) * at.head_dim, 2 * groups * at.values
     norms = (heads + groups) * (6 * at.head_dim + 4) * at.qk_norm
-    return norms + turned + values + out, turned + values + out + 2 * h, values + out
+    return norms + turned + values + output, turned + values + output + 2 * h, values + output

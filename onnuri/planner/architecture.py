@@ -1,5 +1,5 @@
-"""A decoder's shape, and what follows from it before anything is built: parameters, FLOPs, bytes of
-keys and values.
+"""Describe a decoder's architecture, and what follows from it before anything is built: parameters,
+FLOPs, bytes of keys and values.
 
 Knows no class of transformers and no hardware. Counts are exact: a test holds them against the
 model on the meta device.
@@ -19,9 +19,9 @@ class Attention(Config):
     heads: int
     kv_heads: int
     head_dim: int
-    """of queries and keys; with MLA its part without positions (`nope`)"""
+    """width of queries and keys per head; with MLA its part without positions (`nope`)"""
     value_dim: int | None = None
-    """of values; without it, `head_dim`"""
+    """width of values per head; without it, `head_dim`"""
     window: int | None = None
     """tokens that a query sees; None for all before it"""
     query_rank: int = 0
@@ -29,7 +29,8 @@ class Attention(Config):
     kv_rank: int = 0
     """MLA: width to which keys and values are compressed"""
     rope_dim: int = 0
-    """MLA: positions' part of queries and keys, shared by the heads on the key's side"""
+    """MLA: width of the part of queries and keys with positions, shared by the heads on the key's
+    side"""
     gated: bool = False
     """MLA: the output is gated, by one matrix with the queries that takes their compressed form
     before and behind its norm"""
@@ -37,36 +38,40 @@ class Attention(Config):
     bias: bool = False
     """on queries, keys, values and output"""
     sinks: bool = False
-    """a learned logit a head that takes attention away from all tokens (GPT-OSS)"""
+    """a learned logit per head that takes attention away from all tokens (GPT-OSS)"""
 
     @property
     def values(self) -> int:
+        """Return the width of values per head."""
         return self.value_dim or self.head_dim
 
     def projections(self, hidden: int) -> int:
-        """Weights of the matrices."""
+        """Return the number of weights in the matrices that project queries, keys, values and the
+        output of one layer, for hidden states of width `hidden`."""
         if not self.kv_rank:
             return hidden * self.head_dim * (self.heads + self.kv_heads) + hidden * self.values * (
                 self.kv_heads + self.heads
             )
-        query = self.asked()
-        asked = (
+        query = self.query_outputs()
+        queries = (
             hidden * self.query_rank + (1 + self.gated) * self.query_rank * query
             if self.query_rank
             else hidden * query
         )
         return (
-            asked
+            queries
             + hidden * (self.kv_rank + self.rope_dim)
             + self.kv_rank * self.heads * (self.head_dim + self.values)
             + self.heads * self.values * hidden
         )
 
-    def asked(self) -> int:
-        """Numbers that MLA's queries are written out to, gates counted."""
+    def query_outputs(self) -> int:
+        """Return how many numbers MLA's queries are projected to, gates counted."""
         return self.heads * (self.head_dim + self.rope_dim + self.gated * self.values)
 
     def num_params(self, hidden: int) -> int:
+        """Return the number of parameters of one layer's attention: projections, norms, biases and
+        sinks."""
         vectors = (
             self.query_rank
             + self.kv_rank
@@ -80,13 +85,13 @@ class Attention(Config):
         return self.projections(hidden) + vectors
 
     def score_flops(self, context: float) -> float:
-        """Forward multiplications and additions of one token's scores and sums over `context`
-        tokens it sees."""
+        """Return the forward multiplications and additions of one token's scores and weighted sum
+        over `context` tokens that it sees."""
         return 2 * context * self.heads * (self.head_dim + self.rope_dim + self.values)
 
     def seen(self, tokens: int, causal: bool = True) -> float:
-        """Mean tokens that a query of a sequence sees; without `causal`, as figures that count it
-        in full do."""
+        """Return the mean number of tokens that a query of a sequence sees; without `causal`, all
+        tokens count for every query, as in figures that count attention in full."""
         if self.window and self.window < tokens:
             return (
                 self.window - self.window * (self.window - 1) / (2 * tokens)
@@ -96,7 +101,7 @@ class Attention(Config):
         return (tokens + 1) / 2 if causal else tokens
 
     def kv_values(self) -> int:
-        """Numbers kept for one token while decoding."""
+        """Return how many numbers are kept for one token while decoding."""
         return (
             self.kv_rank + self.rope_dim
             if self.kv_rank
@@ -112,11 +117,11 @@ class Experts(Config):
     width: int
     shared: int = 0
     shared_width: int | None = None
-    """of one shared expert; without it, `width`"""
+    """width of one shared expert; without it, `width`"""
     bias: bool = False
     """vectors on the experts' matrices and on the router (GPT-OSS)"""
     latent: int = 0
-    """width to which routed experts' tokens are compressed by two more matrices a layer; 0 for
+    """width to which routed experts' tokens are compressed by two more matrices per layer; 0 for
     none"""
     router_bias: int = 0
     """numbers that correct the router's choice without a gradient: buffers, not parameters; 0 or
@@ -124,46 +129,49 @@ class Experts(Config):
 
 
 class Block(Config):
-    """`count` layers that are alike."""
+    """A block of `count` equal layers."""
 
     count: int
     attention: Attention | None = None
     mixer_params: int = 0
-    """of what stands in attention's place (a state-space layer)"""
+    """parameters of what stands in attention's place (a state-space layer)"""
     mixer_width: int = 0
     """its inner width"""
     mixer_state: int = 0
-    """numbers of state it keeps a unit of that width"""
+    """numbers of state per unit of the inner width"""
     mlp: int = 0
     """width of a dense feed-forward; 0 for none"""
     experts: Experts | None = None
     gated: bool = True
-    """three matrices a feed-forward instead of two"""
+    """three matrices per feed-forward instead of two"""
     norms: int = 2
-    """vectors of the hidden width"""
+    """number of vectors of the hidden width"""
     gated_norms: int = 0
-    """of them, those whose output passes a gate of two matrices"""
+    """number of those norms whose output passes a gate of two matrices"""
     gate_rank: int = 0
-    """between these"""
+    """width between the two matrices of such a gate"""
     centred: bool = False
     """norms multiply by 1 + weight, in 32 bits"""
     mlp_bias: bool = False
     other_params: int = 0
-    """of matrices that every token passes and that no other field holds; negative where two
+    """weights of matrices that every token passes and that no other field holds; negative where two
     projections share one"""
     vector_params: int = 0
     """numbers that no product multiplies and no other field holds: biases, further norms, tables"""
     idle_params: int = 0
-    """that text alone never passes: attention to an encoder, rows without an expert"""
+    """numbers that text alone never passes: attention to an encoder, rows without an expert"""
     repeated_params: int = 0
     """of the layer's weights, those that are another layer's own: computed with again, not counted
     again"""
 
     def mlp_params(self, hidden: int, width: int) -> int:
+        """Return the weights of a feed-forward of this width: three matrices where it is gated,
+        else two."""
         return (2 + self.gated) * hidden * width
 
     def num_params(self, hidden: int) -> int:
-        """Of one of the layers."""
+        """Return the number of parameters of one of the block's layers, for hidden states of width
+        `hidden`."""
         rest = self.other_params + self.vector_params + self.idle_params - self.repeated_params
         return (
             self.mixer(hidden)
@@ -202,13 +210,16 @@ class Block(Config):
         return named - self.matrices(hidden)
 
     def mixer(self, hidden: int) -> int:
+        """Return the number of parameters of one layer's attention or of what stands in its place,
+        gates of norms counted."""
         gates = 2 * hidden * self.gate_rank * self.gated_norms
         return (
             (self.attention.num_params(hidden) if self.attention else 0) + self.mixer_params + gates
         )
 
     def feed_forward(self, hidden: int) -> int:
-        """What every token passes: dense feed-forward, shared experts and router."""
+        """Return the number of one layer's feed-forward parameters that every token passes: dense
+        feed-forward, shared experts and router."""
         total = self.mlp_params(hidden, self.mlp) + self.mlp_bias * (
             (1 + self.gated) * self.mlp + hidden
         ) * bool(self.mlp)
@@ -222,12 +233,12 @@ class Block(Config):
         return total
 
     def routed(self, hidden: int) -> int:
-        """The routed experts'."""
+        """Return the number of parameters of all routed experts of one layer."""
         e = self.experts
         return e.routed * self.expert(hidden) if e else 0
 
     def expert(self, hidden: int) -> int:
-        """One routed expert's."""
+        """Return the number of parameters of one routed expert; 0 without experts."""
         e = self.experts
         return (
             self.mlp_params(e.latent or hidden, e.width)
@@ -247,45 +258,46 @@ class Architecture(Config):
     tied: bool = False
     """one matrix for embedding and head"""
     positions: int = 0
-    """learned ones; 0 with RoPE"""
+    """number of learned position embeddings; 0 with RoPE"""
     mtp: tuple[Block, ...] = ()
     """layers that predict tokens further on, each with a projection of two hidden states and three
     norms; not in `num_params` (published totals leave them out), but in training's cost"""
     context: int = 131_072
-    """longest sequence"""
+    """longest sequence in tokens"""
     embedding_width: int = 0
-    """of embedding and head where it is not `hidden`"""
+    """width of embedding and head where it is not `hidden`"""
     other_params: int = 0
-    """of matrices outside the layers, embedding and head that every token passes"""
+    """weights of matrices outside the layers, embedding and head that every token passes"""
     table_params: int = 0
     """numbers outside the layers that no product multiplies: further tables, biases and norms, less
     one norm"""
     extra_flops: float = 0.0
-    """forward FLOPs a token that no weight above explains, as torch counts them: recurrences,
+    """forward FLOPs per token that no weight above explains, as torch counts them: recurrences,
     layers that run again"""
     unsure: float = 0.0
-    """what widens every range: 0 for a shape that the formulas hold whole, 1 for one that is
-    assumed"""
+    """what widens every range: 0 for an architecture that the formulas hold whole, 1 for one that
+    is assumed"""
 
     @functools.cached_property
     def layers(self) -> int:
+        """Return the number of layers in all blocks."""
         return sum(b.count for b in self.blocks)
 
     @functools.cached_property
     def alike(self) -> tuple[int, ...]:
-        """For every block, the index of the first one that differs in nothing but the number of
-        layers: costs are counted once for all of them."""
+        """Return for every block the index of the first one that differs in nothing but the number
+        of layers, so that costs are counted once for all of them."""
         shapes = [b.replace(count=1) for b in self.blocks]
         return tuple(map(shapes.index, shapes))
 
     @functools.cached_property
     def mixture(self) -> bool:
-        """Whether a block has experts."""
+        """Return whether any block has experts, so that the model is a mixture of experts."""
         return any(b.experts for b in self.blocks)
 
     def merged(self) -> Architecture:
-        """The same layers with those of one kind side by side: costs that no order changes are
-        counted faster."""
+        """Return the architecture with layers of one kind side by side, so that costs that no order
+        changes are counted faster."""
         counts: dict[int, int] = {}
         for k, block in zip(self.alike, self.blocks, strict=True):
             counts[k] = counts.get(k, 0) + block.count
@@ -294,11 +306,13 @@ class Architecture(Config):
         )
 
     def num_params(self) -> int:
-        """Weights of embedding, blocks and head."""
+        """Return the number of parameters of embedding, blocks and head."""
         return self._num_params
 
     @functools.cached_property
     def _num_params(self) -> int:
+        """Return the number of parameters of embedding, blocks and head, counted once and
+        cached."""
         outside = self.hidden * (1 + self.positions) + self.other_params + self.table_params
         return (
             self.embedding() * (2 - self.tied)
@@ -307,11 +321,12 @@ class Architecture(Config):
         )
 
     def num_active_params(self) -> int:
-        """Weights that one token passes, embedding and head counted."""
+        """Return the number of parameters that one token passes, embedding and head counted."""
         return self._num_active_params
 
     @functools.cached_property
     def _num_active_params(self) -> int:
+        """Return the number of parameters that one token passes, counted once and cached."""
         idle = sum(
             b.count * (b.experts.routed - b.experts.topk) * b.expert(self.hidden)
             for b in self.blocks
@@ -320,12 +335,16 @@ class Architecture(Config):
         return self.num_params() - idle - sum(b.count * b.idle_params for b in self.blocks)
 
     def embedding(self) -> int:
+        """Return the number of weights in the embedding's matrix, vocabulary times width."""
         return self.vocabulary * (self.embedding_width or self.hidden)
 
     def flops_per_token(self, tokens: int, causal: bool = True) -> float:
-        """Model FLOPs of forward and backward of one token in sequences of `tokens`: 6 a weight in
-        a product (Kaplan et al. 2020, arXiv 2001.08361), attention's scores thrice their forward
-        pass; without recomputation."""
+        """Return the model FLOPs of forward and backward of one token in sequences of `tokens`,
+        without recomputation.
+
+        They are 6 per weight in a product (Kaplan et al. 2020, arXiv 2001.08361), and for
+        attention's scores thrice their forward pass.
+        """
         weights = (
             self.num_active_params()
             - self.embedding() * (1 - self.tied)

@@ -1,8 +1,9 @@
-"""Which size for a budget of GPUs and days: the systems as they are, and dense and sparse sizes
-made by one rule.
+"""Compare sizes of model for a budget of GPUs and days: the systems as they are, and dense and
+sparse sizes made by one rule.
 
-For each: the loss by the date, the odds of finishing, what serving costs. Three aims are ranked by
-drawing all unknowns together. Knows no recipe by name; the loss is of published laws (`loss.py`).
+For each it gives the loss by the date, the odds of finishing, and what serving costs. Three aims
+are ranked by drawing all unknowns together. Knows no recipe by name; the loss is of published laws
+(`loss.py`).
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from onnuri.planner.serving_cost import Serving
 from onnuri.planner.sizes import dense, sparse
 
 DENSE_LAYERS, SPARSE_LAYERS = (16, 24, 32, 40, 48, 64, 80, 100, 128), (16, 24, 32, 40, 48, 64, 80)
-"""from 1B to 440B dense, from 1B to 88B active"""
+"""numbers of layers of the sizes by rule: from 1B to 440B dense, from 1B to 88B active"""
 MOST_TOKENS = 40e12
-"""as many as any published run has trained on: Llama 4 Scout's about 40T (`published_runs.csv`);
-beyond it, text repeats"""
+"""tokens, as many as any published run has trained on: Llama 4 Scout's about 40T
+(`published_runs.csv`); beyond it, text repeats"""
 TOKENS = 4_096
-"""a sequence"""
+"""tokens per sequence"""
 MOST_DAYS = 36_525.0
 TOO_FEW_TOKENS = (
     "trains too few tokens by then for a law of loss to hold: less than one for each parameter"
@@ -46,67 +47,73 @@ variance, assumed"""
 
 
 class Option(Config):
-    """One size on the budget."""
+    """One size of model on the budget."""
 
     name: str
     title: str
     kind: str
     """system, dense or sparse"""
     plan: Plan
-    """until the date"""
+    """its plan until the date"""
     tokens: Interval
     """trained by the date, `MOST_TOKENS` at most"""
     text_share: float
-    """of them"""
+    """share of text among those tokens"""
     loss: Interval
-    """nats a text token, by the date"""
+    """nats per text token, by the date"""
     days_needed: Interval
-    """for the tokens of its own plan"""
+    """days for all tokens of its own plan"""
     finish: float
-    """probability that they are trained by the date"""
+    """probability that all tokens of its own plan are trained by the date"""
     trained_params: tuple[float, float]
-    """all and active, with the ids that media add: what the laws of loss are asked with"""
+    """total and active parameters with the ids that media add, for which the laws of loss are
+    evaluated"""
 
     def loss_after(self, tokens: float, *law: float) -> float:
-        """Return nats a text token, every unknown of the laws given."""
+        """Return the nats per text token after so many tokens, with a value for every unknown of
+        the laws."""
         return loss.loss_at(
             *self.trained_params, tokens * self.text_share, tokens * (1 - self.text_share), *law
         )
 
     @property
     def serving(self) -> Serving:
-        """Return what serving the option takes."""
+        """Return the estimate of serving this size: GPUs, users, tokens per second, dollars per
+        million tokens."""
         return self.plan.serving
 
 
 class Rank(Config):
-    """A system under one aim."""
+    """The place of a system under one aim."""
 
     name: str
     place: int
-    """the same for a tie: its 80 % range and the range of the place's first overlap"""
+    """equal for a tie: its 80 % range and the range of the place's first overlap"""
     first: float
     """probability of being the best of all"""
     win_probability: float | None
-    """probability of being better than the first of the list, what is unknown of both drawn once;
-    None for the first"""
+    """probability of being better than the first of the list, with what is unknown of both drawn
+    once; None for the first"""
 
 
 class Budget(Config):
-    """All options and how they rank."""
+    """All options on a budget and how they rank."""
 
     cluster: Cluster
     days: float
     engines: Engines
     systems: tuple[Option, ...]
+    """the options that are recipes"""
     ladder: tuple[Option, ...]
+    """the options that are sizes by rule"""
     flops: float
-    """of the whole budget at 40 % of the bf16 peak"""
+    """FLOPs of the whole budget at 40 % of the bf16 peak"""
     optimal: dict[str, tuple[float, float]]
-    """dense parameters and tokens that laws call optimal for them"""
+    """dense parameters and tokens that each law calls optimal for those FLOPs"""
     aims: dict[str, tuple[Rank, ...]]
+    """the ranking of the systems by aim: loss, operate, media"""
     left_out: dict[str, str]
-    """what no layout holds or no law reaches, and why"""
+    """reasons by title, for options that no layout holds or no law reaches"""
 
 
 def budget(
@@ -159,7 +166,7 @@ def budget(
 
 
 def compute(cluster: Cluster, days: float) -> float:
-    """Return the FLOPs of a budget, at a share of the peak that good dense runs reach."""
+    """Return the FLOPs of a budget at 40 % of the bf16 peak, which good dense runs reach."""
     return 0.4 * cluster.kind.bf16_tflops * 1e12 * cluster.gpus * days * DAY
 
 
@@ -173,7 +180,8 @@ def option(
     cache: Path | None = None,
     exact_gpus: bool = False,
 ) -> Option:
-    """Return a recipe trained until the date; its own plan is what it says without one."""
+    """Return a recipe as an option that trains until the date. Its own plan is what the recipe says
+    without a date. Raises ConfigError where nothing fits or no law of loss holds."""
     answer = plan(
         recipe,
         cluster,
@@ -215,6 +223,7 @@ def option(
 
 
 def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
+    """Return the sizes by rule as recipes, each with its kind, dense or sparse."""
     shapes = [(dense(n), "dense") for n in DENSE_LAYERS] + [
         (sparse(n), "sparse") for n in SPARSE_LAYERS
     ]
@@ -222,7 +231,7 @@ def _ladder(cluster: Cluster, days: float) -> list[tuple[Recipe, str]]:
 
 
 def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
-    """Return a size as a recipe: text alone, in batches of whole sequences per GPU."""
+    """Return a size by rule as a recipe: text alone, in batches of whole sequences per GPU."""
     batch = best_batch(compute(cluster, days), TOKENS * cluster.gpus)
     active = a.num_active_params()
     title = f"{a.num_params() / 1e9:.0f}B" + (
@@ -243,12 +252,12 @@ def by_rule(a: Architecture, cluster: Cluster, days: float) -> Recipe:
 
 
 Draws = list[list[float]]
-"""of all unknowns: a figure for every option, the lowest is best"""
+"""one list per draw of all unknowns: a figure for every option, the lowest is best"""
 
 
 def rank(options: Sequence[Option], days: float) -> dict[str, tuple[Rank, ...]]:
-    """Return under every aim places, ties, and how often each option is first when all unknowns are
-    drawn."""
+    """Return under every aim the places and ties of the options, and how often each is first when
+    all unknowns are drawn."""
     draws = draw(options, days)
     return {
         "loss": _ranks(options, draws["loss"], lambda o: o.loss),
@@ -258,23 +267,24 @@ def rank(options: Sequence[Option], days: float) -> dict[str, tuple[Rank, ...]]:
 
 
 def cost(o: Option) -> Interval:
-    """Return dollars per million tokens; without a list price, GPU seconds."""
+    """Return dollars per million tokens served; without a list price, GPU seconds."""
     return o.serving.usd_per_million_tokens or spread(
         lambda rate: 1e6 / rate, o.serving.tokens_per_s_per_gpu
     )
 
 
 def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
-    """Return figures of all options under each aim, drawn together."""
+    """Return the figures of all options under each aim, drawn together so that they share their
+    common errors."""
     dice, draws = random.Random(0), dict[str, Draws](loss=[], operate=[], media=[])
     for _ in range(DRAWS):
         law = [i.quantile(dice.gauss(0, 1)) for i in loss.INPUTS]
         speed, served = dice.gauss(0, 1), dice.gauss(0, 1)
-        took = [o.days_needed.quantile(COMMON * (speed + dice.gauss(0, 1))) for o in options]
+        days_taken = [o.days_needed.quantile(COMMON * (speed + dice.gauss(0, 1))) for o in options]
         draws["loss"].append(
             [
                 o.loss_after(min(o.plan.tokens_of_recipe * days / t, MOST_TOKENS), *law)
-                for o, t in zip(options, took)
+                for o, t in zip(options, days_taken)
             ]
         )
         draws["operate"].append(
@@ -284,7 +294,7 @@ def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
             ]
         )
         draws["media"].append(
-            [-len(o.plan.media) * float(t <= days) for o, t in zip(options, took)]
+            [-len(o.plan.media) * float(t <= days) for o, t in zip(options, days_taken)]
         )
     return draws
 
@@ -292,6 +302,8 @@ def draw(options: Sequence[Option], days: float) -> dict[str, Draws]:
 def _ranks(
     options: Sequence[Option], draws: Draws, value: Callable[[Option], Interval]
 ) -> tuple[Rank, ...]:
+    """Return the ranking of the options under one aim, from the figures drawn and the `value` by
+    which they are sorted."""
     ranks: list[Rank] = []
     order = sorted(range(len(options)), key=lambda n: (value(options[n]).mid, -options[n].finish))
     leader = order[0]
@@ -312,5 +324,6 @@ def _ranks(
 
 
 def _better(mine: float, other: float) -> float:
-    """1 or 0; a half for equals."""
+    """Return 1 where the first figure is lower and so better, 0 where it is not, and a half for
+    equals."""
     return 0.5 if mine == other else float(mine < other)

@@ -1,5 +1,5 @@
-"""A budget as tables for a terminal and as a page, in Korean or English. Knows how figures read;
-`budget.py` has them."""
+"""Write a budget as tables for a terminal and as a page, in Korean or English. Knows how figures
+read; `budget.py` has them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ NARROW = (
     "usd a million",
     "gpu seconds",
 )
-"""what a terminal has room for"""
+"""the columns that a terminal has room for"""
 
 
 def write(
@@ -63,19 +63,21 @@ def write(
     language: Language = "en",
     command: str = "",
 ) -> None:
-    """Print a budget, and write what is asked for; `command` makes the page anew."""
+    """Print a budget, and write it as JSON and HTML where a path is given; `command` makes the page
+    anew."""
     figures = {"verdict": decided(b), **b.to_json()}
     page = functools.partial(page_of, b, language, command)
     documents.write(text(b, language), figures, page, json, html)
 
 
 def title(b: Budget, say: Catalogue) -> str:
-    """Return the GPUs and the days."""
+    """Return the report's title, which names the number and kind of GPUs and the days."""
     return say("budget", gpu=b.cluster.gpu, gpus=f"{b.cluster.gpus:,}", days=b.days)
 
 
 def decided(b: Budget) -> dict[str, Any]:
-    """Return the verdict in the JSON, in no language."""
+    """Return the verdict for the JSON, without sentences of a language: the first system by aim,
+    the dollars, and the probability of finishing by system."""
     whole = _whole_cost(b)
     return {
         **{aim: ranks[0].name for aim, ranks in b.aims.items()},
@@ -85,13 +87,13 @@ def decided(b: Budget) -> dict[str, Any]:
 
 
 def _whole_cost(b: Budget) -> Interval | None:
-    """Return the dollars of all GPUs until the date."""
+    """Return the dollars of all GPUs until the date; None without a price."""
     return bill(b.cluster.kind, exact(b.days * 24 * b.cluster.gpus)).usd
 
 
 def verdict(b: Budget, say: Catalogue) -> list[Line]:
-    """Return what to decide by: the first under each aim, what finishes its own plan, and what all
-    of it costs."""
+    """Return the lines to decide by: the first under each aim, what finishes its own plan, and what
+    all of it costs."""
     systems = {o.name: o for o in b.systems}
     rows: list[Line] = []
     for aim, key in (("loss", "lowest loss"), ("operate", "cheapest"), ("media", "most media")):
@@ -108,16 +110,16 @@ def verdict(b: Budget, say: Catalogue) -> list[Line]:
             rows.append((say(key), sentence))
     if not b.systems:
         rows.append((say("system"), say("not systems")))
-    done = [f"{o.title} {percent(o.finish)}" for o in b.systems if o.finish >= 0.5]
+    finished = [f"{o.title} {percent(o.finish)}" for o in b.systems if o.finish >= 0.5]
     return [
         *rows,
-        (say("finished"), ", ".join(done) or say("none of them")),
+        (say("finished"), ", ".join(finished) or say("none of them")),
         (say("whole budget"), dollars(_whole_cost(b), say)),
     ]
 
 
 def _figure(aim: str, o: Option, say: Catalogue) -> str:
-    """Return what an option has under an aim."""
+    """Return an option's figure under an aim: loss, dollars of serving, or media."""
     if aim == "loss":
         return thousandths(o)
     if aim == "media":
@@ -126,7 +128,7 @@ def _figure(aim: str, o: Option, say: Catalogue) -> str:
 
 
 def row(o: Option, say: Catalogue) -> dict[str, str]:
-    """Return one option, column by column."""
+    """Return the formatted cells of one option, by the name of the table's column."""
     p, s = o.plan, o.serving
     price = between(cost(o), before="$" if s.usd_per_million_tokens else "")
     return {
@@ -151,19 +153,19 @@ def row(o: Option, say: Catalogue) -> dict[str, str]:
 
 
 def rows(options: Sequence[Option], columns: Sequence[str], say: Catalogue) -> Table:
-    """Return a head and a line per option, without columns in which nothing stands."""
+    """Return a table with a head and a line per option, without columns that are empty."""
     lines = [row(o, say) for o in options]
     shown = [c for c in columns if any(line[c] for line in lines)]
     return [[say(c) for c in shown], *([line[c] for c in shown] for line in lines)]
 
 
 def thousandths(o: Option) -> str:
-    """Return the loss of an option with its range."""
+    """Return the loss of an option in nats with three decimals and its range."""
     return f"{o.loss:.3f}"
 
 
 def text(b: Budget, language: Language = "en") -> str:
-    """Return what a terminal has room for; the page and the JSON have all."""
+    """Return the budget for a terminal, as far as it has room; the page and the JSON have all."""
     say = catalogue(language)
     first = verdict(b, say)
     columns = max(documents.cells(label) for label, _ in first) + 2
@@ -185,14 +187,14 @@ def text(b: Budget, language: Language = "en") -> str:
 
 
 def _tables(b: Budget) -> dict[str, tuple[Option, ...]]:
-    """Return the options by heading, where there are any."""
+    """Return the options by the key of their table's heading, without empty tables."""
     tables = {"budget five": b.systems, "budget ladder": b.ladder}
     return {heading: options for heading, options in tables.items() if options}
 
 
 def _notes(b: Budget, say: Catalogue) -> list[str]:
-    """Return what all figures rest on, what the user says of the cluster, and what laws and real
-    runs advise."""
+    """Return notes on what all figures are based on, what the user says of the cluster, and what
+    laws and real runs advise."""
     rests = say(
         "budget note",
         most=number(MOST_TOKENS),
@@ -212,7 +214,7 @@ def _notes(b: Budget, say: Catalogue) -> list[str]:
 
 
 def _ranks(b: Budget, aim: str, ranks: Sequence[Rank], say: Catalogue) -> Table:
-    """Return a head, and a line per system: place, figure, probabilities."""
+    """Return a table with a head and a line per system: place, figure, probabilities."""
     systems = {o.name: o for o in b.systems}
     places = [r.place for r in ranks]
     price = ranks and systems[ranks[0].name].serving.usd_per_million_tokens
@@ -238,7 +240,8 @@ def _ranks(b: Budget, aim: str, ranks: Sequence[Rank], say: Catalogue) -> Table:
 
 
 def page_of(b: Budget, language: Language = "en", command: str = "") -> str:
-    """Return one file that needs nothing else: the verdict, the aims, and the rest folded."""
+    """Return the budget as one file that needs nothing else: the verdict, the aims, and the rest
+    folded."""
     say = catalogue(language)
     parts = [
         Section(say(f"aim {aim}"), tables=[_ranks(b, aim, ranks, say)], opened=aim == "loss")

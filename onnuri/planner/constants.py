@@ -1,5 +1,5 @@
-"""The constants of a step's time, which a fit moves, and of its memory, which none does: value,
-prior, unit and source, in `data/constants.json`.
+"""Load the constants of a step's time, which a fit moves, and of its memory, which none does:
+value, prior, unit and source, in `data/constants.json`.
 
 Knows no formula. None belongs to a row, a source or a model.
 """
@@ -17,12 +17,14 @@ FILE = DATA / "constants.json"
 
 
 class Constant(Config):
+    """A constant of the planner's formulas, with what was believed of it before the fit."""
+
     name: str
     value: float
     prior: float
-    """what was believed before the fit"""
+    """the value believed before the fit"""
     spread: float
-    """of the prior's logarithm, one standard deviation"""
+    """standard deviation of the prior's logarithm"""
     unit: str
     source: str
     """of the prior"""
@@ -32,7 +34,7 @@ class Constant(Config):
 
 @functools.cache
 def load() -> tuple[Constant, ...]:
-    """Return every constant."""
+    """Return all constants of `data/constants.json`, those of speed and of memory."""
     return tuple(Constant.from_json(c) for c in json.loads(FILE.read_text(encoding="utf-8")))
 
 
@@ -48,7 +50,8 @@ def values() -> dict[str, float]:
 
 
 def save(new: dict[str, float]) -> None:
-    """Write the values of a fit; priors stay, and values that are not given."""
+    """Write the values of a fit; priors stay, and the values of constants that `new` does not
+    have."""
     lines = [
         json.dumps(
             {**c.to_json(), "value": float(f"{new.get(c.name, c.value):.4g}")}, ensure_ascii=False
@@ -59,14 +62,16 @@ def save(new: dict[str, float]) -> None:
 
 
 def table(rows: Iterable[Constant] | None = None) -> str:
-    """What `onnuri plan constants` prints: those of speed and of memory."""
+    """Return what `onnuri plan constants` prints: a line per constant, those of speed and of
+    memory."""
     shown = tuple(rows or load())
     head = f"{'constant':<20}{'value':>11}{'prior':>11}{'spread':>8}  unit; source of the prior"
     return "\n".join(
         [
             head,
             *(
-                f"{c.name:<20}{c.value:>11.4g}{c.prior:>11.4g}{c.spread:>8.2f}  {c.unit}; {c.source}"
+                f"{c.name:<20}{c.value:>11.4g}{c.prior:>11.4g}{c.spread:>8.2f}"
+                f"  {c.unit}; {c.source}"
                 for c in shown
             ),
         ]

@@ -1,4 +1,4 @@
-"""What GPU hours cost: dollars by list prices, energy by rated power. Knows no model."""
+"""Estimate what GPU hours cost: dollars by list prices, energy by rated power. Knows no model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ COOLING = Interval(low=1.1, mid=1.25, high=1.5)
 
 
 class Bill(Config):
-    """Of a number of GPU hours; None where the hardware table has neither price nor power."""
+    """Dollars and MWh of a number of GPU hours; None where the hardware table has neither price nor
+    power."""
 
     usd: Interval | None
     energy_mwh: Interval | None
 
 
 def price(gpu: Gpu) -> Interval | None:
-    """Dollars a GPU hour: the table's lowest and highest list price, and between them the median of
-    sellers where one was published, else their geometric mean."""
+    """Return dollars per GPU hour: the table's lowest and highest list price, and between them the
+    median of sellers where one was published, else their geometric mean. None without a price."""
     known = [p for p in (gpu.usd_low, gpu.usd_high) if p]
     if not known:
         return None
@@ -36,8 +37,8 @@ def price(gpu: Gpu) -> Interval | None:
 
 
 def bill(gpu: Gpu, hours: Interval, power_w: float | None = None) -> Bill:
-    """Return dollars and energy of these GPU hours; `power_w` is a GPU's, where it is not the
-    table's."""
+    """Return the dollars and the energy of these GPU hours; `power_w` is a GPU's, where it is not
+    the table's."""
     usd, watts = price(gpu), power_w or gpu.power_w
     return Bill(
         usd=spread(lambda h, p: h * p, hours, usd) if usd else None,

@@ -1,5 +1,5 @@
-"""A report as a record, and what is made of it: lines for a terminal, and a page by the template
-`data/page.html.j2`, one file that needs nothing else.
+"""Turn a report into lines for a terminal, or into a page by the template `data/page.html.j2`, one
+file that needs nothing else.
 
 On the page a table becomes cards where the screen is narrow; what is not decided by stands folded.
 Knows no figure of a plan.
@@ -16,7 +16,7 @@ from onnuri.planner.hardware import DATA
 from onnuri.planner.words import Catalogue
 
 Line = tuple[str, str]
-"""a label and what stands behind it"""
+"""a label and the text behind it"""
 Table = list[list[str]]
 """cells by line; the first line is the head"""
 
@@ -34,20 +34,20 @@ class Section(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A report."""
+    """A report: title, verdict and sections."""
 
     title: str
     note: str
     """under the title"""
     verdict: list[Line]
-    """what to decide by"""
+    """the lines to decide by"""
     parts: list[Section]
 
 
 def html(document: Document, say: Catalogue, command: str = "", whole: bool = True) -> str:
     """Return a report as a page, or (`whole` False) as a part of a notebook.
 
-    `command` makes the page anew and stands on it.
+    `command` is the command that makes the page anew, and stands on it.
     """
     import jinja2  # here, because a terminal needs no page
 
@@ -61,7 +61,7 @@ def html(document: Document, say: Catalogue, command: str = "", whole: bool = Tr
 def write(
     text: str, figures: Any, page: Callable[[], str], json: Path | None, html: Path | None
 ) -> None:
-    """Print a report, and write its figures and its page where that is asked for."""
+    """Print a report, and write its figures as JSON and its page as HTML where a path is given."""
     for path in (json, html):
         files.check_place(path)
     print(text)
@@ -77,12 +77,12 @@ def cells(word: str) -> int:
 
 
 def padded(word: str, columns: int) -> str:
-    """Return a word with spaces behind it up to a width."""
+    """Return a word with spaces behind it up to a width in columns."""
     return word + " " * (columns - cells(word))
 
 
 def labelled(rows: Iterable[Line], columns: int) -> str:
-    """Return lines whose values stand under each other."""
+    """Return lines of labels and values, with the values under each other."""
     return "\n".join(f"  {padded(label, columns)}{value}".rstrip() for label, value in rows)
 
 

@@ -1,10 +1,10 @@
-"""What PyTorch's `fully_shard` makes of a model: which numbers a rank keeps, and which it holds
+"""Say what PyTorch's `fully_shard` makes of a model: which numbers a rank keeps, and which it holds
 while a layer runs.
 
-A group a layer, one for the embedding unless it is the head too, and the root's. Knows the shapes
-of transformers' parameters, cut as `training/layout.py` cuts them: experts' along the first
-dimension that the ranks divide, all others along their rows, of which the last ranks get fewer or
-none, and a gather's buffers are padded.
+There is one group per layer, one for the embedding unless it is the head too, and the root's. Knows
+the shapes of transformers' parameters, cut as `training/layout.py` cuts them: experts' along the
+first dimension that the ranks divide, all others along their rows, of which the last ranks get
+fewer or none, and a gather's buffers are padded.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from onnuri.planner.weights import Shape, layer_shapes
 
 
 class Group(NamedTuple):
-    """What is gathered together, in numbers of one rank."""
+    """How many numbers of an FSDP group, which is gathered together, one rank holds."""
 
-    kept: float
-    """the fullest rank's shard"""
+    shard: float
+    """in the largest shard of a rank"""
     dense: float
-    """whole over the dense ranks, padding counted"""
+    """gathered over the data ranks of dense weights, padding counted"""
     routed: float
-    """whole over the ranks that hold the same experts"""
+    """gathered over the ranks that hold the same experts"""
 
     @property
     def whole(self) -> float:
+        """Return how many numbers the gathered group has."""
         return self.dense + self.routed
 
 
 class Cut(NamedTuple):
-    """What of a layout cuts parameters."""
+    """The degrees of a layout that decide how parameters are cut."""
 
     tp: int
     ep: int
@@ -45,18 +46,19 @@ class Cut(NamedTuple):
 
 
 def cut_of(layout: ParallelConfig) -> Cut:
-    """Layouts of one cut have the same groups."""
+    """Return how a layout cuts parameters; layouts of one cut have the same groups."""
     return Cut(layout.tp, layout.ep, *shards(layout))
 
 
 def group(shapes: Iterable[Shape], layout: ParallelConfig) -> Group:
-    """Of parameters that are gathered together."""
+    """Return the FSDP group of parameters that are gathered together."""
     return _group(shapes, cut_of(layout))
 
 
 def _group(shapes: Iterable[Shape], cut: Cut) -> Group:
+    """Return the FSDP group of parameters of these shapes, cut by these degrees."""
     tp, ep, dense_ranks, routed_ranks = cut
-    kept = dense = routed = 0.0
+    shard = dense = routed = 0.0
     for shape in shapes:
         apart = shape.routed and ep > 1
         dims = [
@@ -66,37 +68,39 @@ def _group(shapes: Iterable[Shape], cut: Cut) -> Group:
         if apart:
             dims[0] //= ep
         ranks = routed_ranks if apart else dense_ranks
-        at = (
+        cut_dim = (
             next((k for k, size in enumerate(dims) if size % ranks == 0), 0) if len(dims) > 2 else 0
         )
-        own = math.prod(dims[:at] + dims[at + 1 :]) * -(-dims[at] // ranks)
-        kept, dense, routed = (
-            kept + own,
-            dense + own * ranks * (not apart),
-            routed + own * ranks * apart,
+        part = math.prod(dims[:cut_dim] + dims[cut_dim + 1 :]) * -(-dims[cut_dim] // ranks)
+        shard, dense, routed = (
+            shard + part,
+            dense + part * ranks * (not apart),
+            routed + part * ranks * apart,
         )
-    return Group(kept, dense, routed)
+    return Group(shard, dense, routed)
 
 
 def layer(block: Block, hidden: int, layout: ParallelConfig) -> Group:
-    """The group of one layer."""
+    """Return the FSDP group of one layer of a block: how many numbers a rank keeps and gathers of
+    it."""
     return _layer(block, hidden, cut_of(layout))
 
 
 @functools.lru_cache(16_384)  # layers of a model are mostly alike, and so are the cuts of a search
 def _layer(block: Block, hidden: int, cut: Cut) -> Group:
+    """Return the FSDP group of one layer of a block, counted once per cut."""
     return _group(layer_shapes(block, hidden), cut)
 
 
 def embedding(a: Architecture, layout: ParallelConfig) -> Group:
-    """The group of the embedding, empty where it is the head too."""
+    """Return the FSDP group of the embedding, empty where it is the head too."""
     return group(
         [] if a.tied else [Shape((a.vocabulary, a.embedding_width or a.hidden), 0)], layout
     )
 
 
 def root(a: Architecture, layout: ParallelConfig) -> Group:
-    """What no other group took: the head and the last norm."""
+    """Return the FSDP group of what no other group took: the head and the last norm."""
     extra = [Shape((a.positions, a.hidden))] * bool(a.positions)
     rest = a.other_params + a.table_params
     extra += [Shape((-(-rest // a.hidden), a.hidden))] * (rest > 0)

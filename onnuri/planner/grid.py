@@ -1,12 +1,12 @@
-"""Which layouts divide: the one list that the search, its bounds and the tests' brute force take
-them from.
+"""List which layouts divide: the one list from which the search, its bounds and the tests' brute
+force take them.
 
 Knows no time and no memory. Left out is what no engine runs: interleaved pipelines whose
 micro-batches the pipeline ranks do not divide (`megatron/core/pipeline_parallel/schedules.py`) or
 whose chunks are not all of as many layers, and pipelines of an odd number of stages that does not
 divide the layers. Uneven ones of a power of two of stages stay, if no stage is empty when all
 others are full: Megatron-Core's manual lays out DeepSeek-V3's 61 layers over 16 stages, each
-written out (`UNEVEN`). A layout that is given may be any.
+written out (`UNEVEN`). A user's own layout may be any.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from onnuri.planner.parallel import ONNURI, ParallelConfig, Precision, Recompute
 MICRO_BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
 VIRTUAL_STAGES = (1, 2, 4)
 RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
-"""the fastest and fullest first"""
+"""the fastest first, which needs most memory"""
 UNEVEN = {
     "Megatron-Core": "--pipeline-model-parallel-layout",
     "torchtitan": "module_fqns_per_model_part",
 }
-"""the option with which an engine takes stages of unlike numbers of layers, by their
+"""the option with which an engine takes stages of unequal numbers of layers, by their
 documentation"""
 MAX_TENSOR_PARALLEL = 64
 MAX_CONTEXT_PARALLEL = 16
 
 
 class Degrees(NamedTuple):
-    """Of one copy of the model, whatever its pipeline."""
+    """Degrees of parallelism of one copy of the model, whatever its pipeline."""
 
     tp: int
     cp: int
     ep: int
     precision: Precision
     own: bool
-    """Onnuri's trainer runs it; then its pipeline has one stage"""
+    """whether Onnuri's trainer runs it; then its pipeline has one stage"""
 
 
 class Cell(NamedTuple):
@@ -57,7 +57,8 @@ class Cell(NamedTuple):
 
     @property
     def copy(self) -> int:
-        """GPUs that tensor, context and pipeline parallelism take."""
+        """Return the GPUs of one copy of the model: what tensor, context and pipeline parallelism
+        take."""
         return self.degrees.tp * self.degrees.cp * self.pp
 
     def layout(
@@ -67,8 +68,8 @@ class Cell(NamedTuple):
         shard: int | None = None,
         recompute: Recompute = "none",
     ) -> ParallelConfig:
-        """One of the layouts; without a sharding, one that the cell has for any number of data
-        ranks."""
+        """Return one of the cell's layouts; without a sharding, one that the cell has for any
+        number of data ranks."""
         d = self.degrees
         return ParallelConfig(
             dp=dp,
@@ -85,8 +86,8 @@ class Cell(NamedTuple):
         )
 
     def data_ranks(self, gpus: int, sequences: int) -> int:
-        """Data ranks on so many GPUs with so many sequences a batch, 0 where these do not
-        divide."""
+        """Return the data ranks on so many GPUs with so many sequences per batch, 0 where these do
+        not divide."""
         dp, rest = divmod(gpus, self.copy)
         if rest or dp * self.degrees.cp % self.degrees.ep or sequences % (dp * self.micro_batch):
             return 0
@@ -94,9 +95,12 @@ class Cell(NamedTuple):
         return 0 if interleaved and sequences // (dp * self.micro_batch) % self.pp else dp
 
     def shardings(self, dp: int) -> list[tuple[Sharding, int | None]]:
-        """Ways in which so many data ranks share weights, from the fewest weights a GPU to the
-        most. Of `ddp` and `zero1`, which moves as many bytes and holds fewer, Onnuri's trainer runs
-        the first. Its experts' ranks share a copy."""
+        """Return the ways in which `dp` data ranks can share weights, as (sharding, ranks of a
+        copy), from the fewest weights per GPU to the most.
+
+        Of `ddp` and `zero1`, which moves as many bytes and holds fewer, Onnuri's trainer runs the
+        first. Its experts' ranks share a copy.
+        """
         d = self.degrees
         if d.own:
             shared = [s for s in divisors(dp)[::-1] if s * d.tp % d.ep == 0]
@@ -108,12 +112,14 @@ class Cell(NamedTuple):
         return [*(_sharing(s, dp) for s in divisors(dp)[::-1] if s > 1), ("zero1", None)]
 
     def _of_own(self, dp: int) -> bool:
-        """Whether Onnuri's trainer runs the cell's degrees, so that another cell has its
+        """Return whether Onnuri's trainer runs the cell's degrees, so that another cell has its
         shardings."""
         return self.layout(dp, "fsdp").engine is ONNURI
 
 
 def _sharing(shards: int, dp: int) -> tuple[Sharding, int | None]:
+    """Return the sharding, and the ranks of a copy where it is `hsdp`, with which `shards` of `dp`
+    data ranks share one copy of the model."""
     if shards == dp and dp > 1:
         return "fsdp", None
     return ("hsdp", shards) if shards > 1 else ("ddp", None)
@@ -121,7 +127,7 @@ def _sharing(shards: int, dp: int) -> tuple[Sharding, int | None]:
 
 @functools.cache
 def divisors(n: int) -> tuple[int, ...]:
-    """All of a number, the smallest first."""
+    """Return all divisors of a number, the smallest first."""
     low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
     return (*low, *(n // d for d in reversed(low) if d * d != n))
 
@@ -129,7 +135,8 @@ def divisors(n: int) -> tuple[int, ...]:
 def degrees(
     a: Architecture, cluster: Cluster, tokens: int, precisions: Iterable[Precision], here: bool
 ) -> Iterator[Degrees]:
-    """All that divide the model and the sequence."""
+    """Yield all degrees that divide the model and the sequence; with `here`, only those of Onnuri's
+    trainer."""
     heads = math.gcd(*(b.attention.heads for b in a.blocks if b.attention))
     experts = math.gcd(*(b.experts.routed for b in (*a.blocks, *a.mtp) if b.experts))
     tensor = [
@@ -150,7 +157,7 @@ def degrees(
 
 
 def pipelines(a: Architecture, own: bool) -> list[tuple[int, int]]:
-    """Stages, and chunks of layers a stage."""
+    """Return the pipelines that divide the layers: stages, and chunks of layers per stage."""
     if own:
         return [(1, 1)]
     even = [
@@ -173,7 +180,7 @@ def cells(
     precisions: Iterable[Precision] = ("bf16",),
     here: bool = False,
 ) -> Iterator[Cell]:
-    """All cells, on any number of GPUs."""
+    """Yield all cells, on any number of GPUs."""
     for d in degrees(a, cluster, tokens, precisions, here):
         for (pp, virtual), micro in itertools.product(pipelines(a, d.own), MICRO_BATCHES):
             yield Cell(d, pp, virtual, micro)
@@ -187,7 +194,7 @@ def grid(
     precisions: Iterable[Precision] = ("bf16",),
     here: bool = False,
 ) -> Iterator[tuple[Cell, int]]:
-    """All cells that divide a cluster's GPUs and the batch, and their data ranks."""
+    """Yield all cells that divide a cluster's GPUs and the batch, with their data ranks."""
     sequences, rest = divmod(batch_tokens, tokens)
     if rest:
         return
@@ -197,4 +204,5 @@ def grid(
 
 
 def _powers(most: int) -> list[int]:
+    """Return the powers of two up to `most`."""
     return [2**k for k in range(most.bit_length()) if 2**k <= most]

@@ -1,4 +1,5 @@
-"""GPUs and clusters: one table, `data/hardware.csv`, each row with its source. Knows no model."""
+"""Read GPUs and clusters from one table, `data/hardware.csv`, each row with its source. Knows no
+model."""
 
 from __future__ import annotations
 
@@ -16,11 +17,12 @@ from onnuri.planner.parallel import Precision
 
 DATA = Path(__file__).parent / "data"
 MOST_GPUS = 1_000_000
-"""of a cluster, several times the largest announced"""
+"""GPUs of a cluster, several times the largest announced"""
 
 
 class Gpu(Config):
-    """One row; rates are peaks of dense products and of wires, not what is reached."""
+    """One row of the hardware table; rates are peaks of dense products and of wires, not what is
+    reached."""
 
     name: str
     bf16_tflops: float
@@ -35,31 +37,34 @@ class Gpu(Config):
     domain: int
     """GPUs that the fast links join"""
     nic_gb_per_s: float
-    """one way to other domains, a GPU"""
+    """one way per GPU to other domains, 1e9 bytes"""
     gemm_share: float
-    """of the bf16 peak that large products reach (stas00/ml-engineering); unmeasured, the median of
-    the table's"""
+    """share of the bf16 peak that large products reach (stas00/ml-engineering); unmeasured, the
+    median of the table's"""
     power_w: float | None
     usd_low: float | None
-    """an hour"""
+    """per hour, the lowest list price"""
     usd_high: float | None
+    """per hour, the highest list price"""
     launched: float
     """year in which kernels for its instruction set were first used in training"""
     special_tera_per_s: float
-    """exponentials, 1e12 a second: multiprocessors x 16 a clock x clock; unknown, the median of the
-    table's to the peak"""
+    """exponentials, 1e12 per second: multiprocessors x 16 per clock x clock; unknown, the median of
+    the table's to the peak"""
     usd_median: float | None = None
-    """of many sellers' list prices, where one was published"""
+    """per hour, the median of many sellers' list prices, where one was published"""
     gemm_fp8_share: float = 0.0
-    """of the fp8 peak that large products reach; unmeasured, the bf16 share times the table's
+    """share of the fp8 peak that large products reach; unmeasured, the bf16 share times the table's
     median of the two's ratio"""
 
     @property
     def memory_bytes(self) -> float:
+        """Return the bytes of memory that programs can allocate on one GPU."""
         return self.memory_gb * 1e9
 
     def peak_tflops(self, precision: Precision) -> float:
-        """Of dense products; what a GPU lacks, it computes in the next wider one."""
+        """Return the peak of dense products in TFLOPS; a format that the GPU lacks is computed in
+        the next wider one."""
         wider = {
             "bf16": self.bf16_tflops,
             "fp8": self.fp8_tflops,
@@ -69,7 +74,7 @@ class Gpu(Config):
         return wider or self.bf16_tflops
 
     def check(self, *precisions: Precision) -> None:
-        """Raises ConfigError for a precision in which the GPU has no products of its own."""
+        """Raise ConfigError for a precision in which the GPU has no products of its own."""
         for precision in precisions:
             # products of blocks with scales of their own, 8-bit ones too, came with 4-bit ones:
             # Blackwell, CDNA 4
@@ -88,32 +93,33 @@ class Cluster(Config):
     gpu: str
     gpus: int
     node: int = 8
-    """GPUs a node: what fails together"""
+    """GPUs per node: what fails together"""
     nic_gb_per_s: float | None = None
-    """one way to other domains, a GPU, where it is not the table's"""
+    """one way per GPU to other domains, 1e9 bytes, where it is not the table's"""
     power_w: float | None = None
-    """cap of a GPU, where it is not the table's"""
+    """cap per GPU, where it is not the table's"""
     memory_tb_per_s: float | None = None
     """where it is not the table's"""
     gemm_share: float | None = None
-    """of the bf16 peak that large products reach, where it was measured on the machine: boards of
-    one name differ by 1.6"""
+    """share of the bf16 peak that large products reach, where it was measured on the machine:
+    boards of one name differ by 1.6"""
     gemm_fp8_share: float | None = None
-    """of the fp8 peak that large products reach, where it was measured on the machine"""
+    """share of the fp8 peak that large products reach, where it was measured on the machine"""
     compiled: bool = False
-    """Onnuri's own step runs the kernels that PyTorch's compiler fuses"""
+    """whether Onnuri's own step runs the kernels that PyTorch's compiler fuses"""
     own: Gpu | None = None
     """the GPU that is planned with, where it is not the table's row as it stands"""
     yours: tuple[str, ...] = ()
-    """what the user said of the machine, sentence by sentence; a plan's evidence"""
+    """sentences of what the user says of the machine, for a plan's evidence"""
 
     @property
     def nic(self) -> float:
-        """1e9 bytes a second and GPU, one way, to other domains."""
+        """Return the 1e9 bytes per second and GPU, one way, to other domains."""
         return self.nic_gb_per_s or self.kind.nic_gb_per_s or self.kind.link_gb_per_s
 
     @property
     def kind(self) -> Gpu:
+        """Return the GPU that is planned with: the user's own, or the table's."""
         return self.own or gpu(self.gpu)
 
     @property
@@ -126,6 +132,7 @@ class Cluster(Config):
 
 @functools.cache
 def table() -> dict[str, Gpu]:
+    """Return the GPUs of the hardware table by name, with medians where a row lacks a figure."""
     with (DATA / "hardware.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     share = statistics.median(s for row in rows if (s := _number(row, "gemm_fraction_bf16")))
@@ -139,9 +146,9 @@ def table() -> dict[str, Gpu]:
 
 
 def defaults() -> tuple[float, float, float]:
-    """Return what a GPU has that says nothing of it: the share of its bf16 peak that large products
-    reach, exponentials (1e12 a second) per TFLOPS of that peak, and the fp8 share over the bf16
-    share. They are the table's medians."""
+    """Return three medians of the table for a GPU whose owner does not say them: the share of its
+    bf16 peak that large products reach, exponentials (1e12 per second) per TFLOPS of that peak, and
+    the fp8 share over the bf16 share."""
     rows = table().values()
     share = statistics.median(g.gemm_share for g in rows)
     special = statistics.median(g.special_tera_per_s / g.bf16_tflops for g in rows)
@@ -159,7 +166,8 @@ def _fp8_ratio(rows: list[dict[str, str]]) -> float:
 
 @functools.cache  # a search asks for it a hundred thousand times
 def gpu(name: str) -> Gpu:
-    """Raises ConfigError for an unknown one, with the nearest names."""
+    """Return a GPU of the table by its name in any case. Raises ConfigError for an unknown one,
+    with the nearest names."""
     known = {n.lower(): n for n in table()}
     if name.lower() not in known:
         near = [n for n in known if name and n.startswith(name.lower())]
@@ -173,13 +181,14 @@ def gpu(name: str) -> Gpu:
 
 
 def cluster(name: str, gpus: int) -> Cluster:
-    """Raises ConfigError for an unknown GPU or less than one."""
+    """Return a cluster of so many GPUs of the table. Raises ConfigError for an unknown GPU or less
+    than one."""
     check_count(gpus)
     return Cluster(gpu=gpu(name).name, gpus=gpus)
 
 
 def check_count(gpus: int) -> None:
-    """Raise ConfigError for a number of GPUs that no cluster has."""
+    """Raise ConfigError for a number of GPUs below 1 or above the largest cluster, `MOST_GPUS`."""
     if not 1 <= gpus <= MOST_GPUS:
         raise ConfigError(
             Phrase("{} GPUs", gpus),
@@ -189,7 +198,8 @@ def check_count(gpus: int) -> None:
 
 
 def parse(text: str) -> Cluster:
-    """`1024xH200`."""
+    """Return the cluster that a text such as `1024xH200` names. Raises ConfigError for other
+    texts."""
     count, x, name = text.partition("x")
     if not x or not count.isdecimal():
         raise ConfigError(
@@ -201,12 +211,14 @@ def parse(text: str) -> Cluster:
 
 
 def _number(row: dict[str, str], column: str) -> float | None:
-    found = re.match(r"[\d.]+", row[column])
-    return float(found[0]) if found else None
+    """Return the number at the start of a table's cell, or None for a cell without one."""
+    match = re.match(r"[\d.]+", row[column])
+    return float(match[0]) if match else None
 
 
 def _gpu(row: dict[str, str], share: float, special: float, narrow: float) -> Gpu:
-    """A row; what it lacks of these three from all."""
+    """Return the GPU of a row of the table; `share`, `special` and `narrow` are medians for what it
+    lacks."""
     number = functools.partial(_number, row)
     gemm = number("gemm_fraction_bf16") or share
     peak = number("peak_bf16_dense_tflops") or 0.0

@@ -1,4 +1,4 @@
-"""A Hugging Face config by its path or `ORG/NAME`, read as an architecture once and kept.
+"""Read a Hugging Face config by its path or `ORG/NAME` as an architecture, once, and keep it.
 
 The config is found in a folder, in the hub's local cache or, where there is a network, on the hub
 by one request of a few seconds. What was read is kept under the hash of the config and the versions
@@ -25,30 +25,30 @@ from onnuri.planner.meta_model import ModelReading
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SECONDS = 8.0
-"""that the hub may take to answer"""
+"""seconds that the hub may take to answer"""
 MOST_BYTES = 8_000_000
-"""of a config: the largest on the hub are below 1 MB"""
+"""bytes of a config: the largest on the hub are below 1 MB"""
 MOST_LAYERS = 2_000
-"""modules of more would be built for minutes: a slip of the keyboard"""
+"""layers; modules of more would be built for minutes: a slip of the keyboard"""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
 READER = 1
 """version of `meta_model.py`'s answers; count it up where they change"""
 
 
 def read(what: str) -> ModelReading:
-    """Return what is read of a folder, a config.json or `ORG/NAME`. Raises ConfigError for what is
-    none or not known."""
+    """Return what is read of a folder, a config.json or `ORG/NAME`. Raises ConfigError for anything
+    else, or a model that transformers does not know."""
     raw, name = load(what)
-    saved = _kept(raw)
+    saved = _load_reading(raw)
     if saved is not None:
         return saved.replace(architecture=saved.architecture.replace(name=name))
     reading = _read(raw, name)
-    _keep(raw, reading)
+    _save_reading(raw, reading)
     return reading
 
 
 def names_config(what: str) -> bool:
-    """Return whether it is meant as a path or as `ORG/NAME`, rightly or not."""
+    """Return whether a text is meant as a path or as `ORG/NAME`, rightly or not."""
     path = Path(what).expanduser()
     there = path.is_file() or (path.is_dir() and (path / "config.json").exists())
     return (
@@ -61,7 +61,7 @@ def names_config(what: str) -> bool:
 
 
 def load(what: str) -> tuple[dict[str, Any], str]:
-    """Return a config's values and the model's name."""
+    """Return a config's values and the model's name. Raises ConfigError where there is none."""
     path = Path(what).expanduser()
     if path.is_dir():
         name, path = path.resolve().name, path / "config.json"
@@ -87,6 +87,8 @@ def load(what: str) -> tuple[dict[str, Any], str]:
 
 
 def _text(path: Path) -> str:
+    """Return the text of a config file. Raises ConfigError where it is too large or cannot be
+    read."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ConfigError(
@@ -102,7 +104,7 @@ def _text(path: Path) -> str:
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
-    """Return a config's values. Raises ConfigError for what is no config."""
+    """Return the values of a config's JSON text. Raises ConfigError for what is no config."""
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -126,7 +128,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 
 def _hub(repository: str) -> str:
-    """The text of a repository's config: of the local cache, else by one request."""
+    """Return the text of a repository's config from the local cache, else by one request to the
+    hub. Raises ConfigError where neither has it."""
     try:
         import huggingface_hub
         from huggingface_hub import constants
@@ -191,7 +194,8 @@ def _hub(repository: str) -> str:
 
 
 def _read(raw: dict[str, Any], name: str) -> ModelReading:
-    """By transformers' own class, on the meta device."""
+    """Return what transformers' own class for the config shows on the meta device. Raises
+    ConfigError for a model type that it does not know."""
     try:
         import torch  # noqa: F401
         import transformers
@@ -233,7 +237,8 @@ def _read(raw: dict[str, Any], name: str) -> ModelReading:
 
 
 def _floats(value: Any) -> Any:
-    """Infinity and NaN as transformers writes them into JSON, which has neither."""
+    """Return a config's value with infinity and NaN restored, which transformers writes into JSON
+    as objects because JSON has neither."""
     if isinstance(value, dict):
         if value.keys() == {"__float__"}:
             return float(value["__float__"])
@@ -245,7 +250,8 @@ def _floats(value: Any) -> Any:
 
 
 def _place(raw: dict[str, Any]) -> Path:
-    """Where the reading of a config lies: by its values and the versions that read it."""
+    """Return the file in which the reading of a config is kept, by its values and the versions that
+    read it."""
     versions = []
     for package in ("transformers", "torch"):
         try:
@@ -257,16 +263,17 @@ def _place(raw: dict[str, Any]) -> Path:
     return root / "onnuri" / "shapes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _kept(raw: dict[str, Any]) -> ModelReading | None:
+def _load_reading(raw: dict[str, Any]) -> ModelReading | None:
+    """Return the reading of a config that was kept; None where there is none of this version."""
     try:
         return ModelReading.from_json(json.loads(_place(raw).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, ConfigError, RuntimeError):
         return None  # none, or one of another version: it is read anew
 
 
-def _keep(raw: dict[str, Any], reading: ModelReading) -> None:
-    """Atomically, so that two plans at once never read half; a folder that cannot be written is no
-    mistake."""
+def _save_reading(raw: dict[str, Any], reading: ModelReading) -> None:
+    """Keep the reading of a config, atomically, so that two plans at once never read half; a folder
+    that cannot be written is no error."""
     with contextlib.suppress(OSError, RuntimeError):
         place = _place(raw)
         place.parent.mkdir(parents=True, exist_ok=True)

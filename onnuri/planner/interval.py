@@ -1,5 +1,5 @@
-"""A figure with its 80 % range: what every estimate of the planner is. Knows nothing of what it
-measures."""
+"""Hold a figure with its 80 % range, which is what every estimate of the planner is. Knows nothing
+of what it measures."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Z80 = 1.2816
 
 
 class Interval(Config):
-    """`low` and `high` leave a tenth on either side; each half is log-normal, or normal where `low`
-    is not positive."""
+    """A middle and an 80 % range: `low` and `high` leave a tenth on either side. Each half is
+    log-normal, or normal where `low` is not positive."""
 
     low: float
     mid: float
@@ -39,23 +39,26 @@ class Interval(Config):
         return (1 + math.erf(z / math.sqrt(2))) / 2
 
     def overlaps(self, other: Interval) -> bool:
-        """Whether the two are a tie."""
+        """Return whether the two ranges overlap, so that neither is better."""
         return self.low <= other.high and other.low <= self.high
 
     def __mul__(self, factor: float) -> Interval:
+        """Return the interval with all three numbers scaled by a factor."""
         return Interval(low=self.low * factor, mid=self.mid * factor, high=self.high * factor)
 
     def __format__(self, spec: str) -> str:
+        """Return the interval as `mid (low – high)`, each in the format `spec`."""
         return f"{self.mid:{spec}} ({self.low:{spec}} – {self.high:{spec}})"
 
 
 def exact(value: float) -> Interval:
+    """Return a value that is known, as an interval without width."""
     return Interval(low=value, mid=value, high=value)
 
 
 def spread(f: Callable[..., float], *inputs: Interval) -> Interval:
-    """The range of `f`: each input is moved to its ends alone, and the changes add in quadrature,
-    on a log scale (they are taken as independent)."""
+    """Return the range of `f` over uncertain inputs: each input is moved to its ends alone, and the
+    changes add in quadrature on a log scale, because they are taken as independent."""
     mids = [i.mid for i in inputs]
     mid = f(*mids)
     up = down = 0.0

@@ -1,5 +1,5 @@
-"""The questions the other way round: the fewest GPUs that train these tokens by then, the largest
-model that they train.
+"""Answer the planner's questions the other way round: the fewest GPUs that train these tokens by a
+date, the largest model that a cluster trains by it.
 
 Bisection over admissible counts and sizes; what was tried is kept, and checked for being monotone.
 Knows no layout: `plan.py` answers each count.
@@ -25,14 +25,14 @@ from onnuri.planner.plan_record import Fewest
 from onnuri.planner.recipe import Recipe
 
 LAYERS = range(4, 257, 2)
-"""of sizes by rule: 0.2B to 3.5T dense parameters"""
+"""numbers of layers of the sizes by rule: 0.2B to 3.5T dense parameters"""
 SMOOTH = 7
 """largest prime factor of the node counts that are tried first: they divide batches and experts"""
 
 
 def duration(name: str, text: str) -> float:
-    """Return the days of `30d`, `6w`, `72h` or `30`. Raises ConfigError for what is no length of
-    time."""
+    """Return the days that `30d`, `6w`, `72h` or `30` say. Raises ConfigError for what is no length
+    of time."""
     parts = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([dwh]?)\s*", text)
     if not parts:
         raise ConfigError(
@@ -49,7 +49,7 @@ def duration(name: str, text: str) -> float:
 
 
 def _check(days: float, tokens: float | None) -> None:
-    """Raise ConfigError for days or tokens that cannot be."""
+    """Raise ConfigError for days or tokens that are not positive, or beyond all reason."""
     if not 0 < days <= budget.MOST_DAYS:
         raise ConfigError(
             Phrase("days {:g}", days),
@@ -68,11 +68,13 @@ def _check(days: float, tokens: float | None) -> None:
 
 
 Answer = Callable[[int], Plan]
-"""the plan on so many GPUs. Raises ConfigError where none fits or divides"""
+"""a function from a number of GPUs to the plan on them. Raises ConfigError where none fits or
+divides"""
 
 
-class _Counts:
-    """Days on every count of GPUs that was asked; infinite where nothing fits."""
+class _DaysByCount:
+    """The days of a recipe by count of GPUs, each planned once when it is first called for;
+    infinite where nothing fits."""
 
     def __init__(self, answer: Answer, unit: int) -> None:
         self.answer, self.unit = answer, unit
@@ -80,6 +82,7 @@ class _Counts:
         self.why: ConfigError | None = None
 
     def __call__(self, gpus: int) -> float:
+        """Return the days of the recipe on so many GPUs; infinite where nothing fits."""
         if gpus not in self.days:
             try:
                 self.days[gpus] = self.answer(gpus).days.mid
@@ -96,9 +99,9 @@ class _Counts:
         ]
 
     def monotone(self) -> bool:
-        """Return whether more GPUs never took longer, of the counts that were asked and fit."""
-        done = [days for _, days in sorted(self.days.items()) if math.isfinite(days)]
-        return all(later <= earlier * 1.001 for earlier, later in itertools.pairwise(done))
+        """Return whether more GPUs never took longer, of the counts that were planned and fit."""
+        planned_days = [days for _, days in sorted(self.days.items()) if math.isfinite(days)]
+        return all(later <= earlier * 1.001 for earlier, later in itertools.pairwise(planned_days))
 
 
 def fewest(
@@ -110,13 +113,17 @@ def fewest(
     **wanted: Any,
 ) -> Plan:
     """Return the plan on the fewest GPUs that train the recipe's tokens, or `tokens`, in `days` at
-    the middle of the range. `answer` makes the plan of a count; without it, `plan.plan` does with
-    the rest of its arguments, `wanted`, and counts are compared by layouts that are runnable here.
-    Raises ConfigError where no count does."""
+    the middle of the range.
+
+    `answer` makes the plan of a count; without it, `plan.plan` does with the rest of its arguments,
+    `wanted`, and counts are compared by layouts that Onnuri's trainer runs. Raises ConfigError
+    where no count does.
+    """
     _check(days, tokens)
     whole_of = {"tokens": recipe.tokens if tokens is None else tokens, **wanted}
 
     def quick(gpus: int) -> Plan:
+        """Return the plan on so many GPUs for comparing counts, with the tokens alone fixed."""
         return plan(
             recipe,
             cluster.replace(gpus=gpus),
@@ -124,9 +131,10 @@ def fewest(
         )
 
     def whole(gpus: int) -> Plan:
+        """Return the plan on so many GPUs as the user asked for it."""
         return plan(recipe, cluster.replace(gpus=gpus), days=days, **whole_of)
 
-    counts = _Counts(answer or quick, cluster.node)
+    counts = _DaysByCount(answer or quick, cluster.node)
     low, high = _bracket(counts, _guess(recipe, cluster, days, whole_of["tokens"]), days)
     for admissible in (
         [n for n in counts.between(low, high) if _smooth(-(-n // cluster.node))],
@@ -139,13 +147,13 @@ def fewest(
     ):  # a stage in another engine was slower
         low, high = high, high + max(1, cluster.node if high >= cluster.node else 1)
         best = whole(high)
-    took = counts.days.get(low, math.inf)
+    less_days = counts.days.get(low, math.inf)
     return best.replace(
         fewest=Fewest(
             days=days,
             gpus=best.cluster.gpus,
             less=low or None,
-            less_days=took if took < math.inf else None,
+            less_days=less_days if less_days < math.inf else None,
             tried=len(counts.days),
             monotone=counts.monotone(),
         )
@@ -153,7 +161,7 @@ def fewest(
 
 
 def _guess(recipe: Recipe, cluster: Cluster, days: float, tokens: float) -> int:
-    """Return GPUs, a power of two of nodes, that would do at 20 % of the peak."""
+    """Return the power of two of nodes, in GPUs, that would do at 20 % of the peak."""
     flops = 6 * recipe.architecture.num_active_params() * tokens
     gpus = flops / (0.2 * cluster.kind.bf16_tflops * 1e12 * days * DAY)
     if gpus < cluster.node:
@@ -161,9 +169,9 @@ def _guess(recipe: Recipe, cluster: Cluster, days: float, tokens: float) -> int:
     return int(min(MOST_GPUS // 2, cluster.node * 2 ** round(math.log2(gpus / cluster.node))))
 
 
-def _bracket(counts: _Counts, start: int, days: float) -> tuple[int, int]:
-    """Return counts of which the lower is too few (0: none is) and the higher enough, a factor of
-    two apart at most."""
+def _bracket(counts: _DaysByCount, start: int, days: float) -> tuple[int, int]:
+    """Return two counts of which the lower is too few (0: none is) and the higher enough, a factor
+    of two apart at most. Raises ConfigError where no count is enough."""
     high = start
     if counts(high) <= days:
         while high > 1 and counts(high // 2) <= days:
@@ -189,9 +197,10 @@ def _bracket(counts: _Counts, start: int, days: float) -> tuple[int, int]:
 
 
 def _bisected(
-    counts: _Counts, admissible: list[int], low: int, high: int, days: float
+    counts: _DaysByCount, admissible: list[int], low: int, high: int, days: float
 ) -> tuple[int, int]:
-    """Return the neighbours among admissible counts between which enough begins."""
+    """Return the two neighbours among admissible counts of which the lower is too few and the
+    higher enough."""
     ordered = [low, *admissible, high]
     first, last = 0, len(ordered) - 1
     while last - first > 1:
@@ -201,6 +210,7 @@ def _bisected(
 
 
 def _smooth(number: int) -> bool:
+    """Return whether a number has no prime factor above `SMOOTH`."""
     for prime in range(2, SMOOTH + 1):
         while number % prime == 0:
             number //= prime
@@ -218,10 +228,11 @@ class Size(Config):
     kind: str
     """system, dense or sparse"""
     plan: Plan
-    """of all its tokens"""
+    """for all its tokens"""
     done: bool
+    """whether all its tokens are trained by the date"""
     likely: float
-    """probability that it is trained by then"""
+    """probability that all its tokens are trained by the date"""
 
 
 class Largest(Config):
@@ -230,25 +241,25 @@ class Largest(Config):
     cluster: Cluster
     days: float
     tokens: float | None
-    """of every size; None: 20 a dense parameter that it is worth, of a system its own"""
+    """tokens that every size trains; None: 20 per effective dense parameter, of a system its own"""
     sizes: tuple[Size, ...]
     """the largest dense one and the largest mixture of experts by rule, each followed by the next
     larger, which is late; then the systems, the largest first"""
     left_out: dict[str, str]
-    """systems that do not fit, and why"""
+    """reasons by title, for systems that do not fit"""
 
     @property
     def best(self) -> dict[str, Size]:
-        """Return the largest that is done of each kind, the largest of all first."""
+        """Return the largest of each kind that is trained in time, the largest of all first."""
         best: dict[str, Size] = {}
-        done = (s for s in self.sizes if s.done)
-        for size in sorted(done, key=lambda s: -s.plan.total_params):
+        finished = (s for s in self.sizes if s.done)
+        for size in sorted(finished, key=lambda s: -s.plan.total_params):
             best.setdefault(size.kind, size)
         return best
 
 
 class _Rung(NamedTuple):
-    """One size by rule, or why there is none."""
+    """One size by rule with its plan, or the reason why there is none."""
 
     size: Size | None
     why: str = ""
@@ -262,8 +273,11 @@ def largest(
     **wanted: Any,
 ) -> Largest:
     """Return the largest dense model, the largest mixture of experts and the systems that are
-    trained fully in `days`, in layouts that are runnable here. `wanted`: the rest of `plan.plan`'s
-    arguments. Raises ConfigError where none is."""
+    trained fully in `days`, in layouts that Onnuri's trainer runs.
+
+    `wanted` are the rest of `plan.plan`'s arguments. Raises ConfigError where no size is trained in
+    time.
+    """
     _check(days, tokens)
     sizes: list[Size] = []
     left_out: dict[str, str] = {}
@@ -293,10 +307,12 @@ def largest(
 def _by_rule(
     shape: Callable[[int], Architecture], kind: str, cluster: Cluster, days: float, **wanted: Any
 ) -> list[Size]:
-    """Return the largest size that is done and the next larger, by bisection over layers."""
+    """Return the largest size of a kind that is trained in time and the next larger, by bisection
+    over layers."""
     rungs: dict[int, Size | None] = {}
 
     def done(layers: int) -> bool:
+        """Return whether the size of so many layers is trained in time, and record its plan."""
         recipe = budget.by_rule(shape(layers), cluster, days)
         size = rungs[layers] = _rung(recipe, kind, cluster, days, **wanted).size
         return size is not None and size.done

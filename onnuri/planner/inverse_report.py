@@ -1,5 +1,5 @@
-"""The largest models of a cluster as a table for a terminal and as a page. Knows how figures read;
-`inverse.py` has them."""
+"""Write the largest models of a cluster as a table for a terminal and as a page. Knows how figures
+read; `inverse.py` has them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = (
     "layout",
 )
 NARROW = COLUMNS[:-1]
-"""what a terminal has room for"""
+"""the columns that a terminal has room for"""
 
 
 def write(
@@ -38,20 +38,22 @@ def write(
     language: Language = "en",
     command: str = "",
 ) -> None:
-    """Print the largest models, and write what is asked for; `command` makes the page anew."""
+    """Print the largest models, and write them as JSON and HTML where a path is given; `command`
+    makes the page anew."""
     figures = {"verdict": {kind: s.name for kind, s in answer.best.items()}, **answer.to_json()}
     page = functools.partial(page_of, answer, language, command)
     documents.write(text(answer, language), figures, page, json, html)
 
 
 def title(answer: Largest, say: Catalogue) -> str:
-    """Return the GPUs and the days."""
+    """Return the report's title, which names the number and kind of GPUs and the days."""
     cluster = answer.cluster
     return say("largest", gpus=f"{cluster.gpus:,}", gpu=cluster.gpu, days=answer.days)
 
 
 def verdict(answer: Largest, say: Catalogue) -> list[Line]:
-    """Return the largest of each kind that is done, the largest of all first."""
+    """Return a line for the largest model of each kind that is trained in time, the largest of all
+    first."""
     return [
         (say(s.kind if n else "largest one"), _sentence(s, say))
         for n, s in enumerate(answer.best.values())
@@ -59,6 +61,7 @@ def verdict(answer: Largest, say: Catalogue) -> list[Line]:
 
 
 def _sentence(s: Size, say: Catalogue) -> str:
+    """Return what is said of one size: tokens, days, probability, dollars, loss, limit."""
     v = s.plan.verdict
     return say(
         "largest verdict",
@@ -73,7 +76,7 @@ def _sentence(s: Size, say: Catalogue) -> str:
 
 
 def rows(answer: Largest, columns: Sequence[str], say: Catalogue) -> Table:
-    """Return a head, and a line per size."""
+    """Return a table with a head and a line per size, with the cells of these columns."""
     lines = [[say("loss" if c == "expected loss" else c) for c in columns]]
     for s in answer.sizes:
         p = s.plan
@@ -94,7 +97,7 @@ def rows(answer: Largest, columns: Sequence[str], say: Catalogue) -> Table:
 
 
 def _basis(answer: Largest, say: Catalogue) -> str:
-    """Return how many tokens are trained, and what the user says of the cluster."""
+    """Return how many tokens each size trains, and what the user says of the cluster."""
     basis = say("largest optimal")
     if answer.tokens:
         basis = say("largest tokens", tokens=number(answer.tokens))
@@ -103,11 +106,12 @@ def _basis(answer: Largest, say: Catalogue) -> str:
 
 
 def _left_out(answer: Largest, say: Catalogue) -> list[Line]:
+    """Return a line for each system that does not fit, with the reason."""
     return [(name, say.translate(why)) for name, why in answer.left_out.items()]
 
 
 def text(answer: Largest, language: Language = "en") -> str:
-    """Return what a terminal has room for; the page and the JSON have all."""
+    """Return the answer for a terminal, as far as it has room; the page and the JSON have all."""
     say = catalogue(language)
     first = verdict(answer, say)
     columns = max(documents.cells(label) for label, _ in first) + 2
@@ -123,11 +127,11 @@ def text(answer: Largest, language: Language = "en") -> str:
 
 
 def page_of(answer: Largest, language: Language = "en", command: str = "") -> str:
-    """Return one file that needs nothing else."""
+    """Return the answer as one HTML page that needs no other file."""
     say = catalogue(language)
     parts = [Section("", tables=[rows(answer, COLUMNS, say)])]
     if answer.left_out:
         parts.append(Section(say("left out"), _left_out(answer, say)))
     note = f"{say('ranges')}. {_basis(answer, say)}"
-    shown = Document(title(answer, say), note, verdict(answer, say), parts)
-    return documents.html(shown, say, command)
+    document = Document(title(answer, say), note, verdict(answer, say), parts)
+    return documents.html(document, say, command)

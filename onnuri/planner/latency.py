@@ -1,12 +1,12 @@
-"""Serving within limits of latency: requests of `isl` tokens in and `osl` out, time to first token,
-time per output token.
+"""Plan serving within limits of latency: requests of `isl` tokens in and `osl` out, time to first
+token, time per output token.
 
     TTFT = prefill + one decode step + wait behind other prompts
     TPOT = decode step + prefill of the others' prompts, per token that a user gets
 
-One pool of GPUs reads prompts and writes answers (continuous batching); an instance holds the
-model, the batch is the largest that meets both limits at the middle of what is unknown. The
-roofline is `serving_cost.py`'s. Knows no engine.
+One pool of GPUs prefills and decodes (continuous batching); an instance holds the model, the batch
+is the largest that meets both limits at the middle of what is unknown. The roofline is
+`serving_cost.py`'s. Knows no engine.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from onnuri.planner.interval import Interval, spread
 from onnuri.planner.serving_cost import BANDWIDTH, BUSY, LAYER_SECONDS, PRODUCTS, Decoder, kv_bytes
 
 MOST_TOKENS = 10_000_000
-"""of a prompt or an answer: ten times the longest context that is served"""
+"""tokens of a prompt or an answer: ten times the longest context that is served"""
 MOST_SECONDS = 3_600.0
 SHARES = (BANDWIDTH, PRODUCTS, LAYER_SECONDS)
 MIDS = tuple(share.mid for share in SHARES)
 
 
 class Demand(Config):
-    """What every user asks for and how long it may take."""
+    """What every user requests and how long it may take."""
 
     isl: int
     """tokens of a prompt"""
@@ -43,16 +43,16 @@ class Demand(Config):
     tpot: float | None = None
     """seconds between tokens after it, at most; None for any"""
     prompts_per_token: float | None = None
-    """prompt tokens that are read anew for each token of an answer; less than isl / osl where
+    """prompt tokens that are prefilled for each token of an answer; less than isl / osl where
     prefixes are cached"""
 
     @property
     def new(self) -> float:
-        """Tokens of a prompt that are read anew."""
+        """Return the tokens of a prompt that are prefilled, not cached."""
         return self.isl if self.prompts_per_token is None else self.prompts_per_token * self.osl
 
     def check(self) -> None:
-        """Raise ConfigError for lengths and times that cannot be."""
+        """Raise ConfigError for lengths, times or a share of cached prompts that cannot be."""
         for name, tokens in (("isl", self.isl), ("osl", self.osl)):
             if not 1 <= tokens <= MOST_TOKENS:
                 raise ConfigError(
@@ -77,35 +77,41 @@ class Demand(Config):
 
 
 class Limited(Config):
-    """One model on one kind of GPU under a demand. Where it cannot be met, the figures are of one
-    user alone on the instance that comes nearest: what can be."""
+    """Serving one model on one kind of GPU within the limits of a demand.
+
+    Where the demand cannot be met, the figures are of one user alone on the instance that comes
+    nearest: the best that is possible.
+    """
 
     demand: Demand
     met: bool
+    """whether both limits are met at the middle of what is unknown"""
     gpus: int
-    """an instance"""
+    """per instance"""
     users: float
-    """at once, an instance: the batch"""
+    """at once per instance: the batch"""
     ttft: Interval
     """seconds, the mean"""
     tpot: Interval
     """seconds, the mean"""
     tokens_per_s_per_gpu: Interval
-    """of answers, prompts read between"""
+    """of answers, with prefill in between"""
     requests_per_s: Interval
-    """an instance"""
+    """per instance"""
     likely: float
     """probability that both limits are met with this batch, the two taken as one unknown: the
-    smaller of the two's"""
+    smaller of the two probabilities"""
     bound: str
     """what keeps the batch from growing, or what cannot be met: memory, ttft, tpot"""
     usd_per_million_input: Interval | None
-    """of tokens read anew; busy as `serving_cost.BUSY` says. None without a price"""
+    """per million prompt tokens prefilled; busy as `serving_cost.BUSY` says. None without a
+    price"""
     usd_per_million_output: Interval | None
+    """per million tokens of answers; None without a price"""
 
 
 class _Server:
-    """One model on GPUs of one kind under one demand."""
+    """Serving one model on GPUs of one kind under one demand: its times by instance and batch."""
 
     def __init__(self, a: Architecture, gpu: Gpu, demand: Demand, weight_bytes: float) -> None:
         self.demand = demand
@@ -120,7 +126,7 @@ class _Server:
         ) / 3
 
     def prefill(self, gpus: int, bandwidth: float, products: float, layer: float) -> float:
-        """Return seconds to read the new part of one prompt."""
+        """Return the seconds of prefill of the uncached part of one prompt."""
         on = self.decoder
         if not self.demand.new:
             return 0.0
@@ -134,31 +140,35 @@ class _Server:
         )
 
     def tpot(self, gpus: int, batch: float, *shares: float) -> float:
-        """Return seconds between two tokens of a user: a decode step, and the prompts that come in
-        meanwhile."""
+        """Return the mean seconds between two tokens of a user: a decode step, and the prefill of
+        prompts that come in meanwhile."""
         return (
             self.decoder.step_seconds(gpus, batch, *shares)
             + batch * self.prefill(gpus, *shares) / self.demand.osl
         )
 
     def ttft(self, gpus: int, batch: float, *shares: float) -> float:
-        """Return mean seconds to the first token. Prompts come at random and are read one by one:
-        an M/D/1 queue waits load / (2 (1 - load)) service times (Pollaczek 1930, Khinchine
-        1932)."""
+        """Return the mean seconds to the first token.
+
+        Prompts come at random and are prefilled one by one: an M/D/1 queue waits load / (2 (1 -
+        load)) service times (Pollaczek 1930, Khinchine 1932).
+        """
         prefill = self.prefill(gpus, *shares)
         load = batch * prefill / (self.demand.osl * self.tpot(gpus, batch, *shares))
         wait = prefill * load / (2 * (1 - min(load, 0.999)))
         return prefill + wait * (batch > 1) + self.decoder.step_seconds(gpus, batch, *shares)
 
     def fewest(self) -> int:
-        """Return GPUs, a power of two, that hold the weights and one whole conversation."""
+        """Return the smallest power of two of GPUs that holds the weights and one whole
+        conversation."""
         gpus = 1
         while self.decoder.room(gpus) < self.full:
             gpus *= 2
         return gpus
 
-    def over(self, gpus: int, batch: float) -> str:
-        """Return the limit that a batch breaks at the middle of what is unknown, or nothing."""
+    def broken_limit(self, gpus: int, batch: float) -> str:
+        """Return the limit that a batch breaks at the middle of what is unknown: memory, tpot,
+        ttft, or an empty text for none."""
         demand = self.demand
         if batch > self.most(gpus):
             return "memory"
@@ -171,25 +181,25 @@ class _Server:
         )
 
     def most(self, gpus: int) -> float:
-        """Return users whose keys and values memory holds."""
+        """Return the number of users whose keys and values memory holds, at least 1."""
         return max(1.0, math.floor(self.decoder.room(gpus) / max(self.decoder.kv, 1.0)))
 
     def batch(self, gpus: int) -> tuple[float, str]:
         """Return the largest whole batch within the limits and what bounds it; 0 where one user is
-        too many. Both times only grow with the batch."""
-        if why := self.over(gpus, 1):
+        too many. It bisects, because both times only grow with the batch."""
+        if why := self.broken_limit(gpus, 1):
             return 0.0, why
         low, high = 1, int(self.most(gpus)) + 1
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.over(gpus, middle) else (middle, high)
-        return float(low), self.over(gpus, high)
+            low, high = (low, middle) if self.broken_limit(gpus, middle) else (middle, high)
+        return float(low), self.broken_limit(gpus, high)
 
 
 def limited(
     a: Architecture, cluster: Cluster, demand: Demand, weight_bytes: float | None = None
 ) -> Limited:
-    """Return the instance and batch that answer most tokens a second and GPU within the limits.
+    """Return the instance and batch that generate most tokens per second and GPU within the limits.
     Raises ConfigError for a demand that cannot be."""
     demand.check()
     gpu = cluster.kind
@@ -206,18 +216,21 @@ def limited(
 
 
 def _excess(server: _Server, gpus: int) -> float:
-    """Return how many times over its limit the worse of the two times is, for one user."""
+    """Return how many times its limit the worse of the two times is, for one user."""
     demand = server.demand
     times = ((demand.ttft, server.ttft(gpus, 1, *MIDS)), (demand.tpot, server.tpot(gpus, 1, *MIDS)))
     return max(time / limit for limit, time in times if limit)
 
 
 def _rate(server: _Server, gpus: int, batch: float, *shares: float) -> float:
-    """Return tokens of answers a second and GPU."""
+    """Return the tokens of answers generated per second and GPU, for an instance of `gpus` with
+    this batch."""
     return batch / server.tpot(gpus, batch, *shares) / gpus
 
 
 def _answer(server: _Server, gpus: int, batch: float, bound: str, met: bool) -> Limited:
+    """Return the figures of an instance of `gpus` with this batch; `bound` is what bounds it, `met`
+    whether the demand is met."""
     demand = server.demand
     ttft, tpot, rate = (
         spread(functools.partial(f, gpus, batch), *SHARES)
@@ -257,8 +270,8 @@ def _answer(server: _Server, gpus: int, batch: float, bound: str, met: bool) -> 
 
 
 def seconds(name: str, text: str | None) -> float | None:
-    """Return the seconds of `500`, `500ms` or `0.5s`: milliseconds without a unit. Raises
-    ConfigError for what is none."""
+    """Return the seconds that `500`, `500ms` or `0.5s` say: milliseconds without a unit. Raises
+    ConfigError for what is no time."""
     if text is None:
         return None
     parts = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(ms|s)?\s*", text)
@@ -272,8 +285,8 @@ def seconds(name: str, text: str | None) -> float | None:
 def demand(
     isl: int | None, osl: int | None, ttft: str | None, tpot: str | None, ratio: float | None
 ) -> Demand | None:
-    """Return the demand that flags make; None where none is given. Raises ConfigError for lengths
-    without each other."""
+    """Return the demand that flags of the command line make; None where no flag is set. Raises
+    ConfigError for one length without the other."""
     if isl is None and osl is None and ttft is None and tpot is None and ratio is None:
         return None
     if isl is None or osl is None:
@@ -285,12 +298,12 @@ def demand(
             Phrase("lacks {}", missing),
             "give the tokens of a prompt and of an answer: --isl 1024 --osl 256",
         )
-    asked = Demand(
+    wanted = Demand(
         isl=isl,
         osl=osl,
         ttft=seconds("ttft", ttft),
         tpot=seconds("tpot", tpot),
         prompts_per_token=ratio,
     )
-    asked.check()
-    return asked
+    wanted.check()
+    return wanted

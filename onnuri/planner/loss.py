@@ -1,7 +1,7 @@
-"""The loss to expect of a size and its tokens, as a range: published laws, which differ, and what
-they leave open.
+"""Estimate the loss of a size of model and its tokens, as a range: published laws, which differ,
+and what they leave open.
 
-Knows no data. A law's nats a token hold for its own text and tokenizer: compare sizes with them,
+Knows no data. A law's nats per token hold for its own text and tokenizer: compare sizes with them,
 not models of others.
 """
 
@@ -12,7 +12,8 @@ from onnuri.planner.interval import Interval, spread
 
 
 class Law(Config):
-    """L = floor + a / N^alpha + b / D^beta, N parameters and D tokens, in nats a token."""
+    """A scaling law L = floor + a / N^alpha + b / D^beta, with N parameters and D tokens, in nats
+    per token."""
 
     floor: float
     a: float
@@ -21,11 +22,12 @@ class Law(Config):
     beta: float
 
     def loss(self, params: float, tokens: float) -> float:
+        """Return the nats per token of a dense model of `params` after `tokens`."""
         return self.floor + self.a / params**self.alpha + self.b / tokens**self.beta
 
     def optimal(self, flops: float) -> tuple[float, float]:
-        """Parameters and tokens of the least loss for 6 · N · D FLOPs (arXiv 2203.15556, equation
-        4)."""
+        """Return the parameters and tokens of the least loss for 6 · N · D FLOPs (arXiv 2203.15556,
+        equation 4)."""
         ratio = (self.alpha * self.a / (self.beta * self.b)) ** (1 / (self.alpha + self.beta))
         params = ratio * (flops / 6) ** (self.beta / (self.alpha + self.beta))
         return params, flops / 6 / params
@@ -36,16 +38,15 @@ HOFFMANN = Law(floor=1.6934, a=406.4, alpha=0.3392, b=410.7, beta=0.2849)
 EPOCH = Law(floor=1.8172, a=482.01, alpha=0.3478, b=2085.43, beta=0.3658)
 """arXiv 2404.10102, a refit to the same runs; standard error of the floor 0.03"""
 LAW = Interval(low=0.0, mid=0.5, high=1.0)
-"""how far from Hoffmann's law to Epoch's: neither is known to be right beyond what they were fitted
-to, 16B parameters and 320B tokens. Their spread there and the floor's is all that the range holds
-of going further"""
+"""how far to go from Hoffmann's law (0) to Epoch's (1): neither is known to be right beyond what
+they were fitted to, 16B parameters and 320B tokens. Their spread there and the floor's is all that
+the range holds of going further"""
 FEWEST = 1.0
-"""tokens a parameter that a model is worth, below which the laws do not hold: of the 245 runs that
-Epoch read off, the 234 at or above lie -0.04 to +0.06 nats from the middle of both laws, the 11
-below 0.03 to 1.34 above it (epoch-research/analyzing-chinchilla@9225884,
-data/svg_extracted_data.csv)"""
+"""tokens per effective parameter below which the laws do not hold: of the 245 runs that Epoch read
+off, the 234 at or above lie -0.04 to +0.06 nats from the middle of both laws, the 11 below 0.03 to
+1.34 above it (epoch-research/analyzing-chinchilla@9225884, data/svg_extracted_data.csv)"""
 FLOOR = Interval(low=-0.03 * 1.28, mid=0.0, high=0.03 * 1.28)
-"""Epoch's standard error"""
+"""nats by which the floor may be wrong: Epoch's standard error"""
 SPARSITY = Interval(low=0.35, mid=0.5, high=0.65)
 """A mixture of experts is worth active · (total / active)^x dense parameters. High: 17.5B-A0.855B
 equalled 6.1B dense at the same tokens (arXiv 2507.17702). Middle: the geometric mean, a rule of
@@ -55,6 +56,7 @@ MEDIA = Interval(low=0.0, mid=0.5, high=1.0)
 """how much a token of another modality helps the loss on text, as a share of a text token: assumed,
 from none to all"""
 INPUTS = (LAW, FLOOR, SPARSITY, MEDIA)
+"""the unknowns of `loss_at`, in its order"""
 EVIDENCE = (
     "arXiv 2203.15556 and 2404.10102: two fits of one law",
     "arXiv 2507.17702: worth of sparse parameters",
@@ -67,13 +69,15 @@ TOKENS_PER_ACTIVE = {
     "DeepSeek-V3": 400,
     "A.X K1": 300,
 }
-"""tokens trained a parameter active, of real runs (`facts/scaling.md`), to show beside advice"""
+"""tokens trained per active parameter, of real runs (`facts/scaling.md`), to show beside advice"""
 
 
 def optimal_sizes(flops: float) -> dict[str, tuple[float, float]]:
-    """Dense parameters and tokens by each law that says them. DeepSeek's counts FLOPs a token
-    outside the embedding, 6 a parameter: 0.1715 · C^0.5243 of them on 5.8316 · C^0.4757 tokens
-    (arXiv 2401.02954, recalled)."""
+    """Return the dense parameters and tokens that each law calls optimal for a budget of FLOPs.
+
+    DeepSeek's law counts FLOPs per token outside the embedding, 6 per parameter: 0.1715 · C^0.5243
+    of them on 5.8316 · C^0.4757 tokens (arXiv 2401.02954, recalled).
+    """
     return {
         "Hoffmann": HOFFMANN.optimal(flops),
         "Epoch": EPOCH.optimal(flops),
@@ -82,7 +86,7 @@ def optimal_sizes(flops: float) -> dict[str, tuple[float, float]]:
 
 
 def effective_params(total: float, active: float, sparsity: float = SPARSITY.mid) -> float:
-    """Dense parameters that a mixture of experts is worth."""
+    """Return the number of dense parameters that a mixture of experts is worth."""
     return active * (total / active) ** sparsity
 
 
@@ -96,27 +100,29 @@ def loss_at(
     sparsity: float,
     worth: float,
 ) -> float:
-    """Nats a text token, every unknown given; `text` and `media` are tokens trained."""
+    """Return the nats per text token with a value for every unknown; `text` and `media` are tokens
+    trained."""
     size, tokens = effective_params(total, active, sparsity), max(text + worth * media, 1.0)
     return floor + HOFFMANN.loss(size, tokens) * (1 - law) + EPOCH.loss(size, tokens) * law
 
 
 def holds(total: float, active: float, tokens: float) -> bool:
-    """Whether the laws say anything of so few tokens."""
+    """Return whether a model has trained on enough tokens per effective parameter for the laws of
+    loss to hold."""
     return tokens >= FEWEST * effective_params(total, active)
 
 
 def expected_loss(total: float, active: float, text: float, media: float = 0.0) -> Interval | None:
-    """Range of the loss on text after `text` tokens of text and `media` of other media; None where
-    no law holds."""
+    """Return the range of the loss on text, in nats per token, after `text` tokens of text and
+    `media` of other media; None where no law holds."""
     if not holds(total, active, text + media):
         return None
     return spread(lambda *unknown: loss_at(total, active, text, media, *unknown), *INPUTS)
 
 
 def by_tokens(total: float, active: float, tokens: Interval, media: float) -> Interval | None:
-    """Range of the loss on text after `tokens`, of which `media` are of other media, where their
-    number has a range too; None where no law holds at its middle."""
+    """Return the range of the loss on text where the number of tokens has a range too; `media` is
+    their share of other media. None where no law holds at the middle."""
     if not holds(total, active, tokens.mid):
         return None
     return spread(

@@ -1,4 +1,4 @@
-"""FLOPs of a forward pass of a model on the meta device, as torch's `FlopCounterMode` counts them.
+"""Count the FLOPs of a forward pass of a model on the meta device with torch's `FlopCounterMode`.
 
 An independent figure beside the formulas of `architecture.py`: nothing is computed, so any size
 takes about a second. Knows no architecture. What depends on data (which expert is chosen, whether a
@@ -11,7 +11,7 @@ import contextlib
 from typing import Any
 
 TOKENS = 64
-"""of the sequence that is counted, unless a state-space layer's chunk is longer"""
+"""tokens of the sequence that is counted, unless a state-space layer's chunk is longer"""
 ANSWERS: dict[str, Any] = {
     "item": 0,
     "__bool__": False,
@@ -21,11 +21,11 @@ ANSWERS: dict[str, Any] = {
     "is_nonzero": False,
     "__contains__": False,
 }
-"""of a tensor without data to what only data tells"""
+"""values that a tensor without data returns where only data could tell, by the method asked"""
 
 
 def forward_flops(model: Any, tokens: int = TOKENS) -> float | None:
-    """Return the FLOPs a token of one sequence of `tokens`, or None where the class does not run
+    """Return the FLOPs per token of one sequence of `tokens`, or None where the class does not run
     without data.
 
     The model must be on the meta device. Experts are batched products of the chosen ones, and
@@ -57,14 +57,18 @@ def forward_flops(model: Any, tokens: int = TOKENS) -> float | None:
 
 
 def _no_data() -> Any:
-    """A mode in which a meta tensor's value is read as zero."""
+    """Return a torch function mode in which a meta tensor's value is read as zero."""
     import torch
     from torch.overrides import TorchFunctionMode
 
     class NoData(TorchFunctionMode):
+        """A torch function mode that answers for the values of meta tensors."""
+
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
+            """Return a zero-like answer for a function that reads a meta tensor's value, else call
+            it."""
             name = getattr(func, "__name__", "")
             if args and isinstance(args[0], torch.Tensor) and args[0].device.type == "meta":
                 if name in ANSWERS:

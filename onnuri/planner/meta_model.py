@@ -1,4 +1,4 @@
-"""Any causal language model of transformers as an `Architecture`, read from its modules on the meta
+"""Read any causal language model of transformers as an `Architecture`, from its modules on the meta
 device.
 
 Parameter shapes are the count: nothing is allocated and no list of families is kept. A weight's
@@ -22,10 +22,11 @@ from onnuri.planner import meta_flops, stock
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
 TOWER = re.compile(
-    r"vision|visual|multi_?modal|audio|image|speech|video|(^|[._])(vit|sam|vq|vqmodel|tower|whisper)([._]|$)",
+    r"vision|visual|multi_?modal|audio|image|speech|video|"
+    r"(^|[._])(vit|sam|vq|vqmodel|tower|whisper)([._]|$)",
     re.I,
 )
-"""paths of what turns other modalities into hidden states"""
+"""paths of modules that turn other modalities into hidden states"""
 NOT_MULTIPLIED = re.compile(
     r"(^|[._])(a_log|d|bias|position_bias|seg_embed|time_mix_\w+|scale|static_weight|rel_pos_\w|"
     r"r_r_bias|r_s_bias|r_w_bias|input_gate_bias|recurrent_gate_bias|dt_proj_bias|\w+_bias)$",
@@ -37,11 +38,12 @@ SHARED = re.compile(r"shared_(expert|mlp)", re.I)
 ROUTER = re.compile(r"(^|\.)(router|gate)(\.|$)|router", re.I)
 CROSS = re.compile(r"encoder_attn|crossattention|cross_attn", re.I)
 MIXER = re.compile(
-    r"a_log$|dt_bias$|dt_proj|time_decay|rg_lru|igate|mamba|ssm|linear_attn|conv\.conv|conv_1d|forget_gate",
+    r"a_log$|dt_bias$|dt_proj|time_decay|rg_lru|igate|mamba|ssm|linear_attn|"
+    r"conv\.conv|conv_1d|forget_gate",
     re.I,
 )
-"""of a layer's sequence mixer: parts that only state-space, recurrent and linear-attention layers
-have"""
+"""paths of a layer's sequence mixer: parts that only state-space, recurrent and linear-attention
+layers have"""
 ATTENTION = re.compile(r"att|(^|\.)(q|k|v|out)_lin\.|(^|\.)(q|k|v|o)_proj\.", re.I)
 QUERY = re.compile(
     r"(^|\.)(q_proj|query|q_lin|wq|q|project_q|query_proj|q)(\.linear)?(\.weight)?$", re.I
@@ -59,8 +61,8 @@ OUTPUT = re.compile(
     re.I,
 )
 DOWN = re.compile(
-    r"(^|\.)(down_proj|down|w2|wo|w_out|output_linear|fc2|fc_out|c_proj|dense_4h_to_h|lin2|layer_2|output|"
-    r"output\.dense|proj_down|out_proj|value)(\.linear)?(\.weight)?$",
+    r"(^|\.)(down_proj|down|w2|wo|w_out|output_linear|fc2|fc_out|c_proj|dense_4h_to_h|lin2|"
+    r"layer_2|output|output\.dense|proj_down|out_proj|value)(\.linear)?(\.weight)?$",
     re.I,
 )
 TOPK = (
@@ -76,55 +78,61 @@ TOPK = (
     "experts_per_token",
 )
 ASSUMED_TOPK = 8
-"""experts a token where a config names none: the commonest of the shipped shapes"""
+"""experts per token where a config names none: the commonest of the shipped shapes"""
 ALL_EXPERTS = "the chosen experts alone, though transformers' own code computes all of them"
+"""note on classes of transformers that compute every expert for every token"""
 CHUNKS = ("chunk_size", "mamba_chunk_size", "chunk_length")
-"""names of the tokens that a state-space layer takes at once"""
+"""names of the config's value that says how many tokens a state-space layer takes at once"""
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "head_dim", "num_key_value_heads")
 """attributes of which an attention's module has one"""
 CLOSE = 0.005
-"""of torch's count of FLOPs: what is nearer to it needs no correction"""
+"""share of torch's count of FLOPs within which the formulas' count needs no correction"""
 RECURRENT = ("linear", "mamba", "conv", "recurrent", "ssm", "rwkv")
-"""parts of `layer_types` of layers without attention"""
+"""words in `layer_types` that name layers without attention"""
 
 
 class ModelReading(Config):
-    """What was read of one config."""
+    """What is read of one config, and what the planner's formulas do not hold of it."""
 
     architecture: Architecture
     total: int
-    """parameters of the class as transformers builds it, what is left out counted"""
+    """parameters of the class as transformers builds it, those that are left out counted"""
     left_out: dict[str, int]
     """towers of other modalities by path: parameters that the architecture does not hold"""
     unplaced: dict[str, int]
     """parts that the model of cost has no formula for: parameters by name, counted as products of
     every token"""
     run_again: float | None
-    """FLOPs a token that torch counts over what the formulas give, less one; None where the class
-    does not run on the meta device"""
+    """share by which torch counts more FLOPs per token than the formulas; None where the class does
+    not run on the meta device"""
     assumed: tuple[str, ...]
-    """values that the config does not name"""
+    """sentences on values that the config does not name"""
     recurrent: int
     """parameters of state-space, recurrent and linear-attention mixers, whose cost is rough"""
     context: int | None
-    """longest sequence that the config names"""
+    """longest sequence in tokens that the config names"""
     model_class: str
     model_type: str
 
 
 class _Weight(NamedTuple):
+    """One parameter of a layer."""
+
     path: str
+    """inside the layer"""
     shape: tuple[int, ...]
     """output features first"""
     matrix: bool
+    """whether products multiply it"""
     again: bool
-    """it is another layer's own"""
+    """whether it is another layer's own"""
 
     stacked: bool = False
-    """one matrix an expert, in one tensor"""
+    """whether it is one matrix per expert in one tensor"""
 
     @property
     def size(self) -> int:
+        """Return how many numbers the parameter has."""
         return math.prod(self.shape)
 
 
@@ -136,11 +144,11 @@ def read(config: Any, name: str = "") -> ModelReading:
 
 
 def build(config: Any) -> Any:
-    """Return the causal language model of a config on the meta device, without one number
-    allocated.
+    """Return the causal language model of a config on the meta device, without allocating any
+    weight.
 
-    A config of several modalities that has no causal class itself is its text's, or the class that
-    reads images and text.
+    A config of several modalities that has no causal class itself is built as its text's, or as the
+    class that reads images and text. Raises ConfigError where no class builds it.
     """
     errors: list[Exception] = []
     for part in _parts(config):
@@ -165,7 +173,8 @@ def build(config: Any) -> Any:
 
 
 def _parts(config: Any) -> list[Any]:
-    """A config, and what it holds of a decoder of text where it holds several."""
+    """Return a config and the configs inside it of a text decoder, where it holds several
+    modalities."""
     configs = [config]
     for part in (config.get_text_config(decoder=True), getattr(config, "decoder", None)):
         if hasattr(part, "model_type") and all(part is not f for f in configs):
@@ -174,7 +183,7 @@ def _parts(config: Any) -> list[Any]:
 
 
 def _class(config: Any) -> Any:
-    """The class of transformers that a config builds, causal ones first, or None."""
+    """Return the class of transformers that a config builds, causal ones first, or None."""
     from transformers.models.auto import modeling_auto
 
     for mapping in (
@@ -190,6 +199,7 @@ def _class(config: Any) -> Any:
 
 
 def _on_meta(model_class: Any, config: Any) -> Any:
+    """Return the model of a class and a config on the meta device."""
     import torch
 
     with torch.device("meta"):
@@ -197,16 +207,16 @@ def _on_meta(model_class: Any, config: Any) -> Any:
 
 
 def _size(weights: Iterable[_Weight]) -> int:
-    """Return the numbers in the matrices among weights."""
+    """Return how many numbers the matrices among these weights have."""
     return sum(w.size for w in weights if w.matrix)
 
 
 def _rows(weights: Iterable[_Weight], hidden: int) -> int:
-    """Return the output features of matrices that read the hidden states."""
+    """Return the number of output features of matrices that read the hidden states."""
     return sum(w.size // (w.shape[-1] if len(w.shape) == 2 else hidden) for w in weights)
 
 
-def _whole(owner: Any, *names: str) -> int | None:
+def _positive_integer(owner: Any, *names: str) -> int | None:
     """Return the first of some attributes that is a whole number above 0, or None."""
     for name in names:
         value = getattr(owner, name, None)
@@ -223,12 +233,13 @@ def _of_layer(values: Any, index: int) -> Any:
 
 
 def _unnumbered(path: str) -> str:
-    """Return a parameter's path without the numbers in it."""
+    """Return a parameter's path without the layers' and experts' numbers in it, and without
+    `.weight`."""
     return re.sub(r"\.\d+(?=\.|$)", "", path).removesuffix(".weight")
 
 
 class _Reader:
-    """One model's parameters by layer and part."""
+    """Sorts one model's parameters by layer and part, and makes an architecture of them."""
 
     def __init__(self, model: Any, config: Any, name: str) -> None:
         self.model, self.config, self.name = model, config, name
@@ -244,7 +255,8 @@ class _Reader:
         self.table = self._embedding("get_input_embeddings")
 
     def _embedding(self, method: str) -> Any:
-        """The parameter of the embedding or the head, or None."""
+        """Return the weight of the embedding or the head by transformers' method that gets its
+        module, or None."""
         try:
             module = getattr(self.model, method)()
         except (AttributeError, NotImplementedError, TypeError):
@@ -252,17 +264,18 @@ class _Reader:
         return getattr(module, "weight", None)
 
     def reading(self) -> ModelReading:
-        layers, outside = self._split()
+        """Return the architecture of the model, with what is left out, unplaced or assumed."""
+        layers, outside = self._layers_and_rest()
         left_out: dict[str, int] = {}
-        for path in [p for p in outside if TOWER.search(p) and self._apart(p)]:
+        for path in [p for p in outside if TOWER.search(p) and self._is_layer_weight(p)]:
             tower = self._tower(path)
-            left_out[tower] = left_out.get(tower, 0) + self._own(path)
+            left_out[tower] = left_out.get(tower, 0) + self._own_numbers(path)
             del outside[path]
         hidden = self._hidden(layers)
         self.hidden = hidden
         blocks = [self._block(index, weights) for index, weights in layers]
         architecture = self._architecture(stock.merged(blocks), hidden, outside)
-        again, extra = self._counted(architecture)
+        again, extra = self._flops_beyond_formulas(architecture)
         architecture = architecture.replace(extra_flops=extra)
         total = sum(p.numel() for p in {id(p): p for p in self.parameters.values()}.values())
         counted = architecture.num_params() + sum(left_out.values())
@@ -278,19 +291,19 @@ class _Reader:
             assumed=tuple(self.assumed),
             unplaced={k: v for k, v in self.unplaced.items() if v},
             recurrent=self.recurrent,
-            context=_whole(self.config, "max_position_embeddings"),
+            context=_positive_integer(self.config, "max_position_embeddings"),
             model_class=type(self.model).__name__,
             model_type=str(getattr(self.model.config, "model_type", "")),
         )
 
-    def _counted(self, architecture: Architecture) -> tuple[float | None, float]:
-        """The share by which torch counts other FLOPs than the formulas, and their difference a
-        token where it matters.
+    def _flops_beyond_formulas(self, architecture: Architecture) -> tuple[float | None, float]:
+        """Return the share by which torch counts more FLOPs than the formulas, and the difference
+        per token where it matters.
 
-        A class that computes every expert for every token is no difference: engines compute the
+        A class that computes every expert for every token makes no difference: engines compute the
         chosen ones.
         """
-        chunks = (_whole(self.config, name) or 0 for name in CHUNKS)
+        chunks = (_positive_integer(self.config, name) or 0 for name in CHUNKS)
         tokens = max(meta_flops.TOKENS, min(max(chunks), 512))
         counted = meta_flops.forward_flops(self.model, tokens)
         if counted is None:
@@ -303,17 +316,18 @@ class _Reader:
         more = counted / formula - 1
         return more, 0.0 if abs(more) < CLOSE else counted - formula
 
-    def _own(self, path: str) -> int:
-        """Numbers of a parameter, 0 where its first owner is elsewhere."""
+    def _own_numbers(self, path: str) -> int:
+        """Return how many numbers a parameter has; 0 for a shared one that was counted under an
+        earlier path."""
         value = self.parameters[path]
         return value.numel() if self.first[id(value)] == path else 0
 
-    def _apart(self, path: str) -> bool:
-        """Whether a parameter is neither the embedding nor the head."""
+    def _is_layer_weight(self, path: str) -> bool:
+        """Return whether a parameter is neither the embedding nor the head."""
         return all(self.parameters[path] is not w for w in (self.table, self.head) if w is not None)
 
     def _tower(self, path: str) -> str:
-        """The path up to the part that says it is one."""
+        """Return a parameter's path up to the module that names another modality."""
         parts = path.split(".")
         return next(
             ".".join(parts[:n])
@@ -321,9 +335,14 @@ class _Reader:
             if TOWER.search(".".join(parts[:n]))
         )
 
-    def _split(self) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
-        """Return the layers of the largest list of modules, lists of its length beside it joined,
-        and the parameters that are in none. What towers hold makes no list large."""
+    def _layers_and_rest(self) -> tuple[list[tuple[int, list[_Weight]]], dict[str, Any]]:
+        """Return the layers as pairs of index and weights, and the parameters outside all layers by
+        path.
+
+        The layers are those of the largest list of modules, with lists of its length beside it
+        joined. What towers hold makes no list large. Raises ConfigError for a model without
+        repeated layers.
+        """
         lists: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
         sizes: dict[str, int] = defaultdict(int)
         for path, value in self.parameters.items():
@@ -349,13 +368,13 @@ class _Reader:
         for name in beside or [main]:
             prefix = "" if name == main else f"{name.rpartition('.')[2]}."
             for place, paths in lists[name].items():
-                for path in filter(self._apart, paths):
+                for path in filter(self._is_layer_weight, paths):
                     inside = path.removeprefix(f"{name}.{place}.")
                     layers[place].append(self._weight(path, prefix + inside, outside.pop(path)))
         return sorted(layers.items()), outside
 
     def _weight(self, path: str, inside: str, value: Any) -> _Weight:
-        """One parameter of a layer; output features first."""
+        """Return one parameter of a layer as a weight with output features first."""
         owner = self.modules.get(path.rpartition(".")[0])
         shape = tuple(value.shape)
         kind = type(owner).__name__
@@ -366,7 +385,8 @@ class _Reader:
         return _Weight(inside, shape, matrix, self.first[id(value)] != path, stacked)
 
     def _hidden(self, layers: list[tuple[int, list[_Weight]]]) -> int:
-        """The width that most of the layers' matrices share, for a config may call it anything."""
+        """Return the width that most of the layers' matrices share, because a config may call it
+        anything."""
         votes: dict[int, int] = defaultdict(int)
         named = getattr(self.config, "hidden_size", None)
         for _, weights in layers:
@@ -381,14 +401,16 @@ class _Reader:
     # ---- one layer
 
     def _block(self, index: int, weights: list[_Weight]) -> Block:
+        """Return one layer as a block: its attention, mixer, feed-forward and experts, and what the
+        formulas do not hold."""
         parts: dict[str, list[_Weight]] = defaultdict(list)
         experts = self.routed = self._routed(weights)
         recurrent = self._recurrent(index, weights)
         for w in weights:
             parts[self._part(w, weights, bool(experts), recurrent)].append(w)
         vectors = sum(w.size for w in weights if not w.matrix)
-        again = sum(w.size for w in weights if w.again)
-        block = Block(count=1, norms=0, repeated_params=again)
+        repeated = sum(w.size for w in weights if w.again)
+        block = Block(count=1, norms=0, repeated_params=repeated)
         mlp, gated = self._feed_forward(parts["mlp"])
         routed = self._experts(index, parts, gated if mlp else None)
         if routed:
@@ -405,7 +427,7 @@ class _Reader:
         idle = sum(w.size for w in parts["cross"])
         if idle and not (parts["attention"] or parts["mixer"]):
             # a layer of its own for an encoder's states
-            block, idle = Block(count=1, norms=0, repeated_params=again), _size(weights)
+            block, idle = Block(count=1, norms=0, repeated_params=repeated), _size(weights)
         elif routed:
             e = routed[0]
             spare = _size(parts["experts"]) - e.routed * block.mlp_params(
@@ -429,8 +451,8 @@ class _Reader:
         return block
 
     def _name_rest(self, parts: dict[str, list[_Weight]], block: Block) -> None:
-        """Note what has no place: by name where it is a part of its own, else as the rest of a
-        part."""
+        """Record the weights that no formula holds in `unplaced`: by name where they are a part of
+        their own, else as the rest of a part."""
         for w in parts["other"]:
             if w.matrix:
                 self.unplaced[_unnumbered(w.path)] += w.size
@@ -448,6 +470,12 @@ class _Reader:
         )
 
     def _part(self, w: _Weight, weights: list[_Weight], mixture: bool, recurrent: set[str]) -> str:
+        """Return which part of a layer a weight belongs to: attention, mixer, mlp, experts, shared,
+        router, cross or other.
+
+        `mixture` says whether the layer has routed experts, `recurrent` which first parts of paths
+        have a state instead of scores.
+        """
         path, inside = w.path, w.path.split(".")[0] in recurrent
         if CROSS.search(path):
             return "cross"
@@ -464,7 +492,8 @@ class _Reader:
         if mixture and w.matrix and routes and "att" not in path:
             return "router"
         if re.search(
-            r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|norm[^.]*(\.mlp\..*|\.\w+)?$",
+            r"indexer|compressor|sconv|adapter|altup|laurel|per_layer|_hc\.|"
+            r"norm[^.]*(\.mlp\..*|\.\w+)?$",
             path,
         ):
             return "other"
@@ -477,14 +506,16 @@ class _Reader:
                 "mixer" if inside or not re.search(r"mixer\.(up|down|gate)_proj", path) else "mlp"
             )
         if re.search(
-            r"mlp|ff|feed_forward|fc\d|fc_|intermediate|output\.dense|lin\d|dense_|up_proj|down_proj|gate_proj",
+            r"mlp|ff|feed_forward|fc\d|fc_|intermediate|output\.dense|lin\d|dense_|"
+            r"up_proj|down_proj|gate_proj",
             path,
         ):
             return "mlp"
         return "other"
 
     def _recurrent(self, index: int, weights: list[_Weight]) -> set[str]:
-        """First parts of the paths of what has a state instead of scores in this layer."""
+        """Return the first parts of the paths of this layer's weights that have a state instead of
+        attention scores."""
         heads = {w.path.split(".")[0] for w in weights if ATTENTION.search(w.path)}
         kinds = getattr(self.config, "layer_types", None) or getattr(
             self.config, "layers_block_type", None
@@ -495,7 +526,7 @@ class _Reader:
         return {w.path.split(".")[0] for w in weights if MIXER.search(w.path)}
 
     def _inner(self, mixer: list[_Weight]) -> int:
-        """A mixer's inner width: the input of its last product."""
+        """Return a mixer's inner width: the input of its last product."""
         inputs = [
             w.shape[1]
             for w in mixer
@@ -507,8 +538,8 @@ class _Reader:
         return max(inputs, default=self.hidden)
 
     def _feed_forward(self, weights: list[_Weight]) -> tuple[int, bool]:
-        """Width and whether three matrices make it; two feed-forwards of a layer count as one of
-        both widths."""
+        """Return the width of a feed-forward and whether it has three matrices; two feed-forwards
+        of a layer count as one of both widths."""
         matrices = [w for w in weights if w.matrix]
         downs = [w for w in matrices if DOWN.search(w.path) and w.shape[0] == self.hidden]
         width = sum(w.size // self.hidden for w in downs)
@@ -517,7 +548,8 @@ class _Reader:
         return width, _size(matrices) > 2.5 * width * self.hidden
 
     def _routed(self, weights: list[_Weight]) -> int:
-        """Routed experts of a layer: in one tensor, or a module each."""
+        """Return the number of routed experts of a layer, whether they are in one tensor or a
+        module each."""
         routers = {
             w.shape[0] for w in weights if w.matrix and ROUTER.search(w.path) and len(w.shape) == 2
         }
@@ -545,6 +577,8 @@ class _Reader:
     def _experts(
         self, index: int, parts: dict[str, list[_Weight]], gated: bool | None
     ) -> tuple[Experts, bool] | None:
+        """Return a layer's mixture of experts and whether they are gated; None without routed
+        experts. `gated` is that of a dense feed-forward beside them, None without one."""
         count = self.routed
         if not count or not parts["experts"]:
             return None
@@ -574,7 +608,8 @@ class _Reader:
         return experts, three
 
     def _topk(self, index: int) -> int:
-        """Experts a token: of the config, one of its parts, or the module that chooses them."""
+        """Return the experts per token that the config, one of its parts, or the routing module
+        names; `ASSUMED_TOPK` where none does."""
         inner = [
             v
             for v in vars(self.config).values()
@@ -598,14 +633,18 @@ class _Reader:
         return ASSUMED_TOPK
 
     def _attention(self, index: int, weights: list[_Weight]) -> Attention | None:
+        """Return a layer's attention by its matrices and its module's attributes; None for a layer
+        without an output projection."""
         matrices = [w for w in weights if w.matrix]
-        out = [w for w in matrices if OUTPUT.search(w.path)]
-        if not out:
+        outputs = [w for w in matrices if OUTPUT.search(w.path)]
+        if not outputs:
             return None
-        copies = max(1, len({m[1] for w in out if (m := re.search(r"\.(\d+)\.", w.path))}))
-        module = self._module(index, out[0])
+        copies = max(1, len({m[1] for w in outputs if (m := re.search(r"\.(\d+)\.", w.path))}))
+        module = self._module(index, outputs[0])
 
         def value(*names: str) -> int | None:
+            """Return the first positive whole number that the module or the config has under one of
+            some names; None without one."""
             for owner in (module, self.config):
                 for name in names:
                     attribute = getattr(owner, name, None)
@@ -622,8 +661,8 @@ class _Reader:
         window = self._window(index, module)
         if any("kv_b_proj" in w.path for w in matrices):
             return self._latent(value, heads * copies, window, matrices)
-        inside = max(out, key=lambda w: w.size)
-        width = inside.size // self.hidden  # all heads' values
+        output = max(outputs, key=lambda w: w.size)
+        width = output.size // self.hidden  # all heads' values
         query, key, values = (
             _rows((w for w in matrices if pattern.search(w.path)), self.hidden)
             for pattern in (QUERY, KEY, VALUE)
@@ -660,7 +699,8 @@ class _Reader:
     def _latent(
         self, value: Any, heads: int, window: int | None, matrices: list[_Weight]
     ) -> Attention:
-        """MLA (DeepSeek-V2, arXiv 2405.04434)."""
+        """Return a layer's multi-head latent attention (DeepSeek-V2, arXiv 2405.04434); `value`
+        looks up a number by its names."""
         rank, rope = value("kv_lora_rank") or 0, value("qk_rope_head_dim") or 0
         nope, values = value("qk_nope_head_dim") or 0, value("v_head_dim") or 0
         query = (
@@ -681,7 +721,8 @@ class _Reader:
         )
 
     def _module(self, index: int, out: _Weight) -> Any:
-        """The module that holds an attention's output product, whose attributes tell its heads."""
+        """Return the module that holds an attention's output projection and has an attribute that
+        says its heads; None without one."""
         base = (
             self.main
             if f"{self.main}.{index}.{out.path}" in self.parameters
@@ -696,7 +737,8 @@ class _Reader:
         return None
 
     def _window(self, index: int, module: Any) -> int | None:
-        """Tokens that a query of this layer sees, where they are fewer than all."""
+        """Return how many tokens a query of this layer sees, where they are fewer than all; else
+        None."""
         kind = _of_layer(getattr(self.config, "layer_types", None), index)
         if kind == "full_attention":
             return None
@@ -719,6 +761,8 @@ class _Reader:
     def _architecture(
         self, blocks: tuple[Block, ...], hidden: int, outside: dict[str, Any]
     ) -> Architecture:
+        """Return the architecture of the blocks and of the parameters `outside` the layers, which
+        are placed as tables, positions or products."""
         table, head = self.table, self.head
         if table is None:
             table = max(
@@ -735,9 +779,9 @@ class _Reader:
             or tuple(table.shape) != tuple(head.shape)
         )
         positions = other = numbers = 0
-        held = {id(main)} | ({id(table)} if not tied else set())
+        placed = {id(main)} | ({id(table)} if not tied else set())
         for path, value in outside.items():
-            if id(value) in held or self.first[id(value)] != path:
+            if id(value) in placed or self.first[id(value)] != path:
                 continue
             kind = type(self.modules.get(path.rpartition(".")[0])).__name__
             if (
@@ -769,13 +813,13 @@ class _Reader:
             embedding_width=0 if width == hidden else width,
             other_params=other,
             table_params=numbers - hidden,
-            context=_whole(self.config, "max_position_embeddings") or 131_072,
+            context=_positive_integer(self.config, "max_position_embeddings") or 131_072,
         )
 
 
 def forward(architecture: Architecture, tokens: int) -> float:
-    """Return the formulas' forward FLOPs a token with every score of a sequence computed, as a
-    whole mask does."""
+    """Return the formulas' forward FLOPs per token with every score of a sequence computed, as with
+    a whole mask."""
     whole = (
         b.replace(attention=b.attention and b.attention.replace(window=None))
         for b in architecture.blocks
@@ -784,13 +828,13 @@ def forward(architecture: Architecture, tokens: int) -> float:
 
 
 def parts(reading: ModelReading) -> Iterable[tuple[str, int]]:
-    """Return what is not placed, the largest first."""
+    """Return the parts that no formula holds, with their parameters, the largest first."""
     return sorted(reading.unplaced.items(), key=lambda item: -item[1])
 
 
 def unplaced_share(reading: ModelReading) -> float:
-    """Return the share of the weights that the model of cost cannot place, mixers counted; 1 where
-    experts are assumed."""
+    """Return the share of the weights for which the planner has no exact formula, mixers counted; 1
+    where experts are assumed."""
     if any("experts a token" in value for value in reading.assumed):
         return 1.0
     return (sum(reading.unplaced.values()) + reading.recurrent) / max(
@@ -799,7 +843,7 @@ def unplaced_share(reading: ModelReading) -> float:
 
 
 def notes(reading: ModelReading) -> Iterator[str]:
-    """Yield sentences for a plan: what is left out, and what its cost is rough for."""
+    """Yield sentences for a plan: what is left out, and for what its cost is rough."""
     total = reading.architecture.num_params()
     for path, size in reading.left_out.items():
         yield Phrase(
@@ -831,4 +875,7 @@ def notes(reading: ModelReading) -> Iterator[str]:
     if reading.assumed:
         yield Phrase("assumed, for the config does not say: {}", joined(", ", reading.assumed))
     if any(b.repeated_params for b in reading.architecture.blocks):
-        yield "layers that share one set of weights are computed as often as they run and counted once"
+        yield (
+            "layers that share one set of weights are computed as often as they run and counted"
+            " once"
+        )

@@ -1,5 +1,5 @@
-"""What a router that does not spread tokens evenly costs a step: `step_time.py` is fitted to rows
-of which most force balance.
+"""Estimate what a router that does not spread tokens evenly costs a step, because `step_time.py` is
+fitted to rows of which most force balance.
 
 Knows no expert; the figures are two published pairs of runs.
 """
@@ -20,30 +20,35 @@ EVIDENCE = "router imbalance: 295 to 237 and 389 to 357 TFLOPS"
 
 
 def slowdown(a: Architecture) -> float:
-    """Times a step with a balanced router that a step of the model takes, at the middle."""
+    """Return the factor by which a step of the model is slower than with a balanced router, at the
+    middle; 1 without experts."""
     return 1 / REAL_ROUTING_EFFICIENCY.mid if a.mixture else 1.0
 
 
 def real_step(job: Job) -> StepTime:
-    """A step as training has it, not a benchmark."""
-    found = step_time(job)
+    """Return the step time as training has it, with real routing, not as a benchmark with forced
+    balance."""
+    balanced = step_time(job)
     if not job.architecture.mixture:
-        return found
-    speed, waiting = found.tokens_per_s_per_gpu, found.total * (slowdown(job.architecture) - 1)
+        return balanced
+    speed, waiting = (
+        balanced.tokens_per_s_per_gpu,
+        balanced.total * (slowdown(job.architecture) - 1),
+    )
     down = math.hypot(
-        math.log(found.low / speed),
+        math.log(balanced.low / speed),
         math.log(REAL_ROUTING_EFFICIENCY.low / REAL_ROUTING_EFFICIENCY.mid),
     )
     up = math.hypot(
-        math.log(found.high / speed),
+        math.log(balanced.high / speed),
         math.log(REAL_ROUTING_EFFICIENCY.high / REAL_ROUTING_EFFICIENCY.mid),
     )
-    return found.replace(
-        parts={**found.parts, "imbalance": waiting},
-        total=found.total + waiting,
-        mfu=found.mfu * REAL_ROUTING_EFFICIENCY.mid,
+    return balanced.replace(
+        parts={**balanced.parts, "imbalance": waiting},
+        total=balanced.total + waiting,
+        mfu=balanced.mfu * REAL_ROUTING_EFFICIENCY.mid,
         tokens_per_s_per_gpu=speed * REAL_ROUTING_EFFICIENCY.mid,
         low=speed * REAL_ROUTING_EFFICIENCY.mid * math.exp(-down),
         high=speed * REAL_ROUTING_EFFICIENCY.mid * math.exp(up),
-        evidence=(*found.evidence, EVIDENCE),
+        evidence=(*balanced.evidence, EVIDENCE),
     )

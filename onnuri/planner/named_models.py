@@ -1,5 +1,5 @@
-"""A model by whatever names it: a config of Hugging Face, a name of the shipped shapes, or a size.
-Knows no recipe.
+"""Find a model by whatever names it: a config of Hugging Face, a name of the shipped shapes, or a
+size. Knows no recipe.
 
 What comes back says of itself what was assumed. An unknown name is an error with the nearest known
 ones, never a neighbour's shape.
@@ -20,26 +20,27 @@ from onnuri.planner.loss import effective_params
 from onnuri.planner.recipe import Recipe, TrainingStage, best_batch, text_recipe
 
 SEQUENCE = 4_096
-"""tokens of a training sequence where none is asked for: what most public models were trained
+"""tokens of a training sequence where the user sets none: what most public models were trained
 with"""
 TOKENS_PER_PARAMETER = 20.0
-"""of training where none are asked for (Hoffmann et al. 2022, arXiv 2203.15556)"""
+"""training tokens per effective parameter where the user sets none (Hoffmann et al. 2022, arXiv
+2203.15556)"""
 DAYS = 30.0
-"""that the assumed cluster takes at 40 % of its peak"""
+"""days that training takes on the assumed cluster at 40 % of its peak"""
 GPU = "H100"
 MOST_TOKENS = 10**12
-"""of a sequence or batch: a slip of the keyboard beyond"""
+"""tokens of a sequence or batch beyond which a number is a slip of the keyboard"""
 
 
 LAYOUT_ALONE = Phrase(
     "runnable here is said of the layout alone: Onnuri's trainer builds {}",
     ", ".join(stock.FAMILIES),
 )
-"""of models that it does not build"""
+"""note on models that Onnuri's trainer does not build"""
 
 
 class Named(Config):
-    """A model that is no recipe."""
+    """A model that is no recipe, with notes."""
 
     architecture: Architecture
     notes: tuple[str, ...]
@@ -47,8 +48,8 @@ class Named(Config):
 
 
 def find(what: str, recipes: tuple[str, ...] = ()) -> Named:
-    """Return a model by a path, `ORG/NAME`, listed name or size; `recipes` are offered too where it
-    is unknown."""
+    """Return a model by a path, `ORG/NAME`, listed name or size. Raises ConfigError for an unknown
+    name; `recipes` are offered there too."""
     name = what.strip()
     if size := sizes.parse(name):
         shape = sizes.of(*size)
@@ -74,8 +75,8 @@ def find(what: str, recipes: tuple[str, ...] = ()) -> Named:
 
 
 def unknown(name: str, recipes: tuple[str, ...] = ()) -> ConfigError:
-    """Return the error of a name that nothing has: the nearest recipes and shapes, and what else
-    may stand there."""
+    """Return the error of an unknown name: the nearest recipes and shapes, and what else may stand
+    there."""
     plain = {re.sub(r"[^a-z0-9]", "", n.lower()): n for n in (*shapes.names(), *recipes)}
     key = re.sub(r"[^a-z0-9]", "", name.lower())
     near = [n for k, n in plain.items() if key and (k.startswith(key) or key.startswith(k))]
@@ -92,7 +93,7 @@ def unknown(name: str, recipes: tuple[str, ...] = ()) -> ConfigError:
 
 
 def listed(name: str) -> Named:
-    """Return a model of the shipped shapes."""
+    """Return a model of the shipped shapes, with its source as a note."""
     spec = shapes.listed(name) or {}
     source = Phrase("shape from {}", spec["source"])
     if not spec.get("family"):
@@ -118,7 +119,8 @@ def listed(name: str) -> Named:
 
 
 def _untrained(a: Architecture) -> tuple[str, ...]:
-    """A note on shapes that are no Llama's, which any plain dense one is near enough to."""
+    """Return a note for architectures that are not like Llama's, which Onnuri's trainer may not
+    build; any plain dense one is near enough to it."""
     plain = all(
         b.attention and not b.attention.kv_rank and not b.experts and b.gated for b in a.blocks
     )
@@ -126,6 +128,8 @@ def _untrained(a: Architecture) -> tuple[str, ...]:
 
 
 def _read(name: str) -> Named:
+    """Return a model read from a config of Hugging Face, with notes on what was left out or
+    assumed."""
     from onnuri.planner import hf_config, meta_model
 
     reading = hf_config.read(name)
@@ -152,7 +156,8 @@ def training(
     seq_len: int | None = None,
     batch_tokens: int | None = None,
 ) -> Recipe:
-    """Return one stage of text for a model that has no recipe; notes say what was assumed."""
+    """Return a recipe of one stage of text for a model that has none; its notes say what was
+    assumed."""
     a, notes = named.architecture, list(named.notes)
     tokens = TOKENS_PER_PARAMETER * effective_params(a.num_params(), max(1, a.num_active_params()))
     sequence = seq_len or min(SEQUENCE, a.positions or a.context, a.context)
@@ -183,7 +188,8 @@ def training(
 
 
 def check(seq_len: int | None, batch_tokens: int | None, a: Architecture | None = None) -> None:
-    """Raise ConfigError for a sequence or a batch that cannot be."""
+    """Raise ConfigError for a sequence length or a batch, in tokens, that is out of range or does
+    not fit together or to the model."""
     for flag, value in (("--seq-len", seq_len), ("--batch-tokens", batch_tokens)):
         if value is not None and not 1 <= value <= MOST_TOKENS:
             raise ConfigError(
@@ -206,7 +212,8 @@ def check(seq_len: int | None, batch_tokens: int | None, a: Architecture | None 
 
 
 def changed(recipe: Recipe, seq_len: int | None, batch_tokens: int | None) -> Recipe:
-    """Return a recipe whose stages all have the sequence and the batch that are asked for."""
+    """Return a recipe whose stages all have the sequence and the batch that the user sets; without
+    either, the recipe as it is."""
     check(seq_len, batch_tokens, recipe.architecture)
     if not (seq_len or batch_tokens):
         return recipe
@@ -221,11 +228,11 @@ def changed(recipe: Recipe, seq_len: int | None, batch_tokens: int | None) -> Re
 
 
 def _enough(a: Architecture, kind: Gpu, flops: float) -> int:
-    """The power of two of GPUs that holds the model's state in half its memory and trains it in
-    about a month."""
-    held = 18 * a.num_params() / (0.5 * kind.memory_bytes)
-    fast = flops / (0.4 * kind.bf16_tflops * 1e12 * DAYS * 86_400)
+    """Return the power of two of GPUs that holds the model's state in half its memory and trains it
+    in about a month."""
+    for_memory = 18 * a.num_params() / (0.5 * kind.memory_bytes)
+    for_time = flops / (0.4 * kind.bf16_tflops * 1e12 * DAYS * 86_400)
     count = 8
-    while count < min(65_536, max(held, fast)):
+    while count < min(65_536, max(for_memory, for_time)):
         count *= 2
     return count

@@ -1,4 +1,4 @@
-"""A cluster of one's own: what its owner measured and pays, from flags, a TOML file or a dict.
+"""Read a user's own cluster: what its owner measured and pays, from flags, a TOML file or a dict.
 Knows no model.
 
     gpu = "H100"            # a row of the hardware table, or a table [gpu] with a row of one's own
@@ -7,8 +7,8 @@ Knows no model.
     nic_gbps = 200          # gigabits a second and GPU, one way, to other nodes
     gemm_tflops = 690       # measured, large bf16 products
 
-What is not said is the hardware table's. Every figure that is said appears in the plan's evidence
-as "yours".
+What the owner leaves out is the hardware table's. Every figure of the owner appears in the plan's
+evidence as "yours".
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from onnuri.planner.hardware import MOST_GPUS, Cluster, Gpu
 
 
 class Rule(NamedTuple):
-    """What a figure must be."""
+    """The range that a figure of the owner must lie in."""
 
     low: float
     high: float
     unit: str
-    """as it stands behind the figure"""
+    """as it is written behind the figure"""
     example: str
     whole: bool = False
-    """a number of things"""
+    """whether it must be a whole number"""
 
 
 RULES = {
@@ -64,7 +64,8 @@ say: assumed, Blackwell's"""
 
 
 class OwnGpu(Config):
-    """A whole row of one's own: the table [gpu] of a file."""
+    """A GPU that the hardware table does not have, described whole by its owner: the table [gpu] of
+    a file."""
 
     name: str
     bf16_tflops: float
@@ -74,7 +75,7 @@ class OwnGpu(Config):
     nvlink_gbps: float
     """GB/s one way to GPUs of the same domain"""
     nic_gbps: float
-    """Gb/s one way to other domains, a GPU"""
+    """Gb/s per GPU, one way, to other domains"""
     nvlink_domain: int = 8
     """GPUs that the fast links join"""
     fp8_tflops: float | None = None
@@ -84,14 +85,14 @@ class OwnGpu(Config):
     gemm_fp8_tflops: float | None = None
     power_w: float | None = None
     price_usd: float | None = None
-    """a GPU hour"""
+    """per GPU hour"""
     launched: float | None = None
     """year in which kernels for its instruction set were first used in training"""
     special_tera_per_s: float | None = None
-    """exponentials, 1e12 a second"""
+    """exponentials, 1e12 per second"""
 
     def row(self) -> Gpu:
-        """Return the row as the hardware table would hold it. Raises ConfigError for a name that
+        """Return the GPU as the hardware table would hold it. Raises ConfigError for a name that
         the table has."""
         known = {name.lower(): name for name in hardware.table()}
         if self.name.lower() in known:
@@ -130,8 +131,9 @@ class OwnGpu(Config):
             special_tera_per_s=self.special_tera_per_s or special * self.bf16_tflops,
         )
 
-    def said(self) -> tuple[str, ...]:
-        """Return the sentences of the plan's evidence."""
+    def evidence_sentences(self) -> tuple[str, ...]:
+        """Return the sentences of the plan's evidence that say which figures of the GPU are the
+        owner's and which are assumed."""
         assumed = [
             name
             for name in ("gemm_tflops", "launched", "special_tera_per_s")
@@ -144,18 +146,18 @@ class OwnGpu(Config):
 
 
 class Own(Config):
-    """What the owner says; None is not said."""
+    """The figures of the owner's cluster; None is left to the hardware table."""
 
     gpu: str | None = None
     gpus: int | None = None
     row: OwnGpu | None = None
-    """in place of `gpu`"""
+    """a GPU described whole, in place of `gpu`"""
     price_usd: float | None = None
-    """dollars a GPU hour"""
+    """dollars per GPU hour"""
     nic_gbps: float | None = None
-    """gigabits a second and GPU, one way, to other nodes"""
+    """gigabits per second and GPU, one way, to other nodes"""
     nvlink_gbps: float | None = None
-    """gigabytes a second and GPU, one way: an H100's NVLink has 450"""
+    """gigabytes per second and GPU, one way: an H100's NVLink has 450"""
     gemm_tflops: float | None = None
     """measured, large bf16 products"""
     gemm_fp8_tflops: float | None = None
@@ -165,16 +167,16 @@ class Own(Config):
     nvlink_domain: int | None = None
     """GPUs that fast links join, where that is not a node"""
     power_w: float | None = None
-    """of a GPU; below the table's it is a cap and slows products"""
+    """per GPU; below the table's it is a cap and slows products"""
     memory_gib: float | None = None
     memory_tb_per_s: float | None = None
     compiled: bool | None = None
     """Onnuri's own step runs compiled kernels"""
 
     def beneath(self, above: Own) -> Own:
-        """Return these figures where `above` says nothing. Raises ConfigError for two different
-        GPUs."""
-        said = {
+        """Return these figures overridden by those of `above`. Raises ConfigError where the two
+        name different GPUs."""
+        overrides = {
             f.name: v
             for f in dataclasses.fields(above)  # type: ignore[arg-type]
             if (v := getattr(above, f.name)) is not None
@@ -187,16 +189,16 @@ class Own(Config):
                 "leave one of them out",
             )
         if self.row:
-            said.pop("gpu", None)
-        return self.replace(**said)
+            overrides.pop("gpu", None)
+        return self.replace(**overrides)
 
     def kind(self) -> Gpu | None:
-        """Return the GPU that is named, from the table or of one's own; None where none is."""
+        """Return the GPU that the owner names or describes; None where there is neither."""
         return self.row.row() if self.row else hardware.gpu(self.gpu) if self.gpu else None
 
     def cluster(self, gpu: str | None = None, gpus: int | None = None) -> Cluster:
-        """Return the cluster; `gpu` and `gpus` are those of who says neither. Raises ConfigError
-        for what cannot be."""
+        """Return the cluster; `gpu` and `gpus` are defaults where the owner names neither. Raises
+        ConfigError for figures that cannot be."""
         check(dataclasses.asdict(self))
         name, count = self.gpu or gpu, gpus if self.gpus is None else self.gpus
         if not (self.row or name):
@@ -226,7 +228,7 @@ class Own(Config):
         changes |= {
             "power_w": self.power_w,
             "compiled": bool(self.compiled),
-            "yours": self.said(base),
+            "yours": self.evidence_sentences(base),
         }
         return plain.replace(**changes)
 
@@ -248,16 +250,19 @@ class Own(Config):
         return changed
 
     def _domain(self, base: Gpu) -> int | None:
-        """Return how many GPUs fast links join. A node's are joined, but for GPUs that a rack or a
-        bridge joins: their domain is more than 8, or 2, in the table, and goes on whatever a node
-        holds."""
+        """Return how many GPUs fast links join; None leaves the table's number.
+
+        A node's GPUs are joined, but for GPUs that a rack or a bridge joins: their domain is more
+        than 8, or 2, in the table, and goes on whatever a node holds.
+        """
         if self.nvlink_domain:
             return self.nvlink_domain
         return self.gpus_per_node if base.domain in (1, 8) and not self.row else None
 
-    def said(self, base: Gpu) -> tuple[str, ...]:
-        """Return a sentence of evidence for each figure, with the table's beside it."""
-        lines = list(self.row.said()) if self.row else []
+    def evidence_sentences(self, base: Gpu) -> tuple[str, ...]:
+        """Return a sentence of evidence for each of the owner's figures, with the table's beside
+        it."""
+        lines = list(self.row.evidence_sentences()) if self.row else []
         low, high = base.usd_low, base.usd_high
         listed = Phrase("{:g} to {:g}", low or high, high or low) if low or high else None
         table: dict[str, tuple[str, float | str | None]] = {
@@ -300,8 +305,8 @@ class Own(Config):
 
 
 def _share(key: str, tflops: float, peak: float | None, precision: str, name: str) -> float:
-    """Return the share of the peak. Raises ConfigError where there is no peak, or more than all of
-    it."""
+    """Return the share of the peak that a measured rate is. Raises ConfigError where there is no
+    peak, or the rate is above it."""
     if not peak:
         raise ConfigError(
             f"{key} {tflops:g}",
@@ -321,7 +326,8 @@ def _share(key: str, tflops: float, peak: float | None, precision: str, name: st
 
 
 def check(values: Mapping[str, Any], prefix: str = "") -> None:
-    """Raise ConfigError for the first figure that is out of its range; None is not said."""
+    """Raise ConfigError for the first figure that is out of its range; None is left to the
+    table."""
     for key, value in values.items():
         if key == "row" and value is not None:
             check(value, "gpu.")
@@ -340,6 +346,8 @@ def check(values: Mapping[str, Any], prefix: str = "") -> None:
 
 
 def _check_figure(key: str, value: Any, rule: Rule) -> None:
+    """Raise ConfigError where a figure is no number, not whole though it must be, or out of its
+    range."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise ConfigError(
             f"{key} {value!r}", "is not a number", Phrase("write such as {}", rule.example)
@@ -359,15 +367,15 @@ def _check_figure(key: str, value: Any, rule: Rule) -> None:
 
 
 def of(values: Mapping[str, Any], where: str = "cluster") -> Own:
-    """Return what a dict or a file says. Raises ConfigError for an unknown key, with the nearest
-    known one, for a missing one, and for what is out of its range."""
+    """Return the owner's figures of a dict or a file. Raises ConfigError for an unknown key, with
+    the nearest known one, for a missing one, and for a value out of its range."""
     named = dict(values)
     known = [f.name for f in dataclasses.fields(Own) if f.name != "row"]  # type: ignore[arg-type]
-    _known(named, known, where, "")
+    _check_keys(named, known, where, "")
     if isinstance(named.get("gpu"), Mapping):
         row = dict(named.pop("gpu"))
         fields = dataclasses.fields(OwnGpu)  # type: ignore[arg-type]
-        _known(row, [f.name for f in fields], where, "gpu.")
+        _check_keys(row, [f.name for f in fields], where, "gpu.")
         lacking = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in row]
         if lacking:
             raise ConfigError(
@@ -381,7 +389,8 @@ def of(values: Mapping[str, Any], where: str = "cluster") -> Own:
     return Own(**named)
 
 
-def _known(values: Mapping[str, Any], known: list[str], where: str, prefix: str) -> None:
+def _check_keys(values: Mapping[str, Any], known: list[str], where: str, prefix: str) -> None:
+    """Raise ConfigError for the first key that is not known, with the nearest known one."""
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.0)[
@@ -395,7 +404,8 @@ def _known(values: Mapping[str, Any], known: list[str], where: str, prefix: str)
 
 
 def read(path: Path) -> Own:
-    """Return what a TOML file says. Raises ConfigError for one that is not there or is none."""
+    """Return the owner's figures of a TOML file. Raises ConfigError for a file that is not there or
+    is no TOML."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -416,29 +426,35 @@ def read(path: Path) -> Own:
 
 
 def cluster(
-    asked: Cluster | Mapping[str, Any] | Path | str, gpu: str | None = None, gpus: int | None = None
+    given_cluster: Cluster | Mapping[str, Any] | Path | str,
+    gpu: str | None = None,
+    gpus: int | None = None,
 ) -> Cluster:
-    """Return the cluster of `1024xH200`, of a TOML file, of a dict with a file's keys, or as it
-    is."""
-    if isinstance(asked, Cluster):
-        return asked
-    if isinstance(asked, Mapping):
-        return of(asked).cluster(gpu, gpus)
-    if isinstance(asked, Path) or asked.endswith(".toml"):
-        return read(Path(asked)).cluster(gpu, gpus)
-    return hardware.parse(asked)
+    """Return the cluster that `1024xH200`, a TOML file or a dict with a file's keys describes; a
+    cluster comes back as it is."""
+    if isinstance(given_cluster, Cluster):
+        return given_cluster
+    if isinstance(given_cluster, Mapping):
+        return of(given_cluster).cluster(gpu, gpus)
+    if isinstance(given_cluster, Path) or given_cluster.endswith(".toml"):
+        return read(Path(given_cluster)).cluster(gpu, gpus)
+    return hardware.parse(given_cluster)
 
 
-def named(asked: Cluster | Mapping[str, Any] | Path | str | None) -> tuple[Gpu | None, int | None]:
-    """Return the GPU and the number of them that `cluster`'s argument says; None for what it leaves
-    open."""
-    if asked is None:
+def named(
+    given_cluster: Cluster | Mapping[str, Any] | Path | str | None,
+) -> tuple[Gpu | None, int | None]:
+    """Return the GPU and the number of GPUs that `cluster`'s argument names; None for what it
+    leaves open."""
+    if given_cluster is None:
         return None, None
-    if isinstance(asked, Mapping):
-        own = of(asked)
-    elif isinstance(asked, Path) or (isinstance(asked, str) and asked.endswith(".toml")):
-        own = read(Path(asked))
+    if isinstance(given_cluster, Mapping):
+        own = of(given_cluster)
+    elif isinstance(given_cluster, Path) or (
+        isinstance(given_cluster, str) and given_cluster.endswith(".toml")
+    ):
+        own = read(Path(given_cluster))
     else:
-        made = cluster(asked)
-        return made.kind, made.gpus
+        parsed = cluster(given_cluster)
+        return parsed.kind, parsed.gpus
     return own.kind(), own.gpus

@@ -1,5 +1,5 @@
-"""How a job is laid over GPUs: degrees of parallelism, sharding, schedule, precision. Data only;
-applied elsewhere.
+"""Describe how a job is laid out over GPUs: degrees of parallelism, sharding, schedule, precision.
+Data only; applied elsewhere.
 
 Rank order, the innermost first: tensor, context, data (expert parallelism takes its ranks from data
 and context), pipeline.
@@ -16,56 +16,60 @@ from onnuri.phrases import Phrase
 from onnuri.planner.architecture import Architecture
 
 Sharding = Literal["ddp", "zero1", "fsdp", "hsdp"]
-"""ddp: nothing; zero1: optimizer over data ranks; fsdp: parameters, gradients and optimizer; hsdp:
-the same within `shard` ranks, copies beyond"""
+"""what data ranks share. ddp: nothing; zero1: the optimizer; fsdp: parameters, gradients and
+optimizer; hsdp: the same within `shard` ranks, copies beyond"""
 Recompute = Literal["none", "selective", "full"]
 Precision = Literal["bf16", "fp8", "mxfp8", "nvfp4"]
 
 
 Kernels = Literal["vendor", "torch", "compiled", "eager"]
-"""vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; torch: PyTorch's own,
-fused by hand; compiled: fused by its compiler; eager: one an operation"""
+"""vendor: those of Transformer Engine, cuDNN, FlashAttention's newest; torch: PyTorch's own, fused
+by hand; compiled: fused by its compiler; eager: one per operation"""
 
 
 class EngineProfile(Config):
-    """What a training engine runs, keeps, moves and sends, where engines differ."""
+    """What a training engine runs, keeps in memory, moves and sends, where engines differ."""
 
     name: str
     transformers: bool = False
-    """it runs the model code and the parallel plans of transformers, operator by operator"""
+    """whether it runs the model code and the parallel plans of transformers, operator by
+    operator"""
 
     # which layouts it runs
     shardings: tuple[Sharding, ...] = get_args(Sharding)
+    """that it runs"""
     precisions: tuple[Precision, ...] = get_args(Precision)
+    """that it runs"""
     model_parallel: bool = True
-    """pipelines, context and sequence parallelism"""
+    """whether it runs pipelines, context and sequence parallelism"""
     sharded_pipelines: bool = False
-    """full sharding beside pipelines or sequence parallelism"""
+    """whether it runs full sharding beside pipelines or sequence parallelism"""
 
     # what its kernels do
     kernels: Kernels = "vendor"
     async_tp: bool = False
-    """PyTorch's tensor parallelism sends pieces beside its products (asynchronous tensor
+    """whether PyTorch's tensor parallelism sends pieces beside its products (asynchronous tensor
     parallelism) instead of waiting"""
     graphs: float = 0.5
     """probability that kernels are replayed from captured graphs instead of launched one by one"""
     loss_bytes: float = 2 + 4 + 4 + 4
-    """moved per logit: read in 16 bits, written in 32, read for the loss, its gradient written"""
+    """bytes moved per logit: read in 16 bits, written in 32, read for the loss, its gradient
+    written"""
     update_bytes: float = 2.0
-    """moved per weight beside Adam's own: a copy in 16 bits is written"""
+    """bytes moved per weight beside Adam's own: a copy in 16 bits is written"""
 
     # what it sends
     gradient_bytes: float = 4.0
-    """of one number that data ranks sum; 2 where all training is in 16 bit"""
+    """bytes of one number that data ranks sum; 2 where all training is in 16 bits"""
     deduplicates_tokens: bool = True
-    """a token goes once to each rank and domain that has experts of it, not once to each expert
-    (DeepEP, github.com/deepseek-ai/DeepEP)"""
+    """whether a token goes once to each rank and domain that has experts of it, not once to each
+    expert (DeepEP, github.com/deepseek-ai/DeepEP)"""
     sums_copies_every_pass: bool = False
-    """copies add their gradients up in every micro-batch instead of once a step"""
+    """whether copies add their gradients up in every micro-batch instead of once per step"""
 
     @property
     def pytorch(self) -> bool:
-        """Whether PyTorch's own kernels run, compiled or not."""
+        """Return whether PyTorch's own kernels run, compiled or not."""
         return self.kernels != "vendor"
 
 
@@ -85,18 +89,20 @@ ONNURI = EngineProfile(
 MEGATRON = EngineProfile(name="Megatron-Core")
 TORCHTITAN = EngineProfile(name="torchtitan", sharded_pipelines=True, kernels="torch")
 ENGINES = (ONNURI, MEGATRON, TORCHTITAN)
-"""in the order in which a layout is given to them: the first that supports it runs it"""
+"""all engines, in the order in which they are tried: the first that supports a layout runs it"""
 
 
 class ParallelConfig(Config):
-    """Degrees multiply to the GPUs: dp · tp · cp · pp; `ep` divides dp · cp."""
+    """A layout of a job over GPUs: degrees multiply to the GPUs, dp · tp · cp · pp; `ep` divides dp
+    · cp."""
 
     dp: int = 1
+    """data parallel"""
     tp: int = 1
     """tensor parallel"""
     sequence_parallel: bool = True
-    """between tensor-parallel products, tokens are split over the same ranks (Korthikanti et al.
-    2022, arXiv 2205.05198)"""
+    """whether tokens are split over the tensor-parallel ranks between their products (Korthikanti
+    et al. 2022, arXiv 2205.05198)"""
     cp: int = 1
     """context parallel"""
     pp: int = 1
@@ -105,16 +111,17 @@ class ParallelConfig(Config):
     """expert parallel"""
     sharding: Sharding = "fsdp"
     shard: int | None = None
-    """hsdp: ranks that share one copy"""
+    """hsdp: ranks that share one copy of the model"""
     virtual_stages: int = 1
-    """interleaved chunks of layers a pipeline rank"""
+    """interleaved chunks of layers per pipeline rank"""
     micro_batch: int = 1
-    """sequences a data rank and pass"""
+    """sequences per data rank and pass"""
     recompute: Recompute = "selective"
     precision: Precision = "bf16"
 
     @property
     def gpus(self) -> int:
+        """Return the number of GPUs that the layout takes, the product of its degrees."""
         return self.dp * self.tp * self.cp * self.pp
 
     def supported_by(self, engine: EngineProfile) -> str | None:
@@ -132,12 +139,12 @@ class ParallelConfig(Config):
 
     @property
     def sharded(self) -> bool:
-        """Whether data ranks share parameters, gradients and optimizer."""
+        """Return whether data ranks share parameters, gradients and optimizer."""
         return self.sharding in ("fsdp", "hsdp")
 
     @property
     def engine(self) -> EngineProfile:
-        """Return the first engine that runs this layout."""
+        """Return the first engine of `ENGINES` that runs this layout."""
         return next(engine for engine in ENGINES if self.supported_by(engine) is None)
 
     @property
@@ -147,7 +154,8 @@ class ParallelConfig(Config):
         return None if engine is ONNURI else engine.name
 
     def check(self, architecture: Architecture, gpus: int, tokens: int, batch_tokens: int) -> None:
-        """Raises ConfigError for a layout that does not divide."""
+        """Raise ConfigError for a layout that does not divide the model, the GPUs, the sequence or
+        the batch."""
         self.check_degrees()
         for rule, value, by in self._divisions(architecture, gpus, tokens, batch_tokens):
             if by < 1 or value % by:
@@ -170,7 +178,8 @@ class ParallelConfig(Config):
             )
 
     def check_degrees(self) -> None:
-        """Raises ConfigError for a degree below 1, whatever is laid out."""
+        """Raise ConfigError for a degree of parallelism, a micro-batch or a number of stages below
+        1."""
         for name in _DEGREES:
             if getattr(self, name) < 1:
                 raise ConfigError(
@@ -182,6 +191,7 @@ class ParallelConfig(Config):
     def _divisions(
         self, a: Architecture, gpus: int, tokens: int, batch_tokens: int
     ) -> list[tuple[str, int, int]]:
+        """Return what must divide: the name of a number, the number, and its divisor."""
         heads = min(
             (b.attention.heads for b in a.blocks if b.attention), default=self.tp
         )  # a state-space model has none
@@ -203,7 +213,7 @@ class ParallelConfig(Config):
 
     @property
     def shards(self) -> int:
-        """Data ranks that share one copy of the dense weights."""
+        """Return the number of data ranks that share one copy of the dense weights."""
         return {"ddp": 1, "hsdp": self.shard or self.dp}.get(self.sharding, self.dp)
 
 
@@ -211,19 +221,19 @@ _DEGREES = ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch")
 
 
 def to_string(layout: ParallelConfig) -> str:
-    """A layout as it is typed, `dp=1024,ep=64,hsdp:64,recompute=full,bf16`: degrees of 1 are left
-    out."""
-    said = [f"{name}={getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
+    """Return a layout as a user types it, `dp=1024,ep=64,hsdp:64,recompute=full,bf16`; degrees of 1
+    are left out."""
+    degrees = [f"{name}={getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
     shard = f":{layout.shard}" if layout.shard else ""
     return ",".join(
-        [*said, f"{layout.sharding}{shard}", f"recompute={layout.recompute}", layout.precision]
+        [*degrees, f"{layout.sharding}{shard}", f"recompute={layout.recompute}", layout.precision]
     )
 
 
 def parse(text: str, gpus: int) -> ParallelConfig:
-    """What `to_string` writes; without `dp`, it fills the GPUs. Raises ConfigError for what is not
-    part of a layout."""
-    found: dict[str, Any] = {}
+    """Return the layout that a text such as `to_string`'s describes; without `dp`, it fills the
+    GPUs. Raises ConfigError for what is not part of a layout."""
+    fields: dict[str, Any] = {}
     if not text.strip():
         raise ConfigError(
             "--layout ''",
@@ -233,28 +243,28 @@ def parse(text: str, gpus: int) -> ParallelConfig:
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
         sharding, _, shard = part.partition(":")
-        if name in found:
+        if name in fields:
             raise ConfigError(
                 f"--layout {part!r}", Phrase("gives {} again", name), "leave one of them out"
             )
         if name in _DEGREES and value.isdecimal():
-            found[name] = int(value)
+            fields[name] = int(value)
         elif name == "recompute" and value in get_args(Recompute):
-            found[name] = value
+            fields[name] = value
         elif part in get_args(Precision):
-            found["precision"] = part
+            fields["precision"] = part
         elif part in get_args(Sharding) or (
             sharding == "hsdp" and shard.isdecimal() and int(shard)
         ):
-            found |= {"sharding": sharding, "shard": int(shard) if shard else None}
+            fields |= {"sharding": sharding, "shard": int(shard) if shard else None}
         else:
             raise ConfigError(
                 f"--layout {part!r}",
                 "is not part of a layout",
                 Phrase("write such as {}", to_string(ParallelConfig(dp=64, ep=8))),
             )
-    if "dp" not in found:
-        found["dp"] = max(
-            1, gpus // max(1, math.prod(found.get(name, 1) for name in ("tp", "cp", "pp")))
+    if "dp" not in fields:
+        fields["dp"] = max(
+            1, gpus // max(1, math.prod(fields.get(name, 1) for name in ("tp", "cp", "pp")))
         )
-    return ParallelConfig(**found)
+    return ParallelConfig(**fields)

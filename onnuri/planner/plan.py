@@ -1,8 +1,7 @@
-"""The planner's answer for one recipe on one cluster: memory, step time, days, dollars, failures,
-loss, serving.
+"""Plan one recipe on one cluster: memory, step time, days, dollars, failures, loss, serving.
 
-Every figure has a range and names what it leans on. Knows no recipe by name and runs nothing:
-`routing.py`, `memory.py` and the rest estimate, this file puts their answers together for all
+Every figure has a range and names its evidence. Knows no recipe by name and runs nothing:
+`moe_imbalance.py`, `memory.py` and the rest estimate, this file puts their answers together for all
 stages of training.
 """
 
@@ -39,13 +38,15 @@ from onnuri.planner.step_time import StepTime, newest
 from onnuri.planner.verdict import Edge, Verdict
 
 FASTER = 1.3
-"""times faster than the best layout that runs here, from which another engine's stands beside it"""
+"""how many times faster another engine's layout must be than the best that Onnuri's trainer runs,
+to be shown beside it"""
 FROZEN = 2 / 3
-"""of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6 FLOPs"""
+"""share of a step's time while only embeddings learn: no gradients of the other weights, 4 of 6
+FLOPs"""
 YEARS = 2018, 2035
 """in which training software may have been released"""
 MOST = 1e18
-"""tokens, days or dollars: beyond it, a slip of the keyboard"""
+"""tokens, days or dollars beyond which a number is a slip of the keyboard"""
 ENCODING = Interval(low=0.1, mid=0.25, high=0.5)
 """share of the bf16 peak that a codec's encoder reaches: assumed"""
 MEMORY_PARTS = (
@@ -65,9 +66,11 @@ class Plan(PlanRecord):
     page."""
 
     def __str__(self) -> str:
+        """Return the plan as text for a terminal."""
         return report.text(self)
 
     def _repr_html_(self) -> str:
+        """Return the plan as HTML for a cell of a notebook."""
         return report.page_of(self, whole=False)
 
 
@@ -91,36 +94,38 @@ def plan(
 
     Its stages shrink or grow together to `tokens`, or to what `days` and `budget_usd` allow at the
     middle of the range; without any of them it trains what it says. Without a layout, all are
-    searched, on as many GPUs as train fastest (on all with `exact_gpus`), and the fastest that is
-    runnable here is taken, or with `engines` "any" the fastest of all (the recipe's own with
-    "own"); `here` leaves the others unsearched. Without a release, software is as new as the newest
-    that was published. `report` is told how far the search is; `cache` is a folder in which answers
-    of searches are kept. With `serve`, its serving is also planned within limits.
+    searched, on as many GPUs as train fastest (on all with `exact_gpus`), and the fastest that
+    Onnuri's trainer runs is taken, or with `engines` "any" the fastest of all (the recipe's own
+    with "own"); `here` leaves the others unsearched. Without a release, software is as new as the
+    newest that was published. `report` is told how far the search is; `cache` is a folder in which
+    answers of searches are kept. With `serve`, its serving is also planned within limits.
     """
     wanted = Wanted(tokens, days, budget_usd)
     _check(cluster, wanted, layout, precisions, software_year, engines)
     software_year = software_year or newest()
-    laid = stage_layouts.asked(recipe, cluster, layout)
-    used = precisions or (recipe.layout.precision,)
-    cluster.kind.check(*((laid.precision,) if laid else precisions or ()))
+    chosen_layout = stage_layouts.requested_layout(recipe, cluster, layout)
+    searched_precisions = precisions or (recipe.layout.precision,)
+    cluster.kind.check(*((chosen_layout.precision,) if chosen_layout else precisions or ()))
     question = stage_layouts.Question(
         recipe=recipe,
         cluster=cluster,
-        precisions=used,
+        precisions=searched_precisions,
         software_year=software_year,
         engines=engines,
         here=here,
         exact_gpus=exact_gpus,
     )
-    if laid:
-        laid_out = stage_layouts.given(question, laid)
+    if chosen_layout:
+        phases = stage_layouts.phases_in_layout(question, chosen_layout)
     else:
-        goodput = functools.partial(_kept, recipe, cluster)
-        counts = Counts(recipe, cluster, used, software_year, goodput, FROZEN, report)
-        laid_out = stage_layouts.found(
+        goodput = functools.partial(_goodput_share, recipe, cluster)
+        counts = Counts(
+            recipe, cluster, searched_precisions, software_year, goodput, FROZEN, report
+        )
+        phases = stage_layouts.phases_by_search(
             question, _aim(recipe, cluster, wanted), counts, Saved(cache)
         )
-    work = _Work(laid_out, wanted, cluster.gpus)
+    work = _Work(phases, wanted, cluster.gpus)
     stages, jobs = work.recipe.stages, work.jobs
     step = max(j.batch_tokens for j in jobs)
     if work.trained < step:
@@ -129,22 +134,26 @@ def plan(
             Phrase("are less than one step of {:,} tokens", step),
             "give more of them",
         )
-    shown = [c.layout for c in work.search.best] if work.search else []
+    shown_layouts = [c.layout for c in work.search.best] if work.search else []
     layers = work.recipe.architecture.layers
     notes = [
-        *stage_layouts.other_batches(zip(recipe.stages, stages)),
-        *(stage_layouts.eased(work.recipe, jobs, laid) if laid else []),
+        *stage_layouts.batch_notes(zip(recipe.stages, stages)),
+        *(
+            stage_layouts.changed_layout_notes(work.recipe, jobs, chosen_layout)
+            if chosen_layout
+            else []
+        ),
         *work.recipe.notes,
-        *stage_layouts.other_batches(zip(stages, jobs)),
+        *stage_layouts.batch_notes(zip(stages, jobs)),
         *work.tight(),
-        *stage_layouts.uneven(layers, [*shown, *(j.layout for j in jobs)]),
+        *stage_layouts.uneven_notes(layers, [*shown_layouts, *(j.layout for j in jobs)]),
     ]
     answer = _assemble(work, notes)
     return answer.replace(limited=limited(recipe.omni, work.cluster, serve)) if serve else answer
 
 
 class Wanted(NamedTuple):
-    """What a plan is asked for; None is not asked for."""
+    """The tokens, days and dollars that a plan is made for; None for no wish."""
 
     tokens: float | None
     days: float | None
@@ -159,7 +168,8 @@ def _check(
     software_year: float | None,
     engines: Engines,
 ) -> None:
-    """Raise ConfigError for a question that cannot be."""
+    """Raise ConfigError for numbers out of range, or for arguments that contradict each other,
+    before anything is planned."""
     numbers = {
         "gpus": cluster.gpus,
         "tokens": wanted.tokens,
@@ -200,7 +210,7 @@ def _check(
 
 
 def _aim(recipe: Recipe, cluster: Cluster, wanted: Wanted) -> Aim:
-    """Return what layouts and numbers of GPUs are judged by."""
+    """Return the aim by which layouts and numbers of GPUs are judged."""
     price, encoding = bills.price(cluster.kind), encoding_hours(recipe, cluster)
     return Aim(
         days=wanted.days,
@@ -210,20 +220,23 @@ def _aim(recipe: Recipe, cluster: Cluster, wanted: Wanted) -> Aim:
     )
 
 
-def _kept(recipe: Recipe, cluster: Cluster, gpus: int) -> float:
-    """Share of the time of so many GPUs that trains, at the middle."""
+def _goodput_share(recipe: Recipe, cluster: Cluster, gpus: int) -> float:
+    """Return the share of the time of so many GPUs that trains the recipe, at the middle of the
+    range."""
     nodes = math.ceil(gpus / cluster.node)
-    return _kept_on(recipe.omni.num_params(), cluster.replace(gpus=nodes * cluster.node))
+    return _goodput_share_on(recipe.omni.num_params(), cluster.replace(gpus=nodes * cluster.node))
 
 
 @functools.lru_cache(4096)
-def _kept_on(params: int, cluster: Cluster) -> float:
+def _goodput_share_on(params: int, cluster: Cluster) -> float:
+    """Return the share of a cluster's time that trains a model of so many parameters, at the middle
+    of the range."""
     return goodputs.goodput(cluster, params * goodputs.STATE_BYTES).share.mid
 
 
 def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Interval | None:
-    """Return the GPU hours that turn a share of a recipe's media into tokens; they are kept, so
-    once. None where there is nothing."""
+    """Return the GPU hours that encode a share of a recipe's media into tokens, once, because the
+    tokens are stored. None where there is nothing to encode."""
     costs = {m.modality: m.encode_flops_per_token for m in recipe.media}
     flops = share * sum(
         s.tokens * part * costs.get(modality, 0.0)
@@ -238,10 +251,12 @@ def encoding_hours(recipe: Recipe, cluster: Cluster, share: float = 1.0) -> Inte
 
 
 class _Work:
-    """What is estimated once: all stages on the cluster, and the share of them that is trained."""
+    """The estimates of a plan that are made once: all stages on the cluster, and the share of the
+    recipe that is trained."""
 
     def __init__(self, laid_out: stage_layouts.Phases, wanted: Wanted, gpus: int) -> None:
-        """`gpus`: all that there are, of which the cluster is what is used."""
+        """Estimate every stage of the phases. `gpus` are all that there are, of which the cluster
+        has those that are used."""
         self.cluster, self.recipe, self.jobs, self.search, self.days_on_all = laid_out
         self.wanted, self.gpus = wanted, gpus
         self.price = bills.price(self.cluster.kind)
@@ -252,12 +267,13 @@ class _Work:
 
     @property
     def trained(self) -> float:
-        """Tokens of all stages that are trained."""
+        """Return the number of tokens that all stages train together."""
         return self.recipe.tokens * self.share
 
     @property
     def goodput(self) -> Goodput:
-        """Of the part of the recipe that is trained: a short project loses less."""
+        """Return the goodput while the trained part of the recipe runs: a short project loses
+        less."""
         seconds = sum(
             self._tokens(s) / (step.speed.mid * self.cluster.gpus)
             for s, step in zip(self.recipe.stages, self.steps, strict=True)
@@ -265,11 +281,12 @@ class _Work:
         return goodputs.goodput(self.cluster, self.state_bytes, hours=seconds / 3600)
 
     def _tokens(self, stage: TrainingStage) -> float:
-        """Tokens of a stage, fewer where it trains only embeddings and so takes less time."""
+        """Return the tokens of a stage that are trained, fewer where it trains only embeddings and
+        so takes less time."""
         return stage.tokens * self.share * (FROZEN if stage.trains != "all" else 1.0)
 
     def stages(self) -> tuple[StagePlan, ...]:
-        """Return the plan of every stage."""
+        """Return the plan of every stage: its tokens, layout, speed, memory and days."""
         return tuple(
             StagePlan(
                 name=s.name,
@@ -287,6 +304,7 @@ class _Work:
         )
 
     def _days(self, stage: TrainingStage, step: StepTime) -> Interval:
+        """Return the days that a stage takes with this step time, failures counted."""
         tokens = self._tokens(stage)
         return spread(
             lambda rate, kept: tokens / (rate * kept * self.cluster.gpus * DAY),
@@ -295,16 +313,16 @@ class _Work:
         )
 
     def encoding_hours(self) -> Interval | None:
-        """Of the part of the recipe that is trained."""
+        """Return the GPU hours that encode the media of the trained part of the recipe."""
         return encoding_hours(self.recipe, self.cluster, self.share)
 
     def gpu_hours(self, days: Interval) -> Interval:
-        """Return GPU hours of training and of encoding."""
+        """Return the GPU hours of training for so many days and of encoding."""
         encoding = self.encoding_hours() or exact(0.0)
         return spread(lambda d, e: d * 24 * self.cluster.gpus + e, days, encoding)
 
     def _share(self) -> tuple[float, Edge]:
-        """Return the part of the recipe's tokens that is trained, and what ends it."""
+        """Return the share of the recipe's tokens that is trained, and what ends it."""
         wanted, price = self.wanted, self.price
         if wanted.tokens is not None:
             return wanted.tokens / self.recipe.tokens, "tokens"
@@ -322,8 +340,8 @@ class _Work:
         return min(shares, default=(1.0, "recipe"))
 
     def _reached(self, most: float, cost: Callable[[float], float]) -> float:
-        """Return the part of the recipe whose days cost `most`. A longer project loses more of its
-        hours, so this is no division."""
+        """Return the share of the recipe whose days cost `most`, by iteration: a longer project
+        loses more of its hours, so this is no division."""
         self.share = 1.0
         for _ in range(200):
             ratio = most / cost(total([s.days for s in self.stages()]).mid)
@@ -333,7 +351,7 @@ class _Work:
         return self.share
 
     def tight(self) -> list[str]:
-        """Notes on stages that may not fit."""
+        """Return notes that name the stages whose memory does not fit the GPU, or may not."""
         capacity, named = self.cluster.kind.memory_bytes, list(zip(self.recipe.stages, self.rooms))
         over = [s.name for s, m in named if m.total > capacity]
         near = [s.name for s, m in named if m.total <= capacity < m.high]
@@ -358,7 +376,7 @@ def total(parts: list[Interval]) -> Interval:
 
 
 def media_tokens(recipe: Recipe) -> float:
-    """Return the tokens of media other than text."""
+    """Return the number of a recipe's training tokens that are of media other than text."""
     return sum(
         s.tokens * part
         for s in recipe.stages
@@ -368,6 +386,7 @@ def media_tokens(recipe: Recipe) -> float:
 
 
 def _assemble(work: _Work, notes: list[str]) -> Plan:
+    """Return the plan with all its figures, from the estimates and the notes."""
     recipe, cluster, stages, omni = work.recipe, work.cluster, work.stages(), work.recipe.omni
     tokens = work.wanted.tokens or recipe.tokens
     longer = tokens / work.trained
@@ -375,12 +394,12 @@ def _assemble(work: _Work, notes: list[str]) -> Plan:
     step, fullest = work.steps[main], max(work.rooms, key=lambda m: m.total)
     faster = _faster(work.search, stages[main].engine)
     days = total([s.days for s in stages])
-    whole = bills.bill(cluster.kind, work.gpu_hours(days), cluster.power_w)
-    end = _end(work, days, whole.usd)
+    whole_bill = bills.bill(cluster.kind, work.gpu_hours(days), cluster.power_w)
+    end = _end(work, days, whole_bill.usd)
     capacity, room = cluster.kind.memory_bytes / GIB, fullest.range * (1 / GIB)
     _, wanted_days, wanted_usd = work.wanted
     in_time = (days * longer).cdf(wanted_days) if wanted_days else None
-    in_budget = (whole.usd * longer).cdf(wanted_usd) if wanted_usd and whole.usd else None
+    in_budget = (whole_bill.usd * longer).cdf(wanted_usd) if wanted_usd and whole_bill.usd else None
     expected = losses.by_tokens(
         omni.num_params(),
         omni.num_active_params(),
@@ -440,12 +459,16 @@ def _assemble(work: _Work, notes: list[str]) -> Plan:
         search=work.search,
         gpus_given=work.gpus,
         faster=faster,
-        warnings=(*_fewer(work, days.mid), *_engines(stages), *_slower(stages[main], faster)),
+        warnings=(
+            *_fewer_gpus_note(work, days.mid),
+            *_engines_note(stages),
+            *_faster_engine_note(stages[main], faster),
+        ),
     )
 
 
 class _End(NamedTuple):
-    """When training ends, and what is there then."""
+    """When training ends, and what has been trained and spent then."""
 
     days: Interval
     tokens: Interval
@@ -454,7 +477,7 @@ class _End(NamedTuple):
 
 
 def _end(work: _Work, days: Interval, cost: Interval | None) -> _End:
-    """Return the end of training: what was asked for has no range, the rest has.
+    """Return the end of training: what the user fixed has no range, the rest has.
 
     `days` and `cost` are those of all the tokens that are trained.
     """
@@ -472,24 +495,28 @@ def _end(work: _Work, days: Interval, cost: Interval | None) -> _End:
     return _End(until, verdicts.by_then(trained, cost, usd), hours, bill)
 
 
-def _fewer(work: _Work, took: float) -> list[str]:
-    """What using fewer GPUs than there are gains; `took`: days on those that are used."""
-    used, gpus, on_all = work.cluster.gpus, work.gpus, work.days_on_all
-    if used == gpus:
+def _fewer_gpus_note(work: _Work, days: float) -> list[str]:
+    """Return a warning that says what using fewer GPUs than there are gains; `days` are those on
+    the GPUs that are used."""
+    gpus_used, gpus, on_all = work.cluster.gpus, work.gpus, work.days_on_all
+    if gpus_used == gpus:
         return []
     if on_all is None:
-        return [Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", used, gpus)]
-    gain = on_all * work.share / took
+        return [
+            Phrase("use {:,} of {:,} GPUs: no layout is better on more of them", gpus_used, gpus)
+        ]
+    gain = on_all * work.share / days
     if work.wanted.days is not None and work.wanted.tokens is None and gain > 0:
         trained = work.trained / 1e12
         sentence = "use {:,} of {:,} GPUs: they train {:.3g}T tokens, all would train {:.3g}T"
-        return [Phrase(sentence, used, gpus, trained, trained / gain)]
+        return [Phrase(sentence, gpus_used, gpus, trained, trained / gain)]
     sentence = "use {:,} of {:,} GPUs: they need {:.3g} days, all would need {:.3g}"
-    return [Phrase(sentence, used, gpus, took, took * gain)]
+    return [Phrase(sentence, gpus_used, gpus, days, days * gain)]
 
 
-def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
-    """Which stage needs which engine, where it is not the same for all."""
+def _engines_note(stages: tuple[StagePlan, ...]) -> list[str]:
+    """Return a warning that says which stage needs which engine, where it is not the same for
+    all."""
     by: dict[str | None, list[str]] = {}
     for s in stages:
         by.setdefault(s.engine, []).append(s.name)
@@ -505,14 +532,16 @@ def _engines(stages: tuple[StagePlan, ...]) -> list[str]:
 
 
 def _faster(search: Search | None, engine: str | None) -> Candidate | None:
-    """The best of another engine, where it is much faster than the best that runs here."""
+    """Return the best layout of another engine, where it is much faster than the best that Onnuri's
+    trainer runs; else None."""
     if engine is not None or search is None or search.here is None:
         return None
     best = search.best[0]
     return best if best.engine and search.here.slower > FASTER else None
 
 
-def _slower(main: StagePlan, faster: Candidate | None) -> list[str]:
+def _faster_engine_note(main: StagePlan, faster: Candidate | None) -> list[str]:
+    """Return a warning that another engine's layout, `faster`, trains the largest stage faster."""
     if faster is None:
         return []
     times = faster.tokens_per_s_per_gpu.mid / main.tokens_per_s_per_gpu.mid
@@ -528,28 +557,29 @@ def _slower(main: StagePlan, faster: Candidate | None) -> list[str]:
 
 
 def _evidence(recipe: Recipe, cluster: Cluster, step: StepTime) -> dict[str, tuple[str, ...]]:
+    """Return the sentences on what each figure of a plan is based on, by the figure's name."""
     assumed = sorted(k for k, source in recipe.sources.items() if source == "assumed")
     yours = {"cluster": cluster.yours} if cluster.yours else {}
-    known = yours | {
+    sources = yours | {
         "step": step.evidence,
         "goodput": goodputs.EVIDENCE,
         "loss": losses.EVIDENCE,
         "serving": serving_cost.EVIDENCE,
-        "bill": (_billed(cluster), "assumed: draw, cooling"),
+        "bill": (_bill_evidence(cluster), "assumed: draw, cooling"),
     }
-    return known | ({"recipe": (Phrase("assumed: {}", ", ".join(assumed)),)} if assumed else {})
+    return sources | ({"recipe": (Phrase("assumed: {}", ", ".join(assumed)),)} if assumed else {})
 
 
-def _billed(cluster: Cluster) -> str:
-    """Return what dollars and energy lean on."""
-    own = {line.partition(":")[0] for line in cluster.yours}
-    price = "your price" if "price" in own else "list prices of the hardware table"
-    power = "your power" if "power" in own else "rated power"
+def _bill_evidence(cluster: Cluster) -> str:
+    """Return the sentence that says whose price and power dollars and energy are based on."""
+    own_figures = {line.partition(":")[0] for line in cluster.yours}
+    price = "your price" if "price" in own_figures else "list prices of the hardware table"
+    power = "your power" if "power" in own_figures else "rated power"
     return joined(", ", (price, power))
 
 
 def step_parts(step: StepTime) -> tuple[StepPart, ...]:
-    """Return the parts of a step, the longest first; nothing that takes no time."""
+    """Return the parts of a step, the longest first, without those that take no time."""
     names = sorted({*step.parts, *step.overlapped}, key=lambda n: -step.parts.get(n, 0.0))
     every = (
         StepPart(

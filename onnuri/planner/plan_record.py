@@ -1,5 +1,5 @@
-"""What a plan says, as one frozen record: `plan.py` fills it, `report.py` writes it out. Computes
-nothing."""
+"""Hold what a plan says as one frozen record: `plan.py` fills it, `report.py` writes it out.
+Computes nothing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from onnuri.planner.verdict import Verdict
 
 
 class StepPart(Config):
-    """What a step spends time on."""
+    """One part of a step, by what it spends time on."""
 
     name: str
     exposed_seconds: float
-    """that lengthen the step"""
+    """seconds that lengthen the step"""
     overlapped_seconds: float = 0.0
-    """that pass while something else runs"""
+    """seconds that pass while something else runs"""
 
 
 class StagePlan(Config):
-    """One stage of training."""
+    """The plan of one stage of training."""
 
     name: str
     tokens: float
@@ -34,7 +34,7 @@ class StagePlan(Config):
     batch_tokens: int
     layout: ParallelConfig
     engine: str | None
-    """None: runnable here; else the engine that the layout needs"""
+    """the engine that the layout needs; None where Onnuri's trainer runs it"""
     steps: float
     tokens_per_s_per_gpu: Interval
     memory_gib: float
@@ -43,7 +43,7 @@ class StagePlan(Config):
 
 
 class Fewest(Config):
-    """How the number of GPUs was found, where it was asked for."""
+    """How the number of GPUs was found, where the user asked for it."""
 
     days: float
     """in which all tokens are to be trained, at the middle of the range"""
@@ -51,11 +51,11 @@ class Fewest(Config):
     less: int | None
     """the next lower count that was tried; None: one GPU is enough"""
     less_days: float | None
-    """that it takes; None where nothing fits on it"""
+    """days that it takes; None where nothing fits on it"""
     tried: int
-    """counts for which a plan was made"""
+    """number of counts for which a plan was made"""
     monotone: bool
-    """whether more GPUs never took longer, of those"""
+    """whether more GPUs never took longer, of those counts"""
 
 
 class PlanRecord(Config):
@@ -68,7 +68,7 @@ class PlanRecord(Config):
     cluster: Cluster
     layout: ParallelConfig
     engine: str | None
-    """None: runnable here; else the engine that the layout needs"""
+    """the engine that the layout needs; None where Onnuri's trainer runs it"""
     total_params: float
     active_params: float
     tokens: float
@@ -76,7 +76,7 @@ class PlanRecord(Config):
     memory: dict[str, float]
     """GiB of the fullest GPU in the stage that needs most, by part"""
     memory_gib: Interval
-    """their sum"""
+    """sum of the parts, with its range"""
     capacity_gib: float
     step: tuple[StepPart, ...]
     """of the largest stage"""
@@ -87,51 +87,53 @@ class PlanRecord(Config):
     stages: tuple[StagePlan, ...]
     goodput: Goodput
     state_bytes: float
-    """of a checkpoint"""
+    """bytes of a checkpoint"""
     days: Interval
-    """that `tokens` take; where days were asked for, the verdict has the tokens of those days"""
+    """days that `tokens` take; where the user fixed the days, the verdict has the tokens of those
+    days"""
     encoding_gpu_hours: Interval | None
     """media into tokens, once; None where the codecs' cost is unknown"""
     gpu_hours: Interval
-    """training and encoding; where days or dollars were asked for, until then"""
+    """of training and encoding; where the user fixed days or dollars, until then"""
     bill: Bill
     loss: Interval | None
-    """nats a text token by published laws; compare sizes with it, not other models; None for fewer
-    tokens than parameters"""
+    """nats per text token by published laws; compare sizes with it, not other models; None for
+    fewer tokens than parameters"""
     serving: Serving
     media: tuple[str, ...]
     days_wanted: float | None
     usd_wanted: float | None
     tokens_wanted: float
-    """what was asked for, or what the recipe says"""
+    """the user's tokens, or what the recipe says"""
     in_time: float | None
-    """probability that all of them are trained by the day that was asked for"""
+    """probability that all of them are trained by the user's day"""
     in_budget: float | None
-    """the same of the dollars"""
+    """probability that all of them are trained for the user's dollars"""
     evidence: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]
     search: Search | None
-    """how the layout was found; None where it was given"""
+    """how the layout was found; None where it was the user's"""
     gpus_given: int
-    """of which the cluster is what the plan uses"""
+    """all GPUs that the user has, of which the cluster is what the plan uses"""
     warnings: tuple[str, ...]
-    """what a reader must know before any figure"""
+    """sentences that a reader must know before any figure"""
     faster: Candidate | None
-    """the fastest layout of another engine for the largest stage, where what runs here is more than
-    `FASTER` times slower"""
+    """the fastest layout of another engine for the largest stage, where Onnuri's trainer is more
+    than `FASTER` times slower"""
     fewest: Fewest | None = None
-    """how the number of GPUs was found; None where it was given"""
+    """how the number of GPUs was found; None where it was the user's"""
     limited: Limited | None = None
-    """serving within limits of latency; None where none were given"""
+    """serving within limits of latency; None where the user set none"""
 
     @property
     def main(self) -> StagePlan:
-        """Return the stage that trains the most tokens: layout, step and speed are its."""
+        """Return the stage that trains the most tokens, whose layout, step and speed are the
+        plan's."""
         return max(self.stages, key=lambda s: s.tokens)
 
     @property
     def fullest(self) -> StagePlan:
-        """Return the stage whose memory the plan's is."""
+        """Return the stage that needs the most memory, which is the plan's."""
         return max(self.stages, key=lambda s: s.memory_gib)
 
     @property

@@ -1,5 +1,5 @@
-"""Drawings of the report, as SVG that takes the page's own colour for its lines and words. Knows no
-HTML."""
+"""Draw the report's figures as SVG that takes the page's own colour for its lines and words. Knows
+no HTML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnuri.planner.interval import Interval
 from onnuri.planner.words import Catalogue
 
 INK = "#123456"
-"""stands for the page's colour until it is drawn"""
+"""a colour that stands for the page's own until the drawing is done"""
 COLORS = (
     "#4e79a7",
     "#f28e2b",
@@ -34,11 +34,12 @@ COLORS = (
     "#bab0ac",
 )
 Rows = Sequence[tuple[str, dict[str, float]]]
-"""bars by label, each of parts"""
+"""bars by label, each with its parts"""
 
 
 def draw(paint: Callable[[Any], None], height: float, salt: str) -> str:
-    """Return one drawing as SVG. Words stay words, so that the page's fonts show them."""
+    """Return one drawing as SVG, which `paint` paints on matplotlib's axes; `salt` makes its ids
+    stable. Words stay words, so that the page's fonts show them."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,23 +60,24 @@ def draw(paint: Callable[[Any], None], height: float, salt: str) -> str:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         paint(axes)
-        out = io.StringIO()
+        buffer = io.StringIO()
         figure.savefig(
-            out, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+            buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
         )
         pyplot.close(figure)
-    svg = out.getvalue()
+    svg = buffer.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
 def bars(rows: Rows, unit: str, say: Catalogue, salt: str, limit: float | None = None) -> str:
-    """Return stacked bars: memory by part, a step by part."""
+    """Return stacked bars as SVG: memory by part, or a step by part; `limit` is a dashed line."""
     names = sorted(
         dict.fromkeys(n for _, parts in rows for n in parts),
         key=lambda n: -max(parts.get(n, 0.0) for _, parts in rows),
     )
 
     def paint(axes: Any) -> None:
+        """Paint the stacked bars, their limit and their legend."""
         left = [0.0] * len(rows)
         for color, name in zip(COLORS * 3, names):
             values = [parts.get(name, 0.0) for _, parts in rows]
@@ -98,11 +100,13 @@ def bars(rows: Rows, unit: str, say: Catalogue, salt: str, limit: float | None =
 
 
 def checkpoints(cluster: Cluster, state_bytes: float, chosen: float, say: Catalogue) -> str:
-    """Return goodput against the checkpoint interval, the chosen one marked."""
+    """Return the goodput against the checkpoint interval as SVG, with the `chosen` seconds
+    marked."""
     seconds = [chosen * 10 ** (k / 12) for k in range(-14, 15)]
     shares = [goodput.goodput(cluster, state_bytes, s).share for s in seconds]
 
     def paint(axes: Any) -> None:
+        """Paint the curve of goodput with its range, and the chosen interval."""
         minutes = [s / 60 for s in seconds]
         axes.fill_between(
             minutes,
@@ -127,10 +131,11 @@ Point = tuple[str, float, Interval, str]
 
 
 def sizes(points: Sequence[Point], marked: Sequence[Point], say: Catalogue) -> str:
-    """Return size against loss: the ladder as lines with their ranges, the systems as marks with
-    names."""
+    """Return size against loss as SVG: the ladder as lines with their ranges, the systems as marks
+    with names."""
 
     def paint(axes: Any) -> None:
+        """Paint the ladder's curves with their ranges, and the systems as marks."""
         for color, kind in zip(COLORS, dict.fromkeys(p[3] for p in points)):
             line = sorted((active / 1e9, loss) for _, active, loss, k in points if k == kind)
             x = [a for a, _ in line]

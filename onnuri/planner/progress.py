@@ -1,5 +1,5 @@
-"""How far a search is, on stderr: a line that moves on a terminal, a plain line every half minute
-elsewhere."""
+"""Show on stderr how far a search is: a line that moves on a terminal, a plain line every half
+minute elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnuri.modality import Language
 from onnuri.planner.words import catalogue
 
 EVERY_SECONDS = 30.0
-"""between plain lines, so that an error after a shorter search is the only line of a log"""
+"""seconds between plain lines, so that an error after a shorter search is the only line of a log"""
 
 
 class SearchProgress:
@@ -24,6 +24,7 @@ class SearchProgress:
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
+        """Start the moving line where the stream is a terminal, and return the progress itself."""
         if self.stream.isatty():
             from rich.console import (
                 Console,
@@ -39,10 +40,12 @@ class SearchProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Stop the moving line, whether the search ended or failed."""
         if self._status is not None:
             self._status.stop()
 
     def __call__(self, gpus: int, best: int) -> None:
+        """Show that so many GPUs are being tried, and the best count so far."""
         line = self.say("searching on", gpus=f"{gpus:,}", best=f"{best:,}")
         if self._status is not None:
             self._status.update(line)

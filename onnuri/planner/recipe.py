@@ -1,4 +1,4 @@
-"""What a recipe says: a system's model, media, stages and layout, each value with where it was
+"""Define a recipe: a system's model, media, stages and layout, each value with where it was
 published.
 
 Knows no recipe: they stand above, one file each, and differ only in what is different.
@@ -14,9 +14,9 @@ from onnuri.planner.architecture import Architecture
 from onnuri.planner.parallel import ParallelConfig
 
 BOUNDARIES = 2
-"""ids that open and close an item of a modality"""
+"""ids per modality that open and close an item of it"""
 ALIGNED = 128
-"""rows of an embedding are padded to a multiple of it: tensor cores and every degree of tensor
+"""divisor to which the rows of an embedding are padded: tensor cores and every degree of tensor
 parallelism like it"""
 
 
@@ -27,9 +27,9 @@ class ModalityPlan(Config):
     """a name of `modality.MEDIA`"""
     codec: str
     codes: int
-    """ids it adds to the vocabulary"""
+    """ids that it adds to the vocabulary"""
     tokens_per_item: float | None = None
-    """of an item of a fixed length"""
+    """tokens of an item of a fixed length"""
     tokens_per_second: float | None = None
     encode_flops_per_token: float = 0.0
     """forward FLOPs of the codec's encoder that one token costs, once"""
@@ -41,17 +41,19 @@ class TrainingStage(Config):
 
     name: str
     tokens: float
+    """of the whole stage"""
     tokens_per_sequence: int
     batch_tokens: int
+    """tokens per optimizer step"""
     media_share: dict[str, float] = dataclasses.field(default_factory=dict)
-    """of its tokens, by modality; the rest is text"""
+    """share of its tokens by modality; the rest is text"""
     trains: str = "all"
-    """all, or the embeddings of new ids only"""
+    """what learns: "all", or the embeddings of new ids only"""
     source: str = "assumed"
 
 
 class Recipe(Config):
-    """One system."""
+    """One system: its model, media, stages of training and layout."""
 
     name: str
     team: str
@@ -59,21 +61,22 @@ class Recipe(Config):
     family: str
     """a class that `model/backbone.py` knows"""
     values: dict[str, Any]
-    """the class's configuration"""
+    """the configuration of that class"""
     sources: dict[str, str]
     """for every one of `values`, where it was published, or `assumed`"""
     architecture: Architecture
     media: tuple[ModalityPlan, ...]
     stages: tuple[TrainingStage, ...]
     layout: ParallelConfig
-    """its own plan, runnable here"""
+    """its own plan, which Onnuri's trainer runs"""
     gpu: str
     gpus: int
     published_total: float | None = None
-    """parameters"""
+    """parameters, as its team published them"""
     published_active: float | None = None
+    """active parameters, as its team published them"""
     notes: tuple[str, ...] = ()
-    """for a plan of it: what was assumed"""
+    """what was assumed, for a plan of it"""
     own_layout: bool = True
     """whether `layout` is a team's or this project's plan, and not a stand-in"""
 
@@ -101,7 +104,8 @@ def best_batch(flops: float, unit: int) -> int:
 
 
 def text_recipe(a: Architecture, stage: TrainingStage, gpu: str, gpus: int, **more: Any) -> Recipe:
-    """Return one stage of text for a model that no team's recipe trains."""
+    """Return a recipe of one stage of text for a model that no team's recipe trains; `more`
+    replaces its fields."""
     return Recipe(
         **{
             "name": a.name,

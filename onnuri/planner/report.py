@@ -1,4 +1,4 @@
-"""A plan as a text and as a page, in Korean or English. Knows how its figures read."""
+"""Write a plan as a text and as a page, in Korean or English. Knows how its figures read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from onnuri.planner.search import Candidate
 from onnuri.planner.words import Catalogue, catalogue
 
 Counts = Sequence[dict[str, Any]]
-"""systems as `recipes.summary` counts them"""
+"""parameter counts of systems as `recipes.summary` returns them"""
 
 
 def write(
@@ -32,7 +32,7 @@ def write(
     systems: Counts = (),
     command: str = "",
 ) -> None:
-    """Print a plan, and write what is asked for.
+    """Print a plan, and write it as JSON and HTML where a path is given.
 
     `systems` stand beside the plan in the page's drawing of sizes; `command` is the one that makes
     the page anew.
@@ -89,7 +89,7 @@ def page_of(
 
 
 def titled(p: PlanRecord, say: Catalogue) -> str:
-    """Return the model and the GPUs that are used."""
+    """Return the plan's title: the model, and the number and kind of GPUs that are used."""
     return say(
         "on" if p.cluster.gpus == p.gpus_given else "on fewer",
         title=p.title,
@@ -130,12 +130,13 @@ def verdict(p: PlanRecord, say: Catalogue) -> list[Line]:
 
 
 def _lines(rows: Mapping[str, str], say: Catalogue) -> list[Line]:
-    """Return lines by the keys of their labels, without those that say nothing."""
+    """Return lines with their labels translated, without those that are empty."""
     return [(say(key), value) for key, value in rows.items() if value]
 
 
 def _likely(p: PlanRecord, wanted: Mapping[str, str], say: Catalogue) -> str:
-    """Return the probabilities of all tokens that are wanted, by the day and for the dollars."""
+    """Return the probabilities that all wanted tokens are trained by the day and for the
+    dollars."""
     odds = {"in time": p.in_time, "in budget": p.in_budget}
     return "; ".join(
         f"{percent(chance)}: {say(key, tokens=number(p.tokens_wanted), **wanted)}"
@@ -145,13 +146,15 @@ def _likely(p: PlanRecord, wanted: Mapping[str, str], say: Catalogue) -> str:
 
 
 def _limit(p: PlanRecord, say: Catalogue) -> str:
+    """Return the sentence that names what limits the plan, and the four largest uses of its
+    hours."""
     hours = list(p.verdict.hours.items())[:4]
     shares = ", ".join(f"{say('limit ' + name)} {part:.0%}" for name, part in hours)
     return say("limit sentence", limit=say("limit " + p.verdict.limit), hours=shares)
 
 
 def _fewest(p: PlanRecord, say: Catalogue) -> str:
-    """Return the number of GPUs where it was asked for, what the next lower would take, and
+    """Return the number of GPUs where the user asked for it, what the next lower would take, and
     whether the way there was monotone."""
     f = p.fewest
     if f is None:
@@ -159,13 +162,14 @@ def _fewest(p: PlanRecord, say: Catalogue) -> str:
     sentence = say("fewest", gpus=f"{f.gpus:,}", gpu=p.cluster.gpu, days=number(f.days))
     if f.less:
         days = f.less_days
-        took = say("less takes", days=number(days)) if days else say("less fits not")
-        sentence += say("fewer", gpus=f"{f.less:,}", took=took)
+        consequence = say("less takes", days=number(days)) if days else say("less fits not")
+        sentence += say("fewer", gpus=f"{f.less:,}", took=consequence)
     return sentence if f.monotone else sentence + say("not monotone")
 
 
 def limited(x: Limited, say: Catalogue) -> str:
-    """Return serving within limits of latency, or what can be instead."""
+    """Return serving within limits of latency, or the best that is possible where they cannot be
+    met."""
     d = x.demand
     limits = {"first token": d.ttft, "each token": d.tpot}
     wanted = say(
@@ -195,8 +199,8 @@ def limited(x: Limited, say: Catalogue) -> str:
 
 
 def _beside(p: PlanRecord, say: Catalogue) -> Iterator[Line]:
-    """Yield what runs here and the fastest of another engine, one under the other, where the
-    second is much faster."""
+    """Yield the layout that Onnuri's trainer runs and the fastest of another engine, one under the
+    other, where the second is much faster."""
     if p.faster is None:
         return
     main, fast = p.main, p.faster
@@ -221,7 +225,7 @@ def _beside(p: PlanRecord, say: Catalogue) -> Iterator[Line]:
 def sections(p: PlanRecord, say: Catalogue) -> list[Section]:
     """Return every figure, in the order of a decision, under the headings of the page."""
     parts = {
-        "layout": _laid(p, say),
+        "layout": _layout_lines(p, say),
         "stages": [
             (f"{say('stage')}: {say(stage.name)}", _stage(p, stage, say)) for stage in p.stages
         ],
@@ -237,8 +241,8 @@ def sections(p: PlanRecord, say: Catalogue) -> list[Section]:
     ]
 
 
-def _laid(p: PlanRecord, say: Catalogue) -> list[Line]:
-    """Return layout, memory, step and speed of the largest stage."""
+def _layout_lines(p: PlanRecord, say: Catalogue) -> list[Line]:
+    """Return the lines on layout, memory, step and speed of the largest stage."""
     main, full = say(p.main.name), say(p.fullest.name)
     hidden = [
         f"{say(s.name)} {number(s.overlapped_seconds)} s"
@@ -257,11 +261,13 @@ def _laid(p: PlanRecord, say: Catalogue) -> list[Line]:
 
 
 def runs(engine: str | None, say: Catalogue) -> str:
-    """Return whether a layout is runnable here, or the engine that it needs."""
+    """Return whether Onnuri's trainer runs a layout, or the engine that it needs."""
     return say("engine", engine=engine) if engine else say("runnable")
 
 
 def _memory(p: PlanRecord, say: Catalogue) -> str:
+    """Return the GiB of the fullest GPU with its range, the capacity and the parts, the largest
+    first."""
     largest = sorted(p.memory.items(), key=lambda part: -part[1])
     parts = ", ".join(f"{say(name)} {number(gib)}" for name, gib in largest if gib > 0.005)
     capacity = say("of capacity", capacity=number(p.capacity_gib))
@@ -270,12 +276,15 @@ def _memory(p: PlanRecord, say: Catalogue) -> str:
 
 
 def _step(p: PlanRecord, say: Catalogue) -> str:
+    """Return the parts of a step as percents, without those below half a percent."""
     total = sum(s.exposed_seconds for s in p.step)
     shares = ((s.name, s.exposed_seconds / total) for s in p.step)
     return ", ".join(f"{say(name)} {part:.0%}" for name, part in shares if part > 0.005)
 
 
 def _stage(p: PlanRecord, s: StagePlan, say: Catalogue) -> str:
+    """Return one stage's tokens, days, speed and memory, and its layout where it is not the
+    plan's."""
     other = "" if s.layout == p.layout else f"; {to_string(s.layout)}; {runs(s.engine, say)}"
     days = s.days if p.verdict.edge in ("tokens", "recipe") else exact(s.days.mid)
     return (
@@ -286,7 +295,7 @@ def _stage(p: PlanRecord, s: StagePlan, say: Catalogue) -> str:
 
 
 def _hours(p: PlanRecord, say: Catalogue) -> list[Line]:
-    """Return failures, GPU hours and energy."""
+    """Return the lines of the report on failures, GPU hours and energy."""
     good, energy, encoding = p.goodput, p.bill.energy_mwh, p.encoding_gpu_hours
     failing = say(
         "failures", hours=between(good.mttf_hours), every=duration(good.checkpoint_seconds, say)
@@ -301,7 +310,8 @@ def _hours(p: PlanRecord, say: Catalogue) -> list[Line]:
 
 
 def serving(p: PlanRecord, say: Catalogue) -> str:
-    """Return what an instance of GPUs serves, and for how much."""
+    """Return one line on what an instance of GPUs serves: users, tokens per second, cache and
+    dollars."""
     s = p.serving
     return say(
         "instance",
@@ -314,6 +324,7 @@ def serving(p: PlanRecord, say: Catalogue) -> str:
 
 
 def _searched(p: PlanRecord, say: Catalogue) -> Iterator[Line]:
+    """Yield the lines on the search: how many layouts, the best, and why the others lost."""
     search = p.search
     if search is None:
         return
@@ -322,15 +333,17 @@ def _searched(p: PlanRecord, say: Catalogue) -> Iterator[Line]:
         yield f"  {n + 1}", _candidate(candidate, say)
     if search.here and search.here.layout not in [c.layout for c in search.best]:
         yield f"  {say('runnable')}", _candidate(search.here, say)
-    lost = (f"{_reason(key, say)} {count:,}" for key, count in search.lost.items())
-    yield f"  {say('lost')}", ", ".join(lost)
+    reasons = (f"{_reason(key, say)} {count:,}" for key, count in search.lost.items())
+    yield f"  {say('lost')}", ", ".join(reasons)
 
 
 def _reason(key: str, say: Catalogue) -> str:
+    """Return why layouts lost, with both sides of its colon translated."""
     return ": ".join(map(say, key.split(": ")))
 
 
 def _candidate(c: Candidate, say: Catalogue) -> str:
+    """Return one layout with its speed, memory, distance to the fastest and engine."""
     behind = say("fastest")
     if c.because and c.slower < 1.005:  # 1.00 times slower says nothing
         behind = say("as fast")
@@ -343,7 +356,7 @@ def _candidate(c: Candidate, say: Catalogue) -> str:
 
 
 def _evidence(p: PlanRecord, say: Catalogue) -> list[Line]:
-    """Return notes, and what each figure leans on."""
+    """Return the lines of notes, and of what each figure is based on."""
     rows = {"notes": p.notes} if p.notes else {}
     rows |= {f"{say('evidence')}: {say(key)}": sources for key, sources in p.evidence.items()}
     return [(say(label), say.translate(*sentences)) for label, sentences in rows.items()]
@@ -374,16 +387,17 @@ def pictures(plans: Sequence[PlanRecord], say: Catalogue) -> list[Section]:
 
 
 def _per_million_tokens(p: PlanRecord, seconds: Mapping[str, float]) -> dict[str, float]:
-    """Return the GPU seconds of a million tokens by part of a step."""
+    """Return the GPU seconds per million tokens by part of a step."""
     total = sum(seconds.values())
     return {name: part / total * 1e6 / p.tokens_per_s_per_gpu.mid for name, part in seconds.items()}
 
 
 def sizes(p: PlanRecord, systems: Counts, say: Catalogue) -> Section:
-    """Return a drawing of the loss of other sizes for the same products: dense ones, mixtures of
-    ten times their active parameters, the systems."""
+    """Return a drawing of the loss of other sizes for the same training FLOPs: dense ones, mixtures
+    of ten times their active parameters, the systems."""
 
     def point(kind: str, name: str, total: float, active: float) -> Iterator[plots.Point]:
+        """Yield the point of a model in the drawing, if a law of loss holds for it."""
         loss = losses.expected_loss(total, active, p.tokens * p.active_params / active)
         if loss:
             yield name, active, loss, kind

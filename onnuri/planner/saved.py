@@ -1,4 +1,4 @@
-"""Answers of searches, kept in the user's cache folder so that a question that changes no layout is
+"""Keep answers of searches in the user's cache folder, so that a question that changes no layout is
 not searched again.
 
 A key holds everything that an answer depends on, and the planner's own code and tables: another
@@ -21,7 +21,7 @@ from onnuri.errors import OnnuriError
 from onnuri.files import write_json
 
 MOST = 256
-"""answers that are kept, the last ones used"""
+"""number of answers that are kept, the last ones used"""
 
 
 def folder() -> Path:
@@ -47,7 +47,7 @@ def version() -> str:
 
 
 class Saved:
-    """A folder of answers; without one, nothing is kept and nothing is found."""
+    """A folder of saved answers; without a folder, nothing is saved and `get` returns None."""
 
     def __init__(self, place: Path | None) -> None:
         self.place = place
@@ -78,13 +78,14 @@ class Saved:
                 self._prune(path.parent)
 
     def _path(self, inputs: dict[str, Any]) -> Path | None:
+        """Return the file of the answer to these inputs; None without a folder."""
         if self.place is None:
             return None
         key = json.dumps([version(), inputs], sort_keys=True).encode()
         return self.place / f"{hashlib.sha256(key).hexdigest()}.json"
 
     def _prune(self, place: Path) -> None:
-        """Forget the answers that were not used for longest."""
+        """Delete the answers that were not used for longest, so that `MOST` are left."""
         newest = sorted(place.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in newest[MOST:]:
             path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Public models' shapes by name, `data/shapes.json`, each with its source; an unlisted one is
-inferred from what is known.
+"""Look up public models' architectures by name in `data/shapes.json`, each with its source; an
+unlisted one is inferred from what is known.
 
-Knows no speed. What a table's row says of a shape goes before what the list says.
+Knows no speed. What a table's row says of an architecture goes before what the list says.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import DATA
 
 VOCABULARIES = (128_256, 32_000, 51_200, 102_400, 152_064, 200_064, 256_000)
-"""of public models, the commonest first: what an unlisted one is tried with"""
+"""sizes of vocabularies of public models, the commonest first, with which an unlisted model is
+tried"""
 Spec = dict[str, Any]
 
 
 @functools.cache
 def table() -> dict[str, Spec]:
-    """Return the list by name and by alias, letters and digits only."""
+    """Return the listed models by name and by alias, reduced to lower-case letters, digits and
+    points."""
     listed = json.loads((DATA / "shapes.json").read_text(encoding="utf-8"))
-    return {_plain(name): spec for spec in listed for name in (spec["name"], *spec["aliases"])}
+    return {_normalized(name): spec for spec in listed for name in (spec["name"], *spec["aliases"])}
 
 
 def names() -> list[str]:
@@ -37,9 +39,8 @@ def names() -> list[str]:
 
 
 def listed(name: str) -> Spec | None:
-    """Return what the list says of a model, its family's traits if only those are known, or
-    None."""
-    plain = _plain(name)
+    """Return the listed traits of a model, its family's if only those are known, or None."""
+    plain = _normalized(name)
     if plain in table():
         return table()[plain]
     families = [
@@ -53,8 +54,8 @@ def listed(name: str) -> Spec | None:
 
 
 def shape(name: str, **known: Any) -> Architecture:
-    """Return a listed model's architecture, with some values changed. Raises ConfigError for an
-    unknown name."""
+    """Return a listed model's architecture, with some traits changed by `known`. Raises ConfigError
+    for an unknown name."""
     spec = listed(name)
     if spec is None:
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.3) or names()[:5]
@@ -69,8 +70,8 @@ def shape(name: str, **known: Any) -> Architecture:
 def infer(
     name: str, total: float | None, active: float | None, mixture: bool = False, **known: Any
 ) -> Architecture:
-    """Return a model by its listed shape and `known` columns, or a plain shape of its parameter
-    counts.
+    """Return a model's architecture from its listed traits and `known` columns, or a plain
+    architecture of its parameter counts.
 
     An unlisted model is what its own columns or the size in its name say, never another model;
     `unsure` is 1 where most of it is assumed. With `mixture`, experts are assumed where no column
@@ -105,8 +106,8 @@ def infer(
 
 
 def _mixture(total: float | None, active: float | None, known: Spec) -> Architecture:
-    """A mixture of which no column names the experts: as many as the counts ask, by the rule of
-    `sizes.py`."""
+    """Return a mixture of which no column names the experts: as many as the parameter counts
+    require, by the rule of `sizes.py`."""
     if not {"layers", "hidden"} <= known.keys():
         if total is None:
             raise ConfigError("a mixture", "has no parameter count", "give total_params_B")
@@ -121,8 +122,8 @@ def _mixture(total: float | None, active: float | None, known: Spec) -> Architec
 
 
 def _guess(total: float | None, known: Spec) -> Spec:
-    """The traits, among those that public models have, whose count is nearest to `total`
-    parameters."""
+    """Return `known` traits completed by those, among traits that public models have, whose count
+    is nearest to `total` parameters."""
     spec = dict(known)
     if "hidden" not in spec:  # layers = hidden / 128 and 12 hidden^2 a layer, as GPT-3's family
         spec["hidden"] = max(1024, round(((total or 1e9) * 128 / 12) ** (1 / 3) / 256) * 256)
@@ -145,19 +146,19 @@ def _guess(total: float | None, known: Spec) -> Spec:
     elif "ffn" not in spec:
         free["ffn"] = (4 * spec["hidden"], 7 * spec["hidden"] // 2, 8 * spec["hidden"] // 3)
     free = {k: v for k, v in free.items() if k not in spec}
-    tried = [
+    candidates = [
         {**spec, **dict(zip(free, values, strict=True))}
         for values in itertools.product(*free.values())
     ]
     return (
-        min(tried, key=lambda s: round(abs(build(s).num_params() / total - 1), 2))
+        min(candidates, key=lambda s: round(abs(build(s).num_params() / total - 1), 2))
         if total
-        else tried[0]
+        else candidates[0]
     )
 
 
 def build(spec: Spec) -> Architecture:
-    """Return an architecture from one line of the list."""
+    """Return the architecture that the traits of one listed model describe."""
     hidden, layers = spec["hidden"], spec["layers"]
     gated, experts = spec.get("gated", True), _experts(spec)
     dense = spec.get("dense_layers", 0) if experts else layers
@@ -195,7 +196,7 @@ def build(spec: Spec) -> Architecture:
 
 
 def _attentions(spec: Spec) -> list[tuple[Attention, float]]:
-    """Kinds of attention and the share of layers that have them."""
+    """Return the kinds of attention of a model and the share of layers that have each."""
     heads = spec["heads"]
     full = Attention(
         heads=heads,
@@ -217,6 +218,7 @@ def _attentions(spec: Spec) -> list[tuple[Attention, float]]:
 
 
 def _experts(spec: Spec) -> Experts | None:
+    """Return the mixture of experts of a model's layers; None for a dense model."""
     if not spec.get("experts"):
         return None
     topk = spec.get("topk") or min(
@@ -235,6 +237,8 @@ def _experts(spec: Spec) -> Experts | None:
 
 
 def _mtp(spec: Spec, experts: Experts | None, width: int) -> tuple[Block, ...]:
+    """Return the block of one multi-token prediction layer: the last kind of attention, and the
+    model's experts or a feed-forward of `width`."""
     attention = _attentions(spec)[-1][0]
     return (
         Block(
@@ -248,8 +252,8 @@ def _mtp(spec: Spec, experts: Experts | None, width: int) -> tuple[Block, ...]:
 
 
 def _hybrid(spec: Spec, experts: Experts | None) -> list[Block]:
-    """Layers that are each attention, a state-space mixer or a feed-forward (Nemotron-H, arXiv
-    2504.03624)."""
+    """Return the blocks of a model whose layers are each attention, a state-space mixer or a
+    feed-forward (Nemotron-H, arXiv 2504.03624)."""
     hidden, gated = spec["hidden"], spec.get("gated", True)
     inner, state = spec["mamba_heads"] * spec["mamba_head_dim"], spec["mamba_state"]
     groups = 2 * spec["mamba_groups"] * state
@@ -273,6 +277,7 @@ def _hybrid(spec: Spec, experts: Experts | None) -> list[Block]:
     ]
 
 
-def _plain(name: str) -> str:
-    """Letters, digits and points of sizes; a version's hyphen does not count."""
+def _normalized(name: str) -> str:
+    """Return a model's name in lower-case letters, digits and points of sizes, so that a version's
+    hyphen does not count."""
     return re.sub(r"[^a-z0-9.]", "", name.lower())

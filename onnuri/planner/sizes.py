@@ -1,7 +1,7 @@
-"""Shapes by rule for a size alone: what `onnuri plan 70B`, `300B-A15B` and the ladder of `onnuri
-plan budget` are.
+"""Make architectures by rule for a size alone: what `onnuri plan 70B`, `300B-A15B` and the ladder
+of `onnuri plan budget` are.
 
-Knows no published model. A rule is no model: who plans with one is told so.
+Knows no published model. A rule is no model: a plan with one says so.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from onnuri.errors import ConfigError
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 
 ASPECT = 128
-"""hidden width a layer, as of Llama 3's 8B and 405B; heads of 128, 8 groups of keys and values"""
+"""hidden width per layer, as of Llama 3's 8B and 405B; heads of 128, 8 groups of keys and values"""
 VOCABULARY = 131_072
 DEPTHS = (4, 8, 12, *range(16, 1025, 8))
-"""layers, and as many heads: what tensor parallelism and pipelines divide"""
+"""numbers of layers, and as many heads: multiples that tensor parallelism and pipelines divide"""
 SMALLEST, LARGEST = 1e8, 1e14
 """parameters for which the rule is meant"""
 TIED = 1.5e9
@@ -29,7 +29,8 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)([MBT])(?:-?A(\d+(?:\.\d+)?)([MBT]))?", re.I)
 
 
 def dense(layers: int) -> Architecture:
-    """Return a dense size: a gated feed-forward of 3.5 times the width, as of Llama 3."""
+    """Return a dense architecture of so many layers: a gated feed-forward of 3.5 times the width,
+    as of Llama 3."""
     width = ASPECT * layers
     return Architecture(
         name=f"dense-{layers}",
@@ -40,8 +41,8 @@ def dense(layers: int) -> Architecture:
 
 
 def sparse(layers: int) -> Architecture:
-    """Return a mixture: 128 experts of 0.3 times the width, 8 chosen and one shared, between Solar
-    Open, K-EXAONE and A.X K1."""
+    """Return a mixture-of-experts architecture of so many layers: 128 experts of 0.3 times the
+    width, 8 chosen and one shared, between Solar Open, K-EXAONE and A.X K1."""
     width = ASPECT * layers
     experts = Experts(routed=128, topk=8, width=round(width * 0.3 / 128) * 128, shared=1)
     return Architecture(
@@ -53,12 +54,13 @@ def sparse(layers: int) -> Architecture:
 
 
 def _attention(width: int) -> Attention:
+    """Return grouped-query attention for a hidden width, with heads of 128 and 8 groups at most."""
     return Attention(heads=width // 128, kv_heads=min(8, width // 128), head_dim=128)
 
 
 def parse(text: str) -> tuple[float, float | None] | None:
-    """Return total and active parameters of `70B`, `1.5B`, `500M` or `300B-A15B`; None for what is
-    no size."""
+    """Return the total and active parameters that `70B`, `1.5B`, `500M` or `300B-A15B` say; None
+    for what is no size."""
     match = SIZE.fullmatch(text.strip())
     if not match:
         return None
@@ -76,9 +78,9 @@ def in_name(name: str) -> tuple[float, float | None] | None:
 
 
 def of(total: float, active: float | None = None, name: str = "") -> Architecture:
-    """Return a shape of so many parameters. Raises ConfigError for sizes that the rule does not
-    reach."""
-    label = name or _said(total, active)
+    """Return an architecture of so many parameters. Raises ConfigError for sizes that the rule does
+    not reach."""
+    label = name or _size_label(total, active)
     if not SMALLEST <= total <= LARGEST:
         raise ConfigError(
             f"size {label}", "is not from 100M to 100T parameters", "give such as 70B or 300B-A15B"
@@ -93,19 +95,23 @@ def of(total: float, active: float | None = None, name: str = "") -> Architectur
 
 
 def mixture(total: float, name: str = "") -> Architecture:
-    """Return a mixture of which the total alone is known."""
+    """Return a mixture-of-experts architecture of which the total alone is known."""
     return of(total, total / SPARSITY, name)
 
 
-def _said(total: float, active: float | None) -> str:
+def _size_label(total: float, active: float | None) -> str:
+    """Return a size as it is written, such as `300B-A15B`."""
     return f"{total / 1e9:g}B" + (f"-A{active / 1e9:g}B" if active else "")
 
 
 def _dense_of(total: float) -> Architecture:
-    """The depth by `dense`'s rule, the feed-forward as wide as the total asks."""
+    """Return a dense architecture of about `total` parameters: the depth by `dense`'s rule, the
+    feed-forward as wide as the total requires."""
     tied = total < TIED
 
     def shape(layers: int) -> Architecture:
+        """Return a dense architecture of so many layers, with embedding and head tied for small
+        models."""
         return dense(layers).replace(tied=tied)
 
     layers = min(DEPTHS, key=lambda n: abs(shape(n).num_params() - total))
@@ -117,11 +123,13 @@ def _dense_of(total: float) -> Architecture:
 
 
 def _sparse_of(total: float, active: float, label: str) -> Architecture:
-    """The depth by `sparse`'s rule for the active parameters; as many experts as the total asks, in
-    multiples of 8."""
+    """Return a mixture of about these total and active parameters: the depth by `sparse`'s rule for
+    the active ones, as many experts as the total requires, in multiples of 8. Raises ConfigError,
+    with the size's `label`, where none comes near."""
     tied = active < TIED
 
     def shape(layers: int) -> Architecture:
+        """Return a mixture of so many layers, with embedding and head tied for small models."""
         return sparse(layers).replace(tied=tied)
 
     layers = min(DEPTHS, key=lambda n: abs(shape(n).num_active_params() - active))

@@ -1,4 +1,4 @@
-"""A stock model's configuration read as an `Architecture`. Knows fields by their names, and no
+"""Read a stock model's configuration as an `Architecture`. Knows fields by their names, and no
 class of transformers.
 
 Recipes give their values, which name every field; a built config gives its own (`from_config`). A
@@ -20,31 +20,33 @@ Values = Mapping[str, Any]
 
 
 class _Family(NamedTuple):
-    """What a class has that no value of its config says, and which of its values say the rest."""
+    """What a model class has that no value of its config says, and which of its values say the
+    rest."""
 
     latent: bool = False
-    """multi-head latent attention, else grouped queries"""
+    """whether attention is multi-head latent, else it has grouped queries"""
     windows: bool = False
-    """`layer_types` says which layers slide a window"""
+    """whether `layer_types` says which layers have a sliding window"""
     qk_norm: bool = False
     attention_bias: bool = False
-    """a value says whether attention has biases"""
+    """whether a value says if attention has biases"""
     mlp_bias: bool = False
-    """a value says whether the feed-forward has them"""
+    """whether a value says if the feed-forward has biases"""
     experts: tuple[str, str] | None = None
-    """the values that count routed and shared experts"""
+    """the names of the values that count routed and shared experts"""
     leading_dense: bool = True
-    """`mlp_layer_types` says which layers have them, else all do"""
+    """whether `mlp_layer_types` says which layers have experts, else all do"""
     router_bias: bool = True
-    """the router's scores are corrected by a bias for each expert"""
+    """whether the router's scores are corrected by a bias for each expert"""
     norms: int = 2
     post_norm: bool = False
-    """a value says whether a norm stands behind each part too (peri-layer normalisation)"""
+    """whether a value says if a norm stands behind each part too (peri-layer normalisation)"""
     expert_norm: bool = False
-    """another norm stands behind the experts"""
+    """whether another norm stands behind the experts"""
     centred: bool = False
     gated: bool = False
-    """attention's output and every norm but the one before a dense feed-forward are gated"""
+    """whether attention's output and every norm but the one before a dense feed-forward are
+    gated"""
 
 
 _ROUTED = ("n_routed_experts", "n_shared_experts")
@@ -62,19 +64,17 @@ _FAMILIES = {
     ),
 }
 FAMILIES = tuple(_FAMILIES)
-"""that Onnuri's own trainer builds (`model/backbone.py`)"""
+"""the families that Onnuri's own trainer builds (`model/backbone.py`)"""
 
 
 def from_config(config: Any, name: str = "") -> Architecture:
-    """Return the architecture of a config of transformers."""
+    """Return the architecture of a config object of transformers whose family is known here."""
     return architecture(name or config.model_type, config.model_type, config.to_dict())
 
 
 def architecture(name: str, family: str, values: Values) -> Architecture:
-    """Return the architecture of a family's values.
-
-    Raises ConfigError for an unknown family or a missing value.
-    """
+    """Return the architecture that a family's configuration values describe. Raises ConfigError for
+    an unknown family or a missing value."""
     if family not in _FAMILIES:
         raise ConfigError(
             Phrase("family {!r}", family),
@@ -98,14 +98,15 @@ def architecture(name: str, family: str, values: Values) -> Architecture:
 
 
 def merged(layers: list[Block]) -> tuple[Block, ...]:
-    """Return layers with equal neighbours counted as one block."""
+    """Return single layers as blocks, with equal neighbours joined and counted."""
     return tuple(
         block.replace(count=len(list(alike))) for block, alike in itertools.groupby(layers)
     )
 
 
 def _block(f: _Family, v: Values, k: int) -> Block:
-    """Return layer `k`."""
+    """Return layer `k` of a family as a block of one layer, by the values `v` of its
+    configuration."""
     sliding = f.windows and v["layer_types"][k] == "sliding_attention"
     window = v["sliding_window"] if sliding else None
     sparse = f.experts and (not f.leading_dense or v["mlp_layer_types"][k] == "sparse")
@@ -123,6 +124,7 @@ def _block(f: _Family, v: Values, k: int) -> Block:
 
 
 def _grouped(f: _Family, v: Values, window: int | None) -> Attention:
+    """Return grouped-query attention by the configuration's values."""
     return Attention(
         heads=v["num_attention_heads"],
         kv_heads=v["num_key_value_heads"],
@@ -134,6 +136,7 @@ def _grouped(f: _Family, v: Values, window: int | None) -> Attention:
 
 
 def _latent(f: _Family, v: Values, window: int | None) -> Attention:
+    """Return multi-head latent attention by the configuration's values."""
     return Attention(
         heads=v["num_attention_heads"],
         kv_heads=v["num_attention_heads"],
@@ -148,6 +151,7 @@ def _latent(f: _Family, v: Values, window: int | None) -> Attention:
 
 
 def _experts(f: _Family, names: tuple[str, str], v: Values) -> Experts:
+    """Return a layer's experts; `names` are the values that count routed and shared ones."""
     routed, shared = (v[name] for name in names)
     return Experts(
         routed=routed,

@@ -1,12 +1,12 @@
-"""What a rank sends and receives in one optimizer step: every collective with its ranks, bytes and
-calls.
+"""List what a rank sends and receives in one optimizer step: every collective with its ranks, bytes
+and calls.
 
-Knows no link and no time: `step_work.py` makes seconds of it. Bytes of a call are of the larger side of
-it: an all-gather's output, a reduce-scatter's and an all-reduce's input, all that a rank puts into
-an all-to-all with its own share, a message's length. Two engines' rules stand here. Onnuri's
-trainer (`EngineProfile.transformers`): a copy of a token for each of its experts, gradients summed over all data
-ranks in every micro-batch. Other groups': a token once to each rank of a domain of fast links and
-once to each other domain, sums of copies once a step.
+Knows no link and no time: `step_work.py` makes seconds of it. Bytes of a call are of the larger
+side of it: an all-gather's output, a reduce-scatter's and an all-reduce's input, all that a rank
+puts into an all-to-all with its own share, a message's length. Two engines' rules stand here.
+Onnuri's trainer (`EngineProfile.transformers`): a copy of a token for each of its experts,
+gradients summed over all data ranks in every micro-batch. Other groups': a token once to each rank
+of a domain of fast links and once to each other domain, sums of copies once per step.
 """
 
 from __future__ import annotations
@@ -22,55 +22,58 @@ from onnuri.planner.weights import Weights, layer_weights
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all", "p2p"]
 Axis = Literal["tp", "cp", "ep", "domains", "dp", "expert_dp", "replica", "pp"]
-"""domains: one rank in each domain of fast links that expert parallelism spans"""
+"""the ranks that talk; domains: one rank in each domain of fast links that expert parallelism
+spans"""
 
 
 Part = Literal["all", "inside", "data"]
-"""of the collectives: those inside one copy of the model, those of the data ranks that share or
-repeat it, or both"""
+"""which collectives to list: `inside` one copy of the model, of the `data` ranks that share or
+repeat it, or `all`"""
 
 
 class Collective(NamedTuple):
-    """Calls that are alike."""
+    """A group of equal calls of one collective in one optimizer step."""
 
     name: str
     kind: Kind
     axis: Axis
     ranks: int
-    """of the group"""
+    """in the group"""
     bytes: float
     """of the larger side of one call"""
     calls: float
-    """a step"""
+    """per step"""
     once: bool = False
-    """at the end of a step, not in every micro-batch"""
+    """whether the calls come at the end of a step, not in every micro-batch"""
 
     @property
     def total(self) -> float:
+        """Return the bytes of all calls of this collective in a step."""
         return self.bytes * self.calls
 
 
-class Held(NamedTuple):
-    """What of a model a pipeline rank holds."""
+class StageContents(NamedTuple):
+    """What of a model one pipeline rank holds."""
 
     blocks: list[tuple[Block, float]]
-    """and how many layers of each"""
+    """the blocks of layers, and how many layers of each"""
     mtp: list[tuple[Block, float]]
+    """the blocks of multi-token prediction, and how many layers of each"""
     first: bool
-    """the embedding"""
+    """whether the rank holds the embedding"""
     last: bool
-    """the head"""
+    """whether the rank holds the head"""
     ends: Weights
-    """of what is no layer"""
+    """weights on this rank that belong to no layer"""
     sends: float
-    """messages to other pipeline ranks in a micro-batch"""
+    """messages to other pipeline ranks per micro-batch"""
 
 
-def held(job: Job, stage: int) -> Held:
-    """By the given pipeline stage."""
+def stage_contents(job: Job, stage: int) -> StageContents:
+    """Return what of the model the rank of pipeline stage `stage` holds."""
     a, layout = job.architecture, job.layout
     count, last = len(chunks(a, layout)), stage == layout.pp - 1
-    return Held(
+    return StageContents(
         [(a.blocks[index], n) for index, n in stage_layers(a, layout)[stage].items()],
         [(b, b.count) for b in a.mtp] if last else [],
         stage == 0,
@@ -80,8 +83,11 @@ def held(job: Job, stage: int) -> Held:
     )
 
 
-def collectives(job: Job, stage: int | Held = 0, part: Part = "all") -> tuple[Collective, ...]:
-    """Of a rank of the given pipeline stage, or that holds what is given."""
+def collectives(
+    job: Job, stage: int | StageContents = 0, part: Part = "all"
+) -> tuple[Collective, ...]:
+    """Return the collectives of one optimizer step on a rank of pipeline stage `stage`, or on a
+    rank that holds what a `StageContents` says; groups of one rank and empty calls are left out."""
     copy: list[Collective] = []
     data: list[Collective] = []
     last: list[Collective] = []
@@ -92,7 +98,7 @@ def collectives(job: Job, stage: int | Held = 0, part: Part = "all") -> tuple[Co
         copy = [*_own_tensor(job), *_expert(job, layers)] if part != "data" else copy
         data = _groups(job) if part != "inside" else data
     else:
-        h = held(job, stage) if isinstance(stage, int) else stage
+        h = stage_contents(job, stage) if isinstance(stage, int) else stage
         copy = (
             [*_tensor(job, h), *_context(job, h), *_expert(job, h.blocks + h.mtp)]
             if part != "data"
@@ -104,13 +110,16 @@ def collectives(job: Job, stage: int | Held = 0, part: Part = "all") -> tuple[Co
 
 
 def _passes(job: Job) -> int:
-    """Forward passes of a layer in a step and micro-batch."""
+    """Return how often a layer runs forward per micro-batch: twice with full recomputation."""
     return 2 if job.layout.recompute == "full" else 1
 
 
-def _tensor(job: Job, h: Held) -> list[Collective]:
-    """Before and after attention and feed-forward; backward, inputs are gathered again for the
-    weights' gradients."""
+def _tensor(job: Job, h: StageContents) -> list[Collective]:
+    """Return the collectives of Megatron-style tensor parallelism.
+
+    They come before and after attention and feed-forward; in the backward pass, inputs are gathered
+    again for the weights' gradients.
+    """
     layout, a = job.layout, job.architecture
     products = sum(
         count
@@ -157,10 +166,14 @@ def _tensor(job: Job, h: Held) -> list[Collective]:
 
 
 def _own_tensor(job: Job) -> list[Collective]:
-    """Onnuri's trainer, by the plans of transformers 5.23: whole hidden states on every rank, a sum
-    after each product that is cut along its rows and, backward, before each that is cut along its
-    columns; logits are gathered. Latent attention is not cut, and shared experts only beside it.
-    Recomputation stops at the last tensor that is needed."""
+    """Return the collectives of tensor parallelism in Onnuri's trainer, by the plans of
+    transformers 5.23.
+
+    Every rank holds whole hidden states; there is a sum after each product that is cut along its
+    rows and, backward, before each that is cut along its columns; logits are gathered. Latent
+    attention is not cut, and shared experts only beside it. Recomputation stops at the last tensor
+    that is needed.
+    """
     a, layout, size = job.architecture, job.layout, 2.0 * job.architecture.hidden * job.pass_tokens
     again, sums, gathers = layout.recompute != "none", 2.0, 0.0  # two: embedding and head
     for b in a.blocks:
@@ -202,15 +215,15 @@ def _own_tensor(job: Job) -> list[Collective]:
     ]
 
 
-def _context(job: Job, h: Held) -> list[Collective]:
-    """Keys and values go round the ring, backward with their gradients (Liu et al. 2023, arXiv
-    2310.01889)."""
-    layout, found = job.layout, []
+def _context(job: Job, h: StageContents) -> list[Collective]:
+    """Return the messages of ring context parallelism: keys and values go round the ring, backward
+    with their gradients (Liu et al. 2023, arXiv 2310.01889)."""
+    layout, messages = job.layout, []
     for b, count in h.blocks + h.mtp:
         if at := b.attention:
             heads = at.heads / layout.tp if at.kv_rank else max(at.kv_heads / layout.tp, 1)
             size = 2.0 * heads * (at.head_dim + at.rope_dim + at.values) * job.pass_tokens
-            found.append(
+            messages.append(
                 Collective(
                     name="context, keys and values",
                     kind="p2p",
@@ -220,13 +233,14 @@ def _context(job: Job, h: Held) -> list[Collective]:
                     calls=job.micro_batches * count * (layout.cp - 1) * (_passes(job) + 2),
                 )
             )
-    return found
+    return messages
 
 
 def _expert(job: Job, layers: list[tuple[Block, float]]) -> list[Collective]:
-    """Tokens to their experts and back, forward and backward; tensor-parallel ranks each send their
-    part of them."""
-    layout, found = job.layout, []
+    """Return the all-to-alls of expert parallelism for `layers`, pairs of a block and its number of
+    layers: tokens go to their experts and back, forward and backward, and each tensor-parallel rank
+    sends its part of them."""
+    layout, exchanges = job.layout, []
     split = layout.tp if job.profile.transformers or layout.sequence_parallel else 1
     for b, count in layers:
         if (e := b.experts) and layout.ep > 1:
@@ -234,7 +248,7 @@ def _expert(job: Job, layers: list[tuple[Block, float]]) -> list[Collective]:
                 2.0 * (e.latent or job.architecture.hidden) * job.pass_tokens / split,
                 2 * (_passes(job) + 1),
             )
-            found += [
+            exchanges += [
                 Collective(
                     name="experts, dispatch and combine",
                     kind="all_to_all",
@@ -245,13 +259,17 @@ def _expert(job: Job, layers: list[tuple[Block, float]]) -> list[Collective]:
                 )
                 for axis, ranks, copies in _copies(job, e)
             ]
-    return found
+    return exchanges
 
 
 def _copies(job: Job, e: Experts) -> list[tuple[Axis, int, float]]:
-    """Of one token, how many go over which ranks. Others' engines send it once to each other domain
-    that has one of its experts, and there once to each rank that has (DeepEP,
-    github.com/deepseek-ai/DeepEP)."""
+    """Return over which ranks one token is sent to its experts: (axis, number of ranks, copies of
+    the token).
+
+    Onnuri's trainer sends one copy per chosen expert. Other engines send it once to each other
+    domain that has one of its experts, and there once to each rank that has (DeepEP,
+    github.com/deepseek-ai/DeepEP).
+    """
     ep = job.layout.ep
     if not job.profile.deduplicates_tokens:
         return [("ep", ep, e.topk)]
@@ -264,9 +282,11 @@ def _copies(job: Job, e: Experts) -> list[tuple[Axis, int, float]]:
 
 
 def _groups(job: Job) -> list[Collective]:
-    """Onnuri's trainer: a layer's weights before its forward and its backward pass, the embedding's
-    before the forward pass only, the root's once and for both; gradients after, every
-    micro-batch."""
+    """Return the data-parallel collectives of Onnuri's trainer, FSDP group by group.
+
+    A layer's weights are gathered before its forward and its backward pass, the embedding's before
+    the forward pass only, the root's once for both; gradients are reduced after every micro-batch.
+    """
     a, layout = job.architecture, job.layout
     alike: Counter[Group] = Counter()
     for b in a.blocks:
@@ -283,21 +303,25 @@ def _groups(job: Job) -> list[Collective]:
     ]
 
 
-def _data(job: Job, h: Held) -> list[Collective]:
-    """Gradients and weights over data ranks, a layer at a time. Fully sharded in a pipeline: once a
-    step."""
+def _data(job: Job, h: StageContents) -> list[Collective]:
+    """Return the data-parallel collectives of other engines, one layer at a time: gradients and
+    weights. Fully sharded in a pipeline, they come once per step."""
     groups = [
         (layer_weights(b, job.architecture.hidden, job.layout), count) for b, count in h.blocks
     ] + [(h.ends, 1)]
-    by = _sharded if job.layout.sharded else _whole
+    by = _sharded if job.layout.sharded else _replicated
     return [c for weights, count in groups for c in by(job, weights, count)]
 
 
-def _whole(job: Job, weights: Weights, count: float) -> list[Collective]:
-    """Gradients of a step, and with a distributed optimizer its new weights in 16 bits. Where the
-    optimizer is spread over some of the ranks alone, all of them sum gradients first
-    (InternLM/InternEvo, hybrid_zero_optim.py)."""
-    layout, found = job.layout, []
+def _replicated(job: Job, weights: Weights, count: float) -> list[Collective]:
+    """Return the data-parallel collectives of `count` layers whose `weights` are whole on every
+    data rank.
+
+    Gradients are reduced once per step, and with a distributed optimizer its new weights are
+    gathered in 16 bits. Where the optimizer is spread over some of the ranks alone, all of them sum
+    gradients first (InternLM/InternEvo, hybrid_zero_optim.py).
+    """
+    layout, calls = job.layout, []
     data = layout.dp * layout.cp
     experts = max(data * layout.tp // layout.ep, 1)
     axes: tuple[tuple[Axis, int, int, float], ...] = (
@@ -308,21 +332,23 @@ def _whole(job: Job, weights: Weights, count: float) -> list[Collective]:
         kind: Kind = (
             "all_reduce" if layout.sharding == "ddp" or within < ranks else "reduce_scatter"
         )
-        found.append(
+        calls.append(
             Collective(
                 "gradients", kind, axis, ranks, job.profile.gradient_bytes * own, count, True
             )
         )
         if layout.sharding != "ddp":
-            found.append(Collective("weights", "all_gather", axis, within, 2 * own, count, True))
-    return found
+            calls.append(Collective("weights", "all_gather", axis, within, 2 * own, count, True))
+    return calls
 
 
 def _sharded(job: Job, weights: Weights, count: float, gathers: int = 2) -> list[Collective]:
-    """Weights in 16 bits; copies add their shards up."""
+    """Return the collectives of `count` layers whose `weights` are fully sharded: weights are
+    gathered in 16 bits `gathers` times per micro-batch, gradients are reduce-scattered, and copies
+    of the model (HSDP) add their shards up."""
     layout, m = job.layout, job.micro_batches
     dense, routed = shards(layout)
-    copies, staged, found = layout.dp * layout.cp // dense, layout.pp > 1, []
+    copies, staged, listing = layout.dp * layout.cp // dense, layout.pp > 1, []
     axes: tuple[tuple[Axis, int, float], ...] = (
         ("dp", dense, weights.dense),
         ("expert_dp", routed, weights.routed),
@@ -333,7 +359,7 @@ def _sharded(job: Job, weights: Weights, count: float, gathers: int = 2) -> list
             count * (1 if staged else m),
             count * (m if job.profile.sums_copies_every_pass else 1),
         )
-        found += [
+        listing += [
             Collective(
                 "weights",
                 "all_gather",
@@ -354,11 +380,12 @@ def _sharded(job: Job, weights: Weights, count: float, gathers: int = 2) -> list
                 not job.profile.sums_copies_every_pass,
             ),
         ]
-    return found
+    return listing
 
 
-def _pipeline(job: Job, h: Held) -> list[Collective]:
-    """Hidden states to the next chunk and their gradients back: what a rank sends."""
+def _pipeline(job: Job, h: StageContents) -> list[Collective]:
+    """Return the messages that a rank sends to its pipeline neighbours: hidden states to the next
+    chunk and their gradients back."""
     split = job.layout.tp if job.layout.sequence_parallel else 1
     return [
         Collective(

@@ -1,8 +1,8 @@
-"""The verdict of a plan, which stands before its figures: fits or not, tokens, days, dollars, loss,
-the one thing that limits.
+"""Give the verdict of a plan, which stands before its figures: fits or not, tokens, days, dollars,
+loss, the one thing that limits.
 
-Where a number of days (or dollars) was asked for, that number is the answer's edge and has no
-range: the tokens have one. Knows no sentence; `report.py` writes them.
+Where the user fixed a number of days (or dollars), that number ends the training and has no range:
+the tokens have one. Knows no sentence; `report.py` writes them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from onnuri.planner.interval import Interval
 from onnuri.planner.parallel import ParallelConfig
 
 Edge = Literal["days", "usd", "tokens", "recipe"]
-"""what ends training: the days or dollars that were given, the tokens that were, or those that the
-recipe says"""
+"""what ends training: the user's days, dollars or tokens, or the tokens that the recipe says"""
 COMPUTE = ("projections", "feed_forward", "experts", "head", "attention")
 PARTS = {
     "bandwidth": ("elementwise", "permute", "scan", "convert", "optimizer", "copies"),
@@ -28,18 +27,19 @@ PARTS = {
     "imbalance": ("imbalance",),
     "crowd": ("crowd",),
 }
-"""what else a step spends time on, by what limits it"""
+"""the other parts of a step, by what limits them"""
 RECOMPUTED = {"none": 0.0, "selective": 0.0, "full": 0.25}
-"""of the layers' time: a second forward pass beside one of forward and two of backward"""
+"""share of the layers' time that is recomputation: a second forward pass beside one of forward and
+two of backward"""
 
 
 class Verdict(Config):
-    """What a reader decides by."""
+    """The figures that a reader decides by."""
 
     fits: bool
-    """at the middle of the range, in every stage"""
+    """whether the plan fits in memory at the middle of the range, in every stage"""
     fits_likely: float
-    """probability that it does"""
+    """probability that it fits"""
     edge: Edge
     tokens: Interval
     """trained"""
@@ -47,31 +47,34 @@ class Verdict(Config):
     usd: Interval | None
     """None without a price"""
     likely: float | None
-    """probability that all tokens that were wanted are trained within the days and dollars that
-    were given; None for neither"""
+    """probability that all wanted tokens are trained within the user's days and dollars; None
+    without either"""
     loss: Interval | None
-    """nats a text token; None where no law holds"""
+    """nats per text token; None where no law holds"""
     limit: str
     """the one thing that limits: memory, price, or what takes most of the hours"""
     hours: dict[str, float]
-    """shares of the clock, the largest first; they sum to 1"""
+    """shares of the clock's hours, the largest first; they sum to 1"""
 
 
-def by_then(tokens: float, took: Interval, days: float) -> Interval:
-    """Return the tokens that are trained when `days` are over, if `tokens` of them take `took`."""
+def by_then(tokens: float, duration: Interval, days: float) -> Interval:
+    """Return the tokens that are trained when `days` are over, if `tokens` of them take
+    `duration`."""
     return Interval(
-        low=tokens * days / took.high, mid=tokens * days / took.mid, high=tokens * days / took.low
+        low=tokens * days / duration.high,
+        mid=tokens * days / duration.mid,
+        high=tokens * days / duration.low,
     )
 
 
 def hours(step: Mapping[str, float], layout: ParallelConfig, good: Goodput) -> dict[str, float]:
-    """Return on what the clock's hours go, as shares that sum to 1: of a step by what limits it, of
-    the rest failures with their checkpoints, and what neither explains. `step` has the exposed
-    seconds by part."""
+    """Return what the clock's hours go to, as shares that sum to 1: the training share by what
+    limits a step, the rest to failures with their checkpoints, and to what neither explains. `step`
+    has the exposed seconds by part."""
     whole = sum(step.values())
     layers = sum(step.get(name, 0.0) for name in COMPUTE if name != "head")
-    again = RECOMPUTED[layout.recompute] * layers
-    parts = {"compute": layers + step.get("head", 0.0) - again, "recomputation": again}
+    recomputed = RECOMPUTED[layout.recompute] * layers
+    parts = {"compute": layers + step.get("head", 0.0) - recomputed, "recomputation": recomputed}
     parts |= {limit: sum(step.get(name, 0.0) for name in names) for limit, names in PARTS.items()}
     trained, explained = good.share.mid, max(goodputs.OTHER_SHARE.mid, good.share.mid)
     shares = {name: trained * seconds / whole for name, seconds in parts.items()}

@@ -1,4 +1,4 @@
-"""The words of a report and the planner's sentences, in Korean and English.
+"""Hold the words of a report and the planner's sentences, in Korean and English.
 
 The catalogues are `data/en.json` and `data/ko.json`: words of a report by their keys, and, in
 Korean, sentences by their English templates (`phrases.py`). Knows no figures.
@@ -16,7 +16,8 @@ from onnuri.planner.hardware import DATA
 
 
 class Catalogue:
-    """One language: called with a key, it says that word of a report."""
+    """The words and sentences of one language; called with a key, it returns that word of a
+    report."""
 
     def __init__(self, language: Language) -> None:
         entries = json.loads((DATA / f"{language}.json").read_text(encoding="utf-8"))
@@ -33,7 +34,7 @@ class Catalogue:
         return self.words.get(key, key).format(**values)
 
     def translate(self, *texts: str) -> str:
-        """Return sentences of the planner, parted by semicolons.
+        """Return sentences of the planner in this language, joined by semicolons.
 
         What the catalogue does not have stays as it is: a name, a file, a number, a citation.
         """
@@ -46,12 +47,12 @@ class Catalogue:
 
 @functools.cache
 def catalogue(language: Language) -> Catalogue:
-    """Return the catalogue of a language, read once."""
+    """Return the words and sentences of a language, read from its file once."""
     return Catalogue(language)
 
 
 def complaint(error: OnnuriError, language: Language) -> str:
-    """Return the one line of an error in a language."""
+    """Return an error as one line in a language: value, rule and repair."""
     value, rule, repair = map(
         catalogue(language).translate, (error.value, error.rule, error.repair)
     )
@@ -59,7 +60,8 @@ def complaint(error: OnnuriError, language: Language) -> str:
 
 
 def count(text: str | None) -> float | None:
-    """Return how many `10T`, `500B` or `1e12` are. Raises ConfigError for what is no number."""
+    """Return the number that `10T`, `500B` or `1e12` says; None for None. Raises ConfigError for
+    what is no number."""
     if text is None:
         return None
     size = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}.get(text[-1:].upper(), 1.0)

@@ -197,9 +197,9 @@ def test_a_much_faster_engine_stands_beside():
 def test_stages_that_need_different_engines_are_said_first():
     one = plan(recipe(DENSE), Cluster(gpu="H100", gpus=8), tokens=1e9)
     a, b = one.stages
-    said = plans._engines((a, b.replace(engine="Megatron-Core")))
+    said = plans._engines_note((a, b.replace(engine="Megatron-Core")))
     assert said == ["stages need different engines: text here; annealing with Megatron-Core"]
-    assert plans._engines(one.stages) == []
+    assert plans._engines_note(one.stages) == []
     korean = report.text(one.replace(warnings=tuple(said)), "ko").splitlines()[2]
     assert "단계마다 필요한 엔진이 다름: 텍스트: 여기서 실행; 어닐링: Megatron-Core" in korean
 

@@ -39,7 +39,7 @@ def test_limits_are_kept_one_more_user_breaks_them_and_littles_law_holds(isl, os
         return
     assert ttft is None or found.ttft.mid <= ttft
     assert tpot is None or found.tpot.mid <= tpot
-    assert on.over(found.gpus, found.users + 1) == found.bound
+    assert on.broken_limit(found.gpus, found.users + 1) == found.bound
     kept = serving_cost.kv_bytes(LLAMA, max(1, isl + osl // 2))
     most = (
         found.gpus * gpu("H100").memory_bytes * serving_cost.MEMORY_SHARE - LLAMA.num_params()

@@ -188,13 +188,13 @@ def test_a_stage_of_longer_sequences_is_slower_a_token_and_one_that_is_frozen_fa
 
 
 def test_other_gpus_keep_the_batch_as_near_as_they_can():
-    recipe, notes = stage_layouts.fitted(recipes.find("solar_open"), 512)
+    recipe, notes = stage_layouts.fit_batches(recipes.find("solar_open"), 512)
     assert (
         recipe.stages[0].batch_tokens == 16_777_216
         and "text 15,728,640 → 16,777,216 tokens" in notes[0]
     )
-    assert stage_layouts.fitted(recipe, 512) == (recipe, [])
-    many, _ = stage_layouts.fitted(
+    assert stage_layouts.fit_batches(recipe, 512) == (recipe, [])
+    many, _ = stage_layouts.fit_batches(
         recipes.find("axk1"), 100_000
     )  # more GPUs than sequences: ranks of which each has one
     assert many.stages[0].batch_tokens == 6_250 * 4096

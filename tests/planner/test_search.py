@@ -174,7 +174,7 @@ def test_no_layout_that_fits_is_faster_than_its_bound(judged, others):
     (a, cluster, batch), all_ = judged
     problem = search.Problem(Timer(a, cluster, 4096), ("bf16",), False)
     counts = [(n, 6 * n) for n in others] + [(cluster.gpus, batch // 4096)]
-    bounds = {b.cell: b for b in search.Stream(problem, counts)}
+    bounds = {b.cell: b for b in search.CellStream(problem, counts)}
     for seconds, room, layout in all_:
         own = layout.other_engine is None
         cell = grid.Cell(
@@ -239,7 +239,7 @@ def test_519b_on_1024_gpus_takes_little_work(axk1):
     counted once."""
     found, timer = axk1
     assert found.layouts > 10_000 and found.here
-    assert timer.calls < 6_000 and len(timer._bytes) < 3_000 and len(timer._inside) < 1_500
+    assert timer.calls < 6_000 and len(timer._bytes) < 3_000 and len(timer._copy_works) < 1_500
 
 
 def test_the_published_run_lies_in_the_range_of_the_best_layout(axk1):

@@ -75,9 +75,9 @@ def test_longer_conversations_leave_room_for_fewer_and_all_get_their_tokens(cont
     shares = (serving_cost.BANDWIDTH.mid, serving_cost.PRODUCTS.mid, serving_cost.LAYER_SECONDS.mid)
     short, long = (serving_cost.Decoder(LLAMA, gpu(kind), c, 2.0) for c in (context, 2 * context))
     users = short.users(gpus, *shares)
-    assert long.users(gpus, *shares) <= users and long.speed(gpus, *shares) <= short.speed(
+    assert long.users(gpus, *shares) <= users and long.tokens_per_s(
         gpus, *shares
-    )
+    ) <= short.tokens_per_s(gpus, *shares)
     assert (
         users * short.kv <= short.room(gpus)
         and short.step_seconds(gpus, users, *shares) <= 1 / serving_cost.TOKENS_PER_S

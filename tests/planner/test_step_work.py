@@ -91,7 +91,9 @@ def test_every_byte_of_traffic_is_on_a_wire_once(
         for name, time in found.items()
         if name.endswith("_wire")
     )
-    assert seconds * LINK == pytest.approx(sent(collectives(one, step_work.pace(one))), rel=1e-9)
+    assert seconds * LINK == pytest.approx(
+        sent(collectives(one, step_work.slowest_stage(one))), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", recipes.NAMES)
@@ -193,7 +195,7 @@ def test_rings_share_a_domains_cards() -> None:
 def test_the_fullest_stage_sets_the_pace() -> None:
     """61 layers on 8 ranks: some have 8, and nobody waits less than for these."""
     one = job("DeepSeek-V3", dp=8, pp=8, ep=8)
-    held = step_work.pace(one)
+    held = step_work.slowest_stage(one)
     assert sum(count for _, count in held.blocks) == pytest.approx(8, abs=0.2) and not held.first
 
 

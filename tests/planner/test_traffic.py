@@ -100,9 +100,9 @@ def test_shapes_are_those_of_the_class(name: str) -> None:
     found = Counter(tuple(p.shape) for p in network.model.layers.parameters())
     assert found == Counter(s.dims for b in a.blocks for s in layer_shapes(b, a.hidden) * b.count)
     whole = (
-        root(a, ParallelConfig()).kept
-        + embedding(a, ParallelConfig()).kept
-        + sum(b.count * layer(b, a.hidden, ParallelConfig()).kept for b in a.blocks)
+        root(a, ParallelConfig()).shard
+        + embedding(a, ParallelConfig()).shard
+        + sum(b.count * layer(b, a.hidden, ParallelConfig()).shard for b in a.blocks)
     )
     assert whole == sum(p.numel() for p in network.parameters()) == a.num_params()
 
@@ -113,7 +113,7 @@ def test_fullest_shard_is_that_of_pytorch(dims: list[int], ranks: int) -> None:
     held = group([Shape(tuple(dims))], ParallelConfig(dp=ranks))
     cut = next((d for d, n in enumerate(dims) if n % ranks == 0), 0) if len(dims) == 3 else 0
     first = torch.empty(dims, device="meta").chunk(ranks, cut)[0]
-    assert (held.kept, held.whole) == (first.numel(), first.numel() * ranks)
+    assert (held.shard, held.whole) == (first.numel(), first.numel() * ranks)
 
 
 def test_one_gpu_sends_nothing() -> None:
