@@ -155,8 +155,8 @@ def _memory_at_fullest(
 
 
 class _FusedStep:
-    """A training step of engines with fused kernels (Megatron-Core, torchtitan): it gives the memory
-    of each pipeline stage, and counts once what the stages share."""
+    """A training step of engines with fused kernels (Megatron-Core, torchtitan): it gives the
+    memory of each pipeline stage, and counts once what the stages share."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.layout, self.a = job, job.layout, job.architecture
