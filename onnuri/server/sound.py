@@ -34,7 +34,8 @@ class Pcm:
         return self._bytes(samples, last=False)
 
     def end(self) -> bytes:
-        """Return the bytes that are left at the end of the sound."""
+        """Return the samples that the resampler still holds back at the end of the sound, as
+        bytes."""
         return self._bytes(np.zeros(0, np.float32), last=True)
 
     def _bytes(self, samples: np.ndarray, last: bool) -> bytes:

@@ -131,7 +131,8 @@ class ChatObjective:
         return batch[2].sum()
 
     def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[LossParts, Figures]:
-        """Return the loss of a batch's answer tokens, and the number of its tokens for the log."""
+        """Return the loss of a batch's answer tokens, and for the log the number of all its
+        tokens, prompts included and padding not."""
         ids, mask, weights = batch
         if not len(ids):  # the last step of an epoch may have fewer sequences than micro-batches
             parameter = next(p for p in self.module.parameters() if p.requires_grad)
