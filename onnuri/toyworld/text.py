@@ -109,8 +109,8 @@ class _English(_Writer):
         return text[0].upper() + text[1:] + ("." if self.rng.random() < 0.8 else "")
 
     def clause(self, i: int, relation: str | None, j: int | None) -> str:
-        """Return the clause that thing `i` is there or how it moves, or, with a `relation`, where it
-        is or moves seen from thing `j`."""
+        """Return the clause that thing `i` is there or how it moves, or, with a `relation`, where
+        it is or moves seen from thing `j`."""
         known = i in self.named
         motion = "still" if known else self.moving(i)
         if relation is None or j is None:
