@@ -49,6 +49,7 @@ from onnuri.model.loss import LossParts
 from onnuri.training.finetune_config import FinetuneConfig
 from onnuri.training.loop import Figures, TrainConfig, fit
 
+RUN = "run.json"
 SORTED_BATCHES = 16
 """batches among which sequences are sorted by length, so that rows need little padding"""
 HELD_OUT_SHARE, HELD_OUT_AT_MOST, HELD_OUT_FROM = 0.05, 200, 20
@@ -206,14 +207,16 @@ def finetune(config: FinetuneConfig, out: Path) -> None:
     config.check()
     console, base = Console(), Path(config.base)
     tokenizer = load_tokenizer(base)
-    _check_run(config, out)
+    settings = _check_run(config, out)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
         console.print("the base has no chat template: a plain one is used and kept with the model")
-    dtype, device = _dtype_and_device(base, config)
+    dtype, device = _dtype_and_device(config)
     network = load_base(base, dtype=dtype, device=device)
     longest = min(config.max_tokens or 2048, _positions(network))
     sequences = split(Path(config.data), tokenizer, longest, config.seed)
+    # only now: a run that never began must not stand in the way of the next
+    files.write_json(settings, out / RUN)
     _print_summary(console, network, sequences)
     module = network
     peft_model = _add_adapters(network, config) if config.lora else None
@@ -283,8 +286,9 @@ def split(path: Path, tokenizer: Any, longest: int, seed: int) -> Sequences:
     )
 
 
-def _check_run(config: FinetuneConfig, out: Path) -> None:
-    """Write the settings to OUT/run.json, or raise ConfigError if it holds those of another run."""
+def _check_run(config: FinetuneConfig, out: Path) -> dict[str, Any]:
+    """Return what OUT/run.json holds for these settings. Raises ConfigError for data that cannot be
+    read, and if the folder is another run's or its file is damaged."""
     try:
         digest = hashlib.sha256(Path(config.data).read_bytes()).hexdigest()
     except OSError as error:
@@ -293,19 +297,23 @@ def _check_run(config: FinetuneConfig, out: Path) -> None:
         ) from None
     # the file's content, not its name: a run must not resume on data that has changed
     settings = {**config.to_json(), "data_sha256": digest}
-    path = out / "run.json"
+    path = out / RUN
     if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{path}", f"is damaged ({error})", "give another --out, or delete the folder"
+            ) from None
         changed = sorted(k for k in settings if earlier.get(k) != settings[k])
         if changed:
             raise ConfigError(
                 f"{out}", f"holds a run with another {', '.join(changed)}", "give another --out"
             )
-    else:
-        files.write_json(settings, path)
+    return settings
 
 
-def _dtype_and_device(base: Path, config: FinetuneConfig) -> tuple[torch.dtype | None, str]:
+def _dtype_and_device(config: FinetuneConfig) -> tuple[torch.dtype | None, str]:
     """Return the dtype of the weights in training (None: the base's own) and the device.
 
     Raises ConfigError for a GPU that PyTorch does not see.
@@ -313,7 +321,7 @@ def _dtype_and_device(base: Path, config: FinetuneConfig) -> tuple[torch.dtype |
     cuda, device = torch.cuda.is_available(), config.device
     if device == "auto":
         device = "cuda" if cuda else "cpu"
-    if device.startswith("cuda") and not cuda:
+    if device == "cuda" and not cuda:
         raise ConfigError(
             f"--device {config.device}", "is not there: PyTorch sees no GPU", "give --device cpu"
         )

@@ -264,7 +264,25 @@ def test_what_cannot_be_is_one_line(tmp_path, chat, flags, why, capsys):
         main(["train", "finetune", *(x for pair in asked.items() for x in pair)])
     told = capsys.readouterr().err
     assert stop.value.code == 2 and why in told and told.count("\n") == 1
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_failed_before_it_began_stands_in_nobody_s_way(tmp_path, chat, capsys):
+    folder = base(tmp_path)
+    command = ["train", "finetune", "--base", str(folder), "--data", str(chat), "--steps", "1"]
+    lines = chat.read_text()
+    chat.write_text(lines + "\n{")
+    with pytest.raises(SystemExit):
+        main([*command, "--out", str(tmp_path / "run")])
+    chat.write_text(lines)
+    main([*command, "--out", str(tmp_path / "run")])
+    for content in ("", "{", "[1]"):
+        (tmp_path / "run" / "run.json").write_text(content)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--out", str(tmp_path / "run")])
+        told = capsys.readouterr().err
+        assert stop.value.code == 2 and "run.json: is damaged" in told and told.count("\n") == 1
 
 
 def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path, chat, capsys):
