@@ -29,10 +29,8 @@ from onnuri.server.settings import ServeConfig
 from onnuri.training.finetune_config import FinetuneConfig
 
 if TYPE_CHECKING:
-    from onnuri.planner.hardware import Cluster
     from onnuri.planner.latency import Demand
     from onnuri.planner.own_cluster import Own
-    from onnuri.planner.recipe import Recipe
 
 Alias = tyro.conf.arg
 COMMAND_LINE: contextvars.ContextVar[str] = contextvars.ContextVar("typed", default="")
@@ -512,25 +510,32 @@ class PlanRecipe:
         own, demand = self.own.settings(self.gpu, self.gpus), self.serve.demand()
         recipe = recipes.resolve(self.recipe, own.kind(), own.gpus, self.seq_len, self.batch_tokens)
         cluster = own.cluster(recipe.gpu, recipe.gpus)
-        if self.gpus_for:
-            self._report_fewest_gpus(recipe, cluster, demand)
-            return
+        time_limit = self._time_limit()
+        tokens = words.count(self.tokens)
         with progress.SearchProgress(self.report.language) as search:
-            plan = onnuri.plan(
-                recipe,
-                cluster,
-                layout=self.layout,
-                tokens=words.count(self.tokens),
-                days=self.days,
-                budget_usd=self.budget_usd,
-                precisions=self.precision or None,
-                software_year=self.software_year,
-                engines=self.engines,
-                exact_gpus=self.exact_gpus,
-                report=search,
-                cache=saved.folder() if self.cache else None,
-                serve=demand,
-            )
+            settings: dict[str, Any] = {
+                "precisions": self.precision or None,
+                "software_year": self.software_year,
+                "engines": self.engines,
+                "exact_gpus": self.exact_gpus,
+                "report": search,
+                "cache": saved.folder() if self.cache else None,
+                "serve": demand,
+            }
+            if time_limit is not None:
+                from onnuri.planner import inverse  # read only where it is asked for
+
+                plan = inverse.fewest(recipe, cluster, time_limit, tokens, **settings)
+            else:
+                plan = onnuri.plan(
+                    recipe,
+                    cluster,
+                    layout=self.layout,
+                    tokens=tokens,
+                    days=self.days,
+                    budget_usd=self.budget_usd,
+                    **settings,
+                )
         report.write(
             plan,
             **dataclasses.asdict(self.report),
@@ -538,13 +543,14 @@ class PlanRecipe:
             command=COMMAND_LINE.get(),
         )
 
-    def _report_fewest_gpus(self, recipe: Recipe, cluster: Cluster, demand: Demand | None) -> None:
-        """Report the fewest GPUs that train all tokens within --gpus-for. Raises ConfigError for a
-        flag that contradicts it."""
-        from onnuri import recipes
+    def _time_limit(self) -> float | None:
+        """Return the days of --gpus-for, None where it is not given. Raises ConfigError for a flag
+        that contradicts it."""
         from onnuri.errors import ConfigError
-        from onnuri.planner import inverse, progress, report, saved, words
+        from onnuri.planner import inverse
 
+        if not self.gpus_for:
+            return None
         conflicting = {
             "--gpus": self.gpus,
             "--days": self.days,
@@ -558,27 +564,7 @@ class PlanRecipe:
                     "stands beside --gpus-for, which finds the number of GPUs",
                     "leave one out",
                 )
-        days, tokens = inverse.duration("gpus-for", self.gpus_for or ""), words.count(self.tokens)
-        with progress.SearchProgress(self.report.language) as search:
-            fewest = inverse.fewest(
-                recipe,
-                cluster,
-                days,
-                tokens,
-                precisions=self.precision or None,
-                software_year=self.software_year,
-                engines=self.engines,
-                exact_gpus=self.exact_gpus,
-                report=search,
-                cache=saved.folder() if self.cache else None,
-                serve=demand,
-            )
-        report.write(
-            fewest,
-            **dataclasses.asdict(self.report),
-            systems=recipes.summary() if self.report.html else (),
-            command=COMMAND_LINE.get(),
-        )
+        return inverse.duration("gpus-for", self.gpus_for)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
