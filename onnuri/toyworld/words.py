@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 from onnuri.modality import Language
+from onnuri.toyworld.scene import SOLIDS
 
 SOLID: dict[Language, dict[str, str]] = {
     "ko": {
@@ -20,21 +21,7 @@ SOLID: dict[Language, dict[str, str]] = {
         "octahedron": "팔면체",
         "arch": "아치",
     },
-    "en": {
-        s: s
-        for s in (
-            "sphere",
-            "cube",
-            "cylinder",
-            "cone",
-            "torus",
-            "star",
-            "cross",
-            "capsule",
-            "octahedron",
-            "arch",
-        )
-    },
+    "en": {solid: solid for solid in SOLIDS},
 }
 COLOR: dict[Language, dict[str, str]] = {
     "ko": {

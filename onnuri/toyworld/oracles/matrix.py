@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -234,7 +234,7 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
         question(scene, ground_truth.language(k), ground_truth.random(k), motion=False)
         for k, scene in enumerate(ground_truth.scenes)
     ]
-    languages = [ground_truth.language(k) for k in range(items)]
+    languages, ones = [ground_truth.language(k) for k in range(items)], [1] * items
     spoken_questions = [
         audio.speak(q, languages[k], audio.sample_voice(ground_truth.random(k)))
         for k, (q, _) in enumerate(questions)
@@ -251,15 +251,9 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
             seeds=list(range(items)),
         )
         answer_texts = [hear_it(answer) for answer in answers]  # type: ignore[operator]
-        outcomes = [
-            Outcome(
-                _single_score(read.same_answer(questions[k][1], answer_texts[k])),
-                _single_score(read.same_answer(questions[k][1], questions[(k + 14) % items][1])),
-                languages[k],
-                1,
-            )
-            for k in range(items)
-        ]
+        outcomes = _answer_outcomes(
+            [right for _, right in questions], answer_texts, languages, ones
+        )
         rows.append(
             {
                 "name": "picture and spoken question",
@@ -282,15 +276,7 @@ def further(model: Model, items: int, split: Split = "seen") -> list[dict[str, A
     answer_texts = model.generate_batch(
         "text", inputs, language=languages, seeds=list(range(items))
     )
-    outcomes = [
-        Outcome(
-            _single_score(read.same_answer(comparisons[k][1], answer_texts[k])),
-            _single_score(read.same_answer(comparisons[k][1], comparisons[(k + 14) % items][1])),
-            languages[k],
-            1,
-        )
-        for k in range(items)
-    ]
+    outcomes = _answer_outcomes([right for _, right in comparisons], answer_texts, languages, ones)
     rows.append(
         {
             "name": "two pictures: which has more",
@@ -393,18 +379,37 @@ def _measure_answers(
         samples[f"text-question-{ground_truth.split}"] = [
             (("text", questions[k][0]), generated[k]) for k in range(min(2, len(generated)))
         ]
+    outcomes = _answer_outcomes(
+        [right for _, right in questions],
+        generated,
+        [ground_truth.language(k) for k in range(len(questions))],
+        [len(scene.things) for scene in ground_truth.scenes],
+    )
+    return {"outcomes": outcomes, "ceiling": (1.0, {})}
+
+
+def _answer_outcomes(
+    expected: Sequence[str],
+    answers: Sequence[str],
+    languages: Sequence[Language],
+    objects: Sequence[int],
+) -> list[Outcome]:
+    """Return the outcome of each answer to a question about a scene of some number of `objects`.
+
+    Chance is what the expected answer to another question would score.
+    """
     outcomes = []
-    for k, (answer_text, (_, true_answer)) in enumerate(zip(generated, questions)):
-        other_answer = questions[(k + 14) % len(questions)][1]
+    for k, right in enumerate(expected):
+        other = expected[(k + 14) % len(expected)]
         outcomes.append(
             Outcome(
-                _single_score(read.same_answer(true_answer, answer_text)),
-                _single_score(read.same_answer(true_answer, other_answer)),
-                ground_truth.language(k),
-                len(ground_truth.scenes[k].things),
+                _single_score(read.same_answer(right, answers[k])),
+                _single_score(read.same_answer(right, other)),
+                languages[k],
+                objects[k],
             )
         )
-    return {"outcomes": outcomes, "ceiling": (1.0, {})}
+    return outcomes
 
 
 def _single_score(right: bool) -> Score:
