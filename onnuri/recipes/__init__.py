@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import importlib.util
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,19 @@ LATER = ("axk2",)
 """systems of the programme's second stage"""
 
 
-@functools.cache
 def find(name: str) -> Recipe:
-    """Return a system's recipe by its name. Raises ConfigError for an unknown one, with the nearest
-    names."""
+    """Return a system's recipe by its name, or that of a Python file of the user's.
+
+    Raises ConfigError for an unknown one, with the nearest names, and for a file that gives none.
+    """
+    if name.endswith(".py"):
+        return _own_recipe(Path(name))
+    return _built_in(name)
+
+
+@functools.cache  # a user's own file is not: it may have changed since
+def _built_in(name: str) -> Recipe:
+    """Return the recipe of a file of this folder. Raises ConfigError for an unknown name."""
     recipe: Recipe = module(name).recipe()
     return recipe
 
@@ -111,12 +120,7 @@ def train(name: str, preset: str | None, out: Path | None) -> None:
 
 
 def module(name: str) -> Any:
-    """Return a system's file as a module; a name that ends in .py is a recipe of the user's own.
-
-    Raises ConfigError for an unknown one.
-    """
-    if name.endswith(".py"):
-        return _own_module(Path(name))
+    """Return a system's file as a module. Raises ConfigError for an unknown one."""
     key, names = _key(name), (*NAMES, *LATER)
     if key not in names:
         near = (
@@ -130,24 +134,23 @@ def module(name: str) -> Any:
     return importlib.import_module(f"onnuri.recipes.{key}")
 
 
-def _own_module(path: Path) -> Any:
-    """Return the module of a user's recipe file. Raises ConfigError if it cannot be run or has no
-    function `recipe`."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def _own_recipe(path: Path) -> Recipe:
+    """Return the recipe of a user's Python file. Raises ConfigError if the file cannot be run or
+    gives none."""
+    name = Phrase("recipe {}", path)
     try:
-        assert spec and spec.loader
-        loaded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
+        function = runpy.run_path(str(path)).get("recipe")  # no compiled copy is left beside it
+        if not callable(function):
+            raise ConfigError(name, "has no function recipe()", "write one that returns a Recipe")
+        recipe = function()
     except OnnuriError:
         raise
     except Exception as error:  # the file is a program of the user's
         raise ConfigError(
-            Phrase("recipe {}", path),
-            Phrase("cannot be run ({}: {})", type(error).__name__, error),
-            "mend the file",
+            name, Phrase("cannot be run ({}: {})", type(error).__name__, error), "mend the file"
         ) from error
-    if not callable(getattr(loaded, "recipe", None)):
+    if not isinstance(recipe, Recipe):
         raise ConfigError(
-            Phrase("recipe {}", path), "has no function recipe()", "write one that returns a Recipe"
+            name, Phrase("recipe() returns {!r:.40}", recipe), "write one that returns a Recipe"
         )
-    return loaded
+    return recipe

@@ -71,6 +71,10 @@ class FinetuneConfig(Config):
                 "leaves no room for an answer",
                 "give 8 or more",
             )
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(
+                _flag("seed", self.seed), "is not within 0 and 4,294,967,295", "give such as 0"
+            )
         if self.lora_alpha is not None and self.lora is None:
             raise ConfigError(
                 _flag("lora_alpha", self.lora_alpha), "is of adapters", "give --lora too"

@@ -249,6 +249,7 @@ def test_a_base_without_a_template_is_given_a_plain_one(tmp_path, chat, capsys):
         (["--learning-rate", "2"], "--learning-rate 2.0: is not within 0 and 1"),
         (["--lora-alpha", "4"], "--lora-alpha 4: is of adapters; give --lora too"),
         (["--micro-batches", "9"], "--micro-batches 9: is more than the 8 sequences of a step"),
+        (["--seed", "-1"], "--seed -1: is not within 0 and 4,294,967,295; give such as 0"),
         (["--max-tokens", "2"], "leaves no room"),
         (["--max-tokens", "8"], "has no answer within 8 tokens"),
         (["--device", "cuda"], "--device cuda: is not there"),
