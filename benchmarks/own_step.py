@@ -25,11 +25,12 @@ import torch
 from onnuri.calibration import measured, runs
 from onnuri.model.backbone import build_hf_model
 from onnuri.model.loss import next_token_loss
+from onnuri.parallel.apply import parallelize
+from onnuri.parallel.model import ModelWithLoss
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.recipes import axk1, solar_open
-from onnuri.training.layout import parallelize
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import ModelWithLoss, backward_and_step
+from onnuri.training.step import update_weights
 
 LLAMA = {
     "vocab_size": 32768,
@@ -104,7 +105,8 @@ def measure(row: runs.Row, steps: int = 8) -> dict[str, float]:
         torch.cuda.synchronize()
         began = time.perf_counter()
         loss = trainee(ids)
-        backward_and_step(trainee, loss, optimizer, 1e-4, 1.0, loss.weight)
+        (loss.sum / loss.weight).backward()
+        update_weights(trainee, optimizer, 1e-4, 1.0)
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     middle = sorted(seconds[3:])[len(seconds[3:]) // 2]

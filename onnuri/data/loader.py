@@ -21,8 +21,9 @@ from onnuri.errors import ConfigError
 class RowSource(Protocol):
     """A RowSource gives packed rows by their number."""
 
-    def row(self, index: int) -> PackedRow:
-        """Return row number `index`, which depends on nothing else."""
+    def row(self, index: int) -> Any:
+        """Return row number `index`, packed or in a form of its objective's own, which depends on
+        nothing else."""
         ...
 
 
@@ -127,18 +128,25 @@ class RowLoader:
 
     def _numbers(self, step: int) -> Iterator[int]:
         """Yield the numbers of this rank's rows from a step on, without end."""
-        first = self.ramp.rows_before(step)
         while True:
-            rows = self.ramp.rows_at(step)
-            share = rows // self.ranks
-            yield from range(first + self.rank * share, first + (self.rank + 1) * share)
-            first, step = first + rows, step + 1
+            yield from self._share_of(step)
+            step += 1
 
-    def next_step(self) -> list[PackedRow]:
+    def _share_of(self, step: int) -> range:
+        """Return the numbers of this rank's rows of a step."""
+        share = self.ramp.rows_at(step) // self.ranks
+        first = self.ramp.rows_before(step) + self.rank * share
+        return range(first, first + share)
+
+    def row_numbers(self) -> range:
+        """Return the numbers of this rank's rows of the next step."""
+        return self._share_of(self.step)
+
+    def next_step(self) -> list[Any]:
         """Return this rank's rows of the next step, one micro-batch each."""
-        share = self.ramp.rows_at(self.step) // self.ranks
+        rows = [next(self._rows) for _ in self.row_numbers()]
         self.step += 1
-        return [next(self._rows) for _ in range(share)]
+        return rows
 
     @property
     def position(self) -> int:

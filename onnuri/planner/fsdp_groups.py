@@ -2,7 +2,7 @@
 while a layer runs.
 
 There is one group per layer, one for the embedding unless it is the head too, and the root's. Knows
-the shapes of transformers' parameters, cut as `training/layout.py` cuts them: experts' along the
+the shapes of transformers' parameters, cut as `parallel/apply.py` cuts them: experts' along the
 first dimension that the ranks divide, all others along their rows, of which the last ranks get
 fewer or none, and a gather's buffers are padded.
 """

@@ -333,8 +333,8 @@ def forward_passes(job: Job) -> float:
 
 def recomputes_elementwise(job: Job) -> bool:
     """Return whether all that stands between products is computed again in the backward pass:
-    PyTorch's selective checkpointing keeps products and attention alone (`training/layout.py`,
-    KEPT)."""
+    PyTorch's selective checkpointing keeps products and attention alone (`parallel/recompute.py`,
+    SAVED_OPERATORS)."""
     return job.layout.recompute == "selective" and job.profile.transformers
 
 

@@ -27,14 +27,16 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import build_hf_model
 from onnuri.model.loss import next_token_loss
+from onnuri.parallel.apply import Placement, parallelize
+from onnuri.parallel.mesh import Meshes, local_sizes
+from onnuri.parallel.model import ModelWithLoss
 from onnuri.planner.memory import GIB
 from onnuri.planner.parallel import ParallelConfig, to_string
 from onnuri.planner.recipe import Recipe
 from onnuri.profile import depth, fake_ops
 from onnuri.profile.trace import KINDS, Trace, TracedCollective, calls
-from onnuri.training.layout import Meshes, Placement, local_sizes, parallelize
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import ModelWithLoss, backward_and_step
+from onnuri.training.step import update_weights
 
 
 class DryRun(Config):
@@ -303,7 +305,8 @@ def trace_step(
         loss = module(batch)
         saved = step_trace.living["activations"]
         assert isinstance(loss.weight, float)
-        backward_and_step(module, loss, optimizer, 1e-4, 1.0, loss.weight * layout.dp)
+        (loss.sum / (loss.weight * layout.dp)).backward()
+        update_weights(module, optimizer, 1e-4, 1.0)
     return step_trace, saved
 
 

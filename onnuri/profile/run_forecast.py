@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -32,6 +31,7 @@ from onnuri.planner.interval import Z80, Interval, exact, spread
 from onnuri.profile import op_timing
 from onnuri.training.loop import TrainConfig, read_metrics
 from onnuri.training.optim import Muon, Optimizers
+from onnuri.training.state import latest, optimizer_bytes
 
 SPEED_SHARE = Interval(low=0.55, mid=0.7, high=0.9)
 """tokens per second over those of the timed parts alone: kernel launches and the experts' ordering
@@ -202,19 +202,12 @@ def measure_outcome(folder: Path, module: nn.Module) -> RunOutcome:
     """Return what a stage in `folder` that ended in this process took and reached; `module` is what
     it trained."""
     lines, peak = read_metrics(folder), resident_bytes("VmHWM")
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)["optimizer"]
-    # optimizers also store step counts, which have no dimension
-    moments = [
-        t
-        for optimizer_state in state.values()
-        for values in optimizer_state["state"].values()
-        for t in values.values()
-        if t.ndim
-    ]
+    state = latest(folder)
+    assert state is not None  # the stage has just ended
     return RunOutcome(
         params=sum(p.numel() for p in module.parameters()),
         weight_bytes=sum(p.nbytes for p in module.parameters()),
-        optimizer_bytes=sum(t.nbytes for t in moments),
+        optimizer_bytes=optimizer_bytes(state),
         peak_bytes=peak,
         minutes=lines[-1]["seconds"] / 60,
         tokens_per_second=statistics.median(line["tokens_per_second"] for line in lines),

@@ -6,7 +6,7 @@ batches. The result is a folder that plain transformers reads, in the base's own
 tokenizer, its chat template and, if it has one, its token layout. The module knows no model family:
 each sequence has a row of its own, padded at its end, where a causal model does not look.
 
-    OUT/run.json       the settings; the same command resumes from OUT/checkpoint.pt
+    OUT/run.json       the settings; the same command resumes from OUT/checkpoint
     OUT/model/         the model, adapters merged
     OUT/adapter/       with --lora, the adapters alone, as peft reads them
 """
@@ -46,8 +46,10 @@ from onnuri.model.base import (
 )
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
+from onnuri.parallel.model import Figures
 from onnuri.training.finetune_config import FinetuneConfig
-from onnuri.training.loop import Figures, TrainConfig, fit
+from onnuri.training.loop import TrainConfig, fit
+from onnuri.training.state import latest
 
 RUN = "run.json"
 SORTED_BATCHES = 16
@@ -232,7 +234,7 @@ def finetune(config: FinetuneConfig, out: Path) -> None:
         tokenizer.pad_token_id or 0,
     )
     held_out = sequences.held_out
-    if held_out and not (out / "checkpoint.pt").exists():
+    if held_out and latest(out) is None:
         console.print(f"held out: loss {objective.evaluate(held_out):.3f} per token before")
     fit(objective, train_config(config, objective.steps_per_epoch), out, "finetune")
     if held_out:

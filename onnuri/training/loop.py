@@ -7,7 +7,10 @@ counts only time spent in training steps, summed over all sittings.
 
     out/metrics.jsonl     one line per `log_every` steps: step, seconds, lr, grad_norm, loss and the
                           objective's own figures
-    out/checkpoint.pt     written atomically every `checkpoint_seconds` and at an interrupt
+    out/checkpoint/       state (`state.py`), written every `checkpoint_seconds` and at an interrupt
+
+The same loop runs in one process and in every rank of a layout. A step's rows are dealt out to the
+data ranks; figures are gathered only where a line is written, by the first rank.
 """
 
 from __future__ import annotations
@@ -16,24 +19,25 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from onnuri.config import Config
+from onnuri.data.loader import BatchRamp, RowLoader
 from onnuri.model.loss import LossParts
-from onnuri.training.checkpoint import restore, store
+from onnuri.parallel.model import Figures, ParallelModel
+from onnuri.planner.parallel import ParallelConfig
+from onnuri.training import state
 from onnuri.training.metrics import MetricsLog, ProgressBar
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import backward, backward_and_step, total_weight
-
-Figures = Mapping[str, Tensor | float | LossParts]
-"""figures of one batch for the log, by name"""
+from onnuri.training.step import update_weights
 
 
 class Objective(Protocol):
@@ -97,7 +101,14 @@ class TrainConfig(Config):
     """on matrices only"""
     betas: tuple[float, float] = (0.9, 0.95)
     micro_batches: int = 1
-    """batches per step, whose gradients are accumulated: equal to one batch of all of them"""
+    """batches per step over all ranks, whose gradients are accumulated: equal to one batch of all
+    of them"""
+    ramp_from: int | None = None
+    """batches of the first step, from which they grow to `micro_batches` in multiples of this"""
+    ramp_steps: int = 0
+    """steps over which they grow"""
+    loader_workers: int = 0
+    """processes that make the next batches while a step runs; 0: each is made when needed"""
     clip: float = 1.0
     """largest norm of all gradients together"""
     seed: int = 0
@@ -117,43 +128,101 @@ def lr_at(step: int, progress: float, config: TrainConfig) -> float:
     return config.learning_rate * warmup * (1 - math.sqrt(min(max(decayed, 0.0), 1.0)))
 
 
-def fit(objective: Objective, config: TrainConfig, out: Path, name: str = "training") -> None:
-    """Train until the budget is used up, resuming from the checkpoint in `out` if there is one.
+class _Batches:
+    """An objective's batches as a source of rows."""
 
-    Raises KeyboardInterrupt after SIGINT or SIGTERM, once the step is finished and stored.
+    def __init__(self, objective: Objective) -> None:
+        """Wrap an objective."""
+        self.objective = objective
+
+    def row(self, index: int) -> Any:
+        """Return batch number `index`, counted from the start of training."""
+        return self.objective.batch(index)
+
+
+def fit(
+    objective: Objective,
+    config: TrainConfig,
+    out: Path,
+    name: str = "training",
+    layout: ParallelConfig | None = None,
+    dtype: torch.dtype | None = None,
+) -> ParallelModel:
+    """Train until the budget is used up, resuming from the newest state in `out` if there is one.
+
+    With a `layout`, every rank of the process group must call this; the objective's module is
+    sharded in place, and `dtype` is that of its matrix products. Return the model as it was
+    trained, in evaluation mode. Raises KeyboardInterrupt after SIGINT or SIGTERM at any rank, once
+    the step is finished and stored.
     """
     out.mkdir(parents=True, exist_ok=True)
-    module, path = objective.module, out / "checkpoint.pt"
+    model = ParallelModel(objective.module, objective.loss, layout, dtype)
+    module = objective.module
     module.train()
     optimizer = Optimizers(
         module, config.optimizer == "muon", config.learning_rate, config.weight_decay, config.betas
     )
-    step, elapsed_seconds = restore(path, module, optimizer)
-    metrics, saved = MetricsLog(out / "metrics.jsonl", step), time.perf_counter()
+    position = state.restore(out, module, optimizer)
+    ramp = BatchRamp(
+        rows=config.micro_batches, first_rows=config.ramp_from, steps=config.ramp_steps
+    )
+    loader = RowLoader(
+        _Batches(objective),
+        ramp,
+        model.data_rank,
+        model.data_ranks,
+        position.step,
+        config.loader_workers,
+    )
+    step, elapsed_seconds = position.step, position.elapsed_seconds
+    metrics, saved = MetricsLog(out / "metrics.jsonl", step, model.data_ranks), time.perf_counter()
     with _stop_signals() as stops, ProgressBar(name) as bar:
-        while not stops and (progress := progress_share(config, step, elapsed_seconds)) < 1:
+        while True:
+            stopping, elapsed_seconds, since_saved = _agree(
+                bool(stops), elapsed_seconds, time.perf_counter() - saved
+            )
+            progress = progress_share(config, step, elapsed_seconds)
+            if since_saved > config.checkpoint_seconds and step:
+                position = state.Position(step, loader.position, elapsed_seconds)
+                state.store(out, module, optimizer, position)
+                saved = time.perf_counter()
+            if stopping or progress >= 1:
+                break
             start = time.perf_counter()
-            figures = _step(objective, optimizer, config, step, lr_at(step, progress, config))
+            lr = lr_at(step, progress, config)
+            figures = _step(objective, model, loader, optimizer, config, lr)
             step += 1
             logs = step % config.log_every == 0
             if logs:
                 # a device's work counts as training: wait for it here, not where it is logged
-                float(figures["grad_norm"])
+                float(_mean(figures["grad_norm"]))
             step_seconds = time.perf_counter() - start
             elapsed_seconds += step_seconds
             metrics.add(step_seconds, figures)
             if logs:
                 metrics.write(step=step, seconds=round(elapsed_seconds, 3))
             # reading a loss waits for the device, so only logged steps and the first show a new one
-            loss = float(figures["loss"]) if logs or not bar.loss else None
+            loss = float(_mean(figures["loss"])) if logs or not bar.loss else None
             bar.show(progress_share(config, step, elapsed_seconds), elapsed_seconds, step, loss)
-            if time.perf_counter() - saved > config.checkpoint_seconds:
-                store(path, module, optimizer, step, elapsed_seconds)
-                saved = time.perf_counter()
-        store(path, module, optimizer, step, elapsed_seconds)
-    if stops:  # checked here, after the last store, so that a late signal is heeded too
+        state.store(out, module, optimizer, state.Position(step, loader.position, elapsed_seconds))
+    if stopping or stops:  # checked here, after the last store, so that a late signal is heeded too
         raise KeyboardInterrupt
     module.eval()
+    return model
+
+
+def _agree(stops: bool, elapsed_seconds: float, since_saved: float) -> tuple[bool, float, float]:
+    """Return whether any rank was asked to stop, and the first rank's two times: ranks that judged
+    by their own signals and clocks would do different steps."""
+    if not dist.is_initialized():
+        return stops, elapsed_seconds, since_saved
+    is_first = dist.get_rank() == 0
+    # never negative, so the greatest is the first rank's
+    times = [elapsed_seconds, since_saved] if is_first else [0.0, 0.0]
+    values = torch.tensor([float(stops), *times], dtype=torch.float64)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    any_stops, elapsed, since = values.tolist()
+    return bool(any_stops), elapsed, since
 
 
 def progress_share(config: TrainConfig, step: int, elapsed_seconds: float) -> float:
@@ -164,58 +233,65 @@ def progress_share(config: TrainConfig, step: int, elapsed_seconds: float) -> fl
 
 
 def _step(
-    objective: Objective, optimizer: Optimizers, config: TrainConfig, step: int, lr: float
-) -> dict[str, Tensor | float]:
-    """Run forward and backward passes of a step's micro-batches and one update of the optimizer.
+    objective: Objective,
+    model: ParallelModel,
+    loader: RowLoader,
+    optimizer: Optimizers,
+    config: TrainConfig,
+    lr: float,
+) -> dict[str, Tensor | float | LossParts]:
+    """Run forward and backward passes of this rank's micro-batches of a step and one update of the
+    optimizer.
 
-    Return figures for the log; tensors stay on their device.
+    Return figures for the log, of this rank's rows; tensors stay on their device.
     """
-    first = step * config.micro_batches
-    batches = [objective.batch(first + k) for k in range(config.micro_batches)]
-    total = total_weight(
+    numbers = loader.row_numbers()
+    batches = loader.next_step()
+    total = model.total_weight(
         [objective.weight(batch) if isinstance(objective, HasWeight) else 1.0 for batch in batches]
     )
     batch_figures: list[Figures] = []
-    sums: list[Tensor] = []
+    losses: list[LossParts] = []
     with objective.watching() if isinstance(objective, CountsLoads) else nullcontext():
-        for k, batch in enumerate(batches):
-            # a prime far beyond the number of micro-batches keeps different seeds' numbers apart
-            torch.manual_seed(config.seed * 1_000_003 + first + k)
-            loss, figures = objective.loss(batch)
-            parts = loss if isinstance(loss, LossParts) else LossParts(loss, 1.0)
+        for number, batch in zip(numbers, batches, strict=True):
+            # a prime far beyond the number of rows keeps different seeds' numbers apart
+            torch.manual_seed(config.seed * 1_000_003 + number)
+            parts, figures = model.forward_backward(batch, total)
             batch_figures.append(figures)
-            sums.append(parts.sum.detach())
-            if k < len(batches) - 1:  # the last one's backward pass is part of the update
-                backward(parts, total)
-        norm = backward_and_step(objective.module, parts, optimizer, lr, config.clip, total)
+            losses.append(parts)
+        norm = update_weights(model.root, optimizer, lr, config.clip)
     if isinstance(objective, CountsLoads):
         objective.after_step(norm)
-    return {
-        "lr": lr,
-        "grad_norm": norm,
-        "loss": sum(sums[1:], start=sums[0]) / total,
-        **_means(batch_figures),
-    }
+    return {"lr": lr, "grad_norm": norm, "loss": _added(losses), **_over_batches(batch_figures)}
 
 
-def _means(batch_figures: list[Figures]) -> dict[str, Tensor | float]:
-    """Return each figure's mean over the micro-batches that report it.
+def _mean(figure: Tensor | float | LossParts) -> Tensor | float:
+    """Return a figure as one number."""
+    return figure.mean if isinstance(figure, LossParts) else figure
 
-    Losses with a weight are averaged by it, and "tokens" is summed.
+
+def _added(parts: list[LossParts]) -> LossParts:
+    """Return losses added up, sums and weights apart."""
+    total = sum(part.weight for part in parts)
+    return LossParts(torch.stack([part.sum for part in parts]).sum(), total)
+
+
+def _over_batches(batch_figures: list[Figures]) -> dict[str, Tensor | float | LossParts]:
+    """Return each figure over the micro-batches that report it.
+
+    Losses with a weight are added up, "tokens" is summed, and others are averaged.
     """
     values_by_name: dict[str, list[Any]] = {}
     for figures in batch_figures:
         for name, value in figures.items():
             values_by_name.setdefault(name, []).append(value)
-    means: dict[str, Tensor | float] = {}
+    over: dict[str, Tensor | float | LossParts] = {}
     for name, values in values_by_name.items():
         if isinstance(values[0], LossParts):
-            means[name] = sum(v.sum for v in values) / sum(v.weight for v in values)
-        elif name == "tokens":
-            means[name] = sum(values)
+            over[name] = _added(values)
         else:
-            means[name] = sum(values) / len(values)
-    return means
+            over[name] = sum(values) / (1 if name == "tokens" else len(values))
+    return over
 
 
 @contextmanager

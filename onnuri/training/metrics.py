@@ -13,10 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
+
+from onnuri.model.loss import LossParts
 
 
 class MetricsLog:
@@ -26,10 +29,14 @@ class MetricsLog:
     last checkpoint, and the run writes them again.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        """Open the log of a run that resumes at `step` and drop later lines."""
-        self.path = path
+    def __init__(self, path: Path, step: int, data_ranks: int = 1) -> None:
+        """Open the log of a run that resumes at `step` and drop later lines; `data_ranks` ranks
+        read different rows."""
+        self.path, self.data_ranks = path, data_ranks
+        self.writes = not dist.is_initialized() or dist.get_rank() == 0
         self.sums: Any = Counter()  # of floats and tensors, which Counter's types do not foresee
+        if not self.writes:
+            return
         lines = [line for line in self._lines() if json.loads(line)["step"] <= step]
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -40,29 +47,50 @@ class MetricsLog:
         lines = self.path.read_text(encoding="utf-8").splitlines()
         return [line for line in lines if line.startswith("{") and line.endswith("}")]
 
-    def add(self, seconds: float, figures: Mapping[str, Tensor | float]) -> None:
+    def add(self, seconds: float, figures: Mapping[str, Tensor | float | LossParts]) -> None:
         """Add one step's seconds and figures to the means of the next line. Tensors stay on their
         device until then."""
-        # in 64 bits, since sums of many 16-bit figures stop growing; no read, which would wait
-        values = {
-            name: value.detach().double() if isinstance(value, Tensor) else value
-            for name, value in figures.items()
-        }
-        self.sums.update(values)
-        self.sums.update({f"{name}/n": 1 for name in figures} | {"/steps": 1, "/seconds": seconds})
+        for name, value in figures.items():
+            total, count = value[:2] if isinstance(value, LossParts) else (value, 1)
+            # in 64 bits, since sums of many 16-bit figures stop growing; no read, which would wait
+            self.sums[name] += total.detach().double() if isinstance(total, Tensor) else total
+            self.sums[f"{name}/n"] += count
+        self.sums.update({"/steps": 1, "/seconds": seconds})
 
     def write(self, **position: Any) -> None:
-        """Append a line: the run's position, means since the last line, steps and tokens per
-        second."""
-        means = {n: float(v) / self.sums[f"{n}/n"] for n, v in self.sums.items() if "/" not in n}
+        """Append a line: the run's position, means since the last line over all ranks, steps and
+        tokens per second. Every rank must call it; the first one writes."""
+        self._gather()
+        means = {
+            n: float(v) / float(self.sums[f"{n}/n"]) for n, v in self.sums.items() if "/" not in n
+        }
         steps_per_second = self.sums["/steps"] / max(self.sums["/seconds"], 1e-9)
         self.sums.clear()
         figures = {**position, **means, "steps_per_second": steps_per_second}
         if "tokens" in means:
             figures["tokens_per_second"] = steps_per_second * means["tokens"]
+        if not self.writes:
+            return
         rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rounded) + "\n")
+
+    def _gather(self) -> None:
+        """Add up what all data ranks have summed; the seconds are the first rank's."""
+        if not dist.is_initialized():
+            return
+        own = {name: float(value) for name, value in self.sums.items()}
+        every: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(every, own)
+        # tensor-parallel ranks count the same rows: both sum and weight are as many times too large
+        self.sums = Counter(every[0])
+        for other in every[1:]:
+            for name, value in other.items():
+                if not name.startswith("/"):
+                    self.sums[name] += value
+        if "tokens" in self.sums:
+            self.sums["tokens"] /= len(every) / self.data_ranks
+            self.sums["tokens/n"] = self.sums["/steps"]
 
 
 class ProgressBar:

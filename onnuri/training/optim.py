@@ -168,18 +168,31 @@ class Optimizers:
             fused.found_inf = skip.float() if skip is not None else None
             fused.step()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of each optimizer, by its number."""
-        return {str(k): o.state_dict() for k, o in enumerate(self.each)}
+    def state_tensors(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return every tensor of the optimizers' state by "parameter's name/tensor's name".
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` returned, on this machine or another.
-
-        Whether kernels are fused depends on this machine, not on the one that wrote the state.
+        They are the tensors that `step` updates; before the first step they are made, as zeros. A
+        checkpoint is loaded by writing to them. Settings are not state: they follow from the run's
+        config.
         """
-        for k, optimizer in enumerate(self.each):
-            saved = state[str(k)]
-            if not isinstance(optimizer, Muon):
-                groups = [{**group, "fused": self.fused} for group in saved["param_groups"]]
-                saved = {**saved, "param_groups": groups}
-            optimizer.load_state_dict(saved)
+        names = {p: name for name, p in module.named_parameters()}
+        tensors: dict[str, Tensor] = {}
+        for optimizer in self.each:
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    state = optimizer.state[p]
+                    if not state:
+                        state.update(self._empty_state(optimizer, p))
+                    tensors |= {f"{names[p]}/{key}": value for key, value in state.items()}
+        return tensors
+
+    def _empty_state(self, optimizer: torch.optim.Optimizer, p: nn.Parameter) -> dict[str, Tensor]:
+        """Return a parameter's state before its first step, as its optimizer would make it."""
+        if isinstance(optimizer, Muon):
+            return {"momentum": torch.zeros_like(p)}
+        step = torch.zeros((), device=p.device if self.fused else None)
+        return {
+            "step": step,
+            "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+        }

@@ -1,13 +1,13 @@
-"""This module does backward pass, gradient clipping and update of one optimizer step.
+"""This module ends a training step: gradient norm, clipping and the optimizer's update.
 
 The same code runs on a laptop, over many ranks, and in a trace on a CPU. It knows no objective and
-no layout: it sees parameters, whole or sharded, and a loss. On a GPU it never waits for a value:
-the optimizer's kernels themselves skip a step whose gradients are not finite.
+no layout: it sees parameters, whole or sharded. On a GPU it never waits for a value: the
+optimizer's kernels themselves skip a step whose gradients are not finite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,67 +16,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
 
-from onnuri.model.loss import LossParts
 from onnuri.training.optim import Optimizers
 
 
-class ModelWithLoss(nn.Module):
-    """A ModelWithLoss wraps a network and its loss in one module.
+def update_weights(module: nn.Module, optimizer: Optimizers, lr: float, clip: float) -> Tensor:
+    """Clip all gradients, update the weights and zero the gradients. Return the gradient norm []
+    before clipping.
 
-    FSDP gathers the weights of the outermost sharded module, the head's too, only while that
-    module's `forward` runs; a loss that reads the head must run inside it.
+    Gradients that are not finite change nothing: one bad batch must not cost the run.
     """
-
-    def __init__(self, network: nn.Module, loss: Callable[[nn.Module, Any], LossParts]) -> None:
-        """Wrap a network and the function that returns its loss of a batch."""
-        super().__init__()
-        self.network, self._loss = network, loss
-
-    def forward(self, batch: Any) -> LossParts:
-        """Return the loss of a batch."""
-        return self._loss(self.network, batch)
-
-
-def total_weight(
-    weights: Sequence[Tensor | float], group: dist.ProcessGroup | None = None
-) -> Tensor | float:
-    """Return the weight [] of a step's targets, summed over its micro-batches and a group's data
-    ranks.
-
-    Weights that are plain numbers are equal on every rank, so they need no collective.
-    """
-    total = sum(weights[1:], start=weights[0])
-    if group is None:
-        return total
-    if isinstance(total, Tensor):
-        total = total.clone()
-        dist.all_reduce(total, group=group)
-        return total
-    return total * dist.get_world_size(group)
-
-
-def backward(loss: LossParts, total: Tensor | float) -> None:
-    """Accumulate the gradients of one micro-batch's loss, divided by the `total` weight of the
-    step's targets."""
-    (loss.sum / total).backward()
-
-
-def backward_and_step(
-    module: nn.Module,
-    loss: LossParts,
-    optimizer: Optimizers,
-    lr: float,
-    clip: float,
-    total: Tensor | float,
-) -> Tensor:
-    """Run the last micro-batch's backward pass, clip all gradients, update the weights and zero the
-    gradients. Return the gradient norm [] before clipping.
-
-    `total` is the weight of the step's targets over all micro-batches and data ranks, over which
-    gradients are summed. Gradients that are not finite change nothing: one bad batch must not cost
-    the run.
-    """
-    backward(loss, total)
     norm = gradient_norm(module.parameters())
     clip_gradients(module.parameters(), norm, clip)
     if isinstance(norm, FakeTensor):  # a trace has no values to look at

@@ -10,8 +10,8 @@ from onnuri import recipes
 from onnuri.model import backbone
 from onnuri.model import balance as balance_module
 from onnuri.model.balance import STEP, Balance
+from onnuri.parallel.recompute import checkpoint_activations
 from onnuri.recipes.nano import nano
-from onnuri.training.layout import checkpoint_activations
 
 
 def built(name):

@@ -11,6 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import build_hf_model
+from onnuri.parallel.apply import parallelize
+from onnuri.parallel.mesh import local_sizes
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
@@ -21,8 +23,7 @@ from onnuri.profile.plan_vs_trace import pairs
 from onnuri.profile.trace import Trace
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
-from onnuri.training.layout import local_sizes, parallelize
-from onnuri.training.step import backward_and_step
+from onnuri.training.step import update_weights
 
 TOKENS = 64
 NAMED = [
@@ -67,7 +68,8 @@ def test_bytes_are_those_of_pytorchs_memory_tracker(recipe, sixteen_bits):
             )
         with counted:
             loss = trainee(torch.zeros(1, TOKENS, dtype=torch.long))
-            backward_and_step(trainee, loss, optimizer, 1e-3, 1.0, loss.weight)
+            (loss.sum / loss.weight).backward()
+            update_weights(trainee, optimizer, 1e-3, 1.0)
 
     with FakeTensorMode():
         ours, theirs = Trace(), MemTracker()

@@ -11,6 +11,7 @@ import onnuri
 from onnuri.modality import MEDIA
 from onnuri.recipes.laptop import PRESETS, LaptopConfig
 from onnuri.toyworld.data.token_store import TokenStore
+from onnuri.training import state
 from onnuri.training.loop import read_metrics
 
 
@@ -22,9 +23,7 @@ def test_smoke_goes_from_nothing_to_a_model_also_when_interrupted(tmp_path):
         "w"
     ) as errors:  # an interpreter of its own: pools fork workers, which a daemon may not
         first = start_python(*command, stdout=errors, stderr=errors)
-    wait_until(
-        lambda: (out / "visual/checkpoint.pt").exists() or first.poll() is not None, "a checkpoint"
-    )
+    wait_until(lambda: state.latest(out / "visual") or first.poll() is not None, "a checkpoint")
     first.send_signal(signal.SIGINT)
     assert first.wait() == 130 and "the same command goes on" in log.read_text()
     assert not (out / "model").exists()

@@ -8,6 +8,7 @@ import signal
 import pytest
 import small_models
 import torch
+import torch.distributed.checkpoint as dcp
 from foreign_codecs import small_mimi
 from small_models import written
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -16,6 +17,7 @@ from onnuri.cli import main
 from onnuri.data.chat import ChatSequence
 from onnuri.model.base import extend, has_plain_head, layout_of, load_base, save_base
 from onnuri.training import finetune as finetuning
+from onnuri.training import state
 from onnuri.training.finetune import ChatObjective, FinetuneConfig, finetune
 
 ENDED = (
@@ -151,7 +153,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, chat, lora, m
     own = ChatObjective.batch
 
     def stopping(self, step):
-        if step == 3 and not (tmp_path / "stopped" / "checkpoint.pt").exists():
+        if step == 3 and not state.latest(tmp_path / "stopped"):
             os.kill(os.getpid(), signal.SIGTERM)
         return own(self, step)
 
@@ -215,7 +217,8 @@ def test_adapters_are_small_and_peft_reads_them(tmp_path, chat):
     after = merged.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all("proj" in name for name in changed)
-    stored = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["module"]
+    reader = dcp.FileSystemReader(state.latest(tmp_path / "run"))
+    stored = reader.read_metadata().state_dict_metadata
     assert stored and all("lora_" in name for name in stored)
 
 

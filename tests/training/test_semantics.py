@@ -13,15 +13,16 @@ import torch
 from torch import nn
 
 from onnuri.model.loss import LossParts
-from onnuri.training import checkpoint, loop, step
+from onnuri.training import loop, state
 from onnuri.training.loop import TrainConfig, fit, lr_at, read_metrics
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import backward_and_step, total_weight
+from onnuri.training.step import update_weights
 
 
 def take(module, loss, optimizer, rate, clip, total=1.0):
     """A step with a loss that is a sum of the weight `total`."""
-    return backward_and_step(module, LossParts(loss, total), optimizer, rate, clip, total)
+    (loss / total).backward()
+    return update_weights(module, optimizer, rate, clip)
 
 
 def small_net(seed=0):
@@ -149,11 +150,11 @@ def test_a_checkpoint_gives_back_weights_optimizer_step_and_seconds(tmp_path):
     optimizer = Optimizers(net, True, 1e-2, 0.1, (0.9, 0.95))
     for _ in range(3):
         take(net, net(torch.ones(2, 6)).square().sum(), optimizer, 1e-2, 1.0)
-    checkpoint.store(tmp_path / "c.pt", net, optimizer, 3, 12.5)
+    state.store(tmp_path / "run", net, optimizer, state.Position(3, 6, 12.5))
     other = small_net(1)
     fresh = Optimizers(other, True, 1e-2, 0.1, (0.9, 0.95))
-    assert checkpoint.restore(tmp_path / "missing.pt", other, fresh) == (0, 0.0)
-    assert checkpoint.restore(tmp_path / "c.pt", other, fresh) == (3, 12.5)
+    assert state.restore(tmp_path / "missing", other, fresh) == (0, 0, 0.0)
+    assert state.restore(tmp_path / "run", other, fresh) == (3, 6, 12.5)
     for n, o in (
         (net, optimizer),
         (other, fresh),
@@ -167,7 +168,7 @@ def test_checkpoints_are_written_while_the_run_goes_on(tmp_path, monkeypatch):
     clock, stored = {"now": 0.0}, []
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock["now"])
     monkeypatch.setattr(
-        loop, "store", lambda path, module, optimizer, step, spent: stored.append((step, spent))
+        loop.state, "store", lambda out, module, optimizer, position: stored.append(position)
     )
 
     class Ten(Masks):
@@ -176,7 +177,7 @@ def test_checkpoints_are_written_while_the_run_goes_on(tmp_path, monkeypatch):
             return super().loss(batch)
 
     fit(Ten(), TrainConfig(steps=10, checkpoint_seconds=35.0), tmp_path)
-    assert stored == [(4, 40.0), (8, 80.0), (10, 100.0)]
+    assert stored == [(4, 4, 40.0), (8, 8, 80.0), (10, 10, 100.0)]
 
 
 def test_the_rate_is_warm_up_then_flat_then_one_minus_the_root():
@@ -283,19 +284,6 @@ def test_micro_batches_of_uneven_weight_are_one_batch(tmp_path):
             torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
 
 
-def test_the_weight_of_a_step_is_that_of_all_ranks(monkeypatch):
-    monkeypatch.setattr(step.dist, "all_reduce", lambda total, group: total.mul_(3))
-    monkeypatch.setattr(step.dist, "get_world_size", lambda group: 4)
-    parts = [torch.tensor(1.5), torch.tensor(2.0)]
-    assert (
-        float(total_weight(parts)) == 3.5
-        and float(total_weight(parts, object())) == 10.5
-        and float(parts[0]) == 1.5
-    )
-    # numbers are every rank's: nobody is asked
-    assert total_weight([2.0, 2.0]) == 4.0 and total_weight([2.0, 2.0], object()) == 16.0
-
-
 @pytest.mark.parametrize("muon", [False, True])
 def test_an_update_that_is_skipped_without_a_look_changes_nothing(muon):
     """What a GPU does with a gradient that is not finite: the kernels are told, nobody waits for
@@ -337,8 +325,8 @@ def test_a_state_of_another_machine_goes_on_with_this_ones_kernels():
         True,
         torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True),
     )
-    optimizer.load_state_dict(written.state_dict())
-    assert {group["fused"] for group in optimizer.each[0].param_groups} == {True}
+    for name, tensor in written.state_tensors(net).items():
+        optimizer.state_tensors(there)[name].copy_(tensor)
     for p in there.parameters():
         p.grad = torch.full_like(p, math.nan)
     before = [p.detach().clone() for p in there.parameters()]

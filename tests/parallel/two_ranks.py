@@ -20,11 +20,12 @@ from onnuri.inference.hf_forward import head
 from onnuri.model.backbone import build_hf_model
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
+from onnuri.parallel.apply import parallelize
+from onnuri.parallel.model import ParallelModel
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile.dryrun import adamw_with_state, prepare_for_trace, trace_step
-from onnuri.training.layout import parallelize
 from onnuri.training.optim import Optimizers
-from onnuri.training.step import ModelWithLoss, backward, backward_and_step, total_weight
+from onnuri.training.step import update_weights
 
 TOKENS = 24
 
@@ -40,13 +41,9 @@ def steps(trainee, rows, ranks):
     found = []
     for _ in range(2):
         loss = trainee(batch(rows))
-        total = loss.weight * ranks
-        found.append(
-            [
-                float(loss.mean.detach()),
-                float(backward_and_step(trainee, loss, optimizer, 1e-2, 0.5, total)),
-            ]
-        )
+        (loss.sum / (loss.weight * ranks)).backward()
+        norm = update_weights(trainee, optimizer, 1e-2, 0.5)
+        found.append([float(loss.mean.detach()), float(norm)])
     return found
 
 
@@ -78,28 +75,24 @@ def weighed_row(k):
     ) * (1 + 2 * (k % 2))
 
 
-def weighed_steps(case, rows_of, group=None, layout=None):
-    """Weights after three steps; `rows_of(step)` are a rank's micro-batches."""
+def weighed_steps(case, rows_of, layout=None):
+    """Norms and weights of three steps; `rows_of(step)` are a rank's micro-batches."""
     network = built(case).double()
     network.config._experts_implementation = "eager"  # grouped products are of 32 bits at most
-    trainee = ModelWithLoss(network, weighed)
-    if layout:
-        parallelize(network, layout, trainee, dtype=None)
-    optimizer = Optimizers(trainee, False, 1e-2, 0.1, (0.9, 0.95))
-    losses = []
+    model = ParallelModel(network, lambda row: (weighed(network, row), {}), layout)
+    optimizer = Optimizers(model.root, False, 1e-2, 0.1, (0.9, 0.95))
+    norms = []
     for step in range(3):
         rows = [weighed_row(k) for k in rows_of(step)]
-        total = total_weight([weights.sum() for _, weights in rows], group)
-        for row in rows[:-1]:
-            backward(trainee(row), total)
-        parts = trainee(rows[-1])
-        norm = backward_and_step(trainee, parts, optimizer, 1e-2, 0.5, total)
-        losses.append(float(norm))
-    return {"norms": losses, "weights": weights(trainee)}
+        total = model.total_weight([weights.sum() for _, weights in rows])
+        for row in rows:
+            model.forward_backward(row, total)
+        norms.append(float(update_weights(model.root, optimizer, 1e-2, 0.5)))
+    return {"norms": norms, "weights": weights(model.root)}
 
 
 def packed(case, layout, rank):
-    return weighed_steps(case, lambda step: [2 * step + rank], dist.group.WORLD, layout)
+    return weighed_steps(case, lambda step: [2 * step + rank], layout)
 
 
 def measure(case, rank):

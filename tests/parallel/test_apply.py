@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from processes import ForkedProcess
 
 from onnuri.errors import ConfigError
+from onnuri.parallel.apply import shard_dim
+from onnuri.parallel.mesh import build_meshes
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile.dryrun import prepare_for_trace, trace
 from onnuri.profile.fake_ops import BALANCED
 from onnuri.recipes import NAMES, find
 from onnuri.recipes.nano import nano
-from onnuri.training.layout import build_meshes, shard_dim
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_ranks

@@ -1,66 +1,30 @@
-"""This module applies a planner's `ParallelConfig` to a model: device meshes, tensor and expert
-parallelism, activation checkpointing, FSDP.
+"""This module applies a planner's `ParallelConfig` to a model: tensor and expert parallelism,
+activation checkpointing, FSDP.
 
 It knows no loss, no optimizer and no figures. PyTorch's `fully_shard` and the plans that
-transformers ships with every class do the work. Two meshes view the same ranks, innermost axis
-last:
-
-    dense     replicate, fsdp, tp      attention, dense feed-forwards, embedding, head
-    experts   replicate, efsdp, ep     routed experts; efsdp = fsdp x tp / ep
+transformers ships with every class do the work, on the meshes of `mesh.py`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from onnuri.errors import ConfigError
+from onnuri.parallel.mesh import Meshes, build_meshes
+from onnuri.parallel.recompute import checkpoint_activations
 from onnuri.planner.parallel import ParallelConfig
 
 Placement = Literal["even", "first"]
 """even: the dimension that `shard_dim` returns; first: always dimension 0, PyTorch's default, there
 to show what it costs"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Meshes:
-    """Meshes holds the two device meshes of the same ranks."""
-
-    dense: DeviceMesh
-    experts: DeviceMesh
-
-
-def build_meshes(layout: ParallelConfig, device: str) -> Meshes:
-    """Return the meshes of a layout over the initialised process group.
-
-    Raises ConfigError if expert parallelism does not fit within one replica's ranks.
-    """
-    shard = layout.shards
-    replicas, replica_ranks = layout.dp // shard, shard * layout.tp
-    if replica_ranks % layout.ep:
-        raise ConfigError(
-            f"ep {layout.ep}",
-            f"does not divide the {replica_ranks} ranks that share one copy",
-            "choose ep that divides shard x tp",
-        )
-    return Meshes(
-        init_device_mesh(
-            device, (replicas, shard, layout.tp), mesh_dim_names=("replicate", "fsdp", "tp")
-        ),
-        init_device_mesh(
-            device,
-            (replicas, replica_ranks // layout.ep, layout.ep),
-            mesh_dim_names=("replicate", "efsdp", "ep"),
-        ),
-    )
 
 
 def parallelize(
@@ -131,8 +95,14 @@ def _apply_fsdp(
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduce_dtype)
     place = _placement_function(meshes, mesh.size(mesh.ndim - 1), layout, routed, placement)
     embeddings = [] if _has_tied_embeddings(network) else [network.get_input_embeddings()]
-    for module in [*network.model.layers, *embeddings, root]:
-        fully_shard(module, mesh=mesh, shard_placement_fn=place, mp_policy=policy)
+    groups = [(module, mesh) for module in (*network.model.layers, *embeddings, root)]
+    if routed and _placement_result() is None:
+        # experts have FSDP groups of their own, which are gathered once more under recomputation,
+        # for their backward hooks come too late (read from its hooks: 3 gathers per step, not 2)
+        owners = [m for m in network.modules() if any(id(p) in routed for p in m.parameters(False))]
+        groups = [*((owner, _expert_mesh(meshes, layout)) for owner in owners), *groups]
+    for module, group_mesh in groups:
+        fully_shard(module, mesh=group_mesh, shard_placement_fn=place, mp_policy=policy)
         # a rank's loss is divided before its backward pass (`step.backward`), so that experts,
         # whose gradients come from other ranks' tokens too, are summed like all others; gloo knows
         # no other reduction than a sum
@@ -147,26 +117,29 @@ def _has_tied_embeddings(network: Any) -> bool:
     return network.get_input_embeddings().weight is network.get_output_embeddings().weight
 
 
+def _placement_result() -> Any:
+    """Return the class by which a placement function names a mesh, None where torch has none.
+
+    torch 2.13 has it, 2.11 not; it is not exported, though `fully_shard`'s documentation names it.
+    """
+    from torch.distributed.fsdp._fully_shard import _fsdp_common
+
+    return getattr(_fsdp_common, "ShardPlacementResult", None)
+
+
 def _placement_function(
     meshes: Meshes, ranks: int, layout: ParallelConfig, routed: set[int], placement: Placement
 ) -> Callable[[nn.Parameter], Any]:
-    """Return the function that tells `fully_shard` a parameter's shard dimension and mesh; `ranks`
-    is the size of the dense mesh's fsdp axis."""
-    # not exported, though fully_shard's documentation names them; FSDP groups of their own for
-    # experts would be gathered once more under recomputation, for their backward hooks come too
-    # late (read from its hooks: 3 gathers per step instead of 2)
-    from torch.distributed.fsdp._fully_shard._fsdp_common import (
-        FSDPMeshInfo,
-        HSDPMeshInfo,
-        ShardPlacementResult,
-    )
+    """Return the function that tells `fully_shard` a parameter's shard dimension and, for routed
+    experts in a layer's own group, their mesh; `ranks` is the size of the dense mesh's fsdp
+    axis."""
+    from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, HSDPMeshInfo
 
     info: Any
+    expert_mesh, result = _expert_mesh(meshes, layout), _placement_result()
     if layout.dp > layout.shards:
-        expert_mesh = meshes.experts["replicate", "efsdp"]
         info = HSDPMeshInfo(expert_mesh, shard_mesh_dim=1, replicate_mesh_dim=0)
     else:
-        expert_mesh = meshes.experts["efsdp"]
         info = FSDPMeshInfo(expert_mesh, shard_mesh_dim=0)
 
     def place(parameter: nn.Parameter) -> Any:
@@ -175,9 +148,16 @@ def _placement_function(
         shape = parameter.to_local().shape if isinstance(parameter, DTensor) else parameter.shape
         count = expert_mesh.size(expert_mesh.ndim - 1) if is_expert else ranks
         shard = Shard(shard_dim(shape, count) if placement == "even" else 0)
-        return ShardPlacementResult(shard, info) if is_expert else shard
+        return result(shard, info) if is_expert and result else shard
 
     return place
+
+
+def _expert_mesh(meshes: Meshes, layout: ParallelConfig) -> DeviceMesh:
+    """Return the mesh over which a routed expert's parameters are sharded."""
+    if layout.dp > layout.shards:
+        return meshes.experts["replicate", "efsdp"]
+    return meshes.experts["efsdp"]
 
 
 def shard_dim(shape: Sequence[int], ranks: int) -> int:
@@ -189,49 +169,6 @@ def shard_dim(shape: Sequence[int], ranks: int) -> int:
     """
     even = [d for d, size in enumerate(shape) if size % ranks == 0]
     return even[0] if len(shape) > 2 and even else 0
-
-
-def checkpoint_activations(network: Any, how: Literal["selective", "full"]) -> None:
-    """Turn on activation checkpointing in every layer of a network.
-
-    selective: matrix products, attention and dispatched tokens are saved, the rest is recomputed in
-    the backward pass; full: everything but a layer's input is recomputed.
-    """
-    from torch.utils.checkpoint import create_selective_checkpoint_contexts
-
-    settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-    if how == "selective":
-        settings["context_fn"] = lambda: create_selective_checkpoint_contexts(_policy)
-    network.activation_checkpointing_enable(settings)
-
-
-def _policy(context: Any, operator: Any, *args: Any, **named: Any) -> Any:
-    """Return whether selective checkpointing saves an operator's output or recomputes it."""
-    from torch.utils.checkpoint import CheckpointPolicy
-
-    if operator.name().split(".")[0] in SAVED_OPERATORS:
-        return CheckpointPolicy.MUST_SAVE
-    return CheckpointPolicy.PREFER_RECOMPUTE
-
-
-SAVED_OPERATORS = {
-    f"aten::{name}"
-    for name in (
-        "mm",
-        "addmm",
-        "bmm",
-        "_grouped_mm",
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_cudnn_attention",
-        "_scaled_dot_product_flash_attention_for_cpu",
-    )
-} | {
-    "transformers::grouped_mm_fallback",
-    "onnuri::fused_attention",
-    "_c10d_functional::all_to_all_single",
-}
-"""operators whose outputs selective activation checkpointing saves"""
 
 
 def _expand(network: nn.Module, plan: dict[str, str]) -> dict[str, str]:
@@ -255,23 +192,3 @@ def _expand(network: nn.Module, plan: dict[str, str]) -> dict[str, str]:
 def _pattern(name: str) -> str:
     """Return a name with `*` for every layer number."""
     return re.sub(r"\.\d+(?=\.|$)", ".*", name)
-
-
-def local_sizes(parameter: Tensor, meshes: Meshes) -> Tensor:
-    """Return the number of a parameter's elements that each rank holds, int64 [world], computed
-    from its placements alone."""
-    world = meshes.dense.size()
-    if not isinstance(parameter, DTensor):
-        return torch.full((world,), parameter.numel())
-    names = parameter.device_mesh.mesh_dim_names or ()
-    mesh = meshes.experts if {"efsdp", "ep"} & set(names) else meshes.dense
-    coordinates = torch.unravel_index(torch.arange(world), mesh.shape)
-    coordinate_of = dict(zip(mesh.mesh_dim_names or (), coordinates, strict=True))
-    sizes = {d: torch.full((world,), n) for d, n in enumerate(parameter.shape)}
-    # where two axes shard one dimension, the inner one cuts first and the outer one cuts the rest
-    for name, placement in reversed(list(zip(names, parameter.placements, strict=True))):
-        if hasattr(placement, "dim"):
-            dim = placement.dim % parameter.ndim
-            chunk = -(-sizes[dim] // mesh[name].size())
-            sizes[dim] = (sizes[dim] - coordinate_of[name] * chunk).clamp(min=0).minimum(chunk)
-    return torch.stack(list(sizes.values())).prod(0)

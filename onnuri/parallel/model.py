@@ -1,0 +1,102 @@
+"""This module holds a model as a training step calls it: one object for one process and for many
+ranks.
+
+It hides which weights are whole. It knows no optimizer and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from onnuri.errors import ConfigError
+from onnuri.model.loss import LossParts
+from onnuri.parallel.apply import parallelize
+from onnuri.planner.parallel import ParallelConfig, to_string
+
+Figures = Mapping[str, Tensor | float | LossParts]
+"""figures of one batch for the log, by name"""
+Loss = Callable[[Any], tuple[Tensor | LossParts, Figures]]
+"""function that returns the loss of a batch, a mean [] or sum and weight apart, and its figures"""
+
+
+class ModelWithLoss(nn.Module):
+    """A ModelWithLoss wraps a network and its loss in one module.
+
+    FSDP gathers the weights of the outermost sharded module, the head's too, only while that
+    module's `forward` runs; a loss that reads the head must run inside it.
+    """
+
+    def __init__(self, network: nn.Module, loss: Callable[[nn.Module, Any], Any]) -> None:
+        """Wrap a network and the function that returns its loss of a batch."""
+        super().__init__()
+        self.network, self._loss = network, loss
+
+    def forward(self, batch: Any) -> Any:
+        """Return the loss of a batch."""
+        return self._loss(self.network, batch)
+
+
+class ParallelModel:
+    """A ParallelModel computes the loss of a rank's rows and accumulates its gradients."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        layout: ParallelConfig | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Spread a network in place over the ranks of a layout; without one, leave it whole.
+
+        `loss` computes with the network itself. `dtype` is that of matrix products where weights
+        are sharded (None: the weights' own). Raises ConfigError if the layout needs another number
+        of ranks than run.
+        """
+        self.network, self.layout, self.meshes = network, layout, None
+        self.root: nn.Module = ModelWithLoss(network, lambda _, batch: loss(batch))
+        if layout is None:
+            return
+        ranks = dist.get_world_size() if dist.is_initialized() else 1
+        if layout.gpus != ranks:
+            raise ConfigError(
+                f"--layout {to_string(layout)}",
+                f"takes {layout.gpus} ranks, and {ranks} run",
+                "let torchrun start as many as the layout takes",
+            )
+        device = next(network.parameters()).device.type
+        self.meshes = parallelize(network, layout, self.root, device=device, dtype=dtype)
+
+    @property
+    def data_rank(self) -> int:
+        """Return this rank's number among those that read different rows."""
+        return self.meshes.data_rank if self.meshes else 0
+
+    @property
+    def data_ranks(self) -> int:
+        """Return the number of ranks that read different rows."""
+        return self.meshes.data_ranks if self.meshes else 1
+
+    def total_weight(self, weights: Sequence[Tensor | float]) -> Tensor | float:
+        """Return the weight [] of a step's targets, summed over this rank's micro-batches and over
+        the data ranks.
+
+        Weights that are plain numbers are equal on every rank, so they need no collective.
+        """
+        if not isinstance(weights[0], Tensor):
+            return sum(weights) * self.data_ranks
+        # in 64 bits, where the order of the sum changes no loss
+        total = torch.stack([torch.as_tensor(weight) for weight in weights]).double().sum()
+        return self.meshes.sum_over_data(total) if self.meshes else total
+
+    def forward_backward(self, batch: Any, total: Tensor | float) -> tuple[LossParts, Figures]:
+        """Add the gradients of one micro-batch's loss, divided by the `total` weight of the step's
+        targets, and return its loss and figures."""
+        loss, figures = self.root(batch)
+        parts = loss if isinstance(loss, LossParts) else LossParts(loss, 1.0)
+        (parts.sum / total).backward()
+        return parts._replace(sum=parts.sum.detach()), figures

@@ -1,0 +1,215 @@
+"""This module writes and reads a run's state: weights, optimizer state and position, as
+torch.distributed.checkpoint shards that any number of ranks and any layout can read.
+
+    out/checkpoint/00000120/        one state per step that was stored, the newest last
+        __0_0.distcp, .metadata     tensors, each rank's shards in files of its own
+        state.json                  the position, and a SHA-256 per file
+
+A state is written under a temporary name and renamed when all ranks have written, so a folder with
+a number is whole. It holds tensors and plain numbers only, so reading it runs no pickled code but
+the list of tensors that torch itself writes. It knows no objective.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from onnuri.errors import WeightsError
+from onnuri.files import write_json
+from onnuri.training.optim import Optimizers
+
+FOLDER, SUMMARY = "checkpoint", "state.json"
+KEPT = 2
+"""states that are kept: the newest, and the one before it in case a disk damages the newest"""
+
+
+class Position(NamedTuple):
+    """A Position tells how far a run has come."""
+
+    step: int = 0
+    rows: int = 0
+    """rows of data that were consumed"""
+    elapsed_seconds: float = 0.0
+    """seconds in training steps, over all sittings"""
+
+
+def latest(out: Path) -> Path | None:
+    """Return the folder of the newest whole state of a run, None if there is none."""
+    states = sorted((out / FOLDER).glob("[0-9]*"), key=lambda folder: int(folder.name))
+    return states[-1] if states else None
+
+
+def read_position(folder: Path) -> Position:
+    """Return the position that a state's folder holds. Raises WeightsError for a damaged one."""
+    return Position(**_summary(folder)["position"])
+
+
+def store(out: Path, module: nn.Module, optimizer: Optimizers, position: Position) -> None:
+    """Write the state of a run. Every rank must call it; states beyond KEPT are deleted."""
+    folder = out / FOLDER / f"{position.step:08}"
+    part = folder.with_name(f".{folder.name}.part")
+    if folder.exists():  # the same step twice: a run's last step was stored when it was due
+        return
+    if _rank() == 0:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    _wait_for_all()
+    with _quiet():
+        dcp.save(_tensors(module, optimizer), checkpoint_id=part, no_dist=not dist.is_initialized())
+    own = f"__{_rank()}_"
+    hashes = {f.name: _hash(f) for f in part.iterdir() if f.name.startswith(own)}
+    if _rank() == 0:
+        hashes[".metadata"] = _hash(part / ".metadata")
+    all_hashes = {name: value for each in _gather(hashes) for name, value in each.items()}
+    if _rank() == 0:
+        write_json({"position": position._asdict(), "sha256": all_hashes}, part / SUMMARY)
+        os.rename(part, folder)
+        _sync_folder(folder.parent)
+        for old in sorted(folder.parent.glob("[0-9]*"))[:-KEPT]:
+            shutil.rmtree(old)
+    _wait_for_all()
+
+
+def restore(out: Path, module: nn.Module, optimizer: Optimizers) -> Position:
+    """Load the newest state of a run into module and optimizer and return its position.
+
+    Every rank must call it; their number and layout may be others than those that wrote. Return
+    the start if there is no state. Raises WeightsError for a damaged state or another run's.
+    """
+    folder = latest(out)
+    if folder is None:
+        return Position()
+    position = read_position(folder)
+    _check_files(folder, _summary(folder)["sha256"])
+    tensors = _tensors(module, optimizer)
+    _check_names(folder, tensors)
+    with _quiet():
+        dcp.load(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    return position
+
+
+def optimizer_bytes(folder: Path) -> int:
+    """Return the bytes of the optimizer's moments in a state; step counts, which have no dimension,
+    are left out."""
+    stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    return sum(
+        entry.size.numel() * entry.properties.dtype.itemsize
+        for name, entry in stored.items()
+        if name.startswith("optimizer.") and isinstance(entry, TensorStorageMetadata) and entry.size
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out torch's warning that one process is alone, which is no surprise here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _tensors(module: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
+    """Return every tensor of a run's state by a name that no layout changes; a weight with two
+    names comes once. The tensors share memory with those that train."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[f"model.{name}"] = tensor.detach()
+    return tensors | {f"optimizer.{n}": t for n, t in optimizer.state_tensors(module).items()}
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """Return what a state's summary holds. Raises WeightsError if it cannot be read."""
+    try:
+        summary = dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+        Position(**summary["position"])
+        summary["sha256"].items()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(folder / SUMMARY, type(error).__name__) from None
+    return summary
+
+
+def _damaged(path: Path, why: str) -> WeightsError:
+    """Return the error for a file of a state that is not as it was written."""
+    return WeightsError(
+        str(path),
+        f"is not a state of this run as it was written ({why})",
+        f"delete {path.parent}: the state before it is used, if one is left",
+    )
+
+
+def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Raise WeightsError, on every rank, if a file of a state is not as it was written; the ranks
+    share the reading."""
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    own = list(hashes.items())[_rank() :: ranks]
+    wrong = [name for name, value in own if _hash(folder / name) != value]
+    if names := sorted(name for each in _gather(wrong) for name in each):
+        raise _damaged(folder / names[0], "its SHA-256 differs")
+
+
+def _check_names(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError if a state's tensors have other names or shapes than a run's."""
+    stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    shapes = {name: tuple(getattr(entry, "size", ())) for name, entry in stored.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(shapes.keys() | expected.keys()):
+        if shapes.get(name) != expected.get(name):
+            raise WeightsError(
+                str(folder),
+                f"is another run's: it holds {shapes.get(name, 'no')} for {name}, and this run "
+                f"has {expected.get(name, 'none')}",
+                "delete the run's folder or give another with --out",
+            )
+
+
+def _hash(path: Path) -> str:
+    """Return a file's SHA-256, an empty text if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk: a power cut must not undo a rename."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _rank() -> int:
+    """Return this process's rank, 0 if it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _wait_for_all() -> None:
+    """Wait until every rank has come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _gather(value: Any) -> list[Any]:
+    """Return what each rank gave, on every rank."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
