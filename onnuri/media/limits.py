@@ -1,4 +1,4 @@
-"""This module holds the sizes up to which files are read, and the checks that every modality shares.
+"""This module holds the sizes up to which files are read, and the checks that modalities share.
 
 It imports nothing slow, so that a command's help is quick.
 """

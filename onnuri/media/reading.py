@@ -1,8 +1,8 @@
 """This module is the one way in of media files: it detects what a file is, and has its modality's
 module decode it.
 
-Page, command line, API, uploads and jobs all come through `take`, so that a file is treated the same
-everywhere. The module decodes nothing itself.
+Page, command line, API, uploads and jobs all come through `take`, so that a file is treated the
+same everywhere. The module decodes nothing itself.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from PIL import Image
 
 from onnuri.errors import MediaError
 from onnuri.media import formats, reading
-from onnuri.media import image as pictures
-from onnuri.media import mesh as meshes
+from onnuri.media.image import square
+from onnuri.media.mesh import MOST_TESTS, fill
 
 RNG = np.random.default_rng(0)
 PICTURE = np.asarray(
@@ -171,7 +171,7 @@ def test_pictures_that_move_are_videos_by_whichever_door(form):
         modality, item = reading.take(data, declared, "x")
         assert modality == "video" and item.shape == (17, 128, 128, 3)
         for second, k in ((0, 0), (0.5, 2), (1.0, 4)):
-            near(item[int(second * 8)], pictures.square(np.asarray(frames[k].convert("RGB"))), 12)
+            near(item[int(second * 8)], square(np.asarray(frames[k].convert("RGB"))), 12)
     still = saved(frames[0], form)
     assert [reading.take(still, declared, "x")[0] for declared in (None, "image", "video")] == [
         "image"
@@ -443,16 +443,14 @@ def test_filling_at_once_is_filling_line_by_line(solid):
     }[solid]()
     mesh.apply_transform(trimesh.transformations.rotation_matrix(0.7, (1, 2, 3), (0, 0, 0)))
     triangles = np.asarray(mesh.triangles)[: -3 if solid == "open" else None]
-    np.testing.assert_allclose(meshes.fill(triangles), slow_fill(triangles), atol=1e-6)
+    np.testing.assert_allclose(fill(triangles), slow_fill(triangles), atol=1e-6)
 
 
 def test_filling_is_bounded_by_its_cost():
     sheet = np.array([[-1, -1, 0], [3, -1, 0], [-1, 3, 0]], float)
-    many = np.stack(
-        [sheet + np.array([0, 0, 1e-3 * k]) for k in range(2 * meshes.MOST_TESTS // 192**2)]
-    )
+    many = np.stack([sheet + np.array([0, 0, 1e-3 * k]) for k in range(2 * MOST_TESTS // 192**2)])
     with pytest.raises(MediaError, match="cover each other"):
-        meshes.fill(many)
+        fill(many)
 
 
 def test_a_mesh_of_another_unit_is_brought_to_size():
