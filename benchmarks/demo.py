@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import onnuri
-from onnuri import media
 from onnuri.evaluation.machine import machine
+from onnuri.files import write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,7 +57,7 @@ def main() -> None:
         "layers": model.network.config.num_hidden_layers,
         "width": model.network.config.hidden_size,
     }
-    media.write_json(found, ROOT / "benchmarks/results/demo.json")
+    write_json(found, ROOT / "benchmarks/results/demo.json")
     print(found)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 import onnuri
-from onnuri import media
 from onnuri.evaluation.machine import machine
+from onnuri.files import write_json
 from onnuri.modality import LANGUAGES, Modality
 from onnuri.toyworld.oracles.matrix import OBSERVE, counted
 from onnuri.toyworld.oracles.report import front
@@ -69,7 +69,7 @@ def main() -> None:
     gap = np.full((GAP, lines[0].shape[1], 3), 255, np.uint8)
     sheet = np.concatenate([x for line in lines for x in (line, gap)], 0)
     Image.fromarray(sheet).save(ROOT / "docs/gallery.png", optimize=True)
-    media.write_json(
+    write_json(
         {"machine": machine(), "first_seed": FIRST_SEED, "rows": rows},
         ROOT / "benchmarks/results/gallery.json",
     )

@@ -26,8 +26,8 @@ import httpx
 import numpy as np
 import trimesh
 
-from onnuri import media
 from onnuri.evaluation.machine import machine
+from onnuri.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "mesh_load.json"
 MESH_SECONDS, WORDS_SECONDS = 2.0, 1.0
@@ -103,7 +103,7 @@ def main() -> None:
         "bars": {"mesh_seconds": MESH_SECONDS, "words_seconds": WORDS_SECONDS},
         "met": max(alone) <= MESH_SECONDS and max(words) <= WORDS_SECONDS,
     }
-    media.write_json(found, RESULTS, indent=1)
+    write_json(found, RESULTS, indent=1)
     for what, took, bar in (
         ("a mesh of 81,920 faces", alone, MESH_SECONDS),
         ("words beside two", words, WORDS_SECONDS),

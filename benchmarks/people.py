@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 import onnuri
-from onnuri import media
 from onnuri.errors import OnnuriError
 from onnuri.evaluation.interval import wilson
 from onnuri.evaluation.machine import machine
+from onnuri.files import check_place, write_json
 from onnuri.model.answer import run_pipelines
 from onnuri.model.asking import language_asked
 from onnuri.toyworld.oracles.matrix import OBSERVE, counted
@@ -97,7 +97,7 @@ def main() -> None:
             f"{path}: is no list of {{said, means}}{why}; give people, strangers, fresh or such a file"
         )
     try:
-        media.check_place(out)
+        check_place(out)
         model = onnuri.load(settings.folder)
     except OnnuriError as error:
         parser.error(str(error))
@@ -130,7 +130,7 @@ def main() -> None:
             }
             print(f"{name}: {whole / of:.0%} of {of}")
     if out:
-        media.write_json(report, out, indent=1)
+        write_json(report, out, indent=1)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import onnuri
-from onnuri import media, recipes
+from onnuri import recipes
 from onnuri.evaluation.machine import machine
+from onnuri.files import write_json
 
 GPUS = (600, 960, 992, 1000, 1008, 1024, 1100, 2000)
 KIND = {"axk1": "H200", "vaetki": "H100"}
@@ -62,7 +63,7 @@ def main() -> None:
         for a, b in itertools.pairwise(rows)
         if a["recipe"] == b["recipe"] and b["tokens"] < a["tokens"]
     ]
-    media.write_json(
+    write_json(
         {
             "machine": machine(),
             "loop_seconds": unit,

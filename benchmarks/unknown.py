@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 import onnuri
-from onnuri import media
 from onnuri.evaluation.machine import machine
+from onnuri.files import write_json
 from onnuri.modality import LANGUAGES
 from onnuri.model.answer import run_pipelines
 from onnuri.model.asking import language_asked
@@ -237,7 +237,7 @@ def calibrate(codecs: dict[str, Any], count: int = 150) -> None:
         to: likelihoods(model, own_sentences(count, CALIBRATION), to)
         for to in ("text", "image", "video", "shape")
     }
-    media.write_json(
+    write_json(
         {
             "marks": marks,
             "least_logprob": {to: round(float(np.quantile(v, 0.01)), 3) for to, v in drawn.items()},
@@ -282,7 +282,7 @@ def main() -> None:
             )
         for name, share in rows.get("not_foreign", {}).items():
             print(f"  {name:20} flagged {share:6.1%} (not foreign)")
-    media.write_json(found, settings.json, indent=2)
+    write_json(found, settings.json, indent=2)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import onnuri
-from onnuri import media
+from onnuri.files import write_json
 from onnuri.recipes.laptop import sentences_of_training
 from onnuri.toyworld.front_end.spelling import Spelling
 
@@ -40,7 +40,7 @@ def main() -> None:
     ).save(folder / "codecs/text")
     name = "codecs/text/words.json"
     about["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    media.write_json(about, folder / "onnuri.json", indent=2)
+    write_json(about, folder / "onnuri.json", indent=2)
     print(f"wrote {folder / name}")
 
 

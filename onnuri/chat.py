@@ -13,8 +13,10 @@ from typing import Any
 
 from rich.console import Console
 
-from onnuri import load, media
+from onnuri import load
 from onnuri.errors import ConfigError, OnnuriError
+from onnuri.files import make_folder
+from onnuri.media import reading, writing
 from onnuri.modality import MEDIA, TABLE, Modality
 from onnuri.server.client import Remote
 
@@ -50,7 +52,7 @@ class ChatSession:
             return f"answers are {rest} now"
         if command in MEDIA and command != "text":
             path = Path(rest).expanduser()
-            self.inputs.append(media.take_file(path, command))  # type: ignore[arg-type]
+            self.inputs.append(reading.take_file(path, command))  # type: ignore[arg-type]
             return f"{self.inputs[-1][0]} taken; ask, or press Enter for an answer"
         raise ConfigError(f"/{command} {rest}".strip(), "is not a command", HELP)
 
@@ -65,14 +67,14 @@ class ChatSession:
         reply = self.model.reply(self.to, inputs, **self.sampling)
         item = reply.item
         self.inputs.clear()
-        media.check_answer(item, self.to)
+        writing.check_answer(item, self.to)
         notes = "".join(f"\n({note})" for note in reply.told)
         if self.to == "text":
             return f"{item}{notes}"
         self.answers += 1
         path = self.out / f"{self.answers:03d}{TABLE[self.to].suffixes[0]}"
-        media.make_folder(self.out)
-        media.write(item, path)
+        make_folder(self.out)
+        writing.write(item, path)
         return f"→ {path}{notes}"
 
 

@@ -85,11 +85,11 @@ class Generate:
     output: Annotated[Path, Alias(aliases=["-o"])]
     """file that is written; its ending chooses the format"""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a PNG, JPEG or any picture of `formats.py`; may be given more than once"""
+    """a PNG, JPEG or any picture of `media/formats.py`; may be given more than once"""
     audio: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """a WAV, MP3, M4A or any sound of `formats.py`"""
+    """a WAV, MP3, M4A or any sound of `media/formats.py`"""
     video: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """an MP4, WebM, GIF or any video of `formats.py`"""
+    """an MP4, WebM, GIF or any video of `media/formats.py`"""
     shape: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """a GLB, OBJ, PLY or STL; an OBJ's materials are read from beside it"""
     text: str | None = None

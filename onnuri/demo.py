@@ -1,7 +1,7 @@
 """This module implements `onnuri demo` and `onnuri generate`: files and sentences in, files out,
 and a page that shows them.
 
-It knows no codec and no network: a model generates media, `media.py` reads and writes them. The
+It knows no codec and no network: a model generates media, `media/` reads and writes them. The
 page works offline: media are in it as data URIs, and the 3D viewer is a script beside it.
 """
 
@@ -18,8 +18,11 @@ from typing import Any
 
 from rich.console import Console
 
-from onnuri import load, media
+from onnuri import load
 from onnuri.errors import ConfigError, MediaError
+from onnuri.files import make_folder
+from onnuri.media import reading, writing
+from onnuri.media.formats import check_suffix
 from onnuri.modality import MEDIA, TABLE, Language, Modality
 from onnuri.model.omni import Reply
 
@@ -45,19 +48,19 @@ def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -
     """
     sentence = check_sentence(sentence)
     console, start = Console(), time.perf_counter()
-    media.make_folder(out)
+    make_folder(out)
     model = load(folder)
     files: dict[Modality, Path] = {}
     for modality in SHOWN:
         item_start = time.perf_counter()
         reply = model.reply(modality, [("text", sentence)], **sampling)
         item = reply.item
-        media.check_answer(item, modality)
+        writing.check_answer(item, modality)
         files[modality] = out / f"{modality}{TABLE[modality].suffixes[0]}"
-        media.write(item, files[modality])
+        writing.write(item, files[modality])
         console.print(f"  {modality:6} {files[modality]}  {time.perf_counter() - item_start:.2f} s")
     shutil.copyfile(WEB / VIEWER, out / VIEWER)
-    media.write(page(sentence, files), out / "index.html")
+    writing.write(page(sentence, files), out / "index.html")
     tell(reply)
     console.print(f"open {out / 'index.html'}  ({time.perf_counter() - start:.1f} s)")
 
@@ -76,8 +79,8 @@ def generate(
     `folder` is the model's; without one, the model that ships. Raises OnnuriError before anything
     is written.
     """
-    media.check_suffix(output, to)
-    inputs: list[tuple[str, Any]] = [media.take_file(path, modality) for modality, path in files]
+    check_suffix(output, to)
+    inputs: list[tuple[str, Any]] = [reading.take_file(path, modality) for modality, path in files]
     if text is not None:
         inputs.append(("text", check_sentence(text)))
     if not inputs:
@@ -87,8 +90,8 @@ def generate(
             'add --text "…" or a file with --image, --audio, --video or --shape',
         )
     reply = load(folder).reply(to, inputs, language=language, **sampling)
-    media.check_answer(reply.item, to)
-    media.write(reply.item, output)
+    writing.check_answer(reply.item, to)
+    writing.write(reply.item, output)
     print(reply.item if to == "text" else f"wrote {output}")
     tell(reply)
 

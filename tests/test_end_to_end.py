@@ -15,9 +15,9 @@ from PIL import Image
 from processes import run_onnuri
 
 import onnuri
-from onnuri import media
 from onnuri.chat import ChatSession
 from onnuri.cli import main
+from onnuri.media import reading, writing
 from onnuri.modality import MEDIA, TABLE
 from onnuri.toyworld import audio, image, mesh, video
 from onnuri.toyworld.oracles.image import observe
@@ -42,7 +42,7 @@ def files(tmp_path_factory):
     }
     for modality in MEDIA:
         for suffix in TABLE[modality].suffixes:
-            media.write(made[modality], folder / f"{modality}{suffix}")
+            writing.write(made[modality], folder / f"{modality}{suffix}")
     return folder
 
 
@@ -76,7 +76,7 @@ def test_demo_writes_five_media_and_a_page(tmp_path):
     assert Image.open(out / "image.png").size == (128, 128)
     samples, rate = soundfile.read(out / "audio.wav")
     assert rate == 16_000 and 0.5 < len(samples) / rate < 16
-    assert len(media.read(out / "video.mp4", "video")) == 17
+    assert len(reading.read(out / "video.mp4", "video")) == 17
     assert trimesh.load(out / "shape.glb", force="mesh").is_watertight
 
 
@@ -90,7 +90,7 @@ def test_any_modality_to_any_modality(files, tmp_path, source, to):
     )
     output = tmp_path / f"out{TABLE[to].suffixes[0]}"
     assert run("generate", "--to", to, *given, "-o", str(output)) == 0
-    assert len(media.read(output, to)) > 0
+    assert len(reading.read(output, to)) > 0
     assert [p.name for p in tmp_path.iterdir()] == [output.name]
 
 

@@ -41,10 +41,10 @@ def test_the_three_lines_of_python_run():
 
 
 def test_commands_run(tmp_path, monkeypatch):
-    from onnuri import media
+    from onnuri.media import writing
 
     monkeypatch.chdir(tmp_path)
-    media.write(image.render(sample_scene(4, "seen")).image, tmp_path / "picture.png")
+    writing.write(image.render(sample_scene(4, "seen")).image, tmp_path / "picture.png")
     for command in commands(README["README.md"]):
         if command[0] in LONG:
             parse(command)

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import nn
 
 from onnuri.config import Config
-from onnuri.media import write_json
+from onnuri.files import write_json
 from onnuri.model.objective import OmniObjective
 from onnuri.planner import stock
 from onnuri.planner.activations import torch_eager_layer

@@ -21,11 +21,12 @@ from rich.console import Console
 from torch import nn
 
 import onnuri
-from onnuri import config, media
+from onnuri import config
 from onnuri.codecs import registry
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.spec import SlotLayout
 from onnuri.codecs.text import TextCodec
+from onnuri.files import make_folder
 from onnuri.modality import LANGUAGES
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.graft import graft
@@ -302,7 +303,7 @@ def train(preset: str, out: Path) -> None:
     """Train or resume a preset in a folder, stage by stage; the model ends in OUT/model."""
     settings, console, sitting_start = PRESETS[preset](), Console(), time.time()
     torch.set_num_threads(settings.workers)
-    media.make_folder(out)
+    make_folder(out)
     settings.save(out / "run.json")
     for stage in (pools, codecs, table, model):
         start = time.time()

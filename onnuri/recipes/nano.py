@@ -21,9 +21,10 @@ import torch
 from rich.console import Console
 
 import onnuri
-from onnuri import config, media
+from onnuri import config
 from onnuri.codecs import registry
 from onnuri.codecs.text import text_spec
+from onnuri.files import make_folder
 from onnuri.modality import MEDIA
 from onnuri.model import backbone
 from onnuri.model.objective import start_from_features
@@ -123,7 +124,7 @@ def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
     """
     settings, console, sitting_start = PRESETS[preset](name), Console(), time.time()
     torch.set_num_threads(settings.workers)
-    media.make_folder(out)
+    make_folder(out)
     settings.save(out / "run.json")
     codecs, store, front_end = prepare(
         settings, data or out.parent / f"nano-data-{settings.scenes}"

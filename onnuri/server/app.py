@@ -24,8 +24,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onnuri import __version__, formats
+from onnuri import __version__
 from onnuri.errors import OnnuriError
+from onnuri.media import formats
 from onnuri.modality import MEDIA
 from onnuri.server import audio, images, inputs, jobs, memory
 from onnuri.server.bodies import form_or_json, openapi_body

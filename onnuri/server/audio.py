@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from onnuri.media import check_answer
+from onnuri.media.writing import check_answer
 from onnuri.modality import AUDIO_HZ, Language, language_of
 from onnuri.model.answer import Context
 from onnuri.server import unheeded

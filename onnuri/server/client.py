@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from onnuri import media
 from onnuri.errors import ConfigError, OnnuriError
+from onnuri.media import reading, writing
 from onnuri.modality import TABLE, Language, Modality
 from onnuri.model.asking import language_asked
 from onnuri.model.front_end import Notice
@@ -81,7 +81,7 @@ class Remote:
             if to == "audio"
             else message[SHOWN[to]][0][URL[to]]["url"].partition(",")[2]
         )
-        return Reply(media.from_bytes(base64.b64decode(data), to, "the answer"), spoken, notices)
+        return Reply(reading.from_bytes(base64.b64decode(data), to, "the answer"), spoken, notices)
 
 
 def _part(modality: Modality, item: Any) -> JSON:
@@ -89,7 +89,7 @@ def _part(modality: Modality, item: Any) -> JSON:
     if modality == "text":
         return {"type": "text", "text": item}
     row = TABLE[modality]
-    data = base64.b64encode(media.to_bytes(item, row.suffixes[0])).decode()
+    data = base64.b64encode(writing.to_bytes(item, row.suffixes[0])).decode()
     if modality == "audio":
         return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
     return {"type": URL[modality], URL[modality]: {"url": f"data:{row.media_type};base64,{data}"}}

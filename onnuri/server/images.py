@@ -8,7 +8,8 @@ import time
 from contextlib import aclosing
 from typing import Any
 
-from onnuri import media
+from onnuri.media import writing
+from onnuri.media.image import picture_bytes
 from onnuri.modality import IMAGE_SIZE, Modality
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
@@ -151,9 +152,9 @@ async def encode_picture(image: Any, form: PictureForm, state: State, whole: boo
     def encode() -> bytes:
         """Return the file's bytes; runs in the pool."""
         if whole:
-            media.check_answer(image, "image")
+            writing.check_answer(image, "image")
         quality = 95 if form.output_compression is None else form.output_compression
-        return media.picture_bytes(
+        return picture_bytes(
             fit_into(image, size_of(form.size, "size")),
             SUFFIX[form.output_format or "png"],
             quality,

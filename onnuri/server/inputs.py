@@ -15,8 +15,8 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
-from onnuri import formats, media
 from onnuri.errors import ConfigError, MediaError
+from onnuri.media import formats, reading
 from onnuri.modality import Modality
 from onnuri.model.answer import Answers
 from onnuri.server.errors import JSON, invalid
@@ -39,7 +39,7 @@ def item(
 ) -> tuple[Modality, Any]:
     """Return a file's bytes as an input: its modality and the decoded item. Raises MediaError where
     it is not of the given modality, or cannot be read."""
-    return media.take(data, modality, name, settings.limits)
+    return reading.take(data, modality, name, settings.limits)
 
 
 def inspect(data: bytes, name: str, settings: ServeConfig) -> JSON:

@@ -10,8 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from onnuri import media
 from onnuri.errors import BusyError
+from onnuri.media import reading, writing
+from onnuri.media.video import movie_bytes
 from onnuri.modality import VIDEO_FPS, Modality
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
@@ -95,15 +96,15 @@ async def _work(
 def _file(item: Any, job: MediaJob) -> bytes:
     """Return an item as a file in the format, size and length that its job asks for. Raises
     MediaError where there is nothing in it."""
-    media.check_answer(item, MODALITY_OF[job.kind])
+    writing.check_answer(item, MODALITY_OF[job.kind])
     if job.kind != "video":
-        return media.to_bytes(item, f".{job.about['format']}")
+        return writing.to_bytes(item, f".{job.about['format']}")
     size, seconds = (
         size_of(job.about.get("size"), "size"),
         seconds_of(job.about.get("seconds"), "seconds"),
     )
     slower = Fraction(SECONDS * VIDEO_FPS) / Fraction(seconds).limit_denominator(100)
-    return media.movie_bytes((fit_into(frame, size) for frame in item), ".mp4", slower)
+    return movie_bytes((fit_into(frame, size) for frame in item), ".mp4", slower)
 
 
 def job_fields(job: MediaJob, state: State) -> JSON:
@@ -165,8 +166,8 @@ def content(job: MediaJob, state: State, variant: str | None) -> tuple[Path | by
             "id",
         )
     if variant == "thumbnail":
-        frames = media.from_bytes(path.read_bytes(), "video", f"{job.kind} {job.id!r}")
-        return media.to_bytes(frames[0], ".webp"), "image/webp"
+        frames = reading.from_bytes(path.read_bytes(), "video", f"{job.kind} {job.id!r}")
+        return writing.to_bytes(frames[0], ".webp"), "image/webp"
     return path, TYPES[job.about["format"]]
 
 

@@ -8,8 +8,9 @@ import time
 from contextlib import aclosing
 from typing import Any
 
-from onnuri import media
 from onnuri.errors import MediaError
+from onnuri.media import writing
+from onnuri.media.audio import is_silent
 from onnuri.modality import TABLE, Modality
 from onnuri.model.answer import Context
 from onnuri.server import unheeded
@@ -200,7 +201,7 @@ async def whole_choice(choice: ChatChoice, request: ChatRequest, turn: Turn, sta
     for item in choice.items:
         if item.modality == "text" and turn.calls:
             message |= {"content": None, "tool_calls": call_of(item.item) or None}
-        elif item.modality == "audio" and media.is_silent(item.item):
+        elif item.modality == "audio" and is_silent(item.item):
             add("failures", SILENT)
         elif item.modality == "audio":
             form = request.audio.format if request.audio else "wav"
@@ -269,7 +270,7 @@ async def _media_or_failure(item: FinalItem, choice: ChatChoice, state: State) -
     is none. An item that came out empty (a shape without surface) does not take the others with it.
     Raises MediaError where it is the only one."""
     try:
-        await state.service.run_in_pool(media.check_answer, item.item, item.modality)
+        await state.service.run_in_pool(writing.check_answer, item.item, item.modality)
         return SHOWN[item.modality], await _media_part(item.item, item.modality, state)
     except MediaError as error:
         if choice.only:
@@ -280,5 +281,5 @@ async def _media_or_failure(item: FinalItem, choice: ChatChoice, state: State) -
 async def _media_part(item: Any, modality: Modality, state: State) -> JSON:
     """Return a picture, video or shape as a part of a message, with its file as a data URI."""
     row, name = TABLE[modality], URL[modality]
-    data = await state.service.run_in_pool(media.to_bytes, item, row.suffixes[0])
+    data = await state.service.run_in_pool(writing.to_bytes, item, row.suffixes[0])
     return {"type": name, name: {"url": f"data:{row.media_type};base64,{base64_of(data)}"}}

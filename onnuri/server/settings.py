@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import tyro
 
 from onnuri import config
 from onnuri.errors import ConfigError
-
-if TYPE_CHECKING:
-    from onnuri.media import Limits
+from onnuri.media.limits import Limits
 
 
 class ServeConfig(config.Config):
@@ -129,8 +127,6 @@ class ServeConfig(config.Config):
     @property
     def limits(self) -> Limits:
         """Return the limits on files that are read."""
-        from onnuri.media import Limits  # here, so that `onnuri serve --help` is quick
-
         return Limits(
             file_bytes=self.body_bytes,
             pixels=self.pixels,

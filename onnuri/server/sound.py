@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
-from onnuri import media
+from onnuri.media import writing
 from onnuri.modality import AUDIO_HZ
 
 PCM_HZ = 24_000
@@ -54,4 +54,4 @@ def encode_sound(samples: np.ndarray, form: str) -> bytes:
     if form in ("pcm", "pcm16"):
         pcm = Pcm()
         return pcm.send(samples) + pcm.end()
-    return media.to_bytes(samples, f".{form}")
+    return writing.to_bytes(samples, f".{form}")

@@ -29,8 +29,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from onnuri import media
 from onnuri.errors import ConfigError
+from onnuri.files import make_folder, write_bytes
 
 
 class _Base(DeclarativeBase):
@@ -86,7 +86,7 @@ class Store:
     def __init__(self, url: str, folder: Path) -> None:
         """Open the database, making its tables, and the folder of files. Raises ConfigError."""
         self.files = folder / "files"
-        media.make_folder(self.files)
+        make_folder(self.files)
         try:
             self.engine = create_engine(url, pool_pre_ping=True)
             if self.engine.dialect.name == "sqlite":
@@ -247,7 +247,7 @@ class Store:
 
     def finish_job(self, id: str, data: bytes) -> None:
         """Store a job's file, then complete its row: whoever reads `completed` finds the file."""
-        media.write_bytes(data, self.files / id)
+        write_bytes(data, self.files / id)
         self.update_job(id, status="completed", progress=100, completed=time.time())
 
     def delete_job(self, id: str) -> None:

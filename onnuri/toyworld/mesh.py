@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import trimesh
 
-from onnuri import media
+from onnuri.media.mesh import mesh_of
 from onnuri.modality import VOXELS
 from onnuri.toyworld.image import turn_about_vertical
 from onnuri.toyworld.scene import COLORS, REACH, Scene
@@ -52,4 +52,4 @@ def voxels(scene: Scene) -> np.ndarray:
 
 def mesh(scene: Scene) -> trimesh.Trimesh:
     """Return the watertight surface of a scene with vertex colours, in world units."""
-    return media.mesh_of(voxels(scene))
+    return mesh_of(voxels(scene))

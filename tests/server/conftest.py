@@ -12,7 +12,7 @@ import pytest
 from processes import LIMIT_SECONDS, ForkedProcess, wait_until
 
 import onnuri
-from onnuri import media
+from onnuri.media import writing
 from onnuri.toyworld import audio, image, mesh, video
 from onnuri.toyworld.scene import generator, sample_scene
 from onnuri.toyworld.text import caption
@@ -131,9 +131,9 @@ def scene():
     said = {language: caption(SCENE, language, rng) for language in ("ko", "en")}
     sound = audio.speak(said["ko"], "ko", audio.sample_voice(rng))
     files = {
-        "image": media.to_bytes(image.render(SCENE).image, ".png"),
-        "audio": media.to_bytes(sound, ".wav"),
-        "video": media.to_bytes(video.render(SCENE).frames, ".mp4"),
-        "shape": media.to_bytes(mesh.voxels(SCENE), ".glb"),
+        "image": writing.to_bytes(image.render(SCENE).image, ".png"),
+        "audio": writing.to_bytes(sound, ".wav"),
+        "video": writing.to_bytes(video.render(SCENE).frames, ".mp4"),
+        "shape": writing.to_bytes(mesh.voxels(SCENE), ".glb"),
     }
     return {**files, **said, "samples": np.asarray(sound)}

@@ -21,7 +21,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from PIL import Image
 from processes import wait_until
 
-from onnuri import media
+from onnuri.media import reading
 from onnuri.toyworld.grammar import parse
 from onnuri.toyworld.oracles.audio import transcribe
 from onnuri.toyworld.scene import generator, sample_scene
@@ -93,19 +93,21 @@ def test_a_sentence_to_all_media_at_once(client):
     strict(made, ChatCompletion)
     message = made.choices[0].message
     assert message.content and message.audio.transcript == message.content
-    assert media.from_bytes(bytes_of(message.images, "image_url"), "image", "x").shape == (
+    assert reading.from_bytes(bytes_of(message.images, "image_url"), "image", "x").shape == (
         128,
         128,
         3,
     )
-    assert media.from_bytes(bytes_of(message.videos, "video_url"), "video", "x").shape == (
+    assert reading.from_bytes(bytes_of(message.videos, "video_url"), "video", "x").shape == (
         17,
         128,
         128,
         3,
     )
-    assert media.from_bytes(bytes_of(message.meshes, "mesh_url"), "shape", "x")[..., 3].max() == 255
-    assert len(media.from_bytes(base64.b64decode(message.audio.data), "audio", "x")) > 8000
+    assert (
+        reading.from_bytes(bytes_of(message.meshes, "mesh_url"), "shape", "x")[..., 3].max() == 255
+    )
+    assert len(reading.from_bytes(base64.b64decode(message.audio.data), "audio", "x")) > 8000
     details = made.usage.completion_tokens_details
     assert (details.image_tokens, details.video_tokens, details.mesh_tokens) == (31, 43, 33)
     assert made.usage.total_tokens == made.usage.prompt_tokens + made.usage.completion_tokens
@@ -195,7 +197,7 @@ def test_sound_is_what_the_transcript_says(client):
         )
         assert made.content is None and made.audio.transcript == said
         same += parse(
-            transcribe(media.from_bytes(base64.b64decode(made.audio.data), "audio", "x"))
+            transcribe(reading.from_bytes(base64.b64decode(made.audio.data), "audio", "x"))
         ) == parse(said)
     assert same >= 8
 
@@ -345,7 +347,7 @@ def test_speech_in_every_format(client, form, begin):
     data = client.audio.speech.create(
         model=MODEL, voice="default", input="작은 빨간 구", response_format=form
     ).content
-    assert data.startswith(begin) and len(media.from_bytes(data, "audio", "x")) > 8000
+    assert data.startswith(begin) and len(reading.from_bytes(data, "audio", "x")) > 8000
 
 
 def test_speech_streams(client):
@@ -423,7 +425,7 @@ def test_videos(client, scene):
     # of OpenAI's own sizes this model makes none; every other field is checked
     Video.model_validate({**video.model_dump(exclude_unset=True), "size": "1280x720"})
     assert video.size == "128x128"
-    frames = media.from_bytes(client.videos.download_content(video.id).read(), "video", "x")
+    frames = reading.from_bytes(client.videos.download_content(video.id).read(), "video", "x")
     assert frames.shape[0] == 17 and video.id in [v.id for v in client.videos.list().data]
     other = client.videos.create(
         model=MODEL, prompt="빨간 구를 파란색으로 바꿔", input_reference=("a.png", scene["image"])

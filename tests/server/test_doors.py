@@ -14,8 +14,11 @@ import trimesh
 from fastapi import UploadFile
 from PIL import Image
 
-from onnuri import cli, demo, media
+from onnuri import cli, demo
 from onnuri.errors import OnnuriError
+from onnuri.media import formats, reading
+from onnuri.media.limits import LIMITS
+from onnuri.media.video import movie_bytes
 from onnuri.model.omni import Reply
 from onnuri.server import images, inputs, openai_responses
 from onnuri.server.errors import APIError
@@ -57,7 +60,7 @@ def recorded(form, codec):
 
 
 def movie(suffix):
-    return media.movie_bytes([PICTURE] * 9, suffix)
+    return movie_bytes([PICTURE] * 9, suffix)
 
 
 def mesh(form, solid=None):
@@ -201,12 +204,12 @@ def test_what_is_meant_as_another_modality_is_told_what_it_is(tmp_path, capsys, 
                 }  # a picture that does not move, by the door of those that do
             else:
                 assert told == {
-                    f"is not {meant}: it is {modality} ({media.formats.sniff(make()).name}); give it as {modality}"
+                    f"is not {meant}: it is {modality} ({formats.sniff(make()).name}); give it as {modality}"
                 }
 
 
 def test_a_terminals_limits_are_a_servers():
-    served, own = SETTINGS.limits, media.LIMITS
+    served, own = SETTINGS.limits, LIMITS
     assert all(
         getattr(served, name) == getattr(own, name)
         for name in ("side", "pixels", "frame_side", "seconds", "faces")
@@ -214,7 +217,7 @@ def test_a_terminals_limits_are_a_servers():
 
 
 def test_a_hundred_pictures_are_counted_before_one_is_decoded(monkeypatch, model):
-    monkeypatch.setattr(media, "take", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(reading, "take", lambda *_: pytest.fail("decoded"))
     parts = [{"type": "image_url", "image_url": {"url": "data:,x"}}] * 100
     with pytest.raises(
         OnnuriError, match="100 parts: need 3300 tokens or more, 1280 at most fit; give fewer"

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from onnuri import chat, media
+from onnuri import chat
+from onnuri.media import reading
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -64,8 +65,8 @@ def test_javascript(server, tmp_path):
 def test_curl(server, tmp_path):
     said = run(tmp_path, "sh", str(EXAMPLES / "talk.sh"), f"{server.url}/v1")
     assert {"model.glb", "picture.png", "speech.mp3"} <= set(said.split())
-    assert len(media.read(tmp_path / "out/speech.mp3", "audio")) > 8000
-    assert media.read(tmp_path / "out/model.glb", "shape")[..., 3].max() == 255
+    assert len(reading.read(tmp_path / "out/speech.mp3", "audio")) > 8000
+    assert reading.read(tmp_path / "out/model.glb", "shape")[..., 3].max() == 255
 
 
 def test_chat_with_a_server(server, tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from onnuri import media
+from onnuri.media import reading
 from onnuri.server.errors import as_api_error
 from onnuri.server.pool import Pool
 
@@ -249,7 +249,7 @@ def test_speech_is_in_the_format_that_was_asked_for_streamed_too(http, form, beg
         and streamed.startswith(begin)
         and abs(len(whole) - len(streamed)) < 64
     )
-    sounds = [media.from_bytes(data, "audio", "x") for data in (whole, streamed)]
+    sounds = [reading.from_bytes(data, "audio", "x") for data in (whole, streamed)]
     assert len(sounds[0]) == len(sounds[1]) and len(sounds[0]) > 8000
 
 

@@ -19,10 +19,11 @@ from rich.table import Table
 from scipy.spatial import cKDTree
 from skimage.metrics import structural_similarity
 
-from onnuri import media
 from onnuri.codecs.audio import log_mel
 from onnuri.errors import ConfigError, DependencyError
 from onnuri.evaluation.machine import machine
+from onnuri.files import check_place, write_json
+from onnuri.media.mesh import mesh_of
 from onnuri.modality import AUDIO_HZ, LANGUAGES
 from onnuri.toyworld import audio as world_audio
 from onnuri.toyworld import image as world_image
@@ -40,11 +41,11 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
     ConfigError for wrong options."""
     if items < 1:
         raise ConfigError(f"--items {items}", "at least one item is needed", "give 1 or more")
-    media.check_place(path)
+    check_place(path)
     cards = {"machine": machine(), **measure(model.codecs, items)}
     show(cards)
     if path:
-        media.write_json(cards, path, indent=2)
+        write_json(cards, path, indent=2)
     return cards
 
 
@@ -173,7 +174,7 @@ def _chamfer(a: np.ndarray, b: np.ndarray) -> float:
     the second is empty."""
     if not (b[..., 3] > 127).any():
         return 2.0
-    points_a, points_b = media.mesh_of(a).vertices, media.mesh_of(b).vertices
+    points_a, points_b = mesh_of(a).vertices, mesh_of(b).vertices
     return float(
         (cKDTree(points_b).query(points_a)[0].mean() + cKDTree(points_a).query(points_b)[0].mean())
         / 2

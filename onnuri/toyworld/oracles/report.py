@@ -15,9 +15,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from onnuri import media
 from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
+from onnuri.files import check_place, write_bytes, write_json
+from onnuri.media import writing
 from onnuri.modality import MEDIA, TABLE, Modality
 from onnuri.toyworld.oracles.matrix import SPLITS, matrix
 
@@ -37,15 +38,15 @@ def run(model: Any, items: int, path: Path | None) -> dict[str, Any]:
             "is where the heat map or the page would be written",
             "end the name in .json",
         )
-    media.check_place(path)
+    check_place(path)
     samples: dict[str, Any] = {}
     result = {"machine": machine(), **matrix(model, items, samples=samples)}
     show(result)
     if path:
         picture = heat_map(result)
-        media.write_json(result, path)
-        media.write_bytes(picture, path.with_suffix(".png"))
-        media.write_bytes(page(result, samples, picture).encode(), path.with_suffix(".html"))
+        write_json(result, path)
+        write_bytes(picture, path.with_suffix(".png"))
+        write_bytes(page(result, samples, picture).encode(), path.with_suffix(".html"))
     return result
 
 
@@ -183,11 +184,11 @@ def _to_html(modality: Modality, item: Any) -> str:
         return html.escape(str(item))
     if modality == "shape":
         return (
-            f"<img width=128 src='{_data_uri(media.to_bytes(front(item), '.png'), 'image/png')}'>"
+            f"<img width=128 src='{_data_uri(writing.to_bytes(front(item), '.png'), 'image/png')}'>"
         )
     suffix = ".gif" if modality == "video" else TABLE[modality].suffixes[0]
     uri = _data_uri(
-        media.to_bytes(item, suffix),
+        writing.to_bytes(item, suffix),
         "image/gif" if modality == "video" else TABLE[modality].media_type,
     )
     return (

@@ -15,9 +15,9 @@ from typing import Any
 
 from rich.progress import track
 
-from onnuri import media
 from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
+from onnuri.files import check_place, write_json
 from onnuri.modality import LANGUAGES, Modality, language_of
 from onnuri.model.omni import load_codecs
 from onnuri.toyworld.data.token_store import TokenStore, edit_of
@@ -92,7 +92,7 @@ def run(folder: Path, every: int, path: Path | None) -> dict[str, Any]:
         raise ConfigError(
             f"--every {every}", "at least one row in so many is needed", "give 1 or more"
         )
-    media.check_place(path)
+    check_place(path)
     store = TokenStore(folder / "table")
     violations = scan(store, load_codecs(folder / "codecs"), every)
     figures = {
@@ -110,5 +110,5 @@ def run(folder: Path, every: int, path: Path | None) -> dict[str, Any]:
         f"{figures['rows_seen']} rows"
     )
     if path:
-        media.write_json(figures, path, indent=2)
+        write_json(figures, path, indent=2)
     return figures

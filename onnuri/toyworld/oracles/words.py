@@ -20,10 +20,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from onnuri import media
 from onnuri.errors import ConfigError
 from onnuri.evaluation.interval import wilson
 from onnuri.evaluation.machine import machine
+from onnuri.files import check_place, write_json
 from onnuri.modality import LANGUAGES, Language, Modality
 from onnuri.toyworld import wordings
 from onnuri.toyworld.oracles.matrix import OBSERVE, Model, counted
@@ -363,11 +363,11 @@ def run(model: Any, items: int, to: Modality, path: Path | None) -> dict[str, An
             "is not seen, and whole scenes are judged by sight",
             "use image, video or shape",
         )
-    media.check_place(path)
+    check_place(path)
     result = measure(model, items, to)
     show(result)
     if path:
-        media.write_json(result, path, indent=2)
+        write_json(result, path, indent=2)
     return result
 
 

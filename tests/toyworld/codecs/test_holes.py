@@ -4,7 +4,7 @@ background shows through."""
 import numpy as np
 import pytest
 
-from onnuri import media
+from onnuri.media.mesh import mesh_of
 from onnuri.toyworld import image, mesh
 from onnuri.toyworld.scene import SIZES, Scene, Thing
 
@@ -19,7 +19,7 @@ def test_holes_of_tori_survive(codecs, size):
                 Thing(solid="torus", color=color, size=size, motion="still", x=x, z=z, yaw=yaw),
             )
         )
-        surface = media.mesh_of(codecs["shape"].decode(codecs["shape"].encode(mesh.voxels(scene))))
+        surface = mesh_of(codecs["shape"].decode(codecs["shape"].encode(mesh.voxels(scene))))
         assert surface.is_watertight and surface.euler_number == 0
         picture = image.render(scene).image
         row, column = round(64 * (1 - z)), round(64 * (1 + x))

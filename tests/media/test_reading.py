@@ -12,8 +12,10 @@ import soundfile
 import trimesh
 from PIL import Image
 
-from onnuri import formats, media, meshes, pictures
 from onnuri.errors import MediaError
+from onnuri.media import formats, reading
+from onnuri.media.image import square
+from onnuri.media.mesh import MOST_TESTS, fill
 
 RNG = np.random.default_rng(0)
 PICTURE = np.asarray(
@@ -31,7 +33,7 @@ def saved(picture, form, **more):
 
 
 def seen(data, modality="image"):
-    became, item = media.take(data, modality, "x")
+    became, item = reading.take(data, modality, "x")
     assert became == modality
     return item.astype(int)
 
@@ -166,12 +168,12 @@ def test_pictures_that_move_are_videos_by_whichever_door(form):
     frames = [Image.fromarray(np.roll(PICTURE, 8 * k, axis=1)) for k in range(6)]
     data = saved(frames[0], form, save_all=True, append_images=frames[1:], duration=250)
     for declared in (None, "image", "video"):
-        modality, item = media.take(data, declared, "x")
+        modality, item = reading.take(data, declared, "x")
         assert modality == "video" and item.shape == (17, 128, 128, 3)
         for second, k in ((0, 0), (0.5, 2), (1.0, 4)):
-            near(item[int(second * 8)], pictures.square(frames[k].convert("RGB")), 12)
+            near(item[int(second * 8)], square(np.asarray(frames[k].convert("RGB"))), 12)
     still = saved(frames[0], form)
-    assert [media.take(still, declared, "x")[0] for declared in (None, "image", "video")] == [
+    assert [reading.take(still, declared, "x")[0] for declared in (None, "image", "video")] == [
         "image"
     ] * 3
 
@@ -199,7 +201,7 @@ def track(form, codec, samples=TONE, rate=48_000, layout="mono"):
 
 
 def rings(data, declared=None):
-    modality, item = media.take(data, declared, "x")
+    modality, item = reading.take(data, declared, "x")
     assert modality == "audio" and 0.9 < len(item) / 16_000 < 1.2
     assert np.abs(np.fft.rfft(item)).argmax() * 16_000 / len(item) == pytest.approx(440, abs=3)
     return item
@@ -249,7 +251,7 @@ def test_what_recorders_and_phones_make_rings(form, codec):
     for declared in (None, "audio"):
         rings(track(form, codec), declared)
     with pytest.raises(MediaError, match="is not image: it is"):
-        media.take(track(form, codec), "image", "x")
+        reading.take(track(form, codec), "image", "x")
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 96_000, 192_000])
@@ -329,10 +331,10 @@ def test_pixels_that_are_not_square_are_made_so():
 
 def test_a_movie_is_its_pictures_and_its_sound_where_that_is_meant():
     both = movie([SQUARE] * 9, sound=True)
-    assert media.take(both, None, "x")[0] == "video"
+    assert reading.take(both, None, "x")[0] == "video"
     rings(both, "audio")
     with pytest.raises(MediaError, match="is not audio: it is video"):
-        media.take(movie([SQUARE] * 9), "audio", "x")
+        reading.take(movie([SQUARE] * 9), "audio", "x")
 
 
 def box(**more):
@@ -365,13 +367,13 @@ def test_plain_materials_keep_their_colours(tmp_path):
     )
     (tmp_path / "a.obj").write_text(obj)
     for door in (
-        lambda: media.take_file(tmp_path / "a.obj", "shape"),
-        lambda: media.take(obj.encode(), None, "x"),
+        lambda: reading.take_file(tmp_path / "a.obj", "shape"),
+        lambda: reading.take(obj.encode(), None, "x"),
     ):
         with pytest.raises(MediaError, match=r"colours in another file \(a.mtl\)"):
             door()
     (tmp_path / "a.mtl").write_text("newmtl red\nKd 1 0 0\n")
-    assert colors_in(media.take_file(tmp_path / "a.obj", "shape")[1].astype(int)) == {(255, 0, 0)}
+    assert colors_in(reading.take_file(tmp_path / "a.obj", "shape")[1].astype(int)) == {(255, 0, 0)}
 
 
 def test_colours_of_gltf_are_light_but_where_trimesh_wrote_them():
@@ -441,16 +443,14 @@ def test_filling_at_once_is_filling_line_by_line(solid):
     }[solid]()
     mesh.apply_transform(trimesh.transformations.rotation_matrix(0.7, (1, 2, 3), (0, 0, 0)))
     triangles = np.asarray(mesh.triangles)[: -3 if solid == "open" else None]
-    np.testing.assert_allclose(meshes.fill(triangles), slow_fill(triangles), atol=1e-6)
+    np.testing.assert_allclose(fill(triangles), slow_fill(triangles), atol=1e-6)
 
 
 def test_filling_is_bounded_by_its_cost():
     sheet = np.array([[-1, -1, 0], [3, -1, 0], [-1, 3, 0]], float)
-    many = np.stack(
-        [sheet + np.array([0, 0, 1e-3 * k]) for k in range(2 * meshes.MOST_TESTS // 192**2)]
-    )
+    many = np.stack([sheet + np.array([0, 0, 1e-3 * k]) for k in range(2 * MOST_TESTS // 192**2)])
     with pytest.raises(MediaError, match="cover each other"):
-        meshes.fill(many)
+        fill(many)
 
 
 def test_a_mesh_of_another_unit_is_brought_to_size():
@@ -516,7 +516,7 @@ def glb_of(**more):
 )
 def test_nothing_is_passed_on_as_something(data, words):
     with pytest.raises(MediaError, match=words) as error:
-        media.take(data, None, "x")
+        reading.take(data, None, "x")
     assert (
         ";" in str(error.value) and "\n" not in str(error.value) and "Errno" not in str(error.value)
     )
@@ -524,7 +524,7 @@ def test_nothing_is_passed_on_as_something(data, words):
 
 def test_an_obj_is_one_however_long_its_licence():
     obj = "# all rights reserved\n" * 1000 + box().export(file_type="obj")
-    assert media.take(obj.encode(), None, "x")[0] == "shape"
+    assert reading.take(obj.encode(), None, "x")[0] == "shape"
 
 
 @pytest.mark.parametrize("whole", ["image", "audio", "video", "shape", "gif", "m4a"])
@@ -538,5 +538,5 @@ def test_what_is_cut_off_says_so_without_a_librarys_words(whole):
         "m4a": lambda: track("mp4", "aac"),
     }[whole]()
     with pytest.raises(MediaError) as error:
-        media.take(data[: 3 * len(data) // 10], None, "x")
+        reading.take(data[: 3 * len(data) // 10], None, "x")
     assert "is damaged" in str(error.value) and "/tmp" not in str(error.value)

@@ -1,4 +1,4 @@
-"""This module reads mesh files with their colours, fills meshes to voxels, and extracts the surface
+"""This module reads mesh files with their colours, fills meshes to voxels, and writes the surface
 of voxels.
 
 Files that are too large or refer to missing files are refused before they are parsed. The module
@@ -18,7 +18,7 @@ import trimesh
 from skimage.measure import marching_cubes
 
 from onnuri.errors import MediaError
-from onnuri.formats import Format
+from onnuri.media.formats import Format, damaged
 from onnuri.modality import VOXELS
 
 Z_UP = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=float)
@@ -72,17 +72,6 @@ def read(
             code="nothing_inside",
         )
     return voxels
-
-
-def damaged(form: Format, name: str) -> MediaError:
-    """Return the error for a file whose first bytes are a format's and whose others are not."""
-    return MediaError(
-        name,
-        f"is damaged: it begins as {form.name} does and does not go on so",
-        "give the whole file",
-        code="damaged_file",
-        format=form.name,
-    )
 
 
 def check(mesh: Any, name: str, most_faces: int) -> None:
@@ -343,6 +332,19 @@ def mesh_of(voxels: np.ndarray) -> trimesh.Trimesh:
     if mesh.volume < 0:
         mesh.invert()
     return mesh
+
+
+def mesh_bytes(voxels: np.ndarray, suffix: str) -> bytes:
+    """Return the surface of voxels uint8 [64, 64, 64, 4] as a file's bytes, y up, in the format of
+    an ending. Raises MediaError for voxels without a surface."""
+    mesh = mesh_of(voxels)
+    if len(mesh.faces) == 0:
+        raise MediaError(
+            "an empty shape", "has no surface to write", "ask for something else or another --seed"
+        )
+    mesh.apply_transform(np.linalg.inv(Z_UP))
+    data: Any = mesh.export(file_type=suffix[1:])
+    return data.encode() if isinstance(data, str) else bytes(data)
 
 
 def voxels_of(mesh: trimesh.Trimesh, name: str = "the mesh") -> np.ndarray:

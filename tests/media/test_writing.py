@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from onnuri import media
 from onnuri.errors import MediaError
+from onnuri.media import reading, writing
+from onnuri.media.limits import Limits
 from onnuri.modality import TABLE
 from onnuri.toyworld import image, mesh, video
 from onnuri.toyworld.scene import sample_scene
@@ -27,8 +28,8 @@ def write_wav(path, samples, rate=16_000):
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_pictures_come_back(tmp_path, suffix):
     picture = image.render(SCENE).image
-    media.write(picture, tmp_path / f"a{suffix}")
-    assert np.abs(media.read(tmp_path / f"a{suffix}", "image").astype(int) - picture).mean() < (
+    writing.write(picture, tmp_path / f"a{suffix}")
+    assert np.abs(reading.read(tmp_path / f"a{suffix}", "image").astype(int) - picture).mean() < (
         0.01 if suffix == ".png" else 2
     )
 
@@ -36,8 +37,8 @@ def test_pictures_come_back(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".opus"])
 def test_sounds_come_back(tmp_path, suffix):
     sound = (0.3 * np.sin(np.arange(16_000) * 0.1)).astype(np.float32)
-    media.write(sound, tmp_path / f"a{suffix}")
-    again = media.read(tmp_path / f"a{suffix}", "audio")
+    writing.write(sound, tmp_path / f"a{suffix}")
+    again = reading.read(tmp_path / f"a{suffix}", "audio")
     if suffix in (".wav", ".flac"):
         np.testing.assert_allclose(again, sound, atol=1e-4)
     else:  # what is lossy keeps the spectrum
@@ -55,16 +56,16 @@ def test_bytes_say_themselves_what_they_are(modality, suffix):
         "video": lambda: video.render(SCENE).frames,
         "shape": lambda: mesh.voxels(SCENE),
     }[modality]()
-    data = media.to_bytes(item, suffix)
-    assert media.from_bytes(data, modality, "the file").shape[1:] == item.shape[1:]
+    data = writing.to_bytes(item, suffix)
+    assert reading.from_bytes(data, modality, "the file").shape[1:] == item.shape[1:]
     for other in set(TABLE) - {modality, "text"}:
         if suffix != ".gif":
             with pytest.raises(MediaError, match=f"the file: is not {other}"):
-                media.from_bytes(data, other, "the file")
+                reading.from_bytes(data, other, "the file")
 
 
 def test_limits_hold_before_anything_is_decoded():
-    narrow = media.Limits(pixels=100, seconds=0.5, faces=3)
+    narrow = Limits(pixels=100, seconds=0.5, faces=3)
     for modality, item in (
         ("image", image.render(SCENE).image),
         ("audio", np.sin(np.arange(16_000) * 0.1).astype(np.float32)),
@@ -72,24 +73,24 @@ def test_limits_hold_before_anything_is_decoded():
         ("shape", mesh.voxels(SCENE)),
     ):
         with pytest.raises(MediaError, match=r"the file: .* at most"):
-            media.from_bytes(
-                media.to_bytes(item, TABLE[modality].suffixes[0]), modality, "the file", narrow
+            reading.from_bytes(
+                writing.to_bytes(item, TABLE[modality].suffixes[0]), modality, "the file", narrow
             )
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
 def test_videos_come_back(tmp_path, suffix):
     frames = video.render(SCENE).frames
-    media.write(frames, tmp_path / f"a{suffix}")
-    again = media.read(tmp_path / f"a{suffix}", "video")
+    writing.write(frames, tmp_path / f"a{suffix}")
+    again = reading.read(tmp_path / f"a{suffix}", "video")
     assert again.shape == frames.shape and np.abs(again.astype(int) - frames).mean() < 6
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply"])
 def test_shapes_come_back(tmp_path, suffix):
     grid = mesh.voxels(SCENE)
-    media.write(grid, tmp_path / f"a{suffix}")
-    again = media.read(tmp_path / f"a{suffix}", "shape")
+    writing.write(grid, tmp_path / f"a{suffix}")
+    again = reading.read(tmp_path / f"a{suffix}", "shape")
     a, b = grid[..., 3] > 127, again[..., 3] > 127
     assert (a & b).sum() / (a | b).sum() > 0.85
     assert np.abs(grid[a & b][:, :3].astype(int) - again[a & b][:, :3]).mean() < 3
@@ -100,7 +101,7 @@ def test_sound_of_another_rate_and_two_channels_is_read_as_16_khz_mono(tmp_path)
 
     tone = np.sin(2 * np.pi * 440 * np.arange(44_100) / 44_100) * 0.3
     soundfile.write(tmp_path / "a.wav", np.stack([tone, tone], 1), 44_100)
-    sound = media.read(tmp_path / "a.wav", "audio")
+    sound = reading.read(tmp_path / "a.wav", "audio")
     assert len(sound) == pytest.approx(16_000, abs=2)
     assert np.abs(np.fft.rfft(sound)).argmax() == pytest.approx(440, abs=1)
 
@@ -112,12 +113,12 @@ def bad_files(folder):
         return lambda: (folder / name).write_bytes(data)
 
     whole_png, whole_glb = (
-        media.to_bytes(image.render(SCENE).image, ".png"),
-        media.to_bytes(mesh.voxels(SCENE), ".glb"),
+        writing.to_bytes(image.render(SCENE).image, ".png"),
+        writing.to_bytes(mesh.voxels(SCENE), ".glb"),
     )
     mp4, flac = (
-        media.to_bytes(video.render(SCENE).frames, ".mp4"),
-        media.to_bytes(np.ones(16_000, np.float32) * 0.1, ".flac"),
+        writing.to_bytes(video.render(SCENE).frames, ".mp4"),
+        writing.to_bytes(np.ones(16_000, np.float32) * 0.1, ".flac"),
     )
     huge = b"\x89PNG\r\n\x1a\n" + struct.pack(
         ">I4sIIBBBBB", 13, b"IHDR", 20_000, 20_000, 8, 2, 0, 0, 0
@@ -186,7 +187,7 @@ def test_every_bad_file_is_one_line_that_says_what_to_do(tmp_path):
     for name, modality, make in bad_files(tmp_path):
         make()
         with pytest.raises(MediaError) as caught:
-            media.read(tmp_path / name, modality)
+            reading.read(tmp_path / name, modality)
         line = str(caught.value)
         assert name in line and "\n" not in line and ";" in line, line
 
@@ -194,14 +195,14 @@ def test_every_bad_file_is_one_line_that_says_what_to_do(tmp_path):
 def test_nothing_is_left_behind_where_writing_fails(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(MediaError):
-        media.write("hello", tmp_path / "file" / "a.txt")
+        writing.write("hello", tmp_path / "file" / "a.txt")
     (tmp_path / "a.png").mkdir()
     with pytest.raises(MediaError):
-        media.write(image.render(SCENE).image, tmp_path / "a.png")
+        writing.write(image.render(SCENE).image, tmp_path / "a.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "file"]
 
 
 def test_an_empty_shape_is_not_written(tmp_path):
     with pytest.raises(MediaError, match="no surface"):
-        media.write(np.zeros((64, 64, 64, 4), np.uint8), tmp_path / "a.glb")
+        writing.write(np.zeros((64, 64, 64, 4), np.uint8), tmp_path / "a.glb")
     assert not list(tmp_path.iterdir())

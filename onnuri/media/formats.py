@@ -13,11 +13,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
-from onnuri.modality import Modality
+from onnuri.errors import MediaError
+from onnuri.modality import TABLE, Modality
 
 Family = Literal["picture", "sound", "movie", "mesh"]
 MEDIA_OF: dict[Family, tuple[Modality, ...]] = {
@@ -322,3 +324,36 @@ def _first_statement(data: bytes) -> bytes:
             return words[0] if len(words) > 1 else b""
         start = end + 1
     return b""
+
+
+def damaged(form: Format, name: str) -> MediaError:
+    """Return the error for a file whose first bytes are a format's and whose others are not."""
+    return MediaError(
+        name,
+        f"is damaged: it begins as {form.name} does and does not go on so",
+        "give the whole file",
+        code="damaged_file",
+        format=form.name,
+    )
+
+
+def wrong_modality(name: str, declared: str, detected: str, form: str) -> MediaError:
+    """Return the error for a file that was declared as another modality than it is."""
+    return MediaError(
+        name,
+        f"is not {declared}: it is {detected} ({form})",
+        f"give it as {detected}",
+        code="other_modality",
+        declared=declared,
+        modality=detected,
+        format=form,
+    )
+
+
+def check_suffix(path: Path, modality: str) -> None:
+    """Raise MediaError unless a file name has one of its modality's endings."""
+    known = TABLE[modality].suffixes  # type: ignore[index]
+    if path.suffix.lower() not in known:
+        raise MediaError(
+            str(path), f"does not end as {modality} does", f"use one of {', '.join(known)}"
+        )

@@ -1,12 +1,11 @@
 """This module decodes pictures to arrays that are upright, 8-bit sRGB and on white, and animated
-pictures to frames.
+pictures to frames, and encodes pictures.
 
 Sizes are checked before a pixel is decoded. The module knows no codec and no model.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from typing import Any
 
@@ -14,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from onnuri.errors import MediaError
-from onnuri.formats import Format
+from onnuri.media.formats import Format, damaged
+from onnuri.media.limits import Limits
 from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES, Modality
 
 MOVING = ("GIF", "PNG", "WEBP", "AVIF")
@@ -26,27 +26,8 @@ EDGE = 3
 """levels of 255: a picture whose neighbouring pixels never differ by more, at the model's size, is
 blank. The toy world's drawings have edges of 70 and more, its backgrounds alone of 1"""
 SRGB_GAMMA = 1 / 2.2
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Limits holds the largest file of each kind that is read; a server may set its own."""
-
-    file_bytes: int = 200 * 2**20
-    """size of any file"""
-    side: int = 8192
-    """width and height of a picture, in pixels"""
-    pixels: int = 16 * 10**6
-    """width times height of a picture"""
-    frame_side: int = 2048
-    """width and height of a video, in pixels"""
-    seconds: float = 30.0
-    """duration of a video; that of a sound is at most `HEARD_SECONDS` too"""
-    faces: int = 100_000
-    """faces of a mesh"""
-
-
-LIMITS = Limits()
+ENCODERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Pillow's format, by the ending of a file to be written"""
 
 
 def read(data: bytes, form: Format, name: str, limits: Limits) -> tuple[Modality, np.ndarray]:
@@ -78,13 +59,7 @@ def read(data: bytes, form: Format, name: str, limits: Limits) -> tuple[Modality
         ArithmeticError,
         MemoryError,
     ):  # Pillow raises whatever its parsers meet
-        raise MediaError(
-            name,
-            f"is damaged: it begins as {form.name} does and does not go on so",
-            "give the whole file",
-            code="damaged_file",
-            format=form.name,
-        ) from None
+        raise damaged(form, name) from None
 
 
 def _too_many(name: str, rule: str, limits: Limits) -> MediaError:
@@ -132,20 +107,21 @@ def is_plain(picture: np.ndarray) -> bool:
     return max(int(step.max(initial=0)) for step in steps) <= EDGE
 
 
-def square(picture: Image.Image) -> np.ndarray:
-    """Return the middle square of a picture, resized to uint8 [128, 128, 3]."""
-    if picture.size != (IMAGE_SIZE, IMAGE_SIZE):
-        picture = ImageOps.fit(picture, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
-    return np.asarray(picture)
+def square(pixels: np.ndarray) -> np.ndarray:
+    """Return the middle square of a picture uint8 [H, W, 3], resized to uint8 [128, 128, 3]."""
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    if pixels.shape[:2] == size:
+        return pixels
+    return np.asarray(ImageOps.fit(Image.fromarray(pixels), size, Image.Resampling.BOX))
 
 
 def _on_background(picture: Image.Image, name: str) -> np.ndarray:
     """Return a picture on white, or on black if it is blank on white, uint8 [H, W, 3]. Raises
     MediaError for one that is blank on both."""
     colors, alpha = _rgb_and_alpha(picture)
-    pixels = _blend(colors, alpha, 255)
+    pixels = blend(colors, alpha, 255)
     if is_plain(pixels) and alpha is not None:  # a white drawing on a transparent background
-        pixels = _blend(colors, alpha, 0)
+        pixels = blend(colors, alpha, 0)
     if is_plain(pixels):
         raise MediaError(
             name,
@@ -156,7 +132,7 @@ def _on_background(picture: Image.Image, name: str) -> np.ndarray:
     return pixels
 
 
-def _blend(colors: np.ndarray, alpha: np.ndarray | None, background: int) -> np.ndarray:
+def blend(colors: np.ndarray, alpha: np.ndarray | None, background: int) -> np.ndarray:
     """Return colours [H, W, 3] blended by alpha [H, W] with a grey background of 0 to 255."""
     if alpha is None:
         return colors
@@ -172,7 +148,7 @@ def _frames(picture: Any, name: str) -> np.ndarray:
     for index in range(picture.n_frames):
         picture.seek(index)
         picture.load()
-        frame = square(Image.fromarray(_blend(*_rgb_and_alpha(picture), 255)))
+        frame = square(blend(*_rgb_and_alpha(picture), 255))
         time += float(picture.info.get("duration") or 0) / 1000 or FRAME_SECONDS
         while len(frames) < VIDEO_FRAMES and len(frames) / VIDEO_FPS < time - 1e-3:
             frames.append(frame)
@@ -244,3 +220,11 @@ def _deep_grey(values: np.ndarray, transparent: Any) -> tuple[np.ndarray, np.nda
     if isinstance(transparent, int):
         alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2), alpha
+
+
+def picture_bytes(image: np.ndarray, suffix: str, quality: int = 95) -> bytes:
+    """Return a picture uint8 [H, W, 3] as a file's bytes in the format of an ending; `quality` is 0
+    to 100 for lossy formats."""
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, ENCODERS[suffix], quality=quality)
+    return out.getvalue()
