@@ -12,7 +12,7 @@ import functools
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
-from onnuri.planner.parallel import ParallelConfig, Precision
+from onnuri.planner.parallel import ParallelConfig, Precision, Recompute
 
 SAVED: dict[Precision, float] = {
     "bf16": 2.0,
@@ -45,6 +45,17 @@ class LayerBytes(NamedTuple):
     """what recomputing the rest adds to `product_bytes`"""
     expert_grad_peak_bytes: float = 0.0
     """at the moment when the gradients of the experts' weights exist; 0 without experts"""
+
+    def kept(self, recompute: Recompute) -> float:
+        """Return the bytes per token that are kept for the backward pass with such
+        recomputation."""
+        kept_bytes = {"none": self.saved_bytes, "selective": self.product_bytes}
+        return kept_bytes.get(recompute, self.input_bytes)
+
+    def recomputed(self, recompute: Recompute) -> float:
+        """Return the bytes per token that exist again once the layer has been recomputed."""
+        again_bytes = {"none": 0.0, "selective": self.recompute_bytes}
+        return again_bytes.get(recompute, self.saved_bytes)
 
 
 def megatron_layer(
@@ -102,7 +113,8 @@ def megatron_layer(
             4 * routed_copies * architecture.hidden,
             2 * routed_copies * (1 + block.gated) * experts.width,
         )
-    return LayerBytes(saved_bytes, 2 * width, transient_bytes)
+    # recomputing attention's scores alone leaves nothing else to keep or to make again
+    return LayerBytes(saved_bytes, 2 * width, transient_bytes, product_bytes=saved_bytes)
 
 
 def _feed_forward(block: Block, width: int, number_bytes: float) -> float:

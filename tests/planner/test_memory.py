@@ -9,7 +9,8 @@ from onnuri.planner.activations import megatron_layer, torch_compiled_layer, tor
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.memory import CHUNK, memory
+from onnuri.planner.memory import memory
+from onnuri.planner.moments import CHUNK
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.pipeline_stages import chunks, ends, in_flight, stage_layers
 from onnuri.planner.weights import layer_weights
