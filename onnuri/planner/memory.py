@@ -127,8 +127,10 @@ def _states(stage: PipelineStage) -> tuple[float, float]:
     """
     layout = stage.job.layout
     if layout.sharded or stage.job.profile.transformers:
-        return 4 * stage.shard, 8 * stage.shard
-    return 2 * stage.whole, 12 * (stage.shard if layout.sharding == "zero1" else stage.whole)
+        return 4 * stage.total.shard, 8 * stage.total.shard
+    return 2 * stage.total.whole, 12 * (
+        stage.total.shard if layout.sharding == "zero1" else stage.total.whole
+    )
 
 
 def _buffers(stage: PipelineStage) -> float:
@@ -143,4 +145,4 @@ def _buffers(stage: PipelineStage) -> float:
     if stage.rank == layout.pp - 1:
         shapes.add((a.vocabulary / layout.tp, a.hidden))
     copies = 0.0 if layout.precision == "bf16" else 2 * SAVED[layout.precision]
-    return 2 * sum(rows * columns for rows, columns in shapes) + copies * stage.whole
+    return 2 * sum(rows * columns for rows, columns in shapes) + copies * stage.total.whole

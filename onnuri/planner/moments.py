@@ -63,19 +63,8 @@ class PipelineStage(NamedTuple):
     """weights that belong to no layer, without those in `embedding`"""
     embedding: Group
     """the embedding, where it is gathered apart; else no numbers"""
-
-    @property
-    def shard(self) -> float:
-        """Return how many numbers the rank keeps of all weights of the stage, where data ranks
-        share them."""
-        inside = sum(count * each.group.shard for each, count in self.layers)
-        return inside + self.root.shard + self.embedding.shard
-
-    @property
-    def whole(self) -> float:
-        """Return how many numbers the stage's weights have before data ranks share them."""
-        inside = sum(count * each.group.whole for each, count in self.layers)
-        return inside + self.root.whole + self.embedding.whole
+    total: Group
+    """all weights of the stage"""
 
 
 def unlike_stages(job: Job) -> list[PipelineStage]:
@@ -94,7 +83,10 @@ def unlike_stages(job: Job) -> list[PipelineStage]:
             outside = root(a, layout), embedding(a, layout)
         else:
             outside = _group(job, ends(a, layout, k)), Group(0.0, 0.0, 0.0)
-        stages.append(PipelineStage(job, k, layers, *outside))
+        total = outside[0].plus(outside[1])
+        for each, count in layers:
+            total = total.plus(each.group, count)
+        stages.append(PipelineStage(job, k, layers, *outside, total))
     return stages
 
 
@@ -178,7 +170,7 @@ def _fullest_moment(stage: PipelineStage) -> Moment:
     ]
     # by the fullest layer's backward pass the last stage has freed its logits
     backward_per_token = max(head, max(inner, default=0.0) - logits, 0.0)
-    numbers = stage.shard if layout.sharded else stage.whole
+    numbers = stage.total.shard if layout.sharded else stage.total.whole
     return Moment(
         job.profile.gradient_bytes * numbers,
         job.pass_tokens * flying * kept_per_token,
@@ -221,7 +213,7 @@ def _gathered(stage: PipelineStage) -> float:
     if not layout.sharded:
         return 0.0
     if layout.pp > 1:
-        return 6.0 * stage.whole
+        return 6.0 * stage.total.whole
     head = a.vocabulary * a.hidden / layout.tp
     return 10.0 * max(each.group.whole for each, _ in stage.layers) + 6.0 * head
 
@@ -243,7 +235,7 @@ class _BackwardWalk:
         self.kept = [0.0, *(self.tokens * n for n in itertools.accumulate(kept_per_token))]
         """bytes that the first k layers keep for their backward pass, by k"""
         self.shards = [0.0, *itertools.accumulate(group.shard for group in self.groups)]
-        self.all_gradients = self.job.profile.gradient_bytes * stage.shard
+        self.all_gradients = self.job.profile.gradient_bytes * stage.total.shard
 
     def moments(self) -> list[Moment]:
         """Return all moments of the step of which one can be the fullest."""
