@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.parallel import ParallelConfig, Precision, Recompute
+from onnuri.planner.weights import attention_products
 
 SAVED: dict[Precision, float] = {
     "bf16": 2.0,
@@ -158,19 +159,8 @@ def matrices(block: Block, hidden: int, layout: ParallelConfig) -> set[tuple[flo
     """Return the distinct (rows, columns) of a layer's weight matrices on one rank, as
     Megatron-Core stores them: queries, keys and values in one matrix, gate and up in one."""
     tp, at, e = layout.tp, block.attention, block.experts
-    shapes: set[tuple[float, float]] = set()
-    if at:
-        shapes.add((hidden, at.heads * at.values / tp))
-        keys = at.heads if at.kv_rank else max(at.kv_heads, tp)
-        if at.kv_rank:
-            shapes |= {
-                (at.query_rank, hidden),
-                (at.kv_rank + at.rope_dim, hidden),
-                (at.query_outputs() / tp, (1 + at.gated) * at.query_rank or hidden),
-                (keys * (at.head_dim + at.values) / tp, at.kv_rank),
-            }
-        else:
-            shapes.add(((at.heads * at.head_dim + keys * (at.head_dim + at.values)) / tp, hidden))
+    products = attention_products(at, hidden, tp) if at else []
+    shapes = {(outputs, inputs) for inputs, outputs in products}
     widths = [block.mlp / tp] if block.mlp else []
     if e:
         widths += [e.width] + ([(e.shared_width or e.width) * e.shared / tp] if e.shared else [])
