@@ -95,14 +95,15 @@ def memory(job: Job) -> Memory:
 def _stage_memory(stage: PipelineStage) -> Memory:
     """Return the memory of one pipeline stage at its fullest moment, with what the allocator and
     the libraries take besides."""
-    fitted, profile = constants.values(), stage.job.profile
+    fitted, sharded = constants.values(), stage.job.layout.sharded
     parameters, optimizer = _states(stage)
     listed = moments(stage)
     full = max(listed, key=sum)
-    vendor = not (profile.transformers or stage.job.layout.sharded)
-    buffers = _buffers(stage) if vendor else 0.0
+    buffers, spread = 0.0, "memory_spread"
+    if not stage.job.profile.transformers:
+        buffers = 0.0 if sharded else _buffers(stage)
+        spread = "memory_spread_fsdp" if sharded else "memory_spread"
     fragments = (fitted["memory_reserved"] - 1) * (parameters + optimizer + sum(full) + buffers)
-    fsdp_elsewhere = stage.job.layout.sharded and not profile.transformers
     return Memory(
         parameters=parameters,
         gradients=full.gradients,
@@ -113,7 +114,7 @@ def _stage_memory(stage: PipelineStage) -> Memory:
         buffers=buffers,
         stage=stage.rank,
         runtime=fragments + fitted["memory_context"] * GIB,
-        spread=fitted["memory_spread_fsdp" if fsdp_elsewhere else "memory_spread"],
+        spread=fitted[spread],
         peak_activations=max(m.activations + m.logits + m.backward_bytes for m in listed),
     )
 
