@@ -9,6 +9,7 @@ one moment is the fullest.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import NamedTuple
 
 from onnuri.planner.activations import (
@@ -58,7 +59,8 @@ class PipelineStage(NamedTuple):
     rank: int
     """of the pipeline, from 0"""
     layers: list[tuple[StageLayer, int]]
-    """the stage's kinds of layers in the model's order, each with its number of layers"""
+    """the stage's layers, those that are alike together with their number; in the model's order
+    for Onnuri's trainer, whose backward pass is walked layer by layer"""
     root: Group
     """weights that belong to no layer, without those in `embedding`"""
     embedding: Group
@@ -78,10 +80,15 @@ def unlike_stages(job: Job) -> list[PipelineStage]:
     for k, counts in enumerate(held):
         if 1 < k < last and counts == held[k - 1]:
             continue
-        layers = [(kinds[a.alike[index]], count) for index, count in counts.items()]
         if job.profile.transformers:
+            layers = [(kinds[a.alike[index]], count) for index, count in counts.items()]
             outside = root(a, layout), embedding(a, layout)
         else:
+            # nothing depends on the layers' order, so those of one kind are put together
+            of_kind: Counter[int] = Counter()
+            for index, count in counts.items():
+                of_kind[a.alike[index]] += count
+            layers = [(kinds[kind], count) for kind, count in of_kind.items()]
             outside = _group(job, ends(a, layout, k)), Group(0.0, 0.0, 0.0)
         total = outside[0].plus(outside[1])
         for each, count in layers:
