@@ -31,6 +31,7 @@ from onnuri.planner.parallel import (
     Recompute,
     Sharding,
 )
+from onnuri.planner.pipeline_stages import mean_weights
 
 Row = dict[str, str]
 COLUMNS = (
@@ -469,8 +470,7 @@ def fits(a: Architecture, layout: ParallelConfig, gpu: str, tokens: int) -> bool
     Counted are 6 bytes per local parameter and 12 sharded, and activations of all passes in flight
     (arXiv 2205.05198, 34 bytes per token, layer and hidden unit; 2 with full recomputation).
     """
-    routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
-    local = (a.num_params() - routed) / layout.tp / layout.pp + routed / layout.ep / layout.pp
+    local = sum(mean_weights(a, layout))
     ranks = layout.shard or layout.dp * layout.cp
     weight_bytes = local * (6 + 12 / ranks if layout.sharding == "zero1" else 18 / ranks)
     each = 2 if layout.recompute == "full" else 34

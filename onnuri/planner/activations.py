@@ -12,7 +12,8 @@ import functools
 from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture, Attention, Block
-from onnuri.planner.parallel import ParallelConfig, Precision
+from onnuri.planner.parallel import ParallelConfig, Precision, Recompute
+from onnuri.planner.weights import attention_products
 
 SAVED: dict[Precision, float] = {
     "bf16": 2.0,
@@ -45,6 +46,17 @@ class LayerBytes(NamedTuple):
     """what recomputing the rest adds to `product_bytes`"""
     expert_grad_peak_bytes: float = 0.0
     """at the moment when the gradients of the experts' weights exist; 0 without experts"""
+
+    def kept(self, recompute: Recompute) -> float:
+        """Return the bytes per token that are kept for the backward pass with such
+        recomputation."""
+        kept_bytes = {"none": self.saved_bytes, "selective": self.product_bytes}
+        return kept_bytes.get(recompute, self.input_bytes)
+
+    def recomputed(self, recompute: Recompute) -> float:
+        """Return the bytes per token that exist again once the layer has been recomputed."""
+        again_bytes = {"none": 0.0, "selective": self.recompute_bytes}
+        return again_bytes.get(recompute, self.saved_bytes)
 
 
 def megatron_layer(
@@ -102,7 +114,8 @@ def megatron_layer(
             4 * routed_copies * architecture.hidden,
             2 * routed_copies * (1 + block.gated) * experts.width,
         )
-    return LayerBytes(saved_bytes, 2 * width, transient_bytes)
+    # recomputing attention's scores alone leaves nothing else to keep or to make again
+    return LayerBytes(saved_bytes, 2 * width, transient_bytes, product_bytes=saved_bytes)
 
 
 def _feed_forward(block: Block, width: int, number_bytes: float) -> float:
@@ -146,19 +159,8 @@ def matrices(block: Block, hidden: int, layout: ParallelConfig) -> set[tuple[flo
     """Return the distinct (rows, columns) of a layer's weight matrices on one rank, as
     Megatron-Core stores them: queries, keys and values in one matrix, gate and up in one."""
     tp, at, e = layout.tp, block.attention, block.experts
-    shapes: set[tuple[float, float]] = set()
-    if at:
-        shapes.add((hidden, at.heads * at.values / tp))
-        keys = at.heads if at.kv_rank else max(at.kv_heads, tp)
-        if at.kv_rank:
-            shapes |= {
-                (at.query_rank, hidden),
-                (at.kv_rank + at.rope_dim, hidden),
-                (at.query_outputs() / tp, (1 + at.gated) * at.query_rank or hidden),
-                (keys * (at.head_dim + at.values) / tp, at.kv_rank),
-            }
-        else:
-            shapes.add(((at.heads * at.head_dim + keys * (at.head_dim + at.values)) / tp, hidden))
+    products = attention_products(at, hidden, tp) if at else []
+    shapes = {(outputs, inputs) for inputs, outputs in products}
     widths = [block.mlp / tp] if block.mlp else []
     if e:
         widths += [e.width] + ([(e.shared_width or e.width) * e.shared / tp] if e.shared else [])

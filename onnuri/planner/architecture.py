@@ -187,15 +187,12 @@ class Block(Config):
         total = (
             2 * hidden * self.gate_rank * self.gated_norms
             + self.mixer_params
-            + self.mlp_params(hidden, self.mlp)
+            + self._feed_forward_matrices(hidden)
         )
         if self.attention:
             total += self.attention.projections(hidden)
         if e := self.experts:
-            total += (
-                e.shared * self.mlp_params(hidden, e.shared_width or e.width) + e.routed * hidden
-            )
-            total += 2 * hidden * e.latent + e.routed * self.mlp_params(e.latent or hidden, e.width)
+            total += e.routed * self.mlp_params(e.latent or hidden, e.width)
         return total
 
     def vectors(self, hidden: int) -> int:
@@ -220,16 +217,20 @@ class Block(Config):
     def feed_forward(self, hidden: int) -> int:
         """Return the number of one layer's feed-forward parameters that every token passes: dense
         feed-forward, shared experts and router."""
-        total = self.mlp_params(hidden, self.mlp) + self.mlp_bias * (
-            (1 + self.gated) * self.mlp + hidden
-        ) * bool(self.mlp)
+        total = self._feed_forward_matrices(hidden)
+        if self.mlp:
+            total += self.mlp_bias * ((1 + self.gated) * self.mlp + hidden)
         if e := self.experts:
-            total += (
-                e.shared * self.mlp_params(hidden, e.shared_width or e.width)
-                + e.routed * hidden
-                + e.bias * e.routed
-            )
-            total += 2 * hidden * e.latent
+            total += e.bias * e.routed
+        return total
+
+    def _feed_forward_matrices(self, hidden: int) -> int:
+        """Return the weights of one layer's feed-forward matrices that every token passes: dense
+        feed-forward, shared experts, router, compression of experts' tokens."""
+        total = self.mlp_params(hidden, self.mlp)
+        if e := self.experts:
+            shared = e.shared * self.mlp_params(hidden, e.shared_width or e.width)
+            total += shared + e.routed * hidden + 2 * hidden * e.latent
         return total
 
     def routed(self, hidden: int) -> int:

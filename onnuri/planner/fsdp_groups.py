@@ -35,6 +35,14 @@ class Group(NamedTuple):
         """Return how many numbers the gathered group has."""
         return self.dense + self.routed
 
+    def plus(self, other: Group, times: float = 1.0) -> Group:
+        """Return the numbers of this group and of `times` the other one."""
+        return Group(
+            self.shard + times * other.shard,
+            self.dense + times * other.dense,
+            self.routed + times * other.routed,
+        )
+
 
 class Cut(NamedTuple):
     """The degrees of a layout that decide how parameters are cut."""

@@ -66,6 +66,14 @@ def ends(a: Architecture, layout: ParallelConfig, stage: int) -> Weights:
     return weights
 
 
+def mean_weights(a: Architecture, layout: ParallelConfig) -> Weights:
+    """Return the weights on a rank, the mean of all pipeline ranks, before data ranks share them;
+    without multi-token prediction."""
+    routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
+    dense = (a.num_params() - routed) / (layout.tp * layout.pp)
+    return Weights(dense, routed / (layout.ep * layout.pp))
+
+
 def in_flight(layout: ParallelConfig, stage: int, micro_batches: int) -> int:
     """Return how many chunks' activations a pipeline rank holds at once in the 1F1B schedule,
     interleaved with more than one chunk per rank (Narayanan et al. 2021, arXiv 2104.04473)."""

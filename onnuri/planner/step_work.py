@@ -13,9 +13,9 @@ from typing import NamedTuple
 from onnuri.planner.architecture import Architecture, Attention, Block
 from onnuri.planner.job import Job
 from onnuri.planner.parallel import ParallelConfig
-from onnuri.planner.pipeline_stages import ends
+from onnuri.planner.pipeline_stages import ends, mean_weights
 from onnuri.planner.traffic import Axis, Collective, Part, StageContents, collectives
-from onnuri.planner.weights import Weights
+from onnuri.planner.weights import Weights, attention_products
 
 TILE = 256
 """columns that a kernel's block of threads computes; a product whose columns are no multiple
@@ -233,7 +233,7 @@ def _layer_work(
         block.other_params
     )
     if at := block.attention:
-        projections += _attention_products(at, h, tp)
+        projections += attention_products(at, h, tp)
         fields |= _score_work(at, job, tokens, passes)
         rotated = 2.0 + 6 * at.sinks  # rotations; sinks come as kernels of their own
         moved_numbers += 4.0 * at.gated * tokens * at.heads * at.values / tp
@@ -350,28 +350,6 @@ def _product_work(
     }
 
 
-def _attention_products(at: Attention, hidden: int, tp: int) -> list[tuple[float, float]]:
-    """Return (inputs, outputs) of the weights of attention's projections on one rank."""
-    if not at.kv_rank:
-        key = max(at.kv_heads / tp, 1.0)
-        return [
-            (hidden, at.heads / tp * at.head_dim + key * (at.head_dim + at.values)),
-            (at.heads / tp * at.values, hidden),
-        ]
-    query = at.query_outputs() / tp
-    queries = (
-        [(hidden, at.query_rank), ((1 + at.gated) * at.query_rank, query)]
-        if at.query_rank
-        else [(hidden, query)]
-    )
-    return [
-        *queries,
-        (hidden, at.kv_rank + at.rope_dim),
-        (at.kv_rank, at.heads / tp * (at.head_dim + at.values)),
-        (at.heads / tp * at.values, hidden),
-    ]
-
-
 def _score_work(at: Attention, job: Job, tokens: float, passes: float) -> dict[str, float]:
     """Return the fields of `Work` for attention's scores and weighted sums on one rank.
 
@@ -473,12 +451,13 @@ def _call_seconds(job: Job, c: Collective) -> float:
 def _optimizer_bytes(job: Job) -> float:
     """Return the bytes that the optimizer of one rank reads and writes in a step."""
     a, layout = job.architecture, job.layout
-    ranks = layout.dp * layout.cp
-    routed = sum(b.count * b.routed(a.hidden) for b in (*a.blocks, *a.mtp))
-    extra = sum(b.num_params(a.hidden) + 2 * a.hidden**2 for b in a.mtp)
+    ranks, weights = layout.dp * layout.cp, mean_weights(a, layout)
+    mtp_routed = sum(b.count * b.routed(a.hidden) for b in a.mtp)
+    mtp = sum(b.num_params(a.hidden) + 2 * a.hidden**2 for b in a.mtp)
+    dense = weights.dense + (mtp - mtp_routed) / (layout.tp * layout.pp)
+    routed = weights.routed + mtp_routed / (layout.ep * layout.pp)
     shard = 1 if layout.sharding == "ddp" else layout.shard or ranks
-    local = (a.num_params() + extra - routed) / (layout.tp * layout.pp * shard)
-    local += routed / (layout.ep * layout.pp * min(max(1.0, ranks * layout.tp / layout.ep), shard))
+    local = dense / shard + routed / min(max(1.0, ranks * layout.tp / layout.ep), shard)
     return (ADAM_BYTES + job.profile.gradient_bytes + job.profile.update_bytes) * local
 
 
@@ -488,8 +467,7 @@ def _copy_bytes(job: Job) -> float:
     a, layout = job.architecture, job.layout
     if not layout.sharded or not job.profile.pytorch:
         return 0.0
-    routed = sum(b.count * b.routed(a.hidden) for b in a.blocks)
-    return COPY_BYTES * ((a.num_params() - routed) / layout.tp + routed / layout.ep) / layout.pp
+    return COPY_BYTES * sum(mean_weights(a, layout))
 
 
 def schedule(job: Job) -> dict[str, float]:

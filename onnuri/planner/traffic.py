@@ -3,19 +3,17 @@ and calls.
 
 Knows no link and no time: `step_work.py` makes seconds of it. Bytes of a call are of the larger
 side of it: an all-gather's output, a reduce-scatter's and an all-reduce's input, all that a rank
-puts into an all-to-all with its own share, a message's length. Two engines' rules stand here.
-Onnuri's trainer (`EngineProfile.transformers`): a copy of a token for each of its experts,
-gradients summed over all data ranks in every micro-batch. Other groups': a token once to each rank
-of a domain of fast links and once to each other domain, sums of copies once per step.
+puts into an all-to-all with its own share, a message's length. Engines differ by their
+`EngineProfile`: which products tensor ranks cut, whether a token is sent once per expert or once
+per rank, which weights are gathered together, when copies of the model sum gradients.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal, NamedTuple
 
 from onnuri.planner.architecture import Block, Experts
-from onnuri.planner.fsdp_groups import Group, embedding, layer, root
+from onnuri.planner.fsdp_groups import embedding, layer, root
 from onnuri.planner.job import Job
 from onnuri.planner.pipeline_stages import chunks, ends, shards, stage_layers
 from onnuri.planner.weights import Weights, layer_weights
@@ -88,25 +86,13 @@ def collectives(
 ) -> tuple[Collective, ...]:
     """Return the collectives of one optimizer step on a rank of pipeline stage `stage`, or on a
     rank that holds what a `StageContents` says; groups of one rank and empty calls are left out."""
-    copy: list[Collective] = []
-    data: list[Collective] = []
-    last: list[Collective] = []
-    if job.profile.transformers:
-        layers: list[tuple[Block, float]] = [
-            (b, b.count) for b in (*job.architecture.blocks, *job.architecture.mtp)
-        ]
-        copy = [*_own_tensor(job), *_expert(job, layers)] if part != "data" else copy
-        data = _groups(job) if part != "inside" else data
-    else:
-        h = stage_contents(job, stage) if isinstance(stage, int) else stage
-        copy = (
-            [*_tensor(job, h), *_context(job, h), *_expert(job, h.blocks + h.mtp)]
-            if part != "data"
-            else copy
-        )
-        data = _data(job, h) if part != "inside" else data
-        last = _pipeline(job, h) if part != "data" else last
-    return tuple(c for c in (*copy, *data, *last) if c.ranks > 1 and c.total > 0)
+    h = stage_contents(job, stage) if isinstance(stage, int) else stage
+    calls: list[Collective] = []
+    if part != "data":
+        calls += [*_tensor(job, h), *_context(job, h), *_expert(job, h), *_pipeline(job, h)]
+    if part != "inside":
+        calls += _data(job, h)
+    return tuple(c for c in calls if c.ranks > 1 and c.total > 0)
 
 
 def _passes(job: Job) -> int:
@@ -115,104 +101,61 @@ def _passes(job: Job) -> int:
 
 
 def _tensor(job: Job, h: StageContents) -> list[Collective]:
-    """Return the collectives of Megatron-style tensor parallelism.
+    """Return the collectives of tensor parallelism: sums of hidden states over the ranks, and what
+    transformers' plans gather besides.
 
-    They come before and after attention and feed-forward; in the backward pass, inputs are gathered
-    again for the weights' gradients.
+    With sequence parallelism a sum is a scatter and a gather, and in the backward pass inputs are
+    gathered again for the weights' gradients (Megatron-LM, arXiv 2205.05198). By the plans of
+    transformers 5.23 every rank holds whole hidden states; experts' outputs (in 32 bits, their
+    gradients in 16) and logits are gathered.
     """
-    layout, a = job.layout, job.architecture
-    products = sum(
-        count
-        * (bool(b.attention or b.mixer_params) + bool(b.mlp or (b.experts and b.experts.shared)))
-        for b, count in h.blocks + h.mtp
-    )
-    heads, tables, size, m = (
-        1.0 * h.last,
-        1.0 * h.first,
-        2.0 * a.hidden * job.pass_tokens,
-        job.micro_batches,
-    )
-    if not layout.sequence_parallel:
-        return [
-            Collective(
-                name="tensor",
-                kind="all_reduce",
-                axis="tp",
-                ranks=layout.tp,
-                bytes=size,
-                calls=m * (products * (_passes(job) + 1) + heads + tables),
-            )
+    a, layout, plans = job.architecture, job.layout, job.profile.transformers
+    cut = regathered = expert_gathers = 0.0
+    for b, count in h.blocks if plans else h.blocks + h.mtp:
+        sums = _layer_sums(job, b)
+        cut += count * sum(sums)
+        regathered += count * len(sums)
+        if b.experts and layout.ep > 1:
+            expert_gathers += count * (2 * (1 + (layout.recompute != "none")) + 1)
+    cut, regathered = cut + h.first + h.last, regathered + h.last  # embedding and head
+    size = 2.0 * a.hidden * job.pass_tokens
+    calls: list[tuple[str, Kind, float, float]] = [("tensor", "all_reduce", size, cut)]
+    if layout.sequence_parallel:
+        calls = [
+            ("tensor, gather", "all_gather", size, cut + regathered),
+            ("tensor, scatter", "reduce_scatter", size, cut),
         ]
-    gathers = products * (_passes(job) + 2) + 2 * heads + tables
-    scatters = products * (_passes(job) + 1) + heads + tables
+    if plans:
+        calls += [
+            ("experts' tokens", "all_gather", size, expert_gathers),
+            ("logits", "all_gather", 2.0 * a.vocabulary * job.pass_tokens, 1.0),
+        ]
     return [
-        Collective(
-            name="tensor, gather",
-            kind="all_gather",
-            axis="tp",
-            ranks=layout.tp,
-            bytes=size,
-            calls=m * gathers,
-        ),
-        Collective(
-            name="tensor, scatter",
-            kind="reduce_scatter",
-            axis="tp",
-            ranks=layout.tp,
-            bytes=size,
-            calls=m * scatters,
-        ),
+        Collective(name, kind, "tp", layout.tp, call_bytes, job.micro_batches * times)
+        for name, kind, call_bytes, times in calls
     ]
 
 
-def _own_tensor(job: Job) -> list[Collective]:
-    """Return the collectives of tensor parallelism in Onnuri's trainer, by the plans of
-    transformers 5.23.
+def _layer_sums(job: Job, b: Block) -> list[int]:
+    """Return how many sums over the tensor-parallel ranks one layer takes per micro-batch, for each
+    of its parts that they cut: attention or mixer, and feed-forward.
 
-    Every rank holds whole hidden states; there is a sum after each product that is cut along its
-    rows and, backward, before each that is cut along its columns; logits are gathered. Latent
-    attention is not cut, and shared experts only beside it. Recomputation stops at the last tensor
-    that is needed.
+    A part takes one forward, for its last product is cut along its rows, one more where it is
+    recomputed, and backward one per product that is cut along its columns: Megatron-Core fuses
+    them into one, transformers has three in attention and two in a feed-forward. Transformers cuts
+    no latent attention, and shared experts only beside it; its recomputation stops at the last
+    tensor that is needed.
     """
-    a, layout, size = job.architecture, job.layout, 2.0 * job.architecture.hidden * job.pass_tokens
-    again, sums, gathers = layout.recompute != "none", 2.0, 0.0  # two: embedding and head
-    for b in a.blocks:
-        split = bool(b.attention and not b.attention.kv_rank)
-        sums += b.count * split * (4 + again)
-        sums += (
-            b.count
-            * bool(b.mlp or (b.experts and b.experts.shared and not split))
-            * (3 + (again and b.norms > 2))
-        )
-        gathers += (
-            b.count * bool(b.experts and layout.ep > 1) * (2 * (1 + again) + 1)
-        )  # outputs in 32 bits, gradients in 16
-    return [
-        Collective(
-            name="tensor",
-            kind="all_reduce",
-            axis="tp",
-            ranks=layout.tp,
-            bytes=size,
-            calls=job.micro_batches * sums,
-        ),
-        Collective(
-            name="experts' tokens",
-            kind="all_gather",
-            axis="tp",
-            ranks=layout.tp,
-            bytes=size,
-            calls=job.micro_batches * gathers,
-        ),
-        Collective(
-            name="logits",
-            kind="all_gather",
-            axis="tp",
-            ranks=layout.tp,
-            bytes=2.0 * a.vocabulary * job.pass_tokens,
-            calls=job.micro_batches,
-        ),
-    ]
+    shared = bool(b.experts and b.experts.shared)
+    if not job.profile.transformers:
+        parts = bool(b.attention or b.mixer_params) + bool(b.mlp or shared)
+        return [_passes(job) + 1] * parts
+    recomputed = job.layout.recompute != "none"
+    attention_is_cut = bool(b.attention and not b.attention.kv_rank)
+    sums = [1 + recomputed + 3] if attention_is_cut else []
+    if b.mlp or (shared and not attention_is_cut):
+        sums.append(1 + (recomputed and b.norms > 2) + 2)
+    return sums
 
 
 def _context(job: Job, h: StageContents) -> list[Collective]:
@@ -236,13 +179,12 @@ def _context(job: Job, h: StageContents) -> list[Collective]:
     return messages
 
 
-def _expert(job: Job, layers: list[tuple[Block, float]]) -> list[Collective]:
-    """Return the all-to-alls of expert parallelism for `layers`, pairs of a block and its number of
-    layers: tokens go to their experts and back, forward and backward, and each tensor-parallel rank
-    sends its part of them."""
+def _expert(job: Job, h: StageContents) -> list[Collective]:
+    """Return the all-to-alls of expert parallelism: tokens go to their experts and back, forward
+    and backward, and each tensor-parallel rank sends its part of them."""
     layout, exchanges = job.layout, []
     split = layout.tp if job.profile.transformers or layout.sequence_parallel else 1
-    for b, count in layers:
+    for b, count in h.blocks + h.mtp:
         if (e := b.experts) and layout.ep > 1:
             size, calls = (
                 2.0 * (e.latent or job.architecture.hidden) * job.pass_tokens / split,
@@ -281,36 +223,29 @@ def _copies(job: Job, e: Experts) -> list[tuple[Axis, int, float]]:
     ]
 
 
-def _groups(job: Job) -> list[Collective]:
-    """Return the data-parallel collectives of Onnuri's trainer, FSDP group by group.
+def _data(job: Job, h: StageContents) -> list[Collective]:
+    """Return the data-parallel collectives, of gradients and weights, for each group of weights
+    that is sent together: layer by layer, then what belongs to no layer."""
+    groups = _weight_groups(job, h)
+    if job.layout.sharded or job.profile.transformers:
+        return [c for group in groups for c in _sharded(job, *group)]
+    return [c for weights, count, _ in groups for c in _replicated(job, weights, count)]
 
-    A layer's weights are gathered before its forward and its backward pass, the embedding's before
-    the forward pass only, the root's once for both; gradients are reduced after every micro-batch.
+
+def _weight_groups(job: Job, h: StageContents) -> list[tuple[Weights, float, int]]:
+    """Return the groups of weights that are sent together, as (weights on a rank, number of such
+    groups, gathers per micro-batch).
+
+    Groups of Onnuri's trainer count `fully_shard`'s padding; it gathers the embedding for the
+    forward pass only, and the root's group once for both passes.
     """
     a, layout = job.architecture, job.layout
-    alike: Counter[Group] = Counter()
-    for b in a.blocks:
-        alike[layer(b, a.hidden, layout)] += b.count
-    groups = [
-        (root(a, layout), 1, 1),
-        (embedding(a, layout), 1, 1),
-        *((g, count, 2) for g, count in alike.items()),
-    ]
-    return [
-        c
-        for g, count, gathers in groups
-        for c in _sharded(job, Weights(g.dense, g.routed), count, gathers)
-    ]
-
-
-def _data(job: Job, h: StageContents) -> list[Collective]:
-    """Return the data-parallel collectives of other engines, one layer at a time: gradients and
-    weights. Fully sharded in a pipeline, they come once per step."""
-    groups = [
-        (layer_weights(b, job.architecture.hidden, job.layout), count) for b, count in h.blocks
-    ] + [(h.ends, 1)]
-    by = _sharded if job.layout.sharded else _replicated
-    return [c for weights, count in groups for c in by(job, weights, count)]
+    if not job.profile.transformers:
+        layers = [(layer_weights(b, a.hidden, layout), count, 2) for b, count in h.blocks]
+        return [*layers, (h.ends, 1, 2)]
+    padded = [(layer(b, a.hidden, layout), count, 2) for b, count in h.blocks]
+    padded += [(root(a, layout), 1, 1), (embedding(a, layout), 1, 1)]
+    return [(Weights(g.dense, g.routed), count, gathers) for g, count, gathers in padded]
 
 
 def _replicated(job: Job, weights: Weights, count: float) -> list[Collective]:

@@ -136,3 +136,24 @@ def _attention(at: Attention, hidden: int) -> list[Shape]:
             Shape((hidden,)),
         ]
     return shapes + [Shape((at.head_dim,))] * (2 * at.qk_norm) + [Shape((at.heads,), 0)] * at.sinks
+
+
+def attention_products(at: Attention, hidden: int, tp: int) -> list[tuple[float, float]]:
+    """Return (inputs, outputs) of the weights of attention's products on one of `tp` ranks, as
+    Megatron-Core runs them: queries, keys and values in one product."""
+    output = (at.heads / tp * at.values, hidden)
+    if not at.kv_rank:
+        groups = max(at.kv_heads / tp, 1.0)
+        fused = at.heads / tp * at.head_dim + groups * (at.head_dim + at.values)
+        return [(hidden, fused), output]
+    query_outputs = at.query_outputs() / tp
+    queries: list[tuple[float, float]] = [(hidden, query_outputs)]
+    if at.query_rank:
+        compressed = (1 + at.gated) * at.query_rank
+        queries = [(hidden, at.query_rank), (compressed, query_outputs)]
+    return [
+        *queries,
+        (hidden, at.kv_rank + at.rope_dim),
+        (at.kv_rank, at.heads / tp * (at.head_dim + at.values)),
+        output,
+    ]

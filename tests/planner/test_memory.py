@@ -9,7 +9,7 @@ from onnuri.planner.activations import megatron_layer, torch_compiled_layer, tor
 from onnuri.planner.architecture import Architecture, Attention, Block, Experts
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.memory import CHUNK, memory
+from onnuri.planner.memory import memory
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.pipeline_stages import chunks, ends, in_flight, stage_layers
 from onnuri.planner.weights import layer_weights
@@ -242,9 +242,3 @@ def test_the_fullest_stage_counts() -> None:
     """A table on the first rank alone makes it the fullest; the mean of all would say less."""
     wide = MIXTURE.replace(vocabulary=1_000_000)
     assert memory(job(wide, ParallelConfig(pp=8, sharding="zero1"))).stage in (0, 7)
-
-
-def test_a_chunk_is_as_long_as_the_trainers() -> None:
-    from onnuri.model.cross_entropy import ROWS
-
-    assert CHUNK == ROWS
