@@ -1,5 +1,5 @@
-"""This module turns on activation checkpointing: what a layer keeps for its backward pass, and what it
-computes again.
+"""This module turns on activation checkpointing: what a layer keeps for its backward pass, and
+what it computes again.
 
 It knows no rank and no mesh.
 """

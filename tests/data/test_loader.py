@@ -1,13 +1,13 @@
-"""Rows for ranks: the same rows per step whatever the ranks and workers, none lost, none twice."""
+"""Rows for ranks: the same rows per step whatever the ranks and workers, none lost."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnuri.data.document_store import DocumentStore, StoreRows, write_store
 from onnuri.data.loader import BatchRamp, RowLoader, RowMixture
 from onnuri.data.schedule import MixtureStage
-from onnuri.data.token_store import StoreRows, TokenStore, write_store
 from onnuri.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ def test_workers_change_no_row(tmp_path, workers):
     rng = np.random.default_rng(0)
     write_store(tmp_path / "a", [rng.integers(0, 9, 20) for _ in range(30)], 10, "x")
     write_store(tmp_path / "b", [rng.integers(0, 9, 20) for _ in range(30)], 10, "x")
-    sources = {n: StoreRows(TokenStore(tmp_path / n), 32, 1) for n in "ab"}
+    sources = {n: StoreRows(DocumentStore(tmp_path / n), 32, 1) for n in "ab"}
     mixture = RowMixture(sources, [MixtureStage(weights={"a": 2.0, "b": 1.0})])
     ramp = BatchRamp(rows=4)
     alone, helped = (RowLoader(mixture, ramp, 1, 2, 5, workers=n) for n in (0, workers))

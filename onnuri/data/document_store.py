@@ -92,8 +92,8 @@ def _write_shard(folder: Path, number: int, documents: list[np.ndarray]) -> dict
     return {"tokens": int(ends[-1]), "documents": len(documents)}
 
 
-class TokenStore:
-    """A TokenStore reads the documents of a store by memory map."""
+class DocumentStore:
+    """A DocumentStore reads the documents of a store by memory map."""
 
     def __init__(self, folder: Path, ids_from: str | None = None) -> None:
         """Open a store. Raises ConfigError for a folder that holds none, for one whose files are
@@ -185,7 +185,7 @@ class _Epoch(NamedTuple):
 class StoreRows:
     """A StoreRows cuts the documents of a store into rows of a fixed number of ids."""
 
-    def __init__(self, store: TokenStore, tokens: int, seed: int = 0) -> None:
+    def __init__(self, store: DocumentStore, tokens: int, seed: int = 0) -> None:
         """Cut a store into rows of `tokens` ids, in the orders that follow from `seed`."""
         self.store, self.tokens, self.seed = store, tokens, seed
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()

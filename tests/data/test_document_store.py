@@ -1,4 +1,4 @@
-"""Stores of tokenised documents: what is written is read, and rows hold every id once per epoch."""
+"""Stores of tokenised documents: what is written is read, and rows hold each id once an epoch."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnuri.data.token_store import SUMMARY, StoreRows, TokenStore, write_store
+from onnuri.data.document_store import SUMMARY, DocumentStore, StoreRows, write_store
 from onnuri.errors import ConfigError
 
 
@@ -29,7 +29,7 @@ def test_what_is_written_is_read_whatever_the_shards(tmp_path_factory, lengths, 
             write_store(folder, whole, 200_000, "x", shard)
         return
     write_store(folder, whole, 200_000, "x", shard)
-    store = TokenStore(folder, "x")
+    store = DocumentStore(folder, "x")
     filled = [each for each in whole if len(each)]
     assert len(store) == len(filled) and store.tokens == sum(lengths)
     for number in data.draw(st.permutations(range(len(filled)))):
@@ -43,7 +43,7 @@ def test_rows_hold_each_id_once_per_epoch_and_start_where_documents_do(
 ):
     folder = tmp_path_factory.mktemp("store") / "s"
     write_store(folder, documents(lengths), 200_000, "x", 64)
-    source = StoreRows(TokenStore(folder), tokens, seed)
+    source = StoreRows(DocumentStore(folder), tokens, seed)
     total = sum(lengths)
     rows = [source.row(k) for k in range(-(-3 * total // tokens))]
     stream = np.concatenate([row.ids[0].numpy() for row in rows])
@@ -64,7 +64,7 @@ def test_rows_hold_each_id_once_per_epoch_and_start_where_documents_do(
 
 def test_a_row_depends_on_its_number_alone(tmp_path):
     write_store(tmp_path / "s", documents([7, 1, 30, 12]), 200_000, "x")
-    source = StoreRows(TokenStore(tmp_path / "s"), 11, 3)
+    source = StoreRows(DocumentStore(tmp_path / "s"), 11, 3)
     forwards = [source.row(k).ids for k in range(30)]
     backwards = [StoreRows(source.store, 11, 3).row(k).ids for k in reversed(range(30))][::-1]
     copied = pickle.loads(pickle.dumps(source))
@@ -76,7 +76,7 @@ def test_a_row_depends_on_its_number_alone(tmp_path):
 
 def test_ids_beyond_16_bits_survive_and_those_out_of_range_are_refused(tmp_path):
     write_store(tmp_path / "s", [[150_000, 199_999]], 200_000, "x")
-    assert TokenStore(tmp_path / "s").document(0).tolist() == [150_000, 199_999]
+    assert DocumentStore(tmp_path / "s").document(0).tolist() == [150_000, 199_999]
     for wrong in (-1, 200_000):
         with pytest.raises(ConfigError, match=f"id {wrong} of document 1: is outside 0 to 199999"):
             write_store(tmp_path / "t", [[1], [3, wrong]], 200_000, "x")
@@ -107,18 +107,18 @@ def test_a_damaged_store_is_one_line(tmp_path, damage, words):
     write_store(tmp_path / "s", [[1, 2], [3, 4]], 10, "x")
     damage(tmp_path / "s")
     with pytest.raises(ConfigError, match=words) as caught:
-        TokenStore(tmp_path / "s")
+        DocumentStore(tmp_path / "s")
     assert "\n" not in str(caught.value)
 
 
 def test_a_store_of_other_ids_is_refused(tmp_path):
     write_store(tmp_path / "s", [[1, 2]], 10, "one")
     with pytest.raises(ConfigError, match="ids of another vocabulary"):
-        TokenStore(tmp_path / "s", "two")
+        DocumentStore(tmp_path / "s", "two")
 
 
 def test_each_epoch_has_an_order_of_its_own(tmp_path):
     write_store(tmp_path / "s", documents([5] * 20), 200_000, "x")
-    source = StoreRows(TokenStore(tmp_path / "s"), 100)
+    source = StoreRows(DocumentStore(tmp_path / "s"), 100)
     first, second = (source.row(k).ids[0].tolist() for k in range(2))
     assert sorted(first) == sorted(second) and first != second
