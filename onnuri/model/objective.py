@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from onnuri.data.loader import RowSource
 from onnuri.data.pack import PackedRow, PackedSequence, pack
 from onnuri.data.segment import Segment, SequenceSource
 from onnuri.inference.hf_forward import head
 from onnuri.modality import MEDIA
 from onnuri.model.backbone import embedding, hidden_states
 from onnuri.model.balance import Balance
+from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts, grouped_loss, target_groups
 from onnuri.model.token_layout import CandidateSet, TokenLayout
 
@@ -69,6 +72,23 @@ def _speech_ids(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
     return ids, [*weights, 0.0]
 
 
+def row_loss(model: nn.Module, row: PackedRow) -> LossParts:
+    """Return the loss of a packed row, every target scored among all ids, on the model's device."""
+    device = embedding(model).device
+    weights = row.weights[0, 1:].to(device, non_blocking=True)
+    targets = row.ids[0, 1:].to(device, non_blocking=True)
+    hidden = hidden_states(model, *row.to(device))[0, :-1]
+    total = cross_entropy(hidden, whole_head(model), targets, weights)
+    return LossParts(total, row.weight.to(device, non_blocking=True))
+
+
+def whole_head(model: nn.Module) -> Tensor:
+    """Return the output projection [vocabulary, C] of a model, gathered over its tensor-parallel
+    ranks: each of them then computes the same loss of the same hidden states."""
+    table = head(model)
+    return table.full_tensor() if isinstance(table, DTensor) else table
+
+
 def omni_loss(
     model: nn.Module,
     sets: tuple[CandidateSet, ...],
@@ -87,11 +107,63 @@ def omni_loss(
     weight = row.weight.to(device, non_blocking=True)
     hidden = hidden_states(model, *row.to(device))[0, :-1]
     return grouped_loss(
-        hidden, head(model), sets, [group.to(device) for group in groups], weight, len(MEDIA), soft
+        hidden,
+        whole_head(model),
+        sets,
+        [group.to(device) for group in groups],
+        weight,
+        len(MEDIA),
+        soft,
     )
 
 
-class OmniObjective:
+class RowObjective:
+    """A RowObjective trains a causal language model on packed rows, each target scored among all
+    ids."""
+
+    def __init__(self, module: nn.Module, rows: RowSource) -> None:
+        """Build the objective of a model `module` of transformers on a source of rows."""
+        self.module, self.rows, self.balance = module, rows, Balance(module)
+
+    def batch(self, step: int) -> PackedRow:
+        """Return row number `step`."""
+        row: PackedRow = self.rows.row(step)
+        return row
+
+    def weight(self, batch: PackedRow) -> Tensor:
+        """Return the sum [] of the loss weights of a row's targets."""
+        return batch.weight
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Return a context that counts experts' loads, to span a step's forward and backward
+        passes."""
+        return self.balance.watching()
+
+    def after_step(self, norm: Tensor) -> None:
+        """Move the routers' biases towards even loads after the optimizer's update, unless the
+        gradient norm [] is not finite."""
+        self.balance.apply(norm)
+
+    def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, LossParts | float]]:
+        """Return a row's loss, and figures for the log: loss and number of tokens.
+
+        The figures leave out the loss that balances experts, for some families have none.
+        """
+        tokens = batch.ids.numel() - batch.padding
+        self.balance.tokens = tokens
+        parts = self.parts(batch)
+        figures: dict[str, LossParts | float] = {
+            "loss": LossParts(parts.sum.detach(), parts.weight),
+            "tokens": float(tokens),
+        }
+        return parts._replace(sum=parts.sum + self.balance.loss() * parts.weight), figures
+
+    def parts(self, batch: PackedRow) -> LossParts:
+        """Return a row's next-token loss, without the loss that balances experts."""
+        return row_loss(self.module, batch)
+
+
+class OmniObjective(RowObjective):
     """An OmniObjective trains a backbone on the sequences of a source, in rows of a fixed
     length."""
 
@@ -110,53 +182,34 @@ class OmniObjective:
 
         `split` splits text codes into words; `soft` and `ordinal_weight` are those of `omni_loss`.
         """
-        self.module, self.layout, self.source, self.split = module, layout, source, split
+        super().__init__(module, self)
+        self.layout, self.source, self.split = layout, source, split
         self.soft, self.ordinal_weight = soft, ordinal_weight
-        self.tokens, self.seed, self.balance = tokens, seed, Balance(module)
+        self.tokens, self.seed = tokens, seed
         self.sets = tuple(layout.candidate_sets())
 
-    def batch(self, step: int) -> PackedRow:
-        """Return the packed row of a step, `tokens` ids long, a pure function of the step."""
-        rng = np.random.default_rng([self.seed, step])
+    def row(self, index: int) -> PackedRow:
+        """Return packed row number `index`, `tokens` ids long, a pure function of the number."""
+        rng = np.random.default_rng([self.seed, index])
         return pack(
             lambda: sequence_ids(self.source.sample(rng), self.layout, self.split),
             self.tokens,
             self.layout.special("<pad>"),
         )
 
-    def weight(self, batch: PackedRow) -> Tensor:
-        """Return the sum [] of the loss weights of a row's targets."""
-        return batch.weight
-
-    def watching(self) -> AbstractContextManager[None]:
-        """Return a context that counts experts' loads, to span a step's forward and backward
-        passes."""
-        return self.balance.watching()
-
-    def after_step(self, norm: Tensor) -> None:
-        """Move the routers' biases towards even loads after the optimizer's update, unless the
-        gradient norm [] is not finite."""
-        self.balance.apply(norm)
+    def parts(self, batch: PackedRow) -> LossParts:
+        """Return a row's loss, every target scored in its candidate set."""
+        return omni_loss(self.module, self.sets, batch, self.soft, self.ordinal_weight)
 
     def loss(self, batch: PackedRow) -> tuple[LossParts, dict[str, LossParts | float]]:
-        """Return a row's loss, and figures for the log: loss, loss per modality, number of tokens.
-
-        The figures leave out the loss that balances experts, for some families have none.
-        """
-        tokens = batch.ids.numel() - batch.padding
-        self.balance.tokens = tokens
-        parts = omni_loss(self.module, self.sets, batch, self.soft, self.ordinal_weight)
+        """Return a row's loss, and figures for the log: loss, loss per modality, number of
+        tokens."""
+        parts, figures = super().loss(batch)
         # on the host, so that no device is waited for
         present = batch.modality_ids[0, 1:][batch.weights[0, 1:] > 0].unique().tolist()
         assert parts.by_modality is not None
         by_modality = {f"loss_{MEDIA[k]}": LossParts(*parts.by_modality[k]) for k in present}
-        whole = LossParts(parts.sum.detach(), parts.weight)
-        figures: dict[str, LossParts | float] = {
-            **by_modality,
-            "loss": whole,
-            "tokens": float(tokens),
-        }
-        return parts._replace(sum=parts.sum + self.balance.loss() * parts.weight), figures
+        return parts, {**by_modality, **figures}
 
 
 @torch.no_grad()

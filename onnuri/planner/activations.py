@@ -41,7 +41,8 @@ class LayerBytes(NamedTuple):
     """on top of what is kept, at the fullest moment of its recomputation or backward pass"""
     product_bytes: float = 0.0
     """kept under selective recomputation, where only the outputs of products and attention and
-    dispatched tokens are kept (`parallel/recompute.py`, SAVED_OPERATORS); the layer's input is counted"""
+    dispatched tokens are kept (`parallel/recompute.py`, SAVED_OPERATORS); the layer's
+    input is counted"""
     recompute_bytes: float = 0.0
     """what recomputing the rest adds to `product_bytes`"""
     expert_grad_peak_bytes: float = 0.0

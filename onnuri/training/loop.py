@@ -190,7 +190,7 @@ def fit(
                 break
             start = time.perf_counter()
             lr = lr_at(step, progress, config)
-            figures = _step(objective, model, loader, optimizer, config, lr)
+            figures = train_step(objective, model, loader, optimizer, config, lr)
             step += 1
             logs = step % config.log_every == 0
             if logs:
@@ -232,7 +232,7 @@ def progress_share(config: TrainConfig, step: int, elapsed_seconds: float) -> fl
     return elapsed_seconds / 60 / (config.minutes or 1e-9)
 
 
-def _step(
+def train_step(
     objective: Objective,
     model: ParallelModel,
     loader: RowLoader,

@@ -1,0 +1,581 @@
+"""This module proves that a layout trains what one process trains: same rows, same loss, same
+gradients, in 64 bits on a CPU, where a parallel mode that is silently wrong cannot hide in rounding.
+
+One process takes some training steps of a small model; then as many gloo processes as a layout has
+ranks take the same ones in every layout, with the code that trains (`loop.train_step`). Compared
+are the loss of every step, the norm and every tensor of the gradients of the first one, gathered
+whole, what the routers chose, and the weights at the end. In the middle of its run each layout's
+state is stored, and the next layout goes on from it, so that every state is read by another layout.
+The reference itself is checked: a packed row gives the loss and the gradients of its sequences one
+by one.
+
+It knows no recipe: whoever calls it builds the model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import multiprocessing.connection
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from onnuri.config import Config
+from onnuri.data.loader import BatchRamp, RowLoader
+from onnuri.data.pack import PackedRow
+from onnuri.errors import ConfigError, OnnuriError
+from onnuri.model.balance import Balance
+from onnuri.model.objective import RowObjective, row_loss
+from onnuri.parallel.model import ParallelModel
+from onnuri.planner.parallel import ParallelConfig, to_string
+from onnuri.training import state
+from onnuri.training.loop import TrainConfig, train_step
+from onnuri.training.optim import Optimizers
+
+Build = Callable[[], nn.Module]
+"""function that returns the model with its first weights, the same on every call and rank"""
+
+
+class Tolerances(Config):
+    """A Tolerances holds the largest relative differences that pass."""
+
+    first_loss: float = 1e-12
+    last_loss: float = 1e-10
+    norm: float = 1e-11
+    gradient: float = 1e-11
+    """of a tensor: the largest difference over the largest number in it"""
+    weights: float = 1e-7
+    """of a tensor after all steps. AdamW's first updates are the gradient's sign, so rounding shows
+    where a gradient is nearly zero"""
+
+
+MIXTURE = Tolerances(last_loss=1e-9)
+"""for models with experts, whose routers may be near a tie"""
+
+
+class VerifyConfig(Config):
+    """A VerifyConfig holds the run that is compared."""
+
+    world_size: int = 4
+    steps: int = 20
+    rows: int = 4
+    """rows per step, over all ranks; a multiple of the data ranks of every layout"""
+    tokens: int = 48
+    """ids per row"""
+    learning_rate: float = 1e-3
+    clip: float = 0.2
+    """small enough that every step is clipped, so that clipping is compared too"""
+    optimizer: str = "adamw"
+
+
+class Difference(Config):
+    """A Difference holds how far a layout's run is from that of one process; relative, and 0 where
+    both are equal."""
+
+    layout: str
+    refused: str | None = None
+    """why the layout cannot run; the figures then say nothing"""
+    crashed: str | None = None
+    """the error that ended its ranks"""
+    first_loss: float = 0.0
+    last_loss: float = 0.0
+    norm: float = 0.0
+    gradient: float = 0.0
+    gradient_name: str = ""
+    """the parameter whose gradient differs most"""
+    routing: int = 0
+    """choices of experts that differ, over all tokens of the first and the last step"""
+    weights: float = 0.0
+    resumed: float = 0.0
+    """of the last loss, where the run goes on in this layout from another layout's state"""
+    recomputed: bool = True
+    """whether layers ran again in the backward pass exactly where the layout says so"""
+    seconds: float = 0.0
+
+    def failures(self, allowed: Tolerances) -> list[str]:
+        """Return what is wrong, in words; an empty list where the layout trains rightly."""
+        if self.refused:
+            return []
+        if self.crashed:
+            return [f"ended with an error: {self.crashed}"]
+        limits = {
+            "loss of the first step": (self.first_loss, allowed.first_loss),
+            "loss of the last step": (self.last_loss, allowed.last_loss),
+            "gradient norm": (self.norm, allowed.norm),
+            f"gradient of {self.gradient_name}": (self.gradient, allowed.gradient),
+            "weights at the end": (self.weights, allowed.weights),
+            "last loss after a resume": (self.resumed, allowed.last_loss),
+            "choices of experts": (float(self.routing), 0.0),
+        }
+        wrong = [
+            f"{name} differs by {value:.1e} (allowed {limit:.0e})"
+            for name, (value, limit) in limits.items()
+            if not value <= limit  # a value that is no number fails too
+        ]
+        if not self.recomputed:
+            wrong.append("layers are not recomputed as the layout says")
+        return wrong
+
+
+class Verification(Config):
+    """A Verification holds what was compared for one model."""
+
+    name: str
+    differences: tuple[Difference, ...]
+    packing: float
+    """relative difference of loss and gradients between packed rows and sequences one by one"""
+    allowed: Tolerances
+
+    def failures(self) -> list[str]:
+        """Return what is wrong over all layouts, a line each."""
+        wrong = [
+            f"{self.name}, {each.layout}: {words}"
+            for each in self.differences
+            for words in each.failures(self.allowed)
+        ]
+        if not self.packing <= self.allowed.gradient:
+            wrong.append(f"{self.name}: packed rows differ by {self.packing:.1e} from sequences")
+        return wrong
+
+
+class RandomRows:
+    """A RandomRows gives rows of random sequences of unequal length and weight."""
+
+    def __init__(self, vocabulary: int, tokens: int) -> None:
+        """Give rows of `tokens` ids below `vocabulary`."""
+        self.vocabulary, self.tokens = vocabulary, tokens
+
+    def row(self, index: int) -> PackedRow:
+        """Return row number `index`; the last of its sequences is padding."""
+        rng = np.random.default_rng([7, index])
+        padding = int(rng.integers(1, self.tokens // 8))
+        cuts = rng.choice(np.arange(2, self.tokens - padding - 1), 2, replace=False)
+        ends = [*sorted(cuts.tolist()), self.tokens - padding, self.tokens]
+        lengths = np.diff([0, *ends])
+        # rows weigh differently, so that a mean of ranks' means is not the mean of all
+        weights = rng.choice([0.05, 0.5, 1.0], self.tokens) * (1 + 2 * (index % 2))
+        weights[np.cumsum(lengths) - lengths] = 0.0
+        weights[self.tokens - padding :] = 0.0
+        return PackedRow(
+            ids=torch.from_numpy(rng.integers(0, self.vocabulary, (1, self.tokens))),
+            positions=torch.from_numpy(np.concatenate([np.arange(n) for n in lengths]))[None],
+            lengths=torch.from_numpy(lengths),
+            weights=torch.from_numpy(weights)[None],
+            modality_ids=torch.zeros(1, self.tokens, dtype=torch.int64),
+            padding=padding,
+        )
+
+
+def layouts_for(world_size: int, has_experts: bool) -> list[ParallelConfig]:
+    """Return the layouts of some ranks that are compared: every way to share a model that Onnuri
+    runs, and every kind of recomputation."""
+    dp, half = world_size, world_size // 2
+    plain = ParallelConfig(dp=dp, sequence_parallel=False, recompute="none")
+    found = [
+        plain.replace(sharding="ddp"),
+        plain,
+        plain.replace(recompute="selective"),
+        plain.replace(recompute="full"),
+    ]
+    if half > 1:
+        found += [
+            plain.replace(sharding="hsdp", shard=half),
+            plain.replace(dp=half, tp=2),
+            plain.replace(dp=half, tp=2, sharding="ddp", recompute="full"),
+            plain.replace(dp=half, tp=2, recompute="selective"),
+        ]
+    found.append(plain.replace(dp=1, tp=world_size))
+    if has_experts:
+        found += [plain.replace(ep=world_size), plain.replace(ep=world_size, recompute="full")]
+        if half > 1:
+            found += [
+                plain.replace(ep=2, recompute="selective"),
+                plain.replace(ep=2, sharding="hsdp", shard=half),
+                plain.replace(dp=half, tp=2, ep=2),
+                plain.replace(dp=half, tp=2, ep=world_size, recompute="full"),
+            ]
+    return found
+
+
+def verify(
+    name: str,
+    build: Build,
+    vocabulary: int,
+    config: VerifyConfig,
+    layouts: Sequence[ParallelConfig] | None = None,
+    report: Callable[[Difference], None] | None = None,
+) -> Verification:
+    """Return how far each layout's run of a model is from that of one process.
+
+    `build` runs in every process; they are forked from this one, which computes nothing itself.
+    `report` is called with each layout's difference as soon as it is known.
+    """
+    with torch.device("meta"):  # imports the model's classes once for all processes
+        has_experts = bool(Balance(build()).routers)
+    chosen = list(layouts or layouts_for(config.world_size, has_experts))
+    differences: list[Difference] = []
+    with tempfile.TemporaryDirectory() as folder:
+        job = _Job(Path(folder), build, vocabulary, config)
+        if error := _run_ranks(1, _reference, job):
+            raise ConfigError(
+                name, f"does not train in one process ({error})", "see `onnuri train`"
+            )
+        previous = job.place / "reference"
+        for layout in chosen:
+            difference = _verify_layout(job, layout, previous)
+            if not difference.refused and state.latest(job.state_of(layout)):
+                previous = job.state_of(layout)
+            differences.append(difference)
+            if report:
+                report(difference)
+        packing = float(json.loads((job.place / "packing.json").read_text()))
+    return Verification(
+        name=name,
+        differences=tuple(differences),
+        packing=packing,
+        allowed=MIXTURE if has_experts else Tolerances(),
+    )
+
+
+class _Job(NamedTuple):
+    """What every process of a verification knows."""
+
+    place: Path
+    """folder in which processes meet and leave what they measured"""
+    build: Build
+    vocabulary: int
+    config: VerifyConfig
+
+    def state_of(self, layout: ParallelConfig) -> Path:
+        """Return the folder of the state that a layout's run leaves."""
+        return self.place / to_string(layout).replace("=", "").replace(",", "_")
+
+
+def _verify_layout(job: _Job, layout: ParallelConfig, previous: Path) -> Difference:
+    """Return the difference of one layout, run by ranks of its own."""
+    start = time.perf_counter()
+    path = job.state_of(layout).with_suffix(".json")
+    error = _run_ranks(layout.gpus, _measure, job, layout, previous, path)
+    if error:
+        return Difference(layout=to_string(layout), crashed=error)
+    return Difference.load(path).replace(seconds=round(time.perf_counter() - start, 2))
+
+
+def _run_ranks(count: int, work: Callable[..., None], job: _Job, *arguments: Any) -> str | None:
+    """Run `work(job, *arguments)` in `count` processes that form a group, and return the last line
+    of the first error, None if all went well."""
+    context = multiprocessing.get_context("fork")
+    store = tempfile.mktemp(dir=job.place)
+    errors = [Path(f"{store}.{rank}.error") for rank in range(count)]
+    ranks = [
+        context.Process(target=_rank, args=(rank, count, store, errors[rank], work, job, arguments))
+        for rank in range(count)
+    ]
+    for process in ranks:
+        process.start()
+    # when one dies, the others wait for it in a collective: they are ended
+    while any(process.is_alive() for process in ranks):
+        multiprocessing.connection.wait([p.sentinel for p in ranks if p.is_alive()])
+        if any(process.exitcode for process in ranks):
+            break
+    for process in ranks:
+        process.terminate()
+        process.join()
+    if not any(process.exitcode for process in ranks):
+        return None
+    for error in errors:
+        if error.exists():
+            return error.read_text().strip().splitlines()[-1]
+    return f"a rank ended with {next(p.exitcode for p in ranks if p.exitcode)}"
+
+
+def _rank(
+    rank: int,
+    count: int,
+    store: str,
+    error: Path,
+    work: Callable[..., None],
+    job: _Job,
+    arguments: tuple[Any, ...],
+) -> None:
+    """Be one rank: join the group, work, and leave a traceback where that fails."""
+    try:
+        torch.set_num_threads(1)
+        # gathering a weight that two axes cut along one dimension is slow, and is warned of
+        logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+        if count > 1:
+            dist.init_process_group(
+                "gloo", init_method=f"file://{store}", rank=rank, world_size=count
+            )
+        work(job, *arguments)
+        if count > 1:
+            dist.destroy_process_group()
+    except BaseException:
+        error.write_text(traceback.format_exc())
+        raise SystemExit(1) from None
+
+
+def _reference(job: _Job) -> None:
+    """Take the steps in one process and write what it gave, with the check of packing."""
+    run = _Run(job, None)
+    run.train(job.place / "reference")
+    torch.save(run.results(), job.place / "reference.pt")
+    (job.place / "packing.json").write_text(json.dumps(_packing_difference(job)))
+
+
+def _measure(job: _Job, layout: ParallelConfig, previous: Path, path: Path) -> None:
+    """Take the steps in a layout and write its difference; every rank calls this."""
+    reference = torch.load(job.place / "reference.pt", weights_only=True)
+    try:
+        run = _Run(job, layout)
+    except OnnuriError as error:
+        _write(Difference(layout=to_string(layout), refused=str(error)), path)
+        return
+    run.train(job.state_of(layout))
+    resumed = _Run(job, layout)
+    resumed.train(None, previous)
+    results = run.results()
+    gradients = _differences(results["gradients"], reference["gradients"])
+    worst = max(gradients, key=lambda name: gradients[name])
+    wrong_choices = torch.tensor(run.wrong_choices(reference["choices"]))
+    dist.all_reduce(wrong_choices)
+    expected_calls = 1 if layout.recompute == "none" else 2
+    difference = Difference(
+        layout=to_string(layout),
+        first_loss=_relative(results["losses"][0], reference["losses"][0]),
+        last_loss=_relative(results["losses"][-1], reference["losses"][-1]),
+        norm=_relative(results["norms"][0], reference["norms"][0]),
+        gradient=gradients[worst],
+        gradient_name=worst,
+        routing=int(wrong_choices),
+        weights=max(_differences(results["weights"], reference["weights"]).values()),
+        resumed=_relative(resumed.losses[-1], reference["losses"][-1]),
+        recomputed=run.layer_calls == expected_calls * len(run.first_rows),
+    )
+    _write(difference, path)
+
+
+def _write(difference: Difference, path: Path) -> None:
+    """Write a difference once, by the first rank."""
+    if dist.get_rank() == 0:
+        difference.save(path)
+
+
+def _relative(value: float, expected: float) -> float:
+    """Return the relative difference of two numbers."""
+    return abs(value - expected) / abs(expected) if value != expected else 0.0
+
+
+def _differences(values: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """Return each tensor's largest difference over the largest number expected in it; infinity for
+    a tensor that only one side has."""
+    return {
+        name: (
+            float((values[name] - expected[name]).abs().max() / expected[name].abs().max())
+            if name in values and name in expected and expected[name].abs().max() > 0
+            else 0.0
+            if name in values and name in expected and not values[name].abs().max()
+            else float("inf")
+        )
+        for name in values.keys() | expected.keys()
+    }
+
+
+class _Run:
+    """Some training steps of a model in one layout, and what is recorded of them."""
+
+    def __init__(self, job: _Job, layout: ParallelConfig | None) -> None:
+        """Build the model and spread it; raises what `ParallelModel` raises."""
+        self.job, self.config = job, job.config
+        torch.manual_seed(0)
+        network: Any = job.build().double()
+        network.config._experts_implementation = "eager"  # grouped products are of 32 bits at most
+        rows = RandomRows(job.vocabulary, job.config.tokens)
+        self.objective = RowObjective(network, rows)
+        self.model = ParallelModel(network, self.objective.loss, layout)
+        network.train()
+        self.optimizer = _RecordingOptimizers(network, job.config)
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.choices: dict[str, Tensor] = {}
+        """what each router chose, int64 [tokens, k], by "step/row/router" """
+        self.layer_calls = 0
+        """how often the first layer ran in the first step"""
+        self.first_rows: range = range(0)
+        """rows of the first step that this rank read"""
+
+    def train(self, out: Path | None, start: Path | None = None) -> None:
+        """Take the steps, from the state in `start` on if given; store the state of half way in
+        `out`."""
+        position = state.Position()
+        if start:
+            position = state.restore(start, self.objective.module, self.optimizer)
+        loader = RowLoader(
+            RandomRowNumbers(self.objective),
+            BatchRamp(rows=self.config.rows),
+            self.model.data_rank,
+            self.model.data_ranks,
+            position.step,
+        )
+        settings = TrainConfig(steps=self.config.steps, clip=self.config.clip)
+        for step in range(position.step, self.config.steps):
+            if out and step == self.config.steps // 2:
+                at = state.Position(step, loader.position)
+                state.store(out, self.objective.module, self.optimizer, at)
+            with self._recording(step, loader.row_numbers()):
+                figures = train_step(
+                    self.objective,
+                    self.model,
+                    loader,
+                    self.optimizer,
+                    settings,
+                    self.config.learning_rate,
+                )
+            self.losses.append(self._global_mean(figures["loss"]))
+            self.norms.append(float(figures["grad_norm"]))  # type: ignore[arg-type]
+
+    def _global_mean(self, parts: Any) -> float:
+        """Return the mean loss over all data ranks."""
+        both = torch.stack([parts.sum.double(), torch.as_tensor(parts.weight).double()])
+        total = self.model.meshes.sum_over_data(both) if self.model.meshes else both
+        return float(total[0] / total[1])
+
+    @contextmanager
+    def _recording(self, step: int, rows: range) -> Iterator[None]:
+        """Record in this context which experts are chosen in the first and the last step, and in
+        the first step how often the first layer runs."""
+        if step not in (0, self.config.steps - 1):
+            yield
+            return
+        network: Any = self.objective.module
+        hooks = []
+        for number, router in enumerate(self.objective.balance.routers):
+            hooks.append(router.register_forward_hook(self._record_choices(step, rows, number)))
+        if step == 0:
+            self.first_rows = rows
+            part = next(network.model.layers[0].children())  # a layer is recomputed within its call
+            hooks.append(part.register_forward_pre_hook(self._count_call))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _record_choices(self, step: int, rows: range, router: int) -> Callable[..., None]:
+        """Return a hook that records what a router chooses for row after row."""
+        left = iter(rows)
+
+        def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
+            """Record one row, unless its layer is being recomputed."""
+            if torch._C._current_graph_task_id() == -1:
+                self.choices[f"{step}/{next(left)}/{router}"] = outputs[2].detach().clone()
+
+        return hook
+
+    def _count_call(self, module: nn.Module, inputs: Any) -> None:
+        """Count one call of the first layer's first part."""
+        self.layer_calls += 1
+
+    def wrong_choices(self, expected: dict[str, Tensor]) -> int:
+        """Return how many choices of experts differ from those expected; every rank asks for its
+        own rows."""
+        return sum(
+            int((chosen.sort(-1).values != expected[name].sort(-1).values).sum())
+            for name, chosen in self.choices.items()
+        )
+
+    def results(self) -> dict[str, Any]:
+        """Return what was recorded, tensors whole; every rank must call it."""
+        return {
+            "losses": self.losses,
+            "norms": self.norms,
+            "gradients": self.optimizer.gradients,
+            "weights": {n: _whole(p) for n, p in self.objective.module.named_parameters()},
+            "choices": self.choices,
+        }
+
+
+class RandomRowNumbers:
+    """A RandomRowNumbers gives an objective's batches as rows."""
+
+    def __init__(self, objective: RowObjective) -> None:
+        """Wrap an objective."""
+        self.objective = objective
+
+    def row(self, index: int) -> PackedRow:
+        """Return batch number `index`."""
+        return self.objective.batch(index)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor gathered from all ranks."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+class _RecordingOptimizers(Optimizers):
+    """Optimizers that keep the gradients of their first step."""
+
+    def __init__(self, network: nn.Module, config: VerifyConfig) -> None:
+        """Build the optimizers of a network."""
+        betas = (0.9, 0.95)
+        super().__init__(network, config.optimizer == "muon", config.learning_rate, 0.1, betas)
+        self.named = dict(network.named_parameters())
+        self.gradients: dict[str, Tensor] = {}
+        """whole gradients of the first step by the parameter's name, after clipping"""
+
+    def step(self, lr: float, skip: Tensor | None = None) -> None:
+        """Update all weights, after recording the gradients of the first step."""
+        if not self.gradients:
+            self.gradients = {
+                name: _whole(p.grad) for name, p in self.named.items() if p.grad is not None
+            }
+        super().step(lr, skip)
+
+
+def _packing_difference(job: _Job) -> float:
+    """Return the largest relative difference, of loss and of each gradient, between a packed row
+    and its sequences one by one."""
+    row = RandomRows(job.vocabulary, job.config.tokens).row(1)
+    torch.manual_seed(0)
+    network: Any = job.build().double()
+    network.config._experts_implementation = "eager"
+    whole = _loss_and_gradients(network, [row])
+    alone = _loss_and_gradients(network, _sequences(row))
+    return max(_differences(alone, whole).values())
+
+
+def _sequences(row: PackedRow) -> list[PackedRow]:
+    """Return a row's sequences as rows of their own, without the padding."""
+    ends = row.lengths.cumsum(0).tolist()
+    return [
+        PackedRow(
+            ids=row.ids[:, end - n : end],
+            positions=row.positions[:, end - n : end],
+            lengths=torch.tensor([n]),
+            weights=row.weights[:, end - n : end],
+            modality_ids=row.modality_ids[:, end - n : end],
+        )
+        for n, end in zip(row.lengths.tolist(), ends, strict=True)
+        if n > 1 and end <= row.ids.shape[1] - row.padding
+    ]
+
+
+def _loss_and_gradients(network: nn.Module, rows: list[PackedRow]) -> dict[str, Tensor]:
+    """Return the summed loss of rows and its gradients, by the parameter's name."""
+    network.zero_grad(set_to_none=True)
+    loss = torch.stack([row_loss(network, row).sum for row in rows]).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **gradients}
