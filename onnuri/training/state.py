@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -26,6 +27,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.tensor import DTensor, Replicate
 
 from onnuri.errors import WeightsError
 from onnuri.files import write_json
@@ -68,7 +70,8 @@ def store(out: Path, module: nn.Module, optimizer: Optimizers, position: Positio
         part.mkdir(parents=True)
     _wait_for_all()
     with _quiet():
-        dcp.save(_tensors(module, optimizer), checkpoint_id=part, no_dist=not dist.is_initialized())
+        tensors = {name: _storable(t) for name, t in _tensors(module, optimizer).items()}
+        dcp.save(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
     own = f"__{_rank()}_"
     hashes = {f.name: _hash(f) for f in part.iterdir() if f.name.startswith(own)}
     if _rank() == 0:
@@ -96,9 +99,40 @@ def restore(out: Path, module: nn.Module, optimizer: Optimizers) -> Position:
     _check_files(folder, _summary(folder)["sha256"])
     tensors = _tensors(module, optimizer)
     _check_names(folder, tensors)
+    storable = {name: _storable(tensor) for name, tensor in tensors.items()}
     with _quiet():
-        dcp.load(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
+        dcp.load(storable, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    for name, tensor in tensors.items():
+        stored = storable[name]
+        if stored is not tensor and isinstance(tensor, DTensor) and isinstance(stored, DTensor):
+            tensor.copy_(stored.redistribute(tensor.device_mesh, tensor.placements))
     return position
+
+
+def _storable(tensor: Tensor) -> Tensor:
+    """Return a tensor in a form that the checkpoint can describe: a shard must be one block.
+
+    Tensor parallelism of experts cuts gate and up, which are one matrix, each: a rank's shard is
+    then two blocks, and is gathered over those ranks.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor
+    placements = list(tensor.placements)
+    for axis, placement in enumerate(placements):
+        # torch's own strided shard, of FSDP over tensor parallelism, is completed by a later axis
+        pieces = getattr(placement, "split_factor", 1)
+        later = range(axis + 1, len(placements))
+        completing = [k for k in later if _dim(placements[k]) == _dim(placement)]
+        if pieces > math.prod(tensor.device_mesh.size(k) for k in completing):
+            placements[axis] = Replicate()
+    if placements == list(tensor.placements):
+        return tensor
+    return tensor.redistribute(tensor.device_mesh, placements)
+
+
+def _dim(placement: Any) -> int | None:
+    """Return the dimension that a placement shards, None if it shards none."""
+    return getattr(placement, "dim", None)
 
 
 def optimizer_bytes(folder: Path) -> int:

@@ -18,6 +18,7 @@ import json
 import logging
 import multiprocessing
 import multiprocessing.connection
+import os
 import tempfile
 import time
 import traceback
@@ -31,6 +32,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.overrides import TorchFunctionMode
 
 from onnuri.config import Config
 from onnuri.data.loader import BatchRamp, RowLoader
@@ -56,7 +58,7 @@ class Tolerances(Config):
     norm: float = 1e-11
     gradient: float = 1e-11
     """of a tensor: the largest difference over the largest number in it"""
-    weights: float = 1e-7
+    weights: float = 1e-9
     """of a tensor after all steps. AdamW's first updates are the gradient's sign, so rounding shows
     where a gradient is nearly zero"""
 
@@ -286,10 +288,10 @@ def _run_ranks(count: int, work: Callable[..., None], job: _Job, *arguments: Any
     for process in ranks:
         process.start()
     # when one dies, the others wait for it in a collective: they are ended
-    while any(process.is_alive() for process in ranks):
-        multiprocessing.connection.wait([p.sentinel for p in ranks if p.is_alive()])
-        if any(process.exitcode for process in ranks):
-            break
+    running = list(ranks)
+    while running and not any(process.exitcode for process in ranks):
+        multiprocessing.connection.wait([process.sentinel for process in running])
+        running = [process for process in running if process.is_alive()]
     for process in ranks:
         process.terminate()
         process.join()
@@ -324,7 +326,7 @@ def _rank(
             dist.destroy_process_group()
     except BaseException:
         error.write_text(traceback.format_exc())
-        raise SystemExit(1) from None
+        os._exit(1)  # the other ranks wait in a collective: no clean end is possible
 
 
 def _reference(job: _Job) -> None:
@@ -434,7 +436,7 @@ class _Run:
             if out and step == self.config.steps // 2:
                 at = state.Position(step, loader.position)
                 state.store(out, self.objective.module, self.optimizer, at)
-            with self._recording(step, loader.row_numbers()):
+            with _KeepDouble(), self._recording(step, loader.row_numbers()):
                 figures = train_step(
                     self.objective,
                     self.model,
@@ -524,6 +526,29 @@ def _whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
+class _KeepDouble(TorchFunctionMode):
+    """Within this mode a cast of 64 bits to 32, with which model code protects 16-bit numbers (in
+    norms, routers and softmax), leaves 64 bits as they are."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run a function of torch, a cast to 32 bits of a 64-bit tensor as none."""
+        kwargs = dict(kwargs or {})
+        tensor = args[0] if args else None
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
+            if function is Tensor.float:
+                return tensor
+            if function in _CASTS:
+                args = tuple(torch.float64 if a is torch.float32 else a for a in args)
+                if kwargs.get("dtype") is torch.float32:
+                    kwargs["dtype"] = torch.float64
+        return function(*args, **kwargs)
+
+
+_CASTS = (Tensor.to, Tensor.type, torch.softmax, torch.nn.functional.softmax)
+
+
 class _RecordingOptimizers(Optimizers):
     """Optimizers that keep the gradients of their first step."""
 
@@ -551,8 +576,9 @@ def _packing_difference(job: _Job) -> float:
     torch.manual_seed(0)
     network: Any = job.build().double()
     network.config._experts_implementation = "eager"
-    whole = _loss_and_gradients(network, [row])
-    alone = _loss_and_gradients(network, _sequences(row))
+    with _KeepDouble():
+        whole = _loss_and_gradients(network, [row])
+        alone = _loss_and_gradients(network, _sequences(row))
     return max(_differences(alone, whole).values())
 
 
