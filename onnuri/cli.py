@@ -27,6 +27,7 @@ from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
 from onnuri.training.finetune_config import FinetuneConfig
+from onnuri.training.verify_config import VerifyConfig
 
 if TYPE_CHECKING:
     from onnuri.planner.latency import Demand
@@ -280,6 +281,29 @@ class Train:
     def run(self) -> None:
         """Run the chosen subcommand."""
         self.what.run()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Prove that layouts of several ranks train what one process trains: same rows, loss, gradients
+    and routing in 64 bits on this machine's CPU. `onnuri verify` proves the laptop's model and the
+    five recipes' small ones; `onnuri verify axk1` or `onnuri verify FOLDER` one. Exit status 1 means
+    that a layout trains something else."""
+
+    what: tyro.conf.Positional[str | None] = None
+    """a recipe, `laptop`, or a folder with a small model of transformers; all recipes without it"""
+    settings: tyro.conf.OmitArgPrefixes[VerifyConfig] = VerifyConfig()
+    layouts: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """a layout such as dp=2,tp=2,fsdp,recompute=full; give it again for more; all kinds without"""
+    out: Annotated[Path | None, Alias(aliases=["-o"])] = None
+    """file for the figures, as JSON"""
+
+    def run(self) -> None:
+        """Run the comparison and print it."""
+        from onnuri.recipes.verify import run
+
+        if not run(self.what, self.settings, self.layouts, self.out):
+            raise SystemExit(1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -792,6 +816,7 @@ Command = (
     | Annotated[Keys, tyro.conf.subcommand("keys")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[PlanCommand, tyro.conf.subcommand("plan")]
 )
@@ -799,7 +824,7 @@ Command = (
 
 def parse(
     arguments: Sequence[str] | None = None,
-) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate | PlanCommand:
+) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Verify | Evaluate | PlanCommand:
     """Return the command that the arguments name, `sys.argv` without any.
 
     A mistake raises SystemExit(2) after one line on stderr.

@@ -45,6 +45,7 @@ from onnuri.planner.parallel import ParallelConfig, to_string
 from onnuri.training import state
 from onnuri.training.loop import TrainConfig, train_step
 from onnuri.training.optim import Optimizers
+from onnuri.training.verify_config import VerifyConfig
 
 Build = Callable[[], nn.Module]
 """function that returns the model with its first weights, the same on every call and rank"""
@@ -65,21 +66,6 @@ class Tolerances(Config):
 
 MIXTURE = Tolerances(last_loss=1e-9)
 """for models with experts, whose routers may be near a tie"""
-
-
-class VerifyConfig(Config):
-    """A VerifyConfig holds the run that is compared."""
-
-    world_size: int = 4
-    steps: int = 20
-    rows: int = 4
-    """rows per step, over all ranks; a multiple of the data ranks of every layout"""
-    tokens: int = 48
-    """ids per row"""
-    learning_rate: float = 1e-3
-    clip: float = 0.2
-    """small enough that every step is clipped, so that clipping is compared too"""
-    optimizer: str = "adamw"
 
 
 class Difference(Config):
@@ -504,7 +490,8 @@ class _Run:
             "losses": self.losses,
             "norms": self.norms,
             "gradients": self.optimizer.gradients,
-            "weights": {n: _whole(p) for n, p in self.objective.module.named_parameters()},
+            # routers' biases are among a state's tensors that are no parameters
+            "weights": {n: _whole(t) for n, t in self.objective.module.state_dict().items()},
             "choices": self.choices,
         }
 

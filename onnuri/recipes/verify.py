@@ -1,0 +1,138 @@
+"""This module runs `onnuri verify`: it builds the model of a recipe, small, or that of a folder, and
+prints how far every layout's training is from one process's.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from onnuri import recipes
+from onnuri.errors import ConfigError
+from onnuri.evaluation.machine import machine
+from onnuri.files import check_place, write_json
+from onnuri.model.backbone import BackboneConfig, build_hf_model
+from onnuri.planner.parallel import parse
+from onnuri.training.verify import Difference, Verification, VerifyConfig, verify
+
+LAPTOP = "laptop"
+VOCABULARY, WIDTH = 64, 48
+"""ids and channels of the recipes' small models: every feature of the class, no more than that"""
+LARGEST_PARAMS = 60_000_000
+"""parameters of a folder's model, which every rank trains in 64 bits"""
+
+
+def run(what: str | None, config: VerifyConfig, layouts: tuple[str, ...], out: Path | None) -> bool:
+    """Verify a recipe's small model, a folder's model, or the laptop's and all recipes', print a
+    line per layout, and return whether all layouts train what one process trains.
+
+    Raises ConfigError for an unknown recipe, a folder without a model or with one that is too
+    large, and layouts that need other ranks.
+    """
+    check_place(out)
+    if config.world_size < 2:
+        raise ConfigError(
+            f"--world-size {config.world_size}", "is no layout of ranks", "give 2 or more"
+        )
+    if config.rows % config.world_size:
+        raise ConfigError(
+            f"--rows {config.rows}",
+            f"is no multiple of {config.world_size} ranks",
+            f"give such as {config.world_size}",
+        )
+    chosen = [parse(text, config.world_size).replace(sequence_parallel=False) for text in layouts]
+    for text, layout in zip(layouts, chosen, strict=True):
+        if layout.gpus != config.world_size:
+            raise ConfigError(
+                f"--layouts {text}",
+                f"takes {layout.gpus} ranks, not {config.world_size}",
+                f"give --world-size {layout.gpus}",
+            )
+    console = Console(highlight=False, soft_wrap=True)
+    names = [what] if what else [LAPTOP, *recipes.NAMES]
+    verifications = []
+    for name in names:
+        build, vocabulary = _model_of(name)
+        console.print(f"[bold]{name}[/] over {config.world_size} ranks, {config.steps} steps")
+        verification = verify(
+            name, build, vocabulary, config, chosen or None, functools.partial(_print, console)
+        )
+        console.print(f"  packed rows against sequences one by one: {verification.packing:.1e}")
+        verifications.append(verification)
+        if out:
+            _save(verifications, config, out)
+    failures = [line for each in verifications for line in each.failures()]
+    for line in failures:
+        console.print(f"[red]{line}[/]", markup=True)
+    count = sum(not d.refused for v in verifications for d in v.differences)
+    if not failures:
+        console.print(f"[green]{count} layouts train what one process trains[/]")
+    return not failures
+
+
+def _save(verifications: list[Verification], config: VerifyConfig, out: Path) -> None:
+    """Write what was compared so far, with the machine."""
+    write_json(
+        {
+            "machine": machine(),
+            "config": config.to_json(),
+            "models": [each.to_json() for each in verifications],
+        },
+        out,
+    )
+
+
+def _print(console: Console, difference: Difference) -> None:
+    """Print a layout's line."""
+    name = f"  {difference.layout:<42}"
+    if difference.refused or difference.crashed:
+        console.print(f"{name} {difference.refused or difference.crashed}")
+        return
+    figures = {
+        "loss": max(difference.first_loss, difference.last_loss),
+        "norm": difference.norm,
+        "gradients": difference.gradient,
+        "weights": difference.weights,
+        "resumed": difference.resumed,
+    }
+    text = "  ".join(f"{key} {value:.0e}" for key, value in figures.items())
+    console.print(f"{name} {text}  routing {difference.routing}  {difference.seconds:.0f} s")
+
+
+def _model_of(name: str) -> tuple[functools.partial[nn.Module], int]:
+    """Return the function that builds a model, and its number of ids."""
+    if name == LAPTOP:
+        return functools.partial(_laptop), VOCABULARY
+    folder = Path(name)
+    if folder.is_dir():
+        from onnuri.model.base import load_base
+
+        params = sum(p.numel() for p in load_base(folder, device="meta").parameters())
+        if params > LARGEST_PARAMS:
+            raise ConfigError(
+                name,
+                f"has {params / 1e6:,.0f}M parameters",
+                f"verify its recipe, or a folder of at most {LARGEST_PARAMS / 1e6:.0f}M: every "
+                "rank trains in 64 bits",
+            )
+        vocabulary = int(load_base(folder, device="meta").get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+        return functools.partial(load_base, folder, dtype=torch.float64), vocabulary
+    recipes.module(name)
+    return functools.partial(_twin, name), VOCABULARY
+
+
+def _laptop() -> nn.Module:
+    """Return a model of the laptop's class."""
+    return BackboneConfig(vocabulary=VOCABULARY, width=WIDTH, layers=3, heads=4, hidden=96).build()
+
+
+def _twin(name: str) -> nn.Module:
+    """Return a model of a recipe's class with all its features."""
+    from onnuri.recipes.nano import nano
+
+    values = {**nano(name).values, "vocab_size": VOCABULARY, "hidden_size": WIDTH}
+    return build_hf_model(recipes.find(name).family, values)

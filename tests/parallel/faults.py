@@ -1,0 +1,169 @@
+"""Faults that trainers really have had, planted in ranks alone: `python faults.py NAME FILE` verifies
+a small model with one of them and writes what `verify` found, a line each. The reference process,
+which forms no group, stays right."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from onnuri.data.loader import RowLoader
+from onnuri.model import attention, balance
+from onnuri.model.balance import Balance
+from onnuri.parallel import apply, model
+from onnuri.planner.parallel import ParallelConfig
+from onnuri.recipes.verify import _model_of
+from onnuri.training import loop, step, verify
+from onnuri.training.optim import Optimizers
+
+FSDP = ParallelConfig(dp=2, sequence_parallel=False, recompute="none")
+COPIES = FSDP.replace(sharding="hsdp", shard=1)
+RECOMPUTED = FSDP.replace(recompute="full")
+EXPERTS = FSDP.replace(ep=2)
+
+
+def after(owner, name, then):
+    """Let a function be followed by `then(result, *arguments)`, whose result counts, in ranks."""
+    original = getattr(owner, name)
+
+    def changed(*arguments, **named):
+        result = original(*arguments, **named)
+        return then(result, *arguments) if dist.is_initialized() else result
+
+    setattr(owner, name, changed)
+
+
+def no_all_reduce():
+    """Copies do not add their gradients up."""
+    original = apply.fully_shard
+
+    def shard(module, **named):
+        result = original(module, **named)
+        module.set_requires_all_reduce(False)
+        return result
+
+    apply.fully_shard = shard
+
+
+def doubled_expert_gradients():
+    def double(result, own, *_):
+        for name, p in own.network.named_parameters():
+            if "experts" in name and p.grad is not None:
+                p.grad.mul_(2)
+        return result
+
+    after(model.ParallelModel, "forward_backward", double)
+
+
+def balance_moved_under_recomputation():
+    def move(result, own, router, *_):
+        if torch._C._current_graph_task_id() != -1:
+            router.e_score_correction_bias[0] += 0.005
+        return result
+
+    after(Balance, "_count", move)
+
+
+def biases_moved_alone():
+    class Alone:
+        is_initialized = staticmethod(lambda: False)
+
+    balance.dist = Alone
+
+
+def wrong_mask_in_packing():
+    original = attention.by_sequence
+    attention.by_sequence = lambda q, k, v, scaling, lengths, window: original(
+        q, k, v, scaling, [sum(lengths)], window
+    )
+
+
+def recomputation_off():
+    apply.checkpoint_activations = lambda network, how: None
+
+
+def shifted_sampler():
+    after(
+        RowLoader,
+        "_share_of",
+        lambda rows, own, *_: range(rows.start + own.rank, rows.stop + own.rank),
+    )
+
+
+def one_tokens_weight_off():
+    def change(row, *_):
+        row.weights[0, 5] = 1.01 * row.weights[0, 5] + 0.01
+        return row
+
+    after(verify.RandomRows, "row", change)
+
+
+def clipping_by_rank():
+    original = step._norm_over
+    step._norm_over = lambda axes, local: local if axes else original(axes, local)
+
+
+def stale_weights_of_one_layer():
+    original = loop.update_weights
+
+    def update(module, *arguments):
+        stale = next(p for n, p in module.named_parameters() if "layers.1." in n)
+        before = stale.detach().clone()
+        norm = original(module, *arguments)
+        if dist.is_initialized():
+            with torch.no_grad():
+                stale.copy_(before)
+        return norm
+
+    loop.update_weights = update
+
+
+def dropped_micro_batch():
+    original = loop.RowLoader.next_step
+
+    def drop(own):
+        rows = original(own)
+        return [*rows[:-1], rows[0]] if dist.is_initialized() else rows
+
+    loop.RowLoader.next_step = drop
+
+
+def decay_on_norms():
+    def decay(result, own, *_):
+        for optimizer in own.each:
+            for group in optimizer.param_groups:
+                group["weight_decay"] = 0.1
+
+    after(Optimizers, "__init__", decay)
+
+
+FAULTS = {
+    "none": (lambda: None, "axk1", EXPERTS),
+    "no_all_reduce": (no_all_reduce, "laptop", COPIES),
+    "doubled_expert_gradients": (doubled_expert_gradients, "axk1", EXPERTS),
+    "balance_moved_under_recomputation": (balance_moved_under_recomputation, "axk1", RECOMPUTED),
+    "biases_moved_alone": (biases_moved_alone, "axk1", FSDP),
+    "wrong_mask_in_packing": (wrong_mask_in_packing, "laptop", FSDP),
+    "recomputation_off": (recomputation_off, "laptop", RECOMPUTED),
+    "shifted_sampler": (shifted_sampler, "laptop", FSDP),
+    "one_tokens_weight_off": (one_tokens_weight_off, "laptop", FSDP),
+    "clipping_by_rank": (clipping_by_rank, "laptop", FSDP),
+    "stale_weights_of_one_layer": (stale_weights_of_one_layer, "laptop", FSDP),
+    "dropped_micro_batch": (dropped_micro_batch, "laptop", FSDP),
+    "decay_on_norms": (decay_on_norms, "laptop", FSDP),
+}
+"""what plants each fault, and the model and layout that show it"""
+
+
+def main(name, file):
+    plant, recipe, layout = FAULTS[name]
+    plant()
+    build, vocabulary = _model_of(recipe)
+    config = verify.VerifyConfig(world_size=2, steps=4, rows=4)
+    found = verify.verify(recipe, build, vocabulary, config, [layout])
+    Path(file).write_text("\n".join(found.failures()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

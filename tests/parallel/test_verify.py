@@ -1,0 +1,79 @@
+"""`onnuri verify`: right layouts pass, and each planted fault fails for the reason it should."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from processes import start_python
+
+from onnuri.training.verify import Difference, Tolerances, Verification, layouts_for
+
+sys.path.insert(0, str(Path(__file__).parent))
+import faults
+
+EXPECTED = {
+    "no_all_reduce": "gradient of",
+    "doubled_expert_gradients": "experts",
+    "balance_moved_under_recomputation": "weights at the end",
+    "biases_moved_alone": "weights at the end",
+    "wrong_mask_in_packing": "packed rows differ",
+    "recomputation_off": "not recomputed as the layout says",
+    "shifted_sampler": "loss of the first step",
+    "one_tokens_weight_off": "loss of the first step",
+    "clipping_by_rank": "gradient norm",
+    "stale_weights_of_one_layer": "weights at the end",
+    "dropped_micro_batch": "loss of the first step",
+    "decay_on_norms": "weights at the end",
+}
+QUICK = ("none", "clipping_by_rank")
+
+
+def found(tmp_path, name):
+    """What `verify` says of a model with a planted fault."""
+    log = tmp_path / "log"
+    with log.open("w") as errors:  # an interpreter of its own: a daemon may not fork ranks
+        process = start_python(
+            faults.__file__, name, tmp_path / "found", stdout=errors, stderr=errors
+        )
+    assert process.wait() == 0, log.read_text()[-3000:]
+    return (tmp_path / "found").read_text()
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in faults.FAULTS]
+)
+def test_right_layouts_pass_and_faults_fail(tmp_path, name):
+    words = found(tmp_path, name)
+    if name == "none":
+        assert words == ""
+    else:
+        assert EXPECTED[name] in words
+
+
+def test_every_fault_has_an_expectation():
+    assert set(EXPECTED) | {"none"} == set(faults.FAULTS)
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 8])
+@pytest.mark.parametrize("has_experts", [False, True])
+def test_layouts_take_the_ranks_and_are_each_another(world_size, has_experts):
+    layouts = layouts_for(world_size, has_experts)
+    assert all(layout.gpus == world_size and not layout.other_engine for layout in layouts)
+    assert len(set(map(str, layouts))) == len(layouts)
+    assert {layout.sharding for layout in layouts} >= {"ddp", "fsdp"}
+    assert {layout.recompute for layout in layouts} == {"none", "selective", "full"}
+    assert has_experts == any(layout.ep > 1 for layout in layouts)
+
+
+def test_a_figure_beyond_its_tolerance_or_no_number_fails():
+    right = Difference(layout="a")
+    assert not right.failures(Tolerances())
+    for field in ("first_loss", "last_loss", "norm", "gradient", "weights", "resumed"):
+        for value in (1e-3, float("nan"), float("inf")):
+            assert len(right.replace(**{field: value}).failures(Tolerances())) == 1
+    assert right.replace(routing=1).failures(Tolerances())
+    assert right.replace(recomputed=False).failures(Tolerances())
+    assert right.replace(crashed="x").failures(Tolerances())
+    assert not right.replace(refused="x", norm=1.0).failures(Tolerances())
+    whole = Verification(name="m", differences=(right,), packing=1e-3, allowed=Tolerances())
+    assert len(whole.failures()) == 1 and not whole.replace(packing=0.0).failures()
