@@ -19,6 +19,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import tempfile
 import time
 import traceback
@@ -285,7 +286,9 @@ def _run_ranks(count: int, work: Callable[..., None], job: _Job, *arguments: Any
         return None
     for error in errors:
         if error.exists():
-            return error.read_text().strip().splitlines()[-1]
+            lines = error.read_text().strip().splitlines()
+            named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+            return (named or lines)[-1]
     return f"a rank ended with {next(p.exitcode for p in ranks if p.exitcode)}"
 
 

@@ -14,7 +14,8 @@ import faults
 EXPECTED = {
     "no_all_reduce": "gradient of",
     "doubled_expert_gradients": "experts",
-    "balance_moved_under_recomputation": "weights at the end",
+    # another choice of experts has other shapes, which torch's checkpointing notices
+    "balance_moved_under_recomputation": "ended with an error",
     "biases_moved_alone": "weights at the end",
     "wrong_mask_in_packing": "packed rows differ",
     "recomputation_off": "not recomputed as the layout says",
