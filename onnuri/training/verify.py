@@ -33,7 +33,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.overrides import TorchFunctionMode
 
 from onnuri.config import Config
 from onnuri.data.loader import BatchRamp, RowLoader
@@ -304,6 +303,7 @@ def _rank(
     """Be one rank: join the group, work, and leave a traceback where that fails."""
     try:
         torch.set_num_threads(1)
+        _keep_double()
         # gathering a weight that two axes cut along one dimension is slow, and is warned of
         logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
         if count > 1:
@@ -425,7 +425,7 @@ class _Run:
             if out and step == self.config.steps // 2:
                 at = state.Position(step, loader.position)
                 state.store(out, self.objective.module, self.optimizer, at)
-            with _KeepDouble(), self._recording(step, loader.row_numbers()):
+            with self._recording(step, loader.row_numbers()):
                 figures = train_step(
                     self.objective,
                     self.model,
@@ -516,27 +516,32 @@ def _whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
-class _KeepDouble(TorchFunctionMode):
-    """Within this mode a cast of 64 bits to 32, with which model code protects 16-bit numbers (in
-    norms, routers and softmax), leaves 64 bits as they are."""
+def _keep_double() -> None:
+    """Let casts of 64 bits to 32 leave 64 bits as they are, in this process, which does nothing
+    else: model code so protects 16-bit numbers, in norms, routers and softmax.
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Run a function of torch, a cast to 32 bits of a 64-bit tensor as none."""
-        kwargs = dict(kwargs or {})
-        tensor = args[0] if args else None
-        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
-            if function is Tensor.float:
-                return tensor
-            if function in _CASTS:
-                args = tuple(torch.float64 if a is torch.float32 else a for a in args)
-                if kwargs.get("dtype") is torch.float32:
-                    kwargs["dtype"] = torch.float64
-        return function(*args, **kwargs)
+    A mode of torch's would not do, since none is active where a backward pass recomputes a layer.
+    """
+    owners = ((Tensor, "to"), (Tensor, "type"), (Tensor, "float"), (torch, "softmax"))
+    for owner, name in (*owners, (torch.nn.functional, "softmax")):
+        setattr(owner, name, _without_cast(getattr(owner, name), name))
 
 
-_CASTS = (Tensor.to, Tensor.type, torch.softmax, torch.nn.functional.softmax)
+def _without_cast(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return a function of a tensor that keeps 64 bits where it is asked for 32."""
+
+    def call(tensor: Any, *arguments: Any, **named: Any) -> Any:
+        """Call the function, with float64 for float32 if the tensor has 64 bits."""
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.float64:
+            return function(tensor, *arguments, **named)
+        if name == "float":
+            return tensor
+        wide = [torch.float64 if a is torch.float32 else a for a in arguments]
+        if named.get("dtype") is torch.float32:
+            named["dtype"] = torch.float64
+        return function(tensor, *wide, **named)
+
+    return call
 
 
 class _RecordingOptimizers(Optimizers):
@@ -566,9 +571,8 @@ def _packing_difference(job: _Job) -> float:
     torch.manual_seed(0)
     network: Any = job.build().double()
     network.config._experts_implementation = "eager"
-    with _KeepDouble():
-        whole = _loss_and_gradients(network, [row])
-        alone = _loss_and_gradients(network, _sequences(row))
+    whole = _loss_and_gradients(network, [row])
+    alone = _loss_and_gradients(network, _sequences(row))
     return max(_differences(alone, whole).values())
 
 
