@@ -241,12 +241,18 @@ class TrainRecipe:
     making a token table that they share; all: smoke, a short run that tests every stage"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/RECIPE-PRESET without it"""
+    layout: str | None = None
+    """under torchrun, how ranks share the model, such as dp=2,ep=2,fsdp (in the words of `onnuri
+    plan`); without it, FSDP over all ranks"""
+    rows: int | None = None
+    """rows that a step's tokens are packed into, a multiple of the ranks that read rows of their
+    own; without it, one per such rank, and that of the run so far when it resumes"""
 
     def run(self) -> None:
         """Train the recipe, or resume its run."""
         from onnuri import recipes
 
-        recipes.train(self.recipe, self.preset, self.out)
+        recipes.train(self.recipe, self.preset, self.out, self.layout, self.rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

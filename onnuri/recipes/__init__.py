@@ -99,9 +99,23 @@ def matrix(name: str) -> Path:
     return Path(__file__).parent / f"{find(name).name}.matrix.json"
 
 
-def train(name: str, preset: str | None, out: Path | None) -> None:
+def train(
+    name: str,
+    preset: str | None,
+    out: Path | None,
+    layout: str | None = None,
+    rows: int | None = None,
+) -> None:
     """Train or resume a recipe's preset, its first one without a name, in a folder that defaults to
-    runs/NAME-PRESET. Raises ConfigError for a preset that the recipe has not."""
+    runs/NAME-PRESET; under torchrun in every rank.
+
+    `layout` says how ranks share the model, as `onnuri plan` writes it; without it, FSDP over all.
+    `rows` is the number of rows that a step's tokens are packed into; without it, that of the run
+    so far, or one per rank that reads its own. Raises ConfigError for a preset that the recipe has
+    not.
+    """
+    from onnuri.parallel import launch  # read only to train: it imports torch
+
     recipe_module = importlib.import_module(
         f"onnuri.recipes.{'laptop' if name == 'laptop' else 'nano'}"
     )
@@ -113,10 +127,9 @@ def train(name: str, preset: str | None, out: Path | None) -> None:
             Phrase("use {}", ", ".join(recipe_module.PRESETS)),
         )
     folder = out or Path("runs") / f"{name}-{preset}"
-    if name == "laptop":
-        recipe_module.train(preset, folder)
-    else:
-        recipe_module.train(name, preset, folder)
+    recipe = () if name == "laptop" else (name,)
+    with launch.ranks():
+        recipe_module.train(*recipe, preset, folder, layout=launch.layout(layout), rows=rows)
 
 
 def module(name: str) -> Any:
