@@ -30,6 +30,8 @@ from onnuri.planner.parallel import ParallelConfig, parse
 LIMIT_SECONDS = 600.0
 """seconds within which every rank must come, and after which a collective that a rank does not join
 fails"""
+LEAVE_SECONDS = 5.0
+"""longest wait of the first rank, before it ends, for others that still read what it has told"""
 POLL_SECONDS = 0.1
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """environment variables by which torchrun tells a process its place"""
@@ -83,8 +85,8 @@ def layout(text: str | None) -> ParallelConfig | None:
     """Return the layout that a text such as "dp=2,ep=2,fsdp" describes for the ranks that run;
     without a text, FSDP over all of them; for a process that is alone, None.
 
-    Raises ConfigError for a wrong text, for one that needs another engine, and for any text in a
-    process that is alone.
+    Raises ConfigError for a wrong text, for one that needs another engine or number of ranks, and
+    for any text in a process that is alone.
     """
     place = _PLACE.get()
     if place.store is None:
@@ -99,6 +101,12 @@ def layout(text: str | None) -> ParallelConfig | None:
         return ParallelConfig(dp=place.ranks, recompute="none")
     degrees = parse(text, place.ranks)
     degrees.check_degrees()
+    if degrees.gpus != place.ranks:
+        raise ConfigError(
+            f"--layout {text}",
+            f"takes {degrees.gpus} ranks, and {place.ranks} run",
+            "let torchrun start as many as the layout takes",
+        )
     if degrees.other_engine:
         raise ConfigError(
             f"--layout {text}",
@@ -137,6 +145,8 @@ def ranks(limit_seconds: float = LIMIT_SECONDS) -> Iterator[None]:
         _choose_gpu(place)
     place = place._replace(store=_open_store(place, limit_seconds))
     token = _PLACE.set(place)
+    if place.rank:
+        _quieten_transformers()
     try:
         _meet(place, limit_seconds)
         yield
@@ -167,6 +177,7 @@ def ranks(limit_seconds: float = LIMIT_SECONDS) -> Iterator[None]:
         if dist.is_initialized():
             with suppress(RuntimeError):  # of a group whose other ranks have gone
                 dist.destroy_process_group()
+        _leave(place)
 
 
 def join(limit_seconds: float = LIMIT_SECONDS) -> None:
@@ -265,6 +276,13 @@ def _choose_gpu(place: Place) -> None:
     torch.cuda.set_device(place.local_rank)
 
 
+def _quieten_transformers() -> None:
+    """Leave out transformers' warnings, which the first rank prints for all."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+
+
 def _open_store(place: Place, limit_seconds: float) -> dist.Store:
     """Return the key-value store of torchrun, or of the first rank where torchrun has none. Raises
     ConfigError if it cannot be reached in time."""
@@ -305,6 +323,22 @@ def _tell(place: Place, status: int) -> None:
     assert place.store is not None
     with suppress(RuntimeError):  # the store is gone where its process has ended first
         place.store.compare_set("failed", "", str(status))
+
+
+def _leave(place: Place) -> None:
+    """Tell the first rank that this one is done with the store; the first rank waits a moment for
+    the others if it serves the store itself, as it does without torchrun's agent."""
+    store, end = place.store, time.monotonic() + LEAVE_SECONDS
+    assert store is not None
+    with suppress(RuntimeError):
+        if place.rank:
+            store.set(f"left/{place.rank}", "")
+            return
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            return
+        others = [f"left/{rank}" for rank in range(1, place.ranks)]
+        while time.monotonic() < end and others and not store.check(others):
+            time.sleep(POLL_SECONDS)
 
 
 def _end_if_another_failed(store: dist.Store) -> None:
