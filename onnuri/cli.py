@@ -27,12 +27,16 @@ from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
 from onnuri.training.finetune_config import FinetuneConfig
+from onnuri.training.slurm import SlurmJob
 
 if TYPE_CHECKING:
     from onnuri.planner.latency import Demand
     from onnuri.planner.own_cluster import Own
 
 Alias = tyro.conf.arg
+RecipeName = Literal[
+    "laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"
+]
 COMMAND_LINE: contextvars.ContextVar[str] = contextvars.ContextVar("typed", default="")
 """the command as it was typed, which a report's page shows"""
 
@@ -231,9 +235,7 @@ class TrainRecipe:
     """Make a recipe's data and train its codecs and model, from nothing. Interrupt it when you
     like: the same command resumes."""
 
-    recipe: tyro.conf.Positional[
-        Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]
-    ]
+    recipe: tyro.conf.Positional[RecipeName]
     """a recipe of onnuri/recipes"""
     preset: Literal["full", "evening", "words", "nano", "smoke", "words-smoke"] | None = None
     """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which
@@ -286,6 +288,42 @@ class Train:
     def run(self) -> None:
         """Run the chosen subcommand."""
         self.what.run()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Write the file with which a cluster's scheduler trains a recipe over many GPUs: `onnuri
+    launch axk1 --target slurm --gpus 64 -o axk1.sbatch`, then `sbatch axk1.sbatch`."""
+
+    recipe: tyro.conf.Positional[RecipeName]
+    """a recipe of onnuri/recipes"""
+    job: tyro.conf.OmitArgPrefixes[SlurmJob] = dataclasses.field(default_factory=SlurmJob)
+    output: Annotated[Path, Alias(aliases=["-o"])]
+    """file that is written"""
+    target: Literal["slurm"] = "slurm"
+    """the scheduler"""
+
+    def run(self) -> None:
+        """Write the file and print how to start it."""
+        from onnuri import recipes
+
+        recipes.write_job(self.recipe, self.job, self.output)
+        print(f"wrote {self.output}; start it with: sbatch {shlex.quote(str(self.output))}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Check what training needs on this machine: torch, GPUs and their links, kernels, processes
+    that talk, disk and clock, one line each. Under torchrun also the ranks' clocks."""
+
+    out: Annotated[Path, Alias(aliases=["-o"])] = Path("runs")
+    """folder where runs are written, whose disk is measured"""
+
+    def run(self) -> None:
+        """Print the checks; exit with status 1 if something that training needs is missing."""
+        from onnuri.training import doctor
+
+        doctor.run(self.out)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -798,6 +836,8 @@ Command = (
     | Annotated[Keys, tyro.conf.subcommand("keys")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Launch, tyro.conf.subcommand("launch")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[PlanCommand, tyro.conf.subcommand("plan")]
 )
@@ -805,7 +845,19 @@ Command = (
 
 def parse(
     arguments: Sequence[str] | None = None,
-) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Evaluate | PlanCommand:
+) -> (
+    Demo
+    | Generate
+    | Chat
+    | Serve
+    | Keys
+    | Export
+    | Train
+    | Launch
+    | Doctor
+    | Evaluate
+    | PlanCommand
+):
     """Return the command that the arguments name, `sys.argv` without any.
 
     A mistake raises SystemExit(2) after one line on stderr.

@@ -1,9 +1,11 @@
 """Ranks that torchrun starts learn what one process does, go on in another number, and end
 together with one line."""
 
+import os
 import signal
 import socket
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch.distributed.checkpoint as dcp
 from processes import ForkedProcess, run_onnuri, start_python, wait_until
 
 import onnuri
+from onnuri.cli import main
 from onnuri.recipes.nano import NanoConfig, smoke
 from onnuri.training import state
 from onnuri.training.loop import read_metrics
@@ -111,6 +114,44 @@ def test_a_run_of_two_ranks_that_was_stopped_goes_on_in_one(runs, alone, number)
     assert not (out / "model").exists()
     done = run_onnuri(*train("axk1", out))  # two rows per step, as the run began
     assert done.returncode == 0, done.stderr
+    check_equal(last_state(out), alone)
+
+
+STUBS = {
+    # one node: runs the command itself, whose number `scancel` reads
+    "srun": 'while [[ $1 == --* ]]; do shift; done; echo $$ > "$STUBS/pid"; exec "$@"',
+    "scancel": 'kill -TERM "$(cat "$STUBS/pid")"',
+    "scontrol": '[ "$1" = show ] && echo 127.0.0.1 || echo "$@" >> "$STUBS/requeued"',
+    "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
+}
+
+
+@pytest.mark.slow
+def test_the_file_for_slurm_trains_stops_in_time_and_goes_on(runs, alone, tmp_path):
+    out, file = runs / "axk1-slurm", tmp_path / "job.sbatch"
+    main(["launch", "axk1", "--preset", "smoke", "--gpus", "2", "--run", str(out), "-o", str(file)])
+    for name, text in STUBS.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    variables = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "STUBS": str(tmp_path),
+        "SLURM_JOB_ID": str(free_port()),
+        "SLURM_JOB_NODELIST": "node[1]",
+    }
+
+    def start():
+        with (tmp_path / "job.log").open("w") as log:
+            environment = {**os.environ, **variables}
+            return subprocess.Popen(["bash", file], stdout=log, stderr=log, env=environment)
+
+    job, metrics = start(), out / "lm/metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n"), "a step")
+    job.send_signal(signal.SIGTERM)  # as Slurm does before the time limit
+    assert job.wait(300) != 0 and not (out / "model").exists()
+    assert (tmp_path / "requeued").read_text() == f"requeue {variables['SLURM_JOB_ID']}\n"
+    assert start().wait(300) == 0, (tmp_path / "job.log").read_text()
+    assert (tmp_path / "requeued").read_text().count("\n") == 1
     check_equal(last_state(out), alone)
 
 
