@@ -13,6 +13,7 @@ no time limit. The module also decides which rank prints. It knows no model and 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -165,7 +166,7 @@ def ranks(limit_seconds: float = LIMIT_SECONDS) -> Iterator[None]:
             raise
         complaint = ConfigError(
             f"rank {place.rank} of {place.ranks}",
-            f"lost another rank ({_first_line(error)})",
+            f"lost another rank ({_first_sentence(error)})",
             "read what that one printed; the same command goes on",
         )
         raise complaint from None
@@ -203,7 +204,7 @@ def join(limit_seconds: float = LIMIT_SECONDS) -> None:
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"rank {place.rank} of {place.ranks}",
-            f"cannot connect to the others ({_first_line(error)})",
+            f"cannot connect to the others ({_first_sentence(error)})",
             "let all machines reach each other; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME choose "
             "the network",
         ) from None
@@ -293,7 +294,7 @@ def _open_store(place: Place, limit_seconds: float) -> dist.Store:
         raise ConfigError(
             f"rank {place.rank} of {place.ranks}",
             f"did not meet the others at {address} within {limit_seconds:g} s "
-            f"({_first_line(error)})",
+            f"({_first_sentence(error)})",
             f"start all {place.ranks} ranks, with one MASTER_ADDR that each can reach",
         ) from None
     return dist.PrefixStore("onnuri", store)
@@ -361,6 +362,8 @@ def _is_lost_rank(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error of torch, which often has a stack behind it."""
-    return str(error).strip().split("\n")[0][:200].rstrip(".")
+def _first_sentence(error: Exception) -> str:
+    """Return the first sentence of an error of torch, without the place in torch's code that stands
+    before it and the stack behind it."""
+    line = re.sub(r"^\[[^\]]*\] ?", "", str(error).strip().split("\n")[0])
+    return line.split(". ")[0][:200].rstrip(".")

@@ -18,6 +18,8 @@ from onnuri.planner.parallel import parse, to_string
 
 PORT_BASE, PORTS = 20_000, 20_000
 """first port and number of ports among which a job's number chooses where its nodes meet"""
+RESTARTS = 3
+"""times that torchrun starts all ranks again, from the newest state, after one has failed"""
 TEMPLATE = """\
 #!/bin/bash
 # Written by `onnuri launch`. Start it with: sbatch {file}
@@ -45,7 +47,7 @@ stop() {{
 trap stop TERM
 
 srun --kill-on-bad-exit=1 \\
-  torchrun --nnodes={nodes} --nproc-per-node={gpus_per_node} \\
+  torchrun --nnodes={nodes} --nproc-per-node={gpus_per_node} --max-restarts={restarts} \\
   --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$first_node:$port" \\
   -m onnuri {command} &
 running=$!
@@ -140,6 +142,7 @@ def batch_file(recipe: str, job: SlurmJob, file: Path) -> str:
         gpus_per_node=per_node,
         time=f"{minutes // 60}:{minutes % 60:02d}:00",
         warning_seconds=job.warning_seconds,
+        restarts=RESTARTS,
         port_base=PORT_BASE,
         ports=PORTS,
         command=shlex.join(words),

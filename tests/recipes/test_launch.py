@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
@@ -115,6 +116,38 @@ def test_a_run_of_two_ranks_that_was_stopped_goes_on_in_one(runs, alone, number)
     done = run_onnuri(*train("axk1", out))  # two rows per step, as the run began
     assert done.returncode == 0, done.stderr
     check_equal(last_state(out), alone)
+
+
+@pytest.mark.slow
+def test_ranks_that_torchrun_starts_again_go_on(runs, alone):
+    """A rank that is killed ends the other with one line; torchrun starts both anew."""
+    out, outputs = runs / "axk1-killed", {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    elastic = [*TORCHRUN[:3], "--max-restarts", "1", *TORCHRUN[3:]]
+    process = start_python(*elastic, *train("axk1", out), text=True, **outputs)
+    metrics = out / "lm/metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n"), "a step")
+    children = psutil.Process(process.pid).children()
+    (rank_1,) = [child for child in children if child.environ().get("RANK") == "1"]
+    rank_1.kill()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert errors.count("onnuri: rank 0 of 2: lost another rank") <= 1
+    assert "onnuri/cli.py" not in errors
+    check_equal(last_state(out), alone)
+
+
+@pytest.mark.slow
+def test_all_stages_of_the_laptop_recipe_learn_over_two_ranks(tmp_path):
+    """Stages start from averages of those before them; codecs are trained by the first rank."""
+    status, _, errors = run_torchrun(*train("laptop", tmp_path / "two"))
+    assert status == 0, errors
+    done = run_onnuri(*train("laptop", tmp_path / "one", "--rows", "2"))
+    assert done.returncode == 0, done.stderr
+    two, one = (
+        onnuri.load(tmp_path / name / "model").network.state_dict() for name in ("two", "one")
+    )
+    for name, weight in one.items():  # 16 bits
+        torch.testing.assert_close(two[name], weight, rtol=2e-3, atol=1e-4)
 
 
 STUBS = {
