@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -149,7 +150,8 @@ def ranks(limit_seconds: float = LIMIT_SECONDS) -> Iterator[None]:
     if place.rank:
         _quieten_transformers()
     try:
-        _meet(place, limit_seconds)
+        place = _meet(place, limit_seconds)
+        _PLACE.set(place)
         yield
     except OnnuriError as error:
         _tell(place, MISTAKE)
@@ -300,22 +302,66 @@ def _open_store(place: Place, limit_seconds: float) -> dist.Store:
     return dist.PrefixStore("onnuri", store)
 
 
-def _meet(place: Place, limit_seconds: float) -> None:
-    """Wait until every rank has come. Raises ConfigError if some do not come in time."""
-    store, end = place.store, time.monotonic() + limit_seconds
-    assert store is not None
+def _meet(place: Place, limit_seconds: float) -> Place:
+    """Wait until every rank has come, and return this one's place with a store of this attempt
+    alone: torchrun's store still holds what ranks wrote that it has since started again.
+
+    The first rank gives the attempt a name. Each other rank asks for it with a word of its own,
+    which no earlier process has used. Raises ConfigError if some do not come in time.
+    """
+    assert place.store is not None
+    end = time.monotonic() + limit_seconds
+    if place.rank == 0:
+        return _gather_ranks(place, place.store, end, limit_seconds)
+    word = uuid.uuid4().hex
+    place.store.set(f"hello/{place.rank}", word)
+    _wait_for(place.store, f"answer/{word}", 0, place, end, limit_seconds)
+    attempt = place.store.get(f"answer/{word}").decode()
+    store = dist.PrefixStore(attempt, place.store)
     store.set(f"here/{place.rank}", "")
-    missing = list(range(place.ranks))
-    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+    # a moment more than the first rank waits, which knows who is missing
+    _wait_for(store, "met", 0, place, end + LEAVE_SECONDS, limit_seconds)
+    return place._replace(store=store)
+
+
+def _gather_ranks(place: Place, store: dist.Store, end: float, limit_seconds: float) -> Place:
+    """Answer the other ranks until all have come, and return the first rank's place with the
+    attempt's store."""
+    attempt = uuid.uuid4().hex
+    own = dist.PrefixStore(attempt, store)
+    missing = list(range(1, place.ranks))
+    while missing := [rank for rank in missing if not own.check([f"here/{rank}"])]:
+        for rank in missing:
+            if store.check([f"hello/{rank}"]):
+                word = store.get(f"hello/{rank}").decode()
+                store.set(f"answer/{word}", attempt)
+        if time.monotonic() > end:
+            own.set("failed", str(MISTAKE))
+            numbers = ", ".join(map(str, missing[:8])) + (" …" if len(missing) > 8 else "")
+            _refuse_missing(numbers, place, limit_seconds)
+        time.sleep(POLL_SECONDS)
+    own.set("met", "")
+    return place._replace(store=own)
+
+
+def _wait_for(
+    store: dist.Store, key: str, rank: int, place: Place, end: float, limit_seconds: float
+) -> None:
+    """Wait for a key that another rank sets. Raises ConfigError if it does not in time."""
+    while not store.check([key]):
         _end_if_another_failed(store)
         if time.monotonic() > end:
-            numbers = ", ".join(map(str, missing[:8])) + (" …" if len(missing) > 8 else "")
-            raise ConfigError(
-                f"rank {numbers} of {place.ranks}",
-                f"did not come within {limit_seconds:g} s",
-                "look at what its machine printed, and start all of them again",
-            )
+            _refuse_missing(str(rank), place, limit_seconds)
         time.sleep(POLL_SECONDS)
+
+
+def _refuse_missing(numbers: str, place: Place, limit_seconds: float) -> NoReturn:
+    """Raise ConfigError for ranks that have not come."""
+    raise ConfigError(
+        f"rank {numbers} of {place.ranks}",
+        f"did not come within {limit_seconds:g} s",
+        "look at what its machine printed, and start all of them again",
+    )
 
 
 def _tell(place: Place, status: int) -> None:
