@@ -146,12 +146,14 @@ def ranks(limit_seconds: float = LIMIT_SECONDS) -> Iterator[None]:
     if torch.cuda.is_available():
         _choose_gpu(place)
     place = place._replace(store=_open_store(place, limit_seconds))
+    try:
+        place = _meet(place, limit_seconds)
+    except RuntimeError as error:  # the store's process has ended
+        raise _lost_rank(place, error) from None
     token = _PLACE.set(place)
     if place.rank:
         _quieten_transformers()
     try:
-        place = _meet(place, limit_seconds)
-        _PLACE.set(place)
         yield
     except OnnuriError as error:
         _tell(place, MISTAKE)
@@ -166,12 +168,7 @@ def ranks(limit_seconds: float = LIMIT_SECONDS) -> Iterator[None]:
         _tell(place, BUG)
         if not _is_lost_rank(error):
             raise
-        complaint = ConfigError(
-            f"rank {place.rank} of {place.ranks}",
-            f"lost another rank ({_first_sentence(error)})",
-            "read what that one printed; the same command goes on",
-        )
-        raise complaint from None
+        raise _lost_rank(place, error) from None
     except Exception:
         _tell(place, BUG)
         raise
@@ -337,6 +334,7 @@ def _gather_ranks(place: Place, store: dist.Store, end: float, limit_seconds: fl
                 store.set(f"answer/{word}", attempt)
         if time.monotonic() > end:
             own.set("failed", str(MISTAKE))
+            time.sleep(10 * POLL_SECONDS)  # those that have come read it and end
             numbers = ", ".join(map(str, missing[:8])) + (" …" if len(missing) > 8 else "")
             _refuse_missing(numbers, place, limit_seconds)
         time.sleep(POLL_SECONDS)
@@ -400,6 +398,15 @@ def _end_silently_if_said(place: Place, error: OnnuriError) -> None:
     with suppress(RuntimeError):
         if place.store.add(f"said/{error}", 1) > 1:
             raise SystemExit(MISTAKE) from None
+
+
+def _lost_rank(place: Place, error: RuntimeError) -> ConfigError:
+    """Return the error for a rank that has gone."""
+    return ConfigError(
+        f"rank {place.rank} of {place.ranks}",
+        f"lost another rank ({_first_sentence(error)})",
+        "read what that one printed; the same command goes on",
+    )
 
 
 def _is_lost_rank(error: RuntimeError) -> bool:

@@ -10,6 +10,7 @@ import sys
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from processes import ForkedProcess, run_onnuri, start_python, wait_until
 
@@ -299,11 +300,15 @@ def ranks(tmp_path):
     program = tmp_path / "ranks.py"
     program.write_text(PROGRAM)
 
-    def run(word, limit_seconds=60.0, count=2, of=2):
-        port, logs = free_port(), [tmp_path / f"{rank}.log" for rank in range(count)]
+    def run(word, limit_seconds=60.0, count=2, of=2, port=0, **variables):
+        port, logs = port or free_port(), [tmp_path / f"{rank}.log" for rank in range(count)]
         processes = [
             ForkedProcess(
-                program, limit_seconds, word, log=log, environment=rank_environment(k, of, port)
+                program,
+                limit_seconds,
+                word,
+                log=log,
+                environment=rank_environment(k, of, port, **variables),
             )
             for k, log in enumerate(logs)
         ]
@@ -319,6 +324,16 @@ def test_only_the_first_rank_prints(ranks):
 
 def test_a_mistake_of_the_first_rank_ends_those_that_wait(ranks):
     assert ranks("mistake") == ([2, 2], ["onnuri: the data: is wrong; mend it\n", ""])
+
+
+def test_ranks_that_came_end_silently_where_one_is_missing(ranks):
+    """As under torchrun, whose agent serves the store."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    statuses, (first, second) = ranks(
+        "hello", limit_seconds=3.0, of=3, port=store.port, TORCHELASTIC_USE_AGENT_STORE="True"
+    )
+    assert (statuses, second) == ([2, 2], "")
+    assert first.startswith("onnuri: rank 2 of 3: did not come") and first.count("\n") == 1
 
 
 def test_a_missing_rank_is_one_line(ranks):
