@@ -121,8 +121,10 @@ class SlurmJob(Config):
 
 
 def write(recipe: str, job: SlurmJob, file: Path) -> None:
-    """Write the batch file of a recipe's job. Raises ConfigError for a job that cannot run, and MediaError if the
-    file cannot be written."""
+    """Write the batch file of a recipe's job.
+
+    Raises ConfigError for a job that cannot run, and MediaError if the file cannot be written.
+    """
     job.check()
     write_bytes(batch_file(recipe, job, file).encode(), file)
 
