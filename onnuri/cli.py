@@ -27,6 +27,7 @@ from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
 from onnuri.training.finetune_config import FinetuneConfig
+from onnuri.training.slurm import SlurmJob
 from onnuri.training.verify_config import VerifyConfig
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from onnuri.planner.own_cluster import Own
 
 Alias = tyro.conf.arg
+RecipeName = Literal[
+    "laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"
+]
 COMMAND_LINE: contextvars.ContextVar[str] = contextvars.ContextVar("typed", default="")
 """the command as it was typed, which a report's page shows"""
 
@@ -232,9 +236,7 @@ class TrainRecipe:
     """Make a recipe's data and train its codecs and model, from nothing. Interrupt it when you
     like: the same command resumes."""
 
-    recipe: tyro.conf.Positional[
-        Literal["laptop", "axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni", "axk2"]
-    ]
+    recipe: tyro.conf.Positional[RecipeName]
     """a recipe of onnuri/recipes"""
     preset: Literal["full", "evening", "words", "nano", "smoke", "words-smoke"] | None = None
     """laptop: full, at most 6 hours on two cores (default), evening, 2 hours, or words, which
@@ -242,12 +244,18 @@ class TrainRecipe:
     making a token table that they share; all: smoke, a short run that tests every stage"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/RECIPE-PRESET without it"""
+    layout: str | None = None
+    """under torchrun, how ranks share the model, such as dp=2,ep=2,fsdp (in the words of `onnuri
+    plan`); without it, FSDP over all ranks"""
+    rows: int | None = None
+    """rows that a step's tokens are packed into, a multiple of the ranks that read rows of their
+    own; without it, one per such rank, and that of the run so far when it resumes"""
 
     def run(self) -> None:
         """Train the recipe, or resume its run."""
         from onnuri import recipes
 
-        recipes.train(self.recipe, self.preset, self.out)
+        recipes.train(self.recipe, self.preset, self.out, self.layout, self.rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -304,6 +312,42 @@ class Verify:
 
         if not run(self.what, self.settings, self.layouts, self.out):
             raise SystemExit(1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Write the file with which a cluster's scheduler trains a recipe over many GPUs: `onnuri
+    launch axk1 --target slurm --gpus 64 -o axk1.sbatch`, then `sbatch axk1.sbatch`."""
+
+    recipe: tyro.conf.Positional[RecipeName]
+    """a recipe of onnuri/recipes"""
+    job: tyro.conf.OmitArgPrefixes[SlurmJob] = dataclasses.field(default_factory=SlurmJob)
+    output: Annotated[Path, Alias(aliases=["-o"])]
+    """file that is written"""
+    target: Literal["slurm"] = "slurm"
+    """the scheduler"""
+
+    def run(self) -> None:
+        """Write the file and print how to start it."""
+        from onnuri import recipes
+
+        recipes.write_job(self.recipe, self.job, self.output)
+        print(f"wrote {self.output}; start it with: sbatch {shlex.quote(str(self.output))}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Check what training needs on this machine: torch, GPUs and their links, kernels, processes
+    that talk, disk and clock, one line each. Under torchrun also the ranks' clocks."""
+
+    out: Annotated[Path, Alias(aliases=["-o"])] = Path("runs")
+    """folder where runs are written, whose disk is measured"""
+
+    def run(self) -> None:
+        """Print the checks; exit with status 1 if something that training needs is missing."""
+        from onnuri.training import doctor
+
+        doctor.run(self.out)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -817,6 +861,8 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Launch, tyro.conf.subcommand("launch")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[PlanCommand, tyro.conf.subcommand("plan")]
 )
@@ -824,7 +870,20 @@ Command = (
 
 def parse(
     arguments: Sequence[str] | None = None,
-) -> Demo | Generate | Chat | Serve | Keys | Export | Train | Verify | Evaluate | PlanCommand:
+) -> (
+    Demo
+    | Generate
+    | Chat
+    | Serve
+    | Keys
+    | Export
+    | Train
+    | Launch
+    | Doctor
+    | Verify
+    | Evaluate
+    | PlanCommand
+):
     """Return the command that the arguments name, `sys.argv` without any.
 
     A mistake raises SystemExit(2) after one line on stderr.

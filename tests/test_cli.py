@@ -169,7 +169,17 @@ def test_help_teaches_every_verb():
     assert done.returncode == 0
     assert all(
         v in done.stdout
-        for v in ("demo", "generate", "chat", "export", "train", "evaluate", "plan")
+        for v in (
+            "demo",
+            "generate",
+            "chat",
+            "export",
+            "train",
+            "launch",
+            "doctor",
+            "evaluate",
+            "plan",
+        )
     )
 
 

@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from onnuri.config import Config
 from onnuri.files import write_json
 from onnuri.model.objective import OmniObjective
+from onnuri.parallel import launch
 from onnuri.planner import stock
 from onnuri.planner.activations import torch_eager_layer
 from onnuri.planner.interval import Z80, Interval, exact, spread
@@ -144,7 +144,7 @@ def forecast_stage(
     # logits, their logarithms and gradients, 4 bytes each
     saved += 12 * sum(rows * ids for rows, ids in op_timing.scored_targets(task, batch))
     fixed_bytes = resident_bytes("VmRSS") + weight_bytes + moment_bytes
-    steps = loop.steps or 0
+    all_tokens = (loop.steps or 0) * loop.micro_batches * tokens
     return Forecast(
         params=a.num_params(),
         weight_bytes=weight_bytes,
@@ -153,8 +153,8 @@ def forecast_stage(
         peak_bytes=spread(lambda share: fixed_bytes + share * saved, SAVED_BYTES),
         flops_per_token=a.flops_per_token(round(context)),
         tokens_per_second=speed,
-        minutes=spread(lambda tokens_per_second: steps * tokens / tokens_per_second / 60, speed)
-        if steps
+        minutes=spread(lambda tokens_per_second: all_tokens / tokens_per_second / 60, speed)
+        if loop.steps
         else exact(loop.minutes or 0.0),
         loss=expected_loss(list(earlier.values())),
         step_seconds=parts,
@@ -195,7 +195,7 @@ def write_outcome(out: Path, stage: str, module: nn.Module) -> None:
     table = Table("", "forecast (80 % range)", "outcome", title=stage)
     for row in comparison_rows(forecast, outcome):
         table.add_row(*row)
-    Console().print(table)
+    launch.console().print(table)
 
 
 def measure_outcome(folder: Path, module: nn.Module) -> RunOutcome:

@@ -20,6 +20,8 @@ from onnuri.phrases import Phrase
 from onnuri.planner import named_models
 from onnuri.planner.hardware import Gpu
 from onnuri.planner.recipe import Recipe
+from onnuri.training import slurm
+from onnuri.training.slurm import SlurmJob
 
 NAMES = ("axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni")
 LATER = ("axk2",)
@@ -99,24 +101,57 @@ def matrix(name: str) -> Path:
     return Path(__file__).parent / f"{find(name).name}.matrix.json"
 
 
-def train(name: str, preset: str | None, out: Path | None) -> None:
+def train(
+    name: str,
+    preset: str | None,
+    out: Path | None,
+    layout: str | None = None,
+    rows: int | None = None,
+) -> None:
     """Train or resume a recipe's preset, its first one without a name, in a folder that defaults to
-    runs/NAME-PRESET. Raises ConfigError for a preset that the recipe has not."""
-    recipe_module = importlib.import_module(
-        f"onnuri.recipes.{'laptop' if name == 'laptop' else 'nano'}"
-    )
-    preset = preset or next(iter(recipe_module.PRESETS))
-    if preset not in recipe_module.PRESETS:
+    runs/NAME-PRESET; under torchrun in every rank.
+
+    `layout` says how ranks share the model, as `onnuri plan` writes it; without it, FSDP over all.
+    `rows` is the number of rows that a step's tokens are packed into; without it, that of the run
+    so far, or one per rank that reads its own. Raises ConfigError for a preset that the recipe has
+    not.
+    """
+    from onnuri.parallel import launch  # read only to train: it imports torch
+
+    recipe_module = _training_module(name)
+    preset = _preset(name, preset)
+    folder = out or Path("runs") / f"{name}-{preset}"
+    recipe = () if name == "laptop" else (name,)
+    with launch.ranks():
+        recipe_module.train(*recipe, preset, folder, layout=launch.layout(layout), rows=rows)
+
+
+def write_job(name: str, job: SlurmJob, file: Path) -> None:
+    """Write the batch file that trains a recipe under Slurm. Raises ConfigError for a preset that
+    the recipe has not and for a job that cannot run."""
+    if job.preset:
+        _preset(name, job.preset)
+    slurm.write(name, job, file)
+
+
+def _training_module(name: str) -> Any:
+    """Return the module whose `train` trains a recipe and whose PRESETS it has."""
+    return importlib.import_module(f"onnuri.recipes.{'laptop' if name == 'laptop' else 'nano'}")
+
+
+def _preset(name: str, preset: str | None) -> str:
+    """Return a recipe's preset, its first one without a name. Raises ConfigError for one that it
+    has not."""
+    presets: dict[str, Any] = _training_module(name).PRESETS
+    if preset is None:
+        return next(iter(presets))
+    if preset not in presets:
         raise ConfigError(
             f"preset {preset!r}",
             Phrase("is not one of {}'s", name),
-            Phrase("use {}", ", ".join(recipe_module.PRESETS)),
+            Phrase("use {}", ", ".join(presets)),
         )
-    folder = out or Path("runs") / f"{name}-{preset}"
-    if name == "laptop":
-        recipe_module.train(preset, folder)
-    else:
-        recipe_module.train(name, preset, folder)
+    return preset
 
 
 def module(name: str) -> Any:

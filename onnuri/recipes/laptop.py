@@ -8,16 +8,17 @@ a shorter `full`, `smoke` the same code in two minutes. Run: `onnuri train lapto
 
 from __future__ import annotations
 
+import copy
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import nn
 
 import onnuri
@@ -26,6 +27,8 @@ from onnuri.codecs import registry
 from onnuri.codecs.audio import AudioCodec
 from onnuri.codecs.spec import SlotLayout
 from onnuri.codecs.text import TextCodec
+from onnuri.data.loader import BatchRamp
+from onnuri.errors import ConfigError
 from onnuri.files import make_folder
 from onnuri.modality import LANGUAGES
 from onnuri.model.backbone import BackboneConfig
@@ -33,6 +36,9 @@ from onnuri.model.graft import graft
 from onnuri.model.objective import OmniObjective, start_from_features
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
+from onnuri.parallel import launch
+from onnuri.parallel.whole import copy_weights
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile import run_forecast
 from onnuri.toyworld import wordings
 from onnuri.toyworld.codecs.image import ImageCodec
@@ -186,6 +192,8 @@ class LaptopConfig(config.Config):
     hidden: int = 576
     tokens: int = 3072
     """tokens per step, of sequences packed end to end"""
+    rows: int = 1
+    """rows that a step's tokens are packed into, which ranks share among them"""
     workers: int = 2
     seed: int = 0
 
@@ -299,20 +307,62 @@ PRESETS = {
 }
 
 
-def train(preset: str, out: Path) -> None:
-    """Train or resume a preset in a folder, stage by stage; the model ends in OUT/model."""
-    settings, console, sitting_start = PRESETS[preset](), Console(), time.time()
-    torch.set_num_threads(settings.workers)
-    make_folder(out)
-    settings.save(out / "run.json")
-    for stage in (pools, codecs, table, model):
-        start = time.time()
-        stage(settings, out)
-        add_time(out, stage.__name__, time.time() - start)
-        console.print(f"{stage.__name__}: {(time.time() - start) / 60:.1f} min")
+def train(
+    preset: str, out: Path, layout: ParallelConfig | None = None, rows: int | None = None
+) -> None:
+    """Train or resume a preset in a folder, stage by stage; the model ends in OUT/model.
+
+    With a `layout`, every rank must call it: the first makes codecs and token table, all of them
+    train the model. `rows` is as in `run_rows`.
+    """
+    settings, console, sitting_start = PRESETS[preset](), launch.console(), time.time()
+    with launch.first_rank_first("preparation"):
+        make_folder(out)
+        settings = settings.replace(rows=run_rows(out, settings.tokens, layout, rows))
+        if launch.is_first():
+            torch.set_num_threads(settings.workers)
+            settings.save(out / "run.json")
+            for stage in (pools, codecs, table):
+                with _timed(stage.__name__, out):
+                    stage(settings, out)
+    torch.set_num_threads(launch.threads(settings.workers))
+    launch.join()
+    with _timed("model", out):
+        model(settings, out, layout)
     console.print(
         f"wrote {out / 'model'} after {(time.time() - sitting_start) / 60:.1f} min in this sitting"
     )
+
+
+@contextmanager
+def _timed(stage: str, out: Path) -> Iterator[None]:
+    """Add the seconds of a `with` block to a stage's in OUT/times.json and print them."""
+    start = time.time()
+    yield
+    add_time(out, stage, time.time() - start)
+    launch.console().print(f"{stage}: {(time.time() - start) / 60:.1f} min")
+
+
+def run_rows(out: Path, tokens: int, layout: ParallelConfig | None, rows: int | None) -> int:
+    """Return the rows that a step's `tokens` are packed into: `rows`, else those of the run so far
+    in `out`, else one per rank that reads rows of its own.
+
+    Raises ConfigError if the rows do not divide the tokens, or the ranks not the rows.
+    """
+    stored, ranks = out / "run.json", layout.dp if layout else 1
+    if rows is None and stored.exists():
+        rows = json.loads(stored.read_text(encoding="utf-8")).get("rows", 1)
+    rows = ranks if rows is None else rows
+    if rows < 1 or tokens % rows:
+        divisors = [n for n in range(1, tokens + 1) if tokens % n == 0]
+        near = min(divisors, key=lambda divisor: abs(divisor - rows))
+        raise ConfigError(
+            f"--rows {rows}",
+            f"does not divide the {tokens} tokens of a step",
+            f"give such as {near}",
+        )
+    BatchRamp(rows=rows).check(ranks)
+    return rows
 
 
 def pools(settings: LaptopConfig, out: Path) -> None:
@@ -410,27 +460,34 @@ def table(settings: LaptopConfig, out: Path) -> None:
     make_store(out / "table", settings.scenes, load_codecs, out / "codecs", settings.workers)
 
 
-def model(settings: LaptopConfig, out: Path) -> None:
-    """Train the language model on the token table and write its folder OUT/model."""
+def model(settings: LaptopConfig, out: Path, layout: ParallelConfig | None = None) -> None:
+    """Train the language model on the token table, in every rank of a `layout`, and write its
+    folder OUT/model."""
     codecs = load_codecs(out / "codecs")
     torch.manual_seed(settings.seed)
-    layout = new_layout(codecs, settings.tasks)
-    network = backbone_config(settings, layout).build()
+    token_layout = new_layout(codecs, settings.tasks)
+    network = backbone_config(settings, token_layout).build()
     if settings.start:
-        graft(onnuri.load(), network, layout, codecs["text"], settings.seed)
+        graft(onnuri.load(), network, token_layout, codecs["text"], settings.seed)
     else:
-        start_from_features(network, layout, codecs, settings.seed)
+        start_from_features(network, token_layout, codecs, settings.seed)
     learn(
         network,
         codecs,
         TokenStore(out / "table"),
         ToyFrontEnd.load(out / "codecs"),
-        settings.model,
-        settings.tokens,
+        with_rows(settings.model, settings.rows),
+        settings.tokens // settings.rows,
         settings.seed,
         out,
         tasks=settings.tasks,
+        layout=layout,
     )
+
+
+def with_rows(stages: tuple[Stage, ...], rows: int) -> tuple[Stage, ...]:
+    """Return stages whose steps have `rows` rows."""
+    return tuple(stage.replace(loop=stage.loop.replace(micro_batches=rows)) for stage in stages)
 
 
 def learn(
@@ -444,42 +501,59 @@ def learn(
     out: Path,
     earlier: Mapping[str, float] = MappingProxyType({}),
     tasks: bool = False,
+    layout: ParallelConfig | None = None,
 ) -> None:
-    """Train a network on a token table, stage by stage, `tokens` per step; the model ends in
+    """Train a network on a token table, stage by stage, `tokens` per row; the model ends in
     OUT/model.
 
     Each stage is forecast before the first one starts; `earlier` gives the losses of similar runs
-    for that. `tasks` says whether the token layout has task tokens.
+    for that. `tasks` says whether the token layout has task tokens. With a `layout`, every rank
+    must call this with the same whole network; a sharded copy of it is trained, and the first rank
+    writes the model.
     """
-    layout = new_layout(codecs, tasks)
+    token_layout = new_layout(codecs, tasks)
     slots: dict[str, SlotLayout] = {
         modality: codecs[modality].spec.slots for modality in VISUAL_MODALITIES
     }
-    objectives = [
-        OmniObjective(
-            network,
-            layout,
-            TaskSampler(stage.mix, store, codecs["text"], front_end, slots),
+
+    def objective(k: int, trainee: nn.Module) -> OmniObjective:
+        """Return the objective of stage k for a network or a copy of it."""
+        mix = stages[k].mix
+        return OmniObjective(
+            trainee,
+            token_layout,
+            TaskSampler(mix, store, codecs["text"], front_end, slots),
             codecs["text"].words,
             tokens,
             seed + k,
-            stage.mix.soft,
-            stage.mix.loss_place,
+            mix.soft,
+            mix.loss_place,
         )
-        for k, stage in enumerate(stages)
-    ]
-    run_forecast.write_forecast(
-        out,
-        {
-            stage.name: (objective, stage.loop)
-            for stage, objective in zip(stages, objectives, strict=True)
-        },
-        earlier,
-    )
-    for stage, objective in zip(stages, objectives, strict=True):
+
+    if launch.is_first():
+        run_forecast.write_forecast(
+            out,
+            {stage.name: (objective(k, network), stage.loop) for k, stage in enumerate(stages)},
+            earlier,
+        )
+    device = launch.device()
+    dtype = torch.bfloat16 if device.type == "cuda" else None
+    for k, stage in enumerate(stages):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
-        fit(objective, stage.loop, out / stage.name, f"model: {stage.name}")
-        run_forecast.write_outcome(out, stage.name, network)
+        # the whole network stays as it is: the next stage and the model's folder start from it
+        trainee = copy.deepcopy(network).to(device) if layout else network
+        fit(
+            objective(k, trainee),
+            stage.loop,
+            out / stage.name,
+            f"model: {stage.name}",
+            layout,
+            dtype,
+        )
+        if layout:
+            copy_weights(trainee, network)
+        if launch.is_first():
+            run_forecast.write_outcome(out, stage.name, network)
         if stage.share < 1:
             network.load_state_dict(
                 {
@@ -487,7 +561,8 @@ def learn(
                     for name, weight in network.state_dict().items()
                 }
             )
-    OmniModel(network, codecs, layout, front_end=front_end).save(out / "model")
+    if launch.is_first():
+        OmniModel(network, codecs, token_layout, front_end=front_end).save(out / "model")
 
 
 def backbone_config(settings: LaptopConfig, layout: TokenLayout) -> BackboneConfig:
@@ -502,7 +577,9 @@ def backbone_config(settings: LaptopConfig, layout: TokenLayout) -> BackboneConf
 
 
 def add_time(out: Path, stage: str, seconds: float) -> None:
-    """Add a stage's seconds in this sitting to its total in OUT/times.json."""
+    """Add a stage's seconds in this sitting to its total in OUT/times.json, in the first rank."""
+    if not launch.is_first():
+        return
     path = out / "times.json"
     times: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     times[stage] = round(times.get(stage, 0.0) + seconds, 1)

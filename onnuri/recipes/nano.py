@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 import onnuri
 from onnuri import config
@@ -30,10 +29,12 @@ from onnuri.model import backbone
 from onnuri.model.objective import start_from_features
 from onnuri.model.omni import load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
+from onnuri.parallel import launch
 from onnuri.planner.architecture import Architecture
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.stock import architecture
 from onnuri.recipes import NAMES, find, matrix, module
-from onnuri.recipes.laptop import PLACES, Stage, add_time, learn
+from onnuri.recipes.laptop import PLACES, Stage, add_time, learn, run_rows, with_rows
 from onnuri.toyworld.data.mixture import MixtureWeights
 from onnuri.toyworld.data.token_store import TokenStore, make_store
 from onnuri.toyworld.front_end.toy import ToyFrontEnd
@@ -65,6 +66,8 @@ class NanoConfig(config.Config):
     """rows of the token table"""
     tokens: int = 3_072
     """tokens per step, of sequences packed end to end"""
+    rows: int = 1
+    """rows that a step's tokens are packed into, which ranks share among them"""
     workers: int = 2
     seed: int = 0
 
@@ -116,19 +119,34 @@ SMALL = {"hidden_size": 192, "tie_word_embeddings": True, "max_position_embeddin
 small a model"""
 
 
-def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
+def train(
+    name: str,
+    preset: str,
+    out: Path,
+    data: Path | None = None,
+    layout: ParallelConfig | None = None,
+    rows: int | None = None,
+) -> None:
     """Train or resume a system's preset in a folder; the model ends in OUT/model.
 
     `data` is the folder of the codecs and token table that all systems share, by default beside
-    OUT.
+    OUT. With a `layout`, every rank must call it; `rows` is as in `laptop.run_rows`.
     """
-    settings, console, sitting_start = PRESETS[preset](name), Console(), time.time()
-    torch.set_num_threads(settings.workers)
-    make_folder(out)
-    settings.save(out / "run.json")
-    codecs, store, front_end = prepare(
-        settings, data or out.parent / f"nano-data-{settings.scenes}"
-    )
+    settings, console, sitting_start = PRESETS[preset](name), launch.console(), time.time()
+    with launch.first_rank_first("preparation"):
+        make_folder(out)
+        settings = settings.replace(rows=run_rows(out, settings.tokens, layout, rows))
+        if layout:
+            row_tokens = settings.tokens // settings.rows
+            layout.check(settings.architecture, layout.gpus, row_tokens, settings.tokens)
+        if launch.is_first():
+            torch.set_num_threads(settings.workers)
+            settings.save(out / "run.json")
+        codecs, store, front_end = prepare(
+            settings, data or out.parent / f"nano-data-{settings.scenes}"
+        )
+    torch.set_num_threads(launch.threads(settings.workers))
+    launch.join()
     console.print(
         f"{settings.architecture.num_params() / 1e6:.2f}M parameters, {settings.steps} steps"
     )
@@ -148,11 +166,12 @@ def train(name: str, preset: str, out: Path, data: Path | None = None) -> None:
         codecs,
         store,
         front_end,
-        (stage,),
-        settings.tokens,
+        with_rows((stage,), settings.rows),
+        settings.tokens // settings.rows,
         settings.seed,
         out,
         earlier_losses(settings, out),
+        layout=layout,
     )
     add_time(out, "model", time.time() - start)
     console.print(

@@ -46,6 +46,7 @@ from onnuri.model.base import (
 )
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts
+from onnuri.parallel import launch
 from onnuri.parallel.model import Figures
 from onnuri.training.finetune_config import FinetuneConfig
 from onnuri.training.loop import TrainConfig, fit
@@ -206,6 +207,7 @@ def finetune(config: FinetuneConfig, out: Path) -> None:
     Raises ConfigError for data or settings that cannot be used and for a folder of another run, and
     WeightsError for a base that cannot be loaded.
     """
+    launch.refuse_ranks("onnuri train finetune")
     config.check()
     console, base = Console(), Path(config.base)
     tokenizer = load_tokenizer(base)

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch.distributed as dist
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
 
 from onnuri.model.loss import LossParts
+from onnuri.parallel import launch
 
 
 class MetricsLog:
@@ -94,12 +94,14 @@ class MetricsLog:
 
 
 class ProgressBar:
-    """A ProgressBar draws a bar on a terminal, and prints a line every half minute elsewhere."""
+    """A ProgressBar draws a bar on a terminal, and prints a line every half minute elsewhere; ranks
+    but the first show nothing."""
 
     def __init__(self, name: str) -> None:
         """Prepare a bar with a name; it is drawn on a terminal only."""
-        self.name, self.console, self.loss = name, Console(), ""
+        self.name, self.console, self.loss = name, launch.console(), ""
         self.printed = time.perf_counter()
+        self.draws = self.console.is_terminal and launch.is_first()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -107,7 +109,7 @@ class ProgressBar:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.bar = Bar(*columns, console=self.console, disable=not self.draws)
 
     def __enter__(self) -> Self:
         """Show the bar."""
