@@ -295,8 +295,8 @@ class Train:
 class Verify:
     """Prove that layouts of several ranks train what one process trains: same rows, loss, gradients
     and routing in 64 bits on this machine's CPU. `onnuri verify` proves the laptop's model and the
-    five recipes' small ones; `onnuri verify axk1` or `onnuri verify FOLDER` one. Exit status 1 means
-    that a layout trains something else."""
+    five recipes' small ones; `onnuri verify axk1` or `onnuri verify FOLDER` one. Exit status 1
+    means that a layout trains something else."""
 
     what: tyro.conf.Positional[str | None] = None
     """a recipe, `laptop`, or a folder with a small model of transformers; all recipes without it"""

@@ -1,11 +1,12 @@
-"""This module runs `onnuri verify`: it builds the model of a recipe, small, or that of a folder, and
-prints how far every layout's training is from one process's.
+"""This module runs `onnuri verify`: it builds the model of a recipe, small, or that of a folder,
+and prints how far every layout's training is from one process's.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -111,7 +112,8 @@ def _model_of(name: str) -> tuple[functools.partial[nn.Module], int]:
     if folder.is_dir():
         from onnuri.model.base import load_base
 
-        params = sum(p.numel() for p in load_base(folder, device="meta").parameters())
+        outline: Any = load_base(folder, device="meta")
+        params = sum(p.numel() for p in outline.parameters())
         if params > LARGEST_PARAMS:
             raise ConfigError(
                 name,
@@ -119,7 +121,7 @@ def _model_of(name: str) -> tuple[functools.partial[nn.Module], int]:
                 f"verify its recipe, or a folder of at most {LARGEST_PARAMS / 1e6:.0f}M: every "
                 "rank trains in 64 bits",
             )
-        vocabulary = int(load_base(folder, device="meta").get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+        vocabulary = int(outline.get_input_embeddings().weight.shape[0])
         return functools.partial(load_base, folder, dtype=torch.float64), vocabulary
     recipes.module(name)
     return functools.partial(_twin, name), VOCABULARY

@@ -1,5 +1,6 @@
 """This module proves that a layout trains what one process trains: same rows, same loss, same
-gradients, in 64 bits on a CPU, where a parallel mode that is silently wrong cannot hide in rounding.
+gradients, in 64 bits on a CPU, where a parallel mode that is silently wrong cannot hide in
+rounding.
 
 One process takes some training steps of a small model; then as many gloo processes as a layout has
 ranks take the same ones in every layout, with the code that trains (`loop.train_step`). Compared
