@@ -92,7 +92,7 @@ def curve() -> list[float]:
         """The log of a run rounds to six digits."""
 
         def add(self, seconds: float, figures: Any) -> None:
-            losses.append(float(figures["loss"]))
+            losses.append(float(figures["loss"].mean))
             super().add(seconds, figures)
 
     settings = laptop.smoke()
