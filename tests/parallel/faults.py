@@ -133,8 +133,14 @@ def decay_on_norms():
     after(Optimizers, "__init__", decay)
 
 
+def torch_2_11():
+    """No fault: experts are sharded as with a torch that has no ShardPlacementResult."""
+    apply._placement_result = lambda: None
+
+
 FAULTS = {
     "none": (lambda: None, "axk1", EXPERTS),
+    "torch_2_11": (torch_2_11, "axk1", EXPERTS),
     "no_all_reduce": (no_all_reduce, "laptop", COPIES),
     "doubled_expert_gradients": (doubled_expert_gradients, "axk1", EXPERTS),
     "balance_moved_under_recomputation": (balance_moved_under_recomputation, "axk1", RECOMPUTED),

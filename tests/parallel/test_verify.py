@@ -26,6 +26,7 @@ EXPECTED = {
     "decay_on_norms": "weights at the end",
 }
 QUICK = ("clipping_by_rank",)
+RIGHT = ("none", "torch_2_11")
 
 
 def found(tmp_path, name):
@@ -44,14 +45,14 @@ def found(tmp_path, name):
 )
 def test_right_layouts_pass_and_faults_fail(tmp_path, name):
     words = found(tmp_path, name)
-    if name == "none":
+    if name in RIGHT:
         assert words == ""
     else:
         assert EXPECTED[name] in words
 
 
 def test_every_fault_has_an_expectation():
-    assert set(EXPECTED) | {"none"} == set(faults.FAULTS)
+    assert set(EXPECTED) | set(RIGHT) == set(faults.FAULTS)
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])
