@@ -55,18 +55,20 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         """Update all matrices; where `skip` [] is true, change neither weights nor momentum."""
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            # matrices are stacked, and only shards of one mesh and cut can be
+            stacks: dict[Any, list[nn.Parameter]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    shapes.setdefault(p.shape, []).append(p)
-            for shape, params in shapes.items():
+                    cut = (p.device_mesh, p.placements) if isinstance(p, DTensor) else None
+                    stacks.setdefault((p.shape, cut), []).append(p)
+            for (shape, _), params in stacks.items():
                 scale = group["lr"] * 0.2 * math.sqrt(max(shape[-2:]))
                 self._update(params, group, scale, skip)
 
     def _update(
         self, params: list[nn.Parameter], group: dict[str, Any], scale: float, skip: Tensor | None
     ) -> None:
-        """Update the parameters of one shape together: momentum, orthogonalised update times
+        """Update the parameters of one shape and cut together: momentum, orthogonalised update times
         `scale`, weight decay; where `skip` [] is true, nothing changes."""
         nesterov = []
         for p in params:
@@ -83,6 +85,9 @@ class Muon(torch.optim.Optimizer):
         stacked = torch.stack(nesterov)
         # experts [E, R, C] are matrices of their own
         updates = orthogonalise(stacked.flatten(0, -3)).view_as(stacked)
+        if isinstance(updates, DTensor) and isinstance(stacked, DTensor):
+            # copies may have shared the matrices out among them
+            updates = updates.redistribute(stacked.device_mesh, stacked.placements)
         decay = 1 - group["lr"] * group["weight_decay"]
         for p, update in zip(params, updates, strict=True):
             if skip is None:

@@ -73,7 +73,7 @@ def alone(runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["fsdp", "dp=2,ep=2,fsdp", "hsdp:1,recompute=full"])
+@pytest.mark.parametrize("layout", ["fsdp", "dp=2,ep=2,fsdp", "hsdp:1,recompute=full", "tp=2,ddp"])
 def test_two_ranks_learn_what_one_process_does(runs, alone, layout):
     out = runs / f"axk1-{layout.replace(':', '-')}"
     status, output, errors = run_torchrun(*train("axk1", out, "--layout", layout, "--rows", "2"))
