@@ -105,22 +105,21 @@ class RowLoader:
         ranks: int = 1,
         step: int = 0,
         workers: int = 0,
-        pin: bool = False,
     ) -> None:
         """Load the rows of data rank `rank` of `ranks` from training step `step` on.
 
         With `workers`, that many processes make the next rows while a step runs; without, each row
-        is made when it is asked for. `pin` puts rows in memory that a GPU copies from on its own.
-        Raises ConfigError if the ranks do not divide a step's rows.
+        is made when it is asked for. Raises ConfigError if the ranks do not divide a step's rows.
         """
         ramp.check(ranks)
         self.ramp, self.rank, self.ranks, self.step = ramp, rank, ranks, step
+        self.position = ramp.rows_before(step)
+        """number of the next step's first row: what all ranks have consumed so far"""
         loader: Any = DataLoader(
             _Numbered(source),
-            sampler=self._numbers(step),  # type: ignore[arg-type]
+            sampler=self._numbers(step),
             batch_size=None,
             num_workers=workers,
-            pin_memory=pin,
             # two steps' rows: one that is computed, one that waits
             prefetch_factor=max(2, 2 * ramp.rows // ranks // workers) if workers else None,
         )
@@ -128,27 +127,23 @@ class RowLoader:
 
     def _numbers(self, step: int) -> Iterator[int]:
         """Yield the numbers of this rank's rows from a step on, without end."""
+        first = self.position
         while True:
-            yield from self._share_of(step)
-            step += 1
+            yield from self._share(step, first)
+            first, step = first + self.ramp.rows_at(step), step + 1
 
-    def _share_of(self, step: int) -> range:
-        """Return the numbers of this rank's rows of a step."""
+    def _share(self, step: int, first: int) -> range:
+        """Return the numbers of this rank's rows of a step whose rows begin at `first`."""
         share = self.ramp.rows_at(step) // self.ranks
-        first = self.ramp.rows_before(step) + self.rank * share
-        return range(first, first + share)
+        return range(first + self.rank * share, first + (self.rank + 1) * share)
 
     def row_numbers(self) -> range:
         """Return the numbers of this rank's rows of the next step."""
-        return self._share_of(self.step)
+        return self._share(self.step, self.position)
 
     def next_step(self) -> list[Any]:
         """Return this rank's rows of the next step, one micro-batch each."""
         rows = [next(self._rows) for _ in self.row_numbers()]
+        self.position += self.ramp.rows_at(self.step)
         self.step += 1
         return rows
-
-    @property
-    def position(self) -> int:
-        """Return the number of the next step's first row: what all ranks have consumed so far."""
-        return self.ramp.rows_before(self.step)

@@ -27,6 +27,11 @@ WEIGHT = 0.05
 """of the auxiliary loss in the total loss"""
 
 
+def in_backward() -> bool:
+    """Return whether autograd is in a backward pass, where checkpointing recomputes layers."""
+    return torch._C._current_graph_task_id() != -1  # a graph task exists only there
+
+
 class Balance:
     """A Balance counts the tokens per expert of a model's routers and evens them out."""
 
@@ -93,8 +98,7 @@ class Balance:
         load = torch.zeros(logits.shape[-1], device=flat.device).scatter_add_(
             0, flat, torch.ones(len(flat), device=flat.device)
         )
-        # a graph task exists only within a backward pass, where checkpointing recomputes a layer
-        is_recomputed = torch._C._current_graph_task_id() != -1
+        is_recomputed = in_backward()
         if getattr(router, "e_score_correction_bias", None) is not None:
             if not is_recomputed:
                 self.loads[router] = self.loads[router] + load if router in self.loads else load

@@ -27,7 +27,8 @@ import torch.distributed as dist
 from rich.console import Console
 
 from onnuri.errors import ConfigError, OnnuriError
-from onnuri.planner.parallel import ParallelConfig, parse
+from onnuri.parallel.layout import parse_layout
+from onnuri.planner.parallel import ParallelConfig
 
 LIMIT_SECONDS = 600.0
 """seconds within which every rank must come, and after which a collective that a rank does not join
@@ -101,22 +102,7 @@ def layout(text: str | None) -> ParallelConfig | None:
         )
     if text is None:
         return ParallelConfig(dp=place.ranks, recompute="none")
-    # a layout's text says nothing of sequence parallelism, which Onnuri's trainer does not run
-    degrees = parse(text, place.ranks).replace(sequence_parallel=False)
-    degrees.check_degrees()
-    if degrees.gpus != place.ranks:
-        raise ConfigError(
-            f"--layout {text}",
-            f"takes {degrees.gpus} ranks, and {place.ranks} run",
-            "let torchrun start as many as the layout takes",
-        )
-    if degrees.other_engine:
-        raise ConfigError(
-            f"--layout {text}",
-            f"needs {degrees.other_engine}",
-            "use dp, tp and ep with fsdp, hsdp or ddp in bf16",
-        )
-    return degrees
+    return parse_layout(text, place.ranks)
 
 
 def refuse_ranks(command: str) -> None:

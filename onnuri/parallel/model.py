@@ -64,7 +64,7 @@ class ParallelModel:
         ranks = dist.get_world_size() if dist.is_initialized() else 1
         if layout.gpus != ranks:
             raise ConfigError(
-                f"--layout {to_string(layout)}",
+                f"layout {to_string(layout)}",
                 f"takes {layout.gpus} ranks, and {ranks} run",
                 "let torchrun start as many as the layout takes",
             )

@@ -1,6 +1,6 @@
-"""This module copies the weights of a sharded model into a whole one.
+"""This module gathers the tensors of a sharded model, and lists those of any model's state.
 
-It needs memory for the whole model and for one gathered tensor. It knows no file.
+It knows no file.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ def copy_weights(sharded: nn.Module, whole: nn.Module) -> None:
 
     Every rank must call it, since all of them send their shards.
     """
-    whole_tensors = dict(_state(whole))
-    for name, tensor in _state(sharded):
-        whole_tensors[name].copy_(tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
+    whole_tensors = dict(named_state(whole))
+    for name, tensor in named_state(sharded):
+        whole_tensors[name].copy_(gather(tensor))
 
 
-def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and value of every tensor of a module's state, a weight with two names once."""
+def gather(tensor: Tensor) -> Tensor:
+    """Return a tensor without its shards' borders; every rank of its mesh must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def named_state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and value of every tensor of a module's state, a weight with two names once. The
+    values share memory with those that train."""
     seen: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from onnuri.model.balance import in_backward
 from onnuri.profile.trace import Name, Window, largest_window
 
 REPEATS = (4, 5, 6)
@@ -163,7 +164,7 @@ def mark_layers(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterato
         """Return the hook that runs before layer k's forward pass."""
 
         def hook(*_: Any) -> None:
-            if not _in_backward():  # not a recomputation
+            if not in_backward():  # not a recomputation
                 begin(("forward", k))
 
         return hook
@@ -173,7 +174,7 @@ def mark_layers(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterato
         layer's backward pass."""
 
         def hook(module: nn.Module, args: Any, out: Any) -> None:
-            if _in_backward():  # a recomputation
+            if in_backward():  # a recomputation
                 return
             if k == len(layers) - 1:
                 begin(("head", 0))
@@ -193,11 +194,6 @@ def mark_layers(layers: nn.ModuleList, begin: Callable[[Name], None]) -> Iterato
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _in_backward() -> bool:
-    """Return whether autograd is in a backward pass, where checkpointing recomputes layers."""
-    return torch._C._current_graph_task_id() != -1
 
 
 def extrapolate(row: LayerPattern, counted: Sequence[StepCounts]) -> StepCounts:

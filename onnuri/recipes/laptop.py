@@ -351,7 +351,12 @@ def run_rows(out: Path, tokens: int, layout: ParallelConfig | None, rows: int | 
     """
     stored, ranks = out / "run.json", layout.dp if layout else 1
     if rows is None and stored.exists():
-        rows = json.loads(stored.read_text(encoding="utf-8")).get("rows", 1)
+        try:
+            rows = int(json.loads(stored.read_text(encoding="utf-8")).get("rows", 1))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{stored}", f"is damaged ({error})", "give another --out, or delete the file"
+            ) from None
     rows = ranks if rows is None else rows
     if rows < 1 or tokens % rows:
         divisors = [n for n in range(1, tokens + 1) if tokens % n == 0]

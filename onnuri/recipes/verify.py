@@ -17,7 +17,7 @@ from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
 from onnuri.files import check_place, write_json
 from onnuri.model.backbone import BackboneConfig, build_hf_model
-from onnuri.planner.parallel import parse
+from onnuri.parallel.layout import parse_layout
 from onnuri.training.verify import Difference, Verification, VerifyConfig, verify
 
 LAPTOP = "laptop"
@@ -35,24 +35,17 @@ def run(what: str | None, config: VerifyConfig, layouts: tuple[str, ...], out: P
     large, and layouts that need other ranks.
     """
     check_place(out)
-    if config.world_size < 2:
-        raise ConfigError(
-            f"--world-size {config.world_size}", "is no layout of ranks", "give 2 or more"
+    config.check()
+    chosen = [
+        parse_layout(
+            text,
+            config.world_size,
+            f"--layouts {text}",
+            "takes {} ranks, and --world-size is {}",
+            "let both be the same",
         )
-    if config.rows % config.world_size:
-        raise ConfigError(
-            f"--rows {config.rows}",
-            f"is no multiple of {config.world_size} ranks",
-            f"give such as {config.world_size}",
-        )
-    chosen = [parse(text, config.world_size).replace(sequence_parallel=False) for text in layouts]
-    for text, layout in zip(layouts, chosen, strict=True):
-        if layout.gpus != config.world_size:
-            raise ConfigError(
-                f"--layouts {text}",
-                f"takes {layout.gpus} ranks, not {config.world_size}",
-                f"give --world-size {layout.gpus}",
-            )
+        for text in layouts
+    ]
     console = Console(highlight=False, soft_wrap=True)
     names = [what] if what else [LAPTOP, *recipes.NAMES]
     verifications = []
@@ -70,6 +63,9 @@ def run(what: str | None, config: VerifyConfig, layouts: tuple[str, ...], out: P
     for line in failures:
         console.print(f"[red]{line}[/]", markup=True)
     count = sum(not d.refused for v in verifications for d in v.differences)
+    if not count:
+        console.print("[red]no layout was compared[/]")
+        return False
     if not failures:
         console.print(f"[green]{count} layouts train what one process trains[/]")
     return not failures
@@ -123,6 +119,8 @@ def _model_of(name: str) -> tuple[functools.partial[nn.Module], int]:
             )
         vocabulary = int(outline.get_input_embeddings().weight.shape[0])
         return functools.partial(load_base, folder, dtype=torch.float64), vocabulary
+    if folder.name != name:
+        raise ConfigError(name, "is no folder", "give a recipe, or a folder of transformers")
     recipes.module(name)
     return functools.partial(_twin, name), VOCABULARY
 

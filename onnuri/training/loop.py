@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from onnuri.config import Config
 from onnuri.data.loader import BatchRamp, RowLoader
 from onnuri.model.loss import LossParts
+from onnuri.parallel import launch
 from onnuri.parallel.model import Figures, ParallelModel
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.training import state
@@ -195,14 +196,14 @@ def fit(
             logs = step % config.log_every == 0
             if logs:
                 # a device's work counts as training: wait for it here, not where it is logged
-                float(_mean(figures["grad_norm"]))
+                mean_of(figures["grad_norm"])
             step_seconds = time.perf_counter() - start
             elapsed_seconds += step_seconds
             metrics.add(step_seconds, figures)
             if logs:
                 metrics.write(step=step, seconds=round(elapsed_seconds, 3))
             # reading a loss waits for the device, so only logged steps and the first show a new one
-            loss = float(_mean(figures["loss"])) if logs or not bar.loss else None
+            loss = mean_of(figures["loss"]) if logs or not bar.loss else None
             bar.show(progress_share(config, step, elapsed_seconds), elapsed_seconds, step, loss)
         state.store(out, module, optimizer, state.Position(step, loader.position, elapsed_seconds))
     if stopping or stops:  # checked here, after the last store, so that a late signal is heeded too
@@ -216,9 +217,8 @@ def _agree(stops: bool, elapsed_seconds: float, since_saved: float) -> tuple[boo
     by their own signals and clocks would do different steps."""
     if not dist.is_initialized():
         return stops, elapsed_seconds, since_saved
-    is_first = dist.get_rank() == 0
     # never negative, so the greatest is the first rank's
-    times = [elapsed_seconds, since_saved] if is_first else [0.0, 0.0]
+    times = [elapsed_seconds, since_saved] if launch.is_first() else [0.0, 0.0]
     values = torch.tensor([float(stops), *times], dtype=torch.float64)
     dist.all_reduce(values, dist.ReduceOp.MAX)
     any_stops, elapsed, since = values.tolist()
@@ -265,9 +265,9 @@ def train_step(
     return {"lr": lr, "grad_norm": norm, "loss": _added(losses), **_over_batches(batch_figures)}
 
 
-def _mean(figure: Tensor | float | LossParts) -> Tensor | float:
-    """Return a figure as one number."""
-    return figure.mean if isinstance(figure, LossParts) else figure
+def mean_of(figure: Tensor | float | LossParts) -> float:
+    """Return a figure of `train_step` as one number, for which the host waits."""
+    return float(figure.mean if isinstance(figure, LossParts) else figure)
 
 
 def _added(parts: list[LossParts]) -> LossParts:

@@ -33,7 +33,7 @@ class MetricsLog:
         """Open the log of a run that resumes at `step` and drop later lines; `data_ranks` ranks
         read different rows."""
         self.path, self.data_ranks = path, data_ranks
-        self.writes = not dist.is_initialized() or dist.get_rank() == 0
+        self.writes = launch.is_first()
         self.sums: Any = Counter()  # of floats and tensors, which Counter's types do not foresee
         if not self.writes:
             return

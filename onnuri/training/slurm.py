@@ -14,7 +14,7 @@ from pathlib import Path
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.files import write_bytes
-from onnuri.planner.parallel import parse, to_string
+from onnuri.parallel.layout import parse_layout
 
 PORT_BASE, PORTS = 20_000, 20_000
 """first port and number of ports among which a job's number chooses where its nodes meet"""
@@ -102,21 +102,12 @@ class SlurmJob(Config):
                 f"is not between {self.warning_seconds} s and a year",
                 "give such as 24",
             )
-        if self.layout is None:
-            return
-        layout = parse(self.layout, self.gpus)
-        layout.check_degrees()
-        if layout.gpus != self.gpus:
-            raise ConfigError(
-                f"--layout {self.layout}",
-                f"takes {layout.gpus} GPUs, and --gpus is {self.gpus}",
-                "let both be the same",
-            )
-        if layout.other_engine:
-            raise ConfigError(
-                f"--layout {to_string(layout)}",
-                f"needs {layout.other_engine}",
-                "use dp and ep with fsdp, hsdp or ddp in bf16",
+        if self.layout is not None:
+            parse_layout(
+                self.layout,
+                self.gpus,
+                rule="takes {} GPUs, and --gpus is {}",
+                repair="let both be the same",
             )
 
 

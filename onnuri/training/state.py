@@ -31,6 +31,7 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from onnuri.errors import WeightsError
 from onnuri.files import write_json
+from onnuri.parallel.whole import named_state
 from onnuri.training.optim import Optimizers
 
 FOLDER, SUMMARY = "checkpoint", "state.json"
@@ -50,8 +51,13 @@ class Position(NamedTuple):
 
 def latest(out: Path) -> Path | None:
     """Return the folder of the newest whole state of a run, None if there is none."""
-    states = sorted((out / FOLDER).glob("[0-9]*"), key=lambda folder: int(folder.name))
+    states = _states(out)
     return states[-1] if states else None
+
+
+def _states(out: Path) -> list[Path]:
+    """Return the folders of a run's whole states, the newest last."""
+    return sorted((out / FOLDER).glob("[0-9]*"), key=lambda folder: int(folder.name))
 
 
 def read_position(folder: Path) -> Position:
@@ -66,7 +72,8 @@ def store(out: Path, module: nn.Module, optimizer: Optimizers, position: Positio
     if folder.exists():  # the same step twice: a run's last step was stored when it was due
         return
     if _rank() == 0:
-        shutil.rmtree(part, ignore_errors=True)
+        for killed in folder.parent.glob(".*.part"):  # what an earlier sitting did not finish
+            shutil.rmtree(killed)
         part.mkdir(parents=True)
     _wait_for_all()
     with _quiet():
@@ -81,7 +88,7 @@ def store(out: Path, module: nn.Module, optimizer: Optimizers, position: Positio
         write_json({"position": position._asdict(), "sha256": all_hashes}, part / SUMMARY)
         os.rename(part, folder)
         _sync_folder(folder.parent)
-        for old in sorted(folder.parent.glob("[0-9]*"))[:-KEPT]:
+        for old in _states(out)[:-KEPT]:
             shutil.rmtree(old)
     _wait_for_all()
 
@@ -95,8 +102,8 @@ def restore(out: Path, module: nn.Module, optimizer: Optimizers) -> Position:
     folder = latest(out)
     if folder is None:
         return Position()
-    position = read_position(folder)
-    _check_files(folder, _summary(folder)["sha256"])
+    summary = _summary(folder)
+    _check_files(folder, summary["sha256"])
     tensors = _tensors(module, optimizer)
     _check_names(folder, tensors)
     storable = {name: _storable(tensor) for name, tensor in tensors.items()}
@@ -106,7 +113,7 @@ def restore(out: Path, module: nn.Module, optimizer: Optimizers) -> Position:
         stored = storable[name]
         if stored is not tensor and isinstance(tensor, DTensor) and isinstance(stored, DTensor):
             tensor.copy_(stored.redistribute(tensor.device_mesh, tensor.placements))
-    return position
+    return Position(**summary["position"])
 
 
 def _storable(tensor: Tensor) -> Tensor:
@@ -157,12 +164,7 @@ def _quiet() -> Iterator[None]:
 def _tensors(module: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
     """Return every tensor of a run's state by a name that no layout changes; a weight with two
     names comes once. The tensors share memory with those that train."""
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            tensors[f"model.{name}"] = tensor.detach()
+    tensors = {f"model.{name}": tensor for name, tensor in named_state(module)}
     return tensors | {f"optimizer.{n}": t for n, t in optimizer.state_tensors(module).items()}
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -24,27 +25,28 @@ import re
 import tempfile
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from onnuri.config import Config
 from onnuri.data.loader import BatchRamp, RowLoader
 from onnuri.data.pack import PackedRow
 from onnuri.errors import ConfigError, OnnuriError
-from onnuri.model.balance import Balance
+from onnuri.model.balance import Balance, in_backward
 from onnuri.model.objective import RowObjective, row_loss
 from onnuri.parallel.model import ParallelModel
+from onnuri.parallel.whole import gather, named_state
 from onnuri.planner.parallel import ParallelConfig, to_string
 from onnuri.training import state
-from onnuri.training.loop import TrainConfig, train_step
+from onnuri.training.loop import TrainConfig, mean_of, train_step
 from onnuri.training.optim import Optimizers
 from onnuri.training.verify_config import VerifyConfig
 
@@ -247,6 +249,13 @@ class _Job(NamedTuple):
     vocabulary: int
     config: VerifyConfig
 
+    def network(self) -> nn.Module:
+        """Return the model with its first weights, in 64 bits."""
+        torch.manual_seed(0)
+        network: Any = self.build().double()
+        network.config._experts_implementation = "eager"  # grouped products are of 32 bits at most
+        return cast(nn.Module, network)
+
     def state_of(self, layout: ParallelConfig) -> Path:
         """Return the folder of the state that a layout's run leaves."""
         return self.place / to_string(layout).replace("=", "").replace(",", "_")
@@ -266,7 +275,7 @@ def _run_ranks(count: int, work: Callable[..., None], job: _Job, *arguments: Any
     """Run `work(job, *arguments)` in `count` processes that form a group, and return the last line
     of the first error, None if all went well."""
     context = multiprocessing.get_context("fork")
-    store = tempfile.mktemp(dir=job.place)
+    store = job.place / uuid.uuid4().hex  # where the processes of this group meet
     errors = [Path(f"{store}.{rank}.error") for rank in range(count)]
     ranks = [
         context.Process(target=_rank, args=(rank, count, store, errors[rank], work, job, arguments))
@@ -295,7 +304,7 @@ def _run_ranks(count: int, work: Callable[..., None], job: _Job, *arguments: Any
 def _rank(
     rank: int,
     count: int,
-    store: str,
+    store: Path,
     error: Path,
     work: Callable[..., None],
     job: _Job,
@@ -371,18 +380,25 @@ def _relative(value: float, expected: float) -> float:
 
 
 def _differences(values: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """Return each tensor's largest difference over the largest number expected in it; infinity for
-    a tensor that only one side has."""
+    """Return each tensor's difference (`_difference`); infinity for one that only one side has."""
     return {
-        name: (
-            float((values[name] - expected[name]).abs().max() / expected[name].abs().max())
-            if name in values and name in expected and expected[name].abs().max() > 0
-            else 0.0
-            if name in values and name in expected and not values[name].abs().max()
-            else float("inf")
-        )
+        name: _difference(values[name], expected[name])
+        if name in values and name in expected
+        else math.inf
         for name in values.keys() | expected.keys()
     }
+
+
+def _difference(values: Tensor, expected: Tensor) -> float:
+    """Return the largest difference of two tensors over the largest number expected; infinity where
+    a value is no number, which no maximum would show."""
+    largest = float((values - expected).abs().max())
+    if math.isnan(largest):
+        return math.inf
+    scale = float(expected.abs().max())
+    if not scale:
+        return 0.0 if not largest else math.inf
+    return largest / scale
 
 
 class _Run:
@@ -391,9 +407,7 @@ class _Run:
     def __init__(self, job: _Job, layout: ParallelConfig | None) -> None:
         """Build the model and spread it; raises what `ParallelModel` raises."""
         self.job, self.config = job, job.config
-        torch.manual_seed(0)
-        network: Any = job.build().double()
-        network.config._experts_implementation = "eager"  # grouped products are of 32 bits at most
+        network = job.network()
         rows = RandomRows(job.vocabulary, job.config.tokens)
         self.objective = RowObjective(network, rows)
         self.model = ParallelModel(network, self.objective.loss, layout)
@@ -415,7 +429,7 @@ class _Run:
         if start:
             position = state.restore(start, self.objective.module, self.optimizer)
         loader = RowLoader(
-            RandomRowNumbers(self.objective),
+            self.objective.rows,
             BatchRamp(rows=self.config.rows),
             self.model.data_rank,
             self.model.data_ranks,
@@ -436,7 +450,7 @@ class _Run:
                     self.config.learning_rate,
                 )
             self.losses.append(self._global_mean(figures["loss"]))
-            self.norms.append(float(figures["grad_norm"]))  # type: ignore[arg-type]
+            self.norms.append(mean_of(figures["grad_norm"]))
 
     def _global_mean(self, parts: Any) -> float:
         """Return the mean loss over all data ranks."""
@@ -471,7 +485,7 @@ class _Run:
 
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
             """Record one row, unless its layer is being recomputed."""
-            if torch._C._current_graph_task_id() == -1:
+            if not in_backward():
                 self.choices[f"{step}/{next(left)}/{router}"] = outputs[2].detach().clone()
 
         return hook
@@ -495,26 +509,9 @@ class _Run:
             "norms": self.norms,
             "gradients": self.optimizer.gradients,
             # routers' biases are among a state's tensors that are no parameters
-            "weights": {n: _whole(t) for n, t in self.objective.module.state_dict().items()},
+            "weights": {n: gather(t).clone() for n, t in named_state(self.objective.module)},
             "choices": self.choices,
         }
-
-
-class RandomRowNumbers:
-    """A RandomRowNumbers gives an objective's batches as rows."""
-
-    def __init__(self, objective: RowObjective) -> None:
-        """Wrap an objective."""
-        self.objective = objective
-
-    def row(self, index: int) -> PackedRow:
-        """Return batch number `index`."""
-        return self.objective.batch(index)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """Return a tensor gathered from all ranks."""
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
 def _keep_double() -> None:
@@ -560,7 +557,7 @@ class _RecordingOptimizers(Optimizers):
         """Update all weights, after recording the gradients of the first step."""
         if not self.gradients:
             self.gradients = {
-                name: _whole(p.grad) for name, p in self.named.items() if p.grad is not None
+                name: gather(p.grad).clone() for name, p in self.named.items() if p.grad is not None
             }
         super().step(lr, skip)
 
@@ -569,9 +566,7 @@ def _packing_difference(job: _Job) -> float:
     """Return the largest relative difference, of loss and of each gradient, between a packed row
     and its sequences one by one."""
     row = RandomRows(job.vocabulary, job.config.tokens).row(1)
-    torch.manual_seed(0)
-    network: Any = job.build().double()
-    network.config._experts_implementation = "eager"
+    network = job.network()
     whole = _loss_and_gradients(network, [row])
     alone = _loss_and_gradients(network, _sequences(row))
     return max(_differences(alone, whole).values())
@@ -597,6 +592,6 @@ def _loss_and_gradients(network: nn.Module, rows: list[PackedRow]) -> dict[str, 
     """Return the summed loss of rows and its gradients, by the parameter's name."""
     network.zero_grad(set_to_none=True)
     loss = torch.stack([row_loss(network, row).sum for row in rows]).sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     gradients = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
     return {"loss": loss.detach(), **gradients}

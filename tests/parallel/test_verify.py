@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from processes import start_python
 
-from onnuri.training.verify import Difference, Tolerances, Verification, layouts_for
+from onnuri.cli import main
+from onnuri.training.verify import Difference, Tolerances, Verification, _differences, layouts_for
 
 sys.path.insert(0, str(Path(__file__).parent))
 import faults
@@ -26,7 +28,7 @@ EXPECTED = {
     "decay_on_norms": "weights at the end",
 }
 QUICK = ("clipping_by_rank",)
-RIGHT = ("none", "torch_2_11")
+RIGHT = ("none", "muon", "muon_copies", "torch_2_11")
 
 
 def found(tmp_path, name):
@@ -78,3 +80,42 @@ def test_a_figure_beyond_its_tolerance_or_no_number_fails():
     assert not right.replace(refused="x", norm=1.0).failures(Tolerances())
     whole = Verification(name="m", differences=(right,), packing=1e-3, allowed=Tolerances())
     assert len(whole.failures()) == 1 and not whole.replace(packing=0.0).failures()
+
+
+def test_a_tensor_that_is_missing_or_no_number_differs_without_bound():
+    one = torch.tensor([1.0, 2.0])
+    broken = torch.tensor([1.0, float("nan")])
+    expected = {"same": one, "off": one, "broken": one, "zero": torch.zeros(2), "lost": one}
+    values = {"same": one, "off": one + 1, "broken": broken, "zero": one, "new": one}
+    found = _differences(values, expected)
+    assert found.pop("same") == 0.0 and found.pop("off") == 0.5
+    assert set(found) == {"broken", "zero", "lost", "new"}
+    assert all(value == float("inf") for value in found.values())
+    assert _differences({"a": torch.zeros(2)}, {"a": torch.zeros(2)}) == {"a": 0.0}
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["nonsense"], "is not known"),
+        (["no/such/folder"], "no/such/folder: is no folder"),
+        (["--world-size", "1"], "--world-size 1: is less than 2"),
+        (["--steps", "1"], "--steps 1: is less than 2"),
+        (["--rows", "0"], "--rows 0: is less than 1"),
+        (["--rows", "6"], "--rows 6: is no multiple of 4 ranks; give such as 8"),
+        (["--tokens", "5"], "--tokens 5: is less than 24"),
+        (["--learning-rate", "nan"], "--learning-rate nan: is not above 0"),
+        (["--clip", "0"], "--clip 0.0: is not above 0"),
+        (["--layouts", "dp=2"], "--layouts dp=2: takes 2 ranks, and --world-size is 4"),
+        (["--layouts", "pp=2"], "--layouts pp=2: needs"),
+        (["--layouts", "warp=2"], "is not part of a layout"),
+        (["--layouts", ""], "is empty"),
+        (["laptop", "-o", "/proc/no/file.json"], "cannot be a folder"),
+        (["."], "config.json"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        main(["verify", *arguments])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and words in error and error.count("\n") == 1

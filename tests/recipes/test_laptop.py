@@ -8,8 +8,9 @@ import pytest
 from processes import start_python, wait_until
 
 import onnuri
+from onnuri.errors import ConfigError
 from onnuri.modality import MEDIA
-from onnuri.recipes.laptop import PRESETS, LaptopConfig
+from onnuri.recipes.laptop import PRESETS, LaptopConfig, run_rows
 from onnuri.toyworld.data.token_store import TokenStore
 from onnuri.training import state
 from onnuri.training.loop import read_metrics
@@ -54,3 +55,11 @@ def test_presets_fit_their_hours():
         ]
         minutes[name] = sum(loop.minutes for loop in loops)
     assert minutes["full"] <= 300 and minutes["evening"] <= 100
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": "many"}', "null"])
+def test_a_damaged_run_file_is_one_line(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ConfigError, match="is damaged"):
+        run_rows(tmp_path, 1024, None, None)
+    assert run_rows(tmp_path, 1024, None, 4) == 4

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from onnuri.errors import WeightsError
@@ -38,6 +39,12 @@ def test_the_newest_states_are_kept_and_the_newest_is_read(tmp_path):
     assert state.restore(tmp_path, module, optimizers(module)).rows == 2 * 123_456_789
 
 
+def test_a_step_of_one_digit_more_is_newer(tmp_path):
+    stored(tmp_path, 99_999_998, 99_999_999, 100_000_000)
+    names = {folder.name for folder in (tmp_path / state.FOLDER).iterdir()}
+    assert names == {"99999999", "100000000"} and state.latest(tmp_path).name == "100000000"
+
+
 @pytest.mark.parametrize("muon", [False, True])
 def test_a_state_before_the_first_step_is_that_of_none(tmp_path, muon):
     """Moments that are made in order to be stored change no step."""
@@ -65,6 +72,9 @@ def tied():
 def test_a_weight_with_two_names_is_stored_once(tmp_path):
     module = tied()
     state.store(tmp_path, module, optimizers(module), Position(1, 1, 1.0))
+    reader = dcp.FileSystemReader(state.latest(tmp_path))
+    names = [n for n in reader.read_metadata().state_dict_metadata if n.startswith("model.")]
+    assert len(names) == len(list(module.parameters()))
     again = tied()
     with torch.no_grad():
         for p in again.parameters():
@@ -139,6 +149,6 @@ def test_what_a_killed_writer_left_is_no_state(tmp_path):
     part.mkdir()
     (part / "__0_0.distcp").write_bytes(b"half")
     assert state.latest(tmp_path).name == "00000003"
-    stored(tmp_path, 4)
-    assert state.latest(tmp_path).name == "00000004" and not part.exists()
-    assert json.loads((state.latest(tmp_path) / state.SUMMARY).read_text())["position"]["step"] == 4
+    stored(tmp_path, 5)  # of a step that is not the killed one's
+    assert state.latest(tmp_path).name == "00000005" and not part.exists()
+    assert json.loads((state.latest(tmp_path) / state.SUMMARY).read_text())["position"]["step"] == 5
