@@ -22,6 +22,8 @@ from onnuri.parallel.mesh import Meshes, build_meshes
 from onnuri.parallel.recompute import checkpoint_activations
 from onnuri.planner.parallel import ParallelConfig
 
+EXPERT_COUNTS = ("n_routed_experts", "num_experts", "num_local_experts")
+"""names by which transformers' configurations give the number of routed experts"""
 Placement = Literal["even", "first"]
 """even: the dimension that `shard_dim` returns; first: always dimension 0, PyTorch's default, there
 to show what it costs"""
@@ -51,6 +53,7 @@ def parallelize(
             f"needs {layout.other_engine}",
             "use dp, tp and ep with fsdp, hsdp or ddp in bf16",
         )
+    _check_divides(network.config, layout)
     from transformers.distributed.expert_parallel import apply_expert_parallelism
     from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
@@ -75,6 +78,34 @@ def parallelize(
     routed = {id(p) for n, p in network.named_parameters() if n in ep_plan}
     _apply_fsdp(network, root or network, meshes, layout, routed, dtype, placement)
     return meshes
+
+
+def experts_of(config: Any) -> int:
+    """Return the routed experts of a transformers configuration, 0 for a dense model's."""
+    counts = (getattr(config, name, None) for name in EXPERT_COUNTS)
+    return next((count for count in counts if count), 0)
+
+
+def _check_divides(config: Any, layout: ParallelConfig) -> None:
+    """Raise ConfigError if tensor parallelism would cut an attention head, or expert parallelism
+    leave experts over, in a model of a transformers configuration."""
+    divided = []
+    if not getattr(config, "kv_lora_rank", None):  # latent attention is not cut
+        heads = config.num_attention_heads
+        divided.append(("tp", layout.tp, "heads", heads))
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        divided.append(("tp", layout.tp, "key/value heads", kv_heads))
+    experts = experts_of(config)
+    if layout.ep > 1 and not experts:
+        raise ConfigError(
+            f"ep {layout.ep}", "needs experts, and the model has none", "leave it out"
+        )
+    divided.append(("ep", layout.ep, "experts", experts))
+    for degree, ranks, name, count in divided:
+        if count % ranks:
+            raise ConfigError(
+                f"{degree} {ranks}", f"does not divide {count} {name}", f"choose {degree} that does"
+            )
 
 
 def _apply_fsdp(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -18,7 +17,7 @@ from onnuri.evaluation.machine import machine
 from onnuri.files import check_place, write_json
 from onnuri.model.backbone import BackboneConfig, build_hf_model
 from onnuri.parallel.layout import parse_layout
-from onnuri.training.verify import Difference, Verification, VerifyConfig, verify
+from onnuri.training.verify import Build, Difference, Verification, VerifyConfig, verify
 
 LAPTOP = "laptop"
 VOCABULARY, WIDTH = 64, 48
@@ -50,10 +49,10 @@ def run(what: str | None, config: VerifyConfig, layouts: tuple[str, ...], out: P
     names = [what] if what else [LAPTOP, *recipes.NAMES]
     verifications = []
     for name in names:
-        build, vocabulary = _model_of(name)
+        build, outline = _model_of(name)
         console.print(f"[bold]{name}[/] over {config.world_size} ranks, {config.steps} steps")
         verification = verify(
-            name, build, vocabulary, config, chosen or None, functools.partial(_print, console)
+            name, build, outline, config, chosen or None, functools.partial(_print, console)
         )
         console.print(f"  packed rows against sequences one by one: {verification.packing:.1e}")
         verifications.append(verification)
@@ -100,29 +99,36 @@ def _print(console: Console, difference: Difference) -> None:
     console.print(f"{name} {text}  routing {difference.routing}  {difference.seconds:.0f} s")
 
 
-def _model_of(name: str) -> tuple[functools.partial[nn.Module], int]:
-    """Return the function that builds a model, and its number of ids."""
-    if name == LAPTOP:
-        return functools.partial(_laptop), VOCABULARY
+def _model_of(name: str) -> tuple[Build, nn.Module]:
+    """Return the function that builds a model, and the model on the meta device."""
     folder = Path(name)
-    if folder.is_dir():
-        from onnuri.model.base import load_base
-
-        outline: Any = load_base(folder, device="meta")
-        params = sum(p.numel() for p in outline.parameters())
-        if params > LARGEST_PARAMS:
-            raise ConfigError(
-                name,
-                f"has {params / 1e6:,.0f}M parameters",
-                f"verify its recipe, or a folder of at most {LARGEST_PARAMS / 1e6:.0f}M: every "
-                "rank trains in 64 bits",
-            )
-        vocabulary = int(outline.get_input_embeddings().weight.shape[0])
-        return functools.partial(load_base, folder, dtype=torch.float64), vocabulary
+    if name != LAPTOP and folder.is_dir():
+        return _model_of_folder(folder)
     if folder.name != name:
         raise ConfigError(name, "is no folder", "give a recipe, or a folder of transformers")
-    recipes.module(name)
-    return functools.partial(_twin, name), VOCABULARY
+    build: Build = _laptop
+    if name != LAPTOP:
+        recipes.module(name)
+        build = functools.partial(_twin, name)
+    with torch.device("meta"):
+        return build, build()
+
+
+def _model_of_folder(folder: Path) -> tuple[Build, nn.Module]:
+    """Return the function that loads a folder's model, and the model on the meta device. Raises
+    ConfigError for one that is too large."""
+    from onnuri.model.base import load_base
+
+    outline = load_base(folder, device="meta")
+    params = sum(p.numel() for p in outline.parameters())
+    if params > LARGEST_PARAMS:
+        raise ConfigError(
+            f"{folder}",
+            f"has {params / 1e6:,.0f}M parameters",
+            f"verify its recipe, or a folder of at most {LARGEST_PARAMS / 1e6:.0f}M: every rank "
+            "trains in 64 bits",
+        )
+    return functools.partial(load_base, folder, dtype=torch.float64), outline
 
 
 def _laptop() -> nn.Module:

@@ -68,8 +68,8 @@ class Muon(torch.optim.Optimizer):
     def _update(
         self, params: list[nn.Parameter], group: dict[str, Any], scale: float, skip: Tensor | None
     ) -> None:
-        """Update the parameters of one shape and cut together: momentum, orthogonalised update times
-        `scale`, weight decay; where `skip` [] is true, nothing changes."""
+        """Update the parameters of one shape and cut together: momentum, orthogonalised update
+        times `scale`, weight decay; where `skip` [] is true, nothing changes."""
         nesterov = []
         for p in params:
             gradient, state = p.grad, self.state[p]

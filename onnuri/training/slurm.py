@@ -95,6 +95,10 @@ class SlurmJob(Config):
                 f"fills no whole nodes of {self.gpus_per_node}",
                 f"give such as {-(-self.gpus // self.gpus_per_node) * self.gpus_per_node}",
             )
+        if self.warning_seconds < 0:
+            raise ConfigError(
+                f"--warning-seconds {self.warning_seconds}", "is less than 0", "give such as 120"
+            )
         # also false for what is no number
         if not self.warning_seconds < 3600 * self.hours < 3600 * 24 * 366:
             raise ConfigError(

@@ -40,8 +40,10 @@ from onnuri.config import Config
 from onnuri.data.loader import BatchRamp, RowLoader
 from onnuri.data.pack import PackedRow
 from onnuri.errors import ConfigError, OnnuriError
-from onnuri.model.balance import Balance, in_backward
+from onnuri.model.backbone import embedding
+from onnuri.model.balance import in_backward
 from onnuri.model.objective import RowObjective, row_loss
+from onnuri.parallel.apply import experts_of
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import gather, named_state
 from onnuri.planner.parallel import ParallelConfig, to_string
@@ -203,7 +205,7 @@ def layouts_for(world_size: int, has_experts: bool) -> list[ParallelConfig]:
 def verify(
     name: str,
     build: Build,
-    vocabulary: int,
+    outline: nn.Module,
     config: VerifyConfig,
     layouts: Sequence[ParallelConfig] | None = None,
     report: Callable[[Difference], None] | None = None,
@@ -211,10 +213,11 @@ def verify(
     """Return how far each layout's run of a model is from that of one process.
 
     `build` runs in every process; they are forked from this one, which computes nothing itself.
+    `outline` is the model on the meta device, made here, so that its classes are imported once.
     `report` is called with each layout's difference as soon as it is known.
     """
-    with torch.device("meta"):  # imports the model's classes once for all processes
-        has_experts = bool(Balance(build()).routers)
+    has_experts = experts_of(outline.config) > 0
+    vocabulary = len(embedding(outline))
     chosen = list(layouts or layouts_for(config.world_size, has_experts))
     differences: list[Difference] = []
     with tempfile.TemporaryDirectory() as folder:

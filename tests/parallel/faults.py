@@ -169,9 +169,9 @@ FAULTS = {
 def main(name, file):
     plant, recipe, layout = FAULTS[name]
     plant()
-    build, vocabulary = _model_of(recipe)
+    build, outline = _model_of(recipe)
     config = verify.VerifyConfig(**SETTINGS)
-    found = verify.verify(recipe, build, vocabulary, config, [layout])
+    found = verify.verify(recipe, build, outline, config, [layout])
     Path(file).write_text("\n".join(found.failures()))
 
 

@@ -4,6 +4,7 @@ should hold."""
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from processes import ForkedProcess
 
 from onnuri.errors import ConfigError
-from onnuri.parallel.apply import shard_dim
+from onnuri.parallel.apply import _check_divides, shard_dim
 from onnuri.parallel.mesh import build_meshes
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile.dryrun import prepare_for_trace, trace
@@ -190,3 +191,32 @@ def test_what_needs_another_engine_says_so(layout):
 def test_experts_cannot_leave_the_ranks_of_a_copy():
     with pytest.raises(ConfigError, match="share one copy"):
         build_meshes(ParallelConfig(dp=8, ep=8, sharding="hsdp", shard=4), "cpu")
+
+
+@pytest.mark.parametrize(
+    "values, layout, words",
+    [
+        ({"num_attention_heads": 6}, {"tp": 4}, "tp 4: does not divide 6 heads"),
+        (
+            {"num_attention_heads": 8, "num_key_value_heads": 2},
+            {"tp": 4},
+            "tp 4: does not divide 2 key/value heads",
+        ),
+        (
+            {"num_attention_heads": 8, "num_experts": 6},
+            {"ep": 4},
+            "ep 4: does not divide 6 experts",
+        ),
+        ({"num_attention_heads": 8}, {"ep": 2}, "ep 2: needs experts"),
+    ],
+)
+def test_a_layout_that_cuts_a_head_or_an_expert_is_one_line(values, layout, words):
+    config = SimpleNamespace(**values)
+    with pytest.raises(ConfigError, match=words):
+        _check_divides(config, ParallelConfig(dp=4, **layout))
+    _check_divides(config, ParallelConfig(dp=4))
+
+
+def test_latent_attention_is_not_cut():
+    config = SimpleNamespace(num_attention_heads=3, kv_lora_rank=8, n_routed_experts=8)
+    _check_divides(config, ParallelConfig(tp=2, ep=4))

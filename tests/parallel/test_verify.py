@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import small_models
 import torch
 from processes import start_python
 
@@ -119,3 +120,14 @@ def test_bad_input_is_one_line(capsys, arguments, words):
         main(["verify", *arguments])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and words in error and error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_folder_of_any_family_is_verified(tmp_path):
+    small_models.written(tmp_path / "mixtral", "mixtral")
+    command = ("-m", "onnuri", "verify", tmp_path / "mixtral", "--world-size", "2", "--steps", "2")
+    with (tmp_path / "log").open("w") as log:
+        process = start_python(*command, "--layouts", "dp=2,ep=2,fsdp", stdout=log, stderr=log)
+    text = (tmp_path / "log").read_text
+    assert process.wait() == 0, text()[-3000:]
+    assert "1 layouts train what one process trains" in text()

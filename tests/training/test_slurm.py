@@ -43,6 +43,7 @@ def test_the_training_command_is_one_that_the_command_line_reads(tmp_path):
     [
         ("--gpus 0", "--gpus 0: is less than 1"),
         ("--gpus 12", "give such as 16"),
+        ("--warning-seconds -5", "is less than 0"),
         ("--gpus 8 --layout dp=4", "takes 4 GPUs, and --gpus is 8"),
         ("--gpus 8 --layout dp=4,pp=2", "needs "),
         ("--gpus 8 --layout warp=2", "'warp=2'"),
