@@ -32,6 +32,21 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1  # a graph task exists only there
 
 
+@torch.library.custom_op("onnuri::count_loads", mutates_args={"load"})
+def count_loads(load: Tensor, experts: Tensor, tokens: int) -> None:
+    """Add the choices of a row's first `tokens` tokens, `experts` [T, k], to `load` [experts], but
+    not in a backward pass, where a layer is only computed again.
+
+    It is one operator, so that a compiled layer counts too: what a compiler sees as Python runs
+    once, when the layer is compiled.
+    """
+    if in_backward():
+        return
+    chosen = experts[:tokens].flatten()
+    # not bincount: on a GPU it waits for the largest id
+    load.scatter_add_(0, chosen, torch.ones_like(chosen, dtype=load.dtype))
+
+
 class Balance:
     """A Balance counts the tokens per expert of a model's routers and evens them out."""
 
@@ -55,12 +70,23 @@ class Balance:
         layer to run the same operators.
         """
         hooks = [router.register_forward_hook(self._count) for router in self.routers]
+        for router in self.routers:
+            if (bias := _bias(router)) is not None:
+                zeros = torch.zeros(len(bias), device=bias.device)
+                # where a compiled layer finds it
+                router.load = self.loads.setdefault(router, zeros)
         try:
             yield
         finally:
-            for hook in hooks:  # a model that is copied must not carry them
-                hook.remove()
+            for hook, router in zip(hooks, self.routers, strict=True):
+                hook.remove()  # a model that is copied must not carry them
+                vars(router).pop("load", None)
             self._losses.clear()
+
+    def start_row(self, tokens: int) -> None:
+        """Say before a row's forward pass how many of its first tokens count."""
+        self.tokens = tokens
+        self._losses.clear()  # of layers that were computed again in the backward pass
 
     def loss(self) -> Tensor | float:
         """Return the auxiliary loss [] of routers without a bias, over the forward passes since the
@@ -82,8 +108,8 @@ class Balance:
         for router, load in self.loads.items():
             if dist.is_initialized():
                 dist.all_reduce(load)
-            share = load / load.sum()
-            move = STEP * torch.sign(1 / len(load) - share)
+            total = load.sum()
+            move = torch.where(total > 0, STEP * torch.sign(1 / len(load) - load / total), 0.0)
             if norm is not None:
                 move = torch.where(torch.isfinite(norm), move, 0.0)
             router.e_score_correction_bias += move
@@ -92,19 +118,24 @@ class Balance:
     def _count(self, router: Any, inputs: Any, outputs: tuple[Tensor, Tensor, Tensor]) -> None:
         """Add a router's choices to its load: outputs are logits [T, experts], weights [T, k] and
         chosen experts [T, k]."""
-        logits, experts = outputs[0][: self.tokens], outputs[2][: self.tokens]
-        flat = experts.flatten()
-        # not bincount: on a GPU it waits for the largest id
-        load = torch.zeros(logits.shape[-1], device=flat.device).scatter_add_(
-            0, flat, torch.ones(len(flat), device=flat.device)
-        )
-        is_recomputed = in_backward()
-        if getattr(router, "e_score_correction_bias", None) is not None:
-            if not is_recomputed:
-                self.loads[router] = self.loads[router] + load if router in self.loads else load
+        tokens = len(outputs[0]) if self.tokens is None else self.tokens
+        logits, experts = outputs[0][:tokens], outputs[2]
+        if _bias(router) is not None:
+            count_loads(router.load, experts, tokens)
             return
         scores = logits.sigmoid()
         share = (scores / scores.sum(-1, keepdim=True)).mean(0)
-        loss = len(load) * (load / len(flat) * share).sum()
-        if not is_recomputed:
+        chosen = experts[:tokens].flatten()
+        load = torch.zeros_like(share).scatter_add(
+            0, chosen, torch.ones_like(chosen, dtype=share.dtype)
+        )
+        loss = len(load) * (load / len(chosen) * share).sum()
+        # a compiled layer cannot ask; its losses of a backward pass go with `start_row`
+        if torch.compiler.is_compiling() or not in_backward():
             self._losses.append(loss)
+
+
+def _bias(router: Any) -> Tensor | None:
+    """Return a router's bias [experts], which only affects its choice; None if it has none."""
+    bias: Tensor | None = getattr(router, "e_score_correction_bias", None)
+    return bias

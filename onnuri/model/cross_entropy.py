@@ -9,10 +9,12 @@ knows no model. PyTorch 2.13's own `linear_cross_entropy` does the same, but sum
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 ROWS = 1024
 """tokens per chunk: with fewer, products wait for the head's weights (an H200 does 206 FLOPs per
@@ -94,7 +96,22 @@ def _chunk(
 ) -> Tensor:
     """Return the loss [] of a chunk's N tokens and write its gradients in place: `by_states` [N, C]
     is set, `by_head` [V, C] is added to. Tensors [N, V] are freed at its end."""
-    logits = (states @ head.T).to(weights.dtype)
+    on_gpu = states.is_cuda and not isinstance(states, FakeTensor)  # a trace counts operators
+    gradient_of = _compiled_gradient() if on_gpu else _gradient
+    gradient, token_losses = gradient_of(states @ head.T, targets, weights, soft)
+    by_states.copy_(gradient @ head)
+    by_head.addmm_(gradient.T, states)
+    if losses is not None:
+        losses.copy_(token_losses)
+    return token_losses.sum()
+
+
+def _gradient(
+    products: Tensor, targets: Tensor, weights: Tensor, soft: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the loss by a chunk's logits [N, V], in their dtype, and each token's
+    loss [N] in that of the weights. `products` are the logits; they may be overwritten."""
+    logits = products.to(weights.dtype)
     logits.sub_(logits.amax(1, keepdim=True))
     if soft is None:
         target_logits = logits.gather(1, targets[:, None])[:, 0]
@@ -104,14 +121,18 @@ def _chunk(
         target_logits = (goal * logits - torch.xlogy(goal, goal)).sum(1)
     sums = logits.exp_().sum(1)
     logits.mul_((weights / sums)[:, None])
-    if soft is None:
-        logits.scatter_add_(1, targets[:, None], -weights[:, None])
-    else:
+    if soft is not None:
         logits.addcmul_(goal, weights[:, None], value=-1)
-    gradient = logits.to(head.dtype)
-    by_states.copy_(gradient @ head)
-    by_head.addmm_(gradient.T, states)
-    token_losses = (sums.log() - target_logits) * weights
-    if losses is not None:
-        losses.copy_(token_losses)
-    return token_losses.sum()
+    elif torch.compiler.is_compiling():  # a comparison joins the kernel around it, a scatter not
+        ids = torch.arange(logits.shape[1], device=logits.device)
+        logits = logits - weights[:, None] * (ids == targets[:, None])
+    else:
+        logits.scatter_add_(1, targets[:, None], -weights[:, None])
+    return logits.to(products.dtype), (sums.log() - target_logits) * weights
+
+
+@functools.cache
+def _compiled_gradient() -> Any:
+    """Return `_gradient` as one kernel: on a GPU its operators would read and write a chunk's
+    logits fifteen times."""
+    return torch.compile(_gradient)

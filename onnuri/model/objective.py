@@ -150,7 +150,7 @@ class RowObjective:
         The figures leave out the loss that balances experts, for some families have none.
         """
         tokens = batch.ids.numel() - batch.padding
-        self.balance.tokens = tokens
+        self.balance.start_row(tokens)
         parts = self.parts(batch)
         figures: dict[str, LossParts | float] = {
             "loss": LossParts(parts.sum.detach(), parts.weight),

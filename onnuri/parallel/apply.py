@@ -38,14 +38,15 @@ def parallelize(
     dtype: torch.dtype | None = torch.bfloat16,
     dispatch: str = "auto",
     placement: Placement = "even",
+    compiled: bool = False,
 ) -> Meshes:
     """Shard a causal language model in place over the ranks of a layout and return its meshes.
 
     `root` is the module whose forward is called, if it is not the network itself (ModelWithLoss).
     `dtype` is that of matrix products and gathered weights; shards, reduced gradients and optimizer
     state keep the parameters' dtype. `dispatch` says how tokens reach experts, by a name of
-    transformers' `EPImplementationInterface`. Raises ConfigError for a layout that needs another
-    engine.
+    transformers' `EPImplementationInterface`. With `compiled`, `torch.compile` compiles every
+    layer. Raises ConfigError for a layout that needs another engine.
     """
     if layout.other_engine:
         raise ConfigError(
@@ -73,11 +74,30 @@ def parallelize(
         apply_expert_parallelism(
             network, meshes.experts["ep"], meshes.dense["tp"], ep_plan, ep_implementation=dispatch
         )
-    if layout.recompute != "none":
+    # the compiler itself computes again what selective checkpointing would: all but products and
+    # attention (torch/_functorch/partitioners.py)
+    if layout.recompute == "full" or (layout.recompute == "selective" and not compiled):
         checkpoint_activations(network, layout.recompute)
+    if compiled:
+        compile_layers(network, layout)
     routed = {id(p) for n, p in network.named_parameters() if n in ep_plan}
     _apply_fsdp(network, root or network, meshes, layout, routed, dtype, placement)
     return meshes
+
+
+def compile_layers(network: Any, layout: ParallelConfig | None = None) -> None:
+    """Have `torch.compile` compile every layer of a network in place, at its first call.
+
+    Raises ConfigError for layouts whose collectives lie within a layer.
+    """
+    if layout and (layout.tp > 1 or layout.ep > 1):
+        raise ConfigError(
+            f"compiled layers with tp {layout.tp} and ep {layout.ep}",
+            "are not supported: a layer's collectives are not compiled",
+            "leave --compile out, or use dp alone",
+        )
+    for layer in network.model.layers:
+        layer.compile()
 
 
 def experts_of(config: Any) -> int:

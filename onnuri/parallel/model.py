@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from onnuri.errors import ConfigError
 from onnuri.model.loss import LossParts
-from onnuri.parallel.apply import parallelize
+from onnuri.parallel.apply import compile_layers, parallelize
 from onnuri.planner.parallel import ParallelConfig, to_string
 
 Figures = Mapping[str, Tensor | float | LossParts]
@@ -50,16 +50,19 @@ class ParallelModel:
         loss: Loss,
         layout: ParallelConfig | None = None,
         dtype: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
         """Spread a network in place over the ranks of a layout; without one, leave it whole.
 
         `loss` computes with the network itself. `dtype` is that of matrix products where weights
-        are sharded (None: the weights' own). Raises ConfigError if the layout needs another number
-        of ranks than run.
+        are sharded (None: the weights' own). With `compiled`, layers are compiled. Raises
+        ConfigError if the layout needs another number of ranks than run.
         """
         self.network, self.layout, self.meshes = network, layout, None
         self.root: nn.Module = ModelWithLoss(network, lambda _, batch: loss(batch))
         if layout is None:
+            if compiled:
+                compile_layers(network)
             return
         ranks = dist.get_world_size() if dist.is_initialized() else 1
         if layout.gpus != ranks:
@@ -69,7 +72,9 @@ class ParallelModel:
                 "let torchrun start as many as the layout takes",
             )
         device = next(network.parameters()).device.type
-        self.meshes = parallelize(network, layout, self.root, device=device, dtype=dtype)
+        self.meshes = parallelize(
+            network, layout, self.root, device=device, dtype=dtype, compiled=compiled
+        )
 
     @property
     def data_rank(self) -> int:

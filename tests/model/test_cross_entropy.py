@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from onnuri.model.backbone import build_hf_model
+from onnuri.model import cross_entropy as module
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import next_token_loss
 from onnuri.recipes import NAMES, find
@@ -243,3 +244,18 @@ def test_two_hundred_thousand_ids_take_less_than_a_sixth_of_all_logits():
 
 def plain64(hidden, head, targets, weights):
     return (F.cross_entropy(hidden @ head.T, targets, reduction="none") * weights).sum()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_gpu_compiles_is_what_a_cpu_computes(dtype, soft):
+    hidden, head, targets, weights = drawn(9, 21, 5, 3, dtype)
+    products = (hidden @ head.T).detach()
+    goal = torch.rand(21, 21).softmax(-1) if soft else None
+    compiled = torch.compile(module._gradient, backend="aot_eager", fullgraph=True)
+    for found, wanted in zip(
+        compiled(products.clone(), targets, weights, goal),
+        module._gradient(products.clone(), targets, weights, goal),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted)
