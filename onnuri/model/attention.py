@@ -100,8 +100,7 @@ def packed_attention(
         and varlen_works(query.device, query.dtype, sizes, bool(sliding_window))
     ):
         return varlen(query, key, value, scaling, sequences, sliding_window), None
-    lengths = sequences.lengths if sequences else [tokens]
-    return by_sequence(query, key, value, scaling, lengths, sliding_window), None
+    return _apart(query, key, value, scaling, sequences, sliding_window), None
 
 
 def as_batch(query: Tensor, key: Tensor, value: Tensor, scaling: float, count: int) -> Tensor:
@@ -121,6 +120,20 @@ def as_batch(query: Tensor, key: Tensor, value: Tensor, scaling: float, count: i
             query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
         )
     return attended.transpose(1, 2).reshape(rows, tokens, query.shape[1], value.shape[-1])
+
+
+@torch.compiler.disable  # or it would be compiled again for every row's lengths
+def _apart(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float,
+    sequences: Sequences | None,
+    window: int | None,
+) -> Tensor:
+    """Return packed attention [1, T, H, E] by `by_sequence`."""
+    lengths = sequences.lengths if sequences else [query.shape[2]]
+    return by_sequence(query, key, value, scaling, lengths, window)
 
 
 def by_sequence(
