@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import transformers
 from own_step import values
-from torch import Tensor, nn
+from torch import Tensor
 
 from onnuri.calibration import measured
 from onnuri.data.loader import BatchRamp, RowLoader
@@ -46,6 +46,7 @@ from onnuri.planner.parallel import ParallelConfig
 from onnuri.planner.step_time import step_time
 from onnuri.training.loop import TrainConfig, mean_of, train_step
 from onnuri.training.optim import Optimizers
+from onnuri.training.verify_device import MODES, verify_on_device
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/gpu.json"
@@ -397,11 +398,44 @@ def _seconds(call: Callable[[], Any], scale: Scale, calls: int = 10) -> float:
     return (time.perf_counter() - began) / calls
 
 
+def verify(name: str, scale: Scale, profiled: bool) -> dict[str, Any]:
+    """Return how far 16 bits, compiled layers and recomputation are from 32 bits."""
+    from onnuri import recipes
+    from onnuri.recipes.nano import nano
+
+    found: dict[str, Any] = {}
+    for recipe in ("hyperclovax_omni", "solar_open", "axk1"):
+        family = recipes.find(recipe).family
+        sizes = {**nano(recipe).values, "vocab_size": 512, "num_hidden_layers": 3}
+        found[recipe] = [
+            {**each.to_json(), "passes": each.passes}
+            for each in verify_on_device(
+                lambda family=family, sizes=sizes: build_hf_model(family, sizes),
+                scale.device,
+                MODES[:2] if scale.tiny else MODES,
+            )
+        ]
+        for each in found[recipe]:
+            words = f"loss {each['loss']:.1e}  gradients {each['gradients']:.1e}"
+            print(f"  {recipe:18} {each['mode']:32} {words}  {each['passes']}", flush=True)
+    return found
+
+
+def decode(name: str, scale: Scale, profiled: bool) -> dict[str, Any]:
+    """Return what `gpu_decode.py` measures."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/decode.json"
+        tiny = ["--tiny"] if scale.tiny else []
+        command = [sys.executable, str(ROOT / "benchmarks/gpu_decode.py"), *tiny, "--out", out]
+        subprocess.run([*command, "--device", scale.device], check=True)
+        return dict(json.loads(Path(out).read_text(encoding="utf-8")))
+
+
 def parts() -> dict[str, Callable[[str, Scale, bool], dict[str, Any]]]:
     """Return every part by name, in the order in which they run."""
     found: dict[str, Any] = {"card": card}
     found |= dict.fromkeys(("dense-compiled", "trainer-dense", "trainer-dense-compiled"))
-    found |= {"mixture-compiled": None}
+    found |= {"mixture-compiled": None, "decode": decode, "verify": verify}
     found |= dict.fromkeys(CASES)
     for name in found:
         if name in CASES:

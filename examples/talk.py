@@ -1,7 +1,7 @@
 """Talk to a server with OpenAI's own client: a sentence to a picture and speech, and the picture back to words.
 
-    onnuri serve &
-    python examples/talk.py [http://127.0.0.1:8000/v1]
+onnuri serve &
+python examples/talk.py [http://127.0.0.1:8000/v1]
 """
 
 import base64
@@ -14,8 +14,11 @@ url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000/v1"
 client = OpenAI(base_url=url, api_key="none")
 
 answer = client.chat.completions.create(
-    model="onnuri-laptop", modalities=["image", "audio"], audio={"voice": "default", "format": "wav"},
-    messages=[{"role": "user", "content": "작은 빨간 구가 파란 정육면체 왼쪽에 있다"}])
+    model="onnuri-laptop",
+    modalities=["image", "audio"],
+    audio={"voice": "default", "format": "wav"},
+    messages=[{"role": "user", "content": "작은 빨간 구가 파란 정육면체 왼쪽에 있다"}],
+)
 message = answer.choices[0].message
 picture = message.images[0]["image_url"]["url"]
 out = Path("out")
@@ -25,8 +28,11 @@ out.mkdir(exist_ok=True)
 print("wrote out/picture.png and out/speech.wav, which says:", message.audio.transcript)
 
 stream = client.chat.completions.create(
-    model="onnuri-laptop", stream=True, extra_body={"language": "en"},
-    messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture}}]}])
+    model="onnuri-laptop",
+    stream=True,
+    extra_body={"language": "en"},
+    messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture}}]}],
+)
 for chunk in stream:
     if chunk.choices:
         print(chunk.choices[0].delta.content or "", end="", flush=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from onnuri.config import Config
@@ -120,6 +121,7 @@ class RowLoader:
             sampler=self._numbers(step),
             batch_size=None,
             num_workers=workers,
+            pin_memory=torch.cuda.is_available(),  # a GPU's copy then waits for no step
             # two steps' rows: one that is computed, one that waits
             prefetch_factor=max(2, 2 * ramp.rows // ranks // workers) if workers else None,
         )

@@ -571,11 +571,11 @@ def _packing_difference(job: _Job) -> float:
     row = RandomRows(job.vocabulary, job.config.tokens).row(1)
     network = job.network()
     whole = _loss_and_gradients(network, [row])
-    alone = _loss_and_gradients(network, _sequences(row))
+    alone = _loss_and_gradients(network, sequences(row))
     return max(_differences(alone, whole).values())
 
 
-def _sequences(row: PackedRow) -> list[PackedRow]:
+def sequences(row: PackedRow) -> list[PackedRow]:
     """Return a row's sequences as rows of their own, without the padding."""
     ends = row.lengths.cumsum(0).tolist()
     return [

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from onnuri.model.backbone import build_hf_model
 from onnuri.model import cross_entropy as module
+from onnuri.model.backbone import build_hf_model
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import next_token_loss
 from onnuri.recipes import NAMES, find

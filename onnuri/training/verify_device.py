@@ -1,0 +1,207 @@
+"""This module proves that what makes a step fast on a device leaves it right: 16-bit products,
+packed attention's kernel, compiled layers and recomputation against the same step in 32 bits.
+
+`verify.py` compares layouts in 64 bits, where a fault cannot hide in rounding. Here rounding is
+what is measured, so tolerances are stated as relative norms over all weights. The reference
+computes each sequence alone, without FSDP, compiler or recomputation. The module knows no recipe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from onnuri.config import Config
+from onnuri.errors import ConfigError
+from onnuri.model.backbone import embedding
+from onnuri.model.objective import RowObjective
+from onnuri.parallel.apply import experts_of
+from onnuri.parallel.model import ParallelModel
+from onnuri.parallel.whole import gather
+from onnuri.planner.parallel import ParallelConfig
+from onnuri.training.verify import Build, RandomRows, sequences
+
+TOKENS, ROWS = 512, 4
+"""ids per row, and rows of the step that is compared"""
+EXACT, ROUNDED = 1e-4, 2e-2
+"""largest relative difference of the loss and of all gradients in 32 bits and in bf16: of one
+rounding bf16 makes 4e-3, and a gradient sums those of all its layers"""
+ROUTED = 0.3
+"""largest relative difference of all gradients of a mixture in bf16: a token near a tie goes to
+another expert, whose gradient is another"""
+LOSS = 2e-3
+"""largest relative difference of the loss in bf16"""
+
+
+class Mode(NamedTuple):
+    """A Mode is one way to compute a step on a device."""
+
+    name: str
+    dtype: torch.dtype | None
+    compiled: bool = False
+    recompute: str = "none"
+
+
+MODES = (
+    Mode("float32", None),
+    Mode("bf16", torch.bfloat16),
+    Mode("bf16, recompute=selective", torch.bfloat16, recompute="selective"),
+    Mode("bf16, recompute=full", torch.bfloat16, recompute="full"),
+    Mode("bf16, compiled", torch.bfloat16, True),
+    Mode("bf16, compiled, recompute=full", torch.bfloat16, True, "full"),
+)
+
+
+class DeviceDifference(Config):
+    """A DeviceDifference holds how far one mode's step is from the reference; relative."""
+
+    mode: str
+    loss: float
+    gradients: float
+    """norm of the difference of all gradients over the norm of all"""
+    worst: float
+    """the same of the parameter whose gradient differs most"""
+    worst_name: str
+    allowed_loss: float
+    allowed_gradients: float
+
+    @property
+    def passes(self) -> bool:
+        """Return whether both are within what is allowed; a value that is no number is not."""
+        return self.loss <= self.allowed_loss and self.gradients <= self.allowed_gradients
+
+
+def verify_on_device(
+    build: Build,
+    device: str,
+    modes: tuple[Mode, ...] = MODES,
+    report: Callable[[DeviceDifference], None] | None = None,
+) -> list[DeviceDifference]:
+    """Return how far each mode's step of a model is from the reference on a device; `report` is
+    called with each.
+
+    Raises ConfigError where torch has no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda", "needs a GPU, and torch sees none", "use --device cpu")
+    expected = _reference(build, device)
+    found = []
+    with _only_rank(device):
+        for mode in modes:
+            difference = _compare(mode, _step(build, device, mode), expected)
+            found.append(difference)
+            if report:
+                report(difference)
+    return found
+
+
+class _Step(NamedTuple):
+    """Loss [] and gradients of one step, and whether the model routes tokens."""
+
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    mixture: bool
+
+
+def _reference(build: Build, device: str) -> _Step:
+    """Return the step in 32 bits, each sequence alone."""
+    network = _network(build, device)
+    objective = RowObjective(network, RandomRows(len(embedding(network)), TOKENS))
+    model = ParallelModel(network, objective.loss)
+    rows = [objective.batch(k) for k in range(ROWS)]
+    total = model.total_weight([objective.weight(row) for row in rows])
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    losses = []
+    with objective.watching():
+        for row in rows:
+            # a mixture's auxiliary loss is a mean over a row's tokens: whole rows, but one kernel
+            # call per sequence
+            whole = sequences(row) if not experts_of(_config(network)) else [row]
+            losses += [model.forward_backward(part, total)[0].sum for part in whole]
+    torch.set_float32_matmul_precision(precision)
+    return _found(network, losses)
+
+
+def _step(build: Build, device: str, mode: Mode) -> _Step:
+    """Return the step in a mode, by the code that trains."""
+    torch._dynamo.reset()
+    network = _network(build, device)
+    objective = RowObjective(network, RandomRows(len(embedding(network)), TOKENS))
+    layout = ParallelConfig(recompute=mode.recompute)  # type: ignore[arg-type]
+    model = ParallelModel(network, objective.loss, layout, mode.dtype, mode.compiled)
+    rows = [objective.batch(k) for k in range(ROWS)]
+    total = model.total_weight([objective.weight(row) for row in rows])
+    with objective.watching():
+        losses = [model.forward_backward(row, total)[0].sum for row in rows]
+    return _found(network, losses)
+
+
+def _network(build: Build, device: str) -> nn.Module:
+    """Return the model with its first weights, in 32 bits on a device, in training mode."""
+    torch.manual_seed(0)
+    return cast(nn.Module, build().float().to(device).train())
+
+
+def _config(network: nn.Module) -> Any:
+    """Return a model's configuration."""
+    return network.config
+
+
+def _found(network: nn.Module, losses: list[Tensor]) -> _Step:
+    """Return what a step left in a model."""
+    gradients = {
+        name: gather(p.grad).detach().double().cpu()
+        for name, p in network.named_parameters()
+        if p.grad is not None
+    }
+    loss = torch.stack([part.double() for part in losses]).sum().cpu()
+    return _Step(loss, gradients, experts_of(_config(network)) > 0)
+
+
+def _compare(mode: Mode, found: _Step, expected: _Step) -> DeviceDifference:
+    """Return the difference of a mode's step from the reference."""
+    loss = float((found.loss - expected.loss).abs() / expected.loss.abs())
+    squares, total, worst, worst_name = 0.0, 0.0, 0.0, ""
+    for name, gradient in expected.gradients.items():
+        other = found.gradients.get(name)
+        difference = math.inf if other is None else float((other - gradient).norm())
+        if math.isnan(difference):
+            difference = math.inf
+        size = float(gradient.norm())
+        squares, total = squares + difference**2, total + size**2
+        share = difference / size if size else 0.0
+        if share > worst:
+            worst, worst_name = share, name
+    rounded = mode.dtype is not None
+    return DeviceDifference(
+        mode=mode.name,
+        loss=loss,
+        gradients=math.sqrt(squares / total),
+        worst=worst,
+        worst_name=worst_name,
+        allowed_loss=LOSS if rounded else EXACT,
+        allowed_gradients=(ROUTED if expected.mixture else ROUNDED) if rounded else EXACT,
+    )
+
+
+@contextmanager
+def _only_rank(device: str) -> Iterator[None]:
+    """Make this process the only rank, unless it is a rank already."""
+    if dist.is_initialized():
+        yield
+        return
+    store = dist.HashStore()
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
