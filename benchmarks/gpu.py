@@ -404,7 +404,7 @@ def verify(name: str, scale: Scale, profiled: bool) -> dict[str, Any]:
     from onnuri.recipes.nano import nano
 
     found: dict[str, Any] = {}
-    for recipe in ("hyperclovax_omni", "solar_open", "axk1"):
+    for recipe in ("hyperclovax_omni", "solar_open", "axk1")[: 1 if scale.tiny else 3]:
         family = recipes.find(recipe).family
         sizes = {**nano(recipe).values, "vocab_size": 512, "num_hidden_layers": 3}
         found[recipe] = [
