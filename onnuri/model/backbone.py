@@ -19,7 +19,7 @@ from torch import nn
 
 from onnuri import config
 from onnuri.errors import ConfigError
-from onnuri.inference import hf_forward
+from onnuri.inference import hf_forward, static_forward
 from onnuri.model import attention
 
 FAMILIES = {
@@ -254,6 +254,7 @@ def _register() -> None:
 
     attention.register()
     AttentionInterface.register(hf_forward.NAME, hf_forward.rows_attention)
+    AttentionInterface.register(static_forward.NAME, static_forward.static_attention)
 
 
 def embedding(model: nn.Module) -> torch.Tensor:
