@@ -8,6 +8,7 @@ long, and at most `bytes`. On a GPU all of it is taken at once.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import mmap
 from collections import OrderedDict
@@ -26,8 +27,11 @@ ALIGNMENT = 64
 """positions of a static cache are a multiple of this, so that every length of attention is one that
 the kernels' tiles and masks divide"""
 CPU = torch.device("cpu")
-FREE_SHARE = 0.9
-"""share of a GPU's free memory that a cache may take; the rest is for what steps compute"""
+FREE_SHARE = 0.8
+"""share of a GPU's free memory that a cache may take; the rest is for what passes compute"""
+FEWEST = 256
+"""positions with which a cache on a GPU is worth having"""
+log = logging.getLogger("onnuri")
 
 
 class Cache:
@@ -69,17 +73,18 @@ class Cache:
         dtype: torch.dtype = torch.float32,
         positions: int = 0,
     ) -> Cache:
-        """Return an empty cache for `StaticForward`, of `positions` ids per row, or as many as the
-        model has if that is 0.
+        """Return an empty cache for `StaticForward`, of `positions` ids per row; if that is 0, as
+        many as the model has, and on a GPU no more than fit.
 
         The last position in memory belongs to no sequence: what a padded step computes for nobody
         is written there. Raises ConfigError where a GPU has too little memory free.
         """
         limit = int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
         limit = min(positions or limit, limit)
-        shape = _shape(model, rows, -(-(limit + 1) // ALIGNMENT) * ALIGNMENT)
         if device.type == "cuda":
-            _check_memory(2 * math.prod(shape) * dtype.itemsize, rows, limit, device)
+            per_position = 2 * math.prod(_shape(model, rows, 1)) * dtype.itemsize
+            limit = _fitting(limit, per_position, bool(positions), rows, device)
+        shape = _shape(model, rows, -(-(limit + 1) // ALIGNMENT) * ALIGNMENT)
         cache = cls(*shape, device, dtype)
         cache.positions = limit
         return cache
@@ -103,16 +108,24 @@ def _shape(model: nn.Module, rows: int, positions: int) -> tuple[int, int, int, 
     return c.num_hidden_layers, rows, heads, positions, size
 
 
-def _check_memory(needed: int, rows: int, positions: int, device: torch.device) -> None:
-    """Raise ConfigError where a cache of `needed` bytes does not fit into a GPU's free memory."""
+def _fitting(limit: int, per_position: int, strict: bool, rows: int, device: torch.device) -> int:
+    """Return how many positions of all rows fit into a GPU's free memory, `limit` at most, where
+    each takes `per_position` bytes. Raises ConfigError where fewer fit than are needed: `limit` if
+    `strict`, else `FEWEST`."""
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if needed > FREE_SHARE * free:
+    fitting = int(FREE_SHARE * free) // per_position - ALIGNMENT  # what is rounded up
+    needed = limit if strict else min(limit, FEWEST)
+    if fitting < needed:
         raise ConfigError(
-            f"a cache of {rows} rows of {positions} positions",
-            f"takes {needed / 2**30:.1f} GiB, and the GPU has {free / 2**30:.1f} GiB free",
+            f"a cache of {rows} rows of {needed} positions",
+            f"takes {needed * per_position / 2**30:.1f} GiB, and the GPU has "
+            f"{free / 2**30:.1f} GiB free",
             "give fewer rows or positions",
         )
+    if fitting < limit:
+        log.info("the GPU has room for %d of the model's %d positions per row", fitting, limit)
+    return min(limit, fitting)
 
 
 def _zeros(*shape: int, device: torch.device, dtype: torch.dtype) -> Tensor:

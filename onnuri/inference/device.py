@@ -29,12 +29,3 @@ def place(model: Any, device: torch.device) -> nn.Module:
     if any(p.device.type != device.type for p in model.parameters()):
         model.to(device)
     return model  # type: ignore[no-any-return]
-
-
-def cast_parameters(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast a model's parameters to a dtype in place and return it. Buffers keep theirs: rotary
-    frequencies and the routers' biases must stay in float32, and `Module.to` would round them."""
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-    return model

@@ -147,17 +147,18 @@ class BackboneConfig(config.Config):
         )  # type: ignore[call-arg]
 
 
-def load(folder: Path) -> nn.Module:
-    """Return the causal language model of a Hugging Face folder, in float32 and evaluation mode."""
+def load(folder: Path, device: str = "cpu") -> nn.Module:
+    """Return the causal language model of a Hugging Face folder on a device, in evaluation mode: in
+    float32 on a CPU, elsewhere in the 16 bits in which its weights are stored (bfloat16 if they
+    have more)."""
     from transformers import AutoModelForCausalLM
 
     _register()
     register_own(folder)
+    dtype = torch.float32 if device == "cpu" else stored_dtype(folder) or torch.bfloat16
     with no_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        )
-    return replace_indexers(model).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    return replace_indexers(model).eval().to(device)
 
 
 def outline(folder: Path) -> nn.Module:
