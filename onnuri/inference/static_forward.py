@@ -1,7 +1,8 @@
 """The forward pass of any Hugging Face class in fixed shapes, for decoding on a GPU. Knows no
 requests.
 
-As in `HFForward`, the class runs unchanged over our `Cache`. A decoding step has one of a few
+As in `HFForward`, the class runs unchanged over our `Cache`, but for its norms: eight small kernels
+each, for which PyTorch has one. A decoding step has one of a few
 shapes: its rows are padded to a size of `batch_sizes`, and attention covers the first positions up
 to one of `length_limits`. What differs from step to step lies in tensors on the device, so that a
 step waits for nothing on the host and can be captured in a CUDA graph: one graph per shape, when it
@@ -14,8 +15,10 @@ Rows that pad a step are written to the cache's last position, which no sequence
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -183,6 +186,7 @@ class StaticForward:
         """ids, positions and slots of a step, by its rows"""
         self.states = torch.zeros(cache.rows, self.width, dtype=self.dtype, device=self.device)
         """the last hidden states of a step"""
+        self.norms = _fused_norms(model)
         if self.captures:
             _use_experts_without_host(model, self.dtype)
 
@@ -287,13 +291,14 @@ class StaticForward:
         core = self.model.model
         if core.config._attn_implementation != NAME:
             core.set_attn_implementation(NAME)
-        states: Tensor = core(
-            input_ids=ids,
-            position_ids=view.positions,
-            past_key_values=view,
-            use_cache=True,
-            cache_view=view,
-        ).last_hidden_state
+        with _replaced_forwards(self.norms):
+            states: Tensor = core(
+                input_ids=ids,
+                position_ids=view.positions,
+                past_key_values=view,
+                use_cache=True,
+                cache_view=view,
+            ).last_hidden_state
         return states
 
     @torch.inference_mode()
@@ -301,6 +306,37 @@ class StaticForward:
         """Return logits float32 [N, hi - lo], with one more column for `extra`, as
         `LlamaForward.logits` does."""
         return logits_of(hidden, self.head.T, lo, hi, extra).float()
+
+
+def _fused_norms(model: nn.Module) -> dict[nn.Module, Callable[[Tensor], Tensor]]:
+    """Return PyTorch's fused norm for each of a model's modules that computes the same: the root
+    mean square norm of Llama's kind, found by what it computes, not by its name."""
+    fused: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
+    for module in model.modules():
+        epsilon, weight = getattr(module, "variance_epsilon", None), getattr(module, "weight", None)
+        if epsilon is None or weight is None or weight.is_meta:
+            continue
+        shape = tuple(weight.shape)
+        sample = torch.linspace(-1, 1, shape[0], device=weight.device)[None]
+        with torch.no_grad():
+            own, other = module(sample), F.rms_norm(sample, shape, weight.float(), epsilon)
+        if torch.allclose(own.float(), other, rtol=1e-5, atol=1e-6):
+            fused[module] = functools.partial(
+                F.rms_norm, normalized_shape=shape, weight=weight, eps=epsilon
+            )
+    return fused
+
+
+@contextmanager
+def _replaced_forwards(forwards: dict[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Let modules compute by other functions meanwhile; a captured graph keeps what they did."""
+    for module, forward in forwards.items():
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module in forwards:
+            del module.forward
 
 
 def _use_experts_without_host(model: Any, dtype: torch.dtype) -> None:

@@ -162,3 +162,13 @@ def test_shapes_are_few_and_hold_every_step():
     assert sizes == [1, 2, 4, 8, 12, 16, 24]
     assert limits == [256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 4160]
     assert static_forward.batch_sizes(3) == [1, 2, 3] and static_forward.length_limits(64) == [64]
+
+
+def test_norms_of_llamas_kind_are_fused_and_others_are_left(network):
+    made = StaticForward(network, Cache.static(network, ROWS))
+    norms = [m for m in network.modules() if type(m).__name__.endswith("RMSNorm")]
+    # VAETKI's multiply by 1 + w, and A.X K2's gated ones do more
+    others = [m for m in norms if type(m).__name__ in ("VaetkiRMSNorm", "AXK2GatedRMSNorm")]
+    assert set(made.norms) == set(norms) - set(others) and norms
+    made.prefill(torch.arange(5), 0, 0, made.cache)
+    assert not any("forward" in vars(module) for module in norms)
