@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from onnuri.inference.device import DeviceName
     from onnuri.model.omni import OmniModel
     from onnuri.planner.hardware import Cluster
     from onnuri.planner.plan import Plan
@@ -30,15 +31,16 @@ WEIGHTS = Path(__file__).parent / "weights"
 speech)."""
 
 
-def load(folder: str | Path | None = None) -> OmniModel:
+def load(folder: str | Path | None = None, *, device: DeviceName = "cpu") -> OmniModel:
     """Return the model in a folder that `train` or `export` wrote; without one, the laptop model
-    that ships.
+    that ships. `device` is "cpu", or "cuda" for a GPU.
 
-    Raises WeightsError for a folder without a model, or whose files are not what was written.
+    Raises WeightsError for a folder without a model, or whose files are not what was written, and
+    ConfigError for "cuda" without a GPU.
     """
     from onnuri.model.omni import OmniModel  # here, so that `import onnuri` stays quick
 
-    return OmniModel.load(Path(folder) if folder else WEIGHTS / "laptop")
+    return OmniModel.load(Path(folder) if folder else WEIGHTS / "laptop", device=device)
 
 
 def plan(

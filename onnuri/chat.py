@@ -16,6 +16,7 @@ from rich.console import Console
 from onnuri import load
 from onnuri.errors import ConfigError, OnnuriError
 from onnuri.files import make_folder
+from onnuri.inference.device import DeviceName
 from onnuri.media import reading, writing
 from onnuri.modality import MEDIA, TABLE, Modality
 from onnuri.server.client import Remote
@@ -84,15 +85,17 @@ def run(
     lines: Iterable[str] | None = None,
     server: str | None = None,
     key: str = "none",
+    device: DeviceName = "cpu",
     **sampling: Any,
 ) -> None:
     """Run a conversation until /quit or the end of the input.
 
     The model is that of a `server` address, of a `folder`, or the one that ships; `lines` replace
-    what would be typed.
+    what would be typed. `device` is where a model that is not a server's decodes.
     """
     console = Console()
-    session = ChatSession(Remote(server, key) if server else load(folder), out, sampling)
+    model = Remote(server, key) if server else load(folder, device=device)
+    session = ChatSession(model, out, sampling)
     console.print(HELP, style="dim", markup=False)
     for line in lines if lines is not None else _typed(console):
         try:

@@ -71,13 +71,15 @@ class Demo:
     """folder that is written"""
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where the model decodes; cuda: on a GPU"""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
 
     def run(self) -> None:
         """Write the media of the sentence and the page that shows them."""
         from onnuri import demo
 
-        demo.run(self.sentence, self.out, self.model, **self.sampling.overrides())
+        demo.run(self.sentence, self.out, self.model, self.device, **self.sampling.overrides())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,8 @@ class Generate:
     """language of a text or speech answer; without it, that of --text, else Korean"""
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where the model decodes; cuda: on a GPU"""
     sampling: tyro.conf.OmitArgPrefixes[Sampling] = dataclasses.field(default_factory=Sampling)
 
     def run(self) -> None:
@@ -119,6 +123,7 @@ class Generate:
             self.text,
             self.language,
             self.model,
+            self.device,
             **self.sampling.overrides(),
         )
 
@@ -130,6 +135,8 @@ class Chat:
 
     model: Path | None = None
     """a model's folder; without one, the model that ships"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where the model decodes; cuda: on a GPU"""
     server: str | None = None
     """address of a running `onnuri serve`, such as http://127.0.0.1:8000, instead of a local
     model"""
@@ -144,7 +151,12 @@ class Chat:
         from onnuri import chat
 
         chat.run(
-            self.out, self.model, server=self.server, key=self.key, **self.sampling.overrides()
+            self.out,
+            self.model,
+            server=self.server,
+            key=self.key,
+            device=self.device,
+            **self.sampling.overrides(),
         )
 
 

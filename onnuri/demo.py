@@ -21,6 +21,7 @@ from rich.console import Console
 from onnuri import load
 from onnuri.errors import ConfigError, MediaError
 from onnuri.files import make_folder
+from onnuri.inference.device import DeviceName
 from onnuri.media import reading, writing
 from onnuri.media.formats import check_suffix
 from onnuri.modality import MEDIA, TABLE, Language, Modality
@@ -41,15 +42,22 @@ def check_sentence(sentence: str) -> str:
     return sentence.strip()
 
 
-def run(sentence: str, out: Path, folder: Path | None = None, **sampling: Any) -> None:
+def run(
+    sentence: str,
+    out: Path,
+    folder: Path | None = None,
+    device: DeviceName = "cpu",
+    **sampling: Any,
+) -> None:
     """Write picture, speech, video, 3D model and index.html of one sentence to the folder `out`.
 
-    `folder` is the model's; without one, the model that ships. Raises OnnuriError.
+    `folder` is the model's; without one, the model that ships. `device` is where it decodes. Raises
+    OnnuriError.
     """
     sentence = check_sentence(sentence)
     console, start = Console(), time.perf_counter()
+    model = load(folder, device=device)
     make_folder(out)
-    model = load(folder)
     files: dict[Modality, Path] = {}
     for modality in SHOWN:
         item_start = time.perf_counter()
@@ -72,12 +80,13 @@ def generate(
     text: str | None,
     language: Language | None,
     folder: Path | None = None,
+    device: DeviceName = "cpu",
     **sampling: Any,
 ) -> None:
     """Write one file of modality `to`, generated from any mix of files and a sentence.
 
-    `folder` is the model's; without one, the model that ships. Raises OnnuriError before anything
-    is written.
+    `folder` is the model's; without one, the model that ships. `device` is where it decodes. Raises
+    OnnuriError before anything is written.
     """
     check_suffix(output, to)
     inputs: list[tuple[str, Any]] = [reading.take_file(path, modality) for modality, path in files]
@@ -89,7 +98,7 @@ def generate(
             "something must be given to start from",
             'add --text "…" or a file with --image, --audio, --video or --shape',
         )
-    reply = load(folder).reply(to, inputs, language=language, **sampling)
+    reply = load(folder, device=device).reply(to, inputs, language=language, **sampling)
     writing.check_answer(reply.item, to)
     writing.write(reply.item, output)
     print(reply.item if to == "text" else f"wrote {output}")

@@ -37,6 +37,9 @@ class Codec(nn.Module, ABC):
     modality: ClassVar[Modality]
     storage: ClassVar[torch.dtype | None] = torch.float16
     """dtype in which weights are saved; None: their own"""
+    on_gpu: ClassVar[bool] = False
+    """whether its networks go to the GPU where the model decodes on one; small ones do not, since
+    the way there takes longer than they do"""
 
     class Config(Config):
         """A Config holds the settings from which a codec's network is built."""

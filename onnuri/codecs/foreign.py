@@ -19,6 +19,7 @@ class ForeignCodec(Codec):
     `config.values`."""
 
     storage: ClassVar[torch.dtype | None] = None
+    on_gpu: ClassVar[bool] = True
     network_class: ClassVar[str]
     """name of the network's class in transformers"""
     registered: ClassVar[str]

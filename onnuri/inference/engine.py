@@ -18,12 +18,20 @@ from torch import Tensor, nn
 
 from onnuri import config
 from onnuri.errors import ConfigError
+from onnuri.inference import device, static_forward
 from onnuri.inference.backend import BackendLoad
 from onnuri.inference.cache import Cache, PrefixCache
 from onnuri.inference.cpu_kernel import fastest
+from onnuri.inference.cpu_llama import LlamaForward
+from onnuri.inference.hf_forward import HFForward
 from onnuri.inference.request import Request, RequestHandle, SamplingConfig, TokenConstraint
 from onnuri.inference.sampler import SampledRequest, sample
 from onnuri.inference.scheduler import RequestQueue
+from onnuri.inference.static_forward import PromptChunk, StaticForward
+
+PREFILL_TOKENS = {"cpu": 256, "cuda": 8192}
+"""ids of prompts that are prefilled between two steps, where the settings do not say: a GPU takes
+thousands in the time in which a CPU takes hundreds"""
 
 
 class EngineConfig(config.Config):
@@ -35,10 +43,16 @@ class EngineConfig(config.Config):
     """requests that may wait; more are refused"""
     prefix_bytes: int = 64 << 20
     """of ended sequences, for those that go on from them"""
-    prefill_tokens: int = 256
-    """ids of prompts that are prefilled between two steps"""
+    prefill_tokens: int = 0
+    """ids of prompts that are prefilled between two steps; 0: as many as suit the device"""
     compiled: bool = True
     """whether steps run in a kernel that this machine's C compiler builds, if it has one"""
+    device: device.DeviceName = "cpu"
+    """where the model decodes"""
+    positions: int = 0
+    """most ids of a sequence, for which a GPU's cache takes memory; 0: as many as the model has"""
+    static: bool = False
+    """whether a CPU too runs steps in a GPU's fixed shapes, as tests do"""
 
 
 class _Row:
@@ -49,6 +63,11 @@ class _Row:
         """its ids, and how many of them the cache holds"""
         self.at = -1
         """its index in the cache"""
+
+    @property
+    def prefilled(self) -> bool:
+        """Return whether the cache holds its whole prompt, before an id is sampled."""
+        return self.length == len(self.ids)
 
 
 class _Active(SampledRequest):
@@ -68,8 +87,15 @@ class Engine:
     def __init__(self, model: nn.Module, settings: EngineConfig | None = None) -> None:
         """Allocate the cache and the prefix cache, and choose the fastest forward pass."""
         self.settings = settings or EngineConfig()
-        self.cache = Cache.of(model, self.settings.rows)
-        self.forward = fastest(model, self.cache, self.settings.compiled)
+        where = device.find(self.settings.device)
+        self.forward: LlamaForward | HFForward | StaticForward
+        if where.type == "cuda" or self.settings.static:
+            self.cache, self.forward = static_forward.build(
+                model, self.settings.rows, where, self.settings.positions
+            )
+        else:
+            self.cache = Cache.of(model, self.settings.rows)
+            self.forward = fastest(model, self.cache, self.settings.compiled)
         self.prefixes = PrefixCache(self.settings.prefix_bytes, self.cache)
         self.queue = RequestQueue(self.settings.waiting)
         self.active: list[_Active] = []
@@ -77,7 +103,7 @@ class Engine:
         self.prefilling: _Active | None = None
         self.rows: list[_Row] = []
         """every row in use, at its place in the cache"""
-        self.hidden = torch.zeros(0, self.forward.width)
+        self.hidden = self.cache.layers[0].new_zeros(0, self.forward.width)
         """the last hidden state of every row in decode, [N, C]"""
         self._lock = threading.Lock()
 
@@ -185,21 +211,37 @@ class Engine:
     def _prefill(self) -> None:
         """Prefill at most `prefill_tokens` ids of prompts; a request whose rows are all prefilled
         becomes active, and is sampled from this step on."""
-        left = self.settings.prefill_tokens
+        left = self.settings.prefill_tokens or PREFILL_TOKENS[self.settings.device]
+        chunks: list[tuple[_Active, _Row, PromptChunk]] = []
+        ready: list[_Active] = []
         while left > 0 and (prefilling := self.prefilling or self._admit()):
-            row = prefilling.rows[len(prefilling.hidden)]
-            ids = row.ids[row.length : row.length + left]
-            hidden = self.forward.prefill(torch.tensor(ids), row.at, row.length, self.cache)
-            row.length += len(ids)
-            left -= len(ids)
-            if row.length == len(row.ids):
-                prefilling.hidden.append(hidden[-1])
-            if len(prefilling.hidden) == len(prefilling.rows):
+            row = next(row for row in prefilling.rows if not row.prefilled)
+            chunk = PromptChunk(row.ids[row.length : row.length + left], row.at, row.length)
+            chunks.append((prefilling, row, chunk))
+            row.length += len(chunk.ids)
+            left -= len(chunk.ids)
+            if all(row.prefilled for row in prefilling.rows):
+                ready.append(prefilling)
                 self.active.append(prefilling)
-                pairs = zip(prefilling.rows, prefilling.hidden, strict=True)
-                placed = [state for _, state in sorted(pairs, key=lambda pair: pair[0].at)]
-                self.hidden = torch.cat([self.hidden, torch.stack(placed)])
                 self.prefilling = None
+        states = self._last_states([chunk for _, _, chunk in chunks])
+        for (prefilling, row, _), state in zip(chunks, states, strict=True):
+            if row.prefilled:
+                prefilling.hidden.append(state)
+        for active in ready:
+            pairs = zip(active.rows, active.hidden, strict=True)
+            placed = [state for _, state in sorted(pairs, key=lambda pair: pair[0].at)]
+            self.hidden = torch.cat([self.hidden, torch.stack(placed)])
+
+    def _last_states(self, chunks: list[PromptChunk]) -> list[Tensor]:
+        """Prefill chunks of prompts and return the last hidden state [C] of each: on a GPU many in
+        one pass, on a CPU one after another, which is as fast there."""
+        if isinstance(self.forward, StaticForward):
+            return self.forward.prefill_last(chunks, self.cache)
+        return [
+            self.forward.prefill(torch.tensor(chunk.ids), chunk.row, chunk.at, self.cache)[-1]
+            for chunk in chunks
+        ]
 
     def _admit(self) -> _Active | None:
         """Give the next queued request its rows, filled from the prefix cache, and return it; None
@@ -242,7 +284,10 @@ class Engine:
         """Return logits [N, hi - lo] of one row per member, its unconditional one if told so, with
         one more column for `extra`, an id beyond [lo, hi)."""
         rows = [member.rows[unconditional].at for member in members]
-        return self.forward.logits(self.hidden[rows], lo, hi, extra)
+        hidden = self.hidden
+        if rows != list(range(len(hidden))):
+            hidden = hidden[rows]
+        return self.forward.logits(hidden, lo, hi, extra)
 
     @property
     def _decoding_rows(self) -> int:

@@ -67,9 +67,10 @@ def rows_attention(
     Without a cache view the queries are the last of the keys, as in transformers' own attention.
     """
     tokens, longest = query.shape[2], key.shape[2]
-    lengths = cache_view.lengths if cache_view else torch.tensor([longest - tokens])
-    own = (lengths[:, None] + torch.arange(tokens))[:, None, :, None]
-    there = torch.arange(longest)
+    where = query.device
+    lengths = cache_view.lengths if cache_view else torch.tensor([longest - tokens], device=where)
+    own = (lengths[:, None] + torch.arange(tokens, device=where))[:, None, :, None]
+    there = torch.arange(longest, device=where)
     seen = there <= own
     if sliding_window:
         seen = seen & (there > own - sliding_window)

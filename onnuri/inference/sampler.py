@@ -93,31 +93,48 @@ def sample(requests: Iterable[R], score: ScoreFunction[R]) -> dict[R, int]:
     for sampled in requests:
         if not sampled.state.forced:
             groups.setdefault(_SamplingGroup.of(sampled), []).append(sampled)
+    if not groups:
+        return {}
+    logits = [_group_logits(group, members, score) for group, members in groups.items()]
+    drawn = [
+        draw(
+            rows,
+            group.sampling.temperature,
+            group.sampling.top_p,
+            [sampled.generator for sampled in members],
+        )
+        for rows, (group, members) in zip(logits, groups.items(), strict=True)
+    ]
+    indices = torch.cat(drawn).tolist()  # of all groups at once: a GPU is waited for only here
     tokens: dict[R, int] = {}
-    for group, members in groups.items():
-        tokens |= zip(members, _sample_group(group, members, score), strict=True)
+    for rows, (group, members) in zip(logits, groups.items(), strict=True):
+        own, indices = indices[: len(members)], indices[len(members) :]
+        tokens |= zip(members, _take(group, members, rows, own), strict=True)
     return tokens
 
 
-def _sample_group(group: _SamplingGroup, members: list[R], score: ScoreFunction[R]) -> list[int]:
-    """Return one sampled id per member of a group, after guidance, gates and constraints on its
-    logits; listeners get its score."""
-    sampling = group.sampling
+def _group_logits(group: _SamplingGroup, members: list[R], score: ScoreFunction[R]) -> Tensor:
+    """Return the logits [N, V] of a group's members after guidance, gates and constraints."""
     logits = score(members, False, group.lo, group.hi, group.end)
     if group.guided:
         unconditional = score(members, True, group.lo, group.hi, group.end)
-        logits = guided(logits, unconditional, sampling.guidance)
+        logits = guided(logits, unconditional, group.sampling.guidance)
     if group.slot == "gate":
-        logits = two_step_logits(logits, sampling.temperature)
+        logits = two_step_logits(logits, group.sampling.temperature)
     elif group.slot == "gated":
-        shut = torch.tensor([sampled.gate_is_shut for sampled in members])
-        is_last = torch.arange(logits.shape[1]) == logits.shape[1] - 1
+        shut = torch.tensor([sampled.gate_is_shut for sampled in members], device=logits.device)
+        last = logits.shape[1] - 1
+        is_last = torch.arange(logits.shape[1], device=logits.device) == last
         logits = logits.masked_fill(shut[:, None] != is_last, -torch.inf)
     constraints = [sampled.request.constraint for sampled in members]
-    if any(constraints):
-        logits = masked(logits, constraints)
-    generators = [sampled.generator for sampled in members]
-    indices = draw(logits, sampling.temperature, sampling.top_p, generators).tolist()
+    return masked(logits, constraints) if any(constraints) else logits
+
+
+def _take(group: _SamplingGroup, members: list[R], logits: Tensor, indices: list[int]) -> list[int]:
+    """Return the id of every member of a group whose sampled column of its logits [N, V] is given;
+    its constraint takes it in, and listeners get its score."""
+    if any(sampled.request.on_score for sampled in members):
+        logits = logits.cpu()  # once, not for every row
     tokens = []
     for row, (sampled, index) in enumerate(zip(members, indices, strict=True)):
         request = sampled.request
@@ -157,15 +174,15 @@ def masked(logits: Tensor, constraints: Sequence[DynamicConstraint | None]) -> T
     """Return logits [B, V] with -inf where a row's constraint allows no id; the last column, the
     end's, is also written to the constraint's `closing` id where it has one."""
     logits = logits.clone()
-    for row, constraint in zip(logits, constraints, strict=True):
+    allowed = torch.ones(logits.shape, dtype=torch.uint8)
+    for row, constraint in enumerate(constraints):
         if constraint is None:
             continue
-        allowed, closing = constraint.allowed(), constraint.closing()
+        mask, closing = constraint.allowed(), constraint.closing()
         if closing is not None:
-            row[closing] = row[-1]
-        mask = torch.frombuffer(bytearray(allowed), dtype=torch.uint8)
-        row.masked_fill_(mask == 0, -torch.inf)
-    return logits
+            logits[row, closing] = logits[row, -1]
+        allowed[row] = torch.frombuffer(bytearray(mask), dtype=torch.uint8)
+    return logits.masked_fill_(allowed.to(logits.device) == 0, -torch.inf)
 
 
 def likelihood(logits: Tensor, index: int, count: int) -> tuple[float, list[tuple[int, float]]]:
@@ -184,14 +201,16 @@ def draw(
     """Return one index per row of logits [B, V], sampled by temperature and top-p with the row's
     own random generator; the most likely at temperature 0."""
     if temperature <= 0:
+        if logits.is_cuda:
+            return logits.argmax(-1)
         return torch.from_numpy(logits.numpy().argmax(-1))  # ten times as fast as torch's
     shares = torch.softmax(logits / temperature, -1)
     ranked, order = shares.topk(min(FEW, shares.shape[-1]))
     if bool((ranked.sum(-1) < top_p).any()):  # seldom, and then it takes twenty times as long
         ranked, order = shares.sort(-1, descending=True)
     ranked = ranked * (ranked.cumsum(-1) - ranked < top_p)
-    threshold = torch.tensor([torch.rand((), generator=g) for g in generators])[
-        :, None
-    ] * ranked.sum(-1, keepdim=True)
+    # drawn on the CPU, so that a seed means the same draws on every device
+    uniform = torch.tensor([torch.rand((), generator=g) for g in generators])
+    threshold = uniform.to(logits.device)[:, None] * ranked.sum(-1, keepdim=True)
     place = (ranked.cumsum(-1) < threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
     return order.gather(1, place[:, None])[:, 0]

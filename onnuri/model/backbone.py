@@ -19,7 +19,7 @@ from torch import nn
 
 from onnuri import config
 from onnuri.errors import ConfigError
-from onnuri.inference import hf_forward
+from onnuri.inference import hf_forward, static_forward
 from onnuri.model import attention
 
 FAMILIES = {
@@ -147,17 +147,18 @@ class BackboneConfig(config.Config):
         )  # type: ignore[call-arg]
 
 
-def load(folder: Path) -> nn.Module:
-    """Return the causal language model of a Hugging Face folder, in float32 and evaluation mode."""
+def load(folder: Path, device: str = "cpu") -> nn.Module:
+    """Return the causal language model of a Hugging Face folder on a device, in evaluation mode: in
+    float32 on a CPU, elsewhere in the 16 bits in which its weights are stored (bfloat16 if they
+    have more)."""
     from transformers import AutoModelForCausalLM
 
     _register()
     register_own(folder)
+    dtype = torch.float32 if device == "cpu" else stored_dtype(folder) or torch.bfloat16
     with no_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        )
-    return replace_indexers(model).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    return replace_indexers(model).eval().to(device)
 
 
 def outline(folder: Path) -> nn.Module:
@@ -255,6 +256,7 @@ def _register() -> None:
 
     attention.register()
     AttentionInterface.register(hf_forward.NAME, hf_forward.rows_attention)
+    AttentionInterface.register(static_forward.NAME, static_forward.static_attention)
 
 
 def embedding(model: nn.Module) -> torch.Tensor:

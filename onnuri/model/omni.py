@@ -27,7 +27,8 @@ from torch import nn
 from onnuri.codecs import registry
 from onnuri.errors import ConfigError, OnnuriError, WeightsError
 from onnuri.files import whole_folder
-from onnuri.inference.engine import Engine
+from onnuri.inference.device import DeviceName, find, place
+from onnuri.inference.engine import Engine, EngineConfig
 from onnuri.inference.request import SamplingConfig, TokenConstraint
 from onnuri.modality import MEDIA, Language, Modality
 from onnuri.model import backbone
@@ -111,13 +112,22 @@ class OmniModel:
         sampling: dict[str, SamplingConfig] | None = None,
         dtype: torch.dtype | None = None,
         front_end: FrontEnd | None = None,
+        device: DeviceName = "cpu",
     ) -> None:
         """Join a causal language model and codecs by name.
 
         `layout` assigns the network's ids; without it, a new one is made for the codecs. `sampling`
         are settings by modality. `dtype` is that in which weights are saved; without it,
         `backbone.save` decides. `front_end` reads sentences; without it, they stay as they are.
+        `device` is where the network and large codecs run. Raises ConfigError where there is none.
         """
+        self.device = device
+        if device != "cpu":
+            where = find(device)
+            place(network, where)
+            for codec in codecs.values():
+                if codec.on_gpu:
+                    codec.to(where)
         self.network, self.codecs, self.dtype = network.eval(), codecs, dtype
         self.layout = layout or new_layout(codecs)
         self.sampling = {
@@ -131,7 +141,7 @@ class OmniModel:
     @functools.cached_property
     def engine(self) -> Engine:
         """Return the decoding engine of the network, made when it is first used."""
-        return Engine(self.network)
+        return Engine(self.network, EngineConfig(device=self.device))
 
     def generate(
         self,
@@ -261,18 +271,20 @@ class OmniModel:
             (part / "onnuri.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, weights: bool = True) -> OmniModel:
-        """Return the model that `save` wrote; without `weights`, the backbone has shapes alone, for
-        a server whose engine decodes in another process.
+    def load(cls, folder: Path, weights: bool = True, device: DeviceName = "cpu") -> OmniModel:
+        """Return the model that `save` wrote, on a device; without `weights`, the backbone has
+        shapes alone, for a server whose engine decodes in another process.
 
-        Raises WeightsError if files are missing or differ from what was written.
+        Raises WeightsError if files are missing or differ from what was written, and ConfigError
+        where there is no such device.
         """
+        find(device)  # before the files are read
         about = check(folder)
         sampling = {m: SamplingConfig.from_json(s) for m, s in about["sampling"].items()}
         layout, codecs = _layout_of(folder, about), load_codecs(folder / "codecs")
         _same_codecs(folder, layout, codecs)
         try:
-            network = backbone.load(folder) if weights else backbone.outline(folder)
+            network = backbone.load(folder, device) if weights else backbone.outline(folder)
             dtype = backbone.stored_dtype(folder)
         except Exception as error:  # transformers raises whatever its files make it meet
             raise WeightsError(
@@ -281,7 +293,7 @@ class OmniModel:
                 "fetch or export the folder again",
             ) from error
         front_end = front_end_class(about.get("front_end", UNNAMED)).load(folder / "codecs")
-        return cls(network, codecs, layout, sampling, dtype, front_end)
+        return cls(network, codecs, layout, sampling, dtype, front_end, device)
 
 
 def _layout_of(folder: Path, about: dict[str, Any]) -> TokenLayout:

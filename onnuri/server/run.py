@@ -85,9 +85,17 @@ def _service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
 
 def own_service(settings: ServeConfig, folder: Path | None) -> Service:
     """Return a service that decodes in our own engine."""
-    model = load(folder)
-    engine = Engine(model.network, EngineConfig(rows=settings.rows, waiting=8 * settings.requests))
-    if not isinstance(engine.forward, CompiledLlama):
+    model = load(folder, device=settings.device)
+    engine = Engine(
+        model.network,
+        EngineConfig(
+            rows=settings.rows,
+            waiting=8 * settings.requests,
+            device=settings.device,
+            positions=settings.positions,
+        ),
+    )
+    if settings.device == "cpu" and not isinstance(engine.forward, CompiledLlama):
         log.warning(
             "no C compiler builds the decoding kernel: PyTorch decodes, several times slower; "
             "install gcc"

@@ -29,6 +29,11 @@ class ServeConfig(config.Config):
     """the second model's name in the API; without one, its folder's"""
     rows: int = 24
     """sequences that are decoded together"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where our own engine decodes; cuda: on a GPU"""
+    positions: int = 0
+    """most tokens of a sequence on a GPU, whose cache takes memory for them; 0: as many as the
+    model has and fit"""
     alias: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """another name for a model, such as tts-1=onnuri-laptop, for clients that ask for one; may be
     given more than once"""
@@ -72,6 +77,7 @@ class ServeConfig(config.Config):
         each other."""
         for name, least in (
             ("rows", 2),
+            ("positions", 0),
             ("requests", 1),
             ("body_bytes", 1),
             ("header_seconds", 0.1),
@@ -110,6 +116,16 @@ class ServeConfig(config.Config):
             raise ConfigError(
                 f"--beside-name {self.beside_name}", "is the first model's name too", "give another"
             )
+        if self.backend == "vllm" and (self.device != "cpu" or self.positions):
+            raise ConfigError(
+                "--backend vllm",
+                "decodes where its own options say, not where --device and --positions do",
+                "leave them out, and give vLLM's as --vllm-args",
+            )
+        if self.device != "cpu":
+            from onnuri.inference import device  # here, for torch is slow to import
+
+            device.find(self.device)
         if (self.backend == "vllm") != bool(self.vllm_python) or (
             self.vllm_args and self.backend != "vllm"
         ):
