@@ -513,7 +513,7 @@ def main() -> None:
         if left <= 0 or (wanted and not name.startswith(wanted)):
             continue
         profiled = name in asked.profile.split(",")
-        results[name] = run_part(name, scale, profiled, min(left, 90.0))
+        results[name] = run_part(name, scale, profiled, min(left, 70.0))
         print(
             f"{time.perf_counter() - began:6.1f} s  {name}  {json.dumps(results[name])}", flush=True
         )
