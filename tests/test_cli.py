@@ -4,6 +4,7 @@ import json
 import subprocess
 
 import pytest
+import torch
 from processes import run_onnuri
 
 from onnuri.cli import main, parse, unboxed
@@ -34,6 +35,21 @@ def test_a_wrong_command_is_one_line_and_status_2(arguments):
     done = run(*arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("onnuri: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    "command",
+    ["demo hi -o {out}", "generate --to image --text hi -o {out}", "chat", "serve --data {out}"],
+)
+def test_a_gpu_that_is_not_there_is_one_line_and_status_2(command, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    with pytest.raises(SystemExit) as stop:
+        main([*command.format(out=out).split(), "--device", "cuda"])
+    said = capsys.readouterr()
+    expected = "--device cuda: needs a CUDA GPU, and torch sees none; use --device cpu"
+    assert stop.value.code == 2 and said.out == "" and said.err == f"onnuri: {expected}\n"
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

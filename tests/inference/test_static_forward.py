@@ -4,6 +4,7 @@ engine what transformers' `generate` says."""
 import pytest
 import torch
 
+import onnuri
 from onnuri.errors import ConfigError
 from onnuri.inference import static_forward
 from onnuri.inference.cache import Cache
@@ -12,6 +13,7 @@ from onnuri.inference.hf_forward import HFForward
 from onnuri.inference.request import Request, SamplingConfig, TokenConstraint
 from onnuri.inference.static_forward import PromptChunk, StaticForward
 from onnuri.model import backbone
+from onnuri.model.answer import run_pipelines
 from onnuri.recipes.nano import nano
 
 VOCABULARY, ROWS, POSITIONS = 150, 6, 700
@@ -186,3 +188,22 @@ def test_a_norm_that_computes_something_else_is_not_replaced():
             return (1 + self.weight) * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
 
     assert not static_forward._fused_norms(ZeroCentred())
+
+
+def test_the_shipped_model_answers_the_same_in_fixed_shapes():
+    """Guidance, gates and constraints through both engines, requests of all media side by side."""
+    model = onnuri.load()
+    engine = Engine(model.network, EngineConfig(rows=6, static=True))
+    greedy = {name: own.replace(temperature=0.0) for name, own in model.sampling.items()}
+
+    def answers():
+        inputs = [("text", "a small red sphere is left of a blue cube")]
+        return [
+            model.answers.answer(to, inputs, "en", greedy)
+            for to in ("image", "audio", "shape", "text")
+        ]
+
+    for own, known in zip(
+        run_pipelines(engine, answers()), run_pipelines(model.engine, answers()), strict=True
+    ):
+        assert list(own) == list(known) and len(own)
