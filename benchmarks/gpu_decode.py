@@ -2,6 +2,7 @@
 shapes and our whole engine, one random model, the same prompts.
 
     python benchmarks/gpu_decode.py --out gpu.json              on one GPU, in bfloat16
+    python benchmarks/gpu_decode.py --profile                   and the kernels of a captured step
     python benchmarks/gpu_decode.py --tiny --device cpu         a small model in float32, as a check
 
 Takes about a minute on an H100. Tokens a second count new ids of all rows over the whole time,
@@ -12,6 +13,7 @@ bfloat16 other kernels round otherwise, and a random model's likeliest ids lie c
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import time
@@ -23,7 +25,9 @@ import torch
 import transformers
 from own_step import LLAMA
 
+from onnuri.errors import ConfigError
 from onnuri.inference import static_forward
+from onnuri.inference.device import DeviceName, find
 from onnuri.inference.engine import Engine, EngineConfig
 from onnuri.inference.request import SamplingConfig, TokenConstraint
 from onnuri.inference.static_forward import PromptChunk
@@ -48,7 +52,8 @@ Ids = list[list[int]]
 class Case:
     """One model and the prompts that every way of decoding gets."""
 
-    def __init__(self, device: str, tiny: bool) -> None:
+    def __init__(self, device: DeviceName, tiny: bool) -> None:
+        self.device: DeviceName = device
         self.where = torch.device(device)
         self.batch, self.prompt, self.new = (8, 16, 40) if tiny else (BATCH, PROMPT, NEW)
         self.positions = self.prompt + self.new
@@ -63,6 +68,8 @@ class Case:
         self.model: Any = model.eval().requires_grad_(False)
         draw = torch.Generator().manual_seed(1)
         size = (self.batch, self.prompt)
+        self.graphs: dict[tuple[int, int], Any] = {}
+        """the forward pass's captured steps, by rows and positions"""
         self.ids: Ids = torch.randint(0, model.config.vocab_size, size, generator=draw).tolist()
 
     def transformers(self, new: int) -> Ids:
@@ -84,6 +91,7 @@ class Case:
         """Return a function that decodes with our forward pass alone: prefill, then a loop of
         steps and the likeliest ids."""
         cache, forward = static_forward.build(self.model, self.batch, self.where, self.positions)
+        self.graphs = forward.graphs
         vocabulary = self.model.config.vocab_size
 
         @torch.inference_mode()
@@ -103,7 +111,7 @@ class Case:
         """Return a function that decodes with our engine: requests, sampling and all."""
         settings = EngineConfig(
             rows=self.batch,
-            device=self.where.type,
+            device=self.device,
             positions=self.positions,
             static=True,
             prefix_bytes=0,  # else a second run would reuse the first's prompts
@@ -122,6 +130,26 @@ class Case:
         return decode
 
 
+def replay_ms(graph: Any, times: int = 50) -> float:
+    """Return the milliseconds that a captured step takes on the GPU, none of it on the host."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(times):
+        graph.replay()
+    end.record()
+    torch.cuda.synchronize()
+    return round(begin.elapsed_time(end) / times, 3)
+
+
+def kernels(graph: Any) -> str:
+    """Return a table of the kernels of a captured step, those that take longest first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        graph.replay()
+        torch.cuda.synchronize()
+    table: str = profile.key_averages().table(sort_by="cuda_time_total", row_limit=25)
+    return table
+
+
 def seconds_of(decode: Callable[[int], Ids], new: int, where: torch.device) -> tuple[float, Ids]:
     """Return how long decoding takes until the GPU is done, and the ids."""
     if where.type == "cuda":
@@ -137,6 +165,8 @@ def measure(case: Case, decode: Callable[[int], Ids], warm_up: int, runs: int) -
     """Return tokens a second of the fastest run, what the runs took, the peak of memory and the
     ids."""
     if case.where.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     first, _ = seconds_of(decode, warm_up, case.where)
     taken = []
@@ -153,7 +183,7 @@ def measure(case: Case, decode: Callable[[int], Ids], warm_up: int, runs: int) -
     }
 
 
-def run(device: str, tiny: bool) -> dict[str, Any]:
+def run(device: DeviceName, tiny: bool, profile: bool = False) -> dict[str, Any]:
     """Return the figures of the three ways of decoding, printed as they come."""
     case = Case(device, tiny)
     size = sum(p.numel() for p in case.model.parameters())
@@ -185,6 +215,11 @@ def run(device: str, tiny: bool) -> dict[str, Any]:
             for ours, theirs in zip(own["ids"], known["ids"], strict=True)
         ]
         own["agree"] = round(sum(equal) / len(equal), 3)
+        for shape, graph in case.graphs.items():
+            own.setdefault("replay_ms", {})[str(shape)] = replay_ms(graph)
+        if case.graphs and profile:
+            print(kernels(list(case.graphs.values())[-1]), flush=True)
+        case.graphs = {}
         print(name, {k: v for k, v in own.items() if k != "ids"}, flush=True)
     for own in figures.values():
         del own["ids"]
@@ -195,10 +230,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    try:
+        find(options.device)
+    except ConfigError as error:
+        parser.error(str(error))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    figures = run(options.device, options.tiny)
+    figures = run(options.device, options.tiny, options.profile)
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

@@ -130,6 +130,47 @@ def test_the_engine_says_what_transformers_says(network):
     assert again == [expected[2]] and engine.prefixes.reused >= 32
 
 
+class StandInGraph:
+    """Stands for a CUDA graph: replays by running the step."""
+
+    def __init__(self, made, size, limit):
+        self.replay = lambda: made._step(size, limit)
+
+
+def test_each_shape_is_captured_once(network, monkeypatch):
+    made = StaticForward(network, own := Cache.static(network, ROWS))
+    shapes, ids, lengths = [], [1, 2, 3], [0, 0, 0]
+
+    def capture(size, limit):
+        shapes.append((size, limit))
+        return StandInGraph(made, size, limit)
+
+    expected = made.decode(ids, lengths, own)
+    made.captures = True
+    monkeypatch.setattr(made, "_capture", capture)
+    assert torch.equal(made.decode(ids, lengths, own), expected)
+    made.decode([1, 2, 3, 4], [0, 0, 0, 0], own)
+    made.decode([1], [300], own)
+    assert shapes == [(4, 256), (1, 384)] and sorted(made.graphs) == sorted(shapes)
+
+
+def test_what_cannot_be_captured_decodes_uncaptured(network, monkeypatch, caplog):
+    made = StaticForward(network, own := Cache.static(network, ROWS))
+    expected = made.decode([1, 2], [0, 0], own)
+
+    def refuse(size, limit):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
+
+    made.captures = True
+    monkeypatch.setattr(made, "_capture", refuse)
+    for _ in range(2):
+        assert torch.equal(made.decode([1, 2], [0, 0], own), expected)
+    assert [record.getMessage() for record in caplog.records if record.name == "onnuri"] == [
+        "no CUDA graphs for this model (operation not permitted when stream is capturing): "
+        "it decodes uncaptured"
+    ]
+
+
 def test_a_step_looks_at_no_value(network):
     """On the meta device there are none to look at, and a tensor that is elsewhere is an error."""
     with torch.device("meta"):
