@@ -44,9 +44,9 @@ def register() -> None:
     AttentionInterface.register(NAME, packed_attention)
 
 
-class Sequences:
-    """Sequences holds the lengths of a packed row's sequences, on the host and, for a GPU's kernel,
-    on the device.
+class RowSequences:
+    """RowSequences holds the lengths of a packed row's sequences, on the host and, for a GPU's
+    kernel, on the device.
 
     A row's object is made once and read by all layers. Compiled layers read only `equal` and what
     is on the device, so that rows of other lengths are not compiled again.
@@ -79,7 +79,7 @@ def packed_attention(
     value: Tensor,
     mask: None,
     scaling: float,
-    sequences: Sequences | None = None,
+    sequences: RowSequences | None = None,
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
@@ -128,7 +128,7 @@ def _apart(
     key: Tensor,
     value: Tensor,
     scaling: float,
-    sequences: Sequences | None,
+    sequences: RowSequences | None,
     window: int | None,
 ) -> Tensor:
     """Return packed attention [1, T, H, E] by `by_sequence`."""
@@ -170,7 +170,7 @@ def varlen(
     key: Tensor,
     value: Tensor,
     scaling: float,
-    sequences: Sequences,
+    sequences: RowSequences,
     window: int | None,
 ) -> Tensor:
     """Return packed attention [1, T, H, E], computed by one kernel for all sequences.
@@ -243,7 +243,7 @@ def trial(
             torch.zeros(1, count, 8, width, dtype=dtype, device=device)
             for count, width in ((heads, size), (kv_heads, size), (kv_heads, values))
         )
-        sequences = Sequences([3, 5], device)
+        sequences = RowSequences([3, 5], device)
         varlen(query, key, value, 1.0, sequences, 2 if windowed else None)
     except Exception:  # whatever another torch or card raises, `by_sequence` works
         return False

@@ -242,7 +242,7 @@ def hidden_states(
     if core.config._attn_implementation != attention.NAME:
         _register()
         core.set_attn_implementation(attention.NAME)
-    sequences = attention.Sequences(lengths.tolist(), ids.device)
+    sequences = attention.RowSequences(lengths.tolist(), ids.device)
     return core(
         input_ids=ids, position_ids=positions, use_cache=False, sequences=sequences
     ).last_hidden_state

@@ -74,22 +74,25 @@ def parallelize(
         apply_expert_parallelism(
             network, meshes.experts["ep"], meshes.dense["tp"], ep_plan, ep_implementation=dispatch
         )
-    # the compiler itself computes again what selective checkpointing would: all but products and
-    # attention (torch/_functorch/partitioners.py)
-    if layout.recompute == "full" or (layout.recompute == "selective" and not compiled):
-        checkpoint_activations(network, layout.recompute)
-    if compiled:
-        compile_layers(network, layout)
+    prepare_layers(network, layout, compiled)
     routed = {id(p) for n, p in network.named_parameters() if n in ep_plan}
     _apply_fsdp(network, root or network, meshes, layout, routed, dtype, placement)
     return meshes
 
 
-def compile_layers(network: Any, layout: ParallelConfig | None = None) -> None:
-    """Have `torch.compile` compile every layer of a network in place, at its first call.
+def prepare_layers(network: Any, layout: ParallelConfig | None, compiled: bool) -> None:
+    """Set how every layer of a network is computed, in place: with activation checkpointing as a
+    layout says, and compiled by `torch.compile` at its first call.
 
-    Raises ConfigError for layouts whose collectives lie within a layer.
+    Raises ConfigError for compiled layers with collectives within.
     """
+    recompute = layout.recompute if layout else "none"
+    # the compiler itself computes again what selective checkpointing would: all but products and
+    # attention (torch/_functorch/partitioners.py)
+    if recompute == "full" or (recompute == "selective" and not compiled):
+        checkpoint_activations(network, recompute)
+    if not compiled:
+        return
     if layout and (layout.tp > 1 or layout.ep > 1):
         raise ConfigError(
             f"compiled layers with tp {layout.tp} and ep {layout.ep}",

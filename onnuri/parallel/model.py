@@ -7,6 +7,7 @@ It hides which weights are whole. It knows no optimizer and no file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,13 +16,23 @@ from torch import Tensor, nn
 
 from onnuri.errors import ConfigError
 from onnuri.model.loss import LossParts
-from onnuri.parallel.apply import compile_layers, parallelize
+from onnuri.parallel.apply import parallelize, prepare_layers
+from onnuri.parallel.working_weights import WorkingWeights
 from onnuri.planner.parallel import ParallelConfig, to_string
 
 Figures = Mapping[str, Tensor | float | LossParts]
 """figures of one batch for the log, by name"""
 Loss = Callable[[Any], tuple[Tensor | LossParts, Figures]]
 """function that returns the loss of a batch, a mean [] or sum and weight apart, and its figures"""
+
+
+class Untouched:
+    """An Untouched holds a batch that FSDP must leave as it is: of a tuple it would move all
+    tensors to the GPU, and wait for them where the host reads them."""
+
+    def __init__(self, batch: Any) -> None:
+        """Hold a batch."""
+        self.batch = batch
 
 
 class ModelWithLoss(nn.Module):
@@ -37,8 +48,8 @@ class ModelWithLoss(nn.Module):
         self.network, self._loss = network, loss
 
     def forward(self, batch: Any) -> Any:
-        """Return the loss of a batch."""
-        return self._loss(self.network, batch)
+        """Return the loss of a batch, which may be held by an `Untouched`."""
+        return self._loss(self.network, batch.batch if isinstance(batch, Untouched) else batch)
 
 
 class ParallelModel:
@@ -52,25 +63,27 @@ class ParallelModel:
         dtype: torch.dtype | None = None,
         compiled: bool = False,
     ) -> None:
-        """Spread a network in place over the ranks of a layout; without one, leave it whole.
+        """Spread a network in place over the ranks of a layout; without one, and on one rank,
+        leave it whole.
 
-        `loss` computes with the network itself. `dtype` is that of matrix products where weights
-        are sharded (None: the weights' own). With `compiled`, layers are compiled. Raises
-        ConfigError if the layout needs another number of ranks than run.
+        `loss` computes with the network itself. `dtype` is that of matrix products (None: the
+        weights' own). With `compiled`, layers are compiled. Raises ConfigError if the layout needs
+        another number of ranks than run.
         """
         self.network, self.layout, self.meshes = network, layout, None
         self.root: nn.Module = ModelWithLoss(network, lambda _, batch: loss(batch))
-        if layout is None:
-            if compiled:
-                compile_layers(network)
-            return
+        self.working_weights: WorkingWeights | None = None
         ranks = dist.get_world_size() if dist.is_initialized() else 1
-        if layout.gpus != ranks:
+        if layout and layout.gpus != ranks:
             raise ConfigError(
                 f"layout {to_string(layout)}",
                 f"takes {layout.gpus} ranks, and {ranks} run",
                 "let torchrun start as many as the layout takes",
             )
+        if layout is None or ranks == 1:  # nothing to share
+            prepare_layers(network, layout, compiled)
+            self.working_weights = WorkingWeights(network, dtype) if dtype else None
+            return
         device = next(network.parameters()).device.type
         self.meshes = parallelize(
             network, layout, self.root, device=device, dtype=dtype, compiled=compiled
@@ -101,7 +114,8 @@ class ParallelModel:
     def forward_backward(self, batch: Any, total: Tensor | float) -> tuple[LossParts, Figures]:
         """Add the gradients of one micro-batch's loss, divided by the `total` weight of the step's
         targets, and return its loss and figures."""
-        loss, figures = self.root(batch)
-        parts = loss if isinstance(loss, LossParts) else LossParts(loss, 1.0)
-        (parts.sum / total).backward()
+        with self.working_weights.in_place() if self.working_weights else nullcontext():
+            loss, figures = self.root(Untouched(batch))
+            parts = loss if isinstance(loss, LossParts) else LossParts(loss, 1.0)
+            (parts.sum / total).backward()
         return parts._replace(sum=parts.sum.detach()), figures

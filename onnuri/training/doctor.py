@@ -180,7 +180,7 @@ def check_attention() -> Check:
     query, key, value = (
         torch.randn(1, 4, 24, 64, generator=draw).to(device, dtype) for _ in range(3)
     )
-    sequences = attention.Sequences([8, 16], device)
+    sequences = attention.RowSequences([8, 16], device)
     together, _ = attention.packed_attention(
         torch.nn.Module(), query, key, value, None, 0.125, sequences
     )

@@ -155,11 +155,17 @@ class Optimizers:
         if muon_params:
             self.each.append(Muon(muon_params, lr=learning_rate, weight_decay=weight_decay))
 
-    def step(self, lr: float, skip: Tensor | None = None) -> None:
-        """Update all weights at a learning rate; where `skip` [] is true, update none.
+    @property
+    def divides(self) -> bool:
+        """Return whether `step` can divide the gradients, which AdamW's fused kernel does."""
+        return bool(self.fused) and not any(isinstance(each, Muon) for each in self.each)
 
-        The host does not wait for the value of `skip`. It needs fused kernels, which exist on a GPU
-        and for shards.
+    def step(self, lr: float, skip: Tensor | None = None, divisor: Tensor | None = None) -> None:
+        """Update all weights at a learning rate with the gradients over `divisor` []; where `skip`
+        [] is true, update none.
+
+        The host does not wait for their values. They need fused kernels, which exist on a GPU and
+        for shards.
         """
         for optimizer in self.each:
             for group in optimizer.param_groups:
@@ -169,7 +175,7 @@ class Optimizers:
                 continue
             # how torch.amp.GradScaler tells a fused optimizer to leave an update out
             fused: Any = optimizer
-            fused.grad_scale = None
+            fused.grad_scale = divisor
             fused.found_inf = skip.float() if skip is not None else None
             fused.step()
 

@@ -18,6 +18,9 @@ from torch.distributed.tensor import DTensor
 
 from onnuri.training.optim import Optimizers
 
+EPSILON = 1e-6
+"""added to a norm before it divides, as `clip_grad_norm_` does"""
+
 
 def update_weights(module: nn.Module, optimizer: Optimizers, lr: float, clip: float) -> Tensor:
     """Clip all gradients, update the weights and zero the gradients. Return the gradient norm []
@@ -26,10 +29,17 @@ def update_weights(module: nn.Module, optimizer: Optimizers, lr: float, clip: fl
     Gradients that are not finite change nothing: one bad batch must not cost the run.
     """
     norm = gradient_norm(module.parameters())
+    on_gpu = norm.device.type != "cpu" and not isinstance(norm, FakeTensor)
+    if on_gpu and optimizer.divides:
+        # in the optimizer's own pass over the gradients, not in one before it
+        divisor = ((norm + EPSILON) / clip).clamp(min=1.0)
+        optimizer.step(lr, skip=~torch.isfinite(norm), divisor=divisor)
+        module.zero_grad(set_to_none=True)
+        return norm
     clip_gradients(module.parameters(), norm, clip)
     if isinstance(norm, FakeTensor):  # a trace has no values to look at
         optimizer.step(lr)
-    elif norm.device.type != "cpu":
+    elif on_gpu:
         optimizer.step(lr, skip=~torch.isfinite(norm))
     elif torch.isfinite(norm):
         optimizer.step(lr)
@@ -75,4 +85,4 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: f
         if p.grad is not None
     ]
     # no branch on the norm, whose value the host would have to wait for
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    torch._foreach_mul_(gradients, (max_norm / (norm + EPSILON)).clamp(max=1.0))

@@ -54,7 +54,7 @@ def kernel(query, key, value, ends, scale, window, grouped):
 
 def on_device(lengths):
     """The sequences as for a GPU, their ends on the CPU."""
-    made = attention.Sequences(lengths)
+    made = attention.RowSequences(lengths)
     made.ends = attention.padded_ends(lengths)
     return made
 
@@ -95,7 +95,7 @@ def test_a_packed_row_is_its_sequences_alone_and_so_are_its_gradients(
     tensors, scaling = heads(**shape), 0.37
     if version is None:
         made, _ = attention.packed_attention(
-            torch.nn.Identity(), *tensors, None, scaling, attention.Sequences(LENGTHS), window
+            torch.nn.Identity(), *tensors, None, scaling, attention.RowSequences(LENGTHS), window
         )
     else:
         monkeypatch.setattr(attention, "_kernel", lambda: version)
@@ -121,7 +121,7 @@ def test_a_packed_row_is_its_sequences_alone_and_so_are_its_gradients(
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_sequences_of_equal_length_are_a_batch(kv_heads, window):
     tensors = heads(kv_heads=kv_heads)
-    sequences = attention.Sequences([6, 6, 6])
+    sequences = attention.RowSequences([6, 6, 6])
     made, _ = attention.packed_attention(
         torch.nn.Identity(), *tensors, None, 0.37, sequences, window
     )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from onnuri.model.loss import LossParts
-from onnuri.training import loop, state
+from onnuri.training import loop, state, step
 from onnuri.training.loop import TrainConfig, fit, lr_at, read_metrics
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import update_weights
@@ -282,6 +282,31 @@ def test_micro_batches_of_uneven_weight_are_one_batch(tmp_path):
     for other in weights[1:]:
         for p, q in zip(weights[0], other, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+
+
+def test_clipping_in_the_optimizers_own_pass_is_clipping_before_it():
+    nets = []
+    for inside in (False, True):
+        net = small_net()
+        optimizer = Optimizers(net, False, 1e-2, 0.3, (0.8, 0.9))
+        groups = [
+            {"params": g["params"], "weight_decay": g["weight_decay"]}
+            for g in optimizer.each[0].param_groups
+        ]
+        optimizer.each[0] = torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True)
+        for size in (3.0, 0.001):
+            for k, p in enumerate(net.parameters()):
+                p.grad = torch.full_like(p, size * (k + 1))
+            norm = step.gradient_norm(net.parameters())
+            if inside:
+                optimizer.step(1e-2, divisor=((norm + step.EPSILON) / 0.5).clamp(min=1.0))
+            else:
+                step.clip_gradients(net.parameters(), norm, 0.5)
+                optimizer.step(1e-2)
+        nets.append(net)
+    assert not Optimizers(small_net(), False, 1e-2, 0.3, (0.8, 0.9)).divides
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(p, q)
 
 
 @pytest.mark.parametrize("muon", [False, True])

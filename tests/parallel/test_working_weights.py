@@ -1,0 +1,106 @@
+"""16-bit copies of the weights on one rank: against the copies' own gradients, and against FSDP."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.utils import _to_kwargs
+
+from onnuri.model.backbone import BackboneConfig
+from onnuri.model.objective import RowObjective
+from onnuri.parallel.apply import parallelize
+from onnuri.parallel.model import ModelWithLoss, ParallelModel, Untouched
+from onnuri.parallel.working_weights import WorkingWeights
+from onnuri.planner.parallel import ParallelConfig
+from onnuri.training.verify import RandomRows
+
+
+@pytest.fixture
+def only_rank():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def tied():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 7, bias=False))
+    model[2].weight = model[0].weight
+    return model
+
+
+def test_gradients_are_those_of_the_rounded_weights_summed_over_micro_batches_in_32_bits():
+    model, rounded = tied(), tied().bfloat16()
+    rounded[2].weight = rounded[0].weight
+    working = WorkingWeights(model, torch.bfloat16)
+    expected = None
+    for ids in (torch.tensor([1, 2, 3]), torch.tensor([4, 4, 0])):
+        with working.in_place():
+            assert model[2].weight is model[0].weight and model[0].weight.dtype is torch.bfloat16
+            model(ids).square().sum().backward()
+        rounded.zero_grad()
+        rounded(ids).square().sum().backward()
+        own = [p.grad.float() for p in rounded.parameters()]
+        expected = own if expected is None else [a + b for a, b in zip(expected, own, strict=True)]
+    assert model[2].weight is model[0].weight
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
+    for p, wanted in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, wanted, rtol=0, atol=0)
+
+
+def test_an_update_reaches_the_copies_and_an_error_gives_the_weights_back():
+    model = tied()
+    weight = model[1].weight
+    working = WorkingWeights(model, torch.bfloat16)
+    with working.in_place():
+        pass
+    with torch.no_grad():
+        weight.add_(1.0)
+    with pytest.raises(KeyError), working.in_place():
+        torch.testing.assert_close(model[1].weight.float(), weight.bfloat16().float())
+        raise KeyError
+    assert model[1].weight is weight
+
+
+def test_frozen_weights_get_no_gradient():
+    model = tied()
+    model[1].requires_grad_(False)
+    working = WorkingWeights(model, torch.bfloat16)
+    with working.in_place():
+        model(torch.tensor([1])).sum().backward()
+    assert model[1].weight.grad is None and model[0].weight.grad is not None
+
+
+def test_one_rank_trains_as_fsdp_does(only_rank):
+    found = []
+    for whole in (True, False):
+        torch.manual_seed(0)
+        network = BackboneConfig(vocabulary=64, width=48, layers=2, heads=4, hidden=96).build()
+        objective = RowObjective(network, RandomRows(64, 48))
+        layout = ParallelConfig(sharding="fsdp")
+        if whole:
+            model = ParallelModel(network, objective.loss, layout, torch.bfloat16)
+            for k in range(2):
+                model.forward_backward(objective.batch(k), 40.0)
+        else:
+            root = ModelWithLoss(network, lambda _, row, loss=objective.loss: loss(row))
+            parallelize(network, layout, root, dtype=torch.bfloat16)
+            for k in range(2):
+                (root(Untouched(objective.batch(k)))[0].sum / 40.0).backward()
+        found.append({n: p.grad for n, p in network.named_parameters()})
+    one, other = found
+    for name, gradient in one.items():
+        torch.testing.assert_close(gradient, other[name].full_tensor(), rtol=1e-6, atol=1e-7)
+
+
+def test_a_batch_reaches_the_loss_as_it_is():
+    """On a GPU, FSDP hands over a row whose tensors it has moved there: here it moves them to
+    "meta", where the host can read nothing."""
+    network = BackboneConfig(vocabulary=64, width=48, layers=1, heads=4, hidden=96).build()
+    objective = RowObjective(network, RandomRows(64, 48))
+    model = ParallelModel(network, objective.loss)
+    model.root.register_forward_pre_hook(
+        lambda module, args: _to_kwargs(args, {}, torch.device("meta"), False)[0][0]
+    )
+    parts, _ = model.forward_backward(objective.batch(0), 40.0)
+    assert float(parts.mean) > 0
