@@ -8,11 +8,14 @@ shapes and our whole engine, one random model, the same prompts.
 Takes about a minute on an H100. Tokens a second count new ids of all rows over the whole time,
 prompts included. `agree` is the share of rows whose first 32 ids equal those of transformers; in
 bfloat16 other kernels round otherwise, and a random model's likeliest ids lie close together.
+`behind` says whether that is all: by how much the same weights in float32 prefer another id to the
+one that was chosen, on average over the first 32, and the worst; transformers' own is beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import json
 import logging
@@ -130,6 +133,23 @@ class Case:
         return decode
 
 
+@torch.inference_mode()
+def behind(case: Case, ids: Ids, rows: int = 8) -> list[float]:
+    """Return how far the logits of chosen ids are behind the largest, in float32 and after the same
+    ids: mean and worst."""
+    exact: Any = copy.deepcopy(case.model).float()
+    exact.set_attn_implementation("sdpa")
+    missing = []
+    for first in range(0, case.batch, rows):
+        chosen = torch.tensor([own[:COMPARED] for own in ids[first : first + rows]])
+        whole = torch.cat([torch.tensor(case.ids[first : first + rows]), chosen], 1)
+        logits = exact(whole.to(case.where), logits_to_keep=COMPARED + 1).logits[:, :-1]
+        of_chosen = logits.gather(2, chosen.to(case.where)[:, :, None])[:, :, 0]
+        missing.append(logits.amax(2) - of_chosen)
+    all_missing = torch.cat(missing)
+    return [round(float(all_missing.mean()), 5), round(float(all_missing.max()), 5)]
+
+
 def replay_ms(graph: Any, times: int = 50) -> float:
     """Return the milliseconds that a captured step takes on the GPU, none of it on the host."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -215,6 +235,7 @@ def run(device: DeviceName, tiny: bool, profile: bool = False) -> dict[str, Any]
             for ours, theirs in zip(own["ids"], known["ids"], strict=True)
         ]
         own["agree"] = round(sum(equal) / len(equal), 3)
+        own["behind"] = behind(case, own["ids"])
         for shape, graph in case.graphs.items():
             own.setdefault("replay_ms", {})[str(shape)] = replay_ms(graph)
         if case.graphs and profile:
