@@ -77,10 +77,9 @@ def threads(workers: int) -> int:
 
 
 def device() -> torch.device:
-    """Return the device on which this rank trains: its GPU under torchrun where there is one."""
-    place = _PLACE.get()
-    if place.store is not None and torch.cuda.is_available():
-        return torch.device("cuda", place.local_rank)
+    """Return the device on which this rank trains: its GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", _PLACE.get().local_rank)
     return torch.device("cpu")
 
 

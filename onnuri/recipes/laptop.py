@@ -542,20 +542,23 @@ def learn(
             earlier,
         )
     device = launch.device()
-    dtype = torch.bfloat16 if device.type == "cuda" else None
+    on_gpu = device.type == "cuda"
+    dtype = torch.bfloat16 if on_gpu else None
+    # on a CPU compiling takes longer than it saves; collectives within a layer are not compiled
+    compiled = on_gpu and (layout is None or layout.tp == layout.ep == 1)
     for k, stage in enumerate(stages):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         # the whole network stays as it is: the next stage and the model's folder start from it
-        trainee = copy.deepcopy(network).to(device) if layout else network
+        trainee = copy.deepcopy(network).to(device) if layout or on_gpu else network
         fit(
             objective(k, trainee),
-            stage.loop,
+            stage.loop.replace(compiled=compiled),
             out / stage.name,
             f"model: {stage.name}",
             layout,
             dtype,
         )
-        if layout:
+        if trainee is not network:
             copy_weights(trainee, network)
         if launch.is_first():
             run_forecast.write_outcome(out, stage.name, network)

@@ -556,13 +556,13 @@ class _RecordingOptimizers(Optimizers):
         self.gradients: dict[str, Tensor] = {}
         """whole gradients of the first step by the parameter's name, after clipping"""
 
-    def step(self, lr: float, skip: Tensor | None = None) -> None:
+    def step(self, lr: float, skip: Tensor | None = None, divisor: Tensor | None = None) -> None:
         """Update all weights, after recording the gradients of the first step."""
         if not self.gradients:
             self.gradients = {
                 name: gather(p.grad).clone() for name, p in self.named.items() if p.grad is not None
             }
-        super().step(lr, skip)
+        super().step(lr, skip, divisor)
 
 
 def _packing_difference(job: _Job) -> float:
