@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from onnuri.errors import OnnuriError
+from onnuri.errors import ConfigError, OnnuriError
 from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
@@ -307,22 +307,33 @@ class Train:
 class Verify:
     """Prove that layouts of several ranks train what one process trains: same rows, loss, gradients
     and routing in 64 bits on this machine's CPU. `onnuri verify` proves the laptop's model and the
-    five recipes' small ones; `onnuri verify axk1` or `onnuri verify FOLDER` one. Exit status 1
-    means that a layout trains something else."""
+    five recipes' small ones; `onnuri verify axk1` or `onnuri verify FOLDER` one. With `--device
+    cuda`: prove that bf16, compiled layers, packed attention and recomputation on this GPU compute
+    what 32 bits do. Exit status 1 means that something else is trained."""
 
     what: tyro.conf.Positional[str | None] = None
     """a recipe, `laptop`, or a folder with a small model of transformers; all recipes without it"""
     settings: tyro.conf.OmitArgPrefixes[VerifyConfig] = VerifyConfig()
     layouts: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """a layout such as dp=2,tp=2,fsdp,recompute=full; give it again for more; all kinds without"""
+    device: Literal["cuda", "cpu"] | None = None
+    """compare ways to compute one step on this device, in one process, instead of layouts"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """file for the figures, as JSON"""
 
     def run(self) -> None:
         """Run the comparison and print it."""
-        from onnuri.recipes.verify import run
+        from onnuri.recipes.verify import run, run_on_device
 
-        if not run(self.what, self.settings, self.layouts, self.out):
+        if self.device and self.layouts:
+            raise ConfigError(
+                f"--layouts with --device {self.device}", "compares nothing", "give one of them"
+            )
+        if self.device:
+            passed = run_on_device(self.what, self.device, self.out)
+        else:
+            passed = run(self.what, self.settings, self.layouts, self.out)
+        if not passed:
             raise SystemExit(1)
 
 
@@ -626,7 +637,6 @@ class PlanRecipe:
     def _time_limit(self) -> float | None:
         """Return the days of --gpus-for, None where it is not given. Raises ConfigError for a flag
         that contradicts it."""
-        from onnuri.errors import ConfigError
         from onnuri.planner import inverse
 
         if not self.gpus_for:

@@ -18,6 +18,7 @@ from onnuri.files import check_place, write_json
 from onnuri.model.backbone import BackboneConfig, build_hf_model
 from onnuri.parallel.layout import parse_layout
 from onnuri.training.verify import Build, Difference, Verification, VerifyConfig, verify
+from onnuri.training.verify_device import MODES, DeviceDifference, verify_on_device
 
 LAPTOP = "laptop"
 VOCABULARY, WIDTH = 64, 48
@@ -68,6 +69,73 @@ def run(what: str | None, config: VerifyConfig, layouts: tuple[str, ...], out: P
     if not failures:
         console.print(f"[green]{count} layouts train what one process trains[/]")
     return not failures
+
+
+def run_on_device(what: str | None, device: str, out: Path | None) -> bool:
+    """Compare a step in 16 bits, compiled and with recomputation, with the same in 32 bits on a
+    device, for the models that `run` verifies; print a line each and return whether all are within
+    what is allowed.
+
+    Raises ConfigError for an unknown recipe or folder, and where torch has no such device.
+    """
+    check_place(out)
+    console = Console(highlight=False, soft_wrap=True)
+    found: dict[str, list[DeviceDifference]] = {}
+    # a compiler for a CPU takes a minute per mode
+    modes = MODES if device == "cuda" else tuple(mode for mode in MODES if not mode.compiled)
+    for name in [what] if what else [LAPTOP, *recipes.NAMES]:
+        build = _device_model_of(name)
+        console.print(f"[bold]{name}[/] on {device}")
+        found[name] = verify_on_device(
+            build, device, modes, functools.partial(_print_on_device, console)
+        )
+        if out:
+            models = {key: [each.to_json() for each in value] for key, value in found.items()}
+            write_json({"machine": device_name(device), "models": models}, out)
+    wrong = [f"{name}, {each.mode}" for name in found for each in found[name] if not each.passes]
+    for line in wrong:
+        console.print(f"[red]{line} is beyond what rounding explains[/]")
+    if not wrong:
+        count = sum(map(len, found.values()))
+        console.print(f"[green]{count} ways of computing a step agree on {device}[/]")
+    return not wrong
+
+
+def device_name(device: str) -> str:
+    """Return the machine of a comparison in words, with its GPU where that computed."""
+    gpu = f"{torch.cuda.get_device_name()}, " if device == "cuda" else ""
+    return gpu + machine()
+
+
+def _print_on_device(console: Console, each: DeviceDifference) -> None:
+    """Print one mode's line."""
+    figures = f"loss {each.loss:.0e} of {each.allowed_loss:.0e}"
+    figures += f"  gradients {each.gradients:.0e} of {each.allowed_gradients:.0e}"
+    console.print(f"  {each.mode:<32} {figures}  worst {each.worst:.0e} {each.worst_name}")
+
+
+def _device_model_of(name: str) -> Build:
+    """Return the function that builds a model whose heads have sizes that kernels take."""
+    if name == LAPTOP:
+        return BackboneConfig(vocabulary=512, width=256, layers=3, heads=4, hidden=512).build
+    folder = Path(name)
+    if folder.is_dir():
+        _model_of_folder(folder)  # it may be too large
+        from onnuri.model.base import load_base
+
+        return functools.partial(load_base, folder, dtype=torch.float32)
+    if folder.name != name:
+        raise ConfigError(name, "is no folder", "give a recipe, or a folder of transformers")
+    recipes.module(name)
+    return functools.partial(device_twin, name)
+
+
+def device_twin(name: str) -> nn.Module:
+    """Return a recipe's nano twin with few layers and ids."""
+    from onnuri.recipes.nano import nano
+
+    values = {**nano(name).values, "vocab_size": 512, "num_hidden_layers": 3}
+    return build_hf_model(recipes.find(name).family, values)
 
 
 def _save(verifications: list[Verification], config: VerifyConfig, out: Path) -> None:
