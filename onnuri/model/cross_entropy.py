@@ -98,7 +98,7 @@ def _chunk(
     is set, `by_head` [V, C] is added to. Tensors [N, V] are freed at its end."""
     on_gpu = states.is_cuda and not isinstance(states, FakeTensor)  # a trace counts operators
     gradient_of = _compiled_gradient() if on_gpu else _gradient
-    gradient, token_losses = gradient_of(states @ head.T, targets, weights, soft)
+    gradient, token_losses = gradient_of(states, head, targets, weights, soft)
     by_states.copy_(gradient @ head)
     by_head.addmm_(gradient.T, states)
     if losses is not None:
@@ -107,11 +107,11 @@ def _chunk(
 
 
 def _gradient(
-    products: Tensor, targets: Tensor, weights: Tensor, soft: Tensor | None
+    states: Tensor, head: Tensor, targets: Tensor, weights: Tensor, soft: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the loss by a chunk's logits [N, V], in their dtype, and each token's
-    loss [N] in that of the weights. `products` are the logits; they may be overwritten."""
-    logits = products.to(weights.dtype)
+    """Return the gradient of the loss by a chunk's logits [N, V], in the head's dtype, and each
+    token's loss [N] in that of the weights."""
+    logits = (states @ head.T).to(weights.dtype)
     logits.sub_(logits.amax(1, keepdim=True))
     if soft is None:
         target_logits = logits.gather(1, targets[:, None])[:, 0]
@@ -128,7 +128,7 @@ def _gradient(
         logits = logits - weights[:, None] * (ids == targets[:, None])
     else:
         logits.scatter_add_(1, targets[:, None], -weights[:, None])
-    return logits.to(products.dtype), (sums.log() - target_logits) * weights
+    return logits.to(head.dtype), (sums.log() - target_logits) * weights
 
 
 @functools.cache

@@ -62,6 +62,25 @@ def test_an_update_reaches_the_copies_and_an_error_gives_the_weights_back():
     assert model[1].weight is weight
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_every_update_is_seen_by_the_next_step(fused):
+    """A fused optimizer changes weights and leaves no trace; on a GPU they stood still."""
+    model = tied()
+    working = WorkingWeights(model, torch.bfloat16)
+    descent = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+    for _ in range(3):
+        with working.in_place():
+            for p, weight in zip(
+                model.parameters(), descent.param_groups[0]["params"], strict=True
+            ):
+                assert torch.equal(p, weight.bfloat16())
+            model(torch.tensor([1, 2])).square().sum().backward()
+        before = [p.detach().clone() for p in model.parameters()]
+        descent.step()
+        descent.zero_grad()
+        assert not any(map(torch.equal, before, model.parameters()))
+
+
 def test_frozen_weights_get_no_gradient():
     model = tied()
     model[1].requires_grad_(False)

@@ -136,7 +136,7 @@ def doors(data, name, modality, folder, capsys, monkeypatch):
     def command_line():
         (folder / name).write_bytes(data)
         model = Recorder()
-        monkeypatch.setattr(demo, "load", lambda _: model)
+        monkeypatch.setattr(demo, "load", lambda _, device: model)
         try:
             cli.main(
                 [
