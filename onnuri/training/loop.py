@@ -7,7 +7,8 @@ counts only time spent in training steps, summed over all sittings.
 
     out/metrics.jsonl     one line per `log_every` steps: step, seconds, lr, grad_norm, loss and the
                           objective's own figures
-    out/checkpoint/       state (`state.py`), written every `checkpoint_seconds` and at an interrupt
+    out/checkpoint/       state (`state.py`), written in the background every `checkpoint_seconds`
+                          and, before `fit` returns, at the end and at an interrupt
 
 The same loop runs in one process and in every rank of a layout. A step's rows are dealt out to the
 data ranks; figures are gathered only where a line is written, by the first rank.
@@ -38,6 +39,7 @@ from onnuri.planner.parallel import ParallelConfig
 from onnuri.training import state
 from onnuri.training.metrics import MetricsLog, ProgressBar
 from onnuri.training.optim import Optimizers
+from onnuri.training.saver import Saver
 from onnuri.training.step import update_weights
 
 
@@ -180,15 +182,17 @@ def fit(
     )
     step, elapsed_seconds = position.step, position.elapsed_seconds
     metrics, saved = MetricsLog(out / "metrics.jsonl", step, model.data_ranks), time.perf_counter()
-    with _stop_signals() as stops, ProgressBar(name) as bar:
+    with _stop_signals() as stops, ProgressBar(name) as bar, Saver(out, module, optimizer) as saver:
         while True:
-            stopping, elapsed_seconds, since_saved = _agree(
-                bool(stops), elapsed_seconds, time.perf_counter() - saved
+            stopping, save_failed, elapsed_seconds, since_saved = _agree(
+                bool(stops), saver.failed, elapsed_seconds, time.perf_counter() - saved
             )
+            if save_failed:
+                saver.wait()  # raises why
             progress = progress_share(config, step, elapsed_seconds)
             if since_saved > config.checkpoint_seconds and step:
                 position = state.Position(step, loader.position, elapsed_seconds)
-                state.store(out, module, optimizer, position)
+                saver.save(position)
                 saved = time.perf_counter()
             if stopping or progress >= 1:
                 break
@@ -208,24 +212,26 @@ def fit(
             # reading a loss waits for the device, so only logged steps and the first show a new one
             loss = mean_of(figures["loss"]) if logs or not bar.loss else None
             bar.show(progress_share(config, step, elapsed_seconds), elapsed_seconds, step, loss)
-        state.store(out, module, optimizer, state.Position(step, loader.position, elapsed_seconds))
+        saver.finish(state.Position(step, loader.position, elapsed_seconds))
     if stopping or stops:  # checked here, after the last store, so that a late signal is heeded too
         raise KeyboardInterrupt
     module.eval()
     return model
 
 
-def _agree(stops: bool, elapsed_seconds: float, since_saved: float) -> tuple[bool, float, float]:
-    """Return whether any rank was asked to stop, and the first rank's two times: ranks that judged
-    by their own signals and clocks would do different steps."""
+def _agree(
+    stops: bool, save_failed: bool, elapsed_seconds: float, since_saved: float
+) -> tuple[bool, bool, float, float]:
+    """Return whether any rank was asked to stop, whether any could not store, and the first rank's
+    two times: ranks that judged by their own signals and clocks would do different steps."""
     if not dist.is_initialized():
-        return stops, elapsed_seconds, since_saved
+        return stops, save_failed, elapsed_seconds, since_saved
     # never negative, so the greatest is the first rank's
     times = [elapsed_seconds, since_saved] if launch.is_first() else [0.0, 0.0]
-    values = torch.tensor([float(stops), *times], dtype=torch.float64)
+    values = torch.tensor([float(stops), float(save_failed), *times], dtype=torch.float64)
     dist.all_reduce(values, dist.ReduceOp.MAX)
-    any_stops, elapsed, since = values.tolist()
-    return bool(any_stops), elapsed, since
+    any_stops, any_failed, elapsed, since = values.tolist()
+    return bool(any_stops), bool(any_failed), elapsed, since
 
 
 def progress_share(config: TrainConfig, step: int, elapsed_seconds: float) -> float:

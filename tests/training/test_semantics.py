@@ -168,7 +168,7 @@ def test_checkpoints_are_written_while_the_run_goes_on(tmp_path, monkeypatch):
     clock, stored = {"now": 0.0}, []
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock["now"])
     monkeypatch.setattr(
-        loop.state, "store", lambda out, module, optimizer, position: stored.append(position)
+        loop.state, "write", lambda out, tensors, position, group: stored.append(position)
     )
 
     class Ten(Masks):
