@@ -76,7 +76,9 @@ class Saver:
         self._step = position.step
         staged = self._stage()
         # a daemon: no hanging disk may keep a process that has failed from ending
-        self._thread = threading.Thread(target=self._write, args=(staged, position), daemon=True)
+        self._thread = threading.Thread(
+            target=self._write, args=(staged, position), name="onnuri-state", daemon=True
+        )
         self._thread.start()
 
     def finish(self, position: Position) -> None:

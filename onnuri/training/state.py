@@ -6,8 +6,9 @@ torch.distributed.checkpoint shards that any number of ranks and any layout can 
         state.json                  the position, and a SHA-256 per file
 
 A state is written under a temporary name and renamed when all ranks have written, so a folder with
-a number is whole. `saver.py` writes it while training goes on. It holds tensors and plain numbers only, so reading it runs no pickled code but
-the list of tensors that torch itself writes. It knows no objective.
+a number is whole. `saver.py` writes it while training goes on. It holds tensors and plain numbers
+only, so reading it runs no pickled code but the list of tensors that torch itself writes. This
+module knows no objective.
 """
 
 from __future__ import annotations
@@ -160,9 +161,9 @@ def _on_all(work: Callable[[], T], group: dist.ProcessGroup | None) -> list[T]:
     except Exception as error:
         raised = error
     outcomes = _gather((value, raised), group)
-    for _, error in outcomes:
-        if error is not None:
-            raise error
+    for _, failure in outcomes:
+        if failure is not None:
+            raise failure
     return [value for value, _ in outcomes]
 
 

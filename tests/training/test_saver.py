@@ -14,7 +14,7 @@ from processes import ForkedProcess
 from torch import nn
 
 from onnuri.errors import ConfigError
-from onnuri.training import state
+from onnuri.training import loop, state
 from onnuri.training.loop import TrainConfig, fit
 from onnuri.training.optim import Optimizers
 from onnuri.training.saver import Saver
@@ -106,10 +106,23 @@ class Steady:
 def test_a_full_disk_ends_the_run_at_the_next_step_with_one_line(tmp_path, monkeypatch):
     state.store(tmp_path, (task := Steady()).module, optimizers_of(task), Position(3, 3, 1.0))
     monkeypatch.setattr(state.dcp, "save", full_disk)
-    task = Steady()
+    clock = {"now": 0.0}
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock["now"])
+
+    class Waits(Steady):
+        def loss(self, step):
+            """Let ten seconds go by, and a state that is being written come to its end."""
+            clock["now"] += 10.0
+            for thread in threading.enumerate():
+                if thread.name == "onnuri-state":
+                    thread.join()
+            return super().loss(step)
+
+    task = Waits()
     with pytest.raises(ConfigError, match="No space left on device") as caught:
-        fit(task, TrainConfig(steps=10**6, checkpoint_seconds=0.0), tmp_path)
-    assert "\n" not in str(caught.value) and len(task.steps) < 10**3
+        fit(task, TrainConfig(steps=100, checkpoint_seconds=35.0), tmp_path)
+    # it begins to be written before step 7, and the next would be before step 11
+    assert "\n" not in str(caught.value) and task.steps == [3, 4, 5, 6, 7]
     monkeypatch.undo()
     assert state.latest(tmp_path).name == "00000003" and restored(tmp_path)[0] == (3, 3, 1.0)
     fit(Steady(), TrainConfig(steps=5), tmp_path)
@@ -148,7 +161,7 @@ TWO_RANKS = textwrap.dedent("""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
-    from onnuri.training import state
+    from onnuri.training import loop, state
     from onnuri.training.optim import Optimizers
     from onnuri.training.saver import Saver
 
