@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from onnuri.config import Config
 from onnuri.data.loader import BatchRamp, RowLoader
+from onnuri.errors import Terminated
 from onnuri.model.loss import LossParts
 from onnuri.parallel import launch
 from onnuri.parallel.model import Figures, ParallelModel
@@ -158,8 +159,8 @@ def fit(
 
     With a `layout`, every rank of the process group must call this; the objective's module is
     sharded in place, and `dtype` is that of its matrix products. Return the model as it was
-    trained, in evaluation mode. Raises KeyboardInterrupt after SIGINT or SIGTERM at any rank, once
-    the step is finished and stored.
+    trained, in evaluation mode. Raises KeyboardInterrupt after SIGINT and Terminated after SIGTERM
+    at any rank, once the step is finished and stored.
     """
     out.mkdir(parents=True, exist_ok=True)
     model = ParallelModel(objective.module, objective.loss, layout, dtype, config.compiled)
@@ -184,8 +185,8 @@ def fit(
     metrics, saved = MetricsLog(out / "metrics.jsonl", step, model.data_ranks), time.perf_counter()
     with _stop_signals() as stops, ProgressBar(name) as bar, Saver(out, module, optimizer) as saver:
         while True:
-            stopping, save_failed, elapsed_seconds, since_saved = _agree(
-                bool(stops), saver.failed, elapsed_seconds, time.perf_counter() - saved
+            stop_signal, save_failed, elapsed_seconds, since_saved = _agree(
+                max(stops, default=0), saver.failed, elapsed_seconds, time.perf_counter() - saved
             )
             if save_failed:
                 saver.wait()  # raises why
@@ -194,7 +195,7 @@ def fit(
                 position = state.Position(step, loader.position, elapsed_seconds)
                 saver.save(position)
                 saved = time.perf_counter()
-            if stopping or progress >= 1:
+            if stop_signal or progress >= 1:
                 break
             start = time.perf_counter()
             lr = lr_at(step, progress, config)
@@ -213,25 +214,28 @@ def fit(
             loss = mean_of(figures["loss"]) if logs or not bar.loss else None
             bar.show(progress_share(config, step, elapsed_seconds), elapsed_seconds, step, loss)
         saver.finish(state.Position(step, loader.position, elapsed_seconds))
-    if stopping or stops:  # checked here, after the last store, so that a late signal is heeded too
-        raise KeyboardInterrupt
+    # checked here, after the last store, so that a late signal is heeded too
+    stop_signal = max([stop_signal, *stops])
+    if stop_signal:
+        raise Terminated if stop_signal == signal.SIGTERM else KeyboardInterrupt
     module.eval()
     return model
 
 
 def _agree(
-    stops: bool, save_failed: bool, elapsed_seconds: float, since_saved: float
-) -> tuple[bool, bool, float, float]:
-    """Return whether any rank was asked to stop, whether any could not store, and the first rank's
-    two times: ranks that judged by their own signals and clocks would do different steps."""
+    stop_signal: int, save_failed: bool, elapsed_seconds: float, since_saved: float
+) -> tuple[int, bool, float, float]:
+    """Return the signal by which any rank was asked to stop, 0 without one, whether any rank could
+    not store, and the first rank's two times: ranks that judged by their own signals and clocks
+    would do different steps."""
     if not dist.is_initialized():
-        return stops, save_failed, elapsed_seconds, since_saved
+        return stop_signal, save_failed, elapsed_seconds, since_saved
     # never negative, so the greatest is the first rank's
     times = [elapsed_seconds, since_saved] if launch.is_first() else [0.0, 0.0]
-    values = torch.tensor([float(stops), float(save_failed), *times], dtype=torch.float64)
+    values = torch.tensor([float(stop_signal), float(save_failed), *times], dtype=torch.float64)
     dist.all_reduce(values, dist.ReduceOp.MAX)
-    any_stops, any_failed, elapsed, since = values.tolist()
-    return bool(any_stops), bool(any_failed), elapsed, since
+    any_signal, any_failed, elapsed, since = values.tolist()
+    return int(any_signal), bool(any_failed), elapsed, since
 
 
 def progress_share(config: TrainConfig, step: int, elapsed_seconds: float) -> float:
