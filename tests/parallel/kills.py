@@ -175,6 +175,13 @@ def rows_that_count(out: Path, steps: int) -> list[dict]:
     return sorted(counted.values(), key=lambda note: note["row"])
 
 
+def resumed_step(out: Path, steps: int) -> int:
+    """Return the step from which a run's last sitting went on; `steps` if all were done."""
+    last = len(list(out.glob("attempt-*-0.log"))) - 1
+    notes = [note["step"] for note in rows_that_count(out, steps) if note["attempt"] == last]
+    return min(notes, default=steps)
+
+
 def check_equal(out: Path, straight: Path, steps: int, rows: int) -> None:
     """Raise AssertionError unless a run ended as another that was not interrupted: the same weights
     to the bit, every row once, in its step, with its content and its loss."""
