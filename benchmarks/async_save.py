@@ -42,7 +42,7 @@ LLAMA = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": False,
 }
-TOKENS = 512
+TOKENS = 128
 
 
 class Training:

@@ -49,6 +49,8 @@ class Position(NamedTuple):
     """rows of data that were consumed"""
     elapsed_seconds: float = 0.0
     """seconds in training steps, over all sittings"""
+    rewinds: int = 0
+    """times that the run went back to an earlier state, and left out the rows read since"""
 
 
 def latest(out: Path) -> Path | None:

@@ -32,6 +32,7 @@ DEFAULTS = {
     "pause": 0.04,
     "attempt": 0,
     "stop_after": None,
+    "nan_row": None,
     "hold": None,
     "hold_rank": 0,
     "hold_save": 1,

@@ -1,10 +1,13 @@
 """Runs over real processes that are killed at any moment, or that go on over other numbers of ranks:
 they end as a run that nothing interrupted."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 import kills
@@ -82,3 +85,20 @@ def test_a_run_with_dropout_goes_on_in_another_layout(tmp_path, road):
     )
     assert losses == pytest.approx(expected, rel=1e-10)
     assert losses != pytest.approx(without, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_all_ranks_leave_out_the_rows_of_a_step_that_one_rank_finds_bad(tmp_path):
+    """States before every step, so that the run goes back by the bad step alone."""
+    options = {"steps": 6, "save_seconds": 0.0, "pause": 0.0, "nan_row": 7}  # of step 3, rank 1
+    for name, ranks, layout in (("two", 2, "dp=2,fsdp"), ("one", 1, None)):
+        run = kills.attempt(tmp_path / name, ranks, layout=layout, **options)
+        assert run.statuses == [0] * ranks, kills.texts(tmp_path / name)
+        (line,) = [json.loads(x) for x in (tmp_path / name / "metrics.jsonl").open()]
+        assert (line["rewound_from"], line["rewound_to"], line["rewinds"]) == (4, 3, 1)
+        notes = [json.loads(x)["row"] for f in (tmp_path / name).glob("rows-*") for x in f.open()]
+        assert sorted(notes) == list(range(14))
+    two, one = (load_file(tmp_path / name / "model/model.safetensors") for name in ("two", "one"))
+    for name, weight in one.items():
+        assert weight.isfinite().all()
+        torch.testing.assert_close(two[name], weight, rtol=1e-8, atol=1e-10)

@@ -124,7 +124,7 @@ def test_a_full_disk_ends_the_run_at_the_next_step_with_one_line(tmp_path, monke
     # it begins to be written before step 7, and the next would be before step 11
     assert "\n" not in str(caught.value) and task.steps == [3, 4, 5, 6, 7]
     monkeypatch.undo()
-    assert state.latest(tmp_path).name == "00000003" and restored(tmp_path)[0] == (3, 3, 1.0)
+    assert state.latest(tmp_path).name == "00000003" and restored(tmp_path)[0] == (3, 3, 1.0, 0)
     fit(Steady(), TrainConfig(steps=5), tmp_path)
     assert [each.name for each in (tmp_path / state.FOLDER).iterdir()].count("00000005") == 1
 
