@@ -4,7 +4,8 @@ benchmarks/async_save.py [INTERVAL_SECONDS] [PAIRS]` writes benchmarks/results/a
 One process trains a llama of 51M parameters on the CPU in stretches of as many steps as take about
 an interval. Every second stretch begins with a state that is copied and then written, as the
 training loop does (`onnuri/training/saver.py`), so machine and weights are the same for both. Each
-stretch is compared with the mean of those before and after it. Also noted: the time for which the
+stretch is compared with the mean of those before and after it, by the clock and, since others may
+use the machine too, by the processor time of the whole process. Also noted: the time for which the
 copy stops training, and that of a state for which training waits.
 """
 
@@ -43,6 +44,7 @@ LLAMA = {
     "tie_word_embeddings": False,
 }
 TOKENS = 128
+LOOP_SECONDS = TrainConfig().checkpoint_seconds
 
 
 class Training:
@@ -69,40 +71,55 @@ class Training:
 
 
 class Stretch(NamedTuple):
-    """A Stretch holds the seconds of some steps, and of the copy before them if there was one."""
+    """A Stretch holds the seconds of some steps, by the clock and of all processors, and of the copy
+    before them if there was one."""
 
     seconds: float
+    processor_seconds: float
     copy_seconds: float | None
+
+
+def slowdowns(seconds: list[float]) -> list[float]:
+    """Return by how many percent each second stretch took longer than the mean of its neighbours."""
+    return [
+        round(100 * (seconds[k] / statistics.mean([seconds[k - 1], seconds[k + 1]]) - 1), 2)
+        for k in range(1, len(seconds), 2)
+    ]
 
 
 def measure(interval_seconds: float, pairs: int) -> dict[str, object]:
     """Return the figures of some pairs of stretches, and one stretch more without a state."""
     training = Training()
-    training.steps(3)
-    step_seconds = training.steps(3) / 3
+    training.steps(30)  # the first ones take several times as long
+    step_seconds = min(training.steps(1) for _ in range(8))
     count = max(2, round(interval_seconds / step_seconds))
     stretches: list[Stretch] = []
     with tempfile.TemporaryDirectory() as folder:
         saver = Saver(Path(folder), training.module, training.optimizer)
         for k in range(2 * pairs + 1):
             copy_seconds = None
-            start = time.perf_counter()
+            start, processor_start = time.perf_counter(), time.process_time()
             if k % 2:
                 saver.save(state.Position(k))
                 copy_seconds = time.perf_counter() - start
             training.steps(count)
-            stretches.append(Stretch(time.perf_counter() - start, copy_seconds))
             saver.wait()  # it has long been written: nothing of it may reach the next stretch
+            seconds = time.perf_counter() - start
+            processor_seconds = time.process_time() - processor_start
+            stretches.append(Stretch(seconds, processor_seconds, copy_seconds))
+            print(stretches[-1], file=sys.stderr, flush=True)
         start = time.perf_counter()
         saver.finish(state.Position(10**6))
         waiting_seconds = time.perf_counter() - start
         newest = state.latest(Path(folder))
         assert newest is not None
         size = sum(file.stat().st_size for file in newest.iterdir())
-    ratios = [
-        stretches[k].seconds / statistics.mean([stretches[k - 1].seconds, stretches[k + 1].seconds])
-        for k in range(1, 2 * pairs, 2)
-    ]
+    pairs_seconds = zip(stretches[1::2], stretches[:-1:2], stretches[2::2], strict=True)
+    per_state = statistics.median(
+        own.seconds - (before.seconds + after.seconds) / 2 for own, before, after in pairs_seconds
+    )
+    by_clock = slowdowns([each.seconds for each in stretches])
+    by_processor = slowdowns([each.processor_seconds for each in stretches])
     copies = [each.copy_seconds for each in stretches if each.copy_seconds is not None]
     return {
         "machine": machine(),
@@ -112,8 +129,12 @@ def measure(interval_seconds: float, pairs: int) -> dict[str, object]:
         "seconds_without": [round(each.seconds, 3) for each in stretches[::2]],
         "seconds_with": [round(each.seconds, 3) for each in stretches[1::2]],
         "interval_seconds": round(statistics.median(each.seconds for each in stretches[::2]), 1),
-        "slowdown_percent": round(100 * (statistics.median(ratios) - 1), 2),
-        "slowdown_percent_of_each": [round(100 * (ratio - 1), 2) for ratio in ratios],
+        "seconds_per_state": round(per_state, 2),
+        "percent_of_the_loops_interval": round(100 * per_state / LOOP_SECONDS, 2),
+        "slowdown_percent": statistics.median(by_clock),
+        "slowdown_percent_of_each": by_clock,
+        "processor_percent": statistics.median(by_processor),
+        "processor_percent_of_each": by_processor,
         "copy_seconds": round(statistics.median(copies), 3),
         "seconds_when_training_waits": round(waiting_seconds, 3),
     }
