@@ -15,14 +15,15 @@ import io
 import os
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from onnuri.errors import ConfigError, OnnuriError
+from onnuri.errors import STOPPED, ConfigError, OnnuriError, Terminated
 from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
@@ -291,7 +292,9 @@ class Finetune:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
     """Train a model from nothing (`onnuri train laptop`), or fine-tune an existing one (`onnuri
-    train finetune --base DIR --data chat.jsonl`)."""
+    train finetune --base DIR --data chat.jsonl`). Exit status: 0 done, 2 a mistake, 130 stopped by
+    SIGINT, 75 stopped by SIGTERM; after both, what was learned is stored and the same command goes
+    on. torchrun hides its ranks' statuses behind its own, 1."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[TrainRecipe, tyro.conf.subcommand("recipe")]
@@ -300,7 +303,8 @@ class Train:
 
     def run(self) -> None:
         """Run the chosen subcommand."""
-        self.what.run()
+        with raising_terminated():
+            self.what.run()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -946,6 +950,30 @@ def mistake_line(line: str, arguments: list[str]) -> str:
     return words.complaint(error, "ko")
 
 
+@contextlib.contextmanager
+def raising_terminated() -> Iterator[None]:
+    """Let SIGTERM raise Terminated in a `with` block, so that what is being written is cleaned up
+    and the exit status says that the run goes on."""
+
+    owner = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        """Handle the signal; a forked worker, which inherits this, ends as if there were none."""
+        if os.getpid() == owner:
+            raise Terminated
+        os._exit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # only the main thread may set handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def unboxed(box: str) -> str:
     """Return tyro's complaint, which it draws in a box, as one line without borders; the rules
     between its parts become semicolons."""
@@ -979,6 +1007,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of stdout closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except Terminated:
+        print("onnuri: stopped by SIGTERM; the same command goes on", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
     except KeyboardInterrupt:
         print("onnuri: interrupted; the same command goes on where it can", file=sys.stderr)
         raise SystemExit(130) from None

@@ -10,10 +10,18 @@ one line and exits with status 2.
     └── AwayError         the service that should answer is not available at the moment
 
 A message gives the value, the rule and the repair, in one line. Every other exception is a bug of
-Onnuri.
+Onnuri, but for KeyboardInterrupt and Terminated, by which a command ends that was asked to stop.
 """
 
 from __future__ import annotations
+
+STOPPED = 75
+"""exit status of training that SIGTERM has stopped and that goes on if it is run again:
+sysexits.h's EX_TEMPFAIL. What starts a job again should do so on this status, and look at others"""
+
+
+class Terminated(KeyboardInterrupt):
+    """A Terminated is raised for SIGTERM, as KeyboardInterrupt is for SIGINT."""
 
 
 class OnnuriError(Exception):

@@ -1,7 +1,11 @@
 """The command line as a user meets it: real processes, one line for a mistake, exit status 2."""
 
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
+import time
 
 import pytest
 import torch
@@ -202,3 +206,39 @@ def test_help_teaches_every_verb():
 def test_a_folder_may_be_named_before_or_after_what_is_done_with_it():
     before, after = parse(["keys", "--data", "d", "list"]), parse(["keys", "list", "--data", "d"])
     assert before == after and str(before.data) == "d"
+
+
+@pytest.mark.parametrize(
+    "number, status, words",
+    [
+        (signal.SIGTERM, 75, "onnuri: stopped by SIGTERM; the same command goes on\n"),
+        (signal.SIGINT, 130, "onnuri: interrupted; the same command goes on where it can\n"),
+    ],
+)
+def test_training_that_is_stopped_says_how_by_its_status(
+    tmp_path, monkeypatch, capsys, number, status, words
+):
+    """Wherever it is: here before the training loop, which handles signals itself."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("onnuri.recipes.train", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "axk1", "-o", str(tmp_path)])
+    assert caught.value.code == status and capsys.readouterr().err == words
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_worker_that_training_forked_ends_by_sigterm_without_a_word(monkeypatch, capfd):
+    context = multiprocessing.get_context("fork")
+    statuses = []
+
+    def train(*_):
+        worker = context.Process(target=time.sleep, args=(100,))
+        worker.start()
+        worker.terminate()
+        worker.join()
+        statuses.append(worker.exitcode)
+
+    monkeypatch.setattr("onnuri.recipes.train", train)
+    main(["train", "axk1"])
+    assert statuses == [128 + signal.SIGTERM] or statuses == [-signal.SIGTERM]
+    assert capfd.readouterr().err == ""

@@ -106,15 +106,17 @@ class RowLoader:
         ranks: int = 1,
         step: int = 0,
         workers: int = 0,
+        position: int | None = None,
     ) -> None:
-        """Load the rows of data rank `rank` of `ranks` from training step `step` on.
+        """Load the rows of data rank `rank` of `ranks` from training step `step` on, whose first
+        row is number `position`; without it, that of a run which has left out no rows.
 
         With `workers`, that many processes make the next rows while a step runs; without, each row
         is made when it is asked for. Raises ConfigError if the ranks do not divide a step's rows.
         """
         ramp.check(ranks)
         self.ramp, self.rank, self.ranks, self.step = ramp, rank, ranks, step
-        self.position = ramp.rows_before(step)
+        self.position = ramp.rows_before(step) if position is None else position
         """number of the next step's first row: what all ranks have consumed so far"""
         loader: Any = DataLoader(
             _Numbered(source),

@@ -23,7 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-NAME = "onnuri_packed"
+from onnuri.model import attention_dropout
+
+NAME = attention_dropout.PACKED
 ENDS = 64
 """multiple to which a row's number of sequence ends is padded: compiled layers see few sizes"""
 PREFERRED = [
@@ -81,15 +83,22 @@ def packed_attention(
     scaling: float,
     sequences: RowSequences | None = None,
     sliding_window: int | None = None,
+    dropout: float = 0.0,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     """Return causal attention [1, T, H, E] within each sequence of a row, and None for its weights.
 
     `query` and `key` are [1, H, T, D], `value` [1, H, T, E]; keys and values may have fewer heads.
     Without `sequences` each row is one sequence, and there may be B rows. With a `sliding_window` a
-    query attends to that many tokens, itself included.
+    query attends to that many tokens, itself included. `dropout` is the share of attention weights
+    that are left out, which no fused kernel does alike on every layout (`attention_dropout.py`).
     """
     tokens = query.shape[2]
+    if dropout:
+        lengths = sequences.lengths if sequences else [tokens]
+        return attention_dropout.with_dropout(
+            module, query, key, value, scaling, lengths, sliding_window, dropout
+        ), None
     count = sequences.equal if sequences else 1
     if count and not (sliding_window and tokens // count > sliding_window):
         return as_batch(query, key, value, scaling, count), None

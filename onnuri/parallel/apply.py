@@ -16,8 +16,10 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
+from torch.nn.modules.dropout import _DropoutNd
 
 from onnuri.errors import ConfigError
+from onnuri.model import attention_dropout
 from onnuri.parallel.mesh import Meshes, build_meshes
 from onnuri.parallel.recompute import checkpoint_activations
 from onnuri.planner.parallel import ParallelConfig
@@ -55,6 +57,7 @@ def parallelize(
             "use dp, tp and ep with fsdp, hsdp or ddp in bf16",
         )
     _check_divides(network.config, layout)
+    _check_dropout(network, layout)
     from transformers.distributed.expert_parallel import apply_expert_parallelism
     from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
@@ -68,6 +71,7 @@ def parallelize(
         if tied:
             head.weight = nn.Parameter(table.weight.detach())
         apply_tensor_parallelism(network, meshes.dense["tp"], tp_plan)
+        attention_dropout.tell_part(network, meshes.dense["tp"].get_local_rank())
         if tied:
             head.weight = table.weight
     if ep_plan:
@@ -128,6 +132,20 @@ def _check_divides(config: Any, layout: ParallelConfig) -> None:
         if count % ranks:
             raise ConfigError(
                 f"{degree} {ranks}", f"does not divide {count} {name}", f"choose {degree} that does"
+            )
+
+
+def _check_dropout(network: nn.Module, layout: ParallelConfig) -> None:
+    """Raise ConfigError if tensor parallelism would draw other dropout masks than one process: those
+    of modules are drawn for a rank's part, and only that of attention for the whole."""
+    if layout.tp == 1:
+        return
+    for name, module in network.named_modules():
+        if isinstance(module, _DropoutNd) and module.p:
+            raise ConfigError(
+                f"dropout {module.p:g} in {name}",
+                f"would differ between the ranks of tp {layout.tp}",
+                "use tp=1, or no dropout but that of attention",
             )
 
 

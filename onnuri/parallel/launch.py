@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
-from onnuri.errors import ConfigError, OnnuriError
+from onnuri.errors import STOPPED, ConfigError, OnnuriError, Terminated
 from onnuri.parallel.layout import parse_layout
 from onnuri.planner.parallel import ParallelConfig
 
@@ -145,10 +145,11 @@ def ranks(limit_seconds: float = LIMIT_SECONDS) -> Iterator[None]:
         _tell(place, MISTAKE)
         _end_silently_if_said(place, error)
         raise
-    except KeyboardInterrupt:
-        _tell(place, INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        status = STOPPED if isinstance(stop, Terminated) else INTERRUPTED
+        _tell(place, status)
         if place.rank:
-            raise SystemExit(INTERRUPTED) from None
+            raise SystemExit(status) from None
         raise
     except RuntimeError as error:
         _tell(place, BUG)

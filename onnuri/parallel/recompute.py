@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
 
 def checkpoint_activations(network: Any, how: Literal["selective", "full"]) -> None:
     """Turn on activation checkpointing in every layer of a network.
@@ -17,10 +20,21 @@ def checkpoint_activations(network: Any, how: Literal["selective", "full"]) -> N
     """
     from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
-    settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    # a layer that is computed again must draw the same numbers
+    settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": draws(network)}
     if how == "selective":
         settings["context_fn"] = lambda: create_selective_checkpoint_contexts(_policy)
     network.activation_checkpointing_enable(settings)
+
+
+def draws(network: nn.Module) -> bool:
+    """Return whether a network's layers draw random numbers in training."""
+    for module in network.modules():
+        if isinstance(module, _DropoutNd) and module.p:
+            return True
+        if getattr(module, "attention_dropout", 0) or getattr(module, "jitter_noise", 0):
+            return True
+    return False
 
 
 def _policy(context: Any, operator: Any, *args: Any, **named: Any) -> Any:

@@ -7,7 +7,8 @@ counts only time spent in training steps, summed over all sittings.
 
     out/metrics.jsonl     one line per `log_every` steps: step, seconds, lr, grad_norm, loss and the
                           objective's own figures
-    out/checkpoint/       state (`state.py`), written every `checkpoint_seconds` and at an interrupt
+    out/checkpoint/       state (`state.py`), written in the background every `checkpoint_seconds`
+                          and, before `fit` returns, at the end and at an interrupt
 
 The same loop runs in one process and in every rank of a layout. A step's rows are dealt out to the
 data ranks; figures are gathered only where a line is written, by the first rank.
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from onnuri.config import Config
 from onnuri.data.loader import BatchRamp, RowLoader
+from onnuri.errors import ConfigError, Terminated
 from onnuri.model.loss import LossParts
 from onnuri.parallel import launch
 from onnuri.parallel.model import Figures, ParallelModel
@@ -38,7 +40,9 @@ from onnuri.planner.parallel import ParallelConfig
 from onnuri.training import state
 from onnuri.training.metrics import MetricsLog, ProgressBar
 from onnuri.training.optim import Optimizers
+from onnuri.training.saver import Saver
 from onnuri.training.step import update_weights
+from onnuri.training.watch import LossWatch, Trouble
 
 
 class Objective(Protocol):
@@ -120,6 +124,11 @@ class TrainConfig(Config):
     """steps per line of metrics.jsonl"""
     checkpoint_seconds: float = 120.0
     """seconds between two checkpoints"""
+    rewinds: int = 3
+    """times that a run may go back to its last state, and on with the rows after those it had read,
+    because a loss was no number or a spike"""
+    spike: float | None = None
+    """multiple of the median of 32 steps' losses above which a loss is a spike; None: none is"""
 
 
 def lr_at(step: int, progress: float, config: TrainConfig) -> float:
@@ -156,8 +165,8 @@ def fit(
 
     With a `layout`, every rank of the process group must call this; the objective's module is
     sharded in place, and `dtype` is that of its matrix products. Return the model as it was
-    trained, in evaluation mode. Raises KeyboardInterrupt after SIGINT or SIGTERM at any rank, once
-    the step is finished and stored.
+    trained, in evaluation mode. Raises KeyboardInterrupt after SIGINT and Terminated after SIGTERM
+    at any rank, once the step is finished and stored.
     """
     out.mkdir(parents=True, exist_ok=True)
     model = ParallelModel(objective.module, objective.loss, layout, dtype, config.compiled)
@@ -167,30 +176,35 @@ def fit(
         module, config.optimizer == "muon", config.learning_rate, config.weight_decay, config.betas
     )
     position = state.restore(out, module, optimizer)
-    ramp = BatchRamp(
-        rows=config.micro_batches, first_rows=config.ramp_from, steps=config.ramp_steps
-    )
-    loader = RowLoader(
-        _Batches(objective),
-        ramp,
-        model.data_rank,
-        model.data_ranks,
-        position.step,
-        config.loader_workers,
-    )
-    step, elapsed_seconds = position.step, position.elapsed_seconds
+    loader = _loader(objective, config, model, position)
+    step, elapsed_seconds, rewinds = position.step, position.elapsed_seconds, position.rewinds
     metrics, saved = MetricsLog(out / "metrics.jsonl", step, model.data_ranks), time.perf_counter()
-    with _stop_signals() as stops, ProgressBar(name) as bar:
+    watch, rewound = LossWatch(config.spike), dict[str, float]()
+    with _stop_signals() as stops, ProgressBar(name) as bar, Saver(out, module, optimizer) as saver:
         while True:
-            stopping, elapsed_seconds, since_saved = _agree(
-                bool(stops), elapsed_seconds, time.perf_counter() - saved
+            stop_signal, save_failed, elapsed_seconds, since_saved = _agree(
+                max(stops, default=0), saver.failed, elapsed_seconds, time.perf_counter() - saved
             )
+            if save_failed:
+                saver.wait()  # raises why
             progress = progress_share(config, step, elapsed_seconds)
-            if since_saved > config.checkpoint_seconds and step:
-                position = state.Position(step, loader.position, elapsed_seconds)
-                state.store(out, module, optimizer, position)
+            ends = bool(stop_signal) or progress >= 1
+            saves = since_saved > config.checkpoint_seconds and step > 0
+            # before a state is stored, for it must be one of before the trouble
+            trouble = watch.judge() if saves or ends or step % config.log_every == 0 else None
+            if trouble:
+                rewinds = _count_rewind(trouble, rewinds, config)
+                rows = loader.position
+                position = _rewind(saver, step, rows)._replace(rows=rows)
+                bar.note(f"loss {trouble.loss:.4g} in step {trouble.step}: back to {position.step}")
+                rewound = {"rewound_from": step, "rewound_to": position.step, "rewinds": rewinds}
+                step, loader = position.step, _loader(objective, config, model, position)
+                metrics = MetricsLog(out / "metrics.jsonl", step, model.data_ranks)
+                continue
+            if saves:
+                saver.save(state.Position(step, loader.position, elapsed_seconds, rewinds))
                 saved = time.perf_counter()
-            if stopping or progress >= 1:
+            if ends:
                 break
             start = time.perf_counter()
             lr = lr_at(step, progress, config)
@@ -203,29 +217,75 @@ def fit(
             step_seconds = time.perf_counter() - start
             elapsed_seconds += step_seconds
             metrics.add(step_seconds, figures)
+            watch.add(step, cast(LossParts, figures["loss"]))
             if logs:
-                metrics.write(step=step, seconds=round(elapsed_seconds, 3))
+                metrics.write(step=step, seconds=round(elapsed_seconds, 3), **rewound)
+                rewound = {}
             # reading a loss waits for the device, so only logged steps and the first show a new one
             loss = mean_of(figures["loss"]) if logs or not bar.loss else None
             bar.show(progress_share(config, step, elapsed_seconds), elapsed_seconds, step, loss)
-        state.store(out, module, optimizer, state.Position(step, loader.position, elapsed_seconds))
-    if stopping or stops:  # checked here, after the last store, so that a late signal is heeded too
-        raise KeyboardInterrupt
+        saver.finish(state.Position(step, loader.position, elapsed_seconds, rewinds))
+    # checked here, after the last store, so that a late signal is heeded too
+    stop_signal = max([stop_signal, *stops])
+    if stop_signal:
+        raise Terminated if stop_signal == signal.SIGTERM else KeyboardInterrupt
     module.eval()
     return model
 
 
-def _agree(stops: bool, elapsed_seconds: float, since_saved: float) -> tuple[bool, float, float]:
-    """Return whether any rank was asked to stop, and the first rank's two times: ranks that judged
-    by their own signals and clocks would do different steps."""
+def _loader(
+    objective: Objective, config: TrainConfig, model: ParallelModel, position: state.Position
+) -> RowLoader:
+    """Return the loader of this rank's rows from a position on."""
+    ramp = BatchRamp(
+        rows=config.micro_batches, first_rows=config.ramp_from, steps=config.ramp_steps
+    )
+    return RowLoader(
+        _Batches(objective),
+        ramp,
+        model.data_rank,
+        model.data_ranks,
+        position.step,
+        config.loader_workers,
+        position.rows,
+    )
+
+
+def _count_rewind(trouble: Trouble, rewinds: int, config: TrainConfig) -> int:
+    """Return the number of a run's rewinds with the one for a trouble. Raises ConfigError if they
+    are too many."""
+    if rewinds >= config.rewinds:
+        raise ConfigError(
+            f"loss {trouble.loss:.4g} in step {trouble.step}",
+            f"is no number or a spike, after the run went back {rewinds} times",
+            "look at the rows and the learning rate; the same command goes on from the last state",
+        )
+    return rewinds + 1
+
+
+def _rewind(saver: Saver, step: int, rows: int) -> state.Position:
+    """Load the newest state again and return its position; without one, a run stays where it is:
+    the optimizer has left out a step whose gradients are not finite."""
+    saver.wait()
+    if state.latest(saver.out) is None:
+        return state.Position(step, rows)
+    return state.restore(saver.out, saver.module, saver.optimizer)
+
+
+def _agree(
+    stop_signal: int, save_failed: bool, elapsed_seconds: float, since_saved: float
+) -> tuple[int, bool, float, float]:
+    """Return the signal by which any rank was asked to stop, 0 without one, whether any rank could
+    not store, and the first rank's two times: ranks that judged by their own signals and clocks
+    would do different steps."""
     if not dist.is_initialized():
-        return stops, elapsed_seconds, since_saved
+        return stop_signal, save_failed, elapsed_seconds, since_saved
     # never negative, so the greatest is the first rank's
     times = [elapsed_seconds, since_saved] if launch.is_first() else [0.0, 0.0]
-    values = torch.tensor([float(stops), *times], dtype=torch.float64)
+    values = torch.tensor([float(stop_signal), float(save_failed), *times], dtype=torch.float64)
     dist.all_reduce(values, dist.ReduceOp.MAX)
-    any_stops, elapsed, since = values.tolist()
-    return bool(any_stops), elapsed, since
+    any_signal, any_failed, elapsed, since = values.tolist()
+    return int(any_signal), bool(any_failed), elapsed, since
 
 
 def progress_share(config: TrainConfig, step: int, elapsed_seconds: float) -> float:

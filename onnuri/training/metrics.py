@@ -126,6 +126,10 @@ class ProgressBar:
         """Leave the bar as it is and restore the terminal."""
         self.bar.stop()
 
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(f"{self.name}: {text}", highlight=False)
+
     def show(self, progress: float, elapsed_seconds: float, step: int, loss: float | None) -> None:
         """Show a share `progress` of the budget in [0, 1], the time left and the loss.
 

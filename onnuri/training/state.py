@@ -6,8 +6,9 @@ torch.distributed.checkpoint shards that any number of ranks and any layout can 
         state.json                  the position, and a SHA-256 per file
 
 A state is written under a temporary name and renamed when all ranks have written, so a folder with
-a number is whole. It holds tensors and plain numbers only, so reading it runs no pickled code but
-the list of tensors that torch itself writes. It knows no objective.
+a number is whole. `saver.py` writes it while training goes on. It holds tensors and plain numbers
+only, so reading it runs no pickled code but the list of tensors that torch itself writes. This
+module knows no objective.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -29,11 +30,12 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, Replicate
 
-from onnuri.errors import WeightsError
+from onnuri.errors import ConfigError, WeightsError
 from onnuri.files import write_json
 from onnuri.parallel.whole import named_state
 from onnuri.training.optim import Optimizers
 
+T = TypeVar("T")
 FOLDER, SUMMARY = "checkpoint", "state.json"
 KEPT = 2
 """states that are kept: the newest, and the one before it in case a disk damages the newest"""
@@ -47,6 +49,8 @@ class Position(NamedTuple):
     """rows of data that were consumed"""
     elapsed_seconds: float = 0.0
     """seconds in training steps, over all sittings"""
+    rewinds: int = 0
+    """times that the run went back to an earlier state, and left out the rows read since"""
 
 
 def latest(out: Path) -> Path | None:
@@ -66,31 +70,115 @@ def read_position(folder: Path) -> Position:
 
 
 def store(out: Path, module: nn.Module, optimizer: Optimizers, position: Position) -> None:
-    """Write the state of a run. Every rank must call it; states beyond KEPT are deleted."""
-    folder = out / FOLDER / f"{position.step:08}"
-    part = folder.with_name(f".{folder.name}.part")
-    if folder.exists():  # the same step twice: a run's last step was stored when it was due
+    """Write the state of a run, and return when it is whole. Every rank must call it.
+
+    A step that is stored already is left as it is. Raises ConfigError if it cannot be written.
+    """
+    if not state_folder(out, position.step).exists():
+        write(out, tensors_to_store(module, optimizer), position)
+
+
+def state_folder(out: Path, step: int) -> Path:
+    """Return the folder of a run's state after some steps."""
+    return out / FOLDER / f"{step:08}"
+
+
+def write(
+    out: Path,
+    tensors: Mapping[str, Tensor],
+    position: Position,
+    group: dist.ProcessGroup | None = None,
+) -> None:
+    """Write tensors of `tensors_to_store` as a run's newest state, and delete states beyond KEPT.
+
+    Every rank must call it, in a thread of its own if the `group` is used by that thread alone; the
+    tensors must not change meanwhile. Raises ConfigError if a rank cannot write, on every rank.
+    """
+    folder = state_folder(out, position.step)
+    part = _part_of(folder)
+    try:
+        _on_all(lambda: _make_empty(part), group)
+        with _quiet():
+            # copy-ahead is for tensors on a GPU, and would take a stream there
+            writer = dcp.FileSystemWriter(part, per_thread_copy_ahead=0)
+            dcp.save(
+                dict(tensors),
+                storage_writer=writer,
+                process_group=group,
+                no_dist=not dist.is_initialized(),
+            )
+        hashes = _on_all(lambda: _own_hashes(part), group)
+        _on_all(lambda: _publish(part, folder, position, hashes), group)
+    except (OSError, dcp.CheckpointException) as error:
+        raise _unwritable(folder, error) from None
+
+
+def _part_of(folder: Path) -> Path:
+    """Return the name of a state's folder that is not whole: not yet, or no longer."""
+    return folder.with_name(f".{folder.name}.part")
+
+
+def _make_empty(part: Path) -> None:
+    """Make the folder in which all ranks write, by the first rank."""
+    if _rank():
         return
+    for killed in part.parent.glob(".*.part"):  # what an earlier sitting did not finish
+        shutil.rmtree(killed)
+    part.mkdir(parents=True)
+
+
+def _own_hashes(part: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that this rank wrote."""
+    own = [file for file in part.iterdir() if file.name.startswith(f"__{_rank()}_")]
     if _rank() == 0:
-        for killed in folder.parent.glob(".*.part"):  # what an earlier sitting did not finish
-            shutil.rmtree(killed)
-        part.mkdir(parents=True)
-    _wait_for_all()
-    with _quiet():
-        tensors = {name: _storable(t) for name, t in _tensors(module, optimizer).items()}
-        dcp.save(tensors, checkpoint_id=part, no_dist=not dist.is_initialized())
-    own = f"__{_rank()}_"
-    hashes = {f.name: _hash(f) for f in part.iterdir() if f.name.startswith(own)}
-    if _rank() == 0:
-        hashes[".metadata"] = _hash(part / ".metadata")
-    all_hashes = {name: value for each in _gather(hashes) for name, value in each.items()}
-    if _rank() == 0:
-        write_json({"position": position._asdict(), "sha256": all_hashes}, part / SUMMARY)
-        os.rename(part, folder)
-        _sync_folder(folder.parent)
-        for old in _states(out)[:-KEPT]:
-            shutil.rmtree(old)
-    _wait_for_all()
+        own.append(part / ".metadata")
+    return {file.name: _hash(file) for file in own}
+
+
+def _publish(
+    part: Path, folder: Path, position: Position, hashes: Iterable[Mapping[str, str]]
+) -> None:
+    """Give a state its name once every rank's files are there, by the first rank, and delete the
+    oldest states."""
+    if _rank():
+        return
+    all_hashes = {name: value for each in hashes for name, value in each.items()}
+    write_json({"position": position._asdict(), "sha256": all_hashes}, part / SUMMARY)
+    _sync(part / SUMMARY)
+    _sync(part)
+    os.rename(part, folder)
+    _sync(folder.parent)
+    for old in _states(folder.parent.parent)[:-KEPT]:
+        removed = _part_of(old)  # a kill in the middle must leave no half state with a number
+        os.rename(old, removed)
+        shutil.rmtree(removed)
+
+
+def _on_all(work: Callable[[], T], group: dist.ProcessGroup | None) -> list[T]:
+    """Do some work on every rank and return what each one's work returned, on all ranks; what one
+    raises is raised by all, for none may wait for one that has failed."""
+    value, raised = None, None
+    try:
+        value = work()
+    except Exception as error:
+        raised = error
+    outcomes = _gather((value, raised), group)
+    for _, failure in outcomes:
+        if failure is not None:
+            raise failure
+    return [value for value, _ in outcomes]
+
+
+def _unwritable(folder: Path, error: BaseException) -> ConfigError:
+    """Return the error for a state that some rank cannot write."""
+    if isinstance(error, dcp.CheckpointException):  # torch's, which holds what each rank raised
+        error = next(iter(error.failures.values()))[0]
+    why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return ConfigError(
+        str(folder),
+        f"cannot be written ({why})",
+        "repair that; the same command goes on from the state before",
+    )
 
 
 def restore(out: Path, module: nn.Module, optimizer: Optimizers) -> Position:
@@ -161,6 +249,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def tensors_to_store(module: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
+    """Return every tensor of a run's state in a form that the checkpoint can describe. Most share
+    memory with those that train. Every rank must call it."""
+    return {name: _storable(tensor) for name, tensor in _tensors(module, optimizer).items()}
+
+
 def _tensors(module: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
     """Return every tensor of a run's state by a name that no layout changes; a weight with two
     names comes once. The tensors share memory with those that train."""
@@ -222,9 +316,9 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk: a power cut must not undo a rename."""
-    number = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Flush a file, or a folder's entries, to disk: a power cut must not undo a rename."""
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     finally:
@@ -236,16 +330,10 @@ def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def _wait_for_all() -> None:
-    """Wait until every rank has come here."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def _gather(value: Any) -> list[Any]:
+def _gather(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
     """Return what each rank gave, on every rank."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values

@@ -12,6 +12,7 @@ import torch
 from processes import ForkedProcess, run_program, wait_until
 from torch import nn
 
+from onnuri.errors import Terminated
 from onnuri.training import loop, metrics, state
 from onnuri.training.loop import TrainConfig, fit, lr_at, read_metrics
 
@@ -104,6 +105,20 @@ def test_a_stop_asked_for_after_the_last_step_is_heeded(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fit(Small(), TrainConfig(steps=2), tmp_path)
     assert state.latest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "number, error", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_how_it_was_stopped_is_what_it_raises(tmp_path, number, error):
+    class Stopped(Small):
+        def loss(self, batch):
+            os.kill(os.getpid(), number)
+            return super().loss(batch)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(Stopped(), TrainConfig(steps=2), tmp_path)
+    assert caught.type is error and state.latest(tmp_path).name == "00000001"
 
 
 def test_every_half_minute_a_line_says_how_far_it_is(tmp_path, monkeypatch, capsys):

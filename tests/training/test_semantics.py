@@ -150,11 +150,11 @@ def test_a_checkpoint_gives_back_weights_optimizer_step_and_seconds(tmp_path):
     optimizer = Optimizers(net, True, 1e-2, 0.1, (0.9, 0.95))
     for _ in range(3):
         take(net, net(torch.ones(2, 6)).square().sum(), optimizer, 1e-2, 1.0)
-    state.store(tmp_path / "run", net, optimizer, state.Position(3, 6, 12.5))
+    state.store(tmp_path / "run", net, optimizer, state.Position(3, 6, 12.5, 2))
     other = small_net(1)
     fresh = Optimizers(other, True, 1e-2, 0.1, (0.9, 0.95))
-    assert state.restore(tmp_path / "missing", other, fresh) == (0, 0, 0.0)
-    assert state.restore(tmp_path / "run", other, fresh) == (3, 6, 12.5)
+    assert state.restore(tmp_path / "missing", other, fresh) == (0, 0, 0.0, 0)
+    assert state.restore(tmp_path / "run", other, fresh) == (3, 6, 12.5, 2)
     for n, o in (
         (net, optimizer),
         (other, fresh),
@@ -168,7 +168,7 @@ def test_checkpoints_are_written_while_the_run_goes_on(tmp_path, monkeypatch):
     clock, stored = {"now": 0.0}, []
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock["now"])
     monkeypatch.setattr(
-        loop.state, "store", lambda out, module, optimizer, position: stored.append(position)
+        loop.state, "write", lambda out, tensors, position, group: stored.append(position)
     )
 
     class Ten(Masks):
@@ -177,7 +177,7 @@ def test_checkpoints_are_written_while_the_run_goes_on(tmp_path, monkeypatch):
             return super().loss(batch)
 
     fit(Ten(), TrainConfig(steps=10, checkpoint_seconds=35.0), tmp_path)
-    assert stored == [(4, 4, 40.0), (8, 8, 80.0), (10, 10, 100.0)]
+    assert stored == [(4, 4, 40.0, 0), (8, 8, 80.0, 0), (10, 10, 100.0, 0)]
 
 
 def test_the_rate_is_warm_up_then_flat_then_one_minus_the_root():

@@ -117,7 +117,7 @@ def test_a_damaged_state_is_one_line_and_the_one_before_it_serves(tmp_path, dama
         state.restore(tmp_path, module, optimizers(module))
     assert str(newest) in str(caught.value) and "\n" not in str(caught.value)
     shutil.rmtree(newest)
-    assert state.restore(tmp_path, module, optimizers(module)) == (3, 6, 1.5)
+    assert state.restore(tmp_path, module, optimizers(module)) == (3, 6, 1.5, 0)
 
 
 @pytest.mark.parametrize(
