@@ -232,8 +232,15 @@ def test_a_worker_that_training_forked_ends_by_sigterm_without_a_word(monkeypatc
     statuses = []
 
     def train(*_):
-        worker = context.Process(target=time.sleep, args=(100,))
+        runs = context.Event()  # a signal that comes while Python forks is lost
+
+        def work():
+            runs.set()
+            time.sleep(100)
+
+        worker = context.Process(target=work)
         worker.start()
+        runs.wait()
         worker.terminate()
         worker.join()
         statuses.append(worker.exitcode)

@@ -95,9 +95,8 @@ def packed_attention(
     """
     tokens = query.shape[2]
     if dropout:
-        lengths = sequences.lengths if sequences else [tokens]
-        return attention_dropout.with_dropout(
-            module, query, key, value, scaling, lengths, sliding_window, dropout
+        return _dropped(
+            module, query, key, value, scaling, sequences, sliding_window, dropout
         ), None
     count = sequences.equal if sequences else 1
     if count and not (sliding_window and tokens // count > sliding_window):
@@ -129,6 +128,24 @@ def as_batch(query: Tensor, key: Tensor, value: Tensor, scaling: float, count: i
             query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
         )
     return attended.transpose(1, 2).reshape(rows, tokens, query.shape[1], value.shape[-1])
+
+
+@torch.compiler.disable
+def _dropped(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float,
+    sequences: RowSequences | None,
+    window: int | None,
+    dropout: float,
+) -> Tensor:
+    """Return packed attention [1, T, H, E] of which a share of weights is left out."""
+    lengths = sequences.lengths if sequences else [query.shape[2]]
+    return attention_dropout.with_dropout(
+        module, query, key, value, scaling, lengths, window, dropout
+    )
 
 
 @torch.compiler.disable  # or it would be compiled again for every row's lengths

@@ -1,8 +1,8 @@
 """This module computes attention with dropout whose masks do not depend on how a model is shared.
 
-A mask is drawn for all heads of a layer from a generator of its own, whose seed follows from that of
-the row (`torch.initial_seed`, which training sets for each row) and the layer's number. A rank that
-has a part of the heads takes that part of the mask. Any layout, and a layer that is computed again
+A mask is drawn for all heads of a layer from a generator of its own, whose seed follows from that
+of the row (`torch.initial_seed`, which training sets for each row) and the layer's number. A rank
+that has a part of the heads takes that part of the mask. Any layout, and a layer that is computed again
 in the backward pass, therefore leave out what one process leaves out. It costs memory for all
 attention weights, as dropout does in every implementation without a fused kernel.
 

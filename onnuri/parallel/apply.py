@@ -136,8 +136,8 @@ def _check_divides(config: Any, layout: ParallelConfig) -> None:
 
 
 def _check_dropout(network: nn.Module, layout: ParallelConfig) -> None:
-    """Raise ConfigError if tensor parallelism would draw other dropout masks than one process: those
-    of modules are drawn for a rank's part, and only that of attention for the whole."""
+    """Raise ConfigError if tensor parallelism would draw other dropout masks than one process:
+    those of modules are drawn for a rank's part, and only that of attention for the whole."""
     if layout.tp == 1:
         return
     for name, module in network.named_modules():
