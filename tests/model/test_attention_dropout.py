@@ -45,7 +45,7 @@ def qkv(kv_heads=2):
 
 def attend(query, key, value, module, dropout=0.4, window=None, seed=11):
     torch.manual_seed(seed)
-    sequences = attention.Sequences(LENGTHS)
+    sequences = attention.RowSequences(LENGTHS)
     return attention.packed_attention(
         module, query, key, value, None, 0.3, sequences, window, dropout=dropout
     )[0]
