@@ -1,7 +1,7 @@
 """This module says how far a run has drifted from its forecast, and what it lost time to.
 
-It computes on lines of metrics.jsonl and reads no file. A cause is named only where it was measured;
-where nothing that was measured explains a drift, that is what is said.
+It computes on lines of metrics.jsonl and reads no file. A cause is named only where it was
+measured; where nothing that was measured explains a drift, that is what is said.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ one machine differ by about as much"""
 MB = 1e6
 
 
-class Window(NamedTuple):
-    """A Window holds the figures of a sitting's last lines, weighted by their time."""
+class RecentSpeed(NamedTuple):
+    """A RecentSpeed holds the figures of a sitting's last lines, weighted by their time."""
 
     seconds: float
     """seconds of training steps"""
@@ -59,7 +59,9 @@ class Drift(NamedTuple):
     """sentences that say why, the likeliest first; none in the range"""
 
 
-def window(lines: Sequence[Line], sitting: Sitting | None, last: int = RECENT_LINES) -> Window:
+def recent_speed(
+    lines: Sequence[Line], sitting: Sitting | None, last: int = RECENT_LINES
+) -> RecentSpeed:
     """Return the figures of the last lines of a sitting; `lines` has at least one, oldest first.
 
     Without a `sitting`, of a run before there were any, or a line of it, all lines count as one.
@@ -81,7 +83,7 @@ def window(lines: Sequence[Line], sitting: Sitting | None, last: int = RECENT_LI
     weighted = list(zip(recent, seconds, strict=True))
     tokens = [line["tokens_per_second"] * s for line, s in weighted if "tokens_per_second" in line]
     loader = sum(n * line.get("loader_seconds", 0.0) for n, line in zip(steps, recent, strict=True))
-    return Window(
+    return RecentSpeed(
         seconds=total,
         tokens_per_second=sum(tokens) / total if len(tokens) == len(recent) else None,
         steps_per_second=sum(steps) / total,
@@ -94,8 +96,8 @@ def window(lines: Sequence[Line], sitting: Sitting | None, last: int = RECENT_LI
     )
 
 
-def slow_causes(w: Window, planned_rows: float = 0.0) -> list[str]:
-    """Return what makes the steps of a window slow, the largest share first.
+def slow_causes(w: RecentSpeed, planned_rows: float = 0.0) -> list[str]:
+    """Return why the steps are slow, the largest share of their time first.
 
     `planned_rows` is the share of a step that the forecast has for making rows.
     """
@@ -106,7 +108,7 @@ def slow_causes(w: Window, planned_rows: float = 0.0) -> list[str]:
     )
     waits = [
         (w.rows - planned_rows, "of a step waits for rows: more TrainConfig.loader_workers"),
-        (w.cores, "of the time without a core: other processes on this machine"),
+        (w.cores, "of the time without a core: other processes, or more threads than cores"),
         (w.first_step, "went to the first step (compilation, warm-up): it passes"),
     ]
     texts = [
@@ -117,8 +119,8 @@ def slow_causes(w: Window, planned_rows: float = 0.0) -> list[str]:
     return texts + memory_causes(w)
 
 
-def memory_causes(w: Window) -> list[str]:
-    """Return what a memory that is nearly full does to a window's steps."""
+def memory_causes(w: RecentSpeed) -> list[str]:
+    """Return what a memory that is nearly full does to steps."""
     causes = []
     if w.retries:
         causes.append(f"the GPU's memory is nearly full: {w.retries} allocations were tried again")
@@ -137,14 +139,14 @@ def drifts(
     `minutes` are those of training steps that the run takes in all, as it goes now; None leaves
     them out.
     """
-    w, rows = window(lines, sitting), []
+    w, rows = recent_speed(lines, sitting), []
     if w.tokens_per_second is not None:
         rows.append(_speed(forecast, w.tokens_per_second, w))
     peaks = [line["peak_bytes"] for line in lines if "peak_bytes" in line]
     if peaks:
         rows.append(_memory(forecast.peak_bytes, peaks))
     if minutes is not None:
-        whole = window(lines, sitting, last=len(lines))
+        whole = recent_speed(lines, sitting, last=len(lines))
         longer = minutes > forecast.minutes.high
         causes = tuple(slow_causes(whole, _planned_rows(forecast))) if longer else ()
         rows.append(_drift("minutes", forecast.minutes, minutes, 1.0, "min", causes))
@@ -156,7 +158,7 @@ def own_pace(lines: Sequence[Line], sitting: Sitting | None) -> str | None:
     None if they are not, or if there are too few lines to say."""
     if len(lines) < 2 * RECENT_LINES:
         return None
-    w = window(lines, sitting)
+    w = recent_speed(lines, sitting)
     usual = statistics.median(line["steps_per_second"] for line in lines)
     loss = 1 - w.steps_per_second / usual
     if loss < LEAST_SHARE:
@@ -171,7 +173,7 @@ def _planned_rows(forecast: Forecast) -> float:
     return forecast.step_seconds.get("batch", 0.0) / total if total else 0.0
 
 
-def _speed(forecast: Forecast, tokens_per_second: float, w: Window) -> Drift:
+def _speed(forecast: Forecast, tokens_per_second: float, w: RecentSpeed) -> Drift:
     """Return the drift of a run's speed."""
     causes: tuple[str, ...] = ()
     if tokens_per_second < forecast.tokens_per_second.low:
@@ -186,11 +188,10 @@ def _memory(span: Interval, peaks: Sequence[float]) -> Drift:
     """Return the drift of a run's peak memory, whose values at each line are `peaks`."""
     causes: tuple[str, ...] = ()
     if peaks[-1] > span.high:
-        grown = peaks[-1] - peaks[0]
+        when = "after" if peaks[0] <= span.high else "by"
+        grown = (peaks[-1] - peaks[0]) / MB
         causes = (
-            (f"it grew by {grown / MB:,.0f} MB since the first line",)
-            if peaks[0] <= span.high
-            else ("it was reached by the first line: data's preparation, or more kept per layer",)
+            f"it left the range {when} the first line, since when it grew by {grown:,.0f} MB",
         )
     return _drift("peak memory", span, peaks[-1], MB, "MB", causes)
 

@@ -1,4 +1,4 @@
-"""This module shows a run's folder on a terminal, while it trains or afterwards: `onnuri watch OUT`.
+"""This module shows a run's folder on a terminal, live or afterwards: `onnuri watch OUT`.
 
 It reads files only, so it may run on any machine that sees the folder, and it knows no recipe.
 
@@ -143,7 +143,7 @@ def progress(state: RunState) -> Progress | None:
     sitting = state.sitting
     if sitting is None or not state.lines:
         return None
-    line, w = state.lines[-1], drift.window(state.lines, sitting)
+    line, w = state.lines[-1], drift.recent_speed(state.lines, sitting)
     step, seconds = line["step"], line["seconds"]
     if sitting.steps:
         left_steps = max(0, sitting.steps - step)
@@ -234,7 +234,7 @@ def _figures(state: RunState) -> Table:
 
 def _waits(state: RunState) -> str:
     """Return the shares of the time that went to rows, to waiting for a core and to saves."""
-    w = drift.window(state.lines, state.sitting)
+    w = drift.recent_speed(state.lines, state.sitting)
     saves = [x["save_seconds"] for x in state.lines if x.get("save_seconds")]
     total = f" ({len(saves)} so far, {sum(saves):.3g} s)" if saves else ""
     return f"rows {w.rows:.0%}, no core {w.cores:.0%}, saves {w.saves:.0%}{total}"
@@ -242,8 +242,8 @@ def _waits(state: RunState) -> str:
 
 def _plan(state: RunState) -> RenderableType:
     """Return a run beside its forecast, with the causes of what is out of its range."""
-    pace = drift.own_pace(state.lines, state.sitting)
-    notes = [Text(pace, style="yellow")] if pace else []
+    slower = drift.own_pace(state.lines, state.sitting)
+    notes = [Text(slower, style="yellow")] if slower else []
     if state.forecast is None:
         return Group(Text("no forecast is stored for this run"), *notes)
     sitting, done = state.sitting, progress(state)

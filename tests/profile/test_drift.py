@@ -42,10 +42,10 @@ def test_a_slow_first_step_is_a_cause_while_it_is_among_the_last_lines():
 
 def test_a_sitting_is_judged_by_its_own_lines():
     lines = log(step_seconds=5.0) + [x | {"step": x["step"] + 30} for x in log()]
-    assert drift.window(lines, sitting(step=30)).tokens_per_second == pytest.approx(1000)
-    assert drift.window(lines, sitting(step=0)).tokens_per_second == pytest.approx(6000 / 18)
+    assert drift.recent_speed(lines, sitting(step=30)).tokens_per_second == pytest.approx(1000)
+    assert drift.recent_speed(lines, sitting(step=0)).tokens_per_second == pytest.approx(6000 / 18)
     # the new sitting has no line yet
-    assert drift.window(lines, sitting(step=60)).seconds == pytest.approx(180)
+    assert drift.recent_speed(lines, sitting(step=60)).seconds == pytest.approx(180)
 
 
 def test_memory_that_is_full_is_a_cause():
@@ -63,8 +63,8 @@ def test_a_drift_that_nothing_explains_says_so():
     "first, last, place, cause",
     [
         (90e6, 110e6, "in the range", None),
-        (90e6, 150e6, "25%", "60 MB"),
-        (150e6, 150e6, "25%", "first"),
+        (90e6, 150e6, "25%", "after the first line, since when it grew by 60 MB"),
+        (150e6, 150e6, "25%", "by the first line, since when it grew by 0 MB"),
     ],
 )
 def test_memory_beyond_its_range_grew_or_was_there_at_the_first_line(first, last, place, cause):
@@ -84,7 +84,7 @@ def test_minutes_are_those_of_the_whole_run():
 def test_saves_are_a_share_of_the_time_with_them():
     lines = log()
     lines[1]["save_seconds"] = 10.0
-    assert drift.window(lines, sitting()).saves == 0.25
+    assert drift.recent_speed(lines, sitting()).saves == 0.25
 
 
 def test_a_run_that_grew_slower_than_itself_says_why():

@@ -76,6 +76,7 @@ def test_restarts_and_saves_are_counted(tmp_path):
     run_folder(tmp_path, sittings=[sitting(), sitting(step=10)], save_seconds=2.5)
     text = picture(tmp_path)
     assert "restarts 1" in text and "saves 20% (3 so far, 7.5 s)" in text
+    assert "0:01:27 left" in text  # 70 s of steps, and a fifth of the time is saves
 
 
 def test_a_run_without_a_forecast_says_so(tmp_path):

@@ -45,7 +45,7 @@ class Waiting:
     def __init__(self, monkeypatch):
         self.module, self.now = nn.Linear(1, 1), 0.0
         monkeypatch.setattr(loop.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(loop.state, "store", lambda *_: self.spend(7.0))
+        monkeypatch.setattr(loop.Saver, "save", lambda *_: self.spend(7.0))
 
     def spend(self, seconds):
         self.now += seconds
