@@ -28,6 +28,7 @@ from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
 from onnuri.training.finetune_config import FinetuneConfig
+from onnuri.training.record_config import RecordConfig
 from onnuri.training.slurm import SlurmJob
 from onnuri.training.verify_config import VerifyConfig
 
@@ -263,12 +264,13 @@ class TrainRecipe:
     rows: int | None = None
     """rows that a step's tokens are packed into, a multiple of the ranks that read rows of their
     own; without it, one per such rank, and that of the run so far when it resumes"""
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = RecordConfig()
 
     def run(self) -> None:
         """Train the recipe, or resume its run."""
         from onnuri import recipes
 
-        recipes.train(self.recipe, self.preset, self.out, self.layout, self.rows)
+        recipes.train(self.recipe, self.preset, self.out, self.layout, self.rows, self.record)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -280,13 +282,14 @@ class Finetune:
     settings: tyro.conf.OmitArgPrefixes[FinetuneConfig]
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/finetune-NAME without it, after the base model's name"""
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = RecordConfig()
 
     def run(self) -> None:
         """Fine-tune the base model, or resume its run."""
         from onnuri.training.finetune import finetune
 
         name = Path(self.settings.base).resolve().name
-        finetune(self.settings, self.out or Path("runs") / f"finetune-{name}")
+        finetune(self.settings, self.out or Path("runs") / f"finetune-{name}", self.record)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -305,6 +308,27 @@ class Train:
         """Run the chosen subcommand."""
         with raising_terminated():
             self.what.run()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Show a training run on the terminal, while it trains or afterwards: progress and time left,
+    loss per modality, speed, MFU, memory, and how far it has drifted from its forecast and why. It
+    reads the run's files only: `onnuri watch runs/laptop-full`. Ctrl-C ends the view, not the
+    run."""
+
+    out: tyro.conf.Positional[Path]
+    """folder of the run, the --out of `onnuri train`, or of one of its stages"""
+    once: bool = False
+    """print one picture and end"""
+    refresh: float = 2.0
+    """seconds between two pictures"""
+
+    def run(self) -> None:
+        """Show the run."""
+        from onnuri.profile import run_view
+
+        run_view.watch(self.out, self.refresh, self.once)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -886,6 +910,7 @@ Command = (
     | Annotated[Keys, tyro.conf.subcommand("keys")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Watch, tyro.conf.subcommand("watch")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -904,6 +929,7 @@ def parse(
     | Keys
     | Export
     | Train
+    | Watch
     | Launch
     | Doctor
     | Verify

@@ -26,6 +26,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         ["generate", "--to", "imag", "-o", "x.png"],
         ["demo"],
         ["train", "mainframe"],
+        ["watch"],
+        ["watch", "no-such-run", "--refresh", "soon"],
         ["evaluate", "matrix", "--items", "many"],
         ["plan"],
         ["plan", "budget", "--gpu", "B200"],

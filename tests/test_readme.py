@@ -16,7 +16,7 @@ from onnuri.toyworld.scene import sample_scene
 ROOT = Path(onnuri.__file__).parents[1]
 README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")}
 FIGURES = runpy.run_path(str(ROOT / "benchmarks/figures.py"))
-LONG = ("train", "evaluate", "chat", "serve", "keys", "plan")
+LONG = ("train", "watch", "evaluate", "chat", "serve", "keys", "plan")
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -7,6 +7,7 @@ a run goes on exactly where it stopped: its position is one number, the next row
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -118,6 +119,8 @@ class RowLoader:
         self.ramp, self.rank, self.ranks, self.step = ramp, rank, ranks, step
         self.position = ramp.rows_before(step) if position is None else position
         """number of the next step's first row: what all ranks have consumed so far"""
+        self.waited_seconds = 0.0
+        """seconds in which the last `next_step` made rows, or waited for the workers that do"""
         loader: Any = DataLoader(
             _Numbered(source),
             sampler=self._numbers(step),
@@ -147,7 +150,9 @@ class RowLoader:
 
     def next_step(self) -> list[Any]:
         """Return this rank's rows of the next step, one micro-batch each."""
+        start = time.perf_counter()
         rows = [next(self._rows) for _ in self.row_numbers()]
+        self.waited_seconds = time.perf_counter() - start
         self.position += self.ramp.rows_at(self.step)
         self.step += 1
         return rows

@@ -134,6 +134,10 @@ class RowObjective:
         """Return the sum [] of the loss weights of a row's targets."""
         return batch.weight
 
+    def sequence_lengths(self, batch: PackedRow) -> Tensor:
+        """Return the tokens of each sequence [sequences] of a row, without its padding."""
+        return batch.lengths[:-1] if batch.padding else batch.lengths
+
     def watching(self) -> AbstractContextManager[None]:
         """Return a context that counts experts' loads, to span a step's forward and backward
         passes."""

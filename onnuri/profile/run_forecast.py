@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import statistics
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from onnuri.planner.interval import Z80, Interval, exact, spread
 from onnuri.profile import op_timing
 from onnuri.training.loop import TrainConfig, read_metrics
 from onnuri.training.optim import Muon, Optimizers
+from onnuri.training.run_meter import resident_bytes
 from onnuri.training.state import latest, optimizer_bytes
 
 SPEED_SHARE = Interval(low=0.55, mid=0.7, high=0.9)
@@ -232,20 +231,6 @@ def comparison_rows(forecast: Forecast, outcome: RunOutcome) -> list[tuple[str, 
         missed = "" if near else f": {real / span.mid - 1:+.1%}, out of the range"
         rows.append((name, f"{span.mid / scale:,.4g}{ends}", f"{real / scale:,.4g} {unit}{missed}"))
     return rows
-
-
-def resident_bytes(field: str) -> int:
-    """Return the bytes of this process's resident memory: VmRSS now, VmHWM at most.
-
-    On systems without /proc it is the most so far for both.
-    """
-    status = Path("/proc/self/status")
-    for line in status.read_text(encoding="utf-8").splitlines() if status.exists() else ():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
 
 
 def _read(path: Path) -> dict[str, Any]:

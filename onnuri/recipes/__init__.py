@@ -21,6 +21,7 @@ from onnuri.planner import named_models
 from onnuri.planner.hardware import Gpu
 from onnuri.planner.recipe import Recipe
 from onnuri.training import slurm
+from onnuri.training.record_config import NO_RECORD, RecordConfig
 from onnuri.training.slurm import SlurmJob
 
 NAMES = ("axk1", "solar_open", "k_exaone", "vaetki", "hyperclovax_omni")
@@ -107,14 +108,15 @@ def train(
     out: Path | None,
     layout: str | None = None,
     rows: int | None = None,
+    record: RecordConfig = NO_RECORD,
 ) -> None:
     """Train or resume a recipe's preset, its first one without a name, in a folder that defaults to
     runs/NAME-PRESET; under torchrun in every rank.
 
     `layout` says how ranks share the model, as `onnuri plan` writes it; without it, FSDP over all.
     `rows` is the number of rows that a step's tokens are packed into; without it, that of the run
-    so far, or one per rank that reads its own. Raises ConfigError for a preset that the recipe has
-    not.
+    so far, or one per rank that reads its own. `record` says what is recorded beside the figures.
+    Raises ConfigError for a preset that the recipe has not.
     """
     from onnuri.parallel import launch  # read only to train: it imports torch
 
@@ -123,7 +125,10 @@ def train(
     folder = out or Path("runs") / f"{name}-{preset}"
     recipe = () if name == "laptop" else (name,)
     with launch.ranks():
-        recipe_module.train(*recipe, preset, folder, layout=launch.layout(layout), rows=rows)
+        record.check()
+        recipe_module.train(
+            *recipe, preset, folder, layout=launch.layout(layout), rows=rows, record=record
+        )
 
 
 def write_job(name: str, job: SlurmJob, file: Path) -> None:

@@ -54,6 +54,7 @@ from onnuri.toyworld.scene import sample_edit, sample_scene
 from onnuri.toyworld.tasks import COMPARISONS, corpus, question
 from onnuri.toyworld.text import caption
 from onnuri.training.loop import TrainConfig, fit
+from onnuri.training.record_config import NO_RECORD, RecordConfig
 
 
 class Stage(config.Config):
@@ -308,17 +309,22 @@ PRESETS = {
 
 
 def train(
-    preset: str, out: Path, layout: ParallelConfig | None = None, rows: int | None = None
+    preset: str,
+    out: Path,
+    layout: ParallelConfig | None = None,
+    rows: int | None = None,
+    record: RecordConfig = NO_RECORD,
 ) -> None:
     """Train or resume a preset in a folder, stage by stage; the model ends in OUT/model.
 
     With a `layout`, every rank must call it: the first makes codecs and token table, all of them
-    train the model. `rows` is as in `run_rows`.
+    train the model. `rows` is as in `run_rows`; `record` says what every stage records.
     """
     settings, console, sitting_start = PRESETS[preset](), launch.console(), time.time()
     with launch.first_rank_first("preparation"):
         make_folder(out)
         settings = settings.replace(rows=run_rows(out, settings.tokens, layout, rows))
+        settings = with_record(settings, record)
         if launch.is_first():
             torch.set_num_threads(settings.workers)
             settings.save(out / "run.json")
@@ -487,6 +493,15 @@ def model(settings: LaptopConfig, out: Path, layout: ParallelConfig | None = Non
         out,
         tasks=settings.tasks,
         layout=layout,
+    )
+
+
+def with_record(settings: LaptopConfig, record: RecordConfig) -> LaptopConfig:
+    """Return settings whose stages, codecs and model, record what `record` says."""
+    codec_loops = {name: getattr(settings, name) for name in ("visual", "audio", "shape")}
+    return settings.replace(
+        **{name: loop.replace(record=record) for name, loop in codec_loops.items()},
+        model=tuple(s.replace(loop=s.loop.replace(record=record)) for s in settings.model),
     )
 
 

@@ -39,6 +39,7 @@ from onnuri.toyworld.data.mixture import MixtureWeights
 from onnuri.toyworld.data.token_store import TokenStore, make_store
 from onnuri.toyworld.front_end.toy import ToyFrontEnd
 from onnuri.training.loop import TrainConfig, read_metrics
+from onnuri.training.record_config import NO_RECORD, RecordConfig
 
 MIX = PLACES.replace(asr=0.14, tts=0.12)
 TEXT_CODES = 4_096
@@ -126,16 +127,21 @@ def train(
     data: Path | None = None,
     layout: ParallelConfig | None = None,
     rows: int | None = None,
+    record: RecordConfig = NO_RECORD,
 ) -> None:
     """Train or resume a system's preset in a folder; the model ends in OUT/model.
 
     `data` is the folder of the codecs and token table that all systems share, by default beside
-    OUT. With a `layout`, every rank must call it; `rows` is as in `laptop.run_rows`.
+    OUT. With a `layout`, every rank must call it; `rows` is as in `laptop.run_rows`, `record` says
+    what is recorded beside the figures.
     """
     settings, console, sitting_start = PRESETS[preset](name), launch.console(), time.time()
     with launch.first_rank_first("preparation"):
         make_folder(out)
-        settings = settings.replace(rows=run_rows(out, settings.tokens, layout, rows))
+        settings = settings.replace(
+            rows=run_rows(out, settings.tokens, layout, rows),
+            loop=settings.loop.replace(record=record),
+        )
         if layout:
             row_tokens = settings.tokens // settings.rows
             layout.check(settings.architecture, layout.gpus, row_tokens, settings.tokens)

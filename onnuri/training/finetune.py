@@ -50,6 +50,7 @@ from onnuri.parallel import launch
 from onnuri.parallel.model import Figures
 from onnuri.training.finetune_config import FinetuneConfig
 from onnuri.training.loop import TrainConfig, fit
+from onnuri.training.record_config import NO_RECORD, RecordConfig
 from onnuri.training.state import latest
 
 RUN = "run.json"
@@ -134,6 +135,10 @@ class ChatObjective:
         """Return the number [] of target tokens in a batch."""
         return batch[2].sum()
 
+    def sequence_lengths(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Return the tokens of each sequence [sequences] of a batch, without padding."""
+        return batch[1].sum(1)
+
     def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[LossParts, Figures]:
         """Return the loss of a batch's answer tokens, and for the log the number of all its
         tokens, prompts included and padding not."""
@@ -200,15 +205,16 @@ class _Adapters(nn.Module):
                     parameter.copy_(state[name])
 
 
-def finetune(config: FinetuneConfig, out: Path) -> None:
+def finetune(config: FinetuneConfig, out: Path, record: RecordConfig = NO_RECORD) -> None:
     """Fine-tune a base model on conversations and write it to OUT/model, resuming a run that was
-    interrupted.
+    interrupted. `record` says what is recorded beside the figures.
 
     Raises ConfigError for data or settings that cannot be used and for a folder of another run, and
     WeightsError for a base that cannot be loaded.
     """
     launch.refuse_ranks("onnuri train finetune")
     config.check()
+    record.check()
     console, base = Console(), Path(config.base)
     tokenizer = load_tokenizer(base)
     settings = _check_run(config, out)
@@ -238,7 +244,8 @@ def finetune(config: FinetuneConfig, out: Path) -> None:
     held_out = sequences.held_out
     if held_out and latest(out) is None:
         console.print(f"held out: loss {objective.evaluate(held_out):.3f} per token before")
-    fit(objective, train_config(config, objective.steps_per_epoch), out, "finetune")
+    loop = train_config(config, objective.steps_per_epoch).replace(record=record)
+    fit(objective, loop, out, "finetune")
     if held_out:
         console.print(f"held out: loss {objective.evaluate(held_out):.3f} per token after")
     _write(network, peft_model, tokenizer, base, out, sequences.training)

@@ -6,7 +6,8 @@ steps therefore ends in the same weights whether it was interrupted or not. A bu
 counts only time spent in training steps, summed over all sittings.
 
     out/metrics.jsonl     one line per `log_every` steps: step, seconds, lr, grad_norm, loss and the
-                          objective's own figures
+                          objective's own figures; speed, waits and memory (`run_meter.py`)
+    out/sittings.jsonl    one line per sitting: device, ranks, budget, rate of a large product
     out/checkpoint/       state (`state.py`), written in the background every `checkpoint_seconds`
                           and, before `fit` returns, at the end and at an interrupt
 
@@ -40,8 +41,11 @@ from onnuri.planner.parallel import ParallelConfig
 from onnuri.training import state
 from onnuri.training.metrics import MetricsLog, ProgressBar
 from onnuri.training.optim import Optimizers
+from onnuri.training.record_config import RecordConfig
+from onnuri.training.run_meter import RunMeter
 from onnuri.training.saver import Saver
 from onnuri.training.step import update_weights
+from onnuri.training.step_profiler import StepProfiler
 from onnuri.training.watch import LossWatch, Trouble
 
 
@@ -129,6 +133,8 @@ class TrainConfig(Config):
     because a loss was no number or a spike"""
     spike: float | None = None
     """multiple of the median of 32 steps' losses above which a loss is a spike; None: none is"""
+    record: RecordConfig = RecordConfig()
+    """what is recorded beside metrics.jsonl"""
 
 
 def lr_at(step: int, progress: float, config: TrainConfig) -> float:
@@ -178,9 +184,17 @@ def fit(
     position = state.restore(out, module, optimizer)
     loader = _loader(objective, config, model, position)
     step, elapsed_seconds, rewinds = position.step, position.elapsed_seconds, position.rewinds
-    metrics, saved = MetricsLog(out / "metrics.jsonl", step, model.data_ranks), time.perf_counter()
+    config.record.check()
+    meter = RunMeter(objective, config, out, step, dtype)
+    metrics, saved = _metrics(config, model, meter, out, step), time.perf_counter()
     watch, rewound = LossWatch(config.spike), dict[str, float]()
-    with _stop_signals() as stops, ProgressBar(name) as bar, Saver(out, module, optimizer) as saver:
+    profiler = StepProfiler(config.record.profiled(), out / "profile")
+    with (
+        _stop_signals() as stops,
+        ProgressBar(name) as bar,
+        Saver(out, module, optimizer) as saver,
+        profiler,
+    ):
         while True:
             stop_signal, save_failed, elapsed_seconds, since_saved = _agree(
                 max(stops, default=0), saver.failed, elapsed_seconds, time.perf_counter() - saved
@@ -199,13 +213,15 @@ def fit(
                 bar.note(f"loss {trouble.loss:.4g} in step {trouble.step}: back to {position.step}")
                 rewound = {"rewound_from": step, "rewound_to": position.step, "rewinds": rewinds}
                 step, loader = position.step, _loader(objective, config, model, position)
-                metrics = MetricsLog(out / "metrics.jsonl", step, model.data_ranks)
+                metrics = _metrics(config, model, meter, out, step)
                 continue
             if saves:
-                saver.save(state.Position(step, loader.position, elapsed_seconds, rewinds))
+                with meter.saving():
+                    saver.save(state.Position(step, loader.position, elapsed_seconds, rewinds))
                 saved = time.perf_counter()
             if ends:
                 break
+            profiler.before(step + 1)
             start = time.perf_counter()
             lr = lr_at(step, progress, config)
             figures = train_step(objective, model, loader, optimizer, config, lr)
@@ -231,6 +247,14 @@ def fit(
         raise Terminated if stop_signal == signal.SIGTERM else KeyboardInterrupt
     module.eval()
     return model
+
+
+def _metrics(
+    config: TrainConfig, model: ParallelModel, meter: RunMeter, out: Path, step: int
+) -> MetricsLog:
+    """Return the log of a run that goes on from `step`."""
+    path, tensorboard = out / "metrics.jsonl", config.record.tensorboard
+    return MetricsLog(path, step, model.data_ranks, meter, tensorboard)
 
 
 def _loader(
@@ -325,7 +349,13 @@ def train_step(
         norm = update_weights(model.root, optimizer, lr, config.clip)
     if isinstance(objective, CountsLoads):
         objective.after_step(norm)
-    return {"lr": lr, "grad_norm": norm, "loss": _added(losses), **_over_batches(batch_figures)}
+    return {
+        "lr": lr,
+        "loader_seconds": loader.waited_seconds,
+        "grad_norm": norm,
+        "loss": _added(losses),
+        **_over_batches(batch_figures),
+    }
 
 
 def mean_of(figure: Tensor | float | LossParts) -> float:
