@@ -28,6 +28,7 @@ from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
 from onnuri.server.settings import ServeConfig
 from onnuri.training.finetune_config import FinetuneConfig
+from onnuri.training.pretrain_config import PretrainConfig
 from onnuri.training.record_config import RecordConfig
 from onnuri.training.slurm import SlurmJob
 from onnuri.training.verify_config import VerifyConfig
@@ -246,6 +247,31 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokenize:
+    """Turn text files into a store of tokens, on which `onnuri train pretrain` trains: `onnuri
+    tokenize news.jsonl books.txt.gz -o STORE --tokenizer DIR`."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """.txt files, one document each, or .jsonl files with a "text" per line; .gz may stand behind
+    either"""
+    out: Annotated[Path, Alias(aliases=["-o"])]
+    """folder that is written; it appears when it is whole"""
+    tokenizer: Path
+    """folder of a tokenizer, or of the model that is to be trained, as save_pretrained writes
+    them"""
+    split_lines: bool = False
+    """each line of a .txt file is a document"""
+    end: str | None = None
+    """token that ends a document, such as "<|endoftext|>"; without it, the tokenizer's own"""
+
+    def run(self) -> None:
+        """Write the store and print its size."""
+        from onnuri.training.tokenize import tokenize
+
+        tokenize(self.files, self.out, self.tokenizer, self.split_lines, self.end)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """Make a recipe's data and train its codecs and model, from nothing. Interrupt it when you
     like: the same command resumes."""
@@ -293,14 +319,38 @@ class Finetune:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Train any causal language model of transformers on text of your own: `onnuri train pretrain
+    DIR --data STORE`, where `onnuri tokenize` wrote STORE; under torchrun over many GPUs. A DIR
+    with weights is trained further, one with a config.json and a tokenizer alone from random
+    weights. Interrupt it when you like: the same command resumes. OUT/model is a folder that plain
+    from_pretrained reads."""
+
+    model: tyro.conf.Positional[Path]
+    """folder of the language model and its tokenizer, as save_pretrained writes them"""
+    settings: tyro.conf.OmitArgPrefixes[PretrainConfig]
+    out: Annotated[Path | None, Alias(aliases=["-o"])] = None
+    """folder of the run; runs/pretrain-NAME without it, after the model's name"""
+
+    def run(self) -> None:
+        """Train the model, or resume its run."""
+        from onnuri.training.pretrain import pretrain
+
+        name = self.model.resolve().name
+        pretrain(self.model, self.settings, self.out or Path("runs") / f"pretrain-{name}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a model from nothing (`onnuri train laptop`), or fine-tune an existing one (`onnuri
-    train finetune --base DIR --data chat.jsonl`). Exit status: 0 done, 2 a mistake, 130 stopped by
-    SIGINT, 75 stopped by SIGTERM; after both, what was learned is stored and the same command goes
-    on. torchrun hides its ranks' statuses behind its own, 1."""
+    """Train a model from nothing (`onnuri train laptop`), a language model on text of your own
+    (`onnuri train pretrain DIR --data STORE`), or fine-tune an existing one (`onnuri train finetune
+    --base DIR --data chat.jsonl`). Exit status: 0 done, 2 a mistake, 130 stopped by SIGINT, 75
+    stopped by SIGTERM; after both, what was learned is stored and the same command goes on.
+    torchrun hides its ranks' statuses behind its own, 1."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[TrainRecipe, tyro.conf.subcommand("recipe")]
+        | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
         | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     ]
 
@@ -898,7 +948,7 @@ class PlanCommand:
 
 SUBCOMMANDS = {
     "plan": ("recipe", "budget", "recipes", "constants", "validate", "dry-run", "freeze"),
-    "train": ("recipe", "finetune"),
+    "train": ("recipe", "pretrain", "finetune"),
 }
 """subcommands that a recipe's name may leave out: `plan axk1` is `plan recipe axk1`"""
 
@@ -909,6 +959,7 @@ Command = (
     | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Keys, tyro.conf.subcommand("keys")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Tokenize, tyro.conf.subcommand("tokenize")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Watch, tyro.conf.subcommand("watch")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
@@ -928,6 +979,7 @@ def parse(
     | Serve
     | Keys
     | Export
+    | Tokenize
     | Train
     | Watch
     | Launch

@@ -11,6 +11,7 @@ on in the next row as a sequence of its own. Row number j is a pure function of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -46,7 +47,7 @@ def write_store(
     ConfigError for an id out of range and for a store without documents.
     """
     with files.whole_folder(folder) as part:
-        shards: list[dict[str, int]] = []
+        shards: list[dict[str, Any]] = []
         ids: list[np.ndarray] = []
         tokens = 0
         for number, document in enumerate(documents):
@@ -84,12 +85,16 @@ def _checked(document: Sequence[int] | np.ndarray, vocabulary: int, number: int)
     return ids.astype(np.uint32)
 
 
-def _write_shard(folder: Path, number: int, documents: list[np.ndarray]) -> dict[str, int]:
+def _write_shard(folder: Path, number: int, documents: list[np.ndarray]) -> dict[str, Any]:
     """Write one shard and return its line of the summary."""
     ends = np.cumsum([len(document) for document in documents], dtype=np.int64)
-    np.save(folder / f"{number:05}.ids.npy", np.concatenate(documents))
+    ids = np.concatenate(documents)
+    np.save(folder / f"{number:05}.ids.npy", ids)
     np.save(folder / f"{number:05}.ends.npy", ends)
-    return {"tokens": int(ends[-1]), "documents": len(documents)}
+    # by it a run knows that its data are the same when it goes on
+    digest = hashlib.sha256(ids.data)
+    digest.update(ends.data)
+    return {"tokens": int(ends[-1]), "documents": len(documents), "sha256": digest.hexdigest()}
 
 
 class DocumentStore:
@@ -108,6 +113,8 @@ class DocumentStore:
             )
         self.vocabulary = int(summary["vocabulary"])
         self.ids_from = str(summary["ids_from"])
+        self.digest = hashlib.sha256(json.dumps(summary, sort_keys=True).encode()).hexdigest()
+        """names the store's content"""
         self._ids: list[np.ndarray] = []
         ends: list[np.ndarray] = []
         for number, shard in enumerate(summary["shards"]):

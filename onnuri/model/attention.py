@@ -23,9 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from onnuri.errors import ConfigError
 from onnuri.model import attention_dropout
 
 NAME = attention_dropout.PACKED
+UNKNOWN = ("softcap", "s_aux")
+"""settings of a class's attention that the kernels here leave out: a cap of the scores, and
+sinks"""
 ENDS = 64
 """multiple to which a row's number of sequence ends is padded: compiled layers see few sizes"""
 PREFERRED = [
@@ -92,7 +96,15 @@ def packed_attention(
     Without `sequences` each row is one sequence, and there may be B rows. With a `sliding_window` a
     query attends to that many tokens, itself included. `dropout` is the share of attention weights
     that are left out, which no fused kernel does alike on every layout (`attention_dropout.py`).
+    Raises ConfigError for a setting that would be left out.
     """
+    for name in UNKNOWN:
+        if rest.get(name) is not None:
+            raise ConfigError(
+                f"{type(module).__name__} with {name}",
+                "is not computed in packed rows",
+                "train a model without it",
+            )
     tokens = query.shape[2]
     if dropout:
         return _dropped(

@@ -18,11 +18,16 @@ from torch import nn
 
 from onnuri.errors import ConfigError, WeightsError
 from onnuri.files import whole_folder
-from onnuri.model.backbone import no_bars, register_own
+from onnuri.inference.hf_forward import head
+from onnuri.model.backbone import hidden_states, no_bars, register_own
 from onnuri.model.token_layout import TokenLayout
 
 LAYOUT = "layout.json"
 """file of the token layout, beside the model's own files"""
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+"""names under which transformers stores weights"""
+TRIAL_LENGTHS = (5, 7)
+"""ids of the two sequences by which `reads_packed_rows` tries a model"""
 
 
 def load_base(
@@ -105,19 +110,21 @@ def extend(
     return TokenLayout.extend(tokenizer, config.vocab_size, specs, tasks, multiple), tokenizer
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a model's folder. Raises WeightsError if there is none."""
+def load_tokenizer(folder: Path, alone: bool = False) -> Any:
+    """Return the tokenizer of a model's folder, or, if it may be `alone`, of a folder without a
+    model. Raises WeightsError if there is none."""
     from transformers import AutoConfig, AutoTokenizer
 
     try:
         register_own(folder)
-        AutoConfig.from_pretrained(folder, local_files_only=True)
+        if not alone:
+            AutoConfig.from_pretrained(folder, local_files_only=True)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise WeightsError(
             str(folder),
-            f"holds no tokenizer or configuration that can be read ({error})",
-            "give a folder of transformers with both",
+            f"holds no tokenizer {'' if alone else 'or configuration '}that can be read ({error})",
+            f"give a folder of transformers with {'one' if alone else 'both'}",
         ) from error
 
 
@@ -144,6 +151,55 @@ def has_plain_head(model: nn.Module) -> bool:
             plain = bool(error < 8 * torch.finfo(logits.dtype).eps * math.sqrt(hidden.shape[-1]))
     model.train(training)
     return plain
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a model's folder holds weights, and not its configuration alone."""
+    return any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES)
+
+
+def longest_sequence(model: nn.Module) -> int:
+    """Return the longest sequence in tokens that a model supports; 2^30 if its config names
+    none."""
+    config: Any = model.config
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+@torch.no_grad()
+def reads_packed_rows(model: nn.Module) -> bool:
+    """Return whether sequences that are packed into one row give the logits that the class computes
+    of each alone by its own code, so that packed rows train what the class is.
+
+    The answer comes from a forward pass over two short sequences, since classes cap attention, add
+    sinks and scale logits by settings of many names.
+    """
+    whole: Any = model
+    training, attention = model.training, whole.config._attn_implementation
+    model.eval()
+    ids = torch.arange(sum(TRIAL_LENGTHS), device=next(model.parameters()).device)[None]
+    positions = torch.cat([torch.arange(n, device=ids.device) for n in TRIAL_LENGTHS])[None]
+    try:
+        whole.set_attn_implementation("eager")
+        parts = ids.split(TRIAL_LENGTHS, 1)
+        expected = torch.cat([whole(input_ids=part, use_cache=False).logits for part in parts], 1)
+        packed = hidden_states(model, ids, positions, torch.tensor(TRIAL_LENGTHS)) @ head(model).T
+    except Exception:  # a class that takes no packed rows may fail in any way
+        return False
+    finally:
+        whole.set_attn_implementation(attention)
+        model.train(training)
+    layers = whole.config.get_text_config().num_hidden_layers
+    eps = torch.finfo(packed.dtype).eps * math.sqrt(packed.shape[-1] * layers)
+    return bool((packed - expected).abs().max() < 8 * eps * expected.abs().max())
+
+
+@torch.no_grad()
+def restore_dtypes(model: nn.Module, folder: Path) -> None:
+    """Give each weight of a model, in place, the dtype that it has in the folder from which the
+    model came: some classes keep a few in 32 bits."""
+    outline = load_base(folder, device="meta").state_dict()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensor.data = tensor.data.to(outline[name].dtype)
 
 
 def save_base(model: nn.Module, tokenizer: Any, layout: TokenLayout | None, folder: Path) -> None:

@@ -56,7 +56,7 @@ def parallelize(
             f"needs {layout.other_engine}",
             "use dp, tp and ep with fsdp, hsdp or ddp in bf16",
         )
-    _check_divides(network.config, layout)
+    check_divides(network.config, layout)
     _check_dropout(network, layout)
     from transformers.distributed.expert_parallel import apply_expert_parallelism
     from transformers.distributed.tensor_parallel import apply_tensor_parallelism
@@ -113,7 +113,7 @@ def experts_of(config: Any) -> int:
     return next((count for count in counts if count), 0)
 
 
-def _check_divides(config: Any, layout: ParallelConfig) -> None:
+def check_divides(config: Any, layout: ParallelConfig) -> None:
     """Raise ConfigError if tensor parallelism would cut an attention head, or expert parallelism
     leave experts over, in a model of a transformers configuration."""
     divided = []

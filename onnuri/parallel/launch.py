@@ -83,6 +83,26 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+class Computing(NamedTuple):
+    """A Computing says how a rank computes training steps."""
+
+    device: torch.device
+    dtype: torch.dtype | None
+    """dtype of matrix products; None: the weights' own"""
+    compiled: bool
+    """whether layers are compiled"""
+
+
+def computing(layout: ParallelConfig | None) -> Computing:
+    """Return how a rank of a layout computes: in bf16 and with compiled layers on a GPU, in the
+    weights' own dtype on a CPU."""
+    place = device()
+    on_gpu = place.type == "cuda"
+    # on a CPU compiling takes longer than it saves; collectives within a layer are not compiled
+    compiled = on_gpu and (layout is None or layout.tp == layout.ep == 1)
+    return Computing(place, torch.bfloat16 if on_gpu else None, compiled)
+
+
 def layout(text: str | None) -> ParallelConfig | None:
     """Return the layout that a text such as "dp=2,ep=2,fsdp" describes for the ranks that run;
     without a text, FSDP over all of them; for a process that is alone, None.

@@ -111,6 +111,31 @@ class ParallelModel:
         total = torch.stack([torch.as_tensor(weight) for weight in weights]).double().sum()
         return self.meshes.sum_over_data(total) if self.meshes else total
 
+    @torch.no_grad()
+    def mean_loss(self, batches: Sequence[Any]) -> float:
+        """Return the mean loss per target of batches, without what balances experts; every rank
+        must call it with all of them, and computes its share.
+
+        The network is in evaluation mode meanwhile. The batches' figures must hold their "loss" as
+        sum and weight.
+        """
+        training = self.network.training
+        self.network.eval()
+        total = torch.zeros(2, dtype=torch.float64)
+        for first in range(0, len(batches), self.data_ranks):
+            # every rank calls the network equally often, since its shards are gathered from all
+            own = first + self.data_rank
+            batch = batches[min(own, len(batches) - 1)]
+            with self.working_weights.in_place() if self.working_weights else nullcontext():
+                _, figures = self.root(Untouched(batch))
+            parts = figures["loss"]
+            if own < len(batches):
+                total += torch.tensor([float(parts.sum), float(parts.weight)], dtype=total.dtype)
+        if self.meshes:
+            total = self.meshes.sum_over_data(total)
+        self.network.train(training)
+        return float(total[0] / total[1])
+
     def forward_backward(self, batch: Any, total: Tensor | float) -> tuple[LossParts, Figures]:
         """Add the gradients of one micro-batch's loss, divided by the `total` weight of the step's
         targets, and return its loss and figures."""

@@ -556,15 +556,11 @@ def learn(
             {stage.name: (objective(k, network), stage.loop) for k, stage in enumerate(stages)},
             earlier,
         )
-    device = launch.device()
-    on_gpu = device.type == "cuda"
-    dtype = torch.bfloat16 if on_gpu else None
-    # on a CPU compiling takes longer than it saves; collectives within a layer are not compiled
-    compiled = on_gpu and (layout is None or layout.tp == layout.ep == 1)
+    device, dtype, compiled = launch.computing(layout)
     for k, stage in enumerate(stages):
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         # the whole network stays as it is: the next stage and the model's folder start from it
-        trainee = copy.deepcopy(network).to(device) if layout or on_gpu else network
+        trainee = copy.deepcopy(network).to(device) if layout or dtype else network
         fit(
             objective(k, trainee),
             stage.loop.replace(compiled=compiled),

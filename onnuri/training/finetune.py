@@ -42,6 +42,8 @@ from onnuri.model.base import (
     layout_of,
     load_base,
     load_tokenizer,
+    longest_sequence,
+    restore_dtypes,
     save_base,
 )
 from onnuri.model.cross_entropy import cross_entropy
@@ -223,7 +225,7 @@ def finetune(config: FinetuneConfig, out: Path, record: RecordConfig = NO_RECORD
         console.print("the base has no chat template: a plain one is used and kept with the model")
     dtype, device = _dtype_and_device(config)
     network = load_base(base, dtype=dtype, device=device)
-    longest = min(config.max_tokens or 2048, _positions(network))
+    longest = min(config.max_tokens or 2048, longest_sequence(network))
     sequences = split(Path(config.data), tokenizer, longest, config.seed)
     # only now: a run that never began must not stand in the way of the next
     files.write_json(settings, out / RUN)
@@ -340,13 +342,6 @@ def _dtype_and_device(config: FinetuneConfig) -> tuple[torch.dtype | None, str]:
     return (None if config.lora and device != "cpu" else torch.float32), device
 
 
-def _positions(network: nn.Module) -> int:
-    """Return the longest sequence in tokens that a model supports; 2^30 if its config names
-    none."""
-    config: Any = network.config
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
-
-
 def _add_adapters(network: nn.Module, config: FinetuneConfig) -> Any:
     """Add low-rank adapters to a network's linear layers in place and return peft's model around
     it.
@@ -405,10 +400,7 @@ def _write(
             peft_model.save_pretrained(part)
         model = peft_model.merge_and_unload()
     _add_stop_tokens(model, tokenizer, sequences)
-    # each weight in the dtype that it has in the base: some classes keep a few in 32 bits
-    outline = load_base(base, device="meta").state_dict()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        tensor.data = tensor.data.to(outline[name].dtype)
+    restore_dtypes(model, base)
     layout = layout_of(base) if (base / LAYOUT).exists() else None
     save_base(model, tokenizer, layout, out / "model")
 

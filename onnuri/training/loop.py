@@ -21,7 +21,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -166,13 +166,15 @@ def fit(
     name: str = "training",
     layout: ParallelConfig | None = None,
     dtype: torch.dtype | None = None,
+    begin: Callable[[ParallelModel], None] | None = None,
 ) -> ParallelModel:
     """Train until the budget is used up, resuming from the newest state in `out` if there is one.
 
     With a `layout`, every rank of the process group must call this; the objective's module is
-    sharded in place, and `dtype` is that of its matrix products. Return the model as it was
-    trained, in evaluation mode. Raises KeyboardInterrupt after SIGINT and Terminated after SIGTERM
-    at any rank, once the step is finished and stored.
+    sharded in place, and `dtype` is that of its matrix products. `begin` is called with the model
+    before the first step of a run, and not when it resumes. Return the model as it was trained, in
+    evaluation mode. Raises KeyboardInterrupt after SIGINT and Terminated after SIGTERM at any rank,
+    once the step is finished and stored.
     """
     out.mkdir(parents=True, exist_ok=True)
     model = ParallelModel(objective.module, objective.loss, layout, dtype, config.compiled)
@@ -182,6 +184,8 @@ def fit(
         module, config.optimizer == "muon", config.learning_rate, config.weight_decay, config.betas
     )
     position = state.restore(out, module, optimizer)
+    if begin and not position.step:
+        begin(model)
     loader = _loader(objective, config, model, position)
     step, elapsed_seconds, rewinds = position.step, position.elapsed_seconds, position.rewinds
     config.record.check()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from processes import ForkedProcess
 
 from onnuri.errors import ConfigError
-from onnuri.parallel.apply import _check_divides, shard_dim
+from onnuri.parallel.apply import check_divides, shard_dim
 from onnuri.parallel.mesh import build_meshes
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile.dryrun import prepare_for_trace, trace
@@ -213,10 +213,10 @@ def test_experts_cannot_leave_the_ranks_of_a_copy():
 def test_a_layout_that_cuts_a_head_or_an_expert_is_one_line(values, layout, words):
     config = SimpleNamespace(**values)
     with pytest.raises(ConfigError, match=words):
-        _check_divides(config, ParallelConfig(dp=4, **layout))
-    _check_divides(config, ParallelConfig(dp=4))
+        check_divides(config, ParallelConfig(dp=4, **layout))
+    check_divides(config, ParallelConfig(dp=4))
 
 
 def test_latent_attention_is_not_cut():
     config = SimpleNamespace(num_attention_heads=3, kv_lora_rank=8, n_routed_experts=8)
-    _check_divides(config, ParallelConfig(tp=2, ep=4))
+    check_divides(config, ParallelConfig(tp=2, ep=4))

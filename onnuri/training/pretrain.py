@@ -1,0 +1,281 @@
+"""This module trains any causal language model of transformers on a team's own text: from random
+weights, or further from those that it has.
+
+Text is what `onnuri tokenize` wrote. Its documents are packed end to end into rows, without
+attention from one to another, and a step has the same rows whatever ranks and worker processes read
+them. The result is a folder that plain transformers reads, with its tokenizer. The module knows no
+model family: whether a class can be trained in packed rows is tried, not looked up.
+
+    OUT/run.json        the settings; the same command resumes from OUT/checkpoint
+    OUT/metrics.jsonl   loss and speed
+    OUT/model/          the model
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from onnuri import files
+from onnuri.data.document_store import DocumentStore, StoreRows
+from onnuri.data.loader import BatchRamp, RowMixture
+from onnuri.data.schedule import MixtureStage
+from onnuri.errors import ConfigError
+from onnuri.model.balance import Balance
+from onnuri.model.base import (
+    has_weights,
+    load_base,
+    load_tokenizer,
+    longest_sequence,
+    reads_packed_rows,
+    restore_dtypes,
+    save_base,
+)
+from onnuri.model.objective import RowObjective
+from onnuri.parallel import launch
+from onnuri.parallel.apply import check_divides, experts_of
+from onnuri.parallel.model import ParallelModel
+from onnuri.parallel.whole import copy_weights
+from onnuri.planner.parallel import ParallelConfig
+from onnuri.training.loop import TrainConfig, fit
+from onnuri.training.pretrain_config import PretrainConfig, TrainingData, read_data
+from onnuri.training.tokenize import vocabulary_name
+
+RUN = "run.json"
+ANYWHERE = ("layout", "workers")
+"""settings that change no weight but for rounding: a run may go on with others"""
+
+
+class Stores(NamedTuple):
+    """A Stores holds the opened stores of a run."""
+
+    sources: dict[str, DocumentStore]
+    stages: tuple[MixtureStage, ...]
+    held_out: DocumentStore | None
+
+    @property
+    def tokens(self) -> int:
+        """Return the ids of all sources that are trained on."""
+        used = {name for stage in self.stages for name, weight in stage.weights.items() if weight}
+        return sum(store.tokens for name, store in self.sources.items() if name in used)
+
+
+def pretrain(model: Path, config: PretrainConfig, out: Path) -> None:
+    """Train the model of a folder on stores of text and write it to OUT/model, resuming a run that
+    was interrupted; under torchrun in every rank.
+
+    Raises ConfigError for data or settings that cannot be used and for a folder of another run, and
+    WeightsError for a model that cannot be loaded.
+    """
+    config.check()
+    data = read_data(Path(config.data))
+    with launch.ranks():
+        layout = launch.layout(config.layout)
+        BatchRamp(rows=config.rows).check(layout.dp if layout else 1)
+        tokenizer = load_tokenizer(model)
+        _check_model(load_base(model, device="meta"), config, layout)
+        stores = open_stores(data, config.tokens, vocabulary_name(tokenizer))
+        settings = _check_run(model, config, stores, out)
+        network = _network(model, config.seed)
+        _check_vocabulary(network, stores)
+        with launch.first_rank_first("checks"):
+            # only now: a run that never began must not stand in the way of the next
+            if launch.is_first():
+                files.write_json(settings, out / RUN)
+        launch.join()
+        _train(network, config, data, stores, layout, out)
+        if launch.is_first():
+            restore_dtypes(network, model)
+            save_base(network, tokenizer, None, out / "model")
+        launch.console().print(f"wrote {out / 'model'}: from_pretrained reads it", soft_wrap=True)
+
+
+def _train(
+    network: nn.Module,
+    config: PretrainConfig,
+    data: TrainingData,
+    stores: Stores,
+    layout: ParallelConfig | None,
+    out: Path,
+) -> None:
+    """Train a network, which in the first rank then has the trained weights; other ranks lose
+    them."""
+    rows = {
+        name: StoreRows(store, config.tokens, config.seed) for name, store in stores.sources.items()
+    }
+    loop = train_config(config, stores, data.rows)
+    _print_summary(network, stores, loop, config)
+    device, dtype, compiled = launch.computing(layout)
+    trainee = network
+    if layout or dtype:
+        trainee = copy.deepcopy(network).to(device)
+        if not launch.is_first():
+            network.to("meta")  # only the first rank writes the model
+    objective = RowObjective(trainee, RowMixture(rows, stores.stages))
+    say = _held_out_printer(stores.held_out, config)
+    trained = fit(
+        objective,
+        loop.replace(compiled=compiled),
+        out,
+        "pretrain",
+        layout,
+        dtype,
+        lambda model: say(model, "before"),
+    )
+    say(trained, "after")
+    if trainee is not network:
+        copy_weights(trainee, network)
+
+
+def open_stores(data: TrainingData, tokens: int, ids_from: str) -> Stores:
+    """Return the opened stores of a run, and its stages. Raises ConfigError for a folder without a
+    store, ids of another tokenizer, and a store that is shorter than a row of `tokens` ids."""
+    sources = {name: _open(folder, tokens, ids_from) for name, folder in data.sources.items()}
+    by_ids = MixtureStage(weights={name: store.tokens for name, store in sources.items()})
+    held_out = _open(data.held_out, tokens, ids_from) if data.held_out else None
+    return Stores(sources, data.stages or (by_ids,), held_out)
+
+
+def _open(folder: str, tokens: int, ids_from: str) -> DocumentStore:
+    """Return an opened store. Raises ConfigError if it holds less than a row."""
+    store = DocumentStore(Path(folder), ids_from)
+    if store.tokens < tokens:
+        raise ConfigError(
+            folder,
+            f"holds {store.tokens} ids, less than one row of {tokens}",
+            f"give more text, or --tokens {store.tokens} at most",
+        )
+    return store
+
+
+def train_config(config: PretrainConfig, stores: Stores, rows: int | None) -> TrainConfig:
+    """Return the training loop's settings; `rows` is the number of all stages' rows, None if the
+    last stage has no end."""
+    all_rows = rows or stores.tokens // config.tokens
+    steps = config.steps or max(1, all_rows // config.rows)
+    return TrainConfig(
+        steps=steps,
+        optimizer=config.optimizer,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay=config.decay,
+        weight_decay=config.weight_decay,
+        micro_batches=config.rows,
+        loader_workers=config.workers,
+        seed=config.seed,
+        log_every=max(1, min(20, steps // 10)),
+    )
+
+
+def _check_model(outline: Any, config: PretrainConfig, layout: ParallelConfig | None) -> None:
+    """Raise ConfigError for rows that are longer than a model's sequences, and for a layout that
+    does not divide it; the `outline` has shapes alone."""
+    longest = longest_sequence(outline)
+    if config.tokens > longest:
+        raise ConfigError(
+            f"--tokens {config.tokens}",
+            f"is more than the model's longest sequence of {longest}",
+            f"give at most {longest}",
+        )
+    if layout:
+        check_divides(outline.config, layout)
+
+
+def _check_vocabulary(network: Any, stores: Stores) -> None:
+    """Raise ConfigError if a store has ids for which the model's embedding has no row."""
+    rows = network.get_input_embeddings().num_embeddings
+    held_out = [stores.held_out] if stores.held_out else []
+    for store in (*stores.sources.values(), *held_out):
+        if store.vocabulary > rows:
+            raise ConfigError(
+                str(store.folder),
+                f"has {store.vocabulary} ids, and the model's embedding {rows} rows",
+                "set vocab_size in the model's config.json to at least as many",
+            )
+
+
+def _check_run(model: Path, config: PretrainConfig, stores: Stores, out: Path) -> dict[str, Any]:
+    """Return what OUT/run.json holds for these settings. Raises ConfigError if the folder is
+    another run's or its file is damaged."""
+    settings = {k: v for k, v in config.to_json().items() if k not in ANYWHERE}
+    # content, not names: a run must not resume on data or a model that has changed
+    settings["model"] = hashlib.sha256((model / "config.json").read_bytes()).hexdigest()
+    settings["data"] = {
+        "sources": {name: store.digest for name, store in stores.sources.items()},
+        "stages": [stage.to_json() for stage in stores.stages],
+        "held_out": stores.held_out.digest if stores.held_out else None,
+    }
+    path = out / RUN
+    if path.exists():
+        try:
+            earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{path}", f"is damaged ({error})", "give another --out, or delete the folder"
+            ) from None
+        changed = sorted(k for k in settings if earlier.get(k) != settings[k])
+        if changed:
+            raise ConfigError(
+                f"{out}", f"holds a run with another {', '.join(changed)}", "give another --out"
+            )
+    return settings
+
+
+def _network(folder: Path, seed: int) -> nn.Module:
+    """Return the model of a folder in 32 bits on the CPU, with random weights if it has none.
+    Raises ConfigError for a class that cannot be trained in packed rows."""
+    torch.manual_seed(seed)
+    network = load_base(folder, weights=has_weights(folder), dtype=torch.float32)
+    if not reads_packed_rows(network):
+        raise ConfigError(
+            f"{folder}",
+            f"is a {type(network).__name__} that packed rows do not train as it computes "
+            "(attention that is capped or has sinks, or a class of another build)",
+            "give a class such as Llama, Mistral or Qwen",
+        )
+    return network
+
+
+def _held_out_printer(
+    store: DocumentStore | None, config: PretrainConfig
+) -> Callable[[ParallelModel, str], None]:
+    """Return a function that prints a model's loss on the rows of a held-out store, with the word
+    "before" or "after"; it does nothing without a store. Every rank must call it."""
+    rows = []
+    if store is not None:
+        source = StoreRows(store, config.tokens)
+        count = min(config.held_out_rows, store.tokens // config.tokens)
+        rows = [source.row(index) for index in range(count)]
+
+    def say(model: ParallelModel, when: str) -> None:
+        """Print the loss on the held-out rows."""
+        if rows:
+            loss = model.mean_loss(rows)
+            launch.console().print(
+                f"held out: loss {loss:.3f} per token {when}", highlight=False, soft_wrap=True
+            )
+
+    return say
+
+
+def _print_summary(network: Any, stores: Stores, loop: TrainConfig, config: PretrainConfig) -> None:
+    """Print the sizes of model, data and run in one line, and what is not done for the model."""
+    params = sum(p.numel() for p in network.parameters())
+    documents = sum(len(store) for store in stores.sources.values())
+    ids = (loop.steps or 0) * config.rows * config.tokens
+    launch.console().print(
+        f"{type(network).__name__}, {params / 1e6:,.1f}M parameters; {documents:,} documents, "
+        f"{stores.tokens:,} ids; {loop.steps:,} steps of {config.rows} rows of {config.tokens}: "
+        f"{ids / stores.tokens:.2f} times all ids",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if experts_of(network.config) and not Balance(network).routers:
+        launch.console().print("the model's experts are not balanced: their routers are not known")
