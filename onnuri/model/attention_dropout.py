@@ -2,8 +2,8 @@
 
 A mask is drawn for all heads of a layer from a generator of its own, whose seed follows from that
 of the row (`torch.initial_seed`, which training sets for each row) and the layer's number. A rank
-that has a part of the heads takes that part of the mask. Any layout, and a layer that is computed again
-in the backward pass, therefore leave out what one process leaves out. It costs memory for all
+that has a part of the heads takes that part of the mask. Any layout, and a layer that is computed
+again in the backward pass, therefore leave out what one process leaves out. It costs memory for all
 attention weights, as dropout does in every implementation without a fused kernel.
 
 It knows no mesh: `tell_part` says which heads a rank has. B rows, H heads, T tokens, D and E sizes

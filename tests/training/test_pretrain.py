@@ -199,7 +199,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining.StoreRows, "row", stopping)
     with pytest.raises(SystemExit) as stop:
         train(base, data, tmp_path / "stopped")
-    assert stop.value.code == 130 and not (tmp_path / "stopped" / "model").exists()
+    assert stop.value.code == 75 and not (tmp_path / "stopped" / "model").exists()
     assert state.read_position(state.latest(tmp_path / "stopped")).step == 4
     train(base, data, tmp_path / "stopped", "--workers", 2)
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
@@ -310,15 +310,13 @@ def test_models_that_cannot_be_trained_are_one_line(tmp_path, capsys):
         written(tmp_path / family, family)
         told = refused(capsys, "train", "pretrain", tmp_path / family, *flags)
         assert "that packed rows do not train" in told
-    dropping = model(tmp_path / "dropping", attention_dropout=0.1)
-    told = refused(capsys, "train", "pretrain", dropping, *flags)
-    assert "that packed rows do not train" in told and not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     "family, more, reads",
     [
-        ("llama", {}, True),
+        ("llama", {"attention_dropout": 0.1}, True),
         ("mistral", {"sliding_window": 4}, True),
         ("qwen3", {}, True),
         ("olmo2", {}, True),
