@@ -49,16 +49,21 @@ def write_json(value: Any, path: Path, indent: int = 1) -> None:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder to fill, which then replaces `folder`, unless an error is raised.
 
-    Raises ConfigError if it cannot be written.
+    What an earlier process that was killed has left is removed. Raises ConfigError if it cannot be
+    written.
     """
-    part = folder.with_name(f".{folder.name}.part")
+    part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
     try:
+        if old.exists() and not folder.exists():  # killed between the two renames below
+            old.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # moved, not deleted: a process that is killed leaves it whole
+            folder.rename(old)
         part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise ConfigError(
             str(folder), Phrase("cannot be written ({})", error.strerror), "give another folder"

@@ -222,13 +222,39 @@ def save(
     if dtype is torch.float16 and any(bool((p.abs() > largest).any()) for p in model.parameters()):
         dtype = torch.bfloat16
     converted: Any = copy.deepcopy(model).to(dtype)
-    # servers stop at these; the config's own pad id stays unset, since it would freeze that row of
-    # the embedding
-    converted.config.bos_token_id, converted.config.eos_token_id = begin, end
-    settings = converted.generation_config
-    settings.bos_token_id, settings.eos_token_id, settings.pad_token_id = begin, end, pad
+    _set_special_ids(converted.config, converted.generation_config, begin, end, pad)
     with no_bars():
         converted.save_pretrained(folder)
+
+
+def _set_special_ids(hf_config: Any, settings: Any, begin: int, end: int, pad: int) -> None:
+    """Set the ids that begin, end and pad a sequence in a model's config and generation
+    settings."""
+    # servers stop at these; the config's own pad id stays unset, since it would freeze that row of
+    # the embedding
+    hf_config.bos_token_id, hf_config.eos_token_id = begin, end
+    settings.bos_token_id, settings.eos_token_id, settings.pad_token_id = begin, end, pad
+
+
+def save_settings(
+    model: Any, folder: Path, dtype: torch.dtype, special_ids: tuple[int, int, int] | None = None
+) -> None:
+    """Write config.json and generation_config.json as `save_pretrained` would for a model whose
+    weights have a dtype; the model may be sharded.
+
+    `special_ids` are those that begin, end and pad a sequence; None: the model's own.
+    """
+    import copy
+
+    hf_config, settings = copy.deepcopy((model.config, model.generation_config))
+    if special_ids:
+        _set_special_ids(hf_config, settings, *special_ids)
+    hf_config.dtype = str(dtype).removeprefix("torch.")
+    # FSDP gives a sharded model a class of its own, named after the model's
+    hf_config.architectures = [type(model).__name__.removeprefix("FSDP")]
+    hf_config.save_pretrained(folder)
+    if settings is not None:
+        settings.save_pretrained(folder)
 
 
 def hidden_states(

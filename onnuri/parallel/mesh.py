@@ -72,14 +72,19 @@ def build_meshes(layout: ParallelConfig, device: str) -> Meshes:
     )
 
 
+def mesh_of(parameter: DTensor, meshes: Meshes) -> DeviceMesh:
+    """Return the mesh of all ranks of whose axes a parameter's mesh has some."""
+    names = set(parameter.device_mesh.mesh_dim_names or ())
+    return meshes.experts if {"efsdp", "ep"} & names else meshes.dense
+
+
 def local_sizes(parameter: Tensor, meshes: Meshes) -> Tensor:
     """Return the number of a parameter's elements that each rank holds, int64 [world], computed
     from its placements alone."""
     world = meshes.dense.size()
     if not isinstance(parameter, DTensor):
         return torch.full((world,), parameter.numel())
-    names = parameter.device_mesh.mesh_dim_names or ()
-    mesh = meshes.experts if {"efsdp", "ep"} & set(names) else meshes.dense
+    names, mesh = parameter.device_mesh.mesh_dim_names or (), mesh_of(parameter, meshes)
     coordinates = torch.unravel_index(torch.arange(world), mesh.shape)
     coordinate_of = dict(zip(mesh.mesh_dim_names or (), coordinates, strict=True))
     sizes = {d: torch.full((world,), n) for d, n in enumerate(parameter.shape)}

@@ -32,6 +32,7 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from onnuri.errors import ConfigError, WeightsError
 from onnuri.files import write_json
+from onnuri.parallel.group import gather_objects, rank, ranks
 from onnuri.parallel.whole import named_state
 from onnuri.training.optim import Optimizers
 
@@ -120,7 +121,7 @@ def _part_of(folder: Path) -> Path:
 
 def _make_empty(part: Path) -> None:
     """Make the folder in which all ranks write, by the first rank."""
-    if _rank():
+    if rank():
         return
     for killed in part.parent.glob(".*.part"):  # what an earlier sitting did not finish
         shutil.rmtree(killed)
@@ -129,8 +130,8 @@ def _make_empty(part: Path) -> None:
 
 def _own_hashes(part: Path) -> dict[str, str]:
     """Return the SHA-256 of each file that this rank wrote."""
-    own = [file for file in part.iterdir() if file.name.startswith(f"__{_rank()}_")]
-    if _rank() == 0:
+    own = [file for file in part.iterdir() if file.name.startswith(f"__{rank()}_")]
+    if rank() == 0:
         own.append(part / ".metadata")
     return {file.name: _hash(file) for file in own}
 
@@ -140,7 +141,7 @@ def _publish(
 ) -> None:
     """Give a state its name once every rank's files are there, by the first rank, and delete the
     oldest states."""
-    if _rank():
+    if rank():
         return
     all_hashes = {name: value for each in hashes for name, value in each.items()}
     write_json({"position": position._asdict(), "sha256": all_hashes}, part / SUMMARY)
@@ -162,7 +163,7 @@ def _on_all(work: Callable[[], T], group: dist.ProcessGroup | None) -> list[T]:
         value = work()
     except Exception as error:
         raised = error
-    outcomes = _gather((value, raised), group)
+    outcomes = gather_objects((value, raised), group)
     for _, failure in outcomes:
         if failure is not None:
             raise failure
@@ -285,10 +286,9 @@ def _damaged(path: Path, why: str) -> WeightsError:
 def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
     """Raise WeightsError, on every rank, if a file of a state is not as it was written; the ranks
     share the reading."""
-    ranks = dist.get_world_size() if dist.is_initialized() else 1
-    own = list(hashes.items())[_rank() :: ranks]
+    own = list(hashes.items())[rank() :: ranks()]
     wrong = [name for name, value in own if _hash(folder / name) != value]
-    if names := sorted(name for each in _gather(wrong) for name in each):
+    if names := sorted(name for each in gather_objects(wrong) for name in each):
         raise _damaged(folder / names[0], "its SHA-256 differs")
 
 
@@ -323,17 +323,3 @@ def _sync(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-def _rank() -> int:
-    """Return this process's rank, 0 if it is alone."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _gather(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
-    """Return what each rank gave, on every rank."""
-    if not dist.is_initialized():
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value, group=group)
-    return values
