@@ -331,13 +331,15 @@ class Pretrain:
     settings: tyro.conf.OmitArgPrefixes[PretrainConfig]
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/pretrain-NAME without it, after the model's name"""
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = RecordConfig()
 
     def run(self) -> None:
         """Train the model, or resume its run."""
         from onnuri.training.pretrain import pretrain
 
         name = self.model.resolve().name
-        pretrain(self.model, self.settings, self.out or Path("runs") / f"pretrain-{name}")
+        out = self.out or Path("runs") / f"pretrain-{name}"
+        pretrain(self.model, self.settings, out, self.record)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

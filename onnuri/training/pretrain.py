@@ -46,6 +46,7 @@ from onnuri.parallel.whole import copy_weights
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.training.loop import TrainConfig, fit
 from onnuri.training.pretrain_config import PretrainConfig, TrainingData, read_data
+from onnuri.training.record_config import NO_RECORD, RecordConfig
 from onnuri.training.tokenize import vocabulary_name
 
 RUN = "run.json"
@@ -67,14 +68,18 @@ class Stores(NamedTuple):
         return sum(store.tokens for name, store in self.sources.items() if name in used)
 
 
-def pretrain(model: Path, config: PretrainConfig, out: Path) -> None:
+def pretrain(
+    model: Path, config: PretrainConfig, out: Path, record: RecordConfig = NO_RECORD
+) -> None:
     """Train the model of a folder on stores of text and write it to OUT/model, resuming a run that
-    was interrupted; under torchrun in every rank.
+    was interrupted; under torchrun in every rank. `record` says what is recorded beside the
+    figures.
 
     Raises ConfigError for data or settings that cannot be used and for a folder of another run, and
     WeightsError for a model that cannot be loaded.
     """
     config.check()
+    record.check()
     data = read_data(Path(config.data))
     with launch.ranks():
         layout = launch.layout(config.layout)
@@ -90,7 +95,8 @@ def pretrain(model: Path, config: PretrainConfig, out: Path) -> None:
             if launch.is_first():
                 files.write_json(settings, out / RUN)
         launch.join()
-        _train(network, config, data, stores, layout, out)
+        loop = train_config(config, stores, data.rows).replace(record=record)
+        _train(network, config, stores, loop, layout, out)
         if launch.is_first():
             restore_dtypes(network, model)
             save_base(network, tokenizer, None, out / "model")
@@ -100,8 +106,8 @@ def pretrain(model: Path, config: PretrainConfig, out: Path) -> None:
 def _train(
     network: nn.Module,
     config: PretrainConfig,
-    data: TrainingData,
     stores: Stores,
+    loop: TrainConfig,
     layout: ParallelConfig | None,
     out: Path,
 ) -> None:
@@ -110,7 +116,6 @@ def _train(
     rows = {
         name: StoreRows(store, config.tokens, config.seed) for name, store in stores.sources.items()
     }
-    loop = train_config(config, stores, data.rows)
     _print_summary(network, stores, loop, config)
     device, dtype, compiled = launch.computing(layout)
     trainee = network

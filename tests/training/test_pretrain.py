@@ -113,7 +113,11 @@ def test_files_become_the_ids_of_their_tokenizer(tmp_path, capsys):
         ("a.jsonl", b"", "a.jsonl: holds no document"),
         ("a.csv", b"a", "a.csv: ends neither in .txt nor in .jsonl"),
         ("a.txt.gz", b"no gzip", "a.txt.gz: cannot be read to its end"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9], "cannot be read to its end"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9],
+            "cannot be read to its end",
+        ),
         ("missing.txt", None, "missing.txt: cannot be read (No such file"),
     ],
 )
@@ -217,21 +221,23 @@ def test_stages_weigh_sources_and_without_them_ids_do(tmp_path, monkeypatch, cap
         '[sources]\na = "a"\nb = "b"\n[[stages]]\nrows = 8\nweights = {a = 1}\n'
         "[[stages]]\nrows = 16\nweights = {a = 1, b = 3}\n"
     )
-    read = []
+    seen = {}
     own = StoreRows.row
 
     def noted(self, index):
-        read.append(self.store.folder.name)
+        seen[self.store.folder.name, index] = None  # in order; the run's meter reads one twice
         return own(self, index)
 
     monkeypatch.setattr(pretraining.StoreRows, "row", noted)
     call(
         "train", "pretrain", base, "--data", data, "--tokens", 48, "--rows", 4, "-o", tmp_path / "r"
     )
+    read = [name for name, _ in seen]
     assert len(read) == 24 and read[:8] == ["a"] * 8 and read[8:].count("b") == 12
-    read.clear()
+    seen.clear()
     data.write_text('[sources]\na = "a"\nb = "b"\n')
     train(base, data, tmp_path / "s")
+    read = [name for name, _ in seen]
     assert len(read) == 24 and read.count("b") == 6
 
 
@@ -287,6 +293,7 @@ def test_data_that_cannot_be_is_one_line(tmp_path, text, why, capsys):
         (["--seed", "-1"], "--seed -1"),
         (["--workers", "-1"], "--workers -1: is less than 0"),
         (["--layout", "tp=2"], "--layout tp=2: needs several ranks"),
+        (["--profile-steps", "9-2"], "--profile-steps 9-2: is not a first and a last step"),
         (["--optimizer", "sgd"], "--optimizer 'sgd': is not known; use"),
         (["--data", "{t}/nothing"], "nothing: cannot be read (No such file"),
     ],
