@@ -113,7 +113,11 @@ def test_files_become_the_ids_of_their_tokenizer(tmp_path, capsys):
         ("a.jsonl", b"", "a.jsonl: holds no document"),
         ("a.csv", b"a", "a.csv: ends neither in .txt nor in .jsonl"),
         ("a.txt.gz", b"no gzip", "a.txt.gz: cannot be read to its end"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9], "cannot be read to its end"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9],
+            "cannot be read to its end",
+        ),
         ("missing.txt", None, "missing.txt: cannot be read (No such file"),
     ],
 )
