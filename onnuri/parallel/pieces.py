@@ -34,8 +34,8 @@ class Run(NamedTuple):
     size: int
 
 
-class Cut(NamedTuple):
-    """A Cut is what one axis of a mesh leaves of a dimension's indices: chunk `coordinate` of
+class AxisCut(NamedTuple):
+    """An AxisCut is what one axis of a mesh leaves of a dimension's indices: chunk `coordinate` of
     `ranks` chunks in each of `pieces` pieces."""
 
     pieces: int
@@ -124,9 +124,9 @@ class Shards:
             if pieces > 1 and later > 1:
                 # FSDP over tensor or expert parallelism: the later axes cut first, and torch counts
                 # their cuts among the pieces
-                last_cuts.append(Cut(pieces // later, mesh[axis].size(), place[axis]))
+                last_cuts.append(AxisCut(pieces // later, mesh[axis].size(), place[axis]))
             else:
-                cuts.append(Cut(pieces, mesh[axis].size(), place[axis]))
+                cuts.append(AxisCut(pieces, mesh[axis].size(), place[axis]))
         return _runs(size, (*cuts, *reversed(last_cuts)))
 
 
@@ -137,7 +137,7 @@ def coordinates(mesh: DeviceMesh, rank: int) -> dict[str, int]:
 
 
 @functools.cache
-def _runs(size: int, cuts: tuple[Cut, ...]) -> list[Run]:
+def _runs(size: int, cuts: tuple[AxisCut, ...]) -> list[Run]:
     """Return the indices below `size` that are left after some cuts, one after the other."""
     indices = torch.arange(size)
     for cut in cuts:

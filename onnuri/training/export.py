@@ -65,8 +65,8 @@ class File(NamedTuple):
     """its tensors by name, in the order in which they lie in it"""
 
 
-class Block(NamedTuple):
-    """A Block is a stretch of a file's tensors that is written at once."""
+class FileBlock(NamedTuple):
+    """A FileBlock is a stretch of a file's tensors that is written at once."""
 
     file: File
     begins: bool
@@ -90,7 +90,7 @@ def export(
 
     Floating-point weights are written in `dtype`. `special_ids` are those that begin, end and pad a
     sequence; None: the network's own. The first rank calls `write_more` with the unfinished folder,
-    for a tokenizer and the like. A rank's memory grows by about fifteen times `block_bytes` at most.
+    for a tokenizer and the like. A rank's memory grows by fifteen times `block_bytes` at most.
     Raises ConfigError, at every rank, if the folder cannot be written or is not seen by all ranks,
     if a weight is beyond the range of `dtype`, and for a class whose checkpoints hold more than
     pieces of its weights.
@@ -160,7 +160,7 @@ def _write_files(shards: Shards, files: list[File], folder: Path, block_bytes: i
         raise error
 
 
-def _rounds(files: list[File], block_bytes: int) -> Iterator[list[Block]]:
+def _rounds(files: list[File], block_bytes: int) -> Iterator[list[FileBlock]]:
     """Yield the blocks that are written at the same time, at most one per rank."""
     count = min(WRITERS, group.ranks())
     lanes = [
@@ -171,7 +171,7 @@ def _rounds(files: list[File], block_bytes: int) -> Iterator[list[Block]]:
         yield [block for block in blocks if block]
 
 
-def _blocks(file: File, block_bytes: int) -> Iterator[Block]:
+def _blocks(file: File, block_bytes: int) -> Iterator[FileBlock]:
     """Yield the blocks of a file in the order in which they lie in it."""
     parts: list[tuple[Part, torch.dtype]] = []
     room, begins = block_bytes, True
@@ -179,14 +179,14 @@ def _blocks(file: File, block_bytes: int) -> Iterator[Block]:
         for part in split(weight.part, max(1, block_bytes // weight.dtype.itemsize)):
             size = part.numel * weight.dtype.itemsize
             if size > room and parts:
-                yield Block(file, begins, parts)
+                yield FileBlock(file, begins, parts)
                 parts, room, begins = [], block_bytes, False
             parts.append((part, weight.dtype))
             room -= size
-    yield Block(file, begins, parts)
+    yield FileBlock(file, begins, parts)
 
 
-def _append(block: Block, tensors: list[Tensor], folder: Path) -> None:
+def _append(block: FileBlock, tensors: list[Tensor], folder: Path) -> None:
     """Write a block's bytes at the end of its file, before the first the file's header. Raises
     OSError if that is impossible."""
     with (folder / block.file.name).open("ab") as file:
