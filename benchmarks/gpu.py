@@ -211,6 +211,7 @@ def train(name: str, scale: Scale, profiled: bool) -> dict[str, Any]:
         "first_step_s": round(first_seconds, 2),
         "loss_first": round(mean_of(losses[0]), 5),
         "loss_last": round(mean_of(losses[-1]), 5),
+        "loss_mean": round(sum(map(mean_of, losses)) / len(losses), 5),
     }
     if not case.packed:
         flops = step_flops(scale, case.family)
@@ -477,6 +478,17 @@ def run_part(name: str, scale: Scale, profiled: bool, limit: float) -> dict[str,
         return dict(json.loads(Path(out).read_text(encoding="utf-8")))
 
 
+def _check_losses(results: dict[str, Any]) -> None:
+    """Note in the results by how much each way of training the same rows from the same weights is
+    off the Trainer's mean loss: a fast step that learns nothing is no result."""
+    expected = results.get("trainer-dense", {}).get("loss_mean")
+    ways = [name for name, case in CASES.items() if case == case._replace(packed=False)]
+    for name in ways:
+        own = results.get(name, {}).get("loss_mean")
+        if expected and own and CASES[name].family == "llama":
+            results[name]["loss_off_trainer"] = round(own / expected - 1, 6)
+
+
 def table_name(card: str) -> str:
     """Return the name of a card in the planner's table."""
     return "H200" if "H200" in card else "H100"
@@ -515,6 +527,7 @@ def main() -> None:
             continue
         profiled = name in asked.profile.split(",")
         results[name] = run_part(name, scale, profiled, min(left, 70.0))
+        _check_losses(results)
         print(
             f"{time.perf_counter() - began:6.1f} s  {name}  {json.dumps(results[name])}", flush=True
         )

@@ -111,6 +111,7 @@ def _print_on_device(console: Console, each: DeviceDifference) -> None:
     """Print one mode's line."""
     figures = f"loss {each.loss:.0e} of {each.allowed_loss:.0e}"
     figures += f"  gradients {each.gradients:.0e} of {each.allowed_gradients:.0e}"
+    figures += f"  learned {each.learned:.0e}"
     console.print(f"  {each.mode:<32} {figures}  worst {each.worst:.0e} {each.worst_name}")
 
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from onnuri.config import Config
+from onnuri.data.pack import PackedRow
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import embedding
 from onnuri.model.objective import RowObjective
@@ -25,6 +26,8 @@ from onnuri.parallel.apply import experts_of
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import gather
 from onnuri.planner.parallel import ParallelConfig
+from onnuri.training.optim import Optimizers
+from onnuri.training.step import update_weights
 from onnuri.training.verify import Build, RandomRows, sequences
 
 TOKENS, ROWS = 512, 4
@@ -37,6 +40,9 @@ ROUTED = 0.3
 another expert, whose gradient is another"""
 LOSS = 2e-3
 """largest relative difference of the loss in bf16"""
+LEARNED, LEARNING_RATE = 1e-2, 3e-3
+"""largest relative difference of the loss after an update at this rate, which moves it by far more;
+AdamW's first update is the gradient's sign, which rounding turns where a gradient is nearly zero"""
 
 
 class Mode(NamedTuple):
@@ -68,13 +74,20 @@ class DeviceDifference(Config):
     worst: float
     """the same of the parameter whose gradient differs most"""
     worst_name: str
+    learned: float
+    """of the loss of the same rows after one update of the optimizer: weights that an update does
+    not reach show here"""
     allowed_loss: float
     allowed_gradients: float
 
     @property
     def passes(self) -> bool:
-        """Return whether both are within what is allowed; a value that is no number is not."""
-        return self.loss <= self.allowed_loss and self.gradients <= self.allowed_gradients
+        """Return whether all are within what is allowed; a value that is no number is not."""
+        return (
+            self.loss <= self.allowed_loss
+            and self.learned <= LEARNED
+            and self.gradients <= self.allowed_gradients
+        )
 
 
 def verify_on_device(
@@ -102,10 +115,12 @@ def verify_on_device(
 
 
 class _Step(NamedTuple):
-    """Loss [] and gradients of one step, and whether the model routes tokens."""
+    """What one step of a model gave."""
 
     loss: Tensor
     gradients: dict[str, Tensor]
+    learned: Tensor
+    """loss [] of the same rows after an update"""
     mixture: bool
 
 
@@ -116,17 +131,13 @@ def _reference(build: Build, device: str) -> _Step:
     model = ParallelModel(network, objective.loss)
     rows = [objective.batch(k) for k in range(ROWS)]
     total = model.total_weight([objective.weight(row) for row in rows])
+    # a mixture's auxiliary loss is a mean over a row's tokens, so its rows stay whole
+    parts = rows if experts_of(_config(network)) else [s for row in rows for s in sequences(row)]
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
-    losses = []
-    with objective.watching():
-        for row in rows:
-            # a mixture's auxiliary loss is a mean over a row's tokens: whole rows, but one kernel
-            # call per sequence
-            whole = sequences(row) if not experts_of(_config(network)) else [row]
-            losses += [model.forward_backward(part, total)[0].sum for part in whole]
+    found = _learn(objective, model, parts, total)
     torch.set_float32_matmul_precision(precision)
-    return _found(network, losses)
+    return found
 
 
 def _step(build: Build, device: str, mode: Mode) -> _Step:
@@ -138,9 +149,7 @@ def _step(build: Build, device: str, mode: Mode) -> _Step:
     model = ParallelModel(network, objective.loss, layout, mode.dtype, mode.compiled)
     rows = [objective.batch(k) for k in range(ROWS)]
     total = model.total_weight([objective.weight(row) for row in rows])
-    with objective.watching():
-        losses = [model.forward_backward(row, total)[0].sum for row in rows]
-    return _found(network, losses)
+    return _learn(objective, model, rows, total)
 
 
 def _network(build: Build, device: str) -> nn.Module:
@@ -154,20 +163,38 @@ def _config(network: nn.Module) -> Any:
     return network.config
 
 
-def _found(network: nn.Module, losses: list[Tensor]) -> _Step:
-    """Return what a step left in a model."""
+def _learn(
+    objective: RowObjective, model: ParallelModel, rows: list[PackedRow], total: Tensor | float
+) -> _Step:
+    """Return what one step of a model gives: loss, gradients, and the loss after an update."""
+    network = objective.module
+    loss = _loss(objective, model, rows, total)
     gradients = {
         name: gather(p.grad).detach().double().cpu()
         for name, p in network.named_parameters()
         if p.grad is not None
     }
-    loss = torch.stack([part.double() for part in losses]).sum().cpu()
-    return _Step(loss, gradients, experts_of(_config(network)) > 0)
+    optimizer = Optimizers(network, False, LEARNING_RATE, 0.0, (0.9, 0.95))
+    update_weights(model.root, optimizer, LEARNING_RATE, clip=math.inf)
+    learned = _loss(objective, model, rows, total)
+    return _Step(loss, gradients, learned, experts_of(_config(network)) > 0)
+
+
+def _loss(
+    objective: RowObjective, model: ParallelModel, rows: list[PackedRow], total: Tensor | float
+) -> Tensor:
+    """Return the loss [] of rows, on the host, and leave its gradients in the model."""
+    with objective.watching():
+        losses = [model.forward_backward(row, total)[0].sum.double() for row in rows]
+    return torch.stack(losses).sum().cpu()
 
 
 def _compare(mode: Mode, found: _Step, expected: _Step) -> DeviceDifference:
     """Return the difference of a mode's step from the reference."""
-    loss = float((found.loss - expected.loss).abs() / expected.loss.abs())
+    loss, learned = (
+        float((one - other).abs() / other.abs())
+        for one, other in ((found.loss, expected.loss), (found.learned, expected.learned))
+    )
     squares, total, worst, worst_name = 0.0, 0.0, 0.0, ""
     for name, gradient in expected.gradients.items():
         other = found.gradients.get(name)
@@ -186,6 +213,7 @@ def _compare(mode: Mode, found: _Step, expected: _Step) -> DeviceDifference:
         gradients=math.sqrt(squares / total),
         worst=worst,
         worst_name=worst_name,
+        learned=learned,
         allowed_loss=LOSS if rounded else EXACT,
         allowed_gradients=(ROUTED if expected.mixture else ROUNDED) if rounded else EXACT,
     )

@@ -65,6 +65,12 @@ def test_weights_of_less_than_16_bits_fail(monkeypatch):
     assert failing() == ["bf16"]
 
 
+def test_weights_that_no_update_reaches_fail(monkeypatch):
+    """What a GPU did: the copies stayed as they were first."""
+    monkeypatch.setattr(WorkingWeights, "_refresh", lambda self: None)
+    assert failing() == ["bf16"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hyperclovax_omni", "solar_open", "axk1"])
 def test_recipes_pass(name):
