@@ -3,18 +3,21 @@ PYTHON ?= python3
 SENTENCE ?= 작은 빨간 구가 파란 정육면체 왼쪽에서 돈다
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint check lock clean figures pictures gallery bench-demo bench-speed bench-matrix bench-nano bench-codecs bench-load bench-counts bench-serve bench-planner bench-examples debs
+.PHONY: demo test test-slow test-long lint check lock clean figures pictures gallery bench-demo bench-speed bench-matrix bench-nano bench-codecs bench-load bench-counts bench-serve bench-planner bench-examples debs
 
 demo: .venv/run  ## one sentence to picture, speech, video and 3D: out/index.html
 	$(BIN)/onnuri demo "$(SENTENCE)"
 
-test test-slow: export PYTHONDONTWRITEBYTECODE =  # many processes read what the first compiled
+test test-slow test-long: export PYTHONDONTWRITEBYTECODE =  # many processes read what the first compiled
 
 test: .venv/dev debs  ## what a newcomer and CI run
 	$(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: .venv/dev debs
 	$(BIN)/pytest -m slow -n 2 --dist worksteal
+
+test-long: .venv/dev debs  ## more cases of what slow tests show
+	$(BIN)/pytest -m long -n 2 --dist worksteal
 
 debs:  ## Debian's packages that tests need: a browser, PostgreSQL, a C compiler
 	@missing=""; command -v chromium >/dev/null || missing="chromium"; \

@@ -186,7 +186,7 @@ def test_padding_is_no_load_and_a_step_that_was_left_out_moves_nothing():
     assert all(map(torch.equal, *loads))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["none", "full"])
 @pytest.mark.parametrize("name", ["axk1", "vaetki"])
 def test_compiled_layers_count_and_learn_as_others_do(name, how):

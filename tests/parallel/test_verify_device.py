@@ -71,13 +71,13 @@ def test_weights_that_no_update_reaches_fail(monkeypatch):
     assert failing() == ["bf16"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["hyperclovax_omni", "solar_open", "axk1"])
 def test_recipes_pass(name):
     assert not failing(lambda: device_twin(name))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_step_passes():
     assert not failing(modes=(Mode("compiled", None, True), Mode("full", None, True, "full")))
 

@@ -240,7 +240,7 @@ def combinations(ranks):
     return cases
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_every_layout_writes_what_transformers_writes_of_the_whole(tmp_path, ranks):
     cases = combinations(ranks)
