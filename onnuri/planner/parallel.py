@@ -157,7 +157,8 @@ class ParallelConfig(Config):
 
     @property
     def engine(self) -> EngineProfile:
-        """Return the first engine of `ENGINES` that runs this layout, on one GPU as it runs there."""
+        """Return the first engine of `ENGINES` that runs this layout, Onnuri's as it runs on that
+        many GPUs."""
         engine = next(engine for engine in ENGINES if self.supported_by(engine) is None)
         return ONNURI_ONE_GPU if engine is ONNURI and self.gpus == 1 else engine
 
