@@ -15,7 +15,7 @@ from onnuri.calibration import DATA
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.parallel import COMPILED_LOSS_BYTES, ONNURI, ParallelConfig
 
 Row = dict[str, str]
 FILE = DATA / "measured_gpu.csv"
@@ -37,8 +37,8 @@ def is_own(row: Row) -> bool:
 
 
 def job(row: Row) -> Job:
-    """Return the job that a measured row ran: Onnuri's trainer, fully sharded, its layers compiled
-    where the note says so."""
+    """Return the job that a measured row ran, in Onnuri's trainer: with FSDP of one rank where the
+    row says so (until November 2026), layers and loss compiled where its note says so."""
     gpus, tokens, batch = (int(row[c]) for c in ("gpus", "seq_len", "global_batch_tokens"))
     micro_batch = re.search(r"MBS (\d+)", row["note"])
     layout = ParallelConfig(
@@ -48,6 +48,10 @@ def job(row: Row) -> Job:
         sharding="fsdp",
         recompute=row["recompute"],  # type: ignore[arg-type]
     )
+    engine = None
+    if row["zero_or_fsdp"] == "fsdp":
+        fused_loss = "loss compiled" in row["note"]
+        engine = ONNURI.replace(loss_bytes=COMPILED_LOSS_BYTES) if fused_loss else ONNURI
     cluster = Cluster(gpu=row["gpu"], gpus=gpus, compiled="layers compiled" in row["note"])
     return Job(
         architecture=shapes()[row["model"]],
@@ -56,6 +60,7 @@ def job(row: Row) -> Job:
         tokens=tokens,
         batch_tokens=batch,
         software_year=RELEASE,
+        engine=engine,
     )
 
 

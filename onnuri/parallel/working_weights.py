@@ -8,7 +8,7 @@ Here a weight is rounded once per update and a gradient widened once. The module
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -31,6 +31,11 @@ class WorkingWeights:
                     copies[weight] = self._copy(weight, dtype)
                 self._places.append((part, name, weight, copies[weight]))
         self._copies = copies
+
+    @property
+    def pairs(self) -> Iterable[tuple[nn.Parameter, nn.Parameter]]:
+        """Return each weight with its copy."""
+        return self._copies.items()
 
     def _copy(self, weight: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
         """Return a weight's copy, whose gradient is added to that of the weight as soon as it is

@@ -242,29 +242,78 @@ def torch_eager_layer(
 
 
 @functools.lru_cache(4096)
-def torch_compiled_layer(
+def torch_fused_layer(
     block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0
 ) -> LayerBytes:
-    """Return the bytes per token and rank that a layer of transformers keeps when PyTorch's
-    compiler fuses it.
+    """Return the bytes per token and rank that a layer keeps whose fused kernels make again what
+    stands between products: their outputs, attention's, and the rows that went to the experts.
 
-    Of what products and attention leave, its partitioner keeps what cannot be made again by fused
-    kernels (torch/_functorch/partitioners.py, `min_cut_rematerialization_partition`): the states
-    before attention and before the feed-forward, not the last product's output, which the next
-    layer's input holds; and the rows that went to the experts, for their product's gradient.
+    That is the least that PyTorch's engines keep; the last product's output is in the next layer's
+    input.
     """
     eager, e = torch_eager_layer(block, h, layout, imbalance), block.experts
     # with expert parallelism, products count the dispatched rows already
     undispatched = e.topk if e and layout.ep == 1 else 0
     has_last_product = bool(block.mlp or (e and e.shared))
     saved_bytes = eager.product_bytes - 2.0 * h * has_last_product + 2.0 * h * undispatched
+    return _saving(eager, saved_bytes, eager.transient_bytes)
+
+
+@functools.lru_cache(4096)
+def torch_compiled_layer(
+    block: Block, h: int, layout: ParallelConfig, imbalance: float = 1.0
+) -> LayerBytes:
+    """Return the bytes per token and rank that a layer of transformers keeps when PyTorch's
+    compiler fuses it.
+
+    Its partitioner keeps what products and attention give, and what they take: whatever the
+    backward pass must write to memory anyway, as the gradient of a weight needs its product's
+    input, is never made again (torch/_functorch/partitioners.py,
+    `ban_recompute_materialized_backward`). A norm behind the last product needs that one's output.
+    A test holds the sum against the tensors that a compiled layer saves.
+    """
+    fused, e = torch_fused_layer(block, h, layout, imbalance), block.experts
+    saved_bytes = fused.saved_bytes + _product_inputs(block, h, layout, imbalance)
+    saved_bytes += 2.0 * h * (block.norms > 2)
+    # the gradient of the feed-forward's product; of each expert's output in 32 and in 16 bits, at
+    # whose end the shared expert's product is gone
+    transient_bytes = 4.0 * h + 2 * block.mlp / layout.tp
+    if e:
+        wide = e.shared * (e.shared_width or e.width) / layout.tp
+        transient_bytes = max(transient_bytes, 6.0 * e.topk * h - 2 * wide)
+    return _saving(torch_eager_layer(block, h, layout, imbalance), saved_bytes, transient_bytes)
+
+
+def _saving(eager: LayerBytes, saved_bytes: float, transient_bytes: float) -> LayerBytes:
+    """Return an eager layer's bytes with fewer of them kept, and fewer needed for a moment."""
     saved_bytes = min(saved_bytes, eager.saved_bytes)
     fewer = eager.saved_bytes - saved_bytes
     return eager._replace(
         saved_bytes=saved_bytes,
+        transient_bytes=min(transient_bytes, eager.transient_bytes),
         recompute_bytes=min(eager.recompute_bytes, saved_bytes),
         expert_grad_peak_bytes=max(0.0, eager.expert_grad_peak_bytes - fewer),
     )
+
+
+def _product_inputs(block: Block, h: int, layout: ParallelConfig, imbalance: float) -> float:
+    """Return the bytes per token and rank of what a compiled layer keeps beside
+    `torch_fused_layer`'s: the inputs of products, and one number per norm in 32 bits."""
+    tp, at, e = layout.tp, block.attention, block.experts
+    total_bytes = min(block.norms, 2) * 2.0 * h + 4.0 * block.norms + 2.0 * block.mlp / tp
+    if at and at.kv_rank:
+        total_bytes += 2.0 * (at.query_rank + at.kv_rank) + 4.0 * (1 + bool(at.query_rank))
+    elif at and at.qk_norm:  # its input, beside its output that attention takes
+        heads = (at.heads + at.kv_heads) / tp
+        total_bytes += heads * (2.0 * at.head_dim + 4)
+    if e:
+        dispatched = layout.ep > 1
+        rows, width = e.topk / (tp if dispatched else 1), e.width / (1 if dispatched else tp)
+        # the router's input in 32 bits, its choice in 64, scores in 32, three permutations in 64
+        total_bytes += 4.0 * h + e.topk * (8 + 4 + 3 * 8)
+        total_bytes += rows * (imbalance if dispatched else 1.0) * 2.0 * width
+        total_bytes += 2.0 * e.shared * (e.shared_width or e.width) / tp
+    return total_bytes
 
 
 def _eager_attention(at: Attention, h: int, tp: int) -> tuple[float, float, float]:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.goodput import DAY, other_share
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.parallel import ONNURI, Precision
+from onnuri.planner.parallel import Precision
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.search import Board, CellStream, Fit, Problem, fastest_on
 from onnuri.planner.timing import Timer
@@ -340,7 +340,7 @@ class Counts:
         for s in self.recipe.stages:
             if self.like_main(s):
                 pace = main.pace
-            elif stage_fit := self.stage(s, gpus, own and main.layout.engine is ONNURI, here):
+            elif stage_fit := self.stage(s, gpus, own and main.layout.other_engine is None, here):
                 pace = stage_fit.fit.pace
             else:
                 return 0.0

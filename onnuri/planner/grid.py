@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from onnuri.planner.architecture import Architecture
 from onnuri.planner.hardware import Cluster
-from onnuri.planner.parallel import ONNURI, ParallelConfig, Precision, Recompute, Sharding
+from onnuri.planner.parallel import ParallelConfig, Precision, Recompute, Sharding
 
 MICRO_BATCHES = (1, 2, 3, 4, 5, 6, 7, 8)
 VIRTUAL_STAGES = (1, 2, 4)
@@ -114,7 +114,7 @@ class Cell(NamedTuple):
     def _of_own(self, dp: int) -> bool:
         """Return whether Onnuri's trainer runs the cell's degrees, so that another cell has its
         shardings."""
-        return self.layout(dp, "fsdp").engine is ONNURI
+        return self.layout(dp, "fsdp").other_engine is None
 
 
 def _sharing(shards: int, dp: int) -> tuple[Sharding, int | None]:

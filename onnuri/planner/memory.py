@@ -123,10 +123,12 @@ def _states(stage: PipelineStage) -> tuple[float, float]:
     """Return the bytes of parameters and optimizer on one rank of a stage.
 
     `fully_shard` keeps 32-bit parameters and two moments, 4 + 8 bytes per number, all divided by
-    data ranks. Megatron-Core keeps 2 + 12 (a 32-bit copy and two moments), the 12 divided with its
-    distributed optimizer.
+    data ranks; on one GPU a copy in 16 bits stands beside them. Megatron-Core keeps 2 + 12 (a
+    32-bit copy and two moments), the 12 divided with its distributed optimizer.
     """
     layout = stage.job.layout
+    if stage.job.profile.whole_weights:
+        return (4 + 2) * stage.total.whole, 8 * stage.total.whole
     if layout.sharded or stage.job.profile.transformers:
         return 4 * stage.total.shard, 8 * stage.total.shard
     return 2 * stage.total.whole, 12 * (

@@ -9,6 +9,7 @@ one moment is the fullest.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -17,13 +18,14 @@ from onnuri.planner.activations import (
     megatron_layer,
     torch_compiled_layer,
     torch_eager_layer,
+    torch_fused_layer,
 )
 from onnuri.planner.architecture import Block
 from onnuri.planner.fsdp_groups import Group, embedding, layer, root
 from onnuri.planner.job import Job
 from onnuri.planner.parallel import Recompute
 from onnuri.planner.pipeline_stages import ends, in_flight, shards, stage_layers
-from onnuri.planner.weights import Weights, layer_weights
+from onnuri.planner.weights import Weights, layer_shapes, layer_weights
 
 CHUNK = 1024
 """tokens whose logits Onnuri's trainer has in memory at once: `model/cross_entropy.py`, ROWS"""
@@ -129,7 +131,7 @@ def layer_bytes(job: Job, block: Block) -> LayerBytes:
     if not layout.sharded:
         return fused
     split = layout.tp if layout.sequence_parallel else 1
-    kernels = torch_eager_layer if job.profile.kernels == "eager" else torch_compiled_layer
+    kernels = torch_eager_layer if job.profile.kernels == "eager" else torch_fused_layer
     unfused = kernels(block, hidden, layout.replace(tp=1), job.imbalance)
     at = block.attention
     attention_output = (2.0 * at.values + 4) * at.heads if at else 0.0
@@ -146,6 +148,8 @@ def layer_bytes(job: Job, block: Block) -> LayerBytes:
 
 def moments(stage: PipelineStage) -> list[Moment]:
     """Return the moments of a step of which one is the fullest on a rank of the stage."""
+    if stage.job.profile.whole_weights:
+        return _WholeWeightsWalk(stage).moments()
     if stage.job.profile.transformers:
         return _BackwardWalk(stage).moments()
     return [_fullest_moment(stage)]
@@ -335,3 +339,81 @@ class _BackwardWalk:
             backward_bytes=6 * self.root.whole + 2 * table.whole,
             gathered=4 * (self.root.shard + table.shard),
         )
+
+
+class _WholeWeightsWalk(_BackwardWalk):
+    """The backward pass of Onnuri's trainer on one GPU, where nothing is gathered: a gradient comes
+    in 16 bits, as soon as its operator or its compiled layer has run, and is added to the one in 32
+    bits before the next one is (`parallel/working_weights.py`)."""
+
+    def moments(self) -> list[Moment]:
+        """Return all moments of the step of which one can be the fullest."""
+        return [self._head(), *super().moments()]
+
+    @property
+    def _tied_head_gradient(self) -> float:
+        """Return the bytes of the head's gradient in 16 bits while layers run their backward pass:
+        where embedding and head share weights, it waits for the embedding's."""
+        return 2 * self.root.whole if self.job.architecture.tied else 0.0
+
+    def _gradients(self, k: int) -> float:
+        """Return the bytes of 32-bit gradients while layer `k` runs its backward pass: the head's
+        and those of the layers behind it, or of the whole model from the second micro-batch on."""
+        if self.job.micro_batches > 1:
+            return self.all_gradients
+        head = 0.0 if self.job.architecture.tied else self.root.whole
+        return self.job.profile.gradient_bytes * (head + self.shards[-1] - self.shards[k + 1])
+
+    def _loss(self) -> Moment:
+        """Return the moment at which the loss of the last chunk of tokens is computed: its logits
+        and their gradient in 16 bits, the gradients of all hidden states and of the head, and the
+        last norm."""
+        hidden_bytes = self.job.architecture.hidden * self.tokens
+        return Moment(
+            self.all_gradients if self.job.micro_batches > 1 else 0.0,
+            self.kept[-1],
+            4.0 * self.job.architecture.vocabulary * min(self.tokens, CHUNK) + 10.0 * hidden_bytes,
+            2 * self.root.whole + 2.0 * hidden_bytes,
+        )
+
+    def _head(self) -> Moment:
+        """Return the moment at which the head's gradient stands in 16 and in 32 bits."""
+        hidden_bytes = self.job.architecture.hidden * self.tokens
+        return Moment(
+            self._gradients(len(self.groups) - 1),
+            self.kept[-1],
+            10.0 * hidden_bytes,
+            2 * self.root.whole + 2.0 * hidden_bytes,
+        )
+
+    def _in_layer(self, k: int) -> tuple[Moment, Moment, Moment]:
+        """Return three moments of the backward pass of layer `k`: when it begins, with the layer
+        recomputed; when its experts' gradients exist; and when it is over, with all its gradients
+        in 32 bits and the last of them still in 16."""
+        each, compiled = self.each[k], self.job.cluster.compiled
+        costs, hidden = each.bytes, self.job.architecture.hidden
+        input_bytes = self.tokens * costs.input_bytes
+        waiting, before = self._tied_head_gradient, self._gradients(k)
+        after = self._gradients(k - 1)
+        largest = max(math.prod(shape.dims) for shape in layer_shapes(each.block, hidden))
+        recomputed = costs.recomputed(self.layout.recompute) + costs.transient_bytes
+        # a compiled layer gives all its gradients at its end
+        experts = each.block.routed(hidden)
+        new = 4.0 * experts * (self.job.micro_batches == 1) + 2.0 * largest
+        expert_bytes = self.tokens * costs.expert_grad_peak_bytes
+        expert_bytes += 2.0 * experts if compiled else new
+        arriving = 2.0 * (each.group.whole if compiled else largest)
+        if self.job.micro_batches == 1:  # each is freed as the next one is widened
+            arriving = 2.0 * largest
+        begun = self.tokens * recomputed + input_bytes + waiting
+        return (
+            Moment(before, self.kept[k + 1], 0.0, begun),
+            Moment(before, self.kept[k] + input_bytes, 0.0, expert_bytes + waiting),
+            Moment(after, self.kept[k], 0.0, input_bytes + arriving + waiting),
+        )
+
+    def _end(self) -> Moment:
+        """Return the moment at which the backward pass ends, with the embedding's gradient in 16
+        bits; where the head shares its weights, with both of their gradients."""
+        table = self.stage.embedding
+        return Moment(self.all_gradients, 0.0, 0.0, 2 * table.whole + 2 * self._tied_head_gradient)

@@ -66,6 +66,9 @@ class EngineProfile(Config):
     expert (DeepEP, github.com/deepseek-ai/DeepEP)"""
     sums_copies_every_pass: bool = False
     """whether copies add their gradients up in every micro-batch instead of once per step"""
+    whole_weights: bool = False
+    """whether it keeps whole weights in 32 bits and a copy of them in 16 that lives as long as the
+    run, instead of FSDP's gathers (`parallel/working_weights.py`)"""
 
     @property
     def pytorch(self) -> bool:
@@ -73,6 +76,9 @@ class EngineProfile(Config):
         return self.kernels != "vendor"
 
 
+COMPILED_LOSS_BYTES = 4 * 2.0
+"""bytes moved per logit where the loss is one kernel: 16-bit logits are read for their largest, for
+their sum and for their gradient, which is written (`model/cross_entropy.py`)"""
 ONNURI = EngineProfile(
     name="onnuri",
     transformers=True,
@@ -86,6 +92,13 @@ ONNURI = EngineProfile(
     deduplicates_tokens=False,
     sums_copies_every_pass=True,  # `fully_shard` reduces after each backward pass
 )
+ONNURI_ONE_GPU = ONNURI.replace(
+    name="onnuri on one GPU",
+    whole_weights=True,
+    loss_bytes=COMPILED_LOSS_BYTES,
+    update_bytes=4.0,  # the norm reads gradients; clipping is in the optimizer's own pass
+)
+"""Onnuri's trainer where nothing is shared, from December 2026 on; before, FSDP of one rank"""
 MEGATRON = EngineProfile(name="Megatron-Core")
 TORCHTITAN = EngineProfile(name="torchtitan", sharded_pipelines=True, kernels="torch")
 ENGINES = (ONNURI, MEGATRON, TORCHTITAN)
@@ -144,14 +157,16 @@ class ParallelConfig(Config):
 
     @property
     def engine(self) -> EngineProfile:
-        """Return the first engine of `ENGINES` that runs this layout."""
-        return next(engine for engine in ENGINES if self.supported_by(engine) is None)
+        """Return the first engine of `ENGINES` that runs this layout, Onnuri's as it runs on that
+        many GPUs."""
+        engine = next(engine for engine in ENGINES if self.supported_by(engine) is None)
+        return ONNURI_ONE_GPU if engine is ONNURI and self.gpus == 1 else engine
 
     @property
     def other_engine(self) -> str | None:
         """Return the name of the engine that this layout needs, None where Onnuri's runs it."""
         engine = self.engine
-        return None if engine is ONNURI else engine.name
+        return None if engine.transformers else engine.name
 
     def check(self, architecture: Architecture, gpus: int, tokens: int, batch_tokens: int) -> None:
         """Raise ConfigError for a layout that does not divide the model, the GPUs, the sequence or
@@ -205,9 +220,12 @@ class ParallelConfig(Config):
         pairs += [("experts", b.experts.routed, self.ep) for b in a.blocks if b.experts]
         if self.shard:
             pairs.append(("dp", self.dp, self.shard))
-        if (
-            self.engine is ONNURI
-        ):  # Onnuri's trainer holds a copy's experts on the ranks that share the copy
+        if self.other_engine is None:
+            # Onnuri's trainer holds a copy's experts on the ranks that share the copy, and cuts no
+            # key/value head; latent attention is not cut
+            grouped = (b.attention for b in a.blocks if b.attention and not b.attention.kv_rank)
+            kv_heads = math.gcd(*(attention.kv_heads for attention in grouped))
+            pairs.append(("key/value heads", kv_heads, self.tp))
             pairs.append(("ranks of a copy", self.shards * self.tp, self.ep))
         return pairs
 

@@ -19,7 +19,7 @@ from onnuri.planner.grid import UNEVEN
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import GIB, memory
-from onnuri.planner.parallel import ONNURI, ParallelConfig, Precision, parse, to_string
+from onnuri.planner.parallel import ParallelConfig, Precision, parse, to_string
 from onnuri.planner.recipe import Recipe, TrainingStage
 from onnuri.planner.saved import Saved
 from onnuri.planner.search import Search, least_bytes, search
@@ -161,7 +161,7 @@ def jobs(recipe: Recipe, cluster: Cluster, q: Question, counts: Counts) -> tuple
     main = max(recipe.stages, key=lambda s: s.tokens)
     result = stage_search.search(main, q.here)
     chosen = ((result.here if q.engines == "here" else None) or result.best[0]).layout
-    own = q.engines == "here" and chosen.engine is ONNURI
+    own = q.engines == "here" and chosen.other_engine is None
     return [
         stage_job(recipe, s, cluster, chosen, q.software_year)
         if _workload(recipe, s) == _workload(recipe, main)
@@ -186,6 +186,18 @@ def requested_layout(
     if layout:
         layout.check_degrees()
     return layout
+
+
+def whole_sequence_notes(a: Architecture, layout: ParallelConfig) -> list[str]:
+    """Return a note if Onnuri's trainer runs a layout that a user has typed, with every tensor-
+    parallel rank computing whole sequences: typed for a run, such a layout means that."""
+    kv_heads = [b.attention.kv_heads for b in a.blocks if b.attention and not b.attention.kv_rank]
+    divides = all(heads % layout.tp == 0 for heads in kv_heads)
+    here = layout.replace(sequence_parallel=False).other_engine is None
+    if not layout.other_engine or not here or not divides:
+        return []
+    sentence = "tp {} is planned with sequence parallelism; onnuri train runs it without, not timed"
+    return [Phrase(sentence, layout.tp)]
 
 
 def uneven_notes(layers: int, layouts: Iterable[ParallelConfig]) -> list[str]:

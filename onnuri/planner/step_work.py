@@ -27,6 +27,12 @@ COPY_BYTES = 2 * (2 + 2) + (2 + 4)
 """bytes per weight and micro-batch that are copied: out of two gathers in 16 bits, the gradient
 into a 32-bit sum (`fully_shard`'s copies in and out,
 torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py)"""
+ROUND_BYTES = 4 + 2
+"""bytes per weight and micro-batch for the 16-bit copy of whole weights
+(`parallel/working_weights.py`)"""
+SUM_BYTES, FIRST_SUM_BYTES = 2 + 4 + 4, 2 + 4
+"""bytes per weight and micro-batch where a gradient in 16 bits is added to one in 32; the first
+gradient of a step is only written"""
 OPERATORS_NORM, OPERATORS_RESIDUAL, OPERATORS_ROTATED, OPERATORS_LATENT, OPERATORS_GATED = (
     135.0,
     24.0,
@@ -104,7 +110,7 @@ class Work(NamedTuple):
     `torch.cat(torch.chunk(...))`)"""
     copy_bytes: float = 0.0
     """whole weights and gradients that fully sharded PyTorch copies to and from its collectives'
-    buffers"""
+    buffers, or Onnuri's trainer on one GPU to and from 16 bits"""
     optimizer_bytes: float = 0.0
     """per step"""
     micro_batches: float = 1.0
@@ -449,7 +455,8 @@ def _call_seconds(job: Job, c: Collective) -> float:
 
 
 def _optimizer_bytes(job: Job) -> float:
-    """Return the bytes that the optimizer of one rank reads and writes in a step."""
+    """Return the bytes that the optimizer of one rank reads and writes in a step, less those of
+    `_copy_bytes` that the first micro-batch of a step does not need."""
     a, layout = job.architecture, job.layout
     ranks, weights = layout.dp * layout.cp, mean_weights(a, layout)
     mtp_routed = sum(b.count * b.routed(a.hidden) for b in a.mtp)
@@ -458,13 +465,19 @@ def _optimizer_bytes(job: Job) -> float:
     routed = weights.routed + mtp_routed / (layout.ep * layout.pp)
     shard = 1 if layout.sharding == "ddp" else layout.shard or ranks
     local = dense / shard + routed / min(max(1.0, ranks * layout.tp / layout.ep), shard)
-    return (ADAM_BYTES + job.profile.gradient_bytes + job.profile.update_bytes) * local
+    per_weight = ADAM_BYTES + job.profile.gradient_bytes + job.profile.update_bytes
+    if job.profile.whole_weights:
+        per_weight -= SUM_BYTES - FIRST_SUM_BYTES
+    return per_weight * local
 
 
 def _copy_bytes(job: Job) -> float:
-    """Return the bytes per micro-batch that fully sharded PyTorch copies to and from its
-    collectives' buffers, on one rank; 0 for other engines."""
+    """Return the bytes per micro-batch that one rank copies beside its products: fully sharded
+    PyTorch to and from its collectives' buffers, Onnuri's trainer on one GPU to and from 16 bits;
+    0 for other engines."""
     a, layout = job.architecture, job.layout
+    if job.profile.whole_weights:
+        return (ROUND_BYTES + SUM_BYTES) * sum(mean_weights(a, layout))
     if not layout.sharded or not job.profile.pytorch:
         return 0.0
     return COPY_BYTES * sum(mean_weights(a, layout))

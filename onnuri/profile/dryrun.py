@@ -27,9 +27,10 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import build_hf_model
 from onnuri.model.loss import next_token_loss
-from onnuri.parallel.apply import Placement, parallelize
+from onnuri.parallel.apply import Placement, parallelize, prepare_layers
 from onnuri.parallel.mesh import Meshes, local_sizes
 from onnuri.parallel.model import ModelWithLoss
+from onnuri.parallel.working_weights import WorkingWeights
 from onnuri.planner.memory import GIB
 from onnuri.planner.parallel import ParallelConfig, to_string
 from onnuri.planner.recipe import Recipe
@@ -240,18 +241,30 @@ def _trace_rank(
 
     with fake_process_group(rank, layout.gpus), fake_ops.lazy_pieces():
         model_with_loss = prepare_for_trace(network, fused)
-        meshes = parallelize(
-            network, layout, model_with_loss, dispatch=fake_ops.BALANCED, placement=placement
-        )
+        meshes = None
+        if layout.gpus > 1:
+            meshes = parallelize(
+                network, layout, model_with_loss, dispatch=fake_ops.BALANCED, placement=placement
+            )
+        else:
+            prepare_layers(network, layout, compiled=False)
         with FakeTensorMode(allow_non_fake_inputs=True):  # weights come from the meta device
             model_with_loss.to_empty(device="cpu")
+            if not meshes and network.config.tie_word_embeddings:
+                network.tie_weights()  # which `to_empty` has parted
             optimizer = adamw_with_state(model_with_loss)
             batch = torch.zeros(layout.micro_batch, tokens, dtype=torch.long)
-            step_trace, saved = trace_step(model_with_loss, optimizer, batch, layout, meshes)
-        sizes = sum(
-            (local_sizes(p, meshes) for p in model_with_loss.parameters()),
-            torch.zeros((), dtype=torch.long),
-        )
+            copies = None if meshes else WorkingWeights(model_with_loss, torch.bfloat16)
+            step_trace, saved = trace_step(
+                model_with_loss, optimizer, batch, layout, meshes, copies
+            )
+        parameters = list(model_with_loss.parameters())
+        if meshes:
+            sizes = sum(
+                (local_sizes(p, meshes) for p in parameters), torch.zeros((), dtype=torch.long)
+            )
+        else:
+            sizes = torch.tensor([sum(p.numel() for p in parameters)])
     return depth.StepCounts(
         living=Counter({k: step_trace.living[k] for k in ("parameters", "optimizer")}),
         saved=saved,
@@ -284,15 +297,27 @@ def adamw_with_state(module: nn.Module) -> Optimizers:
 
 
 def trace_step(
-    module: nn.Module, optimizer: Optimizers, batch: Tensor, layout: ParallelConfig, meshes: Meshes
+    module: nn.Module,
+    optimizer: Optimizers,
+    batch: Tensor,
+    layout: ParallelConfig,
+    meshes: Meshes | None,
+    copies: WorkingWeights | None = None,
 ) -> tuple[Trace, int]:
     """Run one step of `module` (a ModelWithLoss) and return its trace, and the bytes of activations
     that live when the backward pass begins.
 
-    `batch` holds ids [B, T]; tensors may be fake or real.
+    `batch` holds ids [B, T]; tensors may be fake or real. On one rank, without meshes, `copies` are
+    the weights that the step computes with.
     """
-    step_trace = Trace(axis_by_group(meshes))
+    step_trace = Trace(axis_by_group(meshes) if meshes else {})
     step_trace.hold(module.parameters(), "parameters")
+    if copies:
+        step_trace.hold((copy for _, copy in copies.pairs), "parameters")
+        for weight, copy in copies.pairs:
+            copy.register_post_accumulate_grad_hook(
+                lambda _, weight=weight: step_trace.hold([weight.grad], "gradients")
+            )
     step_trace.hold(
         (t for o in optimizer.each for state in o.state.values() for t in state.values()),
         "optimizer",
@@ -302,10 +327,11 @@ def trace_step(
     for each in optimizer.each:
         each.register_step_pre_hook(lambda *_: step_trace.begin(("update", 0)))
     with step_trace, depth.mark_layers(depth.layers_of(module), step_trace.begin):
-        loss = module(batch)
-        saved = step_trace.living["activations"]
-        assert isinstance(loss.weight, float)
-        (loss.sum / (loss.weight * layout.dp)).backward()
+        with copies.in_place() if copies else contextlib.nullcontext():
+            loss = module(batch)
+            saved = step_trace.living["activations"]
+            assert isinstance(loss.weight, float)
+            (loss.sum / (loss.weight * layout.dp)).backward()
         update_weights(module, optimizer, 1e-4, 1.0)
     return step_trace, saved
 

@@ -91,8 +91,11 @@ def test_the_first_layers_can_be_fullest() -> None:
             Block(count=20, attention=Attention(heads=16, kv_heads=8, head_dim=128), mlp=6144),
         ),
     )
+    shared = memory(job(a, ParallelConfig(dp=2, recompute="full"), micro_batches=1))
+    assert shared.gradients > 0.8 * shared.parameters
     one = memory(job(a, ParallelConfig(recompute="full"), micro_batches=1))
-    assert one.gradients > 0.8 * one.parameters
+    weights_bytes = one.parameters * 4 / 6  # beside them stands a copy in 16 bits
+    assert one.gradients > 0.8 * weights_bytes
 
 
 def test_a_compiled_layer_keeps_less_than_an_eager_one_and_no_less_than_products() -> None:

@@ -15,7 +15,7 @@ from onnuri import recipes
 from onnuri.planner import shapes, step_work
 from onnuri.planner.hardware import Cluster, gpu
 from onnuri.planner.job import Job
-from onnuri.planner.parallel import MEGATRON, ParallelConfig
+from onnuri.planner.parallel import MEGATRON, ONNURI, ParallelConfig
 from onnuri.planner.traffic import Collective, collectives
 
 DRY = json.loads(
@@ -208,3 +208,21 @@ def test_optimizer_moves_every_weight_and_moment_there_and_back() -> None:
     assert step_work.work(one).optimizer_bytes == pytest.approx(
         moved * (a.num_params()) / 8, rel=0.03
     )
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_one_gpu_rounds_its_weights_and_adds_its_gradients_up(micro_batches: int) -> None:
+    """Byte by byte over a step: nothing is gathered, and clipping has no pass of its own."""
+    one, a = job("Llama3-8B", micro_batches, dp=1), shapes.shape("Llama3-8B")
+    assert one.micro_batches == micro_batches
+    copied = 0
+    for k in range(micro_batches):
+        copied += 4 + 2  # 32 bits read, 16 written
+        copied += 2 + 4 + 4 * (k > 0)  # a gradient read, written, and from the second on added
+    updated = 2 * 3 * 4 + 4 + 4  # Adam's three numbers, the gradient, and once more for its norm
+    found = step_work.work(one)
+    assert micro_batches * found.copy_bytes + found.optimizer_bytes == pytest.approx(
+        (copied + updated) * a.num_params(), rel=0.01
+    )
+    several = step_work.work(one.replace(engine=ONNURI))  # FSDP of one rank, as it was
+    assert several.copy_bytes == pytest.approx(14 * a.num_params(), rel=0.01)

@@ -184,6 +184,29 @@ def test_the_planner_foretells_the_loss_of_a_large_vocabulary(layout):
     assert planned.allocated == pytest.approx(found.peak_bytes, rel=0.02)
 
 
+@pytest.mark.parametrize(("recompute", "rows"), [("none", 4), ("full", 1)])
+def test_the_planner_foretells_the_step_on_one_gpu(recompute, rows):
+    """Weights in 32 and 16 bits, gradients that grow while activations go: what fills the GPU is
+    activations in one case and weights in the other."""
+    wide = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 6}
+    family, values = twin("hyperclovax_omni", head_dim=64, num_attention_heads=16, **wide)
+    layout = ParallelConfig(recompute=recompute, micro_batch=rows)
+    found = dryrun.trace(lambda: build_hf_model(family, values), "", layout, tokens=2048)
+    planned = memory(
+        Job(
+            architecture=architecture("", family, values),
+            layout=layout,
+            cluster=Cluster(gpu="H200", gpus=1),
+            tokens=2048,
+            batch_tokens=2048 * rows,
+        )
+    )
+    assert planned.parameters == found.parameter_bytes == 6 * found.total_params
+    assert planned.optimizer == pytest.approx(found.optimizer_bytes, rel=1e-3)
+    assert planned.allocated == pytest.approx(found.peak_bytes, rel=0.02)
+    assert found.gathered_bytes == 0 and not found.collectives
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", NAMES)
 def test_the_planner_foretells_the_dry_run(recipe):
