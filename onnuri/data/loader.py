@@ -121,6 +121,8 @@ class RowLoader:
         """number of the next step's first row: what all ranks have consumed so far"""
         self.waited_seconds = 0.0
         """seconds in which the last `next_step` made rows, or waited for the workers that do"""
+        self.rows: list[Any] = []
+        """what the last `next_step` returned"""
         loader: Any = DataLoader(
             _Numbered(source),
             sampler=self._numbers(step),
@@ -151,8 +153,8 @@ class RowLoader:
     def next_step(self) -> list[Any]:
         """Return this rank's rows of the next step, one micro-batch each."""
         start = time.perf_counter()
-        rows = [next(self._rows) for _ in self.row_numbers()]
+        self.rows = [next(self._rows) for _ in self.row_numbers()]
         self.waited_seconds = time.perf_counter() - start
         self.position += self.ramp.rows_at(self.step)
         self.step += 1
-        return rows
+        return self.rows

@@ -229,6 +229,7 @@ def fit(
             start = time.perf_counter()
             lr = lr_at(step, progress, config)
             figures = train_step(objective, model, loader, optimizer, config, lr)
+            meter.count_flops(loader.rows[0])
             step += 1
             logs = step % config.log_every == 0
             if logs:

@@ -29,6 +29,7 @@ from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.parallel import launch
 from onnuri.planner import stock
+from onnuri.planner.architecture import Architecture
 
 if TYPE_CHECKING:
     from onnuri.training.loop import TrainConfig
@@ -45,9 +46,6 @@ TIMINGS = 5
 @runtime_checkable
 class HasSequences(Protocol):
     """An objective implements this if its batches are sequences of a language model."""
-
-    def batch(self, step: int) -> Any:
-        """Return micro-batch number `step`."""
 
     def sequence_lengths(self, batch: Any) -> Tensor:
         """Return the tokens of each sequence [sequences] of a batch, on the host."""
@@ -87,7 +85,7 @@ class RunMeter:
         step: int,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Count the FLOPs of a token and time a large product in the first rank.
+        """Time a large product in the first rank, if the model's FLOPs can be counted.
 
         `step` is the number of steps that are done, `dtype` that of the model's products. On a GPU
         the peak of its memory is counted from here on.
@@ -95,11 +93,11 @@ class RunMeter:
         self.config, self.out, self.step = config, out, step
         self.device = next(objective.module.parameters()).device
         self.ranks = dist.get_world_size() if dist.is_initialized() else 1
+        self.objective = objective
+        self.architecture = architecture_of(objective) if launch.is_first() else None
         self.flops_per_token: float | None = None
         self.product: float | None = None
-        if launch.is_first():
-            self.flops_per_token = flops_per_token(objective, step * config.micro_batches)
-        if self.flops_per_token:
+        if self.architecture:
             self.product = product_flops_per_second(
                 self.device, dtype or _product_dtype(objective.module)
             )
@@ -107,6 +105,18 @@ class RunMeter:
             torch.cuda.reset_peak_memory_stats(self.device)
         self.begun, self.save_seconds = False, 0.0
         self.read_at, self.core_waited = time.perf_counter(), core_wait_seconds()
+
+    def count_flops(self, batch: Any) -> None:
+        """Count the FLOPs of forward and backward pass per token in sequences as long as those of
+        the sitting's first batch; later batches are not looked at."""
+        if self.begun or not self.architecture:
+            return
+        lengths = self.objective.sequence_lengths(batch).double()
+        if len(lengths):
+            # mean over tokens of the length of the sequence that a token is in, which attention is
+            # of
+            mean = round(float(lengths.square().sum() / lengths.sum()))
+            self.flops_per_token = self.architecture.flops_per_token(mean)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -162,21 +172,16 @@ class RunMeter:
         }
 
 
-def flops_per_token(objective: Any, batch_number: int) -> float | None:
-    """Return the FLOPs of forward and backward pass per token of an objective's language model, in
-    sequences as long as those of a batch; None for anything that the planner does not know."""
+def architecture_of(objective: Any) -> Architecture | None:
+    """Return the planner's description of an objective's language model; None for anything that the
+    planner does not know."""
     config = getattr(objective.module, "config", None)
     if not isinstance(objective, HasSequences) or not hasattr(config, "model_type"):
         return None
     try:
-        architecture = stock.from_config(config)
+        return stock.from_config(config)
     except ConfigError:  # a family of transformers that the planner has no counts of
         return None
-    lengths = objective.sequence_lengths(objective.batch(batch_number)).double()
-    if not len(lengths):
-        return None
-    # mean over tokens of the length of the sequence that a token is in, which attention is of
-    return architecture.flops_per_token(round(float(lengths.square().sum() / lengths.sum())))
 
 
 def product_flops_per_second(device: torch.device, dtype: torch.dtype) -> float | None:

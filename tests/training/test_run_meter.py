@@ -102,7 +102,7 @@ def test_a_family_that_the_planner_does_not_know_has_no_flops():
     task = language_model()
     task.module.config.model_type = "unheard_of"
     task.module.config.to_dict = lambda: {}
-    assert run_meter.flops_per_token(task, 0) is None
+    assert run_meter.architecture_of(task) is None
 
 
 def test_seconds_of_rows_steps_and_saves_are_those_of_the_clock(tmp_path, monkeypatch):
